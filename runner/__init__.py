@@ -1,0 +1,30 @@
+"""Theory of operation: a pipeline of four processes, each with the least it needs.
+
+    client ─HTTP→ api ─────────→ PostgreSQL   truth: executions, events, results, audit
+                   │ ids only                 (row-level security, forced)
+                   └─→ Redis / RQ ─→ worker   the doorbell: may be lost, repeated or forged
+                                      │
+                                      └─→ Docker: one hardened container for one execution
+                                            └─ supervisor (PID 1) ⇄ worker, one unix socket
+                                                 └─ the untrusted program
+
+* **api** listens for clients. Logs in to PostgreSQL as a role that sees one tenant at a time and
+  may not schedule. Never reaches Docker.
+* **worker** is the only process that reaches Docker. It claims executions in PostgreSQL, runs
+  each in a container of its own, and writes the result under a lease.
+* **supervisor** runs inside the container as an unprivileged user. Every byte from it is
+  untrusted input.
+* **egress proxy** (a later stage) will be the only way out of a sandbox.
+
+Folders are stages; imports point down this list and never up:
+
+    cli · embedded     the command line, and private PostgreSQL and Redis for one host
+    client             the SDK: HTTP only
+    api                HTTP in and out
+    worker             one execution as a recipe
+    auth · queue       who may what; the pipe between api and worker
+    audit              what happened, hash-chained
+    store              bytes at rest; the only place that sets the tenant
+    sandbox            the only place that imports docker; every hardening flag
+    models · states · errors · ids · settings · telemetry     the words
+"""

@@ -1,0 +1,98 @@
+"""Our failures, drawn once. What the *program* does wrong is an outcome, never one of these.
+
+    RunnerError
+    ├── NotReady            a part we need does not answer; the same call may succeed later
+    │   ├── StoreUnavailable
+    │   ├── QueueUnavailable
+    │   └── DockerUnavailable
+    ├── Refused             the caller asked for what it may not have
+    │   ├── NotFound
+    │   ├── NotAuthenticated
+    │   ├── NotPermitted
+    │   ├── Conflict
+    │   └── Invalid
+    ├── SandboxFault        the sandbox, not the program, went wrong
+    │   ├── ImageMissing
+    │   ├── LaunchFailed
+    │   └── ProtocolViolation
+    ├── LeaseLost           another attempt owns the execution; this one's result is refused
+    └── SetupError          this host or configuration cannot run the product; says what to do
+
+Each carries `detail`: what happened, to what, and what to do, free of secrets and tenant data.
+"""
+
+
+class RunnerError(Exception):
+    """Base of every failure of ours."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+class NotReady(RunnerError):
+    """A part we depend on does not answer. Safe to try again."""
+
+
+class StoreUnavailable(NotReady):
+    """PostgreSQL or the object store does not answer."""
+
+
+class QueueUnavailable(NotReady):
+    """Redis does not answer."""
+
+
+class DockerUnavailable(NotReady):
+    """The Docker daemon does not answer in time."""
+
+
+class Refused(RunnerError):
+    """The caller asked for something it may not have."""
+
+
+class NotFound(Refused):
+    """No such thing for this caller: unknown and another tenant's look the same."""
+
+
+class NotAuthenticated(Refused):
+    """No valid credential. Unknown, wrong, expired and revoked look the same."""
+
+
+class NotPermitted(Refused):
+    """The caller's role lacks the permission."""
+
+
+class Conflict(Refused):
+    """The request contradicts what is stored, such as a reused idempotency key."""
+
+
+class Invalid(Refused):
+    """A value is outside what the tenant or this deployment allows. `field` names it."""
+
+    def __init__(self, detail: str, field: str) -> None:
+        super().__init__(detail)
+        self.field = field
+
+
+class SandboxFault(RunnerError):
+    """The sandbox could not do its part; the program is not to blame."""
+
+
+class ImageMissing(SandboxFault):
+    """The image is not on this host. Building it is the way out; a retry is not."""
+
+
+class LaunchFailed(SandboxFault):
+    """The container did not start, or its supervisor did not report in time."""
+
+
+class ProtocolViolation(SandboxFault):
+    """The supervisor's side of the socket said something it must not. The sandbox is lost."""
+
+
+class LeaseLost(RunnerError):
+    """This attempt no longer owns its execution."""
+
+
+class SetupError(RunnerError):
+    """This host or configuration cannot run the product."""

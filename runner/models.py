@@ -1,0 +1,190 @@
+"""The words every stage speaks: plain frozen values, no behaviour beyond arithmetic on themselves.
+
+Sizes carry their unit in the name (`_mb` = 2**20 bytes, `_kb` = 2**10 bytes, `_s` = seconds).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Literal, TypeAlias
+from uuid import UUID
+
+from runner.states import Reason, State
+
+JSON: TypeAlias = Any
+
+WORKSPACE = "/workspace"
+"""The program's working directory in every sandbox, and the only place artifacts come from."""
+
+
+class Role(StrEnum):
+    """What a principal may do in its tenant, from most to least."""
+
+    OWNER = "owner"
+    ADMIN = "admin"
+    DEVELOPER = "developer"
+    VIEWER = "viewer"
+
+
+class Stream(StrEnum):
+    """One of the program's two output streams."""
+
+    STDOUT = "stdout"
+    STDERR = "stderr"
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who acts: an API key of one tenant, with one role."""
+
+    tenant_id: UUID
+    key_id: UUID
+    key_prefix: str
+    role: Role
+
+    @property
+    def actor(self) -> str:
+        """The name this principal has in audit events."""
+        return f"key:{self.key_prefix}"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one sandbox may use. `output_kb` bounds stdout and stderr each."""
+
+    cpu: float
+    memory_mb: int
+    pids: int
+    disk_mb: int
+    timeout_s: float
+    output_kb: int
+
+
+@dataclass(frozen=True, slots=True)
+class InputFile:
+    """A file placed in the workspace before the program starts; `path` is relative to it."""
+
+    path: str
+    content: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What the supervisor starts: no shell is involved unless `argv` names one."""
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str] = field(repr=False)
+    stdin: bytes = field(repr=False, default=b"")
+    cwd: str = WORKSPACE
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionRequest:
+    """What a client asked to run, resolved: limits are numbers, the image is a known name."""
+
+    program: Program
+    limits: Limits
+    size: str
+    image: str
+    files: tuple[InputFile, ...] = ()
+    egress: tuple[str, ...] = ()
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    on_worker_loss: Literal["fail", "retry"] = "fail"
+    language: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """How much a stream carried. `total_bytes` counts what was dropped, too."""
+
+    total_bytes: int
+    truncated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a run used. None where this host does not let the worker read it."""
+
+    wall_s: float
+    cpu_s: float | None = None
+    memory_peak_bytes: int | None = None
+    pids_peak: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A regular file the program left in its workspace; `path` is relative to it."""
+
+    path: str
+    size: int
+    sha256: str
+    media_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How an execution ended. `limits_hit` names the limits the program ran into."""
+
+    state: State
+    reason: Reason
+    detail: str
+    exit_code: int | None
+    signal: str | None
+    stdout: Output
+    stderr: Output
+    usage: Usage
+    image_digest: str | None
+    profile_hash: str | None
+    limits_hit: tuple[str, ...] = ()
+    artifacts_refused: tuple[str, ...] = ()
+
+
+class EventKind(StrEnum):
+    """What an entry of an execution's event stream tells."""
+
+    STATE = "state"
+    STDOUT = "stdout"
+    STDERR = "stderr"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One entry of an execution's event stream. `seq` rises by one and never repeats."""
+
+    seq: int
+    attempt: int
+    kind: EventKind
+    at: datetime
+    data: Mapping[str, JSON] = field(default_factory=dict)
+    chunk: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """One run of one tenant's program, as stored."""
+
+    id: UUID
+    tenant_id: UUID
+    state: State
+    attempt: int
+    created_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+    cancel_requested_at: datetime | None
+    image: str
+    size: str
+    language: str | None
+    limits: Limits
+    metadata: Mapping[str, str]
+    egress: tuple[str, ...]
+    result: Result | None
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A worker's exclusive right to run one attempt of one execution while its lease lasts."""
+
+    execution_id: UUID
+    tenant_id: UUID
+    attempt: int

@@ -1,0 +1,77 @@
+"""Everything an operator can set, read once from `RUNNER_*` variables and frozen.
+
+Nothing else in the package reads the environment. Passwords inside URLs are `SecretStr`: they
+do not appear in a repr, a log or an error.
+"""
+
+import os
+import socket
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+def default_state_dir() -> Path:
+    """Return where durable state lives: the system's place for root, the user's otherwise."""
+    if os.geteuid() == 0:
+        return Path("/var/lib/agent-runner")
+    return Path.home() / ".local" / "state" / "agent-runner"
+
+
+def default_node() -> str:
+    """Return this host's name, which labels its containers and leases."""
+    return socket.gethostname()
+
+
+class Settings(BaseSettings):
+    """The deployment's configuration. Defaults suit one host with the embedded services."""
+
+    model_config = SettingsConfigDict(env_prefix="RUNNER_", frozen=True, extra="forbid")
+
+    node: str = Field(default_factory=default_node, pattern=r"^[A-Za-z0-9._-]{1,63}$")
+    state_dir: Path = Field(default_factory=default_state_dir)
+
+    database_owner_url: SecretStr | None = None
+    """Owner of the schema; used by `runner migrate` only."""
+    database_api_url: SecretStr | None = None
+    """The API's login role: row-level security applies, no scheduling rights."""
+    database_worker_url: SecretStr | None = None
+    """The worker's login role: row-level security applies, may claim and reap."""
+    redis_url: SecretStr | None = None
+    """Unset URLs mean the embedded services (`runner dev`, `make demo`)."""
+
+    docker_url: str = "unix:///var/run/docker.sock"
+    docker_timeout_s: float = Field(default=30.0, gt=0)
+    images: tuple[str, ...] = ("python",)
+    """Names under `sandbox_images/` that executions may use; the first is the default."""
+    profiles_dir: Path | None = None
+    """Operator's own `profiles/`; unset means the shipped ones."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8080, ge=0, le=65535)
+    max_body_mb: int = Field(default=16, ge=1, le=256)
+
+    slots: int = Field(default_factory=lambda: max(2, 2 * (os.cpu_count() or 1)), ge=1, le=256)
+    """Executions this worker runs at once: one RQ consumer thread each."""
+    lease_s: float = Field(default=30.0, ge=2.0)
+    max_attempts: int = Field(default=3, ge=1, le=10)
+    reconcile_s: float = Field(default=2.0, gt=0)
+    drain_s: float = Field(default=20.0, ge=0)
+    """How long a stopping worker lets running executions finish."""
+    launch_timeout_s: float = Field(default=20.0, gt=0)
+    output_flood_mb: int = Field(default=256, ge=1)
+    """Output beyond this ends the execution; between `output_kb` and this it is dropped."""
+    max_artifacts: int = Field(default=64, ge=0, le=1024)
+
+    log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
+
+    @property
+    def run_dir(self) -> Path:
+        """Sockets and pid files: short-lived, private to this host."""
+        return self.state_dir / "run"
+
+    @property
+    def objects_dir(self) -> Path:
+        """Root of the local object store."""
+        return self.state_dir / "objects"
