@@ -1,0 +1,135 @@
+"""Audit events: who did what to which resource, from where, with which outcome."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+import rfc8785
+
+from runner.ids import PLATFORM_TENANT, new_id
+from runner.models import JSON
+from runner.store.db import Database, Transaction
+
+
+class Action(StrEnum):
+    """What an audit event tells of, as `resource:action`."""
+
+    EXECUTION_SUBMIT = "execution:submit"
+    EXECUTION_START = "execution:start"
+    EXECUTION_END = "execution:end"
+    EXECUTION_CANCEL = "execution:cancel"
+    EXECUTION_REQUEUE = "execution:requeue"
+    EXECUTION_LATE_RESULT = "execution:late_result"
+    AUTHENTICATE = "authentication:verify"
+    ACCESS_DENIED = "access:denied"
+    TENANT_CREATE = "tenant:create"
+    KEY_CREATE = "api_key:create"
+    AUDIT_READ = "audit:read"
+    QUEUE_JOB = "queue_job:run"
+
+
+class Outcome(StrEnum):
+    """How what an audit event tells of went."""
+
+    SUCCESS = "success"
+    FAILURE = "failure"
+    DENIED = "denied"
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a request came from."""
+
+    ip: str | None = None
+    user_agent: str | None = None
+    request_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEvent:
+    """One record. `metadata` holds facts, never a secret and never the program's code."""
+
+    actor: str
+    action: Action
+    outcome: Outcome
+    resource_type: str | None = None
+    resource_id: str | None = None
+    origin: Origin = Origin()
+    metadata: Mapping[str, JSON] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which records to list; None means any. Times are compared as ISO 8601 text in UTC."""
+
+    action: str | None = None
+    actor: str | None = None
+    outcome: str | None = None
+    resource_id: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A stored record with its place in the chain."""
+
+    seq: int
+    body: str
+    hash: bytes
+
+
+def timestamp(moment: datetime) -> str:
+    """Return a moment as fixed-width ISO 8601 in UTC, which sorts as text."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def canonical(tenant_id: UUID, event: AuditEvent, *, event_id: UUID, at: datetime) -> str:
+    """Return the record as canonical JSON (RFC 8785): one text for one meaning."""
+    record: dict[str, Any] = {
+        "id": str(event_id),
+        "tenant": str(tenant_id),
+        "at": timestamp(at),
+        "actor": event.actor,
+        "action": event.action.value,
+        "outcome": event.outcome.value,
+        "resource_type": event.resource_type,
+        "resource_id": event.resource_id,
+        **asdict(event.origin),
+        "metadata": dict(event.metadata),
+    }
+    return rfc8785.dumps(record).decode()
+
+
+async def append(tx: Transaction, tenant_id: UUID, event: AuditEvent) -> None:
+    """Append a record to the tenant's chain within the caller's transaction.
+
+    Takes the lock on the chain's head until that transaction ends: append last.
+    """
+    body = canonical(tenant_id, event, event_id=new_id(), at=datetime.now(UTC))
+    await tx.run("audit.append", body=body)
+
+
+async def append_platform(database: Database, event: AuditEvent) -> None:
+    """Append a record that belongs to no tenant to the deployment's own chain."""
+    async with database.tenant(PLATFORM_TENANT) as tx:
+        await append(tx, PLATFORM_TENANT, event)
+
+
+async def list_after(tx: Transaction, after: int, wanted: Filter, limit: int) -> list[Listed]:
+    """Return the records that follow number `after` and match, oldest first."""
+    rows = await tx.all(
+        "audit.list",
+        after=after,
+        limit=limit,
+        action=wanted.action,
+        actor=wanted.actor,
+        outcome=wanted.outcome,
+        resource_id=wanted.resource_id,
+        since=timestamp(wanted.since) if wanted.since else None,
+        until=timestamp(wanted.until) if wanted.until else None,
+    )
+    return [Listed(**row) for row in rows]

@@ -1,0 +1,199 @@
+"""One attempt at an execution, as its worker writes it. Every change is fenced.
+
+A change names the attempt it belongs to; when another attempt, a cancellation or the reaper came
+first, nothing is touched and `LeaseLost` says so. So an execution gets one result, whatever late
+workers do. Times are the database's clock alone.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from uuid import UUID
+
+from psycopg.types.json import Jsonb
+
+from runner.errors import LeaseLost
+from runner.models import (
+    Claim,
+    ExecutionRequest,
+    InputFile,
+    Program,
+    Result,
+    Stream,
+)
+from runner.states import ACTIVE, State, may_change
+from runner.store.db import Transaction
+from runner.store.executions import LIMITS, RESULT, StoredArtifact, insert_state_event
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """An active attempt as the reaper finds it, its row locked."""
+
+    state: State
+    attempt: int
+    cancel_requested: bool
+    retry_asked: bool
+    lease_expired: bool
+
+
+async def claim(tx: Transaction, *, node: str, instance: str, lease: timedelta) -> Claim | None:
+    """Claim the execution whose turn it is; None when no tenant may run one now."""
+    row = await tx.one("scheduling.claim", node=node, instance=instance, lease=lease)
+    return Claim(**row) if row else None
+
+
+async def claimable(tx: Transaction) -> bool:
+    """Return whether a claim would find something."""
+    row = await tx.one("scheduling.claimable")
+    return bool(row and row["claimable"])
+
+
+async def expired(tx: Transaction, limit: int) -> list[Claim]:
+    """Return attempts whose lease has ended, of any tenant."""
+    return [Claim(**row) for row in await tx.all("scheduling.expired", limit=limit)]
+
+
+async def end_leases_of_node(tx: Transaction, *, node: str, instance: str) -> int:
+    """End the leases that earlier worker processes of this node left; return how many."""
+    row = await tx.one("scheduling.end_leases_of_node", node=node, instance=instance)
+    return int(row["ended"]) if row else 0
+
+
+async def load_request(tx: Transaction, claim: Claim) -> ExecutionRequest:
+    """Return what the claimed execution asked for."""
+    row = await tx.one(
+        "executions.load_request", execution_id=claim.execution_id, attempt=claim.attempt
+    )
+    if row is None:
+        raise LeaseLost("the execution was taken over before it began")
+    files = await tx.all("executions.load_files", execution_id=claim.execution_id)
+    return ExecutionRequest(
+        program=Program(argv=tuple(row["argv"]), env=row["env"], stdin=row["stdin"]),
+        limits=LIMITS.validate_python(row["limits"]),
+        size=row["size"],
+        image=row["image"],
+        files=tuple(InputFile(**file) for file in files),
+        egress=tuple(row["egress"]),
+        metadata=row["metadata"],
+        on_worker_loss=row["on_worker_loss"],
+        language=row["language"],
+    )
+
+
+async def start(tx: Transaction, claim: Claim, lease: timedelta) -> None:
+    """Record that the program runs. Raises LeaseLost."""
+    row = await tx.one(
+        "executions.start_running",
+        execution_id=claim.execution_id,
+        attempt=claim.attempt,
+        lease=lease,
+    )
+    if row is None:
+        raise LeaseLost("the execution was taken over before its program started")
+    await insert_state_event(
+        tx,
+        claim.execution_id,
+        seq=row["seq"],
+        attempt=claim.attempt,
+        data={"state": State.RUNNING},
+    )
+
+
+async def renew(tx: Transaction, claim: Claim, lease: timedelta) -> bool:
+    """Extend the lease; return whether a cancellation was asked for. Raises LeaseLost."""
+    row = await tx.one(
+        "executions.renew_lease",
+        execution_id=claim.execution_id,
+        attempt=claim.attempt,
+        lease=lease,
+    )
+    if row is None:
+        raise LeaseLost("the lease ended before it was renewed")
+    return bool(row["cancel_requested"])
+
+
+async def append_output(
+    tx: Transaction, claim: Claim, chunks: Sequence[tuple[Stream, bytes]]
+) -> None:
+    """Append pieces of output to the event stream, in order. Raises LeaseLost."""
+    written = await tx.run(
+        "executions.append_output",
+        execution_id=claim.execution_id,
+        attempt=claim.attempt,
+        kinds=[stream.value for stream, _ in chunks],
+        chunks=[chunk for _, chunk in chunks],
+    )
+    if written != len(chunks):
+        raise LeaseLost("the execution was taken over while it ran")
+
+
+async def requeue(tx: Transaction, claim: Claim, why: str) -> None:
+    """Put the execution back into its tenant's queue. Raises LeaseLost."""
+    row = await tx.one("executions.requeue", execution_id=claim.execution_id, attempt=claim.attempt)
+    if row is None:
+        raise LeaseLost("the execution was taken over before it was queued again")
+    await insert_state_event(
+        tx,
+        claim.execution_id,
+        seq=row["seq"],
+        attempt=claim.attempt,
+        data={"state": State.QUEUED, "detail": why},
+    )
+
+
+async def finish(
+    tx: Transaction, claim: Claim, result: Result, artifacts: Sequence[StoredArtifact] = ()
+) -> None:
+    """Write the one accepted result of the execution. Raises LeaseLost."""
+    row = await tx.one(
+        "executions.finish",
+        execution_id=claim.execution_id,
+        attempt=claim.attempt,
+        state=result.state,
+        sources=[source for source in sorted(ACTIVE) if may_change(source, result.state)],
+        result=Jsonb(RESULT.dump_python(result, mode="json")),
+    )
+    if row is None:
+        raise LeaseLost("the execution already ended or belongs to another attempt")
+    await tx.each(
+        "executions.insert_artifact",
+        [
+            {
+                "execution_id": claim.execution_id,
+                "path": stored.artifact.path,
+                "size": stored.artifact.size,
+                "sha256": stored.artifact.sha256,
+                "media_type": stored.artifact.media_type,
+                "object_key": stored.object_key,
+            }
+            for stored in artifacts
+        ],
+    )
+    await insert_state_event(
+        tx,
+        claim.execution_id,
+        seq=row["seq"],
+        attempt=claim.attempt,
+        data={
+            "state": result.state,
+            "reason": result.reason,
+            "detail": result.detail,
+            "exit_code": result.exit_code,
+            "signal": result.signal,
+        },
+    )
+
+
+async def lock(tx: Transaction, execution_id: UUID) -> Stored | None:
+    """Lock the execution's row and return how it stands; None when it is gone."""
+    row = await tx.one("executions.lock", execution_id=execution_id)
+    if row is None:
+        return None
+    return Stored(
+        state=State(row["state"]),
+        attempt=row["attempt"],
+        cancel_requested=row["cancel_requested_at"] is not None,
+        retry_asked=row["on_worker_loss"] == "retry",
+        lease_expired=row["lease_expired"],
+    )

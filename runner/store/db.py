@@ -1,0 +1,124 @@
+"""Connections and transactions. Every transaction belongs to one tenant, or to none.
+
+The tenant is set with `set_config(…, is_local => true)`: it ends with the transaction, so a
+pooled connection carries nothing over, also after an error or a cancellation.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from functools import cache
+from importlib import resources
+from typing import Any, Self
+from uuid import UUID
+
+import psycopg
+from psycopg.rows import DictRow, dict_row
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+from pydantic import SecretStr
+
+from runner.errors import StoreUnavailable
+
+STATEMENT_TIMEOUT = timedelta(seconds=15)
+CONNECT_TIMEOUT_S = 3
+_MARK = "-- name: "
+
+
+@cache
+def _file(resource: str) -> Mapping[str, str]:
+    text = resources.files("runner.store").joinpath("queries", f"{resource}.sql").read_text("utf-8")
+    blocks = text.split(_MARK)[1:]
+    return {name.strip(): body for name, _, body in (block.partition("\n") for block in blocks)}
+
+
+def query(name: str) -> str:
+    """Return the SQL named `resource.query` from `queries/resource.sql`."""
+    resource, _, key = name.partition(".")
+    return _file(resource)[key]
+
+
+class Transaction:
+    """One open transaction: named queries in, plain rows out."""
+
+    def __init__(self, connection: psycopg.AsyncConnection[DictRow]) -> None:
+        self._connection = connection
+
+    async def one(self, name: str, /, **values: Any) -> DictRow | None:
+        """Return the first row, or None."""
+        cursor = await self._connection.execute(query(name).encode(), values)
+        return await cursor.fetchone()
+
+    async def all(self, name: str, /, **values: Any) -> list[DictRow]:
+        """Return every row."""
+        cursor = await self._connection.execute(query(name).encode(), values)
+        return await cursor.fetchall()
+
+    async def run(self, name: str, /, **values: Any) -> int:
+        """Return how many rows the statement touched."""
+        cursor = await self._connection.execute(query(name).encode(), values)
+        return cursor.rowcount
+
+    async def each(self, name: str, /, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Run the statement once for each of `rows`, in one round trip."""
+        if rows:
+            async with self._connection.cursor() as cursor:
+                await cursor.executemany(query(name).encode(), rows)
+
+
+class Database:
+    """A pool of connections of one login role."""
+
+    def __init__(self, url: SecretStr, *, max_size: int = 10) -> None:
+        self._pool = AsyncConnectionPool[psycopg.AsyncConnection[DictRow]](
+            url.get_secret_value(),
+            min_size=1,
+            max_size=max_size,
+            open=False,
+            timeout=CONNECT_TIMEOUT_S,
+            reconnect_timeout=10.0,
+            check=AsyncConnectionPool.check_connection,
+            kwargs={
+                "row_factory": dict_row,
+                "autocommit": True,
+                "connect_timeout": CONNECT_TIMEOUT_S,
+                "options": f"-c statement_timeout={STATEMENT_TIMEOUT // timedelta(milliseconds=1)}",
+            },
+        )
+
+    async def __aenter__(self) -> Self:
+        # Not waited for: a process that starts before PostgreSQL becomes ready with it.
+        await self._pool.open(wait=False)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._pool.close()
+
+    @asynccontextmanager
+    async def tenant(
+        self, tenant_id: UUID, *, snapshot: bool = False
+    ) -> AsyncIterator[Transaction]:
+        """Open a transaction that sees and writes the rows of `tenant_id` alone.
+
+        With `snapshot` all its reads see one moment, and it cannot write. Raises
+        StoreUnavailable when PostgreSQL does not answer; nothing is then stored.
+        """
+        async with self._transaction() as transaction:
+            if snapshot:
+                await transaction.run("session.snapshot")
+            await transaction.one("session.set_tenant", tenant_id=str(tenant_id))
+            yield transaction
+
+    @asynccontextmanager
+    async def no_tenant(self) -> AsyncIterator[Transaction]:
+        """Open a transaction that sees no tenant's rows: only the cross-tenant functions work."""
+        async with self._transaction() as transaction:
+            yield transaction
+
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[Transaction]:
+        try:
+            async with self._pool.connection() as connection, connection.transaction():
+                yield Transaction(connection)
+        except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout) as error:
+            # Statement time-outs are OperationalErrors: "not now", too.
+            raise StoreUnavailable(f"PostgreSQL: {type(error).__name__}; try again") from error

@@ -1,0 +1,230 @@
+"""Executions as a client sees them: submitted, read, listed, cancelled, followed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from psycopg.rows import DictRow
+from psycopg.types.json import Jsonb
+from pydantic import TypeAdapter
+
+from runner.models import (
+    Artifact,
+    Event,
+    EventKind,
+    Execution,
+    ExecutionRequest,
+    Limits,
+    Output,
+    Result,
+    Stream,
+    Usage,
+)
+from runner.states import Reason, State
+from runner.store.db import Transaction
+
+LIMITS = TypeAdapter(Limits)
+RESULT = TypeAdapter(Result)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredArtifact:
+    """An artifact and the key of its bytes in the object store."""
+
+    artifact: Artifact
+    object_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeyUse:
+    """What an idempotency key was first used for."""
+
+    request_hash: bytes
+    execution_id: UUID
+
+
+async def insert(tx: Transaction, execution_id: UUID, request: ExecutionRequest) -> None:
+    """Store a new, queued execution with its input files and its first event."""
+    await tx.run(
+        "executions.insert",
+        execution_id=execution_id,
+        language=request.language,
+        image=request.image,
+        size=request.size,
+        limits=Jsonb(LIMITS.dump_python(request.limits)),
+        egress=list(request.egress),
+        metadata=Jsonb(dict(request.metadata)),
+        on_worker_loss=request.on_worker_loss,
+        argv=list(request.program.argv),
+        env=Jsonb(dict(request.program.env)),
+        stdin=request.program.stdin,
+    )
+    await tx.each(
+        "executions.insert_file",
+        [
+            {"execution_id": execution_id, "path": f.path, "content": f.content}
+            for f in request.files
+        ],
+    )
+    await insert_state_event(tx, execution_id, seq=1, attempt=0, data={"state": State.QUEUED})
+
+
+async def insert_state_event(
+    tx: Transaction, execution_id: UUID, *, seq: int, attempt: int, data: dict[str, Any]
+) -> None:
+    """Append a state change to the event stream, at the `seq` its update handed out."""
+    await tx.run(
+        "executions.insert_event",
+        execution_id=execution_id,
+        seq=seq,
+        attempt=attempt,
+        kind=EventKind.STATE,
+        data=Jsonb(data),
+    )
+
+
+async def reserve_key(
+    tx: Transaction, key: str, request_hash: bytes, execution_id: UUID
+) -> KeyUse | None:
+    """Bind an idempotency key to a new execution; return its earlier use if it had one.
+
+    A second request with the same key waits here until the first one's transaction ends.
+    """
+    reserved = await tx.run(
+        "executions.reserve_idempotency_key",
+        key=key,
+        request_hash=request_hash,
+        execution_id=execution_id,
+    )
+    if reserved:
+        return None
+    row = await tx.one("executions.find_idempotency_key", key=key)
+    return KeyUse(**row) if row else None
+
+
+async def get(tx: Transaction, execution_id: UUID) -> Execution | None:
+    """Return the execution, or None when this tenant has none of that id."""
+    row = await tx.one("executions.get", execution_id=execution_id)
+    return _execution(row) if row else None
+
+
+async def list_newest(
+    tx: Transaction,
+    *,
+    before: UUID | None,
+    states: Sequence[State] | None,
+    created_after: datetime | None,
+    created_before: datetime | None,
+    limit: int,
+) -> list[Execution]:
+    """Return executions, newest first; `before` is the last id of the page before."""
+    rows = await tx.all(
+        "executions.list",
+        before=before,
+        states=list(states) if states else None,
+        created_after=created_after,
+        created_before=created_before,
+        limit=limit,
+    )
+    return [_execution(row) for row in rows]
+
+
+async def cancel(tx: Transaction, execution_id: UUID) -> State | None:
+    """Cancel at once if queued, ask the worker to if active; None when there is no such one.
+
+    Returns the state it had. An ended execution stays as it is.
+    """
+    row = await tx.one("executions.lock", execution_id=execution_id)
+    if row is None:
+        return None
+    state = State(row["state"])
+    if state is State.QUEUED:
+        result = never_ran(State.CANCELLED, Reason.CANCEL_REQUESTED, "cancelled while queued")
+        ended = await tx.one(
+            "executions.cancel_queued",
+            execution_id=execution_id,
+            attempt=row["attempt"],
+            result=Jsonb(RESULT.dump_python(result, mode="json")),
+        )
+        if ended is None:
+            raise RuntimeError("a locked, queued execution changed its state")
+        await insert_state_event(
+            tx,
+            execution_id,
+            seq=ended["seq"],
+            attempt=row["attempt"],
+            data={"state": result.state, "reason": result.reason, "detail": result.detail},
+        )
+    else:
+        await tx.run("executions.request_cancel", execution_id=execution_id)
+    return state
+
+
+async def events_after(tx: Transaction, execution_id: UUID, after: int, limit: int) -> list[Event]:
+    """Return the events that follow number `after`, in order."""
+    rows = await tx.all(
+        "executions.events_after", execution_id=execution_id, after=after, limit=limit
+    )
+    return [Event(**{**row, "kind": EventKind(row["kind"])}) for row in rows]
+
+
+async def output(tx: Transaction, execution_id: UUID, attempt: int) -> dict[Stream, bytes]:
+    """Return what an attempt wrote to each stream, as far as it was kept."""
+    joined = {stream: bytearray() for stream in Stream}
+    for row in await tx.all("executions.output", execution_id=execution_id, attempt=attempt):
+        joined[Stream(row["kind"])] += row["chunk"]
+    return {stream: bytes(chunk) for stream, chunk in joined.items()}
+
+
+async def artifacts(tx: Transaction, execution_id: UUID) -> list[StoredArtifact]:
+    """Return the execution's artifacts, ordered by path."""
+    rows = await tx.all("executions.artifacts", execution_id=execution_id)
+    return [_artifact(row) for row in rows]
+
+
+async def artifact(tx: Transaction, execution_id: UUID, path: str) -> StoredArtifact | None:
+    """Return one artifact by its path, or None."""
+    row = await tx.one("executions.artifact", execution_id=execution_id, path=path)
+    return _artifact(row) if row else None
+
+
+async def queue_position(tx: Transaction, execution_id: UUID) -> int | None:
+    """Return how many executions are to run before this one, or None if it is not queued."""
+    row = await tx.one("executions.queue_position", execution_id=execution_id)
+    return None if row is None or row["position"] is None else int(row["position"])
+
+
+def never_ran(state: State, reason: Reason, detail: str) -> Result:
+    """Return the result of an execution whose program has nothing to show."""
+    nothing = Output(total_bytes=0, truncated=False)
+    return Result(
+        state=state,
+        reason=reason,
+        detail=detail,
+        exit_code=None,
+        signal=None,
+        stdout=nothing,
+        stderr=nothing,
+        usage=Usage(wall_s=0.0),
+        image_digest=None,
+        profile_hash=None,
+    )
+
+
+def _artifact(row: DictRow) -> StoredArtifact:
+    key = row.pop("object_key")
+    return StoredArtifact(artifact=Artifact(**row), object_key=key)
+
+
+def _execution(row: DictRow) -> Execution:
+    result = row.pop("result")
+    return Execution(
+        id=row.pop("execution_id"),
+        state=State(row.pop("state")),
+        limits=LIMITS.validate_python(row.pop("limits")),
+        egress=tuple(row.pop("egress")),
+        result=RESULT.validate_python(result) if result else None,
+        **row,
+    )

@@ -1,0 +1,62 @@
+"""Schema changes, applied by Alembic in order; each is one SQL file beside its revision.
+
+Run by the schema's owner (`runner migrate`), never by the API or the worker. Forward only: a
+released file is never edited, the way back is a new revision.
+"""
+
+from importlib import resources
+
+import psycopg
+import sqlalchemy
+from alembic import command, op
+from alembic.config import Config
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
+from pydantic import SecretStr
+
+from runner.errors import StoreUnavailable
+
+MIGRATION_LOCK = 7_203_551_004
+"""Advisory lock: two migrations at once run one after the other."""
+
+
+def run_sql_file(name: str) -> None:
+    """Execute a whole SQL file of `versions/` inside the migration's transaction."""
+    text = resources.files(__package__).joinpath("versions", name).read_text("utf-8")
+    connection = op.get_bind().connection.driver_connection
+    if not isinstance(connection, psycopg.Connection):
+        raise TypeError(f"migrations need psycopg, not {type(connection).__name__}")
+    # Without parameters psycopg sends the text as it is: several statements, `%` untouched.
+    connection.execute(text.encode())
+
+
+def migrate(owner_url: SecretStr, *login_urls: SecretStr) -> None:
+    """Bring the schema up to date and give each login role the password of its URL.
+
+    Raises StoreUnavailable when PostgreSQL does not answer.
+    """
+    engine = sqlalchemy.create_engine(
+        "postgresql+psycopg://",
+        creator=lambda: psycopg.connect(owner_url.get_secret_value(), connect_timeout=5),
+        poolclass=sqlalchemy.NullPool,
+    )
+    config = Config()
+    config.set_main_option("script_location", str(resources.files(__package__)))
+    try:
+        with engine.connect() as connection, connection.begin():
+            connection.execute(
+                sqlalchemy.text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK}
+            )
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+    except sqlalchemy.exc.OperationalError as error:
+        raise StoreUnavailable(f"PostgreSQL refused the migration: {error.orig}") from error
+    with psycopg.connect(owner_url.get_secret_value(), connect_timeout=5) as owner:
+        for url in login_urls:
+            login = conninfo_to_dict(url.get_secret_value())
+            if login.get("password"):
+                owner.execute(
+                    sql.SQL("ALTER ROLE {} PASSWORD {}").format(
+                        sql.Identifier(str(login["user"])), sql.Literal(str(login["password"]))
+                    )
+                )

@@ -1,0 +1,127 @@
+-- name: insert
+INSERT INTO executions (tenant_id, execution_id, language, image, size, limits, egress, metadata,
+                        on_worker_loss, argv, env, stdin, event_seq)
+VALUES (app_tenant(), %(execution_id)s, %(language)s, %(image)s, %(size)s, %(limits)s, %(egress)s,
+        %(metadata)s, %(on_worker_loss)s, %(argv)s, %(env)s, %(stdin)s, 1);
+
+-- name: insert_file
+INSERT INTO input_files (tenant_id, execution_id, path, content)
+VALUES (app_tenant(), %(execution_id)s, %(path)s, %(content)s);
+
+-- name: insert_event
+INSERT INTO events (tenant_id, execution_id, seq, attempt, kind, data)
+VALUES (app_tenant(), %(execution_id)s, %(seq)s, %(attempt)s, %(kind)s, %(data)s);
+
+-- name: reserve_idempotency_key
+INSERT INTO idempotency_keys (tenant_id, key, request_hash, execution_id)
+VALUES (app_tenant(), %(key)s, %(request_hash)s, %(execution_id)s)
+ON CONFLICT DO NOTHING;
+
+-- name: find_idempotency_key
+SELECT request_hash, execution_id FROM idempotency_keys WHERE key = %(key)s;
+
+-- name: get
+SELECT tenant_id, execution_id, state, attempt, created_at, started_at, ended_at,
+       cancel_requested_at, language, image, size, limits, egress, metadata, result
+FROM executions WHERE execution_id = %(execution_id)s;
+
+-- name: list
+SELECT tenant_id, execution_id, state, attempt, created_at, started_at, ended_at,
+       cancel_requested_at, language, image, size, limits, egress, metadata, result
+FROM executions
+WHERE tenant_id = app_tenant()
+  AND (%(before)s::uuid IS NULL OR execution_id < %(before)s)
+  AND (%(states)s::text[] IS NULL OR state = ANY (%(states)s))
+  AND (%(created_after)s::timestamptz IS NULL OR created_at >= %(created_after)s)
+  AND (%(created_before)s::timestamptz IS NULL OR created_at < %(created_before)s)
+ORDER BY execution_id DESC LIMIT %(limit)s;
+
+-- name: load_request
+SELECT argv, env, stdin, language, image, size, limits, egress, metadata, on_worker_loss,
+       cancel_requested_at
+FROM executions WHERE execution_id = %(execution_id)s AND attempt = %(attempt)s;
+
+-- name: load_files
+SELECT path, content FROM input_files WHERE execution_id = %(execution_id)s ORDER BY path;
+
+-- name: lock
+SELECT state, attempt, cancel_requested_at, on_worker_loss,
+       COALESCE(lease_until < clock_timestamp(), false) AS lease_expired
+FROM executions WHERE execution_id = %(execution_id)s FOR UPDATE;
+
+-- name: start_running
+UPDATE executions
+SET state = 'running', started_at = clock_timestamp(), event_seq = event_seq + 1,
+    lease_until = clock_timestamp() + %(lease)s
+WHERE execution_id = %(execution_id)s AND attempt = %(attempt)s AND state = 'starting'
+RETURNING event_seq AS seq;
+
+-- name: renew_lease
+UPDATE executions SET lease_until = clock_timestamp() + %(lease)s
+WHERE execution_id = %(execution_id)s AND attempt = %(attempt)s
+  AND state IN ('starting', 'running') AND lease_until > clock_timestamp()
+RETURNING cancel_requested_at IS NOT NULL AS cancel_requested;
+
+-- name: append_output
+WITH fence AS (
+    UPDATE executions SET event_seq = event_seq + cardinality(%(kinds)s::text[])
+    WHERE execution_id = %(execution_id)s AND attempt = %(attempt)s AND state = 'running'
+    RETURNING tenant_id, event_seq - cardinality(%(kinds)s::text[]) AS base
+)
+INSERT INTO events (tenant_id, execution_id, seq, attempt, kind, chunk)
+SELECT f.tenant_id, %(execution_id)s, f.base + o.position, %(attempt)s, o.kind, o.chunk
+FROM fence f, unnest(%(kinds)s::text[], %(chunks)s::bytea[])
+     WITH ORDINALITY AS o (kind, chunk, position);
+
+-- name: requeue
+UPDATE executions
+SET state = 'queued', lease_until = NULL, node = NULL, instance = NULL, started_at = NULL,
+    queued_at = clock_timestamp(), event_seq = event_seq + 1
+WHERE execution_id = %(execution_id)s AND attempt = %(attempt)s
+  AND state IN ('starting', 'running')
+RETURNING event_seq AS seq;
+
+-- name: finish
+UPDATE executions
+SET state = %(state)s, ended_at = clock_timestamp(), lease_until = NULL, result = %(result)s,
+    event_seq = event_seq + 1
+WHERE execution_id = %(execution_id)s AND attempt = %(attempt)s
+  AND state = ANY (%(sources)s::text[])
+RETURNING event_seq AS seq;
+
+-- name: cancel_queued
+UPDATE executions
+SET state = 'cancelled', ended_at = clock_timestamp(), result = %(result)s,
+    cancel_requested_at = clock_timestamp(), event_seq = event_seq + 1
+WHERE execution_id = %(execution_id)s AND attempt = %(attempt)s AND state = 'queued'
+RETURNING event_seq AS seq;
+
+-- name: request_cancel
+UPDATE executions SET cancel_requested_at = COALESCE(cancel_requested_at, clock_timestamp())
+WHERE execution_id = %(execution_id)s AND state IN ('starting', 'running');
+
+-- name: events_after
+SELECT seq, attempt, kind, at, data, chunk FROM events
+WHERE execution_id = %(execution_id)s AND seq > %(after)s
+ORDER BY seq LIMIT %(limit)s;
+
+-- name: output
+SELECT kind, chunk FROM events
+WHERE execution_id = %(execution_id)s AND attempt = %(attempt)s AND kind IN ('stdout', 'stderr')
+ORDER BY seq;
+
+-- name: insert_artifact
+INSERT INTO artifacts (tenant_id, execution_id, path, size, sha256, media_type, object_key)
+VALUES (app_tenant(), %(execution_id)s, %(path)s, %(size)s, %(sha256)s, %(media_type)s,
+        %(object_key)s);
+
+-- name: artifacts
+SELECT path, size, sha256, media_type, object_key FROM artifacts
+WHERE execution_id = %(execution_id)s ORDER BY path;
+
+-- name: artifact
+SELECT path, size, sha256, media_type, object_key FROM artifacts
+WHERE execution_id = %(execution_id)s AND path = %(path)s;
+
+-- name: queue_position
+SELECT queue_position(%(execution_id)s) AS position;

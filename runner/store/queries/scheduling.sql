@@ -1,0 +1,15 @@
+-- name: claim
+SELECT tenant_id, execution_id, attempt
+FROM claim_execution(%(node)s, %(instance)s, %(lease)s);
+
+-- name: claimable
+SELECT next_tenant() IS NOT NULL AS claimable;
+
+-- name: expired
+SELECT tenant_id, execution_id, attempt FROM expired_leases(%(limit)s);
+
+-- name: end_leases_of_node
+SELECT end_leases_of_node(%(node)s, %(instance)s) AS ended;
+
+-- name: state_counts
+SELECT state, executions FROM state_counts();
