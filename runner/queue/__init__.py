@@ -1,0 +1,6 @@
+"""The pipe between API and worker; both ends import it.
+
+Redis is the doorbell, PostgreSQL the truth. A ring carries two ids and says "look"; the worker
+then claims whose turn it is in PostgreSQL. A lost ring is rung again by the worker's reconciler,
+a repeated one finds nothing to claim, a forged one runs nothing and is audited.
+"""

@@ -1,0 +1,114 @@
+"""Announcements that an execution changed: hints over Redis pub/sub, never data.
+
+A listener reads PostgreSQL when a hint arrives, and also now and then without one, so that a lost
+hint costs time only. The channel carries an id; forging one makes somebody look once more.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Self
+from uuid import UUID
+
+import redis.asyncio
+import structlog
+from pydantic import SecretStr
+from redis.exceptions import RedisError
+
+CHANNEL = "runner:changed"
+RECONNECT_S = 1.0
+TIMEOUT_S = 1.0
+
+
+class Watch:
+    """One listener's place: remembers an announcement until it is waited for."""
+
+    def __init__(self) -> None:
+        self._changed = asyncio.Event()
+
+    def notify(self) -> None:
+        """Remember that something changed."""
+        self._changed.set()
+
+    async def wait(self, timeout_s: float) -> bool:
+        """Return True at the next announcement, False after `timeout_s` seconds without one."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._changed.wait()
+        except TimeoutError:
+            return False
+        self._changed.clear()
+        return True
+
+
+class Changes:
+    """One subscription for the whole process, handed on to the watches of each execution."""
+
+    def __init__(self, redis_url: SecretStr) -> None:
+        url = redis_url.get_secret_value()
+        self._publisher = redis.asyncio.Redis.from_url(
+            url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S
+        )
+        self._subscriber = redis.asyncio.Redis.from_url(url, socket_connect_timeout=TIMEOUT_S)
+        self._watches: defaultdict[UUID, set[Watch]] = defaultdict(set)
+        self._listener: asyncio.Task[None] | None = None
+        self._log = structlog.get_logger("runner.queue")
+
+    async def __aenter__(self) -> Self:
+        self._listener = asyncio.create_task(self._listen())
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._listener is not None:
+            self._listener.cancel()
+            await asyncio.gather(self._listener, return_exceptions=True)
+        await self._publisher.aclose()
+        await self._subscriber.aclose()
+
+    async def announce(self, execution_id: UUID) -> None:
+        """Tell listeners in every process. Redis being away is logged: they look by themselves."""
+        try:
+            await self._publisher.publish(CHANNEL, execution_id.bytes)
+        except RedisError as error:
+            self._log.warning("announcement_lost", execution=str(execution_id), error=repr(error))
+
+    @contextmanager
+    def watch(self, execution_id: UUID) -> Iterator[Watch]:
+        """Listen for changes of one execution while the context lasts."""
+        watch = Watch()
+        self._watches[execution_id].add(watch)
+        try:
+            yield watch
+        finally:
+            self._watches[execution_id].discard(watch)
+            if not self._watches[execution_id]:
+                del self._watches[execution_id]
+
+    async def _listen(self) -> None:
+        while True:
+            try:
+                async with self._subscriber.pubsub(ignore_subscribe_messages=True) as subscription:
+                    await subscription.subscribe(CHANNEL)
+                    self._wake_all()
+                    async for message in subscription.listen():
+                        self._wake(message["data"])
+            except RedisError as error:
+                self._log.warning("subscription_lost", error=repr(error))
+                await asyncio.sleep(RECONNECT_S)
+
+    def _wake(self, data: object) -> None:
+        if isinstance(data, bytes) and len(data) == len(UUID(int=0).bytes):
+            for watch in self._watches.get(UUID(bytes=data), ()):
+                watch.notify()
+
+    def _wake_all(self) -> None:
+        for watches in self._watches.values():
+            for watch in watches:
+                watch.notify()

@@ -1,0 +1,58 @@
+"""Ringing: tells a worker that something waits. Losing a ring loses nothing but time."""
+
+import asyncio
+from types import TracebackType
+from typing import Self
+from uuid import UUID
+
+import redis
+from pydantic import SecretStr
+
+from runner.errors import QueueUnavailable
+from runner.queue.job import Ring, RingQueue
+
+TIMEOUT_S = 1.0
+
+
+class Doorbell:
+    """The API's end of the queue. RQ is synchronous, so calls go through a thread."""
+
+    def __init__(self, redis_url: SecretStr) -> None:
+        self._redis = redis.Redis.from_url(
+            redis_url.get_secret_value(),
+            socket_timeout=TIMEOUT_S,
+            socket_connect_timeout=TIMEOUT_S,
+        )
+        self._queue = RingQueue(self._redis)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._redis.close()
+
+    async def ping(self) -> None:
+        """Return when Redis can take a ring. Raises QueueUnavailable."""
+        try:
+            await asyncio.to_thread(self._redis.ping)
+        except redis.RedisError as error:
+            raise QueueUnavailable(f"Redis: {type(error).__name__}; try again") from error
+
+    async def ring(self, tenant_id: UUID, execution_id: UUID) -> None:
+        """Ring for an execution that is stored. Raises QueueUnavailable."""
+        try:
+            await asyncio.to_thread(self._queue.put, Ring(tenant_id, execution_id))
+        except redis.RedisError as error:
+            raise QueueUnavailable(f"Redis: {type(error).__name__}; try again") from error
+
+    async def waiting(self) -> int:
+        """Return how many rings nobody has answered. Raises QueueUnavailable."""
+        try:
+            return await asyncio.to_thread(self._queue.waiting)
+        except redis.RedisError as error:
+            raise QueueUnavailable(f"Redis: {type(error).__name__}; try again") from error
