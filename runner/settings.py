@@ -4,6 +4,8 @@ Nothing else in the package reads the environment. Passwords inside URLs are `Se
 do not appear in a repr, a log or an error.
 """
 
+import hashlib
+import json
 import os
 import socket
 from pathlib import Path
@@ -22,6 +24,9 @@ def default_state_dir() -> Path:
 def default_node() -> str:
     """Return this host's name, which labels its containers and leases."""
     return socket.gethostname()
+
+
+_CREDENTIALS = {"database_owner_url", "database_api_url", "database_worker_url", "redis_url"}
 
 
 class Settings(BaseSettings):
@@ -66,6 +71,23 @@ class Settings(BaseSettings):
 
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
 
+    def as_environment(self) -> dict[str, str]:
+        """Return the variables from which a child process reads the same settings.
+
+        Without the services' URLs: each process is given the one login that is its own.
+        """
+        values = self.model_dump(mode="json", exclude_none=True, exclude=_CREDENTIALS)
+        return {
+            f"RUNNER_{name.upper()}": value if isinstance(value, str) else json.dumps(value)
+            for name, value in values.items()
+        }
+
+    @property
+    def node_id(self) -> str:
+        """The host and the state folder: two deployments on one host keep apart."""
+        folder = hashlib.sha256(str(self.state_dir.absolute()).encode()).hexdigest()[:8]
+        return f"{self.node}-{folder}"
+
     @property
     def run_dir(self) -> Path:
         """Sockets and pid files: short-lived, private to this host."""
@@ -75,3 +97,27 @@ class Settings(BaseSettings):
     def objects_dir(self) -> Path:
         """Root of the local object store."""
         return self.state_dir / "objects"
+
+    @property
+    def profiles_path(self) -> Path:
+        """Where sizes and seccomp profiles are read from."""
+        return self.profiles_dir or project_root() / "profiles"
+
+    @property
+    def recipes_path(self) -> Path:
+        """Where the recipes of sandbox images are read from."""
+        return project_root() / "sandbox_images"
+
+
+class ClientSettings(BaseSettings):
+    """Which deployment the command line talks to."""
+
+    model_config = SettingsConfigDict(env_prefix="RUNNER_", frozen=True, extra="ignore")
+
+    url: str | None = None
+    api_key: SecretStr | None = None
+
+
+def project_root() -> Path:
+    """Return the folder that holds `profiles/` and `sandbox_images/` beside this package."""
+    return Path(__file__).resolve().parent.parent

@@ -81,8 +81,8 @@ async def load_request(tx: Transaction, claim: Claim) -> ExecutionRequest:
     )
 
 
-async def start(tx: Transaction, claim: Claim, lease: timedelta) -> None:
-    """Record that the program runs. Raises LeaseLost."""
+async def start(tx: Transaction, claim: Claim, lease: timedelta) -> int:
+    """Record that the program runs; return the number of that event. Raises LeaseLost."""
     row = await tx.one(
         "executions.start_running",
         execution_id=claim.execution_id,
@@ -98,6 +98,7 @@ async def start(tx: Transaction, claim: Claim, lease: timedelta) -> None:
         attempt=claim.attempt,
         data={"state": State.RUNNING},
     )
+    return int(row["seq"])
 
 
 async def renew(tx: Transaction, claim: Claim, lease: timedelta) -> bool:
@@ -114,18 +115,30 @@ async def renew(tx: Transaction, claim: Claim, lease: timedelta) -> bool:
 
 
 async def append_output(
-    tx: Transaction, claim: Claim, chunks: Sequence[tuple[Stream, bytes]]
-) -> None:
-    """Append pieces of output to the event stream, in order. Raises LeaseLost."""
+    tx: Transaction, claim: Claim, chunks: Sequence[tuple[Stream, bytes]], *, after: int
+) -> int:
+    """Append pieces of output behind event `after`; return the last one's number.
+
+    Repeating a call whose commit was not confirmed changes nothing. Raises LeaseLost.
+    """
+    last = after + len(chunks)
     written = await tx.run(
         "executions.append_output",
         execution_id=claim.execution_id,
         attempt=claim.attempt,
+        after=after,
         kinds=[stream.value for stream, _ in chunks],
         chunks=[chunk for _, chunk in chunks],
     )
     if written != len(chunks):
-        raise LeaseLost("the execution was taken over while it ran")
+        row = await tx.one("executions.position", execution_id=claim.execution_id)
+        if row is None or (row["state"], row["attempt"], row["event_seq"]) != (
+            State.RUNNING,
+            claim.attempt,
+            last,
+        ):
+            raise LeaseLost("the execution was taken over while it ran")
+    return last
 
 
 async def requeue(tx: Transaction, claim: Claim, why: str) -> None:
@@ -182,6 +195,16 @@ async def finish(
             "exit_code": result.exit_code,
             "signal": result.signal,
         },
+    )
+
+
+async def is_finished_with(tx: Transaction, claim: Claim, result: Result) -> bool:
+    """Return whether this very result is stored: a commit that was not confirmed did happen."""
+    row = await tx.one("executions.position", execution_id=claim.execution_id)
+    return (
+        row is not None
+        and row["attempt"] == claim.attempt
+        and row["result"] == RESULT.dump_python(result, mode="json")
     )
 
 

@@ -7,13 +7,15 @@ name can lead out of the folder. Writing is atomic: a reader sees the whole obje
 import asyncio
 import os
 import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import IO
+from typing import IO, ParamSpec, TypeVar
 from uuid import UUID
 
 from runner.errors import StoreUnavailable
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 CHUNK = 256 * 1024
 _KEY = re.compile(r"tenants/[0-9a-f-]{36}/[0-9a-zA-Z/_-]{1,200}")
@@ -25,14 +27,32 @@ def artifact_key(tenant_id: UUID, execution_id: UUID, attempt: int, number: int)
 
 
 class ObjectWriter:
-    """An object being written; it appears under its key only when the context ends well."""
+    """An object being written; it appears under its key only when it is kept."""
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: IO[bytes], partial: Path, final: Path) -> None:
         self._file = file
+        self._partial = partial
+        self._final = final
 
     async def write(self, chunk: bytes) -> None:
-        """Append a piece."""
-        await asyncio.to_thread(self._file.write, chunk)
+        """Append a piece. Raises StoreUnavailable, such as when the disk is full."""
+        await _translated(self._file.write, chunk)
+
+    async def keep(self) -> None:
+        """Finish the object and put it under its key."""
+        await _translated(self._keep)
+
+    async def drop(self) -> None:
+        """Forget it; nothing of it stays."""
+        await _translated(self._drop)
+
+    def _keep(self) -> None:
+        self._file.close()
+        self._partial.rename(self._final)
+
+    def _drop(self) -> None:
+        self._partial.unlink(missing_ok=True)
+        self._file.close()
 
 
 class ObjectStore:
@@ -46,29 +66,29 @@ class ObjectStore:
             raise ValueError(f"not an object key of ours: {key!r}")
         return self._root / key
 
-    @asynccontextmanager
-    async def create(self, key: str) -> AsyncIterator[ObjectWriter]:
-        """Open a new object for writing; on an error nothing of it stays."""
-        path = self._path(key)
+    async def create(self, key: str) -> ObjectWriter:
+        """Open a new object for writing."""
+        return await _translated(self._create, self._path(key))
+
+    @staticmethod
+    def _create(path: Path) -> ObjectWriter:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         partial = path.with_name(path.name + ".partial")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with open(partial, "wb", opener=_private) as file:  # noqa: ASYNC230 - Path.open has no opener; local, short
-                yield ObjectWriter(file)
-            partial.rename(path)
-        except OSError as error:
-            raise StoreUnavailable(f"object store: {error.strerror} ({self._root})") from error
-        finally:
-            partial.unlink(missing_ok=True)
+        return ObjectWriter(open(partial, "wb", opener=_private), partial, path)
 
     async def read(self, key: str) -> AsyncIterator[bytes]:
         """Yield the object's bytes in pieces."""
-        try:
-            with self._path(key).open("rb") as file:
-                while chunk := await asyncio.to_thread(file.read, CHUNK):
-                    yield chunk
-        except OSError as error:
-            raise StoreUnavailable(f"object store: {error.strerror} ({self._root})") from error
+        file = await _translated(self._path(key).open, "rb")
+        with file:
+            while chunk := await _translated(file.read, CHUNK):
+                yield chunk
+
+
+async def _translated(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    try:
+        return await asyncio.to_thread(work, *args, **kwargs)
+    except OSError as error:
+        raise StoreUnavailable(f"object store: {error.strerror}") from error
 
 
 def _private(path: str, flags: int) -> int:

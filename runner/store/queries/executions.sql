@@ -66,12 +66,16 @@ RETURNING cancel_requested_at IS NOT NULL AS cancel_requested;
 WITH fence AS (
     UPDATE executions SET event_seq = event_seq + cardinality(%(kinds)s::text[])
     WHERE execution_id = %(execution_id)s AND attempt = %(attempt)s AND state = 'running'
+      AND event_seq = %(after)s
     RETURNING tenant_id, event_seq - cardinality(%(kinds)s::text[]) AS base
 )
 INSERT INTO events (tenant_id, execution_id, seq, attempt, kind, chunk)
 SELECT f.tenant_id, %(execution_id)s, f.base + o.position, %(attempt)s, o.kind, o.chunk
 FROM fence f, unnest(%(kinds)s::text[], %(chunks)s::bytea[])
      WITH ORDINALITY AS o (kind, chunk, position);
+
+-- name: position
+SELECT state, attempt, event_seq, result FROM executions WHERE execution_id = %(execution_id)s;
 
 -- name: requeue
 UPDATE executions

@@ -1,0 +1,24 @@
+"""The table of commands."""
+
+import typer
+
+from runner.cli import demo, operate, serve, use
+
+app = typer.Typer(
+    name="runner",
+    help="Self-hosted, multi-tenant runner for code written by AI agents.",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+    rich_markup_mode="rich",
+)
+app.command("dev")(serve.dev)
+app.command("demo")(demo.demo)
+app.command("api")(serve.api)
+app.command("worker")(serve.worker)
+app.command("migrate")(operate.migrate)
+app.command("doctor")(operate.doctor)
+app.command("run")(use.run)
+app.add_typer(operate.keys, name="keys")
+app.add_typer(operate.images, name="images")
+app.add_typer(use.executions, name="executions")
+app.add_typer(use.audit, name="audit")

@@ -1,0 +1,64 @@
+"""What every command shares: where it prints, and how it fails."""
+
+import functools
+from collections.abc import Callable
+from typing import NoReturn, ParamSpec, TypeVar
+
+import typer
+from pydantic import SecretStr, ValidationError
+from rich.console import Console
+from rich.markup import escape
+
+from runner.errors import RunnerError, SetupError
+from runner.settings import Settings
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+out = Console()
+err = Console(stderr=True)
+
+EXIT_FAILURE = 1
+EXIT_SETUP = 78
+"""EX_CONFIG of sysexits.h: this host or its configuration cannot run the product."""
+
+
+def fail(message: str, code: int = EXIT_FAILURE) -> NoReturn:
+    """Say why on stderr and end."""
+    err.print(f"[bold red]error:[/] {escape(message)}", highlight=False)
+    raise typer.Exit(code)
+
+
+def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
+    """Turn our own failures into one line and an exit code; others keep their traceback."""
+
+    @functools.wraps(command)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return command(*args, **kwargs)
+        except SetupError as error:
+            fail(error.detail, EXIT_SETUP)
+        except RunnerError as error:
+            fail(error.detail)
+
+    return wrapped
+
+
+def read_settings() -> Settings:
+    """Read the settings once. Raises SetupError naming each wrong variable, without its value."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"RUNNER_{str(part['loc'][0]).upper()}: {part['msg']}" for part in error.errors()
+        )
+        raise SetupError(f"settings: {wrong}") from None
+
+
+def required(url: SecretStr | None, variable: str) -> SecretStr:
+    """Return a URL that production must set. Raises SetupError when it is not."""
+    if url is None:
+        raise SetupError(
+            f"{variable} is not set; set it, or use `runner dev` for a private deployment"
+        )
+    return url

@@ -1,0 +1,124 @@
+"""Commands of the operator: schema, keys, images, and what this host offers."""
+
+import asyncio
+from typing import Annotated
+
+import typer
+from pydantic import SecretStr
+from rich.table import Table
+
+from runner import host
+from runner.auth.bootstrap import create_key
+from runner.cli.console import err, fail, out, read_settings, reports_errors, required
+from runner.limits import load_sizes
+from runner.models import Role
+from runner.sandbox import images as sandbox_images
+from runner.sandbox.docker import describe, opened
+from runner.settings import Settings
+from runner.store import migrations
+from runner.store.db import Database
+
+keys = typer.Typer(help="API keys.", no_args_is_help=True)
+images = typer.Typer(help="Sandbox images.", no_args_is_help=True)
+
+MARKS = {
+    host.Status.OK: "[green]ok[/]",
+    host.Status.WARN: "[yellow]warn[/]",
+    host.Status.MISSING: "[red]missing[/]",
+}
+
+
+@reports_errors
+def migrate() -> None:
+    """Bring the database schema up to date; needs RUNNER_DATABASE_OWNER_URL."""
+    settings = read_settings()
+    logins = [url for url in (settings.database_api_url, settings.database_worker_url) if url]
+    migrations.migrate(_owner(settings), *logins)
+    out.print("schema is up to date")
+
+
+@keys.command("create")
+@reports_errors
+def keys_create(
+    tenant: Annotated[str, typer.Option(help="The tenant's name; made if it is new.")],
+    role: Annotated[Role, typer.Option(help="What the key may do.")] = Role.OWNER,
+    name: Annotated[str, typer.Option(help="What the key is for.")] = "bootstrap",
+    max_size: Annotated[
+        str, typer.Option(help="The largest size a new tenant may ask for.")
+    ] = "large",
+    concurrency: Annotated[
+        int, typer.Option(min=1, help="Executions a new tenant may run at once.")
+    ] = 8,
+) -> None:
+    """Make an API key and print it, once."""
+    settings = read_settings()
+    sizes = load_sizes(settings.profiles_path)
+    if max_size not in sizes:
+        fail(f"size {max_size!r} is not one of {', '.join(sorted(sizes))}")
+
+    async def create() -> str:
+        async with Database(_owner(settings), max_size=1) as owner:
+            made = await create_key(
+                owner,
+                tenant=tenant,
+                role=role,
+                name=name,
+                max_limits=sizes[max_size],
+                max_concurrency=concurrency,
+            )
+        return made.token
+
+    token = asyncio.run(create())
+    err.print("shown once; only its hash is stored:")
+    out.print(token, highlight=False)
+
+
+@images.command("build")
+@reports_errors
+def images_build(
+    name: Annotated[list[str] | None, typer.Argument(help="Default: every image in use.")] = None,
+) -> None:
+    """Build sandbox images from this host's own Debian or Ubuntu packages; cached."""
+    settings = read_settings()
+
+    async def build(image: str) -> sandbox_images.BuiltImage:
+        async with opened(settings) as docker:
+            return await sandbox_images.build(docker, settings.recipes_path, image)
+
+    for image in name or settings.images:
+        with err.status(f"building {image} (a minute or two when it is new)"):
+            built = asyncio.run(build(image))
+        out.print(f"{built.name}  {built.digest}  {'cached' if built.cached else 'built'}")
+
+
+@images.command("list")
+@reports_errors
+def images_list() -> None:
+    """List the sandbox images on this host."""
+    settings = read_settings()
+
+    async def collect() -> list[sandbox_images.BuiltImage]:
+        async with opened(settings) as docker:
+            return await sandbox_images.list_images(docker)
+
+    table = Table("name", "digest", "MiB", "recipe")
+    for image in asyncio.run(collect()):
+        table.add_row(image.name, image.digest, str(image.size // 2**20), image.recipe[:12])
+    out.print(table)
+
+
+@reports_errors
+def doctor() -> None:
+    """Say what this host offers, what is missing, and what to do about it."""
+    settings = read_settings()
+    findings = host.examine(settings, asyncio.run(describe(settings)))
+    table = Table("", "part", "found", "advice")
+    for finding in findings:
+        table.add_row(MARKS[finding.status], finding.name, finding.value, finding.advice)
+    out.print(table)
+    if any(finding.status is host.Status.MISSING for finding in findings):
+        raise typer.Exit(1)
+
+
+def _owner(settings: Settings) -> SecretStr:
+    return required(settings.database_owner_url, "RUNNER_DATABASE_OWNER_URL")

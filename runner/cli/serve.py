@@ -1,0 +1,111 @@
+"""Commands that run until they are stopped: the API, the worker, and both together."""
+
+import asyncio
+import signal
+from typing import Annotated
+
+import typer
+import uvloop
+from rich.panel import Panel
+
+from runner import telemetry
+from runner.api.app import Dependencies, create_app
+from runner.api.server import serve
+from runner.cli import session
+from runner.cli.console import err, out, read_settings, reports_errors, required
+from runner.embedded.stack import stack
+from runner.limits import load_sizes
+from runner.queue.changes import Changes
+from runner.queue.doorbell import Doorbell
+from runner.settings import Settings
+from runner.store.db import Database
+from runner.store.objects import ObjectStore
+from runner.worker.service import worker as working
+
+
+@reports_errors
+def api(
+    fd: Annotated[
+        int | None, typer.Option(help="Serve on this inherited, listening socket.")
+    ] = None,
+) -> None:
+    """Serve the HTTP API."""
+    settings = read_settings()
+    telemetry.configure(settings.log_level, json=not err.is_terminal)
+    uvloop.run(_api(settings, fd))
+
+
+@reports_errors
+def worker() -> None:
+    """Run executions: the one process that needs Docker."""
+    settings = read_settings()
+    telemetry.configure(settings.log_level, json=not err.is_terminal)
+    uvloop.run(_worker(settings))
+
+
+@reports_errors
+def dev() -> None:
+    """Run everything on this host, with private PostgreSQL and Redis, until Ctrl-C."""
+    settings = read_settings()
+    telemetry.configure("warning", json=False)
+    asyncio.run(_dev(settings))
+
+
+async def _api(settings: Settings, fd: int | None) -> None:
+    redis_url = required(settings.redis_url, "RUNNER_REDIS_URL")
+    async with (
+        Database(required(settings.database_api_url, "RUNNER_DATABASE_API_URL")) as database,
+        Doorbell(redis_url) as doorbell,
+        Changes(redis_url) as changes,
+    ):
+        app = create_app(
+            Dependencies(
+                settings=settings,
+                sizes=load_sizes(settings.profiles_path),
+                database=database,
+                objects=ObjectStore(settings.objects_dir),
+                doorbell=doorbell,
+                changes=changes,
+            )
+        )
+        await serve(app, settings, fd=fd)
+
+
+async def _worker(settings: Settings) -> None:
+    stop = stop_requested()
+    async with working(
+        settings,
+        database_url=required(settings.database_worker_url, "RUNNER_DATABASE_WORKER_URL"),
+        redis_url=required(settings.redis_url, "RUNNER_REDIS_URL"),
+    ):
+        await stop.wait()
+
+
+async def _dev(settings: Settings) -> None:
+    stop = stop_requested()
+    async with stack(settings) as running:
+        with out.status("starting"):
+            await running.ready()
+        key = await session.first_key(running.services.owner_url, settings)
+        with session.announced(settings, session.Address(running.url, key.token)):
+            out.print(
+                Panel.fit(
+                    f"API      [link]{running.url}/docs[/link]\n"
+                    f"API key  [bold]{key.token}[/]  (tenant dev, role owner)\n"
+                    f"logs     {settings.state_dir / 'log'}\n\n"
+                    "In another terminal:  [green]runner run hello.py[/]\n"
+                    "Stop with Ctrl-C.",
+                    title="runner dev",
+                )
+            )
+            await stop.wait()
+            out.print("stopping …")
+
+
+def stop_requested() -> asyncio.Event:
+    """Return an event that SIGINT and SIGTERM set; call it inside the running loop."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    return stop

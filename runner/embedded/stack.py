@@ -1,0 +1,149 @@
+"""The whole product on one host: embedded services, and API and worker as child processes.
+
+The children are the same `runner api` and `runner worker` that production runs, told by the same
+variables; only PostgreSQL and Redis are private to this process. Used by `runner dev`, by the
+demo, and by the tests that kill parts of it.
+"""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+from pydantic import SecretStr
+from runner.embedded.services import Services, services
+
+from runner.embedded import process
+from runner.errors import SetupError
+from runner.settings import Settings
+from runner.store.migrations import migrate
+
+READY_AFTER_S = 30.0
+STOP_AFTER_S = 40.0
+
+
+class Child:
+    """One of our own processes: `runner api` or `runner worker`."""
+
+    def __init__(self, name: str, environment: Mapping[str, str], log: Path) -> None:
+        self._name = name
+        self._environment = dict(environment)
+        self._log = log
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        """The process id. Raises RuntimeError when it does not run."""
+        if self._process is None:
+            raise RuntimeError(f"{self._name} does not run")
+        return self._process.pid
+
+    def start(self, *arguments: str, pass_fds: tuple[int, ...] = ()) -> None:
+        """Start it; it dies with this process."""
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(  # noqa: S603 - our own module, our own arguments
+                [sys.executable, "-m", "runner", self._name, *arguments],
+                env=self._environment,
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                pass_fds=pass_fds,
+                preexec_fn=process.die_with_parent,  # noqa: PLW1509 - one prctl, no locks taken
+            )
+
+    def running(self) -> bool:
+        """Return whether the process is alive."""
+        return self._process is not None and self._process.poll() is None
+
+    async def stop(self, with_signal: signal.Signals = signal.SIGTERM) -> int | None:
+        """End it and wait; SIGKILL after a while. Return its exit code."""
+        if self._process is None:
+            return None
+        if self.running():
+            self._process.send_signal(with_signal)
+        try:
+            code = await asyncio.to_thread(self._process.wait, STOP_AFTER_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            code = await asyncio.to_thread(self._process.wait)
+        self._process = None
+        return code
+
+    def last_words(self) -> str:
+        """Return the end of its log."""
+        return self._log.read_text("utf-8", "replace")[-2000:] if self._log.exists() else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """A running deployment."""
+
+    url: str
+    settings: Settings
+    services: Services
+    api: Child
+    worker: Child
+
+    async def ready(self) -> None:
+        """Wait until the API answers and the worker has said that it works.
+
+        Raises SetupError with the end of the log of the part that did not come up.
+        """
+        clock = asyncio.get_running_loop()
+        deadline = clock.time() + READY_AFTER_S
+        async with httpx.AsyncClient(base_url=self.url, timeout=2.0) as client:
+            while True:
+                for name, child in (("api", self.api), ("worker", self.worker)):
+                    if not child.running():
+                        raise SetupError(f"`runner {name}` ended at once:\n{child.last_words()}")
+                try:
+                    answer = await client.get("/readyz")
+                except httpx.TransportError:
+                    answer = None
+                if answer is not None and answer.status_code == httpx.codes.OK:
+                    return
+                if clock.time() > deadline:
+                    raise SetupError(f"the API is not ready:\n{self.api.last_words()}")
+                await asyncio.sleep(0.05)
+
+
+@asynccontextmanager
+async def stack(settings: Settings, *, ephemeral: bool = False) -> AsyncIterator[Stack]:
+    """Run everything below `settings.state_dir` while the context lasts."""
+    settings.state_dir.mkdir(parents=True, exist_ok=True)
+    logs = settings.state_dir / "log"
+    logs.mkdir(exist_ok=True)
+    with services(settings.state_dir, ephemeral=ephemeral) as running:
+        await asyncio.to_thread(
+            migrate,
+            SecretStr(running.owner_url),
+            SecretStr(running.api_url),
+            SecretStr(running.worker_url),
+        )
+        listener = socket.create_server((settings.host, settings.port))
+        host, port = listener.getsockname()[:2]
+        common = {
+            **os.environ,
+            **settings.as_environment(),
+            "RUNNER_REDIS_URL": running.redis_url,
+        }
+        api = Child("api", {**common, "RUNNER_DATABASE_API_URL": running.api_url}, logs / "api.log")
+        worker = Child(
+            "worker",
+            {**common, "RUNNER_DATABASE_WORKER_URL": running.worker_url},
+            logs / "worker.log",
+        )
+        try:
+            with listener:
+                api.start("--fd", str(listener.fileno()), pass_fds=(listener.fileno(),))
+            worker.start()
+            yield Stack(f"http://{host}:{port}", settings, running, api, worker)
+        finally:
+            await asyncio.gather(api.stop(), worker.stop())

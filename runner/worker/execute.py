@@ -1,0 +1,243 @@
+"""The recipe of one execution, from the claim to its one result.
+
+claim → load the request → get a sandbox → place files → run, recording output → collect
+artifacts → write result, artifacts and audit event in one transaction → dispose of the sandbox.
+Whatever interrupts it, the attempt is settled: by this process if it can, else by the reaper.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from datetime import timedelta
+
+import structlog
+
+from runner.audit import events as audit
+from runner.errors import ImageMissing, LeaseLost, NotReady, RunnerError, SandboxFault
+from runner.models import Claim, ExecutionRequest, Result
+from runner.queue.changes import Changes
+from runner.sandbox.outcome import Origins, result_of
+from runner.sandbox.sandbox import Sandbox
+from runner.states import Reason, State
+from runner.store import attempts
+from runner.store.db import Database
+from runner.store.executions import StoredArtifact, never_ran
+from runner.store.objects import ObjectStore
+from runner.tasks import uninterrupted
+from runner.worker.artifacts import ArtifactFiler
+from runner.worker.lease import LeaseKeeper
+from runner.worker.recorder import OutputRecorder, until_stored
+from runner.worker.sandboxes import Sandboxes
+from runner.worker.settle import ended, settle
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the deployment fixes for every execution."""
+
+    node: str
+    instance: str
+    lease: timedelta
+    max_attempts: int
+    flood_bytes: int
+    max_artifacts: int
+
+
+class Executor:
+    """Runs executions, one call each; many calls may be under way at once."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        objects: ObjectStore,
+        changes: Changes,
+        sandboxes: Sandboxes,
+        policy: Policy,
+    ) -> None:
+        self._database = database
+        self._objects = objects
+        self._changes = changes
+        self._sandboxes = sandboxes
+        self._policy = policy
+        self._log = structlog.get_logger("runner.worker")
+        self._draining = False
+        self._running: set[asyncio.Task[None]] = set()
+
+    async def run_next(self) -> bool:
+        """Claim the execution whose turn it is and run it; False when there is none to claim."""
+        if self._draining:
+            return False
+        async with self._database.no_tenant() as tx:
+            claim = await attempts.claim(
+                tx,
+                node=self._policy.node,
+                instance=self._policy.instance,
+                lease=self._policy.lease,
+            )
+        if claim is None:
+            return False
+        task = asyncio.create_task(self._execute(claim))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        await asyncio.wait({task})
+        return True
+
+    async def drain(self, patience_s: float) -> None:
+        """Claim nothing more; after `patience_s` seconds interrupt and settle what still runs."""
+        self._draining = True
+        if self._running:
+            await asyncio.wait(set(self._running), timeout=patience_s)
+        for task in self._running:
+            task.cancel()
+        if self._running:
+            await asyncio.wait(set(self._running))
+
+    async def _execute(self, claim: Claim) -> None:
+        log = self._log.bind(
+            tenant=str(claim.tenant_id), execution=str(claim.execution_id), attempt=claim.attempt
+        )
+        keeper = LeaseKeeper(
+            database=self._database,
+            changes=self._changes,
+            claim=claim,
+            lease=self._policy.lease,
+        )
+        await self._changes.announce(claim.execution_id)
+        try:
+            await keeper.guard(self._attempt(claim, keeper.cancel_requested))
+        except LeaseLost as error:
+            log.warning("lease_lost", detail=error.detail)
+            await self._audit_late(claim, error.detail)
+        except asyncio.CancelledError:
+            await self._settle(claim, Reason.WORKER_DRAINED)
+            raise
+        except Exception:
+            log.exception("attempt_failed")
+            await self._settle(claim, Reason.INTERNAL)
+        await self._changes.announce(claim.execution_id)
+
+    async def _attempt(self, claim: Claim, cancel: asyncio.Event) -> None:
+        async def load() -> ExecutionRequest:
+            async with self._database.tenant(claim.tenant_id) as tx:
+                return await attempts.load_request(tx, claim)
+
+        request = await until_stored(load)
+        try:
+            sandbox = await self._sandboxes.claim(claim, request)
+        except (SandboxFault, NotReady) as error:
+            reason = (
+                Reason.IMAGE_MISSING
+                if isinstance(error, ImageMissing)
+                else Reason.SANDBOX_START_FAILED
+            )
+            result = never_ran(State.SYSTEM_ERROR, reason, error.detail)
+            await self._finish(claim, result, [], None)
+            return
+        try:
+            await self._run(claim, request, sandbox, cancel)
+        finally:
+            await uninterrupted(self._sandboxes.dispose(sandbox))
+
+    async def _run(
+        self, claim: Claim, request: ExecutionRequest, sandbox: Sandbox, cancel: asyncio.Event
+    ) -> None:
+        recorder = OutputRecorder(database=self._database, changes=self._changes, claim=claim)
+        filer = ArtifactFiler(objects=self._objects, claim=claim)
+
+        async def started() -> None:
+            recorder.begin(await until_stored(lambda: self._record_start(claim, sandbox)))
+            await self._changes.announce(claim.execution_id)
+
+        try:
+            await sandbox.upload(request.files)
+            ending = await sandbox.run(
+                request.program,
+                limits=request.limits,
+                flood_bytes=self._policy.flood_bytes,
+                on_started=started,
+                on_output=recorder.add,
+                cancel=cancel,
+            )
+            refused = await sandbox.collect(
+                max_files=self._policy.max_artifacts,
+                max_bytes=request.limits.disk_mb * 2**20,
+                sink=filer,
+            )
+            origins = Origins(sandbox.image_digest, sandbox.profile_hash)
+            result = result_of(ending, origins, refused)
+        except SandboxFault as error:
+            result = never_ran(State.SYSTEM_ERROR, Reason.SANDBOX_PROTOCOL, error.detail)
+        await recorder.close()
+        await self._finish(claim, result, filer.filed, recorder)
+
+    async def _record_start(self, claim: Claim, sandbox: Sandbox) -> int:
+        async with self._database.tenant(claim.tenant_id) as tx:
+            seq = await attempts.start(tx, claim, self._policy.lease)
+            await audit.append(
+                tx,
+                claim.tenant_id,
+                audit.AuditEvent(
+                    actor="system:worker",
+                    action=audit.Action.EXECUTION_START,
+                    outcome=audit.Outcome.SUCCESS,
+                    resource_type="execution",
+                    resource_id=str(claim.execution_id),
+                    metadata={
+                        "attempt": claim.attempt,
+                        "node": self._policy.node,
+                        "sandbox": sandbox.id,
+                        "image_digest": sandbox.image_digest,
+                        "profile_hash": sandbox.profile_hash,
+                    },
+                ),
+            )
+        return seq
+
+    async def _finish(
+        self,
+        claim: Claim,
+        result: Result,
+        artifacts: list[StoredArtifact],
+        recorder: OutputRecorder | None,
+    ) -> None:
+        tries = 0
+
+        async def write() -> None:
+            nonlocal tries
+            tries += 1
+            async with self._database.tenant(claim.tenant_id) as tx:
+                if tries > 1 and await attempts.is_finished_with(tx, claim, result):
+                    return
+                if recorder is not None:
+                    await recorder.write_rest(tx)
+                await attempts.finish(tx, claim, result, artifacts)
+                await audit.append(tx, claim.tenant_id, ended(claim, result))
+
+        await until_stored(write)
+        await self._changes.announce(claim.execution_id)
+
+    async def _settle(self, claim: Claim, reason: Reason) -> None:
+        try:
+            async with self._database.tenant(claim.tenant_id) as tx:
+                await settle(
+                    tx, claim, reason, max_attempts=self._policy.max_attempts, only_expired=False
+                )
+        except RunnerError as error:
+            # The lease runs out by itself and the reaper settles it then.
+            self._log.warning("left_to_reaper", execution=str(claim.execution_id), why=error.detail)
+        await self._changes.announce(claim.execution_id)
+
+    async def _audit_late(self, claim: Claim, why: str) -> None:
+        event = audit.AuditEvent(
+            actor="system:worker",
+            action=audit.Action.EXECUTION_LATE_RESULT,
+            outcome=audit.Outcome.DENIED,
+            resource_type="execution",
+            resource_id=str(claim.execution_id),
+            metadata={"attempt": claim.attempt, "why": why},
+        )
+        try:
+            async with self._database.tenant(claim.tenant_id) as tx:
+                await audit.append(tx, claim.tenant_id, event)
+        except NotReady as error:
+            self._log.warning("late_result_not_audited", why=error.detail)

@@ -1,0 +1,74 @@
+"""Keeping an attempt ours while it runs, and hearing of a cancellation meanwhile."""
+
+import asyncio
+from collections.abc import Awaitable
+from datetime import timedelta
+from typing import TypeVar
+
+import structlog
+
+from runner.errors import LeaseLost, StoreUnavailable
+from runner.models import Claim
+from runner.queue.changes import Changes
+from runner.store import attempts
+from runner.store.db import Database
+
+RENEWALS_PER_LEASE = 3
+MIN_PAUSE_S = 0.25
+"""Between two renewals: our own announcements wake the keeper, too."""
+
+T = TypeVar("T")
+_log = structlog.get_logger("runner.worker")
+
+
+class LeaseKeeper:
+    """Renews one attempt's lease until cancelled. Ends by raising LeaseLost, never quietly."""
+
+    def __init__(
+        self, *, database: Database, changes: Changes, claim: Claim, lease: timedelta
+    ) -> None:
+        self._database = database
+        self._changes = changes
+        self._claim = claim
+        self._lease = lease
+        self.cancel_requested = asyncio.Event()
+
+    async def guard(self, work: Awaitable[T]) -> T:
+        """Return what `work` returns; cancel it and raise LeaseLost if the lease is lost first."""
+        working = asyncio.ensure_future(work)
+        keeping = asyncio.create_task(self._keep())
+        try:
+            await asyncio.wait({working, keeping}, return_when=asyncio.FIRST_COMPLETED)
+            if not working.done():
+                working.cancel()
+                await asyncio.wait({working})
+                await keeping
+            return await working
+        finally:
+            for task in (working, keeping):
+                task.cancel()
+            await asyncio.gather(working, keeping, return_exceptions=True)
+
+    async def _keep(self) -> None:
+        clock = asyncio.get_running_loop()
+        safe_until = clock.time() + self._lease.total_seconds()
+        with self._changes.watch(self._claim.execution_id) as watch:
+            while True:
+                renewing_at = clock.time()
+                try:
+                    async with self._database.tenant(self._claim.tenant_id) as tx:
+                        cancelled = await attempts.renew(tx, self._claim, self._lease)
+                    safe_until = renewing_at + self._lease.total_seconds()
+                    if cancelled:
+                        self.cancel_requested.set()
+                except StoreUnavailable as error:
+                    # Past the lease another worker may start it: ours has to be dead by then.
+                    _log.warning(
+                        "lease_not_renewed",
+                        execution=str(self._claim.execution_id),
+                        error=error.detail,
+                    )
+                    if clock.time() + self._lease.total_seconds() / RENEWALS_PER_LEASE > safe_until:
+                        raise LeaseLost("PostgreSQL was away for as long as the lease") from error
+                await asyncio.sleep(MIN_PAUSE_S)
+                await watch.wait(self._lease.total_seconds() / RENEWALS_PER_LEASE - MIN_PAUSE_S)

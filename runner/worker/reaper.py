@@ -1,0 +1,102 @@
+"""What keeps every execution moving: dead attempts are settled, unheard rings rung again."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+
+import structlog
+
+from runner.errors import RunnerError
+from runner.ids import PLATFORM_TENANT
+from runner.models import Claim
+from runner.queue.changes import Changes
+from runner.queue.doorbell import Doorbell
+from runner.states import Reason
+from runner.store import attempts
+from runner.store.db import Database
+from runner.worker.execute import Policy
+from runner.worker.settle import Requeue, settle
+
+BATCH = 100
+
+
+class Reaper:
+    """Two sweeps, each a single pass that may be repeated by any number of workers."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        doorbell: Doorbell,
+        changes: Changes,
+        policy: Policy,
+        slots: int,
+    ) -> None:
+        self._database = database
+        self._doorbell = doorbell
+        self._changes = changes
+        self._policy = policy
+        self._slots = slots
+        self._log = structlog.get_logger("runner.worker")
+
+    async def run(self, every_s: float) -> None:
+        """Sweep for ever, at once and then every `every_s` seconds."""
+        await self._safely(self.inherit)
+        while True:
+            await self._safely(self.reap)
+            await self._safely(self.reconcile)
+            await asyncio.sleep(every_s)
+
+    async def inherit(self) -> None:
+        """End the leases that earlier worker processes of this node left: they are dead."""
+        async with self._database.no_tenant() as tx:
+            ended = await attempts.end_leases_of_node(
+                tx, node=self._policy.node, instance=self._policy.instance
+            )
+        self._log.info("leases_inherited", ended=ended)
+
+    async def reap(self) -> None:
+        """Settle every attempt whose lease has run out."""
+        async with self._database.no_tenant() as tx:
+            dead = await attempts.expired(tx, BATCH)
+        for claim in dead:
+            await self._settle(claim)
+
+    async def reconcile(self) -> None:
+        """Ring again if something can run now and no ring is on its way."""
+        if await self._doorbell.waiting():
+            return
+        async with self._database.no_tenant() as tx:
+            claimable = await attempts.claimable(tx)
+        if claimable:
+            self._log.info("rung_again", slots=self._slots)
+            for _ in range(self._slots):
+                # Whose turn it is says PostgreSQL: the ring names nobody.
+                await self._doorbell.ring(PLATFORM_TENANT, PLATFORM_TENANT)
+
+    async def _settle(self, claim: Claim) -> None:
+        async with self._database.tenant(claim.tenant_id) as tx:
+            decision = await settle(
+                tx,
+                claim,
+                Reason.WORKER_LOST,
+                max_attempts=self._policy.max_attempts,
+                only_expired=True,
+            )
+        if decision is None:
+            return
+        self._log.warning(
+            "attempt_reaped",
+            tenant=str(claim.tenant_id),
+            execution=str(claim.execution_id),
+            attempt=claim.attempt,
+            requeued=isinstance(decision, Requeue),
+        )
+        await self._changes.announce(claim.execution_id)
+        if isinstance(decision, Requeue):
+            await self._doorbell.ring(claim.tenant_id, claim.execution_id)
+
+    async def _safely(self, sweep: Callable[[], Coroutine[None, None, None]]) -> None:
+        try:
+            await sweep()
+        except RunnerError as error:
+            self._log.warning("sweep_failed", sweep=sweep.__name__, error=error.detail)

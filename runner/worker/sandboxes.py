@@ -1,0 +1,40 @@
+"""The seam between a recipe and where its sandboxes come from: claim one, use it, dispose of it."""
+
+from typing import Protocol
+
+from runner.models import Claim, ExecutionRequest
+from runner.sandbox.launch import Launcher, SandboxOrder
+from runner.sandbox.sandbox import Sandbox
+
+
+class Sandboxes(Protocol):
+    """Where the recipe gets its sandboxes."""
+
+    async def claim(self, claim: Claim, request: ExecutionRequest) -> Sandbox:
+        """Return a started sandbox that no other execution has or will use."""
+
+    async def dispose(self, sandbox: Sandbox) -> None:
+        """Take back a sandbox, whatever state it is in."""
+
+
+class FreshSandboxes:
+    """A new container for each execution, destroyed after it."""
+
+    def __init__(self, launcher: Launcher) -> None:
+        self._launcher = launcher
+
+    async def claim(self, claim: Claim, request: ExecutionRequest) -> Sandbox:
+        """Launch a container for this execution alone."""
+        return await self._launcher.launch(
+            SandboxOrder(
+                image=request.image,
+                limits=request.limits,
+                tenant=str(claim.tenant_id),
+                execution=str(claim.execution_id),
+                attempt=str(claim.attempt),
+            )
+        )
+
+    async def dispose(self, sandbox: Sandbox) -> None:
+        """Destroy the container."""
+        await sandbox.destroy()

@@ -1,0 +1,111 @@
+"""The worker process: starts as a list of steps, drains on request."""
+
+import asyncio
+import fcntl
+import secrets
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from datetime import timedelta
+
+import structlog
+from pydantic import SecretStr
+
+from runner.errors import SetupError
+from runner.queue.changes import Changes
+from runner.queue.doorbell import Doorbell
+from runner.sandbox.launch import Launcher
+from runner.settings import Settings
+from runner.store.db import Database
+from runner.store.objects import ObjectStore
+from runner.worker.consumer import Consumers
+from runner.worker.execute import Executor, Policy
+from runner.worker.reaper import Reaper
+from runner.worker.sandboxes import FreshSandboxes
+
+_log = structlog.get_logger("runner.worker")
+
+
+@asynccontextmanager
+async def worker(
+    settings: Settings, *, database_url: SecretStr, redis_url: SecretStr
+) -> AsyncIterator[Executor]:
+    """Work while the context lasts; on leaving it, drain.
+
+    Raises SetupError when another worker uses the same state folder, the seccomp profile does not
+    compile, or Docker cannot be used.
+    """
+    policy = Policy(
+        node=settings.node_id,
+        instance=secrets.token_hex(6),
+        lease=timedelta(seconds=settings.lease_s),
+        max_attempts=settings.max_attempts,
+        flood_bytes=settings.output_flood_mb * 2**20,
+        max_artifacts=settings.max_artifacts,
+    )
+    async with AsyncExitStack() as stack:
+        stack.enter_context(_only_worker(settings))
+        launcher = await stack.enter_async_context(
+            Launcher.open(settings, node=policy.node, instance=policy.instance)
+        )
+        strays = await launcher.remove_strays()
+        # Beyond the slots: the reaper, refused jobs and lease keepers.
+        database = await stack.enter_async_context(
+            Database(database_url, max_size=settings.slots * 2 + 2)
+        )
+        doorbell = await stack.enter_async_context(Doorbell(redis_url))
+        changes = await stack.enter_async_context(Changes(redis_url))
+        executor = Executor(
+            database=database,
+            objects=ObjectStore(settings.objects_dir),
+            changes=changes,
+            sandboxes=FreshSandboxes(launcher),
+            policy=policy,
+        )
+        reaper = Reaper(
+            database=database,
+            doorbell=doorbell,
+            changes=changes,
+            policy=policy,
+            slots=settings.slots,
+        )
+        consumers = Consumers(
+            redis_url=redis_url,
+            executor=executor,
+            database=database,
+            slots=settings.slots,
+            instance=policy.instance,
+        )
+        sweeping = asyncio.create_task(reaper.run(settings.reconcile_s))
+        consumers.start()
+        _log.info(
+            "worker_ready",
+            node=policy.node,
+            instance=policy.instance,
+            slots=settings.slots,
+            strays_removed=strays,
+        )
+        try:
+            yield executor
+        finally:
+            consumers.request_stop()
+            await executor.drain(settings.drain_s)
+            await consumers.join()
+            sweeping.cancel()
+            await asyncio.gather(sweeping, return_exceptions=True)
+            _log.info("worker_stopped", instance=policy.instance)
+
+
+@contextmanager
+def _only_worker(settings: Settings) -> Iterator[None]:
+    """Hold the node's lock: a second worker would take the first one's sandboxes for strays."""
+    settings.run_dir.mkdir(parents=True, exist_ok=True)
+    path = settings.run_dir / "worker.lock"
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SetupError(
+                f"another worker runs with this state folder ({settings.state_dir}); "
+                "stop it, or give this one its own RUNNER_STATE_DIR"
+            ) from None
+        yield

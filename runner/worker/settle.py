@@ -1,0 +1,108 @@
+"""What becomes of an attempt that ends without a result of its own."""
+
+from dataclasses import dataclass
+
+from runner.audit import events as audit
+from runner.models import Claim, Result
+from runner.states import ACTIVE, Reason, State
+from runner.store import attempts
+from runner.store.attempts import Stored
+from runner.store.db import Transaction
+from runner.store.executions import never_ran
+
+EXPLANATIONS = {
+    Reason.WORKER_LOST: "the worker died or was cut off while it held the execution",
+    Reason.WORKER_DRAINED: "the worker was stopped and its time to drain ran out",
+    Reason.INTERNAL: "the worker failed while it held the execution",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Requeue:
+    """Run it again."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """End it with this result."""
+
+    result: Result
+
+
+def decide(stored: Stored, reason: Reason, max_attempts: int) -> Requeue | End | None:
+    """Return what to do with an interrupted attempt; None when it has ended already.
+
+    User code runs again only if it had not begun or the client asked for it, and only
+    `max_attempts` times: an execution that kills its workers is taken out of circulation.
+    """
+    if stored.state not in ACTIVE:
+        return None
+    why = EXPLANATIONS[reason]
+    if stored.cancel_requested:
+        return End(never_ran(State.CANCELLED, Reason.CANCEL_REQUESTED, f"cancelled; {why}"))
+    if stored.state is State.STARTING or stored.retry_asked:
+        if stored.attempt < max_attempts:
+            return Requeue(why)
+        return End(
+            never_ran(
+                State.SYSTEM_ERROR,
+                Reason.ATTEMPTS_EXHAUSTED,
+                f"{why}, {stored.attempt} times in a row",
+            )
+        )
+    return End(never_ran(State.SYSTEM_ERROR, reason, why))
+
+
+async def settle(
+    tx: Transaction, claim: Claim, reason: Reason, *, max_attempts: int, only_expired: bool
+) -> Requeue | End | None:
+    """Decide and write it, with its audit event; return the decision, None if not needed."""
+    stored = await attempts.lock(tx, claim.execution_id)
+    if stored is None or stored.attempt != claim.attempt:
+        return None
+    if only_expired and not stored.lease_expired:
+        return None
+    decision = decide(stored, reason, max_attempts)
+    match decision:
+        case Requeue(why):
+            await attempts.requeue(tx, claim, why)
+            await audit.append(
+                tx,
+                claim.tenant_id,
+                audit.AuditEvent(
+                    actor="system:worker",
+                    action=audit.Action.EXECUTION_REQUEUE,
+                    outcome=audit.Outcome.SUCCESS,
+                    resource_type="execution",
+                    resource_id=str(claim.execution_id),
+                    metadata={"attempt": claim.attempt, "why": why},
+                ),
+            )
+        case End(result):
+            await attempts.finish(tx, claim, result)
+            await audit.append(tx, claim.tenant_id, ended(claim, result))
+    return decision
+
+
+def ended(claim: Claim, result: Result) -> audit.AuditEvent:
+    """Return the audit event of an execution's end."""
+    return audit.AuditEvent(
+        actor="system:worker",
+        action=audit.Action.EXECUTION_END,
+        outcome=(
+            audit.Outcome.SUCCESS if result.state is State.SUCCEEDED else audit.Outcome.FAILURE
+        ),
+        resource_type="execution",
+        resource_id=str(claim.execution_id),
+        metadata={
+            "attempt": claim.attempt,
+            "state": result.state.value,
+            "reason": result.reason.value,
+            "exit_code": result.exit_code,
+            "signal": result.signal,
+            "image_digest": result.image_digest,
+            "profile_hash": result.profile_hash,
+        },
+    )
