@@ -18,9 +18,9 @@ from pathlib import Path
 
 import httpx
 from pydantic import SecretStr
-from runner.embedded.services import Services, services
 
 from runner.embedded import process
+from runner.embedded.services import Services, services
 from runner.errors import SetupError
 from runner.settings import Settings
 from runner.store.migrations import migrate

@@ -1,0 +1,6 @@
+"""PostgreSQL and Redis as private child processes of one host: the default for trying out.
+
+They listen on unix sockets in a folder of their own, run as an unprivileged user when we are
+root, and die with the process that started them. `stack` adds API and worker as child processes,
+so that a whole deployment fits one command. Production sets URLs and uses none of this.
+"""

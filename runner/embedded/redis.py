@@ -1,0 +1,75 @@
+"""A private Redis (or Valkey): rings and hints only, so it keeps nothing on disk."""
+
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import redis
+
+from runner.embedded.process import ServiceProcess, ServiceUser
+from runner.errors import SetupError
+
+READY_AFTER_S = 10.0
+PROGRAMS = ("valkey-server", "redis-server")
+
+
+class Redis:
+    """One Redis on a unix socket."""
+
+    def __init__(self, *, sockets: Path, user: ServiceUser, logs: Path) -> None:
+        self._socket = sockets / "redis.sock"
+        self.url = f"unix://{self._socket}"
+        program = next((found for name in PROGRAMS if (found := shutil.which(name))), None)
+        if program is None:
+            raise SetupError("no redis-server or valkey-server: `apt-get install redis-tools`")
+        log = logs / "redis.log"
+        self._process = ServiceProcess(
+            [
+                program,
+                "--port", "0",
+                "--unixsocket", str(self._socket),
+                "--unixsocketperm", "700",
+                "--dir", str(sockets),
+                "--save", "",
+                "--appendonly", "no",
+                "--maxmemory", "256mb",
+                # Evicting would drop rings silently; refusing new ones is seen and retried.
+                "--maxmemory-policy", "noeviction",
+                "--daemonize", "no",
+            ],
+            user=user,
+            log=log,
+            environment={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"},
+        )  # fmt: skip
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start it and wait until it answers. Raises SetupError with its log if it does not."""
+        self._process.start()
+        deadline = time.monotonic() + READY_AFTER_S
+        with redis.Redis.from_url(self.url) as client:
+            while True:
+                self._process.check()
+                try:
+                    client.ping()
+                except redis.RedisError:
+                    if time.monotonic() > deadline:
+                        raise SetupError(
+                            f"Redis does not answer:\n{self._process.last_words()}"
+                        ) from None
+                    time.sleep(0.01)
+                else:
+                    return
+
+    def stop(self) -> None:
+        """End it."""
+        self._process.stop(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it as a crash would."""
+        self._process.stop(signal.SIGKILL)

@@ -1,0 +1,83 @@
+"""Both services together: folders, start, roles, and the URLs that each process of ours gets."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from runner.embedded.postgres import Postgres
+from runner.embedded.process import ServiceUser, service_user
+from runner.embedded.redis import Redis
+
+MAX_SOCKET_PATH = 100
+"""Below the 108 bytes of sun_path (unix(7))."""
+LONGEST_NAME = "/.s.PGSQL.5432.lock"
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Running services and how to reach them. Each login role has a URL of its own."""
+
+    postgres: Postgres
+    redis: Redis
+
+    @property
+    def owner_url(self) -> str:
+        """The owner of the schema."""
+        return self.postgres.url("runner_owner")
+
+    @property
+    def api_url(self) -> str:
+        """The API's login."""
+        return self.postgres.url("runner_api")
+
+    @property
+    def worker_url(self) -> str:
+        """The worker's login."""
+        return self.postgres.url("runner_worker")
+
+    @property
+    def redis_url(self) -> str:
+        """Redis."""
+        return self.redis.url
+
+
+@contextmanager
+def services(state_dir: Path, *, ephemeral: bool = False) -> Iterator[Services]:
+    """Run PostgreSQL and Redis while the context lasts; their data stays below `state_dir`.
+
+    `ephemeral` trades durability for speed. Raises SetupError when a program or user is missing.
+    """
+    user = service_user()
+    with ExitStack() as stack:
+        sockets = stack.enter_context(_socket_folder(state_dir, user))
+        data = state_dir / "services"
+        logs = state_dir / "log"
+        for folder in (data, logs):
+            folder.mkdir(parents=True, exist_ok=True)
+        postgres = Postgres(
+            data=data / "postgres", sockets=sockets, user=user, logs=logs, ephemeral=ephemeral
+        )
+        redis = Redis(sockets=sockets, user=user, logs=logs)
+        stack.callback(postgres.stop)
+        postgres.start()
+        stack.callback(redis.stop)
+        redis.start()
+        yield Services(postgres=postgres, redis=redis)
+
+
+@contextmanager
+def _socket_folder(state_dir: Path, user: ServiceUser) -> Iterator[Path]:
+    """Yield a private folder whose path is short enough for a socket and open to the services."""
+    folder = state_dir / "run" / "services"
+    folder.mkdir(parents=True, exist_ok=True)
+    if len(str(folder)) + len(LONGEST_NAME) > MAX_SOCKET_PATH or not user.may_pass(folder):
+        folder.rmdir()
+        folder = Path(tempfile.mkdtemp(prefix="runner-"))
+    try:
+        user.own(folder)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
