@@ -1,0 +1,26 @@
+"""What every request carries: its id, and where it came from."""
+
+from fastapi import Request
+
+from runner.audit.events import Origin
+
+MAX_USER_AGENT = 256
+
+
+def request_id(request: Request) -> str:
+    """Return the request's id, set by the middleware before anything else looks at it."""
+    return str(request.scope.get("runner.request_id", "unknown"))
+
+
+def origin(request: Request) -> Origin:
+    """Return where the request came from, for the audit log."""
+    agent = request.headers.get("user-agent")
+    return Origin(
+        ip=request.client.host if request.client else None,
+        user_agent=_printable(agent[:MAX_USER_AGENT]) if agent else None,
+        request_id=request_id(request),
+    )
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)

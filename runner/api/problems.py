@@ -1,0 +1,166 @@
+"""Every error as `application/problem+json` (RFC 9457): one shape, no internals."""
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.encoders import jsonable_encoder
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
+
+from runner import errors
+from runner.api.context import request_id
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_AFTER_S = 2
+MAX_SHOWN_ERRORS = 20
+
+_log = structlog.get_logger("runner.api")
+
+
+class FieldProblem(BaseModel):
+    """What is wrong with one field of the request; its value is not repeated."""
+
+    field: str = Field(examples=["body.limits.cpu"])
+    message: str = Field(examples=["Input should be greater than 0"])
+
+
+class Problem(BaseModel):
+    """An error."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "type": "urn:runner:problem:not-found",
+                    "title": "Not Found",
+                    "status": 404,
+                    "detail": "no such execution",
+                    "instance": "urn:runner:request:0193f2a1c0de4b1fb0d5a9c1e7a0f3d2",
+                }
+            ]
+        }
+    )
+
+    type: str = Field(description="What kind of problem it is; stable, for programs to compare.")
+    title: str = Field(description="The HTTP status in words.")
+    status: int = Field(description="The HTTP status.", ge=400, le=599)
+    detail: str = Field(description="What happened, to what, and what to do.")
+    instance: str = Field(description="The request's id, as in the `X-Request-ID` header.")
+    errors: list[FieldProblem] | None = Field(
+        default=None, description="Which fields are wrong, for a request that is not valid."
+    )
+
+
+STATUS: dict[type[errors.RunnerError], HTTPStatus] = {
+    errors.NotReady: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.NotFound: HTTPStatus.NOT_FOUND,
+    errors.NotAuthenticated: HTTPStatus.UNAUTHORIZED,
+    errors.NotPermitted: HTTPStatus.FORBIDDEN,
+    errors.Conflict: HTTPStatus.CONFLICT,
+    errors.Invalid: HTTPStatus.UNPROCESSABLE_ENTITY,
+}
+
+
+def responses(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
+    """Return the OpenAPI description of problems that a route may answer with."""
+    always = (
+        HTTPStatus.UNAUTHORIZED,
+        HTTPStatus.FORBIDDEN,
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        HTTPStatus.SERVICE_UNAVAILABLE,
+    )
+    return {
+        status.value: {
+            "description": status.phrase,
+            "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+        }
+        for status in sorted({*always, *statuses})
+    }
+
+
+def problem(
+    request: Request,
+    status: HTTPStatus,
+    detail: str,
+    *,
+    kind: str | None = None,
+    fields: list[FieldProblem] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> JSONResponse:
+    """Return a problem as a response."""
+    body = Problem(
+        type=f"urn:runner:problem:{kind or status.phrase.lower().replace(' ', '-')}",
+        title=status.phrase,
+        status=status.value,
+        detail=detail,
+        instance=f"urn:runner:request:{request_id(request)}",
+        errors=fields,
+    )
+    extra = dict(headers or {})
+    if status is HTTPStatus.UNAUTHORIZED:
+        extra["WWW-Authenticate"] = "Bearer"
+    if status is HTTPStatus.SERVICE_UNAVAILABLE:
+        extra["Retry-After"] = str(RETRY_AFTER_S)
+    return JSONResponse(
+        body.model_dump(exclude_none=True), status.value, headers=extra, media_type=MEDIA_TYPE
+    )
+
+
+def install(app: FastAPI) -> None:
+    """Make every error of the app a problem."""
+    app.add_exception_handler(errors.RunnerError, _ours)
+    app.add_exception_handler(RequestValidationError, _validation)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _unexpected)
+
+
+async def _ours(request: Request, error: Exception) -> JSONResponse:
+    if not isinstance(error, errors.RunnerError):
+        raise error
+    status = next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), None)
+    if status is None:
+        return await _unexpected(request, error)
+    fields = None
+    if isinstance(error, errors.Invalid):
+        fields = [FieldProblem(field=f"body.{error.field}", message=error.detail)]
+    if status is HTTPStatus.SERVICE_UNAVAILABLE:
+        _log.warning("not_ready", detail=error.detail, request=request_id(request))
+    return problem(request, status, error.detail, fields=fields)
+
+
+async def _validation(request: Request, error: Exception) -> JSONResponse:
+    if not isinstance(error, RequestValidationError):
+        raise error
+    fields = [
+        FieldProblem(field=".".join(str(part) for part in item["loc"])[:200], message=item["msg"])
+        for item in error.errors()[:MAX_SHOWN_ERRORS]
+    ]
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+    if any(item["type"] == "json_invalid" for item in error.errors()):
+        status = HTTPStatus.BAD_REQUEST
+    names = ", ".join(field.field for field in fields)
+    return problem(
+        request, status, f"the request is not valid: {names}", kind="invalid-request",
+        fields=jsonable_encoder(fields),
+    )  # fmt: skip
+
+
+async def _http(request: Request, error: Exception) -> JSONResponse:
+    if not isinstance(error, HTTPException):
+        raise error
+    status = HTTPStatus(error.status_code)
+    return problem(request, status, str(error.detail), headers=error.headers)
+
+
+async def _unexpected(request: Request, error: Exception) -> JSONResponse:
+    _log.error("request_failed", request=request_id(request), exc_info=error)
+    return problem(
+        request,
+        HTTPStatus.INTERNAL_SERVER_ERROR,
+        "this is our fault; the request's id finds it in the log",
+    )
