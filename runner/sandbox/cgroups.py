@@ -1,0 +1,109 @@
+"""What a run used and which limits it met, as the kernel counts it (cgroup v1 and v2).
+
+Read from the host's files while the container lives: its groups go with it. What a kernel does
+not offer is None. See Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from runner.errors import SetupError
+
+ROOT = Path("/sys/fs/cgroup")
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """One reading. None where this host does not tell.
+
+    `pids_peak` counts the few threads of the container runtime before the program, too.
+    """
+
+    cpu_s: float | None = None
+    memory_peak_bytes: int | None = None
+    pids_peak: int | None = None
+    oom_kills: int | None = None
+    pids_refused: int | None = None
+    """How often a new process or thread was refused for the pids limit."""
+
+    def since(self, earlier: "Counters") -> "Counters":
+        """Return this reading with the CPU time of an earlier one taken off."""
+        if self.cpu_s is None or earlier.cpu_s is None:
+            return self
+        return dataclasses.replace(self, cpu_s=self.cpu_s - earlier.cpu_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Cgroups:
+    """Where this daemon keeps its containers' control groups."""
+
+    version: int
+    parent: str
+    systemd: bool
+    root: Path = ROOT
+
+    @classmethod
+    def of(cls, info: Mapping[str, Any]) -> "Cgroups":
+        """Tell from `docker info`. Raises SetupError for a driver without limits."""
+        driver = str(info.get("CgroupDriver", ""))
+        if driver not in {"cgroupfs", "systemd"}:
+            raise SetupError(f"Docker's cgroup driver is {driver!r}: limits would not be enforced")
+        systemd = driver == "systemd"
+        return cls(
+            version=int(info.get("CgroupVersion", "1")),
+            parent="agentrunner.slice" if systemd else "/agentrunner",
+            systemd=systemd,
+        )
+
+    def read(self, container_id: str) -> Counters:
+        """Read the container's counters."""
+        scope = f"docker-{container_id}.scope" if self.systemd else container_id
+        group = Path(self.parent.lstrip("/")) / scope
+        return self._read_v2(group) if self.version == 2 else self._read_v1(group)
+
+    def _read_v2(self, group: Path) -> Counters:
+        folder = self.root / group
+        cpu_us = _entry(folder / "cpu.stat", "usage_usec")
+        return Counters(
+            cpu_s=None if cpu_us is None else cpu_us / 1e6,
+            memory_peak_bytes=_number(folder / "memory.peak"),
+            pids_peak=_number(folder / "pids.peak"),
+            oom_kills=_entry(folder / "memory.events", "oom_kill"),
+            pids_refused=_entry(folder / "pids.events", "max"),
+        )
+
+    def _read_v1(self, group: Path) -> Counters:
+        cpu_ns = _number(self.root / "cpuacct" / group / "cpuacct.usage")
+        memory = self.root / "memory" / group
+        pids = self.root / "pids" / group
+        return Counters(
+            cpu_s=None if cpu_ns is None else cpu_ns / 1e9,
+            memory_peak_bytes=_number(memory / "memory.max_usage_in_bytes"),
+            pids_peak=_number(pids / "pids.peak"),
+            oom_kills=_entry(memory / "memory.oom_control", "oom_kill"),
+            pids_refused=_entry(pids / "pids.events", "max"),
+        )
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text()
+    except OSError:
+        return None
+
+
+def _number(path: Path) -> int | None:
+    text = (_text(path) or "").strip()
+    return int(text) if text.isdigit() else None
+
+
+def _entry(path: Path, key: str) -> int | None:
+    """Return the number beside `key` in a flat keyed file."""
+    for line in (_text(path) or "").splitlines():
+        name, _, value = line.partition(" ")
+        if name == key and value.isdigit():
+            return int(value)
+    return None

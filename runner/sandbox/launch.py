@@ -1,0 +1,225 @@
+"""From an order to a started sandbox: directory, container, connection, in this order.
+
+The directory holds one listening socket. It is mounted into this container alone, takes one
+connection before any program of a tenant runs, and is unlinked then: nobody can connect later.
+"""
+
+import asyncio
+import os
+import secrets
+import shutil
+import socket
+import struct
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from runner.errors import LaunchFailed, ProtocolViolation
+from runner.models import Limits
+from runner.sandbox.cgroups import Cgroups
+from runner.sandbox.channel import VERSION, Channel, Ready
+from runner.sandbox.engine import Engine
+from runner.sandbox.images import Images
+from runner.sandbox.sandbox import Sandbox
+from runner.sandbox.seccomp import SeccompProfile, load_profile
+from runner.sandbox.spec import UID, Host, Placement, container_config
+from runner.settings import Settings
+
+NODE_LABEL = "runner.node"
+INSTANCE_LABEL = "runner.instance"
+SANDBOX_LABEL = "runner.sandbox"
+_SOCKET = "supervisor.sock"
+_CREDENTIALS = struct.Struct("3i")
+
+__all__ = ["Launcher", "Sandbox", "SandboxOrder"]
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxOrder:
+    """What a sandbox is wanted for; the last three become labels of its container."""
+
+    image: str
+    limits: Limits
+    tenant: str
+    execution: str
+    attempt: str
+
+
+class Launcher:
+    """Starts sandboxes on one Docker daemon for one worker."""
+
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        images: Images,
+        profile: SeccompProfile,
+        cgroups: Cgroups,
+        host: Host,
+        sandboxes_dir: Path,
+        node: str,
+        instance: str,
+        timeout_s: float,
+    ) -> None:
+        self.engine = engine
+        self.sandboxes_dir = sandboxes_dir
+        self.node = node
+        self.instance = instance
+        self.live: set[str] = set()
+        self._images = images
+        self._profile = profile
+        self._cgroups = cgroups
+        self._host = host
+        self._timeout_s = timeout_s
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls, settings: Settings, *, node: str, instance: str
+    ) -> AsyncIterator["Launcher"]:
+        """Connect to Docker and make ready all that every sandbox needs.
+
+        Raises SetupError when the seccomp profile does not compile or limits cannot be enforced,
+        DockerUnavailable when the daemon does not answer.
+        """
+        profile = load_profile(settings.profiles_path)
+        sandboxes_dir = settings.run_dir / "sandboxes"
+        sandboxes_dir.mkdir(parents=True, exist_ok=True)
+        sandboxes_dir.chmod(0o700)
+        async with Engine(
+            settings.docker_url, timeout_s=settings.docker_timeout_s, threads=settings.slots + 4
+        ) as engine:
+            info = (await engine.info())["info"]
+            cgroups = Cgroups.of(info)
+            yield cls(
+                engine=engine,
+                images=Images(engine, settings.recipes_path),
+                profile=profile,
+                cgroups=cgroups,
+                host=Host(cpus=int(info["NCPU"]), cgroup_parent=cgroups.parent),
+                sandboxes_dir=sandboxes_dir,
+                node=node,
+                instance=instance,
+                timeout_s=settings.launch_timeout_s,
+            )
+
+    async def launch(self, order: SandboxOrder) -> Sandbox:
+        """Start a sandbox. On any failure, and when cancelled, nothing of it stays.
+
+        Raises ImageMissing, LaunchFailed, ProtocolViolation or DockerUnavailable.
+        """
+        sandbox_id = secrets.token_hex(8)
+        name = f"runner-{sandbox_id}"
+        home = self.sandboxes_dir / sandbox_id
+        self.live.add(sandbox_id)
+        try:
+            image_id = await self._images.require(order.image)
+            home.mkdir(mode=0o711)
+            with _listen(home) as listener:
+                placement = Placement(image_id, home, self._labels(order, sandbox_id))
+                config = container_config(placement, order.limits, self._profile, self._host)
+                container_id = await self.engine.create(name, config)
+                await self.engine.start(container_id)
+                channel = await self._meet(listener, home, container_id)
+        except BaseException:
+            await _uninterrupted(self._undo(name, home))
+            self.live.discard(sandbox_id)
+            raise
+        return Sandbox(
+            id=sandbox_id,
+            container_id=container_id,
+            image_digest=image_id,
+            profile_hash=self._profile.hash,
+            channel=channel,
+            engine=self.engine,
+            cgroups=self._cgroups,
+            home=home,
+            on_destroyed=self.live.discard,
+        )
+
+    def _labels(self, order: SandboxOrder, sandbox_id: str) -> dict[str, str]:
+        return {
+            NODE_LABEL: self.node,
+            INSTANCE_LABEL: self.instance,
+            SANDBOX_LABEL: sandbox_id,
+            "runner.tenant": order.tenant,
+            "runner.execution": order.execution,
+            "runner.attempt": order.attempt,
+        }
+
+    async def _meet(self, listener: socket.socket, home: Path, container_id: str) -> Channel:
+        """Accept the one connection and hear that the supervisor is ready."""
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                connection = await self._accept(listener, container_id)
+                home.joinpath(_SOCKET).unlink()
+                reader, writer = await asyncio.open_unix_connection(sock=connection)
+                channel = Channel(reader, writer)
+                try:
+                    ready = await channel.expect(Ready)
+                    if ready.version != VERSION:
+                        raise ProtocolViolation("the image's supervisor speaks another version")
+                except BaseException:
+                    channel.close()
+                    raise
+        except TimeoutError:
+            raise LaunchFailed(
+                f"the sandbox's supervisor did not report within {self._timeout_s:g} s"
+            ) from None
+        return channel
+
+    async def _accept(self, listener: socket.socket, container_id: str) -> socket.socket:
+        loop = asyncio.get_running_loop()
+        accepting = asyncio.create_task(loop.sock_accept(listener))
+        try:
+            while not (await asyncio.wait({accepting}, timeout=1.0))[0]:
+                state = await self.engine.state(container_id)
+                if not state.get("Running"):
+                    code = state.get("ExitCode")
+                    raise LaunchFailed(f"the sandbox's supervisor ended at once, exit code {code}")
+            connection, _ = accepting.result()
+        finally:
+            accepting.cancel()
+        raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        _, uid, _ = _CREDENTIALS.unpack(raw)
+        if uid != UID:
+            connection.close()
+            raise ProtocolViolation(f"user {uid} connected to the sandbox's socket")
+        return connection
+
+    async def _undo(self, name: str, home: Path) -> None:
+        try:
+            await self.engine.remove(name)
+        finally:
+            shutil.rmtree(home, ignore_errors=True)
+
+
+def _listen(home: Path) -> socket.socket:
+    """Listen in the sandbox's directory; closing the socket does not need the path again."""
+    listener = socket.socket(socket.AF_UNIX)
+    folder = os.open(home, os.O_DIRECTORY)
+    try:
+        # By descriptor: a socket's path is limited to 108 bytes (unix(7)), a state folder's not.
+        path = f"/proc/self/fd/{folder}/{_SOCKET}"
+        listener.bind(path)
+        # The supervisor is another user; who may reach the directory is decided by its mount.
+        (home / _SOCKET).chmod(0o666)
+        listener.listen(1)
+        listener.setblocking(False)
+    except BaseException:
+        listener.close()
+        raise
+    finally:
+        os.close(folder)
+    return listener
+
+
+async def _uninterrupted(work: object) -> None:
+    """Finish cleaning up also when cancelled meanwhile."""
+    task = asyncio.ensure_future(work)  # type: ignore[call-overload]
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        raise

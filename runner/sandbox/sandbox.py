@@ -1,0 +1,401 @@
+"""One sandbox in use: upload, run, collect, destroy.
+
+Time is the worker's: the deadline, the grace after SIGTERM and the patience with a silent
+supervisor are measured here, and what they end is ended through Docker.
+"""
+
+import asyncio
+import shutil
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Protocol
+
+from runner.errors import ProtocolViolation, SandboxFault
+from runner.models import InputFile, Limits, Output, Program, Stream, Usage
+from runner.sandbox.cgroups import Cgroups, Counters
+from runner.sandbox.channel import (
+    Channel,
+    Closed,
+    Collected as CollectedReport,
+    Counted,
+    Data,
+    Ended,
+    NotPlaced,
+    NotStarted,
+    Offered,
+    Placed,
+    Started,
+    unexpected,
+)
+from runner.sandbox.engine import Engine
+
+_STREAMS = {b"O": Stream.STDOUT, b"E": Stream.STDERR}
+_UPLOAD_PATIENCE_S = 60.0
+_COLLECT_PATIENCE_S = 120.0
+
+
+class Cause(StrEnum):
+    """Who ended the run, when it was not the program."""
+
+    NONE = "none"
+    DEADLINE = "deadline"
+    CANCEL = "cancel"
+    FLOOD = "flood"
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """The raw facts of how a run ended; `outcome.classify` says what they mean.
+
+    `exit_code`, `signal` and `not_started` are the supervisor's word, the rest is our own
+    observation. `container_died` is an end that neither the program reported nor we caused.
+    """
+
+    cause: Cause
+    exit_code: int | None
+    signal: int | None
+    not_started: str | None
+    oom_killed: bool
+    container_died: bool
+    stdout: Output
+    stderr: Output
+    usage: Usage
+    limits_hit: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """What became of the files the program left. `refused` is `path: reason`, the first fifty."""
+
+    files: int
+    bytes: int
+    refused: tuple[str, ...]
+    refused_total: int
+
+
+class ArtifactSink(Protocol):
+    """Where artifacts go, one at a time."""
+
+    async def add(self, path: str, size: int, chunks: AsyncIterator[bytes]) -> None:
+        """Take one file. `chunks` yields exactly `size` bytes, or raises SandboxFault."""
+
+
+class _Tally:
+    """What a run has put out so far, by our count and by the supervisor's."""
+
+    def __init__(self, allowance: int) -> None:
+        self._allowance = allowance
+        self.received = dict.fromkeys(Stream, 0)
+        self.total = dict.fromkeys(Stream, 0)
+
+    def receive(self, stream: Stream, size: int) -> None:
+        self.received[stream] += size
+        if self.received[stream] > self._allowance:
+            raise ProtocolViolation(f"the sandbox sent more {stream} than it was asked for")
+        self.total[stream] = max(self.total[stream], self.received[stream])
+
+    def claim(self, stdout: int, stderr: int) -> None:
+        for stream, total in ((Stream.STDOUT, stdout), (Stream.STDERR, stderr)):
+            if total < self.total[stream]:
+                raise ProtocolViolation(f"the sandbox counted less {stream} than it sent")
+            self.total[stream] = total
+
+    def output(self, stream: Stream) -> Output:
+        return Output(self.total[stream], truncated=self.total[stream] > self.received[stream])
+
+    @property
+    def everything(self) -> int:
+        return sum(self.total.values())
+
+
+class Sandbox:
+    """A started container with its supervisor's connection. Serves one execution."""
+
+    def __init__(
+        self,
+        *,
+        id: str,  # noqa: A002 - it is the sandbox's id, and its callers' word for it
+        container_id: str,
+        image_digest: str,
+        profile_hash: str,
+        channel: Channel,
+        engine: Engine,
+        cgroups: Cgroups,
+        home: Path,
+        on_destroyed: Callable[[str], None],
+    ) -> None:
+        self.id = id
+        self.container_id = container_id
+        self.image_digest = image_digest
+        self.profile_hash = profile_hash
+        self._channel = channel
+        self._engine = engine
+        self._cgroups = cgroups
+        self._home = home
+        self._on_destroyed = on_destroyed
+        self._alive = True
+
+    async def upload(self, files: Sequence[InputFile]) -> None:
+        """Place files in the workspace. Raises SandboxFault when one does not fit."""
+        async with _patience(_UPLOAD_PATIENCE_S, "take its input files"):
+            for file in files:
+                await self._channel.send("place", path=file.path, size=len(file.content))
+                await self._channel.send_bytes(file.content)
+                answer = await self._channel.read()
+                if isinstance(answer, NotPlaced):
+                    raise SandboxFault(f"input file {file.path!r} not placed: {answer.error}")
+                if not isinstance(answer, Placed):
+                    raise unexpected(answer)
+
+    async def run(
+        self,
+        program: Program,
+        *,
+        limits: Limits,
+        flood_bytes: int,
+        on_started: Callable[[], Awaitable[None]],
+        on_output: Callable[[Stream, bytes], Awaitable[None]],
+        cancel: asyncio.Event,
+        grace_s: float = 1.0,
+    ) -> Ending:
+        """Run the program to its end, or to ours for it, and return the facts.
+
+        Raises ProtocolViolation when the supervisor breaks the protocol, SandboxFault when it
+        does not start the program, and whatever the callbacks raise; the container is dead then.
+        """
+        tally = _Tally(limits.output_kb * 1024)
+        # What the container's start cost is not the program's.
+        before = await asyncio.to_thread(self._cgroups.read, self.container_id)
+        flood = asyncio.Event()
+        began = asyncio.get_running_loop().create_future()
+        reading = asyncio.create_task(
+            self._follow(program, tally, flood_bytes, flood, began, on_started, on_output)
+        )
+        try:
+            async with _patience(_UPLOAD_PATIENCE_S, "start the program"):
+                await asyncio.wait({reading, began}, return_when=asyncio.FIRST_COMPLETED)
+            since = began.result() if began.done() else time.monotonic()
+            cause = await _first(
+                reading, cancel=cancel, flood=flood, until=since + limits.timeout_s
+            )
+            counters = Counters()
+            if cause is not Cause.NONE:
+                counters = await self._stop(reading, grace_s)
+            report = await reading
+        except BaseException:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+            await self._kill()
+            raise
+        wall = time.monotonic() - since
+        if self._alive and report is not None:
+            counters = await asyncio.to_thread(self._cgroups.read, self.container_id)
+        died_of_memory = False
+        if report is None:
+            state = await self._engine.state(self.container_id)
+            died_of_memory = bool(state.get("OOMKilled"))
+            self._alive = False
+        return _ending(
+            cause, report, tally, counters.since(before), wall_s=wall, died_of_memory=died_of_memory
+        )
+
+    async def _follow(
+        self,
+        program: Program,
+        tally: _Tally,
+        flood_bytes: int,
+        flood: asyncio.Event,
+        began: "asyncio.Future[float]",
+        on_started: Callable[[], Awaitable[None]],
+        on_output: Callable[[Stream, bytes], Awaitable[None]],
+    ) -> Ended | NotStarted | None:
+        """Start the program and pass its output on; None when the container dies first."""
+        try:
+            await self._send_program(program, tally)
+            first = await self._channel.read()
+            if isinstance(first, NotStarted):
+                return first
+            if not isinstance(first, Started):
+                raise unexpected(first)
+            began.set_result(time.monotonic())
+            await on_started()
+            while not isinstance(message := await self._channel.read(), Ended):
+                if isinstance(message, Data) and message.kind in _STREAMS:
+                    stream = _STREAMS[message.kind]
+                    tally.receive(stream, len(message.payload))
+                    await on_output(stream, message.payload)
+                elif isinstance(message, Counted):
+                    tally.claim(message.stdout, message.stderr)
+                else:
+                    raise unexpected(message)
+                if tally.everything > flood_bytes:
+                    flood.set()
+        except Closed:
+            return None
+        if (message.exit_code is None) == (message.signal is None):
+            raise ProtocolViolation("the sandbox reported an end without one cause")
+        tally.claim(message.stdout, message.stderr)
+        return message
+
+    async def _send_program(self, program: Program, tally: _Tally) -> None:
+        await self._channel.send(
+            "run",
+            argv=list(program.argv),
+            env=dict(program.env),
+            cwd=program.cwd,
+            stdin_bytes=len(program.stdin),
+            output_bytes=tally._allowance,
+        )
+        await self._channel.send_bytes(program.stdin)
+
+    async def _stop(
+        self, reading: "asyncio.Task[Ended | NotStarted | None]", grace_s: float
+    ) -> Counters:
+        """SIGTERM to everything; after the grace, read the counters and kill the container."""
+        try:
+            async with asyncio.timeout(grace_s):
+                await self._channel.send("terminate")
+                await asyncio.wait({reading})
+        except (TimeoutError, Closed):
+            pass
+        counters = await asyncio.to_thread(self._cgroups.read, self.container_id)
+        if not reading.done():
+            await self._kill()
+        return counters
+
+    async def _kill(self) -> None:
+        self._alive = False
+        await self._engine.kill(self.container_id)
+
+    async def collect(self, *, max_files: int, max_bytes: int, sink: ArtifactSink) -> Collected:
+        """Hand the files the program left to the sink; nothing when the container is dead."""
+        if not self._alive:
+            return Collected(files=0, bytes=0, refused=(), refused_total=0)
+        files, size = 0, 0
+        async with _patience(_COLLECT_PATIENCE_S, "hand back its artifacts"):
+            await self._channel.send("collect", max_files=max_files, max_bytes=max_bytes)
+            while isinstance(message := await self._channel.read(), Offered):
+                files, size = files + 1, size + message.size
+                if files > max_files or size > max_bytes:
+                    raise ProtocolViolation("the sandbox handed back more than it was asked for")
+                _check_path(message.path)
+                pieces = self._pieces(message.size)
+                await sink.add(message.path, message.size, pieces)
+                async for _ in pieces:
+                    raise SandboxFault(f"artifact {message.path!r} was not taken whole")
+        if not isinstance(message, CollectedReport):
+            raise unexpected(message)
+        refused = tuple(f"{_plain(path)}: {_plain(why)}" for path, why in message.refused)
+        return Collected(files, size, refused, max(message.refused_total, len(refused)))
+
+    async def _pieces(self, size: int) -> AsyncIterator[bytes]:
+        while size > 0:
+            message = await self._channel.read()
+            if not isinstance(message, Data) or message.kind != b"D" or len(message.payload) > size:
+                raise ProtocolViolation("the sandbox sent something else than the file's bytes")
+            size -= len(message.payload)
+            yield message.payload
+
+    async def destroy(self) -> None:
+        """Remove the container and its socket directory. Safe to repeat."""
+        self._alive = False
+        self._channel.close()
+        await self._engine.remove(self.container_id)
+        await asyncio.to_thread(shutil.rmtree, self._home, ignore_errors=True)
+        self._on_destroyed(self.id)
+
+
+def _ending(
+    cause: Cause,
+    report: Ended | NotStarted | None,
+    tally: _Tally,
+    counters: Counters,
+    *,
+    wall_s: float,
+    died_of_memory: bool,
+) -> Ending:
+    ended = report if isinstance(report, Ended) else None
+    oom_killed = died_of_memory or bool(counters.oom_kills)
+    stdout, stderr = tally.output(Stream.STDOUT), tally.output(Stream.STDERR)
+    hit = {
+        "memory_mb": oom_killed,
+        "pids": bool(counters.pids_refused),
+        "disk_mb": ended is not None and ended.disk_full,
+        "timeout_s": cause is Cause.DEADLINE,
+        "output_kb": stdout.truncated or stderr.truncated,
+    }
+    return Ending(
+        cause=cause,
+        exit_code=ended.exit_code if ended else None,
+        signal=ended.signal if ended else None,
+        not_started=report.error if isinstance(report, NotStarted) else None,
+        oom_killed=oom_killed,
+        container_died=report is None and cause is Cause.NONE,
+        stdout=stdout,
+        stderr=stderr,
+        usage=Usage(
+            wall_s=wall_s,
+            cpu_s=counters.cpu_s,
+            memory_peak_bytes=counters.memory_peak_bytes,
+            pids_peak=counters.pids_peak,
+        ),
+        limits_hit=tuple(name for name, met in hit.items() if met),
+    )
+
+
+async def _first(
+    reading: "asyncio.Task[Ended | NotStarted | None]",
+    *,
+    cancel: asyncio.Event,
+    flood: asyncio.Event,
+    until: float,
+) -> Cause:
+    """Wait for the program's end, a cancellation, a flood or the deadline; tell which it was."""
+    waits = {
+        asyncio.create_task(flood.wait()): Cause.FLOOD,
+        asyncio.create_task(cancel.wait()): Cause.CANCEL,
+    }
+    try:
+        done, _ = await asyncio.wait(
+            {reading, *waits},
+            timeout=max(0.0, until - time.monotonic()),
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+    finally:
+        for task in waits:
+            task.cancel()
+        await asyncio.gather(*waits, return_exceptions=True)
+    if reading in done:
+        return Cause.NONE
+    return next((cause for task, cause in waits.items() if task in done), Cause.DEADLINE)
+
+
+class _patience:  # noqa: N801 - reads as a verb beside asyncio.timeout
+    """`asyncio.timeout` whose end is the sandbox's fault."""
+
+    def __init__(self, seconds: float, what: str) -> None:
+        self._timeout = asyncio.timeout(seconds)
+        self._what = what
+
+    async def __aenter__(self) -> None:
+        await self._timeout.__aenter__()
+
+    async def __aexit__(self, *exc: object) -> None:
+        try:
+            await self._timeout.__aexit__(*exc)  # type: ignore[arg-type]
+        except TimeoutError:
+            raise ProtocolViolation(f"the sandbox did not {self._what} in time") from None
+
+
+def _check_path(path: str) -> None:
+    """Refuse a name that leads elsewhere; the sink must not use it as a path all the same."""
+    parts = path.split("/")
+    if any(part in {"", ".", ".."} for part in parts) or not path.isprintable():
+        raise ProtocolViolation("the sandbox handed back a file whose name is not a plain path")
+
+
+def _plain(text: str) -> str:
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)[:200]

@@ -1,0 +1,113 @@
+"""The system calls a sandbox may make: read, hashed and compiled before any sandbox starts.
+
+A profile is in Docker's JSON format, an allowlist whose entries carry their reasons. The runtime
+applies it before any program of a tenant runs; a profile that does not compile is a SetupError,
+so that no sandbox ever starts with less than the whole of it.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyseccomp
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from runner.errors import SetupError
+
+_OPERATORS = {
+    "SCMP_CMP_NE": pyseccomp.NE,
+    "SCMP_CMP_LT": pyseccomp.LT,
+    "SCMP_CMP_LE": pyseccomp.LE,
+    "SCMP_CMP_EQ": pyseccomp.EQ,
+    "SCMP_CMP_GE": pyseccomp.GE,
+    "SCMP_CMP_GT": pyseccomp.GT,
+    "SCMP_CMP_MASKED_EQ": pyseccomp.MASKED_EQ,
+}
+_UNKNOWN = -1
+_ALLOW = "SCMP_ACT_ALLOW"
+_ERRNO = "SCMP_ACT_ERRNO"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class _Argument(_Strict):
+    index: int = Field(ge=0, le=5)
+    value: int
+    value_two: int = Field(alias="valueTwo")
+    op: str
+
+
+class _Entry(_Strict):
+    comment: str = Field(min_length=1)
+    names: list[str] = Field(min_length=1)
+    action: str = Field(pattern=f"^({_ALLOW}|{_ERRNO})$")
+    errno_ret: int = Field(alias="errnoRet", default=1, ge=1, le=4095)
+    args: list[_Argument] = Field(default_factory=list, max_length=1)
+
+
+class _Architecture(_Strict):
+    architecture: str
+    sub_architectures: list[str] = Field(alias="subArchitectures", max_length=0)
+
+
+class _Document(_Strict):
+    """A default of refusal and no second architecture: 32-bit entries are a way around."""
+
+    default_action: str = Field(alias="defaultAction", pattern=f"^{_ERRNO}$")
+    default_errno: int = Field(alias="defaultErrnoRet")
+    architectures: list[_Architecture] = Field(alias="archMap")
+    entries: list[_Entry] = Field(alias="syscalls")
+
+
+@dataclass(frozen=True, slots=True)
+class SeccompProfile:
+    """A compiled profile: what Docker is given, and its hash for the record."""
+
+    name: str
+    json: str = field(repr=False)
+    hash: str
+    allowed: frozenset[str] = field(repr=False)
+
+
+def load_profile(profiles_dir: Path, name: str = "default") -> SeccompProfile:
+    """Read and compile `seccomp/<name>.json`. Raises SetupError when it cannot be enforced."""
+    path = profiles_dir / "seccomp" / f"{name}.json"
+    try:
+        raw: Any = json.loads(path.read_text())
+        document = _Document.model_validate(raw)
+    except OSError as error:
+        raise SetupError(f"seccomp profile {path} cannot be read: {error.strerror}") from error
+    except (ValueError, ValidationError) as error:
+        raise SetupError(f"seccomp profile {path} is not valid: {error}") from error
+    try:
+        compile_filter(document)
+    except (OSError, KeyError) as error:
+        raise SetupError(f"seccomp profile {path} does not compile: {error}") from error
+    canonical = json.dumps(raw, sort_keys=True, separators=(",", ":"))
+    return SeccompProfile(
+        name=name,
+        json=canonical,
+        hash="sha256:" + hashlib.sha256(canonical.encode()).hexdigest(),
+        allowed=frozenset(
+            call for entry in document.entries if entry.action == _ALLOW for call in entry.names
+        ),
+    )
+
+
+def compile_filter(document: _Document) -> pyseccomp.SyscallFilter:
+    """Give every rule to libseccomp for this machine's architecture, as runc will."""
+    rules = pyseccomp.SyscallFilter(pyseccomp.ERRNO(document.default_errno))
+    for entry in document.entries:
+        action = pyseccomp.ALLOW if entry.action == _ALLOW else pyseccomp.ERRNO(entry.errno_ret)
+        arguments = [
+            pyseccomp.Arg(a.index, _OPERATORS[a.op], a.value, a.value_two) for a in entry.args
+        ]
+        for call in entry.names:
+            # A name newer than this libseccomp: runc, too, leaves it to the default, refusal.
+            if pyseccomp.resolve_syscall(pyseccomp.system_arch(), call) != _UNKNOWN:
+                rules.add_rule(action, call, *arguments)
+    return rules

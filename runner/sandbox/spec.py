@@ -1,0 +1,165 @@
+"""What a sandbox is made of: every hardening flag, in one pure function.
+
+The result is the Docker Engine API's own `POST /containers/create` body, so nothing between here
+and the daemon adds or drops a field. Nothing else in the package writes Docker arguments.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from runner.models import WORKSPACE, Limits
+from runner.sandbox.seccomp import SeccompProfile
+
+UID = 10001
+SUPERVISOR = "/opt/supervisor"
+SOCKET_DIR = "/run/sandbox"
+MB = 2**20
+
+_BASE_ENVIRONMENT = (
+    "PATH=/usr/local/bin:/usr/bin:/bin",
+    f"HOME={WORKSPACE}",
+    "LANG=C.UTF-8",
+    # Caches are nobody's work: outside the workspace they are not taken for artifacts.
+    "XDG_CACHE_HOME=/tmp/.cache",
+    "MPLCONFIGDIR=/tmp/.cache/matplotlib",
+    "MPLBACKEND=Agg",
+    "PYTHONDONTWRITEBYTECODE=1",
+)
+
+# Docker's defaults, and what tells of the host without being of use to a program.
+_MASKED = (
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/bus",
+    "/proc/fs",
+    "/proc/interrupts",
+    "/proc/irq",
+    "/proc/kallsyms",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/modules",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/class/dmi",
+    "/sys/devices/virtual/dmi",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+    "/sys/fs/cgroup",
+    "/sys/kernel",
+)
+_READ_ONLY = ("/proc/sys", "/proc/sysrq-trigger")
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """What the spec must know of the daemon's host."""
+
+    cpus: int
+    cgroup_parent: str
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where one sandbox goes: its image, its own socket directory, who it is for."""
+
+    image_id: str
+    socket_dir: Path
+    labels: Mapping[str, str]
+
+
+def container_config(
+    placement: Placement, limits: Limits, profile: SeccompProfile, host: Host
+) -> dict[str, Any]:
+    """Return the configuration of one sandbox's container."""
+    return {
+        "Image": placement.image_id,
+        "Entrypoint": ["/usr/bin/python3", "-I", "-S", SUPERVISOR],
+        "Cmd": [],
+        "User": f"{UID}:{UID}",
+        "WorkingDir": WORKSPACE,
+        "Env": list(_BASE_ENVIRONMENT),
+        "Hostname": "sandbox",
+        "Domainname": "",
+        "Labels": dict(placement.labels),
+        "Tty": False,
+        "OpenStdin": False,
+        "AttachStdin": False,
+        "AttachStdout": False,
+        "AttachStderr": False,
+        "NetworkDisabled": True,
+        "HostConfig": _host_config(placement, limits, profile, host),
+    }
+
+
+def _host_config(
+    placement: Placement, limits: Limits, profile: SeccompProfile, host: Host
+) -> dict[str, Any]:
+    memory = limits.memory_mb * MB
+    disk = limits.disk_mb * MB
+    return {
+        # Privileges.
+        "Privileged": False,
+        "CapDrop": ["ALL"],
+        "CapAdd": [],
+        "GroupAdd": [],
+        "SecurityOpt": ["no-new-privileges", f"seccomp={profile.json}"],
+        "Devices": [],
+        "MaskedPaths": list(_MASKED),
+        "ReadonlyPaths": list(_READ_ONLY),
+        # Namespaces: each sandbox its own, and a network with nothing but lo.
+        "NetworkMode": "none",
+        "IpcMode": "private",
+        "CgroupnsMode": "private",
+        "PidMode": "",
+        "UTSMode": "",
+        "UsernsMode": "",
+        # Files: nothing is writable but these; each is limited in bytes and in number of files.
+        "ReadonlyRootfs": True,
+        "Tmpfs": {
+            WORKSPACE: _tmpfs(f"exec,mode=0700,uid={UID},gid={UID}", disk),
+            "/tmp": _tmpfs("exec,mode=1777", disk),
+            "/dev/shm": _tmpfs("noexec,mode=1777", min(disk, 64 * MB)),
+            # Docker mounts a message queue file system here that anybody may fill.
+            "/dev/mqueue": "ro,noexec,nosuid,nodev,size=4k,nr_inodes=1,mode=0555",
+        },
+        "Mounts": [
+            {
+                "Type": "bind",
+                "Source": str(placement.socket_dir),
+                "Target": SOCKET_DIR,
+                "ReadOnly": True,
+                "BindOptions": {"Propagation": "rprivate"},
+            }
+        ],
+        # Amounts. Memory counts tmpfs pages; no swap beyond it.
+        "Memory": memory,
+        "MemorySwap": memory,
+        "NanoCpus": int(min(limits.cpu, host.cpus) * 10**9),
+        # One more than asked for: the supervisor is not the program's.
+        "PidsLimit": limits.pids + 1,
+        "OomKillDisable": False,
+        "Ulimits": [
+            {"Name": "core", "Soft": 0, "Hard": 0},
+            {"Name": "fsize", "Soft": disk, "Hard": disk},
+            {"Name": "memlock", "Soft": 64 * 1024, "Hard": 64 * 1024},
+            {"Name": "msgqueue", "Soft": 0, "Hard": 0},
+            {"Name": "nofile", "Soft": 1024, "Hard": 4096},
+        ],
+        # Accounting, and nothing written by the daemon on the program's behalf.
+        "CgroupParent": host.cgroup_parent,
+        "LogConfig": {"Type": "none", "Config": {}},
+        "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
+        "AutoRemove": False,
+        "Init": False,
+    }
+
+
+def _tmpfs(options: str, size: int) -> str:
+    # An inode costs the kernel about 1 KiB that no byte limit counts.
+    inodes = max(1024, size // 16384)
+    return f"rw,nosuid,nodev,{options},size={size},nr_inodes={inodes}"

@@ -1,0 +1,161 @@
+"""Files into the workspace before the program, and out of it after.
+
+By the time files are handed back no other process is left, so nothing changes under the walk;
+links are refused all the same, and every step goes through a directory's descriptor.
+"""
+
+import contextlib
+import itertools
+import os
+import stat
+import time
+
+from wire import PIECE, Disconnected
+
+WORKSPACE = "/workspace"
+MAX_DEPTH = 32
+MAX_ENTRIES = 10_000
+MAX_REFUSED = 50
+MAX_NAME = 200
+MAX_PATH = 1024
+
+
+class Placed:
+    """The input files, so that what the program left unchanged is not taken for its work."""
+
+    def __init__(self):
+        self._known = {}
+        # A write by the program, however soon, gives a later time than this.
+        self._stamp = time.time_ns() - 10**9
+
+    def place(self, path, pieces):
+        """Write a new file below the workspace; never through a link, never over a file."""
+        *folders, name = path.split("/")
+        folder = os.open(WORKSPACE, os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            for part in folders:
+                folder = self._enter(folder, part)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            file = os.open(name, flags, 0o644, dir_fd=folder)
+        finally:
+            os.close(folder)
+        with open(file, "wb", buffering=0) as out:
+            for piece in pieces:
+                view = memoryview(piece)
+                while view:
+                    view = view[out.write(view) :]
+            os.utime(file, ns=(self._stamp, self._stamp))
+            self._known[path] = self._mark(os.fstat(file))
+
+    @staticmethod
+    def _enter(folder, name):
+        try:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(name, 0o755, dir_fd=folder)
+            flags = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+            return os.open(name, flags, dir_fd=folder)
+        finally:
+            os.close(folder)
+
+    @staticmethod
+    def _mark(status):
+        return status.st_ino, status.st_size, status.st_mtime_ns
+
+    def unchanged(self, path, status):
+        """Return whether this is an input file that nobody wrote to since."""
+        return self._known.get(path) == self._mark(status)
+
+
+class Collector:
+    """Hands back regular files below the workspace, within bounds, and names what it refuses."""
+
+    def __init__(self, wire, placed, max_files, max_bytes):
+        self.wire = wire
+        self.placed = placed
+        self.files_left = max_files
+        self.bytes_left = max_bytes
+        self.entries_left = MAX_ENTRIES
+        self.refused = []
+        self.refused_total = 0
+
+    def collect(self):
+        """Walk the workspace and report every file in it, or why not."""
+        self._walk(os.open(WORKSPACE, os.O_DIRECTORY | os.O_CLOEXEC), "", 0)
+        self.wire.say("collected", refused=self.refused, refused_total=self.refused_total)
+
+    def _refuse(self, path, why):
+        self.refused_total += 1
+        if len(self.refused) < MAX_REFUSED:
+            name = path.encode("utf-8", "backslashreplace").decode()[:MAX_NAME]
+            self.refused.append([name, why])
+
+    def _walk(self, folder, prefix, depth):
+        try:
+            with os.scandir(folder) as entries:
+                names = [e.name for e in itertools.islice(entries, self.entries_left + 1)]
+            if len(names) > self.entries_left:
+                self._refuse(prefix + names.pop(), "too_many_entries")
+            self.entries_left -= len(names)
+            for name in sorted(names):
+                path = prefix + name
+                if not printable(path):
+                    self._refuse(path, "name")
+                elif why := self._visit(folder, name, path, depth):
+                    self._refuse(path, why)
+        finally:
+            os.close(folder)
+
+    def _visit(self, folder, name, path, depth):
+        """Handle one entry; return why it is refused, or None."""
+        try:
+            status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+            if stat.S_ISDIR(status.st_mode):
+                if depth == MAX_DEPTH:
+                    return "too_deep"
+                flags = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+                self._walk(os.open(name, flags, dir_fd=folder), path + "/", depth + 1)
+                return None
+            if not stat.S_ISREG(status.st_mode):
+                return "not_a_regular_file"
+            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            file = os.open(name, flags, dir_fd=folder)
+        except OSError:
+            return "unreadable"
+        with open(file, "rb", buffering=0) as source:
+            return self._hand_back(source, path)
+
+    def _hand_back(self, source, path):
+        status = os.fstat(source.fileno())
+        if self.placed.unchanged(path, status):
+            return None
+        if status.st_nlink != 1:
+            return "hard_link"
+        if status.st_blocks * 512 < status.st_size:
+            return "sparse"
+        if self.files_left == 0:
+            return "too_many_files"
+        if status.st_size > self.bytes_left:
+            return "too_large"
+        self.files_left -= 1
+        self.bytes_left -= status.st_size
+        self.wire.say("artifact", path=path, size=status.st_size)
+        left = status.st_size
+        while left:
+            piece = source.read(min(PIECE, left))
+            if not piece:
+                raise Disconnected
+            left -= len(piece)
+            self.wire.queue(b"D", piece)
+            self.wire.flush()
+        return None
+
+
+def printable(path):
+    """Return whether a path is UTF-8 without control characters."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return len(path.encode()) <= MAX_PATH and not any(
+        ord(c) < 32 or 127 <= ord(c) < 160 for c in path
+    )
