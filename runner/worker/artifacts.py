@@ -1,11 +1,12 @@
 """Artifacts on their way from the sandbox to the object store."""
 
+import hashlib
 import mimetypes
+from collections.abc import AsyncIterator
 
 from runner.models import Artifact, Claim
-from runner.sandbox.sandbox import Collected
 from runner.store.executions import StoredArtifact
-from runner.store.objects import ObjectStore, ObjectWriter, artifact_key
+from runner.store.objects import ObjectStore, artifact_key
 
 UNKNOWN = "application/octet-stream"
 
@@ -16,44 +17,30 @@ class ArtifactFiler:
     def __init__(self, *, objects: ObjectStore, claim: Claim) -> None:
         self._objects = objects
         self._claim = claim
-        self._writer: ObjectWriter | None = None
-        self._key = ""
         self.filed: list[StoredArtifact] = []
 
-    async def begin(self, path: str) -> None:
-        """Open the next object."""
+    async def add(self, path: str, size: int, chunks: AsyncIterator[bytes]) -> None:
+        """Store one file of exactly `size` bytes, or nothing of it."""
         claim = self._claim
-        self._key = artifact_key(
-            claim.tenant_id, claim.execution_id, claim.attempt, len(self.filed)
-        )
-        self._writer = await self._objects.create(self._key)
-
-    async def write(self, chunk: bytes) -> None:
-        """Append to it."""
-        if self._writer is None:
-            raise RuntimeError("write() without begin()")
-        await self._writer.write(chunk)
-
-    async def end(self, collected: Collected) -> None:
-        """Keep it."""
-        if self._writer is None:
-            raise RuntimeError("end() without begin()")
-        await self._writer.keep()
-        self._writer = None
+        key = artifact_key(claim.tenant_id, claim.execution_id, claim.attempt, len(self.filed))
+        digest = hashlib.sha256()
+        writer = await self._objects.create(key)
+        try:
+            async for chunk in chunks:
+                digest.update(chunk)
+                await writer.write(chunk)
+            await writer.keep()
+        except BaseException:
+            await writer.drop()
+            raise
         self.filed.append(
             StoredArtifact(
                 artifact=Artifact(
-                    path=collected.path,
-                    size=collected.size,
-                    sha256=collected.sha256,
-                    media_type=mimetypes.guess_type(collected.path, strict=True)[0] or UNKNOWN,
+                    path=path,
+                    size=size,
+                    sha256=digest.hexdigest(),
+                    media_type=mimetypes.guess_type(path, strict=True)[0] or UNKNOWN,
                 ),
-                object_key=self._key,
+                object_key=key,
             )
         )
-
-    async def abort(self) -> None:
-        """Drop what was begun and not ended."""
-        if self._writer is not None:
-            await self._writer.drop()
-            self._writer = None

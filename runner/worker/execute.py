@@ -15,7 +15,7 @@ from runner.audit import events as audit
 from runner.errors import ImageMissing, LeaseLost, NotReady, RunnerError, SandboxFault
 from runner.models import Claim, ExecutionRequest, Result
 from runner.queue.changes import Changes
-from runner.sandbox.outcome import Origins, result_of
+from runner.sandbox.outcome import classify, result_of
 from runner.sandbox.sandbox import Sandbox
 from runner.states import Reason, State
 from runner.store import attempts
@@ -158,13 +158,12 @@ class Executor:
                 on_output=recorder.add,
                 cancel=cancel,
             )
-            refused = await sandbox.collect(
+            collected = await sandbox.collect(
                 max_files=self._policy.max_artifacts,
                 max_bytes=request.limits.disk_mb * 2**20,
                 sink=filer,
             )
-            origins = Origins(sandbox.image_digest, sandbox.profile_hash)
-            result = result_of(ending, origins, refused)
+            result = result_of(ending, classify(ending), sandbox, collected)
         except SandboxFault as error:
             result = never_ran(State.SYSTEM_ERROR, Reason.SANDBOX_PROTOCOL, error.detail)
         await recorder.close()

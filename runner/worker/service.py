@@ -14,6 +14,7 @@ from runner.errors import SetupError
 from runner.queue.changes import Changes
 from runner.queue.doorbell import Doorbell
 from runner.sandbox.launch import Launcher
+from runner.sandbox.reap import remove_strays
 from runner.settings import Settings
 from runner.store.db import Database
 from runner.store.objects import ObjectStore
@@ -47,7 +48,7 @@ async def worker(
         launcher = await stack.enter_async_context(
             Launcher.open(settings, node=policy.node, instance=policy.instance)
         )
-        strays = await launcher.remove_strays()
+        strays = await remove_strays(launcher)
         # Beyond the slots: the reaper, refused jobs and lease keepers.
         database = await stack.enter_async_context(
             Database(database_url, max_size=settings.slots * 2 + 2)

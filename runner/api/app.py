@@ -1,0 +1,54 @@
+"""The HTTP application: routes, middleware, error shape, and the OpenAPI document."""
+
+from typing import Any
+
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
+from pydantic.json_schema import models_json_schema
+
+from runner.api import artifacts, audit, events, executions, health, problems
+from runner.api.deps import Dependencies
+from runner.api.middleware import BodyLimit, Metrics, RequestId
+
+DESCRIPTION = """\
+Runs code written by AI agents, each program in a hardened container of its own.
+
+Authenticate with `Authorization: Bearer rk_…`. Every error is `application/problem+json`.
+"""
+
+
+def create_app(parts: Dependencies) -> FastAPI:
+    """Return the application over open parts. Nothing is opened or closed here."""
+    app = FastAPI(
+        title="Agent Runner",
+        version="0.1.0",
+        summary="Self-hosted, multi-tenant runner for code written by AI agents.",
+        description=DESCRIPTION,
+        redirect_slashes=False,
+    )
+    registry = CollectorRegistry()
+    app.state.parts = parts
+    app.state.registry = registry
+    problems.install(app)
+    # The last one added sees a request first.
+    app.add_middleware(BodyLimit, max_bytes=parts.settings.max_body_mb * 2**20)
+    app.add_middleware(Metrics, registry=registry)
+    app.add_middleware(RequestId)
+    for module in (executions, events, artifacts, audit, health):
+        app.include_router(module.router)
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    return app
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    """Return FastAPI's document with our one error shape in place of its own."""
+    if app.openapi_schema is None:
+        document = FastAPI.openapi(app)
+        schemas = document["components"]["schemas"]
+        _, ours = models_json_schema(
+            [(problems.Problem, "serialization")], ref_template="#/components/schemas/{model}"
+        )
+        schemas.update(ours["$defs"])
+        for unused in ("HTTPValidationError", "ValidationError"):
+            schemas.pop(unused, None)
+    return app.openapi_schema or {}

@@ -1,0 +1,56 @@
+"""Cursors: opaque to clients, checked like everything else that comes back from them."""
+
+import base64
+import binascii
+from datetime import UTC, datetime
+from uuid import UUID
+
+from runner.errors import Invalid
+
+MAX_LENGTH = 64
+MAX_SEQ = 2**62
+FIRST = datetime(1970, 1, 1, tzinfo=UTC)
+LAST = datetime(9000, 1, 1, tzinfo=UTC)
+
+
+def encode(value: UUID | int) -> str:
+    """Return a cursor that points behind an id or a number."""
+    return base64.urlsafe_b64encode(str(value).encode()).decode().rstrip("=")
+
+
+def decode_id(cursor: str | None) -> UUID | None:
+    """Return the id a cursor points behind. Raises Invalid."""
+    if cursor is None:
+        return None
+    try:
+        return UUID(_text(cursor))
+    except ValueError:
+        raise _invalid() from None
+
+
+def decode_seq(cursor: str | None) -> int:
+    """Return the number a cursor points behind; 0 for none. Raises Invalid."""
+    if cursor is None:
+        return 0
+    text = _text(cursor)
+    if not (text.isascii() and text.isdecimal()) or int(text) > MAX_SEQ:
+        raise _invalid()
+    return int(text)
+
+
+def in_range(moment: datetime | None) -> datetime | None:
+    """Return a moment of a filter within the years that PostgreSQL and every zone can express."""
+    return None if moment is None else min(max(moment, FIRST), LAST)
+
+
+def _text(cursor: str) -> str:
+    try:
+        return base64.b64decode(
+            cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True
+        ).decode()
+    except (binascii.Error, UnicodeError, ValueError):
+        raise _invalid() from None
+
+
+def _invalid() -> Invalid:
+    return Invalid("the cursor is not one this API gave", "cursor")

@@ -1,0 +1,105 @@
+"""What routes are given: the parts of the process, and the principal with its permission."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import Depends, Path, Request, Security
+from fastapi.security import HTTPBearer
+
+from runner.api.context import origin
+from runner.audit import events as audit
+from runner.auth.identity import authenticate
+from runner.auth.permissions import Permission, may
+from runner.errors import NotFound, NotPermitted
+from runner.models import Limits, Principal
+from runner.queue.changes import Changes
+from runner.queue.doorbell import Doorbell
+from runner.settings import Settings
+from runner.store.db import Database
+from runner.store.objects import ObjectStore
+
+
+@dataclass(frozen=True, slots=True)
+class Dependencies:
+    """The parts an API process works with; opened and closed by whoever composes it."""
+
+    settings: Settings
+    sizes: Mapping[str, Limits]
+    database: Database
+    objects: ObjectStore
+    doorbell: Doorbell
+    changes: Changes
+
+
+# Only described to OpenAPI here; the header is read by `authenticate`.
+BEARER = HTTPBearer(auto_error=False, description="An API key, `rk_…`.")
+
+
+def parts(request: Request) -> Dependencies:
+    """Return the parts of this process."""
+    found: Dependencies = request.app.state.parts
+    return found
+
+
+Parts = Annotated[Dependencies, Depends(parts)]
+
+
+class Allow:
+    """A route's permission: who lacks it is refused, and the refusal is audited."""
+
+    def __init__(self, permission: Permission) -> None:
+        self.permission = permission
+
+    async def __call__(
+        self, request: Request, given: Parts, _: Annotated[object, Security(BEARER)]
+    ) -> Principal:
+        """Return the principal. Raises NotAuthenticated or NotPermitted."""
+        came_from = origin(request)
+        principal = await authenticate(
+            given.database, request.headers.get("authorization"), came_from
+        )
+        if may(principal.role, self.permission):
+            return principal
+        async with given.database.tenant(principal.tenant_id) as tx:
+            await audit.append(
+                tx,
+                principal.tenant_id,
+                audit.AuditEvent(
+                    actor=principal.actor,
+                    action=audit.Action.ACCESS_DENIED,
+                    outcome=audit.Outcome.DENIED,
+                    origin=came_from,
+                    metadata={"permission": self.permission.value, "role": principal.role.value},
+                ),
+            )
+        raise NotPermitted(
+            f"the role {principal.role.value} lacks the permission {self.permission.value}"
+        )
+
+
+def execution_id(
+    execution_id: Annotated[
+        str,
+        Path(
+            description="The execution's id.",
+            max_length=64,
+            examples=["0199f2a1-c0de-7b1f-b0d5-a9c1e7a0f3d2"],
+        ),
+    ],
+) -> UUID:
+    """Return the id in the path. One that is no UUID is as unknown as any other."""
+    try:
+        return UUID(execution_id)
+    except ValueError:
+        raise NotFound(NO_EXECUTION) from None
+
+
+NO_EXECUTION = "no such execution"
+ExecutionId = Annotated[UUID, Depends(execution_id)]
+CanCreate = Annotated[Principal, Depends(Allow(Permission.EXECUTION_CREATE))]
+CanRead = Annotated[Principal, Depends(Allow(Permission.EXECUTION_READ))]
+CanCancel = Annotated[Principal, Depends(Allow(Permission.EXECUTION_CANCEL))]
+CanReadArtifacts = Annotated[Principal, Depends(Allow(Permission.ARTIFACT_READ))]
+CanReadAudit = Annotated[Principal, Depends(Allow(Permission.AUDIT_READ))]

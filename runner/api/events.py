@@ -1,0 +1,78 @@
+"""`GET /v1/executions/{id}/events`: state changes and output as they happen, resumable."""
+
+from collections.abc import AsyncIterator
+from http import HTTPStatus
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Header
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+
+from runner.api.deps import NO_EXECUTION, CanRead, ExecutionId, Parts
+from runner.api.problems import responses
+from runner.api.views import EventView
+from runner.errors import NotFound
+from runner.models import EventKind
+from runner.states import ENDED
+from runner.store import executions
+
+PAGE = 200
+LOOK_AGAIN_S = 1.0
+
+router = APIRouter(prefix="/v1/executions", tags=["executions"])
+
+LastEventId = Annotated[
+    str | None,
+    Header(
+        alias="Last-Event-ID",
+        description="The last event's id you have: the stream goes on behind it.",
+        pattern=r"^[0-9]{1,18}$",
+    ),
+]
+
+
+async def must_exist(execution_id: ExecutionId, principal: CanRead, parts: Parts) -> None:
+    """Refuse before the stream begins: afterwards there is no status left to send."""
+    async with parts.database.tenant(principal.tenant_id) as tx:
+        if await executions.get(tx, execution_id) is None:
+            raise NotFound(NO_EXECUTION)
+
+
+@router.get(
+    "/{execution_id}/events",
+    summary="Follow an execution",
+    response_class=EventSourceResponse,
+    responses=responses(HTTPStatus.NOT_FOUND),
+    dependencies=[Depends(must_exist)],
+)
+async def follow(
+    execution_id: ExecutionId,
+    principal: CanRead,
+    parts: Parts,
+    last_event_id: LastEventId = None,
+) -> AsyncIterator[ServerSentEvent]:
+    """Send events `state`, `stdout` and `stderr` as server-sent events until the execution ends.
+
+    Ids rise by one. A client that comes back with `Last-Event-ID` misses nothing and sees nothing
+    twice.
+    """
+    after = int(last_event_id or 0)
+    with parts.changes.watch(execution_id) as watch:
+        while True:
+            async with parts.database.tenant(principal.tenant_id) as tx:
+                page = await executions.events_after(tx, execution_id, after, PAGE)
+                execution = await executions.get(tx, execution_id)
+            for event in page:
+                after = event.seq
+                view = EventView.of(event)
+                yield ServerSentEvent(
+                    event=event.kind.value,
+                    id=str(event.seq),
+                    raw_data=view.model_dump_json(exclude_none=True),
+                )
+                if event.kind is EventKind.STATE and view.state in ENDED:
+                    return
+            # A reader that resumes behind the last event has nothing to wait for.
+            if not page and (execution is None or execution.state in ENDED):
+                return
+            if len(page) < PAGE:
+                await watch.wait(LOOK_AGAIN_S)

@@ -1,0 +1,240 @@
+"""`/v1/executions`: submit, read, list, cancel."""
+
+import asyncio
+from http import HTTPStatus
+from typing import Annotated
+from uuid import UUID
+
+import structlog
+from fastapi import APIRouter, Header, Query, Request, Response
+from pydantic import AwareDatetime, StringConstraints
+
+from runner.api import cursors
+from runner.api.context import origin
+from runner.api.deps import (
+    NO_EXECUTION,
+    CanCancel,
+    CanCreate,
+    CanRead,
+    Dependencies,
+    ExecutionId,
+    Parts,
+)
+from runner.api.problems import responses
+from runner.api.requests import Submission
+from runner.api.views import ExecutionPage, ExecutionView
+from runner.audit import events as audit
+from runner.errors import Conflict, NotFound, QueueUnavailable
+from runner.ids import new_id
+from runner.models import Principal
+from runner.states import ENDED, State
+from runner.store import executions, tenants
+from runner.store.db import Transaction
+
+LOOK_AGAIN_S = 1.0
+"""Hints of a change may be lost with Redis: look by ourselves this often."""
+
+router = APIRouter(prefix="/v1/executions", tags=["executions"])
+_log = structlog.get_logger("runner.api")
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        description="The same key and body return the same execution, another body a 409.",
+    ),
+    StringConstraints(min_length=1, max_length=128, pattern=r"^[\x21-\x7e]+$"),
+]
+
+
+@router.post(
+    "",
+    summary="Run a program",
+    status_code=HTTPStatus.ACCEPTED,
+    responses={
+        200: {"model": ExecutionView, "description": "It ended within `wait_s`."},
+        202: {
+            "description": "It is queued or running; `Location` tells where to ask.",
+            "headers": {"Location": {"schema": {"type": "string"}}},
+        },
+        **responses(
+            HTTPStatus.BAD_REQUEST, HTTPStatus.CONFLICT, HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+        ),
+    },
+)
+async def submit(
+    request: Request,
+    response: Response,
+    body: Submission,
+    principal: CanCreate,
+    parts: Parts,
+    key: IdempotencyKey = None,
+) -> ExecutionView:
+    """Store an execution and queue it; with `wait_s`, answer with its result if it comes in time.
+
+    The program runs in a hardened container of its own, without any network.
+    """
+    # Asked before anything is stored: without the queue nothing is accepted.
+    await parts.doorbell.ping()
+    new = new_id()
+    with parts.changes.watch(new) as watch:
+        id_ = await _store(request, body, principal, parts, key, new)
+        if id_ == new:
+            await _ring(parts, principal, id_)
+        deadline = asyncio.get_running_loop().time() + body.wait_s
+        while True:
+            async with parts.database.tenant(principal.tenant_id) as tx:
+                view = await _view(tx, id_)
+            left = deadline - asyncio.get_running_loop().time()
+            if view.state in ENDED or left <= 0:
+                break
+            await watch.wait(min(left, LOOK_AGAIN_S))
+    response.headers["Location"] = f"/v1/executions/{id_}"
+    response.status_code = HTTPStatus.OK if view.state in ENDED else HTTPStatus.ACCEPTED
+    return view
+
+
+@router.get(
+    "",
+    summary="List executions",
+    responses=responses(),
+)
+async def list_executions(
+    principal: CanRead,
+    parts: Parts,
+    cursor: Annotated[str | None, Query(max_length=cursors.MAX_LENGTH)] = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    state: Annotated[list[State] | None, Query(max_length=len(State))] = None,
+    created_after: Annotated[AwareDatetime | None, Query()] = None,
+    created_before: Annotated[AwareDatetime | None, Query()] = None,
+) -> ExecutionPage:
+    """Return this tenant's executions, newest first, without their output."""
+    async with parts.database.tenant(principal.tenant_id) as tx:
+        found = await executions.list_newest(
+            tx,
+            before=cursors.decode_id(cursor),
+            states=state,
+            created_after=cursors.in_range(created_after),
+            created_before=cursors.in_range(created_before),
+            limit=limit + 1,
+        )
+    page = found[:limit]
+    return ExecutionPage(
+        items=[ExecutionView.of(execution) for execution in page],
+        next_cursor=cursors.encode(page[-1].id) if len(found) > limit else None,
+    )
+
+
+@router.get(
+    "/{execution_id}",
+    summary="Read one execution",
+    responses=responses(HTTPStatus.NOT_FOUND),
+)
+async def read(execution_id: ExecutionId, principal: CanRead, parts: Parts) -> ExecutionView:
+    """Return an execution; once it has ended, with its output and artifacts."""
+    async with parts.database.tenant(principal.tenant_id) as tx:
+        return await _view(tx, execution_id)
+
+
+@router.post(
+    "/{execution_id}/cancel",
+    summary="Cancel an execution",
+    status_code=HTTPStatus.ACCEPTED,
+    responses={
+        200: {"model": ExecutionView, "description": "It has ended."},
+        202: {"description": "The worker was asked to end it."},
+        **responses(HTTPStatus.NOT_FOUND),
+    },
+)
+async def cancel(
+    request: Request,
+    response: Response,
+    execution_id: ExecutionId,
+    principal: CanCancel,
+    parts: Parts,
+) -> ExecutionView:
+    """End a queued execution at once, and a running one shortly. An ended one stays as it is."""
+    async with parts.database.tenant(principal.tenant_id) as tx:
+        before = await executions.cancel(tx, execution_id)
+        if before is None:
+            raise NotFound(NO_EXECUTION)
+        if before not in ENDED:
+            await audit.append(
+                tx,
+                principal.tenant_id,
+                audit.AuditEvent(
+                    actor=principal.actor,
+                    action=audit.Action.EXECUTION_CANCEL,
+                    outcome=audit.Outcome.SUCCESS,
+                    resource_type="execution",
+                    resource_id=str(execution_id),
+                    origin=origin(request),
+                    metadata={"state": before.value},
+                ),
+            )
+        view = await _view(tx, execution_id)
+    await parts.changes.announce(execution_id)
+    response.status_code = HTTPStatus.OK if view.state in ENDED else HTTPStatus.ACCEPTED
+    return view
+
+
+async def _store(
+    request: Request,
+    body: Submission,
+    principal: Principal,
+    parts: Dependencies,
+    key: str | None,
+    new: UUID,
+) -> UUID:
+    """Store the execution, or find the one its idempotency key already made; return its id."""
+    async with parts.database.tenant(principal.tenant_id) as tx:
+        tenant = await tenants.get(tx)
+        if tenant is None:
+            raise NotFound("this key's tenant is gone")
+        wanted = body.resolve(parts.sizes, tenant.max_limits, parts.settings.images)
+        if key is not None:
+            fingerprint = body.fingerprint()
+            used = await executions.reserve_key(tx, key, fingerprint, new)
+            if used is not None and used.request_hash != fingerprint:
+                raise Conflict("this Idempotency-Key was used for another request")
+            if used is not None:
+                return used.execution_id
+        await executions.insert(tx, new, wanted)
+        await audit.append(
+            tx,
+            principal.tenant_id,
+            audit.AuditEvent(
+                actor=principal.actor,
+                action=audit.Action.EXECUTION_SUBMIT,
+                outcome=audit.Outcome.SUCCESS,
+                resource_type="execution",
+                resource_id=str(new),
+                origin=origin(request),
+                metadata={"image": wanted.image, "size": wanted.size, "language": wanted.language},
+            ),
+        )
+    return new
+
+
+async def _ring(parts: Dependencies, principal: Principal, id_: UUID) -> None:
+    try:
+        await parts.doorbell.ring(principal.tenant_id, id_)
+    except QueueUnavailable as error:
+        # It is stored, and the worker's reconciler rings again for what waits without a ring.
+        _log.warning("ring_lost", execution=str(id_), detail=error.detail)
+
+
+async def _view(tx: Transaction, id_: UUID) -> ExecutionView:
+    execution = await executions.get(tx, id_)
+    if execution is None:
+        raise NotFound(NO_EXECUTION)
+    if execution.state is State.QUEUED:
+        return ExecutionView.of(execution, position=await executions.queue_position(tx, id_))
+    if execution.state not in ENDED:
+        return ExecutionView.of(execution)
+    stored = await executions.artifacts(tx, id_)
+    return ExecutionView.of(
+        execution,
+        output=await executions.output(tx, id_, execution.attempt),
+        artifacts=[each.artifact for each in stored],
+    )

@@ -1,0 +1,102 @@
+"""`/healthz`, `/readyz`, `/metrics`: for load balancers and monitoring, without a key."""
+
+import asyncio
+from collections.abc import Coroutine
+from http import HTTPStatus
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.responses import PlainTextResponse
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
+
+from runner.api.deps import Dependencies, Parts
+from runner.api.problems import responses
+from runner.api.views import View
+from runner.errors import NotReady
+
+PROBE_TIMEOUT_S = 4.0
+
+router = APIRouter(tags=["operations"])
+
+Answer = Literal["ok", "unavailable"]
+
+
+class Health(View):
+    """The process answers."""
+
+    status: Literal["ok"] = "ok"
+
+
+class Readiness(View):
+    """Each part that requests need."""
+
+    status: Answer
+    parts: dict[Literal["postgres", "redis"], Answer]
+
+
+@router.get("/healthz", summary="Is the process alive")
+async def healthz() -> Health:
+    """Answer whatever the parts do: restarting this process would not mend them."""
+    return Health()
+
+
+@router.get(
+    "/readyz",
+    summary="Can requests be served",
+    responses={503: {"model": Readiness, "description": "The parts marked are not ready."}},
+)
+async def readyz(response: Response, parts: Parts) -> Readiness:
+    """Ask each part, and name those that do not answer."""
+    postgres, redis = await asyncio.gather(
+        _answers(_postgres(parts)), _answers(parts.doorbell.ping())
+    )
+    ready = postgres == redis == "ok"
+    if not ready:
+        response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
+    return Readiness(
+        status="ok" if ready else "unavailable", parts={"postgres": postgres, "redis": redis}
+    )
+
+
+def registry(request: Request) -> CollectorRegistry:
+    """Return this app's metrics."""
+    found: CollectorRegistry = request.app.state.registry
+    return found
+
+
+@router.get(
+    "/metrics",
+    summary="Prometheus metrics",
+    response_class=PlainTextResponse,
+    responses={503: responses()[503]},
+)
+async def metrics(
+    parts: Parts, metrics: Annotated[CollectorRegistry, Depends(registry)]
+) -> Response:
+    """Return counters of this process and gauges of the deployment in Prometheus' text format."""
+    async with parts.database.no_tenant() as tx:
+        rows = await tx.all("scheduling.state_counts")
+    counts = {row["state"]: row["executions"] for row in rows}
+    snapshot = CollectorRegistry()
+    gauge = Gauge(
+        "runner_executions", "Executions that have not ended.", ("state",), registry=snapshot
+    )
+    for state in ("queued", "starting", "running"):
+        gauge.labels(state).set(counts.get(state, 0))
+    return Response(
+        generate_latest(metrics) + generate_latest(snapshot), media_type=CONTENT_TYPE_LATEST
+    )
+
+
+async def _postgres(parts: Dependencies) -> None:
+    async with parts.database.no_tenant() as tx:
+        await tx.one("session.ping")
+
+
+async def _answers(probe: Coroutine[Any, Any, None]) -> Answer:
+    try:
+        async with asyncio.timeout(PROBE_TIMEOUT_S):
+            await probe
+    except (NotReady, TimeoutError):
+        return "unavailable"
+    return "ok"

@@ -1,0 +1,260 @@
+"""What a client may ask for: strict types, bounds on everything, unknown fields refused."""
+
+import base64
+import binascii
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
+
+from runner.errors import Invalid
+from runner.limits import DEFAULT_SIZE, resolve_limits
+from runner.models import ExecutionRequest, InputFile, Limits, Program
+
+MAX_CODE = 1024 * 1024
+MAX_ARGV = 256
+MAX_ARGV_BYTES = 64 * 1024
+MAX_FILES = 256
+MAX_DEPTH = 16
+MAX_PATH_BYTES = 512
+MAX_SEGMENT_BYTES = 200
+MAX_ENV = 64
+
+CODE_FILES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "python": ("main.py", ("python3", "main.py")),
+    "bash": ("main.sh", ("bash", "main.sh")),
+}
+
+
+def storable(text: str) -> str:
+    """Refuse what neither PostgreSQL nor a file system can hold: NUL and lone surrogates."""
+    if "\0" in text:
+        raise ValueError("must not contain NUL")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("must be valid Unicode") from None
+    return text
+
+
+def relative_path(path: str) -> str:
+    """Refuse every path that is not plainly relative and downward."""
+    storable(path)
+    parts = path.split("/")
+    if (
+        not path.isprintable()
+        or "\\" in path
+        or len(path.encode()) > MAX_PATH_BYTES
+        or len(parts) > MAX_DEPTH
+        or any(part in {"", ".", ".."} for part in parts)
+        or any(len(part.encode()) > MAX_SEGMENT_BYTES for part in parts)
+    ):
+        raise ValueError(
+            "must be a relative path: no empty, `.` or `..` parts, no backslash or control "
+            f"characters, at most {MAX_DEPTH} parts and {MAX_PATH_BYTES} bytes"
+        )
+    return path
+
+
+Text = Annotated[str, AfterValidator(storable)]
+RelativePath = Annotated[str, StringConstraints(min_length=1), AfterValidator(relative_path)]
+EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=128)]
+Label = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$", max_length=64)]
+HostPattern = Annotated[
+    str, StringConstraints(pattern=r"^(\*\.)?[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*$", max_length=253)
+]
+
+
+class Strict(BaseModel):
+    """Base of every request body."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Content(Strict):
+    """A file's content: exactly one of `text` and `base64`."""
+
+    text: Text | None = Field(default=None, description="UTF-8 text.")
+    base64: str | None = Field(
+        default=None, description="Any bytes, as standard base64 with padding."
+    )
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        if (self.text is None) == (self.base64 is None):
+            raise ValueError("give exactly one of text and base64")
+        self.decoded()
+        return self
+
+    def decoded(self) -> bytes:
+        """Return the bytes."""
+        if self.text is not None:
+            return self.text.encode()
+        try:
+            return base64.b64decode(self.base64 or "", validate=True)
+        except (binascii.Error, ValueError):
+            raise ValueError("base64 is malformed") from None
+
+
+class LimitOverrides(Strict):
+    """Limits that differ from the size's, up to the tenant's maximum."""
+
+    cpu: float | None = Field(default=None, ge=0.05, le=64, description="Processors.")
+    memory_mb: int | None = Field(default=None, ge=32, le=262_144, description="MiB, no swap.")
+    pids: int | None = Field(default=None, ge=1, le=32_768, description="Processes and threads.")
+    disk_mb: int | None = Field(default=None, ge=1, le=262_144, description="MiB of workspace.")
+    timeout_s: float | None = Field(
+        default=None, ge=0.1, le=86_400, description="Seconds of wall-clock time."
+    )
+    output_kb: int | None = Field(
+        default=None, ge=1, le=65_536, description="KiB kept of stdout and of stderr."
+    )
+
+
+class Submission(Strict):
+    """A program to run: `code` in a `language`, or a `command`."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "language": "python",
+                    "code": "print(6 * 7)",
+                    "wait_s": 10,
+                },
+                {
+                    "command": ["python3", "-c", "print(open('in.csv').read())"],
+                    "files": {"in.csv": {"text": "a,b\n1,2\n"}},
+                    "size": "small",
+                    "limits": {"timeout_s": 5},
+                    "metadata": {"agent": "analyst-7"},
+                },
+            ]
+        }
+    )
+
+    code: Annotated[Text, StringConstraints(min_length=1, max_length=MAX_CODE)] | None = Field(
+        default=None, description="Source text, placed as `main.py` or `main.sh` and run."
+    )
+    language: Literal["python", "bash"] | None = Field(
+        default=None, description="What `code` is written in."
+    )
+    command: list[Text] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=MAX_ARGV,
+        description="Program and arguments; no shell is involved.",
+    )
+    stdin: Text | Content | None = Field(
+        default=None, description="Standard input: text, or an object with `text` or `base64`."
+    )
+    files: dict[RelativePath, Content] = Field(
+        default_factory=dict,
+        max_length=MAX_FILES,
+        description="Files placed in the workspace before the start, by relative path.",
+    )
+    env: dict[EnvName, Annotated[Text, StringConstraints(max_length=8192)]] = Field(
+        default_factory=dict, max_length=MAX_ENV, description="Environment variables."
+    )
+    size: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,31}$")] = Field(
+        default=DEFAULT_SIZE, description="A size of limits: nano, small, medium, large, …"
+    )
+    limits: LimitOverrides = Field(default=LimitOverrides(), description="Overrides of the size.")
+    image: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,31}$")] | None = Field(
+        default=None, description="The sandbox image; the deployment's first one if left out."
+    )
+    egress: list[HostPattern] = Field(
+        default_factory=list,
+        max_length=64,
+        description="Hosts the program would reach. Stored; every connection is refused for now.",
+    )
+    metadata: dict[Label, Annotated[Text, StringConstraints(max_length=512)]] = Field(
+        default_factory=dict, max_length=32, description="Your own labels, returned as they are."
+    )
+    on_worker_loss: Literal["fail", "retry"] = Field(
+        default="fail",
+        description="Whether the program may run again if its worker dies while it runs.",
+    )
+    wait_s: float = Field(
+        default=0, ge=0, le=60, description="Wait this long for the result before answering 202."
+    )
+
+    @model_validator(mode="after")
+    def _coherent(self) -> Self:
+        if (self.code is None) == (self.command is None):
+            raise ValueError("give exactly one of code and command")
+        if (self.code is None) != (self.language is None):
+            raise ValueError("code and language go together")
+        if self.command and sum(len(a.encode()) + 1 for a in self.command) > MAX_ARGV_BYTES:
+            raise ValueError(f"command is above {MAX_ARGV_BYTES} bytes")
+        if self.command and not self.command[0]:
+            raise ValueError("command starts with an empty name")
+        names = set(self.files)
+        if self.language and CODE_FILES[self.language][0] in names:
+            raise ValueError(f"files must not hold {CODE_FILES[self.language][0]}: code goes there")
+        for name in names:
+            parts = name.split("/")
+            if any("/".join(parts[:n]) in names for n in range(1, len(parts))):
+                raise ValueError("a path is both a file and a folder")
+        return self
+
+    def resolve(
+        self, sizes: Mapping[str, Limits], ceiling: Limits, images: tuple[str, ...]
+    ) -> ExecutionRequest:
+        """Return the request with numbers for names. Raises Invalid naming the field."""
+        if self.size not in sizes:
+            raise Invalid(f"there is no size {self.size!r}; there are {_list(sizes)}", "size")
+        image = self.image or images[0]
+        if image not in images:
+            raise Invalid(f"there is no image {image!r}; there are {_list(images)}", "image")
+        overrides = self.limits.model_dump(exclude_none=True)
+        limits = resolve_limits(sizes[self.size], overrides, ceiling)
+        files = [InputFile(path, content.decoded()) for path, content in self.files.items()]
+        argv = tuple(self.command or ())
+        env: dict[str, str] = dict(self.env)
+        if self.code is not None and self.language is not None:
+            name, argv = CODE_FILES[self.language]
+            files.append(InputFile(name, self.code.encode()))
+        if self.language == "python":
+            # Output reaches the event stream when it is written, not when a buffer is full.
+            env.setdefault("PYTHONUNBUFFERED", "1")
+        if sum(len(file.content) for file in files) > limits.disk_mb * 2**20:
+            raise Invalid(f"the files do not fit into disk_mb {limits.disk_mb}", "files")
+        return ExecutionRequest(
+            program=Program(argv=argv, env=env, stdin=self._stdin()),
+            limits=limits,
+            size=self.size,
+            image=image,
+            files=tuple(files),
+            egress=tuple(self.egress),
+            metadata=self.metadata,
+            on_worker_loss=self.on_worker_loss,
+            language=self.language,
+        )
+
+    def _stdin(self) -> bytes:
+        match self.stdin:
+            case None:
+                return b""
+            case str(text):
+                return text.encode()
+            case Content() as content:
+                return content.decoded()
+
+    def fingerprint(self) -> bytes:
+        """Return a hash of what is asked for; how long the client waits is no part of it."""
+        asked: dict[str, Any] = self.model_dump(mode="json", exclude={"wait_s"})
+        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).digest()
+
+
+def _list(names: "tuple[str, ...] | Mapping[str, Limits]") -> str:
+    return ", ".join(sorted(names))

@@ -1,0 +1,41 @@
+"""Serving the application with uvicorn, on a port or on a socket that was handed over."""
+
+import socket
+
+import uvicorn
+from fastapi import FastAPI
+
+from runner.settings import Settings
+
+KEEP_ALIVE_S = 30
+GRACE_S = 5
+HEADER_BYTES = 32 * 1024
+
+
+async def serve(app: FastAPI, settings: Settings, *, fd: int | None = None) -> None:
+    """Serve until SIGINT or SIGTERM; open streams get a few seconds to end."""
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            host=settings.host,
+            port=settings.port,
+            http="httptools",
+            loop="none",
+            lifespan="off",
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            date_header=True,
+            # Who is behind a proxy is the operator's to say; headers alone prove nothing.
+            proxy_headers=False,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=GRACE_S,
+            h11_max_incomplete_event_size=HEADER_BYTES,
+        )
+    )
+    if fd is None:
+        await server.serve()
+        return
+    with socket.socket(fileno=fd) as listener:
+        listener.setblocking(False)  # noqa: FBT003 - the socket module's own signature
+        await server.serve(sockets=[listener])

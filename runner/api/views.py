@@ -1,0 +1,244 @@
+"""What the API says of what is stored."""
+
+import base64
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Literal, Self
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from runner.models import Artifact, Event, EventKind, Execution, Limits, Output, Stream, Usage
+from runner.states import Reason, State
+
+Encoding = Literal["utf-8", "base64"]
+
+
+def encoded(raw: bytes) -> tuple[str, Encoding]:
+    """Return bytes as text if they are UTF-8, else as base64: nothing is lost either way."""
+    try:
+        return raw.decode(), "utf-8"
+    except UnicodeDecodeError:
+        return base64.b64encode(raw).decode(), "base64"
+
+
+class View(BaseModel):
+    """Base of every response body."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class OutputView(View):
+    """What a stream carried."""
+
+    content: str = Field(description="What was kept of it, in `encoding`.")
+    encoding: Encoding
+    truncated: bool = Field(description="Whether something was dropped.")
+    total_bytes: int = Field(description="Bytes written by the program, dropped ones included.")
+
+    @classmethod
+    def of(cls, raw: bytes, output: Output) -> Self:
+        """Return the view of a stream."""
+        content, encoding = encoded(raw)
+        return cls(
+            content=content,
+            encoding=encoding,
+            truncated=output.truncated,
+            total_bytes=output.total_bytes,
+        )
+
+
+class ArtifactView(View):
+    """A file the program left in its workspace."""
+
+    path: str = Field(examples=["chart.png"])
+    size: int
+    sha256: str
+    media_type: str = Field(description="Guessed from the name; never to be trusted for display.")
+
+    @classmethod
+    def of(cls, artifact: Artifact) -> Self:
+        """Return the view of an artifact."""
+        return cls(
+            path=artifact.path,
+            size=artifact.size,
+            sha256=artifact.sha256,
+            media_type=artifact.media_type,
+        )
+
+
+class ResultView(View):
+    """How the execution ended."""
+
+    reason: Reason = Field(description="Why, for programs.")
+    detail: str = Field(description="Why, for people.")
+    exit_code: int | None
+    signal: str | None
+    stdout: OutputView | None = Field(description="Left out of listings.")
+    stderr: OutputView | None = Field(description="Left out of listings.")
+    usage: Usage
+    limits_hit: tuple[str, ...] = Field(description="Limits that the program ran into.")
+    artifacts: list[ArtifactView] | None = Field(description="Left out of listings.")
+    artifacts_refused: tuple[str, ...] = Field(description="Files not kept, each with its reason.")
+    image_digest: str | None
+    profile_hash: str | None
+
+
+class ExecutionView(View):
+    """One run of one program."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": "0199f2a1-c0de-7b1f-b0d5-a9c1e7a0f3d2",
+                    "state": "succeeded",
+                    "attempt": 1,
+                    "created_at": "2026-01-05T12:00:00Z",
+                    "started_at": "2026-01-05T12:00:00.3Z",
+                    "ended_at": "2026-01-05T12:00:00.4Z",
+                    "language": "python",
+                    "image": "python",
+                    "size": "small",
+                    "limits": {
+                        "cpu": 1.0,
+                        "memory_mb": 512,
+                        "pids": 64,
+                        "disk_mb": 128,
+                        "timeout_s": 30.0,
+                        "output_kb": 256,
+                    },
+                    "metadata": {},
+                    "egress": [],
+                    "queue_position": None,
+                    "result": {
+                        "reason": "completed",
+                        "detail": "exited with code 0",
+                        "exit_code": 0,
+                        "signal": None,
+                        "stdout": {
+                            "content": "42\n",
+                            "encoding": "utf-8",
+                            "truncated": False,
+                            "total_bytes": 3,
+                        },
+                        "stderr": {
+                            "content": "",
+                            "encoding": "utf-8",
+                            "truncated": False,
+                            "total_bytes": 0,
+                        },
+                        "usage": {
+                            "wall_s": 0.05,
+                            "cpu_s": 0.04,
+                            "memory_peak_bytes": 14_680_064,
+                            "pids_peak": 2,
+                        },
+                        "limits_hit": [],
+                        "artifacts": [],
+                        "artifacts_refused": [],
+                        "image_digest": "sha256:…",
+                        "profile_hash": "sha256:…",
+                    },
+                }
+            ]
+        }
+    )
+
+    id: UUID
+    state: State
+    attempt: int = Field(description="How often it was claimed by a worker.")
+    created_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+    language: str | None
+    image: str
+    size: str
+    limits: Limits
+    metadata: dict[str, str]
+    egress: list[str]
+    queue_position: int | None = Field(
+        description="While queued: how many executions are to run before this one."
+    )
+    result: ResultView | None = Field(description="There once the execution has ended.")
+
+    @classmethod
+    def of(
+        cls,
+        execution: Execution,
+        *,
+        position: int | None = None,
+        output: Mapping[Stream, bytes] | None = None,
+        artifacts: list[Artifact] | None = None,
+    ) -> Self:
+        """Return the view of an execution; without output and artifacts in a listing."""
+        result = execution.result
+        shown = None
+        if result is not None:
+            shown = ResultView(
+                reason=result.reason,
+                detail=result.detail,
+                exit_code=result.exit_code,
+                signal=result.signal,
+                stdout=OutputView.of(output[Stream.STDOUT], result.stdout) if output else None,
+                stderr=OutputView.of(output[Stream.STDERR], result.stderr) if output else None,
+                usage=result.usage,
+                limits_hit=result.limits_hit,
+                artifacts=(
+                    None if artifacts is None else [ArtifactView.of(each) for each in artifacts]
+                ),
+                artifacts_refused=result.artifacts_refused,
+                image_digest=result.image_digest,
+                profile_hash=result.profile_hash,
+            )
+        return cls(
+            id=execution.id,
+            state=execution.state,
+            attempt=execution.attempt,
+            created_at=execution.created_at,
+            started_at=execution.started_at,
+            ended_at=execution.ended_at,
+            language=execution.language,
+            image=execution.image,
+            size=execution.size,
+            limits=execution.limits,
+            metadata=dict(execution.metadata),
+            egress=list(execution.egress),
+            queue_position=position,
+            result=shown,
+        )
+
+
+class ExecutionPage(View):
+    """Executions, newest first."""
+
+    items: list[ExecutionView]
+    next_cursor: str | None = Field(description="Give it as `cursor` for the next page.")
+
+
+class ArtifactList(View):
+    """All artifacts of one execution."""
+
+    items: list[ArtifactView]
+
+
+class EventView(View):
+    """An entry of the event stream, as the `data` of a server-sent event."""
+
+    attempt: int
+    at: datetime
+    state: State | None = None
+    reason: Reason | None = None
+    detail: str | None = None
+    exit_code: int | None = None
+    signal: str | None = None
+    content: str | None = Field(default=None, description="Output, in `encoding`.")
+    encoding: Encoding | None = None
+
+    @classmethod
+    def of(cls, event: Event) -> Self:
+        """Return the view of an event."""
+        if event.kind is EventKind.STATE:
+            return cls(attempt=event.attempt, at=event.at, **event.data)
+        content, encoding = encoded(event.chunk)
+        return cls(attempt=event.attempt, at=event.at, content=content, encoding=encoding)
