@@ -1,0 +1,37 @@
+"""The SDK: the HTTP API as Python, and nothing else of the product.
+
+ApiError                 the API refused; carries the problem document
+├── NotAuthenticated     401
+├── NotPermitted         403
+├── NotFound             404
+├── Conflict             409
+├── Invalid              400, 413, 422
+└── Unavailable          503, or no answer at all: safe to try again
+"""
+
+from runner.client.client import Client
+from runner.client.errors import (
+    ApiError,
+    Conflict,
+    Invalid,
+    NotAuthenticated,
+    NotFound,
+    NotPermitted,
+    Unavailable,
+)
+from runner.client.types import Artifact, Event, Execution, Stream
+
+__all__ = [
+    "ApiError",
+    "Artifact",
+    "Client",
+    "Conflict",
+    "Event",
+    "Execution",
+    "Invalid",
+    "NotAuthenticated",
+    "NotFound",
+    "NotPermitted",
+    "Stream",
+    "Unavailable",
+]

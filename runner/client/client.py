@@ -1,0 +1,202 @@
+"""The client: one method for each thing the API does."""
+
+import base64
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import quote
+
+import httpx
+import httpx_sse
+
+from runner.client import errors, types
+from runner.client.types import Artifact, Event, Execution
+
+MAX_WAIT_S = 60
+CONNECT_TIMEOUT_S = 5.0
+READ_TIMEOUT_S = 30.0
+RESUME_AFTER_S = 0.5
+MAX_RESUMES = 20
+
+
+class Client:
+    """A connection to one deployment with one API key. Not for use by several threads at once."""
+
+    def __init__(self, url: str, api_key: str) -> None:
+        self._url = url
+        self._http = httpx.Client(
+            base_url=url,
+            headers={"Authorization": f"Bearer {api_key}"},
+            timeout=httpx.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
+        )
+
+    def __repr__(self) -> str:
+        return f"Client({self._url!r})"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close its connections."""
+        self._http.close()
+
+    def submit(
+        self,
+        *,
+        code: str | None = None,
+        language: str | None = None,
+        command: Sequence[str] | None = None,
+        stdin: bytes | str | None = None,
+        files: Mapping[str, bytes | str] | None = None,
+        idempotency_key: str | None = None,
+        wait_s: float = 0,
+        **options: Any,
+    ) -> Execution:
+        """Submit a program; `options` are the API's other fields, such as `size` or `limits`.
+
+        With `wait_s` the answer may hold the result. Raises ApiError.
+        """
+        body: dict[str, Any] = {
+            "code": code,
+            "language": language,
+            "command": list(command) if command else None,
+            "stdin": None if stdin is None else _content(stdin),
+            "files": {path: _content(content) for path, content in (files or {}).items()},
+            "wait_s": wait_s,
+            **options,
+        }
+        headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
+        answer = self._call(
+            "POST",
+            "/v1/executions",
+            json={name: value for name, value in body.items() if value is not None},
+            headers=headers,
+            timeout=httpx.Timeout(READ_TIMEOUT_S + wait_s, connect=CONNECT_TIMEOUT_S),
+        )
+        return types.execution(answer)
+
+    def run(self, **submission: Any) -> Execution:
+        """Submit a program and return it when it has ended, however long that takes."""
+        execution = self.submit(**{"wait_s": MAX_WAIT_S, **submission})
+        if not execution.ended:
+            for _ in self.events(execution.id):
+                pass
+            execution = self.get(execution.id)
+        return execution
+
+    def get(self, execution_id: str) -> Execution:
+        """Return an execution."""
+        return types.execution(self._call("GET", f"/v1/executions/{execution_id}"))
+
+    def list(
+        self, *, state: Sequence[str] = (), limit: int = 50, cursor: str | None = None
+    ) -> tuple[Sequence[Execution], str | None]:
+        """Return a page of executions, newest first, and the cursor of the next one."""
+        page = self._call(
+            "GET", "/v1/executions", params=_params(state=list(state), limit=limit, cursor=cursor)
+        )
+        return [types.execution(each) for each in page["items"]], page["next_cursor"]
+
+    def cancel(self, execution_id: str) -> Execution:
+        """Cancel an execution; one that has ended stays as it is."""
+        return types.execution(self._call("POST", f"/v1/executions/{execution_id}/cancel"))
+
+    def events(self, execution_id: str, *, after: int = 0) -> Iterator[Event]:
+        """Yield events until the execution ends; a broken connection is resumed where it was.
+
+        Raises Unavailable when the API stays away.
+        """
+        failures = 0
+        while True:
+            try:
+                for event in self._stream(execution_id, after):
+                    failures = 0
+                    after = event.id
+                    yield event
+                    if event.data.get("state") in types.ENDED:
+                        return
+                if self.get(execution_id).ended:
+                    return
+            except errors.Unavailable:
+                failures += 1
+                if failures > MAX_RESUMES:
+                    raise
+                time.sleep(RESUME_AFTER_S)
+
+    def artifacts(self, execution_id: str) -> Sequence[Artifact]:
+        """Return the files an execution left."""
+        found = self._call("GET", f"/v1/executions/{execution_id}/artifacts")
+        return [Artifact(**each) for each in found["items"]]
+
+    @contextmanager
+    def download(self, execution_id: str, path: str) -> Iterator[Iterator[bytes]]:
+        """Yield an artifact's bytes in pieces."""
+        quoted = quote(path)
+        url = f"/v1/executions/{execution_id}/artifacts/{quoted}"
+        with _translated(), self._http.stream("GET", url) as response:
+            if response.is_error:
+                response.read()
+                raise errors.from_response(response)
+            yield response.iter_bytes()
+
+    def audit(
+        self, *, cursor: str | None = None, limit: int = 100, **filters: Any
+    ) -> dict[str, Any]:
+        """Return a page of audit records: `items` and `next_cursor`."""
+        return self._call("GET", "/v1/audit", params=_params(cursor=cursor, limit=limit, **filters))
+
+    def verify_audit(self) -> dict[str, Any]:
+        """Return whether the tenant's audit log is whole."""
+        return self._call("GET", "/v1/audit/verification")
+
+    def _stream(self, execution_id: str, after: int) -> Iterator[Event]:
+        headers = {"Last-Event-ID": str(after)} if after else {}
+        path = f"/v1/executions/{execution_id}/events"
+        with (
+            _translated(),
+            httpx_sse.connect_sse(self._http, "GET", path, headers=headers) as source,
+        ):
+            if source.response.is_error:
+                source.response.read()
+                raise errors.from_response(source.response)
+            for sent in source.iter_sse():
+                data = json.loads(sent.data)
+                raw = types.decoded(data.get("content", ""), data.get("encoding", "utf-8"))
+                yield Event(id=int(sent.id), kind=sent.event, data=data, raw=raw)
+
+    def _call(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+        with _translated():
+            response = self._http.request(method, path, **options)
+        if response.is_error:
+            raise errors.from_response(response)
+        body: dict[str, Any] = response.json()
+        return body
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except httpx.HTTPError as error:
+        raise errors.from_transport(error) from error
+
+
+def _content(content: bytes | str) -> dict[str, str]:
+    if isinstance(content, str):
+        return {"text": content}
+    return {"base64": base64.b64encode(content).decode()}
+
+
+def _params(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}

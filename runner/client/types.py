@@ -1,0 +1,122 @@
+"""What the API answers, as plain values."""
+
+import base64
+from dataclasses import dataclass
+from typing import Any
+
+ENDED = frozenset(
+    {
+        "succeeded",
+        "failed",
+        "timed_out",
+        "cancelled",
+        "out_of_memory",
+        "output_limit_exceeded",
+        "system_error",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """What the program wrote to stdout or stderr."""
+
+    raw: bytes
+    truncated: bool
+    total_bytes: int
+
+    @property
+    def text(self) -> str:
+        """The bytes as UTF-8, with replacement characters for what is not."""
+        return self.raw.decode("utf-8", "replace")
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A file the program left."""
+
+    path: str
+    size: int
+    sha256: str
+    media_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One entry of the event stream; `raw` is output, `data` a state change."""
+
+    id: int
+    kind: str
+    data: dict[str, Any]
+    raw: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """One run of one program. What follows `queue_position` is there once it has ended."""
+
+    id: str
+    state: str
+    attempt: int
+    created_at: str
+    started_at: str | None
+    ended_at: str | None
+    image: str
+    size: str
+    queue_position: int | None
+    reason: str | None
+    detail: str | None
+    exit_code: int | None
+    signal: str | None
+    stdout: Stream | None
+    stderr: Stream | None
+    usage: dict[str, Any]
+    limits_hit: tuple[str, ...]
+    artifacts: tuple[Artifact, ...]
+    artifacts_refused: tuple[str, ...]
+
+    @property
+    def ended(self) -> bool:
+        """Whether the state is final."""
+        return self.state in ENDED
+
+
+def decoded(content: str, encoding: str) -> bytes:
+    """Return the bytes of output as the API sends it."""
+    return base64.b64decode(content) if encoding == "base64" else content.encode()
+
+
+def execution(body: dict[str, Any]) -> Execution:
+    """Return an execution from a response body."""
+    result = body["result"] or {}
+    return Execution(
+        id=body["id"],
+        state=body["state"],
+        attempt=body["attempt"],
+        created_at=body["created_at"],
+        started_at=body["started_at"],
+        ended_at=body["ended_at"],
+        image=body["image"],
+        size=body["size"],
+        queue_position=body["queue_position"],
+        reason=result.get("reason"),
+        detail=result.get("detail"),
+        exit_code=result.get("exit_code"),
+        signal=result.get("signal"),
+        stdout=_stream(result.get("stdout")),
+        stderr=_stream(result.get("stderr")),
+        usage=result.get("usage") or {},
+        limits_hit=tuple(result.get("limits_hit") or ()),
+        artifacts=tuple(Artifact(**each) for each in result.get("artifacts") or ()),
+        artifacts_refused=tuple(result.get("artifacts_refused") or ()),
+    )
+
+
+def _stream(body: dict[str, Any] | None) -> Stream | None:
+    if body is None:
+        return None
+    return Stream(
+        raw=decoded(body["content"], body["encoding"]),
+        truncated=body["truncated"],
+        total_bytes=body["total_bytes"],
+    )
