@@ -33,7 +33,7 @@ def load_sizes(profiles_dir: Path) -> dict[str, Limits]:
 
 def _load(path: Path) -> Limits:
     try:
-        limits = _ADAPTER.validate_python(tomllib.loads(path.read_text()), strict=False)
+        limits = _ADAPTER.validate_python(tomllib.loads(path.read_text()))
     except (ValidationError, tomllib.TOMLDecodeError) as error:
         raise SetupError(f"{path} is not a size of limits: {error}") from error
     for name, value in dataclasses.asdict(limits).items():
@@ -48,19 +48,15 @@ def resolve_limits(size: Limits, overrides: Mapping[str, float], ceiling: Limits
     Raises Invalid with `field` set when a name is unknown, or a value is below what a sandbox
     needs or above the ceiling. A size's own values are not exempt from the ceiling.
     """
-    kinds = {f.name: f.type for f in dataclasses.fields(Limits)}
+    wanted: dict[str, float] = {**dataclasses.asdict(size)}
     for name, value in overrides.items():
-        if name not in kinds:
+        if name not in wanted:
             raise Invalid(f"there is no limit named {name!r}", field=f"limits.{name}")
-        if not math.isfinite(value) or (kinds[name] is int and value != int(value)):
-            raise Invalid(
-                f"{name} must be a {'whole' if kinds[name] is int else 'finite'} number",
-                field=f"limits.{name}",
-            )
-    wanted = {
-        name: kinds[name](value)
-        for name, value in {**dataclasses.asdict(size), **overrides}.items()
-    }
+        whole = isinstance(wanted[name], int)
+        if not math.isfinite(value) or (whole and value != int(value)):
+            kind = "a whole" if whole else "a finite"
+            raise Invalid(f"{name} must be {kind} number", field=f"limits.{name}")
+        wanted[name] = int(value) if whole else float(value)
     for name, value in wanted.items():
         least, most = getattr(FLOOR, name), getattr(ceiling, name)
         if not least <= value <= most:
@@ -68,4 +64,4 @@ def resolve_limits(size: Limits, overrides: Mapping[str, float], ceiling: Limits
                 f"{name} is {value:g}; between {least:g} and {most:g} is possible",
                 field=f"limits.{name}" if name in overrides else "size",
             )
-    return Limits(**wanted)
+    return _ADAPTER.validate_python(wanted)

@@ -11,6 +11,7 @@ imports `docker`. It imports the words and nothing above.
     sandbox    upload, run, collect, destroy
     channel    the frames of that connection
     cgroups    what a run used, as the kernel counts it
+    ending     the facts of how a run ended
     outcome    what an ending means
     reap       what an earlier worker left behind
 

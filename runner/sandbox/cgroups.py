@@ -13,6 +13,7 @@ from typing import Any
 from runner.errors import SetupError
 
 ROOT = Path("/sys/fs/cgroup")
+UNIFIED = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ class Cgroups:
         """Read the container's counters."""
         scope = f"docker-{container_id}.scope" if self.systemd else container_id
         group = Path(self.parent.lstrip("/")) / scope
-        return self._read_v2(group) if self.version == 2 else self._read_v1(group)
+        return self._read_v2(group) if self.version == UNIFIED else self._read_v1(group)
 
     def _read_v2(self, group: Path) -> Counters:
         folder = self.root / group

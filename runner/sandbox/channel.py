@@ -23,6 +23,7 @@ PIECE = 64 * 1024
 CONTROL = 256 * 1024
 _HEADER = struct.Struct(">cI")
 _BOUNDS = {b"C": CONTROL, b"D": PIECE, b"O": PIECE, b"E": PIECE}
+_DIGITS = 19
 _COUNT = Field(ge=0, lt=2**53)
 
 
@@ -227,7 +228,7 @@ def _no_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _short_int(text: str) -> int:
-    if len(text) > 19:
+    if len(text) > _DIGITS:
         raise ValueError("an integer of more than 64 bits")
     return int(text)
 

@@ -48,7 +48,9 @@ class Engine:
 
     async def create(self, name: str, config: Mapping[str, Any]) -> str:
         """Create a container from an Engine API configuration and return its id."""
-        created = await self._call(lambda c: c.create_container_from_config(dict(config), name))
+        created: Facts = await self._call(
+            lambda c: c.create_container_from_config(dict(config), name)  # type: ignore[no-untyped-call]
+        )
         return str(created["Id"])
 
     async def start(self, container: str) -> None:
@@ -87,7 +89,7 @@ class Engine:
 
         def send(client: docker.APIClient) -> None:
             # The request lasts as long as the archive takes to unpack.
-            client.timeout = None
+            client.timeout = None  # type: ignore[assignment]  # requests: no time-out
             client.import_image_from_file(str(tar), repository=repository, tag=tag, changes=changes)
 
         await self._call(send, own_client=True)
@@ -96,7 +98,7 @@ class Engine:
         """Build an image from a context archive, without a network."""
 
         def send(client: docker.APIClient) -> None:
-            client.timeout = None
+            client.timeout = None  # type: ignore[assignment]  # requests: no time-out
             steps = client.build(
                 fileobj=context,
                 custom_context=True,
@@ -150,7 +152,7 @@ class Engine:
         return docker.APIClient(
             base_url=self._url,
             version="auto",
-            timeout=self._timeout_s,
+            timeout=self._timeout_s,  # type: ignore[arg-type]  # requests takes fractions
             max_pool_size=self._pool_size,
         )
 

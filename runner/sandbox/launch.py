@@ -25,6 +25,7 @@ from runner.sandbox.sandbox import Sandbox
 from runner.sandbox.seccomp import SeccompProfile, load_profile
 from runner.sandbox.spec import UID, Host, Placement, container_config
 from runner.settings import Settings
+from runner.tasks import uninterrupted
 
 NODE_LABEL = "runner.node"
 INSTANCE_LABEL = "runner.instance"
@@ -123,7 +124,7 @@ class Launcher:
                 await self.engine.start(container_id)
                 channel = await self._meet(listener, home, container_id)
         except BaseException:
-            await _uninterrupted(self._undo(name, home))
+            await uninterrupted(self._undo(name, home))
             self.live.discard(sandbox_id)
             raise
         return Sandbox(
@@ -155,19 +156,11 @@ class Launcher:
                 connection = await self._accept(listener, container_id)
                 home.joinpath(_SOCKET).unlink()
                 reader, writer = await asyncio.open_unix_connection(sock=connection)
-                channel = Channel(reader, writer)
-                try:
-                    ready = await channel.expect(Ready)
-                    if ready.version != VERSION:
-                        raise ProtocolViolation("the image's supervisor speaks another version")
-                except BaseException:
-                    channel.close()
-                    raise
+                return await _greeted(Channel(reader, writer))
         except TimeoutError:
             raise LaunchFailed(
                 f"the sandbox's supervisor did not report within {self._timeout_s:g} s"
             ) from None
-        return channel
 
     async def _accept(self, listener: socket.socket, container_id: str) -> socket.socket:
         loop = asyncio.get_running_loop()
@@ -195,6 +188,19 @@ class Launcher:
             shutil.rmtree(home, ignore_errors=True)
 
 
+async def _greeted(channel: Channel) -> Channel:
+    """Hear that the supervisor is ready, and that it speaks as we do."""
+    try:
+        version = (await channel.expect(Ready)).version
+    except BaseException:
+        channel.close()
+        raise
+    if version != VERSION:
+        channel.close()
+        raise ProtocolViolation(f"the image's supervisor speaks version {version}")
+    return channel
+
+
 def _listen(home: Path) -> socket.socket:
     """Listen in the sandbox's directory; closing the socket does not need the path again."""
     listener = socket.socket(socket.AF_UNIX)
@@ -206,20 +212,10 @@ def _listen(home: Path) -> socket.socket:
         # The supervisor is another user; who may reach the directory is decided by its mount.
         (home / _SOCKET).chmod(0o666)
         listener.listen(1)
-        listener.setblocking(False)
+        listener.setblocking(False)  # noqa: FBT003 - the standard library's signature
     except BaseException:
         listener.close()
         raise
     finally:
         os.close(folder)
     return listener
-
-
-async def _uninterrupted(work: object) -> None:
-    """Finish cleaning up also when cancelled meanwhile."""
-    task = asyncio.ensure_future(work)  # type: ignore[call-overload]
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait({task})
-        raise

@@ -8,7 +8,8 @@ import signal
 from typing import NamedTuple
 
 from runner.models import Result
-from runner.sandbox.sandbox import Cause, Collected, Ending, Sandbox
+from runner.sandbox.ending import Cause, Ending
+from runner.sandbox.sandbox import Collected, Sandbox
 from runner.states import Reason, State
 
 
@@ -39,26 +40,7 @@ def classify(ending: Ending) -> Verdict:
         )
     if (ended_by_us := _ended_by_us(ending)) is not None:
         return ended_by_us
-    if ending.not_started is not None:
-        why = _NOT_STARTED.get(ending.not_started, ending.not_started)
-        return Verdict(
-            State.FAILED, Reason.COMMAND_NOT_STARTED, f"The command was not started: {why}."
-        )
-    if ending.oom_killed and ending.exit_code != 0:
-        return Verdict(
-            State.OUT_OF_MEMORY, Reason.MEMORY_LIMIT, "The program reached its memory limit."
-        )
-    if ending.signal is not None:
-        return Verdict(
-            State.FAILED,
-            Reason.KILLED_BY_SIGNAL,
-            f"The program was ended by {signal_name(ending.signal)}.",
-        )
-    if ending.exit_code == 0:
-        return Verdict(State.SUCCEEDED, Reason.COMPLETED, "The program exited with code 0.")
-    return Verdict(
-        State.FAILED, Reason.EXIT_NONZERO, f"The program exited with code {ending.exit_code}."
-    )
+    return _ended_by_itself(ending)
 
 
 def _ended_by_us(ending: Ending) -> Verdict | None:
@@ -79,6 +61,26 @@ def _ended_by_us(ending: Ending) -> Verdict | None:
             )
         case Cause.NONE:
             return None
+
+
+def _ended_by_itself(ending: Ending) -> Verdict:
+    if ending.not_started is not None:
+        why = _NOT_STARTED.get(ending.not_started, ending.not_started)
+        return Verdict(
+            State.FAILED, Reason.COMMAND_NOT_STARTED, f"The command was not started: {why}."
+        )
+    if ending.oom_killed and ending.exit_code != 0:
+        return Verdict(
+            State.OUT_OF_MEMORY, Reason.MEMORY_LIMIT, "The program reached its memory limit."
+        )
+    if ending.signal is not None:
+        name = signal_name(ending.signal)
+        return Verdict(State.FAILED, Reason.KILLED_BY_SIGNAL, f"The program was ended by {name}.")
+    if ending.exit_code == 0:
+        return Verdict(State.SUCCEEDED, Reason.COMPLETED, "The program exited with code 0.")
+    return Verdict(
+        State.FAILED, Reason.EXIT_NONZERO, f"The program exited with code {ending.exit_code}."
+    )
 
 
 def signal_name(number: int) -> str:

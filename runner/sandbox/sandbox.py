@@ -5,21 +5,20 @@ supervisor are measured here, and what they end is ended through Docker.
 """
 
 import asyncio
+import re
 import shutil
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
 from runner.errors import ProtocolViolation, SandboxFault
-from runner.models import InputFile, Limits, Output, Program, Stream, Usage
+from runner.models import InputFile, Limits, Program, Stream
 from runner.sandbox.cgroups import Cgroups, Counters
 from runner.sandbox.channel import (
     Channel,
     Closed,
-    Collected as CollectedReport,
     Counted,
     Data,
     Ended,
@@ -30,40 +29,16 @@ from runner.sandbox.channel import (
     Started,
     unexpected,
 )
+from runner.sandbox.channel import (
+    Collected as CollectedReport,
+)
+from runner.sandbox.ending import Cause, Ending, Tally, ending_of
 from runner.sandbox.engine import Engine
 
 _STREAMS = {b"O": Stream.STDOUT, b"E": Stream.STDERR}
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _UPLOAD_PATIENCE_S = 60.0
 _COLLECT_PATIENCE_S = 120.0
-
-
-class Cause(StrEnum):
-    """Who ended the run, when it was not the program."""
-
-    NONE = "none"
-    DEADLINE = "deadline"
-    CANCEL = "cancel"
-    FLOOD = "flood"
-
-
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """The raw facts of how a run ended; `outcome.classify` says what they mean.
-
-    `exit_code`, `signal` and `not_started` are the supervisor's word, the rest is our own
-    observation. `container_died` is an end that neither the program reported nor we caused.
-    """
-
-    cause: Cause
-    exit_code: int | None
-    signal: int | None
-    not_started: str | None
-    oom_killed: bool
-    container_died: bool
-    stdout: Output
-    stderr: Output
-    usage: Usage
-    limits_hit: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,34 +56,6 @@ class ArtifactSink(Protocol):
 
     async def add(self, path: str, size: int, chunks: AsyncIterator[bytes]) -> None:
         """Take one file. `chunks` yields exactly `size` bytes, or raises SandboxFault."""
-
-
-class _Tally:
-    """What a run has put out so far, by our count and by the supervisor's."""
-
-    def __init__(self, allowance: int) -> None:
-        self._allowance = allowance
-        self.received = dict.fromkeys(Stream, 0)
-        self.total = dict.fromkeys(Stream, 0)
-
-    def receive(self, stream: Stream, size: int) -> None:
-        self.received[stream] += size
-        if self.received[stream] > self._allowance:
-            raise ProtocolViolation(f"the sandbox sent more {stream} than it was asked for")
-        self.total[stream] = max(self.total[stream], self.received[stream])
-
-    def claim(self, stdout: int, stderr: int) -> None:
-        for stream, total in ((Stream.STDOUT, stdout), (Stream.STDERR, stderr)):
-            if total < self.total[stream]:
-                raise ProtocolViolation(f"the sandbox counted less {stream} than it sent")
-            self.total[stream] = total
-
-    def output(self, stream: Stream) -> Output:
-        return Output(self.total[stream], truncated=self.total[stream] > self.received[stream])
-
-    @property
-    def everything(self) -> int:
-        return sum(self.total.values())
 
 
 class Sandbox:
@@ -166,7 +113,7 @@ class Sandbox:
         Raises ProtocolViolation when the supervisor breaks the protocol, SandboxFault when it
         does not start the program, and whatever the callbacks raise; the container is dead then.
         """
-        tally = _Tally(limits.output_kb * 1024)
+        tally = Tally(limits.output_kb * 1024)
         # What the container's start cost is not the program's.
         before = await asyncio.to_thread(self._cgroups.read, self.container_id)
         flood = asyncio.Event()
@@ -198,14 +145,14 @@ class Sandbox:
             state = await self._engine.state(self.container_id)
             died_of_memory = bool(state.get("OOMKilled"))
             self._alive = False
-        return _ending(
+        return ending_of(
             cause, report, tally, counters.since(before), wall_s=wall, died_of_memory=died_of_memory
         )
 
     async def _follow(
         self,
         program: Program,
-        tally: _Tally,
+        tally: Tally,
         flood_bytes: int,
         flood: asyncio.Event,
         began: "asyncio.Future[float]",
@@ -240,14 +187,14 @@ class Sandbox:
         tally.claim(message.stdout, message.stderr)
         return message
 
-    async def _send_program(self, program: Program, tally: _Tally) -> None:
+    async def _send_program(self, program: Program, tally: Tally) -> None:
         await self._channel.send(
             "run",
             argv=list(program.argv),
             env=dict(program.env),
             cwd=program.cwd,
             stdin_bytes=len(program.stdin),
-            output_bytes=tally._allowance,
+            output_bytes=tally.allowance,
         )
         await self._channel.send_bytes(program.stdin)
 
@@ -308,44 +255,6 @@ class Sandbox:
         self._on_destroyed(self.id)
 
 
-def _ending(
-    cause: Cause,
-    report: Ended | NotStarted | None,
-    tally: _Tally,
-    counters: Counters,
-    *,
-    wall_s: float,
-    died_of_memory: bool,
-) -> Ending:
-    ended = report if isinstance(report, Ended) else None
-    oom_killed = died_of_memory or bool(counters.oom_kills)
-    stdout, stderr = tally.output(Stream.STDOUT), tally.output(Stream.STDERR)
-    hit = {
-        "memory_mb": oom_killed,
-        "pids": bool(counters.pids_refused),
-        "disk_mb": ended is not None and ended.disk_full,
-        "timeout_s": cause is Cause.DEADLINE,
-        "output_kb": stdout.truncated or stderr.truncated,
-    }
-    return Ending(
-        cause=cause,
-        exit_code=ended.exit_code if ended else None,
-        signal=ended.signal if ended else None,
-        not_started=report.error if isinstance(report, NotStarted) else None,
-        oom_killed=oom_killed,
-        container_died=report is None and cause is Cause.NONE,
-        stdout=stdout,
-        stderr=stderr,
-        usage=Usage(
-            wall_s=wall_s,
-            cpu_s=counters.cpu_s,
-            memory_peak_bytes=counters.memory_peak_bytes,
-            pids_peak=counters.pids_peak,
-        ),
-        limits_hit=tuple(name for name, met in hit.items() if met),
-    )
-
-
 async def _first(
     reading: "asyncio.Task[Ended | NotStarted | None]",
     *,
@@ -393,7 +302,7 @@ class _patience:  # noqa: N801 - reads as a verb beside asyncio.timeout
 def _check_path(path: str) -> None:
     """Refuse a name that leads elsewhere; the sink must not use it as a path all the same."""
     parts = path.split("/")
-    if any(part in {"", ".", ".."} for part in parts) or not path.isprintable():
+    if any(part in {"", ".", ".."} for part in parts) or _CONTROLS.search(path):
         raise ProtocolViolation("the sandbox handed back a file whose name is not a plain path")
 
 

@@ -122,8 +122,8 @@ def _host_config(
         "ReadonlyRootfs": True,
         "Tmpfs": {
             WORKSPACE: _tmpfs(f"exec,mode=0700,uid={UID},gid={UID}", disk),
-            "/tmp": _tmpfs("exec,mode=1777", disk),
-            "/dev/shm": _tmpfs("noexec,mode=1777", min(disk, 64 * MB)),
+            "/tmp": _tmpfs("exec,mode=1777", disk),  # noqa: S108 - the sandbox's own
+            "/dev/shm": _tmpfs("noexec,mode=1777", min(disk, 64 * MB)),  # noqa: S108 - as above
             # Docker mounts a message queue file system here that anybody may fill.
             "/dev/mqueue": "ro,noexec,nosuid,nodev,size=4k,nr_inodes=1,mode=0555",
         },

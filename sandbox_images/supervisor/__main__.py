@@ -10,6 +10,8 @@ reads no more of it than the worker takes. A program that has ended is followed 
 everything else, which needs no new process and so works in a sandbox full of them.
 """
 
+from __future__ import annotations
+
 import errno
 import os
 import signal
@@ -21,11 +23,15 @@ from processes import set_dumpable
 from run import Run
 from wire import Disconnected, Wire
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # what only a checker needs is not loaded into every sandbox
+    from typing import Any
+
 VERSION = 1
 SOCKET = "/run/sandbox/supervisor.sock"
 
 
-def take_stdin(wire, size):
+def take_stdin(wire: Wire, size: int) -> int:
     """Return a descriptor that reads the program's input: a file, so nothing can block on it."""
     if size == 0:
         return os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
@@ -36,7 +42,7 @@ def take_stdin(wire, size):
     return file
 
 
-def place_file(wire, placed, command):
+def place_file(wire: Wire, placed: Placed, command: dict[str, Any]) -> None:
     """Place one input file; report a failure only after its pieces are consumed."""
     pieces = wire.pieces(command["size"])
     try:
@@ -44,12 +50,12 @@ def place_file(wire, placed, command):
     except OSError as error:
         for _ in pieces:
             pass
-        wire.say("not_placed", error=errno.errorcode.get(error.errno, "EIO"))
+        wire.say("not_placed", error=errno.errorcode.get(error.errno or 0, "EIO"))
     else:
         wire.say("placed")
 
 
-def serve(wire, children):
+def serve(wire: Wire, children: socket.socket) -> None:
     """Obey the worker until it hangs up."""
     placed = Placed()
     wire.say("ready", version=VERSION)
@@ -70,12 +76,12 @@ def serve(wire, children):
             raise Disconnected
 
 
-def main():
+def main() -> None:
     """Connect, become unreadable, serve."""
     set_dumpable(0)
     children, wakeup = socket.socketpair()
     for end in (children, wakeup):
-        end.setblocking(False)
+        end.setblocking(False)  # noqa: FBT003 - the standard library's signature
     # Python's own SIGINT handler would let the program interrupt us.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.signal(signal.SIGCHLD, lambda *_: None)

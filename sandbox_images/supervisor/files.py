@@ -9,8 +9,10 @@ import itertools
 import os
 import stat
 import time
+from collections.abc import Iterable
+from io import FileIO
 
-from wire import PIECE, Disconnected
+from wire import PIECE, Disconnected, Wire
 
 WORKSPACE = "/workspace"
 MAX_DEPTH = 32
@@ -23,12 +25,12 @@ MAX_PATH = 1024
 class Placed:
     """The input files, so that what the program left unchanged is not taken for its work."""
 
-    def __init__(self):
-        self._known = {}
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[int, int, int]] = {}
         # A write by the program, however soon, gives a later time than this.
         self._stamp = time.time_ns() - 10**9
 
-    def place(self, path, pieces):
+    def place(self, path: str, pieces: Iterable[bytes]) -> None:
         """Write a new file below the workspace; never through a link, never over a file."""
         *folders, name = path.split("/")
         folder = os.open(WORKSPACE, os.O_DIRECTORY | os.O_CLOEXEC)
@@ -39,7 +41,7 @@ class Placed:
             file = os.open(name, flags, 0o644, dir_fd=folder)
         finally:
             os.close(folder)
-        with open(file, "wb", buffering=0) as out:
+        with os.fdopen(file, "wb", buffering=0) as out:
             for piece in pieces:
                 view = memoryview(piece)
                 while view:
@@ -48,7 +50,7 @@ class Placed:
             self._known[path] = self._mark(os.fstat(file))
 
     @staticmethod
-    def _enter(folder, name):
+    def _enter(folder: int, name: str) -> int:
         try:
             with contextlib.suppress(FileExistsError):
                 os.mkdir(name, 0o755, dir_fd=folder)
@@ -58,10 +60,10 @@ class Placed:
             os.close(folder)
 
     @staticmethod
-    def _mark(status):
+    def _mark(status: os.stat_result) -> tuple[int, int, int]:
         return status.st_ino, status.st_size, status.st_mtime_ns
 
-    def unchanged(self, path, status):
+    def unchanged(self, path: str, status: os.stat_result) -> bool:
         """Return whether this is an input file that nobody wrote to since."""
         return self._known.get(path) == self._mark(status)
 
@@ -69,27 +71,27 @@ class Placed:
 class Collector:
     """Hands back regular files below the workspace, within bounds, and names what it refuses."""
 
-    def __init__(self, wire, placed, max_files, max_bytes):
+    def __init__(self, wire: Wire, placed: Placed, max_files: int, max_bytes: int) -> None:
         self.wire = wire
         self.placed = placed
         self.files_left = max_files
         self.bytes_left = max_bytes
         self.entries_left = MAX_ENTRIES
-        self.refused = []
+        self.refused: list[tuple[str, str]] = []
         self.refused_total = 0
 
-    def collect(self):
+    def collect(self) -> None:
         """Walk the workspace and report every file in it, or why not."""
         self._walk(os.open(WORKSPACE, os.O_DIRECTORY | os.O_CLOEXEC), "", 0)
         self.wire.say("collected", refused=self.refused, refused_total=self.refused_total)
 
-    def _refuse(self, path, why):
+    def _refuse(self, path: str, why: str) -> None:
         self.refused_total += 1
         if len(self.refused) < MAX_REFUSED:
             name = path.encode("utf-8", "backslashreplace").decode()[:MAX_NAME]
-            self.refused.append([name, why])
+            self.refused.append((name, why))
 
-    def _walk(self, folder, prefix, depth):
+    def _walk(self, folder: int, prefix: str, depth: int) -> None:
         try:
             with os.scandir(folder) as entries:
                 names = [e.name for e in itertools.islice(entries, self.entries_left + 1)]
@@ -105,7 +107,7 @@ class Collector:
         finally:
             os.close(folder)
 
-    def _visit(self, folder, name, path, depth):
+    def _visit(self, folder: int, name: str, path: str, depth: int) -> str | None:
         """Handle one entry; return why it is refused, or None."""
         try:
             status = os.stat(name, dir_fd=folder, follow_symlinks=False)
@@ -121,10 +123,10 @@ class Collector:
             file = os.open(name, flags, dir_fd=folder)
         except OSError:
             return "unreadable"
-        with open(file, "rb", buffering=0) as source:
+        with os.fdopen(file, "rb", buffering=0) as source:
             return self._hand_back(source, path)
 
-    def _hand_back(self, source, path):
+    def _hand_back(self, source: FileIO, path: str) -> str | None:
         status = os.fstat(source.fileno())
         if self.placed.unchanged(path, status):
             return None
@@ -150,12 +152,10 @@ class Collector:
         return None
 
 
-def printable(path):
+def printable(path: str) -> bool:
     """Return whether a path is UTF-8 without control characters."""
     try:
         path.encode()
     except UnicodeEncodeError:
         return False
-    return len(path.encode()) <= MAX_PATH and not any(
-        ord(c) < 32 or 127 <= ord(c) < 160 for c in path
-    )
+    return len(path.encode()) <= MAX_PATH and path.isprintable()

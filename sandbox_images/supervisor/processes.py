@@ -1,5 +1,7 @@
 """Starting the program, and ending every process but this one."""
 
+from __future__ import annotations
+
 import contextlib
 import ctypes
 import errno
@@ -7,11 +9,16 @@ import os
 import signal
 import struct
 import time
+from collections.abc import Iterator
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # what only a checker needs is not loaded into every sandbox
+    from typing import Any
 
 PR_SET_DUMPABLE = 4
 
 
-def spawn(command, stdin):
+def spawn(command: dict[str, Any], stdin: int) -> tuple[int, int, int, int | None]:
     """Start a program in a session of its own; return pid, its two pipes, and why it failed.
 
     The failure, an errno or None, comes through a pipe that a successful exec closes.
@@ -30,12 +37,12 @@ def spawn(command, stdin):
             os._exit(127)
     for fd in (out_write, err_write, why_write):
         os.close(fd)
-    with open(why_read, "rb", buffering=0) as why:
+    with os.fdopen(why_read, "rb", buffering=0) as why:
         failure = why.read(4)
     return pid, out_read, err_read, struct.unpack(">I", failure)[0] if failure else None
 
 
-def become(command, standard, why):
+def become(command: dict[str, Any], standard: tuple[int, int, int], why: int) -> None:
     """Turn this fresh child into the program, with nothing of ours in its hands."""
     os.setsid()
     # Python ignores the last two for itself, and an ignored signal stays so across exec.
@@ -44,8 +51,9 @@ def become(command, standard, why):
     # The program first, its supervisor last: the kernel then leaves someone to report it.
     # Only a dumpable process owns its files in /proc; exec makes the program dumpable anyway.
     set_dumpable(1)
-    with open("/proc/self/oom_score_adj", "w") as file:
-        file.write("1000")
+    score = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
+    os.write(score, b"1000")
+    os.close(score)
     for target, source in enumerate(standard):
         os.dup2(source, target)
     os.closerange(3, why)
@@ -54,27 +62,27 @@ def become(command, standard, why):
     os.execvpe(command["argv"][0], command["argv"], {**os.environ, **command["env"]})  # noqa: S606 - no shell is the point
 
 
-def set_dumpable(value):
+def set_dumpable(value: int) -> None:
     """Set whether this process may be read and traced (prctl(2), PR_SET_DUMPABLE)."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(PR_SET_DUMPABLE, value, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_DUMPABLE)")
 
 
-def reaped():
+def reaped() -> Iterator[tuple[int, int]]:
     """Yield pid and status of every child that has ended: orphans become ours."""
     with contextlib.suppress(ChildProcessError):
         while (ended := os.waitpid(-1, os.WNOHANG))[0]:
             yield ended
 
 
-def signal_all(number):
+def signal_all(number: int) -> None:
     """Signal every process but this one (kill(2), pid -1)."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(-1, number)
 
 
-def kill_all():
+def kill_all() -> None:
     """Return when this process is the only one: nobody can write a file or a pipe any more."""
     with contextlib.suppress(ChildProcessError):
         while True:

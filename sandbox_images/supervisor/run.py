@@ -1,15 +1,22 @@
 """The program's run: its output, its end, and the end of everything it started."""
 
+from __future__ import annotations
+
 import contextlib
 import errno
 import json
 import os
 import select
 import signal
+import socket
 
 from files import WORKSPACE
 from processes import kill_all, reaped, signal_all, spawn
-from wire import PIECE, Disconnected
+from wire import PIECE, Disconnected, Wire
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # what only a checker needs is not loaded into every sandbox
+    from typing import Any
 
 BACKLOG = 256 * 1024
 REPORT_EVERY = 1024 * 1024
@@ -18,15 +25,17 @@ REPORT_EVERY = 1024 * 1024
 class Output:
     """One stream of the program: forwarded up to a bound, then only counted."""
 
-    def __init__(self, kind, fd, allowance):
+    def __init__(self, kind: bytes, fd: int, allowance: int) -> None:
         os.set_blocking(fd, False)
         self.kind = kind
-        self.fd = fd
+        self.fd: int | None = fd
         self.allowance = allowance
         self.total = 0
 
-    def pump(self, wire):
+    def pump(self, wire: Wire) -> bool:
         """Move one piece. Return False when nothing is left to read for now or for good."""
+        if self.fd is None:
+            return False
         try:
             data = os.read(self.fd, PIECE)
         except BlockingIOError:
@@ -40,7 +49,7 @@ class Output:
             wire.queue(self.kind, kept)
         return True
 
-    def close(self):
+    def close(self) -> None:
         """Let go of the pipe."""
         if self.fd is not None:
             os.close(self.fd)
@@ -50,13 +59,13 @@ class Output:
 class Run:
     """The one program, from its start to the report of its end."""
 
-    def __init__(self, wire, children):
+    def __init__(self, wire: Wire, children: socket.socket) -> None:
         self.wire = wire
         self.children = children
-        self.status = None
+        self.status: int | None = None
         self.reported = 0
 
-    def start(self, command, stdin):
+    def start(self, command: dict[str, Any], stdin: int) -> bool:
         """Start the program, or say why it cannot start."""
         self.pid, out, err, problem = spawn(command, stdin)
         self.outputs = [
@@ -72,20 +81,20 @@ class Run:
         self.wire.say("not_started", error=errno.errorcode.get(problem, "EIO"))
         return False
 
-    def follow(self):
+    def follow(self) -> None:
         """Serve the program until it ends, then end everything else and report."""
-        self.wire.socket.setblocking(False)
+        self.wire.socket.setblocking(False)  # noqa: FBT003 - the standard library's signature
         while self.status is None:
             self._step()
         kill_all()
-        self.wire.socket.setblocking(True)
+        self.wire.socket.setblocking(True)  # noqa: FBT003 - the standard library's signature
         for output in self.outputs:
-            while output.fd is not None and output.pump(self.wire):
+            while output.pump(self.wire):
                 self.wire.flush()
             output.close()
-        self._report_end()
+        self._report_end(self.status)
 
-    def _step(self):
+    def _step(self) -> None:
         """Wait for the events that can be used now; backpressure is not asking for output."""
         full = len(self.wire.outgoing) >= BACKLOG
         wire, children = self.wire.socket.fileno(), self.children.fileno()
@@ -104,7 +113,7 @@ class Run:
             else:
                 self._talk(events)
 
-    def _talk(self, events):
+    def _talk(self, events: int) -> None:
         if events & select.POLLOUT:
             with contextlib.suppress(BlockingIOError):
                 self.wire.flush()
@@ -117,7 +126,7 @@ class Run:
                 signal_all(signal.SIGTERM)
                 signal_all(signal.SIGCONT)
 
-    def _reap(self):
+    def _reap(self) -> None:
         with contextlib.suppress(BlockingIOError):
             while self.children.recv(4096):
                 pass
@@ -125,18 +134,18 @@ class Run:
             if pid == self.pid:
                 self.status = status
 
-    def _count(self):
+    def _count(self) -> None:
         """Tell of output that is dropped, so that the worker can call it a flood."""
         total = sum(output.total for output in self.outputs)
         if total - self.reported >= REPORT_EVERY:
             self.reported = total
             self.wire.say("counted", **self._totals())
 
-    def _totals(self):
+    def _totals(self) -> dict[str, int]:
         return {"stdout": self.outputs[0].total, "stderr": self.outputs[1].total}
 
-    def _report_end(self):
-        code = os.waitstatus_to_exitcode(self.status)
+    def _report_end(self, status: int) -> None:
+        code = os.waitstatus_to_exitcode(status)
         space = os.statvfs(WORKSPACE)
         self.wire.say(
             "ended",
