@@ -14,15 +14,15 @@ UNKNOWN = "application/octet-stream"
 class ArtifactFiler:
     """Stores each artifact under a number of ours; its path is a fact about it, never a place."""
 
-    def __init__(self, *, objects: ObjectStore, claim: Claim) -> None:
+    def __init__(self, *, objects: ObjectStore, claim: Claim, filed: list[StoredArtifact]) -> None:
         self._objects = objects
         self._claim = claim
-        self.filed: list[StoredArtifact] = []
+        self._filed = filed
 
     async def add(self, path: str, size: int, chunks: AsyncIterator[bytes]) -> None:
         """Store one file of exactly `size` bytes, or nothing of it."""
         claim = self._claim
-        key = artifact_key(claim.tenant_id, claim.execution_id, claim.attempt, len(self.filed))
+        key = artifact_key(claim.tenant_id, claim.execution_id, claim.attempt, len(self._filed))
         digest = hashlib.sha256()
         writer = await self._objects.create(key)
         try:
@@ -33,7 +33,7 @@ class ArtifactFiler:
         except BaseException:
             await writer.drop()
             raise
-        self.filed.append(
+        self._filed.append(
             StoredArtifact(
                 artifact=Artifact(
                     path=path,

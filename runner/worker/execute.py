@@ -6,6 +6,7 @@ Whatever interrupts it, the attempt is settled: by this process if it can, else 
 """
 
 import asyncio
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -104,7 +105,8 @@ class Executor:
         )
         await self._changes.announce(claim.execution_id)
         try:
-            await keeper.guard(self._attempt(claim, keeper.cancel_requested))
+            async with AsyncExitStack() as afterwards:
+                await keeper.guard(self._attempt(claim, keeper, afterwards))
         except LeaseLost as error:
             log.warning("lease_lost", detail=error.detail)
             await self._audit_late(claim, error.detail)
@@ -116,38 +118,41 @@ class Executor:
             await self._settle(claim, Reason.INTERNAL)
         await self._changes.announce(claim.execution_id)
 
-    async def _attempt(self, claim: Claim, cancel: asyncio.Event) -> None:
+    async def _attempt(self, claim: Claim, keeper: LeaseKeeper, afterwards: AsyncExitStack) -> None:
         async def load() -> ExecutionRequest:
             async with self._database.tenant(claim.tenant_id) as tx:
                 return await attempts.load_request(tx, claim)
 
         request = await until_stored(load)
+        artifacts: list[StoredArtifact] = []
+        recorder = OutputRecorder(database=self._database, changes=self._changes, claim=claim)
         try:
             sandbox = await self._sandboxes.claim(claim, request)
         except (SandboxFault, NotReady) as error:
-            reason = (
-                Reason.IMAGE_MISSING
-                if isinstance(error, ImageMissing)
-                else Reason.SANDBOX_START_FAILED
-            )
+            missing = isinstance(error, ImageMissing)
+            reason = Reason.IMAGE_MISSING if missing else Reason.SANDBOX_START_FAILED
             result = never_ran(State.SYSTEM_ERROR, reason, error.detail)
-            await self._finish(claim, result, [], None)
-            return
-        try:
-            await self._run(claim, request, sandbox, cancel)
-        finally:
-            await uninterrupted(self._sandboxes.dispose(sandbox))
+        else:
+            # The client has its result before the container is gone.
+            afterwards.push_async_callback(uninterrupted, self._sandboxes.dispose, sandbox)
+            result = await self._run(claim, request, sandbox, keeper, recorder, artifacts)
+        keeper.release()
+        await self._finish(claim, result, artifacts, recorder)
 
     async def _run(
-        self, claim: Claim, request: ExecutionRequest, sandbox: Sandbox, cancel: asyncio.Event
-    ) -> None:
-        recorder = OutputRecorder(database=self._database, changes=self._changes, claim=claim)
-        filer = ArtifactFiler(objects=self._objects, claim=claim)
-
+        self,
+        claim: Claim,
+        request: ExecutionRequest,
+        sandbox: Sandbox,
+        keeper: LeaseKeeper,
+        recorder: OutputRecorder,
+        artifacts: list[StoredArtifact],
+    ) -> Result:
         async def started() -> None:
             recorder.begin(await until_stored(lambda: self._record_start(claim, sandbox)))
             await self._changes.announce(claim.execution_id)
 
+        filer = ArtifactFiler(objects=self._objects, claim=claim, filed=artifacts)
         try:
             await sandbox.upload(request.files)
             ending = await sandbox.run(
@@ -156,7 +161,7 @@ class Executor:
                 flood_bytes=self._policy.flood_bytes,
                 on_started=started,
                 on_output=recorder.add,
-                cancel=cancel,
+                cancel=keeper.cancel_requested,
             )
             collected = await sandbox.collect(
                 max_files=self._policy.max_artifacts,
@@ -167,7 +172,7 @@ class Executor:
         except SandboxFault as error:
             result = never_ran(State.SYSTEM_ERROR, Reason.SANDBOX_PROTOCOL, error.detail)
         await recorder.close()
-        await self._finish(claim, result, filer.filed, recorder)
+        return result
 
     async def _record_start(self, claim: Claim, sandbox: Sandbox) -> int:
         async with self._database.tenant(claim.tenant_id) as tx:
@@ -197,7 +202,7 @@ class Executor:
         claim: Claim,
         result: Result,
         artifacts: list[StoredArtifact],
-        recorder: OutputRecorder | None,
+        recorder: OutputRecorder,
     ) -> None:
         tries = 0
 
@@ -207,8 +212,7 @@ class Executor:
             async with self._database.tenant(claim.tenant_id) as tx:
                 if tries > 1 and await attempts.is_finished_with(tx, claim, result):
                     return
-                if recorder is not None:
-                    await recorder.write_rest(tx)
+                await recorder.write_rest(tx)
                 await attempts.finish(tx, claim, result, artifacts)
                 await audit.append(tx, claim.tenant_id, ended(claim, result))
 

@@ -1,9 +1,9 @@
 """Keeping an attempt ours while it runs, and hearing of a cancellation meanwhile."""
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Coroutine
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import structlog
 
@@ -22,7 +22,7 @@ _log = structlog.get_logger("runner.worker")
 
 
 class LeaseKeeper:
-    """Renews one attempt's lease until cancelled. Ends by raising LeaseLost, never quietly."""
+    """Renews one attempt's lease while its work goes on."""
 
     def __init__(
         self, *, database: Database, changes: Changes, claim: Claim, lease: timedelta
@@ -31,23 +31,30 @@ class LeaseKeeper:
         self._changes = changes
         self._claim = claim
         self._lease = lease
+        self._released = asyncio.Event()
         self.cancel_requested = asyncio.Event()
 
-    async def guard(self, work: Awaitable[T]) -> T:
+    def release(self) -> None:
+        """Renew no more: the result is about to be written, and its own fence decides."""
+        self._released.set()
+
+    async def guard(self, work: Coroutine[Any, Any, T]) -> T:
         """Return what `work` returns; cancel it and raise LeaseLost if the lease is lost first."""
-        working = asyncio.ensure_future(work)
+        working = asyncio.create_task(work)
         keeping = asyncio.create_task(self._keep())
+        released = asyncio.create_task(self._released.wait())
+        tasks = (working, keeping, released)
         try:
-            await asyncio.wait({working, keeping}, return_when=asyncio.FIRST_COMPLETED)
-            if not working.done():
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if not (working.done() or released.done()):
                 working.cancel()
                 await asyncio.wait({working})
                 await keeping
             return await working
         finally:
-            for task in (working, keeping):
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(working, keeping, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _keep(self) -> None:
         clock = asyncio.get_running_loop()
