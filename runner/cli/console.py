@@ -9,6 +9,7 @@ from pydantic import SecretStr, ValidationError
 from rich.console import Console
 from rich.markup import escape
 
+from runner.client import ApiError
 from runner.errors import RunnerError, SetupError
 from runner.settings import Settings
 
@@ -38,7 +39,7 @@ def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
             return command(*args, **kwargs)
         except SetupError as error:
             fail(error.detail, EXIT_SETUP)
-        except RunnerError as error:
+        except (RunnerError, ApiError) as error:
             fail(error.detail)
 
     return wrapped

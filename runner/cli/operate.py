@@ -1,7 +1,7 @@
 """Commands of the operator: schema, keys, images, and what this host offers."""
 
 import asyncio
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from pydantic import SecretStr
@@ -10,10 +10,11 @@ from rich.table import Table
 from runner import host
 from runner.auth.bootstrap import create_key
 from runner.cli.console import err, fail, out, read_settings, reports_errors, required
+from runner.errors import DockerUnavailable
 from runner.limits import load_sizes
 from runner.models import Role
-from runner.sandbox import images as sandbox_images
-from runner.sandbox.docker import describe, opened
+from runner.sandbox.engine import Engine
+from runner.sandbox.images import BuiltImage, Images
 from runner.settings import Settings
 from runner.store import migrations
 from runner.store.db import Database
@@ -81,14 +82,14 @@ def images_build(
     """Build sandbox images from this host's own Debian or Ubuntu packages; cached."""
     settings = read_settings()
 
-    async def build(image: str) -> sandbox_images.BuiltImage:
-        async with opened(settings) as docker:
-            return await sandbox_images.build(docker, settings.recipes_path, image)
+    async def build(image: str) -> BuiltImage:
+        async with engine(settings) as docker:
+            return await Images(docker, settings.recipes_path).build(image)
 
     for image in name or settings.images:
-        with err.status(f"building {image} (a minute or two when it is new)"):
+        with err.status(f"image {image}: looking, or building for a minute or two"):
             built = asyncio.run(build(image))
-        out.print(f"{built.name}  {built.digest}  {'cached' if built.cached else 'built'}")
+        out.print(f"{built.name}  {built.digest}", highlight=False)
 
 
 @images.command("list")
@@ -97,13 +98,13 @@ def images_list() -> None:
     """List the sandbox images on this host."""
     settings = read_settings()
 
-    async def collect() -> list[sandbox_images.BuiltImage]:
-        async with opened(settings) as docker:
-            return await sandbox_images.list_images(docker)
+    async def collect() -> list[BuiltImage]:
+        async with engine(settings) as docker:
+            return await Images(docker, settings.recipes_path).list_images()
 
     table = Table("name", "digest", "MiB", "recipe")
     for image in asyncio.run(collect()):
-        table.add_row(image.name, image.digest, str(image.size // 2**20), image.recipe[:12])
+        table.add_row(image.name, image.digest, str(image.size_bytes // 2**20), image.recipe[:12])
     out.print(table)
 
 
@@ -111,13 +112,26 @@ def images_list() -> None:
 def doctor() -> None:
     """Say what this host offers, what is missing, and what to do about it."""
     settings = read_settings()
-    findings = host.examine(settings, asyncio.run(describe(settings)))
+    findings = host.examine(settings, asyncio.run(_docker_facts(settings)))
     table = Table("", "part", "found", "advice")
     for finding in findings:
         table.add_row(MARKS[finding.status], finding.name, finding.value, finding.advice)
     out.print(table)
     if any(finding.status is host.Status.MISSING for finding in findings):
         raise typer.Exit(1)
+
+
+def engine(settings: Settings) -> Engine:
+    """Return a connection to Docker for one command."""
+    return Engine(settings.docker_url, timeout_s=settings.docker_timeout_s, threads=2)
+
+
+async def _docker_facts(settings: Settings) -> dict[str, Any] | None:
+    try:
+        async with engine(settings) as docker:
+            return await docker.info()
+    except DockerUnavailable:
+        return None
 
 
 def _owner(settings: Settings) -> SecretStr:

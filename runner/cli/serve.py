@@ -9,7 +9,8 @@ import uvloop
 from rich.panel import Panel
 
 from runner import telemetry
-from runner.api.app import Dependencies, create_app
+from runner.api.app import create_app
+from runner.api.deps import Dependencies
 from runner.api.server import serve
 from runner.cli import session
 from runner.cli.console import err, out, read_settings, reports_errors, required

@@ -1,0 +1,51 @@
+# Two commands do everything on a fresh Debian or Ubuntu machine: `make demo` and `make test`.
+SHELL := /bin/bash
+BIN := .venv/bin
+WITH_DOCKER := scripts/with-docker
+PYTEST_ARGS ?=
+
+.PHONY: help setup demo dev test check unit cover image lock bench clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## Install what is missing; quiet when nothing is
+	@scripts/bootstrap
+
+demo: setup ## Run the main job once, on real parts, and show it
+	@$(WITH_DOCKER) $(BIN)/runner demo
+
+dev: setup image ## Keep everything running until Ctrl-C
+	@$(WITH_DOCKER) $(BIN)/runner dev
+
+image: setup ## Build the sandbox image; cached
+	@$(WITH_DOCKER) $(BIN)/runner images build
+
+check: setup ## Lint, format, types, import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+unit: setup ## The tests that need no services
+	$(BIN)/pytest tests/unit tests/architecture $(PYTEST_ARGS)
+
+test: check ## Everything: checks, then all tests, on real Docker, Redis and PostgreSQL
+	$(WITH_DOCKER) bash -c '$(BIN)/runner images build && $(BIN)/pytest $(PYTEST_ARGS)'
+
+cover: setup ## All tests with coverage measured
+	$(WITH_DOCKER) bash -c '$(BIN)/runner images build && \
+	  $(BIN)/pytest --cov --cov-report=term $(PYTEST_ARGS)'
+
+bench: setup image ## Latency of one execution beside `docker run`, in one run
+	$(WITH_DOCKER) $(BIN)/python benchmarks/latency.py
+
+lock: ## Write the lock files anew from pyproject.toml
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --no-annotate --no-header pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --no-annotate --no-header pyproject.toml --group dev \
+	  -o requirements-dev.lock
+
+clean: ## Remove what builds and tests left in this folder
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage* build *.egg-info
