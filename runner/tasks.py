@@ -1,20 +1,15 @@
 """Waiting for work that must not be left half done."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from typing import Any, ParamSpec, TypeVar
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
 
-P = ParamSpec("P")
-
-
-async def uninterrupted(
-    work: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs
-) -> T:
-    """Call and wait to the end, also when cancelled meanwhile; the cancellation comes after."""
-    task = asyncio.create_task(work(*args, **kwargs))
+async def uninterrupted(work: Coroutine[Any, Any, T]) -> T:
+    """Wait for `work` to its end also when cancelled meanwhile; the cancellation comes after."""
+    task = asyncio.create_task(work)
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:

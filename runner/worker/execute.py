@@ -134,7 +134,7 @@ class Executor:
             result = never_ran(State.SYSTEM_ERROR, reason, error.detail)
         else:
             # The client has its result before the container is gone.
-            afterwards.push_async_callback(uninterrupted, self._sandboxes.dispose, sandbox)
+            afterwards.push_async_callback(self._dispose, sandbox)
             result = await self._run(claim, request, sandbox, keeper, recorder, artifacts)
         keeper.release()
         await self._finish(claim, result, artifacts, recorder)
@@ -173,6 +173,9 @@ class Executor:
             result = never_ran(State.SYSTEM_ERROR, Reason.SANDBOX_PROTOCOL, error.detail)
         await recorder.close()
         return result
+
+    async def _dispose(self, sandbox: Sandbox) -> None:
+        await uninterrupted(self._sandboxes.dispose(sandbox))
 
     async def _record_start(self, claim: Claim, sandbox: Sandbox) -> int:
         async with self._database.tenant(claim.tenant_id) as tx:
