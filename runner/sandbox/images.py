@@ -187,11 +187,12 @@ def mmdebstrap_command(recipe: Recipe, tar: Path, sources: list[Path] | None = N
         'find "$1" -xdev -type f -perm /6000 -exec chmod a-s {} +',
         f'echo "agent:x:{UID}:{UID}::/workspace:/bin/bash" >> "$1/etc/passwd"',
         f'echo "agent:x:{UID}:" >> "$1/etc/group"',
-        'mkdir -p "$1/workspace" "$1/run/sandbox"',
+        # runc gives a tmpfs the mode of the folder it covers, whatever its options say.
+        'mkdir -p "$1/run/sandbox" && mkdir -m 0700 "$1/workspace" && chmod 1777 "$1/tmp"',
         'rm -f "$1/etc/machine-id" "$1/var/lib/dbus/machine-id" "$1/etc/hostname"',
         'rm -rf "$1"/var/cache/* "$1"/var/log/*',
         # World-writable folders of the root: read-only in a sandbox, but none is needed.
-        'find "$1" -xdev -type d -perm -0002 -exec chmod o-w {} +',
+        'find "$1" -xdev -type d -perm -0002 ! -path "$1/tmp" -exec chmod o-w {} +',
     ]
     return [
         "mmdebstrap",

@@ -124,7 +124,7 @@ class Launcher:
                 await self.engine.start(container_id)
                 channel = await self._meet(listener, home, container_id)
         except BaseException:
-            await uninterrupted(self._undo(name, home))
+            await uninterrupted(self._undo, name, home)
             self.live.discard(sandbox_id)
             raise
         return Sandbox(

@@ -1,0 +1,109 @@
+"""Files come back as they were; whatever is not a plain file is refused by name, not followed."""
+
+import pytest
+
+from runner.errors import SandboxFault
+from runner.models import InputFile
+from tests.sandboxes import MB, Bench
+
+
+async def test_files_come_back_with_their_paths_and_bytes(bench: Bench) -> None:
+    """Nested folders, empty files, spaces and letters of any language."""
+    ran = await bench.bash(
+        "mkdir -p a/b; printf 'x' > 'a/b/with space'; : > empty; echo é > 'grüße.txt'; "
+        "head -c 300000 /dev/zero > big"
+    )
+    assert ran.files == {
+        "a/b/with space": b"x",
+        "empty": b"",
+        "grüße.txt": "é\n".encode(),
+        "big": bytes(300_000),
+    }
+    assert ran.collected.refused == ()
+
+
+async def test_only_changed_input_files_are_artifacts(bench: Bench) -> None:
+    """Inputs left alone do not come back; changed ones do, also when the size is the same."""
+    ran = await bench.bash(
+        "printf b > changed; cat same > /dev/null",
+        files=[InputFile("same", b"a"), InputFile("changed", b"a")],
+    )
+    assert ran.files == {"changed": b"b"}
+
+
+@pytest.mark.parametrize(
+    ("code", "refused"),
+    [
+        ("ln -s /etc/passwd f", "f: not_a_regular_file"),
+        ("ln -s /etc d", "d: not_a_regular_file"),
+        ("echo x > f; ln f g", "f: hard_link"),
+        ("mkfifo f", "f: not_a_regular_file"),
+        (
+            "python3 -c 'import socket; socket.socket(socket.AF_UNIX).bind(\"s\")'",
+            "s: not_a_regular_file",
+        ),
+        ("truncate -s 8M f", "f: sparse"),
+        ("echo x > f; chmod 0 f", "f: unreadable"),
+        ("echo x > $'a\\nb'", "a\N{REPLACEMENT CHARACTER}b: name"),
+        ("echo x > $'\\xff'", "\\udcff: name"),
+        ("echo x > $'\\e[2J'", "\N{REPLACEMENT CHARACTER}[2J: name"),
+    ],
+    ids=lambda value: value.split(":")[-1].strip() if ":" in value else None,
+)
+async def test_what_is_not_a_plain_file_is_refused(bench: Bench, code: str, refused: str) -> None:
+    """Links, pipes, sockets, holes, closed files and unprintable names do not come back."""
+    ran = await bench.bash(code, disk_mb=16)
+    assert ran.files == {}
+    assert refused in ran.collected.refused
+
+
+async def test_a_deep_tree_is_refused_below_a_depth(bench: Bench) -> None:
+    """Five hundred folders deep: the walk ends early and says so."""
+    ran = await bench.python(
+        "import os\nfor n in range(500):\n    os.mkdir('d'); os.chdir('d')\nopen('f', 'w').close()"
+    )
+    assert ran.files == {}
+    assert ran.collected.refused_total == 1
+    assert ran.collected.refused[0].endswith(": too_deep")
+
+
+async def test_too_many_files_are_refused_and_counted(bench: Bench) -> None:
+    """The first come back, in order; of the rest fifty are named and all are counted."""
+    ran = await bench.bash("for n in {100..299}; do echo $n > $n; done", max_files=10)
+    assert sorted(ran.files) == [str(n) for n in range(100, 110)]
+    assert ran.collected.refused_total == 190
+    assert len(ran.collected.refused) == 50
+    assert ran.collected.refused[0] == "110: too_many_files"
+
+
+async def test_files_larger_than_what_is_left_are_refused(bench: Bench) -> None:
+    """The bound is on all artifacts together."""
+    ran = await bench.bash(
+        "head -c 600000 /dev/zero > a; head -c 600000 /dev/zero > b; echo > c", max_bytes=MB
+    )
+    assert sorted(ran.files) == ["a", "c"]
+    assert ran.collected.refused == ("b: too_large",)
+
+
+async def test_files_elsewhere_are_no_artifacts(bench: Bench) -> None:
+    """Only the workspace is looked at."""
+    ran = await bench.bash("echo x > /tmp/f; echo x > /dev/shm/f")
+    assert ran.files == {}
+
+
+async def test_an_input_file_does_not_go_through_a_link_or_over_a_file(bench: Bench) -> None:
+    """A name that is taken is not written to, and a file is not a folder."""
+    async with bench.sandbox() as sandbox:
+        await sandbox.upload([InputFile("f", b"1")])
+        with pytest.raises(SandboxFault, match="EEXIST"):
+            await sandbox.upload([InputFile("f", b"2")])
+        with pytest.raises(SandboxFault, match="ENOTDIR"):
+            await sandbox.upload([InputFile("f/g", b"2")])
+
+
+async def test_an_input_larger_than_the_disk_is_refused(bench: Bench) -> None:
+    """The workspace's limit holds for inputs; the connection stays usable."""
+    async with bench.sandbox(disk_mb=1) as sandbox:
+        with pytest.raises(SandboxFault, match="EFBIG|ENOSPC"):
+            await sandbox.upload([InputFile("f", bytes(2 * MB))])
+        await sandbox.upload([InputFile("g", b"small")])

@@ -1,0 +1,151 @@
+"""A sandbox starts whole or not at all."""
+
+import asyncio
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runner.errors import DockerUnavailable, ImageMissing, LaunchFailed
+from runner.models import Program
+from runner.sandbox import launch
+from runner.sandbox.launch import NODE_LABEL, Launcher
+from runner.sandbox.reap import remove_strays
+from runner.sandbox.spec import container_config
+from runner.settings import Settings
+from tests.sandboxes import Bench
+
+
+async def test_an_unknown_image_is_its_own_failure(bench: Bench) -> None:
+    """It names the image and how to build it; nothing is pulled."""
+    order = dataclasses.replace(bench.order(), image="no-such-image")
+    with pytest.raises(ImageMissing, match="no-such-image"):
+        await bench.launcher.launch(order)
+
+
+async def test_a_daemon_that_is_not_there_is_its_own_failure(tmp_path: Path) -> None:
+    """Docker away: said so, and safe to try again."""
+    settings = Settings(state_dir=tmp_path, docker_url=f"unix://{tmp_path}/none.sock")
+    with pytest.raises(DockerUnavailable):
+        async with Launcher.open(settings, node="n", instance="i"):
+            pass
+
+
+async def test_a_container_that_ends_before_reporting_is_a_failed_launch(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is noticed before the time is up, and nothing is left behind."""
+
+    def broken(*args: Any) -> dict[str, Any]:
+        return {**container_config(*args), "Entrypoint": ["/bin/false"]}
+
+    monkeypatch.setattr(launch, "container_config", broken)
+    with pytest.raises(LaunchFailed, match="exit code 1"):
+        await bench.launcher.launch(bench.order())
+
+
+async def test_a_supervisor_that_stays_silent_is_a_failed_launch(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Patience ends, and nothing is left behind."""
+
+    def silent(*args: Any) -> dict[str, Any]:
+        return {**container_config(*args), "Entrypoint": ["/bin/sleep", "60"]}
+
+    monkeypatch.setattr(launch, "container_config", silent)
+    monkeypatch.setattr(bench.launcher, "_timeout_s", 0.5)
+    with pytest.raises(LaunchFailed, match="did not report"):
+        await bench.launcher.launch(bench.order())
+
+
+async def test_cancelling_a_launch_leaves_nothing(bench: Bench) -> None:
+    """At whichever step it comes; the bench counts at the end."""
+    for delay in (0.0, 0.01, 0.05, 0.15):
+        launching = asyncio.create_task(bench.launcher.launch(bench.order()))
+        await asyncio.sleep(delay)
+        launching.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await launching
+
+
+async def test_destroying_twice_is_fine(bench: Bench) -> None:
+    """As it is for a container that is gone already."""
+    async with bench.sandbox() as sandbox:
+        await bench.launcher.engine.remove(sandbox.container_id)
+        await sandbox.destroy()
+
+
+async def test_the_socket_is_gone_once_the_supervisor_is_connected(bench: Bench) -> None:
+    """Nothing is left to connect to, neither inside nor outside."""
+    async with bench.sandbox() as sandbox:
+        home = bench.launcher.sandboxes_dir / sandbox.id
+        assert list(home.iterdir()) == []
+        assert bench.launcher.sandboxes_dir.stat().st_mode & 0o777 == 0o700
+
+
+async def test_a_container_killed_from_outside_is_our_fault_not_the_programs(
+    bench: Bench,
+) -> None:
+    """It ends as died, without a report."""
+
+    async def kill() -> None:
+        await bench.launcher.engine.kill(sandbox.container_id)
+
+    async def ignore(*_: object) -> None:
+        return
+
+    async with bench.sandbox() as sandbox:
+        ending = await sandbox.run(
+            Program(("sleep", "60"), {}),
+            limits=bench.limits,
+            flood_bytes=1,
+            on_started=kill,
+            on_output=ignore,
+            cancel=asyncio.Event(),
+        )
+    assert ending.container_died
+    assert not ending.oom_killed
+
+
+async def test_an_interrupted_run_kills_the_container(bench: Bench) -> None:
+    """A cancelled recipe does not leave its program running."""
+
+    async def ignore(*_: object) -> None:
+        return
+
+    async with bench.sandbox() as sandbox:
+        running = asyncio.create_task(
+            sandbox.run(
+                Program(("sleep", "60"), {}),
+                limits=bench.limits,
+                flood_bytes=1,
+                on_started=ignore,
+                on_output=ignore,
+                cancel=asyncio.Event(),
+            )
+        )
+        await asyncio.sleep(0.3)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        state = await bench.launcher.engine.state(sandbox.container_id)
+        assert state["Running"] is False
+
+
+async def test_strays_of_an_earlier_worker_are_removed_and_nothing_else(bench: Bench) -> None:
+    """Same node, other instance: gone. Our own and another node's: left alone."""
+    launcher = bench.launcher
+    earlier, elsewhere = launcher.instance, launcher.node
+    stray = await launcher.launch(bench.order())
+    launcher.live.discard(stray.id)
+    launcher.instance = "a-later-worker"
+    async with bench.sandbox() as own:
+        launcher.node = f"{elsewhere}-other"
+        assert await remove_strays(launcher) == 1  # the stray's directory, which has no container
+        launcher.node = elsewhere
+        assert await remove_strays(launcher) == 1
+        left = await launcher.engine.containers({NODE_LABEL: elsewhere})
+        assert [facts["Id"] for facts in left] == [own.container_id]
+    launcher.instance = earlier
+    stray._channel.close()

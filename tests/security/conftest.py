@@ -1,0 +1,21 @@
+"""Fixtures of the security tests."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests import sandboxes
+
+
+@pytest.fixture(scope="session", autouse=True)
+def image() -> None:
+    """Build the sandbox image once."""
+    sandboxes.build_image()
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[sandboxes.Bench]:
+    """Return a bench that checks at the end that nothing is left behind."""
+    async with sandboxes.bench(tmp_path) as made:
+        yield made
