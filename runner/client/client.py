@@ -88,12 +88,15 @@ class Client:
 
     def run(self, **submission: Any) -> Execution:
         """Submit a program and return it when it has ended, however long that takes."""
-        execution = self.submit(**{"wait_s": MAX_WAIT_S, **submission})
-        if not execution.ended:
-            for _ in self.events(execution.id):
-                pass
-            execution = self.get(execution.id)
-        return execution
+        return self.wait(self.submit(**{"wait_s": MAX_WAIT_S, **submission}))
+
+    def wait(self, execution: Execution) -> Execution:
+        """Return the execution when it has ended."""
+        if execution.ended:
+            return execution
+        for _ in self.events(execution.id):
+            pass
+        return self.get(execution.id)
 
     def get(self, execution_id: str) -> Execution:
         """Return an execution."""

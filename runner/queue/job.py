@@ -13,8 +13,9 @@ from typing import Any, NoReturn
 from uuid import UUID
 
 import redis
+from redis.client import Pipeline
 from rq import Queue, SimpleWorker
-from rq.exceptions import NoSuchJobError
+from rq.exceptions import NoSuchJobError, StopRequested
 from rq.job import Job
 from rq.serializers import JSONSerializer
 from rq.timeouts import TimerDeathPenalty
@@ -223,6 +224,16 @@ class Consumer(SimpleWorker):
 
     def procline(self, message: str) -> None:
         """Leave the process title alone: it is not a consumer's."""
+
+    def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
+        """Tell Redis that this consumer lives; the one place each idle round passes through.
+
+        RQ leaves its idle loop by a signal, which a thread does not get. A ring taken in the very
+        moment of stopping is lost, and rung again by the reconciler.
+        """
+        if self._stop_requested and pipeline is None:
+            raise StopRequested
+        super().heartbeat(timeout, pipeline)
 
     def stop(self) -> None:
         """Ask the work loop to end after the job at hand; callable from any thread."""

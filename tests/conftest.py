@@ -1,0 +1,28 @@
+"""Fixtures that every kind of test may use. A missing need fails; nothing is skipped."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests import deployment as deployments
+from tests.deployment import Deployment
+
+
+@pytest.fixture(scope="session")
+def image() -> None:
+    """Build the sandbox image once."""
+    deployments.build_image()
+
+
+@pytest.fixture(scope="session")
+def shared(image: None) -> Iterator[Deployment]:
+    """Return a deployment shared by tests that leave it whole; each uses tenants of its own."""
+    with deployments.deployment() as made:
+        yield made
+
+
+@pytest.fixture
+def own(image: None) -> Iterator[Deployment]:
+    """Return a deployment of this test's own, to be broken at will."""
+    with deployments.deployment(lease_s=3.0, reconcile_s=0.5) as made:
+        yield made

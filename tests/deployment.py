@@ -1,0 +1,149 @@
+"""A whole deployment for tests: embedded services, API and worker as child processes."""
+
+import asyncio
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import docker
+import psycopg
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+from psycopg.rows import dict_row
+from pydantic import SecretStr
+
+from runner.auth.bootstrap import create_key
+from runner.client import Client, Execution
+from runner.embedded.stack import Child, Stack, stack
+from runner.limits import load_sizes
+from runner.models import Role
+from runner.sandbox.images import Images
+from runner.sandbox.engine import Engine
+from runner.settings import Settings
+from runner.store.db import Database
+
+PATIENCE_S = 60.0
+
+
+@dataclass
+class Deployment:
+    """A running deployment, and how tests reach every part of it."""
+
+    stack: Stack
+    portal: BlockingPortal
+    clients: ExitStack
+    tenants: dict[str, Client] = field(default_factory=dict)
+
+    @property
+    def url(self) -> str:
+        """Where the API answers."""
+        return self.stack.url
+
+    @property
+    def worker(self) -> Child:
+        """The worker's process."""
+        return self.stack.worker
+
+    def key(self, tenant: str, role: Role = Role.OWNER, **options: Any) -> str:
+        """Return a new key of a tenant, which is made if there is none of that name."""
+        return self.portal.call(self._key, tenant, role, options)
+
+    def client(self, tenant: str, role: Role = Role.OWNER, **options: Any) -> Client:
+        """Return a client with a new key, closed with the deployment."""
+        return self.clients.enter_context(Client(self.url, self.key(tenant, role, **options)))
+
+    def sql(self, statement: str, *values: Any) -> list[dict[str, Any]]:
+        """Return what a database superuser sees: row-level security does not bind it."""
+        with psycopg.connect(
+            self.stack.services.postgres.url("postgres"), row_factory=dict_row, autocommit=True
+        ) as connection:
+            cursor = connection.execute(statement, values)  # type: ignore[arg-type]
+            return cursor.fetchall() if cursor.description else []
+
+    def containers(self) -> list[dict[str, Any]]:
+        """Return this deployment's containers, running or not."""
+        client = docker.APIClient(self.stack.settings.docker_url, version="auto", timeout=30)
+        try:
+            label = f"runner.node={self.stack.settings.node_id}"
+            found: list[dict[str, Any]] = client.containers(all=True, filters={"label": label})
+            return found
+        finally:
+            client.close()
+
+    def sockets(self) -> list[str]:
+        """Return the sandboxes' socket folders that are there."""
+        return [path.name for path in (self.stack.settings.run_dir / "sandboxes").iterdir()]
+
+    def restart_worker(self) -> None:
+        """Start the worker again after it was ended."""
+        self.stack.worker.start()
+
+    async def _key(self, tenant: str, role: Role, options: dict[str, Any]) -> str:
+        settings = self.stack.settings
+        async with Database(SecretStr(self.stack.services.owner_url), max_size=1) as owner:
+            made = await create_key(
+                owner,
+                tenant=tenant,
+                role=role,
+                name="test",
+                max_limits=load_sizes(settings.profiles_path)["large"],
+                **options,
+            )
+        return made.token
+
+
+@contextmanager
+def deployment(**settings: Any) -> Iterator[Deployment]:
+    """Run a deployment in a folder of its own; check at the end that nothing is left of it."""
+    with state_folder() as folder, ExitStack() as clients:
+        given = Settings(**{"state_dir": folder, "port": 0, "drain_s": 2.0, **settings})
+        with (
+            start_blocking_portal() as portal,
+            portal.wrap_async_context_manager(stack(given, ephemeral=True)) as running,
+        ):
+            portal.call(running.ready)
+            made = Deployment(running, portal, clients)
+            yield made
+            clients.close()
+        assert made.containers() == []
+        assert made.sockets() == []
+
+
+@contextmanager
+def state_folder() -> Iterator[Path]:
+    """Yield a folder that the services' user may pass through, gone afterwards."""
+    folder = Path(tempfile.mkdtemp(prefix="runner-test-"))
+    try:
+        folder.chmod(0o711)
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
+def build_image() -> None:
+    """Build the default sandbox image unless it is there."""
+
+    async def build() -> None:
+        settings = Settings()
+        async with Engine(settings.docker_url, timeout_s=600, threads=2) as engine:
+            await Images(engine, settings.recipes_path).build("python")
+
+    asyncio.run(build())
+
+
+def eventually(holds: Callable[[], Any], *, within_s: float = PATIENCE_S) -> Any:
+    """Return what `holds` returns once it is true; fail with its last value after a while."""
+    deadline = time.monotonic() + within_s
+    while not (found := holds()):
+        assert time.monotonic() < deadline, f"still {found!r} after {within_s} s"
+        time.sleep(0.05)
+    return found
+
+
+def state_of(client: Client, execution: Execution) -> Callable[[], str]:
+    """Return a function that asks for an execution's state."""
+    return lambda: client.get(execution.id).state

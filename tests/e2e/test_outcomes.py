@@ -1,0 +1,125 @@
+"""Whatever a program does to itself or to the host, it ends as the right state with a reason,
+and a second tenant's execution beside it succeeds.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from runner.client import Execution
+from tests.deployment import Deployment
+
+
+@dataclass(frozen=True)
+class Case:
+    """A program and what must become of it."""
+
+    code: str
+    state: str
+    reason: str
+    limits: dict[str, Any] = field(default_factory=dict)
+    met: tuple[str, ...] = ()
+    stdout: bytes | None = None
+    language: str = "python"
+
+
+FILL = """
+import os
+try:
+    {fill}
+except OSError as error:
+    print(error.strerror)
+    raise SystemExit(1)
+"""
+
+CASES = {
+    "timeout": Case(
+        "import time\nprint('begun', flush=True)\ntime.sleep(60)",
+        "timed_out", "wall_clock_limit", {"timeout_s": 1}, ("timeout_s",), b"begun\n",
+    ),
+    "timeout with SIGTERM ignored": Case(
+        "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "print('begun', flush=True)\ntime.sleep(60)",
+        "timed_out", "wall_clock_limit", {"timeout_s": 1}, ("timeout_s",), b"begun\n",
+    ),
+    "timeout of a program that stops itself": Case(
+        "import os, signal\nos.kill(os.getpid(), signal.SIGSTOP)",
+        "timed_out", "wall_clock_limit", {"timeout_s": 1}, ("timeout_s",),
+    ),
+    "out of memory": Case(
+        "x = bytearray(2**30)\nfor i in range(0, len(x), 4096): x[i] = 1",
+        "out_of_memory", "memory_limit", {"memory_mb": 64}, ("memory_mb",),
+    ),
+    "a gigabyte of yes": Case(
+        "yes | head -c 1G", "output_limit_exceeded", "output_flood", {"output_kb": 4},
+        ("output_kb",), b"y\n" * 2048, "bash",
+    ),
+    "more output than is kept": Case(
+        "print('x' * 100_000)", "succeeded", "completed", {"output_kb": 1}, ("output_kb",),
+        b"x" * 1024,
+    ),
+    "fork bomb": Case(
+        "import os\nwhile True:\n    os.fork()",
+        "failed", "exit_nonzero", {"pids": 16, "timeout_s": 20}, ("pids",),
+    ),
+    "disk full of bytes": Case(
+        FILL.format(fill="open('f', 'wb').write(bytes(64 * 2**20))"),
+        "failed", "exit_nonzero", {"disk_mb": 16}, (), b"No space left on device\n",
+    ),
+    "disk full of files": Case(
+        FILL.format(fill="[open(f'{n}', 'w').close() for n in range(1_000_000)]"),
+        "failed", "exit_nonzero", {"disk_mb": 8, "timeout_s": 60}, (),
+        b"No space left on device\n",
+    ),
+    "closed stdout": Case(
+        "import os, time\nos.close(1)\nos.close(2)\ntime.sleep(0.3)",
+        "succeeded", "completed", {}, (), b"",
+    ),
+    "binary output": Case(
+        "import sys\nsys.stdout.buffer.write(bytes(range(256)))",
+        "succeeded", "completed", {}, (), bytes(range(256)),
+    ),
+    "killed by a signal": Case(
+        "import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)", "failed", "killed_by_signal",
+    ),
+    "zombie children": Case(
+        "import os\nfor _ in range(30):\n    if os.fork() == 0:\n        os._exit(0)\nprint('done')",
+        "succeeded", "completed", {}, (), b"done\n",
+    ),
+    "a daemon left behind": Case(
+        "import os, time\nif os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0:\n"
+        "        time.sleep(600)\n    os._exit(0)\nprint('left', flush=True)",
+        "succeeded", "completed", {}, (), b"left\n",
+    ),
+    "no such command": Case("exec /no/such/program", "failed", "exit_nonzero", language="bash"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_ends_as_it_should_while_a_neighbour_succeeds(name: str, shared: Deployment) -> None:
+    """The program's end is told truly, and nobody else is hurt by it."""
+    case = CASES[name]
+    hostile, neighbour = shared.client("outcomes"), shared.client("neighbour")
+    submitted = hostile.submit(code=case.code, language=case.language, limits=case.limits)
+    beside = neighbour.run(code="print(sum(range(10)))", language="python")
+    ended = hostile.wait(submitted)
+    assert (ended.state, ended.reason) == (case.state, case.reason), ended
+    assert set(case.met) <= set(ended.limits_hit), ended.limits_hit
+    assert case.stdout is None or (ended.stdout and ended.stdout.raw == case.stdout), ended.stdout
+    assert beside.state == "succeeded", beside
+
+
+def test_dropped_output_is_counted(shared: Deployment) -> None:
+    """What is not kept is told: `truncated`, and how many bytes there were."""
+    client = shared.client("outcomes")
+    ended = client.run(code="print('x' * 100_000)", language="python", limits={"output_kb": 1})
+    assert ended.stdout is not None
+    assert (ended.stdout.truncated, ended.stdout.total_bytes) == (True, 100_001)
+
+
+def test_a_command_that_does_not_exist_says_so(shared: Deployment) -> None:
+    """Nothing was started, and the reason tells that apart from a failing program."""
+    ended: Execution = shared.client("outcomes").run(command=["/no/such/program"])
+    assert (ended.state, ended.reason) == ("failed", "command_not_started")
+    assert ended.detail is not None and "no such" in ended.detail.lower()
