@@ -124,8 +124,9 @@ class Engine:
         """Run one request; an answer listed in `gone` counts as None."""
 
         def work() -> T:
-            client = self._connect() if own_client else self._shared()
+            client: docker.APIClient | None = None
             try:
+                client = self._connect() if own_client else self._shared()
                 return request(client)
             except docker.errors.ImageNotFound as error:
                 raise ImageMissing(f"image not on this host: {error.explanation}") from error
@@ -138,7 +139,7 @@ class Engine:
                     f"Docker does not answer at {self._url}: {error}"
                 ) from error
             finally:
-                if own_client:
+                if own_client and client is not None:
                     client.close()
 
         future = asyncio.get_running_loop().run_in_executor(self._threads, work)
@@ -149,6 +150,9 @@ class Engine:
             raise
 
     def _connect(self) -> docker.APIClient:
+        path = self._url.removeprefix("unix://")
+        if path != self._url and not Path(path).is_socket():
+            raise FileNotFoundError(f"{path} is not a socket")
         return docker.APIClient(
             base_url=self._url,
             version="auto",

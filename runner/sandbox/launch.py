@@ -25,7 +25,6 @@ from runner.sandbox.sandbox import Sandbox
 from runner.sandbox.seccomp import SeccompProfile, load_profile
 from runner.sandbox.spec import UID, Host, Placement, container_config
 from runner.settings import Settings
-from runner.tasks import uninterrupted
 
 NODE_LABEL = "runner.node"
 INSTANCE_LABEL = "runner.instance"
@@ -124,7 +123,7 @@ class Launcher:
                 await self.engine.start(container_id)
                 channel = await self._meet(listener, home, container_id)
         except BaseException:
-            await uninterrupted(self._undo, name, home)
+            await self._undo(name, home)
             self.live.discard(sandbox_id)
             raise
         return Sandbox(
@@ -182,6 +181,7 @@ class Launcher:
         return connection
 
     async def _undo(self, name: str, home: Path) -> None:
+        # A request to Docker that is under way is never abandoned: no need for a shield.
         try:
             await self.engine.remove(name)
         finally:

@@ -36,7 +36,8 @@ class Placed:
         folder = os.open(WORKSPACE, os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             for part in folders:
-                folder = self._enter(folder, part)
+                outer, folder = folder, self._enter(folder, part)
+                os.close(outer)
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             file = os.open(name, flags, 0o644, dir_fd=folder)
         finally:
@@ -51,13 +52,9 @@ class Placed:
 
     @staticmethod
     def _enter(folder: int, name: str) -> int:
-        try:
-            with contextlib.suppress(FileExistsError):
-                os.mkdir(name, 0o755, dir_fd=folder)
-            flags = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-            return os.open(name, flags, dir_fd=folder)
-        finally:
-            os.close(folder)
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(name, 0o755, dir_fd=folder)
+        return os.open(name, os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
 
     @staticmethod
     def _mark(status: os.stat_result) -> tuple[int, int, int]:
