@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 import structlog
@@ -27,12 +27,17 @@ LIBRARIES = ("alembic", "docker", "psycopg", "rq", "uvicorn")
 
 def redact(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """Replace the values of fields that hold secrets or a tenant's program, at any depth."""
-    for name, value in event.items():
-        if name.lower() in SECRET_KEYS:
-            event[name] = REDACTED
-        elif isinstance(value, dict):
-            event[name] = redact(_, __, dict(value))
-    return event
+    return {name: _redacted(name, value) for name, value in event.items()}
+
+
+def _redacted(name: str, value: Any) -> Any:
+    if name.lower() in SECRET_KEYS:
+        return REDACTED
+    if isinstance(value, Mapping):
+        return {str(inner): _redacted(str(inner), each) for inner, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_redacted("", each) for each in value]
+    return value
 
 
 def configure(level: str, *, json: bool) -> None:

@@ -33,6 +33,7 @@ class ServiceUser:
     def own(self, path: Path) -> None:
         """Make a folder for the services alone."""
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path.chmod(0o700)
         if self.uid is not None and self.gid is not None:
             os.chown(path, self.uid, self.gid)
 

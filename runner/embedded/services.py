@@ -10,6 +10,7 @@ from pathlib import Path
 from runner.embedded.postgres import Postgres
 from runner.embedded.process import ServiceUser, service_user
 from runner.embedded.redis import Redis
+from runner.errors import SetupError
 
 MAX_SOCKET_PATH = 100
 """Below the 108 bytes of sun_path (unix(7))."""
@@ -57,6 +58,11 @@ def services(state_dir: Path, *, ephemeral: bool = False) -> Iterator[Services]:
         logs = state_dir / "log"
         for folder in (data, logs):
             folder.mkdir(parents=True, exist_ok=True)
+        if not user.may_pass(data / "postgres"):
+            raise SetupError(
+                f"the user of the embedded services cannot enter {data}: set RUNNER_STATE_DIR "
+                "to a folder below one that everybody may pass, such as /var/lib"
+            )
         postgres = Postgres(
             data=data / "postgres", sockets=sockets, user=user, logs=logs, ephemeral=ephemeral
         )

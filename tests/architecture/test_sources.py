@@ -1,0 +1,131 @@
+"""Rules about the source that no linter knows."""
+
+import ast
+import importlib
+import inspect
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from runner.queue import job
+from runner.settings import Settings
+from runner.states import ALLOWED, ENDED, State, may_change
+
+ROOT = Path(__file__).resolve().parents[2]
+MODULES = sorted((ROOT / "runner").rglob("*.py")) + sorted((ROOT / "sandbox_images").rglob("*.py"))
+LONGEST = 350
+
+READS_ENVIRONMENT = {
+    "runner/settings.py": "reads it for everybody",
+    "runner/embedded/stack.py": "hands it on to the API and worker it starts",
+    "sandbox_images/supervisor/processes.py": "gives the program the environment of its container",
+}
+
+
+def name(path: Path) -> str:
+    """Return a path relative to the project."""
+    return str(path.relative_to(ROOT))
+
+
+def test_a_module_is_short_enough_to_be_read_at_once() -> None:
+    assert [name(each) for each in MODULES if len(each.read_text().splitlines()) > LONGEST] == []
+
+
+def test_a_module_says_what_it_is_for() -> None:
+    silent = [each for each in MODULES if not ast.get_docstring(ast.parse(each.read_text()))]
+    assert silent == []
+
+
+def test_only_the_settings_read_the_environment() -> None:
+    reading = {name(each) for each in MODULES if any(reads_environment(each.read_text()))}
+    assert reading == set(READS_ENVIRONMENT)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import os\nos.environ['A']",
+        "import os\nos.getenv('A')",
+        "from os import environ",
+        "from os import getenv as g",
+        "import os as system\nsystem.environb",
+        "from pydantic_settings import BaseSettings",
+    ],
+)
+def test_reading_the_environment_is_seen(code: str) -> None:
+    assert any(reads_environment(code))
+
+
+def reads_environment(code: str) -> Iterator[bool]:
+    """Yield True for each way of reading the environment that a module uses."""
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Attribute):
+            yield node.attr in {"environ", "environb", "getenv", "getenvb"}
+        elif isinstance(node, ast.ImportFrom) and node.module == "os":
+            yield any(each.name.startswith(("environ", "getenv")) for each in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module == "pydantic_settings"
+
+
+def test_the_function_that_rings_name_exists() -> None:
+    """RQ resolves functions by text, which no type checker follows."""
+    module, _, function = job.RING.rpartition(".")
+    assert inspect.isroutine(getattr(importlib.import_module(module), function))
+
+
+def statements() -> Iterator[tuple[str, set[str], str]]:
+    """Yield (target, sources, text) for each literal change of state in our SQL."""
+    for path in sorted((ROOT / "runner" / "store").rglob("*.sql")):
+        for text in re.split(r";|-- name:", path.read_text()):
+            change = re.search(r"UPDATE executions.*?SET state = '(\w+)'(.*)", text, re.DOTALL)
+            if change:
+                yield change[1], sources(change[2]), text
+
+
+def sources(condition: str) -> set[str]:
+    """Return the states that a statement starts from."""
+    one = re.findall(r"state = '(\w+)'", condition)
+    several = re.findall(r"state IN \(([^)]*)\)", condition)
+    return {*one, *(word for group in several for word in re.findall(r"'(\w+)'", group))}
+
+
+def test_sql_changes_states_only_as_the_table_allows() -> None:
+    found = list(statements())
+    assert {target for target, _, _ in found} == {"starting", "running", "queued", "cancelled"}
+    for target, origins, text in found:
+        assert origins, text
+        assert all(may_change(State(origin), State(target)) for origin in origins), text
+
+
+def test_the_database_knows_the_same_states() -> None:
+    schema = (ROOT / "runner/store/migrations/versions/0001_initial.sql").read_text()
+    checks = re.findall(r"\(state IN \(([^)]*)\)", schema)
+    assert {State(word) for word in re.findall(r"'(\w+)'", checks[0])} == set(State)
+    unended = re.search(r"ended_at IS NULL\) = \(state IN \(([^)]*)\)", schema)
+    assert unended is not None
+    assert set(re.findall(r"'(\w+)'", unended[1])) == set(State) - ENDED
+
+
+def test_every_state_can_be_reached_and_left_unless_it_is_an_end() -> None:
+    assert set(ALLOWED) == set(State)
+    assert set().union(*ALLOWED.values()) == set(State)
+    assert {state for state, targets in ALLOWED.items() if not targets} == ENDED
+
+
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "SECURITY.md"])
+def test_every_path_a_document_names_exists(document: str) -> None:
+    text = (ROOT / document).read_text()
+    named = {
+        *re.findall(r"\]\((?!http)([^)#]+)", text),
+        *re.findall(r"\| `((?:runner|tests|docs|profiles|sandbox_images|scripts)/[^`]*)` \|", text),
+    }
+    assert named
+    assert [path for path in sorted(named) if not (ROOT / path).exists()] == []
+
+
+def test_the_manual_names_every_setting() -> None:
+    text = (ROOT / "docs/operations/configuration.md").read_text()
+    documented = re.findall(r"^\| `RUNNER_(\w+)` \|", text, re.MULTILINE)
+    assert documented == [field.upper() for field in Settings.model_fields]

@@ -1,0 +1,101 @@
+"""What a host offers is told as facts with advice."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runner.host import Finding, Status, examine
+from runner.settings import Settings
+
+DOCKER: dict[str, Any] = {
+    "info": {
+        "Driver": "overlay2",
+        "CgroupDriver": "systemd",
+        "CgroupVersion": "2",
+        "SecurityOptions": ["name=apparmor", "name=seccomp,profile=default"],
+        "Runtimes": {"runc": {}, "runsc": {}},
+        "MemoryLimit": True,
+        "SwapLimit": True,
+        "PidsLimit": True,
+        "CpuCfsQuota": True,
+    },
+    "version": {
+        "Version": "28.5.2",
+        "ApiVersion": "1.51",
+        "Components": [{"Name": "Engine"}, {"Name": "runc", "Version": "1.3.3"}],
+    },
+}
+
+
+def findings(tmp_path: Path, **changes: dict[str, Any]) -> dict[str, Finding]:
+    """Return the findings by name, for a Docker that differs from a good one by `changes`."""
+    docker = {part: {**DOCKER[part], **changes.get(part, {})} for part in DOCKER}
+    found = examine(Settings(state_dir=tmp_path), docker)
+    return {finding.name: finding for finding in found}
+
+
+def test_a_good_docker_gets_no_advice(tmp_path: Path) -> None:
+    found = findings(tmp_path)
+    for name in ("Docker Engine", "runc", "seccomp in Docker", "gVisor"):
+        assert found[name].status is Status.OK
+        assert found[name].advice == ""
+
+
+@pytest.mark.parametrize(
+    ("version", "status"),
+    [
+        ("1.1.5+ds1", Status.WARN),
+        ("1.2.7", Status.WARN),
+        ("1.2.8", Status.OK),
+        ("1.2.10", Status.OK),
+        ("1.3.2", Status.WARN),
+        ("1.3.3", Status.OK),
+        ("1.4.0-rc.1", Status.OK),
+        ("2.0.0", Status.OK),
+        ("unknown", Status.WARN),
+    ],
+)
+def test_a_runc_with_known_escapes_is_named(tmp_path: Path, version: str, status: Status) -> None:
+    components = [{"Name": "runc", "Version": version}]
+    assert findings(tmp_path, version={"Components": components})["runc"].status is status
+
+
+def test_a_docker_without_seccomp_is_not_fit(tmp_path: Path) -> None:
+    assert findings(tmp_path, info={"SecurityOptions": []})["seccomp in Docker"].status is (
+        Status.MISSING
+    )
+
+
+@pytest.mark.parametrize(
+    ("capability", "name"),
+    [("MemoryLimit", "memory limit"), ("PidsLimit", "pids limit"), ("CpuCfsQuota", "CPU limit")],
+)
+def test_a_limit_the_kernel_does_not_enforce_is_named(
+    tmp_path: Path, capability: str, name: str
+) -> None:
+    assert findings(tmp_path, info={capability: False})[name].status is Status.WARN
+
+
+def test_a_silent_docker_is_missing_and_everything_else_is_still_told(tmp_path: Path) -> None:
+    found = {each.name: each for each in examine(Settings(state_dir=tmp_path), None)}
+    assert found["Docker"].status is Status.MISSING
+    assert "apt-get install docker.io" in found["Docker"].advice
+    assert {"kernel", "cgroup version", "seccomp", "memory", "disk"} <= set(found)
+
+
+def test_a_state_folder_that_others_may_write_is_named(tmp_path: Path) -> None:
+    settings = Settings(state_dir=tmp_path)
+    settings.run_dir.mkdir()
+    settings.run_dir.chmod(0o777)
+    found = {each.name: each for each in examine(settings, None)}
+    assert found["state folder"].status is Status.WARN
+    settings.run_dir.chmod(0o711)
+    found = {each.name: each for each in examine(settings, None)}
+    assert found["state folder"].status is Status.OK
+
+
+def test_whatever_is_not_fine_comes_with_advice(tmp_path: Path) -> None:
+    for docker in (None, DOCKER):
+        for finding in examine(Settings(state_dir=tmp_path), docker):
+            assert finding.status is Status.OK or finding.advice

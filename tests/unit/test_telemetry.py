@@ -1,0 +1,80 @@
+"""Logs are structured and hold no secrets."""
+
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from runner import telemetry
+
+CANARY = "canary-5f1c"
+
+
+@pytest.fixture(autouse=True)
+def _untouched_logging() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
+    yield
+    root.handlers, root.level = handlers, level
+    structlog.reset_defaults()
+
+
+@pytest.mark.parametrize("field", sorted(telemetry.SECRET_KEYS))
+def test_the_value_of_a_secret_field_is_never_written(
+    field: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    telemetry.configure("info", json=True)
+    structlog.get_logger("test").info("call", **{field: CANARY, "deep": {field.upper(): [CANARY]}})
+    written = capsys.readouterr().err
+    assert CANARY not in written
+    assert json.loads(written)[field] == telemetry.REDACTED
+
+
+def test_a_secret_inside_a_list_is_never_written(capsys: pytest.CaptureFixture[str]) -> None:
+    telemetry.configure("info", json=True)
+    structlog.get_logger("test").info("call", requests=[{"token": CANARY}, ({"env": CANARY},)])
+    assert CANARY not in capsys.readouterr().err
+
+
+def test_redacting_leaves_the_callers_value_alone() -> None:
+    given = {"headers": {"authorization": CANARY}}
+    telemetry.redact(None, "info", {"event": "call", **given})
+    assert given == {"headers": {"authorization": CANARY}}
+
+
+def test_a_librarys_log_comes_out_as_one_json_line(capsys: pytest.CaptureFixture[str]) -> None:
+    telemetry.configure("info", json=True)
+    logging.getLogger("rq.worker").warning("no connection to %s", "redis")
+    line = json.loads(capsys.readouterr().err)
+    assert line["event"] == "no connection to redis"
+    assert line["level"] == "warning"
+    assert line["logger"] == "rq.worker"
+    assert line["timestamp"].endswith("Z")
+
+
+def test_the_level_is_kept_and_libraries_are_quieter(capsys: pytest.CaptureFixture[str]) -> None:
+    telemetry.configure("info", json=True)
+    structlog.get_logger("test").debug("ours")
+    logging.getLogger("uvicorn").info("theirs")
+    assert capsys.readouterr().err == ""
+
+
+def test_a_traceback_is_part_of_its_line(capsys: pytest.CaptureFixture[str]) -> None:
+    telemetry.configure("error", json=True)
+    try:
+        raise ValueError("why")  # noqa: TRY301 - the log of a caught exception is what is tested
+    except ValueError:
+        structlog.get_logger("test").exception("failed")
+    line = json.loads(capsys.readouterr().err)
+    assert "ValueError: why" in line["exception"]
+
+
+def test_a_terminal_gets_text(capsys: pytest.CaptureFixture[str]) -> None:
+    telemetry.configure("info", json=False)
+    structlog.get_logger("test").info("started", port=8080, token=CANARY)
+    written = capsys.readouterr().err
+    assert "started" in written
+    assert "8080" in written
+    assert CANARY not in written
