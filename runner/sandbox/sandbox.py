@@ -38,7 +38,7 @@ from runner.sandbox.engine import Engine
 _STREAMS = {b"O": Stream.STDOUT, b"E": Stream.STDERR}
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _UPLOAD_PATIENCE_S = 60.0
-_COLLECT_PATIENCE_S = 120.0
+_COLLECT_PATIENCE_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)

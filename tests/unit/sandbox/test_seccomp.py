@@ -1,0 +1,193 @@
+"""The shipped profile compiles, and allows nothing that has been a way out."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyseccomp
+import pytest
+
+from runner.errors import SetupError
+from runner.sandbox.seccomp import load_profile
+from runner.settings import Settings
+
+DANGEROUS = [
+    "_sysctl",
+    "acct",
+    "add_key",
+    "adjtimex",
+    "afs_syscall",
+    "bpf",
+    "chroot",
+    "clock_adjtime",
+    "clock_settime",
+    "clone3",
+    "create_module",
+    "delete_module",
+    "fanotify_init",
+    "fanotify_mark",
+    "finit_module",
+    "fsconfig",
+    "fsmount",
+    "fsopen",
+    "fspick",
+    "get_kernel_syms",
+    "init_module",
+    "io_uring_enter",
+    "io_uring_register",
+    "io_uring_setup",
+    "ioperm",
+    "iopl",
+    "kcmp",
+    "kexec_file_load",
+    "kexec_load",
+    "keyctl",
+    "lookup_dcookie",
+    "lsm_set_self_attr",
+    "memfd_secret",
+    "migrate_pages",
+    "modify_ldt",
+    "mount",
+    "mount_setattr",
+    "move_mount",
+    "move_pages",
+    "mq_getsetattr",
+    "mq_notify",
+    "mq_open",
+    "mq_timedreceive",
+    "mq_timedsend",
+    "mq_unlink",
+    "msgctl",
+    "msgget",
+    "msgrcv",
+    "msgsnd",
+    "name_to_handle_at",
+    "nfsservctl",
+    "open_by_handle_at",
+    "open_tree",
+    "perf_event_open",
+    "pidfd_getfd",
+    "pivot_root",
+    "process_madvise",
+    "process_mrelease",
+    "process_vm_readv",
+    "process_vm_writev",
+    "ptrace",
+    "query_module",
+    "quotactl",
+    "quotactl_fd",
+    "reboot",
+    "request_key",
+    "seccomp",
+    "semctl",
+    "semget",
+    "semop",
+    "semtimedop",
+    "setdomainname",
+    "sethostname",
+    "setns",
+    "settimeofday",
+    "shmat",
+    "shmctl",
+    "shmdt",
+    "shmget",
+    "socketcall",
+    "stime",
+    "swapoff",
+    "swapon",
+    "sysfs",
+    "syslog",
+    "umount",
+    "umount2",
+    "unshare",
+    "uselib",
+    "userfaultfd",
+    "ustat",
+    "vhangup",
+    "vm86",
+    "vm86old",
+    "vmsplice",
+]
+
+CONDITIONAL = {"clone", "ioctl", "personality", "prlimit64", "socket", "socketpair"}
+
+
+@pytest.fixture(scope="module")
+def document() -> Any:
+    """Return the shipped profile as it is written."""
+    path = Settings().profiles_path / "seccomp" / "default.json"
+    return json.loads(path.read_text())
+
+
+def test_the_shipped_profile_compiles() -> None:
+    """By the library that the container runtime uses, and has a hash for the record."""
+    profile = load_profile(Settings().profiles_path)
+    assert profile.hash.startswith("sha256:")
+    assert len(profile.allowed) > 200
+
+
+def test_no_dangerous_call_is_allowed() -> None:
+    """Namespaces, mounts, tracing, keys, BPF, io_uring, handles, modules, clocks, old IPC."""
+    assert load_profile(Settings().profiles_path).allowed.intersection(DANGEROUS) == set()
+
+
+def test_calls_with_dangerous_arguments_are_allowed_only_by_argument(document: Any) -> None:
+    """Not one unconditional rule for them, which would override the others."""
+    unconditional = {
+        name
+        for entry in document["syscalls"]
+        if entry["action"] == "SCMP_ACT_ALLOW" and not entry.get("args")
+        for name in entry["names"]
+    }
+    assert unconditional & CONDITIONAL == set()
+
+
+def test_every_entry_has_a_reason_and_every_allowed_name_exists(document: Any) -> None:
+    """A misspelt name would be left out in silence."""
+    here = pyseccomp.system_arch()
+    for entry in document["syscalls"]:
+        assert len(entry["comment"]) > 5
+        if entry["action"] == "SCMP_ACT_ALLOW":
+            missing = [n for n in entry["names"] if pyseccomp.resolve_syscall(here, n) == -1]
+            assert set(missing) <= {"fchmodat2", "map_shadow_stack"}, missing
+
+
+def test_no_call_is_named_twice_without_arguments(document: Any) -> None:
+    """So that each has one reason."""
+    names = [
+        name for entry in document["syscalls"] if not entry.get("args") for name in entry["names"]
+    ]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"defaultAction": "SCMP_ACT_ALLOW"},
+        {"archMap": [{"architecture": "SCMP_ARCH_X86_64", "subArchitectures": ["SCMP_ARCH_X86"]}]},
+        {"syscalls": [{"names": ["read"], "action": "SCMP_ACT_ALLOW"}]},
+        {"syscalls": [{"comment": "x", "names": [], "action": "SCMP_ACT_ALLOW"}]},
+        {"syscalls": [{"comment": "x", "names": ["read"], "action": "SCMP_ACT_LOG"}]},
+        {"unknown": 1},
+    ],
+    ids=["allows by default", "second architecture", "no reason", "no name", "action", "field"],
+)
+def test_a_profile_of_another_shape_is_refused(
+    document: Any, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    """Before any sandbox starts, with the file's name."""
+    (tmp_path / "seccomp").mkdir()
+    path = tmp_path / "seccomp" / "default.json"
+    path.write_text(json.dumps({**document, **change}))
+    with pytest.raises(SetupError, match=str(path)):
+        load_profile(tmp_path)
+
+
+def test_a_missing_or_broken_profile_is_refused(tmp_path: Path) -> None:
+    """No file and no JSON are told apart from each other."""
+    with pytest.raises(SetupError, match="cannot be read"):
+        load_profile(tmp_path)
+    (tmp_path / "seccomp").mkdir()
+    (tmp_path / "seccomp" / "default.json").write_text("{")
+    with pytest.raises(SetupError, match="not valid"):
+        load_profile(tmp_path)

@@ -1,0 +1,120 @@
+"""The whole configuration of a sandbox's container, literally: a change here is a decision."""
+
+from pathlib import Path
+
+from runner.models import Limits
+from runner.sandbox.seccomp import SeccompProfile
+from runner.sandbox.spec import Host, Placement, container_config
+
+LIMITS = Limits(cpu=1.5, memory_mb=256, pids=64, disk_mb=128, timeout_s=30, output_kb=256)
+PROFILE = SeccompProfile(name="default", json='{"the": "profile"}', hash="", allowed=frozenset())
+PLACEMENT = Placement("sha256:image", Path("/state/sandboxes/1"), {"runner.tenant": "t"})
+
+
+def test_the_whole_configuration() -> None:
+    """Every field that reaches Docker, and no other."""
+    size = 128 * 2**20
+    assert container_config(PLACEMENT, LIMITS, PROFILE, Host(4, "/agentrunner")) == {
+        "Image": "sha256:image",
+        "Entrypoint": ["/usr/bin/python3", "-I", "-S", "/opt/supervisor"],
+        "Cmd": [],
+        "User": "10001:10001",
+        "WorkingDir": "/workspace",
+        "Env": [
+            "PATH=/usr/local/bin:/usr/bin:/bin",
+            "HOME=/workspace",
+            "LANG=C.UTF-8",
+            "XDG_CACHE_HOME=/tmp/.cache",
+            "MPLCONFIGDIR=/tmp/.cache/matplotlib",
+            "MPLBACKEND=Agg",
+            "PYTHONDONTWRITEBYTECODE=1",
+        ],
+        "Hostname": "sandbox",
+        "Domainname": "",
+        "Labels": {"runner.tenant": "t"},
+        "Tty": False,
+        "OpenStdin": False,
+        "AttachStdin": False,
+        "AttachStdout": False,
+        "AttachStderr": False,
+        "NetworkDisabled": True,
+        "HostConfig": {
+            "Privileged": False,
+            "CapDrop": ["ALL"],
+            "CapAdd": [],
+            "GroupAdd": [],
+            "SecurityOpt": ["no-new-privileges", 'seccomp={"the": "profile"}'],
+            "Devices": [],
+            "MaskedPaths": [
+                "/proc/acpi",
+                "/proc/asound",
+                "/proc/bus",
+                "/proc/fs",
+                "/proc/interrupts",
+                "/proc/irq",
+                "/proc/kallsyms",
+                "/proc/kcore",
+                "/proc/keys",
+                "/proc/latency_stats",
+                "/proc/modules",
+                "/proc/sched_debug",
+                "/proc/scsi",
+                "/proc/timer_list",
+                "/proc/timer_stats",
+                "/sys/class/dmi",
+                "/sys/devices/virtual/dmi",
+                "/sys/devices/virtual/powercap",
+                "/sys/firmware",
+                "/sys/fs/cgroup",
+                "/sys/kernel",
+            ],
+            "ReadonlyPaths": ["/proc/sys", "/proc/sysrq-trigger"],
+            "NetworkMode": "none",
+            "IpcMode": "private",
+            "CgroupnsMode": "private",
+            "PidMode": "",
+            "UTSMode": "",
+            "UsernsMode": "",
+            "ReadonlyRootfs": True,
+            "Tmpfs": {
+                "/workspace": "rw,nosuid,nodev,exec,mode=0700,uid=10001,gid=10001,"
+                f"size={size},nr_inodes=8192",
+                "/tmp": f"rw,nosuid,nodev,exec,mode=1777,size={size},nr_inodes=8192",  # noqa: S108
+                "/dev/shm": "rw,nosuid,nodev,noexec,mode=1777,"  # noqa: S108
+                f"size={64 * 2**20},nr_inodes=4096",
+                "/dev/mqueue": "ro,noexec,nosuid,nodev,size=4k,nr_inodes=1,mode=0555",
+            },
+            "Mounts": [
+                {
+                    "Type": "bind",
+                    "Source": "/state/sandboxes/1",
+                    "Target": "/run/sandbox",
+                    "ReadOnly": True,
+                    "BindOptions": {"Propagation": "rprivate"},
+                }
+            ],
+            "Memory": 256 * 2**20,
+            "MemorySwap": 256 * 2**20,
+            "NanoCpus": 1_500_000_000,
+            "PidsLimit": 65,
+            "OomKillDisable": False,
+            "Ulimits": [
+                {"Name": "core", "Soft": 0, "Hard": 0},
+                {"Name": "fsize", "Soft": size, "Hard": size},
+                {"Name": "memlock", "Soft": 65536, "Hard": 65536},
+                {"Name": "msgqueue", "Soft": 0, "Hard": 0},
+                {"Name": "nofile", "Soft": 1024, "Hard": 4096},
+            ],
+            "CgroupParent": "/agentrunner",
+            "LogConfig": {"Type": "none", "Config": {}},
+            "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
+            "AutoRemove": False,
+            "Init": False,
+        },
+    }
+
+
+def test_more_cpu_than_the_host_has_is_all_of_it() -> None:
+    """Docker refuses to start a container that asks for more."""
+    config = container_config(PLACEMENT, LIMITS, PROFILE, Host(1, "/agentrunner"))
+    assert config["HostConfig"]["NanoCpus"] == 10**9
