@@ -1,0 +1,231 @@
+"""Parts die; every accepted execution still ends, once, and nothing of it is left behind."""
+
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+import redis
+
+from runner.client import Client, Unavailable
+from runner.models import Role
+from runner.states import ENDED
+from tests.deployment import Deployment, eventually, state_of
+
+HELD = "import time\nprint('begun', flush=True)\ntime.sleep({seconds})\nprint('done')"
+
+
+def running(client: Client, **options: object) -> str:
+    """Submit a program that takes a while; return its id once it runs."""
+    submitted = client.submit(code=HELD.format(seconds=8), language="python", **options)
+    eventually(lambda: state_of(client, submitted)() == "running")
+    return submitted.id
+
+
+def kill_worker(own: Deployment) -> None:
+    """End the worker as a crash would."""
+    own.portal.call(own.worker.stop, signal.SIGKILL)
+
+
+def test_an_execution_whose_worker_dies_ends_and_its_container_is_removed(own: Deployment) -> None:
+    """SIGKILL mid-run: terminal soon after the next start, told as lost, recorded once."""
+    client = own.client("lost")
+    id_ = running(client)
+    kill_worker(own)
+    assert len(own.containers()) == 1
+    own.restart_worker()
+    ended = eventually(lambda: (found := client.get(id_)).ended and found)
+    assert (ended.state, ended.reason, ended.attempt) == ("system_error", "worker_lost", 1)
+    eventually(lambda: own.containers() == [])
+    states = [e.data["state"] for e in client.events(id_) if e.kind == "state"]
+    assert states == ["queued", "starting", "running", "system_error"]
+    ends = client.audit(resource_id=id_, action="execution:end")["items"]
+    assert len(ends) == 1
+
+
+def test_an_execution_that_asked_for_it_runs_again(own: Deployment) -> None:
+    """`on_worker_loss: retry`: a second attempt succeeds, and its result holds its output alone."""
+    client = own.client("retry")
+    id_ = running(client, on_worker_loss="retry")
+    kill_worker(own)
+    own.restart_worker()
+    ended = eventually(lambda: (found := client.get(id_)).ended and found)
+    assert (ended.state, ended.attempt) == ("succeeded", 2)
+    assert ended.stdout is not None and ended.stdout.text == "begun\ndone\n"
+    assert len(client.audit(resource_id=id_, action="execution:end")["items"]) == 1
+
+
+def test_an_execution_that_kills_its_workers_is_taken_out_of_circulation(own: Deployment) -> None:
+    """After three attempts it ends, and is not tried again."""
+    client = own.client("poison")
+    submitted = client.submit(
+        code=HELD.format(seconds=60), language="python", on_worker_loss="retry"
+    )
+    for attempt in range(1, 4):
+        eventually(
+            lambda attempt=attempt: (
+                (f := client.get(submitted.id)).state == "running" and f.attempt == attempt
+            )
+        )
+        kill_worker(own)
+        own.restart_worker()
+    ended = eventually(lambda: (found := client.get(submitted.id)).ended and found)
+    assert (ended.state, ended.reason) == ("system_error", "attempts_exhausted")
+
+
+def test_a_stopped_worker_drains(own: Deployment) -> None:
+    """SIGTERM: a short execution is finished, a long one ends as drained when time is up."""
+    client = own.client("drain")
+    short = client.submit(code=HELD.format(seconds=1), language="python")
+    long = client.submit(code=HELD.format(seconds=60), language="python")
+    for each in (short, long):
+        eventually(lambda each=each: client.get(each.id).state == "running")
+    assert own.portal.call(own.worker.stop) == 0
+    assert client.get(short.id).state == "succeeded"
+    ended = client.get(long.id)
+    assert (ended.state, ended.reason) == ("system_error", "worker_drained")
+    assert own.containers() == []
+
+
+def test_a_lost_redis_loses_no_execution(own: Deployment) -> None:
+    """FLUSHALL with 50 queued: all 50 still run."""
+    kill_worker(own)
+    client = own.client("flush")
+    submitted = [client.submit(command=["true"], size="nano") for _ in range(50)]
+    with redis.Redis.from_url(own.stack.services.redis_url) as connection:
+        connection.flushall()
+    own.restart_worker()
+    for each in submitted:
+        assert client.wait(client.get(each.id)).state == "succeeded"
+
+
+def test_without_redis_nothing_is_accepted_and_nothing_is_stored(own: Deployment) -> None:
+    """503 while Redis is away; back again, the same processes go on."""
+    client = own.client("no-redis")
+    own.stack.services.redis.stop()
+    with pytest.raises(Unavailable) as refused:
+        client.submit(command=["true"])
+    assert refused.value.status == 503
+    assert own.sql("SELECT count(*) AS n FROM executions")[0]["n"] == 0
+    ready = httpx.get(f"{own.url}/readyz")
+    assert (ready.status_code, ready.json()["parts"]) == (
+        503,
+        {"postgres": "ok", "redis": "unavailable"},
+    )
+    own.stack.services.redis.start()
+    assert client.run(command=["true"]).state == "succeeded"
+
+
+def test_without_postgres_nothing_is_accepted_and_nothing_is_queued(own: Deployment) -> None:
+    """503 while PostgreSQL is away; back again, the same processes go on."""
+    client = own.client("no-postgres")
+    own.stack.services.postgres.stop()
+    with pytest.raises(Unavailable) as refused:
+        client.submit(command=["true"])
+    assert refused.value.status == 503
+    with redis.Redis.from_url(own.stack.services.redis_url) as connection:
+        assert connection.llen("rq:queue:executions") == 0
+    assert httpx.get(f"{own.url}/readyz").json()["parts"]["postgres"] == "unavailable"
+    own.stack.services.postgres.start()
+    assert client.run(command=["true"]).state == "succeeded"
+
+
+def test_a_result_survives_a_restart_of_postgres(own: Deployment) -> None:
+    """PostgreSQL crashes mid-run and comes back: the result is kept and committed once."""
+    client = own.client("pg-restart")
+    submitted = client.submit(code=HELD.format(seconds=1.5), language="python")
+    eventually(lambda: client.get(submitted.id).state == "running")
+    own.stack.services.postgres.kill()
+    time.sleep(1)
+    own.stack.services.postgres.start()
+    ended = eventually(lambda: settled(client, submitted.id))
+    assert (ended.state, ended.attempt) == ("succeeded", 1), ended
+    assert ended.stdout.text == "begun\ndone\n"
+
+
+def settled(client: Client, id_: str) -> object:
+    """Return the execution if it has ended; one that cannot be asked for now has not."""
+    try:
+        found = client.get(id_)
+    except Unavailable:
+        return None
+    return found if found.ended else None
+
+
+def test_200_at_once_by_four_tenants_all_end_once_and_apart(own: Deployment) -> None:
+    """Every one ends exactly once, none sees another's data, nothing is left."""
+    clients = {name: own.client(name, max_concurrency=4) for name in ("t1", "t2", "t3", "t4")}
+    keys = {name: own.key(name) for name in clients}
+
+    def submit(number: int) -> tuple[str, str, str]:
+        name = f"t{number % 4 + 1}"
+        with Client(own.url, keys[name]) as client:
+            word = f"{name}-{number}"
+            return name, client.submit(command=["echo", word], size="nano").id, word
+
+    with ThreadPoolExecutor(16) as pool:
+        submitted = list(pool.map(submit, range(200)))
+    for name, id_, word in submitted:
+        ended = clients[name].wait(clients[name].get(id_))
+        assert ended.state == "succeeded", ended
+        assert ended.stdout is not None and ended.stdout.text == f"{word}\n"
+    for name, client in clients.items():
+        page, cursor = client.list(limit=200)
+        assert cursor is None
+        assert {each.id for each in page} == {id_ for owner, id_, _ in submitted if owner == name}
+        assert client.verify_audit()["valid"]
+    ends = own.sql(
+        "SELECT resource_id, count(*) AS n FROM audit_events "
+        "WHERE action = 'execution:end' GROUP BY 1"
+    )
+    assert sorted(row["n"] for row in ends) == [1] * 200
+    assert own.sql("SELECT count(*) AS n FROM executions WHERE attempt <> 1")[0]["n"] == 0
+    eventually(lambda: own.containers() == [] and own.sockets() == [])
+
+
+def test_a_noisy_tenant_is_nobody_elses_wait(own: Deployment) -> None:
+    """Tenants take turns: three executions of a quiet one do not wait for forty of a noisy one."""
+    noisy, quiet = own.client("noisy"), own.client("quiet")
+    kill_worker(own)
+    many = [noisy.submit(command=["true"], size="nano") for _ in range(40)]
+    few = [quiet.submit(command=["true"], size="nano") for _ in range(3)]
+    assert [quiet.get(each.id).queue_position for each in few] == [0, 2, 4]
+    assert noisy.get(many[39].id).queue_position == 39 + 3
+    own.restart_worker()
+    for each in few:
+        quiet.wait(each)
+    left = [each for each in many if noisy.get(each.id).state not in ENDED]
+    assert len(left) > 20, "the quiet tenant waited for the noisy one"
+    for each in many:
+        noisy.wait(each)
+
+
+def test_a_tenants_concurrency_cap_holds(own: Deployment) -> None:
+    """Of four slots a tenant with a cap of two gets two."""
+    client = own.client("capped", max_concurrency=2)
+    submitted = [client.submit(command=["sleep", "1"], size="nano") for _ in range(4)]
+    most = 0
+    while not all(client.get(each.id).ended for each in submitted):
+        active = own.sql(
+            "SELECT count(*) AS n FROM executions WHERE state IN ('starting', 'running')"
+        )
+        most = max(most, active[0]["n"])
+    assert most == 2
+
+
+def test_roles_bind_on_the_running_api(own: Deployment) -> None:
+    """A viewer reads and may not run; the refusal is audited."""
+    owner = own.client("roles")
+    ended = owner.run(command=["true"])
+    viewer = own.client("roles", Role.VIEWER)
+    assert viewer.get(ended.id).state == "succeeded"
+    response = httpx.post(
+        f"{own.url}/v1/executions",
+        json={"command": ["true"]},
+        headers={"Authorization": f"Bearer {own.key('roles', Role.VIEWER)}"},
+    )
+    assert response.status_code == 403
+    assert response.headers["content-type"] == "application/problem+json"
+    denied = owner.audit(action="access:denied")["items"]
+    assert denied[0]["record"]["metadata"]["permission"] == "execution:create"
