@@ -1,0 +1,24 @@
+# One image for `runner api`, `runner worker` and `runner migrate`.
+FROM python:3.11-slim-bookworm AS packages
+COPY requirements.lock .
+RUN python -m venv --without-pip /opt/venv \
+ && pip --python /opt/venv/bin/python install --no-cache-dir --require-hashes -r requirements.lock
+
+FROM python:3.11-slim-bookworm
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends libseccomp2 \
+ && rm -rf /var/lib/apt/lists/* \
+ && pip uninstall -y --root-user-action=ignore setuptools wheel pip \
+ && useradd --system --uid 10000 --no-create-home --shell /usr/sbin/nologin runner
+COPY --from=packages /opt/venv /opt/venv
+WORKDIR /app
+COPY deploy/entrypoint deploy/
+COPY profiles profiles
+COPY sandbox_images sandbox_images
+COPY runner runner
+RUN /opt/venv/bin/python -m compileall -q runner
+ENV PATH=/opt/venv/bin:$PATH PYTHONPATH=/app PYTHONDONTWRITEBYTECODE=1 RUNNER_HOST=0.0.0.0
+USER 10000:10000
+EXPOSE 8080
+ENTRYPOINT ["/app/deploy/entrypoint", "python", "-m", "runner"]
+CMD ["api"]
