@@ -101,17 +101,27 @@ class Images:
         if (found := await self._current(name)) is not None:
             return found
         base_hash = self._base_hash(name)
-        bases = await self._engine.images(f"{BASE_LABEL}={base_hash}")
-        if not bases:
+        if (base := await self._base(base_hash)) is None:
             say(f"building {name} from {codename()} packages (one or two minutes, once)")
             await self._build_base(name, base_hash)
+            base = await self._base(base_hash)
+        if base is None:
+            raise SetupError(f"the base of image {name} was built, but Docker does not list it")
         say(f"adding the supervisor to {name}")
         recipe = self._hash(name)
-        context = self._context(name, f"{REPOSITORY}/{name}-base:{base_hash[:12]}", recipe)
-        await self._engine.build(context, tag=f"{REPOSITORY}/{name}:{recipe[:12]}")
+        await self._engine.build(
+            self._context(name, base, recipe), tag=f"{REPOSITORY}/{name}:{recipe[:12]}"
+        )
         if (found := await self._current(name)) is None:
             raise SetupError(f"image {name} was built, but Docker does not list it")
         return found
+
+    async def _base(self, base_hash: str) -> str | None:
+        """Return the id of the packages' layer: by id, a build never looks to a registry."""
+        for facts in await self._engine.images(f"{BASE_LABEL}={base_hash}"):
+            if RECIPE_LABEL not in facts["Labels"]:
+                return str(facts["Id"])
+        return None
 
     async def _current(self, name: str) -> BuiltImage | None:
         images = await self.list_images()
@@ -127,7 +137,9 @@ class Images:
                 tar,
                 repository=f"{REPOSITORY}/{name}-base",
                 tag=base_hash[:12],
-                changes=[f"LABEL {BASE_LABEL}={base_hash} {TAR_LABEL}={digest}"],
+                changes=[
+                    f"LABEL {NAME_LABEL}={name} {BASE_LABEL}={base_hash} {TAR_LABEL}={digest}"
+                ],
             )
 
     def _context(self, name: str, base: str, recipe: str) -> io.BytesIO:

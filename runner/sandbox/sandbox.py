@@ -247,12 +247,17 @@ class Sandbox:
             yield message.payload
 
     async def destroy(self) -> None:
-        """Remove the container and its socket directory. Safe to repeat."""
+        """Remove the container and its socket directory. Safe to repeat.
+
+        When Docker does not answer, raises DockerUnavailable; `reap.remove_strays` then finds it.
+        """
         self._alive = False
         self._channel.close()
-        await self._engine.remove(self.container_id)
-        await asyncio.to_thread(shutil.rmtree, self._home, ignore_errors=True)
-        self._on_destroyed(self.id)
+        try:
+            await self._engine.remove(self.container_id)
+            await asyncio.to_thread(shutil.rmtree, self._home, ignore_errors=True)
+        finally:
+            self._on_destroyed(self.id)
 
 
 async def _first(
