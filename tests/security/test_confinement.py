@@ -167,6 +167,42 @@ else:
         assert answer(await bench.python(probe)) == 0
 
 
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="an entry that only x86-64 has")
+async def test_the_32_bit_entry_is_closed(bench: Bench, without: Callable[[Change], Any]) -> None:
+    """`int 0x80` is a second table of system calls; a filter of one table does not see it."""
+    probe = """
+import ctypes, mmap
+code = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+code.write(bytes.fromhex('b814000000cd80c3'))  # mov eax, 20 (getpid); int 0x80; ret
+print(ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(code)))())
+"""
+    assert (await bench.python(probe)).ending.signal == 31  # SIGSYS
+    with without(unconfined):
+        assert answer(await bench.python(probe)) > 1
+
+
+async def test_typing_into_a_terminal_is_refused(
+    bench: Bench, without: Callable[[Change], Any]
+) -> None:
+    """TIOCSTI, also with bits above the 32 that the kernel looks at (CVE-2019-10063)."""
+    probe = """
+import ctypes, json, os
+libc = ctypes.CDLL(None, use_errno=True)
+libc.ioctl.argtypes = [ctypes.c_int, ctypes.c_ulong, ctypes.c_char_p]
+_, terminal = os.openpty()
+libc.ioctl(terminal, 0x540E, None)  # TIOCSCTTY: from here on this program's own terminal
+found = []
+for request in (0x5412, 0x541C, 0x100005412):
+    ctypes.set_errno(0)
+    libc.ioctl(terminal, request, b'x')
+    found.append(ctypes.get_errno())
+print(json.dumps(found))
+"""
+    assert answer(await bench.python(probe)) == [1, 1, 1]
+    with without(unconfined):
+        assert 1 not in answer(await bench.python(probe))
+
+
 async def test_the_supervisor_cannot_be_read_or_traced(
     bench: Bench, without: Callable[[Change], Any]
 ) -> None:

@@ -1,0 +1,56 @@
+"""Images are found by what they were made of."""
+
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from runner.errors import ImageMissing, SetupError
+from runner.sandbox.engine import Engine
+from runner.sandbox.images import Images
+from runner.settings import Settings
+
+
+@pytest.fixture
+async def engine() -> AsyncIterator[Engine]:
+    """Return a connection to Docker."""
+    async with Engine(Settings().docker_url, timeout_s=30, threads=2) as engine:
+        yield engine
+
+
+async def test_a_second_build_is_the_first_ones_image(engine: Engine) -> None:
+    """Nothing is made twice, and what is built can be required."""
+    images = Images(engine, Settings().recipes_path)
+    said: list[str] = []
+    built = await images.build("python", said.append)
+    assert said == []
+    assert built.current
+    assert built.size_bytes < 600 * 10**6
+    assert await images.require("python") in {i.digest for i in await images.list_images()}
+
+
+async def test_another_supervisor_is_another_image(engine: Engine, tmp_path: Path) -> None:
+    """An image made for an earlier supervisor is not taken for today's."""
+    recipes = tmp_path / "recipes"
+    shutil.copytree(Settings().recipes_path, recipes)
+    with (recipes / "supervisor" / "wire.py").open("a") as file:
+        file.write("# another\n")
+    with pytest.raises(ImageMissing, match="images build"):
+        await Images(engine, recipes).require("python")
+
+
+@pytest.mark.parametrize("text", ["packages = []", "packages = 'bash'", "=", "unknown = 1"])
+async def test_a_broken_recipe_is_a_setup_error(engine: Engine, tmp_path: Path, text: str) -> None:
+    """It names the file."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "recipe.toml").write_text(text)
+    with pytest.raises(SetupError, match=r"recipe\.toml"):
+        await Images(engine, tmp_path).build("mine")
+
+
+@pytest.mark.parametrize("name", ["unknown", "../python", ""])
+async def test_a_name_without_a_recipe_is_a_setup_error(engine: Engine, name: str) -> None:
+    """Also one that leads out of the folder."""
+    with pytest.raises(SetupError, match="no recipe"):
+        await Images(engine, Settings().recipes_path).build(name)

@@ -1,0 +1,37 @@
+"""What an image is made of and from, before anything is built."""
+
+from pathlib import Path
+
+import pytest
+
+from runner.errors import SetupError
+from runner.sandbox.images import Recipe, apt_sources, mmdebstrap_command
+
+
+def test_packages_come_from_the_hosts_own_sources_of_its_release(tmp_path: Path) -> None:
+    """Files that name the release as a suite, and no other vendor's."""
+    folder = tmp_path / "sources.list.d"
+    folder.mkdir()
+    (folder / "debian.sources").write_text("Suites: bookworm bookworm-updates\n")
+    (folder / "vendor.list").write_text("deb http://vendor.example cloud-bookworm main\n")
+    (folder / "old.list").write_text("deb http://old.example bullseye main\n")
+    (folder / "debian.sources.save").write_text("Suites: bookworm\n")
+    assert apt_sources("bookworm", tmp_path) == [folder / "debian.sources"]
+    (tmp_path / "sources.list").write_text("deb http://mirror.example bookworm-security main\n")
+    assert apt_sources("bookworm", tmp_path)[0] == tmp_path / "sources.list"
+
+
+def test_a_host_without_sources_of_its_release_is_a_setup_error(tmp_path: Path) -> None:
+    """It names the folder that was looked through."""
+    with pytest.raises(SetupError, match=str(tmp_path)):
+        apt_sources("bookworm", tmp_path)
+
+
+def test_the_command_leaves_out_what_is_excluded_and_takes_setuid_bits_off() -> None:
+    """Packages, exclusions and hooks all reach it."""
+    recipe = Recipe(packages=("bash", "git"), exclude=("/usr/share/doc/*",), bytecode=("/usr/lib",))
+    command = mmdebstrap_command(recipe, Path("root.tar"), sources=[Path("/etc/apt/a.list")])
+    assert "--include=bash,git" in command
+    assert "--dpkgopt=path-exclude=/usr/share/doc/*" in command
+    assert any("chmod a-s" in part for part in command)
+    assert command[-2:] == ["root.tar", "/etc/apt/a.list"]
