@@ -4,7 +4,7 @@ import json
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
-from pydantic import AfterValidator, AwareDatetime, Field
+from pydantic import AfterValidator, Field
 
 from runner.api import cursors
 from runner.api.deps import CanReadAudit, Parts
@@ -56,8 +56,8 @@ async def read(
     actor: Wanted = None,
     outcome: Wanted = None,
     resource_id: Wanted = None,
-    since: AwareDatetime | None = None,
-    until: AwareDatetime | None = None,
+    since: cursors.Moment | None = None,
+    until: cursors.Moment | None = None,
 ) -> AuditPage:
     """Return this tenant's audit records, oldest first."""
     async with parts.database.tenant(principal.tenant_id) as tx:

@@ -1,12 +1,25 @@
-"""Cursors: opaque to clients, checked like everything else that comes back from them."""
+"""What listings are asked by: cursors, opaque to clients and checked all the same, and moments."""
 
 import base64
 import binascii
+import re
 from datetime import UTC, datetime
+from typing import Annotated
 from uuid import UUID
+
+from pydantic import AwareDatetime, BeforeValidator
 
 from runner.errors import Invalid
 
+
+def rfc3339(value: object) -> object:
+    """Refuse the bare numbers that pydantic would take for seconds since 1970."""
+    if isinstance(value, str) and not re.match(r"\d{4}-\d\d-\d\d[Tt ]", value):
+        raise ValueError("must be a date and time with its offset, as in RFC 3339")
+    return value
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(rfc3339)]
 MAX_LENGTH = 64
 MAX_SEQ = 2**62
 FIRST = datetime(1970, 1, 1, tzinfo=UTC)

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import structlog
 from fastapi import APIRouter, Header, Query, Request, Response
-from pydantic import AwareDatetime, StringConstraints
+from pydantic import StringConstraints
 
 from runner.api import cursors
 from runner.api.context import origin
@@ -105,8 +105,8 @@ async def list_executions(
     cursor: Annotated[str | None, Query(max_length=cursors.MAX_LENGTH)] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     state: Annotated[list[State] | None, Query(max_length=len(State))] = None,
-    created_after: Annotated[AwareDatetime | None, Query()] = None,
-    created_before: Annotated[AwareDatetime | None, Query()] = None,
+    created_after: Annotated[cursors.Moment | None, Query()] = None,
+    created_before: Annotated[cursors.Moment | None, Query()] = None,
 ) -> ExecutionPage:
     """Return this tenant's executions, newest first, without their output."""
     async with parts.database.tenant(principal.tenant_id) as tx:

@@ -130,9 +130,11 @@ def parse(data: bytes) -> Ring:
     inflater = zlib.decompressobj()
     try:
         text = inflater.decompress(data, MAX_PAYLOAD_BYTES)
+        rest = inflater.unconsumed_tail
     except zlib.error:
-        text = data
-    if inflater.unconsumed_tail or len(text) > MAX_PAYLOAD_BYTES:
+        # RQ takes a payload that is not compressed as it is.
+        text, rest = data, b""
+    if rest or len(text) > MAX_PAYLOAD_BYTES:
         raise ValueError("oversized payload")
     try:
         call: Any = json.loads(text)

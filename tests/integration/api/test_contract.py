@@ -1,0 +1,245 @@
+"""The API against its own OpenAPI document: malformed requests are refused, never a 5xx."""
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.deployment import Deployment
+
+CHECKS = (
+    "not_a_server_error,status_code_conformance,content_type_conformance,"
+    "response_schema_conformance,negative_data_rejection"
+)
+METHODS = {"get", "post", "put", "patch", "delete"}
+
+
+@pytest.fixture(scope="module")
+def document(shared: Deployment) -> dict[str, Any]:
+    """Return the OpenAPI document as the running API serves it."""
+    body: dict[str, Any] = httpx.get(f"{shared.url}/openapi.json").json()
+    return body
+
+
+def operations(document: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """Return every operation with its route."""
+    return [
+        (f"{method.upper()} {path}", operation)
+        for path, item in document["paths"].items()
+        for method, operation in item.items()
+        if method in METHODS
+    ]
+
+
+def test_every_operation_says_what_it_does_and_how_it_fails(document: dict[str, Any]) -> None:
+    """A summary, a description, and problem documents for each error."""
+    for route, operation in operations(document):
+        assert operation.get("summary"), route
+        assert operation.get("description"), route
+        for status, response in operation["responses"].items():
+            if status.startswith(("4", "5")) and route != "GET /readyz":
+                assert list(response["content"]) == ["application/problem+json"], (route, status)
+        if "/v1/" in route:
+            assert {"401", "403", "422", "503"} <= set(operation["responses"]), route
+
+
+def test_requests_and_answers_come_with_examples(document: dict[str, Any]) -> None:
+    """The bodies that people write and read first are shown."""
+    schemas = document["components"]["schemas"]
+    for name in ("Submission", "ExecutionView", "Problem"):
+        assert schemas[name]["examples"], name
+
+
+def test_every_malformed_request_gets_a_problem_document(
+    shared: Deployment, tmp_path: Path
+) -> None:
+    """Schemathesis: positive and negative data, no 5xx, answers as the document says."""
+    key = shared.key("fuzzed")
+    ran = subprocess.run(
+        [
+            sys.executable, "-m", "schemathesis.cli", "run", f"{shared.url}/openapi.json",
+            "--header", f"Authorization: Bearer {key}",
+            "--checks", CHECKS,
+            "--exclude-path-regex", "/events$",
+            "--exclude-checks", "positive_data_acceptance",
+            "--max-examples", "25",
+            "--seed", "7",
+            "--suppress-health-check", "all",
+            "--generation-database", "none",
+            "--request-timeout", "70",
+            "--workers", "2",
+            "--no-color",
+        ],
+        capture_output=True, text=True, timeout=170, check=False, cwd=tmp_path,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stdout[-6000:] + ran.stderr[-2000:]
+
+
+CASES = {
+    "not JSON": (b"{", {}, 400),
+    "no body": (b"", {}, 422),
+    "a list": (b"[]", {}, 422),
+    "deep nesting": (b"[" * 100_000, {}, 400),
+    "both code and command": (b'{"code": "1", "language": "python", "command": ["a"]}', {}, 422),
+    "unknown field": (b'{"command": ["true"], "tenant_id": "x"}', {}, 422),
+    "NUL in an argument": (b'{"command": ["a\\u0000"]}', {}, 422),
+    "a lone surrogate": (b'{"command": ["a\\ud800"]}', {}, 422),
+    "a path upwards": (b'{"command": ["a"], "files": {"../x": {"text": ""}}}', {}, 422),
+    "an absolute path": (b'{"command": ["a"], "files": {"/x": {"text": ""}}}', {}, 422),
+    "a file that is a folder": (
+        b'{"command": ["a"], "files": {"x": {"text": ""}, "x/y": {"text": ""}}}', {}, 422,
+    ),
+    "bad base64": (b'{"command": ["a"], "files": {"x": {"base64": "!"}}}', {}, 422),
+    "above the tenant's maximum": (b'{"command": ["a"], "limits": {"cpu": 32}}', {}, 422),
+    "not a number": (b'{"command": ["a"], "limits": {"cpu": NaN}}', {}, 422),
+    "an unknown size": (b'{"command": ["a"], "size": "gigantic"}', {}, 422),
+    "an unknown image": (b'{"command": ["a"], "image": "windows"}', {}, 422),
+    "a bad idempotency key": (b'{"command": ["a"]}', {"Idempotency-Key": "x" * 129}, 422),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_request_that_is_wrong_is_told_so(name: str, shared: Deployment) -> None:
+    """One shape, the right status, the request's id, and no value repeated."""
+    body, headers, status = CASES[name]
+    answer = httpx.post(
+        f"{shared.url}/v1/executions",
+        content=body,
+        headers={
+            "Authorization": f"Bearer {shared.key('wrong')}",
+            "Content-Type": "application/json",
+            **headers,
+        },
+    )
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    problem = answer.json()
+    assert problem["instance"] == f"urn:runner:request:{answer.headers['x-request-id']}"
+    assert problem["status"] == status
+    assert "server" not in answer.headers
+
+
+def test_a_body_above_the_limit_is_refused_before_it_is_read(shared: Deployment) -> None:
+    """Declared or not, 413."""
+    key = {"Authorization": f"Bearer {shared.key('large')}"}
+    url = f"{shared.url}/v1/executions"
+    large = b"x" * (17 * 2**20)
+    for content in (large, (large[at : at + 2**20] for at in range(0, len(large), 2**20))):
+        try:
+            answer = httpx.post(url, content=content, headers=key, timeout=30)
+        except httpx.WriteError:
+            continue  # The server answered and closed while we were still sending.
+        assert answer.status_code == 413
+        assert answer.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["", "Bearer", "Bearer x", "Basic eDp4", "Bearer rk_aaaaaaaaaaaa_" + "A" * 43],
+)
+def test_every_bad_credential_gets_the_same_answer(header: str, shared: Deployment) -> None:
+    """Missing, malformed and unknown keys cannot be told apart."""
+    answer = httpx.get(f"{shared.url}/v1/executions", headers={"Authorization": header})
+    assert answer.status_code == 401
+    assert answer.headers["www-authenticate"] == "Bearer"
+    assert answer.json()["detail"].startswith("a valid API key is needed")
+
+
+def test_a_wrong_secret_is_refused_and_audited_where_its_prefix_belongs(shared: Deployment) -> None:
+    """The tenant sees that somebody tried with its key's prefix."""
+    key = shared.key("guessed")
+    forged = key[:-43] + "A" * 43
+    answer = httpx.get(f"{shared.url}/v1/executions", headers={"Authorization": f"Bearer {forged}"})
+    assert answer.status_code == 401
+    records = shared.client("guessed").audit(action="authentication:verify")["items"]
+    assert [each["record"]["outcome"] for each in records] == ["failure"]
+    assert forged not in str(records)
+
+
+def test_another_tenants_execution_is_as_unknown_as_any(
+    shared: Deployment, document: dict[str, Any]
+) -> None:
+    """On every route that takes an id: 404 with the same body, and nothing happens."""
+    theirs = shared.client("theirs").run(command=["true"])
+    ours = {"Authorization": f"Bearer {shared.key('ours')}"}
+    unknown = "0199f2a1-c0de-7b1f-b0d5-a9c1e7a0f3d2"
+    tried = 0
+    for route, _ in operations(document):
+        method, path = route.split()
+        if "{execution_id}" not in path:
+            continue
+        tried += 1
+        answers = [
+            httpx.request(
+                method,
+                shared.url + path.replace("{execution_id}", id_).replace("{path}", "x"),
+                headers=ours,
+            )
+            for id_ in (theirs.id, unknown, "no-uuid")
+        ]
+        assert [answer.status_code for answer in answers] == [404] * 3, route
+        bodies = [{**answer.json(), "instance": ""} for answer in answers]
+        assert bodies[0] == bodies[1], route
+    assert tried == 5
+
+
+def test_twenty_submissions_with_one_key_make_one_execution(shared: Deployment) -> None:
+    """Concurrency included; another body with that key is a conflict."""
+    headers = {
+        "Authorization": f"Bearer {shared.key('idempotent')}",
+        "Idempotency-Key": "twenty",
+    }
+
+    def submit(word: str) -> httpx.Response:
+        body = {"command": ["echo", word], "size": "nano"}
+        return httpx.post(f"{shared.url}/v1/executions", json=body, headers=headers, timeout=30)
+
+    with ThreadPoolExecutor(20) as pool:
+        answers = list(pool.map(submit, ["same"] * 20))
+    assert {answer.status_code for answer in answers} <= {200, 202}
+    assert len({answer.json()["id"] for answer in answers}) == 1
+    assert submit("other").status_code == 409
+    other = httpx.post(
+        f"{shared.url}/v1/executions",
+        json={"command": ["echo", "other"]},
+        headers={**headers, "Authorization": f"Bearer {shared.key('another')}"},
+    )
+    assert other.status_code == 202, "keys are per tenant"
+
+
+def test_metrics_name_routes_and_hold_no_tenant(shared: Deployment) -> None:
+    """Prometheus' text format, with route templates for labels."""
+    shared.client("measured").run(command=["true"])
+    text = httpx.get(f"{shared.url}/metrics").text
+    assert 'runner_http_requests_total{method="POST",route="/v1/executions",status="200"}' in text
+    assert 'runner_executions{state="queued"}' in text
+    assert "measured" not in text
+
+
+def test_health_tells_alive_and_ready(shared: Deployment) -> None:
+    """Without a key."""
+    assert httpx.get(f"{shared.url}/healthz").json() == {"status": "ok"}
+    ready = httpx.get(f"{shared.url}/readyz").json()
+    assert ready == {"status": "ok", "parts": {"postgres": "ok", "redis": "ok"}}
+
+
+def test_pages_of_executions_cover_everything_once(shared: Deployment) -> None:
+    """Cursors lead through all of them, newest first; filters hold."""
+    client = shared.client("paged")
+    made = [client.submit(command=["true"], size="nano").id for _ in range(7)]
+    seen: list[str] = []
+    cursor = None
+    while True:
+        page, cursor = client.list(limit=3, cursor=cursor)
+        seen += [each.id for each in page]
+        if cursor is None:
+            break
+    assert seen == made[::-1]
+    for id_ in made:
+        client.wait(client.get(id_))
+    assert len(client.list(state=["succeeded"])[0]) == 7
+    assert client.list(state=["failed"])[0] == []

@@ -1,0 +1,63 @@
+"""A migrated PostgreSQL for tests of the store alone."""
+
+from collections.abc import AsyncIterator, Iterator
+from uuid import UUID
+
+import psycopg
+import pytest
+from psycopg.rows import dict_row
+from pydantic import SecretStr
+
+from runner.auth.bootstrap import create_key
+from runner.embedded.services import Services, services
+from runner.models import Limits, Role
+from runner.store.db import Database
+from runner.store.migrations import migrate
+from tests.deployment import state_folder
+
+LIMITS = Limits(cpu=1, memory_mb=64, pids=8, disk_mb=8, timeout_s=5, output_kb=8)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Services]:
+    """Return running services with the schema in place; migrating twice changes nothing."""
+    with state_folder() as folder, services(folder, ephemeral=True) as running:
+        for _ in range(2):
+            migrate(SecretStr(running.owner_url))
+        yield running
+
+
+@pytest.fixture
+async def owner(postgres: Services) -> AsyncIterator[Database]:
+    """Return a pool of the schema's owner."""
+    async with Database(SecretStr(postgres.owner_url), max_size=2) as database:
+        yield database
+
+
+@pytest.fixture
+async def api(postgres: Services) -> AsyncIterator[Database]:
+    """Return a pool of the API's role, with one connection: every use reuses it."""
+    async with Database(SecretStr(postgres.api_url), max_size=1) as database:
+        yield database
+
+
+@pytest.fixture
+async def worker(postgres: Services) -> AsyncIterator[Database]:
+    """Return a pool of the worker's role."""
+    async with Database(SecretStr(postgres.worker_url), max_size=4) as database:
+        yield database
+
+
+@pytest.fixture
+def superuser(postgres: Services) -> Iterator["psycopg.Connection[dict[str, object]]"]:
+    """Return a connection that no policy binds."""
+    with psycopg.connect(
+        postgres.postgres.url("postgres"), autocommit=True, row_factory=dict_row
+    ) as connection:
+        yield connection
+
+
+async def new_tenant(owner: Database, name: str) -> UUID:
+    """Make a tenant and return its id."""
+    made = await create_key(owner, tenant=name, role=Role.OWNER, name="test", max_limits=LIMITS)
+    return made.tenant_id
