@@ -21,8 +21,8 @@ from runner.client import Client, Execution
 from runner.embedded.stack import Child, Stack, stack
 from runner.limits import load_sizes
 from runner.models import Role
-from runner.sandbox.images import Images
 from runner.sandbox.engine import Engine
+from runner.sandbox.images import Images
 from runner.settings import Settings
 from runner.store.db import Database
 
@@ -50,7 +50,8 @@ class Deployment:
 
     def key(self, tenant: str, role: Role = Role.OWNER, **options: Any) -> str:
         """Return a new key of a tenant, which is made if there is none of that name."""
-        return self.portal.call(self._key, tenant, role, options)
+        token: str = self.portal.call(self._key, tenant, role, options)
+        return token
 
     def client(self, tenant: str, role: Role = Role.OWNER, **options: Any) -> Client:
         """Return a client with a new key, closed with the deployment."""
@@ -61,7 +62,7 @@ class Deployment:
         with psycopg.connect(
             self.stack.services.postgres.url("postgres"), row_factory=dict_row, autocommit=True
         ) as connection:
-            cursor = connection.execute(statement, values)  # type: ignore[arg-type]
+            cursor = connection.execute(statement.encode(), values)
             return cursor.fetchall() if cursor.description else []
 
     def containers(self) -> list[dict[str, Any]]:

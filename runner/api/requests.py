@@ -22,7 +22,8 @@ from runner.models import ExecutionRequest, InputFile, Limits, Program
 
 MAX_CODE = 1024 * 1024
 MAX_ARGV = 256
-MAX_ARGV_BYTES = 64 * 1024
+MAX_START_BYTES = 192 * 1024
+"""Below what one control frame to a sandbox's supervisor may hold."""
 MAX_FILES = 256
 MAX_DEPTH = 16
 MAX_PATH_BYTES = 512
@@ -194,8 +195,8 @@ class Submission(Strict):
             raise ValueError("give exactly one of code and command")
         if (self.code is None) != (self.language is None):
             raise ValueError("code and language go together")
-        if self.command and sum(len(a.encode()) + 1 for a in self.command) > MAX_ARGV_BYTES:
-            raise ValueError(f"command is above {MAX_ARGV_BYTES} bytes")
+        if len(json.dumps([self.command, self.env]).encode()) > MAX_START_BYTES:
+            raise ValueError(f"command and env are above {MAX_START_BYTES} bytes together, as JSON")
         if self.command and not self.command[0]:
             raise ValueError("command starts with an empty name")
         names = set(self.files)

@@ -13,7 +13,14 @@ from datetime import timedelta
 import structlog
 
 from runner.audit import events as audit
-from runner.errors import ImageMissing, LeaseLost, NotReady, RunnerError, SandboxFault
+from runner.errors import (
+    ImageMissing,
+    LeaseLost,
+    NotReady,
+    ProtocolViolation,
+    RunnerError,
+    SandboxFault,
+)
 from runner.models import Claim, ExecutionRequest, Result
 from runner.queue.changes import Changes
 from runner.sandbox.outcome import classify, result_of
@@ -154,7 +161,8 @@ class Executor:
 
         filer = ArtifactFiler(objects=self._objects, claim=claim, filed=artifacts)
         try:
-            await sandbox.upload(request.files)
+            if (refusal := await _upload(sandbox, request)) is not None:
+                return refusal
             ending = await sandbox.run(
                 request.program,
                 limits=request.limits,
@@ -247,3 +255,14 @@ class Executor:
                 await audit.append(tx, claim.tenant_id, event)
         except NotReady as error:
             self._log.warning("late_result_not_audited", why=error.detail)
+
+
+async def _upload(sandbox: Sandbox, request: ExecutionRequest) -> Result | None:
+    """Place the input files; return the result of an execution whose files do not fit."""
+    try:
+        await sandbox.upload(request.files)
+    except ProtocolViolation:
+        raise
+    except SandboxFault as error:
+        return never_ran(State.FAILED, Reason.COMMAND_NOT_STARTED, error.detail)
+    return None

@@ -3,6 +3,8 @@
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
 
 import httpx
 import pytest
@@ -16,11 +18,17 @@ from tests.deployment import Deployment, eventually, state_of
 HELD = "import time\nprint('begun', flush=True)\ntime.sleep({seconds})\nprint('done')"
 
 
-def running(client: Client, **options: object) -> str:
+def running(client: Client, **options: Any) -> str:
     """Submit a program that takes a while; return its id once it runs."""
     submitted = client.submit(code=HELD.format(seconds=8), language="python", **options)
     eventually(lambda: state_of(client, submitted)() == "running")
     return submitted.id
+
+
+def runs(client: Client, id_: str, attempt: int = 1) -> bool:
+    """Return whether this attempt at an execution runs."""
+    found = client.get(id_)
+    return (found.state, found.attempt) == ("running", attempt)
 
 
 def kill_worker(own: Deployment) -> None:
@@ -63,11 +71,7 @@ def test_an_execution_that_kills_its_workers_is_taken_out_of_circulation(own: De
         code=HELD.format(seconds=60), language="python", on_worker_loss="retry"
     )
     for attempt in range(1, 4):
-        eventually(
-            lambda attempt=attempt: (
-                (f := client.get(submitted.id)).state == "running" and f.attempt == attempt
-            )
-        )
+        eventually(partial(runs, client, submitted.id, attempt))
         kill_worker(own)
         own.restart_worker()
     ended = eventually(lambda: (found := client.get(submitted.id)).ended and found)
@@ -80,7 +84,7 @@ def test_a_stopped_worker_drains(own: Deployment) -> None:
     short = client.submit(code=HELD.format(seconds=1), language="python")
     long = client.submit(code=HELD.format(seconds=60), language="python")
     for each in (short, long):
-        eventually(lambda each=each: client.get(each.id).state == "running")
+        eventually(partial(runs, client, each.id))
     assert own.portal.call(own.worker.stop) == 0
     assert client.get(short.id).state == "succeeded"
     ended = client.get(long.id)

@@ -1,6 +1,4 @@
-"""Whatever a program does to itself or to the host, it ends as the right state with a reason,
-and a second tenant's execution beside it succeeds.
-"""
+"""Whatever a program does, it ends as the right state, and its neighbour succeeds."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -84,7 +82,7 @@ CASES = {
         "import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)", "failed", "killed_by_signal",
     ),
     "zombie children": Case(
-        "import os\nfor _ in range(30):\n    if os.fork() == 0:\n        os._exit(0)\nprint('done')",
+        "import os\nfor _ in range(30):\n    if os.fork() == 0: os._exit(0)\nprint('done')",
         "succeeded", "completed", {}, (), b"done\n",
     ),
     "a daemon left behind": Case(
@@ -123,3 +121,11 @@ def test_a_command_that_does_not_exist_says_so(shared: Deployment) -> None:
     ended: Execution = shared.client("outcomes").run(command=["/no/such/program"])
     assert (ended.state, ended.reason) == ("failed", "command_not_started")
     assert ended.detail is not None and "no such" in ended.detail.lower()
+
+
+def test_input_files_that_do_not_fit_are_the_requests_fault(shared: Deployment) -> None:
+    """Small files take whole pages: told as not started, not as an error of ours."""
+    files = dict.fromkeys((f"f{number}" for number in range(130)), "x" * 4097)
+    client = shared.client("outcomes")
+    ended = client.run(command=["true"], files=files, limits={"disk_mb": 1})
+    assert (ended.state, ended.reason) == ("failed", "command_not_started"), ended

@@ -15,10 +15,8 @@ NOW = "2026-01-01T00:00:00.000000Z"
 
 def forge(connection: "redis.Redis", id_: str, **fields: Any) -> None:
     """Put a job into the queue as somebody with write access to Redis would."""
-    connection.hset(
-        f"rq:job:{id_}",
-        mapping={"created_at": NOW, "origin": "executions", "status": "queued", **fields},
-    )
+    job: dict[Any, Any] = {"created_at": NOW, "origin": "executions", "status": "queued", **fields}
+    connection.hset(f"rq:job:{id_}", mapping=job)
     connection.lpush("rq:queue:executions", id_)
 
 

@@ -143,13 +143,13 @@ async def test_an_event_rolls_back_with_what_it_tells_of(owner: Database, api: D
     """One transaction: no record of what did not happen, and no gap either."""
     tenant = await logged(owner, api, "rolled-back")
 
-    class Failed(Exception):
-        pass
-
-    with pytest.raises(Failed):
+    async def fail() -> None:
         async with api.tenant(tenant) as tx:
             await audit.append(tx, tenant, event(99))
-            raise Failed
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        await fail()
     async with api.tenant(tenant) as tx:
         await audit.append(tx, tenant, event(100))
     found = await verdict(api, tenant)

@@ -1,0 +1,105 @@
+"""What a submission may say, and what it becomes."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from runner.api.requests import Submission, relative_path
+from runner.errors import Invalid
+from runner.models import Limits
+
+SMALL = Limits(cpu=1, memory_mb=256, pids=64, disk_mb=1, timeout_s=30, output_kb=64)
+SIZES = {"small": SMALL}
+
+
+def resolved(**fields: object) -> object:
+    """Return what a submission resolves to."""
+    return Submission.model_validate(fields).resolve(SIZES, SMALL, ("python",))
+
+
+def test_code_becomes_a_file_and_a_command() -> None:
+    """Python and bash each have their own."""
+    request = Submission(code="print(1)", language="python").resolve(SIZES, SMALL, ("python",))
+    assert request.program.argv == ("python3", "main.py")
+    assert [(file.path, file.content) for file in request.files] == [("main.py", b"print(1)")]
+    assert request.program.env == {"PYTHONUNBUFFERED": "1"}
+
+
+def test_overrides_stay_below_the_tenants_maximum() -> None:
+    """The refusal names the field."""
+    with pytest.raises(Invalid) as refused:
+        resolved(command=["true"], limits={"memory_mb": 512})
+    assert "memory_mb" in refused.value.field
+
+
+def test_files_must_fit_into_the_workspace() -> None:
+    """Told before anything is stored."""
+    with pytest.raises(Invalid) as refused:
+        resolved(command=["true"], files={"big": {"text": "x" * (2**20 + 1)}})
+    assert refused.value.field == "files"
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["", "/", "/etc/passwd", "..", "../x", "a/../b", "a//b", "a/", "./a", "a/.", "a\\b", "a\0b",
+     "a\nb", "a\u202eb", "x" * 201, "/".join("a" * 17), "\ud800"],
+)  # fmt: skip
+def test_a_path_that_leads_elsewhere_is_refused(path: str) -> None:
+    """Whatever the trick."""
+    with pytest.raises(ValueError, match="must"):
+        relative_path(path)
+
+
+@given(st.text(max_size=60))
+def test_a_path_that_passes_stays_below_its_folder(path: str) -> None:
+    """No text at all that passes has an upward, empty or absolute part."""
+    try:
+        relative_path(path)
+    except ValueError:
+        return
+    parts = path.split("/")
+    assert all(part not in {"", ".", ".."} for part in parts)
+    assert "\\" not in path
+    assert path.isprintable()
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"code": "1"},
+        {"language": "python"},
+        {"code": "1", "language": "perl"},
+        {"code": "1", "language": "python", "command": ["true"]},
+        {"command": []},
+        {"command": [""]},
+        {"command": ["x" * 200_000]},
+        {"command": ["\u2603" * 40_000]},
+        {"command": ["a"], "env": {f"X{n}": "y" * 8000 for n in range(30)}},
+        {"command": ["a"], "env": {"1X": "y"}},
+        {"command": ["a"], "env": {"X": "\0"}},
+        {"command": ["a"], "files": {"x": {"text": "a", "base64": "YQ=="}}},
+        {"command": ["a"], "files": {"x": {}}},
+        {"code": "1", "language": "python", "files": {"main.py": {"text": ""}}},
+        {"command": ["a"], "wait_s": 61},
+        {"command": ["a"], "limits": {"cpu": 0}},
+        {"command": ["a"], "limits": {"cpu": float("nan")}},
+        {"command": ["a"], "limits": {"network": "host"}},
+        {"command": ["a"], "privileged": True},
+        {"command": ["a"], "egress": ["http://x"]},
+        {"command": ["a"], "metadata": {"a b": "c"}},
+    ],
+)
+def test_what_is_wrong_is_refused(fields: dict[str, object]) -> None:
+    """Unknown fields included: nothing is passed over."""
+    with pytest.raises(ValidationError):
+        Submission.model_validate(fields)
+
+
+def test_waiting_is_no_part_of_what_is_asked() -> None:
+    """A retry that waits longer is the same request."""
+    one = Submission(command=["true"], wait_s=1)
+    other = Submission(command=["true"], wait_s=9)
+    assert one.fingerprint() == other.fingerprint()
+    assert one.fingerprint() != Submission(command=["false"]).fingerprint()

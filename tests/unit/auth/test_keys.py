@@ -1,0 +1,46 @@
+"""API keys: random, parsed strictly, compared by hash."""
+
+import pytest
+
+from runner.auth import keys
+from runner.auth.permissions import ALLOWED, Permission, may
+from runner.models import Role
+
+
+def test_keys_differ_and_prove_themselves() -> None:
+    """Each is new, matches its own hash, and no other's."""
+    one, other = keys.generate(), keys.generate()
+    assert one.token != other.token
+    assert keys.matches(one.token, one.hash)
+    assert not keys.matches(other.token, one.hash)
+    assert keys.prefix_of(one.token) == one.prefix
+
+
+def test_a_key_shows_neither_token_nor_hash() -> None:
+    """A repr in a log gives nothing away."""
+    made = keys.generate()
+    assert made.token not in repr(made)
+    assert repr(made.hash) not in repr(made)
+
+
+@pytest.mark.parametrize(
+    "token",
+    ["", "rk_", "rk_abc_def", "rk_" + "a" * 12 + "_" + "A" * 42, "rk_" + "a" * 12 + "_" + "A" * 44,
+     "rk_" + "A" * 12 + "_" + "A" * 43, "rk_" + "a" * 12 + "_" + "A" * 42 + "\n",
+     "xx_" + "a" * 12 + "_" + "A" * 43],
+)  # fmt: skip
+def test_what_is_no_key_has_no_prefix(token: str) -> None:
+    """Length, alphabet and form are exact."""
+    assert keys.prefix_of(token) is None
+
+
+def test_every_permission_is_somebodys_and_always_the_owners() -> None:
+    """No permission is forgotten, and the owner lacks none."""
+    assert set(ALLOWED) == set(Permission)
+    assert all(may(Role.OWNER, permission) for permission in Permission)
+
+
+def test_a_viewer_only_reads() -> None:
+    """Nothing a viewer may do changes anything, and the audit log is not a viewer's."""
+    granted = {permission for permission in Permission if may(Role.VIEWER, permission)}
+    assert granted == {Permission.EXECUTION_READ, Permission.ARTIFACT_READ}

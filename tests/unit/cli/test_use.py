@@ -1,0 +1,39 @@
+"""`runner run` ends as the program did."""
+
+from dataclasses import replace
+
+import pytest
+
+from runner.cli.use import exit_code
+from runner.client import Execution
+from runner.client.types import execution
+
+SUCCEEDED: Execution = replace(
+    execution(
+        {
+            **dict.fromkeys(
+                ("id", "created_at", "image", "size", "started_at", "ended_at", "queue_position"),
+                "",
+            ),
+            "state": "succeeded",
+            "attempt": 1,
+            "result": None,
+        }
+    ),
+    exit_code=0,
+)
+
+
+@pytest.mark.parametrize(
+    ("ended", "code"),
+    [
+        (SUCCEEDED, 0),
+        (replace(SUCCEEDED, state="failed", exit_code=3), 3),
+        (replace(SUCCEEDED, state="failed", exit_code=None, signal="SIGSEGV"), 139),
+        (replace(SUCCEEDED, state="timed_out", exit_code=None, signal="SIGTERM"), 70),
+        (replace(SUCCEEDED, state="system_error", exit_code=None), 70),
+    ],
+)
+def test_the_exit_code_is_the_programs(ended: Execution, code: int) -> None:
+    """128 + n for a signal, as shells do; 70 where the program had no say."""
+    assert exit_code(ended) == code

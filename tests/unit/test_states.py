@@ -1,0 +1,46 @@
+"""The table of allowed changes is sound, and the SQL keeps to it."""
+
+import re
+
+import pytest
+
+from runner.states import ACTIVE, ALLOWED, ENDED, WAITING, State, may_change
+from runner.store.db import query
+
+
+def test_every_state_is_waiting_active_or_ended_and_only_one_of_them() -> None:
+    """The three groups part the states."""
+    assert set(State) == WAITING | ACTIVE | ENDED
+    assert len(WAITING) + len(ACTIVE) + len(ENDED) == len(State)
+    assert set(ALLOWED) == set(State)
+
+
+@pytest.mark.parametrize("state", ENDED)
+def test_nothing_leaves_an_ended_state(state: State) -> None:
+    """An end is final."""
+    assert not any(may_change(state, target) for target in State)
+
+
+def test_every_state_can_be_reached_and_every_open_one_can_end() -> None:
+    """No state is dead, and no execution can be stuck by the table."""
+    reached = set().union(*ALLOWED.values())
+    assert reached == set(State)
+    for state in WAITING | ACTIVE:
+        assert ALLOWED[state] & ENDED
+
+
+@pytest.mark.parametrize(
+    ("name", "target"),
+    [
+        ("executions.start_running", State.RUNNING),
+        ("executions.requeue", State.QUEUED),
+        ("executions.cancel_queued", State.CANCELLED),
+    ],
+)
+def test_a_statement_names_only_sources_that_the_table_allows(name: str, target: State) -> None:
+    """A compare-and-set cannot make a change that the table forbids."""
+    where = query(name).partition("WHERE")[2]
+    sources = re.findall(r"state (?:=|IN) \(?('[^)\n]*')", where)
+    named = {State(word) for each in sources for word in re.findall(r"'(\w+)'", each)}
+    assert named
+    assert all(may_change(source, target) for source in named), named
