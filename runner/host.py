@@ -147,7 +147,7 @@ def _runc(version: Mapping[str, Any]) -> Finding:
 def _programs() -> Iterator[Finding]:
     for names, package in (
         (("mmdebstrap",), "mmdebstrap"),
-        (("valkey-server", "redis-server"), "redis-tools"),
+        (("valkey-server", "redis-server"), "redis-server"),
     ):
         found = next((path for name in names if (path := shutil.which(name))), None)
         yield Finding(

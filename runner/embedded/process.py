@@ -88,6 +88,8 @@ class ServiceProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                # Ctrl-C is for the parent, which stops its children in order.
+                process_group=0,
                 preexec_fn=die_with_parent,  # noqa: PLW1509 - one prctl, no locks taken
             )
 

@@ -22,7 +22,7 @@ class Redis:
         self.url = f"unix://{self._socket}"
         program = next((found for name in PROGRAMS if (found := shutil.which(name))), None)
         if program is None:
-            raise SetupError("no redis-server or valkey-server: `apt-get install redis-tools`")
+            raise SetupError("no redis-server or valkey-server: `apt-get install redis-server`")
         log = logs / "redis.log"
         self._process = ServiceProcess(
             [

@@ -55,6 +55,7 @@ class Child:
                 stderr=log,
                 stdin=subprocess.DEVNULL,
                 pass_fds=pass_fds,
+                process_group=0,
                 preexec_fn=process.die_with_parent,  # noqa: PLW1509 - one prctl, no locks taken
             )
 
