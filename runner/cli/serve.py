@@ -5,23 +5,13 @@ import signal
 from typing import Annotated
 
 import typer
-import uvloop
 from rich.panel import Panel
 
 from runner import telemetry
-from runner.api.app import create_app
-from runner.api.deps import Dependencies
-from runner.api.server import serve
 from runner.cli import session
 from runner.cli.console import err, out, read_settings, reports_errors, required
 from runner.embedded.stack import stack
-from runner.limits import load_sizes
-from runner.queue.changes import Changes
-from runner.queue.doorbell import Doorbell
 from runner.settings import Settings
-from runner.store.db import Database
-from runner.store.objects import ObjectStore
-from runner.worker.service import worker as working
 
 
 @reports_errors
@@ -31,6 +21,8 @@ def api(
     ] = None,
 ) -> None:
     """Serve the HTTP API."""
+    import uvloop
+
     settings = read_settings()
     telemetry.configure(settings.log_level, json=not err.is_terminal)
     uvloop.run(_api(settings, fd))
@@ -39,6 +31,8 @@ def api(
 @reports_errors
 def worker() -> None:
     """Run executions: the one process that needs Docker."""
+    import uvloop
+
     settings = read_settings()
     telemetry.configure(settings.log_level, json=not err.is_terminal)
     uvloop.run(_worker(settings))
@@ -53,6 +47,15 @@ def dev() -> None:
 
 
 async def _api(settings: Settings, fd: int | None) -> None:
+    from runner.api.app import create_app
+    from runner.api.deps import Dependencies
+    from runner.api.server import serve
+    from runner.limits import load_sizes
+    from runner.queue.changes import Changes
+    from runner.queue.doorbell import Doorbell
+    from runner.store.db import Database
+    from runner.store.objects import ObjectStore
+
     redis_url = required(settings.redis_url, "RUNNER_REDIS_URL")
     async with (
         Database(required(settings.database_api_url, "RUNNER_DATABASE_API_URL")) as database,
@@ -73,6 +76,8 @@ async def _api(settings: Settings, fd: int | None) -> None:
 
 
 async def _worker(settings: Settings) -> None:
+    from runner.worker.service import worker as working
+
     stop = stop_requested()
     async with working(
         settings,

@@ -7,9 +7,6 @@ released file is never edited, the way back is a new revision.
 from importlib import resources
 
 import psycopg
-import sqlalchemy
-from alembic import command, op
-from alembic.config import Config
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 from pydantic import SecretStr
@@ -22,6 +19,8 @@ MIGRATION_LOCK = 7_203_551_004
 
 def run_sql_file(name: str) -> None:
     """Execute a whole SQL file of `versions/` inside the migration's transaction."""
+    from alembic import op
+
     text = resources.files(__package__).joinpath("versions", name).read_text("utf-8")
     connection = op.get_bind().connection.driver_connection
     if not isinstance(connection, psycopg.Connection):
@@ -35,6 +34,11 @@ def migrate(owner_url: SecretStr, *login_urls: SecretStr) -> None:
 
     Raises StoreUnavailable when PostgreSQL does not answer.
     """
+    # A third of a second, which commands that migrate nothing need not spend.
+    import sqlalchemy
+    from alembic import command
+    from alembic.config import Config
+
     engine = sqlalchemy.create_engine(
         "postgresql+psycopg://",
         creator=lambda: psycopg.connect(owner_url.get_secret_value(), connect_timeout=5),
