@@ -6,6 +6,7 @@ and removed when it stops. A command that finds neither starts the stack for as 
 
 import json
 import os
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass
@@ -38,10 +39,11 @@ def announced(settings: Settings, address: Address) -> Iterator[None]:
     """Let other commands of this user find the deployment while the context lasts."""
     path = _file(settings)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.unlink(missing_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    # Whole when it appears, and readable by this user alone (mkstemp's mode).
+    descriptor, partial = tempfile.mkstemp(dir=path.parent, prefix=path.name)
     with os.fdopen(descriptor, "w") as file:
         json.dump(asdict(address), file)
+    Path(partial).rename(path)
     try:
         yield
     finally:
