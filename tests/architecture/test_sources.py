@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from runner.queue import job
-from runner.settings import Settings
+from runner.settings import ClientSettings, Settings
 from runner.states import ALLOWED, ENDED, State, may_change
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -128,4 +128,5 @@ def test_every_path_a_document_names_exists(document: str) -> None:
 def test_the_manual_names_every_setting() -> None:
     text = (ROOT / "docs/operations/configuration.md").read_text()
     documented = re.findall(r"^\| `RUNNER_(\w+)` \|", text, re.MULTILINE)
-    assert documented == [field.upper() for field in Settings.model_fields]
+    fields = [*Settings.model_fields, *ClientSettings.model_fields]
+    assert documented == [field.upper() for field in fields]
