@@ -6,17 +6,20 @@ could not succeed at all is found out.
 
 import json
 import os
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import docker
 import pyseccomp
 import pytest
 
 from runner.errors import LaunchFailed
 from runner.sandbox import launch
 from runner.sandbox.spec import SOCKET_DIR, container_config
+from runner.settings import Settings
 from tests.sandboxes import Bench, Ran
 
 Change = Callable[[dict[str, Any]], None]
@@ -152,6 +155,7 @@ async def test_calls_refused_by_their_arguments(
     """Refused with EPERM by the profile; allowed by the kernel without it."""
     probe = f"""
 import os
+import secrets
 {setup}
 def check(number):
     if number: raise OSError(number, os.strerror(number))
@@ -252,6 +256,19 @@ print(json.dumps([[name for _, name in socket.if_nameindex()],
 """
 
 
+@contextmanager
+def network() -> Iterator[str]:
+    """Make a network as an ordinary container has one; the daemon may run without its default."""
+    client = docker.APIClient(Settings().docker_url, version="auto", timeout=30)
+    name = f"runner-test-{secrets.token_hex(4)}"
+    try:
+        client.create_network(name, driver="bridge")
+        yield name
+    finally:
+        client.remove_network(name)
+        client.close()
+
+
 async def test_there_is_no_network_but_loopback(
     bench: Bench, without: Callable[[Change], Any]
 ) -> None:
@@ -262,12 +279,14 @@ async def test_there_is_no_network_but_loopback(
     )
     assert answer(await bench.python(listing)) == [["lo"], False, False]
 
-    def bridged(config: dict[str, Any]) -> None:
-        config["NetworkDisabled"] = False
-        config["HostConfig"]["NetworkMode"] = "bridge"
+    with network() as name:
 
-    with without(bridged):
-        interfaces, metadata, private = answer(await bench.python(listing))
+        def connected(config: dict[str, Any]) -> None:
+            config["NetworkDisabled"] = False
+            config["HostConfig"]["NetworkMode"] = name
+
+        with without(connected):
+            interfaces, metadata, private = answer(await bench.python(listing))
     assert "eth0" in interfaces
     assert metadata
     assert private
