@@ -3,9 +3,10 @@
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from rich import box
 from rich.table import Table
 
 from runner.cli.console import err, fail, out, read_settings, reports_errors
@@ -151,18 +152,18 @@ def audit_verify() -> None:
     out.print(f"[green]whole[/]: {verdict['records']} records, head {verdict['head']}")
 
 
-def audit_table(records: list[dict[str, object]]) -> Table:
-    """Return audit records as a table."""
-    table = Table("#", "at", "actor", "action", "outcome", "what", "hash")
+def audit_table(records: list[dict[str, Any]]) -> Table:
+    """Return audit records as a table that fits 80 columns."""
+    table = Table("#", "at", "actor", "action", "outcome", "what", "hash", box=box.SIMPLE_HEAD)
+    for column in table.columns:
+        column.no_wrap = True
     for each in records:
         record = each["record"]
-        if not isinstance(record, dict):
-            raise TypeError("the API sent a record that is no object")
-        facts = record.get("metadata") or {}
-        what = facts.get("reason") or facts.get("language") or record.get("resource_type") or ""
+        facts = record["metadata"]
+        what = facts.get("reason") or facts.get("language") or record["resource_type"] or ""
         table.add_row(
-            str(each["seq"]), record["at"][11:23], record["actor"], record["action"],
-            record["outcome"], str(what), str(each["hash"])[:12],
+            str(each["seq"]), record["at"][11:19], record["actor"], record["action"],
+            record["outcome"], what, each["hash"][:6],
         )  # fmt: skip
     return table
 
