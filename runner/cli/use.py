@@ -154,7 +154,8 @@ def audit_verify() -> None:
 
 def audit_table(records: list[dict[str, Any]]) -> Table:
     """Return audit records as a table that fits 80 columns."""
-    table = Table("#", "at", "actor", "action", "outcome", "what", "hash", box=box.SIMPLE_HEAD)
+    table = Table("#", "at", "actor", "action", "outcome", "what", "hash",
+                  box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)  # fmt: skip
     for column in table.columns:
         column.no_wrap = True
     for each in records:
