@@ -154,8 +154,7 @@ def audit_verify() -> None:
 
 def audit_table(records: list[dict[str, Any]]) -> Table:
     """Return audit records as a table that fits 80 columns."""
-    table = Table("#", "at", "actor", "action", "outcome", "what", "hash",
-                  box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)  # fmt: skip
+    table = Table("#", "at", "actor", "action", "outcome", "what", box=box.SIMPLE_HEAD)
     for column in table.columns:
         column.no_wrap = True
     for each in records:
@@ -164,7 +163,7 @@ def audit_table(records: list[dict[str, Any]]) -> Table:
         what = facts.get("reason") or facts.get("language") or record["resource_type"] or ""
         table.add_row(
             str(each["seq"]), record["at"][11:19], record["actor"], record["action"],
-            record["outcome"], what, each["hash"][:6],
+            record["outcome"], what,
         )  # fmt: skip
     return table
 
