@@ -2,6 +2,9 @@
 
 from typing import Protocol
 
+import structlog
+
+from runner.errors import DockerUnavailable
 from runner.models import Claim, ExecutionRequest
 from runner.sandbox.launch import Launcher, SandboxOrder
 from runner.sandbox.sandbox import Sandbox
@@ -22,6 +25,7 @@ class FreshSandboxes:
 
     def __init__(self, launcher: Launcher) -> None:
         self._launcher = launcher
+        self._log = structlog.get_logger("runner.worker")
 
     async def claim(self, claim: Claim, request: ExecutionRequest) -> Sandbox:
         """Launch a container for this execution alone."""
@@ -36,5 +40,10 @@ class FreshSandboxes:
         )
 
     async def dispose(self, sandbox: Sandbox) -> None:
-        """Destroy the container."""
-        await sandbox.destroy()
+        """Destroy the container, now or when Docker answers again."""
+        try:
+            await sandbox.destroy()
+        except DockerUnavailable as error:
+            # No longer in use: the next sweep for strays takes it.
+            self._launcher.live.discard(sandbox.id)
+            self._log.warning("sandbox_left_to_sweep", sandbox=sandbox.id, error=error.detail)

@@ -10,7 +10,7 @@ from datetime import timedelta
 import structlog
 from pydantic import SecretStr
 
-from runner.errors import SetupError
+from runner.errors import RunnerError, SetupError
 from runner.queue.changes import Changes
 from runner.queue.doorbell import Doorbell
 from runner.sandbox.launch import Launcher
@@ -22,6 +22,9 @@ from runner.worker.consumer import Consumers
 from runner.worker.execute import Executor, Policy
 from runner.worker.reaper import Reaper
 from runner.worker.sandboxes import FreshSandboxes
+
+SWEEP_S = 30.0
+"""How long a sandbox may outlive a Docker daemon that did not answer when it was to go."""
 
 _log = structlog.get_logger("runner.worker")
 
@@ -48,7 +51,7 @@ async def worker(
         launcher = await stack.enter_async_context(
             Launcher.open(settings, node=policy.node, instance=policy.instance)
         )
-        strays = await remove_strays(launcher)
+        await remove_strays(launcher)
         # Beyond the slots: the reaper, refused jobs and lease keepers.
         database = await stack.enter_async_context(
             Database(database_url, max_size=settings.slots * 2 + 2)
@@ -76,14 +79,16 @@ async def worker(
             slots=settings.slots,
             instance=policy.instance,
         )
-        sweeping = asyncio.create_task(reaper.run(settings.reconcile_s))
+        sweeping = (
+            asyncio.create_task(reaper.run(settings.reconcile_s)),
+            asyncio.create_task(_sweep_strays(launcher)),
+        )
         consumers.start()
         _log.info(
             "worker_ready",
             node=policy.node,
             instance=policy.instance,
             slots=settings.slots,
-            strays_removed=strays,
         )
         try:
             yield executor
@@ -91,9 +96,23 @@ async def worker(
             consumers.request_stop()
             await executor.drain(settings.drain_s)
             await consumers.join()
-            sweeping.cancel()
-            await asyncio.gather(sweeping, return_exceptions=True)
+            for task in sweeping:
+                task.cancel()
+            await asyncio.gather(*sweeping, return_exceptions=True)
             _log.info("worker_stopped", instance=policy.instance)
+
+
+async def _sweep_strays(launcher: Launcher) -> None:
+    """Remove now and then what could not be removed when it ended."""
+    while True:
+        await asyncio.sleep(SWEEP_S)
+        try:
+            removed = await remove_strays(launcher)
+        except RunnerError as error:
+            _log.warning("sweep_failed", sweep="strays", error=error.detail)
+        else:
+            if removed:
+                _log.info("strays_removed", count=removed)
 
 
 @contextmanager
