@@ -429,7 +429,8 @@ async def test_the_image_holds_no_privileged_file_and_no_socket(
     assert answer(await bench.python(planted)) == ["/workspace/f"]
 
     def with_docker(config: dict[str, Any]) -> None:
-        config["HostConfig"]["Binds"] = ["/var/run/docker.sock:/opt/docker.sock:ro"]
+        socket = Settings().docker_url.removeprefix("unix://")
+        config["HostConfig"]["Binds"] = [f"{socket}:/opt/docker.sock:ro"]
 
     with without(with_docker):
         assert answer(await bench.python(PRIVILEGED_FILES)) == ["/opt/docker.sock"]
