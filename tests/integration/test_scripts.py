@@ -1,0 +1,147 @@
+"""`scripts/` bring a machine to where everything runs, and say what they cannot do."""
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from runner.settings import Settings
+from tests.deployment import eventually
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPTS = ROOT / "scripts"
+SOCKET = Path("/var/run/docker.sock").resolve()
+# In a mount namespace of its own, where the host's daemon is out of sight.
+HIDDEN = 'mount --make-rprivate / && mount --bind /dev/null "$1" && shift && exec "$@"'
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Return a short folder that everybody may read: sockets lie in it."""
+    made = Path(tempfile.mkdtemp(prefix="rs-", dir="/tmp"))
+    made.chmod(0o755)
+    yield made
+    shutil.rmtree(made)
+
+
+@pytest.fixture
+def no_daemon() -> list[str]:
+    """Return a command prefix under which no Docker daemon answers."""
+    if not SOCKET.exists():
+        return ["env"]
+    return ["unshare", "--mount", "bash", "-c", HIDDEN, "hide", str(SOCKET)]
+
+
+def with_docker(
+    folder: Path, prefix: list[str], script: str, **env: str
+) -> "subprocess.Popen[str]":
+    """Start a shell script under `with-docker`, with a state folder of its own."""
+    return subprocess.Popen(
+        [*prefix, SCRIPTS / "with-docker", "bash", "-c", script],
+        env={"PATH": os.environ["PATH"], "RUNNER_STATE_DIR": str(folder), **env},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+PING = (
+    'python3 -c "import os, socket; s = socket.socket(socket.AF_UNIX); '
+    "s.connect(os.environ['RUNNER_DOCKER_URL'].removeprefix('unix://')); "
+    "s.sendall(b'GET /_ping HTTP/1.0\\r\\n\\r\\n'); print(b'200 OK' in s.recv(99), flush=True)\""
+)
+
+
+def daemon_runs(folder: Path) -> bool:
+    """Return whether a daemon with its data below the folder runs."""
+    for line in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = line.read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if words[0].endswith(b"dockerd") and bytes(folder / "docker" / "data") in words:
+            return True
+    return False
+
+
+def test_a_daemon_that_answers_is_used_and_left_alone(folder: Path) -> None:
+    daemon = Settings().docker_url
+    script = f'{PING}; echo "$RUNNER_DOCKER_URL"; exit 5'
+    ran = with_docker(folder, [], script, DOCKER_HOST=daemon)
+    said, _ = ran.communicate(timeout=30)
+    assert (ran.returncode, said) == (5, f"True\n{daemon}\n")
+    assert list(folder.iterdir()) == []
+
+
+def test_a_private_daemon_serves_one_command_and_is_gone(
+    folder: Path, no_daemon: list[str]
+) -> None:
+    """Its exit code is the command's."""
+    ran = with_docker(folder, no_daemon, f"{PING}; exit 7")
+    said, _ = ran.communicate(timeout=60)
+    assert (ran.returncode, said) == (7, "True\n")
+    assert not daemon_runs(folder)
+
+
+def test_two_commands_share_a_private_daemon_until_the_last_ends(
+    folder: Path, no_daemon: list[str]
+) -> None:
+    first = with_docker(folder, no_daemon, f"echo up; sleep 3; {PING}")
+    assert first.stdout is not None
+    assert first.stdout.readline() == "up\n"
+    began = time.monotonic()
+    second = with_docker(folder, no_daemon, PING)
+    assert second.communicate(timeout=60)[0] == "True\n"
+    assert time.monotonic() - began < 3
+    assert daemon_runs(folder)
+    assert first.communicate(timeout=60)[0] == "True\n"
+    assert not daemon_runs(folder)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_reaches_the_command_and_the_daemon_is_stopped(
+    folder: Path, no_daemon: list[str], number: signal.Signals
+) -> None:
+    ran = with_docker(
+        folder, no_daemon, f"trap 'echo told; exit 3' {number.name}; echo up; sleep 60 & wait"
+    )
+    assert ran.stdout is not None
+    assert ran.stdout.readline() == "up\n"
+    ran.send_signal(number)
+    assert ran.communicate(timeout=60)[0] == "told\n"
+    assert ran.returncode == 3
+    eventually(lambda: not daemon_runs(folder), within_s=10)
+
+
+def test_without_root_what_is_missing_is_named_with_how_to_get_it(folder: Path) -> None:
+    """On a machine with Python and little else."""
+    (folder / "scripts").mkdir()
+    programs = folder / "bin"
+    programs.mkdir()
+    for script in ("bootstrap", "with-docker"):
+        shutil.copy(SCRIPTS / script, folder / "scripts")
+    for name in ("bash", "dirname", "id", "python3", "timeout", "seq"):
+        found = shutil.which(name, path="/usr/bin:/bin")
+        assert found is not None, name
+        (programs / name).symlink_to(found)
+    told = subprocess.run(
+        [folder / "scripts" / "bootstrap"],
+        env={"PATH": str(programs), "DOCKER_HOST": ""},
+        user="nobody",
+        group="nogroup",
+        extra_groups=[],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert told.returncode == 78
+    for package in ("mmdebstrap", "redis-server", "git"):
+        assert package in told.stderr
+    assert "apt-get install" in told.stderr
