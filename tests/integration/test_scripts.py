@@ -17,7 +17,8 @@ from tests.deployment import eventually
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ROOT / "scripts"
 SOCKET = Path("/var/run/docker.sock").resolve()
-# In a mount namespace of its own, where the host's daemon is out of sight.
+# In a mount and a network namespace of its own: the host's daemon is out of sight, and its bridge
+# out of reach of a daemon that is told to have none and removes docker0.
 HIDDEN = 'mount --make-rprivate / && mount --bind /dev/null "$1" && shift && exec "$@"'
 
 
@@ -35,7 +36,7 @@ def no_daemon() -> list[str]:
     """Return a command prefix under which no Docker daemon answers."""
     if not SOCKET.exists():
         return ["env"]
-    return ["unshare", "--mount", "bash", "-c", HIDDEN, "hide", str(SOCKET)]
+    return ["unshare", "--mount", "--net", "bash", "-c", HIDDEN, "hide", str(SOCKET)]
 
 
 def with_docker(
