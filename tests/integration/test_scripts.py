@@ -57,6 +57,16 @@ PING = (
     "s.connect(os.environ['RUNNER_DOCKER_URL'].removeprefix('unix://')); "
     "s.sendall(b'GET /_ping HTTP/1.0\\r\\n\\r\\n'); print(b'200 OK' in s.recv(99), flush=True)\""
 )
+LISTENER = """
+import os, signal
+def told(number, frame):
+    os.write(1, b"told\\n")
+    os._exit(3)
+signal.signal(signal.SIGINT, told)
+signal.signal(signal.SIGTERM, told)
+os.write(1, b"up\\n")
+signal.pause()
+"""
 
 
 def daemon_runs(folder: Path) -> bool:
@@ -109,9 +119,7 @@ def test_two_commands_share_a_private_daemon_until_the_last_ends(
 def test_a_signal_reaches_the_command_and_the_daemon_is_stopped(
     folder: Path, no_daemon: list[str], number: signal.Signals
 ) -> None:
-    ran = with_docker(
-        folder, no_daemon, f"trap 'echo told; exit 3' {number.name}; echo up; sleep 60 & wait"
-    )
+    ran = with_docker(folder, no_daemon, f"exec python3 -c '{LISTENER}'")
     assert ran.stdout is not None
     assert ran.stdout.readline() == "up\n"
     ran.send_signal(number)
