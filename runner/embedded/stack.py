@@ -131,7 +131,8 @@ async def stack(settings: Settings, *, ephemeral: bool = False) -> AsyncIterator
         listener = socket.create_server((settings.host, settings.port))
         host, port = listener.getsockname()[:2]
         common = {
-            **os.environ,
+            # Not our own variables: each child is given the one login that is its own.
+            **{k: v for k, v in os.environ.items() if not k.startswith("RUNNER_")},
             **settings.as_environment(),
             "RUNNER_REDIS_URL": running.redis_url,
         }
