@@ -8,7 +8,7 @@ from pydantic.json_schema import models_json_schema
 
 from runner.api import artifacts, audit, events, executions, health, problems
 from runner.api.deps import Dependencies
-from runner.api.middleware import BodyLimit, Metrics, RequestId
+from runner.api.middleware import Authentication, BodyBounds, LastResort, Metrics, RequestId
 
 DESCRIPTION = """\
 Runs code written by AI agents, each program in a hardened container of its own.
@@ -31,7 +31,9 @@ def create_app(parts: Dependencies) -> FastAPI:
     app.state.registry = registry
     problems.install(app)
     # The last one added sees a request first.
-    app.add_middleware(BodyLimit, max_bytes=parts.settings.max_body_mb * 2**20)
+    app.add_middleware(BodyBounds, max_bytes=parts.settings.max_body_mb * 2**20)
+    app.add_middleware(Authentication, database=parts.database)
+    app.add_middleware(LastResort)
     app.add_middleware(Metrics, registry=registry)
     app.add_middleware(RequestId)
     for module in (executions, events, artifacts, audit, health):

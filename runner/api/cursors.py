@@ -7,9 +7,8 @@ from datetime import UTC, datetime
 from typing import Annotated
 from uuid import UUID
 
+from fastapi.exceptions import RequestValidationError
 from pydantic import AwareDatetime, BeforeValidator
-
-from runner.errors import Invalid
 
 
 def rfc3339(value: object) -> object:
@@ -32,7 +31,7 @@ def encode(value: UUID | int) -> str:
 
 
 def decode_id(cursor: str | None) -> UUID | None:
-    """Return the id a cursor points behind. Raises Invalid."""
+    """Return the id a cursor points behind. Raises RequestValidationError."""
     if cursor is None:
         return None
     try:
@@ -42,7 +41,7 @@ def decode_id(cursor: str | None) -> UUID | None:
 
 
 def decode_seq(cursor: str | None) -> int:
-    """Return the number a cursor points behind; 0 for none. Raises Invalid."""
+    """Return the number a cursor points behind; 0 for none. Raises RequestValidationError."""
     if cursor is None:
         return 0
     text = _text(cursor)
@@ -65,5 +64,8 @@ def _text(cursor: str) -> str:
         raise _invalid() from None
 
 
-def _invalid() -> Invalid:
-    return Invalid("the cursor is not one this API gave", "cursor")
+def _invalid() -> RequestValidationError:
+    message = "the cursor is not one this API gave"
+    return RequestValidationError(
+        [{"type": "value_error", "loc": ("query", "cursor"), "msg": message, "input": None}]
+    )

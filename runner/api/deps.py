@@ -9,10 +9,11 @@ from fastapi import Depends, Path, Request, Security
 from fastapi.security import HTTPBearer
 
 from runner.api.context import origin
+from runner.api.middleware import PRINCIPAL
 from runner.audit import events as audit
-from runner.auth.identity import authenticate
+from runner.auth.identity import ANSWER
 from runner.auth.permissions import Permission, may
-from runner.errors import NotFound, NotPermitted
+from runner.errors import NotAuthenticated, NotFound, NotPermitted
 from runner.models import Limits, Principal
 from runner.queue.changes import Changes
 from runner.queue.doorbell import Doorbell
@@ -33,7 +34,7 @@ class Dependencies:
     changes: Changes
 
 
-# Only described to OpenAPI here; the header is read by `authenticate`.
+# Only described to OpenAPI here; the middleware reads the header.
 BEARER = HTTPBearer(auto_error=False, description="An API key, `rk_…`.")
 
 
@@ -56,10 +57,9 @@ class Allow:
         self, request: Request, given: Parts, _: Annotated[object, Security(BEARER)]
     ) -> Principal:
         """Return the principal. Raises NotAuthenticated or NotPermitted."""
-        came_from = origin(request)
-        principal = await authenticate(
-            given.database, request.headers.get("authorization"), came_from
-        )
+        principal = request.scope.get(PRINCIPAL)
+        if not isinstance(principal, Principal):
+            raise NotAuthenticated(ANSWER)
         if may(principal.role, self.permission):
             return principal
         async with given.database.tenant(principal.tenant_id) as tx:
@@ -70,7 +70,7 @@ class Allow:
                     actor=principal.actor,
                     action=audit.Action.ACCESS_DENIED,
                     outcome=audit.Outcome.DENIED,
-                    origin=came_from,
+                    origin=origin(request),
                     metadata={"permission": self.permission.value, "role": principal.role.value},
                 ),
             )

@@ -58,7 +58,10 @@ IdempotencyKey = Annotated[
             "headers": {"Location": {"schema": {"type": "string"}}},
         },
         **responses(
-            HTTPStatus.BAD_REQUEST, HTTPStatus.CONFLICT, HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+            HTTPStatus.BAD_REQUEST,
+            HTTPStatus.CONFLICT,
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
         ),
     },
 )

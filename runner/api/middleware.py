@@ -7,12 +7,20 @@ from uuid import uuid4
 
 import structlog
 from fastapi import Request
+from fastapi.responses import JSONResponse
 from prometheus_client import CollectorRegistry, Counter, Histogram
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from runner.api.problems import problem
+from runner.api.context import origin
+from runner.api.problems import of, problem, unexpected
+from runner.auth.identity import authenticate
+from runner.errors import RunnerError
+from runner.store.db import Database
 
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{8,64}")
+PRINCIPAL = "runner.principal"
+PROTECTED = "/v1/"
 HEADERS = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
 
 _log = structlog.get_logger("runner.api")
@@ -46,21 +54,73 @@ class RequestId:
         await self._app(scope, receive, marked)
 
 
-class BodyLimit:
-    """Refuses a body above the limit: by its declared length, else as soon as it is exceeded."""
+class LastResort:
+    """Answers what nothing foresaw, inside the marks and counts that every answer gets."""
 
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._max_bytes = max_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        declared = dict(scope["headers"]).get(b"content-length", b"0")
-        if not declared.isdigit() or int(declared) > self._max_bytes:
-            await self._refuse(scope, receive, send)
+        started = False
+
+        async def noted(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noted)
+        except Exception as error:
+            if started:
+                # The server cuts the connection: a client sees that the answer is not whole.
+                raise
+            await unexpected(Request(scope), error)(scope, receive, send)
+
+
+class Authentication:
+    """Settles who calls before a byte of the body is read: strangers get nothing parsed."""
+
+    def __init__(self, app: ASGIApp, database: Database) -> None:
+        self._app = app
+        self._database = database
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request; a route finds its principal in the scope, or none."""
+        if scope["type"] == "http" and scope["path"].startswith(PROTECTED):
+            request = Request(scope)
+            try:
+                scope[PRINCIPAL] = await authenticate(
+                    self._database, request.headers.get("authorization"), origin(request)
+                )
+            except RunnerError as error:
+                await of(request, error)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+class BodyBounds:
+    """Refuses a body that is not JSON by its type, or is above the limit.
+
+    The limit holds for the declared length, and for what arrives as soon as it is exceeded.
+    """
+
+    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+        self._app = app
+        self._max_bytes = max_bytes
+
+    async def __call__(  # noqa: C901 - one pass over one request, with its two wrappers
+        self, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        if (refusal := self._refusal(scope)) is not None:
+            await refusal(scope, receive, send)
             return
         received = 0
         exceeded = False
@@ -80,24 +140,39 @@ class BodyLimit:
             nonlocal answered
             if exceeded and not answered and message["type"] == "http.response.start":
                 answered = True
-                await self._refuse(scope, receive, send)
+                await self._too_large(scope)(scope, receive, send)
             elif not (exceeded and answered):
                 await send(message)
 
         try:
             await self._app(scope, counted, replaced)
-        finally:
-            if exceeded and not answered:
-                await self._refuse(scope, receive, send)
+        except ClientDisconnect:
+            if not exceeded:
+                raise
+        if exceeded and not answered:
+            await self._too_large(scope)(scope, receive, send)
 
-    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
-        response = problem(
+    def _refusal(self, scope: Scope) -> JSONResponse | None:
+        """Return the answer to a request whose headers alone say that it is none of ours."""
+        headers = dict(scope["headers"])
+        declared = headers.get(b"content-length", b"0")
+        if not declared.isdigit() or int(declared) > self._max_bytes:
+            return self._too_large(scope)
+        has_body = declared != b"0" or b"transfer-encoding" in headers
+        media_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+        if has_body and media_type != b"application/json":
+            return problem(
+                Request(scope), HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "a body must be application/json"
+            )
+        return None
+
+    def _too_large(self, scope: Scope) -> JSONResponse:
+        return problem(
             Request(scope),
             HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
             f"the body is above this deployment's limit of {self._max_bytes // 2**20} MiB",
             headers={"Connection": "close"},
         )
-        await response(scope, receive, send)
 
 
 class Metrics:

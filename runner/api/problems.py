@@ -18,6 +18,7 @@ from runner.api.context import request_id
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 2
 MAX_SHOWN_ERRORS = 20
+MAX_FIELD_NAME = 200
 
 _log = structlog.get_logger("runner.api")
 
@@ -56,6 +57,14 @@ class Problem(BaseModel):
     )
 
 
+TITLES = {
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "Content Too Large",
+    HTTPStatus.UNPROCESSABLE_ENTITY: "Unprocessable Content",
+}
+"""RFC 9110's words where Python's differ from one version to the next."""
+
+INVALID = "invalid-request"
+
 STATUS: dict[type[errors.RunnerError], HTTPStatus] = {
     errors.NotReady: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.NotFound: HTTPStatus.NOT_FOUND,
@@ -76,7 +85,7 @@ def responses(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
     )
     return {
         status.value: {
-            "description": status.phrase,
+            "description": TITLES.get(status, status.phrase),
             "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
         }
         for status in sorted({*always, *statuses})
@@ -93,9 +102,10 @@ def problem(
     headers: Mapping[str, str] | None = None,
 ) -> JSONResponse:
     """Return a problem as a response."""
+    title = TITLES.get(status, status.phrase)
     body = Problem(
-        type=f"urn:runner:problem:{kind or status.phrase.lower().replace(' ', '-')}",
-        title=status.phrase,
+        type=f"urn:runner:problem:{kind or title.lower().replace(' ', '-')}",
+        title=title,
         status=status.value,
         detail=detail,
         instance=f"urn:runner:request:{request_id(request)}",
@@ -112,32 +122,47 @@ def problem(
 
 
 def install(app: FastAPI) -> None:
-    """Make every error of the app a problem."""
+    """Make every error that a route raises on purpose a problem."""
     app.add_exception_handler(errors.RunnerError, _ours)
     app.add_exception_handler(RequestValidationError, _validation)
     app.add_exception_handler(HTTPException, _http)
-    app.add_exception_handler(Exception, _unexpected)
+
+
+def of(request: Request, error: errors.RunnerError) -> JSONResponse:
+    """Return the problem that one of our failures is to a client."""
+    status = next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), None)
+    if status is None:
+        return unexpected(request, error)
+    kind, fields = None, None
+    if isinstance(error, errors.Invalid):
+        kind = INVALID
+        fields = [FieldProblem(field=f"body.{error.field}", message=error.detail)]
+    if status is HTTPStatus.SERVICE_UNAVAILABLE:
+        _log.warning("not_ready", detail=error.detail, request=request_id(request))
+    return problem(request, status, error.detail, kind=kind, fields=fields)
+
+
+def unexpected(request: Request, error: Exception) -> JSONResponse:
+    """Log what nobody foresaw; return a problem that tells nothing of it."""
+    _log.error("request_failed", request=request_id(request), exc_info=error)
+    return problem(
+        request,
+        HTTPStatus.INTERNAL_SERVER_ERROR,
+        "this is our fault; the request's id finds it in the log",
+    )
 
 
 async def _ours(request: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, errors.RunnerError):
         raise error
-    status = next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), None)
-    if status is None:
-        return await _unexpected(request, error)
-    fields = None
-    if isinstance(error, errors.Invalid):
-        fields = [FieldProblem(field=f"body.{error.field}", message=error.detail)]
-    if status is HTTPStatus.SERVICE_UNAVAILABLE:
-        _log.warning("not_ready", detail=error.detail, request=request_id(request))
-    return problem(request, status, error.detail, fields=fields)
+    return of(request, error)
 
 
 async def _validation(request: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, RequestValidationError):
         raise error
     fields = [
-        FieldProblem(field=".".join(str(part) for part in item["loc"])[:200], message=item["msg"])
+        FieldProblem(field=_field(item), message=item["msg"])
         for item in error.errors()[:MAX_SHOWN_ERRORS]
     ]
     status = HTTPStatus.UNPROCESSABLE_ENTITY
@@ -145,7 +170,7 @@ async def _validation(request: Request, error: Exception) -> JSONResponse:
         status = HTTPStatus.BAD_REQUEST
     names = ", ".join(field.field for field in fields)
     return problem(
-        request, status, f"the request is not valid: {names}", kind="invalid-request",
+        request, status, f"the request is not valid: {names}", kind=INVALID,
         fields=jsonable_encoder(fields),
     )  # fmt: skip
 
@@ -157,10 +182,7 @@ async def _http(request: Request, error: Exception) -> JSONResponse:
     return problem(request, status, str(error.detail), headers=error.headers)
 
 
-async def _unexpected(request: Request, error: Exception) -> JSONResponse:
-    _log.error("request_failed", request=request_id(request), exc_info=error)
-    return problem(
-        request,
-        HTTPStatus.INTERNAL_SERVER_ERROR,
-        "this is our fault; the request's id finds it in the log",
-    )
+def _field(item: Mapping[str, Any]) -> str:
+    if item["type"] == "json_invalid":
+        return "body"
+    return ".".join(str(part) for part in item["loc"])[:MAX_FIELD_NAME]

@@ -11,8 +11,10 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
+    Discriminator,
     Field,
     StringConstraints,
+    Tag,
     model_validator,
 )
 
@@ -106,6 +108,12 @@ class Content(Strict):
             raise ValueError("base64 is malformed") from None
 
 
+TextOrContent = Annotated[
+    Annotated[Text, Tag("text")] | Annotated[Content, Tag("object")],
+    Discriminator(lambda given: "text" if isinstance(given, str) else "object"),
+]
+
+
 class LimitOverrides(Strict):
     """Limits that differ from the size's, up to the tenant's maximum."""
 
@@ -155,7 +163,7 @@ class Submission(Strict):
         max_length=MAX_ARGV,
         description="Program and arguments; no shell is involved.",
     )
-    stdin: Text | Content | None = Field(
+    stdin: TextOrContent | None = Field(
         default=None, description="Standard input: text, or an object with `text` or `base64`."
     )
     files: dict[RelativePath, Content] = Field(

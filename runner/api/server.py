@@ -19,7 +19,8 @@ async def serve(app: FastAPI, settings: Settings, *, fd: int | None = None) -> N
             app,
             host=settings.host,
             port=settings.port,
-            http="httptools",
+            # httptools takes a request head without an end; h11 refuses it at a bound.
+            http="h11",
             loop="none",
             lifespan="off",
             access_log=False,

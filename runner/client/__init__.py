@@ -5,8 +5,8 @@ ApiError                 the API refused; carries the problem document
 ├── NotPermitted         403
 ├── NotFound             404
 ├── Conflict             409
-├── Invalid              400, 413, 422
-└── Unavailable          503, or no answer at all: safe to try again
+├── Invalid              400, 413, 415, 422
+└── Unavailable          502, 503, 504, or no answer at all: safe to try again
 """
 
 from runner.client.client import Client

@@ -27,11 +27,12 @@ class Client:
 
     def __init__(self, url: str, api_key: str) -> None:
         self._url = url
-        self._http = httpx.Client(
-            base_url=url,
-            headers={"Authorization": f"Bearer {api_key}"},
-            timeout=httpx.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
-        )
+        with _translated():
+            self._http = httpx.Client(
+                base_url=url,
+                headers={"Authorization": f"Bearer {api_key}"},
+                timeout=httpx.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
+            )
 
     def __repr__(self) -> str:
         return f"Client({self._url!r})"
@@ -100,7 +101,7 @@ class Client:
 
     def get(self, execution_id: str) -> Execution:
         """Return an execution."""
-        return types.execution(self._call("GET", f"/v1/executions/{execution_id}"))
+        return types.execution(self._call("GET", _path(execution_id)))
 
     def list(
         self, *, state: Sequence[str] = (), limit: int = 50, cursor: str | None = None
@@ -113,7 +114,7 @@ class Client:
 
     def cancel(self, execution_id: str) -> Execution:
         """Cancel an execution; one that has ended stays as it is."""
-        return types.execution(self._call("POST", f"/v1/executions/{execution_id}/cancel"))
+        return types.execution(self._call("POST", _path(execution_id, "cancel")))
 
     def events(self, execution_id: str, *, after: int = 0) -> Iterator[Event]:
         """Yield events until the execution ends; a broken connection is resumed where it was.
@@ -122,6 +123,7 @@ class Client:
         """
         failures = 0
         while True:
+            before = after
             try:
                 for event in self._stream(execution_id, after):
                     failures = 0
@@ -129,24 +131,25 @@ class Client:
                     yield event
                     if event.data.get("state") in types.ENDED:
                         return
-                if self.get(execution_id).ended:
+                # A proxy may close a stream in good order before its end: only one that had
+                # nothing more to say, of an execution that has ended, is known to be whole.
+                if after == before and self.get(execution_id).ended:
                     return
             except errors.Unavailable:
                 failures += 1
                 if failures > MAX_RESUMES:
                     raise
-                time.sleep(RESUME_AFTER_S)
+            time.sleep(RESUME_AFTER_S)
 
     def artifacts(self, execution_id: str) -> Sequence[Artifact]:
         """Return the files an execution left."""
-        found = self._call("GET", f"/v1/executions/{execution_id}/artifacts")
+        found = self._call("GET", _path(execution_id, "artifacts"))
         return [Artifact(**each) for each in found["items"]]
 
     @contextmanager
     def download(self, execution_id: str, path: str) -> Iterator[Iterator[bytes]]:
         """Yield an artifact's bytes in pieces."""
-        quoted = quote(path)
-        url = f"/v1/executions/{execution_id}/artifacts/{quoted}"
+        url = f"{_path(execution_id, 'artifacts')}/{quote(path)}"
         with _translated(), self._http.stream("GET", url) as response:
             if response.is_error:
                 response.read()
@@ -165,7 +168,7 @@ class Client:
 
     def _stream(self, execution_id: str, after: int) -> Iterator[Event]:
         headers = {"Last-Event-ID": str(after)} if after else {}
-        path = f"/v1/executions/{execution_id}/events"
+        path = _path(execution_id, "events")
         with (
             _translated(),
             httpx_sse.connect_sse(self._http, "GET", path, headers=headers) as source,
@@ -174,6 +177,8 @@ class Client:
                 source.response.read()
                 raise errors.from_response(source.response)
             for sent in source.iter_sse():
+                if not sent.data:
+                    continue  # A keep-alive: a comment, which ends an event without any data.
                 data = json.loads(sent.data)
                 raw = types.decoded(data.get("content", ""), data.get("encoding", "utf-8"))
                 yield Event(id=int(sent.id), kind=sent.event, data=data, raw=raw)
@@ -183,16 +188,29 @@ class Client:
             response = self._http.request(method, path, **options)
         if response.is_error:
             raise errors.from_response(response)
-        body: dict[str, Any] = response.json()
-        return body
+        return _object(response)
 
 
 @contextmanager
 def _translated() -> Iterator[None]:
     try:
         yield
-    except httpx.HTTPError as error:
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise errors.from_transport(error) from error
+
+
+def _object(response: httpx.Response) -> dict[str, Any]:
+    try:
+        body = response.json()
+    except ValueError:
+        body = None
+    if not isinstance(body, dict):
+        raise errors.Unavailable({"detail": "what answered is not this API"})
+    return body
+
+
+def _path(execution_id: str, *below: str) -> str:
+    return "/".join(("/v1/executions", quote(execution_id, safe=""), *below))
 
 
 def _content(content: bytes | str) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """What can go wrong with a call. The tree is drawn in `runner.client`."""
 
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
 
@@ -40,7 +41,10 @@ class Invalid(ApiError):
 
 
 class Unavailable(ApiError):
-    """The service does not answer, or not now. Safe to try again."""
+    """The service does not answer, or not now.
+
+    Safe to try again; a submission with the same idempotency key, as it may have arrived.
+    """
 
 
 BY_STATUS: dict[int, type[ApiError]] = {
@@ -50,8 +54,11 @@ BY_STATUS: dict[int, type[ApiError]] = {
     HTTPStatus.NOT_FOUND: NotFound,
     HTTPStatus.CONFLICT: Conflict,
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: Invalid,
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE: Invalid,
     HTTPStatus.UNPROCESSABLE_ENTITY: Invalid,
+    HTTPStatus.BAD_GATEWAY: Unavailable,
     HTTPStatus.SERVICE_UNAVAILABLE: Unavailable,
+    HTTPStatus.GATEWAY_TIMEOUT: Unavailable,
 }
 
 
@@ -59,10 +66,11 @@ def from_response(response: httpx.Response) -> ApiError:
     """Return the error that a read response stands for."""
     problem: dict[str, Any] = {"status": response.status_code, "detail": response.reason_phrase}
     if response.headers.get("content-type", "").startswith("application/problem+json"):
-        problem = response.json()
+        with suppress(ValueError, TypeError):
+            problem |= response.json()
     return BY_STATUS.get(response.status_code, ApiError)(problem)
 
 
-def from_transport(error: httpx.HTTPError) -> Unavailable:
+def from_transport(error: httpx.HTTPError | httpx.InvalidURL) -> Unavailable:
     """Return the error for a call that got no answer."""
     return Unavailable({"detail": f"no answer from the API: {type(error).__name__}: {error}"})

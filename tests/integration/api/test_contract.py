@@ -71,7 +71,7 @@ def test_every_malformed_request_gets_a_problem_document(
             "--suppress-health-check", "all",
             "--generation-database", "none",
             "--request-timeout", "70",
-            "--workers", "2",
+            "--workers", "1",
             "--no-color",
         ],
         capture_output=True, text=True, timeout=170, check=False, cwd=tmp_path,
@@ -125,7 +125,10 @@ def test_a_request_that_is_wrong_is_told_so(name: str, shared: Deployment) -> No
 
 def test_a_body_above_the_limit_is_refused_before_it_is_read(shared: Deployment) -> None:
     """Declared or not, 413."""
-    key = {"Authorization": f"Bearer {shared.key('large')}"}
+    key = {
+        "Authorization": f"Bearer {shared.key('large')}",
+        "Content-Type": "application/json",
+    }
     url = f"{shared.url}/v1/executions"
     large = b"x" * (17 * 2**20)
     for content in (large, (large[at : at + 2**20] for at in range(0, len(large), 2**20))):
