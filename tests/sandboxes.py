@@ -12,9 +12,10 @@ from runner.models import InputFile, Limits, Program, Stream
 from runner.sandbox.ending import Ending
 from runner.sandbox.engine import Engine
 from runner.sandbox.images import Images
-from runner.sandbox.launch import NODE_LABEL, Launcher, SandboxOrder
+from runner.sandbox.launch import NODE_LABEL, Launcher, SandboxOrder, Spec
 from runner.sandbox.outcome import Verdict, classify
 from runner.sandbox.sandbox import Collected, Sandbox
+from runner.sandbox.spec import container_config
 from runner.settings import Settings
 
 MB = 2**20
@@ -150,12 +151,14 @@ async def use(
 
 @asynccontextmanager
 async def bench(
-    state_dir: Path, wrap: Callable[[Launcher], Launcher] = lambda launcher: launcher
+    state_dir: Path,
+    wrap: Callable[[Launcher], Launcher] = lambda launcher: launcher,
+    spec: Spec = container_config,
 ) -> AsyncIterator[Bench]:
     """Open a bench of its own node; at the end nothing of it may be left on the host."""
     settings = Settings(state_dir=state_dir, node="test")
     node = f"test-{uuid.uuid4().hex[:12]}"
-    async with Launcher.open(settings, node=node, instance="only") as launcher:
+    async with Launcher.open(settings, node=node, instance="only", spec=spec) as launcher:
         yield Bench(wrap(launcher), load_sizes(settings.profiles_path)[DEFAULT_SIZE])
         assert await launcher.engine.containers({NODE_LABEL: node}) == []
         assert list(launcher.sandboxes_dir.iterdir()) == []

@@ -10,10 +10,11 @@ import secrets
 import shutil
 import socket
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from runner.errors import LaunchFailed, ProtocolViolation
 from runner.models import Limits
@@ -22,8 +23,8 @@ from runner.sandbox.channel import VERSION, Channel, Ready
 from runner.sandbox.engine import Engine
 from runner.sandbox.images import Images
 from runner.sandbox.sandbox import Sandbox
-from runner.sandbox.seccomp import SeccompProfile, load_profile
 from runner.sandbox.spec import UID, Host, Placement, container_config
+from runner.seccomp import SeccompProfile, load_profile
 from runner.settings import Settings
 
 NODE_LABEL = "runner.node"
@@ -33,6 +34,9 @@ _SOCKET = "supervisor.sock"
 _CREDENTIALS = struct.Struct("3i")
 
 __all__ = ["Launcher", "Sandbox", "SandboxOrder"]
+
+Spec = Callable[[Placement, Limits, SeccompProfile, Host], dict[str, Any]]
+"""Makes a container's configuration; a security check passes one that lacks a control."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,7 @@ class Launcher:
         node: str,
         instance: str,
         timeout_s: float,
+        spec: Spec = container_config,
     ) -> None:
         self.engine = engine
         self.sandboxes_dir = sandboxes_dir
@@ -72,11 +77,12 @@ class Launcher:
         self._cgroups = cgroups
         self._host = host
         self._timeout_s = timeout_s
+        self.spec = spec
 
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, settings: Settings, *, node: str, instance: str
+        cls, settings: Settings, *, node: str, instance: str, spec: Spec = container_config
     ) -> AsyncIterator["Launcher"]:
         """Connect to Docker and make ready all that every sandbox needs.
 
@@ -102,6 +108,7 @@ class Launcher:
                 node=node,
                 instance=instance,
                 timeout_s=settings.launch_timeout_s,
+                spec=spec,
             )
 
     async def launch(self, order: SandboxOrder) -> Sandbox:
@@ -118,13 +125,15 @@ class Launcher:
             home.mkdir(mode=0o711)
             with _listen(home) as listener:
                 placement = Placement(image_id, home, self._labels(order, sandbox_id))
-                config = container_config(placement, order.limits, self._profile, self._host)
+                config = self.spec(placement, order.limits, self._profile, self._host)
                 container_id = await self.engine.create(name, config)
                 await self.engine.start(container_id)
                 channel = await self._meet(listener, home, container_id)
         except BaseException:
-            await self._undo(name, home)
-            self.live.discard(sandbox_id)
+            try:
+                await self._undo(name, home)
+            finally:
+                self.live.discard(sandbox_id)
             raise
         return Sandbox(
             id=sandbox_id,

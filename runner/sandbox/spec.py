@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.models import WORKSPACE, Limits
-from runner.sandbox.seccomp import SeccompProfile
+from runner.seccomp import SeccompProfile
 
 UID = 10001
 SUPERVISOR = "/opt/supervisor"

@@ -26,7 +26,7 @@ Change = Callable[[dict[str, Any]], None]
 
 
 @pytest.fixture
-def without(monkeypatch: pytest.MonkeyPatch) -> Callable[[Change], Any]:
+def without(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Callable[[Change], Any]:
     """Return a context in which sandboxes start with one control taken away."""
 
     @contextmanager
@@ -37,7 +37,7 @@ def without(monkeypatch: pytest.MonkeyPatch) -> Callable[[Change], Any]:
             return built
 
         with monkeypatch.context() as patch:
-            patch.setattr(launch, "container_config", config)
+            patch.setattr(bench.launcher, "spec", config)
             yield
 
     return changed

@@ -12,7 +12,6 @@ import pytest
 
 from runner.errors import LaunchFailed, ProtocolViolation
 from runner.models import InputFile, Program
-from runner.sandbox import launch
 from runner.sandbox.spec import container_config
 from tests.sandboxes import Bench, Shelf, use
 
@@ -42,7 +41,7 @@ Play = Callable[[str], None]
 
 
 @pytest.fixture
-def play(monkeypatch: pytest.MonkeyPatch) -> Play:
+def play(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Play:
     """Return a function that makes a script the first process of every sandbox."""
 
     def replace(script: str) -> None:
@@ -50,7 +49,7 @@ def play(monkeypatch: pytest.MonkeyPatch) -> Play:
             code = PRELUDE + script + "\ntime.sleep(60)\n"
             return {**container_config(*args), "Entrypoint": ["/usr/bin/python3", "-c", code]}
 
-        monkeypatch.setattr(launch, "container_config", config)
+        monkeypatch.setattr(bench.launcher, "spec", config)
 
     return replace
 

@@ -9,7 +9,6 @@ import pytest
 
 from runner.errors import DockerUnavailable, ImageMissing, LaunchFailed
 from runner.models import Program
-from runner.sandbox import launch
 from runner.sandbox.launch import NODE_LABEL, Launcher
 from runner.sandbox.reap import remove_strays
 from runner.sandbox.spec import container_config
@@ -40,7 +39,7 @@ async def test_a_container_that_ends_before_reporting_is_a_failed_launch(
     def broken(*args: Any) -> dict[str, Any]:
         return {**container_config(*args), "Entrypoint": ["/bin/false"]}
 
-    monkeypatch.setattr(launch, "container_config", broken)
+    monkeypatch.setattr(bench.launcher, "spec", broken)
     with pytest.raises(LaunchFailed, match="exit code 1"):
         await bench.launcher.launch(bench.order())
 
@@ -53,20 +52,37 @@ async def test_a_supervisor_that_stays_silent_is_a_failed_launch(
     def silent(*args: Any) -> dict[str, Any]:
         return {**container_config(*args), "Entrypoint": ["/bin/sleep", "60"]}
 
-    monkeypatch.setattr(launch, "container_config", silent)
+    monkeypatch.setattr(bench.launcher, "spec", silent)
     monkeypatch.setattr(bench.launcher, "_timeout_s", 0.5)
     with pytest.raises(LaunchFailed, match="did not report"):
         await bench.launcher.launch(bench.order())
 
 
-async def test_cancelling_a_launch_leaves_nothing(bench: Bench) -> None:
+@pytest.mark.parametrize("step", ["create", "start", "accept", "remove"])
+async def test_cancelling_a_launch_leaves_nothing(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
     """At whichever step it comes; the bench counts at the end."""
-    for delay in (0.0, 0.01, 0.05, 0.15):
-        launching = asyncio.create_task(bench.launcher.launch(bench.order()))
-        await asyncio.sleep(delay)
-        launching.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await launching
+    launcher = bench.launcher
+    owner, name = (launcher, "_accept") if step == "accept" else (launcher.engine, step)
+    original = getattr(owner, name)
+    reached = asyncio.Event()
+
+    async def announced(*args: Any) -> Any:
+        reached.set()
+        return await original(*args)
+
+    def failing(*args: Any) -> dict[str, Any]:
+        return {**container_config(*args), "Entrypoint": ["/bin/false"]}
+
+    if step == "remove":
+        monkeypatch.setattr(launcher, "spec", failing)
+    monkeypatch.setattr(owner, name, announced)
+    launching = asyncio.create_task(launcher.launch(bench.order()))
+    await reached.wait()
+    launching.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await launching
 
 
 async def test_destroying_twice_is_fine(bench: Bench) -> None:

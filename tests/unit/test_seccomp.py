@@ -8,7 +8,7 @@ import pyseccomp
 import pytest
 
 from runner.errors import SetupError
-from runner.sandbox.seccomp import load_profile
+from runner.seccomp import load_profile
 from runner.settings import Settings
 
 DANGEROUS = [
