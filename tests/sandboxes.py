@@ -14,7 +14,7 @@ from runner.sandbox.engine import Engine
 from runner.sandbox.images import Images
 from runner.sandbox.launch import NODE_LABEL, Launcher, SandboxOrder, Spec
 from runner.sandbox.outcome import Verdict, classify
-from runner.sandbox.sandbox import Collected, Sandbox
+from runner.sandbox.sandbox import Bridge, Collected, Sandbox
 from runner.sandbox.spec import container_config
 from runner.settings import Settings
 
@@ -115,6 +115,7 @@ async def use(
     grace_s: float = 0.5,
     max_files: int = 64,
     max_bytes: int = 128 * MB,
+    bridge: Bridge | None = None,
 ) -> Ran:
     """Run one program in this sandbox and collect what it left."""
     output: dict[Stream, list[bytes]] = {stream: [] for stream in Stream}
@@ -136,6 +137,7 @@ async def use(
         on_output=keep,
         cancel=cancel,
         grace_s=grace_s,
+        bridge=bridge,
     )
     shelf = Shelf()
     collected = await sandbox.collect(max_files=max_files, max_bytes=max_bytes, sink=shelf)

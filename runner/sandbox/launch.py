@@ -5,7 +5,6 @@ connection before any program of a tenant runs, and is unlinked then: nobody can
 """
 
 import asyncio
-import os
 import secrets
 import shutil
 import socket
@@ -23,6 +22,7 @@ from runner.sandbox.channel import VERSION, Channel, Ready
 from runner.sandbox.engine import Engine
 from runner.sandbox.images import Images
 from runner.sandbox.sandbox import Sandbox
+from runner.sandbox.sockets import SUPERVISOR_SOCKET, listen
 from runner.sandbox.spec import UID, Host, Placement, container_config
 from runner.seccomp import SeccompProfile, load_profile
 from runner.settings import Settings
@@ -30,7 +30,6 @@ from runner.settings import Settings
 NODE_LABEL = "runner.node"
 INSTANCE_LABEL = "runner.instance"
 SANDBOX_LABEL = "runner.sandbox"
-_SOCKET = "supervisor.sock"
 _CREDENTIALS = struct.Struct("3i")
 
 __all__ = ["Launcher", "Sandbox", "SandboxOrder"]
@@ -123,7 +122,7 @@ class Launcher:
         try:
             image_id = await self._images.require(order.image)
             home.mkdir(mode=0o711)
-            with _listen(home) as listener:
+            with listen(home, SUPERVISOR_SOCKET, backlog=1) as listener:
                 placement = Placement(image_id, home, self._labels(order, sandbox_id))
                 config = self.spec(placement, order.limits, self._profile, self._host)
                 container_id = await self.engine.create(name, config)
@@ -162,7 +161,7 @@ class Launcher:
         try:
             async with asyncio.timeout(self._timeout_s):
                 connection = await self._accept(listener, container_id)
-                home.joinpath(_SOCKET).unlink()
+                home.joinpath(SUPERVISOR_SOCKET).unlink()
                 reader, writer = await asyncio.open_unix_connection(sock=connection)
                 return await _greeted(Channel(reader, writer))
         except TimeoutError:
@@ -208,23 +207,3 @@ async def _greeted(channel: Channel) -> Channel:
         channel.close()
         raise ProtocolViolation(f"the image's supervisor speaks version {version}")
     return channel
-
-
-def _listen(home: Path) -> socket.socket:
-    """Listen in the sandbox's directory; closing the socket does not need the path again."""
-    listener = socket.socket(socket.AF_UNIX)
-    folder = os.open(home, os.O_DIRECTORY)
-    try:
-        # By descriptor: a socket's path is limited to 108 bytes (unix(7)), a state folder's not.
-        path = f"/proc/self/fd/{folder}/{_SOCKET}"
-        listener.bind(path)
-        # The supervisor is another user; who may reach the directory is decided by its mount.
-        (home / _SOCKET).chmod(0o666)
-        listener.listen(1)
-        listener.setblocking(False)  # noqa: FBT003 - the standard library's signature
-    except BaseException:
-        listener.close()
-        raise
-    finally:
-        os.close(folder)
-    return listener

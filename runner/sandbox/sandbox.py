@@ -7,6 +7,7 @@ supervisor are measured here, and what they end is ended through Docker.
 import asyncio
 import re
 import shutil
+import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -34,11 +35,13 @@ from runner.sandbox.channel import (
 )
 from runner.sandbox.ending import Cause, Ending, Tally, ending_of
 from runner.sandbox.engine import Engine
+from runner.sandbox.sockets import EGRESS_SOCKET, listen
 
 _STREAMS = {b"O": Stream.STDOUT, b"E": Stream.STDERR}
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _UPLOAD_PATIENCE_S = 60.0
 _COLLECT_PATIENCE_S = 60.0
+_EGRESS_BACKLOG = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,13 @@ class Collected:
     bytes: int
     refused: tuple[str, ...]
     refused_total: int
+
+
+@dataclass(frozen=True, slots=True)
+class Bridge:
+    """That the program may talk to the egress proxy, and whose certificates it shall trust."""
+
+    trust: str = ""
 
 
 class ArtifactSink(Protocol):
@@ -85,6 +95,10 @@ class Sandbox:
         self._on_destroyed = on_destroyed
         self._alive = True
 
+    def listen_for_egress(self) -> socket.socket:
+        """Return a listening socket that this sandbox alone can reach, as its identity."""
+        return listen(self._home, EGRESS_SOCKET, backlog=_EGRESS_BACKLOG)
+
     async def upload(self, files: Sequence[InputFile]) -> None:
         """Place files in the workspace. Raises SandboxFault when one does not fit."""
         async with _patience(_UPLOAD_PATIENCE_S, "take its input files"):
@@ -107,8 +121,11 @@ class Sandbox:
         on_output: Callable[[Stream, bytes], Awaitable[None]],
         cancel: asyncio.Event,
         grace_s: float = 1.0,
+        bridge: Bridge | None = None,
     ) -> Ending:
         """Run the program to its end, or to ours for it, and return the facts.
+
+        With a `bridge`, 127.0.0.1:3128 inside leads to the socket of `listen_for_egress`.
 
         Raises ProtocolViolation when the supervisor breaks the protocol, SandboxFault when it
         does not start the program, and whatever the callbacks raise; the container is dead then.
@@ -119,7 +136,7 @@ class Sandbox:
         flood = asyncio.Event()
         began = asyncio.get_running_loop().create_future()
         reading = asyncio.create_task(
-            self._follow(program, tally, flood_bytes, flood, began, on_started, on_output)
+            self._follow(program, bridge, tally, flood_bytes, flood, began, on_started, on_output)
         )
         try:
             async with _patience(_UPLOAD_PATIENCE_S, "start the program"):
@@ -152,6 +169,7 @@ class Sandbox:
     async def _follow(
         self,
         program: Program,
+        bridge: Bridge | None,
         tally: Tally,
         flood_bytes: int,
         flood: asyncio.Event,
@@ -161,7 +179,7 @@ class Sandbox:
     ) -> Ended | NotStarted | None:
         """Start the program and pass its output on; None when the container dies first."""
         try:
-            await self._send_program(program, tally)
+            await self._send_program(program, bridge, tally)
             first = await self._channel.read()
             if isinstance(first, NotStarted):
                 return first
@@ -187,7 +205,7 @@ class Sandbox:
         tally.claim(message.stdout, message.stderr)
         return message
 
-    async def _send_program(self, program: Program, tally: Tally) -> None:
+    async def _send_program(self, program: Program, bridge: Bridge | None, tally: Tally) -> None:
         await self._channel.send(
             "run",
             argv=list(program.argv),
@@ -195,6 +213,8 @@ class Sandbox:
             cwd=program.cwd,
             stdin_bytes=len(program.stdin),
             output_bytes=tally.allowance,
+            egress=bridge is not None,
+            trust=bridge.trust if bridge else "",
         )
         await self._channel.send_bytes(program.stdin)
 

@@ -10,6 +10,7 @@ import select
 import signal
 import socket
 
+from bridge import Bridge, trust
 from files import WORKSPACE
 from processes import kill_all, reaped, signal_all, spawn
 from wire import PIECE, Disconnected, Wire
@@ -64,9 +65,14 @@ class Run:
         self.children = children
         self.status: int | None = None
         self.reported = 0
+        self.bridge: Bridge | None = None
 
     def start(self, command: dict[str, Any], stdin: int) -> bool:
         """Start the program, or say why it cannot start."""
+        if command["egress"]:
+            self.bridge = Bridge()
+        if command["trust"]:
+            trust(command["trust"])
         self.pid, out, err, problem = spawn(command, stdin)
         self.outputs = [
             Output(b"O", out, command["output_bytes"]),
@@ -77,6 +83,7 @@ class Run:
             return True
         for output in self.outputs:
             output.close()
+        self._close_bridge()
         os.waitpid(self.pid, 0)
         self.wire.say("not_started", error=errno.errorcode.get(problem, "EIO"))
         return False
@@ -87,6 +94,7 @@ class Run:
         while self.status is None:
             self._step()
         kill_all()
+        self._close_bridge()
         self.wire.socket.setblocking(True)  # noqa: FBT003 - the standard library's signature
         for output in self.outputs:
             while output.pump(self.wire):
@@ -104,14 +112,23 @@ class Run:
         outputs = {o.fd: o for o in self.outputs if o.fd is not None and not full}
         for fd in outputs:
             poll.register(fd, select.POLLIN)
+        if self.bridge:
+            self.bridge.register(poll)
         for fd, events in poll.poll():
             if fd in outputs:
                 outputs[fd].pump(self.wire)
                 self._count()
             elif fd == children:
                 self._reap()
-            else:
+            elif fd == wire:
                 self._talk(events)
+            elif self.bridge:
+                self.bridge.handle(fd, events)
+
+    def _close_bridge(self) -> None:
+        if self.bridge:
+            self.bridge.close()
+            self.bridge = None
 
     def _talk(self, events: int) -> None:
         if events & select.POLLOUT:
