@@ -1,0 +1,47 @@
+"""Which addresses may be connected to: public ones, and those of networks the operator trusts."""
+
+import ipaddress
+from collections.abc import Iterable, Sequence
+
+from runner.egress.names import Address
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+_GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
+"""RFC 4291. Outside it lie loopback, link-local, unique local, multicast, and every form that
+carries an IPv4 address: mapped, compatible, NAT64 (RFC 6052, RFC 8215)."""
+
+_REFUSED = tuple(
+    ipaddress.ip_network(network)
+    for network in (
+        "192.0.0.0/24",  # protocol assignments (RFC 6890)
+        "192.88.99.0/24",  # 6to4 relays (RFC 7526)
+        "2001::/23",  # protocol assignments: Teredo, ORCHID, benchmarks (RFC 2928)
+        "2001:db8::/32",  # documentation (RFC 3849)
+        "2002::/16",  # 6to4: any IPv4 address by another name (RFC 3056)
+        "3fff::/20",  # documentation (RFC 9637)
+    )
+)
+
+
+def networks(texts: Iterable[str]) -> tuple[Network, ...]:
+    """Return the networks that the texts name. Raises ValueError for one that is none."""
+    return tuple(ipaddress.ip_network(text) for text in texts)
+
+
+def may_connect(address: Address, trusted: Sequence[Network]) -> bool:
+    """Return whether a connection to this address may be made."""
+    if _within(address, trusted):
+        return True
+    if address.version == 6 and address not in _GLOBAL_UNICAST:  # noqa: PLR2004 - IPv6
+        return False
+    return (
+        address.is_global
+        and not address.is_multicast
+        and not address.is_reserved
+        and not _within(address, _REFUSED)
+    )
+
+
+def _within(address: Address, given: Sequence[Network]) -> bool:
+    return any(address.version == network.version and address in network for network in given)
