@@ -27,6 +27,13 @@ class Role(StrEnum):
     VIEWER = "viewer"
 
 
+class Isolation(StrEnum):
+    """What stands between a program and the host's kernel, beyond the container's own walls."""
+
+    CONTAINER = "container"
+    GVISOR = "gvisor"
+
+
 class Stream(StrEnum):
     """One of the program's two output streams."""
 
@@ -88,7 +95,10 @@ class ExecutionRequest:
     size: str
     image: str
     files: tuple[InputFile, ...] = ()
-    egress: tuple[str, ...] = ()
+    isolation: Isolation = Isolation.CONTAINER
+    egress: tuple[Mapping[str, JSON], ...] = ()
+    """Rules as `runner.egress.policy` writes them; empty means no way out at all."""
+    egress_policy: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
     on_worker_loss: Literal["fail", "retry"] = "fail"
     language: str | None = None
@@ -110,6 +120,17 @@ class Usage:
     cpu_s: float | None = None
     memory_peak_bytes: int | None = None
     pids_peak: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EgressUsage:
+    """What went through the egress proxy: decisions, connections made, bytes of the program's."""
+
+    allowed: int
+    denied: int
+    connections: int
+    bytes_up: int
+    bytes_down: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +159,7 @@ class Result:
     profile_hash: str | None
     limits_hit: tuple[str, ...] = ()
     artifacts_refused: tuple[str, ...] = ()
+    egress: EgressUsage | None = None
 
 
 class EventKind(StrEnum):
@@ -146,6 +168,7 @@ class EventKind(StrEnum):
     STATE = "state"
     STDOUT = "stdout"
     STDERR = "stderr"
+    EGRESS = "egress"
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +200,9 @@ class Execution:
     language: str | None
     limits: Limits
     metadata: Mapping[str, str]
-    egress: tuple[str, ...]
+    isolation: Isolation
+    egress: tuple[Mapping[str, JSON], ...]
+    egress_policy: str | None
     result: Result | None
 
 

@@ -13,6 +13,8 @@ from pathlib import Path
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from runner.models import Isolation
+
 
 def default_state_dir() -> Path:
     """Return where durable state lives: the system's place for root, the user's otherwise."""
@@ -50,6 +52,8 @@ class Settings(BaseSettings):
     docker_timeout_s: float = Field(default=30.0, gt=0)
     images: tuple[str, ...] = ("python",)
     """Names under `sandbox_images/` that executions may use; the first is the default."""
+    isolation: tuple[Isolation, ...] = (Isolation.CONTAINER, Isolation.GVISOR)
+    """What executions may ask for, the default first; gVisor needs Docker's runtime `runsc`."""
     profiles_dir: Path | None = None
     """Operator's own `profiles/`; unset means the shipped ones."""
 
@@ -68,6 +72,17 @@ class Settings(BaseSettings):
     output_flood_mb: int = Field(default=256, ge=1)
     """Output beyond this ends the execution; between `output_kb` and this it is dropped."""
     max_artifacts: int = Field(default=64, ge=0, le=1024)
+
+    egress_uid: int = Field(default=10002, ge=1)
+    """User id of the egress proxy's process, when the worker may choose one (as root)."""
+    egress_trusted_networks: tuple[str, ...] = ()
+    """Networks that may be reached although they are private, such as `10.2.0.0/16`."""
+    egress_hosts: dict[str, str] = Field(default_factory=dict)
+    """Addresses of names that the proxy shall not look up."""
+    egress_roots: Path | None = None
+    """Certificates (PEM) of further authorities that servers may be signed by."""
+    egress_secrets: Path | None = None
+    """TOML file with a table for each tenant's id: values of the secrets that rules inject."""
 
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
 

@@ -37,6 +37,8 @@ class Reason(StrEnum):
     WORKER_LOST = "worker_lost"
     WORKER_DRAINED = "worker_drained"
     ATTEMPTS_EXHAUSTED = "attempts_exhausted"
+    EGRESS_NOT_OPENED = "egress_not_opened"
+    ISOLATION_MISSING = "isolation_missing"
     IMAGE_MISSING = "image_missing"
     SANDBOX_START_FAILED = "sandbox_start_failed"
     SANDBOX_DIED = "sandbox_died"

@@ -6,7 +6,7 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 from pydantic.json_schema import models_json_schema
 
-from runner.api import artifacts, audit, events, executions, health, problems
+from runner.api import artifacts, audit, egress, events, executions, health, problems
 from runner.api.deps import Dependencies
 from runner.api.middleware import Authentication, BodyBounds, LastResort, Metrics, RequestId
 
@@ -36,7 +36,7 @@ def create_app(parts: Dependencies) -> FastAPI:
     app.add_middleware(LastResort)
     app.add_middleware(Metrics, registry=registry)
     app.add_middleware(RequestId)
-    for module in (executions, events, artifacts, audit, health):
+    for module in (executions, events, artifacts, audit, egress, health):
         app.include_router(module.router)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app

@@ -13,6 +13,7 @@ from runner.api.middleware import PRINCIPAL
 from runner.audit import events as audit
 from runner.auth.identity import ANSWER
 from runner.auth.permissions import Permission, may
+from runner.egress.policy import Policy
 from runner.errors import NotAuthenticated, NotFound, NotPermitted
 from runner.models import Limits, Principal
 from runner.queue.changes import Changes
@@ -28,6 +29,7 @@ class Dependencies:
 
     settings: Settings
     sizes: Mapping[str, Limits]
+    egress_ceiling: Policy
     database: Database
     objects: ObjectStore
     doorbell: Doorbell
@@ -102,4 +104,6 @@ CanCreate = Annotated[Principal, Depends(Allow(Permission.EXECUTION_CREATE))]
 CanRead = Annotated[Principal, Depends(Allow(Permission.EXECUTION_READ))]
 CanCancel = Annotated[Principal, Depends(Allow(Permission.EXECUTION_CANCEL))]
 CanReadArtifacts = Annotated[Principal, Depends(Allow(Permission.ARTIFACT_READ))]
+CanReadPolicies = Annotated[Principal, Depends(Allow(Permission.EGRESS_POLICY_READ))]
+CanWritePolicies = Annotated[Principal, Depends(Allow(Permission.EGRESS_POLICY_WRITE))]
 CanReadAudit = Annotated[Principal, Depends(Allow(Permission.AUDIT_READ))]

@@ -50,7 +50,7 @@ async def follow(
     parts: Parts,
     last_event_id: LastEventId = None,
 ) -> AsyncIterator[ServerSentEvent]:
-    """Send events `state`, `stdout` and `stderr` as server-sent events until the execution ends.
+    """Send `state`, `stdout`, `stderr` and `egress` as server-sent events until the end.
 
     Ids rise by one. A client that comes back with `Last-Event-ID` misses nothing and sees nothing
     twice.

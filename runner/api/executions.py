@@ -21,14 +21,15 @@ from runner.api.deps import (
     Parts,
 )
 from runner.api.problems import responses
-from runner.api.requests import Submission
+from runner.api.requests import Offer, Submission
 from runner.api.views import ExecutionPage, ExecutionView
 from runner.audit import events as audit
+from runner.egress.policy import rule_from_json
 from runner.errors import Conflict, NotFound, QueueUnavailable
 from runner.ids import new_id
 from runner.models import Principal
 from runner.states import ENDED, State
-from runner.store import executions, tenants
+from runner.store import egress_policies, executions, tenants
 from runner.store.db import Transaction
 
 LOOK_AGAIN_S = 1.0
@@ -75,7 +76,8 @@ async def submit(
 ) -> ExecutionView:
     """Store an execution and queue it; with `wait_s`, answer with its result if it comes in time.
 
-    The program runs in a hardened container of its own, without any network.
+    The program runs in a hardened container of its own, without any network but what `egress`
+    permits by way of the proxy.
     """
     # Asked before anything is stored: without the queue nothing is accepted.
     await parts.doorbell.ping()
@@ -194,7 +196,8 @@ async def _store(
         tenant = await tenants.get(tx)
         if tenant is None:
             raise NotFound("this key's tenant is gone")
-        wanted = body.resolve(parts.sizes, tenant.max_limits, parts.settings.images)
+        policy = body.egress_policy and await egress_policies.get(tx, body.egress_policy)
+        wanted = body.resolve(_offer(parts, tenant, policy or None))
         if key is not None:
             fingerprint = body.fingerprint()
             used = await executions.reserve_key(tx, key, fingerprint, new)
@@ -213,10 +216,29 @@ async def _store(
                 resource_type="execution",
                 resource_id=str(new),
                 origin=origin(request),
-                metadata={"image": wanted.image, "size": wanted.size, "language": wanted.language},
+                metadata={
+                    "image": wanted.image,
+                    "size": wanted.size,
+                    "language": wanted.language,
+                    "isolation": wanted.isolation.value,
+                },
             ),
         )
     return new
+
+
+def _offer(
+    parts: Dependencies, tenant: tenants.Tenant, policy: egress_policies.StoredPolicy | None
+) -> Offer:
+    return Offer(
+        sizes=parts.sizes,
+        images=parts.settings.images,
+        isolations=parts.settings.isolation,
+        max_limits=tenant.max_limits,
+        required_isolation=tenant.required_isolation,
+        egress_ceiling=parts.egress_ceiling,
+        egress_policy=tuple(map(rule_from_json, policy.rules)) if policy else None,
+    )
 
 
 async def _ring(parts: Dependencies, principal: Principal, id_: UUID) -> None:

@@ -4,8 +4,9 @@ import base64
 import binascii
 import hashlib
 import json
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import (
     AfterValidator,
@@ -18,9 +19,10 @@ from pydantic import (
     model_validator,
 )
 
+from runner.egress.policy import Policy, Rule, parse_rule, rule_to_json, within
 from runner.errors import Invalid
 from runner.limits import DEFAULT_SIZE, resolve_limits
-from runner.models import ExecutionRequest, InputFile, Limits, Program
+from runner.models import ExecutionRequest, InputFile, Isolation, Limits, Program
 
 MAX_CODE = 1024 * 1024
 MAX_ARGV = 256
@@ -72,9 +74,21 @@ Text = Annotated[str, AfterValidator(storable)]
 RelativePath = Annotated[str, StringConstraints(min_length=1), AfterValidator(relative_path)]
 EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=128)]
 Label = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$", max_length=64)]
-HostPattern = Annotated[
-    str, StringConstraints(pattern=r"^(\*\.)?[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*$", max_length=253)
-]
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What this deployment has, and what this tenant may have of it."""
+
+    sizes: Mapping[str, Limits]
+    images: tuple[str, ...]
+    isolations: tuple[Isolation, ...]
+    max_limits: Limits
+    required_isolation: Isolation | None
+    egress_ceiling: Policy
+    egress_policy: tuple[Rule, ...] | None = None
+    """The rules of the policy that the request names; None if the tenant has none of that name."""
 
 
 class Strict(BaseModel):
@@ -112,6 +126,59 @@ TextOrContent = Annotated[
     Annotated[Text, Tag("text")] | Annotated[Content, Tag("object")],
     Discriminator(lambda given: "text" if isinstance(given, str) else "object"),
 ]
+
+
+class Injection(Strict):
+    """A header that the egress proxy sets; the sandbox never holds its value."""
+
+    header: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9-]{1,64}$")] = Field(
+        examples=["Authorization"]
+    )
+    secret: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$")] = (
+        Field(description="The secret's name.", examples=["example-token"])
+    )
+    prefix: Annotated[Text, StringConstraints(max_length=64)] = Field(
+        default="", description="Put before the value.", examples=["Bearer "]
+    )
+
+
+class EgressRule(Strict):
+    """One thing a program may reach."""
+
+    host: Annotated[Text, StringConstraints(min_length=1, max_length=255)] = Field(
+        description="A name, or `*.` and a suffix: every name below it, not the suffix itself.",
+        examples=["api.example.com"],
+    )
+    port: int | None = Field(default=None, ge=1, le=65535, description="The scheme's, if left out.")
+    scheme: Literal["https", "http", "tcp"] = Field(
+        default="https", description="`https`: TLS to that very name; `tcp`: anything."
+    )
+    methods: list[Annotated[str, StringConstraints(pattern=r"^[A-Z]{1,16}$")]] = Field(
+        default_factory=list, max_length=16, description="HTTP methods; any if empty."
+    )
+    path_prefix: Annotated[Text, StringConstraints(max_length=512)] = Field(
+        default="", description="What the path must begin with."
+    )
+    inject: Injection | None = None
+
+
+EgressEntry: TypeAlias = (
+    Annotated[Text, StringConstraints(min_length=1, max_length=300)] | EgressRule
+)
+
+
+def egress_rules(
+    entries: Sequence[str | EgressRule], ceiling: Policy, *, field: str
+) -> tuple[Rule, ...]:
+    """Return the rules; raises Invalid for one that says nothing or is beyond the ceiling."""
+    rules = tuple(
+        parse_rule(entry if isinstance(entry, str) else entry.model_dump(exclude_none=True))
+        for entry in entries
+    )
+    for rule in rules:
+        if not within(rule, ceiling):
+            raise Invalid(f"this deployment lets nobody reach {rule.name}", field)
+    return rules
 
 
 class LimitOverrides(Strict):
@@ -181,10 +248,20 @@ class Submission(Strict):
     image: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,31}$")] | None = Field(
         default=None, description="The sandbox image; the deployment's first one if left out."
     )
-    egress: list[HostPattern] = Field(
+    isolation: Annotated[Isolation, Field(strict=False)] | None = Field(
+        default=None,
+        description="`container`: a hardened container. `gvisor`: its system calls are served by "
+        "gVisor instead of the host's kernel. Left out: what the tenant or the deployment has set.",
+    )
+    egress: list[EgressEntry] = Field(
         default_factory=list,
         max_length=64,
-        description="Hosts the program would reach. Stored; every connection is refused for now.",
+        description="What the program may reach, by the proxy that its environment names: rules, "
+        "or `host` and `host:port` for HTTPS. Nothing, if empty.",
+        examples=[["files.example.com", {"host": "*.example.org", "methods": ["GET"]}]],
+    )
+    egress_policy: Name | None = Field(
+        default=None, description="A named policy of the tenant, whose rules are added."
     )
     metadata: dict[Label, Annotated[Text, StringConstraints(max_length=512)]] = Field(
         default_factory=dict, max_length=32, description="Your own labels, returned as they are."
@@ -216,17 +293,16 @@ class Submission(Strict):
                 raise ValueError("a path is both a file and a folder")
         return self
 
-    def resolve(
-        self, sizes: Mapping[str, Limits], ceiling: Limits, images: tuple[str, ...]
-    ) -> ExecutionRequest:
+    def resolve(self, offer: Offer) -> ExecutionRequest:
         """Return the request with numbers for names. Raises Invalid naming the field."""
+        sizes, images = offer.sizes, offer.images
         if self.size not in sizes:
             raise Invalid(f"there is no size {self.size!r}; there are {_list(sizes)}", "size")
         image = self.image or images[0]
         if image not in images:
             raise Invalid(f"there is no image {image!r}; there are {_list(images)}", "image")
         overrides = self.limits.model_dump(exclude_none=True)
-        limits = resolve_limits(sizes[self.size], overrides, ceiling)
+        limits = resolve_limits(sizes[self.size], overrides, offer.max_limits)
         files = [InputFile(path, content.decoded()) for path, content in self.files.items()]
         argv = tuple(self.command or ())
         env: dict[str, str] = dict(self.env)
@@ -238,17 +314,36 @@ class Submission(Strict):
             env.setdefault("PYTHONUNBUFFERED", "1")
         if sum(len(file.content) for file in files) > limits.disk_mb * 2**20:
             raise Invalid(f"the files do not fit into disk_mb {limits.disk_mb}", "files")
+        if self.egress_policy is not None and offer.egress_policy is None:
+            raise Invalid(f"there is no egress policy {self.egress_policy!r}", "egress_policy")
+        own = egress_rules(self.egress, offer.egress_ceiling, field="egress")
+        rules = dict.fromkeys([*own, *(offer.egress_policy or ())])
         return ExecutionRequest(
             program=Program(argv=argv, env=env, stdin=self._stdin()),
             limits=limits,
             size=self.size,
             image=image,
             files=tuple(files),
-            egress=tuple(self.egress),
+            isolation=self._isolation(offer),
+            egress=tuple(rule_to_json(rule) for rule in rules),
+            egress_policy=self.egress_policy,
             metadata=self.metadata,
             on_worker_loss=self.on_worker_loss,
             language=self.language,
         )
+
+    def _isolation(self, offer: Offer) -> Isolation:
+        required = offer.required_isolation
+        wanted = self.isolation or required or offer.isolations[0]
+        if required and wanted is not required:
+            raise Invalid(f"this tenant's executions must use {required.value}", "isolation")
+        if wanted not in offer.isolations:
+            raise Invalid(
+                f"this deployment does not offer {wanted.value}; "
+                f"it offers {', '.join(offer.isolations)}",
+                "isolation",
+            )
+        return wanted
 
     def _stdin(self) -> bytes:
         match self.stdin:

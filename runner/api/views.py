@@ -3,12 +3,23 @@
 import base64
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Literal, Self
+from typing import Any, Literal, Self
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from runner.models import Artifact, Event, EventKind, Execution, Limits, Output, Stream, Usage
+from runner.models import (
+    Artifact,
+    EgressUsage,
+    Event,
+    EventKind,
+    Execution,
+    Isolation,
+    Limits,
+    Output,
+    Stream,
+    Usage,
+)
 from runner.states import Reason, State
 
 Encoding = Literal["utf-8", "base64"]
@@ -80,6 +91,7 @@ class ResultView(View):
     limits_hit: tuple[str, ...] = Field(description="Limits that the program ran into.")
     artifacts: list[ArtifactView] | None = Field(description="Left out of listings.")
     artifacts_refused: tuple[str, ...] = Field(description="Files not kept, each with its reason.")
+    egress: EgressUsage | None = Field(description="What went through the egress proxy, if any.")
     image_digest: str | None
     profile_hash: str | None
 
@@ -109,7 +121,9 @@ class ExecutionView(View):
                         "output_kb": 256,
                     },
                     "metadata": {},
+                    "isolation": "container",
                     "egress": [],
+                    "egress_policy": None,
                     "queue_position": None,
                     "result": {
                         "reason": "completed",
@@ -137,6 +151,7 @@ class ExecutionView(View):
                         "limits_hit": [],
                         "artifacts": [],
                         "artifacts_refused": [],
+                        "egress": None,
                         "image_digest": "sha256:…",
                         "profile_hash": "sha256:…",
                     },
@@ -156,7 +171,9 @@ class ExecutionView(View):
     size: str
     limits: Limits
     metadata: dict[str, str]
-    egress: list[str]
+    isolation: Isolation
+    egress: list[dict[str, Any]] = Field(description="The rules in force, those of a policy too.")
+    egress_policy: str | None
     queue_position: int | None = Field(
         description="While queued: how many executions are to run before this one."
     )
@@ -188,6 +205,7 @@ class ExecutionView(View):
                     None if artifacts is None else [ArtifactView.of(each) for each in artifacts]
                 ),
                 artifacts_refused=result.artifacts_refused,
+                egress=result.egress,
                 image_digest=result.image_digest,
                 profile_hash=result.profile_hash,
             )
@@ -203,7 +221,9 @@ class ExecutionView(View):
             size=execution.size,
             limits=execution.limits,
             metadata=dict(execution.metadata),
-            egress=list(execution.egress),
+            isolation=execution.isolation,
+            egress=[dict(rule) for rule in execution.egress],
+            egress_policy=execution.egress_policy,
             queue_position=position,
             result=shown,
         )
@@ -222,6 +242,22 @@ class ArtifactList(View):
     items: list[ArtifactView]
 
 
+class EgressDecisionView(View):
+    """What the egress proxy decided on one request of the program, or what came of it."""
+
+    outcome: Literal["allowed", "denied"]
+    method: Literal["connect", "http", "socks5"]
+    host: str
+    port: int
+    address: str | None = Field(description="What was connected to.")
+    rule: str | None = Field(description="The rule that allowed it.")
+    reason: str = Field(description="Why, for programs.", examples=["no_rule"])
+    detail: str = Field(description="Why, for people, and which rule would be needed.")
+    bytes_up: int
+    bytes_down: int
+    duration_s: float
+
+
 class EventView(View):
     """An entry of the event stream, as the `data` of a server-sent event."""
 
@@ -232,6 +268,9 @@ class EventView(View):
     detail: str | None = None
     exit_code: int | None = None
     signal: str | None = None
+    egress: EgressDecisionView | None = Field(
+        default=None, description="What the egress proxy decided."
+    )
     content: str | None = Field(default=None, description="Output, in `encoding`.")
     encoding: Encoding | None = None
 
@@ -240,5 +279,8 @@ class EventView(View):
         """Return the view of an event."""
         if event.kind is EventKind.STATE:
             return cls(attempt=event.attempt, at=event.at, **event.data)
+        if event.kind is EventKind.EGRESS:
+            decision = EgressDecisionView.model_validate(event.data)
+            return cls(attempt=event.attempt, at=event.at, egress=decision)
         content, encoding = encoded(event.chunk)
         return cls(attempt=event.attempt, at=event.at, content=content, encoding=encoding)

@@ -28,6 +28,9 @@ class Action(StrEnum):
     TENANT_CREATE = "tenant:create"
     KEY_CREATE = "api_key:create"
     AUDIT_READ = "audit:read"
+    EGRESS_CONNECT = "egress:connect"
+    EGRESS_POLICY_UPDATE = "egress_policy:update"
+    EGRESS_POLICY_DELETE = "egress_policy:delete"
     QUEUE_JOB = "queue_job:run"
 
 

@@ -6,7 +6,7 @@ from uuid import UUID
 from runner.audit import events as audit
 from runner.auth import keys
 from runner.ids import new_id
-from runner.models import Limits, Role
+from runner.models import Isolation, Limits, Role
 from runner.store import tenants
 from runner.store.db import Database
 from runner.store.tenants import Tenant
@@ -28,6 +28,7 @@ async def create_key(
     name: str,
     max_limits: Limits,
     max_concurrency: int = 8,
+    required_isolation: Isolation | None = None,
 ) -> NewKey:
     """Make a key for the tenant of that name, and the tenant if there is none yet."""
     async with owner.no_tenant() as tx:
@@ -44,6 +45,7 @@ async def create_key(
                     name=tenant,
                     max_concurrency=max_concurrency,
                     max_limits=max_limits,
+                    required_isolation=required_isolation,
                 ),
             )
             await audit.append(

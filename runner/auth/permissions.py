@@ -10,6 +10,8 @@ class Permission(StrEnum):
 
     ARTIFACT_READ = "artifact:read"
     AUDIT_READ = "audit:read"
+    EGRESS_POLICY_READ = "egress_policy:read"
+    EGRESS_POLICY_WRITE = "egress_policy:write"
     EXECUTION_CANCEL = "execution:cancel"
     EXECUTION_CREATE = "execution:create"
     EXECUTION_READ = "execution:read"
@@ -22,6 +24,8 @@ _EVERYBODY = frozenset(Role)
 ALLOWED: dict[Permission, frozenset[Role]] = {
     Permission.ARTIFACT_READ: _EVERYBODY,
     Permission.AUDIT_READ: _ADMINS,
+    Permission.EGRESS_POLICY_READ: _EVERYBODY,
+    Permission.EGRESS_POLICY_WRITE: _ADMINS,
     Permission.EXECUTION_CANCEL: _MAKERS,
     Permission.EXECUTION_CREATE: _MAKERS,
     Permission.EXECUTION_READ: _EVERYBODY,

@@ -12,7 +12,7 @@ from runner.auth.bootstrap import create_key
 from runner.cli.console import err, fail, out, read_settings, reports_errors, required
 from runner.errors import DockerUnavailable
 from runner.limits import load_sizes
-from runner.models import Role
+from runner.models import Isolation, Role
 from runner.sandbox.engine import Engine
 from runner.sandbox.images import BuiltImage, Images
 from runner.settings import Settings
@@ -50,6 +50,9 @@ def keys_create(
     concurrency: Annotated[
         int, typer.Option(min=1, help="Executions a new tenant may run at once.")
     ] = 8,
+    isolation: Annotated[
+        Isolation | None, typer.Option(help="What a new tenant must use; it may choose if unset.")
+    ] = None,
 ) -> None:
     """Make an API key and print it, once."""
     settings = read_settings()
@@ -66,6 +69,7 @@ def keys_create(
                 name=name,
                 max_limits=sizes[max_size],
                 max_concurrency=concurrency,
+                required_isolation=Isolation.GVISOR if isolation is Isolation.GVISOR else None,
             )
         return made.token
 

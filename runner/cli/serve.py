@@ -50,6 +50,7 @@ async def _api(settings: Settings, fd: int | None) -> None:
     from runner.api.app import create_app
     from runner.api.deps import Dependencies
     from runner.api.server import serve
+    from runner.egress.policy import load_ceiling
     from runner.limits import load_sizes
     from runner.queue.changes import Changes
     from runner.queue.doorbell import Doorbell
@@ -66,6 +67,7 @@ async def _api(settings: Settings, fd: int | None) -> None:
             Dependencies(
                 settings=settings,
                 sizes=load_sizes(settings.profiles_path),
+                egress_ceiling=load_ceiling(settings.profiles_path),
                 database=database,
                 objects=ObjectStore(settings.objects_dir),
                 doorbell=doorbell,

@@ -5,8 +5,8 @@ first, nothing is touched and `LeaseLost` says so. So an execution gets one resu
 workers do. Times are the database's clock alone.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
 from uuid import UUID
 
@@ -14,12 +14,14 @@ from psycopg.types.json import Jsonb
 
 from runner.errors import LeaseLost
 from runner.models import (
+    JSON,
     Claim,
+    EventKind,
     ExecutionRequest,
     InputFile,
+    Isolation,
     Program,
     Result,
-    Stream,
 )
 from runner.states import ACTIVE, State, may_change
 from runner.store.db import Transaction
@@ -74,7 +76,9 @@ async def load_request(tx: Transaction, claim: Claim) -> ExecutionRequest:
         size=row["size"],
         image=row["image"],
         files=tuple(InputFile(**file) for file in files),
+        isolation=Isolation(row["isolation"]),
         egress=tuple(row["egress"]),
+        egress_policy=row["egress_policy"],
         metadata=row["metadata"],
         on_worker_loss=row["on_worker_loss"],
         language=row["language"],
@@ -114,23 +118,33 @@ async def renew(tx: Transaction, claim: Claim, lease: timedelta) -> bool:
     return bool(row["cancel_requested"])
 
 
-async def append_output(
-    tx: Transaction, claim: Claim, chunks: Sequence[tuple[Stream, bytes]], *, after: int
-) -> int:
-    """Append pieces of output behind event `after`; return the last one's number.
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Something that happened while a program ran: a piece of output, or an egress decision."""
 
-    Repeating a call whose commit was not confirmed changes nothing. Raises LeaseLost.
+    kind: EventKind
+    chunk: bytes = b""
+    data: Mapping[str, JSON] = field(default_factory=dict)
+
+
+async def append_events(
+    tx: Transaction, claim: Claim, entries: Sequence[Entry], *, after: int
+) -> bool:
+    """Append entries behind event `after`; return whether this call did.
+
+    False means that an earlier call did, whose commit was not confirmed. Raises LeaseLost.
     """
-    last = after + len(chunks)
+    last = after + len(entries)
     written = await tx.run(
-        "executions.append_output",
+        "executions.append_events",
         execution_id=claim.execution_id,
         attempt=claim.attempt,
         after=after,
-        kinds=[stream.value for stream, _ in chunks],
-        chunks=[chunk for _, chunk in chunks],
+        kinds=[entry.kind.value for entry in entries],
+        data=[Jsonb(dict(entry.data)) for entry in entries],
+        chunks=[entry.chunk for entry in entries],
     )
-    if written != len(chunks):
+    if written != len(entries):
         row = await tx.one("executions.position", execution_id=claim.execution_id)
         if row is None or (row["state"], row["attempt"], row["event_seq"]) != (
             State.RUNNING,
@@ -138,7 +152,7 @@ async def append_output(
             last,
         ):
             raise LeaseLost("the execution was taken over while it ran")
-    return last
+    return written == len(entries)
 
 
 async def requeue(tx: Transaction, claim: Claim, why: str) -> None:

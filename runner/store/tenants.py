@@ -5,7 +5,7 @@ from uuid import UUID
 
 from psycopg.types.json import Jsonb
 
-from runner.models import Limits, Role
+from runner.models import Isolation, Limits, Role
 from runner.store.db import Transaction
 from runner.store.executions import LIMITS
 
@@ -18,6 +18,7 @@ class Tenant:
     name: str
     max_concurrency: int
     max_limits: Limits
+    required_isolation: Isolation | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,7 @@ async def insert(tx: Transaction, tenant: Tenant) -> None:
         name=tenant.name,
         max_concurrency=tenant.max_concurrency,
         max_limits=Jsonb(LIMITS.dump_python(tenant.max_limits)),
+        required_isolation=tenant.required_isolation,
     )
 
 
@@ -57,6 +59,7 @@ async def get(tx: Transaction) -> Tenant | None:
         name=row["name"],
         max_concurrency=row["max_concurrency"],
         max_limits=LIMITS.validate_python(row["max_limits"]),
+        required_isolation=row["required_isolation"] and Isolation(row["required_isolation"]),
     )
 
 

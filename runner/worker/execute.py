@@ -6,8 +6,9 @@ Whatever interrupts it, the attempt is settled: by this process if it can, else 
 """
 
 import asyncio
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import structlog
@@ -15,13 +16,15 @@ import structlog
 from runner.audit import events as audit
 from runner.errors import (
     ImageMissing,
+    Invalid,
+    IsolationMissing,
     LeaseLost,
     NotReady,
     ProtocolViolation,
     RunnerError,
     SandboxFault,
 )
-from runner.models import Claim, ExecutionRequest, Result
+from runner.models import Claim, ExecutionRequest, Program, Result
 from runner.queue.changes import Changes
 from runner.sandbox.outcome import classify, result_of
 from runner.sandbox.sandbox import Sandbox
@@ -32,8 +35,9 @@ from runner.store.executions import StoredArtifact, never_ran
 from runner.store.objects import ObjectStore
 from runner.tasks import uninterrupted
 from runner.worker.artifacts import ArtifactFiler
+from runner.worker.egress import Egress
 from runner.worker.lease import LeaseKeeper
-from runner.worker.recorder import OutputRecorder, until_stored
+from runner.worker.recorder import Recorder, until_stored
 from runner.worker.sandboxes import Sandboxes
 from runner.worker.settle import ended, settle
 
@@ -60,12 +64,14 @@ class Executor:
         objects: ObjectStore,
         changes: Changes,
         sandboxes: Sandboxes,
+        egress: Egress,
         policy: Policy,
     ) -> None:
         self._database = database
         self._objects = objects
         self._changes = changes
         self._sandboxes = sandboxes
+        self._egress = egress
         self._policy = policy
         self._log = structlog.get_logger("runner.worker")
         self._draining = False
@@ -132,13 +138,11 @@ class Executor:
 
         request = await until_stored(load)
         artifacts: list[StoredArtifact] = []
-        recorder = OutputRecorder(database=self._database, changes=self._changes, claim=claim)
+        recorder = Recorder(database=self._database, changes=self._changes, claim=claim)
         try:
             sandbox = await self._sandboxes.claim(claim, request)
         except (SandboxFault, NotReady) as error:
-            missing = isinstance(error, ImageMissing)
-            reason = Reason.IMAGE_MISSING if missing else Reason.SANDBOX_START_FAILED
-            result = never_ran(State.SYSTEM_ERROR, reason, error.detail)
+            result = never_ran(State.SYSTEM_ERROR, _why_not_started(error), error.detail)
         else:
             # The client has its result before the container is gone.
             afterwards.push_async_callback(self._dispose, sandbox)
@@ -152,7 +156,7 @@ class Executor:
         request: ExecutionRequest,
         sandbox: Sandbox,
         keeper: LeaseKeeper,
-        recorder: OutputRecorder,
+        recorder: Recorder,
         artifacts: list[StoredArtifact],
     ) -> Result:
         async def started() -> None:
@@ -163,20 +167,26 @@ class Executor:
         try:
             if (refusal := await _upload(sandbox, request)) is not None:
                 return refusal
-            ending = await sandbox.run(
-                request.program,
-                limits=request.limits,
-                flood_bytes=self._policy.flood_bytes,
-                on_started=started,
-                on_output=recorder.add,
-                cancel=keeper.cancel_requested,
-            )
+            async with self._egress.open(claim, request, sandbox, recorder) as way_out:
+                ending = await sandbox.run(
+                    _reaching(request.program, way_out.environment),
+                    limits=request.limits,
+                    flood_bytes=self._policy.flood_bytes,
+                    on_started=started,
+                    on_output=recorder.add,
+                    cancel=keeper.cancel_requested,
+                    bridge=way_out.bridge,
+                )
             collected = await sandbox.collect(
                 max_files=self._policy.max_artifacts,
                 max_bytes=request.limits.disk_mb * 2**20,
                 sink=filer,
             )
-            result = result_of(ending, classify(ending), sandbox, collected)
+            result = replace(
+                result_of(ending, classify(ending), sandbox, collected), egress=way_out.usage
+            )
+        except Invalid as error:
+            result = never_ran(State.FAILED, Reason.EGRESS_NOT_OPENED, error.detail)
         except SandboxFault as error:
             result = never_ran(State.SYSTEM_ERROR, Reason.SANDBOX_PROTOCOL, error.detail)
         await recorder.close()
@@ -213,7 +223,7 @@ class Executor:
         claim: Claim,
         result: Result,
         artifacts: list[StoredArtifact],
-        recorder: OutputRecorder,
+        recorder: Recorder,
     ) -> None:
         tries = 0
 
@@ -255,6 +265,21 @@ class Executor:
                 await audit.append(tx, claim.tenant_id, event)
         except NotReady as error:
             self._log.warning("late_result_not_audited", why=error.detail)
+
+
+def _why_not_started(error: RunnerError) -> Reason:
+    match error:
+        case ImageMissing():
+            return Reason.IMAGE_MISSING
+        case IsolationMissing():
+            return Reason.ISOLATION_MISSING
+        case _:
+            return Reason.SANDBOX_START_FAILED
+
+
+def _reaching(program: Program, environment: Mapping[str, str]) -> Program:
+    """Return the program with the way out in its environment; its own settings win."""
+    return replace(program, env={**environment, **program.env})
 
 
 async def _upload(sandbox: Sandbox, request: ExecutionRequest) -> Result | None:

@@ -1,15 +1,21 @@
-"""The program's output on its way to the event stream: gathered briefly, written in batches."""
+"""What happens while a program runs, on its way to the event stream and the audit log.
+
+Output and egress decisions are gathered briefly and written in batches. A decision's record in
+the audit log is written in the transaction of its event: there is never one without the other.
+"""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeVar
 
 import structlog
 
+from runner.audit import events as audit
 from runner.errors import StoreUnavailable
-from runner.models import Claim, Stream
+from runner.models import JSON, Claim, EventKind, Stream
 from runner.queue.changes import Changes
 from runner.store import attempts
+from runner.store.attempts import Entry
 from runner.store.db import Database, Transaction
 
 FLUSH_AFTER_S = 0.04
@@ -30,15 +36,19 @@ async def until_stored(operation: Callable[[], Awaitable[T]]) -> T:
             await asyncio.sleep(RETRY_AFTER_S)
 
 
-class OutputRecorder:
-    """Gathers one attempt's output; a full batch makes the program wait (backpressure)."""
+_KINDS = {Stream.STDOUT: EventKind.STDOUT, Stream.STDERR: EventKind.STDERR}
+
+
+class Recorder:
+    """Gathers one attempt's events; full of output, it makes the program wait (backpressure)."""
 
     def __init__(self, *, database: Database, changes: Changes, claim: Claim) -> None:
         self._database = database
         self._changes = changes
         self._claim = claim
-        self._seq = 0
-        self._pending: list[tuple[Stream, bytes]] = []
+        self._seq: int | None = None
+        self._pending: list[Entry] = []
+        self._audited: list[audit.AuditEvent] = []
         self._bytes = 0
         self._writing = asyncio.Lock()
         self._timer: asyncio.Task[None] | None = None
@@ -46,23 +56,37 @@ class OutputRecorder:
     def begin(self, seq: int) -> None:
         """Continue the event stream behind event `seq`."""
         self._seq = seq
+        if self._pending:
+            self._write_soon()
 
     async def add(self, stream: Stream, chunk: bytes) -> None:
         """Take a piece of output; neighbouring pieces of one stream become one event."""
-        if self._pending and self._pending[-1][0] is stream:
-            self._pending[-1] = (stream, self._pending[-1][1] + chunk)
+        kind = _KINDS[stream]
+        if self._pending and self._pending[-1].kind is kind:
+            self._pending[-1] = Entry(kind, self._pending[-1].chunk + chunk)
         else:
-            self._pending.append((stream, chunk))
+            self._pending.append(Entry(kind, chunk))
         self._bytes += len(chunk)
         if self._bytes >= FLUSH_AT_BYTES:
             await self._flush()
-        elif self._timer is None or self._timer.done():
+        else:
+            self._write_soon()
+
+    def decide(self, data: Mapping[str, JSON], event: audit.AuditEvent) -> None:
+        """Take an egress decision: an event for the tenant, and its record in the audit log."""
+        self._pending.append(Entry(EventKind.EGRESS, data=data))
+        self._audited.append(event)
+        self._write_soon()
+
+    def _write_soon(self) -> None:
+        # The program may reach for the network before its start is on record.
+        if self._seq is not None and (self._timer is None or self._timer.done()):
             self._timer = asyncio.create_task(self._flush_soon())
 
     async def write_rest(self, tx: Transaction) -> None:
         """Append what is still gathered, in the caller's transaction."""
         if self._pending:
-            await attempts.append_output(tx, self._claim, self._pending, after=self._seq)
+            await self._append(tx, self._pending, self._audited)
 
     async def close(self) -> None:
         """Stop the timer and surface what went wrong in it; what is gathered stays gathered."""
@@ -81,12 +105,21 @@ class OutputRecorder:
     async def _flush(self) -> None:
         async with self._writing:
             batch, self._pending, self._bytes = self._pending, [], 0
+            audited, self._audited = self._audited, []
             if not batch:
                 return
 
-            async def write() -> int:
+            async def write() -> None:
                 async with self._database.tenant(self._claim.tenant_id) as tx:
-                    return await attempts.append_output(tx, self._claim, batch, after=self._seq)
+                    await self._append(tx, batch, audited)
 
-            self._seq = await until_stored(write)
+            await until_stored(write)
+            self._seq = (self._seq or 0) + len(batch)
         await self._changes.announce(self._claim.execution_id)
+
+    async def _append(
+        self, tx: Transaction, batch: list[Entry], audited: list[audit.AuditEvent]
+    ) -> None:
+        new = await attempts.append_events(tx, self._claim, batch, after=self._seq or 0)
+        for event in audited if new else ():
+            await audit.append(tx, self._claim.tenant_id, event)

@@ -36,6 +36,7 @@ class FreshSandboxes:
                 tenant=str(claim.tenant_id),
                 execution=str(claim.execution_id),
                 attempt=str(claim.attempt),
+                isolation=request.isolation,
             )
         )
 

@@ -10,6 +10,8 @@ from datetime import timedelta
 import structlog
 from pydantic import SecretStr
 
+from runner.egress.gateway import EgressGateway
+from runner.egress.policy import load_ceiling
 from runner.errors import RunnerError, SetupError
 from runner.queue.changes import Changes
 from runner.queue.doorbell import Doorbell
@@ -19,9 +21,11 @@ from runner.settings import Settings
 from runner.store.db import Database
 from runner.store.objects import ObjectStore
 from runner.worker.consumer import Consumers
+from runner.worker.egress import Egress
 from runner.worker.execute import Executor, Policy
 from runner.worker.reaper import Reaper
 from runner.worker.sandboxes import FreshSandboxes
+from runner.worker.secrets import FileSecrets
 
 SWEEP_S = 30.0
 """How long a sandbox may outlive a Docker daemon that did not answer when it was to go."""
@@ -58,11 +62,26 @@ async def worker(
         )
         doorbell = await stack.enter_async_context(Doorbell(redis_url))
         changes = await stack.enter_async_context(Changes(redis_url))
+        gateway = await stack.enter_async_context(
+            EgressGateway.open(
+                uid=settings.egress_uid,
+                trusted_networks=settings.egress_trusted_networks,
+                hosts=settings.egress_hosts,
+                extra_roots=settings.egress_roots,
+                profiles_dir=settings.profiles_path,
+                state_dir=settings.state_dir,
+            )
+        )
         executor = Executor(
             database=database,
             objects=ObjectStore(settings.objects_dir),
             changes=changes,
             sandboxes=FreshSandboxes(launcher),
+            egress=Egress(
+                gateway=gateway,
+                ceiling=load_ceiling(settings.profiles_path),
+                secrets=FileSecrets(settings.egress_secrets),
+            ),
             policy=policy,
         )
         reaper = Reaper(

@@ -1,8 +1,9 @@
 -- name: insert
-INSERT INTO executions (tenant_id, execution_id, language, image, size, limits, egress, metadata,
-                        on_worker_loss, argv, env, stdin, event_seq)
-VALUES (app_tenant(), %(execution_id)s, %(language)s, %(image)s, %(size)s, %(limits)s, %(egress)s,
-        %(metadata)s, %(on_worker_loss)s, %(argv)s, %(env)s, %(stdin)s, 1);
+INSERT INTO executions (tenant_id, execution_id, language, image, size, limits, isolation, egress,
+                        egress_policy, metadata, on_worker_loss, argv, env, stdin, event_seq)
+VALUES (app_tenant(), %(execution_id)s, %(language)s, %(image)s, %(size)s, %(limits)s,
+        %(isolation)s, %(egress)s, %(egress_policy)s, %(metadata)s, %(on_worker_loss)s, %(argv)s,
+        %(env)s, %(stdin)s, 1);
 
 -- name: insert_file
 INSERT INTO input_files (tenant_id, execution_id, path, content)
@@ -22,12 +23,14 @@ SELECT request_hash, execution_id FROM idempotency_keys WHERE key = %(key)s;
 
 -- name: get
 SELECT tenant_id, execution_id, state, attempt, created_at, started_at, ended_at,
-       cancel_requested_at, language, image, size, limits, egress, metadata, result
+       cancel_requested_at, language, image, size, limits, isolation, egress, egress_policy,
+       metadata, result
 FROM executions WHERE execution_id = %(execution_id)s;
 
 -- name: list
 SELECT tenant_id, execution_id, state, attempt, created_at, started_at, ended_at,
-       cancel_requested_at, language, image, size, limits, egress, metadata, result
+       cancel_requested_at, language, image, size, limits, isolation, egress, egress_policy,
+       metadata, result
 FROM executions
 WHERE tenant_id = app_tenant()
   AND (%(before)s::uuid IS NULL OR execution_id < %(before)s)
@@ -37,8 +40,8 @@ WHERE tenant_id = app_tenant()
 ORDER BY execution_id DESC LIMIT %(limit)s;
 
 -- name: load_request
-SELECT argv, env, stdin, language, image, size, limits, egress, metadata, on_worker_loss,
-       cancel_requested_at
+SELECT argv, env, stdin, language, image, size, limits, isolation, egress, egress_policy, metadata,
+       on_worker_loss, cancel_requested_at
 FROM executions WHERE execution_id = %(execution_id)s AND attempt = %(attempt)s;
 
 -- name: load_files
@@ -62,17 +65,17 @@ WHERE execution_id = %(execution_id)s AND attempt = %(attempt)s
   AND state IN ('starting', 'running') AND lease_until > clock_timestamp()
 RETURNING cancel_requested_at IS NOT NULL AS cancel_requested;
 
--- name: append_output
+-- name: append_events
 WITH fence AS (
     UPDATE executions SET event_seq = event_seq + cardinality(%(kinds)s::text[])
     WHERE execution_id = %(execution_id)s AND attempt = %(attempt)s AND state = 'running'
       AND event_seq = %(after)s
     RETURNING tenant_id, event_seq - cardinality(%(kinds)s::text[]) AS base
 )
-INSERT INTO events (tenant_id, execution_id, seq, attempt, kind, chunk)
-SELECT f.tenant_id, %(execution_id)s, f.base + o.position, %(attempt)s, o.kind, o.chunk
-FROM fence f, unnest(%(kinds)s::text[], %(chunks)s::bytea[])
-     WITH ORDINALITY AS o (kind, chunk, position);
+INSERT INTO events (tenant_id, execution_id, seq, attempt, kind, data, chunk)
+SELECT f.tenant_id, %(execution_id)s, f.base + o.position, %(attempt)s, o.kind, o.data, o.chunk
+FROM fence f, unnest(%(kinds)s::text[], %(data)s::jsonb[], %(chunks)s::bytea[])
+     WITH ORDINALITY AS o (kind, data, chunk, position);
 
 -- name: position
 SELECT state, attempt, event_seq, result FROM executions WHERE execution_id = %(execution_id)s;

@@ -1,29 +1,73 @@
 """What a submission may say, and what it becomes."""
 
+import dataclasses
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from runner.api.requests import Submission, relative_path
+from runner.api.requests import Offer, Submission, relative_path
+from runner.egress.policy import Policy, Rule
 from runner.errors import Invalid
-from runner.models import Limits
+from runner.models import Isolation, Limits
 
 SMALL = Limits(cpu=1, memory_mb=256, pids=64, disk_mb=1, timeout_s=30, output_kb=64)
-SIZES = {"small": SMALL}
+OFFER = Offer(
+    sizes={"small": SMALL},
+    images=("python",),
+    isolations=(Isolation.CONTAINER,),
+    max_limits=SMALL,
+    required_isolation=None,
+    egress_ceiling=Policy(rules=(Rule("*", 443),)),
+)
 
 
 def resolved(**fields: object) -> object:
     """Return what a submission resolves to."""
-    return Submission.model_validate(fields).resolve(SIZES, SMALL, ("python",))
+    return Submission.model_validate(fields).resolve(OFFER)
 
 
 def test_code_becomes_a_file_and_a_command() -> None:
     """Python and bash each have their own."""
-    request = Submission(code="print(1)", language="python").resolve(SIZES, SMALL, ("python",))
+    request = Submission(code="print(1)", language="python").resolve(OFFER)
     assert request.program.argv == ("python3", "main.py")
     assert [(file.path, file.content) for file in request.files] == [("main.py", b"print(1)")]
     assert request.program.env == {"PYTHONUNBUFFERED": "1"}
+
+
+def test_isolation_is_the_requests_the_tenants_or_the_deployments() -> None:
+    """In this order; what the tenant must have is not given up for a request."""
+    both = (Isolation.CONTAINER, Isolation.GVISOR)
+    free = dataclasses.replace(OFFER, isolations=both)
+    bound = dataclasses.replace(free, required_isolation=Isolation.GVISOR)
+
+    def isolation(offer: Offer, **asked: str) -> Isolation:
+        fields = {"command": ["true"], **asked}
+        return Submission.model_validate(fields).resolve(offer).isolation
+
+    assert isolation(free) is Isolation.CONTAINER
+    assert isolation(free, isolation="gvisor") is Isolation.GVISOR
+    assert isolation(bound) is Isolation.GVISOR
+    with pytest.raises(Invalid, match="must use gvisor"):
+        isolation(bound, isolation="container")
+    with pytest.raises(Invalid, match="does not offer gvisor"):
+        isolation(OFFER, isolation="gvisor")
+
+
+def test_egress_is_the_requests_rules_and_its_policys() -> None:
+    """Each in full, none twice, none beyond the ceiling; an unknown policy is refused."""
+    named = dataclasses.replace(
+        OFFER, egress_policy=(Rule("a.example", 443), Rule("b.example", 443))
+    )
+    submission = Submission(command=["true"], egress=["a.example"], egress_policy="mine")
+    assert [rule["host"] for rule in submission.resolve(named).egress] == ["a.example", "b.example"]
+    assert Submission(command=["true"]).resolve(OFFER).egress == ()
+    with pytest.raises(Invalid, match="no egress policy 'mine'"):
+        submission.resolve(OFFER)
+    for beyond in ("http://a.example", "a.example:8443", "192.0.2.1"):
+        with pytest.raises(Invalid, match="lets nobody reach"):
+            Submission(command=["true"], egress=[beyond]).resolve(OFFER)
 
 
 def test_overrides_stay_below_the_tenants_maximum() -> None:
@@ -87,7 +131,7 @@ def test_a_path_that_passes_stays_below_its_folder(path: str) -> None:
         {"command": ["a"], "limits": {"cpu": float("nan")}},
         {"command": ["a"], "limits": {"network": "host"}},
         {"command": ["a"], "privileged": True},
-        {"command": ["a"], "egress": ["http://x"]},
+        {"command": ["a"], "egress": [""]},
         {"command": ["a"], "metadata": {"a b": "c"}},
     ],
 )

@@ -43,4 +43,8 @@ def test_every_permission_is_somebodys_and_always_the_owners() -> None:
 def test_a_viewer_only_reads() -> None:
     """Nothing a viewer may do changes anything, and the audit log is not a viewer's."""
     granted = {permission for permission in Permission if may(Role.VIEWER, permission)}
-    assert granted == {Permission.EXECUTION_READ, Permission.ARTIFACT_READ}
+    assert granted == {
+        Permission.EXECUTION_READ,
+        Permission.ARTIFACT_READ,
+        Permission.EGRESS_POLICY_READ,
+    }

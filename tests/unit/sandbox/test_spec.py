@@ -39,6 +39,7 @@ def test_the_whole_configuration() -> None:
         "AttachStderr": False,
         "NetworkDisabled": True,
         "HostConfig": {
+            "Runtime": "runc",
             "Privileged": False,
             "CapDrop": ["ALL"],
             "CapAdd": [],

@@ -1,0 +1,158 @@
+"""`/v1/egress-policies`: named lists of rules that executions may ask for by name."""
+
+from datetime import datetime
+from http import HTTPStatus
+from typing import Annotated, Any, Self
+
+from fastapi import APIRouter, Path, Request
+from pydantic import ConfigDict, Field
+
+from runner.api.context import origin
+from runner.api.deps import CanReadPolicies, CanWritePolicies, Parts
+from runner.api.problems import responses
+from runner.api.requests import EgressEntry, Strict, egress_rules
+from runner.api.views import View
+from runner.audit import events as audit
+from runner.egress import policy as egress
+from runner.errors import NotFound
+from runner.store import egress_policies
+from runner.store.egress_policies import StoredPolicy
+
+router = APIRouter(prefix="/v1/egress-policies", tags=["egress"])
+
+Name = Annotated[
+    str,
+    Path(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", description="The policy's name."),
+]
+NO_POLICY = "no such egress policy"
+
+
+class PolicyBody(Strict):
+    """What a policy permits."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "rules": [
+                        "files.example.com",
+                        {
+                            "host": "api.example.com",
+                            "methods": ["POST"],
+                            "path_prefix": "/v1/",
+                            "inject": {
+                                "header": "Authorization",
+                                "secret": "example-token",
+                                "prefix": "Bearer ",
+                            },
+                        },
+                    ]
+                }
+            ]
+        }
+    )
+
+    rules: list[EgressEntry] = Field(
+        max_length=64, description="What is permitted; an empty list permits nothing."
+    )
+
+
+class PolicyView(View):
+    """A named policy."""
+
+    name: str
+    rules: list[dict[str, Any]] = Field(description="Each rule with all its fields.")
+    updated_at: datetime
+
+    @classmethod
+    def of(cls, stored: StoredPolicy) -> Self:
+        """Return the view of a policy."""
+        return cls(
+            name=stored.name,
+            rules=[dict(rule) for rule in stored.rules],
+            updated_at=stored.updated_at,
+        )
+
+
+class PolicyList(View):
+    """Every policy of the tenant."""
+
+    items: list[PolicyView]
+
+
+@router.get("", summary="List egress policies", responses=responses())
+async def list_policies(principal: CanReadPolicies, parts: Parts) -> PolicyList:
+    """Return this tenant's egress policies, by name."""
+    async with parts.database.tenant(principal.tenant_id) as tx:
+        found = await egress_policies.list_all(tx)
+    return PolicyList(items=[PolicyView.of(each) for each in found])
+
+
+@router.get("/{name}", summary="Read an egress policy", responses=responses(HTTPStatus.NOT_FOUND))
+async def read(name: Name, principal: CanReadPolicies, parts: Parts) -> PolicyView:
+    """Return one egress policy."""
+    async with parts.database.tenant(principal.tenant_id) as tx:
+        found = await egress_policies.get(tx, name)
+    if found is None:
+        raise NotFound(NO_POLICY)
+    return PolicyView.of(found)
+
+
+@router.put(
+    "/{name}",
+    summary="Write an egress policy",
+    responses=responses(
+        HTTPStatus.BAD_REQUEST,
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    ),
+)
+async def write(
+    request: Request, name: Name, body: PolicyBody, principal: CanWritePolicies, parts: Parts
+) -> PolicyView:
+    """Store a policy, in place of one of that name; executions submitted later use it.
+
+    A rule beyond the operator's ceiling is refused.
+    """
+    rules = egress_rules(body.rules, parts.egress_ceiling, field="rules")
+    async with parts.database.tenant(principal.tenant_id) as tx:
+        stored = await egress_policies.put(tx, name, [egress.rule_to_json(rule) for rule in rules])
+        await audit.append(
+            tx,
+            principal.tenant_id,
+            audit.AuditEvent(
+                actor=principal.actor,
+                action=audit.Action.EGRESS_POLICY_UPDATE,
+                outcome=audit.Outcome.SUCCESS,
+                resource_type="egress_policy",
+                resource_id=name,
+                origin=origin(request),
+                metadata={"rules": stored.rules},
+            ),
+        )
+    return PolicyView.of(stored)
+
+
+@router.delete(
+    "/{name}",
+    summary="Delete an egress policy",
+    status_code=HTTPStatus.NO_CONTENT,
+    responses=responses(HTTPStatus.NOT_FOUND),
+)
+async def delete(request: Request, name: Name, principal: CanWritePolicies, parts: Parts) -> None:
+    """Forget a policy. Executions submitted with it keep the rules they were given."""
+    async with parts.database.tenant(principal.tenant_id) as tx:
+        if not await egress_policies.delete(tx, name):
+            raise NotFound(NO_POLICY)
+        await audit.append(
+            tx,
+            principal.tenant_id,
+            audit.AuditEvent(
+                actor=principal.actor,
+                action=audit.Action.EGRESS_POLICY_DELETE,
+                outcome=audit.Outcome.SUCCESS,
+                resource_type="egress_policy",
+                resource_id=name,
+                origin=origin(request),
+            ),
+        )

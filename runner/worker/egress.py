@@ -1,0 +1,121 @@
+"""A sandbox's way out: opened for one run, its decisions recorded, closed and summed up."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass, field, replace
+from typing import Protocol
+from uuid import UUID
+
+from runner.audit import events as audit
+from runner.egress.gateway import Decision, EgressGateway, Summary
+from runner.egress.policy import Policy, Rule, rule_from_json
+from runner.errors import Invalid
+from runner.models import Claim, EgressUsage, ExecutionRequest
+from runner.sandbox.sandbox import Bridge, Sandbox
+from runner.worker.recorder import Recorder
+
+_PROXY = "127.0.0.1:3128"
+_TRUST = "/tmp/.egress/trusted.pem"  # noqa: S108 - written by the supervisor, inside
+
+_ENVIRONMENT = {
+    **dict.fromkeys(("HTTP_PROXY", "http_proxy"), f"http://{_PROXY}"),
+    **dict.fromkeys(("HTTPS_PROXY", "https_proxy"), f"http://{_PROXY}"),
+    # Names are looked up by the proxy, not inside: the h of socks5h.
+    **dict.fromkeys(("ALL_PROXY", "all_proxy"), f"socks5h://{_PROXY}"),
+    **dict.fromkeys(("NO_PROXY", "no_proxy"), "localhost,127.0.0.1,::1"),
+    # Node heeds the variables above only when told to.
+    "NODE_USE_ENV_PROXY": "1",
+}
+_TRUSTING = (
+    "CURL_CA_BUNDLE",
+    "GIT_SSL_CAINFO",
+    "NODE_EXTRA_CA_CERTS",
+    "PIP_CERT",
+    "REQUESTS_CA_BUNDLE",
+    "SSL_CERT_FILE",
+)
+
+
+class SecretSource(Protocol):
+    """Where the values of brokered secrets come from."""
+
+    async def read(self, tenant: UUID, name: str) -> str | None:
+        """Return the value of the tenant's secret of that name, or None."""
+
+
+@dataclass(slots=True)
+class WayOut:
+    """What a run is given of the network, and afterwards what it made of it."""
+
+    environment: Mapping[str, str] = field(default_factory=dict)
+    bridge: Bridge | None = None
+    usage: EgressUsage | None = None
+
+
+class Egress:
+    """Opens ways out."""
+
+    def __init__(self, *, gateway: EgressGateway, ceiling: Policy, secrets: SecretSource) -> None:
+        self._gateway = gateway
+        self._ceiling = ceiling
+        self._secrets = secrets
+
+    @asynccontextmanager
+    async def open(
+        self, claim: Claim, request: ExecutionRequest, sandbox: Sandbox, recorder: Recorder
+    ) -> AsyncIterator[WayOut]:
+        """Connect the sandbox to the proxy while the context lasts, if its request has rules.
+
+        Raises Invalid when a rule names a secret that the tenant does not have.
+        """
+        rules = tuple(rule_from_json(rule) for rule in request.egress)
+        if not rules:
+            yield WayOut()
+            return
+        secrets = await self._values(claim, rules)
+        trust = self._gateway.ca_pem if any(rule.intercepts for rule in rules) else ""
+        way = WayOut(environment=_environment(trust), bridge=Bridge(trust=trust))
+
+        def record(decision: Decision) -> None:
+            recorder.decide(*_records(claim, decision))
+
+        listener = sandbox.listen_for_egress()
+        session = await self._gateway.open_session(
+            sandbox.id, replace(self._ceiling, rules=rules), listener, secrets, record
+        )
+        try:
+            yield way
+        finally:
+            way.usage = _usage(await session.close())
+
+    async def _values(self, claim: Claim, rules: tuple[Rule, ...]) -> dict[str, str]:
+        values = {}
+        for name in {rule.inject.secret for rule in rules if rule.inject}:
+            value = await self._secrets.read(claim.tenant_id, name)
+            if value is None:
+                raise Invalid(f"the tenant has no secret {name!r}", "egress")
+            values[name] = value
+        return values
+
+
+def _environment(trust: str) -> dict[str, str]:
+    return _ENVIRONMENT | (dict.fromkeys(_TRUSTING, _TRUST) if trust else {})
+
+
+def _usage(summary: Summary) -> EgressUsage:
+    return EgressUsage(**asdict(summary))
+
+
+def _records(claim: Claim, decision: Decision) -> tuple[dict[str, object], audit.AuditEvent]:
+    facts = {
+        name: value for name, value in asdict(decision).items() if name not in {"session", "at"}
+    }
+    allowed = decision.outcome == "allowed"
+    return facts, audit.AuditEvent(
+        actor=f"execution:{claim.execution_id}",
+        action=audit.Action.EGRESS_CONNECT,
+        outcome=audit.Outcome.SUCCESS if allowed else audit.Outcome.DENIED,
+        resource_type="execution",
+        resource_id=str(claim.execution_id),
+        metadata={"attempt": claim.attempt, "decided_at": audit.timestamp(decision.at), **facts},
+    )
