@@ -13,6 +13,7 @@
     │   └── Invalid
     ├── SandboxFault        the sandbox, not the program, went wrong
     │   ├── ImageMissing
+    │   ├── IsolationMissing
     │   ├── LaunchFailed
     │   └── ProtocolViolation
     ├── LeaseLost           another attempt owns the execution; this one's result is refused
@@ -80,6 +81,10 @@ class SandboxFault(RunnerError):
 
 class ImageMissing(SandboxFault):
     """The image is not on this host. Building it is the way out; a retry is not."""
+
+
+class IsolationMissing(SandboxFault):
+    """Docker lacks the runtime of the isolation asked for. Nothing less is started instead."""
 
 
 class LaunchFailed(SandboxFault):

@@ -72,6 +72,19 @@ class SeccompProfile:
     hash: str
     allowed: frozenset[str] = field(repr=False)
 
+    def for_gvisor(self) -> str:
+        """Return the profile as gVisor's kernel is to apply it to the program.
+
+        Its filter answers EPERM whatever `errnoRet` says (runsc --oci-seccomp), and glibc gives
+        up threads unless clone3 answers ENOSYS: gVisor itself, which lacks the call, says so.
+        """
+        document = json.loads(self.json)
+        for entry in document["syscalls"]:
+            if entry["names"] == ["clone3"]:
+                entry["action"] = _ALLOW
+                del entry["errnoRet"]
+        return _canonical(document)
+
 
 def load_profile(profiles_dir: Path, name: str = "default") -> SeccompProfile:
     """Read and compile `seccomp/<name>.json`. Raises SetupError when it cannot be enforced."""
@@ -87,7 +100,7 @@ def load_profile(profiles_dir: Path, name: str = "default") -> SeccompProfile:
         compile_filter(document)
     except (OSError, KeyError) as error:
         raise SetupError(f"seccomp profile {path} does not compile: {error}") from error
-    canonical = json.dumps(raw, sort_keys=True, separators=(",", ":"))
+    canonical = _canonical(raw)
     return SeccompProfile(
         name=name,
         json=canonical,
@@ -96,6 +109,10 @@ def load_profile(profiles_dir: Path, name: str = "default") -> SeccompProfile:
             call for entry in document.entries if entry.action == _ALLOW for call in entry.names
         ),
     )
+
+
+def _canonical(document: Any) -> str:
+    return json.dumps(document, sort_keys=True, separators=(",", ":"))
 
 
 def compile_filter(document: _Document) -> pyseccomp.SyscallFilter:

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from runner.limits import DEFAULT_SIZE, load_sizes
-from runner.models import InputFile, Limits, Program, Stream
+from runner.models import InputFile, Isolation, Limits, Program, Stream
 from runner.sandbox.ending import Ending
 from runner.sandbox.engine import Engine
 from runner.sandbox.images import Images
@@ -49,14 +49,24 @@ class Ran:
 class Bench:
     """Runs programs in fresh sandboxes."""
 
-    def __init__(self, launcher: Launcher, limits: Limits) -> None:
+    def __init__(
+        self, launcher: Launcher, limits: Limits, isolation: Isolation = Isolation.CONTAINER
+    ) -> None:
         self.launcher = launcher
         self.limits = limits
+        self.isolation = isolation
 
     def order(self, **overrides: float) -> SandboxOrder:
         """Return an order for the default image, with limits changed."""
         limits = dataclasses.replace(self.limits, **overrides)  # type: ignore[arg-type]  # by name
-        return SandboxOrder("python", limits, tenant="t", execution="e", attempt="1")
+        return SandboxOrder(
+            "python",
+            limits,
+            tenant="t",
+            execution="e",
+            attempt="1",
+            isolation=self.isolation,
+        )
 
     @asynccontextmanager
     async def sandbox(self, **overrides: float) -> AsyncIterator[Sandbox]:
@@ -156,12 +166,14 @@ async def bench(
     state_dir: Path,
     wrap: Callable[[Launcher], Launcher] = lambda launcher: launcher,
     spec: Spec = container_config,
+    isolation: Isolation = Isolation.CONTAINER,
 ) -> AsyncIterator[Bench]:
     """Open a bench of its own node; at the end nothing of it may be left on the host."""
     settings = Settings(state_dir=state_dir, node="test")
     node = f"test-{uuid.uuid4().hex[:12]}"
     async with Launcher.open(settings, node=node, instance="only", spec=spec) as launcher:
-        yield Bench(wrap(launcher), load_sizes(settings.profiles_path)[DEFAULT_SIZE])
+        limits = load_sizes(settings.profiles_path)[DEFAULT_SIZE]
+        yield Bench(wrap(launcher), limits, isolation)
         assert await launcher.engine.containers({NODE_LABEL: node}) == []
         assert list(launcher.sandboxes_dir.iterdir()) == []
         assert launcher.live == set()

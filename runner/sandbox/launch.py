@@ -15,15 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runner.errors import LaunchFailed, ProtocolViolation
-from runner.models import Limits
+from runner.errors import IsolationMissing, LaunchFailed, ProtocolViolation
+from runner.models import Isolation, Limits
 from runner.sandbox.cgroups import Cgroups
 from runner.sandbox.channel import VERSION, Channel, Ready
 from runner.sandbox.engine import Engine
 from runner.sandbox.images import Images
 from runner.sandbox.sandbox import Sandbox
 from runner.sandbox.sockets import SUPERVISOR_SOCKET, listen
-from runner.sandbox.spec import UID, Host, Placement, container_config
+from runner.sandbox.spec import RUNTIMES, UID, Host, Placement, container_config
 from runner.seccomp import SeccompProfile, load_profile
 from runner.settings import Settings
 
@@ -31,6 +31,8 @@ NODE_LABEL = "runner.node"
 INSTANCE_LABEL = "runner.instance"
 SANDBOX_LABEL = "runner.sandbox"
 _CREDENTIALS = struct.Struct("3i")
+_GOFER_UID = 0
+"""gVisor's gofer, root on the host, opens the host's sockets for its sandbox; nobody inside can."""
 
 __all__ = ["Launcher", "Sandbox", "SandboxOrder"]
 
@@ -40,13 +42,14 @@ Spec = Callable[[Placement, Limits, SeccompProfile, Host], dict[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class SandboxOrder:
-    """What a sandbox is wanted for; the last three become labels of its container."""
+    """What a sandbox is wanted for; tenant, execution and attempt become its container's labels."""
 
     image: str
     limits: Limits
     tenant: str
     execution: str
     attempt: str
+    isolation: Isolation = Isolation.CONTAINER
 
 
 class Launcher:
@@ -113,21 +116,25 @@ class Launcher:
     async def launch(self, order: SandboxOrder) -> Sandbox:
         """Start a sandbox. On any failure, and when cancelled, nothing of it stays.
 
-        Raises ImageMissing, LaunchFailed, ProtocolViolation or DockerUnavailable.
+        Raises ImageMissing, IsolationMissing, LaunchFailed, ProtocolViolation or
+        DockerUnavailable.
         """
         sandbox_id = secrets.token_hex(8)
         name = f"runner-{sandbox_id}"
         home = self.sandboxes_dir / sandbox_id
         self.live.add(sandbox_id)
         try:
+            await self._require(order.isolation)
             image_id = await self._images.require(order.image)
             home.mkdir(mode=0o711)
             with listen(home, SUPERVISOR_SOCKET, backlog=1) as listener:
-                placement = Placement(image_id, home, self._labels(order, sandbox_id))
+                placement = Placement(
+                    image_id, home, self._labels(order, sandbox_id), order.isolation
+                )
                 config = self.spec(placement, order.limits, self._profile, self._host)
                 container_id = await self.engine.create(name, config)
                 await self.engine.start(container_id)
-                channel = await self._meet(listener, home, container_id)
+                channel = await self._meet(listener, home, container_id, order.isolation)
         except BaseException:
             try:
                 await self._undo(name, home)
@@ -146,6 +153,17 @@ class Launcher:
             on_destroyed=self.live.discard,
         )
 
+    async def _require(self, isolation: Isolation) -> None:
+        """Refuse what this Docker cannot give; asked each time, as its runtimes may change."""
+        if isolation is Isolation.CONTAINER:
+            return
+        runtimes = (await self.engine.info())["info"].get("Runtimes") or {}
+        if RUNTIMES[isolation] not in runtimes:
+            raise IsolationMissing(
+                f"isolation {isolation} needs Docker's runtime {RUNTIMES[isolation]}, "
+                "which this host has not; `runner doctor` tells how to install it"
+            )
+
     def _labels(self, order: SandboxOrder, sandbox_id: str) -> dict[str, str]:
         return {
             NODE_LABEL: self.node,
@@ -156,11 +174,13 @@ class Launcher:
             "runner.attempt": order.attempt,
         }
 
-    async def _meet(self, listener: socket.socket, home: Path, container_id: str) -> Channel:
+    async def _meet(
+        self, listener: socket.socket, home: Path, container_id: str, isolation: Isolation
+    ) -> Channel:
         """Accept the one connection and hear that the supervisor is ready."""
         try:
             async with asyncio.timeout(self._timeout_s):
-                connection = await self._accept(listener, container_id)
+                connection = await self._accept(listener, container_id, isolation)
                 home.joinpath(SUPERVISOR_SOCKET).unlink()
                 reader, writer = await asyncio.open_unix_connection(sock=connection)
                 return await _greeted(Channel(reader, writer))
@@ -169,7 +189,9 @@ class Launcher:
                 f"the sandbox's supervisor did not report within {self._timeout_s:g} s"
             ) from None
 
-    async def _accept(self, listener: socket.socket, container_id: str) -> socket.socket:
+    async def _accept(
+        self, listener: socket.socket, container_id: str, isolation: Isolation
+    ) -> socket.socket:
         loop = asyncio.get_running_loop()
         accepting = asyncio.create_task(loop.sock_accept(listener))
         try:
@@ -183,7 +205,7 @@ class Launcher:
             accepting.cancel()
         raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
         _, uid, _ = _CREDENTIALS.unpack(raw)
-        if uid != UID:
+        if uid != (_GOFER_UID if isolation is Isolation.GVISOR else UID):
             connection.close()
             raise ProtocolViolation(f"user {uid} connected to the sandbox's socket")
         return connection

@@ -9,13 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runner.models import WORKSPACE, Limits
+from runner.models import WORKSPACE, Isolation, Limits
 from runner.seccomp import SeccompProfile
 
 UID = 10001
 SUPERVISOR = "/opt/supervisor"
 SOCKET_DIR = "/run/sandbox"
 MB = 2**20
+
+RUNTIMES: Mapping[Isolation, str] = {Isolation.CONTAINER: "runc", Isolation.GVISOR: "runsc"}
+"""Docker's names. Always given, so that a daemon's changed default changes no sandbox."""
 
 _BASE_ENVIRONMENT = (
     "PATH=/usr/local/bin:/usr/bin:/bin",
@@ -65,11 +68,12 @@ class Host:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where one sandbox goes: its image, its own socket directory, who it is for."""
+    """Where one sandbox goes: its image, its own socket directory, who it is for, behind what."""
 
     image_id: str
     socket_dir: Path
     labels: Mapping[str, str]
+    isolation: Isolation = Isolation.CONTAINER
 
 
 def container_config(
@@ -99,15 +103,20 @@ def container_config(
 def _host_config(
     placement: Placement, limits: Limits, profile: SeccompProfile, host: Host
 ) -> dict[str, Any]:
+    gvisor = placement.isolation is Isolation.GVISOR
     memory = limits.memory_mb * MB
     disk = limits.disk_mb * MB
     return {
+        "Runtime": RUNTIMES[placement.isolation],
         # Privileges.
         "Privileged": False,
         "CapDrop": ["ALL"],
         "CapAdd": [],
         "GroupAdd": [],
-        "SecurityOpt": ["no-new-privileges", f"seccomp={profile.json}"],
+        "SecurityOpt": [
+            "no-new-privileges",
+            f"seccomp={profile.for_gvisor() if gvisor else profile.json}",
+        ],
         "Devices": [],
         "MaskedPaths": list(_MASKED),
         "ReadonlyPaths": list(_READ_ONLY),
@@ -140,8 +149,7 @@ def _host_config(
         "Memory": memory,
         "MemorySwap": memory,
         "NanoCpus": int(min(limits.cpu, host.cpus) * 10**9),
-        # One more than asked for: the supervisor is not the program's.
-        "PidsLimit": limits.pids + 1,
+        "PidsLimit": _host_pids(limits.pids, placement.isolation),
         "OomKillDisable": False,
         "Ulimits": [
             {"Name": "core", "Soft": 0, "Hard": 0},
@@ -157,6 +165,15 @@ def _host_config(
         "AutoRemove": False,
         "Init": False,
     }
+
+
+def _host_pids(pids: int, isolation: Isolation) -> int:
+    """Return how many tasks of the host the sandbox may be."""
+    # One more than asked for: the supervisor is not the program's.
+    if isolation is Isolation.CONTAINER:
+        return pids + 1
+    # gVisor's own threads, and for each thread inside a few of the host's.
+    return 192 + 3 * (pids + 1)
 
 
 def _tmpfs(options: str, size: int) -> str:

@@ -168,6 +168,6 @@ class Run:
             "ended",
             exit_code=code if code >= 0 else None,
             signal=-code if code < 0 else None,
-            disk_full=space.f_bavail == 0 or space.f_favail == 0,
+            disk_full=space.f_bavail == 0 or (space.f_files > 0 and space.f_favail == 0),
             **self._totals(),
         )

@@ -1,0 +1,159 @@
+"""The second tier: the same sandbox, with gVisor's kernel between the program and the host's."""
+
+import dataclasses
+import platform
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runner.errors import IsolationMissing
+from runner.models import InputFile, Isolation
+from runner.states import Reason, State
+from tests import sandboxes
+from tests.sandboxes import Bench
+
+
+@pytest.fixture
+async def gvisor(tmp_path: Path) -> AsyncIterator[Bench]:
+    """Return a bench whose sandboxes are gVisor's; without `runsc` every test here fails."""
+    async with sandboxes.bench(tmp_path, isolation=Isolation.GVISOR) as made:
+        yield made
+
+
+async def test_the_kernel_is_gvisors(gvisor: Bench) -> None:
+    """The program sees a kernel of its own, not the host's."""
+    ran = await gvisor.bash("uname -r; cat /proc/version")
+    assert platform.release() not in ran.stdout.decode()
+    assert ran.stdout.startswith(b"4.4.0\nLinux version 4.4.0")
+
+
+async def test_files_streams_and_artifacts_pass_as_in_a_container(gvisor: Bench) -> None:
+    """Input in, output and artifacts out, and the exit code."""
+    ran = await gvisor.bash(
+        "cat data.txt; cat; echo oops >&2; mkdir out; echo made > out/a; exit 4",
+        files=[InputFile("data.txt", b"file\n")],
+        stdin=b"stdin\n",
+    )
+    assert (ran.stdout, ran.stderr) == (b"file\nstdin\n", b"oops\n")
+    assert ran.ending.exit_code == 4
+    assert ran.files["out/a"] == b"made\n"
+    assert ran.ending.limits_hit == ()
+    assert ran.ending.usage.cpu_s is not None
+    assert ran.ending.usage.cpu_s > 0
+
+
+async def test_the_data_stack_runs(gvisor: Bench) -> None:
+    """Threads, processes, numpy, pandas, git and node."""
+    ran = await gvisor.bash(
+        "set -e\n"
+        "python3 - <<'PY'\n"
+        "import subprocess, threading, numpy, pandas\n"
+        "t = threading.Thread(target=print, args=('thread',)); t.start(); t.join()\n"
+        "assert pandas.DataFrame({'a': numpy.arange(3)}).a.sum() == 3\n"
+        "assert subprocess.check_output(['echo', 'x']) == b'x\\n'\n"
+        "PY\n"
+        "git init -q repo && cd repo && echo a > f && git add f\n"
+        "git -c user.name=a -c user.email=a@b commit -qm first && git log --oneline | wc -l\n"
+        "cd .. && rm -r repo && node -e 'console.log(6 * 7)'\n",
+        memory_mb=512,
+    )
+    assert ran.ending.exit_code == 0, ran.stderr
+    assert ran.stdout == b"thread\n1\n42\n"
+
+
+async def test_the_deadline_ends_everything(gvisor: Bench) -> None:
+    """Also a program that ignores SIGTERM, and what it started."""
+    ran = await gvisor.bash(
+        "trap '' TERM; (setsid sleep 100 &); while :; do sleep 0.1; done", timeout_s=1
+    )
+    assert ran.verdict[:2] == (State.TIMED_OUT, Reason.WALL_CLOCK_LIMIT)
+    assert ran.ending.usage.wall_s < 10
+
+
+async def test_what_a_program_leaves_running_ends_with_it(gvisor: Bench) -> None:
+    """A daemon does not hold the result back."""
+    ran = await gvisor.bash("(setsid sleep 100 &); echo end")
+    assert ran.stdout == b"end\n"
+    assert ran.verdict.state is State.SUCCEEDED
+    assert ran.ending.usage.wall_s < 10
+
+
+async def test_memory_is_bounded_by_the_host(gvisor: Bench) -> None:
+    """Its own processes count, too; beyond the limit the whole sandbox ends."""
+    ran = await gvisor.python("x = bytearray(1024 * 2**20); print(len(x))")
+    assert ran.verdict[:2] == (State.OUT_OF_MEMORY, Reason.MEMORY_LIMIT)
+    assert b"1073741824" not in ran.stdout
+
+
+async def test_a_fork_bomb_ends_with_its_sandbox(gvisor: Bench) -> None:
+    """The limit is the host's: what meets it is gVisor, which does not outlive it."""
+    ran = await gvisor.bash(":() { : | : & }; :; sleep 20", timeout_s=10)
+    assert ran.verdict.state in {State.SYSTEM_ERROR, State.TIMED_OUT, State.OUT_OF_MEMORY}
+    assert (ran.ending.usage.pids_peak or 0) <= 192 + 3 * 65
+
+
+async def test_the_workspace_is_bounded(gvisor: Bench) -> None:
+    """ENOSPC at the size asked for."""
+    ran = await gvisor.bash("head -c 64M /dev/zero > big; wc -c < big", disk_mb=8)
+    assert ran.ending.limits_hit == ("disk_mb",)
+    assert int(ran.stdout) <= 8 * 2**20
+
+
+async def test_the_profile_and_the_privileges_hold_inside(gvisor: Bench) -> None:
+    """No capability, no namespaces, no tracing, no raw or packet sockets, a read-only root."""
+    ran = await gvisor.python(
+        "import ctypes, os, socket\n"
+        "libc = ctypes.CDLL(None, use_errno=True)\n"
+        "status = dict(l.split(':\\t', 1) for l in open('/proc/self/status') if ':\\t' in l)\n"
+        "print({status[f'Cap{n}'].strip() for n in ('Inh', 'Prm', 'Eff', 'Bnd')})\n"
+        "print(status['Seccomp'].strip(), os.getresuid())\n"
+        "for call in (lambda: libc.unshare(0x10000000), lambda: libc.ptrace(0, 0, 0, 0)):\n"
+        "    print(call(), ctypes.get_errno())\n"
+        "for kind in ((16, 3), (17, 3), (40, 1), (2, 3)):\n"
+        "    try: socket.socket(*kind); print('open')\n"
+        "    except OSError as error: print(error.errno)\n"
+        "root = next(l.split() for l in open('/proc/mounts') if l.split()[1] == '/')\n"
+        "print(root[3].split(',')[0])\n"
+    )
+    assert ran.stdout.decode().splitlines() == [
+        "{'0000000000000000'}",
+        "2 (10001, 10001, 10001)",
+        "-1 1",
+        "-1 1",
+        "1",
+        "1",
+        "1",
+        "1",
+        "ro",
+    ], ran.stderr
+
+
+async def test_there_is_no_network_but_loopback(gvisor: Bench) -> None:
+    """One interface, and nothing to reach through it."""
+    ran = await gvisor.python(
+        "import socket\n"
+        "print([l.split(':')[0].strip() for l in open('/proc/net/dev').readlines()[2:]])\n"
+        "s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n"
+        "try: s.connect(('169.254.169.254', 9)); print('reached')\n"
+        "except OSError: print('no route')\n"
+    )
+    assert ran.stdout == b"['lo']\nno route\n"
+
+
+async def test_it_is_refused_where_docker_has_no_such_runtime(
+    gvisor: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing less is started instead, and the way out is named."""
+    real = gvisor.launcher.engine.info
+
+    async def without_runsc() -> dict[str, Any]:
+        facts = await real()
+        return {**facts, "info": {**facts["info"], "Runtimes": {"runc": {}}}}
+
+    monkeypatch.setattr(gvisor.launcher.engine, "info", without_runsc)
+    with pytest.raises(IsolationMissing, match="runner doctor"):
+        await gvisor.launcher.launch(gvisor.order())
+    order = dataclasses.replace(gvisor.order(), isolation=Isolation.CONTAINER)
+    await (await gvisor.launcher.launch(order)).destroy()
