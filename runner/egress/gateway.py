@@ -1,58 +1,64 @@
-"""The worker's side of the egress proxy. INTERFACE ONLY until engineer A replaces this file."""
+"""The worker's side of the egress proxy: keeps it running, and opens and closes sessions.
 
+A proxy that dies takes every connection with it and nothing else: the listening sockets are held
+here, too, so that what a sandbox asks for meanwhile waits for the next one.
+"""
+
+import asyncio
+import contextlib
 import socket
+import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
-from runner.egress.policy import Policy
+import structlog
 
+from runner.egress.addresses import networks
+from runner.egress.certificates import load_or_make_authority
+from runner.egress.control import Control
+from runner.egress.decide import system_lookup
+from runner.egress.names import BadName
+from runner.egress.policy import Policy, policy_to_json
+from runner.egress.session import Decision, Summary
+from runner.egress.upstream import trusting
+from runner.errors import SetupError
 
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """What the proxy decided on one request, or what came of an allowed connection."""
+READY_S = 20.0
+CLOSE_S = 5.0
+RESPAWN_S = (0.05, 0.2, 1.0, 5.0)
+_PACKAGES = Path(__file__).resolve().parents[2]
 
-    session: str
-    at: datetime
-    outcome: Literal["allowed", "denied"]
-    method: Literal["connect", "http", "socks5"]
-    host: str
-    port: int
-    address: str | None
-    rule: str | None
-    reason: str
-    detail: str
-    bytes_up: int = 0
-    bytes_down: int = 0
-    duration_s: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """What a session came to."""
-
-    allowed: int
-    denied: int
-    connections: int
-    bytes_up: int
-    bytes_down: int
+_log = structlog.get_logger("runner.egress")
+_NOTHING = Summary(0, 0, 0, 0, 0)
 
 
-class Session:
-    """One sandbox's way out."""
+@dataclass(slots=True)
+class _Open:
+    """A session as the gateway knows it."""
 
-    async def close(self) -> Summary:
-        """Cut all its connections and return what it came to."""
-        return Summary(0, 0, 0, 0, 0)
+    policy: Policy
+    listener: socket.socket
+    secrets: Mapping[str, str] = field(repr=False)
+    on_decision: Callable[[Decision], None]
+    closed: asyncio.Future[Summary]
+    told: Summary = _NOTHING
+    """What this proxy has told of the session; what an earlier one told is in `before`."""
+    before: Summary = _NOTHING
 
 
 class EgressGateway:
     """The running proxy."""
 
-    ca_pem = ""
+    def __init__(self, begin: Mapping[str, Any], ca_pem: str) -> None:
+        self.ca_pem = ca_pem
+        self.pid: int | None = None
+        self._begin = begin
+        self._sessions: dict[str, _Open] = {}
+        self._control: Control | None = None
 
     @classmethod
     @asynccontextmanager
@@ -66,8 +72,29 @@ class EgressGateway:
         profiles_dir: Path,
         state_dir: Path,
     ) -> AsyncIterator["EgressGateway"]:
-        """Start the proxy and serve sessions while the context lasts."""
-        yield cls()
+        """Keep a proxy running while the context lasts.
+
+        Raises SetupError when a setting means nothing, or the proxy does not start.
+        """
+        key, certificate = load_or_make_authority(state_dir / "egress")
+        begin = {
+            "do": "begin",
+            "uid": uid,
+            "trusted": list(trusted_networks),
+            "hosts": dict(hosts),
+            "roots": _checked(trusted_networks, hosts, extra_roots),
+            "profile": str(profiles_dir),
+            "ca_key": key,
+            "ca_certificate": certificate,
+        }
+        gateway = cls(begin, certificate)
+        process, control = await gateway._spawn()
+        keeping = asyncio.create_task(gateway._keep(process, control))
+        try:
+            yield gateway
+        finally:
+            keeping.cancel()
+            await asyncio.gather(keeping, return_exceptions=True)
 
     async def open_session(
         self,
@@ -76,6 +103,176 @@ class EgressGateway:
         listener: socket.socket,
         secrets: Mapping[str, str],
         on_decision: Callable[[Decision], None],
-    ) -> Session:
-        """Serve a sandbox's socket."""
-        return Session()
+    ) -> "Session":
+        """Have connections to this socket served by this policy; the socket is taken over."""
+        opened = _Open(
+            policy=policy,
+            listener=listener,
+            secrets=secrets,
+            on_decision=on_decision,
+            closed=asyncio.get_running_loop().create_future(),
+        )
+        self._sessions[session] = opened
+        await self._hand_over(session, opened)
+        return Session(self, session)
+
+    async def close_session(self, session: str) -> Summary:
+        """Cut every connection of the session and return what it came to."""
+        opened = self._sessions[session]
+        try:
+            if self._control is not None:
+                await self._control.send({"do": "close", "session": session})
+                async with asyncio.timeout(CLOSE_S):
+                    return _sum(opened.before, await opened.closed)
+        except (ConnectionError, TimeoutError) as error:
+            _log.warning("session_closed_without_proxy", session=session, why=type(error).__name__)
+        finally:
+            del self._sessions[session]
+            opened.listener.close()
+        return _sum(opened.before, opened.told)
+
+    async def _hand_over(self, session: str, opened: _Open) -> None:
+        if self._control is None:
+            return
+        # When the proxy dies now, the next one is handed every open session.
+        with contextlib.suppress(ConnectionError):
+            await self._control.send(
+                {
+                    "do": "open",
+                    "session": session,
+                    "policy": policy_to_json(opened.policy),
+                    "secrets": dict(opened.secrets),
+                },
+                opened.listener.fileno(),
+            )
+
+    async def _spawn(self) -> tuple[asyncio.subprocess.Process, Control]:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "runner.egress",
+                str(theirs.fileno()),
+                pass_fds=(theirs.fileno(),),
+                stdin=asyncio.subprocess.DEVNULL,
+                # Nothing of the worker's environment: it may hold the database's password.
+                env={"PYTHONPATH": str(_PACKAGES), "PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"},
+            )
+        control = Control(ours)
+        try:
+            async with asyncio.timeout(READY_S):
+                await control.send(self._begin)
+                await control.receive()
+        except (ConnectionError, TimeoutError) as error:
+            await _end(process, control)
+            raise SetupError(
+                f"the egress proxy did not start (exit code {process.returncode}); its log says why"
+            ) from error
+        self.pid = process.pid
+        self._control = control
+        return process, control
+
+    async def _keep(self, process: asyncio.subprocess.Process, control: Control) -> None:
+        """Hear the proxy; when it dies, start the next and hand every session over."""
+        failures = 0
+        try:
+            while True:
+                try:
+                    while True:
+                        self._heard((await control.receive())[0])
+                        failures = 0
+                except ConnectionError:
+                    self._control = None
+                    await _end(process, control)
+                    _log.error("egress_proxy_died", exit_code=process.returncode)
+                process, control = await self._respawn(failures)
+                failures += 1
+                for session, opened in list(self._sessions.items()):
+                    opened.before, opened.told = _sum(opened.before, opened.told), _NOTHING
+                    await self._hand_over(session, opened)
+        finally:
+            self._control = None
+            await _end(process, control)
+
+    async def _respawn(self, failures: int) -> tuple[asyncio.subprocess.Process, Control]:
+        while True:
+            await asyncio.sleep(RESPAWN_S[min(failures, len(RESPAWN_S) - 1)])
+            try:
+                return await self._spawn()
+            except SetupError as error:
+                failures += 1
+                _log.error("egress_proxy_not_started", error=error.detail)
+
+    def _heard(self, message: Mapping[str, Any]) -> None:
+        if message["say"] == "closed":
+            opened = self._sessions.get(message["session"])
+            if opened and not opened.closed.done():
+                opened.closed.set_result(Summary(**message["summary"]))
+        elif message["say"] == "decided":
+            fields = message["decision"]
+            decision = Decision(**{**fields, "at": datetime.fromisoformat(fields["at"])})
+            if opened := self._sessions.get(decision.session):
+                opened.told = _with(opened.told, decision)
+                opened.on_decision(decision)
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One sandbox's way out."""
+
+    _gateway: EgressGateway
+    id: str
+
+    async def close(self) -> Summary:
+        """Cut all its connections and return what it came to."""
+        return await self._gateway.close_session(self.id)
+
+
+def _checked(trusted: Sequence[str], hosts: Mapping[str, str], extra_roots: Path | None) -> str:
+    """Return the further authorities. Raises SetupError for what the proxy could not use."""
+    try:
+        networks(trusted)
+        system_lookup(hosts, 1.0)
+    except (ValueError, BadName) as error:
+        raise SetupError(f"egress_trusted_networks or egress_hosts: {error}") from error
+    if extra_roots is None:
+        return ""
+    try:
+        text = extra_roots.read_text()
+        trusting(text)
+    except (OSError, ValueError) as error:
+        raise SetupError(f"egress_roots {extra_roots}: {error}") from error
+    return text
+
+
+async def _end(process: asyncio.subprocess.Process, control: Control) -> None:
+    control.close()
+    try:
+        async with asyncio.timeout(CLOSE_S):
+            await process.wait()
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+
+
+def _sum(first: Summary, second: Summary) -> Summary:
+    return Summary(
+        allowed=first.allowed + second.allowed,
+        denied=first.denied + second.denied,
+        connections=first.connections + second.connections,
+        bytes_up=first.bytes_up + second.bytes_up,
+        bytes_down=first.bytes_down + second.bytes_down,
+    )
+
+
+def _with(told: Summary, decision: Decision) -> Summary:
+    allowed = decision.outcome == "allowed"
+    return replace(
+        told,
+        allowed=told.allowed + allowed,
+        denied=told.denied + (not allowed),
+        connections=told.connections + 1,
+        bytes_up=told.bytes_up + decision.bytes_up,
+        bytes_down=told.bytes_down + decision.bytes_down,
+    )

@@ -7,8 +7,9 @@ from typing import Protocol
 from uuid import UUID
 
 from runner.audit import events as audit
-from runner.egress.gateway import Decision, EgressGateway, Summary
+from runner.egress.gateway import EgressGateway
 from runner.egress.policy import Policy, Rule, rule_from_json
+from runner.egress.session import Decision, Summary
 from runner.errors import Invalid
 from runner.models import Claim, EgressUsage, ExecutionRequest
 from runner.sandbox.sandbox import Bridge, Sandbox

@@ -1,0 +1,12 @@
+"""Start the proxy: `python -m runner.egress DESCRIPTOR`, from a worker only."""
+
+import asyncio
+import socket
+import sys
+
+from runner import telemetry
+from runner.egress.proxy import main
+
+if __name__ == "__main__":
+    telemetry.configure("info", json=not sys.stderr.isatty())
+    asyncio.run(main(socket.socket(fileno=int(sys.argv[1]))))

@@ -1,0 +1,279 @@
+"""HTTP through the proxy: each request judged, rewritten, sent on, and its answer sent back.
+
+Serves plain proxy requests, plain HTTP inside a tunnel, and HTTP inside TLS that is ended here.
+h11 reads and writes every message: nothing of a request reaches a server but in h11's words, so
+that what was judged is what is sent.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+import h11
+
+from runner.egress import requests
+from runner.egress.decide import Denied, Target
+from runner.egress.masking import Mask, is_text, masked
+from runner.egress.names import Address
+from runner.egress.policy import Rule
+from runner.egress.session import Asked, Meter, Method, Session
+from runner.egress.streams import Stream
+from runner.egress.upstream import Outside, Unreachable
+
+MAX_HEAD = 64 * 1024
+_SERVER = b"agent-runner-egress"
+
+
+class Peer:
+    """One end of an HTTP connection."""
+
+    def __init__(self, stream: Stream, role: type[h11.CLIENT] | type[h11.SERVER]) -> None:
+        self.stream = stream
+        self.state = h11.Connection(role, max_incomplete_event_size=MAX_HEAD)
+
+    async def next_event(self) -> Any:
+        """Return the next event. Raises h11.RemoteProtocolError on what is not HTTP."""
+        while (event := self.state.next_event()) is h11.NEED_DATA:
+            self.state.receive_data(await self.stream.receive())
+        return event
+
+    async def send(self, event: h11.Event) -> None:
+        """Send an event."""
+        if data := self.state.send(event):
+            await self.stream.send(data)
+
+    def reusable(self) -> bool:
+        """Begin the next exchange; False when there cannot be one."""
+        if self.state.our_state is self.state.their_state is h11.DONE:
+            self.state.start_next_cycle()
+            return True
+        return False
+
+
+@dataclass(slots=True)
+class Server:
+    """A connection to a server, kept for the next request to the same target."""
+
+    peer: Peer
+    target: Target
+    address: Address
+
+
+class Refusing(Exception):
+    """The client was told why, and the connection is over."""
+
+
+class HttpProxy:
+    """Serves the requests of one client connection, one after the other."""
+
+    def __init__(
+        self,
+        client: Peer,
+        session: Session,
+        outside: Outside,
+        meter: Meter,
+        *,
+        method: Method,
+        inside: Target | None = None,
+        encrypted: bool = False,
+    ) -> None:
+        """`inside` is the target of the tunnel that the requests come through."""
+        self._client = client
+        self._session = session
+        self._outside = outside
+        self._meter = meter
+        self._method = method
+        self._inside = inside
+        self._encrypted = encrypted
+        self._server: Server | None = None
+        self._after = (0, 0)
+
+    async def serve(self) -> h11.Request | None:
+        """Serve until the connection ends; a CONNECT request is returned instead."""
+        try:
+            patience = self._outside.timeouts.head_s
+            while True:
+                async with asyncio.timeout(patience):
+                    request = await self._request()
+                if request is None or (request.method == b"CONNECT" and self._inside is None):
+                    return request
+                if not await self._exchange(request):
+                    return None
+                patience = self._outside.timeouts.idle_s
+        except Refusing:
+            return None
+        finally:
+            self._drop_server()
+
+    async def _request(self) -> h11.Request | None:
+        try:
+            event = await self._client.next_event()
+        except h11.RemoteProtocolError as error:
+            asked = self._asked()
+            await self.refuse(asked, Denied("bad_request", f"not a request: {error}"), status=400)
+        return event if isinstance(event, h11.Request) else None
+
+    def _asked(self) -> Asked:
+        host, port = (self._inside.host, self._inside.port) if self._inside else ("", 0)
+        return Asked(self._method, host, port, meter=self._meter, after=self._after)
+
+    async def _exchange(self, request: h11.Request) -> bool:
+        asked = self._asked()
+        try:
+            requests.check_framing(request)
+            target, path = await self._target(request, asked)
+            rule = requests.permitting(target, request.method.decode(), path)
+            outgoing = requests.rewritten(request, target, path, rule, self._session.secrets)
+            server = await self._reach(target)
+        except Denied as why:
+            await self.refuse(asked, why)
+        status = await self._carry(server, outgoing, rule, asked)
+        self._session.allow(
+            asked, server.address, rule, f"{request.method.decode()} {path[:200]}: {status}"
+        )
+        self._after = (self._meter.up, self._meter.down)
+        if not server.peer.reusable():
+            self._drop_server()
+        return self._client.reusable()
+
+    async def _target(self, request: h11.Request, asked: Asked) -> tuple[Target, str]:
+        if self._inside is not None:
+            path = requests.of_origin_form(request)
+            requests.check_host(request, self._inside.host, self._inside.port, self._inside.scheme)
+            return self._inside, path
+        wanted = requests.of_absolute_form(request)
+        asked.host, asked.port = wanted.host, wanted.port
+        kept = self._server
+        if kept and (kept.target.host, kept.target.port) == (wanted.host, wanted.port):
+            target = kept.target
+        else:
+            target = await self._outside.decide(
+                self._session.policy, "http", wanted.host, wanted.port
+            )
+        requests.check_host(request, target.host, target.port, "http")
+        return target, wanted.path
+
+    async def _reach(self, target: Target) -> Server:
+        kept = self._server
+        if kept is not None and kept.target is target:
+            return kept
+        self._drop_server()
+        stream, address = await self._outside.connect(target, tls=self._encrypted)
+        self._server = Server(Peer(stream, h11.CLIENT), target, address)
+        return self._server
+
+    def _drop_server(self) -> None:
+        if self._server is not None:
+            self._server.peer.stream.cut()
+            self._server = None
+
+    async def _carry(self, server: Server, outgoing: h11.Request, rule: Rule, asked: Asked) -> int:
+        """Send the request and its body, and the answer back; return the answer's status."""
+        started = asyncio.Event()
+        sending = asyncio.create_task(self._send_request(server.peer, outgoing))
+        answering = asyncio.create_task(self._send_answer(server.peer, rule, started))
+        # A server may answer before it has the whole request, and take no more of it.
+        answering.add_done_callback(lambda _: sending.cancel())
+        try:
+            await asyncio.wait({sending, answering}, return_when=asyncio.FIRST_EXCEPTION)
+        finally:
+            for task in (sending, answering):
+                task.cancel()
+            results = await asyncio.gather(sending, answering, return_exceptions=True)
+        failures = [each for each in results if isinstance(each, Exception)]
+        if not failures and isinstance(results[1], int):
+            return results[1]
+        problem = failures[0] if failures else ConnectionAbortedError("cut off")
+        if isinstance(problem, Denied):
+            why = problem
+        else:
+            why = Unreachable(
+                "unreachable", f"{server.target.host} broke off: {_name(problem)}", rule=rule
+            )
+        why.address = server.address
+        if started.is_set():
+            self._session.deny(asked, why)
+            raise Refusing
+        await self.refuse(asked, why)
+        raise AssertionError("refusing raises")
+
+    async def _send_request(self, server: Peer, outgoing: h11.Request) -> None:
+        await server.send(outgoing)
+        if self._client.state.they_are_waiting_for_100_continue:
+            await self._client.send(h11.InformationalResponse(status_code=100, headers=[]))
+        while True:
+            event = await self._client.next_event()
+            if isinstance(event, h11.Data):
+                await server.send(h11.Data(bytes(event.data)))
+            elif isinstance(event, h11.EndOfMessage):
+                await server.send(h11.EndOfMessage())
+                return
+            else:
+                raise ConnectionAbortedError("the client went away")
+
+    async def _send_answer(self, server: Peer, rule: Rule, started: asyncio.Event) -> int:
+        secrets = [self._session.secrets[rule.inject.secret].encode()] if rule.inject else []
+        head = await self._head(server)
+        headers = requests.end_to_end(list(head.headers))
+        found = dict(headers)
+        if secrets and b"content-encoding" in found:
+            raise Denied("encoded_answer", "the answer is encoded, though asked not to be")
+        text = is_text(found.get(b"content-type", b"").decode("latin-1"))
+        mask = Mask(secrets if text else ())
+        started.set()
+        await self._client.send(
+            h11.Response(
+                status_code=head.status_code,
+                headers=[(name, masked(value, secrets)) for name, value in headers],
+                reason=head.reason,
+            )
+        )
+        while isinstance(event := await server.next_event(), h11.Data):
+            await self._send_piece(mask.feed(bytes(event.data)))
+        if not isinstance(event, h11.EndOfMessage):
+            raise ConnectionAbortedError("no whole answer")
+        await self._send_piece(mask.rest())
+        await self._client.send(h11.EndOfMessage())
+        return head.status_code
+
+    async def _head(self, server: Peer) -> h11.Response:
+        while isinstance(event := await server.next_event(), h11.InformationalResponse):
+            continue
+        if not isinstance(event, h11.Response):
+            raise ConnectionAbortedError("no answer")
+        return event
+
+    async def _send_piece(self, data: bytes) -> None:
+        if data:
+            await self._client.send(h11.Data(data))
+
+    async def refuse(self, asked: Asked, why: Denied, status: int | None = None) -> None:
+        """Tell the client and the record why; always raises Refusing."""
+        self._session.deny(asked, why)
+        status = status or (502 if isinstance(why, Unreachable) else 403)
+        if self._client.state.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
+            await self._client.send(
+                h11.Response(status_code=status, headers=page_headers(page(why)))
+            )
+            await self._client.send(h11.Data(page(why)))
+            await self._client.send(h11.EndOfMessage())
+        raise Refusing
+
+
+def page(why: Denied) -> bytes:
+    """Return what the agent reads: what was refused, and what would be needed."""
+    return f"The egress proxy: {why.detail}.\nReason: {why.reason}\n".encode()
+
+
+def page_headers(body: bytes) -> requests.Headers:
+    """Return the header fields of a page; the connection ends with it."""
+    return [
+        (b"Content-Type", b"text/plain; charset=utf-8"),
+        (b"Content-Length", str(len(body)).encode()),
+        (b"Server", _SERVER),
+        (b"Connection", b"close"),
+    ]
+
+
+def _name(problem: Exception) -> str:
+    return str(problem) or type(problem).__name__

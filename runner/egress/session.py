@@ -1,0 +1,187 @@
+"""One sandbox's standing with the proxy: its policy, what is left of its budgets, its records."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from time import monotonic
+from typing import Literal
+
+from runner.egress.decide import Denied
+from runner.egress.names import Address
+from runner.egress.policy import Policy, Rule
+
+Method = Literal["connect", "http", "socks5"]
+MAX_RECORDS = 256
+"""Decisions of one session that are told one by one; those beyond are counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What the proxy decided on one request, and what came of it.
+
+    A refusal is told at once; what was allowed is told when it has ended.
+    """
+
+    session: str
+    at: datetime
+    outcome: Literal["allowed", "denied"]
+    method: Method
+    host: str
+    port: int
+    address: str | None
+    rule: str | None
+    reason: str
+    detail: str
+    bytes_up: int = 0
+    bytes_down: int = 0
+    duration_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a session came to."""
+
+    allowed: int
+    denied: int
+    connections: int
+    bytes_up: int
+    bytes_down: int
+
+
+class Meter:
+    """Counts the bytes of one connection, and takes them from its session's budget."""
+
+    def __init__(self, session: "Session") -> None:
+        self._session = session
+        self.up = 0
+        self.down = 0
+
+    def count(self, up: int, down: int) -> None:
+        """Count bytes that the sandbox sent and was sent. Raises Denied when none are left."""
+        self.up += up
+        self.down += down
+        self._session.carried(up, down)
+
+
+class Asked:
+    """What a client asks for; what comes of it is measured from here on."""
+
+    def __init__(
+        self,
+        method: Method,
+        host: str,
+        port: int,
+        *,
+        meter: Meter,
+        after: tuple[int, int] = (0, 0),
+    ) -> None:
+        """`after` is what the connection had carried before this was asked for."""
+        self.method = method
+        self.host = host
+        self.port = port
+        self._meter = meter
+        self._since = monotonic()
+        self._up, self._down = after
+
+    def measured(self) -> tuple[int, int, float]:
+        """Return the bytes up and down and the seconds that it has taken so far."""
+        seconds = round(monotonic() - self._since, 6)
+        return self._meter.up - self._up, self._meter.down - self._down, seconds
+
+
+class Session:
+    """The proxy's side of one sandbox."""
+
+    def __init__(
+        self,
+        id_: str,
+        policy: Policy,
+        secrets: Mapping[str, str],
+        report: Callable[[Decision], None],
+    ) -> None:
+        self.id = id_
+        self.policy = policy
+        self.secrets = secrets
+        self._report = report
+        self._records = 0
+        self._allowed = 0
+        self._denied = 0
+        self._connections = 0
+        self._open = 0
+        self._up = 0
+        self._down = 0
+
+    def enter(self) -> None:
+        """Count a new connection. Raises Denied when there may be no more."""
+        self._connections += 1
+        self._open += 1
+        if self._connections > self.policy.max_connections:
+            raise Denied(
+                "connection_budget",
+                f"this execution has made its {self.policy.max_connections} connections",
+            )
+        if self._open > self.policy.max_concurrent:
+            raise Denied(
+                "too_many_at_once",
+                f"this execution has {self.policy.max_concurrent} connections open already",
+            )
+
+    def leave(self) -> None:
+        """Count a connection's end."""
+        self._open -= 1
+
+    def carried(self, up: int, down: int) -> None:
+        """Count bytes that the sandbox sent and was sent. Raises Denied when none are left."""
+        self._up += up
+        self._down += down
+        if self._up + self._down > self.policy.max_bytes:
+            raise Denied(
+                "byte_budget", f"this execution has used its {self.policy.max_bytes} bytes"
+            )
+
+    def deny(self, asked: Asked, why: Denied) -> None:
+        """Tell of a refusal."""
+        self._denied += 1
+        self._tell(asked, "denied", why.address, why.rule, why.reason, why.detail)
+
+    def allow(self, asked: Asked, address: Address | None, rule: Rule, detail: str) -> None:
+        """Tell of what was allowed, now that it has ended."""
+        self._allowed += 1
+        self._tell(asked, "allowed", address, rule, "rule", detail)
+
+    def _tell(
+        self,
+        asked: Asked,
+        outcome: Literal["allowed", "denied"],
+        address: Address | None,
+        rule: Rule | None,
+        reason: str,
+        detail: str,
+    ) -> None:
+        self._records += 1
+        if self._records > MAX_RECORDS:
+            return
+        if self._records == MAX_RECORDS:
+            detail += f" (further decisions of this execution, after {MAX_RECORDS}, are counted)"
+        up, down, seconds = asked.measured()
+        self._report(
+            Decision(
+                session=self.id,
+                at=datetime.now(UTC),
+                outcome=outcome,
+                method=asked.method,
+                host=asked.host,
+                port=asked.port,
+                address=str(address) if address else None,
+                rule=rule.name if rule else None,
+                reason=reason,
+                detail=detail,
+                bytes_up=up,
+                bytes_down=down,
+                duration_s=seconds,
+            )
+        )
+
+    def summary(self) -> Summary:
+        """Return what the session came to so far."""
+        return Summary(self._allowed, self._denied, self._connections, self._up, self._down)
