@@ -19,6 +19,7 @@ MAX_WAIT_S = 60
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 30.0
 RESUME_AFTER_S = 0.5
+_POLICIES = "/v1/egress-policies"
 MAX_RESUMES = 20
 
 
@@ -162,6 +163,21 @@ class Client:
         """Return a page of audit records: `items` and `next_cursor`."""
         return self._call("GET", "/v1/audit", params=_params(cursor=cursor, limit=limit, **filters))
 
+    def egress_policies(self) -> Sequence[dict[str, Any]]:
+        """Return the tenant's named egress policies."""
+        items: Sequence[dict[str, Any]] = self._call("GET", _POLICIES)["items"]
+        return items
+
+    def put_egress_policy(
+        self, name: str, rules: Sequence[str | Mapping[str, Any]]
+    ) -> dict[str, Any]:
+        """Store a named egress policy, in place of one of that name; return it in full."""
+        return self._call("PUT", f"{_POLICIES}/{quote(name, safe='')}", json={"rules": list(rules)})
+
+    def delete_egress_policy(self, name: str) -> None:
+        """Forget a named egress policy. Raises ApiError when there is none."""
+        self._send("DELETE", f"{_POLICIES}/{quote(name, safe='')}")
+
     def verify_audit(self) -> dict[str, Any]:
         """Return whether the tenant's audit log is whole."""
         return self._call("GET", "/v1/audit/verification")
@@ -184,11 +200,14 @@ class Client:
                 yield Event(id=int(sent.id), kind=sent.event, data=data, raw=raw)
 
     def _call(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+        return _object(self._send(method, path, **options))
+
+    def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
         with _translated():
             response = self._http.request(method, path, **options)
         if response.is_error:
             raise errors.from_response(response)
-        return _object(response)
+        return response
 
 
 @contextmanager

@@ -74,6 +74,7 @@ class Execution:
     limits_hit: tuple[str, ...]
     artifacts: tuple[Artifact, ...]
     artifacts_refused: tuple[str, ...]
+    egress: dict[str, Any] | None
 
     @property
     def ended(self) -> bool:
@@ -109,6 +110,7 @@ def execution(body: dict[str, Any]) -> Execution:
         limits_hit=tuple(result.get("limits_hit") or ()),
         artifacts=tuple(Artifact(**each) for each in result.get("artifacts") or ()),
         artifacts_refused=tuple(result.get("artifacts_refused") or ()),
+        egress=result.get("egress"),
     )
 
 

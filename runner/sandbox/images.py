@@ -163,7 +163,8 @@ class Images:
         return context
 
     def _supervisor(self) -> list[Path]:
-        return sorted((self._recipes_dir / "supervisor").glob("*.py"))
+        folder = self._recipes_dir / "supervisor"
+        return sorted(path for path in folder.iterdir() if path.suffix in {".py", ".cjs"})
 
     def _known(self, name: str) -> bool:
         return (self._recipes_dir / name / "recipe.toml").is_file()

@@ -21,11 +21,11 @@ _TRUST = "/tmp/.egress/trusted.pem"  # noqa: S108 - written by the supervisor, i
 _ENVIRONMENT = {
     **dict.fromkeys(("HTTP_PROXY", "http_proxy"), f"http://{_PROXY}"),
     **dict.fromkeys(("HTTPS_PROXY", "https_proxy"), f"http://{_PROXY}"),
-    # Names are looked up by the proxy, not inside: the h of socks5h.
-    **dict.fromkeys(("ALL_PROXY", "all_proxy"), f"socks5h://{_PROXY}"),
+    # By HTTP, too: not every client that heeds this one speaks SOCKS5, though the proxy does.
+    **dict.fromkeys(("ALL_PROXY", "all_proxy"), f"http://{_PROXY}"),
     **dict.fromkeys(("NO_PROXY", "no_proxy"), "localhost,127.0.0.1,::1"),
-    # Node heeds the variables above only when told to.
-    "NODE_USE_ENV_PROXY": "1",
+    # Node's fetch heeds none of them by itself.
+    "NODE_OPTIONS": "--require=/opt/supervisor/fetch.cjs",
 }
 _TRUSTING = (
     "CURL_CA_BUNDLE",

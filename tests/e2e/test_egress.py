@@ -1,0 +1,355 @@
+"""The way out of a sandbox, by real clients through the whole stack."""
+
+import json
+import re
+import shutil
+import socket
+import ssl
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import SplitResult, urljoin, urlsplit
+from urllib.request import urlopen
+
+import psutil
+import pytest
+
+from runner.client import Client, Execution
+from tests import deployment as deployments
+from tests.deployment import Deployment, eventually
+from tests.upstreams import Answer, Authority, Request, Upstream, serving
+
+TOKEN = "canary-5f1e7c0d9a"  # noqa: S105 - made up, and searched for
+OPEN_HOST, BOUND_HOST, PLAIN_HOST = "files.example.test", "api.example.test", "plain.example.test"
+OTHER_HOST = "other.example.test"
+PROFILES = Path(__file__).resolve().parents[2] / "profiles"
+
+
+@dataclass(frozen=True)
+class World:
+    """A deployment, and servers that its sandboxes may reach."""
+
+    deployment: Deployment
+    client: Client
+    tls: Upstream
+    plain: Upstream
+    authority: str
+
+    def run(self, command: list[str], egress: list[Any], **options: Any) -> Execution:
+        """Run a command to its end."""
+        return self.client.run(
+            command=command, egress=egress, wait_s=40, limits={"timeout_s": 30}, **options
+        )
+
+    def decisions(self, execution: Execution) -> list[dict[str, Any]]:
+        """Return what the proxy decided, from the execution's events."""
+        events = self.client.events(execution.id)
+        return [event.data["egress"] for event in events if event.kind == "egress"]
+
+
+@pytest.fixture(scope="module")
+def world(image: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """Return the servers and a deployment that trusts loopback and knows their names."""
+    folder = tmp_path_factory.mktemp("upstreams")
+    served = repository(folder)
+
+    def answer(request: Request) -> Answer:
+        if request.path.startswith("/redirect"):
+            return Answer(b"", 302, {"Location": f"https://{OTHER_HOST}:{ports[0]}/stolen"})
+        if request.path.startswith("/echo"):
+            text = json.dumps(request.headers).encode()
+            return Answer(text, headers={"Content-Type": "application/json"})
+        file = served / request.path.partition("?")[0].lstrip("/")
+        return Answer(file.read_bytes()) if file.is_file() else Answer(b"no", 404)
+
+    ports: list[int] = []
+    authority = Authority(folder)
+    tls = authority.context(OPEN_HOST, BOUND_HOST, OTHER_HOST)
+    secrets = folder / "secrets.toml"
+    secrets.touch(0o600)
+    profiles = folder / "profiles"
+    shutil.copytree(PROFILES, profiles)
+    with ExitStack() as stack:
+        secure = stack.enter_context(serving(answer, tls))
+        plain = stack.enter_context(serving(answer))
+        ports.append(secure.port)
+        (profiles / "egress" / "ceiling.toml").write_text(
+            "".join(
+                f'[[allow]]\nhost = "*.example.test"\nscheme = "{scheme}"\nport = {port}\n'
+                for scheme, port in (("https", secure.port), ("http", plain.port))
+            )
+        )
+        made = stack.enter_context(
+            deployments.deployment(
+                profiles_dir=profiles,
+                egress_trusted_networks=("127.0.0.0/8",),
+                egress_hosts=dict.fromkeys(
+                    (OPEN_HOST, BOUND_HOST, OTHER_HOST, PLAIN_HOST), "127.0.0.1"
+                ),
+                egress_roots=authority.path,
+                egress_secrets=secrets,
+            )
+        )
+        client = made.client("reaching")
+        tenant = made.sql("SELECT tenant_id FROM tenants WHERE name = %s", "reaching")
+        secrets.write_text(f'["{tenant[0]["tenant_id"]}"]\ntoken = "{TOKEN}"\n')
+        yield World(made, client, secure, plain, authority.path.read_text())
+
+
+def repository(folder: Path) -> Path:
+    """Return a folder with a git repository that can be cloned as plain files."""
+    work = folder / "work"
+    served = folder / "served"
+    for command in (
+        ["git", "init", "-q", str(work)],
+        ["git", "-C", str(work), "-c", "user.name=t", "-c", "user.email=t@example.test",
+         "commit", "-q", "--allow-empty", "-m", "the first"],
+        ["git", "clone", "-q", "--bare", str(work), str(served / "repository.git")],
+        ["git", "-C", str(served / "repository.git"), "update-server-info"],
+    ):  # fmt: skip
+        subprocess.run(command, check=True, timeout=30)
+    (served / "hello.txt").write_text("hello from outside\n")
+    return served
+
+
+def out(execution: Execution) -> str:
+    """Return what a program wrote to stdout."""
+    assert execution.stdout is not None, execution
+    return execution.stdout.text
+
+
+def proxies(made: Deployment) -> list[psutil.Process]:
+    """Return the processes of a deployment's egress proxy."""
+    worker = psutil.Process(made.worker.pid)
+    return [each for each in worker.children() if "runner.egress" in each.cmdline()]
+
+
+def bound(world: World, **fields: Any) -> dict[str, Any]:
+    """Return a rule with a secret, by which TLS is ended at the proxy."""
+    inject = {"header": "Authorization", "secret": "token", "prefix": "Bearer "}
+    return {"host": BOUND_HOST, "port": world.tls.port, "inject": inject, **fields}
+
+
+CLIENTS = {
+    "curl": ["curl", "-sS", "{url}"],
+    "requests": ["python3", "-c", "import requests; print(requests.get('{url}').text, end='')"],
+    "httpx": ["python3", "-c", "import httpx; print(httpx.get('{url}').text, end='')"],
+    "urllib": ["python3", "-c", "from urllib.request import urlopen; "
+               "print(urlopen('{url}').read().decode(), end='')"],
+    "node": ["node", "-e", "fetch('{url}').then(r => r.text()).then(t => process.stdout.write(t))"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CLIENTS)
+def test_clients_reach_an_intercepted_host(world: World, name: str) -> None:
+    """They trust the proxy's certificate by their environment alone; the server gets the secret."""
+    url = f"https://{BOUND_HOST}:{world.tls.port}/hello.txt"
+    before = len(world.tls.requests)
+    command = [part.replace("{url}", url) for part in CLIENTS[name]]
+    ran = world.run(command, [bound(world)], env={"TOKEN": "placeholder"})
+    assert out(ran) == "hello from outside\n", ran.stderr
+    asked = world.tls.requests[before]
+    assert asked.headers["Authorization"] == f"Bearer {TOKEN}"
+
+
+def test_a_tunnel_is_carried_as_it_is(world: World) -> None:
+    """Where no rule looks inside TLS, the client speaks with the server itself."""
+    url = f"https://{OPEN_HOST}:{world.tls.port}/hello.txt"
+    ran = world.run(
+        ["curl", "-sS", "--cacert", "ca.pem", url],
+        [f"{OPEN_HOST}:{world.tls.port}"],
+        files={"ca.pem": world.authority},
+    )
+    assert out(ran) == "hello from outside\n"
+    (decision,) = world.decisions(ran)
+    assert decision["outcome"] == "allowed"
+    assert (decision["method"], decision["host"], decision["address"]) == (
+        "connect", OPEN_HOST, "127.0.0.1",
+    )  # fmt: skip
+    assert decision["bytes_down"] > 1000
+    assert ran.egress is not None
+    assert ran.egress["allowed"] == 1
+    assert ran.egress["bytes_down"] == decision["bytes_down"]
+
+
+@pytest.mark.parametrize("proxy", ["", "socks5h://127.0.0.1:3128", "socks5://127.0.0.1:3128"])
+def test_plain_http_goes_by_http_and_socks(world: World, proxy: str) -> None:
+    """The name is looked up outside; a client that looks it up by itself finds nothing."""
+    url = f"http://{PLAIN_HOST}:{world.plain.port}/hello.txt"
+    options = ["--proxy", proxy] if proxy else []
+    ran = world.run(["curl", "-sS", *options, url], [f"http://{PLAIN_HOST}:{world.plain.port}"])
+    if proxy.startswith("socks5:"):
+        assert out(ran) == ""
+    else:
+        assert out(ran) == "hello from outside\n"
+
+
+def test_a_refusal_can_be_read_and_is_on_record(world: World) -> None:
+    """By the agent, in the event stream, in the audit log, and in the result."""
+    ran = world.run(
+        ["curl", "-sS", "http://nowhere.example.test/x"], [f"{OPEN_HOST}:{world.tls.port}"]
+    )
+    assert 'egress: ["http://nowhere.example.test"]' in out(ran)
+    (decision,) = world.decisions(ran)
+    assert (decision["outcome"], decision["reason"]) == ("denied", "no_rule")
+    audited = [
+        each["record"]
+        for each in world.client.audit(resource_id=ran.id)["items"]
+        if each["record"]["action"] == "egress:connect"
+    ]
+    assert [each["outcome"] for each in audited] == ["denied"]
+    assert audited[0]["metadata"]["host"] == "nowhere.example.test"
+    assert ran.egress is not None
+    assert ran.egress["denied"] == 1
+
+
+def test_without_rules_there_is_no_way_out(world: World) -> None:
+    """No variable, no port, no socket."""
+    ran = world.run(["bash", "-c", "env | grep -i proxy; ls /run/sandbox; "
+                     "curl -sS -x http://127.0.0.1:3128 http://a.test 2>&1"], [])  # fmt: skip
+    assert "Failed to connect" in out(ran) or "refused" in out(ran)
+    assert out(ran).count("\n") == 1
+    assert ran.egress is None
+
+
+def test_the_secret_is_seen_by_its_host_alone(world: World) -> None:
+    """Not inside, not echoed, not after a redirect, and stored nowhere."""
+    base = f"https://{BOUND_HOST}:{world.tls.port}"
+    before = len(world.tls.requests)
+    ran = world.run(
+        ["bash", "-c", f"env; curl -sS {base}/echo; curl -sSkL {base}/redirect; "
+                       f"curl -sS -H 'Authorization: mine' {base}/hello.txt"],
+        [bound(world), f"{OTHER_HOST}:{world.tls.port}"],
+    )  # fmt: skip
+    asked = world.tls.requests[before:]
+    assert [(each.path, TOKEN in str(each.headers)) for each in asked] == [
+        ("/echo", True), ("/redirect", True), ("/stolen", False), ("/hello.txt", True),
+    ]  # fmt: skip
+    assert TOKEN not in out(ran)
+    assert '"Bearer ' + "*" * len(TOKEN) in out(ran)
+    stored = subprocess.run(
+        ["grep", "-rlF", TOKEN, str(world.deployment.stack.settings.state_dir)],
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert stored.stdout == ""
+
+
+def test_methods_and_paths_are_kept(world: World) -> None:
+    """What the rule does not name is refused, in whatever spelling."""
+    base = f"https://{BOUND_HOST}:{world.tls.port}"
+    rule = {"host": BOUND_HOST, "port": world.tls.port, "methods": ["GET"], "path_prefix": "/hello"}
+    tries = {
+        f"{base}/hello.txt": "hello from outside",
+        f"-X DELETE {base}/hello.txt": "no_rule",
+        f"{base}/echo": "no_rule",
+        f"--path-as-is {base}/hello/../echo": "no_rule",
+        f"--path-as-is {base}/hello/%2e%2e/echo": "no_rule",
+    }
+    script = "\n".join(f"curl -sS {options} | tr '\\n' ' '; echo" for options in tries)
+    lines = out(world.run(["bash", "-c", script], [rule])).splitlines()
+    assert [wanted in line for wanted, line in zip(tries.values(), lines, strict=True)] == (
+        [True] * len(tries)
+    ), lines
+
+
+def test_git_clones_over_https(world: World) -> None:
+    """By the certificate that its environment names."""
+    url = f"https://{BOUND_HOST}:{world.tls.port}/repository.git"
+    ran = world.run(
+        ["bash", "-c", f"git clone -q {url} r && git -C r log --format=%s"], [bound(world)]
+    )
+    assert out(ran) == "the first\n", ran.stderr
+
+
+def test_pip_installs_a_package(image: None, tmp_path: Path) -> None:
+    """A real one, from the index that pip is configured with, and from nowhere else."""
+    index = configured_index()
+    profiles = tmp_path / "profiles"
+    shutil.copytree(PROFILES, profiles)
+    (profiles / "egress" / "ceiling.toml").write_text(
+        "".join(
+            f'[[allow]]\nhost = "{each.hostname}"\nscheme = "{each.scheme}"\nport = {port(each)}\n'
+            for each in index.hosts
+        )
+    )
+    with deployments.deployment(
+        profiles_dir=profiles,
+        egress_trusted_networks=[socket.gethostbyname(each.hostname or "") for each in index.hosts],
+    ) as made:
+        ran = made.client("installing").run(
+            command=["bash", "-c", "pip install --no-input --disable-pip-version-check --no-deps "
+                     f"--cert roots.pem --index-url {index.url} --target w idna >&2 && "
+                     "PYTHONPATH=w python3 -c 'import idna; print(idna.__file__)'"],
+            egress=[
+                {"host": each.hostname, "scheme": each.scheme, "port": port(each)}
+                for each in index.hosts
+            ],
+            files={"roots.pem": Path(ssl.get_default_verify_paths().cafile or "").read_bytes()},
+            limits={"timeout_s": 60},
+        )  # fmt: skip
+    assert out(ran) == "/workspace/w/idna/__init__.py\n", ran.stderr
+
+
+@dataclass(frozen=True)
+class Index:
+    """The package index that pip is configured with, and every host its files come from."""
+
+    url: str
+    hosts: list[SplitResult]
+
+
+def configured_index() -> Index:
+    """Return the index, found in pip's own settings."""
+    code = (
+        "from pip._internal.commands.download import DownloadCommand as C; "
+        "print(C('download', '').parse_args([])[0].index_url)"
+    )
+    url = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30
+    ).stdout.strip()
+    page = f"{url.rstrip('/')}/idna/"
+    with urlopen(page, timeout=30) as answer:  # noqa: S310 - pip's own setting
+        links = re.findall(r'href="([^"#]+)', answer.read().decode())
+    found = {urlsplit(urljoin(page, link))._replace(path="", query="") for link in [page, *links]}
+    return Index(url, sorted(found))
+
+
+def port(parts: SplitResult) -> int:
+    """Return the port of an address, its scheme's if it names none."""
+    return parts.port or {"https": 443, "http": 80}[parts.scheme]
+
+
+def test_a_named_policy_is_resolved_when_it_is_used(world: World) -> None:
+    """Changing it changes what later executions may do."""
+    rule = f"http://{PLAIN_HOST}:{world.plain.port}"
+    api = world.client
+    stored = api.put_egress_policy("plain", [rule])
+    assert stored["rules"][0]["host"] == PLAIN_HOST
+    command = ["curl", "-sS", f"{rule}/hello.txt"]
+    ran = world.run(command, [], egress_policy="plain")
+    assert out(ran) == "hello from outside\n"
+    api.put_egress_policy("plain", [])
+    assert out(world.run(command, [], egress_policy="plain")) == ""
+
+
+def test_a_proxy_that_is_killed_comes_back(world: World) -> None:
+    """What asks meanwhile waits or fails; the run goes on, and asks again."""
+    url = f"http://{PLAIN_HOST}:{world.plain.port}/hello.txt"
+    before = len(world.plain.requests)
+    execution = world.client.submit(
+        command=[
+            "bash",
+            "-c",
+            f"curl -sS {url}; sleep 1; curl -sS --retry 9 --retry-all-errors {url}",
+        ],
+        egress=[f"http://{PLAIN_HOST}:{world.plain.port}"],
+    )
+    eventually(lambda: len(world.plain.requests) > before)
+    (proxy,) = proxies(world.deployment)
+    proxy.kill()
+    ended = world.client.wait(execution)
+    assert out(ended) == "hello from outside\n" * 2
