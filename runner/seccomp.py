@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pyseccomp
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from runner.errors import SetupError
 
@@ -41,12 +41,22 @@ class _Argument(_Strict):
     op: str
 
 
-class _Entry(_Strict):
+class Entry(_Strict):
+    """Some system calls, what becomes of them, and why."""
+
     comment: str = Field(min_length=1)
     names: list[str] = Field(min_length=1)
     action: str = Field(pattern=f"^({_ALLOW}|{_ERRNO})$")
     errno_ret: int = Field(alias="errnoRet", default=1, ge=1, le=4095)
-    args: list[_Argument] = Field(default_factory=list, max_length=1)
+    args: list[_Argument] = Field(default_factory=list, max_length=6)
+
+    @field_validator("args")
+    @classmethod
+    def _one_test_each(cls, args: list[_Argument]) -> list[_Argument]:
+        # All must hold; runc reads two tests of one argument as "or" instead.
+        if len({argument.index for argument in args}) != len(args):
+            raise ValueError("an argument is tested twice in one entry")
+        return args
 
 
 class _Architecture(_Strict):
@@ -54,13 +64,13 @@ class _Architecture(_Strict):
     sub_architectures: list[str] = Field(alias="subArchitectures", max_length=0)
 
 
-class _Document(_Strict):
+class Document(_Strict):
     """A default of refusal and no second architecture: 32-bit entries are a way around."""
 
     default_action: str = Field(alias="defaultAction", pattern=f"^{_ERRNO}$")
     default_errno: int = Field(alias="defaultErrnoRet")
     architectures: list[_Architecture] = Field(alias="archMap")
-    entries: list[_Entry] = Field(alias="syscalls")
+    entries: list[Entry] = Field(alias="syscalls")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +99,7 @@ class SeccompProfile:
 def load_profile(profiles_dir: Path, name: str = "default") -> SeccompProfile:
     """Read and compile `seccomp/<name>.json`. Raises SetupError when it cannot be enforced."""
     path = profiles_dir / "seccomp" / f"{name}.json"
-    try:
-        raw: Any = json.loads(path.read_text())
-        document = _Document.model_validate(raw)
-    except OSError as error:
-        raise SetupError(f"seccomp profile {path} cannot be read: {error.strerror}") from error
-    except (ValueError, ValidationError) as error:
-        raise SetupError(f"seccomp profile {path} is not valid: {error}") from error
+    raw, document = read_profile(path)
     try:
         compile_filter(document)
     except (OSError, KeyError) as error:
@@ -111,13 +115,27 @@ def load_profile(profiles_dir: Path, name: str = "default") -> SeccompProfile:
     )
 
 
+def read_profile(path: Path) -> tuple[Any, Document]:
+    """Read a profile, as it is written and checked. Raises SetupError naming the file."""
+    try:
+        raw: Any = json.loads(path.read_text())
+        return raw, Document.model_validate(raw)
+    except OSError as error:
+        raise SetupError(f"seccomp profile {path} cannot be read: {error.strerror}") from error
+    except (ValueError, ValidationError) as error:
+        raise SetupError(f"seccomp profile {path} is not valid: {error}") from error
+
+
 def _canonical(document: Any) -> str:
     return json.dumps(document, sort_keys=True, separators=(",", ":"))
 
 
-def compile_filter(document: _Document) -> pyseccomp.SyscallFilter:
-    """Give every rule to libseccomp for this machine's architecture, as runc will."""
+def compile_filter(document: Document, architecture: int | None = None) -> pyseccomp.SyscallFilter:
+    """Give every rule to libseccomp, as runc will: for this machine's architecture or another."""
     rules = pyseccomp.SyscallFilter(pyseccomp.ERRNO(document.default_errno))
+    if architecture is not None and architecture != pyseccomp.system_arch():
+        rules.add_arch(architecture)
+        rules.remove_arch(pyseccomp.system_arch())
     for entry in document.entries:
         action = pyseccomp.ALLOW if entry.action == _ALLOW else pyseccomp.ERRNO(entry.errno_ret)
         arguments = [
