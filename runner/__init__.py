@@ -28,3 +28,5 @@ Folders are stages; imports point down this list and never up:
     sandbox            the only place that imports docker; every hardening flag
     models · states · errors · ids · settings · telemetry     the words
 """
+
+__version__ = "0.1.0"

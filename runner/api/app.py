@@ -6,7 +6,8 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 from pydantic.json_schema import models_json_schema
 
-from runner.api import artifacts, audit, egress, events, executions, health, problems
+from runner import __version__
+from runner.api import artifacts, audit, egress, events, executions, health, problems, receipts
 from runner.api.deps import Dependencies
 from runner.api.middleware import Authentication, BodyBounds, LastResort, Metrics, RequestId
 
@@ -21,7 +22,7 @@ def create_app(parts: Dependencies) -> FastAPI:
     """Return the application over open parts. Nothing is opened or closed here."""
     app = FastAPI(
         title="Agent Runner",
-        version="0.1.0",
+        version=__version__,
         summary="Self-hosted, multi-tenant runner for code written by AI agents.",
         description=DESCRIPTION,
         redirect_slashes=False,
@@ -36,7 +37,7 @@ def create_app(parts: Dependencies) -> FastAPI:
     app.add_middleware(LastResort)
     app.add_middleware(Metrics, registry=registry)
     app.add_middleware(RequestId)
-    for module in (executions, events, artifacts, audit, egress, health):
+    for module in (executions, events, artifacts, audit, egress, receipts, health):
         app.include_router(module.router)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app

@@ -107,13 +107,24 @@ def canonical(tenant_id: UUID, event: AuditEvent, *, event_id: UUID, at: datetim
     return rfc8785.dumps(record).decode()
 
 
-async def append(tx: Transaction, tenant_id: UUID, event: AuditEvent) -> None:
-    """Append a record to the tenant's chain within the caller's transaction.
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A record's place in the chain: its number, and the hash of all up to it."""
+
+    seq: int
+    hash: bytes
+
+
+async def append(tx: Transaction, tenant_id: UUID, event: AuditEvent) -> Place:
+    """Append a record to the tenant's chain within the caller's transaction; return its place.
 
     Takes the lock on the chain's head until that transaction ends: append last.
     """
     body = canonical(tenant_id, event, event_id=new_id(), at=datetime.now(UTC))
-    await tx.run("audit.append", body=body)
+    row = await tx.one("audit.append", body=body)
+    if row is None:
+        raise RuntimeError("PostgreSQL appended a record and returned none")
+    return Place(**row)
 
 
 async def append_platform(database: Database, event: AuditEvent) -> None:

@@ -163,6 +163,14 @@ class Client:
         """Return a page of audit records: `items` and `next_cursor`."""
         return self._call("GET", "/v1/audit", params=_params(cursor=cursor, limit=limit, **filters))
 
+    def receipt(self, execution_id: str) -> str:
+        """Return the signed receipt of an execution that has ended, byte for byte."""
+        return self._send("GET", _path(execution_id, "receipt")).text
+
+    def signing_keys(self) -> Mapping[str, str]:
+        """Return the deployment's public keys (PEM) by their ids."""
+        return {key["id"]: key["pem"] for key in self._call("GET", "/v1/signing-keys")["items"]}
+
     def egress_policies(self) -> Sequence[dict[str, Any]]:
         """Return the tenant's named egress policies."""
         items: Sequence[dict[str, Any]] = self._call("GET", _POLICIES)["items"]

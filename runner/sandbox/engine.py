@@ -69,8 +69,13 @@ class Engine:
 
     async def state(self, container: str) -> Facts:
         """Return the container's `State`, or an empty one when it is gone."""
-        facts = await self._call(lambda client: client.inspect_container(container), gone=(404,))
+        facts = await self.inspect(container)
         return dict(facts["State"]) if facts else {}
+
+    async def inspect(self, container: str) -> Facts | None:
+        """Return all that Docker tells of the container; None when it is gone."""
+        facts = await self._call(lambda client: client.inspect_container(container), gone=(404,))
+        return dict(facts) if facts else None
 
     async def containers(self, labels: Mapping[str, str]) -> list[Facts]:
         """Return all containers with these labels, running or not."""

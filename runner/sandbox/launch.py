@@ -21,6 +21,7 @@ from runner.sandbox.cgroups import Cgroups
 from runner.sandbox.channel import VERSION, Channel, Ready
 from runner.sandbox.engine import Engine
 from runner.sandbox.images import Images
+from runner.sandbox.isolation import EffectiveIsolation, read_isolation
 from runner.sandbox.sandbox import Sandbox
 from runner.sandbox.sockets import SUPERVISOR_SOCKET, listen
 from runner.sandbox.spec import RUNTIMES, UID, Host, Placement, container_config
@@ -135,6 +136,7 @@ class Launcher:
                 container_id = await self.engine.create(name, config)
                 await self.engine.start(container_id)
                 channel = await self._meet(listener, home, container_id, order.isolation)
+                isolation = await self._read_back(container_id)
         except BaseException:
             try:
                 await self._undo(name, home)
@@ -146,12 +148,17 @@ class Launcher:
             container_id=container_id,
             image_digest=image_id,
             profile_hash=self._profile.hash,
+            isolation=isolation,
             channel=channel,
             engine=self.engine,
             cgroups=self._cgroups,
             home=home,
             on_destroyed=self.live.discard,
         )
+
+    async def _read_back(self, container_id: str) -> EffectiveIsolation | None:
+        facts = await self.engine.inspect(container_id)
+        return await asyncio.to_thread(read_isolation, facts) if facts else None
 
     async def _require(self, isolation: Isolation) -> None:
         """Refuse what this Docker cannot give; asked each time, as its runtimes may change."""

@@ -35,6 +35,7 @@ from runner.sandbox.channel import (
 )
 from runner.sandbox.ending import Cause, Ending, Tally, ending_of
 from runner.sandbox.engine import Engine
+from runner.sandbox.isolation import EffectiveIsolation
 from runner.sandbox.sockets import EGRESS_SOCKET, listen
 
 _STREAMS = {b"O": Stream.STDOUT, b"E": Stream.STDERR}
@@ -78,6 +79,7 @@ class Sandbox:
         container_id: str,
         image_digest: str,
         profile_hash: str,
+        isolation: EffectiveIsolation | None,
         channel: Channel,
         engine: Engine,
         cgroups: Cgroups,
@@ -88,6 +90,7 @@ class Sandbox:
         self.container_id = container_id
         self.image_digest = image_digest
         self.profile_hash = profile_hash
+        self.isolation = isolation
         self._channel = channel
         self._engine = engine
         self._cgroups = cgroups

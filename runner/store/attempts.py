@@ -7,7 +7,7 @@ workers do. Times are the database's clock alone.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from psycopg.types.json import Jsonb
@@ -169,9 +169,18 @@ async def requeue(tx: Transaction, claim: Claim, why: str) -> None:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Times:
+    """When an execution was submitted, began and ended, by the database's clock."""
+
+    created_at: datetime
+    started_at: datetime | None
+    ended_at: datetime
+
+
 async def finish(
     tx: Transaction, claim: Claim, result: Result, artifacts: Sequence[StoredArtifact] = ()
-) -> None:
+) -> Times:
     """Write the one accepted result of the execution. Raises LeaseLost."""
     row = await tx.one(
         "executions.finish",
@@ -210,6 +219,7 @@ async def finish(
             "signal": result.signal,
         },
     )
+    return Times(row["created_at"], row["started_at"], row["ended_at"])
 
 
 async def is_finished_with(tx: Transaction, claim: Claim, result: Result) -> bool:

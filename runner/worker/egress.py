@@ -50,6 +50,7 @@ class WayOut:
 
     environment: Mapping[str, str] = field(default_factory=dict)
     bridge: Bridge | None = None
+    policy_hash: str | None = None
     usage: EgressUsage | None = None
 
 
@@ -75,15 +76,18 @@ class Egress:
             return
         secrets = await self._values(claim, rules)
         trust = self._gateway.ca_pem if any(rule.intercepts for rule in rules) else ""
-        way = WayOut(environment=_environment(trust), bridge=Bridge(trust=trust))
+        policy = replace(self._ceiling, rules=rules)
+        way = WayOut(
+            environment=_environment(trust),
+            bridge=Bridge(trust=trust),
+            policy_hash=policy.hash(),
+        )
 
         def record(decision: Decision) -> None:
             recorder.decide(*_records(claim, decision))
 
         listener = sandbox.listen_for_egress()
-        session = await self._gateway.open_session(
-            sandbox.id, replace(self._ceiling, rules=rules), listener, secrets, record
-        )
+        session = await self._gateway.open_session(sandbox.id, policy, listener, secrets, record)
         try:
             yield way
         finally:

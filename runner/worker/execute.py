@@ -8,7 +8,7 @@ Whatever interrupts it, the attempt is settled: by this process if it can, else 
 import asyncio
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 import structlog
@@ -24,12 +24,14 @@ from runner.errors import (
     RunnerError,
     SandboxFault,
 )
-from runner.models import Claim, ExecutionRequest, Program, Result
+from runner.models import JSON, Claim, ExecutionRequest, Program, Result
 from runner.queue.changes import Changes
+from runner.receipts.document import KIND, Ran, receipt
 from runner.sandbox.outcome import classify, result_of
 from runner.sandbox.sandbox import Sandbox
+from runner.signing import Signer
 from runner.states import Reason, State
-from runner.store import attempts
+from runner.store import attempts, receipts
 from runner.store.db import Database
 from runner.store.executions import StoredArtifact, never_ran
 from runner.store.objects import ObjectStore
@@ -54,6 +56,18 @@ class Policy:
     max_artifacts: int
 
 
+@dataclass(slots=True)
+class _Attempt:
+    """One attempt, as far as it has come."""
+
+    claim: Claim
+    request: ExecutionRequest
+    recorder: Recorder
+    artifacts: list[StoredArtifact] = field(default_factory=list)
+    sandbox: Sandbox | None = None
+    egress_policy_hash: str | None = None
+
+
 class Executor:
     """Runs executions, one call each; many calls may be under way at once."""
 
@@ -65,6 +79,7 @@ class Executor:
         changes: Changes,
         sandboxes: Sandboxes,
         egress: Egress,
+        signer: Signer,
         policy: Policy,
     ) -> None:
         self._database = database
@@ -72,6 +87,7 @@ class Executor:
         self._changes = changes
         self._sandboxes = sandboxes
         self._egress = egress
+        self._signer = signer
         self._policy = policy
         self._log = structlog.get_logger("runner.worker")
         self._draining = False
@@ -136,38 +152,33 @@ class Executor:
             async with self._database.tenant(claim.tenant_id) as tx:
                 return await attempts.load_request(tx, claim)
 
-        request = await until_stored(load)
-        artifacts: list[StoredArtifact] = []
         recorder = Recorder(database=self._database, changes=self._changes, claim=claim)
+        attempt = _Attempt(claim, await until_stored(load), recorder)
         try:
-            sandbox = await self._sandboxes.claim(claim, request)
+            sandbox = await self._sandboxes.claim(claim, attempt.request)
         except (SandboxFault, NotReady) as error:
             result = never_ran(State.SYSTEM_ERROR, _why_not_started(error), error.detail)
         else:
             # The client has its result before the container is gone.
             afterwards.push_async_callback(self._dispose, sandbox)
-            result = await self._run(claim, request, sandbox, keeper, recorder, artifacts)
+            attempt.sandbox = sandbox
+            result = await self._run(attempt, sandbox, keeper)
         keeper.release()
-        await self._finish(claim, result, artifacts, recorder)
+        await self._finish(attempt, result)
 
-    async def _run(
-        self,
-        claim: Claim,
-        request: ExecutionRequest,
-        sandbox: Sandbox,
-        keeper: LeaseKeeper,
-        recorder: Recorder,
-        artifacts: list[StoredArtifact],
-    ) -> Result:
+    async def _run(self, attempt: _Attempt, sandbox: Sandbox, keeper: LeaseKeeper) -> Result:
+        claim, request, recorder = attempt.claim, attempt.request, attempt.recorder
+
         async def started() -> None:
             recorder.begin(await until_stored(lambda: self._record_start(claim, sandbox)))
             await self._changes.announce(claim.execution_id)
 
-        filer = ArtifactFiler(objects=self._objects, claim=claim, filed=artifacts)
+        filer = ArtifactFiler(objects=self._objects, claim=claim, filed=attempt.artifacts)
         try:
             if (refusal := await _upload(sandbox, request)) is not None:
                 return refusal
             async with self._egress.open(claim, request, sandbox, recorder) as way_out:
+                attempt.egress_policy_hash = way_out.policy_hash
                 ending = await sandbox.run(
                     _reaching(request.program, way_out.environment),
                     limits=request.limits,
@@ -218,13 +229,8 @@ class Executor:
             )
         return seq
 
-    async def _finish(
-        self,
-        claim: Claim,
-        result: Result,
-        artifacts: list[StoredArtifact],
-        recorder: Recorder,
-    ) -> None:
+    async def _finish(self, attempt: _Attempt, result: Result) -> None:
+        claim = attempt.claim
         tries = 0
 
         async def write() -> None:
@@ -233,12 +239,28 @@ class Executor:
             async with self._database.tenant(claim.tenant_id) as tx:
                 if tries > 1 and await attempts.is_finished_with(tx, claim, result):
                     return
-                await recorder.write_rest(tx)
-                await attempts.finish(tx, claim, result, artifacts)
-                await audit.append(tx, claim.tenant_id, ended(claim, result))
+                await attempt.recorder.write_rest(tx)
+                times = await attempts.finish(tx, claim, result, attempt.artifacts)
+                head = await audit.append(tx, claim.tenant_id, ended(claim, result))
+                signed = self._signer.sign(KIND, self._receipt(attempt, result, times, head))
+                await receipts.insert(tx, claim.execution_id, signed)
 
         await until_stored(write)
         await self._changes.announce(claim.execution_id)
+
+    def _receipt(
+        self, attempt: _Attempt, result: Result, times: attempts.Times, head: audit.Place
+    ) -> dict[str, JSON]:
+        sandbox = attempt.sandbox
+        ran = Ran(
+            node=self._policy.node,
+            sandbox=sandbox.id if sandbox else None,
+            isolation=sandbox.isolation if sandbox else None,
+            egress_policy_hash=attempt.egress_policy_hash,
+            output_hashes=attempt.recorder.hashes(),
+        )
+        kept = [each.artifact for each in attempt.artifacts]
+        return receipt(attempt.claim, attempt.request, result, kept, ran, times, head)
 
     async def _settle(self, claim: Claim, reason: Reason) -> None:
         try:

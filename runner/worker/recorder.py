@@ -5,6 +5,7 @@ the audit log is written in the transaction of its event: there is never one wit
 """
 
 import asyncio
+import hashlib
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeVar
 
@@ -50,6 +51,7 @@ class Recorder:
         self._pending: list[Entry] = []
         self._audited: list[audit.AuditEvent] = []
         self._bytes = 0
+        self._hashes = {stream: hashlib.sha256() for stream in Stream}
         self._writing = asyncio.Lock()
         self._timer: asyncio.Task[None] | None = None
 
@@ -61,6 +63,7 @@ class Recorder:
 
     async def add(self, stream: Stream, chunk: bytes) -> None:
         """Take a piece of output; neighbouring pieces of one stream become one event."""
+        self._hashes[stream].update(chunk)
         kind = _KINDS[stream]
         if self._pending and self._pending[-1].kind is kind:
             self._pending[-1] = Entry(kind, self._pending[-1].chunk + chunk)
@@ -71,6 +74,10 @@ class Recorder:
             await self._flush()
         else:
             self._write_soon()
+
+    def hashes(self) -> dict[Stream, str]:
+        """Return `sha256:` and the digest of what was taken of each stream."""
+        return {stream: f"sha256:{each.hexdigest()}" for stream, each in self._hashes.items()}
 
     def decide(self, data: Mapping[str, JSON], event: audit.AuditEvent) -> None:
         """Take an egress decision: an event for the tenant, and its record in the audit log."""

@@ -18,6 +18,8 @@ from runner.queue.doorbell import Doorbell
 from runner.sandbox.launch import Launcher
 from runner.sandbox.reap import remove_strays
 from runner.settings import Settings
+from runner.signing import Signer
+from runner.store import receipts
 from runner.store.db import Database
 from runner.store.objects import ObjectStore
 from runner.worker.consumer import Consumers
@@ -62,6 +64,9 @@ async def worker(
         )
         doorbell = await stack.enter_async_context(Doorbell(redis_url))
         changes = await stack.enter_async_context(Changes(redis_url))
+        signer = Signer.open(settings.state_dir)
+        async with database.no_tenant() as tx:
+            await receipts.publish_keys(tx, signer.public_keys)
         gateway = await stack.enter_async_context(
             EgressGateway.open(
                 uid=settings.egress_uid,
@@ -82,6 +87,7 @@ async def worker(
                 ceiling=load_ceiling(settings.profiles_path),
                 secrets=FileSecrets(settings.egress_secrets),
             ),
+            signer=signer,
             policy=policy,
         )
         reaper = Reaper(

@@ -1,5 +1,5 @@
 -- name: append
-INSERT INTO audit_events (tenant_id, body) VALUES (app_tenant(), %(body)s);
+INSERT INTO audit_events (tenant_id, body) VALUES (app_tenant(), %(body)s) RETURNING seq, hash;
 
 -- name: list
 SELECT seq, body, hash FROM audit_events

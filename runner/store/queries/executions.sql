@@ -94,7 +94,7 @@ SET state = %(state)s, ended_at = clock_timestamp(), lease_until = NULL, result 
     event_seq = event_seq + 1
 WHERE execution_id = %(execution_id)s AND attempt = %(attempt)s
   AND state = ANY (%(sources)s::text[])
-RETURNING event_seq AS seq;
+RETURNING event_seq AS seq, created_at, started_at, ended_at;
 
 -- name: cancel_queued
 UPDATE executions

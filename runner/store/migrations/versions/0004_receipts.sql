@@ -12,3 +12,15 @@ CREATE POLICY tenant ON receipts USING (tenant_id = app_tenant())
     WITH CHECK (tenant_id = app_tenant());
 GRANT SELECT ON receipts TO runner_api;
 GRANT SELECT, INSERT ON receipts TO runner_worker;
+
+-- Of the deployment, not of a tenant: whoever holds a receipt may know what verifies it.
+CREATE TABLE signing_keys (
+    key_id       text PRIMARY KEY CHECK (key_id ~ '^[0-9a-f]{16}$'),
+    public_key   text NOT NULL,
+    published_at timestamptz NOT NULL DEFAULT now()
+);
+GRANT SELECT ON signing_keys TO runner_api;
+GRANT SELECT, INSERT ON signing_keys TO runner_worker;
+
+-- The place that the chain gives a record is told to who appended it.
+GRANT SELECT (tenant_id, seq, hash) ON audit_events TO runner_worker;

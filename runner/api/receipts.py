@@ -1,0 +1,72 @@
+"""Receipts of executions, and the public keys that verify them."""
+
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import APIRouter, Response
+from pydantic import Field
+
+from runner.api.deps import NO_EXECUTION, CanRead, ExecutionId, Parts
+from runner.api.problems import responses
+from runner.api.views import View
+from runner.errors import NotFound
+from runner.store import executions, receipts
+
+router = APIRouter(prefix="/v1", tags=["receipts"])
+
+NO_RECEIPT = (
+    "this execution has no receipt: one is signed by the worker that ends it, "
+    "and none has, because it has not ended, never began, or lost its worker"
+)
+
+
+class Receipt(View):
+    """A signed statement of what ran; `signature` covers the canonical JSON of the rest."""
+
+    type: str = Field(examples=["agent-runner/receipt/v1"])
+    body: dict[str, Any] = Field(
+        description="Ids, hashes of request, image, profile and policy, the isolation as read back "
+        "from the running container, times, usage, result, artifacts, the audit chain's head."
+    )
+    key: str = Field(description="Which key signed it.", examples=["3f1c09b2a7d45e68"])
+    signature: str = Field(description="Ed25519, base64.")
+
+
+class SigningKey(View):
+    """A public key of the deployment."""
+
+    id: str = Field(examples=["3f1c09b2a7d45e68"])
+    pem: str = Field(description="SubjectPublicKeyInfo, PEM.")
+
+
+class SigningKeys(View):
+    """Every key that this deployment has signed with."""
+
+    items: list[SigningKey]
+
+
+@router.get(
+    "/executions/{execution_id}/receipt",
+    summary="Read an execution's receipt",
+    response_model=Receipt,
+    responses=responses(HTTPStatus.NOT_FOUND),
+)
+async def read(execution_id: ExecutionId, principal: CanRead, parts: Parts) -> Response:
+    """Return the receipt as it was signed, byte for byte.
+
+    `runner receipt verify` checks it offline with a public key alone.
+    """
+    async with parts.database.tenant(principal.tenant_id) as tx:
+        document = await receipts.get(tx, execution_id)
+        if document is None:
+            known = await executions.get(tx, execution_id)
+            raise NotFound(NO_RECEIPT if known else NO_EXECUTION)
+    return Response(document, media_type="application/json")
+
+
+@router.get("/signing-keys", summary="List the keys that verify receipts", responses=responses())
+async def keys(_: CanRead, parts: Parts) -> SigningKeys:
+    """Return the deployment's public keys, also those of before a rotation."""
+    async with parts.database.no_tenant() as tx:
+        found = await receipts.list_keys(tx)
+    return SigningKeys(items=[SigningKey(id=key.id, pem=key.pem) for key in found])

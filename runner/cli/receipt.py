@@ -1,0 +1,77 @@
+"""Receipts: fetched from a deployment, verified without one; and the keys that sign them."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from runner.cli.console import err, fail, out, read_settings, reports_errors
+
+receipt = typer.Typer(help="Receipts of executions.", no_args_is_help=True)
+signing = typer.Typer(help="This deployment's signing keys.", no_args_is_help=True)
+
+
+@receipt.command("get")
+@reports_errors
+def get(
+    execution: Annotated[str, typer.Argument(metavar="ID", help="The execution's id.")],
+) -> None:
+    """Print an execution's signed receipt."""
+    from runner.cli.session import client
+
+    with client(read_settings()) as api:
+        print(api.receipt(execution))  # noqa: T201 - the exact bytes, nothing of a console
+
+
+@receipt.command("verify")
+@reports_errors
+def verify(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A receipt.")],
+    key: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--key",
+            exists=True,
+            dir_okay=False,
+            help="A public key (PEM); repeatable. Left out: the keys of this host's deployment.",
+        ),
+    ] = None,
+) -> None:
+    """Check a receipt's signature, offline; exit code 1 when anything in it was changed."""
+    from runner.receipts.document import KIND
+    from runner.signing import BadSignature, public_keys, read_public_key
+    from runner.signing import verify as verified
+
+    try:
+        keys = (
+            tuple(read_public_key(path.read_text()) for path in key)
+            if key
+            else public_keys(read_settings().state_dir)
+        )
+    except ValueError as error:
+        fail(f"not a public key: {error}")
+    try:
+        body = verified(file.read_text().strip(), KIND, keys)
+    except (BadSignature, UnicodeDecodeError) as error:
+        fail(f"{file}: {error}")
+    out.print(f"valid: execution {body['execution']} {body['state']}", highlight=False)
+
+
+@signing.command("show")
+@reports_errors
+def show() -> None:
+    """Print the public keys that verify what this deployment signed; give them to reviewers."""
+    from runner.signing import public_keys
+
+    for key in public_keys(read_settings().state_dir):
+        err.print(key.id, highlight=False)
+        print(key.pem, end="")  # noqa: T201 - to be redirected into a file
+
+
+@signing.command("rotate")
+@reports_errors
+def rotate() -> None:
+    """Make a new key; a worker signs with it from its next start on. The old private key goes."""
+    from runner.signing import rotate as made
+
+    out.print(f"new key {made(read_settings().state_dir).id}", highlight=False)

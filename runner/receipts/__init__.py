@@ -1,0 +1,1 @@
+"""Receipts: for each execution that a worker ended, one signed statement of what ran, in what."""

@@ -1,0 +1,158 @@
+"""What really stands around a running sandbox, read back from the kernel, not from our wishes.
+
+The first process of the container is looked at from the host: what holds for it holds for
+everything it starts, which can give up more and gain nothing. Under gVisor that process is
+gVisor's own, which the program is one wall further away from.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "user", "uts")
+_CAPABILITIES = {
+    "ambient": "CapAmb",
+    "bounding": "CapBnd",
+    "effective": "CapEff",
+    "inheritable": "CapInh",
+    "permitted": "CapPrm",
+}
+_LIMITS = {
+    "core_bytes": "Max core file size",
+    "file_bytes": "Max file size",
+    "locked_bytes": "Max locked memory",
+    "message_queue_bytes": "Max msgqueue size",
+    "open_files": "Max open files",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class EffectiveIsolation:
+    """Effective isolation. Capabilities are hexadecimal masks; limits None where not read."""
+
+    runtime: str
+    capabilities: Mapping[str, str]
+    no_new_privileges: bool
+    seccomp_mode: int
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+    own_namespaces: tuple[str, ...]
+    """Those that differ from the host's."""
+    interfaces: tuple[str, ...]
+    mounts: tuple[str, ...]
+    """Each as `target type options`."""
+    read_only_root: bool
+    resource_limits: Mapping[str, str]
+    memory_bytes: int | None
+    processes: int | None
+    cpus: float | None
+    security_label: str | None
+
+
+def read_isolation(
+    facts: Mapping[str, Any], proc: Path = Path("/proc")
+) -> EffectiveIsolation | None:
+    """Return the isolation of the container that Docker describes so; None when it has ended."""
+    process = proc / str(facts["State"]["Pid"])
+    try:
+        status = dict(
+            line.split(":\t", 1)
+            for line in (process / "status").read_text().splitlines()
+            if ":\t" in line
+        )
+        mounts = tuple(_mounts((process / "mountinfo").read_text()))
+        return EffectiveIsolation(
+            runtime=str(facts["HostConfig"].get("Runtime") or "runc"),
+            capabilities={name: status[key].strip() for name, key in _CAPABILITIES.items()},
+            no_new_privileges=status["NoNewPrivs"].strip() == "1",
+            seccomp_mode=int(status["Seccomp"]),
+            uid=int(status["Uid"].split()[1]),
+            gid=int(status["Gid"].split()[1]),
+            groups=tuple(int(group) for group in status["Groups"].split()),
+            own_namespaces=tuple(name for name in _NAMESPACES if _own(process, proc, name)),
+            interfaces=_interfaces((process / "net" / "dev").read_text()),
+            mounts=mounts,
+            read_only_root=any(
+                mount.startswith("/ ") and mount.split(" ")[2].split(",")[0] == "ro"
+                for mount in mounts
+            ),
+            resource_limits=_limits((process / "limits").read_text()),
+            security_label=_label(process),
+            **_cgroup_limits(process),
+        )
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
+def _own(process: Path, proc: Path, name: str) -> bool:
+    return (process / "ns" / name).readlink() != (proc / "self" / "ns" / name).readlink()
+
+
+def _interfaces(text: str) -> tuple[str, ...]:
+    return tuple(sorted(line.partition(":")[0].strip() for line in text.splitlines()[2:]))
+
+
+def _mounts(text: str) -> list[str]:
+    """Return `target type options` of each mount (proc_pid_mountinfo(5))."""
+    found = []
+    for line in text.splitlines():
+        fields, _, rest = line.partition(" - ")
+        _, _, _, _, target, options = fields.split(" ")[:6]
+        found.append(f"{target} {rest.split(' ')[0]} {options}")
+    return sorted(found)
+
+
+def _limits(text: str) -> dict[str, str]:
+    return {
+        name: line[len(title) :].split()[1]
+        for name, title in _LIMITS.items()
+        for line in text.splitlines()
+        if line.startswith(title)
+    }
+
+
+def _label(process: Path) -> str | None:
+    try:
+        return (process / "attr" / "current").read_text().strip("\0\n") or None
+    except OSError:
+        # A kernel without any security module has no label to tell.
+        return None
+
+
+def _cgroup_limits(process: Path, root: Path = Path("/sys/fs/cgroup")) -> dict[str, Any]:
+    """Return memory, processes and CPUs as the control groups have them, of either version."""
+    groups = {}
+    for line in (process / "cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        for controller in controllers.split(","):
+            groups[controller] = path.lstrip("/")
+    if "memory" in groups:
+        quota = _number(root / "cpu" / groups.get("cpu", "") / "cpu.cfs_quota_us")
+        period = _number(root / "cpu" / groups.get("cpu", "") / "cpu.cfs_period_us")
+        return {
+            "memory_bytes": _number(root / "memory" / groups["memory"] / "memory.limit_in_bytes"),
+            "processes": _number(root / "pids" / groups.get("pids", "") / "pids.max"),
+            "cpus": quota / period if quota and period else None,
+        }
+    folder = root / groups.get("", "")
+    quota_text, _, period_text = (_text(folder / "cpu.max") or "").partition(" ")
+    both = quota_text.isdigit() and period_text.isdigit()
+    return {
+        "memory_bytes": _number(folder / "memory.max"),
+        "processes": _number(folder / "pids.max"),
+        "cpus": int(quota_text) / int(period_text) if both else None,
+    }
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return None
+
+
+def _number(path: Path) -> int | None:
+    text = _text(path) or ""
+    return int(text) if text.isdigit() else None

@@ -1,0 +1,171 @@
+"""The deployment's signature: Ed25519 over canonical JSON, by a key that never leaves the host.
+
+A signed text says what kind of document it is, and the signature covers that, so that one kind
+cannot be passed off as another. After a rotation the old public keys stay known: what they signed
+stays verifiable; the old private key is gone.
+"""
+
+import base64
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import rfc8785
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from runner.errors import SetupError
+
+_ID_DIGITS = 16
+_FIELDS = {"type", "body", "key", "signature"}
+
+
+class BadSignature(Exception):
+    """Not a document of this kind, signed by one of these keys, as it was signed."""
+
+
+@dataclass(frozen=True, slots=True)
+class PublicKey:
+    """A key that verifies. `id` is the beginning of the SHA-256 of its raw bytes."""
+
+    id: str
+    pem: str
+
+
+@dataclass(frozen=True, slots=True)
+class Signer:
+    """Signs with the deployment's newest key."""
+
+    key_id: str
+    public_keys: tuple[PublicKey, ...]
+    _key: Ed25519PrivateKey = field(repr=False)
+
+    @classmethod
+    def open(cls, state_dir: Path) -> "Signer":
+        """Return the signer of this deployment; its first key is made when there is none.
+
+        Raises SetupError when the keys cannot be read.
+        """
+        folder = _folder(state_dir)
+        if not _private_keys(folder):
+            _make_key(folder, first=True)
+        path = _private_keys(folder)[-1]
+        try:
+            loaded = serialization.load_pem_private_key(path.read_bytes(), None)
+        except (OSError, ValueError) as error:
+            raise SetupError(f"{path} is not a signing key: {error}") from error
+        if not isinstance(loaded, Ed25519PrivateKey):
+            raise SetupError(f"{path} is not an Ed25519 key")
+        return cls(_key_id(loaded.public_key()), public_keys(state_dir), loaded)
+
+    def sign(self, kind: str, body: Mapping[str, Any]) -> str:
+        """Return the body as a signed text of this kind, one line of canonical JSON."""
+        signed: dict[str, Any] = {"type": kind, "body": dict(body), "key": self.key_id}
+        signature = base64.b64encode(self._key.sign(rfc8785.dumps(signed))).decode()
+        return rfc8785.dumps({**signed, "signature": signature}).decode()
+
+
+def rotate(state_dir: Path) -> PublicKey:
+    """Make a new key that signs from the next start on, and forget the private ones before it."""
+    folder = _folder(state_dir)
+    before = _private_keys(folder)
+    made = _make_key(folder, first=False)
+    for path in before:
+        path.unlink()
+    return made
+
+
+def public_keys(state_dir: Path) -> tuple[PublicKey, ...]:
+    """Return every key that this deployment has signed with."""
+    return tuple(
+        PublicKey(path.stem, path.read_text()) for path in sorted(_folder(state_dir).glob("*.pub"))
+    )
+
+
+def read_public_key(pem: str) -> PublicKey:
+    """Return the public key in this text. Raises ValueError when there is none of Ed25519."""
+    key = serialization.load_pem_public_key(pem.encode())
+    if not isinstance(key, Ed25519PublicKey):
+        raise ValueError("not an Ed25519 key")  # noqa: TRY004 - of the text, not of the argument
+    return PublicKey(_key_id(key), pem)
+
+
+def verify(text: str, kind: str, keys: tuple[PublicKey, ...]) -> dict[str, Any]:
+    """Return the body of a text signed by one of these keys. Raises BadSignature."""
+    try:
+        document = json.loads(text, object_pairs_hook=_no_repetition)
+    except (ValueError, RecursionError) as error:
+        raise BadSignature(f"not JSON: {error}") from None
+    if not isinstance(document, dict) or set(document) != _FIELDS:
+        raise BadSignature(f"not a signed document: it needs {', '.join(sorted(_FIELDS))}")
+    if document["type"] != kind or not isinstance(document["body"], dict):
+        raise BadSignature(f"not of type {kind}")
+    known = {key.id: key for key in keys}
+    if document["key"] not in known:
+        raise BadSignature(f"signed by key {document['key']!r}, which is not known here")
+    public = serialization.load_pem_public_key(known[document["key"]].pem.encode())
+    signature = document.pop("signature")
+    try:
+        if not isinstance(public, Ed25519PublicKey):
+            raise BadSignature("the known key is not an Ed25519 key")
+        public.verify(base64.b64decode(signature, validate=True), rfc8785.dumps(document))
+    except (InvalidSignature, ValueError, TypeError, rfc8785.CanonicalizationError):
+        raise BadSignature("the signature does not fit: something was changed") from None
+    body: dict[str, Any] = document["body"]
+    return body
+
+
+def _folder(state_dir: Path) -> Path:
+    folder = state_dir / "keys"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder
+
+
+def _private_keys(folder: Path) -> list[Path]:
+    return sorted(folder.glob("signing-*.pem"))
+
+
+def _make_key(folder: Path, *, first: bool) -> PublicKey:
+    key = Ed25519PrivateKey.generate()
+    id_ = _key_id(key.public_key())
+    # Who comes first of two processes that start at once makes the first key of both.
+    stamp = "0" * 20 if first else f"{datetime.now(UTC):%Y%m%d%H%M%S%f}"
+    path = folder / f"signing-{stamp}.pem"
+    private = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    public = key.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    draft = folder / f".{id_}"
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(private)
+        (folder / f"{id_}.pub").write_bytes(public)
+        try:
+            os.link(draft, path)
+        except FileExistsError:
+            (folder / f"{id_}.pub").unlink()
+    finally:
+        draft.unlink()
+    return PublicKey(id_, public.decode())
+
+
+def _key_id(key: Ed25519PublicKey) -> str:
+    return hashlib.sha256(key.public_bytes_raw()).hexdigest()[:_ID_DIGITS]
+
+
+def _no_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key appears twice")
+    return found

@@ -1,0 +1,70 @@
+"""The isolation read back from a running sandbox shows what is there, and what is not."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from runner.sandbox.isolation import EffectiveIsolation
+from runner.sandbox.spec import container_config
+from tests.sandboxes import MB, Bench
+
+Change = Callable[[dict[str, Any]], None]
+
+
+async def read(bench: Bench, change: Change = lambda _: None) -> EffectiveIsolation:
+    """Return the isolation of a sandbox whose configuration was changed."""
+
+    def spec(*args: Any) -> dict[str, Any]:
+        config = container_config(*args)
+        change(config)
+        return config
+
+    bench.launcher.spec = spec
+    async with bench.sandbox() as sandbox:
+        assert sandbox.isolation is not None
+        return sandbox.isolation
+
+
+async def test_what_is_there_is_read(bench: Bench) -> None:
+    """As the kernel has it."""
+    found = await read(bench)
+    assert found.memory_bytes == bench.limits.memory_mb * MB
+    assert found.processes == bench.limits.pids + 1
+    assert found.cpus == bench.limits.cpu
+    assert found.resource_limits["core_bytes"] == "0"
+    assert any(mount.startswith("/workspace tmpfs rw,nosuid,nodev") for mount in found.mounts)
+
+
+def host(**changes: Any) -> Change:
+    """Change fields of the host configuration."""
+    return lambda config: config["HostConfig"].update(changes)
+
+
+def shared_name(config: dict[str, Any]) -> None:
+    """Share the host's name; one of its own needs a namespace of its own."""
+    del config["Hostname"]
+    config["HostConfig"]["UTSMode"] = "host"
+
+
+@pytest.mark.parametrize(
+    ("field", "change"),
+    [
+        ("capabilities", host(CapDrop=[])),
+        ("no_new_privileges", host(SecurityOpt=[])),
+        ("seccomp_mode", host(SecurityOpt=["no-new-privileges", "seccomp=unconfined"])),
+        ("groups", host(GroupAdd=["1234"])),
+        ("own_namespaces", host(IpcMode="host")),
+        ("own_namespaces", shared_name),
+        ("own_namespaces", host(CgroupnsMode="host")),
+        ("read_only_root", host(ReadonlyRootfs=False)),
+        ("resource_limits", host(Ulimits=[])),
+        ("memory_bytes", host(Memory=0, MemorySwap=0)),
+        ("processes", host(PidsLimit=-1)),
+        ("cpus", host(NanoCpus=0)),
+        ("mounts", host(MaskedPaths=[])),
+    ],
+)
+async def test_a_missing_control_is_seen(bench: Bench, field: str, change: Change) -> None:
+    """Whatever was asked for, the receipt would say otherwise."""
+    assert getattr(await read(bench, change), field) != getattr(await read(bench), field)

@@ -1,0 +1,94 @@
+"""Signed texts: what verifies them, and that nothing else does."""
+
+import json
+import stat
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from runner import signing
+from runner.signing import BadSignature, Signer, read_public_key, verify
+
+KIND = "agent-runner/test/v1"
+BODY = {"a": 1, "b": ["x", {"c": None}], "d": 0.5}
+
+
+def test_what_was_signed_is_read_back(tmp_path: Path) -> None:
+    """By the public key alone."""
+    signer = Signer.open(tmp_path)
+    (key,) = signer.public_keys
+    assert verify(signer.sign(KIND, BODY), KIND, (read_public_key(key.pem),)) == BODY
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda text: text.replace('"a":1', '"a":2'), "does not fit"),
+        (lambda text: text.replace('"a":1', '"a":1,"z":1'), "does not fit"),
+        (lambda text: text.replace('"a":1', '"a":1,"a":1'), "twice"),
+        (lambda text: text.replace(KIND, "agent-runner/other/v1"), "not of type"),
+        (lambda text: text[:-9], "not JSON"),
+        (lambda _: "[]", "not a signed document"),
+        (lambda text: json.dumps({**json.loads(text), "extra": 1}), "not a signed document"),
+        (lambda text: json.dumps({**json.loads(text), "signature": "AAAA"}), "does not fit"),
+        (lambda text: json.dumps({**json.loads(text), "signature": "*"}), "does not fit"),
+        (lambda text: json.dumps({**json.loads(text), "key": "0" * 16}), "not known"),
+    ],
+)
+def test_whatever_was_changed_is_found(tmp_path: Path, change: object, why: str) -> None:
+    """A value, a field, the kind, the key, the end."""
+    signer = Signer.open(tmp_path)
+    text = signer.sign(KIND, BODY)
+    assert callable(change)
+    with pytest.raises(BadSignature, match=why):
+        verify(change(text), KIND, signer.public_keys)
+
+
+def test_one_kind_is_not_another(tmp_path: Path) -> None:
+    """A text of another kind does not verify as this one, whatever its body."""
+    signer = Signer.open(tmp_path)
+    text = signer.sign("agent-runner/other/v1", BODY)
+    forged = text.replace("agent-runner/other/v1", KIND)
+    with pytest.raises(BadSignature, match="does not fit"):
+        verify(forged, KIND, signer.public_keys)
+
+
+def test_another_deployments_key_is_not_ours(tmp_path: Path) -> None:
+    """Neither unknown nor in the place of a known one."""
+    ours, theirs = Signer.open(tmp_path / "a"), Signer.open(tmp_path / "b")
+    text = theirs.sign(KIND, BODY)
+    with pytest.raises(BadSignature, match="not known"):
+        verify(text, KIND, ours.public_keys)
+    posing = (signing.PublicKey(theirs.key_id, ours.public_keys[0].pem),)
+    with pytest.raises(BadSignature, match="does not fit"):
+        verify(text, KIND, posing)
+
+
+def test_after_a_rotation_old_texts_verify_and_the_old_key_is_gone(tmp_path: Path) -> None:
+    """New texts are signed by the new key."""
+    before = Signer.open(tmp_path)
+    text = before.sign(KIND, BODY)
+    made = signing.rotate(tmp_path)
+    after = Signer.open(tmp_path)
+    assert after.key_id == made.id != before.key_id
+    assert verify(text, KIND, after.public_keys) == BODY
+    assert verify(after.sign(KIND, BODY), KIND, after.public_keys) == BODY
+    assert len(list((tmp_path / "keys").glob("*.pem"))) == 1
+
+
+def test_two_that_start_at_once_have_one_key(tmp_path: Path) -> None:
+    """Whoever comes first."""
+    with ThreadPoolExecutor(8) as pool:
+        ids = {signer.key_id for signer in pool.map(lambda _: Signer.open(tmp_path), range(8))}
+    assert len(ids) == 1
+    assert len(signing.public_keys(tmp_path)) == 1
+
+
+def test_the_private_key_is_the_owners_alone(tmp_path: Path) -> None:
+    """And does not show itself in a representation."""
+    signer = Signer.open(tmp_path)
+    (path,) = (tmp_path / "keys").glob("*.pem")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    assert "PRIVATE" not in repr(signer)
