@@ -34,7 +34,9 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-class _Argument(_Strict):
+class Argument(_Strict):
+    """A test of one argument, as seccomp_rule_add(3) has them."""
+
     index: int = Field(ge=0, le=5)
     value: int
     value_two: int = Field(alias="valueTwo")
@@ -48,11 +50,16 @@ class Entry(_Strict):
     names: list[str] = Field(min_length=1)
     action: str = Field(pattern=f"^({_ALLOW}|{_ERRNO})$")
     errno_ret: int = Field(alias="errnoRet", default=1, ge=1, le=4095)
-    args: list[_Argument] = Field(default_factory=list, max_length=6)
+    args: list[Argument] = Field(default_factory=list, max_length=6)
+
+    @property
+    def is_allowed(self) -> bool:
+        """Whether calls that pass the tests are made; else they are answered with `errno_ret`."""
+        return self.action == _ALLOW
 
     @field_validator("args")
     @classmethod
-    def _one_test_each(cls, args: list[_Argument]) -> list[_Argument]:
+    def _one_test_each(cls, args: list[Argument]) -> list[Argument]:
         # All must hold; runc reads two tests of one argument as "or" instead.
         if len({argument.index for argument in args}) != len(args):
             raise ValueError("an argument is tested twice in one entry")
@@ -71,6 +78,11 @@ class Document(_Strict):
     default_errno: int = Field(alias="defaultErrnoRet")
     architectures: list[_Architecture] = Field(alias="archMap")
     entries: list[Entry] = Field(alias="syscalls")
+
+    @property
+    def allowed(self) -> frozenset[str]:
+        """Every name that is allowed, if only with some arguments."""
+        return frozenset(name for entry in self.entries if entry.is_allowed for name in entry.names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +121,7 @@ def load_profile(profiles_dir: Path, name: str = "default") -> SeccompProfile:
         name=name,
         json=canonical,
         hash="sha256:" + hashlib.sha256(canonical.encode()).hexdigest(),
-        allowed=frozenset(
-            call for entry in document.entries if entry.action == _ALLOW for call in entry.names
-        ),
+        allowed=document.allowed,
     )
 
 
@@ -137,7 +147,7 @@ def compile_filter(document: Document, architecture: int | None = None) -> pysec
         rules.add_arch(architecture)
         rules.remove_arch(pyseccomp.system_arch())
     for entry in document.entries:
-        action = pyseccomp.ALLOW if entry.action == _ALLOW else pyseccomp.ERRNO(entry.errno_ret)
+        action = pyseccomp.ALLOW if entry.is_allowed else pyseccomp.ERRNO(entry.errno_ret)
         arguments = [
             pyseccomp.Arg(a.index, _OPERATORS[a.op], a.value, a.value_two) for a in entry.args
         ]

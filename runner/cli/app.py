@@ -2,7 +2,7 @@
 
 import typer
 
-from runner.cli import demo, operate, receipt, serve, use
+from runner.cli import demo, operate, profile, receipt, serve, use
 
 app = typer.Typer(
     name="runner",
@@ -22,5 +22,6 @@ app.add_typer(operate.keys, name="keys")
 app.add_typer(operate.images, name="images")
 app.add_typer(use.executions, name="executions")
 app.add_typer(use.audit, name="audit")
+app.add_typer(profile.profile, name="profile")
 app.add_typer(receipt.receipt, name="receipt")
 app.add_typer(receipt.signing, name="signing")

@@ -1,0 +1,163 @@
+"""Commands about what sandboxes may do: seccomp profiles and sizes of limits."""
+
+import asyncio
+import dataclasses
+import shlex
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from runner.cli.console import err, fail, out, read_settings, reports_errors
+from runner.errors import SetupError
+from runner.limits import load_sizes
+from runner.models import InputFile, Limits
+from runner.profiles.dangerous import DANGEROUS
+from runner.profiles.learn import Observation, learn, observing, unfiltered
+from runner.profiles.propose import Proposal, propose
+from runner.sandbox.launch import Launcher
+from runner.seccomp import Document, compile_filter, load_profile, read_profile
+from runner.settings import Settings
+
+profile = typer.Typer(help="Seccomp profiles and sizes of limits.", no_args_is_help=True)
+
+MB = 2**20
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="A seccomp profile's name.")]
+
+
+@profile.command("list")
+@reports_errors
+def list_profiles() -> None:
+    """List the seccomp profiles and the sizes that requests may name."""
+    settings = read_settings()
+    table = Table("seccomp profile", "calls allowed", "file")
+    for path in sorted((settings.profiles_path / "seccomp").glob("*.json")):
+        _, document = read_profile(path)
+        table.add_row(path.stem, str(len(document.allowed)), str(path))
+    out.print(table)
+    sizes = load_sizes(settings.profiles_path)
+    table = Table("size", *(field.name for field in dataclasses.fields(Limits)))
+    for name, limits in sorted(sizes.items(), key=lambda size: size[1].memory_mb):
+        table.add_row(name, *(f"{value:g}" for value in dataclasses.astuple(limits)))
+    out.print(table)
+
+
+@profile.command("show")
+@reports_errors
+def show(name: NameArgument = "default") -> None:
+    """Show what a profile allows, group by group, each with its reason."""
+    loaded = load_profile(read_settings().profiles_path, name)
+    _, document = read_profile(_path(read_settings(), name))
+    for entry in document.entries:
+        answer = "" if entry.is_allowed else f"[yellow]errno {entry.errno_ret}[/] "
+        where = "".join(f" [dim](argument {test.index} tested)[/]" for test in entry.args)
+        out.print(f"{answer}[bold]{' '.join(entry.names)}[/]{where}", highlight=False)
+        out.print(f"  {entry.comment}", highlight=False, markup=False)
+    out.print(
+        f"\n{len(loaded.allowed)} system calls by name in {len(document.entries)} entries; "
+        f"everything else gets errno {document.default_errno}\n{loaded.hash}",
+        highlight=False,
+    )
+
+
+@profile.command("check")
+@reports_errors
+def check(
+    file: Annotated[
+        Path | None, typer.Argument(dir_okay=False, help="A profile; default: the one in force.")
+    ] = None,
+) -> None:
+    """Compile a profile as a worker does when it starts, and name what it should not allow."""
+    path = file or _path(read_settings(), "default")
+    _, document = read_profile(path)
+    try:
+        compile_filter(document)
+    except (OSError, KeyError) as error:
+        raise SetupError(f"seccomp profile {path} does not compile: {error}") from error
+    out.print(f"{path}: {len(document.allowed)} system calls allowed", highlight=False)
+    for name in sorted(document.allowed & DANGEROUS.keys()):
+        err.print(f"[yellow]warning:[/] {name}: it {DANGEROUS[name]}", highlight=False)
+
+
+@profile.command("learn", context_settings={"ignore_unknown_options": True})
+@reports_errors
+def learn_profile(
+    command: Annotated[list[str], typer.Argument(metavar="-- COMMAND...", help="What to observe.")],
+    inputs: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--file", "-f", exists=True, dir_okay=False, help="An input file; repeatable."
+        ),
+    ] = None,
+    size: Annotated[str, typer.Option(help="A size of limits.")] = "medium",
+    image: Annotated[str, typer.Option(help="A sandbox image.")] = "python",
+    unconfined: Annotated[  # noqa: FBT002 - a flag of the command line
+        bool,
+        typer.Option(
+            "--unconfined", help="Let refused calls pass, to see what would come after them."
+        ),
+    ] = False,
+    write: Annotated[
+        Path | None, typer.Option(dir_okay=False, help="Write the proposed profile here.")
+    ] = None,
+) -> None:
+    """Run COMMAND in an observing sandbox and print the smallest profile it needs, as a diff.
+
+    The command is yours: processes of this one sandbox may trace each other.
+    """
+    settings = read_settings()
+    sizes = load_sizes(settings.profiles_path)
+    if size not in sizes:
+        fail(f"size {size!r} is not one of {', '.join(sorted(sizes))}")
+    raw, document = read_profile(_path(settings, "default"))
+    files = [InputFile(path.name, path.read_bytes()) for path in inputs or ()]
+    with err.status("observing"):
+        seen = asyncio.run(
+            _observe(settings, document, command, files, image, sizes[size], unconfined=unconfined)
+        )
+    err.print(seen.output.decode(errors="replace"), end="", markup=False, highlight=False)
+    proposal = propose(raw, document, seen.calls, f"Needed by: {shlex.join(command)}")
+    out.print(proposal.diff("seccomp/default.json"), end="", markup=False, highlight=False)
+    _summarise(seen, proposal, document)
+    if write is not None:
+        write.write_text(proposal.after)
+
+
+async def _observe(
+    settings: Settings,
+    document: Document,
+    command: list[str],
+    files: list[InputFile],
+    image: str,
+    limits: Limits,
+    *,
+    unconfined: bool,
+) -> Observation:
+    spec = unfiltered if unconfined else observing
+    settings.state_dir.mkdir(parents=True, exist_ok=True)
+    # A state folder of its own: a worker takes strange sandboxes in its own for strays.
+    with tempfile.TemporaryDirectory(prefix="learn-", dir=settings.state_dir) as folder:
+        apart = settings.model_copy(update={"state_dir": Path(folder)})
+        async with Launcher.open(
+            apart, node=apart.node_id, instance="learn", spec=spec
+        ) as launcher:
+            return await learn(launcher, document, command, image=image, limits=limits, files=files)
+
+
+def _summarise(seen: Observation, proposal: Proposal, document: Document) -> None:
+    code = seen.ending.exit_code
+    if code != 0:
+        err.print(f"[yellow]warning:[/] the command ended with code {code}", highlight=False)
+    for warning in proposal.warnings:
+        err.print(f"[bold red]warning:[/] {warning}", highlight=False)
+    err.print(
+        f"{len(document.allowed)} calls allowed in force, {len(proposal.unused)} of them not "
+        f"needed, {len(proposal.added)} more asked for",
+        highlight=False,
+    )
+
+
+def _path(settings: Settings, name: str) -> Path:
+    return settings.profiles_path / "seccomp" / f"{name}.json"

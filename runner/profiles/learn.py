@@ -1,0 +1,137 @@
+"""Runs a command in an observing sandbox and returns the system calls it made.
+
+The sandbox is the one every execution gets, but for one thing: its filter also lets ptrace pass,
+so that an observer inside can follow the command (docs/decisions/0007-learning-by-ptrace.md).
+"""
+
+import asyncio
+import dataclasses
+import json
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyseccomp
+from pydantic import TypeAdapter, ValidationError
+
+from runner.errors import SandboxFault
+from runner.models import WORKSPACE, InputFile, Limits, Program, Stream
+from runner.profiles.propose import Call, conditional_arguments
+from runner.sandbox.ending import Ending
+from runner.sandbox.launch import Launcher, SandboxOrder
+from runner.sandbox.spec import Host, Placement, container_config
+from runner.seccomp import Document, SeccompProfile
+
+OBSERVER = Path(__file__).with_name("observer.py")
+_PROGRAM, _REPORT = ".observer/observer.py", ".observer/calls.json"
+_REPORT_BYTES = 16 * 2**20
+_CALLS = TypeAdapter(list[list[int]])
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """How the command ended, and what it called."""
+
+    ending: Ending
+    calls: frozenset[Call]
+    output: bytes
+
+
+def observing(
+    placement: Placement, limits: Limits, profile: SeccompProfile, host: Host
+) -> dict[str, Any]:
+    """Return a sandbox's configuration in which processes may trace each other."""
+    document = json.loads(profile.json)
+    document["syscalls"].append({"names": ["ptrace"], "action": "SCMP_ACT_ALLOW"})
+    traced = dataclasses.replace(profile, json=json.dumps(document))
+    return container_config(placement, limits, traced, host)
+
+
+def unfiltered(
+    placement: Placement, limits: Limits, profile: SeccompProfile, host: Host
+) -> dict[str, Any]:
+    """Return the same without any filter: also what comes after a refusal is seen."""
+    config = container_config(placement, limits, profile, host)
+    config["HostConfig"]["SecurityOpt"] = ["no-new-privileges", "seccomp=unconfined"]
+    return config
+
+
+async def learn(
+    launcher: Launcher,
+    document: Document,
+    command: Sequence[str],
+    *,
+    image: str,
+    limits: Limits,
+    files: Sequence[InputFile] = (),
+) -> Observation:
+    """Observe the command in a sandbox of this launcher, whose spec is one of the two above.
+
+    Raises SandboxFault when the observer did not come to its end, as after a time-out.
+    """
+    tests = {_number(name): indexes for name, indexes in conditional_arguments(document).items()}
+    settings = json.dumps({"tests": tests, "report": f"{WORKSPACE}/{_REPORT}"})
+    argv = ("python3", "-I", "-S", f"{WORKSPACE}/{_PROGRAM}", settings, *command)
+    order = SandboxOrder(image, limits, tenant="-", execution="profile-learn", attempt="1")
+    output: list[bytes] = []
+
+    async def keep(_: Stream, chunk: bytes) -> None:
+        output.append(chunk)
+
+    async def ignore() -> None:
+        return
+
+    shelf = _Shelf()
+    sandbox = await launcher.launch(order)
+    try:
+        await sandbox.upload([*files, InputFile(_PROGRAM, OBSERVER.read_bytes())])
+        ending = await sandbox.run(
+            Program(argv, {}),
+            limits=limits,
+            flood_bytes=2**28,
+            on_started=ignore,
+            on_output=keep,
+            cancel=asyncio.Event(),
+        )
+        await sandbox.collect(max_files=1024, max_bytes=limits.disk_mb * 2**20, sink=shelf)
+    finally:
+        await sandbox.destroy()
+    if shelf.report is None:
+        raise SandboxFault(
+            f"the command was not observed to its end ({ending.cause}); "
+            "what it printed: " + b"".join(output)[-500:].decode(errors="replace")
+        )
+    return Observation(ending, _parse(shelf.report, tests), b"".join(output))
+
+
+class _Shelf:
+    """Keeps the observer's report and lets everything else go by."""
+
+    def __init__(self) -> None:
+        self.report: bytes | None = None
+
+    async def add(self, path: str, size: int, chunks: AsyncIterator[bytes]) -> None:
+        wanted = path == _REPORT and size <= _REPORT_BYTES
+        pieces = [chunk async for chunk in chunks if wanted]
+        if wanted:
+            self.report = b"".join(pieces)
+
+
+def _number(name: str) -> int:
+    return int(pyseccomp.resolve_syscall(pyseccomp.system_arch(), name))
+
+
+def _parse(report: bytes, tests: dict[int, tuple[int, ...]]) -> frozenset[Call]:
+    """Return the calls by name; a number this libseccomp has no name for is left out."""
+    try:
+        rows = _CALLS.validate_json(report)
+    except ValidationError as error:
+        raise SandboxFault("the observer's report is not what it writes") from error
+    calls = set()
+    for number, *arguments in rows:
+        name = pyseccomp.resolve_syscall(pyseccomp.system_arch(), number)
+        if name is not None:
+            text = name.decode() if isinstance(name, bytes) else str(name)
+            calls.add(Call(text, tuple(zip(tests.get(number, ()), arguments, strict=True))))
+    return frozenset(calls)

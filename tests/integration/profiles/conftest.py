@@ -1,0 +1,11 @@
+"""Fixtures of the profiles' integration tests."""
+
+import pytest
+
+from tests import sandboxes
+
+
+@pytest.fixture(scope="session", autouse=True)
+def image() -> None:
+    """Build the sandbox image once."""
+    sandboxes.build_image()

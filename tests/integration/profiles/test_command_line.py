@@ -1,0 +1,106 @@
+"""`runner profile`: list, show, check and learn, as an operator calls them."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from runner.settings import Settings
+
+
+def runner(state_dir: Path, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line with a state folder of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "runner", "profile", *arguments],
+        env={**os.environ, "RUNNER_STATE_DIR": str(state_dir), "COLUMNS": "200", **settings},
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+
+
+def test_learn_prints_a_diff_and_writes_a_profile_that_compiles(tmp_path: Path) -> None:
+    proposed = tmp_path / "mine.json"
+    learnt = runner(tmp_path, "learn", "--write", str(proposed), "--", "unshare", "-U", "id", "-u")
+    assert learnt.returncode == 0, learnt.stderr
+    assert learnt.stdout.startswith("--- a/seccomp/default.json\n+++ b/seccomp/default.json\n")
+    assert '+      "comment": "Needed by: unshare -U id -u",\n' in learnt.stdout
+    assert '-        "inotify_init1",\n' in learnt.stdout
+    assert "warning: unshare: it makes namespaces" in learnt.stderr
+    checked = runner(tmp_path, "check", str(proposed))
+    assert checked.returncode == 0
+    assert "warning: unshare" in checked.stderr
+    assert list(tmp_path.glob("learn-*")) == []
+
+
+def test_learn_leaves_nothing_after_a_time_out(tmp_path: Path) -> None:
+    """It says that the command was not seen to its end."""
+    (tmp_path / "limits").mkdir()
+    profiles = Settings().profiles_path
+    (tmp_path / "seccomp").symlink_to(profiles / "seccomp")
+    text = (profiles / "limits" / "small.toml").read_text()
+    (tmp_path / "limits" / "small.toml").write_text(text.replace("= 30", "= 1"))
+    learnt = runner(
+        tmp_path, "learn", "--size", "small", "--", "sleep", "60", RUNNER_PROFILES_DIR=str(tmp_path)
+    )
+    assert learnt.returncode == 1
+    assert "not observed to its end" in learnt.stderr
+    assert list(tmp_path.glob("learn-*")) == []
+
+
+def test_show_gives_each_group_with_its_reason(tmp_path: Path) -> None:
+    shown = runner(tmp_path, "show")
+    assert shown.returncode == 0, shown.stderr
+    assert "clone3" in shown.stdout
+    assert "glibc then falls back to clone" in shown.stdout
+    assert "178 system calls by name" in shown.stdout
+
+
+def test_list_shows_the_operators_own_sizes_and_profiles(tmp_path: Path) -> None:
+    profiles = Settings().profiles_path
+    for folder in ("limits", "seccomp"):
+        (tmp_path / folder).mkdir()
+        for path in (profiles / folder).iterdir():
+            (tmp_path / folder / path.name).write_text(path.read_text())
+    small = (profiles / "limits" / "small.toml").read_text()
+    (tmp_path / "limits" / "notebook.toml").write_text(small.replace("= 256 ", "= 384 "))
+    listed = runner(tmp_path, "list", RUNNER_PROFILES_DIR=str(tmp_path))
+    assert listed.returncode == 0, listed.stderr
+    assert "notebook" in listed.stdout
+    assert "384" in listed.stdout
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"defaultAction": "SCMP_ACT_ALLOW"}, "not valid"),
+        (
+            {
+                "syscalls": [
+                    {
+                        "comment": "x",
+                        "names": ["read"],
+                        "action": "SCMP_ACT_ALLOW",
+                        "args": [{"index": 0, "value": 1, "valueTwo": 0, "op": "SCMP_CMP_ODD"}],
+                    }
+                ]
+            },
+            "does not compile",
+        ),
+    ],
+    ids=["allows by default", "unknown comparison"],
+)
+def test_check_refuses_a_broken_profile_by_its_name(
+    tmp_path: Path, change: dict[str, object], message: str
+) -> None:
+    raw = json.loads((Settings().profiles_path / "seccomp" / "default.json").read_text())
+    path = tmp_path / "broken.json"
+    path.write_text(json.dumps({**raw, **change}))
+    checked = runner(tmp_path, "check", str(path))
+    assert checked.returncode == 78
+    assert "broken.json" in checked.stderr
+    assert message in checked.stderr

@@ -1,0 +1,136 @@
+"""A command is observed in a real sandbox, and what is proposed is enough for it and no more."""
+
+import asyncio
+import dataclasses
+import socket
+from pathlib import Path
+from typing import Any
+
+from runner.limits import load_sizes
+from runner.models import InputFile, Limits, Program
+from runner.profiles.learn import Observation, learn, observing, unfiltered
+from runner.profiles.propose import Proposal, propose
+from runner.sandbox.launch import Spec
+from runner.sandbox.sandbox import Bridge
+from runner.sandbox.spec import Host, Placement, container_config
+from runner.seccomp import SeccompProfile, read_profile
+from runner.settings import Settings
+from runner.states import State
+from tests import sandboxes
+
+RAW, DOCUMENT = read_profile(Settings().profiles_path / "seccomp" / "default.json")
+MEDIUM = load_sizes(Settings().profiles_path)["medium"]
+
+
+async def observe(
+    state_dir: Path, *command: str, spec: Spec = observing, files: tuple[InputFile, ...] = ()
+) -> Observation:
+    """Observe a command in a sandbox of its own."""
+    async with sandboxes.bench(state_dir, spec=spec) as bench:
+        return await learn(
+            bench.launcher, DOCUMENT, command, image="python", limits=MEDIUM, files=files
+        )
+
+
+def under(proposal: Proposal) -> Spec:
+    """Return a spec whose sandboxes have the proposed profile."""
+
+    def spec(
+        placement: Placement, limits: Limits, profile: SeccompProfile, host: Host
+    ) -> dict[str, Any]:
+        proposed = dataclasses.replace(profile, json=proposal.after)
+        return container_config(placement, limits, proposed, host)
+
+    return spec
+
+
+async def test_calls_of_every_process_and_thread_are_seen(tmp_path: Path) -> None:
+    """Also of what a child of a child does, and after an exec."""
+    seen = await observe(
+        tmp_path,
+        "bash",
+        "-c",
+        "cat in.txt; (exec python3 -c 'import os, threading\n"
+        "t = threading.Thread(target=os.sched_yield); t.start(); t.join()\n"
+        'os.mkfifo("f")\'); exit 3',
+        files=(InputFile("in.txt", b"hello\n"),),
+    )
+    names = {call.name for call in seen.calls}
+    assert {"execve", "sched_yield", "mknodat", "clone3"} <= names
+    assert "ptrace" not in names
+    assert "inotify_init1" not in names
+    assert seen.ending.exit_code == 3
+    assert seen.output == b"hello\n"
+
+
+async def test_arguments_are_kept_where_the_profile_looks_at_them(tmp_path: Path) -> None:
+    seen = await observe(
+        tmp_path, "python3", "-c", "import socket; socket.socket(socket.AF_INET6).close()"
+    )
+    families = {dict(call.arguments)[0] for call in seen.calls if call.name == "socket"}
+    assert families == {int(socket.AF_INET6)}
+
+
+async def test_a_refused_call_is_seen_and_what_follows_it_only_unconfined(tmp_path: Path) -> None:
+    code = (
+        "import ctypes, os\nif ctypes.CDLL(None).unshare(0x10000000) == 0: os.sched_getparam(0)\n"
+    )
+    confined = propose(RAW, DOCUMENT, (await observe(tmp_path, "python3", "-c", code)).calls, "")
+    assert [call.name for call in confined.added] == ["unshare"]
+    seen = await observe(tmp_path, "python3", "-c", code, spec=unfiltered)
+    names = {call.name for call in propose(RAW, DOCUMENT, seen.calls, "").added}
+    assert {"unshare", "sched_getparam"} <= names
+
+
+async def test_the_smallest_profile_still_starts_runs_ends_collects_and_reaches_out(
+    tmp_path: Path,
+) -> None:
+    """A sandbox with no more than its program needs does all that it does for its worker."""
+    command = (
+        "bash",
+        "-c",
+        "exec 3<>/dev/tcp/127.0.0.1/3128; echo hello >&3; head -1 <&3; sleep 9",
+    )
+    proposal = propose(RAW, DOCUMENT, (await observe(tmp_path, *command)).calls, "")
+    assert len(proposal.unused) > 60
+
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(await reader.readline())
+        await writer.drain()
+        writer.close()
+
+    async with (
+        sandboxes.bench(tmp_path, spec=under(proposal)) as bench,
+        bench.sandbox() as sandbox,
+        await asyncio.start_unix_server(echo, sock=sandbox.listen_for_egress()),
+    ):
+        ran = await sandboxes.use(
+            sandbox,
+            Program((*command[:2], "echo made > made; " + command[2]), {}, b"x" * 100_000),
+            dataclasses.replace(bench.limits, timeout_s=1),
+            files=[InputFile("a/b", b"x")],
+            bridge=Bridge(),
+        )
+    assert (ran.stdout, ran.verdict.state) == (b"hello\n", State.TIMED_OUT), ran.stderr
+    assert ran.files == {"made": b"made\n"}
+
+
+async def test_the_proposal_for_a_program_is_enough_for_that_program(tmp_path: Path) -> None:
+    """Learnt from one run, and run again under it."""
+    command = ("python3", "-c", "import pandas; print(pandas.Series([1, 2]).sum())")
+    proposal = propose(RAW, DOCUMENT, (await observe(tmp_path, *command)).calls, "")
+    assert proposal.added == ()
+    async with sandboxes.bench(tmp_path, spec=under(proposal)) as bench:
+        ran = await bench.run(command, memory_mb=512)
+        assert (ran.stdout, ran.ending.exit_code) == (b"3\n", 0), ran.stderr
+        refused = await bench.bash("mkfifo f")
+    assert refused.ending.exit_code == 1
+
+
+async def test_outside_the_observing_sandbox_nobody_may_trace(tmp_path: Path) -> None:
+    """What lets the observer work is in no other sandbox."""
+    probe = "import ctypes; print(ctypes.CDLL(None).ptrace(0, 0, 0, 0))"
+    async with sandboxes.bench(tmp_path) as bench:
+        assert (await bench.python(probe)).stdout == b"-1\n"
+    async with sandboxes.bench(tmp_path, spec=observing) as bench:
+        assert (await bench.python(probe)).stdout == b"0\n"
