@@ -31,10 +31,11 @@ unit: setup ## The tests that need no services
 	$(BIN)/pytest tests/unit tests/architecture $(PYTEST_ARGS)
 
 test: check ## Everything: checks, then all tests, on real Docker, Redis and PostgreSQL
-	$(WITH_DOCKER) bash -c '$(BIN)/runner images build && $(BIN)/pytest $(PYTEST_ARGS)'
+	WITH_DOCKER_RUNTIME=runsc $(WITH_DOCKER) bash -c \
+	  '$(BIN)/runner images build && $(BIN)/pytest $(PYTEST_ARGS)'
 
 cover: setup ## All tests with coverage measured
-	$(WITH_DOCKER) bash -c '$(BIN)/runner images build && \
+	WITH_DOCKER_RUNTIME=runsc $(WITH_DOCKER) bash -c '$(BIN)/runner images build && \
 	  $(BIN)/pytest --cov --cov-report=term $(PYTEST_ARGS)'
 
 bench: setup image ## Latency of one execution beside `docker run`, in one run

@@ -23,6 +23,9 @@ MIN_MEMORY_GIB = 2
 FIXED_RUNC = ((1, 2, 8), (1, 3, 3))
 """First releases of each line without CVE-2025-31133, CVE-2025-52565 and CVE-2025-52881."""
 OLDEST_ENGINE_MAJOR = 25
+LIMITLESS = "--ignore-cgroups"
+GVISOR_ARGUMENTS = ("--host-uds=open", "--network=none", "--oci-seccomp")
+"""What `runsc` needs beside its name: the supervisor's socket, no network, and our profile."""
 
 
 class Status(StrEnum):
@@ -117,12 +120,36 @@ def _docker(facts: Mapping[str, Any]) -> Iterator[Finding]:
     ):
         if not info.get(limit):
             yield Finding(name, Status.WARN, "not enforced", "enable the cgroup controller at boot")
-    gvisor = "runsc" in (info.get("Runtimes") or {})
-    yield Finding(
+    yield _gvisor((info.get("Runtimes") or {}).get("runsc"))
+
+
+def _gvisor(runtime: Mapping[str, Any] | None) -> Finding:
+    if runtime is None:
+        return Finding(
+            "gVisor",
+            Status.WARN,
+            "no runtime runsc",
+            'isolation "gvisor" is refused. `apt-get install runsc` (or a newer one from '
+            "gvisor.dev), register it in /etc/docker/daemon.json as docs/operations/install.md "
+            "shows, and reload dockerd",
+        )
+    given = set(runtime.get("runtimeArgs") or ())
+    if LIMITLESS in given:
+        return Finding(
+            "gVisor",
+            Status.WARN,
+            f"runtime runsc with {LIMITLESS}",
+            'isolation "gvisor" is refused: no limit of memory, processes or CPU would hold. '
+            "Take the argument out of the daemon's configuration and reload dockerd",
+        )
+    lacking = [argument for argument in GVISOR_ARGUMENTS if argument not in given]
+    return Finding(
         "gVisor",
-        Status.OK if gvisor else Status.WARN,
-        "runtime runsc" if gvisor else "no runtime runsc",
-        "" if gvisor else "sandboxes share the host's kernel; a second tier will need runsc",
+        Status.WARN if lacking else Status.OK,
+        "runtime runsc",
+        f"give it {' '.join(lacking)} in the daemon's configuration: see docs/operations/install.md"
+        if lacking
+        else "",
     )
 
 

@@ -1,5 +1,6 @@
 """`scripts/` bring a machine to where everything runs, and say what they cannot do."""
 
+import json
 import os
 import shutil
 import signal
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from runner.host import GVISOR_ARGUMENTS
 from runner.settings import Settings
 from tests.deployment import eventually
 
@@ -97,6 +99,36 @@ def test_a_private_daemon_serves_one_command_and_is_gone(
     ran = with_docker(folder, no_daemon, f"{PING}; exit 7")
     said, _ = ran.communicate(timeout=60)
     assert (ran.returncode, said) == (7, "True\n")
+    assert not daemon_runs(folder)
+
+
+INFO = (
+    'python3 -c "import json, os, socket; s = socket.socket(socket.AF_UNIX); '
+    "s.connect(os.environ['RUNNER_DOCKER_URL'].removeprefix('unix://')); "
+    "s.sendall(b'GET /info HTTP/1.0\\r\\n\\r\\n'); "
+    "body = b''.join(iter(lambda: s.recv(65536), b'')).partition(b'\\r\\n\\r\\n')[2]; "
+    "print(json.dumps(json.loads(body)['Runtimes'].get('runsc')))\""
+)
+
+
+def test_a_private_daemon_has_gvisor_with_all_that_it_needs(
+    folder: Path, no_daemon: list[str]
+) -> None:
+    """So that the tests of the second tier run wherever this machine has the program."""
+    said, _ = with_docker(folder, no_daemon, INFO).communicate(timeout=60)
+    assert json.loads(said)["runtimeArgs"] == list(GVISOR_ARGUMENTS)
+
+
+def test_a_daemon_without_the_runtime_asked_for_is_passed_over(folder: Path) -> None:
+    """A private one is started instead, in a network namespace away from the host's bridge."""
+    ran = with_docker(
+        folder,
+        ["unshare", "--net"],
+        'echo "$RUNNER_DOCKER_URL"',
+        DOCKER_HOST=Settings().docker_url,
+        WITH_DOCKER_RUNTIME="no-such-runtime",
+    )
+    assert ran.communicate(timeout=60)[0] == f"unix://{folder}/docker/docker.sock\n"
     assert not daemon_runs(folder)
 
 

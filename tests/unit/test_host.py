@@ -14,7 +14,13 @@ DOCKER: dict[str, Any] = {
         "CgroupDriver": "systemd",
         "CgroupVersion": "2",
         "SecurityOptions": ["name=apparmor", "name=seccomp,profile=default"],
-        "Runtimes": {"runc": {}, "runsc": {}},
+        "Runtimes": {
+            "runc": {"path": "runc"},
+            "runsc": {
+                "path": "/usr/bin/runsc",
+                "runtimeArgs": ["--host-uds=open", "--network=none", "--oci-seccomp"],
+            },
+        },
         "MemoryLimit": True,
         "SwapLimit": True,
         "PidsLimit": True,
@@ -59,6 +65,24 @@ def test_a_good_docker_gets_no_advice(tmp_path: Path) -> None:
 def test_a_runc_with_known_escapes_is_named(tmp_path: Path, version: str, status: Status) -> None:
     components = [{"Name": "runc", "Version": version}]
     assert findings(tmp_path, version={"Components": components})["runc"].status is status
+
+
+@pytest.mark.parametrize(
+    ("runtimes", "advice"),
+    [
+        ({"runc": {}}, "apt-get install runsc"),
+        ({"runsc": {"path": "runsc"}}, "--host-uds=open --network=none --oci-seccomp"),
+        ({"runsc": {"runtimeArgs": ["--host-uds=open", "--network=none"]}}, "--oci-seccomp"),
+        ({"runsc": {"runtimeArgs": ["--ignore-cgroups"]}}, "no limit"),
+    ],
+    ids=["not there", "without arguments", "without the profile", "without limits"],
+)
+def test_what_gvisor_lacks_is_told_with_the_way_to_it(
+    tmp_path: Path, runtimes: dict[str, Any], advice: str
+) -> None:
+    found = findings(tmp_path, info={"Runtimes": runtimes})["gVisor"]
+    assert found.status is Status.WARN
+    assert advice in found.advice
 
 
 def test_a_docker_without_seccomp_is_not_fit(tmp_path: Path) -> None:
