@@ -4,7 +4,8 @@
     ├── NotReady            a part we need does not answer; the same call may succeed later
     │   ├── StoreUnavailable
     │   ├── QueueUnavailable
-    │   └── DockerUnavailable
+    │   ├── DockerUnavailable
+    │   └── KeyUnavailable
     ├── Refused             the caller asked for what it may not have
     │   ├── NotFound
     │   ├── NotAuthenticated
@@ -45,6 +46,10 @@ class QueueUnavailable(NotReady):
 
 class DockerUnavailable(NotReady):
     """The Docker daemon does not answer in time."""
+
+
+class KeyUnavailable(NotReady):
+    """The key that secrets are under is not there, or is another one."""
 
 
 class Refused(RunnerError):

@@ -99,6 +99,8 @@ class ExecutionRequest:
     egress: tuple[Mapping[str, JSON], ...] = ()
     """Rules as `runner.egress.policy` writes them; empty means no way out at all."""
     egress_policy: str | None = None
+    secret_env: Mapping[str, str] = field(default_factory=dict)
+    """Environment variables by the names of the secrets that they hold."""
     metadata: Mapping[str, str] = field(default_factory=dict)
     on_worker_loss: Literal["fail", "retry"] = "fail"
     language: str | None = None

@@ -28,7 +28,13 @@ def default_node() -> str:
     return socket.gethostname()
 
 
-_CREDENTIALS = {"database_owner_url", "database_api_url", "database_worker_url", "redis_url"}
+_CREDENTIALS = {
+    "database_owner_url",
+    "database_api_url",
+    "database_worker_url",
+    "redis_url",
+    "secrets_key",
+}
 
 
 class Settings(BaseSettings):
@@ -84,12 +90,17 @@ class Settings(BaseSettings):
     egress_secrets: Path | None = None
     """TOML file with a table for each tenant's id: values of the secrets that rules inject."""
 
+    secrets_key: SecretStr | None = None
+    """Keys that tenants' secrets are under: base64 of 32 bytes each, the newest first."""
+    secrets_key_file: Path | None = None
+    """File with such keys; the embedded stack makes one below `state_dir`."""
+
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
 
     def as_environment(self) -> dict[str, str]:
         """Return the variables from which a child process reads the same settings.
 
-        Without the services' URLs: each process is given the one login that is its own.
+        Without the services' URLs and keys: each process is given those that are its own.
         """
         values = self.model_dump(mode="json", exclude_none=True, exclude=_CREDENTIALS)
         return {
@@ -107,6 +118,11 @@ class Settings(BaseSettings):
     def run_dir(self) -> Path:
         """Sockets and pid files: short-lived, private to this host."""
         return self.state_dir / "run"
+
+    @property
+    def secrets_key_path(self) -> Path:
+        """Where the keys of tenants' secrets are, unless the environment holds them."""
+        return self.secrets_key_file or self.state_dir / "keys" / "secrets.kek"
 
     @property
     def objects_dir(self) -> Path:

@@ -37,6 +37,7 @@ class Reason(StrEnum):
     WORKER_LOST = "worker_lost"
     WORKER_DRAINED = "worker_drained"
     ATTEMPTS_EXHAUSTED = "attempts_exhausted"
+    SECRET_UNAVAILABLE = "secret_unavailable"  # noqa: S105 - a reason's name
     EGRESS_NOT_OPENED = "egress_not_opened"
     ISOLATION_MISSING = "isolation_missing"
     IMAGE_MISSING = "image_missing"

@@ -7,7 +7,17 @@ from prometheus_client import CollectorRegistry
 from pydantic.json_schema import models_json_schema
 
 from runner import __version__
-from runner.api import artifacts, audit, egress, events, executions, health, problems, receipts
+from runner.api import (
+    artifacts,
+    audit,
+    egress,
+    events,
+    executions,
+    health,
+    problems,
+    receipts,
+    secrets,
+)
 from runner.api.deps import Dependencies
 from runner.api.middleware import Authentication, BodyBounds, LastResort, Metrics, RequestId
 
@@ -37,7 +47,7 @@ def create_app(parts: Dependencies) -> FastAPI:
     app.add_middleware(LastResort)
     app.add_middleware(Metrics, registry=registry)
     app.add_middleware(RequestId)
-    for module in (executions, events, artifacts, audit, egress, receipts, health):
+    for module in (executions, events, artifacts, audit, egress, secrets, receipts, health):
         app.include_router(module.router)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app

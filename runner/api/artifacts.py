@@ -8,8 +8,8 @@ from fastapi import APIRouter, Path
 from fastapi.responses import StreamingResponse
 
 from runner.api.deps import NO_EXECUTION, CanReadArtifacts, ExecutionId, Parts
+from runner.api.fields import MAX_PATH_BYTES
 from runner.api.problems import responses
-from runner.api.requests import MAX_PATH_BYTES
 from runner.api.views import ArtifactList, ArtifactView
 from runner.errors import NotFound
 from runner.store import executions

@@ -8,8 +8,8 @@ from pydantic import AfterValidator, Field
 
 from runner.api import cursors
 from runner.api.deps import CanReadAudit, Parts
+from runner.api.fields import storable
 from runner.api.problems import responses
-from runner.api.requests import storable
 from runner.api.views import View
 from runner.audit import chain
 from runner.audit import events as audit

@@ -18,6 +18,7 @@ from runner.errors import NotAuthenticated, NotFound, NotPermitted
 from runner.models import Limits, Principal
 from runner.queue.changes import Changes
 from runner.queue.doorbell import Doorbell
+from runner.secrets.vault import Vault
 from runner.settings import Settings
 from runner.store.db import Database
 from runner.store.objects import ObjectStore
@@ -34,6 +35,7 @@ class Dependencies:
     objects: ObjectStore
     doorbell: Doorbell
     changes: Changes
+    vault: Vault
 
 
 # Only described to OpenAPI here; the middleware reads the header.
@@ -106,4 +108,6 @@ CanCancel = Annotated[Principal, Depends(Allow(Permission.EXECUTION_CANCEL))]
 CanReadArtifacts = Annotated[Principal, Depends(Allow(Permission.ARTIFACT_READ))]
 CanReadPolicies = Annotated[Principal, Depends(Allow(Permission.EGRESS_POLICY_READ))]
 CanWritePolicies = Annotated[Principal, Depends(Allow(Permission.EGRESS_POLICY_WRITE))]
+CanReadSecrets = Annotated[Principal, Depends(Allow(Permission.SECRET_READ))]
+CanWriteSecrets = Annotated[Principal, Depends(Allow(Permission.SECRET_WRITE))]
 CanReadAudit = Annotated[Principal, Depends(Allow(Permission.AUDIT_READ))]

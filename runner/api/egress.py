@@ -9,8 +9,9 @@ from pydantic import ConfigDict, Field
 
 from runner.api.context import origin
 from runner.api.deps import CanReadPolicies, CanWritePolicies, Parts
+from runner.api.fields import Strict
 from runner.api.problems import responses
-from runner.api.requests import EgressEntry, Strict, egress_rules
+from runner.api.requests import EgressEntry, egress_rules
 from runner.api.views import View
 from runner.audit import events as audit
 from runner.egress import policy as egress

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import (
-    AfterValidator,
-    BaseModel,
     ConfigDict,
     Discriminator,
     Field,
@@ -19,6 +17,7 @@ from pydantic import (
     model_validator,
 )
 
+from runner.api.fields import EnvName, Label, Name, RelativePath, SecretName, Strict, Text
 from runner.egress.policy import Policy, Rule, parse_rule, rule_to_json, within
 from runner.errors import Invalid
 from runner.limits import DEFAULT_SIZE, resolve_limits
@@ -29,52 +28,13 @@ MAX_ARGV = 256
 MAX_START_BYTES = 192 * 1024
 """Below what one control frame to a sandbox's supervisor may hold."""
 MAX_FILES = 256
-MAX_DEPTH = 16
-MAX_PATH_BYTES = 512
-MAX_SEGMENT_BYTES = 200
 MAX_ENV = 64
+MAX_SECRET_ENV = 16
 
 CODE_FILES: dict[str, tuple[str, tuple[str, ...]]] = {
     "python": ("main.py", ("python3", "main.py")),
     "bash": ("main.sh", ("bash", "main.sh")),
 }
-
-
-def storable(text: str) -> str:
-    """Refuse what neither PostgreSQL nor a file system can hold: NUL and lone surrogates."""
-    if "\0" in text:
-        raise ValueError("must not contain NUL")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise ValueError("must be valid Unicode") from None
-    return text
-
-
-def relative_path(path: str) -> str:
-    """Refuse every path that is not plainly relative and downward."""
-    storable(path)
-    parts = path.split("/")
-    if (
-        not path.isprintable()
-        or "\\" in path
-        or len(path.encode()) > MAX_PATH_BYTES
-        or len(parts) > MAX_DEPTH
-        or any(part in {"", ".", ".."} for part in parts)
-        or any(len(part.encode()) > MAX_SEGMENT_BYTES for part in parts)
-    ):
-        raise ValueError(
-            "must be a relative path: no empty, `.` or `..` parts, no backslash or control "
-            f"characters, at most {MAX_DEPTH} parts and {MAX_PATH_BYTES} bytes"
-        )
-    return path
-
-
-Text = Annotated[str, AfterValidator(storable)]
-RelativePath = Annotated[str, StringConstraints(min_length=1), AfterValidator(relative_path)]
-EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=128)]
-Label = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$", max_length=64)]
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +49,6 @@ class Offer:
     egress_ceiling: Policy
     egress_policy: tuple[Rule, ...] | None = None
     """The rules of the policy that the request names; None if the tenant has none of that name."""
-
-
-class Strict(BaseModel):
-    """Base of every request body."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 class Content(Strict):
@@ -134,9 +88,7 @@ class Injection(Strict):
     header: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9-]{1,64}$")] = Field(
         examples=["Authorization"]
     )
-    secret: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$")] = (
-        Field(description="The secret's name.", examples=["example-token"])
-    )
+    secret: SecretName = Field(description="The secret's name.", examples=["example-token"])
     prefix: Annotated[Text, StringConstraints(max_length=64)] = Field(
         default="", description="Put before the value.", examples=["Bearer "]
     )
@@ -241,6 +193,14 @@ class Submission(Strict):
     env: dict[EnvName, Annotated[Text, StringConstraints(max_length=8192)]] = Field(
         default_factory=dict, max_length=MAX_ENV, description="Environment variables."
     )
+    secret_env: dict[EnvName, SecretName] = Field(
+        default_factory=dict,
+        max_length=MAX_SECRET_ENV,
+        description="Environment variables whose values are secrets of the tenant, by name. The "
+        "program then holds them: where it can, let the egress proxy set them (`egress`, "
+        "`inject`) instead. They are masked in output and artifacts.",
+        examples=[{"SERVICE_TOKEN": "example-token"}],
+    )
     size: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,31}$")] = Field(
         default=DEFAULT_SIZE, description="A size of limits: nano, small, medium, large, …"
     )
@@ -284,6 +244,8 @@ class Submission(Strict):
             raise ValueError(f"command and env are above {MAX_START_BYTES} bytes together, as JSON")
         if self.command and not self.command[0]:
             raise ValueError("command starts with an empty name")
+        if both := self.env.keys() & self.secret_env.keys():
+            raise ValueError(f"{min(both)} is in env and in secret_env")
         names = set(self.files)
         if self.language and CODE_FILES[self.language][0] in names:
             raise ValueError(f"files must not hold {CODE_FILES[self.language][0]}: code goes there")
@@ -327,6 +289,7 @@ class Submission(Strict):
             isolation=self._isolation(offer),
             egress=tuple(rule_to_json(rule) for rule in rules),
             egress_policy=self.egress_policy,
+            secret_env=self.secret_env,
             metadata=self.metadata,
             on_worker_loss=self.on_worker_loss,
             language=self.language,

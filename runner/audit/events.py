@@ -31,6 +31,10 @@ class Action(StrEnum):
     EGRESS_CONNECT = "egress:connect"
     EGRESS_POLICY_UPDATE = "egress_policy:update"
     EGRESS_POLICY_DELETE = "egress_policy:delete"
+    SECRET_CREATE = "secret:create"  # noqa: S105 - an action's name, as the next ones
+    SECRET_UPDATE = "secret:update"  # noqa: S105
+    SECRET_DELETE = "secret:delete"  # noqa: S105
+    SECRET_USE = "secret:use"  # noqa: S105
     QUEUE_JOB = "queue_job:run"
 
 

@@ -15,6 +15,8 @@ class Permission(StrEnum):
     EXECUTION_CANCEL = "execution:cancel"
     EXECUTION_CREATE = "execution:create"
     EXECUTION_READ = "execution:read"
+    SECRET_READ = "secret:read"  # noqa: S105 - a permission's name; names only, never values
+    SECRET_WRITE = "secret:write"  # noqa: S105 - a permission's name
 
 
 _ADMINS = frozenset({Role.OWNER, Role.ADMIN})
@@ -29,6 +31,8 @@ ALLOWED: dict[Permission, frozenset[Role]] = {
     Permission.EXECUTION_CANCEL: _MAKERS,
     Permission.EXECUTION_CREATE: _MAKERS,
     Permission.EXECUTION_READ: _EVERYBODY,
+    Permission.SECRET_READ: _ADMINS,
+    Permission.SECRET_WRITE: _ADMINS,
 }
 
 

@@ -54,6 +54,8 @@ async def _api(settings: Settings, fd: int | None) -> None:
     from runner.limits import load_sizes
     from runner.queue.changes import Changes
     from runner.queue.doorbell import Doorbell
+    from runner.secrets.keyring import open_keys
+    from runner.secrets.vault import Vault
     from runner.store.db import Database
     from runner.store.objects import ObjectStore
 
@@ -72,6 +74,7 @@ async def _api(settings: Settings, fd: int | None) -> None:
                 objects=ObjectStore(settings.objects_dir),
                 doorbell=doorbell,
                 changes=changes,
+                vault=Vault(open_keys(settings)),
             )
         )
         await serve(app, settings, fd=fd)

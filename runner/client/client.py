@@ -20,6 +20,7 @@ CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 30.0
 RESUME_AFTER_S = 0.5
 _POLICIES = "/v1/egress-policies"
+_SECRETS = "/v1/secrets"
 MAX_RESUMES = 20
 
 
@@ -185,6 +186,19 @@ class Client:
     def delete_egress_policy(self, name: str) -> None:
         """Forget a named egress policy. Raises ApiError when there is none."""
         self._send("DELETE", f"{_POLICIES}/{quote(name, safe='')}")
+
+    def secrets(self) -> Sequence[dict[str, Any]]:
+        """Return the names of the tenant's secrets and when they were written. No values."""
+        items: Sequence[dict[str, Any]] = self._call("GET", _SECRETS)["items"]
+        return items
+
+    def put_secret(self, name: str, value: str) -> dict[str, Any]:
+        """Store a secret, in place of one of that name; its value cannot be read back."""
+        return self._call("PUT", f"{_SECRETS}/{quote(name, safe='')}", json={"value": value})
+
+    def delete_secret(self, name: str) -> None:
+        """Forget a secret. Raises ApiError when there is none."""
+        self._send("DELETE", f"{_SECRETS}/{quote(name, safe='')}")
 
     def verify_audit(self) -> dict[str, Any]:
         """Return whether the tenant's audit log is whole."""

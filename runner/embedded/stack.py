@@ -22,6 +22,7 @@ from pydantic import SecretStr
 from runner.embedded import process
 from runner.embedded.services import Services, services
 from runner.errors import SetupError
+from runner.secrets.keyring import KeyFile
 from runner.settings import Settings
 from runner.store.migrations import migrate
 
@@ -128,12 +129,18 @@ async def stack(settings: Settings, *, ephemeral: bool = False) -> AsyncIterator
             SecretStr(running.api_url),
             SecretStr(running.worker_url),
         )
+        keys = {}
+        if settings.secrets_key is not None:
+            keys["RUNNER_SECRETS_KEY"] = settings.secrets_key.get_secret_value()
+        elif settings.secrets_key_file is None:
+            KeyFile(settings.secrets_key_path).make()
         listener = socket.create_server((settings.host, settings.port))
         host, port = listener.getsockname()[:2]
         common = {
             # Not our own variables: each child is given the one login that is its own.
             **{k: v for k, v in os.environ.items() if not k.startswith("RUNNER_")},
             **settings.as_environment(),
+            **keys,
             "RUNNER_REDIS_URL": running.redis_url,
         }
         api = Child("api", {**common, "RUNNER_DATABASE_API_URL": running.api_url}, logs / "api.log")

@@ -90,6 +90,7 @@ def request_hash(request: ExecutionRequest) -> str:
             "image": request.image,
             "isolation": request.isolation.value,
             "egress": [dict(rule) for rule in request.egress],
+            "secret_env": dict(request.secret_env),
             "metadata": dict(request.metadata),
             "on_worker_loss": request.on_worker_loss,
         }

@@ -79,6 +79,7 @@ async def load_request(tx: Transaction, claim: Claim) -> ExecutionRequest:
         isolation=Isolation(row["isolation"]),
         egress=tuple(row["egress"]),
         egress_policy=row["egress_policy"],
+        secret_env=row["secret_env"],
         metadata=row["metadata"],
         on_worker_loss=row["on_worker_loss"],
         language=row["language"],

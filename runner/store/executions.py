@@ -58,6 +58,7 @@ async def insert(tx: Transaction, execution_id: UUID, request: ExecutionRequest)
         isolation=request.isolation,
         egress=Jsonb([dict(rule) for rule in request.egress]),
         egress_policy=request.egress_policy,
+        secret_env=Jsonb(dict(request.secret_env)),
         metadata=Jsonb(dict(request.metadata)),
         on_worker_loss=request.on_worker_loss,
         argv=list(request.program.argv),

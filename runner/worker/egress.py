@@ -3,8 +3,6 @@
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field, replace
-from typing import Protocol
-from uuid import UUID
 
 from runner.audit import events as audit
 from runner.egress.gateway import EgressGateway
@@ -14,6 +12,7 @@ from runner.errors import Invalid
 from runner.models import Claim, EgressUsage, ExecutionRequest
 from runner.sandbox.sandbox import Bridge, Sandbox
 from runner.worker.recorder import Recorder
+from runner.worker.secrets import Secrets
 
 _PROXY = "127.0.0.1:3128"
 _TRUST = "/tmp/.egress/trusted.pem"  # noqa: S108 - written by the supervisor, inside
@@ -37,13 +36,6 @@ _TRUSTING = (
 )
 
 
-class SecretSource(Protocol):
-    """Where the values of brokered secrets come from."""
-
-    async def read(self, tenant: UUID, name: str) -> str | None:
-        """Return the value of the tenant's secret of that name, or None."""
-
-
 @dataclass(slots=True)
 class WayOut:
     """What a run is given of the network, and afterwards what it made of it."""
@@ -57,7 +49,7 @@ class WayOut:
 class Egress:
     """Opens ways out."""
 
-    def __init__(self, *, gateway: EgressGateway, ceiling: Policy, secrets: SecretSource) -> None:
+    def __init__(self, *, gateway: EgressGateway, ceiling: Policy, secrets: Secrets) -> None:
         self._gateway = gateway
         self._ceiling = ceiling
         self._secrets = secrets
@@ -68,13 +60,15 @@ class Egress:
     ) -> AsyncIterator[WayOut]:
         """Connect the sandbox to the proxy while the context lasts, if its request has rules.
 
-        Raises Invalid when a rule names a secret that the tenant does not have.
+        Raises Invalid when a rule names a secret that the tenant does not have, KeyUnavailable
+        when one cannot be opened.
         """
         rules = tuple(rule_from_json(rule) for rule in request.egress)
         if not rules:
             yield WayOut()
             return
         secrets = await self._values(claim, rules)
+        recorder.hide(secrets.values())
         trust = self._gateway.ca_pem if any(rule.intercepts for rule in rules) else ""
         policy = replace(self._ceiling, rules=rules)
         way = WayOut(
@@ -96,7 +90,7 @@ class Egress:
     async def _values(self, claim: Claim, rules: tuple[Rule, ...]) -> dict[str, str]:
         values = {}
         for name in {rule.inject.secret for rule in rules if rule.inject}:
-            value = await self._secrets.read(claim.tenant_id, name)
+            value = await self._secrets.use(claim, name, "egress")
             if value is None:
                 raise Invalid(f"the tenant has no secret {name!r}", "egress")
             values[name] = value

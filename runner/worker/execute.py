@@ -18,12 +18,14 @@ from runner.errors import (
     ImageMissing,
     Invalid,
     IsolationMissing,
+    KeyUnavailable,
     LeaseLost,
     NotReady,
     ProtocolViolation,
     RunnerError,
     SandboxFault,
 )
+from runner.masking import Masker
 from runner.models import JSON, Claim, ExecutionRequest, Program, Result
 from runner.queue.changes import Changes
 from runner.receipts.document import KIND, Ran, receipt
@@ -41,6 +43,7 @@ from runner.worker.egress import Egress
 from runner.worker.lease import LeaseKeeper
 from runner.worker.recorder import Recorder, until_stored
 from runner.worker.sandboxes import Sandboxes
+from runner.worker.secrets import Secrets
 from runner.worker.settle import ended, settle
 
 
@@ -79,6 +82,7 @@ class Executor:
         changes: Changes,
         sandboxes: Sandboxes,
         egress: Egress,
+        secrets: Secrets,
         signer: Signer,
         policy: Policy,
     ) -> None:
@@ -87,6 +91,7 @@ class Executor:
         self._changes = changes
         self._sandboxes = sandboxes
         self._egress = egress
+        self._secrets = secrets
         self._signer = signer
         self._policy = policy
         self._log = structlog.get_logger("runner.worker")
@@ -173,14 +178,15 @@ class Executor:
             recorder.begin(await until_stored(lambda: self._record_start(claim, sandbox)))
             await self._changes.announce(claim.execution_id)
 
-        filer = ArtifactFiler(objects=self._objects, claim=claim, filed=attempt.artifacts)
         try:
+            secret_env = await self._secrets.environment(claim, request)
+            recorder.hide(secret_env.values())
             if (refusal := await _upload(sandbox, request)) is not None:
                 return refusal
             async with self._egress.open(claim, request, sandbox, recorder) as way_out:
                 attempt.egress_policy_hash = way_out.policy_hash
                 ending = await sandbox.run(
-                    _reaching(request.program, way_out.environment),
+                    _reaching(request.program, {**way_out.environment, **secret_env}),
                     limits=request.limits,
                     flood_bytes=self._policy.flood_bytes,
                     on_started=started,
@@ -188,6 +194,12 @@ class Executor:
                     cancel=keeper.cancel_requested,
                     bridge=way_out.bridge,
                 )
+            filer = ArtifactFiler(
+                objects=self._objects,
+                claim=claim,
+                filed=attempt.artifacts,
+                masker=recorder.masker,
+            )
             collected = await sandbox.collect(
                 max_files=self._policy.max_artifacts,
                 max_bytes=request.limits.disk_mb * 2**20,
@@ -197,11 +209,14 @@ class Executor:
                 result_of(ending, classify(ending), sandbox, collected), egress=way_out.usage
             )
         except Invalid as error:
-            result = never_ran(State.FAILED, Reason.EGRESS_NOT_OPENED, error.detail)
+            result = never_ran(State.FAILED, _REFUSALS[error.field], error.detail)
+        except KeyUnavailable as error:
+            result = never_ran(State.SYSTEM_ERROR, Reason.SECRET_UNAVAILABLE, error.detail)
         except SandboxFault as error:
             result = never_ran(State.SYSTEM_ERROR, Reason.SANDBOX_PROTOCOL, error.detail)
+        recorder.end_output()
         await recorder.close()
-        return result
+        return _masked(result, recorder.masker)
 
     async def _dispose(self, sandbox: Sandbox) -> None:
         await uninterrupted(self._sandboxes.dispose(sandbox))
@@ -289,6 +304,9 @@ class Executor:
             self._log.warning("late_result_not_audited", why=error.detail)
 
 
+_REFUSALS = {"egress": Reason.EGRESS_NOT_OPENED, "secret_env": Reason.SECRET_UNAVAILABLE}
+
+
 def _why_not_started(error: RunnerError) -> Reason:
     match error:
         case ImageMissing():
@@ -302,6 +320,11 @@ def _why_not_started(error: RunnerError) -> Reason:
 def _reaching(program: Program, environment: Mapping[str, str]) -> Program:
     """Return the program with the way out in its environment; its own settings win."""
     return replace(program, env={**environment, **program.env})
+
+
+def _masked(result: Result, masker: Masker) -> Result:
+    refused = tuple(map(masker.text, result.artifacts_refused))
+    return replace(result, detail=masker.text(result.detail), artifacts_refused=refused)
 
 
 async def _upload(sandbox: Sandbox, request: ExecutionRequest) -> Result | None:

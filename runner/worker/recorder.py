@@ -6,13 +6,15 @@ the audit log is written in the transaction of its event: there is never one wit
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import TypeVar
 
 import structlog
 
 from runner.audit import events as audit
 from runner.errors import StoreUnavailable
+from runner.masking import Masker
 from runner.models import JSON, Claim, EventKind, Stream
 from runner.queue.changes import Changes
 from runner.store import attempts
@@ -51,9 +53,17 @@ class Recorder:
         self._pending: list[Entry] = []
         self._audited: list[audit.AuditEvent] = []
         self._bytes = 0
+        self._secrets: set[str] = set()
+        self.hide(())
         self._hashes = {stream: hashlib.sha256() for stream in Stream}
         self._writing = asyncio.Lock()
         self._timer: asyncio.Task[None] | None = None
+
+    def hide(self, values: Iterable[str]) -> None:
+        """Star these values out of all that is stored, too; before there is any output."""
+        self._secrets.update(values)
+        self.masker = Masker(self._secrets)
+        self._masks = {stream: self.masker.stream() for stream in Stream}
 
     def begin(self, seq: int) -> None:
         """Continue the event stream behind event `seq`."""
@@ -63,6 +73,20 @@ class Recorder:
 
     async def add(self, stream: Stream, chunk: bytes) -> None:
         """Take a piece of output; neighbouring pieces of one stream become one event."""
+        self._take(stream, self._masks[stream].feed(chunk))
+        if self._bytes >= FLUSH_AT_BYTES:
+            await self._flush()
+        elif self._pending:
+            self._write_soon()
+
+    def end_output(self) -> None:
+        """Take what was held back of the output, as it might have begun a secret."""
+        for stream, mask in self._masks.items():
+            self._take(stream, mask.rest())
+
+    def _take(self, stream: Stream, chunk: bytes) -> None:
+        if not chunk:
+            return
         self._hashes[stream].update(chunk)
         kind = _KINDS[stream]
         if self._pending and self._pending[-1].kind is kind:
@@ -70,10 +94,6 @@ class Recorder:
         else:
             self._pending.append(Entry(kind, chunk))
         self._bytes += len(chunk)
-        if self._bytes >= FLUSH_AT_BYTES:
-            await self._flush()
-        else:
-            self._write_soon()
 
     def hashes(self) -> dict[Stream, str]:
         """Return `sha256:` and the digest of what was taken of each stream."""
@@ -81,9 +101,13 @@ class Recorder:
 
     def decide(self, data: Mapping[str, JSON], event: audit.AuditEvent) -> None:
         """Take an egress decision: an event for the tenant, and its record in the audit log."""
-        self._pending.append(Entry(EventKind.EGRESS, data=data))
-        self._audited.append(event)
+        self._pending.append(Entry(EventKind.EGRESS, data=self._masked(data)))
+        self._audited.append(replace(event, metadata=self._masked(event.metadata)))
         self._write_soon()
+
+    def _masked(self, facts: Mapping[str, JSON]) -> dict[str, JSON]:
+        mask = self.masker.text
+        return {k: mask(each) if isinstance(each, str) else each for k, each in facts.items()}
 
     def _write_soon(self) -> None:
         # The program may reach for the network before its start is on record.

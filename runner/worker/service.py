@@ -17,6 +17,8 @@ from runner.queue.changes import Changes
 from runner.queue.doorbell import Doorbell
 from runner.sandbox.launch import Launcher
 from runner.sandbox.reap import remove_strays
+from runner.secrets.keyring import open_keys
+from runner.secrets.vault import Vault
 from runner.settings import Settings
 from runner.signing import Signer
 from runner.store import receipts
@@ -27,7 +29,7 @@ from runner.worker.egress import Egress
 from runner.worker.execute import Executor, Policy
 from runner.worker.reaper import Reaper
 from runner.worker.sandboxes import FreshSandboxes
-from runner.worker.secrets import FileSecrets
+from runner.worker.secrets import FileSecrets, Secrets
 
 SWEEP_S = 30.0
 """How long a sandbox may outlive a Docker daemon that did not answer when it was to go."""
@@ -77,6 +79,11 @@ async def worker(
                 state_dir=settings.state_dir,
             )
         )
+        tenants_secrets = Secrets(
+            database=database,
+            vault=Vault(open_keys(settings)),
+            file=FileSecrets(settings.egress_secrets),
+        )
         executor = Executor(
             database=database,
             objects=ObjectStore(settings.objects_dir),
@@ -85,8 +92,9 @@ async def worker(
             egress=Egress(
                 gateway=gateway,
                 ceiling=load_ceiling(settings.profiles_path),
-                secrets=FileSecrets(settings.egress_secrets),
+                secrets=tenants_secrets,
             ),
+            secrets=tenants_secrets,
             signer=signer,
             policy=policy,
         )

@@ -1,9 +1,10 @@
 -- name: insert
 INSERT INTO executions (tenant_id, execution_id, language, image, size, limits, isolation, egress,
-                        egress_policy, metadata, on_worker_loss, argv, env, stdin, event_seq)
+                        egress_policy, secret_env, metadata, on_worker_loss, argv, env, stdin,
+                        event_seq)
 VALUES (app_tenant(), %(execution_id)s, %(language)s, %(image)s, %(size)s, %(limits)s,
-        %(isolation)s, %(egress)s, %(egress_policy)s, %(metadata)s, %(on_worker_loss)s, %(argv)s,
-        %(env)s, %(stdin)s, 1);
+        %(isolation)s, %(egress)s, %(egress_policy)s, %(secret_env)s, %(metadata)s,
+        %(on_worker_loss)s, %(argv)s, %(env)s, %(stdin)s, 1);
 
 -- name: insert_file
 INSERT INTO input_files (tenant_id, execution_id, path, content)
@@ -40,8 +41,8 @@ WHERE tenant_id = app_tenant()
 ORDER BY execution_id DESC LIMIT %(limit)s;
 
 -- name: load_request
-SELECT argv, env, stdin, language, image, size, limits, isolation, egress, egress_policy, metadata,
-       on_worker_loss, cancel_requested_at
+SELECT argv, env, stdin, language, image, size, limits, isolation, egress, egress_policy,
+       secret_env, metadata, on_worker_loss, cancel_requested_at
 FROM executions WHERE execution_id = %(execution_id)s AND attempt = %(attempt)s;
 
 -- name: load_files

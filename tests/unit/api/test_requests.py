@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from runner.api.requests import Offer, Submission, relative_path
+from runner.api.fields import relative_path
+from runner.api.requests import Offer, Submission
 from runner.egress.policy import Policy, Rule
 from runner.errors import Invalid
 from runner.models import Isolation, Limits

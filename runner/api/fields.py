@@ -1,0 +1,53 @@
+"""What fields of requests may hold, and the base of every request body."""
+
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
+
+MAX_DEPTH = 16
+MAX_PATH_BYTES = 512
+MAX_SEGMENT_BYTES = 200
+
+
+def storable(text: str) -> str:
+    """Refuse what neither PostgreSQL nor a file system can hold: NUL and lone surrogates."""
+    if "\0" in text:
+        raise ValueError("must not contain NUL")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("must be valid Unicode") from None
+    return text
+
+
+def relative_path(path: str) -> str:
+    """Refuse every path that is not plainly relative and downward."""
+    storable(path)
+    parts = path.split("/")
+    if (
+        not path.isprintable()
+        or "\\" in path
+        or len(path.encode()) > MAX_PATH_BYTES
+        or len(parts) > MAX_DEPTH
+        or any(part in {"", ".", ".."} for part in parts)
+        or any(len(part.encode()) > MAX_SEGMENT_BYTES for part in parts)
+    ):
+        raise ValueError(
+            "must be a relative path: no empty, `.` or `..` parts, no backslash or control "
+            f"characters, at most {MAX_DEPTH} parts and {MAX_PATH_BYTES} bytes"
+        )
+    return path
+
+
+Text = Annotated[str, AfterValidator(storable)]
+RelativePath = Annotated[str, StringConstraints(min_length=1), AfterValidator(relative_path)]
+EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=128)]
+SecretName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$")]
+Label = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$", max_length=64)]
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+
+
+class Strict(BaseModel):
+    """Base of every request body."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)

@@ -1,0 +1,121 @@
+"""`/v1/secrets`: written and used, never read back."""
+
+from datetime import datetime
+from http import HTTPStatus
+from typing import Annotated, Self
+
+from fastapi import APIRouter, Path, Request
+from pydantic import AfterValidator, ConfigDict, Field, SecretStr
+
+from runner.api.context import origin
+from runner.api.deps import CanReadSecrets, CanWriteSecrets, Parts
+from runner.api.fields import Strict, storable
+from runner.api.problems import responses
+from runner.api.views import View
+from runner.audit import events as audit
+from runner.errors import NotFound
+from runner.models import Principal
+from runner.store import secrets
+from runner.store.secrets import StoredSecret
+
+router = APIRouter(prefix="/v1/secrets", tags=["secrets"])
+
+Name = Annotated[
+    str,
+    Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$", description="The secret's name."),
+]
+MAX_BYTES = 8 * 1024
+NO_SECRET = "no such secret"  # noqa: S105 - an answer
+
+
+def _storable(value: SecretStr) -> SecretStr:
+    if len(storable(value.get_secret_value()).encode()) > MAX_BYTES:
+        raise ValueError(f"must not be above {MAX_BYTES} bytes")
+    return value
+
+
+class SecretBody(Strict):
+    """A secret's value."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"value": "s3cr3t-t0ken"}]})
+
+    # What is short would be masked in places where it means nothing, and can be guessed.
+    value: Annotated[
+        SecretStr, Field(min_length=8, max_length=MAX_BYTES), AfterValidator(_storable)
+    ]
+
+
+class SecretView(View):
+    """What may be told of a secret."""
+
+    name: str
+    created_at: datetime
+    updated_at: datetime
+
+    @classmethod
+    def of(cls, stored: StoredSecret) -> Self:
+        """Return the view of a secret."""
+        return cls(name=stored.name, created_at=stored.created_at, updated_at=stored.updated_at)
+
+
+class SecretList(View):
+    """Every secret of the tenant, without its value."""
+
+    items: list[SecretView]
+
+
+@router.get("", summary="List secrets", responses=responses())
+async def list_secrets(principal: CanReadSecrets, parts: Parts) -> SecretList:
+    """Return the names of this tenant's secrets and when they were written. No values."""
+    async with parts.database.tenant(principal.tenant_id) as tx:
+        found = await secrets.list_all(tx)
+    return SecretList(items=[SecretView.of(each) for each in found])
+
+
+@router.put(
+    "/{name}",
+    summary="Write a secret",
+    responses=responses(
+        HTTPStatus.BAD_REQUEST,
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    ),
+)
+async def write(
+    request: Request, name: Name, body: SecretBody, principal: CanWriteSecrets, parts: Parts
+) -> SecretView:
+    """Store a secret, in place of one of that name; executions that begin later use it."""
+    async with parts.database.tenant(principal.tenant_id) as tx:
+        value = body.value.get_secret_value()
+        stored = await parts.vault.put(tx, principal.tenant_id, name, value)
+        action = audit.Action.SECRET_CREATE if stored.is_new else audit.Action.SECRET_UPDATE
+        await audit.append(tx, principal.tenant_id, _event(request, principal, action, name))
+    return SecretView.of(stored)
+
+
+@router.delete(
+    "/{name}",
+    summary="Delete a secret",
+    status_code=HTTPStatus.NO_CONTENT,
+    responses=responses(HTTPStatus.NOT_FOUND),
+)
+async def delete(request: Request, name: Name, principal: CanWriteSecrets, parts: Parts) -> None:
+    """Forget a secret. Executions that have begun keep what they were given."""
+    async with parts.database.tenant(principal.tenant_id) as tx:
+        if not await secrets.delete(tx, name):
+            raise NotFound(NO_SECRET)
+        event = _event(request, principal, audit.Action.SECRET_DELETE, name)
+        await audit.append(tx, principal.tenant_id, event)
+
+
+def _event(
+    request: Request, principal: Principal, action: audit.Action, name: str
+) -> audit.AuditEvent:
+    return audit.AuditEvent(
+        actor=principal.actor,
+        action=action,
+        outcome=audit.Outcome.SUCCESS,
+        resource_type="secret",
+        resource_id=name,
+        origin=origin(request),
+    )

@@ -1,0 +1,179 @@
+"""Key-encryption keys: what wraps the tenants' data keys.
+
+A key ring is text: base64 of 32 bytes each, the first one wraps, all unwrap. It comes from the
+environment or from a file. The file is read at each use, which is rare and costs microseconds: a
+key that `runner secrets rotate` put in front needs no restart of any process.
+"""
+
+import base64
+import binascii
+import hashlib
+import os
+import secrets
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from runner.errors import KeyUnavailable, SetupError
+from runner.secrets.envelope import KEY_BYTES, Unopened, new_key, seal, unseal
+from runner.settings import Settings
+
+_ID_DIGITS = 16
+NO_KEY = "this deployment has no key for secrets: set RUNNER_SECRETS_KEY or RUNNER_SECRETS_KEY_FILE"
+
+
+@dataclass(frozen=True, slots=True)
+class Wrapped:
+    """A data key under the key-encryption key of that id."""
+
+    kek_id: str
+    sealed: bytes
+
+
+class KeyEncryption(Protocol):
+    """What can wrap and unwrap data keys: a key ring here, or a KMS."""
+
+    async def current(self) -> str:
+        """Return the id of the key that wraps. Raises KeyUnavailable."""
+
+    async def wrap(self, key: bytes, *, bound_to: bytes) -> Wrapped:
+        """Return the data key, wrapped. Raises KeyUnavailable."""
+
+    async def unwrap(self, wrapped: Wrapped, *, bound_to: bytes) -> bytes:
+        """Return the data key. Raises KeyUnavailable when the key that wrapped it is not there."""
+
+
+class KeyRing:
+    """A key ring in this process."""
+
+    def __init__(self, keys: Mapping[str, bytes]) -> None:
+        """Take keys by their ids, the one that wraps first."""
+        self._keys = keys
+
+    @classmethod
+    def parse(cls, text: str, origin: str) -> "KeyRing":
+        """Return the ring in a text. Raises KeyUnavailable, which quotes nothing of it."""
+        found = {}
+        for word in text.split():
+            try:
+                key = base64.b64decode(word, validate=True)
+            except (binascii.Error, ValueError):
+                key = b""
+            if len(key) != KEY_BYTES:
+                raise KeyUnavailable(
+                    f"{origin} holds something else than base64 of {KEY_BYTES} bytes"
+                )
+            found[key_id(key)] = key
+        if not found:
+            raise KeyUnavailable(f"{origin} holds no key")
+        return cls(found)
+
+    @property
+    def keys(self) -> Mapping[str, bytes]:
+        """The keys by their ids, the one that wraps first."""
+        return self._keys
+
+    async def current(self) -> str:
+        """Return the id of the key that wraps."""
+        return next(iter(self._keys))
+
+    async def wrap(self, key: bytes, *, bound_to: bytes) -> Wrapped:
+        """Return the data key, wrapped."""
+        id_, kek = next(iter(self._keys.items()))
+        return Wrapped(id_, seal(kek, key, bound_to=bound_to))
+
+    async def unwrap(self, wrapped: Wrapped, *, bound_to: bytes) -> bytes:
+        """Return the data key. Raises KeyUnavailable when the key that wrapped it is not there."""
+        kek = self._keys.get(wrapped.kek_id)
+        if kek is None:
+            raise KeyUnavailable(
+                f"the key {wrapped.kek_id} that secrets are under is not in the ring"
+            )
+        try:
+            return unseal(kek, wrapped.sealed, bound_to=bound_to)
+        except Unopened:
+            raise KeyUnavailable(
+                "a tenant's data key does not open: the database was changed"
+            ) from None
+
+
+class KeyFile:
+    """A key ring in a file, read at each use."""
+
+    def __init__(self, path: Path) -> None:
+        """Look at the file, if it is there. Raises SetupError when it is not a ring, or open."""
+        self._path = path
+        if path.exists():
+            try:
+                self.ring()
+            except KeyUnavailable as error:
+                raise SetupError(error.detail) from None
+
+    def ring(self) -> KeyRing:
+        """Return the ring as it is now.
+
+        Raises KeyUnavailable when there is no such file, others may read it, or it is no ring.
+        """
+        try:
+            text = self._path.read_text("ascii")
+            mode = stat.S_IMODE(self._path.stat().st_mode)
+        except FileNotFoundError:
+            raise KeyUnavailable(NO_KEY) from None
+        except (OSError, UnicodeDecodeError):
+            raise KeyUnavailable(f"{self._path} cannot be read as a key ring") from None
+        if mode & 0o077:
+            raise KeyUnavailable(f"{self._path} may be read by others: `chmod 600 {self._path}`")
+        return KeyRing.parse(text, str(self._path))
+
+    async def current(self) -> str:
+        """Return the id of the key that wraps. Raises KeyUnavailable."""
+        return await self.ring().current()
+
+    async def wrap(self, key: bytes, *, bound_to: bytes) -> Wrapped:
+        """Return the data key, wrapped. Raises KeyUnavailable."""
+        return await self.ring().wrap(key, bound_to=bound_to)
+
+    async def unwrap(self, wrapped: Wrapped, *, bound_to: bytes) -> bytes:
+        """Return the data key. Raises KeyUnavailable."""
+        return await self.ring().unwrap(wrapped, bound_to=bound_to)
+
+    def make(self) -> None:
+        """Write a ring of one new key, unless there is one: of two at once, one is kept."""
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        draft = self._draft([new_key()])
+        try:
+            os.link(draft, self._path)
+        except FileExistsError:
+            return
+        finally:
+            draft.unlink()
+
+    def write(self, keys: Mapping[str, bytes]) -> None:
+        """Put a ring in the place of the one there, at once."""
+        self._draft(list(keys.values())).replace(self._path)
+
+    def _draft(self, keys: list[bytes]) -> Path:
+        draft = self._path.with_name(f".{self._path.name}.{secrets.token_hex(6)}")
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.writelines(base64.b64encode(key).decode() + "\n" for key in keys)
+            file.flush()
+            os.fsync(file.fileno())
+        return draft
+
+
+def key_id(key: bytes) -> str:
+    """Return what a key is called: the beginning of a hash, which tells nothing of it."""
+    return hashlib.sha256(b"agent-runner/kek\0" + key).hexdigest()[:_ID_DIGITS]
+
+
+def open_keys(settings: Settings) -> KeyRing | KeyFile:
+    """Return this process's keys. Raises SetupError when what is configured is no key ring."""
+    if settings.secrets_key is None:
+        return KeyFile(settings.secrets_key_path)
+    try:
+        return KeyRing.parse(settings.secrets_key.get_secret_value(), "RUNNER_SECRETS_KEY")
+    except KeyUnavailable as error:
+        raise SetupError(error.detail) from None

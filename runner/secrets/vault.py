@@ -1,0 +1,81 @@
+"""Secrets in and out of the store."""
+
+from uuid import UUID
+
+from runner.errors import Invalid, KeyUnavailable
+from runner.secrets import envelope
+from runner.secrets.envelope import Unopened
+from runner.secrets.keyring import KeyEncryption, Wrapped
+from runner.store import secrets
+from runner.store.db import Database, Transaction
+from runner.store.secrets import StoredSecret
+
+MAX_SECRETS = 256
+"""Of one tenant."""
+
+
+class Vault:
+    """Seals and opens the values of secrets, each with its tenant's own data key."""
+
+    def __init__(self, keys: KeyEncryption) -> None:
+        self._keys = keys
+
+    async def put(self, tx: Transaction, tenant: UUID, name: str, value: str) -> StoredSecret:
+        """Store a value, in place of one of that name.
+
+        Raises Invalid when the tenant has as many as it may, KeyUnavailable without the keys.
+        """
+        known = {each.name for each in await secrets.list_all(tx)}
+        if name not in known and len(known) >= MAX_SECRETS:
+            raise Invalid(f"a tenant may have {MAX_SECRETS} secrets", "name")
+        key = await self._data_key(tx, tenant)
+        if key is None:
+            made = await self._keys.wrap(envelope.new_key(), bound_to=envelope.data_key_of(tenant))
+            await secrets.add_key(tx, made.kek_id, made.sealed)
+            # Read again: another transaction's may be the one that was kept.
+            key = await self._data_key(tx, tenant)
+        if key is None:
+            raise RuntimeError("PostgreSQL stored a data key and returned none")
+        bound_to = envelope.value_of(tenant, name)
+        return await secrets.put(tx, name, envelope.seal(key, value.encode(), bound_to=bound_to))
+
+    async def read(self, tx: Transaction, tenant: UUID, name: str) -> str | None:
+        """Return the value of a secret, or None when there is none of that name.
+
+        Raises KeyUnavailable when it cannot be opened.
+        """
+        sealed = await secrets.sealed(tx, name)
+        if sealed is None:
+            return None
+        key = await self._data_key(tx, tenant)
+        try:
+            bound_to = envelope.value_of(tenant, name)
+            return envelope.unseal(key or b"", sealed, bound_to=bound_to).decode()
+        except Unopened:
+            raise KeyUnavailable(f"the secret {name!r} was changed in the database") from None
+
+    async def _data_key(self, tx: Transaction, tenant: UUID) -> bytes | None:
+        stored = await secrets.get_key(tx)
+        if stored is None:
+            return None
+        wrapped = Wrapped(stored.kek_id, stored.wrapped)
+        return await self._keys.unwrap(wrapped, bound_to=envelope.data_key_of(tenant))
+
+
+async def rewrap_all(owner: Database, keys: KeyEncryption) -> int:
+    """Put every tenant's data key under the current key-encryption key; return how many were not.
+
+    Safe to repeat, and beside running executions: each data key changes in one statement, and the
+    key that wrapped it before still unwraps.
+    """
+    current = await keys.current()
+    changed = 0
+    async with owner.no_tenant() as tx:
+        stale = await secrets.keys_not_under(tx, current)
+    for each in stale:
+        bound_to = envelope.data_key_of(each.tenant_id)
+        key = await keys.unwrap(Wrapped(each.kek_id, each.wrapped), bound_to=bound_to)
+        made = await keys.wrap(key, bound_to=bound_to)
+        async with owner.tenant(each.tenant_id) as tx:
+            changed += await secrets.rewrap(tx, each, made.kek_id, made.sealed)
+    return changed

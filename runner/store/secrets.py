@@ -1,0 +1,79 @@
+"""Sealed secrets of a tenant, and the wrapped data key they are sealed with.
+
+The API's login lists names and writes; only the worker's reads what is sealed.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from runner.store.db import Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSecret:
+    """What may be told of a secret."""
+
+    name: str
+    created_at: datetime
+    updated_at: datetime
+
+    @property
+    def is_new(self) -> bool:
+        """Whether it was never written again."""
+        return self.created_at == self.updated_at
+
+
+@dataclass(frozen=True, slots=True)
+class StoredKey:
+    """A tenant's data key, wrapped by the key-encryption key of that id."""
+
+    tenant_id: UUID
+    kek_id: str
+    wrapped: bytes
+
+
+async def put(tx: Transaction, name: str, sealed: bytes) -> StoredSecret:
+    """Store a sealed value, in place of one of that name."""
+    row = await tx.one("secrets.put", name=name, sealed=sealed)
+    if row is None:
+        raise RuntimeError("PostgreSQL stored a secret and returned none")
+    return StoredSecret(**row)
+
+
+async def sealed(tx: Transaction, name: str) -> bytes | None:
+    """Return the sealed value of that name."""
+    row = await tx.one("secrets.sealed", name=name)
+    return row["sealed"] if row else None
+
+
+async def list_all(tx: Transaction) -> list[StoredSecret]:
+    """Return every secret of the tenant, by name."""
+    return [StoredSecret(**row) for row in await tx.all("secrets.list")]
+
+
+async def delete(tx: Transaction, name: str) -> bool:
+    """Forget the secret of that name; return whether there was one."""
+    return await tx.run("secrets.delete", name=name) > 0
+
+
+async def get_key(tx: Transaction) -> StoredKey | None:
+    """Return the tenant's data key."""
+    row = await tx.one("secrets.get_key")
+    return StoredKey(**row) if row else None
+
+
+async def add_key(tx: Transaction, kek_id: str, wrapped: bytes) -> None:
+    """Store the tenant's data key, unless another transaction came first."""
+    await tx.run("secrets.add_key", kek_id=kek_id, wrapped=wrapped)
+
+
+async def keys_not_under(tx: Transaction, kek_id: str) -> list[StoredKey]:
+    """Return the data keys of all tenants that another key-encryption key wraps; owner only."""
+    return [StoredKey(**row) for row in await tx.all("secrets.keys_not_under", kek_id=kek_id)]
+
+
+async def rewrap(tx: Transaction, before: StoredKey, kek_id: str, wrapped: bytes) -> bool:
+    """Put a data key under another key-encryption key, if it is still under the one it was."""
+    changed = await tx.run("secrets.rewrap", before=before.kek_id, kek_id=kek_id, wrapped=wrapped)
+    return changed > 0
