@@ -1,5 +1,6 @@
 """The second tier: the same sandbox, with gVisor's kernel between the program and the host's."""
 
+import asyncio
 import dataclasses
 import platform
 from collections.abc import AsyncIterator
@@ -9,10 +10,11 @@ from typing import Any
 import pytest
 
 from runner.errors import IsolationMissing
-from runner.models import InputFile, Isolation
+from runner.models import InputFile, Isolation, Program
+from runner.sandbox.sandbox import Bridge
 from runner.states import Reason, State
 from tests import sandboxes
-from tests.sandboxes import Bench
+from tests.sandboxes import Bench, use
 
 
 @pytest.fixture
@@ -157,3 +159,34 @@ async def test_it_is_refused_where_docker_has_no_such_runtime(
         await gvisor.launcher.launch(gvisor.order())
     order = dataclasses.replace(gvisor.order(), isolation=Isolation.CONTAINER)
     await (await gvisor.launcher.launch(order)).destroy()
+
+
+async def test_the_way_out_leads_through_the_sandboxes_own_socket(gvisor: Bench) -> None:
+    """The bridge inside connects to it through gVisor, at any time of the run."""
+
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(await reader.readline())
+        await writer.drain()
+        writer.close()
+
+    code = "exec 3<>/dev/tcp/127.0.0.1/3128; echo hello >&3; cat <&3"
+    async with (
+        gvisor.sandbox() as sandbox,
+        await asyncio.start_unix_server(echo, sock=sandbox.listen_for_egress()),
+    ):
+        program = Program(("bash", "-c", code), {})
+        ran = await use(sandbox, program, gvisor.limits, bridge=Bridge())
+    assert ran.stdout == b"hello\n"
+
+
+async def test_another_sandbox_sees_neither_processes_nor_files_of_it(gvisor: Bench) -> None:
+    async with gvisor.sandbox() as sandbox:
+        other = Program(("bash", "-c", "echo x > /tmp/mark; sleep 5"), {})
+        limits = dataclasses.replace(gvisor.limits, timeout_s=4)
+        running = asyncio.create_task(use(sandbox, other, limits))
+        await asyncio.sleep(1)
+        ran = await gvisor.bash("cat /tmp/mark; cat /proc/[0-9]*/cmdline | tr '\\0' ' '")
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    assert b"sleep" not in ran.stdout
+    assert b"No such file" in ran.stderr
