@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ FLOOR = Limits(cpu=0.05, memory_mb=32, pids=8, disk_mb=1, timeout_s=0.1, output_
 """Below these a sandbox does not start: the supervisor and one interpreter must fit."""
 
 _ADAPTER = TypeAdapter(Limits)
+_NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
 
 
 def load_sizes(profiles_dir: Path) -> dict[str, Limits]:
@@ -32,6 +34,8 @@ def load_sizes(profiles_dir: Path) -> dict[str, Limits]:
 
 
 def _load(path: Path) -> Limits:
+    if not _NAME.fullmatch(path.stem):
+        raise SetupError(f"{path}: a size is named by lower-case letters, digits and hyphens")
     try:
         limits = _ADAPTER.validate_python(tomllib.loads(path.read_text()))
     except (ValidationError, tomllib.TOMLDecodeError) as error:

@@ -67,6 +67,19 @@ def test_a_folder_without_sizes_is_a_setup_error(tmp_path: Path) -> None:
         load_sizes(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["Large", "two words", "9lives", "-", "a" * 32])
+def test_a_size_with_a_name_that_no_request_can_give_is_a_setup_error(
+    tmp_path: Path, name: str
+) -> None:
+    """It says what a name looks like."""
+    (tmp_path / "limits").mkdir()
+    text = (Settings().profiles_path / "limits" / "small.toml").read_text()
+    for each in ("small", name):
+        (tmp_path / "limits" / f"{each}.toml").write_text(text)
+    with pytest.raises(SetupError, match="lower-case"):
+        load_sizes(tmp_path)
+
+
 @pytest.mark.parametrize("text", ["cpu = 1", "cpu = 'x'", "=", "cpu = -1\nmemory_mb = 256\n"])
 def test_a_broken_size_is_a_setup_error(tmp_path: Path, text: str) -> None:
     """It names the file."""
