@@ -2,7 +2,7 @@
 
 import typer
 
-from runner.cli import demo, operate, profile, receipt, serve, use
+from runner.cli import demo, operate, profile, receipt, secrets, serve, use
 
 app = typer.Typer(
     name="runner",
@@ -23,5 +23,6 @@ app.add_typer(operate.images, name="images")
 app.add_typer(use.executions, name="executions")
 app.add_typer(use.audit, name="audit")
 app.add_typer(profile.profile, name="profile")
+app.add_typer(secrets.secrets, name="secrets")
 app.add_typer(receipt.receipt, name="receipt")
 app.add_typer(receipt.signing, name="signing")

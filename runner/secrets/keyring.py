@@ -7,11 +7,13 @@ key that `runner secrets rotate` put in front needs no restart of any process.
 
 import base64
 import binascii
+import fcntl
 import hashlib
 import os
 import secrets
 import stat
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -150,9 +152,30 @@ class KeyFile:
         finally:
             draft.unlink()
 
-    def write(self, keys: Mapping[str, bytes]) -> None:
-        """Put a ring in the place of the one there, at once."""
-        self._draft(list(keys.values())).replace(self._path)
+    @contextmanager
+    def rotating(self) -> Iterator[None]:
+        """Wait for other rotations of this file: two at once could forget each other's key."""
+        with self._path.with_name(f".{self._path.name}.lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def add(self) -> str:
+        """Put a new key in front of the ring, and return its id; the others still unwrap."""
+        made = new_key()
+        self._draft([made, *self.ring().keys.values()]).replace(self._path)
+        return key_id(made)
+
+    def retire(self, in_use: Collection[str]) -> list[str]:
+        """Forget keys that wrap nothing; return their ids.
+
+        The newest two stay: a process may have read the ring before the first of them was in it,
+        and wrap with the second at this moment. The next rotation takes that one.
+        """
+        keys = self.ring().keys
+        newest = list(keys)[:2]
+        kept = {id_: key for id_, key in keys.items() if id_ in newest or id_ in in_use}
+        self._draft(list(kept.values())).replace(self._path)
+        return [id_ for id_ in keys if id_ not in kept]
 
     def _draft(self, keys: list[bytes]) -> Path:
         draft = self._path.with_name(f".{self._path.name}.{secrets.token_hex(6)}")
@@ -161,6 +184,10 @@ class KeyFile:
             file.writelines(base64.b64encode(key).decode() + "\n" for key in keys)
             file.flush()
             os.fsync(file.fileno())
+            with suppress(FileNotFoundError):
+                # Whoever reads the ring now shall read the next one, too.
+                before = self._path.stat()
+                os.fchown(file.fileno(), before.st_uid, before.st_gid)
         return draft
 
 

@@ -1,5 +1,6 @@
 """Secrets in and out of the store."""
 
+from dataclasses import dataclass
 from uuid import UUID
 
 from runner.errors import Invalid, KeyUnavailable
@@ -62,11 +63,19 @@ class Vault:
         return await self._keys.unwrap(wrapped, bound_to=envelope.data_key_of(tenant))
 
 
-async def rewrap_all(owner: Database, keys: KeyEncryption) -> int:
-    """Put every tenant's data key under the current key-encryption key; return how many were not.
+@dataclass(frozen=True, slots=True)
+class Rewrapped:
+    """What a rotation did, and which key-encryption keys still wrap something."""
+
+    changed: int
+    in_use: frozenset[str]
+
+
+async def rewrap_all(owner: Database, keys: KeyEncryption) -> Rewrapped:
+    """Put every tenant's data key under the current key-encryption key.
 
     Safe to repeat, and beside running executions: each data key changes in one statement, and the
-    key that wrapped it before still unwraps.
+    key that wrapped it before still unwraps. Raises KeyUnavailable when one is missing.
     """
     current = await keys.current()
     changed = 0
@@ -78,4 +87,6 @@ async def rewrap_all(owner: Database, keys: KeyEncryption) -> int:
         made = await keys.wrap(key, bound_to=bound_to)
         async with owner.tenant(each.tenant_id) as tx:
             changed += await secrets.rewrap(tx, each, made.kek_id, made.sealed)
-    return changed
+    async with owner.no_tenant() as tx:
+        left = await secrets.keys_not_under(tx, current)
+    return Rewrapped(changed, frozenset({current, *(each.kek_id for each in left)}))

@@ -1,0 +1,81 @@
+"""Secrets: written and listed over HTTP; their keys rotated by the operator."""
+
+import asyncio
+import sys
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from runner.cli.console import err, fail, out, read_settings, reports_errors, required
+from runner.cli.session import client
+
+secrets = typer.Typer(help="Secrets.", no_args_is_help=True)
+
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The secret's name.")]
+
+
+@secrets.command("put")
+@reports_errors
+def put(name: NameArgument) -> None:
+    """Store a secret; its value comes from standard input, without the newline at its end."""
+    if sys.stdin.isatty():
+        value: str = typer.prompt("value", hide_input=True, err=True)
+    else:
+        try:
+            value = sys.stdin.buffer.read().decode()
+        except UnicodeDecodeError:
+            fail("a secret is text, in UTF-8")
+    with client(read_settings()) as api:
+        api.put_secret(name, value.rstrip("\r\n"))
+    err.print("stored; it cannot be read back", highlight=False)
+
+
+@secrets.command("list")
+@reports_errors
+def list_secrets() -> None:
+    """List the tenant's secrets: their names, never their values."""
+    table = Table("name", "created", "updated")
+    with client(read_settings()) as api:
+        for each in api.secrets():
+            table.add_row(each["name"], each["created_at"], each["updated_at"])
+    out.print(table)
+
+
+@secrets.command("delete")
+@reports_errors
+def delete(name: NameArgument) -> None:
+    """Forget a secret."""
+    with client(read_settings()) as api:
+        api.delete_secret(name)
+
+
+@secrets.command("rotate")
+@reports_errors
+def rotate() -> None:
+    """Put every tenant's data key under a new key-encryption key; nothing has to stop.
+
+    Needs RUNNER_DATABASE_OWNER_URL. In a key file, the new key is made here; of keys in
+    RUNNER_SECRETS_KEY, the first one is taken. Once more forgets the key before.
+    """
+    from runner.secrets.keyring import KeyFile, open_keys
+    from runner.secrets.vault import rewrap_all
+    from runner.store.db import Database
+
+    settings = read_settings()
+    owner_url = required(settings.database_owner_url, "RUNNER_DATABASE_OWNER_URL")
+    keys = open_keys(settings)
+
+    async def rewrap() -> frozenset[str]:
+        async with Database(owner_url, max_size=1) as owner:
+            done = await rewrap_all(owner, keys)
+        out.print(f"{done.changed} data keys wrapped anew", highlight=False)
+        return done.in_use
+
+    if not isinstance(keys, KeyFile):
+        asyncio.run(rewrap())
+        return
+    with keys.rotating():
+        out.print(f"new key {keys.add()}", highlight=False)
+        for id_ in keys.retire(asyncio.run(rewrap())):
+            out.print(f"forgot key {id_}", highlight=False)
