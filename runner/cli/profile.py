@@ -3,9 +3,8 @@
 import asyncio
 import dataclasses
 import shlex
-import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
@@ -15,15 +14,16 @@ from runner.errors import SetupError
 from runner.limits import load_sizes
 from runner.models import InputFile, Limits
 from runner.profiles.dangerous import DANGEROUS
-from runner.profiles.learn import Observation, learn, observing, unfiltered
-from runner.profiles.propose import Proposal, propose
-from runner.sandbox.launch import Launcher
 from runner.seccomp import Document, compile_filter, load_profile, read_profile
 from runner.settings import Settings
 
+if TYPE_CHECKING:
+    from runner.egress.session import Decision
+    from runner.profiles.learn import Observation
+    from runner.profiles.propose import Proposal
+
 profile = typer.Typer(help="Seccomp profiles and sizes of limits.", no_args_is_help=True)
 
-MB = 2**20
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="A seccomp profile's name.")]
 
 
@@ -99,6 +99,14 @@ def learn_profile(
             "--unconfined", help="Let refused calls pass, to see what would come after them."
         ),
     ] = False,
+    egress: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="RULE",
+            help="Let the command out by this rule, or by all the ceiling permits with '*', and "
+            "propose the smallest allowlist; repeatable.",
+        ),
+    ] = None,
     write: Annotated[
         Path | None, typer.Option(dir_okay=False, help="Write the proposed profile here.")
     ] = None,
@@ -107,46 +115,47 @@ def learn_profile(
 
     The command is yours: processes of this one sandbox may trace each other.
     """
+    from runner.cli.observe import egress_policy, observe
+    from runner.profiles.allowlist import smallest
+    from runner.profiles.learn import observing, unfiltered
+    from runner.profiles.propose import propose
+
     settings = read_settings()
     sizes = load_sizes(settings.profiles_path)
     if size not in sizes:
         fail(f"size {size!r} is not one of {', '.join(sorted(sizes))}")
     raw, document = read_profile(_path(settings, "default"))
     files = [InputFile(path.name, path.read_bytes()) for path in inputs or ()]
+    policy = egress_policy(settings, egress or [])
+    decisions: list[Decision] = []
     with err.status("observing"):
         seen = asyncio.run(
-            _observe(settings, document, command, files, image, sizes[size], unconfined=unconfined)
+            observe(
+                settings,
+                document,
+                command,
+                files=files,
+                image=image,
+                limits=sizes[size],
+                spec=unfiltered if unconfined else observing,
+                policy=policy,
+                decisions=decisions,
+            )
         )
     err.print(seen.output.decode(errors="replace"), end="", markup=False, highlight=False)
     proposal = propose(raw, document, seen.calls, f"Needed by: {shlex.join(command)}")
     out.print(proposal.diff("seccomp/default.json"), end="", markup=False, highlight=False)
     _summarise(seen, proposal, document)
+    if egress:
+        allowlist = smallest(policy.rules, decisions)
+        out.print(allowlist.diff(), end="", markup=False, highlight=False)
+        for rule in allowlist.refused:
+            err.print(f"[yellow]refused:[/] {rule}: no rule permits it", highlight=False)
     if write is not None:
         write.write_text(proposal.after)
 
 
-async def _observe(
-    settings: Settings,
-    document: Document,
-    command: list[str],
-    files: list[InputFile],
-    image: str,
-    limits: Limits,
-    *,
-    unconfined: bool,
-) -> Observation:
-    spec = unfiltered if unconfined else observing
-    settings.state_dir.mkdir(parents=True, exist_ok=True)
-    # A state folder of its own: a worker takes strange sandboxes in its own for strays.
-    with tempfile.TemporaryDirectory(prefix="learn-", dir=settings.state_dir) as folder:
-        apart = settings.model_copy(update={"state_dir": Path(folder)})
-        async with Launcher.open(
-            apart, node=apart.node_id, instance="learn", spec=spec
-        ) as launcher:
-            return await learn(launcher, document, command, image=image, limits=limits, files=files)
-
-
-def _summarise(seen: Observation, proposal: Proposal, document: Document) -> None:
+def _summarise(seen: "Observation", proposal: "Proposal", document: Document) -> None:
     code = seen.ending.exit_code
     if code != 0:
         err.print(f"[yellow]warning:[/] the command ended with code {code}", highlight=False)

@@ -7,10 +7,11 @@ so that an observer inside can follow the command (docs/decisions/0007-learning-
 import asyncio
 import dataclasses
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pyseccomp
 from pydantic import TypeAdapter, ValidationError
@@ -20,6 +21,7 @@ from runner.models import WORKSPACE, InputFile, Limits, Program, Stream
 from runner.profiles.propose import Call, conditional_arguments
 from runner.sandbox.ending import Ending
 from runner.sandbox.launch import Launcher, SandboxOrder
+from runner.sandbox.sandbox import Bridge, Sandbox
 from runner.sandbox.spec import Host, Placement, container_config
 from runner.seccomp import Document, SeccompProfile
 
@@ -36,6 +38,23 @@ class Observation:
     ending: Ending
     calls: frozenset[Call]
     output: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class WayOut:
+    """What an observed command is given of the network."""
+
+    environment: Mapping[str, str]
+    bridge: Bridge | None = None
+
+
+OpenWayOut: TypeAlias = Callable[[Sandbox], AbstractAsyncContextManager[WayOut]]
+
+
+@asynccontextmanager
+async def no_way_out(_: Sandbox) -> AsyncIterator[WayOut]:
+    """Give nothing."""
+    yield WayOut({})
 
 
 def observing(
@@ -65,8 +84,11 @@ async def learn(
     image: str,
     limits: Limits,
     files: Sequence[InputFile] = (),
+    way_out: OpenWayOut = no_way_out,
 ) -> Observation:
     """Observe the command in a sandbox of this launcher, whose spec is one of the two above.
+
+    `way_out` connects the sandbox to an egress proxy while the command runs.
 
     Raises SandboxFault when the observer did not come to its end, as after a time-out.
     """
@@ -86,14 +108,16 @@ async def learn(
     sandbox = await launcher.launch(order)
     try:
         await sandbox.upload([*files, InputFile(_PROGRAM, OBSERVER.read_bytes())])
-        ending = await sandbox.run(
-            Program(argv, {}),
-            limits=limits,
-            flood_bytes=2**28,
-            on_started=ignore,
-            on_output=keep,
-            cancel=asyncio.Event(),
-        )
+        async with way_out(sandbox) as way:
+            ending = await sandbox.run(
+                Program(argv, way.environment),
+                limits=limits,
+                flood_bytes=2**28,
+                on_started=ignore,
+                on_output=keep,
+                cancel=asyncio.Event(),
+                bridge=way.bridge,
+            )
         await sandbox.collect(max_files=1024, max_bytes=limits.disk_mb * 2**20, sink=shelf)
     finally:
         await sandbox.destroy()

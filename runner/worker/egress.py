@@ -72,7 +72,7 @@ class Egress:
         trust = self._gateway.ca_pem if any(rule.intercepts for rule in rules) else ""
         policy = replace(self._ceiling, rules=rules)
         way = WayOut(
-            environment=_environment(trust),
+            environment=proxy_environment(trust),
             bridge=Bridge(trust=trust),
             policy_hash=policy.hash(),
         )
@@ -97,7 +97,8 @@ class Egress:
         return values
 
 
-def _environment(trust: str) -> dict[str, str]:
+def proxy_environment(trust: str = "") -> dict[str, str]:
+    """Return the variables that lead clients to the bridge, and to the proxy's certificate."""
     return _ENVIRONMENT | (dict.fromkeys(_TRUSTING, _TRUST) if trust else {})
 
 

@@ -1,9 +1,12 @@
 """`runner profile`: list, show, check and learn, as an operator calls them."""
 
+import http.server
 import json
 import os
+import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -104,3 +107,37 @@ def test_check_refuses_a_broken_profile_by_its_name(
     assert checked.returncode == 78
     assert "broken.json" in checked.stderr
     assert message in checked.stderr
+
+
+def test_learn_proposes_the_smallest_allowlist_for_what_was_reached(tmp_path: Path) -> None:
+    """Exact hosts in place of a wildcard; what was refused is named with the rule it needs."""
+    tmp_path.chmod(0o755)
+    profiles = shutil.copytree(Settings().profiles_path, tmp_path / "profiles")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler) as s:
+        threading.Thread(target=s.serve_forever, daemon=True).start()
+        (profiles / "egress" / "ceiling.toml").write_text(
+            f'[[allow]]\nhost = "*.example.test"\nscheme = "http"\nport = {s.server_port}\n'
+        )
+        port = s.server_port
+        learnt = runner(
+            tmp_path / "state",
+            *("learn", "--egress", f"http://*.example.test:{port}", "--", "bash", "-c"),
+            f"curl -s http://a.example.test:{port}/x >/dev/null; curl -s http://b.test/; true",
+            RUNNER_PROFILES_DIR=str(profiles),
+            RUNNER_EGRESS_TRUSTED_NETWORKS='["127.0.0.0/8"]',
+            RUNNER_EGRESS_HOSTS='{"a.example.test": "127.0.0.1"}',
+        )
+        s.shutdown()
+    assert learnt.returncode == 0, learnt.stderr
+    allowlist = learnt.stdout[learnt.stdout.index("--- a/egress") :]
+    assert allowlist.splitlines()[3:] == [
+        f"-http://*.example.test:{port}",
+        f"+http://a.example.test:{port}",
+    ]
+    assert "refused: http://b.test" in learnt.stderr
+
+
+def test_learn_refuses_a_rule_beyond_the_ceiling(tmp_path: Path) -> None:
+    learnt = runner(tmp_path, "learn", "--egress", "tcp://example.test:22", "--", "true")
+    assert learnt.returncode == 1
+    assert "ceiling" in learnt.stderr

@@ -1,0 +1,93 @@
+"""Opens what `runner profile learn` needs: a launcher of its own, and an egress proxy if asked."""
+
+import dataclasses
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+from runner.egress.gateway import EgressGateway
+from runner.egress.policy import ANY, Policy, load_ceiling, parse_rule, within
+from runner.egress.session import Decision
+from runner.errors import Invalid
+from runner.models import InputFile, Limits
+from runner.profiles.learn import Observation, OpenWayOut, WayOut, learn, no_way_out
+from runner.sandbox.launch import Launcher, Spec
+from runner.sandbox.sandbox import Bridge, Sandbox
+from runner.seccomp import Document
+from runner.settings import Settings
+from runner.worker.egress import proxy_environment
+
+
+async def observe(
+    settings: Settings,
+    document: Document,
+    command: list[str],
+    *,
+    files: list[InputFile],
+    image: str,
+    limits: Limits,
+    spec: Spec,
+    policy: Policy,
+    decisions: list[Decision],
+) -> Observation:
+    """Observe the command in a sandbox with this spec, let out by the policy; note decisions."""
+    settings.state_dir.mkdir(parents=True, exist_ok=True)
+    # A state folder of its own: a worker takes strange sandboxes in its own for strays.
+    with tempfile.TemporaryDirectory(prefix="learn-", dir=settings.state_dir) as folder:
+        apart = settings.model_copy(update={"state_dir": Path(folder)})
+        async with AsyncExitStack() as stack:
+            launcher = await stack.enter_async_context(
+                Launcher.open(apart, node=apart.node_id, instance="learn", spec=spec)
+            )
+            way_out: OpenWayOut = no_way_out
+            if policy.rules:
+                gateway = await stack.enter_async_context(_gateway(apart))
+                way_out = _way_out(gateway, policy, decisions)
+            return await learn(
+                launcher,
+                document,
+                command,
+                image=image,
+                limits=limits,
+                files=files,
+                way_out=way_out,
+            )
+
+
+def egress_policy(settings: Settings, rules: list[str]) -> Policy:
+    """Return what the command may reach. Raises Invalid for a rule beyond the ceiling."""
+    ceiling = load_ceiling(settings.profiles_path)
+    if not rules:
+        return Policy()
+    if ANY in rules:
+        return ceiling
+    wanted = tuple(parse_rule(rule) for rule in rules)
+    for rule in wanted:
+        if not within(rule, ceiling):
+            raise Invalid(f"{rule.name} is beyond the operator's ceiling", "egress")
+    return dataclasses.replace(ceiling, rules=wanted)
+
+
+def _gateway(settings: Settings) -> AbstractAsyncContextManager[EgressGateway]:
+    return EgressGateway.open(
+        uid=settings.egress_uid,
+        trusted_networks=settings.egress_trusted_networks,
+        hosts=settings.egress_hosts,
+        extra_roots=settings.egress_roots,
+        profiles_dir=settings.profiles_path,
+        state_dir=settings.state_dir,
+    )
+
+
+def _way_out(gateway: EgressGateway, policy: Policy, decisions: list[Decision]) -> OpenWayOut:
+    @asynccontextmanager
+    async def opened(sandbox: Sandbox) -> AsyncIterator[WayOut]:
+        listener = sandbox.listen_for_egress()
+        session = await gateway.open_session(sandbox.id, policy, listener, {}, decisions.append)
+        try:
+            yield WayOut(proxy_environment(), Bridge())
+        finally:
+            await session.close()
+
+    return opened
