@@ -59,23 +59,25 @@ def rotate() -> None:
     RUNNER_SECRETS_KEY, the first one is taken. Once more forgets the key before.
     """
     from runner.secrets.keyring import KeyFile, open_keys
-    from runner.secrets.vault import rewrap_all
+    from runner.secrets.vault import Rewrapped, rewrap_all
     from runner.store.db import Database
 
     settings = read_settings()
     owner_url = required(settings.database_owner_url, "RUNNER_DATABASE_OWNER_URL")
     keys = open_keys(settings)
 
-    async def rewrap() -> frozenset[str]:
+    async def rewrap() -> Rewrapped:
         async with Database(owner_url, max_size=1) as owner:
-            done = await rewrap_all(owner, keys)
-        out.print(f"{done.changed} data keys wrapped anew", highlight=False)
-        return done.in_use
+            return await rewrap_all(owner, keys)
 
-    if not isinstance(keys, KeyFile):
-        asyncio.run(rewrap())
-        return
-    with keys.rotating():
-        out.print(f"new key {keys.add()}", highlight=False)
-        for id_ in keys.retire(asyncio.run(rewrap())):
-            out.print(f"forgot key {id_}", highlight=False)
+    if isinstance(keys, KeyFile):
+        with keys.rotating():
+            out.print(f"new key {keys.add()}", highlight=False)
+            done = asyncio.run(rewrap())
+            for id_ in keys.retire(done.in_use):
+                out.print(f"forgot key {id_}", highlight=False)
+    else:
+        done = asyncio.run(rewrap())
+    out.print(f"{done.changed} data keys wrapped anew", highlight=False)
+    if done.unopened:
+        fail(f"these tenants' data keys do not open: {', '.join(map(str, done.unopened))}")

@@ -65,9 +65,14 @@ class Vault:
 
 @dataclass(frozen=True, slots=True)
 class Rewrapped:
-    """What a rotation did, and which key-encryption keys still wrap something."""
+    """What a rotation did.
+
+    `unopened` are tenants whose data keys did not open and stay as they are; `in_use` are the
+    key-encryption keys that still wrap something.
+    """
 
     changed: int
+    unopened: tuple[UUID, ...]
     in_use: frozenset[str]
 
 
@@ -75,18 +80,24 @@ async def rewrap_all(owner: Database, keys: KeyEncryption) -> Rewrapped:
     """Put every tenant's data key under the current key-encryption key.
 
     Safe to repeat, and beside running executions: each data key changes in one statement, and the
-    key that wrapped it before still unwraps. Raises KeyUnavailable when one is missing.
+    key that wrapped it before still unwraps.
     """
     current = await keys.current()
     changed = 0
+    unopened = []
     async with owner.no_tenant() as tx:
         stale = await secrets.keys_not_under(tx, current)
     for each in stale:
         bound_to = envelope.data_key_of(each.tenant_id)
-        key = await keys.unwrap(Wrapped(each.kek_id, each.wrapped), bound_to=bound_to)
+        try:
+            key = await keys.unwrap(Wrapped(each.kek_id, each.wrapped), bound_to=bound_to)
+        except KeyUnavailable:
+            unopened.append(each.tenant_id)
+            continue
         made = await keys.wrap(key, bound_to=bound_to)
         async with owner.tenant(each.tenant_id) as tx:
             changed += await secrets.rewrap(tx, each, made.kek_id, made.sealed)
     async with owner.no_tenant() as tx:
         left = await secrets.keys_not_under(tx, current)
-    return Rewrapped(changed, frozenset({current, *(each.kek_id for each in left)}))
+    in_use = frozenset({current, *(each.kek_id for each in left)})
+    return Rewrapped(changed, tuple(unopened), in_use)
