@@ -238,6 +238,25 @@ def test_the_secret_is_seen_by_its_host_alone(world: World) -> None:
     assert stored.stdout == ""
 
 
+def test_a_stored_secret_goes_before_the_operators_file(world: World) -> None:
+    """The tenant's own value is set while there is one, then the file's; each use is on record."""
+    stored = "canary-stored-93bd"
+    base = f"https://{BOUND_HOST}:{world.tls.port}"
+    for expected, source in ((stored, "store"), (TOKEN, "file")):
+        if source == "store":
+            world.client.put_secret("token", stored)
+        else:
+            world.client.delete_secret("token")
+        before = len(world.tls.requests)
+        ran = world.run(["curl", "-sS", f"{base}/echo"], [bound(world)])
+        (asked,) = world.tls.requests[before:]
+        assert asked.headers["Authorization"] == f"Bearer {expected}"
+        assert expected not in out(ran)
+        last = world.client.audit(action="secret:use", limit=500)["items"][-1]["record"]
+        assert (last["actor"], last["metadata"]["source"]) == (f"execution:{ran.id}", source)
+        assert last["metadata"]["purpose"] == "egress"
+
+
 def test_methods_and_paths_are_kept(world: World) -> None:
     """What the rule does not name is refused, in whatever spelling."""
     base = f"https://{BOUND_HOST}:{world.tls.port}"

@@ -205,7 +205,10 @@ def test_keys_are_rotated_while_executions_run(made: Deployment) -> None:
         "RUNNER_STATE_DIR": str(made.stack.settings.state_dir),
         "RUNNER_DATABASE_OWNER_URL": made.stack.services.owner_url,
     }
-    asked = {"command": ["sh", "-c", "printf %s ${#TOKEN}"], "secret_env": {"TOKEN": "token"}}
+    asked: dict[str, Any] = {
+        "command": ["sh", "-c", "printf %s ${#TOKEN}"],
+        "secret_env": {"TOKEN": "token"},
+    }
     started: list[Execution] = []
     for _ in range(2):
         started += [client.submit(**asked, size="nano") for _ in range(3)]

@@ -15,6 +15,7 @@ from pydantic import SecretStr
 from runner.embedded import postgres
 from runner.embedded.process import service_user
 from runner.embedded.services import services
+from runner.secrets.keyring import KeyRing
 from runner.settings import Settings
 from runner.store.migrations import migrate
 from tests.deployment import state_folder
@@ -65,8 +66,14 @@ def test_each_process_of_ours_has_the_least_privileges(compose: dict[str, Any]) 
 
 
 def test_each_process_is_given_the_one_login_that_is_its_own(compose: dict[str, Any]) -> None:
-    assert compose["api"]["secrets"] == ["runner_database_api_url", "runner_redis_url"]
-    assert compose["worker"]["secrets"] == ["runner_database_worker_url", "runner_redis_url"]
+    shared = ["runner_redis_url", "runner_secrets_key"]
+    assert compose["api"]["secrets"] == ["runner_database_api_url", *shared]
+    assert compose["worker"]["secrets"] == ["runner_database_worker_url", *shared]
+
+
+def test_the_key_of_tenants_secrets_is_one(secrets: Path) -> None:
+    ring = KeyRing.parse((secrets / "runner_secrets_key").read_text(), "the file")
+    assert len(ring.keys) == 1
 
 
 def test_every_variable_and_secret_is_a_setting(compose: dict[str, Any], secrets: Path) -> None:

@@ -187,7 +187,7 @@ def test_another_tenants_execution_is_as_unknown_as_any(
         assert [answer.status_code for answer in answers] == [404] * 3, route
         bodies = [{**answer.json(), "instance": ""} for answer in answers]
         assert bodies[0] == bodies[1], route
-    assert tried == 5
+    assert tried == 6
 
 
 def test_twenty_submissions_with_one_key_make_one_execution(shared: Deployment) -> None:
