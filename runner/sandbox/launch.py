@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.errors import IsolationMissing, LaunchFailed, ProtocolViolation
+from runner.host import LIMITLESS
 from runner.models import Isolation, Limits
 from runner.sandbox.cgroups import Cgroups
 from runner.sandbox.channel import VERSION, Channel, Ready
@@ -24,7 +25,7 @@ from runner.sandbox.images import Images
 from runner.sandbox.isolation import EffectiveIsolation, read_isolation
 from runner.sandbox.sandbox import Sandbox
 from runner.sandbox.sockets import SUPERVISOR_SOCKET, listen
-from runner.sandbox.spec import RUNTIMES, UID, Host, Placement, container_config
+from runner.sandbox.spec import RUNTIMES, Host, Placement, container_config
 from runner.seccomp import SeccompProfile, load_profile
 from runner.settings import Settings
 
@@ -135,7 +136,8 @@ class Launcher:
                 config = self.spec(placement, order.limits, self._profile, self._host)
                 container_id = await self.engine.create(name, config)
                 await self.engine.start(container_id)
-                channel = await self._meet(listener, home, container_id, order.isolation)
+                expected = _peer_of(config, order.isolation)
+                channel = await self._meet(listener, home, container_id, expected)
                 isolation = await self._read_back(container_id)
         except BaseException:
             try:
@@ -170,6 +172,11 @@ class Launcher:
                 f"isolation {isolation} needs Docker's runtime {RUNTIMES[isolation]}, "
                 "which this host has not; `runner doctor` tells how to install it"
             )
+        if LIMITLESS in (runtimes[RUNTIMES[isolation]].get("runtimeArgs") or ()):
+            raise IsolationMissing(
+                f"Docker's runtime {RUNTIMES[isolation]} is told {LIMITLESS}: no limit of memory, "
+                "processes or CPU would hold; `runner doctor` tells how to register it"
+            )
 
     def _labels(self, order: SandboxOrder, sandbox_id: str) -> dict[str, str]:
         return {
@@ -182,12 +189,12 @@ class Launcher:
         }
 
     async def _meet(
-        self, listener: socket.socket, home: Path, container_id: str, isolation: Isolation
+        self, listener: socket.socket, home: Path, container_id: str, expected: int
     ) -> Channel:
         """Accept the one connection and hear that the supervisor is ready."""
         try:
             async with asyncio.timeout(self._timeout_s):
-                connection = await self._accept(listener, container_id, isolation)
+                connection = await self._accept(listener, container_id, expected)
                 home.joinpath(SUPERVISOR_SOCKET).unlink()
                 reader, writer = await asyncio.open_unix_connection(sock=connection)
                 return await _greeted(Channel(reader, writer))
@@ -197,7 +204,7 @@ class Launcher:
             ) from None
 
     async def _accept(
-        self, listener: socket.socket, container_id: str, isolation: Isolation
+        self, listener: socket.socket, container_id: str, expected: int
     ) -> socket.socket:
         loop = asyncio.get_running_loop()
         accepting = asyncio.create_task(loop.sock_accept(listener))
@@ -212,7 +219,7 @@ class Launcher:
             accepting.cancel()
         raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
         _, uid, _ = _CREDENTIALS.unpack(raw)
-        if uid != (_GOFER_UID if isolation is Isolation.GVISOR else UID):
+        if uid != expected:
             connection.close()
             raise ProtocolViolation(f"user {uid} connected to the sandbox's socket")
         return connection
@@ -223,6 +230,12 @@ class Launcher:
             await self.engine.remove(name)
         finally:
             shutil.rmtree(home, ignore_errors=True)
+
+
+def _peer_of(config: dict[str, Any], isolation: Isolation) -> int:
+    """Return the user that must be seen at the other end of the sandbox's socket."""
+    uid = str(config["User"]).partition(":")[0]
+    return _GOFER_UID if isolation is Isolation.GVISOR else int(uid)
 
 
 async def _greeted(channel: Channel) -> Channel:

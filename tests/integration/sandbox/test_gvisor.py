@@ -144,18 +144,26 @@ async def test_there_is_no_network_but_loopback(gvisor: Bench) -> None:
     assert ran.stdout == b"['lo']\nno route\n"
 
 
-async def test_it_is_refused_where_docker_has_no_such_runtime(
-    gvisor: Bench, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("runtimes", "message"),
+    [
+        ({"runc": {}}, "runner doctor"),
+        ({"runsc": {"path": "runsc", "runtimeArgs": ["--ignore-cgroups"]}}, "no limit"),
+    ],
+    ids=["no such runtime", "a runtime without limits"],
+)
+async def test_it_is_refused_where_docker_cannot_give_it(
+    gvisor: Bench, monkeypatch: pytest.MonkeyPatch, runtimes: dict[str, Any], message: str
 ) -> None:
     """Nothing less is started instead, and the way out is named."""
     real = gvisor.launcher.engine.info
 
-    async def without_runsc() -> dict[str, Any]:
+    async def changed() -> dict[str, Any]:
         facts = await real()
-        return {**facts, "info": {**facts["info"], "Runtimes": {"runc": {}}}}
+        return {**facts, "info": {**facts["info"], "Runtimes": runtimes}}
 
-    monkeypatch.setattr(gvisor.launcher.engine, "info", without_runsc)
-    with pytest.raises(IsolationMissing, match="runner doctor"):
+    monkeypatch.setattr(gvisor.launcher.engine, "info", changed)
+    with pytest.raises(IsolationMissing, match=message):
         await gvisor.launcher.launch(gvisor.order())
     order = dataclasses.replace(gvisor.order(), isolation=Isolation.CONTAINER)
     await (await gvisor.launcher.launch(order)).destroy()
