@@ -40,6 +40,10 @@ def run(
     ] = None,
     size: Annotated[str, typer.Option(help="A size of limits.")] = "small",
     timeout_s: Annotated[float | None, typer.Option(help="Wall-clock limit.")] = None,
+    secret: Annotated[
+        list[str] | None,
+        typer.Option(metavar="VARIABLE=NAME", help="A secret in the environment; repeatable."),
+    ] = None,
     save_to: Annotated[
         Path | None, typer.Option(file_okay=False, help="Folder for the artifacts.")
     ] = None,
@@ -49,6 +53,7 @@ def run(
     if language is None:
         fail(f"{file}: the suffix must be one of {', '.join(LANGUAGES)}")
     limits = {} if timeout_s is None else {"timeout_s": timeout_s}
+    secret_env = dict(each.partition("=")[::2] for each in secret or ())
     with client(read_settings()) as api:
         submitted = api.submit(
             code=file.read_text("utf-8"),
@@ -56,6 +61,7 @@ def run(
             files={path.name: path.read_bytes() for path in inputs or ()},
             size=size,
             limits=limits,
+            secret_env=secret_env,
         )
         follow(api, submitted.id)
         ended = api.get(submitted.id)
