@@ -15,6 +15,9 @@ from typing import Any
 
 import psutil
 
+from runner.errors import SetupError
+from runner.limits import load_sizes
+from runner.seccomp import load_profile
 from runner.settings import Settings
 
 GIB = 2**30
@@ -52,6 +55,7 @@ def examine(settings: Settings, docker: Mapping[str, Any] | None) -> list[Findin
         *_kernel(),
         *(_docker(docker) if docker else [_no_docker(settings)]),
         *_programs(),
+        *_profiles(settings),
         *_resources(settings),
     ]
 
@@ -183,6 +187,21 @@ def _programs() -> Iterator[Finding]:
             found or "not found",
             "" if found else f"`apt-get install {package}`",
         )
+
+
+def _profiles(settings: Settings) -> Iterator[Finding]:
+    folder = settings.profiles_path
+    mend = "mend or remove it: `runner profile check FILE` names what is wrong"
+    try:
+        allowed = len(load_profile(folder).allowed)
+        yield Finding("seccomp profile", Status.OK, f"{allowed} system calls, from {folder}")
+    except SetupError as error:
+        yield Finding("seccomp profile", Status.MISSING, error.detail, mend)
+    try:
+        sizes = sorted(load_sizes(folder).items(), key=lambda size: size[1].memory_mb)
+        yield Finding("sizes", Status.OK, ", ".join(name for name, _ in sizes))
+    except SetupError as error:
+        yield Finding("sizes", Status.MISSING, error.detail, "mend the file, or remove it")
 
 
 def _resources(settings: Settings) -> Iterator[Finding]:

@@ -119,6 +119,19 @@ def test_a_state_folder_that_others_may_write_is_named(tmp_path: Path) -> None:
     assert found["state folder"].status is Status.OK
 
 
+def test_profiles_and_sizes_are_shown_or_their_fault_is(tmp_path: Path) -> None:
+    found = findings(tmp_path)
+    assert found["sizes"].value == "nano, small, medium, large"
+    assert found["seccomp profile"].status is Status.OK
+    (tmp_path / "seccomp").mkdir()
+    (tmp_path / "seccomp" / "default.json").write_text("{")
+    settings = Settings(state_dir=tmp_path, profiles_dir=tmp_path)
+    found = {each.name: each for each in examine(settings, None)}
+    assert found["seccomp profile"].status is Status.MISSING
+    assert "default.json" in found["seccomp profile"].value
+    assert found["sizes"].status is Status.MISSING
+
+
 def test_whatever_is_not_fine_comes_with_advice(tmp_path: Path) -> None:
     for docker in (None, DOCKER):
         for finding in examine(Settings(state_dir=tmp_path), docker):

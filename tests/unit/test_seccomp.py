@@ -159,6 +159,19 @@ def test_the_same_file_compiles_for_both_architectures(tmp_path: Path, architect
     assert program[1][3] == audit_arch[architecture]
 
 
+def test_what_only_the_newer_forms_can_do_on_aarch64_is_allowed() -> None:
+    """That table never had open, stat, pipe, dup2, poll or fork: its C library uses these."""
+    needed = (
+        "clone dup3 epoll_create1 epoll_pwait eventfd2 faccessat faccessat2 fchmodat fchownat "
+        "fstat inotify_init1 linkat mkdirat mknodat newfstatat openat pipe2 ppoll prlimit64 "
+        "pselect6 readlinkat renameat renameat2 signalfd4 statx symlinkat timerfd_create "
+        "unlinkat utimensat wait4"
+    )
+    assert set(needed.split()) <= load_profile(Settings().profiles_path).allowed
+    for name in needed.split():
+        assert pyseccomp.resolve_syscall(pyseccomp.Arch.AARCH64, name) >= 0, name
+
+
 def test_an_argument_tested_twice_is_refused(document: Any, tmp_path: Path) -> None:
     """The runtime reads it as "or", and a reader as "and"."""
     test = {"index": 0, "value": 1, "valueTwo": 0, "op": "SCMP_CMP_EQ"}
