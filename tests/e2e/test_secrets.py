@@ -182,6 +182,22 @@ def test_another_tenants_secret_is_not_to_be_had(made: Deployment) -> None:
     assert (ended.state, ended.reason) == ("failed", "secret_unavailable")
 
 
+@pytest.mark.parametrize(("length", "kept"), [(3, CANARY[:3]), (12, "*" * 12)])
+def test_output_that_ends_as_a_secret_begins_is_whole(
+    length: int, kept: str, made: Deployment
+) -> None:
+    """A few letters are no secret; more of them are one that was cut off."""
+    client = made.client("cut-off")
+    client.put_secret("token", CANARY)
+    ended = client.run(
+        command=["bash", "-c", f'printf %s "<${{TOKEN:0:{length}}}"'],
+        secret_env={"TOKEN": "token"},
+    )
+    assert ended.stdout is not None
+    assert ended.stdout.text == f"<{kept}"
+    assert ended.stdout.total_bytes == length + 1
+
+
 def test_a_changed_secret_is_used_by_the_next_run(made: Deployment) -> None:
     """And each use is on record, with its execution."""
     client = made.client("changing")
