@@ -24,6 +24,7 @@ Folders are stages; imports point down this list and never up:
     worker             one execution as a recipe
     auth · queue       who may what; the pipe between api and worker
     audit              what happened, hash-chained
+    secrets            tenants' secrets, sealed and opened
     store              bytes at rest; the only place that sets the tenant
     sandbox            the only place that imports docker; every hardening flag
     models · states · errors · ids · settings · telemetry     the words
