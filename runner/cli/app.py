@@ -2,7 +2,7 @@
 
 import typer
 
-from runner.cli import demo, operate, profile, receipt, secrets, serve, use
+from runner.cli import demo, operate, profile, receipt, secrets, serve, use, verify
 
 app = typer.Typer(
     name="runner",
@@ -17,6 +17,7 @@ app.command("api")(serve.api)
 app.command("worker")(serve.worker)
 app.command("migrate")(operate.migrate)
 app.command("doctor")(operate.doctor)
+app.command("verify")(verify.verify)
 app.command("run")(use.run)
 app.add_typer(operate.keys, name="keys")
 app.add_typer(operate.images, name="images")

@@ -1,6 +1,7 @@
 """The proxy process: begins, gives up its rights, and serves sessions until its worker is gone."""
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
@@ -77,7 +78,9 @@ class Proxy:
             if task is not None:
                 connections.add(task)
                 task.add_done_callback(connections.discard)
-            await serve_connection(session, self._outside, reader, writer)
+            # Cancelled by `close` alone: an end like any other, which the server must not log.
+            with contextlib.suppress(asyncio.CancelledError):
+                await serve_connection(session, self._outside, reader, writer)
 
         server = await asyncio.start_unix_server(serve, sock=listener)
         self._sandboxes[session.id] = _Sandbox(session, server, connections)

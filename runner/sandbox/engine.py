@@ -83,6 +83,14 @@ class Engine:
         found = await self._call(lambda c: c.containers(all=True, filters={"label": wanted}))
         return list(found)
 
+    async def make_network(self, name: str) -> None:
+        """Make a bridge network. No sandbox has one: checks show what one would open."""
+        await self._call(lambda client: client.create_network(name, driver="bridge"))
+
+    async def remove_network(self, name: str) -> None:
+        """Remove a network; one that is gone already is fine."""
+        await self._call(lambda client: client.remove_network(name), gone=(404,))
+
     async def images(self, label: str) -> list[Facts]:
         """Return the images with this label."""
         return list(await self._call(lambda client: client.images(filters={"label": label})))

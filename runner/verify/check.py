@@ -1,8 +1,12 @@
 """What a check is, and what trying it can show."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from runner.verify.bench import Bench
 
 
 class Group(StrEnum):
@@ -10,15 +14,15 @@ class Group(StrEnum):
 
     PRIVILEGES = "privileges"
     NAMESPACES = "namespaces"
-    SYSCALLS = "syscalls"
+    SYSCALLS = "system calls"
     FILES = "files and devices"
     PROC = "proc and sys"
+    NETWORK = "network"
+    EGRESS = "egress"
     RESOURCES = "resources"
     TIME = "time limits"
     OUTPUT = "output and artifacts"
     PROTOCOL = "supervisor protocol"
-    NETWORK = "network"
-    EGRESS = "egress"
     QUEUE = "queue"
 
 
@@ -32,31 +36,59 @@ class Severity(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class Observation:
+    """What one try showed: whether the attack got through, and what was seen, such as `EPERM`.
+
+    `absent` says that this host has nothing to attack here, `failed` that the probe itself broke.
+    """
+
+    breached: bool
+    saw: str
+    absent: bool = False
+    failed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
     """What a reviewer reads about a check.
 
     `meaning` says what it would mean if the probe succeeded; `source` where the rule comes from;
-    `control` names the one thing that stops it. `undemonstrable` says why no run without the
-    control can be shown, and is empty where one can.
+    `control` names the one thing that stops it (`runner.verify.controls`, for probes).
+    `undemonstrable` says why no run without the control is shown, and is empty where one is.
     """
 
     id: str
     group: Group
-    severity: Severity
     title: str
     meaning: str
     source: str
     control: str
+    severity: Severity = Severity.HIGH
     undemonstrable: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Observation:
-    """What one try showed: whether the attack got through, and what was seen, such as `EPERM`."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe(Check):
+    """A check that is a program in a sandbox.
 
-    breached: bool
-    saw: str
+    `code` is Python; it ends by `held(saw)` or `breached(saw)` of the prelude. `expect` is what a
+    guarded probe must have seen in a plain container. `alone` gives it a sandbox of its own.
+    """
+
+    code: str
+    expect: str = ""
+    alone: bool = False
+    limits: dict[str, float] = field(default_factory=dict)
+    needs: str = ""
+    """A capability without which nobody on the host could succeed, the host's root included."""
 
 
-Attempt = Callable[[bool], Awaitable[Observation]]
-"""Tries the attack; the argument says whether every control is in place."""
+Attempt = Callable[["Bench", bool], Awaitable[Observation]]
+"""Tries an attack from outside; the argument says whether the control is in place."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial(Check):
+    """A check that is played from outside: by a hostile supervisor, client or queue."""
+
+    attempt: Attempt

@@ -1,0 +1,80 @@
+"""`runner verify`: every attack of the catalogue, tried on this very host."""
+
+import asyncio
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from runner.cli.console import err, fail, out, read_settings, reports_errors
+from runner.models import Isolation
+from runner.settings import Settings
+
+if TYPE_CHECKING:
+    from runner.verify.suite import Outcome
+
+
+@reports_errors
+def verify(
+    *,
+    isolation: Annotated[Isolation, typer.Option(help="Which wall to try.")] = Isolation.CONTAINER,
+    group: Annotated[
+        list[str] | None, typer.Option(help="Only checks whose id begins so; repeatable.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the signed report.")] = False,
+    output: Annotated[
+        Path | None, typer.Option(dir_okay=False, help="Write the signed report to this file.")
+    ] = None,
+    unshown: Annotated[
+        bool, typer.Option(help="List the checks that could not be shown to fail here, and why.")
+    ] = False,
+) -> None:
+    """Try every attack on this deployment, with each control in place and taken away.
+
+    Exit code 0 only if every attack was stopped, and every check but those that say why not was
+    shown able to fail.
+    """
+    from runner.signing import Signer
+    from runner.verify import report
+
+    settings = read_settings()
+    began = time.monotonic()
+    outcomes, docker = asyncio.run(_tried(settings, isolation, tuple(group or ())))
+    if not outcomes:
+        fail("no check of that name")
+    body = report.document(
+        outcomes,
+        isolation=isolation,
+        node=settings.node_id,
+        docker=docker,
+        seconds=time.monotonic() - began,
+    )
+    signed = Signer.open(settings.state_dir).sign(report.KIND, body)
+    if output is not None:
+        output.write_text(signed + "\n")
+    if json:
+        print(signed)  # noqa: T201 - the exact bytes, nothing of a console
+    else:
+        out.print(report.by_group(outcomes))
+        out.print(report.in_need(outcomes, unshown=unshown))
+    if not body["good"]:
+        raise typer.Exit(1)
+
+
+async def _tried(
+    settings: Settings, isolation: Isolation, groups: tuple[str, ...]
+) -> "tuple[list[Outcome], str]":
+    from runner.verify.bench import Bench
+    from runner.verify.checks import every_check
+    from runner.verify.suite import run
+
+    checks = [check for check in every_check() if not groups or check.id.startswith(groups)]
+    found = []
+    async with Bench.open(settings, isolation) as bench:
+        version = (await bench.launcher.engine.info())["version"]
+        with err.status("trying") as status:
+            async for outcome in run(bench, checks):
+                found.append(outcome)
+                status.update(f"{len(found)} of {len(checks)}: {outcome.check.title}")
+    return found, str(version.get("Version"))

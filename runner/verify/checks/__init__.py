@@ -1,0 +1,21 @@
+"""Every check there is, by group."""
+
+from runner.verify.check import Check
+from runner.verify.checks import (
+    egress,
+    files,
+    network,
+    output,
+    privileges,
+    protocol,
+    queue,
+    resources,
+    syscalls,
+)
+from runner.verify.suite import checked
+
+
+def every_check() -> tuple[Check, ...]:
+    """Return all checks."""
+    modules = (privileges, syscalls, files, network, resources, output, protocol, egress, queue)
+    return checked(check for module in modules for check in module.CHECKS)

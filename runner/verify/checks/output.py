@@ -1,0 +1,130 @@
+"""What a program leaves behind: files that are not what they seem, and a hostile supervisor's."""
+
+from collections.abc import AsyncIterator
+
+from runner.errors import ProtocolViolation
+from runner.sandbox import sandbox as sandboxes
+from runner.verify.bench import Bench
+from runner.verify.check import Attempt, Check, Group, Observation, Severity, Trial
+from runner.verify.controls import Change, supervisor
+
+_CREDULOUS = """
+import os, files
+def hand_back(self, folder, name, path, depth):
+    try: file = os.open(name, os.O_RDONLY | os.O_NONBLOCK, dir_fd=folder)
+    except OSError: return "unreadable"
+    data = os.read(file, 4096) if not os.path.isdir(name) else b""
+    os.close(file)
+    self.wire.say("artifact", path=path, size=len(data) or 1)
+    self.wire.queue(b"D", data or b"x")
+    self.wire.flush()
+files.Collector._visit = hand_back
+"""
+
+
+class _Shelf:
+    """Keeps what is handed back."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+
+    async def add(self, path: str, size: int, chunks: AsyncIterator[bytes]) -> None:
+        """Keep one file."""
+        self.files[path] = b"".join([chunk async for chunk in chunks])[:size]
+
+
+def _leaving(code: str, wanted: str) -> Attempt:
+    """Return an attempt to have a file taken that is none of the program's own."""
+
+    async def attempt(bench: Bench, guarded: bool) -> Observation:  # noqa: FBT001 - its protocol
+        changes: tuple[Change, ...] = () if guarded else (supervisor(_CREDULOUS),)
+        async with bench.sandbox(*changes) as sandbox:
+            await bench.run(sandbox, f"import os, socket\n{code}")
+            shelf = _Shelf()
+            collected = await sandbox.collect(max_files=8, max_bytes=2**20, sink=shelf)
+        if wanted in shelf.files:
+            return Observation(breached=True, saw="taken")
+        return Observation(breached=False, saw=", ".join(collected.refused))
+
+    return attempt
+
+
+_SEEMING: tuple[Check, ...] = tuple(
+    Trial(
+        id=f"output.{id_}",
+        group=Group.OUTPUT,
+        severity=Severity.CRITICAL,
+        title=title,
+        meaning=meaning,
+        source=source,
+        control="the supervisor's look at each file",
+        attempt=_leaving(code, "x"),
+    )
+    for id_, title, meaning, source, code in (
+        ("symlink", "A symbolic link is not followed", "files outside the workspace could be fetched",
+         "CVE-2024-28185", "os.symlink('/etc/passwd', 'x')"),
+        ("symlink-proc", "A link into /proc is not followed", "the supervisor's secrets could be fetched",
+         "CVE-2018-15664", "os.symlink('/proc/self/status', 'x')"),
+        ("hard-link", "A file of two names is not taken", "a file could be changed after it was looked at",
+         "CVE-2024-28185", "open('y', 'w').write('y'); os.link('y', 'x')"),
+        ("fifo", "A pipe is not read", "the collection could be held for ever",
+         "Judge0 write-up, 2024", "os.mkfifo('x')"),
+        ("sparse", "A file with holes is not taken", "a terabyte of nothing would be stored",
+         "tar sparse file bombs", "f = open('x', 'wb'); f.truncate(2**20); f.close()"),
+    )
+)  # fmt: skip
+
+
+def _named(path: str) -> Attempt:
+    """Return an attempt by a hostile supervisor to hand back a file of this name."""
+    hostile = (
+        "import files\n"
+        "def collect(self):\n"
+        f"    self.wire.say('artifact', path={path!r}, size=1)\n"
+        "    self.wire.queue(b'D', b'x')\n"
+        "    self.wire.say('collected', refused=[], refused_total=0)\n"
+        "files.Collector.collect = collect\n"
+    )
+
+    async def attempt(bench: Bench, guarded: bool) -> Observation:  # noqa: FBT001 - its protocol
+        shelf = _Shelf()
+        checking = sandboxes._check_path  # noqa: SLF001 - the one control, taken away and put back
+        async with bench.sandbox(supervisor(hostile)) as sandbox:
+            await bench.run(sandbox, "pass")
+            if not guarded:
+                setattr(sandboxes, "_check_path", lambda _: None)  # noqa: B010 - as above
+            try:
+                await sandbox.collect(max_files=8, max_bytes=2**20, sink=shelf)
+            except ProtocolViolation:
+                return Observation(breached=False, saw="ProtocolViolation")
+            finally:
+                sandboxes._check_path = checking  # noqa: SLF001 - as above
+        return Observation(breached=path in shelf.files, saw=f"a file called {path!r}")
+
+    return attempt
+
+
+_NAMES: tuple[Check, ...] = tuple(
+    Trial(
+        id=f"output.name.{id_}",
+        group=Group.OUTPUT,
+        severity=Severity.CRITICAL,
+        title=f"A file called {path!r} is refused",
+        meaning="what stores files could be led to another place",
+        source="CVE-2024-28185, CVE-2018-15664",
+        control="the worker's look at each name",
+        attempt=_named(path),
+    )
+    for id_, path in (
+        ("parent", "../x"),
+        ("parent-inside", "a/../../x"),
+        ("absolute", "/etc/x"),
+        ("dot", "./x"),
+        ("empty-part", "a//x"),
+        ("newline", "a\nb"),
+        ("escape", "\x1b[2J"),
+        ("nul", "a\x00b"),
+    )
+)
+
+CHECKS: tuple[Check, ...] = (*_SEEMING, *_NAMES)

@@ -1,0 +1,86 @@
+"""What a verification found: a table for people, a signed document for reviewers."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from runner import __version__
+from runner.models import Isolation
+from runner.verify.check import Group
+from runner.verify.suite import Outcome, Verdict
+
+KIND = "agent-runner/verification/v1"
+
+_STYLES = {
+    Verdict.HELD: "green",
+    Verdict.UNSHOWN: "yellow",
+    Verdict.BREACHED: "bold red",
+    Verdict.BROKEN: "bold magenta",
+}
+
+
+def by_group(outcomes: Sequence[Outcome]) -> Table:
+    """Return how many checks of each group held, and how many were shown able to fail."""
+    table = Table("group", *(verdict.value for verdict in Verdict), "all")
+    counts = Counter((outcome.check.group, outcome.verdict) for outcome in outcomes)
+    for group in Group:
+        row = [counts[group, verdict] for verdict in Verdict]
+        if sum(row):
+            table.add_row(group.value, *(str(n or "") for n in row), str(sum(row)))
+    totals = [sum(counts[group, verdict] for group in Group) for verdict in Verdict]
+    table.add_section()
+    table.add_row("all", *(str(n or "") for n in totals), str(sum(totals)))
+    return table
+
+
+def in_need(outcomes: Sequence[Outcome], *, unshown: bool) -> Table:
+    """Return every check that did not hold or proves nothing; with `unshown`, those not shown."""
+    table = Table("check", "verdict", "with the control", "without it", "what it means")
+    for outcome in outcomes:
+        if outcome.good and not (unshown and outcome.verdict is Verdict.UNSHOWN):
+            continue
+        bare = outcome.unguarded.saw if outcome.unguarded else outcome.why_unshown
+        table.add_row(
+            outcome.check.id,
+            f"[{_STYLES[outcome.verdict]}]{outcome.verdict.value}[/]",
+            escape(outcome.guarded.saw),
+            escape(bare),
+            escape(outcome.check.meaning),
+        )
+    return table
+
+
+def document(
+    outcomes: Sequence[Outcome], *, isolation: Isolation, node: str, docker: str, seconds: float
+) -> dict[str, Any]:
+    """Return the report's body, to be signed."""
+    return {
+        "version": __version__,
+        "node": node,
+        "docker": docker,
+        "isolation": isolation.value,
+        "at": datetime.now(UTC).isoformat(),
+        "seconds": round(seconds, 1),
+        "good": all(outcome.good for outcome in outcomes),
+        "counts": dict(Counter(outcome.verdict.value for outcome in outcomes)),
+        "checks": [
+            {
+                "id": outcome.check.id,
+                "group": outcome.check.group.value,
+                "severity": outcome.check.severity.value,
+                "title": outcome.check.title,
+                "control": outcome.check.control,
+                "source": outcome.check.source,
+                "verdict": outcome.verdict.value,
+                "guarded": asdict(outcome.guarded),
+                "unguarded": asdict(outcome.unguarded) if outcome.unguarded else None,
+                "why_unshown": outcome.why_unshown,
+            }
+            for outcome in outcomes
+        ],
+    }

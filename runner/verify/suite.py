@@ -1,0 +1,149 @@
+"""Tries every check twice and says what each try showed.
+
+Probes of one kind share a sandbox: one for all with every control, one for all that lean on the
+same control, without it. So two hundred checks take a minute and not an hour.
+"""
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from enum import StrEnum
+
+from runner.errors import SandboxFault
+from runner.sandbox.sandbox import Sandbox
+from runner.verify.bench import Bench
+from runner.verify.check import Check, Observation, Probe, Trial
+from runner.verify.controls import CONTROLS, Change, host_capabilities
+
+
+class Verdict(StrEnum):
+    """What the tries of one check say together."""
+
+    HELD = "held"
+    """Stopped with its control, and shown to succeed without it."""
+    UNSHOWN = "held, not shown"
+    """Stopped; no run without the control could be shown here, and it is said why."""
+    BREACHED = "BREACHED"
+    """The attack got through."""
+    BROKEN = "broken check"
+    """Stopped in both runs, or failed by itself: the check proves nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A check and what its tries showed."""
+
+    check: Check
+    guarded: Observation
+    unguarded: Observation | None
+    why_unshown: str = ""
+
+    @property
+    def verdict(self) -> Verdict:
+        """The two tries in one word."""
+        if self.guarded.breached:
+            return Verdict.BREACHED
+        if self.guarded.failed:
+            return Verdict.BROKEN
+        if self.unguarded is not None and self.unguarded.breached:
+            return Verdict.HELD
+        return Verdict.UNSHOWN if self.why_unshown else Verdict.BROKEN
+
+    @property
+    def good(self) -> bool:
+        """Whether nothing is to be mended."""
+        return self.verdict in {Verdict.HELD, Verdict.UNSHOWN}
+
+
+def checked(checks: Iterable[Check]) -> tuple[Check, ...]:
+    """Return the checks; raises ValueError when two have one id, or a control is not known."""
+    found: dict[str, Check] = {}
+    for check in checks:
+        if check.id in found:
+            raise ValueError(f"two checks are called {check.id}")
+        if isinstance(check, Probe) and not check.undemonstrable and check.control not in CONTROLS:
+            raise ValueError(f"{check.id} leans on {check.control!r}, which is no control")
+        found[check.id] = check
+    return tuple(found.values())
+
+
+async def run(
+    bench: Bench, checks: Sequence[Check], *, controls: bool = True
+) -> AsyncIterator[Outcome]:
+    """Yield the outcome of each check; without `controls` only the guarded tries are made."""
+    probes = [check for check in checks if isinstance(check, Probe)]
+    guarded = await _series(bench, probes, ())
+    for name in dict.fromkeys(probe.control for probe in probes):
+        leaning = [probe for probe in probes if probe.control == name]
+        for outcome in await _without(bench, name, leaning, guarded, shown=controls):
+            yield outcome
+    for check in checks:
+        if isinstance(check, Trial):
+            yield await _trial(bench, check, shown=controls)
+
+
+async def _without(
+    bench: Bench,
+    name: str,
+    probes: Sequence[Probe],
+    guarded: dict[str, Observation],
+    *,
+    shown: bool,
+) -> list[Outcome]:
+    """Return the outcomes of all probes that lean on one control."""
+    shows = [probe for probe in probes if shown and not probe.undemonstrable]
+    bare: dict[str, Observation] = {}
+    if shows:
+        control = CONTROLS[name]
+        lowered: tuple[Change, ...] = (control.lowered,) if control.lowered else ()
+        if lowered:
+            # With the other walls lowered the control alone must hold.
+            alone = await _series(bench, shows, lowered)
+            guarded |= {id_: seen for id_, seen in alone.items() if seen.breached}
+        bare = await _series(bench, shows, (*lowered, control.remove))
+    outcomes = []
+    for probe in probes:
+        seen = bare.get(probe.id)
+        why = probe.undemonstrable or ("" if shown else "controls were not taken away")
+        if seen is not None and seen.absent:
+            why = f"without the control: {seen.saw}"
+        if probe.needs and probe.needs not in host_capabilities():
+            why = f"this host's own root lacks CAP_{probe.needs}"
+        outcomes.append(Outcome(probe, guarded[probe.id], seen, why))
+    return outcomes
+
+
+async def _trial(bench: Bench, trial: Trial, *, shown: bool) -> Outcome:
+    guarded = await trial.attempt(bench, True)  # noqa: FBT003 - the attempt's one argument
+    if trial.undemonstrable or not shown:
+        why = trial.undemonstrable or "controls were not taken away"
+        return Outcome(trial, guarded, None, why)
+    unguarded = await trial.attempt(bench, False)  # noqa: FBT003 - as above
+    why = f"without the control: {unguarded.saw}" if unguarded.absent else ""
+    return Outcome(trial, guarded, unguarded, why)
+
+
+async def _series(
+    bench: Bench, probes: Sequence[Probe], changes: tuple[Change, ...]
+) -> dict[str, Observation]:
+    """Run the probes one after the other, in as few sandboxes as they allow."""
+    found: dict[str, Observation] = {}
+    shared: Sandbox | None = None
+    async with AsyncExitStack() as stack:
+        for probe in probes:
+            try:
+                if probe.alone:
+                    async with bench.sandbox(*changes, limits=probe.limits) as own:
+                        found[probe.id], _ = await bench.probe(own, probe)
+                    continue
+                if shared is None:
+                    shared = await stack.enter_async_context(bench.sandbox(*changes))
+                found[probe.id], usable = await bench.probe(shared, probe)
+                if not usable:
+                    shared = None
+            except SandboxFault as error:
+                found[probe.id] = Observation(
+                    breached=False, saw=f"{type(error).__name__}: {error}"
+                )
+                shared = None
+    return found

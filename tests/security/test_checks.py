@@ -1,0 +1,109 @@
+"""The security checks, each tried with its control and without it, on real sandboxes.
+
+`runner verify` runs the same ones on an operator's host.
+"""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from runner.models import Isolation
+from runner.settings import Settings
+from runner.verify.bench import Bench
+from runner.verify.check import Check, Group, Observation, Probe, Trial
+from runner.verify.checks import every_check
+from runner.verify.suite import Outcome, Verdict, checked, run
+
+CHECKS = every_check()
+MAY_BE_UNSHOWN = 0.2
+
+
+async def tried(checks: tuple[Check, ...], isolation: Isolation) -> dict[str, Outcome]:
+    """Return the outcome of each check."""
+    async with Bench.open(Settings(), isolation) as bench:
+        return {outcome.check.id: outcome async for outcome in run(bench, checks)}
+
+
+@pytest.fixture(scope="module")
+def outcomes(image: None) -> dict[str, Outcome]:
+    """Return every outcome: probes of one kind share a sandbox, so they are tried together."""
+    return asyncio.run(tried(CHECKS, Isolation.CONTAINER))
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.id)
+def test_it_is_stopped_and_would_not_be_without_its_control(
+    check: Check, outcomes: dict[str, Outcome]
+) -> None:
+    """With the exact error where the check names one."""
+    outcome = outcomes[check.id]
+    assert outcome.good, (outcome.verdict, outcome.guarded, outcome.unguarded)
+    if isinstance(check, Probe) and check.expect:
+        assert outcome.guarded.saw == check.expect
+
+
+def test_there_are_checks_of_every_group_and_most_are_shown(outcomes: dict[str, Outcome]) -> None:
+    """At least 150, and at most a fifth that this host cannot show to fail."""
+    assert {check.group for check in CHECKS} == set(Group)
+    assert len(CHECKS) >= 150
+    unshown = [id_ for id_, each in outcomes.items() if each.verdict is Verdict.UNSHOWN]
+    assert len(unshown) <= MAY_BE_UNSHOWN * len(CHECKS), unshown
+
+
+def test_every_check_can_be_judged_by_who_reads_it() -> None:
+    """It says what its success would mean, where it comes from and what stops it."""
+    for check in CHECKS:
+        for words in (check.title, check.meaning, check.source, check.control):
+            assert words.strip(), check.id
+
+
+def probe(**fields: Any) -> Probe:
+    """Return a probe of the framework's own tests."""
+    given = {
+        "id": "x", "group": Group.FILES, "title": "t", "meaning": "m", "source": "s",
+        "control": "read-only root", "code": "held()",
+    }  # fmt: skip
+    return Probe(**{**given, **fields})
+
+
+async def test_a_check_that_cannot_fail_is_called_broken(image: None) -> None:
+    """Stopped both times, it proves nothing."""
+    (outcome,) = (await tried((probe(code="held()"),), Isolation.CONTAINER)).values()
+    assert outcome.verdict is Verdict.BROKEN
+    assert not outcome.good
+
+
+async def test_an_attack_that_gets_through_is_called_a_breach(image: None) -> None:
+    """Whatever the control run shows."""
+    (outcome,) = (await tried((probe(code="breached()"),), Isolation.CONTAINER)).values()
+    assert outcome.verdict is Verdict.BREACHED
+    assert not outcome.good
+
+
+async def test_a_probe_that_says_nothing_is_not_taken_for_held(image: None) -> None:
+    """It crashed, so it is broken, whatever it does without the control."""
+    (outcome,) = (await tried((probe(code="1/0"),), Isolation.CONTAINER)).values()
+    assert outcome.verdict is Verdict.BROKEN
+    assert outcome.guarded.saw == "exit code 1"
+
+
+def test_two_checks_of_one_name_are_refused() -> None:
+    """And a probe that leans on nothing known."""
+    with pytest.raises(ValueError, match="two checks"):
+        checked([probe(), probe()])
+    with pytest.raises(ValueError, match="no control"):
+        checked([probe(control="hope")])
+
+
+async def test_a_trial_that_succeeds_in_both_runs_is_a_breach(image: None) -> None:
+    """As a probe's would be."""
+
+    async def through(_: Bench, guarded: bool) -> Observation:
+        return Observation(breached=True, saw="through" if guarded else "of course")
+
+    trial = Trial(
+        id="x", group=Group.QUEUE, title="t", meaning="m", source="s", control="c", attempt=through
+    )
+    (outcome,) = (await tried((trial,), Isolation.CONTAINER)).values()
+    assert outcome.verdict is Verdict.BREACHED
