@@ -132,6 +132,28 @@ def test_a_daemon_without_the_runtime_asked_for_is_passed_over(folder: Path) -> 
     assert not daemon_runs(folder)
 
 
+def test_the_bridge_of_another_daemon_is_left_alone(folder: Path) -> None:
+    """In a network namespace with a docker0 of its own."""
+    script = (
+        "ip link add docker0 type bridge && ip addr add 172.17.0.1/16 dev docker0 && "
+        f"{SCRIPTS}/with-docker true && ip -br addr show docker0"
+    )
+    ran = subprocess.run(
+        ["unshare", "--net", "bash", "-c", script],
+        env={
+            "PATH": os.environ["PATH"],
+            "RUNNER_STATE_DIR": str(folder),
+            "WITH_DOCKER_RUNTIME": "no-such-runtime",
+            "DOCKER_HOST": "",
+        },
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert "172.17.0.1/16" in ran.stdout, (ran.stdout, ran.stderr)
+
+
 def test_two_commands_share_a_private_daemon_until_the_last_ends(
     folder: Path, no_daemon: list[str]
 ) -> None:
