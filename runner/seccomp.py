@@ -159,3 +159,18 @@ def compile_filter(document: Document, architecture: int | None = None) -> pysec
             if pyseccomp.resolve_syscall(pyseccomp.system_arch(), call) != _UNKNOWN:
                 rules.add_rule(action, call, *arguments)
     return rules
+
+
+def process_filter(profiles_dir: Path, name: str) -> pyseccomp.SyscallFilter:
+    """Return a profile as a filter to `load` into this process, every thread of it, for good.
+
+    Raises SetupError when it cannot be enforced. Loading needs no_new_privs (seccomp(2)).
+    """
+    path = profiles_dir / "seccomp" / f"{name}.json"
+    _, document = read_profile(path)
+    try:
+        rules = compile_filter(document)
+        rules.set_attr(pyseccomp.Attr.CTL_TSYNC, 1)
+    except (OSError, KeyError) as error:
+        raise SetupError(f"seccomp profile {path} does not compile: {error}") from error
+    return rules

@@ -3,8 +3,10 @@
 import ctypes
 import os
 import resource
+from pathlib import Path
 
 from runner.errors import SetupError
+from runner.seccomp import process_filter
 
 _PR_SET_DUMPABLE = 4
 _PR_CAPBSET_DROP = 24
@@ -15,11 +17,13 @@ _FILE_BYTES = 64 * 1024
 _DESCRIPTORS = 4096
 
 
-def confine(uid: int, profile: str) -> None:  # noqa: ARG001 - loaded by the filter to come
-    """Give up root, capabilities, core dumps and files; for good, and for every thread to come.
+def confine(uid: int, profiles_dir: Path) -> None:
+    """Give up root, capabilities, core dumps, files and most system calls; for good.
 
     `uid` is taken by root only; who is not root keeps the user they are. Raises SetupError.
     """
+    # Read while root: the profiles may be the operator's alone.
+    calls = process_filter(profiles_dir, "egress")
     libc = ctypes.CDLL(None, use_errno=True)
 
     def prctl(option: int, value: int, *, optional: bool = False) -> bool:
@@ -46,3 +50,4 @@ def confine(uid: int, profile: str) -> None:  # noqa: ARG001 - loaded by the fil
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     most = min(_DESCRIPTORS, hard) if hard != resource.RLIM_INFINITY else _DESCRIPTORS
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    calls.load()

@@ -83,7 +83,7 @@ class EgressGateway:
             "trusted": list(trusted_networks),
             "hosts": dict(hosts),
             "roots": _checked(trusted_networks, hosts, extra_roots),
-            "profile": str(profiles_dir),
+            "profiles_dir": str(profiles_dir),
             "ca_key": key,
             "ca_certificate": certificate,
         }
@@ -163,12 +163,15 @@ class EgressGateway:
         try:
             async with asyncio.timeout(READY_S):
                 await control.send(self._begin)
-                await control.receive()
+                answer, _ = await control.receive()
         except (ConnectionError, TimeoutError) as error:
             await _end(process, control)
             raise SetupError(
                 f"the egress proxy did not start (exit code {process.returncode}); its log says why"
             ) from error
+        if answer["say"] == "failed":
+            await _end(process, control)
+            raise SetupError(f"the egress proxy does not start: {answer['why']}")
         self.pid = process.pid
         self._control = control
         return process, control

@@ -5,6 +5,7 @@ import contextlib
 import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -18,6 +19,7 @@ from runner.egress.policy import policy_from_json
 from runner.egress.serve import serve_connection
 from runner.egress.session import Decision, Session
 from runner.egress.upstream import Outside, trusting
+from runner.errors import SetupError
 
 LOOKUP_S = 5.0
 
@@ -117,8 +119,12 @@ async def main(link: socket.socket) -> None:
         tls=trusting(message["roots"]),
         leaves=Leaves(message["ca_key"], message["ca_certificate"]),
     )
-    await _load_what_loads_late(lookup)
-    confine(message["uid"], message["profile"])
+    await _load_what_loads_late(lookup, outside.leaves)
+    try:
+        confine(message["uid"], Path(message["profiles_dir"]))
+    except SetupError as error:
+        await control.send({"say": "failed", "why": error.detail})
+        return
     await control.send({"say": "ready"})
     try:
         await Proxy(control, outside).run()
@@ -126,8 +132,9 @@ async def main(link: socket.socket) -> None:
         _log.info("worker_gone")
 
 
-async def _load_what_loads_late(lookup: Callable[[str], Awaitable[object]]) -> None:
-    """Have the resolver and the codecs loaded while files can still be opened."""
+async def _load_what_loads_late(lookup: Callable[[str], Awaitable[object]], leaves: Leaves) -> None:
+    """Use once what imports a part of itself at its first use: afterwards nothing is imported."""
+    leaves.context("localhost")
     try:
         await lookup("localhost")
     except OSError as error:

@@ -25,6 +25,7 @@ from runner.errors import SetupError
 from runner.secrets.keyring import KeyFile
 from runner.settings import Settings
 from runner.store.migrations import migrate
+from runner.worker.service import READY_FILE
 
 READY_AFTER_S = 30.0
 STOP_AFTER_S = 40.0
@@ -109,11 +110,16 @@ class Stack:
                     answer = await client.get("/readyz")
                 except httpx.TransportError:
                     answer = None
-                if answer is not None and answer.status_code == httpx.codes.OK:
+                if answer is not None and answer.is_success and self._worker_works():
                     return
                 if clock.time() > deadline:
-                    raise SetupError(f"the API is not ready:\n{self.api.last_words()}")
+                    words = f"{self.api.last_words()}\n{self.worker.last_words()}"
+                    raise SetupError(f"API and worker are not ready:\n{words}")
                 await asyncio.sleep(0.05)
+
+    def _worker_works(self) -> bool:
+        said = self.settings.run_dir / READY_FILE
+        return said.exists() and said.read_text() == str(self.worker.pid)
 
 
 @asynccontextmanager

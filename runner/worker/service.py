@@ -2,10 +2,12 @@
 
 import asyncio
 import fcntl
+import os
 import secrets
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from datetime import timedelta
+from pathlib import Path
 
 import structlog
 from pydantic import SecretStr
@@ -31,6 +33,8 @@ from runner.worker.reaper import Reaper
 from runner.worker.sandboxes import FreshSandboxes
 from runner.worker.secrets import FileSecrets, Secrets
 
+READY_FILE = "worker.ready"
+"""In the run folder: the id of the worker's process while it takes executions."""
 SWEEP_S = 30.0
 """How long a sandbox may outlive a Docker daemon that did not answer when it was to go."""
 
@@ -124,7 +128,8 @@ async def worker(
             slots=settings.slots,
         )
         try:
-            yield executor
+            with _saying_ready(settings.run_dir / READY_FILE):
+                yield executor
         finally:
             consumers.request_stop()
             await executor.drain(settings.drain_s)
@@ -146,6 +151,15 @@ async def _sweep_strays(launcher: Launcher) -> None:
         else:
             if removed:
                 _log.info("strays_removed", count=removed)
+
+
+@contextmanager
+def _saying_ready(path: Path) -> Iterator[None]:
+    path.write_text(str(os.getpid()))
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
 
 
 @contextmanager

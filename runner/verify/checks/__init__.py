@@ -3,6 +3,7 @@
 from runner.verify.check import Check
 from runner.verify.checks import (
     egress,
+    egress_http,
     files,
     network,
     output,
@@ -17,5 +18,16 @@ from runner.verify.suite import checked
 
 def every_check() -> tuple[Check, ...]:
     """Return all checks."""
-    modules = (privileges, syscalls, files, network, resources, output, protocol, egress, queue)
+    modules = (
+        privileges,
+        syscalls,
+        files,
+        network,
+        resources,
+        output,
+        protocol,
+        egress,
+        egress_http,
+        queue,
+    )
     return checked(check for module in modules for check in module.CHECKS)

@@ -1,53 +1,14 @@
-"""Ways past the egress proxy, spoken to the real proxy in front of a real server."""
+"""Ways past the egress proxy by the name that is asked for, by its address, and inside TLS."""
 
 import asyncio
 import struct
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 from runner.verify.bench import Bench
 from runner.verify.check import Attempt, Check, Group, Observation, Severity, Trial
-from runner.verify.outside import Answer, Outside
-
-Speech = Callable[[Outside], tuple[bytes, ...]]
-Rules = tuple[Any, ...]
-
-_INSIDE = b"GET /inside HTTP/1.1\r\nHost: %b:%d\r\n\r\n"
-
-
-def _connect(host: bytes, outside: Outside) -> tuple[bytes, ...]:
-    head = b"CONNECT %b:%d HTTP/1.1\r\nHost: x\r\n\r\n" % (host, outside.port)
-    return head, _INSIDE % (host, outside.port)
-
-
-def _absolute(host: bytes, outside: Outside) -> tuple[bytes, ...]:
-    return (b"GET http://%b:%d/ HTTP/1.1\r\nHost: %b:%d\r\n\r\n"
-            % (host, outside.port, host, outside.port),)  # fmt: skip
-
-
-def _socks(host: bytes, outside: Outside) -> tuple[bytes, ...]:
-    request = b"\x05\x01\x00\x03" + bytes([len(host)]) + host + outside.port.to_bytes(2)
-    return b"\x05\x01\x00", request, _INSIDE % (host, outside.port)
-
-
-_METHODS = {"connect": _connect, "http": _absolute, "socks5": _socks}
-
-
-def _seen(answer: Answer) -> Observation:
-    return Observation(breached=bool(answer.arrived), saw=answer.why)
-
-
-def _asked(speech: Speech, guarded: Rules, bare: Rules, **budgets: int) -> Attempt:
-    """Return an attempt to reach the server; without the control, by rules that permit it."""
-
-    async def attempt(bench: Bench, is_guarded: bool) -> Observation:  # noqa: FBT001 - its protocol
-        outside = await bench.outside()
-        policy = outside.policy(*(guarded if is_guarded else bare), **budgets)
-        return _seen(await outside.ask(policy, *speech(outside)))
-
-    return attempt
-
+from runner.verify.outside import Outside
+from runner.verify.speech import METHODS, asked, seen, tunnelled
 
 _UNCOVERED: tuple[Check, ...] = tuple(
     Trial(
@@ -58,7 +19,7 @@ _UNCOVERED: tuple[Check, ...] = tuple(
         meaning="hosts that nobody permitted could be reached",
         source=source,
         control="rules cover whole labels",
-        attempt=_asked(
+        attempt=asked(
             partial(speak, host),
             (f"http://{rule}:PORT",),
             (f"http://{host.decode()}:PORT",),
@@ -76,7 +37,7 @@ _UNCOVERED: tuple[Check, ...] = tuple(
         ("subdomain", "www.example.test is not example.test", b"www.example.test", "example.test",
          "sandbox-runtime tests"),
     )
-    for method, speak in _METHODS.items()
+    for method, speak in METHODS.items()
 )  # fmt: skip
 
 
@@ -93,9 +54,9 @@ def _spelled(host: bytes, reaches: str) -> Attempt:
             writer.close()
             return Observation(breached=True, saw="connected")
         policy = outside.policy("http://*.example.test:PORT", "http://example.test:PORT")
-        answers = [await outside.ask(policy, *speak(host, outside)) for speak in _METHODS.values()]
+        answers = [await outside.ask(policy, *speak(host, outside)) for speak in METHODS.values()]
         reached = [answer for answer in answers if answer.arrived]
-        return _seen(reached[0]) if reached else _seen(answers[0])
+        return seen(reached[0]) if reached else seen(answers[0])
 
     return attempt
 
@@ -147,7 +108,7 @@ def _private(
         outside = await bench.outside()
         gateway = outside.strict if guarded else outside.trusting
         policy = outside.policy(rule)
-        return _seen(await outside.ask(policy, *speak(host, outside), gateway=gateway))
+        return seen(await outside.ask(policy, *speak(host, outside), gateway=gateway))
 
     return attempt
 
@@ -167,7 +128,7 @@ _PRIVATE: tuple[Check, ...] = tuple(
         ("name", "A permitted name with a private address", b"example.test"),
         ("address", "A permitted address that is private", b"127.0.0.1"),
     )
-    for method, speak in _METHODS.items()
+    for method, speak in METHODS.items()
 )
 
 
@@ -191,15 +152,6 @@ _PADDING = struct.pack(">H", 21) + _vector(2, bytes(2000))
 _ECH = struct.pack(">H", 0xFE0D) + _vector(2, b"x" * 40)
 
 
-def _tunnelled(*requests: bytes) -> Speech:
-    def speech(outside: Outside) -> tuple[bytes, ...]:
-        port = str(outside.port).encode()
-        head = b"CONNECT example.test:%d HTTP/1.1\r\nHost: x\r\n\r\n" % outside.port
-        return head, *(request.replace(b"PORT", port) for request in requests)
-
-    return speech
-
-
 _TLS: tuple[Check, ...] = tuple(
     Trial(
         id=f"egress.tls.{id_}",
@@ -209,8 +161,8 @@ _TLS: tuple[Check, ...] = tuple(
         meaning="a tunnel to a permitted host could end at another one behind the same front",
         source=source,
         control="the name inside TLS is the one that was decided on",
-        attempt=_asked(
-            _tunnelled(first),
+        attempt=asked(
+            tunnelled(first),
             ("example.test:PORT",),
             ("tcp://example.test:PORT",),
         ),
@@ -232,187 +184,4 @@ _TLS: tuple[Check, ...] = tuple(
     )
 )  # fmt: skip
 
-
-_HTTP: tuple[Check, ...] = tuple(
-    Trial(
-        id=f"egress.http.{id_}",
-        group=Group.EGRESS,
-        severity=severity,
-        title=title,
-        meaning=meaning,
-        source=source,
-        control="every request inside a plain tunnel is judged",
-        attempt=_asked(_tunnelled(request), (rule,), ("tcp://example.test:PORT",)),
-    )
-    for id_, title, request, rule, meaning, source, severity in (
-        ("other-host", "A request for another host is refused",
-         b"GET / HTTP/1.1\r\nHost: evil.test\r\n\r\n", "http://example.test:PORT",
-         "another site behind the same front could be reached", "domain fronting", Severity.CRITICAL),
-        ("two-hosts", "A request with two hosts is refused",
-         b"GET / HTTP/1.1\r\nHost: example.test:PORT\r\nHost: evil.test\r\n\r\n",
-         "http://example.test:PORT", "proxy and server could read different ones",
-         "RFC 9112 section 3.2", Severity.CRITICAL),
-        ("absolute", "A request that names a host in its first line is refused inside a tunnel",
-         b"GET http://evil.test/ HTTP/1.1\r\nHost: example.test:PORT\r\n\r\n",
-         "http://example.test:PORT", "proxy and server could read different ones",
-         "RFC 9112 section 3.2.2", Severity.HIGH),
-        ("two-lengths", "A request of two lengths is refused",
-         b"POST / HTTP/1.1\r\nHost: example.test:PORT\r\nContent-Length: 3\r\n"
-         b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-         "http://example.test:PORT", "a second request could be hidden in the first",
-         "CWE-444", Severity.CRITICAL),
-        ("bad-chunk", "A request with a malformed chunk is refused",
-         b"POST / HTTP/1.1\r\nHost: example.test:PORT\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
-         "http://example.test:PORT", "a second request could be hidden in the first",
-         "CVE-2025-43859", Severity.CRITICAL),
-        ("upgrade", "An upgrade is refused",
-         b"GET / HTTP/1.1\r\nHost: example.test:PORT\r\nConnection: upgrade\r\n"
-         b"Upgrade: websocket\r\n\r\n",
-         "http://example.test:PORT", "what follows would be judged by nobody",
-         "RFC 9110 section 7.8", Severity.HIGH),
-        ("bare-newlines", "Control characters in a field are refused",
-         b"GET / HTTP/1.1\r\nHost: example.test:PORT\r\nX: a\x00b\r\n\r\n",
-         "http://example.test:PORT", "fields could be smuggled", "CWE-93", Severity.HIGH),
-        ("nested-connect", "A tunnel inside a tunnel is refused",
-         b"CONNECT evil.test:443 HTTP/1.1\r\nHost: evil.test\r\n\r\n",
-         "http://example.test:PORT", "a server that is a proxy could lead anywhere",
-         "RFC 9110 section 9.3.6", Severity.HIGH),
-    )
-)  # fmt: skip
-
-_KEPT: tuple[Check, ...] = (
-    Trial(
-        id="egress.http.method",
-        group=Group.EGRESS,
-        title="A method that the rule does not name is refused",
-        meaning="data could be written where only reading was meant",
-        source="docs/operations/egress.md",
-        control="methods of a rule",
-        attempt=_asked(
-            _tunnelled(b"DELETE / HTTP/1.1\r\nHost: example.test:PORT\r\n\r\n"),
-            ({"host": "example.test", "scheme": "http", "methods": ["GET"]},),
-            ("http://example.test:PORT",),
-        ),
-    ),
-    *(
-        Trial(
-            id=f"egress.http.path.{id_}",
-            group=Group.EGRESS,
-            title=f"{path.decode()} is not below /open",
-            meaning="other parts of a permitted host could be reached",
-            source="CWE-22",
-            control="path of a rule",
-            attempt=_asked(
-                _tunnelled(b"GET %b HTTP/1.1\r\nHost: example.test:PORT\r\n\r\n" % path),
-                ({"host": "example.test", "scheme": "http", "path_prefix": "/open/"},),
-                ("http://example.test:PORT",),
-            ),
-        )
-        for id_, path in (
-            ("other", b"/closed"),
-            ("dots", b"/open/../closed"),
-            ("encoded-dots", b"/open/%2e%2e/closed"),
-            ("encoded-slash", b"/open/..%2fclosed"),
-            ("double-slash", b"/open//../closed"),
-            ("backslash", b"/open/..\\closed"),
-        )
-    ),
-)
-
-
-def _later(first: bytes, second: bytes) -> Attempt:
-    """Return an attempt to reach a second host on a connection that was let through once."""
-
-    async def attempt(bench: Bench, is_guarded: bool) -> Observation:  # noqa: FBT001 - its protocol
-        outside = await bench.outside()
-        port = str(outside.port).encode()
-        rules = ["http://example.test:PORT"]
-        if not is_guarded:
-            rules.append("http://evilexample.test:PORT")
-        said = [part.replace(b"PORT", port) for part in (first, second)]
-        answer = await outside.ask(outside.policy(*rules), *said)
-        return Observation(breached=b"/second" in answer.arrived, saw=answer.why)
-
-    return attempt
-
-
-def _budget(name: str, least: int, most: int, times: int, needed: int) -> Attempt:
-    """Return an attempt to use more than a budget; without the control the budget is larger."""
-
-    async def attempt(bench: Bench, guarded: bool) -> Observation:  # noqa: FBT001 - its protocol
-        outside = await bench.outside()
-        budgets = {name: least if guarded else most}
-        policy = outside.policy("http://example.test:PORT", **budgets)
-        answer = await outside.ask(policy, *_absolute(b"example.test", outside), times=times)
-        return Observation(breached=answer.arrived.count(b"GET / ") >= needed, saw=answer.why)
-
-    return attempt
-
-
-_REST: tuple[Check, ...] = (
-    Trial(
-        id="egress.http.second-host",
-        group=Group.EGRESS,
-        severity=Severity.CRITICAL,
-        title="A kept-alive connection is judged anew for each request",
-        meaning="one permitted request would open the way for all that follow",
-        source="CWE-441",
-        control="every request is judged",
-        attempt=_later(
-            b"GET http://example.test:PORT/first HTTP/1.1\r\nHost: example.test:PORT\r\n\r\n",
-            b"GET http://evilexample.test:PORT/second HTTP/1.1\r\n"
-            b"Host: evilexample.test:PORT\r\n\r\n",
-        ),
-    ),
-    Trial(
-        id="egress.http.pipelined",
-        group=Group.EGRESS,
-        severity=Severity.CRITICAL,
-        title="A pipelined request is judged as any other",
-        meaning="a request could ride behind a permitted one",
-        source="RFC 9112 section 9.3.2",
-        control="every request is judged",
-        attempt=_later(
-            b"GET http://example.test:PORT/first HTTP/1.1\r\nHost: example.test:PORT\r\n\r\n"
-            b"GET http://evilexample.test:PORT/second HTTP/1.1\r\n"
-            b"Host: evilexample.test:PORT\r\n\r\n",
-            b"",
-        ),
-    ),
-    Trial(
-        id="egress.budget.connections",
-        group=Group.EGRESS,
-        severity=Severity.MEDIUM,
-        title="Connections are counted",
-        meaning="a program could scan or flood a permitted host",
-        source="docs/operations/egress.md",
-        control="connection budget",
-        attempt=_budget("max_connections", 2, 100, 4, 4),
-    ),
-    Trial(
-        id="egress.budget.bytes",
-        group=Group.EGRESS,
-        severity=Severity.MEDIUM,
-        title="Bytes are counted",
-        meaning="any amount of data could be carried off",
-        source="docs/operations/egress.md",
-        control="byte budget",
-        attempt=_budget("max_bytes", 300, 10**9, 6, 6),
-    ),
-    Trial(
-        id="egress.nothing-permitted",
-        group=Group.EGRESS,
-        severity=Severity.CRITICAL,
-        title="An empty policy permits nothing",
-        meaning="a policy that was forgotten would open everything",
-        source="CVE-2025-66479, OpenSandbox #751",
-        control="default deny",
-        attempt=_asked(
-            lambda outside: _absolute(b"example.test", outside), (), ("http://example.test:PORT",)
-        ),
-    ),
-)
-
-CHECKS: tuple[Check, ...] = (
-    *_UNCOVERED, *_SPELLINGS, *_PRIVATE, *_TLS, *_HTTP, *_KEPT, *_REST,
-)  # fmt: skip
+CHECKS: tuple[Check, ...] = (*_UNCOVERED, *_SPELLINGS, *_PRIVATE, *_TLS)

@@ -4,7 +4,7 @@ Each refusal is shown beside a sandbox without the filter, where the same call e
 """
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 import pyseccomp
@@ -58,10 +58,10 @@ print(json.dumps(found))
 """
 
 
-async def errnos(bench: Bench, calls: dict[str, tuple[object, ...]]) -> dict[str, int]:
+async def errnos(bench: Bench, calls: Mapping[str, tuple[object, ...]]) -> dict[str, int]:
     """Return the errno of each call, 0 for success."""
     numbered = {
-        what: (pyseccomp.resolve_syscall(pyseccomp.system_arch(), name), *arguments)
+        what: (pyseccomp.resolve_syscall(pyseccomp.system_arch(), str(name)), *arguments)
         for what, (name, *arguments) in calls.items()
     }
     ran = await bench.run(("python3", "-c", PROBE, json.dumps(numbered)))
