@@ -4,7 +4,7 @@ BIN := .venv/bin
 WITH_DOCKER := scripts/with-docker
 PYTEST_ARGS ?=
 
-.PHONY: help setup demo dev test check unit cover image lock bench clean
+.PHONY: help setup demo dev test check unit cover image lock bench compare verify clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,12 @@ cover: setup ## All tests with coverage measured
 
 bench: setup image ## Latency of one execution beside `docker run`, in one run
 	$(WITH_DOCKER) $(BIN)/python benchmarks/latency.py
+
+compare: setup image ## The same attacks in four containers; writes docs/security/comparison.md
+	WITH_DOCKER_RUNTIME=runsc $(WITH_DOCKER) $(BIN)/python benchmarks/comparison.py
+
+verify: setup image ## Try every attack of the catalogue on this host
+	@$(WITH_DOCKER) $(BIN)/runner verify
 
 lock: ## Write the lock files anew from pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \

@@ -72,7 +72,7 @@ async def run(
 ) -> AsyncIterator[Outcome]:
     """Yield the outcome of each check; without `controls` only the guarded tries are made."""
     probes = [check for check in checks if isinstance(check, Probe)]
-    guarded = await _series(bench, probes, ())
+    guarded = await series(bench, probes, ())
     for name in dict.fromkeys(probe.control for probe in probes):
         leaning = [probe for probe in probes if probe.control == name]
         for outcome in await _without(bench, name, leaning, guarded, shown=controls):
@@ -98,9 +98,9 @@ async def _without(
         lowered: tuple[Change, ...] = (control.lowered,) if control.lowered else ()
         if lowered:
             # With the other walls lowered the control alone must hold.
-            alone = await _series(bench, shows, lowered)
+            alone = await series(bench, shows, lowered)
             guarded |= {id_: seen for id_, seen in alone.items() if seen.breached}
-        bare = await _series(bench, shows, (*lowered, control.remove))
+        bare = await series(bench, shows, (*lowered, control.remove))
     outcomes = []
     for probe in probes:
         seen = bare.get(probe.id)
@@ -123,10 +123,10 @@ async def _trial(bench: Bench, trial: Trial, *, shown: bool) -> Outcome:
     return Outcome(trial, guarded, unguarded, why)
 
 
-async def _series(
+async def series(
     bench: Bench, probes: Sequence[Probe], changes: tuple[Change, ...]
 ) -> dict[str, Observation]:
-    """Run the probes one after the other, in as few sandboxes as they allow."""
+    """Return what each probe shows in sandboxes so changed: as few of them as the probes allow."""
     found: dict[str, Observation] = {}
     shared: Sandbox | None = None
     async with AsyncExitStack() as stack:

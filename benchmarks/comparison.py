@@ -1,0 +1,131 @@
+"""The same attacks in four containers, and how many each stops; writes docs/security/comparison.md.
+
+A plain `docker run`; one hardened by the usual advice; ours; ours behind gVisor. All run the same
+image and the same probes on the same host, in one run: `make compare`.
+"""
+
+import asyncio
+import platform
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from runner.models import Isolation
+from runner.sandbox.launch import NODE_LABEL
+from runner.sandbox.spec import UID
+from runner.settings import Settings, project_root
+from runner.verify.bench import Bench
+from runner.verify.check import Group, Observation, Probe
+from runner.verify.checks import every_check
+from runner.verify.controls import Change
+from runner.verify.suite import series
+
+PAGE = project_root() / "docs" / "security" / "comparison.md"
+
+HEAD = """\
+# The same attacks in four containers
+
+Written by `make compare`, which runs it again; nothing here is typed by hand. Each probe of
+[the checks](checks.md) that runs inside a sandbox is tried in four containers of the same image:
+
+* **plain**: `docker run`, as root, with Docker's own capabilities, filter and network.
+* **advice**: the usual hardening: `--user`, `--cap-drop ALL`, `--security-opt no-new-privileges`,
+  `--read-only` with `--tmpfs` for /tmp and the workspace, `--network none`, `--memory`,
+  `--pids-limit`, `--cpus`, Docker's default filter.
+* **ours**: this product's default.
+* **ours, gVisor**: the same behind gVisor's kernel (`isolation: gvisor`).
+
+A probe *holds* when the attack does not get through. The attacks on the supervisor's protocol, the
+queue and the egress proxy have no counterpart in a plain container and are not counted here.
+"""
+
+
+def plain(config: dict[str, Any]) -> None:
+    """Make it what `docker run IMAGE` makes."""
+    kept = {name: config[name] for name in ("Image", "Entrypoint", "Cmd", "Env", "Labels")}
+    mounts = config["HostConfig"]["Mounts"]
+    network = config["Labels"][NODE_LABEL]
+    config.clear()
+    config.update(kept, User="0:0", HostConfig={"NetworkMode": network, "Mounts": mounts})
+
+
+def advice(config: dict[str, Any]) -> None:
+    """Make it what the usual advice makes of `docker run`."""
+    ours = config["HostConfig"]
+    kept = {
+        name: ours[name] for name in ("Mounts", "Memory", "MemorySwap", "NanoCpus", "PidsLimit")
+    }
+    plain(config)
+    config["User"] = f"{UID}:{UID}"
+    config["HostConfig"] = {
+        **kept,
+        "NetworkMode": "none",
+        "CapDrop": ["ALL"],
+        "SecurityOpt": ["no-new-privileges"],
+        "ReadonlyRootfs": True,
+        "Tmpfs": {"/tmp": "", "/workspace": f"uid={UID},gid={UID}"},  # noqa: S108 - the sandbox's
+    }
+
+
+COLUMNS: dict[str, tuple[Isolation, tuple[Change, ...]]] = {
+    "plain": (Isolation.CONTAINER, (plain,)),
+    "advice": (Isolation.CONTAINER, (advice,)),
+    "ours": (Isolation.CONTAINER, ()),
+    "ours, gVisor": (Isolation.GVISOR, ()),
+}
+
+
+async def compare() -> tuple[list[Probe], dict[str, dict[str, Observation]], str]:
+    """Return the probes, what each showed in each column, and the daemon's version."""
+    probes = [check for check in every_check() if isinstance(check, Probe)]
+    found = {}
+    version = ""
+    for name, (isolation, changes) in COLUMNS.items():
+        async with Bench.open(Settings(), isolation) as bench:
+            version = str((await bench.launcher.engine.info())["version"]["Version"])
+            found[name] = await series(bench, probes, changes)
+        print(f"{name}: {sum(not seen.breached for seen in found[name].values())} hold")
+    return probes, found, version
+
+
+def page(probes: list[Probe], found: dict[str, dict[str, Observation]], version: str) -> str:
+    """Return the page."""
+    lines = [HEAD, f"On {platform.system()} {platform.release()}, Docker {version}.\n"]
+    lines += ["| group | probes | " + " | ".join(found) + " |", "|---|---|" + "---|" * len(found)]
+    held = {
+        name: Counter(p.group for p in probes if not seen[p.id].breached)
+        for name, seen in found.items()
+    }
+    for group in Group:
+        total = sum(probe.group is group for probe in probes)
+        if total:
+            cells = " | ".join(str(held[name][group]) for name in found)
+            lines.append(f"| {group.value} | {total} | {cells} |")
+    sums = " | ".join(f"**{held[name].total()}**" for name in found)
+    lines.append(f"| **all** | **{len(probes)}** | {sums} |")
+    lines += ["\n## What only one of ours stops\n", "| check | what it would mean |", "|---|---|"]
+    for probe in probes:
+        if found["advice"][probe.id].breached and not found["ours"][probe.id].breached:
+            lines.append(f"| {probe.title} | {probe.meaning} |")
+    lines += ["\n## What gets through in gVisor, and not in ours\n"]
+    through = [
+        f"* {probe.title}: {found['ours, gVisor'][probe.id].saw}"
+        for probe in probes
+        if found["ours, gVisor"][probe.id].breached and not found["ours"][probe.id].breached
+    ]
+    note = (
+        "A system call that reaches gVisor's kernel does not reach the host's: what counts as "
+        "breached above counts the program's own kernel, whichever it is.\n"
+    )
+    lines += [note, *(through or ["Nothing."])]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Compare, and write the page."""
+    PAGE.write_text(page(*asyncio.run(compare())))
+    print(Path(PAGE).relative_to(project_root()))
+
+
+if __name__ == "__main__":
+    main()
