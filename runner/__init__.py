@@ -14,7 +14,8 @@
   each in a container of its own, and writes the result under a lease.
 * **supervisor** runs inside the container as an unprivileged user. Every byte from it is
   untrusted input.
-* **egress proxy** (a later stage) will be the only way out of a sandbox.
+* **egress proxy** is the only way out of a sandbox: a child of the worker without rights, which
+  knows each sandbox by a socket of its own and reaches what the execution's rules permit.
 
 Folders are stages; imports point down this list and never up:
 
@@ -27,6 +28,7 @@ Folders are stages; imports point down this list and never up:
     secrets            tenants' secrets, sealed and opened
     store              bytes at rest; the only place that sets the tenant
     sandbox            the only place that imports docker; every hardening flag
+    egress             the proxy's process, and the worker's hold on it
     models · states · errors · ids · settings · telemetry     the words
 """
 

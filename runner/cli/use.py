@@ -44,6 +44,10 @@ def run(
         list[str] | None,
         typer.Option(metavar="VARIABLE=NAME", help="A secret in the environment; repeatable."),
     ] = None,
+    egress: Annotated[
+        list[str] | None,
+        typer.Option(help="What it may reach: host, host:port, http://host; repeatable."),
+    ] = None,
     save_to: Annotated[
         Path | None, typer.Option(file_okay=False, help="Folder for the artifacts.")
     ] = None,
@@ -62,6 +66,7 @@ def run(
             size=size,
             limits=limits,
             secret_env=secret_env,
+            egress=list(egress or ()),
         )
         follow(api, submitted.id)
         ended = api.get(submitted.id)

@@ -26,6 +26,9 @@ def verify(
     output: Annotated[
         Path | None, typer.Option(dir_okay=False, help="Write the signed report to this file.")
     ] = None,
+    list_: Annotated[
+        bool, typer.Option("--list", help="Print what the checks are, as Markdown; try nothing.")
+    ] = False,
     unshown: Annotated[
         bool, typer.Option(help="List the checks that could not be shown to fail here, and why.")
     ] = False,
@@ -37,7 +40,11 @@ def verify(
     """
     from runner.signing import Signer
     from runner.verify import report
+    from runner.verify.checks import every_check
 
+    if list_:
+        print(report.page(every_check()), end="")  # noqa: T201 - to be redirected into a file
+        return
     settings = read_settings()
     began = time.monotonic()
     outcomes, docker = asyncio.run(_tried(settings, isolation, tuple(group or ())))

@@ -18,6 +18,7 @@ from runner.egress.decide import system_lookup
 from runner.egress.policy import policy_from_json
 from runner.egress.serve import serve_connection
 from runner.egress.session import Decision, Session
+from runner.egress.streams import PIECE
 from runner.egress.upstream import Outside, trusting
 from runner.errors import SetupError
 
@@ -84,7 +85,7 @@ class Proxy:
             with contextlib.suppress(asyncio.CancelledError):
                 await serve_connection(session, self._outside, reader, writer)
 
-        server = await asyncio.start_unix_server(serve, sock=listener)
+        server = await asyncio.start_unix_server(serve, sock=listener, limit=PIECE)
         self._sandboxes[session.id] = _Sandbox(session, server, connections)
 
     async def _close(self, id_: str) -> None:

@@ -5,7 +5,7 @@ import ssl
 from collections.abc import Callable
 from typing import Protocol
 
-PIECE = 64 * 1024
+PIECE = 256 * 1024
 
 
 class Stream(Protocol):

@@ -9,7 +9,7 @@ from runner.egress.certificates import Leaves
 from runner.egress.decide import Asking, Denied, Lookup, Target, decide
 from runner.egress.names import Address
 from runner.egress.policy import Policy
-from runner.egress.streams import Connection
+from runner.egress.streams import PIECE, Connection
 
 
 class Unreachable(Denied):
@@ -51,6 +51,7 @@ class Outside:
                     reader, writer = await asyncio.open_connection(
                         str(address),
                         target.port,
+                        limit=PIECE,
                         ssl=self.tls if tls else None,
                         server_hostname=target.host.strip("[]") if tls else None,
                     )

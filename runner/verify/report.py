@@ -11,14 +11,22 @@ from rich.table import Table
 
 from runner import __version__
 from runner.models import Isolation
-from runner.verify.check import Group
+from runner.verify.check import Check, Group
 from runner.verify.suite import Outcome, Verdict
 
 KIND = "agent-runner/verification/v1"
 
+PAGE_HEAD = """\
+# The checks
+
+Written by `runner verify --list`; a test holds it to the code. Each of the {count} checks is tried
+with its control, where it must be stopped, and without it, where it must succeed; `runner verify`
+does so on your own host and says which could not be shown there, and why."""
+
 _STYLES = {
     Verdict.HELD: "green",
     Verdict.UNSHOWN: "yellow",
+    Verdict.DIFFERS: "cyan",
     Verdict.BREACHED: "bold red",
     Verdict.BROKEN: "bold magenta",
 }
@@ -42,9 +50,10 @@ def in_need(outcomes: Sequence[Outcome], *, unshown: bool) -> Table:
     """Return every check that did not hold or proves nothing; with `unshown`, those not shown."""
     table = Table("check", "verdict", "with the control", "without it", "what it means")
     for outcome in outcomes:
-        if outcome.good and not (unshown and outcome.verdict is Verdict.UNSHOWN):
+        if outcome.good and not (unshown and outcome.verdict is not Verdict.HELD):
             continue
-        bare = outcome.unguarded.saw if outcome.unguarded else outcome.why_unshown
+        why = outcome.differs or outcome.why_unshown
+        bare = outcome.unguarded.saw if outcome.unguarded else why
         table.add_row(
             outcome.check.id,
             f"[{_STYLES[outcome.verdict]}]{outcome.verdict.value}[/]",
@@ -80,7 +89,27 @@ def document(
                 "guarded": asdict(outcome.guarded),
                 "unguarded": asdict(outcome.unguarded) if outcome.unguarded else None,
                 "why_unshown": outcome.why_unshown,
+                "differs": outcome.differs,
             }
             for outcome in outcomes
         ],
     }
+
+
+def page(checks: Sequence[Check]) -> str:
+    """Return the list of all checks as `docs/security/checks.md` has it."""
+    lines = [PAGE_HEAD.format(count=len(checks))]
+    for group in Group:
+        lines += [f"\n## {group.value}\n", "| check | what it would mean | stopped by | source |"]
+        lines.append("|---|---|---|---|")
+        for check in checks:
+            if check.group is group:
+                cells = (check.title, check.meaning, check.control, check.source)
+                shown = " | ".join(_cell(cell) for cell in cells)
+                lines.append(f"| {shown} |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(text: str) -> str:
+    plain = text.replace("|", "\\|")
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in plain)

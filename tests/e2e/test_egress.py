@@ -355,6 +355,29 @@ def test_a_named_policy_is_resolved_when_it_is_used(world: World) -> None:
     assert out(world.run(command, [], egress_policy="plain")) == ""
 
 
+def test_the_command_line_names_hosts(world: World, tmp_path: Path) -> None:
+    """`runner run --egress`, and without it nothing is reached."""
+    file = tmp_path / "fetch.sh"
+    file.write_text(f"curl -sS http://{PLAIN_HOST}:{world.plain.port}/hello.txt")
+
+    def ran(*options: str) -> str:
+        return subprocess.run(
+            [sys.executable, "-m", "runner", "run", str(file), *options],
+            env={
+                "PATH": "/usr/bin:/bin",
+                "RUNNER_URL": world.deployment.url,
+                "RUNNER_API_KEY": world.deployment.key("reaching"),
+            },
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        ).stdout
+
+    assert ran("--egress", f"http://{PLAIN_HOST}:{world.plain.port}") == "hello from outside\n"
+    assert ran() == ""
+
+
 def test_a_proxy_that_is_killed_comes_back(world: World) -> None:
     """What asks meanwhile waits or fails; the run goes on, and asks again."""
     url = f"http://{PLAIN_HOST}:{world.plain.port}/hello.txt"
