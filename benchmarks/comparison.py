@@ -18,6 +18,7 @@ from runner.verify.bench import Bench
 from runner.verify.check import Group, Observation, Probe
 from runner.verify.checks import every_check
 from runner.verify.controls import Change
+from runner.verify.gvisor import DIFFERENCES
 from runner.verify.suite import series
 
 PAGE = project_root() / "docs" / "security" / "comparison.md"
@@ -35,7 +36,8 @@ Written by `make compare`, which runs it again; nothing here is typed by hand. E
 * **ours**: this product's default.
 * **ours, gVisor**: the same behind gVisor's kernel (`isolation: gvisor`).
 
-A probe *holds* when the attack does not get through. The attacks on the supervisor's protocol, the
+A probe *holds* when the attack is tried and does not get through; one that cannot be tried, because
+gVisor's /proc does not answer it, does not hold. The attacks on the supervisor's protocol, the
 queue and the egress proxy have no counterpart in a plain container and are not counted here.
 """
 
@@ -84,8 +86,13 @@ async def compare() -> tuple[list[Probe], dict[str, dict[str, Observation]], str
         async with Bench.open(Settings(), isolation) as bench:
             version = str((await bench.launcher.engine.info())["version"]["Version"])
             found[name] = await series(bench, probes, changes)
-        print(f"{name}: {sum(not seen.breached for seen in found[name].values())} hold")
+        print(f"{name}: {sum(map(stopped, found[name].values()))} hold")
     return probes, found, version
+
+
+def stopped(seen: Observation) -> bool:
+    """Return whether the attack was tried and did not get through."""
+    return not seen.breached and not seen.failed
 
 
 def page(probes: list[Probe], found: dict[str, dict[str, Observation]], version: str) -> str:
@@ -93,7 +100,7 @@ def page(probes: list[Probe], found: dict[str, dict[str, Observation]], version:
     lines = [HEAD, f"On {platform.system()} {platform.release()}, Docker {version}.\n"]
     lines += ["| group | probes | " + " | ".join(found) + " |", "|---|---|" + "---|" * len(found)]
     held = {
-        name: Counter(p.group for p in probes if not seen[p.id].breached)
+        name: Counter(p.group for p in probes if stopped(seen[p.id]))
         for name, seen in found.items()
     }
     for group in Group:
@@ -105,13 +112,13 @@ def page(probes: list[Probe], found: dict[str, dict[str, Observation]], version:
     lines.append(f"| **all** | **{len(probes)}** | {sums} |")
     lines += ["\n## What only one of ours stops\n", "| check | what it would mean |", "|---|---|"]
     for probe in probes:
-        if found["advice"][probe.id].breached and not found["ours"][probe.id].breached:
+        if found["advice"][probe.id].breached and stopped(found["ours"][probe.id]):
             lines.append(f"| {probe.title} | {probe.meaning} |")
-    lines += ["\n## What gets through in gVisor, and not in ours\n"]
+    lines += ["\n## What does not hold in gVisor, and why that is borne\n"]
     through = [
-        f"* {probe.title}: {found['ours, gVisor'][probe.id].saw}"
+        f"* {probe.title}: {DIFFERENCES.get(probe.id, found['ours, gVisor'][probe.id].saw)}"
         for probe in probes
-        if found["ours, gVisor"][probe.id].breached and not found["ours"][probe.id].breached
+        if stopped(found["ours"][probe.id]) and not stopped(found["ours, gVisor"][probe.id])
     ]
     note = (
         "A system call that reaches gVisor's kernel does not reach the host's: what counts as "
