@@ -1,0 +1,145 @@
+"""How long the proxy waits: for heads, for bytes, for servers that are silent."""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from ipaddress import ip_address
+from pathlib import Path
+
+from runner.egress.addresses import networks
+from runner.egress.certificates import Leaves, load_or_make_authority
+from runner.egress.policy import Policy, parse_rule
+from runner.egress.serve import serve_connection
+from runner.egress.session import Decision, Session
+from runner.egress.upstream import Outside, Timeouts
+
+HOST = "slow.example.test"
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@asynccontextmanager
+async def proxy(
+    tmp_path: Path, server: Serve, scheme: str = "http"
+) -> AsyncIterator[tuple[Path, int, list[Decision]]]:
+    """Serve a sandbox's socket with little patience, before a server that behaves as given."""
+    upstream = await asyncio.start_server(server, "127.0.0.1", 0)
+    port = upstream.sockets[0].getsockname()[1]
+
+    async def lookup(_: str) -> list[object]:
+        return [ip_address("127.0.0.1")]
+
+    outside = Outside(
+        lookup=lookup,  # type: ignore[arg-type]  # addresses, as the type says
+        trusted=networks(["127.0.0.0/8"]),
+        tls=ssl.create_default_context(),
+        leaves=Leaves(*load_or_make_authority(tmp_path / "ca")),
+        timeouts=Timeouts(head_s=0.3, connect_s=0.3, idle_s=0.4),
+    )
+    told: list[Decision] = []
+    rule = parse_rule(f"{scheme}://{HOST}:{port}")
+    session = Session("s", Policy(rules=(rule,)), {}, told.append)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await serve_connection(session, outside, reader, writer)
+
+    path = tmp_path / "egress.sock"
+    listening = await asyncio.start_unix_server(serve, str(path))
+    async with upstream, listening:
+        yield path, port, told
+    assert session.summary().connections >= 1
+
+
+async def ended_after(path: Path, said: bytes) -> tuple[float, bytes]:
+    """Say this, and return how long the connection lasted and what came back."""
+    clock = asyncio.get_running_loop()
+    reader, writer = await asyncio.open_unix_connection(str(path))
+    began = clock.time()
+    writer.write(said)
+    heard = await asyncio.wait_for(reader.read(), 10)
+    writer.close()
+    return clock.time() - began, heard
+
+
+async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Take everything and say nothing."""
+    while await reader.read(65536):
+        pass
+    writer.close()
+
+
+async def test_a_client_that_says_nothing_is_cut_off(tmp_path: Path) -> None:
+    """Neither HTTP nor SOCKS begins."""
+    async with proxy(tmp_path, silent) as (path, _, _):
+        seconds, heard = await ended_after(path, b"")
+    assert heard == b""
+    assert seconds < 3
+
+
+async def test_a_head_that_trickles_is_cut_off(tmp_path: Path) -> None:
+    """The whole head has one patience, however many pieces it comes in."""
+    async with proxy(tmp_path, silent) as (path, port, _):
+        reader, writer = await asyncio.open_unix_connection(str(path))
+
+        async def trickle() -> None:
+            for byte in b"GET http://%b:%d/" % (HOST.encode(), port) + b"x" * 1000:
+                writer.write(bytes([byte]))
+                await asyncio.sleep(0.02)
+
+        trickling = asyncio.create_task(trickle())
+        heard = await asyncio.wait_for(reader.read(), 10)
+        trickling.cancel()
+        await asyncio.gather(trickling, return_exceptions=True)
+        writer.close()
+    assert heard == b""
+
+
+async def test_a_head_without_end_is_refused(tmp_path: Path) -> None:
+    """It is bounded in bytes, too."""
+    async with proxy(tmp_path, silent) as (path, port, told):
+        start = b"GET http://%b:%d/ HTTP/1.1\r\nX: " % (HOST.encode(), port)
+        _, heard = await ended_after(path, start + b"x" * 200_000)
+    assert heard.startswith(b"HTTP/1.1 400")
+    assert told[0].reason == "bad_request"
+
+
+async def test_a_server_that_is_silent_is_given_up(tmp_path: Path) -> None:
+    """The agent is told, and the record says what happened."""
+    async with proxy(tmp_path, silent) as (path, port, told):
+        request = b"GET http://%b:%d/ HTTP/1.1\r\nHost: %b:%d\r\n\r\n"
+        host = HOST.encode()
+        _, heard = await ended_after(path, request % (host, port, host, port))
+    assert heard.startswith(b"HTTP/1.1 502")
+    assert told[0].reason == "unreachable"
+
+
+async def test_a_tunnel_that_nobody_uses_is_cut(tmp_path: Path) -> None:
+    """Both directions silent."""
+    async with proxy(tmp_path, silent, "tcp") as (path, port, told):
+        seconds, heard = await ended_after(
+            path, b"CONNECT %b:%d HTTP/1.1\r\nHost: x\r\n\r\n" % (HOST.encode(), port)
+        )
+    assert heard.startswith(b"HTTP/1.1 200")
+    assert seconds < 3
+    assert told[0].outcome == "allowed"
+
+
+async def test_one_direction_may_be_silent_while_the_other_is_not(tmp_path: Path) -> None:
+    """A long download is no idle tunnel."""
+
+    async def download(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for _ in range(12):
+            writer.write(b"x" * 1000)
+            await writer.drain()
+            await asyncio.sleep(0.1)
+        writer.close()
+        assert reader is not None
+
+    async with proxy(tmp_path, download, "tcp") as (path, port, _):
+        reader, writer = await asyncio.open_unix_connection(str(path))
+        writer.write(b"CONNECT %b:%d HTTP/1.1\r\nHost: x\r\n\r\n" % (HOST.encode(), port))
+        heard = b""
+        while data := await asyncio.wait_for(reader.read(65536), 10):
+            heard += data
+        writer.close()
+    assert heard.partition(b"\r\n\r\n")[2] == b"x" * 12_000

@@ -1,0 +1,163 @@
+"""The egress proxy's process: what it is, and what it can no longer do."""
+
+import json
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from runner.egress.gateway import EgressGateway
+from runner.errors import SetupError
+from runner.settings import project_root
+
+PROFILES = project_root() / "profiles"
+
+TRIES = """
+import json, os, socket, sys, threading
+from pathlib import Path
+from runner.egress.confine import confine
+target, confined = sys.argv[1], sys.argv[2] == "confined"
+"x".encode("idna")
+listener = socket.create_server(("127.0.0.1", 0))
+def family(kind): return lambda: socket.socket(*kind).close()
+def write():
+    with open(target, "w") as file: file.write("x")
+def fork():
+    child = os.fork()
+    if child == 0: os._exit(0)
+    os.waitpid(child, 0)
+def thread():
+    worker = threading.Thread(target=lambda: None); worker.start(); worker.join()
+def connect(): socket.create_connection(listener.getsockname(), 1).close()
+tries = {
+    "unix socket": family((socket.AF_UNIX, socket.SOCK_STREAM)),
+    "netlink socket": family((socket.AF_NETLINK, socket.SOCK_RAW)),
+    "file for writing": write,
+    "new process": fork,
+    "program": lambda: os.posix_spawn("/bin/true", ["true"], {}),
+    "directory": lambda: os.mkdir(target + ".d"),
+    "signal to another": lambda: os.kill(os.getppid(), 0),
+    "thread": thread,
+    "connection": connect,
+    "file for reading": lambda: open("/etc/hosts").close(),
+    "lookup": lambda: socket.getaddrinfo("localhost", None),
+}
+tries["lookup"]()
+if confined: confine(int(sys.argv[3]), Path(sys.argv[4]))
+found = {}
+for name, action in tries.items():
+    try: action(); found[name] = True
+    except OSError: found[name] = False
+print(json.dumps(found))
+"""
+FORBIDDEN = {
+    "unix socket", "netlink socket", "file for writing", "new process", "program", "directory",
+    "signal to another",
+}  # fmt: skip
+
+
+@pytest.fixture
+async def gateway(tmp_path: Path) -> AsyncIterator[EgressGateway]:
+    """Return a running proxy."""
+    async with EgressGateway.open(
+        uid=10002,
+        trusted_networks=(),
+        hosts={},
+        extra_roots=None,
+        profiles_dir=PROFILES,
+        state_dir=tmp_path,
+    ) as made:
+        yield made
+
+
+async def test_it_is_a_process_without_rights(gateway: EgressGateway) -> None:
+    """A user of its own, no group, no capability, filtered, unreadable, without core or files."""
+    process = Path("/proc") / str(gateway.pid)
+    lines = (process / "status").read_text().splitlines()
+    status = {name: value.split() for name, _, value in (line.partition(":") for line in lines)}
+    assert status["Uid"] == status["Gid"] == ["10002"] * 4
+    assert status["Groups"] == []
+    for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
+        assert int(status[name][0], 16) == 0, name
+    assert status["NoNewPrivs"] == ["1"]
+    assert status["Seccomp"] == ["2"]
+    assert (process / "mem").stat().st_uid == 0, "dumpable: its own user could read it"
+    limits = (process / "limits").read_text()
+    assert "Max core file size        0 " in limits
+    assert "Max open files            4096 " in limits
+
+
+async def test_it_holds_no_socket_of_dockers(gateway: EgressGateway) -> None:
+    """Its control channel is the only one that leads to the worker, and it has no name."""
+    held = sockets_of(gateway.pid)
+    assert held
+    assert not held & docker_sockets()
+
+
+def sockets_of(pid: int | None) -> set[str]:
+    """Return the inodes of a process's sockets."""
+    links = [str(each.readlink()) for each in Path(f"/proc/{pid}/fd").iterdir()]
+    return {link[8:-1] for link in links if link.startswith("socket:[")}
+
+
+def docker_sockets() -> set[str]:
+    """Return the inodes of the sockets that have Docker's name."""
+    rows = Path("/proc/net/unix").read_text().splitlines()
+    return {row.split()[6] for row in rows if "docker" in row}
+
+
+@pytest.mark.parametrize("confined", [True, False])
+def test_what_it_gave_up_is_gone_and_what_it_needs_is_left(tmp_path: Path, confined: bool) -> None:
+    """Tried by a process that confines itself in the same way, and by one that does not."""
+    ran = subprocess.run(
+        [sys.executable, "-c", TRIES, str(tmp_path / "file"),
+         "confined" if confined else "free", "10002", str(PROFILES)],
+        env={"PYTHONPATH": str(project_root()), "PATH": "/usr/bin:/bin"},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    found = json.loads(ran.stdout)
+    assert {name for name, worked in found.items() if not worked} == (
+        FORBIDDEN if confined else set()
+    )
+
+
+async def test_a_filter_that_does_not_compile_stops_the_start(tmp_path: Path) -> None:
+    """With the file's name, and no proxy without it."""
+    profiles = tmp_path / "profiles"
+    (profiles / "seccomp").mkdir(parents=True)
+    (profiles / "seccomp" / "egress.json").write_text("{}")
+    with pytest.raises(SetupError, match=r"egress\.json is not valid"):
+        async with EgressGateway.open(
+            uid=10002,
+            trusted_networks=(),
+            hosts={},
+            extra_roots=None,
+            profiles_dir=profiles,
+            state_dir=tmp_path,
+        ):
+            pass
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"trusted_networks": ("10.0.0.0/33",)},
+        {"hosts": {"a b": "127.0.0.1"}},
+        {"hosts": {"a.example": "nowhere"}},
+        {"extra_roots": Path("/no/such/file")},
+    ],
+)
+async def test_a_setting_that_means_nothing_stops_the_start(
+    tmp_path: Path, wrong: dict[str, object]
+) -> None:
+    """Before any process is started."""
+    given = {
+        "uid": 10002, "trusted_networks": (), "hosts": {}, "extra_roots": None,
+        "profiles_dir": PROFILES, "state_dir": tmp_path, **wrong,
+    }  # fmt: skip
+    with pytest.raises(SetupError, match="egress_"):
+        async with EgressGateway.open(**given):  # type: ignore[arg-type]  # by name
+            pass
