@@ -157,7 +157,13 @@ class EgressGateway:
                 pass_fds=(theirs.fileno(),),
                 stdin=asyncio.subprocess.DEVNULL,
                 # Nothing of the worker's environment: it may hold the database's password.
-                env={"PYTHONPATH": str(_PACKAGES), "PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"},
+                env={
+                    "PYTHONPATH": str(_PACKAGES),
+                    "PATH": "/usr/bin:/bin",
+                    "LANG": "C.UTF-8",
+                    # A name server that is silent does not hold a thread for long (resolv.conf(5)).
+                    "RES_OPTIONS": "timeout:2 attempts:2",
+                },
             )
         control = Control(ours)
         try:

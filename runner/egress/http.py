@@ -13,12 +13,12 @@ import h11
 
 from runner.egress import requests
 from runner.egress.decide import Denied, Target
-from runner.egress.masking import Mask, is_text, masked
 from runner.egress.names import Address
 from runner.egress.policy import Rule
 from runner.egress.session import Asked, Meter, Method, Session
-from runner.egress.streams import Stream
+from runner.egress.streams import Connection, Stream
 from runner.egress.upstream import Outside, Unreachable
+from runner.masking import Masker
 
 MAX_HEAD = 64 * 1024
 _SERVER = b"agent-runner-egress"
@@ -54,9 +54,15 @@ class Peer:
 class Server:
     """A connection to a server, kept for the next request to the same target."""
 
+    connection: Connection
     peer: Peer
     target: Target
     address: Address
+
+    @property
+    def waits(self) -> bool:
+        """Whether the next request can be sent: the server has not hung up, nor said more."""
+        return not self.connection.ended and not self.peer.state.trailing_data[0]
 
 
 class Refusing(Exception):
@@ -147,19 +153,18 @@ class HttpProxy:
         if kept and (kept.target.host, kept.target.port) == (wanted.host, wanted.port):
             target = kept.target
         else:
-            target = await self._outside.decide(
-                self._session.policy, "http", wanted.host, wanted.port
-            )
+            target = await self._outside.decide(self._session, "http", wanted.host, wanted.port)
+        asked.host = target.host
         requests.check_host(request, target.host, target.port, "http")
         return target, wanted.path
 
     async def _reach(self, target: Target) -> Server:
         kept = self._server
-        if kept is not None and kept.target is target:
+        if kept is not None and kept.target is target and kept.waits:
             return kept
         self._drop_server()
-        stream, address = await self._outside.connect(target, tls=self._encrypted)
-        self._server = Server(Peer(stream, h11.CLIENT), target, address)
+        connection, address = await self._outside.connect(target, tls=self._encrypted)
+        self._server = Server(connection, Peer(connection, h11.CLIENT), target, address)
         return self._server
 
     def _drop_server(self) -> None:
@@ -212,20 +217,19 @@ class HttpProxy:
                 raise ConnectionAbortedError("the client went away")
 
     async def _send_answer(self, server: Peer, rule: Rule, started: asyncio.Event) -> int:
-        secrets = [self._session.secrets[rule.inject.secret].encode()] if rule.inject else []
+        masker = Masker([self._session.secrets[rule.inject.secret]] if rule.inject else [])
         head = await self._head(server)
         headers = requests.end_to_end(list(head.headers))
         found = dict(headers)
-        if secrets and b"content-encoding" in found:
+        if masker and b"content-encoding" in found:
             raise Denied("encoded_answer", "the answer is encoded, though asked not to be")
-        text = is_text(found.get(b"content-type", b"").decode("latin-1"))
-        mask = Mask(secrets if text else ())
+        mask = masker.stream()
         started.set()
         await self._client.send(
             h11.Response(
                 status_code=head.status_code,
-                headers=[(name, masked(value, secrets)) for name, value in headers],
-                reason=head.reason,
+                headers=[(name, masker.whole(value)) for name, value in headers],
+                reason=masker.whole(bytes(head.reason)),
             )
         )
         while isinstance(event := await server.next_event(), h11.Data):

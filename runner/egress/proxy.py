@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from runner.egress.upstream import Outside, trusting
 from runner.errors import SetupError
 
 LOOKUP_S = 5.0
+LOOKUP_THREADS = 64
 
 _log = structlog.get_logger("runner.egress")
 
@@ -78,6 +80,10 @@ class Proxy:
 
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             task = asyncio.current_task()
+            if not server.is_serving():
+                # Accepted before the session was closed, and begun afterwards.
+                writer.close()
+                return
             if task is not None:
                 connections.add(task)
                 task.add_done_callback(connections.discard)
@@ -113,6 +119,7 @@ async def main(link: socket.socket) -> None:
     """Serve as the process at the other end of this socket says."""
     control = Control(link)
     message, _ = await control.receive()
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(LOOKUP_THREADS))
     lookup = system_lookup(message["hosts"], LOOKUP_S)
     outside = Outside(
         lookup=lookup,

@@ -22,7 +22,14 @@ _HOP_BY_HOP = frozenset(
     }
 )  # fmt: skip
 # Spellings of a path that a server may read as another one than the prefix was compared with.
-_TWO_READINGS = ("/../", "/./", "//", "\\", "%2e", "%2f", "%5c", "%00")
+_TWO_READINGS = (
+    "/../", "/./", "/..;", "/.;", "//", "\\", "%2e", "%2f", "%5c", "%3b", "%25", "%0", "%c0", "%c1",
+)  # fmt: skip
+# Fields by which a framework takes a request for one of another method, or of another path.
+_OTHER_METHOD = frozenset({b"x-http-method", b"x-http-method-override", b"x-method-override"})
+_OTHER_PATH = frozenset({b"x-original-url", b"x-rewrite-url"})
+# RFC 9110 §9.3.8: what is echoed must not be sensitive.
+_ECHOING = frozenset({"TRACE", "TRACK"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +107,8 @@ def permitting(target: Target, method: str, path: str) -> Rule:
     for rule in sorted(target.rules, key=lambda rule: rule.inject is None):
         if rule.methods and method not in rule.methods:
             continue
+        if rule.inject and method in _ECHOING:
+            continue
         if rule.path_prefix and (ambiguous or not plain.startswith(rule.path_prefix)):
             continue
         return rule
@@ -119,8 +128,13 @@ def rewritten(
         (b"Host", (target.host if default else f"{target.host}:{target.port}").encode())
     ]
     dropped = _connection_options(request.headers) | {b"host"}
+    if rule.methods:
+        dropped |= _OTHER_METHOD
+    if rule.path_prefix:
+        dropped |= _OTHER_PATH
     if rule.inject:
-        dropped |= {rule.inject.header.lower().encode(), b"accept-encoding"}
+        # In ranges an answer that repeats the secret would come in parts that are none.
+        dropped |= {rule.inject.header.lower().encode(), b"accept-encoding", b"range", b"if-range"}
     headers += end_to_end(request.headers, dropped)
     if rule.inject:
         value = rule.inject.prefix + secrets[rule.inject.secret]

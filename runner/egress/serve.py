@@ -33,6 +33,8 @@ async def serve_connection(
     except Denied as why:
         refusal = why
     try:
+        if refusal is not None and session.crowded:
+            raise refusal
         async with asyncio.timeout(outside.timeouts.head_s):
             first = await client.receive()
         client.put_back(first)

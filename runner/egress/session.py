@@ -1,5 +1,6 @@
 """One sandbox's standing with the proxy: its policy, what is left of its budgets, its records."""
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,6 +14,10 @@ from runner.egress.policy import Policy, Rule
 Method = Literal["connect", "http", "socks5"]
 MAX_RECORDS = 256
 """Decisions of one session that are told one by one; those beyond are counted."""
+MAX_LOOKUPS = 4
+"""Lookups of one session at the same time: each has one of the threads that all of them share."""
+MAX_HOST = 255
+MAX_DETAIL = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +58,7 @@ class Meter:
 
     def __init__(self, session: "Session") -> None:
         self._session = session
+        self._refused = False
         self.up = 0
         self.down = 0
 
@@ -60,7 +66,15 @@ class Meter:
         """Count bytes that the sandbox sent and was sent. Raises Denied when none are left."""
         self.up += up
         self.down += down
-        self._session.carried(up, down)
+        try:
+            self._session.carried(up, down)
+        except Denied:
+            if not self._refused:
+                raise
+
+    def refused(self) -> None:
+        """Let the connection's last words pass: why it was refused, which ends it."""
+        self._refused = True
 
 
 class Asked:
@@ -83,6 +97,10 @@ class Asked:
         self._since = monotonic()
         self._up, self._down = after
 
+    def refused(self) -> None:
+        """Let the client be told so, whatever is left of its budget."""
+        self._meter.refused()
+
     def measured(self) -> tuple[int, int, float]:
         """Return the bytes up and down and the seconds that it has taken so far."""
         seconds = round(monotonic() - self._since, 6)
@@ -102,6 +120,7 @@ class Session:
         self.id = id_
         self.policy = policy
         self.secrets = secrets
+        self.lookups = asyncio.Semaphore(MAX_LOOKUPS)
         self._report = report
         self._records = 0
         self._allowed = 0
@@ -126,6 +145,11 @@ class Session:
                 f"this execution has {self.policy.max_concurrent} connections open already",
             )
 
+    @property
+    def crowded(self) -> bool:
+        """Whether so many connections are open that one more is not even told why it may not."""
+        return self._open > 2 * self.policy.max_concurrent
+
     def leave(self) -> None:
         """Count a connection's end."""
         self._open -= 1
@@ -142,6 +166,7 @@ class Session:
     def deny(self, asked: Asked, why: Denied) -> None:
         """Tell of a refusal."""
         self._denied += 1
+        asked.refused()
         self._tell(asked, "denied", why.address, why.rule, why.reason, why.detail)
 
     def allow(self, asked: Asked, address: Address | None, rule: Rule, detail: str) -> None:
@@ -170,12 +195,12 @@ class Session:
                 at=datetime.now(UTC),
                 outcome=outcome,
                 method=asked.method,
-                host=asked.host,
+                host=_printable(asked.host, MAX_HOST),
                 port=asked.port,
                 address=str(address) if address else None,
                 rule=rule.name if rule else None,
                 reason=reason,
-                detail=detail,
+                detail=_printable(detail, MAX_DETAIL),
                 bytes_up=up,
                 bytes_down=down,
                 duration_s=seconds,
@@ -185,3 +210,8 @@ class Session:
     def summary(self) -> Summary:
         """Return what the session came to so far."""
         return Summary(self._allowed, self._denied, self._connections, self._up, self._down)
+
+
+def _printable(text: str, most: int) -> str:
+    """Make what a sandbox said fit for a log, a terminal and a database (which keeps no NUL)."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text[:most])

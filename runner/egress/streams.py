@@ -6,6 +6,8 @@ from collections.abc import Callable
 from typing import Protocol
 
 PIECE = 256 * 1024
+LINGER_S = 5.0
+"""How long the other side may take to take the last of what it was sent."""
 
 
 class Stream(Protocol):
@@ -68,9 +70,17 @@ class Connection:
         if self._writer.can_write_eof():
             self._writer.write_eof()
 
+    @property
+    def ended(self) -> bool:
+        """Whether the other side has said its last."""
+        return self._reader.at_eof() or self._writer.is_closing()
+
     def cut(self) -> None:
-        """Close at once; what was sent and not yet taken is still delivered."""
+        """Close at once; what was sent is still delivered to who takes it soon."""
         self._writer.close()
+        transport = self._writer.transport
+        if transport.get_write_buffer_size():
+            asyncio.get_running_loop().call_later(min(LINGER_S, self._idle_s), transport.abort)
 
 
 class EndedTls:

@@ -31,7 +31,8 @@ async def serve_tunnel(
     Raises Denied before `accept`, so that the caller can tell the client why. Afterwards nothing
     can be told any more: the connection is cut.
     """
-    target = await outside.decide(session.policy, "tunnel", asked.host, asked.port)
+    target = await outside.decide(session, "tunnel", asked.host, asked.port)
+    asked.host = target.host
     if target.scheme == "http":
         await accept()
         await HttpProxy(

@@ -2,13 +2,14 @@
 
 import asyncio
 import ssl
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from runner.egress.addresses import Network
 from runner.egress.certificates import Leaves
 from runner.egress.decide import Asking, Denied, Lookup, Target, decide
 from runner.egress.names import Address
-from runner.egress.policy import Policy
+from runner.egress.session import Session
 from runner.egress.streams import PIECE, Connection
 
 
@@ -35,9 +36,14 @@ class Outside:
     leaves: Leaves
     timeouts: Timeouts = field(default_factory=Timeouts)
 
-    async def decide(self, policy: Policy, asking: Asking, host: str, port: int) -> Target:
+    async def decide(self, session: Session, asking: Asking, host: str, port: int) -> Target:
         """Return what to connect to. Raises Denied."""
-        return await decide(policy, asking, host, port, lookup=self.lookup, trusted=self.trusted)
+
+        async def lookup(name: str) -> Sequence[Address]:
+            async with session.lookups:
+                return await self.lookup(name)
+
+        return await decide(session.policy, asking, host, port, lookup=lookup, trusted=self.trusted)
 
     async def connect(self, target: Target, *, tls: bool) -> tuple[Connection, Address]:
         """Connect to the first of the target's addresses that answers. Raises Unreachable.

@@ -158,7 +158,8 @@ class Sandbox:
             await self._kill()
             raise
         wall = time.monotonic() - since
-        if self._alive and report is not None:
+        if self._alive:
+            # Also of a container that died: its group outlives it by the moment that this takes.
             counters = await asyncio.to_thread(self._cgroups.read, self.container_id)
         died_of_memory = False
         if report is None:

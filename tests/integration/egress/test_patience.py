@@ -1,21 +1,15 @@
 """How long the proxy waits: for heads, for bytes, for servers that are silent."""
 
 import asyncio
-import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from ipaddress import ip_address
 from pathlib import Path
 
-from runner.egress.addresses import networks
-from runner.egress.certificates import Leaves, load_or_make_authority
-from runner.egress.policy import Policy, parse_rule
-from runner.egress.serve import serve_connection
-from runner.egress.session import Decision, Session
-from runner.egress.upstream import Outside, Timeouts
+from runner.egress.session import Decision
+from runner.egress.upstream import Timeouts
+from tests.proxying import Serve, in_process, policy
 
 HOST = "slow.example.test"
-Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 @asynccontextmanager
@@ -25,29 +19,10 @@ async def proxy(
     """Serve a sandbox's socket with little patience, before a server that behaves as given."""
     upstream = await asyncio.start_server(server, "127.0.0.1", 0)
     port = upstream.sockets[0].getsockname()[1]
-
-    async def lookup(_: str) -> list[object]:
-        return [ip_address("127.0.0.1")]
-
-    outside = Outside(
-        lookup=lookup,  # type: ignore[arg-type]  # addresses, as the type says
-        trusted=networks(["127.0.0.0/8"]),
-        tls=ssl.create_default_context(),
-        leaves=Leaves(*load_or_make_authority(tmp_path / "ca")),
-        timeouts=Timeouts(head_s=0.3, connect_s=0.3, idle_s=0.4),
-    )
-    told: list[Decision] = []
-    rule = parse_rule(f"{scheme}://{HOST}:{port}")
-    session = Session("s", Policy(rules=(rule,)), {}, told.append)
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await serve_connection(session, outside, reader, writer)
-
-    path = tmp_path / "egress.sock"
-    listening = await asyncio.start_unix_server(serve, str(path))
-    async with upstream, listening:
-        yield path, port, told
-    assert session.summary().connections >= 1
+    timeouts = Timeouts(head_s=0.3, connect_s=0.3, idle_s=0.4)
+    rules = policy(f"{scheme}://{HOST}:{port}")
+    async with upstream, in_process(tmp_path, rules, timeouts=timeouts) as way:
+        yield way.path, port, way.told
 
 
 async def ended_after(path: Path, said: bytes) -> tuple[float, bytes]:
