@@ -10,6 +10,7 @@
     │   ├── NotFound
     │   ├── NotAuthenticated
     │   ├── NotPermitted
+    │   │   └── TenantSuspended
     │   ├── Conflict
     │   └── Invalid
     ├── SandboxFault        the sandbox, not the program, went wrong
@@ -65,7 +66,11 @@ class NotAuthenticated(Refused):
 
 
 class NotPermitted(Refused):
-    """The caller's role lacks the permission."""
+    """The caller's role or key lacks the permission."""
+
+
+class TenantSuspended(NotPermitted):
+    """The caller's tenant may only read, until the operator ends its suspension."""
 
 
 class Conflict(Refused):

@@ -27,6 +27,21 @@ class Role(StrEnum):
     VIEWER = "viewer"
 
 
+class Tier(StrEnum):
+    """What a tenant has agreed with the operator: it decides rates and quotas."""
+
+    FREE = "free"
+    PRO = "pro"
+    ENTERPRISE = "enterprise"
+
+
+class PrincipalKind(StrEnum):
+    """What a principal is."""
+
+    KEY = "key"
+    USER = "user"
+
+
 class Isolation(StrEnum):
     """What stands between a program and the host's kernel, beyond the container's own walls."""
 
@@ -43,17 +58,38 @@ class Stream(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who acts: an API key of one tenant, with one role."""
+    """Who acts in a tenant: an API key or a user, with one role there.
+
+    `name` is a key's prefix or a user's id: what audit events call it. `permissions`, if it is not
+    None, are those of its role that it has; `suspended` is its tenant.
+    """
 
     tenant_id: UUID
-    key_id: UUID
-    key_prefix: str
+    id: UUID
+    kind: PrincipalKind
+    name: str
     role: Role
+    tier: Tier = Tier.FREE
+    permissions: frozenset[str] | None = None
+    suspended: bool = False
 
     @property
     def actor(self) -> str:
         """The name this principal has in audit events."""
-        return f"key:{self.key_prefix}"
+        return f"{self.kind.value}:{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """Who runs the deployment: makes and ends tenants, and is a principal of none of them."""
+
+    id: UUID
+    prefix: str
+
+    @property
+    def actor(self) -> str:
+        """The name this operator has in audit events."""
+        return f"operator:{self.prefix}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +140,7 @@ class ExecutionRequest:
     metadata: Mapping[str, str] = field(default_factory=dict)
     on_worker_loss: Literal["fail", "retry"] = "fail"
     language: str | None = None
+    project: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +234,7 @@ class Execution:
     started_at: datetime | None
     ended_at: datetime | None
     cancel_requested_at: datetime | None
+    project: str | None
     image: str
     size: str
     language: str | None

@@ -30,6 +30,7 @@ def default_node() -> str:
 
 _CREDENTIALS = {
     "database_owner_url",
+    "database_operator_url",
     "database_api_url",
     "database_worker_url",
     "redis_url",
@@ -47,6 +48,8 @@ class Settings(BaseSettings):
 
     database_owner_url: SecretStr | None = None
     """Owner of the schema; used by `runner migrate` only."""
+    database_operator_url: SecretStr | None = None
+    """Makes and ends tenants, for `runner tenants`; an API that has it serves `/operator/v1`."""
     database_api_url: SecretStr | None = None
     """The API's login role: row-level security applies, no scheduling rights."""
     database_worker_url: SecretStr | None = None

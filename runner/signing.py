@@ -6,10 +6,12 @@ stays verifiable; the old private key is gone.
 """
 
 import base64
+import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -53,9 +55,10 @@ class Signer:
         Raises SetupError when the keys cannot be read.
         """
         folder = _folder(state_dir)
-        if not _private_keys(folder):
-            _make_key(folder, first=True)
-        path = _private_keys(folder)[-1]
+        with _alone(folder):
+            if not _private_keys(folder):
+                _make_key(folder)
+            path = _private_keys(folder)[-1]
         try:
             loaded = serialization.load_pem_private_key(path.read_bytes(), None)
         except (OSError, ValueError) as error:
@@ -74,10 +77,11 @@ class Signer:
 def rotate(state_dir: Path) -> PublicKey:
     """Make a new key that signs from the next start on, and forget the private ones before it."""
     folder = _folder(state_dir)
-    before = _private_keys(folder)
-    made = _make_key(folder, first=False)
-    for path in before:
-        path.unlink()
+    with _alone(folder):
+        before = _private_keys(folder)
+        made = _make_key(folder)
+        for path in before:
+            path.unlink()
     return made
 
 
@@ -131,12 +135,17 @@ def _private_keys(folder: Path) -> list[Path]:
     return sorted(folder.glob("signing-*.pem"))
 
 
-def _make_key(folder: Path, *, first: bool) -> PublicKey:
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Let no other process make or forget keys meanwhile: two may start at once."""
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _make_key(folder: Path) -> PublicKey:
     key = Ed25519PrivateKey.generate()
     id_ = _key_id(key.public_key())
-    # Who comes first of two processes that start at once makes the first key of both.
-    stamp = "0" * 20 if first else f"{datetime.now(UTC):%Y%m%d%H%M%S%f}"
-    path = folder / f"signing-{stamp}.pem"
     private = key.private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.PKCS8,
@@ -145,19 +154,18 @@ def _make_key(folder: Path, *, first: bool) -> PublicKey:
     public = key.public_key().public_bytes(
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     )
-    draft = folder / f".{id_}"
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(private)
-        (folder / f"{id_}.pub").write_bytes(public)
-        try:
-            os.link(draft, path)
-        except FileExistsError:
-            (folder / f"{id_}.pub").unlink()
-    finally:
-        draft.unlink()
+    # What is signed can be verified: the public half is there first.
+    _put(folder / f"{id_}.pub", public, 0o644)
+    _put(folder / f"signing-{datetime.now(UTC):%Y%m%d%H%M%S%f}.pem", private, 0o600)
     return PublicKey(id_, public.decode())
+
+
+def _put(path: Path, content: bytes, mode: int) -> None:
+    """Write a file that is whole as soon as it has its name."""
+    draft = path.with_name(f"{path.name}.partial")
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
+        file.write(content)
+    draft.rename(path)
 
 
 def _key_id(key: Ed25519PublicKey) -> str:

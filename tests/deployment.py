@@ -16,15 +16,15 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from psycopg.rows import dict_row
 from pydantic import SecretStr
 
-from runner.auth.bootstrap import create_key
 from runner.client import Client, Execution
 from runner.embedded.stack import Child, Stack, stack
 from runner.limits import load_sizes
-from runner.models import Role
+from runner.models import Role, Tier
 from runner.sandbox.engine import Engine
 from runner.sandbox.images import Images
 from runner.settings import Settings
 from runner.store.db import Database
+from runner.tenancy import create_key
 
 PATIENCE_S = 60.0
 
@@ -91,8 +91,11 @@ class Deployment:
                 tenant=tenant,
                 role=role,
                 name="test",
-                max_limits=load_sizes(settings.profiles_path)["large"],
-                **options,
+                **{
+                    "tier": Tier.ENTERPRISE,
+                    "max_limits": load_sizes(settings.profiles_path)["large"],
+                    **options,
+                },
             )
         return made.token
 

@@ -14,7 +14,10 @@ from runner.api import (
     events,
     executions,
     health,
+    keys,
+    operator,
     problems,
+    projects,
     receipts,
     secrets,
 )
@@ -43,12 +46,16 @@ def create_app(parts: Dependencies) -> FastAPI:
     problems.install(app)
     # The last one added sees a request first.
     app.add_middleware(BodyBounds, max_bytes=parts.settings.max_body_mb * 2**20)
-    app.add_middleware(Authentication, database=parts.database)
+    app.add_middleware(Authentication, database=parts.database, operators=parts.operators)
     app.add_middleware(LastResort)
     app.add_middleware(Metrics, registry=registry)
     app.add_middleware(RequestId)
-    for module in (executions, events, artifacts, audit, egress, secrets, receipts, health):
+    for module in (
+        executions, events, artifacts, projects, egress, secrets, keys, audit, receipts, health,
+    ):  # fmt: skip
         app.include_router(module.router)
+    if parts.operators is not None:
+        app.include_router(operator.router)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
 

@@ -19,14 +19,14 @@ def rfc3339(value: object) -> object:
 
 
 Moment = Annotated[AwareDatetime, BeforeValidator(rfc3339)]
-MAX_LENGTH = 64
+MAX_LENGTH = 96
 MAX_SEQ = 2**62
 FIRST = datetime(1970, 1, 1, tzinfo=UTC)
 LAST = datetime(9000, 1, 1, tzinfo=UTC)
 
 
-def encode(value: UUID | int) -> str:
-    """Return a cursor that points behind an id or a number."""
+def encode(value: UUID | int | str) -> str:
+    """Return a cursor that points behind an id, a number or a name."""
     return base64.urlsafe_b64encode(str(value).encode()).decode().rstrip("=")
 
 
@@ -48,6 +48,16 @@ def decode_seq(cursor: str | None) -> int:
     if not (text.isascii() and text.isdecimal()) or int(text) > MAX_SEQ:
         raise _invalid()
     return int(text)
+
+
+def decode_name(cursor: str | None) -> str | None:
+    """Return the name a cursor points behind. Raises RequestValidationError."""
+    if cursor is None:
+        return None
+    text = _text(cursor)
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,62}", text):
+        raise _invalid()
+    return text
 
 
 def in_range(moment: datetime | None) -> datetime | None:

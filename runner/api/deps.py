@@ -11,11 +11,11 @@ from fastapi.security import HTTPBearer
 from runner.api.context import origin
 from runner.api.middleware import PRINCIPAL
 from runner.audit import events as audit
-from runner.auth.identity import ANSWER
+from runner.auth.identity import ANSWER, OPERATORS_ANSWER
 from runner.auth.permissions import Permission, may
 from runner.egress.policy import Policy
-from runner.errors import NotAuthenticated, NotFound, NotPermitted
-from runner.models import Limits, Principal
+from runner.errors import NotAuthenticated, NotFound, NotPermitted, TenantSuspended
+from runner.models import Limits, Operator, Principal
 from runner.queue.changes import Changes
 from runner.queue.doorbell import Doorbell
 from runner.secrets.vault import Vault
@@ -26,7 +26,11 @@ from runner.store.objects import ObjectStore
 
 @dataclass(frozen=True, slots=True)
 class Dependencies:
-    """The parts an API process works with; opened and closed by whoever composes it."""
+    """The parts an API process works with; opened and closed by whoever composes it.
+
+    Without `operators` the process has no operator's routes: a login that may end tenants is then
+    not within its reach.
+    """
 
     settings: Settings
     sizes: Mapping[str, Limits]
@@ -36,10 +40,11 @@ class Dependencies:
     doorbell: Doorbell
     changes: Changes
     vault: Vault
+    operators: Database | None = None
 
 
 # Only described to OpenAPI here; the middleware reads the header.
-BEARER = HTTPBearer(auto_error=False, description="An API key, `rk_…`.")
+BEARER = HTTPBearer(auto_error=False, description="An API key, `rk_…`, or an operator's, `ro_…`.")
 
 
 def parts(request: Request) -> Dependencies:
@@ -64,7 +69,12 @@ class Allow:
         principal = request.scope.get(PRINCIPAL)
         if not isinstance(principal, Principal):
             raise NotAuthenticated(ANSWER)
-        if may(principal.role, self.permission):
+        why: NotPermitted | None = None
+        if not may(principal, self.permission):
+            why = NotPermitted(_lacking(principal, self.permission))
+        elif principal.suspended and not self.permission.only_reads:
+            why = TenantSuspended("this tenant is suspended: it may read, and nothing else")
+        if why is None:
             return principal
         async with given.database.tenant(principal.tenant_id) as tx:
             await audit.append(
@@ -78,9 +88,24 @@ class Allow:
                     metadata={"permission": self.permission.value, "role": principal.role.value},
                 ),
             )
-        raise NotPermitted(
-            f"the role {principal.role.value} lacks the permission {self.permission.value}"
-        )
+        raise why
+
+
+def _lacking(principal: Principal, permission: Permission) -> str:
+    if principal.permissions is None:
+        return f"the role {principal.role.value} lacks the permission {permission.value}"
+    return f"this key lacks the permission {permission.value}"
+
+
+async def is_operator(request: Request, _: Annotated[object, Security(BEARER)]) -> Operator:
+    """Return the operator that calls. Raises NotAuthenticated: a tenant's key is none here."""
+    found = request.scope.get(PRINCIPAL)
+    if not isinstance(found, Operator):
+        raise NotAuthenticated(OPERATORS_ANSWER)
+    return found
+
+
+IsOperator = Annotated[Operator, Depends(is_operator)]
 
 
 def execution_id(
@@ -110,4 +135,9 @@ CanReadPolicies = Annotated[Principal, Depends(Allow(Permission.EGRESS_POLICY_RE
 CanWritePolicies = Annotated[Principal, Depends(Allow(Permission.EGRESS_POLICY_WRITE))]
 CanReadSecrets = Annotated[Principal, Depends(Allow(Permission.SECRET_READ))]
 CanWriteSecrets = Annotated[Principal, Depends(Allow(Permission.SECRET_WRITE))]
+CanReadKeys = Annotated[Principal, Depends(Allow(Permission.API_KEY_READ))]
+CanWriteKeys = Annotated[Principal, Depends(Allow(Permission.API_KEY_WRITE))]
+CanReadProjects = Annotated[Principal, Depends(Allow(Permission.PROJECT_READ))]
+CanWriteProjects = Annotated[Principal, Depends(Allow(Permission.PROJECT_WRITE))]
+CanDeleteProjects = Annotated[Principal, Depends(Allow(Permission.PROJECT_DELETE))]
 CanReadAudit = Annotated[Principal, Depends(Allow(Permission.AUDIT_READ))]

@@ -11,12 +11,12 @@ from runner.api.context import origin
 from runner.api.deps import CanReadPolicies, CanWritePolicies, Parts
 from runner.api.fields import Strict
 from runner.api.problems import responses
-from runner.api.requests import EgressEntry, egress_rules
+from runner.api.requests import EgressEntry, ceilings, egress_rules
 from runner.api.views import View
 from runner.audit import events as audit
 from runner.egress import policy as egress
 from runner.errors import NotFound
-from runner.store import egress_policies
+from runner.store import egress_policies, tenants
 from runner.store.egress_policies import StoredPolicy
 
 router = APIRouter(prefix="/v1/egress-policies", tags=["egress"])
@@ -115,8 +115,12 @@ async def write(
 
     A rule beyond the operator's ceiling is refused.
     """
-    rules = egress_rules(body.rules, parts.egress_ceiling, field="rules")
     async with parts.database.tenant(principal.tenant_id) as tx:
+        tenant = await tenants.get(tx)
+        if tenant is None:
+            raise NotFound("this key's tenant is gone")
+        bounds = ceilings(parts.egress_ceiling, tenant.terms)
+        rules = egress_rules(body.rules, bounds, field="rules")
         stored = await egress_policies.put(tx, name, [egress.rule_to_json(rule) for rule in rules])
         await audit.append(
             tx,

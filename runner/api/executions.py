@@ -20,16 +20,17 @@ from runner.api.deps import (
     ExecutionId,
     Parts,
 )
+from runner.api.fields import Name
 from runner.api.problems import responses
-from runner.api.requests import Offer, Submission
+from runner.api.requests import Offer, Submission, ceilings
 from runner.api.views import ExecutionPage, ExecutionView
 from runner.audit import events as audit
 from runner.egress.policy import rule_from_json
-from runner.errors import Conflict, NotFound, QueueUnavailable
+from runner.errors import Conflict, Invalid, NotFound, QueueUnavailable
 from runner.ids import new_id
 from runner.models import Principal
 from runner.states import ENDED, State
-from runner.store import egress_policies, executions, tenants
+from runner.store import egress_policies, executions, projects, tenants
 from runner.store.db import Transaction
 
 LOOK_AGAIN_S = 1.0
@@ -109,6 +110,7 @@ async def list_executions(
     parts: Parts,
     cursor: Annotated[str | None, Query(max_length=cursors.MAX_LENGTH)] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    project: Annotated[Name | None, Query()] = None,
     state: Annotated[list[State] | None, Query(max_length=len(State))] = None,
     created_after: Annotated[cursors.Moment | None, Query()] = None,
     created_before: Annotated[cursors.Moment | None, Query()] = None,
@@ -118,6 +120,7 @@ async def list_executions(
         found = await executions.list_newest(
             tx,
             before=cursors.decode_id(cursor),
+            project=project,
             states=state,
             created_after=cursors.in_range(created_after),
             created_before=cursors.in_range(created_before),
@@ -196,8 +199,8 @@ async def _store(
         tenant = await tenants.get(tx)
         if tenant is None:
             raise NotFound("this key's tenant is gone")
-        policy = body.egress_policy and await egress_policies.get(tx, body.egress_policy)
-        wanted = body.resolve(_offer(parts, tenant, policy or None))
+        settled = await _in_project(tx, body)
+        wanted = settled.resolve(await _offer(tx, parts, tenant, settled))
         if key is not None:
             fingerprint = body.fingerprint()
             used = await executions.reserve_key(tx, key, fingerprint, new)
@@ -227,16 +230,27 @@ async def _store(
     return new
 
 
-def _offer(
-    parts: Dependencies, tenant: tenants.Tenant, policy: egress_policies.StoredPolicy | None
+async def _in_project(tx: Transaction, body: Submission) -> Submission:
+    """Return the submission with its project's settings where it says nothing itself."""
+    if body.project is None:
+        return body
+    project = await projects.get(tx, body.project)
+    if project is None:
+        raise Invalid(f"there is no project {body.project!r}", "project")
+    return body.model_copy(update={"egress_policy": body.egress_policy or project.egress_policy})
+
+
+async def _offer(
+    tx: Transaction, parts: Dependencies, tenant: tenants.Tenant, body: Submission
 ) -> Offer:
+    policy = body.egress_policy and await egress_policies.get(tx, body.egress_policy)
     return Offer(
         sizes=parts.sizes,
         images=parts.settings.images,
         isolations=parts.settings.isolation,
-        max_limits=tenant.max_limits,
-        required_isolation=tenant.required_isolation,
-        egress_ceiling=parts.egress_ceiling,
+        max_limits=tenant.terms.max_limits,
+        required_isolation=tenant.terms.required_isolation,
+        egress_ceilings=ceilings(parts.egress_ceiling, tenant.terms),
         egress_policy=tuple(map(rule_from_json, policy.rules)) if policy else None,
     )
 

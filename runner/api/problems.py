@@ -74,6 +74,12 @@ STATUS: dict[type[errors.RunnerError], HTTPStatus] = {
     errors.Invalid: HTTPStatus.UNPROCESSABLE_ENTITY,
 }
 
+KIND: dict[type[errors.RunnerError], str] = {
+    errors.Invalid: INVALID,
+    errors.TenantSuspended: "tenant-suspended",
+}
+"""What a program may want to tell apart among problems of one status."""
+
 
 def responses(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
     """Return the OpenAPI description of problems that a route may answer with."""
@@ -133,9 +139,8 @@ def of(request: Request, error: errors.RunnerError) -> JSONResponse:
     status = next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), None)
     if status is None:
         return unexpected(request, error)
-    kind, fields = None, None
+    kind, fields = KIND.get(type(error)), None
     if isinstance(error, errors.Invalid):
-        kind = INVALID
         fields = [FieldProblem(field=f"body.{error.field}", message=error.detail)]
     if status is HTTPStatus.SERVICE_UNAVAILABLE:
         _log.warning("not_ready", detail=error.detail, request=request_id(request))

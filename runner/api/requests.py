@@ -18,10 +18,18 @@ from pydantic import (
 )
 
 from runner.api.fields import EnvName, Label, Name, RelativePath, SecretName, Strict, Text
-from runner.egress.policy import Policy, Rule, parse_rule, rule_to_json, within
+from runner.egress.policy import (
+    Policy,
+    Rule,
+    parse_rule,
+    rule_from_json,
+    rule_to_json,
+    within,
+)
 from runner.errors import Invalid
 from runner.limits import DEFAULT_SIZE, resolve_limits
 from runner.models import ExecutionRequest, InputFile, Isolation, Limits, Program
+from runner.store.tenants import Terms
 
 MAX_CODE = 1024 * 1024
 MAX_ARGV = 256
@@ -46,7 +54,8 @@ class Offer:
     isolations: tuple[Isolation, ...]
     max_limits: Limits
     required_isolation: Isolation | None
-    egress_ceiling: Policy
+    egress_ceilings: tuple[Policy, ...]
+    """The deployment's, and the tenant's own if it has one: a rule must be within each."""
     egress_policy: tuple[Rule, ...] | None = None
     """The rules of the policy that the request names; None if the tenant has none of that name."""
 
@@ -120,17 +129,24 @@ EgressEntry: TypeAlias = (
 
 
 def egress_rules(
-    entries: Sequence[str | EgressRule], ceiling: Policy, *, field: str
+    entries: Sequence[str | EgressRule], ceilings: Sequence[Policy], *, field: str
 ) -> tuple[Rule, ...]:
-    """Return the rules; raises Invalid for one that says nothing or is beyond the ceiling."""
+    """Return the rules; raises Invalid for one that says nothing or is beyond a ceiling."""
     rules = tuple(
         parse_rule(entry if isinstance(entry, str) else entry.model_dump(exclude_none=True))
         for entry in entries
     )
     for rule in rules:
-        if not within(rule, ceiling):
-            raise Invalid(f"this deployment lets nobody reach {rule.name}", field)
+        if not all(within(rule, ceiling) for ceiling in ceilings):
+            raise Invalid(f"the operator does not let this tenant reach {rule.name}", field)
     return rules
+
+
+def ceilings(deployment: Policy, terms: Terms) -> tuple[Policy, ...]:
+    """Return what bounds a tenant's rules."""
+    if terms.egress_ceiling is None:
+        return (deployment,)
+    return deployment, Policy(rules=tuple(map(rule_from_json, terms.egress_ceiling)))
 
 
 class LimitOverrides(Strict):
@@ -223,6 +239,9 @@ class Submission(Strict):
     egress_policy: Name | None = Field(
         default=None, description="A named policy of the tenant, whose rules are added."
     )
+    project: Name | None = Field(
+        default=None, description="The project that it belongs to.", examples=["reports"]
+    )
     metadata: dict[Label, Annotated[Text, StringConstraints(max_length=512)]] = Field(
         default_factory=dict, max_length=32, description="Your own labels, returned as they are."
     )
@@ -278,7 +297,7 @@ class Submission(Strict):
             raise Invalid(f"the files do not fit into disk_mb {limits.disk_mb}", "files")
         if self.egress_policy is not None and offer.egress_policy is None:
             raise Invalid(f"there is no egress policy {self.egress_policy!r}", "egress_policy")
-        own = egress_rules(self.egress, offer.egress_ceiling, field="egress")
+        own = egress_rules(self.egress, offer.egress_ceilings, field="egress")
         rules = dict.fromkeys([*own, *(offer.egress_policy or ())])
         return ExecutionRequest(
             program=Program(argv=argv, env=env, stdin=self._stdin()),
@@ -293,6 +312,7 @@ class Submission(Strict):
             metadata=self.metadata,
             on_worker_loss=self.on_worker_loss,
             language=self.language,
+            project=self.project,
         )
 
     def _isolation(self, offer: Offer) -> Isolation:

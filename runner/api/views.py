@@ -109,6 +109,7 @@ class ExecutionView(View):
                     "created_at": "2026-01-05T12:00:00Z",
                     "started_at": "2026-01-05T12:00:00.3Z",
                     "ended_at": "2026-01-05T12:00:00.4Z",
+                    "project": None,
                     "language": "python",
                     "image": "python",
                     "size": "small",
@@ -166,6 +167,7 @@ class ExecutionView(View):
     created_at: datetime
     started_at: datetime | None
     ended_at: datetime | None
+    project: str | None
     language: str | None
     image: str
     size: str
@@ -216,6 +218,7 @@ class ExecutionView(View):
             created_at=execution.created_at,
             started_at=execution.started_at,
             ended_at=execution.ended_at,
+            project=execution.project,
             language=execution.language,
             image=execution.image,
             size=execution.size,

@@ -1,14 +1,20 @@
-"""From an `Authorization` header to a principal, with one answer for everything that is wrong."""
+"""From an `Authorization` header to who calls, with one answer for everything that is wrong."""
+
+from ipaddress import ip_address
 
 from runner.audit import events as audit
 from runner.audit.events import AuditEvent, Origin
 from runner.auth import keys
+from runner.auth.keys import Holder
 from runner.errors import NotAuthenticated
-from runner.models import Principal
-from runner.store import tenants
+from runner.models import Operator, Principal, PrincipalKind
+from runner.store import keys as stored_keys
+from runner.store import operators
 from runner.store.db import Database
+from runner.store.keys import Found, Network
 
 ANSWER = "a valid API key is needed: `Authorization: Bearer rk_…`"
+OPERATORS_ANSWER = "a valid operator's key is needed: `Authorization: Bearer ro_…`"
 _NO_KEY = bytes(32)
 
 
@@ -16,32 +22,89 @@ async def authenticate(database: Database, header: str | None, origin: Origin) -
     """Return who presents the header.
 
     Raises NotAuthenticated with the same words whether the key is missing, malformed, unknown,
-    wrong, revoked or expired. A well-formed key that fails is audited, in its tenant's log if
-    its prefix belongs to one.
+    wrong, revoked, expired or used from elsewhere than it may be. A well-formed key that fails is
+    audited, in its tenant's log if its prefix belongs to one.
     """
-    scheme, _, token = (header or "").partition(" ")
-    prefix = keys.prefix_of(token) if scheme.lower() == "bearer" else None
+    token = _token(header)
+    prefix = keys.prefix_of(token)
     if prefix is None:
         raise NotAuthenticated(ANSWER)
     async with database.no_tenant() as tx:
-        stored = await tenants.find_key(tx, prefix)
+        found = await stored_keys.find(tx, prefix)
     # Compared also when there is no such prefix, so that time does not tell which it was.
-    proven = keys.matches(token, stored.hash if stored else _NO_KEY)
-    if stored is None or not proven:
+    proven = keys.matches(token, found.hash if found else _NO_KEY)
+    if found is None or not proven:
+        await _record(database, prefix, found, origin, "no such key" if not found else "wrong")
+        raise NotAuthenticated(ANSWER)
+    if found.grant.networks is not None and not _from_one_of(found.grant.networks, origin.ip):
+        await _record(database, prefix, found, origin, "from a network that it may not be used in")
+        raise NotAuthenticated(ANSWER)
+    if found.unused:
+        async with database.tenant(found.tenant_id) as tx:
+            await stored_keys.used(tx, found.key_id)
+    return Principal(
+        tenant_id=found.tenant_id,
+        id=found.key_id,
+        kind=PrincipalKind.KEY,
+        name=prefix,
+        role=found.grant.role,
+        tier=found.tier,
+        permissions=found.grant.permissions,
+        suspended=found.suspended,
+    )
+
+
+async def authenticate_operator(database: Database, header: str | None, origin: Origin) -> Operator:
+    """Return which operator presents the header. Raises NotAuthenticated, as above; audited."""
+    token = _token(header)
+    prefix = keys.prefix_of(token, Holder.OPERATOR)
+    if prefix is None:
+        raise NotAuthenticated(OPERATORS_ANSWER)
+    async with database.no_tenant() as tx:
+        found = await operators.find(tx, prefix)
+        proven = keys.matches(token, found.hash if found else _NO_KEY)
+        if found is not None and proven and found.unused:
+            await operators.used(tx, found.operator_id)
+    if found is None or not proven:
         failure = AuditEvent(
-            actor=f"key:{prefix}",
+            actor=f"operator:{prefix}",
             action=audit.Action.AUTHENTICATE,
             outcome=audit.Outcome.FAILURE,
-            resource_type="api_key",
-            resource_id=str(stored.key_id) if stored else None,
+            resource_type="operator",
             origin=origin,
         )
-        if stored is None:
-            await audit.append_platform(database, failure)
-        else:
-            async with database.tenant(stored.tenant_id) as tx:
-                await audit.append(tx, stored.tenant_id, failure)
-        raise NotAuthenticated(ANSWER)
-    return Principal(
-        tenant_id=stored.tenant_id, key_id=stored.key_id, key_prefix=prefix, role=stored.role
+        await audit.append_platform(database, failure)
+        raise NotAuthenticated(OPERATORS_ANSWER)
+    return Operator(id=found.operator_id, prefix=prefix)
+
+
+def _token(header: str | None) -> str:
+    scheme, _, token = (header or "").partition(" ")
+    return token if scheme.lower() == "bearer" else ""
+
+
+def _from_one_of(networks: tuple[Network, ...], address: str | None) -> bool:
+    try:
+        known = ip_address(address or "")
+    except ValueError:
+        return False
+    return any(known in network for network in networks)
+
+
+async def _record(
+    database: Database, prefix: str, found: Found | None, origin: Origin, why: str
+) -> None:
+    failure = AuditEvent(
+        actor=f"key:{prefix}",
+        action=audit.Action.AUTHENTICATE,
+        outcome=audit.Outcome.FAILURE,
+        resource_type="api_key",
+        resource_id=str(found.key_id) if found else None,
+        origin=origin,
+        metadata={"why": why},
     )
+    if found is None:
+        await audit.append_platform(database, failure)
+    else:
+        async with database.tenant(found.tenant_id) as tx:
+            await audit.append(tx, found.tenant_id, failure)

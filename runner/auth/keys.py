@@ -1,4 +1,4 @@
-"""API keys: `rk_<prefix>_<secret>`. The prefix finds the key, the secret proves it.
+"""Keys: `rk_<prefix>_<secret>`, of operators `ro_…`. The prefix finds it, the secret proves it.
 
 256 bits of randomness need no slow hash: SHA-256 of the whole token is stored and nothing else.
 """
@@ -8,11 +8,19 @@ import hmac
 import re
 import secrets
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 PREFIX_ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
 PREFIX_LENGTH = 12
 SECRET_BYTES = 32
-_TOKEN = re.compile(r"rk_([a-z2-7]{12})_[A-Za-z0-9_-]{43}", re.ASCII)
+_TOKEN = re.compile(r"(rk|ro)_([a-z2-7]{12})_[A-Za-z0-9_-]{43}", re.ASCII)
+
+
+class Holder(StrEnum):
+    """Whose key it is, by its first letters."""
+
+    TENANT = "rk"
+    OPERATOR = "ro"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,17 +32,17 @@ class GeneratedKey:
     hash: bytes = field(repr=False)
 
 
-def generate() -> GeneratedKey:
+def generate(holder: Holder = Holder.TENANT) -> GeneratedKey:
     """Return a new random key."""
     prefix = "".join(secrets.choice(PREFIX_ALPHABET) for _ in range(PREFIX_LENGTH))
-    token = f"rk_{prefix}_{secrets.token_urlsafe(SECRET_BYTES)}"
+    token = f"{holder.value}_{prefix}_{secrets.token_urlsafe(SECRET_BYTES)}"
     return GeneratedKey(token=token, prefix=prefix, hash=digest(token))
 
 
-def prefix_of(token: str) -> str | None:
-    """Return the prefix of a well-formed token, else None."""
+def prefix_of(token: str, holder: Holder = Holder.TENANT) -> str | None:
+    """Return the prefix of a well-formed token of this kind, else None."""
     found = _TOKEN.fullmatch(token)
-    return found[1] if found else None
+    return found[2] if found and found[1] == holder.value else None
 
 
 def digest(token: str) -> bytes:

@@ -2,12 +2,14 @@
 
 from enum import StrEnum
 
-from runner.models import Role
+from runner.models import Principal, Role
 
 
 class Permission(StrEnum):
     """What a route needs, as `resource:action`."""
 
+    API_KEY_READ = "api_key:read"
+    API_KEY_WRITE = "api_key:write"
     ARTIFACT_READ = "artifact:read"
     AUDIT_READ = "audit:read"
     EGRESS_POLICY_READ = "egress_policy:read"
@@ -15,8 +17,16 @@ class Permission(StrEnum):
     EXECUTION_CANCEL = "execution:cancel"
     EXECUTION_CREATE = "execution:create"
     EXECUTION_READ = "execution:read"
+    PROJECT_DELETE = "project:delete"
+    PROJECT_READ = "project:read"
+    PROJECT_WRITE = "project:write"
     SECRET_READ = "secret:read"  # noqa: S105 - a permission's name; names only, never values
     SECRET_WRITE = "secret:write"  # noqa: S105 - a permission's name
+
+    @property
+    def only_reads(self) -> bool:
+        """Whether it changes nothing: a suspended tenant keeps these."""
+        return self.endswith(":read")
 
 
 _ADMINS = frozenset({Role.OWNER, Role.ADMIN})
@@ -24,6 +34,8 @@ _MAKERS = _ADMINS | {Role.DEVELOPER}
 _EVERYBODY = frozenset(Role)
 
 ALLOWED: dict[Permission, frozenset[Role]] = {
+    Permission.API_KEY_READ: _ADMINS,
+    Permission.API_KEY_WRITE: _ADMINS,
     Permission.ARTIFACT_READ: _EVERYBODY,
     Permission.AUDIT_READ: _ADMINS,
     Permission.EGRESS_POLICY_READ: _EVERYBODY,
@@ -31,11 +43,20 @@ ALLOWED: dict[Permission, frozenset[Role]] = {
     Permission.EXECUTION_CANCEL: _MAKERS,
     Permission.EXECUTION_CREATE: _MAKERS,
     Permission.EXECUTION_READ: _EVERYBODY,
+    Permission.PROJECT_DELETE: _ADMINS,
+    Permission.PROJECT_READ: _EVERYBODY,
+    Permission.PROJECT_WRITE: _ADMINS,
     Permission.SECRET_READ: _ADMINS,
     Permission.SECRET_WRITE: _ADMINS,
 }
 
 
-def may(role: Role, permission: Permission) -> bool:
-    """Return whether a principal of this role has the permission."""
-    return role in ALLOWED[permission]
+def of_role(role: Role) -> frozenset[Permission]:
+    """Return what a role may do."""
+    return frozenset(permission for permission, roles in ALLOWED.items() if role in roles)
+
+
+def may(principal: Principal, permission: Permission) -> bool:
+    """Return whether the principal has the permission: its role has, and itself was not denied."""
+    own = principal.permissions
+    return principal.role in ALLOWED[permission] and (own is None or permission in own)

@@ -2,7 +2,7 @@
 
 import typer
 
-from runner.cli import demo, operate, profile, receipt, secrets, serve, use, verify
+from runner.cli import demo, operate, profile, receipt, secrets, serve, tenants, use, verify
 
 app = typer.Typer(
     name="runner",
@@ -19,6 +19,8 @@ app.command("migrate")(operate.migrate)
 app.command("doctor")(operate.doctor)
 app.command("verify")(verify.verify)
 app.command("run")(use.run)
+app.add_typer(tenants.tenants, name="tenants")
+app.add_typer(tenants.operators, name="operators")
 app.add_typer(operate.keys, name="keys")
 app.add_typer(operate.images, name="images")
 app.add_typer(use.executions, name="executions")

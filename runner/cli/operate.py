@@ -8,16 +8,16 @@ from pydantic import SecretStr
 from rich.table import Table
 
 from runner import host
-from runner.auth.bootstrap import create_key
 from runner.cli.console import err, fail, out, read_settings, reports_errors, required
 from runner.errors import DockerUnavailable
 from runner.limits import load_sizes
-from runner.models import Isolation, Role
+from runner.models import Isolation, Role, Tier
 from runner.sandbox.engine import Engine
 from runner.sandbox.images import BuiltImage, Images
 from runner.settings import Settings
 from runner.store import migrations
 from runner.store.db import Database
+from runner.tenancy import create_key
 
 keys = typer.Typer(help="API keys.", no_args_is_help=True)
 images = typer.Typer(help="Sandbox images.", no_args_is_help=True)
@@ -33,8 +33,10 @@ MARKS = {
 def migrate() -> None:
     """Bring the database schema up to date; needs RUNNER_DATABASE_OWNER_URL."""
     settings = read_settings()
-    logins = [url for url in (settings.database_api_url, settings.database_worker_url) if url]
-    migrations.migrate(_owner(settings), *logins)
+    logins = (
+        settings.database_operator_url, settings.database_api_url, settings.database_worker_url
+    )  # fmt: skip
+    migrations.migrate(_owner(settings), *(url for url in logins if url))
     out.print("schema is up to date")
 
 
@@ -47,6 +49,7 @@ def keys_create(
     max_size: Annotated[
         str, typer.Option(help="The largest size a new tenant may ask for.")
     ] = "large",
+    tier: Annotated[Tier, typer.Option(help="What rates and quotas a new tenant has.")] = Tier.FREE,
     concurrency: Annotated[
         int, typer.Option(min=1, help="Executions a new tenant may run at once.")
     ] = 8,
@@ -68,6 +71,7 @@ def keys_create(
                 role=role,
                 name=name,
                 max_limits=sizes[max_size],
+                tier=tier,
                 max_concurrency=concurrency,
                 required_isolation=Isolation.GVISOR if isolation is Isolation.GVISOR else None,
             )

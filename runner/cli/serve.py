@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+from contextlib import nullcontext
 from typing import Annotated
 
 import typer
@@ -60,8 +61,10 @@ async def _api(settings: Settings, fd: int | None) -> None:
     from runner.store.objects import ObjectStore
 
     redis_url = required(settings.redis_url, "RUNNER_REDIS_URL")
+    operators = settings.database_operator_url
     async with (
         Database(required(settings.database_api_url, "RUNNER_DATABASE_API_URL")) as database,
+        Database(operators, max_size=2) if operators else nullcontext() as operators_database,
         Doorbell(redis_url) as doorbell,
         Changes(redis_url) as changes,
     ):
@@ -75,6 +78,7 @@ async def _api(settings: Settings, fd: int | None) -> None:
                 doorbell=doorbell,
                 changes=changes,
                 vault=Vault(open_keys(settings)),
+                operators=operators_database,
             )
         )
         await serve(app, settings, fd=fd)

@@ -15,13 +15,13 @@ from pathlib import Path
 from anyio.from_thread import start_blocking_portal
 from pydantic import SecretStr
 
-from runner.auth.bootstrap import NewKey, create_key
 from runner.client import Client
 from runner.embedded.stack import stack
 from runner.limits import load_sizes
-from runner.models import Role
+from runner.models import Role, Tier
 from runner.settings import ClientSettings, Settings
 from runner.store.db import Database
+from runner.tenancy import NewKey, create_key
 
 DEV_TENANT = "dev"
 
@@ -107,6 +107,7 @@ async def first_key(owner_url: str, settings: Settings) -> NewKey:
             role=Role.OWNER,
             name="first key",
             max_limits=sizes["large"],
+            tier=Tier.ENTERPRISE,
         )
 
 

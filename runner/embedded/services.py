@@ -30,6 +30,11 @@ class Services:
         return self.postgres.url("runner_owner")
 
     @property
+    def operator_url(self) -> str:
+        """The operator's login."""
+        return self.postgres.url("runner_operator")
+
+    @property
     def api_url(self) -> str:
         """The API's login."""
         return self.postgres.url("runner_api")

@@ -132,6 +132,7 @@ async def stack(settings: Settings, *, ephemeral: bool = False) -> AsyncIterator
         await asyncio.to_thread(
             migrate,
             SecretStr(running.owner_url),
+            SecretStr(running.operator_url),
             SecretStr(running.api_url),
             SecretStr(running.worker_url),
         )
@@ -149,7 +150,11 @@ async def stack(settings: Settings, *, ephemeral: bool = False) -> AsyncIterator
             **keys,
             "RUNNER_REDIS_URL": running.redis_url,
         }
-        api = Child("api", {**common, "RUNNER_DATABASE_API_URL": running.api_url}, logs / "api.log")
+        logins = {
+            "RUNNER_DATABASE_API_URL": running.api_url,
+            "RUNNER_DATABASE_OPERATOR_URL": running.operator_url,
+        }
+        api = Child("api", {**common, **logins}, logs / "api.log")
         worker = Child(
             "worker",
             {**common, "RUNNER_DATABASE_WORKER_URL": running.worker_url},

@@ -56,6 +56,12 @@ async def expired(tx: Transaction, limit: int) -> list[Claim]:
     return [Claim(**row) for row in await tx.all("scheduling.expired", limit=limit)]
 
 
+async def of_suspended(tx: Transaction, limit: int) -> list[tuple[UUID, UUID]]:
+    """Return tenant and id of what suspended tenants still have waiting or running."""
+    rows = await tx.all("scheduling.of_suspended", limit=limit)
+    return [(row["tenant_id"], row["execution_id"]) for row in rows]
+
+
 async def end_leases_of_node(tx: Transaction, *, node: str, instance: str) -> int:
     """End the leases that earlier worker processes of this node left; return how many."""
     row = await tx.one("scheduling.end_leases_of_node", node=node, instance=instance)

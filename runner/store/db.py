@@ -13,6 +13,7 @@ from typing import Any, Self
 from uuid import UUID
 
 import psycopg
+from psycopg import sql
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 from pydantic import SecretStr
@@ -63,6 +64,11 @@ class Transaction:
         if rows:
             async with self._connection.cursor() as cursor:
                 await cursor.executemany(query(name).encode(), rows)
+
+    async def clear(self, table: str) -> int:
+        """Delete every row of the table that this transaction sees; return how many."""
+        statement = sql.SQL("DELETE FROM {}").format(sql.Identifier(table))
+        return (await self._connection.execute(statement)).rowcount
 
 
 class Database:

@@ -64,6 +64,7 @@ async def insert(tx: Transaction, execution_id: UUID, request: ExecutionRequest)
         argv=list(request.program.argv),
         env=Jsonb(dict(request.program.env)),
         stdin=request.program.stdin,
+        project=request.project,
     )
     await tx.each(
         "executions.insert_file",
@@ -118,6 +119,7 @@ async def list_newest(
     tx: Transaction,
     *,
     before: UUID | None,
+    project: str | None,
     states: Sequence[State] | None,
     created_after: datetime | None,
     created_before: datetime | None,
@@ -127,6 +129,7 @@ async def list_newest(
     rows = await tx.all(
         "executions.list",
         before=before,
+        project=project,
         states=list(states) if states else None,
         created_after=created_after,
         created_before=created_before,

@@ -7,6 +7,7 @@ name can lead out of the folder. Writing is atomic: a reader sees the whole obje
 import asyncio
 import os
 import re
+import shutil
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import IO, ParamSpec, TypeVar
@@ -76,6 +77,10 @@ class ObjectStore:
         partial = path.with_name(path.name + ".partial")
         return ObjectWriter(open(partial, "wb", opener=_private), partial, path)
 
+    async def remove_tenant(self, tenant_id: UUID) -> int:
+        """Remove every object of a tenant; return how many there were."""
+        return await _translated(_remove_tree, self._root / "tenants" / str(tenant_id))
+
     async def read(self, key: str) -> AsyncIterator[bytes]:
         """Yield the object's bytes in pieces."""
         file = await _translated(self._path(key).open, "rb")
@@ -89,6 +94,14 @@ async def _translated(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -
         return await asyncio.to_thread(work, *args, **kwargs)
     except OSError as error:
         raise StoreUnavailable(f"object store: {error.strerror}") from error
+
+
+def _remove_tree(folder: Path) -> int:
+    if not folder.exists():
+        return 0
+    files = sum(path.is_file() for path in folder.rglob("*"))
+    shutil.rmtree(folder)
+    return files
 
 
 def _private(path: str, flags: int) -> int:

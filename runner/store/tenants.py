@@ -1,33 +1,50 @@
-"""Tenants and their API keys, as stored: the schema's owner writes them, the API reads them."""
+"""Tenants, as stored: each reads its own row, the platform's operator makes and changes them."""
 
 from dataclasses import dataclass
+from datetime import datetime
+from graphlib import TopologicalSorter
+from typing import Any
 from uuid import UUID
 
+from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 
-from runner.models import Isolation, Limits, Role
+from runner.models import JSON, Isolation, Limits, Tier
 from runner.store.db import Transaction
 from runner.store.executions import LIMITS
 
 
 @dataclass(frozen=True, slots=True)
-class Tenant:
-    """A customer of the deployment. `max_limits` is the most one execution may ask for."""
+class Terms:
+    """What a tenant may have. `max_limits` is the most that one execution may ask for.
 
-    id: UUID
-    name: str
+    `egress_ceiling` are rules that bound the tenant's, beside the deployment's ceiling.
+    """
+
+    tier: Tier
     max_concurrency: int
     max_limits: Limits
     required_isolation: Isolation | None = None
+    egress_ceiling: tuple[JSON, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class StoredKey:
-    """An API key as stored: the hash of its secret, never the secret."""
+class Tenant:
+    """A customer of the deployment. `suspended_why` is set while it is suspended."""
 
-    tenant_id: UUID
-    key_id: UUID
-    role: Role
+    id: UUID
+    name: str
+    terms: Terms
+    created_at: datetime
+    suspended_at: datetime | None
+    suspended_why: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The end of a tenant's audit log."""
+
+    seq: int
     hash: bytes
 
 
@@ -37,46 +54,84 @@ async def find(tx: Transaction, name: str) -> UUID | None:
     return row["tenant_id"] if row else None
 
 
-async def insert(tx: Transaction, tenant: Tenant) -> None:
-    """Store a new tenant; the transaction must be that tenant's own."""
-    await tx.run(
-        "tenants.insert",
-        tenant_id=tenant.id,
-        name=tenant.name,
-        max_concurrency=tenant.max_concurrency,
-        max_limits=Jsonb(LIMITS.dump_python(tenant.max_limits)),
-        required_isolation=tenant.required_isolation,
-    )
+async def insert(tx: Transaction, tenant_id: UUID, name: str, terms: Terms) -> bool:
+    """Store a new tenant, in a transaction of its own; False if the name is taken."""
+    return bool(await tx.run("tenants.insert", tenant_id=tenant_id, name=name, **_columns(terms)))
 
 
 async def get(tx: Transaction) -> Tenant | None:
     """Return the tenant of this transaction."""
     row = await tx.one("tenants.get")
-    if row is None:
-        return None
+    return _tenant(row) if row else None
+
+
+async def list_by_name(tx: Transaction, *, after: str | None, limit: int) -> list[Tenant]:
+    """Return tenants by name, those that follow `after`. Only the operator sees others."""
+    return [_tenant(row) for row in await tx.all("tenants.list", after=after, limit=limit)]
+
+
+async def update(tx: Transaction, terms: Terms) -> None:
+    """Change what the tenant of this transaction may have."""
+    await tx.run("tenants.update", **_columns(terms))
+
+
+async def suspend(tx: Transaction, why: str) -> bool:
+    """Suspend the tenant of this transaction; False if it was."""
+    return bool(await tx.run("tenants.suspend", why=why))
+
+
+async def resume(tx: Transaction) -> bool:
+    """End the tenant's suspension; False if there was none."""
+    return bool(await tx.run("tenants.resume"))
+
+
+async def active(tx: Transaction) -> int:
+    """Return how many of the tenant's executions are on a worker."""
+    row = await tx.one("tenants.active")
+    return int(row["active"]) if row else 0
+
+
+async def head(tx: Transaction) -> Head | None:
+    """Return the end of the tenant's audit log, None while it is empty."""
+    row = await tx.one("tenants.head")
+    return Head(**row) if row else None
+
+
+async def tables(tx: Transaction) -> list[str]:
+    """Return every table that holds tenants' rows, those that refer to others first."""
+    names = {row["name"] for row in await tx.all("tenants.tables")}
+    order: TopologicalSorter[str] = TopologicalSorter(dict.fromkeys(names, ()))
+    for row in await tx.all("tenants.references"):
+        if {row["referring"], row["referred"]} <= names and row["referring"] != row["referred"]:
+            order.add(row["referred"], row["referring"])
+    return list(order.static_order())
+
+
+def _columns(terms: Terms) -> dict[str, Any]:
+    return {
+        "tier": terms.tier,
+        "max_concurrency": terms.max_concurrency,
+        "max_limits": Jsonb(LIMITS.dump_python(terms.max_limits)),
+        "required_isolation": terms.required_isolation,
+        "egress_ceiling": None
+        if terms.egress_ceiling is None
+        else Jsonb(list(terms.egress_ceiling)),
+    }
+
+
+def _tenant(row: DictRow) -> Tenant:
+    ceiling = row["egress_ceiling"]
     return Tenant(
         id=row["tenant_id"],
         name=row["name"],
-        max_concurrency=row["max_concurrency"],
-        max_limits=LIMITS.validate_python(row["max_limits"]),
-        required_isolation=row["required_isolation"] and Isolation(row["required_isolation"]),
-    )
-
-
-async def insert_key(
-    tx: Transaction, *, key_id: UUID, prefix: str, hash_: bytes, role: Role, name: str
-) -> None:
-    """Store a new key of this transaction's tenant."""
-    await tx.run(
-        "tenants.insert_key", key_id=key_id, prefix=prefix, hash=hash_, role=role, name=name
-    )
-
-
-async def find_key(tx: Transaction, prefix: str) -> StoredKey | None:
-    """Return the usable key of that prefix, of whatever tenant; None when there is none."""
-    row = await tx.one("tenants.find_key", prefix=prefix)
-    if row is None:
-        return None
-    return StoredKey(
-        tenant_id=row["tenant_id"], key_id=row["key_id"], role=Role(row["role"]), hash=row["hash"]
+        terms=Terms(
+            tier=Tier(row["tier"]),
+            max_concurrency=row["max_concurrency"],
+            max_limits=LIMITS.validate_python(row["max_limits"]),
+            required_isolation=row["required_isolation"] and Isolation(row["required_isolation"]),
+            egress_ceiling=None if ceiling is None else tuple(ceiling),
+        ),
+        created_at=row["created_at"],
+        suspended_at=row["suspended_at"],
+        suspended_why=row["suspended_why"],
     )

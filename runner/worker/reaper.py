@@ -2,16 +2,18 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from uuid import UUID
 
 import structlog
 
+from runner.audit import events as audit
 from runner.errors import RunnerError
 from runner.ids import PLATFORM_TENANT
 from runner.models import Claim
 from runner.queue.changes import Changes
 from runner.queue.doorbell import Doorbell
-from runner.states import Reason
-from runner.store import attempts
+from runner.states import ENDED, Reason, State
+from runner.store import attempts, executions
 from runner.store.db import Database
 from runner.worker.execute import Policy
 from runner.worker.settle import Requeue, settle
@@ -20,7 +22,7 @@ BATCH = 100
 
 
 class Reaper:
-    """Two sweeps, each a single pass that may be repeated by any number of workers."""
+    """Three sweeps, each a single pass that may be repeated by any number of workers."""
 
     def __init__(
         self,
@@ -43,6 +45,7 @@ class Reaper:
         await self._safely(self.inherit)
         while True:
             await self._safely(self.reap)
+            await self._safely(self.end_suspended)
             await self._safely(self.reconcile)
             await asyncio.sleep(every_s)
 
@@ -60,6 +63,17 @@ class Reaper:
             dead = await attempts.expired(tx, BATCH)
         for claim in dead:
             await self._settle(claim)
+
+    async def end_suspended(self) -> None:
+        """Cancel what suspended tenants have waiting or running, however late it was accepted."""
+        async with self._database.no_tenant() as tx:
+            found = await attempts.of_suspended(tx, BATCH)
+        for tenant_id, execution_id in found:
+            async with self._database.tenant(tenant_id) as tx:
+                state = await executions.cancel(tx, execution_id)
+                if state is not None and state not in ENDED:
+                    await audit.append(tx, tenant_id, _cancelled(execution_id, state))
+            await self._changes.announce(execution_id)
 
     async def reconcile(self) -> None:
         """Ring again if something can run now and no ring is on its way."""
@@ -100,3 +114,14 @@ class Reaper:
             await sweep()
         except RunnerError as error:
             self._log.warning("sweep_failed", sweep=sweep.__name__, error=error.detail)
+
+
+def _cancelled(execution_id: UUID, state: State) -> audit.AuditEvent:
+    return audit.AuditEvent(
+        actor="system:worker",
+        action=audit.Action.EXECUTION_CANCEL,
+        outcome=audit.Outcome.SUCCESS,
+        resource_type="execution",
+        resource_id=str(execution_id),
+        metadata={"state": state.value, "why": "the tenant is suspended"},
+    )

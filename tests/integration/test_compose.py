@@ -126,10 +126,11 @@ def test_the_database_is_prepared_for_migration_by_an_owner_without_power(secret
             check=True,
             timeout=30,
         )
-        api, worker = (
-            (secrets / f"runner_database_{name}_url").read_text() for name in ("api", "worker")
-        )
-        migrate(SecretStr(running.owner_url), SecretStr(api), SecretStr(worker))
+        logins = [
+            SecretStr((secrets / f"runner_database_{name}_url").read_text())
+            for name in ("operator", "api", "worker")
+        ]
+        migrate(SecretStr(running.owner_url), *logins)
         with psycopg.connect(superuser) as connection:
             roles = connection.execute(
                 "SELECT rolname, rolsuper OR rolbypassrls, rolpassword LIKE 'SCRAM-SHA-256$%%' "
@@ -137,6 +138,7 @@ def test_the_database_is_prepared_for_migration_by_an_owner_without_power(secret
             ).fetchall()  # fmt: skip
         assert roles == [
             ("runner_api", False, True),
+            ("runner_operator", False, True),
             ("runner_owner", False, True),
             ("runner_worker", False, True),
         ]

@@ -1,10 +1,10 @@
 -- name: insert
 INSERT INTO executions (tenant_id, execution_id, language, image, size, limits, isolation, egress,
                         egress_policy, secret_env, metadata, on_worker_loss, argv, env, stdin,
-                        event_seq)
+                        project, event_seq)
 VALUES (app_tenant(), %(execution_id)s, %(language)s, %(image)s, %(size)s, %(limits)s,
         %(isolation)s, %(egress)s, %(egress_policy)s, %(secret_env)s, %(metadata)s,
-        %(on_worker_loss)s, %(argv)s, %(env)s, %(stdin)s, 1);
+        %(on_worker_loss)s, %(argv)s, %(env)s, %(stdin)s, %(project)s, 1);
 
 -- name: insert_file
 INSERT INTO input_files (tenant_id, execution_id, path, content)
@@ -24,17 +24,18 @@ SELECT request_hash, execution_id FROM idempotency_keys WHERE key = %(key)s;
 
 -- name: get
 SELECT tenant_id, execution_id, state, attempt, created_at, started_at, ended_at,
-       cancel_requested_at, language, image, size, limits, isolation, egress, egress_policy,
-       metadata, result
+       cancel_requested_at, project, language, image, size, limits, isolation, egress,
+       egress_policy, metadata, result
 FROM executions WHERE execution_id = %(execution_id)s;
 
 -- name: list
 SELECT tenant_id, execution_id, state, attempt, created_at, started_at, ended_at,
-       cancel_requested_at, language, image, size, limits, isolation, egress, egress_policy,
-       metadata, result
+       cancel_requested_at, project, language, image, size, limits, isolation, egress,
+       egress_policy, metadata, result
 FROM executions
 WHERE tenant_id = app_tenant()
   AND (%(before)s::uuid IS NULL OR execution_id < %(before)s)
+  AND (%(project)s::text IS NULL OR project = %(project)s)
   AND (%(states)s::text[] IS NULL OR state = ANY (%(states)s))
   AND (%(created_after)s::timestamptz IS NULL OR created_at >= %(created_after)s)
   AND (%(created_before)s::timestamptz IS NULL OR created_at < %(created_before)s)

@@ -13,3 +13,6 @@ SELECT end_leases_of_node(%(node)s, %(instance)s) AS ended;
 
 -- name: state_counts
 SELECT state, executions FROM state_counts();
+
+-- name: of_suspended
+SELECT tenant_id, execution_id FROM executions_of_suspended(%(limit)s);

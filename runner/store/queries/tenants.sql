@@ -2,16 +2,48 @@
 SELECT find_tenant(%(name)s) AS tenant_id;
 
 -- name: insert
-INSERT INTO tenants (tenant_id, name, max_concurrency, max_limits, required_isolation)
-VALUES (%(tenant_id)s, %(name)s, %(max_concurrency)s, %(max_limits)s, %(required_isolation)s);
+INSERT INTO tenants (tenant_id, name, tier, max_concurrency, max_limits, required_isolation,
+                     egress_ceiling)
+VALUES (%(tenant_id)s, %(name)s, %(tier)s, %(max_concurrency)s, %(max_limits)s,
+        %(required_isolation)s, %(egress_ceiling)s)
+ON CONFLICT DO NOTHING;
 
 -- name: get
-SELECT tenant_id, name, max_concurrency, max_limits, required_isolation FROM tenants
+SELECT tenant_id, name, tier, max_concurrency, max_limits, required_isolation, egress_ceiling,
+       suspended_at, suspended_why, created_at
+FROM tenants WHERE tenant_id = app_tenant();
+
+-- name: list
+SELECT tenant_id, name, tier, max_concurrency, max_limits, required_isolation, egress_ceiling,
+       suspended_at, suspended_why, created_at
+FROM tenants WHERE %(after)s::text IS NULL OR name > %(after)s ORDER BY name LIMIT %(limit)s;
+
+-- name: update
+UPDATE tenants
+SET tier = %(tier)s, max_concurrency = %(max_concurrency)s, max_limits = %(max_limits)s,
+    required_isolation = %(required_isolation)s, egress_ceiling = %(egress_ceiling)s
 WHERE tenant_id = app_tenant();
 
--- name: insert_key
-INSERT INTO api_keys (key_id, tenant_id, prefix, hash, role, name)
-VALUES (%(key_id)s, app_tenant(), %(prefix)s, %(hash)s, %(role)s, %(name)s);
+-- name: suspend
+UPDATE tenants SET suspended_at = now(), suspended_why = %(why)s
+WHERE tenant_id = app_tenant() AND suspended_at IS NULL;
 
--- name: find_key
-SELECT tenant_id, key_id, role, hash FROM find_api_key(%(prefix)s);
+-- name: resume
+UPDATE tenants SET suspended_at = NULL, suspended_why = NULL
+WHERE tenant_id = app_tenant() AND suspended_at IS NOT NULL;
+
+-- name: active
+SELECT count(*) AS active FROM executions
+WHERE tenant_id = app_tenant() AND state IN ('starting', 'running');
+
+-- name: head
+SELECT seq, hash FROM audit_heads WHERE tenant_id = app_tenant();
+
+-- name: references
+SELECT c.conrelid::regclass::text AS referring, c.confrelid::regclass::text AS referred
+FROM pg_constraint c WHERE c.contype = 'f' AND c.connamespace = 'public'::regnamespace;
+
+-- name: tables
+SELECT c.relname AS name FROM pg_class c
+JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'tenant_id'
+WHERE c.relkind = 'r' AND c.relnamespace = 'public'::regnamespace ORDER BY c.relname;

@@ -8,11 +8,11 @@ import pytest
 from psycopg.rows import dict_row
 from pydantic import SecretStr
 
-from runner.auth.bootstrap import create_key
 from runner.embedded.services import Services, services
 from runner.models import Limits, Role
 from runner.store.db import Database
 from runner.store.migrations import migrate
+from runner.tenancy import create_key
 from tests.deployment import state_folder
 
 LIMITS = Limits(cpu=1, memory_mb=64, pids=8, disk_mb=8, timeout_s=5, output_kb=8)

@@ -16,7 +16,7 @@ from tests.integration.store.conftest import LIMITS, new_tenant
 REQUEST = ExecutionRequest(
     program=Program(argv=("true",), env={}), limits=LIMITS, size="nano", image="python"
 )
-ROLES = ("runner_api", "runner_worker", "runner_definer")
+ROLES = ("runner_api", "runner_worker", "runner_operator", "runner_definer")
 
 
 async def submit(api: Database, tenant: UUID) -> UUID:
@@ -39,7 +39,7 @@ def test_every_table_forces_it_for_every_command(
             "FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'tenant_id' "
             "JOIN pg_roles r ON r.oid = c.relowner WHERE c.relkind = 'r'"
         ).fetchall()
-    assert len(tables) == 13
+    assert len(tables) == 14
     for name, enabled, forced, owner, policies in tables:
         assert (enabled, forced, owner, policies) == (True, True, "runner_owner", 1), name
 
@@ -54,6 +54,7 @@ def test_no_role_may_look_past_it(superuser: "psycopg.Connection[dict[str, Any]]
     assert {row["rolname"]: (row["mighty"], row["rolcanlogin"]) for row in rows} == {
         "runner_api": (False, True),
         "runner_worker": (False, True),
+        "runner_operator": (False, True),
         "runner_definer": (False, False),
     }
     owner = superuser.execute(

@@ -20,7 +20,7 @@ OFFER = Offer(
     isolations=(Isolation.CONTAINER,),
     max_limits=SMALL,
     required_isolation=None,
-    egress_ceiling=Policy(rules=(Rule("*", 443),)),
+    egress_ceilings=(Policy(rules=(Rule("*", 443),)),),
 )
 
 
@@ -67,7 +67,7 @@ def test_egress_is_the_requests_rules_and_its_policys() -> None:
     with pytest.raises(Invalid, match="no egress policy 'mine'"):
         submission.resolve(OFFER)
     for beyond in ("http://a.example", "a.example:8443", "192.0.2.1"):
-        with pytest.raises(Invalid, match="lets nobody reach"):
+        with pytest.raises(Invalid, match="does not let this tenant reach"):
             Submission(command=["true"], egress=[beyond]).resolve(OFFER)
 
 

@@ -1,0 +1,318 @@
+"""`/v1/keys`: API keys made, listed by prefix, rotated with an overlap, and revoked at once."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
+from ipaddress import ip_network
+from typing import Annotated, Self
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Path, Query, Request
+from pydantic import AfterValidator, ConfigDict, Field, StringConstraints
+
+from runner.api import cursors
+from runner.api.context import origin
+from runner.api.deps import CanReadKeys, CanWriteKeys, Parts
+from runner.api.fields import Strict, Text
+from runner.api.problems import responses
+from runner.api.views import View
+from runner.audit import events as audit
+from runner.auth import grants, keys
+from runner.auth.permissions import Permission
+from runner.errors import Conflict, Invalid, NotFound, NotPermitted
+from runner.ids import new_id
+from runner.models import Principal, PrincipalKind, Role
+from runner.store import keys as stored_keys
+from runner.store.db import Transaction
+from runner.store.keys import Grant, StoredKey
+
+router = APIRouter(prefix="/v1/keys", tags=["keys"])
+
+NO_KEY = "no such API key"
+MAX_OVERLAP_S = 30 * 24 * 3600
+_ABOVE = "this key can do more than the one that asks"
+
+
+def _network(written: str) -> str:
+    try:
+        ip_network(written)
+    except ValueError:
+        raise ValueError("must be a network such as 192.0.2.0/24 or 2001:db8::/32") from None
+    return written
+
+
+NetworkText = Annotated[
+    str, StringConstraints(min_length=2, max_length=49), AfterValidator(_network)
+]
+
+
+class NewKeyBody(Strict):
+    """A key to make. What is left out is what the key that asks has."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"name": "ci", "role": "developer", "networks": ["192.0.2.0/24"]},
+                {
+                    "name": "dashboard",
+                    "role": "viewer",
+                    "permissions": ["execution:read"],
+                    "expires_at": "2027-01-01T00:00:00Z",
+                },
+            ]
+        }
+    )
+
+    name: Annotated[Text, StringConstraints(min_length=1, max_length=128)] = Field(
+        description="What it is for."
+    )
+    role: Annotated[Role, Field(strict=False)] = Field(
+        description="What it may do; at most what the key that asks may."
+    )
+    permissions: list[Annotated[Permission, Field(strict=False)]] | None = Field(
+        default=None, min_length=1, max_length=64, description="Of its role's, these alone."
+    )
+    networks: list[NetworkText] | None = Field(
+        default=None, min_length=1, max_length=32, description="Where it may be used from."
+    )
+    expires_at: cursors.Moment | None = Field(
+        default=None, description="When it stops to work; never, if left out."
+    )
+
+    def grant(self) -> Grant:
+        """Return what is asked for. Raises Invalid for an end that has passed."""
+        if self.expires_at is not None and self.expires_at <= datetime.now(UTC):
+            raise Invalid("that moment has passed", "expires_at")
+        return Grant(
+            role=self.role,
+            permissions=None if self.permissions is None else frozenset(self.permissions),
+            networks=None if self.networks is None else tuple(map(ip_network, self.networks)),
+            expires_at=None if self.expires_at is None else cursors.in_range(self.expires_at),
+        )
+
+
+class Rotation(Strict):
+    """How a key is replaced."""
+
+    overlap_s: float = Field(
+        default=3600, ge=0, le=MAX_OVERLAP_S, description="Seconds that the old key works on."
+    )
+
+
+class KeyView(View):
+    """What may be told of a key."""
+
+    id: UUID
+    prefix: str = Field(description="How it begins: `rk_` and this.")
+    name: str
+    role: Role
+    permissions: list[str] | None = Field(description="Of its role's, these alone.")
+    networks: list[str] | None = Field(description="Where it may be used from.")
+    created_by: str
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    last_used_at: datetime | None = Field(description="To about a minute.")
+    replaced_by: UUID | None = Field(description="The key that it was rotated to.")
+
+    @classmethod
+    def of(cls, key: StoredKey) -> Self:
+        """Return the view of a key."""
+        grant = key.grant
+        return cls(
+            id=key.id,
+            prefix=key.prefix,
+            name=key.name,
+            role=grant.role,
+            permissions=None if grant.permissions is None else sorted(grant.permissions),
+            networks=None if grant.networks is None else [str(each) for each in grant.networks],
+            created_by=key.created_by,
+            created_at=key.created_at,
+            expires_at=grant.expires_at,
+            revoked_at=key.revoked_at,
+            last_used_at=key.last_used_at,
+            replaced_by=key.replaced_by,
+        )
+
+
+class NewKeyView(View):
+    """A key just made. `token` is shown this once: only its hash is stored."""
+
+    key: KeyView
+    token: str = Field(examples=["rk_abcdefghijkl_…"])
+
+
+class KeyPage(View):
+    """Keys, newest first."""
+
+    items: list[KeyView]
+    next_cursor: str | None
+
+
+def key_id(
+    key_id: Annotated[
+        str,
+        Path(
+            description="The key's id.",
+            max_length=64,
+            examples=["0199f2a1-c0de-7b1f-b0d5-a9c1e7a0f3d2"],
+        ),
+    ],
+) -> UUID:
+    """Return the id in the path. One that is no UUID is as unknown as any other."""
+    try:
+        return UUID(key_id)
+    except ValueError:
+        raise NotFound(NO_KEY) from None
+
+
+KeyId = Annotated[UUID, Depends(key_id)]
+
+
+@router.get("", summary="List API keys", responses=responses())
+async def list_keys(
+    principal: CanReadKeys,
+    parts: Parts,
+    cursor: Annotated[str | None, Query(max_length=cursors.MAX_LENGTH)] = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+) -> KeyPage:
+    """Return this tenant's keys by prefix, newest first; those that are over included."""
+    async with parts.database.tenant(principal.tenant_id) as tx:
+        found: Sequence[StoredKey] = await stored_keys.list_newest(
+            tx, before=cursors.decode_id(cursor), limit=limit + 1
+        )
+    page = found[:limit]
+    return KeyPage(
+        items=[KeyView.of(each) for each in page],
+        next_cursor=cursors.encode(page[-1].id) if len(found) > limit else None,
+    )
+
+
+@router.post(
+    "",
+    summary="Make an API key",
+    status_code=HTTPStatus.CREATED,
+    responses=responses(
+        HTTPStatus.BAD_REQUEST,
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    ),
+)
+async def create(
+    request: Request, body: NewKeyBody, principal: CanWriteKeys, parts: Parts
+) -> NewKeyView:
+    """Make a key that can do no more than the one that asks, for no longer, from nowhere else."""
+    async with parts.database.tenant(principal.tenant_id) as tx:
+        grant = grants.narrowed(await _own(tx, principal), body.grant())
+        view = await _make(tx, principal, body.name, grant)
+        await _audit(tx, request, principal, audit.Action.KEY_CREATE, view.key)
+    return view
+
+
+@router.get("/{key_id}", summary="Read an API key", responses=responses(HTTPStatus.NOT_FOUND))
+async def read(key_id: KeyId, principal: CanReadKeys, parts: Parts) -> KeyView:
+    """Return what may be told of a key: not the key."""
+    async with parts.database.tenant(principal.tenant_id) as tx:
+        return KeyView.of(await _get(tx, key_id))
+
+
+@router.post(
+    "/{key_id}/rotate",
+    summary="Rotate an API key",
+    status_code=HTTPStatus.CREATED,
+    responses=responses(
+        HTTPStatus.BAD_REQUEST,
+        HTTPStatus.CONFLICT,
+        HTTPStatus.NOT_FOUND,
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    ),
+)
+async def rotate(
+    request: Request, key_id: KeyId, body: Rotation, principal: CanWriteKeys, parts: Parts
+) -> NewKeyView:
+    """Make a key that can do the same; the old one works on for a while, then no more."""
+    async with parts.database.tenant(principal.tenant_id) as tx:
+        old = await _get(tx, key_id, lock=True)
+        if not grants.covers(await _own(tx, principal), old.grant):
+            raise NotPermitted(_ABOVE)
+        if old.revoked_at or old.replaced_by:
+            raise Conflict("this key was revoked or rotated already")
+        if old.grant.expires_at is not None and old.grant.expires_at <= datetime.now(UTC):
+            raise Conflict("this key has expired")
+        view = await _make(tx, principal, old.name, old.grant)
+        overlap = timedelta(seconds=body.overlap_s)
+        await stored_keys.replace(tx, old.id, by=view.key.id, overlap=overlap)
+        await _audit(tx, request, principal, audit.Action.KEY_ROTATE, view.key, replaces=old.prefix)
+    return view
+
+
+@router.delete(
+    "/{key_id}",
+    summary="Revoke an API key",
+    status_code=HTTPStatus.NO_CONTENT,
+    responses=responses(HTTPStatus.NOT_FOUND),
+)
+async def revoke(request: Request, key_id: KeyId, principal: CanWriteKeys, parts: Parts) -> None:
+    """End a key at once, also the one that asks. One that is over stays as it is."""
+    async with parts.database.tenant(principal.tenant_id) as tx:
+        key = await _get(tx, key_id, lock=True)
+        if not grants.outranks(principal.role, key.grant.role):
+            raise NotPermitted(_ABOVE)
+        if await stored_keys.revoke(tx, key_id):
+            await _audit(tx, request, principal, audit.Action.KEY_REVOKE, KeyView.of(key))
+
+
+async def _own(tx: Transaction, principal: Principal) -> Grant:
+    """Return what the one that asks may do itself."""
+    if principal.kind is PrincipalKind.USER:
+        return Grant(principal.role, principal.permissions)
+    return (await _get(tx, principal.id)).grant
+
+
+async def _get(tx: Transaction, key_id: UUID, *, lock: bool = False) -> StoredKey:
+    found = await stored_keys.get(tx, key_id, lock=lock)
+    if found is None:
+        raise NotFound(NO_KEY)
+    return found
+
+
+async def _make(tx: Transaction, principal: Principal, name: str, grant: Grant) -> NewKeyView:
+    made = keys.generate()
+    id_ = new_id()
+    await stored_keys.insert(
+        tx,
+        key_id=id_,
+        prefix=made.prefix,
+        hash_=made.hash,
+        name=name,
+        grant=grant,
+        created_by=principal.actor,
+    )
+    return NewKeyView(key=KeyView.of(await _get(tx, id_)), token=made.token)
+
+
+async def _audit(
+    tx: Transaction,
+    request: Request,
+    principal: Principal,
+    action: audit.Action,
+    key: KeyView,
+    replaces: str | None = None,
+) -> None:
+    facts = key.model_dump(
+        mode="json", include={"prefix", "name", "role", "permissions", "networks", "expires_at"}
+    )
+    await audit.append(
+        tx,
+        principal.tenant_id,
+        audit.AuditEvent(
+            actor=principal.actor,
+            action=action,
+            outcome=audit.Outcome.SUCCESS,
+            resource_type="api_key",
+            resource_id=str(key.id),
+            origin=origin(request),
+            metadata=facts if replaces is None else {**facts, "replaces": replaces},
+        ),
+    )

@@ -1,0 +1,304 @@
+"""`/operator/v1/tenants`: what whoever runs the deployment does to tenants.
+
+Served only where the process has the operator's login of the database; an operator's key is a
+principal of no tenant, and a tenant's key is nobody here.
+"""
+
+from datetime import datetime
+from http import HTTPStatus
+from typing import Annotated, Literal, Self
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Path, Query, Request
+from pydantic import ConfigDict, Field, StringConstraints
+
+from runner import tenancy
+from runner.api import cursors
+from runner.api.context import origin
+from runner.api.deps import Dependencies, IsOperator, Parts, is_operator
+from runner.api.fields import Name, Strict, Text
+from runner.api.problems import responses
+from runner.api.requests import EgressEntry, egress_rules
+from runner.api.views import View
+from runner.egress.policy import rule_to_json
+from runner.errors import Invalid, NotFound
+from runner.models import Isolation, Limits, Operator, Role, Tier
+from runner.store.db import Database
+from runner.store.tenants import Tenant, Terms
+from runner.tenancy import NO_TENANT, By, NewKey
+
+router = APIRouter(
+    prefix="/operator/v1/tenants", tags=["operator"], dependencies=[Depends(is_operator)]
+)
+
+_MADE = (
+    HTTPStatus.BAD_REQUEST,
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+)
+
+
+class TermsBody(Strict):
+    """What a tenant may have."""
+
+    tier: Annotated[Tier, Field(strict=False)] = Tier.FREE
+    max_concurrency: int = Field(
+        default=8, ge=1, le=100_000, description="Executions on workers at once."
+    )
+    max_size: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,31}$")] = Field(
+        default="large", description="The size whose limits no execution may exceed."
+    )
+    required_isolation: Literal["gvisor"] | None = Field(
+        default=None, description="What its executions must use; left out: it may choose."
+    )
+    egress_ceiling: list[EgressEntry] | None = Field(
+        default=None,
+        max_length=256,
+        description="Rules that its own must be within, beside the deployment's ceiling.",
+    )
+
+    def terms(self, parts: Dependencies) -> Terms:
+        """Return the terms. Raises Invalid for a size that there is not, or a rule beyond."""
+        if self.max_size not in parts.sizes:
+            known = ", ".join(sorted(parts.sizes))
+            raise Invalid(f"there is no size {self.max_size!r}; there are {known}", "max_size")
+        ceiling = self.egress_ceiling
+        return Terms(
+            tier=self.tier,
+            max_concurrency=self.max_concurrency,
+            max_limits=parts.sizes[self.max_size],
+            required_isolation=self.required_isolation and Isolation(self.required_isolation),
+            egress_ceiling=None
+            if ceiling is None
+            else tuple(
+                rule_to_json(rule)
+                for rule in egress_rules(ceiling, (parts.egress_ceiling,), field="egress_ceiling")
+            ),
+        )
+
+
+class NewTenant(TermsBody):
+    """A tenant to make."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"name": "acme", "tier": "pro", "max_concurrency": 16}]}
+    )
+
+    name: Name = Field(description="Unique in the deployment; it does not change.")
+
+
+class Suspension(Strict):
+    """Why a tenant is suspended; it is told so."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"why": "unpaid since June"}]})
+
+    why: Annotated[Text, StringConstraints(min_length=1, max_length=512)]
+
+
+class NewKeyOf(Strict):
+    """A key to make for a tenant that has lost its own."""
+
+    name: Annotated[Text, StringConstraints(min_length=1, max_length=128)] = "made by the operator"
+    role: Annotated[Role, Field(strict=False)] = Role.OWNER
+
+
+class TenantView(View):
+    """A tenant and what it may have."""
+
+    id: UUID
+    name: str
+    tier: Tier
+    max_concurrency: int
+    max_limits: Limits
+    required_isolation: Isolation | None
+    egress_ceiling: list[dict[str, object]] | None
+    created_at: datetime
+    suspended_at: datetime | None
+    suspended_why: str | None
+
+    @classmethod
+    def of(cls, tenant: Tenant) -> Self:
+        """Return the view of a tenant."""
+        terms = tenant.terms
+        return cls(
+            id=tenant.id,
+            name=tenant.name,
+            tier=terms.tier,
+            max_concurrency=terms.max_concurrency,
+            max_limits=terms.max_limits,
+            required_isolation=terms.required_isolation,
+            egress_ceiling=None if terms.egress_ceiling is None else list(terms.egress_ceiling),
+            created_at=tenant.created_at,
+            suspended_at=tenant.suspended_at,
+            suspended_why=tenant.suspended_why,
+        )
+
+
+class TenantPage(View):
+    """Tenants by name."""
+
+    items: list[TenantView]
+    next_cursor: str | None
+
+
+class TenantKeyView(View):
+    """A key just made for a tenant. `token` is shown this once."""
+
+    tenant_id: UUID
+    key_id: UUID
+    token: str
+
+    @classmethod
+    def of(cls, made: NewKey) -> Self:
+        """Return the view of a new key."""
+        return cls(tenant_id=made.tenant_id, key_id=made.key_id, token=made.token)
+
+
+class RemovedView(View):
+    """What a deletion took away."""
+
+    rows: dict[str, int] = Field(description="Rows by table, where there were any.")
+    objects: int = Field(description="Stored objects, such as artifacts.")
+    audit_records: int = Field(description="How long the audit log was that is gone, too.")
+    audit_head: str | None = Field(description="The hash of its last record, to check copies by.")
+
+
+def tenant_id(
+    tenant_id: Annotated[
+        str,
+        Path(
+            description="The tenant's id.",
+            max_length=64,
+            examples=["0199f2a1-c0de-7b1f-b0d5-a9c1e7a0f3d2"],
+        ),
+    ],
+) -> UUID:
+    """Return the id in the path. One that is no UUID is as unknown as any other."""
+    try:
+        return UUID(tenant_id)
+    except ValueError:
+        raise NotFound(NO_TENANT) from None
+
+
+TenantId = Annotated[UUID, Depends(tenant_id)]
+
+
+@router.get("", summary="List tenants", responses=responses())
+async def list_tenants(
+    parts: Parts,
+    cursor: Annotated[str | None, Query(max_length=cursors.MAX_LENGTH)] = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+) -> TenantPage:
+    """Return every tenant by name."""
+    found = await tenancy.list_by_name(
+        _database(parts), after=cursors.decode_name(cursor), limit=limit + 1
+    )
+    page = found[:limit]
+    return TenantPage(
+        items=[TenantView.of(each) for each in page],
+        next_cursor=cursors.encode(page[-1].name) if len(found) > limit else None,
+    )
+
+
+@router.post(
+    "",
+    summary="Make a tenant",
+    status_code=HTTPStatus.CREATED,
+    responses=responses(*_MADE, HTTPStatus.CONFLICT),
+)
+async def create(
+    request: Request, body: NewTenant, operator: IsOperator, parts: Parts
+) -> TenantKeyView:
+    """Make a tenant and its first key, of an owner."""
+    by = _by(request, operator)
+    made = await tenancy.create(_database(parts), body.name, body.terms(parts), by)
+    return TenantKeyView.of(made)
+
+
+@router.get("/{tenant_id}", summary="Read a tenant", responses=responses(HTTPStatus.NOT_FOUND))
+async def read(tenant_id: TenantId, parts: Parts) -> TenantView:
+    """Return a tenant and what it may have; nothing of what it stores."""
+    return TenantView.of(await tenancy.get(_database(parts), tenant_id))
+
+
+@router.put(
+    "/{tenant_id}",
+    summary="Change a tenant",
+    responses=responses(*_MADE, HTTPStatus.NOT_FOUND),
+)
+async def change(
+    request: Request, tenant_id: TenantId, body: TermsBody, operator: IsOperator, parts: Parts
+) -> TenantView:
+    """Give a tenant new terms: executions submitted later are bounded by them."""
+    by = _by(request, operator)
+    return TenantView.of(await tenancy.change(_database(parts), tenant_id, body.terms(parts), by))
+
+
+@router.post(
+    "/{tenant_id}/suspend",
+    summary="Suspend a tenant",
+    responses=responses(*_MADE, HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT),
+)
+async def suspend(
+    request: Request, tenant_id: TenantId, body: Suspension, operator: IsOperator, parts: Parts
+) -> TenantView:
+    """Refuse all but reading, start nothing more, and end what waits or runs."""
+    by = _by(request, operator)
+    return TenantView.of(await tenancy.suspend(_database(parts), tenant_id, body.why, by))
+
+
+@router.post(
+    "/{tenant_id}/resume",
+    summary="End a suspension",
+    responses=responses(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT),
+)
+async def resume(
+    request: Request, tenant_id: TenantId, operator: IsOperator, parts: Parts
+) -> TenantView:
+    """Let a suspended tenant work again."""
+    by = _by(request, operator)
+    return TenantView.of(await tenancy.resume(_database(parts), tenant_id, by))
+
+
+@router.post(
+    "/{tenant_id}/keys",
+    summary="Make a key for a tenant",
+    status_code=HTTPStatus.CREATED,
+    responses=responses(*_MADE, HTTPStatus.NOT_FOUND),
+)
+async def make_key(
+    request: Request, tenant_id: TenantId, body: NewKeyOf, operator: IsOperator, parts: Parts
+) -> TenantKeyView:
+    """Make a key, for a tenant that has lost its own. The tenant sees it in its log."""
+    by = _by(request, operator)
+    made = await tenancy.mint_key(_database(parts), tenant_id, body.role, body.name, by)
+    return TenantKeyView.of(made)
+
+
+@router.delete(
+    "/{tenant_id}",
+    summary="Delete a tenant",
+    responses=responses(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT),
+)
+async def delete(
+    request: Request, tenant_id: TenantId, operator: IsOperator, parts: Parts
+) -> RemovedView:
+    """Remove everything of a suspended tenant that runs nothing, for good; tell what it was."""
+    by = _by(request, operator)
+    removed = await tenancy.delete(_database(parts), parts.objects, tenant_id, by)
+    return RemovedView(
+        rows=dict(removed.rows),
+        objects=removed.objects,
+        audit_records=removed.audit_records,
+        audit_head=removed.audit_head,
+    )
+
+
+def _by(request: Request, operator: Operator) -> By:
+    return By(operator.actor, origin(request))
+
+
+def _database(parts: Dependencies) -> Database:
+    if parts.operators is None:
+        raise NotFound("this process has no operator's routes")
+    return parts.operators

@@ -1,0 +1,208 @@
+"""`/v1/projects`: names under which executions are grouped, with settings of their own."""
+
+from datetime import datetime
+from http import HTTPStatus
+from typing import Annotated, Self
+
+from fastapi import APIRouter, Path, Query, Request
+from pydantic import ConfigDict, Field, StringConstraints
+
+from runner.api import cursors
+from runner.api.context import origin
+from runner.api.deps import CanDeleteProjects, CanReadProjects, CanWriteProjects, Parts
+from runner.api.fields import Name, Strict, Text
+from runner.api.problems import responses
+from runner.api.views import View
+from runner.audit import events as audit
+from runner.errors import Conflict, Invalid, NotFound
+from runner.models import Principal
+from runner.store import egress_policies, projects
+from runner.store.db import Transaction
+from runner.store.projects import Project
+
+router = APIRouter(prefix="/v1/projects", tags=["projects"])
+
+ProjectName = Annotated[
+    str, Path(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", description="The project's name.")
+]
+NO_PROJECT = "no such project"
+
+
+class ProjectSettings(Strict):
+    """What can be changed of a project."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"description": "Nightly reports", "egress_policy": None}]}
+    )
+
+    description: Annotated[Text, StringConstraints(max_length=1024)] = ""
+    egress_policy: Name | None = Field(
+        default=None, description="What its executions use that name no egress policy themselves."
+    )
+
+
+class NewProject(ProjectSettings):
+    """A project to make."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"name": "reports", "description": "Nightly reports"}]}
+    )
+
+    name: Name = Field(description="Unique in the tenant; it does not change.")
+
+
+class ProjectView(View):
+    """A project."""
+
+    name: str
+    description: str
+    egress_policy: str | None
+    created_by: str
+    created_at: datetime
+    updated_at: datetime
+
+    @classmethod
+    def of(cls, project: Project) -> Self:
+        """Return the view of a project."""
+        return cls(
+            name=project.name,
+            description=project.description,
+            egress_policy=project.egress_policy,
+            created_by=project.created_by,
+            created_at=project.created_at,
+            updated_at=project.updated_at,
+        )
+
+
+class ProjectPage(View):
+    """Projects by name."""
+
+    items: list[ProjectView]
+    next_cursor: str | None
+
+
+@router.get("", summary="List projects", responses=responses())
+async def list_projects(
+    principal: CanReadProjects,
+    parts: Parts,
+    cursor: Annotated[str | None, Query(max_length=cursors.MAX_LENGTH)] = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+) -> ProjectPage:
+    """Return this tenant's projects by name."""
+    async with parts.database.tenant(principal.tenant_id) as tx:
+        found = await projects.list_by_name(tx, after=cursors.decode_name(cursor), limit=limit + 1)
+    page = found[:limit]
+    return ProjectPage(
+        items=[ProjectView.of(each) for each in page],
+        next_cursor=cursors.encode(page[-1].name) if len(found) > limit else None,
+    )
+
+
+@router.post(
+    "",
+    summary="Make a project",
+    status_code=HTTPStatus.CREATED,
+    responses=responses(
+        HTTPStatus.BAD_REQUEST,
+        HTTPStatus.CONFLICT,
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    ),
+)
+async def create(
+    request: Request, body: NewProject, principal: CanWriteProjects, parts: Parts
+) -> ProjectView:
+    """Make a project; executions belong to it that name it."""
+    async with parts.database.tenant(principal.tenant_id) as tx:
+        await _check(tx, body)
+        made = await projects.insert(
+            tx,
+            body.name,
+            description=body.description,
+            egress_policy=body.egress_policy,
+            created_by=principal.actor,
+        )
+        if made is None:
+            raise Conflict(f"there is a project {body.name!r} already")
+        await _audit(tx, request, principal, audit.Action.PROJECT_CREATE, body.name)
+    return ProjectView.of(made)
+
+
+@router.get("/{project}", summary="Read a project", responses=responses(HTTPStatus.NOT_FOUND))
+async def read(project: ProjectName, principal: CanReadProjects, parts: Parts) -> ProjectView:
+    """Return a project."""
+    async with parts.database.tenant(principal.tenant_id) as tx:
+        found = await projects.get(tx, project)
+    if found is None:
+        raise NotFound(NO_PROJECT)
+    return ProjectView.of(found)
+
+
+@router.put(
+    "/{project}",
+    summary="Change a project",
+    responses=responses(
+        HTTPStatus.BAD_REQUEST,
+        HTTPStatus.NOT_FOUND,
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    ),
+)
+async def change(
+    request: Request,
+    project: ProjectName,
+    body: ProjectSettings,
+    principal: CanWriteProjects,
+    parts: Parts,
+) -> ProjectView:
+    """Give a project new settings; executions submitted later use them."""
+    async with parts.database.tenant(principal.tenant_id) as tx:
+        if await projects.get(tx, project) is None:
+            raise NotFound(NO_PROJECT)
+        await _check(tx, body)
+        changed = await projects.update(
+            tx, project, description=body.description, egress_policy=body.egress_policy
+        )
+        if changed is None:
+            raise NotFound(NO_PROJECT)
+        await _audit(tx, request, principal, audit.Action.PROJECT_UPDATE, project)
+    return ProjectView.of(changed)
+
+
+@router.delete(
+    "/{project}",
+    summary="Delete a project",
+    status_code=HTTPStatus.NO_CONTENT,
+    responses=responses(HTTPStatus.NOT_FOUND),
+)
+async def delete(
+    request: Request, project: ProjectName, principal: CanDeleteProjects, parts: Parts
+) -> None:
+    """Forget a project. Its executions stay, and belong to none."""
+    async with parts.database.tenant(principal.tenant_id) as tx:
+        if not await projects.delete(tx, project):
+            raise NotFound(NO_PROJECT)
+        await _audit(tx, request, principal, audit.Action.PROJECT_DELETE, project)
+
+
+async def _check(tx: Transaction, body: ProjectSettings) -> None:
+    name = body.egress_policy
+    if name is not None and await egress_policies.get(tx, name) is None:
+        raise Invalid(f"there is no egress policy {name!r}", "egress_policy")
+
+
+async def _audit(
+    tx: Transaction, request: Request, principal: Principal, action: audit.Action, name: str
+) -> None:
+    await audit.append(
+        tx,
+        principal.tenant_id,
+        audit.AuditEvent(
+            actor=principal.actor,
+            action=action,
+            outcome=audit.Outcome.SUCCESS,
+            resource_type="project",
+            resource_id=name,
+            origin=origin(request),
+        ),
+    )

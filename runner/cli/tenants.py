@@ -1,0 +1,249 @@
+"""Commands of whoever runs the deployment: tenants, and operators' keys."""
+
+import asyncio
+import dataclasses
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, TypeVar
+
+import typer
+from rich.table import Table
+
+from runner import tenancy
+from runner.cli.console import err, fail, out, read_settings, reports_errors, required
+from runner.errors import NotFound
+from runner.limits import load_sizes
+from runner.models import Isolation, Limits, Tier
+from runner.settings import Settings
+from runner.store import operators as stored_operators
+from runner.store.db import Database
+from runner.store.objects import ObjectStore
+from runner.store.tenants import Tenant, Terms
+from runner.tenancy import By
+
+T = TypeVar("T")
+
+tenants = typer.Typer(help="Tenants; needs RUNNER_DATABASE_OPERATOR_URL.", no_args_is_help=True)
+operators = typer.Typer(
+    help="Operators' keys, for `/operator/v1`; needs RUNNER_DATABASE_OWNER_URL.",
+    no_args_is_help=True,
+)
+
+Name = Annotated[str, typer.Argument(help="The tenant's name.")]
+MaxSize = Annotated[str | None, typer.Option(help="The largest size it may ask for.")]
+Concurrency = Annotated[int | None, typer.Option(min=1, help="Executions it may run at once.")]
+WantedTier = Annotated[Tier | None, typer.Option("--tier", help="Its rates and quotas.")]
+Required = Annotated[Isolation | None, typer.Option(help="What it must use; container: any.")]
+
+
+@tenants.command("create")
+@reports_errors
+def create(
+    name: Name,
+    tier: WantedTier = None,
+    max_size: MaxSize = None,
+    concurrency: Concurrency = None,
+    isolation: Required = None,
+) -> None:
+    """Make a tenant, and print its first key, once."""
+    settings = read_settings()
+    terms = Terms(Tier.FREE, max_concurrency=8, max_limits=_size(settings, "large"))
+    terms = _changed(settings, terms, tier, max_size, concurrency, isolation)
+    made = _run(settings, lambda db: tenancy.create(db, name, terms, By()))
+    err.print("shown once; only its hash is stored:")
+    out.print(made.token, highlight=False)
+
+
+@tenants.command("list")
+@reports_errors
+def list_tenants() -> None:
+    """List every tenant and what it may have."""
+    table = Table("name", "tier", "at once", "memory", "isolation", "since", "suspended")
+    for each in _run(read_settings(), _all):
+        terms = each.terms
+        table.add_row(
+            each.name,
+            terms.tier.value,
+            str(terms.max_concurrency),
+            f"{terms.max_limits.memory_mb} MiB",
+            terms.required_isolation.value if terms.required_isolation else "any",
+            each.created_at.strftime("%Y-%m-%d"),
+            each.suspended_why or "",
+        )
+    out.print(table)
+
+
+@tenants.command("set")
+@reports_errors
+def change(
+    name: Name,
+    tier: WantedTier = None,
+    max_size: MaxSize = None,
+    concurrency: Concurrency = None,
+    isolation: Required = None,
+) -> None:
+    """Change what a tenant may have; what is not named stays as it is."""
+    settings = read_settings()
+
+    async def work(database: Database) -> Tenant:
+        found = await _named(database, name)
+        terms = _changed(settings, found.terms, tier, max_size, concurrency, isolation)
+        return await tenancy.change(database, found.id, terms, By())
+
+    _run(settings, work)
+    out.print(f"{name}: changed")
+
+
+@tenants.command("suspend")
+@reports_errors
+def suspend(name: Name, why: Annotated[str, typer.Option(help="It is told so.")]) -> None:
+    """Refuse all but reading; the worker ends what waits or runs."""
+
+    async def work(database: Database) -> Tenant:
+        return await tenancy.suspend(database, (await _named(database, name)).id, why, By())
+
+    _run(read_settings(), work)
+    out.print(f"{name}: suspended")
+
+
+@tenants.command("resume")
+@reports_errors
+def resume(name: Name) -> None:
+    """End a suspension."""
+
+    async def work(database: Database) -> Tenant:
+        return await tenancy.resume(database, (await _named(database, name)).id, By())
+
+    _run(read_settings(), work)
+    out.print(f"{name}: resumed")
+
+
+@tenants.command("delete")
+@reports_errors
+def delete(
+    name: Name,
+    confirm: Annotated[str, typer.Option("--yes", help="The tenant's name again.")] = "",
+) -> None:
+    """Remove everything of a suspended tenant for good; print what it was."""
+    if confirm != name:
+        fail(f"this cannot be undone; say it with --yes {name}")
+    settings = read_settings()
+
+    async def work(database: Database) -> tenancy.Removed:
+        found = await _named(database, name)
+        objects = ObjectStore(settings.objects_dir)
+        return await tenancy.delete(database, objects, found.id, By())
+
+    removed = _run(settings, work)
+    table = Table("removed", "rows")
+    for kind, rows in removed.rows.items():
+        table.add_row(kind, str(rows))
+    table.add_row("stored objects", str(removed.objects))
+    out.print(table)
+    out.print(f"audit log: {removed.audit_records} records, last hash {removed.audit_head}")
+
+
+@operators.command("create")
+@reports_errors
+def create_operator(
+    name: Annotated[str, typer.Argument(help="Whose it is, or what it is for.")],
+    days: Annotated[int | None, typer.Option(min=1, help="Days until it expires.")] = None,
+) -> None:
+    """Make an operator's key and print it, once."""
+    ends = None if days is None else datetime.now(UTC) + timedelta(days=days)
+    token = _as_owner(lambda db: tenancy.create_operator(db, name, ends))
+    err.print("shown once; only its hash is stored:")
+    out.print(token, highlight=False)
+
+
+@operators.command("list")
+@reports_errors
+def list_operators() -> None:
+    """List operators' keys by prefix."""
+
+    async def work(database: Database) -> list[stored_operators.StoredOperator]:
+        async with database.no_tenant() as tx:
+            return await stored_operators.list_all(tx)
+
+    table = Table("prefix", "name", "since", "last used", "over")
+    for each in _as_owner(work):
+        over = each.revoked_at or each.expires_at
+        used = each.last_used_at
+        table.add_row(
+            f"ro_{each.prefix}",
+            each.name,
+            each.created_at.strftime("%Y-%m-%d"),
+            used.strftime("%Y-%m-%d %H:%M") if used else "never",
+            over.strftime("%Y-%m-%d %H:%M") if over else "",
+        )
+    out.print(table)
+
+
+@operators.command("revoke")
+@reports_errors
+def revoke_operator(prefix: Annotated[str, typer.Argument(help="As `list` shows it.")]) -> None:
+    """End an operator's key at once."""
+    _as_owner(lambda db: tenancy.revoke_operator(db, prefix.removeprefix("ro_")))
+    out.print("revoked")
+
+
+def _changed(
+    settings: Settings,
+    terms: Terms,
+    tier: Tier | None,
+    max_size: str | None,
+    concurrency: int | None,
+    isolation: Isolation | None,
+) -> Terms:
+    named: dict[str, Any] = {
+        "tier": tier,
+        "max_limits": None if max_size is None else _size(settings, max_size),
+        "max_concurrency": concurrency,
+    }
+    given = {key: value for key, value in named.items() if value is not None}
+    if isolation is not None:
+        given["required_isolation"] = _required(isolation)
+    return dataclasses.replace(terms, **given)
+
+
+def _required(isolation: Isolation) -> Isolation | None:
+    """Return what a tenant must use: containers are what everybody may."""
+    return None if isolation is Isolation.CONTAINER else isolation
+
+
+def _size(settings: Settings, name: str) -> Limits:
+    sizes = load_sizes(settings.profiles_path)
+    if name not in sizes:
+        fail(f"size {name!r} is not one of {', '.join(sorted(sizes))}")
+    return sizes[name]
+
+
+async def _all(database: Database) -> list[Tenant]:
+    found: list[Tenant] = []
+    while page := await tenancy.list_by_name(
+        database, after=found[-1].name if found else None, limit=200
+    ):
+        found += page
+    return found
+
+
+async def _named(database: Database, name: str) -> Tenant:
+    for each in await _all(database):
+        if each.name == name:
+            return each
+    raise NotFound(f"there is no tenant {name!r}")
+
+
+def _run(settings: Settings, work: Callable[[Database], Awaitable[T]]) -> T:
+    url = required(settings.database_operator_url, "RUNNER_DATABASE_OPERATOR_URL")
+    return asyncio.run(_with(Database(url, max_size=1), work))
+
+
+def _as_owner(work: Callable[[Database], Awaitable[T]]) -> T:
+    url = required(read_settings().database_owner_url, "RUNNER_DATABASE_OWNER_URL")
+    return asyncio.run(_with(Database(url, max_size=1), work))
+
+
+async def _with(database: Database, work: Callable[[Database], Awaitable[T]]) -> T:
+    async with database:
+        return await work(database)

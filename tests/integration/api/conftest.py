@@ -1,0 +1,17 @@
+"""The OpenAPI document of the running API, from which tests learn what there is to try."""
+
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.deployment import Deployment
+
+METHODS = {"get", "post", "put", "patch", "delete", "head"}
+
+
+@pytest.fixture(scope="session")
+def document(shared: Deployment) -> dict[str, Any]:
+    """Return the OpenAPI document as the running API serves it."""
+    body: dict[str, Any] = httpx.get(f"{shared.url}/openapi.json").json()
+    return body
