@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import docker
+import httpx
 import psycopg
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from psycopg.rows import dict_row
@@ -24,7 +25,7 @@ from runner.sandbox.engine import Engine
 from runner.sandbox.images import Images
 from runner.settings import Settings
 from runner.store.db import Database
-from runner.tenancy import create_key
+from runner.tenancy import create_key, create_operator
 
 PATIENCE_S = 60.0
 
@@ -52,6 +53,14 @@ class Deployment:
         """Return a new key of a tenant, which is made if there is none of that name."""
         token: str = self.portal.call(self._key, tenant, role, options)
         return token
+
+    def operator(self) -> httpx.Client:
+        """Return a connection with a new operator's key, closed with the deployment."""
+        return self.clients.enter_context(bearing(self.url, self.portal.call(self._operator)))
+
+    def http(self, tenant: str, role: Role = Role.OWNER, **options: Any) -> httpx.Client:
+        """Return a plain connection with a new key, closed with the deployment."""
+        return self.clients.enter_context(bearing(self.url, self.key(tenant, role, **options)))
 
     def client(self, tenant: str, role: Role = Role.OWNER, **options: Any) -> Client:
         """Return a client with a new key, closed with the deployment."""
@@ -83,6 +92,10 @@ class Deployment:
         """Start the worker again after it was ended."""
         self.stack.worker.start()
 
+    async def _operator(self) -> str:
+        async with Database(SecretStr(self.stack.services.owner_url), max_size=1) as owner:
+            return await create_operator(owner, "test", None)
+
     async def _key(self, tenant: str, role: Role, options: dict[str, Any]) -> str:
         settings = self.stack.settings
         async with Database(SecretStr(self.stack.services.owner_url), max_size=1) as owner:
@@ -98,6 +111,11 @@ class Deployment:
                 },
             )
         return made.token
+
+
+def bearing(url: str, token: str) -> httpx.Client:
+    """Return a plain connection that presents this key."""
+    return httpx.Client(base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=30)
 
 
 @contextmanager

@@ -75,7 +75,7 @@ class NewKeyBody(Strict):
     networks: list[NetworkText] | None = Field(
         default=None, min_length=1, max_length=32, description="Where it may be used from."
     )
-    expires_at: cursors.Moment | None = Field(
+    expires_at: Annotated[cursors.Moment, Field(strict=False)] | None = Field(
         default=None, description="When it stops to work; never, if left out."
     )
 

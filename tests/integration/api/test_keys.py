@@ -1,0 +1,182 @@
+"""API keys: made within what their maker has, rotated with an overlap, over at once."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+import pytest
+
+from runner.models import Role
+from tests.deployment import Deployment, bearing, eventually
+
+ANSWER = "a valid API key is needed: `Authorization: Bearer rk_…`"
+
+
+def make(client: httpx.Client, **wanted: Any) -> dict[str, Any]:
+    """Make a key and return the answer."""
+    answer = client.post("/v1/keys", json={"name": "k", "role": "developer", **wanted})
+    assert answer.status_code == 201, answer.text
+    body: dict[str, Any] = answer.json()
+    return body
+
+
+def status(shared: Deployment, token: str, path: str = "/v1/executions") -> int:
+    """Return what a key gets."""
+    with bearing(shared.url, token) as client:
+        return client.get(path).status_code
+
+
+def test_a_key_is_shown_once_and_stored_as_a_hash(shared: Deployment) -> None:
+    """Neither listing, log nor database has it again."""
+    owner = shared.http("k-shown")
+    made = make(owner, name="ci")
+    secret = made["token"].rsplit("_", 1)[1]
+    listed = owner.get("/v1/keys").text
+    assert made["key"]["prefix"] in listed
+    assert made["key"]["prefix"] in made["token"]
+    logs = "".join(path.read_text() for path in (shared.stack.settings.state_dir / "log").iterdir())
+    stored = str(shared.sql("SELECT * FROM api_keys")) + str(
+        shared.sql("SELECT body FROM audit_events")
+    )
+    for text in (listed, logs, stored):
+        assert secret not in text
+
+
+def test_a_key_of_fewer_permissions_has_those_alone(shared: Deployment) -> None:
+    """Of its role's, and the refusal says what it lacks."""
+    made = make(shared.http("k-fewer"), permissions=["execution:read"])
+    with bearing(shared.url, made["token"]) as client:
+        assert client.get("/v1/executions").status_code == 200
+        refused = client.post("/v1/executions", json={"command": ["true"]})
+    assert refused.status_code == 403
+    assert refused.json()["detail"] == "this key lacks the permission execution:create"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "expected"),
+    [
+        ({"role": "owner"}, 403),
+        ({"role": "admin", "permissions": ["audit:read"]}, 403),
+        ({"role": "viewer", "permissions": ["execution:create"]}, 422),
+        ({"networks": ["198.51.100.0/24"]}, 422),
+        ({"networks": ["127.0.0.1/8"]}, 422),
+        ({"expires_at": "2000-01-01T00:00:00Z"}, 422),
+        ({"expires_at": "2999-01-01T00:00:00Z"}, 422),
+        ({"permissions": ["everything"]}, 422),
+        ({"tenant_id": "0199f2a1-c0de-7b1f-b0d5-a9c1e7a0f3d2"}, 422),
+    ],
+)
+def test_nobody_makes_a_key_that_can_do_more(
+    shared: Deployment, wanted: dict[str, Any], expected: int
+) -> None:
+    """Not in role, permissions, networks or time; an owner without these bounds may."""
+    ends = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+    owner = shared.http("k-more")
+    admin = make(
+        owner, role="admin", permissions=["api_key:write", "api_key:read", "execution:create"],
+        networks=["127.0.0.0/8"], expires_at=ends,
+    )  # fmt: skip
+    with bearing(shared.url, admin["token"]) as client:
+        answer = client.post("/v1/keys", json={"name": "k", "role": "developer", **wanted})
+        assert answer.status_code == expected, answer.text
+        made = make(client)
+    assert made["key"]["networks"] == ["127.0.0.0/8"]
+    assert made["key"]["permissions"] == ["execution:create"]
+    assert datetime.fromisoformat(made["key"]["expires_at"]) == datetime.fromisoformat(ends)
+
+
+def test_an_admin_does_not_touch_what_can_do_more(shared: Deployment) -> None:
+    """No rotation of an owner's key, which would hand it over; no revocation either."""
+    owner = shared.http("k-above")
+    owners_own = owner.get("/v1/keys").json()["items"][0]["id"]
+    admin = shared.http("k-above", Role.ADMIN)
+    assert admin.post(f"/v1/keys/{owners_own}/rotate", json={}).status_code == 403
+    assert admin.delete(f"/v1/keys/{owners_own}").status_code == 403
+    whole = make(owner, role="admin")["key"]["id"]
+    part = make(owner, role="admin", permissions=["api_key:write"])
+    with bearing(shared.url, part["token"]) as client:
+        assert client.post(f"/v1/keys/{whole}/rotate", json={}).status_code == 403
+    assert admin.post(f"/v1/keys/{whole}/rotate", json={}).status_code == 201
+
+
+def test_a_rotation_lets_both_work_for_a_while(shared: Deployment) -> None:
+    """The new one can do the same; the old one ends by itself, and is not rotated twice."""
+    owner = shared.http("k-rotated")
+    old = make(owner, permissions=["execution:read"])
+    url = f"/v1/keys/{old['key']['id']}/rotate"
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda _: owner.post(url, json={"overlap_s": 2}), range(4)))
+    assert sorted(answer.status_code for answer in answers) == [201, 409, 409, 409]
+    new = next(answer.json() for answer in answers if answer.status_code == 201)
+    assert new["key"]["permissions"] == ["execution:read"]
+    assert [status(shared, each["token"]) for each in (old, new)] == [200, 200]
+    eventually(lambda: status(shared, old["token"]) == 401, within_s=10)
+    assert status(shared, new["token"]) == 200
+    assert owner.get(f"/v1/keys/{old['key']['id']}").json()["replaced_by"] == new["key"]["id"]
+
+
+def test_a_revoked_key_is_over_at_once(shared: Deployment) -> None:
+    """Also one that revokes itself."""
+    owner = shared.http("k-revoked")
+    made = make(owner)
+    assert status(shared, made["token"]) == 200
+    assert owner.delete(f"/v1/keys/{made['key']['id']}").status_code == 204
+    assert status(shared, made["token"]) == 401
+    own = next(each for each in owner.get("/v1/keys").json()["items"] if each["name"] == "test")
+    assert owner.delete(f"/v1/keys/{own['id']}").status_code == 204
+    assert owner.get("/v1/keys").status_code == 401
+
+
+def test_an_expired_key_is_over(shared: Deployment) -> None:
+    """By the database's clock."""
+    ends = datetime.now(UTC) + timedelta(seconds=1.5)
+    made = make(shared.http("k-expired"), expires_at=ends.isoformat())
+    assert status(shared, made["token"]) == 200
+    time.sleep(max(0.0, (ends - datetime.now(UTC)).total_seconds()) + 0.1)
+    assert status(shared, made["token"]) == 401
+
+
+def test_a_key_works_from_its_networks_alone(shared: Deployment) -> None:
+    """Elsewhere it gets the answer of an unknown one, and its tenant's log says why."""
+    owner = shared.http("k-networks")
+    here = make(owner, networks=["127.0.0.0/8", "2001:db8::/32"])
+    elsewhere = make(owner, networks=["192.0.2.0/24"])
+    assert status(shared, here["token"]) == 200
+    with bearing(shared.url, elsewhere["token"]) as client:
+        refused = client.get("/v1/executions", headers={"X-Forwarded-For": "192.0.2.7"})
+    assert (refused.status_code, refused.json()["detail"]) == (401, ANSWER)
+    page = owner.get("/v1/audit", params={"action": "authentication:verify"}).json()
+    assert page["items"][-1]["record"]["metadata"] == {
+        "why": "from a network that it may not be used in"
+    }
+
+
+def test_the_last_use_is_on_record(shared: Deployment) -> None:
+    """Never, then now."""
+    owner = shared.http("k-used")
+    made = make(owner)
+    url = f"/v1/keys/{made['key']['id']}"
+    assert owner.get(url).json()["last_used_at"] is None
+    assert status(shared, made["token"]) == 200
+    used = datetime.fromisoformat(owner.get(url).json()["last_used_at"])
+    assert abs(datetime.now(UTC) - used) < timedelta(minutes=1)
+
+
+def test_what_happens_to_keys_is_in_the_log(shared: Deployment) -> None:
+    """By whom, to which key; never the key."""
+    owner = shared.http("k-logged")
+    made = make(owner)
+    rotated = owner.post(f"/v1/keys/{made['key']['id']}/rotate", json={}).json()
+    owner.delete(f"/v1/keys/{rotated['key']['id']}")
+    records = [each["record"] for each in owner.get("/v1/audit").json()["items"]]
+    told = [
+        (each["action"], each["resource_id"]) for each in records if "api_key" in each["action"]
+    ]
+    assert told[-3:] == [
+        ("api_key:create", made["key"]["id"]),
+        ("api_key:rotate", rotated["key"]["id"]),
+        ("api_key:revoke", rotated["key"]["id"]),
+    ]
+    assert records[-1]["actor"].startswith("key:")
