@@ -1,8 +1,10 @@
 """The HTTP application: routes, middleware, error shape, and the OpenAPI document."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
+from fastapi.routing import APIRoute
 from prometheus_client import CollectorRegistry
 from pydantic.json_schema import models_json_schema
 
@@ -21,9 +23,12 @@ from runner.api import (
     receipts,
     secrets,
 )
-from runner.api.deps import Dependencies
+from runner.api.deps import Allow, Dependencies
 from runner.api.middleware import Authentication, BodyBounds, LastResort, Metrics, RequestId
 
+MODULES = (
+    executions, events, artifacts, projects, egress, secrets, keys, audit, receipts, health,
+)  # fmt: skip
 DESCRIPTION = """\
 Runs code written by AI agents, each program in a hardened container of its own.
 
@@ -50,18 +55,17 @@ def create_app(parts: Dependencies) -> FastAPI:
     app.add_middleware(LastResort)
     app.add_middleware(Metrics, registry=registry)
     app.add_middleware(RequestId)
-    for module in (
-        executions, events, artifacts, projects, egress, secrets, keys, audit, receipts, health,
-    ):  # fmt: skip
-        app.include_router(module.router)
+    routers = [each.router for each in MODULES]
     if parts.operators is not None:
-        app.include_router(operator.router)
-    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+        routers.append(operator.router)
+    for router in routers:
+        app.include_router(router)
+    app.openapi = lambda: _openapi(app, routers)  # type: ignore[method-assign]
     return app
 
 
-def _openapi(app: FastAPI) -> dict[str, Any]:
-    """Return FastAPI's document with our one error shape in place of its own."""
+def _openapi(app: FastAPI, routers: Sequence[APIRouter]) -> dict[str, Any]:
+    """Return FastAPI's document with our one error shape, and what each route needs."""
     if app.openapi_schema is None:
         document = FastAPI.openapi(app)
         schemas = document["components"]["schemas"]
@@ -71,4 +75,16 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
         schemas.update(ours["$defs"])
         for unused in ("HTTPValidationError", "ValidationError"):
             schemas.pop(unused, None)
+        for route in (route for router in routers for route in router.routes):
+            if isinstance(route, APIRoute) and (needed := _permission(route)):
+                for method in route.methods or ():
+                    document["paths"][route.path_format][method.lower()]["x-permission"] = needed
     return app.openapi_schema or {}
+
+
+def _permission(route: APIRoute) -> str | None:
+    """Return the permission that a route needs of its caller; None if it asks for none."""
+    for dependency in route.dependant.dependencies:
+        if isinstance(dependency.call, Allow):
+            return dependency.call.permission.value
+    return None

@@ -7,8 +7,6 @@ import pytest
 
 from tests.deployment import Deployment
 
-METHODS = {"get", "post", "put", "patch", "delete", "head"}
-
 
 @pytest.fixture(scope="session")
 def document(shared: Deployment) -> dict[str, Any]:

@@ -1,15 +1,17 @@
 """The database keeps tenants apart, whatever a query forgets."""
 
+import asyncio
 from typing import Any
 from uuid import UUID
 
 import psycopg
 import pytest
+from pydantic import SecretStr
 
 from runner.embedded.services import Services
 from runner.ids import new_id
 from runner.models import ExecutionRequest, Program
-from runner.store import executions
+from runner.store import executions, projects
 from runner.store.db import Database
 from tests.integration.store.conftest import LIMITS, new_tenant
 
@@ -27,6 +29,13 @@ async def submit(api: Database, tenant: UUID) -> UUID:
     return id_
 
 
+async def furnish(api: Database, tenant: UUID, execution: UUID) -> None:
+    """Give a tenant what statements may look for: its id is in every row."""
+    async with api.tenant(tenant) as tx:
+        name = f"p-{execution}"
+        await projects.insert(tx, name, description="", egress_policy=None, created_by="test")
+
+
 def test_every_table_forces_it_for_every_command(
     postgres: Services, superuser: "psycopg.Connection[dict[str, Any]]"
 ) -> None:
@@ -39,7 +48,7 @@ def test_every_table_forces_it_for_every_command(
             "FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'tenant_id' "
             "JOIN pg_roles r ON r.oid = c.relowner WHERE c.relkind = 'r'"
         ).fetchall()
-    assert len(tables) == 14
+    assert len(tables) >= 14
     for name, enabled, forced, owner, policies in tables:
         assert (enabled, forced, owner, policies) == (True, True, "runner_owner", 1), name
 
@@ -73,6 +82,16 @@ def test_no_role_may_look_past_it(superuser: "psycopg.Connection[dict[str, Any]]
         "SELECT * FROM api_keys",
         "SELECT * FROM audit_events",
         "SELECT * FROM events",
+        "SELECT * FROM executions WHERE tenant_id IS NOT NULL OR true",
+        "SELECT e.execution_id FROM executions e, tenants t",
+        "SELECT a.* FROM executions a LEFT JOIN executions b ON a.tenant_id <> b.tenant_id",
+        "SELECT (SELECT array_agg(execution_id) FROM executions), name FROM tenants",
+        "SELECT execution_id FROM executions UNION SELECT tenant_id FROM tenants",
+        "WITH RECURSIVE all_of AS (SELECT * FROM executions) SELECT execution_id FROM all_of",
+        "SELECT row_to_json(e) FROM executions e",
+        "SELECT * FROM executions TABLESAMPLE SYSTEM (100)",
+        "SELECT execution_id FROM executions WHERE tenant_id <> app_tenant() OR state <> ''",
+        "DELETE FROM projects RETURNING *",
         "SELECT queue_position(execution_id) FROM executions",
     ],
 )
@@ -81,15 +100,18 @@ async def test_hand_written_sql_gets_nothing_of_another_tenant(
 ) -> None:
     """No WHERE, joins, RETURNING, functions: only the tenant's own rows; without one, none."""
     ours, theirs = await new_tenant(owner, "rls-ours"), await new_tenant(owner, "rls-theirs")
-    await submit(api, ours)
-    await submit(api, theirs)
+    for tenant in (ours, theirs):
+        await furnish(api, tenant, await submit(api, tenant))
     with psycopg.connect(postgres.api_url) as connection:
         connection.execute("SELECT set_config('app.tenant_id', %s, false)", [str(ours)])
         seen = connection.execute(statement.encode()).fetchall()
         assert seen, "the probe must find the tenant's own rows, or it shows nothing"
         assert str(theirs) not in str(seen)
+        connection.rollback()
         connection.execute("SELECT set_config('app.tenant_id', '', false)")
-        assert connection.execute(statement.encode()).fetchall() == []
+        left = connection.execute(statement.encode()).fetchall()
+    assert str(ours) not in str(left)
+    assert str(theirs) not in str(left)
 
 
 async def test_the_probe_finds_other_tenants_once_the_policy_is_gone(
@@ -143,6 +165,135 @@ async def test_a_pooled_connection_carries_no_tenant_over(api: Database, owner: 
     async with api.tenant(b) as tx:
         assert await executions.get(tx, of_a) is None
         assert await executions.get(tx, of_b) is not None
+
+
+async def test_a_connection_carries_no_tenant_over_after_a_cancellation(
+    api: Database, owner: Database
+) -> None:
+    """The task that waits for PostgreSQL is cancelled in the middle; B comes next."""
+    a, b = await new_tenant(owner, "cancel-a"), await new_tenant(owner, "cancel-b")
+    of_a = await submit(api, a)
+
+    async def slow() -> None:
+        async with api.tenant(a) as tx:
+            await tx._connection.execute("SELECT pg_sleep(30)")
+
+    for _ in range(3):
+        task = asyncio.create_task(slow())
+        await asyncio.sleep(0.2)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        async with api.no_tenant() as tx:
+            row = await (
+                await tx._connection.execute("SELECT current_setting('app.tenant_id', true) AS t")
+            ).fetchone()
+            assert not row or not row["t"]
+            assert await executions.get(tx, of_a) is None
+        async with api.tenant(b) as tx:
+            assert await executions.get(tx, of_a) is None
+
+
+async def test_concurrent_transactions_of_one_pool_keep_apart(
+    owner: Database, postgres: Services
+) -> None:
+    """Two hundred, of ten tenants, over three connections: each sees its own execution alone."""
+    async with Database(SecretStr(postgres.api_url), max_size=3) as pool:
+        tenants = [await new_tenant(owner, f"crowd-{n}") for n in range(10)]
+        ids = {tenant: await submit(pool, tenant) for tenant in tenants}
+
+        async def look(tenant: UUID) -> set[UUID]:
+            async with pool.tenant(tenant) as tx:
+                await asyncio.sleep(0)
+                found = await (await tx._connection.execute("SELECT * FROM executions")).fetchall()
+            return {row["execution_id"] for row in found}
+
+        looks = [tenants[n % 10] for n in range(200)]
+        seen = await asyncio.gather(*map(look, looks))
+    assert seen == [{ids[tenant]} for tenant in looks]
+
+
+async def test_a_copy_out_holds_the_tenants_own_rows(
+    api: Database, owner: Database, postgres: Services
+) -> None:
+    """COPY of a query; PostgreSQL refuses COPY of such a table itself to go round the policy."""
+    ours, theirs = await new_tenant(owner, "copy-ours"), await new_tenant(owner, "copy-theirs")
+    mine, other = await submit(api, ours), await submit(api, theirs)
+    with psycopg.connect(postgres.api_url) as connection:
+        connection.execute("SELECT set_config('app.tenant_id', %s, false)", [str(ours)])
+        for source in ("executions", "(SELECT * FROM executions)"):
+            columns = " (execution_id)" if source == "executions" else ""
+            with connection.cursor().copy(f"COPY {source}{columns} TO STDOUT".encode()) as copy:
+                text = b"".join(map(bytes, copy)).decode()
+            assert str(mine) in text
+            assert str(other) not in text
+
+
+async def test_a_copy_in_cannot_name_another_tenant(
+    api: Database, owner: Database, postgres: Services
+) -> None:
+    """PostgreSQL does not take COPY FROM into a table with policies."""
+    ours = await new_tenant(owner, "copy-in")
+    with psycopg.connect(postgres.api_url) as connection:
+        connection.execute("SELECT set_config('app.tenant_id', %s, false)", [str(ours)])
+        with (
+            pytest.raises(psycopg.errors.FeatureNotSupported),
+            connection.cursor().copy(
+                b"COPY events (tenant_id, execution_id, seq, attempt, kind) FROM STDIN"
+            ) as copy,
+        ):
+            copy.write_row((ours, new_id(), 1, 0, "state"))
+
+
+async def test_a_unique_constraint_tells_nothing_of_others(
+    api: Database, owner: Database, postgres: Services
+) -> None:
+    """The same ids and names in two tenants collide nowhere, so no error tells of the other's."""
+    ours, theirs = await new_tenant(owner, "unique-a"), await new_tenant(owner, "unique-b")
+    id_ = await submit(api, theirs)
+    async with api.tenant(ours) as tx:
+        await executions.insert(tx, id_, REQUEST)
+        assert (await executions.get(tx, id_)) is not None
+    keys = await unique_keys(postgres)
+    without_tenant = {name for name, columns in keys.items() if "tenant_id" not in columns}
+    # Random values of ours: 60 bits of a prefix, a version-7 UUID; and names that only the
+    # operator gives.
+    assert without_tenant == {"api_keys_pkey", "api_keys_prefix_key", "tenants_name_key"}
+
+
+async def unique_keys(postgres: Services) -> dict[str, list[str]]:
+    """Return the columns of each unique index over a table with tenants."""
+    with psycopg.connect(postgres.postgres.url("postgres", "runner")) as connection:
+        rows = connection.execute(
+            "SELECT i.indexrelid::regclass::text, array_agg(a.attname::text) FROM pg_index i "
+            "JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey) "
+            "JOIN pg_attribute t ON t.attrelid = i.indrelid AND t.attname = 'tenant_id' "
+            "JOIN pg_class c ON c.oid = i.indrelid AND c.relkind = 'r' "
+            "WHERE i.indisunique GROUP BY 1"
+        ).fetchall()
+    return dict(rows)
+
+
+def test_every_view_and_function_keeps_the_callers_rights(postgres: Services) -> None:
+    """Views are security invokers; what defines its own security is listed, fixed and bounded."""
+    with psycopg.connect(postgres.postgres.url("postgres", "runner")) as connection:
+        views = connection.execute(
+            "SELECT c.relname FROM pg_class c WHERE c.relkind IN ('v', 'm') "
+            "AND c.relnamespace = 'public'::regnamespace "
+            "AND NOT 'security_invoker=true' = ANY (COALESCE(c.reloptions, '{}'))"
+        ).fetchall()
+        definers = connection.execute(
+            "SELECT p.proname, r.rolname, p.proconfig::text, "
+            "has_function_privilege('public', p.oid, 'EXECUTE') "
+            "FROM pg_proc p JOIN pg_roles r ON r.oid = p.proowner "
+            "WHERE p.prosecdef AND p.pronamespace = 'public'::regnamespace"
+        ).fetchall()
+    assert views == []
+    assert len(definers) >= 10
+    for name, owner_, config, public in definers:
+        assert owner_ == "runner_definer", name
+        assert "search_path=pg_catalog, public, pg_temp" in config, name
+        assert not public, name
 
 
 async def test_each_process_may_do_its_own_part_only(postgres: Services) -> None:

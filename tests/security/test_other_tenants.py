@@ -1,0 +1,205 @@
+"""Another tenant's ids, at every route that takes one: as unknown as any, and nothing happens.
+
+What there is to try comes from the API's own document: a new parameter fails here until somebody
+says how another tenant's value for it is made.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import httpx
+import pytest
+
+from tests.deployment import Deployment
+from tests.routes import UNKNOWN_ID, Operation, fetch
+
+CANARY = "canary-of-theirs"
+
+
+@dataclass
+class Theirs:
+    """What the other tenant has: by parameter, its own value and one that nobody has."""
+
+    values: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+    def swap(self, text: str) -> str:
+        """Return an answer with what it is about made anonymous."""
+        for mine, nobodys in self.values.values():
+            text = text.replace(mine, "X").replace(nobodys, "X")
+        return re.sub(r"[0-9a-f]{32}|\d{4}-\d\d-\d\dT[\d:.]+Z?", "", text)
+
+
+@pytest.fixture(scope="module")
+def theirs(shared: Deployment) -> Theirs:
+    """Return what the other tenant has, one of each."""
+    return furnish(shared, "xt-theirs")
+
+
+def furnish(deployment: Deployment, tenant: str) -> Theirs:
+    """Give a tenant one of each thing that has a name or an id."""
+    client = deployment.http(tenant)
+    project, policy, secret = f"{CANARY}-project", f"{CANARY}-policy", f"{CANARY}-secret"
+    assert client.post("/v1/projects", json={"name": project}).is_success
+    assert client.put(f"/v1/egress-policies/{policy}", json={"rules": ["a.example"]}).is_success
+    assert client.put(f"/v1/secrets/{secret}", json={"value": "a-secret-value"}).is_success
+    key = client.post("/v1/keys", json={"name": CANARY, "role": "viewer"}).json()["key"]["id"]
+    ran = client.post(
+        "/v1/executions",
+        json={
+            "command": ["sh", "-c", f"echo {CANARY}; echo {CANARY} > {CANARY}.txt"],
+            "project": project, "metadata": {"of": CANARY}, "size": "nano", "wait_s": 30,
+        },
+    ).json()  # fmt: skip
+    assert ran["state"] == "succeeded", ran
+    # What else is named like this is as secret: the names hold the canary.
+    return Theirs(
+        {
+            "execution_id": (ran["id"], UNKNOWN_ID),
+            "path": (f"{CANARY}.txt", "nobodys.txt"),
+            "project": (project, "nobodys-project"),
+            "name": (policy, "nobodys-policy"),
+            "key_id": (key, UNKNOWN_ID),
+            "resource_id": (ran["id"], UNKNOWN_ID),
+        }
+    )
+
+
+NAMED = {"PUT /v1/secrets/{name}", "PUT /v1/egress-policies/{name}"}
+"""Names are the tenant's own: these make one, whoever else has one of that name."""
+
+
+@pytest.fixture(scope="module")
+def with_ids(shared: Deployment) -> list[Operation]:
+    """Return the operations of tenants that take an id or a name in their path."""
+    return taking_ids(shared)
+
+
+def taking_ids(deployment: Deployment) -> list[Operation]:
+    """Return them, those last that make what they name."""
+    found = (
+        each for each in fetch(deployment.url) if each.path.startswith("/v1/") and each.in_path
+    )
+    return sorted(found, key=lambda each: each.route in NAMED)
+
+
+def leaks(
+    deployment: Deployment, tried: list[Operation], theirs: Theirs, ours: httpx.Client
+) -> Iterator[str]:
+    """Yield where an answer tells another tenant's things from nobody's, or changes them."""
+    before = state(deployment)
+    for operation in tried:
+        answers = []
+        for which in (0, 1):
+            values = {name: theirs.values[name][which] for name in operation.in_path}
+            answer = operation.send(ours, values)
+            answers.append((answer.status_code, theirs.swap(answer.text)))
+        if answers[0] != answers[1]:
+            yield f"{operation.route}: {answers}"
+        elif operation.route not in NAMED and answers[0][0] != 404:
+            yield f"{operation.route}: {answers[0]}"
+        if CANARY in answers[0][1]:
+            yield f"{operation.route}: shows what is theirs"
+    if state(deployment) != before:
+        yield "something of theirs changed"
+
+
+def state(deployment: Deployment, tenant: str = "xt-theirs") -> dict[str, str]:
+    """Return a digest of every row of the other tenant, table by table."""
+    tables = deployment.sql(
+        "SELECT c.relname AS name FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid "
+        "AND a.attname = 'tenant_id' WHERE c.relkind = 'r'"
+    )
+    digest = (
+        "SELECT md5(string_agg(t::text, '' ORDER BY t::text)) AS digest FROM {} t WHERE tenant_id "
+        "= (SELECT tenant_id FROM tenants WHERE name = %s)"
+    )
+    return {
+        table["name"]: deployment.sql(digest.format(table["name"]), tenant)[0]["digest"]
+        for table in tables
+    }
+
+
+def test_every_parameter_can_be_tried(with_ids: list[Operation], theirs: Theirs) -> None:
+    """A new one has to be made here first."""
+    assert {name for each in with_ids for name in each.in_path} <= set(theirs.values)
+    assert len(with_ids) >= 17
+
+
+def test_ids_of_others_are_as_unknown_as_any(
+    shared: Deployment, with_ids: list[Operation], theirs: Theirs
+) -> None:
+    """The same status and words as for an id that nobody has; nothing of theirs changes."""
+    assert list(leaks(shared, with_ids, theirs, shared.http("xt-ours"))) == []
+
+
+def test_filters_and_cursors_show_nothing_of_others(shared: Deployment, theirs: Theirs) -> None:
+    """Every text parameter of every listing, with each id and name of theirs."""
+    ours = shared.http("xt-filters")
+    tried: Counter[str] = Counter()
+    for operation in fetch(shared.url):
+        if not operation.path.startswith("/v1/") or operation.in_path or operation.method != "GET":
+            continue
+        for name in operation.in_query:
+            for mine, nobodys in theirs.values.values():
+                answers = [operation.send(ours, query={name: each}) for each in (mine, nobodys)]
+                assert answers[0].status_code == answers[1].status_code, (operation.route, name)
+                assert CANARY not in theirs.swap(answers[0].text), (operation.route, name)
+                tried[operation.route] += 1
+    assert tried.total() >= 60, tried
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"project": f"{CANARY}-project"}, "body.project"),
+        ({"egress_policy": f"{CANARY}-policy"}, "body.egress_policy"),
+    ],
+)
+def test_what_a_request_names_is_its_own_tenants(
+    shared: Deployment, theirs: Theirs, body: dict[str, str], field: str
+) -> None:
+    """Another tenant's project or policy is one that there is not."""
+    answer = shared.http("xt-bodies").post("/v1/executions", json={"command": ["true"], **body})
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["field"] == field
+
+
+def test_another_tenants_secret_is_not_injected(shared: Deployment, theirs: Theirs) -> None:
+    """The execution fails as it does for a secret that nobody has."""
+    ours = shared.http("xt-bodies")
+    ends = []
+    for name in (f"{CANARY}-secret", "nobodys-secret"):
+        body = {
+            "command": ["printenv", "S"], "secret_env": {"S": name}, "size": "nano", "wait_s": 30
+        }  # fmt: skip
+        answer = ours.post("/v1/executions", json=body)
+        said = answer.json()
+        said = said if answer.status_code == 422 else {k: said[k] for k in ("state", "result")}
+        ends.append(re.sub(r"[0-9a-f]{32}", "", str(said).replace(name, "X")))
+        assert "a-secret-value" not in answer.text
+    assert ends[0] == ends[1]
+
+
+@pytest.mark.parametrize("hidden", ["tenant_id", "tenant", "role", "principal", "app.tenant_id"])
+def test_nobody_names_a_tenant(shared: Deployment, theirs: Theirs, hidden: str) -> None:
+    """In no body, query or header: whose data it is comes from the key alone."""
+    ours = shared.http("xt-mass")
+    their_id = shared.sql("SELECT tenant_id FROM tenants WHERE name = 'xt-theirs'")[0]["tenant_id"]
+    header = {f"X-{hidden.replace('.', '-')}": str(their_id)}
+    listed = ours.get("/v1/executions", params={hidden: str(their_id)}, headers=header)
+    assert listed.json() == {"items": [], "next_cursor": None}
+    body = {"command": ["true"], hidden: str(their_id)}
+    assert ours.post("/v1/executions", json=body, headers=header).status_code == 422
+
+
+def test_the_probe_finds_leaks_once_the_database_forgets_tenants(own: Deployment) -> None:
+    """The control: without row-level security the same probe tells of route after route."""
+    theirs = furnish(own, "xt-theirs")
+    tried = taking_ids(own)
+    assert list(leaks(own, tried, theirs, own.http("xt-before"))) == []
+    for table in state(own):
+        own.sql(f"ALTER TABLE {table} DISABLE ROW LEVEL SECURITY")
+    found = list(leaks(own, tried, theirs, own.http("xt-after")))
+    assert len({each.partition(":")[0] for each in found}) >= 6, found
