@@ -15,6 +15,7 @@ from typing import Any
 
 import psutil
 
+from runner.credentials import weaknesses
 from runner.errors import SetupError
 from runner.limits import load_sizes
 from runner.seccomp import load_profile
@@ -57,7 +58,17 @@ def examine(settings: Settings, docker: Mapping[str, Any] | None) -> list[Findin
         *_programs(),
         *_profiles(settings),
         *_resources(settings),
+        *_credentials(settings),
     ]
+
+
+def _credentials(settings: Settings) -> Iterator[Finding]:
+    found = weaknesses(settings)
+    if not found:
+        yield Finding("platform secrets", Status.OK, "nothing weak in those that are seen here")
+    for weak in found:
+        status = Status.MISSING if weak.fatal else Status.WARN
+        yield Finding("platform secrets", status, f"{weak.where} {weak.what}", weak.advice)
 
 
 def _kernel(root: Path = Path("/")) -> Iterator[Finding]:

@@ -11,6 +11,7 @@ from rich.panel import Panel
 from runner import telemetry
 from runner.cli import session
 from runner.cli.console import err, out, read_settings, reports_errors, required
+from runner.credentials import require_sound
 from runner.embedded.stack import stack
 from runner.settings import Settings
 
@@ -48,6 +49,7 @@ def dev() -> None:
 
 
 async def _api(settings: Settings, fd: int | None) -> None:
+    require_sound(settings)
     from runner.api.app import create_app
     from runner.api.deps import Dependencies
     from runner.api.server import serve
@@ -87,6 +89,7 @@ async def _api(settings: Settings, fd: int | None) -> None:
 async def _worker(settings: Settings) -> None:
     from runner.worker.service import worker as working
 
+    require_sound(settings)
     stop = stop_requested()
     async with working(
         settings,
