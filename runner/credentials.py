@@ -24,7 +24,7 @@ MIN_VARIETY = 12
 """Of 32 random bytes fewer are different once in 10**20 times."""
 WELL_KNOWN = frozenset(
     {
-        "", "admin", "agent-runner", "changeme", "default", "example", "letmein", "password",
+        "admin", "agent-runner", "changeme", "default", "example", "letmein", "password",
         "postgres", "qwerty", "redis", "root", "runner", "secret", "test", "123456", "12345678",
     }
 )  # fmt: skip
@@ -81,10 +81,13 @@ def _urls(settings: Settings) -> Iterator[Weakness]:
 
 
 def _login(variable: str, password: str) -> Iterator[Weakness]:
-    if password.lower() in WELL_KNOWN:
+    if not password:
+        # It may be proven otherwise: by a certificate, or a file that libpq reads.
+        yield Weakness(variable, "holds no password", "see that not everybody is let in")
+    elif password.lower() in WELL_KNOWN:
         yield Weakness(
             variable,
-            "has a password that everybody knows, or none",
+            "has a password that everybody knows",
             "set a random one, such as `openssl rand -hex 32` prints",
             fatal=True,
         )

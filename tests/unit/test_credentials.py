@@ -34,7 +34,7 @@ def test_strong_secrets_on_this_host_are_fine(tmp_path: Path) -> None:
     ) == []  # fmt: skip
 
 
-@pytest.mark.parametrize("password", ["", "postgres", "ChangeMe", "123456", "runner"])
+@pytest.mark.parametrize("password", ["postgres", "ChangeMe", "123456", "runner"])
 @pytest.mark.parametrize("name", ["database_api_url", "redis_url"])
 def test_a_password_that_everybody_knows_ends_the_start(
     tmp_path: Path, name: str, password: str
@@ -45,6 +45,11 @@ def test_a_password_that_everybody_knows_ends_the_start(
         require_sound(given(tmp_path, **{name: url}))
     assert f"RUNNER_{name.upper()}" in refused.value.detail
     require_sound(given(tmp_path, **{name: url.replace(f":{password}@", f":{STRONG}@")}))
+
+
+def test_a_login_without_a_password_is_told(tmp_path: Path) -> None:
+    (weak,) = found(tmp_path, redis_url="redis://127.0.0.1:6379")
+    assert (weak.what, weak.fatal) == ("holds no password", False)
 
 
 def test_a_key_that_is_not_random_ends_the_start(tmp_path: Path) -> None:
