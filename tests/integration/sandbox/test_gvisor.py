@@ -89,6 +89,19 @@ async def test_memory_is_bounded_by_the_host(gvisor: Bench) -> None:
     assert b"1073741824" not in ran.stdout
 
 
+async def test_memory_is_the_verdict_also_when_docker_has_not_heard_of_it(
+    gvisor: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its event comes late or not at all; the kernel's own count is read in time."""
+
+    async def unaware(_: str) -> dict[str, object]:
+        return {"Running": False, "OOMKilled": False}
+
+    monkeypatch.setattr(gvisor.launcher.engine, "state", unaware)
+    ran = await gvisor.python("x = bytearray(1024 * 2**20); print(len(x))")
+    assert ran.verdict[:2] == (State.OUT_OF_MEMORY, Reason.MEMORY_LIMIT)
+
+
 async def test_a_fork_bomb_ends_with_its_sandbox(gvisor: Bench) -> None:
     """The limit is the host's: what meets it is gVisor, which does not outlive it."""
     ran = await gvisor.bash(":() { : | : & }; :; sleep 20", timeout_s=10)
