@@ -72,6 +72,14 @@ class Settings(BaseSettings):
 
     slots: int = Field(default_factory=lambda: max(2, 2 * (os.cpu_count() or 1)), ge=1, le=256)
     """Executions this worker runs at once: one RQ consumer thread each."""
+    pool: int = Field(default=4, ge=0, le=4096)
+    """Sandboxes of the default kind that always wait, started ahead."""
+    pool_max: int = Field(default=32, ge=0, le=4096)
+    """The most that wait, of all kinds; 0 starts none ahead."""
+    pool_idle_s: float = Field(default=600.0, gt=0)
+    """How long one waits before a newer one takes its place."""
+    pool_reserve_mb: int = Field(default=1024, ge=0)
+    """Memory of the host that the pool leaves alone, in MiB."""
     lease_s: float = Field(default=30.0, ge=2.0)
     max_attempts: int = Field(default=3, ge=1, le=10)
     reconcile_s: float = Field(default=2.0, gt=0)

@@ -23,6 +23,9 @@ def shared(image: None) -> Iterator[Deployment]:
 
 @pytest.fixture
 def own(image: None) -> Iterator[Deployment]:
-    """Return a deployment of this test's own, to be broken at will."""
-    with deployments.deployment(lease_s=3.0, reconcile_s=0.5) as made:
+    """Return a deployment of this test's own, to be broken at will; without a pool.
+
+    So that each container there is some execution's. What a pool changes: test_pool.
+    """
+    with deployments.deployment(lease_s=3.0, reconcile_s=0.5, pool=0, pool_max=0) as made:
         yield made

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from runner.errors import ProtocolViolation
 
-VERSION = 1
+VERSION = 2
 PIECE = 64 * 1024
 CONTROL = 256 * 1024
 _HEADER = struct.Struct(">cI")
@@ -39,6 +39,12 @@ class Ready(Report):
 
     name = "ready"
     version: int
+
+
+class Alive(Report):
+    """The supervisor still waits for commands."""
+
+    name = "alive"
 
 
 class Placed(Report):
@@ -106,6 +112,7 @@ REPORTS: Mapping[str, TypeAdapter[Any]] = {
     kind.name: TypeAdapter(kind)
     for kind in (
         Ready,
+        Alive,
         Placed,
         NotPlaced,
         Started,
@@ -140,6 +147,11 @@ class Channel:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
+
+    @property
+    def closed(self) -> bool:
+        """Whether the other end has hung up and nothing of it is left to read."""
+        return self._reader.at_eof()
 
     async def read(self) -> Message:
         """Return the next message. Raises Closed at the end, ProtocolViolation on nonsense."""

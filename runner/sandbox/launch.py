@@ -44,13 +44,16 @@ Spec = Callable[[Placement, Limits, SeccompProfile, Host], dict[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class SandboxOrder:
-    """What a sandbox is wanted for; tenant, execution and attempt become its container's labels."""
+    """What a sandbox is wanted for; tenant, execution and attempt become its container's labels.
+
+    One that is started ahead is nobody's: the audit log tells whose it became.
+    """
 
     image: str
     limits: Limits
-    tenant: str
-    execution: str
-    attempt: str
+    tenant: str = ""
+    execution: str = ""
+    attempt: str = ""
     isolation: Isolation = Isolation.CONTAINER
 
 
@@ -157,6 +160,10 @@ class Launcher:
             home=home,
             on_destroyed=self.live.discard,
         )
+
+    async def digest(self, image: str) -> str:
+        """Return the digest that sandboxes of this image have today. Raises ImageMissing."""
+        return await self._images.require(image)
 
     async def _read_back(self, container_id: str) -> EffectiveIsolation | None:
         facts = await self.engine.inspect(container_id)

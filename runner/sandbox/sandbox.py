@@ -18,6 +18,7 @@ from runner.errors import ProtocolViolation, SandboxFault
 from runner.models import InputFile, Limits, Program, Stream
 from runner.sandbox.cgroups import Cgroups, Counters
 from runner.sandbox.channel import (
+    Alive,
     Channel,
     Closed,
     Counted,
@@ -101,6 +102,16 @@ class Sandbox:
     def listen_for_egress(self) -> socket.socket:
         """Return a listening socket that this sandbox alone can reach, as its identity."""
         return listen(self._home, EGRESS_SOCKET, backlog=_EGRESS_BACKLOG)
+
+    @property
+    def gone(self) -> bool:
+        """Whether the supervisor has hung up: the container has died."""
+        return self._channel.closed
+
+    async def ping(self) -> None:
+        """Hear that the supervisor waits for commands. Raises ProtocolViolation if it does not."""
+        await self._channel.send("ping")
+        await self._channel.expect(Alive)
 
     async def upload(self, files: Sequence[InputFile]) -> None:
         """Place files in the workspace. Raises SandboxFault when one does not fit."""

@@ -33,10 +33,10 @@ class FreshSandboxes:
             SandboxOrder(
                 image=request.image,
                 limits=request.limits,
+                isolation=request.isolation,
                 tenant=str(claim.tenant_id),
                 execution=str(claim.execution_id),
                 attempt=str(claim.attempt),
-                isolation=request.isolation,
             )
         )
 

@@ -15,6 +15,7 @@ from pydantic import SecretStr
 from runner.egress.gateway import EgressGateway
 from runner.egress.policy import load_ceiling
 from runner.errors import RunnerError, SetupError
+from runner.limits import DEFAULT_SIZE, load_sizes
 from runner.queue.changes import Changes
 from runner.queue.doorbell import Doorbell
 from runner.sandbox.launch import Launcher
@@ -27,10 +28,11 @@ from runner.store import receipts
 from runner.store.db import Database
 from runner.store.objects import ObjectStore
 from runner.worker.consumer import Consumers
+from runner.worker.demand import Bounds
 from runner.worker.egress import Egress
 from runner.worker.execute import Executor, Policy
+from runner.worker.pool import Kind, open_pool
 from runner.worker.reaper import Reaper
-from runner.worker.sandboxes import FreshSandboxes
 from runner.worker.secrets import FileSecrets, Secrets
 
 READY_FILE = "worker.ready"
@@ -88,11 +90,19 @@ async def worker(
             vault=Vault(open_keys(settings)),
             file=FileSecrets(settings.egress_secrets),
         )
+        pool = await stack.enter_async_context(
+            open_pool(
+                launcher,
+                bounds=Bounds(settings.pool, settings.pool_max, settings.pool_reserve_mb),
+                steady=_default_kind(settings),
+                max_idle_s=settings.pool_idle_s,
+            )
+        )
         executor = Executor(
             database=database,
             objects=ObjectStore(settings.objects_dir),
             changes=changes,
-            sandboxes=FreshSandboxes(launcher),
+            sandboxes=pool,
             egress=Egress(
                 gateway=gateway,
                 ceiling=load_ceiling(settings.profiles_path),
@@ -138,6 +148,12 @@ async def worker(
                 task.cancel()
             await asyncio.gather(*sweeping, return_exceptions=True)
             _log.info("worker_stopped", instance=policy.instance)
+
+
+def _default_kind(settings: Settings) -> Kind:
+    """Return what a request gets that asks for nothing."""
+    limits = load_sizes(settings.profiles_path)[DEFAULT_SIZE]
+    return Kind.of(settings.images[0], limits, settings.isolation[0])
 
 
 async def _sweep_strays(launcher: Launcher) -> None:

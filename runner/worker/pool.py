@@ -1,0 +1,197 @@
+"""Sandboxes started ahead: never used, of nobody, each for one execution.
+
+A claim takes the newest that answers; none there means a start of its own, as without a pool. What
+is started ahead is ordered by the same launcher with the same order, so isolation is the same. One
+task keeps it full, a few starts at a time, so that claims and runs go before it.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+
+import structlog
+
+from runner.errors import DockerUnavailable, ImageMissing, ProtocolViolation, RunnerError
+from runner.models import Claim, ExecutionRequest, Isolation, Limits
+from runner.sandbox.launch import Launcher, SandboxOrder
+from runner.sandbox.sandbox import Sandbox
+from runner.worker.demand import Bounds, Demand, room
+from runner.worker.sandboxes import FreshSandboxes
+
+TICK_S = 1.0
+PING_S = 0.5
+BACK_OFF_S = 5.0
+MAX_KINDS = 8
+"""Kinds kept ready at a time, those asked for last: limits of a request's own make a kind each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What sandboxes must have in common to stand for each other."""
+
+    image: str
+    limits: Limits
+    isolation: Isolation
+
+    @classmethod
+    def of(cls, image: str, limits: Limits, isolation: Isolation) -> "Kind":
+        """Return the kind; time and output are bounded outside, by the worker."""
+        return cls(image, replace(limits, timeout_s=0, output_kb=0), isolation)
+
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """A sandbox that waits."""
+
+    sandbox: Sandbox
+    since: float
+
+
+class WarmSandboxes:
+    """A pool for one worker; `Sandboxes` to the recipe. Made by `open_pool`."""
+
+    def __init__(
+        self, launcher: Launcher, *, bounds: Bounds, steady: Kind | None, max_idle_s: float
+    ) -> None:
+        self._launcher = launcher
+        self._fresh = FreshSandboxes(launcher)
+        self._bounds = bounds
+        self._steady = steady
+        self._max_idle_s = max_idle_s
+        self._idle: dict[Kind, deque[Idle]] = {}
+        self._demand: dict[Kind, Demand] = {}
+        self._digests: dict[str, str] = {}
+        self._changed = asyncio.Event()
+        self._disposals: set[asyncio.Task[None]] = set()
+        self._log = structlog.get_logger("runner.worker")
+
+    @property
+    def idle(self) -> int:
+        """How many wait, of all kinds."""
+        return sum(map(len, self._idle.values()))
+
+    async def claim(self, claim: Claim, request: ExecutionRequest) -> Sandbox:
+        """Return one that waits, else start one for this execution."""
+        kind = Kind.of(request.image, request.limits, request.isolation)
+        self._demand.setdefault(kind, Demand()).asked(time.monotonic())
+        self._changed.set()
+        while (sandbox := self._take(kind)) is not None:
+            if await _answers(sandbox):
+                return sandbox
+            self._log.warning("idle_sandbox_lost", sandbox=sandbox.id)
+            self._discard(sandbox)
+        return await self._fresh.claim(claim, request)
+
+    async def dispose(self, sandbox: Sandbox) -> None:
+        """Destroy the container, now or when Docker answers again."""
+        await self._fresh.dispose(sandbox)
+
+    async def keep(self) -> None:
+        """Keep it as full as it should be, for ever."""
+        while True:
+            try:
+                await self._look()
+                while (kind := self._shortest()) is not None:
+                    await self._start(kind)
+                pause = TICK_S
+            except RunnerError as error:
+                self._log.warning("pool_start_failed", error=error.detail)
+                pause = BACK_OFF_S
+            self._changed.clear()
+            try:
+                async with asyncio.timeout(pause):
+                    await self._changed.wait()
+            except TimeoutError:
+                continue
+
+    async def close(self) -> None:
+        """Destroy what waits."""
+        for waiting in self._idle.values():
+            for idle in waiting:
+                self._discard(idle.sandbox)
+        self._idle.clear()
+        while self._disposals:
+            await asyncio.gather(*self._disposals)
+
+    def _take(self, kind: Kind) -> Sandbox | None:
+        waiting = self._idle.get(kind)
+        return waiting.pop().sandbox if waiting else None
+
+    async def _look(self) -> None:
+        """Let go of what is too old, dead, or of an image that is not today's."""
+        now = time.monotonic()
+        for image in {kind.image for kind in self._idle}:
+            try:
+                self._digests[image] = await self._launcher.digest(image)
+            except ImageMissing:
+                self._digests.pop(image, None)
+        for kind, waiting in list(self._idle.items()):
+            for idle in list(waiting):
+                stale = idle.sandbox.image_digest != self._digests.get(kind.image)
+                if stale or idle.sandbox.gone or idle.since < now - self._max_idle_s:
+                    waiting.remove(idle)
+                    self._discard(idle.sandbox)
+        for kind in sorted(self._demand, key=lambda kind: self._demand[kind].last)[:-MAX_KINDS]:
+            del self._demand[kind]
+        for kind in [kind for kind in self._idle if not self._target(kind, now)]:
+            for idle in self._idle.pop(kind):
+                self._discard(idle.sandbox)
+
+    def _target(self, kind: Kind, now: float) -> int:
+        demand = self._demand.get(kind)
+        lately = demand is not None and demand.last > now - self._max_idle_s
+        floor = self._bounds.floor if kind == self._steady else int(lately)
+        return max(floor, demand.wanted(now) if demand else 0)
+
+    def _shortest(self) -> Kind | None:
+        """Return the kind that lacks most, or None when there is enough or no room."""
+        if not room(self._bounds, self.idle):
+            return None
+        now = time.monotonic()
+        kinds = {*self._demand, *([self._steady] if self._steady else [])}
+        lacking = {kind: self._target(kind, now) - len(self._idle.get(kind, ())) for kind in kinds}
+        kind = max(lacking, key=lambda kind: lacking[kind], default=None)
+        return kind if kind is not None and lacking[kind] > 0 else None
+
+    async def _start(self, kind: Kind) -> None:
+        began = time.monotonic()
+        sandbox = await self._launcher.launch(
+            SandboxOrder(image=kind.image, limits=kind.limits, isolation=kind.isolation)
+        )
+        now = time.monotonic()
+        if kind in self._demand:
+            self._demand[kind].started(now - began)
+        self._digests[kind.image] = sandbox.image_digest
+        self._idle.setdefault(kind, deque()).append(Idle(sandbox, now))
+
+    def _discard(self, sandbox: Sandbox) -> None:
+        task = asyncio.create_task(self._fresh.dispose(sandbox))
+        self._disposals.add(task)
+        task.add_done_callback(self._disposals.discard)
+
+
+@asynccontextmanager
+async def open_pool(
+    launcher: Launcher, *, bounds: Bounds, steady: Kind | None, max_idle_s: float
+) -> AsyncIterator[WarmSandboxes]:
+    """Keep a pool while the context lasts; nothing of it stays."""
+    pool = WarmSandboxes(launcher, bounds=bounds, steady=steady, max_idle_s=max_idle_s)
+    keeping = asyncio.create_task(pool.keep())
+    try:
+        yield pool
+    finally:
+        keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
+        await pool.close()
+
+
+async def _answers(sandbox: Sandbox) -> bool:
+    try:
+        async with asyncio.timeout(PING_S):
+            await sandbox.ping()
+    except (TimeoutError, ProtocolViolation, DockerUnavailable, OSError):
+        return False
+    return True

@@ -1,0 +1,181 @@
+"""Sandboxes started ahead: each for one execution, as isolated as any, and none left behind."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from runner.errors import DockerUnavailable, ImageMissing
+from runner.ids import new_id
+from runner.models import Claim, ExecutionRequest, Isolation, Program
+from runner.sandbox.sandbox import Sandbox
+from runner.worker import pool as pools
+from runner.worker.demand import Bounds
+from runner.worker.pool import Kind, WarmSandboxes, open_pool
+from tests import sandboxes
+
+
+@pytest.fixture
+async def bench(image: None, tmp_path: Path) -> AsyncIterator[sandboxes.Bench]:
+    """Return a bench that checks at the end that nothing is left behind."""
+    async with sandboxes.bench(tmp_path) as made:
+        yield made
+
+
+@asynccontextmanager
+async def pool(
+    bench: sandboxes.Bench, floor: int = 2, ceiling: int = 4, max_idle_s: float = 600
+) -> AsyncIterator[WarmSandboxes]:
+    """Keep a pool of the default kind, full at first."""
+    steady = Kind.of("python", bench.limits, Isolation.CONTAINER)
+    bounds = Bounds(floor, ceiling, reserve_mb=0)
+    async with open_pool(
+        bench.launcher, bounds=bounds, steady=steady, max_idle_s=max_idle_s
+    ) as made:
+        await until(lambda: made.idle == floor)
+        yield made
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Wait for something; fail after a while."""
+    async with asyncio.timeout(30):
+        while not holds():  # noqa: ASYNC110 - a test looks from outside
+            await asyncio.sleep(0.01)
+
+
+def request(bench: sandboxes.Bench) -> ExecutionRequest:
+    """Return a request of the default kind."""
+    return ExecutionRequest(
+        program=Program(("true",), {}), limits=bench.limits, size="small", image="python"
+    )
+
+
+async def claim(made: WarmSandboxes, bench: sandboxes.Bench) -> Sandbox:
+    """Claim a sandbox for an execution of its own."""
+    return await made.claim(Claim(new_id(), new_id(), 1), request(bench))
+
+
+async def works(sandbox: Sandbox, bench: sandboxes.Bench) -> bool:
+    """Run a program in it."""
+    ran = await sandboxes.use(sandbox, Program(("echo", "here"), {}), bench.limits)
+    return ran.stdout == b"here\n"
+
+
+async def test_a_claim_takes_what_waits_and_another_comes(bench: sandboxes.Bench) -> None:
+    """No start in between; nobody else gets the same one."""
+    async with pool(bench) as made:
+        before = set(bench.launcher.live)
+        taken = await asyncio.gather(*(claim(made, bench) for _ in range(2)))
+        assert {each.id for each in taken} == before
+        assert all([await works(each, bench) for each in taken])
+        await until(lambda: made.idle >= 2)
+        assert {each.id for each in taken} <= bench.launcher.live
+        for each in taken:
+            await made.dispose(each)
+
+
+async def test_an_empty_pool_is_a_start_not_an_error(bench: sandboxes.Bench) -> None:
+    """Six at once of two that wait; and a kind that nobody asked for before."""
+    async with pool(bench) as made:
+        taken = await asyncio.gather(*(claim(made, bench) for _ in range(6)))
+        assert len({each.id for each in taken}) == 6
+        other = replace(request(bench), limits=replace(bench.limits, memory_mb=96))
+        odd = await made.claim(Claim(new_id(), new_id(), 1), other)
+        for each in (*taken, odd):
+            assert await works(each, bench)
+            await made.dispose(each)
+
+
+async def test_what_was_started_ahead_is_as_isolated_as_what_was_not(
+    bench: sandboxes.Bench,
+) -> None:
+    """As read back from the kernel and from Docker: nothing differs but names."""
+    async with pool(bench) as made:
+        warm = await claim(made, bench)
+        async with bench.sandbox() as fresh:
+            assert warm.isolation == fresh.isolation
+            assert warm.isolation is not None
+            facts = [
+                await bench.launcher.engine.inspect(each.container_id) for each in (warm, fresh)
+            ]
+            configs = []
+            for each in facts:
+                assert each is not None
+                text = str({key: each[key] for key in ("HostConfig", "Config", "AppArmorProfile")})
+                configs.append(text.split("'Labels'", maxsplit=1)[0])
+            for sandbox, index in ((warm, 0), (fresh, 1)):
+                configs[index] = configs[index].replace(sandbox.id, "X")
+                configs[index] = configs[index].replace(sandbox.container_id[:12], "Y")
+            assert configs[0] == configs[1]
+        await made.dispose(warm)
+
+
+async def test_one_that_died_is_passed_over(bench: sandboxes.Bench) -> None:
+    """Killed from outside: the next is taken, or one is started."""
+    async with pool(bench, floor=1) as made:
+        (waiting,) = bench.launcher.live
+        for facts in await bench.launcher.engine.containers({"runner.sandbox": waiting}):
+            await bench.launcher.engine.kill(facts["Id"])
+        taken = await claim(made, bench)
+        assert taken.id != waiting
+        assert await works(taken, bench)
+        await made.dispose(taken)
+
+
+async def test_one_that_does_not_answer_is_passed_over(
+    bench: sandboxes.Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Paused: it neither closes its connection nor speaks."""
+    monkeypatch.setattr(pools, "PING_S", 0.1)
+    async with pool(bench, floor=1) as made:
+        (waiting,) = bench.launcher.live
+        (facts,) = await bench.launcher.engine.containers({"runner.sandbox": waiting})
+        await bench.launcher.engine._call(lambda client: client.pause(facts["Id"]))
+        taken = await claim(made, bench)
+        assert taken.id != waiting
+        await made.dispose(taken)
+
+
+async def test_what_waited_too_long_is_replaced(bench: sandboxes.Bench) -> None:
+    """By a newer one."""
+    async with pool(bench, floor=1, max_idle_s=0.5) as made:
+        (first,) = bench.launcher.live
+        await until(lambda: made.idle == 1 and first not in bench.launcher.live)
+
+
+async def test_what_is_of_another_image_is_let_go(
+    bench: sandboxes.Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The image was removed; once there is one, the pool is full again."""
+    async with pool(bench, floor=1) as made:
+
+        async def missing(_: str) -> str:
+            raise ImageMissing("gone")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(bench.launcher._images, "require", missing)
+            await until(lambda: made.idle == 0 and not bench.launcher.live)
+        monkeypatch.setattr(pools, "BACK_OFF_S", 0.1)
+        await until(lambda: made.idle == 1)
+
+
+async def test_docker_may_be_away_for_a_while(
+    bench: sandboxes.Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is started, nothing breaks; back again, the pool fills."""
+    monkeypatch.setattr(pools, "BACK_OFF_S", 0.1)
+    async with pool(bench, floor=1) as made:
+
+        async def away(*_: object) -> str:
+            raise DockerUnavailable("away")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(bench.launcher.engine, "create", away)
+            taken = await claim(made, bench)
+            with pytest.raises(DockerUnavailable):
+                await claim(made, bench)
+        await until(lambda: made.idle >= 1)
+        await made.dispose(taken)
