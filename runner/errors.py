@@ -5,14 +5,16 @@
     │   ├── StoreUnavailable
     │   ├── QueueUnavailable
     │   ├── DockerUnavailable
-    │   └── KeyUnavailable
+    │   ├── KeyUnavailable
+    │   └── IssuerUnavailable
     ├── Refused             the caller asked for what it may not have
     │   ├── NotFound
     │   ├── NotAuthenticated
     │   ├── NotPermitted
     │   │   └── TenantSuspended
     │   ├── Conflict
-    │   └── Invalid
+    │   ├── Invalid
+    │   └── TooManyAttempts
     ├── SandboxFault        the sandbox, not the program, went wrong
     │   ├── ImageMissing
     │   ├── IsolationMissing
@@ -53,6 +55,10 @@ class KeyUnavailable(NotReady):
     """The key that secrets are under is not there, or is another one."""
 
 
+class IssuerUnavailable(NotReady):
+    """The identity provider does not give its keys."""
+
+
 class Refused(RunnerError):
     """The caller asked for something it may not have."""
 
@@ -83,6 +89,14 @@ class Invalid(Refused):
     def __init__(self, detail: str, field: str) -> None:
         super().__init__(detail)
         self.field = field
+
+
+class TooManyAttempts(Refused):
+    """Too many logins failed. The same may succeed after `retry_after_s` seconds."""
+
+    def __init__(self, detail: str, retry_after_s: int) -> None:
+        super().__init__(detail)
+        self.retry_after_s = retry_after_s
 
 
 class SandboxFault(RunnerError):

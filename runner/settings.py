@@ -8,12 +8,15 @@ import hashlib
 import json
 import os
 import socket
+from ipaddress import ip_address
 from pathlib import Path
+from typing import Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from runner.models import Isolation
+from runner.models import Isolation, Role
 
 
 def default_state_dir() -> Path:
@@ -26,6 +29,21 @@ def default_state_dir() -> Path:
 def default_node() -> str:
     """Return this host's name, which labels its containers and leases."""
     return socket.gethostname()
+
+
+def is_trustworthy(url: str) -> bool:
+    """Return whether what comes from there cannot be changed on its way: TLS, or this host."""
+    parts = urlsplit(url)
+    if not parts.hostname:
+        return False
+    return parts.scheme == "https" or (parts.scheme == "http" and _is_this_host(parts.hostname))
+
+
+def _is_this_host(name: str) -> bool:
+    try:
+        return ip_address(name).is_loopback
+    except ValueError:
+        return name == "localhost"
 
 
 _CREDENTIALS = {
@@ -70,6 +88,19 @@ class Settings(BaseSettings):
     port: int = Field(default=8080, ge=0, le=65535)
     max_body_mb: int = Field(default=16, ge=1, le=256)
 
+    session_idle_s: float = Field(default=1800.0, ge=1, le=30 * 86_400)
+    """A user's session ends when it was not used for so long."""
+    session_max_s: float = Field(default=43_200.0, ge=1, le=90 * 86_400)
+    insecure_cookies: bool = False
+    """Sessions over plain HTTP, for development on this host: refused on any other address."""
+    oidc_issuer: str | None = Field(default=None, pattern=r"^https?://[^\s?#]{1,500}$")
+    """Identity provider whose tokens are accepted; over HTTPS, unless it is on this host."""
+    oidc_audience: str | None = Field(default=None, min_length=1, max_length=256)
+    oidc_tenant_claim: str = Field(default="tenant", min_length=1, max_length=256)
+    oidc_role_claim: str = Field(default="role", min_length=1, max_length=256)
+    oidc_roles: dict[str, Role] = Field(default_factory=lambda: {role.value: role for role in Role})
+    """Roles by the values of the claim that mean them."""
+
     slots: int = Field(default_factory=lambda: max(2, 2 * (os.cpu_count() or 1)), ge=1, le=256)
     """Executions this worker runs at once: one RQ consumer thread each."""
     pool: int = Field(default=4, ge=0, le=4096)
@@ -107,6 +138,16 @@ class Settings(BaseSettings):
     """File with such keys; the embedded stack makes one below `state_dir`."""
 
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
+
+    @model_validator(mode="after")
+    def _sound(self) -> Self:
+        if self.insecure_cookies and not _is_this_host(self.host):
+            raise ValueError("RUNNER_INSECURE_COOKIES needs RUNNER_HOST to be a loopback address")
+        if (self.oidc_issuer is None) != (self.oidc_audience is None):
+            raise ValueError("RUNNER_OIDC_ISSUER and RUNNER_OIDC_AUDIENCE are set together")
+        if self.oidc_issuer is not None and not is_trustworthy(self.oidc_issuer):
+            raise ValueError("RUNNER_OIDC_ISSUER must be an https:// address")
+        return self
 
     def as_environment(self) -> dict[str, str]:
         """Return the variables from which a child process reads the same settings.

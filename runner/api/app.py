@@ -17,17 +17,21 @@ from runner.api import (
     executions,
     health,
     keys,
+    login,
+    members,
     operator,
     problems,
     projects,
     receipts,
     secrets,
 )
+from runner.api.callers import Callers
 from runner.api.deps import Allow, Dependencies
 from runner.api.middleware import Authentication, BodyBounds, LastResort, Metrics, RequestId
 
 MODULES = (
-    executions, events, artifacts, projects, egress, secrets, keys, audit, receipts, health,
+    executions, events, artifacts, projects, egress, secrets, keys, login, members, audit,
+    receipts, health,
 )  # fmt: skip
 DESCRIPTION = """\
 Runs code written by AI agents, each program in a hardened container of its own.
@@ -51,7 +55,8 @@ def create_app(parts: Dependencies) -> FastAPI:
     problems.install(app)
     # The last one added sees a request first.
     app.add_middleware(BodyBounds, max_bytes=parts.settings.max_body_mb * 2**20)
-    app.add_middleware(Authentication, database=parts.database, operators=parts.operators)
+    callers = Callers(parts.database, parts.operators, parts.cookies, parts.issuer)
+    app.add_middleware(Authentication, callers=callers)
     app.add_middleware(LastResort)
     app.add_middleware(Metrics, registry=registry)
     app.add_middleware(RequestId)

@@ -8,10 +8,13 @@ from uuid import UUID
 from fastapi import Depends, Path, Request, Security
 from fastapi.security import HTTPBearer
 
+from runner.api.callers import Cookies
 from runner.api.context import origin
 from runner.api.middleware import PRINCIPAL
 from runner.audit import events as audit
 from runner.auth.identity import ANSWER, OPERATORS_ANSWER
+from runner.auth.login import Logins
+from runner.auth.oidc import Issuer
 from runner.auth.permissions import Permission, may
 from runner.egress.policy import Policy
 from runner.errors import NotAuthenticated, NotFound, NotPermitted, TenantSuspended
@@ -40,11 +43,17 @@ class Dependencies:
     doorbell: Doorbell
     changes: Changes
     vault: Vault
+    logins: Logins
+    cookies: Cookies
+    issuer: Issuer | None = None
     operators: Database | None = None
 
 
 # Only described to OpenAPI here; the middleware reads the header.
-BEARER = HTTPBearer(auto_error=False, description="An API key, `rk_…`, or an operator's, `ro_…`.")
+BEARER = HTTPBearer(
+    auto_error=False,
+    description="An API key, `rk_…`, an operator's, `ro_…`, or an identity provider's token.",
+)
 
 
 def parts(request: Request) -> Dependencies:
@@ -127,6 +136,8 @@ def execution_id(
 
 NO_EXECUTION = "no such execution"
 ExecutionId = Annotated[UUID, Depends(execution_id)]
+CanReadAccount = Annotated[Principal, Depends(Allow(Permission.ACCOUNT_READ))]
+CanWriteAccount = Annotated[Principal, Depends(Allow(Permission.ACCOUNT_WRITE))]
 CanCreate = Annotated[Principal, Depends(Allow(Permission.EXECUTION_CREATE))]
 CanRead = Annotated[Principal, Depends(Allow(Permission.EXECUTION_READ))]
 CanCancel = Annotated[Principal, Depends(Allow(Permission.EXECUTION_CANCEL))]
@@ -137,6 +148,8 @@ CanReadSecrets = Annotated[Principal, Depends(Allow(Permission.SECRET_READ))]
 CanWriteSecrets = Annotated[Principal, Depends(Allow(Permission.SECRET_WRITE))]
 CanReadKeys = Annotated[Principal, Depends(Allow(Permission.API_KEY_READ))]
 CanWriteKeys = Annotated[Principal, Depends(Allow(Permission.API_KEY_WRITE))]
+CanReadMembers = Annotated[Principal, Depends(Allow(Permission.MEMBER_READ))]
+CanWriteMembers = Annotated[Principal, Depends(Allow(Permission.MEMBER_WRITE))]
 CanReadProjects = Annotated[Principal, Depends(Allow(Permission.PROJECT_READ))]
 CanWriteProjects = Annotated[Principal, Depends(Allow(Permission.PROJECT_WRITE))]
 CanDeleteProjects = Annotated[Principal, Depends(Allow(Permission.PROJECT_DELETE))]

@@ -203,7 +203,7 @@ async def create(
 ) -> NewKeyView:
     """Make a key that can do no more than the one that asks, for no longer, from nowhere else."""
     async with parts.database.tenant(principal.tenant_id) as tx:
-        grant = grants.narrowed(await _own(tx, principal), body.grant())
+        grant = grants.narrowed(await own_grant(tx, principal), body.grant())
         view = await _make(tx, principal, body.name, grant)
         await _audit(tx, request, principal, audit.Action.KEY_CREATE, view.key)
     return view
@@ -234,7 +234,7 @@ async def rotate(
     """Make a key that can do the same; the old one works on for a while, then no more."""
     async with parts.database.tenant(principal.tenant_id) as tx:
         old = await _get(tx, key_id, lock=True)
-        if not grants.covers(await _own(tx, principal), old.grant):
+        if not grants.covers(await own_grant(tx, principal), old.grant):
             raise NotPermitted(_ABOVE)
         if old.revoked_at or old.replaced_by:
             raise Conflict("this key was revoked or rotated already")
@@ -263,7 +263,7 @@ async def revoke(request: Request, key_id: KeyId, principal: CanWriteKeys, parts
             await _audit(tx, request, principal, audit.Action.KEY_REVOKE, KeyView.of(key))
 
 
-async def _own(tx: Transaction, principal: Principal) -> Grant:
+async def own_grant(tx: Transaction, principal: Principal) -> Grant:
     """Return what the one that asks may do itself."""
     if principal.kind is PrincipalKind.USER:
         return Grant(principal.role, principal.permissions)

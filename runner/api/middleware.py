@@ -12,17 +12,13 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from runner.api.context import origin
+from runner.api.callers import OPERATORS, Callers
 from runner.api.problems import of, problem, unexpected
-from runner.auth.identity import authenticate, authenticate_operator
-from runner.errors import NotFound, RunnerError
-from runner.models import Operator, Principal
-from runner.store.db import Database
+from runner.errors import RunnerError
 
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{8,64}")
 PRINCIPAL = "runner.principal"
 PROTECTED = "/v1/"
-OPERATORS = "/operator/v1/"
 HEADERS = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
 
 _log = structlog.get_logger("runner.api")
@@ -86,29 +82,21 @@ class LastResort:
 class Authentication:
     """Settles who calls before a byte of the body is read: strangers get nothing parsed."""
 
-    def __init__(self, app: ASGIApp, database: Database, operators: Database | None) -> None:
+    def __init__(self, app: ASGIApp, callers: Callers) -> None:
         self._app = app
-        self._database = database
-        self._operators = operators
+        self._callers = callers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request; a route finds its principal in the scope, or none."""
         if scope["type"] == "http" and scope["path"].startswith((PROTECTED, OPERATORS)):
             request = Request(scope)
             try:
-                scope[PRINCIPAL] = await self._caller(request)
+                if (caller := await self._callers.of(request)) is not None:
+                    scope[PRINCIPAL] = caller
             except RunnerError as error:
                 await of(request, error)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
-
-    async def _caller(self, request: Request) -> Principal | Operator:
-        header = request.headers.get("authorization")
-        if request.url.path.startswith(PROTECTED):
-            return await authenticate(self._database, header, origin(request))
-        if self._operators is None:
-            raise NotFound("this process has no operator's routes")
-        return await authenticate_operator(self._operators, header, origin(request))
 
 
 class BodyBounds:

@@ -72,6 +72,7 @@ STATUS: dict[type[errors.RunnerError], HTTPStatus] = {
     errors.NotPermitted: HTTPStatus.FORBIDDEN,
     errors.Conflict: HTTPStatus.CONFLICT,
     errors.Invalid: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.TooManyAttempts: HTTPStatus.TOO_MANY_REQUESTS,
 }
 
 KIND: dict[type[errors.RunnerError], str] = {
@@ -140,11 +141,14 @@ def of(request: Request, error: errors.RunnerError) -> JSONResponse:
     if status is None:
         return unexpected(request, error)
     kind, fields = KIND.get(type(error)), None
+    headers = None
+    if isinstance(error, errors.TooManyAttempts):
+        headers = {"Retry-After": str(error.retry_after_s)}
     if isinstance(error, errors.Invalid):
         fields = [FieldProblem(field=f"body.{error.field}", message=error.detail)]
     if status is HTTPStatus.SERVICE_UNAVAILABLE:
         _log.warning("not_ready", detail=error.detail, request=request_id(request))
-    return problem(request, status, error.detail, kind=kind, fields=fields)
+    return problem(request, status, error.detail, kind=kind, fields=fields, headers=headers)
 
 
 def unexpected(request: Request, error: Exception) -> JSONResponse:

@@ -24,6 +24,8 @@ class Action(StrEnum):
     EXECUTION_REQUEUE = "execution:requeue"
     EXECUTION_LATE_RESULT = "execution:late_result"
     AUTHENTICATE = "authentication:verify"
+    LOGIN = "authentication:login"
+    LOGOUT = "authentication:logout"
     ACCESS_DENIED = "access:denied"
     TENANT_CREATE = "tenant:create"
     TENANT_UPDATE = "tenant:update"
@@ -35,6 +37,13 @@ class Action(StrEnum):
     KEY_CREATE = "api_key:create"
     KEY_ROTATE = "api_key:rotate"
     KEY_REVOKE = "api_key:revoke"
+    MEMBER_INVITE = "member:invite"
+    MEMBER_JOIN = "member:join"
+    MEMBER_UPDATE = "member:update"
+    MEMBER_REMOVE = "member:remove"
+    PASSWORD_UPDATE = "password:update"  # noqa: S105 - an action's name, as the next one
+    PASSWORD_RESET = "password:reset"  # noqa: S105
+    SESSION_END = "session:end"
     PROJECT_CREATE = "project:create"
     PROJECT_UPDATE = "project:update"
     PROJECT_DELETE = "project:delete"

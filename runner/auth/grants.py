@@ -32,6 +32,11 @@ def outranks(role: Role, other: Role) -> bool:
     return RANK[role] <= RANK[other]
 
 
+def manages(role: Role, other: Role) -> bool:
+    """Return whether a role may give and take the other: an owner any, others those below."""
+    return role is Role.OWNER or RANK[role] < RANK[other]
+
+
 def covers(maker: Grant, other: Grant) -> bool:
     """Return whether the maker can do all that the other grant can, wherever and whenever."""
     return (

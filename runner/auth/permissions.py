@@ -8,6 +8,8 @@ from runner.models import Principal, Role
 class Permission(StrEnum):
     """What a route needs, as `resource:action`."""
 
+    ACCOUNT_READ = "account:read"
+    ACCOUNT_WRITE = "account:write"
     API_KEY_READ = "api_key:read"
     API_KEY_WRITE = "api_key:write"
     ARTIFACT_READ = "artifact:read"
@@ -17,6 +19,8 @@ class Permission(StrEnum):
     EXECUTION_CANCEL = "execution:cancel"
     EXECUTION_CREATE = "execution:create"
     EXECUTION_READ = "execution:read"
+    MEMBER_READ = "member:read"
+    MEMBER_WRITE = "member:write"
     PROJECT_DELETE = "project:delete"
     PROJECT_READ = "project:read"
     PROJECT_WRITE = "project:write"
@@ -25,8 +29,11 @@ class Permission(StrEnum):
 
     @property
     def only_reads(self) -> bool:
-        """Whether it changes nothing: a suspended tenant keeps these."""
-        return self.endswith(":read")
+        """Whether it changes nothing of the tenant's: a suspended one keeps these.
+
+        A password and sessions are their user's own, whatever became of the tenant.
+        """
+        return self.endswith(":read") or self is Permission.ACCOUNT_WRITE
 
 
 _ADMINS = frozenset({Role.OWNER, Role.ADMIN})
@@ -34,6 +41,8 @@ _MAKERS = _ADMINS | {Role.DEVELOPER}
 _EVERYBODY = frozenset(Role)
 
 ALLOWED: dict[Permission, frozenset[Role]] = {
+    Permission.ACCOUNT_READ: _EVERYBODY,
+    Permission.ACCOUNT_WRITE: _EVERYBODY,
     Permission.API_KEY_READ: _ADMINS,
     Permission.API_KEY_WRITE: _ADMINS,
     Permission.ARTIFACT_READ: _EVERYBODY,
@@ -43,6 +52,8 @@ ALLOWED: dict[Permission, frozenset[Role]] = {
     Permission.EXECUTION_CANCEL: _MAKERS,
     Permission.EXECUTION_CREATE: _MAKERS,
     Permission.EXECUTION_READ: _EVERYBODY,
+    Permission.MEMBER_READ: _ADMINS,
+    Permission.MEMBER_WRITE: _ADMINS,
     Permission.PROJECT_DELETE: _ADMINS,
     Permission.PROJECT_READ: _EVERYBODY,
     Permission.PROJECT_WRITE: _ADMINS,

@@ -51,7 +51,8 @@ def read_settings() -> Settings:
         return Settings()
     except ValidationError as error:
         wrong = "; ".join(
-            f"RUNNER_{str(part['loc'][0]).upper()}: {part['msg']}" for part in error.errors()
+            f"RUNNER_{str(part['loc'][0]).upper()}: {part['msg']}" if part["loc"] else part["msg"]
+            for part in error.errors()
         )
         raise SetupError(f"settings: {wrong}") from None
 

@@ -3,6 +3,7 @@
 import asyncio
 import signal
 from contextlib import nullcontext
+from datetime import timedelta
 from typing import Annotated
 
 import typer
@@ -51,8 +52,14 @@ def dev() -> None:
 async def _api(settings: Settings, fd: int | None) -> None:
     require_sound(settings)
     from runner.api.app import create_app
+    from runner.api.callers import Cookies
     from runner.api.deps import Dependencies
     from runner.api.server import serve
+    from runner.auth.login import Logins
+    from runner.auth.oidc import Issuer, Trust
+    from runner.auth.passwords import Passwords
+    from runner.auth.sessions import Lifetime
+    from runner.auth.throttle import Throttle
     from runner.egress.policy import load_ceiling
     from runner.limits import load_sizes
     from runner.queue.changes import Changes
@@ -64,12 +71,27 @@ async def _api(settings: Settings, fd: int | None) -> None:
 
     redis_url = required(settings.redis_url, "RUNNER_REDIS_URL")
     operators = settings.database_operator_url
+    lifetime = Lifetime(
+        idle=timedelta(seconds=settings.session_idle_s),
+        absolute=timedelta(seconds=settings.session_max_s),
+    )
     async with (
         Database(required(settings.database_api_url, "RUNNER_DATABASE_API_URL")) as database,
         Database(operators, max_size=2) if operators else nullcontext() as operators_database,
         Doorbell(redis_url) as doorbell,
         Changes(redis_url) as changes,
+        Throttle(redis_url) as throttle,
     ):
+        issuer = None
+        if settings.oidc_issuer and settings.oidc_audience:
+            trust = Trust(
+                issuer=settings.oidc_issuer,
+                audience=settings.oidc_audience,
+                tenant_claim=settings.oidc_tenant_claim,
+                role_claim=settings.oidc_role_claim,
+                roles=settings.oidc_roles,
+            )
+            issuer = Issuer(trust, database)
         app = create_app(
             Dependencies(
                 settings=settings,
@@ -80,6 +102,9 @@ async def _api(settings: Settings, fd: int | None) -> None:
                 doorbell=doorbell,
                 changes=changes,
                 vault=Vault(open_keys(settings)),
+                logins=Logins(database, Passwords(), throttle, lifetime),
+                cookies=Cookies(lifetime, secure=not settings.insecure_cookies),
+                issuer=issuer,
                 operators=operators_database,
             )
         )

@@ -45,6 +45,8 @@ def furnish(deployment: Deployment, tenant: str) -> Theirs:
     assert client.put(f"/v1/egress-policies/{policy}", json={"rules": ["a.example"]}).is_success
     assert client.put(f"/v1/secrets/{secret}", json={"value": "a-secret-value"}).is_success
     key = client.post("/v1/keys", json={"name": CANARY, "role": "viewer"}).json()["key"]["id"]
+    body = {"email": f"{CANARY}@example.com", "role": "viewer"}
+    member = client.post("/v1/members", json=body).json()["member"]["id"]
     ran = client.post(
         "/v1/executions",
         json={
@@ -61,6 +63,8 @@ def furnish(deployment: Deployment, tenant: str) -> Theirs:
             "project": (project, "nobodys-project"),
             "name": (policy, "nobodys-policy"),
             "key_id": (key, UNKNOWN_ID),
+            "member_id": (member, UNKNOWN_ID),
+            "session_id": (UNKNOWN_ID, UNKNOWN_ID),
             "resource_id": (ran["id"], UNKNOWN_ID),
         }
     )

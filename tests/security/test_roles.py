@@ -41,11 +41,22 @@ PROMISED: Mapping[str, set[Role]] = {
     "GET /v1/keys/{key_id}": ADMINS,
     "DELETE /v1/keys/{key_id}": ADMINS,
     "POST /v1/keys/{key_id}/rotate": ADMINS,
+    "GET /v1/members": ADMINS,
+    "POST /v1/members": ADMINS,
+    "PATCH /v1/members/{member_id}": ADMINS,
+    "DELETE /v1/members/{member_id}": ADMINS,
+    "GET /v1/me": ALL,
+    "PUT /v1/me/password": ALL,
+    "GET /v1/sessions": ALL,
+    "DELETE /v1/sessions/{session_id}": ALL,
+    "POST /v1/logout": ALL,
     "GET /v1/audit": ADMINS,
     "GET /v1/audit/verification": ADMINS,
     "GET /v1/signing-keys": ALL,
 }
-OPEN = {"GET /healthz", "GET /readyz", "GET /metrics"}
+OPEN = {
+    "GET /healthz", "GET /readyz", "GET /metrics", "POST /v1/login", "POST /v1/login/accept",
+}  # fmt: skip
 OPERATORS = "/operator/"
 
 Send = Callable[[Operation, Role], httpx.Response]

@@ -48,7 +48,7 @@ def test_every_table_forces_it_for_every_command(
             "FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'tenant_id' "
             "JOIN pg_roles r ON r.oid = c.relowner WHERE c.relkind = 'r'"
         ).fetchall()
-    assert len(tables) >= 14
+    assert len(tables) >= 17
     for name, enabled, forced, owner, policies in tables:
         assert (enabled, forced, owner, policies) == (True, True, "runner_owner", 1), name
 
@@ -256,9 +256,15 @@ async def test_a_unique_constraint_tells_nothing_of_others(
         assert (await executions.get(tx, id_)) is not None
     keys = await unique_keys(postgres)
     without_tenant = {name for name, columns in keys.items() if "tenant_id" not in columns}
-    # Random values of ours: 60 bits of a prefix, a version-7 UUID; and names that only the
+    # Random values of ours: 60 bits of a prefix, a version-7 UUID, hashes; and names that only the
     # operator gives.
-    assert without_tenant == {"api_keys_pkey", "api_keys_prefix_key", "tenants_name_key"}
+    assert without_tenant == {
+        "api_keys_pkey",
+        "api_keys_prefix_key",
+        "invitations_hash_key",
+        "sessions_hash_key",
+        "tenants_name_key",
+    }
 
 
 async def unique_keys(postgres: Services) -> dict[str, list[str]]:

@@ -1,0 +1,284 @@
+"""`/v1/login` and one's own account: sessions for the web pages, invitations, the password."""
+
+from datetime import datetime
+from http import HTTPStatus
+from typing import Annotated, Self
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Path, Request, Response
+from pydantic import AfterValidator, ConfigDict, Field, SecretStr, StringConstraints
+
+from runner.api.callers import SESSION
+from runner.api.context import origin
+from runner.api.deps import CanReadAccount, CanWriteAccount, Parts
+from runner.api.fields import Email, Name, Strict, storable
+from runner.api.problems import responses
+from runner.api.views import View
+from runner.auth import grants
+from runner.auth.login import NO_SESSION
+from runner.auth.passwords import MAX_LENGTH
+from runner.auth.sessions import Session
+from runner.errors import NotFound
+from runner.models import PrincipalKind, Role
+from runner.store import tenants, users
+from runner.store.keys import Grant
+from runner.store.users import StoredSession
+
+router = APIRouter(prefix="/v1", tags=["account"])
+
+BY_KEY = "there is no session: this request came with a key or a token"
+_ANSWERS = responses(
+    HTTPStatus.BAD_REQUEST,
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    HTTPStatus.TOO_MANY_REQUESTS,
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+)
+
+
+def _storable(value: SecretStr) -> SecretStr:
+    storable(value.get_secret_value())
+    return value
+
+
+Password = Annotated[
+    SecretStr, Field(min_length=1, max_length=MAX_LENGTH), AfterValidator(_storable)
+]
+
+
+class LoginBody(Strict):
+    """Who wants in."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"email": "ada@example.com", "password": "four unrelated words here"}]
+        }
+    )
+
+    email: Email
+    password: Password
+    tenant: Name | None = Field(
+        default=None, description="Which tenant; the one you have belonged to longest, if left out."
+    )
+
+
+class AcceptBody(Strict):
+    """An invitation taken up, or a forgotten password set anew."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"token": "ri_…", "password": "four unrelated words here"}]}
+    )
+
+    token: Annotated[str, StringConstraints(min_length=1, max_length=128), AfterValidator(storable)]
+    password: Password = Field(description="Your own, if you have an account; else a new one.")
+
+
+class PasswordBody(Strict):
+    """A change of password."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"current": "four unrelated words here", "new": "five others that follow"}]
+        }
+    )
+
+    current: Password
+    new: Password
+
+
+class NewSessionView(View):
+    """A session just begun. Its id is in the cookie alone."""
+
+    csrf_token: str = Field(description="Send it as `X-CSRF-Token` with every change.")
+
+
+class MembershipView(View):
+    """A tenant that you belong to."""
+
+    tenant: str
+    role: Role
+
+
+class MeView(View):
+    """Who calls."""
+
+    kind: PrincipalKind
+    name: str = Field(description="A key's prefix, or a user's id.")
+    email: str | None = Field(description="Of a user with a password.")
+    tenant: str
+    role: Role
+    permissions: list[str]
+    memberships: list[MembershipView] = Field(description="Where else you may log in.")
+    csrf_token: str | None = Field(description="Of the session that this request came with.")
+
+
+class SessionView(View):
+    """One of your sessions."""
+
+    id: UUID
+    tenant: str
+    ip: str | None
+    user_agent: str | None
+    created_at: datetime
+    last_used_at: datetime = Field(description="To about a minute.")
+    expires_at: datetime
+    current: bool = Field(description="Whether this request came with it.")
+
+    @classmethod
+    def of(cls, stored: StoredSession, current: UUID) -> Self:
+        """Return the view of a session."""
+        return cls(
+            id=stored.session_id,
+            tenant=stored.tenant,
+            ip=stored.ip,
+            user_agent=stored.user_agent,
+            created_at=stored.created_at,
+            last_used_at=stored.last_used_at,
+            expires_at=stored.expires_at,
+            current=stored.session_id == current,
+        )
+
+
+class SessionList(View):
+    """Your sessions that last, in every tenant, newest first."""
+
+    items: list[SessionView]
+
+
+def in_session(request: Request) -> Session:
+    """Return the session that the request came with. Raises NotFound for one by key or token."""
+    found = request.scope.get(SESSION)
+    if not isinstance(found, Session):
+        raise NotFound(BY_KEY)
+    return found
+
+
+InSession = Annotated[Session, Depends(in_session)]
+
+
+def session_id(
+    session_id: Annotated[str, Path(description="The session's id.", max_length=64)],
+) -> UUID:
+    """Return the id in the path. One that is no UUID is as unknown as any other."""
+    try:
+        return UUID(session_id)
+    except ValueError:
+        raise NotFound(NO_SESSION) from None
+
+
+@router.post("/login", summary="Log in", responses=_ANSWERS)
+async def log_in(
+    request: Request, response: Response, body: LoginBody, parts: Parts
+) -> NewSessionView:
+    """Begin a session with a new id, in a cookie; one that the request came with ends.
+
+    The answer is the same whatever was wrong.
+    """
+    made = await parts.logins.log_in(
+        body.email, body.password.get_secret_value(), body.tenant, origin(request)
+    )
+    if (earlier := parts.cookies.read(request)) is not None:
+        await parts.logins.replaced(earlier)
+    parts.cookies.write(response, made)
+    return NewSessionView(csrf_token=made.csrf)
+
+
+@router.post(
+    "/login/accept",
+    summary="Take up an invitation",
+    status_code=HTTPStatus.NO_CONTENT,
+    responses=_ANSWERS,
+)
+async def accept(request: Request, body: AcceptBody, parts: Parts) -> None:
+    """Join a tenant with a one-time token: with a new password, or yours if you have an account.
+
+    The operator's token for a forgotten password sets it anew and ends every session.
+    """
+    await parts.logins.accept(body.token, body.password.get_secret_value(), origin(request))
+
+
+@router.post(
+    "/logout",
+    summary="Log out",
+    status_code=HTTPStatus.NO_CONTENT,
+    responses=responses(HTTPStatus.NOT_FOUND),
+)
+async def log_out(
+    request: Request, response: Response, principal: CanWriteAccount, session: InSession,
+    parts: Parts,
+) -> None:  # fmt: skip
+    """End this session at once."""
+    await parts.logins.log_out(principal, session, origin(request))
+    parts.cookies.erase(response)
+
+
+@router.get("/me", summary="Who am I", responses=responses())
+async def me(request: Request, principal: CanReadAccount, parts: Parts) -> MeView:
+    """Return who calls, what they may, and for a session the token that changes need."""
+    session = request.scope.get(SESSION)
+    email, belongs = None, []
+    async with parts.database.tenant(principal.tenant_id) as tx:
+        tenant = await tenants.get(tx)
+        if isinstance(session, Session):
+            known = await users.credentials(tx, session.user_id)
+            email = known.email if known else None
+            belongs = await users.memberships(tx, session.user_id)
+    return MeView(
+        kind=principal.kind,
+        name=principal.name,
+        email=email,
+        tenant=tenant.name if tenant else "",
+        role=principal.role,
+        permissions=sorted(grants.effective(Grant(principal.role, principal.permissions))),
+        memberships=[MembershipView(tenant=each.tenant, role=each.role) for each in belongs],
+        csrf_token=session.csrf if isinstance(session, Session) else None,
+    )
+
+
+@router.put(
+    "/me/password",
+    summary="Change the password",
+    status_code=HTTPStatus.NO_CONTENT,
+    responses=responses(
+        HTTPStatus.BAD_REQUEST,
+        HTTPStatus.CONFLICT,
+        HTTPStatus.NOT_FOUND,
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        HTTPStatus.TOO_MANY_REQUESTS,
+        HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    ),
+)
+async def change_password(
+    request: Request, response: Response, body: PasswordBody, principal: CanWriteAccount,
+    session: InSession, parts: Parts,
+) -> None:  # fmt: skip
+    """Change your password. Every session of yours ends, this one, too."""
+    await parts.logins.change_password(
+        principal,
+        session,
+        body.current.get_secret_value(),
+        body.new.get_secret_value(),
+        origin(request),
+    )
+    parts.cookies.erase(response)
+
+
+@router.get("/sessions", summary="List your sessions", responses=responses(HTTPStatus.NOT_FOUND))
+async def list_sessions(principal: CanReadAccount, session: InSession, parts: Parts) -> SessionList:
+    """Return where you are logged in."""
+    async with parts.database.tenant(principal.tenant_id) as tx:
+        found = await users.sessions(tx, session.user_id, parts.cookies.lifetime.idle)
+    return SessionList(items=[SessionView.of(each, session.id) for each in found])
+
+
+@router.delete(
+    "/sessions/{session_id}",
+    summary="End a session",
+    status_code=HTTPStatus.NO_CONTENT,
+    responses=responses(HTTPStatus.NOT_FOUND),
+)
+async def end_session(
+    request: Request, session_id: Annotated[UUID, Depends(session_id)],
+    principal: CanWriteAccount, session: InSession, parts: Parts,
+) -> None:  # fmt: skip
+    """End one of your sessions at once, such as one on a machine that is lost."""
+    await parts.logins.end(principal, session, session_id, origin(request))

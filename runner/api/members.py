@@ -1,0 +1,185 @@
+"""`/v1/members`: who belongs to the tenant and as what. No mail is sent: tokens are handed on."""
+
+from datetime import datetime
+from http import HTTPStatus
+from typing import Annotated, Literal, Self
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Path, Request
+from pydantic import ConfigDict, Field
+
+from runner.api.context import origin
+from runner.api.deps import CanReadMembers, CanWriteMembers, Parts
+from runner.api.fields import Email, Strict
+from runner.api.keys import own_grant
+from runner.api.problems import responses
+from runner.api.views import View
+from runner.auth import members
+from runner.auth.members import NO_MEMBER, By
+from runner.errors import NotFound
+from runner.models import Principal, PrincipalKind, Role
+from runner.store import members as stored_members
+from runner.store.db import Transaction
+from runner.store.members import Member
+
+router = APIRouter(prefix="/v1/members", tags=["members"])
+
+
+class NewMemberBody(Strict):
+    """Whom to invite, and as what."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"email": "ada@example.com", "role": "developer"}]}
+    )
+
+    email: Email
+    role: Annotated[Role, Field(strict=False)] = Field(
+        description="An owner gives any; an admin those below their own."
+    )
+
+
+class RoleBody(Strict):
+    """Another role."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"role": "viewer"}]})
+
+    role: Annotated[Role, Field(strict=False)]
+
+
+class MemberView(View):
+    """A member, or somebody who is invited."""
+
+    id: UUID
+    email: str
+    role: Role
+    status: Literal["active", "invited"]
+    created_by: str
+    created_at: datetime
+    expires_at: datetime | None = Field(description="Until when an invitation can be taken up.")
+
+    @classmethod
+    def of(cls, member: Member) -> Self:
+        """Return the view of a member."""
+        return cls(
+            id=member.id,
+            email=member.email,
+            role=member.role,
+            status="invited" if member.invited else "active",
+            created_by=member.created_by,
+            created_at=member.created_at,
+            expires_at=member.expires_at,
+        )
+
+
+class InvitationView(View):
+    """An invitation just made. `token` is shown this once: only its hash is stored."""
+
+    member: MemberView
+    token: str = Field(description="For `POST /v1/login/accept`.", examples=["ri_…"])
+
+
+class MemberList(View):
+    """Members and who is invited, those longest there first; the first thousand."""
+
+    items: list[MemberView]
+
+
+def member_id(
+    member_id: Annotated[
+        str,
+        Path(
+            description="The member's id.",
+            max_length=64,
+            examples=["0199f2a1-c0de-7b1f-b0d5-a9c1e7a0f3d2"],
+        ),
+    ],
+) -> UUID:
+    """Return the id in the path. One that is no UUID is as unknown as any other."""
+    try:
+        return UUID(member_id)
+    except ValueError:
+        raise NotFound(NO_MEMBER) from None
+
+
+MemberId = Annotated[UUID, Depends(member_id)]
+
+
+@router.get("", summary="List members", responses=responses())
+async def list_members(principal: CanReadMembers, parts: Parts) -> MemberList:
+    """Return who belongs to this tenant, and who is invited to it."""
+    async with parts.database.tenant(principal.tenant_id) as tx:
+        found = await stored_members.list_all(tx)
+    return MemberList(items=[MemberView.of(each) for each in found])
+
+
+@router.post(
+    "",
+    summary="Invite somebody",
+    status_code=HTTPStatus.CREATED,
+    responses=responses(
+        HTTPStatus.BAD_REQUEST,
+        HTTPStatus.CONFLICT,
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    ),
+)
+async def invite(
+    request: Request, body: NewMemberBody, principal: CanWriteMembers, parts: Parts
+) -> InvitationView:
+    """Make a one-time token for that address, good for seven days, in place of an earlier one.
+
+    Hand it on yourself: no mail is sent. The answer does not tell whether there is an account.
+    """
+    async with parts.database.tenant(principal.tenant_id) as tx:
+        made = await members.invite(tx, body.email, body.role, await _by(tx, principal, request))
+        stored = await stored_members.invitation(tx, made.id)
+    if stored is None:
+        raise NotFound(NO_MEMBER)
+    return InvitationView(member=MemberView.of(stored), token=made.token)
+
+
+@router.patch(
+    "/{member_id}",
+    summary="Change a member's role",
+    responses=responses(
+        HTTPStatus.BAD_REQUEST,
+        HTTPStatus.CONFLICT,
+        HTTPStatus.NOT_FOUND,
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    ),
+)
+async def change_role(
+    request: Request, member_id: MemberId, body: RoleBody, principal: CanWriteMembers, parts: Parts
+) -> MemberView:
+    """Give a member another role, from their next request on; nobody changes their own.
+
+    With a lower one, keys above it that they made are revoked.
+    """
+    async with parts.database.tenant(principal.tenant_id) as tx:
+        by = await _by(tx, principal, request)
+        return MemberView.of(await members.change_role(tx, member_id, body.role, by))
+
+
+@router.delete(
+    "/{member_id}",
+    summary="Remove a member",
+    status_code=HTTPStatus.NO_CONTENT,
+    responses=responses(HTTPStatus.CONFLICT, HTTPStatus.NOT_FOUND),
+)
+async def remove(
+    request: Request, member_id: MemberId, principal: CanWriteMembers, parts: Parts
+) -> None:
+    """End a membership with its sessions and the keys they made, or take an invitation back."""
+    async with parts.database.tenant(principal.tenant_id) as tx:
+        await members.remove(tx, member_id, await _by(tx, principal, request))
+
+
+async def _by(tx: Transaction, principal: Principal, request: Request) -> By:
+    return By(
+        tenant_id=principal.tenant_id,
+        actor=principal.actor,
+        origin=origin(request),
+        grant=await own_grant(tx, principal),
+        user_id=principal.id if principal.kind is PrincipalKind.USER else None,
+    )

@@ -1,0 +1,231 @@
+"""Logging in and out, taking up invitations, changing passwords: counted, audited, one answer.
+
+Whoever is refused hears the same words after the same work, whether the account does not exist,
+belongs to no such tenant, or has another password; the log says which it was.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from uuid import UUID
+
+from runner.audit import events as audit
+from runner.audit.events import Action, AuditEvent, Origin, Outcome
+from runner.auth import sessions
+from runner.auth.members import digest
+from runner.auth.passwords import Passwords
+from runner.auth.sessions import Lifetime, Session, SessionId
+from runner.auth.throttle import Throttle
+from runner.errors import Conflict, Invalid, NotAuthenticated, NotFound, TooManyAttempts
+from runner.ids import PLATFORM_TENANT, new_id
+from runner.models import Principal
+from runner.store import members, users
+from runner.store.db import Database
+from runner.store.users import Account, Credentials, NewSession, OpenInvitation, Reset
+
+WRONG = "address, password or tenant is wrong"
+WRONG_TOKEN = "the token is not valid, or the password is not that of this address"  # noqa: S105
+WRONG_PASSWORD = "that is not your password"  # noqa: S105 - an answer
+NO_SESSION = "no such session"
+
+
+@dataclass(frozen=True, slots=True)
+class Logins:
+    """What logging in takes."""
+
+    database: Database
+    passwords: Passwords
+    throttle: Throttle
+    lifetime: Lifetime
+
+    async def log_in(
+        self, email: str, password: str, tenant: str | None, origin: Origin
+    ) -> SessionId:
+        """Return a new session's id. Raises NotAuthenticated, with the same words for all.
+
+        Raises TooManyAttempts, and QueueUnavailable when attempts cannot be counted.
+        """
+        await self._count(origin, email)
+        async with self.database.no_tenant() as tx:
+            account = await users.find_login(tx, email, tenant)
+        if account is None:
+            await self.passwords.verify(password, None)
+            await self._refused(Action.LOGIN, PLATFORM_TENANT, _nobody(email), origin)
+            raise NotAuthenticated(WRONG)
+        if not await self.passwords.verify(password, account.password):
+            actor = f"user:{account.user_id}"
+            await self._refused(Action.LOGIN, account.tenant_id, actor, origin)
+            raise NotAuthenticated(WRONG)
+        await self.throttle.succeeded(origin.ip, email)
+        if self.passwords.outdated(account.password):
+            anew = await self.passwords.hash(password)
+            async with self.database.no_tenant() as tx:
+                await users.replace_password(tx, account.user_id, old=account.password, new=anew)
+        return await self._begin(account, origin)
+
+    async def replaced(self, earlier: SessionId) -> None:
+        """End the session that a login came with: nobody had it before and keeps it after."""
+        async with self.database.no_tenant() as tx:
+            found = await users.find_session(tx, earlier.hash, self.lifetime.idle)
+            if found is not None:
+                await users.end_sessions(tx, found.user_id, found.session_id)
+
+    async def log_out(self, principal: Principal, session: Session, origin: Origin) -> None:
+        """End the session at once."""
+        async with self.database.tenant(principal.tenant_id) as tx:
+            await users.end_sessions(tx, session.user_id, session.id)
+            event = _event(Action.LOGOUT, principal.actor, origin, {"session": str(session.id)})
+            await audit.append(tx, principal.tenant_id, event)
+
+    async def end(
+        self, principal: Principal, session: Session, session_id: UUID, origin: Origin
+    ) -> None:
+        """End one of the caller's sessions, in whichever tenant. Raises NotFound."""
+        async with self.database.tenant(principal.tenant_id) as tx:
+            if not await users.end_sessions(tx, session.user_id, session_id):
+                raise NotFound(NO_SESSION)
+            ended = {"session": str(session_id)}
+            event = _event(Action.SESSION_END, principal.actor, origin, ended)
+            await audit.append(tx, principal.tenant_id, event)
+
+    async def change_password(
+        self, principal: Principal, session: Session, current: str, new: str, origin: Origin
+    ) -> None:
+        """Change the caller's password and end all their sessions, this one included.
+
+        Raises Invalid for one that is too weak or a current one that is wrong, Conflict if it was
+        changed meanwhile.
+        """
+        async with self.database.no_tenant() as tx:
+            known = await users.credentials(tx, session.user_id)
+        if known is None:
+            raise NotFound(NO_SESSION)
+        await self._count(origin, known.email)
+        if not await self.passwords.verify(current, known.password):
+            await self._refused(
+                Action.PASSWORD_UPDATE, principal.tenant_id, principal.actor, origin
+            )
+            raise Invalid(WRONG_PASSWORD, "current")
+        await self._require_strong(new, known.email, "new")
+        await self.throttle.succeeded(origin.ip, known.email)
+        stored = await self.passwords.hash(new)
+        async with self.database.tenant(principal.tenant_id) as tx:
+            if not await users.replace_password(
+                tx, session.user_id, old=known.password, new=stored
+            ):
+                raise Conflict("the password was changed in the same moment")
+            ended = await users.end_sessions(tx, session.user_id)
+            facts = {"sessions_ended": ended}
+            event = _event(Action.PASSWORD_UPDATE, principal.actor, origin, facts)
+            await audit.append(tx, principal.tenant_id, event)
+
+    async def accept(self, token: str, password: str, origin: Origin) -> None:
+        """Take up an invitation, or set a forgotten password anew with the operator's token.
+
+        Who has no account is given one with this password. Who has one proves it with theirs: a
+        token opens a tenant, never somebody's account. Raises NotAuthenticated, Invalid for a
+        password that is too weak, and as `log_in` does.
+        """
+        hash_ = digest(token)
+        async with self.database.no_tenant() as tx:
+            invitation = await users.find_invitation(tx, hash_)
+            reset = None if invitation else await users.find_reset(tx, hash_)
+        await self._count(origin, invitation.email if invitation else None)
+        if invitation is not None:
+            await self._join(invitation, password, origin)
+        elif reset is not None:
+            await self._reset(reset, hash_, password, origin)
+        else:
+            await self.passwords.verify(password, None)
+            await self._refused(Action.MEMBER_JOIN, PLATFORM_TENANT, "user:unknown", origin)
+            raise NotAuthenticated(WRONG_TOKEN)
+
+    async def _begin(self, account: Account, origin: Origin) -> SessionId:
+        made = sessions.generate()
+        new = NewSession(new_id(), account.user_id, made.hash, origin.ip, origin.user_agent)
+        async with self.database.tenant(account.tenant_id) as tx:
+            await users.clear_sessions(tx, account.user_id, self.lifetime.idle)
+            await users.insert_session(tx, new, self.lifetime.absolute)
+            facts = {"session": str(new.id)}
+            event = _event(Action.LOGIN, f"user:{account.user_id}", origin, facts)
+            await audit.append(tx, account.tenant_id, event)
+        return made
+
+    async def _join(self, invitation: OpenInvitation, password: str, origin: Origin) -> None:
+        user_id, tenant_id = invitation.user_id, invitation.tenant_id
+        new: Credentials | None = None
+        if user_id is None:
+            await self._require_strong(password, invitation.email, "password")
+            new = Credentials(invitation.email, await self.passwords.hash(password))
+        elif not await self.passwords.verify(password, invitation.password):
+            await self._refused(Action.MEMBER_JOIN, tenant_id, f"user:{user_id}", origin)
+            raise NotAuthenticated(WRONG_TOKEN)
+        async with self.database.tenant(tenant_id) as tx:
+            user_id = user_id or new_id()
+            taken = await members.take_back(tx, invitation.invitation_id)
+            if not taken or (new is not None and not await users.add(tx, user_id, new)):
+                # Somebody was first, with the token or with the address: nothing is stored.
+                raise NotAuthenticated(WRONG_TOKEN)
+            await members.add(tx, user_id, invitation.role, invitation.created_by)
+            facts = {
+                "invitation": str(invitation.invitation_id),
+                "email": invitation.email,
+                "role": invitation.role.value,
+            }
+            event = _event(Action.MEMBER_JOIN, f"user:{user_id}", origin, facts)
+            await audit.append(tx, tenant_id, event)
+
+    async def _reset(self, reset: Reset, hash_: bytes, password: str, origin: Origin) -> None:
+        await self._require_strong(password, reset.email, "password")
+        stored = await self.passwords.hash(password)
+        async with self.database.tenant(PLATFORM_TENANT) as tx:
+            if not await users.take_reset(tx, hash_) or not await users.replace_password(
+                tx, reset.user_id, old=reset.password, new=stored
+            ):
+                raise NotAuthenticated(WRONG_TOKEN)
+            facts = {"sessions_ended": await users.end_sessions(tx, reset.user_id)}
+            event = _event(Action.PASSWORD_RESET, f"user:{reset.user_id}", origin, facts)
+            await audit.append(tx, PLATFORM_TENANT, event)
+
+    async def _require_strong(self, password: str, email: str, field: str) -> None:
+        if weak := await self.passwords.weakness(password, email=email):
+            raise Invalid(weak, field)
+
+    async def _count(self, origin: Origin, email: str | None) -> None:
+        try:
+            await self.throttle.attempt(origin.ip, email)
+        except TooManyAttempts:
+            if await self.throttle.to_be_told(origin.ip):
+                actor = _nobody(email) if email else "user:unknown"
+                event = _event(Action.LOGIN, actor, origin, {"why": "throttled"}, Outcome.DENIED)
+                await audit.append_platform(self.database, event)
+            raise
+
+    async def _refused(self, action: Action, tenant_id: UUID, actor: str, origin: Origin) -> None:
+        why = "nobody of that name" if tenant_id == PLATFORM_TENANT else "wrong password"
+        event = _event(action, actor, origin, {"why": why}, Outcome.FAILURE)
+        async with self.database.tenant(tenant_id) as tx:
+            await audit.append(tx, tenant_id, event)
+
+
+def _nobody(email: str) -> str:
+    """Return a name by which attempts at one address are seen to belong together."""
+    return f"user:unknown-{hashlib.sha256(email.encode()).hexdigest()[:12]}"
+
+
+def _event(
+    action: Action,
+    actor: str,
+    origin: Origin,
+    metadata: Mapping[str, object],
+    outcome: Outcome = Outcome.SUCCESS,
+) -> AuditEvent:
+    return AuditEvent(
+        actor=actor,
+        action=action,
+        outcome=outcome,
+        resource_type="user",
+        resource_id=actor.removeprefix("user:") if outcome is Outcome.SUCCESS else None,
+        origin=origin,
+        metadata=metadata,
+    )

@@ -1,0 +1,165 @@
+"""Who belongs to a tenant and as what: invitations, roles, removals, and who may do which.
+
+No mail is sent: whoever invites hands the token on. Who takes it up proves nothing about the
+address, only that they were given the token; so an address is a name, and never opens a tenant.
+"""
+
+import hashlib
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from uuid import UUID
+
+from runner.audit import events as audit
+from runner.audit.events import Action, AuditEvent, Origin, Outcome
+from runner.auth.grants import RANK, covers, manages
+from runner.errors import Conflict, NotFound, NotPermitted
+from runner.ids import new_id
+from runner.models import Role
+from runner.store import members
+from runner.store.db import Transaction
+from runner.store.keys import Grant
+from runner.store.members import Member, NewInvitation
+
+INVITATION = timedelta(days=7)
+NO_MEMBER = "no such member"
+LAST_OWNER = "a tenant keeps one owner; make somebody else one first"
+
+
+@dataclass(frozen=True, slots=True)
+class By:
+    """Who does it, in which tenant and from where.
+
+    `grant` is None for the operator, who may all. `user_id` is that of a user who acts as one.
+    """
+
+    tenant_id: UUID
+    actor: str
+    origin: Origin
+    grant: Grant | None = None
+    user_id: UUID | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Invited:
+    """An invitation just made; `token` is shown this once and stored nowhere."""
+
+    id: UUID
+    token: str = field(repr=False)
+
+
+def new_token() -> str:
+    """Return a new one-time token, of 256 bits."""
+    return f"ri_{secrets.token_urlsafe(32)}"
+
+
+def digest(token: str) -> bytes:
+    """Return what is stored of a one-time token."""
+    return hashlib.sha256(token.encode()).digest()
+
+
+async def invite(tx: Transaction, email: str, role: Role, by: By) -> Invited:
+    """Invite an address to the tenant; an earlier invitation of it ends.
+
+    Says nothing of whether there is an account. Raises NotPermitted for a role that the caller may
+    not give, Conflict for who is a member.
+    """
+    _may_give(by, role)
+    await members.lock(tx)
+    if await members.named(tx, email):
+        raise Conflict("there is a member of that address")
+    if earlier := await members.invited(tx, email):
+        _may_manage(by, earlier.role)
+        await members.take_back(tx, earlier.id)
+    token = new_token()
+    new = NewInvitation(new_id(), email, role, digest(token))
+    if not await members.invite(tx, new, created_by=by.actor, lifetime=INVITATION):
+        raise Conflict("this address was invited in the same moment")
+    await _audit(tx, by, Action.MEMBER_INVITE, new.id, {"email": email, "role": role.value})
+    return Invited(new.id, token)
+
+
+async def change_role(tx: Transaction, member_id: UUID, role: Role, by: By) -> Member:
+    """Give a member another role; with a lower one they lose the keys they made above it.
+
+    Raises NotFound, NotPermitted for one's own role or one that the caller may not give or take,
+    and Conflict for that of the last owner.
+    """
+    member = await _locked(tx, member_id)
+    if member.id == by.user_id:
+        raise NotPermitted("nobody changes their own role")
+    _may_manage(by, member.role)
+    _may_give(by, role)
+    if member.role is role:
+        return member
+    await _keep_an_owner(tx, member)
+    await members.set_role(tx, member.id, role)
+    above = [each for each in Role if RANK[each] < RANK[role]]
+    facts = {
+        "from": member.role.value,
+        "to": role.value,
+        "keys_revoked": await members.revoke_keys(tx, f"user:{member.id}", above),
+    }
+    await _audit(tx, by, Action.MEMBER_UPDATE, member.id, facts)
+    return await _locked(tx, member_id)
+
+
+async def remove(tx: Transaction, member_id: UUID, by: By) -> None:
+    """End a membership with its sessions and the keys it made, or take an invitation back.
+
+    Oneself always may, unless as the last owner. Raises NotFound, NotPermitted and Conflict.
+    """
+    if invitation := await members.invitation(tx, member_id):
+        _may_manage(by, invitation.role)
+        await members.take_back(tx, invitation.id)
+        await _audit(tx, by, Action.MEMBER_REMOVE, invitation.id, {"invited": True})
+        return
+    member = await _locked(tx, member_id)
+    if member.id != by.user_id:
+        _may_manage(by, member.role)
+    await _keep_an_owner(tx, member)
+    revoked = await members.revoke_keys(tx, f"user:{member.id}", list(Role))
+    await members.remove(tx, member.id)
+    facts = {"role": member.role.value, "keys_revoked": revoked}
+    await _audit(tx, by, Action.MEMBER_REMOVE, member.id, facts)
+
+
+async def _locked(tx: Transaction, member_id: UUID) -> Member:
+    await members.lock(tx)
+    found = await members.get(tx, member_id)
+    if found is None:
+        raise NotFound(NO_MEMBER)
+    return found
+
+
+async def _keep_an_owner(tx: Transaction, member: Member) -> None:
+    if member.role is Role.OWNER and await members.owners(tx) == 1:
+        raise Conflict(LAST_OWNER)
+
+
+def _may_manage(by: By, role: Role) -> None:
+    if by.grant is not None and not manages(by.grant.role, role):
+        raise NotPermitted(f"the role {by.grant.role.value} does not decide on {role.value}s")
+
+
+def _may_give(by: By, role: Role) -> None:
+    """Refuse a role above the caller's reach, or one that can do more than the caller's key."""
+    _may_manage(by, role)
+    if by.grant is not None and not covers(by.grant, Grant(role)):
+        raise NotPermitted("a key with bounds of its own makes no member without them")
+
+
+async def _audit(
+    tx: Transaction, by: By, action: Action, member_id: UUID, facts: Mapping[str, object]
+) -> None:
+    event = AuditEvent(
+        actor=by.actor,
+        action=action,
+        outcome=Outcome.SUCCESS,
+        resource_type="member",
+        resource_id=str(member_id),
+        origin=by.origin,
+        metadata=facts,
+    )
+    await audit.append(tx, by.tenant_id, event)

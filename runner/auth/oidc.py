@@ -1,0 +1,269 @@
+"""Bearer tokens of an identity provider: JWTs, checked against the keys it publishes.
+
+What RFC 8725 (JWT Best Current Practices) asks for: algorithms from a list of ours and never the
+token's word, keys from the issuer's own document and never from the token (`jku`, `jwk`, `x5u` are
+not followed), one issuer, our audience, an end. Which tenant and role come of it, the operator
+says; a token can name them only by the claims that were set.
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import NAMESPACE_URL, uuid5
+
+import httpx
+from joserfc import jws, jwt
+from joserfc.errors import JoseError, UnsupportedAlgorithmError
+from joserfc.jwk import ECKey, Key, OKPKey, RSAKey
+from joserfc.jws import JWSRegistry
+
+from runner.auth.grants import RANK
+from runner.errors import IssuerUnavailable, NotAuthenticated
+from runner.models import JSON, Principal, PrincipalKind, Role
+from runner.settings import is_trustworthy
+from runner.store import users
+from runner.store.db import Database
+
+ALGORITHMS = frozenset(
+    {
+        "RS256", "RS384", "RS512", "PS256", "PS384", "PS512",
+        "ES256", "ES384", "ES512", "EdDSA", "Ed25519",
+    }
+)  # fmt: skip
+"""Signatures alone: with `none` and HMAC anybody, or whoever has the public key, could sign."""
+MAX_TOKEN = 8192
+MAX_DOCUMENT = 256 * 1024
+MAX_KEYS = 64
+MAX_SUBJECT = 255
+LEEWAY_S = 30
+MIN_RSA_BITS = 2048
+WELL_KNOWN = "/.well-known/openid-configuration"
+_KINDS: Mapping[str, type[RSAKey | ECKey | OKPKey]] = {"RSA": RSAKey, "EC": ECKey, "OKP": OKPKey}
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """Which tokens are accepted, and what their claims mean here.
+
+    Keys are asked for again after `keys_last_s`, or when a token names one that is not among them,
+    but never twice within `ask_again_s`.
+    """
+
+    issuer: str
+    audience: str
+    tenant_claim: str
+    role_claim: str
+    roles: Mapping[str, Role]
+    keys_last_s: float = 600.0
+    ask_again_s: float = 30.0
+    answer_s: float = 5.0
+
+
+@dataclass(slots=True)
+class _Known:
+    """The issuer's keys by their ids, and when they were asked for."""
+
+    keys: Mapping[str, Key] = field(default_factory=dict)
+    fetched: float = float("-inf")
+    asked: float = float("-inf")
+
+
+class _Unacceptable(Exception):
+    """What is wrong with a token or a document. Never told to who presents the token."""
+
+
+class _Registry(JWSRegistry):
+    """Our list of algorithms in the place of the library's."""
+
+    def get_alg(self, name: str) -> Any:
+        if name not in ALGORITHMS:
+            raise UnsupportedAlgorithmError(f"{name!r} is not accepted")
+        return self.algorithms[name]
+
+
+class Issuer:
+    """One identity provider. `authenticate` makes its tokens principals."""
+
+    def __init__(self, trust: Trust, database: Database) -> None:
+        self._trust = trust
+        self._database = database
+        self._known = _Known()
+        self._asking = asyncio.Lock()
+        # What is not registered is ignored (RFC 7515 4), except what `crit` says must not be.
+        self._registry = _Registry(strict_check_header=False)
+        self._claims = jwt.JWTClaimsRegistry(
+            leeway=LEEWAY_S,
+            iss={"essential": True, "value": trust.issuer},
+            aud={"essential": True, "value": trust.audience},
+            sub={"essential": True},
+            exp={"essential": True},
+        )
+
+    async def authenticate(self, token: str, answer: str) -> Principal:
+        """Return who the token speaks of.
+
+        Raises NotAuthenticated with the words of `answer` whatever is wrong with it, and
+        IssuerUnavailable when the issuer's keys are not known and cannot be had.
+        """
+        try:
+            claims = await self._verified(token)
+            name, role = self._tenant(claims), self._role(claims)
+            subject = _subject(claims)
+        except (_Unacceptable, JoseError, ValueError, RecursionError) as error:
+            raise NotAuthenticated(answer) from error
+        async with self._database.no_tenant() as tx:
+            standing = await users.standing(tx, name)
+        if standing is None:
+            raise NotAuthenticated(answer)
+        return Principal(
+            tenant_id=standing.tenant_id,
+            id=uuid5(NAMESPACE_URL, f"{self._trust.issuer}#{subject}"),
+            kind=PrincipalKind.USER,
+            name=f"oidc:{subject}",
+            role=role,
+            tier=standing.tier,
+            suspended=standing.suspended,
+        )
+
+    async def _verified(self, token: str) -> dict[str, JSON]:
+        if len(token) > MAX_TOKEN:
+            raise _Unacceptable("too long")
+        header = jws.extract_compact(token.encode(), registry=self._registry).headers()
+        kid, algorithm = header.get("kid"), header.get("alg")
+        if not isinstance(kid, str) or not isinstance(algorithm, str):
+            raise _Unacceptable("it must name its key and its algorithm")
+        if algorithm not in ALGORITHMS:
+            raise _Unacceptable("not an algorithm that is accepted")
+        key = await self._key(kid)
+        if key.alg not in {None, algorithm}:
+            raise _Unacceptable("not the algorithm of its key")
+        decoded = jwt.decode(token, key, registry=self._registry)
+        self._claims.validate(decoded.claims)
+        return decoded.claims
+
+    async def _key(self, kid: str) -> Key:
+        if (found := self._fresh(kid)) is not None:
+            return found
+        async with self._asking:
+            # Another request may have asked while this one waited.
+            if (found := self._fresh(kid)) is not None:
+                return found
+            now = time.monotonic()
+            if now - self._known.asked >= self._trust.ask_again_s:
+                await self._ask(now)
+        if (found := self._fresh(kid)) is not None:
+            return found
+        if not self._is_fresh():
+            raise IssuerUnavailable("the identity provider does not give its keys; try again")
+        raise _Unacceptable("no such key")
+
+    def _is_fresh(self) -> bool:
+        return time.monotonic() - self._known.fetched < self._trust.keys_last_s
+
+    def _fresh(self, kid: str) -> Key | None:
+        return self._known.keys.get(kid) if self._is_fresh() else None
+
+    async def _ask(self, now: float) -> None:
+        """Ask for the keys; all that were known are replaced. Without an answer nothing changes."""
+        self._known.asked = now
+        try:
+            keys = await self._fetch()
+        except (_Unacceptable, httpx.HTTPError, ValueError, RecursionError, TimeoutError):
+            # Whoever needs a key that is not there hears of it; known ones last until their time.
+            return
+        self._known.keys = keys
+        self._known.fetched = now
+
+    async def _fetch(self) -> Mapping[str, Key]:
+        trust = self._trust
+        # No redirects and none of the environment's proxies: the address that was set is asked.
+        async with (
+            asyncio.timeout(trust.answer_s),
+            httpx.AsyncClient(trust_env=False, timeout=trust.answer_s) as client,
+        ):
+            found = await _document(client, trust.issuer.rstrip("/") + WELL_KNOWN)
+            if found.get("issuer") != trust.issuer:
+                raise _Unacceptable("the document is another issuer's")
+            place = found.get("jwks_uri")
+            if not isinstance(place, str) or not is_trustworthy(place):
+                raise _Unacceptable("its keys are not where they can be trusted")
+            return _keys(await _document(client, place))
+
+    def _tenant(self, claims: Mapping[str, JSON]) -> str:
+        name = claims.get(self._trust.tenant_claim)
+        if not isinstance(name, str):
+            raise _Unacceptable("it names no tenant")
+        return name
+
+    def _role(self, claims: Mapping[str, JSON]) -> Role:
+        """Return the highest of the roles that the claim's value, or one of its values, means."""
+        value = claims.get(self._trust.role_claim)
+        values: Sequence[JSON] = value if isinstance(value, list) else [value]
+        known = self._trust.roles
+        roles = {known[each] for each in values if isinstance(each, str) and each in known}
+        if not roles:
+            raise _Unacceptable("it names no role")
+        return min(roles, key=RANK.__getitem__)
+
+
+def looks_like_one(token: str) -> bool:
+    """Return whether a bearer token may be a JWT: three parts, the first of them `{"…`."""
+    return token.startswith("eyJ") and token.count(".") == 2  # noqa: PLR2004 - RFC 7515 7.1
+
+
+async def _document(client: httpx.AsyncClient, url: str) -> dict[str, JSON]:
+    async with client.stream("GET", url, headers={"Accept": "application/json"}) as answer:
+        if answer.status_code != httpx.codes.OK:
+            raise _Unacceptable(f"{answer.status_code}")
+        body = b""
+        async for chunk in answer.aiter_bytes():
+            body += chunk
+            if len(body) > MAX_DOCUMENT:
+                raise _Unacceptable("too long")
+    found = json.loads(body)
+    if not isinstance(found, dict):
+        raise _Unacceptable("not an object")
+    return found
+
+
+def _keys(document: Mapping[str, JSON]) -> Mapping[str, Key]:
+    """Return the public keys that may sign, by id; what is something else is passed over."""
+    offered = document.get("keys")
+    if not isinstance(offered, list):
+        raise _Unacceptable("no keys")
+    found: dict[str, Key] = {}
+    for each in offered[:MAX_KEYS]:
+        if isinstance(each, dict) and (key := _key(each)) is not None:
+            found[each["kid"]] = key
+    return found
+
+
+def _key(offered: dict[str, Any]) -> Key | None:
+    kind = _KINDS.get(str(offered.get("kty")))
+    if kind is None or not isinstance(offered.get("kid"), str) or "d" in offered:
+        return None
+    if offered.get("use", "sig") != "sig" or str(offered.get("alg", "RS256")) not in ALGORITHMS:
+        return None
+    modulus = offered.get("n")
+    if kind is RSAKey and not (isinstance(modulus, str) and len(modulus) * 6 >= MIN_RSA_BITS):
+        return None
+    try:
+        return kind.import_key(offered)
+    except (JoseError, ValueError):
+        return None
+
+
+def _subject(claims: Mapping[str, JSON]) -> str:
+    """Return who it is: at most 255 ASCII characters (OpenID Connect Core 2), none that hides."""
+    subject = claims["sub"]
+    if not (
+        isinstance(subject, str)
+        and 0 < len(subject) <= MAX_SUBJECT
+        and subject.isascii()
+        and subject.isprintable()
+    ):
+        raise _Unacceptable("it names nobody")
+    return subject

@@ -1,0 +1,104 @@
+"""Commands for people's accounts: the first owner of a tenant, and forgotten passwords."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Annotated, TypeVar
+
+import typer
+
+from runner.cli.console import err, fail, out, read_settings, reports_errors, required
+from runner.models import Role
+from runner.store.db import Database
+
+T = TypeVar("T")
+
+RESET = timedelta(days=1)
+
+members = typer.Typer(
+    help="People's accounts; needs RUNNER_DATABASE_OWNER_URL.", no_args_is_help=True
+)
+
+EmailOption = Annotated[str, typer.Option("--email", help="Their e-mail address.")]
+
+
+@members.command("add")
+@reports_errors
+def add(
+    tenant: Annotated[str, typer.Option(help="The tenant's name.")],
+    email: EmailOption,
+    role: Annotated[Role, typer.Option(help="What they may do.")] = Role.OWNER,
+) -> None:
+    """Invite somebody to a tenant, and print the one-time token to hand to them."""
+    token = _as_owner(lambda db: _invite(db, tenant, _address(email), role))
+    err.print("good once, for seven days; for POST /v1/login/accept with a password:")
+    out.print(token, highlight=False)
+
+
+@members.command("reset")
+@reports_errors
+def reset(email: EmailOption) -> None:
+    """Print a one-time token by which somebody who forgot their password sets a new one."""
+    token = _as_owner(lambda db: _reset(db, _address(email)))
+    err.print("good once, for a day; for POST /v1/login/accept with a new password:")
+    out.print(token, highlight=False)
+
+
+async def _invite(owner: Database, tenant: str, email: str, role: Role) -> str:
+    from runner.audit.events import Origin
+    from runner.auth.members import By, invite
+    from runner.store import tenants
+    from runner.tenancy import SYSTEM
+
+    async with owner.no_tenant() as tx:
+        tenant_id = await tenants.find(tx, tenant)
+    if tenant_id is None:
+        fail(f"there is no tenant {tenant!r}")
+    async with owner.tenant(tenant_id) as tx:
+        made = await invite(tx, email, role, By(tenant_id, SYSTEM, Origin()))
+    return made.token
+
+
+async def _reset(owner: Database, email: str) -> str:
+    from runner.audit import events as audit
+    from runner.auth.members import digest, new_token
+    from runner.store import users
+    from runner.tenancy import SYSTEM
+
+    token = new_token()
+    async with owner.no_tenant() as tx:
+        user_id = await users.issue_reset(tx, email, digest(token), RESET)
+    if user_id is None:
+        fail("there is no account of that address")
+    event = audit.AuditEvent(
+        actor=SYSTEM,
+        action=audit.Action.PASSWORD_RESET,
+        outcome=audit.Outcome.SUCCESS,
+        resource_type="user",
+        resource_id=str(user_id),
+        metadata={"phase": "issued"},
+    )
+    await audit.append_platform(owner, event)
+    return token
+
+
+def _address(text: str) -> str:
+    from pydantic import TypeAdapter, ValidationError
+
+    from runner.api.fields import Email
+
+    try:
+        address: str = TypeAdapter(Email).validate_python(text)
+    except ValidationError:
+        fail("that is not an e-mail address")
+    return address
+
+
+def _as_owner(work: Callable[[Database], Awaitable[T]]) -> T:
+    url = required(read_settings().database_owner_url, "RUNNER_DATABASE_OWNER_URL")
+
+    async def run() -> T:
+        async with Database(url, max_size=1) as database:
+            return await work(database)
+
+    return asyncio.run(run())

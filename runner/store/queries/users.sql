@@ -1,0 +1,53 @@
+-- name: find_login
+SELECT user_id, password, tenant_id FROM find_login(%(email)s, %(tenant)s);
+
+-- name: find_session
+SELECT tenant_id, session_id, user_id, role, tier, suspended,
+       unused_for > interval '1 minute' AS unused
+FROM find_session(%(hash)s, %(idle)s);
+
+-- name: insert_session
+INSERT INTO sessions (tenant_id, session_id, user_id, hash, ip, user_agent, expires_at)
+VALUES (app_tenant(), %(session_id)s, %(user_id)s, %(hash)s, %(ip)s, %(user_agent)s,
+        now() + %(lifetime)s);
+
+-- name: used
+UPDATE sessions SET last_used_at = now() WHERE session_id = %(session_id)s;
+
+-- name: memberships
+SELECT tenant, role FROM memberships_of(%(user_id)s);
+
+-- name: sessions
+SELECT session_id, tenant, ip, user_agent, created_at, last_used_at, expires_at
+FROM sessions_of(%(user_id)s, %(idle)s);
+
+-- name: end_sessions
+SELECT end_sessions(%(user_id)s, %(session_id)s) AS ended;
+
+-- name: clear_sessions
+SELECT clear_sessions(%(user_id)s, %(idle)s);
+
+-- name: password
+SELECT email, password FROM password_of(%(user_id)s);
+
+-- name: replace_password
+SELECT replace_password(%(user_id)s, %(old)s, %(new)s) AS replaced;
+
+-- name: find_invitation
+SELECT tenant_id, invitation_id, email, role, created_by, user_id, password
+FROM find_invitation(%(hash)s);
+
+-- name: add
+SELECT add_user(%(user_id)s, %(email)s, %(password)s) AS added;
+
+-- name: issue_reset
+SELECT issue_reset(%(email)s, %(hash)s, now() + %(lifetime)s) AS user_id;
+
+-- name: find_reset
+SELECT user_id, email, password FROM find_reset(%(hash)s);
+
+-- name: take_reset
+SELECT take_reset(%(hash)s) AS taken;
+
+-- name: standing
+SELECT tenant_id, tier, suspended FROM tenant_standing(%(name)s);

@@ -1,0 +1,219 @@
+"""Users and their sessions, as stored: hashes of passwords, of sessions' ids and of tokens.
+
+A user belongs to no tenant; what is looked up here before a tenant is known, or across tenants,
+goes through functions of the database that return no more than is asked for.
+"""
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from runner.models import Role, Tier
+from runner.store.db import Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Who may log in, and into which tenant."""
+
+    user_id: UUID
+    tenant_id: UUID
+    password: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class FoundSession:
+    """A session that lasts, with what its user is in its tenant. `unused`: for a while."""
+
+    tenant_id: UUID
+    session_id: UUID
+    user_id: UUID
+    role: Role
+    tier: Tier
+    suspended: bool
+    unused: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NewSession:
+    """A session to store, in the tenant of the transaction."""
+
+    id: UUID
+    user_id: UUID
+    hash: bytes = field(repr=False)
+    ip: str | None
+    user_agent: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSession:
+    """A session of somebody's that lasts."""
+
+    session_id: UUID
+    tenant: str
+    ip: str | None
+    user_agent: str | None
+    created_at: datetime
+    last_used_at: datetime
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """A tenant that a user belongs to, by name."""
+
+    tenant: str
+    role: Role
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What a user logs in with."""
+
+    email: str
+    password: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenInvitation:
+    """An invitation that can be taken up; `user_id` and `password` of who has that address."""
+
+    tenant_id: UUID
+    invitation_id: UUID
+    email: str
+    role: Role
+    created_by: str
+    user_id: UUID | None
+    password: str | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """Whose password may be set anew, and the one they have."""
+
+    user_id: UUID
+    email: str
+    password: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A tenant, found by its name."""
+
+    tenant_id: UUID
+    tier: Tier
+    suspended: bool
+
+
+async def find_login(tx: Transaction, email: str, tenant: str | None) -> Account | None:
+    """Return who has that address, and the tenant of that name if they belong to it.
+
+    Without a name: the one that they have belonged to for longest.
+    """
+    row = await tx.one("users.find_login", email=email, tenant=tenant)
+    return Account(**row) if row else None
+
+
+async def find_session(tx: Transaction, hash_: bytes, idle: timedelta) -> FoundSession | None:
+    """Return the session of that hash, unless it is over or was not used for `idle`."""
+    row = await tx.one("users.find_session", hash=hash_, idle=idle)
+    if row is None:
+        return None
+    return FoundSession(**{**row, "role": Role(row["role"]), "tier": Tier(row["tier"])})
+
+
+async def insert_session(tx: Transaction, new: NewSession, lifetime: timedelta) -> None:
+    """Store a session that ends after `lifetime` at the latest."""
+    await tx.run(
+        "users.insert_session",
+        session_id=new.id,
+        user_id=new.user_id,
+        hash=new.hash,
+        ip=new.ip,
+        user_agent=new.user_agent,
+        lifetime=lifetime,
+    )
+
+
+async def used(tx: Transaction, session_id: UUID) -> None:
+    """Record that a session was used just now."""
+    await tx.run("users.used", session_id=session_id)
+
+
+async def memberships(tx: Transaction, user_id: UUID) -> list[Membership]:
+    """Return the tenants that a user belongs to, the first one first."""
+    rows = await tx.all("users.memberships", user_id=user_id)
+    return [Membership(row["tenant"], Role(row["role"])) for row in rows]
+
+
+async def sessions(tx: Transaction, user_id: UUID, idle: timedelta) -> list[StoredSession]:
+    """Return a user's sessions that last, in all tenants, newest first."""
+    return [
+        StoredSession(**row) for row in await tx.all("users.sessions", user_id=user_id, idle=idle)
+    ]
+
+
+async def end_sessions(tx: Transaction, user_id: UUID, session_id: UUID | None = None) -> int:
+    """End one session of a user's, or all of them at once; return how many there were."""
+    row = await tx.one("users.end_sessions", user_id=user_id, session_id=session_id)
+    return int(row["ended"]) if row else 0
+
+
+async def clear_sessions(tx: Transaction, user_id: UUID, idle: timedelta) -> None:
+    """Delete what is left of a user's sessions that are over."""
+    await tx.run("users.clear_sessions", user_id=user_id, idle=idle)
+
+
+async def credentials(tx: Transaction, user_id: UUID) -> Credentials | None:
+    """Return a user's address and the hash of their password."""
+    row = await tx.one("users.password", user_id=user_id)
+    return Credentials(**row) if row else None
+
+
+async def replace_password(tx: Transaction, user_id: UUID, *, old: str, new: str) -> bool:
+    """Store another hash in the place of `old`; False if that is no longer the one."""
+    row = await tx.one("users.replace_password", user_id=user_id, old=old, new=new)
+    return bool(row and row["replaced"])
+
+
+async def find_invitation(tx: Transaction, hash_: bytes) -> OpenInvitation | None:
+    """Return the invitation that has a token of that hash, unless it has expired."""
+    row = await tx.one("users.find_invitation", hash=hash_)
+    return OpenInvitation(**{**row, "role": Role(row["role"])}) if row else None
+
+
+async def add(tx: Transaction, user_id: UUID, credentials: Credentials) -> bool:
+    """Store a new user; False if somebody has that address."""
+    row = await tx.one(
+        "users.add", user_id=user_id, email=credentials.email, password=credentials.password
+    )
+    return bool(row and row["added"])
+
+
+async def issue_reset(
+    tx: Transaction, email: str, hash_: bytes, lifetime: timedelta
+) -> UUID | None:
+    """Let who has a token of that hash set the password of that address anew; None if nobody's.
+
+    Needs the owner's connection. An earlier token is no longer one.
+    """
+    row = await tx.one("users.issue_reset", email=email, hash=hash_, lifetime=lifetime)
+    return row["user_id"] if row else None
+
+
+async def find_reset(tx: Transaction, hash_: bytes) -> Reset | None:
+    """Return whose password a token of that hash sets anew, unless it has expired."""
+    row = await tx.one("users.find_reset", hash=hash_)
+    return Reset(**row) if row else None
+
+
+async def take_reset(tx: Transaction, hash_: bytes) -> bool:
+    """Use that token up; False if somebody was first."""
+    row = await tx.one("users.take_reset", hash=hash_)
+    return bool(row and row["taken"])
+
+
+async def standing(tx: Transaction, tenant: str) -> Standing | None:
+    """Return the tenant of that name."""
+    row = await tx.one("users.standing", name=tenant)
+    return Standing(**{**row, "tier": Tier(row["tier"])}) if row else None
