@@ -1,10 +1,12 @@
 """The OpenAPI document of the running API, from which tests learn what there is to try."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
 
+from tests import deployment as deployments
 from tests.deployment import Deployment
 
 
@@ -13,3 +15,10 @@ def document(shared: Deployment) -> dict[str, Any]:
     """Return the OpenAPI document as the running API serves it."""
     body: dict[str, Any] = httpx.get(f"{shared.url}/openapi.json").json()
     return body
+
+
+@pytest.fixture(scope="session")
+def lasting(image: None) -> Iterator[Deployment]:
+    """Return a deployment whose sessions travel over plain HTTP, as in development."""
+    with deployments.deployment(insecure_cookies=True) as made:
+        yield made

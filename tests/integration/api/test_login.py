@@ -26,13 +26,6 @@ def site(image: None) -> Iterator[Deployment]:
         yield made
 
 
-@pytest.fixture(scope="module")
-def lasting(image: None) -> Iterator[Deployment]:
-    """Return a deployment with plain HTTP whose sessions last as by default."""
-    with deployments.deployment(insecure_cookies=True) as made:
-        yield made
-
-
 def cookie(person: Person) -> str:
     """Return the session's id as the browser keeps it."""
     return str(person.http.cookies["runner_session"])
