@@ -102,6 +102,7 @@ def _jwk(stranger: Provider) -> dict[str, Any]:
     return dict(stranger.keys["EC"].as_dict(private=False))
 
 
+NESTED = b'{"a":' + b"[" * 5000
 Forge = Callable[[Provider, Provider], str]
 FORGED: dict[str, Forge] = {
     "alg none": lambda i, _: _none(i, "none"),
@@ -126,7 +127,7 @@ FORGED: dict[str, Forge] = {
     "a kid that is a path": lambda i, _: i.token("EC", header={"kid": "../../etc/passwd"}),
     "a kid that is no text": lambda i, _: i.token("EC", header={"kid": ["EC"]}),
     "a huge token": lambda i, _: i.token("EC", i.claims(more="x" * 7000)),
-    "deep nesting": lambda _, __: f"{encode(b'{\"a\":' + b'[' * 5000)}.e30.AAAA",
+    "deep nesting": lambda _, __: encode(NESTED) + ".e30.AAAA",
     "a header that is not JSON": lambda _, __: "eyJzFd.e30.AAAA",
     "not base64": lambda _, __: "eyJ!.e30.AAAA",
 }

@@ -1,0 +1,48 @@
+"""Settings that contradict each other, or would give something away, are refused."""
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from runner.settings import Settings, is_trustworthy
+
+OIDC = {"oidc_issuer": "https://login.example", "oidc_audience": "runner"}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ({"insecure_cookies": True, "host": "0.0.0.0"}, {"insecure_cookies": True}),  # noqa: S104
+        ({"insecure_cookies": True, "host": "192.0.2.1"}, {"host": "192.0.2.1"}),
+        ({**OIDC, "oidc_issuer": "http://login.example"}, OIDC),
+        ({**OIDC, "oidc_issuer": "https://login.example?a=b"}, OIDC),
+        ({"oidc_issuer": "https://login.example"}, {**OIDC, "oidc_roles": {"chiefs": "admin"}}),
+        ({**OIDC, "oidc_roles": {"chiefs": "superuser"}}, {**OIDC, "host": "::"}),
+        ({**OIDC, "oidc_issuer": "http://127.0.0.1.evil.example"}, {
+            **OIDC, "oidc_issuer": "http://127.0.0.1:9000",
+        }),
+    ],
+)  # fmt: skip
+def test_only_sound_settings_are_taken(wrong: dict[str, Any], right: dict[str, Any]) -> None:
+    """Each beside one that differs in that point."""
+    with pytest.raises(ValidationError):
+        Settings(**wrong)
+    Settings(**right)
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("https://login.example/keys", True),
+        ("http://localhost:1/keys", True),
+        ("http://[::1]/keys", True),
+        ("http://login.example/keys", False),
+        ("http://localhost.evil.example/", False),
+        ("https:///keys", False),
+        ("file:///etc/passwd", False),
+        ("", False),
+    ],
+)
+def test_what_nobody_on_the_way_can_change(url: str, expected: bool) -> None:
+    assert is_trustworthy(url) is expected
