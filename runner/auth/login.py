@@ -6,7 +6,7 @@ belongs to no such tenant, or has another password; the log says which it was.
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import UUID
 
 from runner.audit import events as audit
@@ -60,7 +60,10 @@ class Logins:
         if self.passwords.outdated(account.password):
             anew = await self.passwords.hash(password)
             async with self.database.no_tenant() as tx:
-                await users.replace_password(tx, account.user_id, old=account.password, new=anew)
+                if await users.replace_password(
+                    tx, account.user_id, old=account.password, new=anew
+                ):
+                    account = replace(account, password=anew)
         return await self._begin(account, origin)
 
     async def replaced(self, earlier: SessionId) -> None:
@@ -144,8 +147,12 @@ class Logins:
         made = sessions.generate()
         new = NewSession(new_id(), account.user_id, made.hash, origin.ip, origin.user_agent)
         async with self.database.tenant(account.tenant_id) as tx:
+            # The password may have been changed, or the member removed, since it was verified.
+            if not await users.hold_password(
+                tx, account.user_id, account.password
+            ) or not await users.insert_session(tx, new, self.lifetime.absolute):
+                raise NotAuthenticated(WRONG)
             await users.clear_sessions(tx, account.user_id, self.lifetime.idle)
-            await users.insert_session(tx, new, self.lifetime.absolute)
             facts = {"session": str(new.id)}
             event = _event(Action.LOGIN, f"user:{account.user_id}", origin, facts)
             await audit.append(tx, account.tenant_id, event)

@@ -122,9 +122,9 @@ async def find_session(tx: Transaction, hash_: bytes, idle: timedelta) -> FoundS
     return FoundSession(**{**row, "role": Role(row["role"]), "tier": Tier(row["tier"])})
 
 
-async def insert_session(tx: Transaction, new: NewSession, lifetime: timedelta) -> None:
-    """Store a session that ends after `lifetime` at the latest."""
-    await tx.run(
+async def insert_session(tx: Transaction, new: NewSession, lifetime: timedelta) -> bool:
+    """Store a session that ends after `lifetime` at the latest; False for who is no member."""
+    added = await tx.run(
         "users.insert_session",
         session_id=new.id,
         user_id=new.user_id,
@@ -133,6 +133,7 @@ async def insert_session(tx: Transaction, new: NewSession, lifetime: timedelta) 
         user_agent=new.user_agent,
         lifetime=lifetime,
     )
+    return bool(added)
 
 
 async def used(tx: Transaction, session_id: UUID) -> None:
@@ -168,6 +169,12 @@ async def credentials(tx: Transaction, user_id: UUID) -> Credentials | None:
     """Return a user's address and the hash of their password."""
     row = await tx.one("users.password", user_id=user_id)
     return Credentials(**row) if row else None
+
+
+async def hold_password(tx: Transaction, user_id: UUID, password: str) -> bool:
+    """Return whether that hash is still the one, and keep it so until the transaction ends."""
+    row = await tx.one("users.hold_password", user_id=user_id, password=password)
+    return bool(row and row["held"])
 
 
 async def replace_password(tx: Transaction, user_id: UUID, *, old: str, new: str) -> bool:

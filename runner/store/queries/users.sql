@@ -8,8 +8,8 @@ FROM find_session(%(hash)s, %(idle)s);
 
 -- name: insert_session
 INSERT INTO sessions (tenant_id, session_id, user_id, hash, ip, user_agent, expires_at)
-VALUES (app_tenant(), %(session_id)s, %(user_id)s, %(hash)s, %(ip)s, %(user_agent)s,
-        now() + %(lifetime)s);
+SELECT tenant_id, %(session_id)s, user_id, %(hash)s, %(ip)s, %(user_agent)s, now() + %(lifetime)s
+FROM memberships WHERE user_id = %(user_id)s FOR KEY SHARE;
 
 -- name: used
 UPDATE sessions SET last_used_at = now() WHERE session_id = %(session_id)s;
@@ -29,6 +29,9 @@ SELECT clear_sessions(%(user_id)s, %(idle)s);
 
 -- name: password
 SELECT email, password FROM password_of(%(user_id)s);
+
+-- name: hold_password
+SELECT hold_password(%(user_id)s, %(password)s) AS held;
 
 -- name: replace_password
 SELECT replace_password(%(user_id)s, %(old)s, %(new)s) AS replaced;

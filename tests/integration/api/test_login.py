@@ -4,14 +4,16 @@ import re
 import statistics
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
 
 from runner.models import Role
 from tests import deployment as deployments
-from tests.deployment import Deployment, bearing
+from tests.deployment import Deployment, bearing, eventually
 from tests.people import PASSWORD, Person, invite, joined
 
 TABLES = ("users", "sessions", "invitations", "password_resets", "audit_events", "memberships")
@@ -160,6 +162,34 @@ def test_a_new_password_ends_every_session(lasting: Deployment) -> None:
         assert person.http.get("/v1/me").status_code == 401
         assert person.log_in().status_code == 401
         assert person.log_in(password=new).status_code == 200
+
+
+def test_a_login_that_is_overtaken_by_a_change_of_password_begins_no_session(
+    lasting: Deployment,
+) -> None:
+    """It was verified against the old one, and every session was ended before it began."""
+    rae = joined(lasting, "l-overtaken", "rae")
+    superuser = lasting.stack.services.postgres.url("postgres")
+    stored = lasting.sql("SELECT password FROM users WHERE email = %s", rae.email)[0]["password"]
+    change = "UPDATE users SET password = %s WHERE email = %s"
+    with ThreadPoolExecutor(1) as pool, psycopg.connect(superuser) as changing:
+        for becomes, expected in ((f"{stored}x", 401), (stored, 200)):
+            # Not committed: the login sees the old password, and meets the change at the row.
+            changing.execute(change, [becomes, rae.email])
+            login = pool.submit(rae.log_in)
+            eventually(lambda: waiting(lasting))
+            changing.commit()
+            assert login.result(30).status_code == expected
+            changing.execute(change, [stored, rae.email])
+            changing.commit()
+
+
+def waiting(deployment: Deployment) -> bool:
+    """Return whether somebody waits for a lock that another holds."""
+    found = deployment.sql(
+        "SELECT 1 FROM pg_stat_activity WHERE usename = 'runner_api' AND wait_event_type = 'Lock'"
+    )
+    return bool(found)
 
 
 def test_a_hash_of_other_parameters_is_made_anew_at_login(lasting: Deployment) -> None:

@@ -41,8 +41,10 @@ def test_every_permission_is_somebodys_and_always_the_owners() -> None:
 
 
 def test_a_viewer_only_reads() -> None:
-    """Nothing a viewer may do changes anything, and the audit log is not a viewer's."""
+    """It changes nothing but its own password and sessions; the audit log is not a viewer's."""
     assert of_role(Role.VIEWER) == {
+        Permission.ACCOUNT_READ,
+        Permission.ACCOUNT_WRITE,
         Permission.PROJECT_READ,
         Permission.EXECUTION_READ,
         Permission.ARTIFACT_READ,

@@ -169,6 +169,16 @@ BEGIN ATOMIC
     SELECT EXISTS (SELECT 1 FROM changed);
 END;
 
+-- Whether it is the password still, and until the end of the transaction: a change of it waits, and
+-- then ends the session that was begun meanwhile.
+CREATE FUNCTION hold_password(p_user uuid, p_password text) RETURNS boolean
+    LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+BEGIN
+    PERFORM 1 FROM users u WHERE u.user_id = p_user AND u.password = p_password FOR SHARE;
+    RETURN FOUND;
+END
+$$;
+
 -- An invitation that can still be taken up, and the person of that address if there is one.
 CREATE FUNCTION find_invitation(p_hash bytea)
     RETURNS TABLE (tenant_id uuid, invitation_id uuid, email text, role text, created_by text,
@@ -241,8 +251,8 @@ BEGIN
     FOREACH signature IN ARRAY ARRAY[
         'find_login(text, text)', 'find_session(bytea, interval)', 'memberships_of(uuid)',
         'sessions_of(uuid, interval)', 'end_sessions(uuid, uuid)', 'clear_sessions(uuid, interval)',
-        'password_of(uuid)', 'replace_password(uuid, text, text)', 'find_invitation(bytea)',
-        'add_user(uuid, text, text)', 'find_reset(bytea)', 'take_reset(bytea)',
+        'password_of(uuid)', 'hold_password(uuid, text)', 'replace_password(uuid, text, text)',
+        'find_invitation(bytea)', 'add_user(uuid, text, text)', 'find_reset(bytea)', 'take_reset(bytea)',
         'tenant_standing(text)'
     ]::regprocedure[] LOOP
         EXECUTE format('ALTER FUNCTION %s OWNER TO runner_definer', signature);
