@@ -17,6 +17,9 @@ class Permission(StrEnum):
     EXECUTION_CANCEL = "execution:cancel"
     EXECUTION_CREATE = "execution:create"
     EXECUTION_READ = "execution:read"
+    FILE_DELETE = "file:delete"
+    FILE_READ = "file:read"
+    FILE_WRITE = "file:write"
     PROJECT_DELETE = "project:delete"
     PROJECT_READ = "project:read"
     PROJECT_WRITE = "project:write"
@@ -43,6 +46,9 @@ ALLOWED: dict[Permission, frozenset[Role]] = {
     Permission.EXECUTION_CANCEL: _MAKERS,
     Permission.EXECUTION_CREATE: _MAKERS,
     Permission.EXECUTION_READ: _EVERYBODY,
+    Permission.FILE_DELETE: _MAKERS,
+    Permission.FILE_READ: _EVERYBODY,
+    Permission.FILE_WRITE: _MAKERS,
     Permission.PROJECT_DELETE: _ADMINS,
     Permission.PROJECT_READ: _EVERYBODY,
     Permission.PROJECT_WRITE: _ADMINS,

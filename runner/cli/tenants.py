@@ -131,7 +131,7 @@ def delete(
 
     async def work(database: Database) -> tenancy.Removed:
         found = await _named(database, name)
-        objects = ObjectStore(settings.objects_dir)
+        objects = ObjectStore.open(settings)
         return await tenancy.delete(database, objects, found.id, By())
 
     removed = _run(settings, work)

@@ -25,6 +25,7 @@ from runner.settings import Settings
 from runner.signing import Signer
 from runner.store import receipts
 from runner.store.db import Database
+from runner.store.ledger import Allowance
 from runner.store.objects import ObjectStore
 from runner.worker.consumer import Consumers
 from runner.worker.egress import Egress
@@ -57,6 +58,7 @@ async def worker(
         max_attempts=settings.max_attempts,
         flood_bytes=settings.output_flood_mb * 2**20,
         max_artifacts=settings.max_artifacts,
+        allowance=Allowance.of(settings),
     )
     async with AsyncExitStack() as stack:
         stack.enter_context(_only_worker(settings))
@@ -90,7 +92,7 @@ async def worker(
         )
         executor = Executor(
             database=database,
-            objects=ObjectStore(settings.objects_dir),
+            objects=ObjectStore.open(settings),
             changes=changes,
             sandboxes=FreshSandboxes(launcher),
             egress=Egress(
