@@ -27,10 +27,12 @@ from runner.store import receipts
 from runner.store.db import Database
 from runner.store.ledger import Allowance
 from runner.store.objects import ObjectStore
+from runner.store.retention import Terms
 from runner.worker.consumer import Consumers
 from runner.worker.egress import Egress
 from runner.worker.execute import Executor, Policy
 from runner.worker.reaper import Reaper
+from runner.worker.retention import ABANDONED, GRACE, Retention
 from runner.worker.sandboxes import FreshSandboxes
 from runner.worker.secrets import FileSecrets, Secrets
 
@@ -90,9 +92,10 @@ async def worker(
             vault=Vault(open_keys(settings)),
             file=FileSecrets(settings.egress_secrets),
         )
+        objects = ObjectStore.open(settings)
         executor = Executor(
             database=database,
-            objects=ObjectStore.open(settings),
+            objects=objects,
             changes=changes,
             sandboxes=FreshSandboxes(launcher),
             egress=Egress(
@@ -111,6 +114,11 @@ async def worker(
             policy=policy,
             slots=settings.slots,
         )
+        retention = Retention(
+            database=database,
+            objects=objects,
+            terms=Terms(days=settings.retention_days, grace=GRACE, abandoned=ABANDONED),
+        )
         consumers = Consumers(
             redis_url=redis_url,
             executor=executor,
@@ -121,6 +129,7 @@ async def worker(
         sweeping = (
             asyncio.create_task(reaper.run(settings.reconcile_s)),
             asyncio.create_task(_sweep_strays(launcher)),
+            asyncio.create_task(retention.run(settings.retention_every_s)),
         )
         consumers.start()
         _log.info(
