@@ -21,7 +21,7 @@ _LOOK_ALIKES = frozenset(
     # What a decoder puts for bytes that are no UTF-8, such as overlong forms of the above.
     "\ufffd"
 )
-_ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}")
+_ESCAPE = re.compile(r"%(?:u[0-9A-Fa-f]{4}|[0-9A-Fa-f]{2})")
 _DRIVE = re.compile(r"[A-Za-z]:")
 
 

@@ -6,6 +6,7 @@ should be is known to `ledger` alone, before the first byte is written.
 """
 
 from collections.abc import AsyncIterator, Sequence
+from datetime import timedelta
 from typing import Any, Literal, Self
 from uuid import UUID
 
@@ -112,7 +113,9 @@ def _store(settings: Settings) -> obstore.store.ObjectStore:
         return LocalStore(settings.objects_dir, automatic_cleanup=True)
     if not url.startswith(("s3://", "s3a://")):
         return from_url(url)
-    options: dict[str, Any] = {"region": settings.objects_region}
+    # A server that is away is told of while the client still waits.
+    retries = {"max_retries": 3, "retry_timeout": timedelta(seconds=10)}
+    options: dict[str, Any] = {"region": settings.objects_region, "retry_config": retries}
     if (endpoint := settings.objects_endpoint) is not None:
         options["endpoint"] = endpoint
         options["client_options"] = {"allow_http": endpoint.startswith("http://")}
