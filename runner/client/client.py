@@ -63,14 +63,14 @@ class Client:
         language: str | None = None,
         command: Sequence[str] | None = None,
         stdin: bytes | str | None = None,
-        files: Mapping[str, bytes | str | StoredFile] | None = None,
+        files: Mapping[str, bytes | str | StoredFile | Mapping[str, str]] | None = None,
         idempotency_key: str | None = None,
         wait_s: float = 0,
         **options: Any,
     ) -> Execution:
         """Submit a program; `options` are the API's other fields, such as `size` or `limits`.
 
-        A file of `files` may be a stored one. With `wait_s` the answer may hold the result.
+        A file of `files` may be a stored one, or `{"key": name}` of one. With `wait_s` the answer may hold the result.
         Raises ApiError.
         """
         body: dict[str, Any] = {
@@ -234,7 +234,9 @@ def _path(execution_id: str, *below: str) -> str:
     return "/".join(("/v1/executions", quote(execution_id, safe=""), *below))
 
 
-def _content(content: bytes | str | StoredFile) -> dict[str, str]:
+def _content(content: bytes | str | StoredFile | Mapping[str, str]) -> Mapping[str, str]:
+    if isinstance(content, Mapping):
+        return content
     if isinstance(content, StoredFile):
         return {"key": content.path}
     if isinstance(content, str):

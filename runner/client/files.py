@@ -77,4 +77,6 @@ class Files:
 
 
 def _path(path: str) -> str:
-    return f"{_FILES}/{quote(path, safe='/')}"
+    # Dots spelled out: httpx would take `..` for a way up, and ask for something else.
+    parts = ("%2E" * len(part) if part in {".", ".."} else quote(part) for part in path.split("/"))
+    return f"{_FILES}/{'/'.join(parts)}"

@@ -56,7 +56,7 @@ def test_an_execution_gets_what_was_there_when_it_was_submitted(own: Deployment)
     """Overwritten and deleted while it waits; the worker is stopped meanwhile."""
     client = own.client("e2e-then")
     stored = client.files.put("in", b"then")
-    own.worker.stop()
+    own.portal.call(own.worker.stop)
     waiting = client.submit(command=["cat", "in"], files={"in": stored}, size="nano")
     client.files.put("in", b"now")
     client.files.delete("in")
@@ -71,7 +71,7 @@ def test_what_is_not_there_is_refused_by_its_field(shared: Deployment) -> None:
     client = shared.client("e2e-none")
     client.files.put("there", b"x")
     with pytest.raises(Invalid) as refused:
-        client.submit(command=["true"], files={"in": {"key": "missing"}})  # type: ignore[dict-item]
+        client.submit(command=["true"], files={"in": {"key": "missing"}})
     assert refused.value.errors[0]["field"] == "body.files.in.key"
     too_large = client.files.put("large", bytes(40 * 2**20))
     with pytest.raises(Invalid, match="do not fit"):
