@@ -13,6 +13,8 @@
     │   ├── NotPermitted
     │   │   └── TenantSuspended
     │   ├── Conflict
+    │   ├── PreconditionFailed
+    │   ├── StorageFull
     │   ├── Invalid
     │   └── TooManyAttempts
     ├── SandboxFault        the sandbox, not the program, went wrong
@@ -81,6 +83,20 @@ class TenantSuspended(NotPermitted):
 
 class Conflict(Refused):
     """The request contradicts what is stored, such as a reused idempotency key."""
+
+
+class PreconditionFailed(Refused):
+    """What is stored is not what the request's conditions name: somebody changed it."""
+
+
+class StorageFull(Refused):
+    """What was to be stored is beyond a limit of the tenant's storage, which it names."""
+
+    def __init__(self, limit: str, allowed: int, *, used: int, asked: int) -> None:
+        super().__init__(
+            f"{limit} is {allowed}: {used} are used, this takes {asked} more; "
+            "delete files, or ask the operator for more"
+        )
 
 
 class Invalid(Refused):

@@ -3,6 +3,7 @@
 Sizes carry their unit in the name (`_mb` = 2**20 bytes, `_kb` = 2**10 bytes, `_s` = seconds).
 """
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -105,11 +106,35 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredObject:
+    """Bytes in the object store, under a key of ours."""
+
+    object_key: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
 class InputFile:
-    """A file placed in the workspace before the program starts; `path` is relative to it."""
+    """A file placed in the workspace before the program starts; `path` is relative to it.
+
+    Its bytes are at hand, or in the object store.
+    """
 
     path: str
-    content: bytes = field(repr=False)
+    content: bytes | StoredObject = field(repr=False)
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self.content.size if isinstance(self.content, StoredObject) else len(self.content)
+
+    @property
+    def sha256(self) -> str:
+        """The sum of its bytes, in hexadecimal digits."""
+        if isinstance(self.content, StoredObject):
+            return self.content.sha256
+        return hashlib.sha256(self.content).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +166,8 @@ class ExecutionRequest:
     on_worker_loss: Literal["fail", "retry"] = "fail"
     language: str | None = None
     project: str | None = None
+    artifacts_to: str | None = None
+    """What the names of files begin with that are made of the artifacts; None makes none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,6 +53,8 @@ _CREDENTIALS = {
     "database_worker_url",
     "redis_url",
     "secrets_key",
+    "objects_access_key",
+    "objects_secret_key",
 }
 
 
@@ -136,6 +138,24 @@ class Settings(BaseSettings):
     """Keys that tenants' secrets are under: base64 of 32 bytes each, the newest first."""
     secrets_key_file: Path | None = None
     """File with such keys; the embedded stack makes one below `state_dir`."""
+
+    objects_url: str | None = None
+    """Where objects are kept, such as `s3://bucket/prefix`; unset: in a folder of `state_dir`."""
+    objects_endpoint: str | None = None
+    """Address of an S3-compatible server that is not Amazon's."""
+    objects_region: str = "us-east-1"
+    objects_access_key: SecretStr | None = None
+    objects_secret_key: SecretStr | None = None
+    """Of S3; unset: what the platform gives (`AWS_*` variables, instance and pod roles)."""
+    max_file_mb: int = Field(default=1024, ge=1, le=5 * 1024)
+    """The largest file that one upload may store."""
+    max_storage_mb: int = Field(default=10 * 1024, ge=1)
+    """What a tenant may store, artifacts included, unless the operator gave it another number."""
+    max_objects: int = Field(default=100_000, ge=1)
+    """How many files and artifacts a tenant may store, likewise."""
+    retention_days: int | None = Field(default=30, ge=1)
+    """Days after their end that executions are kept, likewise; `null`: for ever."""
+    retention_every_s: float = Field(default=60.0, gt=0)
 
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
 

@@ -262,4 +262,7 @@ def _shown(terms: Terms) -> dict[str, object]:
         "max_limits": asdict(terms.max_limits),
         "required_isolation": terms.required_isolation and terms.required_isolation.value,
         "egress_ceiling": None if terms.egress_ceiling is None else list(terms.egress_ceiling),
+        "max_storage_bytes": terms.max_storage_bytes,
+        "max_objects": terms.max_objects,
+        "retention_days": terms.retention_days,
     }

@@ -7,6 +7,7 @@ from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
 from prometheus_client import CollectorRegistry
 from pydantic.json_schema import models_json_schema
+from starlette.routing import BaseRoute
 
 from runner import __version__
 from runner.api import (
@@ -15,6 +16,7 @@ from runner.api import (
     egress,
     events,
     executions,
+    files,
     health,
     keys,
     login,
@@ -27,10 +29,17 @@ from runner.api import (
 )
 from runner.api.callers import Callers
 from runner.api.deps import Allow, Dependencies
-from runner.api.middleware import Authentication, BodyBounds, LastResort, Metrics, RequestId
+from runner.api.middleware import (
+    Authentication,
+    BodyBounds,
+    LastResort,
+    Metrics,
+    RequestId,
+    Streamed,
+)
 
 MODULES = (
-    executions, events, artifacts, projects, egress, secrets, keys, login, members, audit,
+    executions, events, artifacts, files, projects, egress, secrets, keys, login, members, audit,
     receipts, health,
 )  # fmt: skip
 DESCRIPTION = """\
@@ -53,8 +62,12 @@ def create_app(parts: Dependencies) -> FastAPI:
     app.state.parts = parts
     app.state.registry = registry
     problems.install(app)
+    streamed = Streamed(
+        [route for module in MODULES for route in module.router.routes if _streams(route)],
+        max_bytes=parts.settings.max_file_mb * 2**20,
+    )
     # The last one added sees a request first.
-    app.add_middleware(BodyBounds, max_bytes=parts.settings.max_body_mb * 2**20)
+    app.add_middleware(BodyBounds, max_bytes=parts.settings.max_body_mb * 2**20, streamed=streamed)
     callers = Callers(parts.database, parts.operators, parts.cookies, parts.issuer)
     app.add_middleware(Authentication, callers=callers)
     app.add_middleware(LastResort)
@@ -85,6 +98,14 @@ def _openapi(app: FastAPI, routers: Sequence[APIRouter]) -> dict[str, Any]:
                 for method in route.methods or ():
                     document["paths"][route.path_format][method.lower()]["x-permission"] = needed
     return app.openapi_schema or {}
+
+
+def _streams(route: BaseRoute) -> bool:
+    """Return whether the route takes its body as it comes: one that says it is no JSON."""
+    extra = (isinstance(route, APIRoute) and route.openapi_extra) or {}
+    return bool(extra) and "application/json" not in extra.get("requestBody", {}).get(
+        "content", {"application/json": None}
+    )
 
 
 def _permission(route: APIRoute) -> str | None:

@@ -10,6 +10,8 @@ from uuid import UUID
 from fastapi.exceptions import RequestValidationError
 from pydantic import AwareDatetime, BeforeValidator
 
+from runner.paths import file_path
+
 
 def rfc3339(value: object) -> object:
     """Refuse the bare numbers that pydantic would take for seconds since 1970."""
@@ -20,6 +22,7 @@ def rfc3339(value: object) -> object:
 
 Moment = Annotated[AwareDatetime, BeforeValidator(rfc3339)]
 MAX_LENGTH = 96
+MAX_PATH_LENGTH = 1024
 MAX_SEQ = 2**62
 FIRST = datetime(1970, 1, 1, tzinfo=UTC)
 LAST = datetime(9000, 1, 1, tzinfo=UTC)
@@ -58,6 +61,16 @@ def decode_name(cursor: str | None) -> str | None:
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,62}", text):
         raise _invalid()
     return text
+
+
+def decode_path(cursor: str | None) -> str:
+    """Return the path a cursor points behind; none is before all. Raises RequestValidationError."""
+    if cursor is None:
+        return ""
+    try:
+        return file_path(_text(cursor))
+    except ValueError:
+        raise _invalid() from None
 
 
 def in_range(moment: datetime | None) -> datetime | None:

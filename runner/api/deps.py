@@ -78,26 +78,37 @@ class Allow:
         principal = request.scope.get(PRINCIPAL)
         if not isinstance(principal, Principal):
             raise NotAuthenticated(ANSWER)
-        why: NotPermitted | None = None
-        if not may(principal, self.permission):
-            why = NotPermitted(_lacking(principal, self.permission))
-        elif principal.suspended and not self.permission.only_reads:
-            why = TenantSuspended("this tenant is suspended: it may read, and nothing else")
-        if why is None:
-            return principal
-        async with given.database.tenant(principal.tenant_id) as tx:
-            await audit.append(
-                tx,
-                principal.tenant_id,
-                audit.AuditEvent(
-                    actor=principal.actor,
-                    action=audit.Action.ACCESS_DENIED,
-                    outcome=audit.Outcome.DENIED,
-                    origin=origin(request),
-                    metadata={"permission": self.permission.value, "role": principal.role.value},
-                ),
-            )
-        raise why
+        await require(request, given, principal, self.permission)
+        return principal
+
+
+async def require(
+    request: Request, given: Dependencies, principal: Principal, permission: Permission
+) -> None:
+    """Refuse, and audit that, a principal that lacks a permission. Raises NotPermitted.
+
+    For what a request's body may ask for beyond its route; a route's own is `Allow`.
+    """
+    why: NotPermitted | None = None
+    if not may(principal, permission):
+        why = NotPermitted(_lacking(principal, permission))
+    elif principal.suspended and not permission.only_reads:
+        why = TenantSuspended("this tenant is suspended: it may read, and nothing else")
+    if why is None:
+        return
+    async with given.database.tenant(principal.tenant_id) as tx:
+        await audit.append(
+            tx,
+            principal.tenant_id,
+            audit.AuditEvent(
+                actor=principal.actor,
+                action=audit.Action.ACCESS_DENIED,
+                outcome=audit.Outcome.DENIED,
+                origin=origin(request),
+                metadata={"permission": permission.value, "role": principal.role.value},
+            ),
+        )
+    raise why
 
 
 def _lacking(principal: Principal, permission: Permission) -> str:
@@ -153,4 +164,7 @@ CanWriteMembers = Annotated[Principal, Depends(Allow(Permission.MEMBER_WRITE))]
 CanReadProjects = Annotated[Principal, Depends(Allow(Permission.PROJECT_READ))]
 CanWriteProjects = Annotated[Principal, Depends(Allow(Permission.PROJECT_WRITE))]
 CanDeleteProjects = Annotated[Principal, Depends(Allow(Permission.PROJECT_DELETE))]
+CanReadFiles = Annotated[Principal, Depends(Allow(Permission.FILE_READ))]
+CanWriteFiles = Annotated[Principal, Depends(Allow(Permission.FILE_WRITE))]
+CanDeleteFiles = Annotated[Principal, Depends(Allow(Permission.FILE_DELETE))]
 CanReadAudit = Annotated[Principal, Depends(Allow(Permission.AUDIT_READ))]

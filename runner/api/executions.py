@@ -1,6 +1,7 @@
 """`/v1/executions`: submit, read, list, cancel."""
 
 import asyncio
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Annotated
 from uuid import UUID
@@ -19,18 +20,20 @@ from runner.api.deps import (
     Dependencies,
     ExecutionId,
     Parts,
+    require,
 )
 from runner.api.fields import Name
 from runner.api.problems import responses
 from runner.api.requests import Offer, Submission, ceilings
 from runner.api.views import ExecutionPage, ExecutionView
 from runner.audit import events as audit
+from runner.auth.permissions import Permission
 from runner.egress.policy import rule_from_json
 from runner.errors import Conflict, Invalid, NotFound, QueueUnavailable
 from runner.ids import new_id
-from runner.models import Principal
+from runner.models import ExecutionRequest, Principal, StoredObject
 from runner.states import ENDED, State
-from runner.store import egress_policies, executions, projects, tenants
+from runner.store import egress_policies, executions, files, projects, tenants
 from runner.store.db import Transaction
 
 LOOK_AGAIN_S = 1.0
@@ -82,6 +85,10 @@ async def submit(
     """
     # Asked before anything is stored: without the queue nothing is accepted.
     await parts.doorbell.ping()
+    if body.keys:
+        await require(request, parts, principal, Permission.FILE_READ)
+    if body.artifacts_to is not None:
+        await require(request, parts, principal, Permission.FILE_WRITE)
     new = new_id()
     with parts.changes.watch(new) as watch:
         id_ = await _store(request, body, principal, parts, key, new)
@@ -208,7 +215,21 @@ async def _store(
                 raise Conflict("this Idempotency-Key was used for another request")
             if used is not None:
                 return used.execution_id
-        await executions.insert(tx, new, wanted)
+        await executions.insert(tx, new, _naming(wanted, new))
+        for path in sorted(body.keys):
+            await audit.append(
+                tx,
+                principal.tenant_id,
+                audit.AuditEvent(
+                    actor=principal.actor,
+                    action=audit.Action.FILE_READ,
+                    outcome=audit.Outcome.SUCCESS,
+                    resource_type="file",
+                    resource_id=path,
+                    origin=origin(request),
+                    metadata={"execution": str(new)},
+                ),
+            )
         await audit.append(
             tx,
             principal.tenant_id,
@@ -228,6 +249,13 @@ async def _store(
             ),
         )
     return new
+
+
+def _naming(wanted: ExecutionRequest, id_: UUID) -> ExecutionRequest:
+    """Return the request with its id in place of the word for it."""
+    if wanted.artifacts_to is None:
+        return wanted
+    return replace(wanted, artifacts_to=wanted.artifacts_to.replace("{execution_id}", str(id_)))
 
 
 async def _in_project(tx: Transaction, body: Submission) -> Submission:
@@ -252,6 +280,10 @@ async def _offer(
         required_isolation=tenant.terms.required_isolation,
         egress_ceilings=ceilings(parts.egress_ceiling, tenant.terms),
         egress_policy=tuple(map(rule_from_json, policy.rules)) if policy else None,
+        stored={
+            path: StoredObject(each.object_key, each.size, each.sha256)
+            for path, each in (await files.hold(tx, body.keys)).items()
+        },
     )
 
 

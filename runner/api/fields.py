@@ -4,6 +4,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
 
+from runner import paths
+
 MAX_DEPTH = 16
 MAX_PATH_BYTES = 512
 MAX_SEGMENT_BYTES = 200
@@ -41,6 +43,14 @@ def relative_path(path: str) -> str:
 
 Text = Annotated[str, AfterValidator(storable)]
 RelativePath = Annotated[str, StringConstraints(min_length=1), AfterValidator(relative_path)]
+FilePath = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=paths.MAX_BYTES),
+    AfterValidator(paths.file_path),
+]
+FilePrefix = Annotated[
+    str, StringConstraints(max_length=paths.MAX_BYTES), AfterValidator(paths.file_prefix)
+]
 EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=128)]
 SecretName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$")]
 Label = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$", max_length=64)]

@@ -2,6 +2,8 @@
 
 import re
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from http import HTTPStatus
 from uuid import uuid4
 
@@ -10,6 +12,7 @@ from fastapi import Request
 from fastapi.responses import JSONResponse
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from starlette.requests import ClientDisconnect
+from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runner.api.callers import OPERATORS, Callers
@@ -99,15 +102,29 @@ class Authentication:
         await self._app(scope, receive, send)
 
 
+STREAMED = "runner.streamed"
+"""In the scope of a request whose body is no JSON: nothing may parse or hold it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Streamed:
+    """Routes that take a body of any type as it comes, and the most that one may have."""
+
+    routes: Sequence[BaseRoute]
+    max_bytes: int
+
+
 class BodyBounds:
     """Refuses a body that is not JSON by its type, or is above the limit.
 
-    The limit holds for the declared length, and for what arrives as soon as it is exceeded.
+    The limit holds for the declared length, and for what arrives as soon as it is exceeded. Routes
+    that stream have a limit of their own, may take any type, and want the length declared.
     """
 
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, max_bytes: int, streamed: Streamed) -> None:
         self._app = app
         self._max_bytes = max_bytes
+        self._streamed = streamed
 
     async def __call__(  # noqa: C901 - one pass over one request, with its two wrappers
         self, scope: Scope, receive: Receive, send: Send
@@ -116,7 +133,11 @@ class BodyBounds:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        if (refusal := self._refusal(scope)) is not None:
+        scope[STREAMED] = any(
+            route.matches(scope)[0] is Match.FULL for route in self._streamed.routes
+        )
+        max_bytes = self._streamed.max_bytes if scope[STREAMED] else self._max_bytes
+        if (refusal := self._refusal(scope, max_bytes)) is not None:
             await refusal(scope, receive, send)
             return
         received = 0
@@ -127,7 +148,7 @@ class BodyBounds:
             nonlocal received, exceeded
             message = await receive()
             received += len(message.get("body", b""))
-            if received > self._max_bytes:
+            if received > max_bytes:
                 exceeded = True
                 # The app sees its client go; the answer it then makes is replaced below.
                 return {"type": "http.disconnect"}
@@ -137,7 +158,7 @@ class BodyBounds:
             nonlocal answered
             if exceeded and not answered and message["type"] == "http.response.start":
                 answered = True
-                await self._too_large(scope)(scope, receive, send)
+                await _too_large(scope, max_bytes)(scope, receive, send)
             elif not (exceeded and answered):
                 await send(message)
 
@@ -147,15 +168,25 @@ class BodyBounds:
             if not exceeded:
                 raise
         if exceeded and not answered:
-            await self._too_large(scope)(scope, receive, send)
+            await _too_large(scope, max_bytes)(scope, receive, send)
 
-    def _refusal(self, scope: Scope) -> JSONResponse | None:
+    @staticmethod
+    def _refusal(scope: Scope, max_bytes: int) -> JSONResponse | None:
         """Return the answer to a request whose headers alone say that it is none of ours."""
         headers = dict(scope["headers"])
         declared = headers.get(b"content-length", b"0")
-        if not declared.isdigit() or int(declared) > self._max_bytes:
-            return self._too_large(scope)
+        if not declared.isdigit() or int(declared) > max_bytes:
+            return _too_large(scope, max_bytes)
         has_body = declared != b"0" or b"transfer-encoding" in headers
+        if scope[STREAMED]:
+            if b"content-length" in headers:
+                return None
+            return problem(
+                Request(scope),
+                HTTPStatus.LENGTH_REQUIRED,
+                "declare the body's length: what it needs is reserved before it is read",
+                headers={"Connection": "close"},
+            )
         media_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
         if has_body and media_type != b"application/json":
             return problem(
@@ -163,13 +194,14 @@ class BodyBounds:
             )
         return None
 
-    def _too_large(self, scope: Scope) -> JSONResponse:
-        return problem(
-            Request(scope),
-            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-            f"the body is above this deployment's limit of {self._max_bytes // 2**20} MiB",
-            headers={"Connection": "close"},
-        )
+
+def _too_large(scope: Scope, max_bytes: int) -> JSONResponse:
+    return problem(
+        Request(scope),
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        f"the body is above this deployment's limit of {max_bytes // 2**20} MiB",
+        headers={"Connection": "close"},
+    )
 
 
 class Metrics:

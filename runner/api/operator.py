@@ -56,6 +56,18 @@ class TermsBody(Strict):
         max_length=256,
         description="Rules that its own must be within, beside the deployment's ceiling.",
     )
+    max_storage_bytes: int | None = Field(
+        default=None,
+        ge=0,
+        le=2**60,
+        description="What it may store, artifacts included; left out: what the deployment has set.",
+    )
+    max_objects: int | None = Field(
+        default=None, ge=0, le=2**40, description="How many files and artifacts, likewise."
+    )
+    retention_days: int | None = Field(
+        default=None, ge=1, le=36_500, description="How long executions are kept, likewise."
+    )
 
     def terms(self, parts: Dependencies) -> Terms:
         """Return the terms. Raises Invalid for a size that there is not, or a rule beyond."""
@@ -74,6 +86,9 @@ class TermsBody(Strict):
                 rule_to_json(rule)
                 for rule in egress_rules(ceiling, (parts.egress_ceiling,), field="egress_ceiling")
             ),
+            max_storage_bytes=self.max_storage_bytes,
+            max_objects=self.max_objects,
+            retention_days=self.retention_days,
         )
 
 
@@ -112,6 +127,9 @@ class TenantView(View):
     max_limits: Limits
     required_isolation: Isolation | None
     egress_ceiling: list[dict[str, object]] | None
+    max_storage_bytes: int | None
+    max_objects: int | None
+    retention_days: int | None
     created_at: datetime
     suspended_at: datetime | None
     suspended_why: str | None
@@ -128,6 +146,9 @@ class TenantView(View):
             max_limits=terms.max_limits,
             required_isolation=terms.required_isolation,
             egress_ceiling=None if terms.egress_ceiling is None else list(terms.egress_ceiling),
+            max_storage_bytes=terms.max_storage_bytes,
+            max_objects=terms.max_objects,
+            retention_days=terms.retention_days,
             created_at=tenant.created_at,
             suspended_at=tenant.suspended_at,
             suspended_why=tenant.suspended_why,

@@ -71,12 +71,15 @@ STATUS: dict[type[errors.RunnerError], HTTPStatus] = {
     errors.NotAuthenticated: HTTPStatus.UNAUTHORIZED,
     errors.NotPermitted: HTTPStatus.FORBIDDEN,
     errors.Conflict: HTTPStatus.CONFLICT,
+    errors.PreconditionFailed: HTTPStatus.PRECONDITION_FAILED,
+    errors.StorageFull: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     errors.Invalid: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.TooManyAttempts: HTTPStatus.TOO_MANY_REQUESTS,
 }
 
 KIND: dict[type[errors.RunnerError], str] = {
     errors.Invalid: INVALID,
+    errors.StorageFull: "storage-full",
     errors.TenantSuspended: "tenant-suspended",
 }
 """What a program may want to tell apart among problems of one status."""

@@ -1,23 +1,24 @@
 """What a client may ask for: strict types, bounds on everything, unknown fields refused."""
 
-import base64
-import binascii
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
-from pydantic import (
-    ConfigDict,
-    Discriminator,
-    Field,
-    StringConstraints,
-    Tag,
-    model_validator,
-)
+from pydantic import ConfigDict, Field, StringConstraints, model_validator
 
-from runner.api.fields import EnvName, Label, Name, RelativePath, SecretName, Strict, Text
+from runner.api.contents import Content, FileContent, TextOrContent
+from runner.api.fields import (
+    EnvName,
+    FilePrefix,
+    Label,
+    Name,
+    RelativePath,
+    SecretName,
+    Strict,
+    Text,
+)
 from runner.egress.policy import (
     Policy,
     Rule,
@@ -28,7 +29,7 @@ from runner.egress.policy import (
 )
 from runner.errors import Invalid
 from runner.limits import DEFAULT_SIZE, resolve_limits
-from runner.models import ExecutionRequest, InputFile, Isolation, Limits, Program
+from runner.models import ExecutionRequest, InputFile, Isolation, Limits, Program, StoredObject
 from runner.store.tenants import Terms
 
 MAX_CODE = 1024 * 1024
@@ -58,37 +59,8 @@ class Offer:
     """The deployment's, and the tenant's own if it has one: a rule must be within each."""
     egress_policy: tuple[Rule, ...] | None = None
     """The rules of the policy that the request names; None if the tenant has none of that name."""
-
-
-class Content(Strict):
-    """A file's content: exactly one of `text` and `base64`."""
-
-    text: Text | None = Field(default=None, description="UTF-8 text.")
-    base64: str | None = Field(
-        default=None, description="Any bytes, as standard base64 with padding."
-    )
-
-    @model_validator(mode="after")
-    def _exactly_one(self) -> Self:
-        if (self.text is None) == (self.base64 is None):
-            raise ValueError("give exactly one of text and base64")
-        self.decoded()
-        return self
-
-    def decoded(self) -> bytes:
-        """Return the bytes."""
-        if self.text is not None:
-            return self.text.encode()
-        try:
-            return base64.b64decode(self.base64 or "", validate=True)
-        except (binascii.Error, ValueError):
-            raise ValueError("base64 is malformed") from None
-
-
-TextOrContent = Annotated[
-    Annotated[Text, Tag("text")] | Annotated[Content, Tag("object")],
-    Discriminator(lambda given: "text" if isinstance(given, str) else "object"),
-]
+    stored: Mapping[str, StoredObject] = field(default_factory=dict)
+    """Of the stored files that the request names, those that the tenant has."""
 
 
 class Injection(Strict):
@@ -201,10 +173,16 @@ class Submission(Strict):
     stdin: TextOrContent | None = Field(
         default=None, description="Standard input: text, or an object with `text` or `base64`."
     )
-    files: dict[RelativePath, Content] = Field(
+    files: dict[RelativePath, FileContent] = Field(
         default_factory=dict,
         max_length=MAX_FILES,
         description="Files placed in the workspace before the start, by relative path.",
+    )
+    artifacts_to: FilePrefix | None = Field(
+        default=None,
+        description="Make the artifacts files of the tenant, too: what their names begin with. "
+        "`{execution_id}` in it becomes the execution's id.",
+        examples=["results/{execution_id}/"],
     )
     env: dict[EnvName, Annotated[Text, StringConstraints(max_length=8192)]] = Field(
         default_factory=dict, max_length=MAX_ENV, description="Environment variables."
@@ -284,7 +262,9 @@ class Submission(Strict):
             raise Invalid(f"there is no image {image!r}; there are {_list(images)}", "image")
         overrides = self.limits.model_dump(exclude_none=True)
         limits = resolve_limits(sizes[self.size], overrides, offer.max_limits)
-        files = [InputFile(path, content.decoded()) for path, content in self.files.items()]
+        files = [
+            InputFile(path, _bytes(path, content, offer)) for path, content in self.files.items()
+        ]
         argv = tuple(self.command or ())
         env: dict[str, str] = dict(self.env)
         if self.code is not None and self.language is not None:
@@ -293,7 +273,7 @@ class Submission(Strict):
         if self.language == "python":
             # Output reaches the event stream when it is written, not when a buffer is full.
             env.setdefault("PYTHONUNBUFFERED", "1")
-        if sum(len(file.content) for file in files) > limits.disk_mb * 2**20:
+        if sum(file.size for file in files) > limits.disk_mb * 2**20:
             raise Invalid(f"the files do not fit into disk_mb {limits.disk_mb}", "files")
         if self.egress_policy is not None and offer.egress_policy is None:
             raise Invalid(f"there is no egress policy {self.egress_policy!r}", "egress_policy")
@@ -313,7 +293,13 @@ class Submission(Strict):
             on_worker_loss=self.on_worker_loss,
             language=self.language,
             project=self.project,
+            artifacts_to=self.artifacts_to,
         )
+
+    @property
+    def keys(self) -> frozenset[str]:
+        """The names of the stored files that it takes."""
+        return frozenset(each.key for each in self.files.values() if each.key is not None)
 
     def _isolation(self, offer: Offer) -> Isolation:
         required = offer.required_isolation
@@ -341,6 +327,14 @@ class Submission(Strict):
         """Return a hash of what is asked for; how long the client waits is no part of it."""
         asked: dict[str, Any] = self.model_dump(mode="json", exclude={"wait_s"})
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).digest()
+
+
+def _bytes(path: str, content: FileContent, offer: Offer) -> bytes | StoredObject:
+    if content.key is None:
+        return content.decoded()
+    if content.key not in offer.stored:
+        raise Invalid(f"there is no file {content.key!r}", f"files.{path}.key")
+    return offer.stored[content.key]
 
 
 def _list(names: "tuple[str, ...] | Mapping[str, Limits]") -> str:

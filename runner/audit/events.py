@@ -51,6 +51,10 @@ class Action(StrEnum):
     EGRESS_CONNECT = "egress:connect"
     EGRESS_POLICY_UPDATE = "egress_policy:update"
     EGRESS_POLICY_DELETE = "egress_policy:delete"
+    FILE_READ = "file:read"
+    FILE_WRITE = "file:write"
+    FILE_DELETE = "file:delete"
+    RETENTION_REMOVE = "retention:remove"
     SECRET_CREATE = "secret:create"  # noqa: S105 - an action's name, as the next ones
     SECRET_UPDATE = "secret:update"  # noqa: S105
     SECRET_DELETE = "secret:delete"  # noqa: S105

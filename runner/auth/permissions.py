@@ -19,6 +19,9 @@ class Permission(StrEnum):
     EXECUTION_CANCEL = "execution:cancel"
     EXECUTION_CREATE = "execution:create"
     EXECUTION_READ = "execution:read"
+    FILE_DELETE = "file:delete"
+    FILE_READ = "file:read"
+    FILE_WRITE = "file:write"
     MEMBER_READ = "member:read"
     MEMBER_WRITE = "member:write"
     PROJECT_DELETE = "project:delete"
@@ -52,6 +55,9 @@ ALLOWED: dict[Permission, frozenset[Role]] = {
     Permission.EXECUTION_CANCEL: _MAKERS,
     Permission.EXECUTION_CREATE: _MAKERS,
     Permission.EXECUTION_READ: _EVERYBODY,
+    Permission.FILE_DELETE: _MAKERS,
+    Permission.FILE_READ: _EVERYBODY,
+    Permission.FILE_WRITE: _MAKERS,
     Permission.MEMBER_READ: _ADMINS,
     Permission.MEMBER_WRITE: _ADMINS,
     Permission.PROJECT_DELETE: _ADMINS,

@@ -4,6 +4,7 @@ import typer
 
 from runner.cli import (
     demo,
+    files,
     members,
     operate,
     profile,
@@ -37,6 +38,7 @@ app.add_typer(operate.keys, name="keys")
 app.add_typer(operate.images, name="images")
 app.add_typer(use.executions, name="executions")
 app.add_typer(use.audit, name="audit")
+app.add_typer(files.files, name="files")
 app.add_typer(profile.profile, name="profile")
 app.add_typer(secrets.secrets, name="secrets")
 app.add_typer(receipt.receipt, name="receipt")

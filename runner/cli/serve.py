@@ -98,7 +98,7 @@ async def _api(settings: Settings, fd: int | None) -> None:
                 sizes=load_sizes(settings.profiles_path),
                 egress_ceiling=load_ceiling(settings.profiles_path),
                 database=database,
-                objects=ObjectStore(settings.objects_dir),
+                objects=ObjectStore.open(settings),
                 doorbell=doorbell,
                 changes=changes,
                 vault=Vault(open_keys(settings)),

@@ -33,6 +33,9 @@ Name = Annotated[str, typer.Argument(help="The tenant's name.")]
 MaxSize = Annotated[str | None, typer.Option(help="The largest size it may ask for.")]
 Concurrency = Annotated[int | None, typer.Option(min=1, help="Executions it may run at once.")]
 WantedTier = Annotated[Tier | None, typer.Option("--tier", help="Its rates and quotas.")]
+StorageMb = Annotated[int | None, typer.Option(min=0, help="MiB that it may store.")]
+MaxObjects = Annotated[int | None, typer.Option(min=0, help="Files and artifacts it may store.")]
+RetentionDays = Annotated[int | None, typer.Option(min=1, help="Days executions are kept.")]
 Required = Annotated[Isolation | None, typer.Option(help="What it must use; container: any.")]
 
 
@@ -44,11 +47,15 @@ def create(
     max_size: MaxSize = None,
     concurrency: Concurrency = None,
     isolation: Required = None,
+    storage_mb: StorageMb = None,
+    max_objects: MaxObjects = None,
+    retention_days: RetentionDays = None,
 ) -> None:
     """Make a tenant, and print its first key, once."""
     settings = read_settings()
     terms = Terms(Tier.FREE, max_concurrency=8, max_limits=_size(settings, "large"))
     terms = _changed(settings, terms, tier, max_size, concurrency, isolation)
+    terms = _storing(terms, storage_mb, max_objects, retention_days)
     made = _run(settings, lambda db: tenancy.create(db, name, terms, By()))
     err.print("shown once; only its hash is stored:")
     out.print(made.token, highlight=False)
@@ -81,6 +88,9 @@ def change(
     max_size: MaxSize = None,
     concurrency: Concurrency = None,
     isolation: Required = None,
+    storage_mb: StorageMb = None,
+    max_objects: MaxObjects = None,
+    retention_days: RetentionDays = None,
 ) -> None:
     """Change what a tenant may have; what is not named stays as it is."""
     settings = read_settings()
@@ -88,6 +98,7 @@ def change(
     async def work(database: Database) -> Tenant:
         found = await _named(database, name)
         terms = _changed(settings, found.terms, tier, max_size, concurrency, isolation)
+        terms = _storing(terms, storage_mb, max_objects, retention_days)
         return await tenancy.change(database, found.id, terms, By())
 
     _run(settings, work)
@@ -131,7 +142,7 @@ def delete(
 
     async def work(database: Database) -> tenancy.Removed:
         found = await _named(database, name)
-        objects = ObjectStore(settings.objects_dir)
+        objects = ObjectStore.open(settings)
         return await tenancy.delete(database, objects, found.id, By())
 
     removed = _run(settings, work)
@@ -203,6 +214,18 @@ def _changed(
     given = {key: value for key, value in named.items() if value is not None}
     if isolation is not None:
         given["required_isolation"] = _required(isolation)
+    return dataclasses.replace(terms, **given)
+
+
+def _storing(
+    terms: Terms, storage_mb: int | None, max_objects: int | None, retention_days: int | None
+) -> Terms:
+    named = {
+        "max_storage_bytes": None if storage_mb is None else storage_mb * 2**20,
+        "max_objects": max_objects,
+        "retention_days": retention_days,
+    }
+    given: dict[str, Any] = {key: value for key, value in named.items() if value is not None}
     return dataclasses.replace(terms, **given)
 
 

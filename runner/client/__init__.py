@@ -4,8 +4,8 @@ ApiError                 the API refused; carries the problem document
 ├── NotAuthenticated     401
 ├── NotPermitted         403
 ├── NotFound             404
-├── Conflict             409
-├── Invalid              400, 413, 415, 422
+├── Conflict             409, 412
+├── Invalid              400, 411, 413, 415, 422
 └── Unavailable          502, 503, 504, or no answer at all: safe to try again
 """
 
@@ -19,7 +19,7 @@ from runner.client.errors import (
     NotPermitted,
     Unavailable,
 )
-from runner.client.types import Artifact, Event, Execution, Stream
+from runner.client.types import Artifact, Event, Execution, StoredFile, Stream
 
 __all__ = [
     "ApiError",
@@ -32,6 +32,7 @@ __all__ = [
     "NotAuthenticated",
     "NotFound",
     "NotPermitted",
+    "StoredFile",
     "Stream",
     "Unavailable",
 ]

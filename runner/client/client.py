@@ -4,7 +4,7 @@ import base64
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
@@ -12,8 +12,10 @@ from urllib.parse import quote
 import httpx
 import httpx_sse
 
-from runner.client import errors, types
-from runner.client.types import Artifact, Event, Execution
+from runner.client import errors, transport, types
+from runner.client.files import Files
+from runner.client.transport import params, translated
+from runner.client.types import Artifact, Event, Execution, StoredFile
 
 MAX_WAIT_S = 60
 CONNECT_TIMEOUT_S = 5.0
@@ -29,7 +31,7 @@ class Client:
 
     def __init__(self, url: str, api_key: str) -> None:
         self._url = url
-        with _translated():
+        with translated():
             self._http = httpx.Client(
                 base_url=url,
                 headers={"Authorization": f"Bearer {api_key}"},
@@ -61,14 +63,15 @@ class Client:
         language: str | None = None,
         command: Sequence[str] | None = None,
         stdin: bytes | str | None = None,
-        files: Mapping[str, bytes | str] | None = None,
+        files: Mapping[str, bytes | str | StoredFile | Mapping[str, str]] | None = None,
         idempotency_key: str | None = None,
         wait_s: float = 0,
         **options: Any,
     ) -> Execution:
         """Submit a program; `options` are the API's other fields, such as `size` or `limits`.
 
-        With `wait_s` the answer may hold the result. Raises ApiError.
+        A file of `files` may be a stored one, or `{"key": name}` of one. With `wait_s` the answer may hold the result.
+        Raises ApiError.
         """
         body: dict[str, Any] = {
             "code": code,
@@ -110,7 +113,7 @@ class Client:
     ) -> tuple[Sequence[Execution], str | None]:
         """Return a page of executions, newest first, and the cursor of the next one."""
         page = self._call(
-            "GET", "/v1/executions", params=_params(state=list(state), limit=limit, cursor=cursor)
+            "GET", "/v1/executions", params=params(state=list(state), limit=limit, cursor=cursor)
         )
         return [types.execution(each) for each in page["items"]], page["next_cursor"]
 
@@ -148,21 +151,15 @@ class Client:
         found = self._call("GET", _path(execution_id, "artifacts"))
         return [Artifact(**each) for each in found["items"]]
 
-    @contextmanager
-    def download(self, execution_id: str, path: str) -> Iterator[Iterator[bytes]]:
+    def download(self, execution_id: str, path: str) -> AbstractContextManager[Iterator[bytes]]:
         """Yield an artifact's bytes in pieces."""
-        url = f"{_path(execution_id, 'artifacts')}/{quote(path)}"
-        with _translated(), self._http.stream("GET", url) as response:
-            if response.is_error:
-                response.read()
-                raise errors.from_response(response)
-            yield response.iter_bytes()
+        return transport.stream(self._http, f"{_path(execution_id, 'artifacts')}/{quote(path)}")
 
     def audit(
         self, *, cursor: str | None = None, limit: int = 100, **filters: Any
     ) -> dict[str, Any]:
         """Return a page of audit records: `items` and `next_cursor`."""
-        return self._call("GET", "/v1/audit", params=_params(cursor=cursor, limit=limit, **filters))
+        return self._call("GET", "/v1/audit", params=params(cursor=cursor, limit=limit, **filters))
 
     def receipt(self, execution_id: str) -> str:
         """Return the signed receipt of an execution that has ended, byte for byte."""
@@ -200,6 +197,11 @@ class Client:
         """Forget a secret. Raises ApiError when there is none."""
         self._send("DELETE", f"{_SECRETS}/{quote(name, safe='')}")
 
+    @property
+    def files(self) -> Files:
+        """The tenant's stored files."""
+        return Files(self._http)
+
     def verify_audit(self) -> dict[str, Any]:
         """Return whether the tenant's audit log is whole."""
         return self._call("GET", "/v1/audit/verification")
@@ -208,7 +210,7 @@ class Client:
         headers = {"Last-Event-ID": str(after)} if after else {}
         path = _path(execution_id, "events")
         with (
-            _translated(),
+            translated(),
             httpx_sse.connect_sse(self._http, "GET", path, headers=headers) as source,
         ):
             if source.response.is_error:
@@ -222,43 +224,21 @@ class Client:
                 yield Event(id=int(sent.id), kind=sent.event, data=data, raw=raw)
 
     def _call(self, method: str, path: str, **options: Any) -> dict[str, Any]:
-        return _object(self._send(method, path, **options))
+        return transport.call(self._http, method, path, **options)
 
     def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
-        with _translated():
-            response = self._http.request(method, path, **options)
-        if response.is_error:
-            raise errors.from_response(response)
-        return response
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise errors.from_transport(error) from error
-
-
-def _object(response: httpx.Response) -> dict[str, Any]:
-    try:
-        body = response.json()
-    except ValueError:
-        body = None
-    if not isinstance(body, dict):
-        raise errors.Unavailable({"detail": "what answered is not this API"})
-    return body
+        return transport.send(self._http, method, path, **options)
 
 
 def _path(execution_id: str, *below: str) -> str:
     return "/".join(("/v1/executions", quote(execution_id, safe=""), *below))
 
 
-def _content(content: bytes | str) -> dict[str, str]:
+def _content(content: bytes | str | StoredFile | Mapping[str, str]) -> Mapping[str, str]:
+    if isinstance(content, Mapping):
+        return content
+    if isinstance(content, StoredFile):
+        return {"key": content.path}
     if isinstance(content, str):
         return {"text": content}
     return {"base64": base64.b64encode(content).decode()}
-
-
-def _params(**values: Any) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value is not None}

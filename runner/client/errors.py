@@ -53,6 +53,8 @@ BY_STATUS: dict[int, type[ApiError]] = {
     HTTPStatus.FORBIDDEN: NotPermitted,
     HTTPStatus.NOT_FOUND: NotFound,
     HTTPStatus.CONFLICT: Conflict,
+    HTTPStatus.LENGTH_REQUIRED: Invalid,
+    HTTPStatus.PRECONDITION_FAILED: Conflict,
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: Invalid,
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE: Invalid,
     HTTPStatus.UNPROCESSABLE_ENTITY: Invalid,

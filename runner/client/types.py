@@ -42,6 +42,20 @@ class Artifact:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredFile:
+    """A file of the tenant. `etag` changes with the content alone."""
+
+    path: str
+    size: int
+    sha256: str
+    etag: str
+    media_type: str
+    created_at: str
+    updated_at: str
+    expires_at: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
     """One entry of the event stream; `raw` is output, `data` a state change."""
 

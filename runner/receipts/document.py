@@ -83,9 +83,7 @@ def request_hash(request: ExecutionRequest) -> str:
             "argv": list(request.program.argv),
             "env": dict(request.program.env),
             "stdin": hashlib.sha256(request.program.stdin).hexdigest(),
-            "files": {
-                file.path: hashlib.sha256(file.content).hexdigest() for file in request.files
-            },
+            "files": {file.path: file.sha256 for file in request.files},
             "limits": asdict(request.limits),
             "image": request.image,
             "isolation": request.isolation.value,

@@ -36,6 +36,7 @@ from runner.sandbox.channel import (
 )
 from runner.sandbox.ending import Cause, Ending, Tally, ending_of
 from runner.sandbox.engine import Engine
+from runner.sandbox.inputs import Reader, bytes_of, nothing_stored
 from runner.sandbox.isolation import EffectiveIsolation
 from runner.sandbox.sockets import EGRESS_SOCKET, listen
 
@@ -113,12 +114,16 @@ class Sandbox:
         await self._channel.send("ping")
         await self._channel.expect(Alive)
 
-    async def upload(self, files: Sequence[InputFile]) -> None:
-        """Place files in the workspace. Raises SandboxFault when one does not fit."""
+    async def upload(self, files: Sequence[InputFile], read: Reader = nothing_stored) -> None:
+        """Place files in the workspace. Raises SandboxFault when one does not fit.
+
+        `read` yields the bytes of those that are stored, as many as they say or an exception.
+        """
         async with _patience(_UPLOAD_PATIENCE_S, "take its input files"):
             for file in files:
-                await self._channel.send("place", path=file.path, size=len(file.content))
-                await self._channel.send_bytes(file.content)
+                await self._channel.send("place", path=file.path, size=file.size)
+                async for piece in bytes_of(file, read):
+                    await self._channel.send_bytes(piece)
                 answer = await self._channel.read()
                 if isinstance(answer, NotPlaced):
                     raise SandboxFault(f"input file {file.path!r} not placed: {answer.error}")

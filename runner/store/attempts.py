@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID
 
+from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 
 from runner.errors import LeaseLost
@@ -22,8 +23,10 @@ from runner.models import (
     Isolation,
     Program,
     Result,
+    StoredObject,
 )
 from runner.states import ACTIVE, State, may_change
+from runner.store import ledger
 from runner.store.db import Transaction
 from runner.store.executions import LIMITS, RESULT, StoredArtifact, insert_state_event
 
@@ -81,7 +84,7 @@ async def load_request(tx: Transaction, claim: Claim) -> ExecutionRequest:
         limits=LIMITS.validate_python(row["limits"]),
         size=row["size"],
         image=row["image"],
-        files=tuple(InputFile(**file) for file in files),
+        files=tuple(map(_input_file, files)),
         isolation=Isolation(row["isolation"]),
         egress=tuple(row["egress"]),
         egress_policy=row["egress_policy"],
@@ -89,7 +92,14 @@ async def load_request(tx: Transaction, claim: Claim) -> ExecutionRequest:
         metadata=row["metadata"],
         on_worker_loss=row["on_worker_loss"],
         language=row["language"],
+        artifacts_to=row["artifacts_to"],
     )
+
+
+def _input_file(row: DictRow) -> InputFile:
+    if row["object_key"] is None:
+        return InputFile(row["path"], row["content"])
+    return InputFile(row["path"], StoredObject(row["object_key"], row["size"], row["sha256"]))
 
 
 async def start(tx: Transaction, claim: Claim, lease: timedelta) -> int:
@@ -199,6 +209,8 @@ async def finish(
     )
     if row is None:
         raise LeaseLost("the execution already ended or belongs to another attempt")
+    if not await ledger.keep(tx, [stored.object_key for stored in artifacts]):
+        raise LeaseLost("an artifact was given up before the result was written")
     await tx.each(
         "executions.insert_artifact",
         [

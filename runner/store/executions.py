@@ -1,7 +1,7 @@
 """Executions as a client sees them: submitted, read, listed, cancelled, followed."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -20,6 +20,7 @@ from runner.models import (
     Limits,
     Output,
     Result,
+    StoredObject,
     Stream,
     Usage,
 )
@@ -32,10 +33,11 @@ RESULT = TypeAdapter(Result)
 
 @dataclass(frozen=True, slots=True)
 class StoredArtifact:
-    """An artifact and the key of its bytes in the object store."""
+    """An artifact, the key of its bytes in the object store, and the file it becomes if any."""
 
     artifact: Artifact
     object_key: str
+    file_path: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +67,12 @@ async def insert(tx: Transaction, execution_id: UUID, request: ExecutionRequest)
         env=Jsonb(dict(request.program.env)),
         stdin=request.program.stdin,
         project=request.project,
+        artifacts_to=request.artifacts_to,
     )
     await tx.each(
         "executions.insert_file",
         [
-            {"execution_id": execution_id, "path": f.path, "content": f.content}
+            {"execution_id": execution_id, "path": f.path, **_content(f.content)}
             for f in request.files
         ],
     )
@@ -218,6 +221,12 @@ def never_ran(state: State, reason: Reason, detail: str) -> Result:
         image_digest=None,
         profile_hash=None,
     )
+
+
+def _content(content: bytes | StoredObject) -> dict[str, Any]:
+    if isinstance(content, StoredObject):
+        return {"content": None, **asdict(content)}
+    return {"content": content, "object_key": None, "size": None, "sha256": None}
 
 
 def _artifact(row: DictRow) -> StoredArtifact:

@@ -1,108 +1,138 @@
-"""Object storage in a local folder: artifacts' bytes, under keys that only we compose.
+"""Objects' bytes: in a local folder, or in S3 and its like by URL.
 
-A key is made of ids and numbers of ours; nothing a sandbox or a client sent is part of it, so no
-name can lead out of the folder. Writing is atomic: a reader sees the whole object or none.
+Objects are named by random ids of ours below their tenant's prefix; what a client calls a file is
+a row in PostgreSQL. Writing is atomic: a reader sees the whole object or none. Which objects there
+should be is known to `ledger` alone, before the first byte is written.
 """
 
-import asyncio
-import os
-import re
-import shutil
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
-from typing import IO, ParamSpec, TypeVar
+from collections.abc import AsyncIterator, Sequence
+from datetime import timedelta
+from typing import Any, Literal, Self
 from uuid import UUID
 
-from runner.errors import StoreUnavailable
+import obstore
+from obstore.exceptions import BaseError
+from obstore.store import LocalStore, S3Store, from_url
+from pydantic import SecretStr
 
-P = ParamSpec("P")
-R = TypeVar("R")
+from runner.errors import StoreUnavailable
+from runner.ids import new_id
+from runner.paths import file_path
+from runner.settings import Settings
 
 CHUNK = 256 * 1024
-_KEY = re.compile(r"tenants/[0-9a-f-]{36}/[0-9a-zA-Z/_-]{1,200}")
+PART = 5 * 2**20
+"""The least that S3 takes for a part of an upload in parts."""
+PARTS_AT_ONCE = 2
+"""What an upload may hold in memory, in parts."""
+
+Kind = Literal["artifacts", "files"]
 
 
-def artifact_key(tenant_id: UUID, execution_id: UUID, attempt: int, number: int) -> str:
-    """Return the key of an attempt's artifact: the tenant first, so that a prefix bounds it."""
-    return f"tenants/{tenant_id}/executions/{execution_id}/{attempt}/{number}"
+def object_key(tenant_id: UUID, relative: str) -> str:
+    """Return the key of something of this tenant. Raises ValueError for a path that leads out.
+
+    The one place that composes keys: the tenant first, so that a prefix bounds all of it.
+    """
+    return f"tenants/{tenant_id}/{file_path(relative)}"
 
 
-class ObjectWriter:
-    """An object being written; it appears under its key only when it is kept."""
-
-    def __init__(self, file: IO[bytes], partial: Path, final: Path) -> None:
-        self._file = file
-        self._partial = partial
-        self._final = final
-
-    async def write(self, chunk: bytes) -> None:
-        """Append a piece. Raises StoreUnavailable, such as when the disk is full."""
-        await _translated(self._file.write, chunk)
-
-    async def keep(self) -> None:
-        """Finish the object and put it under its key."""
-        await _translated(self._keep)
-
-    async def drop(self) -> None:
-        """Forget it; nothing of it stays."""
-        await _translated(self._drop)
-
-    def _keep(self) -> None:
-        self._file.close()
-        self._partial.rename(self._final)
-
-    def _drop(self) -> None:
-        self._partial.unlink(missing_ok=True)
-        self._file.close()
+def new_key(tenant_id: UUID, kind: Kind) -> str:
+    """Return a key that nothing has: an overwrite is a new object, and so is a second attempt."""
+    return object_key(tenant_id, f"{kind}/{new_id()}")
 
 
 class ObjectStore:
-    """A folder of objects. Raises StoreUnavailable when the file system refuses."""
+    """All tenants' objects. Raises StoreUnavailable when what keeps them refuses."""
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
+    def __init__(self, store: obstore.store.ObjectStore) -> None:
+        self._store = store
 
-    def _path(self, key: str) -> Path:
-        if not _KEY.fullmatch(key):
-            raise ValueError(f"not an object key of ours: {key!r}")
-        return self._root / key
+    @classmethod
+    def open(cls, settings: Settings) -> Self:
+        """Return the store that the settings name. Raises StoreUnavailable."""
+        try:
+            return cls(_store(settings))
+        except (BaseError, OSError, ValueError) as error:
+            raise StoreUnavailable(f"object store: {type(error).__name__}") from error
 
-    async def create(self, key: str) -> ObjectWriter:
-        """Open a new object for writing."""
-        return await _translated(self._create, self._path(key))
+    async def write(self, key: str, chunks: AsyncIterator[bytes]) -> None:
+        """Store an object. When `chunks` raises, so does this, and nothing of it stays."""
+        try:
+            await obstore.put_async(
+                self._store, key, chunks, chunk_size=PART, max_concurrency=PARTS_AT_ONCE
+            )
+        except (BaseError, OSError) as error:
+            raise _unavailable(error) from error
 
-    @staticmethod
-    def _create(path: Path) -> ObjectWriter:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        partial = path.with_name(path.name + ".partial")
-        return ObjectWriter(open(partial, "wb", opener=_private), partial, path)
+    async def read(self, key: str, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+        """Yield bytes `start` to `end`, that one not included; to the last one if it is None."""
+        if end is not None and start >= end:
+            return
+        options: Any = {} if end is None and start == 0 else {"range": _range(start, end)}
+        try:
+            found = await obstore.get_async(self._store, key, options=options)
+            async for chunk in found.stream(min_chunk_size=CHUNK):
+                yield bytes(chunk)
+        except (BaseError, OSError) as error:
+            raise _unavailable(error) from error
+
+    async def remove(self, keys: Sequence[str]) -> None:
+        """Remove objects; one that is gone already is no fault."""
+        for key in keys:
+            try:
+                await obstore.delete_async(self._store, key)
+            except FileNotFoundError:
+                continue
+            except (BaseError, OSError) as error:
+                raise _unavailable(error) from error
+
+    async def keys(self, tenant_id: UUID) -> AsyncIterator[list[str]]:
+        """Yield the keys of all objects of a tenant, some at a time."""
+        try:
+            async for some in obstore.list(self._store, prefix=f"tenants/{tenant_id}"):
+                yield [each["path"] for each in some]
+        except (BaseError, OSError) as error:
+            raise _unavailable(error) from error
 
     async def remove_tenant(self, tenant_id: UUID) -> int:
         """Remove every object of a tenant; return how many there were."""
-        return await _translated(_remove_tree, self._root / "tenants" / str(tenant_id))
-
-    async def read(self, key: str) -> AsyncIterator[bytes]:
-        """Yield the object's bytes in pieces."""
-        file = await _translated(self._path(key).open, "rb")
-        with file:
-            while chunk := await _translated(file.read, CHUNK):
-                yield chunk
+        removed = 0
+        async for some in self.keys(tenant_id):
+            await self.remove(some)
+            removed += len(some)
+        return removed
 
 
-async def _translated(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    try:
-        return await asyncio.to_thread(work, *args, **kwargs)
-    except OSError as error:
-        raise StoreUnavailable(f"object store: {error.strerror}") from error
+def _store(settings: Settings) -> obstore.store.ObjectStore:
+    url = settings.objects_url
+    if url is None:
+        # Objects get the umask's permissions; nobody else may enter their folder.
+        settings.objects_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        settings.objects_dir.chmod(0o700)
+        return LocalStore(settings.objects_dir, automatic_cleanup=True)
+    if not url.startswith(("s3://", "s3a://")):
+        return from_url(url)
+    # A server that is away is told of while the client still waits.
+    retries = {"max_retries": 3, "retry_timeout": timedelta(seconds=10)}
+    options: dict[str, Any] = {"region": settings.objects_region, "retry_config": retries}
+    if (endpoint := settings.objects_endpoint) is not None:
+        options["endpoint"] = endpoint
+        options["client_options"] = {"allow_http": endpoint.startswith("http://")}
+    if settings.objects_access_key is not None:
+        options["access_key_id"] = _plain(settings.objects_access_key)
+        options["secret_access_key"] = _plain(settings.objects_secret_key)
+    return S3Store.from_url(url, **options)
 
 
-def _remove_tree(folder: Path) -> int:
-    if not folder.exists():
-        return 0
-    files = sum(path.is_file() for path in folder.rglob("*"))
-    shutil.rmtree(folder)
-    return files
+def _plain(secret: SecretStr | None) -> str:
+    return secret.get_secret_value() if secret else ""
 
 
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
+def _range(start: int, end: int | None) -> Any:
+    return {"offset": start} if end is None else (start, end)
+
+
+def _unavailable(error: Exception) -> StoreUnavailable:
+    # Its own words may hold addresses and keys: the kind says enough, the cause is chained.
+    return StoreUnavailable(f"object store: {type(error).__name__}; try again")

@@ -26,6 +26,10 @@ class Terms:
     max_limits: Limits
     required_isolation: Isolation | None = None
     egress_ceiling: tuple[JSON, ...] | None = None
+    max_storage_bytes: int | None = None
+    max_objects: int | None = None
+    retention_days: int | None = None
+    """The last three: None is what the deployment has set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +120,9 @@ def _columns(terms: Terms) -> dict[str, Any]:
         "egress_ceiling": None
         if terms.egress_ceiling is None
         else Jsonb(list(terms.egress_ceiling)),
+        "max_storage_bytes": terms.max_storage_bytes,
+        "max_objects": terms.max_objects,
+        "retention_days": terms.retention_days,
     }
 
 
@@ -130,6 +137,9 @@ def _tenant(row: DictRow) -> Tenant:
             max_limits=LIMITS.validate_python(row["max_limits"]),
             required_isolation=row["required_isolation"] and Isolation(row["required_isolation"]),
             egress_ceiling=None if ceiling is None else tuple(ceiling),
+            max_storage_bytes=row["max_storage_bytes"],
+            max_objects=row["max_objects"],
+            retention_days=row["retention_days"],
         ),
         created_at=row["created_at"],
         suspended_at=row["suspended_at"],

@@ -2,50 +2,84 @@
 
 import hashlib
 import mimetypes
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
+from runner.audit import events as audit
+from runner.errors import StorageFull
 from runner.masking import Masker
 from runner.models import Artifact, Claim
+from runner.paths import file_path
+from runner.store import files, ledger
+from runner.store.db import Database, Transaction
 from runner.store.executions import StoredArtifact
-from runner.store.objects import ObjectStore, artifact_key
+from runner.store.files import NewFile
+from runner.store.ledger import Allowance
+from runner.store.objects import ObjectStore, new_key
+from runner.tasks import uninterrupted
+from runner.worker.recorder import until_stored
 
 UNKNOWN = "application/octet-stream"
 
 
 class ArtifactFiler:
-    """Stores each artifact under a number of ours; its path is a fact about it, never a place."""
+    """Stores each artifact under an id of ours; its path is a fact about it, never a place.
+
+    `refused` says which were not kept, or not made files, and why.
+    """
 
     def __init__(
-        self, *, objects: ObjectStore, claim: Claim, filed: list[StoredArtifact], masker: Masker
+        self,
+        *,
+        database: Database,
+        objects: ObjectStore,
+        allowance: Allowance,
+        claim: Claim,
+        filed: list[StoredArtifact],
+        masker: Masker,
+        file_prefix: str | None,
     ) -> None:
+        self._database = database
         self._objects = objects
-        self._masker = masker
+        self._allowance = allowance
         self._claim = claim
         self._filed = filed
+        self._masker = masker
+        self._file_prefix = file_prefix
+        self.refused: list[str] = []
 
     async def add(self, path: str, size: int, chunks: AsyncIterator[bytes]) -> None:
         """Store one file of exactly `size` bytes, secrets starred, or nothing of it."""
-        claim = self._claim
-        key = artifact_key(claim.tenant_id, claim.execution_id, claim.attempt, len(self._filed))
-        digest = hashlib.sha256()
-        writer = await self._objects.create(key)
+        key = new_key(self._claim.tenant_id, "artifacts")
         try:
+            await until_stored(lambda: self._reserve(key, size))
+        except StorageFull as error:
+            self.refused.append(f"{path}: {error.detail}")
+            async for _ in chunks:
+                pass
+            return
+        digest = hashlib.sha256()
+
+        async def written() -> AsyncIterator[bytes]:
             async for chunk in self._masked(chunks):
                 digest.update(chunk)
-                await writer.write(chunk)
-            await writer.keep()
+                yield chunk
+
+        try:
+            await self._objects.write(key, written())
         except BaseException:
-            await writer.drop()
+            await uninterrupted(self._give_up(key))
             raise
+        name = self._name(path)
         self._filed.append(
             StoredArtifact(
                 artifact=Artifact(
-                    path=self._name(path),
+                    path=name,
                     size=size,
                     sha256=digest.hexdigest(),
                     media_type=mimetypes.guess_type(path, strict=True)[0] or UNKNOWN,
                 ),
                 object_key=key,
+                file_path=self._file_path(name),
             )
         )
 
@@ -55,8 +89,58 @@ class ArtifactFiler:
         taken = {each.artifact.path for each in self._filed}
         return name if name not in taken else f"{name}~{len(taken)}"
 
+    def _file_path(self, name: str) -> str | None:
+        """Return the name of the file that it becomes, if it is to become one and may."""
+        if self._file_prefix is None:
+            return None
+        try:
+            return file_path(self._file_prefix + name)
+        except ValueError as error:
+            self.refused.append(f"{name}: an artifact, and no file: its name {error}")
+            return None
+
     async def _masked(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         mask = self._masker.stream()
         async for chunk in chunks:
             yield mask.feed(chunk)
         yield mask.rest()
+
+    async def _reserve(self, key: str, size: int) -> None:
+        async with self._database.tenant(self._claim.tenant_id) as tx:
+            await ledger.reserve(tx, key, size, self._allowance)
+
+    async def _give_up(self, key: str) -> None:
+        async with self._database.tenant(self._claim.tenant_id) as tx:
+            await ledger.give_up(tx, key)
+
+
+async def make_files(tx: Transaction, claim: Claim, artifacts: Sequence[StoredArtifact]) -> None:
+    """Give artifacts that are to be files their names; both then refer to the same bytes."""
+    for stored in artifacts:
+        if stored.file_path is None:
+            continue
+        artifact = stored.artifact
+        new = NewFile(
+            path=stored.file_path,
+            size=artifact.size,
+            sha256=artifact.sha256,
+            media_type=artifact.media_type,
+            object_key=stored.object_key,
+        )
+        await files.put(tx, new)
+        await audit.append(
+            tx,
+            claim.tenant_id,
+            audit.AuditEvent(
+                actor="system:worker",
+                action=audit.Action.FILE_WRITE,
+                outcome=audit.Outcome.SUCCESS,
+                resource_type="file",
+                resource_id=new.path,
+                metadata={
+                    "size": new.size,
+                    "sha256": new.sha256,
+                    "execution": str(claim.execution_id),
+                },
+            ),
+        )

@@ -21,7 +21,6 @@ from runner.errors import (
     KeyUnavailable,
     LeaseLost,
     NotReady,
-    ProtocolViolation,
     RunnerError,
     SandboxFault,
 )
@@ -36,10 +35,12 @@ from runner.states import Reason, State
 from runner.store import attempts, receipts
 from runner.store.db import Database
 from runner.store.executions import StoredArtifact, never_ran
+from runner.store.ledger import Allowance
 from runner.store.objects import ObjectStore
 from runner.tasks import uninterrupted
-from runner.worker.artifacts import ArtifactFiler
+from runner.worker.artifacts import ArtifactFiler, make_files
 from runner.worker.egress import Egress
+from runner.worker.inputs import upload
 from runner.worker.lease import LeaseKeeper
 from runner.worker.recorder import Recorder, until_stored
 from runner.worker.sandboxes import Sandboxes
@@ -57,6 +58,7 @@ class Policy:
     max_attempts: int
     flood_bytes: int
     max_artifacts: int
+    allowance: Allowance
 
 
 @dataclass(slots=True)
@@ -181,7 +183,7 @@ class Executor:
         try:
             secret_env = await self._secrets.environment(claim, request)
             recorder.hide(secret_env.values())
-            if (refusal := await _upload(sandbox, request)) is not None:
+            if (refusal := await upload(sandbox, request, self._objects)) is not None:
                 return refusal
             async with self._egress.open(claim, request, sandbox, recorder) as way_out:
                 attempt.egress_policy_hash = way_out.policy_hash
@@ -195,18 +197,24 @@ class Executor:
                     bridge=way_out.bridge,
                 )
             filer = ArtifactFiler(
+                database=self._database,
                 objects=self._objects,
+                allowance=self._policy.allowance,
                 claim=claim,
                 filed=attempt.artifacts,
                 masker=recorder.masker,
+                file_prefix=request.artifacts_to,
             )
             collected = await sandbox.collect(
                 max_files=self._policy.max_artifacts,
                 max_bytes=request.limits.disk_mb * 2**20,
                 sink=filer,
             )
+            result = result_of(ending, classify(ending), sandbox, collected)
             result = replace(
-                result_of(ending, classify(ending), sandbox, collected), egress=way_out.usage
+                result,
+                egress=way_out.usage,
+                artifacts_refused=(*result.artifacts_refused, *filer.refused),
             )
         except Invalid as error:
             result = never_ran(State.FAILED, _REFUSALS[error.field], error.detail)
@@ -256,6 +264,7 @@ class Executor:
                     return
                 await attempt.recorder.write_rest(tx)
                 times = await attempts.finish(tx, claim, result, attempt.artifacts)
+                await make_files(tx, claim, attempt.artifacts)
                 head = await audit.append(tx, claim.tenant_id, ended(claim, result))
                 signed = self._signer.sign(KIND, self._receipt(attempt, result, times, head))
                 await receipts.insert(tx, claim.execution_id, signed)
@@ -325,14 +334,3 @@ def _reaching(program: Program, environment: Mapping[str, str]) -> Program:
 def _masked(result: Result, masker: Masker) -> Result:
     refused = tuple(map(masker.text, result.artifacts_refused))
     return replace(result, detail=masker.text(result.detail), artifacts_refused=refused)
-
-
-async def _upload(sandbox: Sandbox, request: ExecutionRequest) -> Result | None:
-    """Place the input files; return the result of an execution whose files do not fit."""
-    try:
-        await sandbox.upload(request.files)
-    except ProtocolViolation:
-        raise
-    except SandboxFault as error:
-        return never_ran(State.FAILED, Reason.COMMAND_NOT_STARTED, error.detail)
-    return None

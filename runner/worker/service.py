@@ -26,13 +26,16 @@ from runner.settings import Settings
 from runner.signing import Signer
 from runner.store import receipts
 from runner.store.db import Database
+from runner.store.ledger import Allowance
 from runner.store.objects import ObjectStore
+from runner.store.retention import Terms
 from runner.worker.consumer import Consumers
 from runner.worker.demand import Bounds
 from runner.worker.egress import Egress
 from runner.worker.execute import Executor, Policy
 from runner.worker.pool import Kind, open_pool
 from runner.worker.reaper import Reaper
+from runner.worker.retention import ABANDONED, GRACE, Retention
 from runner.worker.secrets import FileSecrets, Secrets
 
 READY_FILE = "worker.ready"
@@ -59,6 +62,7 @@ async def worker(
         max_attempts=settings.max_attempts,
         flood_bytes=settings.output_flood_mb * 2**20,
         max_artifacts=settings.max_artifacts,
+        allowance=Allowance.of(settings),
     )
     async with AsyncExitStack() as stack:
         stack.enter_context(_only_worker(settings))
@@ -98,9 +102,10 @@ async def worker(
                 max_idle_s=settings.pool_idle_s,
             )
         )
+        objects = ObjectStore.open(settings)
         executor = Executor(
             database=database,
-            objects=ObjectStore(settings.objects_dir),
+            objects=objects,
             changes=changes,
             sandboxes=pool,
             egress=Egress(
@@ -119,6 +124,11 @@ async def worker(
             policy=policy,
             slots=settings.slots,
         )
+        retention = Retention(
+            database=database,
+            objects=objects,
+            terms=Terms(days=settings.retention_days, grace=GRACE, abandoned=ABANDONED),
+        )
         consumers = Consumers(
             redis_url=redis_url,
             executor=executor,
@@ -129,6 +139,7 @@ async def worker(
         sweeping = (
             asyncio.create_task(reaper.run(settings.reconcile_s)),
             asyncio.create_task(_sweep_strays(launcher)),
+            asyncio.create_task(retention.run(settings.retention_every_s)),
         )
         consumers.start()
         _log.info(

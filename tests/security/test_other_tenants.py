@@ -44,6 +44,7 @@ def furnish(deployment: Deployment, tenant: str) -> Theirs:
     assert client.post("/v1/projects", json={"name": project}).is_success
     assert client.put(f"/v1/egress-policies/{policy}", json={"rules": ["a.example"]}).is_success
     assert client.put(f"/v1/secrets/{secret}", json={"value": "a-secret-value"}).is_success
+    assert client.put(f"/v1/files/{CANARY}.txt", content=CANARY).is_success
     key = client.post("/v1/keys", json={"name": CANARY, "role": "viewer"}).json()["key"]["id"]
     body = {"email": f"{CANARY}@example.com", "role": "viewer"}
     member = client.post("/v1/members", json=body).json()["member"]["id"]
@@ -70,7 +71,11 @@ def furnish(deployment: Deployment, tenant: str) -> Theirs:
     )
 
 
-NAMED = {"PUT /v1/secrets/{name}", "PUT /v1/egress-policies/{name}"}
+NAMED = {
+    "PUT /v1/secrets/{name}",
+    "PUT /v1/egress-policies/{name}",
+    "PUT /v1/files/{path}",
+}
 """Names are the tenant's own: these make one, whoever else has one of that name."""
 
 

@@ -1,14 +1,16 @@
 -- name: insert
 INSERT INTO executions (tenant_id, execution_id, language, image, size, limits, isolation, egress,
                         egress_policy, secret_env, metadata, on_worker_loss, argv, env, stdin,
-                        project, event_seq)
+                        project, artifacts_to, event_seq)
 VALUES (app_tenant(), %(execution_id)s, %(language)s, %(image)s, %(size)s, %(limits)s,
         %(isolation)s, %(egress)s, %(egress_policy)s, %(secret_env)s, %(metadata)s,
-        %(on_worker_loss)s, %(argv)s, %(env)s, %(stdin)s, %(project)s, 1);
+        %(on_worker_loss)s, %(argv)s, %(env)s, %(stdin)s, %(project)s, %(artifacts_to)s,
+        1);
 
 -- name: insert_file
-INSERT INTO input_files (tenant_id, execution_id, path, content)
-VALUES (app_tenant(), %(execution_id)s, %(path)s, %(content)s);
+INSERT INTO input_files (tenant_id, execution_id, path, content, object_key, size, sha256)
+VALUES (app_tenant(), %(execution_id)s, %(path)s, %(content)s, %(object_key)s, %(size)s,
+        %(sha256)s);
 
 -- name: insert_event
 INSERT INTO events (tenant_id, execution_id, seq, attempt, kind, data)
@@ -43,11 +45,11 @@ ORDER BY execution_id DESC LIMIT %(limit)s;
 
 -- name: load_request
 SELECT argv, env, stdin, language, image, size, limits, isolation, egress, egress_policy,
-       secret_env, metadata, on_worker_loss, cancel_requested_at
+       secret_env, metadata, on_worker_loss, artifacts_to, cancel_requested_at
 FROM executions WHERE execution_id = %(execution_id)s AND attempt = %(attempt)s;
 
 -- name: load_files
-SELECT path, content FROM input_files WHERE execution_id = %(execution_id)s ORDER BY path;
+SELECT path, content, object_key, size, sha256 FROM input_files WHERE execution_id = %(execution_id)s ORDER BY path;
 
 -- name: lock
 SELECT state, attempt, cancel_requested_at, on_worker_loss,

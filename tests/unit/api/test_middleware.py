@@ -9,7 +9,7 @@ from fastapi.responses import StreamingResponse
 
 from runner.api import problems
 from runner.api.cursors import decode_id, decode_seq
-from runner.api.middleware import BodyBounds, LastResort, RequestId
+from runner.api.middleware import BodyBounds, LastResort, RequestId, Streamed
 
 INSIDE = "the inside of the service"
 
@@ -18,7 +18,7 @@ def application() -> FastAPI:
     """Return an app whose routes fail, in the middleware of the real one."""
     app = FastAPI()
     problems.install(app)
-    app.add_middleware(BodyBounds, max_bytes=10)
+    app.add_middleware(BodyBounds, max_bytes=10, streamed=Streamed((), 0))
     app.add_middleware(LastResort)
     app.add_middleware(RequestId)
 

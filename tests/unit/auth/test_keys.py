@@ -49,4 +49,5 @@ def test_a_viewer_only_reads() -> None:
         Permission.EXECUTION_READ,
         Permission.ARTIFACT_READ,
         Permission.EGRESS_POLICY_READ,
+        Permission.FILE_READ,
     }

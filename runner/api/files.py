@@ -1,0 +1,298 @@
+"""`/v1/files`: a tenant's own files, streamed in and out."""
+
+from datetime import datetime
+from http import HTTPStatus
+from typing import Annotated, Self
+
+from fastapi import APIRouter, Header, HTTPException, Path, Query, Request, Response
+from fastapi.responses import StreamingResponse
+from pydantic import AfterValidator, Field
+
+from runner.api import cursors, representation
+from runner.api.deps import CanDeleteFiles, CanReadFiles, CanWriteFiles, Parts
+from runner.api.fields import FilePrefix
+from runner.api.problems import problem, responses
+from runner.api.representation import MAX_HEADER, Unsatisfiable
+from runner.api.uploads import Upload, event_of
+from runner.api.views import View
+from runner.audit import events as audit
+from runner.errors import NotFound
+from runner.paths import MAX_BYTES, file_path
+from runner.store import files
+from runner.store.files import NewFile, StoredFile
+from runner.tasks import uninterrupted
+
+router = APIRouter(prefix="/v1/files", tags=["files"])
+
+NO_FILE = "no such file"
+UNKNOWN = "application/octet-stream"
+_BYTES = {UNKNOWN: {"schema": {"type": "string", "format": "binary"}}}
+
+FilePath = Annotated[
+    str,
+    Path(
+        max_length=2 * MAX_BYTES,
+        description="The file's name: a relative path. Refused, not repaired, if anything might "
+        "read it as another one.",
+        examples=["data/in.csv"],
+    ),
+    AfterValidator(file_path),
+]
+HeaderText = Annotated[str | None, Header(max_length=MAX_HEADER)]
+MediaType = Annotated[
+    str,
+    Header(
+        alias="Content-Type", max_length=255, pattern=r"^[\x20-\x7e]+$", include_in_schema=False
+    ),
+]
+
+
+class FileView(View):
+    """A stored file."""
+
+    path: str = Field(examples=["data/in.csv"])
+    size: int = Field(description="Bytes.")
+    sha256: str
+    etag: str = Field(description="For `If-Match`; it changes with the content alone.")
+    media_type: str = Field(description="As it was given; downloads never claim it.")
+    created_at: datetime
+    updated_at: datetime
+    expires_at: datetime | None
+
+    @classmethod
+    def of(cls, stored: StoredFile) -> Self:
+        """Return the view of a file."""
+        return cls(
+            path=stored.path,
+            size=stored.size,
+            sha256=stored.sha256,
+            etag=representation.etag(stored.sha256),
+            media_type=stored.media_type,
+            created_at=stored.created_at,
+            updated_at=stored.updated_at,
+            expires_at=stored.expires_at,
+        )
+
+
+class FilePage(View):
+    """Files by name."""
+
+    items: list[FileView]
+    next_cursor: str | None
+
+
+@router.get("", summary="List files", responses=responses())
+async def list_files(
+    principal: CanReadFiles,
+    parts: Parts,
+    prefix: Annotated[FilePrefix, Query(description="What names begin with.")] = "",
+    cursor: Annotated[str | None, Query(max_length=cursors.MAX_PATH_LENGTH)] = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+) -> FilePage:
+    """Return this tenant's files by name."""
+    after = cursors.decode_path(cursor)
+    async with parts.database.tenant(principal.tenant_id) as tx:
+        found = await files.list_after(tx, prefix=prefix, after=after, limit=limit + 1)
+    page = found[:limit]
+    return FilePage(
+        items=[FileView.of(each) for each in page],
+        next_cursor=cursors.encode(page[-1].path) if len(found) > limit else None,
+    )
+
+
+@router.put(
+    "/{path:path}",
+    summary="Write a file",
+    openapi_extra={"requestBody": {"required": True, "content": _BYTES}},
+    responses={
+        200: {"description": "It took the place of one of that name."},
+        201: {"model": FileView, "description": "There was none of that name."},
+        **responses(
+            HTTPStatus.BAD_REQUEST,
+            HTTPStatus.CONFLICT,
+            HTTPStatus.LENGTH_REQUIRED,
+            HTTPStatus.PRECONDITION_FAILED,
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+        ),
+    },
+)
+async def write(
+    request: Request,
+    response: Response,
+    path: FilePath,
+    principal: CanWriteFiles,
+    parts: Parts,
+    expires_at: Annotated[
+        cursors.Moment | None, Query(description="When it is removed; never, if left out.")
+    ] = None,
+    if_match: HeaderText = None,
+    if_none_match: HeaderText = None,
+    content_digest: HeaderText = None,
+    repr_digest: HeaderText = None,
+    digest: HeaderText = None,
+    media_type: MediaType = UNKNOWN,
+) -> FileView:
+    """Store the body under a name; readers see the file before or the whole new one.
+
+    Its length must be declared, and is reserved of the tenant's storage before a byte is read. A
+    `Content-Digest` (RFC 9530) with `sha-256` is checked. `If-None-Match: *` refuses to overwrite,
+    `If-Match` to overwrite anything but that content.
+    """
+    _plain(request)
+    upload = Upload(
+        parts=parts,
+        principal=principal,
+        path=path,
+        size=int(request.headers["content-length"]),
+        condition=representation.condition(if_match, if_none_match),
+        promised=[
+            sum_ for name, given in (
+                ("content-digest", content_digest), ("repr-digest", repr_digest),
+                ("digest", digest),
+            ) if (sum_ := representation.expected(name, given)) is not None
+        ],
+    )  # fmt: skip
+    key = await upload.reserve()
+    try:
+        sha256 = await upload.receive(key, request.stream())
+        new = NewFile(path, upload.size, sha256, media_type, key, cursors.in_range(expires_at))
+        stored = await upload.keep(request, new)
+    except BaseException:
+        await uninterrupted(upload.give_up(key))
+        raise
+    created = stored.created_at == stored.updated_at
+    response.status_code = HTTPStatus.CREATED if created else HTTPStatus.OK
+    response.headers["ETag"] = representation.etag(stored.sha256)
+    return FileView.of(stored)
+
+
+@router.get(
+    "/{path:path}",
+    summary="Read a file",
+    response_class=StreamingResponse,
+    responses={
+        200: {"description": "The file's bytes.", "content": _BYTES},
+        206: {"description": "The range of them that was asked for.", "content": _BYTES},
+        304: {"description": "It is still the one that `If-None-Match` names."},
+        **responses(HTTPStatus.NOT_FOUND, HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE),
+    },
+)
+async def read(
+    request: Request,
+    path: FilePath,
+    principal: CanReadFiles,
+    parts: Parts,
+    range_: Annotated[str | None, Header(alias="Range", max_length=MAX_HEADER)] = None,
+    if_range: HeaderText = None,
+    if_none_match: HeaderText = None,
+) -> Response:
+    """Stream a file or one range of it. It is always an attachment: a browser shows nothing of it.
+
+    `Repr-Digest` is of the whole file, `Content-Digest` of what is sent (RFC 9530).
+    """
+    async with parts.database.tenant(principal.tenant_id) as tx:
+        found = await files.get(tx, path)
+        if found is None:
+            raise NotFound(NO_FILE)
+        await audit.append(
+            tx, principal.tenant_id, event_of(request, principal, audit.Action.FILE_READ, found)
+        )
+    tag = representation.etag(found.sha256)
+    headers = _headers(found)
+    if if_none_match is not None and _is_among(found, if_none_match):
+        return Response(status_code=HTTPStatus.NOT_MODIFIED, headers={"ETag": tag})
+    try:
+        asked = range_ if if_range is None or if_range.strip() == tag else None
+        part = representation.span(asked, found.size)
+    except Unsatisfiable:
+        return problem(
+            request,
+            HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
+            f"the file has {found.size} bytes",
+            headers={"Content-Range": f"bytes */{found.size}"},
+        )
+    if part is None:
+        return StreamingResponse(
+            parts.objects.read(found.object_key),
+            media_type=UNKNOWN,
+            headers={
+                **headers,
+                "Content-Length": str(found.size),
+                "Content-Digest": headers["Repr-Digest"],
+            },
+        )
+    return StreamingResponse(
+        parts.objects.read(found.object_key, part.start, part.end),
+        HTTPStatus.PARTIAL_CONTENT,
+        media_type=UNKNOWN,
+        headers={
+            **headers,
+            "Content-Length": str(part.end - part.start),
+            "Content-Range": f"bytes {part.start}-{part.end - 1}/{found.size}",
+        },
+    )
+
+
+@router.head(
+    "/{path:path}",
+    summary="Read what a file's headers say",
+    responses={200: {"description": "As for reading it, without the bytes."},
+               **responses(HTTPStatus.NOT_FOUND)},
+)  # fmt: skip
+async def head(path: FilePath, principal: CanReadFiles, parts: Parts) -> Response:
+    """Return the headers of a file. Its content stays unread, so no record is made."""
+    async with parts.database.tenant(principal.tenant_id) as tx:
+        found = await files.get(tx, path)
+    if found is None:
+        raise NotFound(NO_FILE)
+    headers = {**_headers(found), "Content-Length": str(found.size)}
+    return Response(media_type=UNKNOWN, headers=headers)
+
+
+@router.delete(
+    "/{path:path}",
+    summary="Delete a file",
+    status_code=HTTPStatus.NO_CONTENT,
+    responses=responses(HTTPStatus.NOT_FOUND, HTTPStatus.PRECONDITION_FAILED),
+)
+async def delete(
+    request: Request,
+    path: FilePath,
+    principal: CanDeleteFiles,
+    parts: Parts,
+    if_match: HeaderText = None,
+) -> None:
+    """Forget a file; executions that were submitted with it still get it."""
+    condition = representation.condition(if_match, None)
+    async with parts.database.tenant(principal.tenant_id) as tx:
+        gone = await files.delete(tx, path, condition)
+        if gone is None:
+            raise NotFound(NO_FILE)
+        event = event_of(request, principal, audit.Action.FILE_DELETE, gone)
+        await audit.append(tx, principal.tenant_id, event)
+
+
+def _plain(request: Request) -> None:
+    """Refuse a body that is not simply the file's bytes (RFC 9110, 8.4 and 14.5)."""
+    if "content-range" in request.headers:
+        raise HTTPException(HTTPStatus.BAD_REQUEST, "a file is written whole, not by range")
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise HTTPException(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send the file's bytes as they are")
+
+
+def _headers(found: StoredFile) -> dict[str, str]:
+    return {
+        "Accept-Ranges": "bytes",
+        "Content-Disposition": representation.attachment(found.path),
+        # What somebody calls HTML is not for a browser to run on our origin.
+        "Content-Security-Policy": "sandbox; default-src 'none'",
+        "ETag": representation.etag(found.sha256),
+        "Repr-Digest": representation.digest(found.sha256),
+    }
+
+
+def _is_among(found: StoredFile, header: str) -> bool:
+    # RFC 9110, 13.1.2: compared weakly.
+    listed = representation.tags(header.replace("W/", ""), "if-none-match")
+    return not listed or found.sha256 in listed

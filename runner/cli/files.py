@@ -1,0 +1,87 @@
+"""Stored files: written, read, listed and deleted over HTTP."""
+
+import mimetypes
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import IO, Annotated
+
+import typer
+from rich.table import Table
+
+from runner.cli.console import err, out, read_settings, reports_errors
+from runner.cli.session import client
+from runner.client import StoredFile
+
+files = typer.Typer(help="Stored files.", no_args_is_help=True)
+
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The stored file's name.")]
+STDIN = Path("-")
+UNKNOWN = "application/octet-stream"
+
+
+@files.command("put")
+@reports_errors
+def put(
+    local: Annotated[Path, typer.Argument(metavar="FILE", help="What to store; - for stdin.")],
+    name: NameArgument,
+    *,
+    only_new: Annotated[bool, typer.Option("--only-new", help="Never overwrite.")] = False,
+) -> None:
+    """Store a file under a name, in place of one of that name."""
+    if local == STDIN:
+        # The API wants to know the length first.
+        with tempfile.TemporaryFile() as spooled:
+            shutil.copyfileobj(sys.stdin.buffer, spooled)
+            spooled.seek(0)
+            stored = _put(name, spooled, only_new=only_new)
+    else:
+        with local.open("rb") as file:
+            stored = _put(name, file, only_new=only_new)
+    err.print(f"stored {stored.path}: {stored.size} bytes, sha256 {stored.sha256}", highlight=False)
+
+
+@files.command("get")
+@reports_errors
+def get(
+    name: NameArgument,
+    local: Annotated[Path | None, typer.Argument(metavar="FILE", help="Else to stdout.")] = None,
+) -> None:
+    """Write a stored file's bytes to a file or to standard output."""
+    with client(read_settings()) as api, api.files.open(name) as pieces:
+        if local is None:
+            sys.stdout.buffer.writelines(pieces)
+            sys.stdout.buffer.flush()
+        else:
+            with local.open("wb") as file:
+                file.writelines(pieces)
+
+
+@files.command("list")
+@reports_errors
+def list_files(
+    prefix: Annotated[str, typer.Argument(help="What names begin with.")] = "",
+) -> None:
+    """List stored files by name."""
+    table = Table("name", "bytes", "type", "updated", "expires")
+    with client(read_settings()) as api:
+        for each in api.files.list(prefix):
+            table.add_row(
+                each.path, str(each.size), each.media_type, each.updated_at, each.expires_at or ""
+            )
+    out.print(table)
+
+
+@files.command("delete")
+@reports_errors
+def delete(name: NameArgument) -> None:
+    """Forget a stored file."""
+    with client(read_settings()) as api:
+        api.files.delete(name)
+
+
+def _put(name: str, content: IO[bytes], *, only_new: bool) -> StoredFile:
+    media_type = mimetypes.guess_type(name)[0] or UNKNOWN
+    with client(read_settings()) as api:
+        return api.files.put(name, content, media_type=media_type, only_new=only_new)

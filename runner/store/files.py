@@ -1,0 +1,120 @@
+"""Files of a tenant: names with facts about them, each for an object in the store."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from runner.errors import PreconditionFailed
+from runner.store.db import Transaction
+
+CHANGED = "the file is not what the request expects: read it again"
+
+
+@dataclass(frozen=True, slots=True)
+class NewFile:
+    """A file to store; its object is in the store already."""
+
+    path: str
+    size: int
+    sha256: str
+    media_type: str
+    object_key: str
+    expires_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """A file of this tenant."""
+
+    path: str
+    size: int
+    sha256: str
+    media_type: str
+    object_key: str
+    created_at: datetime
+    updated_at: datetime
+    expires_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """What must be there for a write: nothing at all (`only_new`), or one of these contents.
+
+    `contents` are SHA-256 sums; empty means any content, None that it does not matter.
+    """
+
+    only_new: bool = False
+    contents: frozenset[str] | None = None
+
+    def met_by(self, found: StoredFile | None) -> bool:
+        """Return whether a write may follow on what is there."""
+        if found is None:
+            return self.contents is None
+        if self.only_new:
+            return False
+        return not self.contents or found.sha256 in self.contents
+
+
+ALWAYS = Condition()
+
+
+def demand(condition: Condition, found: StoredFile | None) -> None:
+    """Raise PreconditionFailed unless a write may follow on what is there."""
+    if not condition.met_by(found):
+        raise PreconditionFailed(CHANGED)
+
+
+async def put(tx: Transaction, new: NewFile, condition: Condition = ALWAYS) -> StoredFile:
+    """Store a file in place of one of that name, whose object then goes.
+
+    Raises PreconditionFailed; of concurrent writers that expect the same, one wins.
+    """
+    demand(condition, await _locked(tx, new.path))
+    row = await tx.one(
+        "files.put",
+        path=new.path,
+        size=new.size,
+        sha256=new.sha256,
+        media_type=new.media_type,
+        object_key=new.object_key,
+        expires_at=new.expires_at,
+        only_new=condition.only_new,
+    )
+    if row is None:
+        raise PreconditionFailed(CHANGED)
+    return StoredFile(**row)
+
+
+async def get(tx: Transaction, path: str) -> StoredFile | None:
+    """Return the file of that name, or None."""
+    row = await tx.one("files.get", path=path)
+    return StoredFile(**row) if row else None
+
+
+async def hold(tx: Transaction, paths: Collection[str]) -> dict[str, StoredFile]:
+    """Return the files of these names that there are; none changes before this transaction ends."""
+    rows = await tx.all("files.hold", paths=list(paths)) if paths else []
+    return {row["path"]: StoredFile(**row) for row in rows}
+
+
+async def list_after(
+    tx: Transaction, *, prefix: str, after: str, limit: int
+) -> Sequence[StoredFile]:
+    """Return files whose names begin with `prefix` and follow `after`, by name."""
+    rows = await tx.all("files.list", prefix=prefix, after=after, limit=limit)
+    return [StoredFile(**row) for row in rows]
+
+
+async def delete(tx: Transaction, path: str, condition: Condition = ALWAYS) -> StoredFile | None:
+    """Forget a file and return it; None if there is none. Raises PreconditionFailed."""
+    found = await _locked(tx, path)
+    if found is None:
+        return None
+    demand(condition, found)
+    await tx.run("files.delete", path=path)
+    return found
+
+
+async def _locked(tx: Transaction, path: str) -> StoredFile | None:
+    row = await tx.one("files.lock", path=path)
+    return StoredFile(**row) if row else None

@@ -1,0 +1,26 @@
+-- name: reserve
+INSERT INTO objects (tenant_id, object_key, bytes)
+VALUES (app_tenant(), %(object_key)s, %(bytes)s) ON CONFLICT DO NOTHING;
+
+-- name: standing
+SELECT u.bytes, u.objects, t.max_storage_bytes, t.max_objects
+FROM tenants t LEFT JOIN storage_usage u USING (tenant_id) WHERE t.tenant_id = app_tenant();
+
+-- name: keep
+UPDATE objects SET state = 'kept', since = clock_timestamp()
+WHERE tenant_id = app_tenant() AND object_key = ANY (%(object_keys)s) AND state = 'writing';
+
+-- name: give_up
+UPDATE objects SET state = 'doomed', since = clock_timestamp()
+WHERE tenant_id = app_tenant() AND object_key = %(object_key)s AND state = 'writing';
+
+-- name: take_removable
+SELECT object_key, bytes FROM objects
+WHERE tenant_id = app_tenant() AND state <> 'kept'
+  AND since < now() - CASE state WHEN 'doomed' THEN %(grace)s::interval
+                                 ELSE %(abandoned)s::interval END
+ORDER BY since LIMIT %(limit)s FOR UPDATE SKIP LOCKED;
+
+-- name: forget
+DELETE FROM objects
+WHERE tenant_id = app_tenant() AND object_key = ANY (%(object_keys)s) AND state <> 'kept';
