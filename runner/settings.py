@@ -35,6 +35,7 @@ _CREDENTIALS = {
     "database_worker_url",
     "redis_url",
     "secrets_key",
+    "audit_webhook_secret",
 }
 
 
@@ -105,6 +106,17 @@ class Settings(BaseSettings):
     """Keys that tenants' secrets are under: base64 of 32 bytes each, the newest first."""
     secrets_key_file: Path | None = None
     """File with such keys; the embedded stack makes one below `state_dir`."""
+
+    audit_checkpoint_s: float = Field(default=60.0, gt=0)
+    """How old the newest checkpoint of a chain that has grown may be."""
+    audit_webhook_url: str | None = None
+    """`https://` address that gets every audit record of the deployment."""
+    audit_webhook_secret: SecretStr | None = None
+    """Signs what is sent there: `whsec_` and base64, as in Standard Webhooks."""
+    audit_syslog_url: str | None = None
+    """`tcp://host:port` or `tls://host:port` of a syslog receiver that gets every audit record."""
+    audit_trusted_networks: tuple[str, ...] = ()
+    """Private networks that these two may be in; sandboxes and tenants do not reach them."""
 
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
 

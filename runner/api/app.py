@@ -12,6 +12,7 @@ from runner import __version__
 from runner.api import (
     artifacts,
     audit,
+    audit_webhook,
     egress,
     events,
     executions,
@@ -27,7 +28,8 @@ from runner.api.deps import Allow, Dependencies
 from runner.api.middleware import Authentication, BodyBounds, LastResort, Metrics, RequestId
 
 MODULES = (
-    executions, events, artifacts, projects, egress, secrets, keys, audit, receipts, health,
+    executions, events, artifacts, projects, egress, secrets, keys, audit, audit_webhook, receipts,
+    health,
 )  # fmt: skip
 DESCRIPTION = """\
 Runs code written by AI agents, each program in a hardened container of its own.

@@ -84,8 +84,14 @@ class Allow:
                     actor=principal.actor,
                     action=audit.Action.ACCESS_DENIED,
                     outcome=audit.Outcome.DENIED,
+                    resource_type=self.permission.partition(":")[0],
                     origin=origin(request),
-                    metadata={"permission": self.permission.value, "role": principal.role.value},
+                    metadata={
+                        "permission": self.permission.value,
+                        "role": principal.role.value,
+                        "method": request.method,
+                        "route": request.scope["route"].path,
+                    },
                 ),
             )
         raise why
@@ -140,4 +146,7 @@ CanWriteKeys = Annotated[Principal, Depends(Allow(Permission.API_KEY_WRITE))]
 CanReadProjects = Annotated[Principal, Depends(Allow(Permission.PROJECT_READ))]
 CanWriteProjects = Annotated[Principal, Depends(Allow(Permission.PROJECT_WRITE))]
 CanDeleteProjects = Annotated[Principal, Depends(Allow(Permission.PROJECT_DELETE))]
+CanExportAudit = Annotated[Principal, Depends(Allow(Permission.AUDIT_EXPORT))]
+CanReadWebhook = Annotated[Principal, Depends(Allow(Permission.AUDIT_WEBHOOK_READ))]
+CanWriteWebhook = Annotated[Principal, Depends(Allow(Permission.AUDIT_WEBHOOK_WRITE))]
 CanReadAudit = Annotated[Principal, Depends(Allow(Permission.AUDIT_READ))]

@@ -2,7 +2,7 @@
 
 import typer
 
-from runner.cli import demo, operate, profile, receipt, secrets, serve, tenants, use, verify
+from runner.cli import audit, demo, operate, profile, receipt, secrets, serve, tenants, use, verify
 
 app = typer.Typer(
     name="runner",
@@ -24,7 +24,7 @@ app.add_typer(tenants.operators, name="operators")
 app.add_typer(operate.keys, name="keys")
 app.add_typer(operate.images, name="images")
 app.add_typer(use.executions, name="executions")
-app.add_typer(use.audit, name="audit")
+app.add_typer(audit.audit, name="audit")
 app.add_typer(profile.profile, name="profile")
 app.add_typer(secrets.secrets, name="secrets")
 app.add_typer(receipt.receipt, name="receipt")

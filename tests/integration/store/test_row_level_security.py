@@ -48,7 +48,7 @@ def test_every_table_forces_it_for_every_command(
             "FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'tenant_id' "
             "JOIN pg_roles r ON r.oid = c.relowner WHERE c.relkind = 'r'"
         ).fetchall()
-    assert len(tables) >= 14
+    assert len(tables) >= 17
     for name, enabled, forced, owner, policies in tables:
         assert (enabled, forced, owner, policies) == (True, True, "runner_owner", 1), name
 
