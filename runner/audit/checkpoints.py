@@ -154,11 +154,12 @@ class Checkpointer:
 
     async def sweep(self) -> None:
         """Seal every chain that is due."""
+        now = time.monotonic()
+        self._silent_until = {of: end for of, end in self._silent_until.items() if end > now}
+        silent = list(self._silent_until)
         async with self._database.no_tenant() as tx:
-            rows = await tx.all("audit.chains_due", age=self._age, limit=BATCH)
+            rows = await tx.all("audit.chains_due", age=self._age, except_=silent, limit=BATCH)
         for tenant in (row["tenant_id"] for row in rows):
-            if self._silent_until.get(tenant, 0) > time.monotonic():
-                continue
             fault = await self._seal(tenant)
             if fault is not None:
                 self._silent_until[tenant] = time.monotonic() + SILENCE_S

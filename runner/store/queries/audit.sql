@@ -23,7 +23,7 @@ SELECT seq, hash FROM audit_heads WHERE tenant_id = app_tenant();
 SELECT hash FROM audit_events WHERE tenant_id = app_tenant() AND seq = %(seq)s;
 
 -- name: chains_due
-SELECT tenant_id FROM audit_chains_due(%(age)s, %(limit)s) AS due (tenant_id);
+SELECT tenant_id FROM audit_chains_due(%(age)s, %(except_)s, %(limit)s) AS due (tenant_id);
 
 -- name: newest_checkpoint
 SELECT seq, document FROM audit_checkpoints

@@ -74,13 +74,14 @@ GRANT SELECT (tenant_id, seq, action) ON audit_events TO runner_definer;
 GRANT CREATE ON SCHEMA public TO runner_definer;
 
 -- Whose chains differ from their newest checkpoint: it is that old, or an export waits.
-CREATE FUNCTION audit_chains_due(p_age interval, p_limit integer) RETURNS SETOF uuid
+CREATE FUNCTION audit_chains_due(p_age interval, p_except uuid[], p_limit integer)
+    RETURNS SETOF uuid
     LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
 BEGIN ATOMIC
     SELECT h.tenant_id FROM audit_heads h
     LEFT JOIN LATERAL (SELECT c.seq, c.created_at FROM audit_checkpoints c
                        WHERE c.tenant_id = h.tenant_id ORDER BY c.seq DESC LIMIT 1) newest ON true
-    WHERE h.seq <> COALESCE(newest.seq, 0)
+    WHERE h.seq <> COALESCE(newest.seq, 0) AND h.tenant_id <> ALL (p_except)
       AND (newest.seq IS NULL OR newest.created_at <= now() - p_age
            OR EXISTS (SELECT FROM audit_events e
                       WHERE e.tenant_id = h.tenant_id AND e.action = 'audit:export'
@@ -112,10 +113,10 @@ BEGIN
 END
 $$;
 
-ALTER FUNCTION audit_chains_due(interval, integer) OWNER TO runner_definer;
+ALTER FUNCTION audit_chains_due(interval, uuid[], integer) OWNER TO runner_definer;
 ALTER FUNCTION claim_audit_delivery(text, interval) OWNER TO runner_definer;
-REVOKE ALL ON FUNCTION audit_chains_due(interval, integer), claim_audit_delivery(text, interval)
+REVOKE ALL ON FUNCTION audit_chains_due(interval, uuid[], integer), claim_audit_delivery(text, interval)
     FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION audit_chains_due(interval, integer), claim_audit_delivery(text, interval)
+GRANT EXECUTE ON FUNCTION audit_chains_due(interval, uuid[], integer), claim_audit_delivery(text, interval)
     TO runner_worker;
 REVOKE CREATE ON SCHEMA public FROM runner_definer;
