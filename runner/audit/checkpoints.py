@@ -24,7 +24,7 @@ from runner.store import receipts
 from runner.store.db import Database, Transaction
 
 KIND = "agent-runner/audit-checkpoint/v1"
-SWEEP_S = 1.0
+SWEEP_S = 0.5
 BATCH = 100
 POLL_S = 0.1
 SILENCE_S = 60.0
