@@ -17,12 +17,8 @@ from runner.audit import checkpoints, export
 from runner.audit import events as audit
 from runner.audit.chain import Pin
 from runner.audit.checkpoints import Checkpoint
-from runner.store import receipts
 
 router = APIRouter(prefix="/v1/audit", tags=["audit"])
-
-CHECKPOINT_WITHIN_S = 10.0
-"""How long an export waits for a worker to sign where the log stands."""
 
 Wanted = Annotated[str | None, Query(max_length=128), AfterValidator(lambda v: v and storable(v))]
 
@@ -160,26 +156,15 @@ async def export_log(
     `runner audit verify FILE` checks it offline. With a filter it is no chain any more: that a
     record was left out cannot be told from it. The export is itself on record, and in the file.
     """
-    async with parts.database.tenant(principal.tenant_id) as tx:
-        place = await audit.append(
-            tx,
-            principal.tenant_id,
-            audit.AuditEvent(
-                actor=principal.actor,
-                action=audit.Action.AUDIT_EXPORT,
-                outcome=audit.Outcome.SUCCESS,
-                resource_type="audit",
-                origin=origin(request),
-                metadata={k: v for k, v in filtered.values().items() if v is not None},
-            ),
-        )
-    checkpoint = await checkpoints.covering(
-        parts.database, principal.tenant_id, place.seq, within_s=CHECKPOINT_WITHIN_S
+    lines = await export.begin(
+        parts.database,
+        principal.tenant_id,
+        filtered,
+        actor=principal.actor,
+        origin=origin(request),
     )
-    async with parts.database.no_tenant() as tx:
-        keys = await receipts.list_keys(tx)
     return Ndjson(
-        export.lines(parts.database, principal.tenant_id, filtered, checkpoint, keys),
+        lines,
         headers={
             "Content-Disposition": f'attachment; filename="audit-{principal.tenant_id}.ndjson"'
         },

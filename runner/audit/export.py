@@ -15,14 +15,18 @@ from uuid import UUID
 
 import rfc8785
 
+from runner.audit import checkpoints
 from runner.audit.chain import Link
 from runner.audit.checkpoints import Checkpoint
-from runner.audit.events import Filter, timestamp
+from runner.audit.events import Action, AuditEvent, Filter, Origin, Outcome, append, timestamp
 from runner.signing import PublicKey
+from runner.store import receipts
 from runner.store.db import Database
 
 KIND = "agent-runner/audit-export/v1"
 PAGE = 500
+SEALED_WITHIN_S = 10.0
+"""How long an export waits for a worker to sign where the log stands."""
 
 
 def line(link: Link) -> str:
@@ -33,6 +37,29 @@ def line(link: Link) -> str:
     )
 
 
+async def begin(
+    database: Database, tenant: UUID, wanted: Filter, *, actor: str, origin: Origin
+) -> AsyncIterator[bytes]:
+    """Put the export on record, wait until that is sealed, and return its lines.
+
+    Raises NotReady when no worker seals it in time.
+    """
+    event = AuditEvent(
+        actor=actor,
+        action=Action.AUDIT_EXPORT,
+        outcome=Outcome.SUCCESS,
+        resource_type="audit",
+        origin=origin,
+        metadata=_given(wanted),
+    )
+    async with database.tenant(tenant) as tx:
+        place = await append(tx, tenant, event)
+    checkpoint = await checkpoints.covering(database, tenant, place.seq, within_s=SEALED_WITHIN_S)
+    async with database.no_tenant() as tx:
+        keys = await receipts.list_keys(tx)
+    return lines(database, tenant, wanted, checkpoint, keys)
+
+
 async def lines(
     database: Database,
     tenant: UUID,
@@ -40,7 +67,7 @@ async def lines(
     checkpoint: Checkpoint,
     keys: Sequence[PublicKey],
 ) -> AsyncIterator[bytes]:
-    """Yield the export in pieces of whole lines, up to the record of the checkpoint."""
+    """Yield an export in pieces of whole lines, up to the record of the checkpoint."""
     yield _header(tenant, wanted, keys)
     after = 0
     while True:
@@ -60,15 +87,18 @@ async def lines(
 
 
 def _header(tenant: UUID, wanted: Filter, keys: Sequence[PublicKey]) -> bytes:
-    given = {name: value for name, value in wanted.values().items() if value is not None}
     header: dict[str, Any] = {
         "type": KIND,
         "body": {
             "tenant": str(tenant),
             "exported_at": timestamp(datetime.now(UTC)),
             # A part of a chain cannot be verified as a chain: whoever reads it shall know.
-            "filter": given or None,
+            "filter": _given(wanted) or None,
         },
         "keys": [{"id": key.id, "pem": key.pem} for key in keys],
     }
     return rfc8785.dumps(header) + b"\n"
+
+
+def _given(wanted: Filter) -> dict[str, str]:
+    return {name: value for name, value in wanted.values().items() if value is not None}

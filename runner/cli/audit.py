@@ -1,5 +1,6 @@
 """The audit log: listed, verified, exported, forwarded."""
 
+import asyncio
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ import typer
 from rich import box
 from rich.table import Table
 
-from runner.cli.console import err, fail, out, read_settings, reports_errors
+from runner.cli.console import err, fail, out, read_settings, reports_errors, required
 from runner.cli.session import client
 
 if TYPE_CHECKING:
@@ -62,18 +63,25 @@ def export(
     resource: Annotated[str | None, typer.Option(help="Only about this id.")] = None,
     since: Annotated[str | None, typer.Option(help="From this time on (RFC 3339).")] = None,
     until: Annotated[str | None, typer.Option(help="Before this time (RFC 3339).")] = None,
+    *,
+    platform: Annotated[
+        bool,
+        typer.Option(
+            "--platform",
+            help="The deployment's own log, whole; needs RUNNER_DATABASE_OWNER_URL.",
+        ),
+    ] = False,
 ) -> None:
     """Write the audit log as NDJSON that ends in a signed checkpoint."""
+    if platform:
+        _write(file, iter(asyncio.run(_platform_log())))
+        return
     filters = {
         "action": action, "actor": actor, "outcome": outcome, "resource_id": resource,
         "since": since, "until": until,
     }  # fmt: skip
     with client(read_settings()) as api, api.export_audit(**filters) as pieces:
-        if file is None:
-            sys.stdout.buffer.writelines(pieces)
-            return
-        with file.open("wb") as sink:
-            sink.writelines(pieces)
+        _write(file, pieces)
 
 
 @audit.command("verify")
@@ -143,6 +151,27 @@ def audit_table(records: list[dict[str, Any]]) -> Table:
             record["outcome"], what,
         )  # fmt: skip
     return table
+
+
+def _write(file: Path | None, pieces: Iterator[bytes]) -> None:
+    if file is None:
+        sys.stdout.buffer.writelines(pieces)
+        return
+    with file.open("wb") as sink:
+        sink.writelines(pieces)
+
+
+async def _platform_log() -> list[bytes]:
+    from runner.audit import export
+    from runner.audit.events import Filter, Origin
+    from runner.ids import PLATFORM_TENANT
+    from runner.store.db import Database
+    from runner.tenancy import SYSTEM
+
+    url = required(read_settings().database_owner_url, "RUNNER_DATABASE_OWNER_URL")
+    async with Database(url, max_size=1) as owner:
+        lines = await export.begin(owner, PLATFORM_TENANT, Filter(), actor=SYSTEM, origin=Origin())
+        return [piece async for piece in lines]
 
 
 def _verify_online(keys: "tuple[PublicKey, ...] | None", against: list[Path]) -> None:

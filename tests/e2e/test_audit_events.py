@@ -1,14 +1,20 @@
 """What happens is on record, with all that an auditor asks for; code and secrets are not."""
 
 import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from runner.audit import offline
 from runner.client import Client, NotPermitted
+from runner.ids import PLATFORM_TENANT
 from runner.models import Role
 from tests import deployment as deployments
 from tests.deployment import Deployment, eventually, state_of
@@ -136,6 +142,27 @@ def test_the_log_of_a_running_deployment_is_sealed_by_itself(made: Deployment) -
         json.loads(line) for line in log.read_text().splitlines() if "audit_checkpoint" in line
     ]
     assert sealed["checkpoint"]["document"] in {each["checkpoint"] for each in lines}
+
+
+def test_the_deployments_own_log_is_exported_by_the_operator(
+    made: Deployment, tmp_path: Path
+) -> None:
+    """What belongs to no tenant: guesses at keys, operators made and ended, tenants deleted."""
+    guess = {"Authorization": "Bearer rk_aaaaaaaaaaaa_" + "A" * 43}
+    assert httpx.get(f"{made.url}/v1/audit", headers=guess).status_code == 401
+    file = tmp_path / "platform.ndjson"
+    done = subprocess.run(
+        [sys.executable, "-m", "runner", "audit", "export", "--platform", str(file)],
+        env={**os.environ, "RUNNER_DATABASE_OWNER_URL": made.stack.services.owner_url},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    lines = file.read_text().splitlines()
+    report = offline.verify(lines)
+    assert (report.findings, report.tenant) == ((), str(PLATFORM_TENANT))
+    actions = [json.loads(line)["record"]["action"] for line in lines[1:-1]]
+    assert "authentication:verify" in actions
+    assert actions[-1] == "audit:export"
 
 
 def test_an_export_does_not_outwait_a_worker_that_is_away(made: Deployment) -> None:

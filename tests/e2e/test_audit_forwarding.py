@@ -15,10 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from runner.audit import offline, webhook
 from runner.client import Client
+from runner.ids import PLATFORM_TENANT
 from tests import deployment as deployments
 from tests.deployment import Deployment, eventually
 from tests.upstreams import Answer, Authority, Request, Upstream, serving
@@ -307,6 +309,11 @@ def test_the_operator_gets_every_chain_from_its_beginning(world: World) -> None:
     assert headers["webhook-signature"] == webhook.sign(
         key, headers["webhook-id"], int(headers["webhook-timestamp"]), request.body
     )
+    # What belongs to no tenant, too: a key that nobody has.
+    guess = {"Authorization": "Bearer rk_aaaaaaaaaaaa_" + "A" * 43}
+    assert httpx.get(f"{world.deployment.url}/v1/audit", headers=guess).status_code == 401
+    nobody = f'tenant="{PLATFORM_TENANT}"'
+    eventually(lambda: any(nobody in each for each in world.syslog.messages()))
     # Network of the operator's own is not open to tenants.
     client.put_audit_webhook(f"https://{OPERATORS}:{world.syslog.port}/")
     told = eventually(lambda: state(client) if state(client)["failures"] else None)

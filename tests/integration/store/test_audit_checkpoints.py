@@ -227,4 +227,12 @@ async def test_the_api_can_neither_seal_nor_move_the_operators_cursors(
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             tried(statement)
     assert tried("SELECT sink FROM audit_cursors") == [("tenant",)]
+    # The control: without its one policy, the API's login sees the operator's cursor.
+    with psycopg.connect(postgres.postgres.url("postgres", "runner")) as connection:
+        connection.execute("DROP POLICY own_webhook ON audit_cursors")
+        connection.execute("SET LOCAL ROLE runner_api")
+        connection.execute("SELECT set_config('app.tenant_id', %s, true)", [str(kept.tenant)])
+        seen = connection.execute("SELECT sink FROM audit_cursors ORDER BY sink").fetchall()
+        connection.rollback()
+    assert seen == [("syslog",), ("tenant",)]
     assert tried("DELETE FROM audit_cursors RETURNING sink") == [("tenant",)]
