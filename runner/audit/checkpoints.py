@@ -150,6 +150,8 @@ class Checkpointer:
                 await self.sweep()
             except RunnerError as error:
                 _log.warning("sweep_failed", sweep="checkpoints", error=error.detail)
+            except Exception:  # noqa: BLE001 - told and tried again: unsealed logs would be worse
+                _log.exception("sweep_fault", sweep="checkpoints")
             await asyncio.sleep(SWEEP_S)
 
     async def sweep(self) -> None:

@@ -62,6 +62,9 @@ class Forwarder:
             except RunnerError as error:
                 _log.warning("forwarding_failed", sink=sink, error=error.detail)
                 busy = False
+            except Exception:  # noqa: BLE001 - told and tried again: the other sinks go on
+                _log.exception("forwarding_fault", sink=sink)
+                busy = False
             if not busy:
                 await asyncio.sleep(IDLE_S)
 

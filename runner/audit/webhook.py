@@ -86,9 +86,12 @@ def parse_url(url: str) -> tuple[str, int, str]:
 class Webhooks:
     """Posts batches."""
 
-    def __init__(self, guard: Guard, tls: ssl.SSLContext) -> None:
+    def __init__(self, guard: Guard, tls: ssl.SSLContext, *, answer_s: float = ANSWER_S) -> None:
         self._guard = guard
         self._tls = tls
+        self._timeouts = {
+            "connect": CONNECT_S, "read": answer_s, "write": answer_s, "pool": answer_s,
+        }  # fmt: skip
 
     async def post(self, url: str, key: bytes, batch: Batch) -> None:
         """Deliver a batch. Raises Undelivered."""
@@ -106,7 +109,6 @@ class Webhooks:
     async def _status(self, target: Target, path: str, key: bytes, batch: Batch) -> int:
         body = payload(batch)
         authority = target.host if target.port == 443 else f"{target.host}:{target.port}"  # noqa: PLR2004
-        timeouts = {"connect": CONNECT_S, "read": ANSWER_S, "write": ANSWER_S, "pool": ANSWER_S}
         try:
             # A pool of its own for each delivery: no connection is shared between tenants.
             async with (
@@ -123,7 +125,7 @@ class Webhooks:
                     ),
                     headers=_headers(key, batch, body, authority),
                     content=body,
-                    extensions={"timeout": timeouts},
+                    extensions={"timeout": self._timeouts},
                 ) as response,
             ):
                 return response.status

@@ -1,13 +1,6 @@
 """Cursors: one deliverer at a time, in order, and a batch that was not taken is sent again."""
 
 import asyncio
-import socket
-import ssl
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
-from ipaddress import ip_address
 from typing import Any
 from uuid import UUID
 
@@ -15,18 +8,12 @@ import psycopg
 import pytest
 
 from runner.audit import events as audit
-from runner.audit.chain import ZERO, Link, link_hash
-from runner.audit.delivery import Batch, Undelivered
+from runner.audit.delivery import Batch
 from runner.audit.forward import Forwarder
-from runner.audit.outbound import Guard
-from runner.audit.syslog import Receiver, Syslog
-from runner.egress.addresses import networks
-from runner.egress.names import Address
 from runner.ids import new_id
 from runner.store.db import Database
 
 SINK = "syslog"
-BODY = '{"action":"execution:end","at":"2026-01-02T03:04:05.000006Z","outcome":"success"}'
 Connection = psycopg.Connection[dict[str, Any]]
 
 
@@ -146,76 +133,3 @@ async def test_a_log_with_a_gap_is_not_forwarded_past_it(
 
     assert await Forwarder(worker, {SINK: takes}).deliver_next(SINK)
     assert taken == []
-
-
-@contextmanager
-def receiving(serve: Callable[[socket.socket], None]) -> Iterator[int]:
-    """Run a TCP server that serves one connection; yield its port."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-
-        def accept() -> None:
-            connection, _ = listener.accept()
-            with connection:
-                serve(connection)
-
-        thread = threading.Thread(target=accept, daemon=True)
-        thread.start()
-        yield listener.getsockname()[1]
-        thread.join(5)
-
-
-def to_syslog(port: int, *, trusted: Sequence[str] = ("127.0.0.0/8",)) -> Syslog:
-    """Return the sink for a receiver on loopback."""
-
-    async def lookup(_: str) -> Sequence[Address]:
-        return [ip_address("127.0.0.1")]
-
-    return Syslog(
-        Guard(lookup, networks(trusted)),
-        ssl.create_default_context(),
-        Receiver("siem.example.test", port, tls=False),
-        hostname="node-1",
-    )
-
-
-LINK = Link(1, BODY, ZERO, link_hash(ZERO, 1, BODY))
-BATCH = Batch(UUID(int=7), tuple(replace(LINK, seq=seq) for seq in range(1, 101)))
-
-
-async def test_syslog_over_tcp_arrives_whole() -> None:
-    """A hundred messages, each behind the number of its octets."""
-    received = bytearray()
-
-    def serve(connection: socket.socket) -> None:
-        while piece := connection.recv(65536):
-            received.extend(piece)
-
-    with receiving(serve) as port:
-        await to_syslog(port).deliver(BATCH)
-        await asyncio.sleep(0)  # The loop closes the connection, for which the receiver waits.
-    assert received.count(b"<110>1 ") == 100
-
-
-@pytest.mark.parametrize("read", [0, 1000])
-async def test_a_syslog_receiver_that_goes_away_has_not_taken_the_batch(read: int) -> None:
-    """At once, or in the middle: its host resets what it did not read."""
-
-    def serve(connection: socket.socket) -> None:
-        if read:
-            connection.recv(read)
-
-    with receiving(serve) as port, pytest.raises(Undelivered) as refused:
-        await to_syslog(port).deliver(large())
-    assert refused.value.problem == "it closed the connection"
-
-
-def large() -> Batch:
-    """Return a batch larger than what sockets buffer."""
-    body = BODY.replace('"success"', '"success","text":"' + "x" * 200_000 + '"')
-    return replace(BATCH, links=tuple(replace(LINK, seq=n, body=body) for n in range(1, 101)))
-
-
-async def test_syslog_passes_the_same_guard() -> None:
-    """An address that the operator does not trust is not connected to."""
-    with pytest.raises(Undelivered, match="not a public address"):
-        await to_syslog(9, trusted=()).deliver(BATCH)
