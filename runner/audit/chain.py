@@ -139,12 +139,6 @@ async def head(tx: Transaction) -> Head | None:
     return Head(**row) if row else None
 
 
-async def hash_of(tx: Transaction, seq: int) -> bytes | None:
-    """Return the stored hash of one record; None when there is none."""
-    row = await tx.one("audit.record_hash", seq=seq)
-    return row["hash"] if row else None
-
-
 async def _pages(tx: Transaction, after: int) -> AsyncIterator[list[Link]]:
     while True:
         rows = await tx.all("audit.chain", after=after, limit=PAGE)

@@ -19,9 +19,6 @@ WHERE tenant_id = app_tenant() AND seq > %(after)s ORDER BY seq LIMIT %(limit)s;
 -- name: head
 SELECT seq, hash FROM audit_heads WHERE tenant_id = app_tenant();
 
--- name: record_hash
-SELECT hash FROM audit_events WHERE tenant_id = app_tenant() AND seq = %(seq)s;
-
 -- name: chains_due
 SELECT tenant_id FROM audit_chains_due(%(age)s, %(except_)s, %(limit)s) AS due (tenant_id);
 

@@ -145,27 +145,40 @@ async def test_a_tail_cut_with_the_checkpoints_is_found_by_what_is_held_outside(
     assert checked.verdict.fault is not None
 
 
-async def test_a_log_that_was_rewritten_is_not_sealed_over(kept: Kept) -> None:
-    """The part before the last checkpoint, the part after it, and a cut that grew again."""
+async def test_a_log_that_was_cut_and_grew_again_is_not_sealed_over(
+    kept: Kept, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is reported instead."""
     kept.disarmed(CUT_LOG)
     kept.disarmed(CUT_HEAD)
     await kept.grow(4)
     assert await kept.sealed() == 5, "seven records, but not those that were sealed"
+    assert reported(capsys, kept.tenant)
     assert "record 5 is not the one of the checkpoint" in (await kept.fault() or "")
     assert await kept.fault_by_chain_alone() is None, "the control"
 
 
-async def test_a_record_changed_since_the_last_checkpoint_is_not_sealed(kept: Kept) -> None:
-    """The worker verifies what it seals."""
+async def test_a_record_changed_since_the_last_checkpoint_is_not_sealed(
+    kept: Kept, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The worker verifies what it seals, and seals nothing of what does not hold."""
     event = audit.AuditEvent("key:a", audit.Action.EXECUTION_END, audit.Outcome.SUCCESS)
-    async with kept.worker.tenant(kept.tenant) as tx:
-        await audit.append(tx, kept.tenant, event)
+    for _ in range(2):
+        async with kept.worker.tenant(kept.tenant) as tx:
+            await audit.append(tx, kept.tenant, event)
     kept.disarmed(
         "UPDATE audit_events SET body = replace(body, 'key:a', 'key:b') "
-        "WHERE tenant_id = %(t)s AND seq = 6"
+        "WHERE tenant_id = %(t)s AND seq = 7"
     )
     await kept.checkpointer.sweep()
     assert await kept.sealed() == 5
+    assert reported(capsys, kept.tenant)
+
+
+def reported(capsys: pytest.CaptureFixture[str], tenant: UUID) -> bool:
+    """Return whether our log says that a tenant's chain does not hold."""
+    lines = "".join(capsys.readouterr()).splitlines()
+    return any("audit_chain_broken" in line and str(tenant) in line for line in lines)
 
 
 async def test_a_forged_checkpoint_is_refused(kept: Kept, tmp_path: Path) -> None:
