@@ -55,6 +55,7 @@ _CREDENTIALS = {
     "secrets_key",
     "objects_access_key",
     "objects_secret_key",
+    "audit_webhook_secret",
 }
 
 
@@ -156,6 +157,16 @@ class Settings(BaseSettings):
     retention_days: int | None = Field(default=30, ge=1)
     """Days after their end that executions are kept, likewise; `null`: for ever."""
     retention_every_s: float = Field(default=60.0, gt=0)
+    audit_checkpoint_s: float = Field(default=60.0, gt=0)
+    """How old the newest checkpoint of a chain that has grown may be."""
+    audit_webhook_url: str | None = None
+    """`https://` address that gets every audit record of the deployment."""
+    audit_webhook_secret: SecretStr | None = None
+    """Signs what is sent there: `whsec_` and base64, as in Standard Webhooks."""
+    audit_syslog_url: str | None = None
+    """`tcp://host:port` or `tls://host:port` of a syslog receiver that gets every audit record."""
+    audit_trusted_networks: tuple[str, ...] = ()
+    """Private networks that these two may be in; sandboxes and tenants do not reach them."""
 
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
 

@@ -13,6 +13,7 @@ from runner import __version__
 from runner.api import (
     artifacts,
     audit,
+    audit_webhook,
     egress,
     events,
     executions,
@@ -40,7 +41,7 @@ from runner.api.middleware import (
 
 MODULES = (
     executions, events, artifacts, files, projects, egress, secrets, keys, login, members, audit,
-    receipts, health,
+    audit_webhook, receipts, health,
 )  # fmt: skip
 DESCRIPTION = """\
 Runs code written by AI agents, each program in a hardened container of its own.

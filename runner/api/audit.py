@@ -1,18 +1,22 @@
-"""`/v1/audit`: the tenant's audit log and its verification."""
+"""`/v1/audit`: the tenant's audit log, its verification and its export."""
 
 import json
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.responses import StreamingResponse
 from pydantic import AfterValidator, Field
 
 from runner.api import cursors
-from runner.api.deps import CanReadAudit, Parts
+from runner.api.context import origin
+from runner.api.deps import CanExportAudit, CanReadAudit, Parts
 from runner.api.fields import storable
 from runner.api.problems import responses
 from runner.api.views import View
-from runner.audit import chain
+from runner.audit import checkpoints, export
 from runner.audit import events as audit
+from runner.audit.chain import Pin
+from runner.audit.checkpoints import Checkpoint
 
 router = APIRouter(prefix="/v1/audit", tags=["audit"])
 
@@ -37,6 +41,25 @@ class AuditPage(View):
     next_cursor: str | None
 
 
+class CheckpointView(View):
+    """A signed statement of where the log stood."""
+
+    seq: int = Field(description="The record that it is about.")
+    at: str = Field(description="When it was signed.", examples=["2026-01-02T03:04:05.000006Z"])
+    key: str = Field(description="Which key signed it.", examples=["3f1c09b2a7d45e68"])
+    document: str = Field(description="The signed text: keep it elsewhere, and compare later.")
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint) -> "CheckpointView":
+        """Return the view of a checkpoint."""
+        return cls(
+            seq=checkpoint.seq,
+            at=checkpoint.at,
+            key=checkpoint.key,
+            document=checkpoint.document,
+        )
+
+
 class Verification(View):
     """Whether the log is whole: no record changed, removed, inserted or moved."""
 
@@ -44,36 +67,50 @@ class Verification(View):
     records: int = Field(description="Records that hold, counted from the first.")
     head: str = Field(description="The hash of the last of them: keep it, and compare later.")
     fault: str | None = Field(description="The first thing that does not hold.")
+    checkpoint: CheckpointView | None = Field(
+        description="The newest one, which was compared with; records after it are not sealed yet."
+    )
 
 
-@router.get("", summary="Read the audit log", responses=responses())
-async def read(
-    principal: CanReadAudit,
-    parts: Parts,
-    cursor: Annotated[str | None, Query(max_length=cursors.MAX_LENGTH)] = None,
-    limit: Annotated[int, Query(ge=1, le=500)] = 100,
+class Ndjson(StreamingResponse):
+    """One JSON text to a line."""
+
+    media_type = "application/x-ndjson"
+
+
+def wanted(
     action: Wanted = None,
     actor: Wanted = None,
     outcome: Wanted = None,
     resource_id: Wanted = None,
     since: cursors.Moment | None = None,
     until: cursors.Moment | None = None,
+) -> audit.Filter:
+    """Return which records a request asks for."""
+    return audit.Filter(
+        action=action,
+        actor=actor,
+        outcome=outcome,
+        resource_id=resource_id,
+        since=cursors.in_range(since),
+        until=cursors.in_range(until),
+    )
+
+
+Filtered = Annotated[audit.Filter, Depends(wanted)]
+
+
+@router.get("", summary="Read the audit log", responses=responses())
+async def read(
+    principal: CanReadAudit,
+    parts: Parts,
+    filtered: Filtered,
+    cursor: Annotated[str | None, Query(max_length=cursors.MAX_LENGTH)] = None,
+    limit: Annotated[int, Query(ge=1, le=500)] = 100,
 ) -> AuditPage:
     """Return this tenant's audit records, oldest first."""
     async with parts.database.tenant(principal.tenant_id) as tx:
-        found = await audit.list_after(
-            tx,
-            cursors.decode_seq(cursor),
-            audit.Filter(
-                action=action,
-                actor=actor,
-                outcome=outcome,
-                resource_id=resource_id,
-                since=cursors.in_range(since),
-                until=cursors.in_range(until),
-            ),
-            limit + 1,
-        )
+        found = await audit.list_after(tx, cursors.decode_seq(cursor), filtered, limit + 1)
     page = found[:limit]
     return AuditPage(
         items=[
@@ -85,13 +122,50 @@ async def read(
 
 
 @router.get("/verification", summary="Verify the audit log", responses=responses())
-async def verify(principal: CanReadAudit, parts: Parts) -> Verification:
-    """Compute the whole chain anew and compare it with its head."""
+async def verify(
+    principal: CanReadAudit,
+    parts: Parts,
+    seq: Annotated[int | None, Query(ge=1, le=cursors.MAX_SEQ)] = None,
+    hash_: Annotated[str | None, Query(alias="hash", pattern=r"^[0-9a-f]{64}$")] = None,
+) -> Verification:
+    """Compute the whole chain anew; compare it with its head and with its newest checkpoint.
+
+    `seq` and `hash` name a record that you know from elsewhere, which the log then must have.
+    """
+    known = []
+    if seq is not None and hash_ is not None:
+        known.append(Pin(seq, bytes.fromhex(hash_), "what you hold"))
     async with parts.database.tenant(principal.tenant_id, snapshot=True) as tx:
-        verdict = await chain.verify(tx)
+        checked = await checkpoints.verify_log(tx, principal.tenant_id, known)
+    verdict = checked.verdict
     return Verification(
         valid=verdict.fault is None,
         records=verdict.records,
         head=verdict.head,
         fault=verdict.fault.what if verdict.fault else None,
+        checkpoint=CheckpointView.of(checked.checkpoint) if checked.checkpoint else None,
+    )
+
+
+@router.get("/export", summary="Export the audit log", response_class=Ndjson, responses=responses())
+async def export_log(
+    request: Request, principal: CanExportAudit, parts: Parts, filtered: Filtered
+) -> Ndjson:
+    """Return the log as NDJSON: a head with the public keys, the records, a signed checkpoint.
+
+    `runner audit verify FILE` checks it offline. With a filter it is no chain any more: that a
+    record was left out cannot be told from it. The export is itself on record, and in the file.
+    """
+    lines = await export.begin(
+        parts.database,
+        principal.tenant_id,
+        filtered,
+        actor=principal.actor,
+        origin=origin(request),
+    )
+    return Ndjson(
+        lines,
+        headers={
+            "Content-Disposition": f'attachment; filename="audit-{principal.tenant_id}.ndjson"'
+        },
     )

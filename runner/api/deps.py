@@ -104,8 +104,14 @@ async def require(
                 actor=principal.actor,
                 action=audit.Action.ACCESS_DENIED,
                 outcome=audit.Outcome.DENIED,
+                resource_type=permission.partition(":")[0],
                 origin=origin(request),
-                metadata={"permission": permission.value, "role": principal.role.value},
+                metadata={
+                    "permission": permission.value,
+                    "role": principal.role.value,
+                    "method": request.method,
+                    "route": request.scope["route"].path,
+                },
             ),
         )
     raise why
@@ -167,4 +173,7 @@ CanDeleteProjects = Annotated[Principal, Depends(Allow(Permission.PROJECT_DELETE
 CanReadFiles = Annotated[Principal, Depends(Allow(Permission.FILE_READ))]
 CanWriteFiles = Annotated[Principal, Depends(Allow(Permission.FILE_WRITE))]
 CanDeleteFiles = Annotated[Principal, Depends(Allow(Permission.FILE_DELETE))]
+CanExportAudit = Annotated[Principal, Depends(Allow(Permission.AUDIT_EXPORT))]
+CanReadWebhook = Annotated[Principal, Depends(Allow(Permission.AUDIT_WEBHOOK_READ))]
+CanWriteWebhook = Annotated[Principal, Depends(Allow(Permission.AUDIT_WEBHOOK_WRITE))]
 CanReadAudit = Annotated[Principal, Depends(Allow(Permission.AUDIT_READ))]

@@ -3,12 +3,14 @@
 from http import HTTPStatus
 from typing import Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
+from runner.api.context import origin
 from runner.api.deps import NO_EXECUTION, CanRead, ExecutionId, Parts
 from runner.api.problems import responses
 from runner.api.views import View
+from runner.audit import events as audit
 from runner.errors import NotFound
 from runner.store import executions, receipts
 
@@ -51,8 +53,10 @@ class SigningKeys(View):
     response_model=Receipt,
     responses=responses(HTTPStatus.NOT_FOUND),
 )
-async def read(execution_id: ExecutionId, principal: CanRead, parts: Parts) -> Response:
-    """Return the receipt as it was signed, byte for byte.
+async def read(
+    request: Request, execution_id: ExecutionId, principal: CanRead, parts: Parts
+) -> Response:
+    """Return the receipt as it was signed, byte for byte. That it was handed out is on record.
 
     `runner receipt verify` checks it offline with a public key alone.
     """
@@ -61,6 +65,15 @@ async def read(execution_id: ExecutionId, principal: CanRead, parts: Parts) -> R
         if document is None:
             known = await executions.get(tx, execution_id)
             raise NotFound(NO_RECEIPT if known else NO_EXECUTION)
+        event = audit.AuditEvent(
+            actor=principal.actor,
+            action=audit.Action.RECEIPT_READ,
+            outcome=audit.Outcome.SUCCESS,
+            resource_type="receipt",
+            resource_id=str(execution_id),
+            origin=origin(request),
+        )
+        await audit.append(tx, principal.tenant_id, event)
     return Response(document, media_type="application/json")
 
 

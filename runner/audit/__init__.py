@@ -1,6 +1,15 @@
-"""What happened, append-only and hash-chained for each tenant.
+"""What happened, append-only and hash-chained for each tenant, sealed from outside the database.
 
-`events` writes a record in the same transaction as what it tells of; the database computes the
-chain under a lock of the tenant's head (see `store/migrations`), so concurrent writers cannot
-fork it. `chain` verifies a log offline, trusting nothing but its arithmetic.
+    events ──→ audit_events ──┬─→ export   (API)     NDJSON, whose last line is a checkpoint
+    (in the transaction of    ├─→ checkpoints (worker) "record n had this hash", signed
+     what it tells of)        └─→ forward  (worker)  webhooks and syslog, at least once
+
+* `events` writes a record in the same transaction as what it tells of; the database computes the
+  chain under a lock of the tenant's head (see `store/migrations`), so concurrent writers cannot
+  fork it. `chain` verifies a log, trusting nothing but its arithmetic.
+* `checkpoints` signs where a chain stands, with the worker's key: what listens for clients has
+  none. Before it signs it verifies what was added, so that a rewritten log is never sealed.
+* `export` writes a log as a file, and `offline` verifies that file with a public key alone.
+* `forward` delivers each chain in order to each sink from a stored cursor. What it connects to
+  passes the guard of egress (`outbound`); what servers answer is not read beyond the status.
 """

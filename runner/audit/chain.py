@@ -2,12 +2,12 @@
 
 hash(n) = SHA-256(hash(n-1) || n as 8 bytes, big-endian || canonical JSON of record n); hash(0) is
 32 zero bytes. The head, kept apart from the log, tells how many records there must be, so that a
-cut tail is found, too. Who can rewrite both log and head (a database superuser) is out of reach
-of this check: that takes checkpoints signed outside the database.
+cut tail is found, too. Who can rewrite both log and head (a database superuser) is found by a
+point of the chain that is known from outside the database: a pin, such as a signed checkpoint.
 """
 
 import hashlib
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 
 from runner.store.db import Transaction
@@ -28,10 +28,22 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """Where the chain must end."""
+    """Where a chain ends, or how far it is known to hold."""
 
     seq: int
     hash: bytes
+
+
+START = Head(seq=0, hash=ZERO)
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """A record's hash as it is known from elsewhere; `source` says from where, in words."""
+
+    seq: int
+    hash: bytes
+    source: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +66,10 @@ class Verdict:
 class Verifier:
     """Checks links in order; feed pages of them, then `conclude` with the head."""
 
-    def __init__(self) -> None:
-        self._last = Head(seq=0, hash=ZERO)
+    def __init__(self, start: Head = START, pins: Sequence[Pin] = ()) -> None:
+        """Begin after the record that `start` names; the chain must pass through every pin."""
+        self._last = start
+        self._pins = pins
         self._fault: Fault | None = None
 
     @property
@@ -72,8 +86,10 @@ class Verifier:
                 self._last = Head(seq=link.seq, hash=link.hash)
 
     def conclude(self, head: Head | None) -> Verdict:
-        """Compare the end with the head and return the verdict."""
-        expected = head or Head(seq=0, hash=ZERO)
+        """Compare the end with the head and the pins beyond it, and return the verdict."""
+        expected = head or START
+        if self._fault is None:
+            self._fault = self._beyond()
         if self._fault is None and self._last != expected:
             self._fault = Fault(
                 seq=self._last.seq + 1,
@@ -89,6 +105,18 @@ class Verifier:
             return Fault(expected, f"record {expected} does not follow the one before it")
         if link.hash != link_hash(self._last.hash, link.seq, link.body):
             return Fault(expected, f"record {expected} was changed after it was written")
+        for pin in self._pins:
+            if pin.seq == expected and pin.hash != link.hash:
+                return Fault(expected, f"record {expected} is not the one of {pin.source}")
+        return None
+
+    def _beyond(self) -> Fault | None:
+        last = self._last.seq
+        for pin in self._pins:
+            if pin.seq > last:
+                return Fault(
+                    last + 1, f"the log ends at record {last}; {pin.source} has record {pin.seq}"
+                )
         return None
 
 
@@ -97,17 +125,21 @@ def link_hash(previous: bytes, seq: int, body: str) -> bytes:
     return hashlib.sha256(previous + seq.to_bytes(8, "big") + body.encode()).digest()
 
 
-async def verify(tx: Transaction) -> Verdict:
-    """Verify the whole chain of the tenant of a `snapshot` transaction."""
-    verifier = Verifier()
-    async for page in _pages(tx):
+async def verify(tx: Transaction, start: Head = START, pins: Sequence[Pin] = ()) -> Verdict:
+    """Verify the chain of the tenant of a `snapshot` transaction, from `start` to its head."""
+    verifier = Verifier(start, pins)
+    async for page in _pages(tx, start.seq):
         verifier.feed(page)
+    return verifier.conclude(await head(tx))
+
+
+async def head(tx: Transaction) -> Head | None:
+    """Return where the tenant's chain must end; None for one that has no record."""
     row = await tx.one("audit.head")
-    return verifier.conclude(Head(**row) if row else None)
+    return Head(**row) if row else None
 
 
-async def _pages(tx: Transaction) -> AsyncIterator[list[Link]]:
-    after = 0
+async def _pages(tx: Transaction, after: int) -> AsyncIterator[list[Link]]:
     while True:
         rows = await tx.all("audit.chain", after=after, limit=PAGE)
         if not rows:

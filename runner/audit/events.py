@@ -47,7 +47,9 @@ class Action(StrEnum):
     PROJECT_CREATE = "project:create"
     PROJECT_UPDATE = "project:update"
     PROJECT_DELETE = "project:delete"
-    AUDIT_READ = "audit:read"
+    AUDIT_EXPORT = "audit:export"
+    AUDIT_WEBHOOK_UPDATE = "audit_webhook:update"
+    AUDIT_WEBHOOK_DELETE = "audit_webhook:delete"
     EGRESS_CONNECT = "egress:connect"
     EGRESS_POLICY_UPDATE = "egress_policy:update"
     EGRESS_POLICY_DELETE = "egress_policy:delete"
@@ -60,6 +62,7 @@ class Action(StrEnum):
     SECRET_DELETE = "secret:delete"  # noqa: S105
     SECRET_USE = "secret:use"  # noqa: S105
     QUEUE_JOB = "queue_job:run"
+    RECEIPT_READ = "receipt:read"
 
 
 class Outcome(StrEnum):
@@ -102,6 +105,17 @@ class Filter:
     resource_id: str | None = None
     since: datetime | None = None
     until: datetime | None = None
+
+    def values(self) -> dict[str, str | None]:
+        """Return what the queries compare with."""
+        return {
+            "action": self.action,
+            "actor": self.actor,
+            "outcome": self.outcome,
+            "resource_id": self.resource_id,
+            "since": timestamp(self.since) if self.since else None,
+            "until": timestamp(self.until) if self.until else None,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,15 +177,5 @@ async def append_platform(database: Database, event: AuditEvent) -> None:
 
 async def list_after(tx: Transaction, after: int, wanted: Filter, limit: int) -> list[Listed]:
     """Return the records that follow number `after` and match, oldest first."""
-    rows = await tx.all(
-        "audit.list",
-        after=after,
-        limit=limit,
-        action=wanted.action,
-        actor=wanted.actor,
-        outcome=wanted.outcome,
-        resource_id=wanted.resource_id,
-        since=timestamp(wanted.since) if wanted.since else None,
-        until=timestamp(wanted.until) if wanted.until else None,
-    )
+    rows = await tx.all("audit.list", after=after, limit=limit, **wanted.values())
     return [Listed(**row) for row in rows]

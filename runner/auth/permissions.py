@@ -13,7 +13,10 @@ class Permission(StrEnum):
     API_KEY_READ = "api_key:read"
     API_KEY_WRITE = "api_key:write"
     ARTIFACT_READ = "artifact:read"
+    AUDIT_EXPORT = "audit:export"
     AUDIT_READ = "audit:read"
+    AUDIT_WEBHOOK_READ = "audit_webhook:read"
+    AUDIT_WEBHOOK_WRITE = "audit_webhook:write"
     EGRESS_POLICY_READ = "egress_policy:read"
     EGRESS_POLICY_WRITE = "egress_policy:write"
     EXECUTION_CANCEL = "execution:cancel"
@@ -36,7 +39,7 @@ class Permission(StrEnum):
 
         A password and sessions are their user's own, whatever became of the tenant.
         """
-        return self.endswith(":read") or self is Permission.ACCOUNT_WRITE
+        return self.endswith((":read", ":export")) or self is Permission.ACCOUNT_WRITE
 
 
 _ADMINS = frozenset({Role.OWNER, Role.ADMIN})
@@ -49,7 +52,10 @@ ALLOWED: dict[Permission, frozenset[Role]] = {
     Permission.API_KEY_READ: _ADMINS,
     Permission.API_KEY_WRITE: _ADMINS,
     Permission.ARTIFACT_READ: _EVERYBODY,
+    Permission.AUDIT_EXPORT: _ADMINS,
     Permission.AUDIT_READ: _ADMINS,
+    Permission.AUDIT_WEBHOOK_READ: _ADMINS,
+    Permission.AUDIT_WEBHOOK_WRITE: _ADMINS,
     Permission.EGRESS_POLICY_READ: _EVERYBODY,
     Permission.EGRESS_POLICY_WRITE: _ADMINS,
     Permission.EXECUTION_CANCEL: _MAKERS,

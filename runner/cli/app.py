@@ -3,6 +3,7 @@
 import typer
 
 from runner.cli import (
+    audit,
     demo,
     files,
     members,
@@ -37,8 +38,8 @@ app.add_typer(members.members, name="members")
 app.add_typer(operate.keys, name="keys")
 app.add_typer(operate.images, name="images")
 app.add_typer(use.executions, name="executions")
-app.add_typer(use.audit, name="audit")
 app.add_typer(files.files, name="files")
+app.add_typer(audit.audit, name="audit")
 app.add_typer(profile.profile, name="profile")
 app.add_typer(secrets.secrets, name="secrets")
 app.add_typer(receipt.receipt, name="receipt")

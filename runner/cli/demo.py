@@ -23,9 +23,9 @@ from rich.table import Table
 
 from runner import telemetry
 from runner.cli import operate
+from runner.cli.audit import audit_table
 from runner.cli.console import err, out, read_settings, reports_errors
 from runner.cli.session import embedded
-from runner.cli.use import audit_table
 from runner.client import Client, Execution
 from runner.settings import Settings
 

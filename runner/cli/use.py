@@ -1,12 +1,11 @@
-"""Commands that speak HTTP to a deployment: run, look, follow, cancel, audit."""
+"""Commands that speak HTTP to a deployment: run, look, follow, cancel."""
 
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich import box
 from rich.table import Table
 
 from runner.cli.console import err, fail, out, read_settings, reports_errors
@@ -14,7 +13,6 @@ from runner.cli.session import client
 from runner.client import Client, Execution
 
 executions = typer.Typer(help="Executions.", no_args_is_help=True)
-audit = typer.Typer(help="The audit log.", no_args_is_help=True)
 
 LANGUAGES = {".py": "python", ".sh": "bash"}
 SIGNAL_EXIT = 128
@@ -138,45 +136,6 @@ def logs(
             follow(api, execution)
             return
         fail("it has not ended: give -f to follow it")
-
-
-@audit.command("list")
-@reports_errors
-def audit_list(
-    limit: Annotated[int, typer.Option(min=1, max=500)] = 50,
-    action: Annotated[str | None, typer.Option(help="Only this action.")] = None,
-) -> None:
-    """List the tenant's audit records, oldest first."""
-    with client(read_settings()) as api:
-        page = api.audit(limit=limit, action=action)
-    out.print(audit_table(page["items"]))
-
-
-@audit.command("verify")
-@reports_errors
-def audit_verify() -> None:
-    """Verify the tenant's audit log; exit code 1 if anything was changed, removed or moved."""
-    with client(read_settings()) as api:
-        verdict = api.verify_audit()
-    if not verdict["valid"]:
-        fail(f"the audit log does not hold: {verdict['fault']}")
-    out.print(f"[green]whole[/]: {verdict['records']} records, head {verdict['head']}")
-
-
-def audit_table(records: list[dict[str, Any]]) -> Table:
-    """Return audit records as a table that fits 80 columns."""
-    table = Table("#", "at", "actor", "action", "outcome", "what", box=box.SIMPLE_HEAD)
-    for column in table.columns:
-        column.no_wrap = True
-    for each in records:
-        record = each["record"]
-        facts = record["metadata"]
-        what = facts.get("reason") or facts.get("language") or record["resource_type"] or ""
-        table.add_row(
-            str(each["seq"]), record["at"][11:19], record["actor"], record["action"],
-            record["outcome"], what,
-        )  # fmt: skip
-    return table
 
 
 def follow(api: Client, execution_id: str) -> None:

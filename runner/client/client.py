@@ -202,9 +202,35 @@ class Client:
         """The tenant's stored files."""
         return Files(self._http)
 
-    def verify_audit(self) -> dict[str, Any]:
-        """Return whether the tenant's audit log is whole."""
-        return self._call("GET", "/v1/audit/verification")
+    def verify_audit(self, *, seq: int | None = None, hash_: str | None = None) -> dict[str, Any]:
+        """Return whether the tenant's audit log is whole, and has the record that you know."""
+        params = _params(seq=seq, hash=hash_)
+        return self._call("GET", "/v1/audit/verification", params=params)
+
+    @contextmanager
+    def export_audit(self, **filters: Any) -> Iterator[Iterator[bytes]]:
+        """Yield the audit log as NDJSON in pieces; it is whole if its last line is a checkpoint."""
+        params = _params(**filters)
+        with (
+            _translated(),
+            self._http.stream("GET", "/v1/audit/export", params=params) as response,
+        ):
+            if response.is_error:
+                response.read()
+                raise errors.from_response(response)
+            yield response.iter_bytes()
+
+    def audit_webhook(self) -> dict[str, Any]:
+        """Return where the audit log is forwarded to. Raises NotFound when it is not."""
+        return self._call("GET", "/v1/audit/webhook")
+
+    def put_audit_webhook(self, url: str) -> dict[str, Any]:
+        """Forward the audit log there; return it with its signing secret, this once."""
+        return self._call("PUT", "/v1/audit/webhook", json={"url": url})
+
+    def delete_audit_webhook(self) -> None:
+        """Forward the audit log no more. Raises NotFound when it is not forwarded."""
+        self._send("DELETE", "/v1/audit/webhook")
 
     def _stream(self, execution_id: str, after: int) -> Iterator[Event]:
         headers = {"Last-Event-ID": str(after)} if after else {}

@@ -141,6 +141,9 @@ async def stack(settings: Settings, *, ephemeral: bool = False) -> AsyncIterator
             keys["RUNNER_SECRETS_KEY"] = settings.secrets_key.get_secret_value()
         elif settings.secrets_key_file is None:
             KeyFile(settings.secrets_key_path).make()
+        signs = {}
+        if settings.audit_webhook_secret is not None:
+            signs["RUNNER_AUDIT_WEBHOOK_SECRET"] = settings.audit_webhook_secret.get_secret_value()
         listener = socket.create_server((settings.host, settings.port))
         host, port = listener.getsockname()[:2]
         common = {
@@ -157,7 +160,7 @@ async def stack(settings: Settings, *, ephemeral: bool = False) -> AsyncIterator
         api = Child("api", {**common, **logins}, logs / "api.log")
         worker = Child(
             "worker",
-            {**common, "RUNNER_DATABASE_WORKER_URL": running.worker_url},
+            {**common, **signs, "RUNNER_DATABASE_WORKER_URL": running.worker_url},
             logs / "worker.log",
         )
         try:

@@ -43,6 +43,11 @@ def value_of(tenant: UUID, name: str) -> bytes:
     return b"agent-runner/secret/v1\0" + tenant.bytes + name.encode()
 
 
+def webhook_of(tenant: UUID) -> bytes:
+    """Return what the signing secret of a tenant's audit webhook is bound to."""
+    return b"agent-runner/audit-webhook/v1\0" + tenant.bytes
+
+
 def data_key_of(tenant: UUID) -> bytes:
     """Return what a tenant's data key is bound to."""
     return b"agent-runner/data-key/v1\0" + tenant.bytes

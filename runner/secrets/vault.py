@@ -29,16 +29,8 @@ class Vault:
         known = {each.name for each in await secrets.list_all(tx)}
         if name not in known and len(known) >= MAX_SECRETS:
             raise Invalid(f"a tenant may have {MAX_SECRETS} secrets", "name")
-        key = await self._data_key(tx, tenant)
-        if key is None:
-            made = await self._keys.wrap(envelope.new_key(), bound_to=envelope.data_key_of(tenant))
-            await secrets.add_key(tx, made.kek_id, made.sealed)
-            # Read again: another transaction's may be the one that was kept.
-            key = await self._data_key(tx, tenant)
-        if key is None:
-            raise RuntimeError("PostgreSQL stored a data key and returned none")
-        bound_to = envelope.value_of(tenant, name)
-        return await secrets.put(tx, name, envelope.seal(key, value.encode(), bound_to=bound_to))
+        sealed = await self.seal(tx, tenant, value, bound_to=envelope.value_of(tenant, name))
+        return await secrets.put(tx, name, sealed)
 
     async def read(self, tx: Transaction, tenant: UUID, name: str) -> str | None:
         """Return the value of a secret, or None when there is none of that name.
@@ -48,12 +40,36 @@ class Vault:
         sealed = await secrets.sealed(tx, name)
         if sealed is None:
             return None
-        key = await self._data_key(tx, tenant)
         try:
-            bound_to = envelope.value_of(tenant, name)
-            return envelope.unseal(key or b"", sealed, bound_to=bound_to).decode()
+            return await self._open(tx, tenant, sealed, envelope.value_of(tenant, name))
         except Unopened:
             raise KeyUnavailable(f"the secret {name!r} was changed in the database") from None
+
+    async def seal(self, tx: Transaction, tenant: UUID, value: str, *, bound_to: bytes) -> bytes:
+        """Return a value sealed with the tenant's data key, which is made if there is none yet.
+
+        Raises KeyUnavailable without the keys.
+        """
+        key = await self._data_key(tx, tenant)
+        if key is None:
+            made = await self._keys.wrap(envelope.new_key(), bound_to=envelope.data_key_of(tenant))
+            await secrets.add_key(tx, made.kek_id, made.sealed)
+            # Read again: another transaction's may be the one that was kept.
+            key = await self._data_key(tx, tenant)
+        if key is None:
+            raise RuntimeError("PostgreSQL stored a data key and returned none")
+        return envelope.seal(key, value.encode(), bound_to=bound_to)
+
+    async def unseal(self, tx: Transaction, tenant: UUID, sealed: bytes, *, bound_to: bytes) -> str:
+        """Return what `seal` was given. Raises KeyUnavailable when it does not open."""
+        try:
+            return await self._open(tx, tenant, sealed, bound_to)
+        except Unopened:
+            raise KeyUnavailable("a sealed value was changed in the database") from None
+
+    async def _open(self, tx: Transaction, tenant: UUID, sealed: bytes, bound_to: bytes) -> str:
+        key = await self._data_key(tx, tenant)
+        return envelope.unseal(key or b"", sealed, bound_to=bound_to).decode()
 
     async def _data_key(self, tx: Transaction, tenant: UUID) -> bytes | None:
         stored = await secrets.get_key(tx)

@@ -12,6 +12,9 @@ from pathlib import Path
 import structlog
 from pydantic import SecretStr
 
+from runner.audit.checkpoints import Checkpointer
+from runner.audit.forward import Forwarder
+from runner.audit.sinks import open_sinks
 from runner.egress.gateway import EgressGateway
 from runner.egress.policy import load_ceiling
 from runner.errors import RunnerError, SetupError
@@ -70,9 +73,9 @@ async def worker(
             Launcher.open(settings, node=policy.node, instance=policy.instance)
         )
         await remove_strays(launcher)
-        # Beyond the slots: the reaper, refused jobs and lease keepers.
+        # Beyond the slots: the reaper, refused jobs, lease keepers, and what the audit log needs.
         database = await stack.enter_async_context(
-            Database(database_url, max_size=settings.slots * 2 + 2)
+            Database(database_url, max_size=settings.slots * 2 + 4)
         )
         doorbell = await stack.enter_async_context(Doorbell(redis_url))
         changes = await stack.enter_async_context(Changes(redis_url))
@@ -89,9 +92,16 @@ async def worker(
                 state_dir=settings.state_dir,
             )
         )
+        vault = Vault(open_keys(settings))
+        checkpointer = Checkpointer(
+            database=database,
+            signer=signer,
+            age=timedelta(seconds=settings.audit_checkpoint_s),
+        )
+        forwarder = Forwarder(database, open_sinks(settings, database, vault))
         tenants_secrets = Secrets(
             database=database,
-            vault=Vault(open_keys(settings)),
+            vault=vault,
             file=FileSecrets(settings.egress_secrets),
         )
         pool = await stack.enter_async_context(
@@ -140,6 +150,8 @@ async def worker(
             asyncio.create_task(reaper.run(settings.reconcile_s)),
             asyncio.create_task(_sweep_strays(launcher)),
             asyncio.create_task(retention.run(settings.retention_every_s)),
+            asyncio.create_task(checkpointer.run()),
+            asyncio.create_task(forwarder.run()),
         )
         consumers.start()
         _log.info(

@@ -57,6 +57,10 @@ PROMISED: Mapping[str, set[Role]] = {
     "POST /v1/logout": ALL,
     "GET /v1/audit": ADMINS,
     "GET /v1/audit/verification": ADMINS,
+    "GET /v1/audit/export": ADMINS,
+    "GET /v1/audit/webhook": ADMINS,
+    "PUT /v1/audit/webhook": ADMINS,
+    "DELETE /v1/audit/webhook": ADMINS,
     "GET /v1/signing-keys": ALL,
 }
 OPEN = {

@@ -18,3 +18,62 @@ WHERE tenant_id = app_tenant() AND seq > %(after)s ORDER BY seq LIMIT %(limit)s;
 
 -- name: head
 SELECT seq, hash FROM audit_heads WHERE tenant_id = app_tenant();
+
+-- name: chains_due
+SELECT tenant_id FROM audit_chains_due(%(age)s, %(except_)s, %(limit)s) AS due (tenant_id);
+
+-- name: newest_checkpoint
+SELECT seq, document FROM audit_checkpoints
+WHERE tenant_id = app_tenant() ORDER BY seq DESC LIMIT 1;
+
+-- name: add_checkpoint
+INSERT INTO audit_checkpoints (tenant_id, seq, document)
+VALUES (app_tenant(), %(seq)s, %(document)s) ON CONFLICT DO NOTHING;
+
+-- name: put_webhook
+INSERT INTO audit_webhooks (tenant_id, url, sealed) VALUES (app_tenant(), %(url)s, %(sealed)s)
+-- Not `excluded.sealed`: to name it takes the right to read the column.
+ON CONFLICT (tenant_id) DO UPDATE
+SET url = %(url)s, sealed = %(sealed)s, updated_at = clock_timestamp();
+
+-- name: get_webhook
+SELECT w.url, w.created_at, w.updated_at, c.seq AS delivered_seq, c.failures, c.problem,
+       CASE WHEN c.failures > 0 THEN c.due_at END AS retry_at
+FROM audit_webhooks w JOIN audit_cursors c USING (tenant_id)
+WHERE w.tenant_id = app_tenant() AND c.sink = 'tenant';
+
+-- name: delete_webhook
+DELETE FROM audit_webhooks WHERE tenant_id = app_tenant();
+
+-- name: sealed_webhook
+SELECT url, sealed FROM audit_webhooks WHERE tenant_id = app_tenant();
+
+-- name: begin_cursor
+INSERT INTO audit_cursors (tenant_id, sink, seq) VALUES (app_tenant(), 'tenant', %(seq)s)
+ON CONFLICT (tenant_id, sink) DO UPDATE SET due_at = now(), failures = 0, problem = NULL;
+
+-- name: delete_cursor
+DELETE FROM audit_cursors WHERE tenant_id = app_tenant() AND sink = 'tenant';
+
+-- name: claim_delivery
+SELECT tenant_id, seq, failures, claim FROM claim_audit_delivery(%(sink)s, %(lease)s);
+
+-- name: delivered
+UPDATE audit_cursors SET seq = %(seq)s, due_at = now(), claim = NULL, failures = 0, problem = NULL
+WHERE tenant_id = app_tenant() AND sink = %(sink)s AND claim = %(claim)s AND seq < %(seq)s;
+
+-- name: undelivered
+UPDATE audit_cursors
+SET due_at = now() + %(wait)s, claim = NULL, failures = failures + 1, problem = %(problem)s
+WHERE tenant_id = app_tenant() AND sink = %(sink)s AND claim = %(claim)s;
+
+-- name: export
+SELECT seq, body, previous_hash, hash FROM audit_events
+WHERE tenant_id = app_tenant() AND seq > %(after)s AND seq <= %(upto)s
+  AND (%(action)s::text IS NULL OR action = %(action)s)
+  AND (%(actor)s::text IS NULL OR actor = %(actor)s)
+  AND (%(outcome)s::text IS NULL OR outcome = %(outcome)s)
+  AND (%(resource_id)s::text IS NULL OR resource_id = %(resource_id)s)
+  AND (%(since)s::text IS NULL OR at >= %(since)s)
+  AND (%(until)s::text IS NULL OR at < %(until)s)
+ORDER BY seq LIMIT %(limit)s;

@@ -1,0 +1,85 @@
+"""The sinks of a deployment, as it is configured."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from runner.audit.delivery import Batch, Deliver, Undelivered
+from runner.audit.forward import TENANT
+from runner.audit.outbound import Guard, tls_context
+from runner.audit.syslog import Receiver, Syslog
+from runner.audit.webhook import Webhooks, key_of, parse_url
+from runner.egress.addresses import networks
+from runner.egress.decide import system_lookup
+from runner.errors import SetupError
+from runner.secrets import envelope
+from runner.secrets.vault import Vault
+from runner.settings import Settings
+from runner.store.db import Database
+
+LOOKUP_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class TenantWebhook:
+    """Each tenant's own webhook, with the secret that only the worker can open."""
+
+    database: Database
+    vault: Vault
+    webhooks: Webhooks
+
+    async def deliver(self, batch: Batch) -> None:
+        """Deliver a batch. Raises Undelivered, and KeyUnavailable when the secret stays shut."""
+        async with self.database.tenant(batch.tenant) as tx:
+            row = await tx.one("audit.sealed_webhook")
+            if row is None:
+                raise Undelivered("it was deleted")
+            secret = await self.vault.unseal(
+                tx, batch.tenant, row["sealed"], bound_to=envelope.webhook_of(batch.tenant)
+            )
+        await self.webhooks.post(row["url"], key_of(secret), batch)
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentWebhook:
+    """The operator's webhook, which gets every tenant's log and the platform's."""
+
+    url: str
+    key: bytes
+    webhooks: Webhooks
+
+    async def deliver(self, batch: Batch) -> None:
+        """Deliver a batch. Raises Undelivered."""
+        await self.webhooks.post(self.url, self.key, batch)
+
+
+def open_sinks(settings: Settings, database: Database, vault: Vault) -> Mapping[str, Deliver]:
+    """Return every sink by its name. Raises SetupError when one is not configured as it must be.
+
+    The operator's own sinks may be in networks that tenants' webhooks, and sandboxes, may not.
+    """
+    lookup = system_lookup(settings.egress_hosts, LOOKUP_S)
+    for_tenants = networks(settings.egress_trusted_networks)
+    for_operator = (*for_tenants, *networks(settings.audit_trusted_networks))
+    tls = tls_context(settings.egress_roots)
+    tenants = TenantWebhook(database, vault, Webhooks(Guard(lookup, for_tenants), tls))
+    sinks: dict[str, Deliver] = {TENANT: tenants.deliver}
+    guard = Guard(lookup, for_operator)
+    if settings.audit_webhook_url is not None:
+        sinks["webhook"] = _webhook(settings, Webhooks(guard, tls)).deliver
+    if settings.audit_syslog_url is not None:
+        receiver = Receiver.parse(settings.audit_syslog_url)
+        sinks["syslog"] = Syslog(guard, tls, receiver, hostname=settings.node).deliver
+    return sinks
+
+
+def _webhook(settings: Settings, webhooks: Webhooks) -> DeploymentWebhook:
+    url, secret = settings.audit_webhook_url or "", settings.audit_webhook_secret
+    try:
+        parse_url(url)
+    except ValueError as error:
+        raise SetupError(f"RUNNER_AUDIT_WEBHOOK_URL {error}") from None
+    try:
+        key = key_of(secret.get_secret_value() if secret else "")
+    except ValueError as error:
+        raise SetupError(f"RUNNER_AUDIT_WEBHOOK_SECRET {error}") from None
+    return DeploymentWebhook(url, key, webhooks)

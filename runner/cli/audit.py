@@ -1,0 +1,269 @@
+"""The audit log: listed, verified, exported, forwarded."""
+
+import asyncio
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich import box
+from rich.table import Table
+
+from runner.cli.console import err, fail, out, read_settings, reports_errors, required
+from runner.cli.session import client
+
+if TYPE_CHECKING:
+    from runner.audit.checkpoints import Checkpoint
+    from runner.audit.offline import Report
+    from runner.signing import PublicKey
+
+audit = typer.Typer(help="The audit log.", no_args_is_help=True)
+webhook = typer.Typer(help="Where the audit log is forwarded to.", no_args_is_help=True)
+audit.add_typer(webhook, name="webhook")
+
+Action = Annotated[str | None, typer.Option(help="Only this action.")]
+KeyFiles = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--key", exists=True, dir_okay=False, help="A public key (PEM) to trust; repeatable."
+    ),
+]
+Against = Annotated[
+    list[Path] | None,
+    typer.Option(
+        exists=True,
+        dir_okay=False,
+        help="An earlier export, or our log: its checkpoints must be in this one; repeatable.",
+    ),
+]
+
+
+@audit.command("list")
+@reports_errors
+def list_records(
+    limit: Annotated[int, typer.Option(min=1, max=500)] = 50, action: Action = None
+) -> None:
+    """List the tenant's audit records, oldest first."""
+    with client(read_settings()) as api:
+        page = api.audit(limit=limit, action=action)
+    out.print(audit_table(page["items"]))
+
+
+@audit.command("export")
+@reports_errors
+def export(
+    file: Annotated[
+        Path | None, typer.Argument(dir_okay=False, help="A file to write; left out: stdout.")
+    ] = None,
+    action: Action = None,
+    actor: Annotated[str | None, typer.Option(help="Only of this actor.")] = None,
+    outcome: Annotated[str | None, typer.Option(help="Only with this outcome.")] = None,
+    resource: Annotated[str | None, typer.Option(help="Only about this id.")] = None,
+    since: Annotated[str | None, typer.Option(help="From this time on (RFC 3339).")] = None,
+    until: Annotated[str | None, typer.Option(help="Before this time (RFC 3339).")] = None,
+    *,
+    platform: Annotated[
+        bool,
+        typer.Option(
+            "--platform",
+            help="The deployment's own log, whole; needs RUNNER_DATABASE_OWNER_URL.",
+        ),
+    ] = False,
+) -> None:
+    """Write the audit log as NDJSON that ends in a signed checkpoint."""
+    if platform:
+        _write(file, iter(asyncio.run(_platform_log())))
+        return
+    filters = {
+        "action": action, "actor": actor, "outcome": outcome, "resource_id": resource,
+        "since": since, "until": until,
+    }  # fmt: skip
+    with client(read_settings()) as api, api.export_audit(**filters) as pieces:
+        _write(file, pieces)
+
+
+@audit.command("verify")
+@reports_errors
+def verify(
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            exists=True, dir_okay=False, help="An export; left out: the log of the deployment."
+        ),
+    ] = None,
+    key: KeyFiles = None,
+    against: Against = None,
+) -> None:
+    """Verify the tenant's audit log, or an export of it offline; exit code 1 if it does not hold.
+
+    What was changed, removed or moved is named by its number.
+    """
+    if file is None:
+        _verify_online(_keys(key), list(against or ()))
+    else:
+        _verify_file(file, _keys(key), list(against or ()))
+
+
+@webhook.command("set")
+@reports_errors
+def set_webhook(url: Annotated[str, typer.Argument(help="https://…")]) -> None:
+    """Forward the log to this address; print the secret that signs deliveries, once."""
+    with client(read_settings()) as api:
+        made = api.put_audit_webhook(url)
+    err.print("shown once; deliveries are signed with it as Standard Webhooks says:")
+    out.print(made["secret"], highlight=False, soft_wrap=True)
+
+
+@webhook.command("show")
+@reports_errors
+def show_webhook() -> None:
+    """Show where the log is forwarded to, and how far that has got."""
+    with client(read_settings()) as api:
+        found = api.audit_webhook()
+    table = Table.grid(padding=(0, 2))
+    for name, value in found.items():
+        if value is not None:
+            table.add_row(f"[dim]{name}[/]", str(value))
+    out.print(table)
+
+
+@webhook.command("delete")
+@reports_errors
+def delete_webhook() -> None:
+    """Forward the log no more."""
+    with client(read_settings()) as api:
+        api.delete_audit_webhook()
+
+
+def audit_table(records: list[dict[str, Any]]) -> Table:
+    """Return audit records as a table that fits 80 columns."""
+    table = Table("#", "at", "actor", "action", "outcome", "what", box=box.SIMPLE_HEAD)
+    for column in table.columns:
+        column.no_wrap = True
+    for each in records:
+        record = each["record"]
+        facts = record["metadata"]
+        what = facts.get("reason") or facts.get("language") or record["resource_type"] or ""
+        table.add_row(
+            str(each["seq"]), record["at"][11:19], record["actor"], record["action"],
+            record["outcome"], what,
+        )  # fmt: skip
+    return table
+
+
+def _write(file: Path | None, pieces: Iterator[bytes]) -> None:
+    if file is None:
+        sys.stdout.buffer.writelines(pieces)
+        return
+    with file.open("wb") as sink:
+        sink.writelines(pieces)
+
+
+async def _platform_log() -> list[bytes]:
+    from runner.audit import export
+    from runner.audit.events import Filter, Origin
+    from runner.ids import PLATFORM_TENANT
+    from runner.store.db import Database
+    from runner.tenancy import SYSTEM
+
+    url = required(read_settings().database_owner_url, "RUNNER_DATABASE_OWNER_URL")
+    async with Database(url, max_size=1) as owner:
+        lines = await export.begin(owner, PLATFORM_TENANT, Filter(), actor=SYSTEM, origin=Origin())
+        return [piece async for piece in lines]
+
+
+def _verify_online(keys: "tuple[PublicKey, ...] | None", against: list[Path]) -> None:
+    from runner.signing import public_keys
+
+    settings = read_settings()
+    with client(settings) as api:
+        verdict = api.verify_audit()
+        if against and verdict["valid"]:
+            tenant = api.audit(limit=1)["items"][0]["record"]["tenant"]
+            known = _known(against, keys or public_keys(settings.state_dir), tenant)
+            for each in known:
+                verdict = api.verify_audit(seq=each.seq, hash_=each.hash.hex())
+                if not verdict["valid"]:
+                    break
+    if not verdict["valid"]:
+        fail(f"the audit log does not hold: {verdict['fault']}")
+    out.print(f"[green]whole[/]: {verdict['records']} records, head {verdict['head']}")
+    if sealed := verdict["checkpoint"]:
+        out.print(f"sealed up to record {sealed['seq']} at {sealed['at']}", highlight=False)
+    else:
+        out.print("not sealed yet: no worker has signed a checkpoint", highlight=False)
+
+
+def _verify_file(file: Path, keys: "tuple[PublicKey, ...] | None", against: list[Path]) -> None:
+    from runner.audit import offline
+
+    with _lines(file) as lines:
+        report = offline.verify(lines, keys)
+    if against and report.tenant is not None:
+        known = _known(against, report.keys, report.tenant)
+        with _lines(file) as lines:
+            report = offline.verify(lines, keys, known)
+    _print(report, trusted=keys is not None)
+    if report.findings:
+        raise typer.Exit(1)
+
+
+def _print(report: "Report", *, trusted: bool) -> None:
+    for each in report.findings:
+        err.print(f"[bold red]{each.kind}[/] #{each.seq}: {each.what}", highlight=False)
+    if report.findings:
+        err.print(f"{report.records} records read: this export does not hold", highlight=False)
+        return
+    sealed = report.checkpoint
+    if sealed is None:
+        raise RuntimeError("an export without a checkpoint and without a finding")
+    if report.filtered:
+        out.print(
+            f"[yellow]a selection[/]: {report.records} records, each whole and in order; that none "
+            "was left out cannot be told",
+            highlight=False,
+        )
+    else:
+        out.print(f"[green]whole[/]: {report.records} records of tenant {report.tenant}")
+    out.print(
+        f"sealed up to record {sealed.seq} at {sealed.at} by key {sealed.key}", highlight=False
+    )
+    if not trusted:
+        out.print(
+            "that key came with the file: compare it with `runner signing show`, or give --key"
+        )
+
+
+def _keys(files: list[Path] | None) -> "tuple[PublicKey, ...] | None":
+    from runner.signing import read_public_key
+
+    if not files:
+        return None
+    try:
+        return tuple(read_public_key(path.read_text()) for path in files)
+    except ValueError as error:
+        fail(f"not a public key: {error}")
+
+
+def _known(files: list[Path], keys: "tuple[PublicKey, ...]", tenant: str) -> "list[Checkpoint]":
+    from runner.audit import offline
+    from runner.signing import BadSignature
+
+    found: list[Checkpoint] = []
+    for file in files:
+        try:
+            with _lines(file) as lines:
+                found += offline.points(lines, keys, tenant)
+        except BadSignature as error:
+            fail(f"{file}: {error}")
+    if not found:
+        fail(f"no checkpoint of tenant {tenant} is in {', '.join(map(str, files))}")
+    return found
+
+
+@contextmanager
+def _lines(file: Path) -> Iterator[Iterator[str]]:
+    with file.open(encoding="utf-8", errors="replace", newline="\n") as lines:
+        yield lines

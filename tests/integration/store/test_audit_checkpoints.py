@@ -1,0 +1,251 @@
+"""Checkpoints: what a database superuser does to a log is found, and by what exactly."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+
+from runner.audit import chain, checkpoints, export, offline
+from runner.audit import events as audit
+from runner.audit.checkpoints import Checkpointer
+from runner.audit.events import Filter
+from runner.audit.offline import Kind
+from runner.embedded.services import Services
+from runner.ids import new_id
+from runner.signing import PublicKey, Signer
+from runner.store import receipts
+from runner.store.db import Database
+
+
+@dataclass
+class Kept:
+    """A tenant's log that is sealed, and the means to seal, verify and export it."""
+
+    tenant: UUID
+    api: Database
+    worker: Database
+    checkpointer: Checkpointer
+    keys: tuple[PublicKey, ...]
+    disarmed: Callable[[str], None]
+
+    async def grow(self, records: int = 5) -> None:
+        """Append records and seal the log."""
+        for number in range(records):
+            event = audit.AuditEvent(
+                actor="key:a",
+                action=audit.Action.EXECUTION_SUBMIT,
+                outcome=audit.Outcome.SUCCESS,
+                metadata={"number": number},
+            )
+            async with self.worker.tenant(self.tenant) as tx:
+                await audit.append(tx, self.tenant, event)
+        await self.checkpointer.sweep()
+
+    async def fault(self) -> str | None:
+        """Return what the API would say is wrong."""
+        async with self.api.tenant(self.tenant, snapshot=True) as tx:
+            verdict = (await checkpoints.verify_log(tx, self.tenant)).verdict
+        return verdict.fault.what if verdict.fault else None
+
+    async def fault_by_chain_alone(self) -> str | None:
+        """Return what is wrong with the checkpoints left out."""
+        async with self.api.tenant(self.tenant, snapshot=True) as tx:
+            fault = (await chain.verify(tx)).fault
+        return fault.what if fault else None
+
+    async def export(self) -> list[str]:
+        """Return the lines of an export as of the newest checkpoint."""
+        async with self.api.tenant(self.tenant) as tx:
+            newest = await checkpoints.newest(tx, self.tenant)
+        assert newest is not None
+        pieces = export.lines(self.api, self.tenant, Filter(), newest, self.keys)
+        return b"".join([piece async for piece in pieces]).decode().splitlines()
+
+    async def sealed(self) -> int:
+        """Return how far the log is sealed."""
+        async with self.api.tenant(self.tenant) as tx:
+            newest = await checkpoints.newest(tx, self.tenant)
+        return newest.seq if newest else 0
+
+
+@pytest.fixture
+async def kept(api: Database, worker: Database, postgres: Services, tmp_path: Path) -> Kept:
+    """Return a log of five records, sealed."""
+    signer = Signer.open(tmp_path)
+    async with worker.no_tenant() as tx:
+        await receipts.publish_keys(tx, signer.public_keys)
+    tenant = new_id()
+
+    def disarmed(statement: str) -> None:
+        """Do as a superuser does who first switches the triggers off."""
+        with psycopg.connect(
+            postgres.postgres.url("postgres", "runner"), autocommit=True
+        ) as connection:
+            connection.execute("SET session_replication_role = replica")
+            assert connection.execute(statement.encode(), {"t": tenant}).rowcount > 0
+
+    checkpointer = Checkpointer(database=worker, signer=signer, age=timedelta(0))
+    made = Kept(tenant, api, worker, checkpointer, signer.public_keys, disarmed)
+    await made.grow()
+    return made
+
+
+CUT_LOG = "DELETE FROM audit_events WHERE tenant_id = %(t)s AND seq > 3"
+CUT_HEAD = (
+    "UPDATE audit_heads SET (seq, hash) = (SELECT seq, hash FROM audit_events "
+    "WHERE tenant_id = %(t)s AND seq = 3) WHERE tenant_id = %(t)s"
+)
+CUT_CHECKPOINTS = "DELETE FROM audit_checkpoints WHERE tenant_id = %(t)s AND seq > 3"
+
+
+async def test_a_sealed_log_holds(kept: Kept) -> None:
+    """And is sealed again when it has grown, and only then."""
+    assert await kept.fault() is None
+    assert await kept.sealed() == 5
+    await kept.checkpointer.sweep()
+    await kept.grow(2)
+    assert (await kept.sealed(), await kept.fault()) == (7, None)
+
+
+async def test_a_tail_that_was_cut_with_its_head_is_found(kept: Kept) -> None:
+    """By the checkpoint; the control: the chain alone, without it, is content."""
+    kept.disarmed(CUT_LOG)
+    kept.disarmed(CUT_HEAD)
+    assert "the log ends at record 3" in (await kept.fault() or "")
+    assert await kept.fault_by_chain_alone() is None
+
+
+async def test_a_tail_cut_with_the_checkpoints_is_found_by_what_is_held_outside(
+    kept: Kept, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An export from before, or a line of our log; the database alone no longer knows."""
+    await kept.grow(1)
+    before = await kept.export()
+    # The worker's log, as an operator keeps it: the checkpoint is in it.
+    logged = json.dumps({"event": "audit_checkpoint", "checkpoint": before[-1]})
+    assert "audit_checkpoint" in "".join(capsys.readouterr())
+    for statement in (CUT_LOG, CUT_HEAD, CUT_CHECKPOINTS):
+        kept.disarmed(statement)
+    await kept.grow(1)
+    assert await kept.fault() is None, "the control: nothing inside shows it"
+    after = await kept.export()
+    assert offline.verify(after, kept.keys).findings == ()
+    for outside in (before, [logged]):
+        known = offline.points(outside, kept.keys, str(kept.tenant))
+        (finding,) = offline.verify(after, kept.keys, known).findings
+        assert (finding.kind, finding.seq) == (Kind.TRUNCATED, 5)
+    async with kept.api.tenant(kept.tenant, snapshot=True) as tx:
+        checked = await checkpoints.verify_log(tx, kept.tenant, [each.pin for each in known])
+    assert checked.verdict.fault is not None
+
+
+async def test_a_log_that_was_cut_and_grew_again_is_not_sealed_over(
+    kept: Kept, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is reported instead."""
+    kept.disarmed(CUT_LOG)
+    kept.disarmed(CUT_HEAD)
+    await kept.grow(4)
+    assert await kept.sealed() == 5, "seven records, but not those that were sealed"
+    assert reported(capsys, kept.tenant)
+    assert "record 5 is not the one of the checkpoint" in (await kept.fault() or "")
+    assert await kept.fault_by_chain_alone() is None, "the control"
+
+
+async def test_a_record_changed_since_the_last_checkpoint_is_not_sealed(
+    kept: Kept, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The worker verifies what it seals, and seals nothing of what does not hold."""
+    event = audit.AuditEvent("key:a", audit.Action.EXECUTION_END, audit.Outcome.SUCCESS)
+    for _ in range(2):
+        async with kept.worker.tenant(kept.tenant) as tx:
+            await audit.append(tx, kept.tenant, event)
+    kept.disarmed(
+        "UPDATE audit_events SET body = replace(body, 'key:a', 'key:b') "
+        "WHERE tenant_id = %(t)s AND seq = 7"
+    )
+    await kept.checkpointer.sweep()
+    assert await kept.sealed() == 5
+    assert reported(capsys, kept.tenant)
+
+
+def reported(capsys: pytest.CaptureFixture[str], tenant: UUID) -> bool:
+    """Return whether our log says that a tenant's chain does not hold."""
+    lines = "".join(capsys.readouterr()).splitlines()
+    return any("audit_chain_broken" in line and str(tenant) in line for line in lines)
+
+
+async def test_a_forged_checkpoint_is_refused(kept: Kept, tmp_path: Path) -> None:
+    """One that another key signed, and one that belongs to another tenant."""
+    head = chain.Head(9, b"x" * 32)
+    forger = Signer.open(tmp_path / "forger")
+    now = datetime.now(UTC)
+    for text in (
+        checkpoints.sign(forger, kept.tenant, head, now),
+        checkpoints.sign(kept.checkpointer._signer, new_id(), head, now),
+        "{}",
+    ):
+        async with kept.worker.tenant(kept.tenant) as tx:
+            await tx.run("audit.add_checkpoint", seq=9, document=text)
+        assert "the newest checkpoint is not ours" in (await kept.fault() or "")
+        kept.disarmed("DELETE FROM audit_checkpoints WHERE tenant_id = %(t)s AND seq = 9")
+    assert await kept.fault() is None
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["UPDATE audit_checkpoints SET document = ''", "DELETE FROM audit_checkpoints",
+     "TRUNCATE audit_checkpoints"],
+)  # fmt: skip
+async def test_checkpoints_are_append_only(statement: str, kept: Kept, postgres: Services) -> None:
+    """As the log is, for everybody."""
+    for url in (postgres.api_url, postgres.worker_url, postgres.owner_url,
+                postgres.postgres.url("postgres", "runner")):  # fmt: skip
+        with (
+            psycopg.connect(url, autocommit=True) as connection,
+            pytest.raises(psycopg.errors.InsufficientPrivilege),
+        ):
+            connection.execute(statement.encode())
+
+
+async def test_the_api_can_neither_seal_nor_move_the_operators_cursors(
+    kept: Kept, postgres: Services
+) -> None:
+    """Its login is that of the process which listens for clients."""
+    kept.disarmed(
+        "INSERT INTO audit_cursors (tenant_id, sink) VALUES (%(t)s, 'syslog'), (%(t)s, 'tenant')"
+    )
+
+    def tried(statement: str) -> list[Any]:
+        with psycopg.connect(postgres.api_url, autocommit=True) as connection:
+            connection.execute("SELECT set_config('app.tenant_id', %s, false)", [str(kept.tenant)])
+            return connection.execute(statement.encode()).fetchall()
+
+    refused = (
+        "INSERT INTO audit_checkpoints (tenant_id, seq, document) "
+        "VALUES (app_tenant(), 99, '{}') RETURNING 1",
+        "INSERT INTO audit_cursors (tenant_id, sink) VALUES (app_tenant(), 'webhook') RETURNING 1",
+        "UPDATE audit_cursors SET seq = 99 RETURNING 1",
+        "SELECT sealed FROM audit_webhooks",
+        "SELECT * FROM claim_audit_delivery('tenant', '1 s')",
+        "SELECT * FROM audit_chains_due('0 s', '{}', 1)",
+    )
+    for statement in refused:
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            tried(statement)
+    assert tried("SELECT sink FROM audit_cursors") == [("tenant",)]
+    # The control: without its one policy, the API's login sees the operator's cursor.
+    with psycopg.connect(postgres.postgres.url("postgres", "runner")) as connection:
+        connection.execute("DROP POLICY own_webhook ON audit_cursors")
+        connection.execute("SET LOCAL ROLE runner_api")
+        connection.execute("SELECT set_config('app.tenant_id', %s, true)", [str(kept.tenant)])
+        seen = connection.execute("SELECT sink FROM audit_cursors ORDER BY sink").fetchall()
+        connection.rollback()
+    assert seen == [("syslog",), ("tenant",)]
+    assert tried("DELETE FROM audit_cursors RETURNING sink") == [("tenant",)]
