@@ -12,7 +12,8 @@
     │   ├── NotPermitted
     │   │   └── TenantSuspended
     │   ├── Conflict
-    │   └── Invalid
+    │   ├── Invalid
+    │   └── QuotaExceeded
     ├── SandboxFault        the sandbox, not the program, went wrong
     │   ├── ImageMissing
     │   ├── IsolationMissing
@@ -23,6 +24,8 @@
 
 Each carries `detail`: what happened, to what, and what to do, free of secrets and tenant data.
 """
+
+from datetime import datetime
 
 
 class RunnerError(Exception):
@@ -83,6 +86,27 @@ class Invalid(Refused):
     def __init__(self, detail: str, field: str) -> None:
         super().__init__(detail)
         self.field = field
+
+
+class QuotaExceeded(Refused):
+    """The tenant uses as much as it may. `retry_after_s` is None where time alone frees nothing."""
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        quota: str,
+        limit: int,
+        used: float,
+        frees_at: datetime | None,
+        retry_after_s: int | None,
+    ) -> None:
+        super().__init__(detail)
+        self.quota = quota
+        self.limit = limit
+        self.used = used
+        self.frees_at = frees_at
+        self.retry_after_s = retry_after_s
 
 
 class SandboxFault(RunnerError):

@@ -2,7 +2,7 @@
 
 import asyncio
 import dataclasses
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, TypeVar
 
@@ -13,7 +13,8 @@ from runner import tenancy
 from runner.cli.console import err, fail, out, read_settings, reports_errors, required
 from runner.errors import NotFound
 from runner.limits import load_sizes
-from runner.models import Isolation, Limits, Tier
+from runner.models import JSON, Isolation, Limits, Tier
+from runner.quotas import overrides
 from runner.settings import Settings
 from runner.store import operators as stored_operators
 from runner.store.db import Database
@@ -35,6 +36,11 @@ Concurrency = Annotated[int | None, typer.Option(min=1, help="Executions it may 
 WantedTier = Annotated[Tier | None, typer.Option("--tier", help="Its rates and quotas.")]
 Required = Annotated[Isolation | None, typer.Option(help="What it must use; container: any.")]
 
+OwnQuotas = Annotated[
+    list[str] | None,
+    typer.Option("--quota", metavar="NAME=VALUE", help="In place of the tier's; repeatable."),
+]
+
 
 @tenants.command("create")
 @reports_errors
@@ -44,11 +50,12 @@ def create(
     max_size: MaxSize = None,
     concurrency: Concurrency = None,
     isolation: Required = None,
+    quota: OwnQuotas = None,
 ) -> None:
     """Make a tenant, and print its first key, once."""
     settings = read_settings()
-    terms = Terms(Tier.FREE, max_concurrency=8, max_limits=_size(settings, "large"))
-    terms = _changed(settings, terms, tier, max_size, concurrency, isolation)
+    terms = Terms(Tier.FREE, max_concurrency=None, max_limits=_size(settings, "large"))
+    terms = _changed(settings, terms, tier, max_size, concurrency, isolation, quota)
     made = _run(settings, lambda db: tenancy.create(db, name, terms, By()))
     err.print("shown once; only its hash is stored:")
     out.print(made.token, highlight=False)
@@ -64,7 +71,7 @@ def list_tenants() -> None:
         table.add_row(
             each.name,
             terms.tier.value,
-            str(terms.max_concurrency),
+            str(terms.max_concurrency or "tier's"),
             f"{terms.max_limits.memory_mb} MiB",
             terms.required_isolation.value if terms.required_isolation else "any",
             each.created_at.strftime("%Y-%m-%d"),
@@ -81,13 +88,14 @@ def change(
     max_size: MaxSize = None,
     concurrency: Concurrency = None,
     isolation: Required = None,
+    quota: OwnQuotas = None,
 ) -> None:
     """Change what a tenant may have; what is not named stays as it is."""
     settings = read_settings()
 
     async def work(database: Database) -> Tenant:
         found = await _named(database, name)
-        terms = _changed(settings, found.terms, tier, max_size, concurrency, isolation)
+        terms = _changed(settings, found.terms, tier, max_size, concurrency, isolation, quota)
         return await tenancy.change(database, found.id, terms, By())
 
     _run(settings, work)
@@ -194,6 +202,7 @@ def _changed(
     max_size: str | None,
     concurrency: int | None,
     isolation: Isolation | None,
+    quotas: list[str] | None,
 ) -> Terms:
     named: dict[str, Any] = {
         "tier": tier,
@@ -203,7 +212,20 @@ def _changed(
     given = {key: value for key, value in named.items() if value is not None}
     if isolation is not None:
         given["required_isolation"] = _required(isolation)
+    if quotas:
+        given["quotas"] = _quotas(settings, terms.quotas, quotas)
     return dataclasses.replace(terms, **given)
+
+
+def _quotas(
+    settings: Settings, before: Mapping[str, JSON], written: list[str]
+) -> Mapping[str, JSON]:
+    """Return a tenant's own quotas with `NAME=VALUE` set, and the tier's again for `NAME=`."""
+    changed = dict(before)
+    for name, _, value in (each.partition("=") for each in written):
+        changed[name] = int(value) if value.isdecimal() else value
+    kept = {name: value for name, value in changed.items() if value != ""}
+    return overrides(kept, load_sizes(settings.profiles_path))
 
 
 def _required(isolation: Isolation) -> Isolation | None:

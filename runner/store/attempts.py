@@ -24,6 +24,7 @@ from runner.models import (
     Result,
 )
 from runner.states import ACTIVE, State, may_change
+from runner.store import usage
 from runner.store.db import Transaction
 from runner.store.executions import LIMITS, RESULT, StoredArtifact, insert_state_event
 
@@ -164,6 +165,7 @@ async def append_events(
 
 async def requeue(tx: Transaction, claim: Claim, why: str) -> None:
     """Put the execution back into its tenant's queue. Raises LeaseLost."""
+    await usage.record_requeued(tx, claim)
     row = await tx.one("executions.requeue", execution_id=claim.execution_id, attempt=claim.attempt)
     if row is None:
         raise LeaseLost("the execution was taken over before it was queued again")
@@ -199,6 +201,7 @@ async def finish(
     )
     if row is None:
         raise LeaseLost("the execution already ended or belongs to another attempt")
+    await usage.record(tx, claim, result, artifacts)
     await tx.each(
         "executions.insert_artifact",
         [
