@@ -22,12 +22,14 @@ from runner.api import (
     projects,
     receipts,
     secrets,
+    usage,
 )
 from runner.api.deps import Allow, Dependencies
 from runner.api.middleware import Authentication, BodyBounds, LastResort, Metrics, RequestId
 
 MODULES = (
-    executions, events, artifacts, projects, egress, secrets, keys, audit, receipts, health,
+    executions, events, artifacts, projects, egress, secrets, keys, audit, receipts,
+    usage, health,
 )  # fmt: skip
 DESCRIPTION = """\
 Runs code written by AI agents, each program in a hardened container of its own.

@@ -2,7 +2,18 @@
 
 import typer
 
-from runner.cli import demo, operate, profile, receipt, secrets, serve, tenants, use, verify
+from runner.cli import (
+    demo,
+    operate,
+    profile,
+    receipt,
+    secrets,
+    serve,
+    tenants,
+    usage,
+    use,
+    verify,
+)
 
 app = typer.Typer(
     name="runner",
@@ -21,6 +32,7 @@ app.command("verify")(verify.verify)
 app.command("run")(use.run)
 app.add_typer(tenants.tenants, name="tenants")
 app.add_typer(tenants.operators, name="operators")
+app.command("usage")(usage.usage)
 app.add_typer(operate.keys, name="keys")
 app.add_typer(operate.images, name="images")
 app.add_typer(use.executions, name="executions")

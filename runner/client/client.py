@@ -200,6 +200,10 @@ class Client:
         """Forget a secret. Raises ApiError when there is none."""
         self._send("DELETE", f"{_SECRETS}/{quote(name, safe='')}")
 
+    def usage(self, *, first: str | None = None, last: str | None = None) -> dict[str, Any]:
+        """Return what the tenant used from one day (ISO 8601, UTC) to another, and its quotas."""
+        return self._call("GET", "/v1/usage", params=_params(**{"from": first, "to": last}))
+
     def verify_audit(self) -> dict[str, Any]:
         """Return whether the tenant's audit log is whole."""
         return self._call("GET", "/v1/audit/verification")

@@ -6,6 +6,7 @@ Whatever interrupts it, the attempt is settled: by this process if it can, else 
 """
 
 import asyncio
+import time
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
@@ -26,25 +27,25 @@ from runner.errors import (
     SandboxFault,
 )
 from runner.masking import Masker
-from runner.models import JSON, Claim, ExecutionRequest, Program, Result
+from runner.models import JSON, Claim, ExecutionRequest, Program, Result, Usage
 from runner.queue.changes import Changes
 from runner.receipts.document import KIND, Ran, receipt
 from runner.sandbox.outcome import classify, result_of
 from runner.sandbox.sandbox import Sandbox
 from runner.signing import Signer
 from runner.states import Reason, State
-from runner.store import attempts, receipts
+from runner.store import attempts, quotas, receipts
 from runner.store.db import Database
 from runner.store.executions import StoredArtifact, never_ran
 from runner.store.objects import ObjectStore
 from runner.tasks import uninterrupted
 from runner.worker.artifacts import ArtifactFiler
-from runner.worker.egress import Egress
+from runner.worker.egress import Egress, WayOut
 from runner.worker.lease import LeaseKeeper
 from runner.worker.recorder import Recorder, until_stored
 from runner.worker.sandboxes import Sandboxes
 from runner.worker.secrets import Secrets
-from runner.worker.settle import ended, settle
+from runner.worker.settle import began, ended, settle
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +67,13 @@ class _Attempt:
     claim: Claim
     request: ExecutionRequest
     recorder: Recorder
+    egress_left: int
+    """Bytes that the tenant may still send and be sent today."""
     artifacts: list[StoredArtifact] = field(default_factory=list)
     sandbox: Sandbox | None = None
-    egress_policy_hash: str | None = None
+    way_out: WayOut = field(default_factory=WayOut)
+    began: float | None = None
+    """When its program began, by this process's monotonic clock."""
 
 
 class Executor:
@@ -153,14 +158,16 @@ class Executor:
         await self._changes.announce(claim.execution_id)
 
     async def _attempt(self, claim: Claim, keeper: LeaseKeeper, afterwards: AsyncExitStack) -> None:
-        async def load() -> ExecutionRequest:
+        async def load() -> tuple[ExecutionRequest, int]:
             async with self._database.tenant(claim.tenant_id) as tx:
-                return await attempts.load_request(tx, claim)
+                request = await attempts.load_request(tx, claim)
+                return request, (await quotas.standing(tx)).egress_left if request.egress else 0
 
         recorder = Recorder(database=self._database, changes=self._changes, claim=claim)
-        attempt = _Attempt(claim, await until_stored(load), recorder)
+        request, egress_left = await until_stored(load)
+        attempt = _Attempt(claim, request, recorder, egress_left)
         try:
-            sandbox = await self._sandboxes.claim(claim, attempt.request)
+            sandbox = await self._sandboxes.claim(claim, request)
         except (SandboxFault, NotReady) as error:
             result = never_ran(State.SYSTEM_ERROR, _why_not_started(error), error.detail)
         else:
@@ -175,6 +182,7 @@ class Executor:
         claim, request, recorder = attempt.claim, attempt.request, attempt.recorder
 
         async def started() -> None:
+            attempt.began = time.monotonic()
             recorder.begin(await until_stored(lambda: self._record_start(claim, sandbox)))
             await self._changes.announce(claim.execution_id)
 
@@ -183,8 +191,10 @@ class Executor:
             recorder.hide(secret_env.values())
             if (refusal := await _upload(sandbox, request)) is not None:
                 return refusal
-            async with self._egress.open(claim, request, sandbox, recorder) as way_out:
-                attempt.egress_policy_hash = way_out.policy_hash
+            async with self._egress.open(
+                claim, request, sandbox, recorder, attempt.egress_left
+            ) as way_out:
+                attempt.way_out = way_out
                 ending = await sandbox.run(
                     _reaching(request.program, {**way_out.environment, **secret_env}),
                     limits=request.limits,
@@ -205,18 +215,20 @@ class Executor:
                 max_bytes=request.limits.disk_mb * 2**20,
                 sink=filer,
             )
-            result = replace(
-                result_of(ending, classify(ending), sandbox, collected), egress=way_out.usage
-            )
+            result = result_of(ending, classify(ending), sandbox, collected)
         except Invalid as error:
             result = never_ran(State.FAILED, _REFUSALS[error.field], error.detail)
         except KeyUnavailable as error:
             result = never_ran(State.SYSTEM_ERROR, Reason.SECRET_UNAVAILABLE, error.detail)
         except SandboxFault as error:
             result = never_ran(State.SYSTEM_ERROR, Reason.SANDBOX_PROTOCOL, error.detail)
+            if attempt.began is not None:
+                # Its own figures are not to be had, or not to be believed; the clock's are.
+                ran_for = round(time.monotonic() - attempt.began, 6)
+                result = replace(result, usage=Usage(wall_s=ran_for))
         recorder.end_output()
         await recorder.close()
-        return _masked(result, recorder.masker)
+        return _masked(replace(result, egress=attempt.way_out.usage), recorder.masker)
 
     async def _dispose(self, sandbox: Sandbox) -> None:
         await uninterrupted(self._sandboxes.dispose(sandbox))
@@ -224,24 +236,8 @@ class Executor:
     async def _record_start(self, claim: Claim, sandbox: Sandbox) -> int:
         async with self._database.tenant(claim.tenant_id) as tx:
             seq = await attempts.start(tx, claim, self._policy.lease)
-            await audit.append(
-                tx,
-                claim.tenant_id,
-                audit.AuditEvent(
-                    actor="system:worker",
-                    action=audit.Action.EXECUTION_START,
-                    outcome=audit.Outcome.SUCCESS,
-                    resource_type="execution",
-                    resource_id=str(claim.execution_id),
-                    metadata={
-                        "attempt": claim.attempt,
-                        "node": self._policy.node,
-                        "sandbox": sandbox.id,
-                        "image_digest": sandbox.image_digest,
-                        "profile_hash": sandbox.profile_hash,
-                    },
-                ),
-            )
+            event = began(claim, self._policy.node, sandbox)
+            await audit.append(tx, claim.tenant_id, event)
         return seq
 
     async def _finish(self, attempt: _Attempt, result: Result) -> None:
@@ -271,7 +267,7 @@ class Executor:
             node=self._policy.node,
             sandbox=sandbox.id if sandbox else None,
             isolation=sandbox.isolation if sandbox else None,
-            egress_policy_hash=attempt.egress_policy_hash,
+            egress_policy_hash=attempt.way_out.policy_hash,
             output_hashes=attempt.recorder.hashes(),
         )
         kept = [each.artifact for each in attempt.artifacts]

@@ -47,4 +47,5 @@ def test_a_viewer_only_reads() -> None:
         Permission.EXECUTION_READ,
         Permission.ARTIFACT_READ,
         Permission.EGRESS_POLICY_READ,
+        Permission.USAGE_READ,
     }

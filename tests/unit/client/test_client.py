@@ -57,7 +57,7 @@ def test_the_public_names_are_these() -> None:
     """A name that goes or comes is a decision, not an accident."""
     assert set(runner.client.__all__) == {
         "ApiError", "Artifact", "Client", "Conflict", "Event", "Execution", "Invalid",
-        "NotAuthenticated", "NotFound", "NotPermitted", "Stream", "Unavailable",
+        "NotAuthenticated", "NotFound", "NotPermitted", "Stream", "TooMany", "Unavailable",
     }  # fmt: skip
 
 
