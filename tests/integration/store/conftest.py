@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
 from uuid import UUID
 
 import psycopg
@@ -11,7 +12,7 @@ from pydantic import SecretStr
 
 from runner.embedded.services import Services, services
 from runner.limits import load_sizes
-from runner.models import Limits, Role
+from runner.models import ExecutionRequest, Limits, Program, Role
 from runner.quotas import load_tiers
 from runner.settings import Settings
 from runner.store.db import Database
@@ -20,6 +21,10 @@ from runner.tenancy import create_key, publish_tiers
 from tests.deployment import state_folder
 
 LIMITS = Limits(cpu=1, memory_mb=64, pids=8, disk_mb=8, timeout_s=5, output_kb=8)
+REQUEST = ExecutionRequest(
+    program=Program(argv=("true",), env={}), limits=LIMITS, size="nano", image="python"
+)
+LEASE = timedelta(minutes=1)
 
 
 @pytest.fixture(scope="session")
