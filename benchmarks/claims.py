@@ -134,7 +134,7 @@ def position_times(running: Services, admin: Connection[Row]) -> list[float]:
 def storm(running: Services, admin: Connection[Row]) -> dict[str, list[float]]:
     """Measure claims of a quiet tenant and of one that has just cancelled 10,000 of its own."""
     fill(admin, 2, 0)
-    (stormy,), (quiet,) = admin.execute("SELECT tenant_id FROM tenants").fetchall()
+    stormy, quiet = (UUID(str(row[0])) for row in admin.execute("SELECT tenant_id FROM tenants"))
 
     async def cancel_all() -> None:
         async with Database(SecretStr(running.api_url), max_size=4) as api:
@@ -171,7 +171,8 @@ async def submissions(running: Services, admin: Connection[Row]) -> tuple[list[f
             owner, tenant="costs", role=Role.OWNER, name="bench", max_limits=SIZES["large"],
             tier=Tier.ENTERPRISE,
         )  # fmt: skip
-    with_ms, without_ms = [], []
+    with_ms: list[float] = []
+    without_ms: list[float] = []
     async with Database(SecretStr(running.api_url), max_size=1) as api:
         for round_ in range(2 * SUBMISSIONS // 20):
             checked = round_ % 2 == 0

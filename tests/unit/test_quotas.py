@@ -117,13 +117,14 @@ def test_a_size_bounds_every_limit_within_the_tenants_own_terms() -> None:
 
 def test_a_tenants_own_numbers_are_checked_as_a_tiers_are() -> None:
     assert overrides({"queued": 5, "max_size": "nano"}, SIZES) == {"queued": 5, "max_size": "nano"}
-    for wrong, field in [
+    cases: list[tuple[dict[str, Any], str]] = [
         ({"queued": 0}, "quotas.queued"),
         ({"queued": "5"}, "quotas.queued"),
         ({"concurrent": 5}, "quotas.concurrent"),
         ({"max_size": "gigantic"}, "quotas.max_size"),
         ({"qeued": 5}, "quotas.qeued"),
-    ]:
+    ]
+    for wrong, field in cases:
         with pytest.raises(Invalid) as refused:
             overrides(wrong, SIZES)
         assert refused.value.field == field
