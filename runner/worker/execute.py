@@ -175,6 +175,10 @@ class Executor:
             afterwards.push_async_callback(self._dispose, sandbox)
             attempt.sandbox = sandbox
             result = await self._run(attempt, sandbox, keeper)
+            if result.state is State.CANCELLED:
+                # Nobody waits for it. It holds its tenant's slot until all of it is gone, or
+                # submitting and cancelling would make others wait for containers it never uses.
+                await afterwards.aclose()
         keeper.release()
         await self._finish(attempt, result)
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,16 @@ def used(client: Client, name: str) -> Any:
     return next(each for each in client.usage()["quotas"] if each["name"] == name)
 
 
+def until_runs(client: Client, execution: Execution) -> None:
+    """Wait until an execution runs."""
+    eventually(lambda: state_of(client, execution)() == "running")
+
+
+def has_ended(client: Client, execution: Execution) -> bool:
+    """Return whether an execution has ended."""
+    return client.get(execution.id).ended
+
+
 def test_the_ledger_adds_up_to_the_executions_own_figures(own: Deployment) -> None:
     """Ends of every kind, lost workers among them: each attempt once, and the same sums thrice."""
     client = own.client("mixed")
@@ -48,21 +59,21 @@ def test_the_ledger_adds_up_to_the_executions_own_figures(own: Deployment) -> No
     hoarder = run(code=HOARDING)
     missing = run(code=None, language=None, command=["/no/such/program"])
     cancelled = run(code=LASTING.format(seconds=60), limits={"timeout_s": 10}, wait_s=0)
-    eventually(lambda: state_of(client, cancelled)() == "running")
+    until_runs(client, cancelled)
     client.cancel(cancelled.id)
     lost, retried = (
         run(code=LASTING.format(seconds=3), wait_s=0, on_worker_loss=choice)
         for choice in ("fail", "retry")
     )
     for each in (lost, retried):
-        eventually(lambda id_=each: state_of(client, id_)() == "running")
+        until_runs(client, each)
     own.portal.call(own.worker.stop, signal.SIGKILL)
     never = run(code="pass", wait_s=0)
     client.cancel(never.id)
     own.restart_worker()
     submitted = [*fine, failed, late, hoarder, missing, cancelled, lost, retried, never]
     for each in submitted:
-        eventually(lambda id_=each.id: client.get(id_).ended)
+        eventually(partial(has_ended, client, each))
     ended = [client.get(each.id) for each in submitted]
     assert [each.state for each in ended] == [
         *["succeeded"] * 3, "failed", "timed_out", "out_of_memory", "failed", "cancelled",
