@@ -44,6 +44,7 @@ PROMISED: Mapping[str, set[Role]] = {
     "GET /v1/audit": ADMINS,
     "GET /v1/audit/verification": ADMINS,
     "GET /v1/signing-keys": ALL,
+    "GET /v1/usage": ALL,
 }
 OPEN = {"GET /healthz", "GET /readyz", "GET /metrics"}
 OPERATORS = "/operator/"
