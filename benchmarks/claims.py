@@ -35,8 +35,12 @@ from runner.store.db import Database
 from runner.store.migrations import migrate
 from runner.tenancy import create_key, publish_tiers
 
-GRID = [(1, 10), (1, 1_000), (1, 10_000), (1, 100_000), (100, 10_000), (1_000, 10_000),
-        (1_000, 100_000)]  # fmt: skip
+GRID = [
+    (of_tenants, waiting)
+    for of_tenants in (1, 100, 1_000)
+    for waiting in (10, 1_000, 10_000, 100_000)
+    if waiting >= of_tenants
+]
 CLAIMS = 200
 SUBMISSIONS = 300
 STORM = 10_000
@@ -103,7 +107,7 @@ def fill(admin: Connection[Row], of_tenants: int, waiting: int) -> None:
 
 
 def claim_times(running: Services, admin: Connection[Row], claims: int) -> list[float]:
-    """Claim and end so many, one after another; return the milliseconds of each claim."""
+    """Claim and end so many, one after another; return the milliseconds of each but the first."""
     took = []
     with psycopg.connect(running.worker_url, autocommit=True) as worker:
         for _ in range(claims):
@@ -113,7 +117,8 @@ def claim_times(running: Services, admin: Connection[Row], claims: int) -> list[
             if found is None:
                 raise RuntimeError("nothing was claimed")
             admin.execute(END, found[:2])
-    return took
+    # A connection's first call reads and plans the function.
+    return took[1:]
 
 
 def position_times(running: Services, admin: Connection[Row]) -> list[float]:

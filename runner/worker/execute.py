@@ -47,6 +47,9 @@ from runner.worker.sandboxes import Sandboxes
 from runner.worker.secrets import Secrets
 from runner.worker.settle import began, ended, settle
 
+CANCELLED_HOLDS_S = 1.0
+"""For how long a slot is held, counted from its claim, by what is cancelled before that."""
+
 
 @dataclass(frozen=True, slots=True)
 class Policy:
@@ -163,6 +166,7 @@ class Executor:
                 request = await attempts.load_request(tx, claim)
                 return request, (await quotas.standing(tx)).egress_left if request.egress else 0
 
+        claimed_at = time.monotonic()
         recorder = Recorder(database=self._database, changes=self._changes, claim=claim)
         request, egress_left = await until_stored(load)
         attempt = _Attempt(claim, request, recorder, egress_left)
@@ -176,9 +180,10 @@ class Executor:
             attempt.sandbox = sandbox
             result = await self._run(attempt, sandbox, keeper)
             if result.state is State.CANCELLED:
-                # Nobody waits for it. It holds its tenant's slot until all of it is gone, or
-                # submitting and cancelling would make others wait for containers it never uses.
+                # Nobody waits for it, and it holds its tenant's slot until all of it is gone: or
+                # submitting and cancelling would keep the host busy with containers for nothing.
                 await afterwards.aclose()
+                await asyncio.sleep(claimed_at + CANCELLED_HOLDS_S - time.monotonic())
         keeper.release()
         await self._finish(attempt, result)
 
