@@ -16,6 +16,7 @@
     │   ├── PreconditionFailed
     │   ├── StorageFull
     │   ├── Invalid
+    │   ├── QuotaExceeded
     │   └── TooManyAttempts
     ├── SandboxFault        the sandbox, not the program, went wrong
     │   ├── ImageMissing
@@ -27,6 +28,8 @@
 
 Each carries `detail`: what happened, to what, and what to do, free of secrets and tenant data.
 """
+
+from datetime import datetime
 
 
 class RunnerError(Exception):
@@ -112,6 +115,27 @@ class TooManyAttempts(Refused):
 
     def __init__(self, detail: str, retry_after_s: int) -> None:
         super().__init__(detail)
+        self.retry_after_s = retry_after_s
+
+
+class QuotaExceeded(Refused):
+    """The tenant uses as much as it may. `retry_after_s` is None where time alone frees nothing."""
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        quota: str,
+        limit: int,
+        used: float,
+        frees_at: datetime | None,
+        retry_after_s: int | None,
+    ) -> None:
+        super().__init__(detail)
+        self.quota = quota
+        self.limit = limit
+        self.used = used
+        self.frees_at = frees_at
         self.retry_after_s = retry_after_s
 
 

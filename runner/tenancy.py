@@ -15,8 +15,9 @@ from runner.auth.keys import Holder
 from runner.errors import Conflict, NotFound
 from runner.ids import new_id
 from runner.models import Isolation, Limits, Role, Tier
+from runner.quotas import Quotas
 from runner.store import keys as stored_keys
-from runner.store import operators, tenants
+from runner.store import operators, quotas, tenants
 from runner.store.db import Database, Transaction
 from runner.store.keys import Grant
 from runner.store.objects import ObjectStore
@@ -62,7 +63,7 @@ async def create_key(
     name: str,
     max_limits: Limits,
     tier: Tier = Tier.FREE,
-    max_concurrency: int = 8,
+    max_concurrency: int | None = None,
     required_isolation: Isolation | None = None,
 ) -> NewKey:
     """Make a key for the tenant of that name, and the tenant if there is none yet.
@@ -179,6 +180,12 @@ async def list_by_name(database: Database, *, after: str | None, limit: int) -> 
         return await tenants.list_by_name(tx, after=after, limit=limit)
 
 
+async def publish_tiers(owner: Database, tiers: Mapping[Tier, Quotas]) -> None:
+    """Make these what tiers may use, at once, with the schema owner's login."""
+    async with owner.no_tenant() as tx:
+        await quotas.publish(tx, tiers)
+
+
 async def create_operator(owner: Database, name: str, expires_at: datetime | None) -> str:
     """Make an operator's key with the schema owner's login; return it, this once."""
     made = keys.generate(Holder.OPERATOR)
@@ -262,7 +269,6 @@ def _shown(terms: Terms) -> dict[str, object]:
         "max_limits": asdict(terms.max_limits),
         "required_isolation": terms.required_isolation and terms.required_isolation.value,
         "egress_ceiling": None if terms.egress_ceiling is None else list(terms.egress_ceiling),
-        "max_storage_bytes": terms.max_storage_bytes,
-        "max_objects": terms.max_objects,
         "retention_days": terms.retention_days,
+        "quotas": dict(terms.quotas),
     }

@@ -27,6 +27,7 @@ from runner.api import (
     projects,
     receipts,
     secrets,
+    usage,
 )
 from runner.api.callers import Callers
 from runner.api.deps import Allow, Dependencies
@@ -41,7 +42,7 @@ from runner.api.middleware import (
 
 MODULES = (
     executions, events, artifacts, files, projects, egress, secrets, keys, login, members, audit,
-    audit_webhook, receipts, health,
+    audit_webhook, receipts, usage, health,
 )  # fmt: skip
 DESCRIPTION = """\
 Runs code written by AI agents, each program in a hardened container of its own.

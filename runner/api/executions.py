@@ -1,6 +1,7 @@
 """`/v1/executions`: submit, read, list, cancel."""
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import replace
 from http import HTTPStatus
 from typing import Annotated
@@ -29,11 +30,12 @@ from runner.api.views import ExecutionPage, ExecutionView
 from runner.audit import events as audit
 from runner.auth.permissions import Permission
 from runner.egress.policy import rule_from_json
-from runner.errors import Conflict, Invalid, NotFound, QueueUnavailable
+from runner.errors import Conflict, Invalid, NotFound, QueueUnavailable, QuotaExceeded
 from runner.ids import new_id
-from runner.models import ExecutionRequest, Principal, StoredObject
+from runner.models import JSON, ExecutionRequest, Principal, StoredObject
+from runner.quotas import Standing, ceiling, refusal
 from runner.states import ENDED, State
-from runner.store import egress_policies, executions, files, projects, tenants
+from runner.store import egress_policies, executions, files, projects, quotas, tenants
 from runner.store.db import Transaction
 
 LOOK_AGAIN_S = 1.0
@@ -67,6 +69,7 @@ IdempotencyKey = Annotated[
             HTTPStatus.CONFLICT,
             HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+            HTTPStatus.TOO_MANY_REQUESTS,
         ),
     },
 )
@@ -91,7 +94,11 @@ async def submit(
         await require(request, parts, principal, Permission.FILE_WRITE)
     new = new_id()
     with parts.changes.watch(new) as watch:
-        id_ = await _store(request, body, principal, parts, key, new)
+        try:
+            id_ = await _store(request, body, principal, parts, key, new)
+        except QuotaExceeded as refused:
+            await _audit_refusal(request, principal, parts, refused)
+            raise
         if id_ == new:
             await _ring(parts, principal, id_)
         deadline = asyncio.get_running_loop().time() + body.wait_s
@@ -206,8 +213,6 @@ async def _store(
         tenant = await tenants.get(tx)
         if tenant is None:
             raise NotFound("this key's tenant is gone")
-        settled = await _in_project(tx, body)
-        wanted = settled.resolve(await _offer(tx, parts, tenant, settled))
         if key is not None:
             fingerprint = body.fingerprint()
             used = await executions.reserve_key(tx, key, fingerprint, new)
@@ -215,40 +220,66 @@ async def _store(
                 raise Conflict("this Idempotency-Key was used for another request")
             if used is not None:
                 return used.execution_id
+        # From here to the end of the transaction, so that the last place is given away once.
+        await quotas.alone(tx)
+        standing = await quotas.standing(tx)
+        settled = await _in_project(tx, body)
+        wanted = settled.resolve(await _offer(tx, parts, tenant, standing, settled))
+        if refused := refusal(standing, egress=bool(wanted.egress)):
+            raise refused
         await executions.insert(tx, new, _naming(wanted, new))
         for path in sorted(body.keys):
-            await audit.append(
-                tx,
-                principal.tenant_id,
-                audit.AuditEvent(
-                    actor=principal.actor,
-                    action=audit.Action.FILE_READ,
-                    outcome=audit.Outcome.SUCCESS,
-                    resource_type="file",
-                    resource_id=path,
-                    origin=origin(request),
-                    metadata={"execution": str(new)},
-                ),
-            )
-        await audit.append(
-            tx,
-            principal.tenant_id,
-            audit.AuditEvent(
-                actor=principal.actor,
-                action=audit.Action.EXECUTION_SUBMIT,
-                outcome=audit.Outcome.SUCCESS,
-                resource_type="execution",
-                resource_id=str(new),
-                origin=origin(request),
-                metadata={
-                    "image": wanted.image,
-                    "size": wanted.size,
-                    "language": wanted.language,
-                    "isolation": wanted.isolation.value,
-                },
-            ),
-        )
+            event = _read(request, principal, path, new)
+            await audit.append(tx, principal.tenant_id, event)
+        facts = {
+            "image": wanted.image,
+            "size": wanted.size,
+            "language": wanted.language,
+            "isolation": wanted.isolation.value,
+        }
+        event = _submitted(request, principal, audit.Outcome.SUCCESS, facts, id_=new)
+        await audit.append(tx, principal.tenant_id, event)
     return new
+
+
+async def _audit_refusal(
+    request: Request, principal: Principal, parts: Dependencies, refused: QuotaExceeded
+) -> None:
+    facts = {"quota": refused.quota, "limit": refused.limit, "used": refused.used}
+    event = _submitted(request, principal, audit.Outcome.DENIED, facts)
+    async with parts.database.tenant(principal.tenant_id) as tx:
+        await audit.append(tx, principal.tenant_id, event)
+
+
+def _submitted(
+    request: Request,
+    principal: Principal,
+    outcome: audit.Outcome,
+    facts: Mapping[str, JSON],
+    *,
+    id_: UUID | None = None,
+) -> audit.AuditEvent:
+    return audit.AuditEvent(
+        actor=principal.actor,
+        action=audit.Action.EXECUTION_SUBMIT,
+        outcome=outcome,
+        resource_type="execution",
+        resource_id=str(id_) if id_ else None,
+        origin=origin(request),
+        metadata=facts,
+    )
+
+
+def _read(request: Request, principal: Principal, path: str, id_: UUID) -> audit.AuditEvent:
+    return audit.AuditEvent(
+        actor=principal.actor,
+        action=audit.Action.FILE_READ,
+        outcome=audit.Outcome.SUCCESS,
+        resource_type="file",
+        resource_id=path,
+        origin=origin(request),
+        metadata={"execution": str(id_)},
+    )
 
 
 def _naming(wanted: ExecutionRequest, id_: UUID) -> ExecutionRequest:
@@ -269,14 +300,18 @@ async def _in_project(tx: Transaction, body: Submission) -> Submission:
 
 
 async def _offer(
-    tx: Transaction, parts: Dependencies, tenant: tenants.Tenant, body: Submission
+    tx: Transaction,
+    parts: Dependencies,
+    tenant: tenants.Tenant,
+    standing: Standing,
+    body: Submission,
 ) -> Offer:
     policy = body.egress_policy and await egress_policies.get(tx, body.egress_policy)
     return Offer(
         sizes=parts.sizes,
         images=parts.settings.images,
         isolations=parts.settings.isolation,
-        max_limits=tenant.terms.max_limits,
+        max_limits=ceiling(tenant.terms.max_limits, standing.quotas, parts.sizes),
         required_isolation=tenant.terms.required_isolation,
         egress_ceilings=ceilings(parts.egress_ceiling, tenant.terms),
         egress_policy=tuple(map(rule_from_json, policy.rules)) if policy else None,
@@ -300,7 +335,7 @@ async def _view(tx: Transaction, id_: UUID) -> ExecutionView:
     if execution is None:
         raise NotFound(NO_EXECUTION)
     if execution.state is State.QUEUED:
-        return ExecutionView.of(execution, position=await executions.queue_position(tx, id_))
+        return ExecutionView.of(execution, place=await executions.queue_place(tx, id_))
     if execution.state not in ENDED:
         return ExecutionView.of(execution)
     stored = await executions.artifacts(tx, id_)

@@ -23,6 +23,7 @@ from runner.api.views import View
 from runner.egress.policy import rule_to_json
 from runner.errors import Invalid, NotFound
 from runner.models import Isolation, Limits, Operator, Role, Tier
+from runner.quotas import overrides
 from runner.store.db import Database
 from runner.store.tenants import Tenant, Terms
 from runner.tenancy import NO_TENANT, By, NewKey
@@ -42,8 +43,17 @@ class TermsBody(Strict):
     """What a tenant may have."""
 
     tier: Annotated[Tier, Field(strict=False)] = Tier.FREE
-    max_concurrency: int = Field(
-        default=8, ge=1, le=100_000, description="Executions on workers at once."
+    max_concurrency: int | None = Field(
+        default=None,
+        ge=1,
+        le=100_000,
+        description="Executions on workers at once; left out: what the tier says.",
+    )
+    quotas: dict[str, int | str] = Field(
+        default_factory=dict,
+        max_length=16,
+        description="In place of the tier's: `queued`, `cpu_s_per_day`, `egress_bytes_per_day`, "
+        "`storage_bytes`, `max_size`, `weight`.",
     )
     max_size: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,31}$")] = Field(
         default="large", description="The size whose limits no execution may exceed."
@@ -55,15 +65,6 @@ class TermsBody(Strict):
         default=None,
         max_length=256,
         description="Rules that its own must be within, beside the deployment's ceiling.",
-    )
-    max_storage_bytes: int | None = Field(
-        default=None,
-        ge=0,
-        le=2**60,
-        description="What it may store, artifacts included; left out: what the deployment has set.",
-    )
-    max_objects: int | None = Field(
-        default=None, ge=0, le=2**40, description="How many files and artifacts, likewise."
     )
     retention_days: int | None = Field(
         default=None, ge=1, le=36_500, description="How long executions are kept, likewise."
@@ -86,9 +87,8 @@ class TermsBody(Strict):
                 rule_to_json(rule)
                 for rule in egress_rules(ceiling, (parts.egress_ceiling,), field="egress_ceiling")
             ),
-            max_storage_bytes=self.max_storage_bytes,
-            max_objects=self.max_objects,
             retention_days=self.retention_days,
+            quotas=overrides(self.quotas, parts.sizes),
         )
 
 
@@ -123,13 +123,12 @@ class TenantView(View):
     id: UUID
     name: str
     tier: Tier
-    max_concurrency: int
+    max_concurrency: int | None
     max_limits: Limits
     required_isolation: Isolation | None
     egress_ceiling: list[dict[str, object]] | None
-    max_storage_bytes: int | None
-    max_objects: int | None
     retention_days: int | None
+    quotas: dict[str, int | str]
     created_at: datetime
     suspended_at: datetime | None
     suspended_why: str | None
@@ -146,9 +145,8 @@ class TenantView(View):
             max_limits=terms.max_limits,
             required_isolation=terms.required_isolation,
             egress_ceiling=None if terms.egress_ceiling is None else list(terms.egress_ceiling),
-            max_storage_bytes=terms.max_storage_bytes,
-            max_objects=terms.max_objects,
             retention_days=terms.retention_days,
+            quotas=dict(terms.quotas),
             created_at=tenant.created_at,
             suspended_at=tenant.suspended_at,
             suspended_why=tenant.suspended_why,

@@ -1,6 +1,7 @@
 """Every error as `application/problem+json` (RFC 9457): one shape, no internals."""
 
 from collections.abc import Mapping
+from datetime import datetime
 from http import HTTPStatus
 from typing import Any
 
@@ -30,6 +31,15 @@ class FieldProblem(BaseModel):
     message: str = Field(examples=["Input should be greater than 0"])
 
 
+class QuotaProblem(BaseModel):
+    """Which quota a request was refused by, and when some of it is free."""
+
+    name: str = Field(examples=["cpu_s_per_day"])
+    limit: int = Field(examples=[7200])
+    used: float = Field(examples=[7204.2])
+    frees_at: datetime | None = Field(description="Null where nobody knows, or you must do it.")
+
+
 class Problem(BaseModel):
     """An error."""
 
@@ -55,6 +65,9 @@ class Problem(BaseModel):
     errors: list[FieldProblem] | None = Field(
         default=None, description="Which fields are wrong, for a request that is not valid."
     )
+    quota: QuotaProblem | None = Field(
+        default=None, description="Which quota is used up, for a request that this refused."
+    )
 
 
 TITLES = {
@@ -74,6 +87,7 @@ STATUS: dict[type[errors.RunnerError], HTTPStatus] = {
     errors.PreconditionFailed: HTTPStatus.PRECONDITION_FAILED,
     errors.StorageFull: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     errors.Invalid: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.QuotaExceeded: HTTPStatus.TOO_MANY_REQUESTS,
     errors.TooManyAttempts: HTTPStatus.TOO_MANY_REQUESTS,
 }
 
@@ -109,6 +123,7 @@ def problem(
     *,
     kind: str | None = None,
     fields: list[FieldProblem] | None = None,
+    quota: QuotaProblem | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> JSONResponse:
     """Return a problem as a response."""
@@ -120,6 +135,7 @@ def problem(
         detail=detail,
         instance=f"urn:runner:request:{request_id(request)}",
         errors=fields,
+        quota=quota,
     )
     extra = dict(headers or {})
     if status is HTTPStatus.UNAUTHORIZED:
@@ -127,7 +143,10 @@ def problem(
     if status is HTTPStatus.SERVICE_UNAVAILABLE:
         extra["Retry-After"] = str(RETRY_AFTER_S)
     return JSONResponse(
-        body.model_dump(exclude_none=True), status.value, headers=extra, media_type=MEDIA_TYPE
+        body.model_dump(mode="json", exclude_none=True),
+        status.value,
+        headers=extra,
+        media_type=MEDIA_TYPE,
     )
 
 
@@ -144,6 +163,8 @@ def of(request: Request, error: errors.RunnerError) -> JSONResponse:
     if status is None:
         return unexpected(request, error)
     kind, fields = KIND.get(type(error)), None
+    if isinstance(error, errors.QuotaExceeded):
+        return _quota(request, error)
     headers = None
     if isinstance(error, errors.TooManyAttempts):
         headers = {"Retry-After": str(error.retry_after_s)}
@@ -152,6 +173,21 @@ def of(request: Request, error: errors.RunnerError) -> JSONResponse:
     if status is HTTPStatus.SERVICE_UNAVAILABLE:
         _log.warning("not_ready", detail=error.detail, request=request_id(request))
     return problem(request, status, error.detail, kind=kind, fields=fields, headers=headers)
+
+
+def _quota(request: Request, error: errors.QuotaExceeded) -> JSONResponse:
+    """Return the refusal: 429 if time frees some of the quota (RFC 6585 §4), else 403."""
+    soon = error.retry_after_s
+    return problem(
+        request,
+        HTTPStatus.FORBIDDEN if soon is None else HTTPStatus.TOO_MANY_REQUESTS,
+        error.detail,
+        kind="quota-exceeded",
+        quota=QuotaProblem(
+            name=error.quota, limit=error.limit, used=error.used, frees_at=error.frees_at
+        ),
+        headers=None if soon is None else {"Retry-After": str(soon)},
+    )
 
 
 def unexpected(request: Request, error: Exception) -> JSONResponse:

@@ -17,7 +17,6 @@ from runner.errors import Conflict
 from runner.models import Principal
 from runner.store import files, ledger
 from runner.store.files import NewFile, StoredFile
-from runner.store.ledger import Allowance
 from runner.store.objects import new_key
 
 UPLOAD_S = 3600.0
@@ -40,8 +39,7 @@ class Upload:
         key = new_key(self.principal.tenant_id, "files")
         async with self.parts.database.tenant(self.principal.tenant_id) as tx:
             files.demand(self.condition, await files.get(tx, self.path))
-            allowance = Allowance.of(self.parts.settings)
-            await ledger.reserve(tx, key, self.size, allowance)
+            await ledger.reserve(tx, key, self.size)
         return key
 
     async def receive(self, key: str, body: AsyncIterator[bytes]) -> str:

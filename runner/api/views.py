@@ -21,6 +21,7 @@ from runner.models import (
     Usage,
 )
 from runner.states import Reason, State
+from runner.store.executions import Place
 
 Encoding = Literal["utf-8", "base64"]
 
@@ -126,6 +127,7 @@ class ExecutionView(View):
                     "egress": [],
                     "egress_policy": None,
                     "queue_position": None,
+                    "estimated_start_s": None,
                     "result": {
                         "reason": "completed",
                         "detail": "exited with code 0",
@@ -179,6 +181,11 @@ class ExecutionView(View):
     queue_position: int | None = Field(
         description="While queued: how many executions are to run before this one."
     )
+    estimated_start_s: float | None = Field(
+        description="While queued: seconds until it starts if all goes on as lately. An estimate: "
+        "executions may end sooner or later, others may be cancelled, and the tenant may be at the "
+        "number that it may run at once. Null while nothing is known."
+    )
     result: ResultView | None = Field(description="There once the execution has ended.")
 
     @classmethod
@@ -186,7 +193,7 @@ class ExecutionView(View):
         cls,
         execution: Execution,
         *,
-        position: int | None = None,
+        place: Place | None = None,
         output: Mapping[Stream, bytes] | None = None,
         artifacts: list[Artifact] | None = None,
     ) -> Self:
@@ -227,7 +234,8 @@ class ExecutionView(View):
             isolation=execution.isolation,
             egress=[dict(rule) for rule in execution.egress],
             egress_policy=execution.egress_policy,
-            queue_position=position,
+            queue_position=place.position if place else None,
+            estimated_start_s=place.starts_in_s if place else None,
             result=shown,
         )
 

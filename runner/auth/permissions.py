@@ -32,6 +32,7 @@ class Permission(StrEnum):
     PROJECT_WRITE = "project:write"
     SECRET_READ = "secret:read"  # noqa: S105 - a permission's name; names only, never values
     SECRET_WRITE = "secret:write"  # noqa: S105 - a permission's name
+    USAGE_READ = "usage:read"
 
     @property
     def only_reads(self) -> bool:
@@ -71,6 +72,8 @@ ALLOWED: dict[Permission, frozenset[Role]] = {
     Permission.PROJECT_WRITE: _ADMINS,
     Permission.SECRET_READ: _ADMINS,
     Permission.SECRET_WRITE: _ADMINS,
+    # Sums of what everybody reads execution by execution; who is refused shall see what is left.
+    Permission.USAGE_READ: _EVERYBODY,
 }
 
 

@@ -13,6 +13,7 @@ from runner.cli import (
     secrets,
     serve,
     tenants,
+    usage,
     use,
     verify,
 )
@@ -35,6 +36,7 @@ app.command("run")(use.run)
 app.add_typer(tenants.tenants, name="tenants")
 app.add_typer(tenants.operators, name="operators")
 app.add_typer(members.members, name="members")
+app.command("usage")(usage.usage)
 app.add_typer(operate.keys, name="keys")
 app.add_typer(operate.images, name="images")
 app.add_typer(use.executions, name="executions")

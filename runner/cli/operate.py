@@ -12,12 +12,13 @@ from runner.cli.console import err, fail, out, read_settings, reports_errors, re
 from runner.errors import DockerUnavailable
 from runner.limits import load_sizes
 from runner.models import Isolation, Role, Tier
+from runner.quotas import load_tiers
 from runner.sandbox.engine import Engine
 from runner.sandbox.images import BuiltImage, Images
 from runner.settings import Settings
 from runner.store import migrations
 from runner.store.db import Database
-from runner.tenancy import create_key
+from runner.tenancy import create_key, publish_tiers
 
 keys = typer.Typer(help="API keys.", no_args_is_help=True)
 images = typer.Typer(help="Sandbox images.", no_args_is_help=True)
@@ -31,12 +32,19 @@ MARKS = {
 
 @reports_errors
 def migrate() -> None:
-    """Bring the database schema up to date; needs RUNNER_DATABASE_OWNER_URL."""
+    """Bring schema and tiers' quotas up to date; needs RUNNER_DATABASE_OWNER_URL."""
     settings = read_settings()
+    tiers = load_tiers(settings.profiles_path, load_sizes(settings.profiles_path))
     logins = (
         settings.database_operator_url, settings.database_api_url, settings.database_worker_url
     )  # fmt: skip
     migrations.migrate(_owner(settings), *(url for url in logins if url))
+
+    async def publish() -> None:
+        async with Database(_owner(settings), max_size=1) as owner:
+            await publish_tiers(owner, tiers)
+
+    asyncio.run(publish())
     out.print("schema is up to date")
 
 
@@ -51,8 +59,9 @@ def keys_create(
     ] = "large",
     tier: Annotated[Tier, typer.Option(help="What rates and quotas a new tenant has.")] = Tier.FREE,
     concurrency: Annotated[
-        int, typer.Option(min=1, help="Executions a new tenant may run at once.")
-    ] = 8,
+        int | None,
+        typer.Option(min=1, help="Executions a new tenant may run at once, if not its tier's."),
+    ] = None,
     isolation: Annotated[
         Isolation | None, typer.Option(help="What a new tenant must use; it may choose if unset.")
     ] = None,

@@ -2,7 +2,7 @@
 
 import asyncio
 import dataclasses
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, TypeVar
 
@@ -13,7 +13,8 @@ from runner import tenancy
 from runner.cli.console import err, fail, out, read_settings, reports_errors, required
 from runner.errors import NotFound
 from runner.limits import load_sizes
-from runner.models import Isolation, Limits, Tier
+from runner.models import JSON, Isolation, Limits, Tier
+from runner.quotas import overrides
 from runner.settings import Settings
 from runner.store import operators as stored_operators
 from runner.store.db import Database
@@ -33,10 +34,13 @@ Name = Annotated[str, typer.Argument(help="The tenant's name.")]
 MaxSize = Annotated[str | None, typer.Option(help="The largest size it may ask for.")]
 Concurrency = Annotated[int | None, typer.Option(min=1, help="Executions it may run at once.")]
 WantedTier = Annotated[Tier | None, typer.Option("--tier", help="Its rates and quotas.")]
-StorageMb = Annotated[int | None, typer.Option(min=0, help="MiB that it may store.")]
-MaxObjects = Annotated[int | None, typer.Option(min=0, help="Files and artifacts it may store.")]
 RetentionDays = Annotated[int | None, typer.Option(min=1, help="Days executions are kept.")]
 Required = Annotated[Isolation | None, typer.Option(help="What it must use; container: any.")]
+
+OwnQuotas = Annotated[
+    list[str] | None,
+    typer.Option("--quota", metavar="NAME=VALUE", help="In place of the tier's; repeatable."),
+]
 
 
 @tenants.command("create")
@@ -47,15 +51,13 @@ def create(
     max_size: MaxSize = None,
     concurrency: Concurrency = None,
     isolation: Required = None,
-    storage_mb: StorageMb = None,
-    max_objects: MaxObjects = None,
     retention_days: RetentionDays = None,
+    quota: OwnQuotas = None,
 ) -> None:
     """Make a tenant, and print its first key, once."""
     settings = read_settings()
-    terms = Terms(Tier.FREE, max_concurrency=8, max_limits=_size(settings, "large"))
-    terms = _changed(settings, terms, tier, max_size, concurrency, isolation)
-    terms = _storing(terms, storage_mb, max_objects, retention_days)
+    terms = Terms(Tier.FREE, max_concurrency=None, max_limits=_size(settings, "large"))
+    terms = _changed(settings, terms, tier, max_size, concurrency, isolation, retention_days, quota)
     made = _run(settings, lambda db: tenancy.create(db, name, terms, By()))
     err.print("shown once; only its hash is stored:")
     out.print(made.token, highlight=False)
@@ -71,7 +73,7 @@ def list_tenants() -> None:
         table.add_row(
             each.name,
             terms.tier.value,
-            str(terms.max_concurrency),
+            str(terms.max_concurrency or "tier's"),
             f"{terms.max_limits.memory_mb} MiB",
             terms.required_isolation.value if terms.required_isolation else "any",
             each.created_at.strftime("%Y-%m-%d"),
@@ -88,17 +90,17 @@ def change(
     max_size: MaxSize = None,
     concurrency: Concurrency = None,
     isolation: Required = None,
-    storage_mb: StorageMb = None,
-    max_objects: MaxObjects = None,
     retention_days: RetentionDays = None,
+    quota: OwnQuotas = None,
 ) -> None:
     """Change what a tenant may have; what is not named stays as it is."""
     settings = read_settings()
 
     async def work(database: Database) -> Tenant:
         found = await _named(database, name)
-        terms = _changed(settings, found.terms, tier, max_size, concurrency, isolation)
-        terms = _storing(terms, storage_mb, max_objects, retention_days)
+        terms = _changed(
+            settings, found.terms, tier, max_size, concurrency, isolation, retention_days, quota
+        )
         return await tenancy.change(database, found.id, terms, By())
 
     _run(settings, work)
@@ -205,28 +207,32 @@ def _changed(
     max_size: str | None,
     concurrency: int | None,
     isolation: Isolation | None,
+    retention_days: int | None,
+    quotas: list[str] | None,
 ) -> Terms:
     named: dict[str, Any] = {
         "tier": tier,
         "max_limits": None if max_size is None else _size(settings, max_size),
         "max_concurrency": concurrency,
+        "retention_days": retention_days,
     }
     given = {key: value for key, value in named.items() if value is not None}
     if isolation is not None:
         given["required_isolation"] = _required(isolation)
+    if quotas:
+        given["quotas"] = _quotas(settings, terms.quotas, quotas)
     return dataclasses.replace(terms, **given)
 
 
-def _storing(
-    terms: Terms, storage_mb: int | None, max_objects: int | None, retention_days: int | None
-) -> Terms:
-    named = {
-        "max_storage_bytes": None if storage_mb is None else storage_mb * 2**20,
-        "max_objects": max_objects,
-        "retention_days": retention_days,
-    }
-    given: dict[str, Any] = {key: value for key, value in named.items() if value is not None}
-    return dataclasses.replace(terms, **given)
+def _quotas(
+    settings: Settings, before: Mapping[str, JSON], written: list[str]
+) -> Mapping[str, JSON]:
+    """Return a tenant's own quotas with `NAME=VALUE` set, and the tier's again for `NAME=`."""
+    changed = dict(before)
+    for name, _, value in (each.partition("=") for each in written):
+        changed[name] = int(value) if value.isdecimal() else value
+    kept = {name: value for name, value in changed.items() if value != ""}
+    return overrides(kept, load_sizes(settings.profiles_path))
 
 
 def _required(isolation: Isolation) -> Isolation | None:

@@ -21,7 +21,8 @@ STATE_STYLES = {"succeeded": "green", "queued": "dim", "starting": "cyan", "runn
 
 SHOWN = (
     "id", "state", "reason", "detail", "exit_code", "signal", "attempt", "created_at",
-    "started_at", "ended_at", "image", "size", "queue_position", "limits_hit",
+    "started_at", "ended_at", "image", "size", "queue_position", "estimated_start_s",
+    "limits_hit",
 )  # fmt: skip
 
 ExecutionArgument = Annotated[str, typer.Argument(metavar="ID", help="The execution's id.")]

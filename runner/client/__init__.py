@@ -6,6 +6,7 @@ ApiError                 the API refused; carries the problem document
 ├── NotFound             404
 ├── Conflict             409, 412
 ├── Invalid              400, 411, 413, 415, 422
+├── TooMany              429
 └── Unavailable          502, 503, 504, or no answer at all: safe to try again
 """
 
@@ -17,6 +18,7 @@ from runner.client.errors import (
     NotAuthenticated,
     NotFound,
     NotPermitted,
+    TooMany,
     Unavailable,
 )
 from runner.client.types import Artifact, Event, Execution, StoredFile, Stream
@@ -34,5 +36,6 @@ __all__ = [
     "NotPermitted",
     "StoredFile",
     "Stream",
+    "TooMany",
     "Unavailable",
 ]

@@ -197,6 +197,10 @@ class Client:
         """Forget a secret. Raises ApiError when there is none."""
         self._send("DELETE", f"{_SECRETS}/{quote(name, safe='')}")
 
+    def usage(self, *, first: str | None = None, last: str | None = None) -> dict[str, Any]:
+        """Return what the tenant used from one day (ISO 8601, UTC) to another, and its quotas."""
+        return self._call("GET", "/v1/usage", params=params(**{"from": first, "to": last}))
+
     @property
     def files(self) -> Files:
         """The tenant's stored files."""
@@ -204,21 +208,12 @@ class Client:
 
     def verify_audit(self, *, seq: int | None = None, hash_: str | None = None) -> dict[str, Any]:
         """Return whether the tenant's audit log is whole, and has the record that you know."""
-        params = _params(seq=seq, hash=hash_)
-        return self._call("GET", "/v1/audit/verification", params=params)
+        wanted = params(seq=seq, hash=hash_)
+        return self._call("GET", "/v1/audit/verification", params=wanted)
 
-    @contextmanager
-    def export_audit(self, **filters: Any) -> Iterator[Iterator[bytes]]:
+    def export_audit(self, **filters: Any) -> AbstractContextManager[Iterator[bytes]]:
         """Yield the audit log as NDJSON in pieces; it is whole if its last line is a checkpoint."""
-        params = _params(**filters)
-        with (
-            _translated(),
-            self._http.stream("GET", "/v1/audit/export", params=params) as response,
-        ):
-            if response.is_error:
-                response.read()
-                raise errors.from_response(response)
-            yield response.iter_bytes()
+        return transport.stream(self._http, "/v1/audit/export", params=params(**filters))
 
     def audit_webhook(self) -> dict[str, Any]:
         """Return where the audit log is forwarded to. Raises NotFound when it is not."""

@@ -16,6 +16,7 @@ class ApiError(Exception):
         self.detail: str = problem.get("detail", "")
         self.instance: str | None = problem.get("instance")
         self.errors: list[dict[str, str]] = problem.get("errors", [])
+        self.quota: dict[str, Any] | None = problem.get("quota")
         fields = "".join(f"\n  {each['field']}: {each['message']}" for each in self.errors)
         super().__init__(f"{self.detail}{fields}")
 
@@ -40,6 +41,10 @@ class Invalid(ApiError):
     """The request is not valid; `errors` names the fields."""
 
 
+class TooMany(ApiError):
+    """As much as may be now; `quota`, if it is one, says of what and when some of it is free."""
+
+
 class Unavailable(ApiError):
     """The service does not answer, or not now.
 
@@ -58,6 +63,7 @@ BY_STATUS: dict[int, type[ApiError]] = {
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: Invalid,
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE: Invalid,
     HTTPStatus.UNPROCESSABLE_ENTITY: Invalid,
+    HTTPStatus.TOO_MANY_REQUESTS: TooMany,
     HTTPStatus.BAD_GATEWAY: Unavailable,
     HTTPStatus.SERVICE_UNAVAILABLE: Unavailable,
     HTTPStatus.GATEWAY_TIMEOUT: Unavailable,

@@ -67,7 +67,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Execution:
-    """One run of one program. What follows `queue_position` is there once it has ended."""
+    """One run of one program. What follows `estimated_start_s` is there once it has ended."""
 
     id: str
     state: str
@@ -78,6 +78,7 @@ class Execution:
     image: str
     size: str
     queue_position: int | None
+    estimated_start_s: float | None
     reason: str | None
     detail: str | None
     exit_code: int | None
@@ -114,6 +115,7 @@ def execution(body: dict[str, Any]) -> Execution:
         image=body["image"],
         size=body["size"],
         queue_position=body["queue_position"],
+        estimated_start_s=body["estimated_start_s"],
         reason=result.get("reason"),
         detail=result.get("detail"),
         exit_code=result.get("exit_code"),

@@ -22,9 +22,13 @@ from pydantic import SecretStr
 from runner.embedded import process
 from runner.embedded.services import Services, services
 from runner.errors import SetupError
+from runner.limits import load_sizes
+from runner.quotas import load_tiers
 from runner.secrets.keyring import KeyFile
 from runner.settings import Settings
+from runner.store.db import Database
 from runner.store.migrations import migrate
+from runner.tenancy import publish_tiers
 from runner.worker.service import READY_FILE
 
 READY_AFTER_S = 30.0
@@ -136,6 +140,9 @@ async def stack(settings: Settings, *, ephemeral: bool = False) -> AsyncIterator
             SecretStr(running.api_url),
             SecretStr(running.worker_url),
         )
+        async with Database(SecretStr(running.owner_url), max_size=1) as owner:
+            sizes = load_sizes(settings.profiles_path)
+            await publish_tiers(owner, load_tiers(settings.profiles_path, sizes))
         keys = {}
         if settings.secrets_key is not None:
             keys["RUNNER_SECRETS_KEY"] = settings.secrets_key.get_secret_value()

@@ -26,7 +26,7 @@ from runner.models import (
     StoredObject,
 )
 from runner.states import ACTIVE, State, may_change
-from runner.store import ledger
+from runner.store import ledger, usage
 from runner.store.db import Transaction
 from runner.store.executions import LIMITS, RESULT, StoredArtifact, insert_state_event
 
@@ -174,6 +174,7 @@ async def append_events(
 
 async def requeue(tx: Transaction, claim: Claim, why: str) -> None:
     """Put the execution back into its tenant's queue. Raises LeaseLost."""
+    await usage.record_requeued(tx, claim)
     row = await tx.one("executions.requeue", execution_id=claim.execution_id, attempt=claim.attempt)
     if row is None:
         raise LeaseLost("the execution was taken over before it was queued again")
@@ -211,6 +212,7 @@ async def finish(
         raise LeaseLost("the execution already ended or belongs to another attempt")
     if not await ledger.keep(tx, [stored.object_key for stored in artifacts]):
         raise LeaseLost("an artifact was given up before the result was written")
+    await usage.record(tx, claim, result, artifacts)
     await tx.each(
         "executions.insert_artifact",
         [

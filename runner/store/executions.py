@@ -48,6 +48,14 @@ class KeyUse:
     execution_id: UUID
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A place in the queue. `starts_in_s` is None while nobody knows how fast it moves."""
+
+    position: int
+    starts_in_s: float | None
+
+
 async def insert(tx: Transaction, execution_id: UUID, request: ExecutionRequest) -> None:
     """Store a new, queued execution with its input files and its first event."""
     await tx.run(
@@ -200,10 +208,13 @@ async def artifact(tx: Transaction, execution_id: UUID, path: str) -> StoredArti
     return _artifact(row) if row else None
 
 
-async def queue_position(tx: Transaction, execution_id: UUID) -> int | None:
-    """Return how many executions are to run before this one, or None if it is not queued."""
-    row = await tx.one("executions.queue_position", execution_id=execution_id)
-    return None if row is None or row["position"] is None else int(row["position"])
+async def queue_place(tx: Transaction, execution_id: UUID) -> Place | None:
+    """Return where a queued execution stands, or None if it is not queued."""
+    row = await tx.one("executions.queue_place", execution_id=execution_id)
+    if row is None or row["position"] is None:
+        return None
+    position, interval = int(row["position"]), row["interval_s"]
+    return Place(position, None if interval is None else round((position + 1) * interval, 3))
 
 
 def never_ran(state: State, reason: Reason, detail: str) -> Result:

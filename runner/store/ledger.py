@@ -9,22 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from runner.errors import StorageFull
-from runner.settings import Settings
+from runner.errors import StorageFull, StoreUnavailable
 from runner.store.db import Transaction
-
-
-@dataclass(frozen=True, slots=True)
-class Allowance:
-    """What a tenant may store that the operator gave no numbers of its own."""
-
-    bytes: int
-    objects: int
-
-    @classmethod
-    def of(cls, settings: Settings) -> "Allowance":
-        """Return the deployment's."""
-        return cls(bytes=settings.max_storage_mb * 2**20, objects=settings.max_objects)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +21,7 @@ class Removable:
     bytes: int
 
 
-async def reserve(tx: Transaction, object_key: str, size: int, allowance: Allowance) -> None:
+async def reserve(tx: Transaction, object_key: str, size: int) -> None:
     """Count an object that is about to be written. Raises StorageFull; undo by rolling back.
 
     Locks the tenant's sum until the transaction ends: what is compared is exact. May be repeated
@@ -44,13 +30,13 @@ async def reserve(tx: Transaction, object_key: str, size: int, allowance: Allowa
     await tx.run("ledger.reserve", object_key=object_key, bytes=size)
     row = await tx.one("ledger.standing")
     if row is None:
-        raise RuntimeError("an object was reserved for a tenant that is not there")
-    may = _first(row["max_storage_bytes"], allowance.bytes)
+        raise StoreUnavailable("no quotas are published: `runner migrate` does that")
+    may = row["storage_bytes"]
     if row["bytes"] > may:
-        raise StorageFull("max_storage_bytes", may, used=row["bytes"] - size, asked=size)
-    may = _first(row["max_objects"], allowance.objects)
+        raise StorageFull("storage_bytes", may, used=row["bytes"] - size, asked=size)
+    may = row["stored_objects"]
     if row["objects"] > may:
-        raise StorageFull("max_objects", may, used=row["objects"] - 1, asked=1)
+        raise StorageFull("stored_objects", may, used=row["objects"] - 1, asked=1)
 
 
 async def keep(tx: Transaction, object_keys: Sequence[str]) -> bool:
@@ -77,7 +63,3 @@ async def take_removable(
 async def forget(tx: Transaction, object_keys: Sequence[str]) -> None:
     """Take objects off the ledger that are no longer in the store."""
     await tx.run("ledger.forget", object_keys=list(object_keys))
-
-
-def _first(own: int | None, default: int) -> int:
-    return default if own is None else own

@@ -1,6 +1,7 @@
 """Tenants, as stored: each reads its own row, the platform's operator makes and changes them."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from graphlib import TopologicalSorter
 from typing import Any
@@ -19,17 +20,18 @@ class Terms:
     """What a tenant may have. `max_limits` is the most that one execution may ask for.
 
     `egress_ceiling` are rules that bound the tenant's, beside the deployment's ceiling.
+    `max_concurrency` and `quotas`, which go by the names in `runner.quotas`, stand in the place of
+    what the tier says.
     """
 
     tier: Tier
-    max_concurrency: int
+    max_concurrency: int | None
     max_limits: Limits
     required_isolation: Isolation | None = None
     egress_ceiling: tuple[JSON, ...] | None = None
-    max_storage_bytes: int | None = None
-    max_objects: int | None = None
     retention_days: int | None = None
-    """The last three: None is what the deployment has set."""
+    """Of ended executions; None is what the deployment has set."""
+    quotas: Mapping[str, JSON] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,9 +122,8 @@ def _columns(terms: Terms) -> dict[str, Any]:
         "egress_ceiling": None
         if terms.egress_ceiling is None
         else Jsonb(list(terms.egress_ceiling)),
-        "max_storage_bytes": terms.max_storage_bytes,
-        "max_objects": terms.max_objects,
         "retention_days": terms.retention_days,
+        "quotas": Jsonb(dict(terms.quotas)),
     }
 
 
@@ -137,9 +138,8 @@ def _tenant(row: DictRow) -> Tenant:
             max_limits=LIMITS.validate_python(row["max_limits"]),
             required_isolation=row["required_isolation"] and Isolation(row["required_isolation"]),
             egress_ceiling=None if ceiling is None else tuple(ceiling),
-            max_storage_bytes=row["max_storage_bytes"],
-            max_objects=row["max_objects"],
             retention_days=row["retention_days"],
+            quotas=row["quotas"],
         ),
         created_at=row["created_at"],
         suspended_at=row["suspended_at"],

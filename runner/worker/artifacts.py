@@ -13,7 +13,6 @@ from runner.store import files, ledger
 from runner.store.db import Database, Transaction
 from runner.store.executions import StoredArtifact
 from runner.store.files import NewFile
-from runner.store.ledger import Allowance
 from runner.store.objects import ObjectStore, new_key
 from runner.tasks import uninterrupted
 from runner.worker.recorder import until_stored
@@ -32,7 +31,6 @@ class ArtifactFiler:
         *,
         database: Database,
         objects: ObjectStore,
-        allowance: Allowance,
         claim: Claim,
         filed: list[StoredArtifact],
         masker: Masker,
@@ -40,7 +38,6 @@ class ArtifactFiler:
     ) -> None:
         self._database = database
         self._objects = objects
-        self._allowance = allowance
         self._claim = claim
         self._filed = filed
         self._masker = masker
@@ -107,7 +104,7 @@ class ArtifactFiler:
 
     async def _reserve(self, key: str, size: int) -> None:
         async with self._database.tenant(self._claim.tenant_id) as tx:
-            await ledger.reserve(tx, key, size, self._allowance)
+            await ledger.reserve(tx, key, size)
 
     async def _give_up(self, key: str) -> None:
         async with self._database.tenant(self._claim.tenant_id) as tx:

@@ -56,9 +56,16 @@ class Egress:
 
     @asynccontextmanager
     async def open(
-        self, claim: Claim, request: ExecutionRequest, sandbox: Sandbox, recorder: Recorder
+        self,
+        claim: Claim,
+        request: ExecutionRequest,
+        sandbox: Sandbox,
+        recorder: Recorder,
+        bytes_left: int,
     ) -> AsyncIterator[WayOut]:
         """Connect the sandbox to the proxy while the context lasts, if its request has rules.
+
+        It may carry `bytes_left` at most, however much the ceiling leaves to one execution.
 
         Raises Invalid when a rule names a secret that the tenant does not have, KeyUnavailable
         when one cannot be opened.
@@ -81,7 +88,9 @@ class Egress:
             recorder.decide(*_records(claim, decision))
 
         listener = sandbox.listen_for_egress()
-        session = await self._gateway.open_session(sandbox.id, policy, listener, secrets, record)
+        # What the day leaves is not part of the policy that the receipt names by its hash.
+        bounded = replace(policy, max_bytes=min(policy.max_bytes, bytes_left))
+        session = await self._gateway.open_session(sandbox.id, bounded, listener, secrets, record)
         try:
             yield way
         finally:

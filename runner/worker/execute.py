@@ -6,6 +6,7 @@ Whatever interrupts it, the attempt is settled: by this process if it can, else 
 """
 
 import asyncio
+import time
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
@@ -25,27 +26,29 @@ from runner.errors import (
     SandboxFault,
 )
 from runner.masking import Masker
-from runner.models import JSON, Claim, ExecutionRequest, Program, Result
+from runner.models import JSON, Claim, ExecutionRequest, Program, Result, Usage
 from runner.queue.changes import Changes
 from runner.receipts.document import KIND, Ran, receipt
 from runner.sandbox.outcome import classify, result_of
 from runner.sandbox.sandbox import Sandbox
 from runner.signing import Signer
 from runner.states import Reason, State
-from runner.store import attempts, receipts
+from runner.store import attempts, quotas, receipts
 from runner.store.db import Database
 from runner.store.executions import StoredArtifact, never_ran
-from runner.store.ledger import Allowance
 from runner.store.objects import ObjectStore
 from runner.tasks import uninterrupted
 from runner.worker.artifacts import ArtifactFiler, make_files
-from runner.worker.egress import Egress
+from runner.worker.egress import Egress, WayOut
 from runner.worker.inputs import upload
 from runner.worker.lease import LeaseKeeper
 from runner.worker.recorder import Recorder, until_stored
 from runner.worker.sandboxes import Sandboxes
 from runner.worker.secrets import Secrets
-from runner.worker.settle import ended, settle
+from runner.worker.settle import began, ended, settle
+
+CANCELLED_HOLDS_S = 1.0
+"""For how long a slot is held, counted from its claim, by what is cancelled before that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +61,6 @@ class Policy:
     max_attempts: int
     flood_bytes: int
     max_artifacts: int
-    allowance: Allowance
 
 
 @dataclass(slots=True)
@@ -68,9 +70,13 @@ class _Attempt:
     claim: Claim
     request: ExecutionRequest
     recorder: Recorder
+    egress_left: int
+    """Bytes that the tenant may still send and be sent today."""
     artifacts: list[StoredArtifact] = field(default_factory=list)
     sandbox: Sandbox | None = None
-    egress_policy_hash: str | None = None
+    way_out: WayOut = field(default_factory=WayOut)
+    began: float | None = None
+    """When its program began, by this process's monotonic clock."""
 
 
 class Executor:
@@ -155,14 +161,17 @@ class Executor:
         await self._changes.announce(claim.execution_id)
 
     async def _attempt(self, claim: Claim, keeper: LeaseKeeper, afterwards: AsyncExitStack) -> None:
-        async def load() -> ExecutionRequest:
+        async def load() -> tuple[ExecutionRequest, int]:
             async with self._database.tenant(claim.tenant_id) as tx:
-                return await attempts.load_request(tx, claim)
+                request = await attempts.load_request(tx, claim)
+                return request, (await quotas.standing(tx)).egress_left if request.egress else 0
 
+        claimed_at = time.monotonic()
         recorder = Recorder(database=self._database, changes=self._changes, claim=claim)
-        attempt = _Attempt(claim, await until_stored(load), recorder)
+        request, egress_left = await until_stored(load)
+        attempt = _Attempt(claim, request, recorder, egress_left)
         try:
-            sandbox = await self._sandboxes.claim(claim, attempt.request)
+            sandbox = await self._sandboxes.claim(claim, request)
         except (SandboxFault, NotReady) as error:
             result = never_ran(State.SYSTEM_ERROR, _why_not_started(error), error.detail)
         else:
@@ -170,6 +179,11 @@ class Executor:
             afterwards.push_async_callback(self._dispose, sandbox)
             attempt.sandbox = sandbox
             result = await self._run(attempt, sandbox, keeper)
+            if result.state is State.CANCELLED:
+                # Nobody waits for it, and it holds its tenant's slot until all of it is gone: or
+                # submitting and cancelling would keep the host busy with containers for nothing.
+                await afterwards.aclose()
+                await asyncio.sleep(claimed_at + CANCELLED_HOLDS_S - time.monotonic())
         keeper.release()
         await self._finish(attempt, result)
 
@@ -177,6 +191,7 @@ class Executor:
         claim, request, recorder = attempt.claim, attempt.request, attempt.recorder
 
         async def started() -> None:
+            attempt.began = time.monotonic()
             recorder.begin(await until_stored(lambda: self._record_start(claim, sandbox)))
             await self._changes.announce(claim.execution_id)
 
@@ -185,8 +200,10 @@ class Executor:
             recorder.hide(secret_env.values())
             if (refusal := await upload(sandbox, request, self._objects)) is not None:
                 return refusal
-            async with self._egress.open(claim, request, sandbox, recorder) as way_out:
-                attempt.egress_policy_hash = way_out.policy_hash
+            async with self._egress.open(
+                claim, request, sandbox, recorder, attempt.egress_left
+            ) as way_out:
+                attempt.way_out = way_out
                 ending = await sandbox.run(
                     _reaching(request.program, {**way_out.environment, **secret_env}),
                     limits=request.limits,
@@ -199,7 +216,6 @@ class Executor:
             filer = ArtifactFiler(
                 database=self._database,
                 objects=self._objects,
-                allowance=self._policy.allowance,
                 claim=claim,
                 filed=attempt.artifacts,
                 masker=recorder.masker,
@@ -211,20 +227,20 @@ class Executor:
                 sink=filer,
             )
             result = result_of(ending, classify(ending), sandbox, collected)
-            result = replace(
-                result,
-                egress=way_out.usage,
-                artifacts_refused=(*result.artifacts_refused, *filer.refused),
-            )
+            result = replace(result, artifacts_refused=(*result.artifacts_refused, *filer.refused))
         except Invalid as error:
             result = never_ran(State.FAILED, _REFUSALS[error.field], error.detail)
         except KeyUnavailable as error:
             result = never_ran(State.SYSTEM_ERROR, Reason.SECRET_UNAVAILABLE, error.detail)
         except SandboxFault as error:
             result = never_ran(State.SYSTEM_ERROR, Reason.SANDBOX_PROTOCOL, error.detail)
+            if attempt.began is not None:
+                # Its own figures are not to be had, or not to be believed; the clock's are.
+                ran_for = round(time.monotonic() - attempt.began, 6)
+                result = replace(result, usage=Usage(wall_s=ran_for))
         recorder.end_output()
         await recorder.close()
-        return _masked(result, recorder.masker)
+        return _masked(replace(result, egress=attempt.way_out.usage), recorder.masker)
 
     async def _dispose(self, sandbox: Sandbox) -> None:
         await uninterrupted(self._sandboxes.dispose(sandbox))
@@ -232,24 +248,8 @@ class Executor:
     async def _record_start(self, claim: Claim, sandbox: Sandbox) -> int:
         async with self._database.tenant(claim.tenant_id) as tx:
             seq = await attempts.start(tx, claim, self._policy.lease)
-            await audit.append(
-                tx,
-                claim.tenant_id,
-                audit.AuditEvent(
-                    actor="system:worker",
-                    action=audit.Action.EXECUTION_START,
-                    outcome=audit.Outcome.SUCCESS,
-                    resource_type="execution",
-                    resource_id=str(claim.execution_id),
-                    metadata={
-                        "attempt": claim.attempt,
-                        "node": self._policy.node,
-                        "sandbox": sandbox.id,
-                        "image_digest": sandbox.image_digest,
-                        "profile_hash": sandbox.profile_hash,
-                    },
-                ),
-            )
+            event = began(claim, self._policy.node, sandbox)
+            await audit.append(tx, claim.tenant_id, event)
         return seq
 
     async def _finish(self, attempt: _Attempt, result: Result) -> None:
@@ -280,7 +280,7 @@ class Executor:
             node=self._policy.node,
             sandbox=sandbox.id if sandbox else None,
             isolation=sandbox.isolation if sandbox else None,
-            egress_policy_hash=attempt.egress_policy_hash,
+            egress_policy_hash=attempt.way_out.policy_hash,
             output_hashes=attempt.recorder.hashes(),
         )
         kept = [each.artifact for each in attempt.artifacts]

@@ -29,7 +29,6 @@ from runner.settings import Settings
 from runner.signing import Signer
 from runner.store import receipts
 from runner.store.db import Database
-from runner.store.ledger import Allowance
 from runner.store.objects import ObjectStore
 from runner.store.retention import Terms
 from runner.worker.consumer import Consumers
@@ -65,7 +64,6 @@ async def worker(
         max_attempts=settings.max_attempts,
         flood_bytes=settings.output_flood_mb * 2**20,
         max_artifacts=settings.max_artifacts,
-        allowance=Allowance.of(settings),
     )
     async with AsyncExitStack() as stack:
         stack.enter_context(_only_worker(settings))

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from runner.audit import events as audit
 from runner.models import Claim, Result
+from runner.sandbox.sandbox import Sandbox
 from runner.states import ACTIVE, Reason, State
 from runner.store import attempts
 from runner.store.attempts import Stored
@@ -84,6 +85,24 @@ async def settle(
             await attempts.finish(tx, claim, result)
             await audit.append(tx, claim.tenant_id, ended(claim, result))
     return decision
+
+
+def began(claim: Claim, node: str, sandbox: Sandbox) -> audit.AuditEvent:
+    """Return the audit event of an attempt's start in its sandbox."""
+    return audit.AuditEvent(
+        actor="system:worker",
+        action=audit.Action.EXECUTION_START,
+        outcome=audit.Outcome.SUCCESS,
+        resource_type="execution",
+        resource_id=str(claim.execution_id),
+        metadata={
+            "attempt": claim.attempt,
+            "node": node,
+            "sandbox": sandbox.id,
+            "image_digest": sandbox.image_digest,
+            "profile_hash": sandbox.profile_hash,
+        },
+    )
 
 
 def ended(claim: Claim, result: Result) -> audit.AuditEvent:

@@ -97,14 +97,14 @@ def test_artifacts_beyond_the_quota_are_refused_by_name(shared: Deployment) -> N
     """The execution succeeds, and says what was not kept and why."""
     client = shared.client("e2e-full")
     client.files.put("a", b"x" * 900)
-    shared.sql("UPDATE tenants SET max_storage_bytes = 1000 WHERE name = 'e2e-full'")
+    shared.sql("UPDATE tenants SET quotas = '{\"storage_bytes\": 1000}' WHERE name = 'e2e-full'")
     ran = client.run(
         command=["sh", "-c", "head -c 50 /dev/zero > a; head -c 500 /dev/zero > b"], size="nano"
     )
     assert ran.state == "succeeded"
     assert [each.path for each in ran.artifacts] == ["a"]
     assert len(ran.artifacts_refused) == 1
-    assert "b: max_storage_bytes is 1000: 950 are used" in ran.artifacts_refused[0]
+    assert "b: storage_bytes is 1000: 950 are used" in ran.artifacts_refused[0]
 
 
 def test_an_artifact_whose_name_no_file_may_have_stays_an_artifact(shared: Deployment) -> None:

@@ -62,6 +62,7 @@ PROMISED: Mapping[str, set[Role]] = {
     "PUT /v1/audit/webhook": ADMINS,
     "DELETE /v1/audit/webhook": ADMINS,
     "GET /v1/signing-keys": ALL,
+    "GET /v1/usage": ALL,
 }
 OPEN = {
     "GET /healthz", "GET /readyz", "GET /metrics", "POST /v1/login", "POST /v1/login/accept",

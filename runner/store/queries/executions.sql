@@ -134,5 +134,5 @@ WHERE execution_id = %(execution_id)s ORDER BY path;
 SELECT path, size, sha256, media_type, object_key FROM artifacts
 WHERE execution_id = %(execution_id)s AND path = %(path)s;
 
--- name: queue_position
-SELECT queue_position(%(execution_id)s) AS position;
+-- name: queue_place
+SELECT queue_position(%(execution_id)s) AS position, claim_interval() AS interval_s;

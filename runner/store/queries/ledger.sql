@@ -3,8 +3,8 @@ INSERT INTO objects (tenant_id, object_key, bytes)
 VALUES (app_tenant(), %(object_key)s, %(bytes)s) ON CONFLICT DO NOTHING;
 
 -- name: standing
-SELECT u.bytes, u.objects, t.max_storage_bytes, t.max_objects
-FROM tenants t LEFT JOIN storage_usage u USING (tenant_id) WHERE t.tenant_id = app_tenant();
+SELECT u.bytes, u.objects, t.storage_bytes, t.stored_objects
+FROM tenant_quotas t LEFT JOIN storage_usage u USING (tenant_id) WHERE t.tenant_id = app_tenant();
 
 -- name: keep
 UPDATE objects SET state = 'kept', since = clock_timestamp()

@@ -260,7 +260,8 @@ def small(shared: Deployment) -> Iterator[tuple[str, httpx.Client]]:
     """Yield a tenant that may store 1,000 bytes in 3 objects."""
     client = shared.http("f-small")
     shared.sql(
-        "UPDATE tenants SET max_storage_bytes = 1000, max_objects = 3 WHERE name = 'f-small'"
+        'UPDATE tenants SET quotas = \'{"storage_bytes": 1000, "stored_objects": 3}\' '
+        "WHERE name = 'f-small'"
     )
     yield "f-small", client
     for each in client.get(FILES).json()["items"]:
@@ -277,11 +278,11 @@ def test_a_full_storage_says_which_limit_and_how_full(
     assert refused.status_code == 413
     said = refused.json()
     assert said["type"] == "urn:runner:problem:storage-full"
-    assert "max_storage_bytes is 1000: 900 are used, this takes 101 more" in said["detail"]
+    assert "storage_bytes is 1000: 900 are used, this takes 101 more" in said["detail"]
     assert client.put(f"{FILES}/b", content=b"x" * 100).status_code == 201
     assert client.put(f"{FILES}/c", content=b"").status_code == 201
     full = client.put(f"{FILES}/d", content=b"")
-    assert "max_objects is 3: 3 are used, this takes 1 more" in full.json()["detail"]
+    assert "stored_objects is 3: 3 are used, this takes 1 more" in full.json()["detail"]
     assert used(shared, name) == (1000, 3)
     client.delete(f"{FILES}/a")
     assert used(shared, name) == (100, 2)

@@ -65,6 +65,30 @@ def test_a_ceiling_of_egress_bounds_the_tenant(shared: Deployment, operator: htt
             assert put.status_code == (200 if expected == 202 else 422)
 
 
+def test_quotas_of_its_own_stand_in_place_of_the_tiers(
+    shared: Deployment, operator: httpx.Client
+) -> None:
+    """By route and by command; one that there is not, or a number that means nothing, is told."""
+    id_, token = make(operator, "o-quotas", tier="free", quotas={"queued": 7, "weight": 3})
+    with bearing(shared.url, token) as client:
+
+        def queued() -> int:
+            figures = client.get("/v1/usage").json()["quotas"]
+            return next(int(each["limit"]) for each in figures if each["name"] == "queued")
+
+        assert queued() == 7
+        assert runner(shared, "tenants", "set", "o-quotas", "--quota", "queued=9").returncode == 0
+        assert queued() == 9
+        assert operator.get(f"{TENANTS}/{id_}").json()["quotas"] == {"queued": 9, "weight": 3}
+        assert runner(shared, "tenants", "set", "o-quotas", "--quota", "queued=").returncode == 0
+        assert queued() == 200
+    for wrong in ({"queued": 0}, {"queue": 1}, {"max_size": "gigantic"}, {"queued": "many"}):
+        answer = operator.post(TENANTS, json={"name": "o-wrong", "quotas": wrong})
+        assert answer.status_code == 422, wrong
+        assert answer.json()["errors"][0]["field"].startswith("body.quotas"), wrong
+    assert runner(shared, "tenants", "set", "o-quotas", "--quota", "queue=1").returncode != 0
+
+
 def test_a_suspended_tenant_only_reads(shared: Deployment, operator: httpx.Client) -> None:
     """What runs and waits is ended, nothing is accepted; until the suspension ends."""
     id_, token = make(operator, "o-suspended", max_concurrency=1)

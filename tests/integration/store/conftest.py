@@ -1,6 +1,8 @@
 """A migrated PostgreSQL for tests of the store alone."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
 from uuid import UUID
 
 import psycopg
@@ -9,13 +11,20 @@ from psycopg.rows import dict_row
 from pydantic import SecretStr
 
 from runner.embedded.services import Services, services
-from runner.models import Limits, Role
+from runner.limits import load_sizes
+from runner.models import ExecutionRequest, Limits, Program, Role
+from runner.quotas import load_tiers
+from runner.settings import Settings
 from runner.store.db import Database
 from runner.store.migrations import migrate
-from runner.tenancy import create_key
+from runner.tenancy import create_key, publish_tiers
 from tests.deployment import state_folder
 
 LIMITS = Limits(cpu=1, memory_mb=64, pids=8, disk_mb=8, timeout_s=5, output_kb=8)
+REQUEST = ExecutionRequest(
+    program=Program(argv=("true",), env={}), limits=LIMITS, size="nano", image="python"
+)
+LEASE = timedelta(minutes=1)
 
 
 @pytest.fixture(scope="session")
@@ -24,7 +33,15 @@ def postgres() -> Iterator[Services]:
     with state_folder() as folder, services(folder, ephemeral=True) as running:
         for _ in range(2):
             migrate(SecretStr(running.owner_url))
+        asyncio.run(publish(running))
         yield running
+
+
+async def publish(running: Services) -> None:
+    """Make the shipped tiers the deployment's."""
+    profiles = Settings().profiles_path
+    async with Database(SecretStr(running.owner_url), max_size=1) as owner:
+        await publish_tiers(owner, load_tiers(profiles, load_sizes(profiles)))
 
 
 @pytest.fixture

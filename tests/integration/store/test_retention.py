@@ -18,14 +18,12 @@ from runner.settings import Settings
 from runner.store import executions, files, ledger
 from runner.store.db import Database
 from runner.store.files import NewFile
-from runner.store.ledger import Allowance
 from runner.store.objects import Kind, ObjectStore, new_key
 from runner.store.retention import Terms
 from runner.worker.retention import Retention
 from tests.integration.store.conftest import LIMITS, new_tenant
 
 AT_ONCE = timedelta(seconds=0)
-ALLOWANCE = Allowance(bytes=10**6, objects=1000)
 SHA256 = "0" * 64
 
 
@@ -51,7 +49,7 @@ class Site:
 
         key = new_key(tenant, kind)
         async with self.api.tenant(tenant) as tx:
-            await ledger.reserve(tx, key, 10, ALLOWANCE)
+            await ledger.reserve(tx, key, 10)
         await self.objects.write(key, body())
         return key
 

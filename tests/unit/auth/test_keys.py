@@ -50,4 +50,5 @@ def test_a_viewer_only_reads() -> None:
         Permission.ARTIFACT_READ,
         Permission.EGRESS_POLICY_READ,
         Permission.FILE_READ,
+        Permission.USAGE_READ,
     }

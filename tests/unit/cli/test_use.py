@@ -12,7 +12,16 @@ SUCCEEDED: Execution = replace(
     execution(
         {
             **dict.fromkeys(
-                ("id", "created_at", "image", "size", "started_at", "ended_at", "queue_position"),
+                (
+                    "id",
+                    "created_at",
+                    "image",
+                    "size",
+                    "started_at",
+                    "ended_at",
+                    "queue_position",
+                    "estimated_start_s",
+                ),
                 "",
             ),
             "state": "succeeded",

@@ -57,7 +57,8 @@ def test_the_public_names_are_these() -> None:
     """A name that goes or comes is a decision, not an accident."""
     assert set(runner.client.__all__) == {
         "ApiError", "Artifact", "Client", "Conflict", "Event", "Execution", "Invalid",
-        "NotAuthenticated", "NotFound", "NotPermitted", "StoredFile", "Stream", "Unavailable",
+        "NotAuthenticated", "NotFound", "NotPermitted", "StoredFile", "Stream", "TooMany",
+        "Unavailable",
     }  # fmt: skip
 
 

@@ -1,9 +1,6 @@
--- NULL in these three: what the deployment has set.
-ALTER TABLE tenants
-    ADD COLUMN max_storage_bytes bigint CHECK (max_storage_bytes >= 0),
-    ADD COLUMN max_objects bigint CHECK (max_objects >= 0),
-    ADD COLUMN retention_days integer CHECK (retention_days > 0);
-GRANT UPDATE (max_storage_bytes, max_objects, retention_days) ON tenants TO runner_operator;
+-- NULL: what the deployment has set.
+ALTER TABLE tenants ADD COLUMN retention_days integer CHECK (retention_days > 0);
+GRANT UPDATE (retention_days) ON tenants TO runner_operator;
 
 -- The ledger of every object in the store. A row is there before the object is, and goes after
 -- it: what no row names does not exist, so that nothing is lost to a crash and no bucket is ever

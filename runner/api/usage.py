@@ -1,0 +1,139 @@
+"""`/v1/usage`: what a tenant used, by day, and how it stands to its quotas."""
+
+import re
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from typing import Annotated, Literal, Self
+
+from fastapi import APIRouter, Query
+from fastapi.exceptions import RequestValidationError
+from pydantic import BeforeValidator, Field
+
+from runner.api.deps import CanReadUsage, Parts
+from runner.api.problems import responses
+from runner.api.views import View
+from runner.models import Tier
+from runner.quotas import Figure
+from runner.store import quotas, usage
+from runner.store.usage import Day
+
+DAYS_SHOWN = 30
+MOST_DAYS = 366
+
+router = APIRouter(prefix="/v1/usage", tags=["usage"])
+
+
+def _iso_date(value: object) -> object:
+    """Refuse the numbers and the times of day that pydantic would take for a date."""
+    if isinstance(value, str) and not re.fullmatch(r"\d{4}-\d\d-\d\d", value, re.ASCII):
+        raise ValueError("must be a date, as in RFC 3339")
+    return value
+
+
+_Date = Annotated[date, BeforeValidator(_iso_date)]
+
+
+class UsageView(View):
+    """What executions that ended in a time used."""
+
+    attempts: int = Field(description="Attempts that ended; an execution has one, seldom more.")
+    wall_s: float = Field(description="Seconds for which programs ran.")
+    cpu_s: float = Field(description="CPU-seconds of programs.")
+    memory_gib_s: float = Field(
+        description="GiB-seconds: memory set aside (the limit, not the peak) times `wall_s`."
+    )
+    egress_bytes_up: int
+    egress_bytes_down: int
+    artifact_bytes: int = Field(description="Bytes of the artifacts they left.")
+
+    @classmethod
+    def of(cls, days: list[Day]) -> Self:
+        """Return the sum of these days."""
+        return cls(
+            attempts=sum(day.attempts for day in days),
+            wall_s=float(sum((day.wall_s for day in days), Decimal(0))),
+            cpu_s=float(sum((day.cpu_s for day in days), Decimal(0))),
+            memory_gib_s=float(sum((day.memory_gib_s for day in days), Decimal(0))),
+            egress_bytes_up=sum(day.egress_bytes_up for day in days),
+            egress_bytes_down=sum(day.egress_bytes_down for day in days),
+            artifact_bytes=sum(day.artifact_bytes for day in days),
+        )
+
+
+class DayView(View):
+    """What was used on one day."""
+
+    day: date = Field(description="In UTC; an execution counts on the day on which it ended.")
+    used: UsageView
+
+
+class QuotaView(View):
+    """A quota and what is left of it."""
+
+    name: str = Field(examples=["cpu_s_per_day"])
+    limit: int
+    used: float
+    remaining: float = Field(description="0 also for a tenant that is above it.")
+    frees_at: datetime | None = Field(description="When all of it is free again, if time does it.")
+
+    @classmethod
+    def of(cls, figure: Figure) -> Self:
+        """Return the view of a figure."""
+        return cls(
+            name=figure.name,
+            limit=figure.limit,
+            used=figure.used,
+            remaining=max(0, figure.limit - figure.used),
+            frees_at=figure.frees_at,
+        )
+
+
+class UsageReport(View):
+    """What a tenant used, and may use."""
+
+    tier: Tier
+    max_size: str = Field(description="The largest size that executions may ask for.")
+    weight: int = Field(description="Share of the slots while other tenants wait, too.")
+    quotas: list[QuotaView]
+    first: date
+    last: date
+    total: UsageView
+    days: list[DayView] = Field(description="Days on which something ended.")
+
+
+@router.get("", summary="Read usage and quotas", responses=responses())
+async def read(
+    principal: CanReadUsage,
+    parts: Parts,
+    first: Annotated[_Date | None, Query(alias="from", description="First day, UTC.")] = None,
+    last: Annotated[_Date | None, Query(alias="to", description="Last day, UTC.")] = None,
+    granularity: Literal["day"] = "day",  # noqa: ARG001 - the one there is, named for the next
+) -> UsageReport:
+    """Return the sums of the days asked for, the last 30 if none are, and every quota's standing.
+
+    What still runs is counted when it ends.
+    """
+    async with parts.database.tenant(principal.tenant_id, snapshot=True) as tx:
+        standing = await quotas.standing(tx)
+        last = last or standing.now.astimezone(UTC).date()
+        first = first or max(last, date.min + timedelta(DAYS_SHOWN)) - timedelta(DAYS_SHOWN - 1)
+        if not timedelta(0) <= last - first < timedelta(MOST_DAYS):
+            raise _wrong_range()
+        days = await usage.days(tx, first, last)
+    return UsageReport(
+        tier=standing.tier,
+        max_size=standing.quotas.max_size,
+        weight=standing.quotas.weight,
+        quotas=[QuotaView.of(figure) for figure in standing.figures()],
+        first=first,
+        last=last,
+        total=UsageView.of(days),
+        days=[DayView(day=day.day, used=UsageView.of([day])) for day in days],
+    )
+
+
+def _wrong_range() -> RequestValidationError:
+    message = f"must not be after `to`, nor {MOST_DAYS} days or more before it"
+    return RequestValidationError(
+        [{"type": "value_error", "loc": ("query", "from"), "msg": message}]
+    )

@@ -1,0 +1,45 @@
+"""Quotas as stored: the deployment's by tier, and how a tenant stands to its own."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+
+from runner.errors import StoreUnavailable
+from runner.models import Tier
+from runner.quotas import Quotas, Standing
+from runner.store.db import Transaction
+
+_QUOTAS = tuple(Quotas.__dataclass_fields__)
+
+
+async def publish(tx: Transaction, tiers: Mapping[Tier, Quotas]) -> None:
+    """Make these the deployment's, from now on. Needs the owner's connection."""
+    for tier, quotas in tiers.items():
+        await tx.run("quotas.publish", tier=tier, **asdict(quotas))
+    await tx.one("quotas.weigh")
+
+
+async def alone(tx: Transaction) -> None:
+    """Wait until no other transaction of this tenant that called this is open.
+
+    What is looked at afterwards holds until this one ends: the last place is given away once.
+    """
+    await tx.one("quotas.alone")
+
+
+async def standing(tx: Transaction) -> Standing:
+    """Return how the tenant stands. Raises StoreUnavailable while no tiers are published."""
+    row = await tx.one("quotas.standing")
+    if row is None:
+        raise StoreUnavailable("no quotas are published: `runner migrate` does that")
+    return Standing(
+        tier=Tier(row["tier"]),
+        quotas=Quotas(**{name: row[name] for name in _QUOTAS}),
+        active=row["used_active"],
+        queued=row["used_queued"],
+        cpu_s=row["used_cpu_s"],
+        egress_bytes=row["used_egress_bytes"],
+        storage_bytes=row["used_storage_bytes"],
+        stored_objects=row["used_stored_objects"],
+        now=row["now"],
+        day_ends=row["day_ends"],
+    )

@@ -1,0 +1,82 @@
+"""The usage ledger: a row for each attempt that ended, and sums by day.
+
+A row is written in the transaction in which its attempt ends, by the function that ends it; the
+database adds it to its day. What an attempt used is what its execution's result says: an attempt
+that was lost with its worker, or handed back by one that drained, used nothing that is charged.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
+
+from runner.errors import LeaseLost
+from runner.models import Claim, Result
+from runner.store.db import Transaction
+from runner.store.executions import StoredArtifact
+
+REQUEUED = "requeued"
+_PRECISION = Decimal("0.000001")
+_NOTHING = Decimal(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Day:
+    """What ended on a day (UTC). Memory is what was set aside: the limit times wall-clock time."""
+
+    day: date
+    attempts: int
+    wall_s: Decimal
+    cpu_s: Decimal
+    memory_gib_s: Decimal
+    egress_bytes_up: int
+    egress_bytes_down: int
+    artifact_bytes: int
+
+
+async def record(
+    tx: Transaction, claim: Claim, result: Result, artifacts: Sequence[StoredArtifact]
+) -> None:
+    """Enter an attempt that has just ended with this result."""
+    usage, egress = result.usage, result.egress
+    await _record(
+        tx,
+        claim,
+        outcome=result.state,
+        wall_s=_exactly(usage.wall_s),
+        cpu_s=None if usage.cpu_s is None else _exactly(usage.cpu_s),
+        egress_bytes_up=egress.bytes_up if egress else 0,
+        egress_bytes_down=egress.bytes_down if egress else 0,
+        artifact_bytes=sum(stored.artifact.size for stored in artifacts),
+    )
+
+
+async def record_requeued(tx: Transaction, claim: Claim) -> None:
+    """Enter an attempt that is about to be given up for another one."""
+    await _record(
+        tx,
+        claim,
+        outcome=REQUEUED,
+        wall_s=_NOTHING,
+        cpu_s=_NOTHING,
+        egress_bytes_up=0,
+        egress_bytes_down=0,
+        artifact_bytes=0,
+    )
+
+
+async def days(tx: Transaction, first: date, last: date) -> list[Day]:
+    """Return the sums of each day from `first` to `last` on which something ended."""
+    return [Day(**row) for row in await tx.all("usage.days", first=first, last=last)]
+
+
+async def _record(tx: Transaction, claim: Claim, **values: object) -> None:
+    written = await tx.run(
+        "usage.record", execution_id=claim.execution_id, attempt=claim.attempt, **values
+    )
+    if not written:
+        raise LeaseLost("the execution has ended, or belongs to another attempt")
+
+
+def _exactly(seconds: float) -> Decimal:
+    return Decimal(repr(seconds)).quantize(_PRECISION)

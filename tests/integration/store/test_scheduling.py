@@ -1,0 +1,317 @@
+"""Whose turn it is: shares by weight and by time, whatever pattern a tenant submits in."""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+from uuid import UUID
+
+import pytest
+from psycopg import Connection
+from pydantic import SecretStr
+
+from runner.embedded.services import Services, services
+from runner.errors import LeaseLost
+from runner.ids import new_id
+from runner.models import Claim, Result, Role, Tier
+from runner.states import Reason, State
+from runner.store import attempts, executions
+from runner.store.db import Database
+from runner.store.executions import never_ran
+from runner.store.migrations import migrate
+from runner.tenancy import create_key
+from runner.worker.settle import settle
+from tests.deployment import state_folder
+from tests.integration.store.conftest import LEASE, LIMITS, REQUEST, publish
+
+Superuser = Connection[dict[str, Any]]
+DONE: Result = never_ran(State.FAILED, Reason.EXIT_NONZERO, "ended")
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[Services]:
+    """Return services of this module's own: what other tests left waiting would be claimed."""
+    with state_folder() as folder, services(folder, ephemeral=True) as running:
+        migrate(SecretStr(running.owner_url))
+        asyncio.run(publish(running))
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def _nothing_waits(superuser: Superuser) -> None:
+    superuser.execute("SET session_replication_role = replica")
+    superuser.execute("TRUNCATE executions, events, queues, usage_records, usage_days CASCADE")
+    superuser.execute("SET session_replication_role = origin")
+    superuser.execute(
+        "UPDATE queue_clock SET served = 0, backlog = false, claimed_at = NULL, interval_s = NULL"
+    )
+
+
+@pytest.fixture
+async def crowd(postgres: Services) -> AsyncIterator[Database]:
+    """Return a pool of the API's role for many at once."""
+    async with Database(SecretStr(postgres.api_url), max_size=8) as database:
+        yield database
+
+
+async def tenant(owner: Database, tier: Tier = Tier.FREE, concurrency: int | None = None) -> UUID:
+    """Make a tenant."""
+    made = await create_key(
+        owner,
+        tenant=f"t-{new_id()}",
+        role=Role.OWNER,
+        name="test",
+        max_limits=LIMITS,
+        tier=tier,
+        max_concurrency=concurrency,
+    )
+    return made.tenant_id
+
+
+async def submit(api: Database, of: UUID, count: int = 1) -> list[UUID]:
+    """Store executions of a tenant."""
+    ids = [new_id() for _ in range(count)]
+    for id_ in ids:
+        async with api.tenant(of) as tx:
+            await executions.insert(tx, id_, REQUEST)
+    return ids
+
+
+async def claim(worker: Database) -> Claim | None:
+    """Claim what is next."""
+    async with worker.no_tenant() as tx:
+        return await attempts.claim(tx, node="n", instance="i", lease=LEASE)
+
+
+async def claimed(worker: Database) -> Claim:
+    """Claim what is next; there is something."""
+    found = await claim(worker)
+    assert found is not None
+    return found
+
+
+async def end(worker: Database, ended: Claim, superuser: Superuser, held_s: float = 0) -> None:
+    """End what was claimed, as if it had held its slot for that long."""
+    superuser.execute(
+        "UPDATE executions SET claimed_at = claimed_at - make_interval(secs => %s) "
+        "WHERE execution_id = %s",
+        [held_s, ended.execution_id],
+    )
+    async with worker.tenant(ended.tenant_id) as tx:
+        await attempts.finish(tx, ended, DONE)
+
+
+def counts(superuser: Superuser) -> tuple[dict[UUID, Any], dict[UUID, Any]]:
+    """Return how many wait and are active of each tenant, as counted and as they are."""
+    counted = superuser.execute("SELECT tenant_id, waiting, active, load FROM queues").fetchall()
+    real = superuser.execute(
+        "SELECT tenant_id, count(*) FILTER (WHERE state = 'queued') AS waiting, "
+        "count(*) FILTER (WHERE state IN ('starting', 'running')) AS active "
+        "FROM executions GROUP BY tenant_id"
+    ).fetchall()
+    return (
+        {row["tenant_id"]: (row["waiting"], row["active"]) for row in counted},
+        {row["tenant_id"]: (row["waiting"], row["active"]) for row in real},
+    )
+
+
+async def test_equals_share_the_slots_evenly(
+    api: Database, worker: Database, owner: Database
+) -> None:
+    """Fifty waiting of one and four of another: each second slot is the other's."""
+    noisy, quiet = await tenant(owner), await tenant(owner)
+    await submit(api, noisy, 50)
+    await submit(api, quiet, 4)
+    served = [(await claimed(worker)).tenant_id for _ in range(8)]
+    assert Counter(served[:2]) == Counter(served[2:4]) == {noisy: 1, quiet: 1}
+    assert Counter(served) == {noisy: 4, quiet: 4}
+
+
+async def test_slots_are_shared_by_weight(api: Database, worker: Database, owner: Database) -> None:
+    """Enterprise weighs four times what free does: of five slots it has four."""
+    free, enterprise = await tenant(owner), await tenant(owner, Tier.ENTERPRISE)
+    await submit(api, free, 10)
+    await submit(api, enterprise, 10)
+    served = Counter([(await claimed(worker)).tenant_id for _ in range(10)])
+    assert served == {free: 2, enterprise: 8}
+
+
+async def test_a_single_slot_is_shared_by_time_not_by_number(
+    api: Database, worker: Database, owner: Database, superuser: Superuser
+) -> None:
+    """Executions of ten seconds and of one: ten of the short ones for each of the long ones."""
+    long, short = await tenant(owner), await tenant(owner)
+    await submit(api, long, 10)
+    await submit(api, short, 60)
+    held = {long: 10.0, short: 1.0}
+    total: Counter[UUID] = Counter()
+    for _ in range(44):
+        found = await claimed(worker)
+        await end(worker, found, superuser, held[found.tenant_id])
+        total[found.tenant_id] += int(held[found.tenant_id])
+    assert abs(total[long] - total[short]) <= 12
+
+
+async def test_few_huge_do_not_take_the_slots_that_small_ones_leave(
+    api: Database, worker: Database, owner: Database, superuser: Superuser
+) -> None:
+    """Of four slots the huge ones, which never end, have two, however often a small one ends."""
+    huge, small = await tenant(owner), await tenant(owner)
+    await submit(api, huge, 10)
+    await submit(api, small, 60)
+    running = [await claimed(worker) for _ in range(4)]
+    for _ in range(30):
+        ended = next(each for each in running if each.tenant_id == small)
+        running.remove(ended)
+        await end(worker, ended, superuser, 0.1)
+        running.append(await claimed(worker))
+        assert Counter(each.tenant_id for each in running) == {huge: 2, small: 2}
+
+
+@pytest.mark.parametrize("saving", [False, True])
+async def test_who_was_idle_has_saved_up_nothing(
+    api: Database, worker: Database, owner: Database, superuser: Superuser, *, saving: bool
+) -> None:
+    """One tenant works for a minute while the other is idle; then they take turns.
+
+    The control: were the idle one's virtual time left where it was, it would go on alone.
+    """
+    busy, idle = await tenant(owner), await tenant(owner)
+    await submit(api, busy, 40)
+    for _ in range(30):
+        await end(worker, await claimed(worker), superuser, 2.0)
+    await submit(api, idle, 10)
+    if saving:
+        superuser.execute("UPDATE queues SET served = 0 WHERE tenant_id = %s", [idle])
+    served: Counter[UUID] = Counter()
+    for _ in range(10):
+        found = await claimed(worker)
+        served[found.tenant_id] += 1
+        await end(worker, found, superuser, 2.0)
+    # Begun at the moment's virtual time, it may be one turn ahead, not thirty.
+    assert served[idle] == 10 if saving else served[idle] in {5, 6}
+
+
+async def test_leaving_the_queue_and_coming_back_forgives_nothing(
+    api: Database, worker: Database, owner: Database, superuser: Superuser
+) -> None:
+    """A tenant that has had a minute cancels all it has waiting and submits anew: still last."""
+    greedy, patient = await tenant(owner), await tenant(owner)
+    queued = await submit(api, greedy, 4)
+    await submit(api, patient, 10)
+    for held in (60.0, 1.0):
+        await end(worker, await claimed(worker), superuser, held)
+    for id_ in queued:
+        async with api.tenant(greedy) as tx:
+            await executions.cancel(tx, id_)
+    await submit(api, greedy, 4)
+    for _ in range(9):
+        found = await claimed(worker)
+        assert found.tenant_id == patient
+        await end(worker, found, superuser, 1.0)
+
+
+async def test_a_tenant_at_its_cap_waits_and_others_do_not(
+    api: Database, worker: Database, owner: Database, superuser: Superuser
+) -> None:
+    """No claim goes above the cap, which is the tier's if the tenant has none of its own."""
+    capped, by_tier = await tenant(owner, concurrency=1), await tenant(owner)
+    await submit(api, capped, 5)
+    first = await claimed(worker)
+    assert await claim(worker) is None
+    await submit(api, by_tier, 6)
+    assert [(await claimed(worker)).tenant_id for _ in range(4)] == [by_tier] * 4
+    assert await claim(worker) is None
+    async with worker.no_tenant() as tx:
+        assert not await attempts.claimable(tx)
+    await end(worker, first, superuser)
+    assert (await claimed(worker)).tenant_id == capped
+
+
+async def test_a_claim_does_not_wait_for_another_tenants_bookkeeping(
+    api: Database, worker: Database, owner: Database, superuser: Superuser
+) -> None:
+    """While the row of one tenant is locked, whatever for, the others' go on."""
+    stuck, other = await tenant(owner), await tenant(owner)
+    await submit(api, stuck)
+    await submit(api, other)
+    with superuser.transaction():
+        superuser.execute("SELECT FROM queues WHERE tenant_id = %s FOR UPDATE", [stuck])
+        async with asyncio.timeout(2):
+            assert (await claimed(worker)).tenant_id == other
+    assert (await claimed(worker)).tenant_id == stuck
+
+
+async def test_what_is_being_cancelled_is_passed_over(
+    api: Database, worker: Database, owner: Database, superuser: Superuser
+) -> None:
+    """A cancellation in progress holds up neither its tenant's next execution nor the claim."""
+    one = await tenant(owner)
+    first, second = await submit(api, one, 2)
+    with superuser.transaction():
+        superuser.execute("SELECT FROM executions WHERE execution_id = %s FOR UPDATE", [first])
+        async with asyncio.timeout(2):
+            assert (await claimed(worker)).execution_id == second
+            assert await claim(worker) is None
+
+
+async def test_the_counts_are_right_after_everything_at_once(
+    crowd: Database, worker: Database, owner: Database, superuser: Superuser
+) -> None:
+    """Submitted, cancelled, claimed, ended, handed back by eight at a time: no count is off."""
+    tenants = [await tenant(owner, Tier.ENTERPRISE) for _ in range(3)]
+    chance = random.Random(7)  # noqa: S311 - which of them comes when, no secret
+
+    async def client(of: UUID) -> None:
+        for _ in range(40):
+            (id_,) = await submit(crowd, of)
+            if chance.random() < 0.5:
+                async with crowd.tenant(of) as tx:
+                    await executions.cancel(tx, id_)
+
+    async def consumer() -> None:
+        for _ in range(40):
+            if (found := await claim(worker)) is None:
+                await asyncio.sleep(0.005)
+                continue
+            fate = chance.random()
+            async with worker.tenant(found.tenant_id) as tx:
+                if fate < 0.4:
+                    await attempts.finish(tx, found, DONE)
+                elif fate < 0.6:
+                    await settle(
+                        tx, found, Reason.WORKER_DRAINED, max_attempts=9, only_expired=False
+                    )
+                elif fate < 0.7:
+                    with pytest.raises(LeaseLost):
+                        await attempts.requeue(tx, Claim(new_id(), found.tenant_id, 1), "wrong")
+
+    async with asyncio.timeout(60):
+        await asyncio.gather(*map(client, tenants * 2), *(consumer() for _ in range(3)))
+    counted, real = counts(superuser)
+    assert counted == real
+    assert any(waiting for waiting, _ in real.values()) and any(
+        active for _, active in real.values()
+    )
+    sums = superuser.execute("SELECT sum(attempts) AS days FROM usage_days").fetchone()
+    rows = superuser.execute("SELECT count(*) AS ledger FROM usage_records").fetchone()
+    assert sums is not None and rows is not None and sums["days"] == rows["ledger"]
+
+
+async def test_an_estimate_comes_from_how_fast_others_were_claimed(
+    api: Database, worker: Database, owner: Database, superuser: Superuser
+) -> None:
+    """Unknown at first; then, with a claim each two seconds, two seconds for each one before."""
+    one = await tenant(owner)
+    ids = await submit(api, one, 6)
+    async with api.tenant(one) as tx:
+        place = await executions.queue_place(tx, ids[-1])
+    assert place is not None and (place.position, place.starts_in_s) == (5, None)
+    for _ in range(3):
+        superuser.execute("UPDATE queue_clock SET claimed_at = claimed_at - interval '2 s'")
+        await end(worker, await claimed(worker), superuser)
+    async with api.tenant(one) as tx:
+        place = await executions.queue_place(tx, ids[-1])
+    assert place is not None and place.position == 2
+    assert place.starts_in_s == pytest.approx(6.0, abs=0.5)

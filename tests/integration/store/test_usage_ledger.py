@@ -1,0 +1,199 @@
+"""Quotas hold to the last place, and the ledger can be written to and not changed."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+from pydantic import SecretStr
+
+from runner.embedded.services import Services
+from runner.errors import LeaseLost
+from runner.ids import new_id
+from runner.models import Artifact, Claim, EgressUsage, Role, Usage
+from runner.quotas import overrides, refusal
+from runner.states import Reason, State
+from runner.store import attempts, executions, quotas, tenants, usage
+from runner.store.db import Database
+from runner.store.executions import StoredArtifact, never_ran
+from runner.tenancy import create_key
+from tests.integration.store.conftest import LIMITS, REQUEST, new_tenant
+
+PLACES = 3
+ASKING = 12
+
+
+@pytest.fixture
+async def crowd(postgres: Services) -> AsyncIterator[Database]:
+    """Return a pool of the API's role for many at once."""
+    async with Database(SecretStr(postgres.api_url), max_size=ASKING) as database:
+        yield database
+
+
+async def allow(owner: Database, tenant: UUID, **own: int) -> None:
+    """Give a tenant quotas of its own."""
+    async with owner.tenant(tenant) as tx:
+        found = await tenants.get(tx)
+        assert found is not None
+        await tenants.update(tx, replace(found.terms, quotas=overrides(own, {})))
+
+
+@pytest.mark.parametrize("alone", [True, False])
+async def test_the_last_places_are_given_away_once(
+    crowd: Database, owner: Database, *, alone: bool
+) -> None:
+    """Twelve ask for three places at the same moment: three are accepted.
+
+    The control: without waiting for one another, more of them see the same place free.
+    """
+    tenant = await new_tenant(owner, f"places-{alone}".lower())
+    await allow(owner, tenant, queued=PLACES)
+
+    async def submit() -> bool:
+        async with crowd.tenant(tenant) as tx:
+            if alone:
+                await quotas.alone(tx)
+            if refusal(await quotas.standing(tx), egress=False):
+                return False
+            await asyncio.sleep(0.05)
+            await executions.insert(tx, new_id(), REQUEST)
+            return True
+
+    accepted = sum(await asyncio.gather(*(submit() for _ in range(ASKING))))
+    assert accepted == PLACES if alone else accepted > PLACES
+
+
+async def started(worker: Database, superuser: Any, tenant: UUID, id_: UUID) -> Claim:
+    """Have an execution run, whosever turn it is."""
+    superuser.execute(
+        "UPDATE executions SET state = 'starting', attempt = 1, claimed_at = now(), "
+        "lease_until = now() + interval '1 min' WHERE execution_id = %s",
+        [id_],
+    )
+    claim = Claim(execution_id=id_, tenant_id=tenant, attempt=1)
+    async with worker.tenant(tenant) as tx:
+        await attempts.start(tx, claim, timedelta(minutes=1))
+    return claim
+
+
+ENDED = replace(
+    never_ran(State.SUCCEEDED, Reason.COMPLETED, ""),
+    usage=Usage(wall_s=4.5, cpu_s=1.25),
+    egress=EgressUsage(allowed=1, denied=0, connections=1, bytes_up=30, bytes_down=70),
+)
+
+
+async def test_an_end_is_entered_once_and_summed_up(
+    api: Database, worker: Database, owner: Database, superuser: Any
+) -> None:
+    """The result's figures, memory by its limit, the day's sums, storage; a late end adds none."""
+    tenant, id_ = await new_tenant(owner, "ledger"), new_id()
+    async with api.tenant(tenant) as tx:
+        await executions.insert(tx, id_, REQUEST)
+    claim = await started(worker, superuser, tenant, id_)
+    left = StoredArtifact(Artifact("a", 1000, "0" * 64, "text/plain"), f"{tenant}/a")
+    async with worker.tenant(tenant) as tx:
+        await attempts.finish(tx, claim, ENDED, [left])
+    with pytest.raises(LeaseLost):
+        async with worker.tenant(tenant) as tx:
+            await attempts.finish(tx, claim, ENDED, [left])
+    async with api.tenant(tenant) as tx:
+        standing = await quotas.standing(tx)
+        today = standing.now.date()
+        (day,) = await usage.days(tx, today, today)
+    assert (standing.cpu_s, standing.egress_bytes, standing.storage_bytes) == (1.25, 100, 1000)
+    assert (standing.active, standing.queued) == (0, 0)
+    assert (day.attempts, float(day.wall_s), float(day.cpu_s)) == (1, 4.5, 1.25)
+    assert float(day.memory_gib_s) == pytest.approx(4.5 * LIMITS.memory_mb / 1024, abs=1e-6)
+    superuser.execute("DELETE FROM artifacts WHERE execution_id = %s", [id_])
+    async with api.tenant(tenant) as tx:
+        assert (await quotas.standing(tx)).storage_bytes == 0
+
+
+async def test_cpu_that_could_not_be_read_is_the_most_it_can_have_been(
+    api: Database, worker: Database, owner: Database, superuser: Any
+) -> None:
+    """Wall-clock time times the limit, and the ledger says that it was not measured."""
+    tenant, id_ = await new_tenant(owner, "unread"), new_id()
+    async with api.tenant(tenant) as tx:
+        await executions.insert(tx, id_, REQUEST)
+    claim = await started(worker, superuser, tenant, id_)
+    unread = replace(ENDED, usage=Usage(wall_s=2.0))
+    async with worker.tenant(tenant) as tx:
+        await attempts.finish(tx, claim, unread)
+    row = superuser.execute(
+        "SELECT cpu_s::float8, cpu_measured FROM usage_records WHERE execution_id = %s", [id_]
+    ).fetchone()
+    assert row == {"cpu_s": 2.0 * LIMITS.cpu, "cpu_measured": False}
+
+
+async def test_what_is_written_stays_written(postgres: Services, owner: Database) -> None:
+    """Nobody changes the ledger, its sums, the counts or the tiers; the owner not the ledger."""
+    tenant = await new_tenant(owner, "written")
+    refused = {
+        postgres.api_url: [
+            "INSERT INTO usage_records (tenant_id) VALUES (app_tenant())",
+            "UPDATE usage_days SET cpu_s = 0",
+            "UPDATE queues SET served = 0",
+            "UPDATE storage_usage SET bytes = 0",
+            "UPDATE tiers SET weight = 1000",
+            "UPDATE tenants SET quotas = '{}'",
+            "UPDATE queue_clock SET served = 0",
+        ],
+        postgres.worker_url: [
+            "UPDATE usage_records SET cpu_s = 0",
+            "DELETE FROM usage_records",
+            "UPDATE usage_days SET cpu_s = 0",
+            "UPDATE queues SET served = 0",
+            "UPDATE tiers SET weight = 1000",
+            "UPDATE tenants SET tier = 'enterprise'",
+        ],
+        postgres.owner_url: ["UPDATE usage_records SET cpu_s = 0", "TRUNCATE usage_records"],
+        postgres.operator_url: ["DELETE FROM tiers", "DELETE FROM queue_clock"],
+    }
+    for url, statements in refused.items():
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute("SELECT set_config('app.tenant_id', %s, false)", [str(tenant)])
+            for statement in statements:
+                with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                    connection.execute(statement.encode())
+
+
+async def test_a_tenant_sees_its_own_numbers_alone(
+    api: Database, owner: Database, postgres: Services
+) -> None:
+    """Ledger, sums, queue, storage and quotas of others: nothing, through the view as well."""
+    ours, theirs = await new_tenant(owner, "usage-ours"), await new_tenant(owner, "usage-theirs")
+    for tenant in (ours, theirs):
+        async with api.tenant(tenant) as tx:
+            await executions.insert(tx, new_id(), REQUEST)
+    with psycopg.connect(postgres.api_url) as connection:
+        connection.execute("SELECT set_config('app.tenant_id', %s, false)", [str(ours)])
+        for statement in (b"SELECT tenant_id FROM tenant_quotas", b"SELECT tenant_id FROM queues"):
+            assert connection.execute(statement).fetchall() == [(ours,)], statement
+        for table in (b"usage_records", b"usage_days", b"storage_usage"):
+            assert connection.execute(b"TABLE " + table).fetchall() == [], table
+
+
+async def test_a_tier_that_is_published_counts_at_once(owner: Database, api: Database) -> None:
+    """And a tenant's own number stands in its place, whatever the tier says."""
+    made = await create_key(
+        owner, tenant="published", role=Role.OWNER, name="test", max_limits=LIMITS
+    )
+    async with api.tenant(made.tenant_id) as tx:
+        before = await quotas.standing(tx)
+    async with owner.no_tenant() as tx:
+        less = replace(before.quotas, queued=7, storage_bytes=11)
+        await quotas.publish(tx, {before.tier: less})
+    try:
+        await allow(owner, made.tenant_id, queued=9)
+        async with api.tenant(made.tenant_id) as tx:
+            after = (await quotas.standing(tx)).quotas
+        assert (after.queued, after.storage_bytes) == (9, 11)
+    finally:
+        async with owner.no_tenant() as tx:
+            await quotas.publish(tx, {before.tier: before.quotas})
