@@ -9,8 +9,9 @@ import json
 import os
 import socket
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field, SecretStr
+from pydantic import Field, IPvAnyNetwork, SecretStr, StringConstraints
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from runner.models import Isolation
@@ -27,6 +28,12 @@ def default_node() -> str:
     """Return this host's name, which labels its containers and leases."""
     return socket.gethostname()
 
+
+Origin = Annotated[
+    str,
+    StringConstraints(pattern=r"^https?://([a-z0-9.-]{1,253}|\[[0-9a-f:]{2,45}\])(:[0-9]{1,5})?$"),
+]
+"""Scheme, host and port as a browser writes them (RFC 6454 6.1): no path, and no wildcard."""
 
 _CREDENTIALS = {
     "database_owner_url",
@@ -69,6 +76,13 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: int = Field(default=8080, ge=0, le=65535)
     max_body_mb: int = Field(default=16, ge=1, le=256)
+    max_connections: int = Field(default=1000, ge=1, le=100_000)
+    client_timeout_s: float = Field(default=10.0, ge=0.2, le=300)
+    """How long a client may take over a head, over a pause in a body, and to read an answer."""
+    cors_origins: tuple[Origin, ...] = ()
+    """Origins whose pages may call the API from a browser; none by default."""
+    trusted_proxies: tuple[IPvAnyNetwork, ...] = ()
+    """Networks of the proxies in front, whose `X-Forwarded-For` is believed."""
 
     slots: int = Field(default_factory=lambda: max(2, 2 * (os.cpu_count() or 1)), ge=1, le=256)
     """Executions this worker runs at once: one RQ consumer thread each."""

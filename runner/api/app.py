@@ -7,6 +7,7 @@ from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
 from prometheus_client import CollectorRegistry
 from pydantic.json_schema import models_json_schema
+from starlette.middleware.cors import CORSMiddleware
 
 from runner import __version__
 from runner.api import (
@@ -24,6 +25,12 @@ from runner.api import (
     secrets,
 )
 from runner.api.deps import Allow, Dependencies
+from runner.api.edge.address import ClientAddress
+from runner.api.edge.bounds import HeadBounds
+from runner.api.edge.cors import cors
+from runner.api.edge.headers import SecurityHeaders
+from runner.api.edge.json import StrictJson
+from runner.api.edge.pace import Pace
 from runner.api.middleware import Authentication, BodyBounds, LastResort, Metrics, RequestId
 
 MODULES = (
@@ -44,16 +51,27 @@ def create_app(parts: Dependencies) -> FastAPI:
         summary="Self-hosted, multi-tenant runner for code written by AI agents.",
         description=DESCRIPTION,
         redirect_slashes=False,
+        # Their pages need a script from elsewhere; a page of our own has no script at all.
+        docs_url=None,
+        redoc_url=None,
     )
     registry = CollectorRegistry()
     app.state.parts = parts
     app.state.registry = registry
     problems.install(app)
+    settings = parts.settings
     # The last one added sees a request first.
-    app.add_middleware(BodyBounds, max_bytes=parts.settings.max_body_mb * 2**20)
+    app.add_middleware(StrictJson)
+    app.add_middleware(BodyBounds, max_bytes=settings.max_body_mb * 2**20)
+    app.add_middleware(Pace, client_s=settings.client_timeout_s)
     app.add_middleware(Authentication, database=parts.database, operators=parts.operators)
+    app.add_middleware(HeadBounds)
+    if settings.cors_origins:
+        app.add_middleware(CORSMiddleware, **cors(settings.cors_origins))
     app.add_middleware(LastResort)
     app.add_middleware(Metrics, registry=registry)
+    app.add_middleware(SecurityHeaders)
+    app.add_middleware(ClientAddress, trusted=settings.trusted_proxies)
     app.add_middleware(RequestId)
     routers = [each.router for each in MODULES]
     if parts.operators is not None:
