@@ -40,7 +40,9 @@ def relative_path(path: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(storable)]
-RelativePath = Annotated[str, StringConstraints(min_length=1), AfterValidator(relative_path)]
+RelativePath = Annotated[
+    str, StringConstraints(min_length=1, max_length=MAX_PATH_BYTES), AfterValidator(relative_path)
+]
 EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=128)]
 SecretName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$")]
 Label = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$", max_length=64)]

@@ -35,6 +35,8 @@ MAX_CODE = 1024 * 1024
 MAX_ARGV = 256
 MAX_START_BYTES = 192 * 1024
 """Below what one control frame to a sandbox's supervisor may hold."""
+MAX_CONTENT = 256 * 2**20
+"""What the largest body that a deployment may permit could hold; its own limit is far below."""
 MAX_FILES = 256
 MAX_ENV = 64
 MAX_SECRET_ENV = 16
@@ -60,11 +62,14 @@ class Offer:
     """The rules of the policy that the request names; None if the tenant has none of that name."""
 
 
+LongText = Annotated[Text, StringConstraints(max_length=MAX_CONTENT)]
+
+
 class Content(Strict):
     """A file's content: exactly one of `text` and `base64`."""
 
-    text: Text | None = Field(default=None, description="UTF-8 text.")
-    base64: str | None = Field(
+    text: LongText | None = Field(default=None, description="UTF-8 text.")
+    base64: Annotated[str, StringConstraints(max_length=MAX_CONTENT)] | None = Field(
         default=None, description="Any bytes, as standard base64 with padding."
     )
 
@@ -86,7 +91,7 @@ class Content(Strict):
 
 
 TextOrContent = Annotated[
-    Annotated[Text, Tag("text")] | Annotated[Content, Tag("object")],
+    Annotated[LongText, Tag("text")] | Annotated[Content, Tag("object")],
     Discriminator(lambda given: "text" if isinstance(given, str) else "object"),
 ]
 
@@ -192,7 +197,7 @@ class Submission(Strict):
     language: Literal["python", "bash"] | None = Field(
         default=None, description="What `code` is written in."
     )
-    command: list[Text] | None = Field(
+    command: list[Annotated[Text, StringConstraints(max_length=MAX_START_BYTES)]] | None = Field(
         default=None,
         min_length=1,
         max_length=MAX_ARGV,
