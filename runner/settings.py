@@ -9,12 +9,20 @@ import json
 import os
 import socket
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field, IPvAnyNetwork, SecretStr, StringConstraints
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    IPvAnyNetwork,
+    SecretStr,
+    StringConstraints,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from runner.models import Isolation
+from runner.models import Isolation, Tier
 
 
 def default_state_dir() -> Path:
@@ -34,6 +42,44 @@ Origin = Annotated[
     StringConstraints(pattern=r"^https?://([a-z0-9.-]{1,253}|\[[0-9a-f:]{2,45}\])(:[0-9]{1,5})?$"),
 ]
 """Scheme, host and port as a browser writes them (RFC 6454 6.1): no path, and no wildcard."""
+
+SUSTAINED_MINUTES = 5
+
+
+class Rate(BaseModel):
+    """How often somebody may ask: the most in any minute is `burst`.
+
+    For long it is `per_minute`, counted over any five minutes.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    per_minute: int = Field(ge=1, le=100_000)
+    burst: int = Field(ge=1, le=500_000)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if not self.per_minute <= self.burst <= SUSTAINED_MINUTES * self.per_minute:
+            raise ValueError(f"burst must be from per_minute to {SUSTAINED_MINUTES} times that")
+        return self
+
+
+class RateLimits(BaseModel):
+    """Rates for strangers by address, and for principals by their tenant's tier."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    anonymous: Rate = Rate(per_minute=10, burst=20)
+    operations: Rate = Rate(per_minute=600, burst=600)
+    """Of `/readyz` and `/metrics`, which ask PostgreSQL and need no key."""
+    free: Rate = Rate(per_minute=60, burst=100)
+    pro: Rate = Rate(per_minute=300, burst=500)
+    enterprise: Rate = Rate(per_minute=3000, burst=5000)
+
+    def of(self, tier: Tier) -> Rate:
+        """Return a tier's rate."""
+        return {Tier.FREE: self.free, Tier.PRO: self.pro, Tier.ENTERPRISE: self.enterprise}[tier]
+
 
 _CREDENTIALS = {
     "database_owner_url",
@@ -83,6 +129,8 @@ class Settings(BaseSettings):
     """Origins whose pages may call the API from a browser; none by default."""
     trusted_proxies: tuple[IPvAnyNetwork, ...] = ()
     """Networks of the proxies in front, whose `X-Forwarded-For` is believed."""
+    rate_limiting: bool = True
+    rate_limits: RateLimits = RateLimits()
 
     slots: int = Field(default_factory=lambda: max(2, 2 * (os.cpu_count() or 1)), ge=1, le=256)
     """Executions this worker runs at once: one RQ consumer thread each."""

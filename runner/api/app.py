@@ -31,6 +31,7 @@ from runner.api.edge.cors import cors
 from runner.api.edge.headers import SecurityHeaders
 from runner.api.edge.json import StrictJson
 from runner.api.edge.pace import Pace
+from runner.api.edge.rates import PrincipalRates, StrangerRates
 from runner.api.middleware import Authentication, BodyBounds, LastResort, Metrics, RequestId
 
 MODULES = (
@@ -64,7 +65,11 @@ def create_app(parts: Dependencies) -> FastAPI:
     app.add_middleware(StrictJson)
     app.add_middleware(BodyBounds, max_bytes=settings.max_body_mb * 2**20)
     app.add_middleware(Pace, client_s=settings.client_timeout_s)
+    if settings.rate_limiting:
+        app.add_middleware(PrincipalRates, limiter=parts.limiter, rates=settings.rate_limits)
     app.add_middleware(Authentication, database=parts.database, operators=parts.operators)
+    if settings.rate_limiting:
+        app.add_middleware(StrangerRates, limiter=parts.limiter, rates=settings.rate_limits)
     app.add_middleware(HeadBounds)
     if settings.cors_origins:
         app.add_middleware(CORSMiddleware, **cors(settings.cors_origins))

@@ -18,6 +18,7 @@ from runner.errors import NotAuthenticated, NotFound, NotPermitted, TenantSuspen
 from runner.models import Limits, Operator, Principal
 from runner.queue.changes import Changes
 from runner.queue.doorbell import Doorbell
+from runner.ratelimit import RateLimiter
 from runner.secrets.vault import Vault
 from runner.settings import Settings
 from runner.store.db import Database
@@ -40,6 +41,7 @@ class Dependencies:
     doorbell: Doorbell
     changes: Changes
     vault: Vault
+    limiter: RateLimiter
     operators: Database | None = None
 
 

@@ -4,6 +4,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
 
+MAX_CONTENT = 256 * 2**20
+"""What the largest body that a deployment may permit could hold; its own limit is far below."""
 MAX_DEPTH = 16
 MAX_PATH_BYTES = 512
 MAX_SEGMENT_BYTES = 200
@@ -40,6 +42,7 @@ def relative_path(path: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(storable)]
+LongText = Annotated[Text, StringConstraints(max_length=MAX_CONTENT)]
 RelativePath = Annotated[
     str, StringConstraints(min_length=1, max_length=MAX_PATH_BYTES), AfterValidator(relative_path)
 ]

@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from runner.api.fields import EnvName, Label, Name, RelativePath, SecretName, Strict, Text
+from runner.api.fields import EnvName, Label, LongText, Name, RelativePath, SecretName, Strict, Text
 from runner.egress.policy import (
     Policy,
     Rule,
@@ -35,8 +35,6 @@ MAX_CODE = 1024 * 1024
 MAX_ARGV = 256
 MAX_START_BYTES = 192 * 1024
 """Below what one control frame to a sandbox's supervisor may hold."""
-MAX_CONTENT = 256 * 2**20
-"""What the largest body that a deployment may permit could hold; its own limit is far below."""
 MAX_FILES = 256
 MAX_ENV = 64
 MAX_SECRET_ENV = 16
@@ -62,14 +60,11 @@ class Offer:
     """The rules of the policy that the request names; None if the tenant has none of that name."""
 
 
-LongText = Annotated[Text, StringConstraints(max_length=MAX_CONTENT)]
-
-
 class Content(Strict):
     """A file's content: exactly one of `text` and `base64`."""
 
     text: LongText | None = Field(default=None, description="UTF-8 text.")
-    base64: Annotated[str, StringConstraints(max_length=MAX_CONTENT)] | None = Field(
+    base64: LongText | None = Field(
         default=None, description="Any bytes, as standard base64 with padding."
     )
 

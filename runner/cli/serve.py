@@ -57,6 +57,7 @@ async def _api(settings: Settings, fd: int | None) -> None:
     from runner.limits import load_sizes
     from runner.queue.changes import Changes
     from runner.queue.doorbell import Doorbell
+    from runner.ratelimit import RateLimiter
     from runner.secrets.keyring import open_keys
     from runner.secrets.vault import Vault
     from runner.store.db import Database
@@ -69,6 +70,7 @@ async def _api(settings: Settings, fd: int | None) -> None:
         Database(operators, max_size=2) if operators else nullcontext() as operators_database,
         Doorbell(redis_url) as doorbell,
         Changes(redis_url) as changes,
+        RateLimiter(redis_url) as limiter,
     ):
         app = create_app(
             Dependencies(
@@ -80,6 +82,7 @@ async def _api(settings: Settings, fd: int | None) -> None:
                 doorbell=doorbell,
                 changes=changes,
                 vault=Vault(open_keys(settings)),
+                limiter=limiter,
                 operators=operators_database,
             )
         )
