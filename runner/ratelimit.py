@@ -24,7 +24,6 @@ from redis.backoff import NoBackoff
 from runner.errors import QueueUnavailable
 from runner.settings import SUSTAINED_MINUTES, Rate
 
-MINUTE_S = 60
 ANSWER_S = 0.25
 """How long Redis may take: a request must not wait longer to be counted than to be served."""
 AWAY_S = 1.0
@@ -63,9 +62,13 @@ class _Item:
 
 
 class RateLimiter:
-    """Counts in one Redis. Whoever composes the process opens and closes it."""
+    """Counts in one Redis. Whoever composes the process opens and closes it.
 
-    def __init__(self, redis_url: SecretStr) -> None:
+    `minute_s` is how many seconds a minute has: fewer where nobody wants to wait for one.
+    """
+
+    def __init__(self, redis_url: SecretStr, *, minute_s: int = 60) -> None:
+        self._minute_s = minute_s
         self._pool = redis.asyncio.BlockingConnectionPool.from_url(
             redis_url.get_secret_value(),
             max_connections=CONNECTIONS,
@@ -97,11 +100,11 @@ class RateLimiter:
 
     async def hit(self, rate: Rate, *key: str) -> Verdict:
         """Count one for the key if every window has room. Raises QueueUnavailable."""
-        return await self._answered(lambda: self._hit(_items(rate), key))
+        return await self._answered(lambda: self._hit(self._items(rate), key))
 
     async def look(self, rate: Rate, *key: str) -> Verdict:
         """Return where the key stands, and count nothing. Raises QueueUnavailable."""
-        return await self._answered(lambda: self._look(_items(rate), key))
+        return await self._answered(lambda: self._look(self._items(rate), key))
 
     async def _hit(self, items: tuple[_Item, ...], key: tuple[str, ...]) -> Verdict:
         allowed = True
@@ -127,6 +130,15 @@ class RateLimiter:
             reset_s=math.ceil(left_s),
         )
 
+    def _items(self, rate: Rate) -> tuple[_Item, ...]:
+        minute, sustained = self._minute_s, SUSTAINED_MINUTES
+        return (
+            _Item("minute", RateLimitItemPerSecond(rate.burst, minute)),
+            _Item(
+                "sustained", RateLimitItemPerSecond(rate.per_minute * sustained, minute * sustained)
+            ),
+        )
+
     async def _answered(self, ask: Callable[[], Awaitable[Verdict]]) -> Verdict:
         clock = asyncio.get_running_loop().time
         if clock() < self._away_until:
@@ -137,15 +149,3 @@ class RateLimiter:
         except (redis.RedisError, TimeoutError) as error:
             self._away_until = clock() + AWAY_S
             raise QueueUnavailable(f"Redis: {type(error).__name__}; try again") from error
-
-
-def _items(rate: Rate) -> tuple[_Item, ...]:
-    return (
-        _Item("minute", RateLimitItemPerSecond(rate.burst, MINUTE_S)),
-        _Item(
-            "sustained",
-            RateLimitItemPerSecond(
-                rate.per_minute * SUSTAINED_MINUTES, MINUTE_S * SUSTAINED_MINUTES
-            ),
-        ),
-    )
