@@ -114,8 +114,8 @@ class RateLimiter:
         return Verdict(allowed, stood.windows)
 
     async def _look(self, items: tuple[_Item, ...], key: tuple[str, ...]) -> Verdict:
-        windows = await asyncio.gather(*(self._window(each, key) for each in items))
-        return Verdict(all(window.remaining > 0 for window in windows), tuple(windows))
+        windows = tuple([await self._window(each, key) for each in items])
+        return Verdict(all(window.remaining > 0 for window in windows), windows)
 
     async def _window(self, each: _Item, key: tuple[str, ...]) -> Window:
         stats = await self._windows.get_window_stats(each.item, *key)
