@@ -104,7 +104,9 @@ async def cheap_route(rounds: int) -> tuple[float, float]:
     async with counting(settings, counts=True) as on, counting(settings, counts=False) as off:
         seconds: list[list[float]] = [[], []]
         clients = [
-            httpx.AsyncClient(base_url=each.url, headers={"Authorization": f"Bearer {each.api_key}"})
+            httpx.AsyncClient(
+                base_url=each.url, headers={"Authorization": f"Bearer {each.api_key}"}
+            )
             for each in (on, off)
         ]
         for _ in range(rounds):

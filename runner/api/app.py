@@ -22,6 +22,7 @@ from runner.api import (
     problems,
     projects,
     receipts,
+    reference,
     secrets,
 )
 from runner.api.deps import Allow, Dependencies
@@ -36,6 +37,7 @@ from runner.api.middleware import Authentication, BodyBounds, LastResort, Metric
 
 MODULES = (
     executions, events, artifacts, projects, egress, secrets, keys, audit, receipts, health,
+    reference,
 )  # fmt: skip
 DESCRIPTION = """\
 Runs code written by AI agents, each program in a hardened container of its own.
@@ -52,7 +54,7 @@ def create_app(parts: Dependencies) -> FastAPI:
         summary="Self-hosted, multi-tenant runner for code written by AI agents.",
         description=DESCRIPTION,
         redirect_slashes=False,
-        # Their pages need a script from elsewhere; a page of our own has no script at all.
+        # FastAPI's pages load scripts from elsewhere; `reference` has no script at all.
         docs_url=None,
         redoc_url=None,
     )
