@@ -124,7 +124,7 @@ def test_two_hundred_slow_clients_keep_nobody_out(strict: Deployment) -> None:
         slow = [open_.enter_context(wire.connected(strict.url)) for _ in range(SLOW)]
         for connection in slow:
             connection.sendall(b"GET /healthz HTTP/1.1\r\nX: ")
-        assert len(api.net_connections()) >= SLOW
+        eventually(lambda: len(api.net_connections()) > SLOW * 3 // 4, within_s=CLIENT_S)
         times = [served(strict.url) for _ in range(20)]
         assert max(times) < CLIENT_S
         eventually(lambda: len(api.net_connections()) < SLOW // 2, within_s=LATE_S)
