@@ -12,6 +12,7 @@ class Group(StrEnum):
 
     SUBMIT = "submit"
     LOGIN = "login"
+    STOP = "stop"
     WRITE = "write"
     HEAVY = "heavy"
     READ = "read"
@@ -24,6 +25,8 @@ OPEN_WITHOUT_REDIS: Mapping[Group, bool] = MappingProxyType(
         Group.SUBMIT: False,
         # Each try is a guess at a password.
         Group.LOGIN: False,
+        # Ends what should not go on: never held up by what only counts.
+        Group.STOP: True,
         # Changes what is stored, and adds to the audit log.
         Group.WRITE: False,
         # Reads a tenant's whole log.
@@ -48,11 +51,14 @@ class Rule:
 
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
 POST = frozenset({"POST"})
+DELETE = frozenset({"DELETE"})
 
 RULES = (
     Rule(READING, re.compile(r"/readyz|/metrics"), Group.OPERATIONS),
     Rule(POST, re.compile(r"/v1/login(/.*)?"), Group.LOGIN),
     Rule(POST, re.compile(r"/v1/executions"), Group.SUBMIT),
+    Rule(POST, re.compile(r"/v1/executions/[^/]+/cancel"), Group.STOP),
+    Rule(DELETE, re.compile(r"/v1/keys/[^/]+"), Group.STOP),
     Rule(READING, re.compile(r"/v1/audit/(verification|export)"), Group.HEAVY),
     Rule(READING, re.compile(r".*", re.DOTALL), Group.READ),
 )

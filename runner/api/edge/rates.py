@@ -62,11 +62,12 @@ class StrangerRates:
         if scope["type"] != "http" or scope["path"] == UNCOUNTED:
             await self._app(scope, receive, send)
             return
-        credential = _credential(scope)
+        group = group_of(scope["method"], scope["path"])
+        # Who logs in proves nothing by what else the request carries.
+        credential = None if group is Group.LOGIN else _credential(scope)
         if credential is not None and credential in self._proven:
             await self._app(scope, receive, self._judging(scope, send, credential))
             return
-        group = group_of(scope["method"], scope["path"])
         rate, key = self._bucket(scope, group)
         try:
             if credential is None:
@@ -100,7 +101,7 @@ class StrangerRates:
             if message["type"] == "http.response.start":
                 if PRINCIPAL in scope:
                     self._proven.add(credential)
-                elif message["status"] == HTTPStatus.UNAUTHORIZED:
+                elif message["status"] < HTTPStatus.INTERNAL_SERVER_ERROR:
                     self._proven.discard(credential)
                     await self._failed(scope)
             await send(message)
