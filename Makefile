@@ -3,8 +3,9 @@ SHELL := /bin/bash
 BIN := .venv/bin
 WITH_DOCKER := scripts/with-docker
 PYTEST_ARGS ?=
+AUDIT_ARGS ?=
 
-.PHONY: help setup demo dev test check unit cover image lock bench compare verify clean
+.PHONY: help setup demo dev test check unit cover image lock bench compare verify audit clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,12 +48,21 @@ compare: setup image ## The same attacks in four containers; writes docs/securit
 verify: setup image ## Try every attack of the catalogue on this host
 	@$(WITH_DOCKER) $(BIN)/runner verify
 
+audit: setup ## Known vulnerabilities, code, secrets, licences; writes build/sbom.cdx.json
+	@[ requirements-audit.lock -ot .audit-venv/.made ] || { \
+	  $(BIN)/uv venv --quiet --clear .audit-venv && \
+	  $(BIN)/uv pip sync --quiet --python .audit-venv --require-hashes requirements-audit.lock && \
+	  touch .audit-venv/.made; }
+	@$(BIN)/python scripts/audit.py $(AUDIT_ARGS)
+
 lock: ## Write the lock files anew from pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-annotate --no-header pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-annotate --no-header pyproject.toml --group dev \
 	  -o requirements-dev.lock
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --no-annotate --no-header --group audit -o requirements-audit.lock
 
 clean: ## Remove what builds and tests left in this folder
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage* build *.egg-info
+	rm -rf .venv .audit-venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage* build *.egg-info

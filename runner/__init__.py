@@ -24,6 +24,7 @@ Folders are stages; imports point down this list and never up:
     api                HTTP in and out
     worker             one execution as a recipe
     auth · queue       who may what; the pipe between api and worker
+    ratelimit          how often somebody may, counted in Redis
     audit              what happened, hash-chained
     secrets            tenants' secrets, sealed and opened
     store              bytes at rest; the only place that sets the tenant

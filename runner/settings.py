@@ -10,13 +10,21 @@ import os
 import socket
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    IPvAnyNetwork,
+    SecretStr,
+    StringConstraints,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from runner.models import Isolation, Role
+from runner.models import Isolation, Role, Tier
 
 
 def default_state_dir() -> Path:
@@ -29,6 +37,50 @@ def default_state_dir() -> Path:
 def default_node() -> str:
     """Return this host's name, which labels its containers and leases."""
     return socket.gethostname()
+
+
+Origin = Annotated[
+    str,
+    StringConstraints(pattern=r"^https?://([a-z0-9.-]{1,253}|\[[0-9a-f:]{2,45}\])(:[0-9]{1,5})?$"),
+]
+"""Scheme, host and port as a browser writes them (RFC 6454 6.1): no path, and no wildcard."""
+
+SUSTAINED_MINUTES = 5
+
+
+class Rate(BaseModel):
+    """How often somebody may ask: the most in any minute is `burst`.
+
+    For long it is `per_minute`, counted over any five minutes.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    per_minute: int = Field(ge=1, le=100_000)
+    burst: int = Field(ge=1, le=500_000)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if not self.per_minute <= self.burst <= SUSTAINED_MINUTES * self.per_minute:
+            raise ValueError(f"burst must be from per_minute to {SUSTAINED_MINUTES} times that")
+        return self
+
+
+class RateLimits(BaseModel):
+    """Rates for strangers by address, and for principals by their tenant's tier."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    anonymous: Rate = Rate(per_minute=10, burst=20)
+    operations: Rate = Rate(per_minute=600, burst=600)
+    """Of `/readyz` and `/metrics`, which ask PostgreSQL and need no key."""
+    free: Rate = Rate(per_minute=60, burst=100)
+    pro: Rate = Rate(per_minute=300, burst=500)
+    enterprise: Rate = Rate(per_minute=3000, burst=5000)
+
+    def of(self, tier: Tier) -> Rate:
+        """Return a tier's rate."""
+        return {Tier.FREE: self.free, Tier.PRO: self.pro, Tier.ENTERPRISE: self.enterprise}[tier]
 
 
 def is_trustworthy(url: str) -> bool:
@@ -90,6 +142,15 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: int = Field(default=8080, ge=0, le=65535)
     max_body_mb: int = Field(default=16, ge=1, le=256)
+    max_connections: int = Field(default=1000, ge=1, le=100_000)
+    client_timeout_s: float = Field(default=10.0, ge=0.2, le=300)
+    """How long a client may take over a head, over a pause in a body, and to read an answer."""
+    cors_origins: tuple[Origin, ...] = ()
+    """Origins whose pages may call the API from a browser; none by default."""
+    trusted_proxies: tuple[IPvAnyNetwork, ...] = ()
+    """Networks of the proxies in front, whose `X-Forwarded-For` is believed."""
+    rate_limiting: bool = True
+    rate_limits: RateLimits = RateLimits()
 
     session_idle_s: float = Field(default=1800.0, ge=1, le=30 * 86_400)
     """A user's session ends when it was not used for so long."""

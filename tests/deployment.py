@@ -23,11 +23,13 @@ from runner.limits import load_sizes
 from runner.models import Role, Tier
 from runner.sandbox.engine import Engine
 from runner.sandbox.images import Images
-from runner.settings import Settings
+from runner.settings import Rate, RateLimits, Settings
 from runner.store.db import Database
 from runner.tenancy import create_key, create_operator
 
 PATIENCE_S = 60.0
+WIDE = RateLimits(**dict.fromkeys(RateLimits.model_fields, Rate(per_minute=60_000, burst=60_000)))
+"""Tests ask more than anybody: every request is counted as ever, against wide numbers."""
 
 
 @dataclass
@@ -122,7 +124,15 @@ def bearing(url: str, token: str) -> httpx.Client:
 def deployment(**settings: Any) -> Iterator[Deployment]:
     """Run a deployment in a folder of its own; check at the end that nothing is left of it."""
     with state_folder() as folder, ExitStack() as clients:
-        given = Settings(**{"state_dir": folder, "port": 0, "drain_s": 2.0, **settings})
+        given = Settings(
+            **{
+                "state_dir": folder,
+                "port": 0,
+                "drain_s": 2.0,
+                "rate_limits": WIDE,
+                **settings,
+            }
+        )
         with (
             start_blocking_portal() as portal,
             portal.wrap_async_context_manager(stack(given, ephemeral=True)) as running,

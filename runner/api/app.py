@@ -7,6 +7,7 @@ from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
 from prometheus_client import CollectorRegistry
 from pydantic.json_schema import models_json_schema
+from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute
 
 from runner import __version__
@@ -26,11 +27,19 @@ from runner.api import (
     problems,
     projects,
     receipts,
+    reference,
     secrets,
     usage,
 )
 from runner.api.callers import Callers
 from runner.api.deps import Allow, Dependencies
+from runner.api.edge.address import ClientAddress
+from runner.api.edge.bounds import HeadBounds
+from runner.api.edge.cors import cors
+from runner.api.edge.headers import SecurityHeaders
+from runner.api.edge.json import StrictJson
+from runner.api.edge.pace import Pace
+from runner.api.edge.rates import PrincipalRates, StrangerRates
 from runner.api.middleware import (
     Authentication,
     BodyBounds,
@@ -43,6 +52,7 @@ from runner.api.middleware import (
 MODULES = (
     executions, events, artifacts, files, projects, egress, secrets, keys, login, members, audit,
     audit_webhook, receipts, usage, health,
+    reference,
 )  # fmt: skip
 DESCRIPTION = """\
 Runs code written by AI agents, each program in a hardened container of its own.
@@ -59,21 +69,36 @@ def create_app(parts: Dependencies) -> FastAPI:
         summary="Self-hosted, multi-tenant runner for code written by AI agents.",
         description=DESCRIPTION,
         redirect_slashes=False,
+        # FastAPI's pages load scripts from elsewhere; `reference` has no script at all.
+        docs_url=None,
+        redoc_url=None,
     )
     registry = CollectorRegistry()
     app.state.parts = parts
     app.state.registry = registry
     problems.install(app)
+    settings = parts.settings
     streamed = Streamed(
         [route for module in MODULES for route in module.router.routes if _streams(route)],
-        max_bytes=parts.settings.max_file_mb * 2**20,
+        max_bytes=settings.max_file_mb * 2**20,
     )
     # The last one added sees a request first.
-    app.add_middleware(BodyBounds, max_bytes=parts.settings.max_body_mb * 2**20, streamed=streamed)
+    app.add_middleware(StrictJson)
+    app.add_middleware(BodyBounds, max_bytes=settings.max_body_mb * 2**20, streamed=streamed)
+    app.add_middleware(Pace, client_s=settings.client_timeout_s)
+    if settings.rate_limiting:
+        app.add_middleware(PrincipalRates, limiter=parts.limiter, rates=settings.rate_limits)
     callers = Callers(parts.database, parts.operators, parts.cookies, parts.issuer)
     app.add_middleware(Authentication, callers=callers)
+    if settings.rate_limiting:
+        app.add_middleware(StrangerRates, limiter=parts.limiter, rates=settings.rate_limits)
+    app.add_middleware(HeadBounds)
+    if settings.cors_origins:
+        app.add_middleware(CORSMiddleware, **cors(settings.cors_origins))
     app.add_middleware(LastResort)
     app.add_middleware(Metrics, registry=registry)
+    app.add_middleware(SecurityHeaders)
+    app.add_middleware(ClientAddress, trusted=settings.trusted_proxies)
     app.add_middleware(RequestId)
     routers = [each.router for each in MODULES]
     if parts.operators is not None:

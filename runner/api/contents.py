@@ -6,14 +6,14 @@ from typing import Annotated, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from runner.api.fields import FilePath, Strict, Text
+from runner.api.fields import FilePath, LongText, Strict
 
 
 class Content(Strict):
     """A content: exactly one of `text` and `base64`."""
 
-    text: Text | None = Field(default=None, description="UTF-8 text.")
-    base64: str | None = Field(
+    text: LongText | None = Field(default=None, description="UTF-8 text.")
+    base64: LongText | None = Field(
         default=None, description="Any bytes, as standard base64 with padding."
     )
 
@@ -45,6 +45,6 @@ class FileContent(Content):
 
 
 TextOrContent = Annotated[
-    Annotated[Text, Tag("text")] | Annotated[Content, Tag("object")],
+    Annotated[LongText, Tag("text")] | Annotated[Content, Tag("object")],
     Discriminator(lambda given: "text" if isinstance(given, str) else "object"),
 ]

@@ -21,6 +21,7 @@ from runner.errors import NotAuthenticated, NotFound, NotPermitted, TenantSuspen
 from runner.models import Limits, Operator, Principal
 from runner.queue.changes import Changes
 from runner.queue.doorbell import Doorbell
+from runner.ratelimit import RateLimiter
 from runner.secrets.vault import Vault
 from runner.settings import Settings
 from runner.store.db import Database
@@ -43,6 +44,7 @@ class Dependencies:
     doorbell: Doorbell
     changes: Changes
     vault: Vault
+    limiter: RateLimiter
     logins: Logins
     cookies: Cookies
     issuer: Issuer | None = None

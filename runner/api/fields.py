@@ -6,6 +6,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
 
 from runner import paths
 
+MAX_CONTENT = 256 * 2**20
+"""What the largest body that a deployment may permit could hold; its own limit is far below."""
 MAX_DEPTH = 16
 MAX_PATH_BYTES = 512
 MAX_SEGMENT_BYTES = 200
@@ -42,7 +44,10 @@ def relative_path(path: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(storable)]
-RelativePath = Annotated[str, StringConstraints(min_length=1), AfterValidator(relative_path)]
+LongText = Annotated[Text, StringConstraints(max_length=MAX_CONTENT)]
+RelativePath = Annotated[
+    str, StringConstraints(min_length=1, max_length=MAX_PATH_BYTES), AfterValidator(relative_path)
+]
 FilePath = Annotated[
     str,
     StringConstraints(min_length=1, max_length=paths.MAX_BYTES),

@@ -22,13 +22,12 @@ from runner.errors import RunnerError
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{8,64}")
 PRINCIPAL = "runner.principal"
 PROTECTED = "/v1/"
-HEADERS = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
 
 _log = structlog.get_logger("runner.api")
 
 
 class RequestId:
-    """Gives each request an id, and puts it and fixed headers on every answer."""
+    """Gives each request an id, and puts it on its answer."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -44,12 +43,7 @@ class RequestId:
 
         async def marked(message: Message) -> None:
             if message["type"] == "http.response.start":
-                present = {name.lower() for name, _ in message["headers"]}
-                message["headers"] = [
-                    *message["headers"],
-                    (b"x-request-id", id_),
-                    *(header for header in HEADERS if header[0] not in present),
-                ]
+                message["headers"] = [*message["headers"], (b"x-request-id", id_)]
             await send(message)
 
         await self._app(scope, receive, marked)

@@ -105,6 +105,7 @@ def responses(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
         HTTPStatus.UNAUTHORIZED,
         HTTPStatus.FORBIDDEN,
         HTTPStatus.UNPROCESSABLE_ENTITY,
+        HTTPStatus.TOO_MANY_REQUESTS,
         HTTPStatus.SERVICE_UNAVAILABLE,
     )
     return {

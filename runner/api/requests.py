@@ -164,7 +164,7 @@ class Submission(Strict):
     language: Literal["python", "bash"] | None = Field(
         default=None, description="What `code` is written in."
     )
-    command: list[Text] | None = Field(
+    command: list[Annotated[Text, StringConstraints(max_length=MAX_START_BYTES)]] | None = Field(
         default=None,
         min_length=1,
         max_length=MAX_ARGV,

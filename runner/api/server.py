@@ -5,11 +5,12 @@ import socket
 import uvicorn
 from fastapi import FastAPI
 
+from runner.api.edge.bounds import MAX_HEADER_BYTES
+from runner.api.edge.connection import Patience, connections
 from runner.settings import Settings
 
 KEEP_ALIVE_S = 30
 GRACE_S = 5
-HEADER_BYTES = 32 * 1024
 
 
 async def serve(app: FastAPI, settings: Settings, *, fd: int | None = None) -> None:
@@ -20,7 +21,8 @@ async def serve(app: FastAPI, settings: Settings, *, fd: int | None = None) -> N
             host=settings.host,
             port=settings.port,
             # httptools takes a request head without an end; h11 refuses it at a bound.
-            http="h11",
+            http=connections(Patience(settings.client_timeout_s, settings.max_connections)),
+            ws="none",
             loop="none",
             lifespan="off",
             access_log=False,
@@ -31,7 +33,7 @@ async def serve(app: FastAPI, settings: Settings, *, fd: int | None = None) -> N
             proxy_headers=False,
             timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=GRACE_S,
-            h11_max_incomplete_event_size=HEADER_BYTES,
+            h11_max_incomplete_event_size=MAX_HEADER_BYTES,
         )
     )
     if fd is None:

@@ -64,6 +64,7 @@ async def _api(settings: Settings, fd: int | None) -> None:
     from runner.limits import load_sizes
     from runner.queue.changes import Changes
     from runner.queue.doorbell import Doorbell
+    from runner.ratelimit import RateLimiter
     from runner.secrets.keyring import open_keys
     from runner.secrets.vault import Vault
     from runner.store.db import Database
@@ -80,6 +81,7 @@ async def _api(settings: Settings, fd: int | None) -> None:
         Database(operators, max_size=2) if operators else nullcontext() as operators_database,
         Doorbell(redis_url) as doorbell,
         Changes(redis_url) as changes,
+        RateLimiter(redis_url) as limiter,
         Throttle(redis_url) as throttle,
     ):
         issuer = None
@@ -102,6 +104,7 @@ async def _api(settings: Settings, fd: int | None) -> None:
                 doorbell=doorbell,
                 changes=changes,
                 vault=Vault(open_keys(settings)),
+                limiter=limiter,
                 logins=Logins(database, Passwords(), throttle, lifetime),
                 cookies=Cookies(lifetime, secure=not settings.insecure_cookies),
                 issuer=issuer,

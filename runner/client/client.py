@@ -70,8 +70,8 @@ class Client:
     ) -> Execution:
         """Submit a program; `options` are the API's other fields, such as `size` or `limits`.
 
-        A file of `files` may be a stored one, or `{"key": name}` of one. With `wait_s` the answer may hold the result.
-        Raises ApiError.
+        A file of `files` may be a stored one, or `{"key": name}` of one. With `wait_s` the answer
+        may hold the result. Raises ApiError.
         """
         body: dict[str, Any] = {
             "code": code,

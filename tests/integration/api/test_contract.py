@@ -79,7 +79,7 @@ CASES = {
     ),
     "bad base64": (b'{"command": ["a"], "files": {"x": {"base64": "!"}}}', {}, 422),
     "above the tenant's maximum": (b'{"command": ["a"], "limits": {"cpu": 32}}', {}, 422),
-    "not a number": (b'{"command": ["a"], "limits": {"cpu": NaN}}', {}, 422),
+    "not a number": (b'{"command": ["a"], "limits": {"cpu": NaN}}', {}, 400),
     "an unknown size": (b'{"command": ["a"], "size": "gigantic"}', {}, 422),
     "an unknown image": (b'{"command": ["a"], "image": "windows"}', {}, 422),
     "a bad idempotency key": (b'{"command": ["a"]}', {"Idempotency-Key": "x" * 129}, 422),

@@ -9,6 +9,7 @@ from fastapi.responses import StreamingResponse
 
 from runner.api import problems
 from runner.api.cursors import decode_id, decode_seq
+from runner.api.edge.headers import SecurityHeaders
 from runner.api.middleware import BodyBounds, LastResort, RequestId, Streamed
 
 INSIDE = "the inside of the service"
@@ -20,6 +21,7 @@ def application() -> FastAPI:
     problems.install(app)
     app.add_middleware(BodyBounds, max_bytes=10, streamed=Streamed((), 0))
     app.add_middleware(LastResort)
+    app.add_middleware(SecurityHeaders)
     app.add_middleware(RequestId)
 
     @app.get("/fails")

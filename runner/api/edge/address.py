@@ -1,0 +1,73 @@
+"""Who is at the other end: the peer, or whom a proxy that the operator trusts names."""
+
+from collections.abc import Sequence
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+
+ONE_SITE_V6 = 64
+"""Bits of an IPv6 address that a subscriber does not choose (RFC 6177, RFC 4291 2.5.1)."""
+
+
+class ClientAddress:
+    """Replaces the peer in the scope by the client's address, for everything behind it."""
+
+    def __init__(self, app: ASGIApp, trusted: Sequence[Network]) -> None:
+        self._app = app
+        self._trusted = trusted
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] == "http" and self._trusted and scope["client"]:
+            lines = [v for name, v in scope["headers"] if name == b"x-forwarded-for"]
+            peer, port = scope["client"]
+            scope["client"] = (client_address(peer, lines, self._trusted), port)
+        await self._app(scope, receive, send)
+
+
+def client_address(peer: str, lines: Sequence[bytes], trusted: Sequence[Network]) -> str:
+    """Return the nearest hop that is not a trusted proxy.
+
+    `X-Forwarded-For` is read from its end, where the proxies nearest to us wrote: each trusted hop
+    vouches for the one before it, and what a client wrote itself lies beyond the first hop that
+    nobody vouches for. What is no address ends the walk at the hop that passed it on.
+    """
+    nearest = _parse(peer)
+    if nearest is None:
+        return peer
+    hops = b",".join(lines).decode("latin-1").split(",") if lines else []
+    for hop in reversed(hops):
+        if not any(nearest in network for network in trusted):
+            break
+        named = _parse(hop)
+        if named is None:
+            break
+        nearest = named
+    return str(nearest)
+
+
+def site(address: str) -> str:
+    """Return what one client has of the address space: an IPv4 address, or an IPv6 /64."""
+    parsed = _parse(address)
+    if isinstance(parsed, IPv6Address):
+        return str(IPv6Network((parsed, ONE_SITE_V6), strict=False))
+    return str(parsed) if parsed else address
+
+
+def _parse(text: str) -> Address | None:
+    """Return an address, also where a proxy wrote its port behind it; None for anything else."""
+    text = text.strip()
+    if text.startswith("["):
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:
+        text = text.partition(":")[0]
+    try:
+        found = ip_address(text)
+    except ValueError:
+        return None
+    if isinstance(found, IPv6Address) and found.ipv4_mapped:
+        return found.ipv4_mapped
+    return found

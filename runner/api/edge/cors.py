@@ -1,0 +1,37 @@
+"""Which pages of other origins may call the API from a browser: those the operator names."""
+
+from collections.abc import Sequence
+from typing import Any
+
+MAX_AGE_S = 600
+
+
+def cors(origins: Sequence[str]) -> dict[str, Any]:
+    """Return the options of Starlette's `CORSMiddleware` for exactly these origins.
+
+    Never with credentials: a page that is named calls with a key, not with somebody's cookie.
+    """
+    return {
+        "allow_origins": list(origins),
+        "allow_credentials": False,
+        "allow_methods": ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],
+        "allow_headers": [
+            "Authorization",
+            "Content-Type",
+            "Idempotency-Key",
+            "Last-Event-ID",
+            "X-Request-ID",
+        ],
+        "expose_headers": [
+            "ETag",
+            "Location",
+            "RateLimit",
+            "RateLimit-Limit",
+            "RateLimit-Policy",
+            "RateLimit-Remaining",
+            "RateLimit-Reset",
+            "Retry-After",
+            "X-Request-ID",
+        ],
+        "max_age": MAX_AGE_S,
+    }

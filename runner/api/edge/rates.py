@@ -1,0 +1,207 @@
+"""How often a request may come: strangers by their address, principals by their tenant's tier.
+
+A key that fails to prove itself counts against its address, and an address that has failed too
+often is refused before PostgreSQL is asked. So that one client's guesses do not shut out others
+behind the same address, a credential that this process has seen proven lately is not held up.
+"""
+
+import hashlib
+from collections import OrderedDict
+from http import HTTPStatus
+from time import monotonic
+
+from fastapi import Request
+from fastapi.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from runner.api.callers import OPERATORS
+from runner.api.edge.address import site
+from runner.api.edge.groups import OPEN_WITHOUT_REDIS, UNCOUNTED, Group, group_of
+from runner.api.middleware import PRINCIPAL, PROTECTED
+from runner.api.problems import of, problem
+from runner.errors import QueueUnavailable
+from runner.models import Operator, Principal
+from runner.ratelimit import RateLimiter, Verdict
+from runner.settings import Rate, RateLimits
+
+PROVEN_S = 600.0
+PROVEN_AT_MOST = 10_000
+
+
+class Proven:
+    """Credentials that were proven lately, by their hash: this process' memory, bounded."""
+
+    def __init__(self) -> None:
+        self._until: OrderedDict[bytes, float] = OrderedDict()
+
+    def __contains__(self, credential: bytes) -> bool:
+        return self._until.get(credential, 0.0) > monotonic()
+
+    def add(self, credential: bytes) -> None:
+        """Remember a credential; the one proven longest ago makes room."""
+        self._until[credential] = monotonic() + PROVEN_S
+        self._until.move_to_end(credential)
+        if len(self._until) > PROVEN_AT_MOST:
+            self._until.popitem(last=False)
+
+    def discard(self, credential: bytes) -> None:
+        """Forget a credential that no longer holds."""
+        self._until.pop(credential, None)
+
+
+class StrangerRates:
+    """Counts who has no credential, and who presents one that does not hold, by address."""
+
+    def __init__(self, app: ASGIApp, limiter: RateLimiter, rates: RateLimits) -> None:
+        self._app = app
+        self._limiter = limiter
+        self._rates = rates
+        self._proven = Proven()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http" or scope["path"] == UNCOUNTED:
+            await self._app(scope, receive, send)
+            return
+        group = group_of(scope["method"], scope["path"])
+        # Who logs in proves nothing by what else the request carries.
+        credential = None if group is Group.LOGIN else _credential(scope)
+        if credential is not None and credential in self._proven:
+            await self._app(scope, receive, self._judging(scope, send, credential))
+            return
+        rate, key = self._bucket(scope, group)
+        try:
+            if credential is None:
+                verdict = await self._limiter.hit(rate, *key)
+                send = _told(send, verdict)
+            else:
+                verdict = await self._limiter.look(rate, *key)
+                send = self._judging(scope, send, credential)
+        except QueueUnavailable as error:
+            if not OPEN_WITHOUT_REDIS[group]:
+                await of(Request(scope), error)(scope, receive, send)
+                return
+        else:
+            if not verdict.allowed:
+                await _too_many(scope, verdict, "this address")(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    def _bucket(self, scope: Scope, group: Group) -> tuple[Rate, tuple[str, ...]]:
+        rate, name = self._rates.anonymous, "anonymous"
+        if group is Group.OPERATIONS:
+            rate, name = self._rates.operations, group.value
+        elif group is Group.LOGIN:
+            name = group.value
+        return rate, ("address", site(scope["client"][0] if scope["client"] else "none"), name)
+
+    def _judging(self, scope: Scope, send: Send, credential: bytes) -> Send:
+        """Return a `send` that notes by the answer whether the credential held."""
+
+        async def judged(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                if PRINCIPAL in scope:
+                    self._proven.add(credential)
+                elif message["status"] < HTTPStatus.INTERNAL_SERVER_ERROR:
+                    self._proven.discard(credential)
+                    await self._failed(scope)
+            await send(message)
+
+        return judged
+
+    async def _failed(self, scope: Scope) -> None:
+        _, key = self._bucket(scope, Group.READ)
+        try:
+            await self._limiter.hit(self._rates.anonymous, *key)
+        except QueueUnavailable:
+            # The answer is a refusal already; what could not be counted was not let in.
+            return
+
+
+class PrincipalRates:
+    """Counts a principal's requests by group, at the rate of its tenant's tier."""
+
+    def __init__(self, app: ASGIApp, limiter: RateLimiter, rates: RateLimits) -> None:
+        self._app = app
+        self._limiter = limiter
+        self._rates = rates
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        match scope.get(PRINCIPAL):
+            case Principal() as principal:
+                rate = self._rates.of(principal.tier)
+                who = (f"tenant:{principal.tenant_id}", principal.actor)
+            case Operator() as operator:
+                rate, who = self._rates.enterprise, ("operator", operator.actor)
+            case _:
+                await self._app(scope, receive, send)
+                return
+        group = group_of(scope["method"], scope["path"])
+        try:
+            verdict = await self._limiter.hit(rate, *who, group.value)
+        except QueueUnavailable as error:
+            if OPEN_WITHOUT_REDIS[group]:
+                await self._app(scope, receive, send)
+            else:
+                await of(Request(scope), error)(scope, receive, send)
+            return
+        if not verdict.allowed:
+            refusal = _too_many(scope, verdict, f"requests of the group {group.value}")
+            await refusal(scope, receive, send)
+            return
+        await self._app(scope, receive, _told(send, verdict))
+
+
+def rate_headers(verdict: Verdict) -> dict[str, str]:
+    """Return both kinds of headers.
+
+    `RateLimit` and `RateLimit-Policy` are those of draft-ietf-httpapi-ratelimit-headers-10, with
+    every window; the three older ones, which more clients read, have the tightest.
+    """
+    tightest = verdict.tightest
+    return {
+        "RateLimit-Policy": ", ".join(
+            f'"{each.name}";q={each.quota};w={each.seconds}' for each in verdict.windows
+        ),
+        "RateLimit": ", ".join(
+            f'"{each.name}";r={each.remaining};t={each.reset_s}' for each in verdict.windows
+        ),
+        "RateLimit-Limit": str(tightest.quota),
+        "RateLimit-Remaining": str(tightest.remaining),
+        "RateLimit-Reset": str(tightest.reset_s),
+    }
+
+
+def _told(send: Send, verdict: Verdict) -> Send:
+    raw = [(name.lower().encode(), value.encode()) for name, value in rate_headers(verdict).items()]
+
+    async def told(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message["headers"], *raw]
+        await send(message)
+
+    return told
+
+
+def _too_many(scope: Scope, verdict: Verdict, what: str) -> JSONResponse:
+    full = verdict.tightest
+    wait_s = max(1, full.reset_s)
+    return problem(
+        Request(scope),
+        HTTPStatus.TOO_MANY_REQUESTS,
+        f"{what}: more than {full.quota} in {full.seconds} s; try again in {wait_s} s",
+        headers={**rate_headers(verdict), "Retry-After": str(wait_s)},
+    )
+
+
+def _credential(scope: Scope) -> bytes | None:
+    """Return a hash of what the request would prove itself with; None if with nothing."""
+    if not scope["path"].startswith((PROTECTED, OPERATORS)):
+        return None
+    given = [
+        name + b"\0" + value
+        for name, value in scope["headers"]
+        if name in {b"authorization", b"cookie"}
+    ]
+    return hashlib.sha256(b"\0\0".join(given)).digest() if given else None

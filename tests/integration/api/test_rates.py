@@ -1,0 +1,233 @@
+"""Rate limits as a client meets them: by address before a key is looked up, then by tier."""
+
+import re
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+
+from runner.api.edge.groups import OPEN_WITHOUT_REDIS, Group, group_of
+from runner.models import Tier
+from runner.settings import Rate, RateLimits
+from tests.deployment import Deployment, deployment
+
+ANONYMOUS, FREE, PRO = 20, 100, 500
+ENTERPRISE = Rate(per_minute=7, burst=8)
+
+
+@pytest.fixture(scope="module")
+def limited(image: None) -> Iterator[Deployment]:
+    """Return a deployment with the shipped rates, behind a proxy at 127.0.0.1."""
+    with deployment(
+        rate_limits=RateLimits(enterprise=ENTERPRISE), trusted_proxies=("127.0.0.1/32",)
+    ) as made:
+        yield made
+
+
+def ask(
+    made: Deployment, times: int, path: str = "/v1/executions", **headers: str
+) -> list[httpx.Response]:
+    """Ask so many times, eight at once."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    with (
+        httpx.Client(base_url=made.url, headers=named, timeout=30) as client,
+        ThreadPoolExecutor(8) as pool,
+    ):
+        return list(pool.map(lambda _: client.get(path), range(times)))
+
+
+def count(answers: list[httpx.Response]) -> dict[int, int]:
+    """Return how many answers had each status."""
+    statuses = [answer.status_code for answer in answers]
+    return {status: statuses.count(status) for status in sorted(set(statuses))}
+
+
+@pytest.mark.parametrize(
+    ("tier", "most"), [(Tier.FREE, FREE), (Tier.PRO, PRO), (Tier.ENTERPRISE, ENTERPRISE.burst)]
+)
+def test_a_tier_has_its_burst_and_not_one_more(tier: Tier, most: int, limited: Deployment) -> None:
+    """Asked eight at once, by one key; enterprise has what the operator set."""
+    key = limited.key(f"tier-{tier}", tier=tier)
+    answers = ask(limited, most + 5, Authorization=f"Bearer {key}", X_Forwarded_For="192.0.2.1")
+    assert count(answers) == {200: most, 429: 5}
+
+
+def test_a_refusal_says_when_to_come_back(limited: Deployment) -> None:
+    """A problem document, the draft's fields, the older ones, and `Retry-After`."""
+    key = limited.key("told", tier=Tier.ENTERPRISE)
+    *passed, refused = ask(limited, ENTERPRISE.burst + 1, Authorization=f"Bearer {key}")
+    assert refused.status_code == 429
+    assert refused.headers["content-type"] == "application/problem+json"
+    assert refused.json()["type"] == "urn:runner:problem:too-many-requests"
+    assert 1 <= int(refused.headers["retry-after"]) <= 60
+    assert refused.headers["ratelimit-policy"] == '"minute";q=8;w=60, "sustained";q=35;w=300'
+    assert re.fullmatch(r'"minute";r=0;t=\d+, "sustained";r=27;t=\d+', refused.headers["ratelimit"])
+    left = sorted(int(each.headers["ratelimit-remaining"]) for each in passed)
+    assert left[0] == 0
+    assert left == sorted(left)
+    assert {each.headers["ratelimit-limit"] for each in passed} == {"8"}
+    assert all(0 < int(each.headers["ratelimit-reset"]) <= 60 for each in passed)
+
+
+def test_groups_keys_and_tenants_are_counted_apart(limited: Deployment) -> None:
+    """What reads is not what submits, and nobody else's requests are one's own."""
+    key = limited.key("apart", tier=Tier.ENTERPRISE)
+    bearer = {"Authorization": f"Bearer {key}"}
+    assert count(ask(limited, 9, **bearer)) == {200: 8, 429: 1}
+    submitted = httpx.post(
+        f"{limited.url}/v1/executions", json={"command": ["true"]}, headers=bearer
+    )
+    assert submitted.status_code == 202
+    for other in (limited.key("apart"), limited.key("elsewhere", tier=Tier.ENTERPRISE)):
+        assert count(ask(limited, 1, Authorization=f"Bearer {other}")) == {200: 1}
+
+
+def test_strangers_are_counted_by_their_address(limited: Deployment) -> None:
+    """With no key, whatever they ask for; another address has its own count."""
+    answers = ask(limited, ANONYMOUS, X_Forwarded_For="198.51.100.1")
+    assert count(answers) == {401: ANONYMOUS}
+    for path in ("/v1/executions", "/openapi.json", "/none"):
+        refused = ask(limited, 1, path, X_Forwarded_For="198.51.100.1")
+        assert count(refused) == {429: 1}
+    assert count(ask(limited, 1, X_Forwarded_For="198.51.100.2")) == {401: 1}
+    assert count(ask(limited, 1, "/healthz", X_Forwarded_For="198.51.100.1")) == {200: 1}
+
+
+def test_an_address_that_pretends_is_found_out(limited: Deployment) -> None:
+    """What a client writes itself changes nothing, behind the proxy or past it."""
+    for n in range(ANONYMOUS):
+        ask(limited, 1, X_Forwarded_For=f"203.0.113.{n}, 198.51.100.3")
+    assert count(ask(limited, 1, X_Forwarded_For="203.0.113.99, 198.51.100.3")) == {429: 1}
+    transport = httpx.HTTPTransport(local_address="127.0.0.2")
+    with httpx.Client(base_url=limited.url, transport=transport) as client:
+        answers = [
+            client.get("/v1/executions", headers={"X-Forwarded-For": f"203.0.113.{n}"})
+            for n in range(ANONYMOUS + 1)
+        ]
+    assert count(answers) == {401: ANONYMOUS, 429: 1}
+
+
+def guesses(
+    made: Deployment, tenant: str, address: str, times: int
+) -> tuple[list[httpx.Response], int]:
+    """Guess a key's secret; return the answers, and how often PostgreSQL was asked."""
+    forged = made.key(tenant)[:-43] + "A" * 43
+    answers = [
+        httpx.get(
+            f"{made.url}/v1/executions",
+            headers={"Authorization": f"Bearer {forged[:-5]}{n:05}", "X-Forwarded-For": address},
+        )
+        for n in range(times)
+    ]
+    looked_up = made.sql(
+        "SELECT count(*) AS n FROM audit_events e JOIN tenants t USING (tenant_id) "
+        "WHERE t.name = %s AND e.body LIKE %s",
+        tenant,
+        "%authentication:verify%",
+    )
+    return answers, looked_up[0]["n"]
+
+
+def test_guesses_stop_before_postgresql_is_asked(limited: Deployment, shared: Deployment) -> None:
+    """Shown able to fail: a deployment with other numbers looks every one of them up."""
+    answers, looked_up = guesses(limited, "guessed", "198.51.100.4", ANONYMOUS + 10)
+    assert count(answers) == {401: ANONYMOUS, 429: 10}
+    assert looked_up == ANONYMOUS
+    answers, looked_up = guesses(shared, "guessed-there", "198.51.100.4", ANONYMOUS + 10)
+    assert count(answers) == {401: ANONYMOUS + 10}
+    assert looked_up == ANONYMOUS + 10
+
+
+def test_a_login_is_counted_whatever_else_it_carries(limited: Deployment) -> None:
+    """A cookie or a key that holds does not make a guess at a password another's."""
+    key = limited.key("logging-in", tier=Tier.PRO)
+    for address, carried in (
+        ("198.51.100.7", {"Cookie": "a=1"}),
+        ("198.51.100.8", {"Authorization": f"Bearer {key}"}),
+    ):
+        headers = {**carried, "X-Forwarded-For": address}
+        answers = [
+            httpx.post(f"{limited.url}/v1/login", json={}, headers=headers)
+            for _ in range(ANONYMOUS + 1)
+        ]
+        assert [each.status_code for each in answers].count(429) == 1
+        assert answers[-1].status_code == 429
+
+
+def test_one_clients_guesses_do_not_shut_out_another_at_its_address(limited: Deployment) -> None:
+    """A key that was proven lately goes on; a new one waits."""
+    behind = {"X_Forwarded_For": "198.51.100.5"}
+    key, new = limited.key("neighbour"), limited.key("neighbour")
+    assert count(ask(limited, 1, Authorization=f"Bearer {key}", **behind)) == {200: 1}
+    guesses(limited, "guessed-nearby", "198.51.100.5", ANONYMOUS)
+    assert count(ask(limited, 1, Authorization=f"Bearer {key}", **behind)) == {200: 1}
+    assert count(ask(limited, 1, Authorization=f"Bearer {new}", **behind)) == {429: 1}
+    limited.sql("UPDATE api_keys SET revoked_at = now() WHERE prefix = %s", key.split("_")[1])
+    assert count(ask(limited, 1, Authorization=f"Bearer {key}", **behind)) == {401: 1}
+    assert count(ask(limited, 1, Authorization=f"Bearer {key}", **behind)) == {429: 1}
+
+
+def test_the_audit_log_has_the_address_behind_the_proxy(limited: Deployment) -> None:
+    """The same address that is counted."""
+    key = limited.key("seen", tier=Tier.PRO)
+    headers = {"Authorization": f"Bearer {key}", "X-Forwarded-For": "1.2.3.4, 198.51.100.6"}
+    httpx.put(f"{limited.url}/v1/secrets/one", json={"value": "s3cr3t-t0ken"}, headers=headers)
+    found = limited.client("seen", tier=Tier.PRO).audit(action="secret:create")["items"]
+    assert [each["record"]["ip"] for each in found] == ["198.51.100.6"]
+
+
+def test_a_deployment_may_count_nothing(image: None) -> None:
+    """The operator's choice; nothing is promised in headers then."""
+    with deployment(rate_limiting=False, rate_limits=RateLimits()) as made:
+        answers = ask(made, ANONYMOUS + 5)
+        assert count(answers) == {401: ANONYMOUS + 5}
+        assert not any("ratelimit" in each.headers for each in answers)
+
+
+TRIED = [
+    ("GET", "/v1/executions", None),
+    ("GET", "/v1/audit", None),
+    ("GET", "/v1/audit/verification", None),
+    ("POST", "/v1/executions", {"command": ["true"]}),
+    ("PUT", "/v1/secrets/one", {"value": "s3cr3t-t0ken"}),
+    ("DELETE", "/v1/secrets/one", None),
+    ("POST", "/v1/executions/{id}/cancel", None),
+]
+
+
+def test_without_redis_what_is_cheap_to_read_stays_and_the_rest_is_refused(own: Deployment) -> None:
+    """As the table says, promptly, and as before once Redis is back."""
+    new = httpx.Client(base_url=own.url, headers={"Authorization": f"Bearer {own.key('away')}"})
+    with new as client:
+        ran = own.client("away").run(command=["true"])
+        own.stack.services.redis.stop()
+        for method, template, body in TRIED:
+            path = template.replace("{id}", ran.id)
+            began = time.monotonic()
+            answer = client.request(method, path, json=body)
+            assert time.monotonic() - began < 2
+            stays = OPEN_WITHOUT_REDIS[group_of(method, path)]
+            assert answer.status_code == (200 if stays else 503), (method, path)
+            if not stays:
+                assert answer.headers["retry-after"]
+        assert client.get("/healthz").status_code == 200
+        own.stack.services.redis.start()
+        time.sleep(1.1)
+        assert client.put("/v1/secrets/one", json={"value": "s3cr3t-t0ken"}).status_code == 200
+
+
+def test_every_route_is_in_a_group_that_is_meant_for_it(shared: Deployment) -> None:
+    """What changes something is never among what stays open, and every group is used."""
+    document = httpx.get(f"{shared.url}/openapi.json").json()
+    groups = {
+        (method.upper(), path): group_of(method.upper(), path)
+        for path, item in document["paths"].items()
+        for method in item
+    }
+    for (method, _), group in groups.items():
+        assert method == "GET" or group is Group.STOP or not OPEN_WITHOUT_REDIS[group]
+    assert set(groups.values()) >= set(Group) - {Group.LOGIN}
+    assert group_of("POST", "/v1/login") is Group.LOGIN
+    assert group_of("QUERY", "/anything") is Group.WRITE

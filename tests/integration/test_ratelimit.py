@@ -1,0 +1,124 @@
+"""The windows: exact, from several processes too, and quick to say that Redis is away."""
+
+import asyncio
+import multiprocessing
+import socket
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr, ValidationError
+
+from runner.embedded.process import service_user
+from runner.embedded.redis import Redis
+from runner.errors import QueueUnavailable
+from runner.ratelimit import RateLimiter
+from runner.settings import Rate
+from tests.deployment import state_folder
+
+PROCESSES, EACH = 4, 200
+STARTED_S = 6.0
+"""By then all of them have started."""
+LIMIT = Rate(per_minute=60, burst=100)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Redis]:
+    """Return a real Redis."""
+    with state_folder() as folder, ExitStack() as stack:
+        user = service_user()
+        folder.chmod(0o777)
+        made = Redis(sockets=folder, user=user, logs=folder)
+        made.start()
+        stack.callback(made.stop)
+        yield made
+
+
+async def ask(url: str, key: str, times: int, rate: Rate, minute_s: int = 60) -> list[bool]:
+    """Ask so many times, a few at once; return what was allowed."""
+    async with RateLimiter(SecretStr(url), minute_s=minute_s) as limiter:
+        allowed: list[bool] = []
+        for _ in range(0, times, 10):
+            verdicts = await asyncio.gather(*(limiter.hit(rate, key) for _ in range(10)))
+            allowed += [each.allowed for each in verdicts]
+        return allowed
+
+
+def process(url: str, key: str, begin: float) -> int:
+    """Ask as one of several processes that begin together; return how often it was allowed."""
+    time.sleep(max(0.0, begin - time.time()))
+    return sum(asyncio.run(ask(url, key, EACH, LIMIT)))
+
+
+def test_several_processes_together_get_exactly_the_limit(server: Redis) -> None:
+    """800 requests of four processes, 10 at once each, against 100."""
+    with ProcessPoolExecutor(PROCESSES, multiprocessing.get_context("spawn")) as pool:
+        begin = time.time() + STARTED_S
+        given = [(server.url, "shared", begin)] * PROCESSES
+        allowed = list(pool.map(process, *zip(*given, strict=True)))
+    assert sum(allowed) == LIMIT.burst
+    assert sum(count > 0 for count in allowed) > 1, "they did not run at once"
+
+
+async def test_the_window_slides(server: Redis) -> None:
+    """At no moment are there more than `burst` in the minute before it, as a fixed window lets."""
+    rate, minute_s = Rate(per_minute=10, burst=10), 2
+    passed: list[float] = []
+    async with RateLimiter(SecretStr(server.url), minute_s=minute_s) as limiter:
+        until = time.monotonic() + 3 * minute_s
+        while (now := time.monotonic()) < until:
+            if (await limiter.hit(rate, "sliding")).allowed:
+                passed.append(now)
+            await asyncio.sleep(0.01)
+    for began in passed:
+        assert sum(began <= each < began + minute_s * 0.98 for each in passed) <= rate.burst
+    assert 25 <= len(passed) <= 40
+
+
+async def test_for_long_it_is_the_sustained_rate(server: Redis) -> None:
+    """A client that always asks gets a rush first, and five minutes hold five times the rate."""
+    rate, minute_s = Rate(per_minute=4, burst=10), 1
+    passed: list[float] = []
+    async with RateLimiter(SecretStr(server.url), minute_s=minute_s) as limiter:
+        began = time.monotonic()
+        while time.monotonic() < began + 4.5 * minute_s:
+            if (await limiter.hit(rate, "sustained")).allowed:
+                passed.append(time.monotonic() - began)
+            await asyncio.sleep(0.01)
+    assert len(passed) == 5 * rate.per_minute
+    assert sum(each < 0.9 * minute_s for each in passed) == rate.burst
+
+
+async def test_looking_counts_nothing(server: Redis) -> None:
+    async with RateLimiter(SecretStr(server.url)) as limiter:
+        stood = [await limiter.look(LIMIT, "looked") for _ in range(3)]
+        assert {each.tightest.remaining for each in stood} == {LIMIT.burst}
+        hit = await limiter.hit(LIMIT, "looked")
+        assert hit.tightest.remaining == LIMIT.burst - 1
+        assert 59 <= hit.tightest.reset_s <= 60
+
+
+@pytest.mark.parametrize("kind", ["nobody there", "nobody answers"])
+async def test_a_redis_that_is_away_is_not_waited_for(kind: str, tmp_path: Path) -> None:
+    """Said within a quarter second, and at once the next time."""
+    with ExitStack() as stack:
+        url = f"unix://{tmp_path}/none.sock"
+        if kind == "nobody answers":
+            deaf = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+            url = f"redis://127.0.0.1:{deaf.getsockname()[1]}"
+        async with RateLimiter(SecretStr(url)) as limiter:
+            for patience_s in (0.6, 0.05):
+                began = time.monotonic()
+                with pytest.raises(QueueUnavailable):
+                    await limiter.hit(LIMIT, "away")
+                assert time.monotonic() - began < patience_s
+
+
+@pytest.mark.parametrize("numbers", [(0, 1), (10, 9), (10, 51), (1, 10**9), ("x", 1)], ids=repr)
+def test_a_rate_makes_sense(numbers: tuple[int, int]) -> None:
+    """A rush is at least the rate, and not more than the long window could ever hold."""
+    with pytest.raises(ValidationError):
+        Rate(per_minute=numbers[0], burst=numbers[1])
