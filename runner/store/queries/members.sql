@@ -13,12 +13,14 @@ SELECT 1 FROM memberships WHERE tenant_id = app_tenant() ORDER BY user_id FOR UP
 -- name: get
 SELECT m.user_id AS member_id, u.email, m.role, m.created_by, m.created_at,
        NULL::timestamptz AS expires_at
-FROM memberships m JOIN users u USING (user_id) WHERE m.user_id = %(member_id)s;
+FROM memberships m JOIN users u USING (user_id)
+WHERE m.tenant_id = app_tenant() AND m.user_id = %(member_id)s;
 
 -- name: named
 SELECT m.user_id AS member_id, u.email, m.role, m.created_by, m.created_at,
        NULL::timestamptz AS expires_at
-FROM memberships m JOIN users u USING (user_id) WHERE u.email = %(email)s;
+FROM memberships m JOIN users u USING (user_id)
+WHERE m.tenant_id = app_tenant() AND u.email = %(email)s;
 
 -- name: owners
 SELECT count(*) AS owners FROM memberships WHERE tenant_id = app_tenant() AND role = 'owner';
@@ -28,17 +30,18 @@ INSERT INTO memberships (tenant_id, user_id, role, created_by)
 VALUES (app_tenant(), %(user_id)s, %(role)s, %(created_by)s) ON CONFLICT DO NOTHING;
 
 -- name: set_role
-UPDATE memberships SET role = %(role)s WHERE user_id = %(member_id)s;
+UPDATE memberships SET role = %(role)s WHERE tenant_id = app_tenant() AND user_id = %(member_id)s;
 
 -- name: remove
-DELETE FROM memberships WHERE user_id = %(member_id)s;
+DELETE FROM memberships WHERE tenant_id = app_tenant() AND user_id = %(member_id)s;
 
 -- name: revoke_keys
 WITH RECURSIVE made AS (
     SELECT key_id, prefix, role FROM api_keys
     WHERE tenant_id = app_tenant() AND created_by = %(actor)s
     UNION
-    SELECT k.key_id, k.prefix, k.role FROM api_keys k JOIN made ON k.created_by = 'key:' || made.prefix
+    SELECT k.key_id, k.prefix, k.role
+    FROM api_keys k JOIN made ON k.created_by = 'key:' || made.prefix
     WHERE k.tenant_id = app_tenant())
 UPDATE api_keys SET revoked_at = now()
 WHERE key_id IN (SELECT key_id FROM made WHERE role = ANY (%(roles)s)) AND revoked_at IS NULL;
@@ -51,11 +54,11 @@ ON CONFLICT DO NOTHING;
 
 -- name: invitation
 SELECT invitation_id AS member_id, email, role, created_by, created_at, expires_at
-FROM invitations WHERE invitation_id = %(member_id)s;
+FROM invitations WHERE tenant_id = app_tenant() AND invitation_id = %(member_id)s;
 
 -- name: invited
 SELECT invitation_id AS member_id, email, role, created_by, created_at, expires_at
 FROM invitations WHERE tenant_id = app_tenant() AND email = %(email)s;
 
 -- name: take_back
-DELETE FROM invitations WHERE invitation_id = %(invitation_id)s;
+DELETE FROM invitations WHERE tenant_id = app_tenant() AND invitation_id = %(invitation_id)s;

@@ -9,10 +9,11 @@ FROM find_session(%(hash)s, %(idle)s);
 -- name: insert_session
 INSERT INTO sessions (tenant_id, session_id, user_id, hash, ip, user_agent, expires_at)
 SELECT tenant_id, %(session_id)s, user_id, %(hash)s, %(ip)s, %(user_agent)s, now() + %(lifetime)s
-FROM memberships WHERE user_id = %(user_id)s FOR KEY SHARE;
+FROM memberships WHERE tenant_id = app_tenant() AND user_id = %(user_id)s FOR KEY SHARE;
 
 -- name: used
-UPDATE sessions SET last_used_at = now() WHERE session_id = %(session_id)s;
+UPDATE sessions SET last_used_at = now()
+WHERE tenant_id = app_tenant() AND session_id = %(session_id)s;
 
 -- name: memberships
 SELECT tenant, role FROM memberships_of(%(user_id)s);

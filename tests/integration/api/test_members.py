@@ -1,6 +1,7 @@
 """Members: invited by token, changed only from above, and always one owner left."""
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg
@@ -303,3 +304,44 @@ def test_what_is_done_to_members_is_on_record(lasting: Deployment) -> None:
     ]  # fmt: skip
     assert made.json()["token"] not in str(listed)
     assert PASSWORD not in str(listed)
+
+
+def test_a_token_taken_up_many_times_at_once_is_taken_up_once(lasting: Deployment) -> None:
+    """And two invitations of one new address, in two tenants, make one account."""
+    for tenant in ("m-rush", "m-rush-2"):
+        lasting.key(tenant)
+    email = "m-rush@example.com"
+    tokens = [
+        invite(lasting, "add", "--tenant", tenant, "--email", email)
+        for tenant in ("m-rush", "m-rush-2")
+    ]
+    people = [Person(lasting, email) for _ in range(6)]
+    with ThreadPoolExecutor(6) as pool:
+        came = list(
+            pool.map(lambda n: people[n].accept(tokens[n % 2]).status_code, range(len(people)))
+        )
+    assert sorted(set(came)) == [204, 401]
+    assert 1 <= came.count(204) <= 2
+    found = lasting.sql("SELECT user_id FROM users WHERE email = %s", email)
+    assert len(found) == 1
+    memberships = lasting.sql("SELECT 1 FROM memberships WHERE user_id = %s", found[0]["user_id"])
+    assert len(memberships) == came.count(204)
+
+
+def test_a_tenant_that_is_deleted_takes_its_people_along(lasting: Deployment) -> None:
+    """Those who belong to no other; their sessions are over."""
+    stays = joined(lasting, "m-kept", "m-stays")
+    goes = joined(lasting, "m-deleted", "m-goes")
+    token = invite(lasting, "add", "--tenant", "m-deleted", "--email", stays.email)
+    assert stays.accept(token).status_code == 204
+    operator = lasting.operator()
+    tenant = lasting.sql("SELECT tenant_id FROM tenants WHERE name = 'm-deleted'")[0]["tenant_id"]
+    path = f"/operator/v1/tenants/{tenant}"
+    assert operator.post(f"{path}/suspend", json={"why": "test"}).is_success
+    removed = operator.delete(path)
+    assert removed.is_success, removed.text
+    assert removed.json()["rows"]["memberships"] == 2
+    assert goes.http.get("/v1/me").status_code == 401
+    assert stays.http.get("/v1/me").status_code == 200
+    left = lasting.sql("SELECT email FROM users WHERE email IN (%s, %s)", goes.email, stays.email)
+    assert left == [{"email": stays.email}]
