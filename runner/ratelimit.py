@@ -24,10 +24,12 @@ from redis.backoff import NoBackoff
 from runner.errors import QueueUnavailable
 from runner.settings import SUSTAINED_MINUTES, Rate
 
-ANSWER_S = 0.25
-"""How long Redis may take: a request must not wait longer to be counted than to be served."""
+ANSWER_S = 1.0
+"""How long Redis may take, once it is asked. It takes a millisecond; a process under load more."""
+SILENT = 8
+"""So many answers missing, and none between them, are no longer this process' own load."""
 AWAY_S = 1.0
-"""How long Redis is not asked again after it did not answer."""
+"""How long Redis is then not asked again. A connection that is refused costs nothing to try."""
 CONNECTIONS = 32
 
 
@@ -69,10 +71,10 @@ class RateLimiter:
 
     def __init__(self, redis_url: SecretStr, *, minute_s: int = 60) -> None:
         self._minute_s = minute_s
-        self._pool = redis.asyncio.BlockingConnectionPool.from_url(
+        # Waiting for one's turn is not waiting for Redis, and is not held against it.
+        self._turns = asyncio.Semaphore(CONNECTIONS)
+        self._pool = redis.asyncio.ConnectionPool.from_url(
             redis_url.get_secret_value(),
-            max_connections=CONNECTIONS,
-            timeout=ANSWER_S,
             socket_timeout=ANSWER_S,
             socket_connect_timeout=ANSWER_S,
             # Whether to try again is the caller's decision, made by the table of route groups.
@@ -85,6 +87,7 @@ class RateLimiter:
             connection_pool=self._pool,  # type: ignore[arg-type] # passed on to redis as it is
         )
         self._windows = MovingWindowRateLimiter(storage)
+        self._silent = 0
         self._away_until = 0.0
 
     async def __aenter__(self) -> Self:
@@ -141,11 +144,18 @@ class RateLimiter:
 
     async def _answered(self, ask: Callable[[], Awaitable[Verdict]]) -> Verdict:
         clock = asyncio.get_running_loop().time
-        if clock() < self._away_until:
-            raise QueueUnavailable("Redis: did not answer just now; try again")
-        try:
-            async with asyncio.timeout(ANSWER_S):
-                return await ask()
-        except (redis.RedisError, TimeoutError) as error:
-            self._away_until = clock() + AWAY_S
-            raise QueueUnavailable(f"Redis: {type(error).__name__}; try again") from error
+        async with self._turns:
+            if clock() < self._away_until:
+                raise QueueUnavailable("Redis: did not answer just now; try again")
+            try:
+                async with asyncio.timeout(ANSWER_S):
+                    verdict = await ask()
+            except (TimeoutError, redis.TimeoutError) as error:
+                self._silent += 1
+                if self._silent >= SILENT:
+                    self._away_until = clock() + AWAY_S
+                raise QueueUnavailable("Redis: no answer in time; try again") from error
+            except redis.RedisError as error:
+                raise QueueUnavailable(f"Redis: {type(error).__name__}; try again") from error
+        self._silent = 0
+        return verdict

@@ -15,7 +15,7 @@ from pydantic import SecretStr, ValidationError
 from runner.embedded.process import service_user
 from runner.embedded.redis import Redis
 from runner.errors import QueueUnavailable
-from runner.ratelimit import RateLimiter
+from runner.ratelimit import ANSWER_S, CONNECTIONS, SILENT, RateLimiter
 from runner.settings import Rate
 from tests.deployment import state_folder
 
@@ -101,20 +101,26 @@ async def test_looking_counts_nothing(server: Redis) -> None:
         assert 59 <= hit.tightest.reset_s <= 60
 
 
-@pytest.mark.parametrize("kind", ["nobody there", "nobody answers"])
-async def test_a_redis_that_is_away_is_not_waited_for(kind: str, tmp_path: Path) -> None:
-    """Said within a quarter second, and at once the next time."""
-    with ExitStack() as stack:
-        url = f"unix://{tmp_path}/none.sock"
-        if kind == "nobody answers":
-            deaf = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-            url = f"redis://127.0.0.1:{deaf.getsockname()[1]}"
+async def test_a_redis_that_is_gone_is_said_at_once(tmp_path: Path) -> None:
+    """And is asked again by the next request: it may be back."""
+    async with RateLimiter(SecretStr(f"unix://{tmp_path}/none.sock")) as limiter:
+        for _ in range(2 * SILENT):
+            began = time.monotonic()
+            with pytest.raises(QueueUnavailable):
+                await limiter.hit(LIMIT, "gone")
+            assert time.monotonic() - began < ANSWER_S / 2
+
+
+async def test_a_redis_that_is_silent_is_not_waited_for_again_and_again() -> None:
+    """A few requests find out; those behind them are told at once, however many."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"redis://127.0.0.1:{silent.getsockname()[1]}"
         async with RateLimiter(SecretStr(url)) as limiter:
-            for patience_s in (0.6, 0.05):
-                began = time.monotonic()
-                with pytest.raises(QueueUnavailable):
-                    await limiter.hit(LIMIT, "away")
-                assert time.monotonic() - began < patience_s
+            began = time.monotonic()
+            asked = (limiter.hit(LIMIT, "silent") for _ in range(10 * CONNECTIONS))
+            answers = await asyncio.gather(*asked, return_exceptions=True)
+            assert {type(answer) for answer in answers} == {QueueUnavailable}
+            assert time.monotonic() - began < 2.5 * ANSWER_S
 
 
 @pytest.mark.parametrize("numbers", [(0, 1), (10, 9), (10, 51), (1, 10**9), ("x", 1)], ids=repr)
