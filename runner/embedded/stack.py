@@ -143,7 +143,14 @@ async def stack(settings: Settings, *, ephemeral: bool = False) -> AsyncIterator
         async with Database(SecretStr(running.owner_url), max_size=1) as owner:
             sizes = load_sizes(settings.profiles_path)
             await publish_tiers(owner, load_tiers(settings.profiles_path, sizes))
-        keys = {}
+        keys = {
+            f"RUNNER_{name.upper()}": value.get_secret_value()
+            for name, value in (
+                ("objects_access_key", settings.objects_access_key),
+                ("objects_secret_key", settings.objects_secret_key),
+            )
+            if value is not None
+        }
         if settings.secrets_key is not None:
             keys["RUNNER_SECRETS_KEY"] = settings.secrets_key.get_secret_value()
         elif settings.secrets_key_file is None:

@@ -109,7 +109,8 @@ def _store(settings: Settings) -> obstore.store.ObjectStore:
     if url is None:
         # Objects get the umask's permissions; nobody else may enter their folder.
         settings.objects_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        settings.objects_dir.chmod(0o700)
+        if settings.objects_dir.stat().st_mode & 0o077:
+            settings.objects_dir.chmod(0o700)
         return LocalStore(settings.objects_dir, automatic_cleanup=True)
     if not url.startswith(("s3://", "s3a://")):
         return from_url(url)

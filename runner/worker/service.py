@@ -135,7 +135,7 @@ async def worker(
         retention = Retention(
             database=database,
             objects=objects,
-            terms=Terms(days=settings.retention_days, grace=GRACE, abandoned=ABANDONED),
+            terms=Terms(days=settings.retention_days or None, grace=GRACE, abandoned=ABANDONED),
         )
         consumers = Consumers(
             redis_url=redis_url,
