@@ -237,9 +237,11 @@ async def read(
 @router.head(
     "/{path:path}",
     summary="Read what a file's headers say",
-    responses={200: {"description": "As for reading it, without the bytes."},
-               **responses(HTTPStatus.NOT_FOUND)},
-)  # fmt: skip
+    responses={
+        200: {"description": "As for reading it, without the bytes.", "content": _BYTES},
+        **responses(HTTPStatus.NOT_FOUND),
+    },
+)
 async def head(path: FilePath, principal: CanReadFiles, parts: Parts) -> Response:
     """Return the headers of a file. Its content stays unread, so no record is made."""
     async with parts.database.tenant(principal.tenant_id) as tx:

@@ -1,8 +1,10 @@
 """Input files on their way into a sandbox."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 
+from runner.errors import SandboxFault
 from runner.models import InputFile, StoredObject
+from runner.sandbox.channel import Channel, NotPlaced, Placed, unexpected
 
 Reader = Callable[[StoredObject], AsyncIterator[bytes]]
 """Yields a stored object's bytes: as many as it says, or an exception."""
@@ -13,8 +15,20 @@ def nothing_stored(stored: StoredObject) -> AsyncIterator[bytes]:
     raise ValueError(f"no object store to read {stored.object_key} from")
 
 
-async def bytes_of(file: InputFile, read: Reader) -> AsyncIterator[bytes]:
-    """Yield a file's bytes in pieces."""
+async def place(channel: Channel, files: Sequence[InputFile], read: Reader) -> None:
+    """Send files to the supervisor, one by one. Raises SandboxFault when one does not fit."""
+    for file in files:
+        await channel.send("place", path=file.path, size=file.size)
+        async for piece in _bytes_of(file, read):
+            await channel.send_bytes(piece)
+        answer = await channel.read()
+        if isinstance(answer, NotPlaced):
+            raise SandboxFault(f"input file {file.path!r} not placed: {answer.error}")
+        if not isinstance(answer, Placed):
+            raise unexpected(answer)
+
+
+async def _bytes_of(file: InputFile, read: Reader) -> AsyncIterator[bytes]:
     if isinstance(file.content, StoredObject):
         async for piece in read(file.content):
             yield piece

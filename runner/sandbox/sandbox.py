@@ -24,10 +24,8 @@ from runner.sandbox.channel import (
     Counted,
     Data,
     Ended,
-    NotPlaced,
     NotStarted,
     Offered,
-    Placed,
     Started,
     unexpected,
 )
@@ -36,7 +34,7 @@ from runner.sandbox.channel import (
 )
 from runner.sandbox.ending import Cause, Ending, Tally, ending_of
 from runner.sandbox.engine import Engine
-from runner.sandbox.inputs import Reader, bytes_of, nothing_stored
+from runner.sandbox.inputs import Reader, nothing_stored, place
 from runner.sandbox.isolation import EffectiveIsolation
 from runner.sandbox.sockets import EGRESS_SOCKET, listen
 
@@ -120,15 +118,7 @@ class Sandbox:
         `read` yields the bytes of those that are stored, as many as they say or an exception.
         """
         async with _patience(_UPLOAD_PATIENCE_S, "take its input files"):
-            for file in files:
-                await self._channel.send("place", path=file.path, size=file.size)
-                async for piece in bytes_of(file, read):
-                    await self._channel.send_bytes(piece)
-                answer = await self._channel.read()
-                if isinstance(answer, NotPlaced):
-                    raise SandboxFault(f"input file {file.path!r} not placed: {answer.error}")
-                if not isinstance(answer, Placed):
-                    raise unexpected(answer)
+            await place(self._channel, files, read)
 
     async def run(
         self,
