@@ -212,7 +212,7 @@ class Settings(BaseSettings):
     max_file_mb: int = Field(default=1024, ge=1, le=5 * 1024)
     """The largest file that one upload may store."""
     retention_days: int = Field(default=30, ge=0, le=36_500)
-    """Days after their end that executions are kept, where a tenant has no other number; 0: for ever."""
+    """Days that ended executions are kept, where a tenant has no other number; 0: for ever."""
     retention_every_s: float = Field(default=60.0, gt=0)
     audit_checkpoint_s: float = Field(default=60.0, gt=0)
     """How old the newest checkpoint of a chain that has grown may be."""

@@ -12,6 +12,7 @@ import pytest
 
 from runner.errors import LaunchFailed, ProtocolViolation
 from runner.models import InputFile, Program
+from runner.sandbox.channel import VERSION
 from runner.sandbox.spec import container_config
 from tests.sandboxes import Bench, Shelf, use
 
@@ -32,7 +33,7 @@ def end(**facts):
     say('ended', **{'exit_code': 0, 'signal': None, 'stdout': 0, 'stderr': 0,
                     'disk_full': False, **facts})
 """
-READY = "say('ready', version=1)\n"
+READY = f"say('ready', version={VERSION})\n"
 STARTED = READY + "hear(); say('started')\n"
 
 NOTHING = "say('collected', refused=[], refused_total=0)"
@@ -67,17 +68,17 @@ async def run(bench: Bench, **options: Any) -> Any:
         "frame(b'X', b'x')",
         "frame(b'C', b'', 0)",
         "frame(b'O', b'too early')",
-        'frame(b\'C\', b\'{"say": "ready", "version": 1, "version": 1}\')',
+        'frame(b\'C\', b\'{"say": "ready", "version": 2, "version": 2}\')',
         'frame(b\'C\', b\'{"say": "ready", "version": NaN}\')',
         'frame(b\'C\', b\'{"say": "ready", "version": 1e400}\')',
         "frame(b'C', b'{\"say\": \"ready\", \"version\": ' + b'9' * 5000 + b'}')",
         "frame(b'C', b'{\"say\": \"ready\", \"version\": ' + b'[' * 100000 + b'}')",
         "frame(b'C', b'\\xff\\xfe')",
         "frame(b'C', b'[]')",
-        "say('ready', version=2)",
+        f"say('ready', version={VERSION + 1})",
         "say('ready', version=True)",
         "say('ready', version='1')",
-        "say('ready', version=1, tenant='other')",
+        f"say('ready', version={VERSION}, tenant='other')",
         "say('__class__')",
         "say(['ready'])",
         "wire.close()",

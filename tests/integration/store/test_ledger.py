@@ -15,12 +15,10 @@ from runner.ids import new_id
 from runner.store import files, ledger
 from runner.store.db import Database
 from runner.store.files import NewFile
-from runner.store.ledger import Allowance
 from runner.store.objects import new_key
 from tests.integration.store.conftest import new_tenant
 
 Superuser = psycopg.Connection[dict[str, Any]]
-ROOM_FOR_TEN = Allowance(bytes=1000, objects=100)
 SHA256 = "0" * 64
 
 
@@ -30,7 +28,7 @@ async def race(postgres: Services, tenant: UUID) -> int:
     async def reserve(pool: Database) -> bool:
         try:
             async with pool.tenant(tenant) as tx:
-                await ledger.reserve(tx, new_key(tenant, "files"), 100, ROOM_FOR_TEN)
+                await ledger.reserve(tx, new_key(tenant, "files"), 100)
         except StorageFull:
             return False
         return True
@@ -39,16 +37,28 @@ async def race(postgres: Services, tenant: UUID) -> int:
         return sum(await asyncio.gather(*(reserve(pool) for _ in range(30))))
 
 
-async def test_the_last_place_is_one_reservations(postgres: Services, owner: Database) -> None:
+async def with_room_for_ten(owner: Database, superuser: Superuser, name: str) -> UUID:
+    """Return a tenant that may store 1000 bytes."""
+    tenant = await new_tenant(owner, name)
+    superuser.execute(
+        "UPDATE tenants SET quotas = '{\"storage_bytes\": 1000}' WHERE tenant_id = %s", [tenant]
+    )
+    return tenant
+
+
+async def test_the_last_place_is_one_reservations(
+    postgres: Services, owner: Database, superuser: Superuser
+) -> None:
     """Thirty at once where ten fit: ten."""
-    assert await race(postgres, await new_tenant(owner, "ledger-race")) == 10
+    tenant = await with_room_for_ten(owner, superuser, "ledger-race")
+    assert await race(postgres, tenant) == 10
 
 
 async def test_the_race_is_lost_once_nothing_counts(
     postgres: Services, owner: Database, superuser: Superuser
 ) -> None:
     """The control: without the trigger that keeps the sum, every one is accepted."""
-    tenant = await new_tenant(owner, "ledger-control")
+    tenant = await with_room_for_ten(owner, superuser, "ledger-control")
     superuser.execute("INSERT INTO storage_usage VALUES (%s, 0, 0)", [tenant])
     superuser.execute("ALTER TABLE objects DISABLE TRIGGER count_object")
     try:
@@ -66,7 +76,7 @@ async def test_the_sum_is_that_of_the_objects(
     for _ in range(150):
         key, size = new_key(tenant, "files"), chance.randrange(100)
         async with api.tenant(tenant) as tx:
-            await ledger.reserve(tx, key, size, Allowance(bytes=10**6, objects=10**6))
+            await ledger.reserve(tx, key, size)
         path = f"f{chance.randrange(8)}"
         async with api.tenant(tenant) as tx:
             match chance.randrange(4):
@@ -118,7 +128,7 @@ async def test_a_file_cannot_be_given_another_tenants_object(
     ours, theirs = await new_tenant(owner, "ledger-a"), await new_tenant(owner, "ledger-b")
     key = new_key(theirs, "files")
     async with api.tenant(theirs) as tx:
-        await ledger.reserve(tx, key, 1, ROOM_FOR_TEN)
+        await ledger.reserve(tx, key, 1)
     with pytest.raises(psycopg.errors.ForeignKeyViolation):
         async with api.tenant(ours) as tx:
             await files.put(tx, NewFile("a", 1, SHA256, "text/plain", key))
@@ -131,7 +141,7 @@ async def test_a_file_cannot_be_given_another_tenants_object(
         "DELETE FROM storage_usage",
         "UPDATE objects SET bytes = 0",
         "DELETE FROM objects",
-        "UPDATE tenants SET max_storage_bytes = NULL",
+        "UPDATE tenants SET quotas = '{}'",
     ],
 )
 async def test_the_api_cannot_make_room(postgres: Services, statement: str) -> None:

@@ -17,9 +17,10 @@ from runner.ids import new_id
 from runner.models import Artifact, Claim, EgressUsage, Role, Usage
 from runner.quotas import overrides, refusal
 from runner.states import Reason, State
-from runner.store import attempts, executions, quotas, tenants, usage
+from runner.store import attempts, executions, ledger, quotas, tenants, usage
 from runner.store.db import Database
 from runner.store.executions import StoredArtifact, never_ran
+from runner.store.objects import new_key
 from runner.tenancy import create_key
 from tests.integration.store.conftest import LIMITS, REQUEST, new_tenant
 
@@ -95,7 +96,9 @@ async def test_an_end_is_entered_once_and_summed_up(
     async with api.tenant(tenant) as tx:
         await executions.insert(tx, id_, REQUEST)
     claim = await started(worker, superuser, tenant, id_)
-    left = StoredArtifact(Artifact("a", 1000, "0" * 64, "text/plain"), f"{tenant}/a")
+    left = StoredArtifact(Artifact("a", 1000, "0" * 64, "text/plain"), new_key(tenant, "artifacts"))
+    async with worker.tenant(tenant) as tx:
+        await ledger.reserve(tx, left.object_key, 1000)
     async with worker.tenant(tenant) as tx:
         await attempts.finish(tx, claim, ENDED, [left])
     with pytest.raises(LeaseLost):
@@ -109,7 +112,9 @@ async def test_an_end_is_entered_once_and_summed_up(
     assert (standing.active, standing.queued) == (0, 0)
     assert (day.attempts, float(day.wall_s), float(day.cpu_s)) == (1, 4.5, 1.25)
     assert float(day.memory_gib_s) == pytest.approx(4.5 * LIMITS.memory_mb / 1024, abs=1e-6)
-    superuser.execute("DELETE FROM artifacts WHERE execution_id = %s", [id_])
+    with superuser.transaction():
+        superuser.execute("SELECT set_config('app.tenant_id', %s, true)", [str(tenant)])
+        superuser.execute("DELETE FROM artifacts WHERE execution_id = %s", [id_])
     async with api.tenant(tenant) as tx:
         assert (await quotas.standing(tx)).storage_bytes == 0
 
