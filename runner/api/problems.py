@@ -72,6 +72,7 @@ class Problem(BaseModel):
 
 TITLES = {
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "Content Too Large",
+    HTTPStatus.REQUEST_URI_TOO_LONG: "URI Too Long",
     HTTPStatus.UNPROCESSABLE_ENTITY: "Unprocessable Content",
 }
 """RFC 9110's words where Python's differ from one version to the next."""
@@ -104,6 +105,7 @@ def responses(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
     always = (
         HTTPStatus.UNAUTHORIZED,
         HTTPStatus.FORBIDDEN,
+        HTTPStatus.REQUEST_URI_TOO_LONG,
         HTTPStatus.UNPROCESSABLE_ENTITY,
         HTTPStatus.TOO_MANY_REQUESTS,
         HTTPStatus.SERVICE_UNAVAILABLE,
