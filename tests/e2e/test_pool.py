@@ -1,6 +1,7 @@
 """Executions in sandboxes that were started ahead: as before, only sooner."""
 
 import signal
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -9,6 +10,7 @@ from tests import deployment as deployments
 from tests.deployment import Deployment, eventually
 
 POOL = 3
+SETTLED_S = 5.0
 
 
 @pytest.fixture(scope="module")
@@ -24,8 +26,15 @@ def sandboxes(warm: Deployment) -> set[str]:
     return {each["Labels"]["runner.sandbox"] for each in warm.containers()}
 
 
+def settled(warm: Deployment) -> bool:
+    """Return whether all that wait are there for a while: a start is over long before."""
+    made = [each["Created"] for each in warm.containers()]
+    return len(made) == POOL and max(made) < time.time() - SETTLED_S
+
+
 def test_an_execution_gets_a_sandbox_that_waited(warm: Deployment) -> None:
     """The log says which; it is gone afterwards, and another waits."""
+    eventually(lambda: settled(warm))
     waiting = sandboxes(warm)
     client = warm.client("pool-one")
     ran = client.run(command=["echo", "hello"])
