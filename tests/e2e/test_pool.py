@@ -66,6 +66,7 @@ def test_more_than_wait_all_end_each_in_one_of_its_own(warm: Deployment) -> None
 
 def test_what_a_dead_worker_kept_is_removed_and_kept_anew(warm: Deployment) -> None:
     """SIGKILL: the next start finds the old ones, and nobody is given one."""
+    eventually(lambda: settled(warm))
     old = sandboxes(warm)
     warm.portal.call(warm.worker.stop, signal.SIGKILL)
     assert sandboxes(warm) == old
