@@ -40,7 +40,8 @@ def theirs(shared: Deployment) -> Theirs:
 def furnish(deployment: Deployment, tenant: str) -> Theirs:
     """Give a tenant one of each thing that has a name or an id."""
     client = deployment.http(tenant)
-    project, policy, secret = f"{CANARY}-project", f"{CANARY}-policy", f"{CANARY}-secret"
+    # Two kinds of thing go by `name` in their paths: here one name means one of each.
+    project, policy, secret = f"{CANARY}-project", f"{CANARY}-name", f"{CANARY}-name"
     assert client.post("/v1/projects", json={"name": project}).is_success
     assert client.put(f"/v1/egress-policies/{policy}", json={"rules": ["a.example"]}).is_success
     assert client.put(f"/v1/secrets/{secret}", json={"value": "a-secret-value"}).is_success
@@ -163,7 +164,7 @@ def test_filters_and_cursors_show_nothing_of_others(shared: Deployment, theirs: 
     ("body", "field"),
     [
         ({"project": f"{CANARY}-project"}, "body.project"),
-        ({"egress_policy": f"{CANARY}-policy"}, "body.egress_policy"),
+        ({"egress_policy": f"{CANARY}-name"}, "body.egress_policy"),
     ],
 )
 def test_what_a_request_names_is_its_own_tenants(
@@ -179,7 +180,7 @@ def test_another_tenants_secret_is_not_injected(shared: Deployment, theirs: Thei
     """The execution fails as it does for a secret that nobody has."""
     ours = shared.http("xt-bodies")
     ends = []
-    for name in (f"{CANARY}-secret", "nobodys-secret"):
+    for name in (f"{CANARY}-name", "nobodys-secret"):
         body = {
             "command": ["printenv", "S"], "secret_env": {"S": name}, "size": "nano", "wait_s": 30
         }  # fmt: skip
