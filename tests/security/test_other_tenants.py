@@ -111,8 +111,12 @@ def leaks(
             yield f"{operation.route}: {answers[0]}"
         if CANARY in answers[0][1]:
             yield f"{operation.route}: shows what is theirs"
-    if state(deployment) != before:
-        yield "something of theirs changed"
+    after = state(deployment)
+    yield from (f"{table}: theirs changed" for table in after if after[table] != before[table])
+
+
+SEALS = {"audit_checkpoints", "audit_cursors"}
+"""What the worker writes in its own time, a while after the log has grown."""
 
 
 def state(deployment: Deployment, tenant: str = "xt-theirs") -> dict[str, str]:
@@ -128,6 +132,7 @@ def state(deployment: Deployment, tenant: str = "xt-theirs") -> dict[str, str]:
     return {
         table["name"]: deployment.sql(digest.format(table["name"]), tenant)[0]["digest"]
         for table in tables
+        if table["name"] not in SEALS
     }
 
 
