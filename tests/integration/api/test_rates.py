@@ -57,16 +57,16 @@ def test_a_tier_has_its_burst_and_not_one_more(tier: Tier, most: int, limited: D
 def test_a_refusal_says_when_to_come_back(limited: Deployment) -> None:
     """A problem document, the draft's fields, the older ones, and `Retry-After`."""
     key = limited.key("told", tier=Tier.ENTERPRISE)
-    *passed, refused = ask(limited, ENTERPRISE.burst + 1, Authorization=f"Bearer {key}")
-    assert refused.status_code == 429
+    answers = ask(limited, ENTERPRISE.burst + 1, Authorization=f"Bearer {key}")
+    # The last one that was sent need not be the last one that was counted.
+    passed = [each for each in answers if each.status_code == 200]
+    (refused,) = (each for each in answers if each.status_code == 429)
     assert refused.headers["content-type"] == "application/problem+json"
     assert refused.json()["type"] == "urn:runner:problem:too-many-requests"
     assert 1 <= int(refused.headers["retry-after"]) <= 60
     assert refused.headers["ratelimit-policy"] == '"minute";q=8;w=60, "sustained";q=35;w=300'
     assert re.fullmatch(r'"minute";r=0;t=\d+, "sustained";r=27;t=\d+', refused.headers["ratelimit"])
-    left = sorted(int(each.headers["ratelimit-remaining"]) for each in passed)
-    assert left[0] == 0
-    assert left == sorted(left)
+    assert min(int(each.headers["ratelimit-remaining"]) for each in passed) == 0
     assert {each.headers["ratelimit-limit"] for each in passed} == {"8"}
     assert all(0 < int(each.headers["ratelimit-reset"]) <= 60 for each in passed)
 
