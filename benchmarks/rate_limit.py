@@ -50,6 +50,7 @@ MICRO = 1e6
 async def hits(url: str, kind: str, key: str, times: int) -> tuple[int, float]:
     """Return how many of so many hits passed one window, and the seconds of one hit."""
     pool = redis.asyncio.ConnectionPool.from_url(url)
+    # The library passes the pool on to redis as it is, and types it by another client's.
     storage = RedisStorage("async+redis://", implementation="redispy", connection_pool=pool)  # type: ignore[arg-type]
     limiter, item = KINDS[kind](storage), RateLimitItemPerMinute(LIMIT.burst)
     began = time.perf_counter()

@@ -136,6 +136,14 @@ async def is_operator(request: Request, _: Annotated[object, Security(BEARER)]) 
 IsOperator = Annotated[Operator, Depends(is_operator)]
 
 
+def id_in_path(text: str, unknown: str) -> UUID:
+    """Return the id. Raises NotFound with these words: what is no UUID is as unknown as any."""
+    try:
+        return UUID(text)
+    except ValueError:
+        raise NotFound(unknown) from None
+
+
 def execution_id(
     execution_id: Annotated[
         str,
@@ -146,11 +154,8 @@ def execution_id(
         ),
     ],
 ) -> UUID:
-    """Return the id in the path. One that is no UUID is as unknown as any other."""
-    try:
-        return UUID(execution_id)
-    except ValueError:
-        raise NotFound(NO_EXECUTION) from None
+    """Return the id in the path. Raises NotFound."""
+    return id_in_path(execution_id, NO_EXECUTION)
 
 
 NO_EXECUTION = "no such execution"

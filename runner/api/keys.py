@@ -12,7 +12,7 @@ from pydantic import AfterValidator, ConfigDict, Field, StringConstraints
 
 from runner.api import cursors
 from runner.api.context import origin
-from runner.api.deps import CanReadKeys, CanWriteKeys, Parts
+from runner.api.deps import CanReadKeys, CanWriteKeys, Parts, id_in_path
 from runner.api.fields import Strict, Text
 from runner.api.problems import responses
 from runner.api.views import View
@@ -159,11 +159,8 @@ def key_id(
         ),
     ],
 ) -> UUID:
-    """Return the id in the path. One that is no UUID is as unknown as any other."""
-    try:
-        return UUID(key_id)
-    except ValueError:
-        raise NotFound(NO_KEY) from None
+    """Return the id in the path. Raises NotFound."""
+    return id_in_path(key_id, NO_KEY)
 
 
 KeyId = Annotated[UUID, Depends(key_id)]

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, ConfigDict, Field, SecretStr, StringConstra
 
 from runner.api.callers import SESSION
 from runner.api.context import origin
-from runner.api.deps import CanReadAccount, CanWriteAccount, Parts
+from runner.api.deps import CanReadAccount, CanWriteAccount, Parts, id_in_path
 from runner.api.fields import Email, Name, Strict, storable
 from runner.api.problems import responses
 from runner.api.views import View
@@ -158,11 +158,8 @@ InSession = Annotated[Session, Depends(in_session)]
 def session_id(
     session_id: Annotated[str, Path(description="The session's id.", max_length=64)],
 ) -> UUID:
-    """Return the id in the path. One that is no UUID is as unknown as any other."""
-    try:
-        return UUID(session_id)
-    except ValueError:
-        raise NotFound(NO_SESSION) from None
+    """Return the id in the path. Raises NotFound."""
+    return id_in_path(session_id, NO_SESSION)
 
 
 @router.post("/login", summary="Log in", responses=_ANSWERS)

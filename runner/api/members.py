@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Path, Request
 from pydantic import ConfigDict, Field
 
 from runner.api.context import origin
-from runner.api.deps import CanReadMembers, CanWriteMembers, Parts
+from runner.api.deps import CanReadMembers, CanWriteMembers, Parts, id_in_path
 from runner.api.fields import Email, Strict
 from runner.api.keys import own_grant
 from runner.api.problems import responses
@@ -94,11 +94,8 @@ def member_id(
         ),
     ],
 ) -> UUID:
-    """Return the id in the path. One that is no UUID is as unknown as any other."""
-    try:
-        return UUID(member_id)
-    except ValueError:
-        raise NotFound(NO_MEMBER) from None
+    """Return the id in the path. Raises NotFound."""
+    return id_in_path(member_id, NO_MEMBER)
 
 
 MemberId = Annotated[UUID, Depends(member_id)]

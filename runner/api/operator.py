@@ -15,7 +15,7 @@ from pydantic import ConfigDict, Field, StringConstraints
 from runner import tenancy
 from runner.api import cursors
 from runner.api.context import origin
-from runner.api.deps import Dependencies, IsOperator, Parts, is_operator
+from runner.api.deps import Dependencies, IsOperator, Parts, id_in_path, is_operator
 from runner.api.fields import Name, Strict, Text
 from runner.api.problems import responses
 from runner.api.requests import EgressEntry, egress_rules
@@ -192,11 +192,8 @@ def tenant_id(
         ),
     ],
 ) -> UUID:
-    """Return the id in the path. One that is no UUID is as unknown as any other."""
-    try:
-        return UUID(tenant_id)
-    except ValueError:
-        raise NotFound(NO_TENANT) from None
+    """Return the id in the path. Raises NotFound."""
+    return id_in_path(tenant_id, NO_TENANT)
 
 
 TenantId = Annotated[UUID, Depends(tenant_id)]

@@ -81,6 +81,7 @@ def _networks(
 def _inside(inner: tuple[Network, ...] | None, outer: tuple[Network, ...]) -> bool:
     return inner is not None and all(
         any(
+            # Of one version, and so of one class: a checker does not conclude that.
             each.version == around.version and each.subnet_of(around)  # type: ignore[arg-type]
             for around in outer
         )
