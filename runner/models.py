@@ -139,12 +139,17 @@ class InputFile:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """What the supervisor starts: no shell is involved unless `argv` names one."""
+    """What the supervisor starts: no shell is involved unless `argv` names one.
+
+    `interpret` says that `argv` is Python with a script and its arguments, which the supervisor's
+    own interpreter may run, forked.
+    """
 
     argv: tuple[str, ...]
     env: Mapping[str, str] = field(repr=False)
     stdin: bytes = field(repr=False, default=b"")
     cwd: str = WORKSPACE
+    interpret: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,12 +9,13 @@ from pathlib import Path
 
 from runner.limits import DEFAULT_SIZE, load_sizes
 from runner.models import InputFile, Isolation, Limits, Program, Stream
+from runner.sandbox.artifacts import Collected
 from runner.sandbox.ending import Ending
 from runner.sandbox.engine import Engine
 from runner.sandbox.images import Images
 from runner.sandbox.launch import NODE_LABEL, Launcher, SandboxOrder, Spec
 from runner.sandbox.outcome import Verdict, classify
-from runner.sandbox.sandbox import Bridge, Collected, Sandbox
+from runner.sandbox.sandbox import Bridge, Sandbox
 from runner.sandbox.spec import container_config
 from runner.settings import Settings
 

@@ -4,6 +4,7 @@ Read from the host's files while the container lives: its groups go with it. Wha
 not offer is None. See Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst.
 """
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,11 +31,23 @@ class Counters:
     pids_refused: int | None = None
     """How often a new process or thread was refused for the pids limit."""
 
-    def since(self, earlier: "Counters") -> "Counters":
-        """Return this reading with the CPU time of an earlier one taken off."""
-        if self.cpu_s is None or earlier.cpu_s is None:
-            return self
-        return dataclasses.replace(self, cpu_s=self.cpu_s - earlier.cpu_s)
+    def since(self, earlier: "Counters", *, first: bool = True) -> "Counters":
+        """Return this reading with what an earlier one counted already taken off.
+
+        A peak that an earlier run of the same sandbox reached is unknown, not this run's.
+        """
+        counted = {
+            name: now - before
+            for name in ("cpu_s", "oom_kills", "pids_refused")
+            if (now := getattr(self, name)) is not None
+            and (before := getattr(earlier, name)) is not None
+        }
+        peaks = {
+            name: None
+            for name in ("memory_peak_bytes", "pids_peak")
+            if not first and (getattr(self, name) or 0) <= (getattr(earlier, name) or 0)
+        }
+        return dataclasses.replace(self, **counted, **peaks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +74,26 @@ class Cgroups:
 
     def read(self, container_id: str) -> Counters:
         """Read the container's counters."""
-        scope = f"docker-{container_id}.scope" if self.systemd else container_id
-        group = Path(self.parent.lstrip("/")) / scope
+        group = self._group(container_id)
         return self._read_v2(group) if self.version == UNIFIED else self._read_v1(group)
+
+    def processes(self, container_id: str) -> tuple[int, ...]:
+        """Return the host's ids of the processes in the container; none once it is gone."""
+        controller = "" if self.version == UNIFIED else "pids"
+        text = _text(self.root / controller / self._group(container_id) / "cgroup.procs")
+        return tuple(map(int, (text or "").split()))
+
+    def forget_peak(self, container_id: str) -> None:
+        """Let the peak of memory begin anew where the kernel can (version 1)."""
+        if self.version != UNIFIED:
+            peak = self.root / "memory" / self._group(container_id) / "memory.max_usage_in_bytes"
+            with contextlib.suppress(OSError):
+                # Without the right to it the peak stays, and is then not told (`Counters.since`).
+                peak.write_text("0")
+
+    def _group(self, container_id: str) -> Path:
+        scope = f"docker-{container_id}.scope" if self.systemd else container_id
+        return Path(self.parent.lstrip("/")) / scope
 
     def _read_v2(self, group: Path) -> Counters:
         folder = self.root / group

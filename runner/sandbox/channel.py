@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from runner.errors import ProtocolViolation
 
-VERSION = 2
+VERSION = 3
 PIECE = 64 * 1024
 CONTROL = 256 * 1024
 _HEADER = struct.Struct(">cI")
@@ -45,6 +45,20 @@ class Alive(Report):
     """The supervisor still waits for commands."""
 
     name = "alive"
+
+
+class Loaded(Report):
+    """The image's list of modules is imported, but for those named."""
+
+    name = "loaded"
+    failed: list[str] = Field(max_length=100)
+
+
+class Cleaned(Report):
+    """Nothing of the last run is left, but for the kinds of things named."""
+
+    name = "cleaned"
+    left: list[str] = Field(max_length=100)
 
 
 class Placed(Report):
@@ -113,6 +127,8 @@ REPORTS: Mapping[str, TypeAdapter[Any]] = {
     for kind in (
         Ready,
         Alive,
+        Loaded,
+        Cleaned,
         Placed,
         NotPlaced,
         Started,

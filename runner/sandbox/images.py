@@ -18,8 +18,15 @@ import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 
 from runner.errors import ImageMissing, SetupError
 from runner.sandbox.engine import Engine
@@ -30,19 +37,38 @@ NAME_LABEL = "runner.image"
 RECIPE_LABEL = "runner.recipe"
 BASE_LABEL = "runner.base"
 TAR_LABEL = "runner.tar.sha256"
+PRELOAD = "preload.txt"
+LOAD = "'import sys; __import__(sys.argv[1])'"
 _BUILD_TIMEOUT_S = 1800
 # Fixed, so that the same packages give the same archive (reproducible-builds.org).
 _EPOCH = "1700000000"
 
 
+Module = Annotated[
+    str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*$")
+]
+
+
 class Recipe(BaseModel):
-    """What goes into an image: `sandbox_images/<name>/recipe.toml`."""
+    """What goes into an image: `sandbox_images/<name>/recipe.toml`.
+
+    One that is `like` another has that one's packages, and only a list of its own to load.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    packages: tuple[str, ...] = Field(min_length=1)
+    like: str | None = None
+    packages: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     bytecode: tuple[str, ...] = ()
+    preload: tuple[Module, ...] = ()
+    """Python modules that a sandbox which is started ahead has imported when it is claimed."""
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if (self.like is None) == (not self.packages):
+            raise ValueError("a recipe has either packages, or another that it is like")
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +154,7 @@ class Images:
         return next((i for i in images if i.name == name and i.current), None)
 
     async def _build_base(self, name: str, base_hash: str) -> None:
-        recipe = self._recipe(name)
+        recipe = self._packages(name)
         with tempfile.TemporaryDirectory(prefix="runner-image-") as folder:
             tar = Path(folder) / "root.tar"
             await _run(mmdebstrap_command(recipe, tar))
@@ -148,10 +174,14 @@ class Images:
             f"FROM {base}\n"
             f"COPY supervisor {SUPERVISOR}\n"
             f"RUN python3 -I -S -m compileall -q {SUPERVISOR}\n"
+            # A list that does not load is no image.
+            f"RUN xargs -a {SUPERVISOR}/{PRELOAD} -rn 1 python3 -c {LOAD}\n"
             f"USER {UID}:{UID}\n"
             f"LABEL {NAME_LABEL}={name} {RECIPE_LABEL}={recipe}\n"
         )
         files = {f"supervisor/{p.name}": p.read_bytes() for p in self._supervisor()}
+        preload = self._recipe(name).preload
+        files[f"supervisor/{PRELOAD}"] = "".join(f"{module}\n" for module in preload).encode()
         files["Dockerfile"] = steps.encode()
         context = io.BytesIO()
         with tarfile.open(fileobj=context, mode="w") as archive:
@@ -178,14 +208,25 @@ class Images:
         except (ValidationError, tomllib.TOMLDecodeError) as error:
             raise SetupError(f"{path} is not a recipe: {error}") from error
 
-    def _base_hash(self, name: str) -> str:
+    def _packages(self, name: str) -> Recipe:
+        """Return the recipe that names this image's packages."""
         recipe = self._recipe(name)
+        if recipe.like is None:
+            return recipe
+        other = self._recipe(recipe.like)
+        if other.like is not None:
+            raise SetupError(f"image {name} is like {recipe.like}, which is like {other.like}")
+        return other
+
+    def _base_hash(self, name: str) -> str:
+        recipe = self._packages(name)
         what = mmdebstrap_command(recipe, Path("root.tar"), sources=[])
         return hashlib.sha256(json.dumps([what, platform.machine()]).encode()).hexdigest()
 
     def _hash(self, name: str) -> str:
         total = hashlib.sha256(self._base_hash(name).encode())
         total.update(SUPERVISOR.encode())
+        total.update(json.dumps(self._recipe(name).preload).encode())
         for path in self._supervisor():
             total.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
         return total.hexdigest()

@@ -12,6 +12,7 @@ import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,11 @@ from runner.sandbox.cgroups import Cgroups
 from runner.sandbox.channel import VERSION, Channel, Ready
 from runner.sandbox.engine import Engine
 from runner.sandbox.images import Images
-from runner.sandbox.isolation import EffectiveIsolation, read_isolation
+from runner.sandbox.isolation import read_isolation
 from runner.sandbox.sandbox import Sandbox
 from runner.sandbox.sockets import SUPERVISOR_SOCKET, listen
 from runner.sandbox.spec import RUNTIMES, Host, Placement, container_config
+from runner.sandbox.traces import traces
 from runner.seccomp import SeccompProfile, load_profile
 from runner.settings import Settings
 
@@ -141,7 +143,8 @@ class Launcher:
                 await self.engine.start(container_id)
                 expected = _peer_of(config, order.isolation)
                 channel = await self._meet(listener, home, container_id, expected)
-                isolation = await self._read_back(container_id)
+                facts = await self.engine.inspect(container_id)
+                isolation = read_isolation(facts) if facts else None
         except BaseException:
             try:
                 await self._undo(name, home)
@@ -159,15 +162,12 @@ class Launcher:
             cgroups=self._cgroups,
             home=home,
             on_destroyed=self.live.discard,
+            traces=partial(traces, facts or {}, isolation, self._cgroups),
         )
 
     async def digest(self, image: str) -> str:
         """Return the digest that sandboxes of this image have today. Raises ImageMissing."""
         return await self._images.require(image)
-
-    async def _read_back(self, container_id: str) -> EffectiveIsolation | None:
-        facts = await self.engine.inspect(container_id)
-        return await asyncio.to_thread(read_isolation, facts) if facts else None
 
     async def _require(self, isolation: Isolation) -> None:
         """Refuse what this Docker cannot give; asked each time, as its runtimes may change."""

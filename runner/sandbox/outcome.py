@@ -8,8 +8,9 @@ import signal
 from typing import NamedTuple
 
 from runner.models import Result
+from runner.sandbox.artifacts import Collected
 from runner.sandbox.ending import Cause, Ending
-from runner.sandbox.sandbox import Collected, Sandbox
+from runner.sandbox.sandbox import Sandbox
 from runner.states import Reason, State
 
 

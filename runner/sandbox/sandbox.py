@@ -5,54 +5,44 @@ supervisor are measured here, and what they end is ended through Docker.
 """
 
 import asyncio
-import re
+import json
 import shutil
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
-from runner.errors import ProtocolViolation, SandboxFault
+from runner.errors import ProtocolViolation
 from runner.models import InputFile, Limits, Program, Stream
+from runner.sandbox.artifacts import ArtifactSink, Collected, collect, plain
 from runner.sandbox.cgroups import Cgroups, Counters
 from runner.sandbox.channel import (
     Alive,
     Channel,
+    Cleaned,
     Closed,
     Counted,
     Data,
     Ended,
+    Loaded,
     NotStarted,
-    Offered,
     Started,
     unexpected,
-)
-from runner.sandbox.channel import (
-    Collected as CollectedReport,
 )
 from runner.sandbox.ending import Cause, Ending, Tally, ending_of
 from runner.sandbox.engine import Engine
 from runner.sandbox.inputs import Reader, nothing_stored, place
 from runner.sandbox.isolation import EffectiveIsolation
+from runner.sandbox.patience import patience
 from runner.sandbox.sockets import EGRESS_SOCKET, listen
 
 _STREAMS = {b"O": Stream.STDOUT, b"E": Stream.STDERR}
-_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _UPLOAD_PATIENCE_S = 60.0
 _COLLECT_PATIENCE_S = 60.0
+_LOAD_PATIENCE_S = 30.0
+_CLEAN_PATIENCE_S = 10.0
 _EGRESS_BACKLOG = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Collected:
-    """What became of the files the program left. `refused` is `path: reason`, the first fifty."""
-
-    files: int
-    bytes: int
-    refused: tuple[str, ...]
-    refused_total: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +52,11 @@ class Bridge:
     trust: str = ""
 
 
-class ArtifactSink(Protocol):
-    """Where artifacts go, one at a time."""
-
-    async def add(self, path: str, size: int, chunks: AsyncIterator[bytes]) -> None:
-        """Take one file. `chunks` yields exactly `size` bytes, or raises SandboxFault."""
-
-
 class Sandbox:
-    """A started container with its supervisor's connection. Serves one execution."""
+    """A started container with its supervisor's connection.
+
+    Serves one execution; more, of the same tenant, only if `clean` has found it clean after each.
+    """
 
     def __init__(
         self,
@@ -85,6 +71,7 @@ class Sandbox:
         cgroups: Cgroups,
         home: Path,
         on_destroyed: Callable[[str], None],
+        traces: Callable[[], list[str]],
     ) -> None:
         self.id = id
         self.container_id = container_id
@@ -96,7 +83,10 @@ class Sandbox:
         self._cgroups = cgroups
         self._home = home
         self._on_destroyed = on_destroyed
+        self._traces = traces
         self._alive = True
+        self._preparing = False
+        self.runs = 0
 
     def listen_for_egress(self) -> socket.socket:
         """Return a listening socket that this sandbox alone can reach, as its identity."""
@@ -112,12 +102,40 @@ class Sandbox:
         await self._channel.send("ping")
         await self._channel.expect(Alive)
 
+    async def load(self) -> list[str]:
+        """Let the interpreter import its image's list; return what could not be imported.
+
+        For one that is started ahead. Raises ProtocolViolation; Closed if memory did not suffice.
+        """
+        async with patience(_LOAD_PATIENCE_S, "load its modules"):
+            await self._channel.send("load")
+            return (await self._channel.expect(Loaded)).failed
+
+    async def clean(self) -> list[str]:
+        """Remove all that the last run left; return the kinds of what is left all the same.
+
+        Raises ProtocolViolation when the supervisor does not do it, or not in time.
+        """
+        if not self._alive:
+            return ["the container, which has died"]
+        async with patience(_CLEAN_PATIENCE_S, "clean up"):
+            await self._channel.send("clean")
+            left = (await self._channel.expect(Cleaned)).left
+        self._cgroups.forget_peak(self.container_id)
+        return [plain(each) for each in left] + self._traces()
+
+    async def _prepare(self) -> None:
+        if not self._preparing:
+            await self._channel.send("prepare")
+            self._preparing = True
+
     async def upload(self, files: Sequence[InputFile], read: Reader = nothing_stored) -> None:
         """Place files in the workspace. Raises SandboxFault when one does not fit.
 
         `read` yields the bytes of those that are stored, as many as they say or an exception.
         """
-        async with _patience(_UPLOAD_PATIENCE_S, "take its input files"):
+        async with patience(_UPLOAD_PATIENCE_S, "take its input files"):
+            await self._prepare()
             await place(self._channel, files, read)
 
     async def run(
@@ -141,14 +159,14 @@ class Sandbox:
         """
         tally = Tally(limits.output_kb * 1024)
         # What the container's start cost is not the program's.
-        before = await asyncio.to_thread(self._cgroups.read, self.container_id)
+        before = self._cgroups.read(self.container_id)
         flood = asyncio.Event()
         began = asyncio.get_running_loop().create_future()
         reading = asyncio.create_task(
             self._follow(program, bridge, tally, flood_bytes, flood, began, on_started, on_output)
         )
         try:
-            async with _patience(_UPLOAD_PATIENCE_S, "start the program"):
+            async with patience(_UPLOAD_PATIENCE_S, "start the program"):
                 await asyncio.wait({reading, began}, return_when=asyncio.FIRST_COMPLETED)
             since = began.result() if began.done() else time.monotonic()
             cause = await _first(
@@ -166,15 +184,15 @@ class Sandbox:
         wall = time.monotonic() - since
         if self._alive:
             # Also of a container that died: its group outlives it by the moment that this takes.
-            counters = await asyncio.to_thread(self._cgroups.read, self.container_id)
+            counters = self._cgroups.read(self.container_id)
         died_of_memory = False
         if report is None:
             state = await self._engine.state(self.container_id)
             died_of_memory = bool(state.get("OOMKilled"))
             self._alive = False
-        return ending_of(
-            cause, report, tally, counters.since(before), wall_s=wall, died_of_memory=died_of_memory
-        )
+        self.runs += 1
+        used = counters.since(before, first=self.runs == 1)
+        return ending_of(cause, report, tally, used, wall_s=wall, died_of_memory=died_of_memory)
 
     async def _follow(
         self,
@@ -216,16 +234,24 @@ class Sandbox:
         return message
 
     async def _send_program(self, program: Program, bridge: Bridge | None, tally: Tally) -> None:
+        what = {
+            "argv": program.argv,
+            "env": dict(program.env),
+            "cwd": program.cwd,
+            "interpret": program.interpret,
+        }
+        start = json.dumps(what).encode()
+        await self._prepare()
+        self._preparing = False
         await self._channel.send(
             "run",
-            argv=list(program.argv),
-            env=dict(program.env),
-            cwd=program.cwd,
+            program_bytes=len(start),
             stdin_bytes=len(program.stdin),
             output_bytes=tally.allowance,
             egress=bridge is not None,
             trust=bridge.trust if bridge else "",
         )
+        await self._channel.send_bytes(start)
         await self._channel.send_bytes(program.stdin)
 
     async def _stop(
@@ -238,7 +264,7 @@ class Sandbox:
                 await asyncio.wait({reading})
         except (TimeoutError, Closed):
             pass
-        counters = await asyncio.to_thread(self._cgroups.read, self.container_id)
+        counters = self._cgroups.read(self.container_id)
         if not reading.done():
             await self._kill()
         return counters
@@ -251,30 +277,8 @@ class Sandbox:
         """Hand the files the program left to the sink; nothing when the container is dead."""
         if not self._alive:
             return Collected(files=0, bytes=0, refused=(), refused_total=0)
-        files, size = 0, 0
-        async with _patience(_COLLECT_PATIENCE_S, "hand back its artifacts"):
-            await self._channel.send("collect", max_files=max_files, max_bytes=max_bytes)
-            while isinstance(message := await self._channel.read(), Offered):
-                files, size = files + 1, size + message.size
-                if files > max_files or size > max_bytes:
-                    raise ProtocolViolation("the sandbox handed back more than it was asked for")
-                _check_path(message.path)
-                pieces = self._pieces(message.size)
-                await sink.add(message.path, message.size, pieces)
-                async for _ in pieces:
-                    raise SandboxFault(f"artifact {message.path!r} was not taken whole")
-        if not isinstance(message, CollectedReport):
-            raise unexpected(message)
-        refused = tuple(f"{_plain(path)}: {_plain(why)}" for path, why in message.refused)
-        return Collected(files, size, refused, max(message.refused_total, len(refused)))
-
-    async def _pieces(self, size: int) -> AsyncIterator[bytes]:
-        while size > 0:
-            message = await self._channel.read()
-            if not isinstance(message, Data) or message.kind != b"D" or len(message.payload) > size:
-                raise ProtocolViolation("the sandbox sent something else than the file's bytes")
-            size -= len(message.payload)
-            yield message.payload
+        async with patience(_COLLECT_PATIENCE_S, "hand back its artifacts"):
+            return await collect(self._channel, max_files=max_files, max_bytes=max_bytes, sink=sink)
 
     async def destroy(self) -> None:
         """Remove the container and its socket directory. Safe to repeat.
@@ -315,31 +319,3 @@ async def _first(
     if reading in done:
         return Cause.NONE
     return next((cause for task, cause in waits.items() if task in done), Cause.DEADLINE)
-
-
-class _patience:  # noqa: N801 - reads as a verb beside asyncio.timeout
-    """`asyncio.timeout` whose end is the sandbox's fault."""
-
-    def __init__(self, seconds: float, what: str) -> None:
-        self._timeout = asyncio.timeout(seconds)
-        self._what = what
-
-    async def __aenter__(self) -> None:
-        await self._timeout.__aenter__()
-
-    async def __aexit__(self, *exc: object) -> None:
-        try:
-            await self._timeout.__aexit__(*exc)  # type: ignore[arg-type]
-        except TimeoutError:
-            raise ProtocolViolation(f"the sandbox did not {self._what} in time") from None
-
-
-def _check_path(path: str) -> None:
-    """Refuse a name that leads elsewhere; the sink must not use it as a path all the same."""
-    parts = path.split("/")
-    if any(part in {"", ".", ".."} for part in parts) or _CONTROLS.search(path):
-        raise ProtocolViolation("the sandbox handed back a file whose name is not a plain path")
-
-
-def _plain(text: str) -> str:
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)[:200]

@@ -82,7 +82,8 @@ def container_config(
     """Return the configuration of one sandbox's container."""
     return {
         "Image": placement.image_id,
-        "Entrypoint": ["/usr/bin/python3", "-I", "-S", SUPERVISOR],
+        # As a program's own interpreter is started, which this one becomes when it is forked.
+        "Entrypoint": ["/usr/bin/python3", f"{SUPERVISOR}/__main__.py"],
         "Cmd": [],
         "User": f"{UID}:{UID}",
         "WorkingDir": WORKSPACE,

@@ -131,7 +131,7 @@ def supervisor(patch: str) -> Change:
     )
 
     def change(config: dict[str, Any]) -> None:
-        config["Entrypoint"] = ["/usr/bin/python3", "-I", "-S", "-c", code]
+        config["Entrypoint"] = ["/usr/bin/python3", "-I", "-c", code]
 
     return change
 

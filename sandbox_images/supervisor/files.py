@@ -4,8 +4,11 @@ By the time files are handed back no other process is left, so nothing changes u
 links are refused all the same, and every step goes through a directory's descriptor.
 """
 
+from __future__ import annotations
+
 import contextlib
 import itertools
+import json
 import os
 import stat
 import time
@@ -23,12 +26,28 @@ MAX_PATH = 1024
 
 
 class Placed:
-    """The input files, so that what the program left unchanged is not taken for its work."""
+    """The input files, so that what the program left unchanged is not taken for its work.
 
-    def __init__(self) -> None:
-        self._known: dict[str, tuple[int, int, int]] = {}
+    Kept in a file in memory: one process places them, another collects.
+    """
+
+    def __init__(self, memory: int) -> None:
+        self._memory = memory
+        self._known: dict[str, list[int]] = {}
         # A write by the program, however soon, gives a later time than this.
         self._stamp = time.time_ns() - 10**9
+
+    @classmethod
+    def remembered(cls, memory: int) -> Placed:
+        """Return what another process placed and remembered there."""
+        placed = cls(memory)
+        size = os.fstat(memory).st_size
+        placed._known = json.loads(os.pread(memory, size, 0) or b"{}")
+        return placed
+
+    def remember(self) -> None:
+        """Leave word of all that was placed."""
+        os.pwrite(self._memory, json.dumps(self._known).encode(), 0)
 
     def place(self, path: str, pieces: Iterable[bytes]) -> None:
         """Write a new file below the workspace; never through a link, never over a file."""
@@ -57,12 +76,17 @@ class Placed:
         return os.open(name, os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
 
     @staticmethod
-    def _mark(status: os.stat_result) -> tuple[int, int, int]:
-        return status.st_ino, status.st_size, status.st_mtime_ns
+    def _mark(status: os.stat_result) -> list[int]:
+        return [status.st_ino, status.st_size, status.st_mtime_ns]
 
     def unchanged(self, path: str, status: os.stat_result) -> bool:
         """Return whether this is an input file that nobody wrote to since."""
         return self._known.get(path) == self._mark(status)
+
+
+def collect(wire: Wire, memory: int, max_files: int, max_bytes: int) -> None:
+    """Hand back what the program left, which is not what was placed and remembered."""
+    Collector(wire, Placed.remembered(memory), max_files, max_bytes).collect()
 
 
 class Collector:
@@ -144,8 +168,7 @@ class Collector:
             if not piece:
                 raise Disconnected
             left -= len(piece)
-            self.wire.queue(b"D", piece)
-            self.wire.flush()
+            self.wire.send(b"D", piece)
         return None
 
 

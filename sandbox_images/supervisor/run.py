@@ -1,4 +1,4 @@
-"""The program's run: its output, its end, and the end of everything it started."""
+"""The program's run: its start in a child, its output, its end, and the end of all it started."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import os
 import select
 import signal
 import socket
+import struct
 
-from bridge import Bridge, trust
+from bridge import Bridge
 from files import WORKSPACE
-from processes import kill_all, reaped, signal_all, spawn
-from wire import PIECE, Disconnected, Wire
+from interpreter import Script
+from prepare import Standard, prepare
+from processes import kill_all, reaped, signal_all
+from relay import Outbox
+from wire import Disconnected, Wire
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:  # what only a checker needs is not loaded into every sandbox
-    from typing import Any
-
-BACKLOG = 256 * 1024
 REPORT_EVERY = 1024 * 1024
+FACTS = 4096
 
 
 class Output:
@@ -33,21 +33,19 @@ class Output:
         self.allowance = allowance
         self.total = 0
 
-    def pump(self, wire: Wire) -> bool:
+    def pump(self, outbox: Outbox) -> bool:
         """Move one piece. Return False when nothing is left to read for now or for good."""
         if self.fd is None:
             return False
         try:
-            data = os.read(self.fd, PIECE)
+            size = outbox.take(self.fd, self.kind, self.allowance)
         except BlockingIOError:
             return False
-        if not data:
+        if not size:
             self.close()
             return False
-        self.total += len(data)
-        if kept := data[: self.allowance]:
-            self.allowance -= len(kept)
-            wire.queue(self.kind, kept)
+        self.total += size
+        self.allowance = max(0, self.allowance - size)
         return True
 
     def close(self) -> None:
@@ -60,35 +58,57 @@ class Output:
 class Run:
     """The one program, from its start to the report of its end."""
 
-    def __init__(self, wire: Wire, children: socket.socket) -> None:
+    def __init__(self, wire: Wire, children: socket.socket, wakeup: socket.socket) -> None:
         self.wire = wire
         self.children = children
+        self.wakeup = wakeup
+        self.outbox = Outbox(wire.socket)
         self.status: int | None = None
         self.reported = 0
         self.bridge: Bridge | None = None
 
-    def start(self, command: dict[str, Any], stdin: int) -> bool:
-        """Start the program, or say why it cannot start."""
-        if command["egress"]:
-            self.bridge = Bridge()
-        if command["trust"]:
-            trust(command["trust"])
-        self.pid, out, err, problem = spawn(command, stdin)
-        self.outputs = [
-            Output(b"O", out, command["output_bytes"]),
-            Output(b"E", err, command["output_bytes"]),
-        ]
+    def serve(self, memory: int) -> Script | None:
+        """Serve one program to its end. In the child that is to be a script: return that."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        out_read, out_write = os.pipe()
+        err_read, err_write = os.pipe()
+        self.pid = os.fork()
+        if self.pid == 0:
+            ours.close()
+            inherited = [self.wire.socket, self.children, self.wakeup]
+            return prepare(self.wire, memory, Standard(out_write, err_write), theirs, inherited)
+        theirs.close()
+        os.close(out_write)
+        os.close(err_write)
+        with ours:
+            problem, allowance = self._see_off(ours)
+        self.outputs = [Output(b"O", out_read, allowance), Output(b"E", err_read, allowance)]
         if problem is None:
             self.wire.say("started")
-            return True
-        for output in self.outputs:
-            output.close()
-        self._close_bridge()
-        os.waitpid(self.pid, 0)
-        self.wire.say("not_started", error=errno.errorcode.get(problem, "EIO"))
-        return False
+            self._follow()
+        else:
+            for output in self.outputs:
+                output.close()
+            self._close_bridge()
+            os.waitpid(self.pid, 0)
+            self.wire.say("not_started", error=errno.errorcode.get(problem, "EIO"))
+        return None
 
-    def follow(self) -> None:
+    def _see_off(self, child: socket.socket) -> tuple[int | None, int]:
+        """Wait until the child is the program; return why not, and how much it may put out."""
+        said = child.recv(FACTS)
+        if not said:
+            raise Disconnected
+        if len(said) == struct.calcsize(">I"):
+            return struct.unpack(">I", said)[0], 0
+        facts = json.loads(said)
+        if facts["egress"]:
+            self.bridge = Bridge()
+        child.sendall(b"\0")
+        failure = child.recv(FACTS)
+        return (struct.unpack(">I", failure)[0] if failure else None), facts["output_bytes"]
+
+    def _follow(self) -> None:
         """Serve the program until it ends, then end everything else and report."""
         self.wire.socket.setblocking(False)  # noqa: FBT003 - the standard library's signature
         while self.status is None:
@@ -97,26 +117,28 @@ class Run:
         self._close_bridge()
         self.wire.socket.setblocking(True)  # noqa: FBT003 - the standard library's signature
         for output in self.outputs:
-            while output.pump(self.wire):
-                self.wire.flush()
+            while output.pump(self.outbox):
+                self.outbox.flush()
             output.close()
         self._report_end(self.status)
+        self.outbox.flush()
+        self.outbox.wipe()
 
     def _step(self) -> None:
         """Wait for the events that can be used now; backpressure is not asking for output."""
-        full = len(self.wire.outgoing) >= BACKLOG
         wire, children = self.wire.socket.fileno(), self.children.fileno()
         poll = select.poll()
-        poll.register(wire, select.POLLIN | (select.POLLOUT if self.wire.outgoing else 0))
+        poll.register(wire, select.POLLIN | (0 if self.outbox.empty else select.POLLOUT))
         poll.register(children, select.POLLIN)
-        outputs = {o.fd: o for o in self.outputs if o.fd is not None and not full}
+        waiting = [] if self.outbox.full else self.outputs
+        outputs = {o.fd: o for o in waiting if o.fd is not None}
         for fd in outputs:
             poll.register(fd, select.POLLIN)
         if self.bridge:
             self.bridge.register(poll)
         for fd, events in poll.poll():
             if fd in outputs:
-                outputs[fd].pump(self.wire)
+                outputs[fd].pump(self.outbox)
                 self._count()
             elif fd == children:
                 self._reap()
@@ -132,16 +154,18 @@ class Run:
 
     def _talk(self, events: int) -> None:
         if events & select.POLLOUT:
-            with contextlib.suppress(BlockingIOError):
-                self.wire.flush()
+            self.outbox.flush()
         if events & (select.POLLIN | select.POLLHUP | select.POLLERR):
-            self.wire.fill()
-            while frame := self.wire.next_frame():
-                if json.loads(frame[1]) != {"do": "terminate"}:
-                    raise Disconnected
-                # A stopped process acts on SIGTERM only once it continues.
-                signal_all(signal.SIGTERM)
-                signal_all(signal.SIGCONT)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    frame = self.wire.next_frame()
+                    if frame is None:
+                        continue
+                    if json.loads(frame[1]) != {"do": "terminate"}:
+                        raise Disconnected
+                    # A stopped process acts on SIGTERM only once it continues.
+                    signal_all(signal.SIGTERM)
+                    signal_all(signal.SIGCONT)
 
     def _reap(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -156,7 +180,7 @@ class Run:
         total = sum(output.total for output in self.outputs)
         if total - self.reported >= REPORT_EVERY:
             self.reported = total
-            self.wire.say("counted", **self._totals())
+            self.outbox.say("counted", **self._totals())
 
     def _totals(self) -> dict[str, int]:
         return {"stdout": self.outputs[0].total, "stderr": self.outputs[1].total}
@@ -164,7 +188,7 @@ class Run:
     def _report_end(self, status: int) -> None:
         code = os.waitstatus_to_exitcode(status)
         space = os.statvfs(WORKSPACE)
-        self.wire.say(
+        self.outbox.say(
             "ended",
             exit_code=code if code >= 0 else None,
             signal=-code if code < 0 else None,

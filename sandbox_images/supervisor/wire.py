@@ -25,54 +25,48 @@ class Disconnected(Exception):
 
 
 class Wire:
-    """The connection to the worker."""
+    """The connection to the worker. No more is read than a frame holds: the next may be another's.
+
+    Everything here blocks; while the program runs, `relay.Outbox` writes instead.
+    """
 
     def __init__(self, connection: socket.socket) -> None:
         self.socket = connection
-        self.incoming = bytearray()
-        self.outgoing = bytearray()
+        self._incoming = bytearray()
 
     def receive(self) -> tuple[bytes, bytes]:
         """Block until the next whole frame and return its type and payload."""
         while (frame := self.next_frame()) is None:
-            self.fill()
+            pass
         return frame
 
     def next_frame(self) -> tuple[bytes, bytes] | None:
-        """Return the next whole frame that has arrived, or None."""
-        if len(self.incoming) < HEADER.size:
-            return None
-        kind, length = HEADER.unpack_from(self.incoming)
-        if length > CONTROL:
-            raise Disconnected
-        end = HEADER.size + length
-        if len(self.incoming) < end:
-            return None
-        payload = bytes(self.incoming[HEADER.size : end])
-        del self.incoming[:end]
-        return kind, payload
-
-    def fill(self) -> None:
-        """Read what the worker sent; blocks only when the socket does."""
-        data = self.socket.recv(PIECE)
+        """Read once; return the frame if it is whole with that. Blocks only if the socket does."""
+        length = 0
+        if len(self._incoming) >= HEADER.size:
+            _, length = HEADER.unpack_from(self._incoming)
+            if length > CONTROL:
+                raise Disconnected
+        data = self.socket.recv(HEADER.size + length - len(self._incoming))
         if not data:
             raise Disconnected
-        self.incoming += data
+        self._incoming += data
+        if len(self._incoming) < HEADER.size:
+            return None
+        kind, length = HEADER.unpack_from(self._incoming)
+        if len(self._incoming) < HEADER.size + length:
+            return None
+        payload = bytes(self._incoming[HEADER.size :])
+        self._incoming.clear()
+        return kind, payload
 
-    def queue(self, kind: bytes, payload: bytes) -> None:
-        """Add a frame to what is to be sent."""
-        self.outgoing += HEADER.pack(kind, len(payload))
-        self.outgoing += payload
+    def send(self, kind: bytes, payload: bytes) -> None:
+        """Send a frame."""
+        self.socket.sendall(HEADER.pack(kind, len(payload)) + payload)
 
     def say(self, report: str, **facts: object) -> None:
-        """Queue a report."""
-        self.queue(b"C", json.dumps({"say": report, **facts}).encode())
-
-    def flush(self) -> None:
-        """Send what is queued, as far as the socket takes it."""
-        while self.outgoing:
-            sent = self.socket.send(self.outgoing)
-            del self.outgoing[:sent]
+        """Send a report."""
+        self.send(b"C", json.dumps({"say": report, **facts}).encode())
 
     def command(self) -> dict[str, Any]:
         """Block until the next command and return it."""

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 
 from runner.errors import ProtocolViolation
-from runner.sandbox import sandbox as sandboxes
+from runner.sandbox import artifacts
 from runner.verify.bench import Bench
 from runner.verify.check import Attempt, Check, Group, Observation, Severity, Trial
 from runner.verify.controls import Change, supervisor
@@ -16,8 +16,7 @@ def hand_back(self, folder, name, path, depth):
     data = os.read(file, 4096) if not os.path.isdir(name) else b""
     os.close(file)
     self.wire.say("artifact", path=path, size=len(data) or 1)
-    self.wire.queue(b"D", data or b"x")
-    self.wire.flush()
+    self.wire.send(b"D", data or b"x")
 files.Collector._visit = hand_back
 """
 
@@ -81,24 +80,24 @@ def _named(path: str) -> Attempt:
         "import files\n"
         "def collect(self):\n"
         f"    self.wire.say('artifact', path={path!r}, size=1)\n"
-        "    self.wire.queue(b'D', b'x')\n"
+        "    self.wire.send(b'D', b'x')\n"
         "    self.wire.say('collected', refused=[], refused_total=0)\n"
         "files.Collector.collect = collect\n"
     )
 
     async def attempt(bench: Bench, guarded: bool) -> Observation:  # noqa: FBT001 - its protocol
         shelf = _Shelf()
-        checking = sandboxes._check_path  # noqa: SLF001 - the one control, taken away and put back
+        checking = artifacts._check_path  # noqa: SLF001 - the one control, taken away and put back
         async with bench.sandbox(supervisor(hostile)) as sandbox:
             await bench.run(sandbox, "pass")
             if not guarded:
-                setattr(sandboxes, "_check_path", lambda _: None)  # noqa: B010 - as above
+                setattr(artifacts, "_check_path", lambda _: None)  # noqa: B010 - as above
             try:
                 await sandbox.collect(max_files=8, max_bytes=2**20, sink=shelf)
             except ProtocolViolation:
                 return Observation(breached=False, saw="ProtocolViolation")
             finally:
-                sandboxes._check_path = checking  # noqa: SLF001 - as above
+                artifacts._check_path = checking  # noqa: SLF001 - as above
         return Observation(breached=path in shelf.files, saw=f"a file called {path!r}")
 
     return attempt

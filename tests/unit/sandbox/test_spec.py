@@ -16,7 +16,7 @@ def test_the_whole_configuration() -> None:
     size = 128 * 2**20
     assert container_config(PLACEMENT, LIMITS, PROFILE, Host(4, "/agentrunner")) == {
         "Image": "sha256:image",
-        "Entrypoint": ["/usr/bin/python3", "-I", "-S", "/opt/supervisor"],
+        "Entrypoint": ["/usr/bin/python3", "/opt/supervisor/__main__.py"],
         "Cmd": [],
         "User": "10001:10001",
         "WorkingDir": "/workspace",

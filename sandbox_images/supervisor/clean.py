@@ -1,0 +1,125 @@
+"""Between two runs of one tenant: every writable place emptied, and a check that nothing is left.
+
+Done in a child of PID 1 when no other process is left. What it finds it names by kind alone; any
+find ends the sandbox. The worker looks from outside as well.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import stat
+from collections.abc import Iterator
+
+from files import WORKSPACE
+from wire import Wire
+
+PLACES = {WORKSPACE: 0o700, "/tmp": 0o1777, "/dev/shm": 0o1777}  # noqa: S108 - the sandbox's own
+"""Every place that a program can write to, with its mode."""
+TABLES = ("tcp", "tcp6", "udp", "udp6", "udplite", "udplite6", "raw", "raw6", "icmp", "icmp6")
+IPC = ("shm", "sem", "msg")
+HEADING = 1
+OURS = 2
+"""PID 1, and the child that looks."""
+
+
+class Baseline:
+    """What holds for PID 1 before any program has run, and is inherited by each."""
+
+    def __init__(self) -> None:
+        self.before = list(inherited())
+
+    def changed(self) -> bool:
+        """Return whether any of it is different now."""
+        return self.before != list(inherited())
+
+
+def inherited() -> Iterator[object]:
+    """Yield what a program could change of PID 1's and so hand on: it is of the same user."""
+    yield sorted(os.sched_getaffinity(0))
+    yield os.getpriority(os.PRIO_PROCESS, 0)
+    for name in dir(resource):
+        if name.startswith("RLIMIT_"):
+            yield resource.getrlimit(getattr(resource, name))
+    with open("/proc/self/mountinfo") as mounts:
+        yield mounts.read()
+    # Sockets live as long as a process holds them; what is listed was there before.
+    yield lines("/proc/net/unix")
+
+
+def clean(wire: Wire, baseline: Baseline) -> None:
+    """Empty every writable place, and report what is left all the same."""
+    left = []
+    for place, mode in PLACES.items():
+        try:
+            empty(place, mode)
+        except OSError:
+            left.append(f"files in {place}")
+    left += leftovers(baseline)
+    wire.say("cleaned", left=left)
+
+
+def empty(place: str, mode: int) -> None:
+    """Remove everything in a folder, at any depth, and give it its mode back.
+
+    A folder that is not empty hands its entries up and goes: no recursion, no path of any length.
+    """
+    if os.stat(place).st_uid == os.geteuid():
+        os.chmod(place, 0o700)
+    top = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        while names := os.listdir(top):
+            for name in names:
+                if not stat.S_ISDIR(os.lstat(name, dir_fd=top).st_mode):
+                    os.unlink(name, dir_fd=top)
+                    continue
+                # A folder that is moved must be writable: its `..` changes.
+                os.chmod(name, 0o700, dir_fd=top)
+                folder = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=top)
+                try:
+                    for inner in os.listdir(folder):
+                        if stat.S_ISDIR(os.lstat(inner, dir_fd=folder).st_mode):
+                            os.chmod(inner, 0o700, dir_fd=folder)
+                            os.rename(inner, _unused(), src_dir_fd=folder, dst_dir_fd=top)
+                        else:
+                            os.unlink(inner, dir_fd=folder)
+                finally:
+                    os.close(folder)
+                os.rmdir(name, dir_fd=top)
+        if os.fstat(top).st_uid == os.geteuid():
+            os.fchmod(top, mode)
+            os.utime(top, (0, 0))
+    finally:
+        os.close(top)
+
+
+def _unused() -> str:
+    return f".{os.urandom(8).hex()}"
+
+
+def leftovers(baseline: Baseline) -> list[str]:
+    """Return the kinds of what is left of a program, as far as can be seen from inside."""
+    left = []
+    for place, mode in PLACES.items():
+        if os.listdir(place) or stat.S_IMODE(os.stat(place).st_mode) != mode:
+            left.append(f"files in {place}")
+    if sum(name.isdigit() for name in os.listdir("/proc")) != OURS:
+        left.append("processes")
+    if any(lines(f"/proc/sysvipc/{kind}") > HEADING for kind in IPC):
+        left.append("System V IPC")
+    if os.path.isdir("/dev/mqueue") and os.listdir("/dev/mqueue"):
+        left.append("message queues")
+    # Closed connections count, too: for a minute they tell of ports and addresses.
+    if any(lines(f"/proc/net/{table}") > HEADING for table in TABLES):
+        left.append("sockets")
+    if baseline.changed():
+        left.append("settings of processes")
+    return left
+
+
+def lines(path: str) -> int:
+    """Return how many lines a file has; a kernel without it has nothing of its kind."""
+    with contextlib.suppress(FileNotFoundError), open(path) as file:
+        return sum(1 for _ in file)
+    return 0

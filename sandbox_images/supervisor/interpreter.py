@@ -1,0 +1,146 @@
+"""A Python program in the interpreter that is here already, forked, instead of a new one.
+
+To the program it is a new one: its own `__main__`, arguments, environment, streams, signals and
+random numbers; what cannot be had so, because an interpreter decides it when it starts, is left to
+a new one (`suits`). The modules of the image's list are imported already.
+"""
+
+from __future__ import annotations
+
+import gc
+import io
+import os
+import signal
+import sys
+import time
+from types import ModuleType
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # what only a checker needs is not loaded into every sandbox
+    from collections.abc import Mapping
+    from typing import TextIO
+
+FOLDER = os.path.dirname(os.path.abspath(__file__))
+LIST = os.path.join(FOLDER, "preload.txt")
+OURS = frozenset(name[:-3] for name in os.listdir(FOLDER) if name.endswith(".py")) - {"__main__"}
+"""The supervisor's modules, which no program is to find."""
+AT_START = ("PYTHON", "LD_", "LC_", "LANG", "GLIBC_", "MALLOC_", "HOME", "OPENSSL_")
+"""Variables that take effect when an interpreter starts, by what their names begin with."""
+AT_IMPORT = ("OPENBLAS_", "OMP_", "MKL_", "NUMEXPR_", "MPL", "NPY_", "PANDAS_", "TZ")
+"""Variables that a module of a list may look at when it is imported."""
+STDERR = 2
+EITHER_WAY = frozenset({"PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE"})
+
+
+class Script:
+    """A program to run here: its file's name with its arguments, and its environment."""
+
+    def __init__(self, argv: list[str], env: Mapping[str, str]) -> None:
+        self.argv = argv
+        self.env = env
+
+
+def load() -> list[str]:
+    """Import the image's list, and keep it out of the collector's way; return what failed."""
+    failed = []
+    with open(LIST) as names:
+        for name in names.read().split():
+            try:
+                __import__(name)
+            except ImportError:
+                failed.append(name)
+    if len(os.listdir("/proc/self/task")) > 1:
+        # A fork takes one thread along: what the others hold would be held for ever.
+        raise RuntimeError("a module of the list started a thread")
+    gc.collect()
+    gc.freeze()
+    return failed
+
+
+def suits(env: Mapping[str, str]) -> bool:
+    """Return whether a program with this environment, in this folder, may run here."""
+    if any(name.startswith(AT_START + AT_IMPORT) for name in env.keys() - EITHER_WAY):
+        return False
+    # Modules of the program's own that are named as one that is loaded: they would not be found.
+    loaded = sys.modules.keys() - OURS
+    if any(name.removesuffix(".py").partition(".cpython")[0] in loaded for name in os.listdir(".")):
+        return False
+    return not os.path.isdir(sys.modules["site"].USER_SITE)
+
+
+def run(script: Script) -> None:
+    """Run it to its end; raises what it raises, already reported as an interpreter would."""
+    environment = {**os.environ, **script.env}
+    os.environ.clear()
+    os.environ.update(environment)
+    time.tzset()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    _open_streams(unbuffered=bool(os.environ.get("PYTHONUNBUFFERED")))
+    _reseed()
+    for name in OURS & sys.modules.keys():
+        del sys.modules[name]
+    sys.path_importer_cache.pop(FOLDER, None)
+    folder = os.getcwd()
+    sys.path[0] = folder
+    sys.argv = script.argv[1:]
+    sys.orig_argv = list(script.argv)
+    namespace = _new_main(os.path.join(folder, script.argv[1]))
+    try:
+        with open(namespace["__file__"], "rb") as file:
+            source = file.read()
+        exec(compile(source, namespace["__file__"], "exec", dont_inherit=True), namespace)  # noqa: S102
+    except SystemExit:
+        raise
+    except BaseException as error:
+        # The frame of this function is none of the program's.
+        error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next
+        sys.excepthook(type(error), error, error.__traceback__)
+        sys.excepthook = lambda *_: None
+        raise
+
+
+def _new_main(path: str) -> dict[str, object]:
+    loader = sys.modules["_frozen_importlib_external"].SourceFileLoader("__main__", path)
+    module = ModuleType("__main__")
+    module.__dict__.update(
+        __annotations__={},
+        __builtins__=sys.modules["builtins"],
+        __cached__=None,
+        __file__=path,
+        __loader__=loader,
+    )
+    sys.modules["__main__"] = module
+    return module.__dict__
+
+
+def _open_streams(*, unbuffered: bool) -> None:
+    """Open the three streams as an interpreter does when it starts (CPython, `create_stdio`)."""
+    sys.stdin = sys.__stdin__ = _stream(0, "r", sys.stdin, unbuffered=unbuffered)
+    sys.stdout = sys.__stdout__ = _stream(1, "w", sys.stdout, unbuffered=unbuffered)
+    sys.stderr = sys.__stderr__ = _stream(2, "w", sys.stderr, unbuffered=unbuffered)
+
+
+def _stream(fd: int, mode: str, before: TextIO, *, unbuffered: bool) -> TextIO:
+    raw_only = unbuffered and mode == "w"
+    buffer = open(fd, mode + "b", buffering=0 if raw_only else -1, closefd=False)  # noqa: SIM115 - the program closes it
+    getattr(buffer, "raw", buffer).name = before.name
+    stream = io.TextIOWrapper(
+        buffer,
+        encoding=before.encoding,
+        errors=before.errors,
+        newline="\n",
+        line_buffering=not unbuffered and (fd == STDERR or os.isatty(fd)),
+        write_through=unbuffered,
+    )
+    stream.mode = mode
+    return stream
+
+
+def _reseed() -> None:
+    """Give every generator of random numbers that is loaded a start of its own."""
+    if "random" in sys.modules:
+        sys.modules["random"].seed()
+    if "ssl" in sys.modules:
+        sys.modules["ssl"].RAND_add(os.urandom(32), 32.0)
+    if "numpy.random" in sys.modules:
+        sys.modules["numpy.random"].seed()

@@ -1,0 +1,82 @@
+"""PID 1 of a sandbox: places files, runs one untrusted program at a time, hands back what it left.
+
+Theory of operation. Standard library only, one thread, one connection. The worker outside speaks
+first and is believed; the program shares this process's user id and is not: it cannot signal
+PID 1 (no handler but SIGCHLD's is installed, and the kernel discards the rest for an init
+process, pid_namespaces(7)), and cannot read or trace it (non-dumpable, ptrace(2)).
+
+Between commands the socket blocks. While the program runs, one event loop moves its output, and
+reads no more of it than the worker takes. A program that has ended is followed by SIGKILL to
+everything else, which needs no new process and so works in a sandbox full of them.
+
+What a run is given and leaves is handled by children that end with it, so that the memory which
+the next one is forked from holds none of it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+
+import interpreter
+from clean import Baseline, clean
+from files import collect
+from processes import in_child, kill_all, set_dumpable
+from run import Run
+from wire import Disconnected, Wire
+
+VERSION = 3
+SOCKET = "/run/sandbox/supervisor.sock"
+
+
+def serve(wire: Wire, children: socket.socket, wakeup: socket.socket) -> interpreter.Script | None:
+    """Obey the worker until it hangs up. Returns only in a child that is to be a script."""
+    baseline = Baseline()
+    memory = -1
+    wire.say("ready", version=VERSION)
+    while True:
+        command = wire.command()
+        if command["do"] == "ping":
+            wire.say("alive")
+        elif command["do"] == "load":
+            wire.say("loaded", failed=interpreter.load())
+        elif command["do"] == "prepare":
+            _forget(memory)
+            memory = os.memfd_create("placed", os.MFD_CLOEXEC)
+            if (script := Run(wire, children, wakeup).serve(memory)) is not None:
+                return script
+        elif command["do"] == "collect":
+            in_child(collect, wire, memory, command["max_files"], command["max_bytes"])
+        elif command["do"] == "clean":
+            kill_all()
+            memory = _forget(memory)
+            in_child(clean, wire, baseline)
+        elif command["do"] != "terminate":
+            raise Disconnected
+
+
+def _forget(memory: int) -> int:
+    """Let go of what was placed; return the descriptor of nothing."""
+    if memory >= 0:
+        os.close(memory)
+    return -1
+
+
+def main() -> interpreter.Script | None:
+    """Connect, become unreadable, serve."""
+    set_dumpable(0)
+    children, wakeup = socket.socketpair()
+    for end in (children, wakeup):
+        end.setblocking(False)  # noqa: FBT003 - the standard library's signature
+    # Python's own SIGINT handler would let the program interrupt us.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(wakeup.fileno(), warn_on_full_buffer=False)
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(SOCKET)
+    try:
+        return serve(Wire(connection), children, wakeup)
+    except (Disconnected, ConnectionError):
+        sys.exit(0)
