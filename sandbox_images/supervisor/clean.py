@@ -13,11 +13,14 @@ import stat
 from collections.abc import Iterator
 
 from files import WORKSPACE
-from wire import Wire
 
 PLACES = {WORKSPACE: 0o700, "/tmp": 0o1777, "/dev/shm": 0o1777}  # noqa: S108 - the sandbox's own
 """Every place that a program can write to, with its mode."""
-TABLES = ("tcp", "tcp6", "udp", "udp6", "udplite", "udplite6", "raw", "raw6", "icmp", "icmp6")
+SOCKETS = ("/proc/net/sockstat", "/proc/net/sockstat6")
+"""Of this network alone, but for what `ELSEWHERE` says. Closed connections count, too (`tw`)."""
+TABLES = ("tcp", "tcp6", "udp", "udp6", "unix")
+"""Where a kernel lacks those: each has a line for each socket."""
+ELSEWHERE = ("orphan", "alloc", "mem", "memory")
 IPC = ("shm", "sem", "msg")
 HEADING = 1
 OURS = 2
@@ -44,20 +47,34 @@ def inherited() -> Iterator[object]:
             yield resource.getrlimit(getattr(resource, name))
     with open("/proc/self/mountinfo") as mounts:
         yield mounts.read()
-    # Sockets live as long as a process holds them; what is listed was there before.
-    yield lines("/proc/net/unix")
+    yield from sockets()
 
 
-def clean(wire: Wire, baseline: Baseline) -> None:
-    """Empty every writable place, and report what is left all the same."""
+def sockets() -> Iterator[object]:
+    """Yield how many sockets there are, of each kind, open or closed a moment ago."""
+    for path in SOCKETS:
+        with contextlib.suppress(FileNotFoundError), open(path) as file:
+            for line in file:
+                words = line.split()
+                yield {
+                    (words[0], name): number
+                    for name, number in zip(words[1::2], words[2::2], strict=True)
+                    if name not in ELSEWHERE
+                }
+    if not os.path.exists(SOCKETS[0]):
+        for table in TABLES:
+            yield lines(f"/proc/net/{table}")
+
+
+def clean(baseline: Baseline) -> str:
+    """Empty every writable place; return the kinds of what is left all the same, one a line."""
     left = []
     for place, mode in PLACES.items():
         try:
             empty(place, mode)
         except OSError:
             left.append(f"files in {place}")
-    left += leftovers(baseline)
-    wire.say("cleaned", left=left)
+    return "\n".join(left + leftovers(baseline))
 
 
 def empty(place: str, mode: int) -> None:
@@ -110,11 +127,8 @@ def leftovers(baseline: Baseline) -> list[str]:
         left.append("System V IPC")
     if os.path.isdir("/dev/mqueue") and os.listdir("/dev/mqueue"):
         left.append("message queues")
-    # Closed connections count, too: for a minute they tell of ports and addresses.
-    if any(lines(f"/proc/net/{table}") > HEADING for table in TABLES):
-        left.append("sockets")
     if baseline.changed():
-        left.append("settings of processes")
+        left.append("sockets, or settings of processes")
     return left
 
 

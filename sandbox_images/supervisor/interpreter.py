@@ -7,6 +7,8 @@ a new one (`suits`). The modules of the image's list are imported already.
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import gc
 import io
 import os
@@ -18,7 +20,7 @@ from types import ModuleType
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # what only a checker needs is not loaded into every sandbox
     from collections.abc import Mapping
-    from typing import TextIO
+    from typing import Any, NoReturn, TextIO
 
 FOLDER = os.path.dirname(os.path.abspath(__file__))
 LIST = os.path.join(FOLDER, "preload.txt")
@@ -29,6 +31,8 @@ AT_START = ("PYTHON", "LD_", "LC_", "LANG", "GLIBC_", "MALLOC_", "HOME", "OPENSS
 AT_IMPORT = ("OPENBLAS_", "OMP_", "MKL_", "NUMEXPR_", "MPL", "NPY_", "PANDAS_", "TZ")
 """Variables that a module of a list may look at when it is imported."""
 STDERR = 2
+UNFLUSHED = 120
+"""The exit code of an interpreter whose output could not be written at its end."""
 EITHER_WAY = frozenset({"PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE"})
 
 
@@ -68,8 +72,8 @@ def suits(env: Mapping[str, str]) -> bool:
     return not os.path.isdir(sys.modules["site"].USER_SITE)
 
 
-def run(script: Script) -> None:
-    """Run it to its end; raises what it raises, already reported as an interpreter would."""
+def run(script: Script) -> NoReturn:
+    """Run it to its end, and end this process as an interpreter does."""
     environment = {**os.environ, **script.env}
     os.environ.clear()
     os.environ.update(environment)
@@ -79,27 +83,89 @@ def run(script: Script) -> None:
     _reseed()
     for name in OURS & sys.modules.keys():
         del sys.modules[name]
+    before = set(sys.modules)
     sys.path_importer_cache.pop(FOLDER, None)
     folder = os.getcwd()
     sys.path[0] = folder
     sys.argv = script.argv[1:]
     sys.orig_argv = list(script.argv)
-    namespace = _new_main(os.path.join(folder, script.argv[1]))
+    code = _execute(_new_main(os.path.join(folder, script.argv[1])))
+    _end(code, before)
+
+
+def _execute(namespace: dict[str, Any]) -> int:
+    """Run the program in its `__main__`; return its exit code, negative for a signal's number."""
     try:
         with open(namespace["__file__"], "rb") as file:
             source = file.read()
         exec(compile(source, namespace["__file__"], "exec", dont_inherit=True), namespace)  # noqa: S102
-    except SystemExit:
-        raise
-    except BaseException as error:
+    except SystemExit as error:
+        return _exit_code(error.code)
+    except BaseException as error:  # noqa: BLE001 - reported as an interpreter reports it
         # The frame of this function is none of the program's.
         error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next
-        sys.excepthook(type(error), error, error.__traceback__)
-        sys.excepthook = lambda *_: None
-        raise
+        try:
+            sys.excepthook(type(error), error, error.__traceback__)
+        except SystemExit as instead:
+            return _exit_code(instead.code)
+        return -signal.SIGINT if isinstance(error, KeyboardInterrupt) else 1
+    return 0
 
 
-def _new_main(path: str) -> dict[str, object]:
+def _exit_code(given: object) -> int:
+    """Return what `sys.exit` with this value means; a text is a message."""
+    if given is None:
+        return 0
+    if isinstance(given, int):
+        return given & 0xFF
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+    print(given, file=sys.stderr)  # noqa: T201 - what `sys.exit` was given
+    return 1
+
+
+def _end(code: int, before: set[str]) -> NoReturn:
+    """Do what an interpreter does at its end (CPython, `Py_FinalizeEx`), for the program's part.
+
+    What was loaded before it is not taken apart: that would copy all of its memory to no end.
+    """
+    if "threading" in sys.modules:
+        sys.modules["threading"]._shutdown()  # noqa: SLF001 - as the interpreter itself does
+    atexit._run_exitfuncs()  # noqa: SLF001 - as above
+    flushed = _flush()
+    for name in [name for name in reversed(list(sys.modules)) if name not in before]:
+        _take_apart(vars(sys.modules[name]))
+    _take_apart(vars(sys.modules["__main__"]))
+    gc.collect()
+    flushed = _flush() and flushed
+    if code < 0:
+        signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    os._exit(code if flushed else UNFLUSHED)
+
+
+def _flush() -> bool:
+    """Flush both outputs as they are now; return whether stdout took it."""
+    with contextlib.suppress(Exception):
+        sys.stderr.flush()
+    try:
+        if sys.stdout is not None and not sys.stdout.closed:
+            sys.stdout.flush()
+    except Exception as error:  # noqa: BLE001 - a stream of the program's own may raise anything
+        print(f"Exception ignored in: {sys.stdout!r}\n{error!r}", file=sys.stderr)  # noqa: T201
+        return False
+    return True
+
+
+def _take_apart(names: dict[str, Any]) -> None:
+    """Let go of a module's values, the private ones first (CPython, `_PyModule_ClearDict`)."""
+    for name in [each for each in names if each[:1] == "_" and each[1:2] != "_"]:
+        names[name] = None
+    for name in [each for each in names if each != "__builtins__"]:
+        names[name] = None
+
+
+def _new_main(path: str) -> dict[str, Any]:
     loader = sys.modules["_frozen_importlib_external"].SourceFileLoader("__main__", path)
     module = ModuleType("__main__")
     module.__dict__.update(

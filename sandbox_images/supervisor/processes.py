@@ -21,20 +21,28 @@ def set_dumpable(value: int) -> None:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_DUMPABLE)")
 
 
-def in_child(work: Callable[..., None], *given: object) -> None:
-    """Do it in a process of its own, whose memory goes with it. Raises Disconnected if it fails."""
+def in_child(work: Callable[..., str | None], *given: object) -> str:
+    """Do it in a process of its own, whose memory goes with it, and return what it says.
+
+    Raises Disconnected if it fails.
+    """
+    source, sink = os.pipe()
     pid = os.fork()
     if pid == 0:
         status = 1
         try:
-            work(*given)
+            os.write(sink, (work(*given) or "").encode())
             status = 0
         finally:
             # Whatever it was, a child must not return into its parent's frames.
             os._exit(status)
+    os.close(sink)
     _, status = os.waitpid(pid, 0)
+    with open(source) as said:
+        answer = said.read()
     if status != 0:
         raise Disconnected
+    return answer
 
 
 def reaped() -> Iterator[tuple[int, int]]:

@@ -15,6 +15,7 @@ the next one is forked from holds none of it.
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
@@ -52,7 +53,7 @@ def serve(wire: Wire, children: socket.socket, wakeup: socket.socket) -> interpr
         elif command["do"] == "clean":
             kill_all()
             memory = _forget(memory)
-            in_child(clean, wire, baseline)
+            wire.say("cleaned", left=in_child(clean, baseline).splitlines())
         elif command["do"] != "terminate":
             raise Disconnected
 
@@ -74,6 +75,8 @@ def main() -> interpreter.Script | None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(wakeup.fileno(), warn_on_full_buffer=False)
+    # What is here now stays: no child's collector has to look at it, or copies it by looking.
+    gc.freeze()
     connection = socket.socket(socket.AF_UNIX)
     connection.connect(SOCKET)
     try:
