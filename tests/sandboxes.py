@@ -181,11 +181,12 @@ async def bench(
 
 
 def build_image() -> None:
-    """Make the default image once per host; afterwards Docker holds it."""
+    """Make the images once per host; afterwards Docker holds them."""
     settings = Settings()
 
     async def build() -> None:
         async with Engine(settings.docker_url, timeout_s=30, threads=2) as engine:
-            await Images(engine, settings.recipes_path).build("python")
+            for name in ("python", "data"):
+                await Images(engine, settings.recipes_path).build(name)
 
     asyncio.run(build())

@@ -15,7 +15,7 @@ import os
 import signal
 import sys
 import time
-from types import ModuleType
+from types import CodeType, ModuleType
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # what only a checker needs is not loaded into every sandbox
@@ -83,22 +83,34 @@ def run(script: Script) -> NoReturn:
     _reseed()
     for name in OURS & sys.modules.keys():
         del sys.modules[name]
-    before = set(sys.modules)
     sys.path_importer_cache.pop(FOLDER, None)
     folder = os.getcwd()
     sys.path[0] = folder
     sys.argv = script.argv[1:]
     sys.orig_argv = list(script.argv)
-    code = _execute(_new_main(os.path.join(folder, script.argv[1])))
-    _end(code, before)
+    path = os.path.join(folder, script.argv[1])
+    try:
+        with open(path, "rb") as file:
+            code = compile(file.read(), path, "exec", dont_inherit=True)
+    except (OSError, SyntaxError, ValueError):
+        # What is no program is told best by who is asked to run it from a file.
+        start_anew(script.argv, os.environ)
+    status = _execute(code, _new_main(path))
+    _end(status, folder)
 
 
-def _execute(namespace: dict[str, Any]) -> int:
+def start_anew(argv: list[str], environment: Mapping[str, str]) -> NoReturn:
+    """Become another program (execve(2))."""
+    # Python ignores these two for itself, and an ignored signal stays so across exec.
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(number, signal.SIG_DFL)
+    os.execvpe(argv[0], argv, environment)  # noqa: S606 - no shell is the point
+
+
+def _execute(code: CodeType, namespace: dict[str, Any]) -> int:
     """Run the program in its `__main__`; return its exit code, negative for a signal's number."""
     try:
-        with open(namespace["__file__"], "rb") as file:
-            source = file.read()
-        exec(compile(source, namespace["__file__"], "exec", dont_inherit=True), namespace)  # noqa: S102
+        exec(code, namespace)  # noqa: S102 - a program is here to be run
     except SystemExit as error:
         return _exit_code(error.code)
     except BaseException as error:  # noqa: BLE001 - reported as an interpreter reports it
@@ -124,37 +136,45 @@ def _exit_code(given: object) -> int:
     return 1
 
 
-def _end(code: int, before: set[str]) -> NoReturn:
+def _end(code: int, folder: str) -> NoReturn:
     """Do what an interpreter does at its end (CPython, `Py_FinalizeEx`), for the program's part.
 
-    What was loaded before it is not taken apart: that would copy all of its memory to no end.
+    Libraries are not taken apart: that would copy the memory of all that was loaded before.
     """
     if "threading" in sys.modules:
         sys.modules["threading"]._shutdown()  # noqa: SLF001 - as the interpreter itself does
     atexit._run_exitfuncs()  # noqa: SLF001 - as above
-    flushed = _flush()
-    for name in [name for name in reversed(list(sys.modules)) if name not in before]:
-        _take_apart(vars(sys.modules[name]))
+    flushed = _flush(sys.stdout, sys.stderr)
     _take_apart(vars(sys.modules["__main__"]))
     gc.collect()
-    flushed = _flush() and flushed
+    for module in [each for each in sys.modules.values() if _is_below(folder, each)]:
+        _take_apart(vars(module))
+    gc.collect()
+    flushed = _flush(sys.__stdout__, sys.__stderr__) and flushed
     if code < 0:
         signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
     os._exit(code if flushed else UNFLUSHED)
 
 
-def _flush() -> bool:
-    """Flush both outputs as they are now; return whether stdout took it."""
+def _flush(out: TextIO | None, err: TextIO | None) -> bool:
+    """Flush both outputs; return whether stdout took it."""
     with contextlib.suppress(Exception):
-        sys.stderr.flush()
+        if err is not None:
+            err.flush()
     try:
-        if sys.stdout is not None and not sys.stdout.closed:
-            sys.stdout.flush()
+        if out is not None and not out.closed:
+            out.flush()
     except Exception as error:  # noqa: BLE001 - a stream of the program's own may raise anything
-        print(f"Exception ignored in: {sys.stdout!r}\n{error!r}", file=sys.stderr)  # noqa: T201
+        said = f"Exception ignored in: {out!r}\n{type(error).__name__}: {error}"
+        print(said, file=sys.stderr)  # noqa: T201 - where an interpreter says it
         return False
     return True
+
+
+def _is_below(folder: str, module: object) -> bool:
+    file = getattr(module, "__file__", None) if isinstance(module, ModuleType) else None
+    return isinstance(file, str) and file.startswith(folder + os.sep)
 
 
 def _take_apart(names: dict[str, Any]) -> None:

@@ -116,8 +116,4 @@ def _become(
             each.detach()
         os.close(why)  # which tells PID 1 that it has started, as a successful exec does
         return interpreter.Script(program["argv"], program["env"])
-    # Python ignores these two for itself, and an ignored signal stays so across exec.
-    for number in (signal.SIGPIPE, signal.SIGXFSZ):
-        signal.signal(number, signal.SIG_DFL)
-    argv = program["argv"]
-    return os.execvpe(argv[0], argv, {**os.environ, **program["env"]})  # noqa: S606 - no shell is the point
+    return interpreter.start_anew(program["argv"], {**os.environ, **program["env"]})
