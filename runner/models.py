@@ -169,6 +169,8 @@ class ExecutionRequest:
     """Environment variables by the names of the secrets that they hold."""
     metadata: Mapping[str, str] = field(default_factory=dict)
     on_worker_loss: Literal["fail", "retry"] = "fail"
+    reuse: bool = False
+    """Whether a sandbox may serve it that has served the tenant before, or will again."""
     language: str | None = None
     project: str | None = None
     artifacts_to: str | None = None
@@ -273,6 +275,8 @@ class Execution:
     limits: Limits
     metadata: Mapping[str, str]
     isolation: Isolation
+    interpret: bool
+    reuse: bool
     egress: tuple[Mapping[str, JSON], ...]
     egress_policy: str | None
     result: Result | None

@@ -132,7 +132,7 @@ class Settings(BaseSettings):
 
     docker_url: str = "unix:///var/run/docker.sock"
     docker_timeout_s: float = Field(default=30.0, gt=0)
-    images: tuple[str, ...] = ("python",)
+    images: tuple[str, ...] = ("python", "data")
     """Names under `sandbox_images/` that executions may use; the first is the default."""
     isolation: tuple[Isolation, ...] = (Isolation.CONTAINER, Isolation.GVISOR)
     """What executions may ask for, the default first; gVisor needs Docker's runtime `runsc`."""
@@ -175,6 +175,10 @@ class Settings(BaseSettings):
     """How long one waits before a newer one takes its place."""
     pool_reserve_mb: int = Field(default=1024, ge=0)
     """Memory of the host that the pool leaves alone, in MiB."""
+    reuse_runs: int = Field(default=100, ge=1)
+    """Executions that one sandbox serves at most, of a tenant that may reuse them."""
+    reuse_age_s: float = Field(default=600.0, gt=0)
+    """How old a sandbox that is reused may become."""
     lease_s: float = Field(default=30.0, ge=2.0)
     max_attempts: int = Field(default=3, ge=1, le=10)
     reconcile_s: float = Field(default=2.0, gt=0)

@@ -65,6 +65,7 @@ async def create_key(
     tier: Tier = Tier.FREE,
     max_concurrency: int | None = None,
     required_isolation: Isolation | None = None,
+    reuse: bool = False,
 ) -> NewKey:
     """Make a key for the tenant of that name, and the tenant if there is none yet.
 
@@ -73,7 +74,7 @@ async def create_key(
     async with owner.no_tenant() as tx:
         tenant_id = await tenants.find(tx, tenant)
     if tenant_id is None:
-        terms = Terms(tier, max_concurrency, max_limits, required_isolation)
+        terms = Terms(tier, max_concurrency, max_limits, required_isolation, reuse=reuse)
         return await create(owner, tenant, terms, By(), role=role, key_name=name)
     async with owner.tenant(tenant_id) as tx:
         return await _make_key(tx, tenant_id, role, name, By())
@@ -271,4 +272,5 @@ def _shown(terms: Terms) -> dict[str, object]:
         "egress_ceiling": None if terms.egress_ceiling is None else list(terms.egress_ceiling),
         "retention_days": terms.retention_days,
         "quotas": dict(terms.quotas),
+        "reuse": terms.reuse,
     }

@@ -11,7 +11,7 @@ from runner.api.context import origin
 from runner.api.deps import CanReadPolicies, CanWritePolicies, Parts
 from runner.api.fields import Strict
 from runner.api.problems import responses
-from runner.api.requests import EgressEntry, ceilings, egress_rules
+from runner.api.rules import EgressEntry, ceilings, egress_rules
 from runner.api.views import View
 from runner.audit import events as audit
 from runner.egress import policy as egress

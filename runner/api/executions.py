@@ -25,7 +25,8 @@ from runner.api.deps import (
 )
 from runner.api.fields import Name
 from runner.api.problems import responses
-from runner.api.requests import Offer, Submission, ceilings
+from runner.api.requests import Offer, Submission
+from runner.api.rules import ceilings
 from runner.api.views import ExecutionPage, ExecutionView
 from runner.audit import events as audit
 from runner.auth.permissions import Permission
@@ -313,6 +314,7 @@ async def _offer(
         isolations=parts.settings.isolation,
         max_limits=ceiling(tenant.terms.max_limits, standing.quotas, parts.sizes),
         required_isolation=tenant.terms.required_isolation,
+        reuse=tenant.terms.reuse,
         egress_ceilings=ceilings(parts.egress_ceiling, tenant.terms),
         egress_policy=tuple(map(rule_from_json, policy.rules)) if policy else None,
         stored={

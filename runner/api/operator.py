@@ -18,7 +18,7 @@ from runner.api.context import origin
 from runner.api.deps import Dependencies, IsOperator, Parts, id_in_path, is_operator
 from runner.api.fields import Name, Strict, Text
 from runner.api.problems import responses
-from runner.api.requests import EgressEntry, egress_rules
+from runner.api.rules import EgressEntry, egress_rules
 from runner.api.views import View
 from runner.egress.policy import rule_to_json
 from runner.errors import Invalid, NotFound
@@ -70,6 +70,11 @@ class TermsBody(Strict):
         default=None, ge=1, le=36_500, description="How long executions are kept, likewise."
     )
 
+    reuse: bool = Field(
+        default=False,
+        description="Whether its executions may ask for a sandbox that serves several of them.",
+    )
+
     def terms(self, parts: Dependencies) -> Terms:
         """Return the terms. Raises Invalid for a size that there is not, or a rule beyond."""
         if self.max_size not in parts.sizes:
@@ -89,6 +94,7 @@ class TermsBody(Strict):
             ),
             retention_days=self.retention_days,
             quotas=overrides(self.quotas, parts.sizes),
+            reuse=self.reuse,
         )
 
 
@@ -129,6 +135,7 @@ class TenantView(View):
     egress_ceiling: list[dict[str, object]] | None
     retention_days: int | None
     quotas: dict[str, int | str]
+    reuse: bool
     created_at: datetime
     suspended_at: datetime | None
     suspended_why: str | None
@@ -147,6 +154,7 @@ class TenantView(View):
             egress_ceiling=None if terms.egress_ceiling is None else list(terms.egress_ceiling),
             retention_days=terms.retention_days,
             quotas=dict(terms.quotas),
+            reuse=terms.reuse,
             created_at=tenant.created_at,
             suspended_at=tenant.suspended_at,
             suspended_why=tenant.suspended_why,

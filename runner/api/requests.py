@@ -2,9 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, Self, TypeAlias
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, StringConstraints, model_validator
 
@@ -19,18 +19,15 @@ from runner.api.fields import (
     Strict,
     Text,
 )
+from runner.api.rules import EgressEntry, egress_rules
 from runner.egress.policy import (
     Policy,
     Rule,
-    parse_rule,
-    rule_from_json,
     rule_to_json,
-    within,
 )
 from runner.errors import Invalid
 from runner.limits import DEFAULT_SIZE, resolve_limits
 from runner.models import ExecutionRequest, InputFile, Isolation, Limits, Program, StoredObject
-from runner.store.tenants import Terms
 
 MAX_CODE = 1024 * 1024
 MAX_ARGV = 256
@@ -59,66 +56,10 @@ class Offer:
     """The deployment's, and the tenant's own if it has one: a rule must be within each."""
     egress_policy: tuple[Rule, ...] | None = None
     """The rules of the policy that the request names; None if the tenant has none of that name."""
+    reuse: bool = False
+    """Whether the tenant may have sandboxes that serve it again."""
     stored: Mapping[str, StoredObject] = field(default_factory=dict)
     """Of the stored files that the request names, those that the tenant has."""
-
-
-class Injection(Strict):
-    """A header that the egress proxy sets; the sandbox never holds its value."""
-
-    header: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9-]{1,64}$")] = Field(
-        examples=["Authorization"]
-    )
-    secret: SecretName = Field(description="The secret's name.", examples=["example-token"])
-    prefix: Annotated[Text, StringConstraints(max_length=64)] = Field(
-        default="", description="Put before the value.", examples=["Bearer "]
-    )
-
-
-class EgressRule(Strict):
-    """One thing a program may reach."""
-
-    host: Annotated[Text, StringConstraints(min_length=1, max_length=255)] = Field(
-        description="A name, or `*.` and a suffix: every name below it, not the suffix itself.",
-        examples=["api.example.com"],
-    )
-    port: int | None = Field(default=None, ge=1, le=65535, description="The scheme's, if left out.")
-    scheme: Literal["https", "http", "tcp"] = Field(
-        default="https", description="`https`: TLS to that very name; `tcp`: anything."
-    )
-    methods: list[Annotated[str, StringConstraints(pattern=r"^[A-Z]{1,16}$")]] = Field(
-        default_factory=list, max_length=16, description="HTTP methods; any if empty."
-    )
-    path_prefix: Annotated[Text, StringConstraints(max_length=512)] = Field(
-        default="", description="What the path must begin with."
-    )
-    inject: Injection | None = None
-
-
-EgressEntry: TypeAlias = (
-    Annotated[Text, StringConstraints(min_length=1, max_length=300)] | EgressRule
-)
-
-
-def egress_rules(
-    entries: Sequence[str | EgressRule], ceilings: Sequence[Policy], *, field: str
-) -> tuple[Rule, ...]:
-    """Return the rules; raises Invalid for one that says nothing or is beyond a ceiling."""
-    rules = tuple(
-        parse_rule(entry if isinstance(entry, str) else entry.model_dump(exclude_none=True))
-        for entry in entries
-    )
-    for rule in rules:
-        if not all(within(rule, ceiling) for ceiling in ceilings):
-            raise Invalid(f"the operator does not let this tenant reach {rule.name}", field)
-    return rules
-
-
-def ceilings(deployment: Policy, terms: Terms) -> tuple[Policy, ...]:
-    """Return what bounds a tenant's rules."""
-    if terms.egress_ceiling is None:
-        return (deployment,)
-    return deployment, Policy(rules=tuple(map(rule_from_json, terms.egress_ceiling)))
 
 
 class LimitOverrides(Strict):
@@ -207,6 +148,17 @@ class Submission(Strict):
         description="`container`: a hardened container. `gvisor`: its system calls are served by "
         "gVisor instead of the host's kernel. Left out: what the tenant or the deployment has set.",
     )
+    interpreter: Literal["loaded", "fresh"] = Field(
+        default="loaded",
+        description="For `python`: `loaded` runs `code` in a fork of an interpreter that has "
+        "imported what the image lists, in milliseconds; `fresh` starts a new one.",
+    )
+    reuse: Literal["never", "tenant"] = Field(
+        default="never",
+        description="`tenant`: a sandbox may serve it that has served this tenant before, emptied "
+        "and checked in between, if the tenant's terms permit that. Faster, and a weaker wall "
+        "between the tenant's own executions; never one between tenants.",
+    )
     egress: list[EgressEntry] = Field(
         default_factory=list,
         max_length=64,
@@ -280,7 +232,12 @@ class Submission(Strict):
         own = egress_rules(self.egress, offer.egress_ceilings, field="egress")
         rules = dict.fromkeys([*own, *(offer.egress_policy or ())])
         return ExecutionRequest(
-            program=Program(argv=argv, env=env, stdin=self._stdin()),
+            program=Program(
+                argv=argv,
+                env=env,
+                stdin=self._stdin(),
+                interpret=self.language == "python" and self.interpreter == "loaded",
+            ),
             limits=limits,
             size=self.size,
             image=image,
@@ -291,6 +248,7 @@ class Submission(Strict):
             secret_env=self.secret_env,
             metadata=self.metadata,
             on_worker_loss=self.on_worker_loss,
+            reuse=self._reuse(offer),
             language=self.language,
             project=self.project,
             artifacts_to=self.artifacts_to,
@@ -313,6 +271,11 @@ class Submission(Strict):
                 "isolation",
             )
         return wanted
+
+    def _reuse(self, offer: Offer) -> bool:
+        if self.reuse == "tenant" and not offer.reuse:
+            raise Invalid("this tenant's terms do not permit it; the operator sets them", "reuse")
+        return self.reuse == "tenant"
 
     def _stdin(self) -> bytes:
         match self.stdin:

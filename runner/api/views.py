@@ -176,6 +176,10 @@ class ExecutionView(View):
     limits: Limits
     metadata: dict[str, str]
     isolation: Isolation
+    interpreter: Literal["loaded", "fresh"] | None = Field(
+        description="Of Python code: whether a loaded interpreter may run it."
+    )
+    reuse: Literal["never", "tenant"]
     egress: list[dict[str, Any]] = Field(description="The rules in force, those of a policy too.")
     egress_policy: str | None
     queue_position: int | None = Field(
@@ -232,12 +236,20 @@ class ExecutionView(View):
             limits=execution.limits,
             metadata=dict(execution.metadata),
             isolation=execution.isolation,
+            interpreter=_interpreter(execution),
+            reuse="tenant" if execution.reuse else "never",
             egress=[dict(rule) for rule in execution.egress],
             egress_policy=execution.egress_policy,
             queue_position=place.position if place else None,
             estimated_start_s=place.starts_in_s if place else None,
             result=shown,
         )
+
+
+def _interpreter(execution: Execution) -> Literal["loaded", "fresh"] | None:
+    if execution.language != "python":
+        return None
+    return "loaded" if execution.interpret else "fresh"
 
 
 class ExecutionPage(View):

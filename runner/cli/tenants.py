@@ -42,6 +42,13 @@ OwnQuotas = Annotated[
     typer.Option("--quota", metavar="NAME=VALUE", help="In place of the tier's; repeatable."),
 ]
 
+Reuse = Annotated[
+    bool | None,
+    typer.Option(
+        "--reuse/--no-reuse", help="Let its executions ask for sandboxes that serve several."
+    ),
+]
+
 
 @tenants.command("create")
 @reports_errors
@@ -53,11 +60,22 @@ def create(
     isolation: Required = None,
     retention_days: RetentionDays = None,
     quota: OwnQuotas = None,
+    reuse: Reuse = None,
 ) -> None:
     """Make a tenant, and print its first key, once."""
     settings = read_settings()
     terms = Terms(Tier.FREE, max_concurrency=None, max_limits=_size(settings, "large"))
-    terms = _changed(settings, terms, tier, max_size, concurrency, isolation, retention_days, quota)
+    terms = _changed(
+        settings,
+        terms,
+        tier,
+        max_size,
+        concurrency,
+        isolation,
+        retention_days,
+        quota,
+        reuse=reuse,
+    )
     made = _run(settings, lambda db: tenancy.create(db, name, terms, By()))
     err.print("shown once; only its hash is stored:")
     out.print(made.token, highlight=False)
@@ -92,6 +110,7 @@ def change(
     isolation: Required = None,
     retention_days: RetentionDays = None,
     quota: OwnQuotas = None,
+    reuse: Reuse = None,
 ) -> None:
     """Change what a tenant may have; what is not named stays as it is."""
     settings = read_settings()
@@ -99,7 +118,15 @@ def change(
     async def work(database: Database) -> Tenant:
         found = await _named(database, name)
         terms = _changed(
-            settings, found.terms, tier, max_size, concurrency, isolation, retention_days, quota
+            settings,
+            found.terms,
+            tier,
+            max_size,
+            concurrency,
+            isolation,
+            retention_days,
+            quota,
+            reuse=reuse,
         )
         return await tenancy.change(database, found.id, terms, By())
 
@@ -209,12 +236,15 @@ def _changed(
     isolation: Isolation | None,
     retention_days: int | None,
     quotas: list[str] | None,
+    *,
+    reuse: bool | None,
 ) -> Terms:
     named: dict[str, Any] = {
         "tier": tier,
         "max_limits": None if max_size is None else _size(settings, max_size),
         "max_concurrency": concurrency,
         "retention_days": retention_days,
+        "reuse": reuse,
     }
     given = {key: value for key, value in named.items() if value is not None}
     if isolation is not None:

@@ -25,6 +25,8 @@ class Ran:
     isolation: EffectiveIsolation | None
     egress_policy_hash: str | None
     output_hashes: Mapping[Stream, str]
+    runs_before: int
+    """How many executions of the tenant's its sandbox had served before."""
 
 
 def receipt(
@@ -72,14 +74,22 @@ def receipt(
         "audit_head": {"seq": head.seq, "hash": head.hash.hex()},
         "node": ran.node,
         "sandbox": ran.sandbox,
+        "sandbox_runs_before": ran.runs_before,
         "version": __version__,
     }
 
 
 def request_hash(request: ExecutionRequest) -> str:
     """Return the hash of all that was asked for; a client can compute it from what it sent."""
+    # Beside the defaults only: what was hashed before they were there keeps its hash.
+    chosen = {}
+    if request.language == "python" and not request.program.interpret:
+        chosen["interpreter"] = "fresh"
+    if request.reuse:
+        chosen["reuse"] = "tenant"
     return _hash(
         {
+            **chosen,
             "argv": list(request.program.argv),
             "env": dict(request.program.env),
             "stdin": hashlib.sha256(request.program.stdin).hexdigest(),

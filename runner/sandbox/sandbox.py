@@ -90,6 +90,7 @@ class Sandbox:
 
     def listen_for_egress(self) -> socket.socket:
         """Return a listening socket that this sandbox alone can reach, as its identity."""
+        (self._home / EGRESS_SOCKET).unlink(missing_ok=True)
         return listen(self._home, EGRESS_SOCKET, backlog=_EGRESS_BACKLOG)
 
     @property

@@ -80,7 +80,12 @@ async def load_request(tx: Transaction, claim: Claim) -> ExecutionRequest:
         raise LeaseLost("the execution was taken over before it began")
     files = await tx.all("executions.load_files", execution_id=claim.execution_id)
     return ExecutionRequest(
-        program=Program(argv=tuple(row["argv"]), env=row["env"], stdin=row["stdin"]),
+        program=Program(
+            argv=tuple(row["argv"]),
+            env=row["env"],
+            stdin=row["stdin"],
+            interpret=row["interpret"],
+        ),
         limits=LIMITS.validate_python(row["limits"]),
         size=row["size"],
         image=row["image"],
@@ -91,6 +96,7 @@ async def load_request(tx: Transaction, claim: Claim) -> ExecutionRequest:
         secret_env=row["secret_env"],
         metadata=row["metadata"],
         on_worker_loss=row["on_worker_loss"],
+        reuse=row["reuse"],
         language=row["language"],
         artifacts_to=row["artifacts_to"],
     )

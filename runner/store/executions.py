@@ -76,6 +76,8 @@ async def insert(tx: Transaction, execution_id: UUID, request: ExecutionRequest)
         stdin=request.program.stdin,
         project=request.project,
         artifacts_to=request.artifacts_to,
+        interpret=request.program.interpret,
+        reuse=request.reuse,
     )
     await tx.each(
         "executions.insert_file",

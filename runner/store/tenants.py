@@ -32,6 +32,8 @@ class Terms:
     retention_days: int | None = None
     """Of ended executions; None is what the deployment has set."""
     quotas: Mapping[str, JSON] = field(default_factory=dict)
+    reuse: bool = False
+    """Whether an execution may ask for a sandbox that serves several of the tenant's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +126,7 @@ def _columns(terms: Terms) -> dict[str, Any]:
         else Jsonb(list(terms.egress_ceiling)),
         "retention_days": terms.retention_days,
         "quotas": Jsonb(dict(terms.quotas)),
+        "reuse": terms.reuse,
     }
 
 
@@ -140,6 +143,7 @@ def _tenant(row: DictRow) -> Tenant:
             egress_ceiling=None if ceiling is None else tuple(ceiling),
             retention_days=row["retention_days"],
             quotas=row["quotas"],
+            reuse=row["reuse"],
         ),
         created_at=row["created_at"],
         suspended_at=row["suspended_at"],

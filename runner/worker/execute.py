@@ -74,6 +74,7 @@ class _Attempt:
     """Bytes that the tenant may still send and be sent today."""
     artifacts: list[StoredArtifact] = field(default_factory=list)
     sandbox: Sandbox | None = None
+    runs_before: int = 0
     way_out: WayOut = field(default_factory=WayOut)
     began: float | None = None
     """When its program began, by this process's monotonic clock."""
@@ -177,7 +178,7 @@ class Executor:
         else:
             # The client has its result before the container is gone.
             afterwards.push_async_callback(self._dispose, sandbox)
-            attempt.sandbox = sandbox
+            attempt.sandbox, attempt.runs_before = sandbox, sandbox.runs
             result = await self._run(attempt, sandbox, keeper)
             if result.state is State.CANCELLED:
                 # Nobody waits for it, and it holds its tenant's slot until all of it is gone: or
@@ -282,6 +283,7 @@ class Executor:
             isolation=sandbox.isolation if sandbox else None,
             egress_policy_hash=attempt.way_out.policy_hash,
             output_hashes=attempt.recorder.hashes(),
+            runs_before=attempt.runs_before,
         )
         kept = [each.artifact for each in attempt.artifacts]
         return receipt(attempt.claim, attempt.request, result, kept, ran, times, head)

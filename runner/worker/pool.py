@@ -16,6 +16,7 @@ import structlog
 
 from runner.errors import DockerUnavailable, ImageMissing, ProtocolViolation, RunnerError
 from runner.models import Claim, ExecutionRequest, Isolation, Limits
+from runner.sandbox.channel import Closed
 from runner.sandbox.launch import Launcher, SandboxOrder
 from runner.sandbox.sandbox import Sandbox
 from runner.worker.demand import Bounds, Demand, room
@@ -66,6 +67,8 @@ class WarmSandboxes:
         self._digests: dict[str, str] = {}
         self._changed = asyncio.Event()
         self._disposals: set[asyncio.Task[None]] = set()
+        self._too_small: set[Kind] = set()
+        """Kinds in whose memory the image's list does not fit: they wait without it."""
         self._log = structlog.get_logger("runner.worker")
 
     @property
@@ -79,7 +82,7 @@ class WarmSandboxes:
         self._demand.setdefault(kind, Demand()).asked(time.monotonic())
         self._changed.set()
         while (sandbox := self._take(kind)) is not None:
-            if await _answers(sandbox):
+            if await answers(sandbox):
                 return sandbox
             self._log.warning("idle_sandbox_lost", sandbox=sandbox.id)
             self._discard(sandbox)
@@ -161,11 +164,29 @@ class WarmSandboxes:
         sandbox = await self._launcher.launch(
             SandboxOrder(image=kind.image, limits=kind.limits, isolation=kind.isolation)
         )
+        if kind not in self._too_small and not await self._load(kind, sandbox):
+            return
         now = time.monotonic()
         if kind in self._demand:
             self._demand[kind].started(now - began)
         self._digests[kind.image] = sandbox.image_digest
         self._idle.setdefault(kind, deque()).append(Idle(sandbox, now))
+
+    async def _load(self, kind: Kind, sandbox: Sandbox) -> bool:
+        """Let it import its image's list; False, and it is gone, if its memory is too small."""
+        try:
+            failed = await sandbox.load()
+        except Closed:
+            self._too_small.add(kind)
+            self._log.warning("list_not_loaded", image=kind.image, memory_mb=kind.limits.memory_mb)
+            self._discard(sandbox)
+            return False
+        except BaseException:
+            self._discard(sandbox)
+            raise
+        if failed:
+            self._log.warning("modules_not_loaded", image=kind.image, modules=failed)
+        return True
 
     def _discard(self, sandbox: Sandbox) -> None:
         task = asyncio.create_task(self._fresh.dispose(sandbox))
@@ -188,7 +209,8 @@ async def open_pool(
         await pool.close()
 
 
-async def _answers(sandbox: Sandbox) -> bool:
+async def answers(sandbox: Sandbox) -> bool:
+    """Return whether its supervisor waits for commands."""
     try:
         async with asyncio.timeout(PING_S):
             await sandbox.ping()

@@ -38,6 +38,8 @@ from runner.worker.execute import Executor, Policy
 from runner.worker.pool import Kind, open_pool
 from runner.worker.reaper import Reaper
 from runner.worker.retention import ABANDONED, GRACE, Retention
+from runner.worker.reuse import Bounds as ReuseBounds
+from runner.worker.reuse import open_reuse
 from runner.worker.secrets import FileSecrets, Secrets
 
 READY_FILE = "worker.ready"
@@ -110,12 +112,24 @@ async def worker(
                 max_idle_s=settings.pool_idle_s,
             )
         )
+        sandboxes = await stack.enter_async_context(
+            open_reuse(
+                pool,
+                bounds=ReuseBounds(
+                    runs=settings.reuse_runs,
+                    age_s=settings.reuse_age_s,
+                    idle_s=settings.pool_idle_s,
+                    waiting=settings.pool_max,
+                ),
+                digest=launcher.digest,
+            )
+        )
         objects = ObjectStore.open(settings)
         executor = Executor(
             database=database,
             objects=objects,
             changes=changes,
-            sandboxes=pool,
+            sandboxes=sandboxes,
             egress=Egress(
                 gateway=gateway,
                 ceiling=load_ceiling(settings.profiles_path),

@@ -99,6 +99,7 @@ def began(claim: Claim, node: str, sandbox: Sandbox) -> audit.AuditEvent:
             "attempt": claim.attempt,
             "node": node,
             "sandbox": sandbox.id,
+            "sandbox_runs_before": sandbox.runs,
             "image_digest": sandbox.image_digest,
             "profile_hash": sandbox.profile_hash,
         },

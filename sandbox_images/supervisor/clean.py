@@ -106,7 +106,6 @@ def empty(place: str, mode: int) -> None:
                 os.rmdir(name, dir_fd=top)
         if os.fstat(top).st_uid == os.geteuid():
             os.fchmod(top, mode)
-            os.utime(top, (0, 0))
     finally:
         os.close(top)
 

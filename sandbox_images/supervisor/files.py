@@ -86,6 +86,9 @@ class Placed:
 
 def collect(wire: Wire, memory: int, max_files: int, max_bytes: int) -> None:
     """Hand back what the program left, which is not what was placed and remembered."""
+    if not os.access(WORKSPACE, os.R_OK | os.X_OK):
+        # The program has closed it, and may open it: its files are still its work.
+        os.chmod(WORKSPACE, 0o700)
     Collector(wire, Placed.remembered(memory), max_files, max_bytes).collect()
 
 

@@ -20,7 +20,8 @@ LONGEST = 350
 READS_ENVIRONMENT = {
     "runner/settings.py": "reads it for everybody",
     "runner/embedded/stack.py": "hands it on to the API and worker it starts",
-    "sandbox_images/supervisor/processes.py": "gives the program the environment of its container",
+    "sandbox_images/supervisor/interpreter.py": "makes the program's environment its own",
+    "sandbox_images/supervisor/prepare.py": "gives the program the environment of its container",
 }
 
 

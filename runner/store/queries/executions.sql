@@ -1,11 +1,11 @@
 -- name: insert
 INSERT INTO executions (tenant_id, execution_id, language, image, size, limits, isolation, egress,
                         egress_policy, secret_env, metadata, on_worker_loss, argv, env, stdin,
-                        project, artifacts_to, event_seq)
+                        project, artifacts_to, interpret, reuse, event_seq)
 VALUES (app_tenant(), %(execution_id)s, %(language)s, %(image)s, %(size)s, %(limits)s,
         %(isolation)s, %(egress)s, %(egress_policy)s, %(secret_env)s, %(metadata)s,
         %(on_worker_loss)s, %(argv)s, %(env)s, %(stdin)s, %(project)s, %(artifacts_to)s,
-        1);
+        %(interpret)s, %(reuse)s, 1);
 
 -- name: insert_file
 INSERT INTO input_files (tenant_id, execution_id, path, content, object_key, size, sha256)
@@ -26,14 +26,14 @@ SELECT request_hash, execution_id FROM idempotency_keys WHERE key = %(key)s;
 
 -- name: get
 SELECT tenant_id, execution_id, state, attempt, created_at, started_at, ended_at,
-       cancel_requested_at, project, language, image, size, limits, isolation, egress,
-       egress_policy, metadata, result
+       cancel_requested_at, project, language, image, size, limits, isolation, interpret, reuse,
+       egress, egress_policy, metadata, result
 FROM executions WHERE execution_id = %(execution_id)s;
 
 -- name: list
 SELECT tenant_id, execution_id, state, attempt, created_at, started_at, ended_at,
-       cancel_requested_at, project, language, image, size, limits, isolation, egress,
-       egress_policy, metadata, result
+       cancel_requested_at, project, language, image, size, limits, isolation, interpret, reuse,
+       egress, egress_policy, metadata, result
 FROM executions
 WHERE tenant_id = app_tenant()
   AND (%(before)s::uuid IS NULL OR execution_id < %(before)s)
@@ -45,7 +45,7 @@ ORDER BY execution_id DESC LIMIT %(limit)s;
 
 -- name: load_request
 SELECT argv, env, stdin, language, image, size, limits, isolation, egress, egress_policy,
-       secret_env, metadata, on_worker_loss, artifacts_to, cancel_requested_at
+       secret_env, metadata, on_worker_loss, artifacts_to, interpret, reuse, cancel_requested_at
 FROM executions WHERE execution_id = %(execution_id)s AND attempt = %(attempt)s;
 
 -- name: load_files

@@ -3,26 +3,27 @@ SELECT find_tenant(%(name)s) AS tenant_id;
 
 -- name: insert
 INSERT INTO tenants (tenant_id, name, tier, max_concurrency, max_limits, required_isolation,
-                     egress_ceiling, retention_days, quotas)
+                     egress_ceiling, retention_days, quotas, reuse)
 VALUES (%(tenant_id)s, %(name)s, %(tier)s, %(max_concurrency)s, %(max_limits)s,
-        %(required_isolation)s, %(egress_ceiling)s, %(retention_days)s, %(quotas)s)
+        %(required_isolation)s, %(egress_ceiling)s, %(retention_days)s, %(quotas)s,
+        %(reuse)s)
 ON CONFLICT DO NOTHING;
 
 -- name: get
 SELECT tenant_id, name, tier, max_concurrency, max_limits, required_isolation, egress_ceiling,
-       retention_days, quotas, suspended_at, suspended_why, created_at
+       retention_days, quotas, reuse, suspended_at, suspended_why, created_at
 FROM tenants WHERE tenant_id = app_tenant();
 
 -- name: list
 SELECT tenant_id, name, tier, max_concurrency, max_limits, required_isolation, egress_ceiling,
-       retention_days, quotas, suspended_at, suspended_why, created_at
+       retention_days, quotas, reuse, suspended_at, suspended_why, created_at
 FROM tenants WHERE %(after)s::text IS NULL OR name > %(after)s ORDER BY name LIMIT %(limit)s;
 
 -- name: update
 UPDATE tenants
 SET tier = %(tier)s, max_concurrency = %(max_concurrency)s, max_limits = %(max_limits)s,
     required_isolation = %(required_isolation)s, egress_ceiling = %(egress_ceiling)s,
-    retention_days = %(retention_days)s, quotas = %(quotas)s
+    retention_days = %(retention_days)s, quotas = %(quotas)s, reuse = %(reuse)s
 WHERE tenant_id = app_tenant();
 
 -- name: suspend

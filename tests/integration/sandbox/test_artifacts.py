@@ -85,6 +85,12 @@ async def test_files_larger_than_what_is_left_are_refused(bench: Bench) -> None:
     assert ran.collected.refused == ("b: too_large",)
 
 
+async def test_a_workspace_that_the_program_closed_is_still_collected(bench: Bench) -> None:
+    """What it may do to its own folder loses none of its files, and not the run."""
+    ran = await bench.bash("echo kept > x; chmod 0 /workspace")
+    assert (ran.ending.exit_code, ran.files) == (0, {"x": b"kept\n"})
+
+
 async def test_files_elsewhere_are_no_artifacts(bench: Bench) -> None:
     """Only the workspace is looked at."""
     ran = await bench.bash("echo x > /tmp/f; echo x > /dev/shm/f")

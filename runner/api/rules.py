@@ -1,0 +1,69 @@
+"""Egress rules as clients and operators write them, and what bounds them."""
+
+from collections.abc import Sequence
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import Field, StringConstraints
+
+from runner.api.fields import SecretName, Strict, Text
+from runner.egress.policy import Policy, Rule, parse_rule, rule_from_json, within
+from runner.errors import Invalid
+from runner.store.tenants import Terms
+
+
+class Injection(Strict):
+    """A header that the egress proxy sets; the sandbox never holds its value."""
+
+    header: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9-]{1,64}$")] = Field(
+        examples=["Authorization"]
+    )
+    secret: SecretName = Field(description="The secret's name.", examples=["example-token"])
+    prefix: Annotated[Text, StringConstraints(max_length=64)] = Field(
+        default="", description="Put before the value.", examples=["Bearer "]
+    )
+
+
+class EgressRule(Strict):
+    """One thing a program may reach."""
+
+    host: Annotated[Text, StringConstraints(min_length=1, max_length=255)] = Field(
+        description="A name, or `*.` and a suffix: every name below it, not the suffix itself.",
+        examples=["api.example.com"],
+    )
+    port: int | None = Field(default=None, ge=1, le=65535, description="The scheme's, if left out.")
+    scheme: Literal["https", "http", "tcp"] = Field(
+        default="https", description="`https`: TLS to that very name; `tcp`: anything."
+    )
+    methods: list[Annotated[str, StringConstraints(pattern=r"^[A-Z]{1,16}$")]] = Field(
+        default_factory=list, max_length=16, description="HTTP methods; any if empty."
+    )
+    path_prefix: Annotated[Text, StringConstraints(max_length=512)] = Field(
+        default="", description="What the path must begin with."
+    )
+    inject: Injection | None = None
+
+
+EgressEntry: TypeAlias = (
+    Annotated[Text, StringConstraints(min_length=1, max_length=300)] | EgressRule
+)
+
+
+def egress_rules(
+    entries: Sequence[str | EgressRule], ceilings: Sequence[Policy], *, field: str
+) -> tuple[Rule, ...]:
+    """Return the rules; raises Invalid for one that says nothing or is beyond a ceiling."""
+    rules = tuple(
+        parse_rule(entry if isinstance(entry, str) else entry.model_dump(exclude_none=True))
+        for entry in entries
+    )
+    for rule in rules:
+        if not all(within(rule, ceiling) for ceiling in ceilings):
+            raise Invalid(f"the operator does not let this tenant reach {rule.name}", field)
+    return rules
+
+
+def ceilings(deployment: Policy, terms: Terms) -> tuple[Policy, ...]:
+    """Return what bounds a tenant's rules."""
+    if terms.egress_ceiling is None:
+        return (deployment,)
+    return deployment, Policy(rules=tuple(map(rule_from_json, terms.egress_ceiling)))
