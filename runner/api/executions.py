@@ -94,7 +94,7 @@ async def submit(
     if body.artifacts_to is not None:
         await require(request, parts, principal, Permission.FILE_WRITE)
     new = new_id()
-    with parts.changes.watch(new) as watch:
+    with parts.changes.watch(new, only_end=True) as watch:
         try:
             id_ = await _store(request, body, principal, parts, key, new)
         except QuotaExceeded as refused:
@@ -103,6 +103,9 @@ async def submit(
         if id_ == new:
             await _ring(parts, principal, id_)
         deadline = asyncio.get_running_loop().time() + body.wait_s
+        if id_ == new:
+            # It cannot have ended before a worker heard of it: there is nothing to read yet.
+            await watch.wait(min(body.wait_s, LOOK_AGAIN_S))
         while True:
             async with parts.database.tenant(principal.tenant_id) as tx:
                 view = await _view(tx, id_)
@@ -196,7 +199,7 @@ async def cancel(
                 ),
             )
         view = await _view(tx, execution_id)
-    await parts.changes.announce(execution_id)
+    await parts.changes.announce(execution_id, ended=view.state in ENDED)
     response.status_code = HTTPStatus.OK if view.state in ENDED else HTTPStatus.ACCEPTED
     return view
 
@@ -340,9 +343,5 @@ async def _view(tx: Transaction, id_: UUID) -> ExecutionView:
         return ExecutionView.of(execution, place=await executions.queue_place(tx, id_))
     if execution.state not in ENDED:
         return ExecutionView.of(execution)
-    stored = await executions.artifacts(tx, id_)
-    return ExecutionView.of(
-        execution,
-        output=await executions.output(tx, id_, execution.attempt),
-        artifacts=[each.artifact for each in stored],
-    )
+    output, stored = await executions.left(tx, id_, execution.attempt)
+    return ExecutionView.of(execution, output=output, artifacts=[each.artifact for each in stored])

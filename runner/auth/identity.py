@@ -29,7 +29,7 @@ async def authenticate(database: Database, header: str | None, origin: Origin) -
     prefix = keys.prefix_of(token)
     if prefix is None:
         raise NotAuthenticated(ANSWER)
-    async with database.no_tenant() as tx:
+    async with database.statements() as tx:
         found = await stored_keys.find(tx, prefix)
     # Compared also when there is no such prefix, so that time does not tell which it was.
     proven = keys.matches(token, found.hash if found else _NO_KEY)

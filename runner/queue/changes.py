@@ -1,7 +1,8 @@
 """Announcements that an execution changed: hints over Redis pub/sub, never data.
 
 A listener reads PostgreSQL when a hint arrives, and also now and then without one, so that a lost
-hint costs time only. The channel carries an id; forging one makes somebody look once more.
+hint costs time only. The channel carries an id, and whether that execution has ended, for those who
+wait for nothing else; forging one makes somebody look once more.
 """
 
 import asyncio
@@ -18,6 +19,8 @@ from pydantic import SecretStr
 from redis.exceptions import RedisError
 
 CHANNEL = "runner:changed"
+ENDED = b"e"
+_ID = len(UUID(int=0).bytes)
 RECONNECT_S = 1.0
 TIMEOUT_S = 1.0
 
@@ -25,12 +28,14 @@ TIMEOUT_S = 1.0
 class Watch:
     """One listener's place: remembers an announcement until it is waited for."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, only_end: bool) -> None:
         self._changed = asyncio.Event()
+        self._only_end = only_end
 
-    def notify(self) -> None:
-        """Remember that something changed."""
-        self._changed.set()
+    def notify(self, *, ended: bool) -> None:
+        """Remember that something changed, if it is what this one listens for."""
+        if ended or not self._only_end:
+            self._changed.set()
 
     async def wait(self, timeout_s: float) -> bool:
         """Return True at the next announcement, False after `timeout_s` seconds without one."""
@@ -72,17 +77,17 @@ class Changes:
         await self._publisher.aclose()
         await self._subscriber.aclose()
 
-    async def announce(self, execution_id: UUID) -> None:
+    async def announce(self, execution_id: UUID, *, ended: bool = False) -> None:
         """Tell listeners in every process. Redis being away is logged: they look by themselves."""
         try:
-            await self._publisher.publish(CHANNEL, execution_id.bytes)
+            await self._publisher.publish(CHANNEL, execution_id.bytes + (ENDED if ended else b""))
         except RedisError as error:
             self._log.warning("announcement_lost", execution=str(execution_id), error=repr(error))
 
     @contextmanager
-    def watch(self, execution_id: UUID) -> Iterator[Watch]:
-        """Listen for changes of one execution while the context lasts."""
-        watch = Watch()
+    def watch(self, execution_id: UUID, *, only_end: bool = False) -> Iterator[Watch]:
+        """Listen for changes of one execution while the context lasts, or for its end alone."""
+        watch = Watch(only_end=only_end)
         self._watches[execution_id].add(watch)
         try:
             yield watch
@@ -104,11 +109,11 @@ class Changes:
                 await asyncio.sleep(RECONNECT_S)
 
     def _wake(self, data: object) -> None:
-        if isinstance(data, bytes) and len(data) == len(UUID(int=0).bytes):
-            for watch in self._watches.get(UUID(bytes=data), ()):
-                watch.notify()
+        if isinstance(data, bytes) and data[_ID:] in {b"", ENDED} and len(data) >= _ID:
+            for watch in self._watches.get(UUID(bytes=data[:_ID]), ()):
+                watch.notify(ended=data[_ID:] == ENDED)
 
     def _wake_all(self) -> None:
         for watches in self._watches.values():
             for watch in watches:
-                watch.notify()
+                watch.notify(ended=True)

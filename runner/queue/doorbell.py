@@ -1,6 +1,7 @@
 """Ringing: tells a worker that something waits. Losing a ring loses nothing but time."""
 
 import asyncio
+import time
 from types import TracebackType
 from typing import Self
 from uuid import UUID
@@ -12,6 +13,8 @@ from runner.errors import QueueUnavailable
 from runner.queue.job import Ring, RingQueue
 
 TIMEOUT_S = 1.0
+FRESH_S = 1.0
+"""For how long an answer of Redis's stands for the next: it may go away after any answer."""
 
 
 class Doorbell:
@@ -24,6 +27,7 @@ class Doorbell:
             socket_connect_timeout=TIMEOUT_S,
         )
         self._queue = RingQueue(self._redis)
+        self._answered = -FRESH_S
 
     async def __aenter__(self) -> Self:
         return self
@@ -37,17 +41,21 @@ class Doorbell:
         self._redis.close()
 
     async def ping(self) -> None:
-        """Return when Redis can take a ring. Raises QueueUnavailable."""
+        """Return when Redis can take a ring, or could a moment ago. Raises QueueUnavailable."""
+        if time.monotonic() < self._answered + FRESH_S:
+            return
         try:
             await asyncio.to_thread(self._redis.ping)
         except redis.RedisError as error:
             raise QueueUnavailable(f"Redis: {type(error).__name__}; try again") from error
+        self._answered = time.monotonic()
 
     async def ring(self, tenant_id: UUID, execution_id: UUID) -> None:
         """Ring for an execution that is stored. Raises QueueUnavailable."""
         try:
             await asyncio.to_thread(self._queue.put, Ring(tenant_id, execution_id))
         except redis.RedisError as error:
+            self._answered = -FRESH_S
             raise QueueUnavailable(f"Redis: {type(error).__name__}; try again") from error
 
     async def waiting(self) -> int:

@@ -71,15 +71,22 @@ async def end_leases_of_node(tx: Transaction, *, node: str, instance: str) -> in
     return int(row["ended"]) if row else 0
 
 
-async def load_request(tx: Transaction, claim: Claim) -> ExecutionRequest:
-    """Return what the claimed execution asked for."""
-    row = await tx.one(
-        "executions.load_request", execution_id=claim.execution_id, attempt=claim.attempt
+async def load_request(tx: Transaction, claim: Claim) -> tuple[ExecutionRequest, bool]:
+    """Return what the claimed execution asked for, and whether it is cancelled.
+
+    Raises LeaseLost.
+    """
+    found, files = await tx.together(
+        (
+            "executions.load_request",
+            {"execution_id": claim.execution_id, "attempt": claim.attempt},
+        ),
+        ("executions.load_files", {"execution_id": claim.execution_id}),
     )
-    if row is None:
+    if not found:
         raise LeaseLost("the execution was taken over before it began")
-    files = await tx.all("executions.load_files", execution_id=claim.execution_id)
-    return ExecutionRequest(
+    (row,) = found
+    request = ExecutionRequest(
         program=Program(
             argv=tuple(row["argv"]),
             env=row["env"],
@@ -100,6 +107,7 @@ async def load_request(tx: Transaction, claim: Claim) -> ExecutionRequest:
         language=row["language"],
         artifacts_to=row["artifacts_to"],
     )
+    return request, row["cancel_requested_at"] is not None
 
 
 def _input_file(row: DictRow) -> InputFile:
@@ -118,13 +126,6 @@ async def start(tx: Transaction, claim: Claim, lease: timedelta) -> int:
     )
     if row is None:
         raise LeaseLost("the execution was taken over before its program started")
-    await insert_state_event(
-        tx,
-        claim.execution_id,
-        seq=row["seq"],
-        attempt=claim.attempt,
-        data={"state": State.RUNNING},
-    )
     return int(row["seq"])
 
 
@@ -213,6 +214,15 @@ async def finish(
         state=result.state,
         sources=[source for source in sorted(ACTIVE) if may_change(source, result.state)],
         result=Jsonb(RESULT.dump_python(result, mode="json")),
+        event=Jsonb(
+            {
+                "state": result.state,
+                "reason": result.reason,
+                "detail": result.detail,
+                "exit_code": result.exit_code,
+                "signal": result.signal,
+            }
+        ),
     )
     if row is None:
         raise LeaseLost("the execution already ended or belongs to another attempt")
@@ -232,19 +242,6 @@ async def finish(
             }
             for stored in artifacts
         ],
-    )
-    await insert_state_event(
-        tx,
-        claim.execution_id,
-        seq=row["seq"],
-        attempt=claim.attempt,
-        data={
-            "state": result.state,
-            "reason": result.reason,
-            "detail": result.detail,
-            "exit_code": result.exit_code,
-            "signal": result.signal,
-        },
     )
     return Times(row["created_at"], row["started_at"], row["ended_at"])
 

@@ -1,7 +1,7 @@
 """Executions as a client sees them: submitted, read, listed, cancelled, followed."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -16,6 +16,7 @@ from runner.models import (
     EventKind,
     Execution,
     ExecutionRequest,
+    InputFile,
     Isolation,
     Limits,
     Output,
@@ -78,15 +79,12 @@ async def insert(tx: Transaction, execution_id: UUID, request: ExecutionRequest)
         artifacts_to=request.artifacts_to,
         interpret=request.program.interpret,
         reuse=request.reuse,
+        paths=[file.path for file in request.files],
+        contents=[None if _stored(file) else file.content for file in request.files],
+        object_keys=[(held := _stored(file)) and held.object_key for file in request.files],
+        sizes=[(held := _stored(file)) and held.size for file in request.files],
+        sums=[(held := _stored(file)) and held.sha256 for file in request.files],
     )
-    await tx.each(
-        "executions.insert_file",
-        [
-            {"execution_id": execution_id, "path": f.path, **_content(f.content)}
-            for f in request.files
-        ],
-    )
-    await insert_state_event(tx, execution_id, seq=1, attempt=0, data={"state": State.QUEUED})
 
 
 async def insert_state_event(
@@ -192,10 +190,18 @@ async def events_after(tx: Transaction, execution_id: UUID, after: int, limit: i
 
 async def output(tx: Transaction, execution_id: UUID, attempt: int) -> dict[Stream, bytes]:
     """Return what an attempt wrote to each stream, as far as it was kept."""
-    joined = {stream: bytearray() for stream in Stream}
-    for row in await tx.all("executions.output", execution_id=execution_id, attempt=attempt):
-        joined[Stream(row["kind"])] += row["chunk"]
-    return {stream: bytes(chunk) for stream, chunk in joined.items()}
+    return _joined(await tx.all("executions.output", execution_id=execution_id, attempt=attempt))
+
+
+async def left(
+    tx: Transaction, execution_id: UUID, attempt: int
+) -> tuple[dict[Stream, bytes], list[StoredArtifact]]:
+    """Return what an attempt wrote and the artifacts it left, as `output` and `artifacts` do."""
+    pieces, rows = await tx.together(
+        ("executions.output", {"execution_id": execution_id, "attempt": attempt}),
+        ("executions.artifacts", {"execution_id": execution_id}),
+    )
+    return _joined(pieces), [_artifact(row) for row in rows]
 
 
 async def artifacts(tx: Transaction, execution_id: UUID) -> list[StoredArtifact]:
@@ -236,10 +242,15 @@ def never_ran(state: State, reason: Reason, detail: str) -> Result:
     )
 
 
-def _content(content: bytes | StoredObject) -> dict[str, Any]:
-    if isinstance(content, StoredObject):
-        return {"content": None, **asdict(content)}
-    return {"content": content, "object_key": None, "size": None, "sha256": None}
+def _stored(file: InputFile) -> StoredObject | None:
+    return file.content if isinstance(file.content, StoredObject) else None
+
+
+def _joined(pieces: Sequence[DictRow]) -> dict[Stream, bytes]:
+    joined = {stream: bytearray() for stream in Stream}
+    for row in pieces:
+        joined[Stream(row["kind"])] += row["chunk"]
+    return {stream: bytes(chunk) for stream, chunk in joined.items()}
 
 
 def _artifact(row: DictRow) -> StoredArtifact:

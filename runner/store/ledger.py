@@ -44,6 +44,8 @@ async def keep(tx: Transaction, object_keys: Sequence[str]) -> bool:
 
     False if one was given up meanwhile: then it may be gone already.
     """
+    if not object_keys:
+        return True
     return await tx.run("ledger.keep", object_keys=list(object_keys)) == len(object_keys)
 
 

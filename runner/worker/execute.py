@@ -37,8 +37,8 @@ from runner.store import attempts, quotas, receipts
 from runner.store.db import Database
 from runner.store.executions import StoredArtifact, never_ran
 from runner.store.objects import ObjectStore
-from runner.tasks import uninterrupted
 from runner.worker.artifacts import ArtifactFiler, make_files
+from runner.worker.disposal import Disposals
 from runner.worker.egress import Egress, WayOut
 from runner.worker.inputs import upload
 from runner.worker.lease import LeaseKeeper
@@ -46,6 +46,7 @@ from runner.worker.recorder import Recorder, until_stored
 from runner.worker.sandboxes import Sandboxes
 from runner.worker.secrets import Secrets
 from runner.worker.settle import began, ended, settle
+from runner.worker.traffic import Traffic
 
 CANCELLED_HOLDS_S = 1.0
 """For how long a slot is held, counted from its claim, by what is cancelled before that."""
@@ -90,19 +91,23 @@ class Executor:
         objects: ObjectStore,
         changes: Changes,
         sandboxes: Sandboxes,
+        disposals: Disposals,
         egress: Egress,
         secrets: Secrets,
         signer: Signer,
         policy: Policy,
+        traffic: Traffic,
     ) -> None:
         self._database = database
         self._objects = objects
         self._changes = changes
         self._sandboxes = sandboxes
+        self._disposals = disposals
         self._egress = egress
         self._secrets = secrets
         self._signer = signer
         self._policy = policy
+        self._traffic = traffic
         self._log = structlog.get_logger("runner.worker")
         self._draining = False
         self._running: set[asyncio.Task[None]] = set()
@@ -111,7 +116,7 @@ class Executor:
         """Claim the execution whose turn it is and run it; False when there is none to claim."""
         if self._draining:
             return False
-        async with self._database.no_tenant() as tx:
+        async with self._database.statements() as tx:
             claim = await attempts.claim(
                 tx,
                 node=self._policy.node,
@@ -135,6 +140,7 @@ class Executor:
             task.cancel()
         if self._running:
             await asyncio.wait(set(self._running))
+        await self._disposals.drain()
 
     async def _execute(self, claim: Claim) -> None:
         log = self._log.bind(
@@ -149,6 +155,7 @@ class Executor:
         await self._changes.announce(claim.execution_id)
         try:
             async with AsyncExitStack() as afterwards:
+                afterwards.enter_context(self._traffic.passing())
                 await keeper.guard(self._attempt(claim, keeper, afterwards))
         except LeaseLost as error:
             log.warning("lease_lost", detail=error.detail)
@@ -159,12 +166,13 @@ class Executor:
         except Exception:
             log.exception("attempt_failed")
             await self._settle(claim, Reason.INTERNAL)
-        await self._changes.announce(claim.execution_id)
 
     async def _attempt(self, claim: Claim, keeper: LeaseKeeper, afterwards: AsyncExitStack) -> None:
         async def load() -> tuple[ExecutionRequest, int]:
             async with self._database.tenant(claim.tenant_id) as tx:
-                request = await attempts.load_request(tx, claim)
+                request, cancelled = await attempts.load_request(tx, claim)
+                if cancelled:
+                    keeper.cancel_requested.set()
                 return request, (await quotas.standing(tx)).egress_left if request.egress else 0
 
         claimed_at = time.monotonic()
@@ -177,13 +185,14 @@ class Executor:
             result = never_ran(State.SYSTEM_ERROR, _why_not_started(error), error.detail)
         else:
             # The client has its result before the container is gone.
-            afterwards.push_async_callback(self._dispose, sandbox)
+            afterwards.push_async_callback(self._disposals.later, sandbox)
             attempt.sandbox, attempt.runs_before = sandbox, sandbox.runs
             result = await self._run(attempt, sandbox, keeper)
             if result.state is State.CANCELLED:
                 # Nobody waits for it, and it holds its tenant's slot until all of it is gone: or
                 # submitting and cancelling would keep the host busy with containers for nothing.
-                await afterwards.aclose()
+                afterwards.pop_all()
+                await self._disposals.now(sandbox)
                 await asyncio.sleep(claimed_at + CANCELLED_HOLDS_S - time.monotonic())
         keeper.release()
         await self._finish(attempt, result)
@@ -243,9 +252,6 @@ class Executor:
         await recorder.close()
         return _masked(replace(result, egress=attempt.way_out.usage), recorder.masker)
 
-    async def _dispose(self, sandbox: Sandbox) -> None:
-        await uninterrupted(self._sandboxes.dispose(sandbox))
-
     async def _record_start(self, claim: Claim, sandbox: Sandbox) -> int:
         async with self._database.tenant(claim.tenant_id) as tx:
             seq = await attempts.start(tx, claim, self._policy.lease)
@@ -271,7 +277,7 @@ class Executor:
                 await receipts.insert(tx, claim.execution_id, signed)
 
         await until_stored(write)
-        await self._changes.announce(claim.execution_id)
+        await self._changes.announce(claim.execution_id, ended=True)
 
     def _receipt(
         self, attempt: _Attempt, result: Result, times: attempts.Times, head: audit.Place
@@ -297,7 +303,7 @@ class Executor:
         except RunnerError as error:
             # The lease runs out by itself and the reaper settles it then.
             self._log.warning("left_to_reaper", execution=str(claim.execution_id), why=error.detail)
-        await self._changes.announce(claim.execution_id)
+        await self._changes.announce(claim.execution_id, ended=True)
 
     async def _audit_late(self, claim: Claim, why: str) -> None:
         event = audit.AuditEvent(

@@ -61,6 +61,8 @@ class LeaseKeeper:
         safe_until = clock.time() + self._lease.total_seconds()
         with self._changes.watch(self._claim.execution_id) as watch:
             while True:
+                await asyncio.sleep(MIN_PAUSE_S)
+                await watch.wait(self._lease.total_seconds() / RENEWALS_PER_LEASE - MIN_PAUSE_S)
                 renewing_at = clock.time()
                 try:
                     async with self._database.tenant(self._claim.tenant_id) as tx:
@@ -77,5 +79,3 @@ class LeaseKeeper:
                     )
                     if clock.time() + self._lease.total_seconds() / RENEWALS_PER_LEASE > safe_until:
                         raise LeaseLost("PostgreSQL was away for as long as the lease") from error
-                await asyncio.sleep(MIN_PAUSE_S)
-                await watch.wait(self._lease.total_seconds() / RENEWALS_PER_LEASE - MIN_PAUSE_S)

@@ -21,6 +21,7 @@ from runner.sandbox.launch import Launcher, SandboxOrder
 from runner.sandbox.sandbox import Sandbox
 from runner.worker.demand import Bounds, Demand, room
 from runner.worker.sandboxes import FreshSandboxes
+from runner.worker.traffic import Traffic
 
 TICK_S = 1.0
 PING_S = 0.5
@@ -55,10 +56,17 @@ class WarmSandboxes:
     """A pool for one worker; `Sandboxes` to the recipe. Made by `open_pool`."""
 
     def __init__(
-        self, launcher: Launcher, *, bounds: Bounds, steady: Kind | None, max_idle_s: float
+        self,
+        launcher: Launcher,
+        *,
+        bounds: Bounds,
+        steady: Kind | None,
+        max_idle_s: float,
+        traffic: Traffic,
     ) -> None:
         self._launcher = launcher
-        self._fresh = FreshSandboxes(launcher)
+        self._traffic = traffic
+        self._fresh = FreshSandboxes(launcher, traffic)
         self._bounds = bounds
         self._steady = steady
         self._max_idle_s = max_idle_s
@@ -66,6 +74,7 @@ class WarmSandboxes:
         self._demand: dict[Kind, Demand] = {}
         self._digests: dict[str, str] = {}
         self._changed = asyncio.Event()
+        self._looked = 0.0
         self._disposals: set[asyncio.Task[None]] = set()
         self._too_small: set[Kind] = set()
         """Kinds in whose memory the image's list does not fit: they wait without it."""
@@ -88,9 +97,9 @@ class WarmSandboxes:
             self._discard(sandbox)
         return await self._fresh.claim(claim, request)
 
-    async def dispose(self, sandbox: Sandbox) -> None:
-        """Destroy the container, now or when Docker answers again."""
-        await self._fresh.dispose(sandbox)
+    async def dispose(self, sandbox: Sandbox, *, at_once: bool = False) -> None:
+        """Destroy the container."""
+        await self._fresh.dispose(sandbox, at_once=at_once)
 
     async def keep(self) -> None:
         """Keep it as full as it should be, for ever."""
@@ -98,6 +107,8 @@ class WarmSandboxes:
             try:
                 await self._look()
                 while (kind := self._shortest()) is not None:
+                    if self._can_wait(kind):
+                        await self._traffic.quiet()
                     await self._start(kind)
                 pause = TICK_S
             except RunnerError as error:
@@ -126,11 +137,9 @@ class WarmSandboxes:
     async def _look(self) -> None:
         """Let go of what is too old, dead, or of an image that is not today's."""
         now = time.monotonic()
-        for image in {kind.image for kind in self._idle}:
-            try:
-                self._digests[image] = await self._launcher.digest(image)
-            except ImageMissing:
-                self._digests.pop(image, None)
+        if now >= self._looked + TICK_S:
+            self._looked = now
+            await self._look_at_images()
         for kind, waiting in list(self._idle.items()):
             for idle in list(waiting):
                 stale = idle.sandbox.image_digest != self._digests.get(kind.image)
@@ -142,6 +151,13 @@ class WarmSandboxes:
         for kind in [kind for kind in self._idle if not self._target(kind, now)]:
             for idle in self._idle.pop(kind):
                 self._discard(idle.sandbox)
+
+    async def _look_at_images(self) -> None:
+        for image in {kind.image for kind in self._idle}:
+            try:
+                self._digests[image] = await self._launcher.digest(image)
+            except ImageMissing:
+                self._digests.pop(image, None)
 
     def _target(self, kind: Kind, now: float) -> int:
         demand = self._demand.get(kind)
@@ -158,6 +174,10 @@ class WarmSandboxes:
         lacking = {kind: self._target(kind, now) - len(self._idle.get(kind, ())) for kind in kinds}
         kind = max(lacking, key=lambda kind: lacking[kind], default=None)
         return kind if kind is not None and lacking[kind] > 0 else None
+
+    def _can_wait(self, kind: Kind) -> bool:
+        """Return whether enough of the kind wait for its next to be started in a quiet moment."""
+        return 2 * len(self._idle.get(kind, ())) >= self._target(kind, time.monotonic())
 
     async def _start(self, kind: Kind) -> None:
         began = time.monotonic()
@@ -196,10 +216,21 @@ class WarmSandboxes:
 
 @asynccontextmanager
 async def open_pool(
-    launcher: Launcher, *, bounds: Bounds, steady: Kind | None, max_idle_s: float
+    launcher: Launcher,
+    *,
+    bounds: Bounds,
+    steady: Kind | None,
+    max_idle_s: float,
+    traffic: Traffic | None = None,
 ) -> AsyncIterator[WarmSandboxes]:
     """Keep a pool while the context lasts; nothing of it stays."""
-    pool = WarmSandboxes(launcher, bounds=bounds, steady=steady, max_idle_s=max_idle_s)
+    pool = WarmSandboxes(
+        launcher,
+        bounds=bounds,
+        steady=steady,
+        max_idle_s=max_idle_s,
+        traffic=traffic or Traffic(),
+    )
     keeping = asyncio.create_task(pool.keep())
     try:
         yield pool

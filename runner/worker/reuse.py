@@ -22,7 +22,7 @@ from runner.sandbox.sandbox import Sandbox
 from runner.worker.pool import Kind, answers
 from runner.worker.sandboxes import Sandboxes
 
-SWEEP_S = 1.0
+SWEEP_S = 2.0
 CLEANED_SOON_S = 0.25
 """How long a claim waits for one that is being cleaned: longer, and a started one is faster."""
 
@@ -101,11 +101,11 @@ class ReusedSandboxes:
         self._used[sandbox.id] = _Held(sandbox, owner, time.monotonic())
         return sandbox
 
-    async def dispose(self, sandbox: Sandbox) -> None:
+    async def dispose(self, sandbox: Sandbox, *, at_once: bool = False) -> None:
         """Clean it and let it wait for its tenant's next execution, or destroy it."""
         held = self._used.pop(sandbox.id, None)
-        if held is None or not await self._renew(held):
-            await self._others.dispose(sandbox)
+        if held is None or at_once or not await self._renew(held):
+            await self._others.dispose(sandbox, at_once=at_once)
 
     async def sweep(self) -> None:
         """Destroy, for ever, what has waited too long or is of an image that is not today's."""
@@ -165,15 +165,18 @@ class ReusedSandboxes:
     async def _look(self) -> None:
         now = time.monotonic()
         for owner, waiting in list(self._waiting.items()):
-            try:
-                today = await self._digest(owner.kind.image)
-            except ImageMissing:
-                today = None
+            today = await self._today(owner.kind.image)
             for held in list(waiting):
                 idle = held.waiting_since < now - self._bounds.idle_s
                 stale = held.sandbox.image_digest != today
                 if idle or stale or held.sandbox.gone or self._too_old(held):
                     await self._drop(held)
+
+    async def _today(self, image: str) -> str | None:
+        try:
+            return await self._digest(image)
+        except ImageMissing:
+            return None
 
     async def _drop(self, held: _Held) -> None:
         waiting = self._waiting.get(held.owner)

@@ -1,5 +1,6 @@
 """The seam between a recipe and where its sandboxes come from: claim one, use it, dispose of it."""
 
+import asyncio
 from typing import Protocol
 
 import structlog
@@ -8,6 +9,10 @@ from runner.errors import DockerUnavailable
 from runner.models import Claim, ExecutionRequest
 from runner.sandbox.launch import Launcher, SandboxOrder
 from runner.sandbox.sandbox import Sandbox
+from runner.worker.traffic import Traffic
+
+REMOVED_AT_ONCE = 2
+"""Docker removes no faster than this, and starts what is waited for beside it."""
 
 
 class Sandboxes(Protocol):
@@ -16,15 +21,17 @@ class Sandboxes(Protocol):
     async def claim(self, claim: Claim, request: ExecutionRequest) -> Sandbox:
         """Return a started sandbox that no other execution has or will use."""
 
-    async def dispose(self, sandbox: Sandbox) -> None:
-        """Take back a sandbox, whatever state it is in."""
+    async def dispose(self, sandbox: Sandbox, *, at_once: bool = False) -> None:
+        """Take back a sandbox, whatever state it is in; when there is time for it, or at once."""
 
 
 class FreshSandboxes:
     """A new container for each execution, destroyed after it."""
 
-    def __init__(self, launcher: Launcher) -> None:
+    def __init__(self, launcher: Launcher, traffic: Traffic | None = None) -> None:
         self._launcher = launcher
+        self._traffic = traffic or Traffic()
+        self._turns = asyncio.Semaphore(REMOVED_AT_ONCE)
         self._log = structlog.get_logger("runner.worker")
 
     async def claim(self, claim: Claim, request: ExecutionRequest) -> Sandbox:
@@ -40,10 +47,13 @@ class FreshSandboxes:
             )
         )
 
-    async def dispose(self, sandbox: Sandbox) -> None:
-        """Destroy the container, now or when Docker answers again."""
+    async def dispose(self, sandbox: Sandbox, *, at_once: bool = False) -> None:
+        """Destroy the container, or leave it to a sweep when Docker does not answer."""
+        if not at_once:
+            await self._traffic.quiet()
         try:
-            await sandbox.destroy()
+            async with self._turns:
+                await sandbox.destroy()
         except DockerUnavailable as error:
             # No longer in use: the next sweep for strays takes it.
             self._launcher.live.discard(sandbox.id)

@@ -33,6 +33,7 @@ from runner.store.objects import ObjectStore
 from runner.store.retention import Terms
 from runner.worker.consumer import Consumers
 from runner.worker.demand import Bounds
+from runner.worker.disposal import Disposals
 from runner.worker.egress import Egress
 from runner.worker.execute import Executor, Policy
 from runner.worker.pool import Kind, open_pool
@@ -41,6 +42,7 @@ from runner.worker.retention import ABANDONED, GRACE, Retention
 from runner.worker.reuse import Bounds as ReuseBounds
 from runner.worker.reuse import open_reuse
 from runner.worker.secrets import FileSecrets, Secrets
+from runner.worker.traffic import Traffic
 
 READY_FILE = "worker.ready"
 """In the run folder: the id of the worker's process while it takes executions."""
@@ -67,6 +69,7 @@ async def worker(
         flood_bytes=settings.output_flood_mb * 2**20,
         max_artifacts=settings.max_artifacts,
     )
+    traffic = Traffic()
     async with AsyncExitStack() as stack:
         stack.enter_context(_only_worker(settings))
         launcher = await stack.enter_async_context(
@@ -110,6 +113,7 @@ async def worker(
                 bounds=Bounds(settings.pool, settings.pool_max, settings.pool_reserve_mb),
                 steady=_default_kind(settings),
                 max_idle_s=settings.pool_idle_s,
+                traffic=traffic,
             )
         )
         sandboxes = await stack.enter_async_context(
@@ -130,6 +134,9 @@ async def worker(
             objects=objects,
             changes=changes,
             sandboxes=sandboxes,
+            disposals=Disposals(
+                sandboxes, backlog=settings.pool_max, reserve_mb=settings.pool_reserve_mb
+            ),
             egress=Egress(
                 gateway=gateway,
                 ceiling=load_ceiling(settings.profiles_path),
@@ -138,6 +145,7 @@ async def worker(
             secrets=tenants_secrets,
             signer=signer,
             policy=policy,
+            traffic=traffic,
         )
         reaper = Reaper(
             database=database,

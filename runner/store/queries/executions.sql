@@ -1,16 +1,22 @@
 -- name: insert
+WITH stored AS (
 INSERT INTO executions (tenant_id, execution_id, language, image, size, limits, isolation, egress,
                         egress_policy, secret_env, metadata, on_worker_loss, argv, env, stdin,
                         project, artifacts_to, interpret, reuse, event_seq)
 VALUES (app_tenant(), %(execution_id)s, %(language)s, %(image)s, %(size)s, %(limits)s,
         %(isolation)s, %(egress)s, %(egress_policy)s, %(secret_env)s, %(metadata)s,
         %(on_worker_loss)s, %(argv)s, %(env)s, %(stdin)s, %(project)s, %(artifacts_to)s,
-        %(interpret)s, %(reuse)s, 1);
-
--- name: insert_file
+        %(interpret)s, %(reuse)s, 1)
+RETURNING tenant_id, execution_id
+), files AS (
 INSERT INTO input_files (tenant_id, execution_id, path, content, object_key, size, sha256)
-VALUES (app_tenant(), %(execution_id)s, %(path)s, %(content)s, %(object_key)s, %(size)s,
-        %(sha256)s);
+SELECT s.tenant_id, s.execution_id, f.path, f.content, f.object_key, f.size, f.sha256
+FROM stored s, unnest(%(paths)s::text[], %(contents)s::bytea[], %(object_keys)s::text[],
+                      %(sizes)s::bigint[], %(sums)s::text[])
+               AS f (path, content, object_key, size, sha256)
+)
+INSERT INTO events (tenant_id, execution_id, seq, attempt, kind, data)
+SELECT tenant_id, execution_id, 1, 0, 'state', '{"state": "queued"}' FROM stored;
 
 -- name: insert_event
 INSERT INTO events (tenant_id, execution_id, seq, attempt, kind, data)
@@ -57,11 +63,17 @@ SELECT state, attempt, cancel_requested_at, on_worker_loss,
 FROM executions WHERE execution_id = %(execution_id)s FOR UPDATE;
 
 -- name: start_running
-UPDATE executions
-SET state = 'running', started_at = clock_timestamp(), event_seq = event_seq + 1,
-    lease_until = clock_timestamp() + %(lease)s
-WHERE execution_id = %(execution_id)s AND attempt = %(attempt)s AND state = 'starting'
-RETURNING event_seq AS seq;
+WITH started AS (
+    UPDATE executions
+    SET state = 'running', started_at = clock_timestamp(), event_seq = event_seq + 1,
+        lease_until = clock_timestamp() + %(lease)s
+    WHERE execution_id = %(execution_id)s AND attempt = %(attempt)s AND state = 'starting'
+    RETURNING tenant_id, event_seq
+)
+INSERT INTO events (tenant_id, execution_id, seq, attempt, kind, data)
+SELECT tenant_id, %(execution_id)s, event_seq, %(attempt)s, 'state', '{"state": "running"}'
+FROM started
+RETURNING seq;
 
 -- name: renew_lease
 UPDATE executions SET lease_until = clock_timestamp() + %(lease)s
@@ -93,12 +105,18 @@ WHERE execution_id = %(execution_id)s AND attempt = %(attempt)s
 RETURNING event_seq AS seq;
 
 -- name: finish
-UPDATE executions
-SET state = %(state)s, ended_at = clock_timestamp(), lease_until = NULL, result = %(result)s,
-    event_seq = event_seq + 1
-WHERE execution_id = %(execution_id)s AND attempt = %(attempt)s
-  AND state = ANY (%(sources)s::text[])
-RETURNING event_seq AS seq, created_at, started_at, ended_at;
+WITH finished AS (
+    UPDATE executions
+    SET state = %(state)s, ended_at = clock_timestamp(), lease_until = NULL, result = %(result)s,
+        event_seq = event_seq + 1
+    WHERE execution_id = %(execution_id)s AND attempt = %(attempt)s
+      AND state = ANY (%(sources)s::text[])
+    RETURNING tenant_id, event_seq, created_at, started_at, ended_at
+), told AS (
+    INSERT INTO events (tenant_id, execution_id, seq, attempt, kind, data)
+    SELECT tenant_id, %(execution_id)s, event_seq, %(attempt)s, 'state', %(event)s FROM finished
+)
+SELECT created_at, started_at, ended_at FROM finished;
 
 -- name: cancel_queued
 UPDATE executions

@@ -1,8 +1,15 @@
--- name: set_tenant
-SELECT set_config('app.tenant_id', %(tenant_id)s, true);
+-- name: begin
+BEGIN; SELECT set_config('app.tenant_id', {tenant_id}, true);
 
--- name: snapshot
-SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY;
+-- name: begin_snapshot
+BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY;
+SELECT set_config('app.tenant_id', {tenant_id}, true);
+
+-- name: begin_without_tenant
+BEGIN;
+
+-- name: commit
+COMMIT;
 
 -- name: ping
 SELECT 1;
