@@ -64,6 +64,14 @@ class IssuerUnavailable(NotReady):
     """The identity provider does not give its keys."""
 
 
+class Overloaded(NotReady):
+    """More waits already than the deployment takes. It may be less after `retry_after_s`."""
+
+    def __init__(self, detail: str, *, retry_after_s: int) -> None:
+        super().__init__(detail)
+        self.retry_after_s = retry_after_s
+
+
 class Refused(RunnerError):
     """The caller asked for something it may not have."""
 

@@ -5,6 +5,7 @@ the queue's length, refuse until some of it is free again. Storage refuses until
 deletes something. A day is one of UTC; what an execution used counts on the day of its end.
 """
 
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -15,9 +16,10 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field, StringConstraints, ValidationError
 from pydantic.dataclasses import dataclass as checked
 
-from runner.errors import Invalid, QuotaExceeded, SetupError
+from runner.errors import Invalid, Overloaded, QuotaExceeded, SetupError
 from runner.models import JSON, Limits, Tier
 
+LONGEST_RETRY_S = 60
 QUEUE_RETRY_S = 5
 """Nobody knows when the next place in a queue is free; this keeps who asks from asking all day."""
 
@@ -170,6 +172,31 @@ def refusal(standing: Standing, *, egress: bool) -> QuotaExceeded | None:
             retry_after_s=_retry_after(figure, standing.now),
         )
     return None
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What waits in the whole deployment. `interval_s` is None while no pace is known."""
+
+    executions: int
+    tenants: int
+    interval_s: float | None
+
+
+def overload(waiting: Waiting, most: int, own: int) -> Overloaded | None:
+    """Return why a deployment that is full takes no more of this tenant now; None if it does.
+
+    What is full of one tenant's executions is open to another: a tenant with less than its equal
+    share of the places waiting is let in, so that no tenant can shut out the others.
+    """
+    if waiting.executions < most or own < most / (waiting.tenants + (own == 0)):
+        return None
+    beyond = waiting.executions - most + 1
+    soon = math.ceil(beyond * (waiting.interval_s or 0))
+    return Overloaded(
+        f"{waiting.executions} executions wait in this deployment, which takes {most}; try again",
+        retry_after_s=min(max(soon, 1), LONGEST_RETRY_S),
+    )
 
 
 _WORDS = {

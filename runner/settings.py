@@ -142,6 +142,8 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: int = Field(default=8080, ge=0, le=65535)
     max_body_mb: int = Field(default=16, ge=1, le=256)
+    max_queued: int = Field(default=100_000, ge=1)
+    """Executions that may wait in the whole deployment; beyond it the API answers 503."""
     max_connections: int = Field(default=1000, ge=1, le=100_000)
     client_timeout_s: float = Field(default=10.0, ge=0.2, le=300)
     """How long a client may take over a head, over a pause in a body, and to read an answer."""

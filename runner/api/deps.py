@@ -8,6 +8,7 @@ from uuid import UUID
 from fastapi import Depends, Path, Request, Security
 from fastapi.security import HTTPBearer
 
+from runner.api.admission import Admission
 from runner.api.callers import Cookies
 from runner.api.context import origin
 from runner.api.middleware import PRINCIPAL
@@ -45,6 +46,7 @@ class Dependencies:
     changes: Changes
     vault: Vault
     limiter: RateLimiter
+    admission: Admission
     logins: Logins
     cookies: Cookies
     issuer: Issuer | None = None

@@ -34,7 +34,7 @@ from runner.egress.policy import rule_from_json
 from runner.errors import Conflict, Invalid, NotFound, QueueUnavailable, QuotaExceeded
 from runner.ids import new_id
 from runner.models import JSON, ExecutionRequest, Principal, StoredObject
-from runner.quotas import Standing, ceiling, refusal
+from runner.quotas import Standing, Waiting, ceiling, refusal
 from runner.states import ENDED, State
 from runner.store import egress_policies, executions, files, projects, quotas, tenants
 from runner.store.db import Transaction
@@ -94,9 +94,10 @@ async def submit(
     if body.artifacts_to is not None:
         await require(request, parts, principal, Permission.FILE_WRITE)
     new = new_id()
+    waiting = await parts.admission.look()
     with parts.changes.watch(new, only_end=True) as watch:
         try:
-            id_ = await _store(request, body, principal, parts, key, new)
+            id_ = await _store(request, body, principal, parts, key, new, waiting)
         except QuotaExceeded as refused:
             await _audit_refusal(request, principal, parts, refused)
             raise
@@ -211,6 +212,7 @@ async def _store(
     parts: Dependencies,
     key: str | None,
     new: UUID,
+    waiting: Waiting,
 ) -> UUID:
     """Store the execution, or find the one its idempotency key already made; return its id."""
     async with parts.database.tenant(principal.tenant_id) as tx:
@@ -231,6 +233,7 @@ async def _store(
         wanted = settled.resolve(await _offer(tx, parts, tenant, standing, settled))
         if refused := refusal(standing, egress=bool(wanted.egress)):
             raise refused
+        parts.admission.require(waiting, standing.queued)
         await executions.insert(tx, new, _naming(wanted, new))
         for path in sorted(body.keys):
             event = _read(request, principal, path, new)

@@ -95,6 +95,7 @@ STATUS: dict[type[errors.RunnerError], HTTPStatus] = {
 KIND: dict[type[errors.RunnerError], str] = {
     errors.Invalid: INVALID,
     errors.StorageFull: "storage-full",
+    errors.Overloaded: "overloaded",
     errors.TenantSuspended: "tenant-suspended",
 }
 """What a program may want to tell apart among problems of one status."""
@@ -144,7 +145,7 @@ def problem(
     if status is HTTPStatus.UNAUTHORIZED:
         extra["WWW-Authenticate"] = "Bearer"
     if status is HTTPStatus.SERVICE_UNAVAILABLE:
-        extra["Retry-After"] = str(RETRY_AFTER_S)
+        extra.setdefault("Retry-After", str(RETRY_AFTER_S))
     return JSONResponse(
         body.model_dump(mode="json", exclude_none=True),
         status.value,
@@ -169,7 +170,7 @@ def of(request: Request, error: errors.RunnerError) -> JSONResponse:
     if isinstance(error, errors.QuotaExceeded):
         return _quota(request, error)
     headers = None
-    if isinstance(error, errors.TooManyAttempts):
+    if isinstance(error, errors.TooManyAttempts | errors.Overloaded):
         headers = {"Retry-After": str(error.retry_after_s)}
     if isinstance(error, errors.Invalid):
         fields = [FieldProblem(field=f"body.{error.field}", message=error.detail)]

@@ -51,6 +51,7 @@ def dev() -> None:
 
 async def _api(settings: Settings, fd: int | None) -> None:
     require_sound(settings)
+    from runner.api.admission import Admission
     from runner.api.app import create_app
     from runner.api.callers import Cookies
     from runner.api.deps import Dependencies
@@ -105,6 +106,7 @@ async def _api(settings: Settings, fd: int | None) -> None:
                 changes=changes,
                 vault=Vault(open_keys(settings)),
                 limiter=limiter,
+                admission=Admission(database, most=settings.max_queued),
                 logins=Logins(database, Passwords(), throttle, lifetime),
                 cookies=Cookies(lifetime, secure=not settings.insecure_cookies),
                 issuer=issuer,

@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 from runner.errors import StoreUnavailable
 from runner.models import Tier
-from runner.quotas import Quotas, Standing
+from runner.quotas import Quotas, Standing, Waiting
 from runner.store.db import Transaction
 
 _QUOTAS = tuple(Quotas.__dataclass_fields__)
@@ -24,6 +24,14 @@ async def alone(tx: Transaction) -> None:
     What is looked at afterwards holds until this one ends: the last place is given away once.
     """
     await tx.one("quotas.alone")
+
+
+async def waiting_everywhere(tx: Transaction) -> Waiting:
+    """Return how much waits in the deployment."""
+    row = await tx.one("scheduling.waiting_everywhere")
+    if row is None:
+        raise StoreUnavailable("PostgreSQL did not tell how much waits")
+    return Waiting(**row)
 
 
 async def standing(tx: Transaction) -> Standing:

@@ -16,3 +16,6 @@ SELECT state, executions FROM state_counts();
 
 -- name: of_suspended
 SELECT tenant_id, execution_id FROM executions_of_suspended(%(limit)s);
+
+-- name: waiting_everywhere
+SELECT executions, tenants, claim_interval() AS interval_s FROM waiting_everywhere();

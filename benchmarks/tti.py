@@ -1,0 +1,166 @@
+"""Time to interactive: from the create call to the first command's result, through the HTTP API.
+
+The field's three modes: sequential, staggered (one each 200 ms), burst (all at once), and its
+score. Beside the sequential mode, in turn with it, the same program by a hardened `docker run`: our
+own configuration as flags. Usage: `make bench`, or `python -m benchmarks.tti --rounds 100`.
+"""
+
+import asyncio
+import statistics
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.cli import HardenedRun
+from benchmarks.harness import PRINT, Deployed, Figures, arguments, deployment, score, write
+from benchmarks.latency import image_id
+from runner import telemetry
+from runner.settings import Settings
+
+ROWS: dict[str, dict[str, Any]] = {
+    "loaded interpreter": {},
+    "new interpreter": {"interpreter": "fresh"},
+    "reuse": {"reuse": "tenant"},
+}
+STAGGER_S = 0.2
+WARM_UP = 3
+SLOTS = 16
+POOL = 100
+SMALL_POOL = 16
+
+
+@dataclass(frozen=True)
+class Mode:
+    """One row in one mode."""
+
+    row: str
+    mode: str
+    pool: int
+    figures: Figures
+    succeeded: float
+    score: float
+
+
+def judged(row: str, mode: str, pool: int, took: list[float], wanted: int) -> Mode:
+    """Return a mode's figures and score."""
+    figures, succeeded = Figures.of(took), len(took) / wanted
+    return Mode(row, mode, pool, figures, succeeded, score(figures, succeeded))
+
+
+async def sequential(
+    deployed: Deployed, body: dict[str, Any], rounds: int, beside: HardenedRun | None
+) -> tuple[list[float], list[float]]:
+    """Return our seconds, and those of `docker run` in turn with them."""
+    ours, theirs = [], []
+    caller = await deployed.caller()
+    for _ in range(rounds):
+        ours.append(await caller.expect(body))
+        if beside is not None:
+            theirs.append(await asyncio.to_thread(beside.timed))
+    caller.close()
+    return ours, theirs
+
+
+async def together(
+    deployed: Deployed, body: dict[str, Any], rounds: int, stagger_s: float
+) -> list[float]:
+    """Return the seconds of those that succeeded, each on a connection opened before."""
+    callers = [await deployed.caller() for _ in range(rounds)]
+
+    async def one(number: int) -> float:
+        await asyncio.sleep(number * stagger_s)
+        return await callers[number].expect(body)
+
+    ended = await asyncio.gather(*map(one, range(rounds)), return_exceptions=True)
+    for caller in callers:
+        caller.close()
+    return [each for each in ended if isinstance(each, float)]
+
+
+async def of_row(
+    deployed: Deployed, row: str, rounds: int, docker_run: HardenedRun
+) -> tuple[list[Mode], dict[str, float]]:
+    """Measure one row in the three modes; return them, and its ratios to `docker run`."""
+    body = {**PRINT, **ROWS[row]}
+    pool = deployed.stack.settings.pool
+    await sequential(deployed, body, WARM_UP, None)
+    await full(deployed, row)
+    # A client that waits between its calls, as `docker run` makes this one do.
+    ours, theirs = await sequential(deployed, body, rounds // 2, docker_run)
+    ratios = {
+        "median": statistics.median(theirs) / statistics.median(ours),
+        "p99": Figures.of(theirs).p99 / Figures.of(ours).p99,
+    }
+    await full(deployed, row)
+    alone, _ = await sequential(deployed, body, rounds, None)
+    await full(deployed, row)
+    staggered = await together(deployed, body, rounds, STAGGER_S)
+    await full(deployed, row)
+    burst = await together(deployed, body, rounds, 0)
+    return [
+        judged(row, "beside docker run", pool, ours, rounds // 2),
+        judged("hardened docker run", "beside ours", 0, theirs, rounds // 2),
+        judged(row, "sequential", pool, alone, rounds),
+        judged(row, "staggered", pool, staggered, rounds),
+        judged(row, "burst", pool, burst, rounds),
+    ], ratios
+
+
+async def full(deployed: Deployed, row: str) -> None:
+    """Wait until the pool is full and nothing else of the deployment is there."""
+    if row == "reuse":
+        await asyncio.sleep(1)
+        return
+    await deployed.settled(deployed.stack.settings.pool)
+
+
+async def measure(rounds: int) -> dict[str, Any]:
+    """Measure every row, and a burst with a pool that is smaller than it."""
+    modes, ratios = [], {}
+    began = time.monotonic()
+    image = await image_id(Settings())
+    async with deployment(pool=POOL, pool_max=POOL, slots=SLOTS) as deployed:
+        settings = deployed.stack.settings
+        docker_run = HardenedRun(settings, image, settings.state_dir)
+        for row in ROWS:
+            found, ratios[row] = await of_row(deployed, row, rounds, docker_run)
+            modes += found
+    async with deployment(pool=SMALL_POOL, pool_max=SMALL_POOL, slots=SLOTS) as deployed:
+        row = "loaded interpreter"
+        await full(deployed, row)
+        burst = await together(deployed, {**PRINT, **ROWS[row]}, rounds, 0)
+        modes.append(judged(row, "burst", SMALL_POOL, burst, rounds))
+    return {"modes": modes, "ratios": ratios, "took_s": round(time.monotonic() - began)}
+
+
+def table(results: dict[str, Any]) -> Table:
+    """Return the figures for people."""
+    shown = Table("ms", "mode", "pool", "median", "p95", "p99", "succeeded", "score")
+    for each in results["modes"]:
+        figures = each.figures
+        shown.add_row(
+            each.row, each.mode, str(each.pool), str(figures.median), str(figures.p95),
+            str(figures.p99), f"{each.succeeded:.0%}", str(each.score),
+        )  # fmt: skip
+    return shown
+
+
+def main() -> None:
+    """Measure and print."""
+    given = arguments(__doc__, rounds=100)
+    telemetry.configure("error", json=False)
+    results = asyncio.run(measure(given.rounds))
+    console = Console()
+    console.print(table(results))
+    for row, ratio in results["ratios"].items():
+        console.print(
+            f"{row}: {ratio['median']:.1f} times faster than docker run, p99 {ratio['p99']:.1f}"
+        )
+    write(given.json, results)
+
+
+if __name__ == "__main__":
+    main()
