@@ -1,4 +1,4 @@
-"""Who can start our sandbox, and how each is opened; what a machine lacks is told with its reason."""
+"""Who can start our sandbox, and how each is opened; who is absent is told with the reason."""
 
 import os
 import shutil
@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks import oci, plain
+from benchmarks import inner, oci, plain
 from runner.errors import RunnerError
 from runner.limits import DEFAULT_SIZE, load_sizes
-from runner.sandbox.cgroups import Cgroups
+from runner.sandbox.cgroups import UNIFIED, Cgroups
 from runner.sandbox.engine import Engine
 from runner.sandbox.images import Images
 from runner.sandbox.isolation import EffectiveIsolation
@@ -80,56 +80,56 @@ class Field:
             spec=spec,
         )
 
-    async def open(self, stack: AsyncExitStack, nsjail: str | None) -> None:
+    async def open(self, stack: AsyncExitStack, nsjail: str) -> None:
         """Try each once; who fails is absent."""
         info = (await self.docker.info())["info"]
-        url, profiles = self.settings.docker_url, self.settings.profiles_path
-        layers: dict[str, str] = {}
-
-        async def first(launcher: Launcher) -> None:
-            sandbox = await launcher.launch(self.order)
-            facts = await self.docker.inspect(sandbox.container_id) or {}
-            await sandbox.destroy()
-            layers.update(facts["GraphDriver"]["Data"])
-
         docker = Contender("Docker", self.launcher(self.docker, info, container_config), self.order)
-        await first(docker.launcher)
         self.contenders.append(docker)
+        sandbox = await docker.launcher.launch(self.order)
+        facts = await self.docker.inspect(sandbox.container_id) or {}
+        await sandbox.destroy()
         # The first of a container's lower layers is its own, for names that Docker writes.
-        rootfs = oci.Rootfs(self.folder, layers["LowerDir"].partition(":")[2])
+        _, _, layers = facts["GraphDriver"]["Data"]["LowerDir"].partition(":")
+        rootfs = oci.Rootfs(self.folder, layers)
         stack.callback(rootfs.close)
-        inner = plain.Inner(url, self.folder, rootfs, profiles, self.docker)
-        stack.push_async_callback(inner.close)
-        by_crun = _with_runtime("crun")
-        tries: list[tuple[str, str, Callable[[], Engine], Spec]] = [
-            ("Docker with crun", "crun", lambda: self.docker, by_crun),
-            ("containerd by ctr", "ctr", lambda: oci.Containerd(*shared), container_config),
-            ("runc", "runc", lambda: oci.Runtime(*shared), container_config),
-            ("crun", "crun", lambda: oci.Crun(*shared), container_config),
-            ("bubblewrap", "bwrap", lambda: plain.Bubblewrap(*alone), container_config),
-            ("nsjail", nsjail or "nsjail", lambda: plain.Nsjail(*alone, program=nsjail or "nsjail"),
-             container_config),
-            ("bubblewrap in a tenant's container", "bwrap", lambda: inner, container_config),
-        ]  # fmt: skip
-        shared = (url, self.folder, rootfs, self.docker)
+        url, profiles = self.settings.docker_url, self.settings.profiles_path
         alone = (url, self.folder, rootfs, profiles)
-        for name, program, make, spec in tries:
-            if shutil.which(program) is None:
-                self.absent[name] = f"there is no {program} on this machine"
-                continue
-            try:
-                engine = make()
-                contender = Contender(name, self.launcher(engine, info, spec), self.order)
-                await (await contender.launcher.launch(self.order)).destroy()
-                self.contenders.append(contender)
-            except (RunnerError, OSError) as error:
-                self.absent[name] = str(error)
+        tenant = inner.Inner(*alone, self.docker)
+        stack.push_async_callback(tenant.close)
+        given = (url, self.folder, rootfs, self.docker)
+        await self._try("Docker with crun", "crun", info, lambda: self.docker, _by_crun)
+        await self._try("containerd by ctr", "ctr", info, lambda: oci.Containerd(*given))
+        await self._try("runc", "runc", info, lambda: oci.Runtime(*given))
+        await self._try("crun", "crun", info, lambda: oci.Crun(*given))
+        if Cgroups.of(info).version == UNIFIED:
+            for name in ("bubblewrap", "nsjail"):
+                self.absent[name] = "its control groups are made for cgroup v1 here"
+        else:
+            await self._try("bubblewrap", "bwrap", info, lambda: plain.Bubblewrap(*alone))
+            await self._try("nsjail", nsjail, info, lambda: plain.Nsjail(*alone, nsjail))
+        await self._try("bubblewrap in a container", "bwrap", info, lambda: tenant)
+
+    async def _try(
+        self,
+        name: str,
+        program: str,
+        info: dict[str, Any],
+        make: Callable[[], Engine],
+        spec: Spec = container_config,
+    ) -> None:
+        if shutil.which(program) is None:
+            self.absent[name] = f"there is no {program} on this machine"
+            return
+        try:
+            contender = Contender(name, self.launcher(make(), info, spec), self.order)
+            await (await contender.launcher.launch(self.order)).destroy()
+        except (RunnerError, OSError) as error:
+            self.absent[name] = str(error)
+        else:
+            self.contenders.append(contender)
 
 
-def _with_runtime(name: str) -> Spec:
-    def spec(*given: Any) -> dict[str, Any]:
-        config = container_config(*given)
-        config["HostConfig"]["Runtime"] = name
-        return config
-
-    return spec
+def _by_crun(*given: Any) -> dict[str, Any]:
+    config = container_config(*given)
+    config["HostConfig"]["Runtime"] = "crun"
+    return config

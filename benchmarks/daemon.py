@@ -2,9 +2,10 @@
 
 The client is a bare connection that stays open, so that the figures are the daemon's and not
 docker-py's. `daemon_rate` is what a worker's rate of fresh sandboxes is held against.
-Usage: `python benchmarks/daemon.py SECONDS`.
+Usage: `python -m benchmarks.daemon SECONDS`.
 """
 
+import asyncio
 import copy
 import json
 import secrets
@@ -25,9 +26,9 @@ from urllib.parse import quote
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.latency import image_id
 from runner.limits import DEFAULT_SIZE, load_sizes
 from runner.sandbox.cgroups import Cgroups
-from runner.sandbox.images import NAME_LABEL
 from runner.sandbox.sockets import SUPERVISOR_SOCKET, listen
 from runner.sandbox.spec import Host, Placement, container_config
 from runner.seccomp import load_profile
@@ -131,18 +132,15 @@ class Seat:
 class Ours:
     """What our container is to the daemon at this address."""
 
-    def __init__(self, settings: Settings, folder: Path) -> None:
+    def __init__(self, settings: Settings, image: str, folder: Path) -> None:
         self.url = settings.docker_url
         self._folder = folder
         daemon = Daemon(self.url)
         info = daemon.ask("GET", "/info")
-        images = daemon.find("images", f"{NAME_LABEL}={settings.images[0]}")
         daemon.close()
-        if not images:
-            raise RuntimeError("the sandbox image is missing: `make image`")
         self.runtimes = frozenset(info["Runtimes"])
         self.config = container_config(
-            Placement(images[0]["Id"], folder, {LABEL: "1"}),
+            Placement(image, folder, {LABEL: "1"}),
             load_sizes(settings.profiles_path)[DEFAULT_SIZE],
             load_profile(settings.profiles_path),
             Host(int(info["NCPU"]), Cgroups.of(info).parent),
@@ -159,12 +157,12 @@ class Ours:
 
 
 @contextmanager
-def ours(settings: Settings) -> Iterator[Ours]:
-    """Yield our configuration; afterwards no container of this benchmark is left."""
+def ours(settings: Settings, image: str) -> Iterator[Ours]:
+    """Yield our configuration with an image; afterwards no container of this benchmark is left."""
     folder = Path(tempfile.mkdtemp(prefix="runner-benchmark-"))
     folder.chmod(0o711)
     try:
-        yield Ours(settings, folder)
+        yield Ours(settings, image, folder)
     finally:
         daemon = Daemon(settings.docker_url)
         for each in daemon.find("containers", f"{LABEL}=1"):
@@ -307,7 +305,8 @@ def main() -> None:
     """Measure and print."""
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 5.0
     console = Console()
-    with ours(Settings()) as given:
+    settings = Settings()
+    with ours(settings, asyncio.run(image_id(settings))) as given:
         costs = bill(given, max(2, round(4 * seconds)))
         table = Table("one container, ms", *STEPS, "all", "of ours")
         for name, each in costs.items():

@@ -198,8 +198,7 @@ class Containerd(Runtime):
 
 async def template(docker: Engine, config: Config, folder: Path) -> Facts:
     """Return the OCI configuration that dockerd makes of ours, as its shim was given it."""
-    home = Path(tempfile.mkdtemp(dir=folder))
-    home.chmod(0o711)
+    home = _home(folder)
     given = copy.deepcopy(dict(config))
     given["HostConfig"]["Mounts"][0]["Source"] = str(home)
     with listen(home, SUPERVISOR_SOCKET, backlog=1):
@@ -214,6 +213,12 @@ async def template(docker: Engine, config: Config, folder: Path) -> Facts:
             shutil.rmtree(home)
     spec["linux"]["cgroupsPath"] = spec["linux"]["cgroupsPath"].replace(container, "TEMPLATE")
     return spec
+
+
+def _home(folder: Path) -> Path:
+    home = Path(tempfile.mkdtemp(dir=folder))
+    home.chmod(0o711)
+    return home
 
 
 def _bundled(shim: int) -> Facts:
