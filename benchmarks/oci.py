@@ -1,0 +1,280 @@
+"""runc, crun and containerd in the place of dockerd, given the configuration that dockerd makes.
+
+Each is an engine below the same launcher, which makes the socket, waits for the supervisor and
+reads the isolation back. The configuration is taken from a container that dockerd starts of the
+same order; only where the root file system, the socket and the control group are is changed.
+"""
+
+import asyncio
+import copy
+import ctypes
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from runner.errors import LaunchFailed
+from runner.sandbox.engine import Engine, Facts
+from runner.sandbox.sockets import SUPERVISOR_SOCKET, listen
+from runner.sandbox.spec import SOCKET_DIR
+
+Config = Mapping[str, Any]
+NAMESPACE = "runner-benchmark"
+_UNIFIED = Path("/sys/fs/cgroup/unified")
+_CLONE_NEWNS = 0x00020000
+_MNT_DETACH = 2
+_RECURSIVELY_PRIVATE = (1 << 14) | (1 << 18)
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Rootfs:
+    """An image's layers, mounted once and read-only for every jail: there is no upper layer."""
+
+    def __init__(self, folder: Path, layers: str) -> None:
+        self.path = folder / "rootfs"
+        self.path.mkdir()
+        points = folder / "points"
+        # Docker makes the targets of mounts in each container's own upper layer.
+        for name in ("etc", "proc", "dev", "sys", "tmp", SOCKET_DIR[1:], "workspace"):
+            (points / name).mkdir(parents=True, exist_ok=True)
+        points.joinpath("etc", "hostname").write_text("sandbox\n")
+        options = f"ro,lowerdir={points}:{layers}"
+        run("mount", "-t", "overlay", NAMESPACE, "-o", options, str(self.path))
+
+    def close(self) -> None:
+        """Unmount it."""
+        run("umount", "--lazy", str(self.path))
+
+
+class Direct(Engine):
+    """What the engines without dockerd have in common; images are still Docker's."""
+
+    name = "direct"
+
+    def __init__(self, url: str, folder: Path, rootfs: Rootfs) -> None:
+        super().__init__(url, timeout_s=60, threads=8)
+        self.folder = folder / self.name
+        self.folder.mkdir(mode=0o711)
+        self.rootfs = rootfs
+        self.configs: dict[str, Config] = {}
+        self._images: dict[str, list[Facts]] = {}
+
+    async def images(self, label: str) -> list[Facts]:
+        """Return Docker's images as they were: a product without dockerd would not ask it."""
+        if label not in self._images:
+            self._images[label] = await super().images(label)
+        return self._images[label]
+
+    async def create(self, name: str, config: Config) -> str:
+        """Note what is to be started; nothing runs yet."""
+        self.configs[name] = config
+        return name
+
+    async def inspect(self, container: str) -> Facts | None:
+        """Return what `read_isolation` needs."""
+        pid = await asyncio.to_thread(self.pid, container)
+        if pid is None:
+            return {"State": {"Pid": 0, "Running": False, "ExitCode": None}, "HostConfig": {}}
+        return {"State": {"Pid": pid, "Running": True}, "HostConfig": {"Runtime": self.name}}
+
+    def pid(self, container: str) -> int | None:
+        """Return the host's id of the jail's first process."""
+        raise NotImplementedError
+
+
+class Runtime(Direct):
+    """Drives an OCI runtime by its command."""
+
+    program = "runc"
+    name = "runc"
+
+    def __init__(self, url: str, folder: Path, rootfs: Rootfs, docker: Engine) -> None:
+        super().__init__(url, folder, rootfs)
+        self._docker = docker
+        self._templates: dict[str, Facts] = {}
+
+    async def start(self, container: str) -> None:
+        """Write the bundle, create and start."""
+        bundle = self.folder / container
+        bundle.mkdir()
+        spec = await self.specification(container, self.configs[container])
+        (bundle / "config.json").write_text(json.dumps(spec))
+        await asyncio.to_thread(self._start, container, bundle)
+
+    def _start(self, container: str, bundle: Path) -> None:
+        self.command("run", "--detach", "--bundle", bundle, "--pid-file", bundle / "pid", container)
+
+    async def remove(self, container: str) -> None:
+        """Kill and remove it."""
+        await asyncio.to_thread(self._remove, container)
+        shutil.rmtree(self.folder / container, ignore_errors=True)
+        self.configs.pop(container, None)
+
+    def _remove(self, container: str) -> None:
+        if pid := self.pid(container):
+            end(pid)
+        # What is left to do for the runtime is its control group and its state.
+        with suppress(LaunchFailed):
+            self.command("delete", "--force", container)
+
+    async def kill(self, container: str) -> None:
+        """SIGKILL it."""
+        if pid := self.pid(container):
+            await asyncio.to_thread(end, pid)
+
+    def pid(self, container: str) -> int | None:
+        """Return what the runtime wrote down."""
+        try:
+            pid = int((self.folder / container / "pid").read_text())
+        except FileNotFoundError:
+            return None
+        return pid if Path(f"/proc/{pid}").exists() else None
+
+    def command(self, *arguments: object) -> None:
+        """Run the runtime with our state folder. Raises LaunchFailed with the end of its log."""
+        log = self.folder / "log"
+        state = ("--root", self.folder / "state", "--log", log)
+        # Descriptors end up inside: a container has nothing of ours as its stderr.
+        done = subprocess.run(
+            [self.program, *map(str, state), *map(str, arguments)],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            preexec_fn=_hide_unified if self.program == "crun" and _is_hybrid() else None,
+            check=False, timeout=60,
+        )  # fmt: skip
+        if done.returncode:
+            raise LaunchFailed(f"{self.name} {arguments[0]}: {log.read_text()[-400:]}")
+
+    async def specification(self, container: str, config: Config) -> Facts:
+        """Return dockerd's configuration of such a container, made this one's."""
+        key = json.dumps({**config, "Labels": {}, "HostConfig": _unplaced(config)}, sort_keys=True)
+        if key not in self._templates:
+            self._templates[key] = await template(self._docker, config, self.folder)
+        spec = copy.deepcopy(self._templates[key])
+        spec["root"]["path"] = str(self.rootfs.path)
+        spec["linux"]["cgroupsPath"] = spec["linux"]["cgroupsPath"].replace("TEMPLATE", container)
+        for mount in spec["mounts"]:
+            if mount["destination"] == SOCKET_DIR:
+                mount["source"] = config["HostConfig"]["Mounts"][0]["Source"]
+            elif mount["destination"] == "/etc/hostname":
+                mount["source"] = str(self.rootfs.path / "etc" / "hostname")
+        return spec
+
+
+class Crun(Runtime):
+    """The same by the runtime that is written in C."""
+
+    program = "crun"
+    name = "crun"
+
+
+class Containerd(Runtime):
+    """Drives dockerd's own containerd, in a namespace of ours, by its command `ctr`."""
+
+    program = "ctr"
+    name = "containerd"
+    address = ""
+
+    def _start(self, container: str, bundle: Path) -> None:
+        config, pid = bundle / "config.json", bundle / "pid"
+        self.command(
+            "run", "--detach", "--null-io", "--config", config, "--pid-file", pid, container
+        )
+
+    def _remove(self, container: str) -> None:
+        for what in (("task", "delete", "--force"), ("container", "delete")):
+            with suppress(LaunchFailed):
+                self.command(*what, container)
+
+    def command(self, *arguments: object) -> None:
+        """Run ctr. Raises LaunchFailed with its error."""
+        run("ctr", "--address", self.address, "--namespace", NAMESPACE, *map(str, arguments))
+
+
+async def template(docker: Engine, config: Config, folder: Path) -> Facts:
+    """Return the OCI configuration that dockerd makes of ours, as its shim was given it."""
+    home = _home(folder)
+    given = copy.deepcopy(dict(config))
+    given["HostConfig"]["Mounts"][0]["Source"] = str(home)
+    with listen(home, SUPERVISOR_SOCKET, backlog=1):
+        container = await docker.create(f"template-{home.name}", given)
+        try:
+            await docker.start(container)
+            shim = parent(int((await docker.state(container))["Pid"]))
+            Containerd.address = _argument(shim, "-address")
+            spec = _bundled(shim)
+        finally:
+            await docker.remove(container)
+            shutil.rmtree(home)
+    spec["linux"]["cgroupsPath"] = spec["linux"]["cgroupsPath"].replace(container, "TEMPLATE")
+    return spec
+
+
+def _home(folder: Path) -> Path:
+    home = Path(tempfile.mkdtemp(dir=folder))
+    home.chmod(0o711)
+    return home
+
+
+def _bundled(shim: int) -> Facts:
+    found: Facts = json.loads(Path(f"/proc/{shim}/cwd/config.json").read_text())
+    return found
+
+
+def _unplaced(config: Config) -> Facts:
+    return {name: value for name, value in config["HostConfig"].items() if name != "Mounts"}
+
+
+def parent(pid: int) -> int:
+    """Return a process's parent (proc_pid_stat(5))."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def line(pid: int, stop_at: frozenset[int]) -> list[int]:
+    """Return a process and its ancestors, up to one of these."""
+    return [] if pid in stop_at else [pid, *line(parent(pid), stop_at)]
+
+
+def _argument(pid: int, name: str) -> str:
+    arguments = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+    return arguments[arguments.index(name) + 1]
+
+
+def adopt_orphans() -> None:
+    """Become the parent of what our children leave behind: jails, once their runtime ended."""
+    pr_set_child_subreaper = 36
+    _libc.prctl(pr_set_child_subreaper, 1, 0, 0, 0)
+
+
+def end(pid: int) -> None:
+    """SIGKILL a child and wait for it: its namespaces' processes are gone then."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+    with suppress(ChildProcessError):
+        os.waitpid(pid, 0)
+
+
+def run(*command: str) -> None:
+    """Run a command. Raises LaunchFailed with its error."""
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=60
+    )
+    if done.returncode:
+        raise LaunchFailed(f"{command[0]}: {done.stderr[-400:]}")
+
+
+def _is_hybrid() -> bool:
+    controllers = _UNIFIED / "cgroup.controllers"
+    return controllers.exists() and bool(controllers.read_text().strip())
+
+
+def _hide_unified() -> None:
+    """Let crun run where cgroup v2 has a controller beside v1: it refuses to guess."""
+    _libc.unshare(_CLONE_NEWNS)
+    _libc.mount(None, b"/", None, _RECURSIVELY_PRIVATE, None)
+    _libc.umount2(bytes(_UNIFIED), _MNT_DETACH)
