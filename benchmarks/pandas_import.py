@@ -1,4 +1,4 @@
-"""`import pandas` and a table described: from nothing, from a sandbox that waits, from a loaded one.
+"""`import pandas` and a table described: from nothing, in a sandbox that waits, in a loaded one.
 
 Usage: `python -m benchmarks.pandas_import --rounds 10`.
 """

@@ -21,6 +21,7 @@ from runner.limits import DEFAULT_SIZE, load_sizes
 from runner.models import InputFile, Program, Stream
 from runner.sandbox.launch import Launcher, SandboxOrder
 from runner.sandbox.sandbox import Sandbox
+from runner.settings import Settings
 
 STAGES = ("accept", "hand over", "run", "answer")
 EXPLAINED = {
@@ -85,8 +86,6 @@ async def alone(sandbox: Sandbox, *, last: bool) -> float:
 
 def load_sizes_default() -> Any:
     """Return the limits of the default size."""
-    from runner.settings import Settings
-
     return load_sizes(Settings().profiles_path)[DEFAULT_SIZE]
 
 

@@ -1,0 +1,60 @@
+"""More than the deployment takes: refused at once, in one shape, and nothing accepted is lost."""
+
+import asyncio
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from tests import deployment as deployments
+from tests.deployment import Deployment
+
+MOST = 20
+
+
+@pytest.fixture(scope="module")
+def small(image: None) -> Iterator[Deployment]:
+    """Return a deployment that takes few, and runs two at once."""
+    with deployments.deployment(max_queued=MOST, slots=2, pool=2, pool_max=2) as made:
+        yield made
+
+
+async def offer(url: str, key: str, count: int) -> list[httpx.Response]:
+    """Offer so many executions at once."""
+    headers = {"Authorization": f"Bearer {key}"}
+    body = {"command": ["sleep", "0.2"]}
+    async with httpx.AsyncClient(base_url=url, headers=headers, timeout=60) as client:
+        return await asyncio.gather(
+            *(client.post("/v1/executions", json=body) for _ in range(count))
+        )
+
+
+def test_what_is_beyond_is_refused_and_the_rest_runs(small: Deployment) -> None:
+    """Far more than there is room for: 503 with the time to wait, and each accepted one ends."""
+    key = small.key("overload-loud")
+    answers = []
+    for _ in range(4):
+        answers += asyncio.run(offer(small.url, key, MOST))
+    refused = [each for each in answers if each.status_code == 503]
+    accepted = [each for each in answers if each.status_code == 202]
+    assert len(refused) + len(accepted) == len(answers)
+    assert refused
+    assert len(accepted) >= MOST
+    for each in refused:
+        assert each.headers["content-type"] == "application/problem+json"
+        assert each.json()["type"] == "urn:runner:problem:overloaded"
+        assert 1 <= int(each.headers["retry-after"]) <= 60
+    # A tenant that has nothing waiting is let in, however full it is of another's.
+    quiet = asyncio.run(offer(small.url, small.key("overload-quiet"), 1))
+    assert [each.status_code for each in quiet] == [202]
+    loud = small.client("overload-loud")
+    for each in accepted:
+        assert loud.wait(loud.get(each.json()["id"])).state == "succeeded"
+    assert (
+        small.client("overload-quiet")
+        .wait(small.client("overload-quiet").get(quiet[0].json()["id"]))
+        .state
+        == "succeeded"
+    )
+    stored = small.sql("SELECT count(*) AS n FROM executions")[0]["n"]
+    assert stored == len(accepted) + 1
