@@ -98,7 +98,9 @@ class Field:
         stack.push_async_callback(tenant.close)
         given = (url, self.folder, rootfs, self.docker)
         await self._try("Docker with crun", "crun", info, lambda: self.docker, _by_crun)
-        await self._try("containerd by ctr", "ctr", info, lambda: oci.Containerd(*given))
+        containerd = oci.Containerd(*given)
+        stack.callback(containerd.close)
+        await self._try("containerd by ctr", "ctr", info, lambda: containerd)
         await self._try("runc", "runc", info, lambda: oci.Runtime(*given))
         await self._try("crun", "crun", info, lambda: oci.Crun(*given))
         if Cgroups.of(info).version == UNIFIED:

@@ -191,6 +191,12 @@ class Containerd(Runtime):
             with suppress(LaunchFailed):
                 self.command(*what, container)
 
+    def close(self) -> None:
+        """Remove our namespace from containerd, if a container of ours was ever in it."""
+        if self.address:
+            with suppress(LaunchFailed):
+                self.command("namespaces", "remove", NAMESPACE)
+
     def command(self, *arguments: object) -> None:
         """Run ctr. Raises LaunchFailed with its error."""
         run("ctr", "--address", self.address, "--namespace", NAMESPACE, *map(str, arguments))

@@ -29,6 +29,7 @@ from benchmarks import oci
 from benchmarks.contenders import Contender, Field
 from benchmarks.latency import figures
 from runner import telemetry
+from runner.limits import load_sizes
 from runner.models import Isolation
 from runner.sandbox.engine import Engine
 from runner.settings import Settings
@@ -39,6 +40,8 @@ from runner.verify.suite import series
 from runner.verify.surroundings import surroundings
 
 IDLE = 8
+FEW = 3
+"""Differences that a cell names; the line of JSON has all."""
 INSIDE = """
 import ctypes, json, os
 libc = ctypes.CDLL(None, use_errno=True)
@@ -126,8 +129,8 @@ async def look(contender: Contender, bench: Bench) -> None:
         await asyncio.sleep(0.5)
         contender.memory_mb = sum(map(pss_mb, own)) / IDLE
         contender.isolation = sandbox.isolation
-        _, output = await bench.run(sandbox, INSIDE, limits=contender.order.limits)
-        contender.inside = json.loads(output)
+        ending, output = await bench.run(sandbox, INSIDE, limits=contender.order.limits)
+        contender.inside = json.loads(output) if output else {"failed": str(ending.not_started)}
 
 
 def pss_mb(pid: int) -> float:
@@ -150,8 +153,9 @@ async def attack(contender: Contender, bench: Bench) -> None:
 
 
 def bench_of(contender: Contender, settings: Settings, facts: dict[str, Any]) -> Bench:
-    """Return the product's bench of attacks above a contender."""
-    limits = replace(contender.order.limits, timeout_s=PATIENCE_S)
+    """Return the product's bench of attacks above a contender, with its own limits."""
+    size = load_sizes(settings.profiles_path)["nano"]
+    limits = replace(size, timeout_s=PATIENCE_S, cpu=1.0)
     return Bench(contender.launcher, settings, limits, Isolation.CONTAINER, facts)
 
 
@@ -199,8 +203,12 @@ def _short(value: Any, base: Any) -> str:
     if value == base and isinstance(value, (tuple, dict)):
         return "same"
     if isinstance(value, tuple) and isinstance(base, tuple):
-        lacks = [f"-{each}" for each in base if each not in value]
-        return "\n".join(lacks + [f"+{each}" for each in value if each not in base])
+        lacks, more = set(base) - set(value), set(value) - set(base)
+        if len(lacks | more) > FEW:
+            return f"{len(lacks)} lacking, {len(more)} of its own"
+        return " ".join(sorted([f"-{each}" for each in lacks] + [f"+{each}" for each in more]))
+    if isinstance(value, dict) and isinstance(base, dict):
+        return str({name: each for name, each in value.items() if each != base.get(name)})
     return str(value)
 
 

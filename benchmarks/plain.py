@@ -130,7 +130,7 @@ class Nsjail(Plain):
             [
                 self.program, "--mode", "o", "--really_quiet", "--time_limit", "0",
                 # As our containers: without a user namespace.
-                "--disable_clone_newuser", "--chroot", str(self.rootfs.path),
+                "--disable_clone_newuser", "--proc_rw", "--chroot", str(self.rootfs.path),
                 "--user", str(UID), "--group", str(UID), "--hostname", "sandbox",
                 "--cwd", config["WorkingDir"],
                 *_each("--env", config["Env"]),
