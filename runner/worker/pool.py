@@ -24,6 +24,8 @@ from runner.worker.sandboxes import FreshSandboxes
 from runner.worker.traffic import Traffic
 
 TICK_S = 1.0
+IMAGES_S = 3.0
+"""How often it is looked whether an image is today's; what is claimed meanwhile may not be."""
 PING_S = 0.5
 BACK_OFF_S = 5.0
 MAX_KINDS = 8
@@ -137,7 +139,7 @@ class WarmSandboxes:
     async def _look(self) -> None:
         """Let go of what is too old, dead, or of an image that is not today's."""
         now = time.monotonic()
-        if now >= self._looked + TICK_S:
+        if now >= self._looked + IMAGES_S:
             self._looked = now
             await self._look_at_images()
         for kind, waiting in list(self._idle.items()):

@@ -22,7 +22,7 @@ from runner.sandbox.sandbox import Sandbox
 from runner.worker.pool import Kind, answers
 from runner.worker.sandboxes import Sandboxes
 
-SWEEP_S = 2.0
+SWEEP_S = 3.0
 CLEANED_SOON_S = 0.25
 """How long a claim waits for one that is being cleaned: longer, and a started one is faster."""
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 QUIET_S = 0.05
 """Without an execution for so long, a worker is not busy: the next of a client's comes sooner."""
-PATIENCE_S = 2.0
+PATIENCE_S = 10.0
 """How long anything is put off."""
 
 
