@@ -39,8 +39,8 @@ cover: setup ## All tests with coverage measured
 	WITH_DOCKER_RUNTIME=runsc $(WITH_DOCKER) bash -c '$(BIN)/runner images build && \
 	  $(BIN)/pytest --cov --cov-report=term $(PYTEST_ARGS)'
 
-bench: setup image ## Latency of one execution beside `docker run`, in one run
-	$(WITH_DOCKER) $(BIN)/python benchmarks/latency.py
+bench: setup image ## Speed and cost, all of it, in one run; writes docs/performance.md
+	WITH_DOCKER_RUNTIME=runsc $(WITH_DOCKER) $(BIN)/python -m benchmarks.performance
 
 compare: setup image ## The same attacks in four containers; writes docs/security/comparison.md
 	WITH_DOCKER_RUNTIME=runsc $(WITH_DOCKER) $(BIN)/python benchmarks/comparison.py

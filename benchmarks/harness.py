@@ -11,7 +11,7 @@ import shutil
 import statistics
 import subprocess
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -21,6 +21,8 @@ from typing import Any, Self
 import docker
 import psutil
 from pydantic import SecretStr
+from rich.console import Console
+from rich.table import Table
 
 from runner.cli.demo import temporary_state
 from runner.embedded.stack import Stack, stack
@@ -190,6 +192,40 @@ async def new_key(running: Stack, tenant: str, **terms: Any) -> str:
     return made.token
 
 
+class Sheet:
+    """A table of figures, for a terminal and for a page."""
+
+    def __init__(self, *header: str) -> None:
+        self.header = header
+        self.rows: list[tuple[str, ...]] = []
+        self.notes: list[str] = []
+
+    def add_row(self, *cells: str) -> None:
+        """Add a row; cells that are missing stay empty."""
+        self.rows.append(cells + ("",) * (len(self.header) - len(cells)))
+
+    def note(self, text: str) -> None:
+        """Add a sentence below it."""
+        self.notes.append(text)
+
+    def show(self) -> None:
+        """Print it."""
+        shown = Table(*self.header)
+        for row in self.rows:
+            shown.add_row(*row)
+        console = Console()
+        console.print(shown)
+        for text in self.notes:
+            console.print(text, highlight=False)
+
+
+def markdown(sheet: Mapping[str, Any]) -> str:
+    """Return a sheet, as it was written, for a page."""
+    lines = [sheet["header"], ["---"] * len(sheet["header"]), *sheet["rows"]]
+    table = "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+    return "\n\n".join([table, *sheet["notes"]])
+
+
 def machine() -> dict[str, str]:
     """Return what was measured on, and with which versions."""
     cpuinfo = Path("/proc/cpuinfo").read_text()
@@ -220,10 +256,12 @@ def arguments(description: str | None, **defaults: float) -> argparse.Namespace:
     return parser.parse_args()
 
 
-def write(path: Path | None, results: dict[str, Any]) -> None:
-    """Write figures where the command line said."""
+def publish(path: Path | None, results: dict[str, Any], sheet: Sheet) -> None:
+    """Print the figures, and write them where the command line said."""
+    sheet.show()
     if path is not None:
-        path.write_text(json.dumps(results, indent=1, default=asdict) + "\n")
+        whole = {"figures": results, "sheet": vars(sheet)}
+        path.write_text(json.dumps(whole, indent=1, default=asdict) + "\n")
 
 
 def _cpu_s(process: psutil.Process) -> float:

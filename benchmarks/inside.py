@@ -11,10 +11,7 @@ import subprocess
 from dataclasses import dataclass
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
-from benchmarks.harness import arguments, deployment, write
+from benchmarks.harness import Sheet, arguments, deployment, publish
 from benchmarks.latency import image_id
 from runner import telemetry
 from runner.settings import Settings
@@ -91,9 +88,9 @@ async def measure(rounds: int) -> dict[str, Any]:
     return {"rows": rows}
 
 
-def table(results: dict[str, Any]) -> Table:
+def sheet(results: dict[str, Any]) -> Sheet:
     """Return the figures for people."""
-    shown = Table("inside", "host, s", *(f"{wall}, times that" for wall in WALLS))
+    shown = Sheet("inside", "host, s", *(f"{wall}, times that" for wall in WALLS))
     for each in results["rows"]:
         shown.add_row(each.program, str(each.host_s), *(str(each.ratio[wall]) for wall in WALLS))
     return shown
@@ -104,8 +101,7 @@ def main() -> None:
     given = arguments(__doc__, rounds=3)
     telemetry.configure("error", json=False)
     results = asyncio.run(measure(given.rounds))
-    Console().print(table(results))
-    write(given.json, results)
+    publish(given.json, results, sheet(results))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 Both in one run on one machine, in turn, so that the ratio holds when the machine is noisy. Each
 execution has a fresh container on both sides; `docker run` has no hardening but `--network none`.
-Prints a table and one line of JSON. Usage: `make bench`, or `python benchmarks/latency.py ROUNDS`.
+Prints a table and one line of JSON. Usage: `python benchmarks/latency.py ROUNDS`.
 """
 
 import asyncio

@@ -10,10 +10,8 @@ from typing import Any
 
 import docker
 import psutil
-from rich.console import Console
-from rich.table import Table
 
-from benchmarks.harness import arguments, deployment, write
+from benchmarks.harness import Sheet, arguments, deployment, publish
 from runner import telemetry
 
 MIB = 1024
@@ -73,9 +71,9 @@ async def measure(sandboxes: int) -> dict[str, Any]:
     return {"rows": [await of_image(image, sandboxes) for image in ("python", "data")]}
 
 
-def table(results: dict[str, Any]) -> Table:
+def sheet(results: dict[str, Any]) -> Sheet:
     """Return the figures for people."""
-    shown = Table("MiB each", "supervisor", "shim", "host's available", "to the GiB")
+    shown = Sheet("MiB each", "supervisor", "shim", "host's available", "to the GiB")
     for each in results["rows"]:
         shown.add_row(
             each.image, str(each.supervisor), str(each.shim), str(each.available), str(each.per_gib)
@@ -88,8 +86,7 @@ def main() -> None:
     given = arguments(__doc__, sandboxes=16)
     telemetry.configure("error", json=False)
     results = asyncio.run(measure(given.sandboxes))
-    Console().print(table(results))
-    write(given.json, results)
+    publish(given.json, results, sheet(results))
 
 
 if __name__ == "__main__":

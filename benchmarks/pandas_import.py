@@ -7,10 +7,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
-from benchmarks.harness import Figures, arguments, deployment, write
+from benchmarks.harness import Figures, Sheet, arguments, deployment, publish
 from runner import telemetry
 
 PROGRAM = {
@@ -52,9 +49,9 @@ async def measure(rounds: int) -> dict[str, Any]:
     return {"rows": rows}
 
 
-def table(results: dict[str, Any]) -> Table:
+def sheet(results: dict[str, Any]) -> Sheet:
     """Return the figures for people."""
-    shown = Table("import pandas, ms", "median", "p95")
+    shown = Sheet("import pandas, ms", "median", "p95")
     for each in results["rows"]:
         shown.add_row(each.row, str(each.figures.median), str(each.figures.p95))
     return shown
@@ -65,8 +62,7 @@ def main() -> None:
     given = arguments(__doc__, rounds=10)
     telemetry.configure("error", json=False)
     results = asyncio.run(measure(given.rounds))
-    Console().print(table(results))
-    write(given.json, results)
+    publish(given.json, results, sheet(results))
 
 
 if __name__ == "__main__":

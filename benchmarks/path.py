@@ -12,10 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
-from benchmarks.harness import PRINT, Deployed, Figures, arguments, deployment, write
+from benchmarks.harness import PRINT, Deployed, Figures, Sheet, arguments, deployment, publish
 from runner import telemetry
 from runner.limits import DEFAULT_SIZE, load_sizes
 from runner.models import InputFile, Program, Stream
@@ -151,10 +148,10 @@ async def measure(rounds: int) -> dict[str, Any]:
             return {"rows": [await measure_row(deployed, launcher, row, rounds) for row in ROWS]}
 
 
-def table(results: dict[str, Any]) -> Table:
+def sheet(results: dict[str, Any]) -> Sheet:
     """Return the figures for people."""
     rows: list[Path] = results["rows"]
-    shown = Table("ms, median", *(row.row for row in rows))
+    shown = Sheet("ms, median", *(row.row for row in rows))
     shown.add_row("the whole request", *(str(row.whole.median) for row in rows))
     for name in STAGES:
         shown.add_row(f"  {name}: {EXPLAINED[name]}", *(str(row.stages_ms[name]) for row in rows))
@@ -170,8 +167,7 @@ def main() -> None:
     given = arguments(__doc__, rounds=50)
     telemetry.configure("error", json=False)
     results = asyncio.run(measure(given.rounds))
-    Console().print(table(results))
-    write(given.json, results)
+    publish(given.json, results, sheet(results))
 
 
 if __name__ == "__main__":

@@ -9,11 +9,8 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 from benchmarks.daemon import daemon_rate, ours
-from benchmarks.harness import PRINT, Deployed, Figures, arguments, deployment, write
+from benchmarks.harness import PRINT, Deployed, Figures, Sheet, arguments, deployment, publish
 from benchmarks.latency import image_id
 from runner import telemetry
 from runner.settings import Settings
@@ -80,14 +77,16 @@ async def measure(seconds: float) -> dict[str, Any]:
     return {"rows": rows, "daemon_per_s": round(max(rates), 1), "ratio": best / max(rates)}
 
 
-def table(results: dict[str, Any]) -> Table:
+def sheet(results: dict[str, Any]) -> Sheet:
     """Return the figures for people."""
-    shown = Table("executions/s", *(f"{each} in flight" for each in IN_FLIGHT))
+    shown = Sheet("executions/s", *(f"{each} in flight" for each in IN_FLIGHT))
     for row in ROWS:
         found = [each for each in results["rows"] if each.row == row]
         shown.add_row(row, *(str(each.per_s) for each in found))
         shown.add_row("  median, ms", *(str(each.figures.median) for each in found))
         shown.add_row("  failed", *(str(each.failed) for each in found))
+    daemon, part = results["daemon_per_s"], results["ratio"]
+    shown.note(f"The daemon itself: {daemon}/s of our exact container; ours are {part:.0%} of it.")
     return shown
 
 
@@ -96,11 +95,7 @@ def main() -> None:
     given = arguments(__doc__, seconds=10.0)
     telemetry.configure("error", json=False)
     results = asyncio.run(measure(given.seconds))
-    console = Console()
-    console.print(table(results))
-    daemon, part = results["daemon_per_s"], results["ratio"]
-    console.print(f"the daemon itself: {daemon}/s; fresh ones are {part:.0%} of it")
-    write(given.json, results)
+    publish(given.json, results, sheet(results))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,133 @@
+"""Every benchmark of speed and cost, one after the other, and the page that shows them.
+
+Each in a process of its own with a time-out; figures go to `docs/performance.json`, tables to
+`docs/performance.md`. Usage: `make bench`, or `python -m benchmarks.performance --full 1` for the
+long steps of growth.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.harness import machine, markdown
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+PATIENCE_S = 1200
+
+
+@dataclass(frozen=True)
+class Section:
+    """One benchmark: its module, its arguments, what stands above and below its table."""
+
+    module: str
+    arguments: tuple[str, ...]
+    title: str
+    words: str
+
+
+SECTIONS = (
+    Section(
+        "tti", ("--rounds", "100"), "Time to interactive",
+        "From the create call to the first command's result, through HTTP, `print(1)`, 100 of each "
+        "mode. Score: 100 x (1 - t/10 s), 60 % median, 25 % p95, 15 % p99, times success.",
+    ),
+    Section(
+        "peers", ("--rounds", "15"), "Beside others",
+        "The same program in turn. *Capabilities*, *seccomp* (2: a filter), *nnp* (no new "
+        "privileges), *user* and *interfaces* as the program itself reads them.",
+    ),
+    Section(
+        "path", ("--rounds", "50"), "Where the time goes",
+        "One request after the other; *the sandbox alone* is the same run driven by the benchmark "
+        "itself. Processor time is of the whole process, its background work included.",
+    ),
+    Section(
+        "sustained", ("--seconds", "10"), "Sustained",
+        "For 10 s each, nothing started ahead; the daemon's own rate in the same run.",
+    ),
+    Section(
+        "pandas_import", ("--rounds", "10"), "import pandas",
+        "`pd.DataFrame({'a': range(100)}).describe()`, through HTTP, image `data`.",
+    ),
+    Section(
+        "inside", ("--rounds", "3"), "Cost inside",
+        "The program's own clock, beside the same interpreter in a container without walls.",
+    ),
+    Section(
+        "growth", (), "Growth",
+        "A quiet tenant's `print(1)` with so much there already.",
+    ),
+    Section(
+        "memory", ("--sandboxes", "16"), "Memory",
+        "Proportional set size of idle sandboxes, and what the host has less of for each.",
+    ),
+)  # fmt: skip
+HEAD = (
+    "Written by `make bench`; the figures are in [performance.json](performance.json). Everything "
+    "was measured in one run on one machine: compare the rows, not the milliseconds with another "
+    "machine's. [What the figures say](performance-notes.md) compares them with our targets."
+)
+FAIRNESS = (
+    "A noisy tenant's 1,000 jobs beside a quiet tenant's 10: `python benchmarks/fairness.py`, "
+    "whose bound is twice the time alone."
+)
+
+
+def run(section: Section, full: float) -> dict[str, Any]:
+    """Return what a benchmark wrote."""
+    more = ("--full", str(full)) if section.module == "growth" and full else ()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "figures.json"
+        command = (
+            sys.executable, "-m", f"benchmarks.{section.module}", *section.arguments, *more,
+            "--json", str(path),
+        )  # fmt: skip
+        subprocess.run(command, check=True, timeout=PATIENCE_S)
+        found: dict[str, Any] = json.loads(path.read_text())
+    return found
+
+
+def page(results: dict[str, Any]) -> str:
+    """Return the page of what was measured."""
+    parts = [
+        "# Performance",
+        HEAD,
+        "\n".join(f"- {name}: {what}" for name, what in results["machine"].items()),
+        f"Measured in {results['took_s']} s.",
+    ]
+    for section in SECTIONS:
+        if section.module in results["benchmarks"]:
+            sheet = results["benchmarks"][section.module]["sheet"]
+            parts += [f"## {section.title}", section.words, markdown(sheet)]
+            parts.append(f"`python -m benchmarks.{' '.join((section.module, *section.arguments))}`")
+    parts.append(FAIRNESS)
+    return "\n\n".join(parts) + "\n"
+
+
+def main() -> None:
+    """Measure everything, and write it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--full", type=float, default=0)
+    parser.add_argument("--only", nargs="*", help="modules; the others keep their figures")
+    given = parser.parse_args()
+    path = DOCS / "performance.json"
+    began = time.monotonic()
+    results: dict[str, Any] = {"machine": machine(), "benchmarks": {}}
+    if given.only and path.exists():
+        results["benchmarks"] = json.loads(path.read_text())["benchmarks"]
+    for section in SECTIONS:
+        if not given.only or section.module in given.only:
+            results["benchmarks"][section.module] = run(section, given.full)
+    results["took_s"] = round(time.monotonic() - began)
+    path.write_text(json.dumps(results, indent=1) + "\n")
+    (DOCS / "performance.md").write_text(page(results))
+
+
+if __name__ == "__main__":
+    main()
