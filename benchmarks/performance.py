@@ -48,11 +48,11 @@ SECTIONS = (
         "itself. Processor time is of the whole process, its background work included.",
     ),
     Section(
-        "sustained", ("--seconds", "10"), "Sustained",
-        "For 10 s each, nothing started ahead; the daemon's own rate in the same run.",
+        "sustained", ("--seconds", "8"), "Sustained",
+        "For 8 s each, nothing started ahead; the daemon's own rate in the same run.",
     ),
     Section(
-        "pandas_import", ("--rounds", "10"), "import pandas",
+        "pandas_import", ("--rounds", "6"), "import pandas",
         "`pd.DataFrame({'a': range(100)}).describe()`, through HTTP, image `data`.",
     ),
     Section(

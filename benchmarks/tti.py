@@ -33,6 +33,7 @@ ROWS: dict[str, dict[str, Any]] = {
 }
 STAGGER_S = 0.2
 WARM_UP = 3
+BESIDE = 25
 SLOTS = 16
 POOL = 100
 SMALL_POOL = 16
@@ -95,7 +96,7 @@ async def of_row(
     await sequential(deployed, body, WARM_UP, None)
     await full(deployed, row)
     # A client that waits between its calls, as `docker run` makes this one do.
-    ours, theirs = await sequential(deployed, body, rounds // 2, docker_run)
+    ours, theirs = await sequential(deployed, body, BESIDE, docker_run)
     ratios = {
         "median": statistics.median(theirs) / statistics.median(ours),
         "p99": Figures.of(theirs).p99 / Figures.of(ours).p99,
@@ -107,8 +108,8 @@ async def of_row(
     await full(deployed, row)
     burst = await together(deployed, body, rounds, 0)
     return [
-        judged(row, "beside docker run", pool, ours, rounds // 2),
-        judged("hardened docker run", "beside ours", 0, theirs, rounds // 2),
+        judged(row, "beside docker run", pool, ours, BESIDE),
+        judged("hardened docker run", "beside ours", 0, theirs, BESIDE),
         judged(row, "sequential", pool, alone, rounds),
         judged(row, "staggered", pool, staggered, rounds),
         judged(row, "burst", pool, burst, rounds),
