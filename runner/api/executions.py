@@ -88,7 +88,7 @@ async def submit(
     permits by way of the proxy.
     """
     # Asked before anything is stored: without the queue nothing is accepted.
-    await parts.doorbell.ping()
+    await parts.doorbell.require()
     if body.keys:
         await require(request, parts, principal, Permission.FILE_READ)
     if body.artifacts_to is not None:

@@ -26,13 +26,14 @@ class Call:
 
 _SANDBOX_NAMES = (
     # The supervisor and its interpreter, by the names of x86-64 and of arm64.
-    "access faccessat faccessat2 arch_prctl brk clock_nanosleep close close_range connect chdir "
-    "dup dup2 dup3 epoll_create1 execve exit exit_group fcntl fstat futex getcwd getdents64 "
-    "getegid geteuid getgid getpeername getpid getrandom getsockname gettid getuid kill lseek "
-    "lstat memfd_create mkdir mkdirat mmap mprotect mremap munmap newfstatat open openat pipe "
-    "pipe2 poll ppoll pread64 read readlink readlinkat recvfrom rename renameat rmdir rseq "
-    "rt_sigaction rt_sigprocmask rt_sigreturn sendto set_robust_list set_tid_address setsid "
-    "sigaltstack stat statfs statx sysinfo uname unlink unlinkat utimensat wait4 write "
+    "access faccessat faccessat2 arch_prctl brk chmod clock_nanosleep close close_range "
+    "connect chdir dup dup2 dup3 epoll_create1 execve exit exit_group fchmod fchmodat fcntl "
+    "fstat futex getcwd getdents64 getegid geteuid getgid getpeername getpid getpriority "
+    "getrandom getsockname gettid getuid kill lseek lstat memfd_create mkdir mkdirat mmap "
+    "mprotect mremap munmap newfstatat open openat pipe pipe2 poll ppoll pread64 pwrite64 "
+    "read readv readlink readlinkat recvfrom rename renameat rmdir rseq rt_sigaction "
+    "rt_sigprocmask rt_sigreturn sendto set_robust_list set_tid_address setsid sigaltstack "
+    "stat statfs statx sysinfo uname unlink unlinkat utimensat wait4 write "
     # Its bridge to the egress proxy.
     "accept accept4 bind getsockopt listen setsockopt shutdown "
     # The container runtime between applying the filter and starting the supervisor.

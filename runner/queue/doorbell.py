@@ -41,14 +41,17 @@ class Doorbell:
         self._redis.close()
 
     async def ping(self) -> None:
-        """Return when Redis can take a ring, or could a moment ago. Raises QueueUnavailable."""
-        if time.monotonic() < self._answered + FRESH_S:
-            return
+        """Return when Redis can take a ring. Raises QueueUnavailable."""
         try:
             await asyncio.to_thread(self._redis.ping)
         except redis.RedisError as error:
             raise QueueUnavailable(f"Redis: {type(error).__name__}; try again") from error
         self._answered = time.monotonic()
+
+    async def require(self) -> None:
+        """Return when Redis can take a ring, or could a moment ago. Raises QueueUnavailable."""
+        if time.monotonic() > self._answered + FRESH_S:
+            await self.ping()
 
     async def ring(self, tenant_id: UUID, execution_id: UUID) -> None:
         """Ring for an execution that is stored. Raises QueueUnavailable."""

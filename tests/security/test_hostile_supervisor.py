@@ -34,7 +34,7 @@ def end(**facts):
                     'disk_full': False, **facts})
 """
 READY = f"say('ready', version={VERSION})\n"
-STARTED = READY + "hear(); say('started')\n"
+STARTED = READY + "hear(); hear(); hear(); say('started')\n"  # prepare, run, the program
 
 NOTHING = "say('collected', refused=[], refused_total=0)"
 
