@@ -127,8 +127,9 @@ async def use(
     max_files: int = 64,
     max_bytes: int = 128 * MB,
     bridge: Bridge | None = None,
+    again: bool = False,
 ) -> Ran:
-    """Run one program in this sandbox and collect what it left."""
+    """Run one program in this sandbox, which may run another only `again`, and collect."""
     output: dict[Stream, list[bytes]] = {stream: [] for stream in Stream}
     cancel = asyncio.Event()
 
@@ -151,7 +152,9 @@ async def use(
         bridge=bridge,
     )
     shelf = Shelf()
-    collected = await sandbox.collect(max_files=max_files, max_bytes=max_bytes, sink=shelf)
+    collected = await sandbox.collect(
+        max_files=max_files, max_bytes=max_bytes, sink=shelf, again=again
+    )
     return Ran(
         ending=ending,
         verdict=classify(ending),

@@ -30,11 +30,11 @@ class ArtifactSink(Protocol):
 
 
 async def collect(
-    channel: Channel, *, max_files: int, max_bytes: int, sink: ArtifactSink
+    channel: Channel, *, max_files: int, max_bytes: int, again: bool, sink: ArtifactSink
 ) -> Collected:
     """Hand the files to the sink. Raises ProtocolViolation for more than was asked for."""
     files, size = 0, 0
-    await channel.send("collect", max_files=max_files, max_bytes=max_bytes)
+    await channel.send("collect", max_files=max_files, max_bytes=max_bytes, again=again)
     while isinstance(message := await channel.read(), Offered):
         files, size = files + 1, size + message.size
         if files > max_files or size > max_bytes:

@@ -87,6 +87,7 @@ class Sandbox:
         self._alive = True
         self._preparing = False
         self.runs = 0
+        self.spent = False
 
     def listen_for_egress(self) -> socket.socket:
         """Return a listening socket that this sandbox alone can reach, as its identity."""
@@ -274,12 +275,21 @@ class Sandbox:
         self._alive = False
         await self._engine.kill(self.container_id)
 
-    async def collect(self, *, max_files: int, max_bytes: int, sink: ArtifactSink) -> Collected:
-        """Hand the files the program left to the sink; nothing when the container is dead."""
+    async def collect(
+        self, *, max_files: int, max_bytes: int, sink: ArtifactSink, again: bool = False
+    ) -> Collected:
+        """Hand the files the program left to the sink; nothing when the container is dead.
+
+        Unless another program is to run `again`, the sandbox is spent. That needs no new process
+        in it, so ask for it when the program has used up the memory.
+        """
         if not self._alive:
             return Collected(files=0, bytes=0, refused=(), refused_total=0)
+        self.spent = not again
         async with patience(_COLLECT_PATIENCE_S, "hand back its artifacts"):
-            return await collect(self._channel, max_files=max_files, max_bytes=max_bytes, sink=sink)
+            return await collect(
+                self._channel, max_files=max_files, max_bytes=max_bytes, again=again, sink=sink
+            )
 
     async def destroy(self) -> None:
         """Remove the container and its socket directory. Safe to repeat.

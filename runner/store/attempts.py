@@ -181,10 +181,12 @@ async def append_events(
 
 async def requeue(tx: Transaction, claim: Claim, why: str) -> None:
     """Put the execution back into its tenant's queue. Raises LeaseLost."""
-    await usage.record_requeued(tx, claim)
+    # The row of the execution before that of the day, as when one ends: in one order, or two that
+    # end at once could each wait for the other.
     row = await tx.one("executions.requeue", execution_id=claim.execution_id, attempt=claim.attempt)
     if row is None:
         raise LeaseLost("the execution was taken over before it was queued again")
+    await usage.record_requeued(tx, claim, row["started_at"])
     await insert_state_event(
         tx,
         claim.execution_id,

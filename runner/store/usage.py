@@ -7,7 +7,7 @@ that was lost with its worker, or handed back by one that drained, used nothing 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from decimal import Decimal
 
 from runner.errors import LeaseLost
@@ -51,12 +51,13 @@ async def record(
     )
 
 
-async def record_requeued(tx: Transaction, claim: Claim) -> None:
-    """Enter an attempt that is about to be given up for another one."""
+async def record_requeued(tx: Transaction, claim: Claim, started_at: datetime | None) -> None:
+    """Enter an attempt that has just been given up for another one."""
     await _record(
         tx,
         claim,
         outcome=REQUEUED,
+        started_at=started_at,
         wall_s=_NOTHING,
         cpu_s=_NOTHING,
         egress_bytes_up=0,
@@ -70,9 +71,15 @@ async def days(tx: Transaction, first: date, last: date) -> list[Day]:
     return [Day(**row) for row in await tx.all("usage.days", first=first, last=last)]
 
 
-async def _record(tx: Transaction, claim: Claim, **values: object) -> None:
+async def _record(
+    tx: Transaction, claim: Claim, started_at: datetime | None = None, **values: object
+) -> None:
     written = await tx.run(
-        "usage.record", execution_id=claim.execution_id, attempt=claim.attempt, **values
+        "usage.record",
+        execution_id=claim.execution_id,
+        attempt=claim.attempt,
+        started_at=started_at,
+        **values,
     )
     if not written:
         raise LeaseLost("the execution has ended, or belongs to another attempt")

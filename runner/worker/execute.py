@@ -235,6 +235,7 @@ class Executor:
                 max_files=self._policy.max_artifacts,
                 max_bytes=request.limits.disk_mb * 2**20,
                 sink=filer,
+                again=request.reuse and not ending.oom_killed,
             )
             result = result_of(ending, classify(ending), sandbox, collected)
             result = replace(result, artifacts_refused=(*result.artifacts_refused, *filer.refused))

@@ -104,7 +104,7 @@ class ReusedSandboxes:
     async def dispose(self, sandbox: Sandbox, *, at_once: bool = False) -> None:
         """Clean it and let it wait for its tenant's next execution, or destroy it."""
         held = self._used.pop(sandbox.id, None)
-        if held is None or at_once or not await self._renew(held):
+        if held is None or at_once or sandbox.spent or not await self._renew(held):
             await self._others.dispose(sandbox, at_once=at_once)
 
     async def sweep(self) -> None:

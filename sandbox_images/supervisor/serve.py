@@ -10,7 +10,8 @@ reads no more of it than the worker takes. A program that has ended is followed 
 everything else, which needs no new process and so works in a sandbox full of them.
 
 What a run is given and leaves is handled by children that end with it, so that the memory which
-the next one is forked from holds none of it.
+the next one is forked from holds none of it. Only what the last run left is collected by PID 1
+itself, which obeys nothing afterwards: where files have used up the memory, no child can be made.
 """
 
 from __future__ import annotations
@@ -49,7 +50,12 @@ def serve(wire: Wire, children: socket.socket, wakeup: socket.socket) -> interpr
             if (script := Run(wire, children, wakeup).serve(memory)) is not None:
                 return script
         elif command["do"] == "collect":
-            in_child(collect, wire, memory, command["max_files"], command["max_bytes"])
+            bounds = (command["max_files"], command["max_bytes"])
+            if not command["again"]:
+                collect(wire, memory, *bounds)
+                wire.command()
+                raise Disconnected
+            in_child(collect, wire, memory, *bounds)
         elif command["do"] == "clean":
             kill_all()
             memory = _forget(memory)

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from runner.errors import ProtocolViolation
 from runner.models import InputFile, Program
 from runner.sandbox.sandbox import Sandbox
 from runner.sandbox.spec import container_config
@@ -251,7 +252,7 @@ async def plant_and_look(bench: Bench, plant: Plant, *, cleaned: bool) -> tuple[
         files = [InputFile("main.py", plant.plant.encode())]
         if plant.file:
             files.append(InputFile("data", plant.file))
-        first = await use(started, program, bench.limits, files=files)
+        first = await use(started, program, bench.limits, files=files, again=True)
         assert first.ending.exit_code == 0, first.stderr
         left = await started.clean()
         look = b"".join([b"import os\n", plant.look.encode()])
@@ -293,7 +294,18 @@ async def test_the_worker_sees_from_outside_what_a_supervisor_does_not_tell(
     async with bench.sandbox() as started:
         program = Program(("python3", "main.py"), {}, interpret=True)
         files = [InputFile("main.py", PLANTS[name].plant.encode())]
-        await use(started, program, bench.limits, files=files)
+        await use(started, program, bench.limits, files=files, again=True)
         left = await started.clean()
     assert left
     assert all("seen from outside" in each for each in left)
+
+
+async def test_a_supervisor_that_collected_itself_obeys_nothing_more(bench: Bench) -> None:
+    """So no run is forked from memory that has held another's files."""
+    async with bench.sandbox() as started:
+        await use(started, Program(("true",), {}), bench.limits, again=False)
+        with pytest.raises(ProtocolViolation):
+            await started.clean()
+    async with bench.sandbox() as started:
+        await use(started, Program(("true",), {}), bench.limits, again=True)
+        assert await started.clean() == []

@@ -2,7 +2,8 @@
 INSERT INTO usage_records (tenant_id, execution_id, attempt, outcome, started_at, ended_at, image,
                            size, isolation, wall_s, cpu_s, cpu_measured, memory_gib_s,
                            egress_bytes_up, egress_bytes_down, artifact_bytes)
-SELECT tenant_id, execution_id, attempt, %(outcome)s, started_at,
+SELECT tenant_id, execution_id, attempt, %(outcome)s,
+       COALESCE(started_at, %(started_at)s),
        COALESCE(ended_at, clock_timestamp()), image, size, isolation, %(wall_s)s,
        COALESCE(%(cpu_s)s::numeric, %(wall_s)s * (limits ->> 'cpu')::numeric), %(cpu_s)s IS NOT NULL,
        %(wall_s)s * (limits ->> 'memory_mb')::numeric / 1024,

@@ -59,6 +59,20 @@ async def test_files_in_tmpfs_count_as_memory(bench: Bench) -> None:
     assert ran.verdict.state is State.OUT_OF_MEMORY
 
 
+async def test_what_a_program_left_before_its_files_filled_the_memory_is_kept(
+    bench: Bench,
+) -> None:
+    """Handing files back needs no new process, for which no memory is left."""
+    ran = await bench.bash(
+        "echo kept > small; head -c 100M /dev/zero > large",
+        memory_mb=64,
+        disk_mb=128,
+        max_bytes=MB,
+    )
+    assert ran.verdict.state is State.OUT_OF_MEMORY
+    assert ran.files == {"small": b"kept\n"}
+
+
 async def test_a_fork_bomb_meets_the_pids_limit(bench: Bench) -> None:
     """The bomb is refused more processes, and is ended with all it started."""
     ran = await bench.bash(

@@ -203,7 +203,7 @@ async def run(
     )
     content = code if isinstance(code, bytes) else code.encode()
     placed = (InputFile("main.py", content), *files)
-    ran = await use(sandbox, program, bench.limits, files=placed)
+    ran = await use(sandbox, program, bench.limits, files=placed, again=True)
     await sandbox.clean()
     return ran
 

@@ -55,15 +55,25 @@ async def use(
     code: str = "true",
     *,
     tenant: UUID = TENANT,
+    again: bool = True,
     **changes: object,
 ) -> str:
     """Run a shell script in a sandbox claimed for it; return that one's id."""
     wanted = request(bench, **changes)
     sandbox = await made.claim(Claim(new_id(), tenant, 1), wanted)
-    ran = await sandboxes.use(sandbox, Program(("bash", "-c", code), {}), bench.limits)
+    program = Program(("bash", "-c", code), {})
+    ran = await sandboxes.use(sandbox, program, bench.limits, again=again)
     assert ran.ending.exit_code == 0, ran.stderr
     await made.dispose(sandbox)
     return sandbox.id
+
+
+async def test_one_whose_files_were_taken_for_the_last_time_is_not_kept(bench: Bench) -> None:
+    """Then its supervisor itself has held a run's bytes, and obeys nothing more."""
+    async with reused(bench) as made:
+        first = await use(made, bench, again=False)
+        assert made.waiting == 0
+        assert await use(made, bench) != first
 
 
 async def test_the_tenants_next_execution_gets_it(bench: Bench) -> None:
@@ -106,7 +116,7 @@ async def test_at_once_each_has_its_own(bench: Bench) -> None:
         taken: list[Sandbox] = await asyncio.gather(*claims)
         assert len({each.id for each in taken}) == 3
         for each in taken:
-            await sandboxes.use(each, Program(("true",), {}), bench.limits)
+            await sandboxes.use(each, Program(("true",), {}), bench.limits, again=True)
             await made.dispose(each)
         assert made.waiting == 3
 
@@ -115,7 +125,7 @@ async def test_one_that_is_being_cleaned_is_waited_for(bench: Bench) -> None:
     """The next execution comes sooner than cleaning takes, and starts no sandbox for that."""
     async with reused(bench) as made:
         sandbox = await made.claim(Claim(new_id(), TENANT, 1), request(bench))
-        await sandboxes.use(sandbox, Program(("true",), {}), bench.limits)
+        await sandboxes.use(sandbox, Program(("true",), {}), bench.limits, again=True)
         disposing = asyncio.create_task(made.dispose(sandbox))
         await asyncio.sleep(0)
         again = await made.claim(Claim(new_id(), TENANT, 1), request(bench))
@@ -135,7 +145,7 @@ async def test_one_that_is_not_clean_or_never_ran_out_is_destroyed(bench: Bench,
     """Nothing of it waits, and the next execution starts another."""
     async with reused(bench) as made:
         sandbox = await made.claim(Claim(new_id(), TENANT, 1), request(bench))
-        await sandboxes.use(sandbox, Program(("bash", "-c", code), {}), bench.limits)
+        await sandboxes.use(sandbox, Program(("bash", "-c", code), {}), bench.limits, again=True)
         await made.dispose(sandbox)
         if "setpriority" in code:
             assert made.waiting == 0
@@ -148,7 +158,9 @@ async def test_one_that_was_killed_at_its_deadline_is_destroyed(bench: Bench) ->
         sandbox = await made.claim(Claim(new_id(), TENANT, 1), request(bench))
         stubborn = "trap '' TERM; while :; do :; done"
         short = replace(bench.limits, timeout_s=0.3)
-        await sandboxes.use(sandbox, Program(("bash", "-c", stubborn), {}), short, grace_s=0.1)
+        await sandboxes.use(
+            sandbox, Program(("bash", "-c", stubborn), {}), short, grace_s=0.1, again=True
+        )
         await made.dispose(sandbox)
         assert made.waiting == 0
 
@@ -177,10 +189,12 @@ async def test_what_a_run_used_is_its_own(bench: Bench) -> None:
     async with reused(bench) as made:
         sandbox = await made.claim(Claim(new_id(), TENANT, 1), request(bench))
         busy = "python3 -c 'x = bytearray(60 << 20); [0 for _ in range(10**7)]'"
-        first = await sandboxes.use(sandbox, Program(("bash", "-c", busy), {}), bench.limits)
+        first = await sandboxes.use(
+            sandbox, Program(("bash", "-c", busy), {}), bench.limits, again=True
+        )
         await made.dispose(sandbox)
         sandbox = await made.claim(Claim(new_id(), TENANT, 1), request(bench))
-        second = await sandboxes.use(sandbox, Program(("true",), {}), bench.limits)
+        second = await sandboxes.use(sandbox, Program(("true",), {}), bench.limits, again=True)
         await made.dispose(sandbox)
     assert first.ending.usage.cpu_s is not None
     assert second.ending.usage.cpu_s is not None
