@@ -62,14 +62,21 @@ async def test_files_in_tmpfs_count_as_memory(bench: Bench) -> None:
 async def test_what_a_program_left_before_its_files_filled_the_memory_is_kept(
     bench: Bench,
 ) -> None:
-    """Handing files back needs no new process, for which no memory is left."""
-    ran = await bench.bash(
-        "echo kept > small; head -c 100M /dev/zero > large",
-        memory_mb=64,
-        disk_mb=128,
-        max_bytes=MB,
-    )
-    assert ran.verdict.state is State.OUT_OF_MEMORY
+    """Handing files back needs no new process, for which no memory is left.
+
+    Rarely the kernel finds PID 1 short of memory while what it killed has not let go of its own,
+    and kills that, too (once in some 200 times): then there is nobody to hand them back.
+    """
+    for _ in range(4):
+        ran = await bench.bash(
+            "echo kept > small; head -c 100M /dev/zero > large",
+            memory_mb=64,
+            disk_mb=128,
+            max_bytes=MB,
+        )
+        assert ran.verdict.state is State.OUT_OF_MEMORY
+        if not ran.ending.container_died:
+            break
     assert ran.files == {"small": b"kept\n"}
 
 
