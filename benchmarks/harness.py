@@ -263,10 +263,12 @@ def machine() -> dict[str, str]:
     }
 
 
-def arguments(description: str | None, **defaults: float) -> argparse.Namespace:
-    """Return the command line: `--json PATH`, and a number for each default."""
+def arguments(description: str | None, *flags: str, **defaults: float) -> argparse.Namespace:
+    """Return the command line: `--json PATH`, these flags, and a number for each default."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--json", type=Path, help="where to write the figures")
+    for name in flags:
+        parser.add_argument(f"--{name}", action="store_true")
     for name, value in defaults.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
     return parser.parse_args()
