@@ -3,14 +3,11 @@
 Real sandboxes, everything in one run on one machine: beside a tenant with 1,000 waiting, beside one
 whose few executions never end (at most half of the slots, as its terms say), and while one submits
 and cancels as fast as it can; before and after each of them alone, so that the ratio holds when the
-machine is noisy. Prints ratios of medians; with `--json` one line of JSON.
-Usage: `python benchmarks/fairness.py [--rounds N] [--json]`.
+machine is noisy. Of each batch, the time until its last has ended; of all executions, their p95.
+Usage: `python -m benchmarks.fairness [--rounds N] [--only NEIGHBOUR]`.
 """
 
 import argparse
-import json
-import os
-import platform
 import statistics
 import threading
 import time
@@ -18,13 +15,14 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from pydantic import SecretStr
 from rich.console import Console
-from rich.table import Table
 
+from benchmarks.harness import Figures, Sheet, publish
 from runner import telemetry
 from runner.cli.demo import temporary_state
 from runner.client import Client
@@ -81,15 +79,18 @@ def deployment() -> Iterator[World]:
             clients.close()
 
 
-def batch(quiet: Client) -> float:
-    """Submit the quiet tenant's executions at once; return seconds until the last has ended."""
-    started = time.perf_counter()
+def batch(quiet: Client) -> list[float]:
+    """Submit the quiet tenant's executions at once; return the seconds until each has ended."""
+
+    def one(_: int) -> float:
+        started = time.perf_counter()
+        ended = quiet.run(**PROGRAM)
+        if ended.state != "succeeded":
+            raise RuntimeError(f"an execution went wrong: {ended.detail}")
+        return time.perf_counter() - started
+
     with ThreadPoolExecutor(QUIET) as threads:
-        ended = list(threads.map(lambda _: quiet.run(**PROGRAM), range(QUIET)))
-    took = time.perf_counter() - started
-    if any(each.state != "succeeded" for each in ended):
-        raise RuntimeError(f"an execution went wrong: {[each.detail for each in ended]}")
-    return took
+        return list(threads.map(one, range(QUIET)))
 
 
 def clear(client: Client) -> None:
@@ -145,45 +146,74 @@ def cancel_storm(world: World) -> Iterator[None]:
 NEIGHBOURS = {"1,000 small": many_small, "few huge": few_huge, "cancel storm": cancel_storm}
 
 
+@dataclass(frozen=True)
+class Beside:
+    """The quiet tenant's executions beside a neighbour, and alone."""
+
+    neighbour: str
+    alone: Figures
+    beside: Figures
+    last_alone_s: float
+    last_beside_s: float
+
+    @property
+    def ratios(self) -> tuple[float, float]:
+        """How many times longer: until a batch's last has ended, in the median; and at p95."""
+        return self.last_beside_s / self.last_alone_s, self.beside.p95 / self.alone.p95
+
+
+def of_batches(neighbour: str, alone: list[list[float]], beside: list[list[float]]) -> Beside:
+    """Return the figures of these batches."""
+    return Beside(
+        neighbour,
+        Figures.of([each for took in alone for each in took]),
+        Figures.of([each for took in beside for each in took]),
+        round(statistics.median(map(max, alone)), 3),
+        round(statistics.median(map(max, beside)), 3),
+    )
+
+
+def measure(rounds: int, only: str | None) -> dict[str, Any]:
+    """Measure beside each neighbour, before it alone and after it alone."""
+    rows = []
+    with deployment() as world:
+        quiet = world.client("quiet")
+        batch(quiet)
+        for name in [only] if only else NEIGHBOURS:
+            alone = [batch(quiet) for _ in range(rounds)]
+            with NEIGHBOURS[name](world):
+                beside = [batch(quiet) for _ in range(rounds)]
+            alone += [batch(quiet) for _ in range(rounds)]
+            rows.append(of_batches(name, alone, beside))
+        return {"rows": rows, "slots": world.running.settings.slots}
+
+
+def sheet(results: dict[str, Any]) -> Sheet:
+    """Return the figures for people."""
+    shown = Sheet(
+        f"{QUIET} executions", "last, alone, s", "last, beside, s", "times", "p95, alone, ms",
+        "p95, beside, ms", "times", f"within {BOUND:g}x",
+    )  # fmt: skip
+    for each in results["rows"]:
+        last, p95 = each.ratios
+        shown.add_row(
+            f"beside {each.neighbour}", str(each.last_alone_s), str(each.last_beside_s),
+            f"{last:.2f}", str(each.alone.p95), str(each.beside.p95), f"{p95:.2f}",
+            "yes" if max(last, p95) <= BOUND else "NO",
+        )  # fmt: skip
+    return shown
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--only", choices=NEIGHBOURS, help="beside this one alone")
-    parser.add_argument("--json", action="store_true", help="one line of JSON, too")
-    asked = parser.parse_args()
+    parser.add_argument("--json", type=Path, help="where to write the figures")
+    given = parser.parse_args()
     telemetry.configure("error", json=False)
-    alone: dict[str, list[float]] = {}
-    beside: dict[str, list[float]] = {}
-    with deployment() as world:
-        quiet = world.client("quiet")
-        batch(quiet)
-        for name in [asked.only] if asked.only else NEIGHBOURS:
-            before = [batch(quiet) for _ in range(asked.rounds)]
-            with NEIGHBOURS[name](world):
-                beside[name] = [batch(quiet) for _ in range(asked.rounds)]
-            alone[name] = before + [batch(quiet) for _ in range(asked.rounds)]
-        slots = world.running.settings.slots
-    table = Table(f"{QUIET} executions, s", "alone", "beside", "max", "ratio", f"within {BOUND:g}x")
-    ratios = {}
-    for name, took in beside.items():
-        least, median = statistics.median(alone[name]), statistics.median(took)
-        ratios[name] = round(median / least, 2)
-        table.add_row(
-            f"beside {name}", f"{least:.2f}", f"{median:.2f}", f"{max(took):.2f}",
-            str(ratios[name]), "yes" if ratios[name] <= BOUND else "NO",
-        )  # fmt: skip
-    Console().print(table)
-    if asked.json:
-        figures = {
-            "rounds": asked.rounds,
-            "slots": slots,
-            "cpus": os.cpu_count(),
-            "alone_s": {name: round(statistics.median(each), 3) for name, each in alone.items()},
-            "ratios": ratios,
-            "kernel": platform.release(),
-        }
-        print(json.dumps(figures))
+    results = measure(given.rounds, given.only)
+    publish(given.json, results, sheet(results))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """How cost grows: with tenants, with executions stored, with executions waiting.
 
 Each step is measured in the same deployment as the one before it, by a quiet tenant's `print(1)`.
-What a noisy tenant does to a quiet one is measured by `benchmarks/fairness.py`.
+What a noisy tenant does to a quiet one is measured by `python -m benchmarks.fairness`.
 Usage: `python -m benchmarks.growth`; `--full 1` goes to 1,000 tenants and a million executions.
 """
 

@@ -7,6 +7,7 @@ long steps of growth.
 
 import argparse
 import json
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -64,6 +65,11 @@ SECTIONS = (
         "A quiet tenant's `print(1)` with so much there already.",
     ),
     Section(
+        "fairness", ("--rounds", "3", "--only", "1,000 small"), "A noisy neighbour",
+        "A quiet tenant's batches of 10 beside another's 1,000 that wait, all of `sleep 0.3`; the "
+        "bound is twice the figure alone. Two more neighbours without `--only`.",
+    ),
+    Section(
         "memory", ("--sandboxes", "16"), "Memory",
         "Proportional set size of idle sandboxes, and what the host has less of for each.",
     ),
@@ -73,10 +79,11 @@ HEAD = (
     "was measured in one run on one machine: compare the rows, not the milliseconds with another "
     "machine's. [What the figures say](performance-notes.md) compares them with our targets."
 )
-FAIRNESS = (
-    "A noisy tenant's 1,000 jobs beside a quiet tenant's 10: `python benchmarks/fairness.py`, "
-    "whose bound is twice the time alone."
-)
+
+
+def command(section: Section) -> tuple[str, ...]:
+    """Return what to give to `python -m`."""
+    return (f"benchmarks.{section.module}", *section.arguments)
 
 
 def run(section: Section, full: float) -> dict[str, Any]:
@@ -84,11 +91,8 @@ def run(section: Section, full: float) -> dict[str, Any]:
     more = ("--full", str(full)) if section.module == "growth" and full else ()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "figures.json"
-        command = (
-            sys.executable, "-m", f"benchmarks.{section.module}", *section.arguments, *more,
-            "--json", str(path),
-        )  # fmt: skip
-        subprocess.run(command, check=True, timeout=PATIENCE_S)
+        words = (sys.executable, "-m", *command(section), *more, "--json", str(path))
+        subprocess.run(words, check=True, timeout=PATIENCE_S)
         found: dict[str, Any] = json.loads(path.read_text())
     return found
 
@@ -105,8 +109,7 @@ def page(results: dict[str, Any]) -> str:
         if section.module in results["benchmarks"]:
             sheet = results["benchmarks"][section.module]["sheet"]
             parts += [f"## {section.title}", section.words, markdown(sheet)]
-            parts.append(f"`python -m benchmarks.{' '.join((section.module, *section.arguments))}`")
-    parts.append(FAIRNESS)
+            parts.append(f"`python -m {shlex.join(command(section))}`")
     return "\n\n".join(parts) + "\n"
 
 
