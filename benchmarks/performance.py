@@ -39,7 +39,7 @@ SECTIONS = (
         "mode. Score: 100 x (1 - t/10 s), 60 % median, 25 % p95, 15 % p99, times success.",
     ),
     Section(
-        "peers", ("--rounds", "15"), "Beside others",
+        "peers", ("--rounds", "15", "--peers"), "Beside others",
         "The same program in turn. *Capabilities*, *seccomp* (2: a filter), *nnp* (no new "
         "privileges), *user* and *interfaces* as the program itself reads them.",
     ),
