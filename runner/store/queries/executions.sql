@@ -100,13 +100,14 @@ SELECT state, attempt, event_seq, result FROM executions WHERE execution_id = %(
 WITH given_up AS (
     SELECT tenant_id, execution_id, started_at FROM executions
     WHERE execution_id = %(execution_id)s AND attempt = %(attempt)s
-      AND state IN ('starting', 'running')
     FOR NO KEY UPDATE
 )
 UPDATE executions e
 SET state = 'queued', lease_until = NULL, node = NULL, instance = NULL, started_at = NULL,
     queued_at = clock_timestamp(), event_seq = event_seq + 1
-FROM given_up g WHERE (e.tenant_id, e.execution_id) = (g.tenant_id, g.execution_id)
+FROM given_up g
+WHERE (e.tenant_id, e.execution_id) = (g.tenant_id, g.execution_id)
+  AND e.state IN ('starting', 'running')
 RETURNING e.event_seq AS seq, g.started_at;
 
 -- name: finish
