@@ -97,18 +97,17 @@ FROM fence f, unnest(%(kinds)s::text[], %(data)s::jsonb[], %(chunks)s::bytea[])
 SELECT state, attempt, event_seq, result FROM executions WHERE execution_id = %(execution_id)s;
 
 -- name: requeue
-WITH given_up AS (
+UPDATE executions e
+SET state = 'queued', lease_until = NULL, node = NULL, instance = NULL, started_at = NULL,
+    queued_at = clock_timestamp(), event_seq = e.event_seq + 1
+FROM (
     SELECT tenant_id, execution_id, started_at FROM executions
     WHERE execution_id = %(execution_id)s AND attempt = %(attempt)s
     FOR NO KEY UPDATE
-)
-UPDATE executions e
-SET state = 'queued', lease_until = NULL, node = NULL, instance = NULL, started_at = NULL,
-    queued_at = clock_timestamp(), event_seq = event_seq + 1
-FROM given_up g
-WHERE (e.tenant_id, e.execution_id) = (g.tenant_id, g.execution_id)
+) given_up
+WHERE (e.tenant_id, e.execution_id) = (given_up.tenant_id, given_up.execution_id)
   AND e.state IN ('starting', 'running')
-RETURNING e.event_seq AS seq, g.started_at;
+RETURNING e.event_seq AS seq, given_up.started_at;
 
 -- name: finish
 WITH finished AS (
