@@ -119,6 +119,27 @@ async def test_an_end_is_entered_once_and_summed_up(
         assert (await quotas.standing(tx)).storage_bytes == 0
 
 
+async def test_an_attempt_that_is_handed_back_is_entered_with_its_start(
+    api: Database, worker: Database, owner: Database, superuser: Any
+) -> None:
+    """It used nothing that is charged, and the next attempt starts anew."""
+    tenant, id_ = await new_tenant(owner, "handed-back"), new_id()
+    async with api.tenant(tenant) as tx:
+        await executions.insert(tx, id_, REQUEST)
+    claim = await started(worker, superuser, tenant, id_)
+    read = "SELECT started_at FROM {} WHERE execution_id = %s"
+    (before,) = superuser.execute(read.format("executions"), [id_]).fetchone().values()
+    async with worker.tenant(tenant) as tx:
+        await attempts.requeue(tx, claim, "drained")
+    (recorded,) = superuser.execute(read.format("usage_records"), [id_]).fetchone().values()
+    (after,) = superuser.execute(read.format("executions"), [id_]).fetchone().values()
+    assert before is not None
+    assert recorded == before
+    assert after is None
+    async with api.tenant(tenant) as tx:
+        assert (await quotas.standing(tx)).cpu_s == 0
+
+
 async def test_cpu_that_could_not_be_read_is_the_most_it_can_have_been(
     api: Database, worker: Database, owner: Database, superuser: Any
 ) -> None:
