@@ -6,11 +6,13 @@ from collections.abc import Iterator
 
 import pytest
 
+from runner.worker.traffic import PATIENCE_S
 from tests import deployment as deployments
 from tests.deployment import Deployment, eventually
 
 POOL = 3
 SETTLED_S = 5.0
+QUIET_S = PATIENCE_S + 2
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +32,17 @@ def settled(warm: Deployment) -> bool:
     """Return whether all that wait are there for a while: a start is over long before."""
     made = [each["Created"] for each in warm.containers()]
     return len(made) == POOL and max(made) < time.time() - SETTLED_S
+
+
+def unchanged(warm: Deployment) -> set[str]:
+    """Return what waits, once nothing that was used is left to be removed and replaced."""
+    seen, since = sandboxes(warm), time.monotonic()
+    while time.monotonic() < since + QUIET_S:
+        time.sleep(0.3)
+        if (now := sandboxes(warm)) != seen:
+            seen, since = now, time.monotonic()
+    assert len(seen) == POOL
+    return seen
 
 
 def test_an_execution_gets_a_sandbox_that_waited(warm: Deployment) -> None:
@@ -66,8 +79,7 @@ def test_more_than_wait_all_end_each_in_one_of_its_own(warm: Deployment) -> None
 
 def test_what_a_dead_worker_kept_is_removed_and_kept_anew(warm: Deployment) -> None:
     """SIGKILL: the next start finds the old ones, and nobody is given one."""
-    eventually(lambda: settled(warm))
-    old = sandboxes(warm)
+    old = unchanged(warm)
     warm.portal.call(warm.worker.stop, signal.SIGKILL)
     assert sandboxes(warm) == old
     warm.restart_worker()
