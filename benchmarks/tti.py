@@ -74,16 +74,17 @@ async def sequential(
 async def together(
     deployed: Deployed, body: dict[str, Any], rounds: int, stagger_s: float
 ) -> list[float]:
-    """Return the seconds of those that succeeded, each on a connection opened before."""
-    callers = [await deployed.caller() for _ in range(rounds)]
+    """Return the seconds of those that succeeded, each on a connection just opened."""
 
     async def one(number: int) -> float:
         await asyncio.sleep(number * stagger_s)
-        return await callers[number].expect(body)
+        caller = await deployed.caller()
+        try:
+            return await caller.expect(body)
+        finally:
+            caller.close()
 
     ended = await asyncio.gather(*map(one, range(rounds)), return_exceptions=True)
-    for caller in callers:
-        caller.close()
     return [each for each in ended if isinstance(each, float)]
 
 

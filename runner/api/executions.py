@@ -34,6 +34,7 @@ from runner.egress.policy import rule_from_json
 from runner.errors import Conflict, Invalid, NotFound, QueueUnavailable, QuotaExceeded
 from runner.ids import new_id
 from runner.models import JSON, ExecutionRequest, Principal, StoredObject
+from runner.queue.changes import News
 from runner.quotas import Standing, Waiting, ceiling, refusal
 from runner.states import ENDED, State
 from runner.store import egress_policies, executions, files, projects, quotas, tenants
@@ -95,7 +96,7 @@ async def submit(
         await require(request, parts, principal, Permission.FILE_WRITE)
     new = new_id()
     waiting = await parts.admission.look()
-    with parts.changes.watch(new, only_end=True) as watch:
+    with parts.changes.watch(new, News.ENDED) as watch:
         try:
             id_ = await _store(request, body, principal, parts, key, new, waiting)
         except QuotaExceeded as refused:
@@ -200,7 +201,8 @@ async def cancel(
                 ),
             )
         view = await _view(tx, execution_id)
-    await parts.changes.announce(execution_id, ended=view.state in ENDED)
+    news = News.ENDED if view.state in ENDED else News.CANCELLING
+    await parts.changes.announce(execution_id, news)
     response.status_code = HTTPStatus.OK if view.state in ENDED else HTTPStatus.ACCEPTED
     return view
 

@@ -1,14 +1,15 @@
 """Announcements that an execution changed: hints over Redis pub/sub, never data.
 
 A listener reads PostgreSQL when a hint arrives, and also now and then without one, so that a lost
-hint costs time only. The channel carries an id, and whether that execution has ended, for those who
-wait for nothing else; forging one makes somebody look once more.
+hint costs time only. The channel carries an id and what kind of news it is, for those who wait for
+one kind alone; forging one makes somebody look once more.
 """
 
 import asyncio
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import Enum
 from types import TracebackType
 from typing import Self
 from uuid import UUID
@@ -19,23 +20,37 @@ from pydantic import SecretStr
 from redis.exceptions import RedisError
 
 CHANNEL = "runner:changed"
-ENDED = b"e"
 _ID = len(UUID(int=0).bytes)
 RECONNECT_S = 1.0
 TIMEOUT_S = 1.0
 
 
+class News(Enum):
+    """What an announcement says of an execution."""
+
+    CHANGED = b""
+    CANCELLING = b"c"
+    ENDED = b"e"
+
+
+_KINDS = frozenset(each.value for each in News)
+
+
 class Watch:
     """One listener's place: remembers an announcement until it is waited for."""
 
-    def __init__(self, *, only_end: bool) -> None:
+    def __init__(self, wanted: frozenset[News]) -> None:
         self._changed = asyncio.Event()
-        self._only_end = only_end
+        self._wanted = wanted
 
-    def notify(self, *, ended: bool) -> None:
+    def notify(self, news: News) -> None:
         """Remember that something changed, if it is what this one listens for."""
-        if ended or not self._only_end:
+        if news in self._wanted:
             self._changed.set()
+
+    def wake(self) -> None:
+        """Let it look: announcements may have been lost."""
+        self._changed.set()
 
     async def wait(self, timeout_s: float) -> bool:
         """Return True at the next announcement, False after `timeout_s` seconds without one."""
@@ -77,17 +92,17 @@ class Changes:
         await self._publisher.aclose()
         await self._subscriber.aclose()
 
-    async def announce(self, execution_id: UUID, *, ended: bool = False) -> None:
+    async def announce(self, execution_id: UUID, news: News = News.CHANGED) -> None:
         """Tell listeners in every process. Redis being away is logged: they look by themselves."""
         try:
-            await self._publisher.publish(CHANNEL, execution_id.bytes + (ENDED if ended else b""))
+            await self._publisher.publish(CHANNEL, execution_id.bytes + news.value)
         except RedisError as error:
             self._log.warning("announcement_lost", execution=str(execution_id), error=repr(error))
 
     @contextmanager
-    def watch(self, execution_id: UUID, *, only_end: bool = False) -> Iterator[Watch]:
-        """Listen for changes of one execution while the context lasts, or for its end alone."""
-        watch = Watch(only_end=only_end)
+    def watch(self, execution_id: UUID, *wanted: News) -> Iterator[Watch]:
+        """Listen for news of one execution while the context lasts: of these kinds, or of all."""
+        watch = Watch(frozenset(wanted or News))
         self._watches[execution_id].add(watch)
         try:
             yield watch
@@ -109,11 +124,11 @@ class Changes:
                 await asyncio.sleep(RECONNECT_S)
 
     def _wake(self, data: object) -> None:
-        if isinstance(data, bytes) and data[_ID:] in {b"", ENDED} and len(data) >= _ID:
+        if isinstance(data, bytes) and len(data) >= _ID and data[_ID:] in _KINDS:
             for watch in self._watches.get(UUID(bytes=data[:_ID]), ()):
-                watch.notify(ended=data[_ID:] == ENDED)
+                watch.notify(News(data[_ID:]))
 
     def _wake_all(self) -> None:
         for watches in self._watches.values():
             for watch in watches:
-                watch.notify(ended=True)
+                watch.wake()

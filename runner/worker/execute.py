@@ -27,7 +27,7 @@ from runner.errors import (
 )
 from runner.masking import Masker
 from runner.models import JSON, Claim, ExecutionRequest, Program, Result, Usage
-from runner.queue.changes import Changes
+from runner.queue.changes import Changes, News
 from runner.receipts.document import KIND, Ran, receipt
 from runner.sandbox.outcome import classify, result_of
 from runner.sandbox.sandbox import Sandbox
@@ -278,7 +278,7 @@ class Executor:
                 await receipts.insert(tx, claim.execution_id, signed)
 
         await until_stored(write)
-        await self._changes.announce(claim.execution_id, ended=True)
+        await self._changes.announce(claim.execution_id, News.ENDED)
 
     def _receipt(
         self, attempt: _Attempt, result: Result, times: attempts.Times, head: audit.Place
@@ -304,7 +304,7 @@ class Executor:
         except RunnerError as error:
             # The lease runs out by itself and the reaper settles it then.
             self._log.warning("left_to_reaper", execution=str(claim.execution_id), why=error.detail)
-        await self._changes.announce(claim.execution_id, ended=True)
+        await self._changes.announce(claim.execution_id, News.ENDED)
 
     async def _audit_late(self, claim: Claim, why: str) -> None:
         event = audit.AuditEvent(

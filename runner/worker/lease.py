@@ -9,13 +9,13 @@ import structlog
 
 from runner.errors import LeaseLost, StoreUnavailable
 from runner.models import Claim
-from runner.queue.changes import Changes
+from runner.queue.changes import Changes, News
 from runner.store import attempts
 from runner.store.db import Database
 
 RENEWALS_PER_LEASE = 3
 MIN_PAUSE_S = 0.25
-"""Between two renewals: our own announcements wake the keeper, too."""
+"""Between two renewals, however often a cancellation is asked for."""
 
 T = TypeVar("T")
 _log = structlog.get_logger("runner.worker")
@@ -59,7 +59,9 @@ class LeaseKeeper:
     async def _keep(self) -> None:
         clock = asyncio.get_running_loop()
         safe_until = clock.time() + self._lease.total_seconds()
-        with self._changes.watch(self._claim.execution_id) as watch:
+        # Not its own worker's news: an execution begins and speaks in the time of one renewal.
+        wanted = (News.CANCELLING, News.ENDED)
+        with self._changes.watch(self._claim.execution_id, *wanted) as watch:
             while True:
                 await asyncio.sleep(MIN_PAUSE_S)
                 await watch.wait(self._lease.total_seconds() / RENEWALS_PER_LEASE - MIN_PAUSE_S)

@@ -10,7 +10,7 @@ from runner.audit import events as audit
 from runner.errors import RunnerError
 from runner.ids import PLATFORM_TENANT
 from runner.models import Claim
-from runner.queue.changes import Changes
+from runner.queue.changes import Changes, News
 from runner.queue.doorbell import Doorbell
 from runner.states import ENDED, Reason, State
 from runner.store import attempts, executions
@@ -73,7 +73,7 @@ class Reaper:
                 state = await executions.cancel(tx, execution_id)
                 if state is not None and state not in ENDED:
                     await audit.append(tx, tenant_id, _cancelled(execution_id, state))
-            await self._changes.announce(execution_id, ended=True)
+            await self._changes.announce(execution_id, News.ENDED)
 
     async def reconcile(self) -> None:
         """Ring again if something can run now and no ring is on its way."""
@@ -105,7 +105,7 @@ class Reaper:
             attempt=claim.attempt,
             requeued=isinstance(decision, Requeue),
         )
-        await self._changes.announce(claim.execution_id, ended=True)
+        await self._changes.announce(claim.execution_id, News.ENDED)
         if isinstance(decision, Requeue):
             await self._doorbell.ring(claim.tenant_id, claim.execution_id)
 

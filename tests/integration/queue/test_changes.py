@@ -1,0 +1,42 @@
+"""Announcements reach those who listen for their kind, and nobody else."""
+
+import asyncio
+from uuid import UUID
+
+import pytest
+from pydantic import SecretStr
+
+from runner.ids import new_id
+from runner.queue.changes import Changes, News, Watch
+from tests.deployment import Deployment
+
+HEARD_S = 2.0
+QUIET_S = 0.1
+
+
+async def listening(changes: Changes, id_: UUID, watch: Watch) -> None:
+    """Return once the subscription stands and the watch has nothing left of its start."""
+    async with asyncio.timeout(10):
+        while not await watch.wait(QUIET_S):
+            await changes.announce(id_, News.ENDED)
+    while await watch.wait(QUIET_S):
+        pass
+
+
+@pytest.mark.parametrize("said", News)
+async def test_only_the_wanted_kind_wakes(shared: Deployment, said: News) -> None:
+    """Of the execution that is watched; a watch of no kind hears all."""
+    async with Changes(SecretStr(shared.stack.services.redis_url)) as changes:
+        one, other = new_id(), new_id()
+        with (
+            changes.watch(one, News.ENDED, News.CANCELLING) as some,
+            changes.watch(one) as every,
+            changes.watch(other) as another,
+        ):
+            await listening(changes, one, some)
+            while await every.wait(QUIET_S) or await another.wait(QUIET_S):
+                pass
+            await changes.announce(one, said)
+            assert await every.wait(HEARD_S)
+            assert await some.wait(QUIET_S) is (said is not News.CHANGED)
+            assert not await another.wait(QUIET_S)
