@@ -102,10 +102,9 @@ async def submit(
         except QuotaExceeded as refused:
             await _audit_refusal(request, principal, parts, refused)
             raise
-        if id_ == new:
-            await _ring(parts, principal, id_)
         deadline = asyncio.get_running_loop().time() + body.wait_s
         if id_ == new:
+            await _ring(parts, principal, id_)
             # It cannot have ended before a worker heard of it: there is nothing to read yet.
             await watch.wait(min(body.wait_s, LOOK_AGAIN_S))
         while True:
