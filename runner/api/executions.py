@@ -119,11 +119,7 @@ async def submit(
     return view
 
 
-@router.get(
-    "",
-    summary="List executions",
-    responses=responses(),
-)
+@router.get("", summary="List executions", responses=responses())
 async def list_executions(
     principal: CanRead,
     parts: Parts,
