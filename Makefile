@@ -65,4 +65,4 @@ lock: ## Write the lock files anew from pyproject.toml
 	  --no-emit-index-url --no-annotate --no-header --group audit -o requirements-audit.lock
 
 clean: ## Remove what builds and tests left in this folder
-	rm -rf .venv .audit-venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage* build *.egg-info
+	rm -rf .venv .audit-venv .peers-venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage* build *.egg-info
