@@ -88,9 +88,7 @@ class Field:
         sandbox = await docker.launcher.launch(self.order)
         facts = await self.docker.inspect(sandbox.container_id) or {}
         await sandbox.destroy()
-        # The first of a container's lower layers is its own, for names that Docker writes.
-        _, _, layers = facts["GraphDriver"]["Data"]["LowerDir"].partition(":")
-        rootfs = oci.Rootfs(self.folder, layers)
+        rootfs = oci.Rootfs(self.folder, facts)
         stack.callback(rootfs.close)
         url, profiles = self.settings.docker_url, self.settings.profiles_path
         alone = (url, self.folder, rootfs, profiles)

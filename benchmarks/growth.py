@@ -52,7 +52,7 @@ async def looked(deployed: Deployed, what: str, count: int, keys: Sequence[str])
 
 async def tenants(deployed: Deployed, count: int) -> list[str]:
     """Return the keys of so many new tenants."""
-    settings, services = deployed.stack.settings, deployed.stack.services
+    settings, services = deployed.settings, deployed.stack.services
     sizes = load_sizes(settings.profiles_path)
     async with Database(SecretStr(services.owner_url), max_size=1) as owner:
         made = [

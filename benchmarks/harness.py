@@ -133,11 +133,6 @@ class Deployed:
         return self.stack.settings
 
     @property
-    def url(self) -> str:
-        """Where the API answers."""
-        return self.stack.url
-
-    @property
     def port(self) -> int:
         """Where the API answers, on this host."""
         return int(self.stack.url.rpartition(":")[2])
@@ -152,9 +147,9 @@ class Deployed:
 
     def sandboxes(self) -> int:
         """Return how many containers this deployment has."""
-        client = docker.APIClient(self.stack.settings.docker_url, version="auto", timeout=30)
+        client = docker.APIClient(self.settings.docker_url, version="auto", timeout=30)
         try:
-            label = f"runner.node={self.stack.settings.node_id}"
+            label = f"runner.node={self.settings.node_id}"
             return len(client.containers(all=True, filters={"label": label}))
         finally:
             client.close()

@@ -48,8 +48,8 @@ async def of_image(image: str, sandboxes: int) -> Memory:
         await deployed.settled(sandboxes)
         await asyncio.sleep(2)
         after = psutil.virtual_memory().available
-        client = docker.APIClient(deployed.stack.settings.docker_url, version="auto", timeout=30)
-        label = f"runner.node={deployed.stack.settings.node_id}"
+        client = docker.APIClient(deployed.settings.docker_url, version="auto", timeout=30)
+        label = f"runner.node={deployed.settings.node_id}"
         pids = [
             client.inspect_container(each["Id"])["State"]["Pid"]
             for each in client.containers(filters={"label": label})

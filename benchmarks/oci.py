@@ -36,7 +36,10 @@ _libc = ctypes.CDLL(None, use_errno=True)
 class Rootfs:
     """An image's layers, mounted once and read-only for every jail: there is no upper layer."""
 
-    def __init__(self, folder: Path, layers: str) -> None:
+    def __init__(self, folder: Path, container: Mapping[str, Any]) -> None:
+        """Mount the image of a container that Docker describes so."""
+        # The first of a container's lower layers is its own, for names that Docker writes.
+        _, _, layers = container["GraphDriver"]["Data"]["LowerDir"].partition(":")
         self.path = folder / "rootfs"
         self.path.mkdir()
         points = folder / "points"

@@ -142,7 +142,7 @@ async def measure(rounds: int) -> dict[str, Any]:
     pool = rounds + 2 * WARM_UP
     async with deployment(pool=pool, pool_max=pool) as deployed:
         await deployed.settled(pool)
-        settings = deployed.stack.settings
+        settings = deployed.settings
         own = settings.model_copy(update={"state_dir": settings.state_dir / "alone"})
         async with Launcher.open(own, node=own.node_id, instance="path") as launcher:
             return {"rows": [await measure_row(deployed, launcher, row, rounds) for row in ROWS]}

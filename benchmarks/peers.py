@@ -62,6 +62,7 @@ async def contenders(
 ) -> dict[str, Way | str]:
     """Return how each runs a program, or why it is absent."""
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    # Users of containers and jails pass through it to what is theirs.
     folder.chmod(0o711)  # noqa: ASYNC240 - one call, at the start
     hardened = HardenedRun(settings, image, folder)
     docker = hardened.command[:3]

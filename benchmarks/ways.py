@@ -105,8 +105,7 @@ class Ours:
                 facts = await engine.inspect(container) or {}
             finally:
                 await engine.remove(container)
-            _, _, layers = facts["GraphDriver"]["Data"]["LowerDir"].partition(":")
-            self._rootfs = oci.Rootfs(self.folder, layers)
+            self._rootfs = oci.Rootfs(self.folder, facts)
             self.stack.callback(self._rootfs.close)
         return self._rootfs
 

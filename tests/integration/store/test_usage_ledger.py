@@ -1,10 +1,10 @@
 """Quotas hold to the last place, and the ledger can be written to and not changed."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeAlias
 from uuid import UUID
 
 import psycopg
@@ -68,17 +68,27 @@ async def test_the_last_places_are_given_away_once(
     assert accepted == PLACES if alone else accepted > PLACES
 
 
-async def started(worker: Database, superuser: Any, tenant: UUID, id_: UUID) -> Claim:
-    """Have an execution run, whosever turn it is."""
-    superuser.execute(
-        "UPDATE executions SET state = 'starting', attempt = 1, claimed_at = now(), "
-        "lease_until = now() + interval '1 min' WHERE execution_id = %s",
-        [id_],
-    )
-    claim = Claim(execution_id=id_, tenant_id=tenant, attempt=1)
-    async with worker.tenant(tenant) as tx:
-        await attempts.start(tx, claim, timedelta(minutes=1))
-    return claim
+Started: TypeAlias = Callable[[str], Awaitable[Claim]]
+
+
+@pytest.fixture
+def started(api: Database, worker: Database, owner: Database, superuser: Any) -> Started:
+    """Return what has a new tenant's one execution run, whosever turn it is."""
+
+    async def run(name: str) -> Claim:
+        claim = Claim(execution_id=new_id(), tenant_id=await new_tenant(owner, name), attempt=1)
+        async with api.tenant(claim.tenant_id) as tx:
+            await executions.insert(tx, claim.execution_id, REQUEST)
+        superuser.execute(
+            "UPDATE executions SET state = 'starting', attempt = 1, claimed_at = now(), "
+            "lease_until = now() + interval '1 min' WHERE execution_id = %s",
+            [claim.execution_id],
+        )
+        async with worker.tenant(claim.tenant_id) as tx:
+            await attempts.start(tx, claim, timedelta(minutes=1))
+        return claim
+
+    return run
 
 
 ENDED = replace(
@@ -89,13 +99,11 @@ ENDED = replace(
 
 
 async def test_an_end_is_entered_once_and_summed_up(
-    api: Database, worker: Database, owner: Database, superuser: Any
+    started: Started, api: Database, worker: Database, superuser: Any
 ) -> None:
     """The result's figures, memory by its limit, the day's sums, storage; a late end adds none."""
-    tenant, id_ = await new_tenant(owner, "ledger"), new_id()
-    async with api.tenant(tenant) as tx:
-        await executions.insert(tx, id_, REQUEST)
-    claim = await started(worker, superuser, tenant, id_)
+    claim = await started("ledger")
+    tenant, id_ = claim.tenant_id, claim.execution_id
     left = StoredArtifact(Artifact("a", 1000, "0" * 64, "text/plain"), new_key(tenant, "artifacts"))
     async with worker.tenant(tenant) as tx:
         await ledger.reserve(tx, left.object_key, 1000)
@@ -120,13 +128,11 @@ async def test_an_end_is_entered_once_and_summed_up(
 
 
 async def test_an_attempt_that_is_handed_back_is_entered_with_its_start(
-    api: Database, worker: Database, owner: Database, superuser: Any
+    started: Started, api: Database, worker: Database, superuser: Any
 ) -> None:
     """It used nothing that is charged, and the next attempt starts anew."""
-    tenant, id_ = await new_tenant(owner, "handed-back"), new_id()
-    async with api.tenant(tenant) as tx:
-        await executions.insert(tx, id_, REQUEST)
-    claim = await started(worker, superuser, tenant, id_)
+    claim = await started("handed-back")
+    tenant, id_ = claim.tenant_id, claim.execution_id
     read = "SELECT started_at FROM {} WHERE execution_id = %s"
     (before,) = superuser.execute(read.format("executions"), [id_]).fetchone().values()
     async with worker.tenant(tenant) as tx:
@@ -141,18 +147,16 @@ async def test_an_attempt_that_is_handed_back_is_entered_with_its_start(
 
 
 async def test_cpu_that_could_not_be_read_is_the_most_it_can_have_been(
-    api: Database, worker: Database, owner: Database, superuser: Any
+    started: Started, worker: Database, superuser: Any
 ) -> None:
     """Wall-clock time times the limit, and the ledger says that it was not measured."""
-    tenant, id_ = await new_tenant(owner, "unread"), new_id()
-    async with api.tenant(tenant) as tx:
-        await executions.insert(tx, id_, REQUEST)
-    claim = await started(worker, superuser, tenant, id_)
+    claim = await started("unread")
     unread = replace(ENDED, usage=Usage(wall_s=2.0))
-    async with worker.tenant(tenant) as tx:
+    async with worker.tenant(claim.tenant_id) as tx:
         await attempts.finish(tx, claim, unread)
     row = superuser.execute(
-        "SELECT cpu_s::float8, cpu_measured FROM usage_records WHERE execution_id = %s", [id_]
+        "SELECT cpu_s::float8, cpu_measured FROM usage_records WHERE execution_id = %s",
+        [claim.execution_id],
     ).fetchone()
     assert row == {"cpu_s": 2.0 * LIMITS.cpu, "cpu_measured": False}
 
