@@ -158,7 +158,7 @@ class Deployed:
         """Wait until so many sandboxes are there, for a moment on end: exactly, or up to `most`."""
         async with asyncio.timeout(PATIENCE_S):
             steady = 0
-            while steady < 3:  # noqa: PLR2004 - looks in a row
+            while steady < 8:  # noqa: PLR2004 - looks in a row, longer than removals are put off
                 steady = steady + 1 if least <= self.sandboxes() <= (most or least) else 0
                 await asyncio.sleep(0.3)
 

@@ -28,6 +28,9 @@ IMAGES_S = 3.0
 """How often it is looked whether an image is today's; what is claimed meanwhile may not be."""
 PING_S = 0.5
 BACK_OFF_S = 5.0
+FEW = 4
+"""With so many left, starting more can wait: it would slow those who are served down, and what is
+asked for faster than Docker starts it cannot be had by starting sooner."""
 MAX_KINDS = 8
 """Kinds kept ready at a time, those asked for last: limits of a request's own make a kind each."""
 
@@ -108,9 +111,7 @@ class WarmSandboxes:
         while True:
             try:
                 await self._look()
-                while (kind := self._shortest()) is not None:
-                    if self._can_wait(kind):
-                        await self._traffic.quiet()
+                while (kind := self._shortest()) is not None and not self._can_wait(kind):
                     await self._start(kind)
                 pause = TICK_S
             except RunnerError as error:
@@ -179,7 +180,9 @@ class WarmSandboxes:
 
     def _can_wait(self, kind: Kind) -> bool:
         """Return whether enough of the kind wait for its next to be started in a quiet moment."""
-        return 2 * len(self._idle.get(kind, ())) >= self._target(kind, time.monotonic())
+        demand = self._demand.get(kind)
+        needed = min(FEW, demand.wanted(time.monotonic())) if demand else 0
+        return len(self._idle.get(kind, ())) >= needed and self._traffic.worth_waiting
 
     async def _start(self, kind: Kind) -> None:
         began = time.monotonic()

@@ -32,6 +32,7 @@ class FreshSandboxes:
         self._launcher = launcher
         self._traffic = traffic or Traffic()
         self._turns = asyncio.Semaphore(REMOVED_AT_ONCE)
+        self._turns_to_wait = asyncio.Semaphore(REMOVED_AT_ONCE)
         self._log = structlog.get_logger("runner.worker")
 
     async def claim(self, claim: Claim, request: ExecutionRequest) -> Sandbox:
@@ -49,8 +50,15 @@ class FreshSandboxes:
 
     async def dispose(self, sandbox: Sandbox, *, at_once: bool = False) -> None:
         """Destroy the container, or leave it to a sweep when Docker does not answer."""
-        if not at_once:
+        if at_once:
+            await self._destroy(sandbox)
+            return
+        # Those that wait do so one behind the other: the first execution interrupts them.
+        async with self._turns_to_wait:
             await self._traffic.quiet()
+            await self._destroy(sandbox)
+
+    async def _destroy(self, sandbox: Sandbox) -> None:
         try:
             async with self._turns:
                 await sandbox.destroy()

@@ -1,16 +1,16 @@
 """How busy the worker is with executions, so that work which can wait does.
 
-Starting and removing containers takes the processors that a run needs, and nobody waits for either
-while enough sandboxes are ready.
+Starting and removing containers takes the processors that a run needs: beside one of either, a run
+takes three times as long. Nobody waits for them while enough sandboxes are ready.
 """
 
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-QUIET_S = 0.05
-"""Without an execution for so long, a worker is not busy: the next of a client's comes sooner."""
-PATIENCE_S = 10.0
+QUIET_S = 1.0
+"""Without an execution for so long, a worker is not busy: an agent's next call comes sooner."""
+PATIENCE_S = 60.0
 """How long anything is put off."""
 
 
@@ -21,28 +21,43 @@ class Traffic:
         self._under_way = 0
         self._none = asyncio.Event()
         self._none.set()
-        self._lately = False
+        self._ended = self._quiet = -PATIENCE_S
 
     @contextmanager
     def passing(self) -> Iterator[None]:
         """Count an execution while the context lasts."""
+        if not self.busy:
+            self._quiet = _now()
         self._under_way += 1
         self._none.clear()
-        self._lately = True
         try:
             yield
         finally:
             self._under_way -= 1
+            self._ended = _now()
             if not self._under_way:
                 self._none.set()
 
+    @property
+    def busy(self) -> bool:
+        """Whether there is an execution, or was one a moment ago."""
+        return self._under_way > 0 or _now() < self._ended + QUIET_S
+
+    @property
+    def worth_waiting(self) -> bool:
+        """Whether it is busy, and has not been for so long that nothing may wait any more."""
+        return self.busy and _now() < self._quiet + PATIENCE_S
+
     async def quiet(self) -> None:
-        """Wait until there is none, and has been none for a moment; not for ever."""
+        """Wait until it is not busy; not for ever."""
         try:
             async with asyncio.timeout(PATIENCE_S):
-                while self._lately:
+                while self.busy:
                     await self._none.wait()
-                    self._lately = False
-                    await asyncio.sleep(QUIET_S)
+                    await asyncio.sleep(self._ended + QUIET_S - _now())
         except TimeoutError:
             return
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from runner.worker.traffic import PATIENCE_S
+from runner.worker import traffic
 from tests import deployment as deployments
 from tests.deployment import Deployment, eventually
 
 POOL = 3
-QUIET_S = PATIENCE_S + 2
+QUIET_S = traffic.QUIET_S + 3
 LOOK_EVERY_S = 0.3
 
 
