@@ -196,8 +196,8 @@ async def _submit(api: Database, tenant: UUID, *, checked: bool) -> None:
     async with api.tenant(tenant) as tx:
         await tenants.get(tx)
         if checked:
-            await quotas.alone(tx)
-            refused = refusal(await quotas.standing(tx), egress=False)
+            _, standing = await quotas.alone(tx)
+            refused = refusal(standing, egress=False)
             if refused is not None:
                 raise refused
         id_ = new_id()

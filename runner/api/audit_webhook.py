@@ -96,7 +96,7 @@ async def write(
         sealed = await parts.vault.seal(tx, tenant, secret, bound_to=envelope.webhook_of(tenant))
         await tx.run("audit.put_webhook", url=body.url, sealed=sealed)
         event = _event(request, principal, audit.Action.AUDIT_WEBHOOK_UPDATE, host)
-        place = await audit.append(tx, tenant, event)
+        place = await audit.place(tx, tenant, event)
         await tx.run("audit.begin_cursor", seq=place.seq - 1)
         row = await tx.one("audit.get_webhook")
     return NewWebhookView(**(row or {}), secret=secret)

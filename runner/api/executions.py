@@ -108,8 +108,7 @@ async def submit(
             # It cannot have ended before a worker heard of it: there is nothing to read yet.
             await watch.wait(min(body.wait_s, LOOK_AGAIN_S))
         while True:
-            async with parts.database.tenant(principal.tenant_id) as tx:
-                view = await _view(tx, id_)
+            view = await _view(parts, principal, id_)
             left = deadline - asyncio.get_running_loop().time()
             if view.state in ENDED or left <= 0:
                 break
@@ -155,8 +154,7 @@ async def list_executions(
 )
 async def read(execution_id: ExecutionId, principal: CanRead, parts: Parts) -> ExecutionView:
     """Return an execution; once it has ended, with its output and artifacts."""
-    async with parts.database.tenant(principal.tenant_id) as tx:
-        return await _view(tx, execution_id)
+    return await _view(parts, principal, execution_id)
 
 
 @router.post(
@@ -195,9 +193,9 @@ async def cancel(
                     metadata={"state": before.value},
                 ),
             )
-        view = await _view(tx, execution_id)
+    view = await _view(parts, principal, execution_id)
     news = News.ENDED if view.state in ENDED else News.CANCELLING
-    await parts.changes.announce(execution_id, news)
+    parts.changes.announce(execution_id, news)
     response.status_code = HTTPStatus.OK if view.state in ENDED else HTTPStatus.ACCEPTED
     return view
 
@@ -213,7 +211,8 @@ async def _store(
 ) -> UUID:
     """Store the execution, or find the one its idempotency key already made; return its id."""
     async with parts.database.tenant(principal.tenant_id) as tx:
-        tenant = await tenants.get(tx)
+        # From here to the end of the transaction, so that the last place is given away once.
+        tenant, standing = await quotas.alone(tx)
         if tenant is None:
             raise NotFound("this key's tenant is gone")
         if key is not None:
@@ -223,9 +222,6 @@ async def _store(
                 raise Conflict("this Idempotency-Key was used for another request")
             if used is not None:
                 return used.execution_id
-        # From here to the end of the transaction, so that the last place is given away once.
-        await quotas.alone(tx)
-        standing = await quotas.standing(tx)
         settled = await _in_project(tx, body)
         wanted = settled.resolve(await _offer(tx, parts, tenant, standing, settled))
         if refused := refusal(standing, egress=bool(wanted.egress)):
@@ -335,13 +331,16 @@ async def _ring(parts: Dependencies, principal: Principal, id_: UUID) -> None:
         _log.warning("ring_lost", execution=str(id_), detail=error.detail)
 
 
-async def _view(tx: Transaction, id_: UUID) -> ExecutionView:
-    execution = await executions.get(tx, id_)
-    if execution is None:
+async def _view(parts: Dependencies, principal: Principal, id_: UUID) -> ExecutionView:
+    async with parts.database.tenant(principal.tenant_id) as tx:
+        found = await executions.whole(tx, id_, last=True)
+    if found is None:
         raise NotFound(NO_EXECUTION)
+    execution = found.execution
     if execution.state is State.QUEUED:
-        return ExecutionView.of(execution, place=await executions.queue_place(tx, id_))
+        async with parts.database.tenant(principal.tenant_id) as tx:
+            return ExecutionView.of(execution, place=await executions.queue_place(tx, id_))
     if execution.state not in ENDED:
         return ExecutionView.of(execution)
-    output, stored = await executions.left(tx, id_, execution.attempt)
-    return ExecutionView.of(execution, output=output, artifacts=[each.artifact for each in stored])
+    left = [each.artifact for each in found.artifacts]
+    return ExecutionView.of(execution, output=found.output, artifacts=left)

@@ -157,16 +157,24 @@ class Place:
     hash: bytes
 
 
-async def append(tx: Transaction, tenant_id: UUID, event: AuditEvent) -> Place:
-    """Append a record to the tenant's chain within the caller's transaction; return its place.
+async def append(tx: Transaction, tenant_id: UUID, event: AuditEvent) -> None:
+    """Append a record to the tenant's chain within the caller's transaction, by its end at latest.
 
     Takes the lock on the chain's head until that transaction ends: append last.
     """
-    body = canonical(tenant_id, event, event_id=new_id(), at=datetime.now(UTC))
-    row = await tx.one("audit.append", body=body)
+    tx.later("audit.append", body=_body(tenant_id, event))
+
+
+async def place(tx: Transaction, tenant_id: UUID, event: AuditEvent) -> Place:
+    """Append a record as `append` does, at once, and return its place."""
+    row = await tx.one("audit.append", body=_body(tenant_id, event))
     if row is None:
         raise RuntimeError("PostgreSQL appended a record and returned none")
     return Place(**row)
+
+
+def _body(tenant_id: UUID, event: AuditEvent) -> str:
+    return canonical(tenant_id, event, event_id=new_id(), at=datetime.now(UTC))
 
 
 async def append_platform(database: Database, event: AuditEvent) -> None:

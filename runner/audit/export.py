@@ -18,7 +18,7 @@ import rfc8785
 from runner.audit import checkpoints
 from runner.audit.chain import Link
 from runner.audit.checkpoints import Checkpoint
-from runner.audit.events import Action, AuditEvent, Filter, Origin, Outcome, append, timestamp
+from runner.audit.events import Action, AuditEvent, Filter, Origin, Outcome, place, timestamp
 from runner.signing import PublicKey
 from runner.store import receipts
 from runner.store.db import Database
@@ -53,8 +53,8 @@ async def begin(
         metadata=_given(wanted),
     )
     async with database.tenant(tenant) as tx:
-        place = await append(tx, tenant, event)
-    checkpoint = await checkpoints.covering(database, tenant, place.seq, within_s=SEALED_WITHIN_S)
+        head = await place(tx, tenant, event)
+    checkpoint = await checkpoints.covering(database, tenant, head.seq, within_s=SEALED_WITHIN_S)
     async with database.no_tenant() as tx:
         keys = await receipts.list_keys(tx)
     return lines(database, tenant, wanted, checkpoint, keys)

@@ -73,11 +73,14 @@ class Changes:
         )
         self._subscriber = redis.asyncio.Redis.from_url(url, socket_connect_timeout=TIMEOUT_S)
         self._watches: defaultdict[UUID, set[Watch]] = defaultdict(set)
-        self._listener: asyncio.Task[None] | None = None
+        self._unsaid: list[bytes] = []
+        self._said = asyncio.Event()
+        self._publishing = asyncio.Lock()
+        self._tasks: tuple[asyncio.Task[None], ...] = ()
         self._log = structlog.get_logger("runner.queue")
 
     async def __aenter__(self) -> Self:
-        self._listener = asyncio.create_task(self._listen())
+        self._tasks = (asyncio.create_task(self._listen()), asyncio.create_task(self._speak()))
         return self
 
     async def __aexit__(
@@ -86,18 +89,20 @@ class Changes:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._listener is not None:
-            self._listener.cancel()
-            await asyncio.gather(self._listener, return_exceptions=True)
+        await self._publish()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._publisher.aclose()
         await self._subscriber.aclose()
 
-    async def announce(self, execution_id: UUID, news: News = News.CHANGED) -> None:
-        """Tell listeners in every process. Redis being away is logged: they look by themselves."""
-        try:
-            await self._publisher.publish(CHANNEL, execution_id.bytes + news.value)
-        except RedisError as error:
-            self._log.warning("announcement_lost", execution=str(execution_id), error=repr(error))
+    def announce(self, execution_id: UUID, news: News = News.CHANGED) -> None:
+        """Tell listeners in every process, soon: nobody has to wait for Redis to hear of it.
+
+        Redis being away is logged: they look by themselves.
+        """
+        self._unsaid.append(execution_id.bytes + news.value)
+        self._said.set()
 
     @contextmanager
     def watch(self, execution_id: UUID, *wanted: News) -> Iterator[Watch]:
@@ -110,6 +115,27 @@ class Changes:
             self._watches[execution_id].discard(watch)
             if not self._watches[execution_id]:
                 del self._watches[execution_id]
+
+    async def _speak(self) -> None:
+        while True:
+            await self._said.wait()
+            self._said.clear()
+            await self._publish()
+
+    async def _publish(self) -> None:
+        """Publish what is to be said, in order and in one round trip."""
+        async with self._publishing:
+            unsaid, self._unsaid = self._unsaid, []
+            if not unsaid:
+                return
+            try:
+                async with self._publisher.pipeline(transaction=False) as pipeline:
+                    for each in unsaid:
+                        pipeline.publish(CHANNEL, each)
+                    await pipeline.execute()
+            except RedisError as error:
+                lost = [str(UUID(bytes=each[:_ID])) for each in unsaid]
+                self._log.warning("announcements_lost", executions=lost, error=repr(error))
 
     async def _listen(self) -> None:
         while True:

@@ -72,7 +72,7 @@ async def end_leases_of_node(tx: Transaction, *, node: str, instance: str) -> in
 
 
 async def load_request(tx: Transaction, claim: Claim) -> tuple[ExecutionRequest, bool]:
-    """Return what the claimed execution asked for, and whether it is cancelled.
+    """Return what the claimed execution asked for, and whether it is cancelled; ends `tx`.
 
     Raises LeaseLost.
     """
@@ -82,6 +82,7 @@ async def load_request(tx: Transaction, claim: Claim) -> tuple[ExecutionRequest,
             {"execution_id": claim.execution_id, "attempt": claim.attempt},
         ),
         ("executions.load_files", {"execution_id": claim.execution_id}),
+        last=True,
     )
     if not found:
         raise LeaseLost("the execution was taken over before it began")
@@ -164,9 +165,7 @@ async def append_events(
         execution_id=claim.execution_id,
         attempt=claim.attempt,
         after=after,
-        kinds=[entry.kind.value for entry in entries],
-        data=[Jsonb(dict(entry.data)) for entry in entries],
-        chunks=[entry.chunk for entry in entries],
+        **_columns(entries),
     )
     if written != len(entries):
         row = await tx.one("executions.position", execution_id=claim.execution_id)
@@ -179,6 +178,14 @@ async def append_events(
     return written == len(entries)
 
 
+def _columns(entries: Sequence[Entry]) -> dict[str, list[object]]:
+    return {
+        "kinds": [entry.kind.value for entry in entries],
+        "data": [Jsonb(dict(entry.data)) for entry in entries],
+        "chunks": [entry.chunk for entry in entries],
+    }
+
+
 async def requeue(tx: Transaction, claim: Claim, why: str) -> None:
     """Put the execution back into its tenant's queue. Raises LeaseLost."""
     # The row of the execution before that of the day, as when one ends: in one order, or two that
@@ -186,7 +193,7 @@ async def requeue(tx: Transaction, claim: Claim, why: str) -> None:
     row = await tx.one("executions.requeue", execution_id=claim.execution_id, attempt=claim.attempt)
     if row is None:
         raise LeaseLost("the execution was taken over before it was queued again")
-    await usage.record_requeued(tx, claim, row["started_at"])
+    usage.record_requeued(tx, claim, row["started_at"])
     await insert_state_event(
         tx,
         claim.execution_id,
@@ -205,10 +212,29 @@ class Times:
     ended_at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """Entries that were not written while the program ran, and the event they follow."""
+
+    entries: Sequence[Entry] = ()
+    after: int | None = None
+
+
 async def finish(
-    tx: Transaction, claim: Claim, result: Result, artifacts: Sequence[StoredArtifact] = ()
+    tx: Transaction,
+    claim: Claim,
+    result: Result,
+    artifacts: Sequence[StoredArtifact] = (),
+    rest: Rest = Rest(),
 ) -> Times:
-    """Write the one accepted result of the execution. Raises LeaseLost."""
+    """Write the one accepted result of the execution, behind the rest. Raises LeaseLost."""
+    end = {
+        "state": result.state,
+        "reason": result.reason,
+        "detail": result.detail,
+        "exit_code": result.exit_code,
+        "signal": result.signal,
+    }
     row = await tx.one(
         "executions.finish",
         execution_id=claim.execution_id,
@@ -216,35 +242,24 @@ async def finish(
         state=result.state,
         sources=[source for source in sorted(ACTIVE) if may_change(source, result.state)],
         result=Jsonb(RESULT.dump_python(result, mode="json")),
-        event=Jsonb(
-            {
-                "state": result.state,
-                "reason": result.reason,
-                "detail": result.detail,
-                "exit_code": result.exit_code,
-                "signal": result.signal,
-            }
-        ),
+        after=rest.after,
+        **_columns([*rest.entries, Entry(EventKind.STATE, data=end)]),
     )
     if row is None:
         raise LeaseLost("the execution already ended or belongs to another attempt")
+    usage.record(tx, claim, result, artifacts)
     if not await ledger.keep(tx, [stored.object_key for stored in artifacts]):
         raise LeaseLost("an artifact was given up before the result was written")
-    await usage.record(tx, claim, result, artifacts)
-    await tx.each(
-        "executions.insert_artifact",
-        [
-            {
-                "execution_id": claim.execution_id,
-                "path": stored.artifact.path,
-                "size": stored.artifact.size,
-                "sha256": stored.artifact.sha256,
-                "media_type": stored.artifact.media_type,
-                "object_key": stored.object_key,
-            }
-            for stored in artifacts
-        ],
-    )
+    for stored in artifacts:
+        tx.later(
+            "executions.insert_artifact",
+            execution_id=claim.execution_id,
+            path=stored.artifact.path,
+            size=stored.artifact.size,
+            sha256=stored.artifact.sha256,
+            media_type=stored.artifact.media_type,
+            object_key=stored.object_key,
+        )
     return Times(row["created_at"], row["started_at"], row["ended_at"])
 
 

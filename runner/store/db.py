@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from functools import cache
 from importlib import resources
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 from uuid import UUID
 
 import psycopg
@@ -24,6 +24,8 @@ from runner.errors import StoreUnavailable
 STATEMENT_TIMEOUT = timedelta(seconds=15)
 CONNECT_TIMEOUT_S = 3
 COMMITTED = "COMMIT"
+Statement: TypeAlias = tuple[str | sql.Composed, Mapping[str, Any]]
+Cursor: TypeAlias = psycopg.AsyncCursor[DictRow]
 _MARK = "-- name: "
 
 
@@ -41,45 +43,87 @@ def query(name: str) -> str:
 
 
 class Transaction:
-    """One open transaction: named queries in, plain rows out."""
+    """One open transaction: named queries in, plain rows out.
 
-    def __init__(self, connection: psycopg.AsyncConnection[DictRow]) -> None:
+    What has no answer that anybody waits for, as the transaction's own beginning, travels with the
+    statement that follows it, or with the end: a round trip costs more than most statements.
+    """
+
+    def __init__(
+        self, connection: psycopg.AsyncConnection[DictRow], begin: Sequence[Statement] = ()
+    ) -> None:
         self._connection = connection
+        self._ahead: list[Statement] = list(begin)
+        self._ended = False
 
     async def one(self, name: str, /, **values: Any) -> DictRow | None:
         """Return the first row, or None."""
-        cursor = await self._connection.execute(query(name).encode(), values)
-        return await cursor.fetchone()
+        return await (await self._execute(query(name), values)).fetchone()
 
     async def all(self, name: str, /, **values: Any) -> list[DictRow]:
         """Return every row."""
-        cursor = await self._connection.execute(query(name).encode(), values)
-        return await cursor.fetchall()
+        return await (await self._execute(query(name), values)).fetchall()
 
     async def run(self, name: str, /, **values: Any) -> int:
         """Return how many rows the statement touched."""
-        cursor = await self._connection.execute(query(name).encode(), values)
-        return cursor.rowcount
+        return (await self._execute(query(name), values)).rowcount
 
-    async def together(self, *statements: tuple[str, Mapping[str, Any]]) -> list[list[DictRow]]:
-        """Return the rows of several statements, none of which needs another's: one round trip."""
-        async with self._connection.pipeline():
-            cursors = [
-                await self._connection.execute(query(name).encode(), values)
-                for name, values in statements
-            ]
-            return [await cursor.fetchall() for cursor in cursors]
+    def later(self, name: str, /, **values: Any) -> None:
+        """Send the statement with what follows. Should it fail, that does, or the commit."""
+        self._ahead.append((query(name), values))
+
+    async def together(
+        self, *statements: tuple[str, Mapping[str, Any]], last: bool = False
+    ) -> list[list[DictRow]]:
+        """Return the rows of several statements, none of which needs another's: one round trip.
+
+        With `last` the transaction ends with them, in the same one.
+        """
+        sent = [(query(name), values) for name, values in statements]
+        if not last:
+            return [await cursor.fetchall() for cursor in await self._send(*sent)]
+        *cursors, ended = await self._send(*sent, (query("session.commit"), {}))
+        self._end(ended)
+        return [await cursor.fetchall() for cursor in cursors]
 
     async def each(self, name: str, /, rows: Sequence[Mapping[str, Any]]) -> None:
         """Run the statement once for each of `rows`, in one round trip."""
         if rows:
-            async with self._connection.cursor() as cursor:
-                await cursor.executemany(query(name).encode(), rows)
+            await self._send(*((query(name), row) for row in rows))
 
     async def clear(self, table: str) -> int:
         """Delete every row of the table that this transaction sees; return how many."""
         statement = sql.SQL("DELETE FROM {}").format(sql.Identifier(table))
-        return (await self._connection.execute(statement)).rowcount
+        return (await self._execute(statement, {})).rowcount
+
+    async def commit(self) -> None:
+        """End it, with what was still to be sent. Raises RuntimeError if it had failed."""
+        if not self._ended:
+            self._end(await self._execute(query("session.commit"), {}))
+
+    def _end(self, commit: Cursor) -> None:
+        if commit.statusmessage != COMMITTED:
+            raise RuntimeError("a statement of this transaction had failed: nothing is stored")
+        self._ended = True
+
+    async def _execute(self, statement: str | sql.Composed, values: Mapping[str, Any]) -> Cursor:
+        (cursor,) = await self._send((statement, values))
+        return cursor
+
+    async def _send(self, *statements: Statement) -> list[Cursor]:
+        """Return the statements' cursors. All that was to go ahead goes in the same round trip."""
+        if self._ended:
+            raise RuntimeError("this transaction has ended: open another")
+        ahead, self._ahead = self._ahead, []
+        if not ahead and len(statements) == 1:
+            return [await self._run(*statements[0])]
+        async with self._connection.pipeline():
+            sent = [await self._run(*each) for each in (*ahead, *statements)]
+        return sent[len(ahead) :]
+
+    async def _run(self, statement: str | sql.Composed, values: Mapping[str, Any]) -> Cursor:
+        text = statement.encode() if isinstance(statement, str) else statement
+        return await self._connection.execute(text, values)
 
 
 class Database:
@@ -119,16 +163,15 @@ class Database:
         With `snapshot` all its reads see one moment, and it cannot write. Raises
         StoreUnavailable when PostgreSQL does not answer; nothing is then stored.
         """
-        # In one round trip: by the simple protocol, which takes no parameters.
         begin = query("session.begin_snapshot" if snapshot else "session.begin")
-        composed = sql.SQL(begin).format(tenant_id=sql.Literal(str(tenant_id)))
-        async with self._transaction(composed) as transaction:
+        named = (query("session.name_tenant"), {"tenant_id": str(tenant_id)})
+        async with self._transaction((begin, {}), named) as transaction:
             yield transaction
 
     @asynccontextmanager
     async def no_tenant(self) -> AsyncIterator[Transaction]:
         """Open a transaction that sees no tenant's rows: only the cross-tenant functions work."""
-        async with self._transaction(query("session.begin_without_tenant").encode()) as transaction:
+        async with self._transaction((query("session.begin"), {})) as transaction:
             yield transaction
 
     @asynccontextmanager
@@ -138,18 +181,16 @@ class Database:
             yield Transaction(connection)
 
     @asynccontextmanager
-    async def _transaction(self, begin: sql.Composed | bytes) -> AsyncIterator[Transaction]:
+    async def _transaction(self, *begin: Statement) -> AsyncIterator[Transaction]:
         async with self._connection() as connection:
-            await connection.execute(begin)
+            transaction = Transaction(connection, begin)
             try:
-                yield Transaction(connection)
+                yield transaction
+                await transaction.commit()
             except BaseException:
                 if not connection.closed:
                     await connection.rollback()
                 raise
-            ended = await connection.execute(query("session.commit").encode())
-            if ended.statusmessage != COMMITTED:
-                raise RuntimeError("a statement of this transaction had failed: nothing is stored")
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[psycopg.AsyncConnection[DictRow]]:

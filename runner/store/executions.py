@@ -1,6 +1,6 @@
 """Executions as a client sees them: submitted, read, listed, cancelled, followed."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -59,7 +59,7 @@ class Place:
 
 async def insert(tx: Transaction, execution_id: UUID, request: ExecutionRequest) -> None:
     """Store a new, queued execution with its input files and its first event."""
-    await tx.run(
+    tx.later(
         "executions.insert",
         execution_id=execution_id,
         language=request.language,
@@ -91,7 +91,7 @@ async def insert_state_event(
     tx: Transaction, execution_id: UUID, *, seq: int, attempt: int, data: dict[str, Any]
 ) -> None:
     """Append a state change to the event stream, at the `seq` its update handed out."""
-    await tx.run(
+    tx.later(
         "executions.insert_event",
         execution_id=execution_id,
         seq=seq,
@@ -188,20 +188,30 @@ async def events_after(tx: Transaction, execution_id: UUID, after: int, limit: i
     return [Event(**{**row, "kind": EventKind(row["kind"])}) for row in rows]
 
 
-async def output(tx: Transaction, execution_id: UUID, attempt: int) -> dict[Stream, bytes]:
-    """Return what an attempt wrote to each stream, as far as it was kept."""
-    return _joined(await tx.all("executions.output", execution_id=execution_id, attempt=attempt))
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """An execution with what its last attempt wrote and left, once it has ended."""
+
+    execution: Execution
+    output: Mapping[Stream, bytes]
+    artifacts: Sequence[StoredArtifact]
 
 
-async def left(
-    tx: Transaction, execution_id: UUID, attempt: int
-) -> tuple[dict[Stream, bytes], list[StoredArtifact]]:
-    """Return what an attempt wrote and the artifacts it left, as `output` and `artifacts` do."""
-    pieces, rows = await tx.together(
-        ("executions.output", {"execution_id": execution_id, "attempt": attempt}),
-        ("executions.artifacts", {"execution_id": execution_id}),
+async def whole(tx: Transaction, execution_id: UUID, *, last: bool = False) -> Whole | None:
+    """Return the execution, as `get` does, with its output and artifacts.
+
+    With `last` the transaction ends with that.
+    """
+    wanted = {"execution_id": execution_id}
+    rows, pieces, left = await tx.together(
+        ("executions.get", wanted),
+        ("executions.output_of_ended", wanted),
+        ("executions.artifacts", wanted),
+        last=last,
     )
-    return _joined(pieces), [_artifact(row) for row in rows]
+    if not rows:
+        return None
+    return Whole(_execution(rows[0]), _joined(pieces), [_artifact(row) for row in left])
 
 
 async def artifacts(tx: Transaction, execution_id: UUID) -> list[StoredArtifact]:

@@ -1,12 +1,16 @@
 """Quotas as stored: the deployment's by tier, and how a tenant stands to its own."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+
+from psycopg.rows import DictRow
 
 from runner.errors import StoreUnavailable
 from runner.models import Tier
 from runner.quotas import Quotas, Standing, Waiting
+from runner.store import tenants
 from runner.store.db import Transaction
+from runner.store.tenants import Tenant
 
 _QUOTAS = tuple(Quotas.__dataclass_fields__)
 
@@ -18,12 +22,16 @@ async def publish(tx: Transaction, tiers: Mapping[Tier, Quotas]) -> None:
     await tx.one("quotas.weigh")
 
 
-async def alone(tx: Transaction) -> None:
-    """Wait until no other transaction of this tenant that called this is open.
+async def alone(tx: Transaction) -> tuple[Tenant | None, Standing]:
+    """Return the tenant and how it stands, once no other transaction that called this is open.
 
-    What is looked at afterwards holds until this one ends: the last place is given away once.
+    Of this tenant's, that is; it holds until this one ends: the last place is given away once.
+    Raises StoreUnavailable while no tiers are published.
     """
-    await tx.one("quotas.alone")
+    _, tenant, standing = await tx.together(
+        ("quotas.alone", {}), ("tenants.get", {}), ("quotas.standing", {})
+    )
+    return tenants.of_row(tenant[0]) if tenant else None, _standing(standing)
 
 
 async def waiting_everywhere(tx: Transaction) -> Waiting:
@@ -36,9 +44,13 @@ async def waiting_everywhere(tx: Transaction) -> Waiting:
 
 async def standing(tx: Transaction) -> Standing:
     """Return how the tenant stands. Raises StoreUnavailable while no tiers are published."""
-    row = await tx.one("quotas.standing")
-    if row is None:
+    return _standing(await tx.all("quotas.standing"))
+
+
+def _standing(rows: Sequence[DictRow]) -> Standing:
+    if not rows:
         raise StoreUnavailable("no quotas are published: `runner migrate` does that")
+    (row,) = rows
     return Standing(
         tier=Tier(row["tier"]),
         quotas=Quotas(**{name: row[name] for name in _QUOTAS}),

@@ -9,7 +9,7 @@ from runner.store.db import Transaction
 
 async def insert(tx: Transaction, execution_id: UUID, document: str) -> None:
     """Store the receipt of an execution of this transaction's tenant."""
-    await tx.run("receipts.insert", execution_id=execution_id, document=document)
+    tx.later("receipts.insert", execution_id=execution_id, document=document)
 
 
 async def get(tx: Transaction, execution_id: UUID) -> str | None:

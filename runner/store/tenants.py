@@ -70,12 +70,12 @@ async def insert(tx: Transaction, tenant_id: UUID, name: str, terms: Terms) -> b
 async def get(tx: Transaction) -> Tenant | None:
     """Return the tenant of this transaction."""
     row = await tx.one("tenants.get")
-    return _tenant(row) if row else None
+    return of_row(row) if row else None
 
 
 async def list_by_name(tx: Transaction, *, after: str | None, limit: int) -> list[Tenant]:
     """Return tenants by name, those that follow `after`. Only the operator sees others."""
-    return [_tenant(row) for row in await tx.all("tenants.list", after=after, limit=limit)]
+    return [of_row(row) for row in await tx.all("tenants.list", after=after, limit=limit)]
 
 
 async def update(tx: Transaction, terms: Terms) -> None:
@@ -130,7 +130,8 @@ def _columns(terms: Terms) -> dict[str, Any]:
     }
 
 
-def _tenant(row: DictRow) -> Tenant:
+def of_row(row: DictRow) -> Tenant:
+    """Return the tenant of a row of `tenants`."""
     ceiling = row["egress_ceiling"]
     return Tenant(
         id=row["tenant_id"],

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
 
-from runner.errors import LeaseLost
 from runner.models import Claim, Result
 from runner.store.db import Transaction
 from runner.store.executions import StoredArtifact
@@ -34,12 +33,12 @@ class Day:
     artifact_bytes: int
 
 
-async def record(
+def record(
     tx: Transaction, claim: Claim, result: Result, artifacts: Sequence[StoredArtifact]
 ) -> None:
     """Enter an attempt that has just ended with this result."""
     usage, egress = result.usage, result.egress
-    await _record(
+    _record(
         tx,
         claim,
         outcome=result.state,
@@ -51,9 +50,9 @@ async def record(
     )
 
 
-async def record_requeued(tx: Transaction, claim: Claim, started_at: datetime | None) -> None:
+def record_requeued(tx: Transaction, claim: Claim, started_at: datetime | None) -> None:
     """Enter an attempt that has just been given up for another one."""
-    await _record(
+    _record(
         tx,
         claim,
         outcome=REQUEUED,
@@ -71,18 +70,16 @@ async def days(tx: Transaction, first: date, last: date) -> list[Day]:
     return [Day(**row) for row in await tx.all("usage.days", first=first, last=last)]
 
 
-async def _record(
+def _record(
     tx: Transaction, claim: Claim, started_at: datetime | None = None, **values: object
 ) -> None:
-    written = await tx.run(
+    tx.later(
         "usage.record",
         execution_id=claim.execution_id,
         attempt=claim.attempt,
         started_at=started_at,
         **values,
     )
-    if not written:
-        raise LeaseLost("the execution has ended, or belongs to another attempt")
 
 
 def _exactly(seconds: float) -> Decimal:

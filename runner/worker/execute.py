@@ -45,7 +45,7 @@ from runner.worker.lease import LeaseKeeper
 from runner.worker.recorder import Recorder, until_stored
 from runner.worker.sandboxes import Sandboxes
 from runner.worker.secrets import Secrets
-from runner.worker.settle import began, ended, settle
+from runner.worker.settle import began, ended, late, settle
 from runner.worker.traffic import Traffic
 
 CANCELLED_HOLDS_S = 1.0
@@ -152,7 +152,7 @@ class Executor:
             claim=claim,
             lease=self._policy.lease,
         )
-        await self._changes.announce(claim.execution_id)
+        self._changes.announce(claim.execution_id)
         try:
             async with AsyncExitStack() as afterwards:
                 afterwards.enter_context(self._traffic.passing())
@@ -171,9 +171,12 @@ class Executor:
         async def load() -> tuple[ExecutionRequest, int]:
             async with self._database.tenant(claim.tenant_id) as tx:
                 request, cancelled = await attempts.load_request(tx, claim)
-                if cancelled:
-                    keeper.cancel_requested.set()
-                return request, (await quotas.standing(tx)).egress_left if request.egress else 0
+            if cancelled:
+                keeper.cancel_requested.set()
+            if not request.egress:
+                return request, 0
+            async with self._database.tenant(claim.tenant_id) as tx:
+                return request, (await quotas.standing(tx)).egress_left
 
         claimed_at = time.monotonic()
         recorder = Recorder(database=self._database, changes=self._changes, claim=claim)
@@ -203,7 +206,7 @@ class Executor:
         async def started() -> None:
             attempt.began = time.monotonic()
             recorder.begin(await until_stored(lambda: self._record_start(claim, sandbox)))
-            await self._changes.announce(claim.execution_id)
+            self._changes.announce(claim.execution_id)
 
         try:
             secret_env = await self._secrets.environment(claim, request)
@@ -270,15 +273,18 @@ class Executor:
             async with self._database.tenant(claim.tenant_id) as tx:
                 if tries > 1 and await attempts.is_finished_with(tx, claim, result):
                     return
-                await attempt.recorder.write_rest(tx)
-                times = await attempts.finish(tx, claim, result, attempt.artifacts)
+                times = await attempts.finish(
+                    tx, claim, result, attempt.artifacts, attempt.recorder.rest
+                )
+                for event in attempt.recorder.rest_audited:
+                    await audit.append(tx, claim.tenant_id, event)
                 await make_files(tx, claim, attempt.artifacts)
-                head = await audit.append(tx, claim.tenant_id, ended(claim, result))
+                head = await audit.place(tx, claim.tenant_id, ended(claim, result))
                 signed = self._signer.sign(KIND, self._receipt(attempt, result, times, head))
                 await receipts.insert(tx, claim.execution_id, signed)
 
         await until_stored(write)
-        await self._changes.announce(claim.execution_id, News.ENDED)
+        self._changes.announce(claim.execution_id, News.ENDED)
 
     def _receipt(
         self, attempt: _Attempt, result: Result, times: attempts.Times, head: audit.Place
@@ -304,20 +310,12 @@ class Executor:
         except RunnerError as error:
             # The lease runs out by itself and the reaper settles it then.
             self._log.warning("left_to_reaper", execution=str(claim.execution_id), why=error.detail)
-        await self._changes.announce(claim.execution_id, News.ENDED)
+        self._changes.announce(claim.execution_id, News.ENDED)
 
     async def _audit_late(self, claim: Claim, why: str) -> None:
-        event = audit.AuditEvent(
-            actor="system:worker",
-            action=audit.Action.EXECUTION_LATE_RESULT,
-            outcome=audit.Outcome.DENIED,
-            resource_type="execution",
-            resource_id=str(claim.execution_id),
-            metadata={"attempt": claim.attempt, "why": why},
-        )
         try:
             async with self._database.tenant(claim.tenant_id) as tx:
-                await audit.append(tx, claim.tenant_id, event)
+                await audit.append(tx, claim.tenant_id, late(claim, why))
         except NotReady as error:
             self._log.warning("late_result_not_audited", why=error.detail)
 

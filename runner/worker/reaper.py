@@ -73,7 +73,7 @@ class Reaper:
                 state = await executions.cancel(tx, execution_id)
                 if state is not None and state not in ENDED:
                     await audit.append(tx, tenant_id, _cancelled(execution_id, state))
-            await self._changes.announce(execution_id, News.ENDED)
+            self._changes.announce(execution_id, News.ENDED)
 
     async def reconcile(self) -> None:
         """Ring again if something can run now and no ring is on its way."""
@@ -105,7 +105,7 @@ class Reaper:
             attempt=claim.attempt,
             requeued=isinstance(decision, Requeue),
         )
-        await self._changes.announce(claim.execution_id, News.ENDED)
+        self._changes.announce(claim.execution_id, News.ENDED)
         if isinstance(decision, Requeue):
             await self._doorbell.ring(claim.tenant_id, claim.execution_id)
 

@@ -6,7 +6,7 @@ the audit log is written in the transaction of its event: there is never one wit
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -18,7 +18,7 @@ from runner.masking import Masker
 from runner.models import JSON, Claim, EventKind, Stream
 from runner.queue.changes import Changes
 from runner.store import attempts
-from runner.store.attempts import Entry
+from runner.store.attempts import Entry, Rest
 from runner.store.db import Database, Transaction
 
 FLUSH_AFTER_S = 0.04
@@ -114,10 +114,15 @@ class Recorder:
         if self._seq is not None and (self._timer is None or self._timer.done()):
             self._timer = asyncio.create_task(self._flush_soon())
 
-    async def write_rest(self, tx: Transaction) -> None:
-        """Append what is still gathered, in the caller's transaction."""
-        if self._pending:
-            await self._append(tx, self._pending, self._audited)
+    @property
+    def rest(self) -> Rest:
+        """What is still gathered, for the caller to write."""
+        return Rest(tuple(self._pending), self._seq if self._pending else None)
+
+    @property
+    def rest_audited(self) -> Sequence[audit.AuditEvent]:
+        """Records of decisions that are still gathered, for the transaction of the rest."""
+        return tuple(self._audited)
 
     async def close(self) -> None:
         """Stop the timer and surface what went wrong in it; what is gathered stays gathered."""
@@ -146,7 +151,7 @@ class Recorder:
 
             await until_stored(write)
             self._seq = (self._seq or 0) + len(batch)
-        await self._changes.announce(self._claim.execution_id)
+        self._changes.announce(self._claim.execution_id)
 
     async def _append(
         self, tx: Transaction, batch: list[Entry], audited: list[audit.AuditEvent]

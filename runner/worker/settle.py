@@ -126,3 +126,15 @@ def ended(claim: Claim, result: Result) -> audit.AuditEvent:
             "profile_hash": result.profile_hash,
         },
     )
+
+
+def late(claim: Claim, why: str) -> audit.AuditEvent:
+    """Return the audit event of an attempt whose result came when it was no longer wanted."""
+    return audit.AuditEvent(
+        actor="system:worker",
+        action=audit.Action.EXECUTION_LATE_RESULT,
+        outcome=audit.Outcome.DENIED,
+        resource_type="execution",
+        resource_id=str(claim.execution_id),
+        metadata={"attempt": claim.attempt, "why": why},
+    )

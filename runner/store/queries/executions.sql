@@ -113,13 +113,16 @@ RETURNING e.event_seq AS seq, given_up.started_at;
 WITH finished AS (
     UPDATE executions
     SET state = %(state)s, ended_at = clock_timestamp(), lease_until = NULL, result = %(result)s,
-        event_seq = event_seq + 1
+        event_seq = event_seq + cardinality(%(kinds)s::text[])
     WHERE execution_id = %(execution_id)s AND attempt = %(attempt)s
-      AND state = ANY (%(sources)s::text[])
-    RETURNING tenant_id, event_seq, created_at, started_at, ended_at
+      AND state = ANY (%(sources)s::text[]) AND event_seq = COALESCE(%(after)s, event_seq)
+    RETURNING tenant_id, event_seq - cardinality(%(kinds)s::text[]) AS base,
+              created_at, started_at, ended_at
 ), told AS (
-    INSERT INTO events (tenant_id, execution_id, seq, attempt, kind, data)
-    SELECT tenant_id, %(execution_id)s, event_seq, %(attempt)s, 'state', %(event)s FROM finished
+    INSERT INTO events (tenant_id, execution_id, seq, attempt, kind, data, chunk)
+    SELECT f.tenant_id, %(execution_id)s, f.base + o.position, %(attempt)s, o.kind, o.data, o.chunk
+    FROM finished f, unnest(%(kinds)s::text[], %(data)s::jsonb[], %(chunks)s::bytea[])
+         WITH ORDINALITY AS o (kind, data, chunk, position)
 )
 SELECT created_at, started_at, ended_at FROM finished;
 
@@ -139,10 +142,12 @@ SELECT seq, attempt, kind, at, data, chunk FROM events
 WHERE execution_id = %(execution_id)s AND seq > %(after)s
 ORDER BY seq LIMIT %(limit)s;
 
--- name: output
-SELECT kind, chunk FROM events
-WHERE execution_id = %(execution_id)s AND attempt = %(attempt)s AND kind IN ('stdout', 'stderr')
-ORDER BY seq;
+-- name: output_of_ended
+SELECT o.kind, o.chunk FROM executions e
+JOIN events o ON o.tenant_id = e.tenant_id AND o.execution_id = e.execution_id
+             AND o.attempt = e.attempt AND o.kind IN ('stdout', 'stderr')
+WHERE e.execution_id = %(execution_id)s AND e.ended_at IS NOT NULL
+ORDER BY o.seq;
 
 -- name: insert_artifact
 INSERT INTO artifacts (tenant_id, execution_id, path, size, sha256, media_type, object_key)

@@ -1,12 +1,11 @@
 -- name: begin
-BEGIN; SELECT set_config('app.tenant_id', {tenant_id}, true);
+BEGIN;
 
 -- name: begin_snapshot
 BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY;
-SELECT set_config('app.tenant_id', {tenant_id}, true);
 
--- name: begin_without_tenant
-BEGIN;
+-- name: name_tenant
+SELECT set_config('app.tenant_id', %(tenant_id)s, true);
 
 -- name: commit
 COMMIT;

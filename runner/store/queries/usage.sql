@@ -9,8 +9,7 @@ SELECT tenant_id, execution_id, attempt, %(outcome)s,
        %(wall_s)s * (limits ->> 'memory_mb')::numeric / 1024,
        %(egress_bytes_up)s, %(egress_bytes_down)s, %(artifact_bytes)s
 FROM executions
-WHERE tenant_id = app_tenant() AND execution_id = %(execution_id)s AND attempt = %(attempt)s
-ON CONFLICT DO NOTHING;
+WHERE tenant_id = app_tenant() AND execution_id = %(execution_id)s AND attempt = %(attempt)s;
 
 -- name: days
 SELECT day, attempts, wall_s, cpu_s, memory_gib_s, egress_bytes_up, egress_bytes_down,

@@ -18,7 +18,7 @@ async def listening(changes: Changes, id_: UUID, watch: Watch) -> None:
     """Return once the subscription stands and the watch has nothing left of its start."""
     async with asyncio.timeout(10):
         while not await watch.wait(QUIET_S):
-            await changes.announce(id_, News.ENDED)
+            changes.announce(id_, News.ENDED)
     while await watch.wait(QUIET_S):
         pass
 
@@ -36,7 +36,7 @@ async def test_only_the_wanted_kind_wakes(shared: Deployment, said: News) -> Non
             await listening(changes, one, some)
             while await every.wait(QUIET_S) or await another.wait(QUIET_S):
                 pass
-            await changes.announce(one, said)
+            changes.announce(one, said)
             assert await every.wait(HEARD_S)
             assert await some.wait(QUIET_S) is (said is not News.CHANGED)
             assert not await another.wait(QUIET_S)

@@ -214,7 +214,7 @@ async def test_what_an_execution_takes_stays_until_it_has_ended(
     async with site.worker.tenant(tenant) as tx:
         assert await tx.one(
             "executions.finish", execution_id=id_, attempt=0, state="succeeded",
-            sources=["running"], result=Jsonb({}), event=Jsonb({}),
+            sources=["running"], result=Jsonb({}), after=None, kinds=[], data=[], chunks=[],
         )  # fmt: skip
     await site.retention().sweep()
     stored = [each async for some in site.objects.keys(tenant) for each in some]

@@ -176,7 +176,7 @@ async def test_a_connection_carries_no_tenant_over_after_a_cancellation(
 
     async def slow() -> None:
         async with api.tenant(a) as tx:
-            await tx._connection.execute("SELECT pg_sleep(30)")
+            await tx._execute("SELECT pg_sleep(30)", {})
 
     for _ in range(3):
         task = asyncio.create_task(slow())
@@ -185,9 +185,8 @@ async def test_a_connection_carries_no_tenant_over_after_a_cancellation(
         with pytest.raises(asyncio.CancelledError):
             await task
         async with api.no_tenant() as tx:
-            row = await (
-                await tx._connection.execute("SELECT current_setting('app.tenant_id', true) AS t")
-            ).fetchone()
+            looked = await tx._execute("SELECT current_setting('app.tenant_id', true) AS t", {})
+            row = await looked.fetchone()
             assert not row or not row["t"]
             assert await executions.get(tx, of_a) is None
         async with api.tenant(b) as tx:
@@ -205,7 +204,7 @@ async def test_concurrent_transactions_of_one_pool_keep_apart(
         async def look(tenant: UUID) -> set[UUID]:
             async with pool.tenant(tenant) as tx:
                 await asyncio.sleep(0)
-                found = await (await tx._connection.execute("SELECT * FROM executions")).fetchall()
+                found = await (await tx._execute("SELECT * FROM executions", {})).fetchall()
             return {row["execution_id"] for row in found}
 
         looks = [tenants[n % 10] for n in range(200)]

@@ -1,0 +1,84 @@
+"""What travels together is one transaction all the same: all of it is stored, or nothing."""
+
+import psycopg
+import pytest
+
+from runner.audit import events as audit
+from runner.ids import new_id
+from runner.store import executions
+from runner.store.db import Database
+from tests.integration.store.conftest import new_tenant
+from tests.integration.store.test_row_level_security import REQUEST
+
+SUBMITTED = audit.AuditEvent("test", audit.Action.EXECUTION_SUBMIT, audit.Outcome.SUCCESS)
+OURS = audit.Filter(actor="test")
+
+
+async def test_what_was_to_go_along_is_stored_with_the_end(api: Database, owner: Database) -> None:
+    """Nothing had to be waited for before."""
+    tenant, id_ = await new_tenant(owner, "tx-later"), new_id()
+    async with api.tenant(tenant) as tx:
+        await executions.insert(tx, id_, REQUEST)
+        await audit.append(tx, tenant, SUBMITTED)
+    async with api.tenant(tenant) as tx:
+        assert await executions.get(tx, id_) is not None
+        assert len(await audit.list_after(tx, 0, OURS, 9)) == 1
+
+
+async def test_what_goes_along_is_seen_by_what_follows(api: Database, owner: Database) -> None:
+    """In the order in which it was said."""
+    tenant, id_ = await new_tenant(owner, "tx-order"), new_id()
+    async with api.tenant(tenant) as tx:
+        await executions.insert(tx, id_, REQUEST)
+        assert await executions.get(tx, id_) is not None
+
+
+@pytest.mark.parametrize("followed", [True, False])
+async def test_what_fails_on_the_way_leaves_nothing(
+    api: Database, owner: Database, *, followed: bool
+) -> None:
+    """The failure is that of the statement that carried it, or of the end."""
+    tenant, id_ = await new_tenant(owner, f"tx-fails-{followed:d}"), new_id()
+
+    async def failing() -> None:
+        async with api.tenant(tenant) as tx:
+            await audit.append(tx, tenant, SUBMITTED)
+            await executions.insert(tx, id_, REQUEST)
+            await executions.insert(tx, id_, REQUEST)
+            if followed:
+                await executions.get(tx, id_)
+
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        await failing()
+    async with api.tenant(tenant) as tx:
+        assert await executions.get(tx, id_) is None
+        assert not await audit.list_after(tx, 0, OURS, 9)
+
+
+async def test_nothing_follows_the_last(api: Database, owner: Database) -> None:
+    """A statement behind the end would be one of no tenant."""
+    tenant = await new_tenant(owner, "tx-last")
+    async with api.tenant(tenant) as tx:
+        assert await executions.whole(tx, new_id(), last=True) is None
+        with pytest.raises(RuntimeError, match="has ended"):
+            await executions.get(tx, new_id())
+
+
+async def test_an_exception_undoes_what_was_sent_and_what_was_not(
+    api: Database, owner: Database
+) -> None:
+    """Whatever raises it."""
+    tenant, sent, unsent = await new_tenant(owner, "tx-undone"), new_id(), new_id()
+
+    async def interrupted() -> None:
+        async with api.tenant(tenant) as tx:
+            await executions.insert(tx, sent, REQUEST)
+            assert await executions.get(tx, sent) is not None
+            await executions.insert(tx, unsent, REQUEST)
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        await interrupted()
+    async with api.tenant(tenant) as tx:
+        assert await executions.get(tx, sent) is None
+        assert await executions.get(tx, unsent) is None
