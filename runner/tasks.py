@@ -1,7 +1,8 @@
-"""Waiting for work that must not be left half done."""
+"""Work beside other work: not left half done, and not failing unseen."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Awaitable, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -15,3 +16,28 @@ async def uninterrupted(work: Coroutine[Any, Any, T]) -> T:
     except asyncio.CancelledError:
         await asyncio.wait({task})
         raise
+
+
+@asynccontextmanager
+async def beside(work: Awaitable[None]) -> AsyncIterator[None]:
+    """Do it while the context lasts, and to its end; its failure ends the context at once.
+
+    A cancellation of the context is one of the work.
+    """
+    body = asyncio.current_task()
+    task = asyncio.ensure_future(work)
+
+    def interrupt(done: "asyncio.Future[None]") -> None:
+        if body is not None and not done.cancelled() and done.exception() is not None:
+            body.cancel()
+
+    task.add_done_callback(interrupt)
+    try:
+        yield
+    except asyncio.CancelledError:
+        task.cancel()
+        raise
+    finally:
+        # Raises what the work has raised, in place of the cancellation that told of it.
+        task.remove_done_callback(interrupt)
+        await task

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from runner.errors import ProtocolViolation
 
-VERSION = 3
+VERSION = 4
 PIECE = 64 * 1024
 CONTROL = 256 * 1024
 _HEADER = struct.Struct(">cI")

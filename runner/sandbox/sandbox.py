@@ -36,6 +36,7 @@ from runner.sandbox.inputs import Reader, nothing_stored, place
 from runner.sandbox.isolation import EffectiveIsolation
 from runner.sandbox.patience import patience
 from runner.sandbox.sockets import EGRESS_SOCKET, listen
+from runner.tasks import beside
 
 _STREAMS = {b"O": Stream.STDOUT, b"E": Stream.STDERR}
 _UPLOAD_PATIENCE_S = 60.0
@@ -114,7 +115,7 @@ class Sandbox:
             return (await self._channel.expect(Loaded)).failed
 
     async def clean(self) -> list[str]:
-        """Remove all that the last run left; return the kinds of what is left all the same.
+        """Remove all that was collected; return the kinds of what is left all the same.
 
         Raises ProtocolViolation when the supervisor does not do it, or not in time.
         """
@@ -126,7 +127,11 @@ class Sandbox:
         self._cgroups.forget_peak(self.container_id)
         return [plain(each) for each in left] + self._traces()
 
-    async def _prepare(self) -> None:
+    async def prepare(self) -> None:
+        """Let it make the process that becomes the next program, so that nobody waits for it.
+
+        Raises ProtocolViolation when the container has died.
+        """
         if not self._preparing:
             await self._channel.send("prepare")
             self._preparing = True
@@ -137,7 +142,7 @@ class Sandbox:
         `read` yields the bytes of those that are stored, as many as they say or an exception.
         """
         async with patience(_UPLOAD_PATIENCE_S, "take its input files"):
-            await self._prepare()
+            await self.prepare()
             await place(self._channel, files, read)
 
     async def run(
@@ -154,7 +159,8 @@ class Sandbox:
     ) -> Ending:
         """Run the program to its end, or to ours for it, and return the facts.
 
-        With a `bridge`, 127.0.0.1:3128 inside leads to the socket of `listen_for_egress`.
+        With a `bridge`, 127.0.0.1:3128 inside leads to the socket of `listen_for_egress`. The
+        program does not wait for `on_started`; if that fails, it is stopped.
 
         Raises ProtocolViolation when the supervisor breaks the protocol, SandboxFault when it
         does not start the program, and whatever the callbacks raise; the container is dead then.
@@ -216,23 +222,33 @@ class Sandbox:
             if not isinstance(first, Started):
                 raise unexpected(first)
             began.set_result(time.monotonic())
-            await on_started()
-            while not isinstance(message := await self._channel.read(), Ended):
-                if isinstance(message, Data) and message.kind in _STREAMS:
-                    stream = _STREAMS[message.kind]
-                    tally.receive(stream, len(message.payload))
-                    await on_output(stream, message.payload)
-                elif isinstance(message, Counted):
-                    tally.claim(message.stdout, message.stderr)
-                else:
-                    raise unexpected(message)
-                if tally.everything > flood_bytes:
-                    flood.set()
+            async with beside(on_started()):
+                message = await self._hear_out(tally, flood_bytes, flood, on_output)
         except Closed:
             return None
         if (message.exit_code is None) == (message.signal is None):
             raise ProtocolViolation("the sandbox reported an end without one cause")
         tally.claim(message.stdout, message.stderr)
+        return message
+
+    async def _hear_out(
+        self,
+        tally: Tally,
+        flood_bytes: int,
+        flood: asyncio.Event,
+        on_output: Callable[[Stream, bytes], Awaitable[None]],
+    ) -> Ended:
+        while not isinstance(message := await self._channel.read(), Ended):
+            if isinstance(message, Data) and message.kind in _STREAMS:
+                stream = _STREAMS[message.kind]
+                tally.receive(stream, len(message.payload))
+                await on_output(stream, message.payload)
+            elif isinstance(message, Counted):
+                tally.claim(message.stdout, message.stderr)
+            else:
+                raise unexpected(message)
+            if tally.everything > flood_bytes:
+                flood.set()
         return message
 
     async def _send_program(self, program: Program, bridge: Bridge | None, tally: Tally) -> None:
@@ -243,7 +259,7 @@ class Sandbox:
             "interpret": program.interpret,
         }
         start = json.dumps(what).encode()
-        await self._prepare()
+        await self.prepare()
         self._preparing = False
         await self._channel.send(
             "run",

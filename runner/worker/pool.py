@@ -198,9 +198,10 @@ class WarmSandboxes:
         self._idle.setdefault(kind, deque()).append(Idle(sandbox, now))
 
     async def _load(self, kind: Kind, sandbox: Sandbox) -> bool:
-        """Let it import its image's list; False, and it is gone, if its memory is too small."""
+        """Get it ready for its program; False, and it is gone, if its memory is too small."""
         try:
             failed = await sandbox.load()
+            await sandbox.prepare()
         except Closed:
             self._too_small.add(kind)
             self._log.warning("list_not_loaded", image=kind.image, memory_mb=kind.limits.memory_mb)

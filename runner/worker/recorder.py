@@ -50,6 +50,7 @@ class Recorder:
         self._changes = changes
         self._claim = claim
         self._seq: int | None = None
+        self._begun = asyncio.Event()
         self._pending: list[Entry] = []
         self._audited: list[audit.AuditEvent] = []
         self._bytes = 0
@@ -68,6 +69,7 @@ class Recorder:
     def begin(self, seq: int) -> None:
         """Continue the event stream behind event `seq`."""
         self._seq = seq
+        self._begun.set()
         if self._pending:
             self._write_soon()
 
@@ -139,6 +141,7 @@ class Recorder:
         await self._flush()
 
     async def _flush(self) -> None:
+        await self._begun.wait()
         async with self._writing:
             batch, self._pending, self._bytes = self._pending, [], 0
             audited, self._audited = self._audited, []

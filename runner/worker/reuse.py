@@ -155,7 +155,8 @@ class ReusedSandboxes:
 
     async def _clean(self, held: _Held) -> bool:
         try:
-            left = await held.sandbox.clean()
+            if not (left := await held.sandbox.clean()):
+                await held.sandbox.prepare()
         except (ProtocolViolation, DockerUnavailable, OSError) as error:
             left = [str(error)]
         if left:

@@ -11,6 +11,7 @@ import atexit
 import contextlib
 import gc
 import io
+import itertools
 import os
 import signal
 import sys
@@ -72,11 +73,23 @@ def suits(env: Mapping[str, str]) -> bool:
     return not os.path.isdir(sys.modules["site"].USER_SITE)
 
 
+def rehearse() -> None:
+    """Do for nothing what a run does, ahead of it: what a fork touches first is copied for it then.
+
+    Nothing of it stays but that.
+    """
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    for mode in ("r", "w"):
+        _stream(null, mode, sys.stdout, unbuffered=mode == "w").flush()
+    os.close(null)
+    exec(compile("len('')", LIST, "exec", dont_inherit=True), {})  # noqa: S102 - as in a run
+    _reseed()
+    gc.collect()
+
+
 def run(script: Script) -> NoReturn:
     """Run it to its end, and end this process as an interpreter does."""
-    environment = {**os.environ, **script.env}
-    os.environ.clear()
-    os.environ.update(environment)
+    os.environ.update(script.env)
     time.tzset()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     _open_streams(unbuffered=bool(os.environ.get("PYTHONUNBUFFERED")))
@@ -95,8 +108,10 @@ def run(script: Script) -> NoReturn:
     except (OSError, SyntaxError, ValueError):
         # What is no program is told best by who is asked to run it from a file.
         start_anew(script.argv, os.environ)
-    status = _execute(code, _new_main(path))
-    _end(status, folder)
+    namespace = _new_main(path)
+    last = next(reversed(sys.modules))
+    status = _execute(code, namespace)
+    _end(status, folder, last)
 
 
 def start_anew(argv: list[str], environment: Mapping[str, str]) -> NoReturn:
@@ -136,7 +151,7 @@ def _exit_code(given: object) -> int:
     return 1
 
 
-def _end(code: int, folder: str) -> NoReturn:
+def _end(code: int, folder: str, last: str) -> NoReturn:
     """Do what an interpreter does at its end (CPython, `Py_FinalizeEx`), for the program's part.
 
     Libraries are not taken apart: that would copy the memory of all that was loaded before.
@@ -147,9 +162,10 @@ def _end(code: int, folder: str) -> NoReturn:
     flushed = _flush(sys.stdout, sys.stderr)
     _take_apart(vars(sys.modules["__main__"]))
     gc.collect()
-    for module in [each for each in sys.modules.values() if _is_below(folder, each)]:
-        _take_apart(vars(module))
-    gc.collect()
+    if modules := [each for each in _imported_after(last) if _is_below(folder, each)]:
+        for module in modules:
+            _take_apart(vars(module))
+        gc.collect()
     flushed = _flush(sys.__stdout__, sys.__stderr__) and flushed
     if code < 0:
         signal.signal(-code, signal.SIG_DFL)
@@ -170,6 +186,12 @@ def _flush(out: TextIO | None, err: TextIO | None) -> bool:
         print(said, file=sys.stderr)  # noqa: T201 - where an interpreter says it
         return False
     return True
+
+
+def _imported_after(last: str) -> list[object]:
+    """Return the modules that were imported later than that one, without a touch of the others."""
+    names = itertools.takewhile(lambda name: name != last, reversed(sys.modules))
+    return [sys.modules[name] for name in names][::-1]
 
 
 def _is_below(folder: str, module: object) -> bool:

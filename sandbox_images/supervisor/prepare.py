@@ -1,4 +1,6 @@
-"""The child that becomes the program: takes its files and its command, then turns into it.
+"""The child that becomes the program: waits for it, takes its files and its command, is it then.
+
+It is made before there is a program to run: to fork an interpreter takes longer than to run many.
 
 PID 1 lives on when a sandbox serves its tenant's next run, and what is forked from it then sees
 all of its memory. So it reads nothing of what a run is given: this child does, and ends with it.
@@ -44,9 +46,12 @@ def prepare(
     go. `others` are the sockets of PID 1's that the program must not have.
     """
     try:
+        interpreter.rehearse()
+        command = _next(wire)
         placed = Placed(memory)
-        while (command := wire.command())["do"] == "place":
+        while command["do"] == "place":
             _place(wire, placed, command)
+            command = _next(wire)
         program = json.loads(b"".join(wire.pieces(command["program_bytes"])))
         stdin = _take_stdin(wire, command["stdin_bytes"])
         placed.remember()
@@ -54,7 +59,7 @@ def prepare(
             trust(command["trust"])
         facts = {name: command[name] for name in ("output_bytes", "egress")}
         parent.sendall(json.dumps(facts).encode())
-        if parent.recv(1):
+        if not facts["egress"] or parent.recv(1):
             return _become(program, (stdin, standard.out, standard.err), parent, others)
     except OSError as error:
         parent.sendall(struct.pack(">I", error.errno or errno.EINVAL))
@@ -63,6 +68,13 @@ def prepare(
     except (Disconnected, KeyError):  # or a command that has no place here
         pass
     os._exit(127)
+
+
+def _next(wire: Wire) -> dict[str, Any]:
+    """Return the next command; meanwhile say that there is somebody to obey it."""
+    while (command := wire.command())["do"] == "ping":
+        wire.say("alive")
+    return command
 
 
 def _place(wire: Wire, placed: Placed, command: dict[str, Any]) -> None:

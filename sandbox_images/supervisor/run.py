@@ -103,8 +103,9 @@ class Run:
             return struct.unpack(">I", said)[0], 0
         facts = json.loads(said)
         if facts["egress"]:
+            # The program does not begin before its way out is there.
             self.bridge = Bridge()
-        child.sendall(b"\0")
+            child.sendall(b"\0")
         failure = child.recv(FACTS)
         return (struct.unpack(">I", failure)[0] if failure else None), facts["output_bytes"]
 

@@ -10,8 +10,10 @@ reads no more of it than the worker takes. A program that has ended is followed 
 everything else, which needs no new process and so works in a sandbox full of them.
 
 What a run is given and leaves is handled by children that end with it, so that the memory which
-the next one is forked from holds none of it. Only what the last run left is collected by PID 1
-itself, which obeys nothing afterwards: where files have used up the memory, no child can be made.
+the next one is forked from holds none of it: one that is made ahead and becomes the program, and
+one that collects what it left and cleans up after it. Only what the last run left is collected by
+PID 1 itself, which obeys nothing afterwards: where files have used up the memory, no child can be
+made.
 """
 
 from __future__ import annotations
@@ -25,11 +27,11 @@ import sys
 import interpreter
 from clean import Baseline, clean
 from files import collect
-from processes import in_child, kill_all, set_dumpable
+from processes import in_child, set_dumpable
 from run import Run
 from wire import Disconnected, Wire
 
-VERSION = 3
+VERSION = 4
 SOCKET = "/run/sandbox/supervisor.sock"
 
 
@@ -55,13 +57,19 @@ def serve(wire: Wire, children: socket.socket, wakeup: socket.socket) -> interpr
                 collect(wire, memory, *bounds)
                 wire.command()
                 raise Disconnected
-            in_child(collect, wire, memory, *bounds)
-        elif command["do"] == "clean":
-            kill_all()
+            left = in_child(_collect_and_clean, wire, memory, bounds, baseline)
             memory = _forget(memory)
-            wire.say("cleaned", left=in_child(clean, baseline).splitlines())
+            wire.say("cleaned", left=left.splitlines())
         elif command["do"] != "terminate":
             raise Disconnected
+
+
+def _collect_and_clean(wire: Wire, memory: int, bounds: tuple[int, int], baseline: Baseline) -> str:
+    """Collect what the run left, and clean up when the worker has it; return what is left."""
+    collect(wire, memory, *bounds)
+    if wire.command()["do"] != "clean":
+        raise Disconnected
+    return clean(baseline)
 
 
 def _forget(memory: int) -> int:

@@ -1,0 +1,84 @@
+"""Work beside other work ends with it, and its failure is nobody's secret."""
+
+import asyncio
+
+import pytest
+
+from runner.tasks import beside
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_it_is_done_beside_the_context_and_to_its_end() -> None:
+    """Whichever of the two takes longer."""
+    done: list[str] = []
+
+    async def work() -> None:
+        await asyncio.sleep(0.02)
+        done.append("work")
+
+    async with beside(work()):
+        done.append("context")
+    assert done == ["context", "work"]
+
+
+async def test_its_failure_ends_the_context_at_once() -> None:
+    """The context hears of it as itself, not as a cancellation."""
+
+    async def fails() -> None:
+        await asyncio.sleep(0)
+        raise LookupError
+
+    async with asyncio.timeout(1):
+        with pytest.raises(LookupError):
+            async with beside(fails()):
+                await asyncio.sleep(10)
+
+
+async def test_its_failure_after_the_context_is_raised_too() -> None:
+    """It is waited for."""
+
+    async def fails() -> None:
+        await asyncio.sleep(0.02)
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        async with beside(fails()):
+            pass
+
+
+async def test_a_failure_of_the_context_leaves_it_time_to_end() -> None:
+    """What it had begun is done."""
+    done = asyncio.Event()
+
+    async def work() -> None:
+        await asyncio.sleep(0.02)
+        done.set()
+
+    with pytest.raises(LookupError):
+        async with beside(work()):
+            raise LookupError
+    assert done.is_set()
+
+
+async def test_who_cancels_the_context_cancels_it() -> None:
+    """Also when it would not end by itself."""
+    cancelled = asyncio.Event()
+
+    async def work() -> None:
+        try:
+            await asyncio.sleep(10)
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+
+    async def whole() -> None:
+        async with beside(work()):
+            await asyncio.sleep(10)
+
+    task = asyncio.create_task(whole())
+    await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert cancelled.is_set()
