@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.errors import SetupError
+from runner.sandbox.kernel import number, told
 
 ROOT = Path("/sys/fs/cgroup")
 UNIFIED = 2
@@ -80,7 +81,7 @@ class Cgroups:
     def processes(self, container_id: str) -> tuple[int, ...]:
         """Return the host's ids of the processes in the container; none once it is gone."""
         controller = "" if self.version == UNIFIED else "pids"
-        text = _text(self.root / controller / self._group(container_id) / "cgroup.procs")
+        text = told(f"{self.root}/{controller}/{self._group(container_id)}/cgroup.procs")
         return tuple(map(int, (text or "").split()))
 
     def forget_peak(self, container_id: str) -> None:
@@ -91,49 +92,37 @@ class Cgroups:
                 # Without the right to it the peak stays, and is then not told (`Counters.since`).
                 peak.write_text("0")
 
-    def _group(self, container_id: str) -> Path:
+    def _group(self, container_id: str) -> str:
         scope = f"docker-{container_id}.scope" if self.systemd else container_id
-        return Path(self.parent.lstrip("/")) / scope
+        return f"{self.parent.lstrip('/')}/{scope}"
 
-    def _read_v2(self, group: Path) -> Counters:
-        folder = self.root / group
-        cpu_us = _entry(folder / "cpu.stat", "usage_usec")
+    def _read_v2(self, group: str) -> Counters:
+        folder = f"{self.root}/{group}"
+        cpu_us = _entry(f"{folder}/cpu.stat", "usage_usec")
         return Counters(
             cpu_s=None if cpu_us is None else cpu_us / 1e6,
-            memory_peak_bytes=_number(folder / "memory.peak"),
-            pids_peak=_number(folder / "pids.peak"),
-            oom_kills=_entry(folder / "memory.events", "oom_kill"),
-            pids_refused=_entry(folder / "pids.events", "max"),
+            memory_peak_bytes=number(f"{folder}/memory.peak"),
+            pids_peak=number(f"{folder}/pids.peak"),
+            oom_kills=_entry(f"{folder}/memory.events", "oom_kill"),
+            pids_refused=_entry(f"{folder}/pids.events", "max"),
         )
 
-    def _read_v1(self, group: Path) -> Counters:
-        cpu_ns = _number(self.root / "cpuacct" / group / "cpuacct.usage")
-        memory = self.root / "memory" / group
-        pids = self.root / "pids" / group
+    def _read_v1(self, group: str) -> Counters:
+        cpu_ns = number(f"{self.root}/cpuacct/{group}/cpuacct.usage")
+        memory = f"{self.root}/memory/{group}"
+        pids = f"{self.root}/pids/{group}"
         return Counters(
             cpu_s=None if cpu_ns is None else cpu_ns / 1e9,
-            memory_peak_bytes=_number(memory / "memory.max_usage_in_bytes"),
-            pids_peak=_number(pids / "pids.peak"),
-            oom_kills=_entry(memory / "memory.oom_control", "oom_kill"),
-            pids_refused=_entry(pids / "pids.events", "max"),
+            memory_peak_bytes=number(f"{memory}/memory.max_usage_in_bytes"),
+            pids_peak=number(f"{pids}/pids.peak"),
+            oom_kills=_entry(f"{memory}/memory.oom_control", "oom_kill"),
+            pids_refused=_entry(f"{pids}/pids.events", "max"),
         )
 
 
-def _text(path: Path) -> str | None:
-    try:
-        return path.read_text()
-    except OSError:
-        return None
-
-
-def _number(path: Path) -> int | None:
-    text = (_text(path) or "").strip()
-    return int(text) if text.isdigit() else None
-
-
-def _entry(path: Path, key: str) -> int | None:
+def _entry(path: str, key: str) -> int | None:
     """Return the number beside `key` in a flat keyed file."""
-    for line in (_text(path) or "").splitlines():
+    for line in (told(path) or "").splitlines():
         name, _, value = line.partition(" ")
         if name == key and value.isdigit():
             return int(value)

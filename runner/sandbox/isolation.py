@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from runner.sandbox.kernel import link, number, read, told
+
 _NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "user", "uts")
 _CAPABILITIES = {
     "ambient": "CapAmb",
@@ -55,14 +57,12 @@ def read_isolation(
     facts: Mapping[str, Any], proc: Path = Path("/proc")
 ) -> EffectiveIsolation | None:
     """Return the isolation of the container that Docker describes so; None when it has ended."""
-    process = proc / str(facts["State"]["Pid"])
+    process = f"{proc}/{facts['State']['Pid']}"
     try:
         status = dict(
-            line.split(":\t", 1)
-            for line in (process / "status").read_text().splitlines()
-            if ":\t" in line
+            line.split(":\t", 1) for line in read(f"{process}/status").splitlines() if ":\t" in line
         )
-        mounts = tuple(_mounts((process / "mountinfo").read_text()))
+        mounts = tuple(_mounts(read(f"{process}/mountinfo")))
         return EffectiveIsolation(
             runtime=str(facts["HostConfig"].get("Runtime") or "runc"),
             capabilities={name: status[key].strip() for name, key in _CAPABILITIES.items()},
@@ -71,14 +71,16 @@ def read_isolation(
             uid=int(status["Uid"].split()[1]),
             gid=int(status["Gid"].split()[1]),
             groups=tuple(int(group) for group in status["Groups"].split()),
-            own_namespaces=tuple(name for name in _NAMESPACES if _own(process, proc, name)),
-            interfaces=_interfaces((process / "net" / "dev").read_text()),
+            own_namespaces=tuple(
+                name for name in _NAMESPACES if _own(process, f"{proc}/self", name)
+            ),
+            interfaces=_interfaces(read(f"{process}/net/dev")),
             mounts=mounts,
             read_only_root=any(
                 mount.startswith("/ ") and mount.split(" ")[2].split(",")[0] == "ro"
                 for mount in mounts
             ),
-            resource_limits=_limits((process / "limits").read_text()),
+            resource_limits=_limits(read(f"{process}/limits")),
             security_label=_label(process),
             **_cgroup_limits(process),
         )
@@ -86,8 +88,8 @@ def read_isolation(
         return None
 
 
-def _own(process: Path, proc: Path, name: str) -> bool:
-    return (process / "ns" / name).readlink() != (proc / "self" / "ns" / name).readlink()
+def _own(process: str, ours: str, name: str) -> bool:
+    return link(f"{process}/ns/{name}") != link(f"{ours}/ns/{name}")
 
 
 def _interfaces(text: str) -> tuple[str, ...]:
@@ -113,46 +115,31 @@ def _limits(text: str) -> dict[str, str]:
     }
 
 
-def _label(process: Path) -> str | None:
-    try:
-        return (process / "attr" / "current").read_text().strip("\0\n") or None
-    except OSError:
-        # A kernel without any security module has no label to tell.
-        return None
+def _label(process: str) -> str | None:
+    # A kernel without any security module has no label to tell.
+    return (told(f"{process}/attr/current") or "").strip("\0\n") or None
 
 
-def _cgroup_limits(process: Path, root: Path = Path("/sys/fs/cgroup")) -> dict[str, Any]:
+def _cgroup_limits(process: str, root: str = "/sys/fs/cgroup") -> dict[str, Any]:
     """Return memory, processes and CPUs as the control groups have them, of either version."""
     groups = {}
-    for line in (process / "cgroup").read_text().splitlines():
+    for line in read(f"{process}/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
         for controller in controllers.split(","):
             groups[controller] = path.lstrip("/")
     if "memory" in groups:
-        quota = _number(root / "cpu" / groups.get("cpu", "") / "cpu.cfs_quota_us")
-        period = _number(root / "cpu" / groups.get("cpu", "") / "cpu.cfs_period_us")
+        cpu = f"{root}/cpu/{groups.get('cpu', '')}"
+        quota, period = number(f"{cpu}/cpu.cfs_quota_us"), number(f"{cpu}/cpu.cfs_period_us")
         return {
-            "memory_bytes": _number(root / "memory" / groups["memory"] / "memory.limit_in_bytes"),
-            "processes": _number(root / "pids" / groups.get("pids", "") / "pids.max"),
+            "memory_bytes": number(f"{root}/memory/{groups['memory']}/memory.limit_in_bytes"),
+            "processes": number(f"{root}/pids/{groups.get('pids', '')}/pids.max"),
             "cpus": quota / period if quota and period else None,
         }
-    folder = root / groups.get("", "")
-    quota_text, _, period_text = (_text(folder / "cpu.max") or "").partition(" ")
+    folder = f"{root}/{groups.get('', '')}"
+    quota_text, _, period_text = (told(f"{folder}/cpu.max") or "").partition(" ")
     both = quota_text.isdigit() and period_text.isdigit()
     return {
-        "memory_bytes": _number(folder / "memory.max"),
-        "processes": _number(folder / "pids.max"),
+        "memory_bytes": number(f"{folder}/memory.max"),
+        "processes": number(f"{folder}/pids.max"),
         "cpus": int(quota_text) / int(period_text) if both else None,
     }
-
-
-def _text(path: Path) -> str | None:
-    try:
-        return path.read_text().strip()
-    except OSError:
-        return None
-
-
-def _number(path: Path) -> int | None:
-    text = _text(path) or ""
-    return int(text) if text.isdigit() else None

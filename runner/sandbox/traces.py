@@ -5,13 +5,14 @@ whose inside is no process of the host's, nobody outside sees more than its sett
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from runner.models import WORKSPACE
 from runner.sandbox.cgroups import Cgroups
 from runner.sandbox.isolation import EffectiveIsolation, read_isolation
+from runner.sandbox.kernel import entries, read
 
 PLACES = (WORKSPACE, "/tmp", "/dev/shm")  # noqa: S108 - the sandbox's own
 SOCKETS = ("sockstat", "sockstat6")
@@ -38,27 +39,24 @@ def traces(
     left = []
     if cgroups.processes(str(facts["Id"])) != (init,):
         left.append("processes, seen from outside")
-    inside = proc / str(init)
-    if any(_entries(inside / "root" / place.lstrip("/")) for place in PLACES):
+    inside = f"{proc}/{init}"
+    if any(_entries(f"{inside}/root{place}") for place in PLACES):
         left.append("files, seen from outside")
-    if any(_counted(inside / "net" / each) for each in SOCKETS):
+    if any(_counted(f"{inside}/net/{each}") for each in SOCKETS):
         left.append("sockets, seen from outside")
     return left
 
 
-def _entries(folder: Path) -> bool:
-    return any(True for _ in _look(folder))
-
-
-def _look(folder: Path) -> Iterator[Path]:
+def _entries(folder: str) -> bool:
     with contextlib.suppress(PermissionError):
-        yield from folder.iterdir()
+        return bool(entries(folder))
+    return False
 
 
-def _counted(path: Path) -> int:
+def _counted(path: str) -> int:
     """Return how many sockets of the internet's protocols are open, or closed a moment ago."""
     with contextlib.suppress(PermissionError, FileNotFoundError):
-        lines = [line.split() for line in path.read_text().splitlines()]
+        lines = [line.split() for line in read(path).splitlines()]
         pairs = [pair for words in lines for pair in zip(words[1::2], words[2::2], strict=True)]
         return sum(int(number) for name, number in pairs if name in _OWN)
     return 0
