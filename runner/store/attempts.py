@@ -27,7 +27,7 @@ from runner.models import (
 )
 from runner.states import ACTIVE, State, may_change
 from runner.store import ledger, usage
-from runner.store.db import Transaction
+from runner.store.db import Later, Transaction
 from runner.store.executions import LIMITS, RESULT, StoredArtifact, insert_state_event
 
 
@@ -220,14 +220,41 @@ class Rest:
     after: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The end of an execution, on its way to the database."""
+
+    _sent: Later
+
+    async def times(self) -> Times:
+        """Return the execution's times, once something has followed. Raises LeaseLost."""
+        row = await self._sent.one()
+        if row is None:
+            raise LeaseLost("the execution already ended or belongs to another attempt")
+        return Times(row["created_at"], row["started_at"], row["ended_at"])
+
+
 async def finish(
+    tx: Transaction, claim: Claim, result: Result, artifacts: Sequence[StoredArtifact] = ()
+) -> Times:
+    """Write the one accepted result of the execution. Raises LeaseLost."""
+    finishing = await finish_with(tx, claim, result, artifacts)
+    await tx.flush()
+    return await finishing.times()
+
+
+async def finish_with(
     tx: Transaction,
     claim: Claim,
     result: Result,
     artifacts: Sequence[StoredArtifact] = (),
     rest: Rest = Rest(),
-) -> Times:
-    """Write the one accepted result of the execution, behind the rest. Raises LeaseLost."""
+) -> Finish:
+    """Write the result as `finish` does, behind the rest, in the round trip of what follows.
+
+    Look at its times before the transaction ends: they tell whether it is accepted. Raises
+    LeaseLost.
+    """
     end = {
         "state": result.state,
         "reason": result.reason,
@@ -235,7 +262,7 @@ async def finish(
         "exit_code": result.exit_code,
         "signal": result.signal,
     }
-    row = await tx.one(
+    sent = tx.later(
         "executions.finish",
         execution_id=claim.execution_id,
         attempt=claim.attempt,
@@ -245,8 +272,6 @@ async def finish(
         after=rest.after,
         **_columns([*rest.entries, Entry(EventKind.STATE, data=end)]),
     )
-    if row is None:
-        raise LeaseLost("the execution already ended or belongs to another attempt")
     usage.record(tx, claim, result, artifacts)
     if not await ledger.keep(tx, [stored.object_key for stored in artifacts]):
         raise LeaseLost("an artifact was given up before the result was written")
@@ -260,7 +285,7 @@ async def finish(
             media_type=stored.artifact.media_type,
             object_key=stored.object_key,
         )
-    return Times(row["created_at"], row["started_at"], row["ended_at"])
+    return Finish(sent)
 
 
 async def is_finished_with(tx: Transaction, claim: Claim, result: Result) -> bool:

@@ -24,7 +24,8 @@ from runner.errors import StoreUnavailable
 STATEMENT_TIMEOUT = timedelta(seconds=15)
 CONNECT_TIMEOUT_S = 3
 COMMITTED = "COMMIT"
-Statement: TypeAlias = tuple[str | sql.Composed, Mapping[str, Any]]
+Text: TypeAlias = str | sql.Composed
+Statement: TypeAlias = tuple[Text, Mapping[str, Any]]
 Cursor: TypeAlias = psycopg.AsyncCursor[DictRow]
 _MARK = "-- name: "
 
@@ -42,6 +43,21 @@ def query(name: str) -> str:
     return _file(resource)[key]
 
 
+class Later:
+    """A statement that travels with what follows it; its rows can be had after that."""
+
+    def __init__(self, text: Text, values: Mapping[str, Any]) -> None:
+        self.text = text
+        self.values = values
+        self.cursor: Cursor | None = None
+
+    async def one(self) -> DictRow | None:
+        """Return the first row, or None. Raises RuntimeError if nothing has followed it yet."""
+        if self.cursor is None:
+            raise RuntimeError("this statement has not been sent")
+        return await self.cursor.fetchone()
+
+
 class Transaction:
     """One open transaction: named queries in, plain rows out.
 
@@ -53,7 +69,7 @@ class Transaction:
         self, connection: psycopg.AsyncConnection[DictRow], begin: Sequence[Statement] = ()
     ) -> None:
         self._connection = connection
-        self._ahead: list[Statement] = list(begin)
+        self._ahead = [Later(*each) for each in begin]
         self._ended = False
 
     async def one(self, name: str, /, **values: Any) -> DictRow | None:
@@ -68,9 +84,11 @@ class Transaction:
         """Return how many rows the statement touched."""
         return (await self._execute(query(name), values)).rowcount
 
-    def later(self, name: str, /, **values: Any) -> None:
+    def later(self, name: str, /, **values: Any) -> Later:
         """Send the statement with what follows. Should it fail, that does, or the commit."""
-        self._ahead.append((query(name), values))
+        statement = Later(query(name), values)
+        self._ahead.append(statement)
+        return statement
 
     async def together(
         self, *statements: tuple[str, Mapping[str, Any]], last: bool = False
@@ -86,10 +104,13 @@ class Transaction:
         self._end(ended)
         return [await cursor.fetchall() for cursor in cursors]
 
+    async def flush(self) -> None:
+        """Send what was to go with what follows."""
+        await self._send()
+
     async def each(self, name: str, /, rows: Sequence[Mapping[str, Any]]) -> None:
         """Run the statement once for each of `rows`, in one round trip."""
-        if rows:
-            await self._send(*((query(name), row) for row in rows))
+        await self._send(*((query(name), row) for row in rows))
 
     async def clear(self, table: str) -> int:
         """Delete every row of the table that this transaction sees; return how many."""
@@ -106,7 +127,7 @@ class Transaction:
             raise RuntimeError("a statement of this transaction had failed: nothing is stored")
         self._ended = True
 
-    async def _execute(self, statement: str | sql.Composed, values: Mapping[str, Any]) -> Cursor:
+    async def _execute(self, statement: Text, values: Mapping[str, Any]) -> Cursor:
         (cursor,) = await self._send((statement, values))
         return cursor
 
@@ -115,13 +136,14 @@ class Transaction:
         if self._ended:
             raise RuntimeError("this transaction has ended: open another")
         ahead, self._ahead = self._ahead, []
-        if not ahead and len(statements) == 1:
-            return [await self._run(*statements[0])]
+        if not ahead and len(statements) <= 1:
+            return [await self._run(*each) for each in statements]
         async with self._connection.pipeline():
-            sent = [await self._run(*each) for each in (*ahead, *statements)]
-        return sent[len(ahead) :]
+            for each in ahead:
+                each.cursor = await self._run(each.text, each.values)
+            return [await self._run(*each) for each in statements]
 
-    async def _run(self, statement: str | sql.Composed, values: Mapping[str, Any]) -> Cursor:
+    async def _run(self, statement: Text, values: Mapping[str, Any]) -> Cursor:
         text = statement.encode() if isinstance(statement, str) else statement
         return await self._connection.execute(text, values)
 

@@ -273,13 +273,14 @@ class Executor:
             async with self._database.tenant(claim.tenant_id) as tx:
                 if tries > 1 and await attempts.is_finished_with(tx, claim, result):
                     return
-                times = await attempts.finish(
+                finishing = await attempts.finish_with(
                     tx, claim, result, attempt.artifacts, attempt.recorder.rest
                 )
                 for event in attempt.recorder.rest_audited:
                     await audit.append(tx, claim.tenant_id, event)
                 await make_files(tx, claim, attempt.artifacts)
                 head = await audit.place(tx, claim.tenant_id, ended(claim, result))
+                times = await finishing.times()
                 signed = self._signer.sign(KIND, self._receipt(attempt, result, times, head))
                 await receipts.insert(tx, claim.execution_id, signed)
 

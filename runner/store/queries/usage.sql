@@ -9,7 +9,9 @@ SELECT tenant_id, execution_id, attempt, %(outcome)s,
        %(wall_s)s * (limits ->> 'memory_mb')::numeric / 1024,
        %(egress_bytes_up)s, %(egress_bytes_down)s, %(artifact_bytes)s
 FROM executions
-WHERE tenant_id = app_tenant() AND execution_id = %(execution_id)s AND attempt = %(attempt)s;
+WHERE tenant_id = app_tenant() AND execution_id = %(execution_id)s AND attempt = %(attempt)s
+-- Of an attempt that has ended already; its transaction is undone, as its result is not accepted.
+ON CONFLICT DO NOTHING;
 
 -- name: days
 SELECT day, attempts, wall_s, cpu_s, memory_gib_s, egress_bytes_up, egress_bytes_down,
