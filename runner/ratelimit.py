@@ -117,7 +117,7 @@ class RateLimiter:
         return Verdict(allowed, stood.windows)
 
     async def _look(self, items: tuple[_Item, ...], key: tuple[str, ...]) -> Verdict:
-        windows = tuple([await self._window(each, key) for each in items])
+        windows = tuple(await asyncio.gather(*(self._window(each, key) for each in items)))
         return Verdict(all(window.remaining > 0 for window in windows), windows)
 
     async def _window(self, each: _Item, key: tuple[str, ...]) -> Window:

@@ -48,12 +48,12 @@ _FORBIDDEN = (
 _KEPT = ("created_at", "enqueued_at", "origin", "status", "description")
 
 # Sizes are looked at inside Redis, before a byte of the job reaches the worker.
-_TOO_LARGE = """
-if redis.call('HLEN', KEYS[1]) > tonumber(ARGV[1]) then return 1 end
+_UNLESS_TOO_LARGE = """
+if redis.call('HLEN', KEYS[1]) > tonumber(ARGV[1]) then return false end
 for _, field in ipairs(redis.call('HKEYS', KEYS[1])) do
-  if redis.call('HSTRLEN', KEYS[1], field) > tonumber(ARGV[2]) then return 1 end
+  if redis.call('HSTRLEN', KEYS[1], field) > tonumber(ARGV[2]) then return false end
 end
-return 0
+return redis.call('HGETALL', KEYS[1])
 """
 
 
@@ -85,11 +85,16 @@ class RingJob(Job):
     def refresh(self) -> None:
         """Load from Redis unless it is too large to be ours."""
         try:
-            if self.connection.eval(_TOO_LARGE, 1, self.key, MAX_FIELDS, MAX_FIELD_BYTES):
-                self._refuse("oversized job")
-            super().refresh()  # type: ignore[no-untyped-call]
+            found = self.connection.eval(
+                _UNLESS_TOO_LARGE, 1, self.key, MAX_FIELDS, MAX_FIELD_BYTES
+            )
         except redis.ResponseError as error:
             self._refuse(f"not a job: {error}"[:200])
+        if found is None:
+            self._refuse("oversized job")
+        if not found:
+            raise NoSuchJobError(f"job {self.id[:64]} is gone")
+        self.restore(dict(zip(found[::2], found[1::2], strict=True)))
 
     def restore(self, raw_data: dict[bytes, bytes]) -> None:
         """Check what Redis holds and take over nothing but the ring and harmless fields."""
