@@ -2,7 +2,7 @@
 
 Each step is measured in the same deployment as the one before it, by a quiet tenant's `print(1)`.
 What a noisy tenant does to a quiet one is measured by `python -m benchmarks.fairness`.
-Usage: `python -m benchmarks.growth`; `--full 1` goes to 1,000 tenants and a million executions.
+Usage: `python -m benchmarks.growth`.
 """
 
 import asyncio
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import psycopg
+from psycopg import sql
 from pydantic import SecretStr
 
 from benchmarks.harness import PRINT, Deployed, Figures, Sheet, arguments, deployment, publish
@@ -23,11 +24,24 @@ from runner.tenancy import create_key
 POOL = 40
 WAITING = 10_000
 NOISY = "growth-noisy"
-STEPS = {"tenants": ((1, 10, 100), (1000,)), "stored": ((1000, 100_000), (1_000_000,))}
-COPY = """
-INSERT INTO {table} SELECT (jsonb_populate_record(t, jsonb_build_object({changes}))).*
-FROM {table} t, generate_series(1, %(count)s) WHERE t.execution_id = %(template)s
-"""
+TENANTS = (1, 10, 100, 1000)
+STORED = (1000, 100_000, 1_000_000)
+COPY = sql.SQL(
+    "INSERT INTO {table} ({columns}) SELECT {values} FROM {table} t, generate_series(1, %(count)s) "
+    "WHERE t.execution_id = %(template)s"
+)
+COLUMNS = (
+    "SELECT attname FROM pg_attribute "
+    "WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped AND attgenerated = ''"
+)
+NEW = {"execution_id": "gen_random_uuid()"}
+QUEUED = {
+    **NEW,
+    **dict.fromkeys(("started_at", "ended_at", "result"), "NULL"),
+    "state": "'queued'",
+    "attempt": "0",
+    "queued_at": "clock_timestamp()",
+}
 
 
 @dataclass(frozen=True)
@@ -65,39 +79,47 @@ async def tenants(deployed: Deployed, count: int) -> list[str]:
     return [each.token for each in made]
 
 
-def copy(deployed: Deployed, template: str, count: int, *, state: str | None = None) -> None:
+def copy(deployed: Deployed, template: str, count: int, *, waiting: bool = False) -> None:
     """Store so many executions like one that has ended, with its events; or waiting ones."""
     with psycopg.connect(
         deployed.stack.services.postgres.url("postgres"), autocommit=True
     ) as connection:
-        new_id = "'execution_id', gen_random_uuid()"
         given = {"count": count, "template": template}
-        if state is not None:
-            changes = (
-                f"{new_id}, 'state', '{state}', 'attempt', 0, 'started_at', null, "
-                "'ended_at', null, 'result', null, 'queued_at', clock_timestamp()"
+
+        def multiply(table: str, changes: dict[str, str]) -> None:
+            columns = [name for (name,) in connection.execute(COLUMNS, [table]).fetchall()]
+            values = [sql.SQL(changes.get(name, f't."{name}"')) for name in columns]
+            connection.execute(
+                COPY.format(
+                    table=sql.Identifier(table),
+                    columns=sql.SQL(", ").join(map(sql.Identifier, columns)),
+                    values=sql.SQL(", ").join(values),
+                ),
+                given,
             )
-            connection.execute(COPY.format(table="executions", changes=changes).encode(), given)
+
+        if waiting:
+            multiply("executions", QUEUED)
             return
         # Without the triggers: what they count has been counted.
-        connection.execute(b"SET session_replication_role = replica")
-        connection.execute(COPY.format(table="executions", changes=new_id).encode(), given)
-        connection.execute(COPY.format(table="events", changes=new_id).encode(), given)
-        connection.execute(b"ANALYZE executions, events")
+        connection.execute("SET session_replication_role = replica")
+        multiply("executions", NEW)
+        multiply("events", NEW)
+        connection.execute("ANALYZE executions, events")
 
 
-async def measure(full: float) -> dict[str, Any]:
+async def measure() -> dict[str, Any]:
     """Measure every step."""
     steps: list[Step] = []
     async with deployment(pool=POOL, pool_max=POOL, slots=4) as deployed:
-        for count in (*STEPS["tenants"][0], *(STEPS["tenants"][1] if full else ())):
+        for count in TENANTS:
             keys = await tenants(deployed, count)
             steps.append(await looked(deployed, "tenants", count, keys))
         caller = await deployed.caller()
         _, answer, _ = await caller.submit(PRINT)
         caller.close()
         there = 0
-        for count in (*STEPS["stored"][0], *(STEPS["stored"][1] if full else ())):
+        for count in STORED:
             await asyncio.to_thread(copy, deployed, answer["id"], count - there)
             there = count
             steps.append(await looked(deployed, "executions stored", count, [deployed.key]))
@@ -106,7 +128,7 @@ async def measure(full: float) -> dict[str, Any]:
         noisy.close()
         quiet = await deployed.tenant("growth-quiet")
         steps.append(await looked(deployed, "executions waiting, of another", 0, [quiet]))
-        await asyncio.to_thread(copy, deployed, answer["id"], WAITING, state="queued")
+        await asyncio.to_thread(copy, deployed, answer["id"], WAITING, waiting=True)
         steps.append(await beside(deployed, quiet))
     return {"rows": steps}
 
@@ -135,9 +157,9 @@ def sheet(results: dict[str, Any]) -> Sheet:
 
 def main() -> None:
     """Measure and print."""
-    given = arguments(__doc__, full=0)
+    given = arguments(__doc__)
     telemetry.configure("error", json=False)
-    results = asyncio.run(measure(given.full))
+    results = asyncio.run(measure())
     publish(given.json, results, sheet(results))
 
 

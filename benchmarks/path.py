@@ -78,6 +78,8 @@ async def alone(sandbox: Sandbox, *, last: bool) -> float:
         raise RuntimeError(f"the sandbox put out {output}")
     if not last and (left := await sandbox.clean()):
         raise RuntimeError(f"the sandbox is not clean: {left}")
+    if not last:
+        await sandbox.prepare()
     return took
 
 
@@ -109,6 +111,7 @@ async def measure_row(deployed: Deployed, launcher: Launcher, row: str, rounds: 
     whole, own, found = [], [], []
     try:
         await sandbox.load()
+        await sandbox.prepare()
         caller = await deployed.caller()
         for _ in range(WARM_UP):
             await caller.expect(body)

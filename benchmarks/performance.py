@@ -1,8 +1,7 @@
 """Every benchmark of speed and cost, one after the other, and the page that shows them.
 
 Each in a process of its own with a time-out; figures go to `docs/performance.json`, tables to
-`docs/performance.md`. Usage: `make bench`, or `python -m benchmarks.performance --full 1` for the
-long steps of growth.
+`docs/performance.md`. Usage: `make bench`, or `python -m benchmarks.performance --only tti path`.
 """
 
 import argparse
@@ -86,12 +85,11 @@ def command(section: Section) -> tuple[str, ...]:
     return (f"benchmarks.{section.module}", *section.arguments)
 
 
-def run(section: Section, full: int) -> dict[str, Any]:
+def run(section: Section) -> dict[str, Any]:
     """Return what a benchmark wrote."""
-    more = ("--full", str(full)) if section.module == "growth" and full else ()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "figures.json"
-        words = (sys.executable, "-m", *command(section), *more, "--json", str(path))
+        words = (sys.executable, "-m", *command(section), "--json", str(path))
         subprocess.run(words, check=True, timeout=PATIENCE_S)
         found: dict[str, Any] = json.loads(path.read_text())
     return found
@@ -116,7 +114,6 @@ def page(results: dict[str, Any]) -> str:
 def main() -> None:
     """Measure everything, and write it."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--full", type=int, default=0)
     parser.add_argument("--only", nargs="*", help="modules; the others keep their figures")
     given = parser.parse_args()
     path = DOCS / "performance.json"
@@ -128,7 +125,7 @@ def main() -> None:
         results["benchmarks"], took_s = earlier["benchmarks"], earlier["took_s"]
     for section in SECTIONS:
         if not given.only or section.module in given.only:
-            results["benchmarks"][section.module] = run(section, given.full)
+            results["benchmarks"][section.module] = run(section)
     results["took_s"] = took_s + round(time.monotonic() - began)
     path.write_text(json.dumps(results, indent=1) + "\n")
     (DOCS / "performance.md").write_text(page(results))
