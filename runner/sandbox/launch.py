@@ -130,6 +130,7 @@ class Launcher:
         name = f"runner-{sandbox_id}"
         home = self.sandboxes_dir / sandbox_id
         self.live.add(sandbox_id)
+        channel: Channel | None = None
         try:
             await self._require(order.isolation)
             image_id = await self._images.require(order.image)
@@ -146,6 +147,8 @@ class Launcher:
                 facts = await self.engine.inspect(container_id)
                 isolation = read_isolation(facts) if facts else None
         except BaseException:
+            if channel is not None:
+                channel.close()
             try:
                 await self._undo(name, home)
             finally:

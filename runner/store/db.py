@@ -200,7 +200,9 @@ class Database:
     async def statements(self) -> AsyncIterator[Transaction]:
         """Let each statement be a transaction of its own, which sees no tenant's rows."""
         async with self._connection() as connection:
-            yield Transaction(connection)
+            statements = Transaction(connection)
+            yield statements
+            await statements.flush()
 
     @asynccontextmanager
     async def _transaction(self, *begin: Statement) -> AsyncIterator[Transaction]:

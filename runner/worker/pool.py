@@ -111,7 +111,7 @@ class WarmSandboxes:
         while True:
             try:
                 await self._look()
-                while (kind := self._shortest()) is not None and not self._can_wait(kind):
+                while (kind := self._shortest()) is not None:
                     await self._start(kind)
                 pause = TICK_S
             except RunnerError as error:
@@ -169,19 +169,20 @@ class WarmSandboxes:
         return max(floor, demand.wanted(now) if demand else 0)
 
     def _shortest(self) -> Kind | None:
-        """Return the kind that lacks most, or None when there is enough or no room."""
+        """Return the kind that lacks most of those that cannot wait, or None; also without room."""
         if not room(self._bounds, self.idle):
             return None
         now = time.monotonic()
-        kinds = {*self._demand, *([self._steady] if self._steady else [])}
+        known = {*self._demand, *([self._steady] if self._steady else [])}
+        kinds = [kind for kind in known if not self._can_wait(kind, now)]
         lacking = {kind: self._target(kind, now) - len(self._idle.get(kind, ())) for kind in kinds}
         kind = max(lacking, key=lambda kind: lacking[kind], default=None)
         return kind if kind is not None and lacking[kind] > 0 else None
 
-    def _can_wait(self, kind: Kind) -> bool:
+    def _can_wait(self, kind: Kind, now: float) -> bool:
         """Return whether enough of the kind wait for its next to be started in a quiet moment."""
         demand = self._demand.get(kind)
-        needed = min(FEW, demand.wanted(time.monotonic())) if demand else 0
+        needed = min(FEW, demand.wanted(now)) if demand else 0
         return len(self._idle.get(kind, ())) >= needed and self._traffic.worth_waiting
 
     async def _start(self, kind: Kind) -> None:

@@ -9,7 +9,7 @@ from runner.errors import DockerUnavailable
 from runner.models import Claim, ExecutionRequest
 from runner.sandbox.launch import Launcher, SandboxOrder
 from runner.sandbox.sandbox import Sandbox
-from runner.worker.traffic import Traffic
+from runner.worker.traffic import PATIENCE_S, Traffic
 
 REMOVED_AT_ONCE = 2
 """Docker removes no faster than this, and starts what is waited for beside it."""
@@ -53,9 +53,10 @@ class FreshSandboxes:
         if at_once:
             await self._destroy(sandbox)
             return
-        # Those that wait do so one behind the other: the first execution interrupts them.
+        until = asyncio.get_running_loop().time() + PATIENCE_S
+        # They wait one behind the other, so that the next execution holds up those behind.
         async with self._turns_to_wait:
-            await self._traffic.quiet()
+            await self._traffic.quiet(until)
             await self._destroy(sandbox)
 
     async def _destroy(self, sandbox: Sandbox) -> None:

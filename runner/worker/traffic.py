@@ -48,10 +48,10 @@ class Traffic:
         """Whether it is busy, and has not been for so long that nothing may wait any more."""
         return self.busy and _now() < self._quiet + PATIENCE_S
 
-    async def quiet(self) -> None:
-        """Wait until it is not busy; not for ever."""
+    async def quiet(self, until: float | None = None) -> None:
+        """Wait until it is not busy, or it is this time by the loop's clock; not for ever."""
         try:
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout_at(_now() + PATIENCE_S if until is None else until):
                 while self.busy:
                     await self._none.wait()
                     await asyncio.sleep(self._ended + QUIET_S - _now())

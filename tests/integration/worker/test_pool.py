@@ -15,6 +15,7 @@ from runner.sandbox.sandbox import Sandbox
 from runner.worker import pool as pools
 from runner.worker.demand import Bounds
 from runner.worker.pool import Kind, WarmSandboxes, open_pool
+from runner.worker.traffic import QUIET_S, Traffic
 from tests import sandboxes
 
 
@@ -27,13 +28,17 @@ async def bench(image: None, tmp_path: Path) -> AsyncIterator[sandboxes.Bench]:
 
 @asynccontextmanager
 async def pool(
-    bench: sandboxes.Bench, floor: int = 2, ceiling: int = 4, max_idle_s: float = 600
+    bench: sandboxes.Bench,
+    floor: int = 2,
+    ceiling: int = 4,
+    max_idle_s: float = 600,
+    traffic: Traffic | None = None,
 ) -> AsyncIterator[WarmSandboxes]:
     """Keep a pool of the default kind, full at first."""
     steady = Kind.of("python", bench.limits, Isolation.CONTAINER)
     bounds = Bounds(floor, ceiling, reserve_mb=0)
     async with open_pool(
-        bench.launcher, bounds=bounds, steady=steady, max_idle_s=max_idle_s
+        bench.launcher, bounds=bounds, steady=steady, max_idle_s=max_idle_s, traffic=traffic
     ) as made:
         await until(lambda: made.idle == floor)
         yield made
@@ -73,6 +78,35 @@ async def test_a_claim_takes_what_waits_and_another_comes(bench: sandboxes.Bench
         assert all([await works(each, bench) for each in taken])
         await until(lambda: made.idle >= 2)
         assert {each.id for each in taken} <= bench.launcher.live
+        for each in taken:
+            await made.dispose(each)
+
+
+async def test_what_can_wait_is_started_when_nobody_runs(bench: sandboxes.Bench) -> None:
+    """Enough are left: the next start does not slow the execution down."""
+    traffic = Traffic()
+    async with pool(bench, floor=4, traffic=traffic) as made:
+        with traffic.passing():
+            taken = await claim(made, bench)
+            assert await works(taken, bench)
+            await asyncio.sleep(QUIET_S + 0.5)
+            assert made.idle == 3
+        await until(lambda: made.idle == 4)
+        await made.dispose(taken)
+
+
+async def test_a_kind_that_cannot_wait_is_not_held_up_by_one_that_can(
+    bench: sandboxes.Bench,
+) -> None:
+    """None of it is left: more are started at once, though of the other more are lacking."""
+    traffic = Traffic()
+    async with pool(bench, floor=8, ceiling=12, traffic=traffic) as made:
+        with traffic.passing():
+            taken = [await claim(made, bench) for _ in range(3)]
+            other = replace(request(bench), limits=replace(bench.limits, memory_mb=96))
+            taken.append(await made.claim(Claim(new_id(), new_id(), 1), other))
+            assert made.idle == 5
+            await until(lambda: made.idle == 7)
         for each in taken:
             await made.dispose(each)
 
