@@ -1,8 +1,9 @@
-"""Peers from the package index, in an environment of the benchmark's own."""
+"""Peers from the distribution, and from the package index in an environment of our own."""
 
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -16,6 +17,8 @@ from runner.settings import Settings, project_root
 HERE = Path(__file__).resolve().parent
 VENV = project_root() / ".peers-venv"
 INSTALL_S = 300
+DEBIAN = ("bubblewrap", "crun", "libnl-route-3-200")
+"""Peers, and what nsjail's program needs."""
 KVM = ("microsandbox", "boxlite")
 UNDRIVEN = {
     "swe-rex": "not tried: its server, which must be in the image, is reached by a published port, "
@@ -26,6 +29,13 @@ TYPE = "application/vnd.oci.image"
 
 def install() -> dict[str, str]:
     """Install what is not there yet, one by one; return who is there: a reason, or nothing."""
+    if os.geteuid() == 0 and shutil.which("apt-get"):
+        # What cannot be had so is missed where it is looked for.
+        subprocess.run(
+            ["apt-get", "install", "--yes", "--quiet", "--no-install-recommends", *DEBIAN],
+            env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
+            stdout=subprocess.DEVNULL, check=False, timeout=INSTALL_S,
+        )  # fmt: skip
     if not VENV.exists():
         subprocess.run([sys.executable, "-m", "venv", VENV], check=True, timeout=INSTALL_S)
     found = {}

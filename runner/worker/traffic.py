@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 QUIET_S = 1.0
 """Without an execution for so long, a worker is not busy: an agent's next call comes sooner."""
-PATIENCE_S = 60.0
+PATIENCE_S = 30.0
 """How long anything is put off."""
 
 
