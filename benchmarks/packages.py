@@ -27,15 +27,18 @@ UNDRIVEN = {
 TYPE = "application/vnd.oci.image"
 
 
-def install() -> dict[str, str]:
-    """Install what is not there yet, one by one; return who is there: a reason, or nothing."""
+def install_programs() -> None:
+    """Install what the distribution has, where that can be done; who looks for it misses the rest."""
     if os.geteuid() == 0 and shutil.which("apt-get"):
-        # What cannot be had so is missed where it is looked for.
         subprocess.run(
             ["apt-get", "install", "--yes", "--quiet", "--no-install-recommends", *DEBIAN],
             env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
-            stdout=subprocess.DEVNULL, check=False, timeout=INSTALL_S,
+            capture_output=True, check=False, timeout=INSTALL_S,
         )  # fmt: skip
+
+
+def install() -> dict[str, str]:
+    """Install what is not there yet, one by one; return who is there: a reason, or nothing."""
     if not VENV.exists():
         subprocess.run([sys.executable, "-m", "venv", VENV], check=True, timeout=INSTALL_S)
     found = {}

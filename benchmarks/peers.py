@@ -61,6 +61,8 @@ async def contenders(
     settings: Settings, image: str, stack: ExitStack, *, peers: bool
 ) -> dict[str, Way | str]:
     """Return how each runs a program, or why it is absent."""
+    if peers:
+        packages.install_programs()
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
     # Users of containers and jails pass through it to what is theirs.
     folder.chmod(0o711)  # noqa: ASYNC240 - one call, at the start
