@@ -28,7 +28,7 @@ TYPE = "application/vnd.oci.image"
 
 
 def install_programs() -> None:
-    """Install what the distribution has, where that can be done; who looks for it misses the rest."""
+    """Install what the distribution has, where that can be done; else it is missed later."""
     if os.geteuid() == 0 and shutil.which("apt-get"):
         subprocess.run(
             ["apt-get", "install", "--yes", "--quiet", "--no-install-recommends", *DEBIAN],
