@@ -36,7 +36,7 @@ from runner.ids import new_id
 from runner.models import JSON, ExecutionRequest, Principal, StoredObject
 from runner.queue.changes import News
 from runner.quotas import Standing, Waiting, ceiling, refusal
-from runner.states import ENDED, State
+from runner.states import ACTIVE, ENDED, State
 from runner.store import egress_policies, executions, files, projects, quotas, tenants
 from runner.store.db import Transaction
 
@@ -193,9 +193,9 @@ async def cancel(
                     metadata={"state": before.value},
                 ),
             )
+    # Before anything that could fail: it is stored, and a worker has to hear of it.
+    parts.changes.announce(execution_id, News.CANCELLING if before in ACTIVE else News.ENDED)
     view = await _view(parts, principal, execution_id)
-    news = News.ENDED if view.state in ENDED else News.CANCELLING
-    parts.changes.announce(execution_id, news)
     response.status_code = HTTPStatus.OK if view.state in ENDED else HTTPStatus.ACCEPTED
     return view
 
@@ -333,7 +333,7 @@ async def _ring(parts: Dependencies, principal: Principal, id_: UUID) -> None:
 
 async def _view(parts: Dependencies, principal: Principal, id_: UUID) -> ExecutionView:
     async with parts.database.tenant(principal.tenant_id) as tx:
-        found = await executions.whole(tx, id_, last=True)
+        found = await executions.whole(tx, id_)
     if found is None:
         raise NotFound(NO_EXECUTION)
     execution = found.execution

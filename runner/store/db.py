@@ -97,11 +97,10 @@ class Transaction:
 
         With `last` the transaction ends with them, in the same one.
         """
-        sent = [(query(name), values) for name, values in statements]
-        if not last:
-            return [await cursor.fetchall() for cursor in await self._send(*sent)]
-        *cursors, ended = await self._send(*sent, (query("session.commit"), {}))
-        self._end(ended)
+        end: list[Statement] = [(query("session.commit"), {})] if last else []
+        cursors = await self._send(*((query(name), values) for name, values in statements), *end)
+        if last:
+            self._end(cursors.pop())
         return [await cursor.fetchall() for cursor in cursors]
 
     async def flush(self) -> None:

@@ -197,17 +197,14 @@ class Whole:
     artifacts: Sequence[StoredArtifact]
 
 
-async def whole(tx: Transaction, execution_id: UUID, *, last: bool = False) -> Whole | None:
-    """Return the execution, as `get` does, with its output and artifacts.
-
-    With `last` the transaction ends with that.
-    """
+async def whole(tx: Transaction, execution_id: UUID) -> Whole | None:
+    """Return the execution, as `get` does, with its output and artifacts; ends `tx`."""
     wanted = {"execution_id": execution_id}
     rows, pieces, left = await tx.together(
         ("executions.get", wanted),
         ("executions.output_of_ended", wanted),
         ("executions.artifacts", wanted),
-        last=last,
+        last=True,
     )
     if not rows:
         return None

@@ -16,7 +16,7 @@ from runner.states import ENDED, Reason, State
 from runner.store import attempts, executions
 from runner.store.db import Database
 from runner.worker.execute import Policy
-from runner.worker.settle import Requeue, settle
+from runner.worker.settle import Requeue, of_execution, settle
 
 BATCH = 100
 
@@ -117,11 +117,5 @@ class Reaper:
 
 
 def _cancelled(execution_id: UUID, state: State) -> audit.AuditEvent:
-    return audit.AuditEvent(
-        actor="system:worker",
-        action=audit.Action.EXECUTION_CANCEL,
-        outcome=audit.Outcome.SUCCESS,
-        resource_type="execution",
-        resource_id=str(execution_id),
-        metadata={"state": state.value, "why": "the tenant is suspended"},
-    )
+    facts = {"state": state.value, "why": "the tenant is suspended"}
+    return of_execution(execution_id, audit.Action.EXECUTION_CANCEL, facts)

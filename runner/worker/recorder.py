@@ -49,7 +49,7 @@ class Recorder:
         self._database = database
         self._changes = changes
         self._claim = claim
-        self._seq: int | None = None
+        self._seq = 0
         self._begun = asyncio.Event()
         self._pending: list[Entry] = []
         self._audited: list[audit.AuditEvent] = []
@@ -113,13 +113,14 @@ class Recorder:
 
     def _write_soon(self) -> None:
         # The program may reach for the network before its start is on record.
-        if self._seq is not None and (self._timer is None or self._timer.done()):
+        if self._begun.is_set() and (self._timer is None or self._timer.done()):
             self._timer = asyncio.create_task(self._flush_soon())
 
     @property
     def rest(self) -> Rest:
         """What is still gathered, for the caller to write."""
-        return Rest(tuple(self._pending), self._seq if self._pending else None)
+        follows = self._pending and self._begun.is_set()
+        return Rest(tuple(self._pending), self._seq if follows else None)
 
     @property
     def rest_audited(self) -> Sequence[audit.AuditEvent]:
@@ -153,12 +154,12 @@ class Recorder:
                     await self._append(tx, batch, audited)
 
             await until_stored(write)
-            self._seq = (self._seq or 0) + len(batch)
+            self._seq += len(batch)
         self._changes.announce(self._claim.execution_id)
 
     async def _append(
         self, tx: Transaction, batch: list[Entry], audited: list[audit.AuditEvent]
     ) -> None:
-        new = await attempts.append_events(tx, self._claim, batch, after=self._seq or 0)
+        new = await attempts.append_events(tx, self._claim, batch, after=self._seq)
         for event in audited if new else ():
             await audit.append(tx, self._claim.tenant_id, event)

@@ -1,9 +1,11 @@
 """What becomes of an attempt that ends without a result of its own."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from uuid import UUID
 
 from runner.audit import events as audit
-from runner.models import Claim, Result
+from runner.models import JSON, Claim, Result
 from runner.sandbox.sandbox import Sandbox
 from runner.states import ACTIVE, Reason, State
 from runner.store import attempts
@@ -69,72 +71,63 @@ async def settle(
     match decision:
         case Requeue(why):
             await attempts.requeue(tx, claim, why)
-            await audit.append(
-                tx,
-                claim.tenant_id,
-                audit.AuditEvent(
-                    actor="system:worker",
-                    action=audit.Action.EXECUTION_REQUEUE,
-                    outcome=audit.Outcome.SUCCESS,
-                    resource_type="execution",
-                    resource_id=str(claim.execution_id),
-                    metadata={"attempt": claim.attempt, "why": why},
-                ),
-            )
+            facts = {"attempt": claim.attempt, "why": why}
+            event = of_execution(claim.execution_id, audit.Action.EXECUTION_REQUEUE, facts)
+            await audit.append(tx, claim.tenant_id, event)
         case End(result):
             await attempts.finish(tx, claim, result)
             await audit.append(tx, claim.tenant_id, ended(claim, result))
     return decision
 
 
-def began(claim: Claim, node: str, sandbox: Sandbox) -> audit.AuditEvent:
-    """Return the audit event of an attempt's start in its sandbox."""
+def of_execution(
+    execution_id: UUID,
+    action: audit.Action,
+    facts: Mapping[str, JSON],
+    outcome: audit.Outcome = audit.Outcome.SUCCESS,
+) -> audit.AuditEvent:
+    """Return an audit event of the worker's about an execution."""
     return audit.AuditEvent(
         actor="system:worker",
-        action=audit.Action.EXECUTION_START,
-        outcome=audit.Outcome.SUCCESS,
+        action=action,
+        outcome=outcome,
         resource_type="execution",
-        resource_id=str(claim.execution_id),
-        metadata={
-            "attempt": claim.attempt,
-            "node": node,
-            "sandbox": sandbox.id,
-            "sandbox_runs_before": sandbox.runs,
-            "image_digest": sandbox.image_digest,
-            "profile_hash": sandbox.profile_hash,
-        },
+        resource_id=str(execution_id),
+        metadata=facts,
     )
+
+
+def began(claim: Claim, node: str, sandbox: Sandbox) -> audit.AuditEvent:
+    """Return the audit event of an attempt's start in its sandbox."""
+    facts: dict[str, JSON] = {
+        "attempt": claim.attempt,
+        "node": node,
+        "sandbox": sandbox.id,
+        "sandbox_runs_before": sandbox.runs,
+        "image_digest": sandbox.image_digest,
+        "profile_hash": sandbox.profile_hash,
+    }
+    return of_execution(claim.execution_id, audit.Action.EXECUTION_START, facts)
 
 
 def ended(claim: Claim, result: Result) -> audit.AuditEvent:
     """Return the audit event of an execution's end."""
-    return audit.AuditEvent(
-        actor="system:worker",
-        action=audit.Action.EXECUTION_END,
-        outcome=(
-            audit.Outcome.SUCCESS if result.state is State.SUCCEEDED else audit.Outcome.FAILURE
-        ),
-        resource_type="execution",
-        resource_id=str(claim.execution_id),
-        metadata={
-            "attempt": claim.attempt,
-            "state": result.state.value,
-            "reason": result.reason.value,
-            "exit_code": result.exit_code,
-            "signal": result.signal,
-            "image_digest": result.image_digest,
-            "profile_hash": result.profile_hash,
-        },
-    )
+    succeeded = result.state is State.SUCCEEDED
+    outcome = audit.Outcome.SUCCESS if succeeded else audit.Outcome.FAILURE
+    facts: dict[str, JSON] = {
+        "attempt": claim.attempt,
+        "state": result.state.value,
+        "reason": result.reason.value,
+        "exit_code": result.exit_code,
+        "signal": result.signal,
+        "image_digest": result.image_digest,
+        "profile_hash": result.profile_hash,
+    }
+    return of_execution(claim.execution_id, audit.Action.EXECUTION_END, facts, outcome)
 
 
 def late(claim: Claim, why: str) -> audit.AuditEvent:
     """Return the audit event of an attempt whose result came when it was no longer wanted."""
-    return audit.AuditEvent(
-        actor="system:worker",
-        action=audit.Action.EXECUTION_LATE_RESULT,
-        outcome=audit.Outcome.DENIED,
-        resource_type="execution",
-        resource_id=str(claim.execution_id),
-        metadata={"attempt": claim.attempt, "why": why},
-    )
+    facts = {"attempt": claim.attempt, "why": why}
+    action, outcome = audit.Action.EXECUTION_LATE_RESULT, audit.Outcome.DENIED
+    return of_execution(claim.execution_id, action, facts, outcome)

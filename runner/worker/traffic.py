@@ -21,13 +21,13 @@ class Traffic:
         self._under_way = 0
         self._none = asyncio.Event()
         self._none.set()
-        self._ended = self._quiet = -PATIENCE_S
+        self._ended = self._busy_since = -PATIENCE_S
 
     @contextmanager
     def passing(self) -> Iterator[None]:
         """Count an execution while the context lasts."""
         if not self.busy:
-            self._quiet = _now()
+            self._busy_since = _now()
         self._under_way += 1
         self._none.clear()
         try:
@@ -46,7 +46,7 @@ class Traffic:
     @property
     def worth_waiting(self) -> bool:
         """Whether it is busy, and has not been for so long that nothing may wait any more."""
-        return self.busy and _now() < self._quiet + PATIENCE_S
+        return self.busy and _now() < self._busy_since + PATIENCE_S
 
     async def quiet(self, until: float | None = None) -> None:
         """Wait until it is not busy, or it is this time by the loop's clock; not for ever."""
@@ -54,6 +54,7 @@ class Traffic:
             async with asyncio.timeout_at(_now() + PATIENCE_S if until is None else until):
                 while self.busy:
                     await self._none.wait()
+                    # What is left of the moment since the last one ended.
                     await asyncio.sleep(self._ended + QUIET_S - _now())
         except TimeoutError:
             return

@@ -59,7 +59,7 @@ async def test_nothing_follows_the_last(api: Database, owner: Database) -> None:
     """A statement behind the end would be one of no tenant."""
     tenant = await new_tenant(owner, "tx-last")
     async with api.tenant(tenant) as tx:
-        assert await executions.whole(tx, new_id(), last=True) is None
+        assert await executions.whole(tx, new_id()) is None
         with pytest.raises(RuntimeError, match="has ended"):
             await executions.get(tx, new_id())
 
