@@ -133,10 +133,14 @@ class HttpProxy:
             server = await self._reach(target)
         except Denied as why:
             await self.refuse(asked, why)
-        status = await self._carry(server, outgoing, rule, asked)
-        self._session.allow(
-            asked, server.address, rule, f"{request.method.decode()} {path[:200]}: {status}"
-        )
+        told = f"{request.method.decode()} {path[:200]}"
+        try:
+            status = await self._carry(server, outgoing, rule, asked)
+        except asyncio.CancelledError:
+            # The execution has ended before the answer: what was asked for is told all the same.
+            self._session.allow(asked, server.address, rule, f"{told}: cut")
+            raise
+        self._session.allow(asked, server.address, rule, f"{told}: {status}")
         self._after = (self._meter.up, self._meter.down)
         if not server.peer.reusable():
             self._drop_server()

@@ -97,6 +97,10 @@ async def _carry(
     except Denied as why:
         why.address = address
         session.deny(asked, why)
+    except asyncio.CancelledError:
+        # The execution has ended before the connection: what it carried is told all the same.
+        session.allow(asked, address, target.rules[0], "a tunnel")
+        raise
     else:
         session.allow(asked, address, target.rules[0], "a tunnel")
     finally:
