@@ -1,6 +1,6 @@
 """Whether the rate limiter is exact from several processes at once, and what it costs a request.
 
-Compares the two sliding windows of the library `limits`: the log of every request, which we use,
+Compares the two sliding windows of the library `limits`: the log of every request, such as ours,
 and two counters weighted by time. Then asks a cheap route of two deployments in turn, one that
 counts and one that does not, so that the ratio holds when the machine is noisy.
 Prints a table and one line of JSON. Usage: `python benchmarks/rate_limit.py [ROUNDS]`.

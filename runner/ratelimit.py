@@ -2,21 +2,17 @@
 
 Two windows are kept for each key, both exact: at most `burst` in any minute, and at most five
 times `per_minute` in any five minutes. The first bounds a rush, the second what goes on for long.
-A request that the long window refuses has taken its place in the short one.
+One script sees to both, in one round trip for each request and by Redis' own clock: a request that
+one window refuses takes no place in the other.
 """
 
 import asyncio
 import math
-import time
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
 import redis.asyncio
-from limits import RateLimitItemPerSecond
-from limits.aio.storage import RedisStorage
-from limits.aio.strategies import MovingWindowRateLimiter
 from pydantic import SecretStr
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -31,6 +27,39 @@ SILENT = 8
 AWAY_S = 1.0
 """How long Redis is then not asked again. A connection that is refused costs nothing to try."""
 CONNECTIONS = 32
+PREFIX = "runner:rate"
+
+# Each key is a list of the moments that still count, newest first. What has left its window goes at
+# the next look, so the list's length is the count, and it is never longer than the quota.
+_WINDOWS = """
+local time = redis.call('TIME')
+local now = time[1] + time[2] / 1000000
+local taken, places = {}, {}
+local allowed = 1
+for i, key in ipairs(KEYS) do
+  local quota, seconds = tonumber(ARGV[2 * i]), tonumber(ARGV[2 * i + 1])
+  local oldest = redis.call('LINDEX', key, -1)
+  while oldest and tonumber(oldest) <= now - seconds do
+    redis.call('RPOP', key)
+    oldest = redis.call('LINDEX', key, -1)
+  end
+  taken[i] = redis.call('LLEN', key)
+  if taken[i] >= quota then allowed = 0 end
+end
+for i, key in ipairs(KEYS) do
+  local quota, seconds = tonumber(ARGV[2 * i]), tonumber(ARGV[2 * i + 1])
+  if ARGV[1] == '1' and allowed == 1 then
+    redis.call('LPUSH', key, string.format('%.6f', now))
+    redis.call('EXPIRE', key, seconds)
+    taken[i] = taken[i] + 1
+  end
+  -- There is room again, or more of it, when this one leaves: a quota may have become smaller.
+  local next = redis.call('LINDEX', key, -math.max(1, taken[i] - quota + 1))
+  local left = next and tonumber(next) + seconds - now or 0
+  places[i] = {taken[i], string.format('%.6f', left)}
+end
+return {allowed, places}
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +86,6 @@ class Verdict:
         return min(self.windows, key=lambda window: (window.remaining, -window.reset_s))
 
 
-@dataclass(frozen=True, slots=True)
-class _Item:
-    name: str
-    item: RateLimitItemPerSecond
-
-
 class RateLimiter:
     """Counts in one Redis. Whoever composes the process opens and closes it.
 
@@ -80,13 +103,7 @@ class RateLimiter:
             # Whether to try again is the caller's decision, made by the table of route groups.
             retry=Retry(NoBackoff(), 0),
         )
-        storage = RedisStorage(
-            "async+redis://",
-            implementation="redispy",
-            key_prefix="runner:rate",
-            connection_pool=self._pool,  # type: ignore[arg-type] # passed on to redis as it is
-        )
-        self._windows = MovingWindowRateLimiter(storage)
+        self._windows = redis.asyncio.Redis(connection_pool=self._pool).register_script(_WINDOWS)
         self._silent = 0
         self._away_until = 0.0
 
@@ -103,53 +120,23 @@ class RateLimiter:
 
     async def hit(self, rate: Rate, *key: str) -> Verdict:
         """Count one for the key if every window has room. Raises QueueUnavailable."""
-        return await self._answered(lambda: self._hit(self._items(rate), key))
+        return await self._ask(rate, key, count=True)
 
     async def look(self, rate: Rate, *key: str) -> Verdict:
         """Return where the key stands, and count nothing. Raises QueueUnavailable."""
-        return await self._answered(lambda: self._look(self._items(rate), key))
+        return await self._ask(rate, key, count=False)
 
-    async def _hit(self, items: tuple[_Item, ...], key: tuple[str, ...]) -> Verdict:
-        allowed = True
-        for each in items:
-            allowed = allowed and await self._windows.hit(each.item, *key)
-        stood = await self._look(items, key)
-        return Verdict(allowed, stood.windows)
-
-    async def _look(self, items: tuple[_Item, ...], key: tuple[str, ...]) -> Verdict:
-        windows = tuple(await asyncio.gather(*(self._window(each, key) for each in items)))
-        return Verdict(all(window.remaining > 0 for window in windows), windows)
-
-    async def _window(self, each: _Item, key: tuple[str, ...]) -> Window:
-        stats = await self._windows.get_window_stats(each.item, *key)
-        left_s = (
-            max(0.0, stats.reset_time - time.time()) if stats.remaining < each.item.amount else 0
-        )
-        return Window(
-            name=each.name,
-            quota=each.item.amount,
-            seconds=each.item.get_expiry(),
-            remaining=max(0, stats.remaining),
-            reset_s=math.ceil(left_s),
-        )
-
-    def _items(self, rate: Rate) -> tuple[_Item, ...]:
-        minute, sustained = self._minute_s, SUSTAINED_MINUTES
-        return (
-            _Item("minute", RateLimitItemPerSecond(rate.burst, minute)),
-            _Item(
-                "sustained", RateLimitItemPerSecond(rate.per_minute * sustained, minute * sustained)
-            ),
-        )
-
-    async def _answered(self, ask: Callable[[], Awaitable[Verdict]]) -> Verdict:
+    async def _ask(self, rate: Rate, key: tuple[str, ...], *, count: bool) -> Verdict:
         clock = asyncio.get_running_loop().time
+        windows = self._of(rate)
+        keys = [":".join((PREFIX, name, *key)) for name in windows]
+        bounds = [number for window in windows.values() for number in window]
         async with self._turns:
             if clock() < self._away_until:
                 raise QueueUnavailable("Redis: did not answer just now; try again")
             try:
                 async with asyncio.timeout(ANSWER_S):
-                    verdict = await ask()
+                    allowed, places = await self._windows(keys, [int(count), *bounds])
             except (TimeoutError, redis.TimeoutError) as error:
                 self._silent += 1
                 if self._silent >= SILENT:
@@ -158,4 +145,18 @@ class RateLimiter:
             except redis.RedisError as error:
                 raise QueueUnavailable(f"Redis: {type(error).__name__}; try again") from error
         self._silent = 0
-        return verdict
+        stood = tuple(
+            Window(name, quota, seconds, max(0, quota - taken), math.ceil(float(left_s)))
+            for (name, (quota, seconds)), (taken, left_s) in zip(
+                windows.items(), places, strict=True
+            )
+        )
+        return Verdict(bool(allowed), stood)
+
+    def _of(self, rate: Rate) -> dict[str, tuple[int, int]]:
+        """Return the windows by name: how many in how many seconds."""
+        minute, sustained = self._minute_s, SUSTAINED_MINUTES
+        return {
+            "minute": (rate.burst, minute),
+            "sustained": (rate.per_minute * sustained, minute * sustained),
+        }

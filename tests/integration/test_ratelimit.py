@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+import redis
 from pydantic import SecretStr, ValidationError
 
 from runner.embedded.process import service_user
@@ -128,3 +129,34 @@ def test_a_rate_makes_sense(numbers: tuple[int, int]) -> None:
     """A rush is at least the rate, and not more than the long window could ever hold."""
     with pytest.raises(ValidationError):
         Rate(per_minute=numbers[0], burst=numbers[1])
+
+
+async def test_what_one_window_refuses_takes_no_place_in_the_other(server: Redis) -> None:
+    """A client that goes on asking beyond its rush does not use up what it may do for long."""
+    rate = Rate(per_minute=10, burst=10)
+    async with RateLimiter(SecretStr(server.url)) as limiter:
+        verdicts = [await limiter.hit(rate, "insistent") for _ in range(30)]
+    assert [each.allowed for each in verdicts] == [True] * 10 + [False] * 20
+    assert [window.remaining for window in verdicts[-1].windows] == [0, 40]
+
+
+async def test_a_quota_that_became_smaller_says_when_there_is_room_again(server: Redis) -> None:
+    """Not when the oldest leaves: more than one has to."""
+    async with RateLimiter(SecretStr(server.url), minute_s=4) as limiter:
+        for _ in range(3):
+            await limiter.hit(Rate(per_minute=3, burst=3), "lowered")
+            await asyncio.sleep(1.0)
+        stood = await limiter.look(Rate(per_minute=2, burst=2), "lowered")
+    minute, _ = stood.windows
+    assert (stood.allowed, minute.remaining, minute.reset_s) == (False, 0, 2)
+
+
+async def test_it_asks_redis_once_for_each_request(server: Redis) -> None:
+    """The path of every request: its time is that of the round trips."""
+    async with RateLimiter(SecretStr(server.url)) as limiter:
+        await limiter.hit(LIMIT, "once")
+        with redis.Redis.from_url(server.url) as client:
+            asked = client.info("commandstats")["cmdstat_evalsha"]["calls"]
+            for _ in range(10):
+                await limiter.hit(LIMIT, "once")
+            assert client.info("commandstats")["cmdstat_evalsha"]["calls"] == asked + 10
