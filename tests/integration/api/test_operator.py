@@ -158,7 +158,10 @@ def test_a_deletion_takes_everything_of_one_tenant(
     assert said["audit_records"] == length + 1
     assert said["objects"] == 1
     assert rows(shared, id_) == {}
-    assert rows(shared, other) == before
+    after = rows(shared, other)
+    # The worker may have signed a checkpoint of its chain meanwhile.
+    assert after.pop("audit_checkpoints", 0) >= before.pop("audit_checkpoints", 0)
+    assert after == before
     objects = shared.stack.settings.objects_dir / "tenants"
     assert {path.name for path in objects.iterdir()} >= {other}
     assert not (objects / id_).exists()
