@@ -24,6 +24,8 @@ UNDRIVEN = {
     "swe-rex": "not tried: its server, which must be in the image, is reached by a published port, "
     "and sandboxes have no network here",
 }
+WAYS = {"llm-sandbox": ("llm-sandbox", "llm-sandbox, its pool", "llm-sandbox on bubblewrap")}
+"""The ways of a package that has several."""
 TYPE = "application/vnd.oci.image"
 
 
@@ -61,7 +63,7 @@ def install() -> dict[str, str]:
 
 def not_asked_for() -> dict[str, Way | str]:
     """Return every package as absent."""
-    names = ("llm-sandbox", *UNDRIVEN, "sandlock", *KVM)
+    names = (*WAYS["llm-sandbox"], *UNDRIVEN, "sandlock", *KVM)
     return dict.fromkeys(names, "not asked for: `--peers` installs it")
 
 
@@ -74,7 +76,7 @@ def nsjail() -> str | None:
 
 
 class Driver:
-    """One package's process."""
+    """The process of one way to run a program."""
 
     def __init__(self, name: str, given: dict[str, str], home: Path) -> None:
         self._log = (home / f"{name}.log").open("w+")
@@ -136,12 +138,13 @@ def ways(settings: Settings, image: str, folder: Path, stack: ExitStack) -> dict
     found: dict[str, Way | str] = {}
     for name, why in there.items():
         reason = why or UNDRIVEN.get(name, "") or (kvm if name in KVM else "")
-        if reason:
-            found[name] = reason
-            continue
-        driver = Driver(name, given, folder)
-        stack.callback(driver.close)
-        found[name] = Way(driver.run, driver.after)
+        for way in WAYS.get(name, (name,)):
+            if reason:
+                found[way] = reason
+                continue
+            driver = Driver(way, given, folder)
+            stack.callback(driver.close)
+            found[way] = Way(driver.run, driver.after)
     return found
 
 

@@ -1,11 +1,12 @@
-"""Runs programs in the sandbox of one package, in that package's own environment.
+"""Runs programs one way in the sandbox of one package, in that package's own environment.
 
 A line of JSON is a program; the answer is a line with what it put out, or with what went wrong.
 Another line is written when everything is cleaned up, so that this is not measured.
-Usage: `python peer_driver.py PACKAGE GIVEN`, where GIVEN is what the package needs, as JSON.
+Usage: `python peer_driver.py WAY GIVEN`, where GIVEN is what the way needs, as JSON.
 """
 
 import asyncio
+import atexit
 import importlib
 import json
 import logging
@@ -14,11 +15,17 @@ import shlex
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from functools import cache
 from typing import Any
 
 Given = dict[str, str]
 Drive = Callable[[Given, AsyncExitStack, list[str]], Awaitable[str]]
+WORKDIR = "/tmp"  # noqa: S108 - the container's own
 READABLE = ["/usr", "/lib", "/lib64", "/bin", "/etc", "/proc"]
+
+
+ALONE = {"network_mode": "none", "entrypoint": "", "command": "sleep 3600"}
+"""How llm-sandbox shall start a container: no network, and no program of the image."""
 
 
 async def llm_sandbox(given: Given, stack: AsyncExitStack, program: list[str]) -> str:
@@ -28,14 +35,53 @@ async def llm_sandbox(given: Given, stack: AsyncExitStack, program: list[str]) -
     stack.callback(client.close)
     session = stack.enter_context(
         package.SandboxSession(
-            client=client, image=given["image"], lang="python", workdir="/tmp",  # noqa: S108 - the container's own
-            skip_environment_setup=True, keep_template=True,
-            runtime_configs={"network_mode": "none", "entrypoint": "", "command": "sleep 60"},
+            client=client, image=given["image"], lang="python", workdir=WORKDIR,
+            skip_environment_setup=True, keep_template=True, runtime_configs=ALONE,
         )
     )  # fmt: skip
     # PID 1 hears no SIGTERM: stopping it would take ten seconds.
     stack.callback(session.container.kill)
-    return str(session.execute_command(shlex.join(program)).stdout).replace("\r\n", "\n")
+    return _said(session, program)
+
+
+@cache
+def _pool(docker: str, image: str) -> Any:
+    """Return its pool, opened with two containers that are used again and again."""
+    pool = importlib.import_module("llm_sandbox.pool")
+    client = importlib.import_module("docker").DockerClient(docker)
+    opened = pool.create_pool_manager(
+        client=client, config=pool.PoolConfig(min_pool_size=2, max_pool_size=2), lang="python",
+        image=image, workdir=WORKDIR, skip_environment_setup=True, keep_template=True,
+        # PID 1 hears no SIGTERM: stopping it would take ten seconds.
+        runtime_configs={**ALONE, "stop_signal": "SIGKILL"},
+    )  # fmt: skip
+    atexit.register(client.close)
+    atexit.register(opened.close)
+    return opened
+
+
+async def llm_sandbox_pool(given: Given, stack: AsyncExitStack, program: list[str]) -> str:
+    """Its pool of Docker containers, which serve one program after the other as they are."""
+    pool = importlib.import_module("llm_sandbox.pool")
+    session = pool.PooledSandboxSession(_pool(given["docker"], given["image"]), workdir=WORKDIR)
+    return _said(stack.enter_context(session), program)
+
+
+async def llm_sandbox_bubblewrap(given: Given, stack: AsyncExitStack, program: list[str]) -> str:
+    """Its back end without a daemon, on the host's files."""
+    del given
+    package = importlib.import_module("llm_sandbox")
+    session = stack.enter_context(
+        package.SandboxSession(
+            backend=package.SandboxBackend.BUBBLEWRAP, lang="python", skip_environment_setup=True
+        )
+    )
+    return _said(session, program)
+
+
+def _said(session: Any, program: list[str]) -> str:
+    ran = session.execute_command(shlex.join(program))
+    return str(ran.stdout).replace("\r\n", "\n")
 
 
 async def sandlock(given: Given, stack: AsyncExitStack, program: list[str]) -> str:
@@ -73,6 +119,8 @@ async def boxlite(given: Given, stack: AsyncExitStack, program: list[str]) -> st
 
 DRIVES: dict[str, Drive] = {
     "llm-sandbox": llm_sandbox,
+    "llm-sandbox, its pool": llm_sandbox_pool,
+    "llm-sandbox on bubblewrap": llm_sandbox_bubblewrap,
     "sandlock": sandlock,
     "microsandbox": microsandbox,
     "boxlite": boxlite,

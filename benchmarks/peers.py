@@ -43,8 +43,8 @@ print(json.dumps({
 OURS = "ours, through HTTP"
 NOTE = (
     "From start to the checked result. By Docker the container's removal is in it; a package's own "
-    "cleaning up is not, nor is its import. `docker exec`, bubblewrap and sandlock share: a "
-    "container, or the host's files."
+    "cleaning up is not, nor is its import. `docker exec`, a pool of llm-sandbox's, bubblewrap and "
+    "sandlock share: a container, or the host's files."
 )
 
 
