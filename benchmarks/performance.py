@@ -103,6 +103,8 @@ def page(results: dict[str, Any]) -> str:
         "\n".join(f"- {name}: {what}" for name, what in results["machine"].items()),
         f"Measured in {results['took_s']} s.",
     ]
+    if results.get("again"):
+        parts.append(f"Measured again since, by themselves: {', '.join(results['again'])}.")
     for section in SECTIONS:
         if section.module in results["benchmarks"]:
             sheet = results["benchmarks"][section.module]["sheet"]
@@ -111,10 +113,18 @@ def page(results: dict[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def _differences(before: dict[str, str], now: dict[str, str]) -> str:
+    """Name what is not as it was but for our own revision."""
+    names = sorted({*before, *now} - {"revision"})
+    return ", ".join(name for name in names if before.get(name) != now.get(name))
+
+
 def main() -> None:
     """Measure everything, and write it."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", nargs="*", help="modules; the others keep their figures")
+    parser.add_argument(
+        "--only", nargs="*", help="modules; the others keep their figures, of the same machine"
+    )
     given = parser.parse_args()
     path = DOCS / "performance.json"
     began = time.monotonic()
@@ -122,7 +132,10 @@ def main() -> None:
     took_s = 0
     if given.only and path.exists():
         earlier = json.loads(path.read_text())
+        if other := _differences(earlier["machine"], results["machine"]):
+            parser.error(f"the other figures are of another machine ({other}): measure all of them")
         results["benchmarks"], took_s = earlier["benchmarks"], earlier["took_s"]
+        results["again"] = sorted({*earlier.get("again", ()), *given.only})
     for section in SECTIONS:
         if not given.only or section.module in given.only:
             results["benchmarks"][section.module] = run(section)
