@@ -20,10 +20,8 @@ from typing import Any
 
 Given = dict[str, str]
 Drive = Callable[[Given, AsyncExitStack, list[str]], Awaitable[str]]
-WORKDIR = "/tmp"  # noqa: S108 - the container's own
+WORKDIR = "/tmp"  # noqa: S108 - the container's own, where its user may write
 READABLE = ["/usr", "/lib", "/lib64", "/bin", "/etc", "/proc"]
-
-
 ALONE = {"network_mode": "none", "entrypoint": "", "command": "sleep 3600"}
 """How llm-sandbox shall start a container: no network, and no program of the image."""
 

@@ -30,7 +30,7 @@ CONNECTIONS = 32
 PREFIX = "runner:rate"
 
 # Each key is a list of the moments that still count, newest first. What has left its window goes at
-# the next look, so the list's length is the count, and it is never longer than the quota.
+# the next look, so the list's length is the count: above the quota only where that became smaller.
 _WINDOWS = """
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1000000
@@ -54,8 +54,8 @@ for i, key in ipairs(KEYS) do
     taken[i] = taken[i] + 1
   end
   -- There is room again, or more of it, when this one leaves: a quota may have become smaller.
-  local next = redis.call('LINDEX', key, -math.max(1, taken[i] - quota + 1))
-  local left = next and tonumber(next) + seconds - now or 0
+  local leaving = redis.call('LINDEX', key, -math.max(1, taken[i] - quota + 1))
+  local left = leaving and tonumber(leaving) + seconds - now or 0
   places[i] = {taken[i], string.format('%.6f', left)}
 end
 return {allowed, places}

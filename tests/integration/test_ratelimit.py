@@ -145,6 +145,7 @@ async def test_a_quota_that_became_smaller_says_when_there_is_room_again(server:
     async with RateLimiter(SecretStr(server.url), minute_s=4) as limiter:
         for _ in range(3):
             await limiter.hit(Rate(per_minute=3, burst=3), "lowered")
+            # Apart, in the unit in which the answer is told: it tells which of them has to leave.
             await asyncio.sleep(1.0)
         stood = await limiter.look(Rate(per_minute=2, burst=2), "lowered")
     minute, _ = stood.windows
