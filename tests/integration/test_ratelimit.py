@@ -20,7 +20,7 @@ from runner.ratelimit import ANSWER_S, CONNECTIONS, SILENT, RateLimiter
 from runner.settings import Rate
 from tests.deployment import state_folder
 
-PROCESSES, EACH = 4, 200
+PROCESSES, EACH, AT_ONCE = 4, 200, 10
 STARTED_S = 6.0
 """By then all of them have started."""
 LIMIT = Rate(per_minute=60, burst=100)
@@ -38,20 +38,22 @@ def server() -> Iterator[Redis]:
         yield made
 
 
-async def ask(url: str, key: str, times: int, rate: Rate, minute_s: int = 60) -> list[bool]:
-    """Ask so many times, a few at once; return what was allowed."""
-    async with RateLimiter(SecretStr(url), minute_s=minute_s) as limiter:
+async def ask(url: str, key: str, times: int, rate: Rate, begin: float) -> list[bool]:
+    """Ask so many times from `begin` on, a few at once; return what was allowed."""
+    async with RateLimiter(SecretStr(url)) as limiter:
+        # Connected by then: who had still to connect would find all given away.
+        await asyncio.gather(*(limiter.look(rate, key) for _ in range(AT_ONCE)))
+        await asyncio.sleep(max(0.0, begin - time.time()))
         allowed: list[bool] = []
-        for _ in range(0, times, 10):
-            verdicts = await asyncio.gather(*(limiter.hit(rate, key) for _ in range(10)))
+        for _ in range(0, times, AT_ONCE):
+            verdicts = await asyncio.gather(*(limiter.hit(rate, key) for _ in range(AT_ONCE)))
             allowed += [each.allowed for each in verdicts]
         return allowed
 
 
 def process(url: str, key: str, begin: float) -> int:
     """Ask as one of several processes that begin together; return how often it was allowed."""
-    time.sleep(max(0.0, begin - time.time()))
-    return sum(asyncio.run(ask(url, key, EACH, LIMIT)))
+    return sum(asyncio.run(ask(url, key, EACH, LIMIT, begin)))
 
 
 def test_several_processes_together_get_exactly_the_limit(server: Redis) -> None:
