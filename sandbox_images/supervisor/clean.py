@@ -1,18 +1,20 @@
 """Between two runs of one tenant: every writable place emptied, and a check that nothing is left.
 
-Done in a child of PID 1 when no other process is left. What it finds it names by kind alone; any
-find ends the sandbox. The worker looks from outside as well.
+Done when no other process is left, in a child of PID 1, which must not read what a run has left;
+where that is nothing, by PID 1 itself. What is found is named by kind alone, and ends the sandbox.
+The worker looks from outside as well.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import resource
 import stat
 from collections.abc import Iterator
 
-from files import WORKSPACE
+from files import WORKSPACE, MainFile
 
 PLACES = {WORKSPACE: 0o700, "/tmp": 0o1777, "/dev/shm": 0o1777}  # noqa: S108 - the sandbox's own
 """Every place that a program can write to, with its mode."""
@@ -23,8 +25,8 @@ TABLES = ("tcp", "tcp6", "udp", "udp6", "unix")
 ELSEWHERE = ("orphan", "alloc", "mem", "memory")
 IPC = ("shm", "sem", "msg")
 HEADING = 1
-OURS = 2
-"""PID 1, and the child that looks."""
+ENTRY = 20
+"""By how much a folder of a tmpfs grows with each name in it (mm/shmem.c, BOGO_DIRENT_SIZE)."""
 
 
 class Baseline:
@@ -32,14 +34,31 @@ class Baseline:
 
     def __init__(self) -> None:
         self.before = list(inherited())
+        self.empty = {place: os.stat(place).st_size for place in PLACES}
 
     def changed(self) -> bool:
         """Return whether any of it is different now."""
         return self.before != list(inherited())
 
+    def holds_only(self, file: MainFile) -> bool:
+        """Return whether the writable places are as they were, but for an untouched main file.
+
+        Their sizes tell, so that no name has to be read. Where a size tells nothing, the answer
+        is no.
+        """
+        expected = {**self.empty, WORKSPACE: self.empty[WORKSPACE] + ENTRY}
+        for place, mode in PLACES.items():
+            status = os.stat(place)
+            if (status.st_size, stat.S_IMODE(status.st_mode)) != (expected[place], mode):
+                return False
+        return file.untouched()
+
 
 def inherited() -> Iterator[object]:
-    """Yield what a program could change of PID 1's and so hand on: it is of the same user."""
+    """Yield what a program could change of PID 1's, or of its folders, and so hand on.
+
+    It is of the same user.
+    """
     yield sorted(os.sched_getaffinity(0))
     yield os.getpriority(os.PRIO_PROCESS, 0)
     for name in dir(resource):
@@ -47,7 +66,23 @@ def inherited() -> Iterator[object]:
             yield resource.getrlimit(getattr(resource, name))
     with open("/proc/self/mountinfo") as mounts:
         yield mounts.read()
+    for place in PLACES:
+        yield attributes(place)
     yield from sockets()
+
+
+def attributes(place: str) -> list[str]:
+    """Return the names of a folder's extended attributes; access lists are among them.
+
+    Whoever owns it may set them where a tmpfs has them (CONFIG_TMPFS_XATTR), and new files inherit
+    some (xattr(7), acl(5)).
+    """
+    try:
+        return os.listxattr(place)
+    except OSError as error:
+        if error.errno == errno.ENOTSUP:
+            return []
+        raise
 
 
 def sockets() -> Iterator[object]:
@@ -74,7 +109,7 @@ def clean(baseline: Baseline) -> str:
             empty(place, mode)
         except OSError:
             left.append(f"files in {place}")
-    return "\n".join(left + leftovers(baseline))
+    return "\n".join(left + leftovers(baseline, processes=2))
 
 
 def empty(place: str, mode: int) -> None:
@@ -114,20 +149,29 @@ def _unused() -> str:
     return f".{os.urandom(8).hex()}"
 
 
-def leftovers(baseline: Baseline) -> list[str]:
-    """Return the kinds of what is left of a program, as far as can be seen from inside."""
+def clean_of(file: MainFile, baseline: Baseline) -> list[str]:
+    """Remove the only thing there is; return the kinds of what is left all the same."""
+    os.unlink(file.path)
+    return leftovers(baseline, processes=1)
+
+
+def leftovers(baseline: Baseline, processes: int) -> list[str]:
+    """Return the kinds of what is left of a program, as far as can be seen from inside.
+
+    `processes` is how many there are of ours.
+    """
     left = []
     for place, mode in PLACES.items():
         if os.listdir(place) or stat.S_IMODE(os.stat(place).st_mode) != mode:
             left.append(f"files in {place}")
-    if sum(name.isdigit() for name in os.listdir("/proc")) != OURS:
+    if sum(name.isdigit() for name in os.listdir("/proc")) != processes:
         left.append("processes")
     if any(lines(f"/proc/sysvipc/{kind}") > HEADING for kind in IPC):
         left.append("System V IPC")
     if os.path.isdir("/dev/mqueue") and os.listdir("/dev/mqueue"):
         left.append("message queues")
     if baseline.changed():
-        left.append("sockets, or settings of processes")
+        left.append("sockets, or settings of processes or folders")
     return left
 
 

@@ -18,6 +18,8 @@ from io import FileIO
 from wire import PIECE, Disconnected, Wire
 
 WORKSPACE = "/workspace"
+MAIN_FILES = ("main.py", "main.sh")
+"""What a program that is given as text is named."""
 MAX_DEPTH = 32
 MAX_ENTRIES = 10_000
 MAX_REFUSED = 50
@@ -67,7 +69,7 @@ class Placed:
                 while view:
                     view = view[out.write(view) :]
             os.utime(file, ns=(self._stamp, self._stamp))
-            self._known[path] = self._mark(os.fstat(file))
+            self._known[path] = mark(os.fstat(file))
 
     @staticmethod
     def _enter(folder: int, name: str) -> int:
@@ -75,13 +77,37 @@ class Placed:
             os.mkdir(name, 0o755, dir_fd=folder)
         return os.open(name, os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
 
-    @staticmethod
-    def _mark(status: os.stat_result) -> list[int]:
-        return [status.st_ino, status.st_size, status.st_mtime_ns]
-
     def unchanged(self, path: str, status: os.stat_result) -> bool:
         """Return whether this is an input file that nobody wrote to since."""
-        return self._known.get(path) == self._mark(status)
+        return self._known.get(path) == mark(status)
+
+    def main_file(self) -> tuple[str, list[int]] | None:
+        """Return name and mark of a program that was given as text, if nothing else was placed."""
+        match list(self._known.items()):
+            case [(name, known)] if name in MAIN_FILES:
+                return name, known
+        return None
+
+
+class MainFile:
+    """A program that was given as text, where that is the only file its run was given."""
+
+    def __init__(self, name: str, known: list[int]) -> None:
+        self.path = f"{WORKSPACE}/{name}"
+        self._known = known
+
+    def untouched(self) -> bool:
+        """Return whether it is still there, and nobody wrote to it."""
+        try:
+            status = os.lstat(self.path)
+        except FileNotFoundError:
+            return False
+        return stat.S_ISREG(status.st_mode) and mark(status) == self._known
+
+
+def mark(status: os.stat_result) -> list[int]:
+    """Return what tells a file from another, and from itself after it was written to."""
+    return [status.st_ino, status.st_size, status.st_mtime_ns]
 
 
 def collect(wire: Wire, memory: int, max_files: int, max_bytes: int) -> None:

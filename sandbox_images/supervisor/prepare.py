@@ -58,7 +58,7 @@ def prepare(
         if command["trust"]:
             trust(command["trust"])
         facts = {name: command[name] for name in ("output_bytes", "egress")}
-        parent.sendall(json.dumps(facts).encode())
+        parent.sendall(json.dumps({**facts, "main_file": placed.main_file()}).encode())
         if not facts["egress"] or parent.recv(1):
             return _become(program, (stdin, standard.out, standard.err), parent, others)
     except OSError as error:

@@ -12,7 +12,7 @@ import socket
 import struct
 
 from bridge import Bridge
-from files import WORKSPACE
+from files import WORKSPACE, MainFile
 from interpreter import Script
 from prepare import Standard, prepare
 from processes import kill_all, reaped, signal_all
@@ -66,6 +66,8 @@ class Run:
         self.status: int | None = None
         self.reported = 0
         self.bridge: Bridge | None = None
+        self.main_file: MainFile | None = None
+        """Where the program is given as text, and no other file is given."""
 
     def serve(self, memory: int) -> Script | None:
         """Serve one program to its end. In the child that is to be a script: return that."""
@@ -102,6 +104,8 @@ class Run:
         if len(said) == struct.calcsize(">I"):
             return struct.unpack(">I", said)[0], 0
         facts = json.loads(said)
+        if facts["main_file"]:
+            self.main_file = MainFile(*facts["main_file"])
         if facts["egress"]:
             # The program does not begin before its way out is there.
             self.bridge = Bridge()

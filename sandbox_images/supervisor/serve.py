@@ -11,9 +11,9 @@ everything else, which needs no new process and so works in a sandbox full of th
 
 What a run is given and leaves is handled by children that end with it, so that the memory which
 the next one is forked from holds none of it: one that is made ahead and becomes the program, and
-one that collects what it left and cleans up after it. Only what the last run left is collected by
-PID 1 itself, which obeys nothing afterwards: where files have used up the memory, no child can be
-made.
+one that collects what it left and cleans up after it. PID 1 itself sees to a run that left
+nothing, and collects what the last run left, but obeys nothing afterwards: where files have used
+up the memory, no child can be made.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ import socket
 import sys
 
 import interpreter
-from clean import Baseline, clean
-from files import collect
+from clean import Baseline, clean, clean_of
+from files import MainFile, collect
 from processes import in_child, set_dumpable
 from run import Run
 from wire import Disconnected, Wire
@@ -39,6 +39,7 @@ def serve(wire: Wire, children: socket.socket, wakeup: socket.socket) -> interpr
     """Obey the worker until it hangs up. Returns only in a child that is to be a script."""
     baseline = Baseline()
     memory = -1
+    main_file: MainFile | None = None
     wire.say("ready", version=VERSION)
     while True:
         command = wire.command()
@@ -49,17 +50,25 @@ def serve(wire: Wire, children: socket.socket, wakeup: socket.socket) -> interpr
         elif command["do"] == "prepare":
             _forget(memory)
             memory = os.memfd_create("placed", os.MFD_CLOEXEC)
-            if (script := Run(wire, children, wakeup).serve(memory)) is not None:
+            run = Run(wire, children, wakeup)
+            if (script := run.serve(memory)) is not None:
                 return script
+            main_file = run.main_file
         elif command["do"] == "collect":
             bounds = (command["max_files"], command["max_bytes"])
             if not command["again"]:
                 collect(wire, memory, *bounds)
                 wire.command()
                 raise Disconnected
-            left = in_child(_collect_and_clean, wire, memory, bounds, baseline)
+            if main_file and baseline.holds_only(main_file):
+                wire.say("collected", refused=[], refused_total=0)
+                _await_clean(wire)
+                left = clean_of(main_file, baseline)
+            else:
+                told = in_child(_collect_and_clean, wire, memory, bounds, baseline)
+                left = told.splitlines()
             memory = _forget(memory)
-            wire.say("cleaned", left=left.splitlines())
+            wire.say("cleaned", left=left)
         elif command["do"] != "terminate":
             raise Disconnected
 
@@ -67,9 +76,13 @@ def serve(wire: Wire, children: socket.socket, wakeup: socket.socket) -> interpr
 def _collect_and_clean(wire: Wire, memory: int, bounds: tuple[int, int], baseline: Baseline) -> str:
     """Collect what the run left, and clean up when the worker has it; return what is left."""
     collect(wire, memory, *bounds)
+    _await_clean(wire)
+    return clean(baseline)
+
+
+def _await_clean(wire: Wire) -> None:
     if wire.command()["do"] != "clean":
         raise Disconnected
-    return clean(baseline)
 
 
 def _forget(memory: int) -> int:

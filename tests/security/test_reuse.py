@@ -153,6 +153,13 @@ open('one', 'w'); os.link('one', 'two')
         "import os; os.chmod('/workspace', 0o777)",
         "import os\nif os.stat('/workspace').st_mode & 0o777 != 0o700: print('FOUND')",
     ),
+    "the program's own text by another name": Plant(
+        "import os; os.rename('main.py', 'x')", ANY_FILE
+    ),
+    "a folder by the name of the program's text": Plant(
+        "import os; os.unlink('main.py'); os.makedirs('main.py/x')",
+        "import os\nif os.path.isdir('/workspace/main.py'): print('FOUND')",
+    ),
     "a background process": Plant(
         "import subprocess; subprocess.Popen(['sleep', '60'])", ANY_PROCESS
     ),
@@ -287,7 +294,7 @@ async def test_the_worker_sees_from_outside_what_a_supervisor_does_not_tell(
 
     def config(*args: Any) -> dict[str, Any]:
         made = container_config(*args)
-        supervisor(UNCLEAN + "clean.leftovers = lambda baseline: []")(made)
+        supervisor(UNCLEAN + "clean.leftovers = lambda baseline, processes: []")(made)
         return made
 
     bench.launcher.spec = config
@@ -298,6 +305,42 @@ async def test_the_worker_sees_from_outside_what_a_supervisor_does_not_tell(
         left = await started.clean()
     assert left
     assert all("seen from outside" in each for each in left)
+
+
+async def test_an_attribute_of_a_folder_ends_it(bench: Bench) -> None:
+    """Pretended, to all but PID 1: the tmpfs of some kernels has none (CONFIG_TMPFS_XATTR)."""
+
+    def config(*args: Any) -> dict[str, Any]:
+        made = container_config(*args)
+        supervisor("import os; os.listxattr = lambda _: ['user.x'] * (os.getpid() != 1)")(made)
+        return made
+
+    bench.launcher.spec = config
+    async with bench.sandbox() as started:
+        for text, left in ((b"", 0), (b"touch x", 1)):
+            files = [InputFile("main.sh", text)]
+            program = Program(("bash", "main.sh"), {})
+            await use(started, program, bench.limits, files=files, again=True)
+            assert len(await started.clean()) == left
+
+
+async def test_a_run_that_left_nothing_needs_no_process_to_clean_up(bench: Bench) -> None:
+    """Process ids tell: one that left a file takes one more."""
+    taken = []
+    async with bench.sandbox() as started:
+        for line in ("", "", "open('x', 'w').close()", ""):
+            text = f"import os; print(os.getpid()); {line}"
+            ran = await use(
+                started,
+                Program(("python3", "main.py"), {}, interpret=True),
+                bench.limits,
+                files=[InputFile("main.py", text.encode())],
+                again=True,
+            )
+            taken.append(int(ran.stdout))
+            assert await started.clean() == []
+    first = taken[0]
+    assert taken == [first, first + 1, first + 2, first + 4]
 
 
 async def test_a_supervisor_that_collected_itself_obeys_nothing_more(bench: Bench) -> None:

@@ -3,8 +3,8 @@
 import pytest
 
 from runner.errors import SandboxFault
-from runner.models import InputFile
-from tests.sandboxes import MB, Bench
+from runner.models import InputFile, Program
+from tests.sandboxes import MB, Bench, use
 
 
 async def test_files_come_back_with_their_paths_and_bytes(bench: Bench) -> None:
@@ -29,6 +29,35 @@ async def test_only_changed_input_files_are_artifacts(bench: Bench) -> None:
         files=[InputFile("same", b"a"), InputFile("changed", b"a")],
     )
     assert ran.files == {"changed": b"b"}
+
+
+@pytest.mark.parametrize(
+    ("code", "files"),
+    [
+        ("", {}),
+        ("printf '#' > main.sh", {"main.sh": b"#"}),
+        ("sed -i s/sed/SED/ main.sh", {"main.sh": b"SED -i s/sed/SED/ main.sh\nexit"}),
+        ("mv main.sh x; printf '#' > x", {"x": b"#"}),
+        ("rm main.sh; printf '#' > x", {"x": b"#"}),
+        ("mkdir d; printf '#' > d/x", {"d/x": b"#"}),
+        ("printf '#' > /tmp/x", {}),
+        ("chmod 0 .", {}),
+    ],
+)
+async def test_what_a_run_changed_comes_back_also_when_another_follows(
+    bench: Bench, code: str, files: dict[str, bytes]
+) -> None:
+    """Where only the program's own text is there, PID 1 has to know whether it was touched."""
+    async with bench.sandbox() as sandbox:
+        ran = await use(
+            sandbox,
+            Program(("bash", "main.sh"), {}),
+            bench.limits,
+            files=[InputFile("main.sh", f"{code}\nexit".encode())],
+            again=True,
+        )
+        assert await sandbox.clean() == []
+    assert ran.files == files
 
 
 @pytest.mark.parametrize(
