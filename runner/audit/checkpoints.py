@@ -159,7 +159,7 @@ class Checkpointer:
         now = time.monotonic()
         self._silent_until = {of: end for of, end in self._silent_until.items() if end > now}
         silent = list(self._silent_until)
-        async with self._database.no_tenant() as tx:
+        async with self._database.statements() as tx:
             rows = await tx.all("audit.chains_due", age=self._age, except_=silent, limit=BATCH)
         for tenant in (row["tenant_id"] for row in rows):
             fault = await self._seal(tenant)

@@ -70,7 +70,7 @@ class Forwarder:
 
     async def deliver_next(self, sink: str) -> bool:
         """Deliver one batch; return whether there was one. Raises NotReady."""
-        async with self._database.no_tenant() as tx:
+        async with self._database.statements() as tx:
             row = await tx.one("audit.claim_delivery", sink=sink, lease=LEASE)
         if row is None:
             return False

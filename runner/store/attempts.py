@@ -42,10 +42,63 @@ class Stored:
     lease_expired: bool
 
 
-async def claim(tx: Transaction, *, node: str, instance: str, lease: timedelta) -> Claim | None:
-    """Claim the execution whose turn it is; None when no tenant may run one now."""
-    row = await tx.one("scheduling.claim", node=node, instance=instance, lease=lease)
-    return Claim(**row) if row else None
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """What a worker has claimed, with what it is to do."""
+
+    claim: Claim
+    cancel_requested: bool
+    _row: DictRow
+    _files: Sequence[DictRow]
+
+    def request(self) -> ExecutionRequest:
+        """Return what the execution asked for."""
+        row = self._row
+        return ExecutionRequest(
+            program=Program(
+                argv=tuple(row["argv"]),
+                env=row["env"],
+                stdin=row["stdin"],
+                interpret=row["interpret"],
+            ),
+            limits=LIMITS.validate_python(row["limits"]),
+            size=row["size"],
+            image=row["image"],
+            files=tuple(map(_input_file, self._files)),
+            isolation=Isolation(row["isolation"]),
+            egress=tuple(row["egress"]),
+            egress_policy=row["egress_policy"],
+            secret_env=row["secret_env"],
+            metadata=row["metadata"],
+            on_worker_loss=row["on_worker_loss"],
+            reuse=row["reuse"],
+            language=row["language"],
+            artifacts_to=row["artifacts_to"],
+        )
+
+
+def _input_file(row: DictRow) -> InputFile:
+    if row["object_key"] is None:
+        return InputFile(row["path"], row["content"])
+    return InputFile(row["path"], StoredObject(row["object_key"], row["size"], row["sha256"]))
+
+
+async def claim(tx: Transaction, *, node: str, instance: str, lease: timedelta) -> Claimed | None:
+    """Claim the execution whose turn it is, and load it; None when no tenant may run one now.
+
+    Needs a transaction of no tenant, which is the claimed one's from then on; ends it.
+    """
+    claims, requests, files = await tx.together(
+        ("scheduling.claim", {"node": node, "instance": instance, "lease": lease}),
+        ("executions.load_claimed", {}),
+        ("executions.load_claimed_files", {}),
+        last=True,
+    )
+    if not claims:
+        return None
+    (ours,), (row,) = claims, requests
+    claim = Claim(ours["execution_id"], ours["tenant_id"], ours["attempt"])
+    return Claimed(claim, row["cancel_requested_at"] is not None, row, files)
 
 
 async def claimable(tx: Transaction) -> bool:
@@ -69,52 +122,6 @@ async def end_leases_of_node(tx: Transaction, *, node: str, instance: str) -> in
     """End the leases that earlier worker processes of this node left; return how many."""
     row = await tx.one("scheduling.end_leases_of_node", node=node, instance=instance)
     return int(row["ended"]) if row else 0
-
-
-async def load_request(tx: Transaction, claim: Claim) -> tuple[ExecutionRequest, bool]:
-    """Return what the claimed execution asked for, and whether it is cancelled; ends `tx`.
-
-    Raises LeaseLost.
-    """
-    found, files = await tx.together(
-        (
-            "executions.load_request",
-            {"execution_id": claim.execution_id, "attempt": claim.attempt},
-        ),
-        ("executions.load_files", {"execution_id": claim.execution_id}),
-        last=True,
-    )
-    if not found:
-        raise LeaseLost("the execution was taken over before it began")
-    (row,) = found
-    request = ExecutionRequest(
-        program=Program(
-            argv=tuple(row["argv"]),
-            env=row["env"],
-            stdin=row["stdin"],
-            interpret=row["interpret"],
-        ),
-        limits=LIMITS.validate_python(row["limits"]),
-        size=row["size"],
-        image=row["image"],
-        files=tuple(map(_input_file, files)),
-        isolation=Isolation(row["isolation"]),
-        egress=tuple(row["egress"]),
-        egress_policy=row["egress_policy"],
-        secret_env=row["secret_env"],
-        metadata=row["metadata"],
-        on_worker_loss=row["on_worker_loss"],
-        reuse=row["reuse"],
-        language=row["language"],
-        artifacts_to=row["artifacts_to"],
-    )
-    return request, row["cancel_requested_at"] is not None
-
-
-def _input_file(row: DictRow) -> InputFile:
-    if row["object_key"] is None:
-        return InputFile(row["path"], row["content"])
-    return InputFile(row["path"], StoredObject(row["object_key"], row["size"], row["sha256"]))
 
 
 async def start(tx: Transaction, claim: Claim, lease: timedelta) -> int:

@@ -66,10 +66,14 @@ class Transaction:
     """
 
     def __init__(
-        self, connection: psycopg.AsyncConnection[DictRow], begin: Sequence[Statement] = ()
+        self,
+        connection: psycopg.AsyncConnection[DictRow],
+        begin: str | None = None,
+        first: Sequence[Statement] = (),
     ) -> None:
         self._connection = connection
-        self._ahead = [Later(*each) for each in begin]
+        self._begin = begin
+        self._ahead = [Later(*each) for each in first]
         self._ended = False
 
     async def one(self, name: str, /, **values: Any) -> DictRow | None:
@@ -95,12 +99,21 @@ class Transaction:
     ) -> list[list[DictRow]]:
         """Return the rows of several statements, none of which needs another's: one round trip.
 
-        With `last` the transaction ends with them, in the same one.
+        With `last` the transaction ends with them, in the same one. A check that was put off to the
+        end and fails there is then told as StoreUnavailable; nothing is stored.
         """
-        end: list[Statement] = [(query("session.commit"), {})] if last else []
-        cursors = await self._send(*((query(name), values) for name, values in statements), *end)
-        if last:
-            self._end(cursors.pop())
+        sent: list[Statement] = [(query(name), values) for name, values in statements]
+        if last and self._begin == query("session.begin"):
+            # One round trip is one transaction without a word: what comes before a Sync is stored
+            # with it or not at all (PostgreSQL's manual, Message Flow, Pipelining).
+            self._begin = None
+            cursors = await self._send(*sent)
+            self._ended = True
+        elif last:
+            *cursors, commit = await self._send(*sent, (query("session.commit"), {}))
+            self._end(commit)
+        else:
+            cursors = await self._send(*sent)
         return [await cursor.fetchall() for cursor in cursors]
 
     async def flush(self) -> None:
@@ -135,6 +148,9 @@ class Transaction:
         if self._ended:
             raise RuntimeError("this transaction has ended: open another")
         ahead, self._ahead = self._ahead, []
+        if self._begin is not None:
+            ahead.insert(0, Later(self._begin, {}))
+            self._begin = None
         if not ahead and len(statements) <= 1:
             return [await self._run(*each) for each in statements]
         async with self._connection.pipeline():
@@ -186,13 +202,13 @@ class Database:
         """
         begin = query("session.begin_snapshot" if snapshot else "session.begin")
         named = (query("session.name_tenant"), {"tenant_id": str(tenant_id)})
-        async with self._transaction((begin, {}), named) as transaction:
+        async with self._transaction(begin, named) as transaction:
             yield transaction
 
     @asynccontextmanager
     async def no_tenant(self) -> AsyncIterator[Transaction]:
         """Open a transaction that sees no tenant's rows: only the cross-tenant functions work."""
-        async with self._transaction((query("session.begin"), {})) as transaction:
+        async with self._transaction(query("session.begin")) as transaction:
             yield transaction
 
     @asynccontextmanager
@@ -204,9 +220,9 @@ class Database:
             await statements.flush()
 
     @asynccontextmanager
-    async def _transaction(self, *begin: Statement) -> AsyncIterator[Transaction]:
+    async def _transaction(self, begin: str, *first: Statement) -> AsyncIterator[Transaction]:
         async with self._connection() as connection:
-            transaction = Transaction(connection, begin)
+            transaction = Transaction(connection, begin, first)
             try:
                 yield transaction
                 await transaction.commit()

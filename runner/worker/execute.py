@@ -1,6 +1,6 @@
 """The recipe of one execution, from the claim to its one result.
 
-claim → load the request → get a sandbox → place files → run, recording output → collect
+claim, with the request → get a sandbox → place files → run, recording output → collect
 artifacts → write result, artifacts and audit event in one transaction → dispose of the sandbox.
 Whatever interrupts it, the attempt is settled: by this process if it can, else by the reaper.
 """
@@ -34,6 +34,7 @@ from runner.sandbox.sandbox import Sandbox
 from runner.signing import Signer
 from runner.states import Reason, State
 from runner.store import attempts, quotas, receipts
+from runner.store.attempts import Claimed
 from runner.store.db import Database
 from runner.store.executions import StoredArtifact, never_ran
 from runner.store.objects import ObjectStore
@@ -116,16 +117,16 @@ class Executor:
         """Claim the execution whose turn it is and run it; False when there is none to claim."""
         if self._draining:
             return False
-        async with self._database.statements() as tx:
-            claim = await attempts.claim(
+        async with self._database.no_tenant() as tx:
+            claimed = await attempts.claim(
                 tx,
                 node=self._policy.node,
                 instance=self._policy.instance,
                 lease=self._policy.lease,
             )
-        if claim is None:
+        if claimed is None:
             return False
-        task = asyncio.create_task(self._execute(claim))
+        task = asyncio.create_task(self._execute(claimed))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         await asyncio.wait({task})
@@ -142,7 +143,8 @@ class Executor:
             await asyncio.wait(set(self._running))
         await self._disposals.drain()
 
-    async def _execute(self, claim: Claim) -> None:
+    async def _execute(self, claimed: Claimed) -> None:
+        claim = claimed.claim
         log = self._log.bind(
             tenant=str(claim.tenant_id), execution=str(claim.execution_id), attempt=claim.attempt
         )
@@ -156,7 +158,7 @@ class Executor:
         try:
             async with AsyncExitStack() as afterwards:
                 afterwards.enter_context(self._traffic.passing())
-                await keeper.guard(self._attempt(claim, keeper, afterwards))
+                await keeper.guard(self._attempt(claimed, keeper, afterwards))
         except LeaseLost as error:
             log.warning("lease_lost", detail=error.detail)
             await self._audit_late(claim, error.detail)
@@ -167,20 +169,15 @@ class Executor:
             log.exception("attempt_failed")
             await self._settle(claim, Reason.INTERNAL)
 
-    async def _attempt(self, claim: Claim, keeper: LeaseKeeper, afterwards: AsyncExitStack) -> None:
-        async def load() -> tuple[ExecutionRequest, int]:
-            async with self._database.tenant(claim.tenant_id) as tx:
-                request, cancelled = await attempts.load_request(tx, claim)
-            if cancelled:
-                keeper.cancel_requested.set()
-            if not request.egress:
-                return request, 0
-            async with self._database.tenant(claim.tenant_id) as tx:
-                return request, (await quotas.standing(tx)).egress_left
-
+    async def _attempt(
+        self, claimed: Claimed, keeper: LeaseKeeper, afterwards: AsyncExitStack
+    ) -> None:
         claimed_at = time.monotonic()
+        claim, request = claimed.claim, claimed.request()
+        if claimed.cancel_requested:
+            keeper.cancel_requested.set()
         recorder = Recorder(database=self._database, changes=self._changes, claim=claim)
-        request, egress_left = await until_stored(load)
+        egress_left = await until_stored(lambda: self._egress_left(claim)) if request.egress else 0
         attempt = _Attempt(claim, request, recorder, egress_left)
         try:
             sandbox = await self._sandboxes.claim(claim, request)
@@ -255,6 +252,10 @@ class Executor:
         recorder.end_output()
         await recorder.close()
         return _masked(replace(result, egress=attempt.way_out.usage), recorder.masker)
+
+    async def _egress_left(self, claim: Claim) -> int:
+        async with self._database.tenant(claim.tenant_id) as tx:
+            return (await quotas.standing(tx)).egress_left
 
     async def _record_start(self, claim: Claim, sandbox: Sandbox) -> int:
         async with self._database.tenant(claim.tenant_id) as tx:

@@ -59,14 +59,14 @@ class Reaper:
 
     async def reap(self) -> None:
         """Settle every attempt whose lease has run out."""
-        async with self._database.no_tenant() as tx:
+        async with self._database.statements() as tx:
             dead = await attempts.expired(tx, BATCH)
         for claim in dead:
             await self._settle(claim)
 
     async def end_suspended(self) -> None:
         """Cancel what suspended tenants have waiting or running, however late it was accepted."""
-        async with self._database.no_tenant() as tx:
+        async with self._database.statements() as tx:
             found = await attempts.of_suspended(tx, BATCH)
         for tenant_id, execution_id in found:
             async with self._database.tenant(tenant_id) as tx:
@@ -79,7 +79,7 @@ class Reaper:
         """Ring again if something can run now and no ring is on its way."""
         if await self._doorbell.waiting():
             return
-        async with self._database.no_tenant() as tx:
+        async with self._database.statements() as tx:
             claimable = await attempts.claimable(tx)
         if claimable:
             self._log.info("rung_again", slots=self._slots)

@@ -49,13 +49,16 @@ WHERE tenant_id = app_tenant()
   AND (%(created_before)s::timestamptz IS NULL OR created_at < %(created_before)s)
 ORDER BY execution_id DESC LIMIT %(limit)s;
 
--- name: load_request
+-- name: load_claimed
 SELECT argv, env, stdin, language, image, size, limits, isolation, egress, egress_policy,
        secret_env, metadata, on_worker_loss, artifacts_to, interpret, reuse, cancel_requested_at
-FROM executions WHERE execution_id = %(execution_id)s AND attempt = %(attempt)s;
+FROM executions
+WHERE execution_id = NULLIF(current_setting('runner.claimed', true), '')::uuid;
 
--- name: load_files
-SELECT path, content, object_key, size, sha256 FROM input_files WHERE execution_id = %(execution_id)s ORDER BY path;
+-- name: load_claimed_files
+SELECT path, content, object_key, size, sha256 FROM input_files
+WHERE execution_id = NULLIF(current_setting('runner.claimed', true), '')::uuid
+ORDER BY path;
 
 -- name: lock
 SELECT state, attempt, cancel_requested_at, on_worker_loss,

@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -14,7 +15,7 @@ from pydantic import SecretStr
 from runner.embedded.services import Services, services
 from runner.errors import LeaseLost
 from runner.ids import new_id
-from runner.models import Claim, Result, Role, Tier
+from runner.models import Claim, InputFile, Result, Role, Tier
 from runner.states import Reason, State
 from runner.store import attempts, executions
 from runner.store.db import Database
@@ -81,7 +82,8 @@ async def submit(api: Database, of: UUID, count: int = 1) -> list[UUID]:
 async def claim(worker: Database) -> Claim | None:
     """Claim what is next."""
     async with worker.no_tenant() as tx:
-        return await attempts.claim(tx, node="n", instance="i", lease=LEASE)
+        found = await attempts.claim(tx, node="n", instance="i", lease=LEASE)
+    return found.claim if found else None
 
 
 async def claimed(worker: Database) -> Claim:
@@ -114,6 +116,27 @@ def counts(superuser: Superuser) -> tuple[dict[UUID, Any], dict[UUID, Any]]:
         {row["tenant_id"]: (row["waiting"], row["active"]) for row in counted},
         {row["tenant_id"]: (row["waiting"], row["active"]) for row in real},
     )
+
+
+async def test_a_claim_comes_with_what_it_is_to_do(
+    api: Database, owner: Database, worker: Database
+) -> None:
+    """Of the tenant whose turn it is; nothing of that tenant is seen after it, nor in a vain one."""
+    files = (InputFile("b", b"2"), InputFile("a", b"1"))
+    mine, other, id_ = await tenant(owner), await tenant(owner), new_id()
+    async with api.tenant(mine) as tx:
+        await executions.insert(tx, id_, replace(REQUEST, files=files))
+    await submit(api, other)
+    async with worker.no_tenant() as tx:
+        found = await attempts.claim(tx, node="n", instance="i", lease=LEASE)
+    assert found is not None
+    assert found.claim == Claim(id_, mine, 1)
+    assert found.request() == replace(REQUEST, files=files[::-1])
+    assert not found.cancel_requested
+    async with worker.no_tenant() as tx:
+        assert await tx.all("executions.load_claimed") == []
+    await claimed(worker)
+    assert await claim(worker) is None
 
 
 async def test_equals_share_the_slots_evenly(

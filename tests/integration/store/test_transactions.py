@@ -4,6 +4,7 @@ import psycopg
 import pytest
 
 from runner.audit import events as audit
+from runner.errors import StoreUnavailable
 from runner.ids import new_id
 from runner.store import executions
 from runner.store.db import Database
@@ -52,6 +53,41 @@ async def test_what_fails_on_the_way_leaves_nothing(
         await failing()
     async with api.tenant(tenant) as tx:
         assert await executions.get(tx, id_) is None
+        assert not await audit.list_after(tx, 0, OURS, 9)
+
+
+@pytest.mark.parametrize(
+    ("rounds", "told"), [(1, StoreUnavailable), (2, psycopg.errors.ForeignKeyViolation)]
+)
+async def test_what_fails_only_when_it_is_stored_is_told(
+    api: Database, owner: Database, rounds: int, told: type[Exception]
+) -> None:
+    """A check at the end; in one round trip, without a COMMIT, it costs the connection."""
+    tenant = await new_tenant(owner, f"tx-check-{rounds}")
+    key = {"key": "k", "request_hash": b"h", "execution_id": new_id()}
+
+    async def failing() -> None:
+        async with api.tenant(tenant) as tx:
+            if rounds > 1:
+                await tx.flush()
+            await tx.together(("executions.reserve_idempotency_key", key), last=True)
+
+    with pytest.raises(told):
+        await failing()
+    async with api.tenant(tenant) as tx:
+        assert await tx.one("executions.find_idempotency_key", key="k") is None
+
+
+async def test_one_round_trip_is_one_transaction(api: Database, owner: Database) -> None:
+    """All that is in it sees one tenant and one transaction, and the next sees neither."""
+    tenant = await new_tenant(owner, "tx-implicit")
+    async with api.tenant(tenant) as tx:
+        await audit.append(tx, tenant, SUBMITTED)
+        (rows,) = await tx.together(
+            ("audit.list", {"after": 0, "limit": 9, **OURS.values()}), last=True
+        )
+    assert len(rows) == 1
+    async with api.no_tenant() as tx:
         assert not await audit.list_after(tx, 0, OURS, 9)
 
 
