@@ -121,7 +121,7 @@ def counts(superuser: Superuser) -> tuple[dict[UUID, Any], dict[UUID, Any]]:
 async def test_a_claim_comes_with_what_it_is_to_do(
     api: Database, owner: Database, worker: Database
 ) -> None:
-    """Of the tenant whose turn it is; nothing of that tenant is seen after it, nor in a vain one."""
+    """Of the tenant whose turn it is. Nothing of it is seen by what follows."""
     files = (InputFile("b", b"2"), InputFile("a", b"1"))
     mine, other, id_ = await tenant(owner), await tenant(owner), new_id()
     async with api.tenant(mine) as tx:
