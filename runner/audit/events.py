@@ -162,18 +162,19 @@ async def append(tx: Transaction, tenant_id: UUID, event: AuditEvent) -> None:
 
     Takes the lock on the chain's head until that transaction ends: append last.
     """
-    tx.later("audit.append", body=_body(tenant_id, event))
+    tx.later("audit.append", body=body(tenant_id, event))
 
 
 async def place(tx: Transaction, tenant_id: UUID, event: AuditEvent) -> Place:
     """Append a record as `append` does, at once, and return its place."""
-    row = await tx.one("audit.append", body=_body(tenant_id, event))
+    row = await tx.one("audit.append", body=body(tenant_id, event))
     if row is None:
         raise RuntimeError("PostgreSQL appended a record and returned none")
     return Place(**row)
 
 
-def _body(tenant_id: UUID, event: AuditEvent) -> str:
+def body(tenant_id: UUID, event: AuditEvent) -> str:
+    """Return the event as a record of the tenant's chain, made now."""
     return canonical(tenant_id, event, event_id=new_id(), at=datetime.now(UTC))
 
 

@@ -124,17 +124,18 @@ async def end_leases_of_node(tx: Transaction, *, node: str, instance: str) -> in
     return int(row["ended"]) if row else 0
 
 
-async def start(tx: Transaction, claim: Claim, lease: timedelta) -> int:
-    """Record that the program runs; return the number of that event. Raises LeaseLost."""
-    row = await tx.one(
-        "executions.start_running",
-        execution_id=claim.execution_id,
-        attempt=claim.attempt,
-        lease=lease,
+async def start(tx: Transaction, claim: Claim, lease: timedelta, record: str) -> int:
+    """Record that the program runs, with that record in the audit log; ends `tx`.
+
+    Returns the number of the event. Raises LeaseLost.
+    """
+    started = {"execution_id": claim.execution_id, "attempt": claim.attempt, "lease": lease}
+    (rows,) = await tx.together(
+        ("executions.start_running", {**started, "record": record}), last=True
     )
-    if row is None:
+    if not rows:
         raise LeaseLost("the execution was taken over before its program started")
-    return int(row["seq"])
+    return int(rows[0]["seq"])
 
 
 async def renew(tx: Transaction, claim: Claim, lease: timedelta) -> bool:

@@ -258,11 +258,9 @@ class Executor:
             return (await quotas.standing(tx)).egress_left
 
     async def _record_start(self, claim: Claim, sandbox: Sandbox) -> int:
+        record = audit.body(claim.tenant_id, began(claim, self._policy.node, sandbox))
         async with self._database.tenant(claim.tenant_id) as tx:
-            seq = await attempts.start(tx, claim, self._policy.lease)
-            event = began(claim, self._policy.node, sandbox)
-            await audit.append(tx, claim.tenant_id, event)
-        return seq
+            return await attempts.start(tx, claim, self._policy.lease, record)
 
     async def _finish(self, attempt: _Attempt, result: Result) -> None:
         claim = attempt.claim

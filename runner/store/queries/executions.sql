@@ -72,6 +72,8 @@ WITH started AS (
         lease_until = clock_timestamp() + %(lease)s
     WHERE execution_id = %(execution_id)s AND attempt = %(attempt)s AND state = 'starting'
     RETURNING tenant_id, event_seq
+), audited AS (
+    INSERT INTO audit_events (tenant_id, body) SELECT tenant_id, %(record)s FROM started
 )
 INSERT INTO events (tenant_id, execution_id, seq, attempt, kind, data)
 SELECT tenant_id, %(execution_id)s, event_seq, %(attempt)s, 'state', '{"state": "running"}'

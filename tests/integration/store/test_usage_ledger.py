@@ -11,6 +11,7 @@ import psycopg
 import pytest
 from pydantic import SecretStr
 
+from runner.audit import events as audit
 from runner.embedded.services import Services
 from runner.errors import LeaseLost
 from runner.ids import new_id
@@ -67,6 +68,7 @@ async def test_the_last_places_are_given_away_once(
     assert accepted == PLACES if alone else accepted > PLACES
 
 
+STARTED = audit.AuditEvent("test", audit.Action.EXECUTION_START, audit.Outcome.SUCCESS)
 Started: TypeAlias = Callable[[str], Awaitable[Claim]]
 
 
@@ -84,7 +86,9 @@ def started(api: Database, worker: Database, owner: Database, superuser: Any) ->
             [claim.execution_id],
         )
         async with worker.tenant(claim.tenant_id) as tx:
-            await attempts.start(tx, claim, timedelta(minutes=1))
+            await attempts.start(
+                tx, claim, timedelta(minutes=1), audit.body(claim.tenant_id, STARTED)
+            )
         return claim
 
     return run
