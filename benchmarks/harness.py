@@ -179,7 +179,7 @@ class Deployed:
         who wait for Docker, in threads.
         """
         pids = self.pids()
-        used = {name: _cpu_s(psutil.Process(pid)) for name, pid in pids.items()}
+        used = {name: cpu_s(psutil.Process(pid)) for name, pid in pids.items()}
         threads = psutil.Process(pids["worker"]).threads()
         loop = next(each for each in threads if each.id == pids["worker"])
         return {**used, "the worker's event loop alone": loop.user_time + loop.system_time}
@@ -285,7 +285,8 @@ def publish(path: Path | None, results: dict[str, Any], sheet: Sheet) -> None:
         path.write_text(json.dumps(whole, indent=1, default=asdict) + "\n")
 
 
-def _cpu_s(process: psutil.Process) -> float:
+def cpu_s(process: psutil.Process) -> float:
+    """Return the processor seconds that a process and its children have used."""
     total = 0.0
     for each in (process, *process.children(recursive=True)):
         try:
