@@ -69,9 +69,12 @@ class Signer:
 
     def sign(self, kind: str, body: Mapping[str, Any]) -> str:
         """Return the body as a signed text of this kind, one line of canonical JSON."""
-        signed: dict[str, Any] = {"type": kind, "body": dict(body), "key": self.key_id}
-        signature = base64.b64encode(self._key.sign(rfc8785.dumps(signed))).decode()
-        return rfc8785.dumps({**signed, "signature": signature}).decode()
+        # What is signed lacks the signature, which has its place between these two in the whole:
+        # canonical JSON sorts by name, and the body is written once.
+        before = rfc8785.dumps({"body": dict(body), "key": self.key_id})[:-1]
+        after = rfc8785.dumps({"type": kind})[1:]
+        signature = base64.b64encode(self._key.sign(before + b"," + after))
+        return b"".join((before, b',"signature":"', signature, b'",', after)).decode()
 
 
 def rotate(state_dir: Path) -> PublicKey:

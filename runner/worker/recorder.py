@@ -22,8 +22,8 @@ from runner.store.attempts import Entry, Rest
 from runner.store.db import Database, Transaction
 
 FLUSH_AFTER_S = 0.1
-"""How late live output may come. What has ended by then, also on a busy host, stores its output with
-its result: one transaction less, a tenth of what it costs in a sandbox that is used again."""
+"""How late live output may come. What has ended by then, on a busy host, too, stores its output
+with its result: one transaction less."""
 FLUSH_AT_BYTES = 32 * 1024
 RETRY_AFTER_S = 0.2
 

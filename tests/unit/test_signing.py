@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import rfc8785
 
 from runner import signing
 from runner.signing import BadSignature, Signer, read_public_key, verify
@@ -19,6 +20,14 @@ def test_what_was_signed_is_read_back(tmp_path: Path) -> None:
     signer = Signer.open(tmp_path)
     (key,) = signer.public_keys
     assert verify(signer.sign(KIND, BODY), KIND, (read_public_key(key.pem),)) == BODY
+
+
+def test_a_signed_text_is_canonical(tmp_path: Path) -> None:
+    """All of it, with its signature: whoever writes what it says again gets the same bytes."""
+    body = {"z": [1, 0.5, None], "type": "t", "signature": "s", "\u00e9": {"b": 1, "a": '"\n'}}
+    text = Signer.open(tmp_path).sign("kind/\u00e9", body)
+    assert rfc8785.dumps(json.loads(text)).decode() == text
+    assert json.loads(text)["body"] == body
 
 
 @pytest.mark.parametrize(
