@@ -23,6 +23,7 @@ SOCKETS = ("/proc/net/sockstat", "/proc/net/sockstat6")
 TABLES = ("tcp", "tcp6", "udp", "udp6", "unix")
 """Where a kernel lacks those: each has a line for each socket."""
 ELSEWHERE = ("orphan", "alloc", "mem", "memory")
+LIMITS = [getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")]
 IPC = ("shm", "sem", "msg")
 HEADING = 1
 ENTRY = 20
@@ -61,9 +62,8 @@ def inherited() -> Iterator[object]:
     """
     yield sorted(os.sched_getaffinity(0))
     yield os.getpriority(os.PRIO_PROCESS, 0)
-    for name in dir(resource):
-        if name.startswith("RLIMIT_"):
-            yield resource.getrlimit(getattr(resource, name))
+    for limit in LIMITS:
+        yield resource.getrlimit(limit)
     with open("/proc/self/mountinfo") as mounts:
         yield mounts.read()
     for place in PLACES:

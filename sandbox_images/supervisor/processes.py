@@ -8,6 +8,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from functools import cache
 
 from wire import Disconnected
 
@@ -16,9 +17,13 @@ PR_SET_DUMPABLE = 4
 
 def set_dumpable(value: int) -> None:
     """Set whether this process may be read and traced (prctl(2), PR_SET_DUMPABLE)."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(PR_SET_DUMPABLE, value, 0, 0, 0) != 0:
+    if _libc().prctl(PR_SET_DUMPABLE, value, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_DUMPABLE)")
+
+
+@cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
 
 
 def in_child(work: Callable[..., str | None], *given: object) -> str:

@@ -102,6 +102,7 @@ def main() -> interpreter.Script | None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(wakeup.fileno(), warn_on_full_buffer=False)
+    interpreter.rehearse()
     # What is here now stays: no child's collector has to look at it, or copies it by looking.
     gc.freeze()
     connection = socket.socket(socket.AF_UNIX)
