@@ -49,7 +49,7 @@ SECTIONS = (
     ),
     Section(
         "sustained", ("--seconds", "30"), "Sustained",
-        "For 8 s each, nothing started ahead; the daemon's own rate in the same run.",
+        "For 30 s each, nothing started ahead; the daemon's own rate in the same run.",
     ),
     Section(
         "pandas_import", ("--rounds", "6"), "import pandas",
