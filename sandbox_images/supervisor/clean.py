@@ -56,33 +56,29 @@ class Baseline:
 
 
 def inherited() -> Iterator[object]:
-    """Yield what a program could change of PID 1's, or of its folders, and so hand on.
-
-    It is of the same user.
-    """
+    """Yield what a program could change of PID 1's and so hand on: it is of the same user."""
     yield sorted(os.sched_getaffinity(0))
     yield os.getpriority(os.PRIO_PROCESS, 0)
     for limit in LIMITS:
         yield resource.getrlimit(limit)
     with open("/proc/self/mountinfo") as mounts:
         yield mounts.read()
-    for place in PLACES:
-        yield attributes(place)
     yield from sockets()
 
 
 def attributes(place: str) -> list[str]:
-    """Return the names of a folder's extended attributes; access lists are among them.
+    """Return the names of what a folder's owner may give it, of which new files inherit some.
 
-    Whoever owns it may set them where a tmpfs has them (CONFIG_TMPFS_XATTR), and new files inherit
-    some (xattr(7), acl(5)).
+    Extended attributes and access lists (xattr(7), acl(5)), which a tmpfs has with
+    CONFIG_TMPFS_XATTR. Those of `security` are the host's.
     """
     try:
-        return os.listxattr(place)
+        names = os.listxattr(place)
     except OSError as error:
         if error.errno == errno.ENOTSUP:
             return []
         raise
+    return [name for name in names if not name.startswith("security.")]
 
 
 def sockets() -> Iterator[object]:
@@ -164,6 +160,8 @@ def leftovers(baseline: Baseline, processes: int) -> list[str]:
     for place, mode in PLACES.items():
         if os.listdir(place) or stat.S_IMODE(os.stat(place).st_mode) != mode:
             left.append(f"files in {place}")
+        if attributes(place):
+            left.append(f"attributes of {place}")
     if sum(name.isdigit() for name in os.listdir("/proc")) != processes:
         left.append("processes")
     if any(lines(f"/proc/sysvipc/{kind}") > HEADING for kind in IPC):
@@ -171,7 +169,7 @@ def leftovers(baseline: Baseline, processes: int) -> list[str]:
     if os.path.isdir("/dev/mqueue") and os.listdir("/dev/mqueue"):
         left.append("message queues")
     if baseline.changed():
-        left.append("sockets, or settings of processes or folders")
+        left.append("sockets, or settings of processes")
     return left
 
 

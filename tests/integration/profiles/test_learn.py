@@ -82,7 +82,7 @@ async def test_a_refused_call_is_seen_and_what_follows_it_only_unconfined(tmp_pa
     assert {"unshare", "sched_getparam"} <= names
 
 
-async def test_the_smallest_profile_still_starts_runs_ends_collects_and_reaches_out(
+async def test_the_smallest_profile_still_starts_cleans_up_runs_ends_collects_and_reaches_out(
     tmp_path: Path,
 ) -> None:
     """A sandbox with no more than its program needs does all that it does for its worker."""
@@ -104,6 +104,10 @@ async def test_the_smallest_profile_still_starts_runs_ends_collects_and_reaches_
         bench.sandbox() as sandbox,
         await asyncio.start_unix_server(echo, sock=sandbox.listen_for_egress()),
     ):
+        for code in ("", "echo made > made"):
+            files, program = [InputFile("main.sh", code.encode())], Program(("bash", "main.sh"), {})
+            await sandboxes.use(sandbox, program, bench.limits, files=files, again=True)
+            assert await sandbox.clean() == []
         ran = await sandboxes.use(
             sandbox,
             Program((*command[:2], "echo made > made; " + command[2]), {}, b"x" * 100_000),
