@@ -40,6 +40,11 @@ print(json.dumps({
 }))
 """
 
+SYSTEM = (
+    "--ro-bind", "/usr", "/usr", "--ro-bind", "/etc", "/etc", "--symlink", "usr/bin", "/bin",
+    "--symlink", "usr/lib", "/lib", "--symlink", "usr/lib64", "/lib64",
+)  # fmt: skip
+"""Not all of `/`: below it containers' file systems come and go, on which bubblewrap fails."""
 OURS = "ours, through HTTP"
 NOTE = (
     "From start to the checked result. By Docker the container's removal is in it; a package's own "
@@ -84,9 +89,9 @@ async def contenders(
         )  # fmt: skip
     else:
         found["docker run, gVisor"] = "there is no runsc on this machine"
-    bubble = ("--unshare-all", "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev",
+    bubble = ("--unshare-all", *SYSTEM, "--proc", "/proc", "--dev", "/dev",
               "--tmpfs", "/tmp", "--cap-drop", "ALL", "--die-with-parent")  # noqa: S108  # fmt: skip
-    found["bubblewrap on the host's root"] = (
+    found["bubblewrap on the host's files"] = (
         on_host("bwrap", *bubble) if shutil.which("bwrap") else "there is no bwrap on this machine"
     )
     named = packages.ways(settings, image, folder, stack) if peers else packages.not_asked_for()
