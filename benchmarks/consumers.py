@@ -12,6 +12,7 @@ import statistics
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
@@ -129,17 +130,8 @@ class Driver:
 
     def rings(self, rounds: int, in_flight: int) -> list[float]:
         """Return the seconds of so many rings, so many of them at a time."""
-        took: list[float] = []
-
-        def work() -> None:
-            took.extend(self.ring() for _ in range(rounds // in_flight))
-
-        threads = [threading.Thread(target=work) for _ in range(in_flight)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        return took
+        with ThreadPoolExecutor(in_flight) as pool:
+            return list(pool.map(lambda _: self.ring(), range(rounds)))
 
     def _listen(self) -> None:
         try:
