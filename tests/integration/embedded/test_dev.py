@@ -43,9 +43,15 @@ def family(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
 
 def gone(processes: list[psutil.Process]) -> bool:
     """Return whether none of the processes runs; one that waits for init does not."""
-    return not any(
-        each.is_running() and each.status() != psutil.STATUS_ZOMBIE for each in processes
-    )
+    return not any(runs(each) for each in processes)
+
+
+def runs(process: psutil.Process) -> bool:
+    """Return whether a process is there and no zombie."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def test_ctrl_c_stops_every_part_in_order(image: None) -> None:

@@ -1,7 +1,9 @@
 """PostgreSQL and Redis run as private children: nobody else reaches them, nothing of them stays."""
 
+import contextlib
 import importlib.machinery
 import importlib.util
+import os
 import signal
 import stat
 import subprocess
@@ -44,14 +46,16 @@ def one(url: str, statement: str) -> object:
 
 
 def listening(pid: int) -> list[str]:
-    """Return the network addresses a process and its children listen on."""
-    family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-    return [
-        str(each.laddr)
-        for process in family
-        for each in process.net_connections("inet")
-        if each.status == psutil.CONN_LISTEN
-    ]
+    """Return the network addresses a process and its children listen on.
+
+    A child that ends meanwhile is left out: PostgreSQL starts and ends some all the time.
+    """
+    service = psutil.Process(pid)
+    connections = service.net_connections("inet")
+    for child in service.children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            connections += child.net_connections("inet")
+    return [str(each.laddr) for each in connections if each.status == psutil.CONN_LISTEN]
 
 
 def test_both_answer(running: Services) -> None:
@@ -71,6 +75,21 @@ def test_the_owner_of_the_schema_is_no_superuser(running: Services) -> None:
 def test_neither_listens_on_the_network(running: Services) -> None:
     assert listening(running.postgres.pid) == []
     assert listening(running.redis.pid) == []
+
+
+def test_a_child_that_listens_is_noticed() -> None:
+    """The look above can fail: a grandchild of this test listens, and is told."""
+    program = (
+        "import socket; made = socket.create_server(('127.0.0.1', 0)); "
+        "print(made.getsockname()[1], flush=True); input()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None
+        port = child.stdout.readline().strip()
+        assert any(f"port={port})" in each for each in listening(os.getpid()))
+        child.communicate("\n", timeout=20)
 
 
 def test_neither_runs_as_root(running: Services) -> None:
