@@ -208,3 +208,17 @@ def test_without_root_what_is_missing_is_named_with_how_to_get_it(folder: Path) 
     for package in ("mmdebstrap", "redis-server", "git"):
         assert package in told.stderr
     assert "apt-get install" in told.stderr
+
+
+@pytest.mark.parametrize("named", ["/nonexistent", "false"])
+def test_a_named_python_that_is_none_is_refused(named: str) -> None:
+    told = subprocess.run(
+        [SCRIPTS / "bootstrap"],
+        env={"PATH": os.environ["PATH"], "PYTHON": named},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert told.returncode == 78
+    assert f"PYTHON names {named}, which is not Python 3.11 or newer" in told.stderr
