@@ -10,8 +10,9 @@ lost then.
 import asyncio
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, ClassVar, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -188,22 +189,31 @@ class Channel:
             raise unexpected(message)
         return message
 
-    async def send(self, do: str, **facts: object) -> None:
-        """Send a command. Raises ValueError when it is longer than a command may be."""
+    async def send(self, do: str, *contents: bytes, **facts: object) -> None:
+        """Send a command, with the pieces of what it announces right behind it.
+
+        Raises ValueError when it is longer than a command may be.
+        """
         payload = json.dumps({"do": do, **facts}).encode()
         if len(payload) > CONTROL:
             raise ValueError(f"a command of {len(payload)} bytes; {CONTROL} are possible")
-        await self._write(b"C", payload)
+        # Gathered: to write to a sandbox wakes it, which costs more than the writing.
+        gathered = _frame(b"C", payload)
+        for piece in chain.from_iterable(map(_pieces, contents)):
+            if len(gathered) + len(piece) > PIECE:
+                await self._write(gathered)
+                gathered = b""
+            gathered += piece
+        await self._write(gathered)
 
     async def send_bytes(self, content: bytes) -> None:
         """Send the pieces of a transfer."""
-        view = memoryview(content)
-        for start in range(0, len(view), PIECE):
-            await self._write(b"D", bytes(view[start : start + PIECE]))
+        for piece in _pieces(content):
+            await self._write(piece)
 
-    async def _write(self, kind: bytes, payload: bytes) -> None:
+    async def _write(self, frames: bytes) -> None:
         try:
-            self._writer.write(_HEADER.pack(kind, len(payload)) + payload)
+            self._writer.write(frames)
             await self._writer.drain()
         except (ConnectionError, RuntimeError) as error:
             raise Closed("the sandbox closed its connection") from error
@@ -211,6 +221,16 @@ class Channel:
     def close(self) -> None:
         """Hang up at once."""
         self._writer.transport.abort()
+
+
+def _frame(kind: bytes, payload: bytes) -> bytes:
+    return _HEADER.pack(kind, len(payload)) + payload
+
+
+def _pieces(content: bytes) -> Iterator[bytes]:
+    view = memoryview(content)
+    for start in range(0, len(view), PIECE):
+        yield _frame(b"D", bytes(view[start : start + PIECE]))
 
 
 def parse(payload: bytes) -> Report:

@@ -18,19 +18,14 @@ def nothing_stored(stored: StoredObject) -> AsyncIterator[bytes]:
 async def place(channel: Channel, files: Sequence[InputFile], read: Reader) -> None:
     """Send files to the supervisor, one by one. Raises SandboxFault when one does not fit."""
     for file in files:
-        await channel.send("place", path=file.path, size=file.size)
-        async for piece in _bytes_of(file, read):
-            await channel.send_bytes(piece)
+        if isinstance(file.content, StoredObject):
+            await channel.send("place", path=file.path, size=file.size)
+            async for piece in read(file.content):
+                await channel.send_bytes(piece)
+        else:
+            await channel.send("place", file.content, path=file.path, size=file.size)
         answer = await channel.read()
         if isinstance(answer, NotPlaced):
             raise SandboxFault(f"input file {file.path!r} not placed: {answer.error}")
         if not isinstance(answer, Placed):
             raise unexpected(answer)
-
-
-async def _bytes_of(file: InputFile, read: Reader) -> AsyncIterator[bytes]:
-    if isinstance(file.content, StoredObject):
-        async for piece in read(file.content):
-            yield piece
-    else:
-        yield file.content

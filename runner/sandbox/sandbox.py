@@ -263,14 +263,14 @@ class Sandbox:
         self._preparing = False
         await self._channel.send(
             "run",
+            start,
+            program.stdin,
             program_bytes=len(start),
             stdin_bytes=len(program.stdin),
             output_bytes=tally.allowance,
             egress=bridge is not None,
             trust=bridge.trust if bridge else "",
         )
-        await self._channel.send_bytes(start)
-        await self._channel.send_bytes(program.stdin)
 
     async def _stop(
         self, reading: "asyncio.Task[Ended | NotStarted | None]", grace_s: float

@@ -1,11 +1,14 @@
 """A report is taken as what it claims to be, or not at all."""
 
+import asyncio
 import json
+import socket
+import struct
 
 import pytest
 
 from runner.errors import ProtocolViolation
-from runner.sandbox.channel import Collected, Ended, NotStarted, Ready, parse
+from runner.sandbox.channel import PIECE, Channel, Collected, Ended, NotStarted, Ready, parse
 
 
 def test_reports_are_parsed_into_their_kinds() -> None:
@@ -62,3 +65,29 @@ def test_a_violation_does_not_repeat_what_was_sent() -> None:
     with pytest.raises(ProtocolViolation) as caught:
         parse(json.dumps({"say": "ready", "version": "canary"}).encode())
     assert "canary" not in caught.value.detail
+
+
+@pytest.mark.parametrize("sizes", [(), (0,), (3, 5), (PIECE, 1), (1, 3 * PIECE + 7)])
+async def test_what_follows_a_command_comes_in_order_and_whole(sizes: tuple[int, ...]) -> None:
+    """Whether it is written with the command or after it."""
+    contents = [bytes([65 + number]) * size for number, size in enumerate(sizes)]
+    ours, theirs = socket.socketpair()
+    there, close = await asyncio.open_connection(sock=theirs)
+    channel = Channel(*await asyncio.open_connection(sock=ours))
+    try:
+        async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+            tasks.create_task(channel.send("run", *contents, program_bytes=3))
+            kind, size = struct.unpack(">cI", await there.readexactly(5))
+            assert kind == b"C"
+            assert json.loads(await there.readexactly(size)) == {"do": "run", "program_bytes": 3}
+            came = b""
+            while len(came) < sum(sizes):
+                kind, size = struct.unpack(">cI", await there.readexactly(5))
+                assert kind == b"D"
+                assert 0 < size <= PIECE
+                came += await there.readexactly(size)
+        assert came == b"".join(contents)
+    finally:
+        channel.close()
+        close.close()
+        await close.wait_closed()
