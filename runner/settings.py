@@ -177,7 +177,7 @@ class Settings(BaseSettings):
     """How long one waits before a newer one takes its place."""
     pool_reserve_mb: int = Field(default=1024, ge=0)
     """Memory of the host that the pool leaves alone, in MiB."""
-    reuse_runs: int = Field(default=100, ge=1)
+    reuse_runs: int = Field(default=400, ge=1)
     """Executions that one sandbox serves at most, of a tenant that may reuse them."""
     reuse_age_s: float = Field(default=600.0, gt=0)
     """How old a sandbox that is reused may become."""
