@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 
 from runner.errors import LeaseLost
@@ -18,17 +17,12 @@ from runner.models import (
     JSON,
     Claim,
     EventKind,
-    ExecutionRequest,
-    InputFile,
-    Isolation,
-    Program,
     Result,
-    StoredObject,
 )
 from runner.states import ACTIVE, State, may_change
 from runner.store import ledger, usage
 from runner.store.db import Later, Transaction
-from runner.store.executions import LIMITS, RESULT, StoredArtifact, insert_state_event
+from runner.store.executions import RESULT, StoredArtifact, insert_state_event
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,96 +37,26 @@ class Stored:
 
 
 @dataclass(frozen=True, slots=True)
-class Claimed:
-    """What a worker has claimed, with what it is to do."""
+class Begun:
+    """A program's start: how long ago it was, and its record for the audit log."""
 
-    claim: Claim
-    cancel_requested: bool
-    _row: DictRow
-    _files: Sequence[DictRow]
-
-    def request(self) -> ExecutionRequest:
-        """Return what the execution asked for."""
-        row = self._row
-        return ExecutionRequest(
-            program=Program(
-                argv=tuple(row["argv"]),
-                env=row["env"],
-                stdin=row["stdin"],
-                interpret=row["interpret"],
-            ),
-            limits=LIMITS.validate_python(row["limits"]),
-            size=row["size"],
-            image=row["image"],
-            files=tuple(map(_input_file, self._files)),
-            isolation=Isolation(row["isolation"]),
-            egress=tuple(row["egress"]),
-            egress_policy=row["egress_policy"],
-            secret_env=row["secret_env"],
-            metadata=row["metadata"],
-            on_worker_loss=row["on_worker_loss"],
-            reuse=row["reuse"],
-            language=row["language"],
-            artifacts_to=row["artifacts_to"],
-        )
+    ago: timedelta
+    record: str
 
 
-def _input_file(row: DictRow) -> InputFile:
-    if row["object_key"] is None:
-        return InputFile(row["path"], row["content"])
-    return InputFile(row["path"], StoredObject(row["object_key"], row["size"], row["sha256"]))
+async def start(tx: Transaction, claim: Claim, lease: timedelta, begun: Begun) -> int:
+    """Record that the program runs; ends `tx`. Returns the number of the event.
 
-
-async def claim(tx: Transaction, *, node: str, instance: str, lease: timedelta) -> Claimed | None:
-    """Claim the execution whose turn it is, and load it; None when no tenant may run one now.
-
-    Needs a transaction of no tenant, which is the claimed one's from then on; ends it.
+    Raises LeaseLost.
     """
-    claims, requests, files = await tx.together(
-        ("scheduling.claim", {"node": node, "instance": instance, "lease": lease}),
-        ("executions.load_claimed", {}),
-        ("executions.load_claimed_files", {}),
-        last=True,
-    )
-    if not claims:
-        return None
-    (ours,), (row,) = claims, requests
-    claim = Claim(ours["execution_id"], ours["tenant_id"], ours["attempt"])
-    return Claimed(claim, row["cancel_requested_at"] is not None, row, files)
-
-
-async def claimable(tx: Transaction) -> bool:
-    """Return whether a claim would find something."""
-    row = await tx.one("scheduling.claimable")
-    return bool(row and row["claimable"])
-
-
-async def expired(tx: Transaction, limit: int) -> list[Claim]:
-    """Return attempts whose lease has ended, of any tenant."""
-    return [Claim(**row) for row in await tx.all("scheduling.expired", limit=limit)]
-
-
-async def of_suspended(tx: Transaction, limit: int) -> list[tuple[UUID, UUID]]:
-    """Return tenant and id of what suspended tenants still have waiting or running."""
-    rows = await tx.all("scheduling.of_suspended", limit=limit)
-    return [(row["tenant_id"], row["execution_id"]) for row in rows]
-
-
-async def end_leases_of_node(tx: Transaction, *, node: str, instance: str) -> int:
-    """End the leases that earlier worker processes of this node left; return how many."""
-    row = await tx.one("scheduling.end_leases_of_node", node=node, instance=instance)
-    return int(row["ended"]) if row else 0
-
-
-async def start(tx: Transaction, claim: Claim, lease: timedelta, record: str) -> int:
-    """Record that the program runs, with that record in the audit log; ends `tx`.
-
-    Returns the number of the event. Raises LeaseLost.
-    """
-    started = {"execution_id": claim.execution_id, "attempt": claim.attempt, "lease": lease}
-    (rows,) = await tx.together(
-        ("executions.start_running", {**started, "record": record}), last=True
-    )
+    started = {
+        "execution_id": claim.execution_id,
+        "attempt": claim.attempt,
+        "lease": lease,
+        "began_ago": begun.ago,
+        "began": begun.record,
+    }
+    (rows,) = await tx.together(("executions.start_running", started), last=True)
     if not rows:
         raise LeaseLost("the execution was taken over before its program started")
     return int(rows[0]["seq"])
@@ -257,11 +181,12 @@ async def finish_with(
     result: Result,
     artifacts: Sequence[StoredArtifact] = (),
     rest: Rest = Rest(),
+    begun: Begun | None = None,
 ) -> Finish:
     """Write the result as `finish` does, behind the rest, in the round trip of what follows.
 
-    Look at its times before the transaction ends: they tell whether it is accepted. Raises
-    LeaseLost.
+    With a start that is not on record yet, that is written, too. Look at its times before the
+    transaction ends: they tell whether it is accepted. Raises LeaseLost.
     """
     end = {
         "state": result.state,
@@ -270,17 +195,24 @@ async def finish_with(
         "exit_code": result.exit_code,
         "signal": result.signal,
     }
+    entries = [*rest.entries, Entry(EventKind.STATE, data=end)]
+    sources = [source for source in sorted(ACTIVE) if may_change(source, result.state)]
+    if begun is not None:
+        entries.insert(0, Entry(EventKind.STATE, data={"state": State.RUNNING}))
+        sources = [State.STARTING]
     sent = tx.later(
         "executions.finish",
         execution_id=claim.execution_id,
         attempt=claim.attempt,
         state=result.state,
-        sources=[source for source in sorted(ACTIVE) if may_change(source, result.state)],
+        sources=sources,
         result=Jsonb(RESULT.dump_python(result, mode="json")),
         after=rest.after,
-        **_columns([*rest.entries, Entry(EventKind.STATE, data=end)]),
+        began_ago=begun and begun.ago,
+        began=begun and begun.record,
+        **_columns(entries),
+        **usage.columns(result, artifacts),
     )
-    usage.record(tx, claim, result, artifacts)
     if not await ledger.keep(tx, [stored.object_key for stored in artifacts]):
         raise LeaseLost("an artifact was given up before the result was written")
     for stored in artifacts:

@@ -74,6 +74,7 @@ class Transaction:
         self._connection = connection
         self._begin = begin
         self._ahead = [Later(*each) for each in first]
+        self._behind: list[Later] = []
         self._ended = False
 
     async def one(self, name: str, /, **values: Any) -> DictRow | None:
@@ -92,6 +93,12 @@ class Transaction:
         """Send the statement with what follows. Should it fail, that does, or the commit."""
         statement = Later(query(name), values)
         self._ahead.append(statement)
+        return statement
+
+    def afterwards(self, name: str, /, **values: Any) -> Later:
+        """Send the statement with the end: it sees what is stored by then, as no tenant."""
+        statement = Later(query(name), values)
+        self._behind.append(statement)
         return statement
 
     async def together(
@@ -132,7 +139,13 @@ class Transaction:
     async def commit(self) -> None:
         """End it, with what was still to be sent. Raises RuntimeError if it had failed."""
         if not self._ended:
-            self._end(await self._execute(query("session.commit"), {}))
+            behind = self._behind
+            commit, *cursors = await self._send(
+                (query("session.commit"), {}), *((each.text, each.values) for each in behind)
+            )
+            self._end(commit)
+            for each, cursor in zip(behind, cursors, strict=True):
+                each.cursor = cursor
 
     def _end(self, commit: Cursor) -> None:
         if commit.statusmessage != COMMITTED:

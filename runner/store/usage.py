@@ -14,9 +14,7 @@ from runner.models import Claim, Result
 from runner.store.db import Transaction
 from runner.store.executions import StoredArtifact
 
-REQUEUED = "requeued"
 _PRECISION = Decimal("0.000001")
-_NOTHING = Decimal(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,53 +31,31 @@ class Day:
     artifact_bytes: int
 
 
-def record(
-    tx: Transaction, claim: Claim, result: Result, artifacts: Sequence[StoredArtifact]
-) -> None:
-    """Enter an attempt that has just ended with this result."""
+def columns(result: Result, artifacts: Sequence[StoredArtifact]) -> dict[str, object]:
+    """Return what the statement that ends an attempt with this result enters for it."""
     usage, egress = result.usage, result.egress
-    _record(
-        tx,
-        claim,
-        outcome=result.state,
-        wall_s=_exactly(usage.wall_s),
-        cpu_s=None if usage.cpu_s is None else _exactly(usage.cpu_s),
-        egress_bytes_up=egress.bytes_up if egress else 0,
-        egress_bytes_down=egress.bytes_down if egress else 0,
-        artifact_bytes=sum(stored.artifact.size for stored in artifacts),
-    )
+    return {
+        "wall_s": _exactly(usage.wall_s),
+        "cpu_s": None if usage.cpu_s is None else _exactly(usage.cpu_s),
+        "egress_bytes_up": egress.bytes_up if egress else 0,
+        "egress_bytes_down": egress.bytes_down if egress else 0,
+        "artifact_bytes": sum(stored.artifact.size for stored in artifacts),
+    }
 
 
 def record_requeued(tx: Transaction, claim: Claim, started_at: datetime | None) -> None:
     """Enter an attempt that has just been given up for another one."""
-    _record(
-        tx,
-        claim,
-        outcome=REQUEUED,
+    tx.later(
+        "usage.record_requeued",
+        execution_id=claim.execution_id,
+        attempt=claim.attempt,
         started_at=started_at,
-        wall_s=_NOTHING,
-        cpu_s=_NOTHING,
-        egress_bytes_up=0,
-        egress_bytes_down=0,
-        artifact_bytes=0,
     )
 
 
 async def days(tx: Transaction, first: date, last: date) -> list[Day]:
     """Return the sums of each day from `first` to `last` on which something ended."""
     return [Day(**row) for row in await tx.all("usage.days", first=first, last=last)]
-
-
-def _record(
-    tx: Transaction, claim: Claim, started_at: datetime | None = None, **values: object
-) -> None:
-    tx.later(
-        "usage.record",
-        execution_id=claim.execution_id,
-        attempt=claim.attempt,
-        started_at=started_at,
-        **values,
-    )
 
 
 def _exactly(seconds: float) -> Decimal:

@@ -2,8 +2,9 @@
 
 One asyncio loop does everything; RQ's consumers are threads that wait for rings and hand over to
 it. `consumer` answers a ring, `execute` is the recipe (claim, launch, run, collect, record,
-dispose), `lease` keeps the attempt ours, `reaper` settles what died, `sandboxes` is the seam at
-which a pool will stand, `service` starts and drains all of it.
+dispose), `start` is when a program's start goes on record, `lease` keeps the attempt ours, `reaper`
+settles what died, `sandboxes` is the seam at which `pool` and `reuse` stand, `service` starts and
+drains all of it.
 
 It distrusts Redis (a ring is a hint), the sandbox (all its bytes) and itself (every write is
 fenced by the attempt's lease).

@@ -16,9 +16,7 @@ import structlog
 
 from runner.audit import events as audit
 from runner.errors import (
-    ImageMissing,
     Invalid,
-    IsolationMissing,
     KeyUnavailable,
     LeaseLost,
     NotReady,
@@ -33,11 +31,11 @@ from runner.sandbox.outcome import classify, result_of
 from runner.sandbox.sandbox import Sandbox
 from runner.signing import Signer
 from runner.states import Reason, State
-from runner.store import attempts, quotas, receipts
-from runner.store.attempts import Claimed
+from runner.store import attempts, quotas, receipts, scheduling
 from runner.store.db import Database
 from runner.store.executions import StoredArtifact, never_ran
 from runner.store.objects import ObjectStore
+from runner.store.scheduling import Claimed
 from runner.worker.artifacts import ArtifactFiler, make_files
 from runner.worker.disposal import Disposals
 from runner.worker.egress import Egress, WayOut
@@ -46,7 +44,8 @@ from runner.worker.lease import LeaseKeeper
 from runner.worker.recorder import Recorder, until_stored
 from runner.worker.sandboxes import Sandboxes
 from runner.worker.secrets import Secrets
-from runner.worker.settle import began, ended, late, settle
+from runner.worker.settle import began, ended, late, not_started, settle
+from runner.worker.start import Start
 from runner.worker.traffic import Traffic
 
 CANCELLED_HOLDS_S = 1.0
@@ -78,8 +77,7 @@ class _Attempt:
     sandbox: Sandbox | None = None
     runs_before: int = 0
     way_out: WayOut = field(default_factory=WayOut)
-    began: float | None = None
-    """When its program began, by this process's monotonic clock."""
+    start: Start | None = None
 
 
 class Executor:
@@ -111,14 +109,14 @@ class Executor:
         self._traffic = traffic
         self._log = structlog.get_logger("runner.worker")
         self._draining = False
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: set[asyncio.Task[bool]] = set()
 
     async def run_next(self) -> bool:
-        """Claim the execution whose turn it is and run it; False when there is none to claim."""
+        """Claim the execution whose turn it is and run it; return whether there may be another."""
         if self._draining:
             return False
         async with self._database.no_tenant() as tx:
-            claimed = await attempts.claim(
+            claimed = await scheduling.claim(
                 tx,
                 node=self._policy.node,
                 instance=self._policy.instance,
@@ -130,7 +128,7 @@ class Executor:
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         await asyncio.wait({task})
-        return True
+        return task.cancelled() or task.result()
 
     async def drain(self, patience_s: float) -> None:
         """Claim nothing more; after `patience_s` seconds interrupt and settle what still runs."""
@@ -143,7 +141,8 @@ class Executor:
             await asyncio.wait(set(self._running))
         await self._disposals.drain()
 
-    async def _execute(self, claimed: Claimed) -> None:
+    async def _execute(self, claimed: Claimed) -> bool:
+        """Bring it to its end; return whether another may wait to be claimed."""
         claim = claimed.claim
         log = self._log.bind(
             tenant=str(claim.tenant_id), execution=str(claim.execution_id), attempt=claim.attempt
@@ -158,7 +157,7 @@ class Executor:
         try:
             async with AsyncExitStack() as afterwards:
                 afterwards.enter_context(self._traffic.passing())
-                await keeper.guard(self._attempt(claimed, keeper, afterwards))
+                return await keeper.guard(self._attempt(claimed, keeper, afterwards))
         except LeaseLost as error:
             log.warning("lease_lost", detail=error.detail)
             await self._audit_late(claim, error.detail)
@@ -168,10 +167,11 @@ class Executor:
         except Exception:
             log.exception("attempt_failed")
             await self._settle(claim, Reason.INTERNAL)
+        return True
 
     async def _attempt(
         self, claimed: Claimed, keeper: LeaseKeeper, afterwards: AsyncExitStack
-    ) -> None:
+    ) -> bool:
         claimed_at = time.monotonic()
         claim, request = claimed.claim, claimed.request()
         if claimed.cancel_requested:
@@ -182,7 +182,7 @@ class Executor:
         try:
             sandbox = await self._sandboxes.claim(claim, request)
         except (SandboxFault, NotReady) as error:
-            result = never_ran(State.SYSTEM_ERROR, _why_not_started(error), error.detail)
+            result = not_started(error)
         else:
             # The client has its result before the container is gone.
             afterwards.push_async_callback(self._disposals.later, sandbox)
@@ -195,14 +195,17 @@ class Executor:
                 await self._disposals.now(sandbox)
                 await asyncio.sleep(claimed_at + CANCELLED_HOLDS_S - time.monotonic())
         keeper.release()
-        await self._finish(attempt, result)
+        return await self._finish(attempt, result)
 
     async def _run(self, attempt: _Attempt, sandbox: Sandbox, keeper: LeaseKeeper) -> Result:
         claim, request, recorder = attempt.claim, attempt.request, attempt.recorder
 
-        async def started() -> None:
-            attempt.began = time.monotonic()
-            recorder.begin(await until_stored(lambda: self._record_start(claim, sandbox)))
+        start = attempt.start = Start(
+            lambda: audit.body(claim.tenant_id, began(claim, self._policy.node, sandbox))
+        )
+
+        async def record_start() -> None:
+            recorder.begin(await until_stored(lambda: self._record_start(claim, start)))
             self._changes.announce(claim.execution_id)
 
         try:
@@ -210,15 +213,18 @@ class Executor:
             recorder.hide(secret_env.values())
             if (refusal := await upload(sandbox, request, self._objects)) is not None:
                 return refusal
-            async with self._egress.open(
-                claim, request, sandbox, recorder, attempt.egress_left
-            ) as way_out:
+            async with (
+                self._egress.open(
+                    claim, request, sandbox, recorder, attempt.egress_left
+                ) as way_out,
+                start.recorded(record_start, may_wait=not request.egress),
+            ):
                 attempt.way_out = way_out
                 ending = await sandbox.run(
                     _reaching(request.program, {**way_out.environment, **secret_env}),
                     limits=request.limits,
                     flood_bytes=self._policy.flood_bytes,
-                    on_started=started,
+                    on_started=start.begin,
                     on_output=recorder.add,
                     cancel=keeper.cancel_requested,
                     bridge=way_out.bridge,
@@ -245,9 +251,9 @@ class Executor:
             result = never_ran(State.SYSTEM_ERROR, Reason.SECRET_UNAVAILABLE, error.detail)
         except SandboxFault as error:
             result = never_ran(State.SYSTEM_ERROR, Reason.SANDBOX_PROTOCOL, error.detail)
-            if attempt.began is not None:
+            if start.at is not None:
                 # Its own figures are not to be had, or not to be believed; the clock's are.
-                ran_for = round(time.monotonic() - attempt.began, 6)
+                ran_for = round(time.monotonic() - start.at, 6)
                 result = replace(result, usage=Usage(wall_s=ran_for))
         recorder.end_output()
         await recorder.close()
@@ -257,23 +263,23 @@ class Executor:
         async with self._database.tenant(claim.tenant_id) as tx:
             return (await quotas.standing(tx)).egress_left
 
-    async def _record_start(self, claim: Claim, sandbox: Sandbox) -> int:
-        record = audit.body(claim.tenant_id, began(claim, self._policy.node, sandbox))
+    async def _record_start(self, claim: Claim, start: Start) -> int:
         async with self._database.tenant(claim.tenant_id) as tx:
-            return await attempts.start(tx, claim, self._policy.lease, record)
+            return await attempts.start(tx, claim, self._policy.lease, start.begun())
 
-    async def _finish(self, attempt: _Attempt, result: Result) -> None:
+    async def _finish(self, attempt: _Attempt, result: Result) -> bool:
         claim = attempt.claim
         tries = 0
 
-        async def write() -> None:
+        async def write() -> bool:
             nonlocal tries
             tries += 1
             async with self._database.tenant(claim.tenant_id) as tx:
                 if tries > 1 and await attempts.is_finished_with(tx, claim, result):
-                    return
+                    return True
+                begun = attempt.start.unrecorded() if attempt.start else None
                 finishing = await attempts.finish_with(
-                    tx, claim, result, attempt.artifacts, attempt.recorder.rest
+                    tx, claim, result, attempt.artifacts, attempt.recorder.rest, begun
                 )
                 for event in attempt.recorder.rest_audited:
                     await audit.append(tx, claim.tenant_id, event)
@@ -282,9 +288,12 @@ class Executor:
                 times = await finishing.times()
                 signed = self._signer.sign(KIND, self._receipt(attempt, result, times, head))
                 await receipts.insert(tx, claim.execution_id, signed)
+                claimable = scheduling.claimable_afterwards(tx)
+            return await claimable()
 
-        await until_stored(write)
+        more = await until_stored(write)
         self._changes.announce(claim.execution_id, News.ENDED)
+        return more
 
     def _receipt(
         self, attempt: _Attempt, result: Result, times: attempts.Times, head: audit.Place
@@ -321,16 +330,6 @@ class Executor:
 
 
 _REFUSALS = {"egress": Reason.EGRESS_NOT_OPENED, "secret_env": Reason.SECRET_UNAVAILABLE}
-
-
-def _why_not_started(error: RunnerError) -> Reason:
-    match error:
-        case ImageMissing():
-            return Reason.IMAGE_MISSING
-        case IsolationMissing():
-            return Reason.ISOLATION_MISSING
-        case _:
-            return Reason.SANDBOX_START_FAILED
 
 
 def _reaching(program: Program, environment: Mapping[str, str]) -> Program:

@@ -13,7 +13,7 @@ from runner.models import Claim
 from runner.queue.changes import Changes, News
 from runner.queue.doorbell import Doorbell
 from runner.states import ENDED, Reason, State
-from runner.store import attempts, executions
+from runner.store import executions, scheduling
 from runner.store.db import Database
 from runner.worker.execute import Policy
 from runner.worker.settle import Requeue, of_execution, settle
@@ -52,7 +52,7 @@ class Reaper:
     async def inherit(self) -> None:
         """End the leases that earlier worker processes of this node left: they are dead."""
         async with self._database.no_tenant() as tx:
-            ended = await attempts.end_leases_of_node(
+            ended = await scheduling.end_leases_of_node(
                 tx, node=self._policy.node, instance=self._policy.instance
             )
         self._log.info("leases_inherited", ended=ended)
@@ -60,14 +60,14 @@ class Reaper:
     async def reap(self) -> None:
         """Settle every attempt whose lease has run out."""
         async with self._database.statements() as tx:
-            dead = await attempts.expired(tx, BATCH)
+            dead = await scheduling.expired(tx, BATCH)
         for claim in dead:
             await self._settle(claim)
 
     async def end_suspended(self) -> None:
         """Cancel what suspended tenants have waiting or running, however late it was accepted."""
         async with self._database.statements() as tx:
-            found = await attempts.of_suspended(tx, BATCH)
+            found = await scheduling.of_suspended(tx, BATCH)
         for tenant_id, execution_id in found:
             async with self._database.tenant(tenant_id) as tx:
                 state = await executions.cancel(tx, execution_id)
@@ -80,7 +80,7 @@ class Reaper:
         if await self._doorbell.waiting():
             return
         async with self._database.statements() as tx:
-            claimable = await attempts.claimable(tx)
+            claimable = await scheduling.claimable(tx)
         if claimable:
             self._log.info("rung_again", slots=self._slots)
             for _ in range(self._slots):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from runner.audit import events as audit
+from runner.errors import ImageMissing, IsolationMissing, RunnerError
 from runner.models import JSON, Claim, Result
 from runner.sandbox.sandbox import Sandbox
 from runner.states import ACTIVE, Reason, State
@@ -56,6 +57,18 @@ def decide(stored: Stored, reason: Reason, max_attempts: int) -> Requeue | End |
             )
         )
     return End(never_ran(State.SYSTEM_ERROR, reason, why))
+
+
+def not_started(error: RunnerError) -> Result:
+    """Return the result of an attempt that no sandbox was to be had for."""
+    match error:
+        case ImageMissing():
+            reason = Reason.IMAGE_MISSING
+        case IsolationMissing():
+            reason = Reason.ISOLATION_MISSING
+        case _:
+            reason = Reason.SANDBOX_START_FAILED
+    return never_ran(State.SYSTEM_ERROR, reason, error.detail)
 
 
 async def settle(

@@ -401,3 +401,26 @@ def test_a_proxy_that_is_killed_comes_back(world: World) -> None:
     proxy.kill()
     ended = world.client.wait(execution)
     assert out(ended) == "hello from outside\n" * 2
+
+
+def stored_together(world: World, egress: list[Any]) -> bool:
+    """Return whether the start and the end of a short run came into the database at once."""
+    execution = world.run(["true"], egress)
+    assert execution.state == "succeeded"
+    rows = world.deployment.sql(
+        "SELECT data ->> 'state' AS state, xmin::text AS written FROM events "
+        "WHERE execution_id = %s AND kind = 'state'",
+        execution.id,
+    )
+    written = {row["state"]: row["written"] for row in rows}
+    return bool(written["running"] == written["succeeded"])
+
+
+def test_what_may_reach_something_is_on_record_before_it_ends(world: World) -> None:
+    """However short it is: should its worker die, nobody takes it for one that has not begun.
+
+    The control: the start of what can reach nothing comes with its end.
+    """
+    rule = [{"host": OPEN_HOST, "port": world.tls.port}]
+    assert not any(stored_together(world, rule) for _ in range(3))
+    assert any(stored_together(world, []) for _ in range(20))

@@ -1,5 +1,6 @@
 """Reuse and the loaded interpreter, through the API."""
 
+import time
 from collections.abc import Iterator
 
 import httpx
@@ -16,8 +17,8 @@ FORKED = "print('/opt/supervisor' in open('/proc/self/cmdline').read())"
 
 @pytest.fixture(scope="module")
 def deployed(image: None) -> Iterator[Deployment]:
-    """Return a deployment with a small pool."""
-    with deployments.deployment(pool=2, pool_max=4, reuse_runs=5) as made:
+    """Return a deployment with a small pool, whose worker looks for what waits once in a minute."""
+    with deployments.deployment(pool=2, pool_max=4, reuse_runs=5, reconcile_s=60.0) as made:
         yield made
 
 
@@ -127,6 +128,16 @@ def test_an_image_with_a_list_has_it_loaded_when_it_waited(deployed: Deployment)
     first = run(client, code, image="data")
     assert stdout(first).endswith(b"1\n")
     eventually(lambda: stdout(run(client, code, image="data")) == b"True\n1\n")
+
+
+def test_what_waits_for_its_tenants_cap_follows_at_once(deployed: Deployment) -> None:
+    """Its ring was answered in vain: the slot that becomes free knows of it all the same."""
+    client = deployed.client("reuse-cap", reuse=True, max_concurrency=1)
+    code = "import time; time.sleep(0.2); print(1)"
+    waiting = [client.submit(code=code, language="python", reuse="tenant") for _ in range(5)]
+    began = time.monotonic()
+    assert {client.wait(each).state for each in waiting} == {"succeeded"}
+    assert time.monotonic() - began < 30
 
 
 def test_a_stopped_worker_leaves_none_of_them(deployed: Deployment) -> None:

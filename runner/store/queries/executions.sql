@@ -14,6 +14,8 @@ SELECT s.tenant_id, s.execution_id, f.path, f.content, f.object_key, f.size, f.s
 FROM stored s, unnest(%(paths)s::text[], %(contents)s::bytea[], %(object_keys)s::text[],
                       %(sizes)s::bigint[], %(sums)s::text[])
                AS f (path, content, object_key, size, sha256)
+), audited AS (
+INSERT INTO audit_events (tenant_id, body) SELECT tenant_id, %(record)s FROM stored
 )
 INSERT INTO events (tenant_id, execution_id, seq, attempt, kind, data)
 SELECT tenant_id, execution_id, 1, 0, 'state', '{"state": "queued"}' FROM stored;
@@ -68,12 +70,12 @@ FROM executions WHERE execution_id = %(execution_id)s FOR UPDATE;
 -- name: start_running
 WITH started AS (
     UPDATE executions
-    SET state = 'running', started_at = clock_timestamp(), event_seq = event_seq + 1,
-        lease_until = clock_timestamp() + %(lease)s
+    SET state = 'running', started_at = clock_timestamp() - %(began_ago)s,
+        event_seq = event_seq + 1, lease_until = clock_timestamp() + %(lease)s
     WHERE execution_id = %(execution_id)s AND attempt = %(attempt)s AND state = 'starting'
     RETURNING tenant_id, event_seq
 ), audited AS (
-    INSERT INTO audit_events (tenant_id, body) SELECT tenant_id, %(record)s FROM started
+    INSERT INTO audit_events (tenant_id, body) SELECT tenant_id, %(began)s FROM started
 )
 INSERT INTO events (tenant_id, execution_id, seq, attempt, kind, data)
 SELECT tenant_id, %(execution_id)s, event_seq, %(attempt)s, 'state', '{"state": "running"}'
@@ -117,17 +119,31 @@ RETURNING e.event_seq AS seq, given_up.started_at;
 -- name: finish
 WITH finished AS (
     UPDATE executions
-    SET state = %(state)s, ended_at = clock_timestamp(), lease_until = NULL, result = %(result)s,
+    SET state = %(state)s, started_at = COALESCE(started_at, clock_timestamp() - %(began_ago)s::interval),
+        ended_at = clock_timestamp(), lease_until = NULL, result = %(result)s,
         event_seq = event_seq + cardinality(%(kinds)s::text[])
     WHERE execution_id = %(execution_id)s AND attempt = %(attempt)s
       AND state = ANY (%(sources)s::text[]) AND event_seq = COALESCE(%(after)s, event_seq)
     RETURNING tenant_id, event_seq - cardinality(%(kinds)s::text[]) AS base,
-              created_at, started_at, ended_at
+              created_at, started_at, ended_at, image, size, isolation, limits
 ), told AS (
     INSERT INTO events (tenant_id, execution_id, seq, attempt, kind, data, chunk)
     SELECT f.tenant_id, %(execution_id)s, f.base + o.position, %(attempt)s, o.kind, o.data, o.chunk
     FROM finished f, unnest(%(kinds)s::text[], %(data)s::jsonb[], %(chunks)s::bytea[])
          WITH ORDINALITY AS o (kind, data, chunk, position)
+), began AS (
+    INSERT INTO audit_events (tenant_id, body)
+    SELECT tenant_id, %(began)s::text FROM finished WHERE %(began)s::text IS NOT NULL
+), used AS (
+    INSERT INTO usage_records (tenant_id, execution_id, attempt, outcome, started_at, ended_at,
+                               image, size, isolation, wall_s, cpu_s, cpu_measured, memory_gib_s,
+                               egress_bytes_up, egress_bytes_down, artifact_bytes)
+    SELECT tenant_id, %(execution_id)s, %(attempt)s, %(state)s, started_at, ended_at,
+           image, size, isolation, %(wall_s)s,
+           COALESCE(%(cpu_s)s::numeric, %(wall_s)s * (limits ->> 'cpu')::numeric),
+           %(cpu_s)s IS NOT NULL, %(wall_s)s * (limits ->> 'memory_mb')::numeric / 1024,
+           %(egress_bytes_up)s, %(egress_bytes_down)s, %(artifact_bytes)s
+    FROM finished
 )
 SELECT created_at, started_at, ended_at FROM finished;
 
@@ -148,10 +164,12 @@ WHERE execution_id = %(execution_id)s AND seq > %(after)s
 ORDER BY seq LIMIT %(limit)s;
 
 -- name: output_of_ended
+-- Not by `ended_at`: a plan made while there were few executions goes by its index, and reads all
+-- that have ended once there are many.
 SELECT o.kind, o.chunk FROM executions e
 JOIN events o ON o.tenant_id = e.tenant_id AND o.execution_id = e.execution_id
              AND o.attempt = e.attempt AND o.kind IN ('stdout', 'stderr')
-WHERE e.execution_id = %(execution_id)s AND e.ended_at IS NOT NULL
+WHERE e.execution_id = %(execution_id)s AND e.state NOT IN ('queued', 'starting', 'running')
 ORDER BY o.seq;
 
 -- name: insert_artifact

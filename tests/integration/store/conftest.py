@@ -10,6 +10,7 @@ import pytest
 from psycopg.rows import dict_row
 from pydantic import SecretStr
 
+from runner.audit import events as audit
 from runner.embedded.services import Services, services
 from runner.limits import load_sizes
 from runner.models import ExecutionRequest, Limits, Program, Role
@@ -25,6 +26,7 @@ REQUEST = ExecutionRequest(
     program=Program(argv=("true",), env={}), limits=LIMITS, size="nano", image="python"
 )
 LEASE = timedelta(minutes=1)
+SUBMITTED = audit.AuditEvent("submitter", audit.Action.EXECUTION_SUBMIT, audit.Outcome.SUCCESS)
 
 
 @pytest.fixture(scope="session")
@@ -72,6 +74,11 @@ def superuser(postgres: Services) -> Iterator["psycopg.Connection[dict[str, obje
         postgres.postgres.url("postgres"), autocommit=True, row_factory=dict_row
     ) as connection:
         yield connection
+
+
+def submitted(tenant: UUID) -> str:
+    """Return the audit record of a submission."""
+    return audit.body(tenant, SUBMITTED)
 
 
 async def new_tenant(owner: Database, name: str) -> UUID:

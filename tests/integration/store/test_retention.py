@@ -10,18 +10,19 @@ from uuid import UUID
 
 import psycopg
 import pytest
-from psycopg.types.json import Jsonb
 
 from runner.ids import new_id
-from runner.models import ExecutionRequest, InputFile, Program, StoredObject
+from runner.models import Claim, ExecutionRequest, InputFile, Program, StoredObject
 from runner.settings import Settings
-from runner.store import executions, files, ledger
+from runner.states import Reason, State
+from runner.store import attempts, executions, files, ledger
 from runner.store.db import Database
+from runner.store.executions import never_ran
 from runner.store.files import NewFile
 from runner.store.objects import Kind, ObjectStore, new_key
 from runner.store.retention import Terms
 from runner.worker.retention import Retention
-from tests.integration.store.conftest import LIMITS, new_tenant
+from tests.integration.store.conftest import LIMITS, new_tenant, submitted
 
 AT_ONCE = timedelta(seconds=0)
 SHA256 = "0" * 64
@@ -71,7 +72,7 @@ class Site:
         )
         wanted = ExecutionRequest(Program(("true",), {}), LIMITS, "nano", "python", inputs)
         async with self.api.tenant(tenant) as tx:
-            await executions.insert(tx, id_, wanted)
+            await executions.insert(tx, id_, wanted, submitted(tenant))
         key = await self.stored(tenant, "artifacts")
         async with self.worker.tenant(tenant) as tx:
             await ledger.keep(tx, [key])
@@ -212,10 +213,9 @@ async def test_what_an_execution_takes_stays_until_it_has_ended(
     stored = [each async for some in site.objects.keys(tenant) for each in some]
     assert key in stored
     async with site.worker.tenant(tenant) as tx:
-        assert await tx.one(
-            "executions.finish", execution_id=id_, attempt=0, state="succeeded",
-            sources=["running"], result=Jsonb({}), after=None, kinds=[], data=[], chunks=[],
-        )  # fmt: skip
+        await attempts.finish(
+            tx, Claim(id_, tenant, 0), never_ran(State.FAILED, Reason.EXIT_NONZERO, "ended")
+        )
     await site.retention().sweep()
     stored = [each async for some in site.objects.keys(tenant) for each in some]
     assert key not in stored

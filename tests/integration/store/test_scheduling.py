@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
@@ -17,14 +17,14 @@ from runner.errors import LeaseLost
 from runner.ids import new_id
 from runner.models import Claim, InputFile, Result, Role, Tier
 from runner.states import Reason, State
-from runner.store import attempts, executions
+from runner.store import attempts, executions, scheduling
 from runner.store.db import Database
 from runner.store.executions import never_ran
 from runner.store.migrations import migrate
 from runner.tenancy import create_key
 from runner.worker.settle import settle
 from tests.deployment import state_folder
-from tests.integration.store.conftest import LEASE, LIMITS, REQUEST, publish
+from tests.integration.store.conftest import LEASE, LIMITS, REQUEST, publish, submitted
 
 Superuser = Connection[dict[str, Any]]
 DONE: Result = never_ran(State.FAILED, Reason.EXIT_NONZERO, "ended")
@@ -75,14 +75,14 @@ async def submit(api: Database, of: UUID, count: int = 1) -> list[UUID]:
     ids = [new_id() for _ in range(count)]
     for id_ in ids:
         async with api.tenant(of) as tx:
-            await executions.insert(tx, id_, REQUEST)
+            await executions.insert(tx, id_, REQUEST, submitted(of))
     return ids
 
 
 async def claim(worker: Database) -> Claim | None:
     """Claim what is next."""
     async with worker.no_tenant() as tx:
-        found = await attempts.claim(tx, node="n", instance="i", lease=LEASE)
+        found = await scheduling.claim(tx, node="n", instance="i", lease=LEASE)
     return found.claim if found else None
 
 
@@ -125,10 +125,10 @@ async def test_a_claim_comes_with_what_it_is_to_do(
     files = (InputFile("b", b"2"), InputFile("a", b"1"))
     mine, other, id_ = await tenant(owner), await tenant(owner), new_id()
     async with api.tenant(mine) as tx:
-        await executions.insert(tx, id_, replace(REQUEST, files=files))
+        await executions.insert(tx, id_, replace(REQUEST, files=files), submitted(mine))
     await submit(api, other)
     async with worker.no_tenant() as tx:
-        found = await attempts.claim(tx, node="n", instance="i", lease=LEASE)
+        found = await scheduling.claim(tx, node="n", instance="i", lease=LEASE)
     assert found is not None
     assert found.claim == Claim(id_, mine, 1)
     assert found.request() == replace(REQUEST, files=files[::-1])
@@ -247,7 +247,7 @@ async def test_a_tenant_at_its_cap_waits_and_others_do_not(
     assert [(await claimed(worker)).tenant_id for _ in range(4)] == [by_tier] * 4
     assert await claim(worker) is None
     async with worker.no_tenant() as tx:
-        assert not await attempts.claimable(tx)
+        assert not await scheduling.claimable(tx)
     await end(worker, first, superuser)
     assert (await claimed(worker)).tenant_id == capped
 
@@ -338,3 +338,44 @@ async def test_an_estimate_comes_from_how_fast_others_were_claimed(
         place = await executions.queue_place(tx, ids[-1])
     assert place is not None and place.position == 2
     assert place.starts_in_s == pytest.approx(6.0, abs=0.5)
+
+
+async def test_an_end_tells_what_waits_once_it_is_stored(
+    api: Database, worker: Database, owner: Database
+) -> None:
+    """What was not to be claimed while its tenant was at its cap can be; its ring is long gone.
+
+    The control: asked before that, nothing is to be claimed.
+    """
+    of = await tenant(owner, concurrency=1)
+    await submit(api, of, 2)
+    for more in (True, False):
+        found = await claimed(worker)
+        assert await claim(worker) is None
+        async with worker.tenant(found.tenant_id) as tx:
+            await attempts.finish(tx, found, DONE)
+            assert not await scheduling.claimable(tx)
+            told = scheduling.claimable_afterwards(tx)
+        assert await told() is more
+
+
+async def test_what_is_asked_with_an_end_that_fails_is_not_told(
+    api: Database, worker: Database, owner: Database
+) -> None:
+    """Nothing was sent."""
+    of = await tenant(owner)
+    await submit(api, of, 1)
+    found = await claimed(worker)
+    wrong = Claim(found.execution_id, of, found.attempt + 1)
+
+    told: list[Callable[[], Awaitable[bool]]] = []
+
+    async def end_another() -> None:
+        async with worker.tenant(of) as tx:
+            told.append(scheduling.claimable_afterwards(tx))
+            await attempts.finish(tx, wrong, DONE)
+
+    with pytest.raises(LeaseLost):
+        await end_another()
+    with pytest.raises(RuntimeError, match="has not been sent"):
+        await told[0]()

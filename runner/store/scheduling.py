@@ -1,0 +1,115 @@
+"""Whose turn it is, whichever tenant's: what a worker claims, and what the reaper looks for."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from uuid import UUID
+
+from psycopg.rows import DictRow
+
+from runner.models import (
+    Claim,
+    ExecutionRequest,
+    InputFile,
+    Isolation,
+    Program,
+    StoredObject,
+)
+from runner.store.db import Transaction
+from runner.store.executions import LIMITS
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """What a worker has claimed, with what it is to do."""
+
+    claim: Claim
+    cancel_requested: bool
+    _row: DictRow
+    _files: Sequence[DictRow]
+
+    def request(self) -> ExecutionRequest:
+        """Return what the execution asked for."""
+        row = self._row
+        return ExecutionRequest(
+            program=Program(
+                argv=tuple(row["argv"]),
+                env=row["env"],
+                stdin=row["stdin"],
+                interpret=row["interpret"],
+            ),
+            limits=LIMITS.validate_python(row["limits"]),
+            size=row["size"],
+            image=row["image"],
+            files=tuple(map(_input_file, self._files)),
+            isolation=Isolation(row["isolation"]),
+            egress=tuple(row["egress"]),
+            egress_policy=row["egress_policy"],
+            secret_env=row["secret_env"],
+            metadata=row["metadata"],
+            on_worker_loss=row["on_worker_loss"],
+            reuse=row["reuse"],
+            language=row["language"],
+            artifacts_to=row["artifacts_to"],
+        )
+
+
+def _input_file(row: DictRow) -> InputFile:
+    if row["object_key"] is None:
+        return InputFile(row["path"], row["content"])
+    return InputFile(row["path"], StoredObject(row["object_key"], row["size"], row["sha256"]))
+
+
+async def claim(tx: Transaction, *, node: str, instance: str, lease: timedelta) -> Claimed | None:
+    """Claim the execution whose turn it is, and load it; None when no tenant may run one now.
+
+    Needs a transaction of no tenant, which is the claimed one's from then on; ends it.
+    """
+    claims, requests, files = await tx.together(
+        ("scheduling.claim", {"node": node, "instance": instance, "lease": lease}),
+        ("executions.load_claimed", {}),
+        ("executions.load_claimed_files", {}),
+        last=True,
+    )
+    if not claims:
+        return None
+    (ours,), (row,) = claims, requests
+    claim = Claim(ours["execution_id"], ours["tenant_id"], ours["attempt"])
+    return Claimed(claim, row["cancel_requested_at"] is not None, row, files)
+
+
+async def claimable(tx: Transaction) -> bool:
+    """Return whether a claim would find something."""
+    row = await tx.one("scheduling.claimable")
+    return bool(row and row["claimable"])
+
+
+def claimable_afterwards(tx: Transaction) -> Callable[[], Awaitable[bool]]:
+    """Return what tells, once `tx` is stored, whether a claim would find something then.
+
+    So a slot that has become free knows what was not to be claimed while it was taken.
+    """
+    sent = tx.afterwards("scheduling.claimable")
+
+    async def told() -> bool:
+        row = await sent.one()
+        return bool(row and row["claimable"])
+
+    return told
+
+
+async def expired(tx: Transaction, limit: int) -> list[Claim]:
+    """Return attempts whose lease has ended, of any tenant."""
+    return [Claim(**row) for row in await tx.all("scheduling.expired", limit=limit)]
+
+
+async def of_suspended(tx: Transaction, limit: int) -> list[tuple[UUID, UUID]]:
+    """Return tenant and id of what suspended tenants still have waiting or running."""
+    rows = await tx.all("scheduling.of_suspended", limit=limit)
+    return [(row["tenant_id"], row["execution_id"]) for row in rows]
+
+
+async def end_leases_of_node(tx: Transaction, *, node: str, instance: str) -> int:
+    """End the leases that earlier worker processes of this node left; return how many."""
+    row = await tx.one("scheduling.end_leases_of_node", node=node, instance=instance)
+    return int(row["ended"]) if row else 0
