@@ -34,6 +34,9 @@ ROWS: dict[str, dict[str, Any]] = {
 STAGGER_S = 0.2
 WARM_UP = 3
 BESIDE = 25
+REST_S = 0.5
+"""Between our call and a `docker run`: the daemon goes on tidying up after a container is gone, and
+either would pay for the other's."""
 SLOTS = 16
 POOLS = ((100, 128), (16, 16))
 """How many wait at least and at most: enough for a burst, and too few."""
@@ -64,9 +67,12 @@ async def sequential(
     ours, theirs = [], []
     caller = await deployed.caller()
     for _ in range(rounds):
-        ours.append(await caller.expect(body))
         if beside is not None:
             theirs.append(await asyncio.to_thread(beside.timed))
+            await asyncio.sleep(REST_S)
+        ours.append(await caller.expect(body))
+        if beside is not None:
+            await asyncio.sleep(REST_S)
     caller.close()
     return ours, theirs
 
@@ -96,7 +102,6 @@ async def of_row(
     pool = deployed.settings.pool
     await sequential(deployed, body, WARM_UP, None)
     await full(deployed, row)
-    # A client that waits between its calls, as `docker run` makes this one do.
     ours, theirs = await sequential(deployed, body, BESIDE, docker_run)
     ratios = {
         "median": statistics.median(theirs) / statistics.median(ours),

@@ -14,6 +14,7 @@ import platform
 import re
 import tarfile
 import tempfile
+import time
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -40,6 +41,9 @@ TAR_LABEL = "runner.tar.sha256"
 PRELOAD = "preload.txt"
 LOAD = "'import sys; __import__(sys.argv[1])'"
 _BUILD_TIMEOUT_S = 1800
+KEPT_S = 1.0
+"""How old an answer may be to which image a recipe gives: every launch asks, and Docker takes
+as long over its list as over a fiftieth of a container."""
 # Fixed, so that the same packages give the same archive (reproducible-builds.org).
 _EPOCH = "1700000000"
 
@@ -89,11 +93,19 @@ class Images:
     def __init__(self, engine: Engine, recipes_dir: Path) -> None:
         self._engine = engine
         self._recipes_dir = recipes_dir
+        self._found: dict[str, tuple[float, str]] = {}
 
     async def require(self, name: str) -> str:
-        """Return the digest of the image that today's recipe gives, or raise ImageMissing."""
+        """Return the digest of the image that the recipe gives, as of `KEPT_S` ago at most.
+
+        Raises ImageMissing; of one that has gone meanwhile, Docker tells when a sandbox is made.
+        """
+        looked_at, digest = self._found.get(name, (float("-inf"), ""))
+        if time.monotonic() - looked_at < KEPT_S:
+            return digest
         for image in await self.list_images():
             if image.name == name and image.current:
+                self._found[name] = (time.monotonic(), image.digest)
                 return image.digest
         raise ImageMissing(
             f"the sandbox image {name!r} is not on this host; `runner images build {name}` makes it"

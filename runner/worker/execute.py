@@ -217,7 +217,7 @@ class Executor:
                 self._egress.open(
                     claim, request, sandbox, recorder, attempt.egress_left
                 ) as way_out,
-                start.recorded(record_start, may_wait=not request.egress),
+                start.recorded(record_start, ahead=bool(request.egress)),
             ):
                 attempt.way_out = way_out
                 ending = await sandbox.run(

@@ -114,7 +114,7 @@ class Recorder:
         return {k: mask(each) if isinstance(each, str) else each for k, each in facts.items()}
 
     def _write_soon(self) -> None:
-        # The program may reach for the network before its start is on record.
+        # Output may come before the start is on record.
         if self._begun.is_set() and (self._timer is None or self._timer.done()):
             self._timer = asyncio.create_task(self._flush_soon())
 

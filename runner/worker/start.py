@@ -1,4 +1,9 @@
-"""When a program's start goes on record: while it runs, or with its end if that comes first."""
+"""When a program's start goes on record: before it, while it runs, or with its end.
+
+An attempt whose start is not on record is taken for one that has not begun, and runs again when its
+worker dies. So what may have effects outside its sandbox begins when its start is on record; of
+what may not, a second run shows nowhere.
+"""
 
 import asyncio
 import time
@@ -10,11 +15,7 @@ from runner.store.attempts import Begun
 from runner.tasks import beside
 
 PATIENCE_S = 0.025
-"""For how long a start may wait for its end: most short runs take a transaction less.
-
-Should its worker die meanwhile, the program runs once more, as the record says that it has not
-begun: so only that may wait which can have had no effect outside its sandbox.
-"""
+"""For how long a start waits for its end: most short runs take a transaction less."""
 
 
 class Start:
@@ -30,9 +31,9 @@ class Start:
         """When the program began, by this process's monotonic clock."""
 
     async def begin(self) -> None:
-        """Tell that the program has begun."""
+        """Tell that the program begins now."""
         self.at = time.monotonic()
-        self._text = self._record()
+        self._text = self._text or self._record()
         self._happened.set()
 
     def begun(self) -> Begun:
@@ -47,24 +48,32 @@ class Start:
 
     @asynccontextmanager
     async def recorded(
-        self, store: Callable[[], Awaitable[None]], *, may_wait: bool
+        self, store: Callable[[], Awaitable[None]], *, ahead: bool
     ) -> AsyncIterator[None]:
-        """Put it on record while the context lasts, which is the run; failing ends that."""
-        async with beside(self._put(store, may_wait=may_wait)):
+        """Put it on record, before the context or while it lasts, which is the run.
+
+        Failing, it ends the run.
+        """
+        if ahead:
+            await self.begin()
+            await self._put(store)
+            yield
+            return
+        async with beside(self._put_unless_over(store)):
             try:
                 yield
             finally:
                 self._ended.set()
                 self._happened.set()
 
-    async def _put(self, store: Callable[[], Awaitable[None]], *, may_wait: bool) -> None:
+    async def _put_unless_over(self, store: Callable[[], Awaitable[None]]) -> None:
         await self._happened.wait()
-        if may_wait:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(PATIENCE_S):
-                    await self._ended.wait()
-            if self._ended.is_set():
-                return
-        if self.at is not None:
-            await store()
-            self._stored = True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE_S):
+                await self._ended.wait()
+        if not self._ended.is_set():
+            await self._put(store)
+
+    async def _put(self, store: Callable[[], Awaitable[None]]) -> None:
+        await store()
+        self._stored = True

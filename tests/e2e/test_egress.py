@@ -416,7 +416,7 @@ def stored_together(world: World, egress: list[Any]) -> bool:
     return bool(written["running"] == written["succeeded"])
 
 
-def test_what_may_reach_something_is_on_record_before_it_ends(world: World) -> None:
+def test_what_may_reach_something_begins_on_record(world: World) -> None:
     """However short it is: should its worker die, nobody takes it for one that has not begun.
 
     The control: the start of what can reach nothing comes with its end.

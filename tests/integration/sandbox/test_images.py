@@ -30,6 +30,22 @@ async def test_a_second_build_is_the_first_ones_image(engine: Engine) -> None:
     assert await images.require("python") in {i.digest for i in await images.list_images()}
 
 
+async def test_what_a_recipe_gives_is_asked_once_in_a_while(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many launches at once cost one look; an older answer is not believed."""
+    recipes = tmp_path / "recipes"
+    shutil.copytree(Settings().recipes_path, recipes)
+    images = Images(engine, recipes)
+    digest = await images.require("python")
+    with (recipes / "supervisor" / "wire.py").open("a") as file:
+        file.write("# another\n")
+    assert await images.require("python") == digest
+    monkeypatch.setattr("runner.sandbox.images.KEPT_S", 0.0)
+    with pytest.raises(ImageMissing, match="images build"):
+        await images.require("python")
+
+
 async def test_another_supervisor_is_another_image(engine: Engine, tmp_path: Path) -> None:
     """An image made for an earlier supervisor is not taken for today's."""
     recipes = tmp_path / "recipes"
