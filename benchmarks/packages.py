@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tarfile
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO
@@ -158,9 +157,10 @@ def on_disk(settings: Settings, image: str, folder: Path) -> None:
         checked([*docker, "rm", container])
     checked([*docker, "save", "--output", str(folder / "image.tar"), image])
     for name, target in (("root", "root"), ("image", "saved")):
-        with tarfile.open(folder / f"{name}.tar") as archive:
-            archive.extractall(folder / target, filter="tar")
-        (folder / f"{name}.tar").unlink()
+        (folder / target).mkdir()
+        archive = folder / f"{name}.tar"
+        checked(["tar", "--extract", "--file", str(archive), "--directory", str(folder / target)])
+        archive.unlink()
     _layout(folder / "saved", folder / "layout")
 
 
