@@ -227,6 +227,7 @@ async def _store(
         if refused := refusal(standing, egress=bool(wanted.egress)):
             raise refused
         parts.admission.require(waiting, standing.queued)
+        await executions.insert(tx, new, _naming(wanted, new))
         for path in sorted(body.keys):
             event = _read(request, principal, path, new)
             await audit.append(tx, principal.tenant_id, event)
@@ -237,8 +238,7 @@ async def _store(
             "isolation": wanted.isolation.value,
         }
         event = _submitted(request, principal, audit.Outcome.SUCCESS, facts, id_=new)
-        record = audit.body(principal.tenant_id, event)
-        await executions.insert(tx, new, _naming(wanted, new), record)
+        await audit.append(tx, principal.tenant_id, event)
     return new
 
 

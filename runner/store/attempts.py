@@ -185,8 +185,9 @@ async def finish_with(
 ) -> Finish:
     """Write the result as `finish` does, behind the rest, in the round trip of what follows.
 
-    With a start that is not on record yet, that is written, too. Look at its times before the
-    transaction ends: they tell whether it is accepted. Raises LeaseLost.
+    With a start that is not on record yet, that is written, too; its audit record is the caller's
+    to append, as the end's is. Look at its times before the transaction ends: they tell whether it
+    is accepted. Raises LeaseLost.
     """
     end = {
         "state": result.state,
@@ -198,6 +199,7 @@ async def finish_with(
     entries = [*rest.entries, Entry(EventKind.STATE, data=end)]
     sources = [source for source in sorted(ACTIVE) if may_change(source, result.state)]
     if begun is not None:
+        # By way of RUNNING, which every end may follow.
         entries.insert(0, Entry(EventKind.STATE, data={"state": State.RUNNING}))
         sources = [State.STARTING]
     sent = tx.later(
@@ -209,7 +211,6 @@ async def finish_with(
         result=Jsonb(RESULT.dump_python(result, mode="json")),
         after=rest.after,
         began_ago=begun and begun.ago,
-        began=begun and begun.record,
         **_columns(entries),
         **usage.columns(result, artifacts),
     )

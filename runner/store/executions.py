@@ -57,10 +57,8 @@ class Place:
     starts_in_s: float | None
 
 
-async def insert(
-    tx: Transaction, execution_id: UUID, request: ExecutionRequest, record: str
-) -> None:
-    """Store a new, queued execution with its input files, its first event and its audit record."""
+async def insert(tx: Transaction, execution_id: UUID, request: ExecutionRequest) -> None:
+    """Store a new, queued execution with its input files and its first event."""
     tx.later(
         "executions.insert",
         execution_id=execution_id,
@@ -86,7 +84,6 @@ async def insert(
         object_keys=[(held := _stored(file)) and held.object_key for file in request.files],
         sizes=[(held := _stored(file)) and held.size for file in request.files],
         sums=[(held := _stored(file)) and held.sha256 for file in request.files],
-        record=record,
     )
 
 

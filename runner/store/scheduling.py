@@ -80,8 +80,7 @@ async def claim(tx: Transaction, *, node: str, instance: str, lease: timedelta) 
 
 async def claimable(tx: Transaction) -> bool:
     """Return whether a claim would find something."""
-    row = await tx.one("scheduling.claimable")
-    return bool(row and row["claimable"])
+    return _claimable(await tx.one("scheduling.claimable"))
 
 
 def claimable_afterwards(tx: Transaction) -> Callable[[], Awaitable[bool]]:
@@ -92,10 +91,13 @@ def claimable_afterwards(tx: Transaction) -> Callable[[], Awaitable[bool]]:
     sent = tx.afterwards("scheduling.claimable")
 
     async def told() -> bool:
-        row = await sent.one()
-        return bool(row and row["claimable"])
+        return _claimable(await sent.one())
 
     return told
+
+
+def _claimable(row: DictRow | None) -> bool:
+    return bool(row and row["claimable"])
 
 
 async def expired(tx: Transaction, limit: int) -> list[Claim]:

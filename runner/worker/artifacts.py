@@ -111,8 +111,14 @@ class ArtifactFiler:
             await ledger.give_up(tx, key)
 
 
-async def make_files(tx: Transaction, claim: Claim, artifacts: Sequence[StoredArtifact]) -> None:
-    """Give artifacts that are to be files their names; both then refer to the same bytes."""
+async def make_files(
+    tx: Transaction, claim: Claim, artifacts: Sequence[StoredArtifact]
+) -> list[audit.AuditEvent]:
+    """Give artifacts that are to be files their names; both then refer to the same bytes.
+
+    Returns what is to be appended to the audit log, when no row is to be written any more.
+    """
+    events = []
     for stored in artifacts:
         if stored.file_path is None:
             continue
@@ -125,9 +131,7 @@ async def make_files(tx: Transaction, claim: Claim, artifacts: Sequence[StoredAr
             object_key=stored.object_key,
         )
         await files.put(tx, new)
-        await audit.append(
-            tx,
-            claim.tenant_id,
+        events.append(
             audit.AuditEvent(
                 actor="system:worker",
                 action=audit.Action.FILE_WRITE,
@@ -139,5 +143,6 @@ async def make_files(tx: Transaction, claim: Claim, artifacts: Sequence[StoredAr
                     "sha256": new.sha256,
                     "execution": str(claim.execution_id),
                 },
-            ),
+            )
         )
+    return events

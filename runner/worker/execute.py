@@ -281,9 +281,12 @@ class Executor:
                 finishing = await attempts.finish_with(
                     tx, claim, result, attempt.artifacts, attempt.recorder.rest, begun
                 )
-                for event in attempt.recorder.rest_audited:
+                made = await make_files(tx, claim, attempt.artifacts)
+                # All records last: the chain's head, which they lock, is locked after any row.
+                if begun is not None:
+                    audit.append_made(tx, begun.record)
+                for event in (*attempt.recorder.rest_audited, *made):
                     await audit.append(tx, claim.tenant_id, event)
-                await make_files(tx, claim, attempt.artifacts)
                 head = await audit.place(tx, claim.tenant_id, ended(claim, result))
                 times = await finishing.times()
                 signed = self._signer.sign(KIND, self._receipt(attempt, result, times, head))

@@ -14,8 +14,6 @@ SELECT s.tenant_id, s.execution_id, f.path, f.content, f.object_key, f.size, f.s
 FROM stored s, unnest(%(paths)s::text[], %(contents)s::bytea[], %(object_keys)s::text[],
                       %(sizes)s::bigint[], %(sums)s::text[])
                AS f (path, content, object_key, size, sha256)
-), audited AS (
-INSERT INTO audit_events (tenant_id, body) SELECT tenant_id, %(record)s FROM stored
 )
 INSERT INTO events (tenant_id, execution_id, seq, attempt, kind, data)
 SELECT tenant_id, execution_id, 1, 0, 'state', '{"state": "queued"}' FROM stored;
@@ -119,7 +117,8 @@ RETURNING e.event_seq AS seq, given_up.started_at;
 -- name: finish
 WITH finished AS (
     UPDATE executions
-    SET state = %(state)s, started_at = COALESCE(started_at, clock_timestamp() - %(began_ago)s::interval),
+    SET state = %(state)s,
+        started_at = COALESCE(started_at, clock_timestamp() - %(began_ago)s::interval),
         ended_at = clock_timestamp(), lease_until = NULL, result = %(result)s,
         event_seq = event_seq + cardinality(%(kinds)s::text[])
     WHERE execution_id = %(execution_id)s AND attempt = %(attempt)s
@@ -131,9 +130,6 @@ WITH finished AS (
     SELECT f.tenant_id, %(execution_id)s, f.base + o.position, %(attempt)s, o.kind, o.data, o.chunk
     FROM finished f, unnest(%(kinds)s::text[], %(data)s::jsonb[], %(chunks)s::bytea[])
          WITH ORDINALITY AS o (kind, data, chunk, position)
-), began AS (
-    INSERT INTO audit_events (tenant_id, body)
-    SELECT tenant_id, %(began)s::text FROM finished WHERE %(began)s::text IS NOT NULL
 ), used AS (
     INSERT INTO usage_records (tenant_id, execution_id, attempt, outcome, started_at, ended_at,
                                image, size, isolation, wall_s, cpu_s, cpu_measured, memory_gib_s,

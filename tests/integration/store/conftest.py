@@ -1,8 +1,9 @@
 """A migrated PostgreSQL for tests of the store alone."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import timedelta
+from typing import Any, TypeAlias
 from uuid import UUID
 
 import psycopg
@@ -12,10 +13,12 @@ from pydantic import SecretStr
 
 from runner.audit import events as audit
 from runner.embedded.services import Services, services
+from runner.ids import new_id
 from runner.limits import load_sizes
-from runner.models import ExecutionRequest, Limits, Program, Role
+from runner.models import Claim, ExecutionRequest, Limits, Program, Role
 from runner.quotas import load_tiers
 from runner.settings import Settings
+from runner.store import executions
 from runner.store.db import Database
 from runner.store.migrations import migrate
 from runner.tenancy import create_key, publish_tiers
@@ -26,6 +29,7 @@ REQUEST = ExecutionRequest(
     program=Program(argv=("true",), env={}), limits=LIMITS, size="nano", image="python"
 )
 LEASE = timedelta(minutes=1)
+Claimed: TypeAlias = Callable[[str], Awaitable[Claim]]
 SUBMITTED = audit.AuditEvent("submitter", audit.Action.EXECUTION_SUBMIT, audit.Outcome.SUCCESS)
 
 
@@ -76,12 +80,26 @@ def superuser(postgres: Services) -> Iterator["psycopg.Connection[dict[str, obje
         yield connection
 
 
-def submitted(tenant: UUID) -> str:
-    """Return the audit record of a submission."""
-    return audit.body(tenant, SUBMITTED)
-
-
 async def new_tenant(owner: Database, name: str) -> UUID:
     """Make a tenant and return its id."""
     made = await create_key(owner, tenant=name, role=Role.OWNER, name="test", max_limits=LIMITS)
     return made.tenant_id
+
+
+@pytest.fixture
+def claimed(api: Database, owner: Database, superuser: Any) -> Claimed:
+    """Return what claims a new tenant's one execution, whosever turn it is."""
+
+    async def claim(name: str) -> Claim:
+        made = Claim(execution_id=new_id(), tenant_id=await new_tenant(owner, name), attempt=1)
+        async with api.tenant(made.tenant_id) as tx:
+            await executions.insert(tx, made.execution_id, REQUEST)
+            await audit.append(tx, made.tenant_id, SUBMITTED)
+        superuser.execute(
+            "UPDATE executions SET state = 'starting', attempt = 1, claimed_at = now(), "
+            "lease_until = now() + interval '1 min' WHERE execution_id = %s",
+            [made.execution_id],
+        )
+        return made
+
+    return claim

@@ -1,6 +1,7 @@
 """A start and an end in one transaction are the same two that they are in two."""
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, TypeAlias
 
@@ -8,40 +9,23 @@ import psycopg
 import pytest
 
 from runner.audit import events as audit
-from runner.errors import LeaseLost
+from runner.errors import LeaseLost, StoreUnavailable
 from runner.ids import new_id
-from runner.models import Claim
+from runner.models import Claim, InputFile, StoredObject
 from runner.states import Reason, State
-from runner.store import attempts, executions
+from runner.store import attempts, executions, files, ledger
 from runner.store.attempts import Begun
 from runner.store.db import Database
 from runner.store.executions import never_ran
-from tests.integration.store.conftest import LEASE, REQUEST, new_tenant, submitted
+from runner.store.files import NewFile
+from runner.store.objects import new_key
+from tests.integration.store.conftest import LEASE, REQUEST, SUBMITTED, Claimed
 
 AGO = timedelta(seconds=7)
 STARTED = audit.AuditEvent("worker", audit.Action.EXECUTION_START, audit.Outcome.SUCCESS)
 ENDED = audit.AuditEvent("worker", audit.Action.EXECUTION_END, audit.Outcome.SUCCESS)
 DONE = never_ran(State.SUCCEEDED, Reason.COMPLETED, "")
 Superuser: TypeAlias = "psycopg.Connection[dict[str, Any]]"
-Claimed: TypeAlias = Callable[[str], Awaitable[Claim]]
-
-
-@pytest.fixture
-def claimed(api: Database, owner: Database, superuser: Superuser) -> Claimed:
-    """Return what claims a new tenant's one execution, whosever turn it is."""
-
-    async def claim(name: str) -> Claim:
-        made = Claim(execution_id=new_id(), tenant_id=await new_tenant(owner, name), attempt=1)
-        async with api.tenant(made.tenant_id) as tx:
-            await executions.insert(tx, made.execution_id, REQUEST, submitted(made.tenant_id))
-        superuser.execute(
-            "UPDATE executions SET state = 'starting', attempt = 1, claimed_at = now(), "
-            "lease_until = now() + interval '1 min' WHERE execution_id = %s",
-            [made.execution_id],
-        )
-        return made
-
-    return claim
 
 
 def begun(claim: Claim) -> Begun:
@@ -53,6 +37,8 @@ async def finish(worker: Database, claim: Claim, start: Begun | None) -> None:
     """End it, with that start if any."""
     async with worker.tenant(claim.tenant_id) as tx:
         finishing = await attempts.finish_with(tx, claim, DONE, begun=start)
+        if start is not None:
+            audit.append_made(tx, start.record)
         await audit.append(tx, claim.tenant_id, ENDED)
         await tx.flush()
         await finishing.times()
@@ -115,3 +101,48 @@ async def test_an_end_without_its_start_is_refused(claimed: Claimed, worker: Dat
     claim = await claimed("begun-never")
     with pytest.raises(LeaseLost):
         await finish(worker, claim, None)
+
+
+@pytest.mark.parametrize("records_last", [True, False])
+async def test_who_waits_for_a_row_does_not_hold_the_chain(
+    claimed: Claimed, api: Database, worker: Database, superuser: Superuser, *, records_last: bool
+) -> None:
+    """An execution ends while another that is given the same stored file is submitted.
+
+    The control: with its record before its rows, each waits for the other, and one is given up.
+    """
+    claim = await claimed(f"chain-{records_last}".lower())
+    tenant, key = claim.tenant_id, new_key(claim.tenant_id, "files")
+    given = replace(REQUEST, files=(InputFile("in", StoredObject(key, 10, "0" * 64)),))
+    async with api.tenant(tenant) as tx:
+        await ledger.reserve(tx, key, 10)
+        assert await ledger.keep(tx, [key])
+        await files.put(tx, NewFile("in", 10, "0" * 64, "text/plain", key))
+    superuser.execute(
+        "INSERT INTO input_files (tenant_id, execution_id, path, object_key, size, sha256) "
+        "VALUES (%s, %s, 'in', %s, 10, repeat('0', 64))",
+        [tenant, claim.execution_id, key],
+    )
+    async with worker.tenant(tenant) as tx:
+        await attempts.start(tx, claim, LEASE, begun(claim))
+    released = asyncio.Event()
+
+    async def end() -> None:
+        async with worker.tenant(tenant) as tx:
+            await attempts.finish(tx, claim, DONE)
+            released.set()
+            await asyncio.sleep(0.3)
+            await audit.append(tx, tenant, ENDED)
+
+    async def submit() -> None:
+        await released.wait()
+        async with api.tenant(tenant) as tx:
+            if not records_last:
+                await audit.append(tx, tenant, SUBMITTED)
+                await tx.flush()
+            await executions.insert(tx, new_id(), given)
+            await audit.append(tx, tenant, SUBMITTED)
+
+    ended = await asyncio.gather(end(), submit(), return_exceptions=True)
+    failed = [type(each) for each in ended if each]
+    assert failed == ([] if records_last else [StoreUnavailable])

@@ -22,7 +22,7 @@ from runner.store.files import NewFile
 from runner.store.objects import Kind, ObjectStore, new_key
 from runner.store.retention import Terms
 from runner.worker.retention import Retention
-from tests.integration.store.conftest import LIMITS, new_tenant, submitted
+from tests.integration.store.conftest import LIMITS, new_tenant
 
 AT_ONCE = timedelta(seconds=0)
 SHA256 = "0" * 64
@@ -72,7 +72,7 @@ class Site:
         )
         wanted = ExecutionRequest(Program(("true",), {}), LIMITS, "nano", "python", inputs)
         async with self.api.tenant(tenant) as tx:
-            await executions.insert(tx, id_, wanted, submitted(tenant))
+            await executions.insert(tx, id_, wanted)
         key = await self.stored(tenant, "artifacts")
         async with self.worker.tenant(tenant) as tx:
             await ledger.keep(tx, [key])

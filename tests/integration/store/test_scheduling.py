@@ -24,7 +24,7 @@ from runner.store.migrations import migrate
 from runner.tenancy import create_key
 from runner.worker.settle import settle
 from tests.deployment import state_folder
-from tests.integration.store.conftest import LEASE, LIMITS, REQUEST, publish, submitted
+from tests.integration.store.conftest import LEASE, LIMITS, REQUEST, publish
 
 Superuser = Connection[dict[str, Any]]
 DONE: Result = never_ran(State.FAILED, Reason.EXIT_NONZERO, "ended")
@@ -75,7 +75,7 @@ async def submit(api: Database, of: UUID, count: int = 1) -> list[UUID]:
     ids = [new_id() for _ in range(count)]
     for id_ in ids:
         async with api.tenant(of) as tx:
-            await executions.insert(tx, id_, REQUEST, submitted(of))
+            await executions.insert(tx, id_, REQUEST)
     return ids
 
 
@@ -125,7 +125,7 @@ async def test_a_claim_comes_with_what_it_is_to_do(
     files = (InputFile("b", b"2"), InputFile("a", b"1"))
     mine, other, id_ = await tenant(owner), await tenant(owner), new_id()
     async with api.tenant(mine) as tx:
-        await executions.insert(tx, id_, replace(REQUEST, files=files), submitted(mine))
+        await executions.insert(tx, id_, replace(REQUEST, files=files))
     await submit(api, other)
     async with worker.no_tenant() as tx:
         found = await scheduling.claim(tx, node="n", instance="i", lease=LEASE)

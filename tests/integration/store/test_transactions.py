@@ -8,7 +8,7 @@ from runner.errors import StoreUnavailable
 from runner.ids import new_id
 from runner.store import executions
 from runner.store.db import Database
-from tests.integration.store.conftest import new_tenant, submitted
+from tests.integration.store.conftest import new_tenant
 from tests.integration.store.test_row_level_security import REQUEST
 
 SUBMITTED = audit.AuditEvent("test", audit.Action.EXECUTION_SUBMIT, audit.Outcome.SUCCESS)
@@ -19,7 +19,7 @@ async def test_what_was_to_go_along_is_stored_with_the_end(api: Database, owner:
     """Nothing had to be waited for before."""
     tenant, id_ = await new_tenant(owner, "tx-later"), new_id()
     async with api.tenant(tenant) as tx:
-        await executions.insert(tx, id_, REQUEST, submitted(tenant))
+        await executions.insert(tx, id_, REQUEST)
         await audit.append(tx, tenant, SUBMITTED)
     async with api.tenant(tenant) as tx:
         assert await executions.get(tx, id_) is not None
@@ -30,7 +30,7 @@ async def test_what_goes_along_is_seen_by_what_follows(api: Database, owner: Dat
     """In the order in which it was said."""
     tenant, id_ = await new_tenant(owner, "tx-order"), new_id()
     async with api.tenant(tenant) as tx:
-        await executions.insert(tx, id_, REQUEST, submitted(tenant))
+        await executions.insert(tx, id_, REQUEST)
         assert await executions.get(tx, id_) is not None
 
 
@@ -44,8 +44,8 @@ async def test_what_fails_on_the_way_leaves_nothing(
     async def failing() -> None:
         async with api.tenant(tenant) as tx:
             await audit.append(tx, tenant, SUBMITTED)
-            await executions.insert(tx, id_, REQUEST, submitted(tenant))
-            await executions.insert(tx, id_, REQUEST, submitted(tenant))
+            await executions.insert(tx, id_, REQUEST)
+            await executions.insert(tx, id_, REQUEST)
             if followed:
                 await executions.get(tx, id_)
 
@@ -108,9 +108,9 @@ async def test_an_exception_undoes_what_was_sent_and_what_was_not(
 
     async def interrupted() -> None:
         async with api.tenant(tenant) as tx:
-            await executions.insert(tx, sent, REQUEST, submitted(tenant))
+            await executions.insert(tx, sent, REQUEST)
             assert await executions.get(tx, sent) is not None
-            await executions.insert(tx, unsent, REQUEST, submitted(tenant))
+            await executions.insert(tx, unsent, REQUEST)
             raise LookupError
 
     with pytest.raises(LookupError):

@@ -24,7 +24,7 @@ from runner.store.db import Database
 from runner.store.executions import StoredArtifact, never_ran
 from runner.store.objects import new_key
 from runner.tenancy import create_key
-from tests.integration.store.conftest import LIMITS, REQUEST, new_tenant, submitted
+from tests.integration.store.conftest import LIMITS, REQUEST, Claimed, new_tenant
 
 PLACES = 3
 ASKING = 12
@@ -62,7 +62,7 @@ async def test_the_last_places_are_given_away_once(
             if refusal(standing, egress=False):
                 return False
             await asyncio.sleep(0.05)
-            await executions.insert(tx, new_id(), REQUEST, submitted(tenant))
+            await executions.insert(tx, new_id(), REQUEST)
             return True
 
     accepted = sum(await asyncio.gather(*(submit() for _ in range(ASKING))))
@@ -74,18 +74,11 @@ Started: TypeAlias = Callable[[str], Awaitable[Claim]]
 
 
 @pytest.fixture
-def started(api: Database, worker: Database, owner: Database, superuser: Any) -> Started:
+def started(claimed: Claimed, worker: Database) -> Started:
     """Return what has a new tenant's one execution run, whosever turn it is."""
 
     async def run(name: str) -> Claim:
-        claim = Claim(execution_id=new_id(), tenant_id=await new_tenant(owner, name), attempt=1)
-        async with api.tenant(claim.tenant_id) as tx:
-            await executions.insert(tx, claim.execution_id, REQUEST, submitted(claim.tenant_id))
-        superuser.execute(
-            "UPDATE executions SET state = 'starting', attempt = 1, claimed_at = now(), "
-            "lease_until = now() + interval '1 min' WHERE execution_id = %s",
-            [claim.execution_id],
-        )
+        claim = await claimed(name)
         async with worker.tenant(claim.tenant_id) as tx:
             begun = Begun(timedelta(), audit.body(claim.tenant_id, STARTED))
             await attempts.start(tx, claim, timedelta(minutes=1), begun)
@@ -203,7 +196,7 @@ async def test_a_tenant_sees_its_own_numbers_alone(
     ours, theirs = await new_tenant(owner, "usage-ours"), await new_tenant(owner, "usage-theirs")
     for tenant in (ours, theirs):
         async with api.tenant(tenant) as tx:
-            await executions.insert(tx, new_id(), REQUEST, submitted(tenant))
+            await executions.insert(tx, new_id(), REQUEST)
     with psycopg.connect(postgres.api_url) as connection:
         connection.execute("SELECT set_config('app.tenant_id', %s, false)", [str(ours)])
         for statement in (b"SELECT tenant_id FROM tenant_quotas", b"SELECT tenant_id FROM queues"):
