@@ -23,6 +23,7 @@ from pydantic import SecretStr
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.harness import DISK
 from runner.audit import chain, checkpoints, export, offline
 from runner.audit import events as audit
 from runner.audit.checkpoints import Checkpoint, Checkpointer
@@ -203,7 +204,7 @@ async def _median(action: Callable[[], Awaitable[None]]) -> float:
 @contextmanager
 def store() -> Iterator[tuple[Services, Path]]:
     """Run a migrated PostgreSQL in a folder that is gone afterwards."""
-    with tempfile.TemporaryDirectory(prefix="runner-bench-") as name:
+    with tempfile.TemporaryDirectory(prefix="runner-bench-", dir=DISK) as name:
         folder = Path(name)
         folder.chmod(0o711)
         with services(folder) as running:

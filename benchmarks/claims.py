@@ -23,6 +23,7 @@ from pydantic import SecretStr
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.harness import DISK
 from runner.audit import events as audit
 from runner.embedded.services import Services, services
 from runner.ids import new_id
@@ -82,7 +83,7 @@ WHERE tenant_id = %s AND execution_id = %s
 @contextmanager
 def postgres() -> Iterator[Services]:
     """Run a migrated PostgreSQL."""
-    with TemporaryDirectory(prefix="runner-bench-") as folder:
+    with TemporaryDirectory(prefix="runner-bench-", dir=DISK) as folder:
         Path(folder).chmod(0o711)
         with services(Path(folder), ephemeral=True) as running:
             migrate(SecretStr(running.owner_url))

@@ -41,6 +41,7 @@ PATIENCE_S = 180.0
 PRINT = {"language": "python", "code": "print(1)", "wait_s": 60}
 PERFECT = 100.0
 WORST_S = 10.0
+DISK = "/var/tmp"  # noqa: S108 - what is large is kept out of /tmp, which may be memory
 
 
 @dataclass(frozen=True)

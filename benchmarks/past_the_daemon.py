@@ -27,6 +27,7 @@ from rich.table import Table
 
 from benchmarks import oci
 from benchmarks.contenders import Contender, Field
+from benchmarks.harness import DISK
 from benchmarks.latency import figures
 from runner import telemetry
 from runner.limits import load_sizes
@@ -214,7 +215,7 @@ def _short(value: Any, base: Any) -> str:
 
 async def measure(given: argparse.Namespace, settings: Settings, console: Console) -> Any:
     """Measure all and print."""
-    folder = Path(tempfile.mkdtemp(prefix="runner-benchmark-"))
+    folder = Path(tempfile.mkdtemp(prefix="runner-benchmark-", dir=DISK))
     folder.chmod(0o711)  # noqa: ASYNC240 - one call, at the start
     clock = Clock(given.group)
     parallels = [int(each) for each in given.parallel.split(",")]

@@ -20,7 +20,7 @@ from typing import Any
 
 from benchmarks import packages
 from benchmarks.cli import PROGRAM, HardenedRun
-from benchmarks.harness import PRINT, Deployed, Figures, Sheet, arguments, deployment, publish
+from benchmarks.harness import DISK, PRINT, Deployed, Figures, Sheet, arguments, deployment, publish
 from benchmarks.latency import image_id
 from benchmarks.ways import Ours, Way, command, on_host, running
 from runner import telemetry
@@ -68,7 +68,7 @@ async def contenders(
     """Return how each runs a program, or why it is absent."""
     if peers:
         packages.install_programs()
-    folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=DISK)))
     # Users of containers and jails pass through it to what is theirs.
     folder.chmod(0o711)  # noqa: ASYNC240 - one call, at the start
     hardened = HardenedRun(settings, image, folder)

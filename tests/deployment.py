@@ -28,6 +28,7 @@ from runner.store.db import Database
 from runner.tenancy import create_key, create_operator
 
 PATIENCE_S = 60.0
+DISK = "/var/tmp"  # noqa: S108 - PostgreSQL's data is too large for /tmp, which may be memory
 WIDE = RateLimits(**dict.fromkeys(RateLimits.model_fields, Rate(per_minute=60_000, burst=60_000)))
 """Tests ask more than anybody: every request is counted as ever, against wide numbers."""
 
@@ -148,7 +149,7 @@ def deployment(**settings: Any) -> Iterator[Deployment]:
 @contextmanager
 def state_folder() -> Iterator[Path]:
     """Yield a folder that the services' user may pass through, gone afterwards."""
-    folder = Path(tempfile.mkdtemp(prefix="runner-test-"))
+    folder = Path(tempfile.mkdtemp(prefix="runner-test-", dir=DISK))
     try:
         folder.chmod(0o711)
         yield folder
@@ -162,7 +163,7 @@ def build_image() -> None:
     async def build() -> None:
         settings = Settings()
         async with Engine(settings.docker_url, timeout_s=600, threads=2) as engine:
-            await Images(engine, settings.recipes_path).build("python")
+            await Images(engine, settings.recipes_path).build("python", settings.state_dir)
 
     asyncio.run(build())
 

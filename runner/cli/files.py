@@ -31,8 +31,10 @@ def put(
 ) -> None:
     """Store a file under a name, in place of one of that name."""
     if local == STDIN:
-        # The API wants to know the length first.
-        with tempfile.TemporaryFile() as spooled:
+        # The API wants to know the length first. Not in /tmp, which may be memory.
+        folder = read_settings().state_dir
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as spooled:
             shutil.copyfileobj(sys.stdin.buffer, spooled)
             spooled.seek(0)
             stored = _put(name, spooled, only_new=only_new)

@@ -101,7 +101,7 @@ def images_build(
 
     async def build(image: str) -> BuiltImage:
         async with engine(settings) as docker:
-            return await Images(docker, settings.recipes_path).build(image)
+            return await Images(docker, settings.recipes_path).build(image, settings.state_dir)
 
     for image in name or settings.images:
         with err.status(f"image {image}: looking, or building for a minute or two"):

@@ -9,28 +9,21 @@ import asyncio
 import hashlib
 import io
 import json
-import os
 import platform
 import re
 import tarfile
-import tempfile
 import time
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Self
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    StringConstraints,
-    ValidationError,
-    model_validator,
-)
+from pydantic import ValidationError
 
 from runner.errors import ImageMissing, SetupError
 from runner.sandbox.engine import Engine
+from runner.sandbox.recipe import Recipe
+from runner.sandbox.rootfs import EPOCH, build_folder, codename, make_archive, mmdebstrap_command
 from runner.sandbox.spec import SUPERVISOR, UID
 
 REPOSITORY = "agent-runner"
@@ -40,39 +33,9 @@ BASE_LABEL = "runner.base"
 TAR_LABEL = "runner.tar.sha256"
 PRELOAD = "preload.txt"
 LOAD = "'import sys; __import__(sys.argv[1])'"
-_BUILD_TIMEOUT_S = 1800
 KEPT_S = 1.0
 """How old an answer may be to which image a recipe gives: every launch asks, and Docker's list
 takes 2 ms, the recipe's hash another."""
-# Fixed, so that the same packages give the same archive (reproducible-builds.org).
-_EPOCH = "1700000000"
-
-
-Module = Annotated[
-    str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*$")
-]
-
-
-class Recipe(BaseModel):
-    """What goes into an image: `sandbox_images/<name>/recipe.toml`.
-
-    One that is `like` another has that one's packages, and only a list of its own to load.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    like: str | None = None
-    packages: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-    bytecode: tuple[str, ...] = ()
-    preload: tuple[Module, ...] = ()
-    """Python modules that a sandbox which is started ahead has imported when it is claimed."""
-
-    @model_validator(mode="after")
-    def _whole(self) -> Self:
-        if (self.like is None) == (not self.packages):
-            raise ValueError("a recipe has either packages, or another that it is like")
-        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,17 +94,21 @@ class Images:
             )
         return sorted(found, key=lambda image: image.created, reverse=True)
 
-    async def build(self, name: str, say: Callable[[str], None] = lambda _: None) -> BuiltImage:
+    async def build(
+        self, name: str, below: Path, say: Callable[[str], None] = lambda _: None
+    ) -> BuiltImage:
         """Return the image of this recipe, making what of it is not there yet.
 
-        Raises SetupError when the recipe is not valid or this host cannot build it.
+        A build takes about 1 GB of disk `below` the given folder while it lasts. Raises SetupError
+        when the recipe is not valid or this host cannot build it.
         """
         if (found := await self._current(name)) is not None:
             return found
         base_hash = self._base_hash(name)
-        if (base := await self._base(base_hash)) is None:
+        base = await self._base(base_hash)
+        if base is None:
             say(f"building {name} from {codename()} packages (one or two minutes, once)")
-            await self._build_base(name, base_hash)
+            await self._build_base(name, base_hash, below)
             base = await self._base(base_hash)
         if base is None:
             raise SetupError(f"the base of image {name} was built, but Docker does not list it")
@@ -165,11 +132,13 @@ class Images:
         images = await self.list_images()
         return next((i for i in images if i.name == name and i.current), None)
 
-    async def _build_base(self, name: str, base_hash: str) -> None:
+    async def _build_base(self, name: str, base_hash: str, below: Path) -> None:
         recipe = self._packages(name)
-        with tempfile.TemporaryDirectory(prefix="runner-image-") as folder:
-            tar = Path(folder) / "root.tar"
-            await _run(mmdebstrap_command(recipe, tar))
+        async with build_folder(below) as folder:
+            if await self._base(base_hash) is not None:
+                return  # by another build, while this one waited for the folder
+            tar = folder / "root.tar"
+            await make_archive(recipe, tar)
             digest = await asyncio.to_thread(_sha256, tar)
             await self._engine.import_image(
                 tar,
@@ -199,7 +168,7 @@ class Images:
         with tarfile.open(fileobj=context, mode="w") as archive:
             for path, content in sorted(files.items()):
                 entry = tarfile.TarInfo(path)
-                entry.size, entry.mode, entry.mtime = len(content), 0o644, int(_EPOCH)
+                entry.size, entry.mode, entry.mtime = len(content), 0o644, int(EPOCH)
                 archive.addfile(entry, io.BytesIO(content))
         context.seek(0)
         return context
@@ -242,92 +211,6 @@ class Images:
         for path in self._supervisor():
             total.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
         return total.hexdigest()
-
-
-def mmdebstrap_command(recipe: Recipe, tar: Path, sources: list[Path] | None = None) -> list[str]:
-    """Return the command that makes the root file system's archive."""
-    hooks = [
-        # Compiled against the root's own paths; a stray Python 2 file is no reason to fail.
-        *(f'chroot "$1" python3 -m compileall -q -j 0 {path} || true' for path in recipe.bytecode),
-        # no-new-privileges makes them useless; gone is better.
-        'find "$1" -xdev -type f -perm /6000 -exec chmod a-s {} +',
-        f'echo "agent:x:{UID}:{UID}::/workspace:/bin/bash" >> "$1/etc/passwd"',
-        f'echo "agent:x:{UID}:" >> "$1/etc/group"',
-        # runc gives a tmpfs the mode of the folder it covers, whatever its options say.
-        'mkdir -p "$1/run/sandbox" && mkdir -m 0700 "$1/workspace" && chmod 1777 "$1/tmp"',
-        'rm -f "$1/etc/machine-id" "$1/var/lib/dbus/machine-id" "$1/etc/hostname"',
-        'rm -rf "$1"/var/cache/* "$1"/var/log/*',
-        # World-writable folders of the root: read-only in a sandbox, but none is needed.
-        'find "$1" -xdev -type d -perm -0002 ! -path "$1/tmp" -exec chmod o-w {} +',
-    ]
-    return [
-        "mmdebstrap",
-        "--variant=minbase",
-        "--include=" + ",".join(recipe.packages),
-        # The build is thrown away when it is interrupted: no need for fsync.
-        "--dpkgopt=force-unsafe-io",
-        *(f"--dpkgopt=path-exclude={path}" for path in recipe.exclude),
-        '--aptopt=Acquire::Languages "none"',
-        *(f"--customize-hook={hook}" for hook in hooks),
-        codename(),
-        str(tar),
-        *(str(path) for path in (apt_sources(codename()) if sources is None else sources)),
-    ]
-
-
-def codename() -> str:
-    """Return this host's distribution release, such as bookworm or noble."""
-    release = platform.freedesktop_os_release()
-    name = release.get("VERSION_CODENAME", "")
-    if not re.fullmatch(r"[a-z]+", name):
-        raise SetupError("sandbox images are built on Debian or Ubuntu; this host is neither")
-    return name
-
-
-def apt_sources(release: str, folder: Path = Path("/etc/apt")) -> list[Path]:
-    """Return the files from which this host's apt takes this release's packages."""
-    candidates = [folder / "sources.list", *sorted((folder / "sources.list.d").glob("*"))]
-    suite = re.compile(rf"(?<![\w-]){release}(?![\w])")
-    found = [
-        path
-        for path in candidates
-        if path.suffix in {".list", ".sources"}
-        and path.is_file()
-        and suite.search(path.read_text())
-    ]
-    if not found:
-        raise SetupError(f"no file below {folder} names the release {release}")
-    return found
-
-
-async def _run(command: list[str]) -> None:
-    environment = {
-        "PATH": os.defpath + ":/usr/sbin:/sbin",
-        "SOURCE_DATE_EPOCH": _EPOCH,
-        "LANG": "C.UTF-8",
-    }
-    try:
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            env=environment,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
-    except FileNotFoundError:
-        raise SetupError(
-            "mmdebstrap is not installed; on Debian or Ubuntu: apt-get install mmdebstrap"
-        ) from None
-    try:
-        async with asyncio.timeout(_BUILD_TIMEOUT_S):
-            output, _ = await process.communicate()
-    except BaseException:
-        process.terminate()
-        await process.wait()
-        raise
-    if process.returncode != 0:
-        last = output.decode(errors="replace").strip().splitlines()[-5:]
-        raise SetupError("mmdebstrap failed: " + " | ".join(last))
 
 
 def _sha256(path: Path) -> str:

@@ -14,7 +14,7 @@ import pytest
 
 from runner.host import GVISOR_ARGUMENTS
 from runner.settings import Settings
-from tests.deployment import eventually
+from tests.deployment import DISK, eventually
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ROOT / "scripts"
@@ -27,7 +27,7 @@ HIDDEN = 'mount --make-rprivate / && mount --bind /dev/null "$1" && shift && exe
 @pytest.fixture
 def folder() -> Iterator[Path]:
     """Return a short folder that everybody may read: sockets lie in it."""
-    made = Path(tempfile.mkdtemp(prefix="rs-", dir="/tmp"))
+    made = Path(tempfile.mkdtemp(prefix="rs-", dir=DISK))
     made.chmod(0o755)
     yield made
     shutil.rmtree(made)

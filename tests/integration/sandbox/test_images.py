@@ -19,11 +19,11 @@ async def engine() -> AsyncIterator[Engine]:
         yield engine
 
 
-async def test_a_second_build_is_the_first_ones_image(engine: Engine) -> None:
+async def test_a_second_build_is_the_first_ones_image(engine: Engine, tmp_path: Path) -> None:
     """Nothing is made twice, and what is built can be required."""
     images = Images(engine, Settings().recipes_path)
     said: list[str] = []
-    built = await images.build("python", said.append)
+    built = await images.build("python", tmp_path, said.append)
     assert said == []
     assert built.current
     assert built.size_bytes < 600 * 10**6
@@ -62,11 +62,13 @@ async def test_a_broken_recipe_is_a_setup_error(engine: Engine, tmp_path: Path, 
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "recipe.toml").write_text(text)
     with pytest.raises(SetupError, match=r"recipe\.toml"):
-        await Images(engine, tmp_path).build("mine")
+        await Images(engine, tmp_path).build("mine", tmp_path)
 
 
 @pytest.mark.parametrize("name", ["unknown", "../python", ""])
-async def test_a_name_without_a_recipe_is_a_setup_error(engine: Engine, name: str) -> None:
+async def test_a_name_without_a_recipe_is_a_setup_error(
+    engine: Engine, tmp_path: Path, name: str
+) -> None:
     """Also one that leads out of the folder."""
     with pytest.raises(SetupError, match="no recipe"):
-        await Images(engine, Settings().recipes_path).build(name)
+        await Images(engine, Settings().recipes_path).build(name, tmp_path)

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from runner.errors import SetupError
-from runner.sandbox.images import Recipe, apt_sources, mmdebstrap_command
+from runner.sandbox.recipe import Recipe
+from runner.sandbox.rootfs import apt_sources, mmdebstrap_command
 
 
 def test_packages_come_from_the_hosts_own_sources_of_its_release(tmp_path: Path) -> None:

@@ -1,0 +1,78 @@
+"""A root file system is unpacked below the state folder: /tmp may be memory, and small."""
+
+import asyncio
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from runner.sandbox.rootfs import build_folder
+from tests.deployment import DISK
+
+UNPACKS = """#!/bin/sh
+set -e
+folder="$(mktemp -d)"
+head -c 4M /dev/zero >"$folder/root"
+for argument; do case "$argument" in *.tar) cp "$folder/root" "$argument"; esac; done
+rm -r "$folder"
+"""
+"""What mmdebstrap does with the disk, in a hundredth of the size."""
+
+# A mount namespace in which /tmp is memory, as on Debian 13, and too small for what is unpacked.
+SMALL = (
+    'mount --make-rprivate / && mount --bind "$1" "$2" && '
+    'mount -t tmpfs -o size=1m tmpfs /tmp && shift 2 && exec "$@"'
+)
+
+BUILDS = """
+import asyncio, sys
+from pathlib import Path
+from runner.sandbox.recipe import Recipe
+from runner.sandbox.rootfs import build_folder, make_archive
+async def build(below):
+    async with build_folder(below) as folder:
+        await make_archive(Recipe(packages=("bash",)), folder / "root.tar")
+        print((folder / "root.tar").stat().st_size)
+asyncio.run(build(Path(sys.argv[1])))
+"""
+
+
+@pytest.fixture
+def disk() -> Iterator[Path]:
+    """Return a folder outside /tmp, which the build does not see."""
+    with tempfile.TemporaryDirectory(dir=DISK) as folder:
+        yield Path(folder)
+
+
+def test_a_build_takes_no_room_in_tmp(disk: Path) -> None:
+    """It ends well where /tmp holds 1 MiB, and leaves nothing in the state folder."""
+    fake = disk / "mmdebstrap"
+    fake.write_text(UNPACKS)
+    fake.chmod(0o755)
+    ran = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", SMALL, "small", fake, "/usr/bin/mmdebstrap",
+         sys.executable, "-c", BUILDS, disk / "state"],
+        cwd=Path(__file__).resolve().parents[3],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )  # fmt: skip
+    assert (ran.returncode, ran.stdout) == (0, f"{4 * 2**20}\n"), ran.stderr
+    assert [path.name for path in (disk / "state").iterdir()] == ["build.lock"]
+
+
+async def test_builds_take_turns_and_clear_away_what_a_killed_one_left(tmp_path: Path) -> None:
+    """The second waits for the first one's folder."""
+    (tmp_path / "build" / "left").mkdir(parents=True)
+    async with build_folder(tmp_path) as first:
+        assert list(first.iterdir()) == []
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.5), build_folder(tmp_path):
+                pass
+        assert first.exists()
+    async with build_folder(tmp_path) as second:
+        assert second.exists()
