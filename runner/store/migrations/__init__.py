@@ -1,7 +1,8 @@
 """Schema changes, applied by Alembic in order; each is one SQL file beside its revision.
 
-Run by the schema's owner (`runner migrate`), never by the API or the worker. Forward only: a
-released file is never edited, the way back is a new revision.
+Run by the schema's owner (`runner migrate`), never by the API or the worker. Forward only: a file
+that has landed is never edited (`versions/SHA256SUMS` holds its digest); a new revision changes
+what it made.
 """
 
 from importlib import resources

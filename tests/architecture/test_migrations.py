@@ -1,0 +1,67 @@
+"""A migration that has landed is never edited: databases have applied its text already."""
+
+import hashlib
+import shutil
+from pathlib import Path
+
+import pytest
+
+VERSIONS = Path(__file__).resolve().parents[2] / "runner/store/migrations/versions"
+MANIFEST = "SHA256SUMS"
+
+
+def faults(folder: Path) -> list[str]:
+    """Return what a folder of migrations and its manifest disagree about."""
+    listed = {
+        name: digest
+        for digest, name in (line.split() for line in (folder / MANIFEST).read_text().splitlines())
+    }
+    there = {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.iterdir()
+        if path.suffix in {".py", ".sql"}
+    }
+    both = listed.keys() & there.keys()
+    return [
+        *(f"{name} is gone" for name in sorted(listed.keys() - both)),
+        *(
+            f"{name} was edited: write a new revision"
+            for name in sorted(both)
+            if listed[name] != there[name]
+        ),
+        *(
+            f"{name} is new: append its `sha256sum` to {MANIFEST}"
+            for name in sorted(there.keys() - both)
+        ),
+    ]
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """Return a copy of the migrations to change at will."""
+    ignored = shutil.ignore_patterns("__pycache__")
+    return Path(shutil.copytree(VERSIONS, tmp_path / "versions", ignore=ignored))
+
+
+def test_every_migration_is_what_the_manifest_says() -> None:
+    assert faults(VERSIONS) == []
+
+
+def test_an_edited_migration_is_found(copy: Path) -> None:
+    with (copy / "0004_receipts.sql").open("a") as file:
+        file.write("-- A comment, too, is an edit.\n")
+    assert faults(copy) == ["0004_receipts.sql was edited: write a new revision"]
+
+
+def test_a_removed_migration_is_found(copy: Path) -> None:
+    (copy / "0011_reuse.py").unlink()
+    assert faults(copy) == ["0011_reuse.py is gone"]
+
+
+def test_a_new_migration_needs_its_line(copy: Path) -> None:
+    new = copy / "9999_more.sql"
+    new.write_text("SELECT 1;\n")
+    assert faults(copy) == [f"9999_more.sql is new: append its `sha256sum` to {MANIFEST}"]
+    with (copy / MANIFEST).open("a") as file:
+        file.write(f"{hashlib.sha256(new.read_bytes()).hexdigest()}  {new.name}\n")
+    assert faults(copy) == []
