@@ -53,6 +53,19 @@ class Way:
                     heard += await heard_from(reader)
         return heard
 
+    async def say_inside_tls(self, host: str, port: int, ca_pem: str, request: bytes) -> bytes:
+        """Make a tunnel by CONNECT, begin TLS in it, and return what answers the request."""
+        context = ssl.create_default_context()
+        context.load_verify_locations(cadata=ca_pem)
+        async with self.connection() as (reader, writer):
+            writer.write(f"CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+            answer = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), PATIENCE_S)
+            if not answer.startswith(b"HTTP/1.1 200"):
+                return answer
+            await writer.start_tls(context, server_hostname=host)
+            writer.write(request)
+            return await heard_from(reader)
+
     @property
     def reasons(self) -> list[str]:
         """Why requests were refused, in order."""

@@ -39,6 +39,8 @@ class Target:
     rules: tuple[Rule, ...]
     """Every rule for this host and port, all of one scheme."""
     addresses: tuple[Address, ...]
+    holds_secret: bool = False
+    """Whether a rule sets a secret on requests to this host, be it at another port."""
 
     @property
     def scheme(self) -> Scheme:
@@ -48,7 +50,7 @@ class Target:
     @property
     def intercepts(self) -> bool:
         """Whether TLS is ended here, which one rule that asks for it is enough for."""
-        return any(rule.intercepts for rule in self.rules)
+        return self.holds_secret or any(rule.intercepts for rule in self.rules)
 
 
 async def decide(
@@ -66,6 +68,14 @@ async def decide(
     except BadName as error:
         raise Denied("bad_name", f"the host is {error}") from None
     rules = _rules(policy, asking, name, port)
+    holds_secret = any(rule.inject and rule.covers(name) for rule in policy.rules)
+    if holds_secret and rules[0].scheme == "tcp":
+        raise Denied(
+            "not_looked_into",
+            f"another rule sets a secret on requests to {name}, so nothing is carried from there "
+            "that cannot be looked into, as tcp cannot",
+            rule=rules[0],
+        )
     literal = address_in(name)
     found = [literal] if literal is not None else await _looked_up(lookup, name, rules[0])
     addresses = tuple(address for address in found if may_connect(address, trusted))
@@ -77,7 +87,7 @@ async def decide(
         )
         denied.address = found[0]
         raise denied
-    return Target(name, port, rules, addresses)
+    return Target(name, port, rules, addresses, holds_secret)
 
 
 def _rules(policy: Policy, asking: Asking, name: str, port: int) -> tuple[Rule, ...]:

@@ -18,7 +18,6 @@ from runner.egress.policy import Rule
 from runner.egress.session import Asked, Meter, Method, Session
 from runner.egress.streams import Connection, Stream
 from runner.egress.upstream import Outside, Unreachable
-from runner.masking import Masker
 
 MAX_HEAD = 64 * 1024
 _SERVER = b"agent-runner-egress"
@@ -129,7 +128,14 @@ class HttpProxy:
             requests.check_framing(request)
             target, path = await self._target(request, asked)
             rule = requests.permitting(target, request.method.decode(), path)
-            outgoing = requests.rewritten(request, target, path, rule, self._session.secrets)
+            outgoing = requests.rewritten(
+                request,
+                target,
+                path,
+                rule,
+                self._session.secrets,
+                is_looked_into=bool(self._session.hidden),
+            )
             server = await self._reach(target)
         except Denied as why:
             await self.refuse(asked, why)
@@ -180,7 +186,7 @@ class HttpProxy:
         """Send the request and its body, and the answer back; return the answer's status."""
         started = asyncio.Event()
         sending = asyncio.create_task(self._send_request(server.peer, outgoing))
-        answering = asyncio.create_task(self._send_answer(server.peer, rule, started))
+        answering = asyncio.create_task(self._send_answer(server.peer, started))
         # A server may answer before it has the whole request, and take no more of it.
         answering.add_done_callback(lambda _: sending.cancel())
         try:
@@ -196,9 +202,9 @@ class HttpProxy:
         if isinstance(problem, Denied):
             why = problem
         else:
-            why = Unreachable(
-                "unreachable", f"{server.target.host} broke off: {_name(problem)}", rule=rule
-            )
+            # What h11 says of a malformed answer quotes it.
+            said = self._session.hidden.text(_name(problem))
+            why = Unreachable("unreachable", f"{server.target.host} broke off: {said}", rule=rule)
         why.address = server.address
         if started.is_set():
             self._session.deny(asked, why)
@@ -220,27 +226,28 @@ class HttpProxy:
             else:
                 raise ConnectionAbortedError("the client went away")
 
-    async def _send_answer(self, server: Peer, rule: Rule, started: asyncio.Event) -> int:
-        masker = Masker([self._session.secrets[rule.inject.secret]] if rule.inject else [])
+    async def _send_answer(self, server: Peer, started: asyncio.Event) -> int:
+        hidden = self._session.hidden
         head = await self._head(server)
-        headers = requests.end_to_end(list(head.headers))
-        found = dict(headers)
-        if masker and b"content-encoding" in found:
+        if hidden and b"content-encoding" in dict(head.headers):
             raise Denied("encoded_answer", "the answer is encoded, though asked not to be")
-        mask = masker.stream()
         started.set()
         await self._client.send(
             h11.Response(
                 status_code=head.status_code,
-                headers=[(name, masker.whole(value)) for name, value in headers],
-                reason=masker.whole(bytes(head.reason)),
+                headers=hidden.fields(requests.end_to_end(head.headers.raw_items())),
+                reason=hidden.reason(bytes(head.reason)),
             )
         )
+        body = hidden.body()
         while isinstance(event := await server.next_event(), h11.Data):
-            await self._send_piece(mask.feed(bytes(event.data)))
+            data = bytes(event.data)
+            for _ in body.looks(data):
+                await asyncio.sleep(0)
+            await self._send_piece(body.feed(data))
         if not isinstance(event, h11.EndOfMessage):
             raise ConnectionAbortedError("no whole answer")
-        await self._send_piece(mask.rest())
+        await self._send_piece(body.rest())
         await self._client.send(h11.EndOfMessage())
         return head.status_code
 

@@ -5,6 +5,7 @@ empty, deny everything.
 """
 
 import hashlib
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -22,6 +23,7 @@ Scheme = Literal["https", "http", "tcp"]
 PORTS: Mapping[str, int] = {"https": 443, "http": 80}
 ANY = "*"
 
+_FIELD_VALUE = re.compile(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?")
 _UNSETTABLE = frozenset(
     {"host", "content-length", "transfer-encoding", "connection", "upgrade", "te", "trailer"}
 )
@@ -34,6 +36,11 @@ class Inject:
     header: str
     secret: str
     prefix: str = ""
+
+    def value(self, secrets: Mapping[str, str]) -> str | None:
+        """Return the header's value; None if the secret holds what no header may."""
+        value = self.prefix + secrets[self.secret]
+        return value if _FIELD_VALUE.fullmatch(value) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +74,11 @@ class Rule:
 
     def matches(self, host: str, port: int) -> bool:
         """Return whether a normalised host and a port are this rule's."""
-        return port == self.port and _covers(self.host, host)
+        return port == self.port and self.covers(host)
+
+    def covers(self, host: str) -> bool:
+        """Return whether a normalised host is this rule's, at whatever port."""
+        return _covers(self.host, host)
 
 
 @dataclass(frozen=True, slots=True)

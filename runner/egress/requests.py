@@ -8,26 +8,23 @@ import h11
 
 from runner.egress.decide import Denied, Target
 from runner.egress.names import BadName, normalise
+from runner.egress.paths import is_ambiguous
 from runner.egress.policy import PORTS, Rule
 
 Headers = list[tuple[bytes, bytes]]
 
 _ABSOLUTE = re.compile(r"http://([^/?#]*)([/?][^#]*)?", re.IGNORECASE)
 _AUTHORITY = re.compile(r"(\[[^\]]*\]|[^:]*)(?::([0-9]{1,5}))?")
-_FIELD_VALUE = re.compile(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?")
 _HOP_BY_HOP = frozenset(
     {
         b"connection", b"expect", b"keep-alive", b"te", b"trailer", b"transfer-encoding",
         b"upgrade",
     }
 )  # fmt: skip
-# Spellings of a path that a server may read as another one than the prefix was compared with.
-_TWO_READINGS = (
-    "/../", "/./", "/..;", "/.;", "//", "\\", "%2e", "%2f", "%5c", "%3b", "%25", "%0", "%c0", "%c1",
-)  # fmt: skip
+_FRAMING = frozenset({b"content-length", b"host"})
 # Fields by which a framework takes a request for one of another method, or of another path.
 _OTHER_METHOD = frozenset({b"x-http-method", b"x-http-method-override", b"x-method-override"})
-_OTHER_PATH = frozenset({b"x-original-url", b"x-rewrite-url"})
+_OTHER_PATH = frozenset({b"x-original-uri", b"x-original-url", b"x-override-url", b"x-rewrite-url"})
 # RFC 9110 §9.3.8: what is echoed must not be sensitive.
 _ECHOING = frozenset({"TRACE", "TRACK"})
 
@@ -103,15 +100,25 @@ def check_framing(request: h11.Request) -> None:
 def permitting(target: Target, method: str, path: str) -> Rule:
     """Return the rule that permits this request, one that injects before others. Raises Denied."""
     plain = path.partition("?")[0]
-    ambiguous = any(reading in f"{plain.lower()}/" for reading in _TWO_READINGS)
+    unclear: Rule | None = None
     for rule in sorted(target.rules, key=lambda rule: rule.inject is None):
         if rule.methods and method not in rule.methods:
             continue
         if rule.inject and method in _ECHOING:
             continue
-        if rule.path_prefix and (ambiguous or not plain.startswith(rule.path_prefix)):
+        if not plain.startswith(rule.path_prefix):
+            continue
+        if rule.path_prefix and is_ambiguous(plain):
+            unclear = rule
             continue
         return rule
+    if unclear is not None:
+        raise Denied(
+            "ambiguous_path",
+            f"not every server would read {plain[:200]} as a path below {unclear.path_prefix}; "
+            "send it without dot segments, backslashes and double encoding",
+            rule=unclear,
+        )
     raise Denied(
         "no_rule",
         f"no rule for {target.host} permits {method} {plain[:200]}",
@@ -120,9 +127,18 @@ def permitting(target: Target, method: str, path: str) -> Rule:
 
 
 def rewritten(
-    request: h11.Request, target: Target, path: str, rule: Rule, secrets: Mapping[str, str]
+    request: h11.Request,
+    target: Target,
+    path: str,
+    rule: Rule,
+    secrets: Mapping[str, str],
+    *,
+    is_looked_into: bool,
 ) -> h11.Request:
-    """Return the request as it is sent on: hop-by-hop fields gone, Host ours, the secret set."""
+    """Return the request as it is sent on: hop-by-hop fields gone, Host ours, the secret set.
+
+    An answer that is to be looked into is asked for whole and unpacked.
+    """
     default = PORTS.get(target.scheme) == target.port
     headers: Headers = [
         (b"Host", (target.host if default else f"{target.host}:{target.port}").encode())
@@ -132,23 +148,23 @@ def rewritten(
         dropped |= _OTHER_METHOD
     if rule.path_prefix:
         dropped |= _OTHER_PATH
+    if is_looked_into:
+        # In ranges an answer that repeats a secret would come in parts that are none.
+        dropped |= {b"accept-encoding", b"range", b"if-range"}
     if rule.inject:
-        # In ranges an answer that repeats the secret would come in parts that are none.
-        dropped |= {rule.inject.header.lower().encode(), b"accept-encoding", b"range", b"if-range"}
+        dropped |= {rule.inject.header.lower().encode()}
     headers += end_to_end(request.headers, dropped)
     if rule.inject:
-        value = rule.inject.prefix + secrets[rule.inject.secret]
-        if not _FIELD_VALUE.fullmatch(value):
+        value = rule.inject.value(secrets)
+        if value is None:
             raise Denied(
                 "secret_unusable",
                 f"the secret {rule.inject.secret} holds what no header may",
                 rule=rule,
             )
-        # In clear, so that an answer that repeats the secret can be masked.
-        headers += [
-            (b"Accept-Encoding", b"identity"),
-            (rule.inject.header.encode(), value.encode()),
-        ]
+        headers.append((rule.inject.header.encode(), value.encode()))
+    if is_looked_into:
+        headers.append((b"Accept-Encoding", b"identity"))
     if any(name == b"transfer-encoding" for name, _ in request.headers):
         headers.append((b"Transfer-Encoding", b"chunked"))
     return h11.Request(method=request.method, target=path, headers=headers)
@@ -159,11 +175,15 @@ def end_to_end(
 ) -> Headers:
     """Return the fields that are meant for the other end (RFC 9110 §7.6.1)."""
     gone = _HOP_BY_HOP | _connection_options(headers) | dropped
-    return [
-        (name, value)
-        for name, value in headers
-        if name not in gone and not name.startswith(b"proxy-")
-    ]
+    return [(name, value) for name, value in headers if not _is_gone(name, gone)]
+
+
+def _is_gone(name: bytes, gone: frozenset[bytes] | set[bytes]) -> bool:
+    # CGI and WSGI read `X_Name` and `X-Name` as the same field (RFC 3875 §4.1.18).
+    folded = name.lower().replace(b"_", b"-")
+    if folded in gone or folded.startswith(b"proxy-"):
+        return True
+    return b"_" in name and folded in _FRAMING
 
 
 def _connection_options(headers: Sequence[tuple[bytes, bytes]]) -> frozenset[bytes]:
@@ -171,7 +191,7 @@ def _connection_options(headers: Sequence[tuple[bytes, bytes]]) -> frozenset[byt
     options = {
         option.strip().lower()
         for name, value in headers
-        if name == b"connection"
+        if name.lower() == b"connection"
         for option in value.split(b",")
     }
-    return frozenset(options - {b"content-length", b"host"})
+    return frozenset(options - _FRAMING)

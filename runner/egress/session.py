@@ -4,10 +4,12 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from time import monotonic
 from typing import Literal
 
 from runner.egress.decide import Denied
+from runner.egress.hide import Hidden
 from runner.egress.names import Address
 from runner.egress.policy import Policy, Rule
 
@@ -129,6 +131,15 @@ class Session:
         self._open = 0
         self._up = 0
         self._down = 0
+
+    @cached_property
+    def hidden(self) -> Hidden:
+        """The secrets that the proxy sets for this sandbox, by whichever rule."""
+        injected = [rule.inject for rule in self.policy.rules if rule.inject]
+        # What no header may hold is never sent, so no server can repeat it.
+        return Hidden(
+            {self.secrets[each.secret] for each in injected if each.value(self.secrets) is not None}
+        )
 
     def enter(self) -> None:
         """Count a new connection. Raises Denied when there may be no more."""

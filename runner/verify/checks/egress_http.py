@@ -86,6 +86,8 @@ _KEPT: tuple[Check, ...] = (
             ("encoded-slash", b"/open/..%2fclosed"),
             ("double-slash", b"/open//../closed"),
             ("backslash", b"/open/..\\closed"),
+            ("iis", b"/open/%u002e%u002e/closed"),
+            ("overlong", b"/open/%c0%ae%c0%ae/closed"),
         )
     ),
 )
