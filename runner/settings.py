@@ -132,6 +132,8 @@ class Settings(BaseSettings):
 
     docker_url: str = "unix:///var/run/docker.sock"
     docker_timeout_s: float = Field(default=30.0, gt=0)
+    patience: int = Field(default=1, ge=1, le=100)
+    """Multiplies every wait on a part of this host: for slow, emulated or overloaded hosts."""
     images: tuple[str, ...] = ("python", "data")
     """Names under `sandbox_images/` that executions may use; the first is the default."""
     isolation: tuple[Isolation, ...] = (Isolation.CONTAINER, Isolation.GVISOR)
@@ -253,6 +255,13 @@ class Settings(BaseSettings):
             f"RUNNER_{name.upper()}": value if isinstance(value, str) else json.dumps(value)
             for name, value in values.items()
         }
+
+    def patient(self, seconds: float) -> float:
+        """Return how long to wait here for a part of this host that elsewhere gets `seconds`.
+
+        Not for what clients, tenants or leases count on: see docs/operations/configuration.md.
+        """
+        return seconds * self.patience
 
     @property
     def node_id(self) -> str:

@@ -27,7 +27,7 @@ from runner.settings import Rate, RateLimits, Settings
 from runner.store.db import Database
 from runner.tenancy import create_key, create_operator
 
-PATIENCE_S = 60.0
+PATIENCE_S = Settings().patient(60.0)
 DISK = "/var/tmp"  # noqa: S108 - PostgreSQL's data is too large for /tmp, which may be memory
 WIDE = RateLimits(**dict.fromkeys(RateLimits.model_fields, Rate(per_minute=60_000, burst=60_000)))
 """Tests ask more than anybody: every request is counted as ever, against wide numbers."""
@@ -162,8 +162,10 @@ def build_image() -> None:
 
     async def build() -> None:
         settings = Settings()
-        async with Engine(settings.docker_url, timeout_s=600, threads=2) as engine:
-            await Images(engine, settings.recipes_path).build("python", settings.state_dir)
+        async with Engine(
+            settings.docker_url, timeout_s=settings.patient(600), threads=2
+        ) as engine:
+            await Images(engine, settings.recipes_path).build("python", settings)
 
     asyncio.run(build())
 

@@ -190,6 +190,6 @@ def build_image() -> None:
     async def build() -> None:
         async with Engine(settings.docker_url, timeout_s=30, threads=2) as engine:
             for name in ("python", "data"):
-                await Images(engine, settings.recipes_path).build(name, settings.state_dir)
+                await Images(engine, settings.recipes_path).build(name, settings)
 
     asyncio.run(build())

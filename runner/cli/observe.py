@@ -77,6 +77,7 @@ def _gateway(settings: Settings) -> AbstractAsyncContextManager[EgressGateway]:
         extra_roots=settings.egress_roots,
         profiles_dir=settings.profiles_path,
         state_dir=settings.state_dir,
+        patience=settings.patience,
     )
 
 

@@ -101,7 +101,7 @@ def images_build(
 
     async def build(image: str) -> BuiltImage:
         async with engine(settings) as docker:
-            return await Images(docker, settings.recipes_path).build(image, settings.state_dir)
+            return await Images(docker, settings.recipes_path).build(image, settings)
 
     for image in name or settings.images:
         with err.status(f"image {image}: looking, or building for a minute or two"):
@@ -140,7 +140,8 @@ def doctor() -> None:
 
 def engine(settings: Settings) -> Engine:
     """Return a connection to Docker for one command."""
-    return Engine(settings.docker_url, timeout_s=settings.docker_timeout_s, threads=2)
+    timeout_s = settings.patient(settings.docker_timeout_s)
+    return Engine(settings.docker_url, timeout_s=timeout_s, threads=2)
 
 
 async def _docker_facts(settings: Settings) -> dict[str, Any] | None:

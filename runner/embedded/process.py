@@ -60,11 +60,18 @@ class ServiceProcess:
     """One service: started, stopped, killed, and started again."""
 
     def __init__(
-        self, argv: Sequence[str], *, user: ServiceUser, log: Path, environment: Mapping[str, str]
+        self,
+        argv: Sequence[str],
+        *,
+        user: ServiceUser,
+        log: Path,
+        environment: Mapping[str, str],
+        patience: int,
     ) -> None:
         self._argv = list(argv)
         self._user = user
         self._log = log
+        self._stop_after_s = STOP_AFTER_S * patience
         self._environment = dict(environment)
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -104,7 +111,7 @@ class ServiceProcess:
             return
         self._process.send_signal(with_signal)
         try:
-            self._process.wait(STOP_AFTER_S)
+            self._process.wait(self._stop_after_s)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()

@@ -17,7 +17,8 @@ PROGRAMS = ("valkey-server", "redis-server")
 class Redis:
     """One Redis on a unix socket."""
 
-    def __init__(self, *, sockets: Path, user: ServiceUser, logs: Path) -> None:
+    def __init__(self, *, sockets: Path, user: ServiceUser, logs: Path, patience: int) -> None:
+        self._patience = patience
         self._socket = sockets / "redis.sock"
         self.url = f"unix://{self._socket}"
         program = next((found for name in PROGRAMS if (found := shutil.which(name))), None)
@@ -41,6 +42,7 @@ class Redis:
             user=user,
             log=log,
             environment={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"},
+            patience=patience,
         )  # fmt: skip
 
     @property
@@ -51,7 +53,7 @@ class Redis:
     def start(self) -> None:
         """Start it and wait until it answers. Raises SetupError with its log if it does not."""
         self._process.start()
-        deadline = time.monotonic() + READY_AFTER_S
+        deadline = time.monotonic() + READY_AFTER_S * self._patience
         with redis.Redis.from_url(self.url) as client:
             while True:
                 self._process.check()

@@ -51,10 +51,11 @@ class Services:
 
 
 @contextmanager
-def services(state_dir: Path, *, ephemeral: bool = False) -> Iterator[Services]:
+def services(state_dir: Path, *, ephemeral: bool = False, patience: int = 1) -> Iterator[Services]:
     """Run PostgreSQL and Redis while the context lasts; their data stays below `state_dir`.
 
-    `ephemeral` trades durability for speed. Raises SetupError when a program or user is missing.
+    `ephemeral` trades durability for speed; `patience` multiplies every wait on them. Raises
+    SetupError when a program or user is missing.
     """
     user = service_user()
     with ExitStack() as stack:
@@ -69,9 +70,14 @@ def services(state_dir: Path, *, ephemeral: bool = False) -> Iterator[Services]:
                 "to a folder below one that everybody may pass, such as /var/lib"
             )
         postgres = Postgres(
-            data=data / "postgres", sockets=sockets, user=user, logs=logs, ephemeral=ephemeral
+            data=data / "postgres",
+            sockets=sockets,
+            user=user,
+            logs=logs,
+            ephemeral=ephemeral,
+            patience=patience,
         )
-        redis = Redis(sockets=sockets, user=user, logs=logs)
+        redis = Redis(sockets=sockets, user=user, logs=logs, patience=patience)
         stack.callback(postgres.stop)
         postgres.start()
         stack.callback(redis.stop)

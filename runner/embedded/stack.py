@@ -32,16 +32,20 @@ from runner.tenancy import publish_tiers
 from runner.worker.service import READY_FILE
 
 READY_AFTER_S = 30.0
+ANSWER_S = 2.0
 STOP_AFTER_S = 40.0
 
 
 class Child:
     """One of our own processes: `runner api` or `runner worker`."""
 
-    def __init__(self, name: str, environment: Mapping[str, str], log: Path) -> None:
+    def __init__(
+        self, name: str, environment: Mapping[str, str], log: Path, *, stop_after_s: float
+    ) -> None:
         self._name = name
         self._environment = dict(environment)
         self._log = log
+        self._stop_after_s = stop_after_s
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -76,7 +80,7 @@ class Child:
         if self.running():
             self._process.send_signal(with_signal)
         try:
-            code = await asyncio.to_thread(self._process.wait, STOP_AFTER_S)
+            code = await asyncio.to_thread(self._process.wait, self._stop_after_s)
         except subprocess.TimeoutExpired:
             self._process.kill()
             code = await asyncio.to_thread(self._process.wait)
@@ -104,8 +108,10 @@ class Stack:
         Raises SetupError with the end of the log of the part that did not come up.
         """
         clock = asyncio.get_running_loop()
-        deadline = clock.time() + READY_AFTER_S
-        async with httpx.AsyncClient(base_url=self.url, timeout=2.0) as client:
+        deadline = clock.time() + self.settings.patient(READY_AFTER_S)
+        async with httpx.AsyncClient(
+            base_url=self.url, timeout=self.settings.patient(ANSWER_S)
+        ) as client:
             while True:
                 for name, child in (("api", self.api), ("worker", self.worker)):
                     if not child.running():
@@ -132,7 +138,7 @@ async def stack(settings: Settings, *, ephemeral: bool = False) -> AsyncIterator
     settings.state_dir.mkdir(parents=True, exist_ok=True)
     logs = settings.state_dir / "log"
     logs.mkdir(exist_ok=True)
-    with services(settings.state_dir, ephemeral=ephemeral) as running:
+    with services(settings.state_dir, ephemeral=ephemeral, patience=settings.patience) as running:
         await asyncio.to_thread(
             migrate,
             SecretStr(running.owner_url),
@@ -171,11 +177,17 @@ async def stack(settings: Settings, *, ephemeral: bool = False) -> AsyncIterator
             "RUNNER_DATABASE_API_URL": running.api_url,
             "RUNNER_DATABASE_OPERATOR_URL": running.operator_url,
         }
-        api = Child("api", {**common, **logins}, logs / "api.log")
+        api = Child(
+            "api",
+            {**common, **logins},
+            logs / "api.log",
+            stop_after_s=settings.patient(STOP_AFTER_S),
+        )
         worker = Child(
             "worker",
             {**common, **signs, "RUNNER_DATABASE_WORKER_URL": running.worker_url},
             logs / "worker.log",
+            stop_after_s=settings.patient(STOP_AFTER_S),
         )
         try:
             with listener:

@@ -23,8 +23,16 @@ from pydantic import ValidationError
 from runner.errors import ImageMissing, SetupError
 from runner.sandbox.engine import Engine
 from runner.sandbox.recipe import Recipe
-from runner.sandbox.rootfs import EPOCH, build_folder, codename, make_archive, mmdebstrap_command
+from runner.sandbox.rootfs import (
+    BUILD_TIMEOUT_S,
+    EPOCH,
+    build_folder,
+    codename,
+    make_archive,
+    mmdebstrap_command,
+)
 from runner.sandbox.spec import SUPERVISOR, UID
+from runner.settings import Settings
 
 REPOSITORY = "agent-runner"
 NAME_LABEL = "runner.image"
@@ -95,11 +103,11 @@ class Images:
         return sorted(found, key=lambda image: image.created, reverse=True)
 
     async def build(
-        self, name: str, below: Path, say: Callable[[str], None] = lambda _: None
+        self, name: str, settings: Settings, say: Callable[[str], None] = lambda _: None
     ) -> BuiltImage:
         """Return the image of this recipe, making what of it is not there yet.
 
-        A build takes about 1 GB of disk `below` the given folder while it lasts. Raises SetupError
+        A build takes about 1 GB of disk below the state folder while it lasts. Raises SetupError
         when the recipe is not valid or this host cannot build it.
         """
         if (found := await self._current(name)) is not None:
@@ -108,7 +116,7 @@ class Images:
         base = await self._base(base_hash)
         if base is None:
             say(f"building {name} from {codename()} packages (one or two minutes, once)")
-            await self._build_base(name, base_hash, below)
+            await self._build_base(name, base_hash, settings)
             base = await self._base(base_hash)
         if base is None:
             raise SetupError(f"the base of image {name} was built, but Docker does not list it")
@@ -132,13 +140,13 @@ class Images:
         images = await self.list_images()
         return next((i for i in images if i.name == name and i.current), None)
 
-    async def _build_base(self, name: str, base_hash: str, below: Path) -> None:
+    async def _build_base(self, name: str, base_hash: str, settings: Settings) -> None:
         recipe = self._packages(name)
-        async with build_folder(below) as folder:
+        async with build_folder(settings.state_dir) as folder:
             if await self._base(base_hash) is not None:
                 return  # by another build, while this one waited for the folder
             tar = folder / "root.tar"
-            await make_archive(recipe, tar)
+            await make_archive(recipe, tar, settings.patient(BUILD_TIMEOUT_S))
             digest = await asyncio.to_thread(_sha256, tar)
             await self._engine.import_image(
                 tar,

@@ -24,6 +24,7 @@ from runner.sandbox.channel import VERSION, Channel, Ready
 from runner.sandbox.engine import Engine
 from runner.sandbox.images import Images
 from runner.sandbox.isolation import read_isolation
+from runner.sandbox.patience import Patience
 from runner.sandbox.sandbox import Sandbox
 from runner.sandbox.sockets import SUPERVISOR_SOCKET, listen
 from runner.sandbox.spec import RUNTIMES, Host, Placement, container_config
@@ -74,6 +75,7 @@ class Launcher:
         node: str,
         instance: str,
         timeout_s: float,
+        patience: int = 1,
         spec: Spec = container_config,
     ) -> None:
         self.engine = engine
@@ -86,6 +88,7 @@ class Launcher:
         self._cgroups = cgroups
         self._host = host
         self._timeout_s = timeout_s
+        self._patience = Patience(patience)
         self.spec = spec
 
     @classmethod
@@ -103,7 +106,9 @@ class Launcher:
         sandboxes_dir.mkdir(parents=True, exist_ok=True)
         sandboxes_dir.chmod(0o700)
         async with Engine(
-            settings.docker_url, timeout_s=settings.docker_timeout_s, threads=settings.slots + 4
+            settings.docker_url,
+            timeout_s=settings.patient(settings.docker_timeout_s),
+            threads=settings.slots + 4,
         ) as engine:
             info = (await engine.info())["info"]
             cgroups = Cgroups.of(info)
@@ -116,7 +121,8 @@ class Launcher:
                 sandboxes_dir=sandboxes_dir,
                 node=node,
                 instance=instance,
-                timeout_s=settings.launch_timeout_s,
+                timeout_s=settings.patient(settings.launch_timeout_s),
+                patience=settings.patience,
                 spec=spec,
             )
 
@@ -165,6 +171,7 @@ class Launcher:
             cgroups=self._cgroups,
             home=home,
             on_destroyed=self.live.discard,
+            waits=self._patience,
             traces=partial(traces, facts or {}, isolation, self._cgroups),
         )
 

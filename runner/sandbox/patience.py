@@ -1,22 +1,32 @@
 """How long a sandbox may take over what it was told to do."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from runner.errors import ProtocolViolation
 
+UPLOAD_S = 60.0
+COLLECT_S = 60.0
+LOAD_S = 30.0
+CLEAN_S = 10.0
+ANSWER_S = 0.5
 
-class patience:  # noqa: N801 - reads as a verb beside asyncio.timeout
-    """`asyncio.timeout` whose end is the sandbox's fault."""
 
-    def __init__(self, seconds: float, what: str) -> None:
-        self._timeout = asyncio.timeout(seconds)
-        self._what = what
+class Patience:
+    """Waits for a sandbox, each multiplied by what this host needs."""
 
-    async def __aenter__(self) -> None:
-        await self._timeout.__aenter__()
+    def __init__(self, factor: int) -> None:
+        self._factor = factor
 
-    async def __aexit__(self, *exc: object) -> None:
+    @asynccontextmanager
+    async def __call__(self, seconds: float, what: str) -> AsyncIterator[None]:
+        """Bound the block: raises ProtocolViolation when the sandbox takes longer."""
+        bound = asyncio.timeout(seconds * self._factor)
         try:
-            await self._timeout.__aexit__(*exc)  # type: ignore[arg-type]
+            async with bound:
+                yield
         except TimeoutError:
-            raise ProtocolViolation(f"the sandbox did not {self._what} in time") from None
+            if not bound.expired():
+                raise
+            raise ProtocolViolation(f"the sandbox did not {what} in time") from None

@@ -76,7 +76,7 @@ def apt_sources(release: str, folder: Path = Path("/etc/apt")) -> list[Path]:
     return found
 
 
-async def make_archive(recipe: Recipe, tar: Path) -> None:
+async def make_archive(recipe: Recipe, tar: Path, timeout_s: float) -> None:
     """Write the root file system's archive. Raises SetupError with the last words of mmdebstrap."""
     environment = {
         "PATH": os.defpath + ":/usr/sbin:/sbin",
@@ -97,7 +97,7 @@ async def make_archive(recipe: Recipe, tar: Path) -> None:
             "mmdebstrap is not installed; on Debian or Ubuntu: apt-get install mmdebstrap"
         ) from None
     try:
-        async with asyncio.timeout(BUILD_TIMEOUT_S):
+        async with asyncio.timeout(timeout_s):
             output, _ = await process.communicate()
     except BaseException:
         process.terminate()

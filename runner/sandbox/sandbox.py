@@ -15,6 +15,7 @@ from pathlib import Path
 
 from runner.errors import ProtocolViolation
 from runner.models import InputFile, Limits, Program, Stream
+from runner.sandbox import patience
 from runner.sandbox.artifacts import ArtifactSink, Collected, collect, plain
 from runner.sandbox.cgroups import Cgroups, Counters
 from runner.sandbox.channel import (
@@ -34,15 +35,11 @@ from runner.sandbox.ending import Cause, Ending, Tally, ending_of
 from runner.sandbox.engine import Engine
 from runner.sandbox.inputs import Reader, nothing_stored, place
 from runner.sandbox.isolation import EffectiveIsolation
-from runner.sandbox.patience import patience
+from runner.sandbox.patience import Patience
 from runner.sandbox.sockets import EGRESS_SOCKET, listen
 from runner.tasks import beside
 
 _STREAMS = {b"O": Stream.STDOUT, b"E": Stream.STDERR}
-_UPLOAD_PATIENCE_S = 60.0
-_COLLECT_PATIENCE_S = 60.0
-_LOAD_PATIENCE_S = 30.0
-_CLEAN_PATIENCE_S = 10.0
 _EGRESS_BACKLOG = 64
 
 
@@ -72,6 +69,7 @@ class Sandbox:
         cgroups: Cgroups,
         home: Path,
         on_destroyed: Callable[[str], None],
+        waits: Patience,
         traces: Callable[[], list[str]],
     ) -> None:
         self.id = id
@@ -84,6 +82,7 @@ class Sandbox:
         self._cgroups = cgroups
         self._home = home
         self._on_destroyed = on_destroyed
+        self._patience = waits
         self._traces = traces
         self._alive = True
         self._preparing = False
@@ -102,15 +101,16 @@ class Sandbox:
 
     async def ping(self) -> None:
         """Hear that the supervisor waits for commands. Raises ProtocolViolation if it does not."""
-        await self._channel.send("ping")
-        await self._channel.expect(Alive)
+        async with self._patience(patience.ANSWER_S, "answer"):
+            await self._channel.send("ping")
+            await self._channel.expect(Alive)
 
     async def load(self) -> list[str]:
         """Let the interpreter import its image's list; return what could not be imported.
 
         For one that is started ahead. Raises ProtocolViolation; Closed if memory did not suffice.
         """
-        async with patience(_LOAD_PATIENCE_S, "load its modules"):
+        async with self._patience(patience.LOAD_S, "load its modules"):
             await self._channel.send("load")
             return (await self._channel.expect(Loaded)).failed
 
@@ -121,7 +121,7 @@ class Sandbox:
         """
         if not self._alive:
             return ["the container, which has died"]
-        async with patience(_CLEAN_PATIENCE_S, "clean up"):
+        async with self._patience(patience.CLEAN_S, "clean up"):
             await self._channel.send("clean")
             left = (await self._channel.expect(Cleaned)).left
         self._cgroups.forget_peak(self.container_id)
@@ -141,7 +141,7 @@ class Sandbox:
 
         `read` yields the bytes of those that are stored, as many as they say or an exception.
         """
-        async with patience(_UPLOAD_PATIENCE_S, "take its input files"):
+        async with self._patience(patience.UPLOAD_S, "take its input files"):
             await self.prepare()
             await place(self._channel, files, read)
 
@@ -174,7 +174,7 @@ class Sandbox:
             self._follow(program, bridge, tally, flood_bytes, flood, began, on_started, on_output)
         )
         try:
-            async with patience(_UPLOAD_PATIENCE_S, "start the program"):
+            async with self._patience(patience.UPLOAD_S, "start the program"):
                 await asyncio.wait({reading, began}, return_when=asyncio.FIRST_COMPLETED)
             since = began.result() if began.done() else time.monotonic()
             cause = await _first(
@@ -302,7 +302,7 @@ class Sandbox:
         if not self._alive:
             return Collected(files=0, bytes=0, refused=(), refused_total=0)
         self.spent = not again
-        async with patience(_COLLECT_PATIENCE_S, "hand back its artifacts"):
+        async with self._patience(patience.COLLECT_S, "hand back its artifacts"):
             return await collect(
                 self._channel, max_files=max_files, max_bytes=max_bytes, again=again, sink=sink
             )

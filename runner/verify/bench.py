@@ -91,7 +91,7 @@ class Bench:
             own = settings.model_copy(update={"state_dir": folder})
             async with Launcher.open(own, node=node, instance="only") as launcher:
                 size = load_sizes(settings.profiles_path)["nano"]
-                limits = replace(size, timeout_s=PATIENCE_S, cpu=1.0)
+                limits = replace(size, timeout_s=own.patient(PATIENCE_S), cpu=1.0)
                 await launcher.engine.make_network(node)
                 try:
                     with surroundings() as facts:

@@ -43,6 +43,7 @@ class Outside:
     trusting: EgressGateway
     strict: EgressGateway
     folder: Path
+    patience: int
     _arrived: bytearray = field(default_factory=bytearray)
 
     @classmethod
@@ -73,13 +74,14 @@ class Outside:
                         extra_roots=None,
                         profiles_dir=settings.profiles_path,
                         state_dir=settings.state_dir,
+                        patience=settings.patience,
                     )
                 )
                 for trusted in (("127.0.0.0/8",), ())
             ]
             port = server.sockets[0].getsockname()[1]
             trusting, strict = gateways
-            yield cls(port, trusting, strict, settings.state_dir, arrived)
+            yield cls(port, trusting, strict, settings.state_dir, settings.patience, arrived)
 
     def policy(self, *rules: Any, **budgets: int) -> Policy:
         """Return a policy; `PORT` in a rule's text is the server's."""
@@ -105,32 +107,32 @@ class Outside:
             path.stem, policy, listener, {}, decisions.append
         )
         try:
-            answers = [await _spoken(path, said) for _ in range(times)]
+            answers = [await _spoken(path, said, self.patience) for _ in range(times)]
         finally:
             await session.close()
             path.unlink()
         return Answer(answers[-1], tuple(decisions), bytes(self._arrived))
 
 
-async def _spoken(path: Path, parts: Sequence[bytes]) -> bytes:
+async def _spoken(path: Path, parts: Sequence[bytes], patience: int) -> bytes:
     reader, writer = await asyncio.open_unix_connection(str(path))
     heard = b""
     try:
         with contextlib.suppress(ConnectionError):
             for part in parts:
                 writer.write(part)
-                heard += await _heard(reader)
+                heard += await _heard(reader, patience)
     finally:
         writer.transport.abort()
     return heard
 
 
-async def _heard(reader: asyncio.StreamReader) -> bytes:
+async def _heard(reader: asyncio.StreamReader, patience: int) -> bytes:
     """Return what comes: something or the end is waited for, and then silence."""
     heard = b""
     try:
         while True:
-            async with asyncio.timeout(_QUIET_S if heard else _PATIENCE_S):
+            async with asyncio.timeout((_QUIET_S if heard else _PATIENCE_S) * patience):
                 data = await reader.read(65536)
             heard += data
             if not data:

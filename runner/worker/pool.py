@@ -26,7 +26,6 @@ from runner.worker.traffic import Traffic
 TICK_S = 1.0
 IMAGES_S = 3.0
 """How often it is looked whether an image is today's; what is claimed meanwhile may not be."""
-PING_S = 0.5
 BACK_OFF_S = 5.0
 FEW = 4
 """With so many left, starting more can wait: it would slow those who are served down, and what is
@@ -250,8 +249,7 @@ async def open_pool(
 async def answers(sandbox: Sandbox) -> bool:
     """Return whether its supervisor waits for commands."""
     try:
-        async with asyncio.timeout(PING_S):
-            await sandbox.ping()
-    except (TimeoutError, ProtocolViolation, DockerUnavailable, OSError):
+        await sandbox.ping()
+    except (ProtocolViolation, DockerUnavailable, OSError):
         return False
     return True

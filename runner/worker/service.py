@@ -93,6 +93,7 @@ async def worker(
                 extra_roots=settings.egress_roots,
                 profiles_dir=settings.profiles_path,
                 state_dir=settings.state_dir,
+                patience=settings.patience,
             )
         )
         vault = Vault(open_keys(settings))

@@ -32,7 +32,7 @@ def server() -> Iterator[Redis]:
     with state_folder() as folder, ExitStack() as stack:
         user = service_user()
         folder.chmod(0o777)
-        made = Redis(sockets=folder, user=user, logs=folder)
+        made = Redis(sockets=folder, user=user, logs=folder, patience=1)
         made.start()
         stack.callback(made.stop)
         yield made

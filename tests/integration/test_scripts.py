@@ -154,6 +154,35 @@ def test_the_bridge_of_another_daemon_is_left_alone(folder: Path) -> None:
     assert "172.17.0.1/16" in ran.stdout, (ran.stdout, ran.stderr)
 
 
+COUNTS = '#!/bin/sh\necho "$@" >>"${0%/*}/counted"\n'
+
+
+@pytest.mark.parametrize(("patience", "looks"), [("1", "300"), ("4", "1200")])
+def test_a_slow_host_waits_longer_for_a_private_daemon(
+    folder: Path, no_daemon: list[str], patience: str, looks: str
+) -> None:
+    """It looks so often, a tenth of a second apart; here `seq` is told and grants no look.
+
+    The daemon that is late is not left behind.
+    """
+    counts = folder / "seq"
+    counts.write_text(COUNTS)
+    counts.chmod(0o755)
+    path = f"{folder}:{os.environ['PATH']}"
+    ran = with_docker(folder, no_daemon, "true", PATH=path, RUNNER_PATIENCE=patience)
+    assert "dockerd did not start" in ran.communicate(timeout=60)[0]
+    assert (folder / "counted").read_text().splitlines() == [looks]
+    assert not daemon_runs(folder)
+
+
+@pytest.mark.parametrize("patience", ["0", "1.5", "1000", "x"])
+def test_a_patience_that_is_no_number_is_refused(folder: Path, patience: str) -> None:
+    ran = with_docker(folder, [], "true", RUNNER_PATIENCE=patience)
+    said, _ = ran.communicate(timeout=30)
+    assert ran.returncode == 78
+    assert f"RUNNER_PATIENCE is '{patience}'" in said
+
+
 def test_two_commands_share_a_private_daemon_until_the_last_ends(
     folder: Path, no_daemon: list[str]
 ) -> None:

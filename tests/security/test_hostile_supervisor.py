@@ -194,7 +194,7 @@ async def test_a_supervisor_that_does_not_take_files_is_given_up(
     bench: Bench, play: Play, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An upload that nobody reads ends by our clock."""
-    monkeypatch.setattr("runner.sandbox.sandbox._UPLOAD_PATIENCE_S", 0.5)
+    monkeypatch.setattr("runner.sandbox.patience.UPLOAD_S", 0.5)
     play(READY)
     async with bench.sandbox() as sandbox:
         with pytest.raises(ProtocolViolation, match="in time"):
@@ -205,7 +205,7 @@ async def test_a_supervisor_that_does_not_hand_files_back_is_given_up(
     bench: Bench, play: Play, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So does a collection."""
-    monkeypatch.setattr("runner.sandbox.sandbox._COLLECT_PATIENCE_S", 0.5)
+    monkeypatch.setattr("runner.sandbox.patience.COLLECT_S", 0.5)
     play(STARTED + "end()")
     async with bench.sandbox() as sandbox:
         with pytest.raises(ProtocolViolation, match="in time"):

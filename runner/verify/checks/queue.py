@@ -28,7 +28,7 @@ _NOW = "2026-01-01T00:00:00.000000Z"
 
 
 @contextmanager
-def _redis() -> Iterator["redis.Redis"]:
+def _redis(patience: int) -> Iterator["redis.Redis"]:
     """Yield a private Redis."""
     with tempfile.TemporaryDirectory(prefix="runner-verify-") as name:
         folder = Path(name)
@@ -36,7 +36,7 @@ def _redis() -> Iterator["redis.Redis"]:
         user = service_user()
         sockets = folder / "redis"
         user.own(sockets)
-        server = Redis(sockets=sockets, user=user, logs=folder)
+        server = Redis(sockets=sockets, user=user, logs=folder, patience=patience)
         server.start()
         try:
             with redis.Redis.from_url(server.url) as connection:
@@ -52,14 +52,19 @@ def _call(function: str, *arguments: object) -> list[Any]:
 def _forged(fields: Mapping[str, object], serializer: str = "json") -> Attempt:
     """Return an attempt to have a worker run what a job of these fields names."""
 
-    async def attempt(_: Bench, guarded: bool) -> Observation:  # noqa: FBT001 - its protocol
-        return await asyncio.to_thread(_try, fields, serializer, guarded)
+    async def attempt(bench: Bench, guarded: bool) -> Observation:  # noqa: FBT001 - its protocol
+        return await asyncio.to_thread(_try, fields, serializer, guarded, bench.settings.patience)
 
     return attempt
 
 
-def _try(fields: Mapping[str, object], serializer: str, guarded: bool) -> Observation:  # noqa: FBT001 - as above
-    with _redis() as connection, tempfile.TemporaryDirectory() as folder:
+def _try(
+    fields: Mapping[str, object],
+    serializer: str,
+    guarded: bool,  # noqa: FBT001 - as above
+    patience: int,
+) -> Observation:
+    with _redis(patience) as connection, tempfile.TemporaryDirectory() as folder:
         mark = Path(folder) / "mark"
         id_ = f"forged-{secrets.token_hex(4)}"
         job: dict[Any, Any] = {"created_at": _NOW, "origin": "executions", "status": "queued"}

@@ -189,7 +189,7 @@ def _deadline(code: str) -> Attempt:
     """Return an attempt to run past the time allowed; unguarded, more time is allowed."""
 
     async def attempt(bench: Bench, guarded: bool) -> Observation:  # noqa: FBT001 - its protocol
-        limits = bench.within({"timeout_s": 0.4 if guarded else 8.0})
+        limits = bench.within({"timeout_s": 0.4 if guarded else bench.settings.patient(8.0)})
         done = (
             "\nimport json, sys\nsys.stdout.write(json.dumps("
             "{'breached': True, 'saw': 'ran past its time', 'absent': False}))"

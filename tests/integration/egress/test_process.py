@@ -5,9 +5,11 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import runner.egress.gateway
 from runner.egress.gateway import EgressGateway
 from runner.errors import SetupError
 from runner.settings import project_root
@@ -139,6 +141,22 @@ async def test_a_filter_that_does_not_compile_stops_the_start(tmp_path: Path) ->
             state_dir=tmp_path,
         ):
             pass
+
+
+async def test_a_slow_host_waits_longer_for_its_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A wait that is too short for it suffices with more patience."""
+    monkeypatch.setattr(runner.egress.gateway, "READY_S", 0.01)
+    given: dict[str, Any] = {
+        "uid": 10002, "trusted_networks": (), "hosts": {}, "extra_roots": None,
+        "profiles_dir": PROFILES, "state_dir": tmp_path,
+    }  # fmt: skip
+    with pytest.raises(SetupError, match="did not start"):
+        async with EgressGateway.open(**given):
+            pass
+    async with EgressGateway.open(**given, patience=1000):
+        pass
 
 
 @pytest.mark.parametrize(

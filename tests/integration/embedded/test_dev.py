@@ -10,9 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
+import pytest
 
 from runner.client import Client
-from tests.deployment import eventually, state_folder
+from runner.embedded import stack
+from runner.errors import SetupError
+from tests.deployment import deployment, eventually, state_folder
 
 RUNNER = [sys.executable, "-m", "runner"]
 
@@ -68,6 +71,17 @@ def test_ctrl_c_stops_every_part_in_order(image: None) -> None:
         assert list((folder / "run").glob("services/*")) == []
         for log in (folder / "log").glob("*.log"):
             assert "Traceback" not in log.read_text()
+
+
+def test_a_slow_host_waits_longer_until_api_and_worker_are_ready(
+    image: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A wait that is too short for them suffices with more patience."""
+    monkeypatch.setattr(stack, "READY_AFTER_S", 0.05)
+    with pytest.raises(SetupError, match="not ready"), deployment():
+        pass
+    with deployment(patience=100):
+        pass
 
 
 def test_everything_dies_with_it_when_it_is_killed(image: None) -> None:

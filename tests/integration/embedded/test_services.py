@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import psutil
 import psycopg
@@ -17,6 +18,7 @@ import pytest
 import redis
 
 from runner.embedded import postgres
+from runner.embedded import redis as redis_server
 from runner.embedded.process import SERVICE_USER, service_user
 from runner.embedded.services import Services, services
 from runner.errors import SetupError
@@ -159,6 +161,19 @@ def test_the_data_is_there_again_the_next_time() -> None:
         with services(folder) as second:
             assert one(second.owner_url, "SELECT value FROM kept") == 7
             assert one(second.owner_url, "SHOW fsync") == "on"
+
+
+@pytest.mark.parametrize(("part", "wait_s"), [(postgres, 0.005), (redis_server, 0.0001)])
+def test_a_slow_host_waits_longer_for_them(
+    part: ModuleType, wait_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A wait that is too short for a part's start suffices with more patience."""
+    monkeypatch.setattr(part, "READY_AFTER_S", wait_s)
+    with state_folder() as folder:
+        with pytest.raises(SetupError, match="does not answer"), services(folder, ephemeral=True):
+            pass
+        with services(folder, ephemeral=True, patience=10_000):
+            pass
 
 
 def test_nothing_runs_and_no_socket_stays_after_an_exception() -> None:

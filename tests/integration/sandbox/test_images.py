@@ -23,7 +23,7 @@ async def test_a_second_build_is_the_first_ones_image(engine: Engine, tmp_path: 
     """Nothing is made twice, and what is built can be required."""
     images = Images(engine, Settings().recipes_path)
     said: list[str] = []
-    built = await images.build("python", tmp_path, said.append)
+    built = await images.build("python", Settings(state_dir=tmp_path), said.append)
     assert said == []
     assert built.current
     assert built.size_bytes < 600 * 10**6
@@ -62,7 +62,7 @@ async def test_a_broken_recipe_is_a_setup_error(engine: Engine, tmp_path: Path, 
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "recipe.toml").write_text(text)
     with pytest.raises(SetupError, match=r"recipe\.toml"):
-        await Images(engine, tmp_path).build("mine", tmp_path)
+        await Images(engine, tmp_path).build("mine", Settings(state_dir=tmp_path))
 
 
 @pytest.mark.parametrize("name", ["unknown", "../python", ""])
@@ -71,4 +71,4 @@ async def test_a_name_without_a_recipe_is_a_setup_error(
 ) -> None:
     """Also one that leads out of the folder."""
     with pytest.raises(SetupError, match="no recipe"):
-        await Images(engine, Settings().recipes_path).build(name, tmp_path)
+        await Images(engine, Settings().recipes_path).build(name, Settings(state_dir=tmp_path))

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from runner.errors import DockerUnavailable, ImageMissing, LaunchFailed
-from runner.models import Program
+from runner.limits import load_sizes
+from runner.models import Isolation, Program
 from runner.sandbox.launch import NODE_LABEL, Launcher
 from runner.sandbox.reap import remove_strays
 from runner.sandbox.spec import container_config
@@ -57,6 +58,22 @@ async def test_a_supervisor_that_stays_silent_is_a_failed_launch(
     monkeypatch.setattr(bench.launcher, "_timeout_s", 0.5)
     with pytest.raises(LaunchFailed, match="did not report"):
         await bench.launcher.launch(bench.order())
+
+
+async def test_a_slow_host_waits_longer_for_the_supervisor(image: None, tmp_path: Path) -> None:
+    """A wait that is too short for its start suffices with more patience."""
+    given = Settings(state_dir=tmp_path, node="test", launch_timeout_s=0.005)
+    with pytest.raises(LaunchFailed, match=r"did not report within 0\.005 s"):
+        await launched(given)
+    await launched(given.model_copy(update={"patience": 1000}))
+
+
+async def launched(settings: Settings) -> None:
+    """Start a sandbox with these settings, and remove it."""
+    async with Launcher.open(settings, node=settings.node_id, instance="only") as launcher:
+        limits = load_sizes(settings.profiles_path)["nano"]
+        order = Bench(launcher, limits, Isolation.CONTAINER).order()
+        await (await launcher.launch(order)).destroy()
 
 
 @pytest.mark.parametrize("step", ["create", "start", "accept", "inspect", "remove"])

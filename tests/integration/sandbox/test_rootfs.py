@@ -34,7 +34,7 @@ from runner.sandbox.recipe import Recipe
 from runner.sandbox.rootfs import build_folder, make_archive
 async def build(below):
     async with build_folder(below) as folder:
-        await make_archive(Recipe(packages=("bash",)), folder / "root.tar")
+        await make_archive(Recipe(packages=("bash",)), folder / "root.tar", 30)
         print((folder / "root.tar").stat().st_size)
 asyncio.run(build(Path(sys.argv[1])))
 """

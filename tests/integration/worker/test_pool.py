@@ -163,7 +163,7 @@ async def test_one_that_does_not_answer_is_passed_over(
     bench: sandboxes.Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Paused: it neither closes its connection nor speaks."""
-    monkeypatch.setattr(pools, "PING_S", 0.1)
+    monkeypatch.setattr("runner.sandbox.patience.ANSWER_S", 0.1)
     async with pool(bench, floor=1) as made:
         (waiting,) = bench.launcher.live
         (facts,) = await bench.launcher.engine.containers({"runner.sandbox": waiting})
