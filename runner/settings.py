@@ -147,6 +147,7 @@ class Settings(BaseSettings):
     max_queued: int = Field(default=100_000, ge=1)
     """Executions that may wait in the whole deployment; beyond it the API answers 503."""
     max_connections: int = Field(default=1000, ge=1, le=100_000)
+    """Connections that known callers may hold at once, in shares; strangers may hold as many."""
     client_timeout_s: float = Field(default=10.0, ge=0.2, le=300)
     """How long a client may take over a head, over a pause in a body, and to read an answer."""
     cors_origins: tuple[Origin, ...] = ()

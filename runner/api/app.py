@@ -40,6 +40,8 @@ from runner.api.edge.headers import SecurityHeaders
 from runner.api.edge.json import StrictJson
 from runner.api.edge.pace import Pace
 from runner.api.edge.rates import PrincipalRates, StrangerRates
+from runner.api.edge.routing import Routing
+from runner.api.edge.shares import Shares
 from runner.api.middleware import (
     Authentication,
     BodyBounds,
@@ -78,6 +80,10 @@ def create_app(parts: Dependencies) -> FastAPI:
     app.state.registry = registry
     problems.install(app)
     settings = parts.settings
+    routers = [each.router for each in MODULES]
+    if parts.operators is not None:
+        routers.append(operator.router)
+    routes = [*app.routes, *(route for router in routers for route in router.routes)]
     streamed = Streamed(
         [route for module in MODULES for route in module.router.routes if _streams(route)],
         max_bytes=settings.max_file_mb * 2**20,
@@ -88,10 +94,12 @@ def create_app(parts: Dependencies) -> FastAPI:
     app.add_middleware(Pace, client_s=settings.client_timeout_s)
     if settings.rate_limiting:
         app.add_middleware(PrincipalRates, limiter=parts.limiter, rates=settings.rate_limits)
+    app.add_middleware(Shares, connections=settings.max_connections)
     callers = Callers(parts.database, parts.operators, parts.cookies, parts.issuer)
     app.add_middleware(Authentication, callers=callers)
     if settings.rate_limiting:
         app.add_middleware(StrangerRates, limiter=parts.limiter, rates=settings.rate_limits)
+    app.add_middleware(Routing, routes=routes)
     app.add_middleware(HeadBounds)
     if settings.cors_origins:
         app.add_middleware(CORSMiddleware, **cors(settings.cors_origins))
@@ -100,9 +108,6 @@ def create_app(parts: Dependencies) -> FastAPI:
     app.add_middleware(SecurityHeaders)
     app.add_middleware(ClientAddress, trusted=settings.trusted_proxies)
     app.add_middleware(RequestId)
-    routers = [each.router for each in MODULES]
-    if parts.operators is not None:
-        routers.append(operator.router)
     for router in routers:
         app.include_router(router)
     app.openapi = lambda: _openapi(app, routers)  # type: ignore[method-assign]

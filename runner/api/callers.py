@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from fastapi import Request, Response
 
 from runner.api.context import origin
+from runner.api.edge.routing import OPERATORS, TEMPLATE
 from runner.auth import oidc, sessions
 from runner.auth.identity import ANSWER, authenticate, authenticate_operator
 from runner.auth.oidc import Issuer
@@ -20,7 +21,6 @@ from runner.store.db import Database
 
 OPEN = frozenset({"/v1/login", "/v1/login/accept"})
 """What strangers may call: to cease to be strangers."""
-OPERATORS = "/operator/v1/"
 SESSION = "runner.session"
 CSRF_HEADER = "x-csrf-token"
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -90,12 +90,11 @@ class Callers:
         Raises NotAuthenticated, NotPermitted for a change by cookie from elsewhere, and NotReady.
         """
         header = request.headers.get("authorization")
-        path = request.url.path
-        if path.startswith(OPERATORS):
+        if request.scope["path"].startswith(OPERATORS):
             if self.operators is None:
                 raise NotFound("this process has no operator's routes")
             return await authenticate_operator(self.operators, header, origin(request))
-        if path in OPEN:
+        if request.scope[TEMPLATE] in OPEN:
             if self.cookies.is_from_elsewhere(request):
                 raise NotPermitted(FROM_ELSEWHERE)
             return None

@@ -15,13 +15,13 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from runner.api.callers import OPERATORS, Callers
+from runner.api.callers import Callers
+from runner.api.edge.routing import is_protected
 from runner.api.problems import of, problem, unexpected
 from runner.errors import RunnerError
 
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{8,64}")
 PRINCIPAL = "runner.principal"
-PROTECTED = "/v1/"
 
 _log = structlog.get_logger("runner.api")
 
@@ -85,7 +85,7 @@ class Authentication:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request; a route finds its principal in the scope, or none."""
-        if scope["type"] == "http" and scope["path"].startswith((PROTECTED, OPERATORS)):
+        if scope["type"] == "http" and is_protected(scope):
             request = Request(scope)
             try:
                 if (caller := await self._callers.of(request)) is not None:

@@ -17,10 +17,11 @@ import h11
 import structlog
 from fastapi import Request
 from fastapi.responses import JSONResponse
-from starlette.types import Receive, Scope, Send
+from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from runner.api.edge.headers import RAW_HEADERS, SecurityHeaders
+from runner.api.edge.headers import RAW_HEADERS
+from runner.api.edge.shares import PLACE, Place, Strangers
 from runner.api.problems import problem
 
 LOOK_EVERY = 0.1
@@ -36,15 +37,19 @@ class Patience:
     client_s: float
     """Seconds for a head, for the rest of an unwanted body, and to read what is written."""
     connections: int
-    """Above this a connection is told to come back; above twice this it is dropped."""
+    """How many may be strangers'; principals share as many."""
 
 
 class Connection(H11Protocol):
     """uvicorn's connection with a bound on everything that it waits for."""
 
-    def __init__(self, *args: Any, patience: Patience, **options: Any) -> None:
+    def __init__(
+        self, *args: Any, patience: Patience, strangers: Strangers, **options: Any
+    ) -> None:
         super().__init__(*args, **options)
         self._patience = patience
+        self._strangers = strangers
+        self._place: Place | None = None
         self._watch: asyncio.TimerHandle | None = None
         self._owed_since: float | None = None
         """Since when the client owes us the end of a head, or of a body that nobody reads."""
@@ -53,13 +58,10 @@ class Connection(H11Protocol):
         self._closing_since: float | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take a connection, or refuse it where there are too many."""
+        """Take a connection, as a stranger's; where there are too many, another one goes."""
         super().connection_made(cast(asyncio.Transport, transport))
-        if len(self.connections) > 2 * self._patience.connections:
-            self.transport.abort()
-            return
-        if len(self.connections) > self._patience.connections:
-            self.app = SecurityHeaders(_crowded)
+        self._place = Place(self._strangers, self.transport.abort)
+        self.app = _placed(self.app, self._place)
         self._owed_since = self.loop.time()
         self._look_later()
 
@@ -67,6 +69,8 @@ class Connection(H11Protocol):
         """Forget the connection."""
         if self._watch is not None:
             self._watch.cancel()
+        if self._place is not None:
+            self._place.close()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -77,6 +81,8 @@ class Connection(H11Protocol):
     def on_response_complete(self) -> None:
         """Go on after an answer, with what the client has sent meanwhile."""
         super().on_response_complete()
+        if self._place is not None:
+            self._place.served()
         self._note_debt()
 
     def pause_writing(self) -> None:
@@ -157,7 +163,18 @@ class Connection(H11Protocol):
 
 def connections(patience: Patience) -> type[asyncio.Protocol]:
     """Return what uvicorn makes a connection with."""
-    return cast(type[asyncio.Protocol], partial(Connection, patience=patience))
+    made = partial(Connection, patience=patience, strangers=Strangers(patience.connections))
+    return cast(type[asyncio.Protocol], made)
+
+
+def _placed(app: ASGI3Application, place: Place) -> ASGI3Application:
+    """Return the app, which finds in each request's scope the place of this connection."""
+
+    async def placed(scope: Any, receive: Any, send: Any) -> None:
+        scope[PLACE] = place
+        await app(scope, receive, send)
+
+    return placed
 
 
 def _request(id_: str) -> Request:
@@ -171,15 +188,3 @@ def _marked(answer: JSONResponse, id_: str) -> JSONResponse:
         *RAW_HEADERS,
     ]
     return answer
-
-
-async def _crowded(scope: Scope, receive: Receive, send: Send) -> None:
-    id_ = uuid4().hex
-    scope["runner.request_id"] = id_
-    answer = problem(
-        Request(scope),
-        http.HTTPStatus.SERVICE_UNAVAILABLE,
-        "too many connections are open; try again",
-        headers={"Connection": "close", "X-Request-ID": id_},
-    )
-    await answer(scope, receive, send)

@@ -1,6 +1,5 @@
 """Which routes are counted together, and what becomes of them while Redis is away: one table."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -42,10 +41,10 @@ OPEN_WITHOUT_REDIS: Mapping[Group, bool] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Methods and paths of a group; the first rule that fits decides."""
+    """Methods and routes of a group, or all routes; the first rule that fits decides."""
 
     methods: frozenset[str]
-    path: re.Pattern[str]
+    templates: frozenset[str] | None
     group: Group
 
 
@@ -54,22 +53,22 @@ POST = frozenset({"POST"})
 DELETE = frozenset({"DELETE"})
 
 RULES = (
-    Rule(READING, re.compile(r"/readyz|/metrics"), Group.OPERATIONS),
-    Rule(POST, re.compile(r"/v1/login(/.*)?"), Group.LOGIN),
-    Rule(POST, re.compile(r"/v1/executions"), Group.SUBMIT),
-    Rule(POST, re.compile(r"/v1/executions/[^/]+/cancel"), Group.STOP),
-    Rule(DELETE, re.compile(r"/v1/keys/[^/]+"), Group.STOP),
-    Rule(READING, re.compile(r"/v1/audit/(verification|export)"), Group.HEAVY),
-    Rule(READING, re.compile(r".*", re.DOTALL), Group.READ),
+    Rule(READING, frozenset({"/readyz", "/metrics"}), Group.OPERATIONS),
+    Rule(POST, frozenset({"/v1/login", "/v1/login/accept"}), Group.LOGIN),
+    Rule(POST, frozenset({"/v1/executions"}), Group.SUBMIT),
+    Rule(POST, frozenset({"/v1/executions/{execution_id}/cancel"}), Group.STOP),
+    Rule(DELETE, frozenset({"/v1/keys/{key_id}"}), Group.STOP),
+    Rule(READING, frozenset({"/v1/audit/verification", "/v1/audit/export"}), Group.HEAVY),
+    Rule(READING, None, Group.READ),
 )
 
 UNCOUNTED = "/healthz"
 """Says that the process lives, from no more than that; asked often, by what decides to restart."""
 
 
-def group_of(method: str, path: str) -> Group:
-    """Return a request's group. What no rule foresaw is a write."""
+def group_of(method: str, template: str) -> Group:
+    """Return the group of a request by its route's template. What no rule foresaw is a write."""
     for rule in RULES:
-        if method in rule.methods and rule.path.fullmatch(path):
+        if method in rule.methods and (rule.templates is None or template in rule.templates):
             return rule.group
     return Group.WRITE

@@ -14,10 +14,10 @@ from fastapi import Request
 from fastapi.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from runner.api.callers import OPERATORS
 from runner.api.edge.address import site
 from runner.api.edge.groups import OPEN_WITHOUT_REDIS, UNCOUNTED, Group, group_of
-from runner.api.middleware import PRINCIPAL, PROTECTED
+from runner.api.edge.routing import TEMPLATE, is_protected
+from runner.api.middleware import PRINCIPAL
 from runner.api.problems import of, problem
 from runner.errors import QueueUnavailable
 from runner.models import Operator, Principal
@@ -60,10 +60,10 @@ class StrangerRates:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        if scope["type"] != "http" or scope["path"] == UNCOUNTED:
+        if scope["type"] != "http" or scope[TEMPLATE] == UNCOUNTED:
             await self._app(scope, receive, send)
             return
-        group = group_of(scope["method"], scope["path"])
+        group = group_of(scope["method"], scope[TEMPLATE])
         # Who logs in proves nothing by what else the request carries.
         credential = None if group is Group.LOGIN else _credential(scope)
         if credential is not None and credential in self._proven:
@@ -137,7 +137,7 @@ class PrincipalRates:
             case _:
                 await self._app(scope, receive, send)
                 return
-        group = group_of(scope["method"], scope["path"])
+        group = group_of(scope["method"], scope[TEMPLATE])
         try:
             verdict = await self._limiter.hit(rate, *who, group.value)
         except QueueUnavailable as error:
@@ -197,7 +197,7 @@ def _too_many(scope: Scope, verdict: Verdict, what: str) -> JSONResponse:
 
 def _credential(scope: Scope) -> bytes | None:
     """Return a hash of what the request would prove itself with; None if with nothing."""
-    if not scope["path"].startswith((PROTECTED, OPERATORS)):
+    if not is_protected(scope):
         return None
     given = [
         name + b"\0" + value

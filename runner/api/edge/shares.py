@@ -1,0 +1,190 @@
+"""Whose connections are open: nobody may hold so many that the next caller finds none.
+
+A connection belongs to whoever proved an identity on it last, until it closes. A tenant may hold as
+many as are left for everybody else, and one of its keys half as many: alone it gets half of all,
+two greedy tenants get a third each, and with n of them one part in n + 1 stays free. Event streams
+have a smaller budget under the same rule. This is the dynamic threshold of shared buffers
+(Choudhury and Hahne, 1998); it needs no setting and leaves nothing idle that nobody else wants.
+
+Connections on which nobody has proven anything are strangers'. They have a budget of their own, so
+tenants cannot take a health check's place. When it is full, the connection goes that was served
+longest ago: a client that means to speak does so within a round trip.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from http import HTTPStatus
+
+from fastapi import Request
+from fastapi.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from runner.api.edge.routing import TEMPLATE
+from runner.api.middleware import PRINCIPAL
+from runner.api.problems import RETRY_AFTER_S, problem
+from runner.models import Operator, Principal
+
+PLACE = "runner.place"
+"""In the scope of a request: the place of the connection that it came by."""
+STREAMS = frozenset({"/v1/executions/{execution_id}/events"})
+"""Routes whose answers last as long as what they tell of."""
+
+Holder = tuple[str, str]
+"""A tenant, and a key or user of it."""
+
+
+class Share:
+    """Divides a number of things so that each tenant leaves as many as it holds."""
+
+    def __init__(self, whole: int) -> None:
+        self.free = whole
+        self._held: Counter[str | Holder] = Counter()
+
+    def take(self, holder: Holder) -> bool:
+        """Hold one more; return False, and hold none, if that is above the holder's share."""
+        tenant, _ = holder
+        if self._held[tenant] >= self.free or 2 * self._held[holder] >= self.free:
+            return False
+        self.free -= 1
+        self._held.update((tenant, holder))
+        return True
+
+    def give_back(self, holder: Holder) -> None:
+        """Hold one less."""
+        self.free += 1
+        for each in (holder[0], holder):
+            self._held[each] -= 1
+            if not self._held[each]:
+                del self._held[each]
+
+
+class Strangers:
+    """Open connections that belong to nobody, the one served longest ago first."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._places: dict[Place, None] = {}
+
+    def add(self, place: "Place") -> None:
+        """Take a connection in, as the one served last; cut the first off if there are too many."""
+        self._places.pop(place, None)
+        self._places[place] = None
+        if len(self._places) > self._most:
+            first = next(iter(self._places))
+            del self._places[first]
+            first.cut()
+
+    def remove(self, place: "Place") -> None:
+        """Let a connection go: it closed, or it is somebody's now."""
+        self._places.pop(place, None)
+
+
+class Place:
+    """One connection's place: a stranger's at first, then its holder's.
+
+    A request may outlive its connection. The place is given back when both have ended.
+    """
+
+    def __init__(self, strangers: Strangers, cut: Callable[[], None]) -> None:
+        self.cut = cut
+        self._strangers = strangers
+        self._holder: Holder | None = None
+        self._share: Share | None = None
+        self._closed = self._busy = False
+        strangers.add(self)
+
+    def held_by(self, holder: Holder, share: Share) -> bool:
+        """Give the connection to a holder; return False if that is above the holder's share."""
+        if self._holder == holder:
+            return True
+        if not share.take(holder):
+            return False
+        self._give_back()
+        self._holder, self._share = holder, share
+        self._strangers.remove(self)
+        return True
+
+    def begin(self) -> None:
+        """Note that a request of the holder's is served."""
+        self._busy = True
+
+    def end(self) -> None:
+        """Note that it is served no longer."""
+        self._busy = False
+        if self._closed:
+            self._give_back()
+
+    def served(self) -> None:
+        """Note that an answer is complete: a stranger's turn to be cut off comes later now."""
+        if self._holder is None and not self._closed:
+            self._strangers.add(self)
+
+    def close(self) -> None:
+        """Note that the connection is gone."""
+        self._closed = True
+        self._strangers.remove(self)
+        if not self._busy:
+            self._give_back()
+
+    def _give_back(self) -> None:
+        if self._holder is not None and self._share is not None:
+            self._share.give_back(self._holder)
+            self._holder = self._share = None
+
+
+class Shares:
+    """Refuses a principal's request on a connection, or for a stream, above its share."""
+
+    def __init__(self, app: ASGIApp, connections: int) -> None:
+        self._app = app
+        self._connections = Share(connections)
+        self._streams = Share(max(1, connections // 2))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        holder = _holder(scope)
+        place = scope.get(PLACE)
+        if holder is None or place is None:
+            await self._app(scope, receive, send)
+            return
+        if not place.held_by(holder, self._connections):
+            refusal = _too_many(scope, self._connections, "connections")
+            await refusal(scope, receive, send)
+            return
+        place.begin()
+        try:
+            await self._share_streams(holder, scope, receive, send)
+        finally:
+            place.end()
+
+    async def _share_streams(
+        self, holder: Holder, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        if scope[TEMPLATE] not in STREAMS:
+            await self._app(scope, receive, send)
+        elif not self._streams.take(holder):
+            await _too_many(scope, self._streams, "event streams")(scope, receive, send)
+        else:
+            try:
+                await self._app(scope, receive, send)
+            finally:
+                self._streams.give_back(holder)
+
+
+def _holder(scope: Scope) -> Holder | None:
+    match scope.get(PRINCIPAL):
+        case Principal() as principal:
+            return str(principal.tenant_id), principal.actor
+        case Operator() as operator:
+            return "operators", operator.actor
+    return None
+
+
+def _too_many(scope: Scope, share: Share, what: str) -> JSONResponse:
+    """Return the refusal: the holder's own doing, unless nothing is left for anybody."""
+    wait = {"Retry-After": str(RETRY_AFTER_S), "Connection": "close"}
+    if share.free:
+        detail = f"this key or its tenant holds its share of {what}; close some and try again"
+        return problem(Request(scope), HTTPStatus.TOO_MANY_REQUESTS, detail, headers=wait)
+    detail = f"all {what} are taken; try again"
+    return problem(Request(scope), HTTPStatus.SERVICE_UNAVAILABLE, detail, headers=wait)

@@ -1,0 +1,185 @@
+"""One tenant cannot hold the API's connections, whatever it opens and from wherever."""
+
+import asyncio
+import functools
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import h11
+import httpx
+import pytest
+import uvicorn
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from runner.api.edge.connection import Patience, connections
+from runner.api.edge.routing import TEMPLATE
+from runner.api.edge.shares import Shares
+from runner.api.middleware import PRINCIPAL
+from runner.ids import new_id
+from runner.models import Principal, PrincipalKind, Role
+from tests import wire
+from tests.deployment import Deployment, deployment, eventually
+
+CONNECTIONS = 60
+TRIED = 200
+KEYS = 4
+WAITS = "import time; print('on', flush=True); time.sleep(60)"
+
+
+@pytest.fixture(scope="module")
+def small(image: None) -> Iterator[Deployment]:
+    """Return a deployment with few connections."""
+    with deployment(max_connections=CONNECTIONS) as made:
+        yield made
+
+
+def opened(
+    open_: ExitStack, url: str, path: str, keys: list[str]
+) -> dict[int, list[socket.socket]]:
+    """Ask for a path by many connections from many addresses; return them by their answers."""
+    answered: dict[int, list[socket.socket]] = {}
+    for n in range(TRIED):
+        connection = open_.enter_context(wire.connected(url, f"127.0.1.{1 + n % 200}"))
+        bearer = f"Bearer {keys[n % len(keys)]}"
+        connection.sendall(wire.head("GET", path, Authorization=bearer))
+        status = int(connection.recv(4096).split(b" ", 2)[1])
+        answered.setdefault(status, []).append(connection)
+    return answered
+
+
+def others_are_served(made: Deployment) -> None:
+    """Another tenant's program runs, and health is told."""
+    assert made.client("quiet").run(command=["echo", "1"]).state == "succeeded"
+    assert httpx.get(f"{made.url}/healthz").status_code == 200
+    assert httpx.get(f"{made.url}/readyz").status_code == 200
+
+
+def test_a_tenants_streams_leave_room_and_end_with_their_execution(small: Deployment) -> None:
+    """A quarter of the connections, and the rest is told 429; all end when it is cancelled."""
+    client = small.client("greedy")
+    id_ = client.submit(code=WAITS, language="python").id
+    keys = [small.key("greedy") for _ in range(KEYS)]
+    with ExitStack() as open_:
+        answered = opened(open_, small.url, f"/v1/executions/{id_}/events", keys)
+        assert answered.keys() == {200, 429}
+        assert len(answered[200]) == CONNECTIONS // 4
+        others_are_served(small)
+        client.cancel(id_)
+        began = time.monotonic()
+        for stream in answered[200]:
+            while not (data := stream.recv(65536)).endswith(b"0\r\n\r\n"):
+                assert data
+        assert time.monotonic() - began < 5
+
+
+def test_a_tenants_idle_connections_leave_room(small: Deployment) -> None:
+    """Half of all connections, kept open after an answer; and they are free once they close."""
+    keys = [small.key("idle") for _ in range(KEYS)]
+    for _ in range(2):
+        with ExitStack() as open_:
+            answered = opened(open_, small.url, "/v1/me", keys)
+            assert answered.keys() == {200, 429}
+            assert abs(len(answered[200]) - CONNECTIONS // 2) <= 2
+            others_are_served(small)
+        eventually(lambda: httpx.get(f"{small.url}/v1/me", headers=_bearer(keys[0])).is_success)
+
+
+def test_strangers_connections_keep_nobody_out(small: Deployment) -> None:
+    """More than are allowed, silent or with a body that does not come: the oldest make room."""
+    login = wire.head("POST", "/v1/login", Content_Type="application/json", Content_Length="100")
+    for sent in (b"", login):
+        with ExitStack() as open_:
+            for n in range(TRIED):
+                connection = open_.enter_context(wire.connected(small.url, f"127.0.1.{1 + n}"))
+                connection.sendall(sent)
+            others_are_served(small)
+
+
+def _bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
+
+
+class Known:
+    """Says who calls by a header alone, in place of keys."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._tenants = {name: new_id() for name in ("greedy", "quiet")}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        name = Request(scope).headers["tenant"]
+        scope[TEMPLATE] = "/"
+        scope[PRINCIPAL] = Principal(
+            self._tenants[name], self._tenants[name], PrincipalKind.KEY, name, Role.OWNER
+        )
+        await self._app(scope, receive, send)
+
+
+@contextmanager
+def serving(app: ASGIApp) -> Iterator[str]:
+    """Serve an app by our connections."""
+    http = connections(Patience(client_s=10, connections=CONNECTIONS))
+    server = uvicorn.Server(uvicorn.Config(app, http=http, log_config=None, lifespan="off"))
+    with socket.create_server(("127.0.0.1", 0), backlog=512) as listener:
+        thread = threading.Thread(target=functools.partial(server.run, sockets=[listener]))
+        thread.start()
+        try:
+            eventually(lambda: server.started)
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = server.force_exit = True
+            thread.join(10)
+
+
+def asked(connection: socket.socket, tenant: str) -> int | None:
+    """Return the status of the answer to one tenant's request; None if the connection was cut."""
+    try:
+        connection.sendall(wire.head("GET", "/", Tenant=tenant))
+        return wire.answer(connection)[0]
+    except (ConnectionError, h11.RemoteProtocolError):
+        return None
+
+
+@pytest.mark.parametrize("shared", [True, False], ids=["with shares", "without"])
+def test_without_shares_one_tenant_would_push_the_others_out(shared: bool) -> None:
+    """Shown able to fail: the same greed, and a quiet tenant's connection, kept or lost."""
+    app: ASGIApp = PlainTextResponse("here")
+    if shared:
+        app = Shares(app, connections=CONNECTIONS)
+    with serving(Known(app)) as url, ExitStack() as open_:
+        quiet = open_.enter_context(wire.connected(url))
+        assert asked(quiet, "quiet") == 200
+        for _ in range(TRIED):
+            greedy = open_.enter_context(wire.connected(url))
+            assert asked(greedy, "greedy") in {200, 429}
+        assert asked(quiet, "quiet") == (200 if shared else None)
+
+
+def test_a_client_that_goes_away_frees_its_share_when_its_request_ends() -> None:
+    """A request that outlives its connection still counts: going away is no way round."""
+    gate = threading.Event()
+
+    async def slow(scope: Scope, receive: Receive, send: Send) -> None:
+        await asyncio.to_thread(gate.wait)
+        await PlainTextResponse("done")(scope, receive, send)
+
+    with serving(Known(Shares(slow, connections=CONNECTIONS))) as url, ExitStack() as open_:
+        for _ in range(CONNECTIONS):
+            with wire.connected(url) as gone:
+                gone.sendall(wire.head("GET", "/", Tenant="greedy"))
+                time.sleep(0.01)
+        last = open_.enter_context(wire.connected(url))
+        assert asked(last, "greedy") == 429
+        gate.set()
+
+        def served() -> bool:
+            with wire.connected(url) as again:
+                return asked(again, "greedy") == 200
+
+        eventually(served, within_s=5)
