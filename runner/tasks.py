@@ -1,7 +1,7 @@
 """Work beside other work: not left half done, and not failing unseen."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -16,6 +16,16 @@ async def uninterrupted(work: Coroutine[Any, Any, T]) -> T:
     except asyncio.CancelledError:
         await asyncio.wait({task})
         raise
+
+
+async def aside(work: Callable[[bytes], T], data: bytes, *, inline: int) -> T:
+    """Return `work(data)`; above `inline` bytes a thread does it, and the event loop goes on.
+
+    The work is done to its end also when this is cancelled meanwhile.
+    """
+    if len(data) <= inline:
+        return work(data)
+    return await uninterrupted(asyncio.to_thread(work, data))
 
 
 @asynccontextmanager

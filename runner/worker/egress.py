@@ -75,7 +75,7 @@ class Egress:
             yield WayOut()
             return
         secrets = await self._values(claim, rules)
-        recorder.hide(secrets.values())
+        await recorder.hide(secrets.values())
         trust = self._gateway.ca_pem if any(rule.intercepts for rule in rules) else ""
         policy = replace(self._ceiling, rules=rules)
         way = WayOut(

@@ -210,7 +210,7 @@ class Executor:
 
         try:
             secret_env = await self._secrets.environment(claim, request)
-            recorder.hide(secret_env.values())
+            await recorder.hide(secret_env.values())
             if (refusal := await upload(sandbox, request, self._objects)) is not None:
                 return refusal
             async with (
@@ -255,7 +255,6 @@ class Executor:
                 # Its own figures are not to be had, or not to be believed; the clock's are.
                 ran_for = round(time.monotonic() - start.at, 6)
                 result = replace(result, usage=Usage(wall_s=ran_for))
-        recorder.end_output()
         await recorder.close()
         return _masked(replace(result, egress=attempt.way_out.usage), recorder.masker)
 

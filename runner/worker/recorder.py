@@ -1,13 +1,14 @@
 """What happens while a program runs, on its way to the event stream and the audit log.
 
-Output and egress decisions are gathered briefly and written in batches. A decision's record in
+Output and egress decisions are gathered briefly, then masked and written in batches: what this
+costs does not depend on the size of the pieces in which a program writes. A decision's record in
 the audit log is written in the transaction of its event: there is never one without the other.
 """
 
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import structlog
@@ -25,6 +26,8 @@ FLUSH_AFTER_S = 0.1
 """How late live output may come. What has ended by then, on a busy host, too, stores its output
 with its result: one transaction less."""
 FLUSH_AT_BYTES = 32 * 1024
+MOST_PIECES = 256
+"""A batch has no more pieces of output: beyond, stdout and stderr are joined, each by itself."""
 RETRY_AFTER_S = 0.2
 
 T = TypeVar("T")
@@ -44,6 +47,14 @@ async def until_stored(operation: Callable[[], Awaitable[T]]) -> T:
 _KINDS = {Stream.STDOUT: EventKind.STDOUT, Stream.STDERR: EventKind.STDERR}
 
 
+@dataclass(slots=True)
+class _Output:
+    """Output as the program wrote it, which nobody but a mask may see."""
+
+    stream: Stream
+    raw: bytearray = field(default_factory=bytearray)
+
+
 class Recorder:
     """Gathers one attempt's events; full of output, it makes the program wait (backpressure)."""
 
@@ -53,51 +64,49 @@ class Recorder:
         self._claim = claim
         self._seq = 0
         self._begun = asyncio.Event()
-        self._pending: list[Entry] = []
+        self._gathered: list[_Output | Entry] = []
+        """What has come since the last batch; the output in it as the program wrote it."""
+        self._last: dict[Stream, _Output] = {}
+        self._left: list[Entry] = []
         self._audited: list[audit.AuditEvent] = []
         self._bytes = 0
         self._secrets: set[str] = set()
-        self.hide(())
+        self.masker = Masker(())
+        self._masks = {stream: self.masker.stream() for stream in Stream}
         self._hashes = {stream: hashlib.sha256() for stream in Stream}
         self._writing = asyncio.Lock()
         self._timer: asyncio.Task[None] | None = None
 
-    def hide(self, values: Iterable[str]) -> None:
+    async def hide(self, values: Iterable[str]) -> None:
         """Star these values out of all that is stored, too; before there is any output."""
+        if self._secrets.issuperset(values := tuple(values)):
+            return
         self._secrets.update(values)
-        self.masker = Masker(self._secrets)
+        self.masker = await asyncio.to_thread(Masker, self._secrets)
         self._masks = {stream: self.masker.stream() for stream in Stream}
 
     def begin(self, seq: int) -> None:
         """Continue the event stream behind event `seq`."""
         self._seq = seq
         self._begun.set()
-        if self._pending:
+        if self._gathered:
             self._write_soon()
 
     async def add(self, stream: Stream, chunk: bytes) -> None:
         """Take a piece of output; neighbouring pieces of one stream become one event."""
-        self._take(stream, self._masks[stream].feed(chunk))
+        latest = self._gathered[-1] if self._gathered else None
+        if not isinstance(latest, _Output) or latest.stream is not stream:
+            crowded = len(self._gathered) >= MOST_PIECES
+            latest = self._last.get(stream) if crowded else None
+        if latest is None:
+            latest = self._last[stream] = _Output(stream)
+            self._gathered.append(latest)
+        latest.raw += chunk
+        self._bytes += len(chunk)
         if self._bytes >= FLUSH_AT_BYTES:
             await self._flush()
-        elif self._pending:
-            self._write_soon()
-
-    def end_output(self) -> None:
-        """Take what was held back of the output, as it might have begun a secret."""
-        for stream, mask in self._masks.items():
-            self._take(stream, mask.rest())
-
-    def _take(self, stream: Stream, chunk: bytes) -> None:
-        if not chunk:
-            return
-        self._hashes[stream].update(chunk)
-        kind = _KINDS[stream]
-        if self._pending and self._pending[-1].kind is kind:
-            self._pending[-1] = Entry(kind, self._pending[-1].chunk + chunk)
         else:
-            self._pending.append(Entry(kind, chunk))
-        self._bytes += len(chunk)
+            self._write_soon()
 
     def hashes(self) -> dict[Stream, str]:
         """Return `sha256:` and the digest of what was taken of each stream."""
@@ -105,7 +114,7 @@ class Recorder:
 
     def decide(self, data: Mapping[str, JSON], event: audit.AuditEvent) -> None:
         """Take an egress decision: an event for the tenant, and its record in the audit log."""
-        self._pending.append(Entry(EventKind.EGRESS, data=self._masked(data)))
+        self._gathered.append(Entry(EventKind.EGRESS, data=self._masked(data)))
         self._audited.append(replace(event, metadata=self._masked(event.metadata)))
         self._write_soon()
 
@@ -120,9 +129,8 @@ class Recorder:
 
     @property
     def rest(self) -> Rest:
-        """What is still gathered, for the caller to write."""
-        follows = self._pending and self._begun.is_set()
-        return Rest(tuple(self._pending), self._seq if follows else None)
+        """What `close` has left, for the caller to write."""
+        return Rest(tuple(self._left), self._seq if self._left and self._begun.is_set() else None)
 
     @property
     def rest_audited(self) -> Sequence[audit.AuditEvent]:
@@ -130,7 +138,10 @@ class Recorder:
         return tuple(self._audited)
 
     async def close(self) -> None:
-        """Stop the timer and surface what went wrong in it; what is gathered stays gathered."""
+        """Stop the timer and surface what went wrong in it; what is gathered becomes the rest.
+
+        What was held back of the output, as it might have begun a secret, is part of it.
+        """
         if self._timer is not None:
             async with self._writing:
                 self._timer.cancel()
@@ -138,6 +149,30 @@ class Recorder:
             for error in results:
                 if isinstance(error, Exception):
                     raise error
+        self._left = await self._batch()
+        for stream, mask in self._masks.items():
+            self._take(self._left, stream, mask.rest())
+
+    async def _batch(self) -> list[Entry]:
+        """Return what is gathered, masked, and gather anew."""
+        gathered, self._gathered, self._last, self._bytes = self._gathered, [], {}, 0
+        batch: list[Entry] = []
+        for each in gathered:
+            if isinstance(each, Entry):
+                batch.append(each)
+            else:
+                masked = self._masks[each.stream].feed_aside(bytes(each.raw))
+                self._take(batch, each.stream, await masked)
+        return batch
+
+    def _take(self, batch: list[Entry], stream: Stream, chunk: bytes) -> None:
+        if not chunk:
+            return
+        self._hashes[stream].update(chunk)
+        kind = _KINDS[stream]
+        if batch and batch[-1].kind is kind:
+            chunk = batch.pop().chunk + chunk
+        batch.append(Entry(kind, chunk))
 
     async def _flush_soon(self) -> None:
         await asyncio.sleep(FLUSH_AFTER_S)
@@ -146,8 +181,8 @@ class Recorder:
     async def _flush(self) -> None:
         await self._begun.wait()
         async with self._writing:
-            batch, self._pending, self._bytes = self._pending, [], 0
             audited, self._audited = self._audited, []
+            batch = await self._batch()
             if not batch:
                 return
 

@@ -1,0 +1,96 @@
+"""What programs print of a value by accident."""
+
+import base64
+import html
+import json
+import re
+from collections.abc import Iterator
+from itertools import compress
+from urllib.parse import quote, quote_plus
+
+MIN_PIECE = 8
+"""A part of a value is looked for by itself from this length on; less means too little."""
+_BYTES_PER_LINE = 32
+"""Of a value's lines, one for so many of its bytes is looked for, the longest ones: their number
+is bounded, and no usual key, certificate or settings file has more."""
+_HEXADECIMAL = re.compile("%[0-9A-F]{2}")
+_SHELL_SPECIAL = re.compile(r"([^\w@%+=:,./-])")
+_QUOTES_IN_HTML = (
+    ("&quot;", "&#x27;"),  # Python, React
+    ("&#34;", "&#39;"),  # Jinja, Go
+    ("&quot;", "&#039;"),  # PHP
+    ("&quot;", "&#39;"),
+    ("&quot;", "&apos;"),  # XML
+    ("&quot;", "'"),
+)
+
+_BREAKS = b" \t\r\n\v\f\\:"
+"""What encoders and those who print their output put between characters of base64 and hex."""
+_PLAIN = bytes.maketrans(b"-_", b"+/")
+_IS_KEPT = bytes(each not in _BREAKS for each in range(256))
+
+
+def written(value: str) -> set[bytes]:
+    """Return what stands in text for the value, and for its longer lines."""
+    found = set(_escaped(value))
+    lines = sorted(
+        {line.strip() for line in value.splitlines()}, key=lambda each: (-len(each), each)
+    )
+    for line in lines[: 1 + len(value) // _BYTES_PER_LINE]:
+        if len(line) >= MIN_PIECE:
+            found.update(_escaped(line))
+    return {form.encode("utf-8", "replace") for form in found} - {b""}
+
+
+def _escaped(value: str) -> Iterator[str]:
+    yield value
+    if value.isalnum() and value.isascii():
+        return
+    # What browsers' encodeURIComponent and Python's quote, by default, let stand differs.
+    for percent in (
+        *(quote(value, safe=safe, errors="replace") for safe in ("", "/", "!'()*~")),
+        quote_plus(value, errors="replace"),
+    ):
+        yield percent
+        yield _HEXADECIMAL.sub(lambda found: found[0].lower(), percent)
+    for string in (json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]):
+        yield string
+        yield string.replace("/", "\\/")  # PHP
+    yield repr(value)[1:-1]
+    yield ascii(value)[1:-1]
+    yield repr(value.encode("utf-8", "replace"))[2:-1]
+    yield repr('"' + value)[2:-1]  # in single quotes, as in $'…' of a shell's trace
+    yield value.replace("'", "'\\''")  # the trace of `set -x`
+    yield value.replace("'", "'\"'\"'")  # Python's shlex
+    yield _SHELL_SPECIAL.sub(r"\\\1", value)  # printf %q
+    text = html.escape(value, quote=False)
+    yield text
+    for double, single in _QUOTES_IN_HTML:
+        yield text.replace('"', double).replace("'", single)
+
+
+def encoded(value: str) -> set[bytes]:
+    """Return what stands for the value in the compact form of a text: its base64 and hex."""
+    raw = value.encode("utf-8", "replace")
+    whole = base64.b64encode(raw)
+    found = {whole, whole.rstrip(b"="), raw.hex().encode(), raw.hex().upper().encode()}
+    # Inside something longer it stands at one of three offsets, its outer bits mixed.
+    for offset, mixed in ((0, 0), (1, 2), (2, 3)):
+        inner = base64.b64encode(bytes(offset) + raw).rstrip(b"=")
+        found.add(inner[mixed : -1 if (offset + len(raw)) % 3 else None])
+    return {form for form in found if len(form) >= MIN_PIECE}
+
+
+def compact(text: bytes) -> tuple[bytes, bytes]:
+    r"""Return the text as if base64 and hex had no line breaks in it, and one alphabet.
+
+    The second value says for each byte of the text, by one byte, whether the first one holds it.
+    Breaks are white space, colons, backslashes and, as in strings of JSON, `\n` and `\r`.
+    """
+    joined = text.replace(b"\\n", b"  ").replace(b"\\r", b"  ")
+    return joined.translate(_PLAIN, _BREAKS), joined.translate(_IS_KEPT)
+
+
+def positions(kept: bytes) -> list[int]:
+    """Return where each byte of a compact text stands in the text itself."""
+    return list(compress(range(len(kept)), kept))
