@@ -157,7 +157,7 @@ def bench_of(contender: Contender, settings: Settings, facts: dict[str, Any]) ->
     """Return the product's bench of attacks above a contender, with its own limits."""
     size = load_sizes(settings.profiles_path)["nano"]
     limits = replace(size, timeout_s=PATIENCE_S, cpu=1.0)
-    return Bench(contender.launcher, settings, limits, Isolation.CONTAINER, facts)
+    return Bench(contender.launcher, settings, limits, Isolation.CONTAINER, facts, ())
 
 
 def report(contenders: Sequence[Contender], console: Console) -> list[dict[str, Any]]:

@@ -65,6 +65,8 @@ def verify(
     else:
         out.print(report.by_group(outcomes))
         out.print(report.in_need(outcomes, unshown=unshown))
+        if behind := report.behind(outcomes):
+            out.print(behind, highlight=False)
     if not body["good"]:
         raise typer.Exit(1)
 

@@ -5,7 +5,7 @@ import json
 import secrets
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +21,7 @@ from runner.sandbox.spec import container_config
 from runner.settings import Settings
 from runner.verify.check import Observation, Probe
 from runner.verify.controls import Change
+from runner.verify.layers import Layer, layers
 from runner.verify.outside import Outside
 from runner.verify.surroundings import surroundings
 
@@ -68,6 +69,7 @@ class Bench:
         limits: Limits,
         isolation: Isolation,
         facts: Mapping[str, Any],
+        layers: Sequence[Layer],
     ) -> None:
         self.launcher = launcher
         self.settings = settings
@@ -75,6 +77,8 @@ class Bench:
         self.isolation = isolation
         self.facts = {**facts, "isolation": isolation.value}
         """What probes are told of the host, as `FACTS`."""
+        self.layers = layers
+        """What else of this host stands in the way of attacks."""
         self._outside: Outside | None = None
         self._afterwards = AsyncExitStack()
 
@@ -92,10 +96,11 @@ class Bench:
             async with Launcher.open(own, node=node, instance="only") as launcher:
                 size = load_sizes(settings.profiles_path)["nano"]
                 limits = replace(size, timeout_s=own.patient(PATIENCE_S), cpu=1.0)
+                standing = layers((await launcher.engine.info())["info"])
                 await launcher.engine.make_network(node)
                 try:
                     with surroundings() as facts:
-                        bench = cls(launcher, own, limits, isolation, facts)
+                        bench = cls(launcher, own, limits, isolation, facts, standing)
                         async with bench._afterwards:
                             yield bench
                 finally:

@@ -75,10 +75,18 @@ def host_capabilities() -> frozenset[str]:
     return frozenset(name for bit, name in enumerate(CAPABILITIES) if mask >> bit & 1)
 
 
-def unfiltered(config: dict[str, Any]) -> None:
-    """Take the system call filter away."""
-    kept = [option for option in _options(config) if not option.startswith("seccomp=")]
-    config["HostConfig"]["SecurityOpt"] = [*kept, "seccomp=unconfined"]
+def security_option(name: str, value: str) -> Change:
+    """Set one security option in place of what it was."""
+
+    def change(config: dict[str, Any]) -> None:
+        kept = [option for option in _options(config) if not option.startswith(f"{name}=")]
+        config["HostConfig"]["SecurityOpt"] = [*kept, f"{name}={value}"]
+
+    return change
+
+
+unfiltered = security_option("seccomp", "unconfined")
+"""Take the system call filter away."""
 
 
 def new_privileges(config: dict[str, Any]) -> None:

@@ -64,6 +64,16 @@ def in_need(outcomes: Sequence[Outcome], *, unshown: bool) -> Table:
     return table
 
 
+def behind(outcomes: Sequence[Outcome]) -> str:
+    """Return which layers of the host hold what checks, beside their own controls."""
+    found: dict[str, list[str]] = {}
+    for outcome in outcomes:
+        for title in outcome.also_held_by:
+            found.setdefault(title, []).append(outcome.check.id)
+    lines = [f"{title} also holds: {', '.join(ids)}" for title, ids in found.items()]
+    return "\n".join(lines)
+
+
 def document(
     outcomes: Sequence[Outcome], *, isolation: Isolation, node: str, docker: str, seconds: float
 ) -> dict[str, Any]:
@@ -90,6 +100,7 @@ def document(
                 "unguarded": asdict(outcome.unguarded) if outcome.unguarded else None,
                 "why_unshown": outcome.why_unshown,
                 "differs": outcome.differs,
+                "also_held_by": list(outcome.also_held_by),
             }
             for outcome in outcomes
         ],

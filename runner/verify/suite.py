@@ -16,6 +16,7 @@ from runner.verify.bench import Bench
 from runner.verify.check import Check, Observation, Probe, Trial
 from runner.verify.controls import CONTROLS, Change, host_capabilities
 from runner.verify.gvisor import DIFFERENCES
+from runner.verify.layers import Layer
 
 
 class Verdict(StrEnum):
@@ -42,6 +43,8 @@ class Outcome:
     unguarded: Observation | None
     why_unshown: str = ""
     differs: str = ""
+    also_held_by: tuple[str, ...] = ()
+    """Layers of the host that had to be lowered, too, before the attack got through."""
 
     @property
     def verdict(self) -> Verdict:
@@ -104,24 +107,49 @@ async def _without(
     """Return the outcomes of all probes that lean on one control."""
     shows = [probe for probe in probes if shown and not probe.undemonstrable]
     bare: dict[str, Observation] = {}
+    also: dict[str, tuple[str, ...]] = {}
     if shows:
         control = CONTROLS[name]
         lowered: tuple[Change, ...] = (control.lowered,) if control.lowered else ()
         if lowered:
             # With the other walls lowered the control alone must hold.
-            alone = await series(bench, shows, lowered)
-            guarded |= {id_: seen for id_, seen in alone.items() if seen.breached}
+            guarded |= await _breaches(bench, shows, lowered)
         bare = await series(bench, shows, (*lowered, control.remove))
+        hidden = [probe for probe in shows if not bare[probe.id].breached]
+        behind = [layer for layer in bench.layers if layer.lower is not None]
+        if hidden and behind:
+            lowered = (*lowered, *(layer.lower for layer in behind if layer.lower is not None))
+            guarded |= await _breaches(bench, hidden, lowered)
+            bare |= await series(bench, hidden, (*lowered, control.remove))
+            titles = tuple(layer.title for layer in behind)
+            also = {probe.id: titles for probe in hidden if bare[probe.id].breached}
     outcomes = []
     for probe in probes:
         seen = bare.get(probe.id)
         why = probe.undemonstrable or ("" if shown else "shown in a plain container")
         if seen is not None and seen.absent:
             why = f"without the control: {seen.saw}"
+        elif seen is not None and not seen.breached:
+            why = why or held_by_the_host(probe.id, bench.layers)
         if probe.needs and probe.needs not in host_capabilities():
             why = f"this host's own root lacks CAP_{probe.needs}"
-        outcomes.append(Outcome(probe, guarded[probe.id], seen, why))
+        held_too = also.get(probe.id, ())
+        outcomes.append(Outcome(probe, guarded[probe.id], seen, why, also_held_by=held_too))
     return outcomes
+
+
+async def _breaches(
+    bench: Bench, probes: Sequence[Probe], lowered: tuple[Change, ...]
+) -> dict[str, Observation]:
+    """Return what got through with every control, once the walls behind them are lowered."""
+    alone = await series(bench, probes, lowered)
+    return {id_: seen for id_, seen in alone.items() if seen.breached}
+
+
+def held_by_the_host(check: str, layers: Sequence[Layer]) -> str:
+    """Return why a check is held without its control, by layers that no container can lower."""
+    titles = [layer.title for layer in layers if layer.lower is None and layer.may_hold(check)]
+    return f"held by {' and '.join(titles)} of this host, too" if titles else ""
 
 
 async def _trial(bench: Bench, trial: Trial) -> Outcome:

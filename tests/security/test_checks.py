@@ -13,6 +13,8 @@ from runner.settings import Settings
 from runner.verify.bench import Bench
 from runner.verify.check import Check, Group, Observation, Probe, Trial
 from runner.verify.checks import every_check
+from runner.verify.controls import CONTROLS, Control, host, root
+from runner.verify.layers import Layer
 from runner.verify.suite import Outcome, Verdict, checked, run
 
 CHECKS = every_check()
@@ -86,6 +88,37 @@ async def test_a_probe_that_says_nothing_is_not_taken_for_held(image: None) -> N
     (outcome,) = (await tried((probe(code="1/0"),), Isolation.CONTAINER)).values()
     assert outcome.verdict is Verdict.BROKEN
     assert outcome.guarded.saw == "exit code 1"
+
+
+HIDDEN = probe(
+    control="read-only root, seen alone",
+    code="attempt(lambda: open('/etc/probe', 'w').close())",
+)
+
+
+@pytest.mark.parametrize(
+    ("standing", "verdict", "also"),
+    [
+        ((), Verdict.BROKEN, ()),
+        ((Layer("an unprivileged user", root),), Verdict.HELD, ("an unprivileged user",)),
+        ((Layer("this kernel", holds={"x"}),), Verdict.UNSHOWN, ()),
+        ((Layer("this kernel", holds={"y"}),), Verdict.BROKEN, ()),
+    ],
+)
+async def test_a_layer_of_the_host_that_hides_a_proof_is_lowered_or_named(
+    image: None,
+    monkeypatch: pytest.MonkeyPatch,
+    standing: tuple[Layer, ...],
+    verdict: Verdict,
+    also: tuple[str, ...],
+) -> None:
+    """As AppArmor's policy does: here the user stands in for it, who may not write the root."""
+    control = Control("a read-only root file system", host(ReadonlyRootfs=False))
+    monkeypatch.setitem(CONTROLS, HIDDEN.control, control)
+    async with Bench.open(Settings()) as bench:
+        bench.layers = standing
+        (outcome,) = [each async for each in run(bench, (HIDDEN,))]
+    assert (outcome.verdict, outcome.also_held_by) == (verdict, also)
 
 
 def test_two_checks_of_one_name_are_refused() -> None:
