@@ -27,10 +27,10 @@ from benchmarks.harness import DISK
 from runner.audit import chain, checkpoints, export, offline
 from runner.audit import events as audit
 from runner.audit.checkpoints import Checkpoint, Checkpointer
+from runner.audit.memory import Memory
 from runner.embedded.services import Services, services
 from runner.ids import new_id
-from runner.signing import Signer
-from runner.store import receipts
+from runner.signing import Signer, TrustedKeys
 from runner.store.db import Database
 from runner.store.migrations import migrate
 
@@ -112,8 +112,6 @@ async def reading(url: SecretStr, folder: Path, owner: psycopg.Connection) -> di
     """Return records each second: verified in place, exported, and verified offline."""
     tenant, signer = new_id(), Signer.open(folder)
     async with Database(url, max_size=16) as database:
-        async with database.no_tenant() as tx:
-            await receipts.publish_keys(tx, signer.public_keys)
         await append_for(database, [tenant], 16, 1.0)
         owner.execute("SELECT set_config('app.tenant_id', %s, false)", [str(tenant)])
         # In parts: within one transaction each append walks past all versions of the head before.
@@ -177,7 +175,11 @@ async def sweeping(url: SecretStr, folder: Path, owner: psycopg.Connection) -> d
     owner.execute("ANALYZE")
     async with Database(url, max_size=2) as database:
         keeper = Checkpointer(
-            database=database, signer=Signer.open(folder), age=timedelta(minutes=1)
+            database=database,
+            signer=Signer.open(folder),
+            trusted=TrustedKeys(folder),
+            memory=Memory(folder),
+            age=timedelta(minutes=1),
         )
 
         async def claim() -> None:

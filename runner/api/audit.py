@@ -128,7 +128,7 @@ async def verify(
     seq: Annotated[int | None, Query(ge=1, le=cursors.MAX_SEQ)] = None,
     hash_: Annotated[str | None, Query(alias="hash", pattern=r"^[0-9a-f]{64}$")] = None,
 ) -> Verification:
-    """Compute the whole chain anew; compare it with its head and with its newest checkpoint.
+    """Compute the whole chain anew; compare it with its head, newest checkpoint and receipts.
 
     `seq` and `hash` name a record that you know from elsewhere, which the log then must have.
     """
@@ -136,7 +136,7 @@ async def verify(
     if seq is not None and hash_ is not None:
         known.append(Pin(seq, bytes.fromhex(hash_), "what you hold"))
     async with parts.database.tenant(principal.tenant_id, snapshot=True) as tx:
-        checked = await checkpoints.verify_log(tx, principal.tenant_id, known)
+        checked = await checkpoints.verify_log(tx, principal.tenant_id, parts.trusted.read(), known)
     verdict = checked.verdict
     return Verification(
         valid=verdict.fault is None,
@@ -160,6 +160,7 @@ async def export_log(
         parts.database,
         principal.tenant_id,
         filtered,
+        parts.trusted,
         actor=principal.actor,
         origin=origin(request),
     )

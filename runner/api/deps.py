@@ -25,6 +25,7 @@ from runner.queue.doorbell import Doorbell
 from runner.ratelimit import RateLimiter
 from runner.secrets.vault import Vault
 from runner.settings import Settings
+from runner.signing import TrustedKeys
 from runner.store.db import Database
 from runner.store.objects import ObjectStore
 
@@ -45,6 +46,7 @@ class Dependencies:
     doorbell: Doorbell
     changes: Changes
     vault: Vault
+    trusted: TrustedKeys
     limiter: RateLimiter
     admission: Admission
     logins: Logins

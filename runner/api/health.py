@@ -76,6 +76,7 @@ async def metrics(
     """Return counters of this process and gauges of the deployment in Prometheus' text format."""
     async with parts.database.no_tenant() as tx:
         rows = await tx.all("scheduling.state_counts")
+        unsealed = await tx.one("audit.unsealed")
     counts = {row["state"]: row["executions"] for row in rows}
     snapshot = CollectorRegistry()
     gauge = Gauge(
@@ -83,6 +84,12 @@ async def metrics(
     )
     for state in ("queued", "starting", "running"):
         gauge.labels(state).set(counts.get(state, 0))
+    Gauge(
+        "runner_audit_unsealed_seconds",
+        "Age of the oldest audit record that no checkpoint covers: much above "
+        "RUNNER_AUDIT_CHECKPOINT_S, a worker is away or refuses to seal a log that does not hold.",
+        registry=snapshot,
+    ).set(unsealed["seconds"] if unsealed else 0)
     return Response(
         generate_latest(metrics) + generate_latest(snapshot), media_type=CONTENT_TYPE_LATEST
     )

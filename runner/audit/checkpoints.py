@@ -1,15 +1,20 @@
 """Signed checkpoints: where a chain stood at a time, in words that the database cannot make up.
 
 The worker signs a checkpoint when a chain has grown, and writes it to its log as well, so that a
-copy is elsewhere. It first verifies the part that was added since the checkpoint before: a chain
-that was cut or rewritten is reported, and never sealed over.
+copy is elsewhere. It first verifies the part that was added since the checkpoint before, against
+what it remembers of its own (`memory`) and against the receipts: a chain that was cut or rewritten
+is reported, and never sealed over.
+
+Which keys are trusted is never asked of the database: whoever can rewrite a chain there can store a
+key there, too. The keys come from `TrustedKeys`, files of the host.
 """
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -18,9 +23,10 @@ import structlog
 from runner.audit import chain
 from runner.audit.chain import Fault, Head, Pin, Verdict
 from runner.audit.events import timestamp
+from runner.audit.memory import Memory
+from runner.audit.pinned import contradicted, contradicting_receipt
 from runner.errors import NotReady, RunnerError
-from runner.signing import BadSignature, PublicKey, Signer, verify
-from runner.store import receipts
+from runner.signing import BadSignature, PublicKey, Signer, TrustedKeys, verify
 from runner.store.db import Database, Transaction
 
 KIND = "agent-runner/audit-checkpoint/v1"
@@ -30,6 +36,7 @@ POLL_S = 0.1
 SILENCE_S = 60.0
 """How long one chain that does not hold is not reported again."""
 
+_HASH = re.compile(r"[0-9a-f]{64}")
 _log = structlog.get_logger("runner.audit")
 
 
@@ -77,12 +84,11 @@ def sign(signer: Signer, tenant: UUID, head: Head, at: datetime) -> str:
 def read(document: str, keys: tuple[PublicKey, ...], tenant: str | None = None) -> Checkpoint:
     """Return what a signed text states. Raises BadSignature, also for another tenant's."""
     match verify(document, KIND, keys):
-        case {"tenant": str(of), "seq": int(seq), "hash": str(hash_), "at": str(at)}:
+        case {"tenant": str(of), "seq": int(seq), "hash": str(hash_), "at": str(at)} if (
+            is_hash(hash_) and type(seq) is int
+        ):
             key: str = json.loads(document)["key"]
-            try:
-                found = Checkpoint(of, seq, bytes.fromhex(hash_), at, key, document)
-            except ValueError:
-                raise BadSignature("not a checkpoint: its hash is none") from None
+            found = Checkpoint(of, seq, bytes.fromhex(hash_), at, key, document)
         case _:
             raise BadSignature("not a checkpoint: a field is missing")
     if tenant is not None and found.tenant != tenant:
@@ -90,32 +96,38 @@ def read(document: str, keys: tuple[PublicKey, ...], tenant: str | None = None) 
     return found
 
 
-async def newest(tx: Transaction, tenant: UUID) -> Checkpoint | None:
-    """Return the tenant's newest checkpoint. Raises BadSignature if it is not one of ours."""
+async def newest(tx: Transaction, tenant: UUID, keys: tuple[PublicKey, ...]) -> Checkpoint | None:
+    """Return the tenant's newest checkpoint. Raises BadSignature if none of the keys signed it."""
     row = await tx.one("audit.newest_checkpoint")
-    if row is None:
-        return None
-    keys = tuple(await receipts.list_keys(tx))
-    return read(row["document"], keys, str(tenant))
+    return read(row["document"], keys, str(tenant)) if row else None
 
 
-async def verify_log(tx: Transaction, tenant: UUID, known: Sequence[Pin] = ()) -> Checked:
-    """Verify the whole log in a `snapshot` transaction, against the newest checkpoint, too.
+async def verify_log(
+    tx: Transaction, tenant: UUID, keys: tuple[PublicKey, ...], known: Sequence[Pin] = ()
+) -> Checked:
+    """Verify the whole log in a `snapshot` transaction.
 
-    `known` are places that the caller knows from elsewhere.
+    It must pass through its newest checkpoint, every stored receipt, and `known`, which are places
+    that the caller knows from elsewhere.
     """
     try:
-        checkpoint = await newest(tx, tenant)
+        checkpoint = await newest(tx, tenant, keys)
     except BadSignature as error:
         verdict = await chain.verify(tx, pins=known)
-        unsigned = Fault(verdict.records + 1, f"the newest checkpoint is not ours: {error}")
-        fault = verdict.fault or unsigned
+        unsigned = Fault(0, f"the newest checkpoint is not ours: {error}")
+        place = verdict.fault or await contradicting_receipt(tx, keys)
+        fault = Fault(place.seq, f"{place.what}; {unsigned.what}") if place else unsigned
         return Checked(Verdict(verdict.records, verdict.head, fault), None)
     pins = [*([checkpoint.pin] if checkpoint else []), *known]
-    return Checked(await chain.verify(tx, pins=pins), checkpoint)
+    verdict = await chain.verify(tx, pins=pins)
+    if verdict.fault is None:
+        verdict = replace(verdict, fault=await contradicting_receipt(tx, keys))
+    return Checked(verdict, checkpoint)
 
 
-async def covering(database: Database, tenant: UUID, seq: int, *, within_s: float) -> Checkpoint:
+async def covering(
+    database: Database, tenant: UUID, seq: int, keys: TrustedKeys, *, within_s: float
+) -> Checkpoint:
     """Wait for a checkpoint of record `seq` or a later one, and return it.
 
     Raises NotReady when no worker signs one in time, or what is stored is not one of ours.
@@ -124,7 +136,7 @@ async def covering(database: Database, tenant: UUID, seq: int, *, within_s: floa
     while True:
         try:
             async with database.tenant(tenant) as tx:
-                found = await newest(tx, tenant)
+                found = await newest(tx, tenant, keys.read())
         except BadSignature as error:
             raise NotReady(f"the newest checkpoint is not one of ours: {error}") from None
         if found is not None and found.seq >= seq:
@@ -134,12 +146,27 @@ async def covering(database: Database, tenant: UUID, seq: int, *, within_s: floa
         await asyncio.sleep(POLL_S)
 
 
+def is_hash(text: str) -> bool:
+    """Return whether this is a SHA-256 in the one way in which we write it."""
+    return _HASH.fullmatch(text) is not None
+
+
 class Checkpointer:
     """Seals chains that have grown: after `age` at most, and at once for an export."""
 
-    def __init__(self, *, database: Database, signer: Signer, age: timedelta) -> None:
+    def __init__(
+        self,
+        *,
+        database: Database,
+        signer: Signer,
+        trusted: TrustedKeys,
+        memory: Memory,
+        age: timedelta,
+    ) -> None:
         self._database = database
         self._signer = signer
+        self._trusted = trusted
+        self._memory = memory
         self._age = age
         self._silent_until: dict[UUID, float] = {}
 
@@ -171,10 +198,12 @@ class Checkpointer:
 
     async def _seal(self, tenant: UUID) -> Fault | None:
         async with self._database.tenant(tenant, snapshot=True) as tx:
-            found = await _grown(tx, tenant)
+            found = await self._grown(tx, tenant)
         if isinstance(found, Fault):
             return found
         document = sign(self._signer, tenant, found, datetime.now(UTC))
+        # Before it is stored: what was ever sealed is known here, whatever the database forgets.
+        await asyncio.to_thread(self._memory.put, tenant, document)
         async with self._database.tenant(tenant) as tx:
             added = await tx.run("audit.add_checkpoint", seq=found.seq, document=document)
         if added:
@@ -188,13 +217,26 @@ class Checkpointer:
             )
         return None
 
-
-async def _grown(tx: Transaction, tenant: UUID) -> Head | Fault:
-    """Return the head of a chain that holds since its newest checkpoint, or what does not."""
-    try:
-        before = await newest(tx, tenant)
-    except BadSignature as error:
-        return Fault(0, f"the newest checkpoint is not ours: {error}")
-    # From the signed hash on: what follows has to follow that, whatever the log now says it was.
-    verdict = await chain.verify(tx, before.head if before else chain.START)
-    return verdict.fault or Head(verdict.records, bytes.fromhex(verdict.head))
+    async def _grown(self, tx: Transaction, tenant: UUID) -> Head | Fault:
+        """Return the head of a chain that holds since it was last sealed, or what does not."""
+        keys = self._trusted.read()
+        try:
+            before = await newest(tx, tenant, keys)
+        except BadSignature as error:
+            return Fault(0, f"the newest checkpoint is not ours: {error}")
+        try:
+            kept = self._memory.get(tenant)
+            own = read(kept, keys, str(tenant)) if kept is not None else None
+        except BadSignature as error:
+            return Fault(0, f"what this worker remembers to have sealed is not ours: {error}")
+        start = before.head if before else chain.START
+        pins = [Pin(own.seq, own.hash, f"what this worker sealed {own.at}")] if own else []
+        # Sealed by another worker since: it may not have known what this one does.
+        for pin in (pin for pin in pins if pin.seq <= start.seq):
+            row = await tx.one("audit.hash", seq=pin.seq)
+            if row is None or row["hash"] != pin.hash:
+                return Fault(pin.seq, f"record {pin.seq} is not the one of {pin.source}")
+        # From the signed hash on: what follows has to follow that, whatever the log says it was.
+        verdict = await chain.verify(tx, start, pins)
+        fault = verdict.fault or await contradicted(tx, after=start.seq)
+        return fault or Head(verdict.records, bytes.fromhex(verdict.head))

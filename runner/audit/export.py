@@ -19,8 +19,7 @@ from runner.audit import checkpoints
 from runner.audit.chain import Link
 from runner.audit.checkpoints import Checkpoint
 from runner.audit.events import Action, AuditEvent, Filter, Origin, Outcome, place, timestamp
-from runner.signing import PublicKey
-from runner.store import receipts
+from runner.signing import PublicKey, TrustedKeys
 from runner.store.db import Database
 
 KIND = "agent-runner/audit-export/v1"
@@ -38,7 +37,13 @@ def line(link: Link) -> str:
 
 
 async def begin(
-    database: Database, tenant: UUID, wanted: Filter, *, actor: str, origin: Origin
+    database: Database,
+    tenant: UUID,
+    wanted: Filter,
+    keys: TrustedKeys,
+    *,
+    actor: str,
+    origin: Origin,
 ) -> AsyncIterator[bytes]:
     """Put the export on record, wait until that is sealed, and return its lines.
 
@@ -54,10 +59,10 @@ async def begin(
     )
     async with database.tenant(tenant) as tx:
         head = await place(tx, tenant, event)
-    checkpoint = await checkpoints.covering(database, tenant, head.seq, within_s=SEALED_WITHIN_S)
-    async with database.no_tenant() as tx:
-        keys = await receipts.list_keys(tx)
-    return lines(database, tenant, wanted, checkpoint, keys)
+    checkpoint = await checkpoints.covering(
+        database, tenant, head.seq, keys, within_s=SEALED_WITHIN_S
+    )
+    return lines(database, tenant, wanted, checkpoint, keys.read())
 
 
 async def lines(

@@ -20,7 +20,6 @@ from runner.signing import BadSignature, PublicKey, read_public_key
 
 MAX_FINDINGS = 100
 MAX_SEQ = 2**62
-_HASH_DIGITS = 64
 
 
 class Kind(StrEnum):
@@ -89,7 +88,7 @@ class _Reader:
             case _:
                 raise NotALine("the first line is not the head of an export")
         if self.keys is None:
-            self.keys = tuple(read_public_key(each["pem"]) for each in value.get("keys", ()))
+            self.keys = _keys_in(value)
 
     def record(self, value: dict[str, Any]) -> None:
         match value:
@@ -97,7 +96,9 @@ class _Reader:
                 record = value.get("record")
             case _:
                 raise NotALine("neither a record nor a checkpoint")
-        if len(hash_) != _HASH_DIGITS or len(previous) != _HASH_DIGITS or not 0 < seq <= MAX_SEQ:
+        # JSON's `true` is an int to Python, and `fromhex` skips blanks.
+        hashes = checkpoints.is_hash(hash_) and checkpoints.is_hash(previous)
+        if not hashes or type(seq) is not int or not 0 < seq <= MAX_SEQ:
             raise NotALine("its number or a hash of it is none")
         own, before = bytes.fromhex(hash_), bytes.fromhex(previous)
         body = rfc8785.dumps(record).decode()
@@ -178,8 +179,9 @@ def verify(
     keys: tuple[PublicKey, ...] | None = None,
     known: Sequence[Checkpoint] = (),
 ) -> Report:
-    """Verify an export, line by line. Without `keys` those in the export itself are taken.
+    """Verify an export, line by line.
 
+    Without `keys` those in the export itself are taken: that finds damage, and no forger.
     `known` are checkpoints held elsewhere: the log must pass through each of them.
     """
     reader = _Reader(keys, known)
@@ -233,6 +235,15 @@ def _read(reader: _Reader, number: int, text: str) -> None:
         reader.end(text)
     else:
         reader.record(value)
+
+
+def _keys_in(header: dict[str, Any]) -> tuple[PublicKey, ...]:
+    match header.get("keys"):
+        case [*entries]:
+            pems = [each["pem"] for each in entries]
+            if all(isinstance(pem, str) for pem in pems):
+                return tuple(read_public_key(pem) for pem in pems)
+    raise NotALine("its keys are none")
 
 
 def _no_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+from uuid import UUID
 
 import typer
 from rich import box
 from rich.table import Table
 
-from runner.cli.console import err, fail, out, read_settings, reports_errors, required
+from runner.cli.console import err, fail, out, read_settings, reports_errors, required, shown
 from runner.cli.session import client
 
 if TYPE_CHECKING:
@@ -98,12 +99,31 @@ def verify(
 ) -> None:
     """Verify the tenant's audit log, or an export of it offline; exit code 1 if it does not hold.
 
-    What was changed, removed or moved is named by its number.
+    What was changed, removed or moved is named by its number. An export is verified by the keys
+    that you give: without one it is UNVERIFIED, whatever it says, and the exit code is 1.
     """
     if file is None:
         _verify_online(_keys(key), list(against or ()))
     else:
         _verify_file(file, _keys(key), list(against or ()))
+
+
+@audit.command("forget-seal")
+@reports_errors
+def forget_seal(
+    tenants: Annotated[list[UUID], typer.Argument(help="Ids of tenants.", metavar="TENANT …")],
+) -> None:
+    """After a restore: let this host's worker seal logs that ended later than the backup.
+
+    The worker refuses to seal a log that lacks what it sealed once (`audit_chain_broken` in its
+    log). Say here that you know why.
+    """
+    from runner.audit.memory import Memory
+
+    memory = Memory(read_settings().state_dir)
+    for tenant in tenants:
+        known = memory.forget(tenant)
+        out.print(f"{tenant}: {'forgotten' if known else 'not known here'}", highlight=False)
 
 
 @webhook.command("set")
@@ -165,35 +185,63 @@ async def _platform_log() -> list[bytes]:
     from runner.audit import export
     from runner.audit.events import Filter, Origin
     from runner.ids import PLATFORM_TENANT
+    from runner.signing import TrustedKeys
     from runner.store.db import Database
     from runner.tenancy import SYSTEM
 
-    url = required(read_settings().database_owner_url, "RUNNER_DATABASE_OWNER_URL")
+    settings = read_settings()
+    url = required(settings.database_owner_url, "RUNNER_DATABASE_OWNER_URL")
+    trusted = TrustedKeys(settings.state_dir)
     async with Database(url, max_size=1) as owner:
-        lines = await export.begin(owner, PLATFORM_TENANT, Filter(), actor=SYSTEM, origin=Origin())
+        lines = await export.begin(
+            owner, PLATFORM_TENANT, Filter(), trusted, actor=SYSTEM, origin=Origin()
+        )
         return [piece async for piece in lines]
 
 
 def _verify_online(keys: "tuple[PublicKey, ...] | None", against: list[Path]) -> None:
-    from runner.signing import public_keys
+    from runner.audit.memory import Memory
+    from runner.signing import TrustedKeys
 
     settings = read_settings()
+    trusted = keys or TrustedKeys(settings.state_dir).read()
     with client(settings) as api:
         verdict = api.verify_audit()
-        if against and verdict["valid"]:
-            tenant = api.audit(limit=1)["items"][0]["record"]["tenant"]
-            known = _known(against, keys or public_keys(settings.state_dir), tenant)
+        if verdict["valid"]:
+            first = api.audit(limit=1)["items"]
+            if not first:
+                fail("the audit log is empty: not even how its tenant was made is on record")
+            tenant = first[0]["record"]["tenant"]
+            known = _known(against, trusted, tenant) if against else []
+            # On the worker's host there is also what it remembers to have sealed.
+            if (sealed := Memory(settings.state_dir).get(UUID(tenant))) is not None:
+                known.append(_sealed(sealed, trusted, tenant, "what this host's worker remembers"))
             for each in known:
                 verdict = api.verify_audit(seq=each.seq, hash_=each.hash.hex())
                 if not verdict["valid"]:
                     break
     if not verdict["valid"]:
         fail(f"the audit log does not hold: {verdict['fault']}")
+    checkpoint = verdict["checkpoint"]
+    if checkpoint and keys:
+        _sealed(checkpoint["document"], keys, tenant, "the newest checkpoint")
     out.print(f"[green]whole[/]: {verdict['records']} records, head {verdict['head']}")
-    if sealed := verdict["checkpoint"]:
-        out.print(f"sealed up to record {sealed['seq']} at {sealed['at']}", highlight=False)
-    else:
+    if not checkpoint:
         out.print("not sealed yet: no worker has signed a checkpoint", highlight=False)
+        return
+    out.print(f"sealed up to record {checkpoint['seq']} at {checkpoint['at']}", highlight=False)
+    if checkpoint["key"] not in {key.id for key in trusted}:
+        out.print("by a key that only the deployment vouches for: give --key", highlight=False)
+
+
+def _sealed(document: str, keys: "tuple[PublicKey, ...]", tenant: str, what: str) -> "Checkpoint":
+    from runner.audit import checkpoints
+    from runner.signing import BadSignature
+
+    try:
+        return checkpoints.read(document, keys, tenant)
+    except BadSignature as error:
+        fail(f"{what} does not hold: {error}")
 
 
 def _verify_file(file: Path, keys: "tuple[PublicKey, ...] | None", against: list[Path]) -> None:
@@ -206,19 +254,27 @@ def _verify_file(file: Path, keys: "tuple[PublicKey, ...] | None", against: list
         with _lines(file) as lines:
             report = offline.verify(lines, keys, known)
     _print(report, trusted=keys is not None)
-    if report.findings:
+    if report.findings or keys is None:
         raise typer.Exit(1)
 
 
 def _print(report: "Report", *, trusted: bool) -> None:
     for each in report.findings:
-        err.print(f"[bold red]{each.kind}[/] #{each.seq}: {each.what}", highlight=False)
+        err.print(f"[bold red]{each.kind}[/] #{each.seq}: {shown(each.what)}", highlight=False)
     if report.findings:
         err.print(f"{report.records} records read: this export does not hold", highlight=False)
         return
     sealed = report.checkpoint
     if sealed is None:
         raise RuntimeError("an export without a checkpoint and without a finding")
+    if not trusted:
+        err.print(
+            f"[bold red]UNVERIFIED[/]: {report.records} records fit together and to key "
+            f"{shown(sealed.key)}, which came with the file, as a forger's would. Give --key with "
+            "what `runner signing show` prints on the worker's host.",
+            highlight=False,
+        )
+        return
     if report.filtered:
         out.print(
             f"[yellow]a selection[/]: {report.records} records, each whole and in order; that none "
@@ -226,14 +282,12 @@ def _print(report: "Report", *, trusted: bool) -> None:
             highlight=False,
         )
     else:
-        out.print(f"[green]whole[/]: {report.records} records of tenant {report.tenant}")
+        tenant = shown(report.tenant or "")
+        out.print(f"[green]whole[/]: {report.records} records of tenant {tenant}")
     out.print(
-        f"sealed up to record {sealed.seq} at {sealed.at} by key {sealed.key}", highlight=False
+        f"sealed up to record {sealed.seq} at {shown(sealed.at)} by key {shown(sealed.key)}",
+        highlight=False,
     )
-    if not trusted:
-        out.print(
-            "that key came with the file: compare it with `runner signing show`, or give --key"
-        )
 
 
 def _keys(files: list[Path] | None) -> "tuple[PublicKey, ...] | None":

@@ -30,6 +30,11 @@ def fail(message: str, code: int = EXIT_FAILURE) -> NoReturn:
     raise typer.Exit(code)
 
 
+def shown(text: str) -> str:
+    """Return foreign text so that it neither styles nor steers the terminal."""
+    return escape("".join(c if c.isprintable() else repr(c)[1:-1] for c in text))
+
+
 def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
     """Turn our own failures into one line and an exit code; others keep their traceback."""
 

@@ -38,15 +38,15 @@ def verify(
     ] = None,
 ) -> None:
     """Check a receipt's signature, offline; exit code 1 when anything in it was changed."""
-    from runner.receipts.document import KIND
-    from runner.signing import BadSignature, public_keys, read_public_key
+    from runner.signing import BadSignature, TrustedKeys, read_public_key
     from runner.signing import verify as verified
+    from runner.store.receipts import KIND
 
     try:
         keys = (
             tuple(read_public_key(path.read_text()) for path in key)
             if key
-            else public_keys(read_settings().state_dir)
+            else TrustedKeys(read_settings().state_dir).read()
         )
     except ValueError as error:
         fail(f"not a public key: {error}")
@@ -61,11 +61,29 @@ def verify(
 @reports_errors
 def show() -> None:
     """Print the public keys that verify what this deployment signed; give them to reviewers."""
-    from runner.signing import public_keys
+    from runner.signing import TrustedKeys
 
-    for key in public_keys(read_settings().state_dir):
+    for key in TrustedKeys(read_settings().state_dir).read():
         err.print(key.id, highlight=False)
         print(key.pem, end="")  # noqa: T201 - to be redirected into a file
+
+
+@signing.command("trust")
+@reports_errors
+def trust(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A public key (PEM).")],
+) -> None:
+    """Trust another node's key on this host: on each worker's and each API's, for each other's.
+
+    Nothing else adds a key: what the database says about keys is not believed.
+    """
+    from runner.signing import TrustedKeys
+
+    try:
+        key = TrustedKeys(read_settings().state_dir).add(file.read_text())
+    except ValueError as error:
+        fail(f"{file} is not a public key: {error}")
+    out.print(f"trusted: key {key.id}", highlight=False)
 
 
 @signing.command("rotate")

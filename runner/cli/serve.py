@@ -88,6 +88,7 @@ async def _api(settings: Settings, fd: int | None) -> None:
     from runner.ratelimit import RateLimiter
     from runner.secrets.keyring import open_keys
     from runner.secrets.vault import Vault
+    from runner.signing import TrustedKeys
     from runner.store.db import Database
     from runner.store.objects import ObjectStore
 
@@ -125,6 +126,7 @@ async def _api(settings: Settings, fd: int | None) -> None:
                 doorbell=doorbell,
                 changes=changes,
                 vault=Vault(open_keys(settings)),
+                trusted=TrustedKeys(settings.state_dir),
                 limiter=limiter,
                 admission=Admission(database, most=settings.max_queued),
                 logins=Logins(database, Passwords(), throttle, lifetime),

@@ -13,8 +13,6 @@ from runner.models import Artifact, Claim, ExecutionRequest, Result, Stream
 from runner.sandbox.isolation import EffectiveIsolation
 from runner.store.attempts import Times
 
-KIND = "agent-runner/receipt/v1"
-
 
 @dataclass(frozen=True, slots=True)
 class Ran:

@@ -26,7 +26,7 @@ from runner.errors import (
 from runner.masking import Masker
 from runner.models import JSON, Claim, ExecutionRequest, Program, Result, Usage
 from runner.queue.changes import Changes, News
-from runner.receipts.document import KIND, Ran, receipt
+from runner.receipts.document import Ran, receipt
 from runner.sandbox.outcome import classify, result_of
 from runner.sandbox.sandbox import Sandbox
 from runner.signing import Signer
@@ -288,7 +288,9 @@ class Executor:
                     await audit.append(tx, claim.tenant_id, event)
                 head = await audit.place(tx, claim.tenant_id, ended(claim, result))
                 times = await finishing.times()
-                signed = self._signer.sign(KIND, self._receipt(attempt, result, times, head))
+                signed = self._signer.sign(
+                    receipts.KIND, self._receipt(attempt, result, times, head)
+                )
                 await receipts.insert(tx, claim.execution_id, signed)
                 claimable = scheduling.claimable_afterwards(tx)
             return await claimable()

@@ -14,6 +14,7 @@ from pydantic import SecretStr
 
 from runner.audit.checkpoints import Checkpointer
 from runner.audit.forward import Forwarder
+from runner.audit.memory import Memory
 from runner.audit.sinks import open_sinks
 from runner.egress.gateway import EgressGateway
 from runner.egress.policy import load_ceiling
@@ -26,8 +27,7 @@ from runner.sandbox.reap import remove_strays
 from runner.secrets.keyring import open_keys
 from runner.secrets.vault import Vault
 from runner.settings import Settings
-from runner.signing import Signer
-from runner.store import receipts
+from runner.signing import Signer, TrustedKeys
 from runner.store.db import Database
 from runner.store.objects import ObjectStore
 from runner.store.retention import Terms
@@ -83,8 +83,6 @@ async def worker(
         doorbell = await stack.enter_async_context(Doorbell(redis_url))
         changes = await stack.enter_async_context(Changes(redis_url))
         signer = Signer.open(settings.state_dir)
-        async with database.no_tenant() as tx:
-            await receipts.publish_keys(tx, signer.public_keys)
         gateway = await stack.enter_async_context(
             EgressGateway.open(
                 uid=settings.egress_uid,
@@ -100,6 +98,8 @@ async def worker(
         checkpointer = Checkpointer(
             database=database,
             signer=signer,
+            trusted=TrustedKeys(settings.state_dir),
+            memory=Memory(settings.state_dir),
             age=timedelta(seconds=settings.audit_checkpoint_s),
         )
         forwarder = Forwarder(database, open_sinks(settings, database, vault))

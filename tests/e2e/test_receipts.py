@@ -13,8 +13,8 @@ import pytest
 
 from runner.client import Client
 from runner.client.errors import NotFound
-from runner.receipts.document import KIND
 from runner.signing import BadSignature, PublicKey, verify
+from runner.store.receipts import KIND
 from tests.deployment import Deployment
 
 CODE = "open('made.txt', 'w').write('x' * 10); print('hello')"

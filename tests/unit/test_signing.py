@@ -1,5 +1,6 @@
 """Signed texts: what verifies them, and that nothing else does."""
 
+import base64
 import json
 import stat
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +10,7 @@ import pytest
 import rfc8785
 
 from runner import signing
-from runner.signing import BadSignature, Signer, read_public_key, verify
+from runner.signing import BadSignature, PublicKey, Signer, TrustedKeys, read_public_key, verify
 
 KIND = "agent-runner/test/v1"
 BODY = {"a": 1, "b": ["x", {"c": None}], "d": 0.5}
@@ -41,8 +42,14 @@ def test_a_signed_text_is_canonical(tmp_path: Path) -> None:
         (lambda _: "[]", "not a signed document"),
         (lambda text: json.dumps({**json.loads(text), "extra": 1}), "not a signed document"),
         (lambda text: json.dumps({**json.loads(text), "signature": "AAAA"}), "does not fit"),
-        (lambda text: json.dumps({**json.loads(text), "signature": "*"}), "does not fit"),
-        (lambda text: json.dumps({**json.loads(text), "key": "0" * 16}), "not known"),
+        (lambda text: json.dumps({**json.loads(text), "signature": "*"}), "not canonical"),
+        (lambda text: json.dumps({**json.loads(text), "signature": 7}), "not canonical"),
+        (lambda text: json.dumps({**json.loads(text), "signature": "\u00e9"}), "not canonical"),
+        (lambda text: json.dumps({**json.loads(text), "key": "0" * 16}), "not trusted"),
+        (lambda text: json.dumps({**json.loads(text), "key": []}), "not trusted"),
+        (lambda text: text.replace('"a":1', '"a":' + "[" * 900 + "]" * 900), "does not fit|JSON"),
+        (lambda text: text.replace('"a":1', '"a":"\\ud800"'), "does not fit"),
+        (lambda text: text.replace('"a":1', '"a":' + "1" * 5000), "not JSON"),
     ],
 )
 def test_whatever_was_changed_is_found(tmp_path: Path, change: object, why: str) -> None:
@@ -52,6 +59,49 @@ def test_whatever_was_changed_is_found(tmp_path: Path, change: object, why: str)
     assert callable(change)
     with pytest.raises(BadSignature, match=why):
         verify(change(text), KIND, signer.public_keys)
+
+
+def test_a_signature_is_written_in_one_way(tmp_path: Path) -> None:
+    """The last digit of base64 has bits that decode to nothing; the control: they do."""
+    signer = Signer.open(tmp_path)
+    document = json.loads(signer.sign(KIND, BODY))
+    signature = document["signature"]
+    others = [f"{signature[:-3]}{digit}==" for digit in "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdef"]
+    same = [
+        other for other in others
+        if other != signature and base64.b64decode(other) == base64.b64decode(signature)
+    ]  # fmt: skip
+    for other in (*same, signature + "\n", signature[:-2]):
+        with pytest.raises(BadSignature, match="not canonical"):
+            verify(json.dumps({**document, "signature": other}), KIND, signer.public_keys)
+
+
+def test_an_operator_adds_a_key_and_nothing_else_does(tmp_path: Path) -> None:
+    """Another node's, known by its own bytes whatever its file is called."""
+    ours, theirs = Signer.open(tmp_path / "a"), Signer.open(tmp_path / "b")
+    trusted = TrustedKeys(tmp_path / "a")
+    assert trusted.read() == ours.public_keys
+    assert trusted.add(theirs.public_keys[0].pem).id == theirs.key_id
+    path = trusted.folder / f"{theirs.key_id}.pub"
+    path.rename(trusted.folder / f"{ours.key_id[::-1]}.pub")
+    assert {key.id for key in trusted.read()} == {ours.key_id, theirs.key_id}
+    assert verify(theirs.sign(KIND, BODY), KIND, trusted.read()) == BODY
+    for text in ("", "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n", "\u00e9"):
+        with pytest.raises(ValueError):  # noqa: PT011 - whatever is wrong with it
+            trusted.add(text)
+
+
+def test_public_keys_of_earlier_releases_move_to_where_the_api_may_read_them(
+    tmp_path: Path,
+) -> None:
+    """They lay beside the private ones."""
+    before = Signer.open(tmp_path)
+    text = before.sign(KIND, BODY)
+    (public,) = TrustedKeys(tmp_path).folder.glob("*.pub")
+    public.rename(tmp_path / "keys" / public.name)
+    signing.rotate(tmp_path)
+    assert verify(text, KIND, Signer.open(tmp_path).public_keys) == BODY
+    assert list((tmp_path / "keys").glob("*.pub")) == []
 
 
 def test_one_kind_is_not_another(tmp_path: Path) -> None:
@@ -67,9 +117,9 @@ def test_another_deployments_key_is_not_ours(tmp_path: Path) -> None:
     """Neither unknown nor in the place of a known one."""
     ours, theirs = Signer.open(tmp_path / "a"), Signer.open(tmp_path / "b")
     text = theirs.sign(KIND, BODY)
-    with pytest.raises(BadSignature, match="not known"):
+    with pytest.raises(BadSignature, match="not trusted"):
         verify(text, KIND, ours.public_keys)
-    posing = (signing.PublicKey(theirs.key_id, ours.public_keys[0].pem),)
+    posing = (PublicKey(theirs.key_id, ours.public_keys[0].pem),)
     with pytest.raises(BadSignature, match="does not fit"):
         verify(text, KIND, posing)
 
@@ -91,7 +141,7 @@ def test_two_that_start_at_once_have_one_key(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         ids = {signer.key_id for signer in pool.map(lambda _: Signer.open(tmp_path), range(8))}
     assert len(ids) == 1
-    assert len(signing.public_keys(tmp_path)) == 1
+    assert len(TrustedKeys(tmp_path).read()) == 1
 
 
 def test_the_private_key_is_the_owners_alone(tmp_path: Path) -> None:

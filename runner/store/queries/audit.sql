@@ -16,6 +16,12 @@ ORDER BY seq LIMIT %(limit)s;
 SELECT seq, body, previous_hash, hash FROM audit_events
 WHERE tenant_id = app_tenant() AND seq > %(after)s ORDER BY seq LIMIT %(limit)s;
 
+-- name: unsealed
+SELECT audit_unsealed_s() AS seconds;
+
+-- name: hash
+SELECT hash FROM audit_events WHERE tenant_id = app_tenant() AND seq = %(seq)s;
+
 -- name: head
 SELECT seq, hash FROM audit_heads WHERE tenant_id = app_tenant();
 

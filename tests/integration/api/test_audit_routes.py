@@ -199,7 +199,9 @@ def test_by_the_command_line_offline_and_against_what_was_kept(
     whole = runner("verify", str(new), "--key", str(key), "--against", str(old), env=offline_env)
     assert whole.returncode == 0, whole.stderr
     assert whole.stdout.startswith("whole: ")
-    assert "came with the file" in runner("verify", str(new), env=offline_env).stdout
+    unverified = runner("verify", str(new), env=offline_env)
+    assert (unverified.returncode, unverified.stdout) == (1, "")
+    assert unverified.stderr.startswith("UNVERIFIED: ")
     rolled_back = runner("verify", str(old), "--against", str(new), env=offline_env)
     assert rolled_back.returncode == 1
     assert "truncated" in rolled_back.stderr

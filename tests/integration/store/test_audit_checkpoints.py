@@ -15,11 +15,11 @@ from runner.audit import chain, checkpoints, export, offline
 from runner.audit import events as audit
 from runner.audit.checkpoints import Checkpointer
 from runner.audit.events import Filter
+from runner.audit.memory import Memory
 from runner.audit.offline import Kind
 from runner.embedded.services import Services
 from runner.ids import new_id
-from runner.signing import PublicKey, Signer
-from runner.store import receipts
+from runner.signing import PublicKey, Signer, TrustedKeys
 from runner.store.db import Database
 
 
@@ -31,6 +31,7 @@ class Kept:
     api: Database
     worker: Database
     checkpointer: Checkpointer
+    memory: Memory
     keys: tuple[PublicKey, ...]
     disarmed: Callable[[str], None]
 
@@ -50,7 +51,7 @@ class Kept:
     async def fault(self) -> str | None:
         """Return what the API would say is wrong."""
         async with self.api.tenant(self.tenant, snapshot=True) as tx:
-            verdict = (await checkpoints.verify_log(tx, self.tenant)).verdict
+            verdict = (await checkpoints.verify_log(tx, self.tenant, self.keys)).verdict
         return verdict.fault.what if verdict.fault else None
 
     async def fault_by_chain_alone(self) -> str | None:
@@ -62,7 +63,7 @@ class Kept:
     async def export(self) -> list[str]:
         """Return the lines of an export as of the newest checkpoint."""
         async with self.api.tenant(self.tenant) as tx:
-            newest = await checkpoints.newest(tx, self.tenant)
+            newest = await checkpoints.newest(tx, self.tenant, self.keys)
         assert newest is not None
         pieces = export.lines(self.api, self.tenant, Filter(), newest, self.keys)
         return b"".join([piece async for piece in pieces]).decode().splitlines()
@@ -70,7 +71,7 @@ class Kept:
     async def sealed(self) -> int:
         """Return how far the log is sealed."""
         async with self.api.tenant(self.tenant) as tx:
-            newest = await checkpoints.newest(tx, self.tenant)
+            newest = await checkpoints.newest(tx, self.tenant, self.keys)
         return newest.seq if newest else 0
 
 
@@ -78,8 +79,6 @@ class Kept:
 async def kept(api: Database, worker: Database, postgres: Services, tmp_path: Path) -> Kept:
     """Return a log of five records, sealed."""
     signer = Signer.open(tmp_path)
-    async with worker.no_tenant() as tx:
-        await receipts.publish_keys(tx, signer.public_keys)
     tenant = new_id()
 
     def disarmed(statement: str) -> None:
@@ -90,8 +89,15 @@ async def kept(api: Database, worker: Database, postgres: Services, tmp_path: Pa
             connection.execute("SET session_replication_role = replica")
             assert connection.execute(statement.encode(), {"t": tenant}).rowcount > 0
 
-    checkpointer = Checkpointer(database=worker, signer=signer, age=timedelta(0))
-    made = Kept(tenant, api, worker, checkpointer, signer.public_keys, disarmed)
+    memory = Memory(tmp_path)
+    checkpointer = Checkpointer(
+        database=worker,
+        signer=signer,
+        trusted=TrustedKeys(tmp_path),
+        memory=memory,
+        age=timedelta(0),
+    )
+    made = Kept(tenant, api, worker, checkpointer, memory, signer.public_keys, disarmed)
     await made.grow()
     return made
 
@@ -132,6 +138,7 @@ async def test_a_tail_cut_with_the_checkpoints_is_found_by_what_is_held_outside(
     assert "audit_checkpoint" in "".join(capsys.readouterr())
     for statement in (CUT_LOG, CUT_HEAD, CUT_CHECKPOINTS):
         kept.disarmed(statement)
+    assert kept.memory.forget(kept.tenant), "as a worker that is new knows nothing"
     await kept.grow(1)
     assert await kept.fault() is None, "the control: nothing inside shows it"
     after = await kept.export()
@@ -141,7 +148,9 @@ async def test_a_tail_cut_with_the_checkpoints_is_found_by_what_is_held_outside(
         (finding,) = offline.verify(after, kept.keys, known).findings
         assert (finding.kind, finding.seq) == (Kind.TRUNCATED, 5)
     async with kept.api.tenant(kept.tenant, snapshot=True) as tx:
-        checked = await checkpoints.verify_log(tx, kept.tenant, [each.pin for each in known])
+        checked = await checkpoints.verify_log(
+            tx, kept.tenant, kept.keys, [each.pin for each in known]
+        )
     assert checked.verdict.fault is not None
 
 

@@ -1,0 +1,58 @@
+"""Receipts as pins of the chain: each was signed with the place of its execution's end in it.
+
+Whoever rewrites a chain must also remove the receipts, and an ended execution without one shows.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from runner.audit.chain import Fault
+from runner.signing import BadSignature, PublicKey, verify
+from runner.store.db import Transaction
+from runner.store.receipts import KIND
+
+PAGE = 500
+
+
+async def contradicted(tx: Transaction, *, after: int) -> Fault | None:
+    """Return the first end of an execution behind record `after` that its receipt contradicts.
+
+    By what the receipts say, without their signatures: one that was forged to contradict the chain
+    is a fault as well, and the worker's sweep has little time.
+    """
+    row = await tx.one("receipts.contradicted", after=after)
+    return _fault(row["seq"], row["execution_id"]) if row else None
+
+
+async def contradicting_receipt(tx: Transaction, keys: tuple[PublicKey, ...]) -> Fault | None:
+    """Return the fault of the first stored receipt that the chain does not pass through."""
+    after = UUID(int=0)
+    while rows := await tx.all("receipts.with_place", after=after, limit=PAGE):
+        # A signature takes a tenth of a millisecond: not on the loop.
+        if (fault := await asyncio.to_thread(_first, rows, keys)) is not None:
+            return fault
+        after = rows[-1]["execution_id"]
+    return None
+
+
+def _first(rows: Sequence[Mapping[str, Any]], keys: tuple[PublicKey, ...]) -> Fault | None:
+    for row in rows:
+        id_ = row["execution_id"]
+        try:
+            body = verify(row["document"], KIND, keys)
+        except BadSignature as error:
+            return Fault(row["seq"] or 0, f"the receipt of execution {id_} is not ours: {error}")
+        head = body["audit_head"]
+        if (
+            body["execution"] != str(id_)
+            or row["hash"] is None
+            or row["hash"].hex() != head["hash"]
+        ):
+            return _fault(head["seq"], id_)
+    return None
+
+
+def _fault(seq: int, execution: object) -> Fault:
+    return Fault(seq, f"record {seq} is not the one of the receipt of execution {execution}")
