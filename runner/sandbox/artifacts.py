@@ -22,6 +22,9 @@ class Collected:
     refused_total: int
 
 
+NOTHING = Collected(files=0, bytes=0, refused=(), refused_total=0)
+
+
 class ArtifactSink(Protocol):
     """Where artifacts go, one at a time."""
 

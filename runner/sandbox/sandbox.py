@@ -16,7 +16,7 @@ from pathlib import Path
 from runner.errors import ProtocolViolation
 from runner.models import InputFile, Limits, Program, Stream
 from runner.sandbox import patience
-from runner.sandbox.artifacts import ArtifactSink, Collected, collect, plain
+from runner.sandbox.artifacts import NOTHING, ArtifactSink, Collected, collect, plain
 from runner.sandbox.cgroups import Cgroups, Counters
 from runner.sandbox.channel import (
     Alive,
@@ -300,12 +300,14 @@ class Sandbox:
         in it, so ask for it when the program has used up the memory.
         """
         if not self._alive:
-            return Collected(files=0, bytes=0, refused=(), refused_total=0)
-        self.spent = not again
+            return NOTHING
+        self.spent = True  # until it has ended well: half-way, frames are left that nobody awaits
         async with self._patience(patience.COLLECT_S, "hand back its artifacts"):
-            return await collect(
+            collected = await collect(
                 self._channel, max_files=max_files, max_bytes=max_bytes, again=again, sink=sink
             )
+        self.spent = not again
+        return collected
 
     async def destroy(self) -> None:
         """Remove the container and its socket directory. Safe to repeat.

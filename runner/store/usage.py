@@ -1,8 +1,9 @@
 """The usage ledger: a row for each attempt that ended, and sums by day.
 
 A row is written in the transaction in which its attempt ends, by the function that ends it; the
-database adds it to its day. What an attempt used is what its execution's result says: an attempt
-that was lost with its worker, or handed back by one that drained, used nothing that is charged.
+database adds it to its day. What an attempt used is what its execution's result says, also when
+its worker failed after the program had begun. An attempt that was lost with its worker, or handed
+back by one that drained, used nothing that is charged.
 """
 
 from collections.abc import Sequence

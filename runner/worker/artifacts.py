@@ -5,7 +5,7 @@ import mimetypes
 from collections.abc import AsyncIterator, Sequence
 
 from runner.audit import events as audit
-from runner.errors import StorageFull
+from runner.errors import RunnerError, StorageFull, StoreUnavailable
 from runner.masking import Masker
 from runner.models import Artifact, Claim
 from runner.paths import file_path
@@ -44,18 +44,46 @@ class ArtifactFiler:
         self._filed = filed
         self._masker = masker
         self._file_prefix = file_prefix
+        self._away: StoreUnavailable | None = None
+        self._taken: set[str] = set()
         self.refused: list[str] = []
 
     async def add(self, path: str, size: int, chunks: AsyncIterator[bytes]) -> None:
-        """Store one file of exactly `size` bytes, secrets starred, or nothing of it."""
+        """Store one file of exactly `size` bytes, secrets starred, or nothing of it.
+
+        What the store refuses is named among the refused, and the next files are not tried: the
+        program has run, and its result does not wait for the store.
+        """
+        if self._away is not None:
+            await self._refuse(path, self._away, chunks)
+            return
         key = new_key(self._claim.tenant_id, "artifacts")
         try:
             await until_stored(lambda: self._reserve(key, size))
-        except StorageFull as error:
-            self.refused.append(f"{path}: {error.detail}")
-            async for _ in chunks:
-                pass
+            sha256 = await self._store(key, chunks)
+        except StoreUnavailable as error:
+            self._away = error
+            await self._refuse(path, error, chunks)
             return
+        except StorageFull as error:
+            await self._refuse(path, error, chunks)
+            return
+        name = self._name(path)
+        self._filed.append(
+            StoredArtifact(
+                artifact=Artifact(
+                    path=name,
+                    size=size,
+                    sha256=sha256,
+                    media_type=mimetypes.guess_type(path, strict=True)[0] or UNKNOWN,
+                ),
+                object_key=key,
+                file_path=self._file_path(name),
+            )
+        )
+
+    async def _store(self, key: str, chunks: AsyncIterator[bytes]) -> str:
+        """Store the bytes and return their SHA-256 sum; whatever goes wrong, free their room."""
         digest = hashlib.sha256()
 
         async def written() -> AsyncIterator[bytes]:
@@ -68,25 +96,22 @@ class ArtifactFiler:
         except BaseException:
             await uninterrupted(self._give_up(key))
             raise
-        name = self._name(path)
-        self._filed.append(
-            StoredArtifact(
-                artifact=Artifact(
-                    path=name,
-                    size=size,
-                    sha256=digest.hexdigest(),
-                    media_type=mimetypes.guess_type(path, strict=True)[0] or UNKNOWN,
-                ),
-                object_key=key,
-                file_path=self._file_path(name),
-            )
-        )
+        return digest.hexdigest()
+
+    async def _refuse(self, path: str, error: RunnerError, chunks: AsyncIterator[bytes]) -> None:
+        self.refused.append(f"{path}: {error.detail}")
+        async for _ in chunks:
+            pass
 
     def _name(self, path: str) -> str:
-        """Return the path, which may hold a secret as well as any text; still one of its own."""
-        name = self._masker.text(path)
-        taken = {each.artifact.path for each in self._filed}
-        return name if name not in taken else f"{name}~{len(taken)}"
+        """Return the path with secrets starred, and a number if another one now reads the same."""
+        name = masked = self._masker.text(path)
+        number = 0
+        while name in self._taken:
+            number += 1
+            name = f"{masked}~{number}"
+        self._taken.add(name)
+        return name
 
     def _file_path(self, name: str) -> str | None:
         """Return the name of the file that it becomes, if it is to become one and may."""

@@ -9,42 +9,37 @@ import asyncio
 import time
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import structlog
 
 from runner.audit import events as audit
-from runner.errors import (
-    Invalid,
-    KeyUnavailable,
-    LeaseLost,
-    NotReady,
-    RunnerError,
-    SandboxFault,
-)
+from runner.errors import Invalid, KeyUnavailable, LeaseLost, NotReady, SandboxFault
 from runner.masking import Masker
-from runner.models import JSON, Claim, ExecutionRequest, Program, Result, Usage
+from runner.models import Claim, Program, Result
 from runner.queue.changes import Changes, News
-from runner.receipts.document import Ran, receipt
+from runner.sandbox.artifacts import NOTHING, Collected
 from runner.sandbox.outcome import classify, result_of
 from runner.sandbox.sandbox import Sandbox
 from runner.signing import Signer
 from runner.states import Reason, State
-from runner.store import attempts, quotas, receipts, scheduling
+from runner.store import attempts, quotas, scheduling
 from runner.store.db import Database
-from runner.store.executions import StoredArtifact, never_ran
+from runner.store.executions import never_ran
 from runner.store.objects import ObjectStore
 from runner.store.scheduling import Claimed
-from runner.worker.artifacts import ArtifactFiler, make_files
+from runner.worker.artifacts import ArtifactFiler
+from runner.worker.attempt import Attempt
 from runner.worker.disposal import Disposals
-from runner.worker.egress import Egress, WayOut
+from runner.worker.egress import Egress
+from runner.worker.finish import Finisher
 from runner.worker.inputs import upload
 from runner.worker.lease import LeaseKeeper
 from runner.worker.recorder import Recorder, until_stored
 from runner.worker.sandboxes import Sandboxes
 from runner.worker.secrets import Secrets
-from runner.worker.settle import began, ended, late, not_started, settle
+from runner.worker.settle import began, late, not_started, settle
 from runner.worker.start import Start
 from runner.worker.traffic import Traffic
 
@@ -62,22 +57,6 @@ class Policy:
     max_attempts: int
     flood_bytes: int
     max_artifacts: int
-
-
-@dataclass(slots=True)
-class _Attempt:
-    """One attempt, as far as it has come."""
-
-    claim: Claim
-    request: ExecutionRequest
-    recorder: Recorder
-    egress_left: int
-    """Bytes that the tenant may still send and be sent today."""
-    artifacts: list[StoredArtifact] = field(default_factory=list)
-    sandbox: Sandbox | None = None
-    runs_before: int = 0
-    way_out: WayOut = field(default_factory=WayOut)
-    start: Start | None = None
 
 
 class Executor:
@@ -104,7 +83,9 @@ class Executor:
         self._disposals = disposals
         self._egress = egress
         self._secrets = secrets
-        self._signer = signer
+        self._finisher = Finisher(
+            database=database, changes=changes, signer=signer, node=policy.node
+        )
         self._policy = policy
         self._traffic = traffic
         self._log = structlog.get_logger("runner.worker")
@@ -154,31 +135,31 @@ class Executor:
             lease=self._policy.lease,
         )
         self._changes.announce(claim.execution_id)
+        attempt: Attempt | None = None
         try:
+            recorder = Recorder(database=self._database, changes=self._changes, claim=claim)
+            attempt = Attempt(claim, claimed.request(), recorder)
+            if claimed.cancel_requested:
+                keeper.cancel_requested.set()
             async with AsyncExitStack() as afterwards:
                 afterwards.enter_context(self._traffic.passing())
-                return await keeper.guard(self._attempt(claimed, keeper, afterwards))
+                return await keeper.guard(self._attempt(attempt, keeper, afterwards))
         except LeaseLost as error:
             log.warning("lease_lost", detail=error.detail)
             await self._audit_late(claim, error.detail)
         except asyncio.CancelledError:
-            await self._settle(claim, Reason.WORKER_DRAINED)
+            await self._break_off(claim, attempt, Reason.WORKER_DRAINED)
             raise
         except Exception:
             log.exception("attempt_failed")
-            await self._settle(claim, Reason.INTERNAL)
+            await self._break_off(claim, attempt, Reason.INTERNAL)
         return True
 
     async def _attempt(
-        self, claimed: Claimed, keeper: LeaseKeeper, afterwards: AsyncExitStack
+        self, attempt: Attempt, keeper: LeaseKeeper, afterwards: AsyncExitStack
     ) -> bool:
         claimed_at = time.monotonic()
-        claim, request = claimed.claim, claimed.request()
-        if claimed.cancel_requested:
-            keeper.cancel_requested.set()
-        recorder = Recorder(database=self._database, changes=self._changes, claim=claim)
-        egress_left = await until_stored(lambda: self._egress_left(claim)) if request.egress else 0
-        attempt = _Attempt(claim, request, recorder, egress_left)
+        claim, request = attempt.claim, attempt.request
         try:
             sandbox = await self._sandboxes.claim(claim, request)
         except (SandboxFault, NotReady) as error:
@@ -195,9 +176,9 @@ class Executor:
                 await self._disposals.now(sandbox)
                 await asyncio.sleep(claimed_at + CANCELLED_HOLDS_S - time.monotonic())
         keeper.release()
-        return await self._finish(attempt, result)
+        return await self._finisher.finish(attempt, result)
 
-    async def _run(self, attempt: _Attempt, sandbox: Sandbox, keeper: LeaseKeeper) -> Result:
+    async def _run(self, attempt: Attempt, sandbox: Sandbox, keeper: LeaseKeeper) -> Result:
         claim, request, recorder = attempt.claim, attempt.request, attempt.recorder
 
         start = attempt.start = Start(
@@ -213,10 +194,9 @@ class Executor:
             await recorder.hide(secret_env.values())
             if (refusal := await upload(sandbox, request, self._objects)) is not None:
                 return refusal
+            left = await until_stored(lambda: self._egress_left(claim)) if request.egress else 0
             async with (
-                self._egress.open(
-                    claim, request, sandbox, recorder, attempt.egress_left
-                ) as way_out,
+                self._egress.open(claim, request, sandbox, recorder, left) as way_out,
                 start.recorded(record_start, ahead=bool(request.egress)),
             ):
                 attempt.way_out = way_out
@@ -229,34 +209,40 @@ class Executor:
                     cancel=keeper.cancel_requested,
                     bridge=way_out.bridge,
                 )
-            filer = ArtifactFiler(
-                database=self._database,
-                objects=self._objects,
-                claim=claim,
-                filed=attempt.artifacts,
-                masker=recorder.masker,
-                file_prefix=request.artifacts_to,
-            )
-            collected = await sandbox.collect(
-                max_files=self._policy.max_artifacts,
-                max_bytes=request.limits.disk_mb * 2**20,
-                sink=filer,
-                again=request.reuse and not ending.oom_killed,
-            )
-            result = result_of(ending, classify(ending), sandbox, collected)
-            result = replace(result, artifacts_refused=(*result.artifacts_refused, *filer.refused))
+                verdict = classify(ending)
+                attempt.ended(result_of(ending, verdict, sandbox, NOTHING))
+            again = request.reuse and not ending.oom_killed
+            collected = await self._collect(attempt, sandbox, again=again)
+            result = result_of(ending, verdict, sandbox, collected)
         except Invalid as error:
             result = never_ran(State.FAILED, _REFUSALS[error.field], error.detail)
         except KeyUnavailable as error:
             result = never_ran(State.SYSTEM_ERROR, Reason.SECRET_UNAVAILABLE, error.detail)
         except SandboxFault as error:
+            # Its own figures are not to be had, or not to be believed; the clock's are.
             result = never_ran(State.SYSTEM_ERROR, Reason.SANDBOX_PROTOCOL, error.detail)
-            if start.at is not None:
-                # Its own figures are not to be had, or not to be believed; the clock's are.
-                ran_for = round(time.monotonic() - start.at, 6)
-                result = replace(result, usage=Usage(wall_s=ran_for))
+            result = replace(result, usage=attempt.used())
         await recorder.close()
-        return _masked(replace(result, egress=attempt.way_out.usage), recorder.masker)
+        attempt.result = _masked(replace(result, egress=attempt.way_out.usage), recorder.masker)
+        return attempt.result
+
+    async def _collect(self, attempt: Attempt, sandbox: Sandbox, *, again: bool) -> Collected:
+        request = attempt.request
+        filer = ArtifactFiler(
+            database=self._database,
+            objects=self._objects,
+            claim=attempt.claim,
+            filed=attempt.artifacts,
+            masker=attempt.recorder.masker,
+            file_prefix=request.artifacts_to,
+        )
+        collected = await sandbox.collect(
+            max_files=self._policy.max_artifacts,
+            max_bytes=request.limits.disk_mb * 2**20,
+            sink=filer,
+            again=again,
+        )
+        return replace(collected, refused=(*collected.refused, *filer.refused))
 
     async def _egress_left(self, claim: Claim) -> int:
         async with self._database.tenant(claim.tenant_id) as tx:
@@ -266,63 +252,25 @@ class Executor:
         async with self._database.tenant(claim.tenant_id) as tx:
             return await attempts.start(tx, claim, self._policy.lease, start.begun())
 
-    async def _finish(self, attempt: _Attempt, result: Result) -> bool:
-        claim = attempt.claim
-        tries = 0
-
-        async def write() -> bool:
-            nonlocal tries
-            tries += 1
-            async with self._database.tenant(claim.tenant_id) as tx:
-                if tries > 1 and await attempts.is_finished_with(tx, claim, result):
-                    return True
-                begun = attempt.start.unrecorded() if attempt.start else None
-                finishing = await attempts.finish_with(
-                    tx, claim, result, attempt.artifacts, attempt.recorder.rest, begun
-                )
-                made = await make_files(tx, claim, attempt.artifacts)
-                # All records last: the chain's head, which they lock, is locked after any row.
-                if begun is not None:
-                    audit.append_made(tx, begun.record)
-                for event in (*attempt.recorder.rest_audited, *made):
-                    await audit.append(tx, claim.tenant_id, event)
-                head = await audit.place(tx, claim.tenant_id, ended(claim, result))
-                times = await finishing.times()
-                signed = self._signer.sign(
-                    receipts.KIND, self._receipt(attempt, result, times, head)
-                )
-                await receipts.insert(tx, claim.execution_id, signed)
-                claimable = scheduling.claimable_afterwards(tx)
-            return await claimable()
-
-        more = await until_stored(write)
-        self._changes.announce(claim.execution_id, News.ENDED)
-        return more
-
-    def _receipt(
-        self, attempt: _Attempt, result: Result, times: attempts.Times, head: audit.Place
-    ) -> dict[str, JSON]:
-        sandbox = attempt.sandbox
-        ran = Ran(
-            node=self._policy.node,
-            sandbox=sandbox.id if sandbox else None,
-            isolation=sandbox.isolation if sandbox else None,
-            egress_policy_hash=attempt.way_out.policy_hash,
-            output_hashes=attempt.recorder.hashes(),
-            runs_before=attempt.runs_before,
-        )
-        kept = [each.artifact for each in attempt.artifacts]
-        return receipt(attempt.claim, attempt.request, result, kept, ran, times, head)
-
-    async def _settle(self, claim: Claim, reason: Reason) -> None:
+    async def _break_off(self, claim: Claim, attempt: Attempt | None, reason: Reason) -> None:
+        """End the attempt here, or give it back; by its own result if its program has one."""
         try:
-            async with self._database.tenant(claim.tenant_id) as tx:
-                await settle(
-                    tx, claim, reason, max_attempts=self._policy.max_attempts, only_expired=False
-                )
-        except RunnerError as error:
+            async with asyncio.timeout(self._policy.lease.total_seconds()):
+                if attempt is not None and (result := attempt.broken_off(reason)) is not None:
+                    await attempt.recorder.close()
+                    await self._finisher.finish(attempt, result)
+                    return
+                async with self._database.tenant(claim.tenant_id) as tx:
+                    await settle(
+                        tx,
+                        claim,
+                        reason,
+                        max_attempts=self._policy.max_attempts,
+                        only_expired=False,
+                    )
+        except Exception:  # noqa: BLE001 - told; whatever it is, the reaper is what is left
             # The lease runs out by itself and the reaper settles it then.
-            self._log.warning("left_to_reaper", execution=str(claim.execution_id), why=error.detail)
+            self._log.exception("left_to_reaper", execution=str(claim.execution_id))
         self._changes.announce(claim.execution_id, News.ENDED)
 
     async def _audit_late(self, claim: Claim, why: str) -> None:

@@ -14,7 +14,7 @@ from typing import TypeVar
 import structlog
 
 from runner.audit import events as audit
-from runner.errors import StoreUnavailable
+from runner.errors import LeaseLost, StoreUnavailable
 from runner.masking import Masker
 from runner.models import JSON, Claim, EventKind, Stream
 from runner.queue.changes import Changes
@@ -138,7 +138,7 @@ class Recorder:
         return tuple(self._audited)
 
     async def close(self) -> None:
-        """Stop the timer and surface what went wrong in it; what is gathered becomes the rest.
+        """Stop the timer; what is gathered becomes the rest. Raises LeaseLost if the timer met it.
 
         What was held back of the output, as it might have begun a secret, is part of it.
         """
@@ -149,7 +149,7 @@ class Recorder:
             for error in results:
                 if isinstance(error, Exception):
                     raise error
-        self._left = await self._batch()
+        self._left += await self._batch()
         for stream, mask in self._masks.items():
             self._take(self._left, stream, mask.rest())
 
@@ -176,7 +176,13 @@ class Recorder:
 
     async def _flush_soon(self) -> None:
         await asyncio.sleep(FLUSH_AFTER_S)
-        await self._flush()
+        try:
+            await self._flush()
+        except LeaseLost:
+            raise
+        except Exception:  # noqa: BLE001 - told, and tried again by who writes next
+            # It is still gathered: the next flush writes it, or the result's transaction.
+            _log.exception("events_not_stored", execution=str(self._claim.execution_id))
 
     async def _flush(self) -> None:
         await self._begun.wait()
@@ -190,7 +196,12 @@ class Recorder:
                 async with self._database.tenant(self._claim.tenant_id) as tx:
                     await self._append(tx, batch, audited)
 
-            await until_stored(write)
+            try:
+                await until_stored(write)
+            except Exception:
+                self._gathered[:0], self._audited[:0] = batch, audited
+                self._bytes += sum(len(entry.chunk) for entry in batch)
+                raise
             self._seq += len(batch)
         self._changes.announce(self._claim.execution_id)
 

@@ -1,0 +1,60 @@
+"""One attempt at an execution, as far as it has come, and what is known of its end."""
+
+import time
+from dataclasses import dataclass, field, replace
+
+from runner.models import Claim, ExecutionRequest, Result, Usage
+from runner.sandbox.sandbox import Sandbox
+from runner.states import Reason, State
+from runner.store.executions import StoredArtifact, never_ran
+from runner.worker.egress import WayOut
+from runner.worker.recorder import Recorder
+from runner.worker.settle import EXPLANATIONS
+from runner.worker.start import Start
+
+NOT_COLLECTED = "what it left was not collected whole"
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One attempt. `result` is there from the moment at which the program has ended."""
+
+    claim: Claim
+    request: ExecutionRequest
+    recorder: Recorder
+    artifacts: list[StoredArtifact] = field(default_factory=list)
+    sandbox: Sandbox | None = None
+    runs_before: int = 0
+    way_out: WayOut = field(default_factory=WayOut)
+    start: Start | None = None
+    result: Result | None = None
+    tries: int = 0
+    """How often it was tried to write its result."""
+
+    def ended(self, result: Result) -> None:
+        """Take in how the program ended, before anything is done with what it left.
+
+        Nothing that fails from here on makes it run again, or its use uncounted.
+        """
+        self.result = replace(result, artifacts_refused=(NOT_COLLECTED,))
+
+    def used(self) -> Usage:
+        """Return what the program has used; while it runs, by this process's clock alone."""
+        if self.result is not None:
+            return self.result.usage
+        began = self.start.at if self.start else None
+        return Usage(wall_s=0.0 if began is None else round(time.monotonic() - began, 6))
+
+    def broken_off(self, reason: Reason) -> Result | None:
+        """Return the result now that the attempt goes no further; None if it has none.
+
+        A program that has ended keeps its own. One that was running when the worker failed, though
+        the worker lives, has used what it has used and does not run again: what made the worker
+        fail would do so again.
+        """
+        if self.result is not None:
+            return replace(self.result, egress=self.result.egress or self.way_out.usage)
+        if reason is not Reason.INTERNAL or self.start is None or self.start.at is None:
+            return None
+        result = never_ran(State.SYSTEM_ERROR, reason, EXPLANATIONS[reason])
+        return replace(result, usage=self.used(), egress=self.way_out.usage)

@@ -1,0 +1,223 @@
+"""What a program used is charged, and its receipt written, however its attempt ends.
+
+The worker runs in this process, so that each of its steps can be made to fail.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+import pytest
+from pydantic import SecretStr
+from structlog.testing import capture_logs
+
+from runner.client import Client, Execution
+from runner.errors import StoreUnavailable
+from runner.sandbox.sandbox import Sandbox
+from runner.signing import Signer
+from runner.store import attempts
+from runner.store.objects import ObjectStore
+from runner.worker import execute, finish
+from runner.worker.artifacts import ArtifactFiler
+from runner.worker.attempt import NOT_COLLECTED, Attempt
+from runner.worker.recorder import Recorder
+from runner.worker.service import worker
+from tests import deployment as deployments
+from tests.deployment import Deployment, eventually
+
+CPU_S = 0.3
+CHARGED_S = 0.9 * CPU_S
+"""The kernel's two clocks, of a process and of its control group, differ a little."""
+VALUE = "correct-horse-battery"
+PROGRAM = f"""
+import os, time
+while time.process_time() < {CPU_S}: pass
+for name in ("a.txt", "b.txt"): open(name, "w").write("left")
+print("done", flush=True)
+{{more}}
+"""
+# Longer than output is gathered, so that it is written while the program runs.
+TALKATIVE = "time.sleep(0.5); print('and again', flush=True); time.sleep(0.5)"
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A deployment whose worker is in this process."""
+
+    deployment: Deployment
+    client: Client
+
+    def run(self, more: str = "", **options: Any) -> Execution:
+        """Run a program that uses `CPU_S`; it may be tried again, if a worker should be lost."""
+        submitted = self.client.submit(
+            code=PROGRAM.format(more=more), language="python", on_worker_loss="retry", **options
+        )
+        found: Execution = eventually(
+            lambda: (found := self.client.get(submitted.id)).ended and found
+        )
+        return found
+
+    def charged(self, execution: Execution) -> list[float]:
+        """Return the processor time that each attempt was charged."""
+        rows = self.deployment.sql(
+            "SELECT cpu_s FROM usage_records WHERE execution_id = %s ORDER BY attempt", execution.id
+        )
+        return [float(row["cpu_s"]) for row in rows]
+
+    def receipts(self, execution: Execution) -> int:
+        """Return how many receipts the execution has."""
+        (row,) = self.deployment.sql(
+            "SELECT count(*) AS n FROM receipts WHERE execution_id = %s", execution.id
+        )
+        return int(row["n"])
+
+
+@pytest.fixture(scope="module")
+def here(image: None) -> Iterator[Worker]:
+    """Return a deployment whose worker runs here, in place of its own."""
+    # The worker's tracebacks are wanted by nobody here, and take seconds to print.
+    with capture_logs(), deployments.deployment(pool=0, pool_max=0, slots=2) as made:
+        made.portal.call(made.worker.stop)
+        services = made.stack.services
+        working = worker(
+            made.stack.settings,
+            database_url=SecretStr(services.worker_url),
+            redis_url=SecretStr(services.redis_url),
+        )
+        with made.portal.wrap_async_context_manager(working):
+            client = made.client("metered")
+            client.put_secret("password", VALUE)
+            yield Worker(made, client)
+
+
+def fails(error: Exception, times: int = 10**6) -> Callable[..., Any]:
+    """Return a function that raises, this often."""
+    left = times
+
+    def failing(original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if left >= 0:
+                raise error
+            return original(*args, **kwargs)
+
+        return call
+
+    return failing
+
+
+FAULT = RuntimeError("injected")
+REFUSED = StoreUnavailable("object store: PermissionDenied; try again")
+DATA = psycopg.errors.UniqueViolation("injected")
+
+ENDINGS: dict[str, tuple[Any, str, Callable[..., Any], str]] = {
+    "collecting": (Sandbox, "collect", fails(FAULT), "succeeded"),
+    "filing an artifact": (ArtifactFiler, "add", fails(FAULT), "succeeded"),
+    "an object store that refuses": (ObjectStore, "write", fails(REFUSED), "succeeded"),
+    "an object store with a fault": (ObjectStore, "write", fails(FAULT), "succeeded"),
+    "the rest of the output": (Recorder, "_batch", fails(FAULT, 1), "succeeded"),
+    "events": (Recorder, "_append", fails(FAULT), "succeeded"),
+    "masking": (execute, "_masked", fails(FAULT), "succeeded"),
+    "writing the result, once": (attempts, "finish_with", fails(DATA, 1), "succeeded"),
+    "artifacts' rows": (finish, "make_files", fails(DATA, 2), "succeeded"),
+    "writing all but the least": (attempts, "finish_with", fails(DATA, 3), "system_error"),
+    "signing, once": (Signer, "sign", fails(FAULT, 1), "succeeded"),
+    "signing, all but the least": (Signer, "sign", fails(FAULT, 3), "system_error"),
+}
+
+
+@pytest.mark.parametrize("step", ENDINGS)
+def test_a_failure_of_ours_neither_repeats_a_run_nor_forgets_its_use(
+    here: Worker, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One attempt, charged as the program's own end would be, with its receipt."""
+    owner, name, failing, state = ENDINGS[step]
+    monkeypatch.setattr(owner, name, failing(getattr(owner, name)))
+    ended = here.run(TALKATIVE if step == "events" else "")
+    assert (ended.state, ended.attempt) == (state, 1), ended
+    (charged,) = here.charged(ended)
+    assert charged >= CHARGED_S
+    assert here.receipts(ended) == 1
+    if state == "succeeded":
+        assert ended.stdout is not None
+        assert ended.stdout.text.startswith("done\n")
+
+
+def test_a_worker_that_cannot_sign_still_charges(
+    here: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The receipt is what is missing then, and nothing else."""
+    monkeypatch.setattr(Signer, "sign", fails(FAULT)(Signer.sign))
+    ended = here.run()
+    assert (ended.state, ended.reason, ended.attempt) == ("system_error", "result_not_stored", 1)
+    assert here.charged(ended)[0] >= CHARGED_S
+
+
+def test_a_failure_while_it_runs_is_charged_by_the_clock(
+    here: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The program is stopped, and not run again: what made the worker fail would do so again."""
+    monkeypatch.setattr(Recorder, "add", fails(FAULT)(Recorder.add))
+    ended = here.run("time.sleep(30)")
+    assert (ended.state, ended.reason, ended.attempt) == ("system_error", "internal_error", 1)
+    assert here.charged(ended)[0] >= CHARGED_S
+    assert here.receipts(ended) == 1
+
+
+def test_without_what_is_known_of_its_end_it_ran_three_times_for_nothing(
+    here: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control: what these tests look for shows when that protection is taken away."""
+    monkeypatch.setattr(Sandbox, "collect", fails(FAULT)(Sandbox.collect))
+    monkeypatch.setattr(Attempt, "broken_off", lambda *_: None)
+    ended = here.run()
+    assert (ended.state, ended.attempt) == ("system_error", 3)
+    assert here.charged(ended) == [0.0, 0.0, 0.0]
+
+
+def test_a_stopping_worker_keeps_what_has_run(
+    here: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Interrupted while it collects: the end of the program is known, and stays."""
+
+    async def interrupted(*_: Any, **__: Any) -> None:
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(Sandbox, "collect", interrupted)
+    ended = here.run()
+    assert (ended.state, ended.exit_code, ended.attempt) == ("succeeded", 0, 1)
+    assert ended.artifacts_refused == (NOT_COLLECTED,)
+    assert here.charged(ended)[0] >= CHARGED_S
+
+
+def test_what_the_store_refused_is_named(here: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each artifact, with the reason; the store is asked for the first alone."""
+    asked = []
+
+    async def refuses(self: ObjectStore, key: str, chunks: Any) -> None:
+        asked.append(key)
+        raise REFUSED
+
+    monkeypatch.setattr(ObjectStore, "write", refuses)
+    ended = here.run()
+    assert ended.artifacts_refused == (f"a.txt: {REFUSED.detail}", f"b.txt: {REFUSED.detail}")
+    assert len(asked) == 1
+
+
+STARS = "*" * len(VALUE)
+COLLIDING = f"""
+for name in ({VALUE!r}, {STARS!r}, {STARS + "~1"!r}, {STARS + "~2"!r}, {STARS + "~1~1"!r}):
+    open(name, "w").write(name)
+"""
+
+
+def test_names_that_masking_makes_alike_are_told_apart(here: Worker) -> None:
+    """A name is no key: as many artifacts as files, each under a name of its own, one run."""
+    ended = here.run(COLLIDING, secret_env={"PASSWORD": "password"})
+    assert (ended.state, ended.attempt) == ("succeeded", 1), ended
+    names = [each.path for each in here.client.artifacts(ended.id)]
+    assert len(names) == len(set(names)) == 2 + 5
+    assert VALUE not in "".join(names)
