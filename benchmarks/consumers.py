@@ -28,7 +28,7 @@ from runner import telemetry
 from runner.cli.demo import temporary_state
 from runner.embedded.services import services
 from runner.ids import new_id
-from runner.queue.job import Consumer, Ring, RingQueue, bound_job_class
+from runner.queue.job import Consumer, Ring, RingQueue, Then, bound_job_class
 from runner.settings import Settings
 
 SLOTS = 16
@@ -57,7 +57,7 @@ class Measured:
 
 def consume(url: str, on_ring: Callable[[Ring], None]) -> None:
     """Wait for rings until Redis goes away."""
-    job_class = bound_job_class(on_ring, print)
+    job_class = bound_job_class(on_ring, lambda *_: Then.GO_ON)
     with redis.Redis.from_url(url) as connection:
         Consumer(connection, uuid4().hex, job_class).work(logging_level="ERROR")
 

@@ -14,15 +14,14 @@ from types import TracebackType
 from typing import Self
 from uuid import UUID
 
-import redis.asyncio
 import structlog
 from pydantic import SecretStr
 from redis.exceptions import RedisError
 
+from runner.queue.connections import RETRY_S, connect_async
+
 CHANNEL = "runner:changed"
 _ID = len(UUID(int=0).bytes)
-RECONNECT_S = 1.0
-TIMEOUT_S = 1.0
 
 
 class News(Enum):
@@ -67,11 +66,8 @@ class Changes:
     """One subscription for the whole process, handed on to the watches of each execution."""
 
     def __init__(self, redis_url: SecretStr) -> None:
-        url = redis_url.get_secret_value()
-        self._publisher = redis.asyncio.Redis.from_url(
-            url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S
-        )
-        self._subscriber = redis.asyncio.Redis.from_url(url, socket_connect_timeout=TIMEOUT_S)
+        self._publisher = connect_async(redis_url)
+        self._subscriber = connect_async(redis_url, listens=True)
         self._watches: defaultdict[UUID, set[Watch]] = defaultdict(set)
         self._unsaid: list[bytes] = []
         self._said = asyncio.Event()
@@ -147,7 +143,7 @@ class Changes:
                         self._wake(message["data"])
             except RedisError as error:
                 self._log.warning("subscription_lost", error=repr(error))
-                await asyncio.sleep(RECONNECT_S)
+                await asyncio.sleep(RETRY_S)
 
     def _wake(self, data: object) -> None:
         if isinstance(data, bytes) and len(data) >= _ID and data[_ID:] in _KINDS:

@@ -10,9 +10,9 @@ import redis
 from pydantic import SecretStr
 
 from runner.errors import QueueUnavailable
+from runner.queue.connections import connect
 from runner.queue.job import Ring, RingQueue
 
-TIMEOUT_S = 1.0
 FRESH_S = 1.0
 """For how long an answer of Redis's stands for the next: it may go away after any answer."""
 
@@ -21,11 +21,7 @@ class Doorbell:
     """The API's end of the queue. RQ is synchronous, so calls go through a thread."""
 
     def __init__(self, redis_url: SecretStr) -> None:
-        self._redis = redis.Redis.from_url(
-            redis_url.get_secret_value(),
-            socket_timeout=TIMEOUT_S,
-            socket_connect_timeout=TIMEOUT_S,
-        )
+        self._redis = connect(redis_url)
         self._queue = RingQueue(self._redis)
         self._answered = -FRESH_S
 

@@ -6,10 +6,10 @@ the worker passed in: write access to Redis is not code execution on a worker.
 """
 
 import json
-import time
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, NoReturn
 from uuid import UUID
 
@@ -21,8 +21,9 @@ from rq.job import Job
 from rq.serializers import JSONSerializer
 from rq.timeouts import TimerDeathPenalty
 
+from runner.queue.connections import RETRY_S
+
 QUEUE = "executions"
-"""One queue only: a worker that listens to several loses jobs when it dies (plain BLPOP)."""
 RING = "runner.queue.job.ring"
 MAX_FIELDS = 40
 MAX_FIELD_BYTES = 4096
@@ -30,8 +31,10 @@ MAX_PAYLOAD_BYTES = 512
 IDLE_S = 2
 """How long a consumer blocks for a ring before it looks whether it should stop."""
 UNUSED_RING_TTL_S = 3600
-BEAT_S = 30.0
-"""How often a consumer tells Redis that it lives: RQ forgets it after 420 seconds."""
+MAX_WAITING = 1000
+"""Rings that wait, the newest: each makes its consumer look until nothing is left to claim."""
+DISCARDED = 1000
+"""Jobs that are thrown away at once."""
 
 _FORBIDDEN = (
     "success_callback_name",
@@ -57,12 +60,27 @@ return redis.call('HGETALL', KEYS[1])
 """
 
 
+_DISCARD = """
+local ids = redis.call('LPOP', KEYS[1], ARGV[1]) or {}
+for _, id in ipairs(ids) do redis.call('UNLINK', ARGV[2] .. id) end
+return #ids
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Ring:
     """What a job may say: look, this execution of this tenant waits."""
 
     tenant_id: UUID
     execution_id: UUID
+
+
+class Then(Enum):
+    """What to do after a job was refused."""
+
+    GO_ON = "go on"
+    DISCARD = "throw away what waits behind it"
+    STOP = "stop"
 
 
 class RefusedJob(NoSuchJobError):
@@ -80,7 +98,7 @@ class RingJob(Job):
     """A job as the producer makes it, and as a worker's subclass checks and performs it."""
 
     on_ring: Callable[[Ring], None] | None = None
-    on_refused: Callable[[str, str], None] | None = None
+    on_refused: Callable[[str, str], Then] | None = None
 
     def refresh(self) -> None:
         """Load from Redis unless it is too large to be ours."""
@@ -125,11 +143,14 @@ class RingJob(Job):
     def _refuse(self, why: str) -> NoReturn:
         job_id = self.id[:64]
         self.connection.delete(self.key)
-        self.connection.lrem(
-            f"{Queue.redis_queue_namespace_prefix}{QUEUE}:intermediate", 0, self.id
-        )
         if self.on_refused is not None:
-            type(self).on_refused(job_id, why)  # type: ignore[misc]
+            match type(self).on_refused(job_id, why):  # type: ignore[misc]
+                case Then.STOP:
+                    raise StopRequested
+                case Then.DISCARD:
+                    discard(self.connection)
+                case Then.GO_ON:
+                    pass
         raise RefusedJob(f"job {job_id} refused: {why}")
 
 
@@ -162,8 +183,16 @@ def parse(data: bytes) -> Ring:
         raise ValueError("payload holds no ids") from None
 
 
+def discard(connection: "redis.Redis") -> int:
+    """Throw away the first of what waits, unread; return how many. Lost rings are rung again."""
+    found = connection.eval(
+        _DISCARD, 1, RingList.key_of(), DISCARDED, Job.redis_job_namespace_prefix
+    )
+    return int(found)
+
+
 def bound_job_class(
-    on_ring: Callable[[Ring], None], on_refused: Callable[[str, str], None]
+    on_ring: Callable[[Ring], None], on_refused: Callable[[str, str], Then]
 ) -> type[RingJob]:
     """Return a job class that performs rings by `on_ring` and reports `(job id, why)` refusals."""
     return type(
@@ -173,25 +202,50 @@ def bound_job_class(
     )
 
 
+class RingList(Queue):
+    """RQ's queue, of which a ring is taken for good: one that its consumer loses is rung again.
+
+    RQ moves what it takes to a second list, from which only its maintenance would take it.
+    """
+
+    @classmethod
+    def key_of(cls) -> str:
+        """Return the key of the one queue."""
+        return f"{cls.redis_queue_namespace_prefix}{QUEUE}"
+
+    @classmethod
+    def lmove(
+        cls, connection: "redis.Redis", queue_key: str, timeout: int | None
+    ) -> tuple[str, bytes] | None:
+        """Take the next one."""
+        found: tuple[str, bytes] | None = cls.lpop([queue_key], timeout, connection)
+        return found
+
+
 class RingQueue:
     """The producer's end."""
 
     def __init__(self, connection: "redis.Redis") -> None:
-        self._queue = Queue(
+        self._connection = connection
+        self._queue = RingList(
             QUEUE, connection=connection, job_class=RingJob, serializer=JSONSerializer
         )
 
     def put(self, found: Ring) -> None:
         """Ring once."""
-        self._queue.enqueue_call(
-            func=RING,
-            args=(str(found.tenant_id), str(found.execution_id)),
-            timeout=-1,
-            result_ttl=0,
-            failure_ttl=60,
-            ttl=UNUSED_RING_TTL_S,
-            description="ring",
-        )
+        with self._connection.pipeline() as pipeline:
+            self._queue.enqueue_call(
+                func=RING,
+                args=(str(found.tenant_id), str(found.execution_id)),
+                timeout=-1,
+                result_ttl=0,
+                failure_ttl=60,
+                ttl=UNUSED_RING_TTL_S,
+                description="ring",
+                pipeline=pipeline,
+            )
+            pipeline.ltrim(self._queue.key, -MAX_WAITING, -1)
+            pipeline.execute()
 
     def waiting(self) -> int:
         """Return how many rings nobody has answered."""
@@ -202,17 +256,22 @@ class Consumer(SimpleWorker):
     """An RQ worker for one thread: no fork, no signal handlers, no commands from Redis."""
 
     death_penalty_class = TimerDeathPenalty
+    queue_class = RingList
+    max_connection_wait_time = RETRY_S
 
     def __init__(self, connection: "redis.Redis", name: str, job_class: type[RingJob]) -> None:
         super().__init__(
-            [Queue(QUEUE, connection=connection, job_class=job_class, serializer=JSONSerializer)],
+            [
+                RingList(
+                    QUEUE, connection=connection, job_class=job_class, serializer=JSONSerializer
+                )
+            ],
             name=name,
             connection=connection,
             job_class=job_class,
             serializer=JSONSerializer,
             log_job_description=False,
         )
-        self._beaten = -BEAT_S
 
     @property
     def dequeue_timeout(self) -> int:
@@ -241,7 +300,7 @@ class Consumer(SimpleWorker):
         del pipeline
         self._state = state
 
-    def execute_job(self, job: Job, queue: Queue) -> None:
+    def execute_job(self, job: Job, _queue: Queue) -> None:
         """Answer a ring and forget it, in one round trip: a ring has no result to keep.
 
         RQ's own way takes ten, and writes what a ring's end is nobody's business.
@@ -249,25 +308,34 @@ class Consumer(SimpleWorker):
         try:
             job.perform()
         finally:
-            with self.connection.pipeline(transaction=False) as forgetting:
-                forgetting.lrem(queue.intermediate_queue_key, 1, job.id)
-                forgetting.delete(job.key)
-                forgetting.execute()
+            self.connection.delete(job.key)
 
     def procline(self, message: str) -> None:
         """Leave the process title alone: it is not a consumer's."""
 
+    def register_birth(self) -> None:
+        """Register nowhere, as nobody asks there, and clear away what earlier releases left.
+
+        Names of consumers that died, and rings that were taken and never answered.
+        """
+        names = f"{self.redis_workers_keys}:{QUEUE}"
+        with self.connection.pipeline() as leftovers:
+            leftovers.sdiffstore(self.redis_workers_keys, [self.redis_workers_keys, names])
+            leftovers.unlink(names, f"{RingList.key_of()}:intermediate")
+            leftovers.execute()
+
+    def register_death(self) -> None:
+        """Nothing was registered: a stop does not wait for Redis."""
+
     def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
-        """Tell Redis that this consumer lives; the one place each idle round passes through.
+        """Look whether to stop: the one place that each idle round passes through.
 
         RQ leaves its idle loop by a signal, which a thread does not get. A ring taken in the very
         moment of stopping is lost, and rung again by the reconciler.
         """
-        if self._stop_requested and pipeline is None:
+        del timeout, pipeline
+        if self._stop_requested:
             raise StopRequested
-        if time.monotonic() > self._beaten + BEAT_S:
-            self._beaten = time.monotonic()
-            super().heartbeat(timeout, pipeline)
 
     def stop(self) -> None:
         """Ask the work loop to end after the job at hand; callable from any thread."""

@@ -10,13 +10,11 @@ import redis
 import structlog
 from pydantic import SecretStr
 
-from runner.audit import events as audit
 from runner.errors import NotReady
-from runner.queue.job import Consumer, Ring, bound_job_class
-from runner.store.db import Database
+from runner.queue.connections import RETRY_S, connect
+from runner.queue.job import IDLE_S, Consumer, Ring, Then, bound_job_class
 from runner.worker.execute import Executor
-
-RESTART_AFTER_S = 1.0
+from runner.worker.refusals import Refusals
 
 T = TypeVar("T")
 
@@ -29,13 +27,13 @@ class Consumers:
         *,
         redis_url: SecretStr,
         executor: Executor,
-        database: Database,
+        refusals: Refusals,
         slots: int,
         instance: str,
     ) -> None:
         self._redis_url = redis_url
         self._executor = executor
-        self._database = database
+        self._refusals = refusals
         self._instance = instance
         self._slots = slots
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -67,7 +65,7 @@ class Consumers:
     def _consume(self, number: int) -> None:
         job_class = bound_job_class(self._on_ring, self._on_refused)
         while not self._stopping.is_set():
-            connection = redis.Redis.from_url(self._redis_url.get_secret_value())
+            connection = connect(self._redis_url, blocks_s=IDLE_S)
             try:
                 consumer = Consumer(
                     connection, f"{self._instance}-{number}-{time.monotonic_ns()}", job_class
@@ -82,10 +80,14 @@ class Consumers:
                 self._log.warning("consumer_lost_redis", consumer=number, error=repr(error))
             finally:
                 connection.close()
-            self._stopping.wait(RESTART_AFTER_S)
+            self._stopping.wait(RETRY_S)
 
     def _on_ring(self, ring: Ring) -> None:
         self._log.debug("ring", tenant=str(ring.tenant_id), execution=str(ring.execution_id))
+        self._look()
+
+    def _look(self) -> None:
+        """Run what waits until nothing is left to claim."""
         while not self._stopping.is_set():
             try:
                 if not self._on_loop(self._executor.run_next()):
@@ -95,27 +97,17 @@ class Consumers:
                 self._log.warning("claim_failed", error=error.detail)
                 return
 
-    def _on_refused(self, job_id: str, why: str) -> None:
-        self._log.warning("job_refused", job=job_id, why=why)
-        event = audit.AuditEvent(
-            actor="system:queue",
-            action=audit.Action.QUEUE_JOB,
-            outcome=audit.Outcome.DENIED,
-            resource_type="queue_job",
-            resource_id=printable(job_id),
-            metadata={"why": printable(why)},
-        )
-        try:
-            self._on_loop(audit.append_platform(self._database, event))
-        except NotReady as error:
-            self._log.warning("refusal_not_audited", job=job_id, error=error.detail)
+    def _on_refused(self, job_id: str, why: str) -> Then:
+        flood = self._refusals.count(job_id, why)
+        if flood and self._refusals.may_look():
+            # The rings of tenants' executions may be among what is thrown away.
+            self._look()
+            self._refusals.found_nothing()
+        if self._stopping.is_set():
+            return Then.STOP
+        return Then.DISCARD if flood else Then.GO_ON
 
     def _on_loop(self, work: Coroutine[None, None, T]) -> T:
         if self._loop is None:
             raise RuntimeError("start() was not called")
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
-
-
-def printable(text: str) -> str:
-    """Return text of unknown origin with everything but printable characters escaped."""
-    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)

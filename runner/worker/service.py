@@ -38,6 +38,7 @@ from runner.worker.egress import Egress
 from runner.worker.execute import Executor, Policy
 from runner.worker.pool import Kind, open_pool
 from runner.worker.reaper import Reaper
+from runner.worker.refusals import Refusals
 from runner.worker.retention import ABANDONED, GRACE, Retention
 from runner.worker.reuse import Bounds as ReuseBounds
 from runner.worker.reuse import open_reuse
@@ -160,10 +161,11 @@ async def worker(
             objects=objects,
             terms=Terms(days=settings.retention_days or None, grace=GRACE, abandoned=ABANDONED),
         )
+        refusals = Refusals(database)
         consumers = Consumers(
             redis_url=redis_url,
             executor=executor,
-            database=database,
+            refusals=refusals,
             slots=settings.slots,
             instance=policy.instance,
         )
@@ -173,6 +175,7 @@ async def worker(
             asyncio.create_task(retention.run(settings.retention_every_s)),
             asyncio.create_task(checkpointer.run()),
             asyncio.create_task(forwarder.run()),
+            asyncio.create_task(refusals.run()),
         )
         consumers.start()
         _log.info(

@@ -1,5 +1,6 @@
 """Parts die; every accepted execution still ends, once, and nothing of it is left behind."""
 
+import os
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -119,6 +120,52 @@ def test_without_redis_nothing_is_accepted_and_nothing_is_stored(own: Deployment
     )
     own.stack.services.redis.start()
     assert client.run(command=["true"]).state == "succeeded"
+
+
+def test_after_redis_was_away_what_is_submitted_starts_within_two_seconds(
+    own: Deployment,
+) -> None:
+    """However long it was away; the control: RQ's own back-off doubles each time, up to a minute.
+
+    Then the consumers would next ask after 31 s.
+    """
+    client = own.client("back-again")
+    client.run(command=["true"], size="nano")
+    own.stack.services.redis.stop()
+    time.sleep(16)
+    own.stack.services.redis.start()
+    began = time.monotonic()
+    eventually(lambda: accepted(client), within_s=5)
+    assert time.monotonic() - began < 2.5, "2 s, and half of one for a run on a busy host"
+
+
+def accepted(client: Client) -> bool:
+    """Return whether an execution is accepted and has run."""
+    try:
+        return client.run(command=["true"], size="nano").state == "succeeded"
+    except Unavailable:
+        return False
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_worker_stops_at_once_though_redis_is_gone(own: Deployment, how: signal.Signals) -> None:
+    """Dead, or silent: nothing of the stop waits for Redis for longer than a time-out."""
+    client = own.client("stop-without-redis")
+    client.run(command=["true"], size="nano")
+    server = own.stack.services.redis
+    pid = server.pid
+    if how is signal.SIGKILL:
+        server.kill()
+    else:
+        os.kill(pid, how)
+    time.sleep(8)
+    began = time.monotonic()
+    try:
+        assert own.portal.call(own.worker.stop) == 0
+        assert time.monotonic() - began < 6
+    finally:
+        if how is signal.SIGSTOP:
+            os.kill(pid, signal.SIGCONT)
 
 
 def test_without_postgres_nothing_is_accepted_and_nothing_is_queued(own: Deployment) -> None:

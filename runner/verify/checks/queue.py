@@ -20,7 +20,7 @@ from rq.serializers import DefaultSerializer, JSONSerializer
 
 from runner.embedded.process import service_user
 from runner.embedded.redis import Redis
-from runner.queue.job import MAX_PAYLOAD_BYTES, RefusedJob, bound_job_class
+from runner.queue.job import MAX_PAYLOAD_BYTES, RefusedJob, Then, bound_job_class
 from runner.verify.bench import Bench
 from runner.verify.check import Attempt, Check, Group, Observation, Severity, Trial
 
@@ -70,7 +70,7 @@ def _try(
         job: dict[Any, Any] = {"created_at": _NOW, "origin": "executions", "status": "queued"}
         job.update({name: _with_mark(value, mark) for name, value in fields.items()})
         connection.hset(f"rq:job:{id_}", mapping=job)
-        ours = bound_job_class(lambda _: None, lambda *_: None)
+        ours = bound_job_class(lambda _: None, lambda *_: Then.GO_ON)
         kind = ours if guarded else Job
         chosen = JSONSerializer if serializer == "json" else DefaultSerializer
         try:
