@@ -18,6 +18,7 @@ from runner.sandbox.images import Images
 from runner.sandbox.isolation import EffectiveIsolation
 from runner.sandbox.launch import Launcher, SandboxOrder, Spec
 from runner.sandbox.spec import Host, container_config
+from runner.sandbox.watchdog import Watchdog
 from runner.seccomp import load_profile
 from runner.settings import Settings
 
@@ -72,6 +73,7 @@ class Field:
             images=Images(engine, self.settings.recipes_path),
             profile=load_profile(self.settings.profiles_path),
             cgroups=cgroups,
+            watchdog=Watchdog(cgroups.read, cgroups.kill),
             host=Host(int(info["NCPU"]), self.parent or cgroups.parent),
             sandboxes_dir=homes,
             node=self.folder.name,

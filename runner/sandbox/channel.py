@@ -13,11 +13,12 @@ import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, ClassVar, TypeAlias, TypeVar
+from typing import Any, ClassVar, TypeAlias, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from runner.errors import ProtocolViolation
+from runner.sandbox.pace import BYTE_S, FRAME_S, PIECE_S, REPORT_BYTE_S, REPORT_S, WAKING_S, Pace
 
 VERSION = 4
 PIECE = 64 * 1024
@@ -164,6 +165,11 @@ class Channel:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
+        self._reading = cast("asyncio.ReadTransport", writer.transport)
+        self._buffer = bytearray()
+        self._pace = Pace()
+        self.heard = 0
+        """How many bytes have come."""
 
     @property
     def closed(self) -> bool:
@@ -171,16 +177,63 @@ class Channel:
         return self._reader.at_eof()
 
     async def read(self) -> Message:
-        """Return the next message. Raises Closed at the end, ProtocolViolation on nonsense."""
+        """Return the next message. Raises Closed at the end, ProtocolViolation on nonsense.
+
+        Pieces of one kind that have come already are returned as one, of 65,536 bytes at most.
+        """
+        if self._pace.overdrawn:
+            await self._rest()
+        while (frame := self._frame(0)) is None:
+            await self._hear()
+        kind, start, end = frame
+        payload = bytes(self._buffer[start:end])
+        if kind == b"C":
+            del self._buffer[:end]
+            self._pace.charge(REPORT_S + REPORT_BYTE_S * len(payload))
+            return parse(payload)
+        pieces, size, frames = [payload], len(payload), 1
+        while (more := self._frame(end)) is not None and more[0] == kind:
+            _, start, last = more
+            if size + last - start > PIECE:
+                break
+            pieces.append(bytes(self._buffer[start:last]))
+            size, frames, end = size + last - start, frames + 1, last
+        del self._buffer[:end]
+        self._pace.charge(PIECE_S + FRAME_S * frames + BYTE_S * size)
+        return Data(kind, b"".join(pieces))
+
+    def _frame(self, at: int) -> tuple[bytes, int, int] | None:
+        """Return the kind of the frame there and where its payload is; None if it is not whole."""
+        start = at + _HEADER.size
+        if len(self._buffer) < start:
+            return None
+        kind, length = _HEADER.unpack_from(self._buffer, at)
+        bound = _BOUNDS.get(kind)
+        if bound is None or not 0 < length <= bound:
+            raise ProtocolViolation(f"the sandbox sent a frame {kind!r} of {length} bytes")
+        return (kind, start, start + length) if len(self._buffer) >= start + length else None
+
+    async def _hear(self) -> None:
         try:
-            kind, length = _HEADER.unpack(await self._reader.readexactly(_HEADER.size))
-            bound = _BOUNDS.get(kind)
-            if bound is None or not 0 < length <= bound:
-                raise ProtocolViolation(f"the sandbox sent a frame {kind!r} of {length} bytes")
-            payload = await self._reader.readexactly(length)
-        except (asyncio.IncompleteReadError, ConnectionError) as error:
+            data = await self._reader.read(PIECE)
+        except ConnectionError as error:
             raise Closed("the sandbox closed its connection") from error
-        return parse(payload) if kind == b"C" else Data(kind, payload)
+        if not data:
+            raise Closed("the sandbox closed its connection")
+        self._pace.charge(WAKING_S)
+        self._buffer += data
+        self.heard += len(data)
+
+    async def _rest(self) -> None:
+        # What comes meanwhile stays in the kernel, or it would wake the loop each time.
+        transport = self._reading
+        if paused := transport.is_reading():
+            transport.pause_reading()
+        try:
+            await self._pace.rest()
+        finally:
+            if paused:
+                transport.resume_reading()
 
     async def expect(self, kind: type[R]) -> R:
         """Return the next message, which must be a report of this kind."""

@@ -7,17 +7,20 @@ one that is under way when its caller is cancelled is waited for: what it did ca
 import asyncio
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, Self, TypeVar
 
 import docker
 import docker.errors
 import requests
+import structlog
 
-from runner.errors import DockerUnavailable, ImageMissing, LaunchFailed
+from runner.errors import DockerUnavailable, ImageMissing, LaunchFailed, RunnerError
 
 T = TypeVar("T")
 Facts = dict[str, Any]
+_log = structlog.get_logger("runner.worker")
 
 
 class Engine:
@@ -60,6 +63,17 @@ class Engine:
     async def kill(self, container: str) -> None:
         """SIGKILL the container; one that has ended already is fine."""
         await self._call(lambda client: client.kill(container), gone=(404, 409))
+
+    def kill_aside(self, container: str) -> None:
+        """Let one of our threads SIGKILL the container: for a caller outside the event loop."""
+
+        def kill() -> None:
+            try:
+                self._ask(lambda client: client.kill(container), gone=(404, 409))
+            except RunnerError as error:
+                _log.warning("container_not_killed", container=container, error=error.detail)
+
+        self._threads.submit(kill)
 
     async def remove(self, container: str) -> None:
         """Kill and remove the container; one that is gone already is fine."""
@@ -135,32 +149,37 @@ class Engine:
         own_client: bool = False,
     ) -> T:
         """Run one request; an answer listed in `gone` counts as None."""
-
-        def work() -> T:
-            client: docker.APIClient | None = None
-            try:
-                client = self._connect() if own_client else self._shared()
-                return request(client)
-            except docker.errors.ImageNotFound as error:
-                raise ImageMissing(f"image not on this host: {error.explanation}") from error
-            except docker.errors.APIError as error:
-                if error.status_code in gone:
-                    return None  # type: ignore[return-value]  # only where the caller expects it
-                raise LaunchFailed(f"Docker refused: {error.explanation}") from error
-            except (requests.RequestException, docker.errors.DockerException, OSError) as error:
-                raise DockerUnavailable(
-                    f"Docker does not answer at {self._url}: {error}"
-                ) from error
-            finally:
-                if own_client and client is not None:
-                    client.close()
-
-        future = asyncio.get_running_loop().run_in_executor(self._threads, work)
+        future = asyncio.get_running_loop().run_in_executor(
+            self._threads, partial(self._ask, request, gone=gone, own_client=own_client)
+        )
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
             await asyncio.wait({future})
             raise
+
+    def _ask(
+        self,
+        request: Callable[[docker.APIClient], T],
+        *,
+        gone: tuple[int, ...],
+        own_client: bool = False,
+    ) -> T:
+        client: docker.APIClient | None = None
+        try:
+            client = self._connect() if own_client else self._shared()
+            return request(client)
+        except docker.errors.ImageNotFound as error:
+            raise ImageMissing(f"image not on this host: {error.explanation}") from error
+        except docker.errors.APIError as error:
+            if error.status_code in gone:
+                return None  # type: ignore[return-value]  # only where the caller expects it
+            raise LaunchFailed(f"Docker refused: {error.explanation}") from error
+        except (requests.RequestException, docker.errors.DockerException, OSError) as error:
+            raise DockerUnavailable(f"Docker does not answer at {self._url}: {error}") from error
+        finally:
+            if own_client and client is not None:
+                client.close()
 
     def _connect(self) -> docker.APIClient:
         path = self._url.removeprefix("unix://")

@@ -29,6 +29,7 @@ from runner.sandbox.sandbox import Sandbox
 from runner.sandbox.sockets import SUPERVISOR_SOCKET, listen
 from runner.sandbox.spec import RUNTIMES, Host, Placement, container_config
 from runner.sandbox.traces import traces
+from runner.sandbox.watchdog import Watchdog
 from runner.seccomp import SeccompProfile, load_profile
 from runner.settings import Settings
 
@@ -70,6 +71,7 @@ class Launcher:
         images: Images,
         profile: SeccompProfile,
         cgroups: Cgroups,
+        watchdog: Watchdog,
         host: Host,
         sandboxes_dir: Path,
         node: str,
@@ -86,6 +88,7 @@ class Launcher:
         self._images = images
         self._profile = profile
         self._cgroups = cgroups
+        self._watchdog = watchdog
         self._host = host
         self._timeout_s = timeout_s
         self._patience = Patience(patience)
@@ -112,19 +115,21 @@ class Launcher:
         ) as engine:
             info = (await engine.info())["info"]
             cgroups = Cgroups.of(info)
-            yield cls(
-                engine=engine,
-                images=Images(engine, settings.recipes_path),
-                profile=profile,
-                cgroups=cgroups,
-                host=Host(cpus=int(info["NCPU"]), cgroup_parent=cgroups.parent),
-                sandboxes_dir=sandboxes_dir,
-                node=node,
-                instance=instance,
-                timeout_s=settings.patient(settings.launch_timeout_s),
-                patience=settings.patience,
-                spec=spec,
-            )
+            with Watchdog.running(cgroups.read, partial(_kill, engine, cgroups)) as watchdog:
+                yield cls(
+                    engine=engine,
+                    images=Images(engine, settings.recipes_path),
+                    profile=profile,
+                    cgroups=cgroups,
+                    watchdog=watchdog,
+                    host=Host(cpus=int(info["NCPU"]), cgroup_parent=cgroups.parent),
+                    sandboxes_dir=sandboxes_dir,
+                    node=node,
+                    instance=instance,
+                    timeout_s=settings.patient(settings.launch_timeout_s),
+                    patience=settings.patience,
+                    spec=spec,
+                )
 
     async def launch(self, order: SandboxOrder) -> Sandbox:
         """Start a sandbox. On any failure, and when cancelled, nothing of it stays.
@@ -169,6 +174,7 @@ class Launcher:
             channel=channel,
             engine=self.engine,
             cgroups=self._cgroups,
+            watchdog=self._watchdog,
             home=home,
             on_destroyed=self.live.discard,
             waits=self._patience,
@@ -247,6 +253,12 @@ class Launcher:
             await self.engine.remove(name)
         finally:
             shutil.rmtree(home, ignore_errors=True)
+
+
+def _kill(engine: Engine, cgroups: Cgroups, container: str) -> None:
+    """End a container from the watchdog's thread; Docker does it where this worker may not."""
+    cgroups.kill(container)
+    engine.kill_aside(container)
 
 
 def _peer_of(config: dict[str, Any], isolation: Isolation) -> int:

@@ -11,6 +11,7 @@ COLLECT_S = 60.0
 LOAD_S = 30.0
 CLEAN_S = 10.0
 ANSWER_S = 0.5
+START_S = 10.0
 
 
 class Patience:
@@ -19,10 +20,14 @@ class Patience:
     def __init__(self, factor: int) -> None:
         self._factor = factor
 
+    def stretched(self, seconds: float) -> float:
+        """Return how long that is on this host."""
+        return seconds * self._factor
+
     @asynccontextmanager
     async def __call__(self, seconds: float, what: str) -> AsyncIterator[None]:
         """Bound the block: raises ProtocolViolation when the sandbox takes longer."""
-        bound = asyncio.timeout(seconds * self._factor)
+        bound = asyncio.timeout(self.stretched(seconds))
         try:
             async with bound:
                 yield

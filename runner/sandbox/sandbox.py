@@ -1,46 +1,37 @@
 """One sandbox in use: upload, run, collect, destroy.
 
 Time is the worker's: the deadline, the grace after SIGTERM and the patience with a silent
-supervisor are measured here, and what they end is ended through Docker.
+supervisor are measured here, and what they end is ended through Docker. A watchdog stands behind
+the deadline, as well as behind a lease, for when the event loop comes too late.
 """
 
 import asyncio
-import json
 import shutil
 import socket
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from runner.errors import ProtocolViolation
-from runner.models import InputFile, Limits, Program, Stream
+from runner.errors import LeaseLost
+from runner.models import InputFile, Limits, Program
 from runner.sandbox import patience
 from runner.sandbox.artifacts import NOTHING, ArtifactSink, Collected, collect, plain
 from runner.sandbox.cgroups import Cgroups, Counters
-from runner.sandbox.channel import (
-    Alive,
-    Channel,
-    Cleaned,
-    Closed,
-    Counted,
-    Data,
-    Ended,
-    Loaded,
-    NotStarted,
-    Started,
-    unexpected,
-)
+from runner.sandbox.channel import Alive, Channel, Cleaned, Closed, Loaded
 from runner.sandbox.ending import Cause, Ending, Tally, ending_of
 from runner.sandbox.engine import Engine
 from runner.sandbox.inputs import Reader, nothing_stored, place
 from runner.sandbox.isolation import EffectiveIsolation
-from runner.sandbox.patience import Patience
+from runner.sandbox.patience import START_S, Patience
+from runner.sandbox.run import OnOutput, OnStarted, Report, Run
 from runner.sandbox.sockets import EGRESS_SOCKET, listen
-from runner.tasks import beside
+from runner.sandbox.watchdog import Term, Watchdog
 
-_STREAMS = {b"O": Stream.STDOUT, b"E": Stream.STDERR}
 _EGRESS_BACKLOG = 64
+_LATE_S = 1.0
+"""How late the event loop may be, beyond the deadline and the grace, before the watchdog acts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +58,7 @@ class Sandbox:
         channel: Channel,
         engine: Engine,
         cgroups: Cgroups,
+        watchdog: Watchdog,
         home: Path,
         on_destroyed: Callable[[str], None],
         waits: Patience,
@@ -80,6 +72,7 @@ class Sandbox:
         self._channel = channel
         self._engine = engine
         self._cgroups = cgroups
+        self._watchdog = watchdog
         self._home = home
         self._on_destroyed = on_destroyed
         self._patience = waits
@@ -151,8 +144,8 @@ class Sandbox:
         *,
         limits: Limits,
         flood_bytes: int,
-        on_started: Callable[[], Awaitable[None]],
-        on_output: Callable[[Stream, bytes], Awaitable[None]],
+        on_started: OnStarted,
+        on_output: OnOutput,
         cancel: asyncio.Event,
         grace_s: float = 1.0,
         bridge: Bridge | None = None,
@@ -168,28 +161,43 @@ class Sandbox:
         tally = Tally(limits.output_kb * 1024)
         # What the container's start cost is not the program's.
         before = self._cgroups.read(self.container_id)
-        flood = asyncio.Event()
-        began = asyncio.get_running_loop().create_future()
-        reading = asyncio.create_task(
-            self._follow(program, bridge, tally, flood_bytes, flood, began, on_started, on_output)
+        run = Run(
+            self._channel,
+            tally=tally,
+            flood_bytes=flood_bytes,
+            on_started=on_started,
+            on_output=on_output,
         )
+        longest = limits.timeout_s + grace_s + _LATE_S
+        self._end_by(Term.DEADLINE, time.monotonic() + self._patience.stretched(START_S) + longest)
+        run.began.add_done_callback(
+            lambda began: self._end_by(Term.DEADLINE, began.result() + longest)
+        )
+        following = asyncio.create_task(self._follow(run, program, bridge))
         try:
             async with self._patience(patience.UPLOAD_S, "start the program"):
-                await asyncio.wait({reading, began}, return_when=asyncio.FIRST_COMPLETED)
-            since = began.result() if began.done() else time.monotonic()
-            cause = await _first(
-                reading, cancel=cancel, flood=flood, until=since + limits.timeout_s
-            )
+                first: set[asyncio.Future[Any]] = {following, run.began}
+                await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
+            since = run.began.result() if run.began.done() else time.monotonic()
+            until = since + limits.timeout_s
+            cause = await run.cause(following, cancel=cancel, until=until)
             counters = Counters()
             if cause is not Cause.NONE:
-                counters = await self._stop(reading, grace_s)
-            report = await reading
+                counters = await self._stop(following, grace_s)
+            report = await following
         except BaseException:
-            reading.cancel()
-            await asyncio.gather(reading, return_exceptions=True)
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
             await self._kill()
             raise
-        wall = time.monotonic() - since
+        finally:
+            self._end_by(Term.DEADLINE, None)
+        ended_at = time.monotonic()
+        if (fired := self._watchdog.fired(self.container_id)) is not None:
+            self._alive = False
+            ended_at, counters = fired.at, fired.used
+            if report is None and cause is Cause.NONE and fired.term is Term.DEADLINE:
+                cause = Cause.DEADLINE
         if self._alive:
             # Also of a container that died: its group outlives it by the moment that this takes.
             counters = self._cgroups.read(self.container_id)
@@ -200,90 +208,46 @@ class Sandbox:
             self._alive = False
         self.runs += 1
         used = counters.since(before, first=self.runs == 1)
-        return ending_of(cause, report, tally, used, wall_s=wall, died_of_memory=died_of_memory)
-
-    async def _follow(
-        self,
-        program: Program,
-        bridge: Bridge | None,
-        tally: Tally,
-        flood_bytes: int,
-        flood: asyncio.Event,
-        began: "asyncio.Future[float]",
-        on_started: Callable[[], Awaitable[None]],
-        on_output: Callable[[Stream, bytes], Awaitable[None]],
-    ) -> Ended | NotStarted | None:
-        """Start the program and pass its output on; None when the container dies first."""
-        try:
-            await self._send_program(program, bridge, tally)
-            first = await self._channel.read()
-            if isinstance(first, NotStarted):
-                return first
-            if not isinstance(first, Started):
-                raise unexpected(first)
-            began.set_result(time.monotonic())
-            async with beside(on_started()):
-                message = await self._hear_out(tally, flood_bytes, flood, on_output)
-        except Closed:
-            return None
-        if (message.exit_code is None) == (message.signal is None):
-            raise ProtocolViolation("the sandbox reported an end without one cause")
-        tally.claim(message.stdout, message.stderr)
-        return message
-
-    async def _hear_out(
-        self,
-        tally: Tally,
-        flood_bytes: int,
-        flood: asyncio.Event,
-        on_output: Callable[[Stream, bytes], Awaitable[None]],
-    ) -> Ended:
-        while not isinstance(message := await self._channel.read(), Ended):
-            if isinstance(message, Data) and message.kind in _STREAMS:
-                stream = _STREAMS[message.kind]
-                tally.receive(stream, len(message.payload))
-                await on_output(stream, message.payload)
-            elif isinstance(message, Counted):
-                tally.claim(message.stdout, message.stderr)
-            else:
-                raise unexpected(message)
-            if tally.everything > flood_bytes:
-                flood.set()
-        return message
-
-    async def _send_program(self, program: Program, bridge: Bridge | None, tally: Tally) -> None:
-        what = {
-            "argv": program.argv,
-            "env": dict(program.env),
-            "cwd": program.cwd,
-            "interpret": program.interpret,
-        }
-        start = json.dumps(what).encode()
-        await self.prepare()
-        self._preparing = False
-        await self._channel.send(
-            "run",
-            start,
-            program.stdin,
-            program_bytes=len(start),
-            stdin_bytes=len(program.stdin),
-            output_bytes=tally.allowance,
-            egress=bridge is not None,
-            trust=bridge.trust if bridge else "",
+        return ending_of(
+            cause, report, tally, used, wall_s=ended_at - since, died_of_memory=died_of_memory
         )
 
-    async def _stop(
-        self, reading: "asyncio.Task[Ended | NotStarted | None]", grace_s: float
-    ) -> Counters:
+    def end_by(self, until: float | None) -> None:
+        """End all that runs in it by then, by the clock of `time.monotonic`; None: no more.
+
+        A thread of its own does that, whatever holds up the event loop. Raises LeaseLost when it
+        has done so.
+        """
+        self._end_by(Term.LEASE, until)
+        fired = self._watchdog.fired(self.container_id)
+        if fired is not None and fired.term is Term.LEASE:
+            raise LeaseLost("the worker was held up for as long as its lease")
+
+    def _end_by(self, term: Term, until: float | None) -> None:
+        if until is None:
+            self._watchdog.disarm(self.container_id, term)
+        else:
+            self._watchdog.arm(self.container_id, term, until)
+
+    async def _follow(self, run: Run, program: Program, bridge: Bridge | None) -> Report:
+        try:
+            await self.prepare()
+        except Closed:
+            return None
+        self._preparing = False
+        trust = bridge.trust if bridge else ""
+        return await run.follow(program, egress=bridge is not None, trust=trust)
+
+    async def _stop(self, following: "asyncio.Task[Report]", grace_s: float) -> Counters:
         """SIGTERM to everything; after the grace, read the counters and kill the container."""
         try:
             async with asyncio.timeout(grace_s):
                 await self._channel.send("terminate")
-                await asyncio.wait({reading})
+                await asyncio.wait({following})
         except (TimeoutError, Closed):
             pass
         counters = self._cgroups.read(self.container_id)
-        if not reading.done():
+        if not following.done():
             await self._kill()
         return counters
 
@@ -315,36 +279,10 @@ class Sandbox:
         When Docker does not answer, raises DockerUnavailable; `reap.remove_strays` then finds it.
         """
         self._alive = False
+        self._watchdog.forget(self.container_id)
         self._channel.close()
         try:
             await self._engine.remove(self.container_id)
             await asyncio.to_thread(shutil.rmtree, self._home, ignore_errors=True)
         finally:
             self._on_destroyed(self.id)
-
-
-async def _first(
-    reading: "asyncio.Task[Ended | NotStarted | None]",
-    *,
-    cancel: asyncio.Event,
-    flood: asyncio.Event,
-    until: float,
-) -> Cause:
-    """Wait for the program's end, a cancellation, a flood or the deadline; tell which it was."""
-    waits = {
-        asyncio.create_task(flood.wait()): Cause.FLOOD,
-        asyncio.create_task(cancel.wait()): Cause.CANCEL,
-    }
-    try:
-        done, _ = await asyncio.wait(
-            {reading, *waits},
-            timeout=max(0.0, until - time.monotonic()),
-            return_when=asyncio.FIRST_COMPLETED,
-        )
-    finally:
-        for task in waits:
-            task.cancel()
-        await asyncio.gather(*waits, return_exceptions=True)
-    if reading in done:
-        return Cause.NONE
-    return next((cause for task, cause in waits.items() if task in done), Cause.DEADLINE)

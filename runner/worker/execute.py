@@ -96,6 +96,7 @@ class Executor:
         """Claim the execution whose turn it is and run it; return whether there may be another."""
         if self._draining:
             return False
+        asked_at = time.monotonic()
         async with self._database.no_tenant() as tx:
             claimed = await scheduling.claim(
                 tx,
@@ -105,7 +106,7 @@ class Executor:
             )
         if claimed is None:
             return False
-        task = asyncio.create_task(self._execute(claimed))
+        task = asyncio.create_task(self._execute(claimed, asked_at))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         await asyncio.wait({task})
@@ -122,7 +123,7 @@ class Executor:
             await asyncio.wait(set(self._running))
         await self._disposals.drain()
 
-    async def _execute(self, claimed: Claimed) -> bool:
+    async def _execute(self, claimed: Claimed, asked_at: float) -> bool:
         """Bring it to its end; return whether another may wait to be claimed."""
         claim = claimed.claim
         log = self._log.bind(
@@ -133,6 +134,7 @@ class Executor:
             changes=self._changes,
             claim=claim,
             lease=self._policy.lease,
+            asked_at=asked_at,
         )
         self._changes.announce(claim.execution_id)
         attempt: Attempt | None = None
@@ -167,6 +169,7 @@ class Executor:
         else:
             # The client has its result before the container is gone.
             afterwards.push_async_callback(self._disposals.later, sandbox)
+            keeper.fence(sandbox)
             attempt.sandbox, attempt.runs_before = sandbox, sandbox.runs
             result = await self._run(attempt, sandbox, keeper)
             if result.state is State.CANCELLED:

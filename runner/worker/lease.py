@@ -1,6 +1,11 @@
-"""Keeping an attempt ours while it runs, and hearing of a cancellation meanwhile."""
+"""Keeping an attempt ours while it runs, and hearing of a cancellation meanwhile.
+
+Past its lease another worker may start the execution again. So its sandbox has to be dead by then,
+whatever PostgreSQL, the network or a busy event loop do: the sandbox's watchdog knows the time.
+"""
 
 import asyncio
+import time
 from collections.abc import Coroutine
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -10,12 +15,15 @@ import structlog
 from runner.errors import LeaseLost, StoreUnavailable
 from runner.models import Claim
 from runner.queue.changes import Changes, News
+from runner.sandbox.sandbox import Sandbox
 from runner.store import attempts
 from runner.store.db import Database
 
 RENEWALS_PER_LEASE = 3
 MIN_PAUSE_S = 0.25
 """Between two renewals, however often a cancellation is asked for."""
+MAX_MARGIN_S = 3.0
+"""So long before its lease ends, at most, a sandbox is ended: for Docker, where it has to do it."""
 
 T = TypeVar("T")
 _log = structlog.get_logger("runner.worker")
@@ -25,18 +33,42 @@ class LeaseKeeper:
     """Renews one attempt's lease while its work goes on."""
 
     def __init__(
-        self, *, database: Database, changes: Changes, claim: Claim, lease: timedelta
+        self,
+        *,
+        database: Database,
+        changes: Changes,
+        claim: Claim,
+        lease: timedelta,
+        asked_at: float,
     ) -> None:
+        """`asked_at` is when the claim was asked for, by the clock of `time.monotonic`."""
         self._database = database
         self._changes = changes
         self._claim = claim
         self._lease = lease
+        self._safe_until = asked_at + lease.total_seconds()
+        self._sandbox: Sandbox | None = None
         self._released = asyncio.Event()
         self.cancel_requested = asyncio.Event()
 
+    def fence(self, sandbox: Sandbox) -> None:
+        """End what runs in the sandbox before another worker may start it."""
+        self._sandbox = sandbox
+        sandbox.end_by(self._fence)
+
     def release(self) -> None:
-        """Renew no more: the result is about to be written, and its own fence decides."""
+        """Renew no more: the result is about to be written, and its own fence decides.
+
+        Raises LeaseLost when the sandbox was ended for its lease: it has no result.
+        """
         self._released.set()
+        if self._sandbox is not None:
+            self._sandbox.end_by(None)
+
+    @property
+    def _fence(self) -> float:
+        margin = min(MAX_MARGIN_S, self._lease.total_seconds() / RENEWALS_PER_LEASE / 2)
+        return self._safe_until - margin
 
     async def guard(self, work: Coroutine[Any, Any, T]) -> T:
         """Return what `work` returns; cancel it and raise LeaseLost if the lease is lost first."""
@@ -57,19 +89,19 @@ class LeaseKeeper:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _keep(self) -> None:
-        clock = asyncio.get_running_loop()
-        safe_until = clock.time() + self._lease.total_seconds()
         # Not its own worker's news: an execution begins and speaks in the time of one renewal.
         wanted = (News.CANCELLING, News.ENDED)
         with self._changes.watch(self._claim.execution_id, *wanted) as watch:
             while True:
                 await asyncio.sleep(MIN_PAUSE_S)
                 await watch.wait(self._lease.total_seconds() / RENEWALS_PER_LEASE - MIN_PAUSE_S)
-                renewing_at = clock.time()
+                asked_at = time.monotonic()
                 try:
                     async with self._database.tenant(self._claim.tenant_id) as tx:
                         cancelled = await attempts.renew(tx, self._claim, self._lease)
-                    safe_until = renewing_at + self._lease.total_seconds()
+                    self._safe_until = asked_at + self._lease.total_seconds()
+                    if self._sandbox is not None:
+                        self._sandbox.end_by(self._fence)
                     if cancelled:
                         self.cancel_requested.set()
                 except StoreUnavailable as error:
@@ -79,5 +111,6 @@ class LeaseKeeper:
                         execution=str(self._claim.execution_id),
                         error=error.detail,
                     )
-                    if clock.time() + self._lease.total_seconds() / RENEWALS_PER_LEASE > safe_until:
+                    pause = self._lease.total_seconds() / RENEWALS_PER_LEASE
+                    if time.monotonic() + pause > self._safe_until:
                         raise LeaseLost("PostgreSQL was away for as long as the lease") from error

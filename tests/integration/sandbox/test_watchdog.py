@@ -1,0 +1,129 @@
+"""Deadlines and leases hold though the event loop is held up."""
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from runner.errors import LeaseLost
+from runner.models import Limits, Program, Stream
+from runner.sandbox.cgroups import Cgroups
+from runner.sandbox.ending import Cause, Ending
+from runner.sandbox.outcome import classify
+from runner.sandbox.sandbox import Sandbox
+from runner.sandbox.watchdog import Watchdog
+from runner.states import State
+from tests.sandboxes import Bench, bench
+
+SLEEP = "import time; time.sleep(30)"
+HELD_UP_S = 6.0
+KILLED_WITHIN_S = 2.5
+"""The grace, the loop's allowance, and what a loaded host takes beside."""
+
+
+@asynccontextmanager
+async def launched(bench: Bench) -> AsyncIterator[tuple[Sandbox, Cgroups]]:
+    """Launch a sandbox; tell where the host counts its processes."""
+    cgroups = Cgroups.of((await bench.launcher.engine.info())["info"])
+    async with bench.sandbox() as sandbox:
+        yield sandbox, cgroups
+
+
+class Life:
+    """Watches from a thread until when a container has processes."""
+
+    def __init__(self, sandbox: Sandbox, cgroups: Cgroups) -> None:
+        self.ended_at = float("inf")
+        self._thread = threading.Thread(target=self._watch, args=(sandbox.container_id, cgroups))
+        self._stop = threading.Event()
+
+    @contextlib.contextmanager
+    def watched(self) -> Iterator["Life"]:
+        """Watch while the context lasts."""
+        self._thread.start()
+        try:
+            yield self
+        finally:
+            self._stop.set()
+            self._thread.join()
+
+    def _watch(self, container: str, cgroups: Cgroups) -> None:
+        while not self._stop.wait(0.05):
+            if not cgroups.processes(container):
+                self.ended_at = time.monotonic()
+                return
+
+
+async def run(sandbox: Sandbox, code: str, limits: Limits, hold_up_s: float) -> Ending:
+    """Run it; as soon as it has started, hold up the event loop."""
+
+    async def hold_up() -> None:
+        time.sleep(hold_up_s)  # noqa: ASYNC251 - that is what is tested
+
+    async def store(stream: Stream, chunk: bytes) -> None:
+        assert stream
+        assert chunk
+        await asyncio.sleep(0.01)
+
+    return await sandbox.run(
+        Program(("python3", "-c", code), {}),
+        limits=limits,
+        flood_bytes=2**20,
+        on_started=hold_up,
+        on_output=store,
+        cancel=asyncio.Event(),
+    )
+
+
+async def test_a_program_ends_at_its_deadline_though_the_loop_is_held_up(bench: Bench) -> None:
+    """As timed out, and with what it had used."""
+    limits = bench.order(timeout_s=1).limits
+    async with launched(bench) as (sandbox, cgroups):
+        with Life(sandbox, cgroups).watched() as life:
+            began = time.monotonic()
+            ending = await run(sandbox, SLEEP, limits, HELD_UP_S)
+        assert life.ended_at - began < 1 + KILLED_WITHIN_S
+        assert classify(ending).state is State.TIMED_OUT
+        assert ending.usage.cpu_s
+        assert ending.usage.wall_s < 1 + KILLED_WITHIN_S
+
+
+async def test_without_the_watchdog_it_outlives_its_deadline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control: the loop alone comes when it can."""
+    monkeypatch.setattr(Watchdog, "_watch", lambda _: None)
+    async with bench(tmp_path) as made, launched(made) as (sandbox, cgroups):
+        with Life(sandbox, cgroups).watched() as life:
+            began = time.monotonic()
+            await run(sandbox, SLEEP, made.order(timeout_s=1).limits, HELD_UP_S)
+        assert life.ended_at - began > HELD_UP_S
+
+
+async def test_a_sandbox_ends_with_its_lease_though_the_loop_is_held_up(bench: Bench) -> None:
+    """Whatever its own time limit; who asks for more of it hears that it is lost."""
+    limits = bench.order(timeout_s=60).limits
+    async with launched(bench) as (sandbox, cgroups):
+        with Life(sandbox, cgroups).watched() as life:
+            until = time.monotonic() + 2
+            sandbox.end_by(until)
+            await run(sandbox, SLEEP, limits, 4)
+        assert life.ended_at - until < 1
+        with pytest.raises(LeaseLost):
+            sandbox.end_by(None)
+
+
+async def test_a_program_that_ended_while_the_worker_was_held_up_has_ended_by_itself(
+    bench: Bench,
+) -> None:
+    """It is not called timed out with exit code 0."""
+    limits = bench.order(timeout_s=1).limits
+    async with launched(bench) as (sandbox, _):
+        ending = await run(sandbox, "print('done' * 20_000)", limits, 1.8)
+    assert (ending.cause, ending.exit_code) == (Cause.NONE, 0)
+    assert classify(ending).state is State.SUCCEEDED
