@@ -54,7 +54,7 @@ def flags_of(settings: Settings, image: str, folder: Path) -> list[str]:
     """Return our container's configuration as flags of `docker run`."""
     limits = load_sizes(settings.profiles_path)[DEFAULT_SIZE]
     profile = load_profile(settings.profiles_path)
-    placement = Placement(image, Path("/nonexistent"), {})
+    placement = Placement(image, Path("/nonexistent"), settings.sandbox_uid_range[0], {})
     config = container_config(placement, limits, profile, Host(64, ""))
     host: dict[str, Any] = config["HostConfig"]
     seccomp = folder / "seccomp.json"

@@ -12,7 +12,6 @@ from typing import Any
 
 from runner.models import Isolation
 from runner.sandbox.launch import NODE_LABEL
-from runner.sandbox.spec import UID
 from runner.settings import Settings, project_root
 from runner.verify.bench import Bench
 from runner.verify.check import Group, Observation, Probe
@@ -45,7 +44,7 @@ queue and the egress proxy have no counterpart in a plain container and are not 
 def plain(config: dict[str, Any]) -> None:
     """Make it what `docker run IMAGE` makes."""
     kept = {name: config[name] for name in ("Image", "Entrypoint", "Cmd", "Env", "Labels")}
-    mounts = config["HostConfig"]["Mounts"]
+    mounts = config["HostConfig"]["Mounts"][:1]
     network = config["Labels"][NODE_LABEL]
     config.clear()
     config.update(kept, User="0:0", HostConfig={"NetworkMode": network, "Mounts": mounts})
@@ -54,18 +53,18 @@ def plain(config: dict[str, Any]) -> None:
 def advice(config: dict[str, Any]) -> None:
     """Make it what the usual advice makes of `docker run`."""
     ours = config["HostConfig"]
-    kept = {
-        name: ours[name] for name in ("Mounts", "Memory", "MemorySwap", "NanoCpus", "PidsLimit")
-    }
+    kept = {name: ours[name] for name in ("Memory", "MemorySwap", "NanoCpus", "PidsLimit")}
+    user = config["User"]
     plain(config)
-    config["User"] = f"{UID}:{UID}"
+    config["User"] = user
     config["HostConfig"] = {
         **kept,
+        "Mounts": ours["Mounts"][:1],
         "NetworkMode": "none",
         "CapDrop": ["ALL"],
         "SecurityOpt": ["no-new-privileges"],
         "ReadonlyRootfs": True,
-        "Tmpfs": {"/tmp": "", "/workspace": f"uid={UID},gid={UID}"},  # noqa: S108 - the sandbox's
+        "Tmpfs": {"/tmp": "", "/workspace": "uid={},gid={}".format(*user.split(":"))},  # noqa: S108 - the sandbox's
     }
 
 

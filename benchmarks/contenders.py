@@ -18,6 +18,7 @@ from runner.sandbox.images import Images
 from runner.sandbox.isolation import EffectiveIsolation
 from runner.sandbox.launch import Launcher, SandboxOrder, Spec
 from runner.sandbox.spec import Host, container_config
+from runner.sandbox.users import Users
 from runner.sandbox.watchdog import Watchdog
 from runner.seccomp import load_profile
 from runner.settings import Settings
@@ -75,6 +76,7 @@ class Field:
             cgroups=cgroups,
             watchdog=Watchdog(cgroups.read, cgroups.kill),
             host=Host(int(info["NCPU"]), self.parent or cgroups.parent),
+            users=Users(self.settings.sandbox_uid_range),
             sandboxes_dir=homes,
             node=self.folder.name,
             instance="only",

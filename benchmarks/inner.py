@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from benchmarks.oci import Config, Rootfs
+from benchmarks.oci import Config, Rootfs, created
 from benchmarks.plain import HOMES, Plain, bubble, last_descendant, write_filter
 from runner.errors import LaunchFailed
 from runner.sandbox.engine import Engine
@@ -46,8 +46,8 @@ class Inner(Plain):
         config = self.configs[container]
         async with self._lock:
             if self._control is None:
-                await self._open(config, Path(config["HostConfig"]["Mounts"][0]["Source"]).parent)
-            arguments = bubble(config, "/", f"{HOMES}/{container.removeprefix('runner-')}", 9)
+                await self._open(config, _home(config).parent)
+            arguments = bubble(config, "/", f"{HOMES}/{_home(config).name}", 9)
             await self._say({"start": container, "arguments": arguments})
 
     async def _open(self, config: Config, homes: Path) -> None:
@@ -55,7 +55,9 @@ class Inner(Plain):
         with listen(homes, _CONTROL, backlog=1) as listener:
             listener.setblocking(True)  # noqa: FBT003 - the standard library's signature
             listener.settimeout(10)
-            self._container = await self._docker.create("benchmark-tenant", loosened(config, homes))
+            self._container = await created(
+                self._docker, "benchmark-tenant", loosened(config, homes)
+            )
             await self._docker.start(self._container)
             self._control, _ = await asyncio.to_thread(listener.accept)
         self.init = int((await self._docker.state(self._container))["Pid"])
@@ -73,7 +75,7 @@ class Inner(Plain):
         for child in children:
             with suppress(FileNotFoundError, ProcessLookupError):
                 arguments = Path(f"/proc/{child}/cmdline").read_text()
-                if container.removeprefix("runner-") in arguments:
+                if _home(self.configs[container]).name in arguments:
                     return last_descendant(int(child))
         return None
 
@@ -143,6 +145,10 @@ def loosened(config: Config, homes: Path) -> dict[str, Any]:
     host["NanoCpus"] = 0
     loose["Entrypoint"] = ["/usr/bin/python3", "-I", "-S", "-c", INIT]
     return loose
+
+
+def _home(config: Config) -> Path:
+    return Path(config["HostConfig"]["Mounts"][0]["Source"])
 
 
 def _first_argument(name: str, value: int) -> dict[str, Any]:

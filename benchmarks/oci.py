@@ -155,10 +155,15 @@ class Runtime(Direct):
 
     async def specification(self, container: str, config: Config) -> Facts:
         """Return dockerd's configuration of such a container, made this one's."""
-        key = json.dumps({**config, "Labels": {}, "HostConfig": _unplaced(config)}, sort_keys=True)
+        user = config["User"]
+        uid, _, _ = user.partition(":")
+        unplaced = {**config, "Labels": {}, "HostConfig": _unplaced(config)}
+        key = json.dumps(unplaced, sort_keys=True).replace(uid, "UID")
         if key not in self._templates:
             self._templates[key] = await template(self._docker, config, self.folder)
         spec = copy.deepcopy(self._templates[key])
+        before = spec["process"]["user"]
+        spec["process"]["user"] = {**before, "uid": int(uid), "gid": int(uid)}
         spec["root"]["path"] = str(self.rootfs.path)
         spec["linux"]["cgroupsPath"] = spec["linux"]["cgroupsPath"].replace("TEMPLATE", container)
         for mount in spec["mounts"]:
@@ -166,6 +171,16 @@ class Runtime(Direct):
                 mount["source"] = config["HostConfig"]["Mounts"][0]["Source"]
             elif mount["destination"] == "/etc/hostname":
                 mount["source"] = str(self.rootfs.path / "etc" / "hostname")
+            elif mount["destination"] == "/dev/pts":
+                # dockerd mounted a volume there, which has gone with the template's container.
+                options = config["HostConfig"]["Mounts"][1]["VolumeOptions"]["DriverConfig"]
+                given = options["Options"]["o"].split(",")
+                mount.update(type="devpts", source="devpts", options=given)
+            elif mount["type"] == "tmpfs":
+                mount["options"] = [
+                    f"{name}={uid}" if (name := each[:3]) in {"uid", "gid"} else each
+                    for each in mount["options"]
+                ]
         return spec
 
 
@@ -205,13 +220,21 @@ class Containerd(Runtime):
         run("ctr", "--address", self.address, "--namespace", NAMESPACE, *map(str, arguments))
 
 
+async def created(docker: Engine, name: str, config: Config) -> str:
+    """Create a container under a name that is ours alone, and return its id."""
+    container = await docker.create(name, config)
+    if container is None:
+        raise LaunchFailed(f"there is a container {name} from an earlier run: remove it")
+    return container
+
+
 async def template(docker: Engine, config: Config, folder: Path) -> Facts:
     """Return the OCI configuration that dockerd makes of ours, as its shim was given it."""
     home = _home(folder)
     given = copy.deepcopy(dict(config))
     given["HostConfig"]["Mounts"][0]["Source"] = str(home)
     with listen(home, SUPERVISOR_SOCKET, backlog=1):
-        container = await docker.create(f"template-{home.name}", given)
+        container = await created(docker, f"template-{home.name}", given)
         try:
             await docker.start(container)
             shim = parent(int((await docker.state(container))["Pid"]))

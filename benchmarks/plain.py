@@ -14,7 +14,7 @@ from pathlib import Path
 import pyseccomp
 
 from benchmarks.oci import Config, Direct, Rootfs, end
-from runner.sandbox.spec import SOCKET_DIR, UID
+from runner.sandbox.spec import SOCKET_DIR
 from runner.seccomp import compile_filter, read_profile
 
 CGROUPS = Path("/sys/fs/cgroup")
@@ -129,6 +129,7 @@ class Nsjail(Plain):
         """Return its command line, with all that it has of our spec."""
         host = config["HostConfig"]
         home = host["Mounts"][0]["Source"]
+        uid = user(config)
         parent = host["CgroupParent"].strip("/")
         for controller in CONTROLLERS:
             (CGROUPS / controller / parent).mkdir(parents=True, exist_ok=True)
@@ -137,7 +138,7 @@ class Nsjail(Plain):
             self.program, "--mode", "o", "--really_quiet", "--time_limit", "0",
             # As our containers: without a user namespace.
             "--disable_clone_newuser", "--proc_rw", "--chroot", str(self.rootfs.path),
-            "--user", str(UID), "--group", str(UID), "--hostname", "sandbox",
+            "--user", uid, "--group", uid, "--hostname", "sandbox",
             "--cwd", config["WorkingDir"],
             *_each("--env", config["Env"]),
             *_each("--mount", [
@@ -190,6 +191,11 @@ class Bubblewrap(Plain):
             (CGROUPS / controller / parent / container).rmdir()
 
 
+def user(config: Config) -> str:
+    """Return the number of the user that the sandbox runs as, who is a group of that number."""
+    return str(config["User"]).partition(":")[0]
+
+
 def bubble(config: Config, root: str, home: str, seccomp: int) -> list[str]:
     """Return bubblewrap's arguments for our configuration."""
     tmpfs = []
@@ -200,7 +206,7 @@ def bubble(config: Config, root: str, home: str, seccomp: int) -> list[str]:
     for each in config["Env"]:
         environment += ["--setenv", *each.split("=", 1)]
     return [
-        "--unshare-all", "--unshare-user", "--uid", str(UID), "--gid", str(UID),
+        "--unshare-all", "--unshare-user", "--uid", user(config), "--gid", user(config),
         "--hostname", "sandbox", "--as-pid-1", "--new-session", "--cap-drop", "ALL",
         "--disable-userns", "--clearenv",
         *environment, "--ro-bind", root, "/", "--proc", "/proc", "--dev", "/dev", *tmpfs,
@@ -226,6 +232,7 @@ def confine(container: str, config: Config) -> Callable[[], None]:
         for name, value in values.items():
             (group / name).write_text(str(value))
         groups.append(str(group / "cgroup.procs"))
+    uid = int(user(config))
 
     def enter() -> None:
         for group in groups:
@@ -233,8 +240,8 @@ def confine(container: str, config: Config) -> Callable[[], None]:
         for each in host["Ulimits"]:
             resource.setrlimit(_RLIMITS[each["Name"]], (each["Soft"], each["Hard"]))
         os.setgroups([])
-        os.setresgid(UID, UID, UID)
-        os.setresuid(UID, UID, UID)
+        os.setresgid(uid, uid, uid)
+        os.setresuid(uid, uid, uid)
 
     return enter
 

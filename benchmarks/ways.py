@@ -91,7 +91,7 @@ class Ours:
 
     def config(self, parent: str) -> dict[str, Any]:
         """Return what the product would give to Docker."""
-        placement = Placement(self.image, self.home, {})
+        placement = Placement(self.image, self.home, self.settings.sandbox_uid_range[0], {})
         host = Host(os.cpu_count() or 1, parent)
         return container_config(
             placement, self.limits, load_profile(self.settings.profiles_path), host
@@ -100,7 +100,7 @@ class Ours:
     async def rootfs(self, engine: Engine) -> oci.Rootfs:
         """Return the image's files, mounted once."""
         if self._rootfs is None:
-            container = await engine.create("runner-benchmark-layers", self.config(""))
+            container = await oci.created(engine, "runner-benchmark-layers", self.config(""))
             try:
                 facts = await engine.inspect(container) or {}
             finally:

@@ -5,6 +5,7 @@ Docker's part is passed in, so that nothing here needs the right to reach the da
 
 import os
 import platform
+import pwd
 import shutil
 import stat
 from collections.abc import Iterator, Mapping
@@ -27,6 +28,8 @@ MIN_MEMORY_GIB = 2
 FIXED_RUNC = ((1, 2, 8), (1, 3, 3))
 """First releases of each line without CVE-2025-31133, CVE-2025-52565 and CVE-2025-52881."""
 OLDEST_ENGINE_MAJOR = 25
+PTYS = 16
+"""Pseudo-terminals a sandbox may have at once. All of a host's share `kernel.pty.max` (pty(7))."""
 LIMITLESS = "--ignore-cgroups"
 GVISOR_ARGUMENTS = ("--host-uds=open", "--network=none", "--oci-seccomp")
 """What `runsc` needs beside its name: the supervisor's socket, no network, and our profile."""
@@ -57,6 +60,8 @@ def examine(settings: Settings, docker: Mapping[str, Any] | None) -> list[Findin
         *(_docker(docker) if docker else [_no_docker(settings)]),
         *_programs(),
         *_profiles(settings),
+        _users(settings),
+        _terminals(settings),
         *_resources(settings),
         *_credentials(settings),
     ]
@@ -213,6 +218,40 @@ def _profiles(settings: Settings) -> Iterator[Finding]:
         yield Finding("sizes", Status.OK, ", ".join(name for name, _ in sizes))
     except SetupError as error:
         yield Finding("sizes", Status.MISSING, error.detail, "mend the file, or remove it")
+
+
+def _users(settings: Settings, root: Path = Path("/")) -> Finding:
+    """Tell whether anybody else on this host has user ids of the sandboxes'."""
+    uids = settings.sandbox_uid_range
+    value = f"{uids[0]} to {uids[-1]}"
+    others = {user.pw_name for user in pwd.getpwall() if user.pw_uid in uids}
+    subordinate = root / "etc/subuid"
+    for line in subordinate.read_text().splitlines() if subordinate.exists() else []:
+        name, first, count = line.split(":")
+        theirs = range(int(first), int(first) + int(count))
+        if uids[0] < theirs.stop and theirs.start < uids.stop:
+            others.add(f"{name} (subuid)")
+    return Finding(
+        "sandbox users",
+        Status.WARN if others else Status.OK,
+        f"{value}, shared with {', '.join(sorted(others))}" if others else value,
+        "give sandboxes ids of their own: RUNNER_SANDBOX_UIDS" if others else "",
+    )
+
+
+def _terminals(settings: Settings, root: Path = Path("/")) -> Finding:
+    kernel = root / "proc/sys/kernel/pty"
+    # The reserve is for the host itself (filesystems/devpts.rst).
+    free = int((kernel / "max").read_text()) - int((kernel / "reserve").read_text())
+    wanted = settings.most_sandboxes * PTYS
+    return Finding(
+        "pseudo-terminals",
+        Status.OK if wanted <= free else Status.WARN,
+        f"{free} for sandboxes",
+        ""
+        if wanted <= free
+        else f"{settings.most_sandboxes} sandboxes may take {wanted}: raise kernel.pty.max",
+    )
 
 
 def _resources(settings: Settings) -> Iterator[Finding]:

@@ -46,6 +46,10 @@ Origin = Annotated[
 """Scheme, host and port as a browser writes them (RFC 6454 6.1): no path, and no wildcard."""
 
 SUSTAINED_MINUTES = 5
+FIRST_SANDBOX_UID = 1000
+"""Below are the users of the system itself (login.defs(5))."""
+LAST_SANDBOX_UID = 2**31 - 1
+"""The largest that Docker takes."""
 
 
 class Rate(BaseModel):
@@ -189,6 +193,8 @@ class Settings(BaseSettings):
     reconcile_s: float = Field(default=2.0, gt=0)
     drain_s: float = Field(default=20.0, ge=0)
     """How long a stopping worker lets running executions finish."""
+    sandbox_uids: str = Field(default="70000:4096", pattern=r"^[1-9][0-9]{0,9}:[1-9][0-9]{0,5}$")
+    """User ids that sandboxes run as, each one of its own: the first, and how many."""
     launch_timeout_s: float = Field(default=20.0, gt=0)
     output_flood_mb: int = Field(default=256, ge=1)
     """Output beyond this ends the execution; between `output_kb` and this it is dropped."""
@@ -238,6 +244,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
+        self._check_sandbox_uids()
         if self.insecure_cookies and not _is_this_host(self.host):
             raise ValueError("RUNNER_INSECURE_COOKIES needs RUNNER_HOST to be a loopback address")
         if (self.oidc_issuer is None) != (self.oidc_audience is None):
@@ -245,6 +252,31 @@ class Settings(BaseSettings):
         if self.oidc_issuer is not None and not is_trustworthy(self.oidc_issuer):
             raise ValueError("RUNNER_OIDC_ISSUER must be an https:// address")
         return self
+
+    def _check_sandbox_uids(self) -> None:
+        uids = self.sandbox_uid_range
+        if uids[0] < FIRST_SANDBOX_UID or uids[-1] > LAST_SANDBOX_UID:
+            raise ValueError(
+                f"RUNNER_SANDBOX_UIDS must lie from {FIRST_SANDBOX_UID} to {LAST_SANDBOX_UID}"
+            )
+        if self.egress_uid in uids:
+            raise ValueError("RUNNER_SANDBOX_UIDS must not hold RUNNER_EGRESS_UID")
+        if len(uids) < self.most_sandboxes:
+            raise ValueError(
+                f"RUNNER_SANDBOX_UIDS names {len(uids)} ids; at least {self.most_sandboxes} are "
+                "needed, one for each of RUNNER_SLOTS + 3 * RUNNER_POOL_MAX sandboxes"
+            )
+
+    @property
+    def most_sandboxes(self) -> int:
+        """How many may exist at once: they run, wait fresh, wait to be reused, or are removed."""
+        return self.slots + 3 * self.pool_max
+
+    @property
+    def sandbox_uid_range(self) -> range:
+        """The user ids that sandboxes may run as."""
+        first, count = map(int, self.sandbox_uids.split(":"))
+        return range(first, first + count)
 
     def as_environment(self) -> dict[str, str]:
         """Return the variables from which a child process reads the same settings.

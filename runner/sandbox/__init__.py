@@ -5,6 +5,7 @@ imports `docker`. It imports the words and nothing above.
 
     spec       every hardening flag, as a pure function; nothing else writes Docker arguments
     seccomp    the system calls a sandbox may make, compiled before the first sandbox starts
+    users      which user id each sandbox has, alone on its host
     images     what sandboxes are made of, built from the distribution's packages
     engine     the Docker API as far as it is needed: no pull, no exec, no archive copy
     launch     order → container → its supervisor's one connection

@@ -49,12 +49,13 @@ class Engine:
             "version": await self._call(lambda client: client.version()),
         }
 
-    async def create(self, name: str, config: Mapping[str, Any]) -> str:
-        """Create a container from an Engine API configuration and return its id."""
-        created: Facts = await self._call(
-            lambda c: c.create_container_from_config(dict(config), name)  # type: ignore[no-untyped-call]
+    async def create(self, name: str, config: Mapping[str, Any]) -> str | None:
+        """Create a container and return its id; None when another one has the name."""
+        created: Facts | None = await self._call(
+            lambda c: c.create_container_from_config(dict(config), name),  # type: ignore[no-untyped-call]
+            gone=(409,),
         )
-        return str(created["Id"])
+        return str(created["Id"]) if created else None
 
     async def start(self, container: str) -> None:
         """Start a created container."""
@@ -96,6 +97,11 @@ class Engine:
         wanted = [f"{name}={value}" for name, value in labels.items()]
         found = await self._call(lambda c: c.containers(all=True, filters={"label": wanted}))
         return list(found)
+
+    async def names(self) -> list[str]:
+        """Return the names of all containers, running or not."""
+        found = await self._call(lambda client: client.containers(all=True))
+        return [name.removeprefix("/") for facts in found for name in facts["Names"]]
 
     async def make_network(self, name: str) -> None:
         """Make a bridge network. No sandbox has one: checks show what one would open."""

@@ -31,7 +31,8 @@ from runner.sandbox.rootfs import (
     make_archive,
     mmdebstrap_command,
 )
-from runner.sandbox.spec import SUPERVISOR, UID
+from runner.sandbox.spec import SUPERVISOR
+from runner.sandbox.users import NOBODY
 from runner.settings import Settings
 
 REPOSITORY = "agent-runner"
@@ -165,7 +166,8 @@ class Images:
             f"RUN python3 -I -S -m compileall -q {SUPERVISOR}\n"
             # A list that does not load is no image.
             f"RUN xargs -a {SUPERVISOR}/{PRELOAD} -rn 1 python3 -c {LOAD}\n"
-            f"USER {UID}:{UID}\n"
+            # Each sandbox is given a user of its own; nobody is root by an oversight.
+            f"USER {NOBODY}:{NOBODY}\n"
             f"LABEL {NAME_LABEL}={name} {RECIPE_LABEL}={recipe}\n"
         )
         files = {f"supervisor/{p.name}": p.read_bytes() for p in self._supervisor()}

@@ -1,6 +1,6 @@
-"""From an order to a started sandbox: directory, container, connection, in this order.
+"""From an order to a started sandbox: folder, user and container, connection, in this order.
 
-The directory holds one listening socket. It is mounted into this container alone, takes one
+The folder holds one listening socket. It is mounted into this container alone, takes one
 connection before any program of a tenant runs, and is unlinked then: nobody can connect later.
 """
 
@@ -18,7 +18,7 @@ from typing import Any
 
 from runner.errors import IsolationMissing, LaunchFailed, ProtocolViolation
 from runner.host import LIMITLESS
-from runner.models import Isolation, Limits
+from runner.models import WORKSPACE, Isolation, Limits
 from runner.sandbox.cgroups import Cgroups
 from runner.sandbox.channel import VERSION, Channel, Ready
 from runner.sandbox.engine import Engine
@@ -29,6 +29,7 @@ from runner.sandbox.sandbox import Sandbox
 from runner.sandbox.sockets import SUPERVISOR_SOCKET, listen
 from runner.sandbox.spec import RUNTIMES, Host, Placement, container_config
 from runner.sandbox.traces import traces
+from runner.sandbox.users import Users, container_name, taken_ids, write_accounts
 from runner.sandbox.watchdog import Watchdog
 from runner.seccomp import SeccompProfile, load_profile
 from runner.settings import Settings
@@ -73,6 +74,7 @@ class Launcher:
         cgroups: Cgroups,
         watchdog: Watchdog,
         host: Host,
+        users: Users,
         sandboxes_dir: Path,
         node: str,
         instance: str,
@@ -90,6 +92,7 @@ class Launcher:
         self._cgroups = cgroups
         self._watchdog = watchdog
         self._host = host
+        self._users = users
         self._timeout_s = timeout_s
         self._patience = Patience(patience)
         self.spec = spec
@@ -123,6 +126,7 @@ class Launcher:
                     cgroups=cgroups,
                     watchdog=watchdog,
                     host=Host(cpus=int(info["NCPU"]), cgroup_parent=cgroups.parent),
+                    users=Users(settings.sandbox_uid_range),
                     sandboxes_dir=sandboxes_dir,
                     node=node,
                     instance=instance,
@@ -138,7 +142,6 @@ class Launcher:
         DockerUnavailable.
         """
         sandbox_id = secrets.token_hex(8)
-        name = f"runner-{sandbox_id}"
         home = self.sandboxes_dir / sandbox_id
         self.live.add(sandbox_id)
         channel: Channel | None = None
@@ -147,11 +150,7 @@ class Launcher:
             image_id = await self._images.require(order.image)
             home.mkdir(mode=0o711)
             with listen(home, SUPERVISOR_SOCKET, backlog=1) as listener:
-                placement = Placement(
-                    image_id, home, self._labels(order, sandbox_id), order.isolation
-                )
-                config = self.spec(placement, order.limits, self._profile, self._host)
-                container_id = await self.engine.create(name, config)
+                container_id, config = await self._create(order, sandbox_id, home, image_id)
                 await self.engine.start(container_id)
                 expected = _peer_of(config, order.isolation)
                 channel = await self._meet(listener, home, container_id, expected)
@@ -161,7 +160,7 @@ class Launcher:
             if channel is not None:
                 channel.close()
             try:
-                await self._undo(name, home)
+                await self._undo(sandbox_id, home)
             finally:
                 self.live.discard(sandbox_id)
             raise
@@ -179,6 +178,27 @@ class Launcher:
             on_destroyed=self.live.discard,
             waits=self._patience,
             traces=partial(traces, facts or {}, isolation, self._cgroups),
+        )
+
+    async def _create(
+        self, order: SandboxOrder, sandbox_id: str, home: Path, image_id: str
+    ) -> tuple[str, dict[str, Any]]:
+        """Create the container as a user that no other sandbox is; return its id and configuration.
+
+        Raises LaunchFailed when every user id is taken.
+        """
+        labels = self._labels(order, sandbox_id)
+        taken: set[int] = set()
+        while (uid := self._users.next(taken)) is not None:
+            write_accounts(home, uid, WORKSPACE)
+            placement = Placement(image_id, home, uid, labels, order.isolation)
+            config = self.spec(placement, order.limits, self._profile, self._host)
+            container_id = await self.engine.create(container_name(uid), config)
+            if container_id is not None:
+                return container_id, config
+            taken = taken_ids(await self.engine.names()) | {uid}
+        raise LaunchFailed(
+            "sandboxes hold every user id of RUNNER_SANDBOX_UIDS; give it a longer range"
         )
 
     async def digest(self, image: str) -> str:
@@ -247,10 +267,12 @@ class Launcher:
             raise ProtocolViolation(f"user {uid} connected to the sandbox's socket")
         return connection
 
-    async def _undo(self, name: str, home: Path) -> None:
-        # A request to Docker that is under way is never abandoned: no need for a shield.
+    async def _undo(self, sandbox_id: str, home: Path) -> None:
+        # A request to Docker that is under way is never abandoned: no need for a shield. By label:
+        # a container that was to be created may exist unknown to us, and the name be another's.
         try:
-            await self.engine.remove(name)
+            for facts in await self.engine.containers({SANDBOX_LABEL: sandbox_id}):
+                await self.engine.remove(facts["Id"])
         finally:
             shutil.rmtree(home, ignore_errors=True)
 

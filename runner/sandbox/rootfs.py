@@ -13,7 +13,8 @@ from typing import IO
 
 from runner.errors import SetupError
 from runner.sandbox.recipe import Recipe
-from runner.sandbox.spec import UID
+from runner.sandbox.spec import SOCKET_DIR
+from runner.sandbox.users import ACCOUNTS
 
 BUILD_TIMEOUT_S = 1800
 # Fixed, so that the same packages give the same archive (reproducible-builds.org).
@@ -27,8 +28,8 @@ def mmdebstrap_command(recipe: Recipe, tar: Path, sources: list[Path] | None = N
         *(f'chroot "$1" python3 -m compileall -q -j 0 {path} || true' for path in recipe.bytecode),
         # no-new-privileges makes them useless; gone is better.
         'find "$1" -xdev -type f -perm /6000 -exec chmod a-s {} +',
-        f'echo "agent:x:{UID}:{UID}::/workspace:/bin/bash" >> "$1/etc/passwd"',
-        f'echo "agent:x:{UID}:" >> "$1/etc/group"',
+        # Each sandbox is a user of its own: its worker writes what the user is called.
+        *(f'ln -sf {SOCKET_DIR}/{name} "$1/etc/{name}"' for name in ACCOUNTS),
         # runc gives a tmpfs the mode of the folder it covers, whatever its options say.
         'mkdir -p "$1/run/sandbox" && mkdir -m 0700 "$1/workspace" && chmod 1777 "$1/tmp"',
         'rm -f "$1/etc/machine-id" "$1/var/lib/dbus/machine-id" "$1/etc/hostname"',

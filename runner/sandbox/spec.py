@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from runner.host import PTYS
 from runner.models import WORKSPACE, Isolation, Limits
 from runner.seccomp import SeccompProfile
 
-UID = 10001
 SUPERVISOR = "/opt/supervisor"
 SOCKET_DIR = "/run/sandbox"
 MB = 2**20
@@ -57,6 +57,25 @@ _MASKED = (
 )
 _READ_ONLY = ("/proc/sys", "/proc/sysrq-trigger")
 
+# Docker mounts a devpts without a limit of its own, and has no option for one; a volume has. It is
+# unnamed: made with this container, and removed with it.
+_PTS = {
+    "Type": "volume",
+    "Target": "/dev/pts",
+    "VolumeOptions": {
+        "NoCopy": True,
+        "DriverConfig": {
+            "Name": "local",
+            "Options": {
+                "type": "devpts",
+                "device": "devpts",
+                # Docker's own options (runc requires ptmxmode), and the limit.
+                "o": f"newinstance,nosuid,noexec,ptmxmode=0666,mode=0620,gid=5,max={PTYS}",
+            },
+        },
+    },
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Host:
@@ -68,10 +87,11 @@ class Host:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where one sandbox goes: its image, its own socket directory, who it is for, behind what."""
+    """Where one sandbox goes: its image, its socket directory, user, labels and wall."""
 
     image_id: str
     socket_dir: Path
+    uid: int
     labels: Mapping[str, str]
     isolation: Isolation = Isolation.CONTAINER
 
@@ -85,7 +105,7 @@ def container_config(
         # As a program's own interpreter is started, which this one becomes when it is forked.
         "Entrypoint": ["/usr/bin/python3", f"{SUPERVISOR}/__main__.py"],
         "Cmd": [],
-        "User": f"{UID}:{UID}",
+        "User": f"{placement.uid}:{placement.uid}",
         "WorkingDir": WORKSPACE,
         "Env": list(_BASE_ENVIRONMENT),
         "Hostname": "sandbox",
@@ -131,21 +151,14 @@ def _host_config(
         # Files: nothing is writable but these; each is limited in bytes and in number of files.
         "ReadonlyRootfs": True,
         "Tmpfs": {
-            WORKSPACE: _tmpfs(f"exec,mode=0700,uid={UID},gid={UID}", disk),
+            WORKSPACE: _tmpfs(f"exec,mode=0700,uid={placement.uid},gid={placement.uid}", disk),
             "/tmp": _tmpfs("exec,mode=1777", disk),  # noqa: S108 - the sandbox's own
             "/dev/shm": _tmpfs("noexec,mode=1777", min(disk, 64 * MB)),  # noqa: S108 - as above
             # Docker mounts a message queue file system here that anybody may fill.
             "/dev/mqueue": "ro,noexec,nosuid,nodev,size=4k,nr_inodes=1,mode=0555",
         },
-        "Mounts": [
-            {
-                "Type": "bind",
-                "Source": str(placement.socket_dir),
-                "Target": SOCKET_DIR,
-                "ReadOnly": True,
-                "BindOptions": {"Propagation": "rprivate"},
-            }
-        ],
+        # gVisor has pseudo-terminals of its own, which are none of the host's.
+        "Mounts": [_sockets(placement.socket_dir), *([] if gvisor else [_PTS])],
         # Amounts. Memory counts tmpfs pages; no swap beyond it.
         "Memory": memory,
         "MemorySwap": memory,
@@ -165,6 +178,16 @@ def _host_config(
         "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
         "AutoRemove": False,
         "Init": False,
+    }
+
+
+def _sockets(folder: Path) -> dict[str, Any]:
+    return {
+        "Type": "bind",
+        "Source": str(folder),
+        "Target": SOCKET_DIR,
+        "ReadOnly": True,
+        "BindOptions": {"Propagation": "rprivate"},
     }
 
 

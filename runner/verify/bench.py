@@ -154,9 +154,17 @@ class Bench:
         return observation(ending, output), ending.cause is Cause.NONE and not ending.container_died
 
     async def run(
-        self, sandbox: Sandbox, code: str, *, limits: Limits | None = None
+        self,
+        sandbox: Sandbox,
+        code: str,
+        *,
+        limits: Limits | None = None,
+        said: asyncio.Future[bytes] | None = None,
     ) -> tuple[Ending, bytes]:
-        """Run Python code in a sandbox and return how it ended and what it wrote to stdout."""
+        """Run Python code in a sandbox and return how it ended and what it wrote to stdout.
+
+        `said` is given the first of that as soon as it comes.
+        """
         output: list[bytes] = []
 
         async def started() -> None:
@@ -165,6 +173,8 @@ class Bench:
         async def keep(stream: Stream, chunk: bytes) -> None:
             if stream is Stream.STDOUT:
                 output.append(chunk)
+                if said is not None and not said.done():
+                    said.set_result(chunk)
 
         environment = {"FACTS": json.dumps(self.facts)}
         ending = await sandbox.run(

@@ -6,6 +6,7 @@ shows nothing about the filter. For those, `lowered` takes the walls behind away
 that the control is the only one left.
 """
 
+import re
 import resource
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.sandbox.launch import NODE_LABEL
-from runner.sandbox.spec import SUPERVISOR, UID
+from runner.sandbox.spec import SUPERVISOR
 
 Change = Callable[[dict[str, Any]], None]
 
@@ -52,14 +53,22 @@ def both(*changes: Change) -> Change:
     return change
 
 
-def root(config: dict[str, Any]) -> None:
-    """Run as the container's root, who owns its files; the worker expects the sandbox's user."""
-    config["User"] = "0:0"
-    # As root without capabilities the workspace of another user could not be entered.
-    for place, options in config["HostConfig"]["Tmpfs"].items():
-        config["HostConfig"]["Tmpfs"][place] = options.replace(
-            f"uid={UID},gid={UID}", "uid=0,gid=0"
-        )
+def become(user: str) -> Change:
+    """Run as this user and group, written `uid:gid`."""
+    uid, _, gid = user.partition(":")
+
+    def change(config: dict[str, Any]) -> None:
+        config["User"] = user
+        # Nobody but its owner enters the workspace, not even root without capabilities.
+        for place, options in config["HostConfig"]["Tmpfs"].items():
+            own = re.sub(r"\buid=[0-9]+", f"uid={uid}", options)
+            config["HostConfig"]["Tmpfs"][place] = re.sub(r"\bgid=[0-9]+", f"gid={gid}", own)
+
+    return change
+
+
+root = become("0:0")
+"""Run as the container's root, who owns its files."""
 
 
 def all_capabilities(config: dict[str, Any]) -> None:
@@ -164,6 +173,11 @@ def _dockers_message_queues(config: dict[str, Any]) -> None:
     del config["HostConfig"]["Tmpfs"]["/dev/mqueue"]
 
 
+def _dockers_terminals(config: dict[str, Any]) -> None:
+    mounts = config["HostConfig"]["Mounts"]
+    config["HostConfig"]["Mounts"] = [each for each in mounts if each["Target"] != "/dev/pts"]
+
+
 def _unsized(config: dict[str, Any]) -> None:
     places = config["HostConfig"]["Tmpfs"]
     for place, options in places.items():
@@ -207,6 +221,7 @@ CONTROLS: Mapping[str, Control] = {
         "the message queue file system made read-only",
         both(_dockers_message_queues, ulimit("msgqueue", 819200)),
     ),
+    "terminals": Control("a limit on pseudo-terminals", _dockers_terminals),
     "masked paths": Control("kernel files masked", host(MaskedPaths=[]), root),
     "read-only paths": Control("kernel settings mounted read-only", host(ReadonlyPaths=[]), root),
     "no interface": Control("no network interface", _connected),

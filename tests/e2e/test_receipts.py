@@ -13,6 +13,7 @@ import pytest
 
 from runner.client import Client
 from runner.client.errors import NotFound
+from runner.settings import Settings
 from runner.signing import BadSignature, PublicKey, verify
 from runner.store.receipts import KIND
 from tests.deployment import Deployment
@@ -54,7 +55,8 @@ def test_a_receipt_says_what_ran_in_what(receipt: str, keys: tuple[PublicKey, ..
     assert set(isolation["capabilities"].values()) == {"0" * 16}
     assert isolation["no_new_privileges"] is True
     assert isolation["seccomp_mode"] == 2
-    assert (isolation["uid"], isolation["gid"]) == (10001, 10001)
+    assert isolation["uid"] == isolation["gid"]
+    assert isolation["uid"] in Settings().sandbox_uid_range
     assert {"cgroup", "ipc", "mnt", "net", "pid", "uts"} <= set(isolation["own_namespaces"])
     assert isolation["interfaces"] == ["lo"]
     assert isolation["read_only_root"] is True

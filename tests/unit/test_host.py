@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from runner.host import Finding, Status, examine
+from runner.host import Finding, Status, _terminals, _users, examine
 from runner.settings import Settings
 
 DOCKER: dict[str, Any] = {
@@ -46,6 +46,34 @@ def test_a_good_docker_gets_no_advice(tmp_path: Path) -> None:
     for name in ("Docker Engine", "runc", "seccomp in Docker", "gVisor"):
         assert found[name].status is Status.OK
         assert found[name].advice == ""
+
+
+def test_ids_of_sandboxes_that_somebody_else_has_are_told(tmp_path: Path) -> None:
+    """Users of the host, and ranges that they may map (subuid(5))."""
+    settings = Settings(state_dir=tmp_path, sandbox_uids="70000:4096")
+    etc = tmp_path / "etc"
+    etc.mkdir()
+    assert _users(settings, tmp_path).status is Status.OK
+    (etc / "subuid").write_text("ann:100000:65536\n")
+    assert _users(settings, tmp_path).status is Status.OK
+    (etc / "subuid").write_text("ann:100000:65536\nbob:8192:65536\n")
+    found = _users(settings, tmp_path)
+    assert found.status is Status.WARN
+    assert "bob (subuid)" in found.value
+    assert "ann" not in found.value
+    everybody = settings.model_copy(update={"sandbox_uids": "1:70000"})
+    assert "nobody" in _users(everybody, tmp_path).value
+
+
+def test_too_few_pseudo_terminals_are_told(tmp_path: Path) -> None:
+    """Sixteen for each sandbox that may be there at once."""
+    kernel = tmp_path / "proc/sys/kernel/pty"
+    kernel.mkdir(parents=True)
+    (kernel / "reserve").write_text("1024\n")
+    settings = Settings(state_dir=tmp_path, slots=4, pool_max=20)
+    for most, status in ((2048, Status.OK), (2047, Status.WARN)):
+        (kernel / "max").write_text(f"{most}\n")
+        assert _terminals(settings, tmp_path).status is status
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from runner.verify.checks import (
     protocol,
     queue,
     resources,
+    shared,
     syscalls,
 )
 from runner.verify.suite import checked
@@ -24,6 +25,7 @@ def every_check() -> tuple[Check, ...]:
         files,
         network,
         resources,
+        shared,
         output,
         protocol,
         egress,

@@ -163,8 +163,8 @@ _IDENTITY: tuple[Check, ...] = (
         meaning="root of the container is root of the host where the two share a user namespace",
         source="OWASP Docker Security 2",
         control="user",
-        code="held(os.getuid()) if os.getuid() and os.getgid() else breached('root')",
-        expect="10001",
+        code="held('a user') if os.getuid() and os.getgid() else breached('root')",
+        expect="a user",
     ),
     Probe(
         id="privileges.groups",

@@ -12,6 +12,7 @@ import pytest
 from runner.errors import IsolationMissing
 from runner.models import InputFile, Isolation, Program
 from runner.sandbox.sandbox import Bridge
+from runner.settings import Settings
 from runner.states import Reason, State
 from tests import sandboxes
 from tests.sandboxes import Bench, use
@@ -123,7 +124,7 @@ async def test_the_profile_and_the_privileges_hold_inside(gvisor: Bench) -> None
         "libc = ctypes.CDLL(None, use_errno=True)\n"
         "status = dict(l.split(':\\t', 1) for l in open('/proc/self/status') if ':\\t' in l)\n"
         "print({status[f'Cap{n}'].strip() for n in ('Inh', 'Prm', 'Eff', 'Bnd')})\n"
-        "print(status['Seccomp'].strip(), os.getresuid())\n"
+        "print(status['Seccomp'].strip(), *{*os.getresuid(), *os.getresgid()})\n"
         "for call in (lambda: libc.unshare(0x10000000), lambda: libc.ptrace(0, 0, 0, 0)):\n"
         "    print(call(), ctypes.get_errno())\n"
         "for kind in ((16, 3), (17, 3), (40, 1), (2, 3)):\n"
@@ -132,9 +133,12 @@ async def test_the_profile_and_the_privileges_hold_inside(gvisor: Bench) -> None
         "root = next(l.split() for l in open('/proc/mounts') if l.split()[1] == '/')\n"
         "print(root[3].split(',')[0])\n"
     )
-    assert ran.stdout.decode().splitlines() == [
+    lines = ran.stdout.decode().splitlines()
+    seccomp, user = lines.pop(1).split()
+    assert seccomp == "2"
+    assert int(user) in Settings().sandbox_uid_range
+    assert lines == [
         "{'0000000000000000'}",
-        "2 (10001, 10001, 10001)",
         "-1 1",
         "-1 1",
         "1",

@@ -116,7 +116,7 @@ async def test_the_socket_is_gone_once_the_supervisor_is_connected(bench: Bench)
     """Nothing is left to connect to, neither inside nor outside."""
     async with bench.sandbox() as sandbox:
         home = bench.launcher.sandboxes_dir / sandbox.id
-        assert list(home.iterdir()) == []
+        assert {path.name for path in home.iterdir()} == {"passwd", "group"}
         assert bench.launcher.sandboxes_dir.stat().st_mode & 0o777 == 0o700
 
 

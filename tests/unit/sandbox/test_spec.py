@@ -8,7 +8,7 @@ from runner.seccomp import SeccompProfile
 
 LIMITS = Limits(cpu=1.5, memory_mb=256, pids=64, disk_mb=128, timeout_s=30, output_kb=256)
 PROFILE = SeccompProfile(name="default", json='{"the": "profile"}', hash="", allowed=frozenset())
-PLACEMENT = Placement("sha256:image", Path("/state/sandboxes/1"), {"runner.tenant": "t"})
+PLACEMENT = Placement("sha256:image", Path("/state/sandboxes/1"), 70_007, {"runner.tenant": "t"})
 
 
 def test_the_whole_configuration() -> None:
@@ -18,7 +18,7 @@ def test_the_whole_configuration() -> None:
         "Image": "sha256:image",
         "Entrypoint": ["/usr/bin/python3", "/opt/supervisor/__main__.py"],
         "Cmd": [],
-        "User": "10001:10001",
+        "User": "70007:70007",
         "WorkingDir": "/workspace",
         "Env": [
             "PATH=/usr/local/bin:/usr/bin:/bin",
@@ -78,7 +78,7 @@ def test_the_whole_configuration() -> None:
             "UsernsMode": "",
             "ReadonlyRootfs": True,
             "Tmpfs": {
-                "/workspace": "rw,nosuid,nodev,exec,mode=0700,uid=10001,gid=10001,"
+                "/workspace": "rw,nosuid,nodev,exec,mode=0700,uid=70007,gid=70007,"
                 f"size={size},nr_inodes=8192",
                 "/tmp": f"rw,nosuid,nodev,exec,mode=1777,size={size},nr_inodes=8192",  # noqa: S108
                 "/dev/shm": "rw,nosuid,nodev,noexec,mode=1777,"  # noqa: S108
@@ -92,7 +92,23 @@ def test_the_whole_configuration() -> None:
                     "Target": "/run/sandbox",
                     "ReadOnly": True,
                     "BindOptions": {"Propagation": "rprivate"},
-                }
+                },
+                {
+                    "Type": "volume",
+                    "Target": "/dev/pts",
+                    "VolumeOptions": {
+                        "NoCopy": True,
+                        "DriverConfig": {
+                            "Name": "local",
+                            "Options": {
+                                "type": "devpts",
+                                "device": "devpts",
+                                "o": "newinstance,nosuid,noexec,ptmxmode=0666,mode=0620,gid=5,"
+                                "max=16",
+                            },
+                        },
+                    },
+                },
             ],
             "Memory": 256 * 2**20,
             "MemorySwap": 256 * 2**20,
