@@ -182,7 +182,9 @@ async def run(port: int, folder: Path) -> dict[str, dict[str, float]]:
                 max_connections=10**6,
                 max_bytes=10**12,
             )
-            session = await gateway.open_session(scheme, policy, listener, {}, lambda _: None)
+            session = await gateway.open_session(
+                scheme, "benchmark", policy, listener, {}, lambda _: None
+            )
             way = (
                 Way(proxied(path), f"http://{HOST}:{port}", port)
                 if scheme == "http"

@@ -17,8 +17,9 @@ from runner.egress.certificates import Leaves, load_or_make_authority
 from runner.egress.decide import Lookup
 from runner.egress.gateway import EgressGateway
 from runner.egress.policy import Policy, parse_rule
-from runner.egress.serve import serve_connection
+from runner.egress.proxy import Sandbox
 from runner.egress.session import Decision, Session
+from runner.egress.share import Share, Slots
 from runner.egress.upstream import Outside, Timeouts
 from runner.settings import project_root
 
@@ -140,6 +141,7 @@ async def way_out(
     folder: Path,
     *rules: str | Mapping[str, Any],
     values: Mapping[str, str] | None = None,
+    tenant: str = "tenant",
     **budgets: int,
 ) -> AsyncIterator[Way]:
     """Open a sandbox's way out by these rules while the context lasts."""
@@ -149,7 +151,7 @@ async def way_out(
     listener.listen(512)
     listener.setblocking(False)  # noqa: FBT003 - the standard library's signature
     session = await made.open_session(
-        way.path.stem, policy(*rules, **budgets), listener, values or {}, way.told.append
+        way.path.stem, tenant, policy(*rules, **budgets), listener, values or {}, way.told.append
     )
     try:
         yield way
@@ -180,14 +182,16 @@ async def in_process(
         timeouts=timeouts or Timeouts(),
     )
     way = Way(folder / f"{secrets.token_hex(4)}.sock")
-    session = Session("in-process", given, {}, way.told.append)
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await serve_connection(session, outside, reader, writer)
-
-    listening = await asyncio.start_unix_server(serve, str(way.path))
-    async with listening:
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(way.path))
+    listener.listen()
+    listener.setblocking(False)  # noqa: FBT003 - the standard library's signature
+    session = Session("in-process", given, {}, way.told.append, Share())
+    sandbox = Sandbox(session, outside, Slots(100), listener)
+    try:
         yield way
+    finally:
+        await sandbox.close()
 
 
 async def loopback(_: str) -> Sequence[Any]:

@@ -85,7 +85,9 @@ def _way_out(gateway: EgressGateway, policy: Policy, decisions: list[Decision]) 
     @asynccontextmanager
     async def opened(sandbox: Sandbox) -> AsyncIterator[WayOut]:
         listener = sandbox.listen_for_egress()
-        session = await gateway.open_session(sandbox.id, policy, listener, {}, decisions.append)
+        session = await gateway.open_session(
+            sandbox.id, "observed", policy, listener, {}, decisions.append
+        )
         try:
             yield WayOut(proxy_environment(), Bridge())
         finally:

@@ -17,10 +17,11 @@ _FILE_BYTES = 64 * 1024
 _DESCRIPTORS = 4096
 
 
-def confine(uid: int, profiles_dir: Path) -> None:
+def confine(uid: int, profiles_dir: Path) -> int:
     """Give up root, capabilities, core dumps, files and most system calls; for good.
 
-    `uid` is taken by root only; who is not root keeps the user they are. Raises SetupError.
+    `uid` is taken by root only; who is not root keeps the user they are. Returns how many
+    descriptors are left. Raises SetupError.
     """
     # Read while root: the profiles may be the operator's alone.
     calls = process_filter(profiles_dir, "egress")
@@ -51,3 +52,4 @@ def confine(uid: int, profiles_dir: Path) -> None:
     most = min(_DESCRIPTORS, hard) if hard != resource.RLIM_INFINITY else _DESCRIPTORS
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     calls.load()
+    return most

@@ -118,8 +118,11 @@ async def _looked_up(lookup: Lookup, name: str, rule: Rule) -> Sequence[Address]
     return found
 
 
-def system_lookup(hosts: Mapping[str, str], timeout_s: float) -> Lookup:
-    """Return a lookup by the host's resolver; `hosts` are the operator's own answers."""
+def system_lookup(hosts: Mapping[str, str], timeout_s: float | None) -> Lookup:
+    """Return a lookup by the host's resolver; `hosts` are the operator's own answers.
+
+    Without `timeout_s` it lasts until the resolver gives up.
+    """
     fixed = {normalise(name): ip_address(address) for name, address in hosts.items()}
 
     async def lookup(name: str) -> Sequence[Address]:

@@ -40,6 +40,7 @@ _NOTHING = Summary(0, 0, 0, 0, 0)
 class _Open:
     """A session as the gateway knows it."""
 
+    tenant: str
     policy: Policy
     listener: socket.socket
     secrets: Mapping[str, str] = field(repr=False)
@@ -103,13 +104,18 @@ class EgressGateway:
     async def open_session(
         self,
         session: str,
+        tenant: str,
         policy: Policy,
         listener: socket.socket,
         secrets: Mapping[str, str],
         on_decision: Callable[[Decision], None],
     ) -> "Session":
-        """Have connections to this socket served by this policy; the socket is taken over."""
+        """Have connections to this socket served by this policy; the socket is taken over.
+
+        All sessions of a tenant share its part of the proxy.
+        """
         opened = _Open(
+            tenant=tenant,
             policy=policy,
             listener=listener,
             secrets=secrets,
@@ -144,6 +150,7 @@ class EgressGateway:
                 {
                     "do": "open",
                     "session": session,
+                    "tenant": opened.tenant,
                     "policy": policy_to_json(opened.policy),
                     "secrets": dict(opened.secrets),
                 },
@@ -255,7 +262,7 @@ def _checked(trusted: Sequence[str], hosts: Mapping[str, str], extra_roots: Path
     """Return the further authorities. Raises SetupError for what the proxy could not use."""
     try:
         networks(trusted)
-        system_lookup(hosts, 1.0)
+        system_lookup(hosts, None)
     except (ValueError, BadName) as error:
         raise SetupError(f"egress_trusted_networks or egress_hosts: {error}") from error
     if extra_roots is None:

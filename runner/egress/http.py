@@ -16,25 +16,51 @@ from runner.egress.decide import Denied, Target
 from runner.egress.names import Address
 from runner.egress.policy import Rule
 from runner.egress.session import Asked, Meter, Method, Session
-from runner.egress.streams import Connection, Stream
+from runner.egress.share import Share
+from runner.egress.streams import Stream
 from runner.egress.upstream import Outside, Unreachable
 
 MAX_HEAD = 64 * 1024
+MAX_LINES = 256
+"""About so many lines a head or a trailer may have: h11 reads all at once, at some 7 µs each."""
+MAX_INTERIM = 16
+"""So many interim answers (1xx) may come before the answer; RFC 9110 §15.2 names no bound."""
 _SERVER = b"agent-runner-egress"
 
 
 class Peer:
     """One end of an HTTP connection."""
 
-    def __init__(self, stream: Stream, role: type[h11.CLIENT] | type[h11.SERVER]) -> None:
+    def __init__(
+        self, stream: Stream, role: type[h11.CLIENT] | type[h11.SERVER], share: Share
+    ) -> None:
         self.stream = stream
+        self._share = share
+        self._ahead = b""
+        self._lines = 0
         self.state = h11.Connection(role, max_incomplete_event_size=MAX_HEAD)
 
     async def next_event(self) -> Any:
         """Return the next event. Raises h11.RemoteProtocolError on what is not HTTP."""
-        while (event := self.state.next_event()) is h11.NEED_DATA:
-            self.state.receive_data(await self.stream.receive())
-        return event
+        while True:
+            # One piece of what was received may hold thousands of events.
+            await self._share.turn()
+            if (event := self.state.next_event()) is not h11.NEED_DATA:
+                self._lines = 0
+                return event
+            if self._lines >= MAX_LINES:
+                raise h11.RemoteProtocolError(f"more than {MAX_LINES} lines", error_status_hint=431)
+            data = self._ahead or await self.stream.receive()
+            *lines, self._ahead = data.split(b"\n", MAX_LINES)
+            if len(lines) < MAX_LINES:
+                self._ahead = b""
+            self._lines += len(lines)
+            self.state.receive_data(data[: len(data) - len(self._ahead)])
+
+    @property
+    def unread(self) -> bytes:
+        """What was received beyond the last event."""
+        return self.state.trailing_data[0] + self._ahead
 
     async def send(self, event: h11.Event) -> None:
         """Send an event."""
@@ -53,7 +79,6 @@ class Peer:
 class Server:
     """A connection to a server, kept for the next request to the same target."""
 
-    connection: Connection
     peer: Peer
     target: Target
     address: Address
@@ -61,7 +86,7 @@ class Server:
     @property
     def waits(self) -> bool:
         """Whether the next request can be sent: the server has not hung up, nor said more."""
-        return not self.connection.ended and not self.peer.state.trailing_data[0]
+        return self.peer.stream.waits and not self.peer.unread
 
 
 class Refusing(Exception):
@@ -173,8 +198,11 @@ class HttpProxy:
         if kept is not None and kept.target is target and kept.waits:
             return kept
         self._drop_server()
-        connection, address = await self._outside.connect(target, tls=self._encrypted)
-        self._server = Server(connection, Peer(connection, h11.CLIENT), target, address)
+        stream, address = await self._outside.connect(
+            self._session, self._meter, target, tls=self._encrypted
+        )
+        peer = Peer(stream, h11.CLIENT, self._session.share)
+        self._server = Server(peer, target, address)
         return self._server
 
     def _drop_server(self) -> None:
@@ -185,8 +213,9 @@ class HttpProxy:
     async def _carry(self, server: Server, outgoing: h11.Request, rule: Rule, asked: Asked) -> int:
         """Send the request and its body, and the answer back; return the answer's status."""
         started = asyncio.Event()
-        sending = asyncio.create_task(self._send_request(server.peer, outgoing))
-        answering = asyncio.create_task(self._send_answer(server.peer, started))
+        start = self._session.share.start
+        sending = start(self._send_request(server.peer, outgoing))
+        answering = start(self._send_answer(server.peer, started))
         # A server may answer before it has the whole request, and take no more of it.
         answering.add_done_callback(lambda _: sending.cancel())
         try:
@@ -241,10 +270,11 @@ class HttpProxy:
         )
         body = hidden.body()
         while isinstance(event := await server.next_event(), h11.Data):
-            data = bytes(event.data)
-            for _ in body.looks(data):
-                await asyncio.sleep(0)
-            await self._send_piece(body.feed(data))
+            pieces = []
+            for piece in body.feed(bytes(event.data)):
+                pieces.append(piece)
+                await self._session.share.turn()
+            await self._send_piece(b"".join(pieces))
         if not isinstance(event, h11.EndOfMessage):
             raise ConnectionAbortedError("no whole answer")
         await self._send_piece(body.rest())
@@ -252,11 +282,13 @@ class HttpProxy:
         return head.status_code
 
     async def _head(self, server: Peer) -> h11.Response:
-        while isinstance(event := await server.next_event(), h11.InformationalResponse):
-            continue
-        if not isinstance(event, h11.Response):
-            raise ConnectionAbortedError("no answer")
-        return event
+        for _ in range(MAX_INTERIM + 1):
+            event = await server.next_event()
+            if isinstance(event, h11.Response):
+                return event
+            if not isinstance(event, h11.InformationalResponse):
+                raise ConnectionAbortedError("no answer")
+        raise ConnectionAbortedError(f"more than {MAX_INTERIM} interim answers")
 
     async def _send_piece(self, data: bytes) -> None:
         if data:

@@ -1,13 +1,14 @@
 """The proxy process: begins, gives up its rights, and serves sessions until its worker is gone."""
 
 import asyncio
-import contextlib
 import socket
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import structlog
 
@@ -19,28 +20,65 @@ from runner.egress.decide import system_lookup
 from runner.egress.policy import policy_from_json
 from runner.egress.serve import serve_connection
 from runner.egress.session import Decision, Session
-from runner.egress.streams import PIECE
+from runner.egress.share import Share, Slots
 from runner.egress.upstream import Outside, trusting
 from runner.errors import SetupError
 
-LOOKUP_S = 5.0
 LOOKUP_THREADS = 64
+ACCEPT_AGAIN_S = 0.5
+_OWN_DESCRIPTORS = 1024
+"""Left for sandboxes' listeners, lookups and the proxy itself; a connection needs two."""
 
 _log = structlog.get_logger("runner.egress")
 
 
-class _Sandbox:
-    """One session, the server at its socket, and the connections it has."""
+class Sandbox:
+    """One session at its socket, and the connections it has."""
 
     def __init__(
-        self, session: Session, server: asyncio.Server, connections: set[asyncio.Task[None]]
+        self, session: Session, outside: Outside, slots: Slots, listener: socket.socket
     ) -> None:
         self.session = session
-        self._server = server
-        self._connections = connections
+        self._outside = outside
+        self._slots = slots
+        self._listener = listener
+        self._connections: set[asyncio.Task[None]] = set()
+        self._accepting = session.share.start(self._accept())
+
+    async def _accept(self) -> None:
+        loop, share = asyncio.get_running_loop(), self.session.share
+        await self.session.prepare()
+        while True:
+            try:
+                link, _ = await loop.sock_accept(self._listener)
+            except OSError as error:
+                _log.warning("not_accepted", session=self.session.id, error=str(error))
+                await asyncio.sleep(ACCEPT_AGAIN_S)
+                continue
+            try:
+                # Meanwhile all others wait in the kernel's queue, where they cost nothing.
+                await share.turn()
+                await self._slots.take(share)
+            except asyncio.CancelledError:
+                link.close()
+                raise
+            connection = share.start(serve_connection(self.session, self._outside, link))
+            self._connections.add(connection)
+            connection.add_done_callback(partial(self._ended, link))
+
+    def _ended(self, link: socket.socket, connection: asyncio.Task[None]) -> None:
+        # One that was cancelled before its first step has closed nothing.
+        link.close()
+        self._connections.discard(connection)
+        self._slots.give(self.session.share)
+        if not connection.cancelled() and (error := connection.exception()):
+            _log.error("connection_failed", session=self.session.id, exc_info=error)
 
     async def close(self) -> None:
-        self._server.close()
+        """Accept no more, and cut every connection."""
+        self._accepting.cancel()
+        await asyncio.gather(self._accepting, return_exceptions=True)
+        self._listener.close()
         for connection in self._connections:
             connection.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
@@ -49,10 +87,13 @@ class _Sandbox:
 class Proxy:
     """Serves the sessions that the worker opens."""
 
-    def __init__(self, control: Control, outside: Outside) -> None:
+    def __init__(self, control: Control, outside: Outside, slots: Slots) -> None:
         self._control = control
         self._outside = outside
-        self._sandboxes: dict[str, _Sandbox] = {}
+        self._sandboxes: dict[str, Sandbox] = {}
+        self._slots = slots
+        # Each is kept for as long as one of its tenant's sessions is open.
+        self._shares: WeakValueDictionary[str, Share] = WeakValueDictionary()
         self._decided: asyncio.Queue[Decision] = asyncio.Queue()
 
     async def run(self) -> None:
@@ -62,37 +103,22 @@ class Proxy:
             while True:
                 message, descriptor = await self._control.receive()
                 if message["do"] == "open" and descriptor is not None:
-                    await self._open(message, socket.socket(fileno=descriptor))
+                    self._open(message, socket.socket(fileno=descriptor))
                 elif message["do"] == "close":
                     await self._close(message["session"])
         finally:
             telling.cancel()
             await asyncio.gather(telling, return_exceptions=True)
 
-    async def _open(self, message: dict[str, Any], listener: socket.socket) -> None:
+    def _open(self, message: dict[str, Any], listener: socket.socket) -> None:
         session = Session(
             message["session"],
             policy_from_json(message["policy"]),
             message["secrets"],
             self._decided.put_nowait,
+            self._shares.setdefault(message["tenant"], Share()),
         )
-        connections: set[asyncio.Task[None]] = set()
-
-        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            task = asyncio.current_task()
-            if not server.is_serving():
-                # Accepted before the session was closed, and begun afterwards.
-                writer.close()
-                return
-            if task is not None:
-                connections.add(task)
-                task.add_done_callback(connections.discard)
-            # Cancelled by `close` alone: an end like any other, which the server must not log.
-            with contextlib.suppress(asyncio.CancelledError):
-                await serve_connection(session, self._outside, reader, writer)
-
-        server = await asyncio.start_unix_server(serve, sock=listener, limit=PIECE)
-        self._sandboxes[session.id] = _Sandbox(session, server, connections)
+        self._sandboxes[session.id] = Sandbox(session, self._outside, self._slots, listener)
 
     async def _close(self, id_: str) -> None:
         sandbox = self._sandboxes.pop(id_, None)
@@ -120,7 +146,7 @@ async def main(link: socket.socket) -> None:
     control = Control(link)
     message, _ = await control.receive()
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(LOOKUP_THREADS))
-    lookup = system_lookup(message["hosts"], LOOKUP_S)
+    lookup = system_lookup(message["hosts"], None)
     outside = Outside(
         lookup=lookup,
         trusted=networks(message["trusted"]),
@@ -129,13 +155,14 @@ async def main(link: socket.socket) -> None:
     )
     await _load_what_loads_late(lookup, outside.leaves)
     try:
-        confine(message["uid"], Path(message["profiles_dir"]))
+        descriptors = confine(message["uid"], Path(message["profiles_dir"]))
     except SetupError as error:
         await control.send({"say": "failed", "why": error.detail})
         return
     await control.send({"say": "ready"})
     try:
-        await Proxy(control, outside).run()
+        slots = Slots(max(descriptors - _OWN_DESCRIPTORS, 2) // 2)
+        await Proxy(control, outside, slots).run()
     except ConnectionError:
         _log.info("worker_gone")
 

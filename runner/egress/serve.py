@@ -1,6 +1,7 @@
 """One connection of a sandbox, from its first byte: HTTP or SOCKS5."""
 
 import asyncio
+import socket
 import ssl
 
 import h11
@@ -21,12 +22,11 @@ _log = structlog.get_logger("runner.egress")
 async def serve_connection(
     session: Session,
     outside: Outside,
-    reader: asyncio.StreamReader,
-    writer: asyncio.StreamWriter,
+    link: socket.socket,
 ) -> None:
     """Serve a connection to its end, which is always an end of the connection."""
     meter = Meter(session)
-    client = Connection(reader, writer, idle_s=outside.timeouts.idle_s, count=meter.count)
+    client = Connection(link, session.share, idle_s=outside.timeouts.idle_s, count=meter.count)
     refusal: Denied | None = None
     try:
         session.enter()
@@ -58,7 +58,7 @@ async def _serve_http(
     meter: Meter,
     refusal: Denied | None,
 ) -> None:
-    peer = Peer(client, h11.SERVER)
+    peer = Peer(client, h11.SERVER, session.share)
     proxy = HttpProxy(peer, session, outside, meter, method="http")
     if refusal is not None:
         await proxy.refuse(Asked("http", "", 0, meter=meter), refusal)
@@ -69,7 +69,7 @@ async def _serve_http(
 
     async def accept() -> None:
         await peer.send(h11.Response(status_code=200, headers=[], reason=b"Connection established"))
-        client.put_back(peer.state.trailing_data[0])
+        client.put_back(peer.unread)
 
     try:
         asked.host, asked.port = split_authority(request.target.decode("ascii"), None)

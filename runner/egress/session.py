@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
 from time import monotonic
 from typing import Literal
 
@@ -12,12 +11,11 @@ from runner.egress.decide import Denied
 from runner.egress.hide import Hidden
 from runner.egress.names import Address
 from runner.egress.policy import Policy, Rule
+from runner.egress.share import Share
 
 Method = Literal["connect", "http", "socks5"]
 MAX_RECORDS = 256
 """Decisions of one session that are told one by one; those beyond are counted."""
-MAX_LOOKUPS = 4
-"""Lookups of one session at the same time: each has one of the threads that all of them share."""
 MAX_HOST = 255
 MAX_DETAIL = 1000
 
@@ -56,20 +54,37 @@ class Summary:
 
 
 class Meter:
-    """Counts the bytes of one connection, and takes them from its session's budget."""
+    """Counts the bytes of one connection, and takes them from its session's budget.
+
+    They are counted on both sides of the proxy, and the larger number is charged: what servers
+    send costs the host's network whether or not the sandbox is sent it.
+    """
 
     def __init__(self, session: "Session") -> None:
         self._session = session
         self._refused = False
+        self._sandbox = (0, 0)
+        self._servers = (0, 0)
         self.up = 0
         self.down = 0
 
-    def count(self, up: int, down: int) -> None:
-        """Count bytes that the sandbox sent and was sent. Raises Denied when none are left."""
-        self.up += up
-        self.down += down
+    def count(self, received: int, sent: int) -> None:
+        """Count what came from the sandbox and went to it. Raises Denied when none is left."""
+        self._sandbox = self._sandbox[0] + received, self._sandbox[1] + sent
+        self._charge()
+
+    def count_server(self, received: int, sent: int) -> None:
+        """Count what came from a server and went to it. Raises Denied when none is left."""
+        self._servers = self._servers[0] + sent, self._servers[1] + received
+        self._charge()
+
+    def _charge(self) -> None:
+        up = max(self._sandbox[0], self._servers[0])
+        down = max(self._sandbox[1], self._servers[1])
+        more = up - self.up, down - self.down
+        self.up, self.down = up, down
         try:
-            self._session.carried(up, down)
+            self._session.carried(*more)
         except Denied:
             if not self._refused:
                 raise
@@ -118,11 +133,14 @@ class Session:
         policy: Policy,
         secrets: Mapping[str, str],
         report: Callable[[Decision], None],
+        share: Share,
     ) -> None:
         self.id = id_
+        self.share = share
         self.policy = policy
         self.secrets = secrets
-        self.lookups = asyncio.Semaphore(MAX_LOOKUPS)
+        self.hidden = Hidden(())
+        """What no answer may bring back."""
         self._report = report
         self._records = 0
         self._allowed = 0
@@ -132,14 +150,14 @@ class Session:
         self._up = 0
         self._down = 0
 
-    @cached_property
-    def hidden(self) -> Hidden:
-        """The secrets that the proxy sets for this sandbox, by whichever rule."""
+    async def prepare(self) -> None:
+        """Learn to find the secrets that the proxy sets for this sandbox, by whichever rule."""
         injected = [rule.inject for rule in self.policy.rules if rule.inject]
         # What no header may hold is never sent, so no server can repeat it.
-        return Hidden(
-            {self.secrets[each.secret] for each in injected if each.value(self.secrets) is not None}
-        )
+        sent = {self.secrets[each.secret] for each in injected if each.value(self.secrets)}
+        if sent:
+            async with self.share.preparing:
+                self.hidden = await asyncio.to_thread(Hidden, sent)
 
     def enter(self) -> None:
         """Count a new connection. Raises Denied when there may be no more."""

@@ -1,13 +1,23 @@
-"""Bytes in order, both ways: a connection as it is, counted, or with TLS ended here."""
+"""Bytes in order, both ways: a connection as it is, counted, or with TLS begun or ended here.
+
+Nothing is read before somebody asks for it, so that a peer that sends without pause fills the
+kernel's buffer and then waits, whatever else the loop has to do.
+"""
 
 import asyncio
+import contextlib
+import socket
 import ssl
 from collections.abc import Callable
 from typing import Protocol
 
+from runner.egress.share import Share
+
 PIECE = 256 * 1024
-LINGER_S = 5.0
-"""How long the other side may take to take the last of what it was sent."""
+_RECORDS = 64
+"""So many TLS records are read at once, when they are small."""
+_UNREAD = 4
+"""So many pieces are thrown away of what a peer still sends when its connection is cut."""
 
 
 class Stream(Protocol):
@@ -22,6 +32,10 @@ class Stream(Protocol):
     async def end(self) -> None:
         """Send the end; the other direction goes on."""
 
+    @property
+    def waits(self) -> bool:
+        """Whether all is sent, and the other side has neither hung up nor said more."""
+
     def cut(self) -> None:
         """Close at once."""
 
@@ -31,18 +45,20 @@ class Connection:
 
     def __init__(
         self,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
+        link: socket.socket,
+        share: Share,
         *,
         idle_s: float,
-        count: Callable[[int, int], None] = lambda _up, _down: None,
+        count: Callable[[int, int], None],
     ) -> None:
         """`count` is told the bytes received and sent, and may refuse more by raising."""
-        self._reader = reader
-        self._writer = writer
+        self._link = link
+        self._share = share
         self._idle_s = idle_s
         self._count = count
         self._back = b""
+        self._sending = asyncio.Lock()
+        self._unsent = 0
 
     def put_back(self, data: bytes) -> None:
         """Have these bytes received again, first."""
@@ -53,53 +69,73 @@ class Connection:
         if self._back:
             data, self._back = self._back, b""
             return data
+        await self._share.turn()
         async with asyncio.timeout(self._idle_s):
-            data = await self._reader.read(PIECE)
+            data = await asyncio.get_running_loop().sock_recv(self._link, PIECE)
         self._count(len(data), 0)
         return data
 
     async def send(self, data: bytes) -> None:
         """Send all of the bytes; waits while the other side does not take them."""
         self._count(0, len(data))
-        self._writer.write(data)
-        async with asyncio.timeout(self._idle_s):
-            await self._writer.drain()
+        self._unsent += 1
+        async with asyncio.timeout(self._idle_s), self._sending:
+            await asyncio.get_running_loop().sock_sendall(self._link, data)
+        self._unsent -= 1
 
     async def end(self) -> None:
-        """Send the end, where the connection can."""
-        if self._writer.can_write_eof():
-            self._writer.write_eof()
+        """Send the end."""
+        with contextlib.suppress(OSError):
+            self._link.shutdown(socket.SHUT_WR)
 
     @property
-    def ended(self) -> bool:
-        """Whether the other side has said its last."""
-        return self._reader.at_eof() or self._writer.is_closing()
+    def waits(self) -> bool:
+        """Whether all is sent, and the other side has neither hung up nor said more."""
+        if self._unsent or self._back:
+            return False
+        try:
+            self._link.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False
 
     def cut(self) -> None:
-        """Close at once; what was sent is still delivered to who takes it soon."""
-        self._writer.close()
-        transport = self._writer.transport
-        if transport.get_write_buffer_size():
-            asyncio.get_running_loop().call_later(min(LINGER_S, self._idle_s), transport.abort)
+        """Close at once; what was sent is still delivered."""
+        with contextlib.suppress(OSError):
+            self._link.shutdown(socket.SHUT_WR)
+            # Unread bytes would have the kernel reset the connection, and drop what was sent.
+            for _ in range(_UNREAD):
+                if not self._link.recv(PIECE):
+                    break
+        self._link.close()
 
 
-class EndedTls:
-    """The server's end of TLS over a connection some of whose bytes were looked at already."""
+class Tls:
+    """TLS over a connection, some of whose bytes may have been looked at already."""
 
-    def __init__(self, below: Connection, context: ssl.SSLContext) -> None:
+    def __init__(self, below: Connection, context: ssl.SSLContext, host: str | None = None) -> None:
+        """Be the client of `host`, or without one the server."""
         self._below = below
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
-        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self._tls = context.wrap_bio(
+            self._incoming, self._outgoing, server_side=host is None, server_hostname=host
+        )
 
     async def handshake(self) -> None:
-        """Come to terms with the client; raises ssl.SSLError when it does not accept us."""
+        """Come to terms with the other side; raises ssl.SSLError when one does not accept it."""
         while True:
             try:
                 self._tls.do_handshake()
             except ssl.SSLWantReadError:
                 await self._flush()
                 await self._fill()
+            except ssl.SSLError:
+                # The other side is told why.
+                await self._flush()
+                raise
             else:
                 await self._flush()
                 return
@@ -107,15 +143,18 @@ class EndedTls:
     async def receive(self) -> bytes:
         """Return some bytes; none at the end."""
         while True:
+            pieces: list[bytes] = []
             try:
-                data = self._tls.read(PIECE)
+                while len(pieces) < _RECORDS:
+                    pieces.append(self._tls.read(PIECE))
             except ssl.SSLWantReadError:
-                await self._flush()
-                await self._fill()
+                pass
             except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
-                return b""
-            else:
-                return data
+                return b"".join(pieces)
+            if pieces:
+                return b"".join(pieces)
+            await self._flush()
+            await self._fill()
 
     async def send(self, data: bytes) -> None:
         """Send all of the bytes."""
@@ -127,8 +166,13 @@ class EndedTls:
         try:
             self._tls.unwrap()
         except ssl.SSLError:
-            # The client has not said its own goodbye, and need not.
+            # The other side has not said its own goodbye, and need not.
             await self._flush()
+
+    @property
+    def waits(self) -> bool:
+        """Whether all is sent, and the other side has neither hung up nor said more."""
+        return not self._tls.pending() and not self._incoming.pending and self._below.waits
 
     def cut(self) -> None:
         """Close at once."""

@@ -12,7 +12,7 @@ from runner.egress.decide import Denied, Target
 from runner.egress.http import HttpProxy, Peer
 from runner.egress.names import BadName, normalise
 from runner.egress.session import Asked, Meter, Session
-from runner.egress.streams import Connection, EndedTls
+from runner.egress.streams import Connection, Stream, Tls
 from runner.egress.upstream import Outside
 
 Accept = Callable[[], Awaitable[None]]
@@ -35,14 +35,13 @@ async def serve_tunnel(
     asked.host = target.host
     if target.scheme == "http":
         await accept()
-        await HttpProxy(
-            Peer(client, h11.SERVER), session, outside, meter, method=asked.method, inside=target
-        ).serve()
+        peer = Peer(client, h11.SERVER, session.share)
+        await HttpProxy(peer, session, outside, meter, method=asked.method, inside=target).serve()
     elif target.scheme == "https" and target.intercepts:
         await accept()
         await _serve_inside_tls(client, session, outside, meter, asked, target)
     else:
-        await _carry(client, session, outside, asked, target, accept)
+        await _carry(client, session, outside, meter, asked, target, accept)
 
 
 async def _serve_inside_tls(
@@ -55,7 +54,7 @@ async def _serve_inside_tls(
 ) -> None:
     try:
         client.put_back(await _checked_hello(client, outside, target))
-        inside = EndedTls(client, outside.leaves.context(target.host))
+        inside = Tls(client, outside.leaves.context(target.host))
         async with asyncio.timeout(outside.timeouts.head_s):
             await inside.handshake()
     except Denied as why:
@@ -70,7 +69,7 @@ async def _serve_inside_tls(
         session.deny(asked, untrusted)
         return
     await HttpProxy(
-        Peer(inside, h11.SERVER),
+        Peer(inside, h11.SERVER, session.share),
         session,
         outside,
         meter,
@@ -84,16 +83,17 @@ async def _carry(
     client: Connection,
     session: Session,
     outside: Outside,
+    meter: Meter,
     asked: Asked,
     target: Target,
     accept: Accept,
 ) -> None:
-    server, address = await outside.connect(target, tls=False)
+    server, address = await outside.connect(session, meter, target, tls=False)
     try:
         await accept()
         if target.scheme == "https":
             await server.send(await _checked_hello(client, outside, target))
-        await _relay(client, server, outside.timeouts.idle_s)
+        await _relay(session, client, server, outside.timeouts.idle_s)
     except Denied as why:
         why.address = address
         session.deny(asked, why)
@@ -138,11 +138,11 @@ async def _hello(client: Connection) -> tuple[bytes, Hello]:
     return read, hello
 
 
-async def _relay(client: Connection, server: Connection, idle_s: float) -> None:
+async def _relay(session: Session, client: Stream, server: Stream, idle_s: float) -> None:
     """Carry both directions until both have ended, or neither has moved for `idle_s`."""
     moved = monotonic()
 
-    async def carry(source: Connection, sink: Connection) -> None:
+    async def carry(source: Stream, sink: Stream) -> None:
         nonlocal moved
         while True:
             try:
@@ -159,8 +159,8 @@ async def _relay(client: Connection, server: Connection, idle_s: float) -> None:
             await sink.send(data)
 
     ways = [
-        asyncio.create_task(carry(client, server)),
-        asyncio.create_task(carry(server, client)),
+        session.share.start(carry(client, server)),
+        session.share.start(carry(server, client)),
     ]
     try:
         await asyncio.wait(ways, return_when=asyncio.FIRST_EXCEPTION)

@@ -1,16 +1,23 @@
 """Connections to what was decided on, and to nothing else."""
 
 import asyncio
+import socket
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
+
+import structlog
 
 from runner.egress.addresses import Network
 from runner.egress.certificates import Leaves
 from runner.egress.decide import Asking, Denied, Lookup, Target, decide
 from runner.egress.names import Address
-from runner.egress.session import Session
-from runner.egress.streams import PIECE, Connection
+from runner.egress.session import Meter, Session
+from runner.egress.share import Share
+from runner.egress.streams import Connection, Stream, Tls
+
+_log = structlog.get_logger("runner.egress")
 
 
 class Unreachable(Denied):
@@ -21,6 +28,7 @@ class Unreachable(Denied):
 class Timeouts:
     """How long the proxy waits, in seconds."""
 
+    lookup_s: float = 5.0
     head_s: float = 10.0
     connect_s: float = 10.0
     idle_s: float = 120.0
@@ -40,12 +48,18 @@ class Outside:
         """Return what to connect to. Raises Denied."""
 
         async def lookup(name: str) -> Sequence[Address]:
-            async with session.lookups:
-                return await self.lookup(name)
+            async with asyncio.timeout(self.timeouts.lookup_s):
+                await session.share.lookups.acquire()
+                looking = asyncio.ensure_future(self.lookup(name))
+                looking.add_done_callback(partial(_looked, session.share))
+                # A lookup's thread cannot be stopped: it counts for as long as it takes.
+                return await asyncio.shield(looking)
 
         return await decide(session.policy, asking, host, port, lookup=lookup, trusted=self.trusted)
 
-    async def connect(self, target: Target, *, tls: bool) -> tuple[Connection, Address]:
+    async def connect(
+        self, session: Session, meter: Meter, target: Target, *, tls: bool
+    ) -> tuple[Stream, Address]:
         """Connect to the first of the target's addresses that answers. Raises Unreachable.
 
         With `tls` the server must prove to be the host that was decided on.
@@ -54,20 +68,47 @@ class Outside:
         for address in target.addresses:
             try:
                 async with asyncio.timeout(self.timeouts.connect_s):
-                    reader, writer = await asyncio.open_connection(
-                        str(address),
-                        target.port,
-                        limit=PIECE,
-                        ssl=self.tls if tls else None,
-                        server_hostname=target.host.strip("[]") if tls else None,
+                    link = await _dialled(address, target.port)
+                    connection = Connection(
+                        link, session.share, idle_s=self.timeouts.idle_s, count=meter.count_server
                     )
+                    if not tls:
+                        return connection, address
+                    return await self._begun(connection, target.host), address
             except (OSError, TimeoutError) as error:
                 problem = error
-            else:
-                return Connection(reader, writer, idle_s=self.timeouts.idle_s), address
         unreachable = Unreachable("unreachable", _why(target, problem), rule=target.rules[0])
         unreachable.address = target.addresses[0]
         raise unreachable
+
+    async def _begun(self, connection: Connection, host: str) -> Tls:
+        encrypted = Tls(connection, self.tls, host.strip("[]"))
+        try:
+            await encrypted.handshake()
+        except BaseException:
+            connection.cut()
+            raise
+        return encrypted
+
+
+def _looked(share: Share, looking: asyncio.Future[Sequence[Address]]) -> None:
+    share.lookups.release()
+    if not looking.cancelled() and (error := looking.exception()):
+        _log.debug("not_found", error=str(error))
+
+
+async def _dialled(address: Address, port: int) -> socket.socket:
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6  # noqa: PLR2004
+    link = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        link.setblocking(False)  # noqa: FBT003 - the standard library's signature
+        # Head and body of a request are two writes: the second must not wait for the first's ACK.
+        link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        await asyncio.get_running_loop().sock_connect(link, (str(address), port))
+    except BaseException:
+        link.close()
+        raise
+    return link
 
 
 def trusting(extra_roots: str) -> ssl.SSLContext:

@@ -104,7 +104,7 @@ class Outside:
         decisions: list[Decision] = []
         self._arrived.clear()
         session = await (gateway or self.trusting).open_session(
-            path.stem, policy, listener, {}, decisions.append
+            path.stem, "verify", policy, listener, {}, decisions.append
         )
         try:
             answers = [await _spoken(path, said, self.patience) for _ in range(times)]

@@ -90,7 +90,9 @@ class Egress:
         listener = sandbox.listen_for_egress()
         # What the day leaves is not part of the policy that the receipt names by its hash.
         bounded = replace(policy, max_bytes=min(policy.max_bytes, bytes_left))
-        session = await self._gateway.open_session(sandbox.id, bounded, listener, secrets, record)
+        session = await self._gateway.open_session(
+            sandbox.id, str(claim.tenant_id), bounded, listener, secrets, record
+        )
         try:
             yield way
         finally:

@@ -1,0 +1,134 @@
+"""What a server may send, and who is charged for it."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runner.egress.share import MAX_LOOKUPS
+from runner.egress.upstream import Timeouts
+from tests.proxying import OK, Way, in_process, inside, policy, recording
+
+HOST = "example.test"
+
+
+@asynccontextmanager
+async def answered(folder: Path, answer: bytes, **budgets: int) -> AsyncIterator[tuple[Way, bytes]]:
+    """Ask a server that answers like this; yield the way and what was heard."""
+    async with recording(answer, keep=False) as server:
+        given = policy(f"http://{HOST}:{server.port}", **budgets)
+        async with in_process(folder, given) as way:
+            heard = await way.say(
+                b"GET http://%b:%d/ HTTP/1.1\r\nHost: %b:%d\r\n\r\n"
+                % (HOST.encode(), server.port, HOST.encode(), server.port)
+            )
+            yield way, heard
+
+
+@pytest.mark.parametrize(("number", "passes"), [(16, True), (17, False), (5000, False)])
+async def test_interim_answers_are_bounded(tmp_path: Path, number: int, passes: bool) -> None:
+    """A server that goes on with them is given up."""
+    async with answered(tmp_path, b"HTTP/1.1 103 \r\n\r\n" * number + OK) as (way, heard):
+        assert heard.endswith(b"ok") is passes
+        assert way.reasons == ([] if passes else ["unreachable"])
+    if not passes:
+        assert b"interim answers" in heard
+
+
+@pytest.mark.parametrize(("number", "passes"), [(200, True), (15_000, False)])
+@pytest.mark.parametrize("place", ["head", "trailer"])
+async def test_fields_are_bounded(tmp_path: Path, place: str, number: int, passes: bool) -> None:
+    """In heads and trailers."""
+    fields = b"a:\r\n" * number
+    answer = {
+        "head": b"HTTP/1.1 200 OK\r\n" + fields + b"Content-Length: 2\r\n\r\nok",
+        "trailer": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+                   b"2\r\nok\r\n0\r\n" + fields + b"\r\n",
+    }[place]  # fmt: skip
+    async with answered(tmp_path, answer) as (way, _):
+        pass
+    assert way.reasons == ([] if passes else ["unreachable"])
+
+
+async def test_a_clients_fields_are_bounded(tmp_path: Path) -> None:
+    """And it is told so."""
+    async with in_process(tmp_path, policy(f"http://{HOST}")) as way:
+        fields = b"a:\r\n" * 15_000
+        heard = await way.say(b"GET http://%b/ HTTP/1.1\r\n%b\r\n" % (HOST.encode(), fields))
+    assert heard.startswith(b"HTTP/1.1 400")
+    assert b"more than 256 lines" in heard
+
+
+@pytest.mark.parametrize("size", [0, 1, 300, 100_000])
+async def test_bodies_of_many_lines_are_not(tmp_path: Path, size: int) -> None:
+    """Whatever their lines are."""
+    body = b"\n" * size + b"end"
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+    async with answered(tmp_path, answer) as (_, heard):
+        assert heard.endswith(b"\r\n\r\n" + body)
+
+
+async def test_what_servers_send_is_charged_though_the_program_gets_none_of_it(
+    tmp_path: Path,
+) -> None:
+    """Chunks' extensions alone use up the budget; the control is a larger one."""
+    chunk = b"1;" + b"e" * 1000 + b"\r\nx\r\n"
+    answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk * 50 + b"0\r\n\r\n"
+    for most, reasons in ((20_000, ["byte_budget"]), (200_000, [])):
+        async with answered(tmp_path, answer, max_bytes=most) as (way, heard):
+            assert way.reasons == reasons
+    assert len(heard) < 20_000
+    assert way.told[0].bytes_down >= 50_000
+
+
+async def test_a_connection_whose_request_was_cut_off_is_not_used_again(tmp_path: Path) -> None:
+    """The server that answers before it has read all would take the rest for the next request."""
+    heads = []
+    served: set[asyncio.StreamWriter] = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        served.add(writer)
+        heads.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(OK)
+
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    server = await asyncio.start_server(serve, sock=listener, limit=4096)
+    port = listener.getsockname()[1]
+    size = 8 * 2**20
+    async with server, in_process(tmp_path, policy(f"http://{HOST}:{port}")) as way:
+        head = f"POST http://{HOST}:{port}/ HTTP/1.1\r\nHost: {HOST}:{port}\r\n"
+        async with way.connection() as (reader, writer):
+            writer.write(f"{head}Content-Length: {size}\r\n\r\n".encode() + bytes(size))
+            await asyncio.wait_for(reader.readuntil(b"ok"), 5)
+        await way.say(inside(HOST.encode(), port, b"http://%b:%d/" % (HOST.encode(), port)))
+    for writer in served:
+        writer.transport.abort()
+    await asyncio.sleep(0)
+    assert [each.split()[0] for each in heads] == [b"POST", b"GET"]
+
+
+async def test_a_lookup_that_hangs_keeps_its_place(tmp_path: Path) -> None:
+    """Its thread goes on when nobody waits for it any more: a tenant has so many and no more."""
+    begun = 0
+
+    async def hanging(_: str) -> Sequence[Any]:
+        nonlocal begun
+        begun += 1
+        await asyncio.sleep(2)
+        return [ip_address("127.0.0.1")]
+
+    patience = Timeouts(lookup_s=0.1)
+    async with in_process(
+        tmp_path, policy("*.example.test"), lookup=hanging, timeouts=patience
+    ) as way:
+        asks = b"CONNECT a%d.example.test:443 HTTP/1.1\r\nHost: x\r\n\r\n"
+        heard = await asyncio.gather(*(way.say(asks % at) for at in range(MAX_LOOKUPS + 4)))
+    assert all(each.startswith(b"HTTP/1.1 403") for each in heard)
+    assert way.reasons == ["lookup_failed"] * (MAX_LOOKUPS + 4)
+    assert begun == MAX_LOOKUPS
