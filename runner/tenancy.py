@@ -158,6 +158,8 @@ async def delete(database: Database, objects: ObjectStore, tenant_id: UUID, by: 
     async with database.tenant(tenant_id) as tx:
         head = await tenants.head(tx)
         rows = {name: await tx.clear(name) for name in await tenants.tables(tx)}
+        # Nothing new can be reserved now. What an upload wrote meanwhile goes, or the rows stay.
+        gone += await objects.remove_tenant(tenant_id)
     removed = Removed(
         rows={name: count for name, count in rows.items() if count},
         objects=gone,

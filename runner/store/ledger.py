@@ -54,6 +54,12 @@ async def give_up(tx: Transaction, object_key: str) -> None:
     await tx.run("ledger.give_up", object_key=object_key)
 
 
+async def known(tx: Transaction, object_keys: Sequence[str]) -> set[str]:
+    """Return which of these there should be, or may be yet."""
+    rows = await tx.all("ledger.known", object_keys=list(object_keys))
+    return {row["object_key"] for row in rows}
+
+
 async def take_removable(
     tx: Transaction, *, grace: timedelta, abandoned: timedelta, limit: int
 ) -> list[Removable]:

@@ -6,7 +6,8 @@ should be is known to `ledger` alone, before the first byte is written.
 """
 
 from collections.abc import AsyncIterator, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, Literal, Self
 from uuid import UUID
 
@@ -19,6 +20,7 @@ from runner.errors import StoreUnavailable
 from runner.ids import new_id
 from runner.paths import file_path
 from runner.settings import Settings
+from runner.store.unfinished import StagedFiles, Untold, UploadsInParts, Writes
 
 CHUNK = 256 * 1024
 PART = 5 * 2**20
@@ -45,14 +47,15 @@ def new_key(tenant_id: UUID, kind: Kind) -> str:
 class ObjectStore:
     """All tenants' objects. Raises StoreUnavailable when what keeps them refuses."""
 
-    def __init__(self, store: obstore.store.ObjectStore) -> None:
+    def __init__(self, store: obstore.store.ObjectStore, writes: Writes) -> None:
         self._store = store
+        self._writes = writes
 
     @classmethod
     def open(cls, settings: Settings) -> Self:
         """Return the store that the settings name. Raises StoreUnavailable."""
         try:
-            return cls(_store(settings))
+            return cls(*_store(settings))
         except (BaseError, OSError, ValueError) as error:
             raise StoreUnavailable(f"object store: {type(error).__name__}") from error
 
@@ -95,25 +98,78 @@ class ObjectStore:
         except (BaseError, OSError) as error:
             raise _unavailable(error) from error
 
+    async def older_than(self, age: timedelta) -> AsyncIterator[dict[UUID, list[str]]]:
+        """Yield the keys of all objects that were written so long ago, some at a time, by tenant.
+
+        What is not below a tenant's prefix is not ours, and not yielded.
+        """
+        before = datetime.now(UTC) - age
+        try:
+            async for some in obstore.list(self._store, prefix="tenants"):
+                found: dict[UUID, list[str]] = {}
+                for each in some:
+                    tenant_id = _tenant_of(each["path"])
+                    if tenant_id is not None and each["last_modified"] < before:
+                        found.setdefault(tenant_id, []).append(each["path"])
+                yield found
+        except (BaseError, OSError) as error:
+            raise _unavailable(error) from error
+
+    async def end_unfinished(self, age: timedelta, tenant_id: UUID | None = None) -> int:
+        """Remove what writers left that gave up or died so long ago; return how many writes."""
+        before = datetime.now(UTC) - age
+        prefix = f"tenants/{tenant_id}" if tenant_id else "tenants"
+        ended = 0
+        try:
+            for found in await self._writes.below(prefix):
+                if found.touched_at <= before:
+                    await self._writes.abort(found)
+                    ended += 1
+        except OSError as error:
+            raise _unavailable(error) from error
+        return ended
+
     async def remove_tenant(self, tenant_id: UUID) -> int:
-        """Remove every object of a tenant; return how many there were."""
-        removed = 0
+        """Remove every byte of a tenant; return how many objects and unfinished writes there were.
+
+        Raises StoreUnavailable when there is something again afterwards: it is being written.
+        """
+        removed = await self._remove_all(tenant_id)
+        if again := await self._remove_all(tenant_id):
+            raise StoreUnavailable(f"{again} objects of this tenant are being written; try again")
+        return removed
+
+    async def _remove_all(self, tenant_id: UUID) -> int:
+        removed = await self.end_unfinished(timedelta(0), tenant_id)
         async for some in self.keys(tenant_id):
             await self.remove(some)
             removed += len(some)
         return removed
 
 
-def _store(settings: Settings) -> obstore.store.ObjectStore:
+def _tenant_of(key: str) -> UUID | None:
+    match key.split("/"):
+        case ["tenants", tenant, _, *_]:
+            try:
+                return UUID(tenant)
+            except ValueError:
+                return None
+    return None
+
+
+def _store(settings: Settings) -> tuple[obstore.store.ObjectStore, Writes]:
     url = settings.objects_url
     if url is None:
         # Objects get the umask's permissions; nobody else may enter their folder.
         settings.objects_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         if settings.objects_dir.stat().st_mode & 0o077:
             settings.objects_dir.chmod(0o700)
-        return LocalStore(settings.objects_dir, automatic_cleanup=True)
+        local = LocalStore(settings.objects_dir, automatic_cleanup=True)
+        return local, StagedFiles(settings.objects_dir)
     if not url.startswith(("s3://", "s3a://")):
-        return from_url(url)
+        other = from_url(url)
+        folder = other.prefix if isinstance(other, LocalStore) else None
+        return other, StagedFiles(Path(folder)) if folder is not None else Untold()
     # A server that is away is told of while the client still waits.
     retries = {"max_retries": 3, "retry_timeout": timedelta(seconds=10)}
     options: dict[str, Any] = {"region": settings.objects_region, "retry_config": retries}
@@ -123,7 +179,7 @@ def _store(settings: Settings) -> obstore.store.ObjectStore:
     if settings.objects_access_key is not None:
         options["access_key_id"] = _plain(settings.objects_access_key)
         options["secret_access_key"] = _plain(settings.objects_secret_key)
-    return S3Store.from_url(url, **options)
+    return S3Store.from_url(url, **options), UploadsInParts(url, options)
 
 
 def _plain(secret: SecretStr | None) -> str:

@@ -6,6 +6,7 @@ ledger: a crash in between repeats its removal, which does no harm.
 """
 
 import asyncio
+import time
 from dataclasses import asdict
 from datetime import timedelta
 from uuid import UUID
@@ -22,6 +23,8 @@ from runner.store.retention import Terms
 BATCH = 100
 GRACE = timedelta(minutes=5)
 ABANDONED = timedelta(hours=3)
+TIDY_EVERY_S = 6 * 3600.0
+"""How often the whole store is listed and compared with the ledger."""
 
 
 class Retention:
@@ -35,12 +38,35 @@ class Retention:
 
     async def run(self, every_s: float) -> None:
         """Sweep for ever, at once and then every `every_s` seconds."""
+        tidied_at: float | None = None
         while True:
             try:
                 await self.sweep()
+                if tidied_at is None or time.monotonic() > tidied_at + TIDY_EVERY_S:
+                    tidied_at = time.monotonic()
+                    await self.tidy()
             except RunnerError as error:
                 self._log.warning("sweep_failed", sweep="retention", error=error.detail)
             await asyncio.sleep(every_s)
+
+    async def tidy(self) -> None:
+        """Remove what is in the store and in no row: of writers that died, of tenants that went.
+
+        An object is on the ledger before its first byte, until after its last: what was listed and
+        is not on the ledger later has no use. What has changed lately is left alone, as a write
+        that was given up may still be under way.
+        """
+        unfinished = await self._objects.end_unfinished(self._terms.abandoned)
+        strays = 0
+        async for some in self._objects.older_than(self._terms.abandoned):
+            for tenant_id, keys in some.items():
+                async with self._database.tenant(tenant_id) as tx:
+                    known = await ledger.known(tx, keys)
+                unknown = [key for key in keys if key not in known]
+                await self._objects.remove(unknown)
+                strays += len(unknown)
+        if unfinished or strays:
+            self._log.warning("strays_removed_from_store", objects=strays, unfinished=unfinished)
 
     async def sweep(self) -> None:
         """Remove everything that is due now."""

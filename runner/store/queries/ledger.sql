@@ -2,6 +2,10 @@
 INSERT INTO objects (tenant_id, object_key, bytes)
 VALUES (app_tenant(), %(object_key)s, %(bytes)s) ON CONFLICT DO NOTHING;
 
+-- name: known
+SELECT object_key FROM objects
+WHERE tenant_id = app_tenant() AND object_key = ANY (%(object_keys)s);
+
 -- name: standing
 SELECT u.bytes, u.objects, t.storage_bytes, t.stored_objects
 FROM tenant_quotas t LEFT JOIN storage_usage u USING (tenant_id) WHERE t.tenant_id = app_tenant();

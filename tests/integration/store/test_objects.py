@@ -1,10 +1,13 @@
 """The object store over a local folder, and over S3 by a real HTTP server that speaks it."""
 
+import asyncio
 import os
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from datetime import timedelta
 from pathlib import Path
 
 import httpx
@@ -17,6 +20,7 @@ from runner.settings import Settings
 from runner.store.objects import CHUNK, PART, ObjectStore, new_key
 from tests.deployment import eventually
 
+AT_ONCE = timedelta(0)
 BIG = os.urandom(3 * PART + 7)
 
 
@@ -152,3 +156,103 @@ async def test_nobody_else_may_enter_the_folder(tmp_path: Path) -> None:
     objects = ObjectStore.open(Settings(state_dir=tmp_path))
     await objects.write(new_key(new_id(), "files"), pieces(b"x"))
     assert (tmp_path / "objects").stat().st_mode & 0o777 == 0o700
+
+
+KILLED = """
+import asyncio, os, sys
+from runner.settings import Settings
+from runner.store.objects import PART, ObjectStore
+
+async def endless():
+    for _ in range(3):
+        yield os.urandom(PART)
+    print("writing", flush=True)
+    await asyncio.sleep(60)
+    yield b""
+
+asyncio.run(ObjectStore.open(Settings()).write(sys.argv[1], endless()))
+"""
+
+
+@pytest.fixture
+def killed(
+    objects: ObjectStore, request: pytest.FixtureRequest, tmp_path: Path
+) -> Callable[[str], None]:
+    """Return what has a process write an object, and kills it while it does."""
+    environment = {"PATH": "/usr/bin:/bin", "RUNNER_STATE_DIR": str(tmp_path)}
+    if request.node.callspec.params["objects"] == "s3":
+        s3 = request.getfixturevalue("s3")
+        environment |= {f"RUNNER_{name.upper()}": value for name, value in s3.items()}
+        environment |= {
+            "RUNNER_OBJECTS_ACCESS_KEY": "test-key", "RUNNER_OBJECTS_SECRET_KEY": "test-secret",
+        }  # fmt: skip
+
+    def write(key: str) -> None:
+        with subprocess.Popen(
+            [sys.executable, "-c", KILLED, key], env=environment, stdout=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "writing\n"
+            time.sleep(0.5)
+            process.kill()
+
+    return write
+
+
+async def test_what_a_killed_writer_left_is_found_and_removed(
+    objects: ObjectStore, killed: Callable[[str], None]
+) -> None:
+    """No listing of objects shows it: the control is the listing."""
+    tenant, other = new_id(), new_id()
+    for each in (tenant, other):
+        killed(new_key(each, "artifacts"))
+    assert [some async for some in objects.keys(tenant)] == [], "the control"
+    assert await objects.end_unfinished(AT_ONCE, tenant) == 1
+    assert await objects.end_unfinished(AT_ONCE, tenant) == 0
+    assert await objects.end_unfinished(AT_ONCE) == 1, "the other tenant's"
+
+
+async def test_a_write_under_way_is_left_alone(tmp_path: Path) -> None:
+    """By its age: it got bytes a moment ago. And it comes to its end."""
+    objects = ObjectStore.open(Settings(state_dir=tmp_path))
+    key = new_key(new_id(), "files")
+    ended = []
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield BIG
+        await asyncio.sleep(0.2)
+        assert list((tmp_path / "objects").rglob("*#*"))
+        ended.append(await objects.end_unfinished(timedelta(hours=3)))
+        yield b"end"
+
+    await objects.write(key, slowly())
+    assert ended == [0]
+    assert (await whole(objects.read(key))).endswith(b"end")
+
+
+async def test_a_tenant_that_is_removed_leaves_no_byte(
+    objects: ObjectStore, killed: Callable[[str], None], tmp_path: Path
+) -> None:
+    """Neither objects nor what was being written; and it is an error if there is more at once."""
+    tenant = new_id()
+    await objects.write(new_key(tenant, "files"), pieces(b"x"))
+    killed(new_key(tenant, "artifacts"))
+    assert await objects.remove_tenant(tenant) == 2
+    assert not (tmp_path / "objects" / "tenants" / str(tenant)).exists()
+    assert await objects.remove_tenant(tenant) == 0
+
+
+async def test_a_tenant_is_not_gone_while_somebody_writes(
+    objects: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was removed is looked at once more, and there is something again."""
+    tenant, remove = new_id(), objects.remove
+
+    async def and_one_comes(keys: Sequence[str]) -> None:
+        await remove(keys)
+        await objects.write(new_key(tenant, "files"), pieces(b"x"))
+
+    await objects.write(new_key(tenant, "files"), pieces(b"x"))
+    monkeypatch.setattr(objects, "remove", and_one_comes)
+    with pytest.raises(StoreUnavailable, match="are being written"):
+        await objects.remove_tenant(tenant)

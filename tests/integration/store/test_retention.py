@@ -1,6 +1,8 @@
 """What is kept no longer goes, what is still kept stays, tenant by tenant."""
 
 import asyncio
+import os
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -36,11 +38,31 @@ class Site:
     worker: Database
     superuser: "psycopg.Connection[dict[str, Any]]"
     objects: ObjectStore
+    folder: Path
 
     def retention(self, days: int | None = 30, grace: timedelta = AT_ONCE) -> Retention:
         """Return a sweep that takes objects at once, or after a grace."""
         terms = Terms(days=days, grace=grace, abandoned=timedelta(hours=3))
         return Retention(database=self.worker, objects=self.objects, terms=terms)
+
+    async def unknown(self, tenant: UUID) -> str:
+        """Return the key of an object that no row knows."""
+
+        async def body() -> AsyncIterator[bytes]:
+            yield b"0123456789"
+
+        key = new_key(tenant, "artifacts")
+        await self.objects.write(key, body())
+        return key
+
+    def age(self, key: str, by: timedelta) -> None:
+        """Make bytes older than they are."""
+        then = time.time() - by.total_seconds()
+        os.utime(self.folder / key, (then, then))
+
+    async def keys(self, tenant: UUID) -> set[str]:
+        """Return what the store has of a tenant."""
+        return {key async for some in self.objects.keys(tenant) for key in some}
 
     async def stored(self, tenant: UUID, kind: Kind = "files") -> str:
         """Return the key of a reserved and written object."""
@@ -121,7 +143,8 @@ def site(
     tmp_path: Path,
 ) -> Site:
     """Return a site whose objects are in a folder of this test's."""
-    return Site(api, worker, superuser, ObjectStore.open(Settings(state_dir=tmp_path)))
+    settings = Settings(state_dir=tmp_path)
+    return Site(api, worker, superuser, ObjectStore.open(settings), settings.objects_dir)
 
 
 async def test_what_has_expired_goes_and_nothing_else(site: Site, owner: Database) -> None:
@@ -258,3 +281,37 @@ async def test_only_the_worker_may_remove(api: Database) -> None:
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             async with api.tenant(new_id()) as tx:
                 await tx.run(name, **values)
+
+
+async def test_what_is_in_the_store_and_in_no_row_goes(site: Site, owner: Database) -> None:
+    """Of a tenant that is gone, or by a write that nobody waited for; and nothing that is known.
+
+    The control: the sweep by rows alone leaves it, whatever its age.
+    """
+    tenant, gone = await new_tenant(owner, "ret-strays"), new_id()
+    named = await site.file(tenant, "a")
+    writing = await site.stored(tenant)
+    strays = [await site.unknown(tenant), await site.unknown(gone)]
+    young = await site.unknown(tenant)
+    for key in (named, writing, *strays):
+        site.age(key, timedelta(hours=4))
+    await site.retention().sweep()
+    assert {named, writing, young, strays[0]} == await site.keys(tenant), "the control"
+    assert await site.keys(gone) == {strays[1]}, "the control"
+    await site.retention().tidy()
+    assert await site.keys(tenant) == {named, writing, young}
+    assert await site.keys(gone) == set()
+
+
+async def test_a_write_that_died_with_its_worker_goes(site: Site) -> None:
+    """The file beside the object, in which its bytes gather; one that was touched lately stays."""
+    dead, alive = (new_key(new_id(), "artifacts") for _ in range(2))
+    for key in (dead, alive):
+        staged = site.folder / f"{key}#1"
+        staged.parent.mkdir(parents=True)
+        staged.write_bytes(b"0123456789")
+    site.age(f"{dead}#1", timedelta(hours=4))
+    await site.retention().tidy()
+    assert [str(path.relative_to(site.folder)) for path in site.folder.rglob("*#1")] == [
+        f"{alive}#1"
+    ]
