@@ -1,8 +1,9 @@
-"""Logs: structured, one event a line, and free of secrets."""
+"""Logs: structured, one event a line, free of secrets, and of a bounded length."""
 
 import logging
 import sys
 from collections.abc import Mapping, MutableMapping
+from itertools import islice
 from typing import Any
 
 import structlog
@@ -40,6 +41,51 @@ def _redacted(name: str, value: Any) -> Any:
     return value
 
 
+MAX_NAME = 64
+MAX_TEXT = 2048
+MAX_TRACEBACK = 16 * 1024
+MAX_ITEMS = 64
+MAX_BITS = 64
+MAX_DEPTH = 4
+TRACEBACK = "exception"
+
+
+def bound(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Cut what a line holds: some of it comes from strangers, sandboxes and libraries.
+
+    Comes last, so that it sees every field and every traceback, a library's as well.
+    """
+    return {
+        str(name)[:MAX_NAME]: _cut(value, MAX_TRACEBACK if name == TRACEBACK else MAX_TEXT)
+        for name, value in islice(event.items(), MAX_ITEMS)
+    }
+
+
+def _cut(value: Any, most: int, depth: int = 0) -> Any:
+    match value:
+        case None | bool() | float():
+            return value
+        case int():
+            return value if value.bit_length() <= MAX_BITS else f"{value.bit_length()} bits"
+        case Mapping() | list() | tuple() | set() | frozenset() if depth == MAX_DEPTH:
+            return "…"
+        case Mapping():
+            items = islice(value.items(), MAX_ITEMS)
+            return {str(name)[:MAX_NAME]: _cut(each, most // 2, depth + 1) for name, each in items}
+        case list() | tuple() | set() | frozenset():
+            return [_cut(each, most // 2, depth + 1) for each in islice(value, MAX_ITEMS)]
+        case bytes() | bytearray():
+            value = bytes(value[:most])
+    return _shortened(value if isinstance(value, str) else repr(value), most)
+
+
+def _shortened(text: str, most: int) -> str:
+    if len(text) <= most:
+        return text
+    # The end of a traceback says what went wrong, its beginning where.
+    return f"{text[: most // 2]}… {len(text) - most} characters …{text[-(most // 2) :]}"
+
+
 def configure(level: str, *, json: bool) -> None:
     """Send our own events and the libraries' to stderr: JSON lines, or text for a terminal."""
     shared: list[structlog.typing.Processor] = [
@@ -52,10 +98,8 @@ def configure(level: str, *, json: bool) -> None:
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer()
         if json
-        else structlog.dev.ConsoleRenderer(
-            # Without local variables, which may hold a tenant's secrets.
-            exception_formatter=structlog.dev.plain_traceback
-        )
+        # A traceback is text by then, and without local variables, which may hold secrets.
+        else structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
@@ -63,7 +107,8 @@ def configure(level: str, *, json: bool) -> None:
             foreign_pre_chain=shared,
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                *([structlog.processors.format_exc_info] if json else []),
+                structlog.processors.format_exc_info,
+                bound,
                 renderer,
             ],
         )

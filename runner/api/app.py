@@ -8,7 +8,6 @@ from fastapi.routing import APIRoute
 from prometheus_client import CollectorRegistry
 from pydantic.json_schema import models_json_schema
 from starlette.middleware.cors import CORSMiddleware
-from starlette.routing import BaseRoute
 
 from runner import __version__
 from runner.api import (
@@ -85,7 +84,12 @@ def create_app(parts: Dependencies) -> FastAPI:
         routers.append(operator.router)
     routes = [*app.routes, *(route for router in routers for route in router.routes)]
     streamed = Streamed(
-        [route for module in MODULES for route in module.router.routes if _streams(route)],
+        frozenset(
+            (method, route.path)
+            for route in routes
+            if isinstance(route, APIRoute) and _streams(route)
+            for method in route.methods or ()
+        ),
         max_bytes=settings.max_file_mb * 2**20,
     )
     # The last one added sees a request first.
@@ -100,9 +104,9 @@ def create_app(parts: Dependencies) -> FastAPI:
     if settings.rate_limiting:
         app.add_middleware(StrangerRates, limiter=parts.limiter, rates=settings.rate_limits)
     app.add_middleware(Routing, routes=routes)
-    app.add_middleware(HeadBounds)
     if settings.cors_origins:
         app.add_middleware(CORSMiddleware, **cors(settings.cors_origins))
+    app.add_middleware(HeadBounds)
     app.add_middleware(LastResort)
     app.add_middleware(Metrics, registry=registry)
     app.add_middleware(SecurityHeaders)
@@ -132,9 +136,9 @@ def _openapi(app: FastAPI, routers: Sequence[APIRouter]) -> dict[str, Any]:
     return app.openapi_schema or {}
 
 
-def _streams(route: BaseRoute) -> bool:
+def _streams(route: APIRoute) -> bool:
     """Return whether the route takes its body as it comes: one that says it is no JSON."""
-    extra = (isinstance(route, APIRoute) and route.openapi_extra) or {}
+    extra = route.openapi_extra or {}
     return bool(extra) and "application/json" not in extra.get("requestBody", {}).get(
         "content", {"application/json": None}
     )

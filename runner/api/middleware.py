@@ -2,8 +2,8 @@
 
 import re
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
 from http import HTTPStatus
 from uuid import uuid4
 
@@ -12,11 +12,10 @@ from fastapi import Request
 from fastapi.responses import JSONResponse
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from starlette.requests import ClientDisconnect
-from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runner.api.callers import Callers
-from runner.api.edge.routing import is_protected
+from runner.api.edge.routing import TEMPLATE, is_protected
 from runner.api.problems import of, problem, unexpected
 from runner.errors import RunnerError
 
@@ -96,15 +95,28 @@ class Authentication:
         await self._app(scope, receive, send)
 
 
-STREAMED = "runner.streamed"
-"""In the scope of a request whose body is no JSON: nothing may parse or hold it."""
+BODY = "runner.body"
+"""In the scope: what body the request has, settled by its head. What reads it goes by this."""
+
+
+class Body(Enum):
+    """What body a request has."""
+
+    NONE = auto()
+    JSON = auto()
+    STREAMED = auto()
+    """Bytes of any type that a route takes as they come: nothing may parse or hold them."""
+
+
+MAX_STRANGERS_BYTES = 16 * 1024
+"""Of a body by which somebody logs in: strangers hold no connection by a long one that drips."""
 
 
 @dataclass(frozen=True, slots=True)
 class Streamed:
-    """Routes that take a body of any type as it comes, and the most that one may have."""
+    """Routes, by method and template, whose bodies are streamed, and the most one may have."""
 
-    routes: Sequence[BaseRoute]
+    routes: frozenset[tuple[str, str]]
     max_bytes: int
 
 
@@ -112,7 +124,8 @@ class BodyBounds:
     """Refuses a body that is not JSON by its type, or is above the limit.
 
     The limit holds for the declared length, and for what arrives as soon as it is exceeded. Routes
-    that stream have a limit of their own, may take any type, and want the length declared.
+    that stream have a limit of their own, may take any type, and want the length declared. A
+    stranger's body is bounded lower.
     """
 
     def __init__(self, app: ASGIApp, max_bytes: int, streamed: Streamed) -> None:
@@ -127,11 +140,11 @@ class BodyBounds:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        scope[STREAMED] = any(
-            route.matches(scope)[0] is Match.FULL for route in self._streamed.routes
-        )
-        max_bytes = self._streamed.max_bytes if scope[STREAMED] else self._max_bytes
-        if (refusal := self._refusal(scope, max_bytes)) is not None:
+        streamed = (scope["method"], scope[TEMPLATE]) in self._streamed.routes
+        max_bytes = self._streamed.max_bytes if streamed else self._max_bytes
+        if PRINCIPAL not in scope:
+            max_bytes = min(max_bytes, MAX_STRANGERS_BYTES)
+        if (refusal := self._refusal(scope, max_bytes, streamed=streamed)) is not None:
             await refusal(scope, receive, send)
             return
         received = 0
@@ -165,14 +178,14 @@ class BodyBounds:
             await _too_large(scope, max_bytes)(scope, receive, send)
 
     @staticmethod
-    def _refusal(scope: Scope, max_bytes: int) -> JSONResponse | None:
-        """Return the answer to a request whose headers alone say that it is none of ours."""
+    def _refusal(scope: Scope, max_bytes: int, *, streamed: bool) -> JSONResponse | None:
+        """Settle what body there is; return the answer if the head says that it is none of ours."""
         headers = dict(scope["headers"])
         declared = headers.get(b"content-length", b"0")
         if not declared.isdigit() or int(declared) > max_bytes:
             return _too_large(scope, max_bytes)
-        has_body = declared != b"0" or b"transfer-encoding" in headers
-        if scope[STREAMED]:
+        if streamed:
+            scope[BODY] = Body.STREAMED
             if b"content-length" in headers:
                 return None
             return problem(
@@ -181,8 +194,12 @@ class BodyBounds:
                 "declare the body's length: what it needs is reserved before it is read",
                 headers={"Connection": "close"},
             )
+        if int(declared) == 0 and b"transfer-encoding" not in headers:
+            scope[BODY] = Body.NONE
+            return None
+        scope[BODY] = Body.JSON
         media_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
-        if has_body and media_type != b"application/json":
+        if media_type != b"application/json":
             return problem(
                 Request(scope), HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "a body must be application/json"
             )
@@ -193,13 +210,22 @@ def _too_large(scope: Scope, max_bytes: int) -> JSONResponse:
     return problem(
         Request(scope),
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-        f"the body is above this deployment's limit of {max_bytes // 2**20} MiB",
+        f"the body is above the limit of {_size(max_bytes)}",
         headers={"Connection": "close"},
     )
 
 
+def _size(bytes_: int) -> str:
+    return f"{bytes_ // 2**20} MiB" if bytes_ >= 2**20 else f"{bytes_ // 2**10} KiB"
+
+
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+OTHER = "other"
+"""Every method besides: a stranger may invent any number of them."""
+
+
 class Metrics:
-    """Counts requests and their time by route template, never by path: labels stay few."""
+    """Counts requests and their time by labels from fixed sets, whatever strangers send."""
 
     def __init__(self, app: ASGIApp, registry: CollectorRegistry) -> None:
         self._app = app
@@ -226,13 +252,14 @@ class Metrics:
 
         async def timed(message: Message) -> None:
             if message["type"] == "http.response.start":
-                route = getattr(scope.get("route"), "path", "none")
+                route = scope.get(TEMPLATE) or "none"
+                method = scope["method"] if scope["method"] in METHODS else OTHER
                 seconds = time.perf_counter() - started
-                self._requests.labels(route, scope["method"], message["status"]).inc()
+                self._requests.labels(route, method, message["status"]).inc()
                 self._seconds.labels(route).observe(seconds)
                 _log.info(
                     "request",
-                    method=scope["method"],
+                    method=method,
                     route=route,
                     status=message["status"],
                     ms=round(seconds * 1000, 1),

@@ -104,6 +104,7 @@ KIND: dict[type[errors.RunnerError], str] = {
 def responses(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
     """Return the OpenAPI description of problems that a route may answer with."""
     always = (
+        HTTPStatus.BAD_REQUEST,
         HTTPStatus.UNAUTHORIZED,
         HTTPStatus.FORBIDDEN,
         HTTPStatus.REQUEST_URI_TOO_LONG,

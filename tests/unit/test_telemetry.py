@@ -78,3 +78,50 @@ def test_a_terminal_gets_text(capsys: pytest.CaptureFixture[str]) -> None:
     assert "started" in written
     assert "8080" in written
     assert CANARY not in written
+
+
+WIDE = {
+    "text": "x" * 10**7,
+    "bytes": b"x" * 10**7,
+    "number": 10**5000,
+    "list": ["x" * 10**5] * 10**3,
+    "mapping": {f"{n}" * 1000: ["x" * 10**5] * 100 for n in range(1000)},
+    "nested": [[[[[["x" * 10**4] * 9] * 9] * 9] * 9] * 9],
+    "x" * 10**6: 1,
+    **{f"field {n}": n for n in range(1000)},
+}
+BOUND = 2**22
+"""Of one line, whatever it is made of: every level has its own bound."""
+
+
+@pytest.mark.parametrize("name", [name for name in WIDE if not name.startswith("field")])
+@pytest.mark.parametrize("json_", [True, False])
+def test_a_line_is_cut_at_a_bound(
+    name: str, json_: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    telemetry.configure("info", json=json_)
+    structlog.get_logger("test").info("call", **{name: WIDE[name]})
+    assert len(capsys.readouterr().err) < BOUND
+
+
+@pytest.mark.parametrize("json_", [True, False])
+def test_a_librarys_text_and_a_traceback_are_cut_and_keep_their_end(
+    json_: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    telemetry.configure("info", json=json_)
+    logging.getLogger("rq").warning("%s", "x" * 10**6)
+    try:
+        raise ValueError("x" * 10**6 + "the end")  # noqa: TRY301 - logged below
+    except ValueError:
+        structlog.get_logger("test").exception("failed")
+    written = capsys.readouterr().err
+    assert len(written) < 2 * telemetry.MAX_TRACEBACK
+    assert "the end" in written
+
+
+def test_what_is_short_is_written_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    telemetry.configure("info", json=True)
+    fields = {"text": "x" * telemetry.MAX_TEXT, "flag": True, "number": -1.5, "none": None}
+    structlog.get_logger("test").info("call", **fields, deep={"a": [1, {"b": "c"}]})
+    line = json.loads(capsys.readouterr().err)
+    assert {**line, **fields, "deep": {"a": [1, {"b": "c"}]}} == line

@@ -68,6 +68,7 @@ def _parse(text: str) -> Address | None:
         found = ip_address(text)
     except ValueError:
         return None
-    if isinstance(found, IPv6Address) and found.ipv4_mapped:
-        return found.ipv4_mapped
+    if isinstance(found, IPv6Address):
+        # A zone (RFC 4007 11) means nothing beyond its host, and is text of any length.
+        return None if found.scope_id else found.ipv4_mapped or found
     return found

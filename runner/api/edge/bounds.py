@@ -1,9 +1,14 @@
-"""How much head a request may have: checked before a route, a key or a query is looked at."""
+"""What head a request may have: checked before a route, a key or a query is looked at.
 
+A head is refused if it is too large, and if two readers could read it differently: a header that
+has one value but is sent twice, a body whose length is declared in two ways, a path with bytes that
+no route has. Whatever reads the head behind this finds one reading only.
+"""
+
+import re
 from http import HTTPStatus
 
 from fastapi import Request
-from fastapi.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from runner.api.problems import problem
@@ -13,48 +18,119 @@ MAX_TARGET_BYTES = 8 * 1024
 MAX_HEADER_BYTES = 32 * 1024
 MAX_HEADERS = 100
 MAX_QUERY_PARAMETERS = 64
+MAX_METHOD_BYTES = 32
+"""The longest registered method, `UPDATEREDIRECTREF`, has 17 (IANA)."""
+
+READ_ONCE = frozenset(
+    {
+        b"access-control-request-headers",
+        b"access-control-request-method",
+        b"authorization",
+        b"content-digest",
+        b"content-encoding",
+        b"content-length",
+        b"content-range",
+        b"content-type",
+        b"cookie",
+        b"digest",
+        b"host",
+        b"idempotency-key",
+        b"if-match",
+        b"if-none-match",
+        b"if-range",
+        b"last-event-id",
+        b"origin",
+        b"range",
+        b"repr-digest",
+        b"sec-fetch-site",
+        b"transfer-encoding",
+        b"user-agent",
+        b"x-csrf-token",
+        b"x-request-id",
+    }
+)
+"""Headers that this API reads as one value: of two, some readers take the first, others the last.
+
+RFC 9110 5.3 permits two for lists alone, and the lists among these are read from one line, too.
+"""
+
+_ODD = re.compile(r"[\x00-\x1f\x7f\ufffd]")
+"""Control characters, and what a decoder puts for bytes that are not UTF-8.
+
+A `$` in a route's pattern also matches before a line feed at the end.
+"""
 
 
 class HeadBounds:
-    """Refuses a request line, header section or query above its bound."""
+    """Refuses a request line, header section or query above its bound, or of two meanings."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        if scope["type"] == "http" and (refusal := _refusal(scope)) is not None:
+        if scope["type"] == "http" and (fault := head_fault(scope)) is not None:
+            status, detail = fault
+            refusal = problem(Request(scope), status, detail, headers={"Connection": "close"})
             await refusal(scope, receive, send)
             return
         await self._app(scope, receive, send)
 
 
-def _refusal(scope: Scope) -> JSONResponse | None:
+Fault = tuple[HTTPStatus, str]
+
+
+def head_fault(scope: Scope) -> Fault | None:
+    """Return what is wrong with a head: the status and the words it is refused with."""
+    return _too_much(scope) or _twofold(scope)
+
+
+def _too_much(scope: Scope) -> Fault | None:
+    """Return what of a head is above its bound."""
     headers, query = scope["headers"], scope["query_string"]
-    if len(scope["raw_path"]) + len(query) > MAX_TARGET_BYTES:
-        return _answer(
-            scope, HTTPStatus.REQUEST_URI_TOO_LONG, f"the URL is above {MAX_TARGET_BYTES} bytes"
-        )
-    if len(headers) > MAX_HEADERS:
-        return _answer(
-            scope,
+    checks = (
+        (
+            # RFC 9112 3: 501 for a method longer than any that is implemented.
+            len(scope["method"]) > MAX_METHOD_BYTES,
+            HTTPStatus.NOT_IMPLEMENTED,
+            f"the method is above {MAX_METHOD_BYTES} bytes",
+        ),
+        (
+            len(scope["raw_path"]) + len(query) > MAX_TARGET_BYTES,
+            HTTPStatus.REQUEST_URI_TOO_LONG,
+            f"the URL is above {MAX_TARGET_BYTES} bytes",
+        ),
+        (
+            len(headers) > MAX_HEADERS,
             HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
             f"there are more than {MAX_HEADERS} headers",
-        )
-    if sum(len(name) + len(value) for name, value in headers) > MAX_HEADER_BYTES:
-        return _answer(
-            scope,
+        ),
+        (
+            sum(len(name) + len(value) for name, value in headers) > MAX_HEADER_BYTES,
             HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
             f"the headers are above {MAX_HEADER_BYTES} bytes",
-        )
-    if query.count(b"&") >= MAX_QUERY_PARAMETERS:
-        return _answer(
-            scope,
+        ),
+        (
+            query.count(b"&") >= MAX_QUERY_PARAMETERS,
             HTTPStatus.BAD_REQUEST,
             f"there are more than {MAX_QUERY_PARAMETERS} query parameters",
-        )
+        ),
+    )
+    return next(((status, detail) for wrong, status, detail in checks if wrong), None)
+
+
+def _twofold(scope: Scope) -> Fault | None:
+    """Return what of a head has two readings."""
+    bad = HTTPStatus.BAD_REQUEST
+    if _ODD.search(scope["path"]):
+        return bad, "the path has control characters, or bytes that are not UTF-8"
+    seen: set[bytes] = set()
+    for name, _ in scope["headers"]:
+        if name in seen:
+            return bad, f"the header {name.decode('latin-1')} may be sent once only"
+        if name in READ_ONCE:
+            seen.add(name)
+    if {b"content-length", b"transfer-encoding"} <= seen:
+        # RFC 9112 6.1: the one overrides the other, and nobody sends both who means well.
+        return bad, "the body's length is declared by Content-Length and by Transfer-Encoding"
     return None
-
-
-def _answer(scope: Scope, status: HTTPStatus, detail: str) -> JSONResponse:
-    return problem(Request(scope), status, detail, headers={"Connection": "close"})

@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from runner.api.middleware import STREAMED
+from runner.api.middleware import BODY, Body
 from runner.api.problems import INVALID, FieldProblem, problem
 
 MAX_DEPTH = 64
@@ -68,7 +68,7 @@ class StrictJson:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        if scope["type"] != "http" or scope.get(STREAMED) or not _says_json(scope):
+        if scope["type"] != "http" or scope[BODY] is not Body.JSON:
             await self._app(scope, receive, send)
             return
         body = bytearray()
@@ -105,11 +105,6 @@ class StrictJson:
             return {"type": "http.request", "body": whole, "more_body": False}
 
         await self._app(scope, again, send)
-
-
-def _says_json(scope: Scope) -> bool:
-    kind: bytes = next((v for name, v in scope["headers"] if name == b"content-type"), b"")
-    return kind.partition(b";")[0].strip().lower() == b"application/json"
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from fastapi.responses import StreamingResponse
 from runner.api import problems
 from runner.api.cursors import decode_id, decode_seq
 from runner.api.edge.headers import SecurityHeaders
+from runner.api.edge.routing import Routing
 from runner.api.middleware import BodyBounds, LastResort, RequestId, Streamed
 
 INSIDE = "the inside of the service"
@@ -19,7 +20,8 @@ def application() -> FastAPI:
     """Return an app whose routes fail, in the middleware of the real one."""
     app = FastAPI()
     problems.install(app)
-    app.add_middleware(BodyBounds, max_bytes=10, streamed=Streamed((), 0))
+    app.add_middleware(BodyBounds, max_bytes=10, streamed=Streamed(frozenset(), 0))
+    app.add_middleware(Routing, routes=app.routes)
     app.add_middleware(LastResort)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(RequestId)

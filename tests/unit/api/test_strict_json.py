@@ -7,6 +7,8 @@ import pytest
 from fastapi import FastAPI, Request
 
 from runner.api.edge.json import MAX_DEPTH, MAX_ELEMENTS, MAX_NUMBER, NotStrict, StrictJson, check
+from runner.api.edge.routing import Routing
+from runner.api.middleware import BodyBounds, Streamed
 
 GOOD = {
     "an object": b'{"a": [1, -2.5e3, true, null, "\\u00fc\\""]}',
@@ -67,6 +69,8 @@ def application(*, strict: bool) -> FastAPI:
     app = FastAPI()
     if strict:
         app.add_middleware(StrictJson)
+        app.add_middleware(BodyBounds, max_bytes=2**20, streamed=Streamed(frozenset(), 0))
+        app.add_middleware(Routing, routes=app.routes)
 
     @app.post("/")
     async def parsed(request: Request) -> str:

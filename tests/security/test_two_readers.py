@@ -1,0 +1,263 @@
+"""One input, one reading: what a check looks at is what is used afterwards."""
+
+import ast
+import contextlib
+import json
+import re
+from collections.abc import Iterator
+from http import HTTPStatus
+from pathlib import Path
+from typing import cast
+from urllib.parse import unquote
+
+import httpx
+import pytest
+from fastapi import FastAPI, Request
+from starlette.routing import compile_path
+from starlette.types import Scope
+
+from runner import api
+from runner.api.app import create_app
+from runner.api.deps import Dependencies
+from runner.api.edge.bounds import READ_ONCE, HeadBounds, head_fault
+from runner.api.edge.groups import group_of
+from runner.api.edge.json import StrictJson
+from runner.api.edge.routing import Routing, is_protected
+from runner.api.middleware import BodyBounds, Streamed
+from runner.settings import Settings
+from tests import wire
+from tests.deployment import Deployment
+from tests.routes import Operation, fetch
+
+LISTS = {b"x-forwarded-for"}
+"""Headers that are read, and may come in several lines: `address` joins them."""
+WRITTEN = {b"etag", b"location", b"retry-after"}
+"""Headers that are only written."""
+ODD = (
+    "%0A", "%0a", "%0D%0A", "%00", "%7F", "%1B", ";", ";a=b", "/", "//", "%2f", "%2F", "%5c", ".",
+    "..", "/..", "/.", "%2e", "%2e%2e", "/%2e%2e/", "%252e", "%c0%ae", "%ff", "%u002e", "%20", "+",
+    "?", "%3f", "%3F/v1/login", "%23", "#", "*", "%", "%zz", "%EF%BC%8F", "%E2%80%A8", "%C2%85",
+)  # fmt: skip
+BEFORE = ("/", "//", "/.", "/..", "/%2e", "/v1/..", "/healthz/..", "/%0A", "/%00", "http://x")
+HOSTS = ("x/v1/login?", "x/healthz?", "x/operator/v1/", "x?", "x#", "x\\v1", "[::1", "a@b", "x:1:2")
+
+
+def odd_paths(path: str) -> Iterator[str]:
+    """Yield a path with odd bytes behind it, in front of it, and in it."""
+    for odd in ODD:
+        yield path + odd
+        yield path.replace("/", odd, 1)
+        head, _, tail = path.rpartition("/")
+        yield f"{head}{odd}/{tail}"
+        yield f"{head}/{odd}{tail}"
+    for odd in BEFORE:
+        yield odd + path
+    yield path.upper()
+    yield "".join(f"%{ord(each):02x}" for each in path)
+    yield path.replace("/", "%2f")
+
+
+def at(operation: Operation) -> str:
+    """Return an operation's path with something for its parameters."""
+    return re.sub(r"\{\w+\}", "0199f2a1-c0de-7b1f-b0d5-a9c1e7a0f3d2", operation.path)
+
+
+def headers_of(app: FastAPI) -> set[bytes]:
+    """Return every header that a route takes for a parameter."""
+    return {
+        each["name"].lower().encode()
+        for item in app.openapi()["paths"].values()
+        for described in item.values()
+        for each in described.get("parameters", ())
+        if each["in"] == "header"
+    }
+
+
+class _Unopened:
+    """Parts of which an app that serves nothing needs the settings alone."""
+
+    settings = Settings(node="readers")
+    operators = True
+
+    def __getattr__(self, name: str) -> None:
+        return None
+
+
+@pytest.fixture(scope="module")
+def unserved() -> FastAPI:
+    """Return the whole application, operator's routes included, over nothing."""
+    return create_app(cast("Dependencies", _Unopened()))
+
+
+def test_every_header_that_is_read_is_read_once(unserved: FastAPI) -> None:
+    """From the document and the source: a header that a route or a check reads is in the table."""
+    read = headers_of(unserved)
+    assert read
+    for path in Path(api.__file__).parent.rglob("*.py"):
+        text = path.read_text()
+        for name in re.findall(r'headers(?:\.get\(|\[)"([A-Za-z-]+)"', text):
+            read.add(name.lower().encode())
+        for name in re.findall(r'"([a-z-]+)" in request\.headers', text):
+            read.add(name.encode())
+        for node in ast.walk(ast.parse(text)):
+            if path.name != "bounds.py" and isinstance(node, ast.Constant):
+                value = node.value
+                if isinstance(value, bytes) and re.fullmatch(rb"[a-z]+(-[a-z]+)+", value):
+                    read.add(value)
+    assert read - LISTS - WRITTEN - READ_ONCE == set()
+
+
+@pytest.mark.parametrize("name", sorted(READ_ONCE), ids=bytes.decode)
+def test_a_header_with_one_value_is_refused_twice_on_every_route(
+    name: bytes, shared: Deployment
+) -> None:
+    """400, whatever the values, and with a key that may do everything."""
+    key = shared.key("readers")
+    given = {b"authorization": f"Bearer {key}", b"content-type": "application/json"}
+    sent = {b"content-length": "2", b"transfer-encoding": "chunked", b"host": "x", **given}
+    value = sent.get(name, "a")
+    for operation in fetch(shared.url):
+        lines = [f"{operation.method} {at(operation)} HTTP/1.1"]
+        lines += [f"{n.decode()}: {v}" for n, v in given.items() if n != name]
+        lines += [] if name == b"host" else ["Host: x"]
+        lines += [f"{name.decode()}: {value}", f"{name.decode().upper()}: {value}x"]
+        with wire.connected(shared.url) as connection:
+            connection.sendall("\r\n".join([*lines, "", "{}"]).encode())
+            answer = connection.recv(65536)
+        assert answer.startswith(b"HTTP/1.1 400 "), operation.route
+        assert b"content-type: application/problem+json\r\n" in answer
+
+
+def test_a_body_of_two_lengths_is_refused(shared: Deployment) -> None:
+    """A file is charged by the one and would be read by the other (RFC 9112 6.1)."""
+    key = shared.key("readers")
+    request = wire.head(
+        "PUT", "/v1/files/short", Authorization=f"Bearer {key}", Content_Length="1",
+        Transfer_Encoding="chunked",
+    )  # fmt: skip
+    status, _, _ = wire.exchange(shared.url, request + b"5\r\nlong!\r\n0\r\n\r\n")
+    assert status == HTTPStatus.BAD_REQUEST
+    listed = httpx.get(f"{shared.url}/v1/files", headers={"Authorization": f"Bearer {key}"})
+    assert listed.json()["items"] == []
+
+
+TWICE = b'{"command": ["true"], "command": ["false"]}'
+BODIES = {
+    "a key twice": TWICE,
+    "deep": b'{"command": ' + b"[" * 200_000 + b"]" * 200_000 + b"}",
+    "UTF-16": json.dumps({"command": ["true"]}).encode("utf-16"),
+}
+TYPES = {
+    "one": ["application/json"],
+    "two, JSON last": ["text/plain", "application/json"],
+    "two, JSON first": ["application/json", "text/plain"],
+    "with a parameter": ["application/json; charset=utf-16"],
+    "a list": ["text/plain, application/json"],
+    "odd spaces": ["\tapplication/json\t"],
+    "another JSON": ["application/problem+json"],
+}
+
+
+@pytest.mark.parametrize("body", BODIES)
+@pytest.mark.parametrize("types", TYPES)
+def test_no_content_type_gets_a_body_past_its_check(
+    types: str, body: str, shared: Deployment
+) -> None:
+    """Refused before a parser sees it, whatever it says that it is."""
+    lines = ["POST /v1/executions HTTP/1.1", "Host: x", f"Content-Length: {len(BODIES[body])}"]
+    lines += [f"Authorization: Bearer {shared.key('readers')}"]
+    lines += [f"Content-Type: {each}" for each in TYPES[types]]
+    status, _, answer = wire.exchange(
+        shared.url, "\r\n".join([*lines, "", ""]).encode() + BODIES[body]
+    )
+    assert status in {HTTPStatus.BAD_REQUEST, HTTPStatus.UNSUPPORTED_MEDIA_TYPE}, answer
+
+
+@pytest.mark.parametrize("once", [True, False], ids=["refused", "let through"])
+async def test_without_the_check_two_types_are_two_readings(once: bool) -> None:
+    """Shown able to fail: the first `Content-Type` decides for one reader, the last for another."""
+    app = FastAPI()
+    app.add_middleware(StrictJson)
+    app.add_middleware(BodyBounds, max_bytes=2**20, streamed=Streamed(frozenset(), 0))
+    app.add_middleware(Routing, routes=app.routes)
+    if once:
+        app.add_middleware(HeadBounds)
+
+    @app.post("/")
+    async def first(request: Request) -> str:
+        return request.headers["content-type"]
+
+    types = [("Content-Type", "text/plain"), ("Content-Type", "application/json")]
+    transport = httpx.ASGITransport(app=app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        answer = await client.post("/", content=b"{}", headers=types)
+    assert (answer.status_code, answer.json() if not once else None) == (
+        (400, None) if once else (200, "text/plain")
+    )
+
+
+async def routed(app: FastAPI, scope: Scope) -> str:
+    """Return the template that the router itself takes a request to; "" for none."""
+
+    async def stop(*_: object) -> None:
+        raise Stopped
+
+    scope = {**scope, "app": app}
+    # The route is chosen before its endpoint fails for want of parts.
+    with contextlib.suppress(Exception):
+        await app.router(scope, stop, stop)  # type: ignore[arg-type]
+    return getattr(scope.get("route"), "path", "")
+
+
+class Stopped(Exception):
+    """The router has chosen."""
+
+
+async def test_group_permission_and_router_agree_on_every_odd_path(unserved: FastAPI) -> None:
+    """Every route by every method, with odd bytes in every place: refused, or read alike by all."""
+    tried = agreed = 0
+    made = next(
+        Routing(unserved, each.kwargs["routes"])  # type: ignore[arg-type]
+        for each in unserved.user_middleware
+        if each.cls.__name__ == Routing.__name__  # type: ignore[attr-defined]
+    )
+    for template, item in unserved.openapi()["paths"].items():
+        path = re.sub(r"\{\w+\}", "0199f2a1-c0de-7b1f-b0d5-a9c1e7a0f3d2", template)
+        for odd in odd_paths(path):
+            raw, _, query = odd.partition("?")
+            for method in sorted({*(each.upper() for each in item), "GET", "POST"}):
+                scope: Scope = {
+                    "type": "http", "method": method, "path": unquote(raw), "root_path": "",
+                    "raw_path": raw.encode(), "query_string": query.encode(), "headers": [],
+                }  # fmt: skip
+                tried += 1
+                if head_fault(scope) is not None:
+                    continue
+                truth = await routed(unserved, scope)
+                seen = made.template(method, scope["path"])
+                assert seen == truth or not truth, (method, odd)
+                assert group_of(method, seen) is group_of(method, truth or seen)
+                if truth.startswith(("/v1/", "/operator/v1/")):
+                    assert is_protected(scope), odd
+                agreed += bool(truth)
+    assert tried > 10_000
+    assert agreed > 1000
+
+
+def test_a_pattern_on_the_path_would_disagree() -> None:
+    """Shown able to fail: the check that was there before, and the router's reading of `%0A`."""
+    path = unquote("/v1/executions%0A")
+    template, _, _ = compile_path("/v1/executions")
+    assert template.match(path)
+    assert not re.fullmatch(r"/v1/executions", path)
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_a_host_decides_nothing_about_the_path(host: str, shared: Deployment) -> None:
+    """A stranger with a path in its `Host` is a stranger, and has no body read."""
+    lines = [
+        "POST /v1/executions HTTP/1.1", f"Host: {host}", "Content-Type: application/json",
+        "Content-Length: 1000000", "Connection: close",
+    ]  # fmt: skip
+    status, _, _ = wire.exchange(shared.url, "\r\n".join([*lines, "", ""]).encode())
+    assert status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.BAD_REQUEST}
