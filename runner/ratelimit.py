@@ -3,7 +3,8 @@
 Two windows are kept for each key, both exact: at most `burst` in any minute, and at most five
 times `per_minute` in any five minutes. The first bounds a rush, the second what goes on for long.
 One script sees to both, in one round trip for each request and by Redis' own clock: a request that
-one window refuses takes no place in the other.
+one window refuses takes no place in the other. A request that is more work takes several places;
+one that would take more than a window has takes the whole window.
 """
 
 import asyncio
@@ -34,27 +35,30 @@ PREFIX = "runner:rate"
 _WINDOWS = """
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1000000
+local count, cost = ARGV[1] == '1', tonumber(ARGV[2])
 local taken, places = {}, {}
 local allowed = 1
 for i, key in ipairs(KEYS) do
-  local quota, seconds = tonumber(ARGV[2 * i]), tonumber(ARGV[2 * i + 1])
+  local quota, seconds = tonumber(ARGV[2 * i + 1]), tonumber(ARGV[2 * i + 2])
   local oldest = redis.call('LINDEX', key, -1)
   while oldest and tonumber(oldest) <= now - seconds do
     redis.call('RPOP', key)
     oldest = redis.call('LINDEX', key, -1)
   end
   taken[i] = redis.call('LLEN', key)
-  if taken[i] >= quota then allowed = 0 end
+  if taken[i] + math.min(cost, quota) > quota then allowed = 0 end
 end
 for i, key in ipairs(KEYS) do
-  local quota, seconds = tonumber(ARGV[2 * i]), tonumber(ARGV[2 * i + 1])
-  if ARGV[1] == '1' and allowed == 1 then
-    redis.call('LPUSH', key, string.format('%.6f', now))
+  local quota, seconds = tonumber(ARGV[2 * i + 1]), tonumber(ARGV[2 * i + 2])
+  local needed = math.min(cost, quota)
+  if count and allowed == 1 then
+    for _ = 1, needed do redis.call('LPUSH', key, string.format('%.6f', now)) end
     redis.call('EXPIRE', key, seconds)
-    taken[i] = taken[i] + 1
+    taken[i] = taken[i] + needed
+    needed = 1
   end
   -- There is room again, or more of it, when this one leaves: a quota may have become smaller.
-  local leaving = redis.call('LINDEX', key, -math.max(1, taken[i] - quota + 1))
+  local leaving = redis.call('LINDEX', key, -math.max(1, taken[i] - quota + needed))
   local left = leaving and tonumber(leaving) + seconds - now or 0
   places[i] = {taken[i], string.format('%.6f', left)}
 end
@@ -118,15 +122,15 @@ class RateLimiter:
     ) -> None:
         await self._pool.disconnect()
 
-    async def hit(self, rate: Rate, *key: str) -> Verdict:
-        """Count one for the key if every window has room. Raises QueueUnavailable."""
-        return await self._ask(rate, key, count=True)
+    async def hit(self, rate: Rate, *key: str, cost: int = 1) -> Verdict:
+        """Count so many for the key if every window has room. Raises QueueUnavailable."""
+        return await self._ask(rate, key, count=True, cost=cost)
 
     async def look(self, rate: Rate, *key: str) -> Verdict:
         """Return where the key stands, and count nothing. Raises QueueUnavailable."""
-        return await self._ask(rate, key, count=False)
+        return await self._ask(rate, key, count=False, cost=1)
 
-    async def _ask(self, rate: Rate, key: tuple[str, ...], *, count: bool) -> Verdict:
+    async def _ask(self, rate: Rate, key: tuple[str, ...], *, count: bool, cost: int) -> Verdict:
         clock = asyncio.get_running_loop().time
         windows = self._of(rate)
         keys = [":".join((PREFIX, name, *key)) for name in windows]
@@ -136,7 +140,7 @@ class RateLimiter:
                 raise QueueUnavailable("Redis: did not answer just now; try again")
             try:
                 async with asyncio.timeout(ANSWER_S):
-                    allowed, places = await self._windows(keys, [int(count), *bounds])
+                    allowed, places = await self._windows(keys, [int(count), cost, *bounds])
             except (TimeoutError, redis.TimeoutError) as error:
                 self._silent += 1
                 if self._silent >= SILENT:

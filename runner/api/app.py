@@ -47,7 +47,6 @@ from runner.api.middleware import (
     LastResort,
     Metrics,
     RequestId,
-    Streamed,
 )
 
 MODULES = (
@@ -83,18 +82,19 @@ def create_app(parts: Dependencies) -> FastAPI:
     if parts.operators is not None:
         routers.append(operator.router)
     routes = [*app.routes, *(route for router in routers for route in router.routes)]
-    streamed = Streamed(
-        frozenset(
-            (method, route.path)
-            for route in routes
-            if isinstance(route, APIRoute) and _streams(route)
-            for method in route.methods or ()
-        ),
-        max_bytes=settings.max_file_mb * 2**20,
+    streamed = frozenset(
+        (method, route.path)
+        for route in routes
+        if isinstance(route, APIRoute) and _streams(route)
+        for method in route.methods or ()
     )
     # The last one added sees a request first.
-    app.add_middleware(StrictJson)
-    app.add_middleware(BodyBounds, max_bytes=settings.max_body_mb * 2**20, streamed=streamed)
+    app.add_middleware(StrictJson, max_bytes=settings.max_body_mb * 2**20)
+    app.add_middleware(
+        BodyBounds,
+        max_bytes=settings.max_body_mb * 2**20,
+        max_streamed_bytes=settings.max_file_mb * 2**20,
+    )
     app.add_middleware(Pace, client_s=settings.client_timeout_s)
     if settings.rate_limiting:
         app.add_middleware(PrincipalRates, limiter=parts.limiter, rates=settings.rate_limits)
@@ -103,7 +103,7 @@ def create_app(parts: Dependencies) -> FastAPI:
     app.add_middleware(Authentication, callers=callers)
     if settings.rate_limiting:
         app.add_middleware(StrangerRates, limiter=parts.limiter, rates=settings.rate_limits)
-    app.add_middleware(Routing, routes=routes)
+    app.add_middleware(Routing, routes=routes, streamed=streamed)
     if settings.cors_origins:
         app.add_middleware(CORSMiddleware, **cors(settings.cors_origins))
     app.add_middleware(HeadBounds)

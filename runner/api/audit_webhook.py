@@ -10,6 +10,7 @@ from pydantic import ConfigDict, Field, StringConstraints
 
 from runner.api.context import origin
 from runner.api.deps import CanReadWebhook, CanWriteWebhook, Parts
+from runner.api.edge.json import JsonRoute
 from runner.api.fields import Strict, Text
 from runner.api.problems import responses
 from runner.api.views import View
@@ -21,7 +22,7 @@ from runner.errors import Invalid, NotFound
 from runner.models import Principal
 from runner.secrets import envelope
 
-router = APIRouter(prefix="/v1/audit/webhook", tags=["audit"])
+router = APIRouter(prefix="/v1/audit/webhook", tags=["audit"], route_class=JsonRoute)
 
 NO_WEBHOOK = "no webhook is set"
 

@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field
 
 from runner.api.context import origin
 from runner.api.deps import CanReadPolicies, CanWritePolicies, Parts
+from runner.api.edge.json import JsonRoute
 from runner.api.fields import Strict
 from runner.api.problems import responses
 from runner.api.rules import EgressEntry, ceilings, egress_rules
@@ -19,7 +20,7 @@ from runner.errors import NotFound
 from runner.store import egress_policies, tenants
 from runner.store.egress_policies import StoredPolicy
 
-router = APIRouter(prefix="/v1/egress-policies", tags=["egress"])
+router = APIRouter(prefix="/v1/egress-policies", tags=["egress"], route_class=JsonRoute)
 
 Name = Annotated[
     str,

@@ -23,6 +23,7 @@ from runner.api.deps import (
     Parts,
     require,
 )
+from runner.api.edge.json import JsonRoute
 from runner.api.fields import Name
 from runner.api.problems import responses
 from runner.api.requests import Offer, Submission
@@ -43,7 +44,7 @@ from runner.store.db import Transaction
 LOOK_AGAIN_S = 1.0
 """Hints of a change may be lost with Redis: look by ourselves this often."""
 
-router = APIRouter(prefix="/v1/executions", tags=["executions"])
+router = APIRouter(prefix="/v1/executions", tags=["executions"], route_class=JsonRoute)
 _log = structlog.get_logger("runner.api")
 
 IdempotencyKey = Annotated[

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, ConfigDict, Field, StringConstraints
 from runner.api import cursors
 from runner.api.context import origin
 from runner.api.deps import CanReadKeys, CanWriteKeys, Parts, id_in_path
+from runner.api.edge.json import JsonRoute
 from runner.api.fields import Strict, Text
 from runner.api.problems import responses
 from runner.api.views import View
@@ -26,7 +27,7 @@ from runner.store import keys as stored_keys
 from runner.store.db import Transaction
 from runner.store.keys import Grant, StoredKey
 
-router = APIRouter(prefix="/v1/keys", tags=["keys"])
+router = APIRouter(prefix="/v1/keys", tags=["keys"], route_class=JsonRoute)
 
 NO_KEY = "no such API key"
 MAX_OVERLAP_S = 30 * 24 * 3600

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, ConfigDict, Field, SecretStr, StringConstra
 from runner.api.callers import SESSION
 from runner.api.context import origin
 from runner.api.deps import CanReadAccount, CanWriteAccount, Parts, id_in_path
+from runner.api.edge.json import JsonRoute
 from runner.api.fields import Email, Name, Strict, storable
 from runner.api.problems import responses
 from runner.api.views import View
@@ -24,7 +25,7 @@ from runner.store import tenants, users
 from runner.store.keys import Grant
 from runner.store.users import StoredSession
 
-router = APIRouter(prefix="/v1", tags=["account"])
+router = APIRouter(prefix="/v1", tags=["account"], route_class=JsonRoute)
 
 BY_KEY = "there is no session: this request came with a key or a token"
 _ANSWERS = responses(

@@ -10,6 +10,7 @@ from pydantic import ConfigDict, Field
 
 from runner.api.context import origin
 from runner.api.deps import CanReadMembers, CanWriteMembers, Parts, id_in_path
+from runner.api.edge.json import JsonRoute
 from runner.api.fields import Email, Strict
 from runner.api.keys import own_grant
 from runner.api.problems import responses
@@ -22,7 +23,7 @@ from runner.store import members as stored_members
 from runner.store.db import Transaction
 from runner.store.members import Member
 
-router = APIRouter(prefix="/v1/members", tags=["members"])
+router = APIRouter(prefix="/v1/members", tags=["members"], route_class=JsonRoute)
 
 
 class NewMemberBody(Strict):

@@ -2,8 +2,6 @@
 
 import re
 import time
-from dataclasses import dataclass
-from enum import Enum, auto
 from http import HTTPStatus
 from uuid import uuid4
 
@@ -15,7 +13,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runner.api.callers import Callers
-from runner.api.edge.routing import TEMPLATE, is_protected
+from runner.api.edge.routing import BODY, TEMPLATE, Body, declared_length, is_protected
 from runner.api.problems import of, problem, unexpected
 from runner.errors import RunnerError
 
@@ -95,29 +93,8 @@ class Authentication:
         await self._app(scope, receive, send)
 
 
-BODY = "runner.body"
-"""In the scope: what body the request has, settled by its head. What reads it goes by this."""
-
-
-class Body(Enum):
-    """What body a request has."""
-
-    NONE = auto()
-    JSON = auto()
-    STREAMED = auto()
-    """Bytes of any type that a route takes as they come: nothing may parse or hold them."""
-
-
 MAX_STRANGERS_BYTES = 16 * 1024
 """Of a body by which somebody logs in: strangers hold no connection by a long one that drips."""
-
-
-@dataclass(frozen=True, slots=True)
-class Streamed:
-    """Routes, by method and template, whose bodies are streamed, and the most one may have."""
-
-    routes: frozenset[tuple[str, str]]
-    max_bytes: int
 
 
 class BodyBounds:
@@ -128,10 +105,10 @@ class BodyBounds:
     stranger's body is bounded lower.
     """
 
-    def __init__(self, app: ASGIApp, max_bytes: int, streamed: Streamed) -> None:
+    def __init__(self, app: ASGIApp, max_bytes: int, max_streamed_bytes: int) -> None:
         self._app = app
         self._max_bytes = max_bytes
-        self._streamed = streamed
+        self._max_streamed_bytes = max_streamed_bytes
 
     async def __call__(  # noqa: C901 - one pass over one request, with its two wrappers
         self, scope: Scope, receive: Receive, send: Send
@@ -140,11 +117,11 @@ class BodyBounds:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        streamed = (scope["method"], scope[TEMPLATE]) in self._streamed.routes
-        max_bytes = self._streamed.max_bytes if streamed else self._max_bytes
+        streamed = scope[BODY] is Body.STREAMED
+        max_bytes = self._max_streamed_bytes if streamed else self._max_bytes
         if PRINCIPAL not in scope:
             max_bytes = min(max_bytes, MAX_STRANGERS_BYTES)
-        if (refusal := self._refusal(scope, max_bytes, streamed=streamed)) is not None:
+        if (refusal := self._refusal(scope, max_bytes)) is not None:
             await refusal(scope, receive, send)
             return
         received = 0
@@ -178,28 +155,21 @@ class BodyBounds:
             await _too_large(scope, max_bytes)(scope, receive, send)
 
     @staticmethod
-    def _refusal(scope: Scope, max_bytes: int, *, streamed: bool) -> JSONResponse | None:
-        """Settle what body there is; return the answer if the head says that it is none of ours."""
-        headers = dict(scope["headers"])
-        declared = headers.get(b"content-length", b"0")
-        if not declared.isdigit() or int(declared) > max_bytes:
+    def _refusal(scope: Scope, max_bytes: int) -> JSONResponse | None:
+        """Return the answer to a request whose head alone says that its body is none of ours."""
+        declared = declared_length(scope)
+        if (declared or 0) > max_bytes:
             return _too_large(scope, max_bytes)
-        if streamed:
-            scope[BODY] = Body.STREAMED
-            if b"content-length" in headers:
-                return None
+        headers = dict(scope["headers"])
+        if scope[BODY] is Body.STREAMED and b"content-length" not in headers:
             return problem(
                 Request(scope),
                 HTTPStatus.LENGTH_REQUIRED,
                 "declare the body's length: what it needs is reserved before it is read",
                 headers={"Connection": "close"},
             )
-        if int(declared) == 0 and b"transfer-encoding" not in headers:
-            scope[BODY] = Body.NONE
-            return None
-        scope[BODY] = Body.JSON
         media_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
-        if media_type != b"application/json":
+        if scope[BODY] is Body.JSON and media_type != b"application/json":
             return problem(
                 Request(scope), HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "a body must be application/json"
             )

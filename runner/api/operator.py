@@ -16,6 +16,7 @@ from runner import tenancy
 from runner.api import cursors
 from runner.api.context import origin
 from runner.api.deps import Dependencies, IsOperator, Parts, id_in_path, is_operator
+from runner.api.edge.json import JsonRoute
 from runner.api.fields import Name, Strict, Text
 from runner.api.problems import responses
 from runner.api.rules import EgressEntry, egress_rules
@@ -29,7 +30,10 @@ from runner.store.tenants import Tenant, Terms
 from runner.tenancy import NO_TENANT, By, NewKey
 
 router = APIRouter(
-    prefix="/operator/v1/tenants", tags=["operator"], dependencies=[Depends(is_operator)]
+    prefix="/operator/v1/tenants",
+    tags=["operator"],
+    dependencies=[Depends(is_operator)],
+    route_class=JsonRoute,
 )
 
 _MADE = (

@@ -10,6 +10,7 @@ from pydantic import ConfigDict, Field, StringConstraints
 from runner.api import cursors
 from runner.api.context import origin
 from runner.api.deps import CanDeleteProjects, CanReadProjects, CanWriteProjects, Parts
+from runner.api.edge.json import JsonRoute
 from runner.api.fields import Name, Strict, Text
 from runner.api.problems import responses
 from runner.api.views import View
@@ -20,7 +21,7 @@ from runner.store import egress_policies, projects
 from runner.store.db import Transaction
 from runner.store.projects import Project
 
-router = APIRouter(prefix="/v1/projects", tags=["projects"])
+router = APIRouter(prefix="/v1/projects", tags=["projects"], route_class=JsonRoute)
 
 ProjectName = Annotated[
     str, Path(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", description="The project's name.")

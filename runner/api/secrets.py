@@ -9,6 +9,7 @@ from pydantic import AfterValidator, ConfigDict, Field, SecretStr
 
 from runner.api.context import origin
 from runner.api.deps import CanReadSecrets, CanWriteSecrets, Parts
+from runner.api.edge.json import JsonRoute
 from runner.api.fields import Strict, storable
 from runner.api.problems import responses
 from runner.api.views import View
@@ -18,7 +19,7 @@ from runner.models import Principal
 from runner.store import secrets
 from runner.store.secrets import StoredSecret
 
-router = APIRouter(prefix="/v1/secrets", tags=["secrets"])
+router = APIRouter(prefix="/v1/secrets", tags=["secrets"], route_class=JsonRoute)
 
 Name = Annotated[
     str,

@@ -163,3 +163,33 @@ async def test_it_asks_redis_once_for_each_request(server: Redis) -> None:
             for _ in range(10):
                 await limiter.hit(LIMIT, "once")
             assert client.info("commandstats")["cmdstat_evalsha"]["calls"] == asked + 10
+
+
+async def test_a_request_may_cost_several_places(server: Redis) -> None:
+    """As many as it says, of both windows, or none if it is refused."""
+    async with RateLimiter(SecretStr(server.url)) as limiter:
+        assert (await limiter.hit(LIMIT, "costly", cost=64)).tightest.remaining == 36
+        refused = await limiter.hit(LIMIT, "costly", cost=64)
+        assert not refused.allowed
+        assert [window.remaining for window in refused.windows] == [36, 236]
+        assert 0 < refused.tightest.reset_s <= 60
+        assert (await limiter.hit(LIMIT, "costly", cost=36)).allowed
+        assert not (await limiter.hit(LIMIT, "costly")).allowed
+
+
+async def test_what_costs_more_than_there_is_takes_all_and_can_be_had(server: Redis) -> None:
+    """A window that is smaller than one request's cost does not refuse it for ever."""
+    async with RateLimiter(SecretStr(server.url)) as limiter:
+        assert (await limiter.hit(LIMIT, "huge", cost=10_000)).allowed
+        assert not (await limiter.hit(LIMIT, "huge")).allowed
+
+
+async def test_the_time_told_is_until_the_whole_cost_has_room(server: Redis) -> None:
+    """Not until the oldest entry leaves: that would be too few places."""
+    async with RateLimiter(SecretStr(server.url), minute_s=2) as limiter:
+        assert (await limiter.hit(LIMIT, "waiting", cost=50)).allowed
+        await asyncio.sleep(1.2)
+        assert (await limiter.hit(LIMIT, "waiting", cost=50)).allowed
+        few, many = [await limiter.hit(LIMIT, "waiting", cost=cost) for cost in (10, 60)]
+        assert few.windows[0].reset_s == 1
+        assert many.windows[0].reset_s == 2

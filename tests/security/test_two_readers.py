@@ -23,7 +23,7 @@ from runner.api.edge.bounds import READ_ONCE, HeadBounds, head_fault
 from runner.api.edge.groups import group_of
 from runner.api.edge.json import StrictJson
 from runner.api.edge.routing import Routing, is_protected
-from runner.api.middleware import BodyBounds, Streamed
+from runner.api.middleware import BodyBounds
 from runner.settings import Settings
 from tests import wire
 from tests.deployment import Deployment
@@ -178,7 +178,7 @@ async def test_without_the_check_two_types_are_two_readings(once: bool) -> None:
     """Shown able to fail: the first `Content-Type` decides for one reader, the last for another."""
     app = FastAPI()
     app.add_middleware(StrictJson)
-    app.add_middleware(BodyBounds, max_bytes=2**20, streamed=Streamed(frozenset(), 0))
+    app.add_middleware(BodyBounds, max_bytes=2**20, max_streamed_bytes=0)
     app.add_middleware(Routing, routes=app.routes)
     if once:
         app.add_middleware(HeadBounds)

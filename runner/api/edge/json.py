@@ -1,14 +1,22 @@
 """What JSON may look like before a parser sees it (RFC 8259, and I-JSON, RFC 7493)."""
 
+import asyncio
 import json
 import re
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 from typing import Any
+from weakref import WeakValueDictionary
 
-from fastapi import Request
+from fastapi import Request, Response
+from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from runner.api.middleware import BODY, Body
+from runner.api.edge.rates import CHARGE
+from runner.api.edge.routing import BODY, Body, declared_length
+from runner.api.edge.shares import Holder, Share, holder_of, too_many
 from runner.api.problems import INVALID, FieldProblem, problem
 
 MAX_DEPTH = 64
@@ -16,40 +24,41 @@ MAX_ELEMENTS = 100_000
 MAX_NUMBER = 64
 """Characters: more than any double or 128-bit integer needs."""
 
-_TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[\[\]{},]', re.DOTALL)
-"""A string, which at worst goes on to the end, so that no byte is looked at twice; or structure."""
+LARGE = 16 * 1024
+"""Bytes of a body above which it is read by a thread, and charged to its tenant's share."""
+AT_ONCE = 32
+"""So many bodies of the largest size fit into what all large bodies may have of memory together."""
+
+VALUE = "runner.json"
+"""In the scope: the value of the body that was checked, which is the one that its route gets."""
+
+# Both look at a quarter of a MiB at most in one call: a thread that reads keeps the loop waiting
+# for no longer than one call. Neither looks at a byte twice.
+_PIECE = 256 * 1024
+_STRUCTURE = re.compile(rb'["\[\]{},]')
+_IN_STRING = re.compile(rb'(?:[^"\\]{1,4096}+|\\.){1,64}+', re.DOTALL)
 
 
 class NotStrict(ValueError):
     """A body is not JSON, or JSON that different parsers read differently, or too much of it."""
 
 
-def check(body: bytes) -> None:
-    """Refuse a body that is not strict JSON. Raises NotStrict.
+def read(body: bytes) -> Any:
+    """Return the value of a body that is strict JSON. Raises NotStrict for any other.
 
     Depth and elements are counted in the raw bytes, before anything is built of them.
     """
     # `json` would take a body with NULs for UTF-16 or UTF-32, which RFC 8259 8.1 rules out.
     if b"\0" in body:
         raise NotStrict("must be UTF-8 without NUL")
-    depth = 0
-    for elements, token in enumerate(_TOKEN.finditer(body), 1):
-        match token[0]:
-            case b"[" | b"{":
-                depth += 1
-            case b"]" | b"}":
-                depth -= 1
-        if depth > MAX_DEPTH:
-            raise NotStrict(f"must not be nested deeper than {MAX_DEPTH}")
-        if elements > MAX_ELEMENTS:
-            raise NotStrict(f"must not hold more than {MAX_ELEMENTS} strings, brackets and commas")
+    _require_small(body)
     try:
-        json.loads(
+        return json.loads(
             body.decode(),
             object_pairs_hook=_distinct,
             parse_constant=_no_constant,
-            parse_float=_short,
-            parse_int=_short,
+            parse_float=_float,
+            parse_int=_int,
         )
     except UnicodeDecodeError:
         raise NotStrict("must be UTF-8") from None
@@ -57,43 +66,93 @@ def check(body: bytes) -> None:
         raise NotStrict(f"JSON decode error: {error.msg} at {error.pos}") from None
 
 
+def _require_small(body: bytes) -> None:
+    at = depth = elements = 0
+    while at < len(body):
+        token = _STRUCTURE.search(body, at, at + _PIECE)
+        if token is None:
+            at += _PIECE
+            continue
+        at = token.end()
+        elements += 1
+        match token[0]:
+            case b"[" | b"{":
+                depth += 1
+            case b"]" | b"}":
+                depth -= 1
+            case b'"':
+                while inside := _IN_STRING.match(body, at):
+                    at = inside.end()
+                at += 1
+        if depth > MAX_DEPTH:
+            raise NotStrict(f"must not be nested deeper than {MAX_DEPTH}")
+        if elements > MAX_ELEMENTS:
+            raise NotStrict(f"must not hold more than {MAX_ELEMENTS} strings, brackets and commas")
+
+
+class JsonRoute(APIRoute):
+    """A route that gets the very value that was checked: its body is not parsed again."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return FastAPI's handler, given a request that knows its JSON."""
+        handler = super().get_route_handler()
+
+        async def handle(request: Request) -> Response:
+            return await handler(_Checked(request.scope, request.receive))
+
+        return handle
+
+
+class _Checked(Request):
+    async def json(self) -> Any:
+        """Return the value that `StrictJson` read."""
+        return self.scope[VALUE]
+
+
 class StrictJson:
     """Reads a JSON body whole and refuses it unless it is strict, then hands it on.
 
-    Not where a route streams: a file is bytes, whatever it says that it is.
+    A large one is read by one thread, a tenant's one after the other and tenants in turn, and takes
+    of its tenant's share of memory until it is answered.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, max_bytes: int = 2**24) -> None:
         self._app = app
+        self._max_bytes = max_bytes
+        self._memory = Share(AT_ONCE * max_bytes)
+        self._reader = ThreadPoolExecutor(1, "json")
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] != "http" or scope[BODY] is not Body.JSON:
             await self._app(scope, receive, send)
             return
-        body = bytearray()
-        while True:
-            message = await receive()
-            if message["type"] != "http.request":
-                return
-            body += message.get("body", b"")
-            if not message.get("more_body", False):
-                break
-        whole = bytes(body)
-        del body
-        if whole:
+        holder = holder_of(scope)
+        declared = declared_length(scope)
+        size = self._max_bytes if declared is None else declared
+        if holder is None or size <= LARGE:
+            await self._serve(scope, receive, send)
+        elif not self._memory.take(holder, size):
+            await too_many(scope, self._memory, "large bodies")(scope, receive, send)
+        else:
             try:
-                check(whole)
+                await self._serve(scope, receive, send)
+            finally:
+                self._memory.give_back(holder, size)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body = await _whole(receive)
+        if body is None:
+            return
+        if CHARGE in scope and (refusal := await scope[CHARGE](len(body))) is not None:
+            await refusal(scope, receive, send)
+            return
+        if body:
+            try:
+                scope[VALUE] = await self._read(body, holder_of(scope))
             except NotStrict as error:
-                fields = [FieldProblem(field="body", message=str(error))]
-                refusal = problem(
-                    Request(scope),
-                    HTTPStatus.BAD_REQUEST,
-                    f"the body {error}",
-                    kind=INVALID,
-                    fields=fields,
-                )
-                await refusal(scope, receive, send)
+                await _refusal(scope, error)(scope, receive, send)
                 return
         handed = False
 
@@ -102,9 +161,38 @@ class StrictJson:
             if handed:
                 return await receive()
             handed = True
-            return {"type": "http.request", "body": whole, "more_body": False}
+            return {"type": "http.request", "body": body, "more_body": False}
 
         await self._app(scope, again, send)
+
+    async def _read(self, body: bytes, holder: Holder | None) -> Any:
+        if len(body) <= LARGE:
+            return read(body)
+        tenant = holder[0] if holder else ""
+        async with self._turns.setdefault(tenant, asyncio.Lock()):
+            return await asyncio.get_running_loop().run_in_executor(self._reader, read, body)
+
+
+async def _whole(receive: Receive) -> bytes | None:
+    """Return the body; None if the client went away before its end."""
+    body = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            return None
+        body += message.get("body", b"")
+        if not message.get("more_body", False):
+            return bytes(body)
+
+
+def _refusal(scope: Scope, error: NotStrict) -> JSONResponse:
+    return problem(
+        Request(scope),
+        HTTPStatus.BAD_REQUEST,
+        f"the body {error}",
+        kind=INVALID,
+        fields=[FieldProblem(field="body", message=str(error))],
+    )
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -118,6 +206,15 @@ def _no_constant(name: str) -> None:
     raise NotStrict(f"must not hold {name}")
 
 
-def _short(number: str) -> None:
+def _int(number: str) -> int:
+    return int(_short(number))
+
+
+def _float(number: str) -> float:
+    return float(_short(number))
+
+
+def _short(number: str) -> str:
     if len(number) > MAX_NUMBER:
         raise NotStrict(f"must not hold a number of more than {MAX_NUMBER} characters")
+    return number

@@ -7,8 +7,10 @@ behind the same address, a credential that this process has seen proven lately i
 
 import hashlib
 from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from time import monotonic
+from types import MappingProxyType
 
 from fastapi import Request
 from fastapi.responses import JSONResponse
@@ -16,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runner.api.edge.address import site
 from runner.api.edge.groups import OPEN_WITHOUT_REDIS, UNCOUNTED, Group, group_of
-from runner.api.edge.routing import TEMPLATE, is_protected
+from runner.api.edge.routing import BODY, TEMPLATE, Body, declared_length, is_protected
 from runner.api.middleware import PRINCIPAL
 from runner.api.problems import of, problem
 from runner.errors import QueueUnavailable
@@ -26,6 +28,15 @@ from runner.settings import Rate, RateLimits
 
 PROVEN_S = 600.0
 PROVEN_AT_MOST = 10_000
+
+BYTES_FOR_ONE: Mapping[Body, int] = MappingProxyType(
+    # JSON is parsed, checked and stored: a MiB of it is the work of a dozen plain requests.
+    {Body.JSON: 256 * 1024, Body.STREAMED: 2**20}
+)
+"""A body costs one place of its rate, and another one for each further so many bytes."""
+CHARGE = "runner.charge"
+"""In the scope: a function that charges a body whose length its head did not declare."""
+Charge = Callable[[int], Awaitable[JSONResponse | None]]
 
 
 class Proven:
@@ -138,8 +149,10 @@ class PrincipalRates:
                 await self._app(scope, receive, send)
                 return
         group = group_of(scope["method"], scope[TEMPLATE])
+        declared = declared_length(scope)
         try:
-            verdict = await self._limiter.hit(rate, *who, group.value)
+            cost = cost_of(scope[BODY], declared or 0)
+            verdict = await self._limiter.hit(rate, *who, group.value, cost=cost)
         except QueueUnavailable as error:
             if OPEN_WITHOUT_REDIS[group]:
                 await self._app(scope, receive, send)
@@ -147,10 +160,30 @@ class PrincipalRates:
                 await of(Request(scope), error)(scope, receive, send)
             return
         if not verdict.allowed:
-            refusal = _too_many(scope, verdict, f"requests of the group {group.value}")
-            await refusal(scope, receive, send)
+            await _too_many(scope, verdict, _requests_of(group))(scope, receive, send)
             return
+        if declared is None:
+            scope[CHARGE] = self._charge(scope, group, rate, who)
         await self._app(scope, receive, _told(send, verdict))
+
+    def _charge(self, scope: Scope, group: Group, rate: Rate, who: tuple[str, str]) -> Charge:
+        """Return what charges for a body once it is read; it returns the refusal, if it is one."""
+
+        async def charge(length: int) -> JSONResponse | None:
+            if (cost := cost_of(scope[BODY], length) - 1) == 0:
+                return None
+            try:
+                verdict = await self._limiter.hit(rate, *who, group.value, cost=cost)
+            except QueueUnavailable as error:
+                return None if OPEN_WITHOUT_REDIS[group] else of(Request(scope), error)
+            return None if verdict.allowed else _too_many(scope, verdict, _requests_of(group))
+
+        return charge
+
+
+def cost_of(body: Body, length: int) -> int:
+    """Return how many places a request takes of its rate, with a body of this length."""
+    return 1 if body is Body.NONE else 1 + max(0, length - 1) // BYTES_FOR_ONE[body]
 
 
 def rate_headers(verdict: Verdict) -> dict[str, str]:
@@ -178,10 +211,17 @@ def _told(send: Send, verdict: Verdict) -> Send:
 
     async def told(message: Message) -> None:
         if message["type"] == "http.response.start":
-            message["headers"] = [*message["headers"], *raw]
+            # A refusal that counted once more knows better.
+            present = {name for name, _ in message["headers"]}
+            told_now = [header for header in raw if header[0] not in present]
+            message["headers"] = [*message["headers"], *told_now]
         await send(message)
 
     return told
+
+
+def _requests_of(group: Group) -> str:
+    return f"requests of the group {group.value}"
 
 
 def _too_many(scope: Scope, verdict: Verdict, what: str) -> JSONResponse:
@@ -190,7 +230,8 @@ def _too_many(scope: Scope, verdict: Verdict, what: str) -> JSONResponse:
     return problem(
         Request(scope),
         HTTPStatus.TOO_MANY_REQUESTS,
-        f"{what}: more than {full.quota} in {full.seconds} s; try again in {wait_s} s",
+        f"{what}: more than {full.quota} in {full.seconds} s, of which a large body takes several; "
+        f"try again in {wait_s} s",
         headers={**rate_headers(verdict), "Retry-After": str(wait_s)},
     )
 

@@ -40,20 +40,21 @@ class Share:
         self.free = whole
         self._held: Counter[str | Holder] = Counter()
 
-    def take(self, holder: Holder) -> bool:
-        """Hold one more; return False, and hold none, if that is above the holder's share."""
+    def take(self, holder: Holder, amount: int = 1) -> bool:
+        """Hold more; return False, and hold no more, if the holder has its share already."""
         tenant, _ = holder
-        if self._held[tenant] >= self.free or 2 * self._held[holder] >= self.free:
+        held, of_key = self._held[tenant], self._held[holder]
+        if held >= self.free or 2 * of_key >= self.free or amount > self.free:
             return False
-        self.free -= 1
-        self._held.update((tenant, holder))
+        self.free -= amount
+        self._held.update({tenant: amount, holder: amount})
         return True
 
-    def give_back(self, holder: Holder) -> None:
-        """Hold one less."""
-        self.free += 1
+    def give_back(self, holder: Holder, amount: int = 1) -> None:
+        """Hold less."""
+        self.free += amount
         for each in (holder[0], holder):
-            self._held[each] -= 1
+            self._held[each] -= amount
             if not self._held[each]:
                 del self._held[each]
 
@@ -142,13 +143,13 @@ class Shares:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        holder = _holder(scope)
+        holder = holder_of(scope)
         place = scope.get(PLACE)
         if holder is None or place is None:
             await self._app(scope, receive, send)
             return
         if not place.held_by(holder, self._connections):
-            refusal = _too_many(scope, self._connections, "connections")
+            refusal = too_many(scope, self._connections, "connections")
             await refusal(scope, receive, send)
             return
         place.begin()
@@ -163,7 +164,7 @@ class Shares:
         if scope[TEMPLATE] not in STREAMS:
             await self._app(scope, receive, send)
         elif not self._streams.take(holder):
-            await _too_many(scope, self._streams, "event streams")(scope, receive, send)
+            await too_many(scope, self._streams, "event streams")(scope, receive, send)
         else:
             try:
                 await self._app(scope, receive, send)
@@ -171,7 +172,8 @@ class Shares:
                 self._streams.give_back(holder)
 
 
-def _holder(scope: Scope) -> Holder | None:
+def holder_of(scope: Scope) -> Holder | None:
+    """Return the tenant and the key or user that a request is proven to be from."""
     match scope.get(PRINCIPAL):
         case Principal() as principal:
             return str(principal.tenant_id), principal.actor
@@ -180,7 +182,7 @@ def _holder(scope: Scope) -> Holder | None:
     return None
 
 
-def _too_many(scope: Scope, share: Share, what: str) -> JSONResponse:
+def too_many(scope: Scope, share: Share, what: str) -> JSONResponse:
     """Return the refusal: the holder's own doing, unless nothing is left for anybody."""
     wait = {"Retry-After": str(RETRY_AFTER_S), "Connection": "close"}
     if share.free:

@@ -11,7 +11,7 @@ from runner.api import problems
 from runner.api.cursors import decode_id, decode_seq
 from runner.api.edge.headers import SecurityHeaders
 from runner.api.edge.routing import Routing
-from runner.api.middleware import BodyBounds, LastResort, RequestId, Streamed
+from runner.api.middleware import BodyBounds, LastResort, RequestId
 
 INSIDE = "the inside of the service"
 
@@ -20,7 +20,7 @@ def application() -> FastAPI:
     """Return an app whose routes fail, in the middleware of the real one."""
     app = FastAPI()
     problems.install(app)
-    app.add_middleware(BodyBounds, max_bytes=10, streamed=Streamed(frozenset(), 0))
+    app.add_middleware(BodyBounds, max_bytes=10, max_streamed_bytes=0)
     app.add_middleware(Routing, routes=app.routes)
     app.add_middleware(LastResort)
     app.add_middleware(SecurityHeaders)

@@ -6,9 +6,9 @@ import httpx
 import pytest
 from fastapi import FastAPI, Request
 
-from runner.api.edge.json import MAX_DEPTH, MAX_ELEMENTS, MAX_NUMBER, NotStrict, StrictJson, check
+from runner.api.edge.json import MAX_DEPTH, MAX_ELEMENTS, MAX_NUMBER, NotStrict, StrictJson, read
 from runner.api.edge.routing import Routing
-from runner.api.middleware import BodyBounds, Streamed
+from runner.api.middleware import BodyBounds
 
 GOOD = {
     "an object": b'{"a": [1, -2.5e3, true, null, "\\u00fc\\""]}',
@@ -42,14 +42,14 @@ BAD = {
 
 @pytest.mark.parametrize("name", GOOD)
 def test_strict_json_passes(name: str) -> None:
-    check(GOOD[name])
+    read(GOOD[name])
 
 
 @pytest.mark.parametrize("name", BAD)
 def test_everything_else_is_refused_in_words(name: str) -> None:
     body, words = BAD[name]
     with pytest.raises(NotStrict, match=words):
-        check(body)
+        read(body)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_a_body_made_to_be_slow_is_not(piece: bytes) -> None:
     body = b'["' + piece * (4 * 2**20 // len(piece))
     began = time.process_time()
     with pytest.raises(NotStrict):
-        check(body)
+        read(body)
     assert time.process_time() - began < 1.0
 
 
@@ -69,7 +69,7 @@ def application(*, strict: bool) -> FastAPI:
     app = FastAPI()
     if strict:
         app.add_middleware(StrictJson)
-        app.add_middleware(BodyBounds, max_bytes=2**20, streamed=Streamed(frozenset(), 0))
+        app.add_middleware(BodyBounds, max_bytes=2**20, max_streamed_bytes=0)
         app.add_middleware(Routing, routes=app.routes)
 
     @app.post("/")

@@ -1,0 +1,188 @@
+"""A large body costs its sender, and nobody else: rate, event loop and memory."""
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from uuid import UUID
+
+import httpx
+import pytest
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from runner.api.app import create_app
+from runner.api.edge import json as strict
+from runner.api.edge.json import AT_ONCE, JsonRoute, StrictJson
+from runner.api.edge.rates import BYTES_FOR_ONE, cost_of
+from runner.api.edge.routing import Body, Routing
+from runner.api.middleware import PRINCIPAL
+from runner.cli.serve import SWITCH_S
+from runner.ids import new_id
+from runner.models import Principal, PrincipalKind, Role, Tier
+from runner.settings import RateLimits, Settings
+from tests.deployment import Deployment, deployment
+
+MIB = 2**20
+FREE = 100
+JSON = {"Content-Type": "application/json"}
+WORST = {
+    "one string": b'"' + b"x" * (16 * MIB - 2) + b'"',
+    "quotes": b'"' + b'\\"' * (8 * MIB - 1) + b'"',
+    "escapes": b'"' + b"\\u20ac" * (16 * MIB // 6) + b'"',
+    "spaces": b"[" + b" " * (16 * MIB - 2) + b"]",
+    "elements": b"[" + b'"a",' * 49_000 + b'"a"]',
+}
+
+
+@pytest.mark.parametrize(
+    ("body", "length", "cost"),
+    [
+        (Body.NONE, 0, 1),
+        (Body.JSON, 1, 1),
+        (Body.JSON, BYTES_FOR_ONE[Body.JSON], 1),
+        (Body.JSON, BYTES_FOR_ONE[Body.JSON] + 1, 2),
+        (Body.JSON, 16 * MIB, 64),
+        (Body.STREAMED, 0, 1),
+        (Body.STREAMED, 16 * MIB, 16),
+    ],
+)
+def test_a_request_costs_by_the_size_of_its_body(body: Body, length: int, cost: int) -> None:
+    assert cost_of(body, length) == cost
+
+
+@pytest.fixture(scope="module")
+def limited(image: None) -> Iterator[Deployment]:
+    """Return a deployment with the shipped rates."""
+    with deployment(rate_limits=RateLimits()) as made:
+        yield made
+
+
+@pytest.mark.parametrize("declared", [True, False], ids=["declared", "chunked"])
+def test_a_large_body_takes_places_of_its_rate(declared: bool, limited: Deployment) -> None:
+    """Of 100 places 16 MiB take 64, and an ill-formed body like any other; a second gets none."""
+    key = limited.key(f"large-{declared}".lower(), tier=Tier.FREE)
+    headers = {"Authorization": f"Bearer {key}", **JSON}
+    large = b" " * 16 * MIB
+    left = []
+    with httpx.Client(base_url=limited.url, headers=headers, timeout=60) as client:
+        for _ in range(2):
+            content = large if declared else iter([large])
+            answer = client.post("/v1/executions", content=content)
+            left.append((answer.status_code, int(answer.headers["ratelimit-remaining"])))
+        small = client.post("/v1/executions", content=b" ")
+    assert [status for status, _ in left] == [400, 429]
+    assert small.status_code == 400
+    # What a chunked body costs is known, and charged, after its headers were written.
+    assert int(small.headers["ratelimit-remaining"]) == FREE - 64 - 1 - (0 if declared else 1)
+
+
+async def served(app: ASGIApp, body: bytes, tenant: str = "a") -> int:
+    """Return the status of the answer to a body of a tenant's."""
+
+    async def known(scope: Scope, receive: Receive, send: Send) -> None:
+        id_ = IDS.setdefault(tenant, new_id())
+        scope[PRINCIPAL] = Principal(id_, id_, PrincipalKind.KEY, tenant, Role.OWNER)
+        await app(scope, receive, send)
+
+    transport = httpx.ASGITransport(app=Routing(known, ()))
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        return (await client.post("/", content=body, headers=JSON)).status_code
+
+
+IDS: dict[str, UUID] = {}
+
+
+@contextmanager
+def switching() -> Iterator[None]:
+    """Let threads take turns as often as they do in a process that serves."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(SWITCH_S)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
+
+
+async def lag_while(app: ASGIApp, body: bytes) -> float:
+    """Return the longest time that the event loop was held while a body was read."""
+    longest, last = 0.0, time.perf_counter()
+    done = asyncio.ensure_future(served(app, body))
+    while not done.done():
+        await asyncio.sleep(0.001)
+        now = time.perf_counter()
+        longest, last = max(longest, now - last), now
+    assert await done in {200, 400}
+    return longest
+
+
+@pytest.mark.parametrize("name", WORST)
+async def test_a_body_is_read_off_the_loop(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shown able to fail: the same body read on the loop holds it for longer."""
+    app = StrictJson(PlainTextResponse("read"), max_bytes=32 * MIB)
+    with switching():
+        off = min([await lag_while(app, WORST[name]) for _ in range(3)])
+        monkeypatch.setattr(strict, "LARGE", 2**40)
+        on = min([await lag_while(app, WORST[name]) for _ in range(3)])
+    assert off < on, (off, on)
+    assert off < 0.25
+
+
+async def test_a_tenants_large_bodies_leave_memory_for_others() -> None:
+    """Half of what all may have, then 429; another tenant's is read, and all is given back."""
+    gate = asyncio.Event()
+
+    async def waits(scope: Scope, receive: Receive, send: Send) -> None:
+        await gate.wait()
+        await PlainTextResponse("read")(scope, receive, send)
+
+    app = StrictJson(waits, max_bytes=MIB)
+    body = json.dumps("x" * (MIB - 2)).encode()
+    greedy = [asyncio.create_task(served(app, body)) for _ in range(2 * AT_ONCE)]
+    done, waiting = await asyncio.wait(greedy, timeout=5)
+    assert {await each for each in done} == {429}
+    assert AT_ONCE / 4 < len(waiting) <= AT_ONCE / 2
+    other = asyncio.create_task(served(app, body, "b"))
+    await asyncio.sleep(0.5)
+    assert not other.done()
+    gate.set()
+    assert {await each for each in waiting} == {await other} == {200}
+    assert await served(app, body) == 200
+
+
+async def test_a_tenants_bodies_are_read_in_turn_with_others() -> None:
+    """However many one tenant has waiting, another waits for one of them at most."""
+    order: list[str] = []
+    app = StrictJson(PlainTextResponse("read"), max_bytes=16 * MIB)
+    body = json.dumps("x" * 4 * MIB).encode()
+
+    async def one(tenant: str) -> None:
+        assert await served(app, body, tenant) == 200
+        order.append(tenant)
+
+    many = [asyncio.create_task(one("a")) for _ in range(10)]
+    await asyncio.sleep(0)
+    await asyncio.gather(one("b"), *many)
+    assert order.index("b") <= 3
+
+
+def test_every_route_with_a_body_uses_the_value_that_was_checked() -> None:
+    """What is checked is what is used, and it is parsed once."""
+    app = create_app(Unopened())  # type: ignore[arg-type]
+    parsing = [
+        each
+        for router in app.routes
+        for each in getattr(getattr(router, "original_router", None), "routes", ())
+        if each.body_field is not None
+    ]
+    assert len(parsing) > 10
+    assert [each.path for each in parsing if not isinstance(each, JsonRoute)] == []
+
+
+class Unopened:
+    """Parts of which an app that serves nothing needs the settings alone."""
+
+    def __getattr__(self, name: str) -> object:
+        return Settings(node="work") if name == "settings" else True
