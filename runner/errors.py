@@ -3,6 +3,7 @@
     RunnerError
     ├── NotReady            a part we need does not answer; the same call may succeed later
     │   ├── StoreUnavailable
+    │   │   └── Unconfirmed
     │   ├── QueueUnavailable
     │   ├── DockerUnavailable
     │   ├── KeyUnavailable
@@ -46,6 +47,10 @@ class NotReady(RunnerError):
 
 class StoreUnavailable(NotReady):
     """PostgreSQL or the object store does not answer."""
+
+
+class Unconfirmed(StoreUnavailable):
+    """PostgreSQL went away before it confirmed a change, which may be stored or not."""
 
 
 class QueueUnavailable(NotReady):

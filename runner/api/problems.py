@@ -96,6 +96,7 @@ KIND: dict[type[errors.RunnerError], str] = {
     errors.Invalid: INVALID,
     errors.StorageFull: "storage-full",
     errors.Overloaded: "overloaded",
+    errors.Unconfirmed: "unconfirmed",
     errors.TenantSuspended: "tenant-suspended",
 }
 """What a program may want to tell apart among problems of one status."""

@@ -2,11 +2,16 @@
 
 The tenant is set with `set_config(…, is_local => true)`: it ends with the transaction, so a
 pooled connection carries nothing over, also after an error or a cancellation.
+
+A connection goes back to the pool only in a known state. One whose answer was not awaited to its
+end (a client hung up, a lease was lost, PostgreSQL was silent for too long) is closed at once and
+replaced: whoever was cancelled cannot wait, and half an exchange tells nothing.
 """
 
+import asyncio
 import select
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from functools import cache
 from importlib import resources
@@ -14,16 +19,30 @@ from typing import Any, Self, TypeAlias
 from uuid import UUID
 
 import psycopg
-from psycopg import sql
+from psycopg import sql, waiting
+from psycopg.abc import RV, PQGen
+from psycopg.pq import PipelineStatus, TransactionStatus
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 from pydantic import SecretStr
 
-from runner.errors import StoreUnavailable
+from runner.errors import StoreUnavailable, Unconfirmed
 
 STATEMENT_TIMEOUT = timedelta(seconds=15)
+"""PostgreSQL's own bound on a statement."""
+ANSWER_TIMEOUT_S = STATEMENT_TIMEOUT.total_seconds() + 2
+"""Ours, for a network that loses PostgreSQL's answer: nobody would tell us of that."""
 CONNECT_TIMEOUT_S = 3
+DEAD_PEER = {
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
+"""When the kernel gives a TCP connection up, in seconds and milliseconds (tcp(7))."""
 COMMITTED = "COMMIT"
+SHUTDOWN = "57P"
+"""SQLSTATE class of a server that goes away; it may have committed before (errcodes, class 57)."""
 Text: TypeAlias = str | sql.Composed
 Statement: TypeAlias = tuple[Text, Mapping[str, Any]]
 Cursor: TypeAlias = psycopg.AsyncCursor[DictRow]
@@ -67,7 +86,7 @@ class Transaction:
 
     def __init__(
         self,
-        connection: psycopg.AsyncConnection[DictRow],
+        connection: "_Connection",
         begin: str | None = None,
         first: Sequence[Statement] = (),
     ) -> None:
@@ -107,17 +126,18 @@ class Transaction:
         """Return the rows of several statements, none of which needs another's: one round trip.
 
         With `last` the transaction ends with them, in the same one. A check that was put off to the
-        end and fails there is then told as StoreUnavailable; nothing is stored.
+        end and fails there is then told as StoreUnavailable; nothing is stored. Raises Unconfirmed
+        when PostgreSQL goes away before it answers.
         """
         sent: list[Statement] = [(query(name), values) for name, values in statements]
         if last and self._begin == query("session.begin"):
             # One round trip is one transaction without a word: what comes before a Sync is stored
             # with it or not at all (PostgreSQL's manual, Message Flow, Pipelining).
             self._begin = None
-            cursors = await self._send(*sent)
+            cursors = await self._send_last(*sent)
             self._ended = True
         elif last:
-            *cursors, commit = await self._send(*sent, (query("session.commit"), {}))
+            *cursors, commit = await self._send_last(*sent, (query("session.commit"), {}))
             self._end(commit)
         else:
             cursors = await self._send(*sent)
@@ -137,10 +157,14 @@ class Transaction:
         return (await self._execute(statement, {})).rowcount
 
     async def commit(self) -> None:
-        """End it, with what was still to be sent. Raises RuntimeError if it had failed."""
+        """End it, with what was still to be sent.
+
+        Raises RuntimeError if it had failed, Unconfirmed when PostgreSQL goes away before it
+        answers.
+        """
         if not self._ended:
             behind = self._behind
-            commit, *cursors = await self._send(
+            commit, *cursors = await self._send_last(
                 (query("session.commit"), {}), *((each.text, each.values) for each in behind)
             )
             self._end(commit)
@@ -151,6 +175,18 @@ class Transaction:
         if commit.statusmessage != COMMITTED:
             raise RuntimeError("a statement of this transaction had failed: nothing is stored")
         self._ended = True
+
+    async def _send_last(self, *statements: Statement) -> list[Cursor]:
+        """Send what ends the transaction."""
+        try:
+            return await self._send(*statements)
+        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+            if error.sqlstate and not error.sqlstate.startswith(SHUTDOWN):
+                raise  # PostgreSQL's own answer: it refused, and stored nothing.
+            raise Unconfirmed(
+                f"PostgreSQL went away ({type(error).__name__}) before it confirmed the change, "
+                "which may be stored or not: look before you try again"
+            ) from error
 
     async def _execute(self, statement: Text, values: Mapping[str, Any]) -> Cursor:
         (cursor,) = await self._send((statement, values))
@@ -176,12 +212,45 @@ class Transaction:
         return await self._connection.execute(text, values)
 
 
+class _Connection(psycopg.AsyncConnection[DictRow]):
+    """A connection that is closed by an exchange that is cut short."""
+
+    async def wait(
+        self,
+        gen: PQGen[RV],
+        interval: float = 0.1,
+        timeout: float | None = None,  # noqa: ASYNC109 - psycopg's signature
+    ) -> RV:
+        """Drive one exchange with PostgreSQL; raises OperationalError if that is silent too long.
+
+        When cancelled, psycopg itself has PostgreSQL cancel the statement and waits on. That can
+        leave a pipeline half ended, which no rollback ends, and lasts as long as the network likes.
+        """
+        try:
+            return await waiting.wait_async(
+                gen, self.pgconn.socket, interval=interval, timeout=timeout or ANSWER_TIMEOUT_S
+            )
+        except (asyncio.CancelledError, GeneratorExit, psycopg.errors._WaitTimeout):  # noqa: SLF001
+            self.pgconn.finish()
+            with suppress(psycopg.Error):
+                gen.close()  # It would like to end its pipeline, for which it is too late.
+            raise
+
+    def close_unless_known(self) -> None:
+        """Close it, unless nothing is under way on it, not even a transaction."""
+        # libpq's wrapper returns plain numbers, so not `is`.
+        idle = self.pgconn.transaction_status == TransactionStatus.IDLE
+        if not idle or self.pgconn.pipeline_status != PipelineStatus.OFF:
+            self.pgconn.finish()
+
+
 class Database:
     """A pool of connections of one login role."""
 
     def __init__(self, url: SecretStr, *, max_size: int = 10) -> None:
-        self._pool = AsyncConnectionPool[psycopg.AsyncConnection[DictRow]](
+        self._pool = AsyncConnectionPool[_Connection](
             url.get_secret_value(),
+            connection_class=_Connection,
             min_size=1,
             max_size=max_size,
             open=False,
@@ -192,6 +261,7 @@ class Database:
                 "row_factory": dict_row,
                 "autocommit": True,
                 "connect_timeout": CONNECT_TIMEOUT_S,
+                **DEAD_PEER,
                 "options": f"-c statement_timeout={STATEMENT_TIMEOUT // timedelta(milliseconds=1)}",
             },
         )
@@ -211,7 +281,8 @@ class Database:
         """Open a transaction that sees and writes the rows of `tenant_id` alone.
 
         With `snapshot` all its reads see one moment, and it cannot write. Raises
-        StoreUnavailable when PostgreSQL does not answer; nothing is then stored.
+        StoreUnavailable when PostgreSQL does not answer; nothing is then stored, unless it is the
+        kind Unconfirmed.
         """
         begin = query("session.begin_snapshot" if snapshot else "session.begin")
         named = (query("session.name_tenant"), {"tenant_id": str(tenant_id)})
@@ -245,21 +316,37 @@ class Database:
                 raise
 
     @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[psycopg.AsyncConnection[DictRow]]:
+    async def _connection(self) -> AsyncIterator[_Connection]:
         try:
-            async with self._pool.connection() as connection:
+            connection = await self._pool.getconn()
+            try:
                 yield connection
-        except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout) as error:
-            # Statement time-outs are OperationalErrors: "not now", too.
+            finally:
+                connection.close_unless_known()
+                # The pool replaces what is closed. A cancellation while it takes one back would
+                # leave it short of a connection for good.
+                await asyncio.shield(self._pool.putconn(connection))
+        except _NOT_NOW as error:
             raise StoreUnavailable(f"PostgreSQL: {type(error).__name__}; try again") from error
 
 
-async def _check(connection: psycopg.AsyncConnection[DictRow]) -> None:
+_NOT_NOW = (
+    psycopg.OperationalError,  # statement time-outs, too
+    psycopg.InterfaceError,
+    psycopg.errors.ReadOnlySqlTransaction,  # a standby, as in a failover
+    PoolTimeout,
+)
+
+
+async def _check(connection: _Connection) -> None:
     """Raise if the server has hung up: between statements only its end has something to say.
 
     Asked of this host's kernel alone, not of the server: a round trip less for each transaction.
+    It never waits, as a cancellation then would lose the pool the connection's place.
     """
-    waiting = select.poll()
-    waiting.register(connection.fileno(), select.POLLIN)
-    if waiting.poll(0):
-        await AsyncConnectionPool.check_connection(connection)
+    said = select.poll()
+    said.register(connection.fileno(), select.POLLIN)
+    while said.poll(0):
+        # Raises OperationalError at the end. What else comes unasked is a notice or a setting.
+        connection.pgconn.consume_input()
+        connection.pgconn.is_busy()

@@ -1,0 +1,174 @@
+"""Nothing that is shared is left in an unknown state, at whichever await its user is cancelled.
+
+A client that resets its connection cancels what runs for it; so does a lost lease.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+from pydantic import SecretStr
+
+from runner.audit import events as audit
+from runner.embedded.services import Services, services
+from runner.errors import RunnerError
+from runner.ids import new_id
+from runner.models import Role
+from runner.store import executions
+from runner.store.db import Database, _Connection
+from runner.store.migrations import migrate
+from runner.tenancy import create_key
+from tests.deployment import state_folder
+from tests.integration.store.conftest import LIMITS, REQUEST, SUBMITTED, publish
+from tests.interruption import AGAIN, cancelled_everywhere
+
+PATIENCE_S = 5.0
+Use = Callable[[Database, UUID], Coroutine[Any, Any, None]]
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Services]:
+    """Return PostgreSQL and Redis with the schema in place."""
+    with state_folder() as folder, services(folder, ephemeral=True) as made:
+        migrate(SecretStr(made.owner_url))
+        asyncio.run(publish(made))
+        yield made
+
+
+@pytest.fixture(scope="module")
+def tenant(running: Services) -> UUID:
+    """Return a tenant's id."""
+
+    async def make() -> UUID:
+        async with Database(SecretStr(running.owner_url), max_size=1) as owner:
+            made = await create_key(
+                owner, tenant="interrupted", role=Role.OWNER, name="test", max_limits=LIMITS
+            )
+        return made.tenant_id
+
+    return asyncio.run(make())
+
+
+@pytest.fixture
+def superuser(running: Services) -> "Iterator[psycopg.Connection[Any]]":
+    """Return a connection that no policy binds."""
+    with psycopg.connect(running.postgres.url("postgres"), autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture
+async def database(running: Services, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Database]:
+    """Return a pool of one connection: whoever comes next gets what the last one left.
+
+    It behaves as in a busy loop, in which psycopg also awaits before it sends.
+    """
+    monkeypatch.setattr(psycopg.waiting, "MAX_BUSY_TIME", 0)
+    async with Database(SecretStr(running.api_url), max_size=1) as made:
+        yield made
+
+
+async def _write(database: Database, tenant: UUID) -> None:
+    """Write an execution and its record; several statements travel together."""
+    async with database.tenant(tenant) as tx:
+        await executions.insert(tx, new_id(), REQUEST)
+        await audit.append(tx, tenant, SUBMITTED)
+
+
+async def _write_after_reading(database: Database, tenant: UUID) -> None:
+    """Read first, so that BEGIN and COMMIT are round trips of their own."""
+    async with database.tenant(tenant) as tx:
+        await executions.get(tx, new_id())
+        await _refused(tx)
+
+
+async def _refused(tx: Any) -> None:
+    await executions.get(tx, new_id())
+    raise LookupError("the caller asks for what is not there")
+
+
+async def _read_in_one_round_trip(database: Database, tenant: UUID) -> None:
+    async with database.tenant(tenant) as tx:
+        await executions.whole(tx, new_id())
+
+
+async def _read_a_snapshot(database: Database, tenant: UUID) -> None:
+    async with database.tenant(tenant, snapshot=True) as tx:
+        await executions.get(tx, new_id())
+        await executions.events_after(tx, new_id(), 0, 10)
+
+
+async def _single_statements(database: Database, tenant: UUID) -> None:
+    async with database.statements() as tx:
+        await tx.one("session.ping")
+        await tx.one("session.ping")
+
+
+USES: list[Use] = [
+    _write,
+    _write_after_reading,
+    _read_in_one_round_trip,
+    _read_a_snapshot,
+    _single_statements,
+]
+
+
+async def _whole(database: Database, tenant: UUID) -> None:
+    """Another request, of no tenant and of one, is answered, and rightly."""
+    async with asyncio.timeout(PATIENCE_S):
+        async with database.no_tenant() as tx:
+            assert await tx.one("session.ping") == {"?column?": 1}
+            assert not await audit.list_after(tx, 0, audit.Filter(), 9)
+        async with database.tenant(tenant) as tx:
+            assert await executions.get(tx, new_id()) is None
+
+
+async def _everywhere(database: Database, tenant: UUID, use: Use, again: str) -> int:
+    async def work() -> None:
+        with contextlib.suppress(LookupError):
+            await use(database, tenant)
+
+    return await cancelled_everywhere(work, lambda: _whole(database, tenant), AGAIN[again])
+
+
+@pytest.mark.parametrize("again", AGAIN)
+@pytest.mark.parametrize("use", USES, ids=lambda use: use.__name__.strip("_"))
+async def test_the_next_user_of_a_connection_is_served_whenever_the_last_was_cancelled(
+    database: Database, tenant: UUID, use: Use, again: str
+) -> None:
+    """The pool has one connection, so the next request meets what this one left behind."""
+    assert await _everywhere(database, tenant, use, again) > 0
+
+
+async def test_cut_short_psycopg_s_way_the_connection_answers_the_next_user_wrongly(
+    database: Database, tenant: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control: after a pipeline that was half sent, the next user's statements are refused."""
+    monkeypatch.setattr(_Connection, "wait", psycopg.AsyncConnection.wait)
+    monkeypatch.setattr(_Connection, "close_unless_known", lambda _: None)
+
+    async def until_it_is_wrong() -> None:
+        # Whether PostgreSQL's answer or its cancellation comes first is chance.
+        while True:
+            for use in USES:
+                await _everywhere(database, tenant, use, "again 10 later")
+
+    async with asyncio.timeout(120):
+        with pytest.raises((psycopg.Error, RunnerError, RuntimeError)):
+            await until_it_is_wrong()
+
+
+async def test_what_was_cancelled_is_stored_whole_or_not_at_all(
+    superuser: "psycopg.Connection[Any]", database: Database, tenant: UUID
+) -> None:
+    """As many records as executions, whichever round trip was the last."""
+    await _everywhere(database, tenant, _write, "at each await")
+    counts = superuser.execute(
+        "SELECT (SELECT count(*) FROM executions), "
+        "(SELECT count(*) FROM audit_events WHERE action = %s)",
+        [SUBMITTED.action.value],
+    ).fetchone()
+    assert counts is not None and counts[0] == counts[1] > 0
