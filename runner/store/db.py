@@ -3,15 +3,12 @@
 The tenant is set with `set_config(…, is_local => true)`: it ends with the transaction, so a
 pooled connection carries nothing over, also after an error or a cancellation.
 
-A connection goes back to the pool only in a known state. One whose answer was not awaited to its
-end (a client hung up, a lease was lost, PostgreSQL was silent for too long) is closed at once and
-replaced: whoever was cancelled cannot wait, and half an exchange tells nothing.
+A connection goes back to the pool only in a known state (`connection`).
 """
 
 import asyncio
-import select
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from functools import cache
 from importlib import resources
@@ -19,27 +16,15 @@ from typing import Any, Self, TypeAlias
 from uuid import UUID
 
 import psycopg
-from psycopg import sql, waiting
-from psycopg.abc import RV, PQGen
-from psycopg.pq import PipelineStatus, TransactionStatus
+from psycopg import sql
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 from pydantic import SecretStr
 
 from runner.errors import StoreUnavailable, Unconfirmed
+from runner.store.connection import DEAD_PEER, STATEMENT_TIMEOUT, Connection, check
 
-STATEMENT_TIMEOUT = timedelta(seconds=15)
-"""PostgreSQL's own bound on a statement."""
-ANSWER_TIMEOUT_S = STATEMENT_TIMEOUT.total_seconds() + 2
-"""Ours, for a network that loses PostgreSQL's answer: nobody would tell us of that."""
 CONNECT_TIMEOUT_S = 3
-DEAD_PEER = {
-    "keepalives_idle": 5,
-    "keepalives_interval": 2,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 10_000,
-}
-"""When the kernel gives a TCP connection up, in seconds and milliseconds (tcp(7))."""
 COMMITTED = "COMMIT"
 SHUTDOWN = "57P"
 """SQLSTATE class of a server that goes away; it may have committed before (errcodes, class 57)."""
@@ -86,7 +71,7 @@ class Transaction:
 
     def __init__(
         self,
-        connection: "_Connection",
+        connection: Connection,
         begin: str | None = None,
         first: Sequence[Statement] = (),
     ) -> None:
@@ -212,51 +197,19 @@ class Transaction:
         return await self._connection.execute(text, values)
 
 
-class _Connection(psycopg.AsyncConnection[DictRow]):
-    """A connection that is closed by an exchange that is cut short."""
-
-    async def wait(
-        self,
-        gen: PQGen[RV],
-        interval: float = 0.1,
-        timeout: float | None = None,  # noqa: ASYNC109 - psycopg's signature
-    ) -> RV:
-        """Drive one exchange with PostgreSQL; raises OperationalError if that is silent too long.
-
-        When cancelled, psycopg itself has PostgreSQL cancel the statement and waits on. That can
-        leave a pipeline half ended, which no rollback ends, and lasts as long as the network likes.
-        """
-        try:
-            return await waiting.wait_async(
-                gen, self.pgconn.socket, interval=interval, timeout=timeout or ANSWER_TIMEOUT_S
-            )
-        except (asyncio.CancelledError, GeneratorExit, psycopg.errors._WaitTimeout):  # noqa: SLF001
-            self.pgconn.finish()
-            with suppress(psycopg.Error):
-                gen.close()  # It would like to end its pipeline, for which it is too late.
-            raise
-
-    def close_unless_known(self) -> None:
-        """Close it, unless nothing is under way on it, not even a transaction."""
-        # libpq's wrapper returns plain numbers, so not `is`.
-        idle = self.pgconn.transaction_status == TransactionStatus.IDLE
-        if not idle or self.pgconn.pipeline_status != PipelineStatus.OFF:
-            self.pgconn.finish()
-
-
 class Database:
     """A pool of connections of one login role."""
 
     def __init__(self, url: SecretStr, *, max_size: int = 10) -> None:
-        self._pool = AsyncConnectionPool[_Connection](
+        self._pool = AsyncConnectionPool[Connection](
             url.get_secret_value(),
-            connection_class=_Connection,
+            connection_class=Connection,
             min_size=1,
             max_size=max_size,
             open=False,
             timeout=CONNECT_TIMEOUT_S,
             reconnect_timeout=10.0,
-            check=_check,
+            check=check,
             kwargs={
                 "row_factory": dict_row,
                 "autocommit": True,
@@ -316,7 +269,7 @@ class Database:
                 raise
 
     @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[_Connection]:
+    async def _connection(self) -> AsyncIterator[Connection]:
         try:
             connection = await self._pool.getconn()
             try:
@@ -336,17 +289,3 @@ _NOT_NOW = (
     psycopg.errors.ReadOnlySqlTransaction,  # a standby, as in a failover
     PoolTimeout,
 )
-
-
-async def _check(connection: _Connection) -> None:
-    """Raise if the server has hung up: between statements only its end has something to say.
-
-    Asked of this host's kernel alone, not of the server: a round trip less for each transaction.
-    It never waits, as a cancellation then would lose the pool the connection's place.
-    """
-    said = select.poll()
-    said.register(connection.fileno(), select.POLLIN)
-    while said.poll(0):
-        # Raises OperationalError at the end. What else comes unasked is a notice or a setting.
-        connection.pgconn.consume_input()
-        connection.pgconn.is_busy()

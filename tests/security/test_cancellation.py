@@ -19,7 +19,8 @@ from runner.errors import RunnerError
 from runner.ids import new_id
 from runner.models import Role
 from runner.store import executions
-from runner.store.db import Database, _Connection
+from runner.store.connection import Connection
+from runner.store.db import Database
 from runner.store.migrations import migrate
 from runner.tenancy import create_key
 from tests.deployment import state_folder
@@ -147,8 +148,8 @@ async def test_cut_short_psycopg_s_way_the_connection_answers_the_next_user_wron
     database: Database, tenant: UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The control: after a pipeline that was half sent, the next user's statements are refused."""
-    monkeypatch.setattr(_Connection, "wait", psycopg.AsyncConnection.wait)
-    monkeypatch.setattr(_Connection, "close_unless_known", lambda _: None)
+    monkeypatch.setattr(Connection, "wait", psycopg.AsyncConnection.wait)
+    monkeypatch.setattr(Connection, "close_unless_known", lambda _: None)
 
     async def until_it_is_wrong() -> None:
         # Whether PostgreSQL's answer or its cancellation comes first is chance.
