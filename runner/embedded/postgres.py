@@ -56,7 +56,7 @@ class Postgres:
         patience: int,
     ) -> None:
         self._data = data
-        self._sockets = sockets
+        self.sockets = sockets
         self._user = user
         self._patience = patience
         self._bin = _binaries(user)
@@ -81,7 +81,7 @@ class Postgres:
 
     def url(self, role: str, database: str = DATABASE) -> str:
         """Return the URL by which a role logs in."""
-        return f"postgresql://{role}@/{database}?host={self._sockets}"
+        return f"postgresql://{role}@/{database}?host={self.sockets}"
 
     def start(self) -> None:
         """Start it, made on first use, and wait until it answers. Raises SetupError."""

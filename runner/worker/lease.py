@@ -89,28 +89,32 @@ class LeaseKeeper:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _keep(self) -> None:
+        pause = self._lease.total_seconds() / RENEWALS_PER_LEASE
         # Not its own worker's news: an execution begins and speaks in the time of one renewal.
         wanted = (News.CANCELLING, News.ENDED)
         with self._changes.watch(self._claim.execution_id, *wanted) as watch:
             while True:
                 await asyncio.sleep(MIN_PAUSE_S)
-                await watch.wait(self._lease.total_seconds() / RENEWALS_PER_LEASE - MIN_PAUSE_S)
+                await watch.wait(pause - MIN_PAUSE_S)
                 asked_at = time.monotonic()
                 try:
-                    async with self._database.tenant(self._claim.tenant_id) as tx:
+                    # A network that stalls answers nothing, and the lease does not wait for it.
+                    async with (
+                        asyncio.timeout(pause),
+                        self._database.tenant(self._claim.tenant_id) as tx,
+                    ):
                         cancelled = await attempts.renew(tx, self._claim, self._lease)
                     self._safe_until = asked_at + self._lease.total_seconds()
                     if self._sandbox is not None:
                         self._sandbox.end_by(self._fence)
                     if cancelled:
                         self.cancel_requested.set()
-                except StoreUnavailable as error:
+                except (StoreUnavailable, TimeoutError) as error:
                     # Past the lease another worker may start it: ours has to be dead by then.
                     _log.warning(
                         "lease_not_renewed",
                         execution=str(self._claim.execution_id),
-                        error=error.detail,
+                        error=str(error) or "no answer in time",
                     )
-                    pause = self._lease.total_seconds() / RENEWALS_PER_LEASE
                     if time.monotonic() + pause > self._safe_until:
                         raise LeaseLost("PostgreSQL was away for as long as the lease") from error
