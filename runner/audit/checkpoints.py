@@ -25,7 +25,7 @@ from runner.audit.chain import Fault, Head, Pin, Verdict
 from runner.audit.events import timestamp
 from runner.audit.memory import Memory
 from runner.audit.pinned import contradicted, contradicting_receipt
-from runner.errors import NotReady, RunnerError
+from runner.errors import NotReady
 from runner.signing import BadSignature, PublicKey, Signer, TrustedKeys, verify
 from runner.store.db import Database, Transaction
 
@@ -169,17 +169,6 @@ class Checkpointer:
         self._memory = memory
         self._age = age
         self._silent_until: dict[UUID, float] = {}
-
-    async def run(self) -> None:
-        """Sweep for ever."""
-        while True:
-            try:
-                await self.sweep()
-            except RunnerError as error:
-                _log.warning("sweep_failed", sweep="checkpoints", error=error.detail)
-            except Exception:  # noqa: BLE001 - told and tried again: unsealed logs would be worse
-                _log.exception("sweep_fault", sweep="checkpoints")
-            await asyncio.sleep(SWEEP_S)
 
     async def sweep(self) -> None:
         """Seal every chain that is due."""

@@ -6,9 +6,10 @@ is sent again, never one that is lost. A sink that fails is tried later and late
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -48,25 +49,15 @@ class Forwarder:
         self._database = database
         self._sinks = sinks
 
-    async def run(self) -> None:
-        """Forward until cancelled."""
-        async with asyncio.TaskGroup() as tasks:
-            for sink in self._sinks:
-                for _ in range(TENANTS_AT_ONCE if sink == TENANT else 1):
-                    tasks.create_task(self._forward(sink))
+    def lines(self) -> Iterator[tuple[str, Callable[[], Awaitable[None]]]]:
+        """Yield what is to be done over and over, with the sink that it serves."""
+        for sink in self._sinks:
+            for _ in range(TENANTS_AT_ONCE if sink == TENANT else 1):
+                yield sink, partial(self._deliver_all, sink)
 
-    async def _forward(self, sink: str) -> None:
-        while True:
-            try:
-                busy = await self.deliver_next(sink)
-            except RunnerError as error:
-                _log.warning("forwarding_failed", sink=sink, error=error.detail)
-                busy = False
-            except Exception:  # noqa: BLE001 - told and tried again: the other sinks go on
-                _log.exception("forwarding_fault", sink=sink)
-                busy = False
-            if not busy:
-                await asyncio.sleep(IDLE_S)
+    async def _deliver_all(self, sink: str) -> None:
+        while await self.deliver_next(sink):
+            pass
 
     async def deliver_next(self, sink: str) -> bool:
         """Deliver one batch; return whether there was one. Raises NotReady."""

@@ -40,11 +40,25 @@ def api(
 
 
 @reports_errors
-def worker() -> None:
+def worker(
+    *,
+    healthy: Annotated[
+        bool,
+        typer.Option("--healthy", help="Only tell whether this host's worker works; 1 if not."),
+    ] = False,
+) -> None:
     """Run executions: the one process that needs Docker."""
+    settings = read_settings()
+    if healthy:
+        from runner.worker.health import problems
+
+        if found := problems(settings.run_dir):
+            err.print("\n".join(f"{name}: {why}" for name, why in found.items()), markup=False)
+            raise typer.Exit(1)
+        out.print("ok")
+        return
     import uvloop
 
-    settings = read_settings()
     telemetry.configure(settings.log_level, json=not err.is_terminal)
     uvloop.run(_worker(settings))
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import structlog
 
+from runner.duties import Duties
 from runner.egress.addresses import networks
 from runner.egress.certificates import load_or_make_authority
 from runner.egress.control import Control
@@ -25,11 +26,10 @@ from runner.egress.names import BadName
 from runner.egress.policy import Policy, policy_to_json
 from runner.egress.session import Decision, Summary
 from runner.egress.upstream import trusting
-from runner.errors import SetupError
+from runner.errors import NotReady, SetupError
 
 READY_S = 20.0
 CLOSE_S = 5.0
-RESPAWN_S = (0.05, 0.2, 1.0, 5.0)
 _PACKAGES = Path(__file__).resolve().parents[2]
 
 _log = structlog.get_logger("runner.egress")
@@ -60,6 +60,7 @@ class EgressGateway:
         self._begin = begin
         self._patience = patience
         self._sessions: dict[str, _Open] = {}
+        self._process: asyncio.subprocess.Process | None = None
         self._control: Control | None = None
 
     @classmethod
@@ -74,6 +75,7 @@ class EgressGateway:
         profiles_dir: Path,
         state_dir: Path,
         patience: int = 1,
+        duties: Duties | None = None,
     ) -> AsyncIterator["EgressGateway"]:
         """Keep a proxy running while the context lasts; `patience` multiplies the waits on it.
 
@@ -91,15 +93,12 @@ class EgressGateway:
             "ca_certificate": certificate,
         }
         gateway = cls(begin, certificate, patience)
-        process, control = await gateway._spawn()
-        keeping = asyncio.create_task(gateway._keep(process, control))
-        # A task that is cancelled before its first step would not end the process.
-        await asyncio.sleep(0)
+        await gateway._spawn()
         try:
-            yield gateway
+            async with (duties or Duties()).doing("keeping the egress proxy", gateway._keep):
+                yield gateway
         finally:
-            keeping.cancel()
-            await asyncio.gather(keeping, return_exceptions=True)
+            await gateway._end()
 
     async def open_session(
         self,
@@ -157,10 +156,10 @@ class EgressGateway:
                 opened.listener.fileno(),
             )
 
-    async def _spawn(self) -> tuple[asyncio.subprocess.Process, Control]:
+    async def _spawn(self) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            process = await asyncio.create_subprocess_exec(
+            process = self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
                 "runner.egress",
@@ -181,57 +180,53 @@ class EgressGateway:
             async with asyncio.timeout(READY_S * self._patience):
                 await control.send(self._begin)
                 answer, _ = await control.receive()
-        except (ConnectionError, TimeoutError) as error:
-            await self._end(process, control)
-            raise SetupError(
-                f"the egress proxy did not start (exit code {process.returncode}); its log says why"
-            ) from error
+        except BaseException as error:
+            control.close()
+            code = await self._end()
+            if isinstance(error, ConnectionError | TimeoutError):
+                raise SetupError(
+                    f"the egress proxy did not start (exit code {code}); its log says why"
+                ) from error
+            raise
         if answer["say"] == "failed":
-            await self._end(process, control)
+            control.close()
+            await self._end()
             raise SetupError(f"the egress proxy does not start: {answer['why']}")
         self.pid = process.pid
         self._control = control
-        return process, control
 
-    async def _keep(self, process: asyncio.subprocess.Process, control: Control) -> None:
-        """Hear the proxy; when it dies, start the next and hand every session over."""
-        failures = 0
+    async def _keep(self) -> None:
+        """Have a proxy, and hear it until it dies; a new one is handed every session."""
+        if self._control is None:
+            await self._spawn()
+            for session, opened in list(self._sessions.items()):
+                opened.before, opened.told = _sum(opened.before, opened.told), _NOTHING
+                await self._hand_over(session, opened)
         try:
-            while True:
-                try:
-                    while True:
-                        self._heard((await control.receive())[0])
-                        failures = 0
-                except ConnectionError:
-                    self._control = None
-                    await self._end(process, control)
-                    _log.error("egress_proxy_died", exit_code=process.returncode)
-                process, control = await self._respawn(failures)
-                failures += 1
-                for session, opened in list(self._sessions.items()):
-                    opened.before, opened.told = _sum(opened.before, opened.told), _NOTHING
-                    await self._hand_over(session, opened)
-        finally:
-            self._control = None
-            await self._end(process, control)
+            while self._control is not None:
+                self._heard((await self._control.receive())[0])
+        except ConnectionError:
+            code = await self._end()
+            raise NotReady(f"the egress proxy died (exit code {code})") from None
+        except Exception:
+            # What it says cannot be followed any more.
+            await self._end()
+            raise
 
-    async def _respawn(self, failures: int) -> tuple[asyncio.subprocess.Process, Control]:
-        while True:
-            await asyncio.sleep(RESPAWN_S[min(failures, len(RESPAWN_S) - 1)])
-            try:
-                return await self._spawn()
-            except SetupError as error:
-                failures += 1
-                _log.error("egress_proxy_not_started", error=error.detail)
-
-    async def _end(self, process: asyncio.subprocess.Process, control: Control) -> None:
-        control.close()
+    async def _end(self) -> int | None:
+        """End the process, if there is one; return its exit code."""
+        control, self._control = self._control, None
+        process, self._process = self._process, None
+        if control is not None:
+            control.close()
+        if process is None:
+            return None
         try:
             async with asyncio.timeout(CLOSE_S * self._patience):
-                await process.wait()
+                return await process.wait()
         except TimeoutError:
             process.kill()
-            await process.wait()
+            return await process.wait()
 
     def _heard(self, message: Mapping[str, Any]) -> None:
         if message["say"] == "closed":

@@ -44,6 +44,7 @@ class Sandbox:
         self._listener = listener
         self._connections: set[asyncio.Task[None]] = set()
         self._accepting = session.share.start(self._accept())
+        self._accepting.add_done_callback(self._stopped)
 
     async def _accept(self) -> None:
         loop, share = asyncio.get_running_loop(), self.session.share
@@ -65,6 +66,12 @@ class Sandbox:
             connection = share.start(serve_connection(self.session, self._outside, link))
             self._connections.add(connection)
             connection.add_done_callback(partial(self._ended, link))
+
+    def _stopped(self, accepting: asyncio.Task[None]) -> None:
+        if not accepting.cancelled() and (error := accepting.exception()):
+            _log.error("session_failed", session=self.session.id, exc_info=error)
+            # Who connects is refused, and does not wait for nobody.
+            self._listener.close()
 
     def _ended(self, link: socket.socket, connection: asyncio.Task[None]) -> None:
         # One that was cancelled before its first step has closed nothing.
@@ -97,18 +104,19 @@ class Proxy:
         self._decided: asyncio.Queue[Decision] = asyncio.Queue()
 
     async def run(self) -> None:
-        """Obey until the worker hangs up. Raises ConnectionError then."""
-        telling = asyncio.create_task(self._tell())
-        try:
-            while True:
-                message, descriptor = await self._control.receive()
-                if message["do"] == "open" and descriptor is not None:
-                    self._open(message, socket.socket(fileno=descriptor))
-                elif message["do"] == "close":
-                    await self._close(message["session"])
-        finally:
-            telling.cancel()
-            await asyncio.gather(telling, return_exceptions=True)
+        """Obey until the worker hangs up. Raises a group with a ConnectionError then."""
+        async with asyncio.TaskGroup() as both:
+            # If either fails the process ends, and the worker starts another.
+            both.create_task(self._tell())
+            both.create_task(self._obey())
+
+    async def _obey(self) -> None:
+        while True:
+            message, descriptor = await self._control.receive()
+            if message["do"] == "open" and descriptor is not None:
+                self._open(message, socket.socket(fileno=descriptor))
+            elif message["do"] == "close":
+                await self._close(message["session"])
 
     def _open(self, message: dict[str, Any], listener: socket.socket) -> None:
         session = Session(
@@ -163,7 +171,7 @@ async def main(link: socket.socket) -> None:
     try:
         slots = Slots(max(descriptors - _OWN_DESCRIPTORS, 2) // 2)
         await Proxy(control, outside, slots).run()
-    except ConnectionError:
+    except* ConnectionError:
         _log.info("worker_gone")
 
 

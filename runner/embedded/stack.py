@@ -29,7 +29,7 @@ from runner.settings import Settings
 from runner.store.db import Database
 from runner.store.migrations import migrate
 from runner.tenancy import publish_tiers
-from runner.worker.service import READY_FILE
+from runner.worker import health
 
 READY_AFTER_S = 30.0
 ANSWER_S = 2.0
@@ -128,8 +128,7 @@ class Stack:
                 await asyncio.sleep(0.05)
 
     def _worker_works(self) -> bool:
-        said = self.settings.run_dir / READY_FILE
-        return said.exists() and said.read_text() == str(self.worker.pid)
+        return not health.problems(self.settings.run_dir, self.worker.pid)
 
 
 @asynccontextmanager

@@ -8,7 +8,7 @@ one kind alone; forging one makes somebody look once more.
 import asyncio
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from enum import Enum
 from types import TracebackType
 from typing import Self
@@ -18,7 +18,9 @@ import structlog
 from pydantic import SecretStr
 from redis.exceptions import RedisError
 
-from runner.queue.connections import RETRY_S, connect_async
+from runner.duties import Duties
+from runner.errors import QueueUnavailable
+from runner.queue.connections import connect_async
 
 CHANNEL = "runner:changed"
 _ID = len(UUID(int=0).bytes)
@@ -65,18 +67,20 @@ class Watch:
 class Changes:
     """One subscription for the whole process, handed on to the watches of each execution."""
 
-    def __init__(self, redis_url: SecretStr) -> None:
+    def __init__(self, redis_url: SecretStr, duties: Duties | None = None) -> None:
         self._publisher = connect_async(redis_url)
         self._subscriber = connect_async(redis_url, listens=True)
         self._watches: defaultdict[UUID, set[Watch]] = defaultdict(set)
         self._unsaid: list[bytes] = []
         self._said = asyncio.Event()
         self._publishing = asyncio.Lock()
-        self._tasks: tuple[asyncio.Task[None], ...] = ()
+        self._duties = duties or Duties()
+        self._under_way = AsyncExitStack()
         self._log = structlog.get_logger("runner.queue")
 
     async def __aenter__(self) -> Self:
-        self._tasks = (asyncio.create_task(self._listen()), asyncio.create_task(self._speak()))
+        for name, work in (("announcing changes", self._speak), ("hearing changes", self._listen)):
+            await self._under_way.enter_async_context(self._duties.doing(name, work))
         return self
 
     async def __aexit__(
@@ -86,9 +90,7 @@ class Changes:
         trace: TracebackType | None,
     ) -> None:
         await self._publish()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._under_way.aclose()
         await self._publisher.aclose()
         await self._subscriber.aclose()
 
@@ -113,10 +115,9 @@ class Changes:
                 del self._watches[execution_id]
 
     async def _speak(self) -> None:
-        while True:
-            await self._said.wait()
-            self._said.clear()
-            await self._publish()
+        await self._said.wait()
+        self._said.clear()
+        await self._publish()
 
     async def _publish(self) -> None:
         """Publish what is to be said, in order and in one round trip."""
@@ -134,16 +135,14 @@ class Changes:
                 self._log.warning("announcements_lost", executions=lost, error=repr(error))
 
     async def _listen(self) -> None:
-        while True:
-            try:
-                async with self._subscriber.pubsub(ignore_subscribe_messages=True) as subscription:
-                    await subscription.subscribe(CHANNEL)
-                    self._wake_all()
-                    async for message in subscription.listen():
-                        self._wake(message["data"])
-            except RedisError as error:
-                self._log.warning("subscription_lost", error=repr(error))
-                await asyncio.sleep(RETRY_S)
+        try:
+            async with self._subscriber.pubsub(ignore_subscribe_messages=True) as subscription:
+                await subscription.subscribe(CHANNEL)
+                self._wake_all()
+                async for message in subscription.listen():
+                    self._wake(message["data"])
+        except RedisError as error:
+            raise QueueUnavailable(f"the subscription was lost: {type(error).__name__}") from error
 
     def _wake(self, data: object) -> None:
         if isinstance(data, bytes) and len(data) >= _ID and data[_ID:] in _KINDS:

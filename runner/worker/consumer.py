@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from typing import TypeVar
 
 import redis
@@ -52,6 +52,10 @@ class Consumers:
         for thread in self._threads:
             thread.start()
 
+    def ended(self) -> Mapping[str, str]:
+        """Return which threads have ended; none does before it is told to."""
+        return {thread.name: "it has ended" for thread in self._threads if not thread.is_alive()}
+
     def request_stop(self) -> None:
         """Take no more rings; the threads end when the execution at hand does."""
         self._stopping.set()
@@ -78,6 +82,8 @@ class Consumers:
                     self._consumers.discard(consumer)
             except redis.RedisError as error:
                 self._log.warning("consumer_lost_redis", consumer=number, error=repr(error))
+            except Exception:  # noqa: BLE001 - told, and begun anew: a slot less would go unseen
+                self._log.exception("consumer_failed", consumer=number)
             finally:
                 connection.close()
             self._stopping.wait(RETRY_S)

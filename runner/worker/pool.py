@@ -9,12 +9,13 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 
 import structlog
 
-from runner.errors import DockerUnavailable, ImageMissing, ProtocolViolation, RunnerError
+from runner.duties import Duties
+from runner.errors import DockerUnavailable, ImageMissing, ProtocolViolation
 from runner.models import Claim, ExecutionRequest, Isolation, Limits
 from runner.sandbox.channel import Closed
 from runner.sandbox.launch import Launcher, SandboxOrder
@@ -26,7 +27,6 @@ from runner.worker.traffic import Traffic
 TICK_S = 1.0
 IMAGES_S = 3.0
 """How often it is looked whether an image is today's; what is claimed meanwhile may not be."""
-BACK_OFF_S = 5.0
 FEW = 4
 """With so many left, starting more can wait: it would slow those who are served down, and what is
 asked for faster than Docker starts it cannot be had by starting sooner."""
@@ -106,22 +106,14 @@ class WarmSandboxes:
         await self._fresh.dispose(sandbox, at_once=at_once)
 
     async def keep(self) -> None:
-        """Keep it as full as it should be, for ever."""
-        while True:
-            try:
-                await self._look()
-                while (kind := self._shortest()) is not None:
-                    await self._start(kind)
-                pause = TICK_S
-            except RunnerError as error:
-                self._log.warning("pool_start_failed", error=error.detail)
-                pause = BACK_OFF_S
-            self._changed.clear()
-            try:
-                async with asyncio.timeout(pause):
-                    await self._changed.wait()
-            except TimeoutError:
-                continue
+        """Make it as full as it should be; return once it may have to be done again."""
+        self._changed.clear()
+        await self._look()
+        while (kind := self._shortest()) is not None:
+            await self._start(kind)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(TICK_S):
+                await self._changed.wait()
 
     async def close(self) -> None:
         """Destroy what waits."""
@@ -228,6 +220,7 @@ async def open_pool(
     steady: Kind | None,
     max_idle_s: float,
     traffic: Traffic | None = None,
+    duties: Duties | None = None,
 ) -> AsyncIterator[WarmSandboxes]:
     """Keep a pool while the context lasts; nothing of it stays."""
     pool = WarmSandboxes(
@@ -237,12 +230,10 @@ async def open_pool(
         max_idle_s=max_idle_s,
         traffic=traffic or Traffic(),
     )
-    keeping = asyncio.create_task(pool.keep())
     try:
-        yield pool
+        async with (duties or Duties()).doing("filling the pool", pool.keep):
+            yield pool
     finally:
-        keeping.cancel()
-        await asyncio.gather(keeping, return_exceptions=True)
         await pool.close()
 
 

@@ -1,13 +1,11 @@
 """What keeps every execution moving: dead attempts are settled, unheard rings rung again."""
 
-import asyncio
-from collections.abc import Callable, Coroutine
 from uuid import UUID
 
 import structlog
 
 from runner.audit import events as audit
-from runner.errors import RunnerError
+from runner.duties import for_each
 from runner.ids import PLATFORM_TENANT
 from runner.models import Claim
 from runner.queue.changes import Changes, News
@@ -38,16 +36,8 @@ class Reaper:
         self._changes = changes
         self._policy = policy
         self._slots = slots
+        self._inherited = False
         self._log = structlog.get_logger("runner.worker")
-
-    async def run(self, every_s: float) -> None:
-        """Sweep for ever, at once and then every `every_s` seconds."""
-        await self._safely(self.inherit)
-        while True:
-            await self._safely(self.reap)
-            await self._safely(self.end_suspended)
-            await self._safely(self.reconcile)
-            await asyncio.sleep(every_s)
 
     async def inherit(self) -> None:
         """End the leases that earlier worker processes of this node left: they are dead."""
@@ -58,22 +48,27 @@ class Reaper:
         self._log.info("leases_inherited", ended=ended)
 
     async def reap(self) -> None:
-        """Settle every attempt whose lease has run out."""
+        """Settle every attempt whose lease has run out, at first those of this node's past."""
+        if not self._inherited:
+            await self.inherit()
+            self._inherited = True
         async with self._database.statements() as tx:
             dead = await scheduling.expired(tx, BATCH)
-        for claim in dead:
-            await self._settle(claim)
+        await for_each(dead, self._settle)
 
     async def end_suspended(self) -> None:
         """Cancel what suspended tenants have waiting or running, however late it was accepted."""
         async with self._database.statements() as tx:
             found = await scheduling.of_suspended(tx, BATCH)
-        for tenant_id, execution_id in found:
-            async with self._database.tenant(tenant_id) as tx:
-                state = await executions.cancel(tx, execution_id)
-                if state is not None and state not in ENDED:
-                    await audit.append(tx, tenant_id, _cancelled(execution_id, state))
-            self._changes.announce(execution_id, News.ENDED)
+        await for_each(found, self._cancel)
+
+    async def _cancel(self, found: tuple[UUID, UUID]) -> None:
+        tenant_id, execution_id = found
+        async with self._database.tenant(tenant_id) as tx:
+            state = await executions.cancel(tx, execution_id)
+            if state is not None and state not in ENDED:
+                await audit.append(tx, tenant_id, _cancelled(execution_id, state))
+        self._changes.announce(execution_id, News.ENDED)
 
     async def reconcile(self) -> None:
         """Ring again if something can run now and no ring is on its way."""
@@ -108,12 +103,6 @@ class Reaper:
         self._changes.announce(claim.execution_id, News.ENDED)
         if isinstance(decision, Requeue):
             await self._doorbell.ring(claim.tenant_id, claim.execution_id)
-
-    async def _safely(self, sweep: Callable[[], Coroutine[None, None, None]]) -> None:
-        try:
-            await sweep()
-        except RunnerError as error:
-            self._log.warning("sweep_failed", sweep=sweep.__name__, error=error.detail)
 
 
 def _cancelled(execution_id: UUID, state: State) -> audit.AuditEvent:

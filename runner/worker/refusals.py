@@ -5,7 +5,6 @@ what waits in Redis is thrown away unread, and the worker looks in PostgreSQL by
 what waits, and Redis holds nothing that is worth more than a second.
 """
 
-import asyncio
 import threading
 import time
 from dataclasses import dataclass, field
@@ -60,15 +59,6 @@ class Refusals:
         """Remember that a look has just found nothing to run."""
         with self._lock:
             self._nothing_at = time.monotonic()
-
-    async def run(self) -> None:
-        """Put refusals on record for ever, and the last of them when cancelled."""
-        try:
-            while True:
-                await asyncio.sleep(WINDOW_S)
-                await self.record()
-        finally:
-            await self.record()
 
     async def record(self) -> None:
         """Write one record for what was refused since the one before, if anything was."""

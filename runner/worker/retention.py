@@ -5,8 +5,6 @@ workers may do it at once. An object is gone before the transaction commits that
 ledger: a crash in between repeats its removal, which does no harm.
 """
 
-import asyncio
-import time
 from dataclasses import asdict
 from datetime import timedelta
 from uuid import UUID
@@ -14,6 +12,7 @@ from uuid import UUID
 import structlog
 
 from runner.audit import events as audit
+from runner.duties import for_each
 from runner.errors import RunnerError
 from runner.store import ledger, retention
 from runner.store.db import Database, Transaction
@@ -35,19 +34,6 @@ class Retention:
         self._objects = objects
         self._terms = terms
         self._log = structlog.get_logger("runner.worker")
-
-    async def run(self, every_s: float) -> None:
-        """Sweep for ever, at once and then every `every_s` seconds."""
-        tidied_at: float | None = None
-        while True:
-            try:
-                await self.sweep()
-                if tidied_at is None or time.monotonic() > tidied_at + TIDY_EVERY_S:
-                    tidied_at = time.monotonic()
-                    await self.tidy()
-            except RunnerError as error:
-                self._log.warning("sweep_failed", sweep="retention", error=error.detail)
-            await asyncio.sleep(every_s)
 
     async def tidy(self) -> None:
         """Remove what is in the store and in no row: of writers that died, of tenants that went.
@@ -72,13 +58,15 @@ class Retention:
         """Remove everything that is due now."""
         async with self._database.no_tenant() as tx:
             due = await retention.tenants_with_expired(tx, self._terms)
-        for tenant_id in due:
-            try:
-                while await self._batch(tenant_id):
-                    pass
-            except RunnerError as error:
-                # The next tenant's turn must not depend on this one's objects.
-                self._log.warning("retention_failed", tenant=str(tenant_id), error=error.detail)
+        await for_each(due, self._all_of)
+
+    async def _all_of(self, tenant_id: UUID) -> None:
+        try:
+            while await self._batch(tenant_id):
+                pass
+        except RunnerError as error:
+            # The next tenant's turn must not depend on this one's objects.
+            self._log.warning("retention_failed", tenant=str(tenant_id), error=error.detail)
 
     async def _batch(self, tenant_id: UUID) -> bool:
         """Remove some of one tenant's; return whether there was anything."""

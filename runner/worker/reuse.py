@@ -16,7 +16,8 @@ from uuid import UUID
 
 import structlog
 
-from runner.errors import DockerUnavailable, ImageMissing, ProtocolViolation, RunnerError
+from runner.duties import Duties
+from runner.errors import DockerUnavailable, ImageMissing, ProtocolViolation
 from runner.models import Claim, ExecutionRequest
 from runner.sandbox.sandbox import Sandbox
 from runner.worker.pool import Kind, answers
@@ -107,15 +108,6 @@ class ReusedSandboxes:
         if held is None or at_once or sandbox.spent or not await self._renew(held):
             await self._others.dispose(sandbox, at_once=at_once)
 
-    async def sweep(self) -> None:
-        """Destroy, for ever, what has waited too long or is of an image that is not today's."""
-        while True:
-            await asyncio.sleep(SWEEP_S)
-            try:
-                await self._look()
-            except RunnerError as error:
-                self._log.warning("sweep_failed", sweep="reuse", error=error.detail)
-
     async def close(self) -> None:
         """Destroy what waits."""
         for held in [each for waiting in self._waiting.values() for each in waiting]:
@@ -163,7 +155,8 @@ class ReusedSandboxes:
             self._log.info("sandbox_not_clean", sandbox=held.sandbox.id, left=left)
         return not left
 
-    async def _look(self) -> None:
+    async def sweep(self) -> None:
+        """Destroy what has waited too long or is of an image that is not today's."""
         now = time.monotonic()
         for owner, waiting in list(self._waiting.items()):
             today = await self._today(owner.kind.image)
@@ -194,14 +187,19 @@ class ReusedSandboxes:
 
 @asynccontextmanager
 async def open_reuse(
-    others: Sandboxes, *, bounds: Bounds, digest: Callable[[str], Awaitable[str]]
+    others: Sandboxes,
+    *,
+    bounds: Bounds,
+    digest: Callable[[str], Awaitable[str]],
+    duties: Duties | None = None,
 ) -> AsyncIterator[ReusedSandboxes]:
     """Keep tenants' sandboxes while the context lasts; nothing of them stays."""
     reused = ReusedSandboxes(others, bounds=bounds, digest=digest)
-    sweeping = asyncio.create_task(reused.sweep())
+    sweeping = (duties or Duties()).doing(
+        "sweeping reused sandboxes", reused.sweep, every_s=SWEEP_S
+    )
     try:
-        yield reused
+        async with sweeping:
+            yield reused
     finally:
-        sweeping.cancel()
-        await asyncio.gather(sweeping, return_exceptions=True)
         await reused.close()

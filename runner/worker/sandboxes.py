@@ -5,7 +5,7 @@ from typing import Protocol
 
 import structlog
 
-from runner.errors import DockerUnavailable
+from runner.errors import RunnerError
 from runner.models import Claim, ExecutionRequest
 from runner.sandbox.launch import Launcher, SandboxOrder
 from runner.sandbox.sandbox import Sandbox
@@ -63,7 +63,7 @@ class FreshSandboxes:
         try:
             async with self._turns:
                 await sandbox.destroy()
-        except DockerUnavailable as error:
+        except RunnerError as error:
             # No longer in use: the next sweep for strays takes it.
             self._launcher.live.discard(sandbox.id)
             self._log.warning("sandbox_left_to_sweep", sandbox=sandbox.id, error=error.detail)

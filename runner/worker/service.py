@@ -1,24 +1,24 @@
 """The worker process: starts as a list of steps, drains on request."""
 
-import asyncio
 import fcntl
-import os
 import secrets
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from datetime import timedelta
-from pathlib import Path
+from functools import partial
 
 import structlog
 from pydantic import SecretStr
 
+from runner.audit import checkpoints, forward
 from runner.audit.checkpoints import Checkpointer
 from runner.audit.forward import Forwarder
 from runner.audit.memory import Memory
 from runner.audit.sinks import open_sinks
+from runner.duties import Duties
 from runner.egress.gateway import EgressGateway
 from runner.egress.policy import load_ceiling
-from runner.errors import RunnerError, SetupError
+from runner.errors import SetupError
 from runner.limits import DEFAULT_SIZE, load_sizes
 from runner.queue.changes import Changes
 from runner.queue.doorbell import Doorbell
@@ -36,17 +36,16 @@ from runner.worker.demand import Bounds
 from runner.worker.disposal import Disposals
 from runner.worker.egress import Egress
 from runner.worker.execute import Executor, Policy
+from runner.worker.health import Health
 from runner.worker.pool import Kind, open_pool
 from runner.worker.reaper import Reaper
-from runner.worker.refusals import Refusals
-from runner.worker.retention import ABANDONED, GRACE, Retention
+from runner.worker.refusals import WINDOW_S, Refusals
+from runner.worker.retention import ABANDONED, GRACE, TIDY_EVERY_S, Retention
 from runner.worker.reuse import Bounds as ReuseBounds
 from runner.worker.reuse import open_reuse
 from runner.worker.secrets import FileSecrets, Secrets
 from runner.worker.traffic import Traffic
 
-READY_FILE = "worker.ready"
-"""In the run folder: the id of the worker's process while it takes executions."""
 SWEEP_S = 30.0
 """How long a sandbox may outlive a Docker daemon that did not answer when it was to go."""
 
@@ -71,6 +70,7 @@ async def worker(
         max_artifacts=settings.max_artifacts,
     )
     traffic = Traffic()
+    duties = Duties()
     async with AsyncExitStack() as stack:
         stack.enter_context(_only_worker(settings))
         launcher = await stack.enter_async_context(
@@ -82,7 +82,7 @@ async def worker(
             Database(database_url, max_size=settings.slots * 2 + 4)
         )
         doorbell = await stack.enter_async_context(Doorbell(redis_url))
-        changes = await stack.enter_async_context(Changes(redis_url))
+        changes = await stack.enter_async_context(Changes(redis_url, duties))
         signer = Signer.open(settings.state_dir)
         gateway = await stack.enter_async_context(
             EgressGateway.open(
@@ -92,6 +92,7 @@ async def worker(
                 extra_roots=settings.egress_roots,
                 profiles_dir=settings.profiles_path,
                 state_dir=settings.state_dir,
+                duties=duties,
                 patience=settings.patience,
             )
         )
@@ -116,6 +117,7 @@ async def worker(
                 steady=_default_kind(settings),
                 max_idle_s=settings.pool_idle_s,
                 traffic=traffic,
+                duties=duties,
             )
         )
         sandboxes = await stack.enter_async_context(
@@ -128,6 +130,7 @@ async def worker(
                     waiting=settings.pool_max,
                 ),
                 digest=launcher.digest,
+                duties=duties,
             )
         )
         objects = ObjectStore.open(settings)
@@ -169,14 +172,21 @@ async def worker(
             slots=settings.slots,
             instance=policy.instance,
         )
-        sweeping = (
-            asyncio.create_task(reaper.run(settings.reconcile_s)),
-            asyncio.create_task(_sweep_strays(launcher)),
-            asyncio.create_task(retention.run(settings.retention_every_s)),
-            asyncio.create_task(checkpointer.run()),
-            asyncio.create_task(forwarder.run()),
-            asyncio.create_task(refusals.run()),
+        health = Health(settings.run_dir, lambda: duties.failing, consumers.ended)
+        sweeps: tuple[tuple[str, Callable[[], Awaitable[None]], float], ...] = (
+            ("reaping", reaper.reap, settings.reconcile_s),
+            ("cancelling for suspended tenants", reaper.end_suspended, settings.reconcile_s),
+            ("ringing again", reaper.reconcile, settings.reconcile_s),
+            ("removing strays", partial(_sweep_strays, launcher), SWEEP_S),
+            ("retention", retention.sweep, settings.retention_every_s),
+            ("tidying the object store", retention.tidy, TIDY_EVERY_S),
+            ("checkpoints", checkpointer.sweep, checkpoints.SWEEP_S),
+            ("refused jobs", refusals.record, WINDOW_S),
+            *((f"forwarding to {sink}", work, forward.IDLE_S) for sink, work in forwarder.lines()),
         )
+        stack.push_async_callback(refusals.record)
+        for name, work, every_s in sweeps:
+            await stack.enter_async_context(duties.doing(name, work, every_s=every_s))
         consumers.start()
         _log.info(
             "worker_ready",
@@ -185,15 +195,12 @@ async def worker(
             slots=settings.slots,
         )
         try:
-            with _saying_ready(settings.run_dir / READY_FILE):
+            async with health.told(duties):
                 yield executor
         finally:
             consumers.request_stop()
             await executor.drain(settings.drain_s)
             await consumers.join()
-            for task in sweeping:
-                task.cancel()
-            await asyncio.gather(*sweeping, return_exceptions=True)
             _log.info("worker_stopped", instance=policy.instance)
 
 
@@ -204,25 +211,9 @@ def _default_kind(settings: Settings) -> Kind:
 
 
 async def _sweep_strays(launcher: Launcher) -> None:
-    """Remove now and then what could not be removed when it ended."""
-    while True:
-        await asyncio.sleep(SWEEP_S)
-        try:
-            removed = await remove_strays(launcher)
-        except RunnerError as error:
-            _log.warning("sweep_failed", sweep="strays", error=error.detail)
-        else:
-            if removed:
-                _log.info("strays_removed", count=removed)
-
-
-@contextmanager
-def _saying_ready(path: Path) -> Iterator[None]:
-    path.write_text(str(os.getpid()))
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
+    """Remove what could not be removed when it ended."""
+    if removed := await remove_strays(launcher):
+        _log.info("strays_removed", count=removed)
 
 
 @contextmanager

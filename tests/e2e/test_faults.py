@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -193,6 +195,52 @@ def test_a_result_survives_a_restart_of_postgres(own: Deployment) -> None:
     ended = eventually(lambda: settled(client, submitted.id))
     assert (ended.state, ended.attempt) == ("succeeded", 1), ended
     assert ended.stdout.text == "begun\ndone\n"
+
+
+def read_only(own: Deployment, value: str) -> None:
+    """Make PostgreSQL refuse every write, as one that was failed over from does; or no longer."""
+    own.sql(f"ALTER SYSTEM SET default_transaction_read_only = {value}")
+    own.sql("SELECT pg_reload_conf()")
+
+
+def health(own: Deployment) -> tuple[int, str]:
+    """Return what `runner worker --healthy` ends with, and what it says."""
+    told = subprocess.run(
+        [sys.executable, "-m", "runner", "worker", "--healthy"],
+        env={**os.environ, "RUNNER_STATE_DIR": str(own.stack.settings.state_dir)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return told.returncode, told.stdout + told.stderr
+
+
+def test_a_read_only_postgres_ends_no_sweep(own: Deployment) -> None:
+    """For longer than a lease, as in a failover: the worker says so, and all ends afterwards."""
+    client = own.client("read-only")
+    id_ = running(client)
+    assert health(own) == (0, "ok\n")
+    read_only(own, "on")
+    time.sleep(own.stack.settings.lease_s + 1)
+    code, told = health(own)
+    assert code == 1
+    assert "reaping: " in told
+    read_only(own, "off")
+    ended = eventually(lambda: settled(client, id_))
+    assert (ended.state, ended.reason) == ("system_error", "worker_lost")
+    assert client.run(command=["true"]).state == "succeeded"
+    eventually(lambda: health(own)[0] == 0)
+
+
+def test_a_worker_that_is_stopped_or_dead_is_not_healthy(own: Deployment) -> None:
+    """What it said before is not so for longer than ten seconds."""
+    os.kill(own.worker.pid, signal.SIGSTOP)
+    eventually(lambda: health(own)[0] == 1, within_s=30)
+    os.kill(own.worker.pid, signal.SIGCONT)
+    eventually(lambda: health(own)[0] == 0)
+    own.portal.call(own.worker.stop)
+    assert health(own)[0] == 1
 
 
 def settled(client: Client, id_: str) -> object:

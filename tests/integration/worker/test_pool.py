@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from runner.errors import DockerUnavailable, ImageMissing
 from runner.ids import new_id
@@ -213,3 +214,18 @@ async def test_docker_may_be_away_for_a_while(
                 await claim(made, bench)
         await until(lambda: made.idle >= 1)
         await made.dispose(taken)
+
+
+async def test_a_run_folder_that_refuses_does_not_end_the_pool(bench: sandboxes.Bench) -> None:
+    """As one that was mounted read-only for a while: it fills again afterwards, by itself."""
+    folder = bench.launcher.sandboxes_dir
+    async with pool(bench, floor=1) as made:
+        bench.launcher.sandboxes_dir = folder / "no folder"
+        (folder / "no folder").touch()
+        with capture_logs() as logs:
+            taken = await claim(made, bench)
+            await until(lambda: any(each["event"] == "duty_failed" for each in logs))
+        (folder / "no folder").unlink()
+        bench.launcher.sandboxes_dir = folder
+        await until(lambda: made.idle == 1)
+        await made.dispose(taken, at_once=True)

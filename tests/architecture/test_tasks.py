@@ -1,0 +1,72 @@
+"""No task is left to itself: what goes on for ever is a duty, and each other task is awaited."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+STARTS = {"create_task", "ensure_future"}
+
+# Where a task is begun, and who hears of its failure.
+AWAITED = {
+    "runner/duties.py Duties.doing": "the one place for what goes on for ever",
+    "runner/egress/proxy.py Proxy.run": "a task group: one's failure ends the process",
+    "runner/egress/share.py Share.start": "a tenant's; who starts it logs what fails",
+    "runner/egress/upstream.py": "one look-up, awaited in the same function",
+    "runner/sandbox/launch.py": "the wait for a connection, awaited in the same function",
+    "runner/sandbox/run.py": "what ends a run, awaited in the same function",
+    "runner/sandbox/sandbox.py": "one run, awaited in the same function",
+    "runner/tasks.py": "awaited in the same function",
+    "runner/verify/checks/shared.py": "one run, awaited in the same function",
+    "runner/worker/disposal.py Disposals.later": "one removal; what fails is left to the sweep",
+    "runner/worker/execute.py Executor.run_next": "one execution, awaited in the same function",
+    "runner/worker/lease.py LeaseKeeper.guard": "one attempt, awaited in the same function",
+    "runner/worker/pool.py WarmSandboxes._discard": "one removal; what fails is left to the sweep",
+    "runner/worker/recorder.py Recorder._write_soon": "one batch; what fails stays gathered",
+}
+
+
+def begun(code: str) -> Iterator[str]:
+    """Yield the qualified names of functions that begin a task."""
+
+    def walk(node: ast.AST, within: tuple[str, ...]) -> Iterator[str]:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            within = (*within, node.name)
+        called = node.func if isinstance(node, ast.Call) else None
+        if isinstance(called, ast.Attribute) and called.attr in STARTS:
+            yield ".".join(within)
+        if isinstance(called, ast.Name) and called.id in STARTS:
+            yield ".".join(within)
+        for child in ast.iter_child_nodes(node):
+            yield from walk(child, within)
+
+    yield from walk(ast.parse(code), ())
+
+
+def test_every_task_is_awaited_or_is_a_duty() -> None:
+    """A new one is put on the list with its reason, or becomes a duty."""
+    unknown, used = [], set()
+    for path in sorted((ROOT / "runner").rglob("*.py")):
+        module = str(path.relative_to(ROOT))
+        for function in begun(path.read_text()):
+            names = {module, f"{module} {function}"} & AWAITED.keys()
+            used |= names
+            unknown += [] if names else [f"{module} {function}"]
+    assert unknown == []
+    assert used == AWAITED.keys()
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "async def f():\n    asyncio.create_task(g())",
+        "async def f():\n    loop.create_task(g())",
+        "async def f():\n    asyncio.ensure_future(g())",
+        "from asyncio import create_task\nasync def f():\n    create_task(g())",
+    ],
+)
+def test_a_bare_task_would_be_seen(code: str) -> None:
+    """However it is begun."""
+    assert list(begun(code)) == ["f"]
