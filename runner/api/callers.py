@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from fastapi import Request, Response
 
 from runner.api.context import origin
+from runner.api.edge.doubt import DOUBT
 from runner.api.edge.routing import OPERATORS, TEMPLATE
 from runner.auth import oidc, sessions
 from runner.auth.identity import ANSWER, authenticate, authenticate_operator
@@ -90,10 +91,13 @@ class Callers:
         Raises NotAuthenticated, NotPermitted for a change by cookie from elsewhere, and NotReady.
         """
         header = request.headers.get("authorization")
+        recorded = DOUBT not in request.scope
         if request.scope["path"].startswith(OPERATORS):
             if self.operators is None:
                 raise NotFound("this process has no operator's routes")
-            return await authenticate_operator(self.operators, header, origin(request))
+            return await authenticate_operator(
+                self.operators, header, origin(request), recorded=recorded
+            )
         if request.scope[TEMPLATE] in OPEN:
             if self.cookies.is_from_elsewhere(request):
                 raise NotPermitted(FROM_ELSEWHERE)
@@ -103,7 +107,7 @@ class Callers:
         _, _, token = (header or "").partition(" ")
         if self.issuer is not None and oidc.looks_like_one(token):
             return await self.issuer.authenticate(token, ANSWER)
-        return await authenticate(self.database, header, origin(request))
+        return await authenticate(self.database, header, origin(request), recorded=recorded)
 
     async def _in_session(self, request: Request, presented: SessionId) -> Principal:
         found = await sessions.find(self.database, presented, self.cookies.lifetime.idle)

@@ -2,6 +2,7 @@
 
 import re
 import time
+from contextlib import nullcontext
 from http import HTTPStatus
 from uuid import uuid4
 
@@ -13,6 +14,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runner.api.callers import Callers
+from runner.api.edge.doubt import DOUBT, Turn
 from runner.api.edge.routing import BODY, TEMPLATE, Body, declared_length, is_protected
 from runner.api.problems import of, problem, unexpected
 from runner.errors import RunnerError
@@ -84,8 +86,11 @@ class Authentication:
         """Serve one request; a route finds its principal in the scope, or none."""
         if scope["type"] == "http" and is_protected(scope):
             request = Request(scope)
+            turn: Turn = scope.get(DOUBT) or nullcontext()
             try:
-                if (caller := await self._callers.of(request)) is not None:
+                async with turn:
+                    caller = await self._callers.of(request)
+                if caller is not None:
                     scope[PRINCIPAL] = caller
             except RunnerError as error:
                 await of(request, error)(scope, receive, send)

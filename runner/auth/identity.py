@@ -15,15 +15,19 @@ from runner.store.keys import Found, Network
 
 ANSWER = "a valid API key is needed: `Authorization: Bearer rk_…`"
 OPERATORS_ANSWER = "a valid operator's key is needed: `Authorization: Bearer ro_…`"
+ELSEWHERE = "from a network that it may not be used in"
 _NO_KEY = bytes(32)
 
 
-async def authenticate(database: Database, header: str | None, origin: Origin) -> Principal:
+async def authenticate(
+    database: Database, header: str | None, origin: Origin, *, recorded: bool = True
+) -> Principal:
     """Return who presents the header.
 
     Raises NotAuthenticated with the same words whether the key is missing, malformed, unknown,
     wrong, revoked, expired or used from elsewhere than it may be. A well-formed key that fails is
-    audited, in its tenant's log if its prefix belongs to one.
+    audited, in its tenant's log if its prefix belongs to one; not if so many failed before it that
+    one more record tells nothing.
     """
     token = _token(header)
     prefix = keys.prefix_of(token)
@@ -34,10 +38,12 @@ async def authenticate(database: Database, header: str | None, origin: Origin) -
     # Compared also when there is no such prefix, so that time does not tell which it was.
     proven = keys.matches(token, found.hash if found else _NO_KEY)
     if found is None or not proven:
-        await _record(database, prefix, found, origin, "no such key" if not found else "wrong")
+        if recorded:
+            await _record(database, prefix, found, origin, "wrong" if found else "no such key")
         raise NotAuthenticated(ANSWER)
     if found.grant.networks is not None and not _from_one_of(found.grant.networks, origin.ip):
-        await _record(database, prefix, found, origin, "from a network that it may not be used in")
+        if recorded:
+            await _record(database, prefix, found, origin, ELSEWHERE)
         raise NotAuthenticated(ANSWER)
     if found.unused:
         async with database.tenant(found.tenant_id) as tx:
@@ -54,7 +60,9 @@ async def authenticate(database: Database, header: str | None, origin: Origin) -
     )
 
 
-async def authenticate_operator(database: Database, header: str | None, origin: Origin) -> Operator:
+async def authenticate_operator(
+    database: Database, header: str | None, origin: Origin, *, recorded: bool = True
+) -> Operator:
     """Return which operator presents the header. Raises NotAuthenticated, as above; audited."""
     token = _token(header)
     prefix = keys.prefix_of(token, Holder.OPERATOR)
@@ -73,7 +81,8 @@ async def authenticate_operator(database: Database, header: str | None, origin: 
             resource_type="operator",
             origin=origin,
         )
-        await audit.append_platform(database, failure)
+        if recorded:
+            await audit.append_platform(database, failure)
         raise NotAuthenticated(OPERATORS_ANSWER)
     return Operator(id=found.operator_id, prefix=prefix)
 

@@ -1,8 +1,9 @@
 """How often a request may come: strangers by their address, principals by their tenant's tier.
 
-A key that fails to prove itself counts against its address, and an address that has failed too
-often is refused before PostgreSQL is asked. So that one client's guesses do not shut out others
-behind the same address, a credential that this process has seen proven lately is not held up.
+Requests without a credential and credentials that do not hold are counted apart, each by address: a
+stranger who asks without a key takes nothing from a neighbour who has one. When an address has
+presented too many wrong credentials, further ones have to wait for a turn (`doubt`), unless this
+process has seen them proven lately.
 """
 
 import hashlib
@@ -17,11 +18,12 @@ from fastapi.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runner.api.edge.address import site
+from runner.api.edge.doubt import DOUBT, Doubt
 from runner.api.edge.groups import OPEN_WITHOUT_REDIS, UNCOUNTED, Group, group_of
 from runner.api.edge.routing import BODY, TEMPLATE, Body, declared_length, is_protected
 from runner.api.middleware import PRINCIPAL
 from runner.api.problems import of, problem
-from runner.errors import QueueUnavailable
+from runner.errors import QueueUnavailable, TooManyAttempts
 from runner.models import Operator, Principal
 from runner.ratelimit import RateLimiter, Verdict
 from runner.settings import Rate, RateLimits
@@ -68,6 +70,7 @@ class StrangerRates:
         self._limiter = limiter
         self._rates = rates
         self._proven = Proven()
+        self._doubt = Doubt()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -80,7 +83,7 @@ class StrangerRates:
         if credential is not None and credential in self._proven:
             await self._app(scope, receive, self._judging(scope, send, credential))
             return
-        rate, key = self._bucket(scope, group)
+        rate, key = self._bucket(scope, group, credential)
         try:
             if credential is None:
                 verdict = await self._limiter.hit(rate, *key)
@@ -93,14 +96,20 @@ class StrangerRates:
                 await of(Request(scope), error)(scope, receive, send)
                 return
         else:
-            if not verdict.allowed:
+            if not verdict.allowed and credential is None:
                 await _too_many(scope, verdict, "this address")(scope, receive, send)
                 return
+            if not verdict.allowed:
+                scope[DOUBT] = self._doubt.turn(key[1], _too_many_wrong(verdict))
         await self._app(scope, receive, send)
 
-    def _bucket(self, scope: Scope, group: Group) -> tuple[Rate, tuple[str, ...]]:
+    def _bucket(
+        self, scope: Scope, group: Group, credential: bytes | None
+    ) -> tuple[Rate, tuple[str, ...]]:
         rate, name = self._rates.anonymous, "anonymous"
-        if group is Group.OPERATIONS:
+        if credential is not None:
+            name = "credentials"
+        elif group is Group.OPERATIONS:
             rate, name = self._rates.operations, group.value
         elif group is Group.LOGIN:
             name = group.value
@@ -115,15 +124,15 @@ class StrangerRates:
                     self._proven.add(credential)
                 elif message["status"] < HTTPStatus.INTERNAL_SERVER_ERROR:
                     self._proven.discard(credential)
-                    await self._failed(scope)
+                    await self._failed(scope, credential)
             await send(message)
 
         return judged
 
-    async def _failed(self, scope: Scope) -> None:
-        _, key = self._bucket(scope, Group.READ)
+    async def _failed(self, scope: Scope, credential: bytes) -> None:
+        rate, key = self._bucket(scope, Group.READ, credential)
         try:
-            await self._limiter.hit(self._rates.anonymous, *key)
+            await self._limiter.hit(rate, *key)
         except QueueUnavailable:
             # The answer is a refusal already; what could not be counted was not let in.
             return
@@ -218,6 +227,16 @@ def _told(send: Send, verdict: Verdict) -> Send:
         await send(message)
 
     return told
+
+
+def _too_many_wrong(verdict: Verdict) -> TooManyAttempts:
+    full = verdict.tightest
+    wait_s = max(1, full.reset_s)
+    return TooManyAttempts(
+        f"this address: more than {full.quota} wrong credentials in {full.seconds} s; "
+        f"try again in {wait_s} s",
+        wait_s,
+    )
 
 
 def _requests_of(group: Group) -> str:

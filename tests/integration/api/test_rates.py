@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
+from runner.api.edge.doubt import WRONG_S
 from runner.api.edge.groups import OPEN_WITHOUT_REDIS, Group, group_of
 from runner.models import Tier
 from runner.settings import Rate, RateLimits
@@ -112,7 +113,7 @@ def test_an_address_that_pretends_is_found_out(limited: Deployment) -> None:
 def guesses(
     made: Deployment, tenant: str, address: str, times: int
 ) -> tuple[list[httpx.Response], int]:
-    """Guess a key's secret; return the answers, and how often PostgreSQL was asked."""
+    """Guess a key's secret; return the answers, and how many are on record."""
     forged = made.key(tenant)[:-43] + "A" * 43
     answers = [
         httpx.get(
@@ -130,8 +131,8 @@ def guesses(
     return answers, looked_up[0]["n"]
 
 
-def test_guesses_stop_before_postgresql_is_asked(limited: Deployment, shared: Deployment) -> None:
-    """Shown able to fail: a deployment with other numbers looks every one of them up."""
+def test_guesses_stop_being_told_and_recorded(limited: Deployment, shared: Deployment) -> None:
+    """Shown able to fail: a deployment with other numbers tells and records every one of them."""
     answers, looked_up = guesses(limited, "guessed", "198.51.100.4", ANONYMOUS + 10)
     assert count(answers) == {401: ANONYMOUS, 429: 10}
     assert looked_up == ANONYMOUS
@@ -156,17 +157,40 @@ def test_a_login_is_counted_whatever_else_it_carries(limited: Deployment) -> Non
         assert answers[-1].status_code == 429
 
 
-def test_one_clients_guesses_do_not_shut_out_another_at_its_address(limited: Deployment) -> None:
-    """A key that was proven lately goes on; a new one waits."""
+def test_strangers_do_not_lock_out_keys_at_their_address(limited: Deployment) -> None:
+    """With the rate of strangers used up, a key that was never seen here is served."""
+    behind = {"X_Forwarded_For": "198.51.100.9"}
+    assert count(ask(limited, ANONYMOUS + 1, **behind)) == {401: ANONYMOUS, 429: 1}
+    new = limited.key("newcomer")
+    assert count(ask(limited, 1, Authorization=f"Bearer {new}", **behind)) == {200: 1}
+
+
+def test_guesses_do_not_lock_out_keys_at_their_address(limited: Deployment) -> None:
+    """A key that was proven lately goes on, a new one is served, and one that is over is not."""
     behind = {"X_Forwarded_For": "198.51.100.5"}
     key, new = limited.key("neighbour"), limited.key("neighbour")
     assert count(ask(limited, 1, Authorization=f"Bearer {key}", **behind)) == {200: 1}
     guesses(limited, "guessed-nearby", "198.51.100.5", ANONYMOUS)
     assert count(ask(limited, 1, Authorization=f"Bearer {key}", **behind)) == {200: 1}
-    assert count(ask(limited, 1, Authorization=f"Bearer {new}", **behind)) == {429: 1}
+    assert count(ask(limited, 1, Authorization=f"Bearer {new}", **behind)) == {200: 1}
     limited.sql("UPDATE api_keys SET revoked_at = now() WHERE prefix = %s", key.split("_")[1])
     assert count(ask(limited, 1, Authorization=f"Bearer {key}", **behind)) == {401: 1}
     assert count(ask(limited, 1, Authorization=f"Bearer {key}", **behind)) == {429: 1}
+
+
+def test_a_new_key_is_served_while_its_neighbours_go_on_guessing(limited: Deployment) -> None:
+    """Its turn comes, and guesses from one address are verified at twenty a second at most."""
+    address = "198.51.100.10"
+    guesses(limited, "guessed-on", address, ANONYMOUS)
+    forged = f"Bearer {limited.key('guessed-on')[:-43]}{'B' * 43}"
+    with ThreadPoolExecutor(1) as pool:
+        began = time.monotonic()
+        guessing = pool.submit(ask, limited, 40, Authorization=forged, X_Forwarded_For=address)
+        new = limited.key("patient")
+        answers = ask(limited, 1, Authorization=f"Bearer {new}", X_Forwarded_For=address)
+        assert count(answers) == {200: 1}
+        assert count(guessing.result()) == {429: 40}
+        assert time.monotonic() - began >= 40 * WRONG_S
 
 
 def test_the_audit_log_has_the_address_behind_the_proxy(limited: Deployment) -> None:
