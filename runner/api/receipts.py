@@ -18,7 +18,7 @@ router = APIRouter(prefix="/v1", tags=["receipts"])
 
 NO_RECEIPT = (
     "this execution has no receipt: one is signed by the worker that ends it, "
-    "and none has, because it has not ended, never began, or lost its worker"
+    "and none has, because it has not ended or was cancelled in the queue"
 )
 
 

@@ -18,12 +18,13 @@ from runner.store.attempts import Times
 class Ran:
     """What the worker knows of the run itself."""
 
-    node: str
+    node: str | None
+    """None when the worker that had it is lost, and another one ends it."""
     sandbox: str | None
     isolation: EffectiveIsolation | None
     egress_policy_hash: str | None
     output_hashes: Mapping[Stream, str]
-    runs_before: int
+    runs_before: int | None
     """How many executions of the tenant's its sandbox had served before."""
 
 

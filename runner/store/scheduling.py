@@ -60,6 +60,16 @@ def _input_file(row: DictRow) -> InputFile:
     return InputFile(row["path"], StoredObject(row["object_key"], row["size"], row["sha256"]))
 
 
+async def load(tx: Transaction, claim: Claim) -> Claimed:
+    """Load what was claimed once, in a transaction of its tenant."""
+    _, (row,), files = await tx.together(
+        ("scheduling.take_up", {"execution_id": claim.execution_id}),
+        ("executions.load_claimed", {}),
+        ("executions.load_claimed_files", {}),
+    )
+    return Claimed(claim, row["cancel_requested_at"] is not None, row, files)
+
+
 async def claim(tx: Transaction, *, node: str, instance: str, lease: timedelta) -> Claimed | None:
     """Claim the execution whose turn it is, and load it; None when no tenant may run one now.
 

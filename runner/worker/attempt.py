@@ -1,9 +1,11 @@
 """One attempt at an execution, as far as it has come, and what is known of its end."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from runner.models import Claim, ExecutionRequest, Result, Usage
+from runner.models import Claim, ExecutionRequest, Result, Stream, Usage
+from runner.receipts.document import Ran
 from runner.sandbox.sandbox import Sandbox
 from runner.states import Reason, State
 from runner.store.executions import StoredArtifact, never_ran
@@ -37,6 +39,17 @@ class Attempt:
         Nothing that fails from here on makes it run again, or its use uncounted.
         """
         self.result = replace(result, artifacts_refused=(NOT_COLLECTED,))
+
+    def ran(self, node: str, hashes: Mapping[Stream, str]) -> Ran:
+        """Return what is known of the run, for its receipt; `hashes` are those of its output."""
+        return Ran(
+            node=node,
+            sandbox=self.sandbox.id if self.sandbox else None,
+            isolation=self.sandbox.isolation if self.sandbox else None,
+            egress_policy_hash=self.way_out.policy_hash,
+            output_hashes=hashes,
+            runs_before=self.runs_before,
+        )
 
     def used(self) -> Usage:
         """Return what the program has used; while it runs, by this process's clock alone."""

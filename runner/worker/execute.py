@@ -39,7 +39,7 @@ from runner.worker.lease import LeaseKeeper
 from runner.worker.recorder import Recorder, until_stored
 from runner.worker.sandboxes import Sandboxes
 from runner.worker.secrets import Secrets
-from runner.worker.settle import began, late, not_started, settle
+from runner.worker.settle import UNKNOWN, Settler, began, late, not_started
 from runner.worker.start import Start
 from runner.worker.traffic import Traffic
 
@@ -73,6 +73,7 @@ class Executor:
         egress: Egress,
         secrets: Secrets,
         signer: Signer,
+        settler: Settler,
         policy: Policy,
         traffic: Traffic,
     ) -> None:
@@ -86,6 +87,7 @@ class Executor:
         self._finisher = Finisher(
             database=database, changes=changes, signer=signer, node=policy.node
         )
+        self._settler = settler
         self._policy = policy
         self._traffic = traffic
         self._log = structlog.get_logger("runner.worker")
@@ -263,14 +265,8 @@ class Executor:
                     await attempt.recorder.close()
                     await self._finisher.finish(attempt, result)
                     return
-                async with self._database.tenant(claim.tenant_id) as tx:
-                    await settle(
-                        tx,
-                        claim,
-                        reason,
-                        max_attempts=self._policy.max_attempts,
-                        only_expired=False,
-                    )
+                known = attempt.ran(self._policy.node, {}) if attempt else UNKNOWN
+                await self._settler.settle(claim, reason, known, only_expired=False)
         except Exception:  # noqa: BLE001 - told; whatever it is, the reaper is what is left
             # The lease runs out by itself and the reaper settles it then.
             self._log.exception("left_to_reaper", execution=str(claim.execution_id))

@@ -12,19 +12,18 @@ import structlog
 
 from runner.audit import events as audit
 from runner.errors import LeaseLost
-from runner.models import JSON, Result, Stream
+from runner.models import Result, Stream
 from runner.queue.changes import Changes, News
-from runner.receipts.document import Ran, receipt
 from runner.signing import Signer
 from runner.states import Reason, State
-from runner.store import attempts, ledger, receipts, scheduling
+from runner.store import attempts, ledger, scheduling
 from runner.store.attempts import Rest
 from runner.store.db import Database, Transaction
 from runner.store.executions import StoredArtifact
 from runner.worker.artifacts import make_files
 from runner.worker.attempt import Attempt
 from runner.worker.recorder import until_stored
-from runner.worker.settle import ended
+from runner.worker.settle import ended, put_on_record
 
 _NOT_KEPT = "not stored: a fault of ours, which the operator's log has"
 
@@ -91,30 +90,17 @@ class Finisher:
                 audit.append_made(tx, begun.record)
             for event in (*ending.audited, *made):
                 await audit.append(tx, claim.tenant_id, event)
-            head = await audit.place(tx, claim.tenant_id, ended(claim, result))
-            times = await finishing.times()
             if ending.signed:
-                body = self._receipt(attempt, ending, times, head)
-                await receipts.insert(
-                    tx, claim.execution_id, self._signer.sign(receipts.KIND, body)
+                kept = [each.artifact for each in ending.artifacts]
+                ran = attempt.ran(self._node, ending.hashes)
+                await put_on_record(
+                    tx, self._signer, claim, attempt.request, result, kept, ran, finishing
                 )
+            else:
+                await audit.append(tx, claim.tenant_id, ended(claim, result))
+                await finishing.times()
             claimable = scheduling.claimable_afterwards(tx)
         return await claimable()
-
-    def _receipt(
-        self, attempt: Attempt, ending: _Ending, times: attempts.Times, head: audit.Place
-    ) -> dict[str, JSON]:
-        sandbox = attempt.sandbox
-        ran = Ran(
-            node=self._node,
-            sandbox=sandbox.id if sandbox else None,
-            isolation=sandbox.isolation if sandbox else None,
-            egress_policy_hash=attempt.way_out.policy_hash,
-            output_hashes=ending.hashes,
-            runs_before=attempt.runs_before,
-        )
-        kept = [each.artifact for each in ending.artifacts]
-        return receipt(attempt.claim, attempt.request, ending.result, kept, ran, times, head)
 
 
 def _endings(attempt: Attempt, result: Result) -> Iterator[_Ending]:

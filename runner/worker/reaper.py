@@ -14,7 +14,7 @@ from runner.states import ENDED, Reason, State
 from runner.store import executions, scheduling
 from runner.store.db import Database
 from runner.worker.execute import Policy
-from runner.worker.settle import Requeue, of_execution, settle
+from runner.worker.settle import Requeue, Settler, of_execution
 
 BATCH = 100
 
@@ -28,12 +28,14 @@ class Reaper:
         database: Database,
         doorbell: Doorbell,
         changes: Changes,
+        settler: Settler,
         policy: Policy,
         slots: int,
     ) -> None:
         self._database = database
         self._doorbell = doorbell
         self._changes = changes
+        self._settler = settler
         self._policy = policy
         self._slots = slots
         self._inherited = False
@@ -83,14 +85,7 @@ class Reaper:
                 await self._doorbell.ring(PLATFORM_TENANT, PLATFORM_TENANT)
 
     async def _settle(self, claim: Claim) -> None:
-        async with self._database.tenant(claim.tenant_id) as tx:
-            decision = await settle(
-                tx,
-                claim,
-                Reason.WORKER_LOST,
-                max_attempts=self._policy.max_attempts,
-                only_expired=True,
-            )
+        decision = await self._settler.settle(claim, Reason.WORKER_LOST, only_expired=True)
         if decision is None:
             return
         self._log.warning(

@@ -44,6 +44,7 @@ from runner.worker.retention import ABANDONED, GRACE, TIDY_EVERY_S, Retention
 from runner.worker.reuse import Bounds as ReuseBounds
 from runner.worker.reuse import open_reuse
 from runner.worker.secrets import FileSecrets, Secrets
+from runner.worker.settle import Settler
 from runner.worker.traffic import Traffic
 
 SWEEP_S = 30.0
@@ -134,6 +135,7 @@ async def worker(
             )
         )
         objects = ObjectStore.open(settings)
+        settler = Settler(database=database, signer=signer, max_attempts=policy.max_attempts)
         executor = Executor(
             database=database,
             objects=objects,
@@ -149,6 +151,7 @@ async def worker(
             ),
             secrets=tenants_secrets,
             signer=signer,
+            settler=settler,
             policy=policy,
             traffic=traffic,
         )
@@ -156,6 +159,7 @@ async def worker(
             database=database,
             doorbell=doorbell,
             changes=changes,
+            settler=settler,
             policy=policy,
             slots=settings.slots,
         )

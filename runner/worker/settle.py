@@ -1,19 +1,32 @@
 """What becomes of an attempt that ends without a result of its own."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
+import structlog
+
 from runner.audit import events as audit
 from runner.errors import ImageMissing, IsolationMissing, RunnerError
-from runner.models import JSON, Claim, Result
+from runner.models import JSON, Artifact, Claim, ExecutionRequest, Result
+from runner.receipts.document import Ran, receipt
 from runner.sandbox.sandbox import Sandbox
+from runner.signing import Signer
 from runner.states import ACTIVE, Reason, State
-from runner.store import attempts
-from runner.store.attempts import Stored
-from runner.store.db import Transaction
+from runner.store import attempts, receipts, scheduling
+from runner.store.attempts import Finish, Stored
+from runner.store.db import Database, Transaction
 from runner.store.executions import never_ran
 
+UNKNOWN = Ran(
+    node=None,
+    sandbox=None,
+    isolation=None,
+    egress_policy_hash=None,
+    output_hashes={},
+    runs_before=None,
+)
+"""Of a run whose worker is lost."""
 EXPLANATIONS = {
     Reason.WORKER_LOST: "the worker died or was cut off while it held the execution",
     Reason.WORKER_DRAINED: "the worker was stopped and its time to drain ran out",
@@ -71,26 +84,73 @@ def not_started(error: RunnerError) -> Result:
     return never_ran(State.SYSTEM_ERROR, reason, error.detail)
 
 
-async def settle(
-    tx: Transaction, claim: Claim, reason: Reason, *, max_attempts: int, only_expired: bool
-) -> Requeue | End | None:
-    """Decide and write it, with its audit event; return the decision, None if not needed."""
-    stored = await attempts.lock(tx, claim.execution_id)
-    if stored is None or stored.attempt != claim.attempt:
-        return None
-    if only_expired and not stored.lease_expired:
-        return None
-    decision = decide(stored, reason, max_attempts)
-    match decision:
-        case Requeue(why):
-            await attempts.requeue(tx, claim, why)
-            facts = {"attempt": claim.attempt, "why": why}
-            event = of_execution(claim.execution_id, audit.Action.EXECUTION_REQUEUE, facts)
-            await audit.append(tx, claim.tenant_id, event)
-        case End(result):
-            await attempts.finish(tx, claim, result)
-            await audit.append(tx, claim.tenant_id, ended(claim, result))
-    return decision
+class Settler:
+    """Ends attempts, or gives them back, and signs a receipt for each end."""
+
+    def __init__(self, *, database: Database, signer: Signer, max_attempts: int) -> None:
+        self._database = database
+        self._signer = signer
+        self._max_attempts = max_attempts
+        self._log = structlog.get_logger("runner.worker")
+
+    async def settle(
+        self, claim: Claim, reason: Reason, ran: Ran = UNKNOWN, *, only_expired: bool
+    ) -> Requeue | End | None:
+        """Decide and write it; return the decision, None if not needed.
+
+        `ran` is what the worker that breaks it off knows of the run.
+        """
+        try:
+            return await self._settle(claim, reason, ran, only_expired=only_expired)
+        except RunnerError:
+            raise
+        except Exception:  # noqa: BLE001 - told; an end without a receipt is better than no end
+            self._log.exception("receipt_not_made", execution=str(claim.execution_id))
+            return await self._settle(claim, reason, None, only_expired=only_expired)
+
+    async def _settle(
+        self, claim: Claim, reason: Reason, ran: Ran | None, *, only_expired: bool
+    ) -> Requeue | End | None:
+        async with self._database.tenant(claim.tenant_id) as tx:
+            stored = await attempts.lock(tx, claim.execution_id)
+            if stored is None or stored.attempt != claim.attempt:
+                return None
+            if only_expired and not stored.lease_expired:
+                return None
+            decision = decide(stored, reason, self._max_attempts)
+            match decision:
+                case Requeue(why):
+                    await attempts.requeue(tx, claim, why)
+                    facts = {"attempt": claim.attempt, "why": why}
+                    event = of_execution(claim.execution_id, audit.Action.EXECUTION_REQUEUE, facts)
+                    await audit.append(tx, claim.tenant_id, event)
+                case End(result) if ran is not None:
+                    request = (await scheduling.load(tx, claim)).request()
+                    finishing = await attempts.finish_with(tx, claim, result)
+                    await put_on_record(
+                        tx, self._signer, claim, request, result, (), ran, finishing
+                    )
+                case End(result):
+                    await attempts.finish(tx, claim, result)
+                    await audit.append(tx, claim.tenant_id, ended(claim, result))
+        return decision
+
+
+async def put_on_record(
+    tx: Transaction,
+    signer: Signer,
+    claim: Claim,
+    request: ExecutionRequest,
+    result: Result,
+    artifacts: Sequence[Artifact],
+    ran: Ran,
+    finishing: Finish,
+) -> None:
+    """Append the record of an execution's end, and sign its receipt. Raises LeaseLost."""
+    head = await audit.place(tx, claim.tenant_id, ended(claim, result))
+    times = await finishing.times()
+    body = receipt(claim, request, result, artifacts, ran, times, head)
+    await receipts.insert(tx, claim.execution_id, signer.sign(receipts.KIND, body))
 
 
 def of_execution(

@@ -15,7 +15,9 @@ import redis
 
 from runner.client import Client, Unavailable
 from runner.models import Role
+from runner.signing import TrustedKeys, verify
 from runner.states import ENDED
+from runner.store.receipts import KIND
 from tests.deployment import Deployment, eventually, state_of
 
 HELD = "import time\nprint('begun', flush=True)\ntime.sleep({seconds})\nprint('done')"
@@ -39,6 +41,12 @@ def kill_worker(own: Deployment) -> None:
     own.portal.call(own.worker.stop, signal.SIGKILL)
 
 
+def signed(own: Deployment, client: Client, id_: str) -> dict[str, Any]:
+    """Return what an execution's receipt says, verified by the deployment's keys."""
+    keys = TrustedKeys(own.stack.settings.state_dir).read()
+    return verify(client.receipt(id_), KIND, keys)
+
+
 def test_an_execution_whose_worker_dies_ends_and_its_container_is_removed(own: Deployment) -> None:
     """SIGKILL mid-run: terminal soon after the next start, told as lost, recorded once."""
     client = own.client("lost")
@@ -53,6 +61,9 @@ def test_an_execution_whose_worker_dies_ends_and_its_container_is_removed(own: D
     assert states == ["queued", "starting", "running", "system_error"]
     ends = client.audit(resource_id=id_, action="execution:end")["items"]
     assert len(ends) == 1
+    receipt = signed(own, client, id_)
+    assert (receipt["reason"], receipt["node"]) == ("worker_lost", None)
+    assert receipt["audit_head"] == {"seq": ends[0]["seq"], "hash": ends[0]["hash"]}
 
 
 def test_an_execution_that_asked_for_it_runs_again(own: Deployment) -> None:
@@ -79,6 +90,7 @@ def test_an_execution_that_kills_its_workers_is_taken_out_of_circulation(own: De
         own.restart_worker()
     ended = eventually(lambda: (found := client.get(submitted.id)).ended and found)
     assert (ended.state, ended.reason) == ("system_error", "attempts_exhausted")
+    assert signed(own, client, submitted.id)["attempt"] == 3
 
 
 def test_a_stopped_worker_drains(own: Deployment) -> None:
@@ -92,6 +104,9 @@ def test_a_stopped_worker_drains(own: Deployment) -> None:
     assert client.get(short.id).state == "succeeded"
     ended = client.get(long.id)
     assert (ended.state, ended.reason) == ("system_error", "worker_drained")
+    receipt = signed(own, client, long.id)
+    assert receipt["reason"] == "worker_drained"
+    assert receipt["isolation"]["seccomp_mode"] == 2, "what the worker knew of it is in it"
     assert own.containers() == []
 
 
@@ -132,7 +147,7 @@ def test_after_redis_was_away_what_is_submitted_starts_within_two_seconds(
     Then the consumers would next ask after 31 s.
     """
     client = own.client("back-again")
-    client.run(command=["true"], size="nano")
+    eventually(lambda: accepted(client))
     own.stack.services.redis.stop()
     time.sleep(16)
     own.stack.services.redis.start()
@@ -153,7 +168,7 @@ def accepted(client: Client) -> bool:
 def test_a_worker_stops_at_once_though_redis_is_gone(own: Deployment, how: signal.Signals) -> None:
     """Dead, or silent: nothing of the stop waits for Redis for longer than a time-out."""
     client = own.client("stop-without-redis")
-    client.run(command=["true"], size="nano")
+    eventually(lambda: accepted(client))
     server = own.stack.services.redis
     pid = server.pid
     if how is signal.SIGKILL:

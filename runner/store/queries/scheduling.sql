@@ -5,6 +5,9 @@ SELECT tenant_id, execution_id, attempt,
        set_config('runner.claimed', execution_id::text, true)
 FROM claim_execution(%(node)s, %(instance)s, %(lease)s);
 
+-- name: take_up
+SELECT set_config('runner.claimed', %(execution_id)s::text, true);
+
 -- name: claimable
 SELECT next_tenant() IS NOT NULL AS claimable;
 
