@@ -11,6 +11,7 @@
     ├── Refused             the caller asked for what it may not have
     │   ├── NotFound
     │   ├── NotAuthenticated
+    │   │   └── RightEnded
     │   ├── NotPermitted
     │   │   └── TenantSuspended
     │   ├── Conflict
@@ -87,6 +88,10 @@ class NotFound(Refused):
 
 class NotAuthenticated(Refused):
     """No valid credential. Unknown, wrong, expired and revoked look the same."""
+
+
+class RightEnded(NotAuthenticated):
+    """The key, session or token that a request came with ended while it was under way."""
 
 
 class NotPermitted(Refused):

@@ -62,7 +62,8 @@ class Principal:
     """Who acts in a tenant: an API key or a user, with one role there.
 
     `name` is a key's prefix or a user's id: what audit events call it. `permissions`, if it is not
-    None, are those of its role that it has; `suspended` is its tenant.
+    None, are those of its role that it has; `suspended` is its tenant. `session_id` is that of a
+    user who logged in here, `ends_at` the Unix time at which a token of an identity provider ends.
     """
 
     tenant_id: UUID
@@ -73,6 +74,8 @@ class Principal:
     tier: Tier = Tier.FREE
     permissions: frozenset[str] | None = None
     suspended: bool = False
+    session_id: UUID | None = None
+    ends_at: float | None = None
 
     @property
     def actor(self) -> str:

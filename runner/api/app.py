@@ -48,6 +48,7 @@ from runner.api.middleware import (
     Metrics,
     RequestId,
 )
+from runner.api.rights import EndsWithRight
 
 MODULES = (
     executions, events, artifacts, files, projects, egress, secrets, keys, login, members, audit,
@@ -95,6 +96,7 @@ def create_app(parts: Dependencies) -> FastAPI:
         max_bytes=settings.max_body_mb * 2**20,
         max_streamed_bytes=settings.max_file_mb * 2**20,
     )
+    app.add_middleware(EndsWithRight, rights=parts.rights)
     app.add_middleware(Pace, client_s=settings.client_timeout_s)
     if settings.rate_limiting:
         app.add_middleware(PrincipalRates, limiter=parts.limiter, rates=settings.rate_limits)

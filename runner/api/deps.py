@@ -16,7 +16,8 @@ from runner.audit import events as audit
 from runner.auth.identity import ANSWER, OPERATORS_ANSWER
 from runner.auth.login import Logins
 from runner.auth.oidc import Issuer
-from runner.auth.permissions import Permission, may
+from runner.auth.permissions import Permission, may, stopped
+from runner.auth.rights import HELD, Held, Rights
 from runner.egress.policy import Policy
 from runner.errors import NotAuthenticated, NotFound, NotPermitted, TenantSuspended
 from runner.models import Limits, Operator, Principal
@@ -50,6 +51,7 @@ class Dependencies:
     limiter: RateLimiter
     admission: Admission
     logins: Logins
+    rights: Rights
     cookies: Cookies
     issuer: Issuer | None = None
     operators: Database | None = None
@@ -81,9 +83,11 @@ class Allow:
         self, request: Request, given: Parts, _: Annotated[object, Security(BEARER)]
     ) -> Principal:
         """Return the principal. Raises NotAuthenticated or NotPermitted."""
-        principal = request.scope.get(PRINCIPAL)
-        if not isinstance(principal, Principal):
+        held = request.scope.get(HELD)
+        if not isinstance(held, Held):
             raise NotAuthenticated(ANSWER)
+        # As it stands now: what came before may have taken long, as a body that trickles in.
+        principal = held.principal
         await require(request, given, principal, self.permission)
         return principal
 
@@ -93,14 +97,17 @@ async def require(
 ) -> None:
     """Refuse, and audit that, a principal that lacks a permission. Raises NotPermitted.
 
-    For what a request's body may ask for beyond its route; a route's own is `Allow`.
+    For what a request's body may ask for beyond its route; a route's own is `Allow`. A principal
+    that loses the permission while the request is under way loses the request, too.
     """
     why: NotPermitted | None = None
     if not may(principal, permission):
         why = NotPermitted(_lacking(principal, permission))
-    elif principal.suspended and not permission.only_reads:
+    elif stopped(principal, permission):
         why = TenantSuspended("this tenant is suspended: it may read, and nothing else")
     if why is None:
+        if isinstance(held := request.scope.get(HELD), Held):
+            held.needs.add(permission)
         return
     async with given.database.tenant(principal.tenant_id) as tx:
         await audit.append(

@@ -1,6 +1,7 @@
 """`/v1/keys`: API keys made, listed by prefix, rotated with an overlap, and revoked at once."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from ipaddress import ip_network
@@ -20,12 +21,15 @@ from runner.api.views import View
 from runner.audit import events as audit
 from runner.auth import grants, keys
 from runner.auth.permissions import Permission
+from runner.auth.rights import own_grant
 from runner.errors import Conflict, Invalid, NotFound, NotPermitted
 from runner.ids import new_id
 from runner.models import Principal, PrincipalKind, Role
 from runner.store import keys as stored_keys
+from runner.store import rights
 from runner.store.db import Transaction
 from runner.store.keys import Grant, StoredKey
+from runner.store.rights import Ended
 
 router = APIRouter(prefix="/v1/keys", tags=["keys"], route_class=JsonRoute)
 
@@ -201,7 +205,8 @@ async def create(
 ) -> NewKeyView:
     """Make a key that can do no more than the one that asks, for no longer, from nowhere else."""
     async with parts.database.tenant(principal.tenant_id) as tx:
-        grant = grants.narrowed(await own_grant(tx, principal), body.grant())
+        own = await own_grant(tx, principal, Permission.API_KEY_WRITE)
+        grant = grants.narrowed(own, body.grant())
         view = await _make(tx, principal, body.name, grant)
         await _audit(tx, request, principal, audit.Action.KEY_CREATE, view.key)
     return view
@@ -231,8 +236,9 @@ async def rotate(
 ) -> NewKeyView:
     """Make a key that can do the same; the old one works on for a while, then no more."""
     async with parts.database.tenant(principal.tenant_id) as tx:
+        own = await own_grant(tx, principal, Permission.API_KEY_WRITE)
         old = await _get(tx, key_id, lock=True)
-        if not grants.covers(await own_grant(tx, principal), old.grant):
+        if not grants.covers(own, old.grant):
             raise NotPermitted(_ABOVE)
         if old.revoked_at or old.replaced_by:
             raise Conflict("this key was revoked or rotated already")
@@ -252,20 +258,22 @@ async def rotate(
     responses=responses(HTTPStatus.NOT_FOUND),
 )
 async def revoke(request: Request, key_id: KeyId, principal: CanWriteKeys, parts: Parts) -> None:
-    """End a key at once, also the one that asks. One that is over stays as it is."""
+    """End a key at once, with the keys and invitations that it made, and so on.
+
+    A key whose place it took ends as well; the one that asks stays, unless it names itself. Of a
+    key that is over, what it made ends: to let that live on, rotate a key instead.
+    """
     async with parts.database.tenant(principal.tenant_id) as tx:
+        own = await own_grant(tx, principal, Permission.API_KEY_WRITE)
         key = await _get(tx, key_id, lock=True)
-        if not grants.outranks(principal.role, key.grant.role):
+        if not grants.outranks(own.role, key.grant.role):
             raise NotPermitted(_ABOVE)
-        if await stored_keys.revoke(tx, key_id):
-            await _audit(tx, request, principal, audit.Action.KEY_REVOKE, KeyView.of(key))
-
-
-async def own_grant(tx: Transaction, principal: Principal) -> Grant:
-    """Return what the one that asks may do itself."""
-    if principal.kind is PrincipalKind.USER:
-        return Grant(principal.role, principal.permissions)
-    return (await _get(tx, principal.id)).grant
+        asking = principal.id if principal.kind is PrincipalKind.KEY else None
+        ended = await rights.end_key(tx, key_id, spared=asking)
+        if ended != Ended():
+            await _audit(
+                tx, request, principal, audit.Action.KEY_REVOKE, KeyView.of(key), **asdict(ended)
+            )
 
 
 async def _get(tx: Transaction, key_id: UUID, *, lock: bool = False) -> StoredKey:
@@ -296,7 +304,7 @@ async def _audit(
     principal: Principal,
     action: audit.Action,
     key: KeyView,
-    replaces: str | None = None,
+    **more: object,
 ) -> None:
     facts = key.model_dump(
         mode="json", include={"prefix", "name", "role", "permissions", "networks", "expires_at"}
@@ -311,6 +319,6 @@ async def _audit(
             resource_type="api_key",
             resource_id=str(key.id),
             origin=origin(request),
-            metadata=facts if replaces is None else {**facts, "replaces": replaces},
+            metadata={**facts, **more},
         ),
     )

@@ -12,11 +12,12 @@ from runner.api.context import origin
 from runner.api.deps import CanReadMembers, CanWriteMembers, Parts, id_in_path
 from runner.api.edge.json import JsonRoute
 from runner.api.fields import Email, Strict
-from runner.api.keys import own_grant
 from runner.api.problems import responses
 from runner.api.views import View
 from runner.auth import members
 from runner.auth.members import NO_MEMBER, By
+from runner.auth.permissions import Permission
+from runner.auth.rights import own_grant
 from runner.errors import NotFound
 from runner.models import Principal, PrincipalKind, Role
 from runner.store import members as stored_members
@@ -152,7 +153,8 @@ async def change_role(
 ) -> MemberView:
     """Give a member another role, from their next request on; nobody changes their own.
 
-    With a lower one, keys above it that they made are revoked.
+    What they made that the new role could not have made ends: keys, with what these made, and
+    invitations.
     """
     async with parts.database.tenant(principal.tenant_id) as tx:
         by = await _by(tx, principal, request)
@@ -168,16 +170,18 @@ async def change_role(
 async def remove(
     request: Request, member_id: MemberId, principal: CanWriteMembers, parts: Parts
 ) -> None:
-    """End a membership with its sessions and the keys they made, or take an invitation back."""
+    """End a membership with its sessions, keys and invitations, or take an invitation back."""
     async with parts.database.tenant(principal.tenant_id) as tx:
         await members.remove(tx, member_id, await _by(tx, principal, request))
 
 
 async def _by(tx: Transaction, principal: Principal, request: Request) -> By:
+    # All members' rows before one's own: two that ask at once would each wait for the other.
+    await stored_members.lock(tx)
     return By(
         tenant_id=principal.tenant_id,
         actor=principal.actor,
         origin=origin(request),
-        grant=await own_grant(tx, principal),
+        grant=await own_grant(tx, principal, Permission.MEMBER_WRITE),
         user_id=principal.id if principal.kind is PrincipalKind.USER else None,
     )

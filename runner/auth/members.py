@@ -13,14 +13,16 @@ from uuid import UUID
 
 from runner.audit import events as audit
 from runner.audit.events import Action, AuditEvent, Origin, Outcome
-from runner.auth.grants import RANK, covers, manages
+from runner.auth.grants import covers, manages
+from runner.auth.rights import demote
 from runner.errors import Conflict, NotFound, NotPermitted
 from runner.ids import new_id
 from runner.models import Role
-from runner.store import members
+from runner.store import members, rights
 from runner.store.db import Transaction
 from runner.store.keys import Grant
 from runner.store.members import Member, NewInvitation
+from runner.store.rights import Ended
 
 INVITATION = timedelta(days=7)
 NO_MEMBER = "no such member"
@@ -81,7 +83,7 @@ async def invite(tx: Transaction, email: str, role: Role, by: By) -> Invited:
 
 
 async def change_role(tx: Transaction, member_id: UUID, role: Role, by: By) -> Member:
-    """Give a member another role; with a lower one they lose the keys they made above it.
+    """Give a member another role; with a lower one, what it could not have made ends.
 
     Raises NotFound, NotPermitted for one's own role or one that the caller may not give or take,
     and Conflict for that of the last owner.
@@ -95,18 +97,14 @@ async def change_role(tx: Transaction, member_id: UUID, role: Role, by: By) -> M
         return member
     await _keep_an_owner(tx, member)
     await members.set_role(tx, member.id, role)
-    above = [each for each in Role if RANK[each] < RANK[role]]
-    facts = {
-        "from": member.role.value,
-        "to": role.value,
-        "keys_revoked": await members.revoke_keys(tx, f"user:{member.id}", above),
-    }
+    ended = await demote(tx, f"user:{member.id}", role)
+    facts = {"from": member.role.value, "to": role.value, **_facts(ended)}
     await _audit(tx, by, Action.MEMBER_UPDATE, member.id, facts)
     return await _locked(tx, member_id)
 
 
 async def remove(tx: Transaction, member_id: UUID, by: By) -> None:
-    """End a membership with its sessions and the keys it made, or take an invitation back.
+    """End a membership with its sessions and all that it made, or take an invitation back.
 
     Oneself always may, unless as the last owner. Raises NotFound, NotPermitted and Conflict.
     """
@@ -119,10 +117,14 @@ async def remove(tx: Transaction, member_id: UUID, by: By) -> None:
     if member.id != by.user_id:
         _may_manage(by, member.role)
     await _keep_an_owner(tx, member)
-    revoked = await members.revoke_keys(tx, f"user:{member.id}", list(Role))
+    ended = await rights.end_made(tx, f"user:{member.id}")
     await members.remove(tx, member.id)
-    facts = {"role": member.role.value, "keys_revoked": revoked}
+    facts = {"role": member.role.value, **_facts(ended)}
     await _audit(tx, by, Action.MEMBER_REMOVE, member.id, facts)
+
+
+def _facts(ended: Ended) -> dict[str, object]:
+    return {"keys_revoked": ended.keys, "invitations_taken_back": ended.invitations}
 
 
 async def _locked(tx: Transaction, member_id: UUID) -> Member:

@@ -126,6 +126,7 @@ class Issuer:
             role=role,
             tier=standing.tier,
             suspended=standing.suspended,
+            ends_at=claims["exp"] + LEEWAY_S,
         )
 
     async def _verified(self, token: str) -> dict[str, JSON]:

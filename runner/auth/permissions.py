@@ -86,3 +86,8 @@ def may(principal: Principal, permission: Permission) -> bool:
     """Return whether the principal has the permission: its role has, and itself was not denied."""
     own = principal.permissions
     return principal.role in ALLOWED[permission] and (own is None or permission in own)
+
+
+def stopped(principal: Principal, permission: Permission) -> bool:
+    """Return whether the suspension of its tenant takes the permission from the principal."""
+    return principal.suspended and not permission.only_reads

@@ -92,5 +92,6 @@ async def find(
         role=found.role,
         tier=found.tier,
         suspended=found.suspended,
+        session_id=found.session_id,
     )
     return principal, Session(found.session_id, found.user_id, presented.csrf)

@@ -93,6 +93,7 @@ async def _api(settings: Settings, fd: int | None) -> None:
     from runner.auth.login import Logins
     from runner.auth.oidc import Issuer, Trust
     from runner.auth.passwords import Passwords
+    from runner.auth.rights import Rights
     from runner.auth.sessions import Lifetime
     from runner.auth.throttle import Throttle
     from runner.egress.policy import load_ceiling
@@ -112,8 +113,12 @@ async def _api(settings: Settings, fd: int | None) -> None:
         idle=timedelta(seconds=settings.session_idle_s),
         absolute=timedelta(seconds=settings.session_max_s),
     )
+    database_url = required(settings.database_api_url, "RUNNER_DATABASE_API_URL")
     async with (
-        Database(required(settings.database_api_url, "RUNNER_DATABASE_API_URL")) as database,
+        Database(database_url) as database,
+        # A connection of its own: requests that hold all others must not outlast their rights.
+        Database(database_url, max_size=1) as watching,
+        Rights(watching, idle=lifetime.idle) as rights,
         Database(operators, max_size=2) if operators else nullcontext() as operators_database,
         Doorbell(redis_url) as doorbell,
         Changes(redis_url) as changes,
@@ -144,6 +149,7 @@ async def _api(settings: Settings, fd: int | None) -> None:
                 limiter=limiter,
                 admission=Admission(database, most=settings.max_queued),
                 logins=Logins(database, Passwords(), throttle, lifetime),
+                rights=rights,
                 cookies=Cookies(lifetime, secure=not settings.insecure_cookies),
                 issuer=issuer,
                 operators=operators_database,

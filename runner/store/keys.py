@@ -102,22 +102,17 @@ async def insert(
 async def get(tx: Transaction, key_id: UUID, *, lock: bool = False) -> StoredKey | None:
     """Return a key of this tenant; with `lock`, nobody else changes it before the end."""
     row = await tx.one("keys.lock" if lock else "keys.get", key_id=key_id)
-    return _stored(row) if row else None
+    return of_row(row) if row else None
 
 
 async def list_newest(tx: Transaction, *, before: UUID | None, limit: int) -> Sequence[StoredKey]:
     """Return this tenant's keys, newest first, those that were revoked or expired included."""
-    return [_stored(row) for row in await tx.all("keys.list", before=before, limit=limit)]
+    return [of_row(row) for row in await tx.all("keys.list", before=before, limit=limit)]
 
 
 async def replace(tx: Transaction, key_id: UUID, *, by: UUID, overlap: timedelta) -> None:
     """Let a key expire after the overlap, at the latest: another has taken its place."""
     await tx.run("keys.replace", key_id=key_id, by=by, overlap=overlap)
-
-
-async def revoke(tx: Transaction, key_id: UUID) -> bool:
-    """End a key at once; False if it was revoked, or if there is none."""
-    return bool(await tx.run("keys.revoke", key_id=key_id))
 
 
 def _grant(row: DictRow) -> Grant:
@@ -130,7 +125,8 @@ def _grant(row: DictRow) -> Grant:
     )
 
 
-def _stored(row: DictRow) -> StoredKey:
+def of_row(row: DictRow) -> StoredKey:
+    """Return the key of a row of `api_keys`."""
     return StoredKey(
         id=row["key_id"],
         prefix=row["prefix"],

@@ -1,6 +1,5 @@
 """Members of a tenant and invitations to it, as stored."""
 
-from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -82,11 +81,6 @@ async def set_role(tx: Transaction, member_id: UUID, role: Role) -> None:
 async def remove(tx: Transaction, member_id: UUID) -> None:
     """End a membership, and with it the sessions that rest on it."""
     await tx.run("members.remove", member_id=member_id)
-
-
-async def revoke_keys(tx: Transaction, actor: str, roles: Collection[Role]) -> int:
-    """Revoke keys of these roles that the actor made, or a key of theirs; return how many."""
-    return await tx.run("members.revoke_keys", actor=actor, roles=list(roles))
 
 
 async def invite(

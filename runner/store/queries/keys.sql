@@ -34,6 +34,3 @@ UPDATE api_keys
 SET replaced_by = %(by)s,
     expires_at = LEAST(COALESCE(expires_at, 'infinity'), now() + %(overlap)s)
 WHERE key_id = %(key_id)s;
-
--- name: revoke
-UPDATE api_keys SET revoked_at = now() WHERE key_id = %(key_id)s AND revoked_at IS NULL;

@@ -35,17 +35,6 @@ UPDATE memberships SET role = %(role)s WHERE tenant_id = app_tenant() AND user_i
 -- name: remove
 DELETE FROM memberships WHERE tenant_id = app_tenant() AND user_id = %(member_id)s;
 
--- name: revoke_keys
-WITH RECURSIVE made AS (
-    SELECT key_id, prefix, role FROM api_keys
-    WHERE tenant_id = app_tenant() AND created_by = %(actor)s
-    UNION
-    SELECT k.key_id, k.prefix, k.role
-    FROM api_keys k JOIN made ON k.created_by = 'key:' || made.prefix
-    WHERE k.tenant_id = app_tenant())
-UPDATE api_keys SET revoked_at = now()
-WHERE key_id IN (SELECT key_id FROM made WHERE role = ANY (%(roles)s)) AND revoked_at IS NULL;
-
 -- name: invite
 INSERT INTO invitations (tenant_id, invitation_id, email, role, hash, created_by, expires_at)
 VALUES (app_tenant(), %(invitation_id)s, %(email)s, %(role)s, %(hash)s, %(created_by)s,

@@ -1,0 +1,45 @@
+"""Holds every request by the right that it came with. Pure ASGI."""
+
+import structlog
+from fastapi import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from runner.api.context import request_id
+from runner.api.middleware import PRINCIPAL
+from runner.api.problems import of
+from runner.auth.rights import HELD, Rights
+from runner.errors import RightEnded
+from runner.models import Principal
+
+_log = structlog.get_logger("runner.api")
+
+
+class EndsWithRight:
+    """Ends a request when its right ends: stream, download, upload, or a body that trickles in."""
+
+    def __init__(self, app: ASGIApp, rights: Rights) -> None:
+        self._app = app
+        self._rights = rights
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request. An answer that has begun is cut off: nobody takes it for whole."""
+        principal = scope.get(PRINCIPAL)
+        if not isinstance(principal, Principal):
+            await self._app(scope, receive, send)
+            return
+        started = False
+
+        async def noted(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            with self._rights.hold(principal) as held:
+                scope[HELD] = held
+                await self._app(scope, receive, noted)
+        except RightEnded as error:
+            request = Request(scope)
+            _log.info("right_ended", actor=principal.actor, request=request_id(request))
+            if not started:
+                await of(request, error)(scope, receive, send)
