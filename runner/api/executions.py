@@ -25,6 +25,7 @@ from runner.api.deps import (
 )
 from runner.api.edge.json import JsonRoute
 from runner.api.fields import Name
+from runner.api.idempotency import fingerprint, matches
 from runner.api.problems import responses
 from runner.api.requests import Offer, Submission
 from runner.api.rules import ceilings
@@ -217,9 +218,9 @@ async def _store(
         if tenant is None:
             raise NotFound("this key's tenant is gone")
         if key is not None:
-            fingerprint = body.fingerprint()
-            used = await executions.reserve_key(tx, key, fingerprint, new)
-            if used is not None and used.request_hash != fingerprint:
+            sent = await request.json()
+            used = await executions.reserve_key(tx, key, fingerprint(sent), new)
+            if used is not None and not matches(used.request_hash, sent, body):
                 raise Conflict("this Idempotency-Key was used for another request")
             if used is not None:
                 return used.execution_id

@@ -1,10 +1,9 @@
 """What a client may ask for: strict types, bounds on everything, unknown fields refused."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import ConfigDict, Field, StringConstraints, model_validator
 
@@ -285,11 +284,6 @@ class Submission(Strict):
                 return text.encode()
             case Content() as content:
                 return content.decoded()
-
-    def fingerprint(self) -> bytes:
-        """Return a hash of what is asked for; how long the client waits is no part of it."""
-        asked: dict[str, Any] = self.model_dump(mode="json", exclude={"wait_s"})
-        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).digest()
 
 
 def _bytes(path: str, content: FileContent, offer: Offer) -> bytes | StoredObject:

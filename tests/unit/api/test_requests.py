@@ -140,11 +140,3 @@ def test_what_is_wrong_is_refused(fields: dict[str, object]) -> None:
     """Unknown fields included: nothing is passed over."""
     with pytest.raises(ValidationError):
         Submission.model_validate(fields)
-
-
-def test_waiting_is_no_part_of_what_is_asked() -> None:
-    """A retry that waits longer is the same request."""
-    one = Submission(command=["true"], wait_s=1)
-    other = Submission(command=["true"], wait_s=9)
-    assert one.fingerprint() == other.fingerprint()
-    assert one.fingerprint() != Submission(command=["false"]).fingerprint()
