@@ -16,6 +16,7 @@ from runner.sandbox.cgroups import UNIFIED, Cgroups
 from runner.sandbox.engine import Engine
 from runner.sandbox.images import Images
 from runner.sandbox.isolation import EffectiveIsolation
+from runner.sandbox.keeper import Keeper
 from runner.sandbox.launch import Launcher, SandboxOrder, Spec
 from runner.sandbox.spec import Host, container_config
 from runner.sandbox.users import Users
@@ -69,12 +70,14 @@ class Field:
         cgroups = Cgroups.of(info)
         homes = Path(tempfile.mkdtemp(dir=self.folder))
         homes.chmod(0o711)
+        watchdog = Watchdog(cgroups.read, cgroups.kill)
         return Launcher(
             engine=engine,
             images=Images(engine, self.settings.recipes_path),
             profile=load_profile(self.settings.profiles_path),
             cgroups=cgroups,
-            watchdog=Watchdog(cgroups.read, cgroups.kill),
+            watchdog=watchdog,
+            keeper=Keeper(cgroups, watchdog),
             host=Host(int(info["NCPU"]), self.parent or cgroups.parent),
             users=Users(self.settings.sandbox_uid_range),
             sandboxes_dir=homes,

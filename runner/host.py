@@ -62,6 +62,7 @@ def examine(settings: Settings, docker: Mapping[str, Any] | None) -> list[Findin
         *_profiles(settings),
         _users(settings),
         _terminals(settings),
+        *_swap(docker),
         *_resources(settings),
         *_credentials(settings),
     ]
@@ -85,6 +86,18 @@ def _kernel(root: Path = Path("/")) -> Iterator[Finding]:
         yield Finding("seccomp", Status.OK, "in the kernel")
     else:
         yield Finding("seccomp", Status.MISSING, "none", "use a kernel with CONFIG_SECCOMP_FILTER")
+    if not unified:
+        # The worker's own process decides; Docker's runc does not set this limit.
+        may = os.access(root / "sys/fs/cgroup/memory", os.W_OK)
+        yield Finding(
+            "memory of sockets",
+            Status.OK if may else Status.WARN,
+            "limited by the worker" if may else "not limited",
+            ""
+            if may
+            else "cgroup version 1 counts it apart: run the worker as root with /sys/fs/cgroup "
+            "writable, or start the host with cgroup version 2",
+        )
     modules = root / "sys/kernel/security/lsm"
     names = modules.read_text("ascii").split(",") if modules.exists() else []
     found = [name for name in names if name in {"apparmor", "selinux"}]
@@ -251,6 +264,24 @@ def _terminals(settings: Settings, root: Path = Path("/")) -> Finding:
         ""
         if wanted <= free
         else f"{settings.most_sandboxes} sandboxes may take {wanted}: raise kernel.pty.max",
+    )
+
+
+def _swap(docker: Mapping[str, Any] | None) -> Iterator[Finding]:
+    total = psutil.swap_memory().total
+    systemd = docker is not None and docker["info"].get("CgroupDriver") == "systemd"
+    yield Finding(
+        "swap",
+        Status.WARN if total else Status.OK,
+        f"{total / GIB:.1f} GiB" if total else "off",
+        ""
+        if not total
+        else "turn it off (swapoff): what a sandbox held could reach the disk"
+        + (
+            ", and `systemctl daemon-reload` lifts the limit of swap for up to a second"
+            if systemd
+            else ""
+        ),
     )
 
 

@@ -11,6 +11,7 @@ imports `docker`. It imports the words and nothing above.
     launch     order → container → its supervisor's one connection
     sandbox    upload, run, collect, destroy
     channel    the frames of that connection
+    keeper     the limits of living sandboxes, held
     cgroups    what a run used, as the kernel counts it
     ending     the facts of how a run ended
     outcome    what an ending means

@@ -6,9 +6,10 @@ not offer is None. See Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/mem
 
 import contextlib
 import dataclasses
+import errno
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from runner.sandbox.kernel import number, told
 
 ROOT = Path("/sys/fs/cgroup")
 UNIFIED = 2
+_MEMORY_V1 = "memory/memory.limit_in_bytes"
+_SOCKETS_V1 = "memory/memory.kmem.tcp.limit_in_bytes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +80,79 @@ class Cgroups:
 
     def read(self, container_id: str) -> Counters:
         """Read the container's counters."""
-        group = self._group(container_id)
+        group = self.group(container_id)
         return self._read_v2(group) if self.version == UNIFIED else self._read_v1(group)
 
     def processes(self, container_id: str) -> tuple[int, ...]:
         """Return the host's ids of the processes in the container; none once it is gone."""
         controller = "" if self.version == UNIFIED else "pids"
-        text = told(f"{self.root}/{controller}/{self._group(container_id)}/cgroup.procs")
+        text = told(f"{self.root}/{controller}/{self.group(container_id)}/cgroup.procs")
         return tuple(map(int, (text or "").split()))
+
+    def limits(self, config: Mapping[str, Any]) -> dict[str, int]:
+        """Return the limits of a container of this `HostConfig`, by the files that hold them.
+
+        The CPU quota is not here: nobody changes it, and systemd rounds it.
+        """
+        return dict(self._limits(config))
+
+    def _limits(self, config: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
+        unified = self.version == UNIFIED
+        memory, both, pids = config["Memory"], config["MemorySwap"], config["PidsLimit"]
+        if memory > 0:
+            yield ("memory.max" if unified else _MEMORY_V1), memory
+            # Version 1 counts memory and swap together, version 2 swap alone.
+            if both >= memory and unified:
+                yield "memory.swap.max", both - memory
+            elif both >= memory:
+                yield "memory/memory.memsw.limit_in_bytes", both
+        if pids > 0:
+            yield ("pids.max" if unified else "pids/pids.max"), pids
+        # Version 2 counts sockets as memory. A worker without the right to set this limit starts
+        # sandboxes without it, the one thing that is not refused: `runner doctor` tells of it.
+        sockets = config.get("KernelMemoryTCP", 0)
+        if sockets > 0 and not unified and may_set(self.root):
+            yield _SOCKETS_V1, sockets
+
+    def lives(self, container_id: str) -> bool:
+        """Return whether the container's control group is there."""
+        controller = "" if self.version == UNIFIED else "pids"
+        return (self.root / controller / self.group(container_id)).is_dir()
+
+    def set_limits(self, container_id: str, limits: Mapping[str, int]) -> list[str]:
+        """Set those that are not what they shall be; return their files' names.
+
+        What the kernel lacks is passed over, and a container that is gone. Raises OSError.
+        """
+        group = self.group(container_id)
+        changed = []
+        for place, wanted in limits.items():
+            controller, _, name = place.rpartition("/")
+            path = f"{self.root}/{controller}/{group}/{name}"
+            if told(path) in {None, str(wanted)}:
+                continue
+            try:
+                with open(path, "w") as file:  # noqa: PTH123 - no path object around each of many
+                    file.write(str(wanted))
+            except OSError as error:
+                if error.errno in {errno.ENOENT, errno.ENODEV}:
+                    continue
+                raise
+            changed.append(name)
+        return changed
+
+    def holds_too_much(self, container_id: str, limits: Mapping[str, int]) -> bool:
+        """Return whether memory and sockets are together more than may be (version 1)."""
+        if not limits.keys() >= {_MEMORY_V1, _SOCKETS_V1}:
+            return False
+        folder = f"{self.root}/memory/{self.group(container_id)}"
+        sockets = number(f"{folder}/memory.kmem.tcp.usage_in_bytes") or 0
+        if sockets <= limits[_SOCKETS_V1]:
+            return False
+        # Not the page cache, which the kernel takes back by itself.
+        own = sum(_entry(f"{folder}/memory.stat", key) or 0 for key in ("rss", "shmem"))
+        own += number(f"{folder}/memory.kmem.usage_in_bytes") or 0
+        return own + sockets > limits[_MEMORY_V1] + limits[_SOCKETS_V1]
 
     def kill(self, container_id: str) -> None:
         """SIGKILL the container's processes, as far as this worker may, without asking Docker."""
@@ -106,12 +174,13 @@ class Cgroups:
     def forget_peak(self, container_id: str) -> None:
         """Let the peak of memory begin anew where the kernel can (version 1)."""
         if self.version != UNIFIED:
-            peak = self.root / "memory" / self._group(container_id) / "memory.max_usage_in_bytes"
+            peak = self.root / "memory" / self.group(container_id) / "memory.max_usage_in_bytes"
             with contextlib.suppress(OSError):
                 # Without the right to it the peak stays, and is then not told (`Counters.since`).
                 peak.write_text("0")
 
-    def _group(self, container_id: str) -> str:
+    def group(self, container_id: str) -> str:
+        """Return the container's group, below the root or below a controller."""
         scope = f"docker-{container_id}.scope" if self.systemd else container_id
         return f"{self.parent.lstrip('/')}/{scope}"
 
@@ -137,6 +206,11 @@ class Cgroups:
             oom_kills=_entry(f"{memory}/memory.oom_control", "oom_kill"),
             pids_refused=_entry(f"{pids}/pids.events", "max"),
         )
+
+
+def may_set(root: Path = ROOT) -> bool:
+    """Return whether this process may set limits that Docker does not set (version 1)."""
+    return os.access(root / "memory", os.W_OK)
 
 
 def _entry(path: str, key: str) -> int | None:

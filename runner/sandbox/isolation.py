@@ -48,6 +48,10 @@ class EffectiveIsolation:
     read_only_root: bool
     resource_limits: Mapping[str, str]
     memory_bytes: int | None
+    swap_bytes: int | None
+    """Beyond memory; None also where there is no limit."""
+    socket_bytes: int | None
+    """What buffers of the internet's sockets may hold beyond memory (cgroup version 1)."""
     processes: int | None
     cpus: float | None
     security_label: str | None
@@ -128,10 +132,15 @@ def _cgroup_limits(process: str, root: str = "/sys/fs/cgroup") -> dict[str, Any]
         for controller in controllers.split(","):
             groups[controller] = path.lstrip("/")
     if "memory" in groups:
+        folder = f"{root}/memory/{groups['memory']}"
+        memory = number(f"{folder}/memory.limit_in_bytes")
+        both = number(f"{folder}/memory.memsw.limit_in_bytes")
         cpu = f"{root}/cpu/{groups.get('cpu', '')}"
         quota, period = number(f"{cpu}/cpu.cfs_quota_us"), number(f"{cpu}/cpu.cfs_period_us")
         return {
-            "memory_bytes": number(f"{root}/memory/{groups['memory']}/memory.limit_in_bytes"),
+            "memory_bytes": memory,
+            "swap_bytes": None if memory is None or both is None else both - memory,
+            "socket_bytes": number(f"{folder}/memory.kmem.tcp.limit_in_bytes"),
             "processes": number(f"{root}/pids/{groups.get('pids', '')}/pids.max"),
             "cpus": quota / period if quota and period else None,
         }
@@ -140,6 +149,8 @@ def _cgroup_limits(process: str, root: str = "/sys/fs/cgroup") -> dict[str, Any]
     both = quota_text.isdigit() and period_text.isdigit()
     return {
         "memory_bytes": number(f"{folder}/memory.max"),
+        "swap_bytes": number(f"{folder}/memory.swap.max"),
+        "socket_bytes": None,
         "processes": number(f"{folder}/pids.max"),
         "cpus": int(quota_text) / int(period_text) if both else None,
     }

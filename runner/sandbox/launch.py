@@ -24,6 +24,7 @@ from runner.sandbox.channel import VERSION, Channel, Ready
 from runner.sandbox.engine import Engine
 from runner.sandbox.images import Images
 from runner.sandbox.isolation import read_isolation
+from runner.sandbox.keeper import Keeper
 from runner.sandbox.patience import Patience
 from runner.sandbox.sandbox import Sandbox
 from runner.sandbox.sockets import SUPERVISOR_SOCKET, listen
@@ -73,6 +74,7 @@ class Launcher:
         profile: SeccompProfile,
         cgroups: Cgroups,
         watchdog: Watchdog,
+        keeper: Keeper,
         host: Host,
         users: Users,
         sandboxes_dir: Path,
@@ -89,8 +91,9 @@ class Launcher:
         self.live: set[str] = set()
         self._images = images
         self._profile = profile
-        self._cgroups = cgroups
+        self.cgroups = cgroups
         self._watchdog = watchdog
+        self._keeper = keeper
         self._host = host
         self._users = users
         self._timeout_s = timeout_s
@@ -118,13 +121,17 @@ class Launcher:
         ) as engine:
             info = (await engine.info())["info"]
             cgroups = Cgroups.of(info)
-            with Watchdog.running(cgroups.read, partial(_kill, engine, cgroups)) as watchdog:
+            with (
+                Watchdog.running(cgroups.read, partial(_kill, engine, cgroups)) as watchdog,
+                Keeper.running(cgroups, watchdog) as keeper,
+            ):
                 yield cls(
                     engine=engine,
                     images=Images(engine, settings.recipes_path),
                     profile=profile,
                     cgroups=cgroups,
                     watchdog=watchdog,
+                    keeper=keeper,
                     host=Host(cpus=int(info["NCPU"]), cgroup_parent=cgroups.parent),
                     users=Users(settings.sandbox_uid_range),
                     sandboxes_dir=sandboxes_dir,
@@ -154,6 +161,7 @@ class Launcher:
                 await self.engine.start(container_id)
                 expected = _peer_of(config, order.isolation)
                 channel = await self._meet(listener, home, container_id, expected)
+                self._keep_limits(container_id, config)
                 facts = await self.engine.inspect(container_id)
                 isolation = read_isolation(facts) if facts else None
         except BaseException:
@@ -172,12 +180,12 @@ class Launcher:
             isolation=isolation,
             channel=channel,
             engine=self.engine,
-            cgroups=self._cgroups,
+            cgroups=self.cgroups,
             watchdog=self._watchdog,
             home=home,
             on_destroyed=self.live.discard,
             waits=self._patience,
-            traces=partial(traces, facts or {}, isolation, self._cgroups),
+            traces=partial(traces, facts or {}, isolation, self.cgroups),
         )
 
     async def _create(
@@ -200,6 +208,12 @@ class Launcher:
         raise LaunchFailed(
             "sandboxes hold every user id of RUNNER_SANDBOX_UIDS; give it a longer range"
         )
+
+    def _keep_limits(self, container_id: str, config: dict[str, Any]) -> None:
+        try:
+            self._keeper.keep(container_id, self.cgroups.limits(config["HostConfig"]))
+        except OSError as error:
+            raise LaunchFailed(f"a limit of the sandbox cannot be set: {error}") from error
 
     async def digest(self, image: str) -> str:
         """Return the digest that sandboxes of this image have today. Raises ImageMissing."""

@@ -201,10 +201,10 @@ class Sandbox:
         if self._alive:
             # Also of a container that died: its group outlives it by the moment that this takes.
             counters = self._cgroups.read(self.container_id)
-        died_of_memory = False
+        died_of_memory = fired is not None and fired.term is Term.MEMORY
         if report is None:
             state = await self._engine.state(self.container_id)
-            died_of_memory = bool(state.get("OOMKilled"))
+            died_of_memory |= bool(state.get("OOMKilled"))
             self._alive = False
         self.runs += 1
         used = counters.since(before, first=self.runs == 1)

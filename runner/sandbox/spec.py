@@ -16,6 +16,8 @@ from runner.seccomp import SeccompProfile
 SUPERVISOR = "/opt/supervisor"
 SOCKET_DIR = "/run/sandbox"
 MB = 2**20
+SOCKETS_SHARE = 16
+"""One part in so many of the memory limit may be held by sockets beyond it (cgroup version 1)."""
 
 RUNTIMES: Mapping[Isolation, str] = {Isolation.CONTAINER: "runc", Isolation.GVISOR: "runsc"}
 """Docker's names. Always given, so that a daemon's changed default changes no sandbox."""
@@ -36,6 +38,8 @@ _MASKED = (
     "/proc/acpi",
     "/proc/asound",
     "/proc/bus",
+    "/proc/cmdline",
+    "/proc/config.gz",
     "/proc/fs",
     "/proc/interrupts",
     "/proc/irq",
@@ -44,8 +48,10 @@ _MASKED = (
     "/proc/keys",
     "/proc/latency_stats",
     "/proc/modules",
+    "/proc/pressure",
     "/proc/sched_debug",
     "/proc/scsi",
+    "/proc/sys/kernel/random/boot_id",
     "/proc/timer_list",
     "/proc/timer_stats",
     "/sys/class/dmi",
@@ -159,9 +165,11 @@ def _host_config(
         },
         # gVisor has pseudo-terminals of its own, which are none of the host's.
         "Mounts": [_sockets(placement.socket_dir), *([] if gvisor else [_PTS])],
-        # Amounts. Memory counts tmpfs pages; no swap beyond it.
+        # Amounts. Memory counts tmpfs pages; no swap beyond it. cgroup version 1 counts the buffers
+        # of the internet's sockets apart, UDP's included; runc leaves that limit to us to set.
         "Memory": memory,
         "MemorySwap": memory,
+        "KernelMemoryTCP": memory // SOCKETS_SHARE,
         "NanoCpus": int(min(limits.cpu, host.cpus) * 10**9),
         "PidsLimit": _host_pids(limits.pids, placement.isolation),
         "OomKillDisable": False,

@@ -34,6 +34,10 @@ class Term(StrEnum):
 
     DEADLINE = "deadline"
     LEASE = "lease"
+    MEMORY = "memory"
+    """It holds more than it may; see `runner.sandbox.keeper`."""
+    LIMITS = "limits"
+    """A limit of its was changed, and cannot be set back."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -233,6 +233,11 @@ CONTROLS: Mapping[str, Control] = {
     "cgroup namespace": Control("a cgroup namespace of its own", host(CgroupnsMode="host")),
     "pids limit": Control("the pids limit", host(PidsLimit=200)),
     "memory limit": Control("the memory limit", host(Memory=2**30, MemorySwap=2**30)),
+    "socket memory": Control(
+        # Version 1 counts sockets apart, version 2 as memory.
+        "a limit on what sockets hold",
+        host(KernelMemoryTCP=0, Memory=2**30, MemorySwap=2**30),
+    ),
     "swap limit": Control("no swap beyond memory", host(MemorySwap=-1)),
     "cpu limit": Control("the CPU quota", host(NanoCpus=0)),
     "ulimit nofile": Control(

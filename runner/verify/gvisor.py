@@ -39,6 +39,7 @@ DIFFERENCES: Mapping[str, str] = {
     "files.device.fuse": _DEVICES,
     "files.devices": _DEVICES,
     "files.mknod": _DEVICES,
+    "proc.masked.proc-cmdline": "gVisor's own invention, the same on every host",
     "resources.shared.terminals": "gVisor's own terminals, which are none of the host's",
     "resources.threads": "threads are gVisor's; the host's limit is 192 + 3 for each asked for",
     "resources.cpu": "the program's own accounting is gVisor's; the host's quota binds all of it",

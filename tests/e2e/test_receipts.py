@@ -61,6 +61,7 @@ def test_a_receipt_says_what_ran_in_what(receipt: str, keys: tuple[PublicKey, ..
     assert isolation["interfaces"] == ["lo"]
     assert isolation["read_only_root"] is True
     assert isolation["memory_bytes"] == body["limits"]["memory_mb"] * 2**20
+    assert isolation["swap_bytes"] == 0
     assert isolation["cpus"] == body["limits"]["cpu"]
     assert body["times"]["created_at"] < body["times"]["started_at"] < body["times"]["ended_at"]
 

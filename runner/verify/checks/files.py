@@ -182,6 +182,9 @@ _DEVICES: tuple[Check, ...] = (
     ),
 )
 
+_MOBY = "moby default masked paths; CVE-2025-31133"
+_PROC = "proc(5)"
+
 _MASKED: tuple[Check, ...] = tuple(
     Probe(
         id=f"proc.masked.{path.strip('/').replace('/', '-')}",
@@ -189,7 +192,7 @@ _MASKED: tuple[Check, ...] = tuple(
         severity=severity,
         title=f"{path} tells nothing",
         meaning=meaning,
-        source="moby default masked paths; CVE-2025-31133",
+        source=source,
         control="masked paths",
         code=f"path = {path!r}\n"
         "def look(path):\n"
@@ -201,7 +204,8 @@ _MASKED: tuple[Check, ...] = tuple(
         "except OSError as error: held(name(error.errno))\n"
         "breached('something') if seen else absent('empty')",
     )
-    for path, severity, meaning in (
+    for source, path, severity, meaning in (
+        *((_MOBY, *each) for each in (
         ("/proc/kcore", Severity.CRITICAL, "the host's memory could be read"),
         ("/proc/keys", Severity.HIGH, "keys of the host could be seen"),
         ("/proc/timer_list", Severity.LOW, "processes of the host could be seen"),
@@ -220,6 +224,13 @@ _MASKED: tuple[Check, ...] = tuple(
         ("/sys/fs/cgroup", Severity.MEDIUM, "control groups of the host could be seen"),
         ("/sys/class/dmi", Severity.LOW, "the host's serial numbers could be read"),
         ("/sys/devices/virtual/powercap", Severity.MEDIUM, "neighbours' keys could be read off the power"),
+        )),
+        *((_PROC, *each) for each in (
+        ("/proc/cmdline", Severity.LOW, "how the host was started could be learned"),
+        ("/proc/config.gz", Severity.LOW, "how the host's kernel was built could be learned"),
+        ("/proc/pressure", Severity.MEDIUM, "the load of other tenants could be watched, and signalled by"),
+        ("/proc/sys/kernel/random/boot_id", Severity.LOW, "sandboxes of one host could tell that they are"),
+        )),
     )
 )  # fmt: skip
 

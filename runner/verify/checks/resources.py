@@ -78,6 +78,55 @@ _PROBES: tuple[Check, ...] = (
             ),
         )
     ),
+    *(
+        Probe(
+            id=f"resources.memory.{kind}-sockets",
+            group=Group.RESOURCES,
+            severity=Severity.CRITICAL,
+            title=f"What {kind.upper()} sockets hold on loopback is limited",
+            meaning="the host's memory could be taken beyond every limit, and its network stopped",
+            source="cgroup-v1/memory.rst, kmem.tcp; tcp(7), udp(7): tcp_mem, udp_mem",
+            control="socket memory",
+            alone=True,
+            limits={"memory_mb": 128},
+            code=f"import resource\n{fill}"
+            "resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))\n"
+            "def pages():\n"
+            "    lines = (line.split() for line in open('/proc/net/sockstat'))\n"
+            f"    return next(int(l[l.index('mem') + 1]) for l in lines if l[0] == '{kind.upper()}:')\n"
+            "if not os.path.exists('/proc/net/sockstat'): absent()\n"
+            "before, kept, block = pages(), [], bytes(60000)\n"
+            "try:\n"
+            "    while len(kept) < 1500 and (pages() - before) * 4096 < 400 * 2**20: fill()\n"
+            "except OSError: pass\n"
+            "held = (pages() - before) * 4096 // 2**20\n"
+            "breached(f'{held} MiB') if held > 200 else end(False, 'bounded')",
+            expect="bounded",
+        )
+        for kind, fill in (
+            (
+                "udp",
+                "def fill():\n"
+                "    kept.append(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))\n"
+                "    kept[-1].setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**26)\n"
+                "    kept[-1].bind(('127.0.0.1', 0))\n"
+                "    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:\n"
+                "        for _ in range(100): sender.sendto(block, kept[-1].getsockname())\n",
+            ),
+            (
+                "tcp",
+                "listener = socket.create_server(('127.0.0.1', 0))\n"
+                "def fill():\n"
+                "    sender = socket.create_connection(listener.getsockname())\n"
+                "    kept.extend([sender, listener.accept()[0]])\n"
+                "    sender.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**26)\n"
+                "    sender.setblocking(False)\n"
+                "    try:\n"
+                "        while True: sender.send(block)\n"
+                "    except BlockingIOError: pass\n",
+            ),
+        )
+    ),
     Probe(
         id="resources.cpu",
         group=Group.RESOURCES,

@@ -60,6 +60,8 @@ def shared_name(config: dict[str, Any]) -> None:
         ("read_only_root", host(ReadonlyRootfs=False)),
         ("resource_limits", host(Ulimits=[])),
         ("memory_bytes", host(Memory=0, MemorySwap=0)),
+        ("swap_bytes", host(MemorySwap=-1)),
+        ("socket_bytes", host(KernelMemoryTCP=0)),
         ("processes", host(PidsLimit=-1)),
         ("cpus", host(NanoCpus=0)),
         ("mounts", host(MaskedPaths=[])),

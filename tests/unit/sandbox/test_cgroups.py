@@ -71,3 +71,70 @@ def test_docker_tells_driver_and_version() -> None:
     assert Cgroups.of({"CgroupDriver": "cgroupfs"}).version == 1
     with pytest.raises(SetupError):
         Cgroups.of({"CgroupDriver": "none"})
+
+
+HOST_CONFIG = {
+    "Memory": 2**27,
+    "MemorySwap": 2**27,
+    "KernelMemoryTCP": 2**23,
+    "PidsLimit": 65,
+}
+
+
+def test_limits_are_set_back_in_version_2(tmp_path: Path) -> None:
+    """What systemd wrote, and nothing else; a limit that the kernel lacks is passed over."""
+    group = "agentrunner.slice/docker-abc.scope"
+    write(
+        tmp_path,
+        {
+            f"{group}/memory.max": "134217728\n",
+            f"{group}/memory.swap.max": "max\n",
+            f"{group}/pids.max": "65\n",
+        },
+    )
+    groups = Cgroups(version=2, parent="agentrunner.slice", systemd=True, root=tmp_path)
+    limits = groups.limits(HOST_CONFIG)
+    assert limits == {"memory.max": 2**27, "memory.swap.max": 0, "pids.max": 65}
+    assert groups.lives("abc")
+    assert groups.set_limits("abc", limits) == ["memory.swap.max"]
+    assert (tmp_path / group / "memory.swap.max").read_text() == "0"
+    assert groups.set_limits("abc", limits) == []
+    (tmp_path / group / "memory.swap.max").unlink()
+    assert groups.set_limits("abc", limits) == []
+
+
+def test_limits_are_set_back_in_version_1(tmp_path: Path) -> None:
+    """Memory and swap are counted together there, and sockets apart."""
+    group = "agentrunner/abc"
+    write(
+        tmp_path,
+        {
+            f"memory/{group}/memory.limit_in_bytes": "134217728\n",
+            f"memory/{group}/memory.memsw.limit_in_bytes": "9223372036854771712\n",
+            f"memory/{group}/memory.kmem.tcp.limit_in_bytes": "9223372036854771712\n",
+            f"pids/{group}/pids.max": "max\n",
+        },
+    )
+    groups = Cgroups(version=1, parent="/agentrunner", systemd=False, root=tmp_path)
+    assert groups.set_limits("abc", groups.limits(HOST_CONFIG)) == [
+        "memory.memsw.limit_in_bytes",
+        "pids.max",
+        "memory.kmem.tcp.limit_in_bytes",
+    ]
+    assert (tmp_path / f"pids/{group}/pids.max").read_text() == "65"
+
+
+def test_a_limit_that_was_not_asked_for_is_not_set(tmp_path: Path) -> None:
+    """Security checks take single limits away."""
+    groups = Cgroups(version=2, parent="/agentrunner", systemd=False, root=tmp_path)
+    assert groups.limits({"Memory": 0, "MemorySwap": 0, "PidsLimit": -1}) == {}
+    assert groups.limits({"Memory": 2**27, "MemorySwap": -1, "PidsLimit": -1}) == {
+        "memory.max": 2**27
+    }
+
+
+def test_a_container_that_is_gone_has_no_limits_to_set(tmp_path: Path) -> None:
+    """It may go while the keeper looks."""
+    groups = Cgroups(version=2, parent="/agentrunner", systemd=False, root=tmp_path)
+    assert not groups.lives("abc")
+    assert groups.set_limits("abc", groups.limits(HOST_CONFIG)) == []

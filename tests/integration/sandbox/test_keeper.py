@@ -1,0 +1,103 @@
+"""Limits that somebody changes while a sandbox lives are set back, or the sandbox ends."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+from runner.models import Program
+from runner.sandbox.ending import Ending
+from runner.sandbox.isolation import read_isolation
+from runner.sandbox.sandbox import Sandbox
+from tests.sandboxes import MB, Bench
+
+V1 = {
+    "swap": "memory/memory.memsw.limit_in_bytes",
+    "memory": "memory/memory.limit_in_bytes",
+    "sockets": "memory/memory.kmem.tcp.limit_in_bytes",
+    "pids": "pids/pids.max",
+}
+V2 = {"memory": "memory.max", "swap": "memory.swap.max", "pids": "pids.max"}
+
+
+def places(bench: Bench, sandbox: Sandbox) -> dict[str, Path]:
+    """Return the files that hold the sandbox's limits, those to be raised first in front."""
+    cgroups = bench.launcher.cgroups
+    group = cgroups.group(sandbox.container_id)
+    found = {}
+    for name, place in (V2 if cgroups.version == 2 else V1).items():
+        controller, _, file = place.rpartition("/")
+        found[name] = cgroups.root / controller / group / file
+    return found
+
+
+async def soon(true: Callable[[], bool]) -> bool:
+    """Return whether it becomes true within a few looks of the keeper's."""
+    for _ in range(100):
+        if true():
+            return True
+        await asyncio.sleep(0.05)
+    return False
+
+
+async def test_every_limit_is_set_back(bench: Bench) -> None:
+    """As after `systemctl daemon-reload`, which lifts the limit of swap; the sandbox lives on."""
+    async with bench.sandbox() as sandbox:
+        files = places(bench, sandbox)
+        before = {name: path.read_text() for name, path in files.items()}
+        lifted = "max" if bench.launcher.cgroups.version == 2 else "-1"
+        for name, path in files.items():
+            path.write_text("max" if name == "pids" else lifted)
+        assert {name: path.read_text() for name, path in files.items()} != before
+        assert await soon(
+            lambda: {name: path.read_text() for name, path in files.items()} == before
+        )
+        await sandbox.ping()
+
+
+GREEDY = """
+import os, time
+while True:
+    if os.fork() == 0:
+        block = bytearray(300 * 2**20)
+        for at in range(0, len(block), 4096): block[at] = 1
+        time.sleep(30)
+        os._exit(0)
+    os.wait()
+"""
+
+
+async def test_a_sandbox_whose_limit_cannot_be_set_back_ends(bench: Bench) -> None:
+    """What it took meanwhile is not its own to keep."""
+
+    async def raised() -> None:
+        for name, path in places(bench, sandbox).items():
+            if name in {"swap", "memory"}:
+                path.write_text(str(400 * MB))
+
+    async def ignore(*_: object) -> None:
+        return
+
+    async with bench.sandbox(memory_mb=128) as sandbox:
+        ending: Ending = await sandbox.run(
+            Program(("python3", "-c", GREEDY), {}),
+            limits=bench.limits,
+            flood_bytes=MB,
+            on_started=raised,
+            on_output=ignore,
+            cancel=asyncio.Event(),
+        )
+    assert ending.container_died
+    assert ending.usage.wall_s < bench.limits.timeout_s
+    assert ending.usage.cpu_s is not None
+
+
+async def test_what_was_changed_is_read_back(bench: Bench) -> None:
+    """So a sandbox is not used again, and a receipt cannot say otherwise."""
+    async with bench.sandbox() as sandbox:
+        assert sandbox.isolation is not None
+        assert sandbox.isolation.swap_bytes == 0
+        facts = await bench.launcher.engine.inspect(sandbox.container_id) or {}
+        assert read_isolation(facts) == sandbox.isolation
+        lifted = "max" if bench.launcher.cgroups.version == 2 else "-1"
+        places(bench, sandbox)["swap"].write_text(lifted)
+        assert read_isolation(facts) != sandbox.isolation
