@@ -25,6 +25,10 @@ PROTECTED = ("/v1/", OPERATORS)
 """Below these nobody is served without an identity, and nothing that has no route either."""
 
 
+_NAMED = re.compile(r"\(\?P<\w+>")
+"""The beginning of a named group: the names of parameters are many routes' own."""
+
+
 class Body(Enum):
     """What body a request has."""
 
@@ -60,6 +64,14 @@ class Routing:
             for route in routes
             if isinstance(route, Route)
         ]
+        # All of them in one pattern: to try sixty one by one takes a tenth of a millisecond.
+        self._first = re.compile(
+            "|".join(
+                f"(?P<row_{n}>{_NAMED.sub('(?:', row.pattern.pattern)})"
+                for n, row in enumerate(self._rows)
+            )
+            or r"(?!)"
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -75,6 +87,12 @@ class Routing:
 
     def template(self, method: str, path: str) -> str:
         """Return the template of the route; of the first with another method if none has this."""
+        found = self._first.match(path)
+        if found is None or found.lastgroup is None:
+            return NO_ROUTE
+        first = self._rows[int(found.lastgroup.removeprefix("row_"))]
+        if method in first.methods:
+            return first.template
         other = NO_ROUTE
         for row in self._rows:
             if row.pattern.match(path):
