@@ -4,8 +4,10 @@ BIN := .venv/bin
 WITH_DOCKER := scripts/with-docker
 PYTEST_ARGS ?=
 AUDIT_ARGS ?=
+GUEST_ARGS ?=
+STRESS_ARGS ?=
 
-.PHONY: help setup demo dev test check unit cover image lock bench compare verify audit clean
+.PHONY: help setup demo dev test check unit cover image lock bench stress compare verify guest audit clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,11 +44,17 @@ cover: setup ## All tests with coverage measured
 bench: setup image ## Speed and cost, all of it, in one run; writes docs/performance.md
 	WITH_DOCKER_RUNTIME=runsc $(WITH_DOCKER) $(BIN)/python -m benchmarks.performance
 
+stress: setup image ## Attacks and faults beside a quiet tenant: STRESS_ARGS='--minutes 60'
+	$(WITH_DOCKER) $(BIN)/python -m benchmarks.stress $(STRESS_ARGS)
+
 compare: setup image ## The same attacks in four containers; writes docs/security/comparison.md
 	WITH_DOCKER_RUNTIME=runsc $(WITH_DOCKER) $(BIN)/python benchmarks/comparison.py
 
 verify: setup image ## Try every attack of the catalogue on this host
 	@$(WITH_DOCKER) $(BIN)/runner verify
+
+guest: setup ## The product on Debian 13, in a virtual machine; half an hour with KVM, else hours
+	$(BIN)/python scripts/guest.py $(GUEST_ARGS)
 
 audit: setup ## Known vulnerabilities, code, secrets, licences; writes build/sbom.cdx.json
 	@[ requirements-audit.lock -ot .audit-venv/.made ] || { \

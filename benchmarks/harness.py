@@ -197,14 +197,14 @@ async def deployment(**overrides: Any) -> AsyncIterator[Deployed]:
             yield Deployed(running, await new_key(running, TENANT))
 
 
-async def new_key(running: Stack, tenant: str, **terms: Any) -> str:
+async def new_key(running: Stack, tenant: str, *, role: Role = Role.OWNER, **terms: Any) -> str:
     """Return a key of a tenant, which is made if there is none of that name."""
     sizes = load_sizes(running.settings.profiles_path)
     async with Database(SecretStr(running.services.owner_url), max_size=1) as owner:
         made = await create_key(
             owner,
             tenant=tenant,
-            role=Role.OWNER,
+            role=role,
             name="benchmark",
             max_limits=sizes["large"],
             **{"tier": Tier.ENTERPRISE, "max_concurrency": AT_ONCE, "reuse": True, **terms},

@@ -148,15 +148,18 @@ class Images:
                 return  # by another build, while this one waited for the folder
             tar = folder / "root.tar"
             await make_archive(recipe, tar, settings.patient(BUILD_TIMEOUT_S))
-            digest = await asyncio.to_thread(_sha256, tar)
-            await self._engine.import_image(
-                tar,
-                repository=f"{REPOSITORY}/{name}-base",
-                tag=base_hash[:12],
-                changes=[
-                    f"LABEL {NAME_LABEL}={name} {BASE_LABEL}={base_hash} {TAR_LABEL}={digest}"
-                ],
-            )
+            await self.add_base(name, tar)
+
+    async def add_base(self, name: str, tar: Path) -> None:
+        """Make the packages' layer of an archive, which the recipe's command has written."""
+        base_hash = self._base_hash(name)
+        digest = await asyncio.to_thread(_sha256, tar)
+        await self._engine.import_image(
+            tar,
+            repository=f"{REPOSITORY}/{name}-base",
+            tag=base_hash[:12],
+            changes=[f"LABEL {NAME_LABEL}={name} {BASE_LABEL}={base_hash} {TAR_LABEL}={digest}"],
+        )
 
     def _context(self, name: str, base: str, recipe: str) -> io.BytesIO:
         """Return the build context of the upper layer: the supervisor, owned by root."""

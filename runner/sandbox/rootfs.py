@@ -21,8 +21,11 @@ BUILD_TIMEOUT_S = 1800
 EPOCH = "1700000000"
 
 
-def mmdebstrap_command(recipe: Recipe, tar: Path, sources: list[Path] | None = None) -> list[str]:
-    """Return the command that makes the root file system's archive."""
+def mmdebstrap_command(
+    recipe: Recipe, tar: Path, sources: list[Path] | None = None, release: str | None = None
+) -> list[str]:
+    """Return the command that makes the root file system's archive, of this host's release."""
+    release = release or codename()
     hooks = [
         # Compiled against the root's own paths; a stray Python 2 file is no reason to fail.
         *(f'chroot "$1" python3 -m compileall -q -j 0 {path} || true' for path in recipe.bytecode),
@@ -46,9 +49,9 @@ def mmdebstrap_command(recipe: Recipe, tar: Path, sources: list[Path] | None = N
         *(f"--dpkgopt=path-exclude={path}" for path in recipe.exclude),
         '--aptopt=Acquire::Languages "none"',
         *(f"--customize-hook={hook}" for hook in hooks),
-        codename(),
+        release,
         str(tar),
-        *(str(path) for path in (apt_sources(codename()) if sources is None else sources)),
+        *(str(path) for path in (apt_sources(release) if sources is None else sources)),
     ]
 
 

@@ -1,0 +1,46 @@
+"""What the stress counts as broken: it must not call a fault of ours a refusal."""
+
+import pytest
+
+from benchmarks.attacks import Book, Reply
+from benchmarks.stress import ERROR
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "wrong"),
+    [
+        (200, {}, False),
+        (429, {}, False),
+        (503, {"retry-after": "2"}, False),
+        (503, {}, True),
+        (503, {"retry-after": "soon"}, True),
+        (500, {"retry-after": "2"}, True),
+        (501, {}, True),
+    ],
+)
+def test_a_5xx_is_right_only_as_a_503_that_says_when_to_come_back(
+    status: int, headers: dict[str, str], wrong: bool
+) -> None:
+    book = Book()
+    book.note("somebody", Reply(status, headers, b'{"title": "t"}'))
+    assert bool(book.wrong) is wrong
+    assert book.answers == {("somebody", status): 1}
+
+
+def test_books_are_added_up() -> None:
+    """The attackers' process and the measuring one keep a book each."""
+    ours, theirs = Book(accepted=["a"]), Book(accepted=["b"])
+    theirs.note("viewer", Reply(500, {}, b"{}"))
+    ours.add(theirs)
+    assert ours.accepted == ["a", "b"]
+    assert sum(ours.wrong.values()) == 1
+
+
+def test_the_reason_of_a_failure_is_found_in_a_traceback_and_in_a_group() -> None:
+    plain = "Traceback (most recent call last):\n  File x\nRuntimeError: no"
+    group = (
+        "  + Exception Group Traceback:\n  | ExceptionGroup: many (1 sub-exception)\n"
+        "    | psycopg.OperationalError: away\n    +----------------"
+    )
+    assert ERROR.findall(plain)[-1] == "RuntimeError: no"
+    assert ERROR.findall(group)[-1] == "psycopg.OperationalError: away"
