@@ -27,6 +27,7 @@ from runner.egress.policy import Policy, policy_to_json
 from runner.egress.session import Decision, Summary
 from runner.egress.upstream import trusting
 from runner.errors import NotReady, SetupError
+from runner.tasks import uninterrupted
 
 READY_S = 20.0
 CLOSE_S = 5.0
@@ -122,7 +123,12 @@ class EgressGateway:
             closed=asyncio.get_running_loop().create_future(),
         )
         self._sessions[session] = opened
-        await self._hand_over(session, opened)
+        try:
+            await self._hand_over(session, opened)
+        except BaseException:
+            # Nobody has the session then, who could close it.
+            await uninterrupted(self.close_session(session))
+            raise
         return Session(self, session)
 
     async def close_session(self, session: str) -> Summary:
@@ -249,8 +255,8 @@ class Session:
     id: str
 
     async def close(self) -> Summary:
-        """Cut all its connections and return what it came to."""
-        return await self._gateway.close_session(self.id)
+        """Cut all its connections and return what it came to, also for one who is cancelled."""
+        return await uninterrupted(self._gateway.close_session(self.id))
 
 
 def _checked(trusted: Sequence[str], hosts: Mapping[str, str], extra_roots: Path | None) -> str:

@@ -134,9 +134,11 @@ class Sandbox:
 
         `read` yields the bytes of those that are stored, as many as they say or an exception.
         """
+        self.spent = True  # until it has ended well: half-way, the supervisor waits for bytes
         async with self._patience(patience.UPLOAD_S, "take its input files"):
             await self.prepare()
             await place(self._channel, files, read)
+        self.spent = False
 
     async def run(
         self,

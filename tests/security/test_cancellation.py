@@ -12,12 +12,16 @@ from uuid import UUID
 import psycopg
 import pytest
 from pydantic import SecretStr
+from redis.asyncio.connection import AbstractConnection
 
 from runner.audit import events as audit
+from runner.auth.throttle import Throttle
 from runner.embedded.services import Services, services
-from runner.errors import RunnerError
+from runner.errors import RunnerError, TooManyAttempts
 from runner.ids import new_id
 from runner.models import Role
+from runner.ratelimit import RateLimiter
+from runner.settings import Rate
 from runner.store import executions
 from runner.store.connection import Connection
 from runner.store.db import Database
@@ -173,3 +177,67 @@ async def test_what_was_cancelled_is_stored_whole_or_not_at_all(
         [SUBMITTED.action.value],
     ).fetchone()
     assert counts is not None and counts[0] == counts[1] > 0
+
+
+async def _rates_everywhere(limiter: RateLimiter, again: str) -> None:
+    rate = Rate(per_minute=1000, burst=1000)
+
+    async def whole() -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            first, other, second = [
+                await limiter.hit(rate, "whole", again),
+                await limiter.look(rate, "never asked", again),
+                await limiter.hit(rate, "whole", again),
+            ]
+        assert other.tightest.remaining == 1000
+        assert first.tightest.remaining - second.tightest.remaining == 1
+
+    await cancelled_everywhere(lambda: limiter.hit(rate, "cut", again), whole, AGAIN[again])
+
+
+@pytest.mark.parametrize("again", AGAIN)
+async def test_a_rate_is_counted_rightly_whenever_the_last_request_was_cancelled(
+    running: Services, again: str
+) -> None:
+    """No answer to one request is taken for that to another, and no connection stays taken."""
+    async with RateLimiter(SecretStr(running.redis_url)) as limiter:
+        await _rates_everywhere(limiter, again)
+        assert not limiter._pool._in_use_connections
+
+
+async def test_a_connection_to_redis_that_stays_open_answers_the_next_user_wrongly(
+    running: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control: the next request reads the answer that the cancelled one did not wait for."""
+
+    async def stay(*_: object, **__: object) -> None:
+        pass
+
+    async with RateLimiter(SecretStr(running.redis_url)) as limiter:
+        await limiter.look(Rate(per_minute=1, burst=1), "warm")
+        with monkeypatch.context() as patched:
+            patched.setattr(AbstractConnection, "disconnect", stay)
+            with pytest.raises((AssertionError, RunnerError)):
+                await _rates_everywhere(limiter, "once")
+
+
+@pytest.mark.parametrize("again", AGAIN)
+async def test_a_login_is_counted_rightly_whenever_the_last_one_was_cancelled(
+    running: Services, again: str
+) -> None:
+    """More logins than there are connections are cancelled; the next one is still counted."""
+    async with Throttle(SecretStr(running.redis_url)) as throttle:
+
+        async def whole() -> None:
+            async with asyncio.timeout(PATIENCE_S):
+                await throttle.to_be_told("192.0.2.1")
+
+        numbers = iter(range(10_000))
+
+        with contextlib.suppress(TooManyAttempts):
+            await cancelled_everywhere(
+                lambda: throttle.attempt("192.0.2.2", f"{again}-{next(numbers)}"),
+                whole,
+                AGAIN[again],
+            )
+        assert not throttle._pool._in_use_connections

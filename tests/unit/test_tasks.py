@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from runner.tasks import beside
+from runner.tasks import beside, uninterrupted
 
 pytestmark = pytest.mark.anyio
 
@@ -82,3 +82,19 @@ async def test_who_cancels_the_context_cancels_it() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert cancelled.is_set()
+
+
+async def test_what_is_not_to_be_interrupted_ends_however_often_its_waiter_is_cancelled() -> None:
+    """As anyio's scopes do, which cancel at each await."""
+    ended = asyncio.Event()
+
+    async def work() -> None:
+        await asyncio.sleep(0.02)
+        ended.set()
+
+    waiting = asyncio.create_task(uninterrupted(work()))
+    while not waiting.done():
+        await asyncio.sleep(0)
+        waiting.cancel()
+    assert waiting.cancelled()
+    assert ended.is_set()
