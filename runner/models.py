@@ -179,6 +179,11 @@ class ExecutionRequest:
     artifacts_to: str | None = None
     """What the names of files begin with that are made of the artifacts; None makes none."""
 
+    @property
+    def input_bytes(self) -> int:
+        """How much the program is given to read."""
+        return len(self.program.stdin) + sum(file.size for file in self.files)
+
 
 @dataclass(frozen=True, slots=True)
 class Output:

@@ -1,7 +1,9 @@
 """What becomes of an attempt that ends without a result of its own."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from uuid import UUID
 
 import structlog
@@ -17,6 +19,9 @@ from runner.store import attempts, receipts, scheduling
 from runner.store.attempts import Finish, Stored
 from runner.store.db import Database, Transaction
 from runner.store.executions import never_ran
+
+_HASHED_INLINE = 64 * 1024
+"""Above as many bytes of input, a thread makes the receipt, which has their hashes."""
 
 UNKNOWN = Ran(
     node=None,
@@ -149,7 +154,9 @@ async def put_on_record(
     """Append the record of an execution's end, and sign its receipt. Raises LeaseLost."""
     head = await audit.place(tx, claim.tenant_id, ended(claim, result))
     times = await finishing.times()
-    body = receipt(claim, request, result, artifacts, ran, times, head)
+    make = partial(receipt, claim, request, result, artifacts, ran, times, head)
+    large = request.input_bytes > _HASHED_INLINE
+    body = await asyncio.to_thread(make) if large else make()
     await receipts.insert(tx, claim.execution_id, signer.sign(receipts.KIND, body))
 
 

@@ -37,7 +37,8 @@ def look(made: Deployment, execution: str) -> bool:
     while True:
         alive = bool(cgroups.processes(container["Id"]))
         [row] = made.sql(
-            "SELECT lease_until > clock_timestamp() AS held FROM executions WHERE execution_id = %s",
+            "SELECT lease_until > clock_timestamp() AS held FROM executions"
+            " WHERE execution_id = %s",
             execution,
         )
         if not (alive and row["held"]):

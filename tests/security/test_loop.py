@@ -42,6 +42,9 @@ with open("nearly", "w") as nearly, open("itself", "w") as itself:
 print(os.environ["A"] * 20)
 """
 
+INPUT = 11 * 2**20
+"""In base64 about as much as a request may hold."""
+
 LAG_S = 0.5
 """What the loop may be late at worst, on a host whose processors others use, too."""
 COST_OF_A_BYTE_S = 0.0128
@@ -101,7 +104,7 @@ def hostile(made: Deployment, name: str) -> Client:
 
 
 async def do_its_worst(client: Client, code: str) -> Execution:
-    """Run a program with all of the tenant's secrets, and room for much output."""
+    """Run a program with all of the tenant's secrets, much input, and room for much output."""
     return await asyncio.to_thread(
         client.run,
         code=code,
@@ -109,6 +112,7 @@ async def do_its_worst(client: Client, code: str) -> Execution:
         size="large",
         limits={"timeout_s": 25},
         secret_env={name.upper(): name for name in SECRETS},
+        files={"input": "x" * INPUT},
     )
 
 

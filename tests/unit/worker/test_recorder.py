@@ -1,0 +1,73 @@
+"""What is recorded of a program's output, in whatever pieces it comes."""
+
+import hashlib
+from typing import cast
+
+import pytest
+
+from runner.ids import new_id
+from runner.models import Claim, EventKind, Stream
+from runner.queue.changes import Changes
+from runner.store.db import Database
+from runner.worker.recorder import FLUSH_AT_BYTES, MOST_PIECES, Recorder
+
+SECRET = "a-secret-of-some-length"  # noqa: S105 - made up
+KINDS = {Stream.STDOUT: EventKind.STDOUT, Stream.STDERR: EventKind.STDERR}
+
+
+@pytest.fixture
+def recorder() -> Recorder:
+    """Return one whose execution has no start on record yet: it writes nothing by itself."""
+    return Recorder(
+        database=cast("Database", None),
+        changes=cast("Changes", None),
+        claim=Claim(new_id(), new_id(), 1),
+    )
+
+
+def output(recorder: Recorder, stream: Stream) -> bytes:
+    """Return what is left of one stream."""
+    return b"".join(each.chunk for each in recorder.rest.entries if each.kind is KINDS[stream])
+
+
+async def test_neighbouring_pieces_of_a_stream_are_one_event(recorder: Recorder) -> None:
+    """In the order in which they came."""
+    for stream, chunk in (
+        (Stream.STDOUT, b"one "), (Stream.STDOUT, b"two"), (Stream.STDERR, b"three"),
+        (Stream.STDOUT, b"four"),
+    ):  # fmt: skip
+        await recorder.add(stream, chunk)
+    await recorder.close()
+    assert [(each.kind, each.chunk) for each in recorder.rest.entries] == [
+        (EventKind.STDOUT, b"one two"),
+        (EventKind.STDERR, b"three"),
+        (EventKind.STDOUT, b"four"),
+    ]
+
+
+async def test_a_program_does_not_decide_how_many_events_there_are(recorder: Recorder) -> None:
+    """Byte by byte on both streams: their order beside each other ends where a batch is full."""
+    size = FLUSH_AT_BYTES // 2 - 1
+    for at in range(size):
+        await recorder.add(Stream.STDOUT, bytes([at % 251]))
+        await recorder.add(Stream.STDERR, bytes([at % 241]))
+    await recorder.close()
+    assert len(recorder.rest.entries) == MOST_PIECES
+    assert output(recorder, Stream.STDOUT) == bytes(at % 251 for at in range(size))
+    assert output(recorder, Stream.STDERR) == bytes(at % 241 for at in range(size))
+
+
+async def test_a_secret_in_pieces_is_starred_though_the_other_stream_comes_between(
+    recorder: Recorder,
+) -> None:
+    """And what is hashed is what is stored."""
+    await recorder.hide([SECRET])
+    for character in f"<{SECRET}> and <{SECRET[:9]}":
+        await recorder.add(Stream.STDOUT, character.encode())
+        await recorder.add(Stream.STDERR, b".")
+    await recorder.close()
+    stdout = output(recorder, Stream.STDOUT)
+    assert stdout == b"<" + b"*" * len(SECRET) + b"> and <" + b"*" * 9
+    assert output(recorder, Stream.STDERR) == b"." * len(stdout)
+    digest = hashlib.sha256(stdout).hexdigest()
+    assert recorder.hashes()[Stream.STDOUT] == f"sha256:{digest}"
