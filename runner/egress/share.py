@@ -73,6 +73,7 @@ class Share:
         """Held while a thread works for the tenant: threads and the loop take turns, too."""
         self._used = 0.0
         self._began: float | None = None
+        self._ended = 0.0
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._next_pass: asyncio.Handle | None = None
 
@@ -102,15 +103,18 @@ class Share:
         step, given = work.send, None
         while True:
             self._began = perf_counter()
+            if self._began - self._ended > SLICE_S:
+                # Others have had as much since, or nobody wanted it.
+                self._used = 0.0
             try:
                 awaited = step(given)
             except StopIteration as end:
                 result: _Result = end.value
                 return result
             finally:
-                self._used += perf_counter() - self._began
+                self._ended = perf_counter()
+                self._used += self._ended - self._began
                 self._began = None
-                self._expect_next_pass()
             try:
                 step, given = work.send, (yield awaited)
             except BaseException as error:  # noqa: BLE001 - is thrown into the work
