@@ -69,7 +69,8 @@ def export(
         bool,
         typer.Option(
             "--platform",
-            help="The deployment's own log, whole; needs RUNNER_DATABASE_OWNER_URL.",
+            help="The deployment's own log, whole; needs RUNNER_DATABASE_OWNER_URL, and in "
+            "RUNNER_STATE_DIR the keys that are trusted.",
         ),
     ] = False,
 ) -> None:

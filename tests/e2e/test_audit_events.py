@@ -153,7 +153,11 @@ def test_the_deployments_own_log_is_exported_by_the_operator(
     file = tmp_path / "platform.ndjson"
     done = subprocess.run(
         [sys.executable, "-m", "runner", "audit", "export", "--platform", str(file)],
-        env={**os.environ, "RUNNER_DATABASE_OWNER_URL": made.stack.services.owner_url},
+        env={
+            **os.environ,
+            "RUNNER_DATABASE_OWNER_URL": made.stack.services.owner_url,
+            "RUNNER_STATE_DIR": str(made.stack.settings.state_dir),
+        },
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -97,7 +97,7 @@ def test_a_database_of_before_every_edit_was_thought_up_to_date_and_comes_to_tod
     url = empty()
     apply(url, until("0012"), old=EDITED)
     lacking = "\n".join(set(fresh) - set(catalogue(url)))
-    assert all(name in lacking for name in ("signing_keys", "hold_password", "waiting_everywhere"))
+    assert all(name in lacking for name in ("hold_password", "waiting_everywhere"))
     migrate(SecretStr(url))
     assert catalogue(url) == fresh
 
