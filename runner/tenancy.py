@@ -157,7 +157,7 @@ async def delete(database: Database, objects: ObjectStore, tenant_id: UUID, by: 
     gone = await objects.remove_tenant(tenant_id)
     async with database.tenant(tenant_id) as tx:
         head = await tenants.head(tx)
-        rows = {name: await tx.clear(name) for name in await tenants.tables(tx)}
+        rows = await tenants.erase(tx)
         # Nothing new can be reserved now. What an upload wrote meanwhile goes, or the rows stay.
         gone += await objects.remove_tenant(tenant_id)
     removed = Removed(

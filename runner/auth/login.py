@@ -59,7 +59,7 @@ class Logins:
         await self.throttle.succeeded(origin.ip, email)
         if self.passwords.outdated(account.password):
             anew = await self.passwords.hash(password)
-            async with self.database.no_tenant() as tx:
+            async with self.database.tenant(account.tenant_id) as tx:
                 if await users.replace_password(
                     tx, account.user_id, old=account.password, new=anew
                 ):
@@ -70,7 +70,8 @@ class Logins:
         """End the session that a login came with: nobody had it before and keeps it after."""
         async with self.database.no_tenant() as tx:
             found = await users.find_session(tx, earlier.hash, self.lifetime.idle)
-            if found is not None:
+        if found is not None:
+            async with self.database.tenant(found.tenant_id) as tx:
                 await users.end_sessions(tx, found.user_id, found.session_id)
 
     async def log_out(self, principal: Principal, session: Session, origin: Origin) -> None:
@@ -99,7 +100,7 @@ class Logins:
         Raises Invalid for one that is too weak or a current one that is wrong, Conflict if it was
         changed meanwhile.
         """
-        async with self.database.no_tenant() as tx:
+        async with self.database.tenant(principal.tenant_id) as tx:
             known = await users.credentials(tx, session.user_id)
         if known is None:
             raise NotFound(NO_SESSION)
@@ -169,8 +170,9 @@ class Logins:
             raise NotAuthenticated(WRONG_TOKEN)
         async with self.database.tenant(tenant_id) as tx:
             user_id = user_id or new_id()
-            taken = await members.take_back(tx, invitation.invitation_id)
-            if not taken or (new is not None and not await users.add(tx, user_id, new)):
+            # In this order: nobody is added without an invitation.
+            added = new is None or await users.add(tx, user_id, new)
+            if not added or not await members.take_back(tx, invitation.invitation_id):
                 # Somebody was first, with the token or with the address: nothing is stored.
                 raise NotAuthenticated(WRONG_TOKEN)
             await members.add(tx, user_id, invitation.role, invitation.created_by)
@@ -186,11 +188,10 @@ class Logins:
         await self._require_strong(password, reset.email, "password")
         stored = await self.passwords.hash(password)
         async with self.database.tenant(PLATFORM_TENANT) as tx:
-            if not await users.take_reset(tx, hash_) or not await users.replace_password(
-                tx, reset.user_id, old=reset.password, new=stored
-            ):
+            ended = await users.reset_password(tx, hash_, stored)
+            if ended is None:
                 raise NotAuthenticated(WRONG_TOKEN)
-            facts = {"sessions_ended": await users.end_sessions(tx, reset.user_id)}
+            facts = {"sessions_ended": ended}
             event = _event(Action.PASSWORD_RESET, f"user:{reset.user_id}", origin, facts)
             await audit.append(tx, PLATFORM_TENANT, event)
 

@@ -136,11 +136,6 @@ class Transaction:
         """Run the statement once for each of `rows`, in one round trip."""
         await self._send(*((query(name), row) for row in rows))
 
-    async def clear(self, table: str) -> int:
-        """Delete every row of the table that this transaction sees; return how many."""
-        statement = sql.SQL("DELETE FROM {}").format(sql.Identifier(table))
-        return (await self._execute(statement, {})).rowcount
-
     async def commit(self) -> None:
         """End it, with what was still to be sent.
 

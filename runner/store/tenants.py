@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from graphlib import TopologicalSorter
 from typing import Any
 from uuid import UUID
 
@@ -105,14 +104,10 @@ async def head(tx: Transaction) -> Head | None:
     return Head(**row) if row else None
 
 
-async def tables(tx: Transaction) -> list[str]:
-    """Return every table that holds tenants' rows, those that refer to others first."""
-    names = {row["name"] for row in await tx.all("tenants.tables")}
-    order: TopologicalSorter[str] = TopologicalSorter(dict.fromkeys(names, ()))
-    for row in await tx.all("tenants.references"):
-        if {row["referring"], row["referred"]} <= names and row["referring"] != row["referred"]:
-            order.add(row["referred"], row["referring"])
-    return list(order.static_order())
+async def erase(tx: Transaction) -> dict[str, int]:
+    """Delete every row of the tenant, which is suspended and runs nothing; return them by table."""
+    tx.later("tenants.patiently")
+    return {row["name"]: row["removed"] for row in await tx.all("tenants.erase")}
 
 
 def _columns(terms: Terms) -> dict[str, Any]:

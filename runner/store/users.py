@@ -214,10 +214,13 @@ async def find_reset(tx: Transaction, hash_: bytes) -> Reset | None:
     return Reset(**row) if row else None
 
 
-async def take_reset(tx: Transaction, hash_: bytes) -> bool:
-    """Use that token up; False if somebody was first."""
-    row = await tx.one("users.take_reset", hash=hash_)
-    return bool(row and row["taken"])
+async def reset_password(tx: Transaction, hash_: bytes, password: str) -> int | None:
+    """Use that token up: store another hash of a password, and end all sessions of its user.
+
+    Return how many there were; None if somebody was first.
+    """
+    row = await tx.one("users.reset_password", hash=hash_, password=password)
+    return int(row["sessions_ended"]) if row else None
 
 
 async def standing(tx: Transaction, tenant: str) -> Standing | None:

@@ -41,11 +41,8 @@ WHERE tenant_id = app_tenant() AND state IN ('starting', 'running');
 -- name: head
 SELECT seq, hash FROM audit_heads WHERE tenant_id = app_tenant();
 
--- name: references
-SELECT c.conrelid::regclass::text AS referring, c.confrelid::regclass::text AS referred
-FROM pg_constraint c WHERE c.contype = 'f' AND c.connamespace = 'public'::regnamespace;
+-- name: patiently
+SET LOCAL statement_timeout = '10min';
 
--- name: tables
-SELECT c.relname AS name FROM pg_class c
-JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'tenant_id'
-WHERE c.relkind = 'r' AND c.relnamespace = 'public'::regnamespace ORDER BY c.relname;
+-- name: erase
+SELECT name, removed FROM erase_tenant();

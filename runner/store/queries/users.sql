@@ -50,8 +50,8 @@ SELECT issue_reset(%(email)s, %(hash)s, now() + %(lifetime)s) AS user_id;
 -- name: find_reset
 SELECT user_id, email, password FROM find_reset(%(hash)s);
 
--- name: take_reset
-SELECT take_reset(%(hash)s) AS taken;
+-- name: reset_password
+SELECT user_id, sessions_ended FROM reset_password(%(hash)s, %(password)s);
 
 -- name: standing
 SELECT tenant_id, tier, suspended FROM tenant_standing(%(name)s);
