@@ -11,7 +11,7 @@ RETURNING tenant_id, execution_id
 ), files AS (
 INSERT INTO input_files (tenant_id, execution_id, path, content, object_key, size, sha256)
 SELECT s.tenant_id, s.execution_id, f.path, f.content, f.object_key, f.size, f.sha256
-FROM stored s, unnest(%(paths)s::text[], %(contents)s::bytea[], %(object_keys)s::text[],
+FROM stored s, unnest(%(paths)s::text[], %(contents)b::bytea[], %(object_keys)s::text[],
                       %(sizes)s::bigint[], %(sums)s::text[])
                AS f (path, content, object_key, size, sha256)
 )
@@ -95,7 +95,7 @@ WITH fence AS (
 )
 INSERT INTO events (tenant_id, execution_id, seq, attempt, kind, data, chunk)
 SELECT f.tenant_id, %(execution_id)s, f.base + o.position, %(attempt)s, o.kind, o.data, o.chunk
-FROM fence f, unnest(%(kinds)s::text[], %(data)s::jsonb[], %(chunks)s::bytea[])
+FROM fence f, unnest(%(kinds)s::text[], %(data)s::jsonb[], %(chunks)b::bytea[])
      WITH ORDINALITY AS o (kind, data, chunk, position);
 
 -- name: position
@@ -128,7 +128,7 @@ WITH finished AS (
 ), told AS (
     INSERT INTO events (tenant_id, execution_id, seq, attempt, kind, data, chunk)
     SELECT f.tenant_id, %(execution_id)s, f.base + o.position, %(attempt)s, o.kind, o.data, o.chunk
-    FROM finished f, unnest(%(kinds)s::text[], %(data)s::jsonb[], %(chunks)s::bytea[])
+    FROM finished f, unnest(%(kinds)s::text[], %(data)s::jsonb[], %(chunks)b::bytea[])
          WITH ORDINALITY AS o (kind, data, chunk, position)
 ), used AS (
     INSERT INTO usage_records (tenant_id, execution_id, attempt, outcome, started_at, ended_at,
