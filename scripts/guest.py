@@ -215,7 +215,8 @@ def configure(rootfs: Path) -> None:
     units = rootfs / "etc/systemd/system"
     links = {"default.target.wants/guest.service": "/etc/systemd/system/guest.service"}
     for name in ("redis-server.service", "apt-daily.timer", "apt-daily-upgrade.timer",
-                 "man-db.timer", "e2scrub_all.timer", "fstrim.timer"):  # fmt: skip
+                 "man-db.timer", "e2scrub_all.timer", "fstrim.timer",
+                 "serial-getty@ttyS0.service"):  # fmt: skip
         links[name] = "/dev/null"
     for name, leads_to in links.items():
         (units / name).parent.mkdir(exist_ok=True)
