@@ -164,13 +164,15 @@ class Launcher:
                 self._keep_limits(container_id, config)
                 facts = await self.engine.inspect(container_id)
                 isolation = read_isolation(facts) if facts else None
-        except BaseException:
+        except BaseException as error:
             if channel is not None:
                 channel.close()
             try:
                 await self._undo(sandbox_id, home)
             finally:
                 self.live.discard(sandbox_id)
+            if isinstance(error, OSError):
+                raise LaunchFailed(f"this host refused a sandbox: {error.strerror}") from error
             raise
         return Sandbox(
             id=sandbox_id,

@@ -34,6 +34,12 @@ class Stored:
     cancel_requested: bool
     retry_asked: bool
     lease_expired: bool
+    given_back: int = 0
+
+    @property
+    def tries(self) -> int:
+        """How many attempts there were, without those that a fault of a node gave back."""
+        return self.attempt - self.given_back
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,11 +124,16 @@ def _columns(entries: Sequence[Entry]) -> dict[str, list[object]]:
     }
 
 
-async def requeue(tx: Transaction, claim: Claim, why: str) -> None:
-    """Put the execution back into its tenant's queue. Raises LeaseLost."""
+async def requeue(tx: Transaction, claim: Claim, why: str, *, free: bool = False) -> None:
+    """Put the execution back into its tenant's queue; a `free` attempt is not one of its few.
+
+    Raises LeaseLost.
+    """
     # The row of the execution before that of the day, as when one ends: in one order, or two that
     # end at once could each wait for the other.
-    row = await tx.one("executions.requeue", execution_id=claim.execution_id, attempt=claim.attempt)
+    row = await tx.one(
+        "executions.requeue", execution_id=claim.execution_id, attempt=claim.attempt, free=free
+    )
     if row is None:
         raise LeaseLost("the execution was taken over before it was queued again")
     usage.record_requeued(tx, claim, row["started_at"])
@@ -250,4 +261,5 @@ async def lock(tx: Transaction, execution_id: UUID) -> Stored | None:
         cancel_requested=row["cancel_requested_at"] is not None,
         retry_asked=row["on_worker_loss"] == "retry",
         lease_expired=row["lease_expired"],
+        given_back=row["given_back"],
     )

@@ -33,6 +33,11 @@ class Attempt:
     tries: int = 0
     """How often it was tried to write its result."""
 
+    @property
+    def begun(self) -> bool:
+        """Whether the program has begun, or is on record as if it had."""
+        return self.start is not None and self.start.at is not None
+
     def ended(self, result: Result) -> None:
         """Take in how the program ended, before anything is done with what it left.
 
@@ -67,7 +72,7 @@ class Attempt:
         """
         if self.result is not None:
             return replace(self.result, egress=self.result.egress or self.way_out.usage)
-        if reason is not Reason.INTERNAL or self.start is None or self.start.at is None:
+        if reason is not Reason.INTERNAL or not self.begun:
             return None
         result = never_ran(State.SYSTEM_ERROR, reason, EXPLANATIONS[reason])
         return replace(result, usage=self.used(), egress=self.way_out.usage)

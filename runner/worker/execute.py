@@ -15,7 +15,15 @@ from datetime import timedelta
 import structlog
 
 from runner.audit import events as audit
-from runner.errors import Invalid, KeyUnavailable, LeaseLost, NotReady, SandboxFault
+from runner.errors import (
+    ImageMissing,
+    Invalid,
+    IsolationMissing,
+    KeyUnavailable,
+    LeaseLost,
+    NotReady,
+    SandboxFault,
+)
 from runner.masking import Masker
 from runner.models import Claim, Program, Result
 from runner.queue.changes import Changes, News
@@ -31,6 +39,7 @@ from runner.store.objects import ObjectStore
 from runner.store.scheduling import Claimed
 from runner.worker.artifacts import ArtifactFiler
 from runner.worker.attempt import Attempt
+from runner.worker.breaker import Breaker
 from runner.worker.disposal import Disposals
 from runner.worker.egress import Egress
 from runner.worker.finish import Finisher
@@ -42,6 +51,7 @@ from runner.worker.secrets import Secrets
 from runner.worker.settle import UNKNOWN, Settler, began, late, not_started
 from runner.worker.start import Start
 from runner.worker.traffic import Traffic
+from runner.worker.unstarted import Returns
 
 CANCELLED_HOLDS_S = 1.0
 """For how long a slot is held, counted from its claim, by what is cancelled before that."""
@@ -76,6 +86,7 @@ class Executor:
         settler: Settler,
         policy: Policy,
         traffic: Traffic,
+        breaker: Breaker,
     ) -> None:
         self._database = database
         self._objects = objects
@@ -90,12 +101,20 @@ class Executor:
         self._settler = settler
         self._policy = policy
         self._traffic = traffic
+        self._breaker = breaker
+        self._returns = Returns(
+            database=database,
+            changes=changes,
+            breaker=breaker,
+            max_attempts=policy.max_attempts,
+        )
         self._log = structlog.get_logger("runner.worker")
         self._draining = False
         self._running: set[asyncio.Task[bool]] = set()
 
     async def run_next(self) -> bool:
         """Claim the execution whose turn it is and run it; return whether there may be another."""
+        await self._breaker.whole()
         if self._draining:
             return False
         asked_at = time.monotonic()
@@ -117,6 +136,7 @@ class Executor:
     async def drain(self, patience_s: float) -> None:
         """Claim nothing more; after `patience_s` seconds interrupt and settle what still runs."""
         self._draining = True
+        self._breaker.stop()
         if self._running:
             await asyncio.wait(set(self._running), timeout=patience_s)
         for task in self._running:
@@ -162,26 +182,37 @@ class Executor:
     async def _attempt(
         self, attempt: Attempt, keeper: LeaseKeeper, afterwards: AsyncExitStack
     ) -> bool:
-        claimed_at = time.monotonic()
-        claim, request = attempt.claim, attempt.request
         try:
-            sandbox = await self._sandboxes.claim(claim, request)
-        except (SandboxFault, NotReady) as error:
+            result = await self._in_sandbox(attempt, keeper, afterwards)
+        except (ImageMissing, IsolationMissing) as error:
             result = not_started(error)
-        else:
-            # The client has its result before the container is gone.
-            afterwards.push_async_callback(self._disposals.later, sandbox)
-            keeper.fence(sandbox)
-            attempt.sandbox, attempt.runs_before = sandbox, sandbox.runs
-            result = await self._run(attempt, sandbox, keeper)
-            if result.state is State.CANCELLED:
-                # Nobody waits for it, and it holds its tenant's slot until all of it is gone: or
-                # submitting and cancelling would keep the host busy with containers for nothing.
-                afterwards.pop_all()
-                await self._disposals.now(sandbox)
-                await asyncio.sleep(claimed_at + CANCELLED_HOLDS_S - time.monotonic())
+        except Exception as error:
+            if isinstance(error, LeaseLost) or attempt.begun:
+                raise
+            ending = await self._returns.give_back(attempt.claim, keeper, error)
+            if ending is None:
+                return True
+            result = ending
         keeper.release()
         return await self._finisher.finish(attempt, result)
+
+    async def _in_sandbox(
+        self, attempt: Attempt, keeper: LeaseKeeper, afterwards: AsyncExitStack
+    ) -> Result:
+        claimed_at = time.monotonic()
+        sandbox = await self._sandboxes.claim(attempt.claim, attempt.request)
+        # The client has its result before the container is gone.
+        afterwards.push_async_callback(self._disposals.later, sandbox)
+        keeper.fence(sandbox)
+        attempt.sandbox, attempt.runs_before = sandbox, sandbox.runs
+        result = await self._run(attempt, sandbox, keeper)
+        if result.state is State.CANCELLED:
+            # Nobody waits for it, and it holds its tenant's slot until all of it is gone: or
+            # submitting and cancelling would keep the host busy with containers for nothing.
+            afterwards.pop_all()
+            await self._disposals.now(sandbox)
+            await asyncio.sleep(claimed_at + CANCELLED_HOLDS_S - time.monotonic())
+        return result
 
     async def _run(self, attempt: Attempt, sandbox: Sandbox, keeper: LeaseKeeper) -> Result:
         claim, request, recorder = attempt.claim, attempt.request, attempt.recorder
@@ -224,6 +255,8 @@ class Executor:
         except KeyUnavailable as error:
             result = never_ran(State.SYSTEM_ERROR, Reason.SECRET_UNAVAILABLE, error.detail)
         except SandboxFault as error:
+            if not attempt.begun:
+                raise
             # Its own figures are not to be had, or not to be believed; the clock's are.
             result = never_ran(State.SYSTEM_ERROR, Reason.SANDBOX_PROTOCOL, error.detail)
             result = replace(result, usage=attempt.used())

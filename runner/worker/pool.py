@@ -8,14 +8,14 @@ task keeps it full, a few starts at a time, so that claims and runs go before it
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 
 import structlog
 
 from runner.duties import Duties
-from runner.errors import DockerUnavailable, ImageMissing, ProtocolViolation
+from runner.errors import DockerUnavailable, ImageMissing, ProtocolViolation, RunnerError
 from runner.models import Claim, ExecutionRequest, Isolation, Limits
 from runner.sandbox.channel import Closed
 from runner.sandbox.launch import Launcher, SandboxOrder
@@ -221,8 +221,12 @@ async def open_pool(
     max_idle_s: float,
     traffic: Traffic | None = None,
     duties: Duties | None = None,
+    on_failure: Callable[[], Awaitable[object]] | None = None,
 ) -> AsyncIterator[WarmSandboxes]:
-    """Keep a pool while the context lasts; nothing of it stays."""
+    """Keep a pool while the context lasts; nothing of it stays.
+
+    `on_failure` is done when a start ahead has failed.
+    """
     pool = WarmSandboxes(
         launcher,
         bounds=bounds,
@@ -230,8 +234,17 @@ async def open_pool(
         max_idle_s=max_idle_s,
         traffic=traffic or Traffic(),
     )
+
+    async def keep() -> None:
+        try:
+            await pool.keep()
+        except RunnerError:
+            if on_failure is not None:
+                await on_failure()
+            raise
+
     try:
-        async with (duties or Duties()).doing("filling the pool", pool.keep):
+        async with (duties or Duties()).doing("filling the pool", keep):
             yield pool
     finally:
         await pool.close()

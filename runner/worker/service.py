@@ -22,7 +22,7 @@ from runner.errors import SetupError
 from runner.limits import DEFAULT_SIZE, load_sizes
 from runner.queue.changes import Changes
 from runner.queue.doorbell import Doorbell
-from runner.sandbox.launch import Launcher
+from runner.sandbox.launch import Launcher, SandboxOrder
 from runner.sandbox.reap import remove_strays
 from runner.secrets.keyring import open_keys
 from runner.secrets.vault import Vault
@@ -31,6 +31,7 @@ from runner.signing import Signer, TrustedKeys
 from runner.store.db import Database
 from runner.store.objects import ObjectStore
 from runner.store.retention import Terms
+from runner.worker.breaker import Breaker
 from runner.worker.consumer import Consumers
 from runner.worker.demand import Bounds
 from runner.worker.disposal import Disposals
@@ -111,14 +112,17 @@ async def worker(
             vault=vault,
             file=FileSecrets(settings.egress_secrets),
         )
+        steady = _default_kind(settings)
+        breaker = Breaker(partial(_start_and_end, launcher, steady))
         pool = await stack.enter_async_context(
             open_pool(
                 launcher,
                 bounds=Bounds(settings.pool, settings.pool_max, settings.pool_reserve_mb),
-                steady=_default_kind(settings),
+                steady=steady,
                 max_idle_s=settings.pool_idle_s,
                 traffic=traffic,
                 duties=duties,
+                on_failure=breaker.blames_node,
             )
         )
         sandboxes = await stack.enter_async_context(
@@ -154,6 +158,7 @@ async def worker(
             settler=settler,
             policy=policy,
             traffic=traffic,
+            breaker=breaker,
         )
         reaper = Reaper(
             database=database,
@@ -178,6 +183,7 @@ async def worker(
         )
         health = Health(settings.run_dir, lambda: duties.failing, consumers.ended)
         sweeps: tuple[tuple[str, Callable[[], Awaitable[None]], float], ...] = (
+            ("starting sandboxes", breaker.mend, 0.0),
             ("reaping", reaper.reap, settings.reconcile_s),
             ("cancelling for suspended tenants", reaper.end_suspended, settings.reconcile_s),
             ("ringing again", reaper.reconcile, settings.reconcile_s),
@@ -212,6 +218,12 @@ def _default_kind(settings: Settings) -> Kind:
     """Return what a request gets that asks for nothing."""
     limits = load_sizes(settings.profiles_path)[DEFAULT_SIZE]
     return Kind.of(settings.images[0], limits, settings.isolation[0])
+
+
+async def _start_and_end(launcher: Launcher, kind: Kind) -> None:
+    order = SandboxOrder(image=kind.image, limits=kind.limits, isolation=kind.isolation)
+    sandbox = await launcher.launch(order)
+    await sandbox.destroy()
 
 
 async def _sweep_strays(launcher: Launcher) -> None:

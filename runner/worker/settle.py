@@ -65,20 +65,20 @@ def decide(stored: Stored, reason: Reason, max_attempts: int) -> Requeue | End |
     if stored.cancel_requested:
         return End(never_ran(State.CANCELLED, Reason.CANCEL_REQUESTED, f"cancelled; {why}"))
     if stored.state is State.STARTING or stored.retry_asked:
-        if stored.attempt < max_attempts:
+        if stored.tries < max_attempts:
             return Requeue(why)
         return End(
             never_ran(
                 State.SYSTEM_ERROR,
                 Reason.ATTEMPTS_EXHAUSTED,
-                f"{why}, {stored.attempt} times in a row",
+                f"{why}, {stored.tries} times in a row",
             )
         )
     return End(never_ran(State.SYSTEM_ERROR, reason, why))
 
 
-def not_started(error: RunnerError) -> Result:
-    """Return the result of an attempt that no sandbox was to be had for."""
+def not_started(error: Exception) -> Result:
+    """Return the result of an execution whose program was not to be started."""
     match error:
         case ImageMissing():
             reason = Reason.IMAGE_MISSING
@@ -86,6 +86,8 @@ def not_started(error: RunnerError) -> Result:
             reason = Reason.ISOLATION_MISSING
         case _:
             reason = Reason.SANDBOX_START_FAILED
+    if not isinstance(error, RunnerError):
+        return never_ran(State.SYSTEM_ERROR, Reason.INTERNAL, EXPLANATIONS[Reason.INTERNAL])
     return never_ran(State.SYSTEM_ERROR, reason, error.detail)
 
 

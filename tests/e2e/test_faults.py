@@ -253,6 +253,28 @@ def test_a_read_only_postgres_ends_no_sweep(own: Deployment) -> None:
     eventually(lambda: health(own)[0] == 0)
 
 
+def test_a_node_that_cannot_start_sandboxes_takes_nothing_and_says_so(own: Deployment) -> None:
+    """As on a full or read-only disk: all wait, none ends or loses an attempt, and then all run."""
+    client = own.client("broken")
+    assert client.run(command=["true"]).state == "succeeded"
+    eventually(lambda: own.sockets() == [])
+    folder = own.stack.settings.run_dir / "sandboxes"
+    away = folder.rename(folder.with_name("away"))
+    folder.touch()
+    submitted = [client.submit(command=["true"], size="nano") for _ in range(12)]
+    eventually(lambda: "starting sandboxes: this host refused" in health(own)[1])
+    eventually(lambda: {client.get(each.id).state for each in submitted} == {"queued"})
+    attempts = [client.get(each.id).attempt for each in submitted]
+    time.sleep(2)
+    assert [client.get(each.id).attempt for each in submitted] == attempts
+    assert sum(attempts) <= own.stack.settings.slots
+    folder.unlink()
+    away.rename(folder)
+    for each in submitted:
+        assert client.wait(each).state == "succeeded"
+    eventually(lambda: health(own) == (0, "ok\n"))
+
+
 def test_a_worker_that_is_stopped_or_dead_is_not_healthy(own: Deployment) -> None:
     """What it said before is not so for longer than ten seconds."""
     os.kill(own.worker.pid, signal.SIGSTOP)

@@ -61,7 +61,7 @@ WHERE execution_id = NULLIF(current_setting('runner.claimed', true), '')::uuid
 ORDER BY path;
 
 -- name: lock
-SELECT state, attempt, cancel_requested_at, on_worker_loss,
+SELECT state, attempt, given_back, cancel_requested_at, on_worker_loss,
        COALESCE(lease_until < clock_timestamp(), false) AS lease_expired
 FROM executions WHERE execution_id = %(execution_id)s FOR UPDATE;
 
@@ -104,7 +104,8 @@ SELECT state, attempt, event_seq, result FROM executions WHERE execution_id = %(
 -- name: requeue
 UPDATE executions e
 SET state = 'queued', lease_until = NULL, node = NULL, instance = NULL, started_at = NULL,
-    queued_at = clock_timestamp(), event_seq = e.event_seq + 1
+    queued_at = clock_timestamp(), event_seq = e.event_seq + 1,
+    given_back = e.given_back + %(free)s::integer
 FROM (
     SELECT tenant_id, execution_id, started_at FROM executions
     WHERE execution_id = %(execution_id)s AND attempt = %(attempt)s

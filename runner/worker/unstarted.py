@@ -1,0 +1,99 @@
+"""What becomes of an attempt that failed before its program began: given back, or ended.
+
+Nothing of the program ran, so that running it is running it once. A failure of the node, or of a
+part that is away, costs the execution no attempt; any other costs one, and there are a few.
+"""
+
+import asyncio
+from contextlib import suppress
+
+import structlog
+
+from runner.audit import events as audit
+from runner.errors import LeaseLost, RunnerError, StoreUnavailable
+from runner.models import Claim, Result
+from runner.queue.changes import Changes
+from runner.states import ACTIVE, Reason, State
+from runner.store import attempts
+from runner.store.attempts import Stored
+from runner.store.db import Database
+from runner.store.executions import never_ran
+from runner.worker.breaker import Breaker
+from runner.worker.lease import LeaseKeeper
+from runner.worker.recorder import until_stored
+from runner.worker.settle import not_started, of_execution
+
+MOST_GIVEN_BACK = 50
+"""However often nodes fail: an execution that breaks them is taken out of circulation."""
+LONGEST_PAUSE_S = 10.0
+
+
+def decide(stored: Stored, error: Exception, *, ours: bool, max_attempts: int) -> Result | None:
+    """Return how the execution ends, or None if it is to be given back.
+
+    `ours` says that the node, or a part that is away, is at fault, and not the order.
+    """
+    if stored.cancel_requested:
+        return never_ran(State.CANCELLED, Reason.CANCEL_REQUESTED, "cancelled before it began")
+    if stored.given_back < MOST_GIVEN_BACK if ours else stored.tries < max_attempts:
+        return None
+    return not_started(error)
+
+
+class Returns:
+    """Gives attempts back, without haste."""
+
+    def __init__(
+        self, *, database: Database, changes: Changes, breaker: Breaker, max_attempts: int
+    ) -> None:
+        self._database = database
+        self._changes = changes
+        self._breaker = breaker
+        self._max_attempts = max_attempts
+        self._log = structlog.get_logger("runner.worker")
+
+    async def give_back(self, claim: Claim, keeper: LeaseKeeper, error: Exception) -> Result | None:
+        """Put the execution back into its queue; else return how it ends. Raises LeaseLost."""
+        why = error.detail if isinstance(error, RunnerError) else type(error).__name__
+        self._log.warning(
+            "attempt_not_started",
+            tenant=str(claim.tenant_id),
+            execution=str(claim.execution_id),
+            attempt=claim.attempt,
+            why=why,
+            exc_info=None if isinstance(error, RunnerError) else error,
+        )
+        away = isinstance(error, StoreUnavailable)
+        broken = not away and await self._breaker.blames_node()
+        if not broken:
+            # It keeps its slot meanwhile, so that its tenant gains nothing by what does not start.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause_s(claim)):
+                    await keeper.cancel_requested.wait()
+        keeper.release()
+
+        async def write() -> Result | None:
+            async with self._database.tenant(claim.tenant_id) as tx:
+                stored = await attempts.lock(tx, claim.execution_id)
+                if stored is None or (stored.attempt, stored.state in ACTIVE) != (
+                    claim.attempt,
+                    True,
+                ):
+                    raise LeaseLost("the execution was taken over before its program started")
+                free = away or broken
+                end = decide(stored, error, ours=free, max_attempts=self._max_attempts)
+                if end is None:
+                    await attempts.requeue(tx, claim, why, free=free)
+                    facts = {"attempt": claim.attempt, "why": why}
+                    event = of_execution(claim.execution_id, audit.Action.EXECUTION_REQUEUE, facts)
+                    await audit.append(tx, claim.tenant_id, event)
+                return end
+
+        end = await until_stored(write)
+        self._changes.announce(claim.execution_id)
+        return end
+
+
+def pause_s(claim: Claim) -> float:
+    """Return how long to keep an attempt before it is given back, by how many there were."""
+    return min(2.0 ** min(claim.attempt - 1, 10), LONGEST_PAUSE_S)

@@ -1,0 +1,117 @@
+"""What failed before its program began: given back for nothing if a node is at fault."""
+
+import asyncio
+
+import pytest
+
+from runner.errors import DockerUnavailable, ImageMissing, LaunchFailed
+from runner.states import Reason, State
+from runner.store.attempts import Stored
+from runner.worker import settle
+from runner.worker.breaker import Breaker
+from runner.worker.unstarted import MOST_GIVEN_BACK, decide
+
+pytestmark = pytest.mark.anyio
+ERROR = LaunchFailed("Docker refused: no such cgroup")
+
+
+def stored(attempt: int, given_back: int = 0, *, cancel: bool = False) -> Stored:
+    """Return an attempt that has not begun."""
+    return Stored(
+        state=State.STARTING,
+        attempt=attempt,
+        cancel_requested=cancel,
+        retry_asked=False,
+        lease_expired=False,
+        given_back=given_back,
+    )
+
+
+def test_a_fault_of_the_node_costs_no_attempt() -> None:
+    """However many nodes were broken before: it is given back."""
+    assert decide(stored(30, 29), ERROR, ours=True, max_attempts=3) is None
+    assert decide(stored(32, 30), ERROR, ours=False, max_attempts=3) is None
+    lost = settle.decide(stored(32, 30), Reason.WORKER_LOST, 3)
+    assert isinstance(lost, settle.Requeue)
+
+
+def test_what_cannot_be_started_ends_after_a_few_attempts() -> None:
+    """With what Docker said."""
+    assert decide(stored(2), ERROR, ours=False, max_attempts=3) is None
+    end = decide(stored(3), ERROR, ours=False, max_attempts=3)
+    assert end is not None
+    assert (end.reason, end.detail) == (Reason.SANDBOX_START_FAILED, ERROR.detail)
+
+
+def test_what_breaks_nodes_is_taken_out_of_circulation() -> None:
+    """It is not given back for ever."""
+    end = decide(stored(99, MOST_GIVEN_BACK), ERROR, ours=True, max_attempts=3)
+    assert end is not None
+
+
+def test_a_cancelled_one_ends() -> None:
+    """What was to end does not come back."""
+    end = decide(stored(1, cancel=True), ERROR, ours=True, max_attempts=3)
+    assert end is not None
+    assert end.state is State.CANCELLED
+
+
+class Node:
+    """A node whose starts fail for as long as there is a fault."""
+
+    def __init__(self, fault: Exception | None = None) -> None:
+        self.fault = fault
+        self.probes = 0
+
+    async def probe(self) -> None:
+        """Start a sandbox of nobody's."""
+        self.probes += 1
+        await asyncio.sleep(0.01)
+        if self.fault is not None:
+            raise self.fault
+
+
+async def test_a_node_that_starts_others_is_not_at_fault() -> None:
+    """A tenant's order that cannot be met holds up nobody else."""
+    breaker = Breaker(Node().probe)
+    assert not await breaker.blames_node()
+    async with asyncio.timeout(1):
+        await breaker.whole()
+
+
+@pytest.mark.parametrize("fault", [DockerUnavailable("away"), ERROR, OSError(28, "full")])
+async def test_a_broken_node_claims_nothing_until_it_is_whole(fault: Exception) -> None:
+    """Whoever waits to claim goes on once a start has succeeded."""
+    node = Node(fault)
+    breaker = Breaker(node.probe)
+    assert await breaker.blames_node()
+    claiming = asyncio.create_task(breaker.whole())
+    with pytest.raises(Exception, match=r"away|refused|full"):
+        await breaker.mend()
+    assert not claiming.done()
+    node.fault = None
+    await breaker.mend()
+    await asyncio.wait_for(claiming, 1)
+
+
+async def test_many_failures_at_once_are_one_look() -> None:
+    """A node under load is not asked to start a sandbox for each."""
+    node = Node(DockerUnavailable("away"))
+    breaker = Breaker(node.probe)
+    assert all(await asyncio.gather(*(breaker.blames_node() for _ in range(50))))
+    assert node.probes == 1
+
+
+async def test_a_missing_image_is_no_broken_node() -> None:
+    """Executions that want another one may start."""
+    breaker = Breaker(Node(ImageMissing("no such image")).probe)
+    assert not await breaker.blames_node()
+
+
+async def test_a_stopping_worker_waits_for_no_node() -> None:
+    """It has to drain."""
+    breaker = Breaker(Node(DockerUnavailable("away")).probe)
+    await breaker.blames_node()
+    breaker.stop()
+    async with asyncio.timeout(1):
+        await breaker.whole()
