@@ -51,7 +51,7 @@ class Begun:
 
 
 async def start(tx: Transaction, claim: Claim, lease: timedelta, begun: Begun) -> int:
-    """Record that the program runs; ends `tx`. Returns the number of the event.
+    """Record that the program runs; ends `tx`. Returns the event's number, also when asked again.
 
     Raises LeaseLost.
     """

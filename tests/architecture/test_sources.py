@@ -80,7 +80,8 @@ def statements() -> Iterator[tuple[str, set[str], str]]:
     """Yield (target, sources, text) for each literal change of state in our SQL."""
     for path in sorted((ROOT / "runner" / "store").rglob("*.sql")):
         for text in re.split(r";|-- name:", path.read_text()):
-            change = re.search(r"UPDATE executions.*?SET state = '(\w+)'(.*)", text, re.DOTALL)
+            update = text.partition("RETURNING")[0]
+            change = re.search(r"UPDATE executions.*?SET state = '(\w+)'(.*)", update, re.DOTALL)
             if change:
                 yield change[1], sources(change[2]), text
 

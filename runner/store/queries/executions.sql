@@ -74,11 +74,17 @@ WITH started AS (
     RETURNING tenant_id, event_seq
 ), audited AS (
     INSERT INTO audit_events (tenant_id, body) SELECT tenant_id, %(began)s FROM started
+), told AS (
+    INSERT INTO events (tenant_id, execution_id, seq, attempt, kind, data)
+    SELECT tenant_id, %(execution_id)s, event_seq, %(attempt)s, 'state', '{"state": "running"}'
+    FROM started
+    RETURNING seq
 )
-INSERT INTO events (tenant_id, execution_id, seq, attempt, kind, data)
-SELECT tenant_id, %(execution_id)s, event_seq, %(attempt)s, 'state', '{"state": "running"}'
-FROM started
-RETURNING seq;
+SELECT seq FROM told
+UNION ALL
+-- An earlier call stored it, and PostgreSQL went away before it confirmed that.
+SELECT event_seq FROM executions
+WHERE execution_id = %(execution_id)s AND attempt = %(attempt)s AND state = 'running';
 
 -- name: renew_lease
 UPDATE executions SET lease_until = clock_timestamp() + %(lease)s

@@ -96,6 +96,23 @@ async def test_a_start_is_put_on_record_once(
     assert row == {"state": "running", "event_seq": 2}
 
 
+async def test_a_start_that_was_not_confirmed_is_told_again(
+    claimed: Claimed, worker: Database, superuser: Superuser
+) -> None:
+    """The worker that asks once more hears of its own start; nothing is written twice."""
+    claim = await claimed("begun-unconfirmed")
+    for _ in range(2):
+        async with worker.tenant(claim.tenant_id) as tx:
+            assert await attempts.start(tx, claim, LEASE, begun(claim)) == 2
+    counts = superuser.execute(
+        "SELECT (SELECT count(*) FROM events WHERE execution_id = %s) AS events, "
+        "(SELECT count(*) FROM audit_events WHERE tenant_id = %s AND action = 'execution:start') "
+        "AS records",
+        [claim.execution_id, claim.tenant_id],
+    ).fetchone()
+    assert counts == {"events": 2, "records": 1}
+
+
 async def test_an_end_without_its_start_is_refused(claimed: Claimed, worker: Database) -> None:
     """What succeeded has begun."""
     claim = await claimed("begun-never")
