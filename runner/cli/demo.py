@@ -30,6 +30,9 @@ from runner.client import Client, Execution
 from runner.settings import Settings
 
 ROWS = 5000
+TASK_S = 30.0
+LONGEST_S = 600.0
+"""What the size `large` permits, and so the demo's key."""
 REGIONS = ("north", "south", "east", "west")
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -46,7 +49,11 @@ def demo() -> None:
         embedded(private, ephemeral=True) as address,
         Client(address.url, address.api_key) as api,
     ):
-        wrong = [*analysis(api), *hostile(api), *audit(api)]
+        wrong = [
+            *analysis(api, min(settings.patient(TASK_S), LONGEST_S)),
+            *hostile(api),
+            *audit(api),
+        ]
     for each in wrong:
         err.print(f"[bold red]wrong:[/] {each}", highlight=False)
     if wrong:
@@ -54,12 +61,13 @@ def demo() -> None:
     out.print(Panel.fit("[bold green]Everything shown came out right.[/]"))
 
 
-def analysis(api: Client) -> Iterator[str]:
+def analysis(api: Client, timeout_s: float) -> Iterator[str]:
     """Run the data task; yield what is not as it should be."""
     table, revenue = sales()
     out.rule(f"1. An agent's data task: {ROWS} rows in, a chart and a summary out")
     submitted = api.submit(code=program("analysis.py"), language="python",
-                           files={"sales.csv": table}, metadata={"demo": "analysis"})  # fmt: skip
+                           limits={"timeout_s": timeout_s}, files={"sales.csv": table},
+                           metadata={"demo": "analysis"})  # fmt: skip
     ended = follow(api, submitted)
     show(ended)
     if ended.state != "succeeded":
