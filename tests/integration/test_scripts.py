@@ -1,15 +1,20 @@
 """`scripts/` bring a machine to where everything runs, and say what they cannot do."""
 
+import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
+import tarfile
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
+import docker
 import pytest
 
 from runner.host import GVISOR_ARGUMENTS
@@ -71,16 +76,19 @@ signal.pause()
 """
 
 
-def daemon_runs(folder: Path) -> bool:
-    """Return whether a daemon with its data below the folder runs."""
+def command_lines() -> Iterator[list[str]]:
+    """Yield the words of every process that runs."""
     for line in Path("/proc").glob("[0-9]*/cmdline"):
         try:
-            words = line.read_bytes().split(b"\0")
-        except OSError:
+            yield line.read_bytes().decode("utf-8", "replace").split("\0")
+        except OSError:  # it has just ended
             continue
-        if words[0].endswith(b"dockerd") and bytes(folder / "docker" / "data") in words:
-            return True
-    return False
+
+
+def daemon_runs(folder: Path) -> bool:
+    """Return whether a daemon with its data below the folder runs."""
+    data = str(folder / "docker" / "data")
+    return any(words[0].endswith("dockerd") and data in words for words in command_lines())
 
 
 def test_a_daemon_that_answers_is_used_and_left_alone(folder: Path) -> None:
@@ -181,6 +189,44 @@ def test_a_patience_that_is_no_number_is_refused(folder: Path, patience: str) ->
     said, _ = ran.communicate(timeout=30)
     assert ran.returncode == 78
     assert f"RUNNER_PATIENCE is '{patience}'" in said
+
+
+def test_nothing_of_a_killed_daemon_outlives_the_last_command(
+    folder: Path, no_daemon: list[str]
+) -> None:
+    """Its containers go on without it, each below a shim; a daemon that starts would end them."""
+    waits = with_docker(folder, no_daemon, 'echo "$RUNNER_DOCKER_URL"; exec sleep 120')
+    assert waits.stdout is not None
+    url = waits.stdout.readline().strip()
+    with closing(docker.APIClient(url, version="auto", timeout=30)) as client:
+        client.import_image_from_data(archive_of("/bin/sleep"), repository="sleep")
+        made = client.create_container("sleep", ["/bin/sleep", "120"], network_disabled=True)
+        client.start(made["Id"])
+        program = int(client.inspect_container(made["Id"])["State"]["Pid"])
+    os.kill(int((folder / "docker" / "docker.pid").read_text()), signal.SIGKILL)
+    assert alive(program)
+    waits.terminate()
+    waits.communicate(timeout=60)
+    eventually(lambda: not alive(program), within_s=5)
+    assert not [words for words in command_lines() if any(str(folder) in each for each in words)]
+
+
+def archive_of(program: str) -> bytes:
+    """Return a root file system with a program and the libraries that it is linked to."""
+    linked = subprocess.run(["ldd", program], capture_output=True, text=True, check=True).stdout
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w", dereference=True) as archive:
+        for path in (program, *re.findall(r"(/\S+) \(0x", linked)):
+            archive.add(path)
+    return made.getvalue()
+
+
+def alive(process: int) -> bool:
+    """Return whether the process runs; one that nobody has waited for yet does not."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def test_two_commands_share_a_private_daemon_until_the_last_ends(
