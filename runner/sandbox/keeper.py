@@ -59,21 +59,23 @@ class Keeper:
             with self._lock:
                 limits = dict(self._limits)
             for container, wanted in limits.items():
-                if not self._cgroups.lives(container) or not self._holds(container, wanted):
+                if not self._holds(container, wanted):
                     with self._lock:
                         self._limits.pop(container, None)
 
     def _holds(self, container: str, wanted: Mapping[str, int]) -> bool:
-        """Set back what was changed; False if the container has to end."""
+        """Set back what was changed; False if the container is gone, or has to end."""
         try:
+            if not self._cgroups.lives(container):
+                return False
             changed = self._cgroups.set_limits(container, wanted)
-        except OSError as error:
+            too_much = self._cgroups.holds_too_much(container, wanted)
+        except Exception as error:  # noqa: BLE001 - the thread goes on for all other containers
             _log.error("limit_lost", container=container, error=str(error))
             self._watchdog.arm(container, Term.LIMITS, time.monotonic())
             return False
         if changed:
             _log.warning("limit_set_back", container=container, limits=changed)
-        if self._cgroups.holds_too_much(container, wanted):
+        if too_much:
             self._watchdog.arm(container, Term.MEMORY, time.monotonic())
-            return False
-        return True
+        return not too_much

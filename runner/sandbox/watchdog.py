@@ -110,8 +110,7 @@ class Watchdog:
             container, term = due
             try:
                 self._kill(container)
-            except (OSError, RuntimeError) as error:
-                # The next sandbox has to be ended all the same.
+            except Exception as error:  # noqa: BLE001 - the next sandbox has to be ended all the same
                 _log.error("watchdog_failed", container=container, term=term, error=str(error))
             else:
                 _log.warning("sandbox_ended_by_watchdog", container=container, term=term)
@@ -130,6 +129,13 @@ class Watchdog:
                 else:
                     self._drop(due[0])
                     # On record before it is done: who sees the end can tell whose doing it was.
-                    self._fired[due[0]] = Fired(due[1], time.monotonic(), self._read(due[0]))
+                    self._fired[due[0]] = Fired(due[1], time.monotonic(), self._used(due[0]))
                     return due
         return None
+
+    def _used(self, container: str) -> Counters:
+        try:
+            return self._read(container)
+        except Exception as error:  # noqa: BLE001 - it has to be ended, whatever it has used
+            _log.error("usage_not_read", container=container, error=str(error))
+            return Counters()

@@ -73,3 +73,24 @@ def test_after_a_stop_of_the_whole_process_a_deadline_waits_for_the_loop_but_no_
         assert list(killed) == ["lost"]
         time.sleep(2.5)
         assert list(killed) == ["lost", "program"]
+
+
+def test_it_goes_on_whatever_one_container_does_to_it() -> None:
+    """A reading or an end that fails is that container's matter: the next one is ended in time."""
+    killed: list[str] = []
+
+    def read(container: str) -> Counters:
+        if container == "unreadable":
+            raise ValueError(container)
+        return USED
+
+    def kill(container: str) -> None:
+        killed.append(container)
+        if container == "unkillable":
+            raise LookupError(container)
+
+    with Watchdog.running(read, kill) as watchdog:
+        for name in ("unreadable", "unkillable", "next"):
+            watchdog.arm(name, Term.LEASE, time.monotonic())
+        time.sleep(0.3)
+    assert killed == ["unreadable", "unkillable", "next"]
