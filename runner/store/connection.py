@@ -18,7 +18,8 @@ from psycopg.rows import DictRow
 
 STATEMENT_TIMEOUT = timedelta(seconds=15)
 """PostgreSQL's own bound on a statement."""
-ANSWER_TIMEOUT_S = STATEMENT_TIMEOUT.total_seconds() + 2
+GRACE_S = 2.0
+ANSWER_TIMEOUT_S = STATEMENT_TIMEOUT.total_seconds() + GRACE_S
 """Ours, for a network that loses PostgreSQL's answer: nobody would tell us of that."""
 DEAD_PEER = {
     "keepalives_idle": 5,
@@ -32,6 +33,9 @@ DEAD_PEER = {
 class Connection(psycopg.AsyncConnection[DictRow]):
     """A connection that is closed by an exchange that is cut short."""
 
+    answer_s: float | None = None
+    """How long its present user waits for an answer; None means as long as everybody."""
+
     async def wait(
         self,
         gen: PQGen[RV],
@@ -44,8 +48,9 @@ class Connection(psycopg.AsyncConnection[DictRow]):
         leave a pipeline half ended, which no rollback ends, and lasts as long as the network likes.
         """
         try:
+            bound = timeout or self.answer_s or ANSWER_TIMEOUT_S
             return await waiting.wait_async(
-                gen, self.pgconn.socket, interval=interval, timeout=timeout or ANSWER_TIMEOUT_S
+                gen, self.pgconn.socket, interval=interval, timeout=bound
             )
         except (asyncio.CancelledError, GeneratorExit, psycopg.errors._WaitTimeout):  # noqa: SLF001
             self.pgconn.finish()

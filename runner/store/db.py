@@ -22,7 +22,7 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 from pydantic import SecretStr
 
 from runner.errors import StoreUnavailable, Unconfirmed
-from runner.store.connection import DEAD_PEER, STATEMENT_TIMEOUT, Connection, check
+from runner.store.connection import DEAD_PEER, GRACE_S, STATEMENT_TIMEOUT, Connection, check
 
 CONNECT_TIMEOUT_S = 3
 COMMITTED = "COMMIT"
@@ -104,6 +104,12 @@ class Transaction:
         statement = Later(query(name), values)
         self._behind.append(statement)
         return statement
+
+    def patiently(self, bound: timedelta) -> None:
+        """Let each statement from here on take so long, instead of as long as every other."""
+        milliseconds = str(bound // timedelta(milliseconds=1))
+        self.later("session.bound_statements", milliseconds=milliseconds)
+        self._connection.answer_s = bound.total_seconds() + GRACE_S
 
     async def together(
         self, *statements: tuple[str, Mapping[str, Any]], last: bool = False
@@ -271,6 +277,7 @@ class Database:
                 yield connection
             finally:
                 connection.close_unless_known()
+                connection.answer_s = None
                 # The pool replaces what is closed. A cancellation while it takes one back would
                 # leave it short of a connection for good.
                 await asyncio.shield(self._pool.putconn(connection))

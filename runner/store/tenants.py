@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -12,6 +12,9 @@ from psycopg.types.json import Jsonb
 from runner.models import JSON, Isolation, Limits, Tier
 from runner.store.db import Transaction
 from runner.store.executions import LIMITS
+
+ERASURE = timedelta(minutes=10)
+"""How long it may take to delete all rows of a tenant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +109,7 @@ async def head(tx: Transaction) -> Head | None:
 
 async def erase(tx: Transaction) -> dict[str, int]:
     """Delete every row of the tenant, which is suspended and runs nothing; return them by table."""
-    tx.later("tenants.patiently")
+    tx.patiently(ERASURE)
     return {row["name"]: row["removed"] for row in await tx.all("tenants.erase")}
 
 

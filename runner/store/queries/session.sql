@@ -7,6 +7,9 @@ BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY;
 -- name: name_tenant
 SELECT set_config('app.tenant_id', %(tenant_id)s, true);
 
+-- name: bound_statements
+SELECT set_config('statement_timeout', %(milliseconds)s, true);
+
 -- name: commit
 COMMIT;
 

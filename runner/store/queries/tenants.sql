@@ -41,8 +41,5 @@ WHERE tenant_id = app_tenant() AND state IN ('starting', 'running');
 -- name: head
 SELECT seq, hash FROM audit_heads WHERE tenant_id = app_tenant();
 
--- name: patiently
-SET LOCAL statement_timeout = '10min';
-
 -- name: erase
 SELECT name, removed FROM erase_tenant();

@@ -1,5 +1,7 @@
 """What travels together is one transaction all the same: all of it is stored, or nothing."""
 
+from datetime import timedelta
+
 import psycopg
 import pytest
 
@@ -118,3 +120,41 @@ async def test_an_exception_undoes_what_was_sent_and_what_was_not(
     async with api.tenant(tenant) as tx:
         assert await executions.get(tx, sent) is None
         assert await executions.get(tx, unsent) is None
+
+
+@pytest.mark.parametrize("patient", [True, False])
+async def test_a_patient_transaction_may_take_longer_than_others(
+    api: Database, owner: Database, monkeypatch: pytest.MonkeyPatch, *, patient: bool
+) -> None:
+    """As the deletion of a large tenant does. The control is every other statement."""
+    tenant = await new_tenant(owner, f"tx-patient-{patient:d}")
+    monkeypatch.setattr("runner.store.connection.ANSWER_TIMEOUT_S", 0.3)
+
+    async def slow() -> None:
+        async with api.tenant(tenant) as tx:
+            if patient:
+                tx.patiently(timedelta(seconds=20))
+            await tx._execute("SELECT pg_sleep(1)", {})
+
+    if patient:
+        await slow()
+    else:
+        with pytest.raises(StoreUnavailable):
+            await slow()
+    # The one connection of the pool is as impatient as before.
+    with pytest.raises(StoreUnavailable):
+        async with api.tenant(tenant) as tx:
+            await tx._execute("SELECT pg_sleep(1)", {})
+
+
+async def test_a_patient_transaction_has_its_bound_too(api: Database, owner: Database) -> None:
+    """PostgreSQL itself ends what takes longer."""
+    tenant = await new_tenant(owner, "tx-bound")
+
+    async def slow() -> None:
+        async with api.tenant(tenant) as tx:
+            tx.patiently(timedelta(milliseconds=200))
+            await tx._execute("SELECT pg_sleep(5)", {})
+
+    with pytest.raises(StoreUnavailable, match="QueryCanceled"):
+        await slow()
