@@ -260,8 +260,9 @@ async def rotate(
 async def revoke(request: Request, key_id: KeyId, principal: CanWriteKeys, parts: Parts) -> None:
     """End a key at once, with the keys and invitations that it made, and so on.
 
-    A key whose place it took ends as well; the one that asks stays, unless it names itself. Of a
-    key that is over, what it made ends: to let that live on, rotate a key instead.
+    A key whose place it took ends as well; the one that asks stays, unless it names itself.
+    Revoking a key that has already ended revokes what it made. To keep what a key made, rotate it
+    instead.
     """
     async with parts.database.tenant(principal.tenant_id) as tx:
         own = await own_grant(tx, principal, Permission.API_KEY_WRITE)
