@@ -1,10 +1,15 @@
 """How often somebody may do something: sliding windows in Redis, shared by every process.
 
-Two windows are kept for each key, both exact: at most `burst` in any minute, and at most five
-times `per_minute` in any five minutes. The first bounds a rush, the second what goes on for long.
-One script sees to both, in one round trip for each request and by Redis' own clock: a request that
-one window refuses takes no place in the other. A request that is more work takes several places;
-one that would take more than a window has takes the whole window.
+Each key has two windows: `burst` places in any minute, and five times `per_minute` in any five
+minutes. The first bounds a rush, the second what goes on for long. A request passes if each window
+has a place free, and takes as many places as it costs, at most the whole window. So requests that
+cost one place never exceed a window. A request that costs more may: the last one that passes may
+take more than was free, less than one window more, and nothing passes until that has left again.
+Otherwise a large request would need a window almost empty, and small ones could keep it out for
+ever.
+
+One script sees to both windows, in one round trip for each request and by Redis' own clock. A
+request that one window refuses takes no place in the other.
 """
 
 import asyncio
@@ -28,39 +33,60 @@ SILENT = 8
 AWAY_S = 1.0
 """How long Redis is then not asked again. A connection that is refused costs nothing to try."""
 CONNECTIONS = 32
-PREFIX = "runner:rate"
+PREFIX = "runner:rate:2"
+"""With the number of the form that entries have: another form may still be in Redis."""
 
-# Each key is a list of the moments that still count, newest first. What has left its window goes at
-# the next look, so the list's length is the count: above the quota only where that became smaller.
+# Each key is a list of the requests that still count, newest first. An entry has a moment, how many
+# places the request took, and how many had been taken since the list began, itself included. So one
+# entry holds any cost, and what is taken is read from both ends. What has left its window goes at
+# the next look.
 _WINDOWS = """
+local ENTRY, SECOND = '>I7I4I6', 1000000
 local time = redis.call('TIME')
-local now = time[1] + time[2] / 1000000
+local now = time[1] * SECOND + time[2]
 local count, cost = ARGV[1] == '1', tonumber(ARGV[2])
-local taken, places = {}, {}
+
+local function entry(key, index)
+  local packed = redis.call('LINDEX', key, index)
+  if packed then return struct.unpack(ENTRY, packed) end
+end
+
+local sums, gone, places = {}, {}, {}
 local allowed = 1
 for i, key in ipairs(KEYS) do
   local quota, seconds = tonumber(ARGV[2 * i + 1]), tonumber(ARGV[2 * i + 2])
-  local oldest = redis.call('LINDEX', key, -1)
-  while oldest and tonumber(oldest) <= now - seconds do
+  local moment, weight, sum = entry(key, -1)
+  while moment and moment <= now - seconds * SECOND do
     redis.call('RPOP', key)
-    oldest = redis.call('LINDEX', key, -1)
+    moment, weight, sum = entry(key, -1)
   end
-  taken[i] = redis.call('LLEN', key)
-  if taken[i] + math.min(cost, quota) > quota then allowed = 0 end
+  sums[i], gone[i] = 0, 0
+  if moment then
+    gone[i] = sum - weight
+    sums[i] = select(3, entry(key, 0))
+  end
+  if sums[i] - gone[i] >= quota then allowed = 0 end
 end
 for i, key in ipairs(KEYS) do
   local quota, seconds = tonumber(ARGV[2 * i + 1]), tonumber(ARGV[2 * i + 2])
-  local needed = math.min(cost, quota)
   if count and allowed == 1 then
-    for _ = 1, needed do redis.call('LPUSH', key, string.format('%.6f', now)) end
+    local weight = math.min(cost, quota)
+    sums[i] = sums[i] + weight
+    redis.call('LPUSH', key, struct.pack(ENTRY, now, weight, sums[i]))
     redis.call('EXPIRE', key, seconds)
-    taken[i] = taken[i] + needed
-    needed = 1
   end
-  -- There is room again, or more of it, when this one leaves: a quota may have become smaller.
-  local leaving = redis.call('LINDEX', key, -math.max(1, taken[i] - quota + needed))
-  local left = leaving and tonumber(leaving) + seconds - now or 0
-  places[i] = {taken[i], string.format('%.6f', left)}
+  local taken = sums[i] - gone[i]
+  -- There is room again, or more of it, once so many have left: the first entry with which they do.
+  local surplus = math.max(1, taken - quota + 1)
+  local first, last = 1, math.min(surplus, redis.call('LLEN', key))
+  while first < last do
+    local middle = math.floor((first + last) / 2)
+    local enough = select(3, entry(key, -middle)) - gone[i] >= surplus
+    if enough then last = middle else first = middle + 1 end
+  end
+  local leaving = entry(key, -first)
+  local left = leaving and (leaving - now) / SECOND + seconds or 0
+  places[i] = {taken, string.format('%.6f', left)}
 end
 return {allowed, places}
 """
@@ -68,7 +94,7 @@ return {allowed, places}
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Where a key stands in one of its windows. `reset_s` is until the oldest entry leaves it."""
+    """Where a key stands in one of its windows. `reset_s` is until it has more room than now."""
 
     name: str
     quota: int
@@ -123,7 +149,7 @@ class RateLimiter:
         await self._pool.disconnect()
 
     async def hit(self, rate: Rate, *key: str, cost: int = 1) -> Verdict:
-        """Count so many for the key if every window has room. Raises QueueUnavailable."""
+        """Count so many for the key if every window has a place. Raises QueueUnavailable."""
         return await self._ask(rate, key, count=True, cost=cost)
 
     async def look(self, rate: Rate, *key: str) -> Verdict:

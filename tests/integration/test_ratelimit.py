@@ -16,7 +16,7 @@ from pydantic import SecretStr, ValidationError
 from runner.embedded.process import service_user
 from runner.embedded.redis import Redis
 from runner.errors import QueueUnavailable
-from runner.ratelimit import ANSWER_S, CONNECTIONS, SILENT, RateLimiter
+from runner.ratelimit import ANSWER_S, CONNECTIONS, PREFIX, SILENT, RateLimiter
 from runner.settings import Rate
 from tests.deployment import state_folder
 
@@ -166,30 +166,56 @@ async def test_it_asks_redis_once_for_each_request(server: Redis) -> None:
 
 
 async def test_a_request_may_cost_several_places(server: Redis) -> None:
-    """As many as it says, of both windows, or none if it is refused."""
+    """As many as it says, of both windows; the last one may take more than was free."""
     async with RateLimiter(SecretStr(server.url)) as limiter:
-        assert (await limiter.hit(LIMIT, "costly", cost=64)).tightest.remaining == 36
-        refused = await limiter.hit(LIMIT, "costly", cost=64)
-        assert not refused.allowed
-        assert [window.remaining for window in refused.windows] == [36, 236]
-        assert 0 < refused.tightest.reset_s <= 60
-        assert (await limiter.hit(LIMIT, "costly", cost=36)).allowed
-        assert not (await limiter.hit(LIMIT, "costly")).allowed
+        for left in ([36, 236], [0, 172]):
+            passed = await limiter.hit(LIMIT, "costly", cost=64)
+            assert passed.allowed
+            assert [window.remaining for window in passed.windows] == left
+        for cost in (64, 1):
+            refused = await limiter.hit(LIMIT, "costly", cost=cost)
+            assert not refused.allowed
+            assert [window.remaining for window in refused.windows] == [0, 172]
+            assert 0 < refused.tightest.reset_s <= 60
 
 
-async def test_what_costs_more_than_there_is_takes_all_and_can_be_had(server: Redis) -> None:
-    """A window that is smaller than one request's cost does not refuse it for ever."""
+@pytest.mark.parametrize("small", [0, 1, LIMIT.burst - 1])
+async def test_small_requests_do_not_keep_a_large_one_out(small: int, server: Redis) -> None:
+    """One place free is enough for a cost above the whole window; what it takes is the window."""
+    key = f"starved-{small}"
     async with RateLimiter(SecretStr(server.url)) as limiter:
-        assert (await limiter.hit(LIMIT, "huge", cost=10_000)).allowed
-        assert not (await limiter.hit(LIMIT, "huge")).allowed
+        for _ in range(small):
+            await limiter.hit(LIMIT, key)
+        assert (await limiter.hit(LIMIT, key, cost=10_000)).allowed
+        stood = await limiter.hit(LIMIT, key, cost=10_000)
+        assert not stood.allowed
+        assert [window.remaining for window in stood.windows] == [0, 0]
 
 
-async def test_the_time_told_is_until_the_whole_cost_has_room(server: Redis) -> None:
-    """Not until the oldest entry leaves: that would be too few places."""
+async def test_what_was_taken_beyond_a_window_is_owed_until_it_has_left(server: Redis) -> None:
+    """The time told is until there is a place: not yet when the oldest request leaves."""
     async with RateLimiter(SecretStr(server.url), minute_s=2) as limiter:
-        assert (await limiter.hit(LIMIT, "waiting", cost=50)).allowed
+        assert (await limiter.hit(LIMIT, "owing", cost=50)).allowed
         await asyncio.sleep(1.2)
-        assert (await limiter.hit(LIMIT, "waiting", cost=50)).allowed
-        few, many = [await limiter.hit(LIMIT, "waiting", cost=cost) for cost in (10, 60)]
-        assert few.windows[0].reset_s == 1
-        assert many.windows[0].reset_s == 2
+        free = await limiter.hit(LIMIT, "owing", cost=30)
+        assert free.windows[0].reset_s == 1
+        owing = await limiter.hit(LIMIT, "owing", cost=80)
+        assert owing.allowed
+        assert owing.windows[0].reset_s == 2
+        await asyncio.sleep(0.9)
+        assert not (await limiter.hit(LIMIT, "owing")).allowed
+        await asyncio.sleep(1.2)
+        assert (await limiter.hit(LIMIT, "owing")).windows[0].remaining == LIMIT.burst - 1
+
+
+async def test_what_a_request_takes_in_redis_does_not_grow_with_its_cost(server: Redis) -> None:
+    """Shown able to fail: with one entry for each place a large one takes what hundreds take."""
+    async with RateLimiter(SecretStr(server.url)) as limiter:
+        await limiter.hit(LIMIT, "cheap")
+        await limiter.hit(LIMIT, "dear", cost=10_000)
+    with redis.Redis.from_url(server.url) as client:
+        used = {
+            name: sum(client.memory_usage(key) for key in client.keys(f"{PREFIX}:*:{name}"))
+            for name in ("cheap", "dear")
+        }
+    assert 0 < used["dear"] <= used["cheap"] + 2 * 8
