@@ -135,8 +135,9 @@ async def verify(
     known = []
     if seq is not None and hash_ is not None:
         known.append(Pin(seq, bytes.fromhex(hash_), "what you hold"))
-    async with parts.database.tenant(principal.tenant_id, snapshot=True) as tx:
-        checked = await checkpoints.verify_log(tx, principal.tenant_id, parts.trusted.read(), known)
+    tenant, keys = principal.tenant_id, parts.trusted.read()
+    async with parts.verifying.turn(tenant):
+        checked = await checkpoints.verify_log(parts.database, tenant, keys, known)
     verdict = checked.verdict
     return Verification(
         valid=verdict.fault is None,

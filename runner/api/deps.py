@@ -12,6 +12,7 @@ from runner.api.admission import Admission
 from runner.api.callers import Cookies
 from runner.api.context import origin
 from runner.api.middleware import PRINCIPAL
+from runner.api.turns import Turns
 from runner.audit import events as audit
 from runner.auth.identity import ANSWER, OPERATORS_ANSWER
 from runner.auth.login import Logins
@@ -50,6 +51,7 @@ class Dependencies:
     trusted: TrustedKeys
     limiter: RateLimiter
     admission: Admission
+    verifying: Turns
     logins: Logins
     rights: Rights
     cookies: Cookies

@@ -6,11 +6,13 @@ cut tail is found, too. Who can rewrite both log and head (a database superuser)
 point of the chain that is known from outside the database: a pin, such as a signed checkpoint.
 """
 
+import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
+from uuid import UUID
 
-from runner.store.db import Transaction
+from runner.store.db import Database
 
 ZERO = bytes(32)
 PAGE = 1000
@@ -125,23 +127,31 @@ def link_hash(previous: bytes, seq: int, body: str) -> bytes:
     return hashlib.sha256(previous + seq.to_bytes(8, "big") + body.encode()).digest()
 
 
-async def verify(tx: Transaction, start: Head = START, pins: Sequence[Pin] = ()) -> Verdict:
-    """Verify the chain of the tenant of a `snapshot` transaction, from `start` to its head."""
+async def verify(
+    database: Database, tenant: UUID, start: Head = START, pins: Sequence[Pin] = ()
+) -> Verdict:
+    """Verify a tenant's chain from `start` to its end, as it is now.
+
+    The log is append-only, so the end is read once and what is before it in pages. Each page has a
+    short transaction of its own: a long log holds no connection while it is hashed.
+    """
+    async with database.tenant(tenant) as tx:
+        ends = await tx.one("audit.ends")
+    if ends is None:
+        raise RuntimeError("audit.ends always has one row")
+    head = None if ends["seq"] is None else Head(ends["seq"], ends["hash"])
     verifier = Verifier(start, pins)
-    async for page in _pages(tx, start.seq):
-        verifier.feed(page)
-    return verifier.conclude(await head(tx))
+    async for page in _pages(database, tenant, start.seq, ends["last"] or 0):
+        await asyncio.to_thread(verifier.feed, page)
+    return verifier.conclude(head)
 
 
-async def head(tx: Transaction) -> Head | None:
-    """Return where the tenant's chain must end; None for one that has no record."""
-    row = await tx.one("audit.head")
-    return Head(**row) if row else None
-
-
-async def _pages(tx: Transaction, after: int) -> AsyncIterator[list[Link]]:
-    while True:
-        rows = await tx.all("audit.chain", after=after, limit=PAGE)
+async def _pages(
+    database: Database, tenant: UUID, after: int, last: int
+) -> AsyncIterator[list[Link]]:
+    while after < last:
+        async with database.tenant(tenant) as tx:
+            rows = await tx.all("audit.chain", after=after, last=last, limit=PAGE)
         if not rows:
             return
         yield [Link(**row) for row in rows]

@@ -103,25 +103,26 @@ async def newest(tx: Transaction, tenant: UUID, keys: tuple[PublicKey, ...]) -> 
 
 
 async def verify_log(
-    tx: Transaction, tenant: UUID, keys: tuple[PublicKey, ...], known: Sequence[Pin] = ()
+    database: Database, tenant: UUID, keys: tuple[PublicKey, ...], known: Sequence[Pin] = ()
 ) -> Checked:
-    """Verify the whole log in a `snapshot` transaction.
+    """Verify the whole log, in many short transactions: no connection is held while it computes.
 
     It must pass through its newest checkpoint, every stored receipt, and `known`, which are places
     that the caller knows from elsewhere.
     """
     try:
-        checkpoint = await newest(tx, tenant, keys)
+        async with database.tenant(tenant) as tx:
+            checkpoint = await newest(tx, tenant, keys)
     except BadSignature as error:
-        verdict = await chain.verify(tx, pins=known)
+        verdict = await chain.verify(database, tenant, pins=known)
         unsigned = Fault(0, f"the newest checkpoint is not ours: {error}")
-        place = verdict.fault or await contradicting_receipt(tx, keys)
+        place = verdict.fault or await contradicting_receipt(database, tenant, keys)
         fault = Fault(place.seq, f"{place.what}; {unsigned.what}") if place else unsigned
         return Checked(Verdict(verdict.records, verdict.head, fault), None)
     pins = [*([checkpoint.pin] if checkpoint else []), *known]
-    verdict = await chain.verify(tx, pins=pins)
+    verdict = await chain.verify(database, tenant, pins=pins)
     if verdict.fault is None:
-        verdict = replace(verdict, fault=await contradicting_receipt(tx, keys))
+        verdict = replace(verdict, fault=await contradicting_receipt(database, tenant, keys))
     return Checked(verdict, checkpoint)
 
 
@@ -186,8 +187,7 @@ class Checkpointer:
                 )
 
     async def _seal(self, tenant: UUID) -> Fault | None:
-        async with self._database.tenant(tenant, snapshot=True) as tx:
-            found = await self._grown(tx, tenant)
+        found = await self._grown(tenant)
         if isinstance(found, Fault):
             return found
         document = sign(self._signer, tenant, found, datetime.now(UTC))
@@ -206,11 +206,12 @@ class Checkpointer:
             )
         return None
 
-    async def _grown(self, tx: Transaction, tenant: UUID) -> Head | Fault:
+    async def _grown(self, tenant: UUID) -> Head | Fault:
         """Return the head of a chain that holds since it was last sealed, or what does not."""
         keys = self._trusted.read()
         try:
-            before = await newest(tx, tenant, keys)
+            async with self._database.tenant(tenant) as tx:
+                before = await newest(tx, tenant, keys)
         except BadSignature as error:
             return Fault(0, f"the newest checkpoint is not ours: {error}")
         try:
@@ -222,10 +223,14 @@ class Checkpointer:
         pins = [Pin(own.seq, own.hash, f"what this worker sealed {own.at}")] if own else []
         # Sealed by another worker since: it may not have known what this one does.
         for pin in (pin for pin in pins if pin.seq <= start.seq):
-            row = await tx.one("audit.hash", seq=pin.seq)
+            async with self._database.tenant(tenant) as tx:
+                row = await tx.one("audit.hash", seq=pin.seq)
             if row is None or row["hash"] != pin.hash:
                 return Fault(pin.seq, f"record {pin.seq} is not the one of {pin.source}")
         # From the signed hash on: what follows has to follow that, whatever the log says it was.
-        verdict = await chain.verify(tx, start, pins)
-        fault = verdict.fault or await contradicted(tx, after=start.seq)
+        verdict = await chain.verify(self._database, tenant, start, pins)
+        fault = verdict.fault
+        if fault is None:
+            async with self._database.tenant(tenant) as tx:
+                fault = await contradicted(tx, after=start.seq)
         return fault or Head(verdict.records, bytes.fromhex(verdict.head))

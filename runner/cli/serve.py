@@ -23,6 +23,8 @@ GARBAGE_AT = 20_000
 SWITCH_S = 0.0005
 """How long a thread goes on while another waits for its turn; at Python's own 5 ms, a thread with a
 ring in its hand holds up the execution while the loop is busy."""
+VERIFYING = 2
+"""Audit logs that are verified at once: each keeps a thread busy, and Python's lock with it."""
 
 
 @reports_errors
@@ -90,6 +92,7 @@ async def _api(settings: Settings, fd: int | None) -> None:
     from runner.api.callers import Cookies
     from runner.api.deps import Dependencies
     from runner.api.server import serve
+    from runner.api.turns import Turns
     from runner.auth.login import Logins
     from runner.auth.oidc import Issuer, Trust
     from runner.auth.passwords import Passwords
@@ -148,6 +151,7 @@ async def _api(settings: Settings, fd: int | None) -> None:
                 trusted=TrustedKeys(settings.state_dir),
                 limiter=limiter,
                 admission=Admission(database, most=settings.max_queued),
+                verifying=Turns("verifying audit logs", most=VERIFYING),
                 logins=Logins(database, Passwords(), throttle, lifetime),
                 rights=rights,
                 cookies=Cookies(lifetime, secure=not settings.insecure_cookies),

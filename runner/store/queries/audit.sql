@@ -14,7 +14,8 @@ ORDER BY seq LIMIT %(limit)s;
 
 -- name: chain
 SELECT seq, body, previous_hash, hash FROM audit_events
-WHERE tenant_id = app_tenant() AND seq > %(after)s ORDER BY seq LIMIT %(limit)s;
+WHERE tenant_id = app_tenant() AND seq > %(after)s AND seq <= %(last)s
+ORDER BY seq LIMIT %(limit)s;
 
 -- name: unsealed
 SELECT audit_unsealed_s() AS seconds;
@@ -22,8 +23,11 @@ SELECT audit_unsealed_s() AS seconds;
 -- name: hash
 SELECT hash FROM audit_events WHERE tenant_id = app_tenant() AND seq = %(seq)s;
 
--- name: head
-SELECT seq, hash FROM audit_heads WHERE tenant_id = app_tenant();
+-- name: ends
+-- Where the chain must end, and where it does, as of one moment.
+SELECT h.seq, h.hash, l.last
+FROM (SELECT max(seq) AS last FROM audit_events WHERE tenant_id = app_tenant()) l
+LEFT JOIN audit_heads h ON h.tenant_id = app_tenant();
 
 -- name: chains_due
 SELECT tenant_id FROM audit_chains_due(%(age)s, %(except_)s, %(limit)s) AS due (tenant_id);

@@ -4,10 +4,13 @@ import json
 import os
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
 
 from runner.audit import offline
@@ -168,6 +171,20 @@ def test_verification_knows_the_newest_checkpoint_and_what_the_caller_knows(
     wrong = client.verify_audit(seq=seq, hash_="0" * 64)
     assert (wrong["valid"], "what you hold" in wrong["fault"]) == (False, True)
     assert not client.verify_audit(seq=seq + 50, hash_=hash_)["valid"]
+
+
+def test_verifying_many_times_at_once_leaves_the_api_to_the_others(shared: Deployment) -> None:
+    """More requests than the API has connections, all held up while they read the receipts."""
+    loud, other = shared.http("verifying"), shared.http("not-verifying")
+    superuser = shared.stack.services.postgres.url("postgres")
+    with ThreadPoolExecutor(20) as threads:
+        with psycopg.connect(superuser) as locking:
+            locking.execute("LOCK TABLE receipts IN ACCESS EXCLUSIVE MODE")
+            asked = [threads.submit(loud.get, "/v1/audit/verification") for _ in range(20)]
+            time.sleep(1)
+            assert other.get("/v1/audit").status_code == 200
+            assert not any(each.done() for each in asked)
+        assert all(each.result().json()["valid"] for each in asked)
 
 
 def test_one_tenants_export_holds_nothing_of_anothers(shared: Deployment) -> None:

@@ -50,14 +50,12 @@ class Kept:
 
     async def fault(self) -> str | None:
         """Return what the API would say is wrong."""
-        async with self.api.tenant(self.tenant, snapshot=True) as tx:
-            verdict = (await checkpoints.verify_log(tx, self.tenant, self.keys)).verdict
+        verdict = (await checkpoints.verify_log(self.api, self.tenant, self.keys)).verdict
         return verdict.fault.what if verdict.fault else None
 
     async def fault_by_chain_alone(self) -> str | None:
         """Return what is wrong with the checkpoints left out."""
-        async with self.api.tenant(self.tenant, snapshot=True) as tx:
-            fault = (await chain.verify(tx)).fault
+        fault = (await chain.verify(self.api, self.tenant)).fault
         return fault.what if fault else None
 
     async def export(self) -> list[str]:
@@ -147,10 +145,9 @@ async def test_a_tail_cut_with_the_checkpoints_is_found_by_what_is_held_outside(
         known = offline.points(outside, kept.keys, str(kept.tenant))
         (finding,) = offline.verify(after, kept.keys, known).findings
         assert (finding.kind, finding.seq) == (Kind.TRUNCATED, 5)
-    async with kept.api.tenant(kept.tenant, snapshot=True) as tx:
-        checked = await checkpoints.verify_log(
-            tx, kept.tenant, kept.keys, [each.pin for each in known]
-        )
+    checked = await checkpoints.verify_log(
+        kept.api, kept.tenant, kept.keys, [each.pin for each in known]
+    )
     assert checked.verdict.fault is not None
 
 

@@ -1,0 +1,45 @@
+"""Turns at work that takes long: one for each tenant at a time, and few in the whole process.
+
+Whoever waits for a turn holds nothing but their request, and waits for a bounded time. A tenant
+that asks many times at once waits behind itself, so the others meet at most one of its requests.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from uuid import UUID
+from weakref import WeakValueDictionary
+
+from runner.errors import Overloaded
+
+WITHIN_S = 10.0
+RETRY_AFTER_S = 10
+
+
+class Turns:
+    """At most `most` turns at once, and one of each tenant."""
+
+    def __init__(self, what: str, *, most: int, within_s: float = WITHIN_S) -> None:
+        self._what = what
+        self._within_s = within_s
+        self._places = asyncio.Semaphore(most)
+        # A tenant's lock is there for as long as somebody holds or awaits it.
+        self._tenants: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
+
+    @asynccontextmanager
+    async def turn(self, tenant: UUID) -> AsyncIterator[None]:
+        """Have a turn while the context lasts. Raises Overloaded if none comes in time."""
+        own = self._tenants.setdefault(tenant, asyncio.Lock())
+        async with AsyncExitStack() as turn:
+            try:
+                async with asyncio.timeout(self._within_s):
+                    # Its own first: nobody queues twice for a place that all tenants share.
+                    await turn.enter_async_context(own)
+                    await turn.enter_async_context(self._places)
+            except TimeoutError:
+                raise Overloaded(
+                    f"{self._what} is under way for others, or for you, and no turn came within "
+                    f"{self._within_s:g} s; try again",
+                    retry_after_s=RETRY_AFTER_S,
+                ) from None
+            yield
