@@ -3,7 +3,8 @@
     RunnerError
     ├── NotReady            a part we need does not answer; the same call may succeed later
     │   ├── StoreUnavailable
-    │   │   └── Unconfirmed
+    │   │   ├── Unconfirmed
+    │   │   └── RightUnconfirmed
     │   ├── QueueUnavailable
     │   ├── DockerUnavailable
     │   ├── KeyUnavailable
@@ -52,6 +53,10 @@ class StoreUnavailable(NotReady):
 
 class Unconfirmed(StoreUnavailable):
     """PostgreSQL went away before it confirmed a change, which may be stored or not."""
+
+
+class RightUnconfirmed(StoreUnavailable):
+    """PostgreSQL did not say for too long whether the right of a request under way still stands."""
 
 
 class QueueUnavailable(NotReady):

@@ -31,7 +31,7 @@ class Readiness(View):
     """Each part that requests need."""
 
     status: Answer
-    parts: dict[Literal["postgres", "redis"], Answer]
+    parts: dict[Literal["postgres", "redis", "rights"], Answer]
 
 
 @router.get("/healthz", summary="Is the process alive")
@@ -46,15 +46,20 @@ async def healthz() -> Health:
     responses={503: {"model": Readiness, "description": "The parts marked are not ready."}},
 )
 async def readyz(response: Response, parts: Parts) -> Readiness:
-    """Ask each part, and name those that do not answer."""
+    """Ask each part, and name those that do not answer.
+
+    `rights` is whether PostgreSQL says, a few times a second, which requests may still go on.
+    """
     postgres, redis = await asyncio.gather(
         _answers(_postgres(parts)), _answers(parts.doorbell.ping())
     )
-    ready = postgres == redis == "ok"
+    rights: Answer = "ok" if parts.rights.confirming else "unavailable"
+    ready = postgres == redis == rights == "ok"
     if not ready:
         response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
     return Readiness(
-        status="ok" if ready else "unavailable", parts={"postgres": postgres, "redis": redis}
+        status="ok" if ready else "unavailable",
+        parts={"postgres": postgres, "redis": redis, "rights": rights},
     )
 
 

@@ -97,6 +97,7 @@ KIND: dict[type[errors.RunnerError], str] = {
     errors.StorageFull: "storage-full",
     errors.Overloaded: "overloaded",
     errors.Unconfirmed: "unconfirmed",
+    errors.RightUnconfirmed: "unconfirmed",
     errors.TenantSuspended: "tenant-suspended",
 }
 """What a program may want to tell apart among problems of one status."""

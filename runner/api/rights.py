@@ -8,7 +8,7 @@ from runner.api.context import request_id
 from runner.api.middleware import PRINCIPAL
 from runner.api.problems import of
 from runner.auth.rights import HELD, Rights
-from runner.errors import RightEnded
+from runner.errors import RightEnded, RightUnconfirmed
 from runner.models import Principal
 
 _log = structlog.get_logger("runner.api")
@@ -38,8 +38,9 @@ class EndsWithRight:
             with self._rights.hold(principal) as held:
                 scope[HELD] = held
                 await self._app(scope, receive, noted)
-        except RightEnded as error:
+        except (RightEnded, RightUnconfirmed) as error:
             request = Request(scope)
-            _log.info("right_ended", actor=principal.actor, request=request_id(request))
+            event = "right_ended" if isinstance(error, RightEnded) else "right_unconfirmed"
+            _log.info(event, actor=principal.actor, request=request_id(request))
             if not started:
                 await of(request, error)(scope, receive, send)

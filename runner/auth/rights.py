@@ -21,7 +21,7 @@ import structlog
 from runner.auth.grants import manages, outranks
 from runner.auth.permissions import Permission, may, of_role, stopped
 from runner.duties import Duties
-from runner.errors import NotAuthenticated, NotPermitted, RightEnded
+from runner.errors import NotAuthenticated, NotPermitted, RightEnded, RightUnconfirmed
 from runner.models import Principal, PrincipalKind, Role
 from runner.store import rights
 from runner.store.db import Database, Transaction
@@ -31,12 +31,17 @@ from runner.store.rights import Ended, Standing
 LOOK_S = 0.25
 """Between two looks. What two looks in a row find ended is ended: well below a second."""
 UNCONFIRMED_S = 10.0
-"""How long requests go on while PostgreSQL does not say whether their rights stand."""
+"""How long a request goes on while PostgreSQL does not say whether its right stands."""
+LOOKING = "looking at rights"
 HELD = "runner.held"
 """Where a request's scope has what it is held by."""
 OVER = (
     "your key, session or token ended, or lost this permission, while the request was under way: "
     "some of it may have been done"
+)
+NOT_CONFIRMED = (
+    "PostgreSQL does not say whether your key, session or token still stands, so the request was "
+    "ended: some of it may have been done; look before you try again"
 )
 NO_MORE = "your key or session has just ended"
 
@@ -45,14 +50,16 @@ NO_MORE = "your key or session has just ended"
 class Held:
     """One request under way: whose, by which permissions, and the task that serves it.
 
-    `principal` is kept as it stands: with the role that it has now.
+    `principal` is kept as it stands: with the role that it has now. `confirmed` is when its right
+    was last known to stand, on the monotonic clock: at first when the request was let in.
     """
 
     principal: Principal
     task: asyncio.Task[object] | None
     needs: set[Permission] = field(default_factory=set)
+    confirmed: float = field(default_factory=time.monotonic)
     doubted: bool = False
-    over: bool = False
+    over: RightEnded | RightUnconfirmed | None = None
 
     @property
     def id(self) -> UUID:
@@ -72,13 +79,17 @@ class Rights:
         self._database = database
         self._idle = idle
         self._held: set[Held] = set()
-        self._confirmed = time.monotonic()
         self._duties = duties or Duties()
         self._under_way = AsyncExitStack()
         self._log = structlog.get_logger("runner.auth")
 
+    @property
+    def confirming(self) -> bool:
+        """Whether PostgreSQL says which rights stand."""
+        return LOOKING not in self._duties.failing
+
     async def __aenter__(self) -> Self:
-        looking = self._duties.doing("looking at rights", self._look_or_doubt, every_s=LOOK_S)
+        looking = self._duties.doing(LOOKING, self._look_or_doubt, every_s=LOOK_S)
         await self._under_way.enter_async_context(looking)
         return self
 
@@ -94,7 +105,8 @@ class Rights:
     def hold(self, principal: Principal) -> Iterator[Held]:
         """Let a request be under way while the context lasts.
 
-        Raises RightEnded, by cancelling the task, within a second of the end of its right.
+        Raises RightEnded, by cancelling the task, within a second of the end of its right, and
+        RightUnconfirmed when nobody can tell for `UNCONFIRMED_S` whether it stands.
         """
         held = Held(principal, asyncio.current_task())
         self._held.add(held)
@@ -102,9 +114,9 @@ class Rights:
             yield held
         except asyncio.CancelledError:
             # Whoever else has cancelled it meanwhile is obeyed.
-            if not held.over or held.task is None or held.task.uncancel():
+            if held.over is None or held.task is None or held.task.uncancel():
                 raise
-            raise RightEnded(OVER) from None
+            raise held.over from None
         finally:
             self._held.discard(held)
 
@@ -120,7 +132,7 @@ class Rights:
 
         One that has ended its own right, as by logging out, has until then to answer.
         """
-        held = list(self._held)
+        held, began = list(self._held), time.monotonic()
         if held:
             found = await self._standing(held)
             now = time.time()
@@ -130,9 +142,9 @@ class Rights:
                     each.principal = current(each.principal, standing)
                 stands = standing is not None and stands_still(each.principal, each.needs, now)
                 if not stands and each.doubted:
-                    self._end(each)
+                    self._end(each, RightEnded(OVER))
                 each.doubted = not stands
-        self._confirmed = time.monotonic()
+                each.confirmed = began
 
     async def _standing(self, held: Iterable[Held]) -> dict[UUID, Standing]:
         keys, sessions, tenants = set(), set(), set()
@@ -149,16 +161,20 @@ class Rights:
             )
 
     def _doubt(self) -> None:
-        if time.monotonic() < self._confirmed + UNCONFIRMED_S:
-            return
-        if self._held:
-            self._log.error("rights_unconfirmed", requests=len(self._held))
-        for each in list(self._held):
-            self._end(each)
+        """End the requests that have gone on for too long since their rights were known to stand.
 
-    def _end(self, held: Held) -> None:
-        if held in self._held and not held.over and held.task is not None:
-            held.over = True
+        Not those let in since: to let them in, PostgreSQL was asked.
+        """
+        before = time.monotonic() - UNCONFIRMED_S
+        unconfirmed = [each for each in self._held if each.confirmed <= before]
+        if unconfirmed:
+            self._log.error("rights_unconfirmed", requests=len(unconfirmed))
+        for each in unconfirmed:
+            self._end(each, RightUnconfirmed(NOT_CONFIRMED))
+
+    def _end(self, held: Held, why: RightEnded | RightUnconfirmed) -> None:
+        if held in self._held and held.over is None and held.task is not None:
+            held.over = why
             held.task.cancel()
 
 

@@ -133,7 +133,7 @@ def test_without_redis_nothing_is_accepted_and_nothing_is_stored(own: Deployment
     ready = httpx.get(f"{own.url}/readyz")
     assert (ready.status_code, ready.json()["parts"]) == (
         503,
-        {"postgres": "ok", "redis": "unavailable"},
+        {"postgres": "ok", "redis": "unavailable", "rights": "ok"},
     )
     own.stack.services.redis.start()
     assert client.run(command=["true"]).state == "succeeded"

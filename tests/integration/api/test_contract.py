@@ -198,7 +198,7 @@ def test_health_tells_alive_and_ready(shared: Deployment) -> None:
     """Without a key."""
     assert httpx.get(f"{shared.url}/healthz").json() == {"status": "ok"}
     ready = httpx.get(f"{shared.url}/readyz").json()
-    assert ready == {"status": "ok", "parts": {"postgres": "ok", "redis": "ok"}}
+    assert ready == {"status": "ok", "parts": {"postgres": "ok", "redis": "ok", "rights": "ok"}}
 
 
 def test_pages_of_executions_cover_everything_once(shared: Deployment) -> None:
