@@ -25,6 +25,7 @@ from runner.audit.chain import Fault, Head, Pin, Verdict
 from runner.audit.events import timestamp
 from runner.audit.memory import Memory
 from runner.audit.pinned import contradicted, contradicting_receipt
+from runner.duties import for_each
 from runner.errors import NotReady
 from runner.signing import BadSignature, PublicKey, Signer, TrustedKeys, verify
 from runner.store.db import Database, Transaction
@@ -35,6 +36,8 @@ BATCH = 100
 POLL_S = 0.1
 SILENCE_S = 60.0
 """How long one chain that does not hold is not reported again."""
+PUT_OFF_S = 10.0
+"""How long a chain waits that could not be sealed: others are due, too."""
 
 _HASH = re.compile(r"[0-9a-f]{64}")
 _log = structlog.get_logger("runner.audit")
@@ -172,19 +175,28 @@ class Checkpointer:
         self._silent_until: dict[UUID, float] = {}
 
     async def sweep(self) -> None:
-        """Seal every chain that is due."""
+        """Seal every chain that is due, also those behind one that cannot be sealed.
+
+        Raises what went wrong first. Its chain is put off, so that the next sweep begins with
+        another one.
+        """
         now = time.monotonic()
         self._silent_until = {of: end for of, end in self._silent_until.items() if end > now}
         silent = list(self._silent_until)
         async with self._database.statements() as tx:
             rows = await tx.all("audit.chains_due", age=self._age, except_=silent, limit=BATCH)
-        for tenant in (row["tenant_id"] for row in rows):
+        await for_each((row["tenant_id"] for row in rows), self._seal_or_put_off)
+
+    async def _seal_or_put_off(self, tenant: UUID) -> None:
+        try:
             fault = await self._seal(tenant)
-            if fault is not None:
-                self._silent_until[tenant] = time.monotonic() + SILENCE_S
-                _log.error(
-                    "audit_chain_broken", tenant=str(tenant), seq=fault.seq, fault=fault.what
-                )
+        except Exception as error:
+            self._silent_until[tenant] = time.monotonic() + PUT_OFF_S
+            _log.error("audit_chain_not_sealed", tenant=str(tenant), error=repr(error))
+            raise
+        if fault is not None:
+            self._silent_until[tenant] = time.monotonic() + SILENCE_S
+            _log.error("audit_chain_broken", tenant=str(tenant), seq=fault.seq, fault=fault.what)
 
     async def _seal(self, tenant: UUID) -> Fault | None:
         found = await self._grown(tenant)

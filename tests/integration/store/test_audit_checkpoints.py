@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -179,6 +179,33 @@ async def test_a_record_changed_since_the_last_checkpoint_is_not_sealed(
     await kept.checkpointer.sweep()
     assert await kept.sealed() == 5
     assert reported(capsys, kept.tenant)
+
+
+async def test_a_chain_that_cannot_be_sealed_holds_up_no_other(
+    kept: Kept, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is told of and put off; the sweep goes on, and a later one seals it when it can."""
+    file = kept.memory._path(kept.tenant)
+    sealed = file.read_text()
+    file.unlink()
+    file.mkdir()
+    event = audit.AuditEvent("key:a", audit.Action.EXECUTION_END, audit.Outcome.SUCCESS)
+    behind = replace(kept, tenant=new_id())
+    for log in (kept, behind):
+        async with kept.worker.tenant(log.tenant) as tx:
+            await audit.append(tx, log.tenant, event)
+    with pytest.raises(IsADirectoryError):
+        await kept.checkpointer.sweep()
+    assert (await kept.sealed(), await behind.sealed()) == (5, 1)
+    told = "".join(capsys.readouterr()).splitlines()
+    assert any("audit_chain_not_sealed" in line and str(kept.tenant) in line for line in told)
+    await kept.checkpointer.sweep()
+    assert await kept.sealed() == 5, "put off, without a word"
+    file.rmdir()
+    file.write_text(sealed)
+    kept.checkpointer._silent_until.clear()
+    await kept.checkpointer.sweep()
+    assert (await kept.sealed(), await kept.fault()) == (6, None)
 
 
 def reported(capsys: pytest.CaptureFixture[str], tenant: UUID) -> bool:
