@@ -15,9 +15,14 @@ from dataclasses import dataclass, replace
 import structlog
 
 from runner.duties import Duties
-from runner.errors import DockerUnavailable, ImageMissing, ProtocolViolation, RunnerError
+from runner.errors import (
+    DockerUnavailable,
+    ImageMissing,
+    LaunchFailed,
+    ProtocolViolation,
+    RunnerError,
+)
 from runner.models import Claim, ExecutionRequest, Isolation, Limits
-from runner.sandbox.channel import Closed
 from runner.sandbox.launch import Launcher, SandboxOrder
 from runner.sandbox.sandbox import Sandbox
 from runner.worker.demand import Bounds, Demand, room
@@ -32,6 +37,9 @@ FEW = 4
 asked for faster than Docker starts it cannot be had by starting sooner."""
 MAX_KINDS = 8
 """Kinds kept ready at a time, those asked for last: limits of a request's own make a kind each."""
+REST_S = 60.0
+"""How long nothing is started ahead of a kind that could not be started: its image may be missing,
+or this host lacks its isolation, and the other kinds are not to wait for that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +75,9 @@ class WarmSandboxes:
         steady: Kind | None,
         max_idle_s: float,
         traffic: Traffic,
+        blames_node: Callable[[], Awaitable[bool]],
     ) -> None:
+        self._blames_node = blames_node
         self._launcher = launcher
         self._traffic = traffic
         self._fresh = FreshSandboxes(launcher, traffic)
@@ -82,6 +92,7 @@ class WarmSandboxes:
         self._disposals: set[asyncio.Task[None]] = set()
         self._too_small: set[Kind] = set()
         """Kinds in whose memory the image's list does not fit: they wait without it."""
+        self._rest_until: dict[Kind, float] = {}
         self._log = structlog.get_logger("runner.worker")
 
     @property
@@ -92,11 +103,17 @@ class WarmSandboxes:
     async def claim(self, claim: Claim, request: ExecutionRequest) -> Sandbox:
         """Return one that waits, else start one for this execution."""
         kind = Kind.of(request.image, request.limits, request.isolation)
-        self._demand.setdefault(kind, Demand()).asked(time.monotonic())
-        self._changed.set()
+        now = time.monotonic()
+        if not self._rests(kind, now):
+            self._demand.setdefault(kind, Demand()).asked(now)
+            self._changed.set()
         while (sandbox := self._take(kind)) is not None:
-            if await answers(sandbox):
-                return sandbox
+            try:
+                if await answers(sandbox):
+                    return sandbox
+            except BaseException:
+                self._discard(sandbox)
+                raise
             self._log.warning("idle_sandbox_lost", sandbox=sandbox.id)
             self._discard(sandbox)
         return await self._fresh.claim(claim, request)
@@ -106,11 +123,23 @@ class WarmSandboxes:
         await self._fresh.dispose(sandbox, at_once=at_once)
 
     async def keep(self) -> None:
-        """Make it as full as it should be; return once it may have to be done again."""
+        """Make it as full as it should be; return once it may have to be done again.
+
+        A kind that cannot be started rests. Raises only what is the node's fault, which would keep
+        the other kinds from starting, too.
+        """
         self._changed.clear()
         await self._look()
         while (kind := self._shortest()) is not None:
-            await self._start(kind)
+            try:
+                await self._start(kind)
+            except (DockerUnavailable, LaunchFailed) as error:
+                # The steady kind is what the node is tried with: its order is not at fault.
+                if await self._blames_node() or kind == self._steady:
+                    raise
+                self._rest(kind, error)
+            except (RunnerError, OSError) as error:
+                self._rest(kind, error)
         with suppress(TimeoutError):
             async with asyncio.timeout(TICK_S):
                 await self._changed.wait()
@@ -127,6 +156,18 @@ class WarmSandboxes:
     def _take(self, kind: Kind) -> Sandbox | None:
         waiting = self._idle.get(kind)
         return waiting.pop().sandbox if waiting else None
+
+    def _rests(self, kind: Kind, now: float) -> bool:
+        return self._rest_until.get(kind, now) > now
+
+    def _rest(self, kind: Kind, error: Exception) -> None:
+        """Start none of the kind for a while, and forget that it was asked for."""
+        self._rest_until[kind] = time.monotonic() + REST_S
+        self._demand.pop(kind, None)
+        why = error.detail if isinstance(error, RunnerError) else str(error)
+        self._log.warning(
+            "kind_not_started_ahead", image=kind.image, isolation=kind.isolation, why=why
+        )
 
     async def _look(self) -> None:
         """Let go of what is too old, dead, or of an image that is not today's."""
@@ -145,9 +186,14 @@ class WarmSandboxes:
         for kind in [kind for kind in self._idle if not self._target(kind, now)]:
             for idle in self._idle.pop(kind):
                 self._discard(idle.sandbox)
+        self._rest_until = {kind: until for kind, until in self._rest_until.items() if until > now}
+        self._too_small &= self._known
 
     async def _look_at_images(self) -> None:
-        for image in {kind.image for kind in self._idle}:
+        images = {kind.image for kind in self._idle}
+        for image in self._digests.keys() - images:
+            del self._digests[image]
+        for image in images:
             try:
                 self._digests[image] = await self._launcher.digest(image)
             except ImageMissing:
@@ -164,11 +210,18 @@ class WarmSandboxes:
         if not room(self._bounds, self.idle):
             return None
         now = time.monotonic()
-        known = {*self._demand, *([self._steady] if self._steady else [])}
-        kinds = [kind for kind in known if not self._can_wait(kind, now)]
+        kinds = [
+            kind
+            for kind in self._known
+            if not self._rests(kind, now) and not self._can_wait(kind, now)
+        ]
         lacking = {kind: self._target(kind, now) - len(self._idle.get(kind, ())) for kind in kinds}
         kind = max(lacking, key=lambda kind: lacking[kind], default=None)
         return kind if kind is not None and lacking[kind] > 0 else None
+
+    @property
+    def _known(self) -> set[Kind]:
+        return {*self._demand, *([self._steady] if self._steady else [])}
 
     def _can_wait(self, kind: Kind, now: float) -> bool:
         """Return whether enough of the kind wait for its next to be started in a quiet moment."""
@@ -190,11 +243,14 @@ class WarmSandboxes:
         self._idle.setdefault(kind, deque()).append(Idle(sandbox, now))
 
     async def _load(self, kind: Kind, sandbox: Sandbox) -> bool:
-        """Get it ready for its program; False, and it is gone, if its memory is too small."""
+        """Get it ready for its program; False, and it is gone, if its memory is too small.
+
+        It then dies, or thrashes until its time is up.
+        """
         try:
             failed = await sandbox.load()
             await sandbox.prepare()
-        except Closed:
+        except ProtocolViolation:
             self._too_small.add(kind)
             self._log.warning("list_not_loaded", image=kind.image, memory_mb=kind.limits.memory_mb)
             self._discard(sandbox)
@@ -221,11 +277,11 @@ async def open_pool(
     max_idle_s: float,
     traffic: Traffic | None = None,
     duties: Duties | None = None,
-    on_failure: Callable[[], Awaitable[object]] | None = None,
+    blames_node: Callable[[], Awaitable[bool]] | None = None,
 ) -> AsyncIterator[WarmSandboxes]:
     """Keep a pool while the context lasts; nothing of it stays.
 
-    `on_failure` is done when a start ahead has failed.
+    `blames_node` is asked whose fault a failed start ahead is; without it, it is the node's.
     """
     pool = WarmSandboxes(
         launcher,
@@ -233,21 +289,17 @@ async def open_pool(
         steady=steady,
         max_idle_s=max_idle_s,
         traffic=traffic or Traffic(),
+        blames_node=blames_node or _always,
     )
-
-    async def keep() -> None:
-        try:
-            await pool.keep()
-        except RunnerError:
-            if on_failure is not None:
-                await on_failure()
-            raise
-
     try:
-        async with (duties or Duties()).doing("filling the pool", keep):
+        async with (duties or Duties()).doing("filling the pool", pool.keep):
             yield pool
     finally:
         await pool.close()
+
+
+async def _always() -> bool:
+    return True
 
 
 async def answers(sandbox: Sandbox) -> bool:

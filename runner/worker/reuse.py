@@ -20,6 +20,7 @@ from runner.duties import Duties
 from runner.errors import DockerUnavailable, ImageMissing, ProtocolViolation
 from runner.models import Claim, ExecutionRequest
 from runner.sandbox.sandbox import Sandbox
+from runner.tasks import uninterrupted
 from runner.worker.pool import Kind, answers
 from runner.worker.sandboxes import Sandboxes
 
@@ -80,7 +81,7 @@ class ReusedSandboxes:
         self._used: dict[str, _Held] = {}
         self._waiting: dict[Owner, deque[_Held]] = {}
         self._cleaning: dict[Owner, int] = {}
-        self._cleaned = asyncio.Condition()
+        self._cleaned = asyncio.Event()
         self._log = structlog.get_logger("runner.worker")
 
     @property
@@ -94,10 +95,15 @@ class ReusedSandboxes:
             return await self._others.claim(claim, request)
         owner = Owner.of(claim, request)
         while (held := await self._next(owner)) is not None:
-            if await answers(held.sandbox):
+            alive = False
+            try:
+                alive = await answers(held.sandbox)
+            finally:
+                if not alive:
+                    await uninterrupted(self._others.dispose(held.sandbox))
+            if alive:
                 self._used[held.sandbox.id] = held
                 return held.sandbox
-            await self._others.dispose(held.sandbox)
         sandbox = await self._others.claim(claim, request)
         self._used[sandbox.id] = _Held(sandbox, owner, time.monotonic())
         return sandbox
@@ -105,8 +111,13 @@ class ReusedSandboxes:
     async def dispose(self, sandbox: Sandbox, *, at_once: bool = False) -> None:
         """Clean it and let it wait for its tenant's next execution, or destroy it."""
         held = self._used.pop(sandbox.id, None)
-        if held is None or at_once or sandbox.spent or not await self._renew(held):
-            await self._others.dispose(sandbox, at_once=at_once)
+        kept = False
+        try:
+            if held is not None and not at_once and not sandbox.spent:
+                kept = await self._renew(held)
+        finally:
+            if not kept:
+                await uninterrupted(self._others.dispose(sandbox, at_once=at_once))
 
     async def close(self) -> None:
         """Destroy what waits."""
@@ -117,10 +128,9 @@ class ReusedSandboxes:
         """Take one that waits; while some are being cleaned, wait a moment for one of them."""
         if not self._waiting.get(owner) and self._cleaning.get(owner):
             try:
-                async with asyncio.timeout(CLEANED_SOON_S), self._cleaned:
-                    await self._cleaned.wait_for(
-                        lambda: self._waiting.get(owner) or not self._cleaning.get(owner)
-                    )
+                async with asyncio.timeout(CLEANED_SOON_S):
+                    while not self._waiting.get(owner) and self._cleaning.get(owner):
+                        await self._cleaned.wait()
             except TimeoutError:
                 return None
         waiting = self._waiting.get(owner)
@@ -142,8 +152,9 @@ class ReusedSandboxes:
             self._cleaning[owner] -= 1
             if not self._cleaning[owner]:
                 del self._cleaning[owner]
-            async with self._cleaned:
-                self._cleaned.notify_all()
+            # Without an await: once it waits for its tenant, nothing interrupts this any more.
+            self._cleaned.set()
+            self._cleaned = asyncio.Event()
 
     async def _clean(self, held: _Held) -> bool:
         try:

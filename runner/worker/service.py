@@ -122,7 +122,7 @@ async def worker(
                 max_idle_s=settings.pool_idle_s,
                 traffic=traffic,
                 duties=duties,
-                on_failure=breaker.blames_node,
+                blames_node=breaker.blames_node,
             )
         )
         sandboxes = await stack.enter_async_context(

@@ -1,7 +1,7 @@
 """Sandboxes started ahead: each for one execution, as isolated as any, and none left behind."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -9,9 +9,12 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from runner.errors import DockerUnavailable, ImageMissing
+from runner.duties import Duties
+from runner.errors import DockerUnavailable, ImageMissing, IsolationMissing, LaunchFailed
 from runner.ids import new_id
 from runner.models import Claim, ExecutionRequest, Isolation, Program
+from runner.sandbox import spec
+from runner.sandbox.launch import SandboxOrder
 from runner.sandbox.sandbox import Sandbox
 from runner.worker import pool as pools
 from runner.worker.demand import Bounds
@@ -34,12 +37,20 @@ async def pool(
     ceiling: int = 4,
     max_idle_s: float = 600,
     traffic: Traffic | None = None,
+    duties: Duties | None = None,
+    blames_node: Callable[[], Awaitable[bool]] | None = None,
 ) -> AsyncIterator[WarmSandboxes]:
     """Keep a pool of the default kind, full at first."""
     steady = Kind.of("python", bench.limits, Isolation.CONTAINER)
     bounds = Bounds(floor, ceiling, reserve_mb=0)
     async with open_pool(
-        bench.launcher, bounds=bounds, steady=steady, max_idle_s=max_idle_s, traffic=traffic
+        bench.launcher,
+        bounds=bounds,
+        steady=steady,
+        max_idle_s=max_idle_s,
+        traffic=traffic,
+        duties=duties,
+        blames_node=blames_node,
     ) as made:
         await until(lambda: made.idle == floor)
         yield made
@@ -131,8 +142,11 @@ async def test_what_was_started_ahead_is_as_isolated_as_what_was_not(
     async with pool(bench) as made:
         warm = await claim(made, bench)
         async with bench.sandbox() as fresh:
-            assert warm.isolation == fresh.isolation
             assert warm.isolation is not None
+            assert fresh.isolation is not None
+            users = [str(each.isolation.uid) for each in (warm, fresh) if each.isolation]
+            same_user = {key: getattr(warm.isolation, key) for key in ("uid", "gid", "groups")}
+            assert replace(fresh.isolation, **same_user) == warm.isolation
             facts = [
                 await bench.launcher.engine.inspect(each.container_id) for each in (warm, fresh)
             ]
@@ -144,6 +158,7 @@ async def test_what_was_started_ahead_is_as_isolated_as_what_was_not(
             for sandbox, index in ((warm, 0), (fresh, 1)):
                 configs[index] = configs[index].replace(sandbox.id, "X")
                 configs[index] = configs[index].replace(sandbox.container_id[:12], "Y")
+                configs[index] = configs[index].replace(users[index], "Z")
             assert configs[0] == configs[1]
         await made.dispose(warm)
 
@@ -185,6 +200,7 @@ async def test_what_is_of_another_image_is_let_go(
     bench: sandboxes.Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The image was removed; once there is one, the pool is full again."""
+    monkeypatch.setattr(pools, "REST_S", 0.1)
     async with pool(bench, floor=1) as made:
 
         async def missing(_: str) -> str:
@@ -193,7 +209,6 @@ async def test_what_is_of_another_image_is_let_go(
         with monkeypatch.context() as patch:
             patch.setattr(bench.launcher._images, "require", missing)
             await until(lambda: made.idle == 0 and not bench.launcher.live)
-        monkeypatch.setattr(pools, "BACK_OFF_S", 0.1)
         await until(lambda: made.idle == 1)
 
 
@@ -201,7 +216,6 @@ async def test_docker_may_be_away_for_a_while(
     bench: sandboxes.Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing is started, nothing breaks; back again, the pool fills."""
-    monkeypatch.setattr(pools, "BACK_OFF_S", 0.1)
     async with pool(bench, floor=1) as made:
 
         async def away(*_: object) -> str:
@@ -229,3 +243,70 @@ async def test_a_run_folder_that_refuses_does_not_end_the_pool(bench: sandboxes.
         bench.launcher.sandboxes_dir = folder
         await until(lambda: made.idle == 1)
         await made.dispose(taken, at_once=True)
+
+
+async def test_a_claim_that_is_cancelled_leaves_no_sandbox_behind(
+    bench: sandboxes.Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was taken out of the pool, and was asked whether it lives, when nobody wanted it."""
+    async with pool(bench, floor=1) as made:
+        (waiting,) = bench.launcher.live
+        asked = asyncio.Event()
+
+        async def silent(_: Sandbox) -> None:
+            asked.set()
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr(Sandbox, "ping", silent)
+        claiming = asyncio.create_task(claim(made, bench))
+        await asked.wait()
+        claiming.cancel()
+        await until(lambda: claiming.done() and waiting not in bench.launcher.live)
+
+
+async def _innocent() -> bool:
+    return False
+
+
+@pytest.mark.parametrize(
+    "cannot",
+    ["an image that was not built", "an isolation that Docker lacks", "an order Docker refuses"],
+)
+async def test_a_kind_that_cannot_start_holds_up_no_other(
+    bench: sandboxes.Bench, monkeypatch: pytest.MonkeyPatch, cannot: str
+) -> None:
+    """One request for it is enough to ask. The others are kept full, and the worker is healthy."""
+    plain = request(bench)
+    odd = replace(plain, image="not-built")
+    if cannot == "an isolation that Docker lacks":
+        odd = replace(plain, isolation=Isolation.GVISOR)
+        monkeypatch.setitem(spec.RUNTIMES, Isolation.GVISOR, "no-such-runtime")
+    elif cannot == "an order Docker refuses":
+        # Below the six megabytes that Docker gives at least.
+        odd = replace(plain, limits=replace(bench.limits, memory_mb=1))
+    starts = []
+    started = bench.launcher.launch
+
+    async def counted(order: SandboxOrder) -> Sandbox:
+        starts.append(order)
+        return await started(order)
+
+    monkeypatch.setattr(bench.launcher, "launch", counted)
+    duties = Duties()
+    async with pool(bench, floor=2, duties=duties, blames_node=_innocent) as made:
+        for _ in range(3):
+            with pytest.raises((ImageMissing, IsolationMissing, LaunchFailed)):
+                await made.claim(Claim(new_id(), new_id(), 1), odd)
+        other = replace(plain, limits=replace(bench.limits, memory_mb=96))
+        taken = [await claim(made, bench) for _ in range(2)]
+        taken.append(await made.claim(Claim(new_id(), new_id(), 1), other))
+        # Two of the steady kind and two of the other.
+        await until(lambda: made.idle >= 4)
+        assert not duties.failing
+        kind = Kind.of(odd.image, odd.limits, odd.isolation)
+        ahead = [
+            Kind.of(each.image, each.limits, each.isolation) for each in starts if not each.tenant
+        ]
+        assert ahead.count(kind) == 1
+        for each in taken:
+            await made.dispose(each)

@@ -201,3 +201,50 @@ async def test_what_a_run_used_is_its_own(bench: Bench) -> None:
     assert second.ending.usage.cpu_s < first.ending.usage.cpu_s / 2
     peak = second.ending.usage.memory_peak_bytes
     assert peak is None or peak < 40 * 2**20
+
+
+@pytest.mark.parametrize("during", ["the claim", "the cleaning"])
+async def test_a_cancellation_leaves_no_sandbox_behind(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, during: str
+) -> None:
+    """It is in no list at that moment, so that nobody else would destroy it."""
+    asked = asyncio.Event()
+
+    async def silent(_: Sandbox) -> list[str]:
+        asked.set()
+        return await asyncio.Future[list[str]]()
+
+    async with reused(bench) as made:
+        sandbox = await made.claim(Claim(new_id(), TENANT, 1), request(bench))
+        await sandboxes.use(sandbox, Program(("true",), {}), bench.limits, again=True)
+        if during == "the claim":
+            await made.dispose(sandbox)
+            assert made.waiting == 1
+            monkeypatch.setattr(Sandbox, "ping", silent)
+            work: asyncio.Future[object] = asyncio.ensure_future(
+                made.claim(Claim(new_id(), TENANT, 1), request(bench))
+            )
+        else:
+            monkeypatch.setattr(Sandbox, "clean", silent)
+            work = asyncio.ensure_future(made.dispose(sandbox))
+        await asked.wait()
+        work.cancel()
+        await asyncio.wait({work})
+        assert (work.cancelled(), made.waiting, bench.launcher.live) == (True, 0, set())
+
+
+async def test_one_whose_cleaning_fails_unexpectedly_is_destroyed(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever it is: nobody holds it any more."""
+
+    async def broken(_: Sandbox) -> list[str]:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Sandbox, "clean", broken)
+    async with reused(bench) as made:
+        sandbox = await made.claim(Claim(new_id(), TENANT, 1), request(bench))
+        await sandboxes.use(sandbox, Program(("true",), {}), bench.limits, again=True)
+        with pytest.raises(ZeroDivisionError):
+            await made.dispose(sandbox)
+        assert bench.launcher.live == set()
