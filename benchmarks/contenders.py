@@ -70,7 +70,7 @@ class Field:
         cgroups = Cgroups.of(info)
         homes = Path(tempfile.mkdtemp(dir=self.folder))
         homes.chmod(0o711)
-        watchdog = Watchdog(cgroups.read, cgroups.kill)
+        watchdog = Watchdog(cgroups.read, cgroups.end, cgroups.processes)
         return Launcher(
             engine=engine,
             images=Images(engine, self.settings.recipes_path),

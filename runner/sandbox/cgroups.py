@@ -9,16 +9,20 @@ import dataclasses
 import errno
 import os
 import signal
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from runner.errors import SetupError
-from runner.sandbox.kernel import number, told
+from runner.sandbox.kernel import number, read, told
 
 ROOT = Path("/sys/fs/cgroup")
 UNIFIED = 2
+_GONE = {errno.ENOENT, errno.ENODEV}
+_DYING_S = 1.0
+_LOOK_S = 0.005
 _MEMORY_V1 = "memory/memory.limit_in_bytes"
 _SOCKETS_V1 = "memory/memory.kmem.tcp.limit_in_bytes"
 
@@ -84,10 +88,18 @@ class Cgroups:
         return self._read_v2(group) if self.version == UNIFIED else self._read_v1(group)
 
     def processes(self, container_id: str) -> tuple[int, ...]:
-        """Return the host's ids of the processes in the container; none once it is gone."""
+        """Return the host's ids of the processes in the container; none once it is gone.
+
+        Raises OSError when nobody can tell, as without a free file descriptor.
+        """
         controller = "" if self.version == UNIFIED else "pids"
-        text = told(f"{self.root}/{controller}/{self.group(container_id)}/cgroup.procs")
-        return tuple(map(int, (text or "").split()))
+        try:
+            text = read(f"{self.root}/{controller}/{self.group(container_id)}/cgroup.procs")
+        except OSError as error:
+            if error.errno in _GONE:
+                return ()
+            raise
+        return tuple(map(int, text.split()))
 
     def limits(self, config: Mapping[str, Any]) -> dict[str, int]:
         """Return the limits of a container of this `HostConfig`, by the files that hold them.
@@ -135,7 +147,7 @@ class Cgroups:
                 with open(path, "w") as file:  # noqa: PTH123 - no path object around each of many
                     file.write(str(wanted))
             except OSError as error:
-                if error.errno in {errno.ENOENT, errno.ENODEV}:
+                if error.errno in _GONE:
                     continue
                 raise
             changed.append(name)
@@ -154,22 +166,44 @@ class Cgroups:
         own += number(f"{folder}/memory.kmem.usage_in_bytes") or 0
         return own + sockets > limits[_MEMORY_V1] + limits[_SOCKETS_V1]
 
-    def kill(self, container_id: str) -> None:
-        """SIGKILL the container's processes, as far as this worker may, without asking Docker."""
-        for pid in self.processes(container_id):
-            # 0 is a process that this worker's namespace does not show.
-            if pid:
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    self._kill(pid, container_id)
+    def kill(self, container_id: str) -> bool:
+        """SIGKILL the container's processes, as far as this worker may, without asking Docker.
 
-    def _kill(self, pid: int, container_id: str) -> None:
-        process = os.pidfd_open(pid)
+        Return whether there were some, and it may kill all of them. Raises OSError.
+        """
+        pids = self.processes(container_id)
+        # 0 is a process that this worker's namespace does not show.
+        permitted = [pid != 0 and self._kill(pid, container_id) for pid in pids]
+        return bool(pids) and all(permitted)
+
+    def end(self, container_id: str) -> bool:
+        """Kill the container's processes, and return whether that has left none. Raises OSError."""
+        if not self.kill(container_id):
+            return False
+        until = time.monotonic() + _DYING_S
+        while self.processes(container_id):
+            if time.monotonic() > until:
+                return False
+            time.sleep(_LOOK_S)
+        return True
+
+    def _kill(self, pid: int, container_id: str) -> bool:
+        """SIGKILL one; False if this worker may not."""
+        try:
+            process = os.pidfd_open(pid)
+        except ProcessLookupError:
+            return True
         try:
             # Held now; if it is still listed, it is not another one with the same number.
             if pid in self.processes(container_id):
                 signal.pidfd_send_signal(process, signal.SIGKILL)
+        except ProcessLookupError:
+            return True
+        except PermissionError:
+            return False
         finally:
             os.close(process)
+        return True
 
     def forget_peak(self, container_id: str) -> None:
         """Let the peak of memory begin anew where the kernel can (version 1)."""

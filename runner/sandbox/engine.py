@@ -32,6 +32,7 @@ class Engine:
         self._threads = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="docker")
         self._pool_size = threads
         self._client: docker.APIClient | None = None
+        self._killing: set[str] = set()
 
     async def __aenter__(self) -> Self:
         await self._call(lambda client: client.ping())
@@ -66,15 +67,22 @@ class Engine:
         await self._call(lambda client: client.kill(container), gone=(404, 409))
 
     def kill_aside(self, container: str) -> None:
-        """Let one of our threads SIGKILL the container: for a caller outside the event loop."""
+        """Let one of our threads SIGKILL the container: for a caller outside the event loop.
+
+        Does nothing while Docker has not answered to the last time.
+        """
 
         def kill() -> None:
             try:
                 self._ask(lambda client: client.kill(container), gone=(404, 409))
             except RunnerError as error:
                 _log.warning("container_not_killed", container=container, error=error.detail)
+            finally:
+                self._killing.discard(container)
 
-        self._threads.submit(kill)
+        if container not in self._killing:
+            self._killing.add(container)
+            self._threads.submit(kill)
 
     async def remove(self, container: str) -> None:
         """Kill and remove the container; one that is gone already is fine."""

@@ -34,19 +34,24 @@ class Keeper:
         self._limits: dict[str, Mapping[str, int]] = {}
         self._lock = Lock()
         self._stopping = Event()
+        self._thread = Thread(target=self._look, name="keeper", daemon=True)
 
     @classmethod
     @contextmanager
     def running(cls, cgroups: Cgroups, watchdog: Watchdog) -> Iterator["Keeper"]:
         """Look while the context lasts."""
         keeper = cls(cgroups, watchdog)
-        thread = Thread(target=keeper._look, name="keeper", daemon=True)
-        thread.start()
+        keeper._thread.start()
         try:
             yield keeper
         finally:
             keeper._stopping.set()
-            thread.join()
+            keeper._thread.join()
+
+    @property
+    def alive(self) -> bool:
+        """Whether its thread goes on."""
+        return self._thread.is_alive()
 
     def keep(self, container: str, limits: Mapping[str, int]) -> None:
         """Set the container's limits now, and hold it to them while it lives. Raises OSError."""

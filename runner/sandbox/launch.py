@@ -9,14 +9,16 @@ import secrets
 import shutil
 import socket
 import struct
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from runner.errors import IsolationMissing, LaunchFailed, ProtocolViolation
+import structlog
+
+from runner.errors import IsolationMissing, LaunchFailed, ProtocolViolation, RunnerError
 from runner.host import LIMITLESS
 from runner.models import WORKSPACE, Isolation, Limits
 from runner.sandbox.cgroups import Cgroups
@@ -41,6 +43,8 @@ SANDBOX_LABEL = "runner.sandbox"
 _CREDENTIALS = struct.Struct("3i")
 _GOFER_UID = 0
 """gVisor's gofer, root on the host, opens the host's sockets for its sandbox; nobody inside can."""
+
+_log = structlog.get_logger("runner.worker")
 
 __all__ = ["Launcher", "Sandbox", "SandboxOrder"]
 
@@ -122,7 +126,9 @@ class Launcher:
             info = (await engine.info())["info"]
             cgroups = Cgroups.of(info)
             with (
-                Watchdog.running(cgroups.read, partial(_kill, engine, cgroups)) as watchdog,
+                Watchdog.running(
+                    cgroups.read, partial(_kill, engine, cgroups), cgroups.processes
+                ) as watchdog,
                 Keeper.running(cgroups, watchdog) as keeper,
             ):
                 yield cls(
@@ -151,6 +157,7 @@ class Launcher:
         sandbox_id = secrets.token_hex(8)
         home = self.sandboxes_dir / sandbox_id
         self.live.add(sandbox_id)
+        container_id: str | None = None
         channel: Channel | None = None
         try:
             await self._require(order.isolation)
@@ -167,8 +174,13 @@ class Launcher:
         except BaseException as error:
             if channel is not None:
                 channel.close()
+            if container_id is not None:
+                self._watchdog.forget(container_id)
             try:
                 await self._undo(sandbox_id, home)
+            except RunnerError as left:
+                # What has failed here goes on, a cancellation above all.
+                _log.warning("sandbox_left_to_sweep", sandbox=sandbox_id, error=left.detail)
             finally:
                 self.live.discard(sandbox_id)
             if isinstance(error, OSError):
@@ -211,7 +223,21 @@ class Launcher:
             "sandboxes hold every user id of RUNNER_SANDBOX_UIDS; give it a longer range"
         )
 
+    @property
+    def failing(self) -> Mapping[str, str]:
+        """What is wrong, by the names of the threads that do not do their work now."""
+        threads: dict[str, Watchdog | Keeper] = {
+            "ending sandboxes in time": self._watchdog,
+            "keeping sandboxes' limits": self._keeper,
+        }
+        return {
+            name: "its thread has ended; restart the worker"
+            for name, thread in threads.items()
+            if not thread.alive
+        }
+
     def _keep_limits(self, container_id: str, config: dict[str, Any]) -> None:
+        self._watchdog.guard(container_id)
         try:
             self._keeper.keep(container_id, self.cgroups.limits(config["HostConfig"]))
         except OSError as error:
@@ -295,8 +321,10 @@ class Launcher:
 
 def _kill(engine: Engine, cgroups: Cgroups, container: str) -> None:
     """End a container from the watchdog's thread; Docker does it where this worker may not."""
-    cgroups.kill(container)
-    engine.kill_aside(container)
+    try:
+        cgroups.kill(container)
+    finally:
+        engine.kill_aside(container)
 
 
 def _peer_of(config: dict[str, Any], isolation: Isolation) -> int:

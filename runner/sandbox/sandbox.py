@@ -1,8 +1,9 @@
 """One sandbox in use: upload, run, collect, destroy.
 
 Time is the worker's: the deadline, the grace after SIGTERM and the patience with a silent
-supervisor are measured here, and what they end is ended through Docker. A watchdog stands behind
-the deadline, as well as behind a lease, for when the event loop comes too late.
+supervisor are measured here. The kernel ends what is to end, and Docker only what this worker may
+not kill: while Docker is away nothing outlives its time. A watchdog stands behind the deadline, as
+well as behind a lease and a removal, for when the event loop or Docker comes too late.
 """
 
 import asyncio
@@ -14,7 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runner.errors import LeaseLost
+import structlog
+
+from runner.errors import LeaseLost, RunnerError
 from runner.models import InputFile, Limits, Program
 from runner.sandbox import patience
 from runner.sandbox.artifacts import NOTHING, ArtifactSink, Collected, collect, plain
@@ -32,6 +35,10 @@ from runner.sandbox.watchdog import Term, Watchdog
 _EGRESS_BACKLOG = 64
 _LATE_S = 1.0
 """How late the event loop may be, beyond the deadline and the grace, before the watchdog acts."""
+_REMOVED_S = 3.0
+"""How long Docker may take to remove a container, before the watchdog ends what runs in it."""
+
+_log = structlog.get_logger("runner.worker")
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,10 +197,13 @@ class Sandbox:
         except BaseException:
             following.cancel()
             await asyncio.gather(following, return_exceptions=True)
-            await self._kill()
+            try:
+                await self._kill()
+            except RunnerError as error:
+                # The watchdog goes on trying.
+                _log.error("program_not_killed", sandbox=self.id, error=error.detail)
             raise
-        finally:
-            self._end_by(Term.DEADLINE, None)
+        self._end_by(Term.DEADLINE, None)
         ended_at = time.monotonic()
         if (fired := self._watchdog.fired(self.container_id)) is not None:
             self._alive = False
@@ -205,9 +215,10 @@ class Sandbox:
             counters = self._cgroups.read(self.container_id)
         died_of_memory = fired is not None and fired.term is Term.MEMORY
         if report is None:
-            state = await self._engine.state(self.container_id)
-            died_of_memory |= bool(state.get("OOMKilled"))
             self._alive = False
+            if cause is Cause.NONE and fired is None:
+                state = await self._engine.state(self.container_id)
+                died_of_memory = bool(state.get("OOMKilled"))
         self.runs += 1
         used = counters.since(before, first=self.runs == 1)
         return ending_of(
@@ -254,8 +265,19 @@ class Sandbox:
         return counters
 
     async def _kill(self) -> None:
+        """Kill all that runs in it. When some of it is left, raises what Docker does."""
         self._alive = False
-        await self._engine.kill(self.container_id)
+        try:
+            if await asyncio.to_thread(self._cgroups.end, self.container_id):
+                return
+        except OSError as error:
+            _log.warning("not_killed_by_kernel", sandbox=self.id, error=str(error))
+        try:
+            await self._engine.kill(self.container_id)
+        except RunnerError:
+            if await asyncio.to_thread(self._cgroups.processes, self.container_id):
+                self._end_by(Term.OVER, time.monotonic())
+                raise
 
     async def collect(
         self, *, max_files: int, max_bytes: int, sink: ArtifactSink, again: bool = False
@@ -278,13 +300,19 @@ class Sandbox:
     async def destroy(self) -> None:
         """Remove the container and its socket directory. Safe to repeat.
 
-        When Docker does not answer, raises DockerUnavailable; `reap.remove_strays` then finds it.
+        When Docker does not answer, raises DockerUnavailable: what runs in it is ended all the
+        same, and `reap.remove_strays` then finds the rest.
         """
         self._alive = False
-        self._watchdog.forget(self.container_id)
+        self._end_by(Term.OVER, time.monotonic() + _REMOVED_S)
         self._channel.close()
         try:
-            await self._engine.remove(self.container_id)
+            try:
+                await self._engine.remove(self.container_id)
+            except BaseException:
+                self._watchdog.abandon(self.container_id)
+                raise
+            self._watchdog.forget(self.container_id)
             await asyncio.to_thread(shutil.rmtree, self._home, ignore_errors=True)
         finally:
             self._on_destroyed(self.id)

@@ -181,7 +181,9 @@ async def worker(
             slots=settings.slots,
             instance=policy.instance,
         )
-        health = Health(settings.run_dir, lambda: duties.failing, consumers.ended)
+        health = Health(
+            settings.run_dir, lambda: duties.failing, lambda: launcher.failing, consumers.ended
+        )
         sweeps: tuple[tuple[str, Callable[[], Awaitable[None]], float], ...] = (
             ("starting sandboxes", breaker.mend, 0.0),
             ("reaping", reaper.reap, settings.reconcile_s),

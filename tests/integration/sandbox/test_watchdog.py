@@ -1,7 +1,9 @@
-"""Deadlines and leases hold though the event loop is held up."""
+"""Deadlines and leases hold though the event loop is held up, or Docker is away."""
 
 import asyncio
 import contextlib
+import os
+import signal
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -10,17 +12,23 @@ from pathlib import Path
 
 import pytest
 
-from runner.errors import LeaseLost
+from runner.errors import DockerUnavailable, LeaseLost
 from runner.models import Limits, Program, Stream
 from runner.sandbox.cgroups import Cgroups
 from runner.sandbox.ending import Cause, Ending
 from runner.sandbox.outcome import classify
+from runner.sandbox.reap import remove_strays
 from runner.sandbox.sandbox import Sandbox
 from runner.sandbox.watchdog import Watchdog
 from runner.states import State
 from tests.sandboxes import Bench, bench
 
 SLEEP = "import time; time.sleep(30)"
+IGNORES = """
+import signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+time.sleep(30)
+"""
 HELD_UP_S = 6.0
 KILLED_WITHIN_S = 2.5
 """The grace, the loop's allowance, and what a loaded host takes beside."""
@@ -127,3 +135,85 @@ async def test_a_program_that_ended_while_the_worker_was_held_up_has_ended_by_it
         ending = await run(sandbox, "print('done' * 20_000)", limits, 1.8)
     assert (ending.cause, ending.exit_code) == (Cause.NONE, 0)
     assert classify(ending).state is State.SUCCEEDED
+
+
+@contextlib.contextmanager
+def docker_away(bench: Bench) -> Iterator[None]:
+    """Let Docker answer to nothing, as one that was killed; afterwards it is back."""
+    engine = bench.launcher.engine
+
+    def ask(*_: object, **__: object) -> None:
+        raise DockerUnavailable("Docker does not answer")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine, "_ask", ask)
+        yield
+
+
+async def until_dead(sandbox: Sandbox, cgroups: Cgroups, within_s: float) -> bool:
+    """Return whether nothing of it runs any more within that time."""
+    until = time.monotonic() + within_s
+    while cgroups.processes(sandbox.container_id) and time.monotonic() < until:  # noqa: ASYNC110
+        await asyncio.sleep(0.02)
+    return not cgroups.processes(sandbox.container_id)
+
+
+async def test_a_program_ends_at_its_deadline_though_docker_is_away(bench: Bench) -> None:
+    """As timed out: it is no internal error that Docker could not be asked."""
+    sandbox = await bench.launcher.launch(bench.order())
+    cgroups = bench.launcher.cgroups
+    with docker_away(bench):
+        ending = await run(sandbox, IGNORES, bench.order(timeout_s=1).limits, 0)
+        assert cgroups.processes(sandbox.container_id) == ()
+        with pytest.raises(DockerUnavailable):
+            await sandbox.destroy()
+    assert classify(ending).state is State.TIMED_OUT
+    await remove_strays(bench.launcher)
+
+
+async def test_a_program_ends_with_its_attempt_though_docker_is_away(bench: Bench) -> None:
+    """Another node may run the execution next."""
+    sandbox = await bench.launcher.launch(bench.order())
+    cgroups = bench.launcher.cgroups
+    with docker_away(bench):
+        running = asyncio.create_task(run(sandbox, IGNORES, bench.limits, 0))
+        await asyncio.sleep(0.5)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        assert cgroups.processes(sandbox.container_id) == ()
+        with pytest.raises(DockerUnavailable):
+            await sandbox.destroy()
+    await remove_strays(bench.launcher)
+
+
+async def test_without_the_kernels_kill_it_outlives_both_while_docker_is_away(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control. It ends as soon as there is a way again, without anybody's asking."""
+    sandbox = await bench.launcher.launch(bench.order())
+    cgroups = bench.launcher.cgroups
+    with docker_away(bench):
+        with monkeypatch.context() as without:
+            without.setattr(Cgroups, "kill", lambda *_: False)
+            with pytest.raises(DockerUnavailable):
+                await run(sandbox, IGNORES, bench.order(timeout_s=1).limits, 0)
+            assert not await until_dead(sandbox, cgroups, 1.5)
+        assert await until_dead(sandbox, cgroups, 3)
+        with pytest.raises(DockerUnavailable):
+            await sandbox.destroy()
+    await remove_strays(bench.launcher)
+
+
+async def test_what_runs_in_a_sandbox_ends_though_docker_does_not_remove_it(
+    bench: Bench,
+) -> None:
+    """Also when its supervisor does not hear that its worker has hung up."""
+    sandbox = await bench.launcher.launch(bench.order())
+    for process in bench.launcher.cgroups.processes(sandbox.container_id):
+        os.kill(process, signal.SIGSTOP)
+    with docker_away(bench):
+        with pytest.raises(DockerUnavailable):
+            await sandbox.destroy()
+        assert await until_dead(sandbox, bench.launcher.cgroups, 1)
+    await remove_strays(bench.launcher)

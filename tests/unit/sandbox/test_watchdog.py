@@ -4,20 +4,36 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from runner.sandbox.cgroups import Counters
-from runner.sandbox.watchdog import HELD_UP_S, Term, Watchdog
+import pytest
 
+from runner.sandbox import watchdog as module
+from runner.sandbox.cgroups import Counters
+from runner.sandbox.watchdog import HELD_UP_S, Kill, Lives, Read, Term, Watchdog
+
+CONTAINERS = (
+    *("late", "one", "ended", "renewed", "gone", "control", "program", "lost"),
+    *("unreadable", "unkillable", "next"),
+)
 USED = Counters(cpu_s=1.5)
 
 
 @contextmanager
 def watching(killed: dict[str, float]) -> Iterator[Watchdog]:
-    """Run a watchdog that notes what it kills, and when."""
+    """Run a watchdog that notes what it kills, and when; that dies of it."""
 
     def kill(container: str) -> None:
         killed[container] = time.monotonic()
 
-    with Watchdog.running(lambda _: USED, kill) as watchdog:
+    with guarding(lambda _: USED, kill, lambda container: container not in killed) as watchdog:
+        yield watchdog
+
+
+@contextmanager
+def guarding(read: Read, kill: Kill, lives: Lives) -> Iterator[Watchdog]:
+    """Run a watchdog that guards all containers that these tests know."""
+    with Watchdog.running(read, kill, lives) as watchdog:
+        for container in CONTAINERS:
+            watchdog.guard(container)
         yield watchdog
 
 
@@ -89,8 +105,85 @@ def test_it_goes_on_whatever_one_container_does_to_it() -> None:
         if container == "unkillable":
             raise LookupError(container)
 
-    with Watchdog.running(read, kill) as watchdog:
+    with guarding(read, kill, lambda _: False) as watchdog:
         for name in ("unreadable", "unkillable", "next"):
             watchdog.arm(name, Term.LEASE, time.monotonic())
         time.sleep(0.3)
     assert killed == ["unreadable", "unkillable", "next"]
+
+
+def test_what_survives_is_killed_again_until_it_is_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though that it was to end is on record, and whatever is disarmed or armed meanwhile."""
+    monkeypatch.setattr(module, "AGAIN_S", 0.05)
+    tried: list[str] = []
+
+    def kill(container: str) -> None:
+        tried.append(container)
+        if len(tried) == 2:
+            raise OSError(24, "Too many open files")
+
+    with guarding(lambda _: USED, kill, lambda _: len(tried) < 4) as watchdog:
+        watchdog.arm("one", Term.LEASE, time.monotonic())
+        time.sleep(0.02)
+        watchdog.disarm("one", Term.LEASE)
+        time.sleep(0.5)
+        fired = watchdog.fired("one")
+    assert tried == ["one"] * 4
+    assert fired is not None
+    assert fired.term is Term.LEASE
+
+
+def test_it_tries_again_while_nobody_can_tell_whether_it_is_dead(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """And no more once it is forgotten."""
+    monkeypatch.setattr(module, "AGAIN_S", 0.05)
+    tried: list[str] = []
+
+    def lives(_: str) -> bool:
+        raise OSError(24, "Too many open files")
+
+    with guarding(lambda _: USED, tried.append, lives) as watchdog:
+        watchdog.arm("one", Term.LEASE, time.monotonic())
+        time.sleep(0.3)
+        watchdog.forget("one")
+        often = len(tried)
+        time.sleep(0.2)
+    assert often > 2
+    assert len(tried) <= often + 1
+
+
+def test_what_is_abandoned_is_ended_and_then_forgotten() -> None:
+    """Nobody else would do either."""
+    killed: dict[str, float] = {}
+    with watching(killed) as watchdog:
+        watchdog.arm("one", Term.DEADLINE, time.monotonic() + 60)
+        watchdog.abandon("one")
+        time.sleep(0.2)
+        assert list(killed) == ["one"]
+        time.sleep(module.AGAIN_S + 0.2)
+        assert watchdog.fired("one") is None
+
+
+def test_what_comes_too_late_for_a_container_that_is_gone_means_nothing() -> None:
+    """As from a look at its limits that was under way: nobody would ever forget it again."""
+    killed: dict[str, float] = {}
+    with watching(killed) as watchdog:
+        watchdog.forget("gone")
+        watchdog.arm("gone", Term.LIMITS, time.monotonic())
+        watchdog.arm("control", Term.LIMITS, time.monotonic())
+        time.sleep(0.2)
+        assert watchdog.fired("gone") is None
+    assert list(killed) == ["control"]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_that_its_thread_has_ended_can_be_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By what nobody has thought of; nothing is ended in time any more."""
+    killed: dict[str, float] = {}
+    with watching(killed) as watchdog:
+        assert watchdog.alive
+    monkeypatch.setattr(Watchdog, "_wait", lambda _: 1 / 0)
+    with watching(killed) as watchdog:
+        time.sleep(0.1)
+        assert not watchdog.alive
