@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from ipaddress import ip_network
 
 import h11
 import httpx
@@ -16,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from runner.api.edge.address import ClientAddress
 from runner.api.edge.connection import Patience, connections
 from runner.api.edge.routing import TEMPLATE
 from runner.api.edge.shares import Shares
@@ -159,6 +161,43 @@ def test_without_shares_one_tenant_would_push_the_others_out(shared: bool) -> No
             greedy = open_.enter_context(wire.connected(url))
             assert asked(greedy, "greedy") in {200, 429}
         assert asked(quiet, "quiet") == (200 if shared else None)
+
+
+@pytest.mark.parametrize("named", [True, False], ids=["trusted proxy", "unknown peer"])
+def test_a_proxys_idle_connections_are_no_tenants(named: bool) -> None:
+    """Shown able to fail: the same pool of a peer that the operator does not name is refused."""
+    shares = Known(Shares(PlainTextResponse("here"), connections=CONNECTIONS))
+    trusted = (ip_network("127.0.0.1/32"),) if named else (ip_network("192.0.2.1/32"),)
+    with serving(ClientAddress(shares, trusted)) as url, ExitStack() as open_:
+        pool = [open_.enter_context(wire.connected(url)) for _ in range(CONNECTIONS)]
+        statuses = [asked(connection, "greedy") for connection in pool]
+        assert set(statuses) == ({200} if named else {200, 429})
+        assert not named or {asked(connection, "quiet") for connection in pool} == {200}
+
+
+def test_a_tenants_requests_by_way_of_a_proxy_leave_room() -> None:
+    """While they are served they count as on connections of its own."""
+    gate = threading.Event()
+
+    async def slow(scope: Scope, receive: Receive, send: Send) -> None:
+        if Request(scope).headers["tenant"] == "greedy":
+            await asyncio.to_thread(gate.wait)
+        await PlainTextResponse("done")(scope, receive, send)
+
+    shares = Known(Shares(slow, connections=CONNECTIONS))
+    with (
+        serving(ClientAddress(shares, (ip_network("127.0.0.1/32"),))) as url,
+        ExitStack() as open_,
+    ):
+        open_.callback(gate.set)
+        for _ in range(CONNECTIONS):
+            greedy = open_.enter_context(wire.connected(url))
+            greedy.sendall(wire.head("GET", "/", Tenant="greedy"))
+            time.sleep(0.01)
+        last = open_.enter_context(wire.connected(url))
+        assert asked(last, "greedy") == 429
+        quiet = open_.enter_context(wire.connected(url))
+        assert asked(quiet, "quiet") == 200
 
 
 def test_a_client_that_goes_away_frees_its_share_when_its_request_ends() -> None:

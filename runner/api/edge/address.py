@@ -8,6 +8,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
+PROXIED = "runner.proxied"
+"""In the scope: whether a trusted proxy is the peer, whose connections serve many clients."""
+
 ONE_SITE_V6 = 64
 """Bits of an IPv6 address that a subscriber does not choose (RFC 6177, RFC 4291 2.5.1)."""
 
@@ -24,6 +27,7 @@ class ClientAddress:
         if scope["type"] == "http" and self._trusted and scope["client"]:
             lines = [v for name, v in scope["headers"] if name == b"x-forwarded-for"]
             peer, port = scope["client"]
+            scope[PROXIED] = _is_trusted(_parse(peer), self._trusted)
             scope["client"] = (client_address(peer, lines, self._trusted), port)
         await self._app(scope, receive, send)
 
@@ -40,7 +44,7 @@ def client_address(peer: str, lines: Sequence[bytes], trusted: Sequence[Network]
         return peer
     hops = b",".join(lines).decode("latin-1").split(",") if lines else []
     for hop in reversed(hops):
-        if not any(nearest in network for network in trusted):
+        if not _is_trusted(nearest, trusted):
             break
         named = _parse(hop)
         if named is None:
@@ -55,6 +59,10 @@ def site(address: str) -> str:
     if isinstance(parsed, IPv6Address):
         return str(IPv6Network((parsed, ONE_SITE_V6), strict=False))
     return str(parsed) if parsed else address
+
+
+def _is_trusted(address: Address | None, trusted: Sequence[Network]) -> bool:
+    return address is not None and any(address in network for network in trusted)
 
 
 def _parse(text: str) -> Address | None:

@@ -1,10 +1,12 @@
 """Whose connections are open: nobody may hold so many that the next caller finds none.
 
-A connection belongs to whoever proved an identity on it last, until it closes. A tenant may hold as
-many as are left for everybody else, and one of its keys half as many: alone it gets half of all,
-two greedy tenants get a third each, and with n of them one part in n + 1 stays free. Event streams
-have a smaller budget under the same rule. This is the dynamic threshold of shared buffers
-(Choudhury and Hahne, 1998); it needs no setting and leaves nothing idle that nobody else wants.
+A connection belongs to whoever proved an identity on it last, until it closes. A trusted proxy's
+belongs to nobody between requests: the proxy keeps it, and gives it to another client next. A
+tenant may hold as many as are left for everybody else, and one of its keys half as many: alone it
+gets half of all, two greedy tenants get a third each, and with n of them one part in n + 1 stays
+free. Event streams have a smaller budget under the same rule. This is the dynamic threshold of
+shared buffers (Choudhury and Hahne, 1998); it needs no setting and leaves nothing idle that nobody
+else wants.
 
 Connections on which nobody has proven anything are strangers'. They have a budget of their own, so
 tenants cannot take a health check's place. When it is full, the connection goes that was served
@@ -19,6 +21,7 @@ from fastapi import Request
 from fastapi.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from runner.api.edge.address import PROXIED
 from runner.api.edge.routing import TEMPLATE
 from runner.api.middleware import PRINCIPAL
 from runner.api.problems import RETRY_AFTER_S, problem
@@ -59,6 +62,29 @@ class Share:
                 del self._held[each]
 
 
+class Hold:
+    """What one request holds of a share: it may become more, and is given back as a whole."""
+
+    def __init__(self, share: Share, holder: Holder) -> None:
+        self._share = share
+        self._holder = holder
+        self._amount = 0
+
+    def grow(self, amount: int) -> bool:
+        """Hold so much in all; return False, and hold no more, if that is above the share."""
+        more = amount - self._amount
+        if more > 0:
+            if not self._share.take(self._holder, more):
+                return False
+            self._amount = amount
+        return True
+
+    def give_back(self) -> None:
+        """Hold nothing."""
+        self._share.give_back(self._holder, self._amount)
+        self._amount = 0
+
+
 class Strangers:
     """Open connections that belong to nobody, the one served longest ago first."""
 
@@ -83,7 +109,8 @@ class Strangers:
 class Place:
     """One connection's place: a stranger's at first, then its holder's.
 
-    A request may outlive its connection. The place is given back when both have ended.
+    A request may outlive its connection. The place is given back when both have ended; a proxy's
+    when the request has.
     """
 
     def __init__(self, strangers: Strangers, cut: Callable[[], None]) -> None:
@@ -91,7 +118,8 @@ class Place:
         self._strangers = strangers
         self._holder: Holder | None = None
         self._share: Share | None = None
-        self._closed = self._busy = False
+        self._closed = False
+        self._requests = 0
         strangers.add(self)
 
     def held_by(self, holder: Holder, share: Share) -> bool:
@@ -107,13 +135,15 @@ class Place:
 
     def begin(self) -> None:
         """Note that a request of the holder's is served."""
-        self._busy = True
+        # An answer may be complete, and the next request begun, before its route has returned.
+        self._requests += 1
 
-    def end(self) -> None:
-        """Note that it is served no longer."""
-        self._busy = False
-        if self._closed:
+    def end(self, *, proxied: bool = False) -> None:
+        """Note that it is served no longer; a proxy's connection is nobody's then."""
+        self._requests -= 1
+        if not self._requests and (self._closed or proxied):
             self._give_back()
+            self.served()
 
     def served(self) -> None:
         """Note that an answer is complete: a stranger's turn to be cut off comes later now."""
@@ -124,7 +154,7 @@ class Place:
         """Note that the connection is gone."""
         self._closed = True
         self._strangers.remove(self)
-        if not self._busy:
+        if not self._requests:
             self._give_back()
 
     def _give_back(self) -> None:
@@ -156,7 +186,7 @@ class Shares:
         try:
             await self._share_streams(holder, scope, receive, send)
         finally:
-            place.end()
+            place.end(proxied=scope.get(PROXIED, False))
 
     async def _share_streams(
         self, holder: Holder, scope: Scope, receive: Receive, send: Send

@@ -85,6 +85,33 @@ def test_a_place_is_given_back_once_connection_and_request_have_ended(busy: bool
     assert share.free == 10
 
 
+def test_a_proxys_connection_is_held_for_its_request_alone() -> None:
+    """Between requests it is nobody's, and makes room like a stranger's."""
+    strangers, share = Strangers(1), Share(10)
+    pooled = Cut(strangers)
+    assert pooled.place.held_by(("tenant", "key"), share)
+    pooled.place.begin()
+    pooled.place.served()
+    Cut(strangers)
+    assert (share.free, pooled.off) == (9, False)
+    pooled.place.end(proxied=True)
+    assert share.free == 10
+    Cut(strangers)
+    assert pooled.off
+
+
+def test_a_proxys_next_request_is_counted_although_the_one_before_has_not_returned() -> None:
+    share = Share(10)
+    place = Cut(Strangers(1)).place
+    for holder in (("tenant", "key"), ("other", "key")):
+        assert place.held_by(holder, share)
+        place.begin()
+    place.end(proxied=True)
+    assert share.free == 9
+    place.end(proxied=True)
+    assert share.free == 10
+
+
 def test_a_connection_that_changes_hands_is_counted_once() -> None:
     share = Share(10)
     place = Cut(Strangers(1)).place
