@@ -4,7 +4,7 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from uuid import UUID
 
@@ -27,6 +27,7 @@ from tests.deployment import Deployment, deployment
 
 MIB = 2**20
 FREE = 100
+Pieces = tuple[bytes, ...]
 JSON = {"Content-Type": "application/json"}
 WORST = {
     "one string": b'"' + b"x" * (16 * MIB - 2) + b'"',
@@ -78,8 +79,8 @@ def test_a_large_body_takes_places_of_its_rate(declared: bool, limited: Deployme
     assert [remaining for _, remaining in left] == [first, 0 if declared else first - 64, 0]
 
 
-async def served(app: ASGIApp, body: bytes, tenant: str = "a") -> int:
-    """Return the status of the answer to a body of a tenant's."""
+async def served(app: ASGIApp, body: bytes | Pieces, tenant: str = "a") -> int:
+    """Return the status of the answer to a body of a tenant's; in pieces it is chunked."""
 
     async def known(scope: Scope, receive: Receive, send: Send) -> None:
         id_ = IDS.setdefault(tenant, new_id())
@@ -88,7 +89,14 @@ async def served(app: ASGIApp, body: bytes, tenant: str = "a") -> int:
 
     transport = httpx.ASGITransport(app=Routing(known, ()))
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-        return (await client.post("/", content=body, headers=JSON)).status_code
+        content = body if isinstance(body, bytes) else chunked(body)
+        return (await client.post("/", content=content, headers=JSON)).status_code
+
+
+async def chunked(pieces: Pieces) -> AsyncIterator[bytes]:
+    """Send pieces one by one."""
+    for piece in pieces:
+        yield piece
 
 
 IDS: dict[str, UUID] = {}
@@ -149,6 +157,27 @@ async def test_a_tenants_large_bodies_leave_memory_for_others() -> None:
     gate.set()
     assert {await each for each in waiting} == {await other} == {200}
     assert await served(app, body) == 200
+
+
+async def test_a_chunked_body_takes_what_has_come_of_it() -> None:
+    """As many small ones at once as are asked for; of large ones a key's share, as if declared."""
+    gate = asyncio.Event()
+
+    async def waits(scope: Scope, receive: Receive, send: Send) -> None:
+        await gate.wait()
+        await PlainTextResponse("read")(scope, receive, send)
+
+    app = StrictJson(waits, max_bytes=MIB)
+    small = [asyncio.create_task(served(app, (b"[1,", b"2]"))) for _ in range(4 * AT_ONCE)]
+    pieces = (b'"', *[b"x" * (MIB // 8 - 1)] * 8, b'"')
+    large = [asyncio.create_task(served(app, pieces)) for _ in range(2 * AT_ONCE)]
+    done, waiting = await asyncio.wait([*small, *large], timeout=5)
+    assert {await each for each in done} == {429}
+    assert done <= set(large)
+    assert AT_ONCE / 4 < len(waiting) - len(small) <= AT_ONCE / 2
+    gate.set()
+    assert {await each for each in waiting} == {200}
+    assert await served(app, pieces) == 200
 
 
 async def test_a_tenants_bodies_are_read_in_turn_with_others() -> None:

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runner.api.edge.rates import CHARGE
 from runner.api.edge.routing import BODY, Body, declared_length
-from runner.api.edge.shares import Holder, Share, holder_of, too_many
+from runner.api.edge.shares import Hold, Holder, Share, holder_of, too_many
 from runner.api.problems import INVALID, FieldProblem, problem
 
 MAX_DEPTH = 64
@@ -113,12 +113,11 @@ class StrictJson:
     """Reads a JSON body whole and refuses it unless it is strict, then hands it on.
 
     A large one is read by one thread, a tenant's one after the other and tenants in turn, and takes
-    of its tenant's share of memory until it is answered.
+    of its tenant's share of memory until it is answered: what its head declares, or what has come.
     """
 
     def __init__(self, app: ASGIApp, max_bytes: int = 2**24) -> None:
         self._app = app
-        self._max_bytes = max_bytes
         self._memory = Share(AT_ONCE * max_bytes)
         self._reader = ThreadPoolExecutor(1, "json")
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -129,20 +128,19 @@ class StrictJson:
             await self._app(scope, receive, send)
             return
         holder = holder_of(scope)
-        declared = declared_length(scope)
-        size = self._max_bytes if declared is None else declared
-        if holder is None or size <= LARGE:
-            await self._serve(scope, receive, send)
-        elif not self._memory.take(holder, size):
+        if holder is None:
+            await self._serve(scope, receive, send, None)
+            return
+        hold = Hold(self._memory, holder)
+        try:
+            await self._serve(scope, receive, send, hold)
+        except _AboveShare:
             await too_many(scope, self._memory, "large bodies")(scope, receive, send)
-        else:
-            try:
-                await self._serve(scope, receive, send)
-            finally:
-                self._memory.give_back(holder, size)
+        finally:
+            hold.give_back()
 
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body = await _whole(receive)
+    async def _serve(self, scope: Scope, receive: Receive, send: Send, hold: Hold | None) -> None:
+        body = await _whole(receive, declared_length(scope) or 0, hold)
         if body is None:
             return
         if CHARGE in scope and (refusal := await scope[CHARGE](len(body))) is not None:
@@ -173,16 +171,25 @@ class StrictJson:
             return await asyncio.get_running_loop().run_in_executor(self._reader, read, body)
 
 
-async def _whole(receive: Receive) -> bytes | None:
-    """Return the body; None if the client went away before its end."""
+class _AboveShare(Exception):
+    """A body needs more memory than is left of its tenant's share."""
+
+
+async def _whole(receive: Receive, declared: int, hold: Hold | None) -> bytes | None:
+    """Return the body; None if the client went away before its end. Raises _AboveShare."""
     body = bytearray()
+    more = True
     while True:
+        size = max(declared, len(body))
+        if hold is not None and size > LARGE and not hold.grow(size):
+            raise _AboveShare
+        if not more:
+            return bytes(body)
         message = await receive()
         if message["type"] != "http.request":
             return None
         body += message.get("body", b"")
-        if not message.get("more_body", False):
-            return bytes(body)
+        more = message.get("more_body", False)
 
 
 def _refusal(scope: Scope, error: NotStrict) -> JSONResponse:
