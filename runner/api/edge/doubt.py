@@ -1,9 +1,10 @@
-"""Credentials from an address that presented too many wrong ones: verified seldom, never refused.
+"""Credentials from an address that presented too many wrong ones: verified one after the other.
 
 A company or a phone network shares an address among many. So neighbours' guesses must not lock out
 somebody who comes with a new key, and must not become cheap either. One credential of an address is
 verified at a time, few of all such addresses, and a wrong one holds its turn for a while: guesses
-get no faster by being many. Wrong ones leave no audit record here; the ones before them did.
+get no faster by being many. Up to 64 of an address wait for their turn; further ones are refused
+unseen. Wrong ones leave no audit record here; the ones before them did.
 """
 
 import asyncio

@@ -97,7 +97,8 @@ class StrangerRates:
                 return
         else:
             if not verdict.allowed and credential is None:
-                await _too_many(scope, verdict, "this address")(scope, receive, send)
+                refusal = _too_many(scope, verdict, "this address")
+                await refusal(scope, receive, send)
                 return
             if not verdict.allowed:
                 scope[DOUBT] = self._doubt.turn(key[1], _too_many_wrong(verdict))
@@ -169,7 +170,7 @@ class PrincipalRates:
                 await of(Request(scope), error)(scope, receive, send)
             return
         if not verdict.allowed:
-            await _too_many(scope, verdict, _requests_of(group))(scope, receive, send)
+            await _too_many(scope, verdict, _of_caller(group))(scope, receive, send)
             return
         if declared is None:
             scope[CHARGE] = self._charge(scope, group, rate, who)
@@ -185,7 +186,7 @@ class PrincipalRates:
                 verdict = await self._limiter.hit(rate, *who, group.value, cost=cost)
             except QueueUnavailable as error:
                 return None if OPEN_WITHOUT_REDIS[group] else of(Request(scope), error)
-            return None if verdict.allowed else _too_many(scope, verdict, _requests_of(group))
+            return None if verdict.allowed else _too_many(scope, verdict, _of_caller(group))
 
         return charge
 
@@ -239,18 +240,18 @@ def _too_many_wrong(verdict: Verdict) -> TooManyAttempts:
     )
 
 
-def _requests_of(group: Group) -> str:
-    return f"requests of the group {group.value}"
+def _of_caller(group: Group) -> str:
+    return f"this key or user for {group.value} requests"
 
 
-def _too_many(scope: Scope, verdict: Verdict, what: str) -> JSONResponse:
+def _too_many(scope: Scope, verdict: Verdict, whose: str) -> JSONResponse:
     full = verdict.tightest
     wait_s = max(1, full.reset_s)
     return problem(
         Request(scope),
         HTTPStatus.TOO_MANY_REQUESTS,
-        f"{what}: more than {full.quota} in {full.seconds} s, of which a large body takes several; "
-        f"try again in {wait_s} s",
+        f"the rate of {whose} is used up: {full.quota} places in {full.seconds} s, "
+        f"of which a large body takes several; try again in {wait_s} s",
         headers={**rate_headers(verdict), "Retry-After": str(wait_s)},
     )
 
