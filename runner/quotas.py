@@ -23,6 +23,8 @@ LONGEST_RETRY_S = 60
 QUEUE_RETRY_S = 5
 """Nobody knows when the next place in a queue is free; this keeps who asks from asking all day."""
 
+MOST_KEYS = 5000
+"""Usable API keys of any tenant: more than anybody manages, and few enough to be ended at once."""
 MOST = 2**62
 _Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
 _Amount = Annotated[int, Field(ge=0, le=MOST)]
@@ -172,6 +174,20 @@ def refusal(standing: Standing, *, egress: bool) -> QuotaExceeded | None:
             retry_after_s=_retry_after(figure, standing.now),
         )
     return None
+
+
+def too_many_keys(usable: int) -> QuotaExceeded | None:
+    """Return why a tenant with so many usable API keys gets no more; None if it does."""
+    if usable < MOST_KEYS:
+        return None
+    return QuotaExceeded(
+        f"this tenant has {usable} usable API keys, of {MOST_KEYS} at most; revoke some first",
+        quota="api_keys",
+        limit=MOST_KEYS,
+        used=usable,
+        frees_at=None,
+        retry_after_s=None,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,11 +25,13 @@ from runner.auth.rights import own_grant
 from runner.errors import Conflict, Invalid, NotFound, NotPermitted
 from runner.ids import new_id
 from runner.models import Principal, PrincipalKind, Role
+from runner.quotas import too_many_keys
 from runner.store import keys as stored_keys
 from runner.store import rights
 from runner.store.db import Transaction
 from runner.store.keys import Grant, StoredKey
 from runner.store.rights import Ended
+from runner.tasks import uninterrupted
 
 router = APIRouter(prefix="/v1/keys", tags=["keys"], route_class=JsonRoute)
 
@@ -266,15 +268,21 @@ async def revoke(request: Request, key_id: KeyId, principal: CanWriteKeys, parts
     """
     async with parts.database.tenant(principal.tenant_id) as tx:
         own = await own_grant(tx, principal, Permission.API_KEY_WRITE)
-        key = await _get(tx, key_id, lock=True)
-        if not grants.outranks(own.role, key.grant.role):
+        key = KeyView.of(await _get(tx, key_id, lock=True))
+        if not grants.outranks(own.role, key.role):
             raise NotPermitted(_ABOVE)
+        # By itself first: it is over, whatever becomes of the rest.
+        ended = await rights.end_key_alone(tx, key_id)
+        await _audit_ended(tx, request, principal, key, ended)
+
+    async def end_the_rest() -> None:
         asking = principal.id if principal.kind is PrincipalKind.KEY else None
-        ended = await rights.end_key(tx, key_id, spared=asking)
-        if ended != Ended():
-            await _audit(
-                tx, request, principal, audit.Action.KEY_REVOKE, KeyView.of(key), **asdict(ended)
-            )
+        async with parts.database.tenant(principal.tenant_id) as tx:
+            ended = await rights.end_key(tx, key_id, spared=asking)
+            await _audit_ended(tx, request, principal, key, ended)
+
+    # A key that has just ended itself also ends this request, but not what is left to do.
+    await uninterrupted(end_the_rest())
 
 
 async def _get(tx: Transaction, key_id: UUID, *, lock: bool = False) -> StoredKey:
@@ -285,6 +293,8 @@ async def _get(tx: Transaction, key_id: UUID, *, lock: bool = False) -> StoredKe
 
 
 async def _make(tx: Transaction, principal: Principal, name: str, grant: Grant) -> NewKeyView:
+    if (refused := too_many_keys(await stored_keys.usable(tx))) is not None:
+        raise refused
     made = keys.generate()
     id_ = new_id()
     await stored_keys.insert(
@@ -297,6 +307,13 @@ async def _make(tx: Transaction, principal: Principal, name: str, grant: Grant) 
         created_by=principal.actor,
     )
     return NewKeyView(key=KeyView.of(await _get(tx, id_)), token=made.token)
+
+
+async def _audit_ended(
+    tx: Transaction, request: Request, principal: Principal, key: KeyView, ended: Ended
+) -> None:
+    if ended != Ended():
+        await _audit(tx, request, principal, audit.Action.KEY_REVOKE, key, **asdict(ended))
 
 
 async def _audit(

@@ -110,6 +110,12 @@ async def list_newest(tx: Transaction, *, before: UUID | None, limit: int) -> Se
     return [of_row(row) for row in await tx.all("keys.list", before=before, limit=limit)]
 
 
+async def usable(tx: Transaction) -> int:
+    """Return how many keys of this tenant are neither revoked nor expired."""
+    row = await tx.one("keys.usable")
+    return row["keys"] if row else 0
+
+
 async def replace(tx: Transaction, key_id: UUID, *, by: UUID, overlap: timedelta) -> None:
     """Let a key expire after the overlap, at the latest: another has taken its place."""
     await tx.run("keys.replace", key_id=key_id, by=by, overlap=overlap)

@@ -81,6 +81,11 @@ async def end_made(
     return await _end(tx, maker=maker, keys=keys, invitations=invitations)
 
 
+async def end_key_alone(tx: Transaction, key_id: UUID) -> Ended:
+    """Revoke a key and nothing else; what it made is left to `end_key`."""
+    return Ended(keys=await tx.run("rights.end_alone", key_id=key_id))
+
+
 async def end_key(tx: Transaction, key_id: UUID, *, spared: UUID | None = None) -> Ended:
     """Revoke a key, those whose place it took, and all that any of them made.
 

@@ -29,6 +29,10 @@ FROM api_keys
 WHERE tenant_id = app_tenant() AND (%(before)s::uuid IS NULL OR key_id < %(before)s)
 ORDER BY key_id DESC LIMIT %(limit)s;
 
+-- name: usable
+SELECT count(*) AS keys FROM api_keys
+WHERE tenant_id = app_tenant() AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now());
+
 -- name: replace
 UPDATE api_keys
 SET replaced_by = %(by)s,

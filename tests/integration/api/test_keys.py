@@ -6,9 +6,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
 
 from runner.models import Role
+from runner.quotas import MOST_KEYS
 from tests.deployment import Deployment, bearing, eventually
 
 ANSWER = "a valid API key is needed: `Authorization: Bearer rk_…`"
@@ -129,6 +131,46 @@ def test_a_revoked_key_is_over_at_once(shared: Deployment) -> None:
     assert owner.get("/v1/keys").status_code == 401
 
 
+def test_a_revoked_key_is_over_before_what_it_made_is(shared: Deployment) -> None:
+    """Whatever becomes of the rest, which a lock holds up here."""
+    owner = shared.http("k-first")
+    made = make(owner, role="admin")
+    with bearing(shared.url, made["token"]) as client:
+        child = make(client)
+    superuser = shared.stack.services.postgres.url("postgres")
+    with ThreadPoolExecutor(1) as thread:
+        with psycopg.connect(superuser) as locking:
+            locking.execute(
+                "SELECT 1 FROM api_keys WHERE key_id = %s FOR UPDATE", [child["key"]["id"]]
+            )
+            revoking = thread.submit(owner.delete, f"/v1/keys/{made['key']['id']}")
+            eventually(lambda: status(shared, made["token"]) == 401, within_s=5)
+            assert not revoking.done()
+        assert revoking.result().status_code == 204
+    assert status(shared, child["token"]) == 401
+
+
+def test_a_tenant_has_a_bounded_number_of_usable_keys(shared: Deployment) -> None:
+    """What is beyond is refused as any quota is; revoking one makes room."""
+    owner = shared.http("k-many")
+    made = make(owner)
+    shared.sql(
+        "INSERT INTO api_keys (key_id, tenant_id, prefix, hash, role, name, created_by) "
+        "SELECT gen_random_uuid(), tenant_id, 'many' || lpad(n::text, 8, 'a'), "
+        "sha256(n::text::bytea), role, 'many', 'user:test' "
+        "FROM api_keys, generate_series(1, %s) n WHERE key_id = %s",
+        MOST_KEYS - 2,
+        made["key"]["id"],
+    )
+    refused = owner.post("/v1/keys", json={"name": "k", "role": "viewer"})
+    assert refused.status_code == 403
+    assert refused.json()["type"] == "urn:runner:problem:quota-exceeded"
+    told = {"name": "api_keys", "limit": MOST_KEYS, "used": MOST_KEYS}
+    assert refused.json()["quota"] == told
+    assert owner.delete(f"/v1/keys/{made['key']['id']}").status_code == 204
+    make(owner)
+
+
 def test_an_expired_key_is_over(shared: Deployment) -> None:
     """By the database's clock."""
     ends = datetime.now(UTC) + timedelta(seconds=1.5)
@@ -174,9 +216,11 @@ def test_what_happens_to_keys_is_in_the_log(shared: Deployment) -> None:
     told = [
         (each["action"], each["resource_id"]) for each in records if "api_key" in each["action"]
     ]
-    assert told[-3:] == [
+    # The key by itself, and then what ended with it: the one whose place it took.
+    assert told[-4:] == [
         ("api_key:create", made["key"]["id"]),
         ("api_key:rotate", rotated["key"]["id"]),
+        ("api_key:revoke", rotated["key"]["id"]),
         ("api_key:revoke", rotated["key"]["id"]),
     ]
     assert records[-1]["actor"].startswith("key:")

@@ -1,9 +1,11 @@
 """A right that ends while something is being made with it: nothing that was made outlives it."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
 from uuid import UUID
 
+import psycopg
 import pytest
 from pydantic import SecretStr
 
@@ -16,7 +18,7 @@ from runner.ids import new_id
 from runner.models import Principal, PrincipalKind, Role
 from runner.store import keys as stored_keys
 from runner.store import rights, tenants
-from runner.store.db import Database, Transaction
+from runner.store.db import Database, Transaction, query
 from runner.store.keys import Grant
 from runner.store.rights import Ended
 from tests.integration.store.conftest import new_tenant
@@ -96,3 +98,68 @@ async def test_a_key_that_was_revoked_since_its_request_was_let_in_makes_nothing
         await rights.end_key(tx, maker.id)
     with pytest.raises(NotAuthenticated):
         await make_child(api_pool, maker, asyncio.Event(), asyncio.Event())
+
+
+async def chain(
+    owner: Database, superuser: "psycopg.Connection[Any]", length: int
+) -> tuple[UUID, UUID]:
+    """Return a new tenant and the first of a chain of keys, each made by the one before."""
+    tenant = await new_tenant(owner, f"rights-chain-{new_id()}")
+    superuser.execute(
+        "INSERT INTO api_keys (key_id, tenant_id, prefix, hash, role, name, created_by) "
+        "SELECT gen_random_uuid(), %(t)s, %(p)s || n, sha256(n::text::bytea), 'admin', 'chain', "
+        "CASE n WHEN 1 THEN 'user:test' ELSE 'key:' || %(p)s || n - 1 END "
+        "FROM generate_series(1, %(n)s) n",
+        {"t": tenant, "p": f"{tenant}-", "n": length},
+    )
+    row = superuser.execute(
+        "SELECT key_id FROM api_keys WHERE prefix = %s", [f"{tenant}-1"]
+    ).fetchone()
+    assert row is not None
+    return tenant, row["key_id"]
+
+
+async def test_a_long_chain_of_keys_is_ended_whole(
+    owner: Database, api_pool: Database, superuser: "psycopg.Connection[Any]"
+) -> None:
+    tenant, first = await chain(owner, superuser, 5000)
+    async with api_pool.tenant(tenant) as tx:
+        assert (await rights.end_key(tx, first)).keys == 5000
+
+
+def rows_read(plan: dict[str, Any]) -> Iterator[int]:
+    """Yield how many rows of `api_keys` each part of a plan has read."""
+    if plan.get("Relation Name") == "api_keys":
+        each = plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0)
+        yield plan["Actual Loops"] * each
+    for part in plan.get("Plans", ()):
+        yield from rows_read(part)
+
+
+async def test_ending_a_chain_reads_each_of_its_keys_a_few_times(
+    owner: Database, superuser: "psycopg.Connection[Any]"
+) -> None:
+    """The control: without the indexes, every key once for each key."""
+    length = 1000
+    tenant, first = await chain(owner, superuser, length)
+    end = query("rights.end")
+    given: dict[str, Any] = {
+        "key_id": first,
+        "maker": None,
+        "keys": [],
+        "invitations": [],
+        "spared": None,
+    }
+
+    def read() -> int:
+        explained = superuser.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {end}".encode(), given)
+        row = explained.fetchone()
+        assert row is not None
+        return sum(rows_read(row["QUERY PLAN"][0]["Plan"]))
+
+    with superuser.transaction(force_rollback=True):
+        superuser.execute("SELECT set_config('app.tenant_id', %s, true)", [str(tenant)])
+        with superuser.transaction(force_rollback=True):
+            assert read() < 20 * length
+        superuser.execute("DROP INDEX api_keys_maker, api_keys_successor")
+        assert read() > length**2 / 2
