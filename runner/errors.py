@@ -28,6 +28,7 @@
     │   └── ProtocolViolation
     ├── LeaseLost           another attempt owns the execution; this one's result is refused
     └── SetupError          this host or configuration cannot run the product; says what to do
+        └── SecretsUnreadable
 
 Each carries `detail`: what happened, to what, and what to do, free of secrets and tenant data.
 """
@@ -188,3 +189,7 @@ class LeaseLost(RunnerError):
 
 class SetupError(RunnerError):
     """This host or configuration cannot run the product."""
+
+
+class SecretsUnreadable(SetupError):
+    """The operator's file of tenants' secrets cannot be used."""

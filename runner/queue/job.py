@@ -99,6 +99,7 @@ class RingJob(Job):
 
     on_ring: Callable[[Ring], None] | None = None
     on_refused: Callable[[str, str], Then] | None = None
+    on_discarded: Callable[[], None]
 
     def refresh(self) -> None:
         """Load from Redis unless it is too large to be ours."""
@@ -149,6 +150,8 @@ class RingJob(Job):
                     raise StopRequested
                 case Then.DISCARD:
                     discard(self.connection)
+                    # Only then: a look before would miss what is thrown away after it.
+                    type(self).on_discarded()
                 case Then.GO_ON:
                     pass
         raise RefusedJob(f"job {job_id} refused: {why}")
@@ -192,14 +195,17 @@ def discard(connection: "redis.Redis") -> int:
 
 
 def bound_job_class(
-    on_ring: Callable[[Ring], None], on_refused: Callable[[str, str], Then]
+    on_ring: Callable[[Ring], None],
+    on_refused: Callable[[str, str], Then],
+    on_discarded: Callable[[], None] = lambda: None,
 ) -> type[RingJob]:
-    """Return a job class that performs rings by `on_ring` and reports `(job id, why)` refusals."""
-    return type(
-        "BoundRingJob",
-        (RingJob,),
-        {"on_ring": staticmethod(on_ring), "on_refused": staticmethod(on_refused)},
-    )
+    """Return a job class that performs rings, reports `(job id, why)` refusals and what follows."""
+    calls: dict[str, Callable[..., object]] = {
+        "on_ring": on_ring,
+        "on_refused": on_refused,
+        "on_discarded": on_discarded,
+    }
+    return type("BoundRingJob", (RingJob,), {k: staticmethod(v) for k, v in calls.items()})
 
 
 class RingList(Queue):
@@ -303,7 +309,7 @@ class Consumer(SimpleWorker):
     def execute_job(self, job: Job, _queue: Queue) -> None:
         """Answer a ring and forget it, in one round trip: a ring has no result to keep.
 
-        RQ's own way takes ten, and writes what a ring's end is nobody's business.
+        RQ's own way takes ten, and records a ring's end, which is nobody's business.
         """
         try:
             job.perform()

@@ -218,7 +218,7 @@ class Launcher:
             container_id = await self.engine.create(container_name(uid), config)
             if container_id is not None:
                 return container_id, config
-            taken = taken_ids(await self.engine.names()) | {uid}
+            taken |= taken_ids(await self.engine.names()) | {uid}
         raise LaunchFailed(
             "sandboxes hold every user id of RUNNER_SANDBOX_UIDS; give it a longer range"
         )

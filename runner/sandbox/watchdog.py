@@ -113,7 +113,7 @@ class Watchdog:
                 self._until.pop((container, term), None)
 
     def fired(self, container: str) -> Fired | None:
-        """Return how the container was ended here, if it was; what is disarmed before will not."""
+        """Return how it was ended here, if it was; once disarmed, a term no longer ends it."""
         with self._changed:
             return self._fired.get(container)
 

@@ -56,8 +56,11 @@ class Breaker:
             raise NotReady(self._fault)
 
     async def _look(self) -> None:
-        self._looked_at = time.monotonic()
-        before, self._fault = self._fault, await self._found()
+        began_at = time.monotonic()
+        found = await self._found()
+        # Only now: a look that was cancelled has answered nobody.
+        self._looked_at = began_at
+        before, self._fault = self._fault, found
         if self._fault is None:
             self._broken.clear()
             self._whole.set()

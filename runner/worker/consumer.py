@@ -67,7 +67,7 @@ class Consumers:
         await asyncio.gather(*(asyncio.to_thread(thread.join) for thread in self._threads))
 
     def _consume(self, number: int) -> None:
-        job_class = bound_job_class(self._on_ring, self._on_refused)
+        job_class = bound_job_class(self._on_ring, self._on_refused, self._on_discarded)
         while not self._stopping.is_set():
             connection = connect(self._redis_url, blocks_s=IDLE_S)
             try:
@@ -105,13 +105,15 @@ class Consumers:
 
     def _on_refused(self, job_id: str, why: str) -> Then:
         flood = self._refusals.count(job_id, why)
-        if flood and self._refusals.may_look():
-            # The rings of tenants' executions may be among what is thrown away.
-            self._look()
-            self._refusals.found_nothing()
         if self._stopping.is_set():
             return Then.STOP
         return Then.DISCARD if flood else Then.GO_ON
+
+    def _on_discarded(self) -> None:
+        """Look for work in place of the rings that may have been among what was thrown away."""
+        if self._refusals.may_look():
+            self._look()
+            self._refusals.found_nothing()
 
     def _on_loop(self, work: Coroutine[None, None, T]) -> T:
         if self._loop is None:

@@ -109,13 +109,13 @@ class Executor:
             max_attempts=policy.max_attempts,
         )
         self._log = structlog.get_logger("runner.worker")
-        self._draining = False
+        self._draining = asyncio.Event()
         self._running: set[asyncio.Task[bool]] = set()
 
     async def run_next(self) -> bool:
         """Claim the execution whose turn it is and run it; return whether there may be another."""
         await self._breaker.whole()
-        if self._draining:
+        if self._draining.is_set():
             return False
         asked_at = time.monotonic()
         async with self._database.no_tenant() as tx:
@@ -127,6 +127,10 @@ class Executor:
             )
         if claimed is None:
             return False
+        if self._draining.is_set():
+            # `drain` began while the claim was under way, and waits for none that begins now.
+            await self._break_off(claimed.claim, None, Reason.WORKER_DRAINED)
+            return False
         task = asyncio.create_task(self._execute(claimed, asked_at))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
@@ -135,7 +139,7 @@ class Executor:
 
     async def drain(self, patience_s: float) -> None:
         """Claim nothing more; after `patience_s` seconds interrupt and settle what still runs."""
-        self._draining = True
+        self._draining.set()
         self._breaker.stop()
         if self._running:
             await asyncio.wait(set(self._running), timeout=patience_s)
@@ -253,7 +257,10 @@ class Executor:
         except Invalid as error:
             result = never_ran(State.FAILED, _REFUSALS[error.field], error.detail)
         except KeyUnavailable as error:
-            result = never_ran(State.SYSTEM_ERROR, Reason.SECRET_UNAVAILABLE, error.detail)
+            self._log.warning(
+                "secrets_not_opened", execution=str(claim.execution_id), why=error.detail
+            )
+            result = not_started(error)
         except SandboxFault as error:
             if not attempt.begun:
                 raise

@@ -6,6 +6,7 @@ import structlog
 
 from runner.audit import events as audit
 from runner.duties import for_each
+from runner.errors import QueueUnavailable
 from runner.ids import PLATFORM_TENANT
 from runner.models import Claim
 from runner.queue.changes import Changes, News
@@ -97,7 +98,11 @@ class Reaper:
         )
         self._changes.announce(claim.execution_id, News.ENDED)
         if isinstance(decision, Requeue):
-            await self._doorbell.ring(claim.tenant_id, claim.execution_id)
+            try:
+                await self._doorbell.ring(claim.tenant_id, claim.execution_id)
+            except QueueUnavailable as error:
+                # `reconcile` rings again; the other dead attempts do not wait for Redis.
+                self._log.warning("not_rung", why=error.detail)
 
 
 def _cancelled(execution_id: UUID, state: State) -> audit.AuditEvent:

@@ -22,7 +22,7 @@ EXAMPLES = 10
 FLOOD = 20
 """Refusals in a window, beyond which the rest is not read."""
 LOOK_AGAIN_S = 0.2
-"""After a look that found nothing to run: a ring that was thrown away waits no longer."""
+"""After a look that found nothing to run: a ring that was thrown away waits at most this long."""
 
 
 @dataclass(slots=True)

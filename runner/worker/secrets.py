@@ -9,7 +9,7 @@ from typing import Literal
 from uuid import UUID
 
 from runner.audit import events as audit
-from runner.errors import Invalid, SetupError
+from runner.errors import Invalid, SecretsUnreadable
 from runner.models import Claim, ExecutionRequest
 from runner.secrets.vault import Vault
 from runner.store.db import Database
@@ -79,7 +79,7 @@ class FileSecrets:
     """The operator's TOML file, a table for each tenant's id; a changed value needs no restart."""
 
     def __init__(self, path: Path | None) -> None:
-        """Look at the file; raises SetupError when others may read it, or it is not TOML."""
+        """Look at the file; raises SecretsUnreadable when others may read it, or it is not TOML."""
         self._path = path
         self._read()
 
@@ -95,10 +95,12 @@ class FileSecrets:
         try:
             mode = stat.S_IMODE(self._path.stat().st_mode)
             if mode & 0o077:
-                raise SetupError(f"{self._path} may be read by others: `chmod 600 {self._path}`")
+                raise SecretsUnreadable(
+                    f"{self._path} may be read by others: `chmod 600 {self._path}`"
+                )
             return tomllib.loads(self._path.read_text())
         except OSError as error:
-            raise SetupError(f"{self._path} cannot be read: {error.strerror}") from error
+            raise SecretsUnreadable(f"{self._path} cannot be read: {error.strerror}") from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError):
             # The parser's message may quote the line, and the line may hold a secret.
-            raise SetupError(f"{self._path} is not TOML") from None
+            raise SecretsUnreadable(f"{self._path} is not TOML") from None

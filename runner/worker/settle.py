@@ -9,7 +9,16 @@ from uuid import UUID
 import structlog
 
 from runner.audit import events as audit
-from runner.errors import ImageMissing, IsolationMissing, RunnerError
+from runner.errors import (
+    DockerUnavailable,
+    ImageMissing,
+    IsolationMissing,
+    KeyUnavailable,
+    NotReady,
+    RunnerError,
+    SandboxFault,
+    SecretsUnreadable,
+)
 from runner.models import JSON, Artifact, Claim, ExecutionRequest, Result
 from runner.receipts.document import Ran, receipt
 from runner.sandbox.sandbox import Sandbox
@@ -23,6 +32,8 @@ from runner.store.executions import never_ran
 _HASHED_INLINE = 64 * 1024
 """Above as many bytes of input, a thread makes the receipt, which has their hashes."""
 
+MOST_GIVEN_BACK = 50
+"""However often nodes fail: an execution that breaks them is taken out of circulation."""
 UNKNOWN = Ran(
     node=None,
     sandbox=None,
@@ -38,12 +49,15 @@ EXPLANATIONS = {
     Reason.INTERNAL: "the worker failed while it held the execution",
 }
 
+_SEEN = "the operator's log and audit log say why"
+
 
 @dataclass(frozen=True, slots=True)
 class Requeue:
-    """Run it again."""
+    """Run it again; a `free` attempt is not one of its few."""
 
     why: str
+    free: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +71,8 @@ def decide(stored: Stored, reason: Reason, max_attempts: int) -> Requeue | End |
     """Return what to do with an interrupted attempt; None when it has ended already.
 
     User code runs again only if it had not begun or the client asked for it, and only
-    `max_attempts` times: an execution that kills its workers is taken out of circulation.
+    `max_attempts` times: an execution that kills its workers is taken out of circulation. That a
+    worker drained before it had begun is our doing, and costs none of them.
     """
     if stored.state not in ACTIVE:
         return None
@@ -65,8 +80,10 @@ def decide(stored: Stored, reason: Reason, max_attempts: int) -> Requeue | End |
     if stored.cancel_requested:
         return End(never_ran(State.CANCELLED, Reason.CANCEL_REQUESTED, f"cancelled; {why}"))
     if stored.state is State.STARTING or stored.retry_asked:
-        if stored.tries < max_attempts:
-            return Requeue(why)
+        drained = stored.state is State.STARTING and reason is Reason.WORKER_DRAINED
+        free = drained and stored.given_back < MOST_GIVEN_BACK
+        if free or stored.tries < max_attempts:
+            return Requeue(why, free=free)
         return End(
             never_ran(
                 State.SYSTEM_ERROR,
@@ -79,16 +96,28 @@ def decide(stored: Stored, reason: Reason, max_attempts: int) -> Requeue | End |
 
 def not_started(error: Exception) -> Result:
     """Return the result of an execution whose program was not to be started."""
+    reason, sentence = told(error)
+    return never_ran(State.SYSTEM_ERROR, reason, sentence)
+
+
+def told(error: Exception) -> tuple[Reason, str]:
+    """Return what a tenant is told of a failure before its program began.
+
+    Never the detail of what is ours: it may name paths and addresses of the host.
+    """
     match error:
         case ImageMissing():
-            reason = Reason.IMAGE_MISSING
+            return Reason.IMAGE_MISSING, "the image is not on the worker's host"
         case IsolationMissing():
-            reason = Reason.ISOLATION_MISSING
+            return Reason.ISOLATION_MISSING, "the worker's host lacks the isolation asked for"
+        case KeyUnavailable() | SecretsUnreadable():
+            return Reason.SECRET_UNAVAILABLE, f"the tenant's secrets cannot be read; {_SEEN}"
+        case SandboxFault() | DockerUnavailable():
+            return Reason.SANDBOX_START_FAILED, f"no sandbox could be started; {_SEEN}"
+        case NotReady():
+            return Reason.INTERNAL, f"a part of the service did not answer; {_SEEN}"
         case _:
-            reason = Reason.SANDBOX_START_FAILED
-    if not isinstance(error, RunnerError):
-        return never_ran(State.SYSTEM_ERROR, Reason.INTERNAL, EXPLANATIONS[Reason.INTERNAL])
-    return never_ran(State.SYSTEM_ERROR, reason, error.detail)
+            return Reason.INTERNAL, EXPLANATIONS[Reason.INTERNAL]
 
 
 class Settler:
@@ -126,8 +155,8 @@ class Settler:
                 return None
             decision = decide(stored, reason, self._max_attempts)
             match decision:
-                case Requeue(why):
-                    await attempts.requeue(tx, claim, why)
+                case Requeue(why, free):
+                    await attempts.requeue(tx, claim, why, free=free)
                     facts = {"attempt": claim.attempt, "why": why}
                     event = of_execution(claim.execution_id, audit.Action.EXECUTION_REQUEUE, facts)
                     await audit.append(tx, claim.tenant_id, event)

@@ -10,7 +10,7 @@ from contextlib import suppress
 import structlog
 
 from runner.audit import events as audit
-from runner.errors import LeaseLost, RunnerError, StoreUnavailable
+from runner.errors import DockerUnavailable, LeaseLost, NotReady, RunnerError, SetupError
 from runner.models import Claim, Result
 from runner.queue.changes import Changes
 from runner.states import ACTIVE, Reason, State
@@ -21,10 +21,8 @@ from runner.store.executions import never_ran
 from runner.worker.breaker import Breaker
 from runner.worker.lease import LeaseKeeper
 from runner.worker.recorder import until_stored
-from runner.worker.settle import not_started, of_execution
+from runner.worker.settle import MOST_GIVEN_BACK, not_started, of_execution, told
 
-MOST_GIVEN_BACK = 50
-"""However often nodes fail: an execution that breaks them is taken out of circulation."""
 LONGEST_PAUSE_S = 10.0
 
 
@@ -35,7 +33,7 @@ def decide(stored: Stored, error: Exception, *, ours: bool, max_attempts: int) -
     """
     if stored.cancel_requested:
         return never_ran(State.CANCELLED, Reason.CANCEL_REQUESTED, "cancelled before it began")
-    if stored.given_back < MOST_GIVEN_BACK if ours else stored.tries < max_attempts:
+    if (stored.given_back < MOST_GIVEN_BACK) if ours else (stored.tries < max_attempts):
         return None
     return not_started(error)
 
@@ -54,17 +52,18 @@ class Returns:
 
     async def give_back(self, claim: Claim, keeper: LeaseKeeper, error: Exception) -> Result | None:
         """Put the execution back into its queue; else return how it ends. Raises LeaseLost."""
-        why = error.detail if isinstance(error, RunnerError) else type(error).__name__
+        detail = error.detail if isinstance(error, RunnerError) else type(error).__name__
         self._log.warning(
             "attempt_not_started",
             tenant=str(claim.tenant_id),
             execution=str(claim.execution_id),
             attempt=claim.attempt,
-            why=why,
+            why=detail,
             exc_info=None if isinstance(error, RunnerError) else error,
         )
-        away = isinstance(error, StoreUnavailable)
-        broken = not away and await self._breaker.blames_node()
+        ours = isinstance(error, NotReady | SetupError)
+        asks_node = not ours or isinstance(error, DockerUnavailable)
+        broken = asks_node and await self._breaker.blames_node()
         if not broken:
             # It keeps its slot meanwhile, so that its tenant gains nothing by what does not start.
             with suppress(TimeoutError):
@@ -80,9 +79,10 @@ class Returns:
                     True,
                 ):
                     raise LeaseLost("the execution was taken over before its program started")
-                free = away or broken
+                free = ours or broken
                 end = decide(stored, error, ours=free, max_attempts=self._max_attempts)
                 if end is None:
+                    _, why = told(error)
                     await attempts.requeue(tx, claim, why, free=free)
                     facts = {"attempt": claim.attempt, "why": why}
                     event = of_execution(claim.execution_id, audit.Action.EXECUTION_REQUEUE, facts)
@@ -91,7 +91,18 @@ class Returns:
 
         end = await until_stored(write)
         self._changes.announce(claim.execution_id)
+        await self._tell_operator(claim, detail)
         return end
+
+    async def _tell_operator(self, claim: Claim, detail: str) -> None:
+        """Put on the deployment's own record what the tenant's must not hold."""
+        facts = {"attempt": claim.attempt, "tenant": str(claim.tenant_id), "why": detail}
+        action, outcome = audit.Action.EXECUTION_REQUEUE, audit.Outcome.FAILURE
+        event = of_execution(claim.execution_id, action, facts, outcome)
+        try:
+            await audit.append_platform(self._database, event)
+        except NotReady as error:
+            self._log.warning("failed_start_not_audited", why=error.detail)
 
 
 def pause_s(claim: Claim) -> float:

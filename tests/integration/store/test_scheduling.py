@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,18 +14,27 @@ import pytest
 from psycopg import Connection
 from pydantic import SecretStr
 
+from runner.duties import Duties
 from runner.embedded.services import Services, services
 from runner.errors import LeaseLost
 from runner.ids import new_id
 from runner.models import Claim, InputFile, Result, Role, Tier
+from runner.queue.changes import Changes
+from runner.queue.doorbell import Doorbell
 from runner.signing import Signer
 from runner.states import Reason, State
 from runner.store import attempts, executions, scheduling
 from runner.store.db import Database
 from runner.store.executions import never_ran
 from runner.store.migrations import migrate
+from runner.store.scheduling import Claimed
 from runner.tenancy import create_key
+from runner.worker.breaker import Breaker
+from runner.worker.disposal import Disposals
+from runner.worker.execute import Executor, Policy
+from runner.worker.reaper import Reaper
 from runner.worker.settle import Settler
+from runner.worker.traffic import Traffic
 from tests.deployment import state_folder
 from tests.integration.store.conftest import LEASE, LIMITS, REQUEST, publish
 
@@ -381,3 +391,95 @@ async def test_what_is_asked_with_an_end_that_fails_is_not_told(
         await end_another()
     with pytest.raises(RuntimeError, match="has not been sent"):
         await told[0]()
+
+
+@asynccontextmanager
+async def changes_of(running: Services) -> AsyncIterator[Changes]:
+    """Open what tells of changes."""
+    async with Changes(SecretStr(running.redis_url), Duties()) as made:
+        yield made
+
+
+POLICY = Policy(
+    node="n1",
+    instance="i1",
+    lease=LEASE,
+    max_attempts=3,
+    flood_bytes=1,
+    max_artifacts=1,
+)
+
+
+async def test_what_is_claimed_while_draining_is_given_back(
+    api: Database,
+    worker: Database,
+    owner: Database,
+    superuser: Superuser,
+    postgres: Services,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The claim was under way when the drain began, which waits for none: it is not started."""
+    (id_,) = await submit(api, await tenant(owner))
+    really = scheduling.claim
+    nowhere: Any = None
+
+    async def slow(*args: Any, **named: Any) -> Claimed | None:
+        found = await really(*args, **named)
+        await executor.drain(0)
+        return found
+
+    async def probe() -> None:
+        raise AssertionError("nothing is started")
+
+    async with changes_of(postgres) as changes:
+        signer = Signer.open(tmp_path)
+        executor = Executor(
+            database=worker,
+            objects=nowhere,
+            changes=changes,
+            sandboxes=nowhere,
+            disposals=Disposals(nowhere, backlog=1, reserve_mb=0),
+            egress=nowhere,
+            secrets=nowhere,
+            signer=signer,
+            settler=Settler(database=worker, signer=signer, max_attempts=3),
+            policy=POLICY,
+            traffic=Traffic(),
+            breaker=Breaker(probe),
+        )
+        monkeypatch.setattr(scheduling, "claim", slow)
+        assert not await executor.run_next()
+    row = superuser.execute(
+        "SELECT state, attempt, given_back FROM executions WHERE execution_id = %s", [id_]
+    ).fetchone()
+    assert row == {"state": "queued", "attempt": 1, "given_back": 1}
+
+
+async def test_without_redis_every_dead_attempt_of_a_pass_is_settled(
+    api: Database,
+    worker: Database,
+    owner: Database,
+    superuser: Superuser,
+    postgres: Services,
+    tmp_path: Path,
+) -> None:
+    """Nobody can be rung for: the reconciler does it once Redis is back."""
+    one = await tenant(owner, Tier.ENTERPRISE)
+    await submit(api, one, 3)
+    for _ in range(3):
+        await claimed(worker)
+    superuser.execute("UPDATE executions SET lease_until = now() - interval '1 second'")
+    async with changes_of(postgres) as changes, Doorbell(SecretStr("redis://127.0.0.1:1")) as mute:
+        settler = Settler(database=worker, signer=Signer.open(tmp_path), max_attempts=3)
+        reaper = Reaper(
+            database=worker,
+            doorbell=mute,
+            changes=changes,
+            settler=settler,
+            policy=POLICY,
+            slots=1,
+        )
+        await reaper.reap()
+    rows = superuser.execute("SELECT state FROM executions").fetchall()
+    assert [row["state"] for row in rows] == ["queued"] * 3

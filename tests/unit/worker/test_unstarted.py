@@ -4,12 +4,24 @@ import asyncio
 
 import pytest
 
-from runner.errors import DockerUnavailable, ImageMissing, LaunchFailed
+from runner.errors import (
+    DockerUnavailable,
+    ImageMissing,
+    IsolationMissing,
+    KeyUnavailable,
+    LaunchFailed,
+    ProtocolViolation,
+    RunnerError,
+    SecretsUnreadable,
+    SetupError,
+    StoreUnavailable,
+)
 from runner.states import Reason, State
 from runner.store.attempts import Stored
 from runner.worker import settle
 from runner.worker.breaker import Breaker
-from runner.worker.unstarted import MOST_GIVEN_BACK, decide
+from runner.worker.settle import MOST_GIVEN_BACK, told
+from runner.worker.unstarted import decide
 
 pytestmark = pytest.mark.anyio
 ERROR = LaunchFailed("Docker refused: no such cgroup")
@@ -36,11 +48,45 @@ def test_a_fault_of_the_node_costs_no_attempt() -> None:
 
 
 def test_what_cannot_be_started_ends_after_a_few_attempts() -> None:
-    """With what Docker said."""
+    """Without what Docker said, which is the operator's to know."""
     assert decide(stored(2), ERROR, ours=False, max_attempts=3) is None
     end = decide(stored(3), ERROR, ours=False, max_attempts=3)
     assert end is not None
-    assert (end.reason, end.detail) == (Reason.SANDBOX_START_FAILED, ERROR.detail)
+    assert end.reason is Reason.SANDBOX_START_FAILED
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        (DockerUnavailable, Reason.SANDBOX_START_FAILED),
+        (LaunchFailed, Reason.SANDBOX_START_FAILED),
+        (ProtocolViolation, Reason.SANDBOX_START_FAILED),
+        (ImageMissing, Reason.IMAGE_MISSING),
+        (IsolationMissing, Reason.ISOLATION_MISSING),
+        (KeyUnavailable, Reason.SECRET_UNAVAILABLE),
+        (SecretsUnreadable, Reason.SECRET_UNAVAILABLE),
+        (StoreUnavailable, Reason.INTERNAL),
+        (SetupError, Reason.INTERNAL),
+    ],
+)
+def test_a_tenant_is_told_nothing_of_the_host(kind: type[RunnerError], reason: Reason) -> None:
+    """No path, no address; the reason is right all the same."""
+    error = kind("/etc/runner/secrets.toml: unix:///run/docker.sock does not answer")
+    assert told(error)[0] is reason
+    result = settle.not_started(error)
+    assert result.reason is reason
+    assert "/" not in result.detail
+
+
+def test_a_drain_before_the_program_began_costs_no_attempt() -> None:
+    """It is our doing; but not for ever."""
+    free = settle.decide(stored(3), Reason.WORKER_DRAINED, 3)
+    assert free == settle.Requeue(settle.EXPLANATIONS[Reason.WORKER_DRAINED], free=True)
+    lost = settle.decide(stored(2), Reason.WORKER_LOST, 3)
+    assert isinstance(lost, settle.Requeue)
+    assert not lost.free
+    spent = stored(MOST_GIVEN_BACK + 3, MOST_GIVEN_BACK)
+    assert isinstance(settle.decide(spent, Reason.WORKER_DRAINED, 3), settle.End)
 
 
 def test_what_breaks_nodes_is_taken_out_of_circulation() -> None:
@@ -100,6 +146,23 @@ async def test_many_failures_at_once_are_one_look() -> None:
     breaker = Breaker(node.probe)
     assert all(await asyncio.gather(*(breaker.blames_node() for _ in range(50))))
     assert node.probes == 1
+
+
+async def test_a_cancelled_look_answers_nobody() -> None:
+    """Who waited for it looks by himself: the node is at fault all the same."""
+    node = Node()
+    breaker = Breaker(node.probe)
+    earlier = asyncio.create_task(breaker.blames_node())
+    await asyncio.sleep(0)
+    # All five have failed before the look that the first of them begins.
+    first, *others = (asyncio.create_task(breaker.blames_node()) for _ in range(5))
+    assert not await earlier
+    node.fault = DockerUnavailable("away")
+    while node.probes < 2:  # noqa: ASYNC110 - a test looks from outside
+        await asyncio.sleep(0)
+    first.cancel()
+    assert await asyncio.gather(*others) == [True] * 4
+    assert node.probes == 3
 
 
 async def test_a_missing_image_is_no_broken_node() -> None:

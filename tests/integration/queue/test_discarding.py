@@ -1,0 +1,36 @@
+"""What a flood of refused jobs takes with it is looked for by the worker, and nothing is missed."""
+
+import pytest
+import redis
+from rq.serializers import JSONSerializer
+
+from runner.embedded.services import services
+from runner.ids import new_id
+from runner.queue.job import RefusedJob, Ring, RingQueue, Then, bound_job_class
+from tests.deployment import state_folder
+
+
+def test_the_look_comes_after_what_waits_was_thrown_away() -> None:
+    """A ring that arrives before is among what is thrown away: its execution is found all the same.
+
+    A look before the throwing away would not have found it.
+    """
+    with (
+        state_folder() as folder,
+        services(folder, ephemeral=True) as running,
+        redis.Redis.from_url(running.redis_url) as connection,
+    ):
+        queue = RingQueue(connection)
+        waiting_at_look = []
+
+        def refuse(_job_id: str, _why: str) -> Then:
+            queue.put(Ring(new_id(), new_id()))
+            return Then.DISCARD
+
+        job_class = bound_job_class(
+            lambda _: None, refuse, lambda: waiting_at_look.append(queue.waiting())
+        )
+        connection.hset("rq:job:forged", mapping={"data": b"[]"})
+        with pytest.raises(RefusedJob):
+            job_class.fetch("forged", connection=connection, serializer=JSONSerializer)
+        assert waiting_at_look == [0]
