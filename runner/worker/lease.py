@@ -22,6 +22,8 @@ from runner.store.db import Database
 RENEWALS_PER_LEASE = 3
 MIN_PAUSE_S = 0.25
 """Between two renewals, however often a cancellation is asked for."""
+RETRY_S = 1.0
+"""From a renewal that failed to the next try, at most."""
 MAX_MARGIN_S = 3.0
 """So long before its lease ends, at most, a sandbox is ended: for Docker, where it has to do it."""
 
@@ -57,8 +59,11 @@ class LeaseKeeper:
         sandbox.end_by(self._fence)
 
     def release(self) -> None:
-        """Renew no more: the result is about to be written, and its own fence decides.
+        """Let the sandbox live on: nothing runs in it, and the result is about to be written.
 
+        The lease is still renewed, so that no reaper ends a program whose result is on its way. A
+        lost lease no longer cancels the work, because the write names its attempt and is refused
+        if another owns the execution. Whoever writes after this has to bound its own repetitions.
         Raises LeaseLost when the sandbox was ended for its lease: it has no result.
         """
         self._released.set()
@@ -89,32 +94,39 @@ class LeaseKeeper:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _keep(self) -> None:
-        pause = self._lease.total_seconds() / RENEWALS_PER_LEASE
+        pause = wait = self._lease.total_seconds() / RENEWALS_PER_LEASE
         # Not its own worker's news: an execution begins and speaks in the time of one renewal.
         wanted = (News.CANCELLING, News.ENDED)
         with self._changes.watch(self._claim.execution_id, *wanted) as watch:
             while True:
-                await asyncio.sleep(MIN_PAUSE_S)
-                await watch.wait(pause - MIN_PAUSE_S)
-                asked_at = time.monotonic()
+                await asyncio.sleep(min(MIN_PAUSE_S, wait))
+                await watch.wait(max(0.0, wait - MIN_PAUSE_S))
                 try:
-                    # A network that stalls answers nothing, and the lease does not wait for it.
-                    async with (
-                        asyncio.timeout(pause),
-                        self._database.tenant(self._claim.tenant_id) as tx,
-                    ):
-                        cancelled = await attempts.renew(tx, self._claim, self._lease)
-                    self._safe_until = asked_at + self._lease.total_seconds()
-                    if self._sandbox is not None:
-                        self._sandbox.end_by(self._fence)
-                    if cancelled:
-                        self.cancel_requested.set()
+                    await self._renew(pause / 2)
+                    wait = pause
                 except (StoreUnavailable, TimeoutError) as error:
-                    # Past the lease another worker may start it: ours has to be dead by then.
                     _log.warning(
                         "lease_not_renewed",
                         execution=str(self._claim.execution_id),
                         error=str(error) or "no answer in time",
                     )
-                    if time.monotonic() + pause > self._safe_until:
+                    # A stall may pass while the lease still lasts, so ask again soon.
+                    wait = min(RETRY_S, pause / 10)
+                    if time.monotonic() + wait >= self._fence:
+                        # Past the lease another worker may start it: ours has to be dead by then.
                         raise LeaseLost("PostgreSQL was away for as long as the lease") from error
+
+    async def _renew(self, patience_s: float) -> None:
+        asked_at = time.monotonic()
+        # A network that stalls answers nothing, and the lease does not wait for it.
+        async with (
+            asyncio.timeout(min(patience_s, self._fence - asked_at)),
+            self._database.tenant(self._claim.tenant_id) as tx,
+        ):
+            cancelled = await attempts.renew(tx, self._claim, self._lease)
+        self._safe_until = asked_at + self._lease.total_seconds()
+        # A released sandbox may wait for its tenant already, or serve it again.
+        if self._sandbox is not None and not self._released.is_set():
+            self._sandbox.end_by(self._fence)
+        if cancelled:
+            self.cancel_requested.set()

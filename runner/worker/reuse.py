@@ -17,7 +17,7 @@ from uuid import UUID
 import structlog
 
 from runner.duties import Duties
-from runner.errors import DockerUnavailable, ImageMissing, ProtocolViolation
+from runner.errors import DockerUnavailable, ImageMissing, LeaseLost, ProtocolViolation
 from runner.models import Claim, ExecutionRequest
 from runner.sandbox.sandbox import Sandbox
 from runner.tasks import uninterrupted
@@ -159,8 +159,10 @@ class ReusedSandboxes:
     async def _clean(self, held: _Held) -> bool:
         try:
             if not (left := await held.sandbox.clean()):
+                # The lease of an attempt that failed would end it while it waits.
+                held.sandbox.end_by(None)
                 await held.sandbox.prepare()
-        except (ProtocolViolation, DockerUnavailable, OSError) as error:
+        except (ProtocolViolation, DockerUnavailable, LeaseLost, OSError) as error:
             left = [str(error)]
         if left:
             self._log.info("sandbox_not_clean", sandbox=held.sandbox.id, left=left)

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from pydantic import SecretStr
@@ -13,6 +14,7 @@ from pydantic import SecretStr
 from runner.embedded.services import Services
 from runner.errors import LeaseLost, StoreUnavailable
 from runner.queue.changes import Changes
+from runner.sandbox.sandbox import Sandbox
 from runner.store.db import Database
 from runner.worker.lease import LeaseKeeper
 from tests.integration.store.conftest import (  # noqa: F401 - fixtures
@@ -99,6 +101,70 @@ async def test_a_lease_is_given_up_in_time_when_the_network_stalls(
         with pytest.raises(LeaseLost):
             await keeper.guard(asyncio.sleep(60))
     assert time.monotonic() - asked_at < LEASE.total_seconds() + 0.5
+
+
+async def test_a_stall_that_ends_before_the_lease_costs_nothing(
+    postgres: Services,  # noqa: F811 - a fixture
+    far_away: Database,
+    network: Network,
+    claimed: Claimed,  # noqa: F811 - a fixture
+) -> None:
+    """A renewal that gets no answer is repeated soon, for as long as the lease lasts."""
+    claim = await claimed("stalled-briefly")
+    async with Changes(SecretStr(postgres.redis_url)) as changes:
+        keeper = LeaseKeeper(
+            database=far_away,
+            changes=changes,
+            claim=claim,
+            lease=2 * LEASE,
+            asked_at=time.monotonic(),
+        )
+        loop = asyncio.get_running_loop()
+        loop.call_later(1.0, network.open.clear)
+        loop.call_later(4.4, network.open.set)
+        await keeper.guard(asyncio.sleep(1.75 * LEASE.total_seconds()))
+
+
+class Fenced:
+    """A sandbox as far as its lease goes."""
+
+    def __init__(self) -> None:
+        self.until: float | None = None
+
+    def end_by(self, until: float | None) -> None:
+        """Note when it is to be ended."""
+        self.until = until
+
+
+async def test_a_released_sandbox_lives_on_while_the_lease_is_renewed(
+    postgres: Services,  # noqa: F811 - a fixture
+    far_away: Database,
+    claimed: Claimed,  # noqa: F811 - a fixture
+    superuser: Any,  # noqa: F811 - a fixture
+) -> None:
+    """It may serve again; no reaper takes the execution while its result is written."""
+    claim = await claimed("released")
+    sandbox = Fenced()
+    until = "SELECT lease_until FROM executions WHERE execution_id = %s"
+
+    async def work() -> None:
+        keeper.fence(cast("Sandbox", sandbox))
+        assert sandbox.until is not None
+        keeper.release()
+        await asyncio.sleep(LEASE.total_seconds() / 2)
+
+    before = superuser.execute(until, [claim.execution_id]).fetchone()
+    async with Changes(SecretStr(postgres.redis_url)) as changes:
+        keeper = LeaseKeeper(
+            database=far_away,
+            changes=changes,
+            claim=claim,
+            lease=LEASE,
+            asked_at=time.monotonic(),
+        )
+        await keeper.guard(work())
+    assert superuser.execute(until, [claim.execution_id]).fetchone() != before
+    assert sandbox.until is None
 
 
 async def test_a_statement_that_is_never_answered_fails_by_our_own_bound(
