@@ -13,9 +13,9 @@ import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, ClassVar, TypeAlias, TypeVar, cast
+from typing import Annotated, Any, ClassVar, TypeAlias, TypeVar, cast
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from runner.errors import ProtocolViolation
 from runner.sandbox.pace import BYTE_S, FRAME_S, PIECE_S, REPORT_BYTE_S, REPORT_S, WAKING_S, Pace
@@ -23,6 +23,8 @@ from runner.sandbox.pace import BYTE_S, FRAME_S, PIECE_S, REPORT_BYTE_S, REPORT_
 VERSION = 4
 PIECE = 64 * 1024
 CONTROL = 256 * 1024
+MAX_PATH = 1024
+"""Bytes of an artifact's name. PostgreSQL keeps it in an index, whose rows hold 2,704 bytes."""
 _HEADER = struct.Struct(">cI")
 _BOUNDS = {b"C": CONTROL, b"D": PIECE, b"O": PIECE, b"E": PIECE}
 _DIGITS = 19
@@ -108,11 +110,17 @@ class Ended(Report):
     disk_full: bool
 
 
+def _bounded(path: str) -> str:
+    if len(path.encode(errors="surrogatepass")) > MAX_PATH:
+        raise ValueError(f"longer than {MAX_PATH} bytes")
+    return path
+
+
 class Offered(Report):
     """A file follows, in `D` frames of `size` bytes together."""
 
     name = "artifact"
-    path: str = Field(min_length=1, max_length=1024)
+    path: Annotated[str, Field(min_length=1), AfterValidator(_bounded)]
     size: int = _COUNT
 
 

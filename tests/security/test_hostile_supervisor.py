@@ -164,6 +164,7 @@ async def test_a_second_result_is_not_taken(bench: Bench, play: Play) -> None:
         "say('artifact', path='a//b', size=1)",
         "say('artifact', path='a\\nb', size=1)",
         "say('artifact', path='', size=1)",
+        "say('artifact', path='\\U0001f40d' * 257, size=1); frame(b'D', b'x'); " + NOTHING,
         "say('artifact', path='a', size=2**40)",
         "say('artifact', path='a', size=1); frame(b'D', b'xx')",
         "say('artifact', path='a', size=1); frame(b'O', b'x')",
