@@ -28,6 +28,9 @@ CONNECT_TIMEOUT_S = 3
 COMMITTED = "COMMIT"
 SHUTDOWN = "57P"
 """SQLSTATE class of a server that goes away; it may have committed before (errcodes, class 57)."""
+PASSING = frozenset({"08", "25", "40", "53", "55", "57", "58"})
+"""SQLSTATE classes of what passes by itself: connections, read-only standbys, conflicts, full
+resources, locks, operators and disks. Class 54 does not: a row that is too large stays so."""
 Text: TypeAlias = str | sql.Composed
 Statement: TypeAlias = tuple[Text, Mapping[str, Any]]
 Cursor: TypeAlias = psycopg.AsyncCursor[DictRow]
@@ -282,6 +285,8 @@ class Database:
                 # leave it short of a connection for good.
                 await asyncio.shield(self._pool.putconn(connection))
         except _NOT_NOW as error:
+            if not _passes(error):
+                raise
             raise StoreUnavailable(f"PostgreSQL: {type(error).__name__}; try again") from error
 
 
@@ -291,3 +296,9 @@ _NOT_NOW = (
     psycopg.errors.ReadOnlySqlTransaction,  # a standby, as in a failover
     PoolTimeout,
 )
+
+
+def _passes(error: Exception) -> bool:
+    """Return whether the same statement may succeed later; PostgreSQL's own answer tells."""
+    state = error.sqlstate if isinstance(error, psycopg.Error) else None
+    return state is None or state[:2] in PASSING

@@ -181,6 +181,9 @@ class Executor:
         except Exception:
             log.exception("attempt_failed")
             await self._break_off(claim, attempt, Reason.INTERNAL)
+        finally:
+            if attempt is not None:
+                await attempt.recorder.stop()
         return True
 
     async def _attempt(

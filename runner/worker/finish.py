@@ -1,9 +1,11 @@
 """The end of an attempt whose program ran: written whole if possible, with less if not.
 
 A program that is known to have run is never run again by a failure of ours, and what it used is
-charged: so there is always something left to write, down to the bare fact of its end.
+charged: so there is always something left to write, down to the bare fact of its end. Each ending
+is repeated for a bounded time, so that no result holds its slot for ever.
 """
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -22,9 +24,11 @@ from runner.store.db import Database, Transaction
 from runner.store.executions import StoredArtifact
 from runner.worker.artifacts import make_files
 from runner.worker.attempt import Attempt
-from runner.worker.recorder import until_stored
+from runner.worker.recorder import AWAY_S, until_stored
 from runner.worker.settle import ended, put_on_record
 
+LEAST_PATIENCE_S = 15.0
+"""For how long each lesser ending is repeated, after the whole one has used up its time."""
 _NOT_KEPT = "not stored: a fault of ours, which the operator's log has"
 
 
@@ -56,9 +60,13 @@ class Finisher:
         Raises LeaseLost, or what went wrong when not even the least could be written.
         """
         fault: Exception | None = None
+        until = time.monotonic() + AWAY_S
         for ending in _endings(attempt, result):
             try:
-                more = await until_stored(partial(self._write, attempt, ending))
+                more = await until_stored(
+                    partial(self._write, attempt, ending),
+                    patience_s=max(until - time.monotonic(), LEAST_PATIENCE_S),
+                )
             except LeaseLost:
                 raise
             except Exception as error:  # noqa: BLE001 - told, and less is tried; raised at the end
@@ -127,14 +135,15 @@ def _endings(attempt: Attempt, result: Result) -> Iterator[_Ending]:
             result,
             state=State.SYSTEM_ERROR,
             reason=Reason.RESULT_NOT_STORED,
-            detail=f"the program ended ({result.state}, {result.reason}), and its output and what "
-            f"it left were {_NOT_KEPT}",
+            detail=f"the program ended ({result.state}, {result.reason}), and the rest of its "
+            f"output and what it left were {_NOT_KEPT}",
             artifacts_refused=(),
         ),
         (),
+        audited=whole.audited,
     )
     yield bare
-    yield replace(bare, signed=False)
+    yield replace(bare, audited=(), signed=False)
 
 
 async def _give_up(

@@ -7,7 +7,11 @@ the audit log is written in the transaction of its event: there is never one wit
 
 import asyncio
 import hashlib
+import math
+import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -29,17 +33,25 @@ FLUSH_AT_BYTES = 32 * 1024
 MOST_PIECES = 256
 """A batch has no more pieces of output: beyond, stdout and stderr are joined, each by itself."""
 RETRY_AFTER_S = 0.2
+AWAY_S = 300.0
+"""For how long to repeat what no lease bounds: longer than PostgreSQL's restart or failover."""
 
 T = TypeVar("T")
 _log = structlog.get_logger("runner.worker")
 
 
-async def until_stored(operation: Callable[[], Awaitable[T]]) -> T:
-    """Repeat while PostgreSQL is away. The attempt's lease bounds it: losing that cancels us."""
+async def until_stored(operation: Callable[[], Awaitable[T]], *, patience_s: float = math.inf) -> T:
+    """Repeat while PostgreSQL is away; raise StoreUnavailable after `patience_s` seconds.
+
+    Without a bound this is for an attempt whose lease is not released: losing it cancels us.
+    """
+    until = time.monotonic() + patience_s
     while True:
         try:
             return await operation()
         except StoreUnavailable as error:
+            if time.monotonic() >= until:
+                raise
             _log.warning("store_retry", error=error.detail)
             await asyncio.sleep(RETRY_AFTER_S)
 
@@ -55,8 +67,19 @@ class _Output:
     raw: bytearray = field(default_factory=bytearray)
 
 
+@dataclass(frozen=True, slots=True)
+class _Decision:
+    """An egress decision: its event, and the event's record for the audit log."""
+
+    entry: Entry
+    record: audit.AuditEvent
+
+
 class Recorder:
-    """Gathers one attempt's events; full of output, it makes the program wait (backpressure)."""
+    """Gathers one attempt's events; full of output, it makes the program wait (backpressure).
+
+    Nothing is dropped before it is stored, so a cancellation loses nothing, wherever it comes.
+    """
 
     def __init__(self, *, database: Database, changes: Changes, claim: Claim) -> None:
         self._database = database
@@ -64,12 +87,18 @@ class Recorder:
         self._claim = claim
         self._seq = 0
         self._begun = asyncio.Event()
-        self._gathered: list[_Output | Entry] = []
+        self._gathered: list[_Output | _Decision] = []
         """What has come since the last batch; the output in it as the program wrote it."""
         self._last: dict[Stream, _Output] = {}
-        self._left: list[Entry] = []
-        self._audited: list[audit.AuditEvent] = []
         self._bytes = 0
+        self._taken: deque[_Output | _Decision] = deque()
+        """What is to be masked next."""
+        self._left: list[Entry] = []
+        """Masked, and not known to be stored."""
+        self._audited: list[audit.AuditEvent] = []
+        """The records of the decisions in it."""
+        self._tried: tuple[int, int] | None = None
+        """How many of both are in a write that was begun: these may be stored already."""
         self._secrets: set[str] = set()
         self.masker = Masker(())
         self._masks = {stream: self.masker.stream() for stream in Stream}
@@ -114,8 +143,9 @@ class Recorder:
 
     def decide(self, data: Mapping[str, JSON], event: audit.AuditEvent) -> None:
         """Take an egress decision: an event for the tenant, and its record in the audit log."""
-        self._gathered.append(Entry(EventKind.EGRESS, data=self._masked(data)))
-        self._audited.append(replace(event, metadata=self._masked(event.metadata)))
+        entry = Entry(EventKind.EGRESS, data=self._masked(data))
+        record = replace(event, metadata=self._masked(event.metadata))
+        self._gathered.append(_Decision(entry, record))
         self._write_soon()
 
     def _masked(self, facts: Mapping[str, JSON]) -> dict[str, JSON]:
@@ -129,18 +159,29 @@ class Recorder:
 
     @property
     def rest(self) -> Rest:
-        """What `close` has left, for the caller to write."""
-        return Rest(tuple(self._left), self._seq if self._left and self._begun.is_set() else None)
+        """What `close` has left, for the caller to write.
+
+        It follows no certain event if some of it may be stored: twice is better than not at all.
+        """
+        certain = self._left and self._begun.is_set() and self._tried is None
+        return Rest(tuple(self._left), self._seq if certain else None)
 
     @property
     def rest_audited(self) -> Sequence[audit.AuditEvent]:
-        """Records of decisions that are still gathered, for the transaction of the rest."""
+        """Records of the decisions in the rest, for the same transaction."""
         return tuple(self._audited)
+
+    async def stop(self) -> None:
+        """Write nothing more: the attempt is over, whoever ended it."""
+        if self._timer is not None:
+            self._timer.cancel()
+            await asyncio.gather(self._timer, return_exceptions=True)
 
     async def close(self) -> None:
         """Stop the timer; what is gathered becomes the rest. Raises LeaseLost if the timer met it.
 
-        What was held back of the output, as it might have begun a secret, is part of it.
+        What was held back of the output, as it might have begun a secret, is part of it. Once
+        cancelled, it may be called again.
         """
         if self._timer is not None:
             async with self._writing:
@@ -149,30 +190,49 @@ class Recorder:
             for error in results:
                 if isinstance(error, Exception):
                     raise error
-        self._left += await self._batch()
-        for stream, mask in self._masks.items():
-            self._take(self._left, stream, mask.rest())
+        async with self._writing:
+            if self._tried is not None:
+                await self._make_certain()
+            await self._mask()
+            for stream, mask in self._masks.items():
+                self._take(stream, mask.rest())
 
-    async def _batch(self) -> list[Entry]:
-        """Return what is gathered, masked, and gather anew."""
-        gathered, self._gathered, self._last, self._bytes = self._gathered, [], {}, 0
-        batch: list[Entry] = []
-        for each in gathered:
-            if isinstance(each, Entry):
-                batch.append(each)
+    async def _make_certain(self) -> None:
+        """Store what an interrupted write may have stored: repeated, it stores it once."""
+        try:
+            await self._store()
+        except LeaseLost:
+            raise
+        except Exception:  # noqa: BLE001 - told; it stays in the rest
+            _log.exception("events_not_stored", execution=str(self._claim.execution_id))
+
+    async def _mask(self) -> None:
+        """Mask what is gathered, and gather anew."""
+        self._taken += self._gathered
+        self._gathered, self._last, self._bytes = [], {}, 0
+        while self._taken:
+            each = self._taken[0]
+            if isinstance(each, _Decision):
+                self._left.append(each.entry)
+                self._audited.append(each.record)
             else:
-                masked = self._masks[each.stream].feed_aside(bytes(each.raw))
-                self._take(batch, each.stream, await masked)
-        return batch
+                # A copy, as a cancellation leaves a mask whose answer nobody has.
+                mask = copy(self._masks[each.stream])
+                masked = await mask.feed_aside(bytes(each.raw))
+                self._masks[each.stream] = mask
+                self._take(each.stream, masked)
+            self._taken.popleft()
 
-    def _take(self, batch: list[Entry], stream: Stream, chunk: bytes) -> None:
+    def _take(self, stream: Stream, chunk: bytes) -> None:
         if not chunk:
             return
         self._hashes[stream].update(chunk)
         kind = _KINDS[stream]
-        if batch and batch[-1].kind is kind:
-            chunk = batch.pop().chunk + chunk
-        batch.append(Entry(kind, chunk))
+        tried = self._tried[0] if self._tried else 0
+        # What is stored already is not to become longer.
+        if len(self._left) > tried and self._left[-1].kind is kind:
+            chunk = self._left.pop().chunk + chunk
+        self._left.append(Entry(kind, chunk))
 
     async def _flush_soon(self) -> None:
         await asyncio.sleep(FLUSH_AFTER_S)
@@ -181,29 +241,30 @@ class Recorder:
         except LeaseLost:
             raise
         except Exception:  # noqa: BLE001 - told, and tried again by who writes next
-            # It is still gathered: the next flush writes it, or the result's transaction.
+            # It is still here: the next flush writes it, or the result's transaction.
             _log.exception("events_not_stored", execution=str(self._claim.execution_id))
 
     async def _flush(self) -> None:
         await self._begun.wait()
         async with self._writing:
-            audited, self._audited = self._audited, []
-            batch = await self._batch()
-            if not batch:
+            if self._tried is not None:
+                await until_stored(self._store)
+            await self._mask()
+            if not self._left:
                 return
-
-            async def write() -> None:
-                async with self._database.tenant(self._claim.tenant_id) as tx:
-                    await self._append(tx, batch, audited)
-
-            try:
-                await until_stored(write)
-            except Exception:
-                self._gathered[:0], self._audited[:0] = batch, audited
-                self._bytes += sum(len(entry.chunk) for entry in batch)
-                raise
-            self._seq += len(batch)
+            await until_stored(self._store)
         self._changes.announce(self._claim.execution_id)
+
+    async def _store(self) -> None:
+        """Store what is masked; if that was tried before, exactly the same."""
+        if self._tried is None:
+            self._tried = len(self._left), len(self._audited)
+        entries, records = self._tried
+        async with self._database.tenant(self._claim.tenant_id) as tx:
+            await self._append(tx, self._left[:entries], self._audited[:records])
+        # No await from here on: it is known to be stored, and forgotten, at once.
+        del self._left[:entries], self._audited[:records]
+        self._seq, self._tried = self._seq + entries, None
 
     async def _append(
         self, tx: Transaction, batch: list[Entry], audited: list[audit.AuditEvent]

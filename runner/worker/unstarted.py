@@ -20,7 +20,7 @@ from runner.store.db import Database
 from runner.store.executions import never_ran
 from runner.worker.breaker import Breaker
 from runner.worker.lease import LeaseKeeper
-from runner.worker.recorder import until_stored
+from runner.worker.recorder import AWAY_S, until_stored
 from runner.worker.settle import MOST_GIVEN_BACK, not_started, of_execution, told
 
 LONGEST_PAUSE_S = 10.0
@@ -36,6 +36,11 @@ def decide(stored: Stored, error: Exception, *, ours: bool, max_attempts: int) -
     if (stored.given_back < MOST_GIVEN_BACK) if ours else (stored.tries < max_attempts):
         return None
     return not_started(error)
+
+
+def given_back(stored: Stored, claim: Claim) -> bool:
+    """Return whether the attempt is in the queue again: an unconfirmed commit did happen."""
+    return (stored.attempt, stored.state) == (claim.attempt, State.QUEUED)
 
 
 class Returns:
@@ -71,9 +76,15 @@ class Returns:
                     await keeper.cancel_requested.wait()
         keeper.release()
 
+        tries = 0
+
         async def write() -> Result | None:
+            nonlocal tries
+            tries += 1
             async with self._database.tenant(claim.tenant_id) as tx:
                 stored = await attempts.lock(tx, claim.execution_id)
+                if tries > 1 and stored is not None and given_back(stored, claim):
+                    return None
                 if stored is None or (stored.attempt, stored.state in ACTIVE) != (
                     claim.attempt,
                     True,
@@ -89,7 +100,7 @@ class Returns:
                     await audit.append(tx, claim.tenant_id, event)
                 return end
 
-        end = await until_stored(write)
+        end = await until_stored(write, patience_s=AWAY_S)
         self._changes.announce(claim.execution_id)
         await self._tell_operator(claim, detail)
         return end

@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from structlog.testing import capture_logs
 
 from runner.client import Client, Execution
-from runner.errors import StoreUnavailable
+from runner.errors import LeaseLost, StoreUnavailable
 from runner.sandbox.sandbox import Sandbox
 from runner.signing import Signer
 from runner.store import attempts
@@ -111,6 +111,7 @@ def fails(error: Exception, times: int = 10**6) -> Callable[..., Any]:
 
 FAULT = RuntimeError("injected")
 REFUSED = StoreUnavailable("object store: PermissionDenied; try again")
+TOO_LARGE = psycopg.errors.ProgramLimitExceeded("injected")
 DATA = psycopg.errors.UniqueViolation("injected")
 
 ENDINGS: dict[str, tuple[Any, str, Callable[..., Any], str]] = {
@@ -118,12 +119,13 @@ ENDINGS: dict[str, tuple[Any, str, Callable[..., Any], str]] = {
     "filing an artifact": (ArtifactFiler, "add", fails(FAULT), "succeeded"),
     "an object store that refuses": (ObjectStore, "write", fails(REFUSED), "succeeded"),
     "an object store with a fault": (ObjectStore, "write", fails(FAULT), "succeeded"),
-    "the rest of the output": (Recorder, "_batch", fails(FAULT, 1), "succeeded"),
+    "the rest of the output": (Recorder, "_mask", fails(FAULT, 1), "succeeded"),
     "events": (Recorder, "_append", fails(FAULT), "succeeded"),
     "masking": (execute, "_masked", fails(FAULT), "succeeded"),
     "writing the result, once": (attempts, "finish_with", fails(DATA, 1), "succeeded"),
     "artifacts' rows": (finish, "make_files", fails(DATA, 2), "succeeded"),
     "writing all but the least": (attempts, "finish_with", fails(DATA, 3), "system_error"),
+    "a row that is too large": (attempts, "finish_with", fails(TOO_LARGE, 3), "system_error"),
     "signing, once": (Signer, "sign", fails(FAULT, 1), "succeeded"),
     "signing, all but the least": (Signer, "sign", fails(FAULT, 3), "system_error"),
 }
@@ -144,6 +146,45 @@ def test_a_failure_of_ours_neither_repeats_a_run_nor_forgets_its_use(
     if state == "succeeded":
         assert ended.stdout is not None
         assert ended.stdout.text.startswith("done\n")
+
+
+def test_a_result_that_is_never_stored_ends_as_less(
+    here: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PostgreSQL seems to be away each time: that is repeated for a while, and not for ever."""
+    monkeypatch.setattr(finish, "AWAY_S", 0.5)
+    monkeypatch.setattr(finish, "LEAST_PATIENCE_S", 0.1)
+    original = attempts.finish_with
+
+    async def away(tx: Any, claim: Any, result: Any, *rest: Any) -> Any:
+        if result.state != "system_error":
+            raise psycopg.OperationalError("injected")
+        return await original(tx, claim, result, *rest)
+
+    monkeypatch.setattr(attempts, "finish_with", away)
+    ended = here.run()
+    assert (ended.state, ended.reason, ended.attempt) == ("system_error", "result_not_stored", 1)
+    assert here.charged(ended)[0] >= CHARGED_S
+
+
+def test_an_attempt_that_lost_its_lease_writes_nothing_more(
+    here: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The task that writes its output ends with it, though PostgreSQL takes none of it."""
+    lost: list[Recorder] = []
+
+    async def close(recorder: Recorder) -> None:
+        lost.append(recorder)
+        raise LeaseLost("injected")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Recorder, "_append", fails(REFUSED)(Recorder._append))
+        patched.setattr(Recorder, "close", close)
+        here.client.submit(code=PROGRAM.format(more=TALKATIVE), language="python")
+        eventually(lambda: lost)
+        timer = lost[0]._timer
+        assert timer is not None
+        assert eventually(timer.done)
 
 
 def test_a_worker_that_cannot_sign_still_charges(

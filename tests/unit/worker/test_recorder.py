@@ -1,15 +1,17 @@
 """What is recorded of a program's output, in whatever pieces it comes."""
 
+import asyncio
 import hashlib
-from typing import cast
+from typing import NoReturn, cast
 
 import pytest
 
+from runner.errors import StoreUnavailable
 from runner.ids import new_id
 from runner.models import Claim, EventKind, Stream
 from runner.queue.changes import Changes
 from runner.store.db import Database
-from runner.worker.recorder import FLUSH_AT_BYTES, MOST_PIECES, Recorder
+from runner.worker.recorder import FLUSH_AT_BYTES, MOST_PIECES, Recorder, until_stored
 
 SECRET = "a-secret-of-some-length"  # noqa: S105 - made up
 KINDS = {Stream.STDOUT: EventKind.STDOUT, Stream.STDERR: EventKind.STDERR}
@@ -71,3 +73,50 @@ async def test_a_secret_in_pieces_is_starred_though_the_other_stream_comes_betwe
     assert output(recorder, Stream.STDERR) == b"." * len(stdout)
     digest = hashlib.sha256(stdout).hexdigest()
     assert recorder.hashes()[Stream.STDOUT] == f"sha256:{digest}"
+
+
+class Away:
+    """A database that does not answer."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.first = asyncio.Event()
+
+    def tenant(self, _: object) -> NoReturn:
+        """Count, and fail."""
+        self.asked += 1
+        self.first.set()
+        raise StoreUnavailable("PostgreSQL: away")
+
+
+async def test_a_recorder_asks_for_nothing_once_its_attempt_is_over() -> None:
+    """Its timer would repeat a write for as long as PostgreSQL is away."""
+    away = Away()
+    recorder = Recorder(
+        database=cast("Database", away),
+        changes=cast("Changes", None),
+        claim=Claim(new_id(), new_id(), 1),
+    )
+    recorder.begin(1)
+    await recorder.add(Stream.STDOUT, b"output")
+    async with asyncio.timeout(5):
+        await away.first.wait()
+    await recorder.stop()
+    asked = away.asked
+    await asyncio.sleep(0.5)
+    assert away.asked == asked
+
+
+async def test_what_no_lease_bounds_is_repeated_for_a_while_and_then_told() -> None:
+    """Nothing holds its slot for ever."""
+    asked = 0
+
+    async def refused() -> None:
+        nonlocal asked
+        asked += 1
+        raise StoreUnavailable("PostgreSQL: away")
+
+    async with asyncio.timeout(5):
+        with pytest.raises(StoreUnavailable):
+            await until_stored(refused, patience_s=0.3)
+    assert asked > 1
