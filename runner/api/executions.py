@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from http import HTTPStatus
 from typing import Annotated
 from uuid import UUID
@@ -23,9 +24,9 @@ from runner.api.deps import (
     Parts,
     require,
 )
-from runner.api.edge.json import JsonRoute
+from runner.api.edge.json import JsonRoute, aside
 from runner.api.fields import Name
-from runner.api.idempotency import fingerprint, matches
+from runner.api.idempotency import fingerprint, require_same
 from runner.api.problems import responses
 from runner.api.requests import Offer, Submission
 from runner.api.rules import ceilings
@@ -33,7 +34,7 @@ from runner.api.views import ExecutionPage, ExecutionView
 from runner.audit import events as audit
 from runner.auth.permissions import Permission
 from runner.egress.policy import rule_from_json
-from runner.errors import Conflict, Invalid, NotFound, QueueUnavailable, QuotaExceeded
+from runner.errors import Invalid, NotFound, QueueUnavailable, QuotaExceeded
 from runner.ids import new_id
 from runner.models import JSON, ExecutionRequest, Principal, StoredObject
 from runner.queue.changes import News
@@ -97,13 +98,18 @@ async def submit(
     if body.artifacts_to is not None:
         await require(request, parts, principal, Permission.FILE_WRITE)
     new = new_id()
+    sent = await request.json()
+    own = await aside(request.scope, partial(fingerprint, sent)) if key is not None else b""
     waiting = await parts.admission.look()
     with parts.changes.watch(new, News.ENDED) as watch:
         try:
-            id_ = await _store(request, body, principal, parts, key, new, waiting)
+            used = await _store(request, body, principal, parts, key, own, new, waiting)
         except QuotaExceeded as refused:
             await _audit_refusal(request, principal, parts, refused)
             raise
+        id_ = used.execution_id if used else new
+        if used:
+            await require_same(request.scope, used.request_hash, own, sent, body)
         deadline = asyncio.get_running_loop().time() + body.wait_s
         if id_ == new:
             await _ring(parts, principal, id_)
@@ -208,22 +214,18 @@ async def _store(
     principal: Principal,
     parts: Dependencies,
     key: str | None,
+    own: bytes,
     new: UUID,
     waiting: Waiting,
-) -> UUID:
-    """Store the execution, or find the one its idempotency key already made; return its id."""
+) -> executions.KeyUse | None:
+    """Store the execution; if its idempotency key was used before, return that use instead."""
     async with parts.database.tenant(principal.tenant_id) as tx:
         # From here to the end of the transaction, so that the last place is given away once.
         tenant, standing = await quotas.alone(tx)
         if tenant is None:
             raise NotFound("this key's tenant is gone")
-        if key is not None:
-            sent = await request.json()
-            used = await executions.reserve_key(tx, key, fingerprint(sent), new)
-            if used is not None and not matches(used.request_hash, sent, body):
-                raise Conflict("this Idempotency-Key was used for another request")
-            if used is not None:
-                return used.execution_id
+        if key is not None and (used := await executions.reserve_key(tx, key, own, new)):
+            return used
         settled = await _in_project(tx, body)
         wanted = settled.resolve(await _offer(tx, parts, tenant, standing, settled))
         if refused := refusal(standing, egress=bool(wanted.egress)):
@@ -241,7 +243,7 @@ async def _store(
         }
         event = _submitted(request, principal, audit.Outcome.SUCCESS, facts, id_=new)
         await audit.append(tx, principal.tenant_id, event)
-    return new
+    return None
 
 
 async def _audit_refusal(

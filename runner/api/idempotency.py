@@ -2,12 +2,20 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import partial
+from json.encoder import encode_basestring_ascii
 
+from starlette.types import Scope
+
+from runner.api.edge.json import aside
 from runner.api.requests import Submission
+from runner.errors import Conflict
 from runner.models import JSON
 
 VERSION = b"\x02"
+PIECE = 64 * 1024
+"""Characters that are written in one call: a thread keeps the event loop waiting for one call."""
 WAITING = "wait_s"
 """How long the client waits is no part of what it asks for."""
 _FIELDS_OF_1 = frozenset({
@@ -27,21 +35,66 @@ def fingerprint(sent: Mapping[str, JSON]) -> bytes:
     one number, 5 and 5.0, are two requests.
     """
     asked = {name: value for name, value in sent.items() if name != WAITING}
-    text = json.dumps(asked, sort_keys=True, separators=(",", ":"))
-    return VERSION + hashlib.sha256(text.encode()).digest()
+    return VERSION + _digest(asked, ",", ":")
 
 
-def matches(stored: bytes, sent: Mapping[str, JSON], body: Submission) -> bool:
+async def require_same(
+    scope: Scope, stored: bytes, own: bytes, sent: Mapping[str, JSON], body: Submission
+) -> None:
+    """Raise Conflict unless a key's first use was for this body, too."""
+    if not await aside(scope, partial(matches, stored, own, sent, body)):
+        raise Conflict("this Idempotency-Key was used for another request")
+
+
+def matches(stored: bytes, own: bytes, sent: Mapping[str, JSON], body: Submission) -> bool:
     """Return whether what is stored of a key's first use is of this body, too.
 
-    What the versions before stored is compared by their rule, for the fields that there were.
-    Records go with their executions, so this is over when those are past their retention.
+    `own` is this body's fingerprint. What the versions before stored is compared by their rule, for
+    the fields that there were. Records go with their executions, so this is over when those are
+    past their retention.
     """
     if stored.startswith(VERSION) and len(stored) > hashlib.sha256().digest_size:
-        return stored == fingerprint(sent)
+        return stored == own
     return sent.keys() - {WAITING} <= _FIELDS_OF_1 and stored == _of_1(body)
 
 
 def _of_1(body: Submission) -> bytes:
     asked = body.model_dump(mode="json", include=set(_FIELDS_OF_1))
-    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).digest()
+    return _digest(asked, ", ", ": ")
+
+
+def _digest(value: JSON, comma: str, colon: str) -> bytes:
+    """Return the hash of what `json.dumps` writes with sorted keys and these separators."""
+    made = hashlib.sha256()
+    for text in _written(value, comma, colon):
+        made.update(text.encode())
+    return made.digest()
+
+
+def _written(value: JSON, comma: str, colon: str) -> Iterator[str]:
+    """Write JSON as `json.dumps` does, but in pieces.
+
+    `json.dumps` writes megabytes in one call, which holds the loop even from another thread.
+    """
+    match value:
+        case str():
+            yield '"'
+            for at in range(0, len(value), PIECE):
+                yield encode_basestring_ascii(value[at : at + PIECE])[1:-1]
+            yield '"'
+        case dict():
+            yield "{"
+            for n, (name, each) in enumerate(sorted(value.items())):
+                yield comma if n else ""
+                yield from _written(name, comma, colon)
+                yield colon
+                yield from _written(each, comma, colon)
+            yield "}"
+        case list():
+            yield "["
+            for n, each in enumerate(value):
+                yield comma if n else ""
+                yield from _written(each, comma, colon)
+            yield "]"
+        case _:
+            yield json.dumps(value)

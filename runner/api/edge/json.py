@@ -5,8 +5,9 @@ import json
 import re
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
 from fastapi import Request, Response
@@ -18,6 +19,8 @@ from runner.api.edge.rates import CHARGE
 from runner.api.edge.routing import BODY, Body, declared_length
 from runner.api.edge.shares import Hold, Holder, Share, holder_of, too_many
 from runner.api.problems import INVALID, FieldProblem, problem
+
+Made = TypeVar("Made")
 
 MAX_DEPTH = 64
 MAX_ELEMENTS = 100_000
@@ -31,6 +34,9 @@ AT_ONCE = 32
 
 VALUE = "runner.json"
 """In the scope: the value of the body that was checked, which is the one that its route gets."""
+
+ASIDE = "runner.aside"
+"""In the scope: what does a body's further work where the body was read."""
 
 # Both look at a quarter of a MiB at most in one call: a thread that reads keeps the loop waiting
 # for no longer than one call. Neither looks at a byte twice.
@@ -109,6 +115,12 @@ class _Checked(Request):
         return self.scope[VALUE]
 
 
+async def aside(scope: Scope, work: Callable[[], Made]) -> Made:
+    """Do work on a request's JSON where the JSON was read: beside the event loop if it is large."""
+    made: Made = await scope[ASIDE](work)
+    return made
+
+
 class StrictJson:
     """Reads a JSON body whole and refuses it unless it is strict, then hands it on.
 
@@ -147,8 +159,9 @@ class StrictJson:
             await refusal(scope, receive, send)
             return
         if body:
+            scope[ASIDE] = partial(self._aside, len(body), holder_of(scope))
             try:
-                scope[VALUE] = await self._read(body, holder_of(scope))
+                scope[VALUE] = await aside(scope, partial(read, body))
             except NotStrict as error:
                 await _refusal(scope, error)(scope, receive, send)
                 return
@@ -163,12 +176,12 @@ class StrictJson:
 
         await self._app(scope, again, send)
 
-    async def _read(self, body: bytes, holder: Holder | None) -> Any:
-        if len(body) <= LARGE:
-            return read(body)
+    async def _aside(self, size: int, holder: Holder | None, work: Callable[[], Any]) -> Any:
+        if size <= LARGE:
+            return work()
         tenant = holder[0] if holder else ""
         async with self._turns.setdefault(tenant, asyncio.Lock()):
-            return await asyncio.get_running_loop().run_in_executor(self._reader, read, body)
+            return await asyncio.get_running_loop().run_in_executor(self._reader, work)
 
 
 class _AboveShare(Exception):

@@ -6,7 +6,8 @@ from typing import Any, Literal
 
 import pytest
 
-from runner.api.idempotency import fingerprint, matches
+from runner.api.idempotency import PIECE, fingerprint
+from runner.api.idempotency import matches as matches_own
 from runner.api.requests import Submission
 
 SENT: dict[str, Any] = {
@@ -26,9 +27,18 @@ class NextSubmission(Submission):
     colour: Literal["none", "green"] = "none"
 
 
+LONG = 'é\n\ud83d😀"\\' * PIECE
+"""Longer than a piece, with characters of every kind of escape, and half a pair (RFC 8259 8.2)."""
+
+
 def parse(sent: dict[str, Any], model: type[Submission] = Submission) -> Submission:
     """Return the body that an API makes of what was sent."""
     return model.model_validate_json(json.dumps(sent))
+
+
+def matches(stored: bytes, sent: dict[str, Any], body: Submission) -> bool:
+    """Return whether a body matches what is stored."""
+    return matches_own(stored, fingerprint(sent), sent, body)
 
 
 def by_1(body: Submission) -> bytes:
@@ -40,6 +50,22 @@ def by_1(body: Submission) -> bytes:
 def test_the_same_body_is_the_same_whatever_its_order_and_spacing() -> None:
     turned = json.loads(json.dumps(dict(reversed(SENT.items())), indent=2))
     assert matches(fingerprint(SENT), turned, parse(turned))
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        SENT,
+        {},
+        {"stdin": LONG, LONG: "a"},
+        {"a": [], "b": {}, "c": [1, True, None, 2.5e300, "x", [{"é": ""}, -0.0]]},
+    ],
+    ids=["submission", "nothing", "long", "every kind"],
+)
+def test_what_is_written_in_pieces_is_what_was_written_at_once(sent: dict[str, Any]) -> None:
+    """Records that `json.dumps` was hashed for stay what they are."""
+    at_once = json.dumps(sent, sort_keys=True, separators=(",", ":"))
+    assert fingerprint(sent) == b"\x02" + hashlib.sha256(at_once.encode()).digest()
 
 
 def test_how_long_a_client_waits_does_not_count() -> None:
