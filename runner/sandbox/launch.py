@@ -292,16 +292,20 @@ class Launcher:
         self, listener: socket.socket, container_id: str, expected: int
     ) -> socket.socket:
         loop = asyncio.get_running_loop()
-        accepting = asyncio.create_task(loop.sock_accept(listener))
+        # Accepted without an await: `sock_accept` loses a connection that comes as it is cancelled.
+        knocked = asyncio.Event()
+        loop.add_reader(listener, knocked.set)
+        knocking = asyncio.create_task(knocked.wait())
         try:
-            while not (await asyncio.wait({accepting}, timeout=1.0))[0]:
+            while not (await asyncio.wait({knocking}, timeout=1.0))[0]:
                 state = await self.engine.state(container_id)
                 if not state.get("Running"):
                     code = state.get("ExitCode")
                     raise LaunchFailed(f"the sandbox's supervisor ended at once, exit code {code}")
-            connection, _ = accepting.result()
         finally:
-            accepting.cancel()
+            loop.remove_reader(listener)
+            knocking.cancel()
+        connection, _ = listener.accept()
         raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
         _, uid, _ = _CREDENTIALS.unpack(raw)
         if uid != expected:

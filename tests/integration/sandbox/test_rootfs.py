@@ -22,10 +22,12 @@ rm -r "$folder"
 """What mmdebstrap does with the disk, in a hundredth of the size."""
 
 # A mount namespace in which /tmp is memory, as on Debian 13, and too small for what is unpacked.
-SMALL = (
-    'mount --make-rprivate / && mount --bind "$1" "$2" && '
-    'mount -t tmpfs -o size=1m tmpfs /tmp && shift 2 && exec "$@"'
-)
+SMALL = """
+mount --make-rprivate / && mount --bind "$1" "$2" && shift 2 &&
+# A checkout below /tmp stays in sight.
+here="$PWD" && mount --bind "$here" /mnt && mount -t tmpfs -o size=1m tmpfs /tmp &&
+mkdir -p "$here" && mount --move /mnt "$here" && cd "$here" && exec "$@"
+"""
 
 BUILDS = """
 import asyncio, sys
