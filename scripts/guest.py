@@ -70,6 +70,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--build-only", action="store_true", help="make the disk, boot nothing")
     parser.add_argument("--steps", nargs="+", choices=STEPS, default=list(STEPS))
     parser.add_argument("--tests", default="", help="pytest's arguments in place of the choice")
+    parser.add_argument("--checks", nargs="*", default=[], help="what verify's checks begin with")
     parser.add_argument("--limit", type=int, default=240, help="minutes the guest may run")
     parser.add_argument("--patience", type=int, default=20, help="the guest's RUNNER_PATIENCE")
     parser.add_argument("--memory-mb", type=int, default=4096)
@@ -233,8 +234,12 @@ def boot(folder: Path, given: argparse.Namespace) -> Path:
     with told_by.open("wb") as image:
         image.truncate(256 * 2**20)
     # systemd and the script read their words from the kernel's command line (proc(5)).
-    words = {"guest.steps": ",".join(given.steps), "guest.patience": str(given.patience),
-             "guest.tests": given.tests.replace(" ", ",")}  # fmt: skip
+    words = {
+        "guest.steps": ",".join(given.steps),
+        "guest.patience": str(given.patience),
+        "guest.checks": ",".join(given.checks),
+        "guest.tests": given.tests.replace(" ", ","),
+    }
     command = [
         "nice", "-n", "15", "timeout", f"{given.limit}m", "qemu-system-x86_64",
         "-accel", accelerator(), "-cpu", CPU, "-smp", str(min(4, os.cpu_count() or 1)),
