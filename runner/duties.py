@@ -13,12 +13,13 @@ from typing import TypeVar
 import structlog
 
 from runner.errors import NotReady, RunnerError
+from runner.tasks import cancelled
 
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 2.0
 """Where it is not done less often anyway: what is back is found within two seconds."""
 STEADY_S = 10.0
-"""What has gone on for so long since it failed does not fail any more."""
+"""Lasting work that has gone on for so long since it failed does not fail any more."""
 
 T = TypeVar("T")
 _log = structlog.get_logger("runner.duties")
@@ -37,13 +38,19 @@ class Duties:
 
     @asynccontextmanager
     async def doing(
-        self, name: str, work: Callable[[], Awaitable[object]], *, every_s: float = 0.0
+        self,
+        name: str,
+        work: Callable[[], Awaitable[object]],
+        *,
+        every_s: float = 0.0,
+        lasting: bool = False,
     ) -> AsyncIterator[None]:
         """Do the work over and over while the context lasts, at once and then every `every_s`.
 
-        Work that goes on by itself until something fails is done once, as it were.
+        `lasting` says that it goes on by itself until something fails, and so works while it does.
+        Any other work that goes on for long may as well hang: only its end shows that it works.
         """
-        duty = _Duty(name, work, every_s)
+        duty = _Duty(name, work, every_s, lasting=lasting)
         self._kept.add(duty)
         task = asyncio.create_task(duty.run())
         try:
@@ -55,17 +62,27 @@ class Duties:
 
 
 class _Duty:
-    def __init__(self, name: str, work: Callable[[], Awaitable[object]], every_s: float) -> None:
+    def __init__(
+        self,
+        name: str,
+        work: Callable[[], Awaitable[object]],
+        every_s: float,
+        *,
+        lasting: bool,
+    ) -> None:
         self.name = name
         self.fault: str | None = None
         self._work = work
         self._every_s = every_s
+        self._lasting = lasting
         self._began: float | None = None
 
     @property
     def steady(self) -> bool:
-        """Whether it has gone on for a while since it failed."""
-        return self._began is not None and time.monotonic() > self._began + STEADY_S
+        """Whether it is lasting work that has gone on for a while since it failed."""
+        if not self._lasting or self._began is None:
+            return False
+        return time.monotonic() > self._began + STEADY_S
 
     async def run(self) -> None:
         """Do it for ever."""
@@ -73,6 +90,9 @@ class _Duty:
         while True:
             self._began = time.monotonic()
             fault = await self._fault()
+            if cancelled():
+                # Its clean-up has failed in place of the cancellation.
+                raise asyncio.CancelledError
             failures = 0 if fault is None or self.steady else failures
             self._began = None
             self.fault = fault
@@ -91,8 +111,7 @@ class _Duty:
             _log.warning("duty_failed", duty=self.name, error=error.detail)
             return error.detail
         except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
+            if cancelled():
                 raise
             # Not ours: something that it waited for was cancelled, which is a fault like any other.
             fault: BaseException = error

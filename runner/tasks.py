@@ -8,6 +8,15 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
+def cancelled() -> bool:
+    """Return whether somebody has cancelled the task that asks, which is to end then.
+
+    What fails while it is cancelled, as its clean-up, may have raised in place of the cancellation.
+    """
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
 async def uninterrupted(work: Coroutine[Any, Any, T]) -> T:
     """Wait for `work` to its end also when cancelled meanwhile; the cancellation comes after."""
     task = asyncio.create_task(work)

@@ -96,7 +96,10 @@ class EgressGateway:
         gateway = cls(begin, certificate, patience)
         await gateway._spawn()
         try:
-            async with (duties or Duties()).doing("keeping the egress proxy", gateway._keep):
+            keeping = (duties or Duties()).doing(
+                "keeping the egress proxy", gateway._keep, lasting=True
+            )
+            async with keeping:
                 yield gateway
         finally:
             await gateway._end()

@@ -80,7 +80,7 @@ class Changes:
 
     async def __aenter__(self) -> Self:
         for name, work in (("announcing changes", self._speak), ("hearing changes", self._listen)):
-            await self._under_way.enter_async_context(self._duties.doing(name, work))
+            await self._under_way.enter_async_context(self._duties.doing(name, work, lasting=True))
         return self
 
     async def __aexit__(

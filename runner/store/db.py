@@ -8,7 +8,7 @@ A connection goes back to the pool only in a known state (`connection`).
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from functools import cache
 from importlib import resources
@@ -269,7 +269,9 @@ class Database:
                 await transaction.commit()
             except BaseException:
                 if not connection.closed:
-                    await connection.rollback()
+                    # What has failed goes on, also when this fails: the connection is closed then.
+                    with suppress(psycopg.Error):
+                        await connection.rollback()
                 raise
 
     @asynccontextmanager

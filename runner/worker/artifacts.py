@@ -4,6 +4,8 @@ import hashlib
 import mimetypes
 from collections.abc import AsyncIterator, Sequence
 
+import structlog
+
 from runner.audit import events as audit
 from runner.errors import RunnerError, StorageFull, StoreUnavailable
 from runner.masking import Masker
@@ -18,6 +20,7 @@ from runner.tasks import aside, uninterrupted
 from runner.worker.recorder import until_stored
 
 UNKNOWN = "application/octet-stream"
+_log = structlog.get_logger("runner.worker")
 _PIECE = 256 * 1024
 _HASHED_INLINE = 32 * 1024
 
@@ -94,7 +97,11 @@ class ArtifactFiler:
         try:
             await self._objects.write(key, written())
         except BaseException:
-            await uninterrupted(self._give_up(key))
+            try:
+                await uninterrupted(self._give_up(key))
+            except StoreUnavailable as error:
+                # What has failed goes on, a cancellation above all; a sweep frees the room.
+                _log.warning("room_left_to_sweep", key=key, error=error.detail)
             raise
         return digest.hexdigest()
 

@@ -7,11 +7,13 @@ fault or the order: a tenant's order that cannot be met must not stop the node f
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 import structlog
 
 from runner.errors import ImageMissing, NotReady, RunnerError
+
+STARTING = "starting sandboxes"
 
 _log = structlog.get_logger("runner.worker")
 
@@ -28,6 +30,11 @@ class Breaker:
         self._stopped = False
         self._looking = asyncio.Lock()
         self._looked_at = 0.0
+
+    @property
+    def failing(self) -> Mapping[str, str]:
+        """Why the node cannot start sandboxes, for as long as it cannot; also during a look."""
+        return {} if self._fault is None else {STARTING: self._fault}
 
     async def whole(self) -> None:
         """Wait while the node cannot start sandboxes; not once `stop` was called."""

@@ -37,6 +37,7 @@ from runner.store.db import Database
 from runner.store.executions import never_ran
 from runner.store.objects import ObjectStore
 from runner.store.scheduling import Claimed
+from runner.tasks import cancelled
 from runner.worker.artifacts import ArtifactFiler
 from runner.worker.attempt import Attempt
 from runner.worker.breaker import Breaker
@@ -196,6 +197,9 @@ class Executor:
         except Exception as error:
             if isinstance(error, LeaseLost) or attempt.begun:
                 raise
+            if cancelled():
+                # It was not the start that failed: the worker drains, or has lost its lease.
+                raise asyncio.CancelledError from error
             ending = await self._returns.give_back(attempt.claim, keeper, error)
             if ending is None:
                 return True

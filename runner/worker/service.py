@@ -31,7 +31,7 @@ from runner.signing import Signer, TrustedKeys
 from runner.store.db import Database
 from runner.store.objects import ObjectStore
 from runner.store.retention import Terms
-from runner.worker.breaker import Breaker
+from runner.worker.breaker import STARTING, Breaker
 from runner.worker.consumer import Consumers
 from runner.worker.demand import Bounds
 from runner.worker.disposal import Disposals
@@ -182,10 +182,13 @@ async def worker(
             instance=policy.instance,
         )
         health = Health(
-            settings.run_dir, lambda: duties.failing, lambda: launcher.failing, consumers.ended
+            settings.run_dir,
+            lambda: duties.failing,
+            lambda: launcher.failing,
+            lambda: breaker.failing,
+            consumers.ended,
         )
         sweeps: tuple[tuple[str, Callable[[], Awaitable[None]], float], ...] = (
-            ("starting sandboxes", breaker.mend, 0.0),
             ("reaping", reaper.reap, settings.reconcile_s),
             ("cancelling for suspended tenants", reaper.end_suspended, settings.reconcile_s),
             ("ringing again", reaper.reconcile, settings.reconcile_s),
@@ -197,6 +200,8 @@ async def worker(
             *((f"forwarding to {sink}", work, forward.IDLE_S) for sink, work in forwarder.lines()),
         )
         stack.push_async_callback(refusals.record)
+        # It waits until the node is broken, and the breaker itself tells whether it is.
+        await stack.enter_async_context(duties.doing(STARTING, breaker.mend, lasting=True))
         for name, work, every_s in sweeps:
             await stack.enter_async_context(duties.doing(name, work, every_s=every_s))
         consumers.start()

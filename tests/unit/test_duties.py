@@ -93,9 +93,26 @@ async def test_what_fails_now_is_known_by_its_name(monkeypatch: pytest.MonkeyPat
     work.faults = [RuntimeError("no")]
     monkeypatch.setattr(module, "STEADY_S", 0.05)
     with capture_logs():
-        async with duties.doing("going on", goes_on):
+        async with duties.doing("going on", goes_on, lasting=True):
             await until(lambda: duties.failing)
             await until(lambda: not duties.failing)
+
+
+async def test_what_hangs_after_it_failed_still_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As each look at a Docker that answers nothing does, for half a minute."""
+    monkeypatch.setattr(module, "STEADY_S", 0.05)
+    faults, duties = [RuntimeError("no")], Duties()
+
+    async def hangs() -> None:
+        if faults:
+            raise faults.pop()
+        await asyncio.sleep(3600)
+
+    with capture_logs():
+        async with duties.doing("hanging", hangs):
+            await until(lambda: duties.failing and not faults)
+            await asyncio.sleep(0.3)
+            assert duties.failing == {"hanging": "RuntimeError"}
 
 
 async def test_it_is_tried_later_and_later(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,6 +138,21 @@ async def test_it_ends_with_its_context() -> None:
     async with Duties().doing("work", work):
         await asyncio.sleep(0.01)
     assert ended.is_set()
+
+
+async def test_it_ends_with_its_context_though_its_clean_up_fails() -> None:
+    """A fault of the clean-up does not take the place of the cancellation."""
+
+    async def work() -> None:
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            raise StoreUnavailable("PostgreSQL: away")
+
+    async with asyncio.timeout(5):
+        with capture_logs():
+            async with Duties().doing("work", work):
+                await asyncio.sleep(0.01)
 
 
 async def test_what_stands_behind_one_that_fails_is_done() -> None:

@@ -105,6 +105,31 @@ async def test_cancelling_a_launch_leaves_nothing(
     gc.collect()  # which warns of a connection that nobody closed
 
 
+async def test_a_clean_up_that_fails_does_not_replace_a_cancellation(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or whoever cancelled waits for ever; a sweep finds what is left."""
+    launcher = bench.launcher
+    reached = asyncio.Event()
+
+    async def accept(*_: object) -> None:
+        reached.set()
+        await asyncio.sleep(3600)
+
+    async def away(*_: object) -> None:
+        raise DockerUnavailable("Docker does not answer")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(launcher, "_accept", accept)
+        patch.setattr(launcher.engine, "containers", away)
+        launching = asyncio.create_task(launcher.launch(bench.order()))
+        await reached.wait()
+        launching.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await launching
+    assert await remove_strays(launcher) == 1
+
+
 async def test_destroying_twice_is_fine(bench: Bench) -> None:
     """As it is for a container that is gone already."""
     async with bench.sandbox() as sandbox:

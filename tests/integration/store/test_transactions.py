@@ -1,5 +1,6 @@
 """What travels together is one transaction all the same: all of it is stored, or nothing."""
 
+import asyncio
 from datetime import timedelta
 
 import psycopg
@@ -9,6 +10,7 @@ from runner.audit import events as audit
 from runner.errors import StoreUnavailable
 from runner.ids import new_id
 from runner.store import executions
+from runner.store.connection import Connection
 from runner.store.db import Database
 from tests.integration.store.conftest import new_tenant
 from tests.integration.store.test_row_level_security import REQUEST
@@ -120,6 +122,29 @@ async def test_an_exception_undoes_what_was_sent_and_what_was_not(
     async with api.tenant(tenant) as tx:
         assert await executions.get(tx, sent) is None
         assert await executions.get(tx, unsent) is None
+
+
+async def test_a_rollback_that_fails_does_not_replace_what_has_failed(
+    api: Database, owner: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cancellation above all; nothing is stored, as the connection is closed."""
+    tenant, sent = await new_tenant(owner, "tx-rollback"), new_id()
+
+    async def away(_: Connection) -> None:
+        raise psycopg.OperationalError
+
+    async def interrupted() -> None:
+        async with api.tenant(tenant) as tx:
+            await executions.insert(tx, sent, REQUEST)
+            await tx.flush()
+            raise asyncio.CancelledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Connection, "rollback", away)
+        with pytest.raises(asyncio.CancelledError):
+            await interrupted()
+    async with api.tenant(tenant) as tx:
+        assert await executions.get(tx, sent) is None
 
 
 @pytest.mark.parametrize("patient", [True, False])

@@ -19,7 +19,7 @@ from runner.errors import (
 from runner.states import Reason, State
 from runner.store.attempts import Stored
 from runner.worker import settle
-from runner.worker.breaker import Breaker
+from runner.worker.breaker import STARTING, Breaker
 from runner.worker.settle import MOST_GIVEN_BACK, told
 from runner.worker.unstarted import decide
 
@@ -178,3 +178,18 @@ async def test_a_stopping_worker_waits_for_no_node() -> None:
     breaker.stop()
     async with asyncio.timeout(1):
         await breaker.whole()
+
+
+async def test_a_broken_node_is_told_while_a_look_at_it_hangs() -> None:
+    """Each look at a Docker that answers nothing lasts; the node does not seem whole meanwhile."""
+    node = Node(DockerUnavailable("away"))
+    breaker = Breaker(node.probe)
+    assert breaker.failing == {}
+    await breaker.blames_node()
+    looking = asyncio.create_task(breaker.mend())
+    await asyncio.sleep(0.005)
+    assert not looking.done()
+    assert breaker.failing == {STARTING: "away"}
+    node.fault = None
+    await looking
+    assert breaker.failing == {}
