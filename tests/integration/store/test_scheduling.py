@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -16,8 +17,8 @@ from pydantic import SecretStr
 
 from runner.duties import Duties
 from runner.embedded.services import Services, services
-from runner.errors import LeaseLost
-from runner.ids import new_id
+from runner.errors import DockerUnavailable, LeaseLost, RunnerError, SecretsUnreadable
+from runner.ids import PLATFORM_TENANT, new_id
 from runner.models import Claim, InputFile, Result, Role, Tier
 from runner.queue.changes import Changes
 from runner.queue.doorbell import Doorbell
@@ -32,9 +33,11 @@ from runner.tenancy import create_key
 from runner.worker.breaker import Breaker
 from runner.worker.disposal import Disposals
 from runner.worker.execute import Executor, Policy
+from runner.worker.lease import LeaseKeeper
 from runner.worker.reaper import Reaper
 from runner.worker.settle import Settler
 from runner.worker.traffic import Traffic
+from runner.worker.unstarted import Returns
 from tests.deployment import state_folder
 from tests.integration.store.conftest import LEASE, LIMITS, REQUEST, publish
 
@@ -483,3 +486,41 @@ async def test_without_redis_every_dead_attempt_of_a_pass_is_settled(
         await reaper.reap()
     rows = superuser.execute("SELECT state FROM executions").fetchall()
     assert [row["state"] for row in rows] == ["queued"] * 3
+
+
+@pytest.mark.parametrize("kind", [SecretsUnreadable, DockerUnavailable])
+async def test_a_tenant_hears_nothing_of_the_host_and_pays_nothing_for_it(
+    api: Database,
+    worker: Database,
+    owner: Database,
+    superuser: Superuser,
+    postgres: Services,
+    kind: type[RunnerError],
+) -> None:
+    """The path is in the deployment's own audit log; neither events nor records of its hold it."""
+    path = f"/etc/runner/{new_id()}"
+    one = await tenant(owner)
+    await submit(api, one)
+    found = await claimed(worker)
+
+    async def probe() -> None:
+        """Find the node whole."""
+
+    async with changes_of(postgres) as changes:
+        returns = Returns(database=worker, changes=changes, breaker=Breaker(probe), max_attempts=1)
+        keeper = LeaseKeeper(
+            database=worker, changes=changes, claim=found, lease=LEASE, asked_at=time.monotonic()
+        )
+        assert await returns.give_back(found, keeper, kind(path)) is None
+    (row,) = superuser.execute("SELECT state, given_back FROM executions").fetchall()
+    assert row == {"state": "queued", "given_back": 1}
+    (event,) = superuser.execute(
+        "SELECT string_agg(data::text, ' ') AS said FROM events WHERE tenant_id = %s", [one]
+    ).fetchall()
+    assert "queued" in event["said"]
+    assert path not in event["said"]
+    records = superuser.execute(
+        "SELECT tenant_id FROM audit_events WHERE body LIKE %s",
+        [f"%{path}%"],
+    ).fetchall()
+    assert [record["tenant_id"] for record in records] == [PLATFORM_TENANT]
