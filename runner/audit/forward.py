@@ -29,6 +29,8 @@ TENANTS_AT_ONCE = 4
 TENANT = "tenant"
 """The sink that each tenant has for itself; any other is the deployment's."""
 
+NEWEST = 2**63 - 1
+"""Behind any record: whatever there is goes out."""
 _log = structlog.get_logger("runner.audit")
 
 
@@ -67,7 +69,7 @@ class Forwarder:
             return False
         claimed = Claimed(**row)
         async with self._database.tenant(claimed.tenant_id) as tx:
-            rows = await tx.all("audit.chain", after=claimed.seq, limit=MAX_RECORDS)
+            rows = await tx.all("audit.chain", after=claimed.seq, last=NEWEST, limit=MAX_RECORDS)
         batch = Batch(claimed.tenant_id, tuple(Link(**row) for row in rows))
         try:
             await self._deliver(sink, batch, after=claimed.seq)
