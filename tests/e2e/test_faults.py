@@ -18,6 +18,7 @@ from runner.models import Role
 from runner.signing import TrustedKeys, verify
 from runner.states import ENDED
 from runner.store.receipts import KIND
+from tests import deployment as deployments
 from tests.deployment import Deployment, eventually, state_of
 
 HELD = "import time\nprint('begun', flush=True)\ntime.sleep({seconds})\nprint('done')"
@@ -204,17 +205,18 @@ def test_without_postgres_nothing_is_accepted_and_nothing_is_queued(own: Deploym
     assert client.run(command=["true"]).state == "succeeded"
 
 
-def test_a_result_survives_a_restart_of_postgres(own: Deployment) -> None:
-    """PostgreSQL crashes mid-run and comes back: the result is kept and committed once."""
-    client = own.client("pg-restart")
-    submitted = client.submit(code=HELD.format(seconds=1.5), language="python")
-    eventually(lambda: client.get(submitted.id).state == "running")
-    own.stack.services.postgres.kill()
-    time.sleep(1)
-    own.stack.services.postgres.start()
-    ended = eventually(lambda: settled(client, submitted.id))
-    assert (ended.state, ended.attempt) == ("succeeded", 1), ended
-    assert ended.stdout.text == "begun\ndone\n"
+def test_a_result_survives_a_restart_of_postgres(image: None) -> None:
+    """PostgreSQL crashes mid-run and comes back within the lease: the result is committed once."""
+    with deployments.deployment(lease_s=15.0, reconcile_s=0.5, pool=0, pool_max=0) as own:
+        client = own.client("pg-restart")
+        submitted = client.submit(code=HELD.format(seconds=1.5), language="python")
+        eventually(lambda: client.get(submitted.id).state == "running")
+        own.stack.services.postgres.kill()
+        time.sleep(1)
+        own.stack.services.postgres.start()
+        ended = eventually(lambda: settled(client, submitted.id))
+        assert (ended.state, ended.attempt) == ("succeeded", 1), ended
+        assert ended.stdout.text == "begun\ndone\n"
 
 
 def read_only(own: Deployment, value: str) -> None:
