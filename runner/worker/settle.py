@@ -155,11 +155,8 @@ class Settler:
                 return None
             decision = decide(stored, reason, self._max_attempts)
             match decision:
-                case Requeue(why, free):
-                    await attempts.requeue(tx, claim, why, free=free)
-                    facts = {"attempt": claim.attempt, "why": why}
-                    event = of_execution(claim.execution_id, audit.Action.EXECUTION_REQUEUE, facts)
-                    await audit.append(tx, claim.tenant_id, event)
+                case Requeue():
+                    await requeue(tx, claim, decision)
                 case End(result) if ran is not None:
                     request = (await scheduling.load(tx, claim)).request()
                     finishing = await attempts.finish_with(tx, claim, result)
@@ -170,6 +167,14 @@ class Settler:
                     await attempts.finish(tx, claim, result)
                     await audit.append(tx, claim.tenant_id, ended(claim, result))
         return decision
+
+
+async def requeue(tx: Transaction, claim: Claim, decision: Requeue) -> None:
+    """Put the execution back into its tenant's queue, and that on record. Raises LeaseLost."""
+    await attempts.requeue(tx, claim, decision.why, free=decision.free)
+    facts = {"attempt": claim.attempt, "why": decision.why}
+    event = of_execution(claim.execution_id, audit.Action.EXECUTION_REQUEUE, facts)
+    await audit.append(tx, claim.tenant_id, event)
 
 
 async def put_on_record(

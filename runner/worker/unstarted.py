@@ -21,7 +21,14 @@ from runner.store.executions import never_ran
 from runner.worker.breaker import Breaker
 from runner.worker.lease import LeaseKeeper
 from runner.worker.recorder import AWAY_S, until_stored
-from runner.worker.settle import MOST_GIVEN_BACK, not_started, of_execution, told
+from runner.worker.settle import (
+    MOST_GIVEN_BACK,
+    Requeue,
+    not_started,
+    of_execution,
+    requeue,
+    told,
+)
 
 LONGEST_PAUSE_S = 10.0
 
@@ -94,10 +101,7 @@ class Returns:
                 end = decide(stored, error, ours=free, max_attempts=self._max_attempts)
                 if end is None:
                     _, why = told(error)
-                    await attempts.requeue(tx, claim, why, free=free)
-                    facts = {"attempt": claim.attempt, "why": why}
-                    event = of_execution(claim.execution_id, audit.Action.EXECUTION_REQUEUE, facts)
-                    await audit.append(tx, claim.tenant_id, event)
+                    await requeue(tx, claim, Requeue(why, free=free))
                 return end
 
         end = await until_stored(write, patience_s=AWAY_S)
