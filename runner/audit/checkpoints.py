@@ -232,15 +232,15 @@ class Checkpointer:
         except BadSignature as error:
             return Fault(0, f"what this worker remembers to have sealed is not ours: {error}")
         start = before.head if before else chain.START
-        pins = [Pin(own.seq, own.hash, f"what this worker sealed {own.at}")] if own else []
-        # Sealed by another worker since: it may not have known what this one does.
-        for pin in (pin for pin in pins if pin.seq <= start.seq):
+        pin = Pin(own.seq, own.hash, f"what this worker sealed {own.at}") if own else None
+        if pin is not None and pin.seq <= start.seq:
+            # Sealed by another worker since: it may not have known what this one does.
             async with self._database.tenant(tenant) as tx:
                 row = await tx.one("audit.hash", seq=pin.seq)
             if row is None or row["hash"] != pin.hash:
                 return Fault(pin.seq, f"record {pin.seq} is not the one of {pin.source}")
         # From the signed hash on: what follows has to follow that, whatever the log says it was.
-        verdict = await chain.verify(self._database, tenant, start, pins)
+        verdict = await chain.verify(self._database, tenant, start, [pin] if pin else [])
         fault = verdict.fault
         if fault is None:
             async with self._database.tenant(tenant) as tx:

@@ -192,19 +192,11 @@ class Recorder:
                     raise error
         async with self._writing:
             if self._tried is not None:
-                await self._make_certain()
+                # Repeated, an interrupted write stores once what it may have stored already.
+                await self._or_later(self._store())
             await self._mask()
             for stream, mask in self._masks.items():
                 self._take(stream, mask.rest())
-
-    async def _make_certain(self) -> None:
-        """Store what an interrupted write may have stored: repeated, it stores it once."""
-        try:
-            await self._store()
-        except LeaseLost:
-            raise
-        except Exception:  # noqa: BLE001 - told; it stays in the rest
-            _log.exception("events_not_stored", execution=str(self._claim.execution_id))
 
     async def _mask(self) -> None:
         """Mask what is gathered, and gather anew."""
@@ -236,12 +228,15 @@ class Recorder:
 
     async def _flush_soon(self) -> None:
         await asyncio.sleep(FLUSH_AFTER_S)
+        await self._or_later(self._flush())
+
+    async def _or_later(self, writing: Awaitable[None]) -> None:
+        """Write now; what fails stays here for the next flush, or for the result's transaction."""
         try:
-            await self._flush()
+            await writing
         except LeaseLost:
             raise
-        except Exception:  # noqa: BLE001 - told, and tried again by who writes next
-            # It is still here: the next flush writes it, or the result's transaction.
+        except Exception:  # noqa: BLE001 - told, and written later
             _log.exception("events_not_stored", execution=str(self._claim.execution_id))
 
     async def _flush(self) -> None:
