@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 
 from tests import sandboxes
+from tests.integration.store.conftest import owner, postgres, superuser
+
+__all__ = ["owner", "postgres", "superuser"]
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -5,7 +5,7 @@ A client that resets its connection cancels what runs for it; so does a lost lea
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 from uuid import UUID
 
@@ -16,63 +16,35 @@ from redis.asyncio.connection import AbstractConnection
 
 from runner.audit import events as audit
 from runner.auth.throttle import Throttle
-from runner.embedded.services import Services, services
+from runner.embedded.services import Services
 from runner.errors import RunnerError, TooManyAttempts
 from runner.ids import new_id
-from runner.models import Role
 from runner.ratelimit import RateLimiter
 from runner.settings import Rate
 from runner.store import executions
 from runner.store.connection import Connection
 from runner.store.db import Database
-from runner.store.migrations import migrate
-from runner.tenancy import create_key
-from tests.deployment import state_folder
-from tests.integration.store.conftest import LIMITS, REQUEST, SUBMITTED, publish
+from tests.integration.store.conftest import REQUEST, SUBMITTED, new_tenant
 from tests.interruption import AGAIN, cancelled_everywhere
 
 PATIENCE_S = 5.0
 Use = Callable[[Database, UUID], Coroutine[Any, Any, None]]
 
 
-@pytest.fixture(scope="module")
-def running() -> Iterator[Services]:
-    """Return PostgreSQL and Redis with the schema in place."""
-    with state_folder() as folder, services(folder, ephemeral=True) as made:
-        migrate(SecretStr(made.owner_url))
-        asyncio.run(publish(made))
-        yield made
-
-
-@pytest.fixture(scope="module")
-def tenant(running: Services) -> UUID:
-    """Return a tenant's id."""
-
-    async def make() -> UUID:
-        async with Database(SecretStr(running.owner_url), max_size=1) as owner:
-            made = await create_key(
-                owner, tenant="interrupted", role=Role.OWNER, name="test", max_limits=LIMITS
-            )
-        return made.tenant_id
-
-    return asyncio.run(make())
+@pytest.fixture
+async def tenant(owner: Database) -> UUID:
+    """Return a new tenant's id."""
+    return await new_tenant(owner, f"interrupted-{new_id()}")
 
 
 @pytest.fixture
-def superuser(running: Services) -> "Iterator[psycopg.Connection[Any]]":
-    """Return a connection that no policy binds."""
-    with psycopg.connect(running.postgres.url("postgres"), autocommit=True) as connection:
-        yield connection
-
-
-@pytest.fixture
-async def database(running: Services, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Database]:
+async def database(postgres: Services, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Database]:
     """Return a pool of one connection: whoever comes next gets what the last one left.
 
     It behaves as in a busy loop, in which psycopg also awaits before it sends.
     """
     monkeypatch.setattr(psycopg.waiting, "MAX_BUSY_TIME", 0)
-    async with Database(SecretStr(running.api_url), max_size=1) as made:
+    async with Database(SecretStr(postgres.api_url), max_size=1) as made:
         yield made
 
 
@@ -172,11 +144,12 @@ async def test_what_was_cancelled_is_stored_whole_or_not_at_all(
     """As many records as executions, whichever round trip was the last."""
     await _everywhere(database, tenant, _write, "at each await")
     counts = superuser.execute(
-        "SELECT (SELECT count(*) FROM executions), "
-        "(SELECT count(*) FROM audit_events WHERE action = %s)",
-        [SUBMITTED.action.value],
+        "SELECT (SELECT count(*) FROM executions WHERE tenant_id = %(tenant)s) AS executions, "
+        "(SELECT count(*) FROM audit_events WHERE tenant_id = %(tenant)s AND action = %(action)s) "
+        "AS records",
+        {"tenant": tenant, "action": SUBMITTED.action.value},
     ).fetchone()
-    assert counts is not None and counts[0] == counts[1] > 0
+    assert counts is not None and counts["executions"] == counts["records"] > 0
 
 
 async def _rates_everywhere(limiter: RateLimiter, again: str) -> None:
@@ -197,23 +170,23 @@ async def _rates_everywhere(limiter: RateLimiter, again: str) -> None:
 
 @pytest.mark.parametrize("again", AGAIN)
 async def test_a_rate_is_counted_rightly_whenever_the_last_request_was_cancelled(
-    running: Services, again: str
+    postgres: Services, again: str
 ) -> None:
     """No answer to one request is taken for that to another, and no connection stays taken."""
-    async with RateLimiter(SecretStr(running.redis_url)) as limiter:
+    async with RateLimiter(SecretStr(postgres.redis_url)) as limiter:
         await _rates_everywhere(limiter, again)
         assert not limiter._pool._in_use_connections
 
 
 async def test_a_connection_to_redis_that_stays_open_answers_the_next_user_wrongly(
-    running: Services, monkeypatch: pytest.MonkeyPatch
+    postgres: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The control: the next request reads the answer that the cancelled one did not wait for."""
 
     async def stay(*_: object, **__: object) -> None:
         pass
 
-    async with RateLimiter(SecretStr(running.redis_url)) as limiter:
+    async with RateLimiter(SecretStr(postgres.redis_url)) as limiter:
         await limiter.look(Rate(per_minute=1, burst=1), "warm")
 
         async def until_it_is_wrong() -> None:
@@ -230,10 +203,10 @@ async def test_a_connection_to_redis_that_stays_open_answers_the_next_user_wrong
 
 @pytest.mark.parametrize("again", AGAIN)
 async def test_a_login_is_counted_rightly_whenever_the_last_one_was_cancelled(
-    running: Services, again: str
+    postgres: Services, again: str
 ) -> None:
     """More logins than there are connections are cancelled; the next one is still counted."""
-    async with Throttle(SecretStr(running.redis_url)) as throttle:
+    async with Throttle(SecretStr(postgres.redis_url)) as throttle:
 
         async def whole() -> None:
             async with asyncio.timeout(PATIENCE_S):

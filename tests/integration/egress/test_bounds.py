@@ -56,7 +56,7 @@ async def test_fields_are_bounded(tmp_path: Path, place: str, number: int, passe
 
 
 async def test_a_clients_fields_are_bounded(tmp_path: Path) -> None:
-    """And it is told so."""
+    """The client is told that its fields are too large."""
     async with in_process(tmp_path, policy(f"http://{HOST}")) as way:
         fields = b"a:\r\n" * 15_000
         heard = await way.say(b"GET http://%b/ HTTP/1.1\r\n%b\r\n" % (HOST.encode(), fields))

@@ -17,14 +17,7 @@ from runner.queue.changes import Changes
 from runner.sandbox.sandbox import Sandbox
 from runner.store.db import Database
 from runner.worker.lease import LeaseKeeper
-from tests.integration.store.conftest import (  # noqa: F401 - fixtures
-    Claimed,
-    api,
-    claimed,
-    owner,
-    postgres,
-    superuser,
-)
+from tests.integration.store.conftest import Claimed
 
 LEASE = timedelta(seconds=3)
 SOCKET = ".s.PGSQL.5432"
@@ -72,7 +65,7 @@ async def network() -> Network:
 
 @pytest.fixture
 async def far_away(
-    postgres: Services,  # noqa: F811 - a fixture
+    postgres: Services,
     network: Network,
     tmp_path: Path,
 ) -> AsyncIterator[Database]:
@@ -85,10 +78,10 @@ async def far_away(
 
 
 async def test_a_lease_is_given_up_in_time_when_the_network_stalls(
-    postgres: Services,  # noqa: F811 - a fixture
+    postgres: Services,
     far_away: Database,
     network: Network,
-    claimed: Claimed,  # noqa: F811 - a fixture
+    claimed: Claimed,
 ) -> None:
     """No answer and no reset ever comes; the lease ends by our own clock."""
     claim = await claimed("stalled")
@@ -104,10 +97,10 @@ async def test_a_lease_is_given_up_in_time_when_the_network_stalls(
 
 
 async def test_a_stall_that_ends_before_the_lease_costs_nothing(
-    postgres: Services,  # noqa: F811 - a fixture
+    postgres: Services,
     far_away: Database,
     network: Network,
-    claimed: Claimed,  # noqa: F811 - a fixture
+    claimed: Claimed,
 ) -> None:
     """A renewal that gets no answer is repeated soon, for as long as the lease lasts."""
     claim = await claimed("stalled-briefly")
@@ -137,10 +130,10 @@ class Fenced:
 
 
 async def test_a_released_sandbox_lives_on_while_the_lease_is_renewed(
-    postgres: Services,  # noqa: F811 - a fixture
+    postgres: Services,
     far_away: Database,
-    claimed: Claimed,  # noqa: F811 - a fixture
-    superuser: Any,  # noqa: F811 - a fixture
+    claimed: Claimed,
+    superuser: Any,
 ) -> None:
     """It may serve again; no reaper takes the execution while its result is written."""
     claim = await claimed("released")

@@ -15,15 +15,7 @@ from runner.store import attempts
 from runner.store.db import Database
 from runner.store.executions import never_ran
 from runner.worker.recorder import FLUSH_AT_BYTES, Recorder
-from tests.integration.store.conftest import (  # noqa: F401 - fixtures
-    Claimed,
-    api,
-    claimed,
-    owner,
-    postgres,
-    superuser,
-    worker,
-)
+from tests.integration.store.conftest import Claimed
 from tests.interruption import AGAIN, cancelled_everywhere
 
 SECRET = "a-secret-of-some-length"  # noqa: S105 - made up
@@ -61,7 +53,7 @@ class Running:
         """Gather the rest."""
         await self._recorder.close()
 
-    async def finish(self, superuser: Superuser) -> None:  # noqa: F811 - a connection
+    async def finish(self, superuser: Superuser) -> None:
         """Write the result behind the rest, and find everything stored once."""
         await self._recorder.close()
         async with self._database.tenant(self.claim.tenant_id) as tx:
@@ -88,10 +80,10 @@ class Running:
 @pytest.mark.parametrize("again", ["once", "again 2 later"])
 @pytest.mark.parametrize("what", ["a batch", "the rest"])
 async def test_nothing_is_lost_or_doubled_wherever_the_writer_is_cancelled(
-    postgres: Services,  # noqa: F811 - a fixture
-    worker: Database,  # noqa: F811 - a fixture
-    claimed: Claimed,  # noqa: F811 - a fixture
-    superuser: Superuser,  # noqa: F811 - a fixture
+    postgres: Services,
+    worker: Database,
+    claimed: Claimed,
+    superuser: Superuser,
     monkeypatch: pytest.MonkeyPatch,
     what: str,
     again: str,

@@ -15,15 +15,7 @@ from runner.store.db import Database, Transaction
 from runner.worker.breaker import Breaker
 from runner.worker.lease import LeaseKeeper
 from runner.worker.unstarted import Returns
-from tests.integration.store.conftest import (  # noqa: F401 - fixtures
-    Claimed,
-    api,
-    claimed,
-    owner,
-    postgres,
-    superuser,
-    worker,
-)
+from tests.integration.store.conftest import Claimed
 
 
 class Unconfirming:
@@ -44,10 +36,10 @@ class Unconfirming:
 
 
 async def test_an_unconfirmed_give_back_is_no_lost_lease(
-    postgres: Services,  # noqa: F811 - a fixture
-    worker: Database,  # noqa: F811 - a fixture
-    claimed: Claimed,  # noqa: F811 - a fixture
-    superuser: Any,  # noqa: F811 - a fixture
+    postgres: Services,
+    worker: Database,
+    claimed: Claimed,
+    superuser: Any,
 ) -> None:
     """It is in the queue again, and nobody is told of a late result."""
     claim = await claimed("given-back")

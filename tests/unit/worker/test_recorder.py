@@ -62,7 +62,7 @@ async def test_a_program_does_not_decide_how_many_events_there_are(recorder: Rec
 async def test_a_secret_in_pieces_is_starred_though_the_other_stream_comes_between(
     recorder: Recorder,
 ) -> None:
-    """And what is hashed is what is stored."""
+    """The hash is that of the stored, starred output."""
     await recorder.hide([SECRET])
     for character in f"<{SECRET}> and <{SECRET[:9]}":
         await recorder.add(Stream.STDOUT, character.encode())
