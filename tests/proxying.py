@@ -172,8 +172,12 @@ async def in_process(
     *,
     lookup: Lookup | None = None,
     timeouts: Timeouts | None = None,
+    share: Share | None = None,
 ) -> AsyncIterator[Way]:
-    """Serve a sandbox's socket in this process, where patience and lookups are the test's."""
+    """Serve a sandbox's socket in this process, where patience and lookups are the test's.
+
+    Sandboxes of one tenant have the same share.
+    """
     outside = Outside(
         lookup=lookup or loopback,
         trusted=networks(["127.0.0.0/8"]),
@@ -184,9 +188,9 @@ async def in_process(
     way = Way(folder / f"{secrets.token_hex(4)}.sock")
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(way.path))
-    listener.listen()
+    listener.listen(512)
     listener.setblocking(False)  # noqa: FBT003 - the standard library's signature
-    session = Session("in-process", given, {}, way.told.append, Share())
+    session = Session("in-process", given, {}, way.told.append, share or Share())
     sandbox = Sandbox(session, outside, Slots(100), listener)
     try:
         yield way

@@ -47,11 +47,11 @@ class Sandbox:
         self._accepting.add_done_callback(self._stopped)
 
     async def _accept(self) -> None:
-        loop, share = asyncio.get_running_loop(), self.session.share
+        share = self.session.share
         await self.session.prepare()
         while True:
             try:
-                link, _ = await loop.sock_accept(self._listener)
+                link = await self._next()
             except OSError as error:
                 _log.warning("not_accepted", session=self.session.id, error=str(error))
                 await asyncio.sleep(ACCEPT_AGAIN_S)
@@ -66,6 +66,26 @@ class Sandbox:
             connection = share.start(serve_connection(self.session, self._outside, link))
             self._connections.add(connection)
             connection.add_done_callback(partial(self._ended, link))
+
+    async def _next(self) -> socket.socket:
+        """Return the next connection, which cannot be lost by a cancellation.
+
+        `sock_accept` loses one that comes as its caller is cancelled.
+        """
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                link, _ = self._listener.accept()
+            except BlockingIOError:
+                knocked = asyncio.Event()
+                loop.add_reader(self._listener, knocked.set)
+                try:
+                    await knocked.wait()
+                finally:
+                    loop.remove_reader(self._listener)
+            else:
+                link.setblocking(False)  # noqa: FBT003 - the standard library's signature
+                return link
 
     def _stopped(self, accepting: asyncio.Task[None]) -> None:
         if not accepting.cancelled() and (error := accepting.exception()):

@@ -107,8 +107,14 @@ class Stack:
 
         Raises SetupError with the end of the log of the part that did not come up.
         """
-        clock = asyncio.get_running_loop()
-        deadline = clock.time() + self.settings.patient(READY_AFTER_S)
+        try:
+            async with asyncio.timeout(self.settings.patient(READY_AFTER_S)):
+                await self._both_ready()
+        except TimeoutError:
+            words = f"{self.api.last_words()}\n{self.worker.last_words()}"
+            raise SetupError(f"API and worker are not ready:\n{words}") from None
+
+    async def _both_ready(self) -> None:
         async with httpx.AsyncClient(
             base_url=self.url, timeout=self.settings.patient(ANSWER_S)
         ) as client:
@@ -122,9 +128,6 @@ class Stack:
                     answer = None
                 if answer is not None and answer.is_success and self._worker_works():
                     return
-                if clock.time() > deadline:
-                    words = f"{self.api.last_words()}\n{self.worker.last_words()}"
-                    raise SetupError(f"API and worker are not ready:\n{words}")
                 await asyncio.sleep(0.05)
 
     def _worker_works(self) -> bool:

@@ -1,24 +1,25 @@
 """A tenant that floods the egress proxy does not delay another tenant's requests.
 
-The control is another sandbox of the tenant that floods: its requests wait, as the shares are
-between tenants and not within one.
+The control is the same flood without shares: each connection goes on whenever it can.
 """
 
 import asyncio
+import math
 import statistics
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import pytest
 
+from runner.egress import share as shares
 from runner.egress.gateway import EgressGateway
 from tests.floods import FLOODS, HOST
-from tests.proxying import Way, gateway, recording, way_out
+from tests.proxying import Way, gateway, in_process, policy, recording, way_out
 from tests.upstreams import Authority
 
 QUIET = "quiet.test"
@@ -28,16 +29,6 @@ DELAYED_TIMES = 1.5
 TRIES = 4
 DELAYED_S = 0.3
 """As the median: ten times what a loaded host takes beside a flood that has its share."""
-
-
-@dataclass(frozen=True)
-class Beside:
-    """How long a request took beside a flood, as the median."""
-
-    quiet_s: float
-    """One of another tenant."""
-    own_s: float
-    """One of another sandbox of the tenant that floods."""
 
 
 @pytest.fixture
@@ -59,11 +50,15 @@ async def asked(way: Way, port: int) -> float:
     return perf_counter() - began
 
 
+Opened = Callable[[str | Mapping[str, Any]], AbstractAsyncContextManager[Way]]
+"""Opens a sandbox's way out by one rule."""
+
+
 @asynccontextmanager
-async def flooding(kind: str, proxy: EgressGateway, folder: Path) -> AsyncIterator[None]:
-    """Let a hostile tenant flood the proxy while the context lasts."""
+async def flooding(kind: str, opened: Opened, folder: Path, ca_pem: str) -> AsyncIterator[None]:
+    """Let a hostile program flood the proxy while the context lasts."""
     trusted = folder / "trusted.pem"
-    trusted.write_text(proxy.ca_pem)
+    trusted.write_text(ca_pem)
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "tests.floods", kind, str(folder / f"{HOST}.pem"), str(trusted),
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
@@ -75,7 +70,7 @@ async def flooding(kind: str, proxy: EgressGateway, folder: Path) -> AsyncIterat
         rule: dict[str, Any] = {"host": HOST, "port": port, "scheme": FLOODS[kind].scheme}
         if rule["scheme"] == "https":
             rule["methods"] = ["GET"]
-        async with way_out(proxy, folder, rule, tenant="hostile") as way:
+        async with opened(rule) as way:
             process.stdin.write(f"{way.path}\n".encode())
             await process.stdin.drain()
             assert await process.stdout.readline() == b"under way\n"
@@ -86,20 +81,16 @@ async def flooding(kind: str, proxy: EgressGateway, folder: Path) -> AsyncIterat
         await process.wait()
 
 
-async def beside(kind: str, proxy: EgressGateway, folder: Path) -> Beside:
-    """Ask in turn for the quiet tenant and for the hostile one, beside the flood."""
-    async with recording() as server:
-        rule = f"http://{QUIET}:{server.port}"
-        async with (
-            way_out(proxy, folder, rule, tenant="quiet") as quiet,
-            way_out(proxy, folder, rule, tenant="hostile") as own,
-            flooding(kind, proxy, folder),
-        ):
-            took = [
-                (await asked(quiet, server.port), await asked(own, server.port))
-                for _ in range(REQUESTS)
-            ]
-    return Beside(*(statistics.median(each) for each in zip(*took, strict=True)))
+async def beside(
+    kind: str, quiet: Opened, hostile: Opened, folder: Path, ca_pem: str = ""
+) -> float:
+    """Return how long a request of the quiet tenant takes beside a flood, as the median."""
+    async with (
+        recording() as server,
+        quiet(f"http://{QUIET}:{server.port}") as way,
+        flooding(kind, hostile, folder, ca_pem),
+    ):
+        return statistics.median([await asked(way, server.port) for _ in range(REQUESTS)])
 
 
 @pytest.mark.parametrize("kind", FLOODS)
@@ -107,16 +98,31 @@ async def test_another_tenants_flood_delays_nobody(
     proxy: EgressGateway, tmp_path: Path, kind: str
 ) -> None:
     """Be it small and costly, or large and without a pause."""
-    assert (await beside(kind, proxy, tmp_path)).quiet_s < DELAYED_S
+    quiet, hostile = (
+        partial(way_out, proxy, tmp_path, tenant=tenant) for tenant in ("quiet", "hostile")
+    )
+    assert await beside(kind, quiet, hostile, tmp_path, proxy.ca_pem) < DELAYED_S
 
 
-async def test_a_tenants_own_flood_delays_it(proxy: EgressGateway, tmp_path: Path) -> None:
-    """The control: what a flood does to whoever has to share with it.
+async def test_without_shares_a_flood_delays_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control: the same proxy, whose tenants' slices have no end.
 
     On a loaded host the quiet one is slow for other reasons, too, so it is tried a few times.
     """
+    Authority(tmp_path).context(HOST)
+
+    async def measured(slice_s: float) -> float:
+        monkeypatch.setattr(shares, "SLICE_S", slice_s)
+        quiet, hostile = (partial(served, share=shares.Share()) for _ in range(2))
+        return await beside("interim answers", quiet, hostile, tmp_path)
+
+    def served(rule: str | Mapping[str, Any], *, share: shares.Share) -> Any:
+        return in_process(tmp_path, policy(rule), share=share)
+
+    shared = shares.SLICE_S
     delays: list[float] = []
     while len(delays) < TRIES and max(delays, default=0) <= DELAYED_TIMES:
-        found = await beside("single bytes", proxy, tmp_path)
-        delays.append(found.own_s / found.quiet_s)
+        delays.append(await measured(math.inf) / await measured(shared))
     assert max(delays) > DELAYED_TIMES

@@ -77,7 +77,7 @@ def test_a_slow_host_waits_longer_until_api_and_worker_are_ready(
     image: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A wait that is too short for them suffices with more patience."""
-    monkeypatch.setattr(stack, "READY_AFTER_S", 0.05)
+    monkeypatch.setattr(stack, "READY_AFTER_S", 0.3)
     with pytest.raises(SetupError, match="not ready"), deployment():
         pass
     with deployment(patience=100):
