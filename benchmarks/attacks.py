@@ -69,6 +69,8 @@ class Book:
         self.answers[who, reply.status] += 1
         if reply.status == 503 and reply.retry_after is not None:  # noqa: PLR2004 - HTTP's own
             return
+        if who == "strangers" and reply.status == 501:  # noqa: PLR2004 - as above
+            return  # RFC 9110 §9.1: what is said of a method that the server does not know.
         if reply.status >= 500:  # noqa: PLR2004 - as above
             self.wrong[f"{who}: {reply.status} {reply.title}"] += 1
 

@@ -10,7 +10,7 @@ from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 
 from runner.api.deps import Dependencies, Parts
-from runner.api.problems import responses
+from runner.api.problems import RETRY_AFTER_S, responses
 from runner.api.views import View
 from runner.errors import NotReady
 
@@ -57,6 +57,7 @@ async def readyz(response: Response, parts: Parts) -> Readiness:
     ready = postgres == redis == rights == "ok"
     if not ready:
         response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
+        response.headers["Retry-After"] = str(RETRY_AFTER_S)
     return Readiness(
         status="ok" if ready else "unavailable",
         parts={"postgres": postgres, "redis": redis, "rights": rights},

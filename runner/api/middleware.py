@@ -7,6 +7,7 @@ from http import HTTPStatus
 from uuid import uuid4
 
 import structlog
+from anyio import BrokenResourceError
 from fastapi import Request
 from fastapi.responses import JSONResponse
 from prometheus_client import CollectorRegistry, Counter, Histogram
@@ -69,10 +70,23 @@ class LastResort:
         try:
             await self._app(scope, receive, noted)
         except Exception as error:
+            if started and _nobody_listens(error):
+                return
             if started:
                 # The server cuts the connection: a client sees that the answer is not whole.
                 raise
             await unexpected(Request(scope), error)(scope, receive, send)
+
+
+def _nobody_listens(error: Exception) -> bool:
+    """Whether an event stream failed only because its client has gone.
+
+    FastAPI closes the reading end of its own queue before it stops the task that writes into it
+    (its discussion 15725), so that a client who hangs up would cost a traceback in the log.
+    """
+    if isinstance(error, ExceptionGroup):
+        return all(map(_nobody_listens, error.exceptions))
+    return isinstance(error, BrokenResourceError)
 
 
 class Authentication:

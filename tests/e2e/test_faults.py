@@ -136,6 +136,7 @@ def test_without_redis_nothing_is_accepted_and_nothing_is_stored(own: Deployment
         503,
         {"postgres": "ok", "redis": "unavailable", "rights": "ok"},
     )
+    assert int(ready.headers["Retry-After"]) > 0
     own.stack.services.redis.start()
     assert client.run(command=["true"]).state == "succeeded"
 

@@ -29,7 +29,12 @@ HANG_UP = struct.pack("ii", 1, 0)
 def test_1500_streams_reset_at_random_moments_cost_no_other_tenant_an_answer(
     shared: Deployment,
 ) -> None:
-    """Neither an error while it goes on nor one afterwards, and each submission runs once."""
+    """Neither an error while it goes on nor one afterwards, and each submission runs once.
+
+    Nor does it write tracebacks into the operator's log.
+    """
+    log = shared.stack.settings.state_dir / "log" / "api.log"
+    logged = log.stat().st_size
     watched = shared.client("reset-viewer").submit(
         code=CHATTY, language="python", size="small", limits={"timeout_s": 120}
     )
@@ -64,5 +69,6 @@ def test_1500_streams_reset_at_random_moments_cost_no_other_tenant_an_answer(
     answers += [other.get(path) for path in ("/v1/executions", "/readyz") for _ in range(40)]
 
     assert [answer.text for answer in answers if answer.is_server_error] == []
+    assert "Traceback" not in log.read_bytes()[logged:].decode()
     submitted = [answer.json() for answer in answers if answer.request.method == "POST"]
     assert {each["state"] for each in submitted} == {"succeeded"}
