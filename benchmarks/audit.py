@@ -28,11 +28,11 @@ from runner.audit import chain, checkpoints, export, offline
 from runner.audit import events as audit
 from runner.audit.checkpoints import Checkpoint, Checkpointer
 from runner.audit.memory import Memory
+from runner.base.signing import Signer, TrustedKeys
 from runner.embedded.services import Services, services
-from runner.ids import new_id
-from runner.signing import Signer, TrustedKeys
 from runner.store.db import Database
 from runner.store.migrations import migrate
+from runner.words.ids import new_id
 
 SECONDS = 5.0
 WRITERS = (1, 4, 16)

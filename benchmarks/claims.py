@@ -25,16 +25,17 @@ from rich.table import Table
 
 from benchmarks.harness import DISK
 from runner.audit import events as audit
+from runner.base.settings import Settings
 from runner.embedded.services import Services, services
-from runner.ids import new_id
-from runner.limits import load_sizes
-from runner.models import ExecutionRequest, Program, Role, Tier
-from runner.quotas import load_tiers, refusal
-from runner.settings import Settings
+from runner.quotas.sizes import load_sizes
+from runner.quotas.tiers import load_tiers, refusal
 from runner.store import executions, quotas, tenants
 from runner.store.db import Database
 from runner.store.migrations import migrate
-from runner.tenancy import create_key, publish_tiers
+from runner.tenants.tenancy import create_key, publish_tiers
+from runner.words.execution import ExecutionRequest, Program
+from runner.words.ids import new_id
+from runner.words.principal import Role, Tier
 
 GRID = [
     (of_tenants, waiting)

@@ -7,10 +7,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from runner.limits import DEFAULT_SIZE, load_sizes
-from runner.sandbox.spec import Host, Placement, container_config
-from runner.seccomp import load_profile
-from runner.settings import Settings
+from runner.base.seccomp import load_profile
+from runner.base.settings import Settings
+from runner.quotas.sizes import DEFAULT_SIZE, load_sizes
+from runner.sandbox.engine.spec import Host, Placement, container_config
 
 PROGRAM = ("python3", "-c", "print(1)")
 

@@ -10,15 +10,15 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from runner.models import Isolation
+from runner.base.settings import Settings, project_root
 from runner.sandbox.launch import NODE_LABEL
-from runner.settings import Settings, project_root
 from runner.verify.bench import Bench
 from runner.verify.check import Group, Observation, Probe
 from runner.verify.checks import every_check
 from runner.verify.controls import Change
 from runner.verify.gvisor import DIFFERENCES
 from runner.verify.suite import series
+from runner.words.sandbox import Isolation
 
 PAGE = project_root() / "docs" / "security" / "comparison.md"
 

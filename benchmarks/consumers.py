@@ -24,12 +24,12 @@ import redis
 import uvloop
 
 from benchmarks.harness import Figures, Sheet, arguments, cpu_s, publish
-from runner import telemetry
+from runner.base import telemetry
+from runner.base.settings import Settings
 from runner.cli.demo import temporary_state
 from runner.embedded.services import services
-from runner.ids import new_id
 from runner.queue.job import Consumer, Ring, RingQueue, Then, bound_job_class
-from runner.settings import Settings
+from runner.words.ids import new_id
 
 SLOTS = 16
 IN_FLIGHT = (1, 8)

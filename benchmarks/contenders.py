@@ -10,19 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import inner, oci, plain
-from runner.errors import RunnerError
-from runner.limits import DEFAULT_SIZE, load_sizes
-from runner.sandbox.cgroups import UNIFIED, Cgroups
-from runner.sandbox.engine import Engine
-from runner.sandbox.images import Images
-from runner.sandbox.isolation import EffectiveIsolation
-from runner.sandbox.keeper import Keeper
+from runner.base.seccomp import load_profile
+from runner.base.settings import Settings
+from runner.quotas.sizes import DEFAULT_SIZE, load_sizes
+from runner.sandbox.engine.docker import Engine
+from runner.sandbox.engine.images import Images
+from runner.sandbox.engine.spec import Host, container_config
+from runner.sandbox.engine.users import Users
 from runner.sandbox.launch import Launcher, SandboxOrder, Spec
-from runner.sandbox.spec import Host, container_config
-from runner.sandbox.users import Users
-from runner.sandbox.watchdog import Watchdog
-from runner.seccomp import load_profile
-from runner.settings import Settings
+from runner.sandbox.observe.cgroups import UNIFIED, Cgroups
+from runner.sandbox.observe.isolation import EffectiveIsolation
+from runner.sandbox.observe.keeper import Keeper
+from runner.sandbox.observe.watchdog import Watchdog
+from runner.words.errors import RunnerError
 
 
 @dataclass

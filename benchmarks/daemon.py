@@ -27,12 +27,12 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.latency import image_id
-from runner.limits import DEFAULT_SIZE, load_sizes
-from runner.sandbox.cgroups import Cgroups
-from runner.sandbox.sockets import SUPERVISOR_SOCKET, listen
-from runner.sandbox.spec import Host, Placement, container_config
-from runner.seccomp import load_profile
-from runner.settings import Settings
+from runner.base.seccomp import load_profile
+from runner.base.settings import Settings
+from runner.quotas.sizes import DEFAULT_SIZE, load_sizes
+from runner.sandbox.engine.spec import Host, Placement, container_config
+from runner.sandbox.guest.sockets import SUPERVISOR_SOCKET, listen
+from runner.sandbox.observe.cgroups import Cgroups
 
 Config = dict[str, Any]
 Change = Callable[[Config], object]
@@ -80,7 +80,7 @@ class Daemon(HTTPConnection):
         self.ask("POST", f"/containers/{container}/start")
 
     def remove(self, container: str) -> None:
-        """Kill and remove it, as `runner.sandbox.engine` does."""
+        """Kill and remove it, as `runner.sandbox.engine.docker` does."""
         self.ask("DELETE", f"/containers/{container}?force=true&v=true", fine=(404,))
 
     def kill(self, container: str) -> None:

@@ -18,9 +18,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from runner.base.settings import Settings
 from runner.egress.gateway import EgressGateway
 from runner.egress.policy import Policy, parse_rule
-from runner.settings import Settings
 
 HOST = "bench.example.test"
 LARGE = 256 * 2**20

@@ -23,15 +23,15 @@ from pydantic import SecretStr
 from rich.console import Console
 
 from benchmarks.harness import Figures, Sheet, publish
-from runner import telemetry
+from runner.base import telemetry
+from runner.base.settings import Settings
 from runner.cli.demo import temporary_state
 from runner.client import Client
 from runner.embedded.stack import Stack, stack
-from runner.limits import load_sizes
-from runner.models import Role, Tier
-from runner.settings import Settings
+from runner.quotas.sizes import load_sizes
 from runner.store.db import Database
-from runner.tenancy import create_key
+from runner.tenants.tenancy import create_key
+from runner.words.principal import Role, Tier
 
 QUIET = 10
 NOISY = 1_000

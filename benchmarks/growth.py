@@ -15,11 +15,11 @@ from psycopg import sql
 from pydantic import SecretStr
 
 from benchmarks.harness import PRINT, Deployed, Figures, Sheet, arguments, deployment, publish
-from runner import telemetry
-from runner.limits import load_sizes
-from runner.models import Role, Tier
+from runner.base import telemetry
+from runner.quotas.sizes import load_sizes
 from runner.store.db import Database
-from runner.tenancy import create_key
+from runner.tenants.tenancy import create_key
+from runner.words.principal import Role, Tier
 
 POOL = 40
 WAITING = 10_000

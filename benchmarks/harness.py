@@ -25,13 +25,13 @@ from pydantic import SecretStr
 from rich.console import Console
 from rich.table import Table
 
+from runner.base.settings import Rate, RateLimits, Settings
 from runner.cli.demo import temporary_state
 from runner.embedded.stack import Stack, stack
-from runner.limits import load_sizes
-from runner.models import Role, Tier
-from runner.settings import Rate, RateLimits, Settings
+from runner.quotas.sizes import load_sizes
 from runner.store.db import Database
-from runner.tenancy import create_key
+from runner.tenants.tenancy import create_key
+from runner.words.principal import Role, Tier
 
 WIDE = RateLimits(**dict.fromkeys(RateLimits.model_fields, Rate(per_minute=60_000, burst=60_000)))
 """Requests are counted as ever, against numbers that no benchmark reaches."""

@@ -15,10 +15,10 @@ import httpx
 from rich.console import Console
 from rich.table import Table
 
-from runner import telemetry
-from tests.deployment import Deployment, bearing, deployment
-from tests.issuers import AUDIENCE, new_key, provider
-from tests.people import Person, joined
+from runner.base import telemetry
+from tests.support.deployment import Deployment, bearing, deployment
+from tests.support.issuers import AUDIENCE, new_key, provider
+from tests.support.people import Person, joined
 
 ROUNDS = 300
 GUESSES = 40

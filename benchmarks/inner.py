@@ -15,10 +15,10 @@ from typing import Any
 
 from benchmarks.oci import Config, Rootfs, created
 from benchmarks.plain import HOMES, Plain, bubble, last_descendant, write_filter
-from runner.errors import LaunchFailed
-from runner.sandbox.engine import Engine
-from runner.sandbox.sockets import listen
-from runner.sandbox.spec import SOCKET_DIR
+from runner.sandbox.engine.docker import Engine
+from runner.sandbox.engine.spec import SOCKET_DIR
+from runner.sandbox.guest.sockets import listen
+from runner.words.errors import LaunchFailed
 
 _CONTROL = "control.sock"
 _FILTER = "filter.bpf"

@@ -13,8 +13,8 @@ from typing import Any
 
 from benchmarks.harness import Sheet, arguments, deployment, publish
 from benchmarks.latency import image_id
-from runner import telemetry
-from runner.settings import Settings
+from runner.base import telemetry
+from runner.base.settings import Settings
 
 TIMED = """import os, subprocess, tempfile, time
 os.chdir(tempfile.mkdtemp())

@@ -9,9 +9,9 @@ import psutil
 import psycopg
 
 from benchmarks.attacks import Book
+from runner.base.settings import Settings
 from runner.embedded.stack import Stack
-from runner.settings import Settings
-from runner.states import ENDED
+from runner.words.states import ENDED
 
 SETTLED_S = 240.0
 

@@ -20,13 +20,13 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from runner import telemetry
+from runner.base import telemetry
+from runner.base.settings import Settings
 from runner.cli.demo import temporary_state
 from runner.cli.operate import engine
 from runner.cli.session import embedded
 from runner.client import Client
-from runner.sandbox.images import Images
-from runner.settings import Settings
+from runner.sandbox.engine.images import Images
 
 ROUNDS = 50
 CODE = "print(1)"

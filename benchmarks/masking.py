@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from runner.masking import Masker
+from runner.base.masking import Masker
 
 PIECE = 32 * 1024
 OUTPUT = 2**20

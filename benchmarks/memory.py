@@ -12,7 +12,7 @@ import docker
 import psutil
 
 from benchmarks.harness import Sheet, arguments, deployment, publish
-from runner import telemetry
+from runner.base import telemetry
 
 MIB = 1024
 GIB = 1024.0

@@ -19,10 +19,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from runner.errors import LaunchFailed
-from runner.sandbox.engine import Engine, Facts
-from runner.sandbox.sockets import SUPERVISOR_SOCKET, listen
-from runner.sandbox.spec import SOCKET_DIR
+from runner.sandbox.engine.docker import Engine, Facts
+from runner.sandbox.engine.spec import SOCKET_DIR
+from runner.sandbox.guest.sockets import SUPERVISOR_SOCKET, listen
+from runner.words.errors import LaunchFailed
 
 Config = Mapping[str, Any]
 NAMESPACE = "runner-benchmark"

@@ -20,15 +20,15 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Column, Table
 
-from runner import telemetry
+from runner.base import telemetry
+from runner.base.settings import Settings
 from runner.cli.demo import temporary_state
 from runner.embedded.stack import stack
-from runner.ids import new_id
-from runner.limits import load_sizes
-from runner.models import Role, Tier
-from runner.settings import Settings
+from runner.quotas.sizes import load_sizes
 from runner.store.db import Database
-from runner.tenancy import create_key
+from runner.tenants.tenancy import create_key
+from runner.words.ids import new_id
+from runner.words.principal import Role, Tier
 
 ROUNDS = 300
 ROUTES = (

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO
 
 from benchmarks.ways import Way, checked
-from runner.settings import Settings, project_root
+from runner.base.settings import Settings, project_root
 
 HERE = Path(__file__).resolve().parent
 VENV = project_root() / ".peers-venv"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.harness import Figures, Sheet, arguments, deployment, publish
-from runner import telemetry
+from runner.base import telemetry
 
 PROGRAM = {
     "language": "python",

@@ -29,16 +29,16 @@ from benchmarks import oci
 from benchmarks.contenders import Contender, Field
 from benchmarks.harness import DISK
 from benchmarks.latency import figures
-from runner import telemetry
-from runner.limits import load_sizes
-from runner.models import Isolation
-from runner.sandbox.engine import Engine
-from runner.settings import Settings
+from runner.base import telemetry
+from runner.base.settings import Settings
+from runner.quotas.sizes import load_sizes
+from runner.sandbox.engine.docker import Engine
 from runner.verify.bench import PATIENCE_S, Bench
 from runner.verify.check import Observation, Probe
 from runner.verify.checks import every_check
 from runner.verify.suite import series
 from runner.verify.surroundings import surroundings
+from runner.words.sandbox import Isolation
 
 IDLE = 8
 FEW = 3

@@ -13,12 +13,12 @@ from datetime import datetime
 from typing import Any
 
 from benchmarks.harness import PRINT, Deployed, Figures, Sheet, arguments, deployment, publish
-from runner import telemetry
-from runner.limits import DEFAULT_SIZE, load_sizes
-from runner.models import InputFile, Program, Stream
+from runner.base import telemetry
+from runner.base.settings import Settings
+from runner.quotas.sizes import DEFAULT_SIZE, load_sizes
+from runner.sandbox.guest.sandbox import Sandbox
 from runner.sandbox.launch import Launcher, SandboxOrder
-from runner.sandbox.sandbox import Sandbox
-from runner.settings import Settings
+from runner.words.execution import InputFile, Program, Stream
 
 STAGES = ("accept", "hand over", "run", "answer")
 EXPLAINED = {

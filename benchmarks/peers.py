@@ -23,9 +23,9 @@ from benchmarks.cli import PROGRAM, HardenedRun
 from benchmarks.harness import DISK, PRINT, Deployed, Figures, Sheet, arguments, deployment, publish
 from benchmarks.latency import image_id
 from benchmarks.ways import Ours, Way, command, on_host, running
-from runner import telemetry
+from runner.base import telemetry
+from runner.base.settings import Settings
 from runner.cli.operate import engine
-from runner.settings import Settings
 
 PROBE = """
 import json, os

@@ -14,8 +14,8 @@ from pathlib import Path
 import pyseccomp
 
 from benchmarks.oci import Config, Direct, Rootfs, end
-from runner.sandbox.spec import SOCKET_DIR
-from runner.seccomp import compile_filter, read_profile
+from runner.base.seccomp import compile_filter, read_profile
+from runner.sandbox.engine.spec import SOCKET_DIR
 
 CGROUPS = Path("/sys/fs/cgroup")
 CONTROLLERS = ("memory", "pids", "cpu")

@@ -29,12 +29,12 @@ from pydantic import SecretStr
 from rich.console import Console
 from rich.table import Table
 
-from runner import telemetry
+from runner.api.edge.ratelimit import RateLimiter as Ours
+from runner.base import telemetry
+from runner.base.settings import Rate, Settings
 from runner.cli.demo import temporary_state
 from runner.cli.session import Address, deployment
 from runner.embedded.services import services
-from runner.ratelimit import RateLimiter as Ours
-from runner.settings import Rate, Settings
 
 ROUNDS = 500
 PROCESSES, EACH = 4, 200

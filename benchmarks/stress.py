@@ -32,11 +32,11 @@ import psutil
 from benchmarks.attacks import Book, Target, ask, attacker
 from benchmarks.harness import Figures, Sheet, arguments, machine, new_key, publish
 from benchmarks.invariants import broken, left_behind, processes
+from runner.base.settings import Settings
 from runner.cli.demo import temporary_state
 from runner.embedded.stack import Stack, stack
-from runner.models import Role, Tier
-from runner.settings import Settings
-from runner.states import ENDED
+from runner.words.principal import Role, Tier
+from runner.words.states import ENDED
 
 QUIET = {
     "language": "python", "code": "print(1)", "wait_s": 60, "on_worker_loss": "retry",

@@ -12,8 +12,8 @@ from typing import Any
 from benchmarks.daemon import daemon_rate, ours
 from benchmarks.harness import PRINT, Deployed, Figures, Sheet, arguments, deployment, publish
 from benchmarks.latency import image_id
-from runner import telemetry
-from runner.settings import Settings
+from runner.base import telemetry
+from runner.base.settings import Settings
 
 IN_FLIGHT = (1, 2, 4, 8, 16)
 DAEMON_AT_ONCE = 4

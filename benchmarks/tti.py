@@ -23,8 +23,8 @@ from benchmarks.harness import (
     score,
 )
 from benchmarks.latency import image_id
-from runner import telemetry
-from runner.settings import Settings
+from runner.base import telemetry
+from runner.base.settings import Settings
 
 ROWS: dict[str, dict[str, Any]] = {
     "loaded interpreter": {},

@@ -18,12 +18,12 @@ import docker
 from benchmarks import oci
 from benchmarks.cli import HardenedRun
 from benchmarks.plain import CGROUPS, CONTROLLERS, Nsjail
-from runner.limits import DEFAULT_SIZE, load_sizes
-from runner.sandbox.cgroups import UNIFIED, Cgroups
-from runner.sandbox.engine import Engine
-from runner.sandbox.spec import SOCKET_DIR, Host, Placement, container_config
-from runner.seccomp import load_profile
-from runner.settings import Settings
+from runner.base.seccomp import load_profile
+from runner.base.settings import Settings
+from runner.quotas.sizes import DEFAULT_SIZE, load_sizes
+from runner.sandbox.engine.docker import Engine
+from runner.sandbox.engine.spec import SOCKET_DIR, Host, Placement, container_config
+from runner.sandbox.observe.cgroups import UNIFIED, Cgroups
 
 PATIENCE_S = 60
 PARENT = "/runner-benchmark-peers"

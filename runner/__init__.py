@@ -19,18 +19,25 @@
 
 Folders are stages; imports point down this list and never up:
 
-    cli · embedded     the command line, and private PostgreSQL and Redis for one host
+    cli                the command line
+    verify             every attack of the catalogue, tried on this host
+    embedded           private PostgreSQL and Redis, API and worker for one host
     client             the SDK: HTTP only
     api                HTTP in and out
-    worker             one execution as a recipe
+    node               the worker: one execution as a recipe, and the stock of sandboxes
+    receipts           what the worker signs of an execution
+    tenants            use cases: what is done to and in tenants
     auth · queue       who may what; the pipe between api and worker
-    ratelimit          how often somebody may, counted in Redis
     audit              what happened, hash-chained
     secrets            tenants' secrets, sealed and opened
     store              bytes at rest; the only place that sets the tenant
+    profiles           seccomp profiles, learnt and judged
     sandbox            the only place that imports docker; every hardening flag
     egress             the proxy's process, and the worker's hold on it
-    models · states · errors · ids · settings · telemetry     the words
+    protocol           what a sandbox's supervisor and its node say to each other
+    quotas             sizes of sandboxes, and what a tier permits
+    base               what every process needs: settings, logs, keys, tasks, masking, seccomp
+    words              plain values and errors, which import nothing
 """
 
 __version__ = "0.1.0"

@@ -23,8 +23,8 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from runner.sandbox.recipe import Recipe
-from runner.sandbox.rootfs import EPOCH, apt_sources, codename, mmdebstrap_command
+from runner.sandbox.engine.recipe import Recipe
+from runner.sandbox.engine.rootfs import EPOCH, apt_sources, codename, mmdebstrap_command
 
 ROOT = Path(__file__).resolve().parent.parent
 HOME = "root/agent-runner"

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests import deployment as deployments
-from tests.deployment import Deployment
+from tests.support import deployment as deployments
+from tests.support.deployment import Deployment
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ A tenant's own quotas bound what it has waiting; this bounds all of them togethe
 
 import asyncio
 
-from runner.quotas import Waiting, overload
+from runner.quotas.tiers import Waiting, overload
 from runner.store import quotas
 from runner.store.db import Database
 

@@ -11,8 +11,8 @@ from runner.api.deps import NO_EXECUTION, CanReadArtifacts, ExecutionId, Parts
 from runner.api.fields import MAX_PATH_BYTES
 from runner.api.problems import responses
 from runner.api.views import ArtifactList, ArtifactView
-from runner.errors import NotFound
 from runner.store import executions
+from runner.words.errors import NotFound
 
 router = APIRouter(prefix="/v1/executions", tags=["artifacts"])
 

@@ -18,9 +18,9 @@ from runner.audit import events as audit
 from runner.audit import webhook
 from runner.egress.addresses import may_connect, networks
 from runner.egress.names import address_in
-from runner.errors import Invalid, NotFound
-from runner.models import Principal
 from runner.secrets import envelope
+from runner.words.errors import Invalid, NotFound
+from runner.words.principal import Principal
 
 router = APIRouter(prefix="/v1/audit/webhook", tags=["audit"], route_class=JsonRoute)
 

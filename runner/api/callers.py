@@ -16,9 +16,9 @@ from runner.auth import oidc, sessions
 from runner.auth.identity import ANSWER, authenticate, authenticate_operator
 from runner.auth.oidc import Issuer
 from runner.auth.sessions import Lifetime, SessionId
-from runner.errors import NotAuthenticated, NotFound, NotPermitted
-from runner.models import Operator, Principal
 from runner.store.db import Database
+from runner.words.errors import NotAuthenticated, NotFound, NotPermitted
+from runner.words.principal import Operator, Principal
 
 OPEN = frozenset({"/v1/login", "/v1/login/accept"})
 """What strangers may call: to cease to be strangers."""

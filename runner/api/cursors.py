@@ -10,7 +10,7 @@ from uuid import UUID
 from fastapi.exceptions import RequestValidationError
 from pydantic import AwareDatetime, BeforeValidator
 
-from runner.paths import file_path
+from runner.words.paths import file_path
 
 
 def rfc3339(value: object) -> object:

@@ -11,6 +11,7 @@ from fastapi.security import HTTPBearer
 from runner.api.admission import Admission
 from runner.api.callers import Cookies
 from runner.api.context import origin
+from runner.api.edge.ratelimit import RateLimiter
 from runner.api.middleware import PRINCIPAL
 from runner.api.turns import Turns
 from runner.audit import events as audit
@@ -19,17 +20,17 @@ from runner.auth.login import Logins
 from runner.auth.oidc import Issuer
 from runner.auth.permissions import Permission, may, stopped
 from runner.auth.rights import HELD, Held, Rights
+from runner.base.settings import Settings
+from runner.base.signing import TrustedKeys
 from runner.egress.policy import Policy
-from runner.errors import NotAuthenticated, NotFound, NotPermitted, TenantSuspended
-from runner.models import Limits, Operator, Principal
 from runner.queue.changes import Changes
 from runner.queue.doorbell import Doorbell
-from runner.ratelimit import RateLimiter
 from runner.secrets.vault import Vault
-from runner.settings import Settings
-from runner.signing import TrustedKeys
 from runner.store.db import Database
 from runner.store.objects import ObjectStore
+from runner.words.errors import NotAuthenticated, NotFound, NotPermitted, TenantSuspended
+from runner.words.principal import Operator, Principal
+from runner.words.resources import Limits
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,9 +16,9 @@ from runner.api.rules import EgressEntry, ceilings, egress_rules
 from runner.api.views import View
 from runner.audit import events as audit
 from runner.egress import policy as egress
-from runner.errors import NotFound
 from runner.store import egress_policies, tenants
 from runner.store.egress_policies import StoredPolicy
+from runner.words.errors import NotFound
 
 router = APIRouter(prefix="/v1/egress-policies", tags=["egress"], route_class=JsonRoute)
 

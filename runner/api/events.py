@@ -10,10 +10,10 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from runner.api.deps import NO_EXECUTION, CanRead, ExecutionId, Parts
 from runner.api.problems import responses
 from runner.api.views import EventView
-from runner.errors import NotFound
-from runner.models import EventKind
-from runner.states import ENDED
 from runner.store import executions
+from runner.words.errors import NotFound
+from runner.words.execution import EventKind
+from runner.words.states import ENDED
 
 PAGE = 200
 LOOK_AGAIN_S = 1.0

@@ -9,8 +9,7 @@ from typing import Annotated
 from uuid import UUID
 
 import structlog
-from fastapi import APIRouter, Header, Query, Request, Response
-from pydantic import StringConstraints
+from fastapi import APIRouter, Query, Request, Response
 
 from runner.api import cursors
 from runner.api.context import origin
@@ -26,7 +25,7 @@ from runner.api.deps import (
 )
 from runner.api.edge.json import JsonRoute, aside
 from runner.api.fields import Name
-from runner.api.idempotency import fingerprint, require_same
+from runner.api.idempotency import IdempotencyKey, fingerprint, require_same
 from runner.api.problems import responses
 from runner.api.requests import Offer, Submission
 from runner.api.rules import ceilings
@@ -34,29 +33,21 @@ from runner.api.views import ExecutionPage, ExecutionView
 from runner.audit import events as audit
 from runner.auth.permissions import Permission
 from runner.egress.policy import rule_from_json
-from runner.errors import Invalid, NotFound, QueueUnavailable, QuotaExceeded
-from runner.ids import new_id
-from runner.models import JSON, ExecutionRequest, Principal, StoredObject
 from runner.queue.changes import News
-from runner.quotas import Standing, Waiting, ceiling, refusal
-from runner.states import ACTIVE, ENDED, State
+from runner.quotas.tiers import Standing, Waiting, ceiling, refusal
 from runner.store import egress_policies, executions, files, projects, quotas, tenants
 from runner.store.db import Transaction
+from runner.words.errors import Invalid, NotFound, QueueUnavailable, QuotaExceeded
+from runner.words.execution import JSON, ExecutionRequest, StoredObject
+from runner.words.ids import new_id
+from runner.words.principal import Principal
+from runner.words.states import ACTIVE, ENDED, State
 
 LOOK_AGAIN_S = 1.0
 """Hints of a change may be lost with Redis: look by ourselves this often."""
 
 router = APIRouter(prefix="/v1/executions", tags=["executions"], route_class=JsonRoute)
 _log = structlog.get_logger("runner.api")
-
-IdempotencyKey = Annotated[
-    str | None,
-    Header(
-        alias="Idempotency-Key",
-        description="The same key and body return the same execution, another body a 409.",
-    ),
-    StringConstraints(min_length=1, max_length=128, pattern=r"^[\x21-\x7e]+$"),
-]
 
 
 @router.post(

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
 
-from runner import paths
+from runner.words import paths
 
 MAX_CONTENT = 256 * 2**20
 """What the largest body that a deployment may permit could hold; its own limit is far below."""

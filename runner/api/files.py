@@ -16,11 +16,11 @@ from runner.api.representation import MAX_HEADER, Unsatisfiable
 from runner.api.uploads import Upload, event_of
 from runner.api.views import View
 from runner.audit import events as audit
-from runner.errors import NotFound
-from runner.paths import MAX_BYTES, file_path
+from runner.base.tasks import uninterrupted
 from runner.store import files
 from runner.store.files import NewFile, StoredFile
-from runner.tasks import uninterrupted
+from runner.words.errors import NotFound
+from runner.words.paths import MAX_BYTES, file_path
 
 router = APIRouter(prefix="/v1/files", tags=["files"])
 

@@ -12,7 +12,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, gen
 from runner.api.deps import Dependencies, Parts
 from runner.api.problems import RETRY_AFTER_S, responses
 from runner.api.views import View
-from runner.errors import NotReady
+from runner.words.errors import NotReady
 
 PROBE_TIMEOUT_S = 4.0
 

@@ -5,13 +5,25 @@ import json
 from collections.abc import Iterator, Mapping
 from functools import partial
 from json.encoder import encode_basestring_ascii
+from typing import Annotated
 
+from fastapi import Header
+from pydantic import StringConstraints
 from starlette.types import Scope
 
 from runner.api.edge.json import aside
 from runner.api.requests import Submission
-from runner.errors import Conflict
-from runner.models import JSON
+from runner.words.errors import Conflict
+from runner.words.execution import JSON
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        description="The same key and body return the same execution, another body a 409.",
+    ),
+    StringConstraints(min_length=1, max_length=128, pattern=r"^[\x21-\x7e]+$"),
+]
 
 VERSION = b"\x02"
 PIECE = 64 * 1024

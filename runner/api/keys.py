@@ -22,16 +22,16 @@ from runner.audit import events as audit
 from runner.auth import grants, keys
 from runner.auth.permissions import Permission
 from runner.auth.rights import own_grant
-from runner.errors import Conflict, Invalid, NotFound, NotPermitted
-from runner.ids import new_id
-from runner.models import Principal, PrincipalKind, Role
-from runner.quotas import too_many_keys
+from runner.base.tasks import uninterrupted
+from runner.quotas.tiers import too_many_keys
 from runner.store import keys as stored_keys
 from runner.store import rights
 from runner.store.db import Transaction
 from runner.store.keys import Grant, StoredKey
 from runner.store.rights import Ended
-from runner.tasks import uninterrupted
+from runner.words.errors import Conflict, Invalid, NotFound, NotPermitted
+from runner.words.ids import new_id
+from runner.words.principal import Principal, PrincipalKind, Role
 
 router = APIRouter(prefix="/v1/keys", tags=["keys"], route_class=JsonRoute)
 

@@ -19,11 +19,11 @@ from runner.auth import grants
 from runner.auth.login import NO_SESSION
 from runner.auth.passwords import MAX_LENGTH
 from runner.auth.sessions import Session
-from runner.errors import NotFound
-from runner.models import PrincipalKind, Role
 from runner.store import tenants, users
 from runner.store.keys import Grant
 from runner.store.users import StoredSession
+from runner.words.errors import NotFound
+from runner.words.principal import PrincipalKind, Role
 
 router = APIRouter(prefix="/v1", tags=["account"], route_class=JsonRoute)
 

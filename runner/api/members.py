@@ -18,11 +18,11 @@ from runner.auth import members
 from runner.auth.members import NO_MEMBER, By
 from runner.auth.permissions import Permission
 from runner.auth.rights import own_grant
-from runner.errors import NotFound
-from runner.models import Principal, PrincipalKind, Role
 from runner.store import members as stored_members
 from runner.store.db import Transaction
 from runner.store.members import Member
+from runner.words.errors import NotFound
+from runner.words.principal import Principal, PrincipalKind, Role
 
 router = APIRouter(prefix="/v1/members", tags=["members"], route_class=JsonRoute)
 

@@ -18,7 +18,7 @@ from runner.api.callers import Callers
 from runner.api.edge.doubt import DOUBT, Turn
 from runner.api.edge.routing import BODY, TEMPLATE, Body, declared_length, is_protected
 from runner.api.problems import of, problem, unexpected
-from runner.errors import RunnerError
+from runner.words.errors import RunnerError
 
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{8,64}")
 PRINCIPAL = "runner.principal"

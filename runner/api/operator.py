@@ -12,7 +12,6 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Path, Query, Request
 from pydantic import ConfigDict, Field, StringConstraints
 
-from runner import tenancy
 from runner.api import cursors
 from runner.api.context import origin
 from runner.api.deps import Dependencies, IsOperator, Parts, id_in_path, is_operator
@@ -22,12 +21,15 @@ from runner.api.problems import responses
 from runner.api.rules import EgressEntry, egress_rules
 from runner.api.views import View
 from runner.egress.policy import rule_to_json
-from runner.errors import Invalid, NotFound
-from runner.models import Isolation, Limits, Operator, Role, Tier
-from runner.quotas import overrides
+from runner.quotas.tiers import overrides
 from runner.store.db import Database
 from runner.store.tenants import Tenant, Terms
-from runner.tenancy import NO_TENANT, By, NewKey
+from runner.tenants import tenancy
+from runner.tenants.tenancy import NO_TENANT, By, NewKey
+from runner.words.errors import Invalid, NotFound
+from runner.words.principal import Operator, Role, Tier
+from runner.words.resources import Limits
+from runner.words.sandbox import Isolation
 
 router = APIRouter(
     prefix="/operator/v1/tenants",

@@ -13,8 +13,8 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
-from runner import errors
 from runner.api.context import request_id
+from runner.words import errors
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 2

@@ -15,11 +15,11 @@ from runner.api.fields import Name, Strict, Text
 from runner.api.problems import responses
 from runner.api.views import View
 from runner.audit import events as audit
-from runner.errors import Conflict, Invalid, NotFound
-from runner.models import Principal
 from runner.store import egress_policies, projects
 from runner.store.db import Transaction
 from runner.store.projects import Project
+from runner.words.errors import Conflict, Invalid, NotFound
+from runner.words.principal import Principal
 
 router = APIRouter(prefix="/v1/projects", tags=["projects"], route_class=JsonRoute)
 

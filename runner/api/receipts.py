@@ -11,8 +11,8 @@ from runner.api.deps import NO_EXECUTION, CanRead, ExecutionId, Parts
 from runner.api.problems import responses
 from runner.api.views import View
 from runner.audit import events as audit
-from runner.errors import NotFound
 from runner.store import executions, receipts
+from runner.words.errors import NotFound
 
 router = APIRouter(prefix="/v1", tags=["receipts"])
 

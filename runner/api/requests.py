@@ -24,9 +24,11 @@ from runner.egress.policy import (
     Rule,
     rule_to_json,
 )
-from runner.errors import Invalid
-from runner.limits import DEFAULT_SIZE, resolve_limits
-from runner.models import ExecutionRequest, InputFile, Isolation, Limits, Program, StoredObject
+from runner.quotas.sizes import DEFAULT_SIZE, resolve_limits
+from runner.words.errors import Invalid
+from runner.words.execution import ExecutionRequest, InputFile, Program, StoredObject
+from runner.words.resources import Limits
+from runner.words.sandbox import Isolation
 
 MAX_CODE = 1024 * 1024
 MAX_ARGV = 256

@@ -8,8 +8,8 @@ from runner.api.context import request_id
 from runner.api.middleware import PRINCIPAL
 from runner.api.problems import of
 from runner.auth.rights import HELD, Rights
-from runner.errors import RightEnded, RightUnconfirmed
-from runner.models import Principal
+from runner.words.errors import RightEnded, RightUnconfirmed
+from runner.words.principal import Principal
 
 _log = structlog.get_logger("runner.api")
 

@@ -7,8 +7,8 @@ from pydantic import Field, StringConstraints
 
 from runner.api.fields import SecretName, Strict, Text
 from runner.egress.policy import Policy, Rule, parse_rule, rule_from_json, within
-from runner.errors import Invalid
 from runner.store.tenants import Terms
+from runner.words.errors import Invalid
 
 
 class Injection(Strict):

@@ -14,10 +14,10 @@ from runner.api.fields import Strict, storable
 from runner.api.problems import responses
 from runner.api.views import View
 from runner.audit import events as audit
-from runner.errors import NotFound
-from runner.models import Principal
 from runner.store import secrets
 from runner.store.secrets import StoredSecret
+from runner.words.errors import NotFound
+from runner.words.principal import Principal
 
 router = APIRouter(prefix="/v1/secrets", tags=["secrets"], route_class=JsonRoute)
 

@@ -7,7 +7,7 @@ from fastapi import FastAPI
 
 from runner.api.edge.bounds import MAX_HEADER_BYTES
 from runner.api.edge.connection import Patience, connections
-from runner.settings import Settings
+from runner.base.settings import Settings
 
 KEEP_ALIVE_S = 30
 GRACE_S = 5

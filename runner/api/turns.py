@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from uuid import UUID
 from weakref import WeakValueDictionary
 
-from runner.errors import Overloaded
+from runner.words.errors import Overloaded
 
 WITHIN_S = 10.0
 RETRY_AFTER_S = 10

@@ -13,11 +13,11 @@ from runner.api import representation
 from runner.api.context import origin
 from runner.api.deps import Dependencies
 from runner.audit import events as audit
-from runner.errors import Conflict
-from runner.models import Principal
 from runner.store import files, ledger
 from runner.store.files import NewFile, StoredFile
 from runner.store.objects import new_key
+from runner.words.errors import Conflict
+from runner.words.principal import Principal
 
 UPLOAD_S = 3600.0
 """How long an upload may take: well below what retention takes for an abandoned one."""

@@ -12,10 +12,10 @@ from pydantic import BeforeValidator, Field
 from runner.api.deps import CanReadUsage, Parts
 from runner.api.problems import responses
 from runner.api.views import View
-from runner.models import Tier
-from runner.quotas import Figure
+from runner.quotas.tiers import Figure
 from runner.store import quotas, usage
 from runner.store.usage import Day
+from runner.words.principal import Tier
 
 DAYS_SHOWN = 30
 MOST_DAYS = 366

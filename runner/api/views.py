@@ -8,20 +8,20 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from runner.models import (
+from runner.store.executions import Place
+from runner.words.execution import (
     Artifact,
     EgressUsage,
     Event,
     EventKind,
     Execution,
-    Isolation,
-    Limits,
     Output,
     Stream,
     Usage,
 )
-from runner.states import Reason, State
-from runner.store.executions import Place
+from runner.words.resources import Limits
+from runner.words.sandbox import Isolation
+from runner.words.states import Reason, State
 
 Encoding = Literal["utf-8", "base64"]
 

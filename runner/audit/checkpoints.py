@@ -25,10 +25,10 @@ from runner.audit.chain import Fault, Head, Pin, Verdict
 from runner.audit.events import timestamp
 from runner.audit.memory import Memory
 from runner.audit.pinned import contradicted, contradicting_receipt
-from runner.duties import for_each
-from runner.errors import NotReady
-from runner.signing import BadSignature, PublicKey, Signer, TrustedKeys, verify
+from runner.base.duties import for_each
+from runner.base.signing import BadSignature, PublicKey, Signer, TrustedKeys, verify
 from runner.store.db import Database, Transaction
+from runner.words.errors import NotReady
 
 KIND = "agent-runner/audit-checkpoint/v1"
 SWEEP_S = 0.5

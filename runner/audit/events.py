@@ -9,9 +9,9 @@ from uuid import UUID
 
 import rfc8785
 
-from runner.ids import PLATFORM_TENANT, new_id
-from runner.models import JSON
 from runner.store.db import Database, Transaction
+from runner.words.execution import JSON
+from runner.words.ids import PLATFORM_TENANT, new_id
 
 
 class Action(StrEnum):

@@ -19,7 +19,7 @@ from runner.audit import checkpoints
 from runner.audit.chain import Link
 from runner.audit.checkpoints import Checkpoint
 from runner.audit.events import Action, AuditEvent, Filter, Origin, Outcome, place, timestamp
-from runner.signing import PublicKey, TrustedKeys
+from runner.base.signing import PublicKey, TrustedKeys
 from runner.store.db import Database
 
 KIND = "agent-runner/audit-export/v1"

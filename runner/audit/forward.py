@@ -17,8 +17,8 @@ import structlog
 
 from runner.audit.chain import Link
 from runner.audit.delivery import MAX_RECORDS, Batch, Deliver, Undelivered
-from runner.errors import RunnerError
 from runner.store.db import Database
+from runner.words.errors import RunnerError
 
 IDLE_S = 1.0
 DELIVERY_S = 25.0

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
-from runner.signing import replace_file
+from runner.base.signing import replace_file
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ import rfc8785
 from runner.audit import checkpoints, export
 from runner.audit.chain import START, Head, link_hash
 from runner.audit.checkpoints import Checkpoint
-from runner.signing import BadSignature, PublicKey, read_public_key
+from runner.base.signing import BadSignature, PublicKey, read_public_key
 
 MAX_FINDINGS = 100
 MAX_SEQ = 2**62

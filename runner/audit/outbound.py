@@ -13,7 +13,7 @@ from runner.audit.delivery import Undelivered
 from runner.egress.addresses import Network
 from runner.egress.decide import Denied, Lookup, Target, decide
 from runner.egress.policy import Policy, Rule
-from runner.errors import SetupError
+from runner.words.errors import SetupError
 
 PROBLEMS = {
     "bad_name": "its host name is not valid",

@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from runner.audit.chain import Fault
-from runner.signing import BadSignature, PublicKey, verify
+from runner.base.signing import BadSignature, PublicKey, verify
 from runner.store.db import Database, Transaction
 from runner.store.receipts import KIND
 

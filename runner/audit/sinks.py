@@ -8,13 +8,13 @@ from runner.audit.forward import TENANT
 from runner.audit.outbound import Guard, tls_context
 from runner.audit.syslog import Receiver, Syslog
 from runner.audit.webhook import Webhooks, key_of, parse_url
+from runner.base.settings import Settings
 from runner.egress.addresses import networks
 from runner.egress.decide import system_lookup
-from runner.errors import SetupError
 from runner.secrets import envelope
 from runner.secrets.vault import Vault
-from runner.settings import Settings
 from runner.store.db import Database
+from runner.words.errors import SetupError
 
 LOOKUP_S = 5.0
 

@@ -19,7 +19,7 @@ from runner.audit.export import line
 from runner.audit.outbound import Guard
 from runner.egress.decide import Target
 from runner.egress.names import BadName, normalise
-from runner.errors import SetupError
+from runner.words.errors import SetupError
 
 FACILITY_AUDIT = 13
 INFORMATIONAL, WARNING = 6, 4

@@ -3,9 +3,9 @@
 from datetime import datetime
 
 from runner.auth.permissions import Permission, of_role
-from runner.errors import Invalid, NotPermitted
-from runner.models import Role
 from runner.store.keys import Grant, Network
+from runner.words.errors import Invalid, NotPermitted
+from runner.words.principal import Role
 
 RANK = {role: rank for rank, role in enumerate(Role)}
 """Owner first: a role may hand on itself and those after it."""

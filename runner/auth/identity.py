@@ -6,12 +6,12 @@ from runner.audit import events as audit
 from runner.audit.events import AuditEvent, Origin
 from runner.auth import keys
 from runner.auth.keys import Holder
-from runner.errors import NotAuthenticated
-from runner.models import Operator, Principal, PrincipalKind
 from runner.store import keys as stored_keys
 from runner.store import operators
 from runner.store.db import Database
 from runner.store.keys import Found, Network
+from runner.words.errors import NotAuthenticated
+from runner.words.principal import Operator, Principal, PrincipalKind
 
 ANSWER = "a valid API key is needed: `Authorization: Bearer rk_…`"
 OPERATORS_ANSWER = "a valid operator's key is needed: `Authorization: Bearer ro_…`"

@@ -16,12 +16,12 @@ from runner.auth.members import digest
 from runner.auth.passwords import Passwords
 from runner.auth.sessions import Lifetime, Session, SessionId
 from runner.auth.throttle import Throttle
-from runner.errors import Conflict, Invalid, NotAuthenticated, NotFound, TooManyAttempts
-from runner.ids import PLATFORM_TENANT, new_id
-from runner.models import Principal
 from runner.store import members, users
 from runner.store.db import Database
 from runner.store.users import Account, Credentials, NewSession, OpenInvitation, Reset
+from runner.words.errors import Conflict, Invalid, NotAuthenticated, NotFound, TooManyAttempts
+from runner.words.ids import PLATFORM_TENANT, new_id
+from runner.words.principal import Principal
 
 WRONG = "address, password or tenant is wrong"
 WRONG_TOKEN = "the token is not valid, or the password is not that of this address"  # noqa: S105

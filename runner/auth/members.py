@@ -15,14 +15,14 @@ from runner.audit import events as audit
 from runner.audit.events import Action, AuditEvent, Origin, Outcome
 from runner.auth.grants import covers, manages
 from runner.auth.rights import demote
-from runner.errors import Conflict, NotFound, NotPermitted
-from runner.ids import new_id
-from runner.models import Role
 from runner.store import members, rights
 from runner.store.db import Transaction
 from runner.store.keys import Grant
 from runner.store.members import Member, NewInvitation
 from runner.store.rights import Ended
+from runner.words.errors import Conflict, NotFound, NotPermitted
+from runner.words.ids import new_id
+from runner.words.principal import Role
 
 INVITATION = timedelta(days=7)
 NO_MEMBER = "no such member"

@@ -21,11 +21,12 @@ from joserfc.jwk import ECKey, Key, OKPKey, RSAKey
 from joserfc.jws import JWSRegistry
 
 from runner.auth.grants import RANK
-from runner.errors import IssuerUnavailable, NotAuthenticated
-from runner.models import JSON, Principal, PrincipalKind, Role
-from runner.settings import is_trustworthy
+from runner.base.settings import is_trustworthy
 from runner.store import users
 from runner.store.db import Database
+from runner.words.errors import IssuerUnavailable, NotAuthenticated
+from runner.words.execution import JSON
+from runner.words.principal import Principal, PrincipalKind, Role
 
 ALGORITHMS = frozenset(
     {

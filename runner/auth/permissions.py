@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 
-from runner.models import Principal, Role
+from runner.words.principal import Principal, Role
 
 
 class Permission(StrEnum):

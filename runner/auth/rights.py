@@ -20,13 +20,13 @@ import structlog
 
 from runner.auth.grants import manages, outranks
 from runner.auth.permissions import Permission, may, of_role, stopped
-from runner.duties import Duties
-from runner.errors import NotAuthenticated, NotPermitted, RightEnded, RightUnconfirmed
-from runner.models import Principal, PrincipalKind, Role
+from runner.base.duties import Duties
 from runner.store import rights
 from runner.store.db import Database, Transaction
 from runner.store.keys import Grant
 from runner.store.rights import Ended, Standing
+from runner.words.errors import NotAuthenticated, NotPermitted, RightEnded, RightUnconfirmed
+from runner.words.principal import Principal, PrincipalKind, Role
 
 LOOK_S = 0.25
 """Between two looks. What two looks in a row find ended is ended: well below a second."""

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from uuid import UUID
 
-from runner.models import Principal, PrincipalKind
 from runner.store import users
 from runner.store.db import Database
+from runner.words.principal import Principal, PrincipalKind
 
 ID_BYTES = 32
 _ID = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)

@@ -27,7 +27,7 @@ from pydantic import SecretStr
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from runner.errors import QueueUnavailable, TooManyAttempts
+from runner.words.errors import QueueUnavailable, TooManyAttempts
 
 ANSWER_S = 0.5
 REMEMBERED_S = 30 * 24 * 3600

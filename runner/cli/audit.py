@@ -18,7 +18,7 @@ from runner.cli.session import client
 if TYPE_CHECKING:
     from runner.audit.checkpoints import Checkpoint
     from runner.audit.offline import Report
-    from runner.signing import PublicKey
+    from runner.base.signing import PublicKey
 
 audit = typer.Typer(help="The audit log.", no_args_is_help=True)
 webhook = typer.Typer(help="Where the audit log is forwarded to.", no_args_is_help=True)
@@ -185,10 +185,10 @@ def _write(file: Path | None, pieces: Iterator[bytes]) -> None:
 async def _platform_log() -> list[bytes]:
     from runner.audit import export
     from runner.audit.events import Filter, Origin
-    from runner.ids import PLATFORM_TENANT
-    from runner.signing import TrustedKeys
+    from runner.base.signing import TrustedKeys
     from runner.store.db import Database
-    from runner.tenancy import SYSTEM
+    from runner.tenants.tenancy import SYSTEM
+    from runner.words.ids import PLATFORM_TENANT
 
     settings = read_settings()
     url = required(settings.database_owner_url, "RUNNER_DATABASE_OWNER_URL")
@@ -202,7 +202,7 @@ async def _platform_log() -> list[bytes]:
 
 def _verify_online(keys: "tuple[PublicKey, ...] | None", against: list[Path]) -> None:
     from runner.audit.memory import Memory
-    from runner.signing import TrustedKeys
+    from runner.base.signing import TrustedKeys
 
     settings = read_settings()
     trusted = keys or TrustedKeys(settings.state_dir).read()
@@ -237,7 +237,7 @@ def _verify_online(keys: "tuple[PublicKey, ...] | None", against: list[Path]) ->
 
 def _sealed(document: str, keys: "tuple[PublicKey, ...]", tenant: str, what: str) -> "Checkpoint":
     from runner.audit import checkpoints
-    from runner.signing import BadSignature
+    from runner.base.signing import BadSignature
 
     try:
         return checkpoints.read(document, keys, tenant)
@@ -292,7 +292,7 @@ def _print(report: "Report", *, trusted: bool) -> None:
 
 
 def _keys(files: list[Path] | None) -> "tuple[PublicKey, ...] | None":
-    from runner.signing import read_public_key
+    from runner.base.signing import read_public_key
 
     if not files:
         return None
@@ -304,7 +304,7 @@ def _keys(files: list[Path] | None) -> "tuple[PublicKey, ...] | None":
 
 def _known(files: list[Path], keys: "tuple[PublicKey, ...]", tenant: str) -> "list[Checkpoint]":
     from runner.audit import offline
-    from runner.signing import BadSignature
+    from runner.base.signing import BadSignature
 
     found: list[Checkpoint] = []
     for file in files:

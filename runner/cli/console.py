@@ -9,9 +9,9 @@ from pydantic import SecretStr, ValidationError
 from rich.console import Console
 from rich.markup import escape
 
+from runner.base.settings import Settings
 from runner.client import ApiError
-from runner.errors import RunnerError, SetupError
-from runner.settings import Settings
+from runner.words.errors import RunnerError, SetupError
 
 P = ParamSpec("P")
 R = TypeVar("R")

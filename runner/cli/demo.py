@@ -21,13 +21,13 @@ from rich.panel import Panel
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from runner import telemetry
+from runner.base import telemetry
+from runner.base.settings import Settings
 from runner.cli import operate
 from runner.cli.audit import audit_table
 from runner.cli.console import err, out, read_settings, reports_errors
 from runner.cli.session import embedded
 from runner.client import Client, Execution
-from runner.settings import Settings
 
 ROWS = 5000
 TASK_S = 30.0

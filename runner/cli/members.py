@@ -8,8 +8,8 @@ from typing import Annotated, TypeVar
 import typer
 
 from runner.cli.console import err, fail, out, read_settings, reports_errors, required
-from runner.models import Role
 from runner.store.db import Database
+from runner.words.principal import Role
 
 T = TypeVar("T")
 
@@ -48,7 +48,7 @@ async def _invite(owner: Database, tenant: str, email: str, role: Role) -> str:
     from runner.audit.events import Origin
     from runner.auth.members import By, invite
     from runner.store import tenants
-    from runner.tenancy import SYSTEM
+    from runner.tenants.tenancy import SYSTEM
 
     async with owner.no_tenant() as tx:
         tenant_id = await tenants.find(tx, tenant)
@@ -63,7 +63,7 @@ async def _reset(owner: Database, email: str) -> str:
     from runner.audit import events as audit
     from runner.auth.members import digest, new_token
     from runner.store import users
-    from runner.tenancy import SYSTEM
+    from runner.tenants.tenancy import SYSTEM
 
     token = new_token()
     async with owner.no_tenant() as tx:

@@ -6,17 +6,18 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
+from runner.base.seccomp import Document
+from runner.base.settings import Settings
 from runner.egress.gateway import EgressGateway
 from runner.egress.policy import ANY, Policy, load_ceiling, parse_rule, within
 from runner.egress.session import Decision
-from runner.errors import Invalid
-from runner.models import InputFile, Limits
+from runner.node.runs.egress import proxy_environment
 from runner.profiles.learn import Observation, OpenWayOut, WayOut, learn, no_way_out
+from runner.sandbox.guest.sandbox import Bridge, Sandbox
 from runner.sandbox.launch import Launcher, Spec
-from runner.sandbox.sandbox import Bridge, Sandbox
-from runner.seccomp import Document
-from runner.settings import Settings
-from runner.worker.egress import proxy_environment
+from runner.words.errors import Invalid
+from runner.words.execution import InputFile
+from runner.words.resources import Limits
 
 
 async def observe(

@@ -7,18 +7,19 @@ import typer
 from pydantic import SecretStr
 from rich.table import Table
 
-from runner import host
+from runner.base.settings import Settings
+from runner.cli import host
 from runner.cli.console import err, fail, out, read_settings, reports_errors, required
-from runner.errors import DockerUnavailable
-from runner.limits import load_sizes
-from runner.models import Isolation, Role, Tier
-from runner.quotas import load_tiers
-from runner.sandbox.engine import Engine
-from runner.sandbox.images import BuiltImage, Images
-from runner.settings import Settings
+from runner.quotas.sizes import load_sizes
+from runner.quotas.tiers import load_tiers
+from runner.sandbox.engine.docker import Engine
+from runner.sandbox.engine.images import BuiltImage, Images
 from runner.store import migrations
 from runner.store.db import Database
-from runner.tenancy import create_key, publish_tiers
+from runner.tenants.tenancy import create_key, publish_tiers
+from runner.words.errors import DockerUnavailable
+from runner.words.principal import Role, Tier
+from runner.words.sandbox import Isolation
 
 keys = typer.Typer(help="API keys.", no_args_is_help=True)
 images = typer.Typer(help="Sandbox images.", no_args_is_help=True)

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
+from runner.base.seccomp import Document, compile_filter, load_profile, read_profile
+from runner.base.settings import Settings
 from runner.cli.console import err, fail, out, read_settings, reports_errors
-from runner.errors import SetupError
-from runner.limits import load_sizes
-from runner.models import InputFile, Limits
 from runner.profiles.dangerous import DANGEROUS
-from runner.seccomp import Document, compile_filter, load_profile, read_profile
-from runner.settings import Settings
+from runner.quotas.sizes import load_sizes
+from runner.words.errors import SetupError
+from runner.words.execution import InputFile
+from runner.words.resources import Limits
 
 if TYPE_CHECKING:
     from runner.egress.session import Decision

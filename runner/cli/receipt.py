@@ -38,8 +38,8 @@ def verify(
     ] = None,
 ) -> None:
     """Check a receipt's signature, offline; exit code 1 when anything in it was changed."""
-    from runner.signing import BadSignature, TrustedKeys, read_public_key
-    from runner.signing import verify as verified
+    from runner.base.signing import BadSignature, TrustedKeys, read_public_key
+    from runner.base.signing import verify as verified
     from runner.store.receipts import KIND
 
     try:
@@ -61,7 +61,7 @@ def verify(
 @reports_errors
 def show() -> None:
     """Print the public keys that verify what this deployment signed; give them to reviewers."""
-    from runner.signing import TrustedKeys
+    from runner.base.signing import TrustedKeys
 
     for key in TrustedKeys(read_settings().state_dir).read():
         err.print(key.id, highlight=False)
@@ -77,7 +77,7 @@ def trust(
 
     Nothing else adds a key: what the database says about keys is not believed.
     """
-    from runner.signing import TrustedKeys
+    from runner.base.signing import TrustedKeys
 
     try:
         key = TrustedKeys(read_settings().state_dir).add(file.read_text())
@@ -90,6 +90,6 @@ def trust(
 @reports_errors
 def rotate() -> None:
     """Make a new key; a worker signs with it from its next start on. The old private key goes."""
-    from runner.signing import rotate as made
+    from runner.base.signing import rotate as made
 
     out.print(f"new key {made(read_settings().state_dir).id}", highlight=False)

@@ -11,12 +11,12 @@ from typing import Annotated
 import typer
 from rich.panel import Panel
 
-from runner import telemetry
+from runner.base import telemetry
+from runner.base.settings import Settings
 from runner.cli import session
 from runner.cli.console import err, out, read_settings, reports_errors, required
-from runner.credentials import require_sound
+from runner.cli.credentials import require_sound
 from runner.embedded.stack import stack
-from runner.settings import Settings
 
 GARBAGE_AT = 20_000
 """Objects made, beyond those that are gone, at which cycles are looked for among the young."""
@@ -52,7 +52,7 @@ def worker(
     """Run executions: the one process that needs Docker."""
     settings = read_settings()
     if healthy:
-        from runner.worker.health import problems
+        from runner.base.health import problems
 
         if found := problems(settings.run_dir):
             err.print("\n".join(f"{name}: {why}" for name, why in found.items()), markup=False)
@@ -91,6 +91,7 @@ async def _api(settings: Settings, fd: int | None) -> None:
     from runner.api.app import create_app
     from runner.api.callers import Cookies
     from runner.api.deps import Dependencies
+    from runner.api.edge.ratelimit import RateLimiter
     from runner.api.server import serve
     from runner.api.turns import Turns
     from runner.auth.login import Logins
@@ -99,14 +100,13 @@ async def _api(settings: Settings, fd: int | None) -> None:
     from runner.auth.rights import Rights
     from runner.auth.sessions import Lifetime
     from runner.auth.throttle import Throttle
+    from runner.base.signing import TrustedKeys
     from runner.egress.policy import load_ceiling
-    from runner.limits import load_sizes
     from runner.queue.changes import Changes
     from runner.queue.doorbell import Doorbell
-    from runner.ratelimit import RateLimiter
+    from runner.quotas.sizes import load_sizes
     from runner.secrets.keyring import open_keys
     from runner.secrets.vault import Vault
-    from runner.signing import TrustedKeys
     from runner.store.db import Database
     from runner.store.objects import ObjectStore
 
@@ -164,7 +164,7 @@ async def _api(settings: Settings, fd: int | None) -> None:
 
 
 async def _worker(settings: Settings) -> None:
-    from runner.worker.service import worker as working
+    from runner.node.service import worker as working
 
     require_sound(settings)
     stop = stop_requested()

@@ -15,13 +15,13 @@ from pathlib import Path
 from anyio.from_thread import start_blocking_portal
 from pydantic import SecretStr
 
+from runner.base.settings import ClientSettings, Settings
 from runner.client import Client
 from runner.embedded.stack import stack
-from runner.limits import load_sizes
-from runner.models import Role, Tier
-from runner.settings import ClientSettings, Settings
+from runner.quotas.sizes import load_sizes
 from runner.store.db import Database
-from runner.tenancy import NewKey, create_key
+from runner.tenants.tenancy import NewKey, create_key
+from runner.words.principal import Role, Tier
 
 DEV_TENANT = "dev"
 

@@ -9,18 +9,21 @@ from typing import Annotated, Any, TypeVar
 import typer
 from rich.table import Table
 
-from runner import tenancy
+from runner.base.settings import Settings
 from runner.cli.console import err, fail, out, read_settings, reports_errors, required
-from runner.errors import NotFound
-from runner.limits import load_sizes
-from runner.models import JSON, Isolation, Limits, Tier
-from runner.quotas import overrides
-from runner.settings import Settings
+from runner.quotas.sizes import load_sizes
+from runner.quotas.tiers import overrides
 from runner.store import operators as stored_operators
 from runner.store.db import Database
 from runner.store.objects import ObjectStore
 from runner.store.tenants import Tenant, Terms
-from runner.tenancy import By
+from runner.tenants import tenancy
+from runner.tenants.tenancy import By
+from runner.words.errors import NotFound
+from runner.words.execution import JSON
+from runner.words.principal import Tier
+from runner.words.resources import Limits
+from runner.words.sandbox import Isolation
 
 T = TypeVar("T")
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from runner.base.settings import Settings
 from runner.cli.console import err, fail, out, read_settings, reports_errors
-from runner.models import Isolation
-from runner.settings import Settings
+from runner.words.sandbox import Isolation
 
 if TYPE_CHECKING:
     from runner.verify.suite import Outcome
@@ -38,7 +38,7 @@ def verify(
     Exit code 0 only if every attack was stopped, and every check but those that say why not was
     shown able to fail.
     """
-    from runner.signing import Signer
+    from runner.base.signing import Signer
     from runner.verify import report
     from runner.verify.checks import every_check
 

@@ -4,7 +4,7 @@ import asyncio
 import socket
 import sys
 
-from runner import telemetry
+from runner.base import telemetry
 from runner.egress.proxy import main
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from runner.egress.names import address_in
-from runner.errors import SetupError
+from runner.words.errors import SetupError
 
 _CA_DAYS = 3650
 _LEAF_DAYS = 7

@@ -5,8 +5,8 @@ import os
 import resource
 from pathlib import Path
 
-from runner.errors import SetupError
-from runner.seccomp import process_filter
+from runner.base.seccomp import process_filter
+from runner.words.errors import SetupError
 
 _PR_SET_DUMPABLE = 4
 _PR_CAPBSET_DROP = 24

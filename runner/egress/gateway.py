@@ -17,7 +17,8 @@ from typing import Any
 
 import structlog
 
-from runner.duties import Duties
+from runner.base.duties import Duties
+from runner.base.tasks import uninterrupted
 from runner.egress.addresses import networks
 from runner.egress.certificates import load_or_make_authority
 from runner.egress.control import Control
@@ -26,8 +27,7 @@ from runner.egress.names import BadName
 from runner.egress.policy import Policy, policy_to_json
 from runner.egress.session import Decision, Summary
 from runner.egress.upstream import trusting
-from runner.errors import NotReady, SetupError
-from runner.tasks import uninterrupted
+from runner.words.errors import NotReady, SetupError
 
 READY_S = 20.0
 CLOSE_S = 5.0

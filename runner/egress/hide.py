@@ -9,8 +9,8 @@ cut off where a secret is found inside. What stays open is listed in docs/operat
 import zlib
 from collections.abc import Iterable, Iterator
 
+from runner.base.masking import Masker
 from runner.egress.decide import Denied
-from runner.masking import Masker
 
 _GZIP_OR_ZLIB = 47
 """`wbits` by which zlib tells the two formats apart by their headers."""

@@ -17,7 +17,7 @@ import rfc8785
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from runner.egress.names import BadName, address_in, normalise
-from runner.errors import Invalid, SetupError
+from runner.words.errors import Invalid, SetupError
 
 Scheme = Literal["https", "http", "tcp"]
 PORTS: Mapping[str, int] = {"https": 443, "http": 80}

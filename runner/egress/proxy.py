@@ -22,7 +22,7 @@ from runner.egress.serve import serve_connection
 from runner.egress.session import Decision, Session
 from runner.egress.share import Share, Slots
 from runner.egress.upstream import Outside, trusting
-from runner.errors import SetupError
+from runner.words.errors import SetupError
 
 LOOKUP_THREADS = 64
 ACCEPT_AGAIN_S = 0.5

@@ -17,7 +17,7 @@ import psycopg
 from psycopg import sql
 
 from runner.embedded.process import ServiceProcess, ServiceUser
-from runner.errors import SetupError
+from runner.words.errors import SetupError
 
 READY_AFTER_S = 30.0
 INITDB_S = 120.0

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from runner.errors import SetupError
+from runner.words.errors import SetupError
 
 SERVICE_USER = "agent-runner"
 PR_SET_PDEATHSIG = 1

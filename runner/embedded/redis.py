@@ -8,7 +8,7 @@ from pathlib import Path
 import redis
 
 from runner.embedded.process import ServiceProcess, ServiceUser
-from runner.errors import SetupError
+from runner.words.errors import SetupError
 
 READY_AFTER_S = 10.0
 PROGRAMS = ("valkey-server", "redis-server")

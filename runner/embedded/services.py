@@ -10,7 +10,7 @@ from pathlib import Path
 from runner.embedded.postgres import Postgres
 from runner.embedded.process import ServiceUser, service_user
 from runner.embedded.redis import Redis
-from runner.errors import SetupError
+from runner.words.errors import SetupError
 
 MAX_SOCKET_PATH = 100
 """Below the 108 bytes of sun_path (unix(7))."""

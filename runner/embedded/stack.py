@@ -19,17 +19,17 @@ from pathlib import Path
 import httpx
 from pydantic import SecretStr
 
+from runner.base import health
+from runner.base.settings import Settings
 from runner.embedded import process
 from runner.embedded.services import Services, services
-from runner.errors import SetupError
-from runner.limits import load_sizes
-from runner.quotas import load_tiers
+from runner.quotas.sizes import load_sizes
+from runner.quotas.tiers import load_tiers
 from runner.secrets.keyring import KeyFile
-from runner.settings import Settings
 from runner.store.db import Database
 from runner.store.migrations import migrate
-from runner.tenancy import publish_tiers
-from runner.worker import health
+from runner.tenants.tenancy import publish_tiers
+from runner.words.errors import SetupError
 
 READY_AFTER_S = 30.0
 ANSWER_S = 2.0

@@ -16,14 +16,16 @@ from typing import Any, TypeAlias
 import pyseccomp
 from pydantic import TypeAdapter, ValidationError
 
-from runner.errors import SandboxFault
-from runner.models import WORKSPACE, InputFile, Limits, Program, Stream
+from runner.base.seccomp import Document, SeccompProfile
 from runner.profiles.propose import Call, conditional_arguments
-from runner.sandbox.ending import Ending
+from runner.sandbox.engine.spec import Host, Placement, container_config
+from runner.sandbox.guest.ending import Ending
+from runner.sandbox.guest.sandbox import Bridge, Sandbox
 from runner.sandbox.launch import Launcher, SandboxOrder
-from runner.sandbox.sandbox import Bridge, Sandbox
-from runner.sandbox.spec import Host, Placement, container_config
-from runner.seccomp import Document, SeccompProfile
+from runner.words.errors import SandboxFault
+from runner.words.execution import InputFile, Program, Stream
+from runner.words.resources import Limits
+from runner.words.sandbox import WORKSPACE
 
 OBSERVER = Path(__file__).with_name("observer.py")
 _PROGRAM, _REPORT = ".observer/observer.py", ".observer/calls.json"

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from runner.base.seccomp import Argument, Document, Entry
 from runner.profiles.dangerous import DANGEROUS
-from runner.seccomp import Argument, Document, Entry
 
 _ALLOW = "SCMP_ACT_ALLOW"
 _MASKED = "SCMP_CMP_MASKED_EQ"

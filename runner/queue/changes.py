@@ -18,9 +18,9 @@ import structlog
 from pydantic import SecretStr
 from redis.exceptions import RedisError
 
-from runner.duties import Duties
-from runner.errors import QueueUnavailable
+from runner.base.duties import Duties
 from runner.queue.connections import connect_async
+from runner.words.errors import QueueUnavailable
 
 CHANNEL = "runner:changed"
 _ID = len(UUID(int=0).bytes)

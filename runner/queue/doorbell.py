@@ -9,9 +9,9 @@ from uuid import UUID
 import redis
 from pydantic import SecretStr
 
-from runner.errors import QueueUnavailable
 from runner.queue.connections import connect
 from runner.queue.job import Ring, RingQueue
+from runner.words.errors import QueueUnavailable
 
 FRESH_S = 1.0
 """For how long an answer of Redis's stands for the next: it may go away after any answer."""

@@ -9,9 +9,9 @@ import rfc8785
 
 from runner import __version__
 from runner.audit.events import Place
-from runner.models import Artifact, Claim, ExecutionRequest, Result, Stream
-from runner.sandbox.isolation import EffectiveIsolation
+from runner.sandbox.observe.isolation import EffectiveIsolation
 from runner.store.attempts import Times
+from runner.words.execution import Artifact, Claim, ExecutionRequest, Result, Stream
 
 
 @dataclass(frozen=True, slots=True)

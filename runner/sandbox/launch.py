@@ -18,24 +18,24 @@ from typing import Any
 
 import structlog
 
-from runner.errors import IsolationMissing, LaunchFailed, ProtocolViolation, RunnerError
-from runner.host import LIMITLESS
-from runner.models import WORKSPACE, Isolation, Limits
-from runner.sandbox.cgroups import Cgroups
-from runner.sandbox.channel import VERSION, Channel, Ready
-from runner.sandbox.engine import Engine
-from runner.sandbox.images import Images
-from runner.sandbox.isolation import read_isolation
-from runner.sandbox.keeper import Keeper
-from runner.sandbox.patience import Patience
-from runner.sandbox.sandbox import Sandbox
-from runner.sandbox.sockets import SUPERVISOR_SOCKET, listen
-from runner.sandbox.spec import RUNTIMES, Host, Placement, container_config
-from runner.sandbox.traces import traces
-from runner.sandbox.users import Users, container_name, taken_ids, write_accounts
-from runner.sandbox.watchdog import Watchdog
-from runner.seccomp import SeccompProfile, load_profile
-from runner.settings import Settings
+from runner.base.seccomp import SeccompProfile, load_profile
+from runner.base.settings import Settings
+from runner.sandbox.engine.docker import Engine
+from runner.sandbox.engine.images import Images
+from runner.sandbox.engine.spec import RUNTIMES, Host, Placement, container_config
+from runner.sandbox.engine.users import Users, container_name, taken_ids, write_accounts
+from runner.sandbox.guest.channel import Channel, greeted
+from runner.sandbox.guest.patience import Patience
+from runner.sandbox.guest.sandbox import Sandbox
+from runner.sandbox.guest.sockets import SUPERVISOR_SOCKET, listen
+from runner.sandbox.observe.cgroups import Cgroups
+from runner.sandbox.observe.isolation import LIMITLESS, read_isolation
+from runner.sandbox.observe.keeper import Keeper
+from runner.sandbox.observe.traces import traces
+from runner.sandbox.observe.watchdog import Watchdog
+from runner.words.errors import IsolationMissing, LaunchFailed, ProtocolViolation, RunnerError
+from runner.words.resources import Limits
+from runner.words.sandbox import WORKSPACE, Isolation
 
 NODE_LABEL = "runner.node"
 INSTANCE_LABEL = "runner.instance"
@@ -282,7 +282,7 @@ class Launcher:
                 connection = await self._accept(listener, container_id, expected)
                 home.joinpath(SUPERVISOR_SOCKET).unlink()
                 reader, writer = await asyncio.open_unix_connection(sock=connection)
-                return await _greeted(Channel(reader, writer))
+                return await greeted(Channel(reader, writer))
         except TimeoutError:
             raise LaunchFailed(
                 f"the sandbox's supervisor did not report within {self._timeout_s:g} s"
@@ -335,16 +335,3 @@ def _peer_of(config: dict[str, Any], isolation: Isolation) -> int:
     """Return the user that must be seen at the other end of the sandbox's socket."""
     uid = str(config["User"]).partition(":")[0]
     return _GOFER_UID if isolation is Isolation.GVISOR else int(uid)
-
-
-async def _greeted(channel: Channel) -> Channel:
-    """Hear that the supervisor is ready, and that it speaks as we do."""
-    try:
-        version = (await channel.expect(Ready)).version
-    except BaseException:
-        channel.close()
-        raise
-    if version != VERSION:
-        channel.close()
-        raise ProtocolViolation(f"the image's supervisor speaks version {version}")
-    return channel

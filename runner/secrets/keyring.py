@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from runner.errors import KeyUnavailable, SetupError
+from runner.base.settings import Settings
 from runner.secrets.envelope import KEY_BYTES, Unopened, new_key, seal, unseal
-from runner.settings import Settings
+from runner.words.errors import KeyUnavailable, SetupError
 
 _ID_DIGITS = 16
 NO_KEY = "this deployment has no key for secrets: set RUNNER_SECRETS_KEY or RUNNER_SECRETS_KEY_FILE"

@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 from uuid import UUID
 
-from runner.errors import Invalid, KeyUnavailable
 from runner.secrets import envelope
 from runner.secrets.envelope import Unopened
 from runner.secrets.keyring import KeyEncryption, Wrapped
 from runner.store import secrets
 from runner.store.db import Database, Transaction
 from runner.store.secrets import StoredSecret
+from runner.words.errors import Invalid, KeyUnavailable
 
 MAX_SECRETS = 256
 """Of one tenant."""

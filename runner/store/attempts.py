@@ -12,17 +12,12 @@ from uuid import UUID
 
 from psycopg.types.json import Jsonb
 
-from runner.errors import LeaseLost
-from runner.models import (
-    JSON,
-    Claim,
-    EventKind,
-    Result,
-)
-from runner.states import ACTIVE, State, may_change
 from runner.store import ledger, usage
 from runner.store.db import Later, Transaction
 from runner.store.executions import RESULT, StoredArtifact, insert_state_event
+from runner.words.errors import LeaseLost
+from runner.words.execution import JSON, Claim, EventKind, Result
+from runner.words.states import ACTIVE, State, may_change
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,8 +21,8 @@ from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 from pydantic import SecretStr
 
-from runner.errors import StoreUnavailable, Unconfirmed
 from runner.store.connection import DEAD_PEER, GRACE_S, STATEMENT_TIMEOUT, Connection, check
+from runner.words.errors import StoreUnavailable, Unconfirmed
 
 CONNECT_TIMEOUT_S = 3
 COMMITTED = "COMMIT"

@@ -6,8 +6,8 @@ from datetime import datetime
 
 from psycopg.types.json import Jsonb
 
-from runner.models import JSON
 from runner.store.db import Transaction
+from runner.words.execution import JSON
 
 
 @dataclass(frozen=True, slots=True)

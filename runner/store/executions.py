@@ -10,23 +10,22 @@ from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 from pydantic import TypeAdapter
 
-from runner.models import (
+from runner.store.db import Transaction
+from runner.words.execution import (
     Artifact,
     Event,
     EventKind,
     Execution,
     ExecutionRequest,
     InputFile,
-    Isolation,
-    Limits,
-    Output,
     Result,
     StoredObject,
     Stream,
-    Usage,
+    never_ran,
 )
-from runner.states import Reason, State
-from runner.store.db import Transaction
+from runner.words.resources import Limits
+from runner.words.sandbox import Isolation
+from runner.words.states import Reason, State
 
 LIMITS = TypeAdapter(Limits)
 RESULT = TypeAdapter(Result)
@@ -230,23 +229,6 @@ async def queue_place(tx: Transaction, execution_id: UUID) -> Place | None:
         return None
     position, interval = int(row["position"]), row["interval_s"]
     return Place(position, None if interval is None else round((position + 1) * interval, 3))
-
-
-def never_ran(state: State, reason: Reason, detail: str) -> Result:
-    """Return the result of an execution whose program has nothing to show."""
-    nothing = Output(total_bytes=0, truncated=False)
-    return Result(
-        state=state,
-        reason=reason,
-        detail=detail,
-        exit_code=None,
-        signal=None,
-        stdout=nothing,
-        stderr=nothing,
-        usage=Usage(wall_s=0.0),
-        image_digest=None,
-        profile_hash=None,
-    )
 
 
 def _stored(file: InputFile) -> StoredObject | None:

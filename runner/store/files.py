@@ -4,8 +4,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from runner.errors import PreconditionFailed
 from runner.store.db import Transaction
+from runner.words.errors import PreconditionFailed
 
 CHANGED = "the file is not what the request expects: read it again"
 

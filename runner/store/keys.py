@@ -9,8 +9,8 @@ from uuid import UUID
 
 from psycopg.rows import DictRow
 
-from runner.models import Role, Tier
 from runner.store.db import Transaction
+from runner.words.principal import Role, Tier
 
 Network: TypeAlias = IPv4Network | IPv6Network
 

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from runner.errors import StorageFull, StoreUnavailable
 from runner.store.db import Transaction
+from runner.words.errors import StorageFull, StoreUnavailable
 
 
 @dataclass(frozen=True, slots=True)

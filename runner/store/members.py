@@ -6,8 +6,8 @@ from uuid import UUID
 
 from psycopg.rows import DictRow
 
-from runner.models import Role
 from runner.store.db import Transaction
+from runner.words.principal import Role
 
 LIST_AT_MOST = 1000
 

@@ -16,11 +16,11 @@ from obstore.exceptions import BaseError
 from obstore.store import LocalStore, S3Store, from_url
 from pydantic import SecretStr
 
-from runner.errors import StoreUnavailable
-from runner.ids import new_id
-from runner.paths import file_path
-from runner.settings import Settings
+from runner.base.settings import Settings
 from runner.store.unfinished import StagedFiles, Untold, UploadsInParts, Writes
+from runner.words.errors import StoreUnavailable
+from runner.words.ids import new_id
+from runner.words.paths import file_path
 
 CHUNK = 256 * 1024
 PART = 5 * 2**20

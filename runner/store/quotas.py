@@ -5,12 +5,12 @@ from dataclasses import asdict
 
 from psycopg.rows import DictRow
 
-from runner.errors import StoreUnavailable
-from runner.models import Tier
-from runner.quotas import Quotas, Standing, Waiting
+from runner.quotas.tiers import Quotas, Standing, Waiting
 from runner.store import tenants
 from runner.store.db import Transaction
 from runner.store.tenants import Tenant
+from runner.words.errors import StoreUnavailable
+from runner.words.principal import Tier
 
 _QUOTAS = tuple(Quotas.__dataclass_fields__)
 

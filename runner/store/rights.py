@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
-from runner.models import Role
 from runner.store import keys
 from runner.store.db import Transaction
 from runner.store.keys import StoredKey
+from runner.words.principal import Role
 
 EVERY_ROLE = frozenset(Role)
 

@@ -7,16 +7,10 @@ from uuid import UUID
 
 from psycopg.rows import DictRow
 
-from runner.models import (
-    Claim,
-    ExecutionRequest,
-    InputFile,
-    Isolation,
-    Program,
-    StoredObject,
-)
 from runner.store.db import Transaction
 from runner.store.executions import LIMITS
+from runner.words.execution import Claim, ExecutionRequest, InputFile, Program, StoredObject
+from runner.words.sandbox import Isolation
 
 
 @dataclass(frozen=True, slots=True)

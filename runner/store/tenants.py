@@ -9,9 +9,12 @@ from uuid import UUID
 from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 
-from runner.models import JSON, Isolation, Limits, Tier
 from runner.store.db import Transaction
 from runner.store.executions import LIMITS
+from runner.words.execution import JSON
+from runner.words.principal import Tier
+from runner.words.resources import Limits
+from runner.words.sandbox import Isolation
 
 ERASURE = timedelta(minutes=10)
 """How long it may take to delete all rows of a tenant."""
@@ -22,8 +25,8 @@ class Terms:
     """What a tenant may have. `max_limits` is the most that one execution may ask for.
 
     `egress_ceiling` are rules that bound the tenant's, beside the deployment's ceiling.
-    `max_concurrency` and `quotas`, which go by the names in `runner.quotas`, stand in the place of
-    what the tier says.
+    `max_concurrency` and `quotas`, which go by the names in `runner.quotas.tiers`, stand in the
+    place of what the tier says.
     """
 
     tier: Tier

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
 
-from runner.models import Claim, Result
 from runner.store.db import Transaction
 from runner.store.executions import StoredArtifact
+from runner.words.execution import Claim, Result
 
 _PRECISION = Decimal("0.000001")
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from runner.models import Role, Tier
 from runner.store.db import Transaction
+from runner.words.principal import Role, Tier
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,19 +11,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from runner.errors import SandboxFault
-from runner.limits import load_sizes
-from runner.models import Isolation, Limits, Program, Stream
-from runner.sandbox.ending import Cause, Ending
+from runner.base.settings import Settings
+from runner.quotas.sizes import load_sizes
+from runner.sandbox.engine.spec import container_config
+from runner.sandbox.guest.ending import Cause, Ending
+from runner.sandbox.guest.sandbox import Sandbox
 from runner.sandbox.launch import Launcher, SandboxOrder, Spec
-from runner.sandbox.sandbox import Sandbox
-from runner.sandbox.spec import container_config
-from runner.settings import Settings
 from runner.verify.check import Observation, Probe
 from runner.verify.controls import Change
 from runner.verify.layers import Layer, layers
 from runner.verify.outside import Outside
 from runner.verify.surroundings import surroundings
+from runner.words.errors import SandboxFault
+from runner.words.execution import Program, Stream
+from runner.words.resources import Limits
+from runner.words.sandbox import Isolation
 
 PATIENCE_S = 10.0
 _FLOOD_BYTES = 2**22

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from runner.sandbox.engine.spec import SUPERVISOR
 from runner.sandbox.launch import NODE_LABEL
-from runner.sandbox.spec import SUPERVISOR
 
 Change = Callable[[dict[str, Any]], None]
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from runner.base.settings import Settings
 from runner.egress.gateway import EgressGateway
 from runner.egress.policy import Policy, parse_rule
 from runner.egress.session import Decision
-from runner.settings import Settings
 
 _PATIENCE_S = 1.0
 _QUIET_S = 0.03

@@ -10,9 +10,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from runner import __version__
-from runner.models import Isolation
 from runner.verify.check import Check, Group
 from runner.verify.suite import Outcome, Verdict
+from runner.words.sandbox import Isolation
 
 KIND = "agent-runner/verification/v1"
 

@@ -9,14 +9,14 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from runner.errors import SandboxFault
-from runner.models import Isolation
-from runner.sandbox.sandbox import Sandbox
+from runner.sandbox.guest.sandbox import Sandbox
 from runner.verify.bench import Bench
 from runner.verify.check import Check, Observation, Probe, Trial
 from runner.verify.controls import CONTROLS, Change, host_capabilities
 from runner.verify.gvisor import DIFFERENCES
 from runner.verify.layers import Layer
+from runner.words.errors import SandboxFault
+from runner.words.sandbox import Isolation
 
 
 class Verdict(StrEnum):

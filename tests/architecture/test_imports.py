@@ -40,13 +40,22 @@ def test_the_contracts_hold(checkout: Path) -> None:
 @pytest.mark.parametrize(
     ("module", "line", "contract"),
     [
-        ("store/db.py", "import runner.worker.execute", "Imports point down the pipeline"),
-        ("states.py", "import runner.models", "Imports point down the pipeline"),
+        ("store/db.py", "import runner.node.runs.execute", "Imports point down the pipeline"),
+        ("words/states.py", "import runner.base.tasks", "Imports point down the pipeline"),
+        ("words/states.py", "import runner.words.execution", "Words are plain"),
+        ("node/stock/pool.py", "import runner.node.runs.execute", "A node's rooms"),
+        ("sandbox/observe/kernel.py", "import runner.sandbox.guest.run", "A sandbox's rooms"),
+        ("egress/proxy.py", "import runner.sandbox.launch", "Imports point down the pipeline"),
+        ("egress/http.py", "import docker", "Only the sandbox speaks to Docker"),
         ("queue/job.py", "import runner.auth.keys", "Imports point down the pipeline"),
-        ("worker/execute.py", "import docker", "Only the sandbox speaks to Docker"),
-        ("api/app.py", "import runner.sandbox.spec", "What listens for clients never reaches"),
+        ("node/runs/execute.py", "import docker", "Only the sandbox speaks to Docker"),
+        (
+            "api/app.py",
+            "import runner.sandbox.engine.spec",
+            "What listens for clients never reaches",
+        ),
         ("client/types.py", "import runner.store.db", "The SDK knows the API by HTTP alone"),
-        ("worker/execute.py", "import rq", "RQ stays behind the queue"),
+        ("node/runs/execute.py", "import rq", "RQ stays behind the queue"),
     ],
 )
 def test_a_seeded_violation_breaks_its_contract(

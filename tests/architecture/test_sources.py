@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 
+from runner.base.settings import ClientSettings, Settings
 from runner.queue import job
-from runner.settings import ClientSettings, Settings
-from runner.states import ALLOWED, ENDED, State, may_change
+from runner.words.states import ALLOWED, ENDED, State, may_change
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULES = sorted((ROOT / "runner").rglob("*.py")) + sorted((ROOT / "sandbox_images").rglob("*.py"))
 LONGEST = 350
 
 READS_ENVIRONMENT = {
-    "runner/settings.py": "reads it for everybody",
+    "runner/base/settings.py": "reads it for everybody",
     "runner/embedded/stack.py": "hands it on to the API and worker it starts",
     "sandbox_images/supervisor/interpreter.py": "makes the program's environment its own",
     "sandbox_images/supervisor/prepare.py": "gives the program the environment of its container",

@@ -11,20 +11,20 @@ STARTS = {"create_task", "ensure_future"}
 
 # Where a task is begun, and who hears of its failure.
 AWAITED = {
-    "runner/duties.py Duties.doing": "the one place for what goes on for ever",
+    "runner/base/duties.py Duties.doing": "the one place for what goes on for ever",
     "runner/egress/proxy.py Proxy.run": "a task group: one's failure ends the process",
     "runner/egress/share.py Share.start": "a tenant's; who starts it logs what fails",
     "runner/egress/upstream.py": "one look-up, awaited in the same function",
     "runner/sandbox/launch.py": "the wait for a connection, awaited in the same function",
-    "runner/sandbox/run.py": "what ends a run, awaited in the same function",
-    "runner/sandbox/sandbox.py": "one run, awaited in the same function",
-    "runner/tasks.py": "awaited in the same function",
+    "runner/sandbox/guest/run.py": "what ends a run, awaited in the same function",
+    "runner/sandbox/guest/sandbox.py": "one run, awaited in the same function",
+    "runner/base/tasks.py": "awaited in the same function",
     "runner/verify/checks/shared.py": "one run, awaited in the same function",
-    "runner/worker/disposal.py Disposals.later": "one removal; what fails is left to the sweep",
-    "runner/worker/execute.py Executor.run_next": "one execution, awaited in the same function",
-    "runner/worker/lease.py LeaseKeeper.guard": "one attempt, awaited in the same function",
-    "runner/worker/pool.py WarmSandboxes._discard": "one removal; what fails is left to the sweep",
-    "runner/worker/recorder.py Recorder._write_soon": "one batch; what fails stays gathered",
+    "runner/node/stock/disposal.py Disposals.later": "one removal; a sweep takes what fails",
+    "runner/node/runs/execute.py Executor.run_next": "one execution, awaited in the same function",
+    "runner/node/runs/lease.py LeaseKeeper.guard": "one attempt, awaited in the same function",
+    "runner/node/stock/pool.py WarmSandboxes._discard": "one removal; a sweep takes what fails",
+    "runner/node/runs/recorder.py Recorder._write_soon": "one batch; what fails stays gathered",
 }
 
 

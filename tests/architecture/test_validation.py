@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from runner.api.app import create_app
 from runner.api.deps import Dependencies
 from runner.api.fields import Strict
-from runner.settings import Settings
+from runner.base.settings import Settings
 
 JSON = dict[str, Any]
 

@@ -14,10 +14,10 @@ import pytest
 
 from runner.audit import offline
 from runner.client import Client, NotPermitted
-from runner.ids import PLATFORM_TENANT
-from runner.models import Role
-from tests import deployment as deployments
-from tests.deployment import Deployment, eventually, state_of
+from runner.words.ids import PLATFORM_TENANT
+from runner.words.principal import Role
+from tests.support import deployment as deployments
+from tests.support.deployment import Deployment, eventually, state_of
 
 CANARY = "canary-4be1d0a7c2"
 FIELDS = {

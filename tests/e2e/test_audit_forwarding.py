@@ -20,10 +20,10 @@ import pytest
 
 from runner.audit import offline, webhook
 from runner.client import Client
-from runner.ids import PLATFORM_TENANT
-from tests import deployment as deployments
-from tests.deployment import Deployment, eventually
-from tests.upstreams import Answer, Authority, Request, Upstream, serving
+from runner.words.ids import PLATFORM_TENANT
+from tests.support import deployment as deployments
+from tests.support.deployment import Deployment, eventually
+from tests.support.upstreams import Answer, Authority, Request, Upstream, serving
 
 HOOKS, PRIVATE, MISNAMED, OPERATORS = (
     "hooks.example.test", "private.example.test", "misnamed.example.test", "siem.example.test",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.deployment import Deployment, eventually, state_folder
+from tests.support.deployment import Deployment, eventually, state_folder
 
 RUNNER = [sys.executable, "-m", "runner"]
 

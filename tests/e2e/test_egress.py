@@ -19,9 +19,9 @@ import psutil
 import pytest
 
 from runner.client import Client, Execution
-from tests import deployment as deployments
-from tests.deployment import Deployment, eventually
-from tests.upstreams import Answer, Authority, Request, Upstream, serving
+from tests.support import deployment as deployments
+from tests.support.deployment import Deployment, eventually
+from tests.support.upstreams import Answer, Authority, Request, Upstream, serving
 
 TOKEN = "canary-5f1e7c0d9a"  # noqa: S105 - made up, and searched for
 OPEN_HOST, BOUND_HOST, PLAIN_HOST = "files.example.test", "api.example.test", "plain.example.test"

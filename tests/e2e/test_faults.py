@@ -13,13 +13,13 @@ import httpx
 import pytest
 import redis
 
+from runner.base.signing import TrustedKeys, verify
 from runner.client import Client, Unavailable
-from runner.models import Role
-from runner.signing import TrustedKeys, verify
-from runner.states import ENDED
 from runner.store.receipts import KIND
-from tests import deployment as deployments
-from tests.deployment import Deployment, eventually, state_of
+from runner.words.principal import Role
+from runner.words.states import ENDED
+from tests.support import deployment as deployments
+from tests.support.deployment import Deployment, eventually, state_of
 
 HELD = "import time\nprint('begun', flush=True)\ntime.sleep({seconds})\nprint('done')"
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from runner.client import Conflict, Invalid, NotFound, NotPermitted
-from tests.deployment import Deployment, bearing, eventually
+from runner.words.principal import Role
+from tests.support.deployment import Deployment, bearing, deployment, eventually
 
 COPY = ["sh", "-c", "cat in.csv > out.csv; printf more > more.txt"]
 
@@ -120,8 +121,6 @@ def test_an_artifact_whose_name_no_file_may_have_stays_an_artifact(shared: Deplo
 
 def test_the_worker_removes_what_is_needed_no_more(image: None) -> None:
     """Expired executions, by the job of the running worker."""
-    from tests.deployment import deployment  # noqa: PLC0415 - with settings of its own
-
     with deployment(retention_every_s=0.5, retention_days=7) as own:
         client = own.client("e2e-old")
         ran = client.run(command=["sh", "-c", "echo 1 > a"], size="nano")
@@ -186,7 +185,5 @@ def test_the_sdk_says_what_was_refused(shared: Deployment) -> None:
         client.files.put("../a", b"")
     with pytest.raises(NotFound):
         client.files.read("none")
-    from runner.models import Role  # noqa: PLC0415 - only here
-
     with pytest.raises(NotPermitted):
         shared.client("e2e-sdk", Role.VIEWER).files.put("a", b"")

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from runner.client import Client, NotFound
-from tests.deployment import Deployment
+from tests.support.deployment import Deployment
 
 
 @pytest.fixture

@@ -19,12 +19,12 @@ import httpx
 import psycopg
 import pytest
 
+from runner.base.signing import TrustedKeys, verify
 from runner.client import Client
 from runner.embedded import postgres
 from runner.embedded.services import Services, services
-from runner.signing import TrustedKeys, verify
 from runner.store.receipts import KIND
-from tests.deployment import eventually, state_folder
+from tests.support.deployment import eventually, state_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "docs" / "operations" / name for name in ("install.md", "operate.md")]

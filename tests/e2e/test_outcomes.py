@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from runner.client import Execution
-from tests.deployment import Deployment
+from tests.support.deployment import Deployment
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from runner.worker import traffic
-from tests import deployment as deployments
-from tests.deployment import Deployment, eventually
+from runner.node import traffic
+from tests.support import deployment as deployments
+from tests.support.deployment import Deployment, eventually
 
 POOL = 3
 QUIET_S = traffic.QUIET_S + 3

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import httpx
 
-from runner.limits import load_sizes
-from tests.deployment import Deployment
+from runner.quotas.sizes import load_sizes
+from tests.support.deployment import Deployment
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZE = re.compile(r"^\| (nano|small|medium|large)\b.*?\| (.*) \|$", re.MULTILINE)

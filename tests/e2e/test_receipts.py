@@ -11,12 +11,12 @@ from typing import Any
 import httpx
 import pytest
 
+from runner.base.settings import Settings
+from runner.base.signing import BadSignature, PublicKey, verify
 from runner.client import Client
 from runner.client.errors import NotFound
-from runner.settings import Settings
-from runner.signing import BadSignature, PublicKey, verify
 from runner.store.receipts import KIND
-from tests.deployment import Deployment
+from tests.support.deployment import Deployment
 
 CODE = "open('made.txt', 'w').write('x' * 10); print('hello')"
 

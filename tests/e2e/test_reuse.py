@@ -7,8 +7,8 @@ import httpx
 import pytest
 
 from runner.client import Client, Execution
-from tests import deployment as deployments
-from tests.deployment import Deployment, eventually
+from tests.support import deployment as deployments
+from tests.support.deployment import Deployment, eventually
 
 PLANT = "open('/tmp/x', 'w').write('x'); print(1)"
 LOOK = "import os; print(os.listdir('/tmp'), os.listdir('/workspace'))"

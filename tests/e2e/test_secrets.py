@@ -17,7 +17,7 @@ import redis
 from psycopg import sql
 
 from runner.client import Client, Execution
-from tests.deployment import Deployment, deployment, eventually
+from tests.support.deployment import Deployment, deployment, eventually
 
 CANARY = 'canary/7f3e+2b "8d" & more'
 

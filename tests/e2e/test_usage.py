@@ -14,12 +14,12 @@ from typing import Any
 import httpx
 import pytest
 
+from runner.base.settings import Settings
 from runner.client import ApiError, Client, Execution, Invalid, NotPermitted, TooMany
-from runner.models import Role, Tier
-from runner.settings import Settings
-from tests import deployment as deployments
-from tests.deployment import Deployment, eventually, state_of
-from tests.upstreams import Answer, serving
+from runner.words.principal import Role, Tier
+from tests.support import deployment as deployments
+from tests.support.deployment import Deployment, eventually, state_of
+from tests.support.upstreams import Answer, serving
 
 BUSY = "import time\nstop = time.process_time() + 0.3\nwhile time.process_time() < stop: pass\n"
 LASTING = "import time; time.sleep({seconds})"

@@ -12,13 +12,13 @@ import pytest
 import yaml
 from pydantic import SecretStr
 
+from runner.base.settings import Settings
 from runner.embedded import postgres
 from runner.embedded.process import service_user
 from runner.embedded.services import services
 from runner.secrets.keyring import KeyRing
-from runner.settings import Settings
 from runner.store.migrations import migrate
-from tests.deployment import state_folder
+from tests.support.deployment import state_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 OURS = {"migrate", "api", "worker"}

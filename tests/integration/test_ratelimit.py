@@ -13,12 +13,12 @@ import pytest
 import redis
 from pydantic import SecretStr, ValidationError
 
+from runner.api.edge.ratelimit import ANSWER_S, CONNECTIONS, PREFIX, SILENT, RateLimiter
+from runner.base.settings import Rate
 from runner.embedded.process import service_user
 from runner.embedded.redis import Redis
-from runner.errors import QueueUnavailable
-from runner.ratelimit import ANSWER_S, CONNECTIONS, PREFIX, SILENT, RateLimiter
-from runner.settings import Rate
-from tests.deployment import state_folder
+from runner.words.errors import QueueUnavailable
+from tests.support.deployment import state_folder
 
 PROCESSES, EACH, AT_ONCE = 4, 200, 10
 STARTED_S = 6.0

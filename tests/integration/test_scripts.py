@@ -17,9 +17,9 @@ from pathlib import Path
 import docker
 import pytest
 
-from runner.host import GVISOR_ARGUMENTS
-from runner.settings import Settings
-from tests.deployment import DISK, eventually
+from runner.base.settings import Settings
+from runner.sandbox.observe.isolation import GVISOR_ARGUMENTS
+from tests.support.deployment import DISK, eventually
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ROOT / "scripts"

@@ -8,8 +8,8 @@ from pydantic import SecretStr
 
 from runner.auth.throttle import Throttle, Windows, site
 from runner.embedded.services import Services, services
-from runner.errors import QueueUnavailable, TooManyAttempts
-from tests.deployment import state_folder
+from runner.words.errors import QueueUnavailable, TooManyAttempts
+from tests.support.deployment import state_folder
 
 QUICK = Windows(
     pair=((3, 1), (5, 3), (7, 60)), address=((20, 2), (40, 60)), account=((10, 2), (30, 60))

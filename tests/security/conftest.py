@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests import sandboxes
 from tests.integration.store.conftest import owner, postgres, superuser
+from tests.support import sandboxes
 
 __all__ = ["owner", "postgres", "superuser"]
 

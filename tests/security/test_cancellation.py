@@ -14,18 +14,18 @@ import pytest
 from pydantic import SecretStr
 from redis.asyncio.connection import AbstractConnection
 
+from runner.api.edge.ratelimit import RateLimiter
 from runner.audit import events as audit
 from runner.auth.throttle import Throttle
+from runner.base.settings import Rate
 from runner.embedded.services import Services
-from runner.errors import RunnerError, TooManyAttempts
-from runner.ids import new_id
-from runner.ratelimit import RateLimiter
-from runner.settings import Rate
 from runner.store import executions
 from runner.store.connection import Connection
 from runner.store.db import Database
+from runner.words.errors import RunnerError, TooManyAttempts
+from runner.words.ids import new_id
 from tests.integration.store.conftest import REQUEST, SUBMITTED, new_tenant
-from tests.interruption import AGAIN, cancelled_everywhere
+from tests.support.interruption import AGAIN, cancelled_everywhere
 
 PATIENCE_S = 5.0
 Use = Callable[[Database, UUID], Coroutine[Any, Any, None]]

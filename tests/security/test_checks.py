@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from runner.models import Isolation
-from runner.settings import Settings
+from runner.base.settings import Settings
 from runner.verify.bench import Bench
 from runner.verify.check import Check, Group, Observation, Probe, Trial
 from runner.verify.checks import every_check
 from runner.verify.controls import CONTROLS, Control, host, root
 from runner.verify.layers import Layer
 from runner.verify.suite import Outcome, Verdict, checked, run
+from runner.words.sandbox import Isolation
 
 CHECKS = every_check()
 MAY_BE_UNSHOWN = 0.2

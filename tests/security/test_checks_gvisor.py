@@ -2,13 +2,13 @@
 
 import pytest
 
-from runner.models import Isolation
-from runner.settings import Settings
+from runner.base.settings import Settings
 from runner.verify.bench import Bench
 from runner.verify.check import Probe
 from runner.verify.checks import every_check
 from runner.verify.gvisor import DIFFERENCES
 from runner.verify.suite import Outcome, Verdict, run
+from runner.words.sandbox import Isolation
 
 PROBES = tuple(check for check in every_check() if isinstance(check, Probe))
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from runner.errors import LaunchFailed
-from runner.sandbox.spec import SOCKET_DIR, container_config
-from runner.settings import Settings
-from tests.sandboxes import Bench, Ran
+from runner.base.settings import Settings
+from runner.sandbox.engine.spec import SOCKET_DIR, container_config
+from runner.words.errors import LaunchFailed
+from tests.support.sandboxes import Bench, Ran
 
 Change = Callable[[dict[str, Any]], None]
 

@@ -18,9 +18,9 @@ import pytest
 
 from runner.egress import share as shares
 from runner.egress.gateway import EgressGateway
-from tests.floods import FLOODS, HOST
-from tests.proxying import Way, gateway, in_process, policy, recording, way_out
-from tests.upstreams import Authority
+from tests.support.floods import FLOODS, HOST
+from tests.support.proxying import Way, gateway, in_process, policy, recording, way_out
+from tests.support.upstreams import Authority
 
 QUIET = "quiet.test"
 REQUESTS = 10
@@ -60,7 +60,8 @@ async def flooding(kind: str, opened: Opened, folder: Path, ca_pem: str) -> Asyn
     trusted = folder / "trusted.pem"
     trusted.write_text(ca_pem)
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.floods", kind, str(folder / f"{HOST}.pem"), str(trusted),
+        sys.executable, "-m", "tests.support.floods",
+        kind, str(folder / f"{HOST}.pem"), str(trusted),
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
     assert process.stdin is not None

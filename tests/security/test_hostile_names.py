@@ -17,11 +17,11 @@ from anyio.from_thread import start_blocking_portal
 from fastapi import FastAPI, Request
 from fastapi.responses import PlainTextResponse, Response
 
-from runner.errors import StoreUnavailable
-from runner.settings import Settings
+from runner.base.settings import Settings
 from runner.store.objects import ObjectStore
-from tests.deployment import Deployment, bearing, eventually
-from tests.hostile_names import HOSTILE, PLAIN
+from runner.words.errors import StoreUnavailable
+from tests.support.deployment import Deployment, bearing, eventually
+from tests.support.hostile_names import HOSTILE, PLAIN
 
 CANARY = b"canary: a neighbour's bytes"
 METHODS = ("GET", "HEAD", "PUT", "DELETE")

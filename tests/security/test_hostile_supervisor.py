@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from runner.errors import LaunchFailed, ProtocolViolation
-from runner.models import InputFile, Program
-from runner.sandbox.channel import VERSION
-from runner.sandbox.spec import container_config
-from tests.sandboxes import Bench, Shelf, use
+from runner.protocol.messages import VERSION
+from runner.sandbox.engine.spec import container_config
+from runner.words.errors import LaunchFailed, ProtocolViolation
+from runner.words.execution import InputFile, Program
+from tests.support.sandboxes import Bench, Shelf, use
 
 PRELUDE = """
 import json, socket, struct, time
@@ -195,7 +195,7 @@ async def test_a_supervisor_that_does_not_take_files_is_given_up(
     bench: Bench, play: Play, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An upload that nobody reads ends by our clock."""
-    monkeypatch.setattr("runner.sandbox.patience.UPLOAD_S", 0.5)
+    monkeypatch.setattr("runner.sandbox.guest.patience.UPLOAD_S", 0.5)
     play(READY)
     async with bench.sandbox() as sandbox:
         with pytest.raises(ProtocolViolation, match="in time"):
@@ -206,7 +206,7 @@ async def test_a_supervisor_that_does_not_hand_files_back_is_given_up(
     bench: Bench, play: Play, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So does a collection."""
-    monkeypatch.setattr("runner.sandbox.patience.COLLECT_S", 0.5)
+    monkeypatch.setattr("runner.sandbox.guest.patience.COLLECT_S", 0.5)
     play(STARTED + "end()")
     async with bench.sandbox() as sandbox:
         with pytest.raises(ProtocolViolation, match="in time"):

@@ -8,10 +8,10 @@ import docker
 import pytest
 from pydantic import SecretStr
 
-from runner.sandbox.cgroups import Cgroups
-from runner.sandbox.watchdog import Watchdog
-from runner.worker.service import worker
-from tests.deployment import Deployment, deployment, eventually, state_of
+from runner.node.service import worker
+from runner.sandbox.observe.cgroups import Cgroups
+from runner.sandbox.observe.watchdog import Watchdog
+from tests.support.deployment import Deployment, deployment, eventually, state_of
 
 LEASE_S = 4.0
 

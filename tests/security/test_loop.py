@@ -10,10 +10,10 @@ import pytest
 from pydantic import SecretStr
 
 from runner.client import Client, Execution
-from runner.models import Stream
-from runner.worker.recorder import Recorder
-from runner.worker.service import worker
-from tests.deployment import Deployment, deployment
+from runner.node.runs.recorder import Recorder
+from runner.node.service import worker
+from runner.words.execution import Stream
+from tests.support.deployment import Deployment, deployment
 
 SECRETS = {name: "\n".join(f"{name}{line:07}" for line in range(910)) for name in "abc"}
 """As many lines as a value of 8 KiB may have that are looked for by themselves."""

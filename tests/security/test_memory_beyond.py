@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from runner.models import Program
-from runner.states import Reason, State
-from tests.sandboxes import MB, Bench, use
+from runner.words.execution import Program
+from runner.words.states import Reason, State
+from tests.support.sandboxes import MB, Bench, use
 
 PLENTY = "import os, resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))\n"
 KEPT = {

@@ -13,19 +13,19 @@ import pytest
 from pydantic import SecretStr
 from structlog.testing import capture_logs
 
+from runner.base.signing import Signer
 from runner.client import Client, Execution
-from runner.errors import LeaseLost, StoreUnavailable
-from runner.sandbox.sandbox import Sandbox
-from runner.signing import Signer
+from runner.node.runs import execute, finish
+from runner.node.runs.artifacts import ArtifactFiler
+from runner.node.runs.attempt import NOT_COLLECTED, Attempt
+from runner.node.runs.recorder import Recorder
+from runner.node.service import worker
+from runner.sandbox.guest.sandbox import Sandbox
 from runner.store import attempts
 from runner.store.objects import ObjectStore
-from runner.worker import execute, finish
-from runner.worker.artifacts import ArtifactFiler
-from runner.worker.attempt import NOT_COLLECTED, Attempt
-from runner.worker.recorder import Recorder
-from runner.worker.service import worker
-from tests import deployment as deployments
-from tests.deployment import Deployment, eventually
+from runner.words.errors import LeaseLost, StoreUnavailable
+from tests.support import deployment as deployments
+from tests.support.deployment import Deployment, eventually
 
 CPU_S = 0.3
 CHARGED_S = 0.9 * CPU_S

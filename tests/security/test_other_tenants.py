@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 import httpx
 import pytest
 
-from tests.deployment import Deployment
-from tests.routes import UNKNOWN_ID, Operation, fetch
+from tests.support.deployment import Deployment
+from tests.support.routes import UNKNOWN_ID, Operation, fetch
 
 CANARY = "canary-of-theirs"
 

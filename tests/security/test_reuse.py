@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from runner.errors import ProtocolViolation
-from runner.models import InputFile, Program
-from runner.sandbox.sandbox import Sandbox
-from runner.sandbox.spec import container_config
+from runner.sandbox.engine.spec import container_config
+from runner.sandbox.guest.sandbox import Sandbox
 from runner.verify.controls import supervisor
-from tests.sandboxes import Bench, use
+from runner.words.errors import ProtocolViolation
+from runner.words.execution import InputFile, Program
+from tests.support.sandboxes import Bench, use
 
 UNCLEAN = """
 import clean, processes, relay

@@ -19,10 +19,10 @@ from typing import Any
 import httpx
 import pytest
 
-from runner.models import Role
-from tests import deployment as deployments
-from tests.deployment import Deployment, bearing
-from tests.people import PASSWORD, Person
+from runner.words.principal import Role
+from tests.support import deployment as deployments
+from tests.support.deployment import Deployment, bearing
+from tests.support.people import PASSWORD, Person
 
 WITHIN_S = 1.0
 LARGE = 24 * 2**20

@@ -6,9 +6,9 @@ from contextlib import contextmanager
 import httpx
 import pytest
 
-from runner.models import Role
-from tests.deployment import Deployment, bearing
-from tests.routes import Operation, fetch
+from runner.words.principal import Role
+from tests.support.deployment import Deployment, bearing
+from tests.support.routes import Operation, fetch
 
 OWNER, ADMIN, DEVELOPER, VIEWER = Role
 ADMINS = {OWNER, ADMIN}

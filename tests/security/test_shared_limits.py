@@ -11,14 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from runner.errors import LaunchFailed
-from runner.models import Isolation, Program
+from runner.base.settings import Settings
+from runner.sandbox.guest.sandbox import Sandbox
 from runner.sandbox.launch import Launcher
 from runner.sandbox.reap import remove_strays
-from runner.sandbox.sandbox import Sandbox
-from runner.settings import Settings
-from tests import sandboxes
-from tests.sandboxes import Bench, use
+from runner.words.errors import LaunchFailed
+from runner.words.execution import Program
+from runner.words.sandbox import Isolation
+from tests.support import sandboxes
+from tests.support.sandboxes import Bench, use
 
 
 @pytest.fixture

@@ -22,10 +22,10 @@ from runner.api.edge.connection import Patience, connections
 from runner.api.edge.routing import TEMPLATE
 from runner.api.edge.shares import Shares
 from runner.api.middleware import PRINCIPAL
-from runner.ids import new_id
-from runner.models import Principal, PrincipalKind, Role
-from tests import wire
-from tests.deployment import Deployment, deployment, eventually
+from runner.words.ids import new_id
+from runner.words.principal import Principal, PrincipalKind, Role
+from tests.support import wire
+from tests.support.deployment import Deployment, deployment, eventually
 
 CONNECTIONS = 60
 TRIED = 200

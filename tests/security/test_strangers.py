@@ -16,9 +16,9 @@ import runner
 from runner.api import middleware
 from runner.api.edge.routing import TEMPLATE
 from runner.api.middleware import METHODS, OTHER, Metrics
-from tests import wire
-from tests.deployment import Deployment, eventually
-from tests.routes import fetch
+from tests.support import wire
+from tests.support.deployment import Deployment, eventually
+from tests.support.routes import fetch
 
 INVENTED = 100
 LONG = 28_000

@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from runner.models import Role
-from tests.deployment import Deployment
+from runner.words.principal import Role
+from tests.support.deployment import Deployment
 
 RESETS = 1500
 AT_ONCE = 8

@@ -18,10 +18,10 @@ import pytest
 from runner.audit import checkpoints
 from runner.audit.chain import Head, link_hash
 from runner.audit.memory import Memory
+from runner.base.signing import Signer, TrustedKeys
 from runner.client import Client
 from runner.client.errors import Unavailable
-from runner.signing import Signer, TrustedKeys
-from tests.deployment import Deployment, eventually
+from tests.support.deployment import Deployment, eventually
 
 
 @dataclass

@@ -24,10 +24,10 @@ from runner.api.edge.groups import group_of
 from runner.api.edge.json import StrictJson
 from runner.api.edge.routing import Routing, is_protected
 from runner.api.middleware import BodyBounds
-from runner.settings import Settings
-from tests import wire
-from tests.deployment import Deployment
-from tests.routes import Operation, fetch
+from runner.base.settings import Settings
+from tests.support import wire
+from tests.support.deployment import Deployment
+from tests.support.routes import Operation, fetch
 
 LISTS = {b"x-forwarded-for"}
 """Headers that are read, and may come in several lines: `address` joins them."""

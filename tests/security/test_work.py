@@ -23,11 +23,11 @@ from runner.api.edge.rates import BYTES_FOR_ONE, cost_of
 from runner.api.edge.routing import Body, Routing
 from runner.api.idempotency import fingerprint
 from runner.api.middleware import PRINCIPAL
+from runner.base.settings import RateLimits, Settings
 from runner.cli.serve import SWITCH_S
-from runner.ids import new_id
-from runner.models import Principal, PrincipalKind, Role, Tier
-from runner.settings import RateLimits, Settings
-from tests.deployment import Deployment, deployment
+from runner.words.ids import new_id
+from runner.words.principal import Principal, PrincipalKind, Role, Tier
+from tests.support.deployment import Deployment, deployment
 
 MIB = 2**20
 FREE = 100

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from runner.credentials import Weakness, require_sound, weaknesses
-from runner.errors import SetupError
-from runner.settings import Settings
+from runner.base.settings import Settings
+from runner.cli.credentials import Weakness, require_sound, weaknesses
+from runner.words.errors import SetupError
 
 STRONG = "f3a1c9e07b52d864f3a1c9e07b52d864"
 

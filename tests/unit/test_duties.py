@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 from structlog.testing import capture_logs
 
-from runner import duties as module
-from runner.duties import Duties, for_each
-from runner.errors import StoreUnavailable
+from runner.base import duties as module
+from runner.base.duties import Duties, for_each
+from runner.words.errors import StoreUnavailable
 
 pytestmark = pytest.mark.anyio
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from runner.host import Finding, Status, _terminals, _users, examine
-from runner.settings import Settings
+from runner.base.settings import Settings
+from runner.cli.host import Finding, Status, _terminals, _users, examine
 
 DOCKER: dict[str, Any] = {
     "info": {

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from runner.errors import Invalid, SetupError
-from runner.limits import load_sizes, resolve_limits
-from runner.models import Limits
-from runner.settings import Settings
+from runner.base.settings import Settings
+from runner.quotas.sizes import load_sizes, resolve_limits
+from runner.words.errors import Invalid, SetupError
+from runner.words.resources import Limits
 
 SMALL = Limits(cpu=1.0, memory_mb=256, pids=64, disk_mb=128, timeout_s=30, output_kb=256)
 CEILING = Limits(cpu=2.0, memory_mb=1024, pids=128, disk_mb=512, timeout_s=120, output_kb=1024)

@@ -13,8 +13,8 @@ from urllib.parse import quote, quote_plus
 
 import pytest
 
-from runner.masking import Masker
-from runner.masking.forms import encoded, written
+from runner.base.masking import Masker
+from runner.base.masking.forms import encoded, written
 
 SECRET = 'p4ss/w+rd "é" & more'  # noqa: S105 - made up
 KEY = "-----BEGIN KEY-----\n" + "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVo=\n" * 4 + "-----END KEY-----\n"

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.ids import new_id
-from runner.paths import MAX_BYTES, MAX_PART_BYTES, MAX_PARTS, file_path, file_prefix
 from runner.store.objects import new_key, object_key
-from tests.hostile_names import HOSTILE, PLAIN
+from runner.words.ids import new_id
+from runner.words.paths import MAX_BYTES, MAX_PART_BYTES, MAX_PARTS, file_path, file_prefix
+from tests.support.hostile_names import HOSTILE, PLAIN
 
 
 @pytest.mark.parametrize("name", HOSTILE.values(), ids=HOSTILE.keys())

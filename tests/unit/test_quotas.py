@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from runner.errors import Invalid, SetupError
-from runner.limits import load_sizes
-from runner.models import Tier
-from runner.quotas import Quotas, Standing, ceiling, load_tiers, overrides, refusal
-from runner.settings import Settings
+from runner.base.settings import Settings
+from runner.quotas.sizes import load_sizes
+from runner.quotas.tiers import Quotas, Standing, ceiling, load_tiers, overrides, refusal
+from runner.words.errors import Invalid, SetupError
+from runner.words.principal import Tier
 
 PROFILES = Settings().profiles_path
 SIZES = load_sizes(PROFILES)

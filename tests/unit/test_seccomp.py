@@ -8,9 +8,9 @@ from typing import Any
 import pyseccomp
 import pytest
 
-from runner.errors import SetupError
-from runner.seccomp import Document, compile_filter, load_profile, read_profile
-from runner.settings import Settings
+from runner.base.seccomp import Document, compile_filter, load_profile, read_profile
+from runner.base.settings import Settings
+from runner.words.errors import SetupError
 
 DANGEROUS = [
     "_sysctl",

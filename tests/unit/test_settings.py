@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from runner.settings import Settings, is_trustworthy
+from runner.base.settings import Settings, is_trustworthy
 
 OIDC = {"oidc_issuer": "https://login.example", "oidc_audience": "runner"}
 

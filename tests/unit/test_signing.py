@@ -9,8 +9,15 @@ from pathlib import Path
 import pytest
 import rfc8785
 
-from runner import signing
-from runner.signing import BadSignature, PublicKey, Signer, TrustedKeys, read_public_key, verify
+from runner.base import signing
+from runner.base.signing import (
+    BadSignature,
+    PublicKey,
+    Signer,
+    TrustedKeys,
+    read_public_key,
+    verify,
+)
 
 KIND = "agent-runner/test/v1"
 BODY = {"a": 1, "b": ["x", {"c": None}], "d": 0.5}

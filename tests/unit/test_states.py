@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from runner.states import ACTIVE, ALLOWED, ENDED, WAITING, State, may_change
 from runner.store.db import query
+from runner.words.states import ACTIVE, ALLOWED, ENDED, WAITING, State, may_change
 
 
 def test_every_state_is_waiting_active_or_ended_and_only_one_of_them() -> None:

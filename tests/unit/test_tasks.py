@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from runner.tasks import beside, uninterrupted
+from runner.base.tasks import beside, uninterrupted
 
 pytestmark = pytest.mark.anyio
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from runner import telemetry
+from runner.base import telemetry
 
 CANARY = "canary-5f1c"
 

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from weakref import WeakValueDictionary
 
-from runner.errors import NotReady, RunnerError
+from runner.words.errors import NotReady, RunnerError
 
 DOUBT = "runner.doubt"
 """In the scope: the turn to wait for before the request's credential is verified."""

@@ -20,13 +20,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from runner.api.edge.address import site
 from runner.api.edge.doubt import DOUBT, Doubt
 from runner.api.edge.groups import OPEN_WITHOUT_REDIS, UNCOUNTED, Group, group_of
+from runner.api.edge.ratelimit import RateLimiter, Verdict
 from runner.api.edge.routing import BODY, TEMPLATE, Body, declared_length, is_protected
 from runner.api.middleware import PRINCIPAL
 from runner.api.problems import of, problem
-from runner.errors import QueueUnavailable, TooManyAttempts
-from runner.models import Operator, Principal
-from runner.ratelimit import RateLimiter, Verdict
-from runner.settings import Rate, RateLimits
+from runner.base.settings import Rate, RateLimits
+from runner.words.errors import QueueUnavailable, TooManyAttempts
+from runner.words.principal import Operator, Principal
 
 PROVEN_S = 600.0
 PROVEN_AT_MOST = 10_000

@@ -25,7 +25,7 @@ from runner.api.edge.address import PROXIED
 from runner.api.edge.routing import TEMPLATE
 from runner.api.middleware import PRINCIPAL
 from runner.api.problems import RETRY_AFTER_S, problem
-from runner.models import Operator, Principal
+from runner.words.principal import Operator, Principal
 
 PLACE = "runner.place"
 """In the scope of a request: the place of the connection that it came by."""

@@ -6,13 +6,14 @@ what it made.
 """
 
 from importlib import resources
+from typing import NoReturn
 
 import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 from pydantic import SecretStr
 
-from runner.errors import StoreUnavailable
+from runner.words.errors import SetupError, StoreUnavailable
 
 MIGRATION_LOCK = 7_203_551_004
 """Advisory lock: two migrations at once run one after the other."""
@@ -28,6 +29,11 @@ def run_sql_file(name: str) -> None:
         raise TypeError(f"migrations need psycopg, not {type(connection).__name__}")
     # Without parameters psycopg sends the text as it is: several statements, `%` untouched.
     connection.execute(text.encode())
+
+
+def refuse(why: str) -> NoReturn:
+    """Raise SetupError: this database cannot be migrated, and what to do instead."""
+    raise SetupError(why)
 
 
 def migrate(owner_url: SecretStr, *login_urls: SecretStr) -> None:

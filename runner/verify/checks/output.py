@@ -2,11 +2,11 @@
 
 from collections.abc import AsyncIterator
 
-from runner.errors import ProtocolViolation
-from runner.sandbox import artifacts
+from runner.sandbox.guest import artifacts
 from runner.verify.bench import Bench
 from runner.verify.check import Attempt, Check, Group, Observation, Severity, Trial
 from runner.verify.controls import Change, supervisor
+from runner.words.errors import ProtocolViolation
 
 _CREDULOUS = """
 import os, files

@@ -11,10 +11,11 @@ import socket
 import struct
 from collections.abc import Callable
 
-from runner.errors import ProtocolViolation
-from runner.sandbox.channel import Channel, Closed, Ended, Ready, Started, parse
+from runner.protocol.messages import Ended, Ready, Started, parse
+from runner.sandbox.guest.channel import Channel, Closed
 from runner.verify.bench import Bench
 from runner.verify.check import Attempt, Check, Group, Observation, Severity, Trial
+from runner.words.errors import ProtocolViolation
 
 _PATIENCE_S = 0.3
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from textwrap import indent
 from typing import Any
 
-from runner.models import Isolation
-from runner.sandbox.sandbox import Sandbox
+from runner.sandbox.guest.sandbox import Sandbox
 from runner.verify.bench import Bench
 from runner.verify.check import Attempt, Check, Group, Observation, Probe, Trial
 from runner.verify.controls import Change, become
+from runner.words.sandbox import Isolation
 
 _PRELUDE = """
 import array, ctypes, fcntl, os, resource, signal, socket, time

@@ -6,8 +6,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests import deployment as deployments
-from tests.deployment import Deployment
+from tests.support import deployment as deployments
+from tests.support.deployment import Deployment
 
 
 @pytest.fixture(scope="session")

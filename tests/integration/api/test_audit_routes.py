@@ -14,10 +14,10 @@ import psycopg
 import pytest
 
 from runner.audit import offline
+from runner.base.signing import PublicKey
 from runner.client import Client, Invalid, NotFound, NotPermitted
-from runner.models import Role
-from runner.signing import PublicKey
-from tests.deployment import Deployment
+from runner.words.principal import Role
+from tests.support.deployment import Deployment
 
 URL = "https://hooks.example.com/in?token=canary-of-the-path"
 

@@ -9,8 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.deployment import Deployment
-from tests.routes import UNKNOWN_ID, operations
+from tests.support.deployment import Deployment
+from tests.support.routes import UNKNOWN_ID, operations
 
 CHECKS = (
     "not_a_server_error,status_code_conformance,content_type_conformance,"

@@ -10,8 +10,8 @@ from datetime import UTC, datetime, timedelta
 import httpx
 import pytest
 
-from runner.models import Role
-from tests.deployment import Deployment, bearing, eventually
+from runner.words.principal import Role
+from tests.support.deployment import Deployment, bearing, eventually
 
 FILES = "/v1/files"
 BODY = b"0123456789"

@@ -14,9 +14,9 @@ from runner.api.edge.bounds import (
     MAX_TARGET_BYTES,
 )
 from runner.api.edge.headers import SecurityHeaders
-from runner.models import Role
-from tests import wire
-from tests.deployment import Deployment, deployment
+from runner.words.principal import Role
+from tests.support import wire
+from tests.support.deployment import Deployment, deployment
 
 REQUIRED = {
     "strict-transport-security": "max-age=63072000; includeSubDomains",

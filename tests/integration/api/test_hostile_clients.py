@@ -7,7 +7,7 @@ import httpx
 import psutil
 import pytest
 
-from tests.deployment import Deployment
+from tests.support.deployment import Deployment
 
 HEAD_BOUND = 4 * 2**20
 FLOOD = 64 * 2**20

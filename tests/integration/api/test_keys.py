@@ -9,9 +9,9 @@ import httpx
 import psycopg
 import pytest
 
-from runner.models import Role
-from runner.quotas import MOST_KEYS
-from tests.deployment import Deployment, bearing, eventually
+from runner.quotas.tiers import MOST_KEYS
+from runner.words.principal import Role
+from tests.support.deployment import Deployment, bearing, eventually
 
 ANSWER = "a valid API key is needed: `Authorization: Bearer rk_…`"
 

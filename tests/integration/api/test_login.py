@@ -11,10 +11,10 @@ import httpx
 import psycopg
 import pytest
 
-from runner.models import Role
-from tests import deployment as deployments
-from tests.deployment import Deployment, bearing, eventually
-from tests.people import PASSWORD, Person, invite, joined
+from runner.words.principal import Role
+from tests.support import deployment as deployments
+from tests.support.deployment import Deployment, bearing, eventually
+from tests.support.people import PASSWORD, Person, invite, joined
 
 TABLES = ("users", "sessions", "invitations", "password_resets", "audit_events", "memberships")
 NOT_HERS = "not the password of zoe"

@@ -11,12 +11,12 @@ from pydantic import SecretStr
 from runner.audit.events import Origin
 from runner.auth import members
 from runner.auth.members import By
-from runner.errors import Conflict
-from runner.models import Role
 from runner.store import members as stored_members
 from runner.store.db import Database
-from tests.deployment import Deployment, bearing
-from tests.people import PASSWORD, Person, id_of, invite, joined
+from runner.words.errors import Conflict
+from runner.words.principal import Role
+from tests.support.deployment import Deployment, bearing
+from tests.support.people import PASSWORD, Person, id_of, invite, joined
 
 OWNER, ADMIN, DEVELOPER, VIEWER = Role
 

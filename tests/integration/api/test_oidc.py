@@ -10,12 +10,12 @@ from joserfc.jwk import RSAKey
 from pydantic import SecretStr
 
 from runner.auth.oidc import Issuer, Trust
-from runner.errors import IssuerUnavailable, NotAuthenticated
-from runner.models import Principal, Role
 from runner.store.db import Database
-from tests import deployment as deployments
-from tests.deployment import Deployment
-from tests.issuers import AUDIENCE, Provider, encode, hmac_signed, new_key, provider, sign
+from runner.words.errors import IssuerUnavailable, NotAuthenticated
+from runner.words.principal import Principal, Role
+from tests.support import deployment as deployments
+from tests.support.deployment import Deployment
+from tests.support.issuers import AUDIENCE, Provider, encode, hmac_signed, new_key, provider, sign
 
 ANSWER = "a valid API key is needed: `Authorization: Bearer rk_…`"
 

@@ -8,7 +8,7 @@ import httpx
 import psycopg
 import pytest
 
-from tests.deployment import Deployment, bearing, eventually
+from tests.support.deployment import Deployment, bearing, eventually
 
 TENANTS = "/operator/v1/tenants"
 SLOW = {"command": ["sleep", "60"], "size": "nano"}

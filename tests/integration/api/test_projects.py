@@ -1,6 +1,6 @@
 """Projects: executions grouped under a name, with settings of their own."""
 
-from tests.deployment import Deployment
+from tests.support.deployment import Deployment
 
 
 def test_executions_are_grouped_by_project(shared: Deployment) -> None:

@@ -10,9 +10,9 @@ import pytest
 
 from runner.api.edge.doubt import WRONG_S
 from runner.api.edge.groups import OPEN_WITHOUT_REDIS, Group, group_of
-from runner.models import Tier
-from runner.settings import Rate, RateLimits
-from tests.deployment import Deployment, deployment
+from runner.base.settings import Rate, RateLimits
+from runner.words.principal import Tier
+from tests.support.deployment import Deployment, deployment
 
 ANONYMOUS, FREE, PRO = 20, 100, 500
 ENTERPRISE = Rate(per_minute=7, burst=8)

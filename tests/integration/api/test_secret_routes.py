@@ -6,9 +6,9 @@ import httpx
 import pytest
 
 from runner.client import Client, Invalid, NotFound, NotPermitted, Unavailable
-from runner.models import Role
-from tests import deployment as deployments
-from tests.deployment import Deployment
+from runner.words.principal import Role
+from tests.support import deployment as deployments
+from tests.support.deployment import Deployment
 
 VALUE = "canary-of-the-routes"
 

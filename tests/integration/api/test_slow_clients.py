@@ -16,8 +16,8 @@ from starlette.responses import Response
 
 from runner.api.edge.connection import Patience, connections
 from runner.api.edge.pace import LEAST_BYTES_PER_S
-from tests import wire
-from tests.deployment import Deployment, deployment, eventually
+from tests.support import wire
+from tests.support.deployment import Deployment, deployment, eventually
 
 CLIENT_S = 1.0
 CONNECTIONS = 300

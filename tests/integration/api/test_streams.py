@@ -5,8 +5,8 @@ import socket
 from threading import Thread
 
 from runner.client import Client, Event
-from tests import deployment as deployments
-from tests.deployment import eventually
+from tests.support import deployment as deployments
+from tests.support.deployment import eventually
 
 COUNTS = """
 import time

@@ -21,7 +21,7 @@ from runner.audit.syslog import Receiver, Syslog
 from runner.audit.webhook import Webhooks
 from runner.egress.addresses import networks
 from runner.egress.names import Address
-from tests.upstreams import Answer, Authority, serving
+from tests.support.upstreams import Answer, Authority, serving
 
 HOST = "hooks.example.test"
 BODY = '{"action":"execution:end","at":"2026-01-02T03:04:05.000006Z","outcome":"success"}'

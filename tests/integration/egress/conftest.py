@@ -6,8 +6,8 @@ import pytest
 import pytest_asyncio
 
 from runner.egress.gateway import EgressGateway
-from tests import proxying
-from tests.upstreams import Authority
+from tests.support import proxying
+from tests.support.upstreams import Authority
 
 NAMES = (
     "example.test", "www.example.test", "evilexample.test", "example.test.evil", "test",

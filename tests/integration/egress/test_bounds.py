@@ -12,7 +12,7 @@ import pytest
 
 from runner.egress.share import MAX_LOOKUPS
 from runner.egress.upstream import Timeouts
-from tests.proxying import OK, Way, in_process, inside, policy, recording
+from tests.support.proxying import OK, Way, in_process, inside, policy, recording
 
 HOST = "example.test"
 

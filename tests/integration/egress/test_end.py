@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from runner.egress.gateway import EgressGateway
-from tests.proxying import way_out
+from tests.support.proxying import way_out
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
 HOST = "example.test"

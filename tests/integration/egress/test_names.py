@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from runner.egress.gateway import EgressGateway
-from tests.proxying import METHODS, connect, inside, recording, way_out
+from tests.support.proxying import METHODS, connect, inside, recording, way_out
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
 

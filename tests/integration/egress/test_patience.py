@@ -7,7 +7,7 @@ from pathlib import Path
 
 from runner.egress.session import Decision
 from runner.egress.upstream import Timeouts
-from tests.proxying import Serve, in_process, policy
+from tests.support.proxying import Serve, in_process, policy
 
 HOST = "slow.example.test"
 

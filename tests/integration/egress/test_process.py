@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 import runner.egress.gateway
+from runner.base.settings import project_root
 from runner.egress.gateway import EgressGateway
-from runner.errors import SetupError
-from runner.settings import project_root
+from runner.words.errors import SetupError
 
 PROFILES = project_root() / "profiles"
 

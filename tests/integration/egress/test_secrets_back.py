@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from runner.egress.gateway import EgressGateway
-from tests.proxying import Server, Way, recording, way_out
-from tests.upstreams import Authority
+from tests.support.proxying import Server, Way, recording, way_out
+from tests.support.upstreams import Authority
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
 

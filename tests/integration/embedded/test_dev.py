@@ -14,8 +14,8 @@ import pytest
 
 from runner.client import Client
 from runner.embedded import stack
-from runner.errors import SetupError
-from tests.deployment import deployment, eventually, state_folder
+from runner.words.errors import SetupError
+from tests.support.deployment import deployment, eventually, state_folder
 
 RUNNER = [sys.executable, "-m", "runner"]
 

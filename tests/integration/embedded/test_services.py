@@ -21,8 +21,8 @@ from runner.embedded import postgres
 from runner.embedded import redis as redis_server
 from runner.embedded.process import SERVICE_USER, service_user
 from runner.embedded.services import Services, services
-from runner.errors import SetupError
-from tests.deployment import eventually, state_folder
+from runner.words.errors import SetupError
+from tests.support.deployment import eventually, state_folder
 
 
 @pytest.fixture(scope="module")

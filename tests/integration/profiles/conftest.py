@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests import sandboxes
+from tests.support import sandboxes
 
 
 @pytest.fixture(scope="session", autouse=True)

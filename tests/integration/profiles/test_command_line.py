@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from runner.settings import Settings
+from runner.base.settings import Settings
 
 
 def runner(state_dir: Path, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:

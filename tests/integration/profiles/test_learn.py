@@ -6,17 +6,18 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from runner.limits import load_sizes
-from runner.models import InputFile, Limits, Program
+from runner.base.seccomp import SeccompProfile, read_profile
+from runner.base.settings import Settings
 from runner.profiles.learn import Observation, learn, observing, unfiltered
 from runner.profiles.propose import Proposal, propose
+from runner.quotas.sizes import load_sizes
+from runner.sandbox.engine.spec import Host, Placement, container_config
+from runner.sandbox.guest.sandbox import Bridge
 from runner.sandbox.launch import Spec
-from runner.sandbox.sandbox import Bridge
-from runner.sandbox.spec import Host, Placement, container_config
-from runner.seccomp import SeccompProfile, read_profile
-from runner.settings import Settings
-from runner.states import State
-from tests import sandboxes
+from runner.words.execution import InputFile, Program
+from runner.words.resources import Limits
+from runner.words.states import State
+from tests.support import sandboxes
 
 RAW, DOCUMENT = read_profile(Settings().profiles_path / "seccomp" / "default.json")
 MEDIUM = load_sizes(Settings().profiles_path)["medium"]

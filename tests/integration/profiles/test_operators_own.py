@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from runner.base.settings import Settings
 from runner.client import ApiError
-from runner.settings import Settings
-from tests import deployment as deployments
+from tests.support import deployment as deployments
 
 
 @pytest.fixture

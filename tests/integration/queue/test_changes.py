@@ -6,9 +6,9 @@ from uuid import UUID
 import pytest
 from pydantic import SecretStr
 
-from runner.ids import new_id
 from runner.queue.changes import Changes, News, Watch
-from tests.deployment import Deployment
+from runner.words.ids import new_id
+from tests.support.deployment import Deployment
 
 HEARD_S = 2.0
 QUIET_S = 0.1

@@ -5,9 +5,9 @@ import redis
 from rq.serializers import JSONSerializer
 
 from runner.embedded.services import services
-from runner.ids import new_id
 from runner.queue.job import RefusedJob, Ring, RingQueue, Then, bound_job_class
-from tests.deployment import state_folder
+from runner.words.ids import new_id
+from tests.support.deployment import state_folder
 
 
 def test_the_look_comes_after_what_waits_was_thrown_away() -> None:

@@ -14,9 +14,9 @@ import pytest
 import redis
 
 from runner.client import Client
+from runner.node.runs.refusals import EXAMPLES, WINDOW_S
 from runner.queue.job import MAX_WAITING, UNUSED_RING_TTL_S, Ring, RingQueue
-from runner.worker.refusals import EXAMPLES, WINDOW_S
-from tests.deployment import Deployment, eventually
+from tests.support.deployment import Deployment, eventually
 
 NOW = "2026-01-01T00:00:00.000000Z"
 

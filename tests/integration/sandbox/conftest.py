@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import sandboxes
+from tests.support import sandboxes
 
 
 @pytest.fixture(scope="session", autouse=True)

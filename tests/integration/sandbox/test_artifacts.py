@@ -2,9 +2,9 @@
 
 import pytest
 
-from runner.errors import SandboxFault
-from runner.models import InputFile, Program
-from tests.sandboxes import MB, Bench, use
+from runner.words.errors import SandboxFault
+from runner.words.execution import InputFile, Program
+from tests.support.sandboxes import MB, Bench, use
 
 
 async def test_files_come_back_with_their_paths_and_bytes(bench: Bench) -> None:

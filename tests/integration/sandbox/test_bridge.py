@@ -6,9 +6,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from runner.models import Program, Stream
-from runner.sandbox.sandbox import Bridge, Sandbox
-from tests.sandboxes import Bench, Ran, use
+from runner.sandbox.guest.sandbox import Bridge, Sandbox
+from runner.words.execution import Program, Stream
+from tests.support.sandboxes import Bench, Ran, use
 
 
 @asynccontextmanager

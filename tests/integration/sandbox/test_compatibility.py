@@ -5,7 +5,7 @@ Each program fails by its exit code, so that a refused system call is not passed
 
 import pytest
 
-from tests.sandboxes import Bench
+from tests.support.sandboxes import Bench
 
 BASH = {
     "bash: pipelines, job control, redirections, traps": """

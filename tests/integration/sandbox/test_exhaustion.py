@@ -3,9 +3,9 @@
 import asyncio
 import time
 
-from runner.models import Program
-from runner.states import Reason, State
-from tests.sandboxes import MB, Bench
+from runner.words.execution import Program
+from runner.words.states import Reason, State
+from tests.support.sandboxes import MB, Bench
 
 
 async def test_the_deadline_holds_against_a_program_that_ignores_sigterm(bench: Bench) -> None:

@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 
-from runner.errors import IsolationMissing
-from runner.models import InputFile, Isolation, Program
-from runner.sandbox.sandbox import Bridge
-from runner.settings import Settings
-from runner.states import Reason, State
-from tests import sandboxes
-from tests.sandboxes import Bench, use
+from runner.base.settings import Settings
+from runner.sandbox.guest.sandbox import Bridge
+from runner.words.errors import IsolationMissing
+from runner.words.execution import InputFile, Program
+from runner.words.sandbox import Isolation
+from runner.words.states import Reason, State
+from tests.support import sandboxes
+from tests.support.sandboxes import Bench, use
 
 
 @pytest.fixture

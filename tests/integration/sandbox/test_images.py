@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from runner.errors import ImageMissing, SetupError
-from runner.sandbox.engine import Engine
-from runner.sandbox.images import Images
-from runner.settings import Settings
+from runner.base.settings import Settings
+from runner.sandbox.engine.docker import Engine
+from runner.sandbox.engine.images import Images
+from runner.words.errors import ImageMissing, SetupError
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ async def test_what_a_recipe_gives_is_asked_once_in_a_while(
     with (recipes / "supervisor" / "wire.py").open("a") as file:
         file.write("# another\n")
     assert await images.require("python") == digest
-    monkeypatch.setattr("runner.sandbox.images.KEPT_S", 0.0)
+    monkeypatch.setattr("runner.sandbox.engine.images.KEPT_S", 0.0)
     with pytest.raises(ImageMissing, match="images build"):
         await images.require("python")
 

@@ -9,11 +9,11 @@ import re
 
 import pytest
 
-from runner.models import InputFile, Program
-from runner.sandbox.channel import Closed
+from runner.sandbox.guest.channel import Closed
+from runner.sandbox.guest.sandbox import Sandbox
 from runner.sandbox.launch import SandboxOrder
-from runner.sandbox.sandbox import Sandbox
-from tests.sandboxes import Bench, Ran, use
+from runner.words.execution import InputFile, Program
+from tests.support.sandboxes import Bench, Ran, use
 
 ALIKE: dict[str, str | bytes] = {
     "its world": """

@@ -5,11 +5,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from runner.models import Program
-from runner.sandbox.ending import Ending
-from runner.sandbox.isolation import read_isolation
-from runner.sandbox.sandbox import Sandbox
-from tests.sandboxes import MB, Bench
+from runner.sandbox.guest.ending import Ending
+from runner.sandbox.guest.sandbox import Sandbox
+from runner.sandbox.observe.isolation import read_isolation
+from runner.words.execution import Program
+from tests.support.sandboxes import MB, Bench
 
 V1 = {
     "swap": "memory/memory.memsw.limit_in_bytes",

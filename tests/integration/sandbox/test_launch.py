@@ -8,14 +8,15 @@ from typing import Any
 
 import pytest
 
-from runner.errors import DockerUnavailable, ImageMissing, LaunchFailed
-from runner.limits import load_sizes
-from runner.models import Isolation, Program
+from runner.base.settings import Settings
+from runner.quotas.sizes import load_sizes
+from runner.sandbox.engine.spec import container_config
 from runner.sandbox.launch import NODE_LABEL, Launcher
 from runner.sandbox.reap import remove_strays
-from runner.sandbox.spec import container_config
-from runner.settings import Settings
-from tests.sandboxes import Bench
+from runner.words.errors import DockerUnavailable, ImageMissing, LaunchFailed
+from runner.words.execution import Program
+from runner.words.sandbox import Isolation
+from tests.support.sandboxes import Bench
 
 
 async def test_an_unknown_image_is_its_own_failure(bench: Bench) -> None:

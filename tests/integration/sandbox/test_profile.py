@@ -11,8 +11,8 @@ import pyseccomp
 import pytest
 
 from runner.profiles.learn import unfiltered
-from tests import sandboxes
-from tests.sandboxes import Bench
+from tests.support import sandboxes
+from tests.support.sandboxes import Bench
 
 EPERM = 1
 HIGH = 1 << 32

@@ -1,8 +1,8 @@
 """A program runs, says what it has to say, and its end is told as it was."""
 
-from runner.models import InputFile
-from runner.states import Reason, State
-from tests.sandboxes import Bench
+from runner.words.execution import InputFile
+from runner.words.states import Reason, State
+from tests.support.sandboxes import Bench
 
 
 async def test_output_exit_code_and_usage_are_reported(bench: Bench) -> None:

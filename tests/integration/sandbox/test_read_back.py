@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from runner.sandbox.isolation import EffectiveIsolation
-from runner.sandbox.spec import container_config
-from tests.sandboxes import MB, Bench
+from runner.sandbox.engine.spec import container_config
+from runner.sandbox.observe.isolation import EffectiveIsolation
+from tests.support.sandboxes import MB, Bench
 
 Change = Callable[[dict[str, Any]], None]
 

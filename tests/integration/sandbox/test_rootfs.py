@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from runner.sandbox.rootfs import build_folder
-from tests.deployment import DISK
+from runner.sandbox.engine.rootfs import build_folder
+from tests.support.deployment import DISK
 
 UNPACKS = """#!/bin/sh
 set -e

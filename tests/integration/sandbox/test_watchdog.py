@@ -12,16 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from runner.errors import DockerUnavailable, LeaseLost
-from runner.models import Limits, Program, Stream
-from runner.sandbox.cgroups import Cgroups
-from runner.sandbox.ending import Cause, Ending
-from runner.sandbox.outcome import classify
+from runner.sandbox.guest.ending import Cause, Ending
+from runner.sandbox.guest.outcome import classify
+from runner.sandbox.guest.sandbox import Sandbox
+from runner.sandbox.observe.cgroups import Cgroups
+from runner.sandbox.observe.watchdog import Watchdog
 from runner.sandbox.reap import remove_strays
-from runner.sandbox.sandbox import Sandbox
-from runner.sandbox.watchdog import Watchdog
-from runner.states import State
-from tests.sandboxes import Bench, bench
+from runner.words.errors import DockerUnavailable, LeaseLost
+from runner.words.execution import Program, Stream
+from runner.words.resources import Limits
+from runner.words.states import State
+from tests.support.sandboxes import Bench, bench
 
 SLEEP = "import time; time.sleep(30)"
 IGNORES = """

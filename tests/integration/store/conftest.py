@@ -12,17 +12,19 @@ from psycopg.rows import dict_row
 from pydantic import SecretStr
 
 from runner.audit import events as audit
+from runner.base.settings import Settings
 from runner.embedded.services import Services, services
-from runner.ids import new_id
-from runner.limits import load_sizes
-from runner.models import Claim, ExecutionRequest, Limits, Program, Role
-from runner.quotas import load_tiers
-from runner.settings import Settings
+from runner.quotas.sizes import load_sizes
+from runner.quotas.tiers import load_tiers
 from runner.store import executions
 from runner.store.db import Database
 from runner.store.migrations import migrate
-from runner.tenancy import create_key, publish_tiers
-from tests.deployment import state_folder
+from runner.tenants.tenancy import create_key, publish_tiers
+from runner.words.execution import Claim, ExecutionRequest, Program
+from runner.words.ids import new_id
+from runner.words.principal import Role
+from runner.words.resources import Limits
+from tests.support.deployment import state_folder
 
 LIMITS = Limits(cpu=1, memory_mb=64, pids=8, disk_mb=8, timeout_s=5, output_kb=8)
 REQUEST = ExecutionRequest(

@@ -9,16 +9,15 @@ import psycopg
 import pytest
 
 from runner.audit import events as audit
-from runner.errors import LeaseLost, StoreUnavailable
-from runner.ids import new_id
-from runner.models import Claim, InputFile, StoredObject
-from runner.states import Reason, State
 from runner.store import attempts, executions, files, ledger
 from runner.store.attempts import Begun
 from runner.store.db import Database
-from runner.store.executions import never_ran
 from runner.store.files import NewFile
 from runner.store.objects import new_key
+from runner.words.errors import LeaseLost, StoreUnavailable
+from runner.words.execution import Claim, InputFile, StoredObject, never_ran
+from runner.words.ids import new_id
+from runner.words.states import Reason, State
 from tests.integration.store.conftest import LEASE, REQUEST, SUBMITTED, Claimed
 
 AGO = timedelta(seconds=7)

@@ -17,10 +17,10 @@ from runner.audit.checkpoints import Checkpointer
 from runner.audit.events import Filter
 from runner.audit.memory import Memory
 from runner.audit.offline import Kind
+from runner.base.signing import PublicKey, Signer, TrustedKeys
 from runner.embedded.services import Services
-from runner.ids import new_id
-from runner.signing import PublicKey, Signer, TrustedKeys
 from runner.store.db import Database
+from runner.words.ids import new_id
 
 
 @dataclass

@@ -10,8 +10,8 @@ import pytest
 from runner.audit import events as audit
 from runner.audit.delivery import Batch
 from runner.audit.forward import Forwarder
-from runner.ids import new_id
 from runner.store.db import Database
+from runner.words.ids import new_id
 
 SINK = "syslog"
 Connection = psycopg.Connection[dict[str, Any]]

@@ -15,9 +15,9 @@ from runner.audit import chain, checkpoints
 from runner.audit import events as audit
 from runner.audit.events import Filter
 from runner.embedded.services import Services
-from runner.errors import Overloaded, StoreUnavailable
-from runner.ids import new_id
 from runner.store.db import Database
+from runner.words.errors import Overloaded, StoreUnavailable
+from runner.words.ids import new_id
 
 CONNECTIONS = 3
 AT_ONCE = 10

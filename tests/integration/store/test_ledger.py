@@ -10,12 +10,12 @@ import pytest
 from pydantic import SecretStr
 
 from runner.embedded.services import Services
-from runner.errors import StorageFull
-from runner.ids import new_id
 from runner.store import files, ledger
 from runner.store.db import Database
 from runner.store.files import NewFile
 from runner.store.objects import new_key
+from runner.words.errors import StorageFull
+from runner.words.ids import new_id
 from tests.integration.store.conftest import new_tenant
 
 Superuser = psycopg.Connection[dict[str, Any]]

@@ -9,8 +9,8 @@ import pytest
 from psycopg import sql
 
 from runner.embedded.services import Services
-from runner.ids import PLATFORM_TENANT, new_id
 from runner.store.db import Database
+from runner.words.ids import PLATFORM_TENANT, new_id
 from tests.integration.store.conftest import new_tenant
 
 Superuser = psycopg.Connection[dict[str, Any]]

@@ -11,9 +11,9 @@ from psycopg import sql
 from pydantic import SecretStr
 
 from runner.embedded.services import Services
-from runner.errors import SetupError
 from runner.store import migrations
 from runner.store.migrations import migrate
+from runner.words.errors import SetupError
 
 VERSIONS = Path(migrations.__file__).parent / "versions"
 DATA = Path(__file__).resolve().parents[2] / "data"

@@ -14,11 +14,11 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from runner.errors import StoreUnavailable
-from runner.ids import new_id
-from runner.settings import Settings
+from runner.base.settings import Settings
 from runner.store.objects import CHUNK, PART, ObjectStore, new_key
-from tests.deployment import eventually
+from runner.words.errors import StoreUnavailable
+from runner.words.ids import new_id
+from tests.support.deployment import eventually
 
 AT_ONCE = timedelta(0)
 BIG = os.urandom(3 * PART + 7)
@@ -160,7 +160,7 @@ async def test_nobody_else_may_enter_the_folder(tmp_path: Path) -> None:
 
 KILLED = """
 import asyncio, os, sys
-from runner.settings import Settings
+from runner.base.settings import Settings
 from runner.store.objects import PART, ObjectStore
 
 async def endless():

@@ -10,7 +10,7 @@ from pydantic import SecretStr
 from runner.embedded.services import Services, services
 from runner.store.db import query
 from runner.store.migrations import migrate
-from tests.deployment import state_folder
+from tests.support.deployment import state_folder
 
 ENDED = "e.state NOT IN ('queued', 'starting', 'running')"
 

@@ -13,17 +13,23 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from runner.ids import new_id
-from runner.models import Claim, ExecutionRequest, InputFile, Program, StoredObject
-from runner.settings import Settings
-from runner.states import Reason, State
+from runner.base.settings import Settings
+from runner.node.retention import Retention
 from runner.store import attempts, executions, files, ledger
 from runner.store.db import Database
-from runner.store.executions import never_ran
 from runner.store.files import NewFile
 from runner.store.objects import Kind, ObjectStore, new_key
 from runner.store.retention import Terms
-from runner.worker.retention import Retention
+from runner.words.execution import (
+    Claim,
+    ExecutionRequest,
+    InputFile,
+    Program,
+    StoredObject,
+    never_ran,
+)
+from runner.words.ids import new_id
+from runner.words.states import Reason, State
 from tests.integration.store.conftest import LIMITS, new_tenant
 
 AT_ONCE = timedelta(seconds=0)

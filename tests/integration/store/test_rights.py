@@ -13,14 +13,14 @@ from runner.auth import keys
 from runner.auth.permissions import Permission
 from runner.auth.rights import own_grant
 from runner.embedded.services import Services
-from runner.errors import NotAuthenticated
-from runner.ids import new_id
-from runner.models import Principal, PrincipalKind, Role
 from runner.store import keys as stored_keys
 from runner.store import rights, tenants
 from runner.store.db import Database, Transaction, query
 from runner.store.keys import Grant
 from runner.store.rights import Ended
+from runner.words.errors import NotAuthenticated
+from runner.words.ids import new_id
+from runner.words.principal import Principal, PrincipalKind, Role
 from tests.integration.store.conftest import new_tenant
 
 

@@ -9,10 +9,10 @@ import pytest
 from pydantic import SecretStr
 
 from runner.embedded.services import Services
-from runner.ids import new_id
-from runner.models import ExecutionRequest, Program
 from runner.store import executions, projects
 from runner.store.db import Database
+from runner.words.execution import ExecutionRequest, Program
+from runner.words.ids import new_id
 from tests.integration.store.conftest import LIMITS, new_tenant
 
 REQUEST = ExecutionRequest(

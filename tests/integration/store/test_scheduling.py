@@ -15,31 +15,31 @@ import pytest
 from psycopg import Connection
 from pydantic import SecretStr
 
-from runner.duties import Duties
+from runner.base.duties import Duties
+from runner.base.signing import Signer
 from runner.embedded.services import Services, services
-from runner.errors import DockerUnavailable, LeaseLost, RunnerError, SecretsUnreadable
-from runner.ids import PLATFORM_TENANT, new_id
-from runner.models import Claim, InputFile, Result, Role, Tier
+from runner.node.breaker import Breaker
+from runner.node.reaper import Reaper
+from runner.node.runs.execute import Executor, Policy
+from runner.node.runs.lease import LeaseKeeper
+from runner.node.runs.settle import Settler
+from runner.node.runs.unstarted import Returns
+from runner.node.stock.disposal import Disposals
+from runner.node.traffic import Traffic
 from runner.queue.changes import Changes
 from runner.queue.doorbell import Doorbell
-from runner.signing import Signer
-from runner.states import Reason, State
 from runner.store import attempts, executions, scheduling
 from runner.store.db import Database
-from runner.store.executions import never_ran
 from runner.store.migrations import migrate
 from runner.store.scheduling import Claimed
-from runner.tenancy import create_key
-from runner.worker.breaker import Breaker
-from runner.worker.disposal import Disposals
-from runner.worker.execute import Executor, Policy
-from runner.worker.lease import LeaseKeeper
-from runner.worker.reaper import Reaper
-from runner.worker.settle import Settler
-from runner.worker.traffic import Traffic
-from runner.worker.unstarted import Returns
-from tests.deployment import state_folder
+from runner.tenants.tenancy import create_key
+from runner.words.errors import DockerUnavailable, LeaseLost, RunnerError, SecretsUnreadable
+from runner.words.execution import Claim, InputFile, Result, never_ran
+from runner.words.ids import PLATFORM_TENANT, new_id
+from runner.words.principal import Role, Tier
+from runner.words.states import Reason, State
 from tests.integration.store.conftest import LEASE, LIMITS, REQUEST, publish
+from tests.support.deployment import state_folder
 
 Superuser = Connection[dict[str, Any]]
 DONE: Result = never_ran(State.FAILED, Reason.EXIT_NONZERO, "ended")

@@ -9,12 +9,12 @@ import pytest
 from pydantic import SecretStr
 
 from runner.embedded.services import Services
-from runner.errors import Invalid, KeyUnavailable
 from runner.secrets.envelope import new_key
 from runner.secrets.keyring import KeyRing
 from runner.secrets.vault import MAX_SECRETS, Vault, rewrap_all
 from runner.store import secrets
 from runner.store.db import Database
+from runner.words.errors import Invalid, KeyUnavailable
 from tests.integration.store.conftest import new_tenant
 
 VALUE = "canary-value-6b1f"

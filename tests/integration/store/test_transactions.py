@@ -7,11 +7,11 @@ import psycopg
 import pytest
 
 from runner.audit import events as audit
-from runner.errors import StoreUnavailable
-from runner.ids import new_id
 from runner.store import executions
 from runner.store.connection import Connection
 from runner.store.db import Database
+from runner.words.errors import StoreUnavailable
+from runner.words.ids import new_id
 from tests.integration.store.conftest import new_tenant
 from tests.integration.store.test_row_level_security import REQUEST
 

@@ -13,17 +13,18 @@ from pydantic import SecretStr
 
 from runner.audit import events as audit
 from runner.embedded.services import Services
-from runner.errors import LeaseLost
-from runner.ids import new_id
-from runner.models import Artifact, Claim, EgressUsage, Role, Usage
-from runner.quotas import overrides, refusal
-from runner.states import Reason, State
+from runner.quotas.tiers import overrides, refusal
 from runner.store import attempts, executions, ledger, quotas, tenants, usage
 from runner.store.attempts import Begun
 from runner.store.db import Database
-from runner.store.executions import StoredArtifact, never_ran
+from runner.store.executions import StoredArtifact
 from runner.store.objects import new_key
-from runner.tenancy import create_key
+from runner.tenants.tenancy import create_key
+from runner.words.errors import LeaseLost
+from runner.words.execution import Artifact, Claim, EgressUsage, Usage, never_ran
+from runner.words.ids import new_id
+from runner.words.principal import Role
+from runner.words.states import Reason, State
 from tests.integration.store.conftest import LIMITS, REQUEST, Claimed, new_tenant
 
 PLACES = 3

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from runner.api.edge.doubt import ADDRESSES_AT_ONCE, WAITING, WRONG_S, Doubt
-from runner.errors import NotAuthenticated, NotReady, TooManyAttempts
+from runner.words.errors import NotAuthenticated, NotReady, TooManyAttempts
 
 REFUSAL = TooManyAttempts("too many", 1)
 

@@ -10,8 +10,9 @@ from pydantic import ValidationError
 from runner.api.fields import relative_path
 from runner.api.requests import Offer, Submission
 from runner.egress.policy import Policy, Rule
-from runner.errors import Invalid
-from runner.models import Isolation, Limits
+from runner.words.errors import Invalid
+from runner.words.resources import Limits
+from runner.words.sandbox import Isolation
 
 SMALL = Limits(cpu=1, memory_mb=256, pids=64, disk_mb=1, timeout_s=30, output_kb=64)
 OFFER = Offer(

@@ -11,14 +11,14 @@ from pydantic import SecretStr
 from starlette.types import Message, Receive, Scope, Send
 from structlog.testing import capture_logs
 
-from runner import duties
 from runner.api.middleware import PRINCIPAL
 from runner.api.rights import EndsWithRight
 from runner.auth import rights as module
 from runner.auth.rights import Rights
-from runner.ids import new_id
-from runner.models import Principal, PrincipalKind, Role
+from runner.base import duties
 from runner.store.db import Database
+from runner.words.ids import new_id
+from runner.words.principal import Principal, PrincipalKind, Role
 
 BOUND_S = 0.5
 PRINCIPAL_OF_TEST = Principal(new_id(), new_id(), PrincipalKind.KEY, "abc", Role.ADMIN)

@@ -17,7 +17,7 @@ from runner.audit.outbound import Guard
 from runner.audit.syslog import Receiver, framed, message
 from runner.egress.addresses import networks
 from runner.egress.names import Address
-from runner.errors import SetupError
+from runner.words.errors import SetupError
 
 TENANT = UUID(int=7)
 BODY = '{"action":"access:denied","at":"2026-01-02T03:04:05.000006Z","outcome":"denied","text":"ü"}'

@@ -12,7 +12,7 @@ import pytest
 from runner.audit import checkpoints, events, export, offline
 from runner.audit.chain import ZERO, Head, Link, link_hash
 from runner.audit.offline import Kind
-from runner.signing import Signer
+from runner.base.signing import Signer
 
 TENANT, OTHER = UUID(int=7), UUID(int=8)
 AT = datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC)

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from runner.auth.grants import covers, effective, narrowed
 from runner.auth.permissions import Permission, of_role
-from runner.errors import Invalid, NotPermitted
-from runner.models import Role
 from runner.store.keys import Grant
+from runner.words.errors import Invalid, NotPermitted
+from runner.words.principal import Role
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 NETWORKS = tuple(

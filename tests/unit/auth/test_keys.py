@@ -4,7 +4,7 @@ import pytest
 
 from runner.auth import keys
 from runner.auth.permissions import ALLOWED, Permission, of_role
-from runner.models import Role
+from runner.words.principal import Role
 
 
 def test_keys_differ_and_prove_themselves() -> None:

@@ -16,7 +16,7 @@ from runner.egress.policy import (
     rule_to_json,
     within,
 )
-from runner.errors import Invalid, SetupError
+from runner.words.errors import Invalid, SetupError
 
 
 @pytest.mark.parametrize(

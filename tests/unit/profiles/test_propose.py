@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
+from runner.base.seccomp import Document, load_profile, read_profile
+from runner.base.settings import Settings
 from runner.profiles.dangerous import DANGEROUS
 from runner.profiles.propose import SANDBOX, Call, Proposal, conditional_arguments, propose
-from runner.seccomp import Document, load_profile, read_profile
-from runner.settings import Settings
 from tests.unit.test_seccomp import DANGEROUS as KNOWN_DANGERS
 
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from runner.errors import SetupError
-from runner.sandbox.cgroups import Cgroups, Counters
+from runner.sandbox.observe.cgroups import Cgroups, Counters
+from runner.words.errors import SetupError
 
 
 def write(root: Path, files: dict[str, str]) -> None:

@@ -7,8 +7,10 @@ import struct
 
 import pytest
 
-from runner.errors import ProtocolViolation
-from runner.sandbox.channel import PIECE, Channel, Collected, Ended, NotStarted, Ready, parse
+from runner.protocol.frames import PIECE
+from runner.protocol.messages import Collected, Ended, NotStarted, Ready, parse
+from runner.sandbox.guest.channel import Channel
+from runner.words.errors import ProtocolViolation
 
 
 def test_reports_are_parsed_into_their_kinds() -> None:

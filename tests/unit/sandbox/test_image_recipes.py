@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from runner.errors import SetupError
-from runner.sandbox.recipe import Recipe
-from runner.sandbox.rootfs import apt_sources, mmdebstrap_command
+from runner.sandbox.engine.recipe import Recipe
+from runner.sandbox.engine.rootfs import apt_sources, mmdebstrap_command
+from runner.words.errors import SetupError
 
 
 def test_packages_come_from_the_hosts_own_sources_of_its_release(tmp_path: Path) -> None:

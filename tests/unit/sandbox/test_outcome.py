@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from runner.models import Output, Usage
-from runner.sandbox.ending import Cause, Ending
-from runner.sandbox.outcome import classify, signal_name
-from runner.states import Reason, State
+from runner.sandbox.guest.ending import Cause, Ending
+from runner.sandbox.guest.outcome import classify, signal_name
+from runner.words.execution import Output, Usage
+from runner.words.states import Reason, State
 
 
 def ending(**facts: Any) -> Ending:

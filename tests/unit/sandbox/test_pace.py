@@ -10,8 +10,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from runner.sandbox.channel import PIECE, Channel, Data
-from runner.sandbox.pace import SHARE, Pace
+from runner.protocol.frames import PIECE, Data
+from runner.sandbox.guest.channel import Channel
+from runner.sandbox.guest.pace import SHARE, Pace
 
 FOR_S = 1.5
 

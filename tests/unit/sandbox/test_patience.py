@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from runner.errors import ProtocolViolation
-from runner.sandbox.patience import Patience
+from runner.sandbox.guest.patience import Patience
+from runner.words.errors import ProtocolViolation
 
 
 async def test_a_sandbox_that_takes_too_long_is_at_fault() -> None:

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from runner.models import Limits
-from runner.sandbox.spec import Host, Placement, container_config
-from runner.seccomp import SeccompProfile
+from runner.base.seccomp import SeccompProfile
+from runner.sandbox.engine.spec import Host, Placement, container_config
+from runner.words.resources import Limits
 
 LIMITS = Limits(cpu=1.5, memory_mb=256, pids=64, disk_mb=128, timeout_s=30, output_kb=256)
 PROFILE = SeccompProfile(name="default", json='{"the": "profile"}', hash="", allowed=frozenset())

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from runner.sandbox.users import Users, container_name, taken_ids, write_accounts
+from runner.sandbox.engine.users import Users, container_name, taken_ids, write_accounts
 
 
 def test_every_id_comes_before_one_comes_again() -> None:

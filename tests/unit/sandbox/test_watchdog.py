@@ -6,9 +6,9 @@ from contextlib import contextmanager
 
 import pytest
 
-from runner.sandbox import watchdog as module
-from runner.sandbox.cgroups import Counters
-from runner.sandbox.watchdog import HELD_UP_S, Kill, Lives, Read, Term, Watchdog
+from runner.sandbox.observe import watchdog as module
+from runner.sandbox.observe.cgroups import Counters
+from runner.sandbox.observe.watchdog import HELD_UP_S, Kill, Lives, Read, Term, Watchdog
 
 CONTAINERS = (
     *("late", "one", "ended", "renewed", "gone", "control", "program", "lost"),

@@ -4,9 +4,9 @@ from uuid import UUID
 
 import pytest
 
-from runner.ids import new_id
 from runner.secrets import envelope
 from runner.secrets.envelope import Unopened
+from runner.words.ids import new_id
 
 TENANT, OTHER = new_id(), new_id()
 HERE = envelope.value_of(TENANT, "token")

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from runner.errors import KeyUnavailable, SetupError
+from runner.base.settings import Settings
 from runner.secrets.envelope import new_key
 from runner.secrets.keyring import KeyFile, KeyRing, key_id, open_keys
-from runner.settings import Settings
+from runner.words.errors import KeyUnavailable, SetupError
 
 PLACE = b"a place"
 

@@ -3,8 +3,7 @@
 from alembic import op
 from sqlalchemy import inspect
 
-from runner.errors import SetupError
-from runner.store.migrations import run_sql_file
+from runner.store.migrations import refuse, run_sql_file
 
 revision = "0013"
 down_revision = "0012"
@@ -17,7 +16,7 @@ def upgrade() -> None:
     0008, 0009 or 0010 followed 0006 directly.
     """
     if not inspect(op.get_bind()).has_table("users"):
-        raise SetupError(
+        refuse(
             "this database was migrated by a development branch that was never released: it calls "
             "itself newer than 0007 and has no table of users. Make a new database and migrate that"
         )

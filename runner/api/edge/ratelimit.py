@@ -1,0 +1,192 @@
+"""How often somebody may do something: sliding windows in Redis, shared by every process.
+
+Each key has two windows: `burst` places in any minute, and five times `per_minute` in any five
+minutes. The first bounds a rush, the second what goes on for long. A request passes if each window
+has a place free, and takes as many places as it costs, at most the whole window. So requests that
+cost one place never exceed a window. A request that costs more may: the last one that passes may
+take more than was free, less than one window more, and nothing passes until that has left again.
+Otherwise a large request would need a window almost empty, and small ones could keep it out for
+ever.
+
+One script sees to both windows, in one round trip for each request and by Redis' own clock. A
+request that one window refuses takes no place in the other.
+"""
+
+import asyncio
+import math
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+import redis.asyncio
+from pydantic import SecretStr
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from runner.base.settings import SUSTAINED_MINUTES, Rate
+from runner.words.errors import QueueUnavailable
+
+ANSWER_S = 1.0
+"""How long Redis may take, once it is asked. It takes a millisecond; a process under load more."""
+SILENT = 8
+"""So many answers missing, and none between them, are no longer this process' own load."""
+AWAY_S = 1.0
+"""How long Redis is then not asked again. A connection that is refused costs nothing to try."""
+CONNECTIONS = 32
+PREFIX = "runner:rate:2"
+"""With the number of the form that entries have: another form may still be in Redis."""
+
+# Each key is a list of the requests that still count, newest first. An entry has a moment, how many
+# places the request took, and how many had been taken since the list began, itself included. So one
+# entry holds any cost, and what is taken is read from both ends. What has left its window goes at
+# the next look.
+_WINDOWS = """
+local ENTRY, SECOND = '>I7I4I6', 1000000
+local time = redis.call('TIME')
+local now = time[1] * SECOND + time[2]
+local count, cost = ARGV[1] == '1', tonumber(ARGV[2])
+
+local function entry(key, index)
+  local packed = redis.call('LINDEX', key, index)
+  if packed then return struct.unpack(ENTRY, packed) end
+end
+
+local sums, gone, places = {}, {}, {}
+local allowed = 1
+for i, key in ipairs(KEYS) do
+  local quota, seconds = tonumber(ARGV[2 * i + 1]), tonumber(ARGV[2 * i + 2])
+  local moment, weight, sum = entry(key, -1)
+  while moment and moment <= now - seconds * SECOND do
+    redis.call('RPOP', key)
+    moment, weight, sum = entry(key, -1)
+  end
+  sums[i], gone[i] = 0, 0
+  if moment then
+    gone[i] = sum - weight
+    sums[i] = select(3, entry(key, 0))
+  end
+  if sums[i] - gone[i] >= quota then allowed = 0 end
+end
+for i, key in ipairs(KEYS) do
+  local quota, seconds = tonumber(ARGV[2 * i + 1]), tonumber(ARGV[2 * i + 2])
+  if count and allowed == 1 then
+    local weight = math.min(cost, quota)
+    sums[i] = sums[i] + weight
+    redis.call('LPUSH', key, struct.pack(ENTRY, now, weight, sums[i]))
+    redis.call('EXPIRE', key, seconds)
+  end
+  local taken = sums[i] - gone[i]
+  -- There is room again, or more of it, once so many have left: the first entry with which they do.
+  local surplus = math.max(1, taken - quota + 1)
+  local first, last = 1, math.min(surplus, redis.call('LLEN', key))
+  while first < last do
+    local middle = math.floor((first + last) / 2)
+    local enough = select(3, entry(key, -middle)) - gone[i] >= surplus
+    if enough then last = middle else first = middle + 1 end
+  end
+  local leaving = entry(key, -first)
+  local left = leaving and (leaving - now) / SECOND + seconds or 0
+  places[i] = {taken, string.format('%.6f', left)}
+end
+return {allowed, places}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Where a key stands in one of its windows. `reset_s` is until it has more room than now."""
+
+    name: str
+    quota: int
+    seconds: int
+    remaining: int
+    reset_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether the request may go on, and where its key stands."""
+
+    allowed: bool
+    windows: tuple[Window, ...]
+
+    @property
+    def tightest(self) -> Window:
+        """The window with the least left; of those, the one that takes longest to have more."""
+        return min(self.windows, key=lambda window: (window.remaining, -window.reset_s))
+
+
+class RateLimiter:
+    """Counts in one Redis. Whoever composes the process opens and closes it.
+
+    `minute_s` is how many seconds a minute has: fewer where nobody wants to wait for one.
+    """
+
+    def __init__(self, redis_url: SecretStr, *, minute_s: int = 60) -> None:
+        self._minute_s = minute_s
+        # Waiting for one's turn is not waiting for Redis, and is not held against it.
+        self._turns = asyncio.Semaphore(CONNECTIONS)
+        self._pool = redis.asyncio.ConnectionPool.from_url(
+            redis_url.get_secret_value(),
+            socket_timeout=ANSWER_S,
+            socket_connect_timeout=ANSWER_S,
+            # Whether to try again is the caller's decision, made by the table of route groups.
+            retry=Retry(NoBackoff(), 0),
+        )
+        self._windows = redis.asyncio.Redis(connection_pool=self._pool).register_script(_WINDOWS)
+        self._silent = 0
+        self._away_until = 0.0
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._pool.disconnect()
+
+    async def hit(self, rate: Rate, *key: str, cost: int = 1) -> Verdict:
+        """Count so many for the key if every window has a place. Raises QueueUnavailable."""
+        return await self._ask(rate, key, count=True, cost=cost)
+
+    async def look(self, rate: Rate, *key: str) -> Verdict:
+        """Return where the key stands, and count nothing. Raises QueueUnavailable."""
+        return await self._ask(rate, key, count=False, cost=1)
+
+    async def _ask(self, rate: Rate, key: tuple[str, ...], *, count: bool, cost: int) -> Verdict:
+        clock = asyncio.get_running_loop().time
+        windows = self._of(rate)
+        keys = [":".join((PREFIX, name, *key)) for name in windows]
+        bounds = [number for window in windows.values() for number in window]
+        async with self._turns:
+            if clock() < self._away_until:
+                raise QueueUnavailable("Redis: did not answer just now; try again")
+            try:
+                async with asyncio.timeout(ANSWER_S):
+                    allowed, places = await self._windows(keys, [int(count), cost, *bounds])
+            except (TimeoutError, redis.TimeoutError) as error:
+                self._silent += 1
+                if self._silent >= SILENT:
+                    self._away_until = clock() + AWAY_S
+                raise QueueUnavailable("Redis: no answer in time; try again") from error
+            except redis.RedisError as error:
+                raise QueueUnavailable(f"Redis: {type(error).__name__}; try again") from error
+        self._silent = 0
+        stood = tuple(
+            Window(name, quota, seconds, max(0, quota - taken), math.ceil(float(left_s)))
+            for (name, (quota, seconds)), (taken, left_s) in zip(
+                windows.items(), places, strict=True
+            )
+        )
+        return Verdict(bool(allowed), stood)
+
+    def _of(self, rate: Rate) -> dict[str, tuple[int, int]]:
+        """Return the windows by name: how many in how many seconds."""
+        minute, sustained = self._minute_s, SUSTAINED_MINUTES
+        return {
+            "minute": (rate.burst, minute),
+            "sustained": (rate.per_minute * sustained, minute * sustained),
+        }

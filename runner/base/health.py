@@ -1,0 +1,64 @@
+"""Whether this host's worker does its work: it says so every second, in a file of its run folder.
+
+For `runner worker --healthy`, and so for Docker's and systemd's checks: a worker listens nowhere.
+What it no longer says for a while is not so: a worker that hangs, or cannot write, is not healthy.
+"""
+
+import json
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from runner.base.duties import Duties
+
+FILE = "worker.ready"
+EVERY_S = 1.0
+STALE_S = 10.0
+
+Problems = Mapping[str, str]
+"""What is wrong, by the names of what does not work; empty when all is well."""
+
+
+class Health:
+    """Tells of one worker."""
+
+    def __init__(self, run_dir: Path, *sources: Callable[[], Problems]) -> None:
+        self._path = run_dir / FILE
+        self._sources = sources
+
+    @asynccontextmanager
+    async def told(self, duties: Duties) -> AsyncIterator[None]:
+        """Say while the context lasts how it is; afterwards, that the worker is not ready."""
+        self._say()
+        try:
+            async with duties.doing("telling of its health", self._tell, every_s=EVERY_S):
+                yield
+        finally:
+            self._path.unlink(missing_ok=True)
+
+    async def _tell(self) -> None:
+        self._say()
+
+    def _say(self) -> None:
+        problems = {name: why for source in self._sources for name, why in source().items()}
+        # CLOCK_MONOTONIC is the same for all processes of a host (clock_gettime(2)).
+        said = {"pid": os.getpid(), "at": time.monotonic(), "problems": problems}
+        fresh = self._path.with_suffix(".new")
+        fresh.write_text(json.dumps(said))
+        fresh.replace(self._path)
+
+
+def problems(run_dir: Path, pid: int | None = None) -> Problems:
+    """Return what is wrong with the worker that uses this folder; if given, it is this process."""
+    try:
+        said = json.loads((run_dir / FILE).read_text())
+    except FileNotFoundError:
+        return {"worker": "it does not run, or is not ready yet"}
+    if pid is not None and said["pid"] != pid:
+        return {"worker": "another process has said that it works"}
+    silent_s = time.monotonic() - said["at"]
+    if not 0 <= silent_s < STALE_S:
+        return {"worker": f"process {said['pid']} has not said that it works for {STALE_S:g} s"}
+    return dict(said["problems"])

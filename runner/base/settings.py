@@ -1,0 +1,343 @@
+"""Everything an operator can set, read once from `RUNNER_*` variables and frozen.
+
+Nothing else in the package reads the environment. Passwords inside URLs are `SecretStr`: they
+do not appear in a repr, a log or an error.
+"""
+
+import hashlib
+import json
+import os
+import socket
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated, Self
+from urllib.parse import urlsplit
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    IPvAnyNetwork,
+    SecretStr,
+    StringConstraints,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from runner.words.principal import Role, Tier
+from runner.words.sandbox import Isolation
+
+
+def default_state_dir() -> Path:
+    """Return where durable state lives: the system's place for root, the user's otherwise."""
+    if os.geteuid() == 0:
+        return Path("/var/lib/agent-runner")
+    return Path.home() / ".local" / "state" / "agent-runner"
+
+
+def default_node() -> str:
+    """Return this host's name, which labels its containers and leases."""
+    return socket.gethostname()
+
+
+Origin = Annotated[
+    str,
+    StringConstraints(pattern=r"^https?://([a-z0-9.-]{1,253}|\[[0-9a-f:]{2,45}\])(:[0-9]{1,5})?$"),
+]
+"""Scheme, host and port as a browser writes them (RFC 6454 6.1): no path, and no wildcard."""
+
+SUSTAINED_MINUTES = 5
+FIRST_SANDBOX_UID = 1000
+"""Below are the users of the system itself (login.defs(5))."""
+LAST_SANDBOX_UID = 2**31 - 1
+"""The largest that Docker takes."""
+
+
+class Rate(BaseModel):
+    """How often somebody may ask: the most in any minute is `burst`.
+
+    For long it is `per_minute`, counted over any five minutes.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    per_minute: int = Field(ge=1, le=100_000)
+    burst: int = Field(ge=1, le=500_000)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if not self.per_minute <= self.burst <= SUSTAINED_MINUTES * self.per_minute:
+            raise ValueError(f"burst must be from per_minute to {SUSTAINED_MINUTES} times that")
+        return self
+
+
+class RateLimits(BaseModel):
+    """Rates for strangers by address, and for principals by their tenant's tier."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    anonymous: Rate = Rate(per_minute=10, burst=20)
+    operations: Rate = Rate(per_minute=600, burst=600)
+    """Of `/readyz` and `/metrics`, which ask PostgreSQL and need no key."""
+    free: Rate = Rate(per_minute=60, burst=100)
+    pro: Rate = Rate(per_minute=300, burst=500)
+    enterprise: Rate = Rate(per_minute=3000, burst=5000)
+
+    def of(self, tier: Tier) -> Rate:
+        """Return a tier's rate."""
+        return {Tier.FREE: self.free, Tier.PRO: self.pro, Tier.ENTERPRISE: self.enterprise}[tier]
+
+
+def is_trustworthy(url: str) -> bool:
+    """Return whether what comes from there cannot be changed on its way: TLS, or this host."""
+    parts = urlsplit(url)
+    if not parts.hostname:
+        return False
+    return parts.scheme == "https" or (parts.scheme == "http" and _is_this_host(parts.hostname))
+
+
+def _is_this_host(name: str) -> bool:
+    try:
+        return ip_address(name).is_loopback
+    except ValueError:
+        return name == "localhost"
+
+
+_CREDENTIALS = {
+    "database_owner_url",
+    "database_operator_url",
+    "database_api_url",
+    "database_worker_url",
+    "redis_url",
+    "secrets_key",
+    "objects_access_key",
+    "objects_secret_key",
+    "audit_webhook_secret",
+}
+
+
+class Settings(BaseSettings):
+    """The deployment's configuration. Defaults suit one host with the embedded services."""
+
+    model_config = SettingsConfigDict(env_prefix="RUNNER_", frozen=True, extra="forbid")
+
+    node: str = Field(default_factory=default_node, pattern=r"^[A-Za-z0-9._-]{1,63}$")
+    state_dir: Path = Field(default_factory=default_state_dir)
+
+    database_owner_url: SecretStr | None = None
+    """Owner of the schema; used by `runner migrate` only."""
+    database_operator_url: SecretStr | None = None
+    """Makes and ends tenants, for `runner tenants`; an API that has it serves `/operator/v1`."""
+    database_api_url: SecretStr | None = None
+    """The API's login role: row-level security applies, no scheduling rights."""
+    database_worker_url: SecretStr | None = None
+    """The worker's login role: row-level security applies, may claim and reap."""
+    redis_url: SecretStr | None = None
+    """Unset URLs mean the embedded services (`runner dev`, `make demo`)."""
+
+    docker_url: str = "unix:///var/run/docker.sock"
+    docker_timeout_s: float = Field(default=30.0, gt=0)
+    patience: int = Field(default=1, ge=1, le=100)
+    """Multiplies every wait on a part of this host: for slow, emulated or overloaded hosts."""
+    images: tuple[str, ...] = ("python", "data")
+    """Names under `sandbox_images/` that executions may use; the first is the default."""
+    isolation: tuple[Isolation, ...] = (Isolation.CONTAINER, Isolation.GVISOR)
+    """What executions may ask for, the default first; gVisor needs Docker's runtime `runsc`."""
+    profiles_dir: Path | None = None
+    """Operator's own `profiles/`; unset means the shipped ones."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8080, ge=0, le=65535)
+    max_body_mb: int = Field(default=16, ge=1, le=256)
+    max_queued: int = Field(default=100_000, ge=1)
+    """Executions that may wait in the whole deployment; beyond it the API answers 503."""
+    max_connections: int = Field(default=1000, ge=1, le=100_000)
+    """Connections that known callers may hold at once, in shares; strangers may hold as many."""
+    client_timeout_s: float = Field(default=10.0, ge=0.2, le=300)
+    """How long a client may take over a head, over a pause in a body, and to read an answer."""
+    cors_origins: tuple[Origin, ...] = ()
+    """Origins whose pages may call the API from a browser; none by default."""
+    trusted_proxies: tuple[IPvAnyNetwork, ...] = ()
+    """Networks of the proxies in front, whose `X-Forwarded-For` is believed."""
+    rate_limiting: bool = True
+    rate_limits: RateLimits = RateLimits()
+
+    session_idle_s: float = Field(default=1800.0, ge=1, le=30 * 86_400)
+    """A user's session ends when it was not used for so long."""
+    session_max_s: float = Field(default=43_200.0, ge=1, le=90 * 86_400)
+    insecure_cookies: bool = False
+    """Sessions over plain HTTP, for development on this host: refused on any other address."""
+    oidc_issuer: str | None = Field(default=None, pattern=r"^https?://[^\s?#]{1,500}$")
+    """Identity provider whose tokens are accepted; over HTTPS, unless it is on this host."""
+    oidc_audience: str | None = Field(default=None, min_length=1, max_length=256)
+    oidc_tenant_claim: str = Field(default="tenant", min_length=1, max_length=256)
+    oidc_role_claim: str = Field(default="role", min_length=1, max_length=256)
+    oidc_roles: dict[str, Role] = Field(default_factory=lambda: {role.value: role for role in Role})
+    """Roles by the values of the claim that mean them."""
+
+    slots: int = Field(default_factory=lambda: max(2, 2 * (os.cpu_count() or 1)), ge=1, le=256)
+    """Executions this worker runs at once: one RQ consumer thread each."""
+    pool: int = Field(default=4, ge=0, le=4096)
+    """Sandboxes of the default kind that always wait, started ahead."""
+    pool_max: int = Field(default=32, ge=0, le=4096)
+    """The most that wait, of all kinds; 0 starts none ahead."""
+    pool_idle_s: float = Field(default=600.0, gt=0)
+    """How long one waits before a newer one takes its place."""
+    pool_reserve_mb: int = Field(default=1024, ge=0)
+    """Memory of the host that the pool leaves alone, in MiB."""
+    reuse_runs: int = Field(default=400, ge=1)
+    """Executions that one sandbox serves at most, of a tenant that may reuse them."""
+    reuse_age_s: float = Field(default=600.0, gt=0)
+    """How old a sandbox that is reused may become."""
+    lease_s: float = Field(default=30.0, ge=2.0)
+    max_attempts: int = Field(default=3, ge=1, le=10)
+    reconcile_s: float = Field(default=2.0, gt=0)
+    drain_s: float = Field(default=20.0, ge=0)
+    """How long a stopping worker lets running executions finish."""
+    sandbox_uids: str = Field(default="70000:4096", pattern=r"^[1-9][0-9]{0,9}:[1-9][0-9]{0,5}$")
+    """User ids that sandboxes run as, each one of its own: the first, and how many."""
+    launch_timeout_s: float = Field(default=20.0, gt=0)
+    output_flood_mb: int = Field(default=256, ge=1)
+    """Output beyond this ends the execution; between `output_kb` and this it is dropped."""
+    max_artifacts: int = Field(default=64, ge=0, le=1024)
+
+    egress_uid: int = Field(default=10002, ge=1)
+    """User id of the egress proxy's process, when the worker may choose one (as root)."""
+    egress_trusted_networks: tuple[str, ...] = ()
+    """Networks that may be reached although they are private, such as `10.2.0.0/16`."""
+    egress_hosts: dict[str, str] = Field(default_factory=dict)
+    """Addresses of names that the proxy shall not look up."""
+    egress_roots: Path | None = None
+    """Certificates (PEM) of further authorities that servers may be signed by."""
+    egress_secrets: Path | None = None
+    """TOML file with a table for each tenant's id: values of the secrets that rules inject."""
+
+    secrets_key: SecretStr | None = None
+    """Keys that tenants' secrets are under: base64 of 32 bytes each, the newest first."""
+    secrets_key_file: Path | None = None
+    """File with such keys; the embedded stack makes one below `state_dir`."""
+
+    objects_url: str | None = None
+    """Where objects are kept, such as `s3://bucket/prefix`; unset: in a folder of `state_dir`."""
+    objects_endpoint: str | None = None
+    """Address of an S3-compatible server that is not Amazon's."""
+    objects_region: str = "us-east-1"
+    objects_access_key: SecretStr | None = None
+    objects_secret_key: SecretStr | None = None
+    """Of S3; unset: what the platform gives (`AWS_*` variables, instance and pod roles)."""
+    max_file_mb: int = Field(default=1024, ge=1, le=5 * 1024)
+    """The largest file that one upload may store."""
+    retention_days: int = Field(default=30, ge=0, le=36_500)
+    """Days that ended executions are kept, where a tenant has no other number; 0: for ever."""
+    retention_every_s: float = Field(default=60.0, gt=0)
+    audit_checkpoint_s: float = Field(default=60.0, gt=0)
+    """How old the newest checkpoint of a chain that has grown may be."""
+    audit_webhook_url: str | None = None
+    """`https://` address that gets every audit record of the deployment."""
+    audit_webhook_secret: SecretStr | None = None
+    """Signs what is sent there: `whsec_` and base64, as in Standard Webhooks."""
+    audit_syslog_url: str | None = None
+    """`tcp://host:port` or `tls://host:port` of a syslog receiver that gets every audit record."""
+    audit_trusted_networks: tuple[str, ...] = ()
+    """Private networks that these two may be in; sandboxes and tenants do not reach them."""
+
+    log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
+
+    @model_validator(mode="after")
+    def _sound(self) -> Self:
+        self._check_sandbox_uids()
+        if self.insecure_cookies and not _is_this_host(self.host):
+            raise ValueError("RUNNER_INSECURE_COOKIES needs RUNNER_HOST to be a loopback address")
+        if (self.oidc_issuer is None) != (self.oidc_audience is None):
+            raise ValueError("RUNNER_OIDC_ISSUER and RUNNER_OIDC_AUDIENCE are set together")
+        if self.oidc_issuer is not None and not is_trustworthy(self.oidc_issuer):
+            raise ValueError("RUNNER_OIDC_ISSUER must be an https:// address")
+        return self
+
+    def _check_sandbox_uids(self) -> None:
+        uids = self.sandbox_uid_range
+        if uids[0] < FIRST_SANDBOX_UID or uids[-1] > LAST_SANDBOX_UID:
+            raise ValueError(
+                f"RUNNER_SANDBOX_UIDS must lie from {FIRST_SANDBOX_UID} to {LAST_SANDBOX_UID}"
+            )
+        if self.egress_uid in uids:
+            raise ValueError("RUNNER_SANDBOX_UIDS must not hold RUNNER_EGRESS_UID")
+        if len(uids) < self.most_sandboxes:
+            raise ValueError(
+                f"RUNNER_SANDBOX_UIDS names {len(uids)} ids; at least {self.most_sandboxes} are "
+                "needed, one for each of RUNNER_SLOTS + 3 * RUNNER_POOL_MAX sandboxes"
+            )
+
+    @property
+    def most_sandboxes(self) -> int:
+        """How many may exist at once: they run, wait fresh, wait to be reused, or are removed."""
+        return self.slots + 3 * self.pool_max
+
+    @property
+    def sandbox_uid_range(self) -> range:
+        """The user ids that sandboxes may run as."""
+        first, count = map(int, self.sandbox_uids.split(":"))
+        return range(first, first + count)
+
+    def as_environment(self) -> dict[str, str]:
+        """Return the variables from which a child process reads the same settings.
+
+        Without the services' URLs and keys: each process is given those that are its own.
+        """
+        values = self.model_dump(mode="json", exclude_none=True, exclude=_CREDENTIALS)
+        return {
+            f"RUNNER_{name.upper()}": value if isinstance(value, str) else json.dumps(value)
+            for name, value in values.items()
+        }
+
+    def patient(self, seconds: float) -> float:
+        """Return how long to wait here for a part of this host that elsewhere gets `seconds`.
+
+        Not for what clients, tenants or leases count on: see docs/operations/configuration.md.
+        """
+        return seconds * self.patience
+
+    @property
+    def node_id(self) -> str:
+        """The host and the state folder: two deployments on one host keep apart."""
+        folder = hashlib.sha256(str(self.state_dir.absolute()).encode()).hexdigest()[:8]
+        return f"{self.node}-{folder}"
+
+    @property
+    def run_dir(self) -> Path:
+        """Sockets and pid files: short-lived, private to this host."""
+        return self.state_dir / "run"
+
+    @property
+    def secrets_key_path(self) -> Path:
+        """Where the keys of tenants' secrets are, unless the environment holds them."""
+        return self.secrets_key_file or self.state_dir / "keys" / "secrets.kek"
+
+    @property
+    def objects_dir(self) -> Path:
+        """Root of the local object store."""
+        return self.state_dir / "objects"
+
+    @property
+    def profiles_path(self) -> Path:
+        """Where sizes and seccomp profiles are read from."""
+        return self.profiles_dir or project_root() / "profiles"
+
+    @property
+    def recipes_path(self) -> Path:
+        """Where the recipes of sandbox images are read from."""
+        return project_root() / "sandbox_images"
+
+
+class ClientSettings(BaseSettings):
+    """Which deployment the command line talks to."""
+
+    model_config = SettingsConfigDict(env_prefix="RUNNER_", frozen=True, extra="ignore")
+
+    url: str | None = None
+    api_key: SecretStr | None = None
+
+
+def project_root() -> Path:
+    """Return the folder that holds `profiles/` and `sandbox_images/` beside this package."""
+    return Path(__file__).resolve().parents[2]

@@ -1,0 +1,16 @@
+"""The node: the one process that reaches Docker, and the recipe of an execution.
+
+One asyncio loop does everything; RQ's consumers are threads that wait for rings and hand over to
+it.
+
+    service    starts and drains all of it
+    reaper     settles what died, and removes strays
+    runs       one execution, from the ring to its end on record
+    stock      where runs get their sandboxes
+    traffic    how busy the node is, so that what can wait does
+    breaker    whether this node can start sandboxes; while it cannot it claims nothing
+    retention  removes what is kept no longer
+
+It distrusts Redis (a ring is a hint), the sandbox (all its bytes) and itself (every write is
+fenced by the attempt's lease).
+"""

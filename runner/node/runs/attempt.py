@@ -1,0 +1,78 @@
+"""One attempt at an execution, as far as it has come, and what is known of its end."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from runner.node.runs.egress import WayOut
+from runner.node.runs.recorder import Recorder
+from runner.node.runs.settle import EXPLANATIONS
+from runner.node.runs.start import Start
+from runner.receipts.document import Ran
+from runner.sandbox.guest.sandbox import Sandbox
+from runner.store.executions import StoredArtifact
+from runner.words.execution import Claim, ExecutionRequest, Result, Stream, Usage, never_ran
+from runner.words.states import Reason, State
+
+NOT_COLLECTED = "what it left was not collected whole"
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One attempt. `result` is there from the moment at which the program has ended."""
+
+    claim: Claim
+    request: ExecutionRequest
+    recorder: Recorder
+    artifacts: list[StoredArtifact] = field(default_factory=list)
+    sandbox: Sandbox | None = None
+    runs_before: int = 0
+    way_out: WayOut = field(default_factory=WayOut)
+    start: Start | None = None
+    result: Result | None = None
+    tries: int = 0
+    """How often it was tried to write its result."""
+
+    @property
+    def begun(self) -> bool:
+        """Whether the program has begun, or is on record as if it had."""
+        return self.start is not None and self.start.at is not None
+
+    def ended(self, result: Result) -> None:
+        """Take in how the program ended, before anything is done with what it left.
+
+        Nothing that fails from here on makes it run again, or its use uncounted.
+        """
+        self.result = replace(result, artifacts_refused=(NOT_COLLECTED,))
+
+    def ran(self, node: str, hashes: Mapping[Stream, str]) -> Ran:
+        """Return what is known of the run, for its receipt; `hashes` are those of its output."""
+        return Ran(
+            node=node,
+            sandbox=self.sandbox.id if self.sandbox else None,
+            isolation=self.sandbox.isolation if self.sandbox else None,
+            egress_policy_hash=self.way_out.policy_hash,
+            output_hashes=hashes,
+            runs_before=self.runs_before,
+        )
+
+    def used(self) -> Usage:
+        """Return what the program has used; while it runs, by this process's clock alone."""
+        if self.result is not None:
+            return self.result.usage
+        began = self.start.at if self.start else None
+        return Usage(wall_s=0.0 if began is None else round(time.monotonic() - began, 6))
+
+    def broken_off(self, reason: Reason) -> Result | None:
+        """Return the result now that the attempt goes no further; None if it has none.
+
+        A program that has ended keeps its own. One that was running when the worker failed, though
+        the worker lives, has used what it has used and does not run again: what made the worker
+        fail would do so again.
+        """
+        if self.result is not None:
+            return replace(self.result, egress=self.result.egress or self.way_out.usage)
+        if reason is not Reason.INTERNAL or not self.begun:
+            return None
+        result = never_ran(State.SYSTEM_ERROR, reason, EXPLANATIONS[reason])
+        return replace(result, usage=self.used(), egress=self.way_out.usage)

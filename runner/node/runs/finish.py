@@ -1,0 +1,154 @@
+"""The end of an attempt whose program ran: written whole if possible, with less if not.
+
+A program that is known to have run is never run again by a failure of ours, and what it used is
+charged: so there is always something left to write, down to the bare fact of its end. Each ending
+is repeated for a bounded time, so that no result holds its slot for ever.
+"""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+import structlog
+
+from runner.audit import events as audit
+from runner.base.signing import Signer
+from runner.node.runs.artifacts import make_files
+from runner.node.runs.attempt import Attempt
+from runner.node.runs.recorder import AWAY_S, until_stored
+from runner.node.runs.settle import ended, put_on_record
+from runner.queue.changes import Changes, News
+from runner.store import attempts, ledger, scheduling
+from runner.store.attempts import Rest
+from runner.store.db import Database, Transaction
+from runner.store.executions import StoredArtifact
+from runner.words.errors import LeaseLost
+from runner.words.execution import Result, Stream
+from runner.words.states import Reason, State
+
+LEAST_PATIENCE_S = 15.0
+"""For how long each lesser ending is repeated, after the whole one has used up its time."""
+_NOT_KEPT = "not stored: a fault of ours, which the operator's log has"
+
+
+@dataclass(frozen=True, slots=True)
+class _Ending:
+    """A result as it is to be written, and what is written with it."""
+
+    result: Result
+    artifacts: Sequence[StoredArtifact]
+    rest: Rest = field(default_factory=Rest)
+    audited: Sequence[audit.AuditEvent] = ()
+    hashes: Mapping[Stream, str] = field(default_factory=dict)
+    signed: bool = True
+
+
+class Finisher:
+    """Writes results, each with its artifacts, its records and its receipt in one transaction."""
+
+    def __init__(self, *, database: Database, changes: Changes, signer: Signer, node: str) -> None:
+        self._database = database
+        self._changes = changes
+        self._signer = signer
+        self._node = node
+        self._log = structlog.get_logger("runner.worker")
+
+    async def finish(self, attempt: Attempt, result: Result) -> bool:
+        """Write the result; return whether another execution can be claimed now.
+
+        Raises LeaseLost, or what went wrong when not even the least could be written.
+        """
+        fault: Exception | None = None
+        until = time.monotonic() + AWAY_S
+        for ending in _endings(attempt, result):
+            try:
+                more = await until_stored(
+                    partial(self._write, attempt, ending),
+                    patience_s=max(until - time.monotonic(), LEAST_PATIENCE_S),
+                )
+            except LeaseLost:
+                raise
+            except Exception as error:  # noqa: BLE001 - told, and less is tried; raised at the end
+                self._log.exception(
+                    "result_not_stored",
+                    tenant=str(attempt.claim.tenant_id),
+                    execution=str(attempt.claim.execution_id),
+                )
+                fault = error
+            else:
+                self._changes.announce(attempt.claim.execution_id, News.ENDED)
+                return more
+        raise fault or RuntimeError("there was nothing to write")
+
+    async def _write(self, attempt: Attempt, ending: _Ending) -> bool:
+        claim, result = attempt.claim, ending.result
+        attempt.tries += 1
+        async with self._database.tenant(claim.tenant_id) as tx:
+            if attempt.tries > 1 and await attempts.is_finished_with(tx, claim, result):
+                return True
+            begun = attempt.start.unrecorded() if attempt.start else None
+            finishing = await attempts.finish_with(
+                tx, claim, result, ending.artifacts, ending.rest, begun
+            )
+            made = await make_files(tx, claim, ending.artifacts)
+            await _give_up(tx, attempt.artifacts, ending.artifacts)
+            # All records last: the chain's head, which they lock, is locked after any row.
+            if begun is not None:
+                audit.append_made(tx, begun.record)
+            for event in (*ending.audited, *made):
+                await audit.append(tx, claim.tenant_id, event)
+            if ending.signed:
+                kept = [each.artifact for each in ending.artifacts]
+                ran = attempt.ran(self._node, ending.hashes)
+                await put_on_record(
+                    tx, self._signer, claim, attempt.request, result, kept, ran, finishing
+                )
+            else:
+                await audit.append(tx, claim.tenant_id, ended(claim, result))
+                await finishing.times()
+            claimable = scheduling.claimable_afterwards(tx)
+        return await claimable()
+
+
+def _endings(attempt: Attempt, result: Result) -> Iterator[_Ending]:
+    """Yield what to write: everything, twice, as a fault may pass, and then less and less."""
+    recorder = attempt.recorder
+    whole = _Ending(
+        result,
+        tuple(attempt.artifacts),
+        recorder.rest,
+        recorder.rest_audited,
+        recorder.hashes(),
+    )
+    yield whole
+    yield whole
+    if whole.artifacts:
+        refused = tuple(f"{each.artifact.path}: {_NOT_KEPT}" for each in whole.artifacts)
+        yield replace(
+            whole,
+            result=replace(result, artifacts_refused=(*result.artifacts_refused, *refused)),
+            artifacts=(),
+        )
+    bare = _Ending(
+        replace(
+            result,
+            state=State.SYSTEM_ERROR,
+            reason=Reason.RESULT_NOT_STORED,
+            detail=f"the program ended ({result.state}, {result.reason}), and the rest of its "
+            f"output and what it left were {_NOT_KEPT}",
+            artifacts_refused=(),
+        ),
+        (),
+        audited=whole.audited,
+    )
+    yield bare
+    yield replace(bare, audited=(), signed=False)
+
+
+async def _give_up(
+    tx: Transaction, stored: Sequence[StoredArtifact], kept: Sequence[StoredArtifact]
+) -> None:
+    """Free the room of artifacts that are in the store and are not kept."""
+    for each in stored if not kept else ():
+        await ledger.give_up(tx, each.object_key)

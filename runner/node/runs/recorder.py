@@ -1,0 +1,269 @@
+"""What happens while a program runs, on its way to the event stream and the audit log.
+
+Output and egress decisions are gathered briefly, then masked and written in batches: what this
+costs does not depend on the size of the pieces in which a program writes. A decision's record in
+the audit log is written in the transaction of its event: there is never one without the other.
+"""
+
+import asyncio
+import hashlib
+import math
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+import structlog
+
+from runner.audit import events as audit
+from runner.base.masking import Masker
+from runner.queue.changes import Changes
+from runner.store import attempts
+from runner.store.attempts import Entry, Rest
+from runner.store.db import Database, Transaction
+from runner.words.errors import LeaseLost, StoreUnavailable
+from runner.words.execution import JSON, Claim, EventKind, Stream
+
+FLUSH_AFTER_S = 0.1
+"""How late live output may come. What has ended by then, on a busy host, too, stores its output
+with its result: one transaction less."""
+FLUSH_AT_BYTES = 32 * 1024
+MOST_PIECES = 256
+"""A batch has no more pieces of output: beyond, stdout and stderr are joined, each by itself."""
+RETRY_AFTER_S = 0.2
+AWAY_S = 300.0
+"""For how long to repeat what no lease bounds: longer than PostgreSQL's restart or failover."""
+
+T = TypeVar("T")
+_log = structlog.get_logger("runner.worker")
+
+
+async def until_stored(operation: Callable[[], Awaitable[T]], *, patience_s: float = math.inf) -> T:
+    """Repeat while PostgreSQL is away; raise StoreUnavailable after `patience_s` seconds.
+
+    Without a bound this is for an attempt whose lease is not released: losing it cancels us.
+    """
+    until = time.monotonic() + patience_s
+    while True:
+        try:
+            return await operation()
+        except StoreUnavailable as error:
+            if time.monotonic() >= until:
+                raise
+            _log.warning("store_retry", error=error.detail)
+            await asyncio.sleep(RETRY_AFTER_S)
+
+
+_KINDS = {Stream.STDOUT: EventKind.STDOUT, Stream.STDERR: EventKind.STDERR}
+
+
+@dataclass(slots=True)
+class _Output:
+    """Output as the program wrote it, which nobody but a mask may see."""
+
+    stream: Stream
+    raw: bytearray = field(default_factory=bytearray)
+
+
+@dataclass(frozen=True, slots=True)
+class _Decision:
+    """An egress decision: its event, and the event's record for the audit log."""
+
+    entry: Entry
+    record: audit.AuditEvent
+
+
+class Recorder:
+    """Gathers one attempt's events; full of output, it makes the program wait (backpressure).
+
+    Nothing is dropped before it is stored, so a cancellation loses nothing, wherever it comes.
+    """
+
+    def __init__(self, *, database: Database, changes: Changes, claim: Claim) -> None:
+        self._database = database
+        self._changes = changes
+        self._claim = claim
+        self._seq = 0
+        self._begun = asyncio.Event()
+        self._gathered: list[_Output | _Decision] = []
+        """What has come since the last batch; the output in it as the program wrote it."""
+        self._last: dict[Stream, _Output] = {}
+        self._bytes = 0
+        self._taken: deque[_Output | _Decision] = deque()
+        """What is to be masked next."""
+        self._left: list[Entry] = []
+        """Masked, and not known to be stored."""
+        self._audited: list[audit.AuditEvent] = []
+        """The records of the decisions in it."""
+        self._tried: tuple[int, int] | None = None
+        """How many of both are in a write that was begun: these may be stored already."""
+        self._secrets: set[str] = set()
+        self.masker = Masker(())
+        self._masks = {stream: self.masker.stream() for stream in Stream}
+        self._hashes = {stream: hashlib.sha256() for stream in Stream}
+        self._writing = asyncio.Lock()
+        self._timer: asyncio.Task[None] | None = None
+
+    async def hide(self, values: Iterable[str]) -> None:
+        """Star these values out of all that is stored, too; before there is any output."""
+        if self._secrets.issuperset(values := tuple(values)):
+            return
+        self._secrets.update(values)
+        self.masker = await asyncio.to_thread(Masker, self._secrets)
+        self._masks = {stream: self.masker.stream() for stream in Stream}
+
+    def begin(self, seq: int) -> None:
+        """Continue the event stream behind event `seq`."""
+        self._seq = seq
+        self._begun.set()
+        if self._gathered:
+            self._write_soon()
+
+    async def add(self, stream: Stream, chunk: bytes) -> None:
+        """Take a piece of output; neighbouring pieces of one stream become one event."""
+        latest = self._gathered[-1] if self._gathered else None
+        if not isinstance(latest, _Output) or latest.stream is not stream:
+            crowded = len(self._gathered) >= MOST_PIECES
+            latest = self._last.get(stream) if crowded else None
+        if latest is None:
+            latest = self._last[stream] = _Output(stream)
+            self._gathered.append(latest)
+        latest.raw += chunk
+        self._bytes += len(chunk)
+        if self._bytes >= FLUSH_AT_BYTES:
+            await self._flush()
+        else:
+            self._write_soon()
+
+    def hashes(self) -> dict[Stream, str]:
+        """Return `sha256:` and the digest of what was taken of each stream."""
+        return {stream: f"sha256:{each.hexdigest()}" for stream, each in self._hashes.items()}
+
+    def decide(self, data: Mapping[str, JSON], event: audit.AuditEvent) -> None:
+        """Take an egress decision: an event for the tenant, and its record in the audit log."""
+        entry = Entry(EventKind.EGRESS, data=self._masked(data))
+        record = replace(event, metadata=self._masked(event.metadata))
+        self._gathered.append(_Decision(entry, record))
+        self._write_soon()
+
+    def _masked(self, facts: Mapping[str, JSON]) -> dict[str, JSON]:
+        mask = self.masker.text
+        return {k: mask(each) if isinstance(each, str) else each for k, each in facts.items()}
+
+    def _write_soon(self) -> None:
+        # Output may come before the start is on record.
+        if self._begun.is_set() and (self._timer is None or self._timer.done()):
+            self._timer = asyncio.create_task(self._flush_soon())
+
+    @property
+    def rest(self) -> Rest:
+        """What `close` has left, for the caller to write.
+
+        It follows no certain event if some of it may be stored: twice is better than not at all.
+        """
+        certain = self._left and self._begun.is_set() and self._tried is None
+        return Rest(tuple(self._left), self._seq if certain else None)
+
+    @property
+    def rest_audited(self) -> Sequence[audit.AuditEvent]:
+        """Records of the decisions in the rest, for the same transaction."""
+        return tuple(self._audited)
+
+    async def stop(self) -> None:
+        """Write nothing more: the attempt is over, whoever ended it."""
+        if self._timer is not None:
+            self._timer.cancel()
+            await asyncio.gather(self._timer, return_exceptions=True)
+
+    async def close(self) -> None:
+        """Stop the timer; what is gathered becomes the rest. Raises LeaseLost if the timer met it.
+
+        What was held back of the output, as it might have begun a secret, is part of it. Once
+        cancelled, it may be called again.
+        """
+        if self._timer is not None:
+            async with self._writing:
+                self._timer.cancel()
+            results = await asyncio.gather(self._timer, return_exceptions=True)
+            for error in results:
+                if isinstance(error, Exception):
+                    raise error
+        async with self._writing:
+            if self._tried is not None:
+                # Repeated, an interrupted write stores once what it may have stored already.
+                await self._or_later(self._store())
+            await self._mask()
+            for stream, mask in self._masks.items():
+                self._take(stream, mask.rest())
+
+    async def _mask(self) -> None:
+        """Mask what is gathered, and gather anew."""
+        self._taken += self._gathered
+        self._gathered, self._last, self._bytes = [], {}, 0
+        while self._taken:
+            each = self._taken[0]
+            if isinstance(each, _Decision):
+                self._left.append(each.entry)
+                self._audited.append(each.record)
+            else:
+                # A copy, as a cancellation leaves a mask whose answer nobody has.
+                mask = copy(self._masks[each.stream])
+                masked = await mask.feed_aside(bytes(each.raw))
+                self._masks[each.stream] = mask
+                self._take(each.stream, masked)
+            self._taken.popleft()
+
+    def _take(self, stream: Stream, chunk: bytes) -> None:
+        if not chunk:
+            return
+        self._hashes[stream].update(chunk)
+        kind = _KINDS[stream]
+        tried = self._tried[0] if self._tried else 0
+        # What is stored already is not to become longer.
+        if len(self._left) > tried and self._left[-1].kind is kind:
+            chunk = self._left.pop().chunk + chunk
+        self._left.append(Entry(kind, chunk))
+
+    async def _flush_soon(self) -> None:
+        await asyncio.sleep(FLUSH_AFTER_S)
+        await self._or_later(self._flush())
+
+    async def _or_later(self, writing: Awaitable[None]) -> None:
+        """Write now; what fails stays here for the next flush, or for the result's transaction."""
+        try:
+            await writing
+        except LeaseLost:
+            raise
+        except Exception:  # noqa: BLE001 - told, and written later
+            _log.exception("events_not_stored", execution=str(self._claim.execution_id))
+
+    async def _flush(self) -> None:
+        await self._begun.wait()
+        async with self._writing:
+            if self._tried is not None:
+                await until_stored(self._store)
+            await self._mask()
+            if not self._left:
+                return
+            await until_stored(self._store)
+        self._changes.announce(self._claim.execution_id)
+
+    async def _store(self) -> None:
+        """Store what is masked; if that was tried before, exactly the same."""
+        if self._tried is None:
+            self._tried = len(self._left), len(self._audited)
+        entries, records = self._tried
+        async with self._database.tenant(self._claim.tenant_id) as tx:
+            await self._append(tx, self._left[:entries], self._audited[:records])
+        # No await from here on: it is known to be stored, and forgotten, at once.
+        del self._left[:entries], self._audited[:records]
+        self._seq, self._tried = self._seq + entries, None
+
+    async def _append(
+        self, tx: Transaction, batch: list[Entry], audited: list[audit.AuditEvent]
+    ) -> None:
+        new = await attempts.append_events(tx, self._claim, batch, after=self._seq)
+        for event in audited if new else ():
+            await audit.append(tx, self._claim.tenant_id, event)

@@ -1,0 +1,87 @@
+"""Refused jobs, counted: whoever floods Redis fills neither the audit log nor anybody's time.
+
+Threads count and go on. A task writes one record for all of a window. Beyond a few in a window,
+what waits in Redis is thrown away unread, and the worker looks in PostgreSQL by itself: it knows
+what waits, and Redis holds nothing that is worth more than a second.
+"""
+
+import threading
+import time
+from dataclasses import dataclass, field
+
+import structlog
+
+from runner.audit import events as audit
+from runner.store.db import Database
+from runner.words.errors import NotReady
+from runner.words.execution import JSON
+
+WINDOW_S = 5.0
+"""Of which there is one record at most."""
+EXAMPLES = 10
+FLOOD = 20
+"""Refusals in a window, beyond which the rest is not read."""
+LOOK_AGAIN_S = 0.2
+"""After a look that found nothing to run: a ring that was thrown away waits at most this long."""
+
+
+@dataclass(slots=True)
+class _Window:
+    count: int = 0
+    examples: list[dict[str, JSON]] = field(default_factory=list)
+
+
+class Refusals:
+    """Counts what consumers refuse, and puts it on record."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._lock = threading.Lock()
+        self._window = _Window()
+        self._nothing_at = 0.0
+        self._log = structlog.get_logger("runner.worker")
+
+    def count(self, job_id: str, why: str) -> bool:
+        """Count one, from any thread; return whether there are too many to read each."""
+        with self._lock:
+            self._window.count += 1
+            if len(self._window.examples) < EXAMPLES:
+                example: dict[str, JSON] = {"job": printable(job_id), "why": printable(why)}
+                self._window.examples.append(example)
+            return self._window.count > FLOOD
+
+    def may_look(self) -> bool:
+        """Return whether a look for work is due in place of rings that were thrown away."""
+        with self._lock:
+            return time.monotonic() >= self._nothing_at + LOOK_AGAIN_S
+
+    def found_nothing(self) -> None:
+        """Remember that a look has just found nothing to run."""
+        with self._lock:
+            self._nothing_at = time.monotonic()
+
+    async def record(self) -> None:
+        """Write one record for what was refused since the one before, if anything was."""
+        with self._lock:
+            window, self._window = self._window, _Window()
+        if not window.count:
+            return
+        first = window.examples[0]
+        self._log.warning("jobs_refused", count=window.count, first=first["job"], why=first["why"])
+        event = audit.AuditEvent(
+            actor="system:queue",
+            action=audit.Action.QUEUE_JOB,
+            outcome=audit.Outcome.DENIED,
+            resource_type="queue_job",
+            resource_id=str(first["job"]),
+            metadata={"why": first["why"], "count": window.count, "examples": window.examples},
+        )
+        try:
+            await audit.append_platform(self._database, event)
+        except NotReady as error:
+            self._log.warning("refusals_not_audited", count=window.count, error=error.detail)
+
+
+def printable(text: str) -> str:
+    """Return text of unknown origin with everything but printable characters escaped."""
+    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)

@@ -1,0 +1,255 @@
+"""The worker process: starts as a list of steps, drains on request."""
+
+import fcntl
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from datetime import timedelta
+from functools import partial
+
+import structlog
+from pydantic import SecretStr
+
+from runner.audit import checkpoints, forward
+from runner.audit.checkpoints import Checkpointer
+from runner.audit.forward import Forwarder
+from runner.audit.memory import Memory
+from runner.audit.sinks import open_sinks
+from runner.base.duties import Duties
+from runner.base.health import Health
+from runner.base.settings import Settings
+from runner.base.signing import Signer, TrustedKeys
+from runner.egress.gateway import EgressGateway
+from runner.egress.policy import load_ceiling
+from runner.node.breaker import STARTING, Breaker
+from runner.node.reaper import Reaper
+from runner.node.retention import ABANDONED, GRACE, TIDY_EVERY_S, Retention
+from runner.node.runs.consumer import Consumers
+from runner.node.runs.egress import Egress
+from runner.node.runs.execute import Executor, Policy
+from runner.node.runs.refusals import WINDOW_S, Refusals
+from runner.node.runs.secrets import FileSecrets, Secrets
+from runner.node.runs.settle import Settler
+from runner.node.stock.demand import Bounds
+from runner.node.stock.disposal import Disposals
+from runner.node.stock.pool import Kind, open_pool
+from runner.node.stock.reuse import Bounds as ReuseBounds
+from runner.node.stock.reuse import open_reuse
+from runner.node.traffic import Traffic
+from runner.queue.changes import Changes
+from runner.queue.doorbell import Doorbell
+from runner.quotas.sizes import DEFAULT_SIZE, load_sizes
+from runner.sandbox.launch import Launcher, SandboxOrder
+from runner.sandbox.reap import remove_strays
+from runner.secrets.keyring import open_keys
+from runner.secrets.vault import Vault
+from runner.store.db import Database
+from runner.store.objects import ObjectStore
+from runner.store.retention import Terms
+from runner.words.errors import SetupError
+
+SWEEP_S = 30.0
+"""How long a sandbox may outlive a Docker daemon that did not answer when it was to go."""
+
+_log = structlog.get_logger("runner.worker")
+
+
+@asynccontextmanager
+async def worker(
+    settings: Settings, *, database_url: SecretStr, redis_url: SecretStr
+) -> AsyncIterator[Executor]:
+    """Work while the context lasts; on leaving it, drain.
+
+    Raises SetupError when another worker uses the same state folder, the seccomp profile does not
+    compile, or Docker cannot be used.
+    """
+    policy = Policy(
+        node=settings.node_id,
+        instance=secrets.token_hex(6),
+        lease=timedelta(seconds=settings.lease_s),
+        max_attempts=settings.max_attempts,
+        flood_bytes=settings.output_flood_mb * 2**20,
+        max_artifacts=settings.max_artifacts,
+    )
+    traffic = Traffic()
+    duties = Duties()
+    async with AsyncExitStack() as stack:
+        stack.enter_context(_only_worker(settings))
+        launcher = await stack.enter_async_context(
+            Launcher.open(settings, node=policy.node, instance=policy.instance)
+        )
+        await remove_strays(launcher)
+        # Beyond the slots: the reaper, refused jobs, lease keepers, and what the audit log needs.
+        database = await stack.enter_async_context(
+            Database(database_url, max_size=settings.slots * 2 + 4)
+        )
+        doorbell = await stack.enter_async_context(Doorbell(redis_url))
+        changes = await stack.enter_async_context(Changes(redis_url, duties))
+        signer = Signer.open(settings.state_dir)
+        gateway = await stack.enter_async_context(
+            EgressGateway.open(
+                uid=settings.egress_uid,
+                trusted_networks=settings.egress_trusted_networks,
+                hosts=settings.egress_hosts,
+                extra_roots=settings.egress_roots,
+                profiles_dir=settings.profiles_path,
+                state_dir=settings.state_dir,
+                duties=duties,
+                patience=settings.patience,
+            )
+        )
+        vault = Vault(open_keys(settings))
+        checkpointer = Checkpointer(
+            database=database,
+            signer=signer,
+            trusted=TrustedKeys(settings.state_dir),
+            memory=Memory(settings.state_dir),
+            age=timedelta(seconds=settings.audit_checkpoint_s),
+        )
+        forwarder = Forwarder(database, open_sinks(settings, database, vault))
+        tenants_secrets = Secrets(
+            database=database,
+            vault=vault,
+            file=FileSecrets(settings.egress_secrets),
+        )
+        steady = _default_kind(settings)
+        breaker = Breaker(partial(_start_and_end, launcher, steady))
+        pool = await stack.enter_async_context(
+            open_pool(
+                launcher,
+                bounds=Bounds(settings.pool, settings.pool_max, settings.pool_reserve_mb),
+                steady=steady,
+                max_idle_s=settings.pool_idle_s,
+                traffic=traffic,
+                duties=duties,
+                blames_node=breaker.blames_node,
+            )
+        )
+        sandboxes = await stack.enter_async_context(
+            open_reuse(
+                pool,
+                bounds=ReuseBounds(
+                    runs=settings.reuse_runs,
+                    age_s=settings.reuse_age_s,
+                    idle_s=settings.pool_idle_s,
+                    waiting=settings.pool_max,
+                ),
+                digest=launcher.digest,
+                duties=duties,
+            )
+        )
+        objects = ObjectStore.open(settings)
+        settler = Settler(database=database, signer=signer, max_attempts=policy.max_attempts)
+        executor = Executor(
+            database=database,
+            objects=objects,
+            changes=changes,
+            sandboxes=sandboxes,
+            disposals=Disposals(
+                sandboxes, backlog=settings.pool_max, reserve_mb=settings.pool_reserve_mb
+            ),
+            egress=Egress(
+                gateway=gateway,
+                ceiling=load_ceiling(settings.profiles_path),
+                secrets=tenants_secrets,
+            ),
+            secrets=tenants_secrets,
+            signer=signer,
+            settler=settler,
+            policy=policy,
+            traffic=traffic,
+            breaker=breaker,
+        )
+        reaper = Reaper(
+            database=database,
+            doorbell=doorbell,
+            changes=changes,
+            settler=settler,
+            policy=policy,
+            slots=settings.slots,
+        )
+        retention = Retention(
+            database=database,
+            objects=objects,
+            terms=Terms(days=settings.retention_days or None, grace=GRACE, abandoned=ABANDONED),
+        )
+        refusals = Refusals(database)
+        consumers = Consumers(
+            redis_url=redis_url,
+            executor=executor,
+            refusals=refusals,
+            slots=settings.slots,
+            instance=policy.instance,
+        )
+        health = Health(
+            settings.run_dir,
+            lambda: duties.failing,
+            lambda: launcher.failing,
+            lambda: breaker.failing,
+            consumers.ended,
+        )
+        sweeps: tuple[tuple[str, Callable[[], Awaitable[None]], float], ...] = (
+            ("reaping", reaper.reap, settings.reconcile_s),
+            ("cancelling for suspended tenants", reaper.end_suspended, settings.reconcile_s),
+            ("ringing again", reaper.reconcile, settings.reconcile_s),
+            ("removing strays", partial(_sweep_strays, launcher), SWEEP_S),
+            ("retention", retention.sweep, settings.retention_every_s),
+            ("tidying the object store", retention.tidy, TIDY_EVERY_S),
+            ("checkpoints", checkpointer.sweep, checkpoints.SWEEP_S),
+            ("refused jobs", refusals.record, WINDOW_S),
+            *((f"forwarding to {sink}", work, forward.IDLE_S) for sink, work in forwarder.lines()),
+        )
+        stack.push_async_callback(refusals.record)
+        # It waits until the node is broken, and the breaker itself tells whether it is.
+        await stack.enter_async_context(duties.doing(STARTING, breaker.mend, lasting=True))
+        for name, work, every_s in sweeps:
+            await stack.enter_async_context(duties.doing(name, work, every_s=every_s))
+        consumers.start()
+        _log.info(
+            "worker_ready",
+            node=policy.node,
+            instance=policy.instance,
+            slots=settings.slots,
+        )
+        try:
+            async with health.told(duties):
+                yield executor
+        finally:
+            consumers.request_stop()
+            await executor.drain(settings.drain_s)
+            await consumers.join()
+            _log.info("worker_stopped", instance=policy.instance)
+
+
+def _default_kind(settings: Settings) -> Kind:
+    """Return what a request gets that asks for nothing."""
+    limits = load_sizes(settings.profiles_path)[DEFAULT_SIZE]
+    return Kind.of(settings.images[0], limits, settings.isolation[0])
+
+
+async def _start_and_end(launcher: Launcher, kind: Kind) -> None:
+    order = SandboxOrder(image=kind.image, limits=kind.limits, isolation=kind.isolation)
+    sandbox = await launcher.launch(order)
+    await sandbox.destroy()
+
+
+async def _sweep_strays(launcher: Launcher) -> None:
+    """Remove what could not be removed when it ended."""
+    if removed := await remove_strays(launcher):
+        _log.info("strays_removed", count=removed)
+
+
+@contextmanager
+def _only_worker(settings: Settings) -> Iterator[None]:
+    """Hold the node's lock: a second worker would take the first one's sandboxes for strays."""
+    settings.run_dir.mkdir(parents=True, exist_ok=True)
+    path = settings.run_dir / "worker.lock"
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SetupError(
+                f"another worker runs with this state folder ({settings.state_dir}); "
+                "stop it, or give this one its own RUNNER_STATE_DIR"
+            ) from None
+        yield

@@ -1,0 +1,9 @@
+"""Docker, as far as it is needed, and what containers are made of.
+
+docker   the Engine API: no pull, no exec, no archive copy
+spec     every hardening flag, as a pure function; nothing else writes Docker arguments
+users    which user id each sandbox has, alone on its host
+recipe   what an image holds, as its file says
+rootfs   an image's files, built from the distribution's packages
+images   which image a name means today
+"""

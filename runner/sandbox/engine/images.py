@@ -1,0 +1,231 @@
+"""What sandboxes are made of: images built on this host from the distribution's own packages.
+
+An image has two layers: the packages (minutes; `mmdebstrap`, `docker import`) and the supervisor
+(a second; `docker build` without a network). Each carries a label with the hash of all that went
+into it, and a build finds the image with that hash instead of making it again.
+"""
+
+import asyncio
+import hashlib
+import io
+import json
+import platform
+import re
+import tarfile
+import time
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from runner.base.settings import Settings
+from runner.sandbox.engine.docker import Engine
+from runner.sandbox.engine.recipe import Recipe
+from runner.sandbox.engine.rootfs import (
+    BUILD_TIMEOUT_S,
+    EPOCH,
+    build_folder,
+    codename,
+    make_archive,
+    mmdebstrap_command,
+)
+from runner.sandbox.engine.spec import SUPERVISOR
+from runner.sandbox.engine.users import NOBODY
+from runner.words.errors import ImageMissing, SetupError
+
+REPOSITORY = "agent-runner"
+NAME_LABEL = "runner.image"
+RECIPE_LABEL = "runner.recipe"
+BASE_LABEL = "runner.base"
+TAR_LABEL = "runner.tar.sha256"
+PRELOAD = "preload.txt"
+LOAD = "'import sys; __import__(sys.argv[1])'"
+KEPT_S = 1.0
+"""How old an answer may be to which image a recipe gives: every launch asks, and Docker's list
+takes 2 ms, the recipe's hash another."""
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltImage:
+    """An image on this host. `current` says that today's recipe would give the same."""
+
+    name: str
+    digest: str
+    recipe: str
+    size_bytes: int
+    created: int
+    current: bool
+
+
+class Images:
+    """The sandbox images of one Docker daemon."""
+
+    def __init__(self, engine: Engine, recipes_dir: Path) -> None:
+        self._engine = engine
+        self._recipes_dir = recipes_dir
+        self._found: dict[str, tuple[float, str]] = {}
+
+    async def require(self, name: str) -> str:
+        """Return the digest of the image that the recipe gives, as of `KEPT_S` ago at most.
+
+        Raises ImageMissing; of one that has gone meanwhile, Docker tells when a sandbox is made.
+        """
+        looked_at, digest = self._found.get(name, (float("-inf"), ""))
+        if time.monotonic() - looked_at < KEPT_S:
+            return digest
+        for image in await self.list_images():
+            if image.name == name and image.current:
+                self._found[name] = (time.monotonic(), image.digest)
+                return image.digest
+        raise ImageMissing(
+            f"the sandbox image {name!r} is not on this host; `runner images build {name}` makes it"
+        )
+
+    async def list_images(self) -> list[BuiltImage]:
+        """Return every sandbox image on this host, the newest first."""
+        wanted: dict[str, str | None] = {}
+        found = []
+        for facts in await self._engine.images(RECIPE_LABEL):
+            name, recipe = facts["Labels"][NAME_LABEL], facts["Labels"][RECIPE_LABEL]
+            if name not in wanted:
+                wanted[name] = self._hash(name) if self._known(name) else None
+            found.append(
+                BuiltImage(
+                    name=name,
+                    digest=facts["Id"],
+                    recipe=recipe,
+                    size_bytes=facts["Size"],
+                    created=facts["Created"],
+                    current=recipe == wanted[name],
+                )
+            )
+        return sorted(found, key=lambda image: image.created, reverse=True)
+
+    async def build(
+        self, name: str, settings: Settings, say: Callable[[str], None] = lambda _: None
+    ) -> BuiltImage:
+        """Return the image of this recipe, making what of it is not there yet.
+
+        A build takes about 1 GB of disk below the state folder while it lasts. Raises SetupError
+        when the recipe is not valid or this host cannot build it.
+        """
+        if (found := await self._current(name)) is not None:
+            return found
+        base_hash = self._base_hash(name)
+        base = await self._base(base_hash)
+        if base is None:
+            say(f"building {name} from {codename()} packages (one or two minutes, once)")
+            await self._build_base(name, base_hash, settings)
+            base = await self._base(base_hash)
+        if base is None:
+            raise SetupError(f"the base of image {name} was built, but Docker does not list it")
+        say(f"adding the supervisor to {name}")
+        recipe = self._hash(name)
+        await self._engine.build(
+            self._context(name, base, recipe), tag=f"{REPOSITORY}/{name}:{recipe[:12]}"
+        )
+        if (found := await self._current(name)) is None:
+            raise SetupError(f"image {name} was built, but Docker does not list it")
+        return found
+
+    async def _base(self, base_hash: str) -> str | None:
+        """Return the id of the packages' layer: by id, a build never looks to a registry."""
+        for facts in await self._engine.images(f"{BASE_LABEL}={base_hash}"):
+            if RECIPE_LABEL not in facts["Labels"]:
+                return str(facts["Id"])
+        return None
+
+    async def _current(self, name: str) -> BuiltImage | None:
+        images = await self.list_images()
+        return next((i for i in images if i.name == name and i.current), None)
+
+    async def _build_base(self, name: str, base_hash: str, settings: Settings) -> None:
+        recipe = self._packages(name)
+        async with build_folder(settings.state_dir) as folder:
+            if await self._base(base_hash) is not None:
+                return  # by another build, while this one waited for the folder
+            tar = folder / "root.tar"
+            await make_archive(recipe, tar, settings.patient(BUILD_TIMEOUT_S))
+            await self.add_base(name, tar)
+
+    async def add_base(self, name: str, tar: Path) -> None:
+        """Make the packages' layer of an archive, which the recipe's command has written."""
+        base_hash = self._base_hash(name)
+        digest = await asyncio.to_thread(_sha256, tar)
+        await self._engine.import_image(
+            tar,
+            repository=f"{REPOSITORY}/{name}-base",
+            tag=base_hash[:12],
+            changes=[f"LABEL {NAME_LABEL}={name} {BASE_LABEL}={base_hash} {TAR_LABEL}={digest}"],
+        )
+
+    def _context(self, name: str, base: str, recipe: str) -> io.BytesIO:
+        """Return the build context of the upper layer: the supervisor, owned by root."""
+        steps = (
+            f"FROM {base}\n"
+            f"COPY supervisor {SUPERVISOR}\n"
+            f"RUN python3 -I -S -m compileall -q {SUPERVISOR}\n"
+            # A list that does not load is no image.
+            f"RUN xargs -a {SUPERVISOR}/{PRELOAD} -rn 1 python3 -c {LOAD}\n"
+            # Each sandbox is given a user of its own; nobody is root by an oversight.
+            f"USER {NOBODY}:{NOBODY}\n"
+            f"LABEL {NAME_LABEL}={name} {RECIPE_LABEL}={recipe}\n"
+        )
+        files = {f"supervisor/{p.name}": p.read_bytes() for p in self._supervisor()}
+        preload = self._recipe(name).preload
+        files[f"supervisor/{PRELOAD}"] = "".join(f"{module}\n" for module in preload).encode()
+        files["Dockerfile"] = steps.encode()
+        context = io.BytesIO()
+        with tarfile.open(fileobj=context, mode="w") as archive:
+            for path, content in sorted(files.items()):
+                entry = tarfile.TarInfo(path)
+                entry.size, entry.mode, entry.mtime = len(content), 0o644, int(EPOCH)
+                archive.addfile(entry, io.BytesIO(content))
+        context.seek(0)
+        return context
+
+    def _supervisor(self) -> list[Path]:
+        folder = self._recipes_dir / "supervisor"
+        return sorted(path for path in folder.iterdir() if path.suffix in {".py", ".cjs"})
+
+    def _known(self, name: str) -> bool:
+        return (self._recipes_dir / name / "recipe.toml").is_file()
+
+    def _recipe(self, name: str) -> Recipe:
+        path = self._recipes_dir / name / "recipe.toml"
+        if not re.fullmatch(r"[a-z][a-z0-9-]{0,30}", name) or not path.is_file():
+            raise SetupError(f"there is no recipe for an image named {name!r} ({path})")
+        try:
+            return Recipe.model_validate(tomllib.loads(path.read_text()))
+        except (ValidationError, tomllib.TOMLDecodeError) as error:
+            raise SetupError(f"{path} is not a recipe: {error}") from error
+
+    def _packages(self, name: str) -> Recipe:
+        """Return the recipe that names this image's packages."""
+        recipe = self._recipe(name)
+        if recipe.like is None:
+            return recipe
+        other = self._recipe(recipe.like)
+        if other.like is not None:
+            raise SetupError(f"image {name} is like {recipe.like}, which is like {other.like}")
+        return other
+
+    def _base_hash(self, name: str) -> str:
+        recipe = self._packages(name)
+        what = mmdebstrap_command(recipe, Path("root.tar"), sources=[])
+        return hashlib.sha256(json.dumps([what, platform.machine()]).encode()).hexdigest()
+
+    def _hash(self, name: str) -> str:
+        total = hashlib.sha256(self._base_hash(name).encode())
+        total.update(SUPERVISOR.encode())
+        total.update(json.dumps(self._recipe(name).preload).encode())
+        for path in self._supervisor():
+            total.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+        return total.hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,217 @@
+"""What a sandbox is made of: every hardening flag, in one pure function.
+
+The result is the Docker Engine API's own `POST /containers/create` body, so nothing between here
+and the daemon adds or drops a field. Nothing else in the package writes Docker arguments.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from runner.base.seccomp import SeccompProfile
+from runner.words.resources import Limits
+from runner.words.sandbox import WORKSPACE, Isolation
+
+SUPERVISOR = "/opt/supervisor"
+SOCKET_DIR = "/run/sandbox"
+MB = 2**20
+SOCKETS_SHARE = 16
+"""One part in so many of the memory limit may be held by sockets beyond it (cgroup version 1)."""
+
+RUNTIMES: Mapping[Isolation, str] = {Isolation.CONTAINER: "runc", Isolation.GVISOR: "runsc"}
+"""Docker's names. Always given, so that a daemon's changed default changes no sandbox."""
+
+PTYS = 16
+"""Pseudo-terminals a sandbox may have at once. All of a host's share `kernel.pty.max` (pty(7))."""
+
+_BASE_ENVIRONMENT = (
+    "PATH=/usr/local/bin:/usr/bin:/bin",
+    f"HOME={WORKSPACE}",
+    "LANG=C.UTF-8",
+    # Caches are nobody's work: outside the workspace they are not taken for artifacts.
+    "XDG_CACHE_HOME=/tmp/.cache",
+    "MPLCONFIGDIR=/tmp/.cache/matplotlib",
+    "MPLBACKEND=Agg",
+    "PYTHONDONTWRITEBYTECODE=1",
+)
+
+# Docker's defaults, and what tells of the host without being of use to a program.
+_MASKED = (
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/bus",
+    "/proc/cmdline",
+    "/proc/config.gz",
+    "/proc/fs",
+    "/proc/interrupts",
+    "/proc/irq",
+    "/proc/kallsyms",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/modules",
+    "/proc/pressure",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/sys/kernel/random/boot_id",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/class/dmi",
+    "/sys/devices/virtual/dmi",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+    "/sys/fs/cgroup",
+    "/sys/kernel",
+)
+_READ_ONLY = ("/proc/sys", "/proc/sysrq-trigger")
+
+# Docker mounts a devpts without a limit of its own, and has no option for one; a volume has. It is
+# unnamed: made with this container, and removed with it.
+_PTS = {
+    "Type": "volume",
+    "Target": "/dev/pts",
+    "VolumeOptions": {
+        "NoCopy": True,
+        "DriverConfig": {
+            "Name": "local",
+            "Options": {
+                "type": "devpts",
+                "device": "devpts",
+                # Docker's own options (runc requires ptmxmode), and the limit.
+                "o": f"newinstance,nosuid,noexec,ptmxmode=0666,mode=0620,gid=5,max={PTYS}",
+            },
+        },
+    },
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """What the spec must know of the daemon's host."""
+
+    cpus: int
+    cgroup_parent: str
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where one sandbox goes: its image, its socket directory, user, labels and wall."""
+
+    image_id: str
+    socket_dir: Path
+    uid: int
+    labels: Mapping[str, str]
+    isolation: Isolation = Isolation.CONTAINER
+
+
+def container_config(
+    placement: Placement, limits: Limits, profile: SeccompProfile, host: Host
+) -> dict[str, Any]:
+    """Return the configuration of one sandbox's container."""
+    return {
+        "Image": placement.image_id,
+        # As a program's own interpreter is started, which this one becomes when it is forked.
+        "Entrypoint": ["/usr/bin/python3", f"{SUPERVISOR}/__main__.py"],
+        "Cmd": [],
+        "User": f"{placement.uid}:{placement.uid}",
+        "WorkingDir": WORKSPACE,
+        "Env": list(_BASE_ENVIRONMENT),
+        "Hostname": "sandbox",
+        "Domainname": "",
+        "Labels": dict(placement.labels),
+        "Tty": False,
+        "OpenStdin": False,
+        "AttachStdin": False,
+        "AttachStdout": False,
+        "AttachStderr": False,
+        "NetworkDisabled": True,
+        "HostConfig": _host_config(placement, limits, profile, host),
+    }
+
+
+def _host_config(
+    placement: Placement, limits: Limits, profile: SeccompProfile, host: Host
+) -> dict[str, Any]:
+    gvisor = placement.isolation is Isolation.GVISOR
+    memory = limits.memory_mb * MB
+    disk = limits.disk_mb * MB
+    return {
+        "Runtime": RUNTIMES[placement.isolation],
+        # Privileges.
+        "Privileged": False,
+        "CapDrop": ["ALL"],
+        "CapAdd": [],
+        "GroupAdd": [],
+        "SecurityOpt": [
+            "no-new-privileges",
+            f"seccomp={profile.for_gvisor() if gvisor else profile.json}",
+        ],
+        "Devices": [],
+        "MaskedPaths": list(_MASKED),
+        "ReadonlyPaths": list(_READ_ONLY),
+        # Namespaces: each sandbox its own, and a network with nothing but lo.
+        "NetworkMode": "none",
+        "IpcMode": "private",
+        "CgroupnsMode": "private",
+        "PidMode": "",
+        "UTSMode": "",
+        "UsernsMode": "",
+        # Files: nothing is writable but these; each is limited in bytes and in number of files.
+        "ReadonlyRootfs": True,
+        "Tmpfs": {
+            WORKSPACE: _tmpfs(f"exec,mode=0700,uid={placement.uid},gid={placement.uid}", disk),
+            "/tmp": _tmpfs("exec,mode=1777", disk),  # noqa: S108 - the sandbox's own
+            "/dev/shm": _tmpfs("noexec,mode=1777", min(disk, 64 * MB)),  # noqa: S108 - as above
+            # Docker mounts a message queue file system here that anybody may fill.
+            "/dev/mqueue": "ro,noexec,nosuid,nodev,size=4k,nr_inodes=1,mode=0555",
+        },
+        # gVisor has pseudo-terminals of its own, which are none of the host's.
+        "Mounts": [_sockets(placement.socket_dir), *([] if gvisor else [_PTS])],
+        # Amounts. Memory counts tmpfs pages; no swap beyond it. cgroup version 1 counts the buffers
+        # of the internet's sockets apart, UDP's included; runc leaves that limit to us to set.
+        "Memory": memory,
+        "MemorySwap": memory,
+        "KernelMemoryTCP": memory // SOCKETS_SHARE,
+        "NanoCpus": int(min(limits.cpu, host.cpus) * 10**9),
+        "PidsLimit": _host_pids(limits.pids, placement.isolation),
+        "OomKillDisable": False,
+        "Ulimits": [
+            {"Name": "core", "Soft": 0, "Hard": 0},
+            {"Name": "fsize", "Soft": disk, "Hard": disk},
+            {"Name": "memlock", "Soft": 64 * 1024, "Hard": 64 * 1024},
+            {"Name": "msgqueue", "Soft": 0, "Hard": 0},
+            {"Name": "nofile", "Soft": 1024, "Hard": 4096},
+        ],
+        # Accounting, and nothing written by the daemon on the program's behalf.
+        "CgroupParent": host.cgroup_parent,
+        "LogConfig": {"Type": "none", "Config": {}},
+        "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
+        "AutoRemove": False,
+        "Init": False,
+    }
+
+
+def _sockets(folder: Path) -> dict[str, Any]:
+    return {
+        "Type": "bind",
+        "Source": str(folder),
+        "Target": SOCKET_DIR,
+        "ReadOnly": True,
+        "BindOptions": {"Propagation": "rprivate"},
+    }
+
+
+def _host_pids(pids: int, isolation: Isolation) -> int:
+    """Return how many tasks of the host the sandbox may be."""
+    # One more than asked for: the supervisor is not the program's.
+    if isolation is Isolation.CONTAINER:
+        return pids + 1
+    # gVisor's own threads, and for each thread inside a few of the host's.
+    return 192 + 3 * (pids + 1)
+
+
+def _tmpfs(options: str, size: int) -> str:
+    # An inode costs the kernel about 1 KiB that no byte limit counts.
+    inodes = max(1024, size // 16384)
+    return f"rw,nosuid,nodev,{options},size={size},nr_inodes={inodes}"

@@ -1,0 +1,76 @@
+"""The files a program left, on their way out of its sandbox. Their names are as hostile as any."""
+
+import re
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from runner.protocol.frames import Data
+from runner.protocol.messages import Collected as CollectedReport
+from runner.protocol.messages import Offered
+from runner.sandbox.guest.channel import Channel, unexpected
+from runner.words.errors import ProtocolViolation, SandboxFault
+
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """What became of the files the program left. `refused` is `path: reason`, the first fifty."""
+
+    files: int
+    bytes: int
+    refused: tuple[str, ...]
+    refused_total: int
+
+
+NOTHING = Collected(files=0, bytes=0, refused=(), refused_total=0)
+
+
+class ArtifactSink(Protocol):
+    """Where artifacts go, one at a time."""
+
+    async def add(self, path: str, size: int, chunks: AsyncIterator[bytes]) -> None:
+        """Take one file. `chunks` yields exactly `size` bytes, or raises SandboxFault."""
+
+
+async def collect(
+    channel: Channel, *, max_files: int, max_bytes: int, again: bool, sink: ArtifactSink
+) -> Collected:
+    """Hand the files to the sink. Raises ProtocolViolation for more than was asked for."""
+    files, size = 0, 0
+    await channel.send("collect", max_files=max_files, max_bytes=max_bytes, again=again)
+    while isinstance(message := await channel.read(), Offered):
+        files, size = files + 1, size + message.size
+        if files > max_files or size > max_bytes:
+            raise ProtocolViolation("the sandbox handed back more than it was asked for")
+        _check_path(message.path)
+        pieces = _pieces(channel, message.size)
+        await sink.add(message.path, message.size, pieces)
+        async for _ in pieces:
+            raise SandboxFault(f"artifact {message.path!r} was not taken whole")
+    if not isinstance(message, CollectedReport):
+        raise unexpected(message)
+    refused = tuple(f"{plain(path)}: {plain(why)}" for path, why in message.refused)
+    return Collected(files, size, refused, max(message.refused_total, len(refused)))
+
+
+async def _pieces(channel: Channel, size: int) -> AsyncIterator[bytes]:
+    while size > 0:
+        message = await channel.read()
+        if not isinstance(message, Data) or message.kind != b"D" or len(message.payload) > size:
+            raise ProtocolViolation("the sandbox sent something else than the file's bytes")
+        size -= len(message.payload)
+        yield message.payload
+
+
+def _check_path(path: str) -> None:
+    """Refuse a name that leads elsewhere; the sink must not use it as a path all the same."""
+    parts = path.split("/")
+    if any(part in {"", ".", ".."} for part in parts) or _CONTROLS.search(path):
+        raise ProtocolViolation("the sandbox handed back a file whose name is not a plain path")
+
+
+def plain(text: str) -> str:
+    """Return text from a sandbox as people may print it."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)[:200]

@@ -1,0 +1,37 @@
+"""How long a sandbox may take over what it was told to do."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from runner.words.errors import ProtocolViolation
+
+UPLOAD_S = 60.0
+COLLECT_S = 60.0
+LOAD_S = 30.0
+CLEAN_S = 10.0
+ANSWER_S = 0.5
+START_S = 10.0
+
+
+class Patience:
+    """Waits for a sandbox, each multiplied by what this host needs."""
+
+    def __init__(self, factor: int) -> None:
+        self._factor = factor
+
+    def stretched(self, seconds: float) -> float:
+        """Return how long that is on this host."""
+        return seconds * self._factor
+
+    @asynccontextmanager
+    async def __call__(self, seconds: float, what: str) -> AsyncIterator[None]:
+        """Bound the block: raises ProtocolViolation when the sandbox takes longer."""
+        bound = asyncio.timeout(self.stretched(seconds))
+        try:
+            async with bound:
+                yield
+        except TimeoutError:
+            if not bound.expired():
+                raise
+            raise ProtocolViolation(f"the sandbox did not {what} in time") from None

@@ -1,0 +1,9 @@
+"""What the kernel says of a sandbox, and what holds it to its limits, whatever it says itself.
+
+kernel     files of the kernel, read with bounds
+cgroups    what a sandbox may use and has used
+keeper     the limits of living sandboxes, held
+watchdog   ends what is to end by the clock, whatever the event loop does
+traces     what a sandbox leaves on the host when it is gone
+isolation  what really stands around a running sandbox
+"""

@@ -1,0 +1,233 @@
+"""One run of one tenant's program: what was asked for, what came of it.
+
+Plain frozen values, no behaviour beyond arithmetic on themselves.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Literal, TypeAlias
+from uuid import UUID
+
+from runner.words.resources import Limits
+from runner.words.sandbox import WORKSPACE, Isolation
+from runner.words.states import Reason, State
+
+JSON: TypeAlias = Any
+
+
+class Stream(StrEnum):
+    """One of the program's two output streams."""
+
+    STDOUT = "stdout"
+    STDERR = "stderr"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """Bytes in the object store, under a key of ours."""
+
+    object_key: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class InputFile:
+    """A file placed in the workspace before the program starts; `path` is relative to it.
+
+    Its bytes are at hand, or in the object store.
+    """
+
+    path: str
+    content: bytes | StoredObject = field(repr=False)
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self.content.size if isinstance(self.content, StoredObject) else len(self.content)
+
+    @property
+    def sha256(self) -> str:
+        """The sum of its bytes, in hexadecimal digits."""
+        if isinstance(self.content, StoredObject):
+            return self.content.sha256
+        return hashlib.sha256(self.content).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What the supervisor starts: no shell is involved unless `argv` names one.
+
+    `interpret` says that `argv` is Python with a script and its arguments, which the supervisor's
+    own interpreter may run, forked.
+    """
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str] = field(repr=False)
+    stdin: bytes = field(repr=False, default=b"")
+    cwd: str = WORKSPACE
+    interpret: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionRequest:
+    """What a client asked to run, resolved: limits are numbers, the image is a known name."""
+
+    program: Program
+    limits: Limits
+    size: str
+    image: str
+    files: tuple[InputFile, ...] = ()
+    isolation: Isolation = Isolation.CONTAINER
+    egress: tuple[Mapping[str, JSON], ...] = ()
+    """Rules as `runner.egress.policy` writes them; empty means no way out at all."""
+    egress_policy: str | None = None
+    secret_env: Mapping[str, str] = field(default_factory=dict)
+    """Environment variables by the names of the secrets that they hold."""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    on_worker_loss: Literal["fail", "retry"] = "fail"
+    reuse: bool = False
+    """Whether a sandbox may serve it that has served the tenant before, or will again."""
+    language: str | None = None
+    project: str | None = None
+    artifacts_to: str | None = None
+    """What the names of files begin with that are made of the artifacts; None makes none."""
+
+    @property
+    def input_bytes(self) -> int:
+        """How much the program is given to read."""
+        return len(self.program.stdin) + sum(file.size for file in self.files)
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """How much a stream carried. `total_bytes` counts what was dropped, too."""
+
+    total_bytes: int
+    truncated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a run used. None where this host does not let the worker read it."""
+
+    wall_s: float
+    cpu_s: float | None = None
+    memory_peak_bytes: int | None = None
+    pids_peak: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EgressUsage:
+    """What went through the egress proxy: decisions, connections made, bytes of the program's."""
+
+    allowed: int
+    denied: int
+    connections: int
+    bytes_up: int
+    bytes_down: int
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A regular file the program left in its workspace; `path` is relative to it."""
+
+    path: str
+    size: int
+    sha256: str
+    media_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How an execution ended. `limits_hit` names the limits the program ran into."""
+
+    state: State
+    reason: Reason
+    detail: str
+    exit_code: int | None
+    signal: str | None
+    stdout: Output
+    stderr: Output
+    usage: Usage
+    image_digest: str | None
+    profile_hash: str | None
+    limits_hit: tuple[str, ...] = ()
+    artifacts_refused: tuple[str, ...] = ()
+    egress: EgressUsage | None = None
+
+
+def never_ran(state: State, reason: Reason, detail: str) -> Result:
+    """Return the result of an execution whose program has nothing to show."""
+    nothing = Output(total_bytes=0, truncated=False)
+    return Result(
+        state=state,
+        reason=reason,
+        detail=detail,
+        exit_code=None,
+        signal=None,
+        stdout=nothing,
+        stderr=nothing,
+        usage=Usage(wall_s=0.0),
+        image_digest=None,
+        profile_hash=None,
+    )
+
+
+class EventKind(StrEnum):
+    """What an entry of an execution's event stream tells."""
+
+    STATE = "state"
+    STDOUT = "stdout"
+    STDERR = "stderr"
+    EGRESS = "egress"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One entry of an execution's event stream. `seq` rises by one and never repeats."""
+
+    seq: int
+    attempt: int
+    kind: EventKind
+    at: datetime
+    data: Mapping[str, JSON] = field(default_factory=dict)
+    chunk: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """One run of one tenant's program, as stored."""
+
+    id: UUID
+    tenant_id: UUID
+    state: State
+    attempt: int
+    created_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+    cancel_requested_at: datetime | None
+    project: str | None
+    image: str
+    size: str
+    language: str | None
+    limits: Limits
+    metadata: Mapping[str, str]
+    isolation: Isolation
+    interpret: bool
+    reuse: bool
+    egress: tuple[Mapping[str, JSON], ...]
+    egress_policy: str | None
+    result: Result | None
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A worker's exclusive right to run one attempt of one execution while its lease lasts."""
+
+    execution_id: UUID
+    tenant_id: UUID
+    attempt: int

@@ -1,0 +1,251 @@
+"""Who gets a sandbox that has served before: its tenant, for what is alike, while it is clean."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from runner.node.stock.reuse import Bounds, ReusedSandboxes, open_reuse
+from runner.node.stock.sandboxes import FreshSandboxes
+from runner.sandbox.guest.sandbox import Sandbox
+from runner.words.execution import Claim, ExecutionRequest, Program
+from runner.words.ids import new_id
+from runner.words.sandbox import Isolation
+from tests.support import sandboxes
+from tests.support.sandboxes import Bench
+
+TENANT = new_id()
+BOUNDS = Bounds(runs=10, age_s=600, idle_s=600, waiting=4)
+
+
+@pytest.fixture
+async def bench(image: None, tmp_path: Path) -> AsyncIterator[Bench]:
+    """Return a bench that checks at the end that nothing is left behind."""
+    async with sandboxes.bench(tmp_path) as made:
+        yield made
+
+
+@asynccontextmanager
+async def reused(bench: Bench, **bounds: float) -> AsyncIterator[ReusedSandboxes]:
+    """Keep sandboxes for reuse while the context lasts."""
+    fresh = FreshSandboxes(bench.launcher)
+    changed = replace(BOUNDS, **bounds)  # type: ignore[arg-type]  # by name
+    async with open_reuse(fresh, bounds=changed, digest=bench.launcher.digest) as made:
+        yield made
+
+
+def request(bench: Bench, **changes: object) -> ExecutionRequest:
+    """Return a request that asks for reuse, and for other things as well."""
+    plain = ExecutionRequest(
+        program=Program(("true",), {}),
+        limits=bench.limits,
+        size="small",
+        image="python",
+        reuse=True,
+    )
+    return replace(plain, **changes)  # type: ignore[arg-type]  # by name
+
+
+async def use(
+    made: ReusedSandboxes,
+    bench: Bench,
+    code: str = "true",
+    *,
+    tenant: UUID = TENANT,
+    again: bool = True,
+    **changes: object,
+) -> str:
+    """Run a shell script in a sandbox claimed for it; return that one's id."""
+    wanted = request(bench, **changes)
+    sandbox = await made.claim(Claim(new_id(), tenant, 1), wanted)
+    program = Program(("bash", "-c", code), {})
+    ran = await sandboxes.use(sandbox, program, bench.limits, again=again)
+    assert ran.ending.exit_code == 0, ran.stderr
+    await made.dispose(sandbox)
+    return sandbox.id
+
+
+async def test_one_whose_files_were_taken_for_the_last_time_is_not_kept(bench: Bench) -> None:
+    """Then its supervisor itself has held a run's bytes, and obeys nothing more."""
+    async with reused(bench) as made:
+        first = await use(made, bench, again=False)
+        assert made.waiting == 0
+        assert await use(made, bench) != first
+
+
+async def test_the_tenants_next_execution_gets_it(bench: Bench) -> None:
+    """One after the other, in one sandbox; how long they may take or print makes no difference."""
+    async with reused(bench) as made:
+        first = await use(made, bench, "echo x > y")
+        assert await use(made, bench, "test ! -e y") == first
+        shorter = replace(bench.limits, timeout_s=3, output_kb=1)
+        assert await use(made, bench, limits=shorter) == first
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"tenant": new_id()},
+        {"reuse": False},
+        {"image": "data"},
+        {"isolation": Isolation.GVISOR},
+        {"egress": ({"scheme": "https", "host": "example.com", "port": 443},)},
+        {"memory_mb": 300},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+async def test_nobody_else_and_nothing_unlike_gets_it(
+    bench: Bench, changes: dict[str, object]
+) -> None:
+    """Another tenant, or an execution that differs in what its walls are or did not ask."""
+    if "memory_mb" in changes:
+        changes = {"limits": replace(bench.limits, memory_mb=300)}
+    async with reused(bench) as made:
+        first = await use(made, bench)
+        assert await use(made, bench, **changes) != first  # type: ignore[arg-type]  # by name
+        assert await use(made, bench) == first
+
+
+async def test_at_once_each_has_its_own(bench: Bench) -> None:
+    """A sandbox serves one execution at a time; afterwards all of them wait."""
+    async with reused(bench) as made:
+        claims = [made.claim(Claim(new_id(), TENANT, 1), request(bench)) for _ in range(3)]
+        taken: list[Sandbox] = await asyncio.gather(*claims)
+        assert len({each.id for each in taken}) == 3
+        for each in taken:
+            await sandboxes.use(each, Program(("true",), {}), bench.limits, again=True)
+            await made.dispose(each)
+        assert made.waiting == 3
+
+
+async def test_one_that_is_being_cleaned_is_waited_for(bench: Bench) -> None:
+    """The next execution comes sooner than cleaning takes, and starts no sandbox for that."""
+    async with reused(bench) as made:
+        sandbox = await made.claim(Claim(new_id(), TENANT, 1), request(bench))
+        await sandboxes.use(sandbox, Program(("true",), {}), bench.limits, again=True)
+        disposing = asyncio.create_task(made.dispose(sandbox))
+        await asyncio.sleep(0)
+        again = await made.claim(Claim(new_id(), TENANT, 1), request(bench))
+        assert again.id == sandbox.id
+        await disposing
+        await made.dispose(again)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "python3 -c 'import os; os.setpriority(os.PRIO_PROCESS, 1, 5)'",
+        "kill -KILL -1; true",
+    ],
+)
+async def test_one_that_is_not_clean_or_never_ran_out_is_destroyed(bench: Bench, code: str) -> None:
+    """Nothing of it waits, and the next execution starts another."""
+    async with reused(bench) as made:
+        sandbox = await made.claim(Claim(new_id(), TENANT, 1), request(bench))
+        await sandboxes.use(sandbox, Program(("bash", "-c", code), {}), bench.limits, again=True)
+        await made.dispose(sandbox)
+        if "setpriority" in code:
+            assert made.waiting == 0
+            assert bench.launcher.live == set()
+
+
+async def test_one_that_was_killed_at_its_deadline_is_destroyed(bench: Bench) -> None:
+    """A container that died serves nobody."""
+    async with reused(bench) as made:
+        sandbox = await made.claim(Claim(new_id(), TENANT, 1), request(bench))
+        stubborn = "trap '' TERM; while :; do :; done"
+        short = replace(bench.limits, timeout_s=0.3)
+        await sandboxes.use(
+            sandbox, Program(("bash", "-c", stubborn), {}), short, grace_s=0.1, again=True
+        )
+        await made.dispose(sandbox)
+        assert made.waiting == 0
+
+
+@pytest.mark.parametrize("bounds", [{"runs": 2}, {"age_s": 0.0}, {"waiting": 0}])
+async def test_bounds_end_it(bench: Bench, bounds: dict[str, float]) -> None:
+    """So many runs, so old, or none kept at all."""
+    async with reused(bench, **bounds) as made:
+        used = [await use(made, bench) for _ in range(3)]
+        assert used[2] not in used[:2]
+        assert (used[0] == used[1]) is ("runs" in bounds)
+
+
+async def test_one_that_nobody_asks_for_does_not_wait_for_ever(bench: Bench) -> None:
+    """It goes after its idle time."""
+    async with reused(bench, idle_s=0.1) as made:
+        await use(made, bench)
+        assert made.waiting == 1
+        async with asyncio.timeout(10):
+            while made.waiting or bench.launcher.live:  # noqa: ASYNC110 - seen from outside
+                await asyncio.sleep(0.05)
+
+
+async def test_what_a_run_used_is_its_own(bench: Bench) -> None:
+    """CPU time, killed processes and refused ones of the run before are not counted again."""
+    async with reused(bench) as made:
+        sandbox = await made.claim(Claim(new_id(), TENANT, 1), request(bench))
+        busy = "python3 -c 'x = bytearray(60 << 20); [0 for _ in range(10**7)]'"
+        first = await sandboxes.use(
+            sandbox, Program(("bash", "-c", busy), {}), bench.limits, again=True
+        )
+        await made.dispose(sandbox)
+        sandbox = await made.claim(Claim(new_id(), TENANT, 1), request(bench))
+        second = await sandboxes.use(sandbox, Program(("true",), {}), bench.limits, again=True)
+        await made.dispose(sandbox)
+    assert first.ending.usage.cpu_s is not None
+    assert second.ending.usage.cpu_s is not None
+    assert second.ending.usage.cpu_s < first.ending.usage.cpu_s / 2
+    peak = second.ending.usage.memory_peak_bytes
+    assert peak is None or peak < 40 * 2**20
+
+
+@pytest.mark.parametrize("during", ["the claim", "the cleaning"])
+async def test_a_cancellation_leaves_no_sandbox_behind(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, during: str
+) -> None:
+    """It is in no list at that moment, so that nobody else would destroy it."""
+    asked = asyncio.Event()
+
+    async def silent(_: Sandbox) -> list[str]:
+        asked.set()
+        return await asyncio.Future[list[str]]()
+
+    async with reused(bench) as made:
+        sandbox = await made.claim(Claim(new_id(), TENANT, 1), request(bench))
+        await sandboxes.use(sandbox, Program(("true",), {}), bench.limits, again=True)
+        if during == "the claim":
+            await made.dispose(sandbox)
+            assert made.waiting == 1
+            monkeypatch.setattr(Sandbox, "ping", silent)
+            work: asyncio.Future[object] = asyncio.ensure_future(
+                made.claim(Claim(new_id(), TENANT, 1), request(bench))
+            )
+        else:
+            monkeypatch.setattr(Sandbox, "clean", silent)
+            work = asyncio.ensure_future(made.dispose(sandbox))
+        await asked.wait()
+        work.cancel()
+        await asyncio.wait({work})
+        assert (work.cancelled(), made.waiting, bench.launcher.live) == (True, 0, set())
+
+
+async def test_one_whose_cleaning_fails_unexpectedly_is_destroyed(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever it is: nobody holds it any more."""
+
+    async def broken(_: Sandbox) -> list[str]:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Sandbox, "clean", broken)
+    async with reused(bench) as made:
+        sandbox = await made.claim(Claim(new_id(), TENANT, 1), request(bench))
+        await sandboxes.use(sandbox, Program(("true",), {}), bench.limits, again=True)
+        with pytest.raises(ZeroDivisionError):
+            await made.dispose(sandbox)
+        assert bench.launcher.live == set()

@@ -1,0 +1,184 @@
+"""A whole deployment for tests: embedded services, API and worker as child processes."""
+
+import asyncio
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import docker
+import httpx
+import psycopg
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+from psycopg.rows import dict_row
+from pydantic import SecretStr
+
+from runner.base.settings import Rate, RateLimits, Settings
+from runner.client import Client, Execution
+from runner.embedded.stack import Child, Stack, stack
+from runner.quotas.sizes import load_sizes
+from runner.sandbox.engine.docker import Engine
+from runner.sandbox.engine.images import Images
+from runner.store.db import Database
+from runner.tenants.tenancy import create_key, create_operator
+from runner.words.principal import Role, Tier
+
+PATIENCE_S = Settings().patient(60.0)
+DISK = "/var/tmp"  # noqa: S108 - PostgreSQL's data is too large for /tmp, which may be memory
+WIDE = RateLimits(**dict.fromkeys(RateLimits.model_fields, Rate(per_minute=60_000, burst=60_000)))
+"""Tests ask more than anybody: every request is counted as ever, against wide numbers."""
+
+
+@dataclass
+class Deployment:
+    """A running deployment, and how tests reach every part of it."""
+
+    stack: Stack
+    portal: BlockingPortal
+    clients: ExitStack
+    tenants: dict[str, Client] = field(default_factory=dict)
+
+    @property
+    def url(self) -> str:
+        """Where the API answers."""
+        return self.stack.url
+
+    @property
+    def worker(self) -> Child:
+        """The worker's process."""
+        return self.stack.worker
+
+    def key(self, tenant: str, role: Role = Role.OWNER, **options: Any) -> str:
+        """Return a new key of a tenant, which is made if there is none of that name."""
+        token: str = self.portal.call(self._key, tenant, role, options)
+        return token
+
+    def operator(self) -> httpx.Client:
+        """Return a connection with a new operator's key, closed with the deployment."""
+        return self.clients.enter_context(bearing(self.url, self.portal.call(self._operator)))
+
+    def http(self, tenant: str, role: Role = Role.OWNER, **options: Any) -> httpx.Client:
+        """Return a plain connection with a new key, closed with the deployment."""
+        return self.clients.enter_context(bearing(self.url, self.key(tenant, role, **options)))
+
+    def client(self, tenant: str, role: Role = Role.OWNER, **options: Any) -> Client:
+        """Return a client with a new key, closed with the deployment."""
+        return self.clients.enter_context(Client(self.url, self.key(tenant, role, **options)))
+
+    def sql(self, statement: str, *values: Any) -> list[dict[str, Any]]:
+        """Return what a database superuser sees: row-level security does not bind it."""
+        with psycopg.connect(
+            self.stack.services.postgres.url("postgres"), row_factory=dict_row, autocommit=True
+        ) as connection:
+            cursor = connection.execute(statement.encode(), values)
+            return cursor.fetchall() if cursor.description else []
+
+    def containers(self) -> list[dict[str, Any]]:
+        """Return this deployment's containers, running or not."""
+        client = docker.APIClient(self.stack.settings.docker_url, version="auto", timeout=30)
+        try:
+            label = f"runner.node={self.stack.settings.node_id}"
+            found: list[dict[str, Any]] = client.containers(all=True, filters={"label": label})
+            return found
+        finally:
+            client.close()
+
+    def sockets(self) -> list[str]:
+        """Return the sandboxes' socket folders that are there."""
+        return [path.name for path in (self.stack.settings.run_dir / "sandboxes").iterdir()]
+
+    def restart_worker(self) -> None:
+        """Start the worker again after it was ended."""
+        self.stack.worker.start()
+
+    async def _operator(self) -> str:
+        async with Database(SecretStr(self.stack.services.owner_url), max_size=1) as owner:
+            return await create_operator(owner, "test", None)
+
+    async def _key(self, tenant: str, role: Role, options: dict[str, Any]) -> str:
+        settings = self.stack.settings
+        async with Database(SecretStr(self.stack.services.owner_url), max_size=1) as owner:
+            made = await create_key(
+                owner,
+                tenant=tenant,
+                role=role,
+                name="test",
+                **{
+                    "tier": Tier.ENTERPRISE,
+                    "max_limits": load_sizes(settings.profiles_path)["large"],
+                    **options,
+                },
+            )
+        return made.token
+
+
+def bearing(url: str, token: str) -> httpx.Client:
+    """Return a plain connection that presents this key."""
+    return httpx.Client(base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=30)
+
+
+@contextmanager
+def deployment(**settings: Any) -> Iterator[Deployment]:
+    """Run a deployment in a folder of its own; check at the end that nothing is left of it."""
+    with state_folder() as folder, ExitStack() as clients:
+        given = Settings(
+            **{
+                "state_dir": folder,
+                "port": 0,
+                "drain_s": 2.0,
+                "rate_limits": WIDE,
+                **settings,
+            }
+        )
+        with (
+            start_blocking_portal() as portal,
+            portal.wrap_async_context_manager(stack(given, ephemeral=True)) as running,
+        ):
+            portal.call(running.ready)
+            made = Deployment(running, portal, clients)
+            yield made
+            clients.close()
+        assert made.containers() == []
+        assert made.sockets() == []
+
+
+@contextmanager
+def state_folder() -> Iterator[Path]:
+    """Yield a folder that the services' user may pass through, gone afterwards."""
+    folder = Path(tempfile.mkdtemp(prefix="runner-test-", dir=DISK))
+    try:
+        folder.chmod(0o711)
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
+def build_image() -> None:
+    """Build the default sandbox image unless it is there."""
+
+    async def build() -> None:
+        settings = Settings()
+        async with Engine(
+            settings.docker_url, timeout_s=settings.patient(600), threads=2
+        ) as engine:
+            await Images(engine, settings.recipes_path).build("python", settings)
+
+    asyncio.run(build())
+
+
+def eventually(holds: Callable[[], Any], *, within_s: float = PATIENCE_S) -> Any:
+    """Return what `holds` returns once it is true; fail with its last value after a while."""
+    deadline = time.monotonic() + within_s
+    while not (found := holds()):
+        assert time.monotonic() < deadline, f"still {found!r} after {within_s} s"
+        time.sleep(0.05)
+    return found
+
+
+def state_of(client: Client, execution: Execution) -> Callable[[], str]:
+    """Return a function that asks for an execution's state."""
+    return lambda: client.get(execution.id).state

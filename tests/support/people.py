@@ -1,0 +1,79 @@
+"""People for tests: invited by the command that operators use, logged in from an address each."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from itertools import count
+
+import httpx
+
+from runner.words.principal import Role
+from tests.support.deployment import Deployment
+
+PASSWORD = "umbrella granite walrus tempo"  # noqa: S105 - of people who are not
+
+_addresses: Iterator[int] = count(2)
+
+
+class Person:
+    """A browser: it keeps cookies, says where its pages are from, and has an address of its own."""
+
+    def __init__(self, deployment: Deployment, email: str, password: str = PASSWORD) -> None:
+        self.email = email
+        self.password = password
+        number = next(_addresses)
+        # All of 127.0.0.0/8 is this host (RFC 1122 3.2.1.3): each person comes from elsewhere.
+        transport = httpx.HTTPTransport(local_address=f"127.1.{number >> 8}.{number & 255}")
+        self.http = httpx.Client(base_url=deployment.url, transport=transport, timeout=30)
+        deployment.clients.callback(self.http.close)
+
+    def accept(self, token: str) -> httpx.Response:
+        """Take up an invitation."""
+        body = {"token": token, "password": self.password}
+        return self.http.post("/v1/login/accept", json=body)
+
+    def log_in(self, tenant: str | None = None, password: str | None = None) -> httpx.Response:
+        """Log in; later requests of `http` then carry what a page of ours would send."""
+        body = {"email": self.email, "password": password or self.password}
+        if tenant is not None:
+            body["tenant"] = tenant
+        answer = self.http.post("/v1/login", json=body)
+        if answer.is_success:
+            self.http.headers["X-CSRF-Token"] = answer.json()["csrf_token"]
+        return answer
+
+
+def invite(deployment: Deployment, *arguments: str) -> str:
+    """Run `runner members` as an operator does; return the token that it prints."""
+    ran = subprocess.run(
+        [sys.executable, "-m", "runner", "members", *arguments],
+        env={
+            "RUNNER_DATABASE_OWNER_URL": deployment.stack.services.owner_url,
+            "RUNNER_STATE_DIR": str(deployment.stack.settings.state_dir),
+            "PATH": "/usr/bin:/bin",
+            "COLUMNS": "200",
+        },
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    return ran.stdout.strip()
+
+
+def joined(deployment: Deployment, tenant: str, name: str, role: Role = Role.OWNER) -> Person:
+    """Return a member of a tenant, which is made if there is none, logged in there."""
+    deployment.key(tenant)
+    person = Person(deployment, f"{name}@example.com")
+    token = invite(
+        deployment, "add", "--tenant", tenant, "--email", person.email, "--role", role.value
+    )
+    answer = person.accept(token)
+    assert answer.status_code == 204, answer.text
+    answer = person.log_in(tenant)
+    assert answer.status_code == 200, answer.text
+    return person
+
+
+def id_of(owner: Person, email: str) -> str:
+    """Return the id by which a tenant knows a member."""
+    listed = owner.http.get("/v1/members").json()["items"]
+    return next(str(each["id"]) for each in listed if each["email"] == email)

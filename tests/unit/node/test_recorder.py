@@ -1,0 +1,122 @@
+"""What is recorded of a program's output, in whatever pieces it comes."""
+
+import asyncio
+import hashlib
+from typing import NoReturn, cast
+
+import pytest
+
+from runner.node.runs.recorder import FLUSH_AT_BYTES, MOST_PIECES, Recorder, until_stored
+from runner.queue.changes import Changes
+from runner.store.db import Database
+from runner.words.errors import StoreUnavailable
+from runner.words.execution import Claim, EventKind, Stream
+from runner.words.ids import new_id
+
+SECRET = "a-secret-of-some-length"  # noqa: S105 - made up
+KINDS = {Stream.STDOUT: EventKind.STDOUT, Stream.STDERR: EventKind.STDERR}
+
+
+@pytest.fixture
+def recorder() -> Recorder:
+    """Return one whose execution has no start on record yet: it writes nothing by itself."""
+    return Recorder(
+        database=cast("Database", None),
+        changes=cast("Changes", None),
+        claim=Claim(new_id(), new_id(), 1),
+    )
+
+
+def output(recorder: Recorder, stream: Stream) -> bytes:
+    """Return what is left of one stream."""
+    return b"".join(each.chunk for each in recorder.rest.entries if each.kind is KINDS[stream])
+
+
+async def test_neighbouring_pieces_of_a_stream_are_one_event(recorder: Recorder) -> None:
+    """In the order in which they came."""
+    for stream, chunk in (
+        (Stream.STDOUT, b"one "), (Stream.STDOUT, b"two"), (Stream.STDERR, b"three"),
+        (Stream.STDOUT, b"four"),
+    ):  # fmt: skip
+        await recorder.add(stream, chunk)
+    await recorder.close()
+    assert [(each.kind, each.chunk) for each in recorder.rest.entries] == [
+        (EventKind.STDOUT, b"one two"),
+        (EventKind.STDERR, b"three"),
+        (EventKind.STDOUT, b"four"),
+    ]
+
+
+async def test_a_program_does_not_decide_how_many_events_there_are(recorder: Recorder) -> None:
+    """Byte by byte on both streams: their order beside each other ends where a batch is full."""
+    size = FLUSH_AT_BYTES // 2 - 1
+    for at in range(size):
+        await recorder.add(Stream.STDOUT, bytes([at % 251]))
+        await recorder.add(Stream.STDERR, bytes([at % 241]))
+    await recorder.close()
+    assert len(recorder.rest.entries) == MOST_PIECES
+    assert output(recorder, Stream.STDOUT) == bytes(at % 251 for at in range(size))
+    assert output(recorder, Stream.STDERR) == bytes(at % 241 for at in range(size))
+
+
+async def test_a_secret_in_pieces_is_starred_though_the_other_stream_comes_between(
+    recorder: Recorder,
+) -> None:
+    """The hash is that of the stored, starred output."""
+    await recorder.hide([SECRET])
+    for character in f"<{SECRET}> and <{SECRET[:9]}":
+        await recorder.add(Stream.STDOUT, character.encode())
+        await recorder.add(Stream.STDERR, b".")
+    await recorder.close()
+    stdout = output(recorder, Stream.STDOUT)
+    assert stdout == b"<" + b"*" * len(SECRET) + b"> and <" + b"*" * 9
+    assert output(recorder, Stream.STDERR) == b"." * len(stdout)
+    digest = hashlib.sha256(stdout).hexdigest()
+    assert recorder.hashes()[Stream.STDOUT] == f"sha256:{digest}"
+
+
+class Away:
+    """A database that does not answer."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.first = asyncio.Event()
+
+    def tenant(self, _: object) -> NoReturn:
+        """Count, and fail."""
+        self.asked += 1
+        self.first.set()
+        raise StoreUnavailable("PostgreSQL: away")
+
+
+async def test_a_recorder_asks_for_nothing_once_its_attempt_is_over() -> None:
+    """Its timer would repeat a write for as long as PostgreSQL is away."""
+    away = Away()
+    recorder = Recorder(
+        database=cast("Database", away),
+        changes=cast("Changes", None),
+        claim=Claim(new_id(), new_id(), 1),
+    )
+    recorder.begin(1)
+    await recorder.add(Stream.STDOUT, b"output")
+    async with asyncio.timeout(5):
+        await away.first.wait()
+    await recorder.stop()
+    asked = away.asked
+    await asyncio.sleep(0.5)
+    assert away.asked == asked
+
+
+async def test_what_no_lease_bounds_is_repeated_for_a_while_and_then_told() -> None:
+    """Nothing holds its slot for ever."""
+    asked = 0
+
+    async def refused() -> None:
+        nonlocal asked
+        asked += 1
+        raise StoreUnavailable("PostgreSQL: away")
+
+    async with asyncio.timeout(5):
+        with pytest.raises(StoreUnavailable):
+            await until_stored(refused, patience_s=0.3)
+    assert asked > 1

@@ -1,0 +1,56 @@
+"""What becomes of an interrupted attempt: code runs again only unbegun or on request."""
+
+import pytest
+
+from runner.node.runs.settle import End, Requeue, decide
+from runner.store.attempts import Stored
+from runner.words.states import ACTIVE, ENDED, Reason, State
+
+
+def stored(state: State, attempt: int = 1, *, cancel: bool = False, retry: bool = False) -> Stored:
+    """Return an attempt as the reaper finds it."""
+    return Stored(
+        state=state, attempt=attempt, cancel_requested=cancel, retry_asked=retry, lease_expired=True
+    )
+
+
+@pytest.mark.parametrize("state", ENDED | {State.QUEUED})
+def test_what_is_not_active_is_left_alone(state: State) -> None:
+    """An end is final, and what waits needs no help."""
+    assert decide(stored(state), Reason.WORKER_LOST, 3) is None
+
+
+def test_a_program_that_had_not_begun_is_queued_again() -> None:
+    """Nothing of it ran: running it is running it once."""
+    assert isinstance(decide(stored(State.STARTING), Reason.WORKER_LOST, 3), Requeue)
+
+
+def test_a_program_that_ran_is_not_run_again_unasked() -> None:
+    """It ends as a system error with the reason."""
+    decision = decide(stored(State.RUNNING), Reason.WORKER_LOST, 3)
+    assert isinstance(decision, End)
+    assert (decision.result.state, decision.result.reason) == (
+        State.SYSTEM_ERROR,
+        Reason.WORKER_LOST,
+    )
+
+
+def test_a_program_that_ran_is_run_again_when_asked() -> None:
+    """`on_worker_loss: retry`."""
+    assert isinstance(decide(stored(State.RUNNING, retry=True), Reason.WORKER_LOST, 3), Requeue)
+
+
+@pytest.mark.parametrize("state", ACTIVE)
+def test_the_last_attempt_is_the_last(state: State) -> None:
+    """Poison is taken out of circulation."""
+    decision = decide(stored(state, attempt=3, retry=True), Reason.WORKER_LOST, 3)
+    assert isinstance(decision, End)
+    assert decision.result.reason is Reason.ATTEMPTS_EXHAUSTED
+
+
+@pytest.mark.parametrize("state", ACTIVE)
+def test_a_cancellation_outweighs_everything(state: State) -> None:
+    """What was to end does not come back."""
+    decision = decide(stored(state, cancel=True, retry=True), Reason.WORKER_LOST, 3)
+    assert isinstance(decision, End)
+    assert decision.result.state is State.CANCELLED

@@ -1,0 +1,113 @@
+"""A start goes on record before its program, while it runs, or with an end that comes soon."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from runner.node.runs.start import Start
+
+pytestmark = pytest.mark.anyio
+
+
+def start() -> Start:
+    """Return a start that has a record."""
+    return Start(lambda: "record")
+
+
+class Store:
+    """Remembers what was put on record."""
+
+    def __init__(self, start: Start) -> None:
+        self._start = start
+        self.stored: list[str] = []
+        self.done = asyncio.Event()
+
+    async def __call__(self) -> None:
+        """Put it on record."""
+        self.stored.append(self._start.begun().record)
+        self.done.set()
+
+
+async def test_a_short_run_s_start_is_left_for_its_end() -> None:
+    """With how long ago it was."""
+    begun = start()
+    store = Store(begun)
+    async with begun.recorded(store, ahead=False):
+        await begun.begin()
+    assert store.stored == []
+    await asyncio.sleep(0.01)
+    left = begun.unrecorded()
+    assert left is not None
+    assert left.record == "record"
+    assert left.ago.total_seconds() >= 0.01
+
+
+async def test_a_longer_run_s_start_is_on_record_while_it_runs() -> None:
+    """Once, and nothing is left for the end."""
+    begun = start()
+    store = Store(begun)
+    async with begun.recorded(store, ahead=False):
+        await begun.begin()
+        async with asyncio.timeout(5):
+            await store.done.wait()
+    assert store.stored == ["record"]
+    assert begun.unrecorded() is None
+
+
+async def test_what_may_have_effects_begins_on_record() -> None:
+    """And is not put there twice, when it really begins."""
+    begun = start()
+    store = Store(begun)
+    async with begun.recorded(store, ahead=True):
+        assert store.stored == ["record"]
+        await begun.begin()
+    assert store.stored == ["record"]
+    assert begun.unrecorded() is None
+
+
+async def test_what_never_began_is_never_recorded() -> None:
+    """As its command was not there, or its sandbox died."""
+    begun = start()
+    store = Store(begun)
+    async with begun.recorded(store, ahead=False):
+        pass
+    assert store.stored == []
+    assert begun.unrecorded() is None
+    with pytest.raises(RuntimeError, match="has not begun"):
+        begun.begun()
+
+
+async def test_a_start_that_cannot_be_recorded_ends_the_run() -> None:
+    """The attempt is another's: its program is not to go on."""
+
+    async def lost() -> None:
+        raise LookupError
+
+    begun = start()
+
+    async def run(store: Callable[[], Awaitable[None]]) -> None:
+        async with begun.recorded(store, ahead=False):
+            await begun.begin()
+            await asyncio.sleep(60)
+
+    async with asyncio.timeout(5):
+        with pytest.raises(LookupError):
+            await run(lost)
+
+
+async def test_what_cannot_be_recorded_ahead_does_not_begin() -> None:
+    """Nothing is sent to its sandbox."""
+    ran = False
+
+    async def lost() -> None:
+        raise LookupError
+
+    async def run() -> None:
+        nonlocal ran
+        async with start().recorded(lost, ahead=True):
+            ran = True
+
+    with pytest.raises(LookupError):
+        await run()
+    assert not ran
