@@ -3,6 +3,7 @@
 from fastapi import Request
 
 from runner.audit.events import Origin
+from runner.words.text import printable
 
 MAX_USER_AGENT = 256
 
@@ -17,10 +18,6 @@ def origin(request: Request) -> Origin:
     agent = request.headers.get("user-agent")
     return Origin(
         ip=request.client.host if request.client else None,
-        user_agent=_printable(agent[:MAX_USER_AGENT]) if agent else None,
+        user_agent=printable(agent[:MAX_USER_AGENT]) if agent else None,
         request_id=request_id(request),
     )
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)

@@ -17,6 +17,7 @@ from runner.audit import checkpoints, export
 from runner.audit.chain import START, Head, link_hash
 from runner.audit.checkpoints import Checkpoint
 from runner.base.signing import BadSignature, PublicKey, read_public_key
+from runner.words.json import RepeatedKey, read_json
 
 MAX_FINDINGS = 100
 MAX_SEQ = 2**62
@@ -226,7 +227,10 @@ def _checkpoint_in(text: str) -> str | None:
 def _read(reader: _Reader, number: int, text: str) -> None:
     if reader.ended:
         raise NotALine("there is more behind the checkpoint")
-    value = json.loads(text, object_pairs_hook=_no_repetition)
+    try:
+        value = read_json(text)
+    except RepeatedKey:
+        raise NotALine("a name appears twice") from None
     if not isinstance(value, dict):
         raise NotALine("not an object")
     if number == 1:
@@ -244,10 +248,3 @@ def _keys_in(header: dict[str, Any]) -> tuple[PublicKey, ...]:
             if all(isinstance(pem, str) for pem in pems):
                 return tuple(read_public_key(pem) for pem in pems)
     raise NotALine("its keys are none")
-
-
-def _no_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise NotALine("a name appears twice")
-    return found

@@ -12,7 +12,6 @@ trusted because the database says so: whoever writes there could add a key of th
 import base64
 import fcntl
 import hashlib
-import json
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -28,6 +27,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from runner.words.errors import SetupError
+from runner.words.json import read_json
 
 _ID_DIGITS = 16
 _FIELDS = {"type", "body", "key", "signature"}
@@ -143,7 +143,7 @@ def read_public_key(pem: str) -> PublicKey:
 def verify(text: str, kind: str, keys: tuple[PublicKey, ...]) -> dict[str, Any]:
     """Return the body of a text signed by one of these keys. Raises BadSignature."""
     try:
-        document = json.loads(text, object_pairs_hook=_no_repetition)
+        document = read_json(text)
     except (ValueError, RecursionError) as error:
         raise BadSignature(f"not JSON: {error}") from None
     if not isinstance(document, dict) or set(document) != _FIELDS:
@@ -234,10 +234,3 @@ def _public_pem(key: Ed25519PublicKey) -> str:
 
 def _key_id(key: Ed25519PublicKey) -> str:
     return hashlib.sha256(key.public_bytes_raw()).hexdigest()[:_ID_DIGITS]
-
-
-def _no_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a key appears twice")
-    return found

@@ -12,6 +12,7 @@ from rich.markup import escape
 from runner.base.settings import Settings
 from runner.client import ApiError
 from runner.words.errors import RunnerError, SetupError
+from runner.words.text import escaped, printable
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -32,7 +33,7 @@ def fail(message: str, code: int = EXIT_FAILURE) -> NoReturn:
 
 def shown(text: str) -> str:
     """Return foreign text so that it neither styles nor steers the terminal."""
-    return escape("".join(c if c.isprintable() else repr(c)[1:-1] for c in text))
+    return escape(printable(text, escaped))
 
 
 def reports_errors(command: Callable[P, R]) -> Callable[P, R]:

@@ -12,6 +12,7 @@ from runner.egress.hide import Hidden
 from runner.egress.names import Address
 from runner.egress.policy import Policy, Rule
 from runner.egress.share import Share
+from runner.words.text import printable
 
 Method = Literal["connect", "http", "socks5"]
 MAX_RECORDS = 256
@@ -224,12 +225,12 @@ class Session:
                 at=datetime.now(UTC),
                 outcome=outcome,
                 method=asked.method,
-                host=_printable(asked.host, MAX_HOST),
+                host=printable(asked.host[:MAX_HOST]),
                 port=asked.port,
                 address=str(address) if address else None,
                 rule=rule.name if rule else None,
                 reason=reason,
-                detail=_printable(detail, MAX_DETAIL),
+                detail=printable(detail[:MAX_DETAIL]),
                 bytes_up=up,
                 bytes_down=down,
                 duration_s=seconds,
@@ -239,8 +240,3 @@ class Session:
     def summary(self) -> Summary:
         """Return what the session came to so far."""
         return Summary(self._allowed, self._denied, self._connections, self._up, self._down)
-
-
-def _printable(text: str, most: int) -> str:
-    """Make what a sandbox said fit for a log, a terminal and a database (which keeps no NUL)."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text[:most])

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, 
 
 from runner.protocol.frames import Data
 from runner.words.errors import ProtocolViolation
+from runner.words.json import read_json
 
 VERSION = 4
 MAX_PATH = 1024
@@ -144,9 +145,8 @@ Message: TypeAlias = Report | Data
 def parse(payload: bytes) -> Report:
     """Return the report these bytes are, or raise ProtocolViolation."""
     try:
-        value = json.loads(
+        value = read_json(
             payload.decode("utf-8"),
-            object_pairs_hook=_no_repetition,
             parse_constant=_refuse,
             parse_int=_short_int,
             parse_float=_refuse,
@@ -168,13 +168,6 @@ def parse(payload: bytes) -> Report:
             f"the sandbox sent a {name} report with wrong fields: {fields}"
         ) from None
     return report
-
-
-def _no_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a key appears twice")
-    return found
 
 
 def _short_int(text: str) -> int:

@@ -13,6 +13,7 @@ from runner import __version__
 from runner.verify.check import Check, Group
 from runner.verify.suite import Outcome, Verdict
 from runner.words.sandbox import Isolation
+from runner.words.text import escaped, printable
 
 KIND = "agent-runner/verification/v1"
 
@@ -122,5 +123,4 @@ def page(checks: Sequence[Check]) -> str:
 
 
 def _cell(text: str) -> str:
-    plain = text.replace("|", "\\|")
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in plain)
+    return printable(text.replace("|", "\\|"), escaped)

@@ -8,4 +8,6 @@ states     the states of an execution, and the reasons for its end
 errors     our failures, drawn once
 ids        ids that sort by the time they were made
 paths      names of tenants' files
+text       text of unknown origin, made fit to be printed
+json       JSON in which no key appears twice
 """

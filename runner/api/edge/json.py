@@ -19,6 +19,7 @@ from runner.api.edge.rates import CHARGE
 from runner.api.edge.routing import BODY, Body, declared_length
 from runner.api.edge.shares import Hold, Holder, Share, holder_of, too_many
 from runner.api.problems import INVALID, FieldProblem, problem
+from runner.words.json import RepeatedKey, read_json
 
 Made = TypeVar("Made")
 
@@ -59,15 +60,16 @@ def read(body: bytes) -> Any:
         raise NotStrict("must be UTF-8 without NUL")
     _require_small(body)
     try:
-        return json.loads(
+        return read_json(
             body.decode(),
-            object_pairs_hook=_distinct,
             parse_constant=_no_constant,
             parse_float=_float,
             parse_int=_int,
         )
     except UnicodeDecodeError:
         raise NotStrict("must be UTF-8") from None
+    except RepeatedKey:
+        raise NotStrict("must not hold a key twice in one object") from None
     except json.JSONDecodeError as error:
         raise NotStrict(f"JSON decode error: {error.msg} at {error.pos}") from None
 
@@ -213,13 +215,6 @@ def _refusal(scope: Scope, error: NotStrict) -> JSONResponse:
         kind=INVALID,
         fields=[FieldProblem(field="body", message=str(error))],
     )
-
-
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) != len(pairs):
-        raise NotStrict("must not hold a key twice in one object")
-    return made
 
 
 def _no_constant(name: str) -> None:

@@ -15,6 +15,7 @@ from runner.audit import events as audit
 from runner.store.db import Database
 from runner.words.errors import NotReady
 from runner.words.execution import JSON
+from runner.words.text import numbered, printable
 
 WINDOW_S = 5.0
 """Of which there is one record at most."""
@@ -46,8 +47,9 @@ class Refusals:
         with self._lock:
             self._window.count += 1
             if len(self._window.examples) < EXAMPLES:
-                example: dict[str, JSON] = {"job": printable(job_id), "why": printable(why)}
-                self._window.examples.append(example)
+                self._window.examples.append(
+                    {"job": printable(job_id, numbered), "why": printable(why, numbered)}
+                )
             return self._window.count > FLOOD
 
     def may_look(self) -> bool:
@@ -80,8 +82,3 @@ class Refusals:
             await audit.append_platform(self._database, event)
         except NotReady as error:
             self._log.warning("refusals_not_audited", count=window.count, error=error.detail)
-
-
-def printable(text: str) -> str:
-    """Return text of unknown origin with everything but printable characters escaped."""
-    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)

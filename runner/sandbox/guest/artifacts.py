@@ -10,6 +10,7 @@ from runner.protocol.messages import Collected as CollectedReport
 from runner.protocol.messages import Offered
 from runner.sandbox.guest.channel import Channel, unexpected
 from runner.words.errors import ProtocolViolation, SandboxFault
+from runner.words.text import printable
 
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
@@ -73,4 +74,4 @@ def _check_path(path: str) -> None:
 
 def plain(text: str) -> str:
     """Return text from a sandbox as people may print it."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)[:200]
+    return printable(text)[:200]
