@@ -23,10 +23,10 @@ router = APIRouter(prefix="/v1/executions", tags=["artifacts"])
     responses=responses(HTTPStatus.NOT_FOUND),
 )
 async def list_artifacts(
-    execution_id: ExecutionId, principal: CanReadArtifacts, parts: Parts
+    execution_id: ExecutionId, caller: CanReadArtifacts, parts: Parts
 ) -> ArtifactList:
     """Return the files that the program left, ordered by path."""
-    async with parts.database.tenant(principal.tenant_id) as tx:
+    async with parts.database.tenant(caller.tenant_id) as tx:
         if await executions.get(tx, execution_id) is None:
             raise NotFound(NO_EXECUTION)
         found = await executions.artifacts(tx, execution_id)
@@ -48,13 +48,13 @@ async def list_artifacts(
 async def download(
     execution_id: ExecutionId,
     path: Annotated[str, Path(max_length=2 * MAX_PATH_BYTES, examples=["chart.png"])],
-    principal: CanReadArtifacts,
+    caller: CanReadArtifacts,
     parts: Parts,
 ) -> StreamingResponse:
     """Stream one file. It is always an attachment: a browser saves it and shows nothing of it."""
     if "\0" in path:
         raise NotFound("no such artifact")
-    async with parts.database.tenant(principal.tenant_id) as tx:
+    async with parts.database.tenant(caller.tenant_id) as tx:
         stored = await executions.artifact(tx, execution_id, path)
     if stored is None:
         raise NotFound("no such artifact")

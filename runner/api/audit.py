@@ -3,12 +3,11 @@
 import json
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Query
 from fastapi.responses import StreamingResponse
 from pydantic import AfterValidator, Field
 
 from runner.api import cursors
-from runner.api.context import origin
 from runner.api.deps import CanExportAudit, CanReadAudit, Parts
 from runner.api.fields import storable
 from runner.api.problems import responses
@@ -102,14 +101,14 @@ Filtered = Annotated[audit.Filter, Depends(wanted)]
 
 @router.get("", summary="Read the audit log", responses=responses())
 async def read(
-    principal: CanReadAudit,
+    caller: CanReadAudit,
     parts: Parts,
     filtered: Filtered,
     cursor: Annotated[str | None, Query(max_length=cursors.MAX_LENGTH)] = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
 ) -> AuditPage:
     """Return this tenant's audit records, oldest first."""
-    async with parts.database.tenant(principal.tenant_id) as tx:
+    async with parts.database.tenant(caller.tenant_id) as tx:
         found = await audit.list_after(tx, cursors.decode_seq(cursor), filtered, limit + 1)
     page = found[:limit]
     return AuditPage(
@@ -123,7 +122,7 @@ async def read(
 
 @router.get("/verification", summary="Verify the audit log", responses=responses())
 async def verify(
-    principal: CanReadAudit,
+    caller: CanReadAudit,
     parts: Parts,
     seq: Annotated[int | None, Query(ge=1, le=cursors.MAX_SEQ)] = None,
     hash_: Annotated[str | None, Query(alias="hash", pattern=r"^[0-9a-f]{64}$")] = None,
@@ -135,7 +134,7 @@ async def verify(
     known = []
     if seq is not None and hash_ is not None:
         known.append(Pin(seq, bytes.fromhex(hash_), "what you hold"))
-    tenant, keys = principal.tenant_id, parts.trusted.read()
+    tenant, keys = caller.tenant_id, parts.trusted.read()
     async with parts.verifying.turn(tenant):
         checked = await checkpoints.verify_log(parts.database, tenant, keys, known)
     verdict = checked.verdict
@@ -149,9 +148,7 @@ async def verify(
 
 
 @router.get("/export", summary="Export the audit log", response_class=Ndjson, responses=responses())
-async def export_log(
-    request: Request, principal: CanExportAudit, parts: Parts, filtered: Filtered
-) -> Ndjson:
+async def export_log(caller: CanExportAudit, parts: Parts, filtered: Filtered) -> Ndjson:
     """Return the log as NDJSON: a head with the public keys, the records, a signed checkpoint.
 
     `runner audit verify FILE` checks it offline. With a filter it is no chain any more: that a
@@ -159,15 +156,13 @@ async def export_log(
     """
     lines = await export.begin(
         parts.database,
-        principal.tenant_id,
+        caller.tenant_id,
         filtered,
         parts.trusted,
-        actor=principal.actor,
-        origin=origin(request),
+        actor=caller.actor,
+        origin=caller.origin,
     )
     return Ndjson(
         lines,
-        headers={
-            "Content-Disposition": f'attachment; filename="audit-{principal.tenant_id}.ndjson"'
-        },
+        headers={"Content-Disposition": f'attachment; filename="audit-{caller.tenant_id}.ndjson"'},
     )

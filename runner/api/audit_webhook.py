@@ -4,11 +4,10 @@ from datetime import datetime
 from http import HTTPStatus
 from typing import Annotated, Self
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 from psycopg.rows import DictRow
 from pydantic import ConfigDict, Field, StringConstraints
 
-from runner.api.context import origin
 from runner.api.deps import CanReadWebhook, CanWriteWebhook, Parts
 from runner.api.edge.json import JsonRoute
 from runner.api.fields import Strict, Text
@@ -20,11 +19,11 @@ from runner.egress.addresses import may_connect, networks
 from runner.egress.names import address_in
 from runner.secrets import envelope
 from runner.words.errors import Invalid, NotFound
-from runner.words.principal import Principal
 
 router = APIRouter(prefix="/v1/audit/webhook", tags=["audit"], route_class=JsonRoute)
 
 NO_WEBHOOK = "no webhook is set"
+KIND = "audit_webhook"
 
 
 class WebhookBody(Strict):
@@ -65,9 +64,9 @@ class NewWebhookView(WebhookView):
 
 
 @router.get("", summary="Read the webhook", responses=responses(HTTPStatus.NOT_FOUND))
-async def read(principal: CanReadWebhook, parts: Parts) -> WebhookView:
+async def read(caller: CanReadWebhook, parts: Parts) -> WebhookView:
     """Return where the log is forwarded to, how far that has got, and what went wrong last."""
-    async with parts.database.tenant(principal.tenant_id) as tx:
+    async with parts.database.tenant(caller.tenant_id) as tx:
         row = await tx.one("audit.get_webhook")
     if row is None:
         raise NotFound(NO_WEBHOOK)
@@ -83,20 +82,19 @@ async def read(principal: CanReadWebhook, parts: Parts) -> WebhookView:
         HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     ),
 )
-async def write(
-    request: Request, body: WebhookBody, principal: CanWriteWebhook, parts: Parts
-) -> NewWebhookView:
+async def write(body: WebhookBody, caller: CanWriteWebhook, parts: Parts) -> NewWebhookView:
     """Forward the log to this address, with a new signing secret.
 
     The first one gets the log from this change on; one in place of another goes on where that was.
     """
-    tenant = principal.tenant_id
+    tenant = caller.tenant_id
     host = _host(body.url, parts.settings.egress_trusted_networks)
     secret = webhook.new_secret()
     async with parts.database.tenant(tenant) as tx:
         sealed = await parts.vault.seal(tx, tenant, secret, bound_to=envelope.webhook_of(tenant))
         await tx.run("audit.put_webhook", url=body.url, sealed=sealed)
-        event = _event(request, principal, audit.Action.AUDIT_WEBHOOK_UPDATE, host)
+        # Not the whole address: its path may be what lets one in there.
+        event = caller.by.did(audit.Action.AUDIT_WEBHOOK_UPDATE, KIND, metadata={"host": host})
         place = await audit.place(tx, tenant, event)
         await tx.run("audit.begin_cursor", seq=place.seq - 1)
         row = await tx.one("audit.get_webhook")
@@ -109,17 +107,16 @@ async def write(
     status_code=HTTPStatus.NO_CONTENT,
     responses=responses(HTTPStatus.NOT_FOUND),
 )
-async def delete(request: Request, principal: CanWriteWebhook, parts: Parts) -> None:
+async def delete(caller: CanWriteWebhook, parts: Parts) -> None:
     """Forward the log no more."""
-    async with parts.database.tenant(principal.tenant_id) as tx:
+    async with parts.database.tenant(caller.tenant_id) as tx:
         row = await tx.one("audit.get_webhook")
         if row is None:
             raise NotFound(NO_WEBHOOK)
         await tx.run("audit.delete_webhook")
         await tx.run("audit.delete_cursor")
         host, _, _ = webhook.parse_url(row["url"])
-        event = _event(request, principal, audit.Action.AUDIT_WEBHOOK_DELETE, host)
-        await audit.append(tx, principal.tenant_id, event)
+        await caller.record(tx, audit.Action.AUDIT_WEBHOOK_DELETE, KIND, metadata={"host": host})
 
 
 def _host(url: str, trusted: tuple[str, ...]) -> str:
@@ -132,17 +129,3 @@ def _host(url: str, trusted: tuple[str, ...]) -> str:
     if literal is not None and not may_connect(literal, networks(trusted)):
         raise Invalid("its host must be at a public address", "url")
     return host
-
-
-def _event(
-    request: Request, principal: Principal, action: audit.Action, host: str
-) -> audit.AuditEvent:
-    return audit.AuditEvent(
-        actor=principal.actor,
-        action=action,
-        outcome=audit.Outcome.SUCCESS,
-        resource_type="audit_webhook",
-        origin=origin(request),
-        # Not the whole address: its path may be what lets one in there.
-        metadata={"host": host},
-    )

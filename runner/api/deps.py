@@ -1,4 +1,4 @@
-"""What routes are given: the parts of the process, and the principal with its permission."""
+"""What routes are given: the parts of the process, and the caller with its permission."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +14,8 @@ from runner.api.context import origin
 from runner.api.edge.ratelimit import RateLimiter
 from runner.api.middleware import PRINCIPAL
 from runner.api.turns import Turns
-from runner.audit import events as audit
+from runner.audit.events import Action, Outcome
+from runner.auth.caller import Caller
 from runner.auth.identity import ANSWER, OPERATORS_ANSWER
 from runner.auth.login import Logins
 from runner.auth.oidc import Issuer
@@ -84,25 +85,26 @@ class Allow:
 
     async def __call__(
         self, request: Request, given: Parts, _: Annotated[object, Security(BEARER)]
-    ) -> Principal:
-        """Return the principal. Raises NotAuthenticated or NotPermitted."""
+    ) -> Caller:
+        """Return the caller. Raises NotAuthenticated or NotPermitted."""
         held = request.scope.get(HELD)
         if not isinstance(held, Held):
             raise NotAuthenticated(ANSWER)
         # As it stands now: what came before may have taken long, as a body that trickles in.
-        principal = held.principal
-        await require(request, given, principal, self.permission)
-        return principal
+        caller = Caller(held.principal, origin(request))
+        await require(request, given, caller, self.permission)
+        return caller
 
 
 async def require(
-    request: Request, given: Dependencies, principal: Principal, permission: Permission
+    request: Request, given: Dependencies, caller: Caller, permission: Permission
 ) -> None:
     """Refuse, and audit that, a principal that lacks a permission. Raises NotPermitted.
 
     For what a request's body may ask for beyond its route; a route's own is `Allow`. A principal
     that loses the permission while the request is under way loses the request, too.
     """
+    principal = caller.principal
     why: NotPermitted | None = None
     if not may(principal, permission):
         why = NotPermitted(_lacking(principal, permission))
@@ -112,24 +114,15 @@ async def require(
         if isinstance(held := request.scope.get(HELD), Held):
             held.needs.add(permission)
         return
-    async with given.database.tenant(principal.tenant_id) as tx:
-        await audit.append(
-            tx,
-            principal.tenant_id,
-            audit.AuditEvent(
-                actor=principal.actor,
-                action=audit.Action.ACCESS_DENIED,
-                outcome=audit.Outcome.DENIED,
-                resource_type=permission.partition(":")[0],
-                origin=origin(request),
-                metadata={
-                    "permission": permission.value,
-                    "role": principal.role.value,
-                    "method": request.method,
-                    "route": request.scope["route"].path,
-                },
-            ),
-        )
+    facts = {
+        "permission": permission.value,
+        "role": principal.role.value,
+        "method": request.method,
+        "route": request.scope["route"].path,
+    }
+    kind = permission.partition(":")[0]
+    async with given.database.tenant(caller.tenant_id) as tx:
+        await caller.record(tx, Action.ACCESS_DENIED, kind, metadata=facts, outcome=Outcome.DENIED)
     raise why
 
 
@@ -174,28 +167,28 @@ def execution_id(
 
 NO_EXECUTION = "no such execution"
 ExecutionId = Annotated[UUID, Depends(execution_id)]
-CanReadAccount = Annotated[Principal, Depends(Allow(Permission.ACCOUNT_READ))]
-CanWriteAccount = Annotated[Principal, Depends(Allow(Permission.ACCOUNT_WRITE))]
-CanCreate = Annotated[Principal, Depends(Allow(Permission.EXECUTION_CREATE))]
-CanRead = Annotated[Principal, Depends(Allow(Permission.EXECUTION_READ))]
-CanCancel = Annotated[Principal, Depends(Allow(Permission.EXECUTION_CANCEL))]
-CanReadArtifacts = Annotated[Principal, Depends(Allow(Permission.ARTIFACT_READ))]
-CanReadPolicies = Annotated[Principal, Depends(Allow(Permission.EGRESS_POLICY_READ))]
-CanWritePolicies = Annotated[Principal, Depends(Allow(Permission.EGRESS_POLICY_WRITE))]
-CanReadSecrets = Annotated[Principal, Depends(Allow(Permission.SECRET_READ))]
-CanWriteSecrets = Annotated[Principal, Depends(Allow(Permission.SECRET_WRITE))]
-CanReadKeys = Annotated[Principal, Depends(Allow(Permission.API_KEY_READ))]
-CanWriteKeys = Annotated[Principal, Depends(Allow(Permission.API_KEY_WRITE))]
-CanReadMembers = Annotated[Principal, Depends(Allow(Permission.MEMBER_READ))]
-CanWriteMembers = Annotated[Principal, Depends(Allow(Permission.MEMBER_WRITE))]
-CanReadProjects = Annotated[Principal, Depends(Allow(Permission.PROJECT_READ))]
-CanWriteProjects = Annotated[Principal, Depends(Allow(Permission.PROJECT_WRITE))]
-CanDeleteProjects = Annotated[Principal, Depends(Allow(Permission.PROJECT_DELETE))]
-CanReadFiles = Annotated[Principal, Depends(Allow(Permission.FILE_READ))]
-CanWriteFiles = Annotated[Principal, Depends(Allow(Permission.FILE_WRITE))]
-CanDeleteFiles = Annotated[Principal, Depends(Allow(Permission.FILE_DELETE))]
-CanExportAudit = Annotated[Principal, Depends(Allow(Permission.AUDIT_EXPORT))]
-CanReadWebhook = Annotated[Principal, Depends(Allow(Permission.AUDIT_WEBHOOK_READ))]
-CanWriteWebhook = Annotated[Principal, Depends(Allow(Permission.AUDIT_WEBHOOK_WRITE))]
-CanReadAudit = Annotated[Principal, Depends(Allow(Permission.AUDIT_READ))]
-CanReadUsage = Annotated[Principal, Depends(Allow(Permission.USAGE_READ))]
+CanReadAccount = Annotated[Caller, Depends(Allow(Permission.ACCOUNT_READ))]
+CanWriteAccount = Annotated[Caller, Depends(Allow(Permission.ACCOUNT_WRITE))]
+CanCreate = Annotated[Caller, Depends(Allow(Permission.EXECUTION_CREATE))]
+CanRead = Annotated[Caller, Depends(Allow(Permission.EXECUTION_READ))]
+CanCancel = Annotated[Caller, Depends(Allow(Permission.EXECUTION_CANCEL))]
+CanReadArtifacts = Annotated[Caller, Depends(Allow(Permission.ARTIFACT_READ))]
+CanReadPolicies = Annotated[Caller, Depends(Allow(Permission.EGRESS_POLICY_READ))]
+CanWritePolicies = Annotated[Caller, Depends(Allow(Permission.EGRESS_POLICY_WRITE))]
+CanReadSecrets = Annotated[Caller, Depends(Allow(Permission.SECRET_READ))]
+CanWriteSecrets = Annotated[Caller, Depends(Allow(Permission.SECRET_WRITE))]
+CanReadKeys = Annotated[Caller, Depends(Allow(Permission.API_KEY_READ))]
+CanWriteKeys = Annotated[Caller, Depends(Allow(Permission.API_KEY_WRITE))]
+CanReadMembers = Annotated[Caller, Depends(Allow(Permission.MEMBER_READ))]
+CanWriteMembers = Annotated[Caller, Depends(Allow(Permission.MEMBER_WRITE))]
+CanReadProjects = Annotated[Caller, Depends(Allow(Permission.PROJECT_READ))]
+CanWriteProjects = Annotated[Caller, Depends(Allow(Permission.PROJECT_WRITE))]
+CanDeleteProjects = Annotated[Caller, Depends(Allow(Permission.PROJECT_DELETE))]
+CanReadFiles = Annotated[Caller, Depends(Allow(Permission.FILE_READ))]
+CanWriteFiles = Annotated[Caller, Depends(Allow(Permission.FILE_WRITE))]
+CanDeleteFiles = Annotated[Caller, Depends(Allow(Permission.FILE_DELETE))]
+CanExportAudit = Annotated[Caller, Depends(Allow(Permission.AUDIT_EXPORT))]
+CanReadWebhook = Annotated[Caller, Depends(Allow(Permission.AUDIT_WEBHOOK_READ))]
+CanWriteWebhook = Annotated[Caller, Depends(Allow(Permission.AUDIT_WEBHOOK_WRITE))]
+CanReadAudit = Annotated[Caller, Depends(Allow(Permission.AUDIT_READ))]
+CanReadUsage = Annotated[Caller, Depends(Allow(Permission.USAGE_READ))]

@@ -4,17 +4,16 @@ from datetime import datetime
 from http import HTTPStatus
 from typing import Annotated, Any, Self
 
-from fastapi import APIRouter, Path, Request
+from fastapi import APIRouter, Path
 from pydantic import ConfigDict, Field
 
-from runner.api.context import origin
 from runner.api.deps import CanReadPolicies, CanWritePolicies, Parts
 from runner.api.edge.json import JsonRoute
 from runner.api.fields import Strict
 from runner.api.problems import responses
 from runner.api.rules import EgressEntry, ceilings, egress_rules
 from runner.api.views import View
-from runner.audit import events as audit
+from runner.audit.events import Action
 from runner.egress import policy as egress
 from runner.store import egress_policies, tenants
 from runner.store.egress_policies import StoredPolicy
@@ -83,17 +82,17 @@ class PolicyList(View):
 
 
 @router.get("", summary="List egress policies", responses=responses())
-async def list_policies(principal: CanReadPolicies, parts: Parts) -> PolicyList:
+async def list_policies(caller: CanReadPolicies, parts: Parts) -> PolicyList:
     """Return this tenant's egress policies, by name."""
-    async with parts.database.tenant(principal.tenant_id) as tx:
+    async with parts.database.tenant(caller.tenant_id) as tx:
         found = await egress_policies.list_all(tx)
     return PolicyList(items=[PolicyView.of(each) for each in found])
 
 
 @router.get("/{name}", summary="Read an egress policy", responses=responses(HTTPStatus.NOT_FOUND))
-async def read(name: Name, principal: CanReadPolicies, parts: Parts) -> PolicyView:
+async def read(name: Name, caller: CanReadPolicies, parts: Parts) -> PolicyView:
     """Return one egress policy."""
-    async with parts.database.tenant(principal.tenant_id) as tx:
+    async with parts.database.tenant(caller.tenant_id) as tx:
         found = await egress_policies.get(tx, name)
     if found is None:
         raise NotFound(NO_POLICY)
@@ -109,32 +108,20 @@ async def read(name: Name, principal: CanReadPolicies, parts: Parts) -> PolicyVi
         HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     ),
 )
-async def write(
-    request: Request, name: Name, body: PolicyBody, principal: CanWritePolicies, parts: Parts
-) -> PolicyView:
+async def write(name: Name, body: PolicyBody, caller: CanWritePolicies, parts: Parts) -> PolicyView:
     """Store a policy, in place of one of that name; executions submitted later use it.
 
     A rule beyond the operator's ceiling is refused.
     """
-    async with parts.database.tenant(principal.tenant_id) as tx:
+    async with parts.database.tenant(caller.tenant_id) as tx:
         tenant = await tenants.get(tx)
         if tenant is None:
             raise NotFound("this key's tenant is gone")
         bounds = ceilings(parts.egress_ceiling, tenant.terms)
         rules = egress_rules(body.rules, bounds, field="rules")
         stored = await egress_policies.put(tx, name, [egress.rule_to_json(rule) for rule in rules])
-        await audit.append(
-            tx,
-            principal.tenant_id,
-            audit.AuditEvent(
-                actor=principal.actor,
-                action=audit.Action.EGRESS_POLICY_UPDATE,
-                outcome=audit.Outcome.SUCCESS,
-                resource_type="egress_policy",
-                resource_id=name,
-                origin=origin(request),
-                metadata={"rules": stored.rules},
-            ),
+        await caller.record(
+            tx, Action.EGRESS_POLICY_UPDATE, "egress_policy", name, {"rules": stored.rules}
         )
     return PolicyView.of(stored)
 
@@ -145,20 +132,9 @@ async def write(
     status_code=HTTPStatus.NO_CONTENT,
     responses=responses(HTTPStatus.NOT_FOUND),
 )
-async def delete(request: Request, name: Name, principal: CanWritePolicies, parts: Parts) -> None:
+async def delete(name: Name, caller: CanWritePolicies, parts: Parts) -> None:
     """Forget a policy. Executions submitted with it keep the rules they were given."""
-    async with parts.database.tenant(principal.tenant_id) as tx:
+    async with parts.database.tenant(caller.tenant_id) as tx:
         if not await egress_policies.delete(tx, name):
             raise NotFound(NO_POLICY)
-        await audit.append(
-            tx,
-            principal.tenant_id,
-            audit.AuditEvent(
-                actor=principal.actor,
-                action=audit.Action.EGRESS_POLICY_DELETE,
-                outcome=audit.Outcome.SUCCESS,
-                resource_type="egress_policy",
-                resource_id=name,
-                origin=origin(request),
-            ),
-        )
+        await caller.record(tx, Action.EGRESS_POLICY_DELETE, "egress_policy", name)

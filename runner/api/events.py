@@ -30,9 +30,9 @@ LastEventId = Annotated[
 ]
 
 
-async def must_exist(execution_id: ExecutionId, principal: CanRead, parts: Parts) -> None:
+async def must_exist(execution_id: ExecutionId, caller: CanRead, parts: Parts) -> None:
     """Refuse before the stream begins: afterwards there is no status left to send."""
-    async with parts.database.tenant(principal.tenant_id) as tx:
+    async with parts.database.tenant(caller.tenant_id) as tx:
         if await executions.get(tx, execution_id) is None:
             raise NotFound(NO_EXECUTION)
 
@@ -46,7 +46,7 @@ async def must_exist(execution_id: ExecutionId, principal: CanRead, parts: Parts
 )
 async def follow(
     execution_id: ExecutionId,
-    principal: CanRead,
+    caller: CanRead,
     parts: Parts,
     last_event_id: LastEventId = None,
 ) -> AsyncIterator[ServerSentEvent]:
@@ -58,7 +58,7 @@ async def follow(
     after = int(last_event_id or 0)
     with parts.changes.watch(execution_id) as watch:
         while True:
-            async with parts.database.tenant(principal.tenant_id) as tx:
+            async with parts.database.tenant(caller.tenant_id) as tx:
                 page = await executions.events_after(tx, execution_id, after, PAGE)
                 execution = await executions.get(tx, execution_id)
             for event in page:

@@ -1,7 +1,6 @@
 """`/v1/executions`: submit, read, list, cancel."""
 
 import asyncio
-from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from http import HTTPStatus
@@ -12,7 +11,6 @@ import structlog
 from fastapi import APIRouter, Query, Request, Response
 
 from runner.api import cursors
-from runner.api.context import origin
 from runner.api.deps import (
     NO_EXECUTION,
     CanCancel,
@@ -30,7 +28,8 @@ from runner.api.problems import responses
 from runner.api.requests import Offer, Submission
 from runner.api.rules import ceilings
 from runner.api.views import ExecutionPage, ExecutionView
-from runner.audit import events as audit
+from runner.audit.events import Action, Outcome
+from runner.auth.caller import Caller
 from runner.auth.permissions import Permission
 from runner.egress.policy import rule_from_json
 from runner.queue.changes import News
@@ -38,9 +37,8 @@ from runner.quotas.tiers import Standing, Waiting, ceiling, refusal
 from runner.store import egress_policies, executions, files, projects, quotas, tenants
 from runner.store.db import Transaction
 from runner.words.errors import Invalid, NotFound, QueueUnavailable, QuotaExceeded
-from runner.words.execution import JSON, ExecutionRequest, StoredObject
+from runner.words.execution import ExecutionRequest, StoredObject
 from runner.words.ids import new_id
-from runner.words.principal import Principal
 from runner.words.states import ACTIVE, ENDED, State
 
 LOOK_AGAIN_S = 1.0
@@ -73,7 +71,7 @@ async def submit(
     request: Request,
     response: Response,
     body: Submission,
-    principal: CanCreate,
+    caller: CanCreate,
     parts: Parts,
     key: IdempotencyKey = None,
 ) -> ExecutionView:
@@ -85,29 +83,29 @@ async def submit(
     # Asked before anything is stored: without the queue nothing is accepted.
     await parts.doorbell.require()
     if body.keys:
-        await require(request, parts, principal, Permission.FILE_READ)
+        await require(request, parts, caller, Permission.FILE_READ)
     if body.artifacts_to is not None:
-        await require(request, parts, principal, Permission.FILE_WRITE)
+        await require(request, parts, caller, Permission.FILE_WRITE)
     new = new_id()
     sent = await request.json()
     own = await aside(request.scope, partial(fingerprint, sent)) if key is not None else b""
     waiting = await parts.admission.look()
     with parts.changes.watch(new, News.ENDED) as watch:
         try:
-            used = await _store(request, body, principal, parts, key, own, new, waiting)
+            used = await _store(body, caller, parts, key, own, new, waiting)
         except QuotaExceeded as refused:
-            await _audit_refusal(request, principal, parts, refused)
+            await _audit_refusal(caller, parts, refused)
             raise
         id_ = used.execution_id if used else new
         if used:
             await require_same(request.scope, used.request_hash, own, sent, body)
         deadline = asyncio.get_running_loop().time() + body.wait_s
         if id_ == new:
-            await _ring(parts, principal, id_)
+            await _ring(parts, caller, id_)
             # It cannot have ended before a worker heard of it: there is nothing to read yet.
             await watch.wait(min(body.wait_s, LOOK_AGAIN_S))
         while True:
-            view = await _view(parts, principal, id_)
+            view = await _view(parts, caller, id_)
             left = deadline - asyncio.get_running_loop().time()
             if view.state in ENDED or left <= 0:
                 break
@@ -119,7 +117,7 @@ async def submit(
 
 @router.get("", summary="List executions", responses=responses())
 async def list_executions(
-    principal: CanRead,
+    caller: CanRead,
     parts: Parts,
     cursor: Annotated[str | None, Query(max_length=cursors.MAX_LENGTH)] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
@@ -129,7 +127,7 @@ async def list_executions(
     created_before: Annotated[cursors.Moment | None, Query()] = None,
 ) -> ExecutionPage:
     """Return this tenant's executions, newest first, without their output."""
-    async with parts.database.tenant(principal.tenant_id) as tx:
+    async with parts.database.tenant(caller.tenant_id) as tx:
         found = await executions.list_newest(
             tx,
             before=cursors.decode_id(cursor),
@@ -151,9 +149,9 @@ async def list_executions(
     summary="Read one execution",
     responses=responses(HTTPStatus.NOT_FOUND),
 )
-async def read(execution_id: ExecutionId, principal: CanRead, parts: Parts) -> ExecutionView:
+async def read(execution_id: ExecutionId, caller: CanRead, parts: Parts) -> ExecutionView:
     """Return an execution; once it has ended, with its output and artifacts."""
-    return await _view(parts, principal, execution_id)
+    return await _view(parts, caller, execution_id)
 
 
 @router.post(
@@ -167,42 +165,34 @@ async def read(execution_id: ExecutionId, principal: CanRead, parts: Parts) -> E
     },
 )
 async def cancel(
-    request: Request,
     response: Response,
     execution_id: ExecutionId,
-    principal: CanCancel,
+    caller: CanCancel,
     parts: Parts,
 ) -> ExecutionView:
     """End a queued execution at once, and a running one shortly. An ended one stays as it is."""
-    async with parts.database.tenant(principal.tenant_id) as tx:
+    async with parts.database.tenant(caller.tenant_id) as tx:
         before = await executions.cancel(tx, execution_id)
         if before is None:
             raise NotFound(NO_EXECUTION)
         if before not in ENDED:
-            await audit.append(
+            await caller.record(
                 tx,
-                principal.tenant_id,
-                audit.AuditEvent(
-                    actor=principal.actor,
-                    action=audit.Action.EXECUTION_CANCEL,
-                    outcome=audit.Outcome.SUCCESS,
-                    resource_type="execution",
-                    resource_id=str(execution_id),
-                    origin=origin(request),
-                    metadata={"state": before.value},
-                ),
+                Action.EXECUTION_CANCEL,
+                "execution",
+                str(execution_id),
+                {"state": before.value},
             )
     # Before anything that could fail: it is stored, and a worker has to hear of it.
     parts.changes.announce(execution_id, News.CANCELLING if before in ACTIVE else News.ENDED)
-    view = await _view(parts, principal, execution_id)
+    view = await _view(parts, caller, execution_id)
     response.status_code = HTTPStatus.OK if view.state in ENDED else HTTPStatus.ACCEPTED
     return view
 
 
 async def _store(
-    request: Request,
     body: Submission,
-    principal: Principal,
+    caller: Caller,
     parts: Dependencies,
     key: str | None,
     own: bytes,
@@ -210,7 +200,7 @@ async def _store(
     waiting: Waiting,
 ) -> executions.KeyUse | None:
     """Store the execution; if its idempotency key was used before, return that use instead."""
-    async with parts.database.tenant(principal.tenant_id) as tx:
+    async with parts.database.tenant(caller.tenant_id) as tx:
         # From here to the end of the transaction, so that the last place is given away once.
         tenant, standing = await quotas.alone(tx)
         if tenant is None:
@@ -224,57 +214,23 @@ async def _store(
         parts.admission.require(waiting, standing.queued)
         await executions.insert(tx, new, _naming(wanted, new))
         for path in sorted(body.keys):
-            event = _read(request, principal, path, new)
-            await audit.append(tx, principal.tenant_id, event)
+            await caller.record(tx, Action.FILE_READ, "file", path, {"execution": str(new)})
         facts = {
             "image": wanted.image,
             "size": wanted.size,
             "language": wanted.language,
             "isolation": wanted.isolation.value,
         }
-        event = _submitted(request, principal, audit.Outcome.SUCCESS, facts, id_=new)
-        await audit.append(tx, principal.tenant_id, event)
+        await caller.record(tx, Action.EXECUTION_SUBMIT, "execution", str(new), facts)
     return None
 
 
-async def _audit_refusal(
-    request: Request, principal: Principal, parts: Dependencies, refused: QuotaExceeded
-) -> None:
+async def _audit_refusal(caller: Caller, parts: Dependencies, refused: QuotaExceeded) -> None:
     facts = {"quota": refused.quota, "limit": refused.limit, "used": refused.used}
-    event = _submitted(request, principal, audit.Outcome.DENIED, facts)
-    async with parts.database.tenant(principal.tenant_id) as tx:
-        await audit.append(tx, principal.tenant_id, event)
-
-
-def _submitted(
-    request: Request,
-    principal: Principal,
-    outcome: audit.Outcome,
-    facts: Mapping[str, JSON],
-    *,
-    id_: UUID | None = None,
-) -> audit.AuditEvent:
-    return audit.AuditEvent(
-        actor=principal.actor,
-        action=audit.Action.EXECUTION_SUBMIT,
-        outcome=outcome,
-        resource_type="execution",
-        resource_id=str(id_) if id_ else None,
-        origin=origin(request),
-        metadata=facts,
-    )
-
-
-def _read(request: Request, principal: Principal, path: str, id_: UUID) -> audit.AuditEvent:
-    return audit.AuditEvent(
-        actor=principal.actor,
-        action=audit.Action.FILE_READ,
-        outcome=audit.Outcome.SUCCESS,
-        resource_type="file",
-        resource_id=path,
-        origin=origin(request),
-        metadata={"execution": str(id_)},
-    )
+    async with parts.database.tenant(caller.tenant_id) as tx:
+        await caller.record(
+            tx, Action.EXECUTION_SUBMIT, "execution", metadata=facts, outcome=Outcome.DENIED
+        )
 
 
 def _naming(wanted: ExecutionRequest, id_: UUID) -> ExecutionRequest:
@@ -318,22 +274,22 @@ async def _offer(
     )
 
 
-async def _ring(parts: Dependencies, principal: Principal, id_: UUID) -> None:
+async def _ring(parts: Dependencies, caller: Caller, id_: UUID) -> None:
     try:
-        await parts.doorbell.ring(principal.tenant_id, id_)
+        await parts.doorbell.ring(caller.tenant_id, id_)
     except QueueUnavailable as error:
         # It is stored, and the worker's reconciler rings again for what waits without a ring.
         _log.warning("ring_lost", execution=str(id_), detail=error.detail)
 
 
-async def _view(parts: Dependencies, principal: Principal, id_: UUID) -> ExecutionView:
-    async with parts.database.tenant(principal.tenant_id) as tx:
+async def _view(parts: Dependencies, caller: Caller, id_: UUID) -> ExecutionView:
+    async with parts.database.tenant(caller.tenant_id) as tx:
         found = await executions.whole(tx, id_)
     if found is None:
         raise NotFound(NO_EXECUTION)
     execution = found.execution
     if execution.state is State.QUEUED:
-        async with parts.database.tenant(principal.tenant_id) as tx:
+        async with parts.database.tenant(caller.tenant_id) as tx:
             return ExecutionView.of(execution, place=await executions.queue_place(tx, id_))
     if execution.state not in ENDED:
         return ExecutionView.of(execution)

@@ -13,9 +13,9 @@ from runner.api.deps import CanDeleteFiles, CanReadFiles, CanWriteFiles, Parts
 from runner.api.fields import FilePrefix
 from runner.api.problems import problem, responses
 from runner.api.representation import MAX_HEADER, Unsatisfiable
-from runner.api.uploads import Upload, event_of
+from runner.api.uploads import Upload, on_record
 from runner.api.views import View
-from runner.audit import events as audit
+from runner.audit.events import Action
 from runner.base.tasks import uninterrupted
 from runner.store import files
 from runner.store.files import NewFile, StoredFile
@@ -83,7 +83,7 @@ class FilePage(View):
 
 @router.get("", summary="List files", responses=responses())
 async def list_files(
-    principal: CanReadFiles,
+    caller: CanReadFiles,
     parts: Parts,
     prefix: Annotated[FilePrefix, Query(description="What names begin with.")] = "",
     cursor: Annotated[str | None, Query(max_length=cursors.MAX_PATH_LENGTH)] = None,
@@ -91,7 +91,7 @@ async def list_files(
 ) -> FilePage:
     """Return this tenant's files by name."""
     after = cursors.decode_path(cursor)
-    async with parts.database.tenant(principal.tenant_id) as tx:
+    async with parts.database.tenant(caller.tenant_id) as tx:
         found = await files.list_after(tx, prefix=prefix, after=after, limit=limit + 1)
     page = found[:limit]
     return FilePage(
@@ -121,7 +121,7 @@ async def write(
     request: Request,
     response: Response,
     path: FilePath,
-    principal: CanWriteFiles,
+    caller: CanWriteFiles,
     parts: Parts,
     expires_at: Annotated[
         cursors.Moment | None, Query(description="When it is removed; never, if left out.")
@@ -142,7 +142,7 @@ async def write(
     _plain(request)
     upload = Upload(
         parts=parts,
-        principal=principal,
+        caller=caller,
         path=path,
         size=int(request.headers["content-length"]),
         condition=representation.condition(if_match, if_none_match),
@@ -157,7 +157,7 @@ async def write(
     try:
         sha256 = await upload.receive(key, request.stream())
         new = NewFile(path, upload.size, sha256, media_type, key, cursors.in_range(expires_at))
-        stored = await upload.keep(request, new)
+        stored = await upload.keep(new)
     except BaseException:
         await uninterrupted(upload.give_up(key))
         raise
@@ -181,7 +181,7 @@ async def write(
 async def read(
     request: Request,
     path: FilePath,
-    principal: CanReadFiles,
+    caller: CanReadFiles,
     parts: Parts,
     range_: Annotated[str | None, Header(alias="Range", max_length=MAX_HEADER)] = None,
     if_range: HeaderText = None,
@@ -191,13 +191,11 @@ async def read(
 
     `Repr-Digest` is of the whole file, `Content-Digest` of what is sent (RFC 9530).
     """
-    async with parts.database.tenant(principal.tenant_id) as tx:
+    async with parts.database.tenant(caller.tenant_id) as tx:
         found = await files.get(tx, path)
         if found is None:
             raise NotFound(NO_FILE)
-        await audit.append(
-            tx, principal.tenant_id, event_of(request, principal, audit.Action.FILE_READ, found)
-        )
+        await on_record(tx, caller, Action.FILE_READ, found)
     tag = representation.etag(found.sha256)
     headers = _headers(found)
     if if_none_match is not None and _is_among(found, if_none_match):
@@ -242,9 +240,9 @@ async def read(
         **responses(HTTPStatus.NOT_FOUND),
     },
 )
-async def head(path: FilePath, principal: CanReadFiles, parts: Parts) -> Response:
+async def head(path: FilePath, caller: CanReadFiles, parts: Parts) -> Response:
     """Return the headers of a file. Its content stays unread, so no record is made."""
-    async with parts.database.tenant(principal.tenant_id) as tx:
+    async with parts.database.tenant(caller.tenant_id) as tx:
         found = await files.get(tx, path)
     if found is None:
         raise NotFound(NO_FILE)
@@ -259,20 +257,18 @@ async def head(path: FilePath, principal: CanReadFiles, parts: Parts) -> Respons
     responses=responses(HTTPStatus.NOT_FOUND, HTTPStatus.PRECONDITION_FAILED),
 )
 async def delete(
-    request: Request,
     path: FilePath,
-    principal: CanDeleteFiles,
+    caller: CanDeleteFiles,
     parts: Parts,
     if_match: HeaderText = None,
 ) -> None:
     """Forget a file; executions that were submitted with it still get it."""
     condition = representation.condition(if_match, None)
-    async with parts.database.tenant(principal.tenant_id) as tx:
+    async with parts.database.tenant(caller.tenant_id) as tx:
         gone = await files.delete(tx, path, condition)
         if gone is None:
             raise NotFound(NO_FILE)
-        event = event_of(request, principal, audit.Action.FILE_DELETE, gone)
-        await audit.append(tx, principal.tenant_id, event)
+        await on_record(tx, caller, Action.FILE_DELETE, gone)
 
 
 def _plain(request: Request) -> None:

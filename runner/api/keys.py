@@ -8,18 +8,18 @@ from ipaddress import ip_network
 from typing import Annotated, Self
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Path, Query, Request
+from fastapi import APIRouter, Depends, Path, Query
 from pydantic import AfterValidator, ConfigDict, Field, StringConstraints
 
 from runner.api import cursors
-from runner.api.context import origin
 from runner.api.deps import CanReadKeys, CanWriteKeys, Parts, id_in_path
 from runner.api.edge.json import JsonRoute
 from runner.api.fields import Strict, Text
 from runner.api.problems import responses
 from runner.api.views import View
-from runner.audit import events as audit
+from runner.audit.events import Action
 from runner.auth import grants, keys
+from runner.auth.caller import Caller
 from runner.auth.permissions import Permission
 from runner.auth.rights import own_grant
 from runner.base.tasks import uninterrupted
@@ -31,7 +31,7 @@ from runner.store.keys import Grant, StoredKey
 from runner.store.rights import Ended
 from runner.words.errors import Conflict, Invalid, NotFound, NotPermitted
 from runner.words.ids import new_id
-from runner.words.principal import Principal, PrincipalKind, Role
+from runner.words.principal import PrincipalKind, Role
 
 router = APIRouter(prefix="/v1/keys", tags=["keys"], route_class=JsonRoute)
 
@@ -175,13 +175,13 @@ KeyId = Annotated[UUID, Depends(key_id)]
 
 @router.get("", summary="List API keys", responses=responses())
 async def list_keys(
-    principal: CanReadKeys,
+    caller: CanReadKeys,
     parts: Parts,
     cursor: Annotated[str | None, Query(max_length=cursors.MAX_LENGTH)] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> KeyPage:
     """Return this tenant's keys by prefix, newest first; those that are over included."""
-    async with parts.database.tenant(principal.tenant_id) as tx:
+    async with parts.database.tenant(caller.tenant_id) as tx:
         found: Sequence[StoredKey] = await stored_keys.list_newest(
             tx, before=cursors.decode_id(cursor), limit=limit + 1
         )
@@ -202,22 +202,20 @@ async def list_keys(
         HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     ),
 )
-async def create(
-    request: Request, body: NewKeyBody, principal: CanWriteKeys, parts: Parts
-) -> NewKeyView:
+async def create(body: NewKeyBody, caller: CanWriteKeys, parts: Parts) -> NewKeyView:
     """Make a key that can do no more than the one that asks, for no longer, from nowhere else."""
-    async with parts.database.tenant(principal.tenant_id) as tx:
-        own = await own_grant(tx, principal, Permission.API_KEY_WRITE)
+    async with parts.database.tenant(caller.tenant_id) as tx:
+        own = await own_grant(tx, caller.principal, Permission.API_KEY_WRITE)
         grant = grants.narrowed(own, body.grant())
-        view = await _make(tx, principal, body.name, grant)
-        await _audit(tx, request, principal, audit.Action.KEY_CREATE, view.key)
+        view = await _make(tx, caller, body.name, grant)
+        await _audit(tx, caller, Action.KEY_CREATE, view.key)
     return view
 
 
 @router.get("/{key_id}", summary="Read an API key", responses=responses(HTTPStatus.NOT_FOUND))
-async def read(key_id: KeyId, principal: CanReadKeys, parts: Parts) -> KeyView:
+async def read(key_id: KeyId, caller: CanReadKeys, parts: Parts) -> KeyView:
     """Return what may be told of a key: not the key."""
-    async with parts.database.tenant(principal.tenant_id) as tx:
+    async with parts.database.tenant(caller.tenant_id) as tx:
         return KeyView.of(await _get(tx, key_id))
 
 
@@ -233,12 +231,10 @@ async def read(key_id: KeyId, principal: CanReadKeys, parts: Parts) -> KeyView:
         HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     ),
 )
-async def rotate(
-    request: Request, key_id: KeyId, body: Rotation, principal: CanWriteKeys, parts: Parts
-) -> NewKeyView:
+async def rotate(key_id: KeyId, body: Rotation, caller: CanWriteKeys, parts: Parts) -> NewKeyView:
     """Make a key that can do the same; the old one works on for a while, then no more."""
-    async with parts.database.tenant(principal.tenant_id) as tx:
-        own = await own_grant(tx, principal, Permission.API_KEY_WRITE)
+    async with parts.database.tenant(caller.tenant_id) as tx:
+        own = await own_grant(tx, caller.principal, Permission.API_KEY_WRITE)
         old = await _get(tx, key_id, lock=True)
         if not grants.covers(own, old.grant):
             raise NotPermitted(_ABOVE)
@@ -246,10 +242,10 @@ async def rotate(
             raise Conflict("this key was revoked or rotated already")
         if old.grant.expires_at is not None and old.grant.expires_at <= datetime.now(UTC):
             raise Conflict("this key has expired")
-        view = await _make(tx, principal, old.name, old.grant)
+        view = await _make(tx, caller, old.name, old.grant)
         overlap = timedelta(seconds=body.overlap_s)
         await stored_keys.replace(tx, old.id, by=view.key.id, overlap=overlap)
-        await _audit(tx, request, principal, audit.Action.KEY_ROTATE, view.key, replaces=old.prefix)
+        await _audit(tx, caller, Action.KEY_ROTATE, view.key, replaces=old.prefix)
     return view
 
 
@@ -259,27 +255,27 @@ async def rotate(
     status_code=HTTPStatus.NO_CONTENT,
     responses=responses(HTTPStatus.NOT_FOUND),
 )
-async def revoke(request: Request, key_id: KeyId, principal: CanWriteKeys, parts: Parts) -> None:
+async def revoke(key_id: KeyId, caller: CanWriteKeys, parts: Parts) -> None:
     """End a key at once, with the keys and invitations that it made, and so on.
 
     A key whose place it took ends as well; the one that asks stays, unless it names itself.
     Revoking a key that has already ended revokes what it made. To keep what a key made, rotate it
     instead.
     """
-    async with parts.database.tenant(principal.tenant_id) as tx:
-        own = await own_grant(tx, principal, Permission.API_KEY_WRITE)
+    async with parts.database.tenant(caller.tenant_id) as tx:
+        own = await own_grant(tx, caller.principal, Permission.API_KEY_WRITE)
         key = KeyView.of(await _get(tx, key_id, lock=True))
         if not grants.outranks(own.role, key.role):
             raise NotPermitted(_ABOVE)
         # By itself first: it is over, whatever becomes of the rest.
         ended = await rights.end_key_alone(tx, key_id)
-        await _audit_ended(tx, request, principal, key, ended)
+        await _audit_ended(tx, caller, key, ended)
 
     async def end_the_rest() -> None:
-        asking = principal.id if principal.kind is PrincipalKind.KEY else None
-        async with parts.database.tenant(principal.tenant_id) as tx:
+        asking = caller.principal.id if caller.principal.kind is PrincipalKind.KEY else None
+        async with parts.database.tenant(caller.tenant_id) as tx:
             ended = await rights.end_key(tx, key_id, spared=asking)
-            await _audit_ended(tx, request, principal, key, ended)
+            await _audit_ended(tx, caller, key, ended)
 
     # A key that has just ended itself also ends this request, but not what is left to do.
     await uninterrupted(end_the_rest())
@@ -292,7 +288,7 @@ async def _get(tx: Transaction, key_id: UUID, *, lock: bool = False) -> StoredKe
     return found
 
 
-async def _make(tx: Transaction, principal: Principal, name: str, grant: Grant) -> NewKeyView:
+async def _make(tx: Transaction, caller: Caller, name: str, grant: Grant) -> NewKeyView:
     if (refused := too_many_keys(await stored_keys.usable(tx))) is not None:
         raise refused
     made = keys.generate()
@@ -304,39 +300,24 @@ async def _make(tx: Transaction, principal: Principal, name: str, grant: Grant) 
         hash_=made.hash,
         name=name,
         grant=grant,
-        created_by=principal.actor,
+        created_by=caller.actor,
     )
     return NewKeyView(key=KeyView.of(await _get(tx, id_)), token=made.token)
 
 
-async def _audit_ended(
-    tx: Transaction, request: Request, principal: Principal, key: KeyView, ended: Ended
-) -> None:
+async def _audit_ended(tx: Transaction, caller: Caller, key: KeyView, ended: Ended) -> None:
     if ended != Ended():
-        await _audit(tx, request, principal, audit.Action.KEY_REVOKE, key, **asdict(ended))
+        await _audit(tx, caller, Action.KEY_REVOKE, key, **asdict(ended))
 
 
 async def _audit(
     tx: Transaction,
-    request: Request,
-    principal: Principal,
-    action: audit.Action,
+    caller: Caller,
+    action: Action,
     key: KeyView,
     **more: object,
 ) -> None:
     facts = key.model_dump(
         mode="json", include={"prefix", "name", "role", "permissions", "networks", "expires_at"}
     )
-    await audit.append(
-        tx,
-        principal.tenant_id,
-        audit.AuditEvent(
-            actor=principal.actor,
-            action=action,
-            outcome=audit.Outcome.SUCCESS,
-            resource_type="api_key",
-            resource_id=str(key.id),
-            origin=origin(request),
-            metadata={**facts, **more},
-        ),
-    )
+    await caller.record(tx, action, "api_key", str(key.id), {**facts, **more})

@@ -201,20 +201,20 @@ async def accept(request: Request, body: AcceptBody, parts: Parts) -> None:
     responses=responses(HTTPStatus.NOT_FOUND),
 )
 async def log_out(
-    request: Request, response: Response, principal: CanWriteAccount, session: InSession,
+    response: Response, caller: CanWriteAccount, session: InSession,
     parts: Parts,
 ) -> None:  # fmt: skip
     """End this session at once."""
-    await parts.logins.log_out(principal, session, origin(request))
+    await parts.logins.log_out(caller, session)
     parts.cookies.erase(response)
 
 
 @router.get("/me", summary="Who am I", responses=responses())
-async def me(request: Request, principal: CanReadAccount, parts: Parts) -> MeView:
+async def me(request: Request, caller: CanReadAccount, parts: Parts) -> MeView:
     """Return who calls, what they may, and for a session the token that changes need."""
-    session = request.scope.get(SESSION)
+    principal, session = caller.principal, request.scope.get(SESSION)
     email, belongs = None, []
-    async with parts.database.tenant(principal.tenant_id) as tx:
+    async with parts.database.tenant(caller.tenant_id) as tx:
         tenant = await tenants.get(tx)
         if isinstance(session, Session):
             known = await users.credentials(tx, session.user_id)
@@ -246,24 +246,20 @@ async def me(request: Request, principal: CanReadAccount, parts: Parts) -> MeVie
     ),
 )
 async def change_password(
-    request: Request, response: Response, body: PasswordBody, principal: CanWriteAccount,
+    response: Response, body: PasswordBody, caller: CanWriteAccount,
     session: InSession, parts: Parts,
 ) -> None:  # fmt: skip
     """Change your password. Every session of yours ends, this one, too."""
     await parts.logins.change_password(
-        principal,
-        session,
-        body.current.get_secret_value(),
-        body.new.get_secret_value(),
-        origin(request),
+        caller, session, body.current.get_secret_value(), body.new.get_secret_value()
     )
     parts.cookies.erase(response)
 
 
 @router.get("/sessions", summary="List your sessions", responses=responses(HTTPStatus.NOT_FOUND))
-async def list_sessions(principal: CanReadAccount, session: InSession, parts: Parts) -> SessionList:
+async def list_sessions(caller: CanReadAccount, session: InSession, parts: Parts) -> SessionList:
     """Return where you are logged in."""
-    async with parts.database.tenant(principal.tenant_id) as tx:
+    async with parts.database.tenant(caller.tenant_id) as tx:
         found = await users.sessions(tx, session.user_id, parts.cookies.lifetime.idle)
     return SessionList(items=[SessionView.of(each, session.id) for each in found])
 
@@ -275,8 +271,8 @@ async def list_sessions(principal: CanReadAccount, session: InSession, parts: Pa
     responses=responses(HTTPStatus.NOT_FOUND),
 )
 async def end_session(
-    request: Request, session_id: Annotated[UUID, Depends(session_id)],
-    principal: CanWriteAccount, session: InSession, parts: Parts,
+    session_id: Annotated[UUID, Depends(session_id)],
+    caller: CanWriteAccount, session: InSession, parts: Parts,
 ) -> None:  # fmt: skip
     """End one of your sessions at once, such as one on a machine that is lost."""
-    await parts.logins.end(principal, session, session_id, origin(request))
+    await parts.logins.end(caller, session, session_id)

@@ -5,16 +5,16 @@ from http import HTTPStatus
 from typing import Annotated, Literal, Self
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Path, Request
+from fastapi import APIRouter, Depends, Path
 from pydantic import ConfigDict, Field
 
-from runner.api.context import origin
 from runner.api.deps import CanReadMembers, CanWriteMembers, Parts, id_in_path
 from runner.api.edge.json import JsonRoute
 from runner.api.fields import Email, Strict
 from runner.api.problems import responses
 from runner.api.views import View
 from runner.auth import members
+from runner.auth.caller import Caller
 from runner.auth.members import NO_MEMBER, By
 from runner.auth.permissions import Permission
 from runner.auth.rights import own_grant
@@ -22,7 +22,7 @@ from runner.store import members as stored_members
 from runner.store.db import Transaction
 from runner.store.members import Member
 from runner.words.errors import NotFound
-from runner.words.principal import Principal, PrincipalKind, Role
+from runner.words.principal import PrincipalKind, Role
 
 router = APIRouter(prefix="/v1/members", tags=["members"], route_class=JsonRoute)
 
@@ -104,9 +104,9 @@ MemberId = Annotated[UUID, Depends(member_id)]
 
 
 @router.get("", summary="List members", responses=responses())
-async def list_members(principal: CanReadMembers, parts: Parts) -> MemberList:
+async def list_members(caller: CanReadMembers, parts: Parts) -> MemberList:
     """Return who belongs to this tenant, and who is invited to it."""
-    async with parts.database.tenant(principal.tenant_id) as tx:
+    async with parts.database.tenant(caller.tenant_id) as tx:
         found = await stored_members.list_all(tx)
     return MemberList(items=[MemberView.of(each) for each in found])
 
@@ -122,15 +122,13 @@ async def list_members(principal: CanReadMembers, parts: Parts) -> MemberList:
         HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     ),
 )
-async def invite(
-    request: Request, body: NewMemberBody, principal: CanWriteMembers, parts: Parts
-) -> InvitationView:
+async def invite(body: NewMemberBody, caller: CanWriteMembers, parts: Parts) -> InvitationView:
     """Make a one-time token for that address, good for seven days, in place of an earlier one.
 
     Hand it on yourself: no mail is sent. The answer does not tell whether there is an account.
     """
-    async with parts.database.tenant(principal.tenant_id) as tx:
-        made = await members.invite(tx, body.email, body.role, await _by(tx, principal, request))
+    async with parts.database.tenant(caller.tenant_id) as tx:
+        made = await members.invite(tx, body.email, body.role, await _by(tx, caller))
         stored = await stored_members.invitation(tx, made.id)
     if stored is None:
         raise NotFound(NO_MEMBER)
@@ -149,15 +147,15 @@ async def invite(
     ),
 )
 async def change_role(
-    request: Request, member_id: MemberId, body: RoleBody, principal: CanWriteMembers, parts: Parts
+    member_id: MemberId, body: RoleBody, caller: CanWriteMembers, parts: Parts
 ) -> MemberView:
     """Give a member another role, from their next request on; nobody changes their own.
 
     What they made that the new role could not have made ends: keys, with what these made, and
     invitations.
     """
-    async with parts.database.tenant(principal.tenant_id) as tx:
-        by = await _by(tx, principal, request)
+    async with parts.database.tenant(caller.tenant_id) as tx:
+        by = await _by(tx, caller)
         return MemberView.of(await members.change_role(tx, member_id, body.role, by))
 
 
@@ -167,21 +165,19 @@ async def change_role(
     status_code=HTTPStatus.NO_CONTENT,
     responses=responses(HTTPStatus.CONFLICT, HTTPStatus.NOT_FOUND),
 )
-async def remove(
-    request: Request, member_id: MemberId, principal: CanWriteMembers, parts: Parts
-) -> None:
+async def remove(member_id: MemberId, caller: CanWriteMembers, parts: Parts) -> None:
     """End a membership with its sessions, keys and invitations, or take an invitation back."""
-    async with parts.database.tenant(principal.tenant_id) as tx:
-        await members.remove(tx, member_id, await _by(tx, principal, request))
+    async with parts.database.tenant(caller.tenant_id) as tx:
+        await members.remove(tx, member_id, await _by(tx, caller))
 
 
-async def _by(tx: Transaction, principal: Principal, request: Request) -> By:
+async def _by(tx: Transaction, caller: Caller) -> By:
     # All members' rows before one's own: two that ask at once would each wait for the other.
     await stored_members.lock(tx)
     return By(
-        tenant_id=principal.tenant_id,
-        actor=principal.actor,
-        origin=origin(request),
-        grant=await own_grant(tx, principal, Permission.MEMBER_WRITE),
-        user_id=principal.id if principal.kind is PrincipalKind.USER else None,
+        tenant_id=caller.tenant_id,
+        actor=caller.actor,
+        origin=caller.origin,
+        grant=await own_grant(tx, caller.principal, Permission.MEMBER_WRITE),
+        user_id=caller.principal.id if caller.principal.kind is PrincipalKind.USER else None,
     )

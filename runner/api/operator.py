@@ -20,12 +20,13 @@ from runner.api.fields import Name, Strict, Text
 from runner.api.problems import responses
 from runner.api.rules import EgressEntry, egress_rules
 from runner.api.views import View
+from runner.auth.caller import By
 from runner.egress.policy import rule_to_json
 from runner.quotas.tiers import overrides
 from runner.store.db import Database
 from runner.store.tenants import Tenant, Terms
 from runner.tenants import tenancy
-from runner.tenants.tenancy import NO_TENANT, By, NewKey
+from runner.tenants.tenancy import NO_TENANT, NewKey
 from runner.words.errors import Invalid, NotFound
 from runner.words.principal import Operator, Role, Tier
 from runner.words.resources import Limits

@@ -4,22 +4,20 @@ from datetime import datetime
 from http import HTTPStatus
 from typing import Annotated, Self
 
-from fastapi import APIRouter, Path, Query, Request
+from fastapi import APIRouter, Path, Query
 from pydantic import ConfigDict, Field, StringConstraints
 
 from runner.api import cursors
-from runner.api.context import origin
 from runner.api.deps import CanDeleteProjects, CanReadProjects, CanWriteProjects, Parts
 from runner.api.edge.json import JsonRoute
 from runner.api.fields import Name, Strict, Text
 from runner.api.problems import responses
 from runner.api.views import View
-from runner.audit import events as audit
+from runner.audit.events import Action
 from runner.store import egress_policies, projects
 from runner.store.db import Transaction
 from runner.store.projects import Project
 from runner.words.errors import Conflict, Invalid, NotFound
-from runner.words.principal import Principal
 
 router = APIRouter(prefix="/v1/projects", tags=["projects"], route_class=JsonRoute)
 
@@ -84,13 +82,13 @@ class ProjectPage(View):
 
 @router.get("", summary="List projects", responses=responses())
 async def list_projects(
-    principal: CanReadProjects,
+    caller: CanReadProjects,
     parts: Parts,
     cursor: Annotated[str | None, Query(max_length=cursors.MAX_LENGTH)] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> ProjectPage:
     """Return this tenant's projects by name."""
-    async with parts.database.tenant(principal.tenant_id) as tx:
+    async with parts.database.tenant(caller.tenant_id) as tx:
         found = await projects.list_by_name(tx, after=cursors.decode_name(cursor), limit=limit + 1)
     page = found[:limit]
     return ProjectPage(
@@ -110,29 +108,27 @@ async def list_projects(
         HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     ),
 )
-async def create(
-    request: Request, body: NewProject, principal: CanWriteProjects, parts: Parts
-) -> ProjectView:
+async def create(body: NewProject, caller: CanWriteProjects, parts: Parts) -> ProjectView:
     """Make a project; executions belong to it that name it."""
-    async with parts.database.tenant(principal.tenant_id) as tx:
+    async with parts.database.tenant(caller.tenant_id) as tx:
         await _check(tx, body)
         made = await projects.insert(
             tx,
             body.name,
             description=body.description,
             egress_policy=body.egress_policy,
-            created_by=principal.actor,
+            created_by=caller.actor,
         )
         if made is None:
             raise Conflict(f"there is a project {body.name!r} already")
-        await _audit(tx, request, principal, audit.Action.PROJECT_CREATE, body.name)
+        await caller.record(tx, Action.PROJECT_CREATE, "project", body.name)
     return ProjectView.of(made)
 
 
 @router.get("/{project}", summary="Read a project", responses=responses(HTTPStatus.NOT_FOUND))
-async def read(project: ProjectName, principal: CanReadProjects, parts: Parts) -> ProjectView:
+async def read(project: ProjectName, caller: CanReadProjects, parts: Parts) -> ProjectView:
     """Return a project."""
-    async with parts.database.tenant(principal.tenant_id) as tx:
+    async with parts.database.tenant(caller.tenant_id) as tx:
         found = await projects.get(tx, project)
     if found is None:
         raise NotFound(NO_PROJECT)
@@ -150,14 +146,13 @@ async def read(project: ProjectName, principal: CanReadProjects, parts: Parts) -
     ),
 )
 async def change(
-    request: Request,
     project: ProjectName,
     body: ProjectSettings,
-    principal: CanWriteProjects,
+    caller: CanWriteProjects,
     parts: Parts,
 ) -> ProjectView:
     """Give a project new settings; executions submitted later use them."""
-    async with parts.database.tenant(principal.tenant_id) as tx:
+    async with parts.database.tenant(caller.tenant_id) as tx:
         if await projects.get(tx, project) is None:
             raise NotFound(NO_PROJECT)
         await _check(tx, body)
@@ -166,7 +161,7 @@ async def change(
         )
         if changed is None:
             raise NotFound(NO_PROJECT)
-        await _audit(tx, request, principal, audit.Action.PROJECT_UPDATE, project)
+        await caller.record(tx, Action.PROJECT_UPDATE, "project", project)
     return ProjectView.of(changed)
 
 
@@ -176,34 +171,15 @@ async def change(
     status_code=HTTPStatus.NO_CONTENT,
     responses=responses(HTTPStatus.NOT_FOUND),
 )
-async def delete(
-    request: Request, project: ProjectName, principal: CanDeleteProjects, parts: Parts
-) -> None:
+async def delete(project: ProjectName, caller: CanDeleteProjects, parts: Parts) -> None:
     """Forget a project. Its executions stay, and belong to none."""
-    async with parts.database.tenant(principal.tenant_id) as tx:
+    async with parts.database.tenant(caller.tenant_id) as tx:
         if not await projects.delete(tx, project):
             raise NotFound(NO_PROJECT)
-        await _audit(tx, request, principal, audit.Action.PROJECT_DELETE, project)
+        await caller.record(tx, Action.PROJECT_DELETE, "project", project)
 
 
 async def _check(tx: Transaction, body: ProjectSettings) -> None:
     name = body.egress_policy
     if name is not None and await egress_policies.get(tx, name) is None:
         raise Invalid(f"there is no egress policy {name!r}", "egress_policy")
-
-
-async def _audit(
-    tx: Transaction, request: Request, principal: Principal, action: audit.Action, name: str
-) -> None:
-    await audit.append(
-        tx,
-        principal.tenant_id,
-        audit.AuditEvent(
-            actor=principal.actor,
-            action=action,
-            outcome=audit.Outcome.SUCCESS,
-            resource_type="project",
-            resource_id=name,
-            origin=origin(request),
-        ),
-    )

@@ -3,14 +3,13 @@
 from http import HTTPStatus
 from typing import Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 from pydantic import Field
 
-from runner.api.context import origin
 from runner.api.deps import NO_EXECUTION, CanRead, ExecutionId, Parts
 from runner.api.problems import responses
 from runner.api.views import View
-from runner.audit import events as audit
+from runner.audit.events import Action
 from runner.store import executions, receipts
 from runner.words.errors import NotFound
 
@@ -53,27 +52,17 @@ class SigningKeys(View):
     response_model=Receipt,
     responses=responses(HTTPStatus.NOT_FOUND),
 )
-async def read(
-    request: Request, execution_id: ExecutionId, principal: CanRead, parts: Parts
-) -> Response:
+async def read(execution_id: ExecutionId, caller: CanRead, parts: Parts) -> Response:
     """Return the receipt as it was signed, byte for byte. That it was handed out is on record.
 
     `runner receipt verify` checks it offline with a public key alone.
     """
-    async with parts.database.tenant(principal.tenant_id) as tx:
+    async with parts.database.tenant(caller.tenant_id) as tx:
         document = await receipts.get(tx, execution_id)
         if document is None:
             known = await executions.get(tx, execution_id)
             raise NotFound(NO_RECEIPT if known else NO_EXECUTION)
-        event = audit.AuditEvent(
-            actor=principal.actor,
-            action=audit.Action.RECEIPT_READ,
-            outcome=audit.Outcome.SUCCESS,
-            resource_type="receipt",
-            resource_id=str(execution_id),
-            origin=origin(request),
-        )
-        await audit.append(tx, principal.tenant_id, event)
+        await caller.record(tx, Action.RECEIPT_READ, "receipt", str(execution_id))
     return Response(document, media_type="application/json")
 
 

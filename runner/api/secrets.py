@@ -4,20 +4,18 @@ from datetime import datetime
 from http import HTTPStatus
 from typing import Annotated, Self
 
-from fastapi import APIRouter, Path, Request
+from fastapi import APIRouter, Path
 from pydantic import AfterValidator, ConfigDict, Field, SecretStr
 
-from runner.api.context import origin
 from runner.api.deps import CanReadSecrets, CanWriteSecrets, Parts
 from runner.api.edge.json import JsonRoute
 from runner.api.fields import Strict, storable
 from runner.api.problems import responses
 from runner.api.views import View
-from runner.audit import events as audit
+from runner.audit.events import Action
 from runner.store import secrets
 from runner.store.secrets import StoredSecret
 from runner.words.errors import NotFound
-from runner.words.principal import Principal
 
 router = APIRouter(prefix="/v1/secrets", tags=["secrets"], route_class=JsonRoute)
 
@@ -66,9 +64,9 @@ class SecretList(View):
 
 
 @router.get("", summary="List secrets", responses=responses())
-async def list_secrets(principal: CanReadSecrets, parts: Parts) -> SecretList:
+async def list_secrets(caller: CanReadSecrets, parts: Parts) -> SecretList:
     """Return the names of this tenant's secrets and when they were written. No values."""
-    async with parts.database.tenant(principal.tenant_id) as tx:
+    async with parts.database.tenant(caller.tenant_id) as tx:
         found = await secrets.list_all(tx)
     return SecretList(items=[SecretView.of(each) for each in found])
 
@@ -82,15 +80,13 @@ async def list_secrets(principal: CanReadSecrets, parts: Parts) -> SecretList:
         HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     ),
 )
-async def write(
-    request: Request, name: Name, body: SecretBody, principal: CanWriteSecrets, parts: Parts
-) -> SecretView:
+async def write(name: Name, body: SecretBody, caller: CanWriteSecrets, parts: Parts) -> SecretView:
     """Store a secret, in place of one of that name; executions that begin later use it."""
-    async with parts.database.tenant(principal.tenant_id) as tx:
+    async with parts.database.tenant(caller.tenant_id) as tx:
         value = body.value.get_secret_value()
-        stored = await parts.vault.put(tx, principal.tenant_id, name, value)
-        action = audit.Action.SECRET_CREATE if stored.is_new else audit.Action.SECRET_UPDATE
-        await audit.append(tx, principal.tenant_id, _event(request, principal, action, name))
+        stored = await parts.vault.put(tx, caller.tenant_id, name, value)
+        action = Action.SECRET_CREATE if stored.is_new else Action.SECRET_UPDATE
+        await caller.record(tx, action, "secret", name)
     return SecretView.of(stored)
 
 
@@ -100,23 +96,9 @@ async def write(
     status_code=HTTPStatus.NO_CONTENT,
     responses=responses(HTTPStatus.NOT_FOUND),
 )
-async def delete(request: Request, name: Name, principal: CanWriteSecrets, parts: Parts) -> None:
+async def delete(name: Name, caller: CanWriteSecrets, parts: Parts) -> None:
     """Forget a secret. Executions that have begun keep what they were given."""
-    async with parts.database.tenant(principal.tenant_id) as tx:
+    async with parts.database.tenant(caller.tenant_id) as tx:
         if not await secrets.delete(tx, name):
             raise NotFound(NO_SECRET)
-        event = _event(request, principal, audit.Action.SECRET_DELETE, name)
-        await audit.append(tx, principal.tenant_id, event)
-
-
-def _event(
-    request: Request, principal: Principal, action: audit.Action, name: str
-) -> audit.AuditEvent:
-    return audit.AuditEvent(
-        actor=principal.actor,
-        action=action,
-        outcome=audit.Outcome.SUCCESS,
-        resource_type="secret",
-        resource_id=name,
-        origin=origin(request),
-    )
+        await caller.record(tx, Action.SECRET_DELETE, "secret", name)

@@ -6,18 +6,18 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from http import HTTPStatus
 
-from fastapi import HTTPException, Request
+from fastapi import HTTPException
 from starlette.requests import ClientDisconnect
 
 from runner.api import representation
-from runner.api.context import origin
 from runner.api.deps import Dependencies
-from runner.audit import events as audit
+from runner.audit.events import Action
+from runner.auth.caller import Caller
 from runner.store import files, ledger
+from runner.store.db import Transaction
 from runner.store.files import NewFile, StoredFile
 from runner.store.objects import new_key
 from runner.words.errors import Conflict
-from runner.words.principal import Principal
 
 UPLOAD_S = 3600.0
 """How long an upload may take: well below what retention takes for an abandoned one."""
@@ -28,7 +28,7 @@ class Upload:
     """One upload: its place is reserved, then its bytes are stored, then it gets its name."""
 
     parts: Dependencies
-    principal: Principal
+    caller: Caller
     path: str
     size: int
     condition: files.Condition
@@ -36,8 +36,8 @@ class Upload:
 
     async def reserve(self) -> str:
         """Return the key of an object to write. Raises StorageFull and PreconditionFailed."""
-        key = new_key(self.principal.tenant_id, "files")
-        async with self.parts.database.tenant(self.principal.tenant_id) as tx:
+        key = new_key(self.caller.tenant_id, "files")
+        async with self.parts.database.tenant(self.caller.tenant_id) as tx:
             files.demand(self.condition, await files.get(tx, self.path))
             await ledger.reserve(tx, key, self.size)
         return key
@@ -62,33 +62,22 @@ class Upload:
             raise representation.invalid("content-digest", "the body's sha-256 is another one")
         return digest.hexdigest()
 
-    async def keep(self, request: Request, new: NewFile) -> StoredFile:
+    async def keep(self, new: NewFile) -> StoredFile:
         """Give the object its name. Raises PreconditionFailed, or Conflict if it was given up."""
-        tenant_id = self.principal.tenant_id
-        async with self.parts.database.tenant(tenant_id) as tx:
+        async with self.parts.database.tenant(self.caller.tenant_id) as tx:
             if not await ledger.keep(tx, [new.object_key]):
                 raise Conflict("the upload was given up meanwhile; send it again")
             stored = await files.put(tx, new, self.condition)
-            event = event_of(request, self.principal, audit.Action.FILE_WRITE, stored)
-            await audit.append(tx, tenant_id, event)
+            await on_record(tx, self.caller, Action.FILE_WRITE, stored)
         return stored
 
     async def give_up(self, key: str) -> None:
         """Free its place."""
-        async with self.parts.database.tenant(self.principal.tenant_id) as tx:
+        async with self.parts.database.tenant(self.caller.tenant_id) as tx:
             await ledger.give_up(tx, key)
 
 
-def event_of(
-    request: Request, principal: Principal, action: audit.Action, stored: StoredFile
-) -> audit.AuditEvent:
-    """Return the audit event of what a principal does with a file."""
-    return audit.AuditEvent(
-        actor=principal.actor,
-        action=action,
-        outcome=audit.Outcome.SUCCESS,
-        resource_type="file",
-        resource_id=stored.path,
-        origin=origin(request),
-        metadata={"size": stored.size, "sha256": stored.sha256},
-    )
+async def on_record(tx: Transaction, caller: Caller, action: Action, stored: StoredFile) -> None:
+    """Put on record what a caller did with a file."""
+    facts = {"size": stored.size, "sha256": stored.sha256}
+    await caller.record(tx, action, "file", stored.path, facts)

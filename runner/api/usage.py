@@ -103,7 +103,7 @@ class UsageReport(View):
 
 @router.get("", summary="Read usage and quotas", responses=responses())
 async def read(
-    principal: CanReadUsage,
+    caller: CanReadUsage,
     parts: Parts,
     first: Annotated[_Date | None, Query(alias="from", description="First day, UTC.")] = None,
     last: Annotated[_Date | None, Query(alias="to", description="Last day, UTC.")] = None,
@@ -113,7 +113,7 @@ async def read(
 
     What still runs is counted when it ends.
     """
-    async with parts.database.tenant(principal.tenant_id, snapshot=True) as tx:
+    async with parts.database.tenant(caller.tenant_id, snapshot=True) as tx:
         standing = await quotas.standing(tx)
         last = last or standing.now.astimezone(UTC).date()
         first = first or max(last, date.min + timedelta(DAYS_SHOWN)) - timedelta(DAYS_SHOWN - 1)

@@ -3,8 +3,9 @@
 from ipaddress import ip_address
 
 from runner.audit import events as audit
-from runner.audit.events import AuditEvent, Origin
+from runner.audit.events import Action, Origin, Outcome
 from runner.auth import keys
+from runner.auth.caller import By
 from runner.auth.keys import Holder
 from runner.store import keys as stored_keys
 from runner.store import operators
@@ -74,13 +75,8 @@ async def authenticate_operator(
         if found is not None and proven and found.unused:
             await operators.used(tx, found.operator_id)
     if found is None or not proven:
-        failure = AuditEvent(
-            actor=f"operator:{prefix}",
-            action=audit.Action.AUTHENTICATE,
-            outcome=audit.Outcome.FAILURE,
-            resource_type="operator",
-            origin=origin,
-        )
+        by = By(f"operator:{prefix}", origin)
+        failure = by.did(Action.AUTHENTICATE, "operator", outcome=Outcome.FAILURE)
         if recorded:
             await audit.append_platform(database, failure)
         raise NotAuthenticated(OPERATORS_ANSWER)
@@ -103,14 +99,9 @@ def _from_one_of(networks: tuple[Network, ...], address: str | None) -> bool:
 async def _record(
     database: Database, prefix: str, found: Found | None, origin: Origin, why: str
 ) -> None:
-    failure = AuditEvent(
-        actor=f"key:{prefix}",
-        action=audit.Action.AUTHENTICATE,
-        outcome=audit.Outcome.FAILURE,
-        resource_type="api_key",
-        resource_id=str(found.key_id) if found else None,
-        origin=origin,
-        metadata={"why": why},
+    key_id = str(found.key_id) if found else None
+    failure = By(f"key:{prefix}", origin).did(
+        Action.AUTHENTICATE, "api_key", key_id, {"why": why}, outcome=Outcome.FAILURE
     )
     if found is None:
         await audit.append_platform(database, failure)

@@ -10,23 +10,24 @@ from dataclasses import dataclass, replace
 from uuid import UUID
 
 from runner.audit import events as audit
-from runner.audit.events import Action, AuditEvent, Origin, Outcome
+from runner.audit.events import Action, Origin, Outcome
 from runner.auth import sessions
+from runner.auth.caller import By, Caller
 from runner.auth.members import digest
 from runner.auth.passwords import Passwords
 from runner.auth.sessions import Lifetime, Session, SessionId
 from runner.auth.throttle import Throttle
 from runner.store import members, users
-from runner.store.db import Database
+from runner.store.db import Database, Transaction
 from runner.store.users import Account, Credentials, NewSession, OpenInvitation, Reset
 from runner.words.errors import Conflict, Invalid, NotAuthenticated, NotFound, TooManyAttempts
 from runner.words.ids import PLATFORM_TENANT, new_id
-from runner.words.principal import Principal
 
 WRONG = "address, password or tenant is wrong"
 WRONG_TOKEN = "the token is not valid, or the password is not that of this address"  # noqa: S105
 WRONG_PASSWORD = "that is not your password"  # noqa: S105 - an answer
 NO_SESSION = "no such session"
+UNKNOWN = "user:unknown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +51,11 @@ class Logins:
             account = await users.find_login(tx, email, tenant)
         if account is None:
             await self.passwords.verify(password, None)
-            await self._refused(Action.LOGIN, PLATFORM_TENANT, _nobody(email), origin)
+            await self._refused(Action.LOGIN, PLATFORM_TENANT, By(_nobody(email), origin))
             raise NotAuthenticated(WRONG)
         if not await self.passwords.verify(password, account.password):
-            actor = f"user:{account.user_id}"
-            await self._refused(Action.LOGIN, account.tenant_id, actor, origin)
+            by = By(f"user:{account.user_id}", origin)
+            await self._refused(Action.LOGIN, account.tenant_id, by)
             raise NotAuthenticated(WRONG)
         await self.throttle.succeeded(origin.ip, email)
         if self.passwords.outdated(account.password):
@@ -74,54 +75,50 @@ class Logins:
             async with self.database.tenant(found.tenant_id) as tx:
                 await users.end_sessions(tx, found.user_id, found.session_id)
 
-    async def log_out(self, principal: Principal, session: Session, origin: Origin) -> None:
+    async def log_out(self, caller: Caller, session: Session) -> None:
         """End the session at once."""
-        async with self.database.tenant(principal.tenant_id) as tx:
+        async with self.database.tenant(caller.tenant_id) as tx:
             await users.end_sessions(tx, session.user_id, session.id)
-            event = _event(Action.LOGOUT, principal.actor, origin, {"session": str(session.id)})
-            await audit.append(tx, principal.tenant_id, event)
+            await _done(
+                tx, caller.tenant_id, caller.by, Action.LOGOUT, {"session": str(session.id)}
+            )
 
-    async def end(
-        self, principal: Principal, session: Session, session_id: UUID, origin: Origin
-    ) -> None:
+    async def end(self, caller: Caller, session: Session, session_id: UUID) -> None:
         """End one of the caller's sessions, in whichever tenant. Raises NotFound."""
-        async with self.database.tenant(principal.tenant_id) as tx:
+        async with self.database.tenant(caller.tenant_id) as tx:
             if not await users.end_sessions(tx, session.user_id, session_id):
                 raise NotFound(NO_SESSION)
             ended = {"session": str(session_id)}
-            event = _event(Action.SESSION_END, principal.actor, origin, ended)
-            await audit.append(tx, principal.tenant_id, event)
+            await _done(tx, caller.tenant_id, caller.by, Action.SESSION_END, ended)
 
     async def change_password(
-        self, principal: Principal, session: Session, current: str, new: str, origin: Origin
+        self, caller: Caller, session: Session, current: str, new: str
     ) -> None:
         """Change the caller's password and end all their sessions, this one included.
 
         Raises Invalid for one that is too weak or a current one that is wrong, Conflict if it was
         changed meanwhile.
         """
-        async with self.database.tenant(principal.tenant_id) as tx:
+        tenant_id, origin = caller.tenant_id, caller.origin
+        async with self.database.tenant(tenant_id) as tx:
             known = await users.credentials(tx, session.user_id)
         if known is None:
             raise NotFound(NO_SESSION)
         await self._count(origin, known.email)
         if not await self.passwords.verify(current, known.password):
-            await self._refused(
-                Action.PASSWORD_UPDATE, principal.tenant_id, principal.actor, origin
-            )
+            await self._refused(Action.PASSWORD_UPDATE, tenant_id, caller.by)
             raise Invalid(WRONG_PASSWORD, "current")
         await self._require_strong(new, known.email, "new")
         await self.throttle.succeeded(origin.ip, known.email)
         stored = await self.passwords.hash(new)
-        async with self.database.tenant(principal.tenant_id) as tx:
+        async with self.database.tenant(tenant_id) as tx:
             if not await users.replace_password(
                 tx, session.user_id, old=known.password, new=stored
             ):
                 raise Conflict("the password was changed in the same moment")
             ended = await users.end_sessions(tx, session.user_id)
             facts = {"sessions_ended": ended}
-            event = _event(Action.PASSWORD_UPDATE, principal.actor, origin, facts)
-            await audit.append(tx, principal.tenant_id, event)
+            await _done(tx, tenant_id, caller.by, Action.PASSWORD_UPDATE, facts)
 
     async def accept(self, token: str, password: str, origin: Origin) -> None:
         """Take up an invitation, or set a forgotten password anew with the operator's token.
@@ -141,7 +138,7 @@ class Logins:
             await self._reset(reset, hash_, password, origin)
         else:
             await self.passwords.verify(password, None)
-            await self._refused(Action.MEMBER_JOIN, PLATFORM_TENANT, "user:unknown", origin)
+            await self._refused(Action.MEMBER_JOIN, PLATFORM_TENANT, By(UNKNOWN, origin))
             raise NotAuthenticated(WRONG_TOKEN)
 
     async def _begin(self, account: Account, origin: Origin) -> SessionId:
@@ -155,8 +152,8 @@ class Logins:
                 raise NotAuthenticated(WRONG)
             await users.clear_sessions(tx, account.user_id, self.lifetime.idle)
             facts = {"session": str(new.id)}
-            event = _event(Action.LOGIN, f"user:{account.user_id}", origin, facts)
-            await audit.append(tx, account.tenant_id, event)
+            by = By(f"user:{account.user_id}", origin)
+            await _done(tx, account.tenant_id, by, Action.LOGIN, facts)
         return made
 
     async def _join(self, invitation: OpenInvitation, password: str, origin: Origin) -> None:
@@ -166,7 +163,7 @@ class Logins:
             await self._require_strong(password, invitation.email, "password")
             new = Credentials(invitation.email, await self.passwords.hash(password))
         elif not await self.passwords.verify(password, invitation.password):
-            await self._refused(Action.MEMBER_JOIN, tenant_id, f"user:{user_id}", origin)
+            await self._refused(Action.MEMBER_JOIN, tenant_id, By(f"user:{user_id}", origin))
             raise NotAuthenticated(WRONG_TOKEN)
         async with self.database.tenant(tenant_id) as tx:
             user_id = user_id or new_id()
@@ -181,8 +178,7 @@ class Logins:
                 "email": invitation.email,
                 "role": invitation.role.value,
             }
-            event = _event(Action.MEMBER_JOIN, f"user:{user_id}", origin, facts)
-            await audit.append(tx, tenant_id, event)
+            await _done(tx, tenant_id, By(f"user:{user_id}", origin), Action.MEMBER_JOIN, facts)
 
     async def _reset(self, reset: Reset, hash_: bytes, password: str, origin: Origin) -> None:
         await self._require_strong(password, reset.email, "password")
@@ -192,8 +188,8 @@ class Logins:
             if ended is None:
                 raise NotAuthenticated(WRONG_TOKEN)
             facts = {"sessions_ended": ended}
-            event = _event(Action.PASSWORD_RESET, f"user:{reset.user_id}", origin, facts)
-            await audit.append(tx, PLATFORM_TENANT, event)
+            by = By(f"user:{reset.user_id}", origin)
+            await _done(tx, PLATFORM_TENANT, by, Action.PASSWORD_RESET, facts)
 
     async def _require_strong(self, password: str, email: str, field: str) -> None:
         if weak := await self.passwords.weakness(password, email=email):
@@ -204,14 +200,16 @@ class Logins:
             await self.throttle.attempt(origin.ip, email)
         except TooManyAttempts:
             if await self.throttle.to_be_told(origin.ip):
-                actor = _nobody(email) if email else "user:unknown"
-                event = _event(Action.LOGIN, actor, origin, {"why": "throttled"}, Outcome.DENIED)
+                by = By(_nobody(email) if email else UNKNOWN, origin)
+                event = by.did(
+                    Action.LOGIN, "user", metadata={"why": "throttled"}, outcome=Outcome.DENIED
+                )
                 await audit.append_platform(self.database, event)
             raise
 
-    async def _refused(self, action: Action, tenant_id: UUID, actor: str, origin: Origin) -> None:
+    async def _refused(self, action: Action, tenant_id: UUID, by: By) -> None:
         why = "nobody of that name" if tenant_id == PLATFORM_TENANT else "wrong password"
-        event = _event(action, actor, origin, {"why": why}, Outcome.FAILURE)
+        event = by.did(action, "user", metadata={"why": why}, outcome=Outcome.FAILURE)
         async with self.database.tenant(tenant_id) as tx:
             await audit.append(tx, tenant_id, event)
 
@@ -221,19 +219,9 @@ def _nobody(email: str) -> str:
     return f"user:unknown-{hashlib.sha256(email.encode()).hexdigest()[:12]}"
 
 
-def _event(
-    action: Action,
-    actor: str,
-    origin: Origin,
-    metadata: Mapping[str, object],
-    outcome: Outcome = Outcome.SUCCESS,
-) -> AuditEvent:
-    return AuditEvent(
-        actor=actor,
-        action=action,
-        outcome=outcome,
-        resource_type="user",
-        resource_id=actor.removeprefix("user:") if outcome is Outcome.SUCCESS else None,
-        origin=origin,
-        metadata=metadata,
-    )
+async def _done(
+    tx: Transaction, tenant_id: UUID, by: By, action: Action, facts: Mapping[str, object]
+) -> None:
+    """Put on record what somebody did with their own account."""
+    event = by.did(action, "user", by.actor.removeprefix("user:"), facts)
+    await audit.append(tx, tenant_id, event)

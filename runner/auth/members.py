@@ -12,7 +12,8 @@ from datetime import timedelta
 from uuid import UUID
 
 from runner.audit import events as audit
-from runner.audit.events import Action, AuditEvent, Origin, Outcome
+from runner.audit.events import Action, Origin
+from runner.auth import caller
 from runner.auth.grants import covers, manages
 from runner.auth.rights import demote
 from runner.store import members, rights
@@ -155,13 +156,5 @@ def _may_give(by: By, role: Role) -> None:
 async def _audit(
     tx: Transaction, by: By, action: Action, member_id: UUID, facts: Mapping[str, object]
 ) -> None:
-    event = AuditEvent(
-        actor=by.actor,
-        action=action,
-        outcome=Outcome.SUCCESS,
-        resource_type="member",
-        resource_id=str(member_id),
-        origin=by.origin,
-        metadata=facts,
-    )
+    event = caller.By(by.actor, by.origin).did(action, "member", str(member_id), facts)
     await audit.append(tx, by.tenant_id, event)

@@ -185,9 +185,9 @@ def _write(file: Path | None, pieces: Iterator[bytes]) -> None:
 async def _platform_log() -> list[bytes]:
     from runner.audit import export
     from runner.audit.events import Filter, Origin
+    from runner.auth.caller import SYSTEM
     from runner.base.signing import TrustedKeys
     from runner.store.db import Database
-    from runner.tenants.tenancy import SYSTEM
     from runner.words.ids import PLATFORM_TENANT
 
     settings = read_settings()

@@ -46,9 +46,9 @@ def reset(email: EmailOption) -> None:
 
 async def _invite(owner: Database, tenant: str, email: str, role: Role) -> str:
     from runner.audit.events import Origin
+    from runner.auth.caller import SYSTEM
     from runner.auth.members import By, invite
     from runner.store import tenants
-    from runner.tenants.tenancy import SYSTEM
 
     async with owner.no_tenant() as tx:
         tenant_id = await tenants.find(tx, tenant)
@@ -61,23 +61,17 @@ async def _invite(owner: Database, tenant: str, email: str, role: Role) -> str:
 
 async def _reset(owner: Database, email: str) -> str:
     from runner.audit import events as audit
+    from runner.audit.events import Action
+    from runner.auth.caller import By
     from runner.auth.members import digest, new_token
     from runner.store import users
-    from runner.tenants.tenancy import SYSTEM
 
     token = new_token()
     async with owner.no_tenant() as tx:
         user_id = await users.issue_reset(tx, email, digest(token), RESET)
     if user_id is None:
         fail("there is no account of that address")
-    event = audit.AuditEvent(
-        actor=SYSTEM,
-        action=audit.Action.PASSWORD_RESET,
-        outcome=audit.Outcome.SUCCESS,
-        resource_type="user",
-        resource_id=str(user_id),
-        metadata={"phase": "issued"},
-    )
+    event = By().did(Action.PASSWORD_RESET, "user", str(user_id), {"phase": "issued"})
     await audit.append_platform(owner, event)
     return token
 

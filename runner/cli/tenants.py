@@ -9,6 +9,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 from rich.table import Table
 
+from runner.auth.caller import By
 from runner.base.settings import Settings
 from runner.cli.console import err, fail, out, read_settings, reports_errors, required
 from runner.quotas.sizes import load_sizes
@@ -18,7 +19,6 @@ from runner.store.db import Database
 from runner.store.objects import ObjectStore
 from runner.store.tenants import Tenant, Terms
 from runner.tenants import tenancy
-from runner.tenants.tenancy import By
 from runner.words.errors import NotFound
 from runner.words.execution import JSON
 from runner.words.principal import Tier

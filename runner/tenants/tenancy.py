@@ -9,8 +9,9 @@ from datetime import datetime
 from uuid import UUID
 
 from runner.audit import events as audit
-from runner.audit.events import Action, AuditEvent, Origin, Outcome
+from runner.audit.events import Action
 from runner.auth import keys
+from runner.auth.caller import By
 from runner.auth.keys import Holder
 from runner.quotas.tiers import Quotas
 from runner.store import keys as stored_keys
@@ -26,8 +27,6 @@ from runner.words.resources import Limits
 from runner.words.sandbox import Isolation
 
 NO_TENANT = "no such tenant"
-SYSTEM = "system:operator"
-"""The actor of commands, which know no operator by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +36,6 @@ class NewKey:
     tenant_id: UUID
     key_id: UUID
     token: str = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class By:
-    """Who does it, and from where."""
-
-    actor: str = SYSTEM
-    origin: Origin = field(default_factory=Origin)
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +191,7 @@ async def create_operator(owner: Database, name: str, expires_at: datetime | Non
             tx, id_, name=name, prefix=made.prefix, hash_=made.hash, expires_at=expires_at
         )
     await audit.append_platform(
-        owner, _event(Action.OPERATOR_CREATE, By(), "operator", str(id_), {"prefix": made.prefix})
+        owner, By().did(Action.OPERATOR_CREATE, "operator", str(id_), {"prefix": made.prefix})
     )
     return made.token
 
@@ -211,7 +202,7 @@ async def revoke_operator(owner: Database, prefix: str) -> None:
         if not await operators.revoke(tx, prefix):
             raise NotFound(f"no usable operator's key begins with ro_{prefix}")
     await audit.append_platform(
-        owner, _event(Action.OPERATOR_REVOKE, By(), "operator", None, {"prefix": prefix})
+        owner, By().did(Action.OPERATOR_REVOKE, "operator", metadata={"prefix": prefix})
     )
 
 
@@ -235,7 +226,7 @@ async def _make_key(tx: Transaction, tenant_id: UUID, role: Role, name: str, by:
         created_by=by.actor,
     )
     details = {"prefix": made.prefix, "role": role.value, "name": name}
-    event = _event(Action.KEY_CREATE, by, "api_key", str(key_id), details)
+    event = by.did(Action.KEY_CREATE, "api_key", str(key_id), details)
     await audit.append(tx, tenant_id, event)
     return NewKey(tenant_id, key_id, made.token)
 
@@ -243,28 +234,14 @@ async def _make_key(tx: Transaction, tenant_id: UUID, role: Role, name: str, by:
 async def _audit(
     tx: Transaction, tenant_id: UUID, action: Action, by: By, metadata: Mapping[str, object]
 ) -> None:
-    await audit.append(tx, tenant_id, _event(action, by, "tenant", str(tenant_id), metadata))
+    await audit.append(tx, tenant_id, by.did(action, "tenant", str(tenant_id), metadata))
 
 
 async def _audit_platform(
     database: Database, action: Action, tenant: Tenant, by: By, metadata: Mapping[str, object]
 ) -> None:
-    event = _event(action, by, "tenant", str(tenant.id), {"name": tenant.name, **metadata})
+    event = by.did(action, "tenant", str(tenant.id), {"name": tenant.name, **metadata})
     await audit.append_platform(database, event)
-
-
-def _event(
-    action: Action, by: By, kind: str, id_: str | None, metadata: Mapping[str, object]
-) -> AuditEvent:
-    return AuditEvent(
-        actor=by.actor,
-        action=action,
-        outcome=Outcome.SUCCESS,
-        resource_type=kind,
-        resource_id=id_,
-        origin=by.origin,
-        metadata=metadata,
-    )
 
 
 def _shown(terms: Terms) -> dict[str, object]:
