@@ -55,7 +55,7 @@ def flags_of(settings: Settings, image: str, folder: Path) -> list[str]:
     limits = load_sizes(settings.profiles_path)[DEFAULT_SIZE]
     profile = load_profile(settings.profiles_path)
     placement = Placement(image, Path("/nonexistent"), settings.sandbox_uid_range[0], {})
-    config = container_config(placement, limits, profile, Host(64, ""))
+    config = container_config(placement, limits.resources, profile, Host(64, ""))
     host: dict[str, Any] = config["HostConfig"]
     seccomp = folder / "seccomp.json"
     seccomp.write_text(json.dumps(json.loads(profile.json)))

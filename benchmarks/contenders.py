@@ -60,7 +60,7 @@ class Field:
         self.folder = folder
         self.parent = parent
         self.order = SandboxOrder(
-            settings.images[0], load_sizes(settings.profiles_path)[DEFAULT_SIZE]
+            settings.images[0], load_sizes(settings.profiles_path)[DEFAULT_SIZE].resources
         )
         self.absent: dict[str, str] = {}
         self.contenders: list[Contender] = []

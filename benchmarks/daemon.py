@@ -141,7 +141,7 @@ class Ours:
         self.runtimes = frozenset(info["Runtimes"])
         self.config = container_config(
             Placement(image, folder, settings.sandbox_uid_range[0], {LABEL: "1"}),
-            load_sizes(settings.profiles_path)[DEFAULT_SIZE],
+            load_sizes(settings.profiles_path)[DEFAULT_SIZE].resources,
             load_profile(settings.profiles_path),
             Host(int(info["NCPU"]), Cgroups.of(info).parent),
         )

@@ -31,7 +31,7 @@ from benchmarks.harness import DISK
 from benchmarks.latency import figures
 from runner.base import telemetry
 from runner.base.settings import Settings
-from runner.quotas.sizes import load_sizes
+from runner.quotas.sizes import DEFAULT_SIZE, load_sizes
 from runner.sandbox.engine.docker import Engine
 from runner.verify.bench import PATIENCE_S, Bench
 from runner.verify.check import Observation, Probe
@@ -130,7 +130,8 @@ async def look(contender: Contender, bench: Bench) -> None:
         await asyncio.sleep(0.5)
         contender.memory_mb = sum(map(pss_mb, own)) / IDLE
         contender.isolation = sandbox.isolation
-        ending, output = await bench.run(sandbox, INSIDE, limits=contender.order.limits)
+        bounds = load_sizes(bench.settings.profiles_path)[DEFAULT_SIZE].bounds
+        ending, output = await bench.run(sandbox, INSIDE, bounds=bounds)
         contender.inside = json.loads(output) if output else {"failed": str(ending.not_started)}
 
 

@@ -19,6 +19,7 @@ from runner.quotas.sizes import DEFAULT_SIZE, load_sizes
 from runner.sandbox.guest.sandbox import Sandbox
 from runner.sandbox.launch import Launcher, SandboxOrder
 from runner.words.execution import InputFile, Program, Stream
+from runner.words.resources import Limits
 
 STAGES = ("accept", "hand over", "run", "answer")
 EXPLAINED = {
@@ -60,13 +61,12 @@ async def alone(sandbox: Sandbox, *, last: bool) -> float:
         del stream
         output.append(chunk)
 
-    limits = load_sizes_default()
     began = time.perf_counter()
     await sandbox.upload((InputFile("main.py", PRINT["code"].encode()),))  # type: ignore[attr-defined]  # text
     program = Program(("python3", "main.py"), {"PYTHONUNBUFFERED": "1"}, interpret=True)
     await sandbox.run(
         program,
-        limits=limits,
+        bounds=default_size().bounds,
         flood_bytes=2**20,
         on_started=started,
         on_output=keep,
@@ -83,7 +83,7 @@ async def alone(sandbox: Sandbox, *, last: bool) -> float:
     return took
 
 
-def load_sizes_default() -> Any:
+def default_size() -> Limits:
     """Return the limits of the default size."""
     return load_sizes(Settings().profiles_path)[DEFAULT_SIZE]
 
@@ -107,7 +107,7 @@ def stages(sent: float, answer: dict[str, Any], took: float) -> dict[str, float]
 async def measure_row(deployed: Deployed, launcher: Launcher, row: str, rounds: int) -> Path:
     """Measure one row."""
     body = {**PRINT, **ROWS[row]}
-    sandbox = await launcher.launch(SandboxOrder("python", load_sizes_default()))
+    sandbox = await launcher.launch(SandboxOrder("python", default_size().resources))
     whole, own, found = [], [], []
     try:
         await sandbox.load()

@@ -84,7 +84,7 @@ class Ours:
         self.image = image
         self.folder = folder
         self.stack = stack
-        self.limits = load_sizes(settings.profiles_path)[DEFAULT_SIZE]
+        self.resources = load_sizes(settings.profiles_path)[DEFAULT_SIZE].resources
         self.home = folder / "home"
         self.home.mkdir(mode=0o711)
         self._rootfs: oci.Rootfs | None = None
@@ -94,7 +94,7 @@ class Ours:
         placement = Placement(self.image, self.home, self.settings.sandbox_uid_range[0], {})
         host = Host(os.cpu_count() or 1, parent)
         return container_config(
-            placement, self.limits, load_profile(self.settings.profiles_path), host
+            placement, self.resources, load_profile(self.settings.profiles_path), host
         )
 
     async def rootfs(self, engine: Engine) -> oci.Rootfs:

@@ -224,11 +224,11 @@ async def worker(
 def _default_kind(settings: Settings) -> Kind:
     """Return what a request gets that asks for nothing."""
     limits = load_sizes(settings.profiles_path)[DEFAULT_SIZE]
-    return Kind.of(settings.images[0], limits, settings.isolation[0])
+    return Kind(settings.images[0], limits.resources, settings.isolation[0])
 
 
 async def _start_and_end(launcher: Launcher, kind: Kind) -> None:
-    order = SandboxOrder(image=kind.image, limits=kind.limits, isolation=kind.isolation)
+    order = SandboxOrder(image=kind.image, resources=kind.resources, isolation=kind.isolation)
     sandbox = await launcher.launch(order)
     await sandbox.destroy()
 

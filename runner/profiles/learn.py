@@ -24,7 +24,7 @@ from runner.sandbox.guest.sandbox import Bridge, Sandbox
 from runner.sandbox.launch import Launcher, SandboxOrder
 from runner.words.errors import SandboxFault
 from runner.words.execution import InputFile, Program, Stream
-from runner.words.resources import Limits
+from runner.words.resources import Limits, Resources
 from runner.words.sandbox import WORKSPACE
 
 OBSERVER = Path(__file__).with_name("observer.py")
@@ -60,20 +60,20 @@ async def no_way_out(_: Sandbox) -> AsyncIterator[WayOut]:
 
 
 def observing(
-    placement: Placement, limits: Limits, profile: SeccompProfile, host: Host
+    placement: Placement, resources: Resources, profile: SeccompProfile, host: Host
 ) -> dict[str, Any]:
     """Return a sandbox's configuration in which processes may trace each other."""
     document = json.loads(profile.json)
     document["syscalls"].append({"names": ["ptrace"], "action": "SCMP_ACT_ALLOW"})
     traced = dataclasses.replace(profile, json=json.dumps(document))
-    return container_config(placement, limits, traced, host)
+    return container_config(placement, resources, traced, host)
 
 
 def unfiltered(
-    placement: Placement, limits: Limits, profile: SeccompProfile, host: Host
+    placement: Placement, resources: Resources, profile: SeccompProfile, host: Host
 ) -> dict[str, Any]:
     """Return the same without any filter: also what comes after a refusal is seen."""
-    config = container_config(placement, limits, profile, host)
+    config = container_config(placement, resources, profile, host)
     config["HostConfig"]["SecurityOpt"] = ["no-new-privileges", "seccomp=unconfined"]
     return config
 
@@ -97,7 +97,9 @@ async def learn(
     tests = {_number(name): indexes for name, indexes in conditional_arguments(document).items()}
     settings = json.dumps({"tests": tests, "report": f"{WORKSPACE}/{_REPORT}"})
     argv = ("python3", "-I", "-S", f"{WORKSPACE}/{_PROGRAM}", settings, *command)
-    order = SandboxOrder(image, limits, tenant="-", execution="profile-learn", attempt="1")
+    order = SandboxOrder(
+        image, limits.resources, tenant="-", execution="profile-learn", attempt="1"
+    )
     output: list[bytes] = []
 
     async def keep(_: Stream, chunk: bytes) -> None:
@@ -113,7 +115,7 @@ async def learn(
         async with way_out(sandbox) as way:
             ending = await sandbox.run(
                 Program(argv, way.environment),
-                limits=limits,
+                bounds=limits.bounds,
                 flood_bytes=2**28,
                 on_started=ignore,
                 on_output=keep,

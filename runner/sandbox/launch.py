@@ -34,7 +34,7 @@ from runner.sandbox.observe.keeper import Keeper
 from runner.sandbox.observe.traces import traces
 from runner.sandbox.observe.watchdog import Watchdog
 from runner.words.errors import IsolationMissing, LaunchFailed, ProtocolViolation, RunnerError
-from runner.words.resources import Limits
+from runner.words.resources import Resources
 from runner.words.sandbox import WORKSPACE, Isolation
 
 NODE_LABEL = "runner.node"
@@ -48,7 +48,7 @@ _log = structlog.get_logger("runner.worker")
 
 __all__ = ["Launcher", "Sandbox", "SandboxOrder"]
 
-Spec = Callable[[Placement, Limits, SeccompProfile, Host], dict[str, Any]]
+Spec = Callable[[Placement, Resources, SeccompProfile, Host], dict[str, Any]]
 """Makes a container's configuration; a security check passes one that lacks a control."""
 
 
@@ -60,7 +60,7 @@ class SandboxOrder:
     """
 
     image: str
-    limits: Limits
+    resources: Resources
     tenant: str = ""
     execution: str = ""
     attempt: str = ""
@@ -214,7 +214,7 @@ class Launcher:
         while (uid := self._users.next(taken)) is not None:
             write_accounts(home, uid, WORKSPACE)
             placement = Placement(image_id, home, uid, labels, order.isolation)
-            config = self.spec(placement, order.limits, self._profile, self._host)
+            config = self.spec(placement, order.resources, self._profile, self._host)
             container_id = await self.engine.create(container_name(uid), config)
             if container_id is not None:
                 return container_id, config

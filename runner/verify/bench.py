@@ -24,7 +24,7 @@ from runner.verify.outside import Outside
 from runner.verify.surroundings import surroundings
 from runner.words.errors import SandboxFault
 from runner.words.execution import Program, Stream
-from runner.words.resources import Limits
+from runner.words.resources import Limits, RunBounds
 from runner.words.sandbox import Isolation
 
 PATIENCE_S = 10.0
@@ -133,7 +133,7 @@ class Bench:
         sandbox = await launcher.launch(
             SandboxOrder(
                 image=self.settings.images[0],
-                limits=self.within(limits),
+                resources=self.within(limits).resources,
                 tenant="verify",
                 execution="verify",
                 attempt="1",
@@ -152,7 +152,7 @@ class Bench:
     async def probe(self, sandbox: Sandbox, probe: Probe) -> tuple[Observation, bool]:
         """Run a probe; return what it showed, and whether the sandbox can serve another."""
         code = _PRELUDE + probe.code
-        ending, output = await self.run(sandbox, code, limits=self.within(probe.limits))
+        ending, output = await self.run(sandbox, code, bounds=self.within(probe.limits).bounds)
         return observation(ending, output), ending.cause is Cause.NONE and not ending.container_died
 
     async def run(
@@ -160,7 +160,7 @@ class Bench:
         sandbox: Sandbox,
         code: str,
         *,
-        limits: Limits | None = None,
+        bounds: RunBounds | None = None,
         said: asyncio.Future[bytes] | None = None,
     ) -> tuple[Ending, bytes]:
         """Run Python code in a sandbox and return how it ended and what it wrote to stdout.
@@ -181,7 +181,7 @@ class Bench:
         environment = {"FACTS": json.dumps(self.facts)}
         ending = await sandbox.run(
             Program(("python3", "-I", "-c", code), environment),
-            limits=limits or self.limits,
+            bounds=bounds or self.limits.bounds,
             flood_bytes=_FLOOD_BYTES,
             on_started=started,
             on_output=keep,

@@ -1,7 +1,7 @@
 """The words that every stage speaks: plain values and errors, which import nothing of ours.
 
 principal  who acts
-resources  what a sandbox may use
+resources  what a sandbox may use, and what one run in it may take
 sandbox    what a sandbox is, whoever uses it
 execution  one run of one tenant's program: what was asked for, what came of it
 states     the states of an execution, and the reasons for its end

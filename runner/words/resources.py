@@ -1,4 +1,4 @@
-"""What a sandbox may use.
+"""What a sandbox may use, and what one run in it may take.
 
 Sizes carry their unit in the name (`_mb` = 2**20 bytes, `_kb` = 2**10 bytes, `_s` = seconds).
 """
@@ -7,8 +7,29 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
+class Resources:
+    """What a sandbox may use at a time, for as long as it lives."""
+
+    cpu: float
+    memory_mb: int
+    pids: int
+    disk_mb: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunBounds:
+    """How long one run may take, and how much is kept of its stdout and stderr each."""
+
+    timeout_s: float
+    output_kb: int
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
     """What one sandbox may use. `output_kb` bounds stdout and stderr each."""
+
+    # A size: resources and bounds together, flat as profiles, requests, rows, answers and receipts
+    # hold them. The API's schema shows the docstring.
 
     cpu: float
     memory_mb: int
@@ -16,3 +37,13 @@ class Limits:
     disk_mb: int
     timeout_s: float
     output_kb: int
+
+    @property
+    def resources(self) -> Resources:
+        """The part that the sandbox is held to."""
+        return Resources(self.cpu, self.memory_mb, self.pids, self.disk_mb)
+
+    @property
+    def bounds(self) -> RunBounds:
+        """The part that the run is held to."""
+        return RunBounds(self.timeout_s, self.output_kb)

@@ -210,7 +210,7 @@ async def test_a_supervisor_that_does_not_hand_files_back_is_given_up(
     play(STARTED + "end()")
     async with bench.sandbox() as sandbox:
         with pytest.raises(ProtocolViolation, match="in time"):
-            await use(sandbox, Program(("true",), {}), bench.limits)
+            await use(sandbox, Program(("true",), {}), bench.limits.bounds)
 
 
 async def test_one_connection_is_taken_and_no_second(bench: Bench, play: Play) -> None:
@@ -241,7 +241,7 @@ async def test_the_sink_never_sees_a_file_that_was_not_whole(bench: Bench, play:
 
         await sandbox.run(
             Program(("true",), {}),
-            limits=bench.limits,
+            bounds=bench.limits.bounds,
             flood_bytes=1,
             on_started=nothing,
             on_output=nothing,

@@ -109,7 +109,7 @@ async def test_thousands_of_sockets_end_their_sandbox(bench: Bench) -> None:
     before, too_much = held(), 0
     program = Program(("python3", "-c", SOCKETS), {})
     async with bench.sandbox(memory_mb=128) as sandbox:
-        running = asyncio.create_task(use(sandbox, program, bench.order(timeout_s=20).limits))
+        running = asyncio.create_task(use(sandbox, program, bench.within(timeout_s=20).bounds))
         while not running.done():
             await asyncio.wait({running}, timeout=0.1)
             too_much += held() - before > 2 * 128 * MB

@@ -259,13 +259,13 @@ async def plant_and_look(bench: Bench, plant: Plant, *, cleaned: bool) -> tuple[
         files = [InputFile("main.py", plant.plant.encode())]
         if plant.file:
             files.append(InputFile("data", plant.file))
-        first = await use(started, program, bench.limits, files=files, again=True)
+        first = await use(started, program, bench.limits.bounds, files=files, again=True)
         assert first.ending.exit_code == 0, first.stderr
         left = await started.clean()
         look = b"".join([b"import os\n", plant.look.encode()])
         name = "main.py" if cleaned else "look.py"
         then = Program(("python3", name), {}, interpret=True)
-        second = await use(started, then, bench.limits, files=[InputFile(name, look)])
+        second = await use(started, then, bench.limits.bounds, files=[InputFile(name, look)])
         assert second.ending.exit_code == 0, second.stderr
         return b"FOUND" in second.stdout, left
 
@@ -301,7 +301,7 @@ async def test_the_worker_sees_from_outside_what_a_supervisor_does_not_tell(
     async with bench.sandbox() as started:
         program = Program(("python3", "main.py"), {}, interpret=True)
         files = [InputFile("main.py", PLANTS[name].plant.encode())]
-        await use(started, program, bench.limits, files=files, again=True)
+        await use(started, program, bench.limits.bounds, files=files, again=True)
         left = await started.clean()
     assert left
     assert all("seen from outside" in each for each in left)
@@ -321,7 +321,7 @@ async def test_an_attribute_of_a_folder_ends_it(bench: Bench) -> None:
         for text, left in ((b"", []), (b"touch x", attributes)):
             files = [InputFile("main.sh", text)]
             program = Program(("bash", "main.sh"), {})
-            await use(started, program, bench.limits, files=files, again=True)
+            await use(started, program, bench.limits.bounds, files=files, again=True)
             assert await started.clean() == left
 
 
@@ -334,7 +334,7 @@ async def test_a_run_that_left_nothing_needs_no_process_to_clean_up(bench: Bench
             ran = await use(
                 started,
                 Program(("python3", "main.py"), {}, interpret=True),
-                bench.limits,
+                bench.limits.bounds,
                 files=[InputFile("main.py", text.encode())],
                 again=True,
             )
@@ -347,9 +347,9 @@ async def test_a_run_that_left_nothing_needs_no_process_to_clean_up(bench: Bench
 async def test_a_supervisor_that_collected_itself_obeys_nothing_more(bench: Bench) -> None:
     """So no run is forked from memory that has held another's files."""
     async with bench.sandbox() as started:
-        await use(started, Program(("true",), {}), bench.limits, again=False)
+        await use(started, Program(("true",), {}), bench.limits.bounds, again=False)
         with pytest.raises(ProtocolViolation):
             await started.clean()
     async with bench.sandbox() as started:
-        await use(started, Program(("true",), {}), bench.limits, again=True)
+        await use(started, Program(("true",), {}), bench.limits.bounds, again=True)
         assert await started.clean() == []

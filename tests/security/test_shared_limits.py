@@ -139,6 +139,6 @@ async def test_a_program_has_terminals_of_its_own(bench: Bench) -> None:
     async with bench.sandbox() as sandbox:
         for _ in range(2):
             program = Program(("python3", "-c", code), {})
-            ran = await use(sandbox, program, bench.limits, again=True)
+            ran = await use(sandbox, program, bench.limits.bounds, again=True)
             assert ran.stdout == b"16 /dev/pts/0 b'hello\\r\\n' 5\n", ran
             assert await sandbox.clean() == []

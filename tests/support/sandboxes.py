@@ -18,7 +18,7 @@ from runner.sandbox.guest.outcome import Verdict, classify
 from runner.sandbox.guest.sandbox import Bridge, Sandbox
 from runner.sandbox.launch import NODE_LABEL, Launcher, SandboxOrder, Spec
 from runner.words.execution import InputFile, Program, Stream
-from runner.words.resources import Limits
+from runner.words.resources import Limits, RunBounds
 from runner.words.sandbox import Isolation
 
 MB = 2**20
@@ -59,12 +59,15 @@ class Bench:
         self.limits = limits
         self.isolation = isolation
 
+    def within(self, **overrides: float) -> Limits:
+        """Return the bench's limits with these changed."""
+        return dataclasses.replace(self.limits, **overrides)  # type: ignore[arg-type]  # by name
+
     def order(self, **overrides: float) -> SandboxOrder:
         """Return an order for the default image, with limits changed."""
-        limits = dataclasses.replace(self.limits, **overrides)  # type: ignore[arg-type]  # by name
         return SandboxOrder(
             "python",
-            limits,
+            self.within(**overrides).resources,
             tenant="t",
             execution="e",
             attempt="1",
@@ -107,7 +110,7 @@ class Bench:
             return await use(
                 sandbox,
                 Program(argv, env or {}, stdin),
-                self.order(**overrides).limits,
+                self.within(**overrides).bounds,
                 files=files,
                 flood_bytes=flood_bytes,
                 cancel_after=cancel_after,
@@ -120,7 +123,7 @@ class Bench:
 async def use(
     sandbox: Sandbox,
     program: Program,
-    limits: Limits,
+    bounds: RunBounds,
     *,
     files: Sequence[InputFile] = (),
     flood_bytes: int = 256 * MB,
@@ -145,7 +148,7 @@ async def use(
     await sandbox.upload(files)
     ending = await sandbox.run(
         program,
-        limits=limits,
+        bounds=bounds,
         flood_bytes=flood_bytes,
         on_started=started,
         on_output=keep,

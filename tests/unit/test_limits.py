@@ -1,6 +1,7 @@
 """Sizes are read from files; a request changes them within the tenant's ceiling."""
 
 import itertools
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,13 @@ def test_the_shipped_sizes_rise() -> None:
         assert less.pids < more.pids
         assert less.timeout_s < more.timeout_s
     assert all(size.disk_mb < size.memory_mb for size in order)
+
+
+def test_a_size_is_its_resources_and_its_bounds() -> None:
+    """Each limit is in one of the two, and none is changed on the way."""
+    assert list((asdict(SMALL.resources) | asdict(SMALL.bounds)).items()) == [
+        *asdict(SMALL).items()
+    ]
 
 
 def test_overrides_change_what_they_name() -> None:

@@ -248,7 +248,7 @@ class Executor:
                 attempt.way_out = way_out
                 ending = await sandbox.run(
                     _reaching(request.program, {**way_out.environment, **secret_env}),
-                    limits=request.limits,
+                    bounds=request.limits.bounds,
                     flood_bytes=self._policy.flood_bytes,
                     on_started=start.begin,
                     on_output=recorder.add,

@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import structlog
 
@@ -28,7 +28,7 @@ from runner.words.errors import (
     RunnerError,
 )
 from runner.words.execution import Claim, ExecutionRequest
-from runner.words.resources import Limits
+from runner.words.resources import Resources
 from runner.words.sandbox import Isolation
 
 TICK_S = 1.0
@@ -49,13 +49,8 @@ class Kind:
     """What sandboxes must have in common to stand for each other."""
 
     image: str
-    limits: Limits
+    resources: Resources
     isolation: Isolation
-
-    @classmethod
-    def of(cls, image: str, limits: Limits, isolation: Isolation) -> "Kind":
-        """Return the kind; time and output are bounded outside, by the worker."""
-        return cls(image, replace(limits, timeout_s=0, output_kb=0), isolation)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +99,7 @@ class WarmSandboxes:
 
     async def claim(self, claim: Claim, request: ExecutionRequest) -> Sandbox:
         """Return one that waits, else start one for this execution."""
-        kind = Kind.of(request.image, request.limits, request.isolation)
+        kind = Kind(request.image, request.limits.resources, request.isolation)
         now = time.monotonic()
         if not self._rests(kind, now):
             self._demand.setdefault(kind, Demand()).asked(now)
@@ -234,7 +229,7 @@ class WarmSandboxes:
     async def _start(self, kind: Kind) -> None:
         began = time.monotonic()
         sandbox = await self._launcher.launch(
-            SandboxOrder(image=kind.image, limits=kind.limits, isolation=kind.isolation)
+            SandboxOrder(image=kind.image, resources=kind.resources, isolation=kind.isolation)
         )
         if kind not in self._too_small and not await self._load(kind, sandbox):
             return
@@ -254,7 +249,9 @@ class WarmSandboxes:
             await sandbox.prepare()
         except ProtocolViolation:
             self._too_small.add(kind)
-            self._log.warning("list_not_loaded", image=kind.image, memory_mb=kind.limits.memory_mb)
+            self._log.warning(
+                "list_not_loaded", image=kind.image, memory_mb=kind.resources.memory_mb
+            )
             self._discard(sandbox)
             return False
         except BaseException:

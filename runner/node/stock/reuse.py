@@ -51,7 +51,7 @@ class Owner:
     def of(cls, claim: Claim, request: ExecutionRequest) -> "Owner":
         """Return who may use the sandbox of this execution afterwards."""
         rules = json.dumps([dict(rule) for rule in request.egress], sort_keys=True)
-        kind = Kind.of(request.image, request.limits, request.isolation)
+        kind = Kind(request.image, request.limits.resources, request.isolation)
         return cls(claim.tenant_id, kind, rules)
 
 

@@ -40,7 +40,7 @@ class FreshSandboxes:
         return await self._launcher.launch(
             SandboxOrder(
                 image=request.image,
-                limits=request.limits,
+                resources=request.limits.resources,
                 isolation=request.isolation,
                 tenant=str(claim.tenant_id),
                 execution=str(claim.execution_id),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.base.seccomp import SeccompProfile
-from runner.words.resources import Limits
+from runner.words.resources import Resources
 from runner.words.sandbox import WORKSPACE, Isolation
 
 SUPERVISOR = "/opt/supervisor"
@@ -106,7 +106,7 @@ class Placement:
 
 
 def container_config(
-    placement: Placement, limits: Limits, profile: SeccompProfile, host: Host
+    placement: Placement, resources: Resources, profile: SeccompProfile, host: Host
 ) -> dict[str, Any]:
     """Return the configuration of one sandbox's container."""
     return {
@@ -126,16 +126,16 @@ def container_config(
         "AttachStdout": False,
         "AttachStderr": False,
         "NetworkDisabled": True,
-        "HostConfig": _host_config(placement, limits, profile, host),
+        "HostConfig": _host_config(placement, resources, profile, host),
     }
 
 
 def _host_config(
-    placement: Placement, limits: Limits, profile: SeccompProfile, host: Host
+    placement: Placement, resources: Resources, profile: SeccompProfile, host: Host
 ) -> dict[str, Any]:
     gvisor = placement.isolation is Isolation.GVISOR
-    memory = limits.memory_mb * MB
-    disk = limits.disk_mb * MB
+    memory = resources.memory_mb * MB
+    disk = resources.disk_mb * MB
     return {
         "Runtime": RUNTIMES[placement.isolation],
         # Privileges.
@@ -173,8 +173,8 @@ def _host_config(
         "Memory": memory,
         "MemorySwap": memory,
         "KernelMemoryTCP": memory // SOCKETS_SHARE,
-        "NanoCpus": int(min(limits.cpu, host.cpus) * 10**9),
-        "PidsLimit": _host_pids(limits.pids, placement.isolation),
+        "NanoCpus": int(min(resources.cpu, host.cpus) * 10**9),
+        "PidsLimit": _host_pids(resources.pids, placement.isolation),
         "OomKillDisable": False,
         "Ulimits": [
             {"Name": "core", "Soft": 0, "Hard": 0},

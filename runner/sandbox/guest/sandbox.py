@@ -32,7 +32,7 @@ from runner.sandbox.observe.isolation import EffectiveIsolation
 from runner.sandbox.observe.watchdog import Term, Watchdog
 from runner.words.errors import LeaseLost, RunnerError
 from runner.words.execution import InputFile, Program
-from runner.words.resources import Limits
+from runner.words.resources import RunBounds
 
 _EGRESS_BACKLOG = 64
 _LATE_S = 1.0
@@ -153,7 +153,7 @@ class Sandbox:
         self,
         program: Program,
         *,
-        limits: Limits,
+        bounds: RunBounds,
         flood_bytes: int,
         on_started: OnStarted,
         on_output: OnOutput,
@@ -169,7 +169,7 @@ class Sandbox:
         Raises ProtocolViolation when the supervisor breaks the protocol, SandboxFault when it
         does not start the program, and whatever the callbacks raise; the container is dead then.
         """
-        tally = Tally(limits.output_kb * 1024)
+        tally = Tally(bounds.output_kb * 1024)
         # What the container's start cost is not the program's.
         before = self._cgroups.read(self.container_id)
         run = Run(
@@ -179,7 +179,7 @@ class Sandbox:
             on_started=on_started,
             on_output=on_output,
         )
-        longest = limits.timeout_s + grace_s + _LATE_S
+        longest = bounds.timeout_s + grace_s + _LATE_S
         self._end_by(Term.DEADLINE, time.monotonic() + self._patience.stretched(START_S) + longest)
         run.began.add_done_callback(
             lambda began: self._end_by(Term.DEADLINE, began.result() + longest)
@@ -190,7 +190,7 @@ class Sandbox:
                 first: set[asyncio.Future[Any]] = {following, run.began}
                 await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
             since = run.began.result() if run.began.done() else time.monotonic()
-            until = since + limits.timeout_s
+            until = since + bounds.timeout_s
             cause = await run.cause(following, cancel=cancel, until=until)
             counters = Counters()
             if cause is not Cause.NONE:

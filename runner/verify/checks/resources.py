@@ -238,13 +238,13 @@ def _deadline(code: str) -> Attempt:
     """Return an attempt to run past the time allowed; unguarded, more time is allowed."""
 
     async def attempt(bench: Bench, guarded: bool) -> Observation:  # noqa: FBT001 - its protocol
-        limits = bench.within({"timeout_s": 0.4 if guarded else bench.settings.patient(8.0)})
+        within = bench.within({"timeout_s": 0.4 if guarded else bench.settings.patient(8.0)})
         done = (
             "\nimport json, sys\nsys.stdout.write(json.dumps("
             "{'breached': True, 'saw': 'ran past its time', 'absent': False}))"
         )
         async with bench.sandbox() as sandbox:
-            return observation(*await bench.run(sandbox, code + done, limits=limits))
+            return observation(*await bench.run(sandbox, code + done, bounds=within.bounds))
 
     return attempt
 

@@ -149,7 +149,9 @@ def _beside(limit: _Limit) -> Attempt:
 async def _taking(bench: Bench, sandbox: Sandbox, code: str) -> AsyncIterator[str]:
     """Run the code while the context lasts; yield what it said when it had taken all it could."""
     said: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-    running = asyncio.ensure_future(bench.run(sandbox, code, limits=bench.within(_ROOM), said=said))
+    running = asyncio.ensure_future(
+        bench.run(sandbox, code, bounds=bench.within(_ROOM).bounds, said=said)
+    )
     waits: set[asyncio.Future[Any]] = {running, said}
     try:
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
@@ -160,7 +162,7 @@ async def _taking(bench: Bench, sandbox: Sandbox, code: str) -> AsyncIterator[st
 
 
 async def _used(bench: Bench, sandbox: Sandbox, code: str) -> int:
-    _, output = await bench.run(sandbox, code, limits=bench.within(_ROOM))
+    _, output = await bench.run(sandbox, code, bounds=bench.within(_ROOM).bounds)
     return int(output or 0)
 
 

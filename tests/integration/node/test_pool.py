@@ -42,7 +42,7 @@ async def pool(
     blames_node: Callable[[], Awaitable[bool]] | None = None,
 ) -> AsyncIterator[WarmSandboxes]:
     """Keep a pool of the default kind, full at first."""
-    steady = Kind.of("python", bench.limits, Isolation.CONTAINER)
+    steady = Kind("python", bench.limits.resources, Isolation.CONTAINER)
     bounds = Bounds(floor, ceiling, reserve_mb=0)
     async with open_pool(
         bench.launcher,
@@ -78,7 +78,7 @@ async def claim(made: WarmSandboxes, bench: sandboxes.Bench) -> Sandbox:
 
 async def works(sandbox: Sandbox, bench: sandboxes.Bench) -> bool:
     """Run a program in it."""
-    ran = await sandboxes.use(sandbox, Program(("echo", "here"), {}), bench.limits)
+    ran = await sandboxes.use(sandbox, Program(("echo", "here"), {}), bench.limits.bounds)
     return ran.stdout == b"here\n"
 
 
@@ -116,7 +116,7 @@ async def test_a_kind_that_cannot_wait_is_not_held_up_by_one_that_can(
     async with pool(bench, floor=8, ceiling=12, traffic=traffic) as made:
         with traffic.passing():
             taken = [await claim(made, bench) for _ in range(3)]
-            other = replace(request(bench), limits=replace(bench.limits, memory_mb=96))
+            other = replace(request(bench), limits=bench.within(memory_mb=96))
             taken.append(await made.claim(Claim(new_id(), new_id(), 1), other))
             # Five are left of the eight; two come of the other kind.
             await until(lambda: made.idle == 7)
@@ -129,7 +129,7 @@ async def test_an_empty_pool_is_a_start_not_an_error(bench: sandboxes.Bench) -> 
     async with pool(bench) as made:
         taken = await asyncio.gather(*(claim(made, bench) for _ in range(6)))
         assert len({each.id for each in taken}) == 6
-        other = replace(request(bench), limits=replace(bench.limits, memory_mb=96))
+        other = replace(request(bench), limits=bench.within(memory_mb=96))
         odd = await made.claim(Claim(new_id(), new_id(), 1), other)
         for each in (*taken, odd):
             assert await works(each, bench)
@@ -284,7 +284,7 @@ async def test_a_kind_that_cannot_start_holds_up_no_other(
         monkeypatch.setitem(spec.RUNTIMES, Isolation.GVISOR, "no-such-runtime")
     elif cannot == "an order Docker refuses":
         # Below the six megabytes that Docker gives at least.
-        odd = replace(plain, limits=replace(bench.limits, memory_mb=1))
+        odd = replace(plain, limits=bench.within(memory_mb=1))
     starts = []
     started = bench.launcher.launch
 
@@ -298,15 +298,15 @@ async def test_a_kind_that_cannot_start_holds_up_no_other(
         for _ in range(3):
             with pytest.raises((ImageMissing, IsolationMissing, LaunchFailed)):
                 await made.claim(Claim(new_id(), new_id(), 1), odd)
-        other = replace(plain, limits=replace(bench.limits, memory_mb=96))
+        other = replace(plain, limits=bench.within(memory_mb=96))
         taken = [await claim(made, bench) for _ in range(2)]
         taken.append(await made.claim(Claim(new_id(), new_id(), 1), other))
         # Two of the steady kind and two of the other.
         await until(lambda: made.idle >= 4)
         assert not duties.failing
-        kind = Kind.of(odd.image, odd.limits, odd.isolation)
+        kind = Kind(odd.image, odd.limits.resources, odd.isolation)
         ahead = [
-            Kind.of(each.image, each.limits, each.isolation) for each in starts if not each.tenant
+            Kind(each.image, each.resources, each.isolation) for each in starts if not each.tenant
         ]
         assert ahead.count(kind) == 1
         for each in taken:

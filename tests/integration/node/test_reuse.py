@@ -63,7 +63,7 @@ async def use(
     wanted = request(bench, **changes)
     sandbox = await made.claim(Claim(new_id(), tenant, 1), wanted)
     program = Program(("bash", "-c", code), {})
-    ran = await sandboxes.use(sandbox, program, bench.limits, again=again)
+    ran = await sandboxes.use(sandbox, program, bench.limits.bounds, again=again)
     assert ran.ending.exit_code == 0, ran.stderr
     await made.dispose(sandbox)
     return sandbox.id
@@ -82,7 +82,7 @@ async def test_the_tenants_next_execution_gets_it(bench: Bench) -> None:
     async with reused(bench) as made:
         first = await use(made, bench, "echo x > y")
         assert await use(made, bench, "test ! -e y") == first
-        shorter = replace(bench.limits, timeout_s=3, output_kb=1)
+        shorter = bench.within(timeout_s=3, output_kb=1)
         assert await use(made, bench, limits=shorter) == first
 
 
@@ -103,7 +103,7 @@ async def test_nobody_else_and_nothing_unlike_gets_it(
 ) -> None:
     """Another tenant, or an execution that differs in what its walls are or did not ask."""
     if "memory_mb" in changes:
-        changes = {"limits": replace(bench.limits, memory_mb=300)}
+        changes = {"limits": bench.within(memory_mb=300)}
     async with reused(bench) as made:
         first = await use(made, bench)
         assert await use(made, bench, **changes) != first  # type: ignore[arg-type]  # by name
@@ -117,7 +117,7 @@ async def test_at_once_each_has_its_own(bench: Bench) -> None:
         taken: list[Sandbox] = await asyncio.gather(*claims)
         assert len({each.id for each in taken}) == 3
         for each in taken:
-            await sandboxes.use(each, Program(("true",), {}), bench.limits, again=True)
+            await sandboxes.use(each, Program(("true",), {}), bench.limits.bounds, again=True)
             await made.dispose(each)
         assert made.waiting == 3
 
@@ -126,7 +126,7 @@ async def test_one_that_is_being_cleaned_is_waited_for(bench: Bench) -> None:
     """The next execution comes sooner than cleaning takes, and starts no sandbox for that."""
     async with reused(bench) as made:
         sandbox = await made.claim(Claim(new_id(), TENANT, 1), request(bench))
-        await sandboxes.use(sandbox, Program(("true",), {}), bench.limits, again=True)
+        await sandboxes.use(sandbox, Program(("true",), {}), bench.limits.bounds, again=True)
         disposing = asyncio.create_task(made.dispose(sandbox))
         await asyncio.sleep(0)
         again = await made.claim(Claim(new_id(), TENANT, 1), request(bench))
@@ -146,7 +146,9 @@ async def test_one_that_is_not_clean_or_never_ran_out_is_destroyed(bench: Bench,
     """Nothing of it waits, and the next execution starts another."""
     async with reused(bench) as made:
         sandbox = await made.claim(Claim(new_id(), TENANT, 1), request(bench))
-        await sandboxes.use(sandbox, Program(("bash", "-c", code), {}), bench.limits, again=True)
+        await sandboxes.use(
+            sandbox, Program(("bash", "-c", code), {}), bench.limits.bounds, again=True
+        )
         await made.dispose(sandbox)
         if "setpriority" in code:
             assert made.waiting == 0
@@ -158,7 +160,7 @@ async def test_one_that_was_killed_at_its_deadline_is_destroyed(bench: Bench) ->
     async with reused(bench) as made:
         sandbox = await made.claim(Claim(new_id(), TENANT, 1), request(bench))
         stubborn = "trap '' TERM; while :; do :; done"
-        short = replace(bench.limits, timeout_s=0.3)
+        short = bench.within(timeout_s=0.3).bounds
         await sandboxes.use(
             sandbox, Program(("bash", "-c", stubborn), {}), short, grace_s=0.1, again=True
         )
@@ -191,11 +193,13 @@ async def test_what_a_run_used_is_its_own(bench: Bench) -> None:
         sandbox = await made.claim(Claim(new_id(), TENANT, 1), request(bench))
         busy = "python3 -c 'x = bytearray(60 << 20); [0 for _ in range(10**7)]'"
         first = await sandboxes.use(
-            sandbox, Program(("bash", "-c", busy), {}), bench.limits, again=True
+            sandbox, Program(("bash", "-c", busy), {}), bench.limits.bounds, again=True
         )
         await made.dispose(sandbox)
         sandbox = await made.claim(Claim(new_id(), TENANT, 1), request(bench))
-        second = await sandboxes.use(sandbox, Program(("true",), {}), bench.limits, again=True)
+        second = await sandboxes.use(
+            sandbox, Program(("true",), {}), bench.limits.bounds, again=True
+        )
         await made.dispose(sandbox)
     assert first.ending.usage.cpu_s is not None
     assert second.ending.usage.cpu_s is not None
@@ -217,7 +221,7 @@ async def test_a_cancellation_leaves_no_sandbox_behind(
 
     async with reused(bench) as made:
         sandbox = await made.claim(Claim(new_id(), TENANT, 1), request(bench))
-        await sandboxes.use(sandbox, Program(("true",), {}), bench.limits, again=True)
+        await sandboxes.use(sandbox, Program(("true",), {}), bench.limits.bounds, again=True)
         if during == "the claim":
             await made.dispose(sandbox)
             assert made.waiting == 1
@@ -245,7 +249,7 @@ async def test_one_whose_cleaning_fails_unexpectedly_is_destroyed(
     monkeypatch.setattr(Sandbox, "clean", broken)
     async with reused(bench) as made:
         sandbox = await made.claim(Claim(new_id(), TENANT, 1), request(bench))
-        await sandboxes.use(sandbox, Program(("true",), {}), bench.limits, again=True)
+        await sandboxes.use(sandbox, Program(("true",), {}), bench.limits.bounds, again=True)
         with pytest.raises(ZeroDivisionError):
             await made.dispose(sandbox)
         assert bench.launcher.live == set()

@@ -15,7 +15,7 @@ from runner.sandbox.engine.spec import Host, Placement, container_config
 from runner.sandbox.guest.sandbox import Bridge
 from runner.sandbox.launch import Spec
 from runner.words.execution import InputFile, Program
-from runner.words.resources import Limits
+from runner.words.resources import Resources
 from runner.words.states import State
 from tests.support import sandboxes
 
@@ -37,10 +37,10 @@ def under(proposal: Proposal) -> Spec:
     """Return a spec whose sandboxes have the proposed profile."""
 
     def spec(
-        placement: Placement, limits: Limits, profile: SeccompProfile, host: Host
+        placement: Placement, resources: Resources, profile: SeccompProfile, host: Host
     ) -> dict[str, Any]:
         proposed = dataclasses.replace(profile, json=proposal.after)
-        return container_config(placement, limits, proposed, host)
+        return container_config(placement, resources, proposed, host)
 
     return spec
 
@@ -107,12 +107,12 @@ async def test_the_smallest_profile_still_starts_cleans_up_runs_ends_collects_an
     ):
         for code in ("", "echo made > made"):
             files, program = [InputFile("main.sh", code.encode())], Program(("bash", "main.sh"), {})
-            await sandboxes.use(sandbox, program, bench.limits, files=files, again=True)
+            await sandboxes.use(sandbox, program, bench.limits.bounds, files=files, again=True)
             assert await sandbox.clean() == []
         ran = await sandboxes.use(
             sandbox,
             Program((*command[:2], "echo made > made; " + command[2]), {}, b"x" * 100_000),
-            dataclasses.replace(bench.limits, timeout_s=1),
+            bench.within(timeout_s=1).bounds,
             files=[InputFile("a/b", b"x")],
             bridge=Bridge(),
         )

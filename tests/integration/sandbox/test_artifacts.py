@@ -52,7 +52,7 @@ async def test_what_a_run_changed_comes_back_also_when_another_follows(
         ran = await use(
             sandbox,
             Program(("bash", "main.sh"), {}),
-            bench.limits,
+            bench.limits.bounds,
             files=[InputFile("main.sh", f"{code}\nexit".encode())],
             again=True,
         )

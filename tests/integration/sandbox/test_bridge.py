@@ -32,7 +32,9 @@ OPEN = Bridge()
 async def run(bench: Bench, code: str, bridge: Bridge | None = OPEN) -> Ran:
     """Run a program with a bridge to an echo."""
     async with bench.sandbox() as sandbox, echoing(sandbox):
-        return await use(sandbox, Program(("python3", "-c", code), {}), bench.limits, bridge=bridge)
+        return await use(
+            sandbox, Program(("python3", "-c", code), {}), bench.limits.bounds, bridge=bridge
+        )
 
 
 CONNECT = "import socket\nlink = socket.create_connection(('127.0.0.1', 3128))\n"
@@ -104,7 +106,7 @@ async def test_a_dead_proxy_is_a_refused_connection(bench: Bench) -> None:
     async with bench.sandbox() as sandbox:
         sandbox.listen_for_egress().close()
         program = Program(("python3", "-c", CONNECT + "print(link.recv(1))"), {})
-        ran = await use(sandbox, program, bench.limits, bridge=Bridge())
+        ran = await use(sandbox, program, bench.limits.bounds, bridge=Bridge())
     assert ran.stdout == b"b''\n" or b"Connection" in ran.stderr
 
 
@@ -121,7 +123,7 @@ async def test_the_bridge_ends_with_the_run(bench: Bench) -> None:
         server = await asyncio.start_unix_server(hold, sock=sandbox.listen_for_egress())
         async with server:
             program = Program(("python3", "-c", CONNECT + "link.sendall(b'x')"), {})
-            await use(sandbox, program, bench.limits, bridge=Bridge())
+            await use(sandbox, program, bench.limits.bounds, bridge=Bridge())
             await asyncio.wait_for(cut.wait(), 5)
 
 

@@ -172,7 +172,7 @@ async def test_a_slow_reader_slows_the_program_instead_of_buffering(bench: Bench
         run = asyncio.create_task(
             sandbox.run(
                 Program(("bash", "-c", "head -c 3M /dev/zero; date +%s.%N > /workspace/end"), {}),
-                limits=bench.order(output_kb=4096).limits,
+                bounds=bench.within(output_kb=4096).bounds,
                 flood_bytes=256 * MB,
                 on_started=nothing,
                 on_output=on_output,

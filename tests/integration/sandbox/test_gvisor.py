@@ -201,15 +201,15 @@ async def test_the_way_out_leads_through_the_sandboxes_own_socket(gvisor: Bench)
         await asyncio.start_unix_server(echo, sock=sandbox.listen_for_egress()),
     ):
         program = Program(("bash", "-c", code), {})
-        ran = await use(sandbox, program, gvisor.limits, bridge=Bridge())
+        ran = await use(sandbox, program, gvisor.limits.bounds, bridge=Bridge())
     assert ran.stdout == b"hello\n"
 
 
 async def test_another_sandbox_sees_neither_processes_nor_files_of_it(gvisor: Bench) -> None:
     async with gvisor.sandbox() as sandbox:
         other = Program(("bash", "-c", "echo x > /tmp/mark; sleep 5"), {})
-        limits = dataclasses.replace(gvisor.limits, timeout_s=4)
-        running = asyncio.create_task(use(sandbox, other, limits))
+        bounds = gvisor.within(timeout_s=4).bounds
+        running = asyncio.create_task(use(sandbox, other, bounds))
         await asyncio.sleep(1)
         ran = await gvisor.bash("cat /tmp/mark; cat /proc/[0-9]*/cmdline | tr '\\0' ' '")
         running.cancel()

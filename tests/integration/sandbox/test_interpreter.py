@@ -4,7 +4,6 @@ Each program runs both ways, in one sandbox that is cleaned in between: output, 
 must be the same, byte for byte.
 """
 
-import dataclasses
 import re
 
 import pytest
@@ -203,7 +202,7 @@ async def run(
     )
     content = code if isinstance(code, bytes) else code.encode()
     placed = (InputFile("main.py", content), *files)
-    ran = await use(sandbox, program, bench.limits, files=placed, again=True)
+    ran = await use(sandbox, program, bench.limits.bounds, files=placed, again=True)
     await sandbox.clean()
     return ran
 
@@ -263,8 +262,8 @@ try:
     print(numpy.random.rand()); print(numpy.random.default_rng().random())
 except MemoryError: pass
 """
-    launcher, limits = bench.launcher, bench.limits
-    sandbox = await launcher.launch(SandboxOrder("data", limits))
+    launcher, resources = bench.launcher, bench.limits.resources
+    sandbox = await launcher.launch(SandboxOrder("data", resources))
     try:
         assert await sandbox.load() == []
         drawn = [(await run(bench, sandbox, draw)).stdout.splitlines() for _ in range(2)]
@@ -289,8 +288,8 @@ async def test_each_sandbox_has_a_hash_seed_of_its_own(bench: Bench) -> None:
 
 async def test_a_list_that_does_not_fit_into_the_memory_ends_the_sandbox(bench: Bench) -> None:
     """Its own, and no other's; whoever starts sandboxes ahead then does without the list."""
-    limits = dataclasses.replace(bench.limits, memory_mb=48)
-    sandbox = await bench.launcher.launch(SandboxOrder("data", limits))
+    resources = bench.within(memory_mb=48).resources
+    sandbox = await bench.launcher.launch(SandboxOrder("data", resources))
     try:
         with pytest.raises(Closed):
             await sandbox.load()

@@ -86,7 +86,7 @@ async def test_a_sandbox_whose_limit_cannot_be_set_back_ends(bench: Bench) -> No
     async with bench.sandbox(memory_mb=128) as sandbox:
         ending: Ending = await sandbox.run(
             Program(("python3", "-c", GREEDY), {}),
-            limits=bench.limits,
+            bounds=bench.limits.bounds,
             flood_bytes=MB,
             on_started=raised,
             on_output=ignore,

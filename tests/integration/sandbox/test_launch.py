@@ -160,7 +160,7 @@ async def test_a_container_killed_from_outside_is_our_fault_not_the_programs(
     async with bench.sandbox() as sandbox:
         ending = await sandbox.run(
             Program(("sleep", "60"), {}),
-            limits=bench.limits,
+            bounds=bench.limits.bounds,
             flood_bytes=1,
             on_started=kill,
             on_output=ignore,
@@ -180,7 +180,7 @@ async def test_an_interrupted_run_kills_the_container(bench: Bench) -> None:
         running = asyncio.create_task(
             sandbox.run(
                 Program(("sleep", "60"), {}),
-                limits=bench.limits,
+                bounds=bench.limits.bounds,
                 flood_bytes=1,
                 on_started=ignore,
                 on_output=ignore,

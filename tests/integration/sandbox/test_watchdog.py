@@ -20,7 +20,7 @@ from runner.sandbox.observe.watchdog import Watchdog
 from runner.sandbox.reap import remove_strays
 from runner.words.errors import DockerUnavailable, LeaseLost
 from runner.words.execution import Program, Stream
-from runner.words.resources import Limits
+from runner.words.resources import RunBounds
 from runner.words.states import State
 from tests.support.sandboxes import Bench, bench
 
@@ -68,7 +68,7 @@ class Life:
                 return
 
 
-async def run(sandbox: Sandbox, code: str, limits: Limits, hold_up_s: float) -> Ending:
+async def run(sandbox: Sandbox, code: str, bounds: RunBounds, hold_up_s: float) -> Ending:
     """Run it; as soon as it has started, hold up the event loop."""
 
     async def hold_up() -> None:
@@ -81,7 +81,7 @@ async def run(sandbox: Sandbox, code: str, limits: Limits, hold_up_s: float) -> 
 
     return await sandbox.run(
         Program(("python3", "-c", code), {}),
-        limits=limits,
+        bounds=bounds,
         flood_bytes=2**20,
         on_started=hold_up,
         on_output=store,
@@ -91,11 +91,11 @@ async def run(sandbox: Sandbox, code: str, limits: Limits, hold_up_s: float) -> 
 
 async def test_a_program_ends_at_its_deadline_though_the_loop_is_held_up(bench: Bench) -> None:
     """As timed out, and with what it had used."""
-    limits = bench.order(timeout_s=1).limits
+    bounds = bench.within(timeout_s=1).bounds
     async with launched(bench) as (sandbox, cgroups):
         with Life(sandbox, cgroups).watched() as life:
             began = time.monotonic()
-            ending = await run(sandbox, SLEEP, limits, HELD_UP_S)
+            ending = await run(sandbox, SLEEP, bounds, HELD_UP_S)
         assert life.ended_at - began < 1 + KILLED_WITHIN_S
         assert classify(ending).state is State.TIMED_OUT
         assert ending.usage.cpu_s
@@ -110,18 +110,18 @@ async def test_without_the_watchdog_it_outlives_its_deadline(
     async with bench(tmp_path) as made, launched(made) as (sandbox, cgroups):
         with Life(sandbox, cgroups).watched() as life:
             began = time.monotonic()
-            await run(sandbox, SLEEP, made.order(timeout_s=1).limits, HELD_UP_S)
+            await run(sandbox, SLEEP, made.within(timeout_s=1).bounds, HELD_UP_S)
         assert life.ended_at - began > HELD_UP_S
 
 
 async def test_a_sandbox_ends_with_its_lease_though_the_loop_is_held_up(bench: Bench) -> None:
     """Whatever its own time limit; who asks for more of it hears that it is lost."""
-    limits = bench.order(timeout_s=60).limits
+    bounds = bench.within(timeout_s=60).bounds
     async with launched(bench) as (sandbox, cgroups):
         with Life(sandbox, cgroups).watched() as life:
             until = time.monotonic() + 2
             sandbox.end_by(until)
-            await run(sandbox, SLEEP, limits, 4)
+            await run(sandbox, SLEEP, bounds, 4)
         assert life.ended_at - until < 1
         with pytest.raises(LeaseLost):
             sandbox.end_by(None)
@@ -131,9 +131,9 @@ async def test_a_program_that_ended_while_the_worker_was_held_up_has_ended_by_it
     bench: Bench,
 ) -> None:
     """It is not called timed out with exit code 0."""
-    limits = bench.order(timeout_s=1).limits
+    bounds = bench.within(timeout_s=1).bounds
     async with launched(bench) as (sandbox, _):
-        ending = await run(sandbox, "print('done' * 20_000)", limits, 1.8)
+        ending = await run(sandbox, "print('done' * 20_000)", bounds, 1.8)
     assert (ending.cause, ending.exit_code) == (Cause.NONE, 0)
     assert classify(ending).state is State.SUCCEEDED
 
@@ -164,7 +164,7 @@ async def test_a_program_ends_at_its_deadline_though_docker_is_away(bench: Bench
     sandbox = await bench.launcher.launch(bench.order())
     cgroups = bench.launcher.cgroups
     with docker_away(bench):
-        ending = await run(sandbox, IGNORES, bench.order(timeout_s=1).limits, 0)
+        ending = await run(sandbox, IGNORES, bench.within(timeout_s=1).bounds, 0)
         assert cgroups.processes(sandbox.container_id) == ()
         with pytest.raises(DockerUnavailable):
             await sandbox.destroy()
@@ -177,7 +177,7 @@ async def test_a_program_ends_with_its_attempt_though_docker_is_away(bench: Benc
     sandbox = await bench.launcher.launch(bench.order())
     cgroups = bench.launcher.cgroups
     with docker_away(bench):
-        running = asyncio.create_task(run(sandbox, IGNORES, bench.limits, 0))
+        running = asyncio.create_task(run(sandbox, IGNORES, bench.limits.bounds, 0))
         await asyncio.sleep(0.5)
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -198,7 +198,7 @@ async def test_without_the_kernels_kill_it_outlives_both_while_docker_is_away(
         with monkeypatch.context() as without:
             without.setattr(Cgroups, "kill", lambda *_: False)
             with pytest.raises(DockerUnavailable):
-                await run(sandbox, IGNORES, bench.order(timeout_s=1).limits, 0)
+                await run(sandbox, IGNORES, bench.within(timeout_s=1).bounds, 0)
             assert not await until_dead(sandbox, cgroups, 1.5)
         assert await until_dead(sandbox, cgroups, 3)
         with pytest.raises(DockerUnavailable):

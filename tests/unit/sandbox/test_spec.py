@@ -4,9 +4,9 @@ from pathlib import Path
 
 from runner.base.seccomp import SeccompProfile
 from runner.sandbox.engine.spec import Host, Placement, container_config
-from runner.words.resources import Limits
+from runner.words.resources import Resources
 
-LIMITS = Limits(cpu=1.5, memory_mb=256, pids=64, disk_mb=128, timeout_s=30, output_kb=256)
+RESOURCES = Resources(cpu=1.5, memory_mb=256, pids=64, disk_mb=128)
 PROFILE = SeccompProfile(name="default", json='{"the": "profile"}', hash="", allowed=frozenset())
 PLACEMENT = Placement("sha256:image", Path("/state/sandboxes/1"), 70_007, {"runner.tenant": "t"})
 
@@ -14,7 +14,7 @@ PLACEMENT = Placement("sha256:image", Path("/state/sandboxes/1"), 70_007, {"runn
 def test_the_whole_configuration() -> None:
     """Every field that reaches Docker, and no other."""
     size = 128 * 2**20
-    assert container_config(PLACEMENT, LIMITS, PROFILE, Host(4, "/agentrunner")) == {
+    assert container_config(PLACEMENT, RESOURCES, PROFILE, Host(4, "/agentrunner")) == {
         "Image": "sha256:image",
         "Entrypoint": ["/usr/bin/python3", "/opt/supervisor/__main__.py"],
         "Cmd": [],
@@ -138,5 +138,5 @@ def test_the_whole_configuration() -> None:
 
 def test_more_cpu_than_the_host_has_is_all_of_it() -> None:
     """Docker refuses to start a container that asks for more."""
-    config = container_config(PLACEMENT, LIMITS, PROFILE, Host(1, "/agentrunner"))
+    config = container_config(PLACEMENT, RESOURCES, PROFILE, Host(1, "/agentrunner"))
     assert config["HostConfig"]["NanoCpus"] == 10**9
