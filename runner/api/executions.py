@@ -283,8 +283,7 @@ async def _ring(parts: Dependencies, caller: Caller, id_: UUID) -> None:
 
 
 async def _view(parts: Dependencies, caller: Caller, id_: UUID) -> ExecutionView:
-    async with parts.database.tenant(caller.tenant_id) as tx:
-        found = await executions.whole(tx, id_)
+    found = await executions.whole(parts.database, caller.tenant_id, id_)
     if found is None:
         raise NotFound(NO_EXECUTION)
     execution = found.execution

@@ -13,7 +13,7 @@ from uuid import UUID
 from psycopg.types.json import Jsonb
 
 from runner.store import ledger, usage
-from runner.store.db import Later, Transaction
+from runner.store.db import Database, Later, Transaction
 from runner.store.executions import RESULT, StoredArtifact, insert_state_event
 from runner.words.errors import LeaseLost
 from runner.words.execution import JSON, Claim, EventKind, Result
@@ -45,8 +45,8 @@ class Begun:
     record: str
 
 
-async def start(tx: Transaction, claim: Claim, lease: timedelta, begun: Begun) -> int:
-    """Record that the program runs; ends `tx`. Returns the event's number, also when asked again.
+async def start(database: Database, claim: Claim, lease: timedelta, begun: Begun) -> int:
+    """Record that the program runs, at once. Returns the event's number, also when asked again.
 
     Raises LeaseLost.
     """
@@ -57,7 +57,7 @@ async def start(tx: Transaction, claim: Claim, lease: timedelta, begun: Begun) -
         "began_ago": begun.ago,
         "began": begun.record,
     }
-    (rows,) = await tx.together(("executions.start_running", started), last=True)
+    (rows,) = await database.at_once(claim.tenant_id, ("executions.start_running", started))
     if not rows:
         raise LeaseLost("the execution was taken over before its program started")
     return int(rows[0]["seq"])

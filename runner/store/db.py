@@ -7,8 +7,8 @@ A connection goes back to the pool only in a known state (`connection`).
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import timedelta
 from functools import cache
 from importlib import resources
@@ -114,27 +114,9 @@ class Transaction:
         self.later("session.bound_statements", milliseconds=milliseconds)
         self._connection.answer_s = bound.total_seconds() + GRACE_S
 
-    async def together(
-        self, *statements: tuple[str, Mapping[str, Any]], last: bool = False
-    ) -> list[list[DictRow]]:
-        """Return the rows of several statements, none of which needs another's: one round trip.
-
-        With `last` the transaction ends with them, in the same one. A check that was put off to the
-        end and fails there is then told as StoreUnavailable; nothing is stored. Raises Unconfirmed
-        when PostgreSQL goes away before it answers.
-        """
-        sent: list[Statement] = [(query(name), values) for name, values in statements]
-        if last and self._begin == query("session.begin"):
-            # One round trip is one transaction without a word: what comes before a Sync is stored
-            # with it or not at all (PostgreSQL's manual, Message Flow, Pipelining).
-            self._begin = None
-            cursors = await self._send_last(*sent)
-            self._ended = True
-        elif last:
-            *cursors, commit = await self._send_last(*sent, (query("session.commit"), {}))
-            self._end(commit)
-        else:
-            cursors = await self._send(*sent)
+    async def together(self, *statements: tuple[str, Mapping[str, Any]]) -> list[list[DictRow]]:
+        """Return the rows of several statements, none of which needs another's: one round trip."""
+        cursors = await self._send(*((query(name), values) for name, values in statements))
         return [await cursor.fetchall() for cursor in cursors]
 
     async def flush(self) -> None:
@@ -151,31 +133,16 @@ class Transaction:
         Raises RuntimeError if it had failed, Unconfirmed when PostgreSQL goes away before it
         answers.
         """
-        if not self._ended:
-            behind = self._behind
-            commit, *cursors = await self._send_last(
+        behind = self._behind
+        with _unconfirmed():
+            commit, *cursors = await self._send(
                 (query("session.commit"), {}), *((each.text, each.values) for each in behind)
             )
-            self._end(commit)
-            for each, cursor in zip(behind, cursors, strict=True):
-                each.cursor = cursor
-
-    def _end(self, commit: Cursor) -> None:
         if commit.statusmessage != COMMITTED:
             raise RuntimeError("a statement of this transaction had failed: nothing is stored")
         self._ended = True
-
-    async def _send_last(self, *statements: Statement) -> list[Cursor]:
-        """Send what ends the transaction."""
-        try:
-            return await self._send(*statements)
-        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
-            if error.sqlstate and not error.sqlstate.startswith(SHUTDOWN):
-                raise  # PostgreSQL's own answer: it refused, and stored nothing.
-            raise Unconfirmed(
-                f"PostgreSQL went away ({type(error).__name__}) before it confirmed the change, "
-                "which may be stored or not: look before you try again"
-            ) from error
+        for each, cursor in zip(behind, cursors, strict=True):
+            each.cursor = cursor
 
     async def _execute(self, statement: Text, values: Mapping[str, Any]) -> Cursor:
         (cursor,) = await self._send((statement, values))
@@ -199,6 +166,20 @@ class Transaction:
     async def _run(self, statement: Text, values: Mapping[str, Any]) -> Cursor:
         text = statement.encode() if isinstance(statement, str) else statement
         return await self._connection.execute(text, values)
+
+
+@contextmanager
+def _unconfirmed() -> Iterator[None]:
+    """Tell of a change as Unconfirmed when PostgreSQL goes away before it answers to its end."""
+    try:
+        yield
+    except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+        if error.sqlstate and not error.sqlstate.startswith(SHUTDOWN):
+            raise  # PostgreSQL's own answer: it refused, and stored nothing.
+        raise Unconfirmed(
+            f"PostgreSQL went away ({type(error).__name__}) before it confirmed the change, "
+            "which may be stored or not: look before you try again"
+        ) from error
 
 
 class Database:
@@ -242,8 +223,7 @@ class Database:
         kind Unconfirmed.
         """
         begin = query("session.begin_snapshot" if snapshot else "session.begin")
-        named = (query("session.name_tenant"), {"tenant_id": str(tenant_id)})
-        async with self._transaction(begin, named) as transaction:
+        async with self._transaction(begin, _naming(tenant_id)) as transaction:
             yield transaction
 
     @asynccontextmanager
@@ -251,6 +231,22 @@ class Database:
         """Open a transaction that sees no tenant's rows: only the cross-tenant functions work."""
         async with self._transaction(query("session.begin")) as transaction:
             yield transaction
+
+    async def at_once(
+        self, tenant_id: UUID | None, *statements: tuple[str, Mapping[str, Any]]
+    ) -> list[list[DictRow]]:
+        """Run statements as a transaction of its own, in one round trip; return the rows of each.
+
+        It is one without BEGIN and COMMIT: what comes before a Sync is stored with it or not at all
+        (PostgreSQL's manual, Message Flow, Pipelining). A check that was put off to the end and
+        fails there is told as StoreUnavailable; nothing is stored. Raises Unconfirmed when
+        PostgreSQL goes away before it answers.
+        """
+        named = [] if tenant_id is None else [_naming(tenant_id)]
+        async with self._connection() as connection:
+            transaction = Transaction(connection, first=named)
+            with _unconfirmed():
+                return await transaction.together(*statements)
 
     @asynccontextmanager
     async def statements(self) -> AsyncIterator[Transaction]:
@@ -290,6 +286,10 @@ class Database:
             if not _passes(error):
                 raise
             raise StoreUnavailable(f"PostgreSQL: {type(error).__name__}; try again") from error
+
+
+def _naming(tenant_id: UUID) -> Statement:
+    return query("session.name_tenant"), {"tenant_id": str(tenant_id)}
 
 
 _NOT_NOW = (

@@ -10,7 +10,7 @@ from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 from pydantic import TypeAdapter
 
-from runner.store.db import Transaction
+from runner.store.db import Database, Transaction
 from runner.words.execution import (
     Artifact,
     Event,
@@ -196,14 +196,14 @@ class Whole:
     artifacts: Sequence[StoredArtifact]
 
 
-async def whole(tx: Transaction, execution_id: UUID) -> Whole | None:
-    """Return the execution, as `get` does, with its output and artifacts; ends `tx`."""
+async def whole(database: Database, tenant_id: UUID, execution_id: UUID) -> Whole | None:
+    """Return the execution, as `get` does, with its output and artifacts."""
     wanted = {"execution_id": execution_id}
-    rows, pieces, left = await tx.together(
+    rows, pieces, left = await database.at_once(
+        tenant_id,
         ("executions.get", wanted),
         ("executions.output_of_ended", wanted),
         ("executions.artifacts", wanted),
-        last=True,
     )
     if not rows:
         return None

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from psycopg.rows import DictRow
 
-from runner.store.db import Transaction
+from runner.store.db import Database, Transaction
 from runner.store.executions import LIMITS
 from runner.words.execution import Claim, ExecutionRequest, InputFile, Program, StoredObject
 from runner.words.sandbox import Isolation
@@ -64,16 +64,18 @@ async def load(tx: Transaction, claim: Claim) -> Claimed:
     return Claimed(claim, row["cancel_requested_at"] is not None, row, files)
 
 
-async def claim(tx: Transaction, *, node: str, instance: str, lease: timedelta) -> Claimed | None:
+async def claim(
+    database: Database, *, node: str, instance: str, lease: timedelta
+) -> Claimed | None:
     """Claim the execution whose turn it is, and load it; None when no tenant may run one now.
 
-    Needs a transaction of no tenant, which is the claimed one's from then on; ends it.
+    The transaction begins as one of no tenant, and is the claimed one's from the claim on.
     """
-    claims, requests, files = await tx.together(
+    claims, requests, files = await database.at_once(
+        None,
         ("scheduling.claim", {"node": node, "instance": instance, "lease": lease}),
         ("executions.load_claimed", {}),
         ("executions.load_claimed_files", {}),
-        last=True,
     )
     if not claims:
         return None

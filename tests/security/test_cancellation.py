@@ -68,8 +68,7 @@ async def _refused(tx: Any) -> None:
 
 
 async def _read_in_one_round_trip(database: Database, tenant: UUID) -> None:
-    async with database.tenant(tenant) as tx:
-        await executions.whole(tx, new_id())
+    await executions.whole(database, tenant, new_id())
 
 
 async def _read_a_snapshot(database: Database, tenant: UUID) -> None:

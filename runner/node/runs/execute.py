@@ -118,13 +118,12 @@ class Executor:
         if self._draining.is_set():
             return False
         asked_at = time.monotonic()
-        async with self._database.no_tenant() as tx:
-            claimed = await scheduling.claim(
-                tx,
-                node=self._policy.node,
-                instance=self._policy.instance,
-                lease=self._policy.lease,
-            )
+        claimed = await scheduling.claim(
+            self._database,
+            node=self._policy.node,
+            instance=self._policy.instance,
+            lease=self._policy.lease,
+        )
         if claimed is None:
             return False
         if self._draining.is_set():
@@ -300,8 +299,7 @@ class Executor:
             return (await quotas.standing(tx)).egress_left
 
     async def _record_start(self, claim: Claim, start: Start) -> int:
-        async with self._database.tenant(claim.tenant_id) as tx:
-            return await attempts.start(tx, claim, self._policy.lease, start.begun())
+        return await attempts.start(self._database, claim, self._policy.lease, start.begun())
 
     async def _break_off(self, claim: Claim, attempt: Attempt | None, reason: Reason) -> None:
         """End the attempt here, or give it back; by its own result if its program has one."""

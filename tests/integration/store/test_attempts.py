@@ -50,8 +50,7 @@ async def test_both_leave_the_same(
     """Times, events, ledger and audit records, in their order."""
     claim = await claimed(f"begun-{together}".lower())
     if not together:
-        async with worker.tenant(claim.tenant_id) as tx:
-            assert await attempts.start(tx, claim, LEASE, begun(claim)) == 2
+        assert await attempts.start(worker, claim, LEASE, begun(claim)) == 2
     await finish(worker, claim, begun(claim) if together else None)
     id_ = [claim.execution_id]
     times = superuser.execute(
@@ -85,8 +84,7 @@ async def test_a_start_is_put_on_record_once(
 ) -> None:
     """With one on record already, an end that brings another is none of this attempt's."""
     claim = await claimed("begun-twice")
-    async with worker.tenant(claim.tenant_id) as tx:
-        await attempts.start(tx, claim, LEASE, begun(claim))
+    await attempts.start(worker, claim, LEASE, begun(claim))
     with pytest.raises(LeaseLost):
         await finish(worker, claim, begun(claim))
     row = superuser.execute(
@@ -101,8 +99,7 @@ async def test_a_start_that_was_not_confirmed_is_told_again(
     """The worker that asks once more hears of its own start; nothing is written twice."""
     claim = await claimed("begun-unconfirmed")
     for _ in range(2):
-        async with worker.tenant(claim.tenant_id) as tx:
-            assert await attempts.start(tx, claim, LEASE, begun(claim)) == 2
+        assert await attempts.start(worker, claim, LEASE, begun(claim)) == 2
     counts = superuser.execute(
         "SELECT (SELECT count(*) FROM events WHERE execution_id = %s) AS events, "
         "(SELECT count(*) FROM audit_events WHERE tenant_id = %s AND action = 'execution:start') "
@@ -139,8 +136,7 @@ async def test_who_waits_for_a_row_does_not_hold_the_chain(
         "VALUES (%s, %s, 'in', %s, 10, repeat('0', 64))",
         [tenant, claim.execution_id, key],
     )
-    async with worker.tenant(tenant) as tx:
-        await attempts.start(tx, claim, LEASE, begun(claim))
+    await attempts.start(worker, claim, LEASE, begun(claim))
     released = asyncio.Event()
 
     async def end() -> None:

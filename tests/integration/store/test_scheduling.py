@@ -96,8 +96,7 @@ async def submit(api: Database, of: UUID, count: int = 1) -> list[UUID]:
 
 async def claim(worker: Database) -> Claim | None:
     """Claim what is next."""
-    async with worker.no_tenant() as tx:
-        found = await scheduling.claim(tx, node="n", instance="i", lease=LEASE)
+    found = await scheduling.claim(worker, node="n", instance="i", lease=LEASE)
     return found.claim if found else None
 
 
@@ -142,8 +141,7 @@ async def test_a_claim_comes_with_what_it_is_to_do(
     async with api.tenant(mine) as tx:
         await executions.insert(tx, id_, replace(REQUEST, files=files))
     await submit(api, other)
-    async with worker.no_tenant() as tx:
-        found = await scheduling.claim(tx, node="n", instance="i", lease=LEASE)
+    found = await scheduling.claim(worker, node="n", instance="i", lease=LEASE)
     assert found is not None
     assert found.claim == Claim(id_, mine, 1)
     assert found.request() == replace(REQUEST, files=files[::-1])

@@ -71,10 +71,11 @@ async def test_what_fails_only_when_it_is_stored_is_told(
     key = {"key": "k", "request_hash": b"h", "execution_id": new_id()}
 
     async def failing() -> None:
-        async with api.tenant(tenant) as tx:
-            if rounds > 1:
-                await tx.flush()
-            await tx.together(("executions.reserve_idempotency_key", key), last=True)
+        if rounds == 1:
+            await api.at_once(tenant, ("executions.reserve_idempotency_key", key))
+        else:
+            async with api.tenant(tenant) as tx:
+                await tx.run("executions.reserve_idempotency_key", **key)
 
     with pytest.raises(told):
         await failing()
@@ -85,11 +86,11 @@ async def test_what_fails_only_when_it_is_stored_is_told(
 async def test_one_round_trip_is_one_transaction(api: Database, owner: Database) -> None:
     """All that is in it sees one tenant and one transaction, and the next sees neither."""
     tenant = await new_tenant(owner, "tx-implicit")
-    async with api.tenant(tenant) as tx:
-        await audit.append(tx, tenant, SUBMITTED)
-        (rows,) = await tx.together(
-            ("audit.list", {"after": 0, "limit": 9, **OURS.values()}), last=True
-        )
+    (_, rows) = await api.at_once(
+        tenant,
+        ("audit.append", {"body": audit.body(tenant, SUBMITTED)}),
+        ("audit.list", {"after": 0, "limit": 9, **OURS.values()}),
+    )
     assert len(rows) == 1
     async with api.no_tenant() as tx:
         assert not await audit.list_after(tx, 0, OURS, 9)
@@ -99,9 +100,9 @@ async def test_nothing_follows_the_last(api: Database, owner: Database) -> None:
     """A statement behind the end would be one of no tenant."""
     tenant = await new_tenant(owner, "tx-last")
     async with api.tenant(tenant) as tx:
-        assert await executions.whole(tx, new_id()) is None
-        with pytest.raises(RuntimeError, match="has ended"):
-            await executions.get(tx, new_id())
+        assert await executions.get(tx, new_id()) is None
+    with pytest.raises(RuntimeError, match="has ended"):
+        await executions.get(tx, new_id())
 
 
 async def test_an_exception_undoes_what_was_sent_and_what_was_not(

@@ -80,9 +80,8 @@ def started(claimed: Claimed, worker: Database) -> Started:
 
     async def run(name: str) -> Claim:
         claim = await claimed(name)
-        async with worker.tenant(claim.tenant_id) as tx:
-            begun = Begun(timedelta(), audit.body(claim.tenant_id, STARTED))
-            await attempts.start(tx, claim, timedelta(minutes=1), begun)
+        begun = Begun(timedelta(), audit.body(claim.tenant_id, STARTED))
+        await attempts.start(worker, claim, timedelta(minutes=1), begun)
         return claim
 
     return run
