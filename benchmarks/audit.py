@@ -65,7 +65,7 @@ async def append_for(
         while (began := time.perf_counter()) < end:
             tenant = tenants[number % len(tenants)]
             async with database.tenant(tenant) as tx:
-                await audit.append(tx, tenant, event(number))
+                audit.append(tx, tenant, event(number))
             taken.append(time.perf_counter() - began)
             number += writers
 

@@ -205,7 +205,7 @@ async def _submit(api: Database, tenant: UUID, *, checked: bool) -> None:
         id_ = new_id()
         await executions.insert(tx, id_, REQUEST)
         event = audit.AuditEvent("key:bench", audit.Action.EXECUTION_SUBMIT, audit.Outcome.SUCCESS)
-        await audit.append(tx, tenant, event)
+        audit.append(tx, tenant, event)
 
 
 def p95(values: list[float]) -> float:

@@ -122,7 +122,7 @@ async def require(
     }
     kind = permission.partition(":")[0]
     async with given.database.tenant(caller.tenant_id) as tx:
-        await caller.record(tx, Action.ACCESS_DENIED, kind, metadata=facts, outcome=Outcome.DENIED)
+        caller.record(tx, Action.ACCESS_DENIED, kind, metadata=facts, outcome=Outcome.DENIED)
     raise why
 
 

@@ -120,7 +120,7 @@ async def write(name: Name, body: PolicyBody, caller: CanWritePolicies, parts: P
         bounds = ceilings(parts.egress_ceiling, tenant.terms)
         rules = egress_rules(body.rules, bounds, field="rules")
         stored = await egress_policies.put(tx, name, [egress.rule_to_json(rule) for rule in rules])
-        await caller.record(
+        caller.record(
             tx, Action.EGRESS_POLICY_UPDATE, "egress_policy", name, {"rules": stored.rules}
         )
     return PolicyView.of(stored)
@@ -137,4 +137,4 @@ async def delete(name: Name, caller: CanWritePolicies, parts: Parts) -> None:
     async with parts.database.tenant(caller.tenant_id) as tx:
         if not await egress_policies.delete(tx, name):
             raise NotFound(NO_POLICY)
-        await caller.record(tx, Action.EGRESS_POLICY_DELETE, "egress_policy", name)
+        caller.record(tx, Action.EGRESS_POLICY_DELETE, "egress_policy", name)

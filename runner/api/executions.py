@@ -176,7 +176,7 @@ async def cancel(
         if before is None:
             raise NotFound(NO_EXECUTION)
         if before not in ENDED:
-            await caller.record(
+            caller.record(
                 tx,
                 Action.EXECUTION_CANCEL,
                 "execution",
@@ -214,21 +214,21 @@ async def _store(
         parts.admission.require(waiting, standing.queued)
         await executions.insert(tx, new, _naming(wanted, new))
         for path in sorted(body.keys):
-            await caller.record(tx, Action.FILE_READ, "file", path, {"execution": str(new)})
+            caller.record(tx, Action.FILE_READ, "file", path, {"execution": str(new)})
         facts = {
             "image": wanted.image,
             "size": wanted.size,
             "language": wanted.language,
             "isolation": wanted.isolation.value,
         }
-        await caller.record(tx, Action.EXECUTION_SUBMIT, "execution", str(new), facts)
+        caller.record(tx, Action.EXECUTION_SUBMIT, "execution", str(new), facts)
     return None
 
 
 async def _audit_refusal(caller: Caller, parts: Dependencies, refused: QuotaExceeded) -> None:
     facts = {"quota": refused.quota, "limit": refused.limit, "used": refused.used}
     async with parts.database.tenant(caller.tenant_id) as tx:
-        await caller.record(
+        caller.record(
             tx, Action.EXECUTION_SUBMIT, "execution", metadata=facts, outcome=Outcome.DENIED
         )
 

@@ -195,7 +195,7 @@ async def read(
         found = await files.get(tx, path)
         if found is None:
             raise NotFound(NO_FILE)
-        await on_record(tx, caller, Action.FILE_READ, found)
+        on_record(tx, caller, Action.FILE_READ, found)
     tag = representation.etag(found.sha256)
     headers = _headers(found)
     if if_none_match is not None and _is_among(found, if_none_match):
@@ -268,7 +268,7 @@ async def delete(
         gone = await files.delete(tx, path, condition)
         if gone is None:
             raise NotFound(NO_FILE)
-        await on_record(tx, caller, Action.FILE_DELETE, gone)
+        on_record(tx, caller, Action.FILE_DELETE, gone)
 
 
 def _plain(request: Request) -> None:

@@ -208,7 +208,7 @@ async def create(body: NewKeyBody, caller: CanWriteKeys, parts: Parts) -> NewKey
         own = await own_grant(tx, caller.principal, Permission.API_KEY_WRITE)
         grant = grants.narrowed(own, body.grant())
         view = await _make(tx, caller, body.name, grant)
-        await _audit(tx, caller, Action.KEY_CREATE, view.key)
+        _audit(tx, caller, Action.KEY_CREATE, view.key)
     return view
 
 
@@ -245,7 +245,7 @@ async def rotate(key_id: KeyId, body: Rotation, caller: CanWriteKeys, parts: Par
         view = await _make(tx, caller, old.name, old.grant)
         overlap = timedelta(seconds=body.overlap_s)
         await stored_keys.replace(tx, old.id, by=view.key.id, overlap=overlap)
-        await _audit(tx, caller, Action.KEY_ROTATE, view.key, replaces=old.prefix)
+        _audit(tx, caller, Action.KEY_ROTATE, view.key, replaces=old.prefix)
     return view
 
 
@@ -269,13 +269,13 @@ async def revoke(key_id: KeyId, caller: CanWriteKeys, parts: Parts) -> None:
             raise NotPermitted(_ABOVE)
         # By itself first: it is over, whatever becomes of the rest.
         ended = await rights.end_key_alone(tx, key_id)
-        await _audit_ended(tx, caller, key, ended)
+        _audit_ended(tx, caller, key, ended)
 
     async def end_the_rest() -> None:
         asking = caller.principal.id if caller.principal.kind is PrincipalKind.KEY else None
         async with parts.database.tenant(caller.tenant_id) as tx:
             ended = await rights.end_key(tx, key_id, spared=asking)
-            await _audit_ended(tx, caller, key, ended)
+            _audit_ended(tx, caller, key, ended)
 
     # A key that has just ended itself also ends this request, but not what is left to do.
     await uninterrupted(end_the_rest())
@@ -305,12 +305,12 @@ async def _make(tx: Transaction, caller: Caller, name: str, grant: Grant) -> New
     return NewKeyView(key=KeyView.of(await _get(tx, id_)), token=made.token)
 
 
-async def _audit_ended(tx: Transaction, caller: Caller, key: KeyView, ended: Ended) -> None:
+def _audit_ended(tx: Transaction, caller: Caller, key: KeyView, ended: Ended) -> None:
     if ended != Ended():
-        await _audit(tx, caller, Action.KEY_REVOKE, key, **asdict(ended))
+        _audit(tx, caller, Action.KEY_REVOKE, key, **asdict(ended))
 
 
-async def _audit(
+def _audit(
     tx: Transaction,
     caller: Caller,
     action: Action,
@@ -320,4 +320,4 @@ async def _audit(
     facts = key.model_dump(
         mode="json", include={"prefix", "name", "role", "permissions", "networks", "expires_at"}
     )
-    await caller.record(tx, action, "api_key", str(key.id), {**facts, **more})
+    caller.record(tx, action, "api_key", str(key.id), {**facts, **more})

@@ -121,7 +121,7 @@ async def create(body: NewProject, caller: CanWriteProjects, parts: Parts) -> Pr
         )
         if made is None:
             raise Conflict(f"there is a project {body.name!r} already")
-        await caller.record(tx, Action.PROJECT_CREATE, "project", body.name)
+        caller.record(tx, Action.PROJECT_CREATE, "project", body.name)
     return ProjectView.of(made)
 
 
@@ -161,7 +161,7 @@ async def change(
         )
         if changed is None:
             raise NotFound(NO_PROJECT)
-        await caller.record(tx, Action.PROJECT_UPDATE, "project", project)
+        caller.record(tx, Action.PROJECT_UPDATE, "project", project)
     return ProjectView.of(changed)
 
 
@@ -176,7 +176,7 @@ async def delete(project: ProjectName, caller: CanDeleteProjects, parts: Parts) 
     async with parts.database.tenant(caller.tenant_id) as tx:
         if not await projects.delete(tx, project):
             raise NotFound(NO_PROJECT)
-        await caller.record(tx, Action.PROJECT_DELETE, "project", project)
+        caller.record(tx, Action.PROJECT_DELETE, "project", project)
 
 
 async def _check(tx: Transaction, body: ProjectSettings) -> None:

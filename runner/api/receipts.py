@@ -62,7 +62,7 @@ async def read(execution_id: ExecutionId, caller: CanRead, parts: Parts) -> Resp
         if document is None:
             known = await executions.get(tx, execution_id)
             raise NotFound(NO_RECEIPT if known else NO_EXECUTION)
-        await caller.record(tx, Action.RECEIPT_READ, "receipt", str(execution_id))
+        caller.record(tx, Action.RECEIPT_READ, "receipt", str(execution_id))
     return Response(document, media_type="application/json")
 
 

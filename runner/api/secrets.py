@@ -86,7 +86,7 @@ async def write(name: Name, body: SecretBody, caller: CanWriteSecrets, parts: Pa
         value = body.value.get_secret_value()
         stored = await parts.vault.put(tx, caller.tenant_id, name, value)
         action = Action.SECRET_CREATE if stored.is_new else Action.SECRET_UPDATE
-        await caller.record(tx, action, "secret", name)
+        caller.record(tx, action, "secret", name)
     return SecretView.of(stored)
 
 
@@ -101,4 +101,4 @@ async def delete(name: Name, caller: CanWriteSecrets, parts: Parts) -> None:
     async with parts.database.tenant(caller.tenant_id) as tx:
         if not await secrets.delete(tx, name):
             raise NotFound(NO_SECRET)
-        await caller.record(tx, Action.SECRET_DELETE, "secret", name)
+        caller.record(tx, Action.SECRET_DELETE, "secret", name)

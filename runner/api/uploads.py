@@ -68,7 +68,7 @@ class Upload:
             if not await ledger.keep(tx, [new.object_key]):
                 raise Conflict("the upload was given up meanwhile; send it again")
             stored = await files.put(tx, new, self.condition)
-            await on_record(tx, self.caller, Action.FILE_WRITE, stored)
+            on_record(tx, self.caller, Action.FILE_WRITE, stored)
         return stored
 
     async def give_up(self, key: str) -> None:
@@ -77,7 +77,7 @@ class Upload:
             await ledger.give_up(tx, key)
 
 
-async def on_record(tx: Transaction, caller: Caller, action: Action, stored: StoredFile) -> None:
+def on_record(tx: Transaction, caller: Caller, action: Action, stored: StoredFile) -> None:
     """Put on record what a caller did with a file."""
     facts = {"size": stored.size, "sha256": stored.sha256}
-    await caller.record(tx, action, "file", stored.path, facts)
+    caller.record(tx, action, "file", stored.path, facts)

@@ -157,25 +157,14 @@ class Place:
     hash: bytes
 
 
-async def append(tx: Transaction, tenant_id: UUID, event: AuditEvent) -> None:
-    """Append a record to the tenant's chain within the caller's transaction, by its end at latest.
-
-    Takes the lock on the chain's head until that transaction ends: append last.
-    """
-    append_made(tx, body(tenant_id, event))
+def append(tx: Transaction, tenant_id: UUID, event: AuditEvent) -> None:
+    """Have the caller's transaction append a record to the tenant's chain when it ends."""
+    tx.append_record(body(tenant_id, event))
 
 
-def append_made(tx: Transaction, record: str) -> None:
-    """Append a record that `body` has made earlier, as `append` does."""
-    tx.later("audit.append", body=record)
-
-
-async def place(tx: Transaction, tenant_id: UUID, event: AuditEvent) -> Place:
-    """Append a record as `append` does, at once, and return its place."""
-    row = await tx.one("audit.append", body=body(tenant_id, event))
-    if row is None:
-        raise RuntimeError("PostgreSQL appended a record and returned none")
-    return Place(**row)
+async def append_now(tx: Transaction, tenant_id: UUID, event: AuditEvent) -> Place:
+    """Append a record at once and return its place, for what is to refer to it."""
+    return Place(**await tx.append_record_now(body(tenant_id, event)))
 
 
 def body(tenant_id: UUID, event: AuditEvent) -> str:
@@ -186,7 +175,7 @@ def body(tenant_id: UUID, event: AuditEvent) -> str:
 async def append_platform(database: Database, event: AuditEvent) -> None:
     """Append a record that belongs to no tenant to the deployment's own chain."""
     async with database.tenant(PLATFORM_TENANT) as tx:
-        await append(tx, PLATFORM_TENANT, event)
+        append(tx, PLATFORM_TENANT, event)
 
 
 async def list_after(tx: Transaction, after: int, wanted: Filter, limit: int) -> list[Listed]:

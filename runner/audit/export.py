@@ -18,7 +18,7 @@ import rfc8785
 from runner.audit import checkpoints
 from runner.audit.chain import Link
 from runner.audit.checkpoints import Checkpoint
-from runner.audit.events import Action, AuditEvent, Filter, Origin, Outcome, place, timestamp
+from runner.audit.events import Action, AuditEvent, Filter, Origin, Outcome, append_now, timestamp
 from runner.base.signing import PublicKey, TrustedKeys
 from runner.store.db import Database
 
@@ -58,7 +58,7 @@ async def begin(
         metadata=_given(wanted),
     )
     async with database.tenant(tenant) as tx:
-        head = await place(tx, tenant, event)
+        head = await append_now(tx, tenant, event)
     checkpoint = await checkpoints.covering(
         database, tenant, head.seq, keys, within_s=SEALED_WITHIN_S
     )

@@ -64,7 +64,7 @@ class Caller:
         """What audit events say of it."""
         return By(self.actor, self.origin)
 
-    async def record(
+    def record(
         self,
         tx: Transaction,
         action: Action,
@@ -76,4 +76,4 @@ class Caller:
     ) -> None:
         """Put on record, in its tenant's log, what it did to a resource."""
         event = self.by.did(action, resource_type, resource_id, metadata, outcome=outcome)
-        await audit.append(tx, self.tenant_id, event)
+        audit.append(tx, self.tenant_id, event)

@@ -107,4 +107,4 @@ async def _record(
         await audit.append_platform(database, failure)
     else:
         async with database.tenant(found.tenant_id) as tx:
-            await audit.append(tx, found.tenant_id, failure)
+            audit.append(tx, found.tenant_id, failure)

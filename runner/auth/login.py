@@ -79,9 +79,7 @@ class Logins:
         """End the session at once."""
         async with self.database.tenant(caller.tenant_id) as tx:
             await users.end_sessions(tx, session.user_id, session.id)
-            await _done(
-                tx, caller.tenant_id, caller.by, Action.LOGOUT, {"session": str(session.id)}
-            )
+            _done(tx, caller.tenant_id, caller.by, Action.LOGOUT, {"session": str(session.id)})
 
     async def end(self, caller: Caller, session: Session, session_id: UUID) -> None:
         """End one of the caller's sessions, in whichever tenant. Raises NotFound."""
@@ -89,7 +87,7 @@ class Logins:
             if not await users.end_sessions(tx, session.user_id, session_id):
                 raise NotFound(NO_SESSION)
             ended = {"session": str(session_id)}
-            await _done(tx, caller.tenant_id, caller.by, Action.SESSION_END, ended)
+            _done(tx, caller.tenant_id, caller.by, Action.SESSION_END, ended)
 
     async def change_password(
         self, caller: Caller, session: Session, current: str, new: str
@@ -118,7 +116,7 @@ class Logins:
                 raise Conflict("the password was changed in the same moment")
             ended = await users.end_sessions(tx, session.user_id)
             facts = {"sessions_ended": ended}
-            await _done(tx, tenant_id, caller.by, Action.PASSWORD_UPDATE, facts)
+            _done(tx, tenant_id, caller.by, Action.PASSWORD_UPDATE, facts)
 
     async def accept(self, token: str, password: str, origin: Origin) -> None:
         """Take up an invitation, or set a forgotten password anew with the operator's token.
@@ -153,7 +151,7 @@ class Logins:
             await users.clear_sessions(tx, account.user_id, self.lifetime.idle)
             facts = {"session": str(new.id)}
             by = By(f"user:{account.user_id}", origin)
-            await _done(tx, account.tenant_id, by, Action.LOGIN, facts)
+            _done(tx, account.tenant_id, by, Action.LOGIN, facts)
         return made
 
     async def _join(self, invitation: OpenInvitation, password: str, origin: Origin) -> None:
@@ -178,7 +176,7 @@ class Logins:
                 "email": invitation.email,
                 "role": invitation.role.value,
             }
-            await _done(tx, tenant_id, By(f"user:{user_id}", origin), Action.MEMBER_JOIN, facts)
+            _done(tx, tenant_id, By(f"user:{user_id}", origin), Action.MEMBER_JOIN, facts)
 
     async def _reset(self, reset: Reset, hash_: bytes, password: str, origin: Origin) -> None:
         await self._require_strong(password, reset.email, "password")
@@ -189,7 +187,7 @@ class Logins:
                 raise NotAuthenticated(WRONG_TOKEN)
             facts = {"sessions_ended": ended}
             by = By(f"user:{reset.user_id}", origin)
-            await _done(tx, PLATFORM_TENANT, by, Action.PASSWORD_RESET, facts)
+            _done(tx, PLATFORM_TENANT, by, Action.PASSWORD_RESET, facts)
 
     async def _require_strong(self, password: str, email: str, field: str) -> None:
         if weak := await self.passwords.weakness(password, email=email):
@@ -211,7 +209,7 @@ class Logins:
         why = "nobody of that name" if tenant_id == PLATFORM_TENANT else "wrong password"
         event = by.did(action, "user", metadata={"why": why}, outcome=Outcome.FAILURE)
         async with self.database.tenant(tenant_id) as tx:
-            await audit.append(tx, tenant_id, event)
+            audit.append(tx, tenant_id, event)
 
 
 def _nobody(email: str) -> str:
@@ -219,9 +217,9 @@ def _nobody(email: str) -> str:
     return f"user:unknown-{hashlib.sha256(email.encode()).hexdigest()[:12]}"
 
 
-async def _done(
+def _done(
     tx: Transaction, tenant_id: UUID, by: By, action: Action, facts: Mapping[str, object]
 ) -> None:
     """Put on record what somebody did with their own account."""
     event = by.did(action, "user", by.actor.removeprefix("user:"), facts)
-    await audit.append(tx, tenant_id, event)
+    audit.append(tx, tenant_id, event)

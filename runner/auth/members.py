@@ -79,7 +79,7 @@ async def invite(tx: Transaction, email: str, role: Role, by: By) -> Invited:
     new = NewInvitation(new_id(), email, role, digest(token))
     if not await members.invite(tx, new, created_by=by.actor, lifetime=INVITATION):
         raise Conflict("this address was invited in the same moment")
-    await _audit(tx, by, Action.MEMBER_INVITE, new.id, {"email": email, "role": role.value})
+    _audit(tx, by, Action.MEMBER_INVITE, new.id, {"email": email, "role": role.value})
     return Invited(new.id, token)
 
 
@@ -100,7 +100,7 @@ async def change_role(tx: Transaction, member_id: UUID, role: Role, by: By) -> M
     await members.set_role(tx, member.id, role)
     ended = await demote(tx, f"user:{member.id}", role)
     facts = {"from": member.role.value, "to": role.value, **_facts(ended)}
-    await _audit(tx, by, Action.MEMBER_UPDATE, member.id, facts)
+    _audit(tx, by, Action.MEMBER_UPDATE, member.id, facts)
     return await _locked(tx, member_id)
 
 
@@ -112,7 +112,7 @@ async def remove(tx: Transaction, member_id: UUID, by: By) -> None:
     if invitation := await members.invitation(tx, member_id):
         _may_manage(by, invitation.role)
         await members.take_back(tx, invitation.id)
-        await _audit(tx, by, Action.MEMBER_REMOVE, invitation.id, {"invited": True})
+        _audit(tx, by, Action.MEMBER_REMOVE, invitation.id, {"invited": True})
         return
     member = await _locked(tx, member_id)
     if member.id != by.user_id:
@@ -121,7 +121,7 @@ async def remove(tx: Transaction, member_id: UUID, by: By) -> None:
     ended = await rights.end_made(tx, f"user:{member.id}")
     await members.remove(tx, member.id)
     facts = {"role": member.role.value, **_facts(ended)}
-    await _audit(tx, by, Action.MEMBER_REMOVE, member.id, facts)
+    _audit(tx, by, Action.MEMBER_REMOVE, member.id, facts)
 
 
 def _facts(ended: Ended) -> dict[str, object]:
@@ -153,8 +153,8 @@ def _may_give(by: By, role: Role) -> None:
         raise NotPermitted("a key with bounds of its own makes no member without them")
 
 
-async def _audit(
+def _audit(
     tx: Transaction, by: By, action: Action, member_id: UUID, facts: Mapping[str, object]
 ) -> None:
     event = caller.By(by.actor, by.origin).did(action, "member", str(member_id), facts)
-    await audit.append(tx, by.tenant_id, event)
+    audit.append(tx, by.tenant_id, event)

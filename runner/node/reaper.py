@@ -70,7 +70,7 @@ class Reaper:
         async with self._database.tenant(tenant_id) as tx:
             state = await executions.cancel(tx, execution_id)
             if state is not None and state not in ENDED:
-                await audit.append(tx, tenant_id, _cancelled(execution_id, state))
+                audit.append(tx, tenant_id, _cancelled(execution_id, state))
         self._changes.announce(execution_id, News.ENDED)
 
     async def reconcile(self) -> None:

@@ -78,7 +78,7 @@ class Retention:
             if not any(counts.values()):
                 return False
             freed = sum(each.bytes for each in objects)
-            await audit.append(tx, tenant_id, _event({**counts, "bytes": freed}))
+            audit.append(tx, tenant_id, _event({**counts, "bytes": freed}))
         self._log.info("retention", tenant=str(tenant_id), **counts)
         return True
 

@@ -191,9 +191,8 @@ async def finish_with(
 ) -> Finish:
     """Write the result as `finish` does, behind the rest, in the round trip of what follows.
 
-    With a start that is not on record yet, that is written, too; its audit record is the caller's
-    to append, as the end's is. Look at its times before the transaction ends: they tell whether it
-    is accepted. Raises LeaseLost.
+    With a start that is not on record yet, that is written, too, also to the audit log. Look at its
+    times before the transaction ends: they tell whether it is accepted. Raises LeaseLost.
     """
     end = {
         "state": result.state,
@@ -208,6 +207,7 @@ async def finish_with(
         # By way of RUNNING, which every end may follow.
         entries.insert(0, Entry(EventKind.STATE, data={"state": State.RUNNING}))
         sources = [State.STARTING]
+        tx.append_record(begun.record)
     sent = tx.later(
         "executions.finish",
         execution_id=claim.execution_id,

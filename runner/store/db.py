@@ -70,6 +70,10 @@ class Transaction:
 
     What has no answer that anybody waits for, as the transaction's own beginning, travels with the
     statement that follows it, or with the end: a round trip costs more than most statements.
+
+    Audit records are collected and written right before the COMMIT, in its round trip. To write one
+    locks the head of the tenant's chain, which is so never held while the transaction waits for a
+    row: two that lock the same two in turn would wait for each other.
     """
 
     def __init__(
@@ -80,7 +84,9 @@ class Transaction:
     ) -> None:
         self._connection = connection
         self._begin = begin
+        self._is_one = begin is not None
         self._ahead = [Later(*each) for each in first]
+        self._records: list[str] = []
         self._behind: list[Later] = []
         self._ended = False
 
@@ -108,6 +114,23 @@ class Transaction:
         self._behind.append(statement)
         return statement
 
+    def append_record(self, body: str) -> None:
+        """Append a record to the tenant's audit log at the end, behind those given before."""
+        if not self._is_one:
+            raise RuntimeError("single statements have no end to write a record at")
+        self._records.append(body)
+
+    async def append_record_now(self, body: str) -> DictRow:
+        """Append a record, behind those given before, at once; return its number and hash.
+
+        Locks the head of the tenant's chain until the end: lock no row that others lock after it.
+        """
+        (*_, cursor) = await self._send(*self._take_records(), _record(body))
+        row = await cursor.fetchone()
+        if row is None:
+            raise RuntimeError("PostgreSQL appended a record and returned none")
+        return row
+
     def patiently(self, bound: timedelta) -> None:
         """Let each statement from here on take so long, instead of as long as every other."""
         milliseconds = str(bound // timedelta(milliseconds=1))
@@ -133,16 +156,23 @@ class Transaction:
         Raises RuntimeError if it had failed, Unconfirmed when PostgreSQL goes away before it
         answers.
         """
-        behind = self._behind
+        behind, records = self._behind, self._take_records()
         with _unconfirmed():
-            commit, *cursors = await self._send(
-                (query("session.commit"), {}), *((each.text, each.values) for each in behind)
+            cursors = await self._send(
+                *records,
+                (query("session.commit"), {}),
+                *((each.text, each.values) for each in behind),
             )
+        commit, *told = cursors[len(records) :]
         if commit.statusmessage != COMMITTED:
             raise RuntimeError("a statement of this transaction had failed: nothing is stored")
         self._ended = True
-        for each, cursor in zip(behind, cursors, strict=True):
+        for each, cursor in zip(behind, told, strict=True):
             each.cursor = cursor
+
+    def _take_records(self) -> list[Statement]:
+        records, self._records = self._records, []
+        return [_record(each) for each in records]
 
     async def _execute(self, statement: Text, values: Mapping[str, Any]) -> Cursor:
         (cursor,) = await self._send((statement, values))
@@ -180,6 +210,10 @@ def _unconfirmed() -> Iterator[None]:
             f"PostgreSQL went away ({type(error).__name__}) before it confirmed the change, "
             "which may be stored or not: look before you try again"
         ) from error
+
+
+def _record(body: str) -> Statement:
+    return query("audit.append"), {"body": body}
 
 
 class Database:

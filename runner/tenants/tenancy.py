@@ -88,7 +88,7 @@ async def create(
         if not await tenants.insert(tx, tenant_id, name, terms):
             raise Conflict(f"there is a tenant {name!r} already")
         details = {"name": name, **_shown(terms)}
-        await _audit(tx, tenant_id, Action.TENANT_CREATE, by, details)
+        _audit(tx, tenant_id, Action.TENANT_CREATE, by, details)
         return await _make_key(tx, tenant_id, role, key_name, by)
 
 
@@ -106,7 +106,7 @@ async def change(database: Database, tenant_id: UUID, terms: Terms, by: By) -> T
         await tenants.update(tx, terms)
         old, new = _shown(before.terms), _shown(terms)
         changed = {key: {"from": old[key], "to": new[key]} for key in new if old[key] != new[key]}
-        await _audit(tx, tenant_id, Action.TENANT_UPDATE, by, changed)
+        _audit(tx, tenant_id, Action.TENANT_UPDATE, by, changed)
         return await _get(tx)
 
 
@@ -119,7 +119,7 @@ async def suspend(database: Database, tenant_id: UUID, why: str, by: By) -> Tena
         await _get(tx)
         if not await tenants.suspend(tx, why):
             raise Conflict("this tenant is suspended already")
-        await _audit(tx, tenant_id, Action.TENANT_SUSPEND, by, {"why": why})
+        _audit(tx, tenant_id, Action.TENANT_SUSPEND, by, {"why": why})
         return await _get(tx)
 
 
@@ -129,7 +129,7 @@ async def resume(database: Database, tenant_id: UUID, by: By) -> Tenant:
         await _get(tx)
         if not await tenants.resume(tx):
             raise Conflict("this tenant is not suspended")
-        await _audit(tx, tenant_id, Action.TENANT_RESUME, by, {})
+        _audit(tx, tenant_id, Action.TENANT_RESUME, by, {})
         return await _get(tx)
 
 
@@ -227,14 +227,14 @@ async def _make_key(tx: Transaction, tenant_id: UUID, role: Role, name: str, by:
     )
     details = {"prefix": made.prefix, "role": role.value, "name": name}
     event = by.did(Action.KEY_CREATE, "api_key", str(key_id), details)
-    await audit.append(tx, tenant_id, event)
+    audit.append(tx, tenant_id, event)
     return NewKey(tenant_id, key_id, made.token)
 
 
-async def _audit(
+def _audit(
     tx: Transaction, tenant_id: UUID, action: Action, by: By, metadata: Mapping[str, object]
 ) -> None:
-    await audit.append(tx, tenant_id, by.did(action, "tenant", str(tenant_id), metadata))
+    audit.append(tx, tenant_id, by.did(action, "tenant", str(tenant_id), metadata))
 
 
 async def _audit_platform(

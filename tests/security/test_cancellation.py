@@ -52,7 +52,7 @@ async def _write(database: Database, tenant: UUID) -> None:
     """Write an execution and its record; several statements travel together."""
     async with database.tenant(tenant) as tx:
         await executions.insert(tx, new_id(), REQUEST)
-        await audit.append(tx, tenant, SUBMITTED)
+        audit.append(tx, tenant, SUBMITTED)
 
 
 async def _write_after_reading(database: Database, tenant: UUID) -> None:

@@ -157,14 +157,8 @@ async def _gathered(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         yield bytes(piece)
 
 
-async def make_files(
-    tx: Transaction, claim: Claim, artifacts: Sequence[StoredArtifact]
-) -> list[audit.AuditEvent]:
-    """Give artifacts that are to be files their names; both then refer to the same bytes.
-
-    Returns what is to be appended to the audit log, when no row is to be written any more.
-    """
-    events = []
+async def make_files(tx: Transaction, claim: Claim, artifacts: Sequence[StoredArtifact]) -> None:
+    """Give artifacts that are to be files their names; both then refer to the same bytes."""
     for stored in artifacts:
         if stored.file_path is None:
             continue
@@ -177,18 +171,16 @@ async def make_files(
             object_key=stored.object_key,
         )
         await files.put(tx, new)
-        events.append(
-            audit.AuditEvent(
-                actor="system:worker",
-                action=audit.Action.FILE_WRITE,
-                outcome=audit.Outcome.SUCCESS,
-                resource_type="file",
-                resource_id=new.path,
-                metadata={
-                    "size": new.size,
-                    "sha256": new.sha256,
-                    "execution": str(claim.execution_id),
-                },
-            )
+        event = audit.AuditEvent(
+            actor="system:worker",
+            action=audit.Action.FILE_WRITE,
+            outcome=audit.Outcome.SUCCESS,
+            resource_type="file",
+            resource_id=new.path,
+            metadata={
+                "size": new.size,
+                "sha256": new.sha256,
+                "execution": str(claim.execution_id),
+            },
         )
-    return events
+        audit.append(tx, claim.tenant_id, event)

@@ -319,7 +319,7 @@ class Executor:
     async def _audit_late(self, claim: Claim, why: str) -> None:
         try:
             async with self._database.tenant(claim.tenant_id) as tx:
-                await audit.append(tx, claim.tenant_id, late(claim, why))
+                audit.append(tx, claim.tenant_id, late(claim, why))
         except NotReady as error:
             self._log.warning("late_result_not_audited", why=error.detail)
 

@@ -91,13 +91,10 @@ class Finisher:
             finishing = await attempts.finish_with(
                 tx, claim, result, ending.artifacts, ending.rest, begun
             )
-            made = await make_files(tx, claim, ending.artifacts)
+            for event in ending.audited:
+                audit.append(tx, claim.tenant_id, event)
+            await make_files(tx, claim, ending.artifacts)
             await _give_up(tx, attempt.artifacts, ending.artifacts)
-            # All records last: the chain's head, which they lock, is locked after any row.
-            if begun is not None:
-                audit.append_made(tx, begun.record)
-            for event in (*ending.audited, *made):
-                await audit.append(tx, claim.tenant_id, event)
             if ending.signed:
                 kept = [each.artifact for each in ending.artifacts]
                 ran = attempt.ran(self._node, ending.hashes)
@@ -105,7 +102,7 @@ class Finisher:
                     tx, self._signer, claim, attempt.request, result, kept, ran, finishing
                 )
             else:
-                await audit.append(tx, claim.tenant_id, ended(claim, result))
+                audit.append(tx, claim.tenant_id, ended(claim, result))
                 await finishing.times()
             claimable = scheduling.claimable_afterwards(tx)
         return await claimable()

@@ -266,4 +266,4 @@ class Recorder:
     ) -> None:
         new = await attempts.append_events(tx, self._claim, batch, after=self._seq)
         for event in audited if new else ():
-            await audit.append(tx, self._claim.tenant_id, event)
+            audit.append(tx, self._claim.tenant_id, event)

@@ -71,7 +71,7 @@ class Secrets:
                     **({"source": source} if found else {}),
                 },
             )
-            await audit.append(tx, claim.tenant_id, event)
+            audit.append(tx, claim.tenant_id, event)
         return value
 
 

@@ -164,7 +164,7 @@ class Settler:
                     )
                 case End(result):
                     await attempts.finish(tx, claim, result)
-                    await audit.append(tx, claim.tenant_id, ended(claim, result))
+                    audit.append(tx, claim.tenant_id, ended(claim, result))
         return decision
 
 
@@ -173,7 +173,7 @@ async def requeue(tx: Transaction, claim: Claim, decision: Requeue) -> None:
     await attempts.requeue(tx, claim, decision.why, free=decision.free)
     facts = {"attempt": claim.attempt, "why": decision.why}
     event = of_execution(claim.execution_id, audit.Action.EXECUTION_REQUEUE, facts)
-    await audit.append(tx, claim.tenant_id, event)
+    audit.append(tx, claim.tenant_id, event)
 
 
 async def put_on_record(
@@ -187,7 +187,7 @@ async def put_on_record(
     finishing: Finish,
 ) -> None:
     """Append the record of an execution's end, and sign its receipt. Raises LeaseLost."""
-    head = await audit.place(tx, claim.tenant_id, ended(claim, result))
+    head = await audit.append_now(tx, claim.tenant_id, ended(claim, result))
     times = await finishing.times()
     make = partial(receipt, claim, request, result, artifacts, ran, times, head)
     large = request.input_bytes > _HASHED_INLINE

@@ -59,7 +59,10 @@ DELETE FROM audit_webhooks WHERE tenant_id = app_tenant();
 SELECT url, sealed FROM audit_webhooks WHERE tenant_id = app_tenant();
 
 -- name: begin_cursor
-INSERT INTO audit_cursors (tenant_id, sink, seq) VALUES (app_tenant(), 'tenant', %(seq)s)
+-- A new one begins behind what is on record: the record of this very change is written later.
+INSERT INTO audit_cursors (tenant_id, sink, seq)
+VALUES (app_tenant(), 'tenant',
+        COALESCE((SELECT seq FROM audit_heads WHERE tenant_id = app_tenant()), 0))
 ON CONFLICT (tenant_id, sink) DO UPDATE SET due_at = now(), failures = 0, problem = NULL;
 
 -- name: delete_cursor

@@ -58,7 +58,7 @@ class Running:
         async with self._database.tenant(self.claim.tenant_id) as tx:
             finishing = await attempts.finish_with(tx, self.claim, DONE, rest=self._recorder.rest)
             for record in self._recorder.rest_audited:
-                await audit.append(tx, self.claim.tenant_id, record)
+                audit.append(tx, self.claim.tenant_id, record)
             await tx.flush()
             await finishing.times()
         told = superuser.execute(

@@ -96,7 +96,7 @@ def claimed(api: Database, owner: Database, superuser: Any) -> Claimed:
         made = Claim(execution_id=new_id(), tenant_id=await new_tenant(owner, name), attempt=1)
         async with api.tenant(made.tenant_id) as tx:
             await executions.insert(tx, made.execution_id, REQUEST)
-            await audit.append(tx, made.tenant_id, SUBMITTED)
+            audit.append(tx, made.tenant_id, SUBMITTED)
         superuser.execute(
             "UPDATE executions SET state = 'starting', attempt = 1, claimed_at = now(), "
             "lease_until = now() + interval '1 min' WHERE execution_id = %s",

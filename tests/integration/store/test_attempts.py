@@ -36,9 +36,7 @@ async def finish(worker: Database, claim: Claim, start: Begun | None) -> None:
     """End it, with that start if any."""
     async with worker.tenant(claim.tenant_id) as tx:
         finishing = await attempts.finish_with(tx, claim, DONE, begun=start)
-        if start is not None:
-            audit.append_made(tx, start.record)
-        await audit.append(tx, claim.tenant_id, ENDED)
+        audit.append(tx, claim.tenant_id, ENDED)
         await tx.flush()
         await finishing.times()
 
@@ -144,16 +142,15 @@ async def test_who_waits_for_a_row_does_not_hold_the_chain(
             await attempts.finish(tx, claim, DONE)
             released.set()
             await asyncio.sleep(0.3)
-            await audit.append(tx, tenant, ENDED)
+            audit.append(tx, tenant, ENDED)
 
     async def submit() -> None:
         await released.wait()
         async with api.tenant(tenant) as tx:
             if not records_last:
-                await audit.append(tx, tenant, SUBMITTED)
-                await tx.flush()
+                await audit.append_now(tx, tenant, SUBMITTED)
             await executions.insert(tx, new_id(), given)
-            await audit.append(tx, tenant, SUBMITTED)
+            audit.append(tx, tenant, SUBMITTED)
 
     ended = await asyncio.gather(end(), submit(), return_exceptions=True)
     failed = [type(each) for each in ended if each]

@@ -30,7 +30,7 @@ async def logged(owner: Database, api: Database, name: str, records: int = 5) ->
     tenant = await new_tenant(owner, name)
     for number in range(records):
         async with api.tenant(tenant) as tx:
-            await audit.append(tx, tenant, event(number))
+            audit.append(tx, tenant, event(number))
     return tenant
 
 
@@ -121,7 +121,7 @@ async def test_concurrent_writers_do_not_fork_the_chain(
     async def write(first: int) -> None:
         for number in range(4):
             async with worker.tenant(tenant) as tx:
-                await audit.append(tx, tenant, event(first + number))
+                audit.append(tx, tenant, event(first + number))
 
     await asyncio.gather(*(write(4 * n) for n in range(20)))
     found = await verdict(api, tenant)
@@ -135,7 +135,7 @@ async def test_a_record_of_another_tenant_is_refused(
     ours, theirs = await new_tenant(owner, "said"), await new_tenant(owner, "meant")
     with pytest.raises(psycopg.errors.CheckViolation):
         async with api.tenant(ours) as tx:
-            await audit.append(tx, theirs, event(1))
+            audit.append(tx, theirs, event(1))
 
 
 async def test_an_event_rolls_back_with_what_it_tells_of(owner: Database, api: Database) -> None:
@@ -144,12 +144,12 @@ async def test_an_event_rolls_back_with_what_it_tells_of(owner: Database, api: D
 
     async def fail() -> None:
         async with api.tenant(tenant) as tx:
-            await audit.append(tx, tenant, event(99))
+            audit.append(tx, tenant, event(99))
             raise LookupError
 
     with pytest.raises(LookupError):
         await fail()
     async with api.tenant(tenant) as tx:
-        await audit.append(tx, tenant, event(100))
+        audit.append(tx, tenant, event(100))
     found = await verdict(api, tenant)
     assert (found.records, found.fault) == (8, None)

@@ -45,7 +45,7 @@ class Kept:
                 metadata={"number": number},
             )
             async with self.worker.tenant(self.tenant) as tx:
-                await audit.append(tx, self.tenant, event)
+                audit.append(tx, self.tenant, event)
         await self.checkpointer.sweep()
 
     async def fault(self) -> str | None:
@@ -171,7 +171,7 @@ async def test_a_record_changed_since_the_last_checkpoint_is_not_sealed(
     event = audit.AuditEvent("key:a", audit.Action.EXECUTION_END, audit.Outcome.SUCCESS)
     for _ in range(2):
         async with kept.worker.tenant(kept.tenant) as tx:
-            await audit.append(tx, kept.tenant, event)
+            audit.append(tx, kept.tenant, event)
     kept.disarmed(
         "UPDATE audit_events SET body = replace(body, 'key:a', 'key:b') "
         "WHERE tenant_id = %(t)s AND seq = 7"
@@ -193,7 +193,7 @@ async def test_a_chain_that_cannot_be_sealed_holds_up_no_other(
     behind = replace(kept, tenant=new_id())
     for log in (kept, behind):
         async with kept.worker.tenant(log.tenant) as tx:
-            await audit.append(tx, log.tenant, event)
+            audit.append(tx, log.tenant, event)
     with pytest.raises(IsADirectoryError):
         await kept.checkpointer.sweep()
     assert (await kept.sealed(), await behind.sealed()) == (5, 1)

@@ -33,7 +33,7 @@ async def grown(worker: Database, tenant: UUID, records: int) -> None:
     for _ in range(records):
         event = audit.AuditEvent("key:a", audit.Action.EXECUTION_END, audit.Outcome.SUCCESS)
         async with worker.tenant(tenant) as tx:
-            await audit.append(tx, tenant, event)
+            audit.append(tx, tenant, event)
 
 
 async def test_several_workers_deliver_each_chain_in_order_and_one_at_a_time(

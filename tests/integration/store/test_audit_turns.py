@@ -37,7 +37,7 @@ async def with_a_log(database: Database, records: int = 3) -> UUID:
     event = audit.AuditEvent("key:a", audit.Action.EXECUTION_SUBMIT, audit.Outcome.SUCCESS)
     for _ in range(records):
         async with database.tenant(tenant) as tx:
-            await audit.append(tx, tenant, event)
+            audit.append(tx, tenant, event)
     return tenant
 
 

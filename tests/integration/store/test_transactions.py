@@ -1,12 +1,16 @@
 """What travels together is one transaction all the same: all of it is stored, or nothing."""
 
 import asyncio
+import json
+from dataclasses import replace
 from datetime import timedelta
 
 import psycopg
 import pytest
+from pydantic import SecretStr
 
 from runner.audit import events as audit
+from runner.embedded.services import Services
 from runner.store import executions
 from runner.store.connection import Connection
 from runner.store.db import Database
@@ -24,7 +28,7 @@ async def test_what_was_to_go_along_is_stored_with_the_end(api: Database, owner:
     tenant, id_ = await new_tenant(owner, "tx-later"), new_id()
     async with api.tenant(tenant) as tx:
         await executions.insert(tx, id_, REQUEST)
-        await audit.append(tx, tenant, SUBMITTED)
+        audit.append(tx, tenant, SUBMITTED)
     async with api.tenant(tenant) as tx:
         assert await executions.get(tx, id_) is not None
         assert len(await audit.list_after(tx, 0, OURS, 9)) == 1
@@ -47,7 +51,7 @@ async def test_what_fails_on_the_way_leaves_nothing(
 
     async def failing() -> None:
         async with api.tenant(tenant) as tx:
-            await audit.append(tx, tenant, SUBMITTED)
+            audit.append(tx, tenant, SUBMITTED)
             await executions.insert(tx, id_, REQUEST)
             await executions.insert(tx, id_, REQUEST)
             if followed:
@@ -146,6 +150,44 @@ async def test_a_rollback_that_fails_does_not_replace_what_has_failed(
             await interrupted()
     async with api.tenant(tenant) as tx:
         assert await executions.get(tx, sent) is None
+
+
+async def test_records_are_written_last_in_the_order_given(
+    api: Database, owner: Database, postgres: Services
+) -> None:
+    """Nobody waits for a transaction that has only asked for one; one that is placed comes next."""
+    tenant = await new_tenant(owner, "tx-records")
+    first, second, third = (replace(SUBMITTED, resource_id=each) for each in ("1", "2", "3"))
+    async with Database(SecretStr(postgres.api_url), max_size=2) as two, two.tenant(tenant) as tx:
+        audit.append(tx, tenant, first)
+        assert await executions.get(tx, new_id()) is None
+        async with two.tenant(tenant) as other:
+            audit.append(other, tenant, replace(SUBMITTED, resource_id="0"))
+        audit.append(tx, tenant, second)
+        place = await audit.append_now(tx, tenant, third)
+    async with api.tenant(tenant) as tx:
+        listed = await audit.list_after(tx, 0, OURS, 9)
+    assert [json.loads(each.body)["resource_id"] for each in listed] == ["0", "1", "2", "3"]
+    assert (place.seq, place.hash) == (listed[-1].seq, listed[-1].hash)
+
+
+async def test_a_record_that_is_placed_holds_the_chain(
+    api: Database, owner: Database, postgres: Services
+) -> None:
+    """The control: who appends at once keeps others waiting until the end."""
+    tenant = await new_tenant(owner, "tx-placed")
+    waited = 0.5
+
+    async def other(two: Database) -> None:
+        async with two.tenant(tenant) as tx:
+            audit.append(tx, tenant, SUBMITTED)
+
+    async with Database(SecretStr(postgres.api_url), max_size=2) as two:
+        async with two.tenant(tenant) as tx:
+            await audit.append_now(tx, tenant, SUBMITTED)
+            task = asyncio.create_task(other(two))
+            assert not (await asyncio.wait({task}, timeout=waited))[0]
+        await task
 
 
 @pytest.mark.parametrize("patient", [True, False])
