@@ -103,6 +103,7 @@ class Finisher:
                 )
             else:
                 audit.append(tx, claim.tenant_id, ended(claim, result))
+                await tx.flush()
                 await finishing.times()
             claimable = scheduling.claimable_afterwards(tx)
         return await claimable()
