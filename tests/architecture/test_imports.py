@@ -1,5 +1,6 @@
 """Imports point down the pipeline, and the contracts that say so can fail."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -10,12 +11,46 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
+SEEDED = [
+    ("store/db.py", "runner.node.runs.execute", "Imports point down the pipeline"),
+    ("words/states.py", "runner.base.tasks", "Imports point down the pipeline"),
+    ("words/states.py", "runner.words.execution", "Words are plain"),
+    ("node/stock/pool.py", "runner.node.runs.execute", "A node's rooms"),
+    ("sandbox/observe/kernel.py", "runner.sandbox.guest.run", "A sandbox's rooms"),
+    ("egress/proxy.py", "runner.sandbox.launch", "Imports point down the pipeline"),
+    ("egress/http.py", "docker", "Only the sandbox speaks to Docker"),
+    ("queue/job.py", "runner.auth.keys", "Imports point down the pipeline"),
+    ("node/runs/execute.py", "docker", "Only the sandbox speaks to Docker"),
+    ("api/app.py", "runner.sandbox.engine.spec", "What listens for clients never reaches"),
+    ("client/types.py", "runner.store.db", "The SDK knows the API by HTTP alone"),
+    ("node/runs/execute.py", "rq", "RQ stays behind the queue"),
+]
+"""Modules, what each of them must not import, and the contract that says so."""
+
+
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """Return a copy of the package and its contracts, to be spoilt at will."""
-    shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    shutil.copytree(ROOT / "runner", tmp_path / "runner", ignore=_ignore)
-    return tmp_path
+    return copied(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def spoilt(tmp_path_factory: pytest.TempPathFactory) -> tuple[bool, str]:
+    """Return what is said of a copy with every seeded violation in it."""
+    checkout = copied(tmp_path_factory.mktemp("spoilt"))
+    for module, imported, _ in SEEDED:
+        path = checkout / "runner" / module
+        path.write_text(f"{path.read_text()}\nimport {imported}\n")
+    return lint(checkout)
+
+
+def copied(folder: Path) -> Path:
+    """Copy the package and its contracts into a folder, and return that."""
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    shutil.copytree(
+        ROOT / "runner", folder / "runner", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    return folder
 
 
 def lint(checkout: Path) -> tuple[bool, str]:
@@ -37,42 +72,27 @@ def test_the_contracts_hold(checkout: Path) -> None:
     assert kept, said
 
 
-@pytest.mark.parametrize(
-    ("module", "line", "contract"),
-    [
-        ("store/db.py", "import runner.node.runs.execute", "Imports point down the pipeline"),
-        ("words/states.py", "import runner.base.tasks", "Imports point down the pipeline"),
-        ("words/states.py", "import runner.words.execution", "Words are plain"),
-        ("node/stock/pool.py", "import runner.node.runs.execute", "A node's rooms"),
-        ("sandbox/observe/kernel.py", "import runner.sandbox.guest.run", "A sandbox's rooms"),
-        ("egress/proxy.py", "import runner.sandbox.launch", "Imports point down the pipeline"),
-        ("egress/http.py", "import docker", "Only the sandbox speaks to Docker"),
-        ("queue/job.py", "import runner.auth.keys", "Imports point down the pipeline"),
-        ("node/runs/execute.py", "import docker", "Only the sandbox speaks to Docker"),
-        (
-            "api/app.py",
-            "import runner.sandbox.engine.spec",
-            "What listens for clients never reaches",
-        ),
-        ("client/types.py", "import runner.store.db", "The SDK knows the API by HTTP alone"),
-        ("node/runs/execute.py", "import rq", "RQ stays behind the queue"),
-    ],
-)
+@pytest.mark.parametrize(("module", "imported", "contract"), SEEDED)
 def test_a_seeded_violation_breaks_its_contract(
-    checkout: Path, module: str, line: str, contract: str
+    spoilt: tuple[bool, str], module: str, imported: str, contract: str
 ) -> None:
-    spoilt = checkout / "runner" / module
-    spoilt.write_text(f"{spoilt.read_text()}\n{line}\n")
-    kept, said = lint(checkout)
+    """The contract names this very import."""
+    kept, said = spoilt
     assert not kept
     assert any(contract in each and "BROKEN" in each for each in said.splitlines()), said
+    importer = f"runner.{module.removesuffix('.py').replace('/', '.')}"
+    assert re.search(rf"^- +{importer} -> {imported} \(l", broken(said, contract), re.MULTILINE), (
+        said
+    )
+
+
+def broken(said: str, contract: str) -> str:
+    """Return what is said of one broken contract: each has a heading, underlined."""
+    _, *sections = re.split(r"^(?=.+\n-{5,}$)", said, flags=re.MULTILINE)
+    return next(each for each in sections if contract in each.partition("\n")[0])
 
 
 def test_a_new_module_needs_a_place_in_the_pipeline(checkout: Path) -> None:
     (checkout / "runner" / "nowhere.py").write_text('"""Belongs to no layer."""\n')
     kept, said = lint(checkout)
     assert not kept, said
-
-
-def _ignore(_: str, names: list[str]) -> list[str]:
-    return [name for name in names if name == "__pycache__"]

@@ -14,7 +14,7 @@ def stored(state: State, attempt: int = 1, *, cancel: bool = False, retry: bool 
     )
 
 
-@pytest.mark.parametrize("state", ENDED | {State.QUEUED})
+@pytest.mark.parametrize("state", sorted(ENDED | {State.QUEUED}))
 def test_what_is_not_active_is_left_alone(state: State) -> None:
     """An end is final, and what waits needs no help."""
     assert decide(stored(state), Reason.WORKER_LOST, 3) is None
@@ -40,7 +40,7 @@ def test_a_program_that_ran_is_run_again_when_asked() -> None:
     assert isinstance(decide(stored(State.RUNNING, retry=True), Reason.WORKER_LOST, 3), Requeue)
 
 
-@pytest.mark.parametrize("state", ACTIVE)
+@pytest.mark.parametrize("state", sorted(ACTIVE))
 def test_the_last_attempt_is_the_last(state: State) -> None:
     """Poison is taken out of circulation."""
     decision = decide(stored(state, attempt=3, retry=True), Reason.WORKER_LOST, 3)
@@ -48,7 +48,7 @@ def test_the_last_attempt_is_the_last(state: State) -> None:
     assert decision.result.reason is Reason.ATTEMPTS_EXHAUSTED
 
 
-@pytest.mark.parametrize("state", ACTIVE)
+@pytest.mark.parametrize("state", sorted(ACTIVE))
 def test_a_cancellation_outweighs_everything(state: State) -> None:
     """What was to end does not come back."""
     decision = decide(stored(state, cancel=True, retry=True), Reason.WORKER_LOST, 3)
