@@ -7,7 +7,7 @@ AUDIT_ARGS ?=
 GUEST_ARGS ?=
 STRESS_ARGS ?=
 
-.PHONY: help setup demo dev test check unit cover image lock bench stress compare verify guest audit clean
+.PHONY: help setup demo dev test check lint types imports unit cover image lock bench stress compare verify guest audit clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,10 +24,17 @@ dev: setup image ## Keep everything running until Ctrl-C
 image: setup ## Build the sandbox image; cached
 	@$(WITH_DOCKER) $(BIN)/runner images build
 
-check: setup ## Lint, format, types, import rules
+check: setup ## Lint, format, types, import rules; all at once
+	@$(MAKE) --no-print-directory --jobs --output-sync lint types imports
+
+lint:
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types:
 	$(BIN)/mypy
+
+imports:
 	$(BIN)/lint-imports --no-cache
 
 unit: setup ## The tests that need no services
