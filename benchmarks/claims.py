@@ -33,9 +33,10 @@ from runner.store import executions, quotas, tenants
 from runner.store.db import Database
 from runner.store.migrations import migrate
 from runner.tenants.tenancy import create_key, publish_tiers
-from runner.words.execution import ExecutionRequest, Program
+from runner.words.execution import ExecutionRequest, Program, RunSpec
 from runner.words.ids import new_id
 from runner.words.principal import Role, Tier
+from runner.words.sandbox import SandboxSpec
 
 GRID = [
     (of_tenants, waiting)
@@ -48,7 +49,9 @@ SUBMISSIONS = 300
 STORM = 10_000
 SIZES = load_sizes(Settings().profiles_path)
 REQUEST = ExecutionRequest(
-    program=Program(argv=("true",), env={}), limits=SIZES["nano"], size="nano", image="python"
+    SandboxSpec("python", SIZES["nano"].resources),
+    RunSpec(Program(argv=("true",), env={}), SIZES["nano"].bounds),
+    size="nano",
 )
 Row = tuple[object, ...]
 

@@ -17,12 +17,13 @@ from runner.sandbox.engine.docker import Engine
 from runner.sandbox.engine.images import Images
 from runner.sandbox.engine.spec import Host, container_config
 from runner.sandbox.engine.users import Users
-from runner.sandbox.launch import Launcher, SandboxOrder, Spec
+from runner.sandbox.launch import Configure, Launcher, SandboxOrder
 from runner.sandbox.observe.cgroups import UNIFIED, Cgroups
 from runner.sandbox.observe.isolation import EffectiveIsolation
 from runner.sandbox.observe.keeper import Keeper
 from runner.sandbox.observe.watchdog import Watchdog
 from runner.words.errors import RunnerError
+from runner.words.sandbox import SandboxSpec
 
 
 @dataclass
@@ -59,13 +60,12 @@ class Field:
         self.docker = docker
         self.folder = folder
         self.parent = parent
-        self.order = SandboxOrder(
-            settings.images[0], load_sizes(settings.profiles_path)[DEFAULT_SIZE].resources
-        )
+        size = load_sizes(settings.profiles_path)[DEFAULT_SIZE]
+        self.order = SandboxOrder(SandboxSpec(settings.images[0], size.resources))
         self.absent: dict[str, str] = {}
         self.contenders: list[Contender] = []
 
-    def launcher(self, engine: Engine, info: dict[str, Any], spec: Spec) -> Launcher:
+    def launcher(self, engine: Engine, info: dict[str, Any], configure: Configure) -> Launcher:
         """Return the product's launcher above an engine."""
         cgroups = Cgroups.of(info)
         homes = Path(tempfile.mkdtemp(dir=self.folder))
@@ -84,7 +84,7 @@ class Field:
             node=self.folder.name,
             instance="only",
             timeout_s=20,
-            spec=spec,
+            configure=configure,
         )
 
     async def open(self, stack: AsyncExitStack, nsjail: str) -> None:
@@ -122,13 +122,13 @@ class Field:
         program: str,
         info: dict[str, Any],
         make: Callable[[], Engine],
-        spec: Spec = container_config,
+        configure: Configure = container_config,
     ) -> None:
         if shutil.which(program) is None:
             self.absent[name] = f"there is no {program} on this machine"
             return
         try:
-            contender = Contender(name, self.launcher(make(), info, spec), self.order)
+            contender = Contender(name, self.launcher(make(), info, configure), self.order)
             await (await contender.launcher.launch(self.order)).destroy()
         except (RunnerError, OSError) as error:
             self.absent[name] = str(error)

@@ -20,6 +20,7 @@ from runner.sandbox.guest.sandbox import Sandbox
 from runner.sandbox.launch import Launcher, SandboxOrder
 from runner.words.execution import InputFile, Program, Stream
 from runner.words.resources import Limits
+from runner.words.sandbox import SandboxSpec
 
 STAGES = ("accept", "hand over", "run", "answer")
 EXPLAINED = {
@@ -107,7 +108,7 @@ def stages(sent: float, answer: dict[str, Any], took: float) -> dict[str, float]
 async def measure_row(deployed: Deployed, launcher: Launcher, row: str, rounds: int) -> Path:
     """Measure one row."""
     body = {**PRINT, **ROWS[row]}
-    sandbox = await launcher.launch(SandboxOrder("python", default_size().resources))
+    sandbox = await launcher.launch(SandboxOrder(SandboxSpec("python", default_size().resources)))
     whole, own, found = [], [], []
     try:
         await sandbox.load()

@@ -216,10 +216,10 @@ async def _store(
         for path in sorted(body.keys):
             caller.record(tx, Action.FILE_READ, "file", path, {"execution": str(new)})
         facts = {
-            "image": wanted.image,
+            "image": wanted.sandbox.image,
             "size": wanted.size,
             "language": wanted.language,
-            "isolation": wanted.isolation.value,
+            "isolation": wanted.sandbox.isolation.value,
         }
         caller.record(tx, Action.EXECUTION_SUBMIT, "execution", str(new), facts)
     return None

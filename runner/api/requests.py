@@ -26,9 +26,9 @@ from runner.egress.policy import (
 )
 from runner.quotas.sizes import DEFAULT_SIZE, resolve_limits
 from runner.words.errors import Invalid
-from runner.words.execution import ExecutionRequest, InputFile, Program, StoredObject
+from runner.words.execution import ExecutionRequest, InputFile, Program, RunSpec, StoredObject
 from runner.words.resources import Limits
-from runner.words.sandbox import Isolation
+from runner.words.sandbox import Isolation, SandboxSpec
 
 MAX_CODE = 1024 * 1024
 MAX_ARGV = 256
@@ -232,21 +232,18 @@ class Submission(Strict):
             raise Invalid(f"there is no egress policy {self.egress_policy!r}", "egress_policy")
         own = egress_rules(self.egress, offer.egress_ceilings, field="egress")
         rules = dict.fromkeys([*own, *(offer.egress_policy or ())])
+        program = Program(
+            argv=argv,
+            env=env,
+            stdin=self._stdin(),
+            interpret=self.language == "python" and self.interpreter == "loaded",
+        )
         return ExecutionRequest(
-            program=Program(
-                argv=argv,
-                env=env,
-                stdin=self._stdin(),
-                interpret=self.language == "python" and self.interpreter == "loaded",
-            ),
-            limits=limits,
+            SandboxSpec(image, limits.resources, self._isolation(offer)),
+            RunSpec(program, limits.bounds, tuple(files), self.secret_env),
             size=self.size,
-            image=image,
-            files=tuple(files),
-            isolation=self._isolation(offer),
             egress=tuple(rule_to_json(rule) for rule in rules),
             egress_policy=self.egress_policy,
-            secret_env=self.secret_env,
             metadata=self.metadata,
             on_worker_loss=self.on_worker_loss,
             reuse=self._reuse(offer),

@@ -14,10 +14,11 @@ from runner.egress.session import Decision
 from runner.node.runs.egress import proxy_environment
 from runner.profiles.learn import Observation, OpenWayOut, WayOut, learn, no_way_out
 from runner.sandbox.guest.sandbox import Bridge, Sandbox
-from runner.sandbox.launch import Launcher, Spec
+from runner.sandbox.launch import Configure, Launcher
 from runner.words.errors import Invalid
 from runner.words.execution import InputFile
-from runner.words.resources import Limits
+from runner.words.resources import RunBounds
+from runner.words.sandbox import SandboxSpec
 
 
 async def observe(
@@ -26,20 +27,20 @@ async def observe(
     command: list[str],
     *,
     files: list[InputFile],
-    image: str,
-    limits: Limits,
-    spec: Spec,
+    spec: SandboxSpec,
+    bounds: RunBounds,
+    configure: Configure,
     policy: Policy,
     decisions: list[Decision],
 ) -> Observation:
-    """Observe the command in a sandbox with this spec, let out by the policy; note decisions."""
+    """Observe the command in such a sandbox, let out by the policy; note decisions."""
     settings.state_dir.mkdir(parents=True, exist_ok=True)
     # A state folder of its own: a worker takes strange sandboxes in its own for strays.
     with tempfile.TemporaryDirectory(prefix="learn-", dir=settings.state_dir) as folder:
         apart = settings.model_copy(update={"state_dir": Path(folder)})
         async with AsyncExitStack() as stack:
             launcher = await stack.enter_async_context(
-                Launcher.open(apart, node=apart.node_id, instance="learn", spec=spec)
+                Launcher.open(apart, node=apart.node_id, instance="learn", configure=configure)
             )
             way_out: OpenWayOut = no_way_out
             if policy.rules:
@@ -49,8 +50,8 @@ async def observe(
                 launcher,
                 document,
                 command,
-                image=image,
-                limits=limits,
+                spec=spec,
+                bounds=bounds,
                 files=files,
                 way_out=way_out,
             )

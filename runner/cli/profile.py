@@ -17,6 +17,7 @@ from runner.quotas.sizes import load_sizes
 from runner.words.errors import SetupError
 from runner.words.execution import InputFile
 from runner.words.resources import Limits
+from runner.words.sandbox import SandboxSpec
 
 if TYPE_CHECKING:
     from runner.egress.session import Decision
@@ -136,9 +137,9 @@ def learn_profile(
                 document,
                 command,
                 files=files,
-                image=image,
-                limits=sizes[size],
-                spec=unfiltered if unconfined else observing,
+                spec=SandboxSpec(image, sizes[size].resources),
+                bounds=sizes[size].bounds,
+                configure=unfiltered if unconfined else observing,
                 policy=policy,
                 decisions=decisions,
             )

@@ -32,7 +32,7 @@ from runner.node.runs.secrets import FileSecrets, Secrets
 from runner.node.runs.settle import Settler
 from runner.node.stock.demand import Bounds
 from runner.node.stock.disposal import Disposals
-from runner.node.stock.pool import Kind, open_pool
+from runner.node.stock.pool import open_pool
 from runner.node.stock.reuse import Bounds as ReuseBounds
 from runner.node.stock.reuse import open_reuse
 from runner.node.traffic import Traffic
@@ -47,6 +47,7 @@ from runner.store.db import Database
 from runner.store.objects import ObjectStore
 from runner.store.retention import Terms
 from runner.words.errors import SetupError
+from runner.words.sandbox import SandboxSpec
 
 SWEEP_S = 30.0
 """How long a sandbox may outlive a Docker daemon that did not answer when it was to go."""
@@ -221,15 +222,14 @@ async def worker(
             _log.info("worker_stopped", instance=policy.instance)
 
 
-def _default_kind(settings: Settings) -> Kind:
+def _default_kind(settings: Settings) -> SandboxSpec:
     """Return what a request gets that asks for nothing."""
     limits = load_sizes(settings.profiles_path)[DEFAULT_SIZE]
-    return Kind(settings.images[0], limits.resources, settings.isolation[0])
+    return SandboxSpec(settings.images[0], limits.resources, settings.isolation[0])
 
 
-async def _start_and_end(launcher: Launcher, kind: Kind) -> None:
-    order = SandboxOrder(image=kind.image, resources=kind.resources, isolation=kind.isolation)
-    sandbox = await launcher.launch(order)
+async def _start_and_end(launcher: Launcher, kind: SandboxSpec) -> None:
+    sandbox = await launcher.launch(SandboxOrder(kind))
     await sandbox.destroy()
 
 

@@ -24,8 +24,8 @@ from runner.sandbox.guest.sandbox import Bridge, Sandbox
 from runner.sandbox.launch import Launcher, SandboxOrder
 from runner.words.errors import SandboxFault
 from runner.words.execution import InputFile, Program, Stream
-from runner.words.resources import Limits, Resources
-from runner.words.sandbox import WORKSPACE
+from runner.words.resources import Resources, RunBounds
+from runner.words.sandbox import WORKSPACE, SandboxSpec
 
 OBSERVER = Path(__file__).with_name("observer.py")
 _PROGRAM, _REPORT = ".observer/observer.py", ".observer/calls.json"
@@ -83,12 +83,12 @@ async def learn(
     document: Document,
     command: Sequence[str],
     *,
-    image: str,
-    limits: Limits,
+    spec: SandboxSpec,
+    bounds: RunBounds,
     files: Sequence[InputFile] = (),
     way_out: OpenWayOut = no_way_out,
 ) -> Observation:
-    """Observe the command in a sandbox of this launcher, whose spec is one of the two above.
+    """Observe the command in a sandbox that this launcher configures by one of the two above.
 
     `way_out` connects the sandbox to an egress proxy while the command runs.
 
@@ -97,9 +97,7 @@ async def learn(
     tests = {_number(name): indexes for name, indexes in conditional_arguments(document).items()}
     settings = json.dumps({"tests": tests, "report": f"{WORKSPACE}/{_REPORT}"})
     argv = ("python3", "-I", "-S", f"{WORKSPACE}/{_PROGRAM}", settings, *command)
-    order = SandboxOrder(
-        image, limits.resources, tenant="-", execution="profile-learn", attempt="1"
-    )
+    order = SandboxOrder(spec, tenant="-", execution="profile-learn", attempt="1")
     output: list[bytes] = []
 
     async def keep(_: Stream, chunk: bytes) -> None:
@@ -115,14 +113,15 @@ async def learn(
         async with way_out(sandbox) as way:
             ending = await sandbox.run(
                 Program(argv, way.environment),
-                bounds=limits.bounds,
+                bounds=bounds,
                 flood_bytes=2**28,
                 on_started=ignore,
                 on_output=keep,
                 cancel=asyncio.Event(),
                 bridge=way.bridge,
             )
-        await sandbox.collect(max_files=1024, max_bytes=limits.disk_mb * 2**20, sink=shelf)
+        most = spec.resources.disk_mb * 2**20
+        await sandbox.collect(max_files=1024, max_bytes=most, sink=shelf)
     finally:
         await sandbox.destroy()
     if shelf.report is None:

@@ -43,12 +43,12 @@ def receipt(
         "tenant": str(claim.tenant_id),
         "attempt": claim.attempt,
         "request_hash": request_hash(request),
-        "image": request.image,
+        "image": request.sandbox.image,
         "image_digest": result.image_digest,
         "profile_hash": result.profile_hash,
         "egress_policy_hash": ran.egress_policy_hash,
         "isolation": asdict(ran.isolation) if ran.isolation else None,
-        "isolation_asked": request.isolation.value,
+        "isolation_asked": request.sandbox.isolation.value,
         "limits": asdict(request.limits),
         "times": {name: at and at.isoformat() for name, at in asdict(times).items()},
         "state": result.state.value,
@@ -82,22 +82,22 @@ def request_hash(request: ExecutionRequest) -> str:
     """Return the hash of all that was asked for; a client can compute it from what it sent."""
     # Beside the defaults only: what was hashed before they were there keeps its hash.
     chosen = {}
-    if request.language == "python" and not request.program.interpret:
+    if request.language == "python" and not request.run.program.interpret:
         chosen["interpreter"] = "fresh"
     if request.reuse:
         chosen["reuse"] = "tenant"
     return _hash(
         {
             **chosen,
-            "argv": list(request.program.argv),
-            "env": dict(request.program.env),
-            "stdin": hashlib.sha256(request.program.stdin).hexdigest(),
-            "files": {file.path: file.sha256 for file in request.files},
+            "argv": list(request.run.program.argv),
+            "env": dict(request.run.program.env),
+            "stdin": hashlib.sha256(request.run.program.stdin).hexdigest(),
+            "files": {file.path: file.sha256 for file in request.run.files},
             "limits": asdict(request.limits),
-            "image": request.image,
-            "isolation": request.isolation.value,
+            "image": request.sandbox.image,
+            "isolation": request.sandbox.isolation.value,
             "egress": [dict(rule) for rule in request.egress],
-            "secret_env": dict(request.secret_env),
+            "secret_env": dict(request.run.secret_env),
             "metadata": dict(request.metadata),
             "on_worker_loss": request.on_worker_loss,
         }

@@ -35,7 +35,7 @@ from runner.sandbox.observe.traces import traces
 from runner.sandbox.observe.watchdog import Watchdog
 from runner.words.errors import IsolationMissing, LaunchFailed, ProtocolViolation, RunnerError
 from runner.words.resources import Resources
-from runner.words.sandbox import WORKSPACE, Isolation
+from runner.words.sandbox import WORKSPACE, Isolation, SandboxSpec
 
 NODE_LABEL = "runner.node"
 INSTANCE_LABEL = "runner.instance"
@@ -48,23 +48,21 @@ _log = structlog.get_logger("runner.worker")
 
 __all__ = ["Launcher", "Sandbox", "SandboxOrder"]
 
-Spec = Callable[[Placement, Resources, SeccompProfile, Host], dict[str, Any]]
+Configure = Callable[[Placement, Resources, SeccompProfile, Host], dict[str, Any]]
 """Makes a container's configuration; a security check passes one that lacks a control."""
 
 
 @dataclass(frozen=True, slots=True)
 class SandboxOrder:
-    """What a sandbox is wanted for; tenant, execution and attempt become its container's labels.
+    """What sandbox is wanted; tenant, execution and attempt become its container's labels.
 
     One that is started ahead is nobody's: the audit log tells whose it became.
     """
 
-    image: str
-    resources: Resources
+    spec: SandboxSpec
     tenant: str = ""
     execution: str = ""
     attempt: str = ""
-    isolation: Isolation = Isolation.CONTAINER
 
 
 class Launcher:
@@ -86,7 +84,7 @@ class Launcher:
         instance: str,
         timeout_s: float,
         patience: int = 1,
-        spec: Spec = container_config,
+        configure: Configure = container_config,
     ) -> None:
         self.engine = engine
         self.sandboxes_dir = sandboxes_dir
@@ -102,12 +100,17 @@ class Launcher:
         self._users = users
         self._timeout_s = timeout_s
         self._patience = Patience(patience)
-        self.spec = spec
+        self.configure = configure
 
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, settings: Settings, *, node: str, instance: str, spec: Spec = container_config
+        cls,
+        settings: Settings,
+        *,
+        node: str,
+        instance: str,
+        configure: Configure = container_config,
     ) -> AsyncIterator["Launcher"]:
         """Connect to Docker and make ready all that every sandbox needs.
 
@@ -145,7 +148,7 @@ class Launcher:
                     instance=instance,
                     timeout_s=settings.patient(settings.launch_timeout_s),
                     patience=settings.patience,
-                    spec=spec,
+                    configure=configure,
                 )
 
     async def launch(self, order: SandboxOrder) -> Sandbox:
@@ -160,13 +163,13 @@ class Launcher:
         container_id: str | None = None
         channel: Channel | None = None
         try:
-            await self._require(order.isolation)
-            image_id = await self._images.require(order.image)
+            await self._require(order.spec.isolation)
+            image_id = await self._images.require(order.spec.image)
             home.mkdir(mode=0o711)
             with listen(home, SUPERVISOR_SOCKET, backlog=1) as listener:
                 container_id, config = await self._create(order, sandbox_id, home, image_id)
                 await self.engine.start(container_id)
-                expected = _peer_of(config, order.isolation)
+                expected = _peer_of(config, order.spec.isolation)
                 channel = await self._meet(listener, home, container_id, expected)
                 self._keep_limits(container_id, config)
                 facts = await self.engine.inspect(container_id)
@@ -213,8 +216,8 @@ class Launcher:
         taken: set[int] = set()
         while (uid := self._users.next(taken)) is not None:
             write_accounts(home, uid, WORKSPACE)
-            placement = Placement(image_id, home, uid, labels, order.isolation)
-            config = self.spec(placement, order.resources, self._profile, self._host)
+            placement = Placement(image_id, home, uid, labels, order.spec.isolation)
+            config = self.configure(placement, order.spec.resources, self._profile, self._host)
             container_id = await self.engine.create(container_name(uid), config)
             if container_id is not None:
                 return container_id, config

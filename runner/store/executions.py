@@ -58,31 +58,32 @@ class Place:
 
 async def insert(tx: Transaction, execution_id: UUID, request: ExecutionRequest) -> None:
     """Store a new, queued execution with its input files and its first event."""
+    run, program = request.run, request.run.program
     tx.later(
         "executions.insert",
         execution_id=execution_id,
         language=request.language,
-        image=request.image,
+        image=request.sandbox.image,
         size=request.size,
         limits=Jsonb(LIMITS.dump_python(request.limits)),
-        isolation=request.isolation,
+        isolation=request.sandbox.isolation,
         egress=Jsonb([dict(rule) for rule in request.egress]),
         egress_policy=request.egress_policy,
-        secret_env=Jsonb(dict(request.secret_env)),
+        secret_env=Jsonb(dict(run.secret_env)),
         metadata=Jsonb(dict(request.metadata)),
         on_worker_loss=request.on_worker_loss,
-        argv=list(request.program.argv),
-        env=Jsonb(dict(request.program.env)),
-        stdin=request.program.stdin,
+        argv=list(program.argv),
+        env=Jsonb(dict(program.env)),
+        stdin=program.stdin,
         project=request.project,
         artifacts_to=request.artifacts_to,
-        interpret=request.program.interpret,
+        interpret=program.interpret,
         reuse=request.reuse,
-        paths=[file.path for file in request.files],
-        contents=[None if _stored(file) else file.content for file in request.files],
-        object_keys=[(held := _stored(file)) and held.object_key for file in request.files],
-        sizes=[(held := _stored(file)) and held.size for file in request.files],
-        sums=[(held := _stored(file)) and held.sha256 for file in request.files],
+        paths=[file.path for file in run.files],
+        contents=[None if _stored(file) else file.content for file in run.files],
+        object_keys=[(held := _stored(file)) and held.object_key for file in run.files],
+        sizes=[(held := _stored(file)) and held.size for file in run.files],
+        sums=[(held := _stored(file)) and held.sha256 for file in run.files],
     )
 
 

@@ -9,8 +9,15 @@ from psycopg.rows import DictRow
 
 from runner.store.db import Database, Transaction
 from runner.store.executions import LIMITS
-from runner.words.execution import Claim, ExecutionRequest, InputFile, Program, StoredObject
-from runner.words.sandbox import Isolation
+from runner.words.execution import (
+    Claim,
+    ExecutionRequest,
+    InputFile,
+    Program,
+    RunSpec,
+    StoredObject,
+)
+from runner.words.sandbox import Isolation, SandboxSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,21 +32,20 @@ class Claimed:
     def request(self) -> ExecutionRequest:
         """Return what the execution asked for."""
         row = self._row
+        limits = LIMITS.validate_python(row["limits"])
+        program = Program(
+            argv=tuple(row["argv"]),
+            env=row["env"],
+            stdin=row["stdin"],
+            interpret=row["interpret"],
+        )
+        files = tuple(map(_input_file, self._files))
         return ExecutionRequest(
-            program=Program(
-                argv=tuple(row["argv"]),
-                env=row["env"],
-                stdin=row["stdin"],
-                interpret=row["interpret"],
-            ),
-            limits=LIMITS.validate_python(row["limits"]),
+            SandboxSpec(row["image"], limits.resources, Isolation(row["isolation"])),
+            RunSpec(program, limits.bounds, files, row["secret_env"]),
             size=row["size"],
-            image=row["image"],
-            files=tuple(map(_input_file, self._files)),
-            isolation=Isolation(row["isolation"]),
             egress=tuple(row["egress"]),
             egress_policy=row["egress_policy"],
-            secret_env=row["secret_env"],
             metadata=row["metadata"],
             on_worker_loss=row["on_worker_loss"],
             reuse=row["reuse"],

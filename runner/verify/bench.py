@@ -16,7 +16,7 @@ from runner.quotas.sizes import load_sizes
 from runner.sandbox.engine.spec import container_config
 from runner.sandbox.guest.ending import Cause, Ending
 from runner.sandbox.guest.sandbox import Sandbox
-from runner.sandbox.launch import Launcher, SandboxOrder, Spec
+from runner.sandbox.launch import Configure, Launcher, SandboxOrder
 from runner.verify.check import Observation, Probe
 from runner.verify.controls import Change
 from runner.verify.layers import Layer, layers
@@ -25,7 +25,7 @@ from runner.verify.surroundings import surroundings
 from runner.words.errors import SandboxFault
 from runner.words.execution import Program, Stream
 from runner.words.resources import Limits, RunBounds
-from runner.words.sandbox import Isolation
+from runner.words.sandbox import Isolation, SandboxSpec
 
 PATIENCE_S = 10.0
 _FLOOD_BYTES = 2**22
@@ -118,26 +118,27 @@ class Bench:
 
     @asynccontextmanager
     async def sandbox(
-        self, *changes: Change, limits: Mapping[str, float] | None = None, spec: Spec | None = None
+        self,
+        *changes: Change,
+        limits: Mapping[str, float] | None = None,
+        configure: Configure | None = None,
     ) -> AsyncIterator[Sandbox]:
         """Start a sandbox whose configuration has these changes; destroy it after use."""
 
         def changed(*given: Any) -> dict[str, Any]:
-            config = (spec or container_config)(*given)
+            config = (configure or container_config)(*given)
             for change in changes:
                 change(config)
             return config
 
         launcher = self.launcher
-        launcher.spec = changed
+        launcher.configure = changed
         sandbox = await launcher.launch(
             SandboxOrder(
-                image=self.settings.images[0],
-                resources=self.within(limits).resources,
+                SandboxSpec(self.settings.images[0], self.within(limits).resources, self.isolation),
                 tenant="verify",
                 execution="verify",
                 attempt="1",
-                isolation=self.isolation,
             )
         )
         try:

@@ -2,7 +2,7 @@
 
 principal  who acts
 resources  what a sandbox may use, and what one run in it may take
-sandbox    what a sandbox is, whoever uses it
+sandbox    what a sandbox is and is made from, whoever uses it
 execution  one run of one tenant's program: what was asked for, what came of it
 states     the states of an execution, and the reasons for its end
 errors     our failures, drawn once

@@ -5,14 +5,14 @@ Plain frozen values, no behaviour beyond arithmetic on themselves.
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal, TypeAlias
 from uuid import UUID
 
-from runner.words.resources import Limits
-from runner.words.sandbox import WORKSPACE, Isolation
+from runner.words.resources import Limits, RunBounds
+from runner.words.sandbox import WORKSPACE, Isolation, SandboxSpec
 from runner.words.states import Reason, State
 
 JSON: TypeAlias = Any
@@ -73,20 +73,34 @@ class Program:
 
 
 @dataclass(frozen=True, slots=True)
-class ExecutionRequest:
-    """What a client asked to run, resolved: limits are numbers, the image is a known name."""
+class RunSpec:
+    """One process in a sandbox: what is started, with which files, and for how long at most."""
 
     program: Program
-    limits: Limits
-    size: str
-    image: str
+    bounds: RunBounds
     files: tuple[InputFile, ...] = ()
-    isolation: Isolation = Isolation.CONTAINER
+    secret_env: Mapping[str, str] = field(default_factory=dict)
+    """Environment variables by the names of the secrets that they hold."""
+
+    @property
+    def input_bytes(self) -> int:
+        """How much the program is given to read."""
+        return len(self.program.stdin) + sum(file.size for file in self.files)
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionRequest:
+    """What a client asked to run, resolved: one run in a sandbox, and what belongs to neither.
+
+    Limits are numbers, the image is a known name.
+    """
+
+    sandbox: SandboxSpec
+    run: RunSpec
+    size: str
     egress: tuple[Mapping[str, JSON], ...] = ()
     """Rules as `runner.egress.policy` writes them; empty means no way out at all."""
     egress_policy: str | None = None
-    secret_env: Mapping[str, str] = field(default_factory=dict)
-    """Environment variables by the names of the secrets that they hold."""
     metadata: Mapping[str, str] = field(default_factory=dict)
     on_worker_loss: Literal["fail", "retry"] = "fail"
     reuse: bool = False
@@ -97,9 +111,9 @@ class ExecutionRequest:
     """What the names of files begin with that are made of the artifacts; None makes none."""
 
     @property
-    def input_bytes(self) -> int:
-        """How much the program is given to read."""
-        return len(self.program.stdin) + sum(file.size for file in self.files)
+    def limits(self) -> Limits:
+        """What its sandbox and its run are held to, as it is stored and signed."""
+        return Limits(**asdict(self.sandbox.resources), **asdict(self.run.bounds))
 
 
 @dataclass(frozen=True, slots=True)

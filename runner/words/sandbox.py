@@ -1,6 +1,9 @@
-"""What a sandbox is, whoever uses it."""
+"""What a sandbox is and is made from, whoever uses it."""
 
+from dataclasses import dataclass
 from enum import StrEnum
+
+from runner.words.resources import Resources
 
 WORKSPACE = "/workspace"
 """The program's working directory in every sandbox, and the only place artifacts come from."""
@@ -11,3 +14,12 @@ class Isolation(StrEnum):
 
     CONTAINER = "container"
     GVISOR = "gvisor"
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxSpec:
+    """What a sandbox is made from."""
+
+    image: str
+    resources: Resources
+    isolation: Isolation = Isolation.CONTAINER

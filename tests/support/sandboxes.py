@@ -16,10 +16,10 @@ from runner.sandbox.guest.artifacts import Collected
 from runner.sandbox.guest.ending import Ending
 from runner.sandbox.guest.outcome import Verdict, classify
 from runner.sandbox.guest.sandbox import Bridge, Sandbox
-from runner.sandbox.launch import NODE_LABEL, Launcher, SandboxOrder, Spec
+from runner.sandbox.launch import NODE_LABEL, Configure, Launcher, SandboxOrder
 from runner.words.execution import InputFile, Program, Stream
 from runner.words.resources import Limits, RunBounds
-from runner.words.sandbox import Isolation
+from runner.words.sandbox import Isolation, SandboxSpec
 
 MB = 2**20
 
@@ -63,16 +63,13 @@ class Bench:
         """Return the bench's limits with these changed."""
         return dataclasses.replace(self.limits, **overrides)  # type: ignore[arg-type]  # by name
 
+    def spec(self, **overrides: float) -> SandboxSpec:
+        """Return what sandboxes of the default image are made from, with limits changed."""
+        return SandboxSpec("python", self.within(**overrides).resources, self.isolation)
+
     def order(self, **overrides: float) -> SandboxOrder:
         """Return an order for the default image, with limits changed."""
-        return SandboxOrder(
-            "python",
-            self.within(**overrides).resources,
-            tenant="t",
-            execution="e",
-            attempt="1",
-            isolation=self.isolation,
-        )
+        return SandboxOrder(self.spec(**overrides), tenant="t", execution="e", attempt="1")
 
     @asynccontextmanager
     async def sandbox(self, **overrides: float) -> AsyncIterator[Sandbox]:
@@ -174,13 +171,14 @@ async def use(
 async def bench(
     state_dir: Path,
     wrap: Callable[[Launcher], Launcher] = lambda launcher: launcher,
-    spec: Spec = container_config,
+    configure: Configure = container_config,
     isolation: Isolation = Isolation.CONTAINER,
 ) -> AsyncIterator[Bench]:
     """Open a bench of its own node; at the end nothing of it may be left on the host."""
     settings = Settings(state_dir=state_dir, node="test")
     node = f"test-{uuid.uuid4().hex[:12]}"
-    async with Launcher.open(settings, node=node, instance="only", spec=spec) as launcher:
+    opening = Launcher.open(settings, node=node, instance="only", configure=configure)
+    async with opening as launcher:
         limits = load_sizes(settings.profiles_path)[DEFAULT_SIZE]
         yield Bench(wrap(launcher), limits, isolation)
         assert await launcher.engine.containers({NODE_LABEL: node}) == []

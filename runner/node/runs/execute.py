@@ -235,9 +235,9 @@ class Executor:
             self._changes.announce(claim.execution_id)
 
         try:
-            secret_env = await self._secrets.environment(claim, request)
+            secret_env = await self._secrets.environment(claim, request.run)
             await recorder.hide(secret_env.values())
-            if (refusal := await upload(sandbox, request, self._objects)) is not None:
+            if (refusal := await upload(sandbox, request.run.files, self._objects)) is not None:
                 return refusal
             left = await until_stored(lambda: self._egress_left(claim)) if request.egress else 0
             async with (
@@ -246,8 +246,8 @@ class Executor:
             ):
                 attempt.way_out = way_out
                 ending = await sandbox.run(
-                    _reaching(request.program, {**way_out.environment, **secret_env}),
-                    bounds=request.limits.bounds,
+                    _reaching(request.run.program, {**way_out.environment, **secret_env}),
+                    bounds=request.run.bounds,
                     flood_bytes=self._policy.flood_bytes,
                     on_started=start.begin,
                     on_output=recorder.add,
@@ -288,7 +288,7 @@ class Executor:
         )
         collected = await sandbox.collect(
             max_files=self._policy.max_artifacts,
-            max_bytes=request.limits.disk_mb * 2**20,
+            max_bytes=request.sandbox.resources.disk_mb * 2**20,
             sink=filer,
             again=again,
         )

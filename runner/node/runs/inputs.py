@@ -1,17 +1,17 @@
 """Input files on their way from the request and the object store to the sandbox."""
 
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 from runner.sandbox.guest.sandbox import Sandbox
 from runner.store.objects import ObjectStore
 from runner.words.errors import ProtocolViolation, SandboxFault, StoreUnavailable
-from runner.words.execution import ExecutionRequest, Result, StoredObject, never_ran
+from runner.words.execution import InputFile, Result, StoredObject, never_ran
 from runner.words.states import Reason, State
 
 
 async def upload(
-    sandbox: Sandbox, request: ExecutionRequest, objects: ObjectStore
+    sandbox: Sandbox, files: Sequence[InputFile], objects: ObjectStore
 ) -> Result | None:
     """Place the input files; return the result of an execution whose files do not fit.
 
@@ -31,7 +31,7 @@ async def upload(
             raise StoreUnavailable("object store: an input file is not what was stored")
 
     try:
-        await sandbox.upload(request.files, read)
+        await sandbox.upload(files, read)
     except ProtocolViolation:
         raise
     except SandboxFault as error:

@@ -13,7 +13,7 @@ from runner.node.runs.recorder import until_stored
 from runner.secrets.vault import Vault
 from runner.store.db import Database
 from runner.words.errors import Invalid, SecretsUnreadable
-from runner.words.execution import Claim, ExecutionRequest
+from runner.words.execution import Claim, RunSpec
 
 MAX_ENV_BYTES = 32 * 1024
 """Beside what a request may hold itself, what one control frame to a sandbox leaves room for."""
@@ -36,14 +36,14 @@ class Secrets:
         """
         return await until_stored(lambda: self._use(claim, name, purpose))
 
-    async def environment(self, claim: Claim, request: ExecutionRequest) -> dict[str, str]:
-        """Return the variables that the request asked to hold secrets.
+    async def environment(self, claim: Claim, run: RunSpec) -> dict[str, str]:
+        """Return the variables that the run shall have with secrets in them.
 
         Raises Invalid for a secret that the tenant does not have, and for too much of them;
         KeyUnavailable when one cannot be opened.
         """
         found = {}
-        for variable, name in request.secret_env.items():
+        for variable, name in run.secret_env.items():
             value = await self.use(claim, name, "environment")
             if value is None:
                 raise Invalid(f"the tenant has no secret {name!r}", "secret_env")

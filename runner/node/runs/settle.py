@@ -190,7 +190,7 @@ async def put_on_record(
     head = await audit.append_now(tx, claim.tenant_id, ended(claim, result))
     times = await finishing.times()
     make = partial(receipt, claim, request, result, artifacts, ran, times, head)
-    large = request.input_bytes > _HASHED_INLINE
+    large = request.run.input_bytes > _HASHED_INLINE
     body = await asyncio.to_thread(make) if large else make()
     await receipts.insert(tx, claim.execution_id, signer.sign(receipts.KIND, body))
 

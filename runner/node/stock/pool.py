@@ -28,8 +28,7 @@ from runner.words.errors import (
     RunnerError,
 )
 from runner.words.execution import Claim, ExecutionRequest
-from runner.words.resources import Resources
-from runner.words.sandbox import Isolation
+from runner.words.sandbox import SandboxSpec
 
 TICK_S = 1.0
 IMAGES_S = 3.0
@@ -45,15 +44,6 @@ or this host lacks its isolation, and the other kinds are not to wait for that."
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
-    """What sandboxes must have in common to stand for each other."""
-
-    image: str
-    resources: Resources
-    isolation: Isolation
-
-
-@dataclass(frozen=True, slots=True)
 class Idle:
     """A sandbox that waits."""
 
@@ -62,14 +52,17 @@ class Idle:
 
 
 class WarmSandboxes:
-    """A pool for one worker; `Sandboxes` to the recipe. Made by `open_pool`."""
+    """A pool for one worker; `Sandboxes` to the recipe. Made by `open_pool`.
+
+    Sandboxes of one spec are of one kind: each can stand for the other.
+    """
 
     def __init__(
         self,
         launcher: Launcher,
         *,
         bounds: Bounds,
-        steady: Kind | None,
+        steady: SandboxSpec | None,
         max_idle_s: float,
         traffic: Traffic,
         blames_node: Callable[[], Awaitable[bool]],
@@ -81,15 +74,15 @@ class WarmSandboxes:
         self._bounds = bounds
         self._steady = steady
         self._max_idle_s = max_idle_s
-        self._idle: dict[Kind, deque[Idle]] = {}
-        self._demand: dict[Kind, Demand] = {}
+        self._idle: dict[SandboxSpec, deque[Idle]] = {}
+        self._demand: dict[SandboxSpec, Demand] = {}
         self._digests: dict[str, str] = {}
         self._changed = asyncio.Event()
         self._looked = 0.0
         self._disposals: set[asyncio.Task[None]] = set()
-        self._too_small: set[Kind] = set()
+        self._too_small: set[SandboxSpec] = set()
         """Kinds in whose memory the image's list does not fit: they wait without it."""
-        self._rest_until: dict[Kind, float] = {}
+        self._rest_until: dict[SandboxSpec, float] = {}
         self._log = structlog.get_logger("runner.worker")
 
     @property
@@ -99,7 +92,7 @@ class WarmSandboxes:
 
     async def claim(self, claim: Claim, request: ExecutionRequest) -> Sandbox:
         """Return one that waits, else start one for this execution."""
-        kind = Kind(request.image, request.limits.resources, request.isolation)
+        kind = request.sandbox
         now = time.monotonic()
         if not self._rests(kind, now):
             self._demand.setdefault(kind, Demand()).asked(now)
@@ -150,14 +143,14 @@ class WarmSandboxes:
         while self._disposals:
             await asyncio.gather(*self._disposals)
 
-    def _take(self, kind: Kind) -> Sandbox | None:
+    def _take(self, kind: SandboxSpec) -> Sandbox | None:
         waiting = self._idle.get(kind)
         return waiting.pop().sandbox if waiting else None
 
-    def _rests(self, kind: Kind, now: float) -> bool:
+    def _rests(self, kind: SandboxSpec, now: float) -> bool:
         return self._rest_until.get(kind, now) > now
 
-    def _rest(self, kind: Kind, error: Exception) -> None:
+    def _rest(self, kind: SandboxSpec, error: Exception) -> None:
         """Start none of the kind for a while, and forget that it was asked for."""
         self._rest_until[kind] = time.monotonic() + REST_S
         self._demand.pop(kind, None)
@@ -196,13 +189,13 @@ class WarmSandboxes:
             except ImageMissing:
                 self._digests.pop(image, None)
 
-    def _target(self, kind: Kind, now: float) -> int:
+    def _target(self, kind: SandboxSpec, now: float) -> int:
         demand = self._demand.get(kind)
         lately = demand is not None and demand.last > now - self._max_idle_s
         floor = self._bounds.floor if kind == self._steady else int(lately)
         return max(floor, demand.wanted(now) if demand else 0)
 
-    def _shortest(self) -> Kind | None:
+    def _shortest(self) -> SandboxSpec | None:
         """Return the kind that lacks most of those that cannot wait, or None; also without room."""
         if not room(self._bounds, self.idle):
             return None
@@ -217,20 +210,18 @@ class WarmSandboxes:
         return kind if kind is not None and lacking[kind] > 0 else None
 
     @property
-    def _known(self) -> set[Kind]:
+    def _known(self) -> set[SandboxSpec]:
         return {*self._demand, *([self._steady] if self._steady else [])}
 
-    def _can_wait(self, kind: Kind, now: float) -> bool:
+    def _can_wait(self, kind: SandboxSpec, now: float) -> bool:
         """Return whether enough of the kind wait for its next to be started in a quiet moment."""
         demand = self._demand.get(kind)
         needed = min(FEW, demand.wanted(now)) if demand else 0
         return len(self._idle.get(kind, ())) >= needed and self._traffic.worth_waiting
 
-    async def _start(self, kind: Kind) -> None:
+    async def _start(self, kind: SandboxSpec) -> None:
         began = time.monotonic()
-        sandbox = await self._launcher.launch(
-            SandboxOrder(image=kind.image, resources=kind.resources, isolation=kind.isolation)
-        )
+        sandbox = await self._launcher.launch(SandboxOrder(kind))
         if kind not in self._too_small and not await self._load(kind, sandbox):
             return
         now = time.monotonic()
@@ -239,7 +230,7 @@ class WarmSandboxes:
         self._digests[kind.image] = sandbox.image_digest
         self._idle.setdefault(kind, deque()).append(Idle(sandbox, now))
 
-    async def _load(self, kind: Kind, sandbox: Sandbox) -> bool:
+    async def _load(self, kind: SandboxSpec, sandbox: Sandbox) -> bool:
         """Get it ready for its program; False, and it is gone, if its memory is too small.
 
         It then dies, or thrashes until its time is up.
@@ -272,7 +263,7 @@ async def open_pool(
     launcher: Launcher,
     *,
     bounds: Bounds,
-    steady: Kind | None,
+    steady: SandboxSpec | None,
     max_idle_s: float,
     traffic: Traffic | None = None,
     duties: Duties | None = None,

@@ -18,11 +18,12 @@ import structlog
 
 from runner.base.duties import Duties
 from runner.base.tasks import uninterrupted
-from runner.node.stock.pool import Kind, answers
+from runner.node.stock.pool import answers
 from runner.node.stock.sandboxes import Sandboxes
 from runner.sandbox.guest.sandbox import Sandbox
 from runner.words.errors import DockerUnavailable, ImageMissing, LeaseLost, ProtocolViolation
 from runner.words.execution import Claim, ExecutionRequest
+from runner.words.sandbox import SandboxSpec
 
 SWEEP_S = 3.0
 CLEANED_SOON_S = 0.25
@@ -44,15 +45,14 @@ class Owner:
     """Whose a sandbox is, and what an execution must have in common with the one before."""
 
     tenant: UUID
-    kind: Kind
+    spec: SandboxSpec
     egress: str
 
     @classmethod
     def of(cls, claim: Claim, request: ExecutionRequest) -> "Owner":
         """Return who may use the sandbox of this execution afterwards."""
         rules = json.dumps([dict(rule) for rule in request.egress], sort_keys=True)
-        kind = Kind(request.image, request.limits.resources, request.isolation)
-        return cls(claim.tenant_id, kind, rules)
+        return cls(claim.tenant_id, request.sandbox, rules)
 
 
 @dataclass(slots=True)
@@ -172,7 +172,7 @@ class ReusedSandboxes:
         """Destroy what has waited too long or is of an image that is not today's."""
         now = time.monotonic()
         for owner, waiting in list(self._waiting.items()):
-            today = await self._today(owner.kind.image)
+            today = await self._today(owner.spec.image)
             for held in list(waiting):
                 idle = held.waiting_since < now - self._bounds.idle_s
                 stale = held.sandbox.image_digest != today

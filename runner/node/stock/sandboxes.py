@@ -39,9 +39,7 @@ class FreshSandboxes:
         """Launch a container for this execution alone."""
         return await self._launcher.launch(
             SandboxOrder(
-                image=request.image,
-                resources=request.limits.resources,
-                isolation=request.isolation,
+                request.sandbox,
                 tenant=str(claim.tenant_id),
                 execution=str(claim.execution_id),
                 attempt=str(claim.attempt),

@@ -12,13 +12,13 @@ from structlog.testing import capture_logs
 from runner.base.duties import Duties
 from runner.node.stock import pool as pools
 from runner.node.stock.demand import Bounds
-from runner.node.stock.pool import Kind, WarmSandboxes, open_pool
+from runner.node.stock.pool import WarmSandboxes, open_pool
 from runner.node.traffic import QUIET_S, Traffic
 from runner.sandbox.engine import spec
 from runner.sandbox.guest.sandbox import Sandbox
 from runner.sandbox.launch import SandboxOrder
 from runner.words.errors import DockerUnavailable, ImageMissing, IsolationMissing, LaunchFailed
-from runner.words.execution import Claim, ExecutionRequest, Program
+from runner.words.execution import Claim, ExecutionRequest, Program, RunSpec
 from runner.words.ids import new_id
 from runner.words.sandbox import Isolation
 from tests.support import sandboxes
@@ -42,7 +42,7 @@ async def pool(
     blames_node: Callable[[], Awaitable[bool]] | None = None,
 ) -> AsyncIterator[WarmSandboxes]:
     """Keep a pool of the default kind, full at first."""
-    steady = Kind("python", bench.limits.resources, Isolation.CONTAINER)
+    steady = bench.spec()
     bounds = Bounds(floor, ceiling, reserve_mb=0)
     async with open_pool(
         bench.launcher,
@@ -66,9 +66,8 @@ async def until(holds: Callable[[], bool]) -> None:
 
 def request(bench: sandboxes.Bench) -> ExecutionRequest:
     """Return a request of the default kind."""
-    return ExecutionRequest(
-        program=Program(("true",), {}), limits=bench.limits, size="small", image="python"
-    )
+    run = RunSpec(Program(("true",), {}), bench.limits.bounds)
+    return ExecutionRequest(bench.spec(), run, size="small")
 
 
 async def claim(made: WarmSandboxes, bench: sandboxes.Bench) -> Sandbox:
@@ -116,7 +115,7 @@ async def test_a_kind_that_cannot_wait_is_not_held_up_by_one_that_can(
     async with pool(bench, floor=8, ceiling=12, traffic=traffic) as made:
         with traffic.passing():
             taken = [await claim(made, bench) for _ in range(3)]
-            other = replace(request(bench), limits=bench.within(memory_mb=96))
+            other = replace(request(bench), sandbox=bench.spec(memory_mb=96))
             taken.append(await made.claim(Claim(new_id(), new_id(), 1), other))
             # Five are left of the eight; two come of the other kind.
             await until(lambda: made.idle == 7)
@@ -129,7 +128,7 @@ async def test_an_empty_pool_is_a_start_not_an_error(bench: sandboxes.Bench) -> 
     async with pool(bench) as made:
         taken = await asyncio.gather(*(claim(made, bench) for _ in range(6)))
         assert len({each.id for each in taken}) == 6
-        other = replace(request(bench), limits=bench.within(memory_mb=96))
+        other = replace(request(bench), sandbox=bench.spec(memory_mb=96))
         odd = await made.claim(Claim(new_id(), new_id(), 1), other)
         for each in (*taken, odd):
             assert await works(each, bench)
@@ -278,13 +277,13 @@ async def test_a_kind_that_cannot_start_holds_up_no_other(
 ) -> None:
     """One request for it is enough to ask. The others are kept full, and the worker is healthy."""
     plain = request(bench)
-    odd = replace(plain, image="not-built")
+    odd = replace(plain, sandbox=replace(bench.spec(), image="not-built"))
     if cannot == "an isolation that Docker lacks":
-        odd = replace(plain, isolation=Isolation.GVISOR)
+        odd = replace(plain, sandbox=replace(bench.spec(), isolation=Isolation.GVISOR))
         monkeypatch.setitem(spec.RUNTIMES, Isolation.GVISOR, "no-such-runtime")
     elif cannot == "an order Docker refuses":
         # Below the six megabytes that Docker gives at least.
-        odd = replace(plain, limits=bench.within(memory_mb=1))
+        odd = replace(plain, sandbox=bench.spec(memory_mb=1))
     starts = []
     started = bench.launcher.launch
 
@@ -298,16 +297,13 @@ async def test_a_kind_that_cannot_start_holds_up_no_other(
         for _ in range(3):
             with pytest.raises((ImageMissing, IsolationMissing, LaunchFailed)):
                 await made.claim(Claim(new_id(), new_id(), 1), odd)
-        other = replace(plain, limits=bench.within(memory_mb=96))
+        other = replace(plain, sandbox=bench.spec(memory_mb=96))
         taken = [await claim(made, bench) for _ in range(2)]
         taken.append(await made.claim(Claim(new_id(), new_id(), 1), other))
         # Two of the steady kind and two of the other.
         await until(lambda: made.idle >= 4)
         assert not duties.failing
-        kind = Kind(odd.image, odd.limits.resources, odd.isolation)
-        ahead = [
-            Kind(each.image, each.resources, each.isolation) for each in starts if not each.tenant
-        ]
-        assert ahead.count(kind) == 1
+        ahead = [each.spec for each in starts if not each.tenant]
+        assert ahead.count(odd.sandbox) == 1
         for each in taken:
             await made.dispose(each)

@@ -12,8 +12,9 @@ import pytest
 from runner.node.stock.reuse import Bounds, ReusedSandboxes, open_reuse
 from runner.node.stock.sandboxes import FreshSandboxes
 from runner.sandbox.guest.sandbox import Sandbox
-from runner.words.execution import Claim, ExecutionRequest, Program
+from runner.words.execution import Claim, ExecutionRequest, Program, RunSpec
 from runner.words.ids import new_id
+from runner.words.resources import RunBounds
 from runner.words.sandbox import Isolation
 from tests.support import sandboxes
 from tests.support.sandboxes import Bench
@@ -40,13 +41,8 @@ async def reused(bench: Bench, **bounds: float) -> AsyncIterator[ReusedSandboxes
 
 def request(bench: Bench, **changes: object) -> ExecutionRequest:
     """Return a request that asks for reuse, and for other things as well."""
-    plain = ExecutionRequest(
-        program=Program(("true",), {}),
-        limits=bench.limits,
-        size="small",
-        image="python",
-        reuse=True,
-    )
+    run = RunSpec(Program(("true",), {}), bench.limits.bounds)
+    plain = ExecutionRequest(bench.spec(), run, size="small", reuse=True)
     return replace(plain, **changes)  # type: ignore[arg-type]  # by name
 
 
@@ -82,8 +78,8 @@ async def test_the_tenants_next_execution_gets_it(bench: Bench) -> None:
     async with reused(bench) as made:
         first = await use(made, bench, "echo x > y")
         assert await use(made, bench, "test ! -e y") == first
-        shorter = bench.within(timeout_s=3, output_kb=1)
-        assert await use(made, bench, limits=shorter) == first
+        shorter = RunSpec(Program(("true",), {}), RunBounds(timeout_s=3, output_kb=1))
+        assert await use(made, bench, run=shorter) == first
 
 
 @pytest.mark.parametrize(
@@ -103,7 +99,9 @@ async def test_nobody_else_and_nothing_unlike_gets_it(
 ) -> None:
     """Another tenant, or an execution that differs in what its walls are or did not ask."""
     if "memory_mb" in changes:
-        changes = {"limits": bench.within(memory_mb=300)}
+        changes = {"sandbox": bench.spec(memory_mb=300)}
+    elif changes.keys() & {"image", "isolation"}:
+        changes = {"sandbox": replace(bench.spec(), **changes)}  # type: ignore[arg-type]  # by name
     async with reused(bench) as made:
         first = await use(made, bench)
         assert await use(made, bench, **changes) != first  # type: ignore[arg-type]  # by name

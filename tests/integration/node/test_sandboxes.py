@@ -9,7 +9,7 @@ import pytest
 from runner.node.stock.sandboxes import FreshSandboxes
 from runner.sandbox.reap import remove_strays
 from runner.words.errors import DockerUnavailable
-from runner.words.execution import Claim, ExecutionRequest, Program
+from runner.words.execution import Claim, ExecutionRequest, Program, RunSpec
 from runner.words.ids import new_id
 from tests.support import sandboxes
 
@@ -28,9 +28,8 @@ async def test_one_that_could_not_be_removed_is_swept_up(
 ) -> None:
     """Docker is away when it is to go: disposal does not fail, and the next sweep removes it."""
     fresh = FreshSandboxes(bench.launcher)
-    request = ExecutionRequest(
-        program=Program(argv=("true",), env={}), limits=bench.limits, size="small", image="python"
-    )
+    run = RunSpec(Program(("true",), {}), bench.limits.bounds)
+    request = ExecutionRequest(bench.spec(), run, size="small")
     sandbox = await fresh.claim(CLAIM, request)
     in_use = await fresh.claim(Claim(new_id(), new_id(), 1), request)
 

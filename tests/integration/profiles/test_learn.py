@@ -13,9 +13,10 @@ from runner.profiles.propose import Proposal, propose
 from runner.quotas.sizes import load_sizes
 from runner.sandbox.engine.spec import Host, Placement, container_config
 from runner.sandbox.guest.sandbox import Bridge
-from runner.sandbox.launch import Spec
+from runner.sandbox.launch import Configure
 from runner.words.execution import InputFile, Program
 from runner.words.resources import Resources
+from runner.words.sandbox import SandboxSpec
 from runner.words.states import State
 from tests.support import sandboxes
 
@@ -24,25 +25,33 @@ MEDIUM = load_sizes(Settings().profiles_path)["medium"]
 
 
 async def observe(
-    state_dir: Path, *command: str, spec: Spec = observing, files: tuple[InputFile, ...] = ()
+    state_dir: Path,
+    *command: str,
+    configure: Configure = observing,
+    files: tuple[InputFile, ...] = (),
 ) -> Observation:
     """Observe a command in a sandbox of its own."""
-    async with sandboxes.bench(state_dir, spec=spec) as bench:
+    async with sandboxes.bench(state_dir, configure=configure) as bench:
         return await learn(
-            bench.launcher, DOCUMENT, command, image="python", limits=MEDIUM, files=files
+            bench.launcher,
+            DOCUMENT,
+            command,
+            spec=SandboxSpec("python", MEDIUM.resources),
+            bounds=MEDIUM.bounds,
+            files=files,
         )
 
 
-def under(proposal: Proposal) -> Spec:
-    """Return a spec whose sandboxes have the proposed profile."""
+def under(proposal: Proposal) -> Configure:
+    """Return what gives sandboxes the proposed profile."""
 
-    def spec(
+    def configure(
         placement: Placement, resources: Resources, profile: SeccompProfile, host: Host
     ) -> dict[str, Any]:
         proposed = dataclasses.replace(profile, json=proposal.after)
         return container_config(placement, resources, proposed, host)
 
-    return spec
+    return configure
 
 
 async def test_calls_of_every_process_and_thread_are_seen(tmp_path: Path) -> None:
@@ -78,7 +87,7 @@ async def test_a_refused_call_is_seen_and_what_follows_it_only_unconfined(tmp_pa
     )
     confined = propose(RAW, DOCUMENT, (await observe(tmp_path, "python3", "-c", code)).calls, "")
     assert [call.name for call in confined.added] == ["unshare"]
-    seen = await observe(tmp_path, "python3", "-c", code, spec=unfiltered)
+    seen = await observe(tmp_path, "python3", "-c", code, configure=unfiltered)
     names = {call.name for call in propose(RAW, DOCUMENT, seen.calls, "").added}
     assert {"unshare", "sched_getparam"} <= names
 
@@ -101,7 +110,7 @@ async def test_the_smallest_profile_still_starts_cleans_up_runs_ends_collects_an
         writer.close()
 
     async with (
-        sandboxes.bench(tmp_path, spec=under(proposal)) as bench,
+        sandboxes.bench(tmp_path, configure=under(proposal)) as bench,
         bench.sandbox() as sandbox,
         await asyncio.start_unix_server(echo, sock=sandbox.listen_for_egress()),
     ):
@@ -125,7 +134,7 @@ async def test_the_proposal_for_a_program_is_enough_for_that_program(tmp_path: P
     command = ("python3", "-c", "import pandas; print(pandas.Series([1, 2]).sum())")
     proposal = propose(RAW, DOCUMENT, (await observe(tmp_path, *command)).calls, "")
     assert proposal.added == ()
-    async with sandboxes.bench(tmp_path, spec=under(proposal)) as bench:
+    async with sandboxes.bench(tmp_path, configure=under(proposal)) as bench:
         ran = await bench.run(command, memory_mb=512)
         assert (ran.stdout, ran.ending.exit_code) == (b"3\n", 0), ran.stderr
         refused = await bench.bash("mkfifo f")
@@ -137,5 +146,5 @@ async def test_outside_the_observing_sandbox_nobody_may_trace(tmp_path: Path) ->
     probe = "import ctypes; print(ctypes.CDLL(None).ptrace(0, 0, 0, 0))"
     async with sandboxes.bench(tmp_path) as bench:
         assert (await bench.python(probe)).stdout == b"-1\n"
-    async with sandboxes.bench(tmp_path, spec=observing) as bench:
+    async with sandboxes.bench(tmp_path, configure=observing) as bench:
         assert (await bench.python(probe)).stdout == b"0\n"

@@ -11,6 +11,7 @@ import pytest
 
 from runner.base.settings import Settings
 from runner.sandbox.guest.sandbox import Bridge
+from runner.sandbox.launch import SandboxOrder
 from runner.words.errors import IsolationMissing
 from runner.words.execution import InputFile, Program
 from runner.words.sandbox import Isolation
@@ -183,7 +184,7 @@ async def test_it_is_refused_where_docker_cannot_give_it(
     monkeypatch.setattr(gvisor.launcher.engine, "info", changed)
     with pytest.raises(IsolationMissing, match=message):
         await gvisor.launcher.launch(gvisor.order())
-    order = dataclasses.replace(gvisor.order(), isolation=Isolation.CONTAINER)
+    order = SandboxOrder(dataclasses.replace(gvisor.spec(), isolation=Isolation.CONTAINER))
     await (await gvisor.launcher.launch(order)).destroy()
 
 

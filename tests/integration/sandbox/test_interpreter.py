@@ -12,6 +12,7 @@ from runner.sandbox.guest.channel import Closed
 from runner.sandbox.guest.sandbox import Sandbox
 from runner.sandbox.launch import SandboxOrder
 from runner.words.execution import InputFile, Program
+from runner.words.sandbox import SandboxSpec
 from tests.support.sandboxes import Bench, Ran, use
 
 ALIKE: dict[str, str | bytes] = {
@@ -263,7 +264,7 @@ try:
 except MemoryError: pass
 """
     launcher, resources = bench.launcher, bench.limits.resources
-    sandbox = await launcher.launch(SandboxOrder("data", resources))
+    sandbox = await launcher.launch(SandboxOrder(SandboxSpec("data", resources)))
     try:
         assert await sandbox.load() == []
         drawn = [(await run(bench, sandbox, draw)).stdout.splitlines() for _ in range(2)]
@@ -289,7 +290,7 @@ async def test_each_sandbox_has_a_hash_seed_of_its_own(bench: Bench) -> None:
 async def test_a_list_that_does_not_fit_into_the_memory_ends_the_sandbox(bench: Bench) -> None:
     """Its own, and no other's; whoever starts sandboxes ahead then does without the list."""
     resources = bench.within(memory_mb=48).resources
-    sandbox = await bench.launcher.launch(SandboxOrder("data", resources))
+    sandbox = await bench.launcher.launch(SandboxOrder(SandboxSpec("data", resources)))
     try:
         with pytest.raises(Closed):
             await sandbox.load()

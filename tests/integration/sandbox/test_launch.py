@@ -11,7 +11,7 @@ import pytest
 from runner.base.settings import Settings
 from runner.quotas.sizes import load_sizes
 from runner.sandbox.engine.spec import container_config
-from runner.sandbox.launch import NODE_LABEL, Launcher
+from runner.sandbox.launch import NODE_LABEL, Launcher, SandboxOrder
 from runner.sandbox.reap import remove_strays
 from runner.words.errors import DockerUnavailable, ImageMissing, LaunchFailed
 from runner.words.execution import Program
@@ -21,7 +21,7 @@ from tests.support.sandboxes import Bench
 
 async def test_an_unknown_image_is_its_own_failure(bench: Bench) -> None:
     """It names the image and how to build it; nothing is pulled."""
-    order = dataclasses.replace(bench.order(), image="no-such-image")
+    order = SandboxOrder(dataclasses.replace(bench.spec(), image="no-such-image"))
     with pytest.raises(ImageMissing, match="no-such-image"):
         await bench.launcher.launch(order)
 

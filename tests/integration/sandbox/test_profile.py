@@ -73,7 +73,7 @@ async def errnos(bench: Bench, calls: Mapping[str, tuple[object, ...]]) -> dict[
 @pytest.fixture
 async def open_bench(tmp_path: Path) -> AsyncIterator[Bench]:
     """Return a bench whose sandboxes have no filter."""
-    async with sandboxes.bench(tmp_path / "open", spec=unfiltered) as made:
+    async with sandboxes.bench(tmp_path / "open", configure=unfiltered) as made:
         yield made
 
 

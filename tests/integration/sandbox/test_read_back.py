@@ -15,12 +15,12 @@ Change = Callable[[dict[str, Any]], None]
 async def read(bench: Bench, change: Change = lambda _: None) -> EffectiveIsolation:
     """Return the isolation of a sandbox whose configuration was changed."""
 
-    def spec(*args: Any) -> dict[str, Any]:
+    def configure(*args: Any) -> dict[str, Any]:
         config = container_config(*args)
         change(config)
         return config
 
-    bench.launcher.spec = spec
+    bench.launcher.configure = configure
     async with bench.sandbox() as sandbox:
         assert sandbox.isolation is not None
         return sandbox.isolation

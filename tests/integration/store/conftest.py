@@ -20,15 +20,18 @@ from runner.store import executions
 from runner.store.db import Database
 from runner.store.migrations import migrate
 from runner.tenants.tenancy import create_key, publish_tiers
-from runner.words.execution import Claim, ExecutionRequest, Program
+from runner.words.execution import Claim, ExecutionRequest, Program, RunSpec
 from runner.words.ids import new_id
 from runner.words.principal import Role
 from runner.words.resources import Limits
+from runner.words.sandbox import SandboxSpec
 from tests.support.deployment import state_folder
 
 LIMITS = Limits(cpu=1, memory_mb=64, pids=8, disk_mb=8, timeout_s=5, output_kb=8)
 REQUEST = ExecutionRequest(
-    program=Program(argv=("true",), env={}), limits=LIMITS, size="nano", image="python"
+    SandboxSpec("python", LIMITS.resources),
+    RunSpec(Program(argv=("true",), env={}), LIMITS.bounds),
+    size="nano",
 )
 LEASE = timedelta(minutes=1)
 Claimed: TypeAlias = Callable[[str], Awaitable[Claim]]

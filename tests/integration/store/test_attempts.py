@@ -124,7 +124,8 @@ async def test_who_waits_for_a_row_does_not_hold_the_chain(
     """
     claim = await claimed(f"chain-{records_last}".lower())
     tenant, key = claim.tenant_id, new_key(claim.tenant_id, "files")
-    given = replace(REQUEST, files=(InputFile("in", StoredObject(key, 10, "0" * 64)),))
+    stored = InputFile("in", StoredObject(key, 10, "0" * 64))
+    given = replace(REQUEST, run=replace(REQUEST.run, files=(stored,)))
     async with api.tenant(tenant) as tx:
         await ledger.reserve(tx, key, 10)
         assert await ledger.keep(tx, [key])

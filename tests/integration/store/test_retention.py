@@ -4,7 +4,7 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -22,15 +22,13 @@ from runner.store.objects import Kind, ObjectStore, new_key
 from runner.store.retention import Terms
 from runner.words.execution import (
     Claim,
-    ExecutionRequest,
     InputFile,
-    Program,
     StoredObject,
     never_ran,
 )
 from runner.words.ids import new_id
 from runner.words.states import Reason, State
-from tests.integration.store.conftest import LIMITS, new_tenant
+from tests.integration.store.conftest import REQUEST, new_tenant
 
 AT_ONCE = timedelta(seconds=0)
 SHA256 = "0" * 64
@@ -98,7 +96,7 @@ class Site:
             if takes
             else (InputFile("in", b"x"),)
         )
-        wanted = ExecutionRequest(Program(("true",), {}), LIMITS, "nano", "python", inputs)
+        wanted = replace(REQUEST, run=replace(REQUEST.run, files=inputs))
         async with self.api.tenant(tenant) as tx:
             await executions.insert(tx, id_, wanted)
         key = await self.stored(tenant, "artifacts")

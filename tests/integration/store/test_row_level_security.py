@@ -11,13 +11,9 @@ from pydantic import SecretStr
 from runner.embedded.services import Services
 from runner.store import executions, projects
 from runner.store.db import Database
-from runner.words.execution import ExecutionRequest, Program
 from runner.words.ids import new_id
-from tests.integration.store.conftest import LIMITS, new_tenant
+from tests.integration.store.conftest import REQUEST, new_tenant
 
-REQUEST = ExecutionRequest(
-    program=Program(argv=("true",), env={}), limits=LIMITS, size="nano", image="python"
-)
 ROLES = ("runner_api", "runner_worker", "runner_operator", "runner_definer", "runner_eraser")
 
 

@@ -139,12 +139,13 @@ async def test_a_claim_comes_with_what_it_is_to_do(
     files = (InputFile("b", b"2"), InputFile("a", b"1"))
     mine, other, id_ = await tenant(owner), await tenant(owner), new_id()
     async with api.tenant(mine) as tx:
-        await executions.insert(tx, id_, replace(REQUEST, files=files))
+        wanted = replace(REQUEST, run=replace(REQUEST.run, files=files))
+        await executions.insert(tx, id_, wanted)
     await submit(api, other)
     found = await scheduling.claim(worker, node="n", instance="i", lease=LEASE)
     assert found is not None
     assert found.claim == Claim(id_, mine, 1)
-    assert found.request() == replace(REQUEST, files=files[::-1])
+    assert found.request() == replace(REQUEST, run=replace(REQUEST.run, files=files[::-1]))
     assert not found.cancel_requested
     async with worker.no_tenant() as tx:
         assert await tx.all("executions.load_claimed") == []

@@ -16,8 +16,7 @@ from runner.store.connection import Connection
 from runner.store.db import Database
 from runner.words.errors import StoreUnavailable
 from runner.words.ids import new_id
-from tests.integration.store.conftest import new_tenant
-from tests.integration.store.test_row_level_security import REQUEST
+from tests.integration.store.conftest import REQUEST, new_tenant
 
 SUBMITTED = audit.AuditEvent("test", audit.Action.EXECUTION_SUBMIT, audit.Outcome.SUCCESS)
 OURS = audit.Filter(actor="test")

@@ -32,10 +32,10 @@ def resolved(**fields: object) -> object:
 
 def test_code_becomes_a_file_and_a_command() -> None:
     """Python and bash each have their own."""
-    request = Submission(code="print(1)", language="python").resolve(OFFER)
-    assert request.program.argv == ("python3", "main.py")
-    assert [(file.path, file.content) for file in request.files] == [("main.py", b"print(1)")]
-    assert request.program.env == {"PYTHONUNBUFFERED": "1"}
+    run = Submission(code="print(1)", language="python").resolve(OFFER).run
+    assert run.program.argv == ("python3", "main.py")
+    assert [(file.path, file.content) for file in run.files] == [("main.py", b"print(1)")]
+    assert run.program.env == {"PYTHONUNBUFFERED": "1"}
 
 
 def test_isolation_is_the_requests_the_tenants_or_the_deployments() -> None:
@@ -46,7 +46,7 @@ def test_isolation_is_the_requests_the_tenants_or_the_deployments() -> None:
 
     def isolation(offer: Offer, **asked: str) -> Isolation:
         fields = {"command": ["true"], **asked}
-        return Submission.model_validate(fields).resolve(offer).isolation
+        return Submission.model_validate(fields).resolve(offer).sandbox.isolation
 
     assert isolation(free) is Isolation.CONTAINER
     assert isolation(free, isolation="gvisor") is Isolation.GVISOR
