@@ -3,12 +3,19 @@
 Run by the schema's owner (`runner migrate`), never by the API or the worker. Forward only: a file
 that has landed is never edited (`versions/SHA256SUMS` holds its digest); a new revision changes
 what it made.
+
+Everything is one transaction. It gives up rather than wait long for a lock: whoever asks for the
+same table later would wait behind it, so that one long transaction would stop all.
 """
 
+import time
+from collections.abc import Sequence
+from datetime import timedelta
 from importlib import resources
 from typing import NoReturn
 
 import psycopg
+import structlog
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 from pydantic import SecretStr
@@ -17,6 +24,21 @@ from runner.words.errors import SetupError, StoreUnavailable
 
 MIGRATION_LOCK = 7_203_551_004
 """Advisory lock: two migrations at once run one after the other."""
+LOCK_TIMEOUT = timedelta(seconds=3)
+"""How long to wait for the lock of a table or row, and others behind us."""
+LOCK_PAUSES_S = (2.0, 5.0, 10.0, 20.0)
+"""How long to let the others go first before each further try."""
+STATEMENT_TIMEOUT = timedelta(minutes=30)
+"""PostgreSQL's bound on one statement, such as an index of a large table."""
+LOCKED = (
+    "another transaction holds a lock that the migration needs, and did not end in {tries} tries; "
+    "nothing was changed. Stop the APIs and the workers, or find it with `SELECT pid, usename, "
+    "xact_start FROM pg_stat_activity WHERE xact_start IS NOT NULL ORDER BY xact_start` and end it "
+    "with `SELECT pg_terminate_backend(pid)`; then migrate again"
+)
+
+
+_SET = "SELECT set_config(:name, :value, true)"
 
 
 def run_sql_file(name: str) -> None:
@@ -39,8 +61,25 @@ def refuse(why: str) -> NoReturn:
 def migrate(owner_url: SecretStr, *login_urls: SecretStr) -> None:
     """Bring the schema up to date and give each login role the password of its URL.
 
-    Raises StoreUnavailable when PostgreSQL does not answer.
+    Raises StoreUnavailable when PostgreSQL does not answer or a lock is not to be had.
     """
+    log = structlog.get_logger("runner.migrate")
+    for pause_s in (*LOCK_PAUSES_S, None):
+        try:
+            _upgrade(owner_url)
+            break
+        except psycopg.errors.LockNotAvailable as error:
+            if pause_s is None:
+                raise StoreUnavailable(LOCKED.format(tries=len(LOCK_PAUSES_S) + 1)) from error
+            log.warning("migration_waits_for_a_lock", again_in_s=pause_s)
+            time.sleep(pause_s)
+        except psycopg.OperationalError as error:
+            raise StoreUnavailable(f"PostgreSQL refused the migration: {error}") from error
+    _set_passwords(owner_url, login_urls)
+
+
+def _upgrade(owner_url: SecretStr) -> None:
+    """Apply what is new, all of it or nothing. Raises psycopg's errors."""
     # A third of a second, which commands that migrate nothing need not spend.
     import sqlalchemy
     from alembic import command
@@ -55,13 +94,24 @@ def migrate(owner_url: SecretStr, *login_urls: SecretStr) -> None:
     config.set_main_option("script_location", str(resources.files(__package__)))
     try:
         with engine.connect() as connection, connection.begin():
-            connection.execute(
-                sqlalchemy.text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK}
-            )
+            # The other migration is waited for patiently: nobody queues behind this lock.
+            for statement, values in (
+                (_SET, {"name": "statement_timeout", "value": _milliseconds(STATEMENT_TIMEOUT)}),
+                ("SELECT pg_advisory_xact_lock(:key)", {"key": MIGRATION_LOCK}),
+                (_SET, {"name": "lock_timeout", "value": _milliseconds(LOCK_TIMEOUT)}),
+            ):
+                connection.execute(sqlalchemy.text(statement), values)
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
     except sqlalchemy.exc.OperationalError as error:
-        raise StoreUnavailable(f"PostgreSQL refused the migration: {error.orig}") from error
+        raise (error.orig or error) from error
+
+
+def _milliseconds(bound: timedelta) -> str:
+    return str(bound // timedelta(milliseconds=1))
+
+
+def _set_passwords(owner_url: SecretStr, login_urls: Sequence[SecretStr]) -> None:
     with psycopg.connect(owner_url.get_secret_value(), connect_timeout=5) as owner:
         for url in login_urls:
             login = conninfo_to_dict(url.get_secret_value())

@@ -2,6 +2,7 @@
 
 import tomllib
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import TypeAlias
 
@@ -13,7 +14,7 @@ from pydantic import SecretStr
 from runner.embedded.services import Services
 from runner.store import migrations
 from runner.store.migrations import migrate
-from runner.words.errors import SetupError
+from runner.words.errors import SetupError, StoreUnavailable
 
 VERSIONS = Path(migrations.__file__).parent / "versions"
 DATA = Path(__file__).resolve().parents[2] / "data"
@@ -108,3 +109,71 @@ def test_a_database_of_a_branch_that_never_landed_is_refused(empty: Made, last: 
     apply(url, [*until("0006"), next(VERSIONS.glob(f"{last}_*.sql")).name], old=[])
     with pytest.raises(SetupError, match="development branch"):
         migrate(SecretStr(url))
+
+
+class Held:
+    """A database that lacks the last migration, in which a transaction holds what that needs."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._long = psycopg.connect(url)
+        self.write(self._long)
+
+    @staticmethod
+    def write(connection: psycopg.Connection) -> None:
+        """Take the lock that every write takes."""
+        connection.execute("LOCK TABLE api_keys IN ROW EXCLUSIVE MODE")
+
+    def end(self) -> None:
+        """End the transaction."""
+        self._long.close()
+
+    def version(self) -> str:
+        """Return the number of the last migration."""
+        with psycopg.connect(self.url) as connection:
+            row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+        assert row is not None
+        return str(row[0])
+
+
+@pytest.fixture
+def held(empty: Made, monkeypatch: pytest.MonkeyPatch) -> Iterator[Held]:
+    """Return one, for migrations that wait shortly and try twice."""
+    monkeypatch.setattr(migrations, "LOCK_TIMEOUT", timedelta(milliseconds=200))
+    monkeypatch.setattr(migrations, "LOCK_PAUSES_S", (1.0,))
+    url = empty()
+    apply(url, until("0018"), old=[])
+    made = Held(url)
+    yield made
+    made.end()
+
+
+def test_a_migration_that_gets_no_lock_lets_others_go_first_and_says_what_to_do(
+    held: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is changed."""
+    served: list[float] = []
+
+    def others(pause_s: float) -> None:
+        with psycopg.connect(held.url, options="-c lock_timeout=5s") as connection:
+            held.write(connection)
+        served.append(pause_s)
+
+    monkeypatch.setattr("runner.store.migrations.time.sleep", others)
+    with pytest.raises(StoreUnavailable, match=r"in 2 tries.*pg_terminate_backend"):
+        migrate(SecretStr(held.url))
+    assert (served, held.version()) == ([1.0], "0018")
+
+
+def test_a_migration_goes_on_when_the_lock_is_free(
+    held: Held, fresh: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runner.store.migrations.time.sleep", lambda _: held.end())
+    migrate(SecretStr(held.url))
+    assert catalogue(held.url) == fresh
+
+
+def test_a_migration_does_not_last_for_ever(empty: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(migrations, "STATEMENT_TIMEOUT", timedelta(milliseconds=1))
+    with pytest.raises(StoreUnavailable, match="statement timeout"):
+        migrate(SecretStr(empty()))
