@@ -16,6 +16,7 @@ from runner.store import migrations
 from runner.store.migrations import migrate
 from runner.words.errors import SetupError, StoreUnavailable
 
+SCHEMA = Path(migrations.__file__).parents[1] / "schema.sql"
 VERSIONS = Path(migrations.__file__).parent / "versions"
 DATA = Path(__file__).resolve().parents[2] / "data"
 EDITS = tomllib.loads((DATA / "edited_migrations.toml").read_text())["edit"]
@@ -80,6 +81,33 @@ def fresh(empty: Made) -> list[str]:
     url = empty()
     migrate(SecretStr(url))
     return catalogue(url)
+
+
+def made_by(url: str, schema: str) -> list[str]:
+    """Return the catalogue of an empty database in which `schema` is run."""
+    with psycopg.connect(url) as connection:
+        connection.execute(schema.encode())
+    return catalogue(url)
+
+
+def test_the_schema_to_read_is_what_the_migrations_add_up_to(empty: Made, fresh: list[str]) -> None:
+    assert made_by(empty(), SCHEMA.read_text()) == fresh
+
+
+@pytest.mark.parametrize(
+    ("written", "other"),
+    [
+        ("queued               integer NOT NULL", "queued               integer"),
+        ("GRANT UPDATE ON claim_turn TO", "GRANT SELECT, UPDATE ON claim_turn TO"),
+        ("FOR SELECT TO runner_operator USING (true)", "FOR SELECT TO runner_api USING (true)"),
+    ],
+)
+def test_a_schema_that_differs_is_found(
+    empty: Made, fresh: list[str], written: str, other: str
+) -> None:
+    text = SCHEMA.read_text()
+    assert written in text
+    assert made_by(empty(), text.replace(written, other)) != fresh
 
 
 @pytest.mark.parametrize("file", EDITED)
