@@ -212,7 +212,7 @@ async def _store(
         if refused := refusal(standing, egress=bool(wanted.egress)):
             raise refused
         parts.admission.require(waiting, standing.queued)
-        await executions.insert(tx, new, _naming(wanted, new))
+        executions.insert_later(tx, new, _naming(wanted, new))
         for path in sorted(body.keys):
             caller.record(tx, Action.FILE_READ, "file", path, {"execution": str(new)})
         facts = {

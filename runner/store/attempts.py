@@ -14,7 +14,7 @@ from psycopg.types.json import Jsonb
 
 from runner.store import ledger, usage
 from runner.store.db import Database, Later, Transaction
-from runner.store.executions import RESULT, StoredArtifact, insert_state_event
+from runner.store.executions import RESULT, StoredArtifact, insert_state_event_later
 from runner.words.errors import LeaseLost
 from runner.words.execution import JSON, Claim, EventKind, Result
 from runner.words.states import ACTIVE, State, may_change
@@ -131,8 +131,8 @@ async def requeue(tx: Transaction, claim: Claim, why: str, *, free: bool = False
     )
     if row is None:
         raise LeaseLost("the execution was taken over before it was queued again")
-    usage.record_requeued(tx, claim, row["started_at"])
-    await insert_state_event(
+    usage.record_requeued_later(tx, claim, row["started_at"])
+    insert_state_event_later(
         tx,
         claim.execution_id,
         seq=row["seq"],

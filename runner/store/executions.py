@@ -56,8 +56,8 @@ class Place:
     starts_in_s: float | None
 
 
-async def insert(tx: Transaction, execution_id: UUID, request: ExecutionRequest) -> None:
-    """Store a new, queued execution with its input files and its first event."""
+def insert_later(tx: Transaction, execution_id: UUID, request: ExecutionRequest) -> None:
+    """Store a new, queued execution with its input files and first event, with what follows."""
     run, program = request.run, request.run.program
     tx.later(
         "executions.insert",
@@ -87,10 +87,10 @@ async def insert(tx: Transaction, execution_id: UUID, request: ExecutionRequest)
     )
 
 
-async def insert_state_event(
+def insert_state_event_later(
     tx: Transaction, execution_id: UUID, *, seq: int, attempt: int, data: dict[str, Any]
 ) -> None:
-    """Append a state change to the event stream, at the `seq` its update handed out."""
+    """Append a state change to the events, at the `seq` its update gave, with what follows."""
     tx.later(
         "executions.insert_event",
         execution_id=execution_id,
@@ -168,7 +168,7 @@ async def cancel(tx: Transaction, execution_id: UUID) -> State | None:
         )
         if ended is None:
             raise RuntimeError("a locked, queued execution changed its state")
-        await insert_state_event(
+        insert_state_event_later(
             tx,
             execution_id,
             seq=ended["seq"],

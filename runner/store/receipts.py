@@ -7,8 +7,8 @@ from runner.store.db import Transaction
 KIND = "agent-runner/receipt/v1"
 
 
-async def insert(tx: Transaction, execution_id: UUID, document: str) -> None:
-    """Store the receipt of an execution of this transaction's tenant."""
+def insert_later(tx: Transaction, execution_id: UUID, document: str) -> None:
+    """Store the receipt of an execution of this transaction's tenant, with what follows."""
     tx.later("receipts.insert", execution_id=execution_id, document=document)
 
 

@@ -44,8 +44,8 @@ def columns(result: Result, artifacts: Sequence[StoredArtifact]) -> dict[str, ob
     }
 
 
-def record_requeued(tx: Transaction, claim: Claim, started_at: datetime | None) -> None:
-    """Enter an attempt that has just been given up for another one."""
+def record_requeued_later(tx: Transaction, claim: Claim, started_at: datetime | None) -> None:
+    """Enter an attempt that has just been given up for another one, with what follows."""
     tx.later(
         "usage.record_requeued",
         execution_id=claim.execution_id,

@@ -51,7 +51,7 @@ async def database(postgres: Services, monkeypatch: pytest.MonkeyPatch) -> Async
 async def _write(database: Database, tenant: UUID) -> None:
     """Write an execution and its record; several statements travel together."""
     async with database.tenant(tenant) as tx:
-        await executions.insert(tx, new_id(), REQUEST)
+        executions.insert_later(tx, new_id(), REQUEST)
         audit.append(tx, tenant, SUBMITTED)
 
 

@@ -192,7 +192,7 @@ async def put_on_record(
     make = partial(receipt, claim, request, result, artifacts, ran, times, head)
     large = request.run.input_bytes > _HASHED_INLINE
     body = await asyncio.to_thread(make) if large else make()
-    await receipts.insert(tx, claim.execution_id, signer.sign(receipts.KIND, body))
+    receipts.insert_later(tx, claim.execution_id, signer.sign(receipts.KIND, body))
 
 
 def of_execution(

@@ -98,7 +98,7 @@ def claimed(api: Database, owner: Database, superuser: Any) -> Claimed:
     async def claim(name: str) -> Claim:
         made = Claim(execution_id=new_id(), tenant_id=await new_tenant(owner, name), attempt=1)
         async with api.tenant(made.tenant_id) as tx:
-            await executions.insert(tx, made.execution_id, REQUEST)
+            executions.insert_later(tx, made.execution_id, REQUEST)
             audit.append(tx, made.tenant_id, SUBMITTED)
         superuser.execute(
             "UPDATE executions SET state = 'starting', attempt = 1, claimed_at = now(), "

@@ -150,7 +150,7 @@ async def test_who_waits_for_a_row_does_not_hold_the_chain(
         async with api.tenant(tenant) as tx:
             if not records_last:
                 await audit.append_now(tx, tenant, SUBMITTED)
-            await executions.insert(tx, new_id(), given)
+            executions.insert_later(tx, new_id(), given)
             audit.append(tx, tenant, SUBMITTED)
 
     ended = await asyncio.gather(end(), submit(), return_exceptions=True)

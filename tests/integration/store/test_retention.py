@@ -98,7 +98,7 @@ class Site:
         )
         wanted = replace(REQUEST, run=replace(REQUEST.run, files=inputs))
         async with self.api.tenant(tenant) as tx:
-            await executions.insert(tx, id_, wanted)
+            executions.insert_later(tx, id_, wanted)
         key = await self.stored(tenant, "artifacts")
         async with self.worker.tenant(tenant) as tx:
             await ledger.keep(tx, [key])

@@ -90,7 +90,7 @@ async def submit(api: Database, of: UUID, count: int = 1) -> list[UUID]:
     ids = [new_id() for _ in range(count)]
     for id_ in ids:
         async with api.tenant(of) as tx:
-            await executions.insert(tx, id_, REQUEST)
+            executions.insert_later(tx, id_, REQUEST)
     return ids
 
 
@@ -140,7 +140,7 @@ async def test_a_claim_comes_with_what_it_is_to_do(
     mine, other, id_ = await tenant(owner), await tenant(owner), new_id()
     async with api.tenant(mine) as tx:
         wanted = replace(REQUEST, run=replace(REQUEST.run, files=files))
-        await executions.insert(tx, id_, wanted)
+        executions.insert_later(tx, id_, wanted)
     await submit(api, other)
     found = await scheduling.claim(worker, node="n", instance="i", lease=LEASE)
     assert found is not None

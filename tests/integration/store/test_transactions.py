@@ -26,7 +26,7 @@ async def test_what_was_to_go_along_is_stored_with_the_end(api: Database, owner:
     """Nothing had to be waited for before."""
     tenant, id_ = await new_tenant(owner, "tx-later"), new_id()
     async with api.tenant(tenant) as tx:
-        await executions.insert(tx, id_, REQUEST)
+        executions.insert_later(tx, id_, REQUEST)
         audit.append(tx, tenant, SUBMITTED)
     async with api.tenant(tenant) as tx:
         assert await executions.get(tx, id_) is not None
@@ -37,7 +37,7 @@ async def test_what_goes_along_is_seen_by_what_follows(api: Database, owner: Dat
     """In the order in which it was said."""
     tenant, id_ = await new_tenant(owner, "tx-order"), new_id()
     async with api.tenant(tenant) as tx:
-        await executions.insert(tx, id_, REQUEST)
+        executions.insert_later(tx, id_, REQUEST)
         assert await executions.get(tx, id_) is not None
 
 
@@ -51,8 +51,8 @@ async def test_what_fails_on_the_way_leaves_nothing(
     async def failing() -> None:
         async with api.tenant(tenant) as tx:
             audit.append(tx, tenant, SUBMITTED)
-            await executions.insert(tx, id_, REQUEST)
-            await executions.insert(tx, id_, REQUEST)
+            executions.insert_later(tx, id_, REQUEST)
+            executions.insert_later(tx, id_, REQUEST)
             if followed:
                 await executions.get(tx, id_)
 
@@ -116,9 +116,9 @@ async def test_an_exception_undoes_what_was_sent_and_what_was_not(
 
     async def interrupted() -> None:
         async with api.tenant(tenant) as tx:
-            await executions.insert(tx, sent, REQUEST)
+            executions.insert_later(tx, sent, REQUEST)
             assert await executions.get(tx, sent) is not None
-            await executions.insert(tx, unsent, REQUEST)
+            executions.insert_later(tx, unsent, REQUEST)
             raise LookupError
 
     with pytest.raises(LookupError):
@@ -139,7 +139,7 @@ async def test_a_rollback_that_fails_does_not_replace_what_has_failed(
 
     async def interrupted() -> None:
         async with api.tenant(tenant) as tx:
-            await executions.insert(tx, sent, REQUEST)
+            executions.insert_later(tx, sent, REQUEST)
             await tx.flush()
             raise asyncio.CancelledError
 

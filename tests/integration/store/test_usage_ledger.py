@@ -63,7 +63,7 @@ async def test_the_last_places_are_given_away_once(
             if refusal(standing, egress=False):
                 return False
             await asyncio.sleep(0.05)
-            await executions.insert(tx, new_id(), REQUEST)
+            executions.insert_later(tx, new_id(), REQUEST)
             return True
 
     accepted = sum(await asyncio.gather(*(submit() for _ in range(ASKING))))
@@ -196,7 +196,7 @@ async def test_a_tenant_sees_its_own_numbers_alone(
     ours, theirs = await new_tenant(owner, "usage-ours"), await new_tenant(owner, "usage-theirs")
     for tenant in (ours, theirs):
         async with api.tenant(tenant) as tx:
-            await executions.insert(tx, new_id(), REQUEST)
+            executions.insert_later(tx, new_id(), REQUEST)
     with psycopg.connect(postgres.api_url) as connection:
         connection.execute("SELECT set_config('app.tenant_id', %s, false)", [str(ours)])
         for statement in (b"SELECT tenant_id FROM tenant_quotas", b"SELECT tenant_id FROM queues"):
