@@ -79,6 +79,14 @@ def test_overrides_stay_below_the_tenants_maximum() -> None:
     assert "memory_mb" in refused.value.field
 
 
+def test_sandbox_and_run_are_held_to_all_that_was_asked_for() -> None:
+    """Taken apart between the two, and stored whole again."""
+    asked = {"pids": 32, "timeout_s": 3}
+    request = Submission.model_validate({"command": ["true"], "limits": asked}).resolve(OFFER)
+    assert (request.sandbox.resources.pids, request.run.bounds.timeout_s) == (32, 3)
+    assert request.limits == dataclasses.replace(SMALL, pids=32, timeout_s=3)
+
+
 def test_files_must_fit_into_the_workspace() -> None:
     """Told before anything is stored."""
     with pytest.raises(Invalid) as refused:
