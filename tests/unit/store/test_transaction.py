@@ -1,0 +1,111 @@
+"""What travels to PostgreSQL in which round trip."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from runner.store.db import Transaction, query
+
+NAMES = {
+    query(name): name
+    for name in (
+        "audit.append",
+        "session.begin",
+        "session.commit",
+        "session.ping",
+        "audit.unsealed",
+    )
+}
+
+
+class Answer:
+    """What PostgreSQL answers to anything."""
+
+    statusmessage = "COMMIT"
+
+    async def fetchone(self) -> dict[str, Any]:
+        """Return a row."""
+        return {"seq": 3, "hash": b""}
+
+
+class Wire:
+    """A connection that tells what came in each of its round trips."""
+
+    def __init__(self) -> None:
+        self.trips: list[list[str]] = []
+        self._open = False
+
+    @asynccontextmanager
+    async def pipeline(self) -> AsyncIterator[None]:
+        """Take what comes as one round trip."""
+        self.trips.append([])
+        self._open = True
+        yield
+        self._open = False
+
+    async def execute(self, statement: bytes, values: Mapping[str, Any]) -> Answer:
+        """Take a statement."""
+        if not self._open:
+            self.trips.append([])
+        name = NAMES[statement.decode()]
+        self.trips[-1].append(" ".join([name.partition(".")[2], *values.values()]))
+        return Answer()
+
+
+@pytest.fixture
+def wire() -> Any:
+    """Return a connection."""
+    return Wire()
+
+
+@pytest.fixture
+def tx(wire: Any) -> Transaction:
+    """Return a transaction that has just been opened."""
+    return Transaction(wire, query("session.begin"))
+
+
+async def test_records_go_with_the_commit(wire: Wire, tx: Transaction) -> None:
+    """However early they were asked for: the chain's head is locked by no statement before."""
+    tx.append_record("1")
+    await tx.one("session.ping")
+    tx.append_record("2")
+    tx.later("audit.unsealed")
+    await tx.commit()
+    assert wire.trips == [["begin", "ping"], ["unsealed", "append 1", "append 2", "commit"]]
+
+
+async def test_a_transaction_that_only_records_is_one_round_trip(
+    wire: Wire, tx: Transaction
+) -> None:
+    tx.append_record("1")
+    await tx.commit()
+    assert wire.trips == [["begin", "append 1", "commit"]]
+
+
+async def test_what_follows_the_commit_does_not_lose_its_rows_to_the_records(
+    wire: Wire, tx: Transaction
+) -> None:
+    tx.append_record("1")
+    behind = tx.afterwards("session.ping")
+    await tx.commit()
+    assert wire.trips == [["begin", "append 1", "commit", "ping"]]
+    assert await behind.one() is not None
+
+
+async def test_a_record_that_is_written_at_once_takes_those_before_it_along(
+    wire: Wire, tx: Transaction
+) -> None:
+    """In the order given; those behind it go with the end."""
+    tx.append_record("1")
+    assert (await tx.append_record_now("2"))["seq"] == 3
+    tx.append_record("3")
+    await tx.commit()
+    assert wire.trips == [["begin", "append 1", "append 2"], ["append 3", "commit"]]
+
+
+async def test_single_statements_take_no_record(wire: Any) -> None:
+    """It would never be written."""
+    with pytest.raises(RuntimeError, match="no end"):
+        Transaction(wire).append_record("1")
