@@ -26,6 +26,7 @@ Folders are stages; imports point down this list and never up:
     api                HTTP in and out
     node               the worker: one execution as a recipe, and the stock of sandboxes
     receipts           what the worker signs of an execution
+    executions         use cases: what is done to executions
     tenants            use cases: what is done to and in tenants
     auth · queue       who may what; the pipe between api and worker
     audit              what happened, hash-chained

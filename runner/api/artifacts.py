@@ -7,10 +7,11 @@ from urllib.parse import quote
 from fastapi import APIRouter, Path
 from fastapi.responses import StreamingResponse
 
-from runner.api.deps import NO_EXECUTION, CanReadArtifacts, ExecutionId, Parts
+from runner.api.deps import CanReadArtifacts, ExecutionId, Parts
 from runner.api.fields import MAX_PATH_BYTES
 from runner.api.problems import responses
 from runner.api.views import ArtifactList, ArtifactView
+from runner.executions.read import NO_EXECUTION
 from runner.store import executions
 from runner.words.errors import NotFound
 

@@ -8,7 +8,6 @@ from uuid import UUID
 from fastapi import Depends, Path, Request, Security
 from fastapi.security import HTTPBearer
 
-from runner.api.admission import Admission
 from runner.api.callers import Cookies
 from runner.api.context import origin
 from runner.api.edge.ratelimit import RateLimiter
@@ -24,6 +23,8 @@ from runner.auth.rights import HELD, Held, Rights
 from runner.base.settings import Settings
 from runner.base.signing import TrustedKeys
 from runner.egress.policy import Policy
+from runner.executions.read import NO_EXECUTION
+from runner.executions.submit import Submitting
 from runner.queue.changes import Changes
 from runner.queue.doorbell import Doorbell
 from runner.secrets.vault import Vault
@@ -52,7 +53,7 @@ class Dependencies:
     vault: Vault
     trusted: TrustedKeys
     limiter: RateLimiter
-    admission: Admission
+    submitting: Submitting
     verifying: Turns
     logins: Logins
     rights: Rights
@@ -165,7 +166,6 @@ def execution_id(
     return id_in_path(execution_id, NO_EXECUTION)
 
 
-NO_EXECUTION = "no such execution"
 ExecutionId = Annotated[UUID, Depends(execution_id)]
 CanReadAccount = Annotated[Caller, Depends(Allow(Permission.ACCOUNT_READ))]
 CanWriteAccount = Annotated[Caller, Depends(Allow(Permission.ACCOUNT_WRITE))]

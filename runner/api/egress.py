@@ -11,13 +11,11 @@ from runner.api.deps import CanReadPolicies, CanWritePolicies, Parts
 from runner.api.edge.json import JsonRoute
 from runner.api.fields import Strict
 from runner.api.problems import responses
-from runner.api.rules import EgressEntry, ceilings, egress_rules
+from runner.api.rules import EgressEntry, entries
 from runner.api.views import View
-from runner.audit.events import Action
-from runner.egress import policy as egress
-from runner.store import egress_policies, tenants
+from runner.store import egress_policies
 from runner.store.egress_policies import StoredPolicy
-from runner.words.errors import NotFound
+from runner.tenants import policies
 
 router = APIRouter(prefix="/v1/egress-policies", tags=["egress"], route_class=JsonRoute)
 
@@ -25,7 +23,6 @@ Name = Annotated[
     str,
     Path(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", description="The policy's name."),
 ]
-NO_POLICY = "no such egress policy"
 
 
 class PolicyBody(Strict):
@@ -93,10 +90,7 @@ async def list_policies(caller: CanReadPolicies, parts: Parts) -> PolicyList:
 async def read(name: Name, caller: CanReadPolicies, parts: Parts) -> PolicyView:
     """Return one egress policy."""
     async with parts.database.tenant(caller.tenant_id) as tx:
-        found = await egress_policies.get(tx, name)
-    if found is None:
-        raise NotFound(NO_POLICY)
-    return PolicyView.of(found)
+        return PolicyView.of(await policies.read(tx, name))
 
 
 @router.put(
@@ -114,15 +108,7 @@ async def write(name: Name, body: PolicyBody, caller: CanWritePolicies, parts: P
     A rule beyond the operator's ceiling is refused.
     """
     async with parts.database.tenant(caller.tenant_id) as tx:
-        tenant = await tenants.get(tx)
-        if tenant is None:
-            raise NotFound("this key's tenant is gone")
-        bounds = ceilings(parts.egress_ceiling, tenant.terms)
-        rules = egress_rules(body.rules, bounds, field="rules")
-        stored = await egress_policies.put(tx, name, [egress.rule_to_json(rule) for rule in rules])
-        caller.record(
-            tx, Action.EGRESS_POLICY_UPDATE, "egress_policy", name, {"rules": stored.rules}
-        )
+        stored = await policies.write(tx, caller, name, entries(body.rules), parts.egress_ceiling)
     return PolicyView.of(stored)
 
 
@@ -135,6 +121,4 @@ async def write(name: Name, body: PolicyBody, caller: CanWritePolicies, parts: P
 async def delete(name: Name, caller: CanWritePolicies, parts: Parts) -> None:
     """Forget a policy. Executions submitted with it keep the rules they were given."""
     async with parts.database.tenant(caller.tenant_id) as tx:
-        if not await egress_policies.delete(tx, name):
-            raise NotFound(NO_POLICY)
-        caller.record(tx, Action.EGRESS_POLICY_DELETE, "egress_policy", name)
+        await policies.delete(tx, caller, name)

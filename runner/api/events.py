@@ -7,9 +7,10 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Header
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from runner.api.deps import NO_EXECUTION, CanRead, ExecutionId, Parts
+from runner.api.deps import CanRead, ExecutionId, Parts
 from runner.api.problems import responses
 from runner.api.views import EventView
+from runner.executions.read import NO_EXECUTION
 from runner.store import executions
 from runner.words.errors import NotFound
 from runner.words.execution import EventKind

@@ -1,51 +1,26 @@
 """`/v1/executions`: submit, read, list, cancel."""
 
-import asyncio
-from dataclasses import replace
-from functools import partial
 from http import HTTPStatus
 from typing import Annotated
-from uuid import UUID
 
-import structlog
 from fastapi import APIRouter, Query, Request, Response
 
 from runner.api import cursors
-from runner.api.deps import (
-    NO_EXECUTION,
-    CanCancel,
-    CanCreate,
-    CanRead,
-    Dependencies,
-    ExecutionId,
-    Parts,
-    require,
-)
-from runner.api.edge.json import JsonRoute, aside
+from runner.api.deps import CanCancel, CanCreate, CanRead, ExecutionId, Parts, require
+from runner.api.edge.json import JsonRoute
 from runner.api.fields import Name
-from runner.api.idempotency import IdempotencyKey, fingerprint, require_same
+from runner.api.idempotency import IdempotencyKey, under
 from runner.api.problems import responses
-from runner.api.requests import Offer, Submission
-from runner.api.rules import ceilings
+from runner.api.requests import Submission
 from runner.api.views import ExecutionPage, ExecutionView
-from runner.audit.events import Action, Outcome
-from runner.auth.caller import Caller
 from runner.auth.permissions import Permission
-from runner.egress.policy import rule_from_json
-from runner.queue.changes import News
-from runner.quotas.tiers import Standing, Waiting, ceiling, refusal
-from runner.store import egress_policies, executions, files, projects, quotas, tenants
-from runner.store.db import Transaction
-from runner.words.errors import Invalid, NotFound, QueueUnavailable, QuotaExceeded
-from runner.words.execution import ExecutionRequest, StoredObject
-from runner.words.ids import new_id
-from runner.words.states import ACTIVE, ENDED, State
-
-LOOK_AGAIN_S = 1.0
-"""Hints of a change may be lost with Redis: look by ourselves this often."""
+from runner.executions.cancel import cancel as cancel_one
+from runner.executions.read import Seen
+from runner.executions.read import read as read_whole
+from runner.store import executions
+from runner.words.states import State
 
 router = APIRouter(prefix="/v1/executions", tags=["executions"], route_class=JsonRoute)
-_log = structlog.get_logger("runner.api")
 
 
 @router.post(
@@ -82,37 +57,16 @@ async def submit(
     """
     # Asked before anything is stored: without the queue nothing is accepted.
     await parts.doorbell.require()
-    if body.keys:
+    order = body.order()
+    if order.keys:
         await require(request, parts, caller, Permission.FILE_READ)
-    if body.artifacts_to is not None:
+    if order.artifacts_to is not None:
         await require(request, parts, caller, Permission.FILE_WRITE)
-    new = new_id()
-    sent = await request.json()
-    own = await aside(request.scope, partial(fingerprint, sent)) if key is not None else b""
-    waiting = await parts.admission.look()
-    with parts.changes.watch(new, News.ENDED) as watch:
-        try:
-            used = await _store(body, caller, parts, key, own, new, waiting)
-        except QuotaExceeded as refused:
-            await _audit_refusal(caller, parts, refused)
-            raise
-        id_ = used.execution_id if used else new
-        if used:
-            await require_same(request.scope, used.request_hash, own, sent, body)
-        deadline = asyncio.get_running_loop().time() + body.wait_s
-        if id_ == new:
-            await _ring(parts, caller, id_)
-            # It cannot have ended before a worker heard of it: there is nothing to read yet.
-            await watch.wait(min(body.wait_s, LOOK_AGAIN_S))
-        while True:
-            view = await _view(parts, caller, id_)
-            left = deadline - asyncio.get_running_loop().time()
-            if view.state in ENDED or left <= 0:
-                break
-            await watch.wait(min(left, LOOK_AGAIN_S))
-    response.headers["Location"] = f"/v1/executions/{id_}"
-    response.status_code = HTTPStatus.OK if view.state in ENDED else HTTPStatus.ACCEPTED
-    return view
+    once = None if key is None else await under(key, request, body)
+    seen = await parts.submitting.submit(caller, order, once=once, wait_s=body.wait_s)
+    response.headers["Location"] = f"/v1/executions/{seen.execution.id}"
+    response.status_code = _status(seen)
+    return ExecutionView.of(seen)
 
 
 @router.get("", summary="List executions", responses=responses())
@@ -139,7 +93,7 @@ async def list_executions(
         )
     page = found[:limit]
     return ExecutionPage(
-        items=[ExecutionView.of(execution) for execution in page],
+        items=[ExecutionView.of(Seen(each)) for each in page],
         next_cursor=cursors.encode(page[-1].id) if len(found) > limit else None,
     )
 
@@ -151,7 +105,7 @@ async def list_executions(
 )
 async def read(execution_id: ExecutionId, caller: CanRead, parts: Parts) -> ExecutionView:
     """Return an execution; once it has ended, with its output and artifacts."""
-    return await _view(parts, caller, execution_id)
+    return ExecutionView.of(await read_whole(parts.database, caller, execution_id))
 
 
 @router.post(
@@ -171,126 +125,10 @@ async def cancel(
     parts: Parts,
 ) -> ExecutionView:
     """End a queued execution at once, and a running one shortly. An ended one stays as it is."""
-    async with parts.database.tenant(caller.tenant_id) as tx:
-        before = await executions.cancel(tx, execution_id)
-        if before is None:
-            raise NotFound(NO_EXECUTION)
-        if before not in ENDED:
-            caller.record(
-                tx,
-                Action.EXECUTION_CANCEL,
-                "execution",
-                str(execution_id),
-                {"state": before.value},
-            )
-    # Before anything that could fail: it is stored, and a worker has to hear of it.
-    parts.changes.announce(execution_id, News.CANCELLING if before in ACTIVE else News.ENDED)
-    view = await _view(parts, caller, execution_id)
-    response.status_code = HTTPStatus.OK if view.state in ENDED else HTTPStatus.ACCEPTED
-    return view
+    seen = await cancel_one(parts.database, parts.changes, caller, execution_id)
+    response.status_code = _status(seen)
+    return ExecutionView.of(seen)
 
 
-async def _store(
-    body: Submission,
-    caller: Caller,
-    parts: Dependencies,
-    key: str | None,
-    own: bytes,
-    new: UUID,
-    waiting: Waiting,
-) -> executions.KeyUse | None:
-    """Store the execution; if its idempotency key was used before, return that use instead."""
-    async with parts.database.tenant(caller.tenant_id) as tx:
-        # From here to the end of the transaction, so that the last place is given away once.
-        tenant, standing = await quotas.alone(tx)
-        if tenant is None:
-            raise NotFound("this key's tenant is gone")
-        if key is not None and (used := await executions.reserve_key(tx, key, own, new)):
-            return used
-        settled = await _in_project(tx, body)
-        wanted = settled.resolve(await _offer(tx, parts, tenant, standing, settled))
-        if refused := refusal(standing, egress=bool(wanted.egress)):
-            raise refused
-        parts.admission.require(waiting, standing.queued)
-        executions.insert_later(tx, new, _naming(wanted, new))
-        for path in sorted(body.keys):
-            caller.record(tx, Action.FILE_READ, "file", path, {"execution": str(new)})
-        facts = {
-            "image": wanted.sandbox.image,
-            "size": wanted.size,
-            "language": wanted.language,
-            "isolation": wanted.sandbox.isolation.value,
-        }
-        caller.record(tx, Action.EXECUTION_SUBMIT, "execution", str(new), facts)
-    return None
-
-
-async def _audit_refusal(caller: Caller, parts: Dependencies, refused: QuotaExceeded) -> None:
-    facts = {"quota": refused.quota, "limit": refused.limit, "used": refused.used}
-    async with parts.database.tenant(caller.tenant_id) as tx:
-        caller.record(
-            tx, Action.EXECUTION_SUBMIT, "execution", metadata=facts, outcome=Outcome.DENIED
-        )
-
-
-def _naming(wanted: ExecutionRequest, id_: UUID) -> ExecutionRequest:
-    """Return the request with its id in place of the word for it."""
-    if wanted.artifacts_to is None:
-        return wanted
-    return replace(wanted, artifacts_to=wanted.artifacts_to.replace("{execution_id}", str(id_)))
-
-
-async def _in_project(tx: Transaction, body: Submission) -> Submission:
-    """Return the submission with its project's settings where it says nothing itself."""
-    if body.project is None:
-        return body
-    project = await projects.get(tx, body.project)
-    if project is None:
-        raise Invalid(f"there is no project {body.project!r}", "project")
-    return body.model_copy(update={"egress_policy": body.egress_policy or project.egress_policy})
-
-
-async def _offer(
-    tx: Transaction,
-    parts: Dependencies,
-    tenant: tenants.Tenant,
-    standing: Standing,
-    body: Submission,
-) -> Offer:
-    policy = body.egress_policy and await egress_policies.get(tx, body.egress_policy)
-    return Offer(
-        sizes=parts.sizes,
-        images=parts.settings.images,
-        isolations=parts.settings.isolation,
-        max_limits=ceiling(tenant.terms.max_limits, standing.quotas, parts.sizes),
-        required_isolation=tenant.terms.required_isolation,
-        reuse=tenant.terms.reuse,
-        egress_ceilings=ceilings(parts.egress_ceiling, tenant.terms),
-        egress_policy=tuple(map(rule_from_json, policy.rules)) if policy else None,
-        stored={
-            path: StoredObject(each.object_key, each.size, each.sha256)
-            for path, each in (await files.hold(tx, body.keys)).items()
-        },
-    )
-
-
-async def _ring(parts: Dependencies, caller: Caller, id_: UUID) -> None:
-    try:
-        await parts.doorbell.ring(caller.tenant_id, id_)
-    except QueueUnavailable as error:
-        # It is stored, and the worker's reconciler rings again for what waits without a ring.
-        _log.warning("ring_lost", execution=str(id_), detail=error.detail)
-
-
-async def _view(parts: Dependencies, caller: Caller, id_: UUID) -> ExecutionView:
-    found = await executions.whole(parts.database, caller.tenant_id, id_)
-    if found is None:
-        raise NotFound(NO_EXECUTION)
-    execution = found.execution
-    if execution.state is State.QUEUED:
-        async with parts.database.tenant(caller.tenant_id) as tx:
-            return ExecutionView.of(execution, place=await executions.queue_place(tx, id_))
-    if execution.state not in ENDED:
-        return ExecutionView.of(execution)
-    left = [each.artifact for each in found.artifacts]
-    return ExecutionView.of(execution, output=found.output, artifacts=left)
+def _status(seen: Seen) -> HTTPStatus:
+    return HTTPStatus.OK if seen.has_ended else HTTPStatus.ACCEPTED

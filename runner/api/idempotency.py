@@ -7,13 +7,12 @@ from functools import partial
 from json.encoder import encode_basestring_ascii
 from typing import Annotated
 
-from fastapi import Header
+from fastapi import Header, Request
 from pydantic import StringConstraints
-from starlette.types import Scope
 
 from runner.api.edge.json import aside
 from runner.api.requests import Submission
-from runner.words.errors import Conflict
+from runner.executions.submit import Once
 from runner.words.execution import JSON
 
 IdempotencyKey = Annotated[
@@ -50,12 +49,15 @@ def fingerprint(sent: Mapping[str, JSON]) -> bytes:
     return VERSION + _digest(asked, ",", ":")
 
 
-async def require_same(
-    scope: Scope, stored: bytes, own: bytes, sent: Mapping[str, JSON], body: Submission
-) -> None:
-    """Raise Conflict unless a key's first use was for this body, too."""
-    if not await aside(scope, partial(matches, stored, own, sent, body)):
-        raise Conflict("this Idempotency-Key was used for another request")
+async def under(key: str, request: Request, body: Submission) -> Once:
+    """Return the key with what tells whether its first use was for this body, too."""
+    sent = await request.json()
+    own = await aside(request.scope, partial(fingerprint, sent))
+
+    async def same(stored: bytes) -> bool:
+        return await aside(request.scope, partial(matches, stored, own, sent, body))
+
+    return Once(key, own, same)
 
 
 def matches(stored: bytes, own: bytes, sent: Mapping[str, JSON], body: Submission) -> bool:

@@ -18,7 +18,7 @@ from runner.api.deps import Dependencies, IsOperator, Parts, id_in_path, is_oper
 from runner.api.edge.json import JsonRoute
 from runner.api.fields import Name, Strict, Text
 from runner.api.problems import responses
-from runner.api.rules import EgressEntry, egress_rules
+from runner.api.rules import EgressEntry, entries
 from runner.api.views import View
 from runner.auth.caller import By
 from runner.egress.policy import rule_to_json
@@ -26,6 +26,7 @@ from runner.quotas.tiers import overrides
 from runner.store.db import Database
 from runner.store.tenants import Tenant, Terms
 from runner.tenants import tenancy
+from runner.tenants.policies import permitted
 from runner.tenants.tenancy import NO_TENANT, NewKey
 from runner.words.errors import Invalid, NotFound
 from runner.words.principal import Operator, Role, Tier
@@ -97,7 +98,9 @@ class TermsBody(Strict):
             if ceiling is None
             else tuple(
                 rule_to_json(rule)
-                for rule in egress_rules(ceiling, (parts.egress_ceiling,), field="egress_ceiling")
+                for rule in permitted(
+                    entries(ceiling), (parts.egress_ceiling,), field="egress_ceiling"
+                )
             ),
             retention_days=self.retention_days,
             quotas=overrides(self.quotas, parts.sizes),

@@ -6,10 +6,11 @@ from typing import Any
 from fastapi import APIRouter, Response
 from pydantic import Field
 
-from runner.api.deps import NO_EXECUTION, CanRead, ExecutionId, Parts
+from runner.api.deps import CanRead, ExecutionId, Parts
 from runner.api.problems import responses
 from runner.api.views import View
 from runner.audit.events import Action
+from runner.executions.read import NO_EXECUTION
 from runner.store import executions, receipts
 from runner.words.errors import NotFound
 

@@ -1,8 +1,6 @@
 """What a client may ask for: strict types, bounds on everything, unknown fields refused."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Annotated, Literal, Self
 
 from pydantic import ConfigDict, Field, StringConstraints, model_validator
@@ -18,17 +16,10 @@ from runner.api.fields import (
     Strict,
     Text,
 )
-from runner.api.rules import EgressEntry, egress_rules
-from runner.egress.policy import (
-    Policy,
-    Rule,
-    rule_to_json,
-)
-from runner.quotas.sizes import DEFAULT_SIZE, resolve_limits
-from runner.words.errors import Invalid
-from runner.words.execution import ExecutionRequest, InputFile, Program, RunSpec, StoredObject
-from runner.words.resources import Limits
-from runner.words.sandbox import Isolation, SandboxSpec
+from runner.api.rules import EgressEntry, entries
+from runner.executions.order import CODE_FILES, ByKey, Order
+from runner.quotas.sizes import DEFAULT_SIZE
+from runner.words.sandbox import Isolation
 
 MAX_CODE = 1024 * 1024
 MAX_ARGV = 256
@@ -37,30 +28,6 @@ MAX_START_BYTES = 192 * 1024
 MAX_FILES = 256
 MAX_ENV = 64
 MAX_SECRET_ENV = 16
-
-CODE_FILES: dict[str, tuple[str, tuple[str, ...]]] = {
-    "python": ("main.py", ("python3", "main.py")),
-    "bash": ("main.sh", ("bash", "main.sh")),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Offer:
-    """What this deployment has, and what this tenant may have of it."""
-
-    sizes: Mapping[str, Limits]
-    images: tuple[str, ...]
-    isolations: tuple[Isolation, ...]
-    max_limits: Limits
-    required_isolation: Isolation | None
-    egress_ceilings: tuple[Policy, ...]
-    """The deployment's, and the tenant's own if it has one: a rule must be within each."""
-    egress_policy: tuple[Rule, ...] | None = None
-    """The rules of the policy that the request names; None if the tenant has none of that name."""
-    reuse: bool = False
-    """Whether the tenant may have sandboxes that serve it again."""
-    stored: Mapping[str, StoredObject] = field(default_factory=dict)
-    """Of the stored files that the request names, those that the tenant has."""
 
 
 class LimitOverrides(Strict):
@@ -205,75 +172,29 @@ class Submission(Strict):
                 raise ValueError("a path is both a file and a folder")
         return self
 
-    def resolve(self, offer: Offer) -> ExecutionRequest:
-        """Return the request with numbers for names. Raises Invalid naming the field."""
-        sizes, images = offer.sizes, offer.images
-        if self.size not in sizes:
-            raise Invalid(f"there is no size {self.size!r}; there are {_list(sizes)}", "size")
-        image = self.image or images[0]
-        if image not in images:
-            raise Invalid(f"there is no image {image!r}; there are {_list(images)}", "image")
-        overrides = self.limits.model_dump(exclude_none=True)
-        limits = resolve_limits(sizes[self.size], overrides, offer.max_limits)
-        files = [
-            InputFile(path, _bytes(path, content, offer)) for path, content in self.files.items()
-        ]
-        argv = tuple(self.command or ())
-        env: dict[str, str] = dict(self.env)
-        if self.code is not None and self.language is not None:
-            name, argv = CODE_FILES[self.language]
-            files.append(InputFile(name, self.code.encode()))
-        if self.language == "python":
-            # Output reaches the event stream when it is written, not when a buffer is full.
-            env.setdefault("PYTHONUNBUFFERED", "1")
-        if sum(file.size for file in files) > limits.disk_mb * 2**20:
-            raise Invalid(f"the files do not fit into disk_mb {limits.disk_mb}", "files")
-        if self.egress_policy is not None and offer.egress_policy is None:
-            raise Invalid(f"there is no egress policy {self.egress_policy!r}", "egress_policy")
-        own = egress_rules(self.egress, offer.egress_ceilings, field="egress")
-        rules = dict.fromkeys([*own, *(offer.egress_policy or ())])
-        program = Program(
-            argv=argv,
-            env=env,
+    def order(self) -> Order:
+        """Return what is asked for."""
+        return Order(
+            code=self.code,
+            language=self.language,
+            command=tuple(self.command or ()),
             stdin=self._stdin(),
-            interpret=self.language == "python" and self.interpreter == "loaded",
-        )
-        return ExecutionRequest(
-            SandboxSpec(image, limits.resources, self._isolation(offer)),
-            RunSpec(program, limits.bounds, tuple(files), self.secret_env),
+            files={path: _content(each) for path, each in self.files.items()},
+            artifacts_to=self.artifacts_to,
+            env=self.env,
+            secret_env=self.secret_env,
             size=self.size,
-            egress=tuple(rule_to_json(rule) for rule in rules),
+            limits=self.limits.model_dump(exclude_none=True),
+            image=self.image,
+            isolation=self.isolation,
+            loaded=self.interpreter == "loaded",
+            reuse=self.reuse == "tenant",
+            egress=entries(self.egress),
             egress_policy=self.egress_policy,
+            project=self.project,
             metadata=self.metadata,
             on_worker_loss=self.on_worker_loss,
-            reuse=self._reuse(offer),
-            language=self.language,
-            project=self.project,
-            artifacts_to=self.artifacts_to,
         )
-
-    @property
-    def keys(self) -> frozenset[str]:
-        """The names of the stored files that it takes."""
-        return frozenset(each.key for each in self.files.values() if each.key is not None)
-
-    def _isolation(self, offer: Offer) -> Isolation:
-        required = offer.required_isolation
-        wanted = self.isolation or required or offer.isolations[0]
-        if required and wanted is not required:
-            raise Invalid(f"this tenant's executions must use {required.value}", "isolation")
-        if wanted not in offer.isolations:
-            raise Invalid(
-                f"this deployment does not offer {wanted.value}; "
-                f"it offers {', '.join(offer.isolations)}",
-                "isolation",
-            )
-        return wanted
-
-    def _reuse(self, offer: Offer) -> bool:
-        if self.reuse == "tenant" and not offer.reuse:
-            raise Invalid("this tenant's terms do not permit it; the operator sets them", "reuse")
-        return self.reuse == "tenant"
 
     def _stdin(self) -> bytes:
         match self.stdin:
@@ -285,13 +206,5 @@ class Submission(Strict):
                 return content.decoded()
 
 
-def _bytes(path: str, content: FileContent, offer: Offer) -> bytes | StoredObject:
-    if content.key is None:
-        return content.decoded()
-    if content.key not in offer.stored:
-        raise Invalid(f"there is no file {content.key!r}", f"files.{path}.key")
-    return offer.stored[content.key]
-
-
-def _list(names: "tuple[str, ...] | Mapping[str, Limits]") -> str:
-    return ", ".join(sorted(names))
+def _content(given: FileContent) -> bytes | ByKey:
+    return given.decoded() if given.key is None else ByKey(given.key)

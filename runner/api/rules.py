@@ -1,4 +1,4 @@
-"""Egress rules as clients and operators write them, and what bounds them."""
+"""Egress rules as clients and operators write them."""
 
 from collections.abc import Sequence
 from typing import Annotated, Literal, TypeAlias
@@ -6,9 +6,7 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import Field, StringConstraints
 
 from runner.api.fields import SecretName, Strict, Text
-from runner.egress.policy import Policy, Rule, parse_rule, rule_from_json, within
-from runner.store.tenants import Terms
-from runner.words.errors import Invalid
+from runner.tenants.policies import Entry
 
 
 class Injection(Strict):
@@ -48,22 +46,8 @@ EgressEntry: TypeAlias = (
 )
 
 
-def egress_rules(
-    entries: Sequence[str | EgressRule], ceilings: Sequence[Policy], *, field: str
-) -> tuple[Rule, ...]:
-    """Return the rules; raises Invalid for one that says nothing or is beyond a ceiling."""
-    rules = tuple(
-        parse_rule(entry if isinstance(entry, str) else entry.model_dump(exclude_none=True))
-        for entry in entries
+def entries(given: Sequence[str | EgressRule]) -> tuple[Entry, ...]:
+    """Return rules as they were written, without the fields that were left out."""
+    return tuple(
+        each if isinstance(each, str) else each.model_dump(exclude_none=True) for each in given
     )
-    for rule in rules:
-        if not all(within(rule, ceiling) for ceiling in ceilings):
-            raise Invalid(f"the operator does not let this tenant reach {rule.name}", field)
-    return rules
-
-
-def ceilings(deployment: Policy, terms: Terms) -> tuple[Policy, ...]:
-    """Return what bounds a tenant's rules."""
-    if terms.egress_ceiling is None:
-        return (deployment,)
-    return deployment, Policy(rules=tuple(map(rule_from_json, terms.egress_ceiling)))

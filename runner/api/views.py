@@ -1,14 +1,13 @@
 """What the API says of what is stored."""
 
 import base64
-from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Literal, Self
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from runner.store.executions import Place
+from runner.executions.read import Seen
 from runner.words.execution import (
     Artifact,
     EgressUsage,
@@ -193,15 +192,9 @@ class ExecutionView(View):
     result: ResultView | None = Field(description="There once the execution has ended.")
 
     @classmethod
-    def of(
-        cls,
-        execution: Execution,
-        *,
-        place: Place | None = None,
-        output: Mapping[Stream, bytes] | None = None,
-        artifacts: list[Artifact] | None = None,
-    ) -> Self:
+    def of(cls, seen: Seen) -> Self:
         """Return the view of an execution; without output and artifacts in a listing."""
+        execution, place, output = seen.execution, seen.place, seen.output
         result = execution.result
         shown = None
         if result is not None:
@@ -215,7 +208,9 @@ class ExecutionView(View):
                 usage=result.usage,
                 limits_hit=result.limits_hit,
                 artifacts=(
-                    None if artifacts is None else [ArtifactView.of(each) for each in artifacts]
+                    None
+                    if seen.artifacts is None
+                    else [ArtifactView.of(each) for each in seen.artifacts]
                 ),
                 artifacts_refused=result.artifacts_refused,
                 egress=result.egress,

@@ -87,7 +87,6 @@ def _settle_in() -> None:
 
 async def _api(settings: Settings, fd: int | None) -> None:
     require_sound(settings)
-    from runner.api.admission import Admission
     from runner.api.app import create_app
     from runner.api.callers import Cookies
     from runner.api.deps import Dependencies
@@ -102,6 +101,8 @@ async def _api(settings: Settings, fd: int | None) -> None:
     from runner.auth.throttle import Throttle
     from runner.base.signing import TrustedKeys
     from runner.egress.policy import load_ceiling
+    from runner.executions.admission import Admission
+    from runner.executions.submit import Submitting
     from runner.queue.changes import Changes
     from runner.queue.doorbell import Doorbell
     from runner.quotas.sizes import load_sizes
@@ -138,11 +139,13 @@ async def _api(settings: Settings, fd: int | None) -> None:
                 roles=settings.oidc_roles,
             )
             issuer = Issuer(trust, database)
+        sizes = load_sizes(settings.profiles_path)
+        egress_ceiling = load_ceiling(settings.profiles_path)
         app = create_app(
             Dependencies(
                 settings=settings,
-                sizes=load_sizes(settings.profiles_path),
-                egress_ceiling=load_ceiling(settings.profiles_path),
+                sizes=sizes,
+                egress_ceiling=egress_ceiling,
                 database=database,
                 objects=ObjectStore.open(settings),
                 doorbell=doorbell,
@@ -150,7 +153,16 @@ async def _api(settings: Settings, fd: int | None) -> None:
                 vault=Vault(open_keys(settings)),
                 trusted=TrustedKeys(settings.state_dir),
                 limiter=limiter,
-                admission=Admission(database, most=settings.max_queued),
+                submitting=Submitting(
+                    database=database,
+                    doorbell=doorbell,
+                    changes=changes,
+                    admission=Admission(database, most=settings.max_queued),
+                    sizes=sizes,
+                    images=settings.images,
+                    isolations=settings.isolation,
+                    egress_ceiling=egress_ceiling,
+                ),
                 verifying=Turns("verifying audit logs", most=VERIFYING),
                 logins=Logins(database, Passwords(), throttle, lifetime),
                 rights=rights,

@@ -24,6 +24,8 @@ SEEDED = [
     ("api/app.py", "runner.sandbox.engine.spec", "What listens for clients never reaches"),
     ("client/types.py", "runner.store.db", "The SDK knows the API by HTTP alone"),
     ("node/runs/execute.py", "rq", "RQ stays behind the queue"),
+    ("executions/submit.py", "fastapi", "Use cases know no HTTP"),
+    ("tenants/policies.py", "starlette", "Use cases know no HTTP"),
 ]
 """Modules, what each of them must not import, and the contract that says so."""
 

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from runner.api.fields import relative_path
-from runner.api.requests import Offer, Submission
+from runner.api.requests import Submission
 from runner.egress.policy import Policy, Rule
+from runner.executions.order import Offer, resolve
 from runner.words.errors import Invalid
 from runner.words.resources import Limits
 from runner.words.sandbox import Isolation
@@ -27,12 +28,12 @@ OFFER = Offer(
 
 def resolved(**fields: object) -> object:
     """Return what a submission resolves to."""
-    return Submission.model_validate(fields).resolve(OFFER)
+    return resolve(Submission.model_validate(fields).order(), OFFER)
 
 
 def test_code_becomes_a_file_and_a_command() -> None:
     """Python and bash each have their own."""
-    run = Submission(code="print(1)", language="python").resolve(OFFER).run
+    run = resolve(Submission(code="print(1)", language="python").order(), OFFER).run
     assert run.program.argv == ("python3", "main.py")
     assert [(file.path, file.content) for file in run.files] == [("main.py", b"print(1)")]
     assert run.program.env == {"PYTHONUNBUFFERED": "1"}
@@ -46,7 +47,7 @@ def test_isolation_is_the_requests_the_tenants_or_the_deployments() -> None:
 
     def isolation(offer: Offer, **asked: str) -> Isolation:
         fields = {"command": ["true"], **asked}
-        return Submission.model_validate(fields).resolve(offer).sandbox.isolation
+        return resolve(Submission.model_validate(fields).order(), offer).sandbox.isolation
 
     assert isolation(free) is Isolation.CONTAINER
     assert isolation(free, isolation="gvisor") is Isolation.GVISOR
@@ -62,14 +63,14 @@ def test_egress_is_the_requests_rules_and_its_policys() -> None:
     named = dataclasses.replace(
         OFFER, egress_policy=(Rule("a.example", 443), Rule("b.example", 443))
     )
-    submission = Submission(command=["true"], egress=["a.example"], egress_policy="mine")
-    assert [rule["host"] for rule in submission.resolve(named).egress] == ["a.example", "b.example"]
-    assert Submission(command=["true"]).resolve(OFFER).egress == ()
+    order = Submission(command=["true"], egress=["a.example"], egress_policy="mine").order()
+    assert [rule["host"] for rule in resolve(order, named).egress] == ["a.example", "b.example"]
+    assert resolve(Submission(command=["true"]).order(), OFFER).egress == ()
     with pytest.raises(Invalid, match="no egress policy 'mine'"):
-        submission.resolve(OFFER)
+        resolve(order, OFFER)
     for beyond in ("http://a.example", "a.example:8443", "192.0.2.1"):
         with pytest.raises(Invalid, match="does not let this tenant reach"):
-            Submission(command=["true"], egress=[beyond]).resolve(OFFER)
+            resolve(Submission(command=["true"], egress=[beyond]).order(), OFFER)
 
 
 def test_overrides_stay_below_the_tenants_maximum() -> None:
@@ -82,7 +83,8 @@ def test_overrides_stay_below_the_tenants_maximum() -> None:
 def test_sandbox_and_run_are_held_to_all_that_was_asked_for() -> None:
     """Taken apart between the two, and stored whole again."""
     asked = {"pids": 32, "timeout_s": 3}
-    request = Submission.model_validate({"command": ["true"], "limits": asked}).resolve(OFFER)
+    order = Submission.model_validate({"command": ["true"], "limits": asked}).order()
+    request = resolve(order, OFFER)
     assert (request.sandbox.resources.pids, request.run.bounds.timeout_s) == (32, 3)
     assert request.limits == dataclasses.replace(SMALL, pids=32, timeout_s=3)
 

@@ -1,0 +1,29 @@
+"""Ending an execution before it ends by itself."""
+
+from uuid import UUID
+
+from runner.audit.events import Action
+from runner.auth.caller import Caller
+from runner.executions.read import NO_EXECUTION, Seen, read
+from runner.queue.changes import Changes, News
+from runner.store import executions
+from runner.store.db import Database
+from runner.words.errors import NotFound
+from runner.words.states import ACTIVE, ENDED
+
+
+async def cancel(database: Database, changes: Changes, caller: Caller, execution_id: UUID) -> Seen:
+    """End a queued execution at once, and a running one shortly. An ended one stays as it is.
+
+    Returns it as it is then. Raises NotFound.
+    """
+    async with database.tenant(caller.tenant_id) as tx:
+        before = await executions.cancel(tx, execution_id)
+        if before is None:
+            raise NotFound(NO_EXECUTION)
+        if before not in ENDED:
+            facts = {"state": before.value}
+            caller.record(tx, Action.EXECUTION_CANCEL, "execution", str(execution_id), facts)
+    # Before anything that could fail: it is stored, and a worker has to hear of it.
+    changes.announce(execution_id, News.CANCELLING if before in ACTIVE else News.ENDED)
+    return await read(database, caller, execution_id)

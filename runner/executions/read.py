@@ -1,0 +1,45 @@
+"""One execution, with its place in the queue while it waits, and what it left once it has ended."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from runner.auth.caller import Caller
+from runner.store import executions
+from runner.store.db import Database
+from runner.store.executions import Place
+from runner.words.errors import NotFound
+from runner.words.execution import Artifact, Execution, Stream
+from runner.words.states import ENDED, State
+
+NO_EXECUTION = "no such execution"
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """An execution as it was read. What is None was not asked for, or is not there."""
+
+    execution: Execution
+    place: Place | None = None
+    output: Mapping[Stream, bytes] | None = None
+    artifacts: Sequence[Artifact] | None = None
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing of it changes any more."""
+        return self.execution.state in ENDED
+
+
+async def read(database: Database, caller: Caller, execution_id: UUID) -> Seen:
+    """Return an execution with all that belongs to it. Raises NotFound."""
+    found = await executions.whole(database, caller.tenant_id, execution_id)
+    if found is None:
+        raise NotFound(NO_EXECUTION)
+    execution = found.execution
+    if execution.state is State.QUEUED:
+        async with database.tenant(caller.tenant_id) as tx:
+            return Seen(execution, place=await executions.queue_place(tx, execution_id))
+    if execution.state not in ENDED:
+        return Seen(execution)
+    left = [each.artifact for each in found.artifacts]
+    return Seen(execution, output=found.output, artifacts=left)
