@@ -13,17 +13,10 @@ from runner.api.edge.json import JsonRoute
 from runner.api.fields import Strict, Text
 from runner.api.problems import responses
 from runner.api.views import View
-from runner.audit import events as audit
 from runner.audit import webhook
-from runner.egress.addresses import may_connect, networks
-from runner.egress.names import address_in
-from runner.secrets import envelope
-from runner.words.errors import Invalid, NotFound
+from runner.tenants import webhooks
 
 router = APIRouter(prefix="/v1/audit/webhook", tags=["audit"], route_class=JsonRoute)
-
-NO_WEBHOOK = "no webhook is set"
-KIND = "audit_webhook"
 
 
 class WebhookBody(Strict):
@@ -67,10 +60,7 @@ class NewWebhookView(WebhookView):
 async def read(caller: CanReadWebhook, parts: Parts) -> WebhookView:
     """Return where the log is forwarded to, how far that has got, and what went wrong last."""
     async with parts.database.tenant(caller.tenant_id) as tx:
-        row = await tx.one("audit.get_webhook")
-    if row is None:
-        raise NotFound(NO_WEBHOOK)
-    return WebhookView.of(row)
+        return WebhookView.of(await webhooks.read(tx))
 
 
 @router.put(
@@ -87,17 +77,9 @@ async def write(body: WebhookBody, caller: CanWriteWebhook, parts: Parts) -> New
 
     The first one gets the log from this change on; one in place of another goes on where that was.
     """
-    tenant = caller.tenant_id
-    host = _host(body.url, parts.settings.egress_trusted_networks)
-    secret = webhook.new_secret()
-    async with parts.database.tenant(tenant) as tx:
-        sealed = await parts.vault.seal(tx, tenant, secret, bound_to=envelope.webhook_of(tenant))
-        await tx.run("audit.put_webhook", url=body.url, sealed=sealed)
-        # Not the whole address: its path may be what lets one in there.
-        caller.record(tx, audit.Action.AUDIT_WEBHOOK_UPDATE, KIND, metadata={"host": host})
-        await tx.run("audit.begin_cursor")
-        row = await tx.one("audit.get_webhook")
-    return NewWebhookView(**(row or {}), secret=secret)
+    trusted = parts.settings.egress_trusted_networks
+    row, secret = await webhooks.write(parts.database, parts.vault, caller, body.url, trusted)
+    return NewWebhookView(**row, secret=secret)
 
 
 @router.delete(
@@ -109,22 +91,4 @@ async def write(body: WebhookBody, caller: CanWriteWebhook, parts: Parts) -> New
 async def delete(caller: CanWriteWebhook, parts: Parts) -> None:
     """Forward the log no more."""
     async with parts.database.tenant(caller.tenant_id) as tx:
-        row = await tx.one("audit.get_webhook")
-        if row is None:
-            raise NotFound(NO_WEBHOOK)
-        await tx.run("audit.delete_webhook")
-        await tx.run("audit.delete_cursor")
-        host, _, _ = webhook.parse_url(row["url"])
-        caller.record(tx, audit.Action.AUDIT_WEBHOOK_DELETE, KIND, metadata={"host": host})
-
-
-def _host(url: str, trusted: tuple[str, ...]) -> str:
-    """Return the host of an address that may be one. What a name is at, deliveries find out."""
-    try:
-        host, _, _ = webhook.parse_url(url)
-    except ValueError as error:
-        raise Invalid(str(error), "url") from None
-    literal = address_in(host)
-    if literal is not None and not may_connect(literal, networks(trusted)):
-        raise Invalid("its host must be at a public address", "url")
-    return host
+        await webhooks.delete(tx, caller)

@@ -1,6 +1,7 @@
 """`/v1/files`: a tenant's own files, streamed in and out."""
 
 from datetime import datetime
+from functools import partial
 from http import HTTPStatus
 from typing import Annotated, Self
 
@@ -13,18 +14,16 @@ from runner.api.deps import CanDeleteFiles, CanReadFiles, CanWriteFiles, Parts
 from runner.api.fields import FilePrefix
 from runner.api.problems import problem, responses
 from runner.api.representation import MAX_HEADER, Unsatisfiable
-from runner.api.uploads import Upload, on_record
+from runner.api.uploads import received
 from runner.api.views import View
-from runner.audit.events import Action
-from runner.base.tasks import uninterrupted
-from runner.store import files
-from runner.store.files import NewFile, StoredFile
-from runner.words.errors import NotFound
+from runner.store import files as stored_files
+from runner.store.files import StoredFile
+from runner.tenants import files
+from runner.tenants.files import Upload
 from runner.words.paths import MAX_BYTES, file_path
 
 router = APIRouter(prefix="/v1/files", tags=["files"])
 
-NO_FILE = "no such file"
 UNKNOWN = "application/octet-stream"
 _BYTES = {UNKNOWN: {"schema": {"type": "string", "format": "binary"}}}
 
@@ -92,7 +91,7 @@ async def list_files(
     """Return this tenant's files by name."""
     after = cursors.decode_path(cursor)
     async with parts.database.tenant(caller.tenant_id) as tx:
-        found = await files.list_after(tx, prefix=prefix, after=after, limit=limit + 1)
+        found = await stored_files.list_after(tx, prefix=prefix, after=after, limit=limit + 1)
     page = found[:limit]
     return FilePage(
         items=[FileView.of(each) for each in page],
@@ -141,26 +140,20 @@ async def write(
     """
     _plain(request)
     upload = Upload(
-        parts=parts,
-        caller=caller,
         path=path,
         size=int(request.headers["content-length"]),
+        media_type=media_type,
+        expires_at=cursors.in_range(expires_at),
         condition=representation.condition(if_match, if_none_match),
-        promised=[
-            sum_ for name, given in (
-                ("content-digest", content_digest), ("repr-digest", repr_digest),
-                ("digest", digest),
-            ) if (sum_ := representation.expected(name, given)) is not None
-        ],
-    )  # fmt: skip
-    key = await upload.reserve()
-    try:
-        sha256 = await upload.receive(key, request.stream())
-        new = NewFile(path, upload.size, sha256, media_type, key, cursors.in_range(expires_at))
-        stored = await upload.keep(new)
-    except BaseException:
-        await uninterrupted(upload.give_up(key))
-        raise
+    )
+    promised = [
+        sum_ for name, given in (
+            ("content-digest", content_digest), ("repr-digest", repr_digest),
+            ("digest", digest),
+        ) if (sum_ := representation.expected(name, given)) is not None
+    ]  # fmt: skip
+    receive = partial(received, parts.objects, request.stream(), promised)
+    stored = await files.write(parts.database, caller, upload, receive)
     created = stored.created_at == stored.updated_at
     response.status_code = HTTPStatus.CREATED if created else HTTPStatus.OK
     response.headers["ETag"] = representation.etag(stored.sha256)
@@ -192,10 +185,7 @@ async def read(
     `Repr-Digest` is of the whole file, `Content-Digest` of what is sent (RFC 9530).
     """
     async with parts.database.tenant(caller.tenant_id) as tx:
-        found = await files.get(tx, path)
-        if found is None:
-            raise NotFound(NO_FILE)
-        on_record(tx, caller, Action.FILE_READ, found)
+        found = await files.read(tx, caller, path)
     tag = representation.etag(found.sha256)
     headers = _headers(found)
     if if_none_match is not None and _is_among(found, if_none_match):
@@ -243,9 +233,7 @@ async def read(
 async def head(path: FilePath, caller: CanReadFiles, parts: Parts) -> Response:
     """Return the headers of a file. Its content stays unread, so no record is made."""
     async with parts.database.tenant(caller.tenant_id) as tx:
-        found = await files.get(tx, path)
-    if found is None:
-        raise NotFound(NO_FILE)
+        found = await files.look(tx, path)
     headers = {**_headers(found), "Content-Length": str(found.size)}
     return Response(media_type=UNKNOWN, headers=headers)
 
@@ -265,10 +253,7 @@ async def delete(
     """Forget a file; executions that were submitted with it still get it."""
     condition = representation.condition(if_match, None)
     async with parts.database.tenant(caller.tenant_id) as tx:
-        gone = await files.delete(tx, path, condition)
-        if gone is None:
-            raise NotFound(NO_FILE)
-        on_record(tx, caller, Action.FILE_DELETE, gone)
+        await files.delete(tx, caller, path, condition)
 
 
 def _plain(request: Request) -> None:

@@ -1,8 +1,7 @@
 """`/v1/keys`: API keys made, listed by prefix, rotated with an overlap, and revoked at once."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from http import HTTPStatus
 from ipaddress import ip_network
 from typing import Annotated, Self
@@ -17,27 +16,16 @@ from runner.api.edge.json import JsonRoute
 from runner.api.fields import Strict, Text
 from runner.api.problems import responses
 from runner.api.views import View
-from runner.audit.events import Action
-from runner.auth import grants, keys
-from runner.auth.caller import Caller
 from runner.auth.permissions import Permission
-from runner.auth.rights import own_grant
-from runner.base.tasks import uninterrupted
-from runner.quotas.tiers import too_many_keys
 from runner.store import keys as stored_keys
-from runner.store import rights
-from runner.store.db import Transaction
 from runner.store.keys import Grant, StoredKey
-from runner.store.rights import Ended
-from runner.words.errors import Conflict, Invalid, NotFound, NotPermitted
-from runner.words.ids import new_id
-from runner.words.principal import PrincipalKind, Role
+from runner.tenants import keys
+from runner.tenants.keys import NO_KEY, MadeKey
+from runner.words.principal import Role
 
 router = APIRouter(prefix="/v1/keys", tags=["keys"], route_class=JsonRoute)
 
-NO_KEY = "no such API key"
 MAX_OVERLAP_S = 30 * 24 * 3600
-_ABOVE = "this key can do more than the one that asks"
 
 
 def _network(written: str) -> str:
@@ -87,9 +75,7 @@ class NewKeyBody(Strict):
     )
 
     def grant(self) -> Grant:
-        """Return what is asked for. Raises Invalid for an end that has passed."""
-        if self.expires_at is not None and self.expires_at <= datetime.now(UTC):
-            raise Invalid("that moment has passed", "expires_at")
+        """Return what is asked for."""
         return Grant(
             role=self.role,
             permissions=None if self.permissions is None else frozenset(self.permissions),
@@ -148,6 +134,11 @@ class NewKeyView(View):
     key: KeyView
     token: str = Field(examples=["rk_abcdefghijkl_…"])
 
+    @classmethod
+    def of(cls, made: MadeKey) -> Self:
+        """Return the view of a key with its token."""
+        return cls(key=KeyView.of(made.key), token=made.token)
+
 
 class KeyPage(View):
     """Keys, newest first."""
@@ -205,18 +196,15 @@ async def list_keys(
 async def create(body: NewKeyBody, caller: CanWriteKeys, parts: Parts) -> NewKeyView:
     """Make a key that can do no more than the one that asks, for no longer, from nowhere else."""
     async with parts.database.tenant(caller.tenant_id) as tx:
-        own = await own_grant(tx, caller.principal, Permission.API_KEY_WRITE)
-        grant = grants.narrowed(own, body.grant())
-        view = await _make(tx, caller, body.name, grant)
-        _audit(tx, caller, Action.KEY_CREATE, view.key)
-    return view
+        made = await keys.create(tx, caller, body.name, body.grant())
+    return NewKeyView.of(made)
 
 
 @router.get("/{key_id}", summary="Read an API key", responses=responses(HTTPStatus.NOT_FOUND))
 async def read(key_id: KeyId, caller: CanReadKeys, parts: Parts) -> KeyView:
     """Return what may be told of a key: not the key."""
     async with parts.database.tenant(caller.tenant_id) as tx:
-        return KeyView.of(await _get(tx, key_id))
+        return KeyView.of(await keys.read(tx, key_id))
 
 
 @router.post(
@@ -234,19 +222,9 @@ async def read(key_id: KeyId, caller: CanReadKeys, parts: Parts) -> KeyView:
 async def rotate(key_id: KeyId, body: Rotation, caller: CanWriteKeys, parts: Parts) -> NewKeyView:
     """Make a key that can do the same; the old one works on for a while, then no more."""
     async with parts.database.tenant(caller.tenant_id) as tx:
-        own = await own_grant(tx, caller.principal, Permission.API_KEY_WRITE)
-        old = await _get(tx, key_id, lock=True)
-        if not grants.covers(own, old.grant):
-            raise NotPermitted(_ABOVE)
-        if old.revoked_at or old.replaced_by:
-            raise Conflict("this key was revoked or rotated already")
-        if old.grant.expires_at is not None and old.grant.expires_at <= datetime.now(UTC):
-            raise Conflict("this key has expired")
-        view = await _make(tx, caller, old.name, old.grant)
         overlap = timedelta(seconds=body.overlap_s)
-        await stored_keys.replace(tx, old.id, by=view.key.id, overlap=overlap)
-        _audit(tx, caller, Action.KEY_ROTATE, view.key, replaces=old.prefix)
-    return view
+        made = await keys.rotate(tx, caller, key_id, overlap)
+    return NewKeyView.of(made)
 
 
 @router.delete(
@@ -262,62 +240,4 @@ async def revoke(key_id: KeyId, caller: CanWriteKeys, parts: Parts) -> None:
     Revoking a key that has already ended revokes what it made. To keep what a key made, rotate it
     instead.
     """
-    async with parts.database.tenant(caller.tenant_id) as tx:
-        own = await own_grant(tx, caller.principal, Permission.API_KEY_WRITE)
-        key = KeyView.of(await _get(tx, key_id, lock=True))
-        if not grants.outranks(own.role, key.role):
-            raise NotPermitted(_ABOVE)
-        # By itself first: it is over, whatever becomes of the rest.
-        ended = await rights.end_key_alone(tx, key_id)
-        _audit_ended(tx, caller, key, ended)
-
-    async def end_the_rest() -> None:
-        asking = caller.principal.id if caller.principal.kind is PrincipalKind.KEY else None
-        async with parts.database.tenant(caller.tenant_id) as tx:
-            ended = await rights.end_key(tx, key_id, spared=asking)
-            _audit_ended(tx, caller, key, ended)
-
-    # A key that has just ended itself also ends this request, but not what is left to do.
-    await uninterrupted(end_the_rest())
-
-
-async def _get(tx: Transaction, key_id: UUID, *, lock: bool = False) -> StoredKey:
-    found = await stored_keys.get(tx, key_id, lock=lock)
-    if found is None:
-        raise NotFound(NO_KEY)
-    return found
-
-
-async def _make(tx: Transaction, caller: Caller, name: str, grant: Grant) -> NewKeyView:
-    if (refused := too_many_keys(await stored_keys.usable(tx))) is not None:
-        raise refused
-    made = keys.generate()
-    id_ = new_id()
-    await stored_keys.insert(
-        tx,
-        key_id=id_,
-        prefix=made.prefix,
-        hash_=made.hash,
-        name=name,
-        grant=grant,
-        created_by=caller.actor,
-    )
-    return NewKeyView(key=KeyView.of(await _get(tx, id_)), token=made.token)
-
-
-def _audit_ended(tx: Transaction, caller: Caller, key: KeyView, ended: Ended) -> None:
-    if ended != Ended():
-        _audit(tx, caller, Action.KEY_REVOKE, key, **asdict(ended))
-
-
-def _audit(
-    tx: Transaction,
-    caller: Caller,
-    action: Action,
-    key: KeyView,
-    **more: object,
-) -> None:
-    facts = key.model_dump(
-        mode="json", include={"prefix", "name", "role", "permissions", "networks", "expires_at"}
-    )
-    caller.record(tx, action, "api_key", str(key.id), {**facts, **more})
+    await keys.revoke(parts.database, caller, key_id)

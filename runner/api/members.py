@@ -13,16 +13,11 @@ from runner.api.edge.json import JsonRoute
 from runner.api.fields import Email, Strict
 from runner.api.problems import responses
 from runner.api.views import View
-from runner.auth import members
-from runner.auth.caller import Caller
-from runner.auth.members import NO_MEMBER, By
-from runner.auth.permissions import Permission
-from runner.auth.rights import own_grant
 from runner.store import members as stored_members
-from runner.store.db import Transaction
 from runner.store.members import Member
-from runner.words.errors import NotFound
-from runner.words.principal import PrincipalKind, Role
+from runner.tenants import members
+from runner.tenants.members import NO_MEMBER
+from runner.words.principal import Role
 
 router = APIRouter(prefix="/v1/members", tags=["members"], route_class=JsonRoute)
 
@@ -128,11 +123,9 @@ async def invite(body: NewMemberBody, caller: CanWriteMembers, parts: Parts) -> 
     Hand it on yourself: no mail is sent. The answer does not tell whether there is an account.
     """
     async with parts.database.tenant(caller.tenant_id) as tx:
-        made = await members.invite(tx, body.email, body.role, await _by(tx, caller))
-        stored = await stored_members.invitation(tx, made.id)
-    if stored is None:
-        raise NotFound(NO_MEMBER)
-    return InvitationView(member=MemberView.of(stored), token=made.token)
+        who = await members.decider(tx, caller)
+        made = await members.invite(tx, who, body.email, body.role)
+    return InvitationView(member=MemberView.of(made.member), token=made.token)
 
 
 @router.patch(
@@ -155,8 +148,8 @@ async def change_role(
     invitations.
     """
     async with parts.database.tenant(caller.tenant_id) as tx:
-        by = await _by(tx, caller)
-        return MemberView.of(await members.change_role(tx, member_id, body.role, by))
+        who = await members.decider(tx, caller)
+        return MemberView.of(await members.change_role(tx, who, member_id, body.role))
 
 
 @router.delete(
@@ -168,16 +161,4 @@ async def change_role(
 async def remove(member_id: MemberId, caller: CanWriteMembers, parts: Parts) -> None:
     """End a membership with its sessions, keys and invitations, or take an invitation back."""
     async with parts.database.tenant(caller.tenant_id) as tx:
-        await members.remove(tx, member_id, await _by(tx, caller))
-
-
-async def _by(tx: Transaction, caller: Caller) -> By:
-    # All members' rows before one's own: two that ask at once would each wait for the other.
-    await stored_members.lock(tx)
-    return By(
-        tenant_id=caller.tenant_id,
-        actor=caller.actor,
-        origin=caller.origin,
-        grant=await own_grant(tx, caller.principal, Permission.MEMBER_WRITE),
-        user_id=caller.principal.id if caller.principal.kind is PrincipalKind.USER else None,
-    )
+        await members.remove(tx, await members.decider(tx, caller), member_id)

@@ -13,18 +13,15 @@ from runner.api.edge.json import JsonRoute
 from runner.api.fields import Name, Strict, Text
 from runner.api.problems import responses
 from runner.api.views import View
-from runner.audit.events import Action
-from runner.store import egress_policies, projects
-from runner.store.db import Transaction
+from runner.store import projects as stored_projects
 from runner.store.projects import Project
-from runner.words.errors import Conflict, Invalid, NotFound
+from runner.tenants import projects
 
 router = APIRouter(prefix="/v1/projects", tags=["projects"], route_class=JsonRoute)
 
 ProjectName = Annotated[
     str, Path(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", description="The project's name.")
 ]
-NO_PROJECT = "no such project"
 
 
 class ProjectSettings(Strict):
@@ -89,7 +86,9 @@ async def list_projects(
 ) -> ProjectPage:
     """Return this tenant's projects by name."""
     async with parts.database.tenant(caller.tenant_id) as tx:
-        found = await projects.list_by_name(tx, after=cursors.decode_name(cursor), limit=limit + 1)
+        found = await stored_projects.list_by_name(
+            tx, after=cursors.decode_name(cursor), limit=limit + 1
+        )
     page = found[:limit]
     return ProjectPage(
         items=[ProjectView.of(each) for each in page],
@@ -111,17 +110,13 @@ async def list_projects(
 async def create(body: NewProject, caller: CanWriteProjects, parts: Parts) -> ProjectView:
     """Make a project; executions belong to it that name it."""
     async with parts.database.tenant(caller.tenant_id) as tx:
-        await _check(tx, body)
-        made = await projects.insert(
+        made = await projects.create(
             tx,
+            caller,
             body.name,
             description=body.description,
             egress_policy=body.egress_policy,
-            created_by=caller.actor,
         )
-        if made is None:
-            raise Conflict(f"there is a project {body.name!r} already")
-        caller.record(tx, Action.PROJECT_CREATE, "project", body.name)
     return ProjectView.of(made)
 
 
@@ -129,10 +124,7 @@ async def create(body: NewProject, caller: CanWriteProjects, parts: Parts) -> Pr
 async def read(project: ProjectName, caller: CanReadProjects, parts: Parts) -> ProjectView:
     """Return a project."""
     async with parts.database.tenant(caller.tenant_id) as tx:
-        found = await projects.get(tx, project)
-    if found is None:
-        raise NotFound(NO_PROJECT)
-    return ProjectView.of(found)
+        return ProjectView.of(await projects.read(tx, project))
 
 
 @router.put(
@@ -153,15 +145,13 @@ async def change(
 ) -> ProjectView:
     """Give a project new settings; executions submitted later use them."""
     async with parts.database.tenant(caller.tenant_id) as tx:
-        if await projects.get(tx, project) is None:
-            raise NotFound(NO_PROJECT)
-        await _check(tx, body)
-        changed = await projects.update(
-            tx, project, description=body.description, egress_policy=body.egress_policy
+        changed = await projects.change(
+            tx,
+            caller,
+            project,
+            description=body.description,
+            egress_policy=body.egress_policy,
         )
-        if changed is None:
-            raise NotFound(NO_PROJECT)
-        caller.record(tx, Action.PROJECT_UPDATE, "project", project)
     return ProjectView.of(changed)
 
 
@@ -174,12 +164,4 @@ async def change(
 async def delete(project: ProjectName, caller: CanDeleteProjects, parts: Parts) -> None:
     """Forget a project. Its executions stay, and belong to none."""
     async with parts.database.tenant(caller.tenant_id) as tx:
-        if not await projects.delete(tx, project):
-            raise NotFound(NO_PROJECT)
-        caller.record(tx, Action.PROJECT_DELETE, "project", project)
-
-
-async def _check(tx: Transaction, body: ProjectSettings) -> None:
-    name = body.egress_policy
-    if name is not None and await egress_policies.get(tx, name) is None:
-        raise Invalid(f"there is no egress policy {name!r}", "egress_policy")
+        await projects.delete(tx, caller, project)

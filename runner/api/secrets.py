@@ -12,10 +12,9 @@ from runner.api.edge.json import JsonRoute
 from runner.api.fields import Strict, storable
 from runner.api.problems import responses
 from runner.api.views import View
-from runner.audit.events import Action
-from runner.store import secrets
+from runner.store import secrets as stored_secrets
 from runner.store.secrets import StoredSecret
-from runner.words.errors import NotFound
+from runner.tenants import secrets
 
 router = APIRouter(prefix="/v1/secrets", tags=["secrets"], route_class=JsonRoute)
 
@@ -24,7 +23,6 @@ Name = Annotated[
     Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$", description="The secret's name."),
 ]
 MAX_BYTES = 8 * 1024
-NO_SECRET = "no such secret"  # noqa: S105 - an answer
 
 
 def _storable(value: SecretStr) -> SecretStr:
@@ -67,7 +65,7 @@ class SecretList(View):
 async def list_secrets(caller: CanReadSecrets, parts: Parts) -> SecretList:
     """Return the names of this tenant's secrets and when they were written. No values."""
     async with parts.database.tenant(caller.tenant_id) as tx:
-        found = await secrets.list_all(tx)
+        found = await stored_secrets.list_all(tx)
     return SecretList(items=[SecretView.of(each) for each in found])
 
 
@@ -84,9 +82,7 @@ async def write(name: Name, body: SecretBody, caller: CanWriteSecrets, parts: Pa
     """Store a secret, in place of one of that name; executions that begin later use it."""
     async with parts.database.tenant(caller.tenant_id) as tx:
         value = body.value.get_secret_value()
-        stored = await parts.vault.put(tx, caller.tenant_id, name, value)
-        action = Action.SECRET_CREATE if stored.is_new else Action.SECRET_UPDATE
-        caller.record(tx, action, "secret", name)
+        stored = await secrets.write(tx, parts.vault, caller, name, value)
     return SecretView.of(stored)
 
 
@@ -99,6 +95,4 @@ async def write(name: Name, body: SecretBody, caller: CanWriteSecrets, parts: Pa
 async def delete(name: Name, caller: CanWriteSecrets, parts: Parts) -> None:
     """Forget a secret. Executions that have begun keep what they were given."""
     async with parts.database.tenant(caller.tenant_id) as tx:
-        if not await secrets.delete(tx, name):
-            raise NotFound(NO_SECRET)
-        caller.record(tx, Action.SECRET_DELETE, "secret", name)
+        await secrets.delete(tx, caller, name)

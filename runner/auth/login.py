@@ -13,10 +13,10 @@ from runner.audit import events as audit
 from runner.audit.events import Action, Origin, Outcome
 from runner.auth import sessions
 from runner.auth.caller import By, Caller
-from runner.auth.members import digest
 from runner.auth.passwords import Passwords
 from runner.auth.sessions import Lifetime, Session, SessionId
 from runner.auth.throttle import Throttle
+from runner.auth.tokens import digest
 from runner.store import members, users
 from runner.store.db import Database, Transaction
 from runner.store.users import Account, Credentials, NewSession, OpenInvitation, Reset

@@ -45,17 +45,15 @@ def reset(email: EmailOption) -> None:
 
 
 async def _invite(owner: Database, tenant: str, email: str, role: Role) -> str:
-    from runner.audit.events import Origin
-    from runner.auth.caller import SYSTEM
-    from runner.auth.members import By, invite
     from runner.store import tenants
+    from runner.tenants.members import Decider, invite
 
     async with owner.no_tenant() as tx:
         tenant_id = await tenants.find(tx, tenant)
     if tenant_id is None:
         fail(f"there is no tenant {tenant!r}")
     async with owner.tenant(tenant_id) as tx:
-        made = await invite(tx, email, role, By(tenant_id, SYSTEM, Origin()))
+        made = await invite(tx, Decider(tenant_id), email, role)
     return made.token
 
 
@@ -63,7 +61,7 @@ async def _reset(owner: Database, email: str) -> str:
     from runner.audit import events as audit
     from runner.audit.events import Action
     from runner.auth.caller import By
-    from runner.auth.members import digest, new_token
+    from runner.auth.tokens import digest, new_token
     from runner.store import users
 
     token = new_token()

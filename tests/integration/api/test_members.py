@@ -8,11 +8,11 @@ import psycopg
 import pytest
 from pydantic import SecretStr
 
-from runner.audit.events import Origin
-from runner.auth import members
-from runner.auth.members import By
+from runner.auth.caller import By
 from runner.store import members as stored_members
 from runner.store.db import Database
+from runner.tenants import members
+from runner.tenants.members import Decider
 from runner.words.errors import Conflict
 from runner.words.principal import Role
 from tests.support.deployment import Deployment, bearing
@@ -200,14 +200,14 @@ async def two_at_once(deployment: Deployment, tenant: str) -> list[Any]:
         tenant,
     )
     tenant_id = found[0]["tenant_id"]
-    by = By(tenant_id, "system:test", Origin())
+    who = Decider(tenant_id, By("system:test"))
     looked = asyncio.Barrier(2)
 
     async def remove(database: Database, member: Any) -> None:
         async with database.tenant(tenant_id) as tx:
             await tx.one("members.owners")
             await looked.wait()
-            await members.remove(tx, member, by)
+            await members.remove(tx, who, member)
 
     async with Database(SecretStr(deployment.stack.services.api_url), max_size=2) as database:
         return await asyncio.gather(

@@ -4,18 +4,18 @@ No mail is sent: whoever invites hands the token on. Who takes it up proves noth
 address, only that they were given the token; so an address is a name, and never opens a tenant.
 """
 
-import hashlib
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from uuid import UUID
 
 from runner.audit import events as audit
-from runner.audit.events import Action, Origin
-from runner.auth import caller
+from runner.audit.events import Action
+from runner.auth.caller import By, Caller
 from runner.auth.grants import covers, manages
-from runner.auth.rights import demote
+from runner.auth.permissions import Permission
+from runner.auth.rights import demote, own_grant
+from runner.auth.tokens import digest, new_token
 from runner.store import members, rights
 from runner.store.db import Transaction
 from runner.store.keys import Grant
@@ -23,7 +23,7 @@ from runner.store.members import Member, NewInvitation
 from runner.store.rights import Ended
 from runner.words.errors import Conflict, NotFound, NotPermitted
 from runner.words.ids import new_id
-from runner.words.principal import Role
+from runner.words.principal import PrincipalKind, Role
 
 INVITATION = timedelta(days=7)
 NO_MEMBER = "no such member"
@@ -31,15 +31,14 @@ LAST_OWNER = "a tenant keeps one owner; make somebody else one first"
 
 
 @dataclass(frozen=True, slots=True)
-class By:
-    """Who does it, in which tenant and from where.
+class Decider:
+    """Who decides on a tenant's members: one of its principals, or the operator.
 
     `grant` is None for the operator, who may all. `user_id` is that of a user who acts as one.
     """
 
     tenant_id: UUID
-    actor: str
-    origin: Origin
+    by: By = field(default_factory=By)
     grant: Grant | None = None
     user_id: UUID | None = None
 
@@ -48,80 +47,88 @@ class By:
 class Invited:
     """An invitation just made; `token` is shown this once and stored nowhere."""
 
-    id: UUID
+    member: Member
     token: str = field(repr=False)
 
 
-def new_token() -> str:
-    """Return a new one-time token, of 256 bits."""
-    return f"ri_{secrets.token_urlsafe(32)}"
+async def decider(tx: Transaction, caller: Caller) -> Decider:
+    """Return what the caller may decide, and keep it so until the transaction ends.
+
+    Raises NotAuthenticated and NotPermitted.
+    """
+    # All members' rows before one's own: two that ask at once would each wait for the other.
+    await members.lock(tx)
+    principal = caller.principal
+    return Decider(
+        caller.tenant_id,
+        caller.by,
+        await own_grant(tx, principal, Permission.MEMBER_WRITE),
+        principal.id if principal.kind is PrincipalKind.USER else None,
+    )
 
 
-def digest(token: str) -> bytes:
-    """Return what is stored of a one-time token."""
-    return hashlib.sha256(token.encode()).digest()
-
-
-async def invite(tx: Transaction, email: str, role: Role, by: By) -> Invited:
+async def invite(tx: Transaction, who: Decider, email: str, role: Role) -> Invited:
     """Invite an address to the tenant; an earlier invitation of it ends.
 
     Says nothing of whether there is an account. Raises NotPermitted for a role that the caller may
     not give, Conflict for who is a member.
     """
-    _may_give(by, role)
+    _may_give(who, role)
     await members.lock(tx)
     if await members.named(tx, email):
         raise Conflict("there is a member of that address")
     if earlier := await members.invited(tx, email):
-        _may_manage(by, earlier.role)
+        _may_manage(who, earlier.role)
         await members.take_back(tx, earlier.id)
     token = new_token()
     new = NewInvitation(new_id(), email, role, digest(token))
-    if not await members.invite(tx, new, created_by=by.actor, lifetime=INVITATION):
+    if not await members.invite(tx, new, created_by=who.by.actor, lifetime=INVITATION):
         raise Conflict("this address was invited in the same moment")
-    _audit(tx, by, Action.MEMBER_INVITE, new.id, {"email": email, "role": role.value})
-    return Invited(new.id, token)
+    _record(tx, who, Action.MEMBER_INVITE, new.id, {"email": email, "role": role.value})
+    if (member := await members.invitation(tx, new.id)) is None:
+        raise NotFound(NO_MEMBER)
+    return Invited(member, token)
 
 
-async def change_role(tx: Transaction, member_id: UUID, role: Role, by: By) -> Member:
+async def change_role(tx: Transaction, who: Decider, member_id: UUID, role: Role) -> Member:
     """Give a member another role; with a lower one, what it could not have made ends.
 
     Raises NotFound, NotPermitted for one's own role or one that the caller may not give or take,
     and Conflict for that of the last owner.
     """
     member = await _locked(tx, member_id)
-    if member.id == by.user_id:
+    if member.id == who.user_id:
         raise NotPermitted("nobody changes their own role")
-    _may_manage(by, member.role)
-    _may_give(by, role)
+    _may_manage(who, member.role)
+    _may_give(who, role)
     if member.role is role:
         return member
     await _keep_an_owner(tx, member)
     await members.set_role(tx, member.id, role)
     ended = await demote(tx, f"user:{member.id}", role)
     facts = {"from": member.role.value, "to": role.value, **_facts(ended)}
-    _audit(tx, by, Action.MEMBER_UPDATE, member.id, facts)
+    _record(tx, who, Action.MEMBER_UPDATE, member.id, facts)
     return await _locked(tx, member_id)
 
 
-async def remove(tx: Transaction, member_id: UUID, by: By) -> None:
+async def remove(tx: Transaction, who: Decider, member_id: UUID) -> None:
     """End a membership with its sessions and all that it made, or take an invitation back.
 
     Oneself always may, unless as the last owner. Raises NotFound, NotPermitted and Conflict.
     """
     if invitation := await members.invitation(tx, member_id):
-        _may_manage(by, invitation.role)
+        _may_manage(who, invitation.role)
         await members.take_back(tx, invitation.id)
-        _audit(tx, by, Action.MEMBER_REMOVE, invitation.id, {"invited": True})
+        _record(tx, who, Action.MEMBER_REMOVE, invitation.id, {"invited": True})
         return
     member = await _locked(tx, member_id)
-    if member.id != by.user_id:
-        _may_manage(by, member.role)
+    if member.id != who.user_id:
+        _may_manage(who, member.role)
     await _keep_an_owner(tx, member)
     ended = await rights.end_made(tx, f"user:{member.id}")
     await members.remove(tx, member.id)
     facts = {"role": member.role.value, **_facts(ended)}
-    _audit(tx, by, Action.MEMBER_REMOVE, member.id, facts)
+    _record(tx, who, Action.MEMBER_REMOVE, member.id, facts)
 
 
 def _facts(ended: Ended) -> dict[str, object]:
@@ -141,20 +148,20 @@ async def _keep_an_owner(tx: Transaction, member: Member) -> None:
         raise Conflict(LAST_OWNER)
 
 
-def _may_manage(by: By, role: Role) -> None:
-    if by.grant is not None and not manages(by.grant.role, role):
-        raise NotPermitted(f"the role {by.grant.role.value} does not decide on {role.value}s")
+def _may_manage(who: Decider, role: Role) -> None:
+    if who.grant is not None and not manages(who.grant.role, role):
+        raise NotPermitted(f"the role {who.grant.role.value} does not decide on {role.value}s")
 
 
-def _may_give(by: By, role: Role) -> None:
+def _may_give(who: Decider, role: Role) -> None:
     """Refuse a role above the caller's reach, or one that can do more than the caller's key."""
-    _may_manage(by, role)
-    if by.grant is not None and not covers(by.grant, Grant(role)):
+    _may_manage(who, role)
+    if who.grant is not None and not covers(who.grant, Grant(role)):
         raise NotPermitted("a key with bounds of its own makes no member without them")
 
 
-def _audit(
-    tx: Transaction, by: By, action: Action, member_id: UUID, facts: Mapping[str, object]
+def _record(
+    tx: Transaction, who: Decider, action: Action, member_id: UUID, facts: Mapping[str, object]
 ) -> None:
-    event = caller.By(by.actor, by.origin).did(action, "member", str(member_id), facts)
-    audit.append(tx, by.tenant_id, event)
+    event = who.by.did(action, "member", str(member_id), facts)
+    audit.append(tx, who.tenant_id, event)

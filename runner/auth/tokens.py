@@ -1,0 +1,14 @@
+"""One-time tokens, by which somebody joins a tenant or sets a forgotten password anew."""
+
+import hashlib
+import secrets
+
+
+def new_token() -> str:
+    """Return a new one-time token, of 256 bits."""
+    return f"ri_{secrets.token_urlsafe(32)}"
+
+
+def digest(token: str) -> bytes:
+    """Return what is stored of a one-time token."""
+    return hashlib.sha256(token.encode()).digest()

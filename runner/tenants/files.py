@@ -1,0 +1,98 @@
+"""A tenant's own files. A new one is reserved, stored as it comes, and only then named."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from runner.audit.events import Action
+from runner.auth.caller import Caller
+from runner.base.tasks import uninterrupted
+from runner.store import files, ledger
+from runner.store.db import Database, Transaction
+from runner.store.files import Condition, NewFile, StoredFile
+from runner.store.objects import new_key
+from runner.words.errors import Conflict, NotFound
+
+NO_FILE = "no such file"
+KIND = "file"
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A file that is about to come, as it is announced."""
+
+    path: str
+    size: int
+    media_type: str
+    expires_at: datetime | None
+    condition: Condition
+
+
+async def write(
+    database: Database,
+    caller: Caller,
+    upload: Upload,
+    receive: Callable[[str], Awaitable[str]],
+) -> StoredFile:
+    """Store a file under a name; readers see the file before or the whole new one.
+
+    `receive` writes the object of that key and returns its SHA-256 sum. Its place is reserved
+    before, and freed if it fails. Raises StorageFull, PreconditionFailed, and Conflict if the
+    upload was given up meanwhile.
+    """
+    key = new_key(caller.tenant_id, "files")
+    async with database.tenant(caller.tenant_id) as tx:
+        files.demand(upload.condition, await files.get(tx, upload.path))
+        await ledger.reserve(tx, key, upload.size)
+    try:
+        sha256 = await receive(key)
+        new = NewFile(upload.path, upload.size, sha256, upload.media_type, key, upload.expires_at)
+        async with database.tenant(caller.tenant_id) as tx:
+            return await _name(tx, caller, new, upload.condition)
+    except BaseException:
+        await uninterrupted(_give_up(database, caller, key))
+        raise
+
+
+async def look(tx: Transaction, path: str) -> StoredFile:
+    """Return a file whose content stays unread, so that no record is made. Raises NotFound."""
+    found = await files.get(tx, path)
+    if found is None:
+        raise NotFound(NO_FILE)
+    return found
+
+
+async def read(tx: Transaction, caller: Caller, path: str) -> StoredFile:
+    """Return a file that is about to be read. Raises NotFound."""
+    found = await look(tx, path)
+    _record(tx, caller, Action.FILE_READ, found)
+    return found
+
+
+async def delete(tx: Transaction, caller: Caller, path: str, condition: Condition) -> None:
+    """Forget a file; executions that were submitted with it still get it.
+
+    Raises NotFound and PreconditionFailed.
+    """
+    gone = await files.delete(tx, path, condition)
+    if gone is None:
+        raise NotFound(NO_FILE)
+    _record(tx, caller, Action.FILE_DELETE, gone)
+
+
+async def _name(tx: Transaction, caller: Caller, new: NewFile, condition: Condition) -> StoredFile:
+    if not await ledger.keep(tx, [new.object_key]):
+        raise Conflict("the upload was given up meanwhile; send it again")
+    stored = await files.put(tx, new, condition)
+    _record(tx, caller, Action.FILE_WRITE, stored)
+    return stored
+
+
+async def _give_up(database: Database, caller: Caller, key: str) -> None:
+    async with database.tenant(caller.tenant_id) as tx:
+        await ledger.give_up(tx, key)
+
+
+def _record(tx: Transaction, caller: Caller, action: Action, stored: StoredFile) -> None:
+    facts = {"size": stored.size, "sha256": stored.sha256}
+    caller.record(tx, action, KIND, stored.path, facts)

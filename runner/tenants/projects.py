@@ -1,0 +1,58 @@
+"""Projects: names under which executions are grouped, with settings of their own."""
+
+from runner.audit.events import Action
+from runner.auth.caller import Caller
+from runner.store import egress_policies, projects
+from runner.store.db import Transaction
+from runner.store.projects import Project
+from runner.words.errors import Conflict, Invalid, NotFound
+
+NO_PROJECT = "no such project"
+KIND = "project"
+
+
+async def create(
+    tx: Transaction, caller: Caller, name: str, *, description: str, egress_policy: str | None
+) -> Project:
+    """Make a project. Raises Conflict if there is one of that name, Invalid for the policy's."""
+    await _check(tx, egress_policy)
+    made = await projects.insert(
+        tx, name, description=description, egress_policy=egress_policy, created_by=caller.actor
+    )
+    if made is None:
+        raise Conflict(f"there is a project {name!r} already")
+    caller.record(tx, Action.PROJECT_CREATE, KIND, name)
+    return made
+
+
+async def read(tx: Transaction, name: str) -> Project:
+    """Return a project. Raises NotFound."""
+    found = await projects.get(tx, name)
+    if found is None:
+        raise NotFound(NO_PROJECT)
+    return found
+
+
+async def change(
+    tx: Transaction, caller: Caller, name: str, *, description: str, egress_policy: str | None
+) -> Project:
+    """Give a project new settings; executions submitted later use them. Raises as the others."""
+    await read(tx, name)
+    await _check(tx, egress_policy)
+    changed = await projects.update(tx, name, description=description, egress_policy=egress_policy)
+    if changed is None:
+        raise NotFound(NO_PROJECT)
+    caller.record(tx, Action.PROJECT_UPDATE, KIND, name)
+    return changed
+
+
+async def delete(tx: Transaction, caller: Caller, name: str) -> None:
+    """Forget a project; its executions stay, and belong to none. Raises NotFound."""
+    if not await projects.delete(tx, name):
+        raise NotFound(NO_PROJECT)
+    caller.record(tx, Action.PROJECT_DELETE, KIND, name)
+
+
+async def _check(tx: Transaction, policy: str | None) -> None:
+    if policy is not None and await egress_policies.get(tx, policy) is None:
+        raise Invalid(f"there is no egress policy {policy!r}", "egress_policy")

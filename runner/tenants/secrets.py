@@ -1,0 +1,29 @@
+"""A tenant's secrets: written and used, never read back."""
+
+from runner.audit.events import Action
+from runner.auth.caller import Caller
+from runner.secrets.vault import Vault
+from runner.store import secrets
+from runner.store.db import Transaction
+from runner.store.secrets import StoredSecret
+from runner.words.errors import NotFound
+
+NO_SECRET = "no such secret"  # noqa: S105 - an answer
+KIND = "secret"
+
+
+async def write(
+    tx: Transaction, vault: Vault, caller: Caller, name: str, value: str
+) -> StoredSecret:
+    """Store a secret, in place of one of that name; executions that begin later use it."""
+    stored = await vault.put(tx, caller.tenant_id, name, value)
+    action = Action.SECRET_CREATE if stored.is_new else Action.SECRET_UPDATE
+    caller.record(tx, action, KIND, name)
+    return stored
+
+
+async def delete(tx: Transaction, caller: Caller, name: str) -> None:
+    """Forget a secret; executions that have begun keep what they were given. Raises NotFound."""
+    if not await secrets.delete(tx, name):
+        raise NotFound(NO_SECRET)
+    caller.record(tx, Action.SECRET_DELETE, KIND, name)
