@@ -110,13 +110,13 @@ async def read(
     """Return this tenant's audit records, oldest first."""
     async with parts.database.tenant(caller.tenant_id) as tx:
         found = await audit.list_after(tx, cursors.decode_seq(cursor), filtered, limit + 1)
-    page = found[:limit]
+    page, next_cursor = cursors.page(found, limit, lambda each: each.seq)
     return AuditPage(
         items=[
             AuditRecord(seq=each.seq, hash=each.hash.hex(), record=json.loads(each.body))
             for each in page
         ],
-        next_cursor=cursors.encode(page[-1].seq) if len(found) > limit else None,
+        next_cursor=next_cursor,
     )
 
 

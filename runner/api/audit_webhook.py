@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field, StringConstraints
 from runner.api.deps import CanReadWebhook, CanWriteWebhook, Parts
 from runner.api.edge.json import JsonRoute
 from runner.api.fields import Strict, Text
-from runner.api.problems import responses
+from runner.api.problems import JSON_TAKEN, responses
 from runner.api.views import View
 from runner.audit import webhook
 from runner.tenants import webhooks
@@ -66,11 +66,7 @@ async def read(caller: CanReadWebhook, parts: Parts) -> WebhookView:
 @router.put(
     "",
     summary="Write the webhook",
-    responses=responses(
-        HTTPStatus.BAD_REQUEST,
-        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-        HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-    ),
+    responses=responses(*JSON_TAKEN),
 )
 async def write(body: WebhookBody, caller: CanWriteWebhook, parts: Parts) -> NewWebhookView:
     """Forward the log to this address, with a new signing secret.

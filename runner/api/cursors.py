@@ -3,8 +3,9 @@
 import base64
 import binascii
 import re
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, TypeVar
 from uuid import UUID
 
 from fastapi.exceptions import RequestValidationError
@@ -20,12 +21,21 @@ def rfc3339(value: object) -> object:
     return value
 
 
+Row = TypeVar("Row")
 Moment = Annotated[AwareDatetime, BeforeValidator(rfc3339)]
 MAX_LENGTH = 96
 MAX_PATH_LENGTH = 1024
 MAX_SEQ = 2**62
 FIRST = datetime(1970, 1, 1, tzinfo=UTC)
 LAST = datetime(9000, 1, 1, tzinfo=UTC)
+
+
+def page(
+    found: Sequence[Row], limit: int, place: Callable[[Row], UUID | int | str]
+) -> tuple[Sequence[Row], str | None]:
+    """Return the first `limit` rows of one more, and the cursor of the rest if there is any."""
+    shown = found[:limit]
+    return shown, encode(place(shown[-1])) if len(found) > limit else None
 
 
 def encode(value: UUID | int | str) -> str:

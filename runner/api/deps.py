@@ -1,6 +1,6 @@
 """What routes are given: the parts of the process, and the caller with its permission."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated
 from uuid import UUID
@@ -144,29 +144,30 @@ async def is_operator(request: Request, _: Annotated[object, Security(BEARER)]) 
 IsOperator = Annotated[Operator, Depends(is_operator)]
 
 
-def id_in_path(text: str, unknown: str) -> UUID:
-    """Return the id. Raises NotFound with these words: what is no UUID is as unknown as any."""
-    try:
-        return UUID(text)
-    except ValueError:
-        raise NotFound(unknown) from None
+def id_in_path(name: str, description: str, unknown: str) -> Callable[[str], UUID]:
+    """Return the dependency that reads an id.
+
+    It raises NotFound with the words of `unknown`: what is no UUID is as unknown as any.
+    """
+    path = Path(
+        alias=name,
+        description=description,
+        max_length=64,
+        examples=["0199f2a1-c0de-7b1f-b0d5-a9c1e7a0f3d2"],
+    )
+
+    def read(text: Annotated[str, path]) -> UUID:
+        try:
+            return UUID(text)
+        except ValueError:
+            raise NotFound(unknown) from None
+
+    return read
 
 
-def execution_id(
-    execution_id: Annotated[
-        str,
-        Path(
-            description="The execution's id.",
-            max_length=64,
-            examples=["0199f2a1-c0de-7b1f-b0d5-a9c1e7a0f3d2"],
-        ),
-    ],
-) -> UUID:
-    """Return the id in the path. Raises NotFound."""
-    return id_in_path(execution_id, NO_EXECUTION)
-
-
-ExecutionId = Annotated[UUID, Depends(execution_id)]
+ExecutionId = Annotated[
+    UUID, Depends(id_in_path("execution_id", "The execution's id.", NO_EXECUTION))
+]
 CanReadAccount = Annotated[Caller, Depends(Allow(Permission.ACCOUNT_READ))]
 CanWriteAccount = Annotated[Caller, Depends(Allow(Permission.ACCOUNT_WRITE))]
 CanCreate = Annotated[Caller, Depends(Allow(Permission.EXECUTION_CREATE))]

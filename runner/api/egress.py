@@ -10,7 +10,7 @@ from pydantic import ConfigDict, Field
 from runner.api.deps import CanReadPolicies, CanWritePolicies, Parts
 from runner.api.edge.json import JsonRoute
 from runner.api.fields import Strict
-from runner.api.problems import responses
+from runner.api.problems import JSON_TAKEN, responses
 from runner.api.rules import EgressEntry, entries
 from runner.api.views import View
 from runner.store import egress_policies
@@ -96,11 +96,7 @@ async def read(name: Name, caller: CanReadPolicies, parts: Parts) -> PolicyView:
 @router.put(
     "/{name}",
     summary="Write an egress policy",
-    responses=responses(
-        HTTPStatus.BAD_REQUEST,
-        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-        HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-    ),
+    responses=responses(*JSON_TAKEN),
 )
 async def write(name: Name, body: PolicyBody, caller: CanWritePolicies, parts: Parts) -> PolicyView:
     """Store a policy, in place of one of that name; executions submitted later use it.

@@ -10,7 +10,7 @@ from runner.api.deps import CanCancel, CanCreate, CanRead, ExecutionId, Parts, r
 from runner.api.edge.json import JsonRoute
 from runner.api.fields import Name
 from runner.api.idempotency import IdempotencyKey, under
-from runner.api.problems import responses
+from runner.api.problems import JSON_TAKEN, responses
 from runner.api.requests import Submission
 from runner.api.views import ExecutionPage, ExecutionView
 from runner.auth.permissions import Permission
@@ -33,13 +33,7 @@ router = APIRouter(prefix="/v1/executions", tags=["executions"], route_class=Jso
             "description": "It is queued or running; `Location` tells where to ask.",
             "headers": {"Location": {"schema": {"type": "string"}}},
         },
-        **responses(
-            HTTPStatus.BAD_REQUEST,
-            HTTPStatus.CONFLICT,
-            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-            HTTPStatus.TOO_MANY_REQUESTS,
-        ),
+        **responses(*JSON_TAKEN, HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS),
     },
 )
 async def submit(
@@ -91,10 +85,10 @@ async def list_executions(
             created_before=cursors.in_range(created_before),
             limit=limit + 1,
         )
-    page = found[:limit]
+    page, next_cursor = cursors.page(found, limit, lambda each: each.id)
     return ExecutionPage(
         items=[ExecutionView.of(Seen(each)) for each in page],
-        next_cursor=cursors.encode(page[-1].id) if len(found) > limit else None,
+        next_cursor=next_cursor,
     )
 
 

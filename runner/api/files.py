@@ -92,10 +92,10 @@ async def list_files(
     after = cursors.decode_path(cursor)
     async with parts.database.tenant(caller.tenant_id) as tx:
         found = await stored_files.list_after(tx, prefix=prefix, after=after, limit=limit + 1)
-    page = found[:limit]
+    page, next_cursor = cursors.page(found, limit, lambda each: each.path)
     return FilePage(
         items=[FileView.of(each) for each in page],
-        next_cursor=cursors.encode(page[-1].path) if len(found) > limit else None,
+        next_cursor=next_cursor,
     )
 
 

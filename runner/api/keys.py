@@ -7,14 +7,14 @@ from ipaddress import ip_network
 from typing import Annotated, Self
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Path, Query
+from fastapi import APIRouter, Depends, Query
 from pydantic import AfterValidator, ConfigDict, Field, StringConstraints
 
 from runner.api import cursors
 from runner.api.deps import CanReadKeys, CanWriteKeys, Parts, id_in_path
 from runner.api.edge.json import JsonRoute
 from runner.api.fields import Strict, Text
-from runner.api.problems import responses
+from runner.api.problems import JSON_TAKEN, responses
 from runner.api.views import View
 from runner.auth.permissions import Permission
 from runner.store import keys as stored_keys
@@ -147,21 +147,7 @@ class KeyPage(View):
     next_cursor: str | None
 
 
-def key_id(
-    key_id: Annotated[
-        str,
-        Path(
-            description="The key's id.",
-            max_length=64,
-            examples=["0199f2a1-c0de-7b1f-b0d5-a9c1e7a0f3d2"],
-        ),
-    ],
-) -> UUID:
-    """Return the id in the path. Raises NotFound."""
-    return id_in_path(key_id, NO_KEY)
-
-
-KeyId = Annotated[UUID, Depends(key_id)]
+KeyId = Annotated[UUID, Depends(id_in_path("key_id", "The key's id.", NO_KEY))]
 
 
 @router.get("", summary="List API keys", responses=responses())
@@ -176,10 +162,10 @@ async def list_keys(
         found: Sequence[StoredKey] = await stored_keys.list_newest(
             tx, before=cursors.decode_id(cursor), limit=limit + 1
         )
-    page = found[:limit]
+    page, next_cursor = cursors.page(found, limit, lambda each: each.id)
     return KeyPage(
         items=[KeyView.of(each) for each in page],
-        next_cursor=cursors.encode(page[-1].id) if len(found) > limit else None,
+        next_cursor=next_cursor,
     )
 
 
@@ -187,11 +173,7 @@ async def list_keys(
     "",
     summary="Make an API key",
     status_code=HTTPStatus.CREATED,
-    responses=responses(
-        HTTPStatus.BAD_REQUEST,
-        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-        HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-    ),
+    responses=responses(*JSON_TAKEN),
 )
 async def create(body: NewKeyBody, caller: CanWriteKeys, parts: Parts) -> NewKeyView:
     """Make a key that can do no more than the one that asks, for no longer, from nowhere else."""
@@ -211,13 +193,7 @@ async def read(key_id: KeyId, caller: CanReadKeys, parts: Parts) -> KeyView:
     "/{key_id}/rotate",
     summary="Rotate an API key",
     status_code=HTTPStatus.CREATED,
-    responses=responses(
-        HTTPStatus.BAD_REQUEST,
-        HTTPStatus.CONFLICT,
-        HTTPStatus.NOT_FOUND,
-        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-        HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-    ),
+    responses=responses(*JSON_TAKEN, HTTPStatus.CONFLICT, HTTPStatus.NOT_FOUND),
 )
 async def rotate(key_id: KeyId, body: Rotation, caller: CanWriteKeys, parts: Parts) -> NewKeyView:
     """Make a key that can do the same; the old one works on for a while, then no more."""

@@ -5,7 +5,7 @@ from http import HTTPStatus
 from typing import Annotated, Self
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Path, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from pydantic import AfterValidator, ConfigDict, Field, SecretStr, StringConstraints
 
 from runner.api.callers import SESSION
@@ -13,7 +13,7 @@ from runner.api.context import origin
 from runner.api.deps import CanReadAccount, CanWriteAccount, Parts, id_in_path
 from runner.api.edge.json import JsonRoute
 from runner.api.fields import Email, Name, Strict, storable
-from runner.api.problems import responses
+from runner.api.problems import JSON_TAKEN, responses
 from runner.api.views import View
 from runner.auth import grants
 from runner.auth.login import NO_SESSION
@@ -28,12 +28,7 @@ from runner.words.principal import PrincipalKind, Role
 router = APIRouter(prefix="/v1", tags=["account"], route_class=JsonRoute)
 
 BY_KEY = "there is no session: this request came with a key or a token"
-_ANSWERS = responses(
-    HTTPStatus.BAD_REQUEST,
-    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-    HTTPStatus.TOO_MANY_REQUESTS,
-    HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-)
+_ANSWERS = responses(*JSON_TAKEN, HTTPStatus.TOO_MANY_REQUESTS)
 
 
 def _storable(value: SecretStr) -> SecretStr:
@@ -156,11 +151,7 @@ def in_session(request: Request) -> Session:
 InSession = Annotated[Session, Depends(in_session)]
 
 
-def session_id(
-    session_id: Annotated[str, Path(description="The session's id.", max_length=64)],
-) -> UUID:
-    """Return the id in the path. Raises NotFound."""
-    return id_in_path(session_id, NO_SESSION)
+SessionId = Annotated[UUID, Depends(id_in_path("session_id", "The session's id.", NO_SESSION))]
 
 
 @router.post("/login", summary="Log in", responses=_ANSWERS)
@@ -237,12 +228,7 @@ async def me(request: Request, caller: CanReadAccount, parts: Parts) -> MeView:
     summary="Change the password",
     status_code=HTTPStatus.NO_CONTENT,
     responses=responses(
-        HTTPStatus.BAD_REQUEST,
-        HTTPStatus.CONFLICT,
-        HTTPStatus.NOT_FOUND,
-        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-        HTTPStatus.TOO_MANY_REQUESTS,
-        HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+        *JSON_TAKEN, HTTPStatus.CONFLICT, HTTPStatus.NOT_FOUND, HTTPStatus.TOO_MANY_REQUESTS
     ),
 )
 async def change_password(
@@ -271,7 +257,7 @@ async def list_sessions(caller: CanReadAccount, session: InSession, parts: Parts
     responses=responses(HTTPStatus.NOT_FOUND),
 )
 async def end_session(
-    session_id: Annotated[UUID, Depends(session_id)],
+    session_id: SessionId,
     caller: CanWriteAccount, session: InSession, parts: Parts,
 ) -> None:  # fmt: skip
     """End one of your sessions at once, such as one on a machine that is lost."""

@@ -5,13 +5,13 @@ from http import HTTPStatus
 from typing import Annotated, Literal, Self
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Path
+from fastapi import APIRouter, Depends
 from pydantic import ConfigDict, Field
 
 from runner.api.deps import CanReadMembers, CanWriteMembers, Parts, id_in_path
 from runner.api.edge.json import JsonRoute
 from runner.api.fields import Email, Strict
-from runner.api.problems import responses
+from runner.api.problems import JSON_TAKEN, responses
 from runner.api.views import View
 from runner.store import members as stored_members
 from runner.store.members import Member
@@ -81,21 +81,7 @@ class MemberList(View):
     items: list[MemberView]
 
 
-def member_id(
-    member_id: Annotated[
-        str,
-        Path(
-            description="The member's id.",
-            max_length=64,
-            examples=["0199f2a1-c0de-7b1f-b0d5-a9c1e7a0f3d2"],
-        ),
-    ],
-) -> UUID:
-    """Return the id in the path. Raises NotFound."""
-    return id_in_path(member_id, NO_MEMBER)
-
-
-MemberId = Annotated[UUID, Depends(member_id)]
+MemberId = Annotated[UUID, Depends(id_in_path("member_id", "The member's id.", NO_MEMBER))]
 
 
 @router.get("", summary="List members", responses=responses())
@@ -110,12 +96,7 @@ async def list_members(caller: CanReadMembers, parts: Parts) -> MemberList:
     "",
     summary="Invite somebody",
     status_code=HTTPStatus.CREATED,
-    responses=responses(
-        HTTPStatus.BAD_REQUEST,
-        HTTPStatus.CONFLICT,
-        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-        HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-    ),
+    responses=responses(*JSON_TAKEN, HTTPStatus.CONFLICT),
 )
 async def invite(body: NewMemberBody, caller: CanWriteMembers, parts: Parts) -> InvitationView:
     """Make a one-time token for that address, good for seven days, in place of an earlier one.
@@ -131,13 +112,7 @@ async def invite(body: NewMemberBody, caller: CanWriteMembers, parts: Parts) -> 
 @router.patch(
     "/{member_id}",
     summary="Change a member's role",
-    responses=responses(
-        HTTPStatus.BAD_REQUEST,
-        HTTPStatus.CONFLICT,
-        HTTPStatus.NOT_FOUND,
-        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-        HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-    ),
+    responses=responses(*JSON_TAKEN, HTTPStatus.CONFLICT, HTTPStatus.NOT_FOUND),
 )
 async def change_role(
     member_id: MemberId, body: RoleBody, caller: CanWriteMembers, parts: Parts

@@ -9,7 +9,7 @@ from http import HTTPStatus
 from typing import Annotated, Literal, Self
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Path, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from pydantic import ConfigDict, Field, StringConstraints
 
 from runner.api import cursors
@@ -17,7 +17,7 @@ from runner.api.context import origin
 from runner.api.deps import Dependencies, IsOperator, Parts, id_in_path, is_operator
 from runner.api.edge.json import JsonRoute
 from runner.api.fields import Name, Strict, Text
-from runner.api.problems import responses
+from runner.api.problems import JSON_TAKEN, responses
 from runner.api.rules import EgressEntry, entries
 from runner.api.views import View
 from runner.auth.caller import By
@@ -38,12 +38,6 @@ router = APIRouter(
     tags=["operator"],
     dependencies=[Depends(is_operator)],
     route_class=JsonRoute,
-)
-
-_MADE = (
-    HTTPStatus.BAD_REQUEST,
-    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-    HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
 )
 
 
@@ -200,21 +194,7 @@ class RemovedView(View):
     audit_head: str | None = Field(description="The hash of its last record, to check copies by.")
 
 
-def tenant_id(
-    tenant_id: Annotated[
-        str,
-        Path(
-            description="The tenant's id.",
-            max_length=64,
-            examples=["0199f2a1-c0de-7b1f-b0d5-a9c1e7a0f3d2"],
-        ),
-    ],
-) -> UUID:
-    """Return the id in the path. Raises NotFound."""
-    return id_in_path(tenant_id, NO_TENANT)
-
-
-TenantId = Annotated[UUID, Depends(tenant_id)]
+TenantId = Annotated[UUID, Depends(id_in_path("tenant_id", "The tenant's id.", NO_TENANT))]
 
 
 @router.get("", summary="List tenants", responses=responses())
@@ -227,10 +207,10 @@ async def list_tenants(
     found = await tenancy.list_by_name(
         _database(parts), after=cursors.decode_name(cursor), limit=limit + 1
     )
-    page = found[:limit]
+    page, next_cursor = cursors.page(found, limit, lambda each: each.name)
     return TenantPage(
         items=[TenantView.of(each) for each in page],
-        next_cursor=cursors.encode(page[-1].name) if len(found) > limit else None,
+        next_cursor=next_cursor,
     )
 
 
@@ -238,7 +218,7 @@ async def list_tenants(
     "",
     summary="Make a tenant",
     status_code=HTTPStatus.CREATED,
-    responses=responses(*_MADE, HTTPStatus.CONFLICT),
+    responses=responses(*JSON_TAKEN, HTTPStatus.CONFLICT),
 )
 async def create(
     request: Request, body: NewTenant, operator: IsOperator, parts: Parts
@@ -258,7 +238,7 @@ async def read(tenant_id: TenantId, parts: Parts) -> TenantView:
 @router.put(
     "/{tenant_id}",
     summary="Change a tenant",
-    responses=responses(*_MADE, HTTPStatus.NOT_FOUND),
+    responses=responses(*JSON_TAKEN, HTTPStatus.NOT_FOUND),
 )
 async def change(
     request: Request, tenant_id: TenantId, body: TermsBody, operator: IsOperator, parts: Parts
@@ -271,7 +251,7 @@ async def change(
 @router.post(
     "/{tenant_id}/suspend",
     summary="Suspend a tenant",
-    responses=responses(*_MADE, HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT),
+    responses=responses(*JSON_TAKEN, HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT),
 )
 async def suspend(
     request: Request, tenant_id: TenantId, body: Suspension, operator: IsOperator, parts: Parts
@@ -298,7 +278,7 @@ async def resume(
     "/{tenant_id}/keys",
     summary="Make a key for a tenant",
     status_code=HTTPStatus.CREATED,
-    responses=responses(*_MADE, HTTPStatus.NOT_FOUND),
+    responses=responses(*JSON_TAKEN, HTTPStatus.NOT_FOUND),
 )
 async def make_key(
     request: Request, tenant_id: TenantId, body: NewKeyOf, operator: IsOperator, parts: Parts

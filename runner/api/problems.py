@@ -103,6 +103,14 @@ KIND: dict[type[errors.RunnerError], str] = {
 """What a program may want to tell apart among problems of one status."""
 
 
+JSON_TAKEN = (
+    HTTPStatus.BAD_REQUEST,
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+)
+"""What a route that takes a JSON body may answer, too."""
+
+
 def responses(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
     """Return the OpenAPI description of problems that a route may answer with."""
     always = (

@@ -11,7 +11,7 @@ from runner.api import cursors
 from runner.api.deps import CanDeleteProjects, CanReadProjects, CanWriteProjects, Parts
 from runner.api.edge.json import JsonRoute
 from runner.api.fields import Name, Strict, Text
-from runner.api.problems import responses
+from runner.api.problems import JSON_TAKEN, responses
 from runner.api.views import View
 from runner.store import projects as stored_projects
 from runner.store.projects import Project
@@ -89,10 +89,10 @@ async def list_projects(
         found = await stored_projects.list_by_name(
             tx, after=cursors.decode_name(cursor), limit=limit + 1
         )
-    page = found[:limit]
+    page, next_cursor = cursors.page(found, limit, lambda each: each.name)
     return ProjectPage(
         items=[ProjectView.of(each) for each in page],
-        next_cursor=cursors.encode(page[-1].name) if len(found) > limit else None,
+        next_cursor=next_cursor,
     )
 
 
@@ -100,12 +100,7 @@ async def list_projects(
     "",
     summary="Make a project",
     status_code=HTTPStatus.CREATED,
-    responses=responses(
-        HTTPStatus.BAD_REQUEST,
-        HTTPStatus.CONFLICT,
-        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-        HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-    ),
+    responses=responses(*JSON_TAKEN, HTTPStatus.CONFLICT),
 )
 async def create(body: NewProject, caller: CanWriteProjects, parts: Parts) -> ProjectView:
     """Make a project; executions belong to it that name it."""
@@ -130,12 +125,7 @@ async def read(project: ProjectName, caller: CanReadProjects, parts: Parts) -> P
 @router.put(
     "/{project}",
     summary="Change a project",
-    responses=responses(
-        HTTPStatus.BAD_REQUEST,
-        HTTPStatus.NOT_FOUND,
-        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-        HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-    ),
+    responses=responses(*JSON_TAKEN, HTTPStatus.NOT_FOUND),
 )
 async def change(
     project: ProjectName,

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, ConfigDict, Field, SecretStr
 from runner.api.deps import CanReadSecrets, CanWriteSecrets, Parts
 from runner.api.edge.json import JsonRoute
 from runner.api.fields import Strict, storable
-from runner.api.problems import responses
+from runner.api.problems import JSON_TAKEN, responses
 from runner.api.views import View
 from runner.store import secrets as stored_secrets
 from runner.store.secrets import StoredSecret
@@ -72,11 +72,7 @@ async def list_secrets(caller: CanReadSecrets, parts: Parts) -> SecretList:
 @router.put(
     "/{name}",
     summary="Write a secret",
-    responses=responses(
-        HTTPStatus.BAD_REQUEST,
-        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-        HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-    ),
+    responses=responses(*JSON_TAKEN),
 )
 async def write(name: Name, body: SecretBody, caller: CanWriteSecrets, parts: Parts) -> SecretView:
     """Store a secret, in place of one of that name; executions that begin later use it."""
