@@ -11,7 +11,7 @@ from runner.api.deps import CanReadArtifacts, ExecutionId, Parts
 from runner.api.fields import MAX_PATH_BYTES
 from runner.api.problems import responses
 from runner.api.views import ArtifactList, ArtifactView
-from runner.executions.read import NO_EXECUTION
+from runner.executions.read import find
 from runner.store import executions
 from runner.words.errors import NotFound
 
@@ -28,8 +28,7 @@ async def list_artifacts(
 ) -> ArtifactList:
     """Return the files that the program left, ordered by path."""
     async with parts.database.tenant(caller.tenant_id) as tx:
-        if await executions.get(tx, execution_id) is None:
-            raise NotFound(NO_EXECUTION)
+        await find(tx, execution_id)
         found = await executions.artifacts(tx, execution_id)
     return ArtifactList(items=[ArtifactView.of(each.artifact) for each in found])
 

@@ -10,9 +10,8 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from runner.api.deps import CanRead, ExecutionId, Parts
 from runner.api.problems import responses
 from runner.api.views import EventView
-from runner.executions.read import NO_EXECUTION
+from runner.executions.read import find
 from runner.store import executions
-from runner.words.errors import NotFound
 from runner.words.execution import EventKind
 from runner.words.states import ENDED
 
@@ -34,8 +33,7 @@ LastEventId = Annotated[
 async def must_exist(execution_id: ExecutionId, caller: CanRead, parts: Parts) -> None:
     """Refuse before the stream begins: afterwards there is no status left to send."""
     async with parts.database.tenant(caller.tenant_id) as tx:
-        if await executions.get(tx, execution_id) is None:
-            raise NotFound(NO_EXECUTION)
+        await find(tx, execution_id)
 
 
 @router.get(

@@ -9,17 +9,9 @@ from pydantic import Field
 from runner.api.deps import CanRead, ExecutionId, Parts
 from runner.api.problems import responses
 from runner.api.views import View
-from runner.audit.events import Action
-from runner.executions.read import NO_EXECUTION
-from runner.store import executions, receipts
-from runner.words.errors import NotFound
+from runner.executions.receipt import receipt
 
 router = APIRouter(prefix="/v1", tags=["receipts"])
-
-NO_RECEIPT = (
-    "this execution has no receipt: one is signed by the worker that ends it, "
-    "and none has, because it has not ended or was cancelled in the queue"
-)
 
 
 class Receipt(View):
@@ -59,11 +51,7 @@ async def read(execution_id: ExecutionId, caller: CanRead, parts: Parts) -> Resp
     `runner receipt verify` checks it offline with a public key alone.
     """
     async with parts.database.tenant(caller.tenant_id) as tx:
-        document = await receipts.get(tx, execution_id)
-        if document is None:
-            known = await executions.get(tx, execution_id)
-            raise NotFound(NO_RECEIPT if known else NO_EXECUTION)
-        caller.record(tx, Action.RECEIPT_READ, "receipt", str(execution_id))
+        document = await receipt(tx, caller, execution_id)
     return Response(document, media_type="application/json")
 
 

@@ -8,4 +8,5 @@ A use case takes a caller, whose permission has been checked, and plain values. 
     admission   whether the deployment takes one more
     cancel      one is ended before it ends by itself
     read        one with its place in the queue, or with what it left
+    receipt     what the worker signed of one
 """

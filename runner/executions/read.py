@@ -6,7 +6,7 @@ from uuid import UUID
 
 from runner.auth.caller import Caller
 from runner.store import executions
-from runner.store.db import Database
+from runner.store.db import Database, Transaction
 from runner.store.executions import Place
 from runner.words.errors import NotFound
 from runner.words.execution import Artifact, Execution, Stream
@@ -28,6 +28,14 @@ class Seen:
     def has_ended(self) -> bool:
         """Whether nothing of it changes any more."""
         return self.execution.state in ENDED
+
+
+async def find(tx: Transaction, execution_id: UUID) -> Execution:
+    """Return an execution alone. Raises NotFound."""
+    found = await executions.get(tx, execution_id)
+    if found is None:
+        raise NotFound(NO_EXECUTION)
+    return found
 
 
 async def read(database: Database, caller: Caller, execution_id: UUID) -> Seen:
