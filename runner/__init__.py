@@ -35,6 +35,7 @@ Folders are stages; imports point down this list and never up:
     profiles           seccomp profiles, learnt and judged
     sandbox            the only place that imports docker; every hardening flag
     egress             the proxy's process, and the worker's hold on it
+    network            names and addresses: what may be connected to
     protocol           what a sandbox's supervisor and its node say to each other
     quotas             sizes of sandboxes, and what a tier permits
     base               what every process needs: settings, logs, keys, tasks, masking, seccomp

@@ -11,5 +11,5 @@
   none. Before it signs it verifies what was added, so that a rewritten log is never sealed.
 * `export` writes a log as a file, and `offline` verifies that file with a public key alone.
 * `forward` delivers each chain in order to each sink from a stored cursor. What it connects to
-  passes the guard of egress (`outbound`); what servers answer is not read beyond the status.
+  passes a guard of addresses (`outbound`); what servers answer is not read beyond the status.
 """

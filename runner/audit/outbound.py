@@ -1,4 +1,4 @@
-"""The guard of everything that is delivered: what egress decides by, decided once.
+"""The guard of everything that is delivered.
 
 The name is looked up once, an address that is not public is refused unless the operator trusts
 its network, and the connection goes to an address that was decided on. TLS proves the name.
@@ -10,16 +10,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runner.audit.delivery import Undelivered
-from runner.egress.addresses import Network
-from runner.egress.decide import Denied, Lookup, Target, decide
-from runner.egress.policy import Policy, Rule
+from runner.network.addresses import Network
+from runner.network.lookup import Lookup, NoAddress, reachable
+from runner.network.names import Address, BadName, normalise
 from runner.words.errors import SetupError
 
-PROBLEMS = {
-    "bad_name": "its host name is not valid",
+_PROBLEMS = {
     "lookup_failed": "its host name was not found",
     "private_address": "its host name is not at a public address",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """What is connected to: the host by its one spelling, the port, and where the host is."""
+
+    host: str
+    port: int
+    addresses: tuple[Address, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,19 +37,17 @@ class Guard:
     lookup: Lookup
     trusted: Sequence[Network]
 
-    async def resolve(self, host: str, port: int) -> Target:
+    async def resolve(self, host: str, port: int) -> Destination:
         """Return what to connect to for this host. Raises Undelivered."""
-        policy = Policy(rules=(Rule(host, port),))
         try:
-            return await decide(
-                policy, "tunnel", host, port, lookup=self.lookup, trusted=self.trusted
-            )
-        except Denied as denied:
+            name = normalise(host)
+            addresses = await reachable(name, self.lookup, self.trusted)
+        except BadName as error:
+            raise Undelivered("its host name is not valid", f"the host is {error}") from None
+        except NoAddress as error:
             # Which address it is tells of networks that the tenant cannot look into.
-            problem = PROBLEMS.get(denied.reason, "it was refused")
-            raise Undelivered(problem, denied.detail) from None
-        except TimeoutError:
-            raise Undelivered("its host name was not found in time") from None
+            raise Undelivered(_PROBLEMS[error.reason], error.detail) from None
+        return Destination(name, port, addresses)
 
 
 def tls_context(extra_roots: Path | None) -> ssl.SSLContext:

@@ -9,8 +9,8 @@ from runner.audit.outbound import Guard, tls_context
 from runner.audit.syslog import Receiver, Syslog
 from runner.audit.webhook import Webhooks, key_of, parse_url
 from runner.base.settings import Settings
-from runner.egress.addresses import networks
-from runner.egress.decide import system_lookup
+from runner.network.addresses import networks
+from runner.network.lookup import system_lookup
 from runner.secrets import envelope
 from runner.secrets.vault import Vault
 from runner.store.db import Database

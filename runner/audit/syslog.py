@@ -16,9 +16,8 @@ from urllib.parse import urlsplit
 from runner.audit.chain import Link
 from runner.audit.delivery import Batch, Undelivered
 from runner.audit.export import line
-from runner.audit.outbound import Guard
-from runner.egress.decide import Target
-from runner.egress.names import BadName, normalise
+from runner.audit.outbound import Destination, Guard
+from runner.network.names import BadName, normalise
 from runner.words.errors import SetupError
 
 FACILITY_AUDIT = 13
@@ -90,7 +89,9 @@ class Syslog:
         finally:
             writer.close()
 
-    async def _connect(self, target: Target) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async def _connect(
+        self, target: Destination
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         problem: Exception = OSError("no address")
         for address in target.addresses:
             try:

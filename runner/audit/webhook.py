@@ -21,9 +21,8 @@ import httpcore
 from runner import __version__
 from runner.audit.delivery import Batch, Undelivered
 from runner.audit.export import line
-from runner.audit.outbound import Guard
-from runner.egress.decide import Target
-from runner.egress.names import BadName, normalise
+from runner.audit.outbound import Destination, Guard
+from runner.network.names import BadName, normalise
 
 PREFIX = "whsec_"
 SECRET_BYTES = 32
@@ -106,7 +105,7 @@ class Webhooks:
         if status not in _SUCCESS:
             raise Undelivered(f"it answered {status}")
 
-    async def _status(self, target: Target, path: str, key: bytes, batch: Batch) -> int:
+    async def _status(self, target: Destination, path: str, key: bytes, batch: Batch) -> int:
         body = payload(batch)
         authority = target.host if target.port == 443 else f"{target.host}:{target.port}"  # noqa: PLR2004
         try:
@@ -138,7 +137,7 @@ class Webhooks:
 class _Decided(httpcore.AsyncNetworkBackend):
     """Connects to the addresses of one target, whatever name it is asked for."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Destination) -> None:
         self._target = target
         self._network = httpcore.AnyIOBackend()
 

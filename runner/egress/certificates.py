@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from runner.egress.names import address_in
+from runner.network.names import address_in
 from runner.words.errors import SetupError
 
 _CA_DAYS = 3650

@@ -4,30 +4,29 @@ Name, rule, lookup, address, in this order, each once. What is connected to is w
 on: nothing looks the name up again.
 """
 
-import asyncio
-import socket
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from ipaddress import ip_address
 from typing import Literal
 
-from runner.egress.addresses import Network, may_connect
-from runner.egress.names import Address, BadName, address_in, normalise
 from runner.egress.policy import Policy, Rule, Scheme
+from runner.network.addresses import Network
+from runner.network.lookup import Lookup, NoAddress, reachable
+from runner.network.names import Address, BadName, normalise
 
-Lookup = Callable[[str], Awaitable[Sequence[Address]]]
 Asking = Literal["tunnel", "http"]
 
 
 class Denied(Exception):
     """A request that is refused. `reason` is for programs, `detail` tells the agent what to do."""
 
-    def __init__(self, reason: str, detail: str, *, rule: Rule | None = None) -> None:
+    def __init__(
+        self, reason: str, detail: str, *, rule: Rule | None = None, address: Address | None = None
+    ) -> None:
         super().__init__(detail)
         self.reason = reason
         self.detail = detail
         self.rule = rule
-        self.address: Address | None = None
+        self.address = address
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,17 +75,10 @@ async def decide(
             "that cannot be looked into, as tcp cannot",
             rule=rules[0],
         )
-    literal = address_in(name)
-    found = [literal] if literal is not None else await _looked_up(lookup, name, rules[0])
-    addresses = tuple(address for address in found if may_connect(address, trusted))
-    if not addresses:
-        denied = Denied(
-            "private_address",
-            f"{name} is at {found[0]}, which is not a public address",
-            rule=rules[0],
-        )
-        denied.address = found[0]
-        raise denied
+    try:
+        addresses = await reachable(name, lookup, trusted)
+    except NoAddress as error:
+        raise Denied(error.reason, error.detail, rule=rules[0], address=error.address) from None
     return Target(name, port, rules, addresses, holds_secret)
 
 
@@ -106,32 +98,3 @@ def _rules(policy: Policy, asking: Asking, name: str, port: int) -> tuple[Rule, 
         if found := tuple(rule for rule in matching if rule.scheme == scheme):
             return found
     raise AssertionError("a rule of no known scheme")
-
-
-async def _looked_up(lookup: Lookup, name: str, rule: Rule) -> Sequence[Address]:
-    try:
-        found = await lookup(name)
-    except OSError as error:
-        raise Denied("lookup_failed", f"{name} was not found: {error}", rule=rule) from None
-    if not found:
-        raise Denied("lookup_failed", f"{name} has no address", rule=rule)
-    return found
-
-
-def system_lookup(hosts: Mapping[str, str], timeout_s: float | None) -> Lookup:
-    """Return a lookup by the host's resolver; `hosts` are the operator's own answers.
-
-    Without `timeout_s` it lasts until the resolver gives up.
-    """
-    fixed = {normalise(name): ip_address(address) for name, address in hosts.items()}
-
-    async def lookup(name: str) -> Sequence[Address]:
-        if name in fixed:
-            return [fixed[name]]
-        loop = asyncio.get_running_loop()
-        # With a trailing dot no search domain of the host is tried.
-        async with asyncio.timeout(timeout_s):
-            answers = await loop.getaddrinfo(f"{name}.", None, type=socket.SOCK_STREAM)
-        return list(dict.fromkeys(ip_address(answer[4][0]) for answer in answers))
-
-    return lookup

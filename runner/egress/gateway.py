@@ -19,14 +19,14 @@ import structlog
 
 from runner.base.duties import Duties
 from runner.base.tasks import uninterrupted
-from runner.egress.addresses import networks
 from runner.egress.certificates import load_or_make_authority
 from runner.egress.control import Control
-from runner.egress.decide import system_lookup
-from runner.egress.names import BadName
 from runner.egress.policy import Policy, policy_to_json
 from runner.egress.session import Decision, Summary
 from runner.egress.upstream import trusting
+from runner.network.addresses import networks
+from runner.network.lookup import system_lookup
+from runner.network.names import BadName
 from runner.words.errors import NotReady, SetupError
 
 READY_S = 20.0

@@ -13,12 +13,12 @@ import h11
 
 from runner.egress import requests
 from runner.egress.decide import Denied, Target
-from runner.egress.names import Address
 from runner.egress.policy import Rule
 from runner.egress.session import Asked, Meter, Method, Session
 from runner.egress.share import Share
 from runner.egress.streams import Stream
 from runner.egress.upstream import Outside, Unreachable
+from runner.network.names import Address
 
 MAX_HEAD = 64 * 1024
 MAX_LINES = 256

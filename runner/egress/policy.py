@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import rfc8785
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from runner.egress.names import BadName, address_in, normalise
+from runner.network.names import BadName, address_in, normalise
 from runner.words.errors import Invalid, SetupError
 
 Scheme = Literal["https", "http", "tcp"]

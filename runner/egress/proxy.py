@@ -12,16 +12,16 @@ from weakref import WeakValueDictionary
 
 import structlog
 
-from runner.egress.addresses import networks
 from runner.egress.certificates import Leaves
 from runner.egress.confine import confine
 from runner.egress.control import Control
-from runner.egress.decide import system_lookup
 from runner.egress.policy import policy_from_json
 from runner.egress.serve import serve_connection
 from runner.egress.session import Decision, Session
 from runner.egress.share import Share, Slots
 from runner.egress.upstream import Outside, trusting
+from runner.network.addresses import networks
+from runner.network.lookup import system_lookup
 from runner.words.errors import SetupError
 
 LOOKUP_THREADS = 64

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import h11
 
 from runner.egress.decide import Denied, Target
-from runner.egress.names import BadName, normalise
 from runner.egress.paths import is_ambiguous
 from runner.egress.policy import PORTS, Rule
+from runner.network.names import BadName, normalise
 
 Headers = list[tuple[bytes, bytes]]
 

@@ -9,9 +9,9 @@ from typing import Literal
 
 from runner.egress.decide import Denied
 from runner.egress.hide import Hidden
-from runner.egress.names import Address
 from runner.egress.policy import Policy, Rule
 from runner.egress.share import Share
+from runner.network.names import Address
 from runner.words.text import printable
 
 Method = Literal["connect", "http", "socks5"]

@@ -10,10 +10,10 @@ import h11
 from runner.egress.clienthello import BadHello, Hello, parse
 from runner.egress.decide import Denied, Target
 from runner.egress.http import HttpProxy, Peer
-from runner.egress.names import BadName, normalise
 from runner.egress.session import Asked, Meter, Session
 from runner.egress.streams import Connection, Stream, Tls
 from runner.egress.upstream import Outside
+from runner.network.names import BadName, normalise
 
 Accept = Callable[[], Awaitable[None]]
 

@@ -9,13 +9,14 @@ from functools import partial
 
 import structlog
 
-from runner.egress.addresses import Network
 from runner.egress.certificates import Leaves
-from runner.egress.decide import Asking, Denied, Lookup, Target, decide
-from runner.egress.names import Address
+from runner.egress.decide import Asking, Denied, Target, decide
 from runner.egress.session import Meter, Session
 from runner.egress.share import Share
 from runner.egress.streams import Connection, Stream, Tls
+from runner.network.addresses import Network
+from runner.network.lookup import Lookup
+from runner.network.names import Address
 
 _log = structlog.get_logger("runner.egress")
 

@@ -5,8 +5,8 @@ from psycopg.rows import DictRow
 from runner.audit import webhook
 from runner.audit.events import Action
 from runner.auth.caller import Caller
-from runner.egress.addresses import may_connect, networks
-from runner.egress.names import address_in
+from runner.network.addresses import may_connect, networks
+from runner.network.names import address_in
 from runner.secrets import envelope
 from runner.secrets.vault import Vault
 from runner.store.db import Database, Transaction

@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from runner.base.settings import project_root
-from runner.egress.addresses import networks
 from runner.egress.certificates import Leaves, load_or_make_authority
-from runner.egress.decide import Lookup
 from runner.egress.gateway import EgressGateway
 from runner.egress.policy import Policy, parse_rule
 from runner.egress.proxy import Sandbox
 from runner.egress.session import Decision, Session
 from runner.egress.share import Share, Slots
 from runner.egress.upstream import Outside, Timeouts
+from runner.network.addresses import networks
+from runner.network.lookup import Lookup
 
 PATIENCE_S = 5.0
 QUIET_S = 0.1

@@ -19,8 +19,8 @@ from runner.audit.delivery import Batch, Undelivered
 from runner.audit.outbound import Guard, tls_context
 from runner.audit.syslog import Receiver, Syslog
 from runner.audit.webhook import Webhooks
-from runner.egress.addresses import networks
-from runner.egress.names import Address
+from runner.network.addresses import networks
+from runner.network.names import Address
 from tests.support.upstreams import Answer, Authority, serving
 
 HOST = "hooks.example.test"

@@ -15,8 +15,8 @@ from runner.audit.chain import ZERO, Link, link_hash
 from runner.audit.delivery import Batch, Undelivered
 from runner.audit.outbound import Guard
 from runner.audit.syslog import Receiver, framed, message
-from runner.egress.addresses import networks
-from runner.egress.names import Address
+from runner.network.addresses import networks
+from runner.network.names import Address
 from runner.words.errors import SetupError
 
 TENANT = UUID(int=7)

@@ -4,7 +4,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from runner.egress.addresses import may_connect, networks
+from runner.network.addresses import may_connect, networks
 
 PUBLIC = ["8.8.8.8", "1.1.1.1", "2606:4700::1", "2a00:1450:4001::1"]
 

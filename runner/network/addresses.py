@@ -3,7 +3,7 @@
 import ipaddress
 from collections.abc import Iterable, Sequence
 
-from runner.egress.names import Address
+from runner.network.names import Address
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 

@@ -1,0 +1,61 @@
+"""From a name to the addresses that may be connected to for it, looked up once."""
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from ipaddress import ip_address
+
+from runner.network.addresses import Network, may_connect
+from runner.network.names import Address, address_in, normalise
+
+Lookup = Callable[[str], Awaitable[Sequence[Address]]]
+
+
+class NoAddress(Exception):
+    """A name has no address to connect to. `reason` is for programs, `detail` for people."""
+
+    def __init__(self, reason: str, detail: str, address: Address | None = None) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+        self.address = address
+
+
+async def reachable(name: str, lookup: Lookup, trusted: Sequence[Network]) -> tuple[Address, ...]:
+    """Return what may be connected to for a normalised name. Raises NoAddress if nothing may."""
+    literal = address_in(name)
+    found = [literal] if literal is not None else await _looked_up(lookup, name)
+    addresses = tuple(address for address in found if may_connect(address, trusted))
+    if not addresses:
+        detail = f"{name} is at {found[0]}, which is not a public address"
+        raise NoAddress("private_address", detail, found[0])
+    return addresses
+
+
+async def _looked_up(lookup: Lookup, name: str) -> Sequence[Address]:
+    try:
+        found = await lookup(name)
+    except OSError as error:
+        raise NoAddress("lookup_failed", f"{name} was not found: {error}") from None
+    if not found:
+        raise NoAddress("lookup_failed", f"{name} has no address")
+    return found
+
+
+def system_lookup(hosts: Mapping[str, str], timeout_s: float | None) -> Lookup:
+    """Return a lookup by the host's resolver; `hosts` are the operator's own answers.
+
+    Without `timeout_s` it lasts until the resolver gives up.
+    """
+    fixed = {normalise(name): ip_address(address) for name, address in hosts.items()}
+
+    async def lookup(name: str) -> Sequence[Address]:
+        if name in fixed:
+            return [fixed[name]]
+        loop = asyncio.get_running_loop()
+        # With a trailing dot no search domain of the host is tried.
+        async with asyncio.timeout(timeout_s):
+            answers = await loop.getaddrinfo(f"{name}.", None, type=socket.SOCK_STREAM)
+        return list(dict.fromkeys(ip_address(answer[4][0]) for answer in answers))
+
+    return lookup
