@@ -12,10 +12,10 @@ from urllib.parse import quote
 import httpx
 import httpx_sse
 
-from runner.client import errors, transport, types
+from runner.client.errors import Unavailable, from_response
 from runner.client.files import Files
-from runner.client.transport import params, translated
-from runner.client.types import Artifact, Event, Execution, StoredFile
+from runner.client.transport import call, params, send, stream, translated
+from runner.client.types import ENDED, Artifact, Event, Execution, StoredFile, decoded, execution_of
 
 MAX_WAIT_S = 60
 CONNECT_TIMEOUT_S = 5.0
@@ -90,7 +90,7 @@ class Client:
             headers=headers,
             timeout=httpx.Timeout(READ_TIMEOUT_S + wait_s, connect=CONNECT_TIMEOUT_S),
         )
-        return types.execution(answer)
+        return execution_of(answer)
 
     def run(self, **submission: Any) -> Execution:
         """Submit a program and return it when it has ended, however long that takes."""
@@ -106,7 +106,7 @@ class Client:
 
     def get(self, execution_id: str) -> Execution:
         """Return an execution."""
-        return types.execution(self._call("GET", _path(execution_id)))
+        return execution_of(self._call("GET", _path(execution_id)))
 
     def list(
         self, *, state: Sequence[str] = (), limit: int = 50, cursor: str | None = None
@@ -115,11 +115,11 @@ class Client:
         page = self._call(
             "GET", "/v1/executions", params=params(state=list(state), limit=limit, cursor=cursor)
         )
-        return [types.execution(each) for each in page["items"]], page["next_cursor"]
+        return [execution_of(each) for each in page["items"]], page["next_cursor"]
 
     def cancel(self, execution_id: str) -> Execution:
         """Cancel an execution; one that has ended stays as it is."""
-        return types.execution(self._call("POST", _path(execution_id, "cancel")))
+        return execution_of(self._call("POST", _path(execution_id, "cancel")))
 
     def events(self, execution_id: str, *, after: int = 0) -> Iterator[Event]:
         """Yield events until the execution ends; a broken connection is resumed where it was.
@@ -134,13 +134,13 @@ class Client:
                     failures = 0
                     after = event.id
                     yield event
-                    if event.data.get("state") in types.ENDED:
+                    if event.data.get("state") in ENDED:
                         return
                 # A proxy may close a stream in good order before its end: only one that had
                 # nothing more to say, of an execution that has ended, is known to be whole.
                 if after == before and self.get(execution_id).ended:
                     return
-            except errors.Unavailable:
+            except Unavailable:
                 failures += 1
                 if failures > MAX_RESUMES:
                     raise
@@ -153,7 +153,7 @@ class Client:
 
     def download(self, execution_id: str, path: str) -> AbstractContextManager[Iterator[bytes]]:
         """Yield an artifact's bytes in pieces."""
-        return transport.stream(self._http, f"{_path(execution_id, 'artifacts')}/{quote(path)}")
+        return stream(self._http, f"{_path(execution_id, 'artifacts')}/{quote(path)}")
 
     def audit(
         self, *, cursor: str | None = None, limit: int = 100, **filters: Any
@@ -213,7 +213,7 @@ class Client:
 
     def export_audit(self, **filters: Any) -> AbstractContextManager[Iterator[bytes]]:
         """Yield the audit log as NDJSON in pieces; it is whole if its last line is a checkpoint."""
-        return transport.stream(self._http, "/v1/audit/export", params=params(**filters))
+        return stream(self._http, "/v1/audit/export", params=params(**filters))
 
     def audit_webhook(self) -> dict[str, Any]:
         """Return where the audit log is forwarded to. Raises NotFound when it is not."""
@@ -236,19 +236,19 @@ class Client:
         ):
             if source.response.is_error:
                 source.response.read()
-                raise errors.from_response(source.response)
+                raise from_response(source.response)
             for sent in source.iter_sse():
                 if not sent.data:
                     continue  # A keep-alive: a comment, which ends an event without any data.
                 data = json.loads(sent.data)
-                raw = types.decoded(data.get("content", ""), data.get("encoding", "utf-8"))
+                raw = decoded(data.get("content", ""), data.get("encoding", "utf-8"))
                 yield Event(id=int(sent.id), kind=sent.event, data=data, raw=raw)
 
     def _call(self, method: str, path: str, **options: Any) -> dict[str, Any]:
-        return transport.call(self._http, method, path, **options)
+        return call(self._http, method, path, **options)
 
     def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
-        return transport.send(self._http, method, path, **options)
+        return send(self._http, method, path, **options)
 
 
 def _path(execution_id: str, *below: str) -> str:

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import httpx
 
-from runner.client import transport
+from runner.client.transport import call, params, send, stream
 from runner.client.types import StoredFile
 
 _FILES = "/v1/files"
@@ -45,15 +45,15 @@ class Files:
             headers["If-None-Match"] = "*"
         if if_match is not None:
             headers["If-Match"] = if_match
-        asked = transport.params(expires_at=expires_at and expires_at.isoformat())
-        answer = transport.call(
+        asked = params(expires_at=expires_at and expires_at.isoformat())
+        answer = call(
             self._http, "PUT", _path(path), content=content, headers=headers, params=asked
         )
         return StoredFile(**answer)
 
     def open(self, path: str) -> AbstractContextManager[Iterator[bytes]]:
         """Yield a file's bytes in pieces. Raises ApiError."""
-        return transport.stream(self._http, _path(path))
+        return stream(self._http, _path(path))
 
     def read(self, path: str) -> bytes:
         """Return a file's bytes. Raises ApiError."""
@@ -64,8 +64,8 @@ class Files:
         """Yield every file whose name begins with `prefix`, by name."""
         cursor = None
         while True:
-            asked = transport.params(prefix=prefix, cursor=cursor, limit=1000)
-            page = transport.call(self._http, "GET", _FILES, params=asked)
+            asked = params(prefix=prefix, cursor=cursor, limit=1000)
+            page = call(self._http, "GET", _FILES, params=asked)
             for each in page["items"]:
                 yield StoredFile(**each)
             if (cursor := page["next_cursor"]) is None:
@@ -73,7 +73,7 @@ class Files:
 
     def delete(self, path: str) -> None:
         """Forget a file. Raises ApiError when there is none."""
-        transport.send(self._http, "DELETE", _path(path))
+        send(self._http, "DELETE", _path(path))
 
 
 def _path(path: str) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx
 
-from runner.client import errors
+from runner.client.errors import Unavailable, from_response, from_transport
 
 
 @contextmanager
@@ -15,7 +15,7 @@ def translated() -> Iterator[None]:
     try:
         yield
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise errors.from_transport(error) from error
+        raise from_transport(error) from error
 
 
 def send(http: httpx.Client, method: str, path: str, **options: Any) -> httpx.Response:
@@ -23,7 +23,7 @@ def send(http: httpx.Client, method: str, path: str, **options: Any) -> httpx.Re
     with translated():
         response = http.request(method, path, **options)
     if response.is_error:
-        raise errors.from_response(response)
+        raise from_response(response)
     return response
 
 
@@ -34,7 +34,7 @@ def call(http: httpx.Client, method: str, path: str, **options: Any) -> dict[str
     except ValueError:
         body = None
     if not isinstance(body, dict):
-        raise errors.Unavailable({"detail": "what answered is not this API"})
+        raise Unavailable({"detail": "what answered is not this API"})
     return body
 
 
@@ -44,7 +44,7 @@ def stream(http: httpx.Client, path: str, **options: Any) -> Iterator[Iterator[b
     with translated(), http.stream("GET", path, **options) as response:
         if response.is_error:
             response.read()
-            raise errors.from_response(response)
+            raise from_response(response)
         yield response.iter_bytes()
 
 

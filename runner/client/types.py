@@ -102,7 +102,7 @@ def decoded(content: str, encoding: str) -> bytes:
     return base64.b64decode(content) if encoding == "base64" else content.encode()
 
 
-def execution(body: dict[str, Any]) -> Execution:
+def execution_of(body: dict[str, Any]) -> Execution:
     """Return an execution from a response body."""
     result = body["result"] or {}
     return Execution(

@@ -6,10 +6,10 @@ import pytest
 
 from runner.cli.use import exit_code
 from runner.client import Execution
-from runner.client.types import execution
+from runner.client.types import execution_of
 
 SUCCEEDED: Execution = replace(
-    execution(
+    execution_of(
         {
             **dict.fromkeys(
                 (
