@@ -168,9 +168,9 @@ class Executor:
             attempt = Attempt(claim, claimed.request(), recorder)
             if claimed.cancel_requested:
                 keeper.cancel_requested.set()
-            async with AsyncExitStack() as afterwards:
-                afterwards.enter_context(self._traffic.passing())
-                return await keeper.guard(self._attempt(attempt, keeper, afterwards))
+            with self._traffic.passing():
+                async with AsyncExitStack() as afterwards:
+                    return await keeper.guard(self._attempt(attempt, keeper, afterwards))
         except LeaseLost as error:
             log.warning("lease_lost", detail=error.detail)
             await self._audit_late(claim, error.detail)

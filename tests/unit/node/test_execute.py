@@ -1,0 +1,71 @@
+"""How long an execution counts as one under way."""
+
+from collections.abc import Awaitable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from runner.node import traffic as traffics
+from runner.node.runs import execute
+from runner.node.runs.execute import Executor
+from runner.node.traffic import Traffic
+from runner.words.execution import never_ran
+from runner.words.states import Reason, State
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_cancelled_execution_passes_until_its_sandbox_is_gone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Removing its container takes the processors that other work is put off for."""
+    monkeypatch.setattr(traffics, "QUIET_S", 0.0)
+    monkeypatch.setattr(execute, "CANCELLED_HOLDS_S", 0.0)
+    traffic, busy = Traffic(), []
+
+    async def now(sandbox: object) -> None:
+        busy.append((sandbox, traffic.busy))
+
+    async def claim(*_: object) -> object:
+        return SimpleNamespace(runs=0)
+
+    async def cancelled(*_: object) -> Any:
+        return never_ran(State.CANCELLED, Reason.CANCEL_REQUESTED, "cancelled")
+
+    async def finish(*_: object) -> bool:
+        return True
+
+    async def nothing() -> None:
+        return
+
+    async def guard(work: Awaitable[bool]) -> bool:
+        return await work
+
+    def keeper(**_: object) -> Any:
+        return SimpleNamespace(guard=guard, fence=lambda _: None, release=lambda: None)
+
+    monkeypatch.setattr(execute, "LeaseKeeper", keeper)
+    monkeypatch.setattr(execute, "Recorder", lambda **_: SimpleNamespace(stop=nothing))
+    monkeypatch.setattr(Executor, "_run", cancelled)
+    parts: dict[str, Any] = {
+        name: SimpleNamespace()
+        for name in ("database", "objects", "egress", "secrets", "signer", "settler", "breaker")
+    }
+    executor = Executor(
+        **parts,
+        changes=SimpleNamespace(announce=lambda *_: None),  # type: ignore[arg-type]  # as used
+        sandboxes=SimpleNamespace(claim=claim),
+        disposals=SimpleNamespace(now=now, later=now),  # type: ignore[arg-type]  # as used
+        policy=SimpleNamespace(node="n", lease=None, max_attempts=1),  # type: ignore[arg-type]
+        traffic=traffic,
+    )
+    monkeypatch.setattr(executor._finisher, "finish", finish)
+    claimed: Any = SimpleNamespace(
+        claim=SimpleNamespace(tenant_id="t", execution_id="e", attempt=1),
+        request=lambda: None,
+        cancel_requested=False,
+    )
+    assert await executor._execute(claimed, 0.0)
+    assert [under_way for _, under_way in busy] == [True]
+    assert not traffic.busy
