@@ -131,8 +131,9 @@ async def look(contender: Contender, bench: Bench) -> None:
         contender.memory_mb = sum(map(pss_mb, own)) / IDLE
         contender.isolation = sandbox.isolation
         bounds = load_sizes(bench.settings.profiles_path)[DEFAULT_SIZE].bounds
-        ending, output = await bench.run(sandbox, INSIDE, bounds=bounds)
-        contender.inside = json.loads(output) if output else {"failed": str(ending.not_started)}
+        ran = await bench.run(sandbox, INSIDE, bounds=bounds)
+        failed = {"failed": str(ran.ending.not_started)}
+        contender.inside = json.loads(ran.stdout) if ran.stdout else failed
 
 
 def pss_mb(pid: int) -> float:

@@ -16,9 +16,10 @@ from benchmarks.harness import PRINT, Deployed, Figures, Sheet, arguments, deplo
 from runner.base import telemetry
 from runner.base.settings import Settings
 from runner.quotas.sizes import DEFAULT_SIZE, load_sizes
+from runner.sandbox.drive import use
 from runner.sandbox.guest.sandbox import Sandbox
 from runner.sandbox.launch import Launcher, SandboxOrder
-from runner.words.execution import InputFile, Program, Stream
+from runner.words.execution import InputFile, Program
 from runner.words.resources import Limits
 from runner.words.sandbox import SandboxSpec
 
@@ -45,38 +46,20 @@ class Path:
     cpu_ms: dict[str, float]
 
 
-class _Shelf:
-    async def add(self, path: str, size: int, chunks: Any) -> None:
-        """Refuse: the program leaves nothing."""
-        raise RuntimeError(f"{path} of {size} bytes was left: {chunks}")
-
-
 async def alone(sandbox: Sandbox, *, last: bool) -> float:
     """Return the seconds of one run in a sandbox that waits, without anything around it."""
-    output: list[bytes] = []
-
-    async def started() -> None:
-        return
-
-    async def keep(stream: Stream, chunk: bytes) -> None:
-        del stream
-        output.append(chunk)
-
     began = time.perf_counter()
-    await sandbox.upload((InputFile("main.py", PRINT["code"].encode()),))  # type: ignore[attr-defined]  # text
-    program = Program(("python3", "main.py"), {"PYTHONUNBUFFERED": "1"}, interpret=True)
-    await sandbox.run(
-        program,
-        bounds=default_size().bounds,
+    ran = await use(
+        sandbox,
+        Program(("python3", "main.py"), {"PYTHONUNBUFFERED": "1"}, interpret=True),
+        default_size().bounds,
+        files=(InputFile("main.py", PRINT["code"].encode()),),  # type: ignore[attr-defined]  # text
         flood_bytes=2**20,
-        on_started=started,
-        on_output=keep,
-        cancel=asyncio.Event(),
+        again=not last,
     )
-    await sandbox.collect(max_files=8, max_bytes=2**20, sink=_Shelf(), again=not last)
     took = time.perf_counter() - began
-    if b"".join(output) != b"1\n":
-        raise RuntimeError(f"the sandbox put out {output}")
+    if ran.stdout != b"1\n" or ran.stderr or ran.files:
+        raise RuntimeError(f"the sandbox put out {ran.output} and left {sorted(ran.files)}")
     if not last and (left := await sandbox.clean()):
         raise RuntimeError(f"the sandbox is not clean: {left}")
     if not last:

@@ -4,7 +4,6 @@ The sandbox is the one every execution gets, but for one thing: its filter also 
 so that an observer inside can follow the command (docs/decisions/0007-learning-by-ptrace.md).
 """
 
-import asyncio
 import dataclasses
 import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -18,12 +17,13 @@ from pydantic import TypeAdapter, ValidationError
 
 from runner.base.seccomp import Document, SeccompProfile
 from runner.profiles.propose import Call, conditional_arguments
+from runner.sandbox.drive import Shelf, launched, use
 from runner.sandbox.engine.spec import Host, Placement, container_config
 from runner.sandbox.guest.ending import Ending
 from runner.sandbox.guest.sandbox import Bridge, Sandbox
 from runner.sandbox.launch import Launcher, SandboxOrder
 from runner.words.errors import SandboxFault
-from runner.words.execution import InputFile, Program, Stream
+from runner.words.execution import InputFile, Program
 from runner.words.resources import Resources, RunBounds
 from runner.words.sandbox import WORKSPACE, SandboxSpec
 
@@ -98,51 +98,25 @@ async def learn(
     settings = json.dumps({"tests": tests, "report": f"{WORKSPACE}/{_REPORT}"})
     argv = ("python3", "-I", "-S", f"{WORKSPACE}/{_PROGRAM}", settings, *command)
     order = SandboxOrder(spec, tenant="-", execution="profile-learn", attempt="1")
-    output: list[bytes] = []
-
-    async def keep(_: Stream, chunk: bytes) -> None:
-        output.append(chunk)
-
-    async def ignore() -> None:
-        return
-
-    shelf = _Shelf()
-    sandbox = await launcher.launch(order)
-    try:
-        await sandbox.upload([*files, InputFile(_PROGRAM, OBSERVER.read_bytes())])
-        async with way_out(sandbox) as way:
-            ending = await sandbox.run(
-                Program(argv, way.environment),
-                bounds=bounds,
-                flood_bytes=2**28,
-                on_started=ignore,
-                on_output=keep,
-                cancel=asyncio.Event(),
-                bridge=way.bridge,
-            )
-        most = spec.resources.disk_mb * 2**20
-        await sandbox.collect(max_files=1024, max_bytes=most, sink=shelf)
-    finally:
-        await sandbox.destroy()
-    if shelf.report is None:
-        raise SandboxFault(
-            f"the command was not observed to its end ({ending.cause}); "
-            "what it printed: " + b"".join(output)[-500:].decode(errors="replace")
+    async with launched(launcher, order) as sandbox, way_out(sandbox) as way:
+        ran = await use(
+            sandbox,
+            Program(argv, way.environment),
+            bounds,
+            files=[*files, InputFile(_PROGRAM, OBSERVER.read_bytes())],
+            grace_s=1.0,
+            bridge=way.bridge,
+            shelf=Shelf(lambda path, size: path == _REPORT and size <= _REPORT_BYTES),
+            max_files=1024,
+            max_bytes=spec.resources.disk_mb * 2**20,
         )
-    return Observation(ending, _parse(shelf.report, tests), b"".join(output))
-
-
-class _Shelf:
-    """Keeps the observer's report and lets everything else go by."""
-
-    def __init__(self) -> None:
-        self.report: bytes | None = None
-
-    async def add(self, path: str, size: int, chunks: AsyncIterator[bytes]) -> None:
-        wanted = path == _REPORT and size <= _REPORT_BYTES
-        pieces = [chunk async for chunk in chunks if wanted]
-        if wanted:
-            self.report = b"".join(pieces)
+    printed = b"".join(chunk for _, chunk in ran.output)
+    if _REPORT not in ran.files:
+        raise SandboxFault(
+            f"the command was not observed to its end ({ran.ending.cause}); "
+            "what it printed: " + printed[-500:].decode(errors="replace")
+        )
+    return Observation(ran.ending, _parse(ran.files[_REPORT], tests), printed)
 
 
 def _number(name: str) -> int:

@@ -4,6 +4,7 @@ Runs in the node's process, the only one that reaches Docker; this package is th
 imports `docker`.
 
     reap     what an earlier process left behind
+    drive    programs without an execution: upload, run, collect, all in memory
     launch   order → container → its supervisor's one connection
     guest    the node's end of that connection: upload, run, collect, how it ended
     engine   Docker as far as it is needed, and what containers are made of

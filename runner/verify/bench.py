@@ -1,6 +1,5 @@
 """Sandboxes to try attacks in: guarded ones, and ones that lack one control."""
 
-import asyncio
 import json
 import secrets
 import shutil
@@ -13,8 +12,10 @@ from typing import Any
 
 from runner.base.settings import Settings
 from runner.quotas.sizes import load_sizes
+from runner.sandbox.drive import ProgramRun, launched, run
 from runner.sandbox.engine.spec import container_config
 from runner.sandbox.guest.ending import Cause, Ending
+from runner.sandbox.guest.run import OnOutput
 from runner.sandbox.guest.sandbox import Sandbox
 from runner.sandbox.launch import Configure, Launcher, SandboxOrder
 from runner.verify.check import Observation, Probe
@@ -22,8 +23,7 @@ from runner.verify.controls import Change
 from runner.verify.layers import Layer, layers
 from runner.verify.outside import Outside
 from runner.verify.surroundings import surroundings
-from runner.words.errors import SandboxFault
-from runner.words.execution import Program, Stream
+from runner.words.execution import Program
 from runner.words.resources import Limits, RunBounds
 from runner.words.sandbox import Isolation, SandboxSpec
 
@@ -133,18 +133,14 @@ class Bench:
 
         launcher = self.launcher
         launcher.configure = changed
-        sandbox = await launcher.launch(
-            SandboxOrder(
-                SandboxSpec(self.settings.images[0], self.within(limits).resources, self.isolation),
-                tenant="verify",
-                execution="verify",
-                attempt="1",
-            )
+        order = SandboxOrder(
+            SandboxSpec(self.settings.images[0], self.within(limits).resources, self.isolation),
+            tenant="verify",
+            execution="verify",
+            attempt="1",
         )
-        try:
+        async with launched(launcher, order) as sandbox:
             yield sandbox
-        finally:
-            await sandbox.destroy()
 
     def within(self, limits: Mapping[str, float] | None) -> Limits:
         """Return the bench's limits with these changed."""
@@ -153,8 +149,9 @@ class Bench:
     async def probe(self, sandbox: Sandbox, probe: Probe) -> tuple[Observation, bool]:
         """Run a probe; return what it showed, and whether the sandbox can serve another."""
         code = _PRELUDE + probe.code
-        ending, output = await self.run(sandbox, code, bounds=self.within(probe.limits).bounds)
-        return observation(ending, output), ending.cause is Cause.NONE and not ending.container_died
+        ran = await self.run(sandbox, code, bounds=self.within(probe.limits).bounds)
+        ending = ran.ending
+        return observation(ran), ending.cause is Cause.NONE and not ending.container_died
 
     async def run(
         self,
@@ -162,39 +159,23 @@ class Bench:
         code: str,
         *,
         bounds: RunBounds | None = None,
-        said: asyncio.Future[bytes] | None = None,
-    ) -> tuple[Ending, bytes]:
-        """Run Python code in a sandbox and return how it ended and what it wrote to stdout.
-
-        `said` is given the first of that as soon as it comes.
-        """
-        output: list[bytes] = []
-
-        async def started() -> None:
-            return
-
-        async def keep(stream: Stream, chunk: bytes) -> None:
-            if stream is Stream.STDOUT:
-                output.append(chunk)
-                if said is not None and not said.done():
-                    said.set_result(chunk)
-
+        on_output: OnOutput | None = None,
+    ) -> ProgramRun:
+        """Run Python code in a sandbox."""
         environment = {"FACTS": json.dumps(self.facts)}
-        ending = await sandbox.run(
+        return await run(
+            sandbox,
             Program(("python3", "-I", "-c", code), environment),
-            bounds=bounds or self.limits.bounds,
+            bounds or self.limits.bounds,
             flood_bytes=_FLOOD_BYTES,
-            on_started=started,
-            on_output=keep,
-            cancel=asyncio.Event(),
             grace_s=0.3,
+            on_output=on_output,
         )
-        return ending, b"".join(output)
 
 
-def observation(ending: Ending, output: bytes) -> Observation:
+def observation(ran: ProgramRun) -> Observation:
     """Return what a probe's last line says; a probe that was ended before it spoke was stopped."""
-    last = output.rsplit(b"\n", 1)[-1]
+    ending, last = ran.ending, ran.stdout.rsplit(b"\n", 1)[-1]
     try:
         said = json.loads(last)
         return Observation(bool(said["breached"]), str(said["saw"]), bool(said["absent"]))
@@ -209,8 +190,3 @@ def _ended(ending: Ending) -> str:
     if ending.oom_killed or ending.container_died:
         return "killed for its memory" if ending.oom_killed else "the sandbox died"
     return f"signal {ending.signal}" if ending.signal else f"exit code {ending.exit_code}"
-
-
-async def nothing_starts(error: SandboxFault) -> Observation:
-    """Return what a launch that failed showed: nothing ran."""
-    return Observation(breached=False, saw=type(error).__name__)

@@ -1,12 +1,7 @@
 """What a check is, and what trying it can show."""
 
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from runner.verify.bench import Bench
 
 
 class Group(StrEnum):
@@ -81,14 +76,3 @@ class Probe(Check):
     limits: dict[str, float] = field(default_factory=dict)
     needs: str = ""
     """A capability without which nobody on the host could succeed, the host's root included."""
-
-
-Attempt = Callable[["Bench", bool], Awaitable[Observation]]
-"""Tries an attack from outside; the argument says whether the control is in place."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trial(Check):
-    """A check that is played from outside: by a hostile supervisor, client or queue."""
-
-    attempt: Attempt

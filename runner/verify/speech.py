@@ -4,8 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 from runner.verify.bench import Bench
-from runner.verify.check import Attempt, Observation
+from runner.verify.check import Observation
 from runner.verify.outside import Answer, Outside
+from runner.verify.trial import Attempt
 
 Speech = Callable[[Outside], tuple[bytes, ...]]
 Rules = tuple[Any, ...]

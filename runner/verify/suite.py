@@ -11,10 +11,11 @@ from enum import StrEnum
 
 from runner.sandbox.guest.sandbox import Sandbox
 from runner.verify.bench import Bench
-from runner.verify.check import Check, Observation, Probe, Trial
+from runner.verify.check import Check, Observation, Probe
 from runner.verify.controls import CONTROLS, Change, host_capabilities
 from runner.verify.gvisor import DIFFERENCES
 from runner.verify.layers import Layer
+from runner.verify.trial import Trial
 from runner.words.errors import SandboxFault
 from runner.words.sandbox import Isolation
 

@@ -10,11 +10,12 @@ import pytest
 
 from runner.base.settings import Settings
 from runner.verify.bench import Bench
-from runner.verify.check import Check, Group, Observation, Probe, Trial
+from runner.verify.check import Check, Group, Observation, Probe
 from runner.verify.checks import every_check
 from runner.verify.controls import CONTROLS, Control, host, root
 from runner.verify.layers import Layer
 from runner.verify.suite import Outcome, Verdict, checked, run
+from runner.verify.trial import Trial
 from runner.words.sandbox import Isolation
 
 CHECKS = every_check()

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from runner.base.settings import Settings
+from runner.sandbox.drive import ProgramRun
 from runner.sandbox.engine.spec import SOCKET_DIR, container_config
 from runner.words.errors import LaunchFailed
-from tests.support.sandboxes import Bench, Ran
+from tests.support.sandboxes import Bench
 
 Change = Callable[[dict[str, Any]], None]
 
@@ -47,7 +48,7 @@ def host(**changes: Any) -> Change:
     return lambda config: config["HostConfig"].update(changes)
 
 
-def answer(ran: Ran) -> Any:
+def answer(ran: ProgramRun) -> Any:
     """Return what the probe printed."""
     assert ran.ending.exit_code == 0, (ran.ending, ran.stderr)
     return json.loads(ran.stdout)

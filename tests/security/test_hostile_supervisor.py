@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from runner.protocol.messages import VERSION
+from runner.sandbox.drive import Shelf, use
 from runner.sandbox.engine.spec import container_config
 from runner.words.errors import LaunchFailed, ProtocolViolation
 from runner.words.execution import InputFile, Program
-from tests.support.sandboxes import Bench, Shelf, use
+from tests.support.sandboxes import Bench
 
 PRELUDE = """
 import json, socket, struct, time

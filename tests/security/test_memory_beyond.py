@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from runner.sandbox.drive import use
 from runner.words.execution import Program
 from runner.words.states import Reason, State
-from tests.support.sandboxes import MB, Bench, use
+from tests.support.sandboxes import MB, Bench
 
 PLENTY = "import os, resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))\n"
 KEPT = {

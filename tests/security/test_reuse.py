@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 
+from runner.sandbox.drive import use
 from runner.sandbox.engine.spec import container_config
 from runner.sandbox.guest.sandbox import Sandbox
 from runner.verify.controls import supervisor
 from runner.words.errors import ProtocolViolation
 from runner.words.execution import InputFile, Program
-from tests.support.sandboxes import Bench, use
+from tests.support.sandboxes import Bench
 
 UNCLEAN = """
 import clean, processes, relay

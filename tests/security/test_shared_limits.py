@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from runner.base.settings import Settings
+from runner.sandbox.drive import use
 from runner.sandbox.guest.sandbox import Sandbox
 from runner.sandbox.launch import Launcher
 from runner.sandbox.reap import remove_strays
@@ -19,7 +20,7 @@ from runner.words.errors import LaunchFailed
 from runner.words.execution import Program
 from runner.words.sandbox import Isolation
 from tests.support import sandboxes
-from tests.support.sandboxes import Bench, use
+from tests.support.sandboxes import Bench
 
 
 @pytest.fixture

@@ -9,44 +9,17 @@ from pathlib import Path
 
 from runner.base.settings import Settings
 from runner.quotas.sizes import DEFAULT_SIZE, load_sizes
+from runner.sandbox.drive import ProgramRun, launched, use
 from runner.sandbox.engine.docker import Engine
 from runner.sandbox.engine.images import Images
 from runner.sandbox.engine.spec import container_config
-from runner.sandbox.guest.artifacts import Collected
-from runner.sandbox.guest.ending import Ending
-from runner.sandbox.guest.outcome import Verdict, classify
-from runner.sandbox.guest.sandbox import Bridge, Sandbox
+from runner.sandbox.guest.sandbox import Sandbox
 from runner.sandbox.launch import NODE_LABEL, Configure, Launcher, SandboxOrder
-from runner.words.execution import InputFile, Program, Stream
-from runner.words.resources import Limits, RunBounds
+from runner.words.execution import InputFile, Program
+from runner.words.resources import Limits
 from runner.words.sandbox import Isolation, SandboxSpec
 
 MB = 2**20
-
-
-class Shelf:
-    """Takes artifacts into memory."""
-
-    def __init__(self) -> None:
-        self.files: dict[str, bytes] = {}
-
-    async def add(self, path: str, size: int, chunks: AsyncIterator[bytes]) -> None:
-        """Keep one artifact."""
-        content = b"".join([chunk async for chunk in chunks])
-        assert len(content) == size
-        self.files[path] = content
-
-
-@dataclasses.dataclass(frozen=True)
-class Ran:
-    """What became of one program."""
-
-    ending: Ending
-    verdict: Verdict
-    stdout: bytes
-    stderr: bytes
-    files: dict[str, bytes]
-    collected: Collected
 
 
 class Bench:
@@ -74,17 +47,14 @@ class Bench:
     @asynccontextmanager
     async def sandbox(self, **overrides: float) -> AsyncIterator[Sandbox]:
         """Launch a sandbox and destroy it after use."""
-        sandbox = await self.launcher.launch(self.order(**overrides))
-        try:
+        async with launched(self.launcher, self.order(**overrides)) as sandbox:
             yield sandbox
-        finally:
-            await sandbox.destroy()
 
-    async def python(self, code: str, **options: object) -> Ran:
+    async def python(self, code: str, **options: object) -> ProgramRun:
         """Run Python code."""
         return await self.run(("python3", "-c", code), **options)  # type: ignore[arg-type]
 
-    async def bash(self, code: str, **options: object) -> Ran:
+    async def bash(self, code: str, **options: object) -> ProgramRun:
         """Run a shell script."""
         return await self.run(("bash", "-c", code), **options)  # type: ignore[arg-type]
 
@@ -101,7 +71,7 @@ class Bench:
         max_files: int = 64,
         max_bytes: int = 128 * MB,
         **overrides: float,
-    ) -> Ran:
+    ) -> ProgramRun:
         """Run one program in a sandbox of its own and collect what it left."""
         async with self.sandbox(**overrides) as sandbox:
             return await use(
@@ -115,56 +85,6 @@ class Bench:
                 max_files=max_files,
                 max_bytes=max_bytes,
             )
-
-
-async def use(
-    sandbox: Sandbox,
-    program: Program,
-    bounds: RunBounds,
-    *,
-    files: Sequence[InputFile] = (),
-    flood_bytes: int = 256 * MB,
-    cancel_after: float | None = None,
-    grace_s: float = 0.5,
-    max_files: int = 64,
-    max_bytes: int = 128 * MB,
-    bridge: Bridge | None = None,
-    again: bool = False,
-) -> Ran:
-    """Run one program in this sandbox, which may run another only `again`, and collect."""
-    output: dict[Stream, list[bytes]] = {stream: [] for stream in Stream}
-    cancel = asyncio.Event()
-
-    async def started() -> None:
-        if cancel_after is not None:
-            asyncio.get_running_loop().call_later(cancel_after, cancel.set)
-
-    async def keep(stream: Stream, chunk: bytes) -> None:
-        output[stream].append(chunk)
-
-    await sandbox.upload(files)
-    ending = await sandbox.run(
-        program,
-        bounds=bounds,
-        flood_bytes=flood_bytes,
-        on_started=started,
-        on_output=keep,
-        cancel=cancel,
-        grace_s=grace_s,
-        bridge=bridge,
-    )
-    shelf = Shelf()
-    collected = await sandbox.collect(
-        max_files=max_files, max_bytes=max_bytes, sink=shelf, again=again
-    )
-    return Ran(
-        ending=ending,
-        verdict=classify(ending),
-        stdout=b"".join(output[Stream.STDOUT]),
-        stderr=b"".join(output[Stream.STDERR]),
-        files=shelf.files,
-        collected=collected,
-    )
 
 
 @asynccontextmanager

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from functools import partial
 
 from runner.verify.bench import Bench
-from runner.verify.check import Attempt, Check, Group, Observation, Severity, Trial
+from runner.verify.check import Check, Group, Observation, Severity
 from runner.verify.outside import Outside
 from runner.verify.speech import METHODS, asked, seen, tunnelled
+from runner.verify.trial import Attempt, Trial
 
 _UNCOVERED: tuple[Check, ...] = tuple(
     Trial(

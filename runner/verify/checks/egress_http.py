@@ -1,8 +1,9 @@
 """Ways past the egress proxy by what HTTP says once a connection is let through, and by amounts."""
 
 from runner.verify.bench import Bench
-from runner.verify.check import Attempt, Check, Group, Observation, Severity, Trial
+from runner.verify.check import Check, Group, Observation, Severity
 from runner.verify.speech import absolute, asked, tunnelled
+from runner.verify.trial import Attempt, Trial
 
 _HTTP: tuple[Check, ...] = tuple(
     Trial(

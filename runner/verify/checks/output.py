@@ -1,11 +1,11 @@
 """What a program leaves behind: files that are not what they seem, and a hostile supervisor's."""
 
-from collections.abc import AsyncIterator
-
+from runner.sandbox.drive import Shelf
 from runner.sandbox.guest import artifacts
 from runner.verify.bench import Bench
-from runner.verify.check import Attempt, Check, Group, Observation, Severity, Trial
+from runner.verify.check import Check, Group, Observation, Severity
 from runner.verify.controls import Change, supervisor
+from runner.verify.trial import Attempt, Trial
 from runner.words.errors import ProtocolViolation
 
 _CREDULOUS = """
@@ -21,17 +21,6 @@ files.Collector._visit = hand_back
 """
 
 
-class _Shelf:
-    """Keeps what is handed back."""
-
-    def __init__(self) -> None:
-        self.files: dict[str, bytes] = {}
-
-    async def add(self, path: str, size: int, chunks: AsyncIterator[bytes]) -> None:
-        """Keep one file."""
-        self.files[path] = b"".join([chunk async for chunk in chunks])[:size]
-
-
 def _leaving(code: str, wanted: str) -> Attempt:
     """Return an attempt to have a file taken that is none of the program's own."""
 
@@ -39,7 +28,7 @@ def _leaving(code: str, wanted: str) -> Attempt:
         changes: tuple[Change, ...] = () if guarded else (supervisor(_CREDULOUS),)
         async with bench.sandbox(*changes) as sandbox:
             await bench.run(sandbox, f"import os, socket\n{code}")
-            shelf = _Shelf()
+            shelf = Shelf()
             collected = await sandbox.collect(max_files=8, max_bytes=2**20, sink=shelf)
         if wanted in shelf.files:
             return Observation(breached=True, saw="taken")
@@ -86,7 +75,7 @@ def _named(path: str) -> Attempt:
     )
 
     async def attempt(bench: Bench, guarded: bool) -> Observation:  # noqa: FBT001 - its protocol
-        shelf = _Shelf()
+        shelf = Shelf()
         checking = artifacts._check_path  # noqa: SLF001 - the one control, taken away and put back
         async with bench.sandbox(supervisor(hostile)) as sandbox:
             await bench.run(sandbox, "pass")

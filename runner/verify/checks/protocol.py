@@ -14,7 +14,8 @@ from collections.abc import Callable
 from runner.protocol.messages import Ended, Ready, Started, parse
 from runner.sandbox.guest.channel import Channel, Closed
 from runner.verify.bench import Bench
-from runner.verify.check import Attempt, Check, Group, Observation, Severity, Trial
+from runner.verify.check import Check, Group, Observation, Severity
+from runner.verify.trial import Attempt, Trial
 from runner.words.errors import ProtocolViolation
 
 _PATIENCE_S = 0.3

@@ -22,7 +22,8 @@ from runner.embedded.process import service_user
 from runner.embedded.redis import Redis
 from runner.queue.job import MAX_PAYLOAD_BYTES, RefusedJob, Then, bound_job_class
 from runner.verify.bench import Bench
-from runner.verify.check import Attempt, Check, Group, Observation, Severity, Trial
+from runner.verify.check import Check, Group, Observation, Severity
+from runner.verify.trial import Attempt, Trial
 
 _NOW = "2026-01-01T00:00:00.000000Z"
 

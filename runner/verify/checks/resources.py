@@ -1,8 +1,9 @@
 """Amounts and time: what a program can take, and how long it can stay."""
 
 from runner.verify.bench import Bench, observation
-from runner.verify.check import Attempt, Check, Group, Observation, Probe, Severity, Trial
+from runner.verify.check import Check, Group, Observation, Probe, Severity
 from runner.verify.controls import Change, supervisor
+from runner.verify.trial import Attempt, Trial
 
 _PROBES: tuple[Check, ...] = (
     Probe(
@@ -202,7 +203,7 @@ def _outlives(start: str) -> Attempt:
                 "print('\\n' + json.dumps({'breached': len(others) > 2, "
                 "'saw': f'{len(others)} processes', 'absent': False}), end='')"
             )
-            return observation(*await bench.run(sandbox, looking))
+            return observation(await bench.run(sandbox, looking))
 
     return attempt
 
@@ -244,7 +245,7 @@ def _deadline(code: str) -> Attempt:
             "{'breached': True, 'saw': 'ran past its time', 'absent': False}))"
         )
         async with bench.sandbox() as sandbox:
-            return observation(*await bench.run(sandbox, code + done, bounds=within.bounds))
+            return observation(await bench.run(sandbox, code + done, bounds=within.bounds))
 
     return attempt
 

@@ -13,8 +13,10 @@ from typing import Any
 
 from runner.sandbox.guest.sandbox import Sandbox
 from runner.verify.bench import Bench
-from runner.verify.check import Attempt, Check, Group, Observation, Probe, Trial
+from runner.verify.check import Check, Group, Observation, Probe
 from runner.verify.controls import Change, become
+from runner.verify.trial import Attempt, Trial
+from runner.words.execution import Stream
 from runner.words.sandbox import Isolation
 
 _PRELUDE = """
@@ -149,8 +151,13 @@ def _beside(limit: _Limit) -> Attempt:
 async def _taking(bench: Bench, sandbox: Sandbox, code: str) -> AsyncIterator[str]:
     """Run the code while the context lasts; yield what it said when it had taken all it could."""
     said: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    async def hear(stream: Stream, chunk: bytes) -> None:
+        if stream is Stream.STDOUT and not said.done():
+            said.set_result(chunk)
+
     running = asyncio.ensure_future(
-        bench.run(sandbox, code, bounds=bench.within(_ROOM).bounds, said=said)
+        bench.run(sandbox, code, bounds=bench.within(_ROOM).bounds, on_output=hear)
     )
     waits: set[asyncio.Future[Any]] = {running, said}
     try:
@@ -162,8 +169,8 @@ async def _taking(bench: Bench, sandbox: Sandbox, code: str) -> AsyncIterator[st
 
 
 async def _used(bench: Bench, sandbox: Sandbox, code: str) -> int:
-    _, output = await bench.run(sandbox, code, bounds=bench.within(_ROOM).bounds)
-    return int(output or 0)
+    ran = await bench.run(sandbox, code, bounds=bench.within(_ROOM).bounds)
+    return int(ran.stdout or 0)
 
 
 def _one_user() -> Change:

@@ -14,6 +14,7 @@ from runner.node.stock import pool as pools
 from runner.node.stock.demand import Bounds
 from runner.node.stock.pool import WarmSandboxes, open_pool
 from runner.node.traffic import QUIET_S, Traffic
+from runner.sandbox.drive import use
 from runner.sandbox.engine import spec
 from runner.sandbox.guest.sandbox import Sandbox
 from runner.sandbox.launch import SandboxOrder
@@ -77,7 +78,7 @@ async def claim(made: WarmSandboxes, bench: sandboxes.Bench) -> Sandbox:
 
 async def works(sandbox: Sandbox, bench: sandboxes.Bench) -> bool:
     """Run a program in it."""
-    ran = await sandboxes.use(sandbox, Program(("echo", "here"), {}), bench.limits.bounds)
+    ran = await use(sandbox, Program(("echo", "here"), {}), bench.limits.bounds)
     return ran.stdout == b"here\n"
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from runner.node.stock.reuse import Bounds, ReusedSandboxes, open_reuse
 from runner.node.stock.sandboxes import FreshSandboxes
+from runner.sandbox import drive
 from runner.sandbox.guest.sandbox import Sandbox
 from runner.words.execution import Claim, ExecutionRequest, Program, RunSpec
 from runner.words.ids import new_id
@@ -59,7 +60,7 @@ async def use(
     wanted = request(bench, **changes)
     sandbox = await made.claim(Claim(new_id(), tenant, 1), wanted)
     program = Program(("bash", "-c", code), {})
-    ran = await sandboxes.use(sandbox, program, bench.limits.bounds, again=again)
+    ran = await drive.use(sandbox, program, bench.limits.bounds, again=again)
     assert ran.ending.exit_code == 0, ran.stderr
     await made.dispose(sandbox)
     return sandbox.id
@@ -115,7 +116,7 @@ async def test_at_once_each_has_its_own(bench: Bench) -> None:
         taken: list[Sandbox] = await asyncio.gather(*claims)
         assert len({each.id for each in taken}) == 3
         for each in taken:
-            await sandboxes.use(each, Program(("true",), {}), bench.limits.bounds, again=True)
+            await drive.use(each, Program(("true",), {}), bench.limits.bounds, again=True)
             await made.dispose(each)
         assert made.waiting == 3
 
@@ -124,7 +125,7 @@ async def test_one_that_is_being_cleaned_is_waited_for(bench: Bench) -> None:
     """The next execution comes sooner than cleaning takes, and starts no sandbox for that."""
     async with reused(bench) as made:
         sandbox = await made.claim(Claim(new_id(), TENANT, 1), request(bench))
-        await sandboxes.use(sandbox, Program(("true",), {}), bench.limits.bounds, again=True)
+        await drive.use(sandbox, Program(("true",), {}), bench.limits.bounds, again=True)
         disposing = asyncio.create_task(made.dispose(sandbox))
         await asyncio.sleep(0)
         again = await made.claim(Claim(new_id(), TENANT, 1), request(bench))
@@ -144,9 +145,7 @@ async def test_one_that_is_not_clean_or_never_ran_out_is_destroyed(bench: Bench,
     """Nothing of it waits, and the next execution starts another."""
     async with reused(bench) as made:
         sandbox = await made.claim(Claim(new_id(), TENANT, 1), request(bench))
-        await sandboxes.use(
-            sandbox, Program(("bash", "-c", code), {}), bench.limits.bounds, again=True
-        )
+        await drive.use(sandbox, Program(("bash", "-c", code), {}), bench.limits.bounds, again=True)
         await made.dispose(sandbox)
         if "setpriority" in code:
             assert made.waiting == 0
@@ -159,7 +158,7 @@ async def test_one_that_was_killed_at_its_deadline_is_destroyed(bench: Bench) ->
         sandbox = await made.claim(Claim(new_id(), TENANT, 1), request(bench))
         stubborn = "trap '' TERM; while :; do :; done"
         short = bench.within(timeout_s=0.3).bounds
-        await sandboxes.use(
+        await drive.use(
             sandbox, Program(("bash", "-c", stubborn), {}), short, grace_s=0.1, again=True
         )
         await made.dispose(sandbox)
@@ -190,14 +189,12 @@ async def test_what_a_run_used_is_its_own(bench: Bench) -> None:
     async with reused(bench) as made:
         sandbox = await made.claim(Claim(new_id(), TENANT, 1), request(bench))
         busy = "python3 -c 'x = bytearray(60 << 20); [0 for _ in range(10**7)]'"
-        first = await sandboxes.use(
+        first = await drive.use(
             sandbox, Program(("bash", "-c", busy), {}), bench.limits.bounds, again=True
         )
         await made.dispose(sandbox)
         sandbox = await made.claim(Claim(new_id(), TENANT, 1), request(bench))
-        second = await sandboxes.use(
-            sandbox, Program(("true",), {}), bench.limits.bounds, again=True
-        )
+        second = await drive.use(sandbox, Program(("true",), {}), bench.limits.bounds, again=True)
         await made.dispose(sandbox)
     assert first.ending.usage.cpu_s is not None
     assert second.ending.usage.cpu_s is not None
@@ -219,7 +216,7 @@ async def test_a_cancellation_leaves_no_sandbox_behind(
 
     async with reused(bench) as made:
         sandbox = await made.claim(Claim(new_id(), TENANT, 1), request(bench))
-        await sandboxes.use(sandbox, Program(("true",), {}), bench.limits.bounds, again=True)
+        await drive.use(sandbox, Program(("true",), {}), bench.limits.bounds, again=True)
         if during == "the claim":
             await made.dispose(sandbox)
             assert made.waiting == 1
@@ -247,7 +244,7 @@ async def test_one_whose_cleaning_fails_unexpectedly_is_destroyed(
     monkeypatch.setattr(Sandbox, "clean", broken)
     async with reused(bench) as made:
         sandbox = await made.claim(Claim(new_id(), TENANT, 1), request(bench))
-        await sandboxes.use(sandbox, Program(("true",), {}), bench.limits.bounds, again=True)
+        await drive.use(sandbox, Program(("true",), {}), bench.limits.bounds, again=True)
         with pytest.raises(ZeroDivisionError):
             await made.dispose(sandbox)
         assert bench.launcher.live == set()

@@ -11,6 +11,7 @@ from runner.base.settings import Settings
 from runner.profiles.learn import Observation, learn, observing, unfiltered
 from runner.profiles.propose import Proposal, propose
 from runner.quotas.sizes import load_sizes
+from runner.sandbox.drive import use
 from runner.sandbox.engine.spec import Host, Placement, container_config
 from runner.sandbox.guest.sandbox import Bridge
 from runner.sandbox.launch import Configure
@@ -116,9 +117,9 @@ async def test_the_smallest_profile_still_starts_cleans_up_runs_ends_collects_an
     ):
         for code in ("", "echo made > made"):
             files, program = [InputFile("main.sh", code.encode())], Program(("bash", "main.sh"), {})
-            await sandboxes.use(sandbox, program, bench.limits.bounds, files=files, again=True)
+            await use(sandbox, program, bench.limits.bounds, files=files, again=True)
             assert await sandbox.clean() == []
-        ran = await sandboxes.use(
+        ran = await use(
             sandbox,
             Program((*command[:2], "echo made > made; " + command[2]), {}, b"x" * 100_000),
             bench.within(timeout_s=1).bounds,

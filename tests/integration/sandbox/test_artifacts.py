@@ -2,9 +2,10 @@
 
 import pytest
 
+from runner.sandbox.drive import use
 from runner.words.errors import SandboxFault
 from runner.words.execution import InputFile, Program
-from tests.support.sandboxes import MB, Bench, use
+from tests.support.sandboxes import MB, Bench
 
 
 async def test_files_come_back_with_their_paths_and_bytes(bench: Bench) -> None:

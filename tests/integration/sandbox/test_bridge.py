@@ -6,9 +6,10 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from runner.sandbox.drive import ProgramRun, use
 from runner.sandbox.guest.sandbox import Bridge, Sandbox
 from runner.words.execution import Program, Stream
-from tests.support.sandboxes import Bench, Ran, use
+from tests.support.sandboxes import Bench
 
 
 @asynccontextmanager
@@ -29,7 +30,7 @@ async def echoing(sandbox: Sandbox) -> AsyncIterator[None]:
 OPEN = Bridge()
 
 
-async def run(bench: Bench, code: str, bridge: Bridge | None = OPEN) -> Ran:
+async def run(bench: Bench, code: str, bridge: Bridge | None = OPEN) -> ProgramRun:
     """Run a program with a bridge to an echo."""
     async with bench.sandbox() as sandbox, echoing(sandbox):
         return await use(

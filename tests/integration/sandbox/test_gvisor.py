@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from runner.base.settings import Settings
+from runner.sandbox.drive import use
 from runner.sandbox.guest.sandbox import Bridge
 from runner.sandbox.launch import SandboxOrder
 from runner.words.errors import IsolationMissing
@@ -17,7 +18,7 @@ from runner.words.execution import InputFile, Program
 from runner.words.sandbox import Isolation
 from runner.words.states import Reason, State
 from tests.support import sandboxes
-from tests.support.sandboxes import Bench, use
+from tests.support.sandboxes import Bench
 
 
 @pytest.fixture

@@ -8,12 +8,13 @@ import re
 
 import pytest
 
+from runner.sandbox.drive import ProgramRun, use
 from runner.sandbox.guest.channel import Closed
 from runner.sandbox.guest.sandbox import Sandbox
 from runner.sandbox.launch import SandboxOrder
 from runner.words.execution import InputFile, Program
 from runner.words.sandbox import SandboxSpec
-from tests.support.sandboxes import Bench, Ran, use
+from tests.support.sandboxes import Bench
 
 ALIKE: dict[str, str | bytes] = {
     "its world": """
@@ -196,7 +197,7 @@ async def run(
     *files: InputFile,
     interpret: bool = True,
     env: dict[str, str] | None = None,
-) -> Ran:
+) -> ProgramRun:
     """Run a program in this sandbox, which is clean before and after."""
     program = Program(
         ("python3", "main.py"), env or {}, b"Ada\nLovelace\nrest\n", interpret=interpret
