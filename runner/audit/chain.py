@@ -57,7 +57,7 @@ class Fault:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class ChainCheck:
     """How many records were checked, and the first fault if there is one."""
 
     records: int
@@ -87,7 +87,7 @@ class Verifier:
             if self._fault is None:
                 self._last = Head(seq=link.seq, hash=link.hash)
 
-    def conclude(self, head: Head | None) -> Verdict:
+    def conclude(self, head: Head | None) -> ChainCheck:
         """Compare the end with the head and the pins beyond it, and return the verdict."""
         expected = head or START
         if self._fault is None:
@@ -97,7 +97,7 @@ class Verifier:
                 seq=self._last.seq + 1,
                 what=f"the log ends at record {self._last.seq}, its head says {expected.seq}",
             )
-        return Verdict(records=self._last.seq, head=self._last.hash.hex(), fault=self._fault)
+        return ChainCheck(records=self._last.seq, head=self._last.hash.hex(), fault=self._fault)
 
     def _check(self, link: Link) -> Fault | None:
         expected = self._last.seq + 1
@@ -129,7 +129,7 @@ def link_hash(previous: bytes, seq: int, body: str) -> bytes:
 
 async def verify(
     database: Database, tenant: UUID, start: Head = START, pins: Sequence[Pin] = ()
-) -> Verdict:
+) -> ChainCheck:
     """Verify a tenant's chain from `start` to its end, as it is now.
 
     The log is append-only, so the end is read once and what is before it in pages. Each page has a

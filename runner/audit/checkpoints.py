@@ -21,7 +21,7 @@ from uuid import UUID
 import structlog
 
 from runner.audit import chain
-from runner.audit.chain import Fault, Head, Pin, Verdict
+from runner.audit.chain import ChainCheck, Fault, Head, Pin
 from runner.audit.events import timestamp
 from runner.audit.memory import Memory
 from runner.audit.pinned import contradicted, contradicting_receipt
@@ -69,7 +69,7 @@ class Checkpoint:
 class Checked:
     """What a verification against the newest checkpoint found."""
 
-    verdict: Verdict
+    verdict: ChainCheck
     checkpoint: Checkpoint | None
 
 
@@ -121,7 +121,7 @@ async def verify_log(
         unsigned = Fault(0, f"the newest checkpoint is not ours: {error}")
         place = verdict.fault or await contradicting_receipt(database, tenant, keys)
         fault = Fault(place.seq, f"{place.what}; {unsigned.what}") if place else unsigned
-        return Checked(Verdict(verdict.records, verdict.head, fault), None)
+        return Checked(ChainCheck(verdict.records, verdict.head, fault), None)
     pins = [*([checkpoint.pin] if checkpoint else []), *known]
     verdict = await chain.verify(database, tenant, pins=pins)
     if verdict.fault is None:

@@ -12,7 +12,7 @@ from runner.egress.gateway import EgressGateway
 from runner.egress.policy import ANY, Policy, load_ceiling, parse_rule, within
 from runner.egress.session import Decision
 from runner.node.runs.egress import proxy_environment
-from runner.profiles.learn import Observation, OpenWayOut, WayOut, learn, no_way_out
+from runner.profiles.learn import NetworkAccess, Observation, OpenAccess, learn, no_access
 from runner.sandbox.guest.sandbox import Bridge, Sandbox
 from runner.sandbox.launch import Configure, Launcher
 from runner.words.errors import Invalid
@@ -42,7 +42,7 @@ async def observe(
             launcher = await stack.enter_async_context(
                 Launcher.open(apart, node=apart.node_id, instance="learn", configure=configure)
             )
-            way_out: OpenWayOut = no_way_out
+            way_out: OpenAccess = no_access
             if policy.rules:
                 gateway = await stack.enter_async_context(_gateway(apart))
                 way_out = _way_out(gateway, policy, decisions)
@@ -83,15 +83,15 @@ def _gateway(settings: Settings) -> AbstractAsyncContextManager[EgressGateway]:
     )
 
 
-def _way_out(gateway: EgressGateway, policy: Policy, decisions: list[Decision]) -> OpenWayOut:
+def _way_out(gateway: EgressGateway, policy: Policy, decisions: list[Decision]) -> OpenAccess:
     @asynccontextmanager
-    async def opened(sandbox: Sandbox) -> AsyncIterator[WayOut]:
+    async def opened(sandbox: Sandbox) -> AsyncIterator[NetworkAccess]:
         listener = sandbox.listen_for_egress()
         session = await gateway.open_session(
             sandbox.id, "observed", policy, listener, {}, decisions.append
         )
         try:
-            yield WayOut(proxy_environment(), Bridge())
+            yield NetworkAccess(proxy_environment(), Bridge())
         finally:
             await session.close()
 

@@ -12,7 +12,7 @@ from runner.cli.console import err, fail, out, read_settings, reports_errors
 from runner.words.sandbox import Isolation
 
 if TYPE_CHECKING:
-    from runner.verify.suite import Outcome
+    from runner.verify.suite import CheckResult
 
 
 @reports_errors
@@ -73,7 +73,7 @@ def verify(
 
 async def _tried(
     settings: Settings, isolation: Isolation, groups: tuple[str, ...]
-) -> "tuple[list[Outcome], str]":
+) -> "tuple[list[CheckResult], str]":
     from runner.verify.bench import Bench
     from runner.verify.checks import every_check
     from runner.verify.suite import run

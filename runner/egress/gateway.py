@@ -112,7 +112,7 @@ class EgressGateway:
         listener: socket.socket,
         secrets: Mapping[str, str],
         on_decision: Callable[[Decision], None],
-    ) -> "Session":
+    ) -> "GatewaySession":
         """Have connections to this socket served by this policy; the socket is taken over.
 
         All sessions of a tenant share its part of the proxy.
@@ -132,7 +132,7 @@ class EgressGateway:
             # Nobody has the session then, who could close it.
             await uninterrupted(self.close_session(session))
             raise
-        return Session(self, session)
+        return GatewaySession(self, session)
 
     async def close_session(self, session: str) -> Summary:
         """Cut every connection of the session and return what it came to."""
@@ -251,7 +251,7 @@ class EgressGateway:
 
 
 @dataclass(frozen=True, slots=True)
-class Session:
+class GatewaySession:
     """One sandbox's way out."""
 
     _gateway: EgressGateway

@@ -14,7 +14,7 @@ import h11
 from runner.egress import requests
 from runner.egress.decide import Denied, Target
 from runner.egress.policy import Rule
-from runner.egress.session import Asked, Meter, Method, Session
+from runner.egress.session import Asked, Meter, Method, ProxySession
 from runner.egress.share import Share
 from runner.egress.streams import Stream
 from runner.egress.upstream import Outside, Unreachable
@@ -99,7 +99,7 @@ class HttpProxy:
     def __init__(
         self,
         client: Peer,
-        session: Session,
+        session: ProxySession,
         outside: Outside,
         meter: Meter,
         *,

@@ -17,7 +17,7 @@ from runner.egress.confine import confine
 from runner.egress.control import Control
 from runner.egress.policy import policy_from_json
 from runner.egress.serve import serve_connection
-from runner.egress.session import Decision, Session
+from runner.egress.session import Decision, ProxySession
 from runner.egress.share import Share, Slots
 from runner.egress.upstream import Outside, trusting
 from runner.network.addresses import networks
@@ -36,7 +36,7 @@ class Sandbox:
     """One session at its socket, and the connections it has."""
 
     def __init__(
-        self, session: Session, outside: Outside, slots: Slots, listener: socket.socket
+        self, session: ProxySession, outside: Outside, slots: Slots, listener: socket.socket
     ) -> None:
         self.session = session
         self._outside = outside
@@ -139,7 +139,7 @@ class Proxy:
                 await self._close(message["session"])
 
     def _open(self, message: dict[str, Any], listener: socket.socket) -> None:
-        session = Session(
+        session = ProxySession(
             message["session"],
             policy_from_json(message["policy"]),
             message["secrets"],

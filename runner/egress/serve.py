@@ -10,7 +10,7 @@ import structlog
 from runner.egress.decide import Denied
 from runner.egress.http import HttpProxy, Peer, Refusing
 from runner.egress.requests import split_authority
-from runner.egress.session import Asked, Meter, Session
+from runner.egress.session import Asked, Meter, ProxySession
 from runner.egress.socks import VERSION, serve_socks
 from runner.egress.streams import Connection
 from runner.egress.tunnel import serve_tunnel
@@ -20,7 +20,7 @@ _log = structlog.get_logger("runner.egress")
 
 
 async def serve_connection(
-    session: Session,
+    session: ProxySession,
     outside: Outside,
     link: socket.socket,
 ) -> None:
@@ -53,7 +53,7 @@ async def serve_connection(
 
 async def _serve_http(
     client: Connection,
-    session: Session,
+    session: ProxySession,
     outside: Outside,
     meter: Meter,
     refusal: Denied | None,

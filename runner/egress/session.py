@@ -61,7 +61,7 @@ class Meter:
     send costs the host's network whether or not the sandbox is sent it.
     """
 
-    def __init__(self, session: "Session") -> None:
+    def __init__(self, session: "ProxySession") -> None:
         self._session = session
         self._refused = False
         self._sandbox = (0, 0)
@@ -125,7 +125,7 @@ class Asked:
         return self._meter.up - self._up, self._meter.down - self._down, seconds
 
 
-class Session:
+class ProxySession:
     """The proxy's side of one sandbox."""
 
     def __init__(

@@ -4,7 +4,7 @@ import asyncio
 import ipaddress
 
 from runner.egress.decide import Denied
-from runner.egress.session import Asked, Meter, Session
+from runner.egress.session import Asked, Meter, ProxySession
 from runner.egress.streams import Connection
 from runner.egress.tunnel import serve_tunnel
 from runner.egress.upstream import Outside, Unreachable
@@ -34,7 +34,9 @@ class _Reader:
         return taken[:size]
 
 
-async def serve_socks(client: Connection, session: Session, outside: Outside, meter: Meter) -> None:
+async def serve_socks(
+    client: Connection, session: ProxySession, outside: Outside, meter: Meter
+) -> None:
     """Serve one connection."""
     asked = Asked("socks5", "", 0, meter=meter)
 

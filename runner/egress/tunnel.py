@@ -10,7 +10,7 @@ import h11
 from runner.egress.clienthello import BadHello, Hello, parse
 from runner.egress.decide import Denied, Target
 from runner.egress.http import HttpProxy, Peer
-from runner.egress.session import Asked, Meter, Session
+from runner.egress.session import Asked, Meter, ProxySession
 from runner.egress.streams import Connection, Stream, Tls
 from runner.egress.upstream import Outside
 from runner.network.names import BadName, normalise
@@ -20,7 +20,7 @@ Accept = Callable[[], Awaitable[None]]
 
 async def serve_tunnel(
     client: Connection,
-    session: Session,
+    session: ProxySession,
     outside: Outside,
     meter: Meter,
     asked: Asked,
@@ -46,7 +46,7 @@ async def serve_tunnel(
 
 async def _serve_inside_tls(
     client: Connection,
-    session: Session,
+    session: ProxySession,
     outside: Outside,
     meter: Meter,
     asked: Asked,
@@ -81,7 +81,7 @@ async def _serve_inside_tls(
 
 async def _carry(
     client: Connection,
-    session: Session,
+    session: ProxySession,
     outside: Outside,
     meter: Meter,
     asked: Asked,
@@ -138,7 +138,7 @@ async def _hello(client: Connection) -> tuple[bytes, Hello]:
     return read, hello
 
 
-async def _relay(session: Session, client: Stream, server: Stream, idle_s: float) -> None:
+async def _relay(session: ProxySession, client: Stream, server: Stream, idle_s: float) -> None:
     """Carry both directions until both have ended, or neither has moved for `idle_s`."""
     moved = monotonic()
 

@@ -11,7 +11,7 @@ import structlog
 
 from runner.egress.certificates import Leaves
 from runner.egress.decide import Asking, Denied, Target, decide
-from runner.egress.session import Meter, Session
+from runner.egress.session import Meter, ProxySession
 from runner.egress.share import Share
 from runner.egress.streams import Connection, Stream, Tls
 from runner.network.addresses import Network
@@ -45,7 +45,7 @@ class Outside:
     leaves: Leaves
     timeouts: Timeouts = field(default_factory=Timeouts)
 
-    async def decide(self, session: Session, asking: Asking, host: str, port: int) -> Target:
+    async def decide(self, session: ProxySession, asking: Asking, host: str, port: int) -> Target:
         """Return what to connect to. Raises Denied."""
 
         async def lookup(name: str) -> Sequence[Address]:
@@ -59,7 +59,7 @@ class Outside:
         return await decide(session.policy, asking, host, port, lookup=lookup, trusted=self.trusted)
 
     async def connect(
-        self, session: Session, meter: Meter, target: Target, *, tls: bool
+        self, session: ProxySession, meter: Meter, target: Target, *, tls: bool
     ) -> tuple[Stream, Address]:
         """Connect to the first of the target's addresses that answers. Raises Unreachable.
 

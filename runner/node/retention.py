@@ -16,7 +16,7 @@ from runner.base.duties import for_each
 from runner.store import ledger, retention
 from runner.store.db import Database, Transaction
 from runner.store.objects import ObjectStore
-from runner.store.retention import Terms
+from runner.store.retention import RetentionTerms
 from runner.words.errors import RunnerError
 
 BATCH = 100
@@ -29,7 +29,7 @@ TIDY_EVERY_S = 6 * 3600.0
 class Retention:
     """One sweep, which may be repeated by any number of workers."""
 
-    def __init__(self, *, database: Database, objects: ObjectStore, terms: Terms) -> None:
+    def __init__(self, *, database: Database, objects: ObjectStore, terms: RetentionTerms) -> None:
         self._database = database
         self._objects = objects
         self._terms = terms

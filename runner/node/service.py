@@ -26,15 +26,14 @@ from runner.node.reaper import Reaper
 from runner.node.retention import ABANDONED, GRACE, TIDY_EVERY_S, Retention
 from runner.node.runs.consumer import Consumers
 from runner.node.runs.egress import Egress
-from runner.node.runs.execute import Executor, Policy
+from runner.node.runs.execute import ExecutionPolicy, Executor
 from runner.node.runs.refusals import WINDOW_S, Refusals
 from runner.node.runs.secrets import FileSecrets, Secrets
 from runner.node.runs.settle import Settler
-from runner.node.stock.demand import Bounds
+from runner.node.stock.demand import PoolBounds
 from runner.node.stock.disposal import Disposals
 from runner.node.stock.pool import open_pool
-from runner.node.stock.reuse import Bounds as ReuseBounds
-from runner.node.stock.reuse import open_reuse
+from runner.node.stock.reuse import ReuseBounds, open_reuse
 from runner.node.traffic import Traffic
 from runner.queue.changes import Changes
 from runner.queue.doorbell import Doorbell
@@ -45,7 +44,7 @@ from runner.secrets.keyring import open_keys
 from runner.secrets.vault import Vault
 from runner.store.db import Database
 from runner.store.objects import ObjectStore
-from runner.store.retention import Terms
+from runner.store.retention import RetentionTerms
 from runner.words.errors import SetupError
 from runner.words.sandbox import SandboxSpec
 
@@ -64,7 +63,7 @@ async def worker(
     Raises SetupError when another worker uses the same state folder, the seccomp profile does not
     compile, or Docker cannot be used.
     """
-    policy = Policy(
+    policy = ExecutionPolicy(
         node=settings.node_id,
         instance=secrets.token_hex(6),
         lease=timedelta(seconds=settings.lease_s),
@@ -118,7 +117,7 @@ async def worker(
         pool = await stack.enter_async_context(
             open_pool(
                 launcher,
-                bounds=Bounds(settings.pool, settings.pool_max, settings.pool_reserve_mb),
+                bounds=PoolBounds(settings.pool, settings.pool_max, settings.pool_reserve_mb),
                 steady=steady,
                 max_idle_s=settings.pool_idle_s,
                 traffic=traffic,
@@ -172,7 +171,9 @@ async def worker(
         retention = Retention(
             database=database,
             objects=objects,
-            terms=Terms(days=settings.retention_days or None, grace=GRACE, abandoned=ABANDONED),
+            terms=RetentionTerms(
+                days=settings.retention_days or None, grace=GRACE, abandoned=ABANDONED
+            ),
         )
         refusals = Refusals(database)
         consumers = Consumers(

@@ -43,20 +43,20 @@ class Observation:
 
 
 @dataclass(frozen=True, slots=True)
-class WayOut:
+class NetworkAccess:
     """What an observed command is given of the network."""
 
     environment: Mapping[str, str]
     bridge: Bridge | None = None
 
 
-OpenWayOut: TypeAlias = Callable[[Sandbox], AbstractAsyncContextManager[WayOut]]
+OpenAccess: TypeAlias = Callable[[Sandbox], AbstractAsyncContextManager[NetworkAccess]]
 
 
 @asynccontextmanager
-async def no_way_out(_: Sandbox) -> AsyncIterator[WayOut]:
+async def no_access(_: Sandbox) -> AsyncIterator[NetworkAccess]:
     """Give nothing."""
-    yield WayOut({})
+    yield NetworkAccess({})
 
 
 def observing(
@@ -86,7 +86,7 @@ async def learn(
     spec: SandboxSpec,
     bounds: RunBounds,
     files: Sequence[InputFile] = (),
-    way_out: OpenWayOut = no_way_out,
+    way_out: OpenAccess = no_access,
 ) -> Observation:
     """Observe the command in a sandbox that this launcher configures by one of the two above.
 

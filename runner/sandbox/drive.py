@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
-from runner.sandbox.guest.artifacts import NOTHING, Collected
+from runner.sandbox.guest.artifacts import NOTHING, CollectedFiles
 from runner.sandbox.guest.ending import Ending
 from runner.sandbox.guest.outcome import Verdict, classify
 from runner.sandbox.guest.run import OnOutput, OnStarted
@@ -56,7 +56,7 @@ class ProgramRun:
     ending: Ending
     output: Sequence[tuple[Stream, bytes]]
     """In the order in which it came."""
-    collected: Collected = NOTHING
+    collected: CollectedFiles = NOTHING
     files: dict[str, bytes] = field(default_factory=dict)
 
     @property

@@ -8,7 +8,7 @@ from runner.store.db import Transaction
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class RetentionTerms:
     """How long things are kept. `days` is for tenants that have no number of their own."""
 
     days: int | None
@@ -28,7 +28,7 @@ class Removed:
     artifacts: int
 
 
-async def tenants_with_expired(tx: Transaction, terms: Terms) -> list[UUID]:
+async def tenants_with_expired(tx: Transaction, terms: RetentionTerms) -> list[UUID]:
     """Return the tenants that have something to remove."""
     rows = await tx.all(
         "retention.tenants", days=terms.days, grace=terms.grace, abandoned=terms.abandoned
@@ -36,7 +36,7 @@ async def tenants_with_expired(tx: Transaction, terms: Terms) -> list[UUID]:
     return [row["tenant_id"] for row in rows]
 
 
-async def remove_executions(tx: Transaction, terms: Terms, limit: int) -> Removed:
+async def remove_executions(tx: Transaction, terms: RetentionTerms, limit: int) -> Removed:
     """Remove executions of this tenant that ended too long ago; none that runs."""
     row = await tx.one("retention.executions", days=terms.days, limit=limit)
     if row is None:

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from runner import __version__
 from runner.verify.check import Check, Group
-from runner.verify.suite import Outcome, Verdict
+from runner.verify.suite import CheckResult, CheckVerdict
 from runner.words.sandbox import Isolation
 from runner.words.text import escaped, printable
 
@@ -25,33 +25,33 @@ with its control, where it must be stopped, and without it, where it must succee
 does so on your own host and says which could not be shown there, and why."""
 
 _STYLES = {
-    Verdict.HELD: "green",
-    Verdict.UNSHOWN: "yellow",
-    Verdict.DIFFERS: "cyan",
-    Verdict.BREACHED: "bold red",
-    Verdict.BROKEN: "bold magenta",
+    CheckVerdict.HELD: "green",
+    CheckVerdict.UNSHOWN: "yellow",
+    CheckVerdict.DIFFERS: "cyan",
+    CheckVerdict.BREACHED: "bold red",
+    CheckVerdict.BROKEN: "bold magenta",
 }
 
 
-def by_group(outcomes: Sequence[Outcome]) -> Table:
+def by_group(outcomes: Sequence[CheckResult]) -> Table:
     """Return how many checks of each group held, and how many were shown able to fail."""
-    table = Table("group", *(verdict.value for verdict in Verdict), "all")
+    table = Table("group", *(verdict.value for verdict in CheckVerdict), "all")
     counts = Counter((outcome.check.group, outcome.verdict) for outcome in outcomes)
     for group in Group:
-        row = [counts[group, verdict] for verdict in Verdict]
+        row = [counts[group, verdict] for verdict in CheckVerdict]
         if sum(row):
             table.add_row(group.value, *(str(n or "") for n in row), str(sum(row)))
-    totals = [sum(counts[group, verdict] for group in Group) for verdict in Verdict]
+    totals = [sum(counts[group, verdict] for group in Group) for verdict in CheckVerdict]
     table.add_section()
     table.add_row("all", *(str(n or "") for n in totals), str(sum(totals)))
     return table
 
 
-def in_need(outcomes: Sequence[Outcome], *, unshown: bool) -> Table:
+def in_need(outcomes: Sequence[CheckResult], *, unshown: bool) -> Table:
     """Return every check that did not hold or proves nothing; with `unshown`, those not shown."""
     table = Table("check", "verdict", "with the control", "without it", "what it means")
     for outcome in outcomes:
-        if outcome.good and not (unshown and outcome.verdict is not Verdict.HELD):
+        if outcome.good and not (unshown and outcome.verdict is not CheckVerdict.HELD):
             continue
         why = outcome.differs or outcome.why_unshown
         bare = outcome.unguarded.saw if outcome.unguarded else why
@@ -65,7 +65,7 @@ def in_need(outcomes: Sequence[Outcome], *, unshown: bool) -> Table:
     return table
 
 
-def behind(outcomes: Sequence[Outcome]) -> str:
+def behind(outcomes: Sequence[CheckResult]) -> str:
     """Return which layers of the host hold what checks, beside their own controls."""
     found: dict[str, list[str]] = {}
     for outcome in outcomes:
@@ -76,7 +76,7 @@ def behind(outcomes: Sequence[Outcome]) -> str:
 
 
 def document(
-    outcomes: Sequence[Outcome], *, isolation: Isolation, node: str, docker: str, seconds: float
+    outcomes: Sequence[CheckResult], *, isolation: Isolation, node: str, docker: str, seconds: float
 ) -> dict[str, Any]:
     """Return the report's body, to be signed."""
     return {

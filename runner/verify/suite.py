@@ -20,7 +20,7 @@ from runner.words.errors import SandboxFault
 from runner.words.sandbox import Isolation
 
 
-class Verdict(StrEnum):
+class CheckVerdict(StrEnum):
     """What the tries of one check say together."""
 
     HELD = "held"
@@ -36,7 +36,7 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class CheckResult:
     """A check and what its tries showed."""
 
     check: Check
@@ -48,22 +48,22 @@ class Outcome:
     """Layers of the host that had to be lowered, too, before the attack got through."""
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> CheckVerdict:
         """The two tries in one word."""
         if self.differs and (self.guarded.breached or self.guarded.failed):
-            return Verdict.DIFFERS
+            return CheckVerdict.DIFFERS
         if self.guarded.breached:
-            return Verdict.BREACHED
+            return CheckVerdict.BREACHED
         if self.guarded.failed:
-            return Verdict.BROKEN
+            return CheckVerdict.BROKEN
         if self.unguarded is not None and self.unguarded.breached:
-            return Verdict.HELD
-        return Verdict.UNSHOWN if self.why_unshown else Verdict.BROKEN
+            return CheckVerdict.HELD
+        return CheckVerdict.UNSHOWN if self.why_unshown else CheckVerdict.BROKEN
 
     @property
     def good(self) -> bool:
         """Whether nothing is to be mended."""
-        return self.verdict in {Verdict.HELD, Verdict.UNSHOWN, Verdict.DIFFERS}
+        return self.verdict in {CheckVerdict.HELD, CheckVerdict.UNSHOWN, CheckVerdict.DIFFERS}
 
 
 def checked(checks: Iterable[Check]) -> tuple[Check, ...]:
@@ -78,7 +78,7 @@ def checked(checks: Iterable[Check]) -> tuple[Check, ...]:
     return tuple(found.values())
 
 
-async def run(bench: Bench, checks: Sequence[Check]) -> AsyncIterator[Outcome]:
+async def run(bench: Bench, checks: Sequence[Check]) -> AsyncIterator[CheckResult]:
     """Yield the outcome of each check.
 
     Behind gVisor probes are tried with every control only: what each control stops is shown
@@ -104,7 +104,7 @@ async def _without(
     guarded: dict[str, Observation],
     *,
     shown: bool,
-) -> list[Outcome]:
+) -> list[CheckResult]:
     """Return the outcomes of all probes that lean on one control."""
     shows = [probe for probe in probes if shown and not probe.undemonstrable]
     bare: dict[str, Observation] = {}
@@ -135,7 +135,7 @@ async def _without(
         if probe.needs and probe.needs not in host_capabilities():
             why = f"this host's own root lacks CAP_{probe.needs}"
         held_too = also.get(probe.id, ())
-        outcomes.append(Outcome(probe, guarded[probe.id], seen, why, also_held_by=held_too))
+        outcomes.append(CheckResult(probe, guarded[probe.id], seen, why, also_held_by=held_too))
     return outcomes
 
 
@@ -153,13 +153,13 @@ def held_by_the_host(check: str, layers: Sequence[Layer]) -> str:
     return f"held by {' and '.join(titles)} of this host, too" if titles else ""
 
 
-async def _trial(bench: Bench, trial: Trial) -> Outcome:
+async def _trial(bench: Bench, trial: Trial) -> CheckResult:
     guarded = await trial.attempt(bench, True)  # noqa: FBT003 - the attempt's one argument
     if trial.undemonstrable:
-        return Outcome(trial, guarded, None, trial.undemonstrable)
+        return CheckResult(trial, guarded, None, trial.undemonstrable)
     unguarded = await trial.attempt(bench, False)  # noqa: FBT003 - as above
     why = f"without the control: {unguarded.saw}" if unguarded.absent else ""
-    return Outcome(trial, guarded, unguarded, why)
+    return CheckResult(trial, guarded, unguarded, why)
 
 
 async def series(

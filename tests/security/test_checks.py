@@ -14,7 +14,7 @@ from runner.verify.check import Check, Group, Observation, Probe
 from runner.verify.checks import every_check
 from runner.verify.controls import CONTROLS, Control, host, root
 from runner.verify.layers import Layer
-from runner.verify.suite import Outcome, Verdict, checked, run
+from runner.verify.suite import CheckResult, CheckVerdict, checked, run
 from runner.verify.trial import Trial
 from runner.words.sandbox import Isolation
 
@@ -22,14 +22,14 @@ CHECKS = every_check()
 MAY_BE_UNSHOWN = 0.2
 
 
-async def tried(checks: tuple[Check, ...], isolation: Isolation) -> dict[str, Outcome]:
+async def tried(checks: tuple[Check, ...], isolation: Isolation) -> dict[str, CheckResult]:
     """Return the outcome of each check."""
     async with Bench.open(Settings(), isolation) as bench:
         return {outcome.check.id: outcome async for outcome in run(bench, checks)}
 
 
 @pytest.fixture(scope="module")
-def outcomes(image: None) -> dict[str, Outcome]:
+def outcomes(image: None) -> dict[str, CheckResult]:
     """Return every outcome: probes of one kind share a sandbox, so they are tried together."""
     return asyncio.run(tried(CHECKS, Isolation.CONTAINER))
 
@@ -37,7 +37,7 @@ def outcomes(image: None) -> dict[str, Outcome]:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.id)
 def test_it_is_stopped_and_would_not_be_without_its_control(
-    check: Check, outcomes: dict[str, Outcome]
+    check: Check, outcomes: dict[str, CheckResult]
 ) -> None:
     """With the exact error where the check names one."""
     outcome = outcomes[check.id]
@@ -46,11 +46,13 @@ def test_it_is_stopped_and_would_not_be_without_its_control(
         assert outcome.guarded.saw == check.expect
 
 
-def test_there_are_checks_of_every_group_and_most_are_shown(outcomes: dict[str, Outcome]) -> None:
+def test_there_are_checks_of_every_group_and_most_are_shown(
+    outcomes: dict[str, CheckResult],
+) -> None:
     """At least 150, and at most a fifth that this host cannot show to fail."""
     assert {check.group for check in CHECKS} == set(Group)
     assert len(CHECKS) >= 150
-    unshown = [id_ for id_, each in outcomes.items() if each.verdict is Verdict.UNSHOWN]
+    unshown = [id_ for id_, each in outcomes.items() if each.verdict is CheckVerdict.UNSHOWN]
     assert len(unshown) <= MAY_BE_UNSHOWN * len(CHECKS), unshown
 
 
@@ -73,21 +75,21 @@ def probe(**fields: Any) -> Probe:
 async def test_a_check_that_cannot_fail_is_called_broken(image: None) -> None:
     """Stopped both times, it proves nothing."""
     (outcome,) = (await tried((probe(code="held()"),), Isolation.CONTAINER)).values()
-    assert outcome.verdict is Verdict.BROKEN
+    assert outcome.verdict is CheckVerdict.BROKEN
     assert not outcome.good
 
 
 async def test_an_attack_that_gets_through_is_called_a_breach(image: None) -> None:
     """Whatever the control run shows."""
     (outcome,) = (await tried((probe(code="breached()"),), Isolation.CONTAINER)).values()
-    assert outcome.verdict is Verdict.BREACHED
+    assert outcome.verdict is CheckVerdict.BREACHED
     assert not outcome.good
 
 
 async def test_a_probe_that_says_nothing_is_not_taken_for_held(image: None) -> None:
     """It crashed, so it is broken, whatever it does without the control."""
     (outcome,) = (await tried((probe(code="1/0"),), Isolation.CONTAINER)).values()
-    assert outcome.verdict is Verdict.BROKEN
+    assert outcome.verdict is CheckVerdict.BROKEN
     assert outcome.guarded.saw == "exit code 1"
 
 
@@ -100,17 +102,17 @@ HIDDEN = probe(
 @pytest.mark.parametrize(
     ("standing", "verdict", "also"),
     [
-        ((), Verdict.BROKEN, ()),
-        ((Layer("an unprivileged user", root),), Verdict.HELD, ("an unprivileged user",)),
-        ((Layer("this kernel", holds={"x"}),), Verdict.UNSHOWN, ()),
-        ((Layer("this kernel", holds={"y"}),), Verdict.BROKEN, ()),
+        ((), CheckVerdict.BROKEN, ()),
+        ((Layer("an unprivileged user", root),), CheckVerdict.HELD, ("an unprivileged user",)),
+        ((Layer("this kernel", holds={"x"}),), CheckVerdict.UNSHOWN, ()),
+        ((Layer("this kernel", holds={"y"}),), CheckVerdict.BROKEN, ()),
     ],
 )
 async def test_a_layer_of_the_host_that_hides_a_proof_is_lowered_or_named(
     image: None,
     monkeypatch: pytest.MonkeyPatch,
     standing: tuple[Layer, ...],
-    verdict: Verdict,
+    verdict: CheckVerdict,
     also: tuple[str, ...],
 ) -> None:
     """As AppArmor's policy does: here the user stands in for it, who may not write the root."""
@@ -140,4 +142,4 @@ async def test_a_trial_that_succeeds_in_both_runs_is_a_breach(image: None) -> No
         id="x", group=Group.QUEUE, title="t", meaning="m", source="s", control="c", attempt=through
     )
     (outcome,) = (await tried((trial,), Isolation.CONTAINER)).values()
-    assert outcome.verdict is Verdict.BREACHED
+    assert outcome.verdict is CheckVerdict.BREACHED

@@ -17,7 +17,7 @@ from runner.egress.certificates import Leaves, load_or_make_authority
 from runner.egress.gateway import EgressGateway
 from runner.egress.policy import Policy, parse_rule
 from runner.egress.proxy import Sandbox
-from runner.egress.session import Decision, Session
+from runner.egress.session import Decision, ProxySession
 from runner.egress.share import Share, Slots
 from runner.egress.upstream import Outside, Timeouts
 from runner.network.addresses import networks
@@ -190,7 +190,7 @@ async def in_process(
     listener.bind(str(way.path))
     listener.listen(512)
     listener.setblocking(False)  # noqa: FBT003 - the standard library's signature
-    session = Session("in-process", given, {}, way.told.append, share or Share())
+    session = ProxySession("in-process", given, {}, way.told.append, share or Share())
     sandbox = Sandbox(session, outside, Slots(100), listener)
     try:
         yield way

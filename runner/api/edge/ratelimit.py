@@ -104,7 +104,7 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Allowance:
     """Whether the request may go on, and where its key stands."""
 
     allowed: bool
@@ -148,15 +148,15 @@ class RateLimiter:
     ) -> None:
         await self._pool.disconnect()
 
-    async def hit(self, rate: Rate, *key: str, cost: int = 1) -> Verdict:
+    async def hit(self, rate: Rate, *key: str, cost: int = 1) -> Allowance:
         """Count so many for the key if every window has a place. Raises QueueUnavailable."""
         return await self._ask(rate, key, count=True, cost=cost)
 
-    async def look(self, rate: Rate, *key: str) -> Verdict:
+    async def look(self, rate: Rate, *key: str) -> Allowance:
         """Return where the key stands, and count nothing. Raises QueueUnavailable."""
         return await self._ask(rate, key, count=False, cost=1)
 
-    async def _ask(self, rate: Rate, key: tuple[str, ...], *, count: bool, cost: int) -> Verdict:
+    async def _ask(self, rate: Rate, key: tuple[str, ...], *, count: bool, cost: int) -> Allowance:
         clock = asyncio.get_running_loop().time
         windows = self._of(rate)
         keys = [":".join((PREFIX, name, *key)) for name in windows]
@@ -181,7 +181,7 @@ class RateLimiter:
                 windows.items(), places, strict=True
             )
         )
-        return Verdict(bool(allowed), stood)
+        return Allowance(bool(allowed), stood)
 
     def _of(self, rate: Rate) -> dict[str, tuple[int, int]]:
         """Return the windows by name: how many in how many seconds."""

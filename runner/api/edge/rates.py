@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from runner.api.edge.address import site
 from runner.api.edge.doubt import DOUBT, Doubt
 from runner.api.edge.groups import OPEN_WITHOUT_REDIS, UNCOUNTED, Group, group_of
-from runner.api.edge.ratelimit import RateLimiter, Verdict
+from runner.api.edge.ratelimit import Allowance, RateLimiter
 from runner.api.edge.routing import BODY, TEMPLATE, Body, declared_length, is_protected
 from runner.api.middleware import PRINCIPAL
 from runner.api.problems import of, problem
@@ -196,7 +196,7 @@ def cost_of(body: Body, length: int) -> int:
     return 1 if body is Body.NONE else 1 + max(0, length - 1) // BYTES_FOR_ONE[body]
 
 
-def rate_headers(verdict: Verdict) -> dict[str, str]:
+def rate_headers(verdict: Allowance) -> dict[str, str]:
     """Return both kinds of headers.
 
     `RateLimit` and `RateLimit-Policy` are those of draft-ietf-httpapi-ratelimit-headers-10, with
@@ -216,7 +216,7 @@ def rate_headers(verdict: Verdict) -> dict[str, str]:
     }
 
 
-def _told(send: Send, verdict: Verdict) -> Send:
+def _told(send: Send, verdict: Allowance) -> Send:
     raw = [(name.lower().encode(), value.encode()) for name, value in rate_headers(verdict).items()]
 
     async def told(message: Message) -> None:
@@ -230,7 +230,7 @@ def _told(send: Send, verdict: Verdict) -> Send:
     return told
 
 
-def _too_many_wrong(verdict: Verdict) -> TooManyAttempts:
+def _too_many_wrong(verdict: Allowance) -> TooManyAttempts:
     full = verdict.tightest
     wait_s = max(1, full.reset_s)
     return TooManyAttempts(
@@ -244,7 +244,7 @@ def _of_caller(group: Group) -> str:
     return f"this key or user for {group.value} requests"
 
 
-def _too_many(scope: Scope, verdict: Verdict, whose: str) -> JSONResponse:
+def _too_many(scope: Scope, verdict: Allowance, whose: str) -> JSONResponse:
     full = verdict.tightest
     wait_s = max(1, full.reset_s)
     return problem(

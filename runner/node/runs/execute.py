@@ -34,7 +34,7 @@ from runner.node.stock.disposal import Disposals
 from runner.node.stock.sandboxes import Sandboxes
 from runner.node.traffic import Traffic
 from runner.queue.changes import Changes, News
-from runner.sandbox.guest.artifacts import NOTHING, Collected
+from runner.sandbox.guest.artifacts import NOTHING, CollectedFiles
 from runner.sandbox.guest.outcome import classify, result_of
 from runner.sandbox.guest.sandbox import Sandbox
 from runner.store import attempts, quotas, scheduling
@@ -58,7 +58,7 @@ CANCELLED_HOLDS_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
+class ExecutionPolicy:
     """What the deployment fixes for every execution."""
 
     node: str
@@ -84,7 +84,7 @@ class Executor:
         secrets: Secrets,
         signer: Signer,
         settler: Settler,
-        policy: Policy,
+        policy: ExecutionPolicy,
         traffic: Traffic,
         breaker: Breaker,
     ) -> None:
@@ -276,7 +276,7 @@ class Executor:
         attempt.result = _masked(replace(result, egress=attempt.way_out.usage), recorder.masker)
         return attempt.result
 
-    async def _collect(self, attempt: Attempt, sandbox: Sandbox, *, again: bool) -> Collected:
+    async def _collect(self, attempt: Attempt, sandbox: Sandbox, *, again: bool) -> CollectedFiles:
         request = attempt.request
         filer = ArtifactFiler(
             database=self._database,

@@ -18,7 +18,7 @@ SANDBOX_MB = 12
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class PoolBounds:
     """What the operator allows: sandboxes always ready, the most of all, memory left alone."""
 
     floor: int
@@ -52,7 +52,7 @@ class Demand:
         return 1 + math.ceil(SPARE * len(self._arrivals) / WINDOW_S * self._start_s)
 
 
-def room(bounds: Bounds, idle: int, available_mb: float | None = None) -> int:
+def room(bounds: PoolBounds, idle: int, available_mb: float | None = None) -> int:
     """Return how many more may be kept, by the operator's word and by the memory there is."""
     if available_mb is None:
         available_mb = psutil.virtual_memory().available / 2**20

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import structlog
 
 from runner.base.duties import Duties
-from runner.node.stock.demand import Bounds, Demand, room
+from runner.node.stock.demand import Demand, PoolBounds, room
 from runner.node.stock.sandboxes import FreshSandboxes
 from runner.node.traffic import Traffic
 from runner.sandbox.guest.sandbox import Sandbox
@@ -61,7 +61,7 @@ class WarmSandboxes:
         self,
         launcher: Launcher,
         *,
-        bounds: Bounds,
+        bounds: PoolBounds,
         steady: SandboxSpec | None,
         max_idle_s: float,
         traffic: Traffic,
@@ -262,7 +262,7 @@ class WarmSandboxes:
 async def open_pool(
     launcher: Launcher,
     *,
-    bounds: Bounds,
+    bounds: PoolBounds,
     steady: SandboxSpec | None,
     max_idle_s: float,
     traffic: Traffic | None = None,

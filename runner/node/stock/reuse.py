@@ -31,7 +31,7 @@ CLEANED_SOON_S = 0.25
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class ReuseBounds:
     """What one sandbox may serve, and how many may wait."""
 
     runs: int
@@ -72,7 +72,7 @@ class ReusedSandboxes:
         self,
         others: Sandboxes,
         *,
-        bounds: Bounds,
+        bounds: ReuseBounds,
         digest: Callable[[str], Awaitable[str]],
     ) -> None:
         self._others = others
@@ -202,7 +202,7 @@ class ReusedSandboxes:
 async def open_reuse(
     others: Sandboxes,
     *,
-    bounds: Bounds,
+    bounds: ReuseBounds,
     digest: Callable[[str], Awaitable[str]],
     duties: Duties | None = None,
 ) -> AsyncIterator[ReusedSandboxes]:

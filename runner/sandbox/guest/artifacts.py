@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from runner.protocol.frames import Data
-from runner.protocol.messages import Collected as CollectedReport
-from runner.protocol.messages import Offered
+from runner.protocol.messages import Collected, Offered
 from runner.sandbox.guest.channel import Channel, unexpected
 from runner.words.errors import ProtocolViolation, SandboxFault
 from runner.words.text import printable
@@ -16,7 +15,7 @@ _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
-class Collected:
+class CollectedFiles:
     """What became of the files the program left. `refused` is `path: reason`, the first fifty."""
 
     files: int
@@ -25,7 +24,7 @@ class Collected:
     refused_total: int
 
 
-NOTHING = Collected(files=0, bytes=0, refused=(), refused_total=0)
+NOTHING = CollectedFiles(files=0, bytes=0, refused=(), refused_total=0)
 
 
 class ArtifactSink(Protocol):
@@ -37,7 +36,7 @@ class ArtifactSink(Protocol):
 
 async def collect(
     channel: Channel, *, max_files: int, max_bytes: int, again: bool, sink: ArtifactSink
-) -> Collected:
+) -> CollectedFiles:
     """Hand the files to the sink. Raises ProtocolViolation for more than was asked for."""
     files, size = 0, 0
     await channel.send("collect", max_files=max_files, max_bytes=max_bytes, again=again)
@@ -50,10 +49,10 @@ async def collect(
         await sink.add(message.path, message.size, pieces)
         async for _ in pieces:
             raise SandboxFault(f"artifact {message.path!r} was not taken whole")
-    if not isinstance(message, CollectedReport):
+    if not isinstance(message, Collected):
         raise unexpected(message)
     refused = tuple(f"{plain(path)}: {plain(why)}" for path, why in message.refused)
-    return Collected(files, size, refused, max(message.refused_total, len(refused)))
+    return CollectedFiles(files, size, refused, max(message.refused_total, len(refused)))
 
 
 async def _pieces(channel: Channel, size: int) -> AsyncIterator[bytes]:

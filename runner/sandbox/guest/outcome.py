@@ -7,7 +7,7 @@ started, memory, signal, exit code. A program that we ended did not succeed, wha
 import signal
 from typing import NamedTuple
 
-from runner.sandbox.guest.artifacts import Collected
+from runner.sandbox.guest.artifacts import CollectedFiles
 from runner.sandbox.guest.ending import Cause, Ending
 from runner.sandbox.guest.sandbox import Sandbox
 from runner.words.execution import Result
@@ -92,7 +92,9 @@ def signal_name(number: int) -> str:
         return f"SIG{number}"
 
 
-def result_of(ending: Ending, verdict: Verdict, sandbox: Sandbox, collected: Collected) -> Result:
+def result_of(
+    ending: Ending, verdict: Verdict, sandbox: Sandbox, collected: CollectedFiles
+) -> Result:
     """Return the result to store."""
     refused = collected.refused
     if (unnamed := collected.refused_total - len(refused)) > 0:

@@ -20,7 +20,7 @@ import structlog
 from runner.protocol.messages import Alive, Cleaned, Loaded
 from runner.sandbox.engine.docker import Engine
 from runner.sandbox.guest import patience
-from runner.sandbox.guest.artifacts import NOTHING, ArtifactSink, Collected, collect, plain
+from runner.sandbox.guest.artifacts import NOTHING, ArtifactSink, CollectedFiles, collect, plain
 from runner.sandbox.guest.channel import Channel, Closed
 from runner.sandbox.guest.ending import Cause, Ending, Tally, ending_of
 from runner.sandbox.guest.inputs import Reader, nothing_stored, place
@@ -283,7 +283,7 @@ class Sandbox:
 
     async def collect(
         self, *, max_files: int, max_bytes: int, sink: ArtifactSink, again: bool = False
-    ) -> Collected:
+    ) -> CollectedFiles:
         """Hand the files the program left to the sink; nothing when the container is dead.
 
         Unless another program is to run `again`, the sandbox is spent. That needs no new process

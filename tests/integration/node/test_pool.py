@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from runner.base.duties import Duties
 from runner.node.stock import pool as pools
-from runner.node.stock.demand import Bounds
+from runner.node.stock.demand import PoolBounds
 from runner.node.stock.pool import WarmSandboxes, open_pool
 from runner.node.traffic import QUIET_S, Traffic
 from runner.sandbox.drive import use
@@ -44,7 +44,7 @@ async def pool(
 ) -> AsyncIterator[WarmSandboxes]:
     """Keep a pool of the default kind, full at first."""
     steady = bench.spec()
-    bounds = Bounds(floor, ceiling, reserve_mb=0)
+    bounds = PoolBounds(floor, ceiling, reserve_mb=0)
     async with open_pool(
         bench.launcher,
         bounds=bounds,

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import pytest
 
-from runner.node.stock.reuse import Bounds, ReusedSandboxes, open_reuse
+from runner.node.stock.reuse import ReuseBounds, ReusedSandboxes, open_reuse
 from runner.node.stock.sandboxes import FreshSandboxes
 from runner.sandbox import drive
 from runner.sandbox.guest.sandbox import Sandbox
@@ -21,7 +21,7 @@ from tests.support import sandboxes
 from tests.support.sandboxes import Bench
 
 TENANT = new_id()
-BOUNDS = Bounds(runs=10, age_s=600, idle_s=600, waiting=4)
+BOUNDS = ReuseBounds(runs=10, age_s=600, idle_s=600, waiting=4)
 
 
 @pytest.fixture

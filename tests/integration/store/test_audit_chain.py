@@ -34,7 +34,7 @@ async def logged(owner: Database, api: Database, name: str, records: int = 5) ->
     return tenant
 
 
-async def verdict(api: Database, tenant: UUID) -> chain.Verdict:
+async def verdict(api: Database, tenant: UUID) -> chain.ChainCheck:
     """Verify a tenant's log."""
     return await chain.verify(api, tenant)
 

@@ -19,7 +19,7 @@ from runner.store import attempts, executions, files, ledger
 from runner.store.db import Database
 from runner.store.files import NewFile
 from runner.store.objects import Kind, ObjectStore, new_key
-from runner.store.retention import Terms
+from runner.store.retention import RetentionTerms
 from runner.words.execution import (
     Claim,
     InputFile,
@@ -46,7 +46,7 @@ class Site:
 
     def retention(self, days: int | None = 30, grace: timedelta = AT_ONCE) -> Retention:
         """Return a sweep that takes objects at once, or after a grace."""
-        terms = Terms(days=days, grace=grace, abandoned=timedelta(hours=3))
+        terms = RetentionTerms(days=days, grace=grace, abandoned=timedelta(hours=3))
         return Retention(database=self.worker, objects=self.objects, terms=terms)
 
     async def unknown(self, tenant: UUID) -> str:

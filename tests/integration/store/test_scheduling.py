@@ -20,7 +20,7 @@ from runner.base.signing import Signer
 from runner.embedded.services import Services, services
 from runner.node.breaker import Breaker
 from runner.node.reaper import Reaper
-from runner.node.runs.execute import Executor, Policy
+from runner.node.runs.execute import ExecutionPolicy, Executor
 from runner.node.runs.lease import LeaseKeeper
 from runner.node.runs.settle import Settler
 from runner.node.runs.unstarted import Returns
@@ -402,7 +402,7 @@ async def changes_of(running: Services) -> AsyncIterator[Changes]:
         yield made
 
 
-POLICY = Policy(
+POLICY = ExecutionPolicy(
     node="n1",
     instance="i1",
     lease=LEASE,

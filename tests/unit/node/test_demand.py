@@ -1,8 +1,8 @@
 """How many sandboxes are kept ready."""
 
-from runner.node.stock.demand import SANDBOX_MB, WINDOW_S, Bounds, Demand, room
+from runner.node.stock.demand import SANDBOX_MB, WINDOW_S, Demand, PoolBounds, room
 
-BOUNDS = Bounds(floor=2, ceiling=10, reserve_mb=1000)
+BOUNDS = PoolBounds(floor=2, ceiling=10, reserve_mb=1000)
 
 
 def test_nothing_is_kept_for_what_nobody_asks_for() -> None:
