@@ -115,7 +115,7 @@ class ExecutionView(View):
                     "size": "small",
                     "limits": {
                         "cpu": 1.0,
-                        "memory_mb": 512,
+                        "memory_mb": 256,
                         "pids": 64,
                         "disk_mb": 128,
                         "timeout_s": 30.0,
