@@ -12,4 +12,18 @@
 * `export` writes a log as a file, and `offline` verifies that file with a public key alone.
 * `forward` delivers each chain in order to each sink from a stored cursor. What it connects to
   passes a guard of addresses (`outbound`); what servers answer is not read beyond the status.
+
+    events       who did what to which resource; writes it
+    chain        arithmetic of a chain
+    checkpoints  where a chain stood, signed
+    memory       what this worker has sealed, remembered outside the database
+    pinned       receipts, which pin the chain they were signed in
+    export       a log as a file
+    offline      verification of that file alone
+    forward      every chain to every sink, in order
+    sinks        which sinks there are, as configured
+    delivery     what is delivered, and how that fails
+    webhook      deliveries by HTTPS
+    syslog       deliveries by syslog
+    outbound     which addresses are delivered to
 """

@@ -1,5 +1,27 @@
 """The command line: every command of operators and users, over the same parts as production.
 
-`app` is the table of commands; `serve` runs a process of the product, `operate` is for whoever
-runs it, `use` speaks HTTP to it, `demo` shows it. Runs with the rights of whoever typed it.
+Runs with the rights of whoever typed it.
+
+    app      the table of commands
+    serve    runs a process of the product
+    operate  schema, keys, images, the host
+    tenants  tenants, and operators' keys
+    members  people's accounts
+    profile  seccomp profiles and sizes
+    verify   every attack of the catalogue
+    use      run, look, follow, cancel, over HTTP
+    files    stored files
+    secrets  secrets, and their keys
+    usage    what the tenant used
+    audit    the audit log
+    receipt  receipts, and the keys that sign them
+    demo     an agent's task and a hostile program
+
+What they share:
+
+    console      printing and failing
+    session      which deployment a command talks to
+    host         what this host offers
+    credentials  what is weak about the deployment's own secrets
+    observe      what learning a profile needs
 """

@@ -8,6 +8,12 @@ ApiError                 the API refused; carries the problem document
 ├── Invalid              400, 411, 413, 415, 422
 ├── TooMany              429
 └── Unavailable          502, 503, 504, or no answer at all: safe to try again
+
+    client     one method for each thing the API does
+    files      the tenant's stored files
+    transport  sends requests, and makes failures ours
+    types      what the API answers
+    errors     the tree above
 """
 
 from runner.client.client import Client

@@ -3,4 +3,10 @@
 They listen on unix sockets in a folder of their own, run as an unprivileged user when we are
 root, and die with the process that started them. `stack` adds API and worker as child processes,
 so that a whole deployment fits one command. Production sets URLs and uses none of this.
+
+    services  both services, and the URLs they are reached by
+    postgres  a private PostgreSQL
+    redis     a private Redis
+    process   children that cannot outlive their parent
+    stack     the whole product on one host
 """

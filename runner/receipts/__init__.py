@@ -1,1 +1,4 @@
-"""Receipts: for each execution that a worker ended, one signed statement of what ran, in what."""
+"""Receipts: for each execution that a worker ended, one signed statement of what ran, in what.
+
+document  what a receipt says
+"""

@@ -8,4 +8,8 @@
 * The worker opens a value when an execution uses it, and hands it to the egress proxy, or to the
   program when that was asked for by name.
 * Rotation replaces the key-encryption key: data keys are wrapped anew, values stay as they are.
+
+    envelope  AES-256-GCM, bound to what it belongs to
+    keyring   key-encryption keys
+    vault     secrets in and out of the store
 """

@@ -2,14 +2,22 @@
 
 A request passes, from outside in:
 
-1. `connection` — sockets: how long a head may take, answers that nobody reads.
-2. `address` — who is at the other end, where the operator names proxies to believe.
-3. `headers` — what every answer says to browsers, errors included.
-4. `bounds` — how much head a request may have. Nothing of it is parsed before.
-5. `routing` — which route it is for: found once, and asked by every check behind.
-6. `rates`, `doubt` — strangers by address, before PostgreSQL is asked; known principals by tier.
-7. `shares` — how many connections and streams a principal holds of all there are.
-8. `json` — of what JSON a body is, before a parser sees it.
+    connection  sockets: how long a head may take, answers that nobody reads
+    address     who is at the other end, where the operator names proxies to believe
+    headers     what every answer says to browsers, errors included
+    cors        which pages of other origins may call from a browser
+    bounds      how much head a request may have; nothing of it is parsed before
+    routing     which route it is for: found once, and asked by every check behind
+    rates       strangers by address, before PostgreSQL is asked; known principals by tier
+    doubt       credentials from an address that presented too many wrong ones
+    shares      how many connections and streams a principal holds of all there are
+    json        of what JSON a body is, before a parser sees it
 
-Each is plain ASGI, so that it costs little and holds for routes and for what has no route.
+They lean on:
+
+    groups     which routes are counted together, and what becomes of them without Redis
+    ratelimit  sliding windows in Redis
+    pace       how slowly a body may come
+
+Each check is plain ASGI, so that it costs little and holds for routes and for what has no route.
 """

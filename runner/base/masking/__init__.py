@@ -9,6 +9,10 @@ A tenant chooses both the secrets and the output, so the cost is bounded for any
 automaton (Aho-Corasick, `finder`) finds every place where the first bytes of a form stand, in time
 linear in the text; the forms themselves are compared at these places only. Text in which forms
 begin so often that comparing would take too long is starred at all of these places.
+
+    masker  stars in the place of secrets
+    finder  finds many forms in linear time
+    forms   what programs print of a value
 """
 
 from runner.base.masking.masker import Masker, Stream

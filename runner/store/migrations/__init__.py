@@ -6,6 +6,8 @@ what it made.
 
 Everything is one transaction. It gives up rather than wait long for a lock: whoever asks for the
 same table later would wait behind it, so that one long transaction would stop all.
+
+    env  Alembic's entry point
 """
 
 import time
