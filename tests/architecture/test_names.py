@@ -1,0 +1,36 @@
+"""One word, one meaning: a class has a name of its own."""
+
+import ast
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+RUNNER = Path(__file__).resolve().parents[2] / "runner"
+SHARED = """
+Body By Claimed Connection Control Ended Entry Finding Found Group Head Health Observation
+Outside Pace Patience Place Removed Report Rule Sandbox Share Standing StoredKey Stream
+"""
+"""Names that several classes have still. This list may only become shorter."""
+
+
+def shared(sources: Iterable[str]) -> set[str]:
+    """Return the names that several public classes of these sources have."""
+    names = Counter(
+        node.name
+        for source in sources
+        for node in ast.parse(source).body
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    )
+    return {name for name, count in names.items() if count > 1}
+
+
+def test_no_two_classes_have_one_name() -> None:
+    """But for the SDK's, which knows the API by HTTP alone, and calls things as the API does."""
+    paths = [path for path in RUNNER.rglob("*.py") if path.parent.name != "client"]
+    assert shared(path.read_text() for path in paths) <= set(SHARED.split())
+
+
+def test_a_shared_name_shows() -> None:
+    """Private classes belong to their module."""
+    sources = ("class Verdict: ...\nclass _Own: ...\n", "class Verdict: ...\nclass _Own: ...\n")
+    assert shared(sources) == {"Verdict"}
