@@ -1,6 +1,7 @@
 """Every error as `application/problem+json` (RFC 9457): one shape, no internals."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from http import HTTPStatus
 from typing import Any
@@ -79,28 +80,32 @@ TITLES = {
 
 INVALID = "invalid-request"
 
-STATUS: dict[type[errors.RunnerError], HTTPStatus] = {
-    errors.NotReady: HTTPStatus.SERVICE_UNAVAILABLE,
-    errors.NotFound: HTTPStatus.NOT_FOUND,
-    errors.NotAuthenticated: HTTPStatus.UNAUTHORIZED,
-    errors.NotPermitted: HTTPStatus.FORBIDDEN,
-    errors.Conflict: HTTPStatus.CONFLICT,
-    errors.PreconditionFailed: HTTPStatus.PRECONDITION_FAILED,
-    errors.StorageFull: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-    errors.Invalid: HTTPStatus.UNPROCESSABLE_ENTITY,
-    errors.QuotaExceeded: HTTPStatus.TOO_MANY_REQUESTS,
-    errors.TooManyAttempts: HTTPStatus.TOO_MANY_REQUESTS,
-}
 
-KIND: dict[type[errors.RunnerError], str] = {
-    errors.Invalid: INVALID,
-    errors.StorageFull: "storage-full",
-    errors.Overloaded: "overloaded",
-    errors.Unconfirmed: "unconfirmed",
-    errors.RightUnconfirmed: "unconfirmed",
-    errors.TenantSuspended: "tenant-suspended",
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """How a failure is told: its status, and what a program may want to tell apart of it."""
+
+    status: HTTPStatus
+    kind: str | None = None
+
+
+ANSWERS: Mapping[type[errors.RunnerError], _Answer] = {
+    errors.NotReady: _Answer(HTTPStatus.SERVICE_UNAVAILABLE),
+    errors.Overloaded: _Answer(HTTPStatus.SERVICE_UNAVAILABLE, "overloaded"),
+    errors.Unconfirmed: _Answer(HTTPStatus.SERVICE_UNAVAILABLE, "unconfirmed"),
+    errors.RightUnconfirmed: _Answer(HTTPStatus.SERVICE_UNAVAILABLE, "unconfirmed"),
+    errors.NotFound: _Answer(HTTPStatus.NOT_FOUND),
+    errors.NotAuthenticated: _Answer(HTTPStatus.UNAUTHORIZED),
+    errors.NotPermitted: _Answer(HTTPStatus.FORBIDDEN),
+    errors.TenantSuspended: _Answer(HTTPStatus.FORBIDDEN, "tenant-suspended"),
+    errors.Conflict: _Answer(HTTPStatus.CONFLICT),
+    errors.PreconditionFailed: _Answer(HTTPStatus.PRECONDITION_FAILED),
+    errors.StorageFull: _Answer(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "storage-full"),
+    errors.Invalid: _Answer(HTTPStatus.UNPROCESSABLE_ENTITY, INVALID),
+    errors.QuotaExceeded: _Answer(HTTPStatus.TOO_MANY_REQUESTS, "quota-exceeded"),
+    errors.TooManyAttempts: _Answer(HTTPStatus.TOO_MANY_REQUESTS),
 }
-"""What a program may want to tell apart among problems of one status."""
+"""By the nearest of a failure's classes. What is not here is our fault."""
 
 
 JSON_TAKEN = (
@@ -174,33 +179,29 @@ def install(app: FastAPI) -> None:
 
 def of(request: Request, error: errors.RunnerError) -> JSONResponse:
     """Return the problem that one of our failures is to a client."""
-    status = next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), None)
-    if status is None:
+    answer = next((ANSWERS[kind] for kind in type(error).__mro__ if kind in ANSWERS), None)
+    if answer is None:
         return unexpected(request, error)
-    kind, fields = KIND.get(type(error)), None
-    if isinstance(error, errors.QuotaExceeded):
-        return _quota(request, error)
-    headers = None
-    if isinstance(error, errors.TooManyAttempts | errors.Overloaded):
-        headers = {"Retry-After": str(error.retry_after_s)}
+    status, fields, quota = answer.status, None, None
     if isinstance(error, errors.Invalid):
         fields = [FieldProblem(field=f"body.{error.field}", message=error.detail)]
+    if isinstance(error, errors.QuotaExceeded):
+        quota = QuotaProblem(
+            name=error.quota, limit=error.limit, used=error.used, frees_at=error.frees_at
+        )
+        if error.retry_after_s is None:
+            # 429 would say that time alone frees some of it (RFC 6585 §4).
+            status = HTTPStatus.FORBIDDEN
     if status is HTTPStatus.SERVICE_UNAVAILABLE:
         _log.warning("not_ready", detail=error.detail, request=request_id(request))
-    return problem(request, status, error.detail, kind=kind, fields=fields, headers=headers)
-
-
-def _quota(request: Request, error: errors.QuotaExceeded) -> JSONResponse:
-    """Return the refusal: 429 if time frees some of the quota (RFC 6585 §4), else 403."""
     soon = error.retry_after_s
     return problem(
         request,
-        HTTPStatus.FORBIDDEN if soon is None else HTTPStatus.TOO_MANY_REQUESTS,
+        status,
         error.detail,
-        kind="quota-exceeded",
-        quota=QuotaProblem(
-            name=error.quota, limit=error.limit, used=error.used, frees_at=error.frees_at
-        ),
+        kind=answer.kind,
+        fields=fields,
+        quota=quota,
         headers=None if soon is None else {"Retry-After": str(soon)},
     )
 

@@ -8,7 +8,8 @@
     │   ├── QueueUnavailable
     │   ├── DockerUnavailable
     │   ├── KeyUnavailable
-    │   └── IssuerUnavailable
+    │   ├── IssuerUnavailable
+    │   └── Overloaded
     ├── Refused             the caller asked for what it may not have
     │   ├── NotFound
     │   ├── NotAuthenticated
@@ -31,6 +32,7 @@
         └── SecretsUnreadable
 
 Each carries `detail`: what happened, to what, and what to do, free of secrets and tenant data.
+What a program may act on is in fields: which limit, how much of it is used, when to try again.
 """
 
 from datetime import datetime
@@ -38,6 +40,9 @@ from datetime import datetime
 
 class RunnerError(Exception):
     """Base of every failure of ours."""
+
+    retry_after_s: int | None = None
+    """After which the same may succeed, where that is known."""
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
@@ -78,6 +83,8 @@ class IssuerUnavailable(NotReady):
 
 class Overloaded(NotReady):
     """More waits already than the deployment takes. It may be less after `retry_after_s`."""
+
+    retry_after_s: int
 
     def __init__(self, detail: str, *, retry_after_s: int) -> None:
         super().__init__(detail)
@@ -124,6 +131,10 @@ class StorageFull(Refused):
             f"{limit} is {allowed}: {used} are used, this takes {asked} more; "
             "delete files, or ask the operator for more"
         )
+        self.limit = limit
+        self.allowed = allowed
+        self.used = used
+        self.asked = asked
 
 
 class Invalid(Refused):
@@ -136,6 +147,8 @@ class Invalid(Refused):
 
 class TooManyAttempts(Refused):
     """Too many logins failed. The same may succeed after `retry_after_s` seconds."""
+
+    retry_after_s: int
 
     def __init__(self, detail: str, retry_after_s: int) -> None:
         super().__init__(detail)
