@@ -10,13 +10,13 @@ Around every route:
     server      uvicorn, on a port or a socket that was handed over
     edge        what stands between a connection and a route
     middleware  bounds and marks on every request, before any of it is parsed
-    deps        the parts of the process, and the principal with its permission
+    deps        the parts of the process, and the caller with its permission
     callers     who calls: by a key, an identity provider's token, or a session
     rights      holds every request by the right that it came with
     context     the request's id, and where it came from
     problems    every error's shape
 
-Resources, a file each:
+Resources, a file each, between HTTP and the use cases of `runner.executions` and `runner.tenants`:
 
     executions     submit, read, list, cancel
     events         state changes and output, as they happen
@@ -46,6 +46,6 @@ What resources share:
     views           what the API says of what is stored
     representation  entity tags, ranges, digests
     idempotency     whether two submissions are the same
-    uploads         one upload: reserved, stored, named
+    uploads         the body of an upload: stored as it comes, and checked
     turns           turns at work that takes long
 """
