@@ -3,10 +3,9 @@
 Runs in the API. A credential is looked up by its prefix or its hash, before its tenant is known,
 through database functions that return that one; everything after that happens inside the tenant.
 Passwords are hashed in threads of this process. An identity provider is asked for its keys alone,
-<<<<<<< HEAD
 at the address that the operator set.
 
-    caller       principal and origin; puts on record what it does
+    caller       a principal and where its request came from; puts on record what it does
     identity     from an `Authorization` header to who calls
     keys         API keys and operators' keys
     oidc         tokens of an identity provider
@@ -18,8 +17,4 @@ at the address that the operator set.
     permissions  what each role may do
     grants       what may be handed on
     rights       what ends with a right
-=======
-at the address that the operator set. A use case is given a `Caller`: the principal, and where its
-request came from.
->>>>>>> c860446 (Say where use cases stand, and test what a caller puts on record)
 """
