@@ -18,6 +18,7 @@ SEEDED = [
     ("node/stock/pool.py", "runner.node.runs.execute", "A node's rooms"),
     ("sandbox/observe/kernel.py", "runner.sandbox.guest.run", "A sandbox's rooms"),
     ("egress/proxy.py", "runner.sandbox.launch", "Imports point down the pipeline"),
+    ("network/lookup.py", "runner.egress.policy", "Imports point down the pipeline"),
     ("egress/http.py", "docker", "Only the sandbox speaks to Docker"),
     ("queue/job.py", "runner.auth.keys", "Imports point down the pipeline"),
     ("node/runs/execute.py", "docker", "Only the sandbox speaks to Docker"),
