@@ -51,7 +51,7 @@ def play(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Play:
             code = PRELUDE + script + "\ntime.sleep(60)\n"
             return {**container_config(*args), "Entrypoint": ["/usr/bin/python3", "-c", code]}
 
-        monkeypatch.setattr(bench.launcher, "spec", config)
+        monkeypatch.setattr(bench.launcher, "configure", config)
 
     return replace
 

@@ -42,7 +42,7 @@ async def test_a_container_that_ends_before_reporting_is_a_failed_launch(
     def broken(*args: Any) -> dict[str, Any]:
         return {**container_config(*args), "Entrypoint": ["/bin/false"]}
 
-    monkeypatch.setattr(bench.launcher, "spec", broken)
+    monkeypatch.setattr(bench.launcher, "configure", broken)
     with pytest.raises(LaunchFailed, match="exit code 1"):
         await bench.launcher.launch(bench.order())
 
@@ -55,7 +55,7 @@ async def test_a_supervisor_that_stays_silent_is_a_failed_launch(
     def silent(*args: Any) -> dict[str, Any]:
         return {**container_config(*args), "Entrypoint": ["/bin/sleep", "60"]}
 
-    monkeypatch.setattr(bench.launcher, "spec", silent)
+    monkeypatch.setattr(bench.launcher, "configure", silent)
     monkeypatch.setattr(bench.launcher, "_timeout_s", 0.5)
     with pytest.raises(LaunchFailed, match="did not report"):
         await bench.launcher.launch(bench.order())
@@ -95,7 +95,7 @@ async def test_cancelling_a_launch_leaves_nothing(
         return {**container_config(*args), "Entrypoint": ["/bin/false"]}
 
     if step == "remove":
-        monkeypatch.setattr(launcher, "spec", failing)
+        monkeypatch.setattr(launcher, "configure", failing)
     monkeypatch.setattr(owner, name, announced)
     launching = asyncio.create_task(launcher.launch(bench.order()))
     await reached.wait()
