@@ -8,6 +8,13 @@ from tests.support import deployment as deployments
 from tests.support.deployment import Deployment
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_stays() -> Iterator[None]:
+    """Remove at the end what deployments are made from."""
+    yield
+    deployments.forget_migrated()
+
+
 @pytest.fixture(scope="session")
 def image() -> None:
     """Build the sandbox image once."""

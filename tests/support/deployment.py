@@ -2,11 +2,13 @@
 
 import asyncio
 import shutil
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +21,13 @@ from pydantic import SecretStr
 
 from runner.base.settings import Rate, RateLimits, Settings
 from runner.client import Client, Execution
+from runner.embedded.services import services
 from runner.embedded.stack import Child, Stack, stack
 from runner.quotas.sizes import load_sizes
 from runner.sandbox.engine.docker import Engine
 from runner.sandbox.engine.images import Images
 from runner.store.db import Database
+from runner.store.migrations import migrate
 from runner.tenants.tenancy import create_key, create_operator
 from runner.words.principal import Role, Tier
 
@@ -134,6 +138,7 @@ def deployment(**settings: Any) -> Iterator[Deployment]:
                 **settings,
             }
         )
+        copy_database(folder)
         with (
             start_blocking_portal() as portal,
             portal.wrap_async_context_manager(stack(given, ephemeral=True)) as running,
@@ -146,15 +151,47 @@ def deployment(**settings: Any) -> Iterator[Deployment]:
         assert made.sockets() == []
 
 
+def copy_database(folder: Path) -> None:
+    """Give a state folder a database of its own with the schema in place."""
+    made = folder / "services"
+    made.mkdir()
+    subprocess.run(["cp", "--archive", migrated() / "services" / "postgres", made], check=True)
+
+
+@cache
+def migrated() -> Path:
+    """Return a state folder whose database has the schema in place, made once in a process.
+
+    `forget_migrated` removes it.
+    """
+    folder = new_state_folder()
+    with services(folder, ephemeral=True) as running:
+        migrate(SecretStr(running.owner_url))
+    return folder
+
+
+def forget_migrated() -> None:
+    """Remove the folder that `migrated` made, if it did."""
+    if migrated.cache_info().currsize:
+        shutil.rmtree(migrated())
+        migrated.cache_clear()
+
+
 @contextmanager
 def state_folder() -> Iterator[Path]:
     """Yield a folder that the services' user may pass through, gone afterwards."""
-    folder = Path(tempfile.mkdtemp(prefix="runner-test-", dir=DISK))
+    folder = new_state_folder()
     try:
-        folder.chmod(0o711)
         yield folder
     finally:
         shutil.rmtree(folder)
+
+
+def new_state_folder() -> Path:
+    """Make a folder that the services' user may pass through."""
+    folder = Path(tempfile.mkdtemp(prefix="runner-test-", dir=DISK))
+    folder.chmod(0o711)
+    return folder
 
 
 def build_image() -> None:
