@@ -147,6 +147,7 @@ async def test_without_a_rule_that_sets_it_the_same_answer_is_passed_on(
     "body",
     [gzip.compress(b"a package" * 99), zlib.compress(b"text"), b"\x1f\x8b\x08 no gzip", b"x\x9cy",
      gzip.compress(b"cut off" * 99)[:-9], gzip.compress(b"a" * 100_000) + bytes(512)],
+    ids=["gzip", "zlib", "no gzip", "no zlib", "cut off", "padded"],
 )  # fmt: skip
 async def test_what_holds_no_secret_is_passed_on_as_it_is(
     proxy: EgressGateway, authority: Authority, tmp_path: Path, body: bytes

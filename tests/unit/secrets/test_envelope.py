@@ -34,6 +34,7 @@ def test_the_same_value_is_never_sealed_to_the_same_bytes() -> None:
         envelope.data_key_of(TENANT),
         b"",
     ],
+    ids=["another name", "another tenant", "a key's", "nowhere"],
 )
 def test_it_does_not_open_in_another_place(place: bytes) -> None:
     """Copied to another name or tenant it is worth nothing."""

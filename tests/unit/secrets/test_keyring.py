@@ -40,7 +40,9 @@ async def test_the_first_key_wraps_and_every_key_unwraps() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "\n", "c2hvcnQ=", "not base64!", written(new_key()) + " c2VjcmV0LXRleHQ="]
+    "text",
+    ["", "\n", "c2hvcnQ=", "not base64!", written(new_key()) + " c2VjcmV0LXRleHQ="],
+    ids=["empty", "a line", "short", "not base64", "two words"],
 )
 def test_what_is_no_ring_is_refused_without_quoting_it(text: str) -> None:
     """At the start of a process, from the environment as from a file."""
