@@ -32,8 +32,8 @@ mkdir -p "$here" && mount --move /mnt "$here" && cd "$here" && exec "$@"
 BUILDS = """
 import asyncio, sys
 from pathlib import Path
-from runner.sandbox.recipe import Recipe
-from runner.sandbox.rootfs import build_folder, make_archive
+from runner.sandbox.engine.recipe import Recipe
+from runner.sandbox.engine.rootfs import build_folder, make_archive
 async def build(below):
     async with build_folder(below) as folder:
         await make_archive(Recipe(packages=("bash",)), folder / "root.tar", 30)
