@@ -25,6 +25,12 @@ _DYING_S = 1.0
 _LOOK_S = 0.005
 _MEMORY_V1 = "memory/memory.limit_in_bytes"
 _SOCKETS_V1 = "memory/memory.kmem.tcp.limit_in_bytes"
+_USUAL_SHARES = 1024
+_USUAL_WEIGHT = 100
+_LESS = 4
+"""All sandboxes together have a quarter of the weight that a service of the host has: what answers
+clients and keeps deadlines comes before what tenants run, and nobody waits for an idle processor.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +158,28 @@ class Cgroups:
                 raise
             changed.append(name)
         return changed
+
+    def weigh(self) -> bool:
+        """Let the parts of a deployment come before all sandboxes when processors are short.
+
+        Returns whether the weight had to be set. Without sandboxes there is no group, and without
+        the right to set it, it stays as it is.
+        """
+        parent = self.parent.lstrip("/")
+        if self.version == UNIFIED:
+            path, wanted = f"{self.root}/{parent}/cpu.weight", _USUAL_WEIGHT // _LESS
+        else:
+            path, wanted = f"{self.root}/cpu/{parent}/cpu.shares", _USUAL_SHARES // _LESS
+        if told(path) in {None, str(wanted)}:
+            return False
+        try:
+            with open(path, "w") as file:  # noqa: PTH123 - as above
+                file.write(str(wanted))
+        except OSError as error:
+            if error.errno in _GONE | {errno.EACCES, errno.EPERM, errno.EROFS}:
+                return False
+            raise
+        return True
 
     def holds_too_much(self, container_id: str, limits: Mapping[str, int]) -> bool:
         """Return whether memory and sockets are together more than may be (version 1)."""

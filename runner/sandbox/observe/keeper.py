@@ -7,6 +7,8 @@ lifts it. A sandbox whose limit cannot be set back is ended.
 Version 1 of control groups counts the buffers of sockets apart, and lets each socket have its first
 ones beyond that limit. A sandbox in which they and its memory are more than both limits is ended.
 
+All sandboxes together weigh less than the parts that serve them, when processors are short.
+
 A thread does this, as the event loop may be busy; the watchdog ends what is to end.
 """
 
@@ -61,12 +63,19 @@ class Keeper:
 
     def _look(self) -> None:
         while not self._stopping.wait(EVERY_S):
+            self._weigh()
             with self._lock:
                 limits = dict(self._limits)
             for container, wanted in limits.items():
                 if not self._holds(container, wanted):
                     with self._lock:
                         self._limits.pop(container, None)
+
+    def _weigh(self) -> None:
+        try:
+            self._cgroups.weigh()
+        except Exception as error:  # noqa: BLE001 - the thread goes on for the limits
+            _log.error("weight_not_set", error=str(error))
 
     def _holds(self, container: str, wanted: Mapping[str, int]) -> bool:
         """Set back what was changed; False if the container is gone, or has to end."""

@@ -55,6 +55,21 @@ async def test_every_limit_is_set_back(bench: Bench) -> None:
         await sandbox.ping()
 
 
+async def test_all_sandboxes_together_weigh_less_than_a_service(bench: Bench) -> None:
+    """A quarter of what the kernel gives a group by itself, also after it was set back."""
+    cgroups = bench.launcher.cgroups
+    parent = cgroups.parent.lstrip("/")
+    file, usual, less = (
+        (f"{parent}/cpu.weight", "100", "25")
+        if cgroups.version == 2
+        else (f"cpu/{parent}/cpu.shares", "1024", "256")
+    )
+    async with bench.sandbox():
+        weight = cgroups.root / file
+        weight.write_text(usual)
+        assert await soon(lambda: weight.read_text().strip() == less)
+
+
 GREEDY = """
 import os, time
 while True:

@@ -52,6 +52,22 @@ def test_version_1_without_systemd(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("version", "file", "usual", "less"),
+    [(1, "cpu/agentrunner/cpu.shares", "1024", "256"), (2, "agentrunner/cpu.weight", "100", "25")],
+)
+def test_all_sandboxes_together_weigh_less_than_a_service(
+    tmp_path: Path, version: int, file: str, usual: str, less: str
+) -> None:
+    """Set once, and again if something sets it back; nothing is made where there is no group."""
+    groups = Cgroups(version=version, parent="/agentrunner", systemd=False, root=tmp_path)
+    assert not groups.weigh()
+    write(tmp_path, {file: usual})
+    assert groups.weigh()
+    assert (tmp_path / file).read_text() == less
+    assert not groups.weigh()
+
+
 def test_what_is_not_there_is_none(tmp_path: Path) -> None:
     """A container that is gone has no counters, and that is no error."""
     groups = Cgroups(version=2, parent="/agentrunner", systemd=False, root=tmp_path)
