@@ -230,7 +230,8 @@ def test_the_days_egress_bounds_a_run_and_then_refuses(image: None, tmp_path: Pa
         client = made.client("reaching")
         own_quotas(made, "reaching", '{"egress_bytes_per_day": 20000}')
         url = f"http://big.example.test:{server.port}"
-        # Cut off before the answer's head was passed on, the program is told so by a page (-f).
+        # If the budget ends before the answer's head was passed on, the proxy sends a page that
+        # says so; with -f curl takes that for the failure it is.
         fetch = ["curl", "-sf", "-o", "/dev/null", "-w", "%{size_download}", f"{url}/"]
         ran = client.run(command=fetch, egress=[url])
         assert ran.exit_code != 0

@@ -21,6 +21,7 @@ from runner.words.errors import SetupError
 ROOT = Path("/sys/fs/cgroup")
 UNIFIED = 2
 _GONE = {errno.ENOENT, errno.ENODEV}
+_NOT_PERMITTED = {errno.EACCES, errno.EPERM, errno.EROFS}
 _DYING_S = 1.0
 _LOOK_S = 0.005
 _MEMORY_V1 = "memory/memory.limit_in_bytes"
@@ -147,16 +148,8 @@ class Cgroups:
         for place, wanted in limits.items():
             controller, _, name = place.rpartition("/")
             path = f"{self.root}/{controller}/{group}/{name}"
-            if told(path) in {None, str(wanted)}:
-                continue
-            try:
-                with open(path, "w") as file:  # noqa: PTH123 - no path object around each of many
-                    file.write(str(wanted))
-            except OSError as error:
-                if error.errno in _GONE:
-                    continue
-                raise
-            changed.append(name)
+            if _set(path, wanted):
+                changed.append(name)
         return changed
 
     def weigh(self) -> bool:
@@ -170,16 +163,12 @@ class Cgroups:
             path, wanted = f"{self.root}/{parent}/cpu.weight", _USUAL_WEIGHT // _LESS
         else:
             path, wanted = f"{self.root}/cpu/{parent}/cpu.shares", _USUAL_SHARES // _LESS
-        if told(path) in {None, str(wanted)}:
-            return False
         try:
-            with open(path, "w") as file:  # noqa: PTH123 - as above
-                file.write(str(wanted))
+            return _set(path, wanted)
         except OSError as error:
-            if error.errno in _GONE | {errno.EACCES, errno.EPERM, errno.EROFS}:
+            if error.errno in _NOT_PERMITTED:
                 return False
             raise
-        return True
 
     def holds_too_much(self, container_id: str, limits: Mapping[str, int]) -> bool:
         """Return whether memory and sockets are together more than may be (version 1)."""
@@ -273,6 +262,23 @@ class Cgroups:
 def may_set(root: Path = ROOT) -> bool:
     """Return whether this process may set limits that Docker does not set (version 1)."""
     return os.access(root / "memory", os.W_OK)
+
+
+def _set(path: str, wanted: int) -> bool:
+    """Write a value that is another one now; False if nothing was written. Raises OSError.
+
+    What the kernel lacks is passed over, and a group that is gone.
+    """
+    if told(path) in {None, str(wanted)}:
+        return False
+    try:
+        with open(path, "w") as file:  # noqa: PTH123 - no path object around each of many
+            file.write(str(wanted))
+    except OSError as error:
+        if error.errno in _GONE:
+            return False
+        raise
+    return True
 
 
 def _entry(path: str, key: str) -> int | None:
