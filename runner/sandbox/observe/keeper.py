@@ -34,6 +34,7 @@ class Keeper:
         self._cgroups = cgroups
         self._watchdog = watchdog
         self._limits: dict[str, Mapping[str, int]] = {}
+        self._weighs = True
         self._lock = Lock()
         self._stopping = Event()
         self._thread = Thread(target=self._look, name="keeper", daemon=True)
@@ -72,9 +73,13 @@ class Keeper:
                         self._limits.pop(container, None)
 
     def _weigh(self) -> None:
+        if not self._weighs:
+            return
         try:
             self._cgroups.weigh()
         except Exception as error:  # noqa: BLE001 - the thread goes on for the limits
+            # A weight is no wall: told once, and not four times a second.
+            self._weighs = False
             _log.error("weight_not_set", error=str(error))
 
     def _holds(self, container: str, wanted: Mapping[str, int]) -> bool:
