@@ -167,7 +167,7 @@ async def run(port: int, folder: Path) -> dict[str, dict[str, float]]:
         uid=settings.egress_uid,
         trusted_networks=("127.0.0.0/8",),
         hosts={HOST: "127.0.0.1"},
-        extra_roots=None,
+        roots="",
         profiles_dir=settings.profiles_path,
         state_dir=folder,
     ) as gateway:

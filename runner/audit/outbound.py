@@ -4,16 +4,13 @@ The name is looked up once, an address that is not public is refused unless the 
 its network, and the connection goes to an address that was decided on. TLS proves the name.
 """
 
-import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from runner.audit.delivery import Undelivered
 from runner.network.addresses import Network
 from runner.network.lookup import Lookup, NoAddress, reachable
 from runner.network.names import Address, BadName, normalise
-from runner.words.errors import SetupError
 
 _PROBLEMS = {
     "lookup_failed": "its host name was not found",
@@ -48,18 +45,3 @@ class Guard:
             # Which address it is tells of networks that the tenant cannot look into.
             raise Undelivered(_PROBLEMS[error.reason], error.detail) from None
         return Destination(name, port, addresses)
-
-
-def tls_context(extra_roots: Path | None) -> ssl.SSLContext:
-    """Return a context that verifies servers by the system's authorities and these (PEM).
-
-    Raises SetupError when the file holds no certificates.
-    """
-    context = ssl.create_default_context()
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if extra_roots is not None:
-        try:
-            context.load_verify_locations(cafile=extra_roots)
-        except (OSError, ssl.SSLError) as error:
-            raise SetupError(f"{extra_roots}: not certificates in PEM: {error}") from error
-    return context

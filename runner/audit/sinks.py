@@ -1,16 +1,17 @@
 """The sinks of a deployment, as it is configured."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from runner.audit.delivery import Batch, Deliver, Undelivered
 from runner.audit.forward import TENANT
-from runner.audit.outbound import Guard, tls_context
+from runner.audit.outbound import Guard
 from runner.audit.syslog import Receiver, Syslog
 from runner.audit.webhook import Webhooks, key_of, parse_url
 from runner.base.settings import Settings
 from runner.network.addresses import networks
 from runner.network.lookup import system_lookup
+from runner.network.roots import client_context
 from runner.secrets import envelope
 from runner.secrets.vault import Vault
 from runner.store.db import Database
@@ -52,34 +53,49 @@ class DeploymentWebhook:
         await self.webhooks.post(self.url, self.key, batch)
 
 
-def open_sinks(settings: Settings, database: Database, vault: Vault) -> Mapping[str, Deliver]:
-    """Return every sink by its name. Raises SetupError when one is not configured as it must be.
+@dataclass(frozen=True, slots=True)
+class Receivers:
+    """Where the operator has every audit record sent."""
+
+    webhook: tuple[str, bytes] | None = field(default=None, repr=False)
+    """Its address and the key that signs what is sent there."""
+    syslog: Receiver | None = None
+
+
+def receivers(settings: Settings) -> Receivers:
+    """Return the operator's receivers. Raises SetupError naming the setting that is malformed."""
+    url, secret = settings.audit_webhook_url, settings.audit_webhook_secret
+    webhook = syslog = None
+    if url is not None:
+        try:
+            parse_url(url)
+        except ValueError as error:
+            raise SetupError(f"RUNNER_AUDIT_WEBHOOK_URL {error}") from None
+        try:
+            webhook = url, key_of(secret.get_secret_value() if secret else "")
+        except ValueError as error:
+            raise SetupError(f"RUNNER_AUDIT_WEBHOOK_SECRET {error}") from None
+    if settings.audit_syslog_url is not None:
+        syslog = Receiver.parse(settings.audit_syslog_url)
+    return Receivers(webhook, syslog)
+
+
+def open_sinks(
+    settings: Settings, database: Database, vault: Vault, operator: Receivers, roots: str
+) -> Mapping[str, Deliver]:
+    """Return every sink by its name. `roots` are further authorities (PEM) that it trusts.
 
     The operator's own sinks may be in networks that tenants' webhooks, and sandboxes, may not.
     """
     lookup = system_lookup(settings.egress_hosts, LOOKUP_S)
     for_tenants = networks(settings.egress_trusted_networks)
     for_operator = (*for_tenants, *networks(settings.audit_trusted_networks))
-    tls = tls_context(settings.egress_roots)
+    tls = client_context(roots)
     tenants = TenantWebhook(database, vault, Webhooks(Guard(lookup, for_tenants), tls))
     sinks: dict[str, Deliver] = {TENANT: tenants.deliver}
     guard = Guard(lookup, for_operator)
-    if settings.audit_webhook_url is not None:
-        sinks["webhook"] = _webhook(settings, Webhooks(guard, tls)).deliver
-    if settings.audit_syslog_url is not None:
-        receiver = Receiver.parse(settings.audit_syslog_url)
-        sinks["syslog"] = Syslog(guard, tls, receiver, hostname=settings.node).deliver
+    if operator.webhook is not None:
+        sinks["webhook"] = DeploymentWebhook(*operator.webhook, Webhooks(guard, tls)).deliver
+    if operator.syslog is not None:
+        sinks["syslog"] = Syslog(guard, tls, operator.syslog, hostname=settings.node).deliver
     return sinks
-
-
-def _webhook(settings: Settings, webhooks: Webhooks) -> DeploymentWebhook:
-    url, secret = settings.audit_webhook_url or "", settings.audit_webhook_secret
-    try:
-        parse_url(url)
-    except ValueError as error:
-        raise SetupError(f"RUNNER_AUDIT_WEBHOOK_URL {error}") from None
-    try:
-        key = key_of(secret.get_secret_value() if secret else "")
-    except ValueError as error:
-        raise SetupError(f"RUNNER_AUDIT_WEBHOOK_SECRET {error}") from None
-    return DeploymentWebhook(url, key, webhooks)

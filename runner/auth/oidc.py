@@ -21,7 +21,7 @@ from joserfc.jwk import ECKey, Key, OKPKey, RSAKey
 from joserfc.jws import JWSRegistry
 
 from runner.auth.grants import RANK
-from runner.base.settings import is_trustworthy
+from runner.base.forms import is_trustworthy
 from runner.store import users
 from runner.store.db import Database
 from runner.words.errors import IssuerUnavailable, NotAuthenticated

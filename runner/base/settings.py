@@ -8,10 +8,8 @@ import hashlib
 import json
 import os
 import socket
-from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Self
-from urllib.parse import urlsplit
+from typing import Self
 
 from pydantic import (
     BaseModel,
@@ -19,11 +17,12 @@ from pydantic import (
     Field,
     IPvAnyNetwork,
     SecretStr,
-    StringConstraints,
+    field_validator,
     model_validator,
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from runner.base import forms
 from runner.words.principal import Role, Tier
 from runner.words.sandbox import Isolation
 
@@ -39,12 +38,6 @@ def default_node() -> str:
     """Return this host's name, which labels its containers and leases."""
     return socket.gethostname()
 
-
-Origin = Annotated[
-    str,
-    StringConstraints(pattern=r"^https?://([a-z0-9.-]{1,253}|\[[0-9a-f:]{2,45}\])(:[0-9]{1,5})?$"),
-]
-"""Scheme, host and port as a browser writes them (RFC 6454 6.1): no path, and no wildcard."""
 
 SUSTAINED_MINUTES = 5
 FIRST_SANDBOX_UID = 1000
@@ -88,21 +81,6 @@ class RateLimits(BaseModel):
         return {Tier.FREE: self.free, Tier.PRO: self.pro, Tier.ENTERPRISE: self.enterprise}[tier]
 
 
-def is_trustworthy(url: str) -> bool:
-    """Return whether what comes from there cannot be changed on its way: TLS, or this host."""
-    parts = urlsplit(url)
-    if not parts.hostname:
-        return False
-    return parts.scheme == "https" or (parts.scheme == "http" and _is_this_host(parts.hostname))
-
-
-def _is_this_host(name: str) -> bool:
-    try:
-        return ip_address(name).is_loopback
-    except ValueError:
-        return name == "localhost"
-
-
 _CREDENTIALS = {
     "database_owner_url",
     "database_operator_url",
@@ -119,34 +97,42 @@ _CREDENTIALS = {
 class Settings(BaseSettings):
     """The deployment's configuration. Defaults suit one host with the embedded services."""
 
-    model_config = SettingsConfigDict(env_prefix="RUNNER_", frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(
+        env_prefix="RUNNER_",
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        enable_decoding=False,
+    )
 
     node: str = Field(default_factory=default_node, pattern=r"^[A-Za-z0-9._-]{1,63}$")
     state_dir: Path = Field(default_factory=default_state_dir)
 
-    database_owner_url: SecretStr | None = None
+    database_owner_url: forms.PostgresUrl | None = None
     """Owner of the schema; used by `runner migrate` only."""
-    database_operator_url: SecretStr | None = None
+    database_operator_url: forms.PostgresUrl | None = None
     """Makes and ends tenants, for `runner tenants`; an API that has it serves `/operator/v1`."""
-    database_api_url: SecretStr | None = None
+    database_api_url: forms.PostgresUrl | None = None
     """The API's login role: row-level security applies, no scheduling rights."""
-    database_worker_url: SecretStr | None = None
+    database_worker_url: forms.PostgresUrl | None = None
     """The worker's login role: row-level security applies, may claim and reap."""
-    redis_url: SecretStr | None = None
+    redis_url: forms.RedisUrl | None = None
     """Unset URLs mean the embedded services (`runner dev`, `make demo`)."""
 
-    docker_url: str = "unix:///var/run/docker.sock"
-    docker_timeout_s: float = Field(default=30.0, gt=0)
+    docker_url: forms.DockerUrl = "unix:///var/run/docker.sock"
+    docker_timeout_s: forms.Seconds = 30.0
     patience: int = Field(default=1, ge=1, le=100)
     """Multiplies every wait on a part of this host: for slow, emulated or overloaded hosts."""
-    images: tuple[str, ...] = ("python", "data")
+    images: tuple[forms.ImageName, ...] = Field(default=("python", "data"), min_length=1)
     """Names under `sandbox_images/` that executions may use; the first is the default."""
-    isolation: tuple[Isolation, ...] = (Isolation.CONTAINER, Isolation.GVISOR)
+    isolation: tuple[Isolation, ...] = Field(
+        default=(Isolation.CONTAINER, Isolation.GVISOR), min_length=1
+    )
     """What executions may ask for, the default first; gVisor needs Docker's runtime `runsc`."""
     profiles_dir: Path | None = None
     """Operator's own `profiles/`; unset means the shipped ones."""
 
-    host: str = "127.0.0.1"
+    host: forms.Host = "127.0.0.1"
     port: int = Field(default=8080, ge=0, le=65535)
     max_body_mb: int = Field(default=16, ge=1, le=256)
     max_queued: int = Field(default=100_000, ge=1)
@@ -155,7 +141,7 @@ class Settings(BaseSettings):
     """Connections that known callers may hold at once, in shares; strangers may hold as many."""
     client_timeout_s: float = Field(default=10.0, ge=0.2, le=300)
     """How long a client may take over a head, over a pause in a body, and to read an answer."""
-    cors_origins: tuple[Origin, ...] = ()
+    cors_origins: tuple[forms.Origin, ...] = ()
     """Origins whose pages may call the API from a browser; none by default."""
     trusted_proxies: tuple[IPvAnyNetwork, ...] = ()
     """Networks of the proxies in front, whose `X-Forwarded-For` is believed."""
@@ -181,31 +167,31 @@ class Settings(BaseSettings):
     """Sandboxes of the default kind that always wait, started ahead."""
     pool_max: int = Field(default=32, ge=0, le=4096)
     """The most that wait, of all kinds; 0 starts none ahead."""
-    pool_idle_s: float = Field(default=600.0, gt=0)
+    pool_idle_s: forms.Seconds = 600.0
     """How long one waits before a newer one takes its place."""
     pool_reserve_mb: int = Field(default=1024, ge=0)
     """Memory of the host that the pool leaves alone, in MiB."""
     reuse_runs: int = Field(default=400, ge=1)
     """Executions that one sandbox serves at most, of a tenant that may reuse them."""
-    reuse_age_s: float = Field(default=600.0, gt=0)
+    reuse_age_s: forms.Seconds = 600.0
     """How old a sandbox that is reused may become."""
-    lease_s: float = Field(default=30.0, ge=2.0)
+    lease_s: forms.Seconds = Field(default=30.0, ge=2.0)
     max_attempts: int = Field(default=3, ge=1, le=10)
-    reconcile_s: float = Field(default=2.0, gt=0)
-    drain_s: float = Field(default=20.0, ge=0)
+    reconcile_s: forms.Seconds = 2.0
+    drain_s: float = Field(default=20.0, ge=0, le=86_400)
     """How long a stopping worker lets running executions finish."""
     sandbox_uids: str = Field(default="70000:4096", pattern=r"^[1-9][0-9]{0,9}:[1-9][0-9]{0,5}$")
     """User ids that sandboxes run as, each one of its own: the first, and how many."""
-    launch_timeout_s: float = Field(default=20.0, gt=0)
+    launch_timeout_s: forms.Seconds = 20.0
     output_flood_mb: int = Field(default=256, ge=1)
     """Output beyond this ends the execution; between `output_kb` and this it is dropped."""
     max_artifacts: int = Field(default=64, ge=0, le=1024)
 
     egress_uid: int = Field(default=10002, ge=1)
     """User id of the egress proxy's process, when the worker may choose one (as root)."""
-    egress_trusted_networks: tuple[str, ...] = ()
+    egress_trusted_networks: tuple[forms.Network, ...] = ()
     """Networks that may be reached although they are private, such as `10.2.0.0/16`."""
-    egress_hosts: dict[str, str] = Field(default_factory=dict)
+    egress_hosts: dict[str, forms.Address] = Field(default_factory=dict)
     """Addresses of names that the proxy shall not look up."""
     egress_roots: Path | None = None
     """Certificates (PEM) of further authorities that servers may be signed by."""
@@ -219,7 +205,7 @@ class Settings(BaseSettings):
 
     objects_url: str | None = None
     """Where objects are kept, such as `s3://bucket/prefix`; unset: in a folder of `state_dir`."""
-    objects_endpoint: str | None = None
+    objects_endpoint: forms.HttpUrl | None = None
     """Address of an S3-compatible server that is not Amazon's."""
     objects_region: str = "us-east-1"
     objects_access_key: SecretStr | None = None
@@ -229,8 +215,8 @@ class Settings(BaseSettings):
     """The largest file that one upload may store."""
     retention_days: int = Field(default=30, ge=0, le=36_500)
     """Days that ended executions are kept, where a tenant has no other number; 0: for ever."""
-    retention_every_s: float = Field(default=60.0, gt=0)
-    audit_checkpoint_s: float = Field(default=60.0, gt=0)
+    retention_every_s: forms.Seconds = 60.0
+    audit_checkpoint_s: forms.Seconds = 60.0
     """How old the newest checkpoint of a chain that has grown may be."""
     audit_webhook_url: str | None = None
     """`https://` address that gets every audit record of the deployment."""
@@ -238,19 +224,32 @@ class Settings(BaseSettings):
     """Signs what is sent there: `whsec_` and base64, as in Standard Webhooks."""
     audit_syslog_url: str | None = None
     """`tcp://host:port` or `tls://host:port` of a syslog receiver that gets every audit record."""
-    audit_trusted_networks: tuple[str, ...] = ()
+    audit_trusted_networks: tuple[forms.Network, ...] = ()
     """Private networks that these two may be in; sandboxes and tenants do not reach them."""
 
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
 
+    _from_json = field_validator(
+        "images",
+        "isolation",
+        "cors_origins",
+        "trusted_proxies",
+        "rate_limits",
+        "oidc_roles",
+        "egress_trusted_networks",
+        "egress_hosts",
+        "audit_trusted_networks",
+        mode="before",
+    )(forms.from_json)
+
     @model_validator(mode="after")
     def _sound(self) -> Self:
         self._check_sandbox_uids()
-        if self.insecure_cookies and not _is_this_host(self.host):
+        if self.insecure_cookies and not forms.is_this_host(self.host):
             raise ValueError("RUNNER_INSECURE_COOKIES needs RUNNER_HOST to be a loopback address")
         if (self.oidc_issuer is None) != (self.oidc_audience is None):
             raise ValueError("RUNNER_OIDC_ISSUER and RUNNER_OIDC_AUDIENCE are set together")
-        if self.oidc_issuer is not None and not is_trustworthy(self.oidc_issuer):
+        if self.oidc_issuer is not None and not forms.is_trustworthy(self.oidc_issuer):
             raise ValueError("RUNNER_OIDC_ISSUER must be an https:// address")
         return self
 

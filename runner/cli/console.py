@@ -6,6 +6,7 @@ from typing import NoReturn, ParamSpec, TypeVar
 
 import typer
 from pydantic import SecretStr, ValidationError
+from pydantic_core import ErrorDetails
 from rich.console import Console
 from rich.markup import escape
 
@@ -23,6 +24,12 @@ err = Console(stderr=True)
 EXIT_FAILURE = 1
 EXIT_SETUP = 78
 """EX_CONFIG of sysexits.h: this host or its configuration cannot run the product."""
+_JSON = {
+    "tuple_type": 'must be a JSON list, such as ["a", "b"]',
+    "dict_type": 'must be a JSON object, such as {"name": "value"}',
+    "model_type": "must be a JSON object",
+}
+"""What is said of text that is not JSON, where the setting is a list or an object."""
 
 
 def fail(message: str, code: int = EXIT_FAILURE) -> NoReturn:
@@ -56,11 +63,17 @@ def read_settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        wrong = "; ".join(
-            f"RUNNER_{str(part['loc'][0]).upper()}: {part['msg']}" if part["loc"] else part["msg"]
-            for part in error.errors()
-        )
-        raise SetupError(f"settings: {wrong}") from None
+        raise SetupError("settings: " + "; ".join(map(_wrong, error.errors()))) from None
+
+
+def _wrong(part: ErrorDetails) -> str:
+    """Return what is wrong with a setting: its variable, and not the value, which may be secret."""
+    if not part["loc"]:
+        return part["msg"]
+    name, *place = map(str, part["loc"])
+    within = f" ({'.'.join(place)})" if place else ""
+    message = _JSON.get(part["type"], part["msg"]) if not place else part["msg"]
+    return f"RUNNER_{name.upper()}{within}: {message}"
 
 
 def required(url: SecretStr | None, variable: str) -> SecretStr:

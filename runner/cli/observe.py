@@ -11,6 +11,7 @@ from runner.base.settings import Settings
 from runner.egress.gateway import EgressGateway
 from runner.egress.policy import ANY, Policy, load_ceiling, parse_rule, within
 from runner.egress.session import Decision
+from runner.network.roots import read_roots
 from runner.node.runs.egress import proxy_environment
 from runner.profiles.learn import NetworkAccess, Observation, OpenAccess, learn, no_access
 from runner.sandbox.guest.sandbox import Bridge, Sandbox
@@ -76,7 +77,7 @@ def _gateway(settings: Settings) -> AbstractAsyncContextManager[EgressGateway]:
         uid=settings.egress_uid,
         trusted_networks=settings.egress_trusted_networks,
         hosts=settings.egress_hosts,
-        extra_roots=settings.egress_roots,
+        roots=read_roots(settings.egress_roots),
         profiles_dir=settings.profiles_path,
         state_dir=settings.state_dir,
         patience=settings.patience,

@@ -112,6 +112,11 @@ async def _api(settings: Settings, fd: int | None) -> None:
     from runner.store.objects import ObjectStore
 
     redis_url = required(settings.redis_url, "RUNNER_REDIS_URL")
+    # What settings name is read before anything is connected to, so that a fault is told at once.
+    sizes = load_sizes(settings.profiles_path)
+    egress_ceiling = load_ceiling(settings.profiles_path)
+    objects = ObjectStore.open(settings)
+    keys = open_keys(settings)
     operators = settings.database_operator_url
     lifetime = Lifetime(
         idle=timedelta(seconds=settings.session_idle_s),
@@ -139,18 +144,16 @@ async def _api(settings: Settings, fd: int | None) -> None:
                 roles=settings.oidc_roles,
             )
             issuer = Issuer(trust, database)
-        sizes = load_sizes(settings.profiles_path)
-        egress_ceiling = load_ceiling(settings.profiles_path)
         app = create_app(
             Dependencies(
                 settings=settings,
                 sizes=sizes,
                 egress_ceiling=egress_ceiling,
                 database=database,
-                objects=ObjectStore.open(settings),
+                objects=objects,
                 doorbell=doorbell,
                 changes=changes,
-                vault=Vault(open_keys(settings)),
+                vault=Vault(keys),
                 trusted=TrustedKeys(settings.state_dir),
                 limiter=limiter,
                 submitting=Submitting(

@@ -1,7 +1,8 @@
 """What worker and proxy say to each other: JSON messages over an inherited pair of sockets.
 
-The pair has no path, so nobody else can speak on it. A sandbox's listening socket travels beside
-its message (SCM_RIGHTS, unix(7)). The end of the pair is the end of the proxy.
+The pair has no path, so nobody else can speak on it. A message travels in pieces, as the kernel
+takes no more than a socket's buffer at once; a sandbox's listening socket travels beside the first
+of them (SCM_RIGHTS, unix(7)). The end of the pair is the end of the proxy.
 """
 
 import asyncio
@@ -11,8 +12,12 @@ import socket
 from collections.abc import Callable, Mapping
 from typing import Any
 
-MAX_MESSAGE = 192 * 1024
-"""Below what the kernel takes as one message of a sequenced-packet socket by default."""
+PIECE = 64 * 1024
+"""Well below what the kernel takes at once of a sequenced-packet socket (wmem_default)."""
+MAX_MESSAGE = 32 * 2**20
+"""Far above what settings and rules come to: a broken proxy must not fill the worker's memory."""
+_FIRST, _LAST = 1, 2
+"""Bits of a piece's first byte. A message that was broken off ends where another one begins."""
 
 
 class Control:
@@ -22,6 +27,8 @@ class Control:
         link.setblocking(False)  # noqa: FBT003 - the standard library's signature
         self._link = link
         self._sending = asyncio.Lock()
+        self._begun = bytearray()
+        self._beside: int | None = None
 
     async def send(self, message: Mapping[str, Any], descriptor: int | None = None) -> None:
         """Send one message. Raises ConnectionError when the other end is gone."""
@@ -30,20 +37,43 @@ class Control:
             raise ValueError(f"a control message of {len(data)} bytes")
         descriptors = [] if descriptor is None else [descriptor]
         async with self._sending:
-            while True:
-                try:
-                    socket.send_fds(self._link, [data], descriptors)
-                except BlockingIOError:
-                    loop = asyncio.get_running_loop()
-                    await self._until(loop.add_writer, loop.remove_writer)
-                else:
-                    return
+            for start in range(0, len(data), PIECE):
+                end = start + PIECE
+                marks = (_FIRST if start == 0 else 0) | (_LAST if end >= len(data) else 0)
+                await self._send_piece(bytes([marks]) + data[start:end], descriptors)
+                descriptors = []
+
+    async def _send_piece(self, piece: bytes, descriptors: list[int]) -> None:
+        while True:
+            try:
+                socket.send_fds(self._link, [piece], descriptors)
+            except BlockingIOError:
+                loop = asyncio.get_running_loop()
+                await self._until(loop.add_writer, loop.remove_writer)
+            else:
+                return
 
     async def receive(self) -> tuple[dict[str, Any], int | None]:
         """Return the next message and what came with it. Raises ConnectionError at the end."""
         while True:
+            piece, descriptors = await self._receive_piece()
+            if piece[0] & _FIRST:
+                self._forget()
+            self._beside = descriptors[0] if descriptors else self._beside
+            self._begun += piece[1:]
+            if len(self._begun) > MAX_MESSAGE:
+                self._forget()
+                raise ConnectionAbortedError("a control message without end")
+            if piece[0] & _LAST:
+                message: dict[str, Any] = json.loads(self._begun)
+                beside, self._beside = self._beside, None
+                self._forget()
+                return message, beside
+
+    async def _receive_piece(self) -> tuple[bytes, list[int]]:
+        while True:
             try:
-                data, descriptors, flags, _ = socket.recv_fds(self._link, MAX_MESSAGE, 1)
+                data, descriptors, flags, _ = socket.recv_fds(self._link, 1 + PIECE, 1)
             except BlockingIOError:
                 loop = asyncio.get_running_loop()
                 await self._until(loop.add_reader, loop.remove_reader)
@@ -53,8 +83,14 @@ class Control:
             for descriptor in descriptors:
                 os.close(descriptor)
             raise ConnectionAbortedError("the other end of the control channel is gone")
-        message: dict[str, Any] = json.loads(data)
-        return message, descriptors[0] if descriptors else None
+        return data, descriptors
+
+    def _forget(self) -> None:
+        """Drop what has come of a message."""
+        self._begun.clear()
+        if self._beside is not None:
+            os.close(self._beside)
+            self._beside = None
 
     async def _until(self, add: Callable[..., Any], remove: Callable[..., Any]) -> None:
         ready = asyncio.get_running_loop().create_future()
@@ -71,4 +107,5 @@ class Control:
 
     def close(self) -> None:
         """Hang up."""
+        self._forget()
         self._link.close()

@@ -23,10 +23,6 @@ from runner.egress.certificates import load_or_make_authority
 from runner.egress.control import Control
 from runner.egress.policy import Policy, policy_to_json
 from runner.egress.session import Decision, Summary
-from runner.egress.upstream import trusting
-from runner.network.addresses import networks
-from runner.network.lookup import system_lookup
-from runner.network.names import BadName
 from runner.words.errors import NotReady, SetupError
 
 READY_S = 20.0
@@ -72,7 +68,7 @@ class EgressGateway:
         uid: int,
         trusted_networks: Sequence[str],
         hosts: Mapping[str, str],
-        extra_roots: Path | None,
+        roots: str,
         profiles_dir: Path,
         state_dir: Path,
         patience: int = 1,
@@ -80,7 +76,8 @@ class EgressGateway:
     ) -> AsyncIterator["EgressGateway"]:
         """Keep a proxy running while the context lasts; `patience` multiplies the waits on it.
 
-        Raises SetupError when a setting means nothing, or the proxy does not start.
+        `roots` are certificates (PEM) of further authorities. Raises SetupError when the proxy
+        does not start.
         """
         key, certificate = load_or_make_authority(state_dir / "egress")
         begin = {
@@ -88,7 +85,7 @@ class EgressGateway:
             "uid": uid,
             "trusted": list(trusted_networks),
             "hosts": dict(hosts),
-            "roots": _checked(trusted_networks, hosts, extra_roots),
+            "roots": roots,
             "profiles_dir": str(profiles_dir),
             "ca_key": key,
             "ca_certificate": certificate,
@@ -260,23 +257,6 @@ class GatewaySession:
     async def close(self) -> Summary:
         """Cut all its connections and return what it came to, also for one who is cancelled."""
         return await uninterrupted(self._gateway.close_session(self.id))
-
-
-def _checked(trusted: Sequence[str], hosts: Mapping[str, str], extra_roots: Path | None) -> str:
-    """Return the further authorities. Raises SetupError for what the proxy could not use."""
-    try:
-        networks(trusted)
-        system_lookup(hosts, None)
-    except (ValueError, BadName) as error:
-        raise SetupError(f"egress_trusted_networks or egress_hosts: {error}") from error
-    if extra_roots is None:
-        return ""
-    try:
-        text = extra_roots.read_text()
-        trusting(text)
-    except (OSError, ValueError) as error:
-        raise SetupError(f"egress_roots {extra_roots}: {error}") from error
-    return text
 
 
 def _sum(first: Summary, second: Summary) -> Summary:

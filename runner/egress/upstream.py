@@ -17,6 +17,7 @@ from runner.egress.streams import Connection, Stream, Tls
 from runner.network.addresses import Network
 from runner.network.lookup import Lookup
 from runner.network.names import Address
+from runner.network.roots import client_context
 
 _log = structlog.get_logger("runner.egress")
 
@@ -114,11 +115,8 @@ async def _dialled(address: Address, port: int) -> socket.socket:
 
 def trusting(extra_roots: str) -> ssl.SSLContext:
     """Return a context that verifies servers by the system's authorities and these (PEM)."""
-    context = ssl.create_default_context()
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context = client_context(extra_roots)
     context.set_alpn_protocols(["http/1.1"])
-    if extra_roots:
-        context.load_verify_locations(cadata=extra_roots)
     return context
 
 

@@ -23,6 +23,7 @@ from runner.base import health
 from runner.base.settings import Settings
 from runner.embedded import process
 from runner.embedded.services import Services, services
+from runner.node.named import read_named
 from runner.quotas.sizes import load_sizes
 from runner.quotas.tiers import load_tiers
 from runner.secrets.keyring import KeyFile
@@ -136,8 +137,11 @@ class Stack:
 
 @asynccontextmanager
 async def stack(settings: Settings, *, ephemeral: bool = False) -> AsyncIterator[Stack]:
-    """Run everything below `settings.state_dir` while the context lasts."""
-    settings.state_dir.mkdir(parents=True, exist_ok=True)
+    """Run everything below `settings.state_dir` while the context lasts.
+
+    Raises SetupError before anything is started when a setting cannot be used.
+    """
+    read_named(settings)
     logs = settings.state_dir / "log"
     logs.mkdir(exist_ok=True)
     with services(settings.state_dir, ephemeral=ephemeral, patience=settings.patience) as running:

@@ -6,4 +6,5 @@ what delivers the audit log.
     names      host names in one spelling, or not at all
     addresses  public addresses, and those of networks the operator trusts
     lookup     from a name to the addresses that may be connected to, once
+    roots      the authorities that servers are trusted by
 """

@@ -7,6 +7,7 @@ from ipaddress import ip_address
 
 from runner.network.addresses import Network, may_connect
 from runner.network.names import Address, address_in, normalise
+from runner.words.errors import SetupError
 
 Lookup = Callable[[str], Awaitable[Sequence[Address]]]
 
@@ -42,12 +43,20 @@ async def _looked_up(lookup: Lookup, name: str) -> Sequence[Address]:
     return found
 
 
+def fixed_answers(hosts: Mapping[str, str]) -> Mapping[str, Address]:
+    """Return the addresses that RUNNER_EGRESS_HOSTS gives to names. Raises SetupError."""
+    try:
+        return {normalise(name): ip_address(address) for name, address in hosts.items()}
+    except ValueError as error:
+        raise SetupError(f"RUNNER_EGRESS_HOSTS: {error}") from None
+
+
 def system_lookup(hosts: Mapping[str, str], timeout_s: float | None) -> Lookup:
     """Return a lookup by the host's resolver; `hosts` are the operator's own answers.
 
     Without `timeout_s` it lasts until the resolver gives up.
     """
-    fixed = {normalise(name): ip_address(address) for name, address in hosts.items()}
+    fixed = fixed_answers(hosts)
 
     async def lookup(name: str) -> Sequence[Address]:
         if name in fixed:

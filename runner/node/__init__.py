@@ -4,6 +4,7 @@ One asyncio loop does everything; RQ's consumers are threads that wait for rings
 it.
 
     service    starts and drains all of it
+    named      reads what settings name, before anything is started
     reaper     settles what died, and removes strays
     runs       one execution, from the ring to its end on record
     stock      where runs get their sandboxes

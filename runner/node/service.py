@@ -20,15 +20,15 @@ from runner.base.health import Health
 from runner.base.settings import Settings
 from runner.base.signing import Signer, TrustedKeys
 from runner.egress.gateway import EgressGateway
-from runner.egress.policy import load_ceiling
 from runner.node.breaker import STARTING, Breaker
+from runner.node.named import read_named
 from runner.node.reaper import Reaper
 from runner.node.retention import ABANDONED, GRACE, TIDY_EVERY_S, Retention
 from runner.node.runs.consumer import Consumers
 from runner.node.runs.egress import Egress
 from runner.node.runs.execute import ExecutionPolicy, Executor
 from runner.node.runs.refusals import WINDOW_S, Refusals
-from runner.node.runs.secrets import FileSecrets, Secrets
+from runner.node.runs.secrets import Secrets
 from runner.node.runs.settle import Settler
 from runner.node.stock.demand import PoolBounds
 from runner.node.stock.disposal import Disposals
@@ -37,13 +37,10 @@ from runner.node.stock.reuse import ReuseBounds, open_reuse
 from runner.node.traffic import Traffic
 from runner.queue.changes import Changes
 from runner.queue.doorbell import Doorbell
-from runner.quotas.sizes import DEFAULT_SIZE, load_sizes
 from runner.sandbox.launch import Launcher, SandboxOrder
 from runner.sandbox.reap import remove_strays
-from runner.secrets.keyring import open_keys
 from runner.secrets.vault import Vault
 from runner.store.db import Database
-from runner.store.objects import ObjectStore
 from runner.store.retention import RetentionTerms
 from runner.words.errors import SetupError
 from runner.words.sandbox import SandboxSpec
@@ -60,8 +57,8 @@ async def worker(
 ) -> AsyncIterator[Executor]:
     """Work while the context lasts; on leaving it, drain.
 
-    Raises SetupError when another worker uses the same state folder, the seccomp profile does not
-    compile, or Docker cannot be used.
+    Raises SetupError when a setting cannot be used, another worker uses the same state folder, the
+    seccomp profile does not compile, or Docker cannot be used.
     """
     policy = ExecutionPolicy(
         node=settings.node_id,
@@ -74,6 +71,7 @@ async def worker(
     traffic = Traffic()
     duties = Duties()
     async with AsyncExitStack() as stack:
+        named = read_named(settings)
         stack.enter_context(_only_worker(settings))
         launcher = await stack.enter_async_context(
             Launcher.open(settings, node=policy.node, instance=policy.instance)
@@ -91,14 +89,14 @@ async def worker(
                 uid=settings.egress_uid,
                 trusted_networks=settings.egress_trusted_networks,
                 hosts=settings.egress_hosts,
-                extra_roots=settings.egress_roots,
+                roots=named.roots,
                 profiles_dir=settings.profiles_path,
                 state_dir=settings.state_dir,
                 duties=duties,
                 patience=settings.patience,
             )
         )
-        vault = Vault(open_keys(settings))
+        vault = Vault(named.keys)
         checkpointer = Checkpointer(
             database=database,
             signer=signer,
@@ -106,13 +104,14 @@ async def worker(
             memory=Memory(settings.state_dir),
             age=timedelta(seconds=settings.audit_checkpoint_s),
         )
-        forwarder = Forwarder(database, open_sinks(settings, database, vault))
-        tenants_secrets = Secrets(
-            database=database,
-            vault=vault,
-            file=FileSecrets(settings.egress_secrets),
+        forwarder = Forwarder(
+            database, open_sinks(settings, database, vault, named.receivers, named.roots)
         )
-        steady = _default_kind(settings)
+        tenants_secrets = Secrets(database=database, vault=vault, file=named.secrets)
+        # What a request gets that asks for nothing.
+        steady = SandboxSpec(
+            settings.images[0], named.default_limits.resources, settings.isolation[0]
+        )
         breaker = Breaker(partial(_start_and_end, launcher, steady))
         pool = await stack.enter_async_context(
             open_pool(
@@ -138,11 +137,10 @@ async def worker(
                 duties=duties,
             )
         )
-        objects = ObjectStore.open(settings)
         settler = Settler(database=database, signer=signer, max_attempts=policy.max_attempts)
         executor = Executor(
             database=database,
-            objects=objects,
+            objects=named.objects,
             changes=changes,
             sandboxes=sandboxes,
             disposals=Disposals(
@@ -150,7 +148,7 @@ async def worker(
             ),
             egress=Egress(
                 gateway=gateway,
-                ceiling=load_ceiling(settings.profiles_path),
+                ceiling=named.ceiling,
                 secrets=tenants_secrets,
             ),
             secrets=tenants_secrets,
@@ -170,7 +168,7 @@ async def worker(
         )
         retention = Retention(
             database=database,
-            objects=objects,
+            objects=named.objects,
             terms=RetentionTerms(
                 days=settings.retention_days or None, grace=GRACE, abandoned=ABANDONED
             ),
@@ -221,12 +219,6 @@ async def worker(
             await executor.drain(settings.drain_s)
             await consumers.join()
             _log.info("worker_stopped", instance=policy.instance)
-
-
-def _default_kind(settings: Settings) -> SandboxSpec:
-    """Return what a request gets that asks for nothing."""
-    limits = load_sizes(settings.profiles_path)[DEFAULT_SIZE]
-    return SandboxSpec(settings.images[0], limits.resources, settings.isolation[0])
 
 
 async def _start_and_end(launcher: Launcher, kind: SandboxSpec) -> None:

@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from runner.words.errors import Invalid, SetupError
 from runner.words.resources import Limits
@@ -38,7 +38,7 @@ def _load(path: Path) -> Limits:
         raise SetupError(f"{path}: a size is named by lower-case letters, digits and hyphens")
     try:
         limits = _ADAPTER.validate_python(tomllib.loads(path.read_text()))
-    except (ValidationError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise SetupError(f"{path} is not a size of limits: {error}") from error
     for name, value in dataclasses.asdict(limits).items():
         if not math.isfinite(value) or value < getattr(FLOOR, name):

@@ -199,7 +199,14 @@ def key_id(key: bytes) -> str:
 def open_keys(settings: Settings) -> KeyRing | KeyFile:
     """Return this process's keys. Raises SetupError when what is configured is no key ring."""
     if settings.secrets_key is None:
-        return KeyFile(settings.secrets_key_path)
+        if settings.secrets_key_file is None:
+            return KeyFile(settings.secrets_key_path)
+        if not settings.secrets_key_file.exists():
+            raise SetupError(f"RUNNER_SECRETS_KEY_FILE: there is no {settings.secrets_key_file}")
+        try:
+            return KeyFile(settings.secrets_key_file)
+        except SetupError as error:
+            raise SetupError(f"RUNNER_SECRETS_KEY_FILE: {error.detail}") from error
     try:
         return KeyRing.parse(settings.secrets_key.get_secret_value(), "RUNNER_SECRETS_KEY")
     except KeyUnavailable as error:

@@ -18,7 +18,7 @@ from pydantic import SecretStr
 
 from runner.base.settings import Settings
 from runner.store.unfinished import StagedFiles, Untold, UploadsInParts, Writes
-from runner.words.errors import StoreUnavailable
+from runner.words.errors import SetupError, StoreUnavailable
 from runner.words.ids import new_id
 from runner.words.paths import file_path
 
@@ -53,11 +53,17 @@ class ObjectStore:
 
     @classmethod
     def open(cls, settings: Settings) -> Self:
-        """Return the store that the settings name. Raises StoreUnavailable."""
+        """Return the store that the settings name. Raises SetupError naming the setting."""
         try:
             return cls(*_store(settings))
-        except (BaseError, OSError, ValueError) as error:
-            raise StoreUnavailable(f"object store: {type(error).__name__}") from error
+        except (BaseError, ValueError) as error:
+            # The message may quote the address, and an address may hold a password.
+            why = f"no object store can be opened by it ({type(error).__name__})"
+            raise SetupError(f"RUNNER_OBJECTS_URL: {why}") from error
+        except OSError as error:
+            where = "RUNNER_STATE_DIR" if settings.objects_url is None else "RUNNER_OBJECTS_URL"
+            why = f"{error.filename or 'the folder'} cannot be used: {error.strerror}"
+            raise SetupError(f"{where}: {why}") from error
 
     async def write(self, key: str, chunks: AsyncIterator[bytes]) -> None:
         """Store an object. When `chunks` raises, so does this, and nothing of it stays."""

@@ -73,7 +73,7 @@ class Outside:
                         uid=settings.egress_uid,
                         trusted_networks=trusted,
                         hosts=dict.fromkeys(NAMES, "127.0.0.1"),
-                        extra_roots=None,
+                        roots="",
                         profiles_dir=settings.profiles_path,
                         state_dir=settings.state_dir,
                         patience=settings.patience,

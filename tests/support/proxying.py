@@ -22,6 +22,7 @@ from runner.egress.share import Share, Slots
 from runner.egress.upstream import Outside, Timeouts
 from runner.network.addresses import networks
 from runner.network.lookup import Lookup
+from runner.network.roots import read_roots
 
 PATIENCE_S = 5.0
 QUIET_S = 0.1
@@ -128,7 +129,7 @@ async def gateway(
         uid=10002,
         trusted_networks=trusted,
         hosts=dict.fromkeys(names, "127.0.0.1"),
-        extra_roots=roots,
+        roots=read_roots(roots),
         profiles_dir=project_root() / "profiles",
         state_dir=folder,
     ) as made:

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from runner.base.settings import Settings, is_trustworthy
+from runner.base.forms import is_trustworthy
+from runner.base.settings import Settings
 
 OIDC = {"oidc_issuer": "https://login.example", "oidc_audience": "runner"}
 

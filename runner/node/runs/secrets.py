@@ -95,12 +95,16 @@ class FileSecrets:
         try:
             mode = stat.S_IMODE(self._path.stat().st_mode)
             if mode & 0o077:
-                raise SecretsUnreadable(
-                    f"{self._path} may be read by others: `chmod 600 {self._path}`"
-                )
-            return tomllib.loads(self._path.read_text())
+                raise self._unusable(f"may be read by others: `chmod 600 {self._path}`")
+            tables = tomllib.loads(self._path.read_text())
         except OSError as error:
-            raise SecretsUnreadable(f"{self._path} cannot be read: {error.strerror}") from error
+            raise self._unusable(f"cannot be read: {error.strerror}") from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError):
             # The parser's message may quote the line, and the line may hold a secret.
-            raise SecretsUnreadable(f"{self._path} is not TOML") from None
+            raise self._unusable("is not TOML") from None
+        if not all(isinstance(table, dict) for table in tables.values()):
+            raise self._unusable("must have a table for each tenant, and nothing outside of them")
+        return tables
+
+    def _unusable(self, why: str) -> SecretsUnreadable:
+        return SecretsUnreadable(f"RUNNER_EGRESS_SECRETS: {self._path} {why}")

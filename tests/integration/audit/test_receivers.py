@@ -16,11 +16,12 @@ import pytest
 
 from runner.audit.chain import ZERO, Link, link_hash
 from runner.audit.delivery import Batch, Undelivered
-from runner.audit.outbound import Guard, tls_context
+from runner.audit.outbound import Guard
 from runner.audit.syslog import Receiver, Syslog
 from runner.audit.webhook import Webhooks
 from runner.network.addresses import networks
 from runner.network.names import Address
+from runner.network.roots import client_context
 from tests.support.upstreams import Answer, Authority, serving
 
 HOST = "hooks.example.test"
@@ -119,7 +120,7 @@ def authority(tmp_path: Path) -> Authority:
 async def post(authority: Authority, port: int) -> list[str]:
     """Deliver by HTTPS; return the names that were looked up."""
     guarding, asked = guard()
-    webhooks = Webhooks(guarding, tls_context(authority.path), answer_s=0.5)
+    webhooks = Webhooks(guarding, client_context(authority.path.read_text()), answer_s=0.5)
     await webhooks.post(f"https://{HOST}:{port}/", b"k" * 32, BATCH)
     return asked
 

@@ -1,8 +1,13 @@
 """The egress proxy's process: what it is, and what it can no longer do."""
 
+import asyncio
 import json
+import os
+import socket
+import ssl
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -11,8 +16,11 @@ import pytest
 
 import runner.egress.gateway
 from runner.base.settings import project_root
+from runner.egress.control import Control
 from runner.egress.gateway import EgressGateway
+from runner.network.roots import read_roots
 from runner.words.errors import SetupError
+from tests.support.proxying import way_out
 
 PROFILES = project_root() / "profiles"
 
@@ -67,7 +75,7 @@ async def gateway(tmp_path: Path) -> AsyncIterator[EgressGateway]:
         uid=10002,
         trusted_networks=(),
         hosts={},
-        extra_roots=None,
+        roots="",
         profiles_dir=PROFILES,
         state_dir=tmp_path,
     ) as made:
@@ -136,7 +144,7 @@ async def test_a_filter_that_does_not_compile_stops_the_start(tmp_path: Path) ->
             uid=10002,
             trusted_networks=(),
             hosts={},
-            extra_roots=None,
+            roots="",
             profiles_dir=profiles,
             state_dir=tmp_path,
         ):
@@ -149,7 +157,7 @@ async def test_a_slow_host_waits_longer_for_its_start(
     """A wait that is too short for it suffices with more patience."""
     monkeypatch.setattr(runner.egress.gateway, "READY_S", 0.01)
     given: dict[str, Any] = {
-        "uid": 10002, "trusted_networks": (), "hosts": {}, "extra_roots": None,
+        "uid": 10002, "trusted_networks": (), "hosts": {}, "roots": "",
         "profiles_dir": PROFILES, "state_dir": tmp_path,
     }  # fmt: skip
     with pytest.raises(SetupError, match="did not start"):
@@ -159,23 +167,52 @@ async def test_a_slow_host_waits_longer_for_its_start(
         pass
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"trusted_networks": ("10.0.0.0/33",)},
-        {"hosts": {"a b": "127.0.0.1"}},
-        {"hosts": {"a.example": "nowhere"}},
-        {"extra_roots": Path("/no/such/file")},
-    ],
-)
-async def test_a_setting_that_means_nothing_stops_the_start(
-    tmp_path: Path, wrong: dict[str, object]
-) -> None:
-    """Before any process is started."""
-    given = {
-        "uid": 10002, "trusted_networks": (), "hosts": {}, "extra_roots": None,
-        "profiles_dir": PROFILES, "state_dir": tmp_path, **wrong,
-    }  # fmt: skip
-    with pytest.raises(SetupError, match="egress_"):
-        async with EgressGateway.open(**given):  # type: ignore[arg-type]  # by name
-            pass
+async def test_settings_of_any_size_reach_it(tmp_path: Path) -> None:
+    """The system's own bundle as further roots, and more names than one packet holds."""
+    bundle = Path(ssl.get_default_verify_paths().cafile or "/etc/ssl/certs/ca-certificates.crt")
+    hosts = {f"a{number}.example.test": "127.0.0.1" for number in range(10_000)}
+    async with EgressGateway.open(
+        uid=10002,
+        trusted_networks=(),
+        hosts=hosts,
+        roots=read_roots(bundle),
+        profiles_dir=PROFILES,
+        state_dir=tmp_path,
+    ) as made:
+        assert made.pid is not None
+
+
+async def test_a_policy_of_any_size_reaches_it(gateway: EgressGateway, tmp_path: Path) -> None:
+    """The proxy answers by the last of its rules."""
+    rules = [{"host": f"{'a' * 60}.{number}.test", "path_prefix": "/" + "p" * 500}
+             for number in range(1000)]  # fmt: skip
+    async with way_out(gateway, tmp_path, *rules, "tcp://127.0.0.1:9") as way:
+        heard = await way.say(b"CONNECT 127.0.0.1:9 HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert b"not a public address" in heard
+
+
+def descriptors() -> int:
+    """Return how many descriptors this process holds."""
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+async def test_a_message_that_was_broken_off_is_forgotten() -> None:
+    """The one after it arrives whole, with what is beside it, and nothing stays open."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    near, far = Control(ours), Control(theirs)
+    with tempfile.TemporaryFile() as first, tempfile.TemporaryFile() as second:
+        before = descriptors()
+        sending = asyncio.create_task(near.send({"text": "x" * 2**22}, first.fileno()))
+        await asyncio.sleep(0.05)
+        sending.cancel()
+        await asyncio.gather(sending, return_exceptions=True)
+        receiving = asyncio.create_task(far.receive())
+        await near.send({"text": "whole"}, second.fileno())
+        message, beside = await asyncio.wait_for(receiving, 5)
+        assert message == {"text": "whole"}
+        assert beside is not None
+        assert os.fstat(beside).st_ino == os.fstat(second.fileno()).st_ino
+        os.close(beside)
+        assert descriptors() == before
+    near.close()
+    far.close()
