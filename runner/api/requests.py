@@ -19,6 +19,7 @@ from runner.api.fields import (
 from runner.api.rules import EgressEntry, entries
 from runner.executions.order import CODE_FILES, ByKey, Order
 from runner.quotas.sizes import DEFAULT_SIZE
+from runner.words.resources import OutputKeep
 from runner.words.sandbox import Isolation
 
 MAX_CODE = 1024 * 1024
@@ -108,6 +109,13 @@ class Submission(Strict):
         default=DEFAULT_SIZE, description="A size of limits: nano, small, medium, large, …"
     )
     limits: LimitOverrides = Field(default=LimitOverrides(), description="Overrides of the size.")
+    output_keep: OutputKeep = Field(
+        default="head",
+        description="Which part is kept of stdout and stderr that are longer than `output_kb`. "
+        "`head`: the beginning. `head_and_tail`: the first half and the last half, of which the "
+        "last is at most 1 MiB; it is sent when the program has ended. `omitted_bytes` and "
+        "`omitted_at` of the result say how much is missing, and where.",
+    )
     image: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,31}$")] | None = Field(
         default=None, description="The sandbox image; the deployment's first one if left out."
     )
@@ -185,6 +193,7 @@ class Submission(Strict):
             secret_env=self.secret_env,
             size=self.size,
             limits=self.limits.model_dump(exclude_none=True),
+            output_keep=self.output_keep,
             image=self.image,
             isolation=self.isolation,
             loaded=self.interpreter == "loaded",

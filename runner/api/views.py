@@ -9,16 +9,18 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from runner.executions.read import Seen
 from runner.words.execution import (
+    OMITTED,
     Artifact,
     EgressUsage,
     Event,
     EventKind,
     Execution,
     Output,
+    StoredOutput,
     Stream,
     Usage,
 )
-from runner.words.resources import Limits
+from runner.words.resources import Limits, OutputKeep
 from runner.words.sandbox import Isolation
 from runner.words.states import Reason, State
 
@@ -44,18 +46,27 @@ class OutputView(View):
 
     content: str = Field(description="What was kept of it, in `encoding`.")
     encoding: Encoding
-    truncated: bool = Field(description="Whether something was dropped.")
-    total_bytes: int = Field(description="Bytes written by the program, dropped ones included.")
+    truncated: bool = Field(description="Whether something was left out.")
+    total_bytes: int = Field(description="Bytes that the program wrote.")
+    omitted_bytes: int = Field(description="How many of them `content` does not hold.")
+    omitted_at: int | None = Field(
+        description="After how many bytes of `content` they are missing. Null if nothing is."
+    )
 
     @classmethod
-    def of(cls, raw: bytes, output: Output) -> Self:
+    def of(cls, stored: StoredOutput, output: Output) -> Self:
         """Return the view of a stream."""
-        content, encoding = encoded(raw)
+        content, encoding = encoded(stored.raw)
+        size = len(stored.raw)
+        omitted = max(0, output.total_bytes - size) if output.truncated else 0
+        at = size if stored.gap_at is None else stored.gap_at
         return cls(
             content=content,
             encoding=encoding,
             truncated=output.truncated,
             total_bytes=output.total_bytes,
+            omitted_bytes=omitted,
+            omitted_at=at if omitted else None,
         )
 
 
@@ -137,12 +148,16 @@ class ExecutionView(View):
                             "encoding": "utf-8",
                             "truncated": False,
                             "total_bytes": 3,
+                            "omitted_bytes": 0,
+                            "omitted_at": None,
                         },
                         "stderr": {
                             "content": "",
                             "encoding": "utf-8",
                             "truncated": False,
                             "total_bytes": 0,
+                            "omitted_bytes": 0,
+                            "omitted_at": None,
                         },
                         "usage": {
                             "wall_s": 0.05,
@@ -179,6 +194,7 @@ class ExecutionView(View):
         description="Of Python code: whether a loaded interpreter may run it."
     )
     reuse: Literal["never", "tenant"]
+    output_keep: OutputKeep
     egress: list[dict[str, Any]] = Field(description="The rules in force, those of a policy too.")
     egress_policy: str | None
     queue_position: int | None = Field(
@@ -233,6 +249,7 @@ class ExecutionView(View):
             isolation=execution.isolation,
             interpreter=_interpreter(execution),
             reuse="tenant" if execution.reuse else "never",
+            output_keep=execution.output_keep,
             egress=[dict(rule) for rule in execution.egress],
             egress_policy=execution.egress_policy,
             queue_position=place.position if place else None,
@@ -291,6 +308,9 @@ class EventView(View):
     )
     content: str | None = Field(default=None, description="Output, in `encoding`.")
     encoding: Encoding | None = None
+    omitted_bytes: int | None = Field(
+        default=None, description="How many bytes of the stream were left out before `content`."
+    )
 
     @classmethod
     def of(cls, event: Event) -> Self:
@@ -301,4 +321,10 @@ class EventView(View):
             decision = EgressDecisionView.model_validate(event.data)
             return cls(attempt=event.attempt, at=event.at, egress=decision)
         content, encoding = encoded(event.chunk)
-        return cls(attempt=event.attempt, at=event.at, content=content, encoding=encoding)
+        return cls(
+            attempt=event.attempt,
+            at=event.at,
+            content=content,
+            encoding=encoding,
+            omitted_bytes=event.data.get(OMITTED),
+        )

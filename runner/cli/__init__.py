@@ -22,6 +22,7 @@ What they share:
     console      printing and failing
     session      which deployment a command talks to
     host         what this host offers
+    omitted      what is said of output that was cut
     credentials  what is weak about the deployment's own secrets
     observe      what learning a profile needs
 """

@@ -9,8 +9,10 @@ import typer
 from rich.table import Table
 
 from runner.cli.console import err, fail, out, read_settings, reports_errors
+from runner.cli.omitted import tell_gap, tell_omitted
 from runner.cli.session import client
 from runner.client import Client, Execution
+from runner.words.resources import OutputKeep
 
 executions = typer.Typer(help="Executions.", no_args_is_help=True)
 
@@ -47,6 +49,10 @@ def run(
         list[str] | None,
         typer.Option(help="What it may reach: host, host:port, http://host; repeatable."),
     ] = None,
+    output_kb: Annotated[int | None, typer.Option(help="KiB kept of stdout and of stderr.")] = None,
+    output_keep: Annotated[
+        OutputKeep, typer.Option(help="Which part is kept of output that is longer.")
+    ] = "head",
     save_to: Annotated[
         Path | None, typer.Option(file_okay=False, help="Folder for the artifacts.")
     ] = None,
@@ -55,7 +61,7 @@ def run(
     language = LANGUAGES.get(file.suffix)
     if language is None:
         fail(f"{file}: the suffix must be one of {', '.join(LANGUAGES)}")
-    limits = {} if timeout_s is None else {"timeout_s": timeout_s}
+    limits = {"timeout_s": timeout_s, "output_kb": output_kb}
     secret_env = dict(each.partition("=")[::2] for each in secret or ())
     with client(read_settings()) as api:
         submitted = api.submit(
@@ -63,7 +69,8 @@ def run(
             language=language,
             files={path.name: path.read_bytes() for path in inputs or ()},
             size=size,
-            limits=limits,
+            limits={name: value for name, value in limits.items() if value is not None},
+            output_keep=output_keep,
             secret_env=secret_env,
             egress=list(egress or ()),
         )
@@ -71,6 +78,7 @@ def run(
         ended = api.get(submitted.id)
         if save_to is not None:
             save(api, ended, save_to)
+    tell_omitted(ended)
     if ended.state != "succeeded":
         err.print(f"[bold]{ended.state}[/] ({ended.reason}): {ended.detail}", highlight=False)
     raise typer.Exit(exit_code(ended))
@@ -114,6 +122,7 @@ def show(execution: ExecutionArgument) -> None:
     for stream, sink in ((found.stdout, out), (found.stderr, err)):
         if stream is not None and stream.raw:
             sink.print(stream.text, markup=False, highlight=False, end="")
+    tell_omitted(found)
 
 
 @executions.command("cancel")
@@ -135,6 +144,7 @@ def logs(
     with client(read_settings()) as api:
         if follow_on or api.get(execution).ended:
             follow(api, execution)
+            tell_omitted(api.get(execution))
             return
         fail("it has not ended: give -f to follow it")
 
@@ -144,6 +154,7 @@ def follow(api: Client, execution_id: str) -> None:
     sinks = {"stdout": sys.stdout.buffer, "stderr": sys.stderr.buffer}
     for event in api.events(execution_id):
         if event.kind in sinks:
+            tell_gap(event)
             sinks[event.kind].write(event.raw)
             sinks[event.kind].flush()
 

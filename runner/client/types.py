@@ -19,16 +19,35 @@ ENDED = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """What the program wrote to stdout or stderr."""
+    """What was kept of the program's stdout or stderr.
+
+    `omitted_bytes` of its `total_bytes` are missing, after the first `omitted_at` bytes of `raw`.
+    """
 
     raw: bytes
     truncated: bool
     total_bytes: int
+    omitted_bytes: int = 0
+    omitted_at: int | None = None
+
+    @property
+    def head(self) -> bytes:
+        """What comes before the bytes that are missing; everything, if none are."""
+        return self.raw[: self.omitted_at]
+
+    @property
+    def tail(self) -> bytes:
+        """What comes after the bytes that are missing."""
+        return b"" if self.omitted_at is None else self.raw[self.omitted_at :]
 
     @property
     def text(self) -> str:
-        """The bytes as UTF-8, with replacement characters for what is not."""
-        return self.raw.decode("utf-8", "replace")
+        """The bytes as UTF-8, with replacement characters for what is not.
+
+        Where bytes are missing between a head and a tail, a line of its own says how many.
+        """
+        head, tail = (part.decode("utf-8", "replace") for part in (self.head, self.tail))
+        return f"{head}\n{omission(self.omitted_bytes)}\n{tail}" if tail else head
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +116,11 @@ class Execution:
         return self.state in ENDED
 
 
+def omission(size: int) -> str:
+    """Return what stands for bytes of output that were left out."""
+    return f"[… {size:,} bytes left out …]"
+
+
 def decoded(content: str, encoding: str) -> bytes:
     """Return the bytes of output as the API sends it."""
     return base64.b64decode(content) if encoding == "base64" else content.encode()
@@ -137,4 +161,6 @@ def _stream(body: dict[str, Any] | None) -> Stream | None:
         raw=decoded(body["content"], body["encoding"]),
         truncated=body["truncated"],
         total_bytes=body["total_bytes"],
+        omitted_bytes=body["omitted_bytes"],
+        omitted_at=body["omitted_at"],
     )

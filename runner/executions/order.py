@@ -1,7 +1,7 @@
 """What a caller wants run, by names, and what it becomes where it is to run."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from runner.egress.policy import Policy, Rule, rule_to_json
@@ -9,7 +9,7 @@ from runner.quotas.sizes import DEFAULT_SIZE, resolve_limits
 from runner.tenants.policies import Entry, permitted
 from runner.words.errors import Invalid
 from runner.words.execution import ExecutionRequest, InputFile, Program, RunSpec, StoredObject
-from runner.words.resources import Limits
+from runner.words.resources import Limits, OutputKeep
 from runner.words.sandbox import Isolation, SandboxSpec
 
 CODE_FILES: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -43,6 +43,7 @@ class Order:
     secret_env: Mapping[str, str] = field(default_factory=dict)
     size: str = DEFAULT_SIZE
     limits: Mapping[str, float] = field(default_factory=dict)
+    output_keep: OutputKeep = "head"
     image: str | None = None
     isolation: Isolation | None = None
     loaded: bool = True
@@ -110,7 +111,12 @@ def resolve(order: Order, offer: Offer) -> ExecutionRequest:
     )
     return ExecutionRequest(
         SandboxSpec(image, limits.resources, _isolation(order, offer)),
-        RunSpec(program, limits.bounds, tuple(files), order.secret_env),
+        RunSpec(
+            program,
+            replace(limits.bounds, output_keep=order.output_keep),
+            tuple(files),
+            order.secret_env,
+        ),
         size=order.size,
         egress=tuple(rule_to_json(rule) for rule in rules),
         egress_policy=order.egress_policy,

@@ -9,7 +9,7 @@ from runner.store import executions
 from runner.store.db import Database, Transaction
 from runner.store.executions import Place
 from runner.words.errors import NotFound
-from runner.words.execution import Artifact, Execution, Stream
+from runner.words.execution import Artifact, Execution, StoredOutput, Stream
 from runner.words.states import ENDED, State
 
 NO_EXECUTION = "no such execution"
@@ -21,7 +21,7 @@ class Seen:
 
     execution: Execution
     place: Place | None = None
-    output: Mapping[Stream, bytes] | None = None
+    output: Mapping[Stream, StoredOutput] | None = None
     artifacts: Sequence[Artifact] | None = None
 
     @property

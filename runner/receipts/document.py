@@ -86,6 +86,8 @@ def request_hash(request: ExecutionRequest) -> str:
         chosen["interpreter"] = "fresh"
     if request.reuse:
         chosen["reuse"] = "tenant"
+    if request.run.bounds.output_keep != "head":
+        chosen["output_keep"] = request.run.bounds.output_keep
     return _hash(
         {
             **chosen,

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 
 from runner.store.db import Database, Transaction
 from runner.words.execution import (
+    OMITTED,
     Artifact,
     Event,
     EventKind,
@@ -20,6 +21,7 @@ from runner.words.execution import (
     InputFile,
     Result,
     StoredObject,
+    StoredOutput,
     Stream,
     never_ran,
 )
@@ -79,6 +81,7 @@ def insert_later(tx: Transaction, execution_id: UUID, request: ExecutionRequest)
         artifacts_to=request.artifacts_to,
         interpret=program.interpret,
         reuse=request.reuse,
+        output_keep=run.bounds.output_keep,
         paths=[file.path for file in run.files],
         contents=[None if _stored(file) else file.content for file in run.files],
         object_keys=[(held := _stored(file)) and held.object_key for file in run.files],
@@ -193,7 +196,7 @@ class Whole:
     """An execution with what its last attempt wrote and left, once it has ended."""
 
     execution: Execution
-    output: Mapping[Stream, bytes]
+    output: Mapping[Stream, StoredOutput]
     artifacts: Sequence[StoredArtifact]
 
 
@@ -236,11 +239,15 @@ def _stored(file: InputFile) -> StoredObject | None:
     return file.content if isinstance(file.content, StoredObject) else None
 
 
-def _joined(pieces: Sequence[DictRow]) -> dict[Stream, bytes]:
+def _joined(pieces: Sequence[DictRow]) -> dict[Stream, StoredOutput]:
     joined = {stream: bytearray() for stream in Stream}
+    gaps: dict[Stream, int] = {}
     for row in pieces:
-        joined[Stream(row["kind"])] += row["chunk"]
-    return {stream: bytes(chunk) for stream, chunk in joined.items()}
+        stream = Stream(row["kind"])
+        if OMITTED in row["data"]:
+            gaps[stream] = len(joined[stream])
+        joined[stream] += row["chunk"]
+    return {stream: StoredOutput(bytes(raw), gaps.get(stream)) for stream, raw in joined.items()}
 
 
 def _artifact(row: DictRow) -> StoredArtifact:

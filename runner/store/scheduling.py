@@ -1,7 +1,7 @@
 """Whose turn it is, whichever tenant's: what a worker claims, and what the reaper looks for."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from uuid import UUID
 
@@ -33,6 +33,7 @@ class Claimed:
         """Return what the execution asked for."""
         row = self._row
         limits = LIMITS.validate_python(row["limits"])
+        bounds = replace(limits.bounds, output_keep=row["output_keep"])
         program = Program(
             argv=tuple(row["argv"]),
             env=row["env"],
@@ -42,7 +43,7 @@ class Claimed:
         files = tuple(map(_input_file, self._files))
         return ExecutionRequest(
             SandboxSpec(row["image"], limits.resources, Isolation(row["isolation"])),
-            RunSpec(program, limits.bounds, files, row["secret_env"]),
+            RunSpec(program, bounds, files, row["secret_env"]),
             size=row["size"],
             egress=tuple(row["egress"]),
             egress_policy=row["egress_policy"],

@@ -288,6 +288,8 @@ CREATE TABLE executions (
     interpret           boolean NOT NULL DEFAULT false,
     reuse               boolean NOT NULL DEFAULT false,
     given_back          integer NOT NULL DEFAULT 0,
+    output_keep         text NOT NULL DEFAULT 'head'
+                            CHECK (output_keep IN ('head', 'head_and_tail')),
     CHECK ((state IN ('starting', 'running')) = (lease_until IS NOT NULL)),
     CONSTRAINT executions_check1
         CHECK ((ended_at IS NULL) = (state IN ('queued', 'starting', 'running'))),

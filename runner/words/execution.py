@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Any, Literal, TypeAlias
 from uuid import UUID
 
-from runner.words.resources import Limits, RunBounds
+from runner.words.resources import Limits, OutputKeep, RunBounds
 from runner.words.sandbox import WORKSPACE, Isolation, SandboxSpec
 from runner.words.states import Reason, State
 
@@ -113,7 +113,12 @@ class ExecutionRequest:
     @property
     def limits(self) -> Limits:
         """What its sandbox and its run are held to, as it is stored and signed."""
-        return Limits(**asdict(self.sandbox.resources), **asdict(self.run.bounds))
+        bounds = self.run.bounds
+        return Limits(
+            **asdict(self.sandbox.resources),
+            timeout_s=bounds.timeout_s,
+            output_kb=bounds.output_kb,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +127,14 @@ class Output:
 
     total_bytes: int
     truncated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StoredOutput:
+    """What was kept of a stream. `gap_at` is where bytes were left out of its middle, if any."""
+
+    raw: bytes
+    gap_at: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +213,10 @@ class EventKind(StrEnum):
     EGRESS = "egress"
 
 
+OMITTED = "omitted_bytes"
+"""Names in an event's data how many bytes of its stream were left out right before its chunk."""
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
     """One entry of an execution's event stream. `seq` rises by one and never repeats."""
@@ -233,6 +250,7 @@ class Execution:
     isolation: Isolation
     interpret: bool
     reuse: bool
+    output_keep: OutputKeep
     egress: tuple[Mapping[str, JSON], ...]
     egress_policy: str | None
     result: Result | None

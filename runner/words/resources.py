@@ -4,6 +4,12 @@ Sizes carry their unit in the name (`_mb` = 2**20 bytes, `_kb` = 2**10 bytes, `_
 """
 
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+OutputKeep: TypeAlias = Literal["head", "head_and_tail"]
+"""Which part is kept of output that is longer than its bound."""
+MOST_TAIL = 2**20
+"""The end of each output is held in the worker's memory until the run ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +28,22 @@ class RunBounds:
 
     timeout_s: float
     output_kb: int
+    output_keep: OutputKeep = "head"
+
+    @property
+    def output_bytes(self) -> int:
+        """How much is kept of each stream."""
+        return self.output_kb * 1024
+
+    @property
+    def tail_bytes(self) -> int:
+        """How much of that is the stream's end: none, or half, up to a bound."""
+        return min(self.output_bytes // 2, MOST_TAIL) if self.output_keep == "head_and_tail" else 0
+
+    @property
+    def head_bytes(self) -> int:
+        """How much of it is the stream's beginning."""
+        return self.output_bytes - self.tail_bytes
 
 
 @dataclass(frozen=True, slots=True)

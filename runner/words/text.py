@@ -1,5 +1,6 @@
 """Text of unknown origin, made fit for a log, a terminal and a database (which keeps no NUL)."""
 
+import codecs
 from collections.abc import Callable
 
 
@@ -21,3 +22,45 @@ def numbered(character: str) -> str:
 def printable(text: str, instead: Callable[[str], str] = replaced) -> str:
     """Return the text with something harmless instead of each character that is not printable."""
     return "".join(c if c.isprintable() else instead(c) for c in text)
+
+
+_LONGEST = 4
+"""Bytes of the longest character (RFC 3629)."""
+_CONTINUATION = range(0x80, 0xC0)
+"""The bytes of a character behind its first one."""
+
+
+def is_utf8(data: bytes) -> bool:
+    """Return whether the bytes are UTF-8, all of them."""
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def whole_characters(data: bytes) -> int:
+    """Return how many bytes are left without a character of UTF-8 that has only begun."""
+    tail = data[-_LONGEST:]
+    # What the last bytes are, the decoder tells from them alone: a character begins anew anywhere.
+    return len(data) - len(tail) + codecs.utf_8_decode(tail, "replace", False)[1]  # noqa: FBT003 - the standard library's signature
+
+
+def character_start(data: bytes, at: int) -> int:
+    """Return the place, or that of the character's first byte if it is within one of UTF-8."""
+    start = at
+    while _within(data, start) and at - start < _LONGEST - 1:
+        start -= 1
+    return at if _within(data, start) else start
+
+
+def character_end(data: bytes, at: int) -> int:
+    """Return the place, or that behind the character's last byte if it is within one of UTF-8."""
+    end = at
+    while _within(data, end) and end - at < _LONGEST - 1:
+        end += 1
+    return at if _within(data, end) else end
+
+
+def _within(data: bytes, at: int) -> bool:
+    return at < len(data) and data[at] in _CONTINUATION

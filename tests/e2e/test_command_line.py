@@ -70,6 +70,20 @@ def test_executions_are_listed_shown_followed_and_cancelled(
     assert "cancel_requested" in runner("executions", "show", submitted.id, env=env).stdout
 
 
+def test_output_that_was_cut_says_so(env: Mapping[str, str], tmp_path: Path) -> None:
+    """On stderr, with how much is missing, where it is missing and at the end."""
+    program = tmp_path / "long.py"
+    program.write_text("print('x' * 3000)\nprint('the summary')\n")
+    limits = ("--output-kb", "2")
+    ran = runner("run", str(program), *limits, env=env)
+    assert (ran.returncode, ran.stdout) == (0, "x" * 2048)
+    assert "stdout was cut: 965 of 3,013 bytes left out at its end" in ran.stderr
+    ran = runner("run", str(program), *limits, "--output-keep", "head_and_tail", env=env)
+    assert ran.stdout == "x" * 2035 + "\nthe summary\n"
+    assert "stdout: [… 965 bytes left out …]" in ran.stderr
+    assert "965 of 3,013 bytes left out between its beginning and its end" in ran.stderr
+
+
 def test_the_audit_log_is_listed_and_verified(env: Mapping[str, str]) -> None:
     """Exit code 0 says that it is whole."""
     assert "tenant:create" in runner("audit", "list", env=env).stdout

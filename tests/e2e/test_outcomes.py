@@ -1,11 +1,14 @@
 """Whatever a program does, it ends as the right state, and its neighbour succeeds."""
 
+import hashlib
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
+from runner.base.signing import PublicKey, verify
 from runner.client import Execution
+from runner.store.receipts import KIND
 from tests.support.deployment import Deployment
 
 
@@ -56,6 +59,15 @@ CASES = {
     "more output than is kept": Case(
         "print('x' * 100_000)", "succeeded", "completed", {"output_kb": 1}, ("output_kb",),
         b"x" * 1024,
+    ),
+    "more text than is kept": Case(
+        "print('x' + 'é' * 40_000)", "succeeded", "completed", {"output_kb": 33}, ("output_kb",),
+        ("x" + "é" * (33 * 512 - 1)).encode(),
+    ),
+    "text, ended by its time": Case(
+        "import time\nprint('é' * 2**20, end='')\ntime.sleep(60)",
+        "timed_out", "wall_clock_limit", {"timeout_s": 2, "output_kb": 3}, ("timeout_s",),
+        ("é" * 1536).encode(),
     ),
     "fork bomb": Case(
         "import os\nwhile True:\n    os.fork()",
@@ -114,6 +126,46 @@ def test_dropped_output_is_counted(shared: Deployment) -> None:
     ended = client.run(code="print('x' * 100_000)", language="python", limits={"output_kb": 1})
     assert ended.stdout is not None
     assert (ended.stdout.truncated, ended.stdout.total_bytes) == (True, 100_001)
+
+
+def test_text_is_text_in_every_event(shared: Deployment) -> None:
+    """Written in pieces that end within characters, and flushed so often that each is an event."""
+    code = (
+        "import sys, time\ntext = ('売上 天气 é\\n' * 40).encode()\n"
+        "for at in range(0, len(text), 100):\n"
+        "    sys.stdout.buffer.write(text[at:at + 100])\n"
+        "    sys.stdout.buffer.flush()\n    time.sleep(0.15)\n"
+    )
+    client = shared.client("outcomes")
+    submitted = client.submit(code=code, language="python")
+    events = [event for event in client.events(submitted.id) if event.kind == "stdout"]
+    assert len(events) > 2
+    assert [event.data["encoding"] for event in events] == ["utf-8"] * len(events)
+    assert b"".join(event.raw for event in events).decode() == "売上 天气 é\n" * 40
+
+
+def test_both_ends_of_long_output_are_kept_on_request(shared: Deployment) -> None:
+    """So that a test run's summary is not lost. What is missing is told wherever output is."""
+    client = shared.client("outcomes")
+    ended = client.run(
+        code="print('é' * 40_000)\nprint('1 failed, 41 passed')",
+        language="python",
+        limits={"output_kb": 2},
+        output_keep="head_and_tail",
+    )
+    out = ended.stdout
+    assert out is not None
+    assert (ended.state, ended.limits_hit) == ("succeeded", ("output_kb",))
+    assert (out.head, out.truncated, out.total_bytes) == (("é" * 512).encode(), True, 80_021)
+    assert out.tail.decode() == "é" * 501 + "\n1 failed, 41 passed\n"
+    assert out.omitted_bytes == out.total_bytes - len(out.raw)
+    assert f"[… {out.omitted_bytes:,} bytes left out …]" in out.text
+    events = [event for event in client.events(ended.id) if event.kind == "stdout"]
+    assert b"".join(event.raw for event in events) == out.raw
+    assert [event.data.get("omitted_bytes") for event in events] == [None, out.omitted_bytes]
+    keys = tuple(PublicKey(id_, pem) for id_, pem in client.signing_keys().items())
+    body = verify(client.receipt(ended.id), KIND, keys)
+    assert body["output"]["stdout"]["hash"] == f"sha256:{hashlib.sha256(out.raw).hexdigest()}"
 
 
 def test_a_command_that_does_not_exist_says_so(shared: Deployment) -> None:

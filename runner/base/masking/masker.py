@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from runner.base.masking.finder import Finder, Span
 from runner.base.masking.forms import compact, encoded, positions, written
 from runner.base.tasks import aside
+from runner.words.text import character_end, character_start
 
 MIN_CUT = 4
 """Of a value that the end of the output cuts off, as many bytes are starred, too."""
@@ -61,8 +62,11 @@ class Masker:
         return Stream(self)
 
     def find(self, text: bytes) -> _Found:
-        """Return where secrets stand in the text, and where one may begin."""
-        spans, begun = self._written.find(text)
+        """Return where secrets stand in the text, and where one may begin: whole characters."""
+        written, begun = self._written.find(text)
+        # Where comparing would take too long, what is starred may begin and end anywhere.
+        spans = [(character_start(text, start), character_end(text, end)) for start, end in written]
+        begun = character_start(text, begun)
         short, kept = compact(text)
         inner, inner_begun = self._encoded.find(short)
         if not inner and inner_begun == len(short):
@@ -100,7 +104,7 @@ class Stream:
             return data
         raw = self._held + data
         found = self._masker.find(raw)
-        cut = max(found.begun, len(raw) - self._masker.reach)
+        cut = max(found.begun, character_start(raw, max(0, len(raw) - self._masker.reach)))
         hidden = bytearray(raw)
         hidden[: len(self._stars)] = self._stars
         star(hidden, found)

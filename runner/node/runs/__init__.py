@@ -9,6 +9,7 @@ inputs     the files that the program is given
 secrets    the values that the program is given, and their masks
 egress     the program's way out, and the record of what it asked for
 recorder   output and events, gathered and written in batches
+output     what is kept of a stream of output: starred, bounded, in whole characters
 artifacts  what the program left, into the object store
 finish     the end and its receipt, however little of it can be stored
 settle     the end of an attempt whose worker cannot write it any more

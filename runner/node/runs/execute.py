@@ -25,7 +25,7 @@ from runner.node.runs.egress import Egress
 from runner.node.runs.finish import Finisher
 from runner.node.runs.inputs import upload
 from runner.node.runs.lease import LeaseKeeper
-from runner.node.runs.recorder import Recorder, until_stored
+from runner.node.runs.recorder import Recorder, cut_off, until_stored
 from runner.node.runs.secrets import Secrets
 from runner.node.runs.settle import UNKNOWN, Settler, began, late, not_started
 from runner.node.runs.start import Start
@@ -164,8 +164,14 @@ class Executor:
         self._changes.announce(claim.execution_id)
         attempt: Attempt | None = None
         try:
-            recorder = Recorder(database=self._database, changes=self._changes, claim=claim)
-            attempt = Attempt(claim, claimed.request(), recorder)
+            request = claimed.request()
+            recorder = Recorder(
+                database=self._database,
+                changes=self._changes,
+                claim=claim,
+                bounds=request.run.bounds,
+            )
+            attempt = Attempt(claim, request, recorder)
             if claimed.cancel_requested:
                 keeper.cancel_requested.set()
             with self._traffic.passing():
@@ -272,7 +278,8 @@ class Executor:
             # Its own figures are not to be had, or not to be believed; the clock's are.
             result = never_ran(State.SYSTEM_ERROR, Reason.SANDBOX_PROTOCOL, error.detail)
             result = replace(result, usage=attempt.used())
-        await recorder.close()
+        await recorder.close(cut=cut_off(result))
+        result = recorder.settled(result)
         attempt.result = _masked(replace(result, egress=attempt.way_out.usage), recorder.masker)
         return attempt.result
 
@@ -306,8 +313,8 @@ class Executor:
         try:
             async with asyncio.timeout(self._policy.lease.total_seconds()):
                 if attempt is not None and (result := attempt.broken_off(reason)) is not None:
-                    await attempt.recorder.close()
-                    await self._finisher.finish(attempt, result)
+                    await attempt.recorder.close(cut=cut_off(result))
+                    await self._finisher.finish(attempt, attempt.recorder.settled(result))
                     return
                 known = attempt.ran(self._policy.node, {}) if attempt else UNKNOWN
                 await self._settler.settle(claim, reason, known, only_expired=False)

@@ -10,8 +10,7 @@ import hashlib
 import math
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from copy import copy
+from collections.abc import Awaitable, Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -19,17 +18,21 @@ import structlog
 
 from runner.audit import events as audit
 from runner.base.masking import Masker
+from runner.node.runs.output import PIECE_BYTES, KeptOutput, Piece
 from runner.queue.changes import Changes
 from runner.store import attempts
 from runner.store.attempts import Entry, Rest
 from runner.store.db import Database, Transaction
 from runner.words.errors import LeaseLost, StoreUnavailable
-from runner.words.execution import JSON, Claim, EventKind, Stream
+from runner.words.execution import JSON, OMITTED, Claim, EventKind, Result, Stream
+from runner.words.resources import RunBounds
 
 FLUSH_AFTER_S = 0.1
 """How late live output may come. What has ended by then, on a busy host, too, stores its output
 with its result: one transaction less."""
-FLUSH_AT_BYTES = 32 * 1024
+FLUSH_AT_BYTES = PIECE_BYTES
+MOST_CHUNK = 2 * FLUSH_AT_BYTES
+"""What is joined to one event has no more bytes."""
 MOST_PIECES = 256
 """A batch has no more pieces of output: beyond, stdout and stderr are joined, each by itself."""
 RETRY_AFTER_S = 0.2
@@ -59,6 +62,14 @@ async def until_stored(operation: Callable[[], Awaitable[T]], *, patience_s: flo
 _KINDS = {Stream.STDOUT: EventKind.STDOUT, Stream.STDERR: EventKind.STDERR}
 
 
+def cut_off(result: Result) -> frozenset[Stream]:
+    """Return the streams of which the program had more to say, or might have had."""
+    if result.exit_code is None:
+        return frozenset(Stream)
+    carried = {Stream.STDOUT: result.stdout, Stream.STDERR: result.stderr}
+    return frozenset(stream for stream, output in carried.items() if output.truncated)
+
+
 @dataclass(slots=True)
 class _Output:
     """Output as the program wrote it, which nobody but a mask may see."""
@@ -81,7 +92,9 @@ class Recorder:
     Nothing is dropped before it is stored, so a cancellation loses nothing, wherever it comes.
     """
 
-    def __init__(self, *, database: Database, changes: Changes, claim: Claim) -> None:
+    def __init__(
+        self, *, database: Database, changes: Changes, claim: Claim, bounds: RunBounds
+    ) -> None:
         self._database = database
         self._changes = changes
         self._claim = claim
@@ -101,7 +114,7 @@ class Recorder:
         """How many of both are in a write that was begun: these may be stored already."""
         self._secrets: set[str] = set()
         self.masker = Masker(())
-        self._masks = {stream: self.masker.stream() for stream in Stream}
+        self._kept = {stream: KeptOutput(bounds) for stream in Stream}
         self._hashes = {stream: hashlib.sha256() for stream in Stream}
         self._writing = asyncio.Lock()
         self._timer: asyncio.Task[None] | None = None
@@ -112,7 +125,8 @@ class Recorder:
             return
         self._secrets.update(values)
         self.masker = await asyncio.to_thread(Masker, self._secrets)
-        self._masks = {stream: self.masker.stream() for stream in Stream}
+        for kept in self._kept.values():
+            kept.hide(self.masker)
 
     def begin(self, seq: int) -> None:
         """Continue the event stream behind event `seq`."""
@@ -136,6 +150,19 @@ class Recorder:
             await self._flush()
         else:
             self._write_soon()
+
+    def settled(self, result: Result) -> Result:
+        """Return the result, whose output was cut also where it ended within a character."""
+        cut = {stream for stream, kept in self._kept.items() if kept.broken_off}
+        return replace(
+            result,
+            stdout=replace(
+                result.stdout, truncated=result.stdout.truncated or Stream.STDOUT in cut
+            ),
+            stderr=replace(
+                result.stderr, truncated=result.stderr.truncated or Stream.STDERR in cut
+            ),
+        )
 
     def hashes(self) -> dict[Stream, str]:
         """Return `sha256:` and the digest of what was taken of each stream."""
@@ -177,11 +204,11 @@ class Recorder:
             self._timer.cancel()
             await asyncio.gather(self._timer, return_exceptions=True)
 
-    async def close(self) -> None:
+    async def close(self, *, cut: Container[Stream] = ()) -> None:
         """Stop the timer; what is gathered becomes the rest. Raises LeaseLost if the timer met it.
 
-        What was held back of the output, as it might have begun a secret, is part of it. Once
-        cancelled, it may be called again.
+        What was held back of the output, as it might have begun a secret, is part of it. A stream
+        of which the program had more to say is `cut`. Once cancelled, it may be called again.
         """
         if self._timer is not None:
             async with self._writing:
@@ -195,8 +222,9 @@ class Recorder:
                 # Repeated, an interrupted write stores once what it may have stored already.
                 await self._or_later(self._store())
             await self._mask()
-            for stream, mask in self._masks.items():
-                self._take(stream, mask.rest())
+            for stream, kept in self._kept.items():
+                for piece in kept.rest(cut=stream in cut):
+                    self._take(stream, piece)
 
     async def _mask(self) -> None:
         """Mask what is gathered, and gather anew."""
@@ -208,23 +236,30 @@ class Recorder:
                 self._left.append(each.entry)
                 self._audited.append(each.record)
             else:
-                # A copy, as a cancellation leaves a mask whose answer nobody has.
-                mask = copy(self._masks[each.stream])
-                masked = await mask.feed_aside(bytes(each.raw))
-                self._masks[each.stream] = mask
-                self._take(each.stream, masked)
+                kept = await self._kept[each.stream].feed(bytes(each.raw))
+                self._take(each.stream, Piece(kept))
             self._taken.popleft()
 
-    def _take(self, stream: Stream, chunk: bytes) -> None:
-        if not chunk:
+    def _take(self, stream: Stream, piece: Piece) -> None:
+        if not piece.chunk:
             return
-        self._hashes[stream].update(chunk)
-        kind = _KINDS[stream]
+        self._hashes[stream].update(piece.chunk)
+        entry = Entry(_KINDS[stream], piece.chunk)
+        if piece.omitted:
+            entry = replace(entry, data={OMITTED: piece.omitted})
+        elif (last := self._extensible(entry)) is not None:
+            entry = replace(last, chunk=last.chunk + entry.chunk)
+            self._left.pop()
+        self._left.append(entry)
+
+    def _extensible(self, entry: Entry) -> Entry | None:
+        """Return the last entry if this one may become part of it."""
         tried = self._tried[0] if self._tried else 0
-        # What is stored already is not to become longer.
-        if len(self._left) > tried and self._left[-1].kind is kind:
-            chunk = self._left.pop().chunk + chunk
-        self._left.append(Entry(kind, chunk))
+        if len(self._left) == tried:
+            return None  # What may be stored already is not to become longer.
+        last = self._left[-1]
+        size = len(last.chunk) + len(entry.chunk)
+        return last if last.kind is entry.kind and size <= MOST_CHUNK else None
 
     async def _flush_soon(self) -> None:
         await asyncio.sleep(FLUSH_AFTER_S)

@@ -41,8 +41,10 @@ class Ending:
 class Tally:
     """What a run has put out so far, by our count and by the supervisor's."""
 
-    def __init__(self, allowance: int) -> None:
+    def __init__(self, allowance: int, *, kept: int | None = None) -> None:
         self.allowance = allowance
+        """What the supervisor is asked for, of each stream."""
+        self._kept = allowance if kept is None else kept
         self.received = dict.fromkeys(Stream, 0)
         self.total = dict.fromkeys(Stream, 0)
 
@@ -62,7 +64,8 @@ class Tally:
 
     def output(self, stream: Stream) -> Output:
         """Return how much the stream carried, and whether some of it was dropped."""
-        return Output(self.total[stream], truncated=self.total[stream] > self.received[stream])
+        kept = min(self.received[stream], self._kept)
+        return Output(self.total[stream], truncated=self.total[stream] > kept)
 
     @property
     def everything(self) -> int:

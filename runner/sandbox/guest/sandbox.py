@@ -169,7 +169,9 @@ class Sandbox:
         Raises ProtocolViolation when the supervisor breaks the protocol, SandboxFault when it
         does not start the program, and whatever the callbacks raise; the container is dead then.
         """
-        tally = Tally(bounds.output_kb * 1024)
+        # The end of output is known when all of it has come.
+        asked = flood_bytes if bounds.tail_bytes else bounds.output_bytes
+        tally = Tally(asked, kept=bounds.output_bytes)
         # What the container's start cost is not the program's.
         before = self._cgroups.read(self.container_id)
         run = Run(

@@ -2,11 +2,11 @@
 WITH stored AS (
 INSERT INTO executions (tenant_id, execution_id, language, image, size, limits, isolation, egress,
                         egress_policy, secret_env, metadata, on_worker_loss, argv, env, stdin,
-                        project, artifacts_to, interpret, reuse, event_seq)
+                        project, artifacts_to, interpret, reuse, output_keep, event_seq)
 VALUES (app_tenant(), %(execution_id)s, %(language)s, %(image)s, %(size)s, %(limits)s,
         %(isolation)s, %(egress)s, %(egress_policy)s, %(secret_env)s, %(metadata)s,
         %(on_worker_loss)s, %(argv)s, %(env)s, %(stdin)s, %(project)s, %(artifacts_to)s,
-        %(interpret)s, %(reuse)s, 1)
+        %(interpret)s, %(reuse)s, %(output_keep)s, 1)
 RETURNING tenant_id, execution_id
 ), files AS (
 INSERT INTO input_files (tenant_id, execution_id, path, content, object_key, size, sha256)
@@ -33,13 +33,13 @@ SELECT request_hash, execution_id FROM idempotency_keys WHERE key = %(key)s;
 -- name: get
 SELECT tenant_id, execution_id, state, attempt, created_at, started_at, ended_at,
        cancel_requested_at, project, language, image, size, limits, isolation, interpret, reuse,
-       egress, egress_policy, metadata, result
+       output_keep, egress, egress_policy, metadata, result
 FROM executions WHERE execution_id = %(execution_id)s;
 
 -- name: list
 SELECT tenant_id, execution_id, state, attempt, created_at, started_at, ended_at,
        cancel_requested_at, project, language, image, size, limits, isolation, interpret, reuse,
-       egress, egress_policy, metadata, result
+       output_keep, egress, egress_policy, metadata, result
 FROM executions
 WHERE tenant_id = app_tenant()
   AND (%(before)s::uuid IS NULL OR execution_id < %(before)s)
@@ -51,7 +51,8 @@ ORDER BY execution_id DESC LIMIT %(limit)s;
 
 -- name: load_claimed
 SELECT argv, env, stdin, language, image, size, limits, isolation, egress, egress_policy,
-       secret_env, metadata, on_worker_loss, artifacts_to, interpret, reuse, cancel_requested_at
+       secret_env, metadata, on_worker_loss, artifacts_to, interpret, reuse, output_keep,
+       cancel_requested_at
 FROM executions
 WHERE execution_id = NULLIF(current_setting('runner.claimed', true), '')::uuid;
 
@@ -169,7 +170,7 @@ ORDER BY seq LIMIT %(limit)s;
 -- name: output_of_ended
 -- Not by `ended_at`: a plan made while there were few executions goes by its index, and reads all
 -- that have ended once there are many.
-SELECT o.kind, o.chunk FROM executions e
+SELECT o.kind, o.data, o.chunk FROM executions e
 JOIN events o ON o.tenant_id = e.tenant_id AND o.execution_id = e.execution_id
              AND o.attempt = e.attempt AND o.kind IN ('stdout', 'stderr')
 WHERE e.execution_id = %(execution_id)s AND e.state NOT IN ('queued', 'starting', 'running')

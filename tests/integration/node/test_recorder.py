@@ -13,6 +13,7 @@ from runner.queue.changes import Changes
 from runner.store import attempts
 from runner.store.db import Database
 from runner.words.execution import Claim, Stream, never_ran
+from runner.words.resources import RunBounds
 from runner.words.states import Reason, State
 from tests.integration.store.conftest import Claimed
 from tests.support.interruption import AGAIN, cancelled_everywhere
@@ -31,7 +32,9 @@ class Running:
         self._database = database
         self._said = bytearray()
         self._decided = 0
-        self._recorder = Recorder(database=database, changes=changes, claim=claim)
+        self._recorder = Recorder(
+            database=database, changes=changes, claim=claim, bounds=RunBounds(5, 256)
+        )
 
     async def begin(self) -> None:
         """Let output come; the execution's first event is its place in the queue."""

@@ -43,7 +43,8 @@ def matches(stored: bytes, sent: dict[str, Any], body: Submission) -> bool:
 
 def by_1(body: Submission) -> bytes:
     """Return what the first version stored: a hash of the whole model with its defaults."""
-    asked = body.model_dump(mode="json", exclude={"wait_s"})
+    later = {"output_keep"}
+    asked = body.model_dump(mode="json", exclude={"wait_s", *later})
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).digest()
 
 

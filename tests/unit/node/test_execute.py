@@ -63,7 +63,7 @@ async def test_a_cancelled_execution_passes_until_its_sandbox_is_gone(
     monkeypatch.setattr(executor._finisher, "finish", finish)
     claimed: Any = SimpleNamespace(
         claim=SimpleNamespace(tenant_id="t", execution_id="e", attempt=1),
-        request=lambda: None,
+        request=lambda: SimpleNamespace(run=SimpleNamespace(bounds=None)),
         cancel_requested=False,
     )
     assert await executor._execute(claimed, 0.0)

@@ -12,8 +12,10 @@ from runner.store.db import Database
 from runner.words.errors import StoreUnavailable
 from runner.words.execution import Claim, EventKind, Stream
 from runner.words.ids import new_id
+from runner.words.resources import RunBounds
 
 SECRET = "a-secret-of-some-length"  # noqa: S105 - made up
+BOUNDS = RunBounds(timeout_s=5, output_kb=256)
 KINDS = {Stream.STDOUT: EventKind.STDOUT, Stream.STDERR: EventKind.STDERR}
 
 
@@ -24,6 +26,7 @@ def recorder() -> Recorder:
         database=cast("Database", None),
         changes=cast("Changes", None),
         claim=Claim(new_id(), new_id(), 1),
+        bounds=BOUNDS,
     )
 
 
@@ -96,6 +99,7 @@ async def test_a_recorder_asks_for_nothing_once_its_attempt_is_over() -> None:
         database=cast("Database", away),
         changes=cast("Changes", None),
         claim=Claim(new_id(), new_id(), 1),
+        bounds=BOUNDS,
     )
     recorder.begin(1)
     await recorder.add(Stream.STDOUT, b"output")

@@ -1,0 +1,25 @@
+"""Output that was longer than its bound: the commands that print it say what is missing."""
+
+from runner.cli.console import err
+from runner.client import Event, Execution
+from runner.client.types import Stream, omission
+
+
+def tell_gap(event: Event) -> None:
+    """Say on stderr that bytes are missing in front of this piece of output."""
+    if (size := event.data.get("omitted_bytes")) is not None:
+        err.print(f"{event.kind}: {omission(size)}", markup=False, highlight=False)
+
+
+def tell_omitted(ended: Execution) -> None:
+    """Say on stderr which output was cut, by how much, and what keeps more of it."""
+    for name, stream in (("stdout", ended.stdout), ("stderr", ended.stderr)):
+        if stream is not None and stream.truncated:
+            err.print(_told(name, stream), markup=False, highlight=False)
+
+
+def _told(name: str, stream: Stream) -> str:
+    missing = f"{name} was cut: {stream.omitted_bytes:,} of {stream.total_bytes:,} bytes left out"
+    if stream.tail:
+        return f"{missing} between its beginning and its end; a higher output_kb keeps more"
+    return f"{missing} at its end; a higher output_kb or `head_and_tail` keeps more"

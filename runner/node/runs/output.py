@@ -1,0 +1,92 @@
+"""What is kept of one stream of a program's output: starred, bounded, and in whole characters.
+
+Output comes in pieces of any size and leaves in pieces that end where a character ends, so that
+text is text in each of them. What is not UTF-8 keeps every byte.
+"""
+
+from copy import copy
+from dataclasses import dataclass
+
+from runner.base.masking import Masker
+from runner.words.resources import RunBounds
+from runner.words.text import character_end, character_start, is_utf8, whole_characters
+
+PIECE_BYTES = 32 * 1024
+"""How much is one event, about."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Output to be recorded, and how many bytes of the stream were left out right before it."""
+
+    chunk: bytes
+    omitted: int = 0
+
+
+class KeptOutput:
+    """Passes the beginning of a stream on as it comes, and holds its last bytes until the end.
+
+    It holds at most `tail_bytes` of the bounds, and what its mask holds back.
+    """
+
+    def __init__(self, bounds: RunBounds) -> None:
+        self._mask = Masker(()).stream()
+        self._carried = b""
+        """The beginning of a character whose other bytes have not come yet."""
+        self._is_text = True
+        self._head_left = bounds.head_bytes
+        self._tail = bytearray()
+        self._tail_room = bounds.tail_bytes
+        self._omitted = 0
+        self.broken_off = False
+        """Whether the stream ended within a character, whose bytes were dropped."""
+
+    def hide(self, masker: Masker) -> None:
+        """Star out what this masker finds; before there is any output."""
+        self._mask = masker.stream()
+
+    async def feed(self, data: bytes) -> bytes:
+        """Take a piece; return what is to be recorded now. A cancelled call changes nothing."""
+        raw = self._carried + data
+        whole = whole_characters(raw)
+        mask = copy(self._mask)
+        masked = await mask.feed_aside(raw[:whole])
+        self._mask, self._carried = mask, raw[whole:]
+        self._is_text = self._is_text and is_utf8(raw[:whole])
+        return self._bounded(masked)
+
+    def rest(self, *, cut: bool) -> list[Piece]:
+        """Return what is left at the end; `cut` says that the program had more to say, or might.
+
+        A character that the cut goes through is left out of text. If the program itself ended
+        there, its bytes are recorded: they are not UTF-8.
+        """
+        carried, self._carried = self._carried, b""
+        if cut and self._is_text:
+            self.broken_off = self.broken_off or bool(carried)
+            carried = b""
+        masked = self._mask.feed(carried) if carried else b""
+        head = self._bounded(masked + self._mask.rest())
+        tail, self._tail = bytes(self._tail), bytearray()
+        start = character_end(tail, 0) if self._omitted and self._is_text else 0
+        pieces = [Piece(head)]
+        omitted = self._omitted + start
+        while start < len(tail):
+            end = character_start(tail, start + PIECE_BYTES)
+            pieces.append(Piece(tail[start:end], omitted))
+            start, omitted = end, 0
+        return pieces
+
+    def _bounded(self, masked: bytes) -> bytes:
+        """Return what belongs to the beginning; keep of the others as much as there is room."""
+        head = masked
+        if len(masked) > self._head_left:
+            head = masked[: character_start(masked, self._head_left)]
+            self._tail_room += self._head_left - len(head)
+            self._head_left = len(head)
+        self._head_left -= len(head)
+        self._tail += masked[len(head) :]
+        if (over := len(self._tail) - self._tail_room) > 0:
+            del self._tail[:over]
+            self._omitted += over
+        return head
