@@ -15,10 +15,13 @@ from runner.base.settings import Settings
 from runner.quotas.sizes import DEFAULT_SIZE, load_sizes
 from runner.sandbox.engine.docker import Engine
 from runner.sandbox.engine.images import Images
+from runner.sandbox.engine.maker import Configure, Maker
 from runner.sandbox.engine.spec import Host, container_config
 from runner.sandbox.engine.users import Users
-from runner.sandbox.launch import Configure, Launcher, SandboxOrder
+from runner.sandbox.guest.patience import Patience
+from runner.sandbox.launch import Launcher, Owner, SandboxOrder
 from runner.sandbox.observe.cgroups import UNIFIED, Cgroups
+from runner.sandbox.observe.guards import Guards
 from runner.sandbox.observe.isolation import EffectiveIsolation
 from runner.sandbox.observe.keeper import Keeper
 from runner.sandbox.observe.watchdog import Watchdog
@@ -72,19 +75,19 @@ class Field:
         homes.chmod(0o711)
         watchdog = Watchdog(cgroups.read, cgroups.end, cgroups.processes)
         return Launcher(
+            owner=Owner(self.folder.name, "only", homes),
             engine=engine,
-            images=Images(engine, self.settings.recipes_path),
-            profile=load_profile(self.settings.profiles_path),
-            cgroups=cgroups,
-            watchdog=watchdog,
-            keeper=Keeper(cgroups, watchdog),
-            host=Host(int(info["NCPU"]), self.parent or cgroups.parent),
-            users=Users(self.settings.sandbox_uid_range),
-            sandboxes_dir=homes,
-            node=self.folder.name,
-            instance="only",
-            timeout_s=20,
-            configure=configure,
+            maker=Maker(
+                engine,
+                Images(engine, self.settings.recipes_path),
+                profile=load_profile(self.settings.profiles_path),
+                host=Host(int(info["NCPU"]), self.parent or cgroups.parent),
+                users=Users(self.settings.sandbox_uid_range),
+                configure=configure,
+            ),
+            guards=Guards(cgroups, watchdog, Keeper(cgroups, watchdog)),
+            waits=Patience(1),
+            report_s=20,
         )
 
     async def open(self, stack: AsyncExitStack, nsjail: str) -> None:
@@ -93,7 +96,7 @@ class Field:
         docker = Contender("Docker", self.launcher(self.docker, info, container_config), self.order)
         self.contenders.append(docker)
         sandbox = await docker.launcher.launch(self.order)
-        facts = await self.docker.inspect(sandbox.container_id) or {}
+        facts = await self.docker.inspect(sandbox.container.id) or {}
         await sandbox.destroy()
         rootfs = oci.Rootfs(self.folder, facts)
         stack.callback(rootfs.close)

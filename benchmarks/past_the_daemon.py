@@ -125,11 +125,11 @@ async def look(contender: Contender, bench: Bench) -> None:
         for _ in range(IDLE):
             sandbox = await contender.launcher.launch(contender.order)
             stack.push_async_callback(sandbox.destroy)
-            state = await engine.state(sandbox.container_id)
+            state = await engine.state(sandbox.container.id)
             own |= set(oci.line(int(state["Pid"]), contender.stop_at()))
         await asyncio.sleep(0.5)
         contender.memory_mb = sum(map(pss_mb, own)) / IDLE
-        contender.isolation = sandbox.isolation
+        contender.isolation = sandbox.container.isolation
         bounds = load_sizes(bench.settings.profiles_path)[DEFAULT_SIZE].bounds
         ran = await bench.run(sandbox, INSIDE, bounds=bounds)
         failed = {"failed": str(ran.ending.not_started)}

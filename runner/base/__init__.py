@@ -7,6 +7,7 @@ Knows tenants and executions only by the words; reaches no other part of a deplo
     telemetry  structured logs, without secrets
     health     what a node says of itself, for whoever looks after its process
     duties     work that goes on for as long as its process does, supervised
+    sockets    connections accepted, none lost by a cancellation
     tasks      what asyncio lacks: work that is not interrupted, work beside other work
     signing    Ed25519 keys of the deployment, and canonical documents signed with them
     masking    finding secrets' values in what a program says, in whatever form

@@ -20,8 +20,7 @@ from runner.base.seccomp import load_profile
 from runner.base.settings import Settings
 from runner.cli.credentials import weaknesses
 from runner.quotas.sizes import load_sizes
-from runner.sandbox.engine.spec import PTYS
-from runner.sandbox.observe.isolation import GVISOR_ARGUMENTS, LIMITLESS
+from runner.sandbox.engine.spec import GVISOR_ARGUMENTS, LIMITLESS, PTYS
 from runner.words.errors import SetupError
 
 GIB = 2**30

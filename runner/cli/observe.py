@@ -14,8 +14,9 @@ from runner.egress.session import Decision
 from runner.network.roots import read_roots
 from runner.node.runs.egress import proxy_environment
 from runner.profiles.learn import NetworkAccess, Observation, OpenAccess, learn, no_access
+from runner.sandbox.engine.maker import Configure
 from runner.sandbox.guest.sandbox import Bridge, Sandbox
-from runner.sandbox.launch import Configure, Launcher
+from runner.sandbox.launch import Launcher
 from runner.words.errors import Invalid
 from runner.words.execution import InputFile
 from runner.words.resources import RunBounds

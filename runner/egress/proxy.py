@@ -12,6 +12,7 @@ from weakref import WeakValueDictionary
 
 import structlog
 
+from runner.base.sockets import accept
 from runner.egress.certificates import Leaves
 from runner.egress.confine import confine
 from runner.egress.control import Control
@@ -51,7 +52,7 @@ class Sandbox:
         await self.session.prepare()
         while True:
             try:
-                link = await self._next()
+                link = await accept(self._listener)
             except OSError as error:
                 _log.warning("not_accepted", session=self.session.id, error=str(error))
                 await asyncio.sleep(ACCEPT_AGAIN_S)
@@ -66,26 +67,6 @@ class Sandbox:
             connection = share.start(serve_connection(self.session, self._outside, link))
             self._connections.add(connection)
             connection.add_done_callback(partial(self._ended, link))
-
-    async def _next(self) -> socket.socket:
-        """Return the next connection, which cannot be lost by a cancellation.
-
-        `sock_accept` loses one that comes as its caller is cancelled.
-        """
-        loop = asyncio.get_running_loop()
-        while True:
-            try:
-                link, _ = self._listener.accept()
-            except BlockingIOError:
-                knocked = asyncio.Event()
-                loop.add_reader(self._listener, knocked.set)
-                try:
-                    await knocked.wait()
-                finally:
-                    loop.remove_reader(self._listener)
-            else:
-                link.setblocking(False)  # noqa: FBT003 - the standard library's signature
-                return link
 
     def _stopped(self, accepting: asyncio.Task[None]) -> None:
         if not accepting.cancelled() and (error := accepting.exception()):

@@ -133,7 +133,7 @@ async def worker(
                     idle_s=settings.pool_idle_s,
                     waiting=settings.pool_max,
                 ),
-                digest=launcher.digest,
+                digest=launcher.maker.images.require,
                 duties=duties,
             )
         )
@@ -184,7 +184,7 @@ async def worker(
         health = Health(
             settings.run_dir,
             lambda: duties.failing,
-            lambda: launcher.failing,
+            lambda: launcher.guards.failing,
             lambda: breaker.failing,
             consumers.ended,
         )

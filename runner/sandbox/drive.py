@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from runner.sandbox.guest.artifacts import NOTHING, CollectedFiles
 from runner.sandbox.guest.ending import Ending
 from runner.sandbox.guest.outcome import Verdict, classify
+from runner.sandbox.guest.process import RunTerms, RunWatch
 from runner.sandbox.guest.run import OnOutput, OnStarted
 from runner.sandbox.guest.sandbox import Bridge, Sandbox
 from runner.sandbox.launch import Launcher, SandboxOrder
@@ -105,16 +106,8 @@ async def run(
         if on_output is not None:
             await on_output(stream, chunk)
 
-    ending = await sandbox.run(
-        program,
-        bounds=bounds,
-        flood_bytes=flood_bytes,
-        on_started=started,
-        on_output=keep,
-        cancel=cancel,
-        grace_s=grace_s,
-        bridge=bridge,
-    )
+    terms = RunTerms(bounds, flood_bytes, grace_s)
+    ending = await sandbox.run(program, terms, RunWatch(started, keep, cancel), bridge=bridge)
     return ProgramRun(ending, output)
 
 

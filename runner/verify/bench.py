@@ -13,11 +13,12 @@ from typing import Any
 from runner.base.settings import Settings
 from runner.quotas.sizes import load_sizes
 from runner.sandbox.drive import ProgramRun, launched, run
+from runner.sandbox.engine.maker import Configure
 from runner.sandbox.engine.spec import container_config
 from runner.sandbox.guest.ending import Cause, Ending
 from runner.sandbox.guest.run import OnOutput
 from runner.sandbox.guest.sandbox import Sandbox
-from runner.sandbox.launch import Configure, Launcher, SandboxOrder
+from runner.sandbox.launch import Launcher, SandboxOrder
 from runner.verify.check import Observation, Probe
 from runner.verify.controls import Change
 from runner.verify.layers import Layer, layers
@@ -132,7 +133,7 @@ class Bench:
             return config
 
         launcher = self.launcher
-        launcher.configure = changed
+        launcher.maker.configure = changed
         order = SandboxOrder(
             SandboxSpec(self.settings.images[0], self.within(limits).resources, self.isolation),
             tenant="verify",

@@ -18,7 +18,7 @@ import docker
 import pytest
 
 from runner.base.settings import Settings
-from runner.sandbox.observe.isolation import GVISOR_ARGUMENTS
+from runner.sandbox.engine.spec import GVISOR_ARGUMENTS
 from tests.support.deployment import DISK, eventually
 
 ROOT = Path(__file__).resolve().parents[2]

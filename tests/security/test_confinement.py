@@ -32,7 +32,7 @@ def without(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Callable[[Change],
             return built
 
         with monkeypatch.context() as patch:
-            patch.setattr(bench.launcher, "configure", config)
+            patch.setattr(bench.launcher.maker, "configure", config)
             yield
 
     return changed

@@ -3,7 +3,6 @@
 Each test starts a real container whose first process is a script of ours on the same socket.
 """
 
-import asyncio
 import time
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 
 from runner.protocol.messages import VERSION
+from runner.sandbox import drive
 from runner.sandbox.drive import Shelf, use
 from runner.sandbox.engine.spec import container_config
 from runner.words.errors import LaunchFailed, ProtocolViolation
@@ -51,7 +51,7 @@ def play(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Play:
             code = PRELUDE + script + "\ntime.sleep(60)\n"
             return {**container_config(*args), "Entrypoint": ["/usr/bin/python3", "-c", code]}
 
-        monkeypatch.setattr(bench.launcher, "configure", config)
+        monkeypatch.setattr(bench.launcher.maker, "configure", config)
 
     return replace
 
@@ -98,7 +98,7 @@ async def test_a_partial_frame_and_then_silence_fails_the_launch(
     bench: Bench, play: Play, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Patience with a supervisor that stops in the middle is bounded."""
-    monkeypatch.setattr(bench.launcher, "_timeout_s", 1.0)
+    monkeypatch.setattr(bench.launcher, "report_s", 1.0)
     play("frame(b'C', b'{', 100)")
     with pytest.raises(LaunchFailed):
         await bench.launcher.launch(bench.order())
@@ -236,18 +236,7 @@ async def test_the_sink_never_sees_a_file_that_was_not_whole(bench: Bench, play:
     )
     shelf = Shelf()
     async with bench.sandbox() as sandbox:
-
-        async def nothing(*_: object) -> None:
-            return
-
-        await sandbox.run(
-            Program(("true",), {}),
-            bounds=bench.limits.bounds,
-            flood_bytes=1,
-            on_started=nothing,
-            on_output=nothing,
-            cancel=asyncio.Event(),
-        )
+        await drive.run(sandbox, Program(("true",), {}), bench.limits.bounds)
         with pytest.raises(ProtocolViolation):
             await sandbox.collect(max_files=1, max_bytes=9, sink=shelf)
     assert shelf.files == {}

@@ -247,7 +247,7 @@ async def sandbox(bench: Bench, *, cleaned: bool) -> AsyncIterator[Sandbox]:
             supervisor(UNCLEAN)(made)
         return made
 
-    bench.launcher.configure = config
+    bench.launcher.maker.configure = config
     async with bench.sandbox(timeout_s=20) as started:
         await started.load()
         yield started
@@ -298,7 +298,7 @@ async def test_the_worker_sees_from_outside_what_a_supervisor_does_not_tell(
         supervisor(UNCLEAN + "clean.leftovers = lambda baseline, processes: []")(made)
         return made
 
-    bench.launcher.configure = config
+    bench.launcher.maker.configure = config
     async with bench.sandbox() as started:
         program = Program(("python3", "main.py"), {}, interpret=True)
         files = [InputFile("main.py", PLANTS[name].plant.encode())]
@@ -316,7 +316,7 @@ async def test_an_attribute_of_a_folder_ends_it(bench: Bench) -> None:
         supervisor("import os; os.listxattr = lambda _: ['user.x'] * (os.getpid() != 1)")(made)
         return made
 
-    bench.launcher.configure = config
+    bench.launcher.maker.configure = config
     async with bench.sandbox() as started:
         attributes = ["attributes of /workspace", "attributes of /tmp", "attributes of /dev/shm"]
         for text, left in ((b"", []), (b"touch x", attributes)):

@@ -39,9 +39,9 @@ async def worker(folder: Path, uids: str, node: str = "a") -> AsyncIterator[Laun
 
 def user(sandbox: Sandbox) -> int:
     """Return who the sandbox's first process is, by the kernel."""
-    assert sandbox.isolation is not None
-    assert sandbox.isolation.uid == sandbox.isolation.gid
-    return sandbox.isolation.uid
+    assert sandbox.container.isolation is not None
+    assert sandbox.container.isolation.uid == sandbox.container.isolation.gid
+    return sandbox.container.isolation.uid
 
 
 async def test_no_two_sandboxes_of_a_host_are_one_user(

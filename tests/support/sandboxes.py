@@ -12,9 +12,10 @@ from runner.quotas.sizes import DEFAULT_SIZE, load_sizes
 from runner.sandbox.drive import ProgramRun, launched, use
 from runner.sandbox.engine.docker import Engine
 from runner.sandbox.engine.images import Images
+from runner.sandbox.engine.maker import Configure
 from runner.sandbox.engine.spec import container_config
 from runner.sandbox.guest.sandbox import Sandbox
-from runner.sandbox.launch import NODE_LABEL, Configure, Launcher, SandboxOrder
+from runner.sandbox.launch import NODE_LABEL, Launcher, SandboxOrder
 from runner.words.execution import InputFile, Program
 from runner.words.resources import Limits
 from runner.words.sandbox import Isolation, SandboxSpec
@@ -102,7 +103,7 @@ async def bench(
         limits = load_sizes(settings.profiles_path)[DEFAULT_SIZE]
         yield Bench(wrap(launcher), limits, isolation)
         assert await launcher.engine.containers({NODE_LABEL: node}) == []
-        assert list(launcher.sandboxes_dir.iterdir()) == []
+        assert list(launcher.owner.folder.iterdir()) == []
         assert launcher.live == set()
 
 

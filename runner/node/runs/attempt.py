@@ -50,7 +50,7 @@ class Attempt:
         return Ran(
             node=node,
             sandbox=self.sandbox.id if self.sandbox else None,
-            isolation=self.sandbox.isolation if self.sandbox else None,
+            isolation=self.sandbox.container.isolation if self.sandbox else None,
             egress_policy_hash=self.way_out.policy_hash,
             output_hashes=hashes,
             runs_before=self.runs_before,

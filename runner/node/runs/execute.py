@@ -36,6 +36,7 @@ from runner.node.traffic import Traffic
 from runner.queue.changes import Changes, News
 from runner.sandbox.guest.artifacts import NOTHING, CollectedFiles
 from runner.sandbox.guest.outcome import classify, result_of
+from runner.sandbox.guest.process import RunTerms, RunWatch
 from runner.sandbox.guest.sandbox import Sandbox
 from runner.store import attempts, quotas, scheduling
 from runner.store.db import Database
@@ -253,11 +254,8 @@ class Executor:
                 attempt.way_out = way_out
                 ending = await sandbox.run(
                     _reaching(request.run.program, {**way_out.environment, **secret_env}),
-                    bounds=request.run.bounds,
-                    flood_bytes=self._policy.flood_bytes,
-                    on_started=start.begin,
-                    on_output=recorder.add,
-                    cancel=keeper.cancel_requested,
+                    RunTerms(request.run.bounds, self._policy.flood_bytes),
+                    RunWatch(start.begin, recorder.add, keeper.cancel_requested),
                     bridge=way_out.bridge,
                 )
                 verdict = classify(ending)

@@ -219,8 +219,8 @@ def began(claim: Claim, node: str, sandbox: Sandbox) -> audit.AuditEvent:
         "node": node,
         "sandbox": sandbox.id,
         "sandbox_runs_before": sandbox.runs,
-        "image_digest": sandbox.image_digest,
-        "profile_hash": sandbox.profile_hash,
+        "image_digest": sandbox.identity.image_digest,
+        "profile_hash": sandbox.identity.profile_hash,
     }
     return of_execution(claim.execution_id, audit.Action.EXECUTION_START, facts)
 

@@ -167,7 +167,7 @@ class WarmSandboxes:
             await self._look_at_images()
         for kind, waiting in list(self._idle.items()):
             for idle in list(waiting):
-                stale = idle.sandbox.image_digest != self._digests.get(kind.image)
+                stale = idle.sandbox.identity.image_digest != self._digests.get(kind.image)
                 if stale or idle.sandbox.gone or idle.since < now - self._max_idle_s:
                     waiting.remove(idle)
                     self._discard(idle.sandbox)
@@ -185,7 +185,7 @@ class WarmSandboxes:
             del self._digests[image]
         for image in images:
             try:
-                self._digests[image] = await self._launcher.digest(image)
+                self._digests[image] = await self._launcher.maker.images.require(image)
             except ImageMissing:
                 self._digests.pop(image, None)
 
@@ -227,7 +227,7 @@ class WarmSandboxes:
         now = time.monotonic()
         if kind in self._demand:
             self._demand[kind].started(now - began)
-        self._digests[kind.image] = sandbox.image_digest
+        self._digests[kind.image] = sandbox.identity.image_digest
         self._idle.setdefault(kind, deque()).append(Idle(sandbox, now))
 
     async def _load(self, kind: SandboxSpec, sandbox: Sandbox) -> bool:

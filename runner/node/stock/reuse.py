@@ -175,7 +175,7 @@ class ReusedSandboxes:
             today = await self._today(owner.spec.image)
             for held in list(waiting):
                 idle = held.waiting_since < now - self._bounds.idle_s
-                stale = held.sandbox.image_digest != today
+                stale = held.sandbox.identity.image_digest != today
                 if idle or stale or held.sandbox.gone or self._too_old(held):
                     await self._drop(held)
 

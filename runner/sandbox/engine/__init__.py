@@ -1,6 +1,7 @@
 """Docker, as far as it is needed, and what containers are made of.
 
 docker   the Engine API: no pull, no exec, no archive copy
+maker    an image, a user and a configuration, made into a container
 spec     every hardening flag, as a pure function; nothing else writes Docker arguments
 users    which user id each sandbox has, alone on its host
 recipe   what an image holds, as its file says

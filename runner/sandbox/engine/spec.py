@@ -21,6 +21,10 @@ SOCKETS_SHARE = 16
 
 RUNTIMES: Mapping[Isolation, str] = {Isolation.CONTAINER: "runc", Isolation.GVISOR: "runsc"}
 """Docker's names. Always given, so that a daemon's changed default changes no sandbox."""
+GVISOR_ARGUMENTS = ("--host-uds=open", "--network=none", "--oci-seccomp")
+"""What `runsc` needs beside its name: the supervisor's socket, no network, and our profile."""
+LIMITLESS = "--ignore-cgroups"
+"""What `runsc` must not be told: no limit would hold."""
 
 PTYS = 16
 """Pseudo-terminals a sandbox may have at once. All of a host's share `kernel.pty.max` (pty(7))."""

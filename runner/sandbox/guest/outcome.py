@@ -108,8 +108,8 @@ def result_of(
         stdout=ending.stdout,
         stderr=ending.stderr,
         usage=ending.usage,
-        image_digest=sandbox.image_digest,
-        profile_hash=sandbox.profile_hash,
+        image_digest=sandbox.identity.image_digest,
+        profile_hash=sandbox.identity.profile_hash,
         limits_hit=ending.limits_hit,
         artifacts_refused=refused,
     )

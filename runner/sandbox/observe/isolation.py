@@ -12,9 +12,6 @@ from typing import Any
 
 from runner.sandbox.observe.kernel import link, number, read, told
 
-LIMITLESS = "--ignore-cgroups"
-GVISOR_ARGUMENTS = ("--host-uds=open", "--network=none", "--oci-seccomp")
-"""What `runsc` needs beside its name: the supervisor's socket, no network, and our profile."""
 _NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "user", "uts")
 _CAPABILITIES = {
     "ambient": "CapAmb",

@@ -143,13 +143,19 @@ async def test_what_was_started_ahead_is_as_isolated_as_what_was_not(
     async with pool(bench) as made:
         warm = await claim(made, bench)
         async with bench.sandbox() as fresh:
-            assert warm.isolation is not None
-            assert fresh.isolation is not None
-            users = [str(each.isolation.uid) for each in (warm, fresh) if each.isolation]
-            same_user = {key: getattr(warm.isolation, key) for key in ("uid", "gid", "groups")}
-            assert replace(fresh.isolation, **same_user) == warm.isolation
+            assert warm.container.isolation is not None
+            assert fresh.container.isolation is not None
+            users = [
+                str(each.container.isolation.uid)
+                for each in (warm, fresh)
+                if each.container.isolation
+            ]
+            same_user = {
+                key: getattr(warm.container.isolation, key) for key in ("uid", "gid", "groups")
+            }
+            assert replace(fresh.container.isolation, **same_user) == warm.container.isolation
             facts = [
-                await bench.launcher.engine.inspect(each.container_id) for each in (warm, fresh)
+                await bench.launcher.engine.inspect(each.container.id) for each in (warm, fresh)
             ]
             configs = []
             for each in facts:
@@ -158,7 +164,7 @@ async def test_what_was_started_ahead_is_as_isolated_as_what_was_not(
                 configs.append(text.split("'Labels'", maxsplit=1)[0])
             for sandbox, index in ((warm, 0), (fresh, 1)):
                 configs[index] = configs[index].replace(sandbox.id, "X")
-                configs[index] = configs[index].replace(sandbox.container_id[:12], "Y")
+                configs[index] = configs[index].replace(sandbox.container.id[:12], "Y")
                 configs[index] = configs[index].replace(users[index], "Z")
             assert configs[0] == configs[1]
         await made.dispose(warm)
@@ -208,7 +214,7 @@ async def test_what_is_of_another_image_is_let_go(
             raise ImageMissing("gone")
 
         with monkeypatch.context() as patch:
-            patch.setattr(bench.launcher._images, "require", missing)
+            patch.setattr(bench.launcher.maker.images, "require", missing)
             await until(lambda: made.idle == 0 and not bench.launcher.live)
         await until(lambda: made.idle == 1)
 
@@ -233,15 +239,16 @@ async def test_docker_may_be_away_for_a_while(
 
 async def test_a_run_folder_that_refuses_does_not_end_the_pool(bench: sandboxes.Bench) -> None:
     """As one that was mounted read-only for a while: it fills again afterwards, by itself."""
-    folder = bench.launcher.sandboxes_dir
+    launcher, owner = bench.launcher, bench.launcher.owner
+    nowhere = owner.folder / "no folder"
     async with pool(bench, floor=1) as made:
-        bench.launcher.sandboxes_dir = folder / "no folder"
-        (folder / "no folder").touch()
+        launcher.owner = replace(owner, folder=nowhere)
+        nowhere.touch()
         with capture_logs() as logs:
             taken = await claim(made, bench)
             await until(lambda: any(each["event"] == "duty_failed" for each in logs))
-        (folder / "no folder").unlink()
-        bench.launcher.sandboxes_dir = folder
+        nowhere.unlink()
+        launcher.owner = owner
         await until(lambda: made.idle == 1)
         await made.dispose(taken, at_once=True)
 

@@ -36,7 +36,9 @@ async def reused(bench: Bench, **bounds: float) -> AsyncIterator[ReusedSandboxes
     """Keep sandboxes for reuse while the context lasts."""
     fresh = FreshSandboxes(bench.launcher)
     changed = replace(BOUNDS, **bounds)  # type: ignore[arg-type]  # by name
-    async with open_reuse(fresh, bounds=changed, digest=bench.launcher.digest) as made:
+    async with open_reuse(
+        fresh, bounds=changed, digest=bench.launcher.maker.images.require
+    ) as made:
         yield made
 
 

@@ -12,9 +12,9 @@ from runner.profiles.learn import Observation, learn, observing, unfiltered
 from runner.profiles.propose import Proposal, propose
 from runner.quotas.sizes import load_sizes
 from runner.sandbox.drive import use
+from runner.sandbox.engine.maker import Configure
 from runner.sandbox.engine.spec import Host, Placement, container_config
 from runner.sandbox.guest.sandbox import Bridge
-from runner.sandbox.launch import Configure
 from runner.words.execution import InputFile, Program
 from runner.words.resources import Resources
 from runner.words.sandbox import SandboxSpec

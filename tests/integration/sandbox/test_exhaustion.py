@@ -3,6 +3,7 @@
 import asyncio
 import time
 
+from runner.sandbox import drive
 from runner.words.execution import Program
 from runner.words.states import Reason, State
 from tests.support.sandboxes import MB, Bench
@@ -165,25 +166,20 @@ async def test_a_slow_reader_slows_the_program_instead_of_buffering(bench: Bench
         taken += len(chunk)
         await stuck.wait()
 
-    async def nothing() -> None:
-        return
-
     async with bench.sandbox(output_kb=4096) as sandbox:
         run = asyncio.create_task(
-            sandbox.run(
+            drive.run(
+                sandbox,
                 Program(("bash", "-c", "head -c 3M /dev/zero; date +%s.%N > /workspace/end"), {}),
-                bounds=bench.within(output_kb=4096).bounds,
-                flood_bytes=256 * MB,
-                on_started=nothing,
+                bench.within(output_kb=4096).bounds,
                 on_output=on_output,
-                cancel=asyncio.Event(),
             )
         )
         await asyncio.sleep(0.7)
         assert not run.done()
         assert taken <= 64 * 1024
         stuck.set()
-        ending = await run
+        ending = (await run).ending
         assert ending.stdout.total_bytes == taken == 3 * MB
 
 

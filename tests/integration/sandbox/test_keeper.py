@@ -5,11 +5,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from runner.sandbox.guest.ending import Ending
+from runner.sandbox.drive import run
 from runner.sandbox.guest.sandbox import Sandbox
 from runner.sandbox.observe.isolation import read_isolation
 from runner.words.execution import Program
-from tests.support.sandboxes import MB, Bench
+from tests.support.sandboxes import Bench
 
 V1 = {
     "swap": "memory/memory.memsw.limit_in_bytes",
@@ -22,8 +22,8 @@ V2 = {"memory": "memory.max", "swap": "memory.swap.max", "pids": "pids.max"}
 
 def places(bench: Bench, sandbox: Sandbox) -> dict[str, Path]:
     """Return the files that hold the sandbox's limits, those to be raised first in front."""
-    cgroups = bench.launcher.cgroups
-    group = cgroups.group(sandbox.container_id)
+    cgroups = bench.launcher.guards.cgroups
+    group = cgroups.group(sandbox.container.id)
     found = {}
     for name, place in (V2 if cgroups.version == 2 else V1).items():
         controller, _, file = place.rpartition("/")
@@ -45,7 +45,7 @@ async def test_every_limit_is_set_back(bench: Bench) -> None:
     async with bench.sandbox() as sandbox:
         files = places(bench, sandbox)
         before = {name: path.read_text() for name, path in files.items()}
-        lifted = "max" if bench.launcher.cgroups.version == 2 else "-1"
+        lifted = "max" if bench.launcher.guards.cgroups.version == 2 else "-1"
         for name, path in files.items():
             path.write_text("max" if name == "pids" else lifted)
         assert {name: path.read_text() for name, path in files.items()} != before
@@ -57,7 +57,7 @@ async def test_every_limit_is_set_back(bench: Bench) -> None:
 
 async def test_all_sandboxes_together_weigh_less_than_a_service(bench: Bench) -> None:
     """A quarter of what the kernel gives a group by itself, also after it was set back."""
-    cgroups = bench.launcher.cgroups
+    cgroups = bench.launcher.guards.cgroups
     parent = cgroups.parent.lstrip("/")
     file, usual, less = (
         (f"{parent}/cpu.weight", "100", "25")
@@ -87,7 +87,7 @@ async def test_a_sandbox_whose_limit_cannot_be_set_back_ends(bench: Bench) -> No
 
     async def raised() -> None:
         files = places(bench, sandbox)
-        lifted = "max" if bench.launcher.cgroups.version == 2 else "-1"
+        lifted = "max" if bench.launcher.guards.cgroups.version == 2 else "-1"
         with suppress(OSError):  # once the group has gone
             while True:
                 # The keeper may be faster than the program.
@@ -95,18 +95,9 @@ async def test_a_sandbox_whose_limit_cannot_be_set_back_ends(bench: Bench) -> No
                 files["memory"].write_text(lifted)
                 await asyncio.sleep(0.01)
 
-    async def ignore(*_: object) -> None:
-        return
-
     async with bench.sandbox(memory_mb=128) as sandbox:
-        ending: Ending = await sandbox.run(
-            Program(("python3", "-c", GREEDY), {}),
-            bounds=bench.limits.bounds,
-            flood_bytes=MB,
-            on_started=raised,
-            on_output=ignore,
-            cancel=asyncio.Event(),
-        )
+        program = Program(("python3", "-c", GREEDY), {})
+        ending = (await run(sandbox, program, bench.limits.bounds, on_started=raised)).ending
     assert ending.container_died
     assert ending.usage.wall_s < bench.limits.timeout_s
     assert ending.usage.cpu_s is not None
@@ -115,10 +106,10 @@ async def test_a_sandbox_whose_limit_cannot_be_set_back_ends(bench: Bench) -> No
 async def test_what_was_changed_is_read_back(bench: Bench) -> None:
     """So a sandbox is not used again, and a receipt cannot say otherwise."""
     async with bench.sandbox() as sandbox:
-        assert sandbox.isolation is not None
-        assert sandbox.isolation.swap_bytes == 0
-        facts = await bench.launcher.engine.inspect(sandbox.container_id) or {}
-        assert read_isolation(facts) == sandbox.isolation
-        lifted = "max" if bench.launcher.cgroups.version == 2 else "-1"
+        assert sandbox.container.isolation is not None
+        assert sandbox.container.isolation.swap_bytes == 0
+        facts = await bench.launcher.engine.inspect(sandbox.container.id) or {}
+        assert read_isolation(facts) == sandbox.container.isolation
+        lifted = "max" if bench.launcher.guards.cgroups.version == 2 else "-1"
         places(bench, sandbox)["swap"].write_text(lifted)
-        assert read_isolation(facts) != sandbox.isolation
+        assert read_isolation(facts) != sandbox.container.isolation

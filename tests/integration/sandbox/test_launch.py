@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import gc
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ import pytest
 
 from runner.base.settings import Settings
 from runner.quotas.sizes import load_sizes
+from runner.sandbox.drive import run
 from runner.sandbox.engine.spec import container_config
+from runner.sandbox.guest import meeting
 from runner.sandbox.launch import NODE_LABEL, Launcher, SandboxOrder
 from runner.sandbox.reap import remove_strays
 from runner.words.errors import DockerUnavailable, ImageMissing, LaunchFailed
@@ -42,7 +45,7 @@ async def test_a_container_that_ends_before_reporting_is_a_failed_launch(
     def broken(*args: Any) -> dict[str, Any]:
         return {**container_config(*args), "Entrypoint": ["/bin/false"]}
 
-    monkeypatch.setattr(bench.launcher, "configure", broken)
+    monkeypatch.setattr(bench.launcher.maker, "configure", broken)
     with pytest.raises(LaunchFailed, match="exit code 1"):
         await bench.launcher.launch(bench.order())
 
@@ -55,8 +58,8 @@ async def test_a_supervisor_that_stays_silent_is_a_failed_launch(
     def silent(*args: Any) -> dict[str, Any]:
         return {**container_config(*args), "Entrypoint": ["/bin/sleep", "60"]}
 
-    monkeypatch.setattr(bench.launcher, "configure", silent)
-    monkeypatch.setattr(bench.launcher, "_timeout_s", 0.5)
+    monkeypatch.setattr(bench.launcher.maker, "configure", silent)
+    monkeypatch.setattr(bench.launcher, "report_s", 0.5)
     with pytest.raises(LaunchFailed, match="did not report"):
         await bench.launcher.launch(bench.order())
 
@@ -83,7 +86,7 @@ async def test_cancelling_a_launch_leaves_nothing(
 ) -> None:
     """At whichever step it comes; the bench counts at the end, and no connection stays open."""
     launcher = bench.launcher
-    owner, name = (launcher, "_accept") if step == "accept" else (launcher.engine, step)
+    owner, name = (meeting, "accept") if step == "accept" else (launcher.engine, step)
     original = getattr(owner, name)
     reached = asyncio.Event()
 
@@ -95,7 +98,7 @@ async def test_cancelling_a_launch_leaves_nothing(
         return {**container_config(*args), "Entrypoint": ["/bin/false"]}
 
     if step == "remove":
-        monkeypatch.setattr(launcher, "configure", failing)
+        monkeypatch.setattr(launcher.maker, "configure", failing)
     monkeypatch.setattr(owner, name, announced)
     launching = asyncio.create_task(launcher.launch(bench.order()))
     await reached.wait()
@@ -121,7 +124,7 @@ async def test_a_clean_up_that_fails_does_not_replace_a_cancellation(
         raise DockerUnavailable("Docker does not answer")
 
     with monkeypatch.context() as patch:
-        patch.setattr(launcher, "_accept", accept)
+        patch.setattr(meeting, "accept", accept)
         patch.setattr(launcher.engine, "containers", away)
         launching = asyncio.create_task(launcher.launch(bench.order()))
         await reached.wait()
@@ -134,16 +137,16 @@ async def test_a_clean_up_that_fails_does_not_replace_a_cancellation(
 async def test_destroying_twice_is_fine(bench: Bench) -> None:
     """As it is for a container that is gone already."""
     async with bench.sandbox() as sandbox:
-        await bench.launcher.engine.remove(sandbox.container_id)
+        await bench.launcher.engine.remove(sandbox.container.id)
         await sandbox.destroy()
 
 
 async def test_the_socket_is_gone_once_the_supervisor_is_connected(bench: Bench) -> None:
     """Nothing is left to connect to, neither inside nor outside."""
     async with bench.sandbox() as sandbox:
-        home = bench.launcher.sandboxes_dir / sandbox.id
+        home = bench.launcher.owner.folder / sandbox.id
         assert {path.name for path in home.iterdir()} == {"passwd", "group"}
-        assert bench.launcher.sandboxes_dir.stat().st_mode & 0o777 == 0o700
+        assert bench.launcher.owner.folder.stat().st_mode & 0o777 == 0o700
 
 
 async def test_a_container_killed_from_outside_is_our_fault_not_the_programs(
@@ -152,61 +155,41 @@ async def test_a_container_killed_from_outside_is_our_fault_not_the_programs(
     """It ends as died, without a report."""
 
     async def kill() -> None:
-        await bench.launcher.engine.kill(sandbox.container_id)
-
-    async def ignore(*_: object) -> None:
-        return
+        await bench.launcher.engine.kill(sandbox.container.id)
 
     async with bench.sandbox() as sandbox:
-        ending = await sandbox.run(
-            Program(("sleep", "60"), {}),
-            bounds=bench.limits.bounds,
-            flood_bytes=1,
-            on_started=kill,
-            on_output=ignore,
-            cancel=asyncio.Event(),
-        )
-    assert ending.container_died
-    assert not ending.oom_killed
+        ran = await run(sandbox, Program(("sleep", "60"), {}), bench.limits.bounds, on_started=kill)
+    assert ran.ending.container_died
+    assert not ran.ending.oom_killed
 
 
 async def test_an_interrupted_run_kills_the_container(bench: Bench) -> None:
     """A cancelled recipe does not leave its program running."""
-
-    async def ignore(*_: object) -> None:
-        return
-
     async with bench.sandbox() as sandbox:
         running = asyncio.create_task(
-            sandbox.run(
-                Program(("sleep", "60"), {}),
-                bounds=bench.limits.bounds,
-                flood_bytes=1,
-                on_started=ignore,
-                on_output=ignore,
-                cancel=asyncio.Event(),
-            )
+            run(sandbox, Program(("sleep", "60"), {}), bench.limits.bounds)
         )
         await asyncio.sleep(0.3)
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running
-        assert bench.launcher.cgroups.processes(sandbox.container_id) == ()
+        assert bench.launcher.guards.cgroups.processes(sandbox.container.id) == ()
 
 
 async def test_strays_of_an_earlier_worker_are_removed_and_nothing_else(bench: Bench) -> None:
     """Same node, other instance: gone. Our own and another node's: left alone."""
     launcher = bench.launcher
-    earlier, elsewhere = launcher.instance, launcher.node
+    owner = launcher.owner
+    later = replace(owner, instance="a-later-worker")
     stray = await launcher.launch(bench.order())
     launcher.live.discard(stray.id)
-    launcher.instance = "a-later-worker"
+    launcher.owner = later
     async with bench.sandbox() as own:
-        launcher.node = f"{elsewhere}-other"
+        launcher.owner = replace(later, node=f"{owner.node}-other")
         assert await remove_strays(launcher) == 1  # the stray's directory, which has no container
-        launcher.node = elsewhere
+        launcher.owner = later
         assert await remove_strays(launcher) == 1
-        left = await launcher.engine.containers({NODE_LABEL: elsewhere})
-        assert [facts["Id"] for facts in left] == [own.container_id]
-    launcher.instance = earlier
+        left = await launcher.engine.containers({NODE_LABEL: owner.node})
+        assert [facts["Id"] for facts in left] == [own.container.id]
+    launcher.owner = owner
     stray._channel.close()

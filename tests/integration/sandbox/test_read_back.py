@@ -20,10 +20,10 @@ async def read(bench: Bench, change: Change = lambda _: None) -> EffectiveIsolat
         change(config)
         return config
 
-    bench.launcher.configure = configure
+    bench.launcher.maker.configure = configure
     async with bench.sandbox() as sandbox:
-        assert sandbox.isolation is not None
-        return sandbox.isolation
+        assert sandbox.container.isolation is not None
+        return sandbox.container.isolation
 
 
 async def test_what_is_there_is_read(bench: Bench) -> None:

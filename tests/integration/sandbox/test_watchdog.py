@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from runner.sandbox import drive
 from runner.sandbox.guest.ending import Cause, Ending
 from runner.sandbox.guest.outcome import classify
 from runner.sandbox.guest.sandbox import Sandbox
@@ -48,7 +49,7 @@ class Life:
 
     def __init__(self, sandbox: Sandbox, cgroups: Cgroups) -> None:
         self.ended_at = float("inf")
-        self._thread = threading.Thread(target=self._watch, args=(sandbox.container_id, cgroups))
+        self._thread = threading.Thread(target=self._watch, args=(sandbox.container.id, cgroups))
         self._stop = threading.Event()
 
     @contextlib.contextmanager
@@ -79,14 +80,9 @@ async def run(sandbox: Sandbox, code: str, bounds: RunBounds, hold_up_s: float) 
         assert chunk
         await asyncio.sleep(0.01)
 
-    return await sandbox.run(
-        Program(("python3", "-c", code), {}),
-        bounds=bounds,
-        flood_bytes=2**20,
-        on_started=hold_up,
-        on_output=store,
-        cancel=asyncio.Event(),
-    )
+    program = Program(("python3", "-c", code), {})
+    ran = await drive.run(sandbox, program, bounds, on_started=hold_up, on_output=store)
+    return ran.ending
 
 
 async def test_a_program_ends_at_its_deadline_though_the_loop_is_held_up(bench: Bench) -> None:
@@ -154,18 +150,18 @@ def docker_away(bench: Bench) -> Iterator[None]:
 async def until_dead(sandbox: Sandbox, cgroups: Cgroups, within_s: float) -> bool:
     """Return whether nothing of it runs any more within that time."""
     until = time.monotonic() + within_s
-    while cgroups.processes(sandbox.container_id) and time.monotonic() < until:  # noqa: ASYNC110
+    while cgroups.processes(sandbox.container.id) and time.monotonic() < until:  # noqa: ASYNC110
         await asyncio.sleep(0.02)
-    return not cgroups.processes(sandbox.container_id)
+    return not cgroups.processes(sandbox.container.id)
 
 
 async def test_a_program_ends_at_its_deadline_though_docker_is_away(bench: Bench) -> None:
     """As timed out: it is no internal error that Docker could not be asked."""
     sandbox = await bench.launcher.launch(bench.order())
-    cgroups = bench.launcher.cgroups
+    cgroups = bench.launcher.guards.cgroups
     with docker_away(bench):
         ending = await run(sandbox, IGNORES, bench.within(timeout_s=1).bounds, 0)
-        assert cgroups.processes(sandbox.container_id) == ()
+        assert cgroups.processes(sandbox.container.id) == ()
         with pytest.raises(DockerUnavailable):
             await sandbox.destroy()
     assert classify(ending).state is State.TIMED_OUT
@@ -175,14 +171,14 @@ async def test_a_program_ends_at_its_deadline_though_docker_is_away(bench: Bench
 async def test_a_program_ends_with_its_attempt_though_docker_is_away(bench: Bench) -> None:
     """Another node may run the execution next."""
     sandbox = await bench.launcher.launch(bench.order())
-    cgroups = bench.launcher.cgroups
+    cgroups = bench.launcher.guards.cgroups
     with docker_away(bench):
         running = asyncio.create_task(run(sandbox, IGNORES, bench.limits.bounds, 0))
         await asyncio.sleep(0.5)
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running
-        assert cgroups.processes(sandbox.container_id) == ()
+        assert cgroups.processes(sandbox.container.id) == ()
         with pytest.raises(DockerUnavailable):
             await sandbox.destroy()
     await remove_strays(bench.launcher)
@@ -193,7 +189,7 @@ async def test_without_the_kernels_kill_it_outlives_both_while_docker_is_away(
 ) -> None:
     """The control. It ends as soon as there is a way again, without anybody's asking."""
     sandbox = await bench.launcher.launch(bench.order())
-    cgroups = bench.launcher.cgroups
+    cgroups = bench.launcher.guards.cgroups
     with docker_away(bench):
         with monkeypatch.context() as without:
             without.setattr(Cgroups, "kill", lambda *_: False)
@@ -211,10 +207,10 @@ async def test_what_runs_in_a_sandbox_ends_though_docker_does_not_remove_it(
 ) -> None:
     """Also when its supervisor does not hear that its worker has hung up."""
     sandbox = await bench.launcher.launch(bench.order())
-    for process in bench.launcher.cgroups.processes(sandbox.container_id):
+    for process in bench.launcher.guards.cgroups.processes(sandbox.container.id):
         os.kill(process, signal.SIGSTOP)
     with docker_away(bench):
         with pytest.raises(DockerUnavailable):
             await sandbox.destroy()
-        assert await until_dead(sandbox, bench.launcher.cgroups, 1)
+        assert await until_dead(sandbox, bench.launcher.guards.cgroups, 1)
     await remove_strays(bench.launcher)

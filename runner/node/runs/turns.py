@@ -1,0 +1,68 @@
+"""Executions taken in turn: one is claimed, run and ended before the next, until the node drains."""
+
+import asyncio
+import time
+
+from runner.node.breaker import Breaker
+from runner.node.runs.execute import Executor
+from runner.node.runs.interrupted import Interruptions
+from runner.node.runs.policy import ExecutionPolicy
+from runner.store import scheduling
+from runner.store.db import Database
+from runner.words.states import Reason
+
+
+class Turns:
+    """Claims executions, one in each call; many calls may be under way at once."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        breaker: Breaker,
+        executor: Executor,
+        interruptions: Interruptions,
+        policy: ExecutionPolicy,
+    ) -> None:
+        self._database = database
+        self._breaker = breaker
+        self._executor = executor
+        self._interruptions = interruptions
+        self._policy = policy
+        self._draining = asyncio.Event()
+        self._running: set[asyncio.Task[bool]] = set()
+
+    async def run_next(self) -> bool:
+        """Claim the execution whose turn it is and run it; return whether there may be another."""
+        await self._breaker.whole()
+        if self._draining.is_set():
+            return False
+        asked_at = time.monotonic()
+        claimed = await scheduling.claim(
+            self._database,
+            node=self._policy.node,
+            instance=self._policy.instance,
+            lease=self._policy.lease,
+        )
+        if claimed is None:
+            return False
+        if self._draining.is_set():
+            # `drain` began while the claim was under way, and waits for none that begins now.
+            await self._interruptions.break_off(claimed.claim, None, Reason.WORKER_DRAINED)
+            return False
+        task = asyncio.create_task(self._executor.execute(claimed, asked_at))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        await asyncio.wait({task})
+        return task.cancelled() or task.result()
+
+    async def drain(self, patience_s: float) -> None:
+        """Claim nothing more; after `patience_s` seconds interrupt and settle what still runs."""
+        self._draining.set()
+        self._breaker.stop()
+        if self._running:
+            await asyncio.wait(set(self._running), timeout=patience_s)
+        for task in self._running:
+            task.cancel()
+        if self._running:
+            await asyncio.wait(set(self._running))

@@ -1,0 +1,106 @@
+"""Makes containers: which image, which isolation, which user, which configuration."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from runner.base.seccomp import SeccompProfile
+from runner.sandbox.engine.docker import Engine
+from runner.sandbox.engine.images import Images
+from runner.sandbox.engine.spec import (
+    LIMITLESS,
+    RUNTIMES,
+    Host,
+    Placement,
+    container_config,
+)
+from runner.sandbox.engine.users import Users, container_name, taken_ids, write_accounts
+from runner.words.errors import IsolationMissing, LaunchFailed
+from runner.words.resources import Resources
+from runner.words.sandbox import WORKSPACE, Isolation, SandboxSpec
+
+_GOFER_UID = 0
+"""gVisor's gofer, root on the host, opens the host's sockets for its sandbox; nobody inside can."""
+
+Configure = Callable[[Placement, Resources, SeccompProfile, Host], dict[str, Any]]
+"""Makes a container's configuration; a security check passes one that lacks a control."""
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A container that was created, and does not run yet."""
+
+    id: str
+    config: Mapping[str, Any]
+    peer: int
+    """The user that must be seen at the other end of the sandbox's socket."""
+
+
+class Maker:
+    """Makes the containers of one Docker daemon."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        images: Images,
+        *,
+        profile: SeccompProfile,
+        host: Host,
+        users: Users,
+        configure: Configure = container_config,
+    ) -> None:
+        self.images = images
+        self.profile = profile
+        self.configure = configure
+        self._engine = engine
+        self._host = host
+        self._users = users
+
+    async def image_of(self, spec: SandboxSpec) -> str:
+        """Return the digest of the image that the sandbox is to have.
+
+        Raises ImageMissing; IsolationMissing for an isolation that this Docker cannot give, which
+        is asked each time, as its runtimes may change.
+        """
+        if spec.isolation is not Isolation.CONTAINER:
+            await self._require(RUNTIMES[spec.isolation], spec.isolation)
+        return await self.images.require(spec.image)
+
+    async def _require(self, runtime: str, isolation: Isolation) -> None:
+        runtimes = (await self._engine.info())["info"].get("Runtimes") or {}
+        if runtime not in runtimes:
+            raise IsolationMissing(
+                f"isolation {isolation} needs Docker's runtime {runtime}, "
+                "which this host has not; `runner doctor` tells how to install it"
+            )
+        if LIMITLESS in (runtimes[runtime].get("runtimeArgs") or ()):
+            raise IsolationMissing(
+                f"Docker's runtime {runtime} is told {LIMITLESS}: no limit of memory, "
+                "processes or CPU would hold; `runner doctor` tells how to register it"
+            )
+
+    async def make(
+        self, spec: SandboxSpec, image_digest: str, home: Path, labels: Mapping[str, str]
+    ) -> Made:
+        """Create a container as a user that no other sandbox is.
+
+        Raises LaunchFailed when every user id is taken.
+        """
+        taken: set[int] = set()
+        while (uid := self._users.next(taken)) is not None:
+            write_accounts(home, uid, WORKSPACE)
+            placement = Placement(image_digest, home, uid, labels, spec.isolation)
+            config = self.configure(placement, spec.resources, self.profile, self._host)
+            container_id = await self._engine.create(container_name(uid), config)
+            if container_id is not None:
+                return Made(container_id, config, _peer_of(config, spec.isolation))
+            taken |= taken_ids(await self._engine.names()) | {uid}
+        raise LaunchFailed(
+            "sandboxes hold every user id of RUNNER_SANDBOX_UIDS; give it a longer range"
+        )
+
+
+def _peer_of(config: Mapping[str, Any], isolation: Isolation) -> int:
+    uid = str(config["User"]).partition(":")[0]
+    return _GOFER_UID if isolation is Isolation.GVISOR else int(uid)

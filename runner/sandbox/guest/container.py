@@ -1,0 +1,119 @@
+"""The container that a sandbox lives in, as its node holds it: counted, ended, removed.
+
+Nothing here asks the supervisor. The kernel ends what has to end, and Docker only what this worker
+may not kill: while Docker is away, nothing outlives its time.
+"""
+
+import asyncio
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from runner.sandbox.engine.docker import Engine
+from runner.sandbox.observe.cgroups import Counters
+from runner.sandbox.observe.guards import Guards
+from runner.sandbox.observe.isolation import EffectiveIsolation, read_isolation
+from runner.sandbox.observe.traces import traces
+from runner.sandbox.observe.watchdog import Fired, Term
+from runner.words.errors import RunnerError
+
+_REMOVED_S = 3.0
+"""How long Docker may take to remove a container, before the watchdog ends what runs in it."""
+
+_log = structlog.get_logger("runner.worker")
+
+
+class Container:
+    """One started container, with the folder that is mounted into it alone."""
+
+    def __init__(
+        self,
+        id: str,  # noqa: A002 - it is the container's id, and Docker's word for it
+        home: Path,
+        *,
+        engine: Engine,
+        guards: Guards,
+        facts: Mapping[str, Any] | None,
+        on_removed: Callable[[], None],
+    ) -> None:
+        """Read how it is isolated. `facts`: what Docker says of it, None if it is gone already."""
+        self.id = id
+        self.home = home
+        self.alive = True
+        """False from the moment at which we have ended it, or found it dead."""
+        self.isolation: EffectiveIsolation | None = read_isolation(facts) if facts else None
+        """How it was isolated before anything ran in it."""
+        self._facts = facts or {}
+        self._engine = engine
+        self._cgroups = guards.cgroups
+        self._watchdog = guards.watchdog
+        self._on_removed = on_removed
+
+    def counters(self) -> Counters:
+        """Return what has been used in it so far. Its group outlives it by the moment it takes."""
+        return self._cgroups.read(self.id)
+
+    def forget_peak(self) -> None:
+        """Count the peak of memory anew, for the next program."""
+        self._cgroups.forget_peak(self.id)
+
+    def traces(self) -> list[str]:
+        """Return the kinds of what its programs have left in it, as far as the host sees them."""
+        return traces(self._facts, self.isolation, self._cgroups)
+
+    def end_by(self, term: Term, until: float | None) -> None:
+        """End all that runs in it by then, by the clock of `time.monotonic`; None: no more.
+
+        A thread of its own does that, whatever holds up the event loop.
+        """
+        if until is None:
+            self._watchdog.disarm(self.id, term)
+        else:
+            self._watchdog.arm(self.id, term, until)
+
+    @property
+    def fired(self) -> Fired | None:
+        """How that thread has ended it, if it has."""
+        return self._watchdog.fired(self.id)
+
+    async def kill(self) -> None:
+        """Kill all that runs in it. When some of it is left, raises what Docker does."""
+        self.alive = False
+        try:
+            if await asyncio.to_thread(self._cgroups.end, self.id):
+                return
+        except OSError as error:
+            _log.warning("not_killed_by_kernel", sandbox=self.home.name, error=str(error))
+        try:
+            await self._engine.kill(self.id)
+        except RunnerError:
+            if await asyncio.to_thread(self._cgroups.processes, self.id):
+                self.end_by(Term.OVER, time.monotonic())
+                raise
+
+    async def died_of_memory(self) -> bool:
+        """Return whether the kernel ended it for its memory, as Docker tells it."""
+        return bool((await self._engine.state(self.id)).get("OOMKilled"))
+
+    async def remove(self) -> None:
+        """Remove it and its folder. Safe to repeat.
+
+        When Docker does not answer, raises DockerUnavailable: what runs in it is ended all the
+        same, and `reap.remove_strays` then finds the rest.
+        """
+        self.alive = False
+        self.end_by(Term.OVER, time.monotonic() + _REMOVED_S)
+        try:
+            try:
+                await self._engine.remove(self.id)
+            except BaseException:
+                self._watchdog.abandon(self.id)
+                raise
+            self._watchdog.forget(self.id)
+            await asyncio.to_thread(shutil.rmtree, self.home, ignore_errors=True)
+        finally:
+            self._on_removed()
