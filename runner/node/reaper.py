@@ -6,7 +6,7 @@ import structlog
 
 from runner.audit import events as audit
 from runner.base.duties import for_each
-from runner.node.runs.execute import ExecutionPolicy
+from runner.node.runs.policy import ExecutionPolicy
 from runner.node.runs.settle import Requeue, Settler, of_execution
 from runner.queue.changes import Changes, News
 from runner.queue.doorbell import Doorbell

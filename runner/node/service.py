@@ -26,10 +26,16 @@ from runner.node.reaper import Reaper
 from runner.node.retention import ABANDONED, GRACE, TIDY_EVERY_S, Retention
 from runner.node.runs.consumer import Consumers
 from runner.node.runs.egress import Egress
-from runner.node.runs.execute import ExecutionPolicy, Executor
+from runner.node.runs.execute import Endings, Executor
+from runner.node.runs.finish import Finisher
+from runner.node.runs.interrupted import Interruptions
+from runner.node.runs.policy import ExecutionPolicy
+from runner.node.runs.program import Programs
 from runner.node.runs.refusals import WINDOW_S, Refusals
 from runner.node.runs.secrets import Secrets
 from runner.node.runs.settle import Settler
+from runner.node.runs.turns import Turns
+from runner.node.runs.unstarted import Returns
 from runner.node.stock.demand import PoolBounds
 from runner.node.stock.disposal import Disposals
 from runner.node.stock.pool import open_pool
@@ -54,7 +60,7 @@ _log = structlog.get_logger("runner.worker")
 @asynccontextmanager
 async def worker(
     settings: Settings, *, database_url: SecretStr, redis_url: SecretStr
-) -> AsyncIterator[Executor]:
+) -> AsyncIterator[Turns]:
     """Work while the context lasts; on leaving it, drain.
 
     Raises SetupError when a setting cannot be used, another worker uses the same state folder, the
@@ -138,25 +144,53 @@ async def worker(
             )
         )
         settler = Settler(database=database, signer=signer, max_attempts=policy.max_attempts)
-        executor = Executor(
+        disposals = Disposals(
+            sandboxes, backlog=settings.pool_max, reserve_mb=settings.pool_reserve_mb
+        )
+        finisher = Finisher(database=database, changes=changes, signer=signer, node=policy.node)
+        interruptions = Interruptions(
             database=database,
-            objects=named.objects,
             changes=changes,
-            sandboxes=sandboxes,
-            disposals=Disposals(
-                sandboxes, backlog=settings.pool_max, reserve_mb=settings.pool_reserve_mb
-            ),
-            egress=Egress(
-                gateway=gateway,
-                ceiling=named.ceiling,
-                secrets=tenants_secrets,
-            ),
-            secrets=tenants_secrets,
-            signer=signer,
+            finisher=finisher,
             settler=settler,
             policy=policy,
+        )
+        executor = Executor(
+            database=database,
+            changes=changes,
+            sandboxes=sandboxes,
+            disposals=disposals,
+            programs=Programs(
+                database=database,
+                changes=changes,
+                objects=named.objects,
+                secrets=tenants_secrets,
+                egress=Egress(
+                    gateway=gateway,
+                    ceiling=named.ceiling,
+                    secrets=tenants_secrets,
+                ),
+                policy=policy,
+            ),
+            endings=Endings(
+                finisher,
+                Returns(
+                    database=database,
+                    changes=changes,
+                    breaker=breaker,
+                    max_attempts=policy.max_attempts,
+                ),
+                interruptions,
+            ),
             traffic=traffic,
+            policy=policy,
+        )
+        turns = Turns(
+            database=database,
             breaker=breaker,
+            executor=executor,
+            interruptions=interruptions,
+            policy=policy,
         )
         reaper = Reaper(
             database=database,
@@ -176,7 +210,7 @@ async def worker(
         refusals = Refusals(database)
         consumers = Consumers(
             redis_url=redis_url,
-            executor=executor,
+            turns=turns,
             refusals=refusals,
             slots=settings.slots,
             instance=policy.instance,
@@ -213,10 +247,11 @@ async def worker(
         )
         try:
             async with health.told(duties):
-                yield executor
+                yield turns
         finally:
             consumers.request_stop()
-            await executor.drain(settings.drain_s)
+            await turns.drain(settings.drain_s)
+            await disposals.drain()
             await consumers.join()
             _log.info("worker_stopped", instance=policy.instance)
 

@@ -21,7 +21,7 @@ AWAITED = {
     "runner/base/tasks.py": "awaited in the same function",
     "runner/verify/checks/shared.py": "one run, awaited in the same function",
     "runner/node/stock/disposal.py Disposals.later": "one removal; a sweep takes what fails",
-    "runner/node/runs/execute.py Executor.run_next": "one execution, awaited in the same function",
+    "runner/node/runs/turns.py Turns.run_next": "one execution, awaited in the same function",
     "runner/node/runs/lease.py LeaseKeeper.guard": "one attempt, awaited in the same function",
     "runner/node/stock/pool.py WarmSandboxes._discard": "one removal; a sweep takes what fails",
     "runner/node/runs/recorder.py Recorder._write_soon": "one batch; what fails stays gathered",

@@ -1,9 +1,12 @@
 """One execution on this node, from the ring to its end on record.
 
 consumer   answers rings: one thread for each slot
+turns      claims whose turn it is, until the node drains
 execute    the recipe: claim, launch, run, collect, record, dispose
+policy     what holds for every execution
 attempt    what one attempt has, from its claim to its end
 lease      keeps the attempt ours, or ends the sandbox
+program    what the program is given, its run, what it leaves
 start      when the program's start goes on record
 inputs     the files that the program is given
 secrets    the values that the program is given, and their masks

@@ -10,8 +10,8 @@ import redis
 import structlog
 from pydantic import SecretStr
 
-from runner.node.runs.execute import Executor
 from runner.node.runs.refusals import Refusals
+from runner.node.runs.turns import Turns
 from runner.queue.connections import RETRY_S, connect
 from runner.queue.job import IDLE_S, Consumer, Ring, Then, bound_job_class
 from runner.words.errors import NotReady
@@ -26,13 +26,13 @@ class Consumers:
         self,
         *,
         redis_url: SecretStr,
-        executor: Executor,
+        turns: Turns,
         refusals: Refusals,
         slots: int,
         instance: str,
     ) -> None:
         self._redis_url = redis_url
-        self._executor = executor
+        self._turns = turns
         self._refusals = refusals
         self._instance = instance
         self._slots = slots
@@ -96,7 +96,7 @@ class Consumers:
         """Run what waits until nothing is left to claim."""
         while not self._stopping.is_set():
             try:
-                if not self._on_loop(self._executor.run_next()):
+                if not self._on_loop(self._turns.run_next()):
                     return
             except NotReady as error:
                 # The reconciler rings again once PostgreSQL is back.

@@ -1,4 +1,4 @@
-"""What becomes of an attempt that goes no further here: drained, failed by us, or no longer ours."""
+"""What becomes of an attempt that goes no further here: drained, failed, or no longer ours."""
 
 import asyncio
 
@@ -8,6 +8,7 @@ from runner.audit import events as audit
 from runner.node.runs.attempt import Attempt
 from runner.node.runs.finish import Finisher
 from runner.node.runs.policy import ExecutionPolicy
+from runner.node.runs.recorder import cut_off
 from runner.node.runs.settle import UNKNOWN, Settler, late
 from runner.queue.changes import Changes, News
 from runner.store.db import Database
@@ -41,8 +42,8 @@ class Interruptions:
         try:
             async with asyncio.timeout(self._policy.lease.total_seconds()):
                 if attempt is not None and (result := attempt.broken_off(reason)) is not None:
-                    await attempt.recorder.close()
-                    await self._finisher.finish(attempt, result)
+                    await attempt.recorder.close(cut=cut_off(result))
+                    await self._finisher.finish(attempt, attempt.recorder.settled(result))
                     return
                 known = attempt.ran(self._policy.node, {}) if attempt else UNKNOWN
                 await self._settler.settle(claim, reason, known, only_expired=False)

@@ -1,4 +1,4 @@
-"""Executions taken in turn: one is claimed, run and ended before the next, until the node drains."""
+"""Whose turn it is: executions are claimed and run, one in each call, until the node drains."""
 
 import asyncio
 import time

@@ -20,12 +20,12 @@ from runner.base.signing import Signer
 from runner.embedded.services import Services, services
 from runner.node.breaker import Breaker
 from runner.node.reaper import Reaper
-from runner.node.runs.execute import ExecutionPolicy, Executor
+from runner.node.runs.interrupted import Interruptions
 from runner.node.runs.lease import LeaseKeeper
+from runner.node.runs.policy import ExecutionPolicy
 from runner.node.runs.settle import Settler
+from runner.node.runs.turns import Turns
 from runner.node.runs.unstarted import Returns
-from runner.node.stock.disposal import Disposals
-from runner.node.traffic import Traffic
 from runner.queue.changes import Changes
 from runner.queue.doorbell import Doorbell
 from runner.store import attempts, executions, scheduling
@@ -428,7 +428,7 @@ async def test_what_is_claimed_while_draining_is_given_back(
 
     async def slow(*args: Any, **named: Any) -> Claimed | None:
         found = await really(*args, **named)
-        await executor.drain(0)
+        await turns.drain(0)
         return found
 
     async def probe() -> None:
@@ -436,22 +436,21 @@ async def test_what_is_claimed_while_draining_is_given_back(
 
     async with changes_of(postgres) as changes:
         signer = Signer.open(tmp_path)
-        executor = Executor(
+        turns = Turns(
             database=worker,
-            objects=nowhere,
-            changes=changes,
-            sandboxes=nowhere,
-            disposals=Disposals(nowhere, backlog=1, reserve_mb=0),
-            egress=nowhere,
-            secrets=nowhere,
-            signer=signer,
-            settler=Settler(database=worker, signer=signer, max_attempts=3),
-            policy=POLICY,
-            traffic=Traffic(),
             breaker=Breaker(probe),
+            executor=nowhere,
+            interruptions=Interruptions(
+                database=worker,
+                changes=changes,
+                finisher=nowhere,
+                settler=Settler(database=worker, signer=signer, max_attempts=3),
+                policy=POLICY,
+            ),
+            policy=POLICY,
         )
         monkeypatch.setattr(scheduling, "claim", slow)
-        assert not await executor.run_next()
+        assert not await turns.run_next()
     row = superuser.execute(
         "SELECT state, attempt, given_back FROM executions WHERE execution_id = %s", [id_]
     ).fetchone()

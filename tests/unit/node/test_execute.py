@@ -43,29 +43,27 @@ async def test_a_cancelled_execution_passes_until_its_sandbox_is_gone(
         return await work
 
     def keeper(**_: object) -> Any:
-        return SimpleNamespace(guard=guard, fence=lambda _: None, release=lambda: None)
+        return SimpleNamespace(
+            guard=guard, fence=lambda _: None, release=lambda: None, cancel_requested=None
+        )
 
     monkeypatch.setattr(execute, "LeaseKeeper", keeper)
     monkeypatch.setattr(execute, "Recorder", lambda **_: SimpleNamespace(stop=nothing))
-    monkeypatch.setattr(Executor, "_run", cancelled)
-    parts: dict[str, Any] = {
-        name: SimpleNamespace()
-        for name in ("database", "objects", "egress", "secrets", "signer", "settler", "breaker")
-    }
     executor = Executor(
-        **parts,
+        database=SimpleNamespace(),  # type: ignore[arg-type]
         changes=SimpleNamespace(announce=lambda *_: None),  # type: ignore[arg-type]  # as used
         sandboxes=SimpleNamespace(claim=claim),
         disposals=SimpleNamespace(now=now, later=now),  # type: ignore[arg-type]  # as used
-        policy=SimpleNamespace(node="n", lease=None, max_attempts=1),  # type: ignore[arg-type]
+        policy=SimpleNamespace(lease=None),  # type: ignore[arg-type]
+        programs=SimpleNamespace(run=cancelled),  # type: ignore[arg-type]
+        endings=SimpleNamespace(finisher=SimpleNamespace(finish=finish)),  # type: ignore[arg-type]
         traffic=traffic,
     )
-    monkeypatch.setattr(executor._finisher, "finish", finish)
     claimed: Any = SimpleNamespace(
         claim=SimpleNamespace(tenant_id="t", execution_id="e", attempt=1),
         request=lambda: SimpleNamespace(run=SimpleNamespace(bounds=None)),
         cancel_requested=False,
     )
-    assert await executor._execute(claimed, 0.0)
+    assert await executor.execute(claimed, 0.0)
     assert [under_way for _, under_way in busy] == [True]
     assert not traffic.busy
