@@ -28,7 +28,10 @@ from runner.base import telemetry
 from runner.base.settings import Settings
 from runner.cli.demo import temporary_state
 from runner.embedded.services import services
-from runner.queue.job import Consumer, Ring, RingQueue, Then, bound_job_class
+from runner.queue.consumer import Consumer
+from runner.queue.job import Then, bound_job_class
+from runner.queue.producer import RingQueue
+from runner.queue.ring import Ring
 from runner.words.ids import new_id
 
 SLOTS = 16

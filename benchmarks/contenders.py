@@ -19,7 +19,7 @@ from runner.sandbox.engine.maker import Configure, Maker
 from runner.sandbox.engine.spec import Host, container_config
 from runner.sandbox.engine.users import Users
 from runner.sandbox.guest.patience import Patience
-from runner.sandbox.launch import Launcher, Owner, SandboxOrder
+from runner.sandbox.launch import Launcher, SandboxOrder, Site
 from runner.sandbox.observe.cgroups import UNIFIED, Cgroups
 from runner.sandbox.observe.guards import Guards
 from runner.sandbox.observe.isolation import EffectiveIsolation
@@ -75,7 +75,7 @@ class Field:
         homes.chmod(0o711)
         watchdog = Watchdog(cgroups.read, cgroups.end, cgroups.processes)
         return Launcher(
-            owner=Owner(self.folder.name, "only", homes),
+            site=Site(self.folder.name, "only", homes),
             engine=engine,
             maker=Maker(
                 engine,

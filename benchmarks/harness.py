@@ -25,7 +25,8 @@ from pydantic import SecretStr
 from rich.console import Console
 from rich.table import Table
 
-from runner.base.settings import Rate, RateLimits, Settings
+from runner.base.rates import Rate, RateLimits
+from runner.base.settings import Settings
 from runner.cli.demo import temporary_state
 from runner.embedded.stack import Stack, stack
 from runner.quotas.sizes import load_sizes

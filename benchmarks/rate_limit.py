@@ -31,7 +31,8 @@ from rich.table import Table
 
 from runner.api.edge.ratelimit import RateLimiter as Ours
 from runner.base import telemetry
-from runner.base.settings import Rate, Settings
+from runner.base.rates import Rate
+from runner.base.settings import Settings
 from runner.cli.demo import temporary_state
 from runner.cli.session import Address, deployment
 from runner.embedded.services import services

@@ -27,7 +27,8 @@ from runner.audit.memory import Memory
 from runner.audit.pinned import contradicted, contradicting_receipt
 from runner.base.duties import for_each
 from runner.base.signing import BadSignature, PublicKey, Signer, TrustedKeys, verify
-from runner.store.db import Database, Transaction
+from runner.store.db import Database
+from runner.store.transaction import Transaction
 from runner.words.errors import NotReady
 
 KIND = "agent-runner/audit-checkpoint/v1"

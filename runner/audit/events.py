@@ -9,7 +9,8 @@ from uuid import UUID
 
 import rfc8785
 
-from runner.store.db import Database, Transaction
+from runner.store.db import Database
+from runner.store.transaction import Transaction
 from runner.words.execution import JSON
 from runner.words.ids import PLATFORM_TENANT, new_id
 

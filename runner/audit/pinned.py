@@ -10,8 +10,9 @@ from uuid import UUID
 
 from runner.audit.chain import Fault
 from runner.base.signing import BadSignature, PublicKey, verify
-from runner.store.db import Database, Transaction
+from runner.store.db import Database
 from runner.store.receipts import KIND
+from runner.store.transaction import Transaction
 
 PAGE = 50
 """A signature takes up to two milliseconds to verify: a page keeps a thread for a tenth of a second

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from runner.audit import events as audit
 from runner.audit.events import Action, AuditEvent, Origin, Outcome
-from runner.store.db import Transaction
+from runner.store.transaction import Transaction
 from runner.words.execution import JSON
 from runner.words.principal import Principal
 

@@ -18,7 +18,8 @@ from runner.auth.sessions import Lifetime, Session, SessionId
 from runner.auth.throttle import Throttle
 from runner.auth.tokens import digest
 from runner.store import members, users
-from runner.store.db import Database, Transaction
+from runner.store.db import Database
+from runner.store.transaction import Transaction
 from runner.store.users import Account, Credentials, NewSession, OpenInvitation, Reset
 from runner.words.errors import Conflict, Invalid, NotAuthenticated, NotFound, TooManyAttempts
 from runner.words.ids import PLATFORM_TENANT, new_id

@@ -22,9 +22,10 @@ from runner.auth.grants import manages, outranks
 from runner.auth.permissions import Permission, may, of_role, stopped
 from runner.base.duties import Duties
 from runner.store import rights
-from runner.store.db import Database, Transaction
+from runner.store.db import Database
 from runner.store.keys import Grant
 from runner.store.rights import Ended, Standing
+from runner.store.transaction import Transaction
 from runner.words.errors import NotAuthenticated, NotPermitted, RightEnded, RightUnconfirmed
 from runner.words.principal import Principal, PrincipalKind, Role
 

@@ -4,6 +4,7 @@ Knows tenants and executions only by the words; reaches no other part of a deplo
 
     settings   what the operator configures, from the environment
     forms      the forms that settings must have
+    rates      how often somebody may ask, as the operator sets it
     telemetry  structured logs, without secrets
     health     what a node says of itself, for whoever looks after its process
     duties     work that goes on for as long as its process does, supervised

@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Self
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     IPvAnyNetwork,
     SecretStr,
@@ -23,7 +21,8 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from runner.base import forms
-from runner.words.principal import Role, Tier
+from runner.base.rates import RateLimits
+from runner.words.principal import Role
 from runner.words.sandbox import Isolation
 
 
@@ -39,46 +38,10 @@ def default_node() -> str:
     return socket.gethostname()
 
 
-SUSTAINED_MINUTES = 5
 FIRST_SANDBOX_UID = 1000
 """Below are the users of the system itself (login.defs(5))."""
 LAST_SANDBOX_UID = 2**31 - 1
 """The largest that Docker takes."""
-
-
-class Rate(BaseModel):
-    """How often somebody may ask: the most in any minute is `burst`.
-
-    For long it is `per_minute`, counted over any five minutes.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    per_minute: int = Field(ge=1, le=100_000)
-    burst: int = Field(ge=1, le=500_000)
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if not self.per_minute <= self.burst <= SUSTAINED_MINUTES * self.per_minute:
-            raise ValueError(f"burst must be from per_minute to {SUSTAINED_MINUTES} times that")
-        return self
-
-
-class RateLimits(BaseModel):
-    """Rates for strangers by address, and for principals by their tenant's tier."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    anonymous: Rate = Rate(per_minute=10, burst=20)
-    operations: Rate = Rate(per_minute=600, burst=600)
-    """Of `/readyz` and `/metrics`, which ask PostgreSQL and need no key."""
-    free: Rate = Rate(per_minute=60, burst=100)
-    pro: Rate = Rate(per_minute=300, burst=500)
-    enterprise: Rate = Rate(per_minute=3000, burst=5000)
-
-    def of(self, tier: Tier) -> Rate:
-        """Return a tier's rate."""
-        return {Tier.FREE: self.free, Tier.PRO: self.pro, Tier.ENTERPRISE: self.enterprise}[tier]
 
 
 _CREDENTIALS = {

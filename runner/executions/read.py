@@ -6,8 +6,9 @@ from uuid import UUID
 
 from runner.auth.caller import Caller
 from runner.store import executions
-from runner.store.db import Database, Transaction
+from runner.store.db import Database
 from runner.store.executions import Place
+from runner.store.transaction import Transaction
 from runner.words.errors import NotFound
 from runner.words.execution import Artifact, Execution, StoredOutput, Stream
 from runner.words.states import ENDED, State

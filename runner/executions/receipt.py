@@ -6,7 +6,7 @@ from runner.audit.events import Action
 from runner.auth.caller import Caller
 from runner.executions.read import find
 from runner.store import receipts
-from runner.store.db import Transaction
+from runner.store.transaction import Transaction
 from runner.words.errors import NotFound
 
 NO_RECEIPT = (

@@ -17,9 +17,10 @@ from runner.queue.changes import Changes, News
 from runner.queue.doorbell import Doorbell
 from runner.quotas.tiers import Standing, Waiting, ceiling, refusal
 from runner.store import egress_policies, executions, files, projects, quotas
-from runner.store.db import Database, Transaction
+from runner.store.db import Database
 from runner.store.executions import KeyUse
 from runner.store.tenants import Tenant
+from runner.store.transaction import Transaction
 from runner.tenants.policies import ceilings
 from runner.words.errors import Conflict, Invalid, NotFound, QueueUnavailable, QuotaExceeded
 from runner.words.execution import ExecutionRequest, StoredObject

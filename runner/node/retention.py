@@ -14,9 +14,10 @@ import structlog
 from runner.audit import events as audit
 from runner.base.duties import for_each
 from runner.store import ledger, retention
-from runner.store.db import Database, Transaction
+from runner.store.db import Database
 from runner.store.objects import ObjectStore
 from runner.store.retention import RetentionTerms
+from runner.store.transaction import Transaction
 from runner.words.errors import RunnerError
 
 BATCH = 100

@@ -24,6 +24,7 @@ from runner.node.breaker import STARTING, Breaker
 from runner.node.named import read_named
 from runner.node.reaper import Reaper
 from runner.node.retention import ABANDONED, GRACE, TIDY_EVERY_S, Retention
+from runner.node.runs.claimer import Claimer
 from runner.node.runs.consumer import Consumers
 from runner.node.runs.egress import Egress
 from runner.node.runs.execute import Endings, Executor
@@ -34,7 +35,6 @@ from runner.node.runs.program import Programs
 from runner.node.runs.refusals import WINDOW_S, Refusals
 from runner.node.runs.secrets import Secrets
 from runner.node.runs.settle import Settler
-from runner.node.runs.turns import Turns
 from runner.node.runs.unstarted import Returns
 from runner.node.stock.demand import PoolBounds
 from runner.node.stock.disposal import Disposals
@@ -60,7 +60,7 @@ _log = structlog.get_logger("runner.worker")
 @asynccontextmanager
 async def worker(
     settings: Settings, *, database_url: SecretStr, redis_url: SecretStr
-) -> AsyncIterator[Turns]:
+) -> AsyncIterator[Claimer]:
     """Work while the context lasts; on leaving it, drain.
 
     Raises SetupError when a setting cannot be used, another worker uses the same state folder, the
@@ -185,7 +185,7 @@ async def worker(
             traffic=traffic,
             policy=policy,
         )
-        turns = Turns(
+        claimer = Claimer(
             database=database,
             breaker=breaker,
             executor=executor,
@@ -210,7 +210,7 @@ async def worker(
         refusals = Refusals(database)
         consumers = Consumers(
             redis_url=redis_url,
-            turns=turns,
+            claimer=claimer,
             refusals=refusals,
             slots=settings.slots,
             instance=policy.instance,
@@ -247,10 +247,10 @@ async def worker(
         )
         try:
             async with health.told(duties):
-                yield turns
+                yield claimer
         finally:
             consumers.request_stop()
-            await turns.drain(settings.drain_s)
+            await claimer.drain(settings.drain_s)
             await disposals.drain()
             await consumers.join()
             _log.info("worker_stopped", instance=policy.instance)

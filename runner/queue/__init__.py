@@ -5,7 +5,11 @@ then claims whose turn it is in PostgreSQL. A lost ring is rung again by the wor
 a repeated one finds nothing to claim, a forged one runs nothing and is audited.
 
     doorbell     rings
-    job          the one job there is; the only module that touches RQ
+    producer     makes the one job there is
+    consumer     takes it, with RQ's worker
+    job          the job, checked before RQ sees it
+    rings        the one queue in Redis
+    ring         what a job may say
     changes      announcements that an execution changed
     connections  connections to Redis that wait for nothing long
 """

@@ -10,7 +10,8 @@ import redis
 from pydantic import SecretStr
 
 from runner.queue.connections import connect
-from runner.queue.job import Ring, RingQueue
+from runner.queue.producer import RingQueue
+from runner.queue.ring import Ring
 from runner.words.errors import QueueUnavailable
 
 FRESH_S = 1.0

@@ -38,7 +38,7 @@ SANDBOX_LABEL = "runner.sandbox"
 
 _log = structlog.get_logger("runner.worker")
 
-__all__ = ["Launcher", "Owner", "Sandbox", "SandboxOrder"]
+__all__ = ["Launcher", "Sandbox", "SandboxOrder", "Site"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +55,8 @@ class SandboxOrder:
 
 
 @dataclass(frozen=True, slots=True)
-class Owner:
-    """Whose sandboxes these are: the node, the worker that runs on it now, and their folders."""
+class Site:
+    """Where sandboxes are started: on which node, by which worker of it, and in which folder."""
 
     node: str
     instance: str
@@ -80,7 +80,7 @@ class Launcher:
     def __init__(
         self,
         *,
-        owner: Owner,
+        site: Site,
         engine: Engine,
         maker: Maker,
         guards: Guards,
@@ -88,7 +88,7 @@ class Launcher:
         report_s: float,
     ) -> None:
         """Take parts that run already. A supervisor has `report_s` seconds to say it is ready."""
-        self.owner = owner
+        self.site = site
         self.engine = engine
         self.maker = maker
         self.guards = guards
@@ -124,7 +124,7 @@ class Launcher:
             cgroups = Cgroups.of(info)
             with Guards.standing(cgroups, partial(_kill, engine, cgroups)) as guards:
                 yield cls(
-                    owner=Owner(node, instance, folder),
+                    site=Site(node, instance, folder),
                     engine=engine,
                     maker=Maker(
                         engine,
@@ -146,7 +146,7 @@ class Launcher:
         DockerUnavailable.
         """
         sandbox_id = secrets.token_hex(8)
-        home = self.owner.folder / sandbox_id
+        home = self.site.folder / sandbox_id
         self.live.add(sandbox_id)
         container_id: str | None = None
         channel: Channel | None = None
@@ -154,7 +154,7 @@ class Launcher:
             image = await self.maker.image_of(order.spec)
             home.mkdir(mode=0o711)
             with listen(home, SUPERVISOR_SOCKET, backlog=1) as listener:
-                labels = self.owner.labels(order, sandbox_id)
+                labels = self.site.labels(order, sandbox_id)
                 made = await self.maker.make(order.spec, image, home, labels)
                 container_id = made.id
                 await self.engine.start(container_id)

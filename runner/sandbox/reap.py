@@ -13,13 +13,13 @@ async def remove_strays(launcher: Launcher) -> int:
     nodes, and containers that are not ours, do not match. Raises DockerUnavailable.
     """
     removed = set()
-    for facts in await launcher.engine.containers({NODE_LABEL: launcher.owner.node}):
+    for facts in await launcher.engine.containers({NODE_LABEL: launcher.site.node}):
         sandbox_id = facts["Labels"].get(SANDBOX_LABEL, "")
-        ours = facts["Labels"].get(INSTANCE_LABEL) == launcher.owner.instance
+        ours = facts["Labels"].get(INSTANCE_LABEL) == launcher.site.instance
         if not (ours and sandbox_id in launcher.live):
             await launcher.engine.remove(facts["Id"])
             removed.add(sandbox_id or facts["Id"])
-    for home in list(launcher.owner.folder.iterdir()):
+    for home in list(launcher.site.folder.iterdir()):
         if home.name not in launcher.live:
             await asyncio.to_thread(shutil.rmtree, home, ignore_errors=True)
             removed.add(home.name)

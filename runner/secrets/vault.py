@@ -7,8 +7,9 @@ from runner.secrets import envelope
 from runner.secrets.envelope import Unopened
 from runner.secrets.keyring import KeyEncryption, Wrapped
 from runner.store import secrets
-from runner.store.db import Database, Transaction
+from runner.store.db import Database
 from runner.store.secrets import StoredSecret
+from runner.store.transaction import Transaction
 from runner.words.errors import Invalid, KeyUnavailable
 
 MAX_SECRETS = 256

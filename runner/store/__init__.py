@@ -4,7 +4,8 @@ Imported by the API and the worker, each with its own login role. `db` is the on
 opens connections and the only one that sets the tenant; row-level security does the rest, so a
 query that forgets its WHERE returns nothing of another tenant. SQL lives in `queries/*.sql`.
 
-    db               connections, transactions, the tenant
+    db               connections, and the tenant of each transaction
+    transaction      one transaction: named queries in, rows out
     connection       one connection, closed rather than in doubt
     migrations       the schema
     objects          objects' bytes, in a folder or bucket

@@ -13,8 +13,9 @@ from uuid import UUID
 from psycopg.types.json import Jsonb
 
 from runner.store import ledger, usage
-from runner.store.db import Database, Later, Transaction
+from runner.store.db import Database
 from runner.store.executions import RESULT, StoredArtifact, insert_state_event_later
+from runner.store.transaction import Later, Transaction
 from runner.words.errors import LeaseLost
 from runner.words.execution import JSON, Claim, EventKind, Result
 from runner.words.states import ACTIVE, State, may_change

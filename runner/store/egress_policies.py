@@ -6,7 +6,7 @@ from datetime import datetime
 
 from psycopg.types.json import Jsonb
 
-from runner.store.db import Transaction
+from runner.store.transaction import Transaction
 from runner.words.execution import JSON
 
 

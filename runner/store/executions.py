@@ -10,7 +10,8 @@ from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 from pydantic import TypeAdapter
 
-from runner.store.db import Database, Transaction
+from runner.store.db import Database
+from runner.store.transaction import Transaction
 from runner.words.execution import (
     OMITTED,
     Artifact,

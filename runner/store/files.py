@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from runner.store.db import Transaction
+from runner.store.transaction import Transaction
 from runner.words.errors import PreconditionFailed
 
 CHANGED = "the file is not what the request expects: read it again"

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from psycopg.rows import DictRow
 
-from runner.store.db import Transaction
+from runner.store.transaction import Transaction
 from runner.words.principal import Role, Tier
 
 Network: TypeAlias = IPv4Network | IPv6Network

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from runner.store.db import Transaction
+from runner.store.transaction import Transaction
 from runner.words.errors import StorageFull, StoreUnavailable
 
 

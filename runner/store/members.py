@@ -6,7 +6,7 @@ from uuid import UUID
 
 from psycopg.rows import DictRow
 
-from runner.store.db import Transaction
+from runner.store.transaction import Transaction
 from runner.words.principal import Role
 
 LIST_AT_MOST = 1000

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
-from runner.store.db import Transaction
+from runner.store.transaction import Transaction
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from runner.store.db import Transaction
+from runner.store.transaction import Transaction
 
 
 @dataclass(frozen=True, slots=True)

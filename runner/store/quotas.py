@@ -7,8 +7,8 @@ from psycopg.rows import DictRow
 
 from runner.quotas.tiers import Quotas, Standing, Waiting
 from runner.store import tenants
-from runner.store.db import Transaction
 from runner.store.tenants import Tenant
+from runner.store.transaction import Transaction
 from runner.words.errors import StoreUnavailable
 from runner.words.principal import Tier
 

@@ -2,7 +2,7 @@
 
 from uuid import UUID
 
-from runner.store.db import Transaction
+from runner.store.transaction import Transaction
 
 KIND = "agent-runner/receipt/v1"
 

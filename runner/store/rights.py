@@ -10,8 +10,8 @@ from datetime import timedelta
 from uuid import UUID
 
 from runner.store import keys
-from runner.store.db import Transaction
 from runner.store.keys import StoredKey
+from runner.store.transaction import Transaction
 from runner.words.principal import Role
 
 EVERY_ROLE = frozenset(Role)

@@ -7,8 +7,9 @@ from uuid import UUID
 
 from psycopg.rows import DictRow
 
-from runner.store.db import Database, Transaction
+from runner.store.db import Database
 from runner.store.executions import LIMITS
+from runner.store.transaction import Transaction
 from runner.words.execution import (
     Claim,
     ExecutionRequest,

@@ -9,8 +9,8 @@ from uuid import UUID
 from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 
-from runner.store.db import Transaction
 from runner.store.executions import LIMITS
+from runner.store.transaction import Transaction
 from runner.words.execution import JSON
 from runner.words.principal import Tier
 from runner.words.resources import Limits

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
 
-from runner.store.db import Transaction
 from runner.store.executions import StoredArtifact
+from runner.store.transaction import Transaction
 from runner.words.execution import Claim, Result
 
 _PRECISION = Decimal("0.000001")

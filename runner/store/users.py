@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from runner.store.db import Transaction
+from runner.store.transaction import Transaction
 from runner.words.principal import Role, Tier
 
 

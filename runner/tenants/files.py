@@ -8,9 +8,10 @@ from runner.audit.events import Action
 from runner.auth.caller import Caller
 from runner.base.tasks import uninterrupted
 from runner.store import files, ledger
-from runner.store.db import Database, Transaction
+from runner.store.db import Database
 from runner.store.files import Condition, NewFile, StoredFile
 from runner.store.objects import new_key
+from runner.store.transaction import Transaction
 from runner.words.errors import Conflict, NotFound
 
 NO_FILE = "no such file"

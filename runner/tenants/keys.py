@@ -16,9 +16,10 @@ from runner.base.tasks import uninterrupted
 from runner.quotas.tiers import too_many_keys
 from runner.store import keys as stored_keys
 from runner.store import rights
-from runner.store.db import Database, Transaction
+from runner.store.db import Database
 from runner.store.keys import Grant, StoredKey
 from runner.store.rights import Ended
+from runner.store.transaction import Transaction
 from runner.words.errors import Conflict, Invalid, NotFound, NotPermitted
 from runner.words.ids import new_id
 from runner.words.principal import PrincipalKind

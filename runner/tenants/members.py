@@ -17,10 +17,10 @@ from runner.auth.permissions import Permission
 from runner.auth.rights import demote, own_grant
 from runner.auth.tokens import digest, new_token
 from runner.store import members, rights
-from runner.store.db import Transaction
 from runner.store.keys import Grant
 from runner.store.members import Member, NewInvitation
 from runner.store.rights import Ended
+from runner.store.transaction import Transaction
 from runner.words.errors import Conflict, NotFound, NotPermitted
 from runner.words.ids import new_id
 from runner.words.principal import PrincipalKind, Role

@@ -7,9 +7,9 @@ from runner.audit.events import Action
 from runner.auth.caller import Caller
 from runner.egress.policy import Policy, Rule, parse_rule, rule_from_json, rule_to_json, within
 from runner.store import egress_policies, tenants
-from runner.store.db import Transaction
 from runner.store.egress_policies import StoredPolicy
 from runner.store.tenants import Terms
+from runner.store.transaction import Transaction
 from runner.words.errors import Invalid, NotFound
 
 NO_POLICY = "no such egress policy"

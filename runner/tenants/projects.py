@@ -3,8 +3,8 @@
 from runner.audit.events import Action
 from runner.auth.caller import Caller
 from runner.store import egress_policies, projects
-from runner.store.db import Transaction
 from runner.store.projects import Project
+from runner.store.transaction import Transaction
 from runner.words.errors import Conflict, Invalid, NotFound
 
 NO_PROJECT = "no such project"

@@ -4,8 +4,8 @@ from runner.audit.events import Action
 from runner.auth.caller import Caller
 from runner.secrets.vault import Vault
 from runner.store import secrets
-from runner.store.db import Transaction
 from runner.store.secrets import StoredSecret
+from runner.store.transaction import Transaction
 from runner.words.errors import NotFound
 
 NO_SECRET = "no such secret"  # noqa: S105 - an answer

@@ -16,10 +16,11 @@ from runner.auth.keys import Holder
 from runner.quotas.tiers import Quotas
 from runner.store import keys as stored_keys
 from runner.store import operators, quotas, tenants
-from runner.store.db import Database, Transaction
+from runner.store.db import Database
 from runner.store.keys import Grant
 from runner.store.objects import ObjectStore
 from runner.store.tenants import Tenant, Terms
+from runner.store.transaction import Transaction
 from runner.words.errors import Conflict, NotFound
 from runner.words.ids import new_id
 from runner.words.principal import Role, Tier

@@ -9,7 +9,8 @@ from runner.network.addresses import may_connect, networks
 from runner.network.names import address_in
 from runner.secrets import envelope
 from runner.secrets.vault import Vault
-from runner.store.db import Database, Transaction
+from runner.store.db import Database
+from runner.store.transaction import Transaction
 from runner.words.errors import Invalid, NotFound
 
 NO_WEBHOOK = "no webhook is set"

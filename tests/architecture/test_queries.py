@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from runner.store.db import query
+from runner.store.transaction import query
 
 ROOT = Path(__file__).resolve().parents[2] / "runner"
 CALLS = {"one", "all", "run", "later", "afterwards"}

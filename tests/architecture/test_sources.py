@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from runner.base.settings import ClientSettings, Settings
-from runner.queue import job
+from runner.queue import ring
 from runner.words.states import ALLOWED, ENDED, State, may_change
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -72,7 +72,7 @@ def reads_environment(code: str) -> Iterator[bool]:
 
 def test_the_function_that_rings_name_exists() -> None:
     """RQ resolves functions by text, which no type checker follows."""
-    module, _, function = job.RING.rpartition(".")
+    module, _, function = ring.RING.rpartition(".")
     assert inspect.isroutine(getattr(importlib.import_module(module), function))
 
 

@@ -14,7 +14,7 @@ import redis
 from pydantic import SecretStr, ValidationError
 
 from runner.api.edge.ratelimit import ANSWER_S, CONNECTIONS, PREFIX, SILENT, RateLimiter
-from runner.base.settings import Rate
+from runner.base.rates import Rate
 from runner.embedded.process import service_user
 from runner.embedded.redis import Redis
 from runner.words.errors import QueueUnavailable

@@ -17,7 +17,7 @@ from redis.asyncio.connection import AbstractConnection
 from runner.api.edge.ratelimit import RateLimiter
 from runner.audit import events as audit
 from runner.auth.throttle import Throttle
-from runner.base.settings import Rate
+from runner.base.rates import Rate
 from runner.embedded.services import Services
 from runner.store import executions
 from runner.store.connection import Connection

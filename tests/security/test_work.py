@@ -23,7 +23,8 @@ from runner.api.edge.rates import BYTES_FOR_ONE, cost_of
 from runner.api.edge.routing import Body, Routing
 from runner.api.idempotency import fingerprint
 from runner.api.middleware import PRINCIPAL
-from runner.base.settings import RateLimits, Settings
+from runner.base.rates import RateLimits
+from runner.base.settings import Settings
 from runner.cli.serve import SWITCH_S
 from runner.words.ids import new_id
 from runner.words.principal import Principal, PrincipalKind, Role, Tier

@@ -19,7 +19,8 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from psycopg.rows import dict_row
 from pydantic import SecretStr
 
-from runner.base.settings import Rate, RateLimits, Settings
+from runner.base.rates import Rate, RateLimits
+from runner.base.settings import Settings
 from runner.client import Client, Execution
 from runner.embedded.services import services
 from runner.embedded.stack import Child, Stack, stack

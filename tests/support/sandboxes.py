@@ -103,7 +103,7 @@ async def bench(
         limits = load_sizes(settings.profiles_path)[DEFAULT_SIZE]
         yield Bench(wrap(launcher), limits, isolation)
         assert await launcher.engine.containers({NODE_LABEL: node}) == []
-        assert list(launcher.owner.folder.iterdir()) == []
+        assert list(launcher.site.folder.iterdir()) == []
         assert launcher.live == set()
 
 

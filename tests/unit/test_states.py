@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from runner.store.db import query
+from runner.store.transaction import query
 from runner.words.states import ACTIVE, ALLOWED, ENDED, WAITING, State, may_change
 
 

@@ -23,7 +23,7 @@ from pydantic import SecretStr
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from runner.base.settings import SUSTAINED_MINUTES, Rate
+from runner.base.rates import SUSTAINED_MINUTES, Rate
 from runner.words.errors import QueueUnavailable
 
 ANSWER_S = 1.0

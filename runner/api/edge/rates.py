@@ -24,7 +24,7 @@ from runner.api.edge.ratelimit import Allowance, RateLimiter
 from runner.api.edge.routing import BODY, TEMPLATE, Body, declared_length, is_protected
 from runner.api.middleware import PRINCIPAL
 from runner.api.problems import of, problem
-from runner.base.settings import Rate, RateLimits
+from runner.base.rates import Rate, RateLimits
 from runner.words.errors import QueueUnavailable, TooManyAttempts
 from runner.words.principal import Operator, Principal
 

@@ -11,10 +11,11 @@ from runner.base.masking import Masker
 from runner.base.tasks import aside, uninterrupted
 from runner.node.runs.recorder import until_stored
 from runner.store import files, ledger
-from runner.store.db import Database, Transaction
+from runner.store.db import Database
 from runner.store.executions import StoredArtifact
 from runner.store.files import NewFile
 from runner.store.objects import ObjectStore, new_key
+from runner.store.transaction import Transaction
 from runner.words.errors import RunnerError, StorageFull, StoreUnavailable
 from runner.words.execution import Artifact, Claim
 from runner.words.paths import file_path

@@ -10,10 +10,12 @@ import redis
 import structlog
 from pydantic import SecretStr
 
+from runner.node.runs.claimer import Claimer
 from runner.node.runs.refusals import Refusals
-from runner.node.runs.turns import Turns
 from runner.queue.connections import RETRY_S, connect
-from runner.queue.job import IDLE_S, Consumer, Ring, Then, bound_job_class
+from runner.queue.consumer import IDLE_S, Consumer
+from runner.queue.job import Then, bound_job_class
+from runner.queue.ring import Ring
 from runner.words.errors import NotReady
 
 T = TypeVar("T")
@@ -26,13 +28,13 @@ class Consumers:
         self,
         *,
         redis_url: SecretStr,
-        turns: Turns,
+        claimer: Claimer,
         refusals: Refusals,
         slots: int,
         instance: str,
     ) -> None:
         self._redis_url = redis_url
-        self._turns = turns
+        self._claimer = claimer
         self._refusals = refusals
         self._instance = instance
         self._slots = slots
@@ -96,7 +98,7 @@ class Consumers:
         """Run what waits until nothing is left to claim."""
         while not self._stopping.is_set():
             try:
-                if not self._on_loop(self._turns.run_next()):
+                if not self._on_loop(self._claimer.run_next()):
                     return
             except NotReady as error:
                 # The reconciler rings again once PostgreSQL is back.

@@ -21,8 +21,9 @@ from runner.node.runs.settle import ended, put_on_record
 from runner.queue.changes import Changes, News
 from runner.store import attempts, ledger, scheduling
 from runner.store.attempts import Rest
-from runner.store.db import Database, Transaction
+from runner.store.db import Database
 from runner.store.executions import StoredArtifact
+from runner.store.transaction import Transaction
 from runner.words.errors import LeaseLost
 from runner.words.execution import Result, Stream
 from runner.words.states import Reason, State

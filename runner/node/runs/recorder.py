@@ -22,7 +22,8 @@ from runner.node.runs.output import PIECE_BYTES, KeptOutput, Piece
 from runner.queue.changes import Changes
 from runner.store import attempts
 from runner.store.attempts import Entry, Rest
-from runner.store.db import Database, Transaction
+from runner.store.db import Database
+from runner.store.transaction import Transaction
 from runner.words.errors import LeaseLost, StoreUnavailable
 from runner.words.execution import JSON, OMITTED, Claim, EventKind, Result, Stream
 from runner.words.resources import RunBounds

@@ -14,7 +14,8 @@ from runner.receipts.document import Ran, receipt
 from runner.sandbox.guest.sandbox import Sandbox
 from runner.store import attempts, receipts, scheduling
 from runner.store.attempts import Finish, Stored
-from runner.store.db import Database, Transaction
+from runner.store.db import Database
+from runner.store.transaction import Transaction
 from runner.words.errors import (
     DockerUnavailable,
     ImageMissing,

@@ -20,7 +20,8 @@ from rq.serializers import DefaultSerializer, JSONSerializer
 
 from runner.embedded.process import service_user
 from runner.embedded.redis import Redis
-from runner.queue.job import MAX_PAYLOAD_BYTES, RefusedJob, Then, bound_job_class
+from runner.queue.job import RefusedJob, Then, bound_job_class
+from runner.queue.ring import MAX_PAYLOAD_BYTES
 from runner.verify.bench import Bench
 from runner.verify.check import Check, Group, Observation, Severity
 from runner.verify.trial import Attempt, Trial

@@ -10,7 +10,7 @@ import pytest
 
 from runner.api.edge.doubt import WRONG_S
 from runner.api.edge.groups import OPEN_WITHOUT_REDIS, Group, group_of
-from runner.base.settings import Rate, RateLimits
+from runner.base.rates import Rate, RateLimits
 from runner.words.principal import Tier
 from tests.support.deployment import Deployment, deployment
 

@@ -239,16 +239,16 @@ async def test_docker_may_be_away_for_a_while(
 
 async def test_a_run_folder_that_refuses_does_not_end_the_pool(bench: sandboxes.Bench) -> None:
     """As one that was mounted read-only for a while: it fills again afterwards, by itself."""
-    launcher, owner = bench.launcher, bench.launcher.owner
-    nowhere = owner.folder / "no folder"
+    launcher, site = bench.launcher, bench.launcher.site
+    nowhere = site.folder / "no folder"
     async with pool(bench, floor=1) as made:
-        launcher.owner = replace(owner, folder=nowhere)
+        launcher.site = replace(site, folder=nowhere)
         nowhere.touch()
         with capture_logs() as logs:
             taken = await claim(made, bench)
             await until(lambda: any(each["event"] == "duty_failed" for each in logs))
         nowhere.unlink()
-        launcher.owner = owner
+        launcher.site = site
         await until(lambda: made.idle == 1)
         await made.dispose(taken, at_once=True)
 

@@ -13,7 +13,8 @@ from runner.node.breaker import Breaker
 from runner.node.runs.lease import LeaseKeeper
 from runner.node.runs.unstarted import Returns
 from runner.queue.changes import Changes
-from runner.store.db import Database, Transaction
+from runner.store.db import Database
+from runner.store.transaction import Transaction
 from runner.words.errors import StoreUnavailable, Unconfirmed
 from tests.integration.store.conftest import Claimed
 

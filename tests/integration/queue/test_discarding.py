@@ -5,7 +5,9 @@ import redis
 from rq.serializers import JSONSerializer
 
 from runner.embedded.services import services
-from runner.queue.job import RefusedJob, Ring, RingQueue, Then, bound_job_class
+from runner.queue.job import RefusedJob, Then, bound_job_class
+from runner.queue.producer import RingQueue
+from runner.queue.ring import Ring
 from runner.words.ids import new_id
 from tests.support.deployment import state_folder
 

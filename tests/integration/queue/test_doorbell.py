@@ -15,7 +15,8 @@ import redis
 
 from runner.client import Client
 from runner.node.runs.refusals import EXAMPLES, WINDOW_S
-from runner.queue.job import MAX_WAITING, UNUSED_RING_TTL_S, Ring, RingQueue
+from runner.queue.producer import MAX_WAITING, UNUSED_RING_TTL_S, RingQueue
+from runner.queue.ring import Ring
 from tests.support.deployment import Deployment, eventually
 
 NOW = "2026-01-01T00:00:00.000000Z"

@@ -144,9 +144,9 @@ async def test_destroying_twice_is_fine(bench: Bench) -> None:
 async def test_the_socket_is_gone_once_the_supervisor_is_connected(bench: Bench) -> None:
     """Nothing is left to connect to, neither inside nor outside."""
     async with bench.sandbox() as sandbox:
-        home = bench.launcher.owner.folder / sandbox.id
+        home = bench.launcher.site.folder / sandbox.id
         assert {path.name for path in home.iterdir()} == {"passwd", "group"}
-        assert bench.launcher.owner.folder.stat().st_mode & 0o777 == 0o700
+        assert bench.launcher.site.folder.stat().st_mode & 0o777 == 0o700
 
 
 async def test_a_container_killed_from_outside_is_our_fault_not_the_programs(
@@ -179,17 +179,17 @@ async def test_an_interrupted_run_kills_the_container(bench: Bench) -> None:
 async def test_strays_of_an_earlier_worker_are_removed_and_nothing_else(bench: Bench) -> None:
     """Same node, other instance: gone. Our own and another node's: left alone."""
     launcher = bench.launcher
-    owner = launcher.owner
-    later = replace(owner, instance="a-later-worker")
+    site = launcher.site
+    later = replace(site, instance="a-later-worker")
     stray = await launcher.launch(bench.order())
     launcher.live.discard(stray.id)
-    launcher.owner = later
+    launcher.site = later
     async with bench.sandbox() as own:
-        launcher.owner = replace(later, node=f"{owner.node}-other")
+        launcher.site = replace(later, node=f"{site.node}-other")
         assert await remove_strays(launcher) == 1  # the stray's directory, which has no container
-        launcher.owner = later
+        launcher.site = later
         assert await remove_strays(launcher) == 1
-        left = await launcher.engine.containers({NODE_LABEL: owner.node})
+        left = await launcher.engine.containers({NODE_LABEL: site.node})
         assert [facts["Id"] for facts in left] == [own.container.id]
-    launcher.owner = owner
+    launcher.site = site
     stray._channel.close()

@@ -8,8 +8,8 @@ import pytest
 from pydantic import SecretStr
 
 from runner.embedded.services import Services, services
-from runner.store.db import query
 from runner.store.migrations import migrate
+from runner.store.transaction import query
 from tests.support.deployment import state_folder
 
 ENDED = "e.state NOT IN ('queued', 'starting', 'running')"

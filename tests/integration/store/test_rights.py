@@ -15,9 +15,10 @@ from runner.auth.rights import own_grant
 from runner.embedded.services import Services
 from runner.store import keys as stored_keys
 from runner.store import rights, tenants
-from runner.store.db import Database, Transaction, query
+from runner.store.db import Database
 from runner.store.keys import Grant
 from runner.store.rights import Ended
+from runner.store.transaction import Transaction, query
 from runner.words.errors import NotAuthenticated
 from runner.words.ids import new_id
 from runner.words.principal import Principal, PrincipalKind, Role

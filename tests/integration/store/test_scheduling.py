@@ -20,11 +20,11 @@ from runner.base.signing import Signer
 from runner.embedded.services import Services, services
 from runner.node.breaker import Breaker
 from runner.node.reaper import Reaper
+from runner.node.runs.claimer import Claimer
 from runner.node.runs.interrupted import Interruptions
 from runner.node.runs.lease import LeaseKeeper
 from runner.node.runs.policy import ExecutionPolicy
 from runner.node.runs.settle import Settler
-from runner.node.runs.turns import Turns
 from runner.node.runs.unstarted import Returns
 from runner.queue.changes import Changes
 from runner.queue.doorbell import Doorbell
@@ -210,7 +210,7 @@ async def test_few_huge_do_not_take_the_slots_that_small_ones_leave(
 async def test_who_was_idle_has_saved_up_nothing(
     api: Database, worker: Database, owner: Database, superuser: Superuser, *, saving: bool
 ) -> None:
-    """One tenant works for a minute while the other is idle; then they take turns.
+    """One tenant works for a minute while the other is idle; then they take claimer.
 
     The control: were the idle one's virtual time left where it was, it would go on alone.
     """
@@ -428,7 +428,7 @@ async def test_what_is_claimed_while_draining_is_given_back(
 
     async def slow(*args: Any, **named: Any) -> Claimed | None:
         found = await really(*args, **named)
-        await turns.drain(0)
+        await claimer.drain(0)
         return found
 
     async def probe() -> None:
@@ -436,7 +436,7 @@ async def test_what_is_claimed_while_draining_is_given_back(
 
     async with changes_of(postgres) as changes:
         signer = Signer.open(tmp_path)
-        turns = Turns(
+        claimer = Claimer(
             database=worker,
             breaker=Breaker(probe),
             executor=nowhere,
@@ -450,7 +450,7 @@ async def test_what_is_claimed_while_draining_is_given_back(
             policy=POLICY,
         )
         monkeypatch.setattr(scheduling, "claim", slow)
-        assert not await turns.run_next()
+        assert not await claimer.run_next()
     row = superuser.execute(
         "SELECT state, attempt, given_back FROM executions WHERE execution_id = %s", [id_]
     ).fetchone()

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from runner.audit.events import Action, Origin, Outcome
 from runner.auth.caller import SYSTEM, By, Caller
-from runner.store.db import Transaction
+from runner.store.transaction import Transaction
 from runner.words.ids import new_id
 from runner.words.principal import Principal, PrincipalKind, Role
 

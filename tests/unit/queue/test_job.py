@@ -6,7 +6,7 @@ from uuid import UUID
 
 import pytest
 
-from runner.queue.job import MAX_PAYLOAD_BYTES, RING, Ring, parse
+from runner.queue.ring import MAX_PAYLOAD_BYTES, RING, Ring, parse
 
 A = "0199f2a1-c0de-7b1f-b0d5-a9c1e7a0f3d2"
 B = "0199f2a1-c0de-7b1f-b0d5-a9c1e7a0f3d3"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from runner.store.db import Transaction, query
+from runner.store.transaction import Transaction, query
 
 NAMES = {
     query(name): name

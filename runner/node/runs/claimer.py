@@ -12,7 +12,7 @@ from runner.store.db import Database
 from runner.words.states import Reason
 
 
-class Turns:
+class Claimer:
     """Claims executions, one in each call; many calls may be under way at once."""
 
     def __init__(

@@ -1,0 +1,202 @@
+"""One transaction: named queries in, plain rows out, and no round trip that nobody waits for."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from functools import cache
+from importlib import resources
+from typing import Any, TypeAlias
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import DictRow
+
+from runner.store.connection import GRACE_S, Connection
+from runner.words.errors import Unconfirmed
+
+COMMITTED = "COMMIT"
+SHUTDOWN = "57P"
+"""SQLSTATE class of a server that goes away; it may have committed before (errcodes, class 57)."""
+Text: TypeAlias = str | sql.Composed
+Statement: TypeAlias = tuple[Text, Mapping[str, Any]]
+Cursor: TypeAlias = psycopg.AsyncCursor[DictRow]
+_MARK = "-- name: "
+
+
+@cache
+def _file(resource: str) -> Mapping[str, str]:
+    text = resources.files("runner.store").joinpath("queries", f"{resource}.sql").read_text("utf-8")
+    blocks = text.split(_MARK)[1:]
+    return {name.strip(): body for name, _, body in (block.partition("\n") for block in blocks)}
+
+
+def query(name: str) -> str:
+    """Return the SQL named `resource.query` from `queries/resource.sql`."""
+    resource, _, key = name.partition(".")
+    return _file(resource)[key]
+
+
+class Later:
+    """A statement that travels with what follows it; its rows can be had after that."""
+
+    def __init__(self, text: Text, values: Mapping[str, Any]) -> None:
+        self.text = text
+        self.values = values
+        self.cursor: Cursor | None = None
+
+    async def one(self) -> DictRow | None:
+        """Return the first row, or None. Raises RuntimeError if nothing has followed it yet."""
+        if self.cursor is None:
+            raise RuntimeError("this statement has not been sent")
+        return await self.cursor.fetchone()
+
+
+class Transaction:
+    """One open transaction: named queries in, plain rows out.
+
+    What has no answer that anybody waits for, as the transaction's own beginning, travels with the
+    statement that follows it, or with the end: a round trip costs more than most statements.
+
+    Audit records are collected and written right before the COMMIT, in its round trip. To write one
+    locks the head of the tenant's chain, which is so never held while the transaction waits for a
+    row: two that lock the same two in turn would wait for each other.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        begin: str | None = None,
+        first: Sequence[Statement] = (),
+    ) -> None:
+        self._connection = connection
+        self._begin = begin
+        self._is_one = begin is not None
+        self._ahead = [Later(*each) for each in first]
+        self._records: list[str] = []
+        self._behind: list[Later] = []
+        self._ended = False
+
+    async def one(self, name: str, /, **values: Any) -> DictRow | None:
+        """Return the first row, or None."""
+        return await (await self._execute(query(name), values)).fetchone()
+
+    async def all(self, name: str, /, **values: Any) -> list[DictRow]:
+        """Return every row."""
+        return await (await self._execute(query(name), values)).fetchall()
+
+    async def run(self, name: str, /, **values: Any) -> int:
+        """Return how many rows the statement touched."""
+        return (await self._execute(query(name), values)).rowcount
+
+    def later(self, name: str, /, **values: Any) -> Later:
+        """Send the statement with what follows. Should it fail, that does, or the commit."""
+        statement = Later(query(name), values)
+        self._ahead.append(statement)
+        return statement
+
+    def afterwards(self, name: str, /, **values: Any) -> Later:
+        """Send the statement with the end: it sees what is stored by then, as no tenant."""
+        statement = Later(query(name), values)
+        self._behind.append(statement)
+        return statement
+
+    def append_record(self, body: str) -> None:
+        """Append a record to the tenant's audit log at the end, behind those given before."""
+        if not self._is_one:
+            raise RuntimeError("single statements have no end to write a record at")
+        self._records.append(body)
+
+    async def append_record_now(self, body: str) -> DictRow:
+        """Append a record, behind those given before, at once; return its number and hash.
+
+        Locks the head of the tenant's chain until the end: lock no row that others lock after it.
+        """
+        (*_, cursor) = await self._send(*self._take_records(), _record(body))
+        row = await cursor.fetchone()
+        if row is None:
+            raise RuntimeError("PostgreSQL appended a record and returned none")
+        return row
+
+    def patiently(self, bound: timedelta) -> None:
+        """Let each statement from here on take so long, instead of as long as every other."""
+        milliseconds = str(bound // timedelta(milliseconds=1))
+        self.later("session.bound_statements", milliseconds=milliseconds)
+        self._connection.answer_s = bound.total_seconds() + GRACE_S
+
+    async def together(self, *statements: tuple[str, Mapping[str, Any]]) -> list[list[DictRow]]:
+        """Return the rows of several statements, none of which needs another's: one round trip."""
+        cursors = await self._send(*((query(name), values) for name, values in statements))
+        return [await cursor.fetchall() for cursor in cursors]
+
+    async def flush(self) -> None:
+        """Send what was to go with what follows."""
+        await self._send()
+
+    async def each(self, name: str, /, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Run the statement once for each of `rows`, in one round trip."""
+        await self._send(*((query(name), row) for row in rows))
+
+    async def commit(self) -> None:
+        """End it, with what was still to be sent.
+
+        Raises RuntimeError if it had failed, Unconfirmed when PostgreSQL goes away before it
+        answers.
+        """
+        behind, records = self._behind, self._take_records()
+        with unconfirmed():
+            cursors = await self._send(
+                *records,
+                (query("session.commit"), {}),
+                *((each.text, each.values) for each in behind),
+            )
+        commit, *told = cursors[len(records) :]
+        if commit.statusmessage != COMMITTED:
+            raise RuntimeError("a statement of this transaction had failed: nothing is stored")
+        self._ended = True
+        for each, cursor in zip(behind, told, strict=True):
+            each.cursor = cursor
+
+    def _take_records(self) -> list[Statement]:
+        records, self._records = self._records, []
+        return [_record(each) for each in records]
+
+    async def _execute(self, statement: Text, values: Mapping[str, Any]) -> Cursor:
+        (cursor,) = await self._send((statement, values))
+        return cursor
+
+    async def _send(self, *statements: Statement) -> list[Cursor]:
+        """Return the statements' cursors. All that was to go ahead goes in the same round trip."""
+        if self._ended:
+            raise RuntimeError("this transaction has ended: open another")
+        ahead, self._ahead = self._ahead, []
+        if self._begin is not None:
+            ahead.insert(0, Later(self._begin, {}))
+            self._begin = None
+        if not ahead and len(statements) <= 1:
+            return [await self._run(*each) for each in statements]
+        async with self._connection.pipeline():
+            for each in ahead:
+                each.cursor = await self._run(each.text, each.values)
+            return [await self._run(*each) for each in statements]
+
+    async def _run(self, statement: Text, values: Mapping[str, Any]) -> Cursor:
+        text = statement.encode() if isinstance(statement, str) else statement
+        return await self._connection.execute(text, values)
+
+
+@contextmanager
+def unconfirmed() -> Iterator[None]:
+    """Tell of a change as Unconfirmed when PostgreSQL goes away before it answers to its end."""
+    try:
+        yield
+    except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+        if error.sqlstate and not error.sqlstate.startswith(SHUTDOWN):
+            raise  # PostgreSQL's own answer: it refused, and stored nothing.
+        raise Unconfirmed(
+            f"PostgreSQL went away ({type(error).__name__}) before it confirmed the change, "
+            "which may be stored or not: look before you try again"
+        ) from error
+
+
+def _record(body: str) -> Statement:
+    return query("audit.append"), {"body": body}
