@@ -27,6 +27,7 @@ MAX_ARGV = 256
 MAX_START_BYTES = 192 * 1024
 """Below what one control frame to a sandbox's supervisor may hold."""
 MAX_FILES = 256
+MAX_ARTIFACT_NAMES = 64
 MAX_ENV = 64
 MAX_SECRET_ENV = 16
 
@@ -87,6 +88,15 @@ class Submission(Strict):
         default_factory=dict,
         max_length=MAX_FILES,
         description="Files placed in the workspace before the start, by relative path.",
+    )
+    artifacts: list[RelativePath] = Field(
+        default_factory=list,
+        max_length=MAX_ARTIFACT_NAMES,
+        description="Which files to keep: paths below the workspace. `*` and `?` stand for parts "
+        "of a name, `**` for any folders. `artifacts_refused` names the patterns that no file "
+        "matches. Left out: every file but those that tools keep for themselves, such as installed "
+        "packages and `.git`.",
+        examples=[["result.csv", "out/**"]],
     )
     artifacts_to: FilePrefix | None = Field(
         default=None,
@@ -188,6 +198,7 @@ class Submission(Strict):
             command=tuple(self.command or ()),
             stdin=self._stdin(),
             files={path: _content(each) for path, each in self.files.items()},
+            artifacts=tuple(self.artifacts),
             artifacts_to=self.artifacts_to,
             env=self.env,
             secret_env=self.secret_env,

@@ -38,6 +38,7 @@ class Order:
     command: tuple[str, ...] = ()
     stdin: bytes = b""
     files: Mapping[str, bytes | ByKey] = field(default_factory=dict)
+    artifacts: tuple[str, ...] = ()
     artifacts_to: str | None = None
     env: Mapping[str, str] = field(default_factory=dict)
     secret_env: Mapping[str, str] = field(default_factory=dict)
@@ -116,6 +117,7 @@ def resolve(order: Order, offer: Offer) -> ExecutionRequest:
             replace(limits.bounds, output_keep=order.output_keep),
             tuple(files),
             order.secret_env,
+            order.artifacts,
         ),
         size=order.size,
         egress=tuple(rule_to_json(rule) for rule in rules),

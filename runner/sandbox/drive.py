@@ -124,6 +124,7 @@ async def use(
     shelf: Shelf | None = None,
     max_files: int = 64,
     max_bytes: int = 128 * _MB,
+    names: Sequence[str] = (),
     again: bool = False,
 ) -> ProgramRun:
     """Run one program in this sandbox, which may run another only `again`, and collect."""
@@ -139,6 +140,6 @@ async def use(
     )
     shelf = shelf or Shelf()
     collected = await sandbox.collect(
-        max_files=max_files, max_bytes=max_bytes, sink=shelf, again=again
+        names=names, max_files=max_files, max_bytes=max_bytes, sink=shelf, again=again
     )
     return replace(ran, collected=collected, files=shelf.files)

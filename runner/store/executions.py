@@ -79,6 +79,7 @@ def insert_later(tx: Transaction, execution_id: UUID, request: ExecutionRequest)
         env=Jsonb(dict(program.env)),
         stdin=program.stdin,
         project=request.project,
+        artifacts=list(run.artifacts),
         artifacts_to=request.artifacts_to,
         interpret=program.interpret,
         reuse=request.reuse,

@@ -44,7 +44,7 @@ class Claimed:
         files = tuple(map(_input_file, self._files))
         return ExecutionRequest(
             SandboxSpec(row["image"], limits.resources, Isolation(row["isolation"])),
-            RunSpec(program, bounds, files, row["secret_env"]),
+            RunSpec(program, bounds, files, row["secret_env"], tuple(row["artifacts"])),
             size=row["size"],
             egress=tuple(row["egress"]),
             egress_policy=row["egress_policy"],

@@ -290,6 +290,7 @@ CREATE TABLE executions (
     given_back          integer NOT NULL DEFAULT 0,
     output_keep         text NOT NULL DEFAULT 'head'
                             CHECK (output_keep IN ('head', 'head_and_tail')),
+    artifacts           text[] NOT NULL DEFAULT '{}',
     CHECK ((state IN ('starting', 'running')) = (lease_until IS NOT NULL)),
     CONSTRAINT executions_check1
         CHECK ((ended_at IS NULL) = (state IN ('queued', 'starting', 'running'))),
@@ -307,6 +308,7 @@ CREATE INDEX executions_lease ON executions (lease_until) WHERE (state IN ('star
 CREATE INDEX executions_waiting ON executions (tenant_id, queued_at, execution_id)
 WHERE (state = 'queued');
 COMMENT ON COLUMN executions.secret_env IS 'Environment variable to name of a secret; no values.';
+COMMENT ON COLUMN executions.artifacts IS 'Patterns of the files to keep; none: all of its own.';
 COMMENT ON COLUMN executions.artifacts_to IS
     'What the names of files made from artifacts begin with.';
 COMMENT ON COLUMN executions.interpret IS 'Python that an interpreter which is loaded may run.';

@@ -81,6 +81,8 @@ class RunSpec:
     files: tuple[InputFile, ...] = ()
     secret_env: Mapping[str, str] = field(default_factory=dict)
     """Environment variables by the names of the secrets that they hold."""
+    artifacts: tuple[str, ...] = ()
+    """Patterns of the files to keep; without any, all but what tools made are kept."""
 
     @property
     def input_bytes(self) -> int:

@@ -26,7 +26,8 @@ import sys
 
 import interpreter
 from clean import Baseline, clean, clean_of
-from files import MainFile, collect
+from collect import Bounds, collect
+from files import MainFile
 from processes import in_child, set_dumpable
 from run import Run
 from wire import Disconnected, Wire
@@ -55,12 +56,12 @@ def serve(wire: Wire, children: socket.socket, wakeup: socket.socket) -> interpr
                 return script
             main_file = run.main_file
         elif command["do"] == "collect":
-            bounds = (command["max_files"], command["max_bytes"])
+            bounds = Bounds(command["max_files"], command["max_bytes"], command["names"])
             if not command["again"]:
-                collect(wire, memory, *bounds)
+                collect(wire, memory, bounds)
                 wire.command()
                 raise Disconnected
-            if main_file and baseline.holds_only(main_file):
+            if not bounds.names and main_file and baseline.holds_only(main_file):
                 wire.say("collected", refused=[], refused_total=0)
                 _await_clean(wire)
                 left = clean_of(main_file, baseline)
@@ -73,9 +74,9 @@ def serve(wire: Wire, children: socket.socket, wakeup: socket.socket) -> interpr
             raise Disconnected
 
 
-def _collect_and_clean(wire: Wire, memory: int, bounds: tuple[int, int], baseline: Baseline) -> str:
+def _collect_and_clean(wire: Wire, memory: int, bounds: Bounds, baseline: Baseline) -> str:
     """Collect what the run left, and clean up when the worker has it; return what is left."""
-    collect(wire, memory, *bounds)
+    collect(wire, memory, bounds)
     _await_clean(wire)
     return clean(baseline)
 

@@ -38,6 +38,21 @@ def test_an_execution_takes_a_file_and_leaves_others(shared: Deployment) -> None
         assert b"".join(pieces) == b"a,b\n"
 
 
+def test_an_execution_names_its_artifacts(shared: Deployment) -> None:
+    """Only those are kept, and a name for which there is no file is told."""
+    client = shared.client("e2e-named")
+    ran = client.run(
+        command=["sh", "-c", "mkdir out; for f in result.csv out/a.png log; do echo > $f; done"],
+        size="nano",
+        artifacts=["result.csv", "out/**", "missing.json"],
+    )
+    assert sorted(each.path for each in ran.artifacts) == ["out/a.png", "result.csv"]
+    assert ran.artifacts_refused == ("missing.json: not_found",)
+    for wrong in (["/etc/passwd"], ["../x"], [""], ["x"] * 65):
+        with pytest.raises(Invalid, match="artifacts"):
+            client.submit(command=["true"], size="nano", artifacts=wrong)
+
+
 def test_a_large_file_goes_in_and_comes_out(shared: Deployment) -> None:
     """Above what a submission may hold: it is streamed all the way."""
     client = shared.client("e2e-large")
@@ -105,7 +120,7 @@ def test_artifacts_beyond_the_quota_are_refused_by_name(shared: Deployment) -> N
     assert ran.state == "succeeded"
     assert [each.path for each in ran.artifacts] == ["a"]
     assert len(ran.artifacts_refused) == 1
-    assert "b: storage_bytes is 1000: 950 are used" in ran.artifacts_refused[0]
+    assert "b: storage_bytes is 1000: 900 are used" in ran.artifacts_refused[0]
 
 
 def test_an_artifact_whose_name_no_file_may_have_stays_an_artifact(shared: Deployment) -> None:

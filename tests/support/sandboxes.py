@@ -71,6 +71,7 @@ class Bench:
         grace_s: float = 0.5,
         max_files: int = 64,
         max_bytes: int = 128 * MB,
+        names: Sequence[str] = (),
         **overrides: float,
     ) -> ProgramRun:
         """Run one program in a sandbox of its own and collect what it left."""
@@ -85,6 +86,7 @@ class Bench:
                 grace_s=grace_s,
                 max_files=max_files,
                 max_bytes=max_bytes,
+                names=names,
             )
 
 
@@ -107,13 +109,12 @@ async def bench(
         assert launcher.live == set()
 
 
-def build_image() -> None:
-    """Make the images once per host; afterwards Docker holds them."""
+def build_image(name: str = "python") -> None:
+    """Make an image once per host; afterwards Docker holds it."""
     settings = Settings()
 
     async def build() -> None:
         async with Engine(settings.docker_url, timeout_s=30, threads=2) as engine:
-            for name in ("python", "data"):
-                await Images(engine, settings.recipes_path).build(name, settings)
+            await Images(engine, settings.recipes_path).build(name, settings)
 
     asyncio.run(build())

@@ -123,6 +123,7 @@ class Programs:
             file_prefix=request.artifacts_to,
         )
         collected = await sandbox.collect(
+            names=request.run.artifacts,
             max_files=self._policy.max_artifacts,
             max_bytes=request.sandbox.resources.disk_mb * 2**20,
             sink=filer,

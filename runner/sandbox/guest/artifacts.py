@@ -1,7 +1,7 @@
 """The files a program left, on their way out of its sandbox. Their names are as hostile as any."""
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -35,11 +35,19 @@ class ArtifactSink(Protocol):
 
 
 async def collect(
-    channel: Channel, *, max_files: int, max_bytes: int, again: bool, sink: ArtifactSink
+    channel: Channel,
+    *,
+    names: Sequence[str],
+    max_files: int,
+    max_bytes: int,
+    again: bool,
+    sink: ArtifactSink,
 ) -> CollectedFiles:
     """Hand the files to the sink. Raises ProtocolViolation for more than was asked for."""
     files, size = 0, 0
-    await channel.send("collect", max_files=max_files, max_bytes=max_bytes, again=again)
+    await channel.send(
+        "collect", names=list(names), max_files=max_files, max_bytes=max_bytes, again=again
+    )
     while isinstance(message := await channel.read(), Offered):
         files, size = files + 1, size + message.size
         if files > max_files or size > max_bytes:

@@ -156,9 +156,17 @@ class Sandbox:
             raise LeaseLost("the worker was held up for as long as its lease")
 
     async def collect(
-        self, *, max_files: int, max_bytes: int, sink: ArtifactSink, again: bool = False
+        self,
+        *,
+        max_files: int,
+        max_bytes: int,
+        sink: ArtifactSink,
+        names: Sequence[str] = (),
+        again: bool = False,
     ) -> CollectedFiles:
         """Hand the files the program left to the sink; nothing when the container is dead.
+
+        `names` are patterns of those to keep; without any, all but what tools made are kept.
 
         Unless another program is to run `again`, the sandbox is spent. That needs no new process
         in it, so ask for it when the program has used up the memory.
@@ -168,7 +176,12 @@ class Sandbox:
         self.spent = True  # until it has ended well: half-way, frames are left that nobody awaits
         async with self._patience(patience.COLLECT_S, "hand back its artifacts"):
             collected = await collect(
-                self._channel, max_files=max_files, max_bytes=max_bytes, again=again, sink=sink
+                self._channel,
+                names=names,
+                max_files=max_files,
+                max_bytes=max_bytes,
+                again=again,
+                sink=sink,
             )
         self.spent = not again
         return collected

@@ -2,11 +2,11 @@
 WITH stored AS (
 INSERT INTO executions (tenant_id, execution_id, language, image, size, limits, isolation, egress,
                         egress_policy, secret_env, metadata, on_worker_loss, argv, env, stdin,
-                        project, artifacts_to, interpret, reuse, output_keep, event_seq)
+                        project, artifacts, artifacts_to, interpret, reuse, output_keep, event_seq)
 VALUES (app_tenant(), %(execution_id)s, %(language)s, %(image)s, %(size)s, %(limits)s,
         %(isolation)s, %(egress)s, %(egress_policy)s, %(secret_env)s, %(metadata)s,
-        %(on_worker_loss)s, %(argv)s, %(env)s, %(stdin)s, %(project)s, %(artifacts_to)s,
-        %(interpret)s, %(reuse)s, %(output_keep)s, 1)
+        %(on_worker_loss)s, %(argv)s, %(env)s, %(stdin)s, %(project)s, %(artifacts)s,
+        %(artifacts_to)s, %(interpret)s, %(reuse)s, %(output_keep)s, 1)
 RETURNING tenant_id, execution_id
 ), files AS (
 INSERT INTO input_files (tenant_id, execution_id, path, content, object_key, size, sha256)
@@ -51,8 +51,8 @@ ORDER BY execution_id DESC LIMIT %(limit)s;
 
 -- name: load_claimed
 SELECT argv, env, stdin, language, image, size, limits, isolation, egress, egress_policy,
-       secret_env, metadata, on_worker_loss, artifacts_to, interpret, reuse, output_keep,
-       cancel_requested_at
+       secret_env, metadata, on_worker_loss, artifacts, artifacts_to, interpret, reuse,
+       output_keep, cancel_requested_at
 FROM executions
 WHERE execution_id = NULLIF(current_setting('runner.claimed', true), '')::uuid;
 

@@ -66,12 +66,12 @@ _SEEMING: tuple[Check, ...] = tuple(
 def _named(path: str) -> Attempt:
     """Return an attempt by a hostile supervisor to hand back a file of this name."""
     hostile = (
-        "import files\n"
+        "import collect as collecting\n"
         "def collect(self):\n"
         f"    self.wire.say('artifact', path={path!r}, size=1)\n"
         "    self.wire.send(b'D', b'x')\n"
         "    self.wire.say('collected', refused=[], refused_total=0)\n"
-        "files.Collector.collect = collect\n"
+        "collecting.Collector.collect = collect\n"
     )
 
     async def attempt(bench: Bench, guarded: bool) -> Observation:  # noqa: FBT001 - its protocol

@@ -14,6 +14,12 @@ def image() -> None:
     sandboxes.build_image()
 
 
+@pytest.fixture(scope="session")
+def data_image() -> None:
+    """Build the image for analysis once."""
+    sandboxes.build_image("data")
+
+
 @pytest.fixture
 async def bench(tmp_path: Path) -> AsyncIterator[sandboxes.Bench]:
     """Return a bench that checks at the end that nothing is left behind."""

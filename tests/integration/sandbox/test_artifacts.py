@@ -98,12 +98,78 @@ async def test_a_deep_tree_is_refused_below_a_depth(bench: Bench) -> None:
 
 
 async def test_too_many_files_are_refused_and_counted(bench: Bench) -> None:
-    """The first come back, in order; of the rest fifty are named and all are counted."""
+    """Those written last come back; of the rest fifty are named and all are counted."""
     ran = await bench.bash("for n in {100..299}; do echo $n > $n; done", max_files=10)
-    assert sorted(ran.files) == [str(n) for n in range(100, 110)]
+    assert sorted(ran.files) == [str(n) for n in range(290, 300)]
     assert ran.collected.refused_total == 190
     assert len(ran.collected.refused) == 50
-    assert ran.collected.refused[0] == "110: too_many_files"
+    assert all(each.endswith(": too_many_files") for each in ran.collected.refused)
+
+
+async def test_files_at_the_top_level_come_before_those_in_folders(bench: Bench) -> None:
+    """However late the others were written, and however many there are."""
+    ran = await bench.bash(
+        "echo 1 > result.csv; mkdir a; for n in {1..2000}; do echo > a/$n; done", max_files=3
+    )
+    assert "result.csv" in ran.files
+    assert len(ran.files) == 3
+    assert ran.collected.refused_total == 1998
+
+
+async def test_named_files_alone_come_back_in_the_order_of_their_names(bench: Bench) -> None:
+    """A pattern for which there is no file is told; files that nobody named are not."""
+    code = "mkdir -p out/deep; for f in z.csv out/1 out/deep/2 other; do echo > $f; done; ln -s / x"
+    names = ["z.csv", "out/**", "missing.csv"]
+    ran = await bench.bash(code, names=names)
+    assert sorted(ran.files) == ["out/1", "out/deep/2", "z.csv"]
+    assert ran.collected.refused == ("missing.csv: not_found",)
+    ran = await bench.bash(code, names=names, max_files=1)
+    assert sorted(ran.files) == ["z.csv"]
+    assert ran.collected.refused_total == 3
+    ran = await bench.bash(code, names=["x", "z.csv"])
+    assert sorted(ran.files) == ["z.csv"]
+    assert ran.collected.refused == ("x: not_a_regular_file",)
+
+
+async def test_a_named_file_that_is_missing_is_told_when_another_run_follows(bench: Bench) -> None:
+    """PID 1 sees at a glance that nothing was left, but not what was asked for."""
+    async with bench.sandbox() as sandbox:
+        ran = await use(
+            sandbox,
+            Program(("bash", "main.sh"), {}),
+            bench.limits.bounds,
+            files=[InputFile("main.sh", b"true")],
+            names=["result.csv"],
+            again=True,
+        )
+        assert await sandbox.clean() == []
+    assert ran.collected.refused == ("result.csv: not_found",)
+
+
+TOOLS = (
+    "git init -q repository; mkdir -p .local/lib node_modules/m v/lib; echo > v/pyvenv.cfg; "
+    "for f in .local/lib/a node_modules/m/index.js v/lib/b; do echo > $f; done; "
+    "echo kept > repository/own; echo kept > own; "
+)
+
+
+async def test_what_tools_keep_for_themselves_is_left_out_and_told(bench: Bench) -> None:
+    """Packages, repositories and environments: one line each, however many files they hold."""
+    ran = await bench.bash(TOOLS, max_files=2)
+    assert ran.files == {"own": b"kept\n", "repository/own": b"kept\n"}
+    assert sorted(ran.collected.refused) == [
+        ".local/: made_by_tools",
+        "node_modules/: made_by_tools",
+        "repository/.git/: made_by_tools",
+        "v/: made_by_tools",
+    ]
+
+
+async def test_what_tools_keep_for_themselves_comes_back_by_its_name(bench: Bench) -> None:
+    """A wildcard does not stand for it, but leads on below it."""
+    ran = await bench.bash(TOOLS, names=["repository/.git/HEAD", "v/**", "**/*.js"])
+    assert sorted(ran.files) == ["repository/.git/HEAD", "v/lib/b", "v/pyvenv.cfg"]
+    assert ran.collected.refused == ("**/*.js: not_found",)
 
 
 async def test_files_larger_than_what_is_left_are_refused(bench: Bench) -> None:
@@ -111,8 +177,8 @@ async def test_files_larger_than_what_is_left_are_refused(bench: Bench) -> None:
     ran = await bench.bash(
         "head -c 600000 /dev/zero > a; head -c 600000 /dev/zero > b; echo > c", max_bytes=MB
     )
-    assert sorted(ran.files) == ["a", "c"]
-    assert ran.collected.refused == ("b: too_large",)
+    assert sorted(ran.files) == ["b", "c"]
+    assert ran.collected.refused == ("a: too_large",)
 
 
 async def test_a_workspace_that_the_program_closed_is_still_collected(bench: Bench) -> None:

@@ -254,7 +254,7 @@ async def test_what_an_interpreter_decides_at_its_start_takes_a_new_one(
     assert ran.stdout.decode().strip() == str(forked)
 
 
-async def test_no_two_forks_draw_the_same_random_numbers(bench: Bench) -> None:
+async def test_no_two_forks_draw_the_same_random_numbers(bench: Bench, data_image: None) -> None:
     """Of the standard library, of numpy, and of OpenSSL, each loaded before the fork."""
     draw = """
 import random, ssl, uuid, secrets
@@ -288,7 +288,9 @@ async def test_each_sandbox_has_a_hash_seed_of_its_own(bench: Bench) -> None:
     assert seen[0][0] == seen[0][1] != seen[1][0]
 
 
-async def test_a_list_that_does_not_fit_into_the_memory_ends_the_sandbox(bench: Bench) -> None:
+async def test_a_list_that_does_not_fit_into_the_memory_ends_the_sandbox(
+    bench: Bench, data_image: None
+) -> None:
     """Its own, and no other's; whoever starts sandboxes ahead then does without the list."""
     resources = bench.within(memory_mb=48).resources
     sandbox = await bench.launcher.launch(SandboxOrder(SandboxSpec("data", resources)))

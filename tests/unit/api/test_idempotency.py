@@ -41,10 +41,13 @@ def matches(stored: bytes, sent: dict[str, Any], body: Submission) -> bool:
     return matches_own(stored, fingerprint(sent), sent, body)
 
 
+LATER = {"artifacts", "output_keep"}
+"""Fields that a submission has had since then."""
+
+
 def by_1(body: Submission) -> bytes:
     """Return what the first version stored: a hash of the whole model with its defaults."""
-    later = {"output_keep"}
-    asked = body.model_dump(mode="json", exclude={"wait_s", *later})
+    asked = body.model_dump(mode="json", exclude={"wait_s", *LATER})
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).digest()
 
 

@@ -1,0 +1,194 @@
+"""Files out of the workspace after the program, within bounds.
+
+They are looked through first, and those to keep chosen; then each is handed back. By that time no
+other process is left, so nothing changes in between; links are refused all the same, and every step
+goes through a directory's descriptor.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import stat
+
+from choose import Patterns, made_by_tools, rank
+from files import WORKSPACE, Placed
+from wire import PIECE, Disconnected, Wire
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # what only a checker needs is not loaded into every sandbox
+    from choose import Places
+
+MAX_DEPTH = 32
+MAX_ENTRIES = 10_000
+MAX_REFUSED = 50
+MAX_NAME = 200
+MAX_PATH = 1024
+FOLDER = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+class Bounds:
+    """What a run may leave: how many files, how many bytes, and of which names (none: of any)."""
+
+    def __init__(self, files: int, size: int, names: list[str]) -> None:
+        self.files = files
+        self.size = size
+        self.names = names
+
+
+def collect(wire: Wire, memory: int, bounds: Bounds) -> None:
+    """Hand back what the program left, which is not what was placed and remembered."""
+    if not os.access(WORKSPACE, os.R_OK | os.X_OK):
+        # The program has closed it, and may open it: its files are still its work.
+        os.chmod(WORKSPACE, 0o700)
+    Collector(wire, Placed.remembered(memory), bounds).collect()
+
+
+class Collector:
+    """Hands back regular files below the workspace, within bounds, and names what it refuses."""
+
+    def __init__(self, wire: Wire, placed: Placed, bounds: Bounds) -> None:
+        self.wire = wire
+        self.placed = placed
+        self.patterns = Patterns(bounds.names) if bounds.names else None
+        self.max_files = bounds.files
+        self.bytes_left = bounds.size
+        self.entries_left = MAX_ENTRIES
+        self.chosen: list[tuple[tuple[int, bool, bool, int, int, str], str]] = []
+        self.refused: list[tuple[str, str]] = []
+        self.refused_total = 0
+
+    def collect(self) -> None:
+        """Walk the workspace and report every file in it, or why not."""
+        start: Places = self.patterns.start if self.patterns else frozenset()
+        self._walk(os.open(WORKSPACE, FOLDER), "", 0, start, in_tools=False)
+        self._drop_surplus()
+        for _, path in self.chosen:
+            if why := self._hand_back(path):
+                self._refuse(path, why)
+        for pattern in self.patterns.unmet() if self.patterns else ():
+            self._refuse(pattern, "not_found")
+        self.wire.say("collected", refused=self.refused, refused_total=self.refused_total)
+
+    def _refuse(self, path: str, why: str) -> None:
+        self.refused_total += 1
+        if len(self.refused) < MAX_REFUSED:
+            name = path.encode("utf-8", "backslashreplace").decode()[:MAX_NAME]
+            self.refused.append((name, why))
+
+    def _walk(self, folder: int, path: str, depth: int, above: Places, *, in_tools: bool) -> None:
+        """Look at everything in a folder. `above` is how far the patterns came in the one above."""
+        try:
+            with os.scandir(folder) as entries:
+                names = [e.name for e in itertools.islice(entries, self.entries_left + 1)]
+            places = above
+            if path:
+                name = path.rpartition("/")[2]
+                tools = not in_tools and made_by_tools(name, names)
+                if self.patterns:
+                    places = self.patterns.step(above, name, literally=tools)
+                    if not places:
+                        return
+                elif tools:
+                    self._refuse(path + "/", "made_by_tools")
+                    return
+                in_tools = in_tools or tools
+            prefix = path and path + "/"
+            if len(names) > self.entries_left:
+                self._refuse(prefix + names.pop(), "too_many_entries")
+            self.entries_left -= len(names)
+            for name in sorted(names):
+                inner = prefix + name
+                if not printable(inner):
+                    self._refuse(inner, "name")
+                elif why := self._visit(folder, inner, depth, places, in_tools=in_tools):
+                    self._refuse(inner, why)
+        finally:
+            os.close(folder)
+
+    def _visit(
+        self, folder: int, path: str, depth: int, places: Places, *, in_tools: bool
+    ) -> str | None:
+        """Look at one entry; return why it is refused, or None."""
+        name = path.rpartition("/")[2]
+        try:
+            status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+            if stat.S_ISDIR(status.st_mode):
+                if depth == MAX_DEPTH:
+                    return "too_deep"
+                inner = os.open(name, FOLDER, dir_fd=folder)
+                self._walk(inner, path, depth + 1, places, in_tools=in_tools)
+                return None
+        except OSError:
+            return "unreadable"
+        pattern: int | None = 0
+        if self.patterns:
+            pattern = self.patterns.first(self.patterns.step(places, name))
+        return None if pattern is None else self._consider(path, status, pattern)
+
+    def _consider(self, path: str, status: os.stat_result, pattern: int) -> str | None:
+        """Note a file to hand back; return why it is refused, or None."""
+        if not stat.S_ISREG(status.st_mode):
+            return "not_a_regular_file"
+        if self.placed.unchanged(path, status):
+            return None
+        if status.st_nlink != 1:
+            return "hard_link"
+        if status.st_blocks * 512 < status.st_size:
+            return "sparse"
+        if status.st_size > self.bytes_left:
+            return "too_large"
+        self.chosen.append((rank(path, status, pattern), path))
+        if len(self.chosen) > 2 * (self.max_files + MAX_REFUSED):
+            self._drop_surplus()
+        return None
+
+    def _drop_surplus(self) -> None:
+        """Keep as many of the files as may be handed back, the first by their rank."""
+        self.chosen.sort()
+        for _, path in self.chosen[self.max_files :]:
+            self._refuse(path, "too_many_files")
+        del self.chosen[self.max_files :]
+
+    def _hand_back(self, path: str) -> str | None:
+        """Send a file; return why it is refused, or None."""
+        try:
+            file = _open(path)
+        except OSError:
+            return "unreadable"
+        with os.fdopen(file, "rb", buffering=0) as source:
+            left = os.fstat(file).st_size
+            if left > self.bytes_left:
+                return "too_large"
+            self.bytes_left -= left
+            self.wire.say("artifact", path=path, size=left)
+            while left:
+                piece = source.read(min(PIECE, left))
+                if not piece:
+                    raise Disconnected
+                left -= len(piece)
+                self.wire.send(b"D", piece)
+        return None
+
+
+def _open(path: str) -> int:
+    """Return a descriptor of a file below the workspace."""
+    *folders, name = path.split("/")
+    folder = os.open(WORKSPACE, FOLDER)
+    try:
+        for part in folders:
+            outer, folder = folder, os.open(part, FOLDER, dir_fd=folder)
+            os.close(outer)
+        return os.open(name, FILE, dir_fd=folder)
+    finally:
+        os.close(folder)
+
+
+def printable(path: str) -> bool:
+    """Return whether a path is UTF-8 without control characters."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return len(path.encode()) <= MAX_PATH and path.isprintable()
