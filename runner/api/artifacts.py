@@ -4,18 +4,22 @@ from http import HTTPStatus
 from typing import Annotated
 from urllib.parse import quote
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Depends, Path
 from fastapi.responses import StreamingResponse
 
-from runner.api.deps import CanReadArtifacts, ExecutionId, Parts
+from runner.api.deps import Allow, ExecutionId, Parts
 from runner.api.fields import MAX_PATH_BYTES
 from runner.api.problems import responses
 from runner.api.views import ArtifactList, ArtifactView
+from runner.auth.caller import Caller
+from runner.auth.permissions import Permission
 from runner.executions.read import find
 from runner.store import executions
 from runner.words.errors import NotFound
 
 router = APIRouter(prefix="/v1/executions", tags=["artifacts"])
+
+CanReadArtifacts = Annotated[Caller, Depends(Allow(Permission.ARTIFACT_READ))]
 
 
 @router.get(

@@ -8,7 +8,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import AfterValidator, Field
 
 from runner.api import cursors
-from runner.api.deps import CanExportAudit, CanReadAudit, Parts
+from runner.api.deps import Allow, Parts
 from runner.api.fields import storable
 from runner.api.problems import responses
 from runner.api.views import View
@@ -16,8 +16,13 @@ from runner.audit import checkpoints, export
 from runner.audit import events as audit
 from runner.audit.chain import Pin
 from runner.audit.checkpoints import Checkpoint
+from runner.auth.caller import Caller
+from runner.auth.permissions import Permission
 
 router = APIRouter(prefix="/v1/audit", tags=["audit"])
+
+CanExportAudit = Annotated[Caller, Depends(Allow(Permission.AUDIT_EXPORT))]
+CanReadAudit = Annotated[Caller, Depends(Allow(Permission.AUDIT_READ))]
 
 Wanted = Annotated[str | None, Query(max_length=128), AfterValidator(lambda v: v and storable(v))]
 

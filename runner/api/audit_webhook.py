@@ -4,19 +4,24 @@ from datetime import datetime
 from http import HTTPStatus
 from typing import Annotated, Self
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 from psycopg.rows import DictRow
 from pydantic import ConfigDict, Field, StringConstraints
 
-from runner.api.deps import CanReadWebhook, CanWriteWebhook, Parts
+from runner.api.deps import Allow, Parts
 from runner.api.edge.json import JsonRoute
 from runner.api.fields import Strict, Text
 from runner.api.problems import JSON_TAKEN, responses
 from runner.api.views import View
 from runner.audit import webhook
+from runner.auth.caller import Caller
+from runner.auth.permissions import Permission
 from runner.tenants import webhooks
 
 router = APIRouter(prefix="/v1/audit/webhook", tags=["audit"], route_class=JsonRoute)
+
+CanReadWebhook = Annotated[Caller, Depends(Allow(Permission.AUDIT_WEBHOOK_READ))]
+CanWriteWebhook = Annotated[Caller, Depends(Allow(Permission.AUDIT_WEBHOOK_WRITE))]
 
 
 class WebhookBody(Strict):

@@ -78,11 +78,14 @@ def parts(request: Request) -> Dependencies:
 Parts = Annotated[Dependencies, Depends(parts)]
 
 
+@dataclass(frozen=True, slots=True)
 class Allow:
-    """A route's permission: who lacks it is refused, and the refusal is audited."""
+    """A route's permission: who lacks it is refused, and the refusal is audited.
 
-    def __init__(self, permission: Permission) -> None:
-        self.permission = permission
+    A value, so that FastAPI asks once for a request whose dependencies need the same.
+    """
+
+    permission: Permission
 
     async def __call__(
         self, request: Request, given: Parts, _: Annotated[object, Security(BEARER)]
@@ -168,28 +171,4 @@ def id_in_path(name: str, description: str, unknown: str) -> Callable[[str], UUI
 ExecutionId = Annotated[
     UUID, Depends(id_in_path("execution_id", "The execution's id.", NO_EXECUTION))
 ]
-CanReadAccount = Annotated[Caller, Depends(Allow(Permission.ACCOUNT_READ))]
-CanWriteAccount = Annotated[Caller, Depends(Allow(Permission.ACCOUNT_WRITE))]
-CanCreate = Annotated[Caller, Depends(Allow(Permission.EXECUTION_CREATE))]
 CanRead = Annotated[Caller, Depends(Allow(Permission.EXECUTION_READ))]
-CanCancel = Annotated[Caller, Depends(Allow(Permission.EXECUTION_CANCEL))]
-CanReadArtifacts = Annotated[Caller, Depends(Allow(Permission.ARTIFACT_READ))]
-CanReadPolicies = Annotated[Caller, Depends(Allow(Permission.EGRESS_POLICY_READ))]
-CanWritePolicies = Annotated[Caller, Depends(Allow(Permission.EGRESS_POLICY_WRITE))]
-CanReadSecrets = Annotated[Caller, Depends(Allow(Permission.SECRET_READ))]
-CanWriteSecrets = Annotated[Caller, Depends(Allow(Permission.SECRET_WRITE))]
-CanReadKeys = Annotated[Caller, Depends(Allow(Permission.API_KEY_READ))]
-CanWriteKeys = Annotated[Caller, Depends(Allow(Permission.API_KEY_WRITE))]
-CanReadMembers = Annotated[Caller, Depends(Allow(Permission.MEMBER_READ))]
-CanWriteMembers = Annotated[Caller, Depends(Allow(Permission.MEMBER_WRITE))]
-CanReadProjects = Annotated[Caller, Depends(Allow(Permission.PROJECT_READ))]
-CanWriteProjects = Annotated[Caller, Depends(Allow(Permission.PROJECT_WRITE))]
-CanDeleteProjects = Annotated[Caller, Depends(Allow(Permission.PROJECT_DELETE))]
-CanReadFiles = Annotated[Caller, Depends(Allow(Permission.FILE_READ))]
-CanWriteFiles = Annotated[Caller, Depends(Allow(Permission.FILE_WRITE))]
-CanDeleteFiles = Annotated[Caller, Depends(Allow(Permission.FILE_DELETE))]
-CanExportAudit = Annotated[Caller, Depends(Allow(Permission.AUDIT_EXPORT))]
-CanReadWebhook = Annotated[Caller, Depends(Allow(Permission.AUDIT_WEBHOOK_READ))]
-CanWriteWebhook = Annotated[Caller, Depends(Allow(Permission.AUDIT_WEBHOOK_WRITE))]
-CanReadAudit = Annotated[Caller, Depends(Allow(Permission.AUDIT_READ))]
-CanReadUsage = Annotated[Caller, Depends(Allow(Permission.USAGE_READ))]

@@ -4,20 +4,25 @@ from datetime import datetime
 from http import HTTPStatus
 from typing import Annotated, Any, Self
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Depends, Path
 from pydantic import ConfigDict, Field
 
-from runner.api.deps import CanReadPolicies, CanWritePolicies, Parts
+from runner.api.deps import Allow, Parts
 from runner.api.edge.json import JsonRoute
 from runner.api.fields import Strict
 from runner.api.problems import JSON_TAKEN, responses
 from runner.api.rules import EgressEntry, entries
 from runner.api.views import View
+from runner.auth.caller import Caller
+from runner.auth.permissions import Permission
 from runner.store import egress_policies
 from runner.store.egress_policies import StoredPolicy
 from runner.tenants import policies
 
 router = APIRouter(prefix="/v1/egress-policies", tags=["egress"], route_class=JsonRoute)
+
+CanReadPolicies = Annotated[Caller, Depends(Allow(Permission.EGRESS_POLICY_READ))]
+CanWritePolicies = Annotated[Caller, Depends(Allow(Permission.EGRESS_POLICY_WRITE))]
 
 Name = Annotated[
     str,

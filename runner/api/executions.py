@@ -3,16 +3,17 @@
 from http import HTTPStatus
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 
 from runner.api import cursors
-from runner.api.deps import CanCancel, CanCreate, CanRead, ExecutionId, Parts, require
+from runner.api.deps import Allow, CanRead, ExecutionId, Parts, require
 from runner.api.edge.json import JsonRoute
 from runner.api.fields import Name
 from runner.api.idempotency import IdempotencyKey, under
 from runner.api.problems import JSON_TAKEN, responses
 from runner.api.requests import Submission
 from runner.api.views import ExecutionPage, ExecutionView
+from runner.auth.caller import Caller
 from runner.auth.permissions import Permission
 from runner.executions.cancel import cancel as cancel_one
 from runner.executions.read import Seen
@@ -21,6 +22,9 @@ from runner.store import executions
 from runner.words.states import State
 
 router = APIRouter(prefix="/v1/executions", tags=["executions"], route_class=JsonRoute)
+
+CanCreate = Annotated[Caller, Depends(Allow(Permission.EXECUTION_CREATE))]
+CanCancel = Annotated[Caller, Depends(Allow(Permission.EXECUTION_CANCEL))]
 
 
 @router.post(

@@ -5,17 +5,19 @@ from functools import partial
 from http import HTTPStatus
 from typing import Annotated, Self
 
-from fastapi import APIRouter, Header, HTTPException, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, HTTPException, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import AfterValidator, Field
 
 from runner.api import cursors, representation
-from runner.api.deps import CanDeleteFiles, CanReadFiles, CanWriteFiles, Parts
+from runner.api.deps import Allow, Parts
 from runner.api.fields import FilePrefix
 from runner.api.problems import problem, responses
 from runner.api.representation import MAX_HEADER, Unsatisfiable
 from runner.api.uploads import received
 from runner.api.views import View
+from runner.auth.caller import Caller
+from runner.auth.permissions import Permission
 from runner.store import files as stored_files
 from runner.store.files import StoredFile
 from runner.tenants import files
@@ -23,6 +25,10 @@ from runner.tenants.files import Upload
 from runner.words.paths import MAX_BYTES, file_path
 
 router = APIRouter(prefix="/v1/files", tags=["files"])
+
+CanReadFiles = Annotated[Caller, Depends(Allow(Permission.FILE_READ))]
+CanWriteFiles = Annotated[Caller, Depends(Allow(Permission.FILE_WRITE))]
+CanDeleteFiles = Annotated[Caller, Depends(Allow(Permission.FILE_DELETE))]
 
 UNKNOWN = "application/octet-stream"
 _BYTES = {UNKNOWN: {"schema": {"type": "string", "format": "binary"}}}

@@ -11,11 +11,12 @@ from fastapi import APIRouter, Depends, Query
 from pydantic import AfterValidator, ConfigDict, Field, StringConstraints
 
 from runner.api import cursors
-from runner.api.deps import CanReadKeys, CanWriteKeys, Parts, id_in_path
+from runner.api.deps import Allow, Parts, id_in_path
 from runner.api.edge.json import JsonRoute
 from runner.api.fields import Strict, Text
 from runner.api.problems import JSON_TAKEN, responses
 from runner.api.views import View
+from runner.auth.caller import Caller
 from runner.auth.permissions import Permission
 from runner.store import keys as stored_keys
 from runner.store.keys import Grant, StoredKey
@@ -24,6 +25,9 @@ from runner.tenants.keys import NO_KEY, MadeKey
 from runner.words.principal import Role
 
 router = APIRouter(prefix="/v1/keys", tags=["keys"], route_class=JsonRoute)
+
+CanReadKeys = Annotated[Caller, Depends(Allow(Permission.API_KEY_READ))]
+CanWriteKeys = Annotated[Caller, Depends(Allow(Permission.API_KEY_WRITE))]
 
 MAX_OVERLAP_S = 30 * 24 * 3600
 

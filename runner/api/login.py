@@ -10,14 +10,16 @@ from pydantic import AfterValidator, ConfigDict, Field, SecretStr, StringConstra
 
 from runner.api.callers import SESSION
 from runner.api.context import origin
-from runner.api.deps import CanReadAccount, CanWriteAccount, Parts, id_in_path
+from runner.api.deps import Allow, Parts, id_in_path
 from runner.api.edge.json import JsonRoute
 from runner.api.fields import Email, Name, Strict, storable
 from runner.api.problems import JSON_TAKEN, responses
 from runner.api.views import View
 from runner.auth import grants
+from runner.auth.caller import Caller
 from runner.auth.login import NO_SESSION
 from runner.auth.passwords import MAX_LENGTH
+from runner.auth.permissions import Permission
 from runner.auth.sessions import Session
 from runner.store import tenants, users
 from runner.store.keys import Grant
@@ -26,6 +28,9 @@ from runner.words.errors import NotFound
 from runner.words.principal import PrincipalKind, Role
 
 router = APIRouter(prefix="/v1", tags=["account"], route_class=JsonRoute)
+
+CanReadAccount = Annotated[Caller, Depends(Allow(Permission.ACCOUNT_READ))]
+CanWriteAccount = Annotated[Caller, Depends(Allow(Permission.ACCOUNT_WRITE))]
 
 BY_KEY = "there is no session: this request came with a key or a token"
 _ANSWERS = responses(*JSON_TAKEN, HTTPStatus.TOO_MANY_REQUESTS)

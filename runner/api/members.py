@@ -8,11 +8,13 @@ from uuid import UUID
 from fastapi import APIRouter, Depends
 from pydantic import ConfigDict, Field
 
-from runner.api.deps import CanReadMembers, CanWriteMembers, Parts, id_in_path
+from runner.api.deps import Allow, Parts, id_in_path
 from runner.api.edge.json import JsonRoute
 from runner.api.fields import Email, Strict
 from runner.api.problems import JSON_TAKEN, responses
 from runner.api.views import View
+from runner.auth.caller import Caller
+from runner.auth.permissions import Permission
 from runner.store import members as stored_members
 from runner.store.members import Member
 from runner.tenants import members
@@ -20,6 +22,9 @@ from runner.tenants.members import NO_MEMBER
 from runner.words.principal import Role
 
 router = APIRouter(prefix="/v1/members", tags=["members"], route_class=JsonRoute)
+
+CanReadMembers = Annotated[Caller, Depends(Allow(Permission.MEMBER_READ))]
+CanWriteMembers = Annotated[Caller, Depends(Allow(Permission.MEMBER_WRITE))]
 
 
 class NewMemberBody(Strict):

@@ -4,20 +4,26 @@ from datetime import datetime
 from http import HTTPStatus
 from typing import Annotated, Self
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Depends, Path, Query
 from pydantic import ConfigDict, Field, StringConstraints
 
 from runner.api import cursors
-from runner.api.deps import CanDeleteProjects, CanReadProjects, CanWriteProjects, Parts
+from runner.api.deps import Allow, Parts
 from runner.api.edge.json import JsonRoute
 from runner.api.fields import Name, Strict, Text
 from runner.api.problems import JSON_TAKEN, responses
 from runner.api.views import View
+from runner.auth.caller import Caller
+from runner.auth.permissions import Permission
 from runner.store import projects as stored_projects
 from runner.store.projects import Project
 from runner.tenants import projects
 
 router = APIRouter(prefix="/v1/projects", tags=["projects"], route_class=JsonRoute)
+
+CanReadProjects = Annotated[Caller, Depends(Allow(Permission.PROJECT_READ))]
+CanWriteProjects = Annotated[Caller, Depends(Allow(Permission.PROJECT_WRITE))]
+CanDeleteProjects = Annotated[Caller, Depends(Allow(Permission.PROJECT_DELETE))]
 
 ProjectName = Annotated[
     str, Path(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", description="The project's name.")

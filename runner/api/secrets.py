@@ -4,19 +4,24 @@ from datetime import datetime
 from http import HTTPStatus
 from typing import Annotated, Self
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Depends, Path
 from pydantic import AfterValidator, ConfigDict, Field, SecretStr
 
-from runner.api.deps import CanReadSecrets, CanWriteSecrets, Parts
+from runner.api.deps import Allow, Parts
 from runner.api.edge.json import JsonRoute
 from runner.api.fields import Strict, storable
 from runner.api.problems import JSON_TAKEN, responses
 from runner.api.views import View
+from runner.auth.caller import Caller
+from runner.auth.permissions import Permission
 from runner.store import secrets as stored_secrets
 from runner.store.secrets import StoredSecret
 from runner.tenants import secrets
 
 router = APIRouter(prefix="/v1/secrets", tags=["secrets"], route_class=JsonRoute)
+
+CanReadSecrets = Annotated[Caller, Depends(Allow(Permission.SECRET_READ))]
+CanWriteSecrets = Annotated[Caller, Depends(Allow(Permission.SECRET_WRITE))]
 
 Name = Annotated[
     str,

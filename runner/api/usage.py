@@ -5,13 +5,15 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Annotated, Literal, Self
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Depends, Query
 from fastapi.exceptions import RequestValidationError
 from pydantic import BeforeValidator, Field
 
-from runner.api.deps import CanReadUsage, Parts
+from runner.api.deps import Allow, Parts
 from runner.api.problems import responses
 from runner.api.views import View
+from runner.auth.caller import Caller
+from runner.auth.permissions import Permission
 from runner.quotas.tiers import Figure
 from runner.store import quotas, usage
 from runner.store.usage import Day
@@ -21,6 +23,8 @@ DAYS_SHOWN = 30
 MOST_DAYS = 366
 
 router = APIRouter(prefix="/v1/usage", tags=["usage"])
+
+CanReadUsage = Annotated[Caller, Depends(Allow(Permission.USAGE_READ))]
 
 
 def _iso_date(value: object) -> object:
