@@ -2,11 +2,13 @@
 
 import base64
 import binascii
-from typing import Annotated, Self
+from typing import Annotated, Self, TypeAlias
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from runner.api.fields import FilePath, LongText, Strict
+
+_NO_LINE_BREAKS = str.maketrans("", "", "\r\n")
 
 
 class Content(Strict):
@@ -14,7 +16,8 @@ class Content(Strict):
 
     text: LongText | None = Field(default=None, description="UTF-8 text.")
     base64: LongText | None = Field(
-        default=None, description="Any bytes, as standard base64 with padding."
+        default=None,
+        description="Any bytes, as standard base64 with padding. Line breaks are ignored.",
     )
 
     @model_validator(mode="after")
@@ -29,9 +32,13 @@ class Content(Strict):
         if self.text is not None:
             return self.text.encode()
         try:
-            return base64.b64decode(self.base64 or "", validate=True)
+            # `base64` and MIME break lines at 76 characters (RFC 2045, 6.8).
+            return base64.b64decode((self.base64 or "").translate(_NO_LINE_BREAKS), validate=True)
         except (binascii.Error, ValueError):
-            raise ValueError("base64 is malformed") from None
+            raise ValueError(
+                "base64 must be standard base64: A-Z, a-z, 0-9, + and /, padded with = to a "
+                "multiple of four characters, with nothing else but line breaks"
+            ) from None
 
 
 class FileContent(Content):
@@ -44,7 +51,21 @@ class FileContent(Content):
     )
 
 
+def _text_alone(given: object) -> object:
+    match given:
+        case str():
+            return {"text": given}
+        case dict():
+            return given
+    raise ValueError("must be text, or an object with one of text, base64 and key")
+
+
+# Not by the validator below: what the first version stored of idempotency keys tells text from
+# the object that holds it.
 TextOrContent = Annotated[
     Annotated[LongText, Tag("text")] | Annotated[Content, Tag("object")],
     Discriminator(lambda given: "text" if isinstance(given, str) else "object"),
+]
+TextOrFileContent: TypeAlias = Annotated[
+    FileContent, BeforeValidator(_text_alone, json_schema_input_type=LongText | FileContent)
 ]

@@ -3,9 +3,9 @@
 import json
 from typing import Annotated, Literal, Self
 
-from pydantic import ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
-from runner.api.contents import Content, FileContent, TextOrContent
+from runner.api.contents import Content, FileContent, TextOrContent, TextOrFileContent
 from runner.api.fields import (
     EnvName,
     FilePrefix,
@@ -30,6 +30,29 @@ MAX_FILES = 256
 MAX_ARTIFACT_NAMES = 64
 MAX_ENV = 64
 MAX_SECRET_ENV = 16
+
+
+def _shell_line(given: object) -> object:
+    match given:
+        case str() if given:
+            return ["bash", "-c", given]
+        case list() if given:
+            return given
+    raise ValueError(
+        "must be a list, of a program and its arguments, or a string, a line for `bash -c`; "
+        "neither may be empty"
+    )
+
+
+Argument = Annotated[Text, StringConstraints(max_length=MAX_START_BYTES)]
+Command = Annotated[
+    Annotated[list[Argument], Field(min_length=1, max_length=MAX_ARGV)],
+    BeforeValidator(
+        _shell_line,
+        json_schema_input_type=Annotated[str, Field(min_length=1, max_length=MAX_START_BYTES)]
+        | Annotated[list[Argument], Field(min_length=1, max_length=MAX_ARGV)],
+    ),
+]
 
 
 class LimitOverrides(Strict):
@@ -60,7 +83,7 @@ class Submission(Strict):
                 },
                 {
                     "command": ["python3", "-c", "print(open('in.csv').read())"],
-                    "files": {"in.csv": {"text": "a,b\n1,2\n"}},
+                    "files": {"in.csv": "a,b\n1,2\n"},
                     "size": "small",
                     "limits": {"timeout_s": 5},
                     "metadata": {"agent": "analyst-7"},
@@ -75,19 +98,20 @@ class Submission(Strict):
     language: Literal["python", "bash"] | None = Field(
         default=None, description="What `code` is written in."
     )
-    command: list[Annotated[Text, StringConstraints(max_length=MAX_START_BYTES)]] | None = Field(
+    command: Command | None = Field(
         default=None,
-        min_length=1,
-        max_length=MAX_ARGV,
-        description="Program and arguments; no shell is involved.",
+        description="A list is a program and its arguments, started without a shell. A string is "
+        "a line for `bash -c`.",
+        examples=[["python3", "-V"], "sort in.csv | uniq -c"],
     )
     stdin: TextOrContent | None = Field(
         default=None, description="Standard input: text, or an object with `text` or `base64`."
     )
-    files: dict[RelativePath, FileContent] = Field(
+    files: dict[RelativePath, TextOrFileContent] = Field(
         default_factory=dict,
         max_length=MAX_FILES,
-        description="Files placed in the workspace before the start, by relative path.",
+        description="Files placed in the workspace before the start, by relative path. Each is "
+        "text, or an object with `text`, `base64` or `key`.",
     )
     artifacts: list[RelativePath] = Field(
         default_factory=list,
@@ -178,7 +202,7 @@ class Submission(Strict):
         if len(json.dumps([self.command, self.env]).encode()) > MAX_START_BYTES:
             raise ValueError(f"command and env are above {MAX_START_BYTES} bytes together, as JSON")
         if self.command and not self.command[0]:
-            raise ValueError("command starts with an empty name")
+            raise ValueError("command is empty")
         if both := self.env.keys() & self.secret_env.keys():
             raise ValueError(f"{min(both)} is in env and in secret_env")
         names = set(self.files)

@@ -14,7 +14,7 @@ import httpx_sse
 
 from runner.client.errors import Unavailable, from_response
 from runner.client.files import Files
-from runner.client.transport import call, params, send, stream, translated
+from runner.client.transport import base_url, call, params, send, stream, translated
 from runner.client.types import ENDED, Artifact, Event, Execution, StoredFile, decoded, execution_of
 
 MAX_WAIT_S = 60
@@ -27,10 +27,13 @@ MAX_RESUMES = 20
 
 
 class Client:
-    """A connection to one deployment with one API key. Not for use by several threads at once."""
+    """A connection to one deployment with one API key. Not for use by several threads at once.
+
+    `url` is where the deployment is. The address of its page `/docs` or of its `/v1` does as well.
+    """
 
     def __init__(self, url: str, api_key: str) -> None:
-        self._url = url
+        self._url = url = base_url(url)
         with translated():
             self._http = httpx.Client(
                 base_url=url,
@@ -61,7 +64,7 @@ class Client:
         *,
         code: str | None = None,
         language: str | None = None,
-        command: Sequence[str] | None = None,
+        command: str | Sequence[str] | None = None,
         stdin: bytes | str | None = None,
         files: Mapping[str, bytes | str | StoredFile | Mapping[str, str]] | None = None,
         idempotency_key: str | None = None,
@@ -70,13 +73,14 @@ class Client:
     ) -> Execution:
         """Submit a program; `options` are the API's other fields, such as `size` or `limits`.
 
-        A file of `files` may be a stored one, or `{"key": name}` of one. With `wait_s` the answer
-        may hold the result. Raises ApiError.
+        A `command` that is a list is a program and its arguments; a string is a line for a shell. A
+        file of `files` may be a stored one, or `{"key": name}` of one. With `wait_s` the answer may
+        hold the result. Raises ApiError.
         """
         body: dict[str, Any] = {
             "code": code,
             "language": language,
-            "command": list(command) if command else None,
+            "command": command if command is None or isinstance(command, str) else list(command),
             "stdin": None if stdin is None else _content(stdin),
             "files": {path: _content(content) for path, content in (files or {}).items()},
             "wait_s": wait_s,
@@ -109,12 +113,26 @@ class Client:
         return execution_of(self._call("GET", _path(execution_id)))
 
     def list(
-        self, *, state: Sequence[str] = (), limit: int = 50, cursor: str | None = None
+        self,
+        *,
+        state: Sequence[str] = (),
+        project: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
     ) -> tuple[Sequence[Execution], str | None]:
-        """Return a page of executions, newest first, and the cursor of the next one."""
-        page = self._call(
-            "GET", "/v1/executions", params=params(state=list(state), limit=limit, cursor=cursor)
+        """Return a page of executions, newest first, and the cursor of the next one.
+
+        With `metadata`, only executions that have each of these labels.
+        """
+        wanted = params(
+            state=list(state),
+            project=project,
+            metadata=[f"{key}={value}" for key, value in (metadata or {}).items()],
+            limit=limit,
+            cursor=cursor,
         )
+        page = self._call("GET", "/v1/executions", params=wanted)
         return [execution_of(each) for each in page["items"]], page["next_cursor"]
 
     def cancel(self, execution_id: str) -> Execution:

@@ -72,7 +72,11 @@ BY_STATUS: dict[int, type[ApiError]] = {
 
 def from_response(response: httpx.Response) -> ApiError:
     """Return the error that a read response stands for."""
-    problem: dict[str, Any] = {"status": response.status_code, "detail": response.reason_phrase}
+    problem: dict[str, Any] = {
+        "status": response.status_code,
+        "detail": f"{response.request.url.copy_with(query=None)} answered {response.status_code} "
+        f"{response.reason_phrase}, and not as this API does: is the address right?",
+    }
     if response.headers.get("content-type", "").startswith("application/problem+json"):
         with suppress(ValueError, TypeError):
             problem |= response.json()

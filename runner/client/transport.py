@@ -9,6 +9,14 @@ import httpx
 from runner.client.errors import Unavailable, from_response, from_transport
 
 
+def base_url(url: str) -> str:
+    """Return a deployment's address without the page or the version that people copy with it."""
+    url = url.rstrip("/")
+    for below in ("/docs", "/v1"):
+        url = url.removesuffix(below).rstrip("/")
+    return url
+
+
 @contextmanager
 def translated() -> Iterator[None]:
     """Make the transport's failures ours."""

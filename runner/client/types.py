@@ -94,6 +94,8 @@ class Execution:
     created_at: str
     started_at: str | None
     ended_at: str | None
+    project: str | None
+    metadata: dict[str, str]
     image: str
     size: str
     queue_position: int | None
@@ -136,6 +138,8 @@ def execution_of(body: dict[str, Any]) -> Execution:
         created_at=body["created_at"],
         started_at=body["started_at"],
         ended_at=body["ended_at"],
+        project=body["project"],
+        metadata=body["metadata"],
         image=body["image"],
         size=body["size"],
         queue_position=body["queue_position"],

@@ -22,10 +22,12 @@ class Cause(StrEnum):
 class Ending:
     """The raw facts of how a run ended; `outcome.classify` says what they mean.
 
-    `exit_code`, `signal` and `not_started` are the supervisor's word, the rest is our own
-    observation. `container_died` is an end that neither the program reported nor we caused.
+    `command` is the program as the client named it. `exit_code`, `signal` and `not_started` are the
+    supervisor's word, the rest is our own observation. `container_died` is an end that neither the
+    program reported nor we caused.
     """
 
+    command: str
     cause: Cause
     exit_code: int | None
     signal: int | None
@@ -74,6 +76,7 @@ class Tally:
 
 
 def ending_of(
+    command: str,
     cause: Cause,
     report: Ended | NotStarted | None,
     tally: Tally,
@@ -94,6 +97,7 @@ def ending_of(
         "output_kb": stdout.truncated or stderr.truncated,
     }
     return Ending(
+        command=command,
         cause=cause,
         exit_code=ended.exit_code if ended else None,
         signal=ended.signal if ended else None,

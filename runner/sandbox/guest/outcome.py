@@ -23,14 +23,16 @@ class Verdict(NamedTuple):
 
 
 _NOT_STARTED = {
-    "ENOENT": "no such command or working directory",
-    "EACCES": "not executable, or the working directory is closed to it",
-    "ENOEXEC": "not a program this system can execute",
+    "ENOENT": "the image has no such program, or not the interpreter that its first line names",
+    "EACCES": "it is not executable",
+    "ENOEXEC": "it is not a program that this system can execute",
     "ENOTDIR": "a part of its path is not a directory",
     "E2BIG": "its arguments and environment are too long",
     "EAGAIN": "the pids limit leaves no room for it",
     "ENOMEM": "the memory limit leaves no room for it",
 }
+_MAX_SHOWN = 128
+"""Characters of a command's name in a sentence about it."""
 
 
 def classify(ending: Ending) -> Verdict:
@@ -68,7 +70,9 @@ def _ended_by_itself(ending: Ending) -> Verdict:
     if ending.not_started is not None:
         why = _NOT_STARTED.get(ending.not_started, ending.not_started)
         return Verdict(
-            State.FAILED, Reason.COMMAND_NOT_STARTED, f"The command was not started: {why}."
+            State.FAILED,
+            Reason.COMMAND_NOT_STARTED,
+            f"The command {shown(ending.command)} was not started: {why}.",
         )
     if ending.oom_killed and ending.exit_code != 0:
         return Verdict(
@@ -82,6 +86,12 @@ def _ended_by_itself(ending: Ending) -> Verdict:
     return Verdict(
         State.FAILED, Reason.EXIT_NONZERO, f"The program exited with code {ending.exit_code}."
     )
+
+
+def shown(command: str) -> str:
+    """Return a command's name as a sentence can hold it: quoted, escaped and not too long."""
+    cut = command if len(command) <= _MAX_SHOWN else f"{command[:_MAX_SHOWN]}…"
+    return repr(cut)
 
 
 def signal_name(number: int) -> str:

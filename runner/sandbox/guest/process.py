@@ -57,9 +57,12 @@ class Process:
         waits: Patience,
         terms: RunTerms,
         watch: RunWatch,
+        *,
+        command: str,
     ) -> None:
         self._container = container
         self._channel = channel
+        self._command = command
         self._patience = waits
         self._terms = terms
         self._cancel = watch.cancel
@@ -162,6 +165,7 @@ class Process:
             if cause is Cause.NONE and fired is None:
                 died_of_memory = await container.died_of_memory()
         return ending_of(
+            self._command,
             cause,
             report,
             self._tally,

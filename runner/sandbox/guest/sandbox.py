@@ -139,7 +139,14 @@ class Sandbox:
             trust = bridge.trust if bridge else ""
             return await run.follow(program, egress=bridge is not None, trust=trust)
 
-        process = Process(self.container, self._channel, self._patience, terms, watch)
+        process = Process(
+            self.container,
+            self._channel,
+            self._patience,
+            terms,
+            watch,
+            command=program.argv[0],
+        )
         ending = await process.end(follow, first=self.runs == 0)
         self.runs += 1
         return ending

@@ -120,6 +120,43 @@ def test_a_path_that_passes_stays_below_its_folder(path: str) -> None:
     assert path.isprintable()
 
 
+def test_a_command_is_a_list_or_a_line_for_a_shell() -> None:
+    """Never a list of the line's letters."""
+    for command in ("echo hi | wc -c", ["bash", "-c", "echo hi | wc -c"]):
+        order = Submission.model_validate({"command": command}).order()
+        assert order.command == ("bash", "-c", "echo hi | wc -c")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "hé",
+        {"text": "hé"},
+        {"base64": "aMOp"},
+        {"base64": "aM\nOp\r\n"},
+    ],
+)
+def test_a_content_is_text_or_says_what_it_is(content: object) -> None:
+    """As `base64` prints it, with line breaks, too; the same of files and of standard input."""
+    given = {"command": ["a"], "stdin": content, "files": {"x": content}}
+    order = Submission.model_validate(given).order()
+    assert (order.stdin, order.files) == ("hé".encode(), {"x": "hé".encode()})
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"command": ["a"], "files": {"x": {"base64": "a b="}}}, "nothing else but line breaks"),
+        ({"command": ["a"], "files": {"x": 3}}, "must be text, or an object with one of"),
+        ({"command": 3}, "a list, of a program and its arguments, or a string"),
+        ({"command": ""}, "neither may be empty"),
+    ],
+)
+def test_a_refusal_says_what_to_write(fields: dict[str, object], says: str) -> None:
+    with pytest.raises(ValidationError, match=says):
+        Submission.model_validate(fields)
+
+
 @pytest.mark.parametrize(
     "fields",
     [

@@ -19,6 +19,7 @@ SUCCEEDED: Execution = replace(
                     "size",
                     "started_at",
                     "ended_at",
+                    "project",
                     "queue_position",
                     "estimated_start_s",
                 ),
@@ -26,6 +27,7 @@ SUCCEEDED: Execution = replace(
             ),
             "state": "succeeded",
             "attempt": 1,
+            "metadata": {},
             "result": None,
         }
     ),

@@ -2,10 +2,11 @@
 
 import json
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
+from typing import Any
 
 import pytest
 
@@ -20,10 +21,13 @@ Answer = Callable[[BaseHTTPRequestHandler], None]
 
 @contextmanager
 def served(answer: Answer) -> Iterator[str]:
-    """Serve every GET by `answer`; yield the address."""
+    """Serve every GET and POST by `answer`; yield the address."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            answer(self)
+
+        def do_POST(self) -> None:
             answer(self)
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its signature
@@ -69,6 +73,49 @@ def test_a_client_does_not_show_its_key() -> None:
         with pytest.raises(Unavailable) as failed:
             client.get(ID)
     assert KEY not in str(failed.value)
+
+
+@pytest.mark.parametrize("below", ["", "/", "/docs", "/docs/", "/v1", "/v1/"])
+def test_an_address_may_be_copied_with_what_is_below_it(below: str) -> None:
+    """As a panel, a browser or an example shows it."""
+    asked: list[str] = []
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        asked.append(handler.path)
+        reply(handler, 200, b'{"items": []}', "application/json")
+
+    with served(answer) as url, Client(f"{url}{below}", KEY) as client:
+        client.secrets()
+    assert asked == ["/v1/secrets"]
+
+
+def test_an_address_below_which_the_api_is_not_is_named() -> None:
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        reply(handler, 404, b"<html>", "text/html")
+
+    with (
+        served(answer) as url,
+        Client(f"{url}/elsewhere", KEY) as client,
+        pytest.raises(NotFound) as failed,
+    ):
+        client.list()
+    assert str(failed.value).startswith(f"{url}/elsewhere/v1/executions answered 404 Not Found")
+    assert "is the address right?" in str(failed.value)
+
+
+@pytest.mark.parametrize("command", ["echo hi", ["echo", "hi"], ("echo", "hi")])
+def test_a_command_is_sent_as_it_was_written(command: str | Sequence[str]) -> None:
+    """A line stays one: it is not a list of letters."""
+    sent: list[Any] = []
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        length = int(handler.headers["Content-Length"])
+        sent.append(json.loads(handler.rfile.read(length))["command"])
+        reply(handler, 404, b"{}", "application/json")
+
+    with served(answer) as url, Client(url, KEY) as client, pytest.raises(NotFound):
+        client.submit(command=command)
+    assert sent == [command if isinstance(command, str) else list(command)]
 
 
 @pytest.mark.parametrize(

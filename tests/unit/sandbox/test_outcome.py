@@ -13,6 +13,7 @@ from runner.words.states import Reason, State
 def ending(**facts: Any) -> Ending:
     """Return an ending with code 0, except for these facts."""
     plain: dict[str, Any] = {
+        "command": "python3",
         "cause": Cause.NONE,
         "exit_code": 0,
         "signal": None,
@@ -25,6 +26,16 @@ def ending(**facts: Any) -> Ending:
         "limits_hit": (),
     }
     return Ending(**{**plain, **facts})
+
+
+@pytest.mark.parametrize(
+    ("command", "shown"),
+    [("pythn", "'pythn'"), ("a\n\u202eb", r"'a\n\u202eb'"), ("x" * 200, f"'{'x' * 128}…'")],
+)
+def test_a_command_that_was_not_started_is_named(command: str, shown: str) -> None:
+    """Escaped, and cut where it is long."""
+    verdict = classify(ending(command=command, exit_code=None, not_started="ENOENT"))
+    assert verdict.detail.startswith(f"The command {shown} was not started: ")
 
 
 @pytest.mark.parametrize(
@@ -78,4 +89,4 @@ def test_signals_have_names() -> None:
 def test_an_unknown_reason_not_to_start_is_told_as_it_is() -> None:
     """The name of the error stands in for a sentence."""
     verdict = classify(ending(exit_code=None, not_started="ELOOP"))
-    assert verdict.detail == "The command was not started: ELOOP."
+    assert verdict.detail == "The command 'python3' was not started: ELOOP."
