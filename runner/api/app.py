@@ -38,6 +38,7 @@ from runner.api.edge.cors import cors
 from runner.api.edge.headers import SecurityHeaders
 from runner.api.edge.json import StrictJson
 from runner.api.edge.pace import Pace
+from runner.api.edge.query import KnownQuery
 from runner.api.edge.rates import PrincipalRates, StrangerRates
 from runner.api.edge.routing import Routing
 from runner.api.edge.shares import Shares
@@ -49,12 +50,14 @@ from runner.api.middleware import (
     RequestId,
 )
 from runner.api.rights import EndsWithRight
+from runner.api.views import EventView
 
 MODULES = (
     executions, events, artifacts, files, projects, egress, secrets, keys, login, members, audit,
     audit_webhook, receipts, usage, health,
     reference,
 )  # fmt: skip
+_SUCCESS = {"204": "Done; there is nothing to return."}
 DESCRIPTION = """\
 Runs code written by AI agents, each program in a hardened container of its own.
 
@@ -96,6 +99,7 @@ def create_app(parts: Dependencies) -> FastAPI:
         max_bytes=settings.max_body_mb * 2**20,
         max_streamed_bytes=settings.max_file_mb * 2**20,
     )
+    app.add_middleware(KnownQuery, routes=routes)
     app.add_middleware(EndsWithRight, rights=parts.rights)
     app.add_middleware(Pace, client_s=settings.client_timeout_s)
     if settings.rate_limiting:
@@ -126,7 +130,9 @@ def _openapi(app: FastAPI, routers: Sequence[APIRouter]) -> dict[str, Any]:
         document = FastAPI.openapi(app)
         schemas = document["components"]["schemas"]
         _, ours = models_json_schema(
-            [(problems.Problem, "serialization")], ref_template="#/components/schemas/{model}"
+            # The second is sent as events, of whose text FastAPI knows nothing.
+            [(problems.Problem, "serialization"), (EventView, "serialization")],
+            ref_template="#/components/schemas/{model}",
         )
         schemas.update(ours["$defs"])
         for unused in ("HTTPValidationError", "ValidationError"):
@@ -135,6 +141,11 @@ def _openapi(app: FastAPI, routers: Sequence[APIRouter]) -> dict[str, Any]:
             if isinstance(route, APIRoute) and (needed := _permission(route)):
                 for method in route.methods or ():
                     document["paths"][route.path_format][method.lower()]["x-permission"] = needed
+        for item in document["paths"].values():
+            for operation in item.values():
+                for status, response in operation["responses"].items():
+                    if response["description"] == "Successful Response":
+                        response["description"] = _SUCCESS.get(status, "Done.")
     return app.openapi_schema or {}
 
 

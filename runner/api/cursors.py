@@ -97,8 +97,12 @@ def _text(cursor: str) -> str:
         raise _invalid() from None
 
 
-def _invalid() -> RequestValidationError:
-    message = "the cursor is not one this API gave"
+def invalid(parameter: str, message: str) -> RequestValidationError:
+    """Return the refusal of a query parameter."""
     return RequestValidationError(
-        [{"type": "value_error", "loc": ("query", "cursor"), "msg": message, "input": None}]
+        [{"type": "value_error", "loc": ("query", parameter), "msg": message, "input": None}]
     )
+
+
+def _invalid() -> RequestValidationError:
+    return invalid("cursor", "the cursor is not one that this API gave")

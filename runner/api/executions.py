@@ -4,11 +4,12 @@ from http import HTTPStatus
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
+from pydantic import AfterValidator, StringConstraints
 
 from runner.api import cursors
 from runner.api.deps import Allow, CanRead, ExecutionId, Parts, require
 from runner.api.edge.json import JsonRoute
-from runner.api.fields import Name
+from runner.api.fields import Name, storable
 from runner.api.idempotency import IdempotencyKey, under
 from runner.api.problems import JSON_TAKEN, responses
 from runner.api.requests import Submission
@@ -20,6 +21,9 @@ from runner.executions.read import Seen
 from runner.executions.read import read as read_whole
 from runner.store import executions
 from runner.words.states import State
+
+MAX_LABELS = 32
+LABEL_FILTER = r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,63}=[\s\S]{0,512}$"
 
 router = APIRouter(prefix="/v1/executions", tags=["executions"], route_class=JsonRoute)
 
@@ -67,6 +71,25 @@ async def submit(
     return ExecutionView.of(seen)
 
 
+Labels = Annotated[
+    list[Annotated[str, StringConstraints(pattern=LABEL_FILTER), AfterValidator(storable)]] | None,
+    Query(
+        max_length=MAX_LABELS,
+        description="`KEY=VALUE`: executions whose metadata has this label; repeat it for several, "
+        "all of which they must have.",
+        examples=[["agent=analyst-7"]],
+    ),
+]
+
+
+def labels(wanted: list[str] | None) -> dict[str, str]:
+    """Return the labels that executions must have. Raises RequestValidationError."""
+    pairs = [each.partition("=")[::2] for each in wanted or ()]
+    if len(dict(pairs)) < len(set(pairs)):
+        raise cursors.invalid("metadata", "one label cannot have two values")
+    return dict(pairs)
+
+
 @router.get("", summary="List executions", responses=responses())
 async def list_executions(
     caller: CanRead,
@@ -74,6 +97,7 @@ async def list_executions(
     cursor: Annotated[str | None, Query(max_length=cursors.MAX_LENGTH)] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     project: Annotated[Name | None, Query()] = None,
+    metadata: Labels = None,
     state: Annotated[list[State] | None, Query(max_length=len(State))] = None,
     created_after: Annotated[cursors.Moment | None, Query()] = None,
     created_before: Annotated[cursors.Moment | None, Query()] = None,
@@ -84,6 +108,7 @@ async def list_executions(
             tx,
             before=cursors.decode_id(cursor),
             project=project,
+            metadata=labels(metadata),
             states=state,
             created_after=cursors.in_range(created_after),
             created_before=cursors.in_range(created_before),

@@ -136,21 +136,25 @@ async def list_newest(
     *,
     before: UUID | None,
     project: str | None,
+    metadata: Mapping[str, str],
     states: Sequence[State] | None,
     created_after: datetime | None,
     created_before: datetime | None,
     limit: int,
 ) -> list[Execution]:
     """Return executions, newest first; `before` is the last id of the page before."""
-    rows = await tx.all(
-        "executions.list",
-        before=before,
-        project=project,
-        states=list(states) if states else None,
-        created_after=created_after,
-        created_before=created_before,
-        limit=limit,
-    )
+    wanted = {
+        "before": before,
+        "project": project,
+        "states": list(states) if states else None,
+        "created_after": created_after,
+        "created_before": created_before,
+        "limit": limit,
+    }
+    if metadata:
+        rows = await tx.all("executions.list_labelled", metadata=Jsonb(dict(metadata)), **wanted)
+    else:
+        rows = await tx.all("executions.list", **wanted)
     return [_execution(row) for row in rows]
 
 

@@ -317,6 +317,20 @@ COMMENT ON COLUMN executions.given_back IS
     'Attempts that failed before their program began, by a fault of a node: '
     'they count for nothing.';
 
+-- The metadata of executions, one row for each label, so that executions are found by it. An index
+-- on the column itself would not be used: `@>` is not leakproof, and row-level security lets no
+-- such operator read an index before the tenant is checked.
+CREATE TABLE labels (
+    tenant_id    uuid NOT NULL,
+    execution_id uuid NOT NULL,
+    key          text NOT NULL,
+    value        text NOT NULL,
+    PRIMARY KEY (tenant_id, execution_id, key),
+    FOREIGN KEY (tenant_id, execution_id)
+        REFERENCES executions(tenant_id, execution_id) ON DELETE CASCADE
+);
+CREATE INDEX labels_execution ON labels (tenant_id, key, value, execution_id);
+
 -- Files that an execution is given: small ones here, others in the object store.
 CREATE TABLE input_files (
     tenant_id    uuid NOT NULL,
@@ -1307,7 +1321,7 @@ BEGIN
     FOREACH name IN ARRAY ARRAY[
         'api_keys', 'artifacts', 'audit_checkpoints', 'audit_cursors', 'audit_events',
         'audit_heads', 'audit_webhooks', 'egress_policies', 'events', 'executions',
-        'files', 'idempotency_keys', 'input_files', 'invitations', 'memberships',
+        'files', 'idempotency_keys', 'input_files', 'invitations', 'labels', 'memberships',
         'objects', 'projects', 'queues', 'receipts', 'secret_keys', 'secrets', 'sessions',
         'storage_usage', 'tenants', 'usage_days', 'usage_records'
     ] LOOP
@@ -1472,8 +1486,8 @@ GRANT SELECT, INSERT, UPDATE (state, since) ON objects TO runner_api;
 GRANT SELECT, INSERT, UPDATE, DELETE ON files, egress_policies TO runner_api;
 GRANT SELECT, INSERT, UPDATE (state, ended_at, cancel_requested_at, event_seq, result) ON
     executions TO runner_api;
-GRANT SELECT, INSERT ON input_files, events, idempotency_keys, secret_keys, audit_events TO
-    runner_api;
+GRANT SELECT, INSERT ON labels, input_files, events, idempotency_keys, secret_keys,
+    audit_events TO runner_api;
 GRANT SELECT (tenant_id, name, created_at, updated_at), INSERT, UPDATE (sealed, updated_at),
     DELETE ON secrets TO runner_api;
 GRANT SELECT (tenant_id, url, created_at, updated_at), INSERT, UPDATE (url, sealed,
@@ -1523,8 +1537,8 @@ GRANT SELECT (tenant_id, seq, at, action) ON audit_events TO runner_definer;
 -- The function that ends a tenant.
 GRANT SELECT (tenant_id, suspended_at), DELETE ON tenants TO runner_eraser;
 GRANT DELETE ON projects, api_keys, memberships, invitations, sessions, objects,
-    storage_usage, files, input_files, events, artifacts, receipts, idempotency_keys, queues,
-    usage_records, usage_days, egress_policies, secret_keys, secrets, audit_events, audit_heads,
+    storage_usage, files, labels, input_files, events, artifacts, receipts, idempotency_keys,
+    queues, usage_records, usage_days, egress_policies, secret_keys, secrets, audit_events, audit_heads,
     audit_checkpoints, audit_webhooks, audit_cursors TO runner_eraser;
 GRANT SELECT (tenant_id, state), DELETE ON executions TO runner_eraser;
 

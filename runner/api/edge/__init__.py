@@ -11,6 +11,7 @@ A request passes, from outside in:
     rates       strangers by address, before PostgreSQL is asked; known principals by tier
     doubt       credentials from an address that presented too many wrong ones
     shares      how many connections and streams a principal holds of all there are
+    query       that the route has each query parameter
     json        of what JSON a body is, before a parser sees it
 
 They lean on:

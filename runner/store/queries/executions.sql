@@ -8,6 +8,10 @@ VALUES (app_tenant(), %(execution_id)s, %(language)s, %(image)s, %(size)s, %(lim
         %(on_worker_loss)s, %(argv)s, %(env)s, %(stdin)s, %(project)s, %(artifacts)s,
         %(artifacts_to)s, %(interpret)s, %(reuse)s, %(output_keep)s, 1)
 RETURNING tenant_id, execution_id
+), labelled AS (
+INSERT INTO labels (tenant_id, execution_id, key, value)
+SELECT s.tenant_id, s.execution_id, l.key, l.value
+FROM stored s, jsonb_each_text(%(metadata)s::jsonb) l
 ), files AS (
 INSERT INTO input_files (tenant_id, execution_id, path, content, object_key, size, sha256)
 SELECT s.tenant_id, s.execution_id, f.path, f.content, f.object_key, f.size, f.sha256
@@ -48,6 +52,31 @@ WHERE tenant_id = app_tenant()
   AND (%(created_after)s::timestamptz IS NULL OR created_at >= %(created_after)s)
   AND (%(created_before)s::timestamptz IS NULL OR created_at < %(created_before)s)
 ORDER BY execution_id DESC LIMIT %(limit)s;
+
+-- name: list_labelled
+-- The label that fewest executions have, counted up to a hundred, leads; the others are compared.
+WITH wanted AS (
+    SELECT key, value FROM jsonb_each_text(%(metadata)s::jsonb) w
+    ORDER BY (
+        SELECT count(*) FROM (
+            SELECT FROM labels l
+            WHERE l.tenant_id = app_tenant() AND l.key = w.key AND l.value = w.value LIMIT 100
+        ) few
+    ) LIMIT 1
+)
+SELECT e.tenant_id, execution_id, state, attempt, created_at, started_at, ended_at,
+       cancel_requested_at, project, language, image, size, limits, isolation, interpret, reuse,
+       output_keep, egress, egress_policy, metadata, result
+FROM labels l JOIN executions e USING (tenant_id, execution_id)
+WHERE l.tenant_id = app_tenant()
+  AND l.key = (SELECT key FROM wanted) AND l.value = (SELECT value FROM wanted)
+  AND metadata @> %(metadata)s::jsonb
+  AND (%(before)s::uuid IS NULL OR execution_id < %(before)s)
+  AND (%(project)s::text IS NULL OR project = %(project)s)
+  AND (%(states)s::text[] IS NULL OR state = ANY (%(states)s))
+  AND (%(created_after)s::timestamptz IS NULL OR created_at >= %(created_after)s)
+  AND (%(created_before)s::timestamptz IS NULL OR created_at < %(created_before)s)
+ORDER BY l.execution_id DESC LIMIT %(limit)s;
 
 -- name: load_claimed
 SELECT argv, env, stdin, language, image, size, limits, isolation, egress, egress_policy,
