@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from http import HTTPStatus
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header
 from fastapi.sse import EventSourceResponse, ServerSentEvent
@@ -30,6 +30,26 @@ LastEventId = Annotated[
 ]
 
 
+STREAMED: dict[str, Any] = {
+    "description": "Server-sent events, until the execution has ended.",
+    "content": {
+        EventSourceResponse.media_type: {
+            "itemSchema": {
+                "properties": {
+                    "event": {"enum": [kind.value for kind in EventKind]},
+                    "data": {
+                        "contentMediaType": "application/json",
+                        "contentSchema": {"$ref": "#/components/schemas/EventView"},
+                    },
+                },
+                "required": ["id", "event", "data"],
+            }
+        }
+    },
+}
+"""FastAPI knows the frame of an event; what `data` holds is the `EventView` that is sent."""
+
+
 async def must_exist(execution_id: ExecutionId, caller: CanRead, parts: Parts) -> None:
     """Refuse before the stream begins: afterwards there is no status left to send."""
     async with parts.database.tenant(caller.tenant_id) as tx:
@@ -40,7 +60,7 @@ async def must_exist(execution_id: ExecutionId, caller: CanRead, parts: Parts) -
     "/{execution_id}/events",
     summary="Follow an execution",
     response_class=EventSourceResponse,
-    responses=responses(HTTPStatus.NOT_FOUND),
+    responses={200: STREAMED, **responses(HTTPStatus.NOT_FOUND)},
     dependencies=[Depends(must_exist)],
 )
 async def follow(
@@ -49,10 +69,15 @@ async def follow(
     parts: Parts,
     last_event_id: LastEventId = None,
 ) -> AsyncIterator[ServerSentEvent]:
-    """Send `state`, `stdout`, `stderr` and `egress` as server-sent events until the end.
+    """Stream what happens, from the beginning until the execution has ended.
 
-    Ids rise by one. A client that comes back with `Last-Event-ID` misses nothing and sees nothing
-    twice.
+    Each event has an `id`, which rises by one, an `event`, and `data`: a JSON object with `attempt`
+    and `at`. `state` adds `state`, and at the end `reason`, `detail`, `exit_code` and `signal`.
+    `stdout` and `stderr` add `content` and its `encoding`. `egress` adds `egress`, a decision of
+    the proxy. Fields without a value are left out. Lines that begin with a colon keep the
+    connection open and mean nothing.
+
+    To resume, send the last id that you have as `Last-Event-ID`: nothing is missed or repeated.
     """
     after = int(last_event_id or 0)
     with parts.changes.watch(execution_id) as watch:

@@ -2,6 +2,7 @@
 
 import json
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -22,13 +23,32 @@ router = APIRouter(include_in_schema=False)
 
 
 @dataclass(frozen=True, slots=True)
+class Word:
+    """A piece of what a value is: text, or the name of a schema that the page describes."""
+
+    text: str = ""
+    schema: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Line:
     """A parameter, a field or an answer, for one row of a table."""
 
     name: str = ""
+    words: tuple[Word, ...] = ()
     description: str = ""
-    status: str = ""
     where: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """What a body or a part of one holds."""
+
+    name: str
+    description: str
+    words: tuple[Word, ...]
+    fields: tuple[Line, ...]
+    examples: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +77,7 @@ async def reference(request: Request) -> HTMLResponse:
             version=document["info"]["version"],
             description=document["info"]["description"].strip(),
             tags=operations(document),
+            schemas=schemas(document),
         )
     )
     return HTMLResponse(page, headers={"Content-Security-Policy": POLICY})
@@ -75,6 +96,7 @@ def operations(document: dict[str, Any]) -> dict[str, list[Operation]]:
     for path, item in document["paths"].items():
         for method, given in item.items():
             body = _body(document, given)
+            described = _schema("", body)
             by_tag[given["tags"][0]].append(
                 Operation(
                     method=method.upper(),
@@ -82,24 +104,89 @@ def operations(document: dict[str, Any]) -> dict[str, list[Operation]]:
                     summary=given["summary"],
                     description=given["description"],
                     parameters=tuple(
-                        Line(each["name"], each.get("description", ""), where=each["in"])
+                        Line(
+                            each["name"],
+                            tuple(words(each["schema"])),
+                            each.get("description", ""),
+                            where=each["in"],
+                        )
                         for each in given.get("parameters", ())
                     ),
-                    fields=tuple(
-                        Line(name, each.get("description", ""))
-                        for name, each in body.get("properties", {}).items()
-                    ),
-                    examples=tuple(
-                        json.dumps(each, indent=2, ensure_ascii=False)
-                        for each in body.get("examples", ())
-                    ),
+                    fields=described.fields,
+                    examples=described.examples,
                     responses=tuple(
-                        Line(status=status, description=each["description"])
+                        Line(status, tuple(_of_content(each)), each["description"])
                         for status, each in given["responses"].items()
                     ),
                 )
             )
     return dict(by_tag)
+
+
+def schemas(document: dict[str, Any]) -> list[Schema]:
+    """Return everything that bodies hold, by name."""
+    found = document.get("components", {}).get("schemas", {})
+    return [_schema(name, schema) for name, schema in sorted(found.items())]
+
+
+def words(  # noqa: C901 - one case for each kind of schema
+    schema: dict[str, Any],
+) -> Iterator[Word]:
+    """Yield what a value may be, in pieces that make a sentence."""
+    match schema:
+        case {"$ref": str(name)}:
+            yield Word(schema=name.rpartition("/")[2])
+        case {"anyOf": list(several)} | {"oneOf": list(several)}:
+            for number, each in enumerate(several):
+                if number:
+                    yield Word(" or ")
+                yield from words(each)
+        case {"enum": list(values)}:
+            yield Word(", ".join(f"`{value}`" for value in values))
+        case {"const": value}:
+            yield Word(f"`{value}`")
+        case {"contentSchema": dict(held)}:
+            yield Word("JSON: ")
+            yield from words(held)
+        case {"type": "array", "items": dict(item)}:
+            yield Word("list of ")
+            yield from words(item)
+        case {"type": "object", "additionalProperties": dict(value)}:
+            yield Word("object of ")
+            yield from words(value)
+        case {"type": str(name), "format": str(form)}:
+            yield Word(f"{name} ({form})")
+        case {"type": str(name)}:
+            yield Word(name)
+        case _:
+            yield Word("anything")
+
+
+def _of_content(response: dict[str, Any]) -> Iterator[Word]:
+    for media_type, content in response.get("content", {}).items():
+        if media_type.endswith("json") and content.get("schema"):
+            yield from words(content["schema"])
+            continue
+        yield Word(media_type)
+        for name, held in content.get("itemSchema", {}).get("properties", {}).items():
+            yield Word(f"; `{name}`: ")
+            yield from words(held)
+
+
+def _schema(name: str, schema: dict[str, Any]) -> Schema:
+    properties = schema.get("properties", {})
+    return Schema(
+        name,
+        schema.get("description", ""),
+        () if properties else tuple(words(schema)),
+        tuple(
+            Line(field, tuple(words(each)), each.get("description", ""))
+            for field, each in properties.items()
+        ),
+        tuple(
+            json.dumps(each, indent=2, ensure_ascii=False) for each in schema.get("examples", ())
+        ),
+    )
 
 
 @cache

@@ -1,5 +1,6 @@
 """The API against its own OpenAPI document: malformed requests are refused, never a 5xx."""
 
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -29,6 +30,24 @@ def test_every_operation_says_what_it_does_and_how_it_fails(document: dict[str, 
                 assert list(response["content"]) == ["application/problem+json"], (route, status)
         if each.path.startswith("/v1/"):
             assert {"401", "403", "422", "503"} <= set(operation["responses"]), route
+
+
+def test_every_answer_says_what_it_holds(shared: Deployment, document: dict[str, Any]) -> None:
+    """In the document and on the page; events, whose text is a schema's own, too."""
+    page = httpx.get(f"{shared.url}/docs").text
+    named = set(re.findall(r'<section id="(\w+)">', page))
+    assert named == set(document["components"]["schemas"])
+    assert set(re.findall(r'href="#(\w+)"', page)) <= named | {"schemas"}
+    for each in operations(document):
+        for status, response in each.described["responses"].items():
+            assert response["description"] != "Successful Response", each.route
+            for content in response.get("content", {}).values():
+                described = content.get("schema") or content.get("itemSchema")
+                assert described or each.method == "HEAD", (each.route, status)
+    events = document["paths"]["/v1/executions/{execution_id}/events"]["get"]["responses"]["200"]
+    item = events["content"]["text/event-stream"]["itemSchema"]["properties"]
+    assert item["event"]["enum"] == ["state", "stdout", "stderr", "egress"]
+    assert item["data"]["contentSchema"] == {"$ref": "#/components/schemas/EventView"}
 
 
 def test_requests_and_answers_come_with_examples(document: dict[str, Any]) -> None:
