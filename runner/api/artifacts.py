@@ -55,7 +55,7 @@ async def download(
     caller: CanReadArtifacts,
     parts: Parts,
 ) -> StreamingResponse:
-    """Stream one file. It is always an attachment: a browser saves it and shows nothing of it."""
+    """Stream one file. Browsers save it and never display it: it is always an attachment."""
     if "\0" in path:
         raise NotFound("no such artifact")
     async with parts.database.tenant(caller.tenant_id) as tx:

@@ -31,9 +31,9 @@ class AuditRecord(View):
     """One record with its place in the tenant's hash chain."""
 
     seq: int
-    hash: str = Field(description="SHA-256 over the one before it, this number and this record.")
+    hash: str = Field(description="SHA-256 over the previous hash, this number and this record.")
     record: dict[str, Any] = Field(
-        description="What happened; hashed in canonical form (RFC 8785).",
+        description="What happened, hashed in canonical form (RFC 8785).",
         examples=[{"action": "execution:submit", "actor": "key:abc", "outcome": "success"}],
     )
 
@@ -46,12 +46,12 @@ class AuditPage(View):
 
 
 class CheckpointView(View):
-    """A signed statement of where the log stood."""
+    """A signed statement of the log's state at one moment."""
 
-    seq: int = Field(description="The record that it is about.")
+    seq: int = Field(description="The number of the newest record that it covers.")
     at: str = Field(description="When it was signed.", examples=["2026-01-02T03:04:05.000006Z"])
-    key: str = Field(description="Which key signed it.", examples=["3f1c09b2a7d45e68"])
-    document: str = Field(description="The signed text: keep it elsewhere, and compare later.")
+    key: str = Field(description="The key that signed it.", examples=["3f1c09b2a7d45e68"])
+    document: str = Field(description="The signed text. Keep it elsewhere to compare later.")
 
     @classmethod
     def of(cls, checkpoint: Checkpoint) -> "CheckpointView":
@@ -65,14 +65,14 @@ class CheckpointView(View):
 
 
 class Verification(View):
-    """Whether the log is whole: no record changed, removed, inserted or moved."""
+    """Whether the log is intact: no record changed, removed, inserted or moved."""
 
     valid: bool
-    records: int = Field(description="Records that hold, counted from the first.")
-    head: str = Field(description="The hash of the last of them: keep it, and compare later.")
-    fault: str | None = Field(description="The first thing that does not hold.")
+    records: int = Field(description="Number of intact records, from the first.")
+    head: str = Field(description="The hash of the last of them. Keep it to compare later.")
+    fault: str | None = Field(description="The first fault found.")
     checkpoint: CheckpointView | None = Field(
-        description="The newest one, which was compared with; records after it are not sealed yet."
+        description="The newest checkpoint. Records after it are not sealed yet."
     )
 
 
@@ -132,9 +132,9 @@ async def verify(
     seq: Annotated[int | None, Query(ge=1, le=cursors.MAX_SEQ)] = None,
     hash_: Annotated[str | None, Query(alias="hash", pattern=r"^[0-9a-f]{64}$")] = None,
 ) -> Verification:
-    """Compute the whole chain anew; compare it with its head, newest checkpoint and receipts.
+    """Compute the whole chain and compare it with its head, newest checkpoint and receipts.
 
-    `seq` and `hash` name a record that you know from elsewhere, which the log then must have.
+    To check that the log still has a record that you know, give its `seq` and `hash`.
     """
     known = []
     if seq is not None and hash_ is not None:
@@ -156,8 +156,8 @@ async def verify(
 async def export_log(caller: CanExportAudit, parts: Parts, filtered: Filtered) -> Ndjson:
     """Return the log as NDJSON: a head with the public keys, the records, a signed checkpoint.
 
-    `runner audit verify FILE` checks it offline. With a filter it is no chain any more: that a
-    record was left out cannot be told from it. The export is itself on record, and in the file.
+    `runner audit verify FILE` checks it offline. A filtered export is no chain, so it cannot show
+    whether a record was left out. The log, and so the file, records the export itself.
     """
     lines = await export.begin(
         parts.database,

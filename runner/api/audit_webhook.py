@@ -37,15 +37,15 @@ class WebhookBody(Strict):
 
 
 class WebhookView(View):
-    """A webhook and how far it has got. Its secret is not shown again."""
+    """A webhook and its progress. Its secret is not shown again."""
 
     url: str
     created_at: datetime
     updated_at: datetime
-    delivered_seq: int = Field(description="The last record that it has taken.")
-    failures: int = Field(description="Attempts that failed since the last that did not.")
-    problem: str | None = Field(description="Why the last of them failed.")
-    retry_at: datetime | None = Field(description="When the next attempt is, after a failure.")
+    delivered_seq: int = Field(description="The last record that the receiver accepted.")
+    failures: int = Field(description="Failed attempts since the last successful one.")
+    problem: str | None = Field(description="Why the last attempt failed.")
+    retry_at: datetime | None = Field(description="When the next attempt is made, after a failure.")
 
     @classmethod
     def of(cls, row: DictRow) -> Self:
@@ -54,16 +54,16 @@ class WebhookView(View):
 
 
 class NewWebhookView(WebhookView):
-    """A webhook just written. `secret` is shown this once."""
+    """A new webhook. `secret` is shown only now."""
 
     secret: str = Field(
-        description="Signs deliveries, as Standard Webhooks says.", examples=["whsec_MfKQ9r8G…"]
+        description="Signs deliveries according to Standard Webhooks.", examples=["whsec_MfKQ9r8G…"]
     )
 
 
 @router.get("", summary="Read the webhook", responses=responses(HTTPStatus.NOT_FOUND))
 async def read(caller: CanReadWebhook, parts: Parts) -> WebhookView:
-    """Return where the log is forwarded to, how far that has got, and what went wrong last."""
+    """Return the address that the log is forwarded to, its progress and its last failure."""
     async with parts.database.tenant(caller.tenant_id) as tx:
         return WebhookView.of(await webhooks.read(tx))
 
@@ -90,6 +90,6 @@ async def write(body: WebhookBody, caller: CanWriteWebhook, parts: Parts) -> New
     responses=responses(HTTPStatus.NOT_FOUND),
 )
 async def delete(caller: CanWriteWebhook, parts: Parts) -> None:
-    """Forward the log no more."""
+    """Stop forwarding the log."""
     async with parts.database.tenant(caller.tenant_id) as tx:
         await webhooks.delete(tx, caller)

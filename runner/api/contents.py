@@ -46,7 +46,7 @@ class FileContent(Content):
 
     key: FilePath | None = Field(
         default=None,
-        description="A stored file of the tenant (`/v1/files`), as it is at submission.",
+        description="The name of a stored file (`/v1/files`), as it is at submission.",
         examples=["data/in.csv"],
     )
 

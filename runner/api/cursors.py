@@ -105,4 +105,4 @@ def invalid(parameter: str, message: str) -> RequestValidationError:
 
 
 def _invalid() -> RequestValidationError:
-    return invalid("cursor", "the cursor is not one that this API gave")
+    return invalid("cursor", "the cursor did not come from this API")

@@ -65,7 +65,8 @@ class Dependencies:
 # Only described to OpenAPI here; the middleware reads the header.
 BEARER = HTTPBearer(
     auto_error=False,
-    description="An API key, `rk_…`, an operator's, `ro_…`, or an identity provider's token.",
+    description="An API key (`rk_…`), an operator's key (`ro_…`), or a token of the identity "
+    "provider.",
 )
 
 
@@ -113,7 +114,9 @@ async def require(
     if not may(principal, permission):
         why = NotPermitted(_lacking(principal, permission))
     elif stopped(principal, permission):
-        why = TenantSuspended("this tenant is suspended: it may read, and nothing else")
+        why = TenantSuspended(
+            "this tenant is suspended: it can read, but not run or change anything"
+        )
     if why is None:
         if isinstance(held := request.scope.get(HELD), Held):
             held.needs.add(permission)

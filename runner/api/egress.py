@@ -104,7 +104,7 @@ async def read(name: Name, caller: CanReadPolicies, parts: Parts) -> PolicyView:
     responses=responses(*JSON_TAKEN),
 )
 async def write(name: Name, body: PolicyBody, caller: CanWritePolicies, parts: Parts) -> PolicyView:
-    """Store a policy, in place of one of that name; executions submitted later use it.
+    """Store a policy, replacing any of that name. Executions submitted later use it.
 
     A rule beyond the operator's ceiling is refused.
     """
@@ -120,6 +120,6 @@ async def write(name: Name, body: PolicyBody, caller: CanWritePolicies, parts: P
     responses=responses(HTTPStatus.NOT_FOUND),
 )
 async def delete(name: Name, caller: CanWritePolicies, parts: Parts) -> None:
-    """Forget a policy. Executions submitted with it keep the rules they were given."""
+    """Delete a policy. Executions submitted with it keep their rules."""
     async with parts.database.tenant(caller.tenant_id) as tx:
         await policies.delete(tx, caller, name)

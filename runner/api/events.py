@@ -24,7 +24,7 @@ LastEventId = Annotated[
     str | None,
     Header(
         alias="Last-Event-ID",
-        description="The last event's id you have: the stream goes on behind it.",
+        description="The id of the last event that you have; the stream continues after it.",
         pattern=r"^[0-9]{1,18}$",
     ),
 ]

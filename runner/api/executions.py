@@ -36,9 +36,9 @@ CanCancel = Annotated[Caller, Depends(Allow(Permission.EXECUTION_CANCEL))]
     summary="Run a program",
     status_code=HTTPStatus.ACCEPTED,
     responses={
-        200: {"model": ExecutionView, "description": "It ended within `wait_s`."},
+        200: {"model": ExecutionView, "description": "It ended within `wait_s` seconds."},
         202: {
-            "description": "It is queued or running; `Location` tells where to ask.",
+            "description": "It is queued or running; ask for it at `Location`.",
             "headers": {"Location": {"schema": {"type": "string"}}},
         },
         **responses(*JSON_TAKEN, HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS),
@@ -52,10 +52,10 @@ async def submit(
     parts: Parts,
     key: IdempotencyKey = None,
 ) -> ExecutionView:
-    """Store an execution and queue it; with `wait_s`, answer with its result if it comes in time.
+    """Store an execution and queue it. With `wait_s`, answer with the result if it comes in time.
 
-    The program runs in a hardened container of its own, without any network but what `egress`
-    permits by way of the proxy.
+    The program runs in a hardened container of its own. It has no network; through the egress proxy
+    it reaches what `egress` permits.
     """
     # Asked before anything is stored: without the queue nothing is accepted.
     await parts.doorbell.require()
@@ -102,7 +102,7 @@ async def list_executions(
     created_after: Annotated[cursors.Moment | None, Query()] = None,
     created_before: Annotated[cursors.Moment | None, Query()] = None,
 ) -> ExecutionPage:
-    """Return this tenant's executions, newest first, without their output."""
+    """Return the tenant's executions, newest first, without their output."""
     async with parts.database.tenant(caller.tenant_id) as tx:
         found = await executions.list_newest(
             tx,
@@ -127,7 +127,7 @@ async def list_executions(
     responses=responses(HTTPStatus.NOT_FOUND),
 )
 async def read(execution_id: ExecutionId, caller: CanRead, parts: Parts) -> ExecutionView:
-    """Return an execution; once it has ended, with its output and artifacts."""
+    """Return an execution; after its end, with its output and artifacts."""
     return ExecutionView.of(await read_whole(parts.database, caller, execution_id))
 
 
@@ -137,7 +137,7 @@ async def read(execution_id: ExecutionId, caller: CanRead, parts: Parts) -> Exec
     status_code=HTTPStatus.ACCEPTED,
     responses={
         200: {"model": ExecutionView, "description": "It has ended."},
-        202: {"description": "The worker was asked to end it."},
+        202: {"description": "The worker has been asked to end it."},
         **responses(HTTPStatus.NOT_FOUND),
     },
 )
@@ -147,7 +147,7 @@ async def cancel(
     caller: CanCancel,
     parts: Parts,
 ) -> ExecutionView:
-    """End a queued execution at once, and a running one shortly. An ended one stays as it is."""
+    """End a queued execution at once and a running one soon. One that has ended stays as it is."""
     seen = await cancel_one(parts.database, parts.changes, caller, execution_id)
     response.status_code = _status(seen)
     return ExecutionView.of(seen)

@@ -58,8 +58,10 @@ class FileView(View):
     path: str = Field(examples=["data/in.csv"])
     size: int = Field(description="Bytes.")
     sha256: str
-    etag: str = Field(description="For `If-Match`; it changes with the content alone.")
-    media_type: str = Field(description="As it was given; downloads never claim it.")
+    etag: str = Field(description="For `If-Match`; changes only when the content changes.")
+    media_type: str = Field(
+        description="As given at upload. Downloads are always `application/octet-stream`."
+    )
     created_at: datetime
     updated_at: datetime
     expires_at: datetime | None
@@ -90,7 +92,9 @@ class FilePage(View):
 async def list_files(
     caller: CanReadFiles,
     parts: Parts,
-    prefix: Annotated[FilePrefix, Query(description="What names begin with.")] = "",
+    prefix: Annotated[
+        FilePrefix, Query(description="Only files whose names begin with this.")
+    ] = "",
     cursor: Annotated[str | None, Query(max_length=cursors.MAX_PATH_LENGTH)] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> FilePage:
@@ -110,8 +114,8 @@ async def list_files(
     summary="Write a file",
     openapi_extra={"requestBody": {"required": True, "content": _BYTES}},
     responses={
-        200: {"description": "It took the place of one of that name."},
-        201: {"model": FileView, "description": "There was none of that name."},
+        200: {"description": "It replaced a file of that name."},
+        201: {"model": FileView, "description": "It is a new file."},
         **responses(
             HTTPStatus.BAD_REQUEST,
             HTTPStatus.CONFLICT,
@@ -129,7 +133,7 @@ async def write(
     caller: CanWriteFiles,
     parts: Parts,
     expires_at: Annotated[
-        cursors.Moment | None, Query(description="When it is removed; never, if left out.")
+        cursors.Moment | None, Query(description="When to remove the file; by default never.")
     ] = None,
     if_match: HeaderText = None,
     if_none_match: HeaderText = None,
@@ -138,7 +142,7 @@ async def write(
     digest: HeaderText = None,
     media_type: MediaType = UNKNOWN,
 ) -> FileView:
-    """Store the body under a name; readers see the file before or the whole new one.
+    """Store the body under a name. Readers see the earlier file or the whole new one.
 
     Its length must be declared, and is reserved of the tenant's storage before a byte is read. A
     `Content-Digest` (RFC 9530) with `sha-256` is checked. `If-None-Match: *` refuses to overwrite,
@@ -172,7 +176,7 @@ async def write(
     response_class=StreamingResponse,
     responses={
         200: {"description": "The file's bytes.", "content": _BYTES},
-        206: {"description": "The range of them that was asked for.", "content": _BYTES},
+        206: {"description": "The requested range of the bytes.", "content": _BYTES},
         304: {"description": "It is still the one that `If-None-Match` names."},
         **responses(HTTPStatus.NOT_FOUND, HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE),
     },
@@ -186,7 +190,7 @@ async def read(
     if_range: HeaderText = None,
     if_none_match: HeaderText = None,
 ) -> Response:
-    """Stream a file or one range of it. It is always an attachment: a browser shows nothing of it.
+    """Stream a file or one range of it. It is always an attachment, which browsers do not display.
 
     `Repr-Digest` is of the whole file, `Content-Digest` of what is sent (RFC 9530).
     """
@@ -230,9 +234,9 @@ async def read(
 
 @router.head(
     "/{path:path}",
-    summary="Read what a file's headers say",
+    summary="Read a file's headers",
     responses={
-        200: {"description": "As for reading it, without the bytes.", "content": _BYTES},
+        200: {"description": "The headers of a download, without the bytes.", "content": _BYTES},
         **responses(HTTPStatus.NOT_FOUND),
     },
 )
@@ -256,7 +260,7 @@ async def delete(
     parts: Parts,
     if_match: HeaderText = None,
 ) -> None:
-    """Forget a file; executions that were submitted with it still get it."""
+    """Delete a file. Executions that were submitted with it still get it."""
     condition = representation.condition(if_match, None)
     async with parts.database.tenant(caller.tenant_id) as tx:
         await files.delete(tx, caller, path, condition)

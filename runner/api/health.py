@@ -36,7 +36,7 @@ class Readiness(View):
 
 @router.get("/healthz", summary="Is the process alive")
 async def healthz() -> Health:
-    """Answer whatever the parts do: restarting this process would not mend them."""
+    """Answer as long as this process lives, even if PostgreSQL or Redis is away."""
     return Health()
 
 

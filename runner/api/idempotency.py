@@ -19,7 +19,8 @@ IdempotencyKey = Annotated[
     str | None,
     Header(
         alias="Idempotency-Key",
-        description="The same key and body return the same execution, another body a 409.",
+        description="Makes a submission safe to repeat: the same key and body return the same "
+        "execution; another body is answered 409.",
     ),
     StringConstraints(min_length=1, max_length=128, pattern=r"^[\x21-\x7e]+$"),
 ]

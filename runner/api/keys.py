@@ -46,7 +46,7 @@ NetworkText = Annotated[
 
 
 class NewKeyBody(Strict):
-    """A key to make. What is left out is what the key that asks has."""
+    """A key to make. What you leave out is as in the key that makes the request."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -97,7 +97,7 @@ class Rotation(Strict):
 
 
 class KeyView(View):
-    """What may be told of a key."""
+    """A key, without its secret part."""
 
     id: UUID
     prefix: str = Field(description="How it begins: `rk_` and this.")
@@ -109,7 +109,7 @@ class KeyView(View):
     created_at: datetime
     expires_at: datetime | None
     revoked_at: datetime | None
-    last_used_at: datetime | None = Field(description="To about a minute.")
+    last_used_at: datetime | None = Field(description="Accurate to about a minute.")
     replaced_by: UUID | None = Field(description="The key that it was rotated to.")
 
     @classmethod
@@ -133,7 +133,7 @@ class KeyView(View):
 
 
 class NewKeyView(View):
-    """A key just made. `token` is shown this once: only its hash is stored."""
+    """A new key. `token` is shown only now, because only its hash is stored."""
 
     key: KeyView
     token: str = Field(examples=["rk_abcdefghijkl_…"])
@@ -161,7 +161,7 @@ async def list_keys(
     cursor: Annotated[str | None, Query(max_length=cursors.MAX_LENGTH)] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> KeyPage:
-    """Return this tenant's keys by prefix, newest first; those that are over included."""
+    """Return the tenant's keys, newest first, including expired and revoked ones."""
     async with parts.database.tenant(caller.tenant_id) as tx:
         found: Sequence[StoredKey] = await stored_keys.list_newest(
             tx, before=cursors.decode_id(cursor), limit=limit + 1
@@ -180,7 +180,7 @@ async def list_keys(
     responses=responses(*JSON_TAKEN),
 )
 async def create(body: NewKeyBody, caller: CanWriteKeys, parts: Parts) -> NewKeyView:
-    """Make a key that can do no more than the one that asks, for no longer, from nowhere else."""
+    """Make a key. Its rights, end and networks are within those of the key that you use."""
     async with parts.database.tenant(caller.tenant_id) as tx:
         made = await keys.create(tx, caller, body.name, body.grant())
     return NewKeyView.of(made)
@@ -188,7 +188,7 @@ async def create(body: NewKeyBody, caller: CanWriteKeys, parts: Parts) -> NewKey
 
 @router.get("/{key_id}", summary="Read an API key", responses=responses(HTTPStatus.NOT_FOUND))
 async def read(key_id: KeyId, caller: CanReadKeys, parts: Parts) -> KeyView:
-    """Return what may be told of a key: not the key."""
+    """Return a key, without its secret part."""
     async with parts.database.tenant(caller.tenant_id) as tx:
         return KeyView.of(await keys.read(tx, key_id))
 
@@ -200,7 +200,7 @@ async def read(key_id: KeyId, caller: CanReadKeys, parts: Parts) -> KeyView:
     responses=responses(*JSON_TAKEN, HTTPStatus.CONFLICT, HTTPStatus.NOT_FOUND),
 )
 async def rotate(key_id: KeyId, body: Rotation, caller: CanWriteKeys, parts: Parts) -> NewKeyView:
-    """Make a key that can do the same; the old one works on for a while, then no more."""
+    """Make a key with the same rights. The old one keeps working for `overlap_s`."""
     async with parts.database.tenant(caller.tenant_id) as tx:
         overlap = timedelta(seconds=body.overlap_s)
         made = await keys.rotate(tx, caller, key_id, overlap)

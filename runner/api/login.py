@@ -47,7 +47,7 @@ Password = Annotated[
 
 
 class LoginBody(Strict):
-    """Who wants in."""
+    """Credentials to log in with."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -58,19 +58,22 @@ class LoginBody(Strict):
     email: Email
     password: Password
     tenant: Name | None = Field(
-        default=None, description="Which tenant; the one you have belonged to longest, if left out."
+        default=None,
+        description="The tenant to log in to; by default the one that you joined first.",
     )
 
 
 class AcceptBody(Strict):
-    """An invitation taken up, or a forgotten password set anew."""
+    """The token of an invitation or a password reset, and the password."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"token": "ri_…", "password": "four unrelated words here"}]}
     )
 
     token: Annotated[str, StringConstraints(min_length=1, max_length=128), AfterValidator(storable)]
-    password: Password = Field(description="Your own, if you have an account; else a new one.")
+    password: Password = Field(
+        description="Your existing password if you have an account, otherwise a new one."
+    )
 
 
 class PasswordBody(Strict):
@@ -87,7 +90,7 @@ class PasswordBody(Strict):
 
 
 class NewSessionView(View):
-    """A session just begun. Its id is in the cookie alone."""
+    """A new session. Only the cookie holds its id."""
 
     csrf_token: str = Field(description="Send it as `X-CSRF-Token` with every change.")
 
@@ -104,12 +107,14 @@ class MeView(View):
 
     kind: PrincipalKind
     name: str = Field(description="A key's prefix, or a user's id.")
-    email: str | None = Field(description="Of a user with a password.")
+    email: str | None = Field(description="Only for users who log in with a password.")
     tenant: str
     role: Role
     permissions: list[str]
-    memberships: list[MembershipView] = Field(description="Where else you may log in.")
-    csrf_token: str | None = Field(description="Of the session that this request came with.")
+    memberships: list[MembershipView] = Field(description="The tenants that you belong to.")
+    csrf_token: str | None = Field(
+        description="The CSRF token of this request's session; null without one."
+    )
 
 
 class SessionView(View):
@@ -120,9 +125,9 @@ class SessionView(View):
     ip: str | None
     user_agent: str | None
     created_at: datetime
-    last_used_at: datetime = Field(description="To about a minute.")
+    last_used_at: datetime = Field(description="Accurate to about a minute.")
     expires_at: datetime
-    current: bool = Field(description="Whether this request came with it.")
+    current: bool = Field(description="Whether this request uses this session.")
 
     @classmethod
     def of(cls, stored: StoredSession, current: UUID) -> Self:
@@ -140,7 +145,7 @@ class SessionView(View):
 
 
 class SessionList(View):
-    """Your sessions that last, in every tenant, newest first."""
+    """Your sessions in all tenants, newest first."""
 
     items: list[SessionView]
 
@@ -163,7 +168,7 @@ SessionId = Annotated[UUID, Depends(id_in_path("session_id", "The session's id."
 async def log_in(
     request: Request, response: Response, body: LoginBody, parts: Parts
 ) -> NewSessionView:
-    """Begin a session with a new id, in a cookie; one that the request came with ends.
+    """Begin a session, whose new id is in a cookie. The request's own session, if any, ends.
 
     The answer is the same whatever was wrong.
     """
@@ -178,12 +183,12 @@ async def log_in(
 
 @router.post(
     "/login/accept",
-    summary="Take up an invitation",
+    summary="Accept an invitation",
     status_code=HTTPStatus.NO_CONTENT,
     responses=_ANSWERS,
 )
 async def accept(request: Request, body: AcceptBody, parts: Parts) -> None:
-    """Join a tenant with a one-time token: with a new password, or yours if you have an account.
+    """Accept an invitation or reset a password, with a one-time token.
 
     The operator's token for a forgotten password sets it anew and ends every session.
     """
@@ -207,7 +212,7 @@ async def log_out(
 
 @router.get("/me", summary="Who am I", responses=responses())
 async def me(request: Request, caller: CanReadAccount, parts: Parts) -> MeView:
-    """Return who calls, what they may, and for a session the token that changes need."""
+    """Return who you are, what you may do, and a session's CSRF token."""
     principal, session = caller.principal, request.scope.get(SESSION)
     email, belongs = None, []
     async with parts.database.tenant(caller.tenant_id) as tx:
@@ -240,7 +245,7 @@ async def change_password(
     response: Response, body: PasswordBody, caller: CanWriteAccount,
     session: InSession, parts: Parts,
 ) -> None:  # fmt: skip
-    """Change your password. Every session of yours ends, this one, too."""
+    """Change your password. All your sessions end, including this one."""
     await parts.logins.change_password(
         caller, session, body.current.get_secret_value(), body.new.get_secret_value()
     )
@@ -249,7 +254,7 @@ async def change_password(
 
 @router.get("/sessions", summary="List your sessions", responses=responses(HTTPStatus.NOT_FOUND))
 async def list_sessions(caller: CanReadAccount, session: InSession, parts: Parts) -> SessionList:
-    """Return where you are logged in."""
+    """Return your sessions."""
     async with parts.database.tenant(caller.tenant_id) as tx:
         found = await users.sessions(tx, session.user_id, parts.cookies.lifetime.idle)
     return SessionList(items=[SessionView.of(each, session.id) for each in found])
@@ -265,5 +270,5 @@ async def end_session(
     session_id: SessionId,
     caller: CanWriteAccount, session: InSession, parts: Parts,
 ) -> None:  # fmt: skip
-    """End one of your sessions at once, such as one on a machine that is lost."""
+    """End one of your sessions at once, such as one on a lost machine."""
     await parts.logins.end(caller, session, session_id)

@@ -28,7 +28,7 @@ CanWriteMembers = Annotated[Caller, Depends(Allow(Permission.MEMBER_WRITE))]
 
 
 class NewMemberBody(Strict):
-    """Whom to invite, and as what."""
+    """An address to invite, and its role."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"email": "ada@example.com", "role": "developer"}]}
@@ -36,12 +36,12 @@ class NewMemberBody(Strict):
 
     email: Email
     role: Annotated[Role, Field(strict=False)] = Field(
-        description="An owner gives any; an admin those below their own."
+        description="An owner may give any role; an admin only roles below their own."
     )
 
 
 class RoleBody(Strict):
-    """Another role."""
+    """A new role."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"role": "viewer"}]})
 
@@ -57,7 +57,7 @@ class MemberView(View):
     status: Literal["active", "invited"]
     created_by: str
     created_at: datetime
-    expires_at: datetime | None = Field(description="Until when an invitation can be taken up.")
+    expires_at: datetime | None = Field(description="When the invitation expires.")
 
     @classmethod
     def of(cls, member: Member) -> Self:
@@ -74,14 +74,14 @@ class MemberView(View):
 
 
 class InvitationView(View):
-    """An invitation just made. `token` is shown this once: only its hash is stored."""
+    """A new invitation. `token` is shown only now, because only its hash is stored."""
 
     member: MemberView
     token: str = Field(description="For `POST /v1/login/accept`.", examples=["ri_…"])
 
 
 class MemberList(View):
-    """Members and who is invited, those longest there first; the first thousand."""
+    """Members and invitations, oldest first; the first thousand."""
 
     items: list[MemberView]
 
@@ -91,7 +91,7 @@ MemberId = Annotated[UUID, Depends(id_in_path("member_id", "The member's id.", N
 
 @router.get("", summary="List members", responses=responses())
 async def list_members(caller: CanReadMembers, parts: Parts) -> MemberList:
-    """Return who belongs to this tenant, and who is invited to it."""
+    """Return the tenant's members and open invitations."""
     async with parts.database.tenant(caller.tenant_id) as tx:
         found = await stored_members.list_all(tx)
     return MemberList(items=[MemberView.of(each) for each in found])
@@ -104,7 +104,7 @@ async def list_members(caller: CanReadMembers, parts: Parts) -> MemberList:
     responses=responses(*JSON_TAKEN, HTTPStatus.CONFLICT),
 )
 async def invite(body: NewMemberBody, caller: CanWriteMembers, parts: Parts) -> InvitationView:
-    """Make a one-time token for that address, good for seven days, in place of an earlier one.
+    """Make a one-time token for an address. It is valid for seven days and replaces earlier ones.
 
     Hand it on yourself: no mail is sent. The answer does not tell whether there is an account.
     """
@@ -122,7 +122,7 @@ async def invite(body: NewMemberBody, caller: CanWriteMembers, parts: Parts) -> 
 async def change_role(
     member_id: MemberId, body: RoleBody, caller: CanWriteMembers, parts: Parts
 ) -> MemberView:
-    """Give a member another role, from their next request on; nobody changes their own.
+    """Give a member another role, from their next request on. You cannot change your own.
 
     What they made that the new role could not have made ends: keys, with what these made, and
     invitations.
@@ -139,6 +139,6 @@ async def change_role(
     responses=responses(HTTPStatus.CONFLICT, HTTPStatus.NOT_FOUND),
 )
 async def remove(member_id: MemberId, caller: CanWriteMembers, parts: Parts) -> None:
-    """End a membership with its sessions, keys and invitations, or take an invitation back."""
+    """End a membership with its sessions, keys and invitations, or withdraw an invitation."""
     async with parts.database.tenant(caller.tenant_id) as tx:
         await members.remove(tx, await members.decider(tx, caller), member_id)

@@ -49,39 +49,44 @@ class TermsBody(Strict):
         default=None,
         ge=1,
         le=100_000,
-        description="Executions on workers at once; left out: what the tier says.",
+        description="How many executions may run at once; by default the tier's number.",
     )
     quotas: dict[str, int | str] = Field(
         default_factory=dict,
         max_length=16,
-        description="In place of the tier's: `queued`, `cpu_s_per_day`, `egress_bytes_per_day`, "
+        description="Quotas that replace the tier's: `queued`, `cpu_s_per_day`, "
+        "`egress_bytes_per_day`, "
         "`storage_bytes`, `max_size`, `weight`.",
     )
     max_size: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,31}$")] = Field(
         default="large", description="The size whose limits no execution may exceed."
     )
     required_isolation: Literal["gvisor"] | None = Field(
-        default=None, description="What its executions must use; left out: it may choose."
+        default=None,
+        description="The isolation that its executions must use; by default they may choose.",
     )
     egress_ceiling: list[EgressEntry] | None = Field(
         default=None,
         max_length=256,
-        description="Rules that its own must be within, beside the deployment's ceiling.",
+        description="Rules that bound the tenant's own, in addition to the deployment's ceiling.",
     )
     retention_days: int | None = Field(
-        default=None, ge=1, le=36_500, description="How long executions are kept, likewise."
+        default=None,
+        ge=1,
+        le=36_500,
+        description="Days for which ended executions are kept; by default as in the deployment.",
     )
 
     reuse: bool = Field(
         default=False,
-        description="Whether its executions may ask for a sandbox that serves several of them.",
+        description="Whether its executions may ask for a sandbox that serves several in turn.",
     )
 
     def terms(self, parts: Dependencies) -> Terms:
         """Return the terms. Raises Invalid for a size that there is not, or a rule beyond."""
         if self.max_size not in parts.sizes:
             known = ", ".join(sorted(parts.sizes))
-            raise Invalid(f"there is no size {self.max_size!r}; there are {known}", "max_size")
+            raise Invalid(f"there is no size {self.max_size!r}; choose one of {known}", "max_size")
         ceiling = self.egress_ceiling
         return Terms(
             tier=self.tier,
@@ -109,11 +114,11 @@ class NewTenant(TermsBody):
         json_schema_extra={"examples": [{"name": "acme", "tier": "pro", "max_concurrency": 16}]}
     )
 
-    name: Name = Field(description="Unique in the deployment; it does not change.")
+    name: Name = Field(description="Unique in the deployment; cannot be changed.")
 
 
 class Suspension(Strict):
-    """Why a tenant is suspended; it is told so."""
+    """Why a tenant is suspended. The tenant sees the reason."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"why": "unpaid since June"}]})
 
@@ -173,7 +178,7 @@ class TenantPage(View):
 
 
 class TenantKeyView(View):
-    """A key just made for a tenant. `token` is shown this once."""
+    """A new key for a tenant. `token` is shown only now."""
 
     tenant_id: UUID
     key_id: UUID
@@ -186,12 +191,16 @@ class TenantKeyView(View):
 
 
 class RemovedView(View):
-    """What a deletion took away."""
+    """What a deletion removed."""
 
-    rows: dict[str, int] = Field(description="Rows by table, where there were any.")
-    objects: int = Field(description="Stored objects, such as artifacts.")
-    audit_records: int = Field(description="How long the audit log was that is gone, too.")
-    audit_head: str | None = Field(description="The hash of its last record, to check copies by.")
+    rows: dict[str, int] = Field(
+        description="Removed rows by table; tables without any are left out."
+    )
+    objects: int = Field(description="Removed objects, such as artifacts.")
+    audit_records: int = Field(description="Number of records in the removed audit log.")
+    audit_head: str | None = Field(
+        description="Hash of its last record, to check exported copies against."
+    )
 
 
 TenantId = Annotated[UUID, Depends(id_in_path("tenant_id", "The tenant's id.", NO_TENANT))]
@@ -223,7 +232,7 @@ async def list_tenants(
 async def create(
     request: Request, body: NewTenant, operator: IsOperator, parts: Parts
 ) -> TenantKeyView:
-    """Make a tenant and its first key, of an owner."""
+    """Make a tenant and its first key, which has the role owner."""
     by = _by(request, operator)
     made = await tenancy.create(_database(parts), body.name, body.terms(parts), by)
     return TenantKeyView.of(made)
@@ -231,7 +240,7 @@ async def create(
 
 @router.get("/{tenant_id}", summary="Read a tenant", responses=responses(HTTPStatus.NOT_FOUND))
 async def read(tenant_id: TenantId, parts: Parts) -> TenantView:
-    """Return a tenant and what it may have; nothing of what it stores."""
+    """Return a tenant's terms, and nothing that it stores."""
     return TenantView.of(await tenancy.get(_database(parts), tenant_id))
 
 
@@ -243,7 +252,7 @@ async def read(tenant_id: TenantId, parts: Parts) -> TenantView:
 async def change(
     request: Request, tenant_id: TenantId, body: TermsBody, operator: IsOperator, parts: Parts
 ) -> TenantView:
-    """Give a tenant new terms: executions submitted later are bounded by them."""
+    """Give a tenant new terms, which bound executions submitted from now on."""
     by = _by(request, operator)
     return TenantView.of(await tenancy.change(_database(parts), tenant_id, body.terms(parts), by))
 
@@ -269,7 +278,7 @@ async def suspend(
 async def resume(
     request: Request, tenant_id: TenantId, operator: IsOperator, parts: Parts
 ) -> TenantView:
-    """Let a suspended tenant work again."""
+    """End a tenant's suspension."""
     by = _by(request, operator)
     return TenantView.of(await tenancy.resume(_database(parts), tenant_id, by))
 
@@ -283,7 +292,7 @@ async def resume(
 async def make_key(
     request: Request, tenant_id: TenantId, body: NewKeyOf, operator: IsOperator, parts: Parts
 ) -> TenantKeyView:
-    """Make a key, for a tenant that has lost its own. The tenant sees it in its log."""
+    """Make a key for a tenant that has lost its own. The tenant's audit log records it."""
     by = _by(request, operator)
     made = await tenancy.mint_key(_database(parts), tenant_id, body.role, body.name, by)
     return TenantKeyView.of(made)
@@ -297,7 +306,7 @@ async def make_key(
 async def delete(
     request: Request, tenant_id: TenantId, operator: IsOperator, parts: Parts
 ) -> RemovedView:
-    """Remove everything of a suspended tenant that runs nothing, for good; tell what it was."""
+    """Remove a suspended tenant with all its data, for good. It must not run anything."""
     by = _by(request, operator)
     removed = await tenancy.delete(_database(parts), parts.objects, tenant_id, by)
     return RemovedView(

@@ -38,7 +38,9 @@ class QuotaProblem(BaseModel):
     name: str = Field(examples=["cpu_s_per_day"])
     limit: int = Field(examples=[7200])
     used: float = Field(examples=[7204.2])
-    frees_at: datetime | None = Field(description="Null where nobody knows, or you must do it.")
+    frees_at: datetime | None = Field(
+        description="Null if unknown, or if you must free space yourself."
+    )
 
 
 class Problem(BaseModel):
@@ -58,16 +60,17 @@ class Problem(BaseModel):
         }
     )
 
-    type: str = Field(description="What kind of problem it is; stable, for programs to compare.")
+    type: str = Field(description="The kind of problem; stable, so that programs can compare it.")
     title: str = Field(description="The HTTP status in words.")
     status: int = Field(description="The HTTP status.", ge=400, le=599)
     detail: str = Field(description="What happened, to what, and what to do.")
     instance: str = Field(description="The request's id, as in the `X-Request-ID` header.")
     errors: list[FieldProblem] | None = Field(
-        default=None, description="Which fields are wrong, for a request that is not valid."
+        default=None, description="The fields that are wrong, if the request is not valid."
     )
     quota: QuotaProblem | None = Field(
-        default=None, description="Which quota is used up, for a request that this refused."
+        default=None,
+        description="The quota that is used up, if that is why the request was refused.",
     )
 
 
@@ -79,6 +82,11 @@ TITLES = {
 """RFC 9110's words where Python's differ from one version to the next."""
 
 INVALID = "invalid-request"
+_NO_ROUTE = {
+    HTTPStatus.NOT_FOUND: "there is no such path; GET /docs shows those that there are",
+    HTTPStatus.METHOD_NOT_ALLOWED: "this path does not take this method; see `Allow`",
+}
+"""What the router's own refusals, which say no more than their status, mean to a client."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +220,7 @@ def unexpected(request: Request, error: Exception) -> JSONResponse:
     return problem(
         request,
         HTTPStatus.INTERNAL_SERVER_ERROR,
-        "this is our fault; the request's id finds it in the log",
+        "internal error; to find it in the API's log, search for this request's id",
     )
 
 
@@ -243,7 +251,8 @@ async def _http(request: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, HTTPException):
         raise error
     status = HTTPStatus(error.status_code)
-    return problem(request, status, str(error.detail), headers=error.headers)
+    detail = _NO_ROUTE.get(status) if error.detail == status.phrase else None
+    return problem(request, status, detail or str(error.detail), headers=error.headers)
 
 
 def _field(item: Mapping[str, Any]) -> str:

@@ -31,7 +31,7 @@ ProjectName = Annotated[
 
 
 class ProjectSettings(Strict):
-    """What can be changed of a project."""
+    """The settings of a project."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"description": "Nightly reports", "egress_policy": None}]}
@@ -39,7 +39,7 @@ class ProjectSettings(Strict):
 
     description: Annotated[Text, StringConstraints(max_length=1024)] = ""
     egress_policy: Name | None = Field(
-        default=None, description="What its executions use that name no egress policy themselves."
+        default=None, description="The egress policy of executions that name none themselves."
     )
 
 
@@ -50,7 +50,7 @@ class NewProject(ProjectSettings):
         json_schema_extra={"examples": [{"name": "reports", "description": "Nightly reports"}]}
     )
 
-    name: Name = Field(description="Unique in the tenant; it does not change.")
+    name: Name = Field(description="Unique in the tenant; cannot be changed.")
 
 
 class ProjectView(View):
@@ -109,7 +109,7 @@ async def list_projects(
     responses=responses(*JSON_TAKEN, HTTPStatus.CONFLICT),
 )
 async def create(body: NewProject, caller: CanWriteProjects, parts: Parts) -> ProjectView:
-    """Make a project; executions belong to it that name it."""
+    """Make a project. Executions that name it belong to it."""
     async with parts.database.tenant(caller.tenant_id) as tx:
         made = await projects.create(
             tx,
@@ -158,6 +158,6 @@ async def change(
     responses=responses(HTTPStatus.NOT_FOUND),
 )
 async def delete(project: ProjectName, caller: CanDeleteProjects, parts: Parts) -> None:
-    """Forget a project. Its executions stay, and belong to none."""
+    """Delete a project. Its executions stay and belong to none."""
     async with parts.database.tenant(caller.tenant_id) as tx:
         await projects.delete(tx, caller, project)

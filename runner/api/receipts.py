@@ -15,14 +15,14 @@ router = APIRouter(prefix="/v1", tags=["receipts"])
 
 
 class Receipt(View):
-    """A signed statement of what ran; `signature` covers the canonical JSON of the rest."""
+    """A signed statement of what ran. `signature` covers the canonical JSON of the rest."""
 
     type: str = Field(examples=["agent-runner/receipt/v1"])
     body: dict[str, Any] = Field(
-        description="Ids, hashes of request, image, profile and policy, the isolation as read back "
-        "from the running container, times, usage, result, artifacts, the audit chain's head."
+        description="Ids; hashes of request, image, profile and policy; the isolation as the "
+        "kernel reported it; times, usage, result and artifacts; the head of the audit chain."
     )
-    key: str = Field(description="Which key signed it.", examples=["3f1c09b2a7d45e68"])
+    key: str = Field(description="The key that signed it.", examples=["3f1c09b2a7d45e68"])
     signature: str = Field(description="Ed25519, base64.")
 
 
@@ -34,7 +34,7 @@ class SigningKey(View):
 
 
 class SigningKeys(View):
-    """Every key that this deployment has signed with."""
+    """The public keys that this deployment trusts."""
 
     items: list[SigningKey]
 
@@ -46,7 +46,7 @@ class SigningKeys(View):
     responses=responses(HTTPStatus.NOT_FOUND),
 )
 async def read(execution_id: ExecutionId, caller: CanRead, parts: Parts) -> Response:
-    """Return the receipt as it was signed, byte for byte. That it was handed out is on record.
+    """Return the receipt byte for byte as it was signed. The audit log records the request.
 
     `runner receipt verify` checks it offline with a public key alone.
     """
@@ -57,6 +57,6 @@ async def read(execution_id: ExecutionId, caller: CanRead, parts: Parts) -> Resp
 
 @router.get("/signing-keys", summary="List the keys that verify receipts", responses=responses())
 async def keys(_: CanRead, parts: Parts) -> SigningKeys:
-    """Return the public keys that this deployment trusts, also those of before a rotation."""
+    """Return the public keys that this deployment trusts, including those before a rotation."""
     found = parts.trusted.read()
     return SigningKeys(items=[SigningKey(id=key.id, pem=key.pem) for key in found])

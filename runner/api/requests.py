@@ -59,7 +59,7 @@ class LimitOverrides(Strict):
     """Limits that differ from the size's, up to the tenant's maximum."""
 
     cpu: float | None = Field(default=None, ge=0.05, le=64, description="Processors.")
-    memory_mb: int | None = Field(default=None, ge=32, le=262_144, description="MiB, no swap.")
+    memory_mb: int | None = Field(default=None, ge=32, le=262_144, description="MiB, without swap.")
     pids: int | None = Field(default=None, ge=1, le=32_768, description="Processes and threads.")
     disk_mb: int | None = Field(default=None, ge=1, le=262_144, description="MiB of workspace.")
     timeout_s: float | None = Field(
@@ -124,8 +124,8 @@ class Submission(Strict):
     )
     artifacts_to: FilePrefix | None = Field(
         default=None,
-        description="Make the artifacts files of the tenant, too: what their names begin with. "
-        "`{execution_id}` in it becomes the execution's id.",
+        description="Also store the artifacts as files of the tenant, with names that begin with "
+        "this. `{execution_id}` stands for the execution's id.",
         examples=["results/{execution_id}/"],
     )
     env: dict[EnvName, Annotated[Text, StringConstraints(max_length=8192)]] = Field(
@@ -134,15 +134,17 @@ class Submission(Strict):
     secret_env: dict[EnvName, SecretName] = Field(
         default_factory=dict,
         max_length=MAX_SECRET_ENV,
-        description="Environment variables whose values are secrets of the tenant, by name. The "
-        "program then holds them: where it can, let the egress proxy set them (`egress`, "
-        "`inject`) instead. They are masked in output and artifacts.",
+        description="Environment variables, each with the name of the secret that is its value. "
+        "The program can read these values; where possible, let the egress proxy set them instead "
+        "(`inject` in `egress`). They are masked in output and artifacts.",
         examples=[{"SERVICE_TOKEN": "example-token"}],
     )
     size: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,31}$")] = Field(
         default=DEFAULT_SIZE, description="A size of limits: nano, small, medium, large, …"
     )
-    limits: LimitOverrides = Field(default=LimitOverrides(), description="Overrides of the size.")
+    limits: LimitOverrides = Field(
+        default=LimitOverrides(), description="Limits that override the size's."
+    )
     output_keep: OutputKeep = Field(
         default="head",
         description="Which part is kept of stdout and stderr that are longer than `output_kb`. "
@@ -151,33 +153,35 @@ class Submission(Strict):
         "`omitted_at` of the result say how much is missing, and where.",
     )
     image: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,31}$")] | None = Field(
-        default=None, description="The sandbox image; the deployment's first one if left out."
+        default=None, description="The sandbox image; by default the deployment's first."
     )
     isolation: Annotated[Isolation, Field(strict=False)] | None = Field(
         default=None,
         description="`container`: a hardened container. `gvisor`: its system calls are served by "
-        "gVisor instead of the host's kernel. Left out: what the tenant or the deployment has set.",
+        "gVisor instead of the host's kernel. By default, what the tenant or the "
+        "deployment has set.",
     )
     interpreter: Literal["loaded", "fresh"] = Field(
         default="loaded",
-        description="For `python`: `loaded` runs `code` in a fork of an interpreter that has "
-        "imported what the image lists, in milliseconds; `fresh` starts a new one.",
+        description="For `python`: `loaded` runs `code` within milliseconds, in a fork of an "
+        "interpreter that has imported what the image lists. `fresh` starts a new interpreter.",
     )
     reuse: Literal["never", "tenant"] = Field(
         default="never",
-        description="`tenant`: a sandbox may serve it that has served this tenant before, emptied "
-        "and checked in between, if the tenant's terms permit that. Faster, and a weaker wall "
-        "between the tenant's own executions; never one between tenants.",
+        description="`tenant`: may run in a sandbox that an earlier execution of the same tenant "
+        "used, emptied and checked in between. Faster, but isolation between your own executions "
+        "is weaker. A sandbox is never shared between tenants. The tenant's terms must permit it.",
     )
     egress: list[EgressEntry] = Field(
         default_factory=list,
         max_length=64,
-        description="What the program may reach, by the proxy that its environment names: rules, "
-        "or `host` and `host:port` for HTTPS. Nothing, if empty.",
+        description="What the program may reach through the egress proxy, which its environment "
+        "names. Each entry is a rule, or `host` or `host:port` for HTTPS. An empty list permits "
+        "nothing.",
         examples=[["files.example.com", {"host": "*.example.org", "methods": ["GET"]}]],
     )
     egress_policy: Name | None = Field(
-        default=None, description="A named policy of the tenant, whose rules are added."
+        default=None, description="A named egress policy of the tenant; its rules are added."
     )
     project: Name | None = Field(
         default=None, description="The project that it belongs to.", examples=["reports"]
@@ -198,16 +202,18 @@ class Submission(Strict):
         if (self.code is None) == (self.command is None):
             raise ValueError("give exactly one of code and command")
         if (self.code is None) != (self.language is None):
-            raise ValueError("code and language go together")
+            raise ValueError("give language with code, and only with code")
         if len(json.dumps([self.command, self.env]).encode()) > MAX_START_BYTES:
-            raise ValueError(f"command and env are above {MAX_START_BYTES} bytes together, as JSON")
+            raise ValueError(f"command and env together exceed {MAX_START_BYTES} bytes as JSON")
         if self.command and not self.command[0]:
             raise ValueError("command is empty")
         if both := self.env.keys() & self.secret_env.keys():
-            raise ValueError(f"{min(both)} is in env and in secret_env")
+            raise ValueError(f"{min(both)} is in both env and secret_env")
         names = set(self.files)
         if self.language and CODE_FILES[self.language][0] in names:
-            raise ValueError(f"files must not hold {CODE_FILES[self.language][0]}: code goes there")
+            raise ValueError(
+                f"files must not hold {CODE_FILES[self.language][0]}: code is placed there"
+            )
         for name in names:
             parts = name.split("/")
             if any("/".join(parts[:n]) in names for n in range(1, len(parts))):

@@ -17,7 +17,7 @@ class Injection(Strict):
     )
     secret: SecretName = Field(description="The secret's name.", examples=["example-token"])
     prefix: Annotated[Text, StringConstraints(max_length=64)] = Field(
-        default="", description="Put before the value.", examples=["Bearer "]
+        default="", description="Text to put before the secret's value.", examples=["Bearer "]
     )
 
 
@@ -25,15 +25,22 @@ class EgressRule(Strict):
     """One thing a program may reach."""
 
     host: Annotated[Text, StringConstraints(min_length=1, max_length=255)] = Field(
-        description="A name, or `*.` and a suffix: every name below it, not the suffix itself.",
+        description="A host name, or `*.` and a suffix, which matches every name below the suffix "
+        "but not the suffix itself.",
         examples=["api.example.com"],
     )
-    port: int | None = Field(default=None, ge=1, le=65535, description="The scheme's, if left out.")
+    port: int | None = Field(
+        default=None,
+        ge=1,
+        le=65535,
+        description="By default 443 for `https` and 80 for `http`; `tcp` has no default.",
+    )
     scheme: Literal["https", "http", "tcp"] = Field(
-        default="https", description="`https`: TLS to that very name; `tcp`: anything."
+        default="https",
+        description="`https`: TLS to exactly that name. `http`: plain HTTP. `tcp`: anything.",
     )
     methods: list[Annotated[str, StringConstraints(pattern=r"^[A-Z]{1,16}$")]] = Field(
-        default_factory=list, max_length=16, description="HTTP methods; any if empty."
+        default_factory=list, max_length=16, description="Permitted HTTP methods; if empty, all."
     )
     path_prefix: Annotated[Text, StringConstraints(max_length=512)] = Field(
         default="", description="What the path must begin with."

@@ -32,7 +32,7 @@ MAX_BYTES = 8 * 1024
 
 def _storable(value: SecretStr) -> SecretStr:
     if len(storable(value.get_secret_value()).encode()) > MAX_BYTES:
-        raise ValueError(f"must not be above {MAX_BYTES} bytes")
+        raise ValueError(f"must not exceed {MAX_BYTES} bytes")
     return value
 
 
@@ -48,7 +48,7 @@ class SecretBody(Strict):
 
 
 class SecretView(View):
-    """What may be told of a secret."""
+    """A secret, without its value."""
 
     name: str
     created_at: datetime
@@ -61,14 +61,14 @@ class SecretView(View):
 
 
 class SecretList(View):
-    """Every secret of the tenant, without its value."""
+    """All secrets of the tenant, without their values."""
 
     items: list[SecretView]
 
 
 @router.get("", summary="List secrets", responses=responses())
 async def list_secrets(caller: CanReadSecrets, parts: Parts) -> SecretList:
-    """Return the names of this tenant's secrets and when they were written. No values."""
+    """Return the names of the tenant's secrets and when they were written, not their values."""
     async with parts.database.tenant(caller.tenant_id) as tx:
         found = await stored_secrets.list_all(tx)
     return SecretList(items=[SecretView.of(each) for each in found])
@@ -80,7 +80,7 @@ async def list_secrets(caller: CanReadSecrets, parts: Parts) -> SecretList:
     responses=responses(*JSON_TAKEN),
 )
 async def write(name: Name, body: SecretBody, caller: CanWriteSecrets, parts: Parts) -> SecretView:
-    """Store a secret, in place of one of that name; executions that begin later use it."""
+    """Store a secret, replacing any of that name. Executions that begin later use it."""
     async with parts.database.tenant(caller.tenant_id) as tx:
         value = body.value.get_secret_value()
         stored = await secrets.write(tx, parts.vault, caller, name, value)
@@ -94,6 +94,6 @@ async def write(name: Name, body: SecretBody, caller: CanWriteSecrets, parts: Pa
     responses=responses(HTTPStatus.NOT_FOUND),
 )
 async def delete(name: Name, caller: CanWriteSecrets, parts: Parts) -> None:
-    """Forget a secret. Executions that have begun keep what they were given."""
+    """Delete a secret. Executions that have begun keep the value they were given."""
     async with parts.database.tenant(caller.tenant_id) as tx:
         await secrets.delete(tx, caller, name)

@@ -30,7 +30,7 @@ CanReadUsage = Annotated[Caller, Depends(Allow(Permission.USAGE_READ))]
 def _iso_date(value: object) -> object:
     """Refuse the numbers and the times of day that pydantic would take for a date."""
     if isinstance(value, str) and not re.fullmatch(r"\d{4}-\d\d-\d\d", value, re.ASCII):
-        raise ValueError("must be a date, as in RFC 3339")
+        raise ValueError("must be a date such as 2026-03-01 (RFC 3339)")
     return value
 
 
@@ -38,17 +38,17 @@ _Date = Annotated[date, BeforeValidator(_iso_date)]
 
 
 class UsageView(View):
-    """What executions that ended in a time used."""
+    """What the executions that ended in a period used."""
 
-    attempts: int = Field(description="Attempts that ended; an execution has one, seldom more.")
+    attempts: int = Field(description="Attempts that ended. An execution usually has one.")
     wall_s: float = Field(description="Seconds for which programs ran.")
     cpu_s: float = Field(description="CPU-seconds of programs.")
     memory_gib_s: float = Field(
-        description="GiB-seconds: memory set aside (the limit, not the peak) times `wall_s`."
+        description="GiB-seconds: the memory limit (not the peak) times `wall_s`."
     )
     egress_bytes_up: int
     egress_bytes_down: int
-    artifact_bytes: int = Field(description="Bytes of the artifacts they left.")
+    artifact_bytes: int = Field(description="Bytes of their artifacts.")
 
     @classmethod
     def of(cls, days: list[Day]) -> Self:
@@ -67,18 +67,20 @@ class UsageView(View):
 class DayView(View):
     """What was used on one day."""
 
-    day: date = Field(description="In UTC; an execution counts on the day on which it ended.")
+    day: date = Field(description="In UTC. An execution counts on the day it ended.")
     used: UsageView
 
 
 class QuotaView(View):
-    """A quota and what is left of it."""
+    """A quota, and how much of it is left."""
 
     name: str = Field(examples=["cpu_s_per_day"])
     limit: int
     used: float
-    remaining: float = Field(description="0 also for a tenant that is above it.")
-    frees_at: datetime | None = Field(description="When all of it is free again, if time does it.")
+    remaining: float = Field(description="0 if the tenant is above the limit.")
+    frees_at: datetime | None = Field(
+        description="When all of it is free again; null if time alone does not free it."
+    )
 
     @classmethod
     def of(cls, figure: Figure) -> Self:
@@ -97,12 +99,12 @@ class UsageReport(View):
 
     tier: Tier
     max_size: str = Field(description="The largest size that executions may ask for.")
-    weight: int = Field(description="Share of the slots while other tenants wait, too.")
+    weight: int = Field(description="Share of the slots while other tenants are waiting as well.")
     quotas: list[QuotaView]
     first: date
     last: date
     total: UsageView
-    days: list[DayView] = Field(description="Days on which something ended.")
+    days: list[DayView] = Field(description="Days on which an execution ended.")
 
 
 @router.get("", summary="Read usage and quotas", responses=responses())

@@ -76,7 +76,7 @@ class ArtifactView(View):
     path: str = Field(examples=["chart.png"])
     size: int
     sha256: str
-    media_type: str = Field(description="Guessed from the name; never to be trusted for display.")
+    media_type: str = Field(description="Guessed from the name; do not trust it for display.")
 
     @classmethod
     def of(cls, artifact: Artifact) -> Self:
@@ -101,8 +101,12 @@ class ResultView(View):
     usage: Usage
     limits_hit: tuple[str, ...] = Field(description="Limits that the program ran into.")
     artifacts: list[ArtifactView] | None = Field(description="Left out of listings.")
-    artifacts_refused: tuple[str, ...] = Field(description="Files not kept, each with its reason.")
-    egress: EgressUsage | None = Field(description="What went through the egress proxy, if any.")
+    artifacts_refused: tuple[str, ...] = Field(
+        description="Files that were not kept, each with the reason."
+    )
+    egress: EgressUsage | None = Field(
+        description="What went through the egress proxy, if anything."
+    )
     image_digest: str | None
     profile_hash: str | None
 
@@ -179,7 +183,7 @@ class ExecutionView(View):
 
     id: UUID
     state: State
-    attempt: int = Field(description="How often it was claimed by a worker.")
+    attempt: int = Field(description="How often a worker claimed it.")
     created_at: datetime
     started_at: datetime | None
     ended_at: datetime | None
@@ -195,17 +199,19 @@ class ExecutionView(View):
     )
     reuse: Literal["never", "tenant"]
     output_keep: OutputKeep
-    egress: list[dict[str, Any]] = Field(description="The rules in force, those of a policy too.")
+    egress: list[dict[str, Any]] = Field(
+        description="The rules in force, including those of its policy."
+    )
     egress_policy: str | None
     queue_position: int | None = Field(
-        description="While queued: how many executions are to run before this one."
+        description="While queued: how many executions run before this one."
     )
     estimated_start_s: float | None = Field(
-        description="While queued: seconds until it starts if all goes on as lately. An estimate: "
-        "executions may end sooner or later, others may be cancelled, and the tenant may be at the "
-        "number that it may run at once. Null while nothing is known."
+        description="While queued: estimated seconds until it starts, from the pace of the last "
+        "executions. Others may end sooner or later or be cancelled, and the tenant may already "
+        "run as many executions as it may. Null while no estimate is possible."
     )
-    result: ResultView | None = Field(description="There once the execution has ended.")
+    result: ResultView | None = Field(description="Present once the execution has ended.")
 
     @classmethod
     def of(cls, seen: Seen) -> Self:
@@ -278,16 +284,16 @@ class ArtifactList(View):
 
 
 class EgressDecisionView(View):
-    """What the egress proxy decided on one request of the program, or what came of it."""
+    """A decision of the egress proxy on one request of the program, and what followed."""
 
     outcome: Literal["allowed", "denied"]
     method: Literal["connect", "http", "socks5"]
     host: str
     port: int
-    address: str | None = Field(description="What was connected to.")
+    address: str | None = Field(description="The address that the proxy connected to.")
     rule: str | None = Field(description="The rule that allowed it.")
     reason: str = Field(description="Why, for programs.", examples=["no_rule"])
-    detail: str = Field(description="Why, for people, and which rule would be needed.")
+    detail: str = Field(description="Why, for people, and which rule would permit it.")
     bytes_up: int
     bytes_down: int
     duration_s: float

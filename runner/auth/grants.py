@@ -18,7 +18,9 @@ def narrowed(maker: Grant, wanted: Grant) -> Grant:
     that the role does not have, or networks or an end beyond the maker's.
     """
     if not outranks(maker.role, wanted.role):
-        raise NotPermitted(f"the role {maker.role.value} cannot make a key of {wanted.role.value}")
+        raise NotPermitted(
+            f"the role {maker.role.value} cannot make a key with the role {wanted.role.value}"
+        )
     return Grant(
         role=wanted.role,
         permissions=_permissions(maker, wanted),
@@ -64,7 +66,9 @@ def _permissions(maker: Grant, wanted: Grant) -> frozenset[str] | None:
     if beyond := wanted.permissions - of_role(wanted.role):
         raise Invalid(f"the role {wanted.role.value} lacks {min(beyond)}", "permissions")
     if beyond := wanted.permissions - effective(maker):
-        raise NotPermitted(f"the key that asks lacks {Permission(min(beyond)).value} itself")
+        raise NotPermitted(
+            f"the key that makes this request lacks {Permission(min(beyond)).value} itself"
+        )
     return wanted.permissions
 
 
@@ -74,7 +78,9 @@ def _networks(
     if maker is None or wanted is None:
         return maker if wanted is None else wanted
     if not _inside(wanted, maker):
-        raise Invalid("a network is outside those of the key that asks", "networks")
+        raise Invalid(
+            "each network must be within those of the key that makes this request", "networks"
+        )
     return wanted
 
 
@@ -93,5 +99,7 @@ def _end(maker: datetime | None, wanted: datetime | None) -> datetime | None:
     if maker is None or wanted is None:
         return maker if wanted is None else wanted
     if wanted > maker:
-        raise Invalid("it would outlive the key that asks", "expires_at")
+        raise Invalid(
+            "must not be later than the end of the key that makes this request", "expires_at"
+        )
     return wanted

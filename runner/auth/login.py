@@ -114,13 +114,13 @@ class Logins:
             if not await users.replace_password(
                 tx, session.user_id, old=known.password, new=stored
             ):
-                raise Conflict("the password was changed in the same moment")
+                raise Conflict("another request changed the password at the same moment")
             ended = await users.end_sessions(tx, session.user_id)
             facts = {"sessions_ended": ended}
             _done(tx, tenant_id, caller.by, Action.PASSWORD_UPDATE, facts)
 
     async def accept(self, token: str, password: str, origin: Origin) -> None:
-        """Take up an invitation, or set a forgotten password anew with the operator's token.
+        """Accept an invitation, or set a forgotten password anew with the operator's token.
 
         Who has no account is given one with this password. Who has one proves it with theirs: a
         token opens a tenant, never somebody's account. Raises NotAuthenticated, Invalid for a

@@ -211,7 +211,9 @@ async def own_grant(tx: Transaction, principal: Principal, permission: Permissio
     if role is None:
         raise NotAuthenticated(NO_MORE)
     if not may(replace(principal, role=role), permission):
-        raise NotPermitted(f"your role is {role.value} now: it lacks {permission.value}")
+        raise NotPermitted(
+            f"your role is now {role.value}, which lacks the permission {permission.value}"
+        )
     return Grant(role, principal.permissions)
 
 

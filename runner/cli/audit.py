@@ -153,7 +153,7 @@ def show_webhook() -> None:
 @webhook.command("delete")
 @reports_errors
 def delete_webhook() -> None:
-    """Forward the log no more."""
+    """Stop forwarding the log."""
     with client(read_settings()) as api:
         api.delete_audit_webhook()
 

@@ -63,7 +63,7 @@ def get(
 @files.command("list")
 @reports_errors
 def list_files(
-    prefix: Annotated[str, typer.Argument(help="What names begin with.")] = "",
+    prefix: Annotated[str, typer.Argument(help="Only files whose names begin with this.")] = "",
 ) -> None:
     """List stored files by name."""
     table = Table("name", "bytes", "type", "updated", "expires")

@@ -85,10 +85,10 @@ def resolve(order: Order, offer: Offer) -> ExecutionRequest:
     """Return the order with numbers for names. Raises Invalid naming the field."""
     sizes, images = offer.sizes, offer.images
     if order.size not in sizes:
-        raise Invalid(f"there is no size {order.size!r}; there are {_list(sizes)}", "size")
+        raise Invalid(f"there is no size {order.size!r}; choose one of {_list(sizes)}", "size")
     image = order.image or images[0]
     if image not in images:
-        raise Invalid(f"there is no image {image!r}; there are {_list(images)}", "image")
+        raise Invalid(f"there is no image {image!r}; choose one of {_list(images)}", "image")
     limits = resolve_limits(sizes[order.size], order.limits, offer.max_limits)
     files = [InputFile(path, _content(path, each, offer)) for path, each in order.files.items()]
     argv, env = order.command, dict(order.env)
@@ -155,7 +155,9 @@ def _isolation(order: Order, offer: Offer) -> Isolation:
 
 def _reuse(order: Order, offer: Offer) -> bool:
     if order.reuse and not offer.reuse:
-        raise Invalid("this tenant's terms do not permit it; the operator sets them", "reuse")
+        raise Invalid(
+            "this tenant's terms do not permit reuse; the operator can change them", "reuse"
+        )
     return order.reuse
 
 

@@ -111,7 +111,7 @@ class Submitting:
             # From here to the end of the transaction, so that the last place is given away once.
             tenant, standing = await quotas.alone(tx)
             if tenant is None:
-                raise NotFound("this key's tenant is gone")
+                raise NotFound("the tenant of this key no longer exists")
             if once is not None and (
                 used := await executions.reserve_key(tx, once.key, once.fingerprint, new)
             ):

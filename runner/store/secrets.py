@@ -12,7 +12,7 @@ from runner.store.transaction import Transaction
 
 @dataclass(frozen=True, slots=True)
 class StoredSecret:
-    """What may be told of a secret."""
+    """A secret, without its value."""
 
     name: str
     created_at: datetime

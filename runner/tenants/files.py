@@ -83,7 +83,7 @@ async def delete(tx: Transaction, caller: Caller, path: str, condition: Conditio
 
 async def _name(tx: Transaction, caller: Caller, new: NewFile, condition: Condition) -> StoredFile:
     if not await ledger.keep(tx, [new.object_key]):
-        raise Conflict("the upload was given up meanwhile; send it again")
+        raise Conflict("the upload was given up in the meantime; send it again")
     stored = await files.put(tx, new, condition)
     _record(tx, caller, Action.FILE_WRITE, stored)
     return stored

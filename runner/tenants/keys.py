@@ -45,7 +45,7 @@ async def create(tx: Transaction, caller: Caller, name: str, asked: Grant) -> Ma
     """
     own = await own_grant(tx, caller.principal, Permission.API_KEY_WRITE)
     if asked.expires_at is not None and asked.expires_at <= datetime.now(UTC):
-        raise Invalid("that moment has passed", "expires_at")
+        raise Invalid("must be in the future", "expires_at")
     made = await _make(tx, caller, name, grants.narrowed(own, asked))
     _record(tx, caller, Action.KEY_CREATE, made.key)
     return made
@@ -69,7 +69,7 @@ async def rotate(tx: Transaction, caller: Caller, key_id: UUID, overlap: timedel
     if not grants.covers(own, old.grant):
         raise NotPermitted(_ABOVE)
     if old.revoked_at or old.replaced_by:
-        raise Conflict("this key was revoked or rotated already")
+        raise Conflict("this key has already been revoked or rotated")
     if old.grant.expires_at is not None and old.grant.expires_at <= datetime.now(UTC):
         raise Conflict("this key has expired")
     made = await _make(tx, caller, old.name, old.grant)

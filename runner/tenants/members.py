@@ -76,14 +76,14 @@ async def invite(tx: Transaction, who: Decider, email: str, role: Role) -> Invit
     _may_give(who, role)
     await members.lock(tx)
     if await members.named(tx, email):
-        raise Conflict("there is a member of that address")
+        raise Conflict("this address already belongs to a member")
     if earlier := await members.invited(tx, email):
         _may_manage(who, earlier.role)
         await members.take_back(tx, earlier.id)
     token = new_token()
     new = NewInvitation(new_id(), email, role, digest(token))
     if not await members.invite(tx, new, created_by=who.by.actor, lifetime=INVITATION):
-        raise Conflict("this address was invited in the same moment")
+        raise Conflict("another request invited this address at the same moment")
     _record(tx, who, Action.MEMBER_INVITE, new.id, {"email": email, "role": role.value})
     if (member := await members.invitation(tx, new.id)) is None:
         raise NotFound(NO_MEMBER)
@@ -98,7 +98,7 @@ async def change_role(tx: Transaction, who: Decider, member_id: UUID, role: Role
     """
     member = await _locked(tx, member_id)
     if member.id == who.user_id:
-        raise NotPermitted("nobody changes their own role")
+        raise NotPermitted("you cannot change your own role")
     _may_manage(who, member.role)
     _may_give(who, role)
     if member.role is role:
@@ -150,14 +150,16 @@ async def _keep_an_owner(tx: Transaction, member: Member) -> None:
 
 def _may_manage(who: Decider, role: Role) -> None:
     if who.grant is not None and not manages(who.grant.role, role):
-        raise NotPermitted(f"the role {who.grant.role.value} does not decide on {role.value}s")
+        raise NotPermitted(
+            f"the role {who.grant.role.value} may not manage members with the role {role.value}"
+        )
 
 
 def _may_give(who: Decider, role: Role) -> None:
     """Refuse a role above the caller's reach, or one that can do more than the caller's key."""
     _may_manage(who, role)
     if who.grant is not None and not covers(who.grant, Grant(role)):
-        raise NotPermitted("a key with bounds of its own makes no member without them")
+        raise NotPermitted("a key with limits of its own cannot make members, who would have none")
 
 
 def _record(

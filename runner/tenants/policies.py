@@ -48,13 +48,13 @@ async def read(tx: Transaction, name: str) -> StoredPolicy:
 async def write(
     tx: Transaction, caller: Caller, name: str, entries: Sequence[Entry], deployment: Policy
 ) -> StoredPolicy:
-    """Store a policy, in place of one of that name; executions submitted later use it.
+    """Store a policy, replacing any of that name. Executions submitted later use it.
 
     Raises Invalid for a rule beyond the deployment's ceiling or the tenant's own.
     """
     tenant = await tenants.get(tx)
     if tenant is None:
-        raise NotFound("this key's tenant is gone")
+        raise NotFound("the tenant of this key no longer exists")
     rules = permitted(entries, ceilings(deployment, tenant.terms), field="rules")
     stored = await egress_policies.put(tx, name, [rule_to_json(rule) for rule in rules])
     caller.record(tx, Action.EGRESS_POLICY_UPDATE, KIND, name, {"rules": stored.rules})

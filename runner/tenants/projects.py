@@ -20,7 +20,7 @@ async def create(
         tx, name, description=description, egress_policy=egress_policy, created_by=caller.actor
     )
     if made is None:
-        raise Conflict(f"there is a project {name!r} already")
+        raise Conflict(f"a project {name!r} already exists")
     caller.record(tx, Action.PROJECT_CREATE, KIND, name)
     return made
 

@@ -15,7 +15,7 @@ KIND = "secret"
 async def write(
     tx: Transaction, vault: Vault, caller: Caller, name: str, value: str
 ) -> StoredSecret:
-    """Store a secret, in place of one of that name; executions that begin later use it."""
+    """Store a secret, replacing any of that name. Executions that begin later use it."""
     stored = await vault.put(tx, caller.tenant_id, name, value)
     action = Action.SECRET_CREATE if stored.is_new else Action.SECRET_UPDATE
     caller.record(tx, action, KIND, name)

@@ -87,7 +87,7 @@ async def create(
     tenant_id = new_id()
     async with database.tenant(tenant_id) as tx:
         if not await tenants.insert(tx, tenant_id, name, terms):
-            raise Conflict(f"there is a tenant {name!r} already")
+            raise Conflict(f"a tenant {name!r} already exists")
         details = {"name": name, **_shown(terms)}
         _audit(tx, tenant_id, Action.TENANT_CREATE, by, details)
         return await _make_key(tx, tenant_id, role, key_name, by)
@@ -119,7 +119,7 @@ async def suspend(database: Database, tenant_id: UUID, why: str, by: By) -> Tena
     async with database.tenant(tenant_id) as tx:
         await _get(tx)
         if not await tenants.suspend(tx, why):
-            raise Conflict("this tenant is suspended already")
+            raise Conflict("this tenant is already suspended")
         _audit(tx, tenant_id, Action.TENANT_SUSPEND, by, {"why": why})
         return await _get(tx)
 
@@ -143,9 +143,11 @@ async def delete(database: Database, objects: ObjectStore, tenant_id: UUID, by: 
     async with database.tenant(tenant_id) as tx:
         tenant = await _get(tx)
         if tenant.suspended_at is None:
-            raise Conflict("suspend this tenant before it is deleted")
+            raise Conflict("suspend this tenant before you delete it")
         if running := await tenants.active(tx):
-            raise Conflict(f"{running} executions of this tenant are still being ended")
+            raise Conflict(
+                f"{running} executions of this tenant are still ending; try again in a moment"
+            )
     # Before the rows: what is left by a crash in between is still known to be the tenant's.
     await _audit_platform(database, Action.TENANT_DELETE, tenant, by, {"phase": "begun"})
     gone = await objects.remove_tenant(tenant_id)

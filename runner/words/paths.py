@@ -48,7 +48,7 @@ def _fault(path: str) -> str | None:
         return "must be valid Unicode"
     checks = (
         (not path, "must not be empty"),
-        (size > MAX_BYTES, f"must not be above {MAX_BYTES} bytes"),
+        (size > MAX_BYTES, f"must not exceed {MAX_BYTES} bytes"),
         (len(parts) > MAX_PARTS, f"must not have more than {MAX_PARTS} parts"),
         ("\\" in path, "must not hold a backslash"),
         (_ESCAPE.search(path), "must not hold percent-escapes once it is decoded"),

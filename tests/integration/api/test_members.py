@@ -56,7 +56,7 @@ def test_who_may_give_and_take_which_role(lasting: Deployment, staff: dict[Role,
 def test_members_change_as_the_same_table_says(
     lasting: Deployment, staff: dict[Role, Person]
 ) -> None:
-    """And nobody changes their own role, up or down."""
+    """And you cannot change your own role, up or down."""
     ids = {role: id_of(staff[OWNER], person.email) for role, person in staff.items()}
     second = joined(lasting, "m-staff", "m-second", ADMIN)
     assert give(staff[ADMIN], id_of(staff[OWNER], second.email), VIEWER) == 403
