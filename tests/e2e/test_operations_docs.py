@@ -2,12 +2,10 @@
 
 import importlib.util
 import os
-import re
 import shutil
 import socket
 import subprocess
 import sys
-import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,10 +23,9 @@ from runner.embedded import postgres
 from runner.embedded.services import Services, services
 from runner.store.receipts import KIND
 from tests.support.deployment import eventually, state_folder
+from tests.support.pages import EXAMPLE, blocks
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "docs" / "operations" / name for name in ("install.md", "operate.md")]
-BLOCK = re.compile(r"^( *)```sh ([a-z-]+)\n(.*?)^ *```$", re.DOTALL | re.MULTILINE)
 INSTALL = ("install", "settings", "migrate", "image")
 START = ("start-api", "start-worker")
 RESTORE = ("restore-files", "settings", "restore-database")
@@ -42,14 +39,11 @@ print(len(os.environ["TOKEN"]), Path("given.txt").read_text())
 """
 
 
-def blocks() -> dict[str, str]:
-    """Return the pages' blocks of commands by their names."""
-    found = {
-        name: textwrap.dedent(text)
-        for page in PAGES
-        for _, name, text in BLOCK.findall(page.read_text())
-    }
-    assert len(found) == sum(len(BLOCK.findall(page.read_text())) for page in PAGES)
+def steps() -> dict[str, str]:
+    """Return the pages' blocks of commands by their names, none of which is given twice."""
+    named = [each for each in blocks("sh") if each.mark not in {"", EXAMPLE}]
+    found = {each.mark: each.text for each in named}
+    assert len(found) == len(named)
     return found
 
 
@@ -95,7 +89,7 @@ class Host:
         said = ""
         for name in names:
             ran = subprocess.run(
-                [*SHELL, blocks()[name]],
+                [*SHELL, steps()[name]],
                 cwd=self.checkout, env=self.environment | variables, capture_output=True, text=True,
                 timeout=120, check=False,
             )  # fmt: skip
@@ -112,7 +106,7 @@ class Host:
                 with (self.folder / f"{name}.log").open("wb") as log:
                     processes.append(
                         subprocess.Popen(
-                            [*SHELL, blocks()[name]],
+                            [*SHELL, steps()[name]],
                             cwd=self.checkout, env=self.environment, stdout=log, stderr=log,
                         )
                     )  # fmt: skip
@@ -200,9 +194,9 @@ def test_what_was_backed_up_is_there_after_a_restore(installed: Host) -> None:
             assert again.stdout.text == f"{len(SECRET)} a file\n"
 
 
-def test_every_block_of_the_pages_is_run() -> None:
+def test_every_step_of_the_pages_is_taken() -> None:
     """A new one finds its place in a test."""
-    assert set(blocks()) == {*INSTALL, *START, *RESTORE, "first-key", "back-up", "verify"}
+    assert set(steps()) == {*INSTALL, *START, *RESTORE, "first-key", "back-up", "verify"}
 
 
 def test_a_dump_alone_cannot_be_restored(installed: Host) -> None:

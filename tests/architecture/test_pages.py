@@ -1,0 +1,57 @@
+"""Pages lead where they say, and each block of commands says how it is tested."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.support.pages import EXAMPLE, PAGES, ROOT, anchors, blocks, links
+
+
+def broken(page: Path) -> list[str]:
+    """Return the links of a page that lead nowhere."""
+    found = []
+    for link in links(page):
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        known = target.suffix != ".md" or not anchor or anchor in anchors(target)
+        if not (target.exists() and target.is_relative_to(ROOT) and known):
+            found.append(link)
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_within_the_project_leads_somewhere(page: Path) -> None:
+    assert broken(page) == []
+
+
+def test_a_link_that_leads_nowhere_is_found(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("# A `title`, twice\n# A `title`, twice\n[a](gone.md) [b](#a-title) [c](#x)\n")
+    assert anchors(page) == {"a-title-twice", "a-title-twice-1"}
+    assert broken(page) == ["gone.md", "#a-title", "#x"]
+
+
+def test_every_page_of_docs_can_be_reached_from_the_readme() -> None:
+    seen, ahead = set(), [ROOT / "README.md"]
+    while ahead:
+        page = ahead.pop()
+        if page in seen:
+            continue
+        seen.add(page)
+        paths = [link.partition("#")[0] for link in links(page)]
+        ahead += [(page.parent / path).resolve() for path in paths if path.endswith(".md")]
+    assert [page for page in PAGES if page not in seen and "docs" in page.parts] == []
+
+
+def test_every_block_of_commands_says_how_it_is_tested() -> None:
+    """Steps of a longer way are named: tests/e2e/test_operations_docs.py has them all."""
+    marks = {each.mark for each in blocks("sh")}
+    assert {"", EXAMPLE, "install", "back-up"} <= marks
+    for other in ("bash", "shell", "console", ""):
+        commands = [
+            each
+            for each in blocks(other)
+            if re.search(r"^\$? ?(runner|curl|make|docker) ", each.text, re.MULTILINE)
+        ]
+        assert commands == [], "say `sh`: that is what is run"

@@ -1,0 +1,135 @@
+"""The commands and programs on the pages do what the pages say, against one deployment."""
+
+import json
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from runner.quotas.sizes import load_sizes
+from tests.support.deployment import Deployment
+from tests.support.pages import ROOT, Block, blocks
+
+README = ROOT / "README.md"
+PLAIN = [each for each in blocks("sh") if not each.mark]
+STRICT_CURL = '#!/bin/sh\nexec /usr/bin/curl --fail-with-body "$@"\n'
+"""curl calls a refusal a success unless it is told not to."""
+
+HAS = """
+runner audit export kept.ndjson >&2
+runner signing show > deployment.pub
+runner members add --tenant acme --email grace@example.com --role viewer
+"""
+"""Earlier exports and the public key are kept; an invitation was handed over, as `TOKEN`."""
+
+
+@dataclass
+class Reader:
+    """Somebody who types what a page says, with what its text says they have."""
+
+    folder: Path
+    environment: dict[str, str]
+
+    def type(self, block: Block) -> str:
+        """Run a block and return what it printed."""
+        command = {
+            "sh": ["bash", "-euo", "pipefail", "-c", block.text],
+            "python": [sys.executable, "-c", block.text],
+        }[block.language]
+        ran = subprocess.run(
+            command, cwd=self.folder, env=self.environment, capture_output=True, text=True,
+            timeout=120, check=False,
+        )  # fmt: skip
+        assert ran.returncode == 0, f"{block}\n{block.text}\n{ran.stdout}\n{ran.stderr}"
+        return ran.stdout
+
+
+@pytest.fixture(scope="module")
+def reader(shared: Deployment, tmp_path_factory: pytest.TempPathFactory) -> Reader:
+    """Return a reader in the tenant `acme`, with an execution, its files and the owner's logins."""
+    folder = tmp_path_factory.mktemp("reader")
+    key, client = shared.key("acme"), shared.client("acme")
+    ended = client.run(language="python", code="print(1)")
+    client.put_secret("example-token", "a value of eight bytes or more")
+    services, settings = shared.stack.services, shared.stack.settings
+    programs = folder / "bin"
+    programs.mkdir()
+    (programs / "curl").write_text(STRICT_CURL)
+    (programs / "curl").chmod(0o755)
+    (folder / "report.csv").write_text("a,b\n1,2\n")
+    (folder / "hello.py").write_text("print('hello')\n")
+    made = Reader(
+        folder,
+        {
+            "PATH": f"{programs}:{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin",
+            "HOME": str(folder),
+            "RUNNER_URL": shared.url,
+            "RUNNER_API_KEY": key,
+            "RUNNER_STATE_DIR": str(settings.state_dir),
+            "RUNNER_DATABASE_OWNER_URL": services.owner_url,
+            "RUNNER_DATABASE_OPERATOR_URL": services.operator_url,
+            "RUNNER_DATABASE_API_URL": services.api_url,
+            "RUNNER_DATABASE_WORKER_URL": services.worker_url,
+            "RUNNER_REDIS_URL": services.redis_url,
+            "RUNNER_DOCKER_URL": settings.docker_url,
+            "ID": ended.id,
+        },
+    )
+    made.environment["TOKEN"] = made.type(Block("what the reader has", 1, "sh", "", HAS)).strip()
+    return made
+
+
+@pytest.mark.parametrize("block", PLAIN, ids=str)
+def test_what_a_page_says_to_type_works(block: Block, reader: Reader) -> None:
+    reader.type(block)
+
+
+def test_the_readmes_program_prints_what_it_says(reader: Reader) -> None:
+    [program] = blocks("python", README)
+    assert reader.type(program).splitlines()[-1] == 'succeeded b\'{"a":4,"b":6}\''
+
+
+def test_the_readmes_request_is_answered_as_shown(reader: Reader) -> None:
+    [request] = [each for each in blocks("sh", README) if not each.mark]
+    [shown] = blocks("json", README)
+    answer = json.loads(reader.type(request))
+    expected = json.loads(re.sub(r', "…": "…"', "", shown.text))
+    assert answer["state"] == expected["state"]
+    for name in ("reason", "exit_code", "stdout"):
+        assert answer["result"][name] == expected["result"][name]
+    assert set(answer["result"]["usage"]) == set(expected["result"]["usage"])
+
+
+def test_the_sizes_are_those_of_the_profiles() -> None:
+    for page in (README, ROOT / "docs/operations/configuration.md"):
+        shown = {
+            row[0]: [float(number) for number in re.findall(r"[\d.]+", row[1])]
+            for row in re.findall(
+                r"^\| (nano|small|medium|large)\b.*?\| (.*) \|$", page.read_text(), re.MULTILINE
+            )
+        }
+        assert shown == {
+            name: [
+                size.cpu,
+                *_binary(size.memory_mb),
+                size.pids,
+                *_binary(size.disk_mb),
+                size.timeout_s,
+                *_binary(size.output_kb),
+            ]
+            for name, size in load_sizes(ROOT / "profiles").items()
+        }
+
+
+def _binary(amount: int) -> list[float]:
+    return [amount / 1024 if amount >= 1024 else amount]
+
+
+def test_a_block_that_fails_is_found(reader: Reader) -> None:
+    """The control: a command that the API refuses, in the middle of others."""
+    text = 'curl -s "$RUNNER_URL/v1/nothing"\ntrue\n'
+    with pytest.raises(AssertionError, match="401"):
+        reader.type(Block("control", 1, "sh", "", text))
