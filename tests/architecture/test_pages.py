@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.pages import EXAMPLE, PAGES, ROOT, anchors, blocks, links
+from tests.support.pages import EXAMPLE, PAGES, ROOT, anchors, blocks, links, paths
 
 
 def broken(page: Path) -> list[str]:
@@ -23,6 +23,11 @@ def broken(page: Path) -> list[str]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_link_within_the_project_leads_somewhere(page: Path) -> None:
     assert broken(page) == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_path_that_a_page_names_is_there(page: Path) -> None:
+    assert [path for path in sorted(paths(page)) if not (ROOT / path).exists()] == []
 
 
 def test_a_link_that_leads_nowhere_is_found(tmp_path: Path) -> None:

@@ -116,17 +116,6 @@ def test_every_state_can_be_reached_and_left_unless_it_is_an_end() -> None:
     assert {state for state, targets in ALLOWED.items() if not targets} == ENDED
 
 
-@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "SECURITY.md"])
-def test_every_path_a_document_names_exists(document: str) -> None:
-    text = (ROOT / document).read_text()
-    named = {
-        *re.findall(r"\]\((?!http)([^)#]+)", text),
-        *re.findall(r"\| `((?:runner|tests|docs|profiles|sandbox_images|scripts)/[^`]*)` \|", text),
-    }
-    assert named
-    assert [path for path in sorted(named) if not (ROOT / path).exists()] == []
-
-
 def test_the_manual_names_every_setting() -> None:
     text = (ROOT / "docs/operations/configuration.md").read_text()
     documented = re.findall(r"^\| `RUNNER_(\w+)` \|", text, re.MULTILINE)

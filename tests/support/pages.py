@@ -19,6 +19,9 @@ PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 EXAMPLE = "example"
 _BLOCK = re.compile(r"^( *)```([^\n`]*)\n(.*?)^ *```$", re.DOTALL | re.MULTILINE)
 _HEADING = re.compile(r"^#{1,6} +(.*)$", re.MULTILINE)
+_PATH = re.compile(
+    r"`((?:benchmarks|deploy|docs|profiles|runner|sandbox_images|scripts|tests)/[^`\s]*)`"
+)
 _LINK = re.compile(r"\]\(([^()\s]+)\)")
 
 
@@ -64,6 +67,11 @@ def anchors(page: Path) -> set[str]:
 def links(page: Path) -> list[str]:
     """Return where a page's links lead that stay within the project."""
     return [each for each in _LINK.findall(_prose(page)) if not re.match(r"[a-z]+:", each)]
+
+
+def paths(page: Path) -> set[str]:
+    """Return the paths of the project that a page names as code."""
+    return set(_PATH.findall(page.read_text()))
 
 
 def _prose(page: Path) -> str:
