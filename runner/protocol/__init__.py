@@ -1,8 +1,13 @@
 """What a sandbox's supervisor and its node say to each other over one unix socket.
 
-    frames    how bytes are cut into pieces of a kind
-    messages  what a report may be, field by field
+    greeting  the first exchange: which generation of the protocol both speak
+    frames    how bytes are cut into pieces, each of a kind and on a stream
+    commands  what the node tells the supervisor to do
+    events    what the supervisor says
+    codec     how messages are written as JSON, and read from a hostile place
+    schema    a generation as one document
 
+`generations/` holds that document for each generation, for readers and for the tests of both ends.
+A generation that was released never changes: another message, field or frame is another generation.
 The supervisor's own end is `sandbox_images/supervisor/wire.py`, which runs without any package.
-Whatever comes from there comes from a hostile place: bounds and types are checked here.
 """

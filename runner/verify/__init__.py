@@ -16,5 +16,6 @@ stopped both times proves nothing and counts as broken. `tests/security` runs th
     gvisor        where gVisor's kernel answers otherwise
     outside       a server to be reached, behind the egress proxy
     speech        what a hostile client says to that proxy
+    forged        what a hostile supervisor says
     surroundings  what probes look for on the host
 """

@@ -24,6 +24,7 @@
     │   └── TooManyAttempts
     ├── SandboxFault        the sandbox, not the program, went wrong
     │   ├── ImageMissing
+    │   │   └── ImageIncompatible
     │   ├── IsolationMissing
     │   ├── LaunchFailed
     │   └── ProtocolViolation
@@ -182,6 +183,10 @@ class SandboxFault(RunnerError):
 
 class ImageMissing(SandboxFault):
     """The image is not on this host. Building it is the way out; a retry is not."""
+
+
+class ImageIncompatible(ImageMissing):
+    """The image's supervisor and this worker share no generation of their protocol."""
 
 
 class IsolationMissing(SandboxFault):

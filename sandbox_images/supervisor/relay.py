@@ -20,8 +20,9 @@ ROOM = BACKLOG + 2 * (HEADER.size + PIECE)
 class Outbox:
     """What is to be sent, in order. `full` is the time to read no more."""
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, stream: int) -> None:
         self._socket = connection
+        self._stream = stream
         self._buffer = bytearray(ROOM)
         self._view = memoryview(self._buffer)
         self._start = self._end = self._used = 0
@@ -36,9 +37,9 @@ class Outbox:
         """Whether so much waits that the program has to."""
         return self._end - self._start >= BACKLOG
 
-    def say(self, report: str, **facts: object) -> None:
-        """Queue a report, which holds none of the program's bytes."""
-        payload = json.dumps({"say": report, **facts}).encode()
+    def say(self, event: str, **facts: object) -> None:
+        """Queue an event, which holds none of the program's bytes."""
+        payload = json.dumps({"say": event, **facts}).encode()
         self._make_room()
         begin = self._end + HEADER.size
         self._view[begin : begin + len(payload)] = payload
@@ -74,6 +75,6 @@ class Outbox:
             self._start, self._end = 0, waiting
 
     def _close_frame(self, kind: bytes, length: int) -> None:
-        HEADER.pack_into(self._buffer, self._end, kind, length)
+        HEADER.pack_into(self._buffer, self._end, kind, self._stream, length)
         self._end += HEADER.size + length
         self._used = max(self._used, self._end)

@@ -62,7 +62,7 @@ class Run:
         self.wire = wire
         self.children = children
         self.wakeup = wakeup
-        self.outbox = Outbox(wire.socket)
+        self.outbox = Outbox(wire.socket, wire.stream)
         self.status: int | None = None
         self.reported = 0
         self.bridge: Bridge | None = None

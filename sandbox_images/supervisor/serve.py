@@ -32,7 +32,6 @@ from processes import in_child, set_dumpable
 from run import Run
 from wire import Disconnected, Wire
 
-VERSION = 4
 SOCKET = "/run/sandbox/supervisor.sock"
 
 
@@ -41,7 +40,7 @@ def serve(wire: Wire, children: socket.socket, wakeup: socket.socket) -> interpr
     baseline = Baseline()
     memory = -1
     main_file: MainFile | None = None
-    wire.say("ready", version=VERSION)
+    wire.greet()
     while True:
         command = wire.command()
         if command["do"] == "ping":

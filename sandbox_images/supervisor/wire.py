@@ -1,7 +1,8 @@
-"""Frames between supervisor and worker: type (1 byte), length (4 bytes, big-endian), payload.
+"""Frames between supervisor and worker: kind (1 byte), stream and length (4 bytes each), payload.
 
-`C` is a JSON command or report, `D` a piece of the file under way, `O` and `E` pieces of the
-program's two outputs.
+Numbers are big-endian. `C` is a JSON command or event, `D` a piece of the file under way, `O` and
+`E` pieces of the program's two outputs. `runner/protocol/generations` describes each generation
+whole, and tests hold this end to it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:  # what only a checker needs is not loaded into every sandbox
     from typing import Any
 
-HEADER = struct.Struct(">cI")
+GENERATIONS = (1,)
+"""Of the protocol: those that this supervisor speaks."""
+GREETING = struct.Struct(">cI")
+"""The header of the first exchange, which is the same in every generation."""
+HEADER = struct.Struct(">cII")
 PIECE = 64 * 1024
 CONTROL = 256 * 1024
 
@@ -32,7 +37,27 @@ class Wire:
 
     def __init__(self, connection: socket.socket) -> None:
         self.socket = connection
+        self.stream = 0
+        """That of the command that is obeyed, on which everything is said."""
         self._incoming = bytearray()
+
+    def greet(self) -> None:
+        """Offer the generations spoken here, and hear which one it is."""
+        offer = json.dumps({"say": "greeting", "generations": GENERATIONS}).encode()
+        self.socket.sendall(GREETING.pack(b"C", len(offer)) + offer)
+        _, length = GREETING.unpack(self._exactly(GREETING.size))
+        answer = json.loads(self._exactly(length))
+        if answer["generation"] not in GENERATIONS:
+            raise Disconnected
+
+    def _exactly(self, size: int) -> bytes:
+        got = b""
+        while len(got) < size:
+            piece = self.socket.recv(size - len(got))
+            if not piece:
+                raise Disconnected
+            got += piece
+        return got
 
     def receive(self) -> tuple[bytes, bytes]:
         """Block until the next whole frame and return its type and payload."""
@@ -44,7 +69,7 @@ class Wire:
         """Read once; return the frame if it is whole with that. Blocks only if the socket does."""
         length = 0
         if len(self._incoming) >= HEADER.size:
-            _, length = HEADER.unpack_from(self._incoming)
+            _, _, length = HEADER.unpack_from(self._incoming)
             if length > CONTROL:
                 raise Disconnected
         data = self.socket.recv(HEADER.size + length - len(self._incoming))
@@ -53,20 +78,21 @@ class Wire:
         self._incoming += data
         if len(self._incoming) < HEADER.size:
             return None
-        kind, length = HEADER.unpack_from(self._incoming)
+        kind, stream, length = HEADER.unpack_from(self._incoming)
         if len(self._incoming) < HEADER.size + length:
             return None
         payload = bytes(self._incoming[HEADER.size :])
         self._incoming.clear()
+        self.stream = stream
         return kind, payload
 
     def send(self, kind: bytes, payload: bytes) -> None:
         """Send a frame."""
-        self.socket.sendall(HEADER.pack(kind, len(payload)) + payload)
+        self.socket.sendall(HEADER.pack(kind, self.stream, len(payload)) + payload)
 
-    def say(self, report: str, **facts: object) -> None:
-        """Send a report."""
-        self.send(b"C", json.dumps({"say": report, **facts}).encode())
+    def say(self, event: str, **facts: object) -> None:
+        """Send an event."""
+        self.send(b"C", json.dumps({"say": event, **facts}).encode())
 
     def command(self) -> dict[str, Any]:
         """Block until the next command and return it."""

@@ -6,34 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import manifests
+from tests.support.manifests import MANIFEST
+
 VERSIONS = Path(__file__).resolve().parents[2] / "runner/store/migrations/versions"
-MANIFEST = "SHA256SUMS"
 
 
 def faults(folder: Path) -> list[str]:
     """Return what a folder of migrations and its manifest disagree about."""
-    listed = {
-        name: digest
-        for digest, name in (line.split() for line in (folder / MANIFEST).read_text().splitlines())
-    }
-    there = {
-        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in folder.iterdir()
-        if path.suffix in {".py", ".sql"}
-    }
-    both = listed.keys() & there.keys()
-    return [
-        *(f"{name} is gone" for name in sorted(listed.keys() - both)),
-        *(
-            f"{name} was edited: write a new revision"
-            for name in sorted(both)
-            if listed[name] != there[name]
-        ),
-        *(
-            f"{name} is new: append its `sha256sum` to {MANIFEST}"
-            for name in sorted(there.keys() - both)
-        ),
-    ]
+    return manifests.faults(folder, suffixes={".py", ".sql"}, instead="revision")
 
 
 @pytest.fixture

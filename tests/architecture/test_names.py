@@ -7,8 +7,8 @@ from pathlib import Path
 
 RUNNER = Path(__file__).resolve().parents[2] / "runner"
 SHARED = """
-Body By Claimed Connection Control Ended Entry Finding Found Group Head Health Observation
-Outside Pace Patience Place Removed Report Rule Sandbox Share Standing StoredKey Stream
+Body By Claimed Connection Control Entry Finding Found Group Head Health Observation
+Outside Pace Patience Place Removed Rule Sandbox Share Standing StoredKey Stream
 """
 """Names that several classes have still. This list may only become shorter."""
 

@@ -1,55 +1,79 @@
 """A supervisor taken over by the program it runs: whatever it says, only its sandbox is lost.
 
-Each test starts a real container whose first process is a script of ours on the same socket.
+Most tests start a real container whose first process plays a script on the same socket. Those that
+try each field and each bound send the bytes over a pair of sockets to the reader that the worker
+uses: what is tried is read from the file of the generation, so that nothing in it is left out.
 """
 
+import asyncio
+import json
+import socket
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
-from runner.protocol.messages import VERSION
+from runner.protocol import greeting
+from runner.protocol.commands import Load, Ping, Prepare
+from runner.protocol.events import (
+    EVENTS,
+    Alive,
+    ArtifactOffered,
+    Cleaned,
+    Collected,
+    Counted,
+    Loaded,
+    NotPlaced,
+    NotStarted,
+    Placed,
+    Started,
+    SupervisorEvent,
+)
+from runner.protocol.frames import HEADER, PIECE, SANDBOX, Data, frame
+from runner.protocol.greeting import FIRST_WORDS, GENERATIONS, Greeting, Ready
 from runner.sandbox import drive
 from runner.sandbox.drive import Shelf, use
 from runner.sandbox.engine.spec import container_config
-from runner.words.errors import LaunchFailed, ProtocolViolation
+from runner.sandbox.guest.channel import Channel
+from runner.words.errors import ImageIncompatible, LaunchFailed, ProtocolViolation
 from runner.words.execution import InputFile, Program
+from tests.support.played import (
+    AGREES,
+    CONNECTS_AGAIN,
+    FOR_EVER,
+    HANGS_UP,
+    PROGRAM,
+    Step,
+    greets,
+    head,
+    hears,
+    lies,
+    pieces,
+    player,
+    says,
+    sends,
+)
+from tests.support.protocol import DOCUMENT, ENDED, EXAMPLES, Spoilt, broken, spoilt
 from tests.support.sandboxes import Bench
 
-PRELUDE = """
-import json, socket, struct, time
-wire = socket.socket(socket.AF_UNIX)
-wire.connect('/run/sandbox/supervisor.sock')
-def frame(kind, payload, size=None):
-    wire.sendall(struct.pack('>cI', kind, len(payload) if size is None else size) + payload)
-def say(name, **facts):
-    frame(b'C', json.dumps({'say': name, **facts}).encode())
-def hear():
-    head = b''
-    while len(head) < 5: head += wire.recv(5 - len(head))
-    size = struct.unpack('>cI', head)[1]
-    while size: size -= len(wire.recv(size))
-def end(**facts):
-    say('ended', **{'exit_code': 0, 'signal': None, 'stdout': 0, 'stderr': 0,
-                    'disk_full': False, **facts})
-"""
-READY = f"say('ready', version={VERSION})\n"
-STARTED = READY + "hear(); hear(); hear(); say('started')\n"  # prepare, run, the program
+PREPARED = (*AGREES, hears(3))
+"""It has heard `prepare`, `run` and the program."""
+STARTED = (*PREPARED, says(Started()))
+NOTHING = Collected(refused=(), refused_total=0)
+GREETING = Greeting(GENERATIONS)
 
-NOTHING = "say('collected', refused=[], refused_total=0)"
-
-Play = Callable[[str], None]
+Play = Callable[..., None]
 
 
 @pytest.fixture
 def play(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Play:
     """Return a function that makes a script the first process of every sandbox."""
 
-    def replace(script: str) -> None:
+    def replace(*steps: Step) -> None:
         def config(*args: Any) -> dict[str, Any]:
-            code = PRELUDE + script + "\ntime.sleep(60)\n"
-            return {**container_config(*args), "Entrypoint": ["/usr/bin/python3", "-c", code]}
+            return {**container_config(*args), "Entrypoint": player(steps)}
 
         monkeypatch.setattr(bench.launcher.maker, "configure", config)
 
@@ -61,37 +85,178 @@ async def run(bench: Bench, **options: Any) -> Any:
     return await bench.run(("true",), timeout_s=2.0, **options)
 
 
+@asynccontextmanager
+async def channel_to(said: bytes) -> AsyncIterator[Channel]:
+    """Return the worker's end of a connection on which this has been said."""
+    ours, theirs = socket.socketpair()
+    _, writer = await asyncio.open_unix_connection(sock=theirs)
+    writer.write(said)
+    channel = Channel(*await asyncio.open_unix_connection(sock=ours))
+    try:
+        async with asyncio.timeout(10):
+            yield channel
+    finally:
+        channel.close()
+        writer.transport.abort()
+
+
+# Every frame and every field.
+
+
+@pytest.mark.parametrize("name", DOCUMENT["events"])
+async def test_each_event_as_it_should_be_is_taken(name: str) -> None:
+    """The control of what follows: unspoilt, each is read as what it is."""
+    async with channel_to(frame(b"C", SANDBOX, EVENTS.encode(EXAMPLES[name]))) as channel:
+        assert await channel.read() == EXAMPLES[name]
+
+
+@pytest.mark.parametrize("wrong", list(spoilt()), ids=str)
+async def test_an_event_with_one_wrong_field_is_not_taken(wrong: Spoilt) -> None:
+    """The error names the event and the field."""
+    async with channel_to(frame(b"C", SANDBOX, wrong.payload)) as channel:
+        with pytest.raises(ProtocolViolation) as caught:
+            await channel.read()
+    assert wrong.told in caught.value.detail
+
+
+def test_each_event_and_each_field_is_spoilt() -> None:
+    """Nothing that the generation has is left out."""
+    tried = {(each.event, each.field) for each in spoilt()}
+    fields = {
+        (name, field)
+        for name, schema in DOCUMENT["events"].items()
+        for field in schema["properties"]
+    }
+    assert fields <= tried
+    assert DOCUMENT["events"].keys() == EXAMPLES.keys()
+
+
 @pytest.mark.parametrize(
-    "script",
+    ("kind", "length"),
     [
-        "frame(b'C', b'', 2**32 - 1)",
-        "frame(b'D', b'', 65537)",
-        "frame(b'X', b'x')",
-        "frame(b'C', b'', 0)",
-        "frame(b'O', b'too early')",
-        'frame(b\'C\', b\'{"say": "ready", "version": 2, "version": 2}\')',
-        'frame(b\'C\', b\'{"say": "ready", "version": NaN}\')',
-        'frame(b\'C\', b\'{"say": "ready", "version": 1e400}\')',
-        "frame(b'C', b'{\"say\": \"ready\", \"version\": ' + b'9' * 5000 + b'}')",
-        "frame(b'C', b'{\"say\": \"ready\", \"version\": ' + b'[' * 100000 + b'}')",
-        "frame(b'C', b'\\xff\\xfe')",
-        "frame(b'C', b'[]')",
-        f"say('ready', version={VERSION + 1})",
-        "say('ready', version=True)",
-        "say('ready', version='1')",
-        f"say('ready', version={VERSION}, tenant='other')",
-        "say('__class__')",
-        "say(['ready'])",
-        "wire.close()",
+        (kind.encode(), length)
+        for kind, bounds in DOCUMENT["frame"]["kinds"].items()
+        for length in (0, bounds["longest"] + 1, 2**32 - 1)
     ],
 )
-async def test_a_first_word_that_is_not_the_agreed_one_fails_the_launch(
-    bench: Bench, play: Play, script: str
+async def test_a_frame_of_a_wrong_length_is_refused_by_its_header(kind: bytes, length: int) -> None:
+    """No memory is set aside for it, and nothing more of it is awaited."""
+    async with channel_to(HEADER.pack(kind, SANDBOX, length)) as channel:
+        with pytest.raises(ProtocolViolation, match=f"{kind.decode()}' with wrong length"):
+            await channel.read()
+
+
+@pytest.mark.parametrize(("kind", "bounds"), DOCUMENT["frame"]["kinds"].items())
+async def test_the_longest_frame_is_taken(kind: str, bounds: dict[str, Any]) -> None:
+    """The control: a frame of a byte less than what is refused."""
+    payload = EVENTS.encode(Alive()).ljust(bounds["longest"])
+    async with channel_to(frame(kind.encode(), SANDBOX, payload)) as channel:
+        taken = await channel.read()
+    assert taken == (Alive() if kind == "C" else Data(kind.encode(), payload))
+
+
+async def test_a_frame_of_an_unknown_kind_is_refused() -> None:
+    for kind in set(range(256)) - {ord(known) for known in DOCUMENT["frame"]["kinds"]}:
+        async with channel_to(frame(bytes([kind]), SANDBOX, b"x")) as channel:
+            with pytest.raises(ProtocolViolation, match="unknown kind"):
+                await channel.read()
+
+
+@pytest.mark.parametrize("command", [Ping(), Load(), Prepare()], ids=lambda each: str(each.name))
+@pytest.mark.parametrize("stream", [0, 1, 2, 2**32 - 1])
+@pytest.mark.parametrize("kind", DOCUMENT["frame"]["kinds"])
+async def test_a_frame_of_another_stream_is_refused(command: Any, stream: int, kind: str) -> None:
+    """Only the stream of the last command is listened to."""
+    own = PROGRAM if isinstance(command, Prepare) else SANDBOX
+    async with channel_to(frame(kind.encode(), stream, EVENTS.encode(Alive()))) as channel:
+        await channel.send(command)
+        if stream == own:
+            await channel.read()
+            return
+        with pytest.raises(ProtocolViolation, match=f"{kind}' with wrong stream: {stream}, and"):
+            await channel.read()
+
+
+@pytest.mark.parametrize(
+    ("field", "how", "value"),
+    [
+        (field, how, value)
+        for field, facts in DOCUMENT["greeting"]["supervisor"]["greeting"]["properties"].items()
+        for how, value in broken(facts)
+    ],
+)
+async def test_a_greeting_with_a_wrong_field_is_not_taken(field: str, how: str, value: Any) -> None:
+    said = {**json.loads(FIRST_WORDS.encode(GREETING)), field: value}
+    async with channel_to(greeting.framed(json.dumps(said).encode())) as channel:
+        with pytest.raises(ProtocolViolation, match=f"JSON|{field}"):
+            await channel.greet("python")
+
+
+# In real containers.
+
+
+def raw(payload: bytes) -> Step:
+    """Send a first word that is these bytes."""
+    return sends(greeting.framed(payload))
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        sends(greeting.HEADER.pack(b"C", 2**32 - 1)),
+        sends(greeting.HEADER.pack(b"C", 0)),
+        sends(greeting.HEADER.pack(b"X", 1), b"x"),
+        raw(FIRST_WORDS.encode(GREETING).replace(b"}", b', "generations": [1]}')),
+        raw(FIRST_WORDS.encode(GREETING).replace(b"1", b"NaN")),
+        raw(FIRST_WORDS.encode(GREETING).replace(b"1", b"1e400")),
+        raw(FIRST_WORDS.encode(GREETING).replace(b"1", b"9" * 4000)),
+        raw(FIRST_WORDS.encode(GREETING).replace(b"1", b"[" * 2000)),
+        raw(FIRST_WORDS.encode(GREETING).replace(b"}", b', "tenant": "other"}')),
+        raw(EVENTS.encode(Alive())),
+        raw(b"\xff\xfe"),
+        raw(b"[]"),
+        pieces(b"O", b"too early"),
+        HANGS_UP,
+    ],
+)
+async def test_a_first_word_that_is_no_greeting_fails_the_launch(
+    bench: Bench, play: Play, step: Step
 ) -> None:
     """Oversized, unknown, malformed, ambiguous or forged: the launch fails, nothing stays."""
-    play(script)
+    play(step)
     with pytest.raises(ProtocolViolation):
         await bench.launcher.launch(bench.order())
+
+
+@pytest.mark.parametrize(
+    ("word", "theirs"),
+    [
+        (Ready(version=4), "from before there were generations"),
+        (Greeting((2, 3)), "generations 2, 3"),
+        (Greeting((2**31 - 1,)), "generation 2147483647"),
+    ],
+    ids=["an image from before generations", "newer ones", "another one"],
+)
+async def test_an_image_without_a_common_generation_is_told_and_not_used(
+    bench: Bench, play: Play, word: greeting.FirstWord, theirs: str
+) -> None:
+    """At once, and with what each side speaks and what to do."""
+    play(greets(word))
+    began = time.monotonic()
+    with pytest.raises(ImageIncompatible) as caught:
+        await bench.launcher.launch(bench.order())
+    assert time.monotonic() - began < bench.launcher.report_s
+    assert theirs in caught.value.detail
+    assert "this worker speaks generation 1" in caught.value.detail
+    assert "runner images build python" in caught.value.detail
+
+
+async def test_of_several_generations_a_common_one_is_picked(bench: Bench, play: Play) -> None:
+    """The control: what an image speaks besides does not matter."""
+    heard = ("hear", greeting.HEADER.format, 1)
+    play(greets(Greeting((*GENERATIONS, 99))), heard, hears(), says(Alive(), stream=SANDBOX))
+    async with bench.sandbox() as sandbox:
+        await sandbox.ping()
 
 
 async def test_a_partial_frame_and_then_silence_fails_the_launch(
@@ -99,41 +264,94 @@ async def test_a_partial_frame_and_then_silence_fails_the_launch(
 ) -> None:
     """Patience with a supervisor that stops in the middle is bounded."""
     monkeypatch.setattr(bench.launcher, "report_s", 1.0)
-    play("frame(b'C', b'{', 100)")
+    play(sends(greeting.HEADER.pack(b"C", 100), b"{"))
     with pytest.raises(LaunchFailed):
         await bench.launcher.launch(bench.order())
 
 
+TURNS: tuple[tuple[int, int, SupervisorEvent], ...] = (
+    (1, SANDBOX, Alive()),
+    (1, SANDBOX, Loaded(failed=())),
+    (3, PROGRAM, Placed()),
+    (2, PROGRAM, Started()),
+    (0, PROGRAM, Counted(stdout=0, stderr=0)),
+    (0, PROGRAM, ENDED),
+    (1, PROGRAM, ArtifactOffered(path="b", size=0)),
+    (0, PROGRAM, NOTHING),
+    (1, PROGRAM, Cleaned(left=())),
+)
+"""A whole conversation: how many frames are heard first, the stream, and what is said then."""
+INSTEAD = {NotPlaced.name: Placed.name, NotStarted.name: Started.name}
+
+
+def conversation(wrong: str = "") -> tuple[Step, ...]:
+    """Return the script of the conversation, up to an event that has a field more."""
+    steps = [*AGREES]
+    for heard, stream, event in TURNS:
+        steps.append(hears(heard))
+        if event.name == INSTEAD.get(wrong, wrong):
+            return (*steps, lies(EXAMPLES[wrong], stream=stream, tenant="another"))
+        steps.append(says(event, stream=stream))
+    return tuple(steps)
+
+
+async def converse(bench: Bench) -> list[str]:
+    """Hold the worker's end of the conversation; return what was left after cleaning up."""
+    async with bench.sandbox() as sandbox:
+        await sandbox.ping()
+        await sandbox.load()
+        files = [InputFile("a", b"x")]
+        bounds = bench.within(timeout_s=2.0).bounds
+        await use(sandbox, Program(("true",), {}), bounds, files=files, again=True)
+        return await sandbox.clean()
+
+
+async def test_a_conversation_as_it_should_be_is_believed(bench: Bench, play: Play) -> None:
+    """The control of what follows: a script is taken for a supervisor."""
+    play(*conversation())
+    assert await converse(bench) == []
+
+
+@pytest.mark.parametrize("wrong", EXAMPLES)
+async def test_an_event_with_a_field_more_in_its_place_loses_the_sandbox(
+    bench: Bench, play: Play, wrong: str
+) -> None:
+    """Wherever in a sandbox's life it is said."""
+    play(*conversation(wrong))
+    with pytest.raises(ProtocolViolation, match=f"'{wrong}' with a field that it does not have"):
+        await converse(bench)
+
+
 @pytest.mark.parametrize(
-    "script",
+    "steps",
     [
-        "end(exit_code=None)",
-        "end(signal=9)",
-        "end(exit_code=256)",
-        "end(exit_code=-1)",
-        "end(stdout=-1)",
-        "end(stdout=2**60)",
-        "end(result='mine')",
-        "end(disk_full=1)",
-        "say('started')",
-        "say('ready', version=1)",
-        "say('collected', refused=[], refused_total=0)",
-        "frame(b'D', b'x')",
-        "frame(b'O', b'x' * 10); end(stdout=5)",
-        "say('counted', stdout=9, stderr=0); say('counted', stdout=8, stderr=0)",
-        "for _ in range(100): frame(b'O', b'x' * 65536)",
+        (lies(ENDED, exit_code=None),),
+        (lies(ENDED, signal=9),),
+        (lies(ENDED, stdout=2**60),),
+        (says(Started()),),
+        (says(NOTHING),),
+        (says(ENDED, stream=SANDBOX),),
+        (says(ENDED, stream=PROGRAM + 1),),
+        (pieces(b"D", b"x"),),
+        (pieces(b"O", b"x", stream=PROGRAM + 1),),
+        (pieces(b"O", b"x" * 10), lies(ENDED, stdout=5)),
+        (says(Counted(stdout=9, stderr=0), Counted(stdout=8, stderr=0)),),
+        (pieces(b"O", b"x" * PIECE, times=100),),
+        (head(b"E", 2**32 - 1),),
     ],
 )
-async def test_nonsense_about_a_run_is_not_believed(bench: Bench, play: Play, script: str) -> None:
+async def test_nonsense_about_a_run_is_not_believed(
+    bench: Bench, play: Play, steps: tuple[Step, ...]
+) -> None:
     """Contradictions, forged fields, words out of turn and more output than asked for."""
-    play(STARTED + script)
+    play(*STARTED, *steps)
     with pytest.raises(ProtocolViolation):
         await run(bench, output_kb=64)
 
 
-async def test_endless_reports_end_at_the_deadline(bench: Bench, play: Play) -> None:
+async def test_endless_events_end_at_the_deadline(bench: Bench, play: Play) -> None:
     """Valid frames for ever do not keep a run alive."""
-    play(STARTED + "while True: say('counted', stdout=0, stderr=0)")
+    play(*STARTED, says(Counted(stdout=0, stderr=0), times=FOR_EVER))
     began = time.monotonic()
     ran = await run(bench)
     assert ran.verdict.state == "timed_out"
@@ -144,7 +362,7 @@ async def test_success_claimed_for_a_killed_program_is_not_believed(
     bench: Bench, play: Play
 ) -> None:
     """A report of exit code 0 after our deadline changes nothing."""
-    play(STARTED + "hear(); end(); hear(); " + NOTHING)
+    play(*STARTED, hears(), says(ENDED), hears(), says(NOTHING))
     ran = await run(bench)
     assert ran.ending.exit_code == 0
     assert ran.verdict.state == "timed_out"
@@ -152,33 +370,53 @@ async def test_success_claimed_for_a_killed_program_is_not_believed(
 
 async def test_a_second_result_is_not_taken(bench: Bench, play: Play) -> None:
     """The first one counts; the next thing said must belong to what is asked next."""
-    play(STARTED + "end(); end(exit_code=1)")
+    play(*STARTED, says(ENDED), lies(ENDED, exit_code=1))
     with pytest.raises(ProtocolViolation):
         await run(bench)
 
 
+async def test_what_the_last_program_did_is_not_taken_for_the_next_ones(
+    bench: Bench, play: Play
+) -> None:
+    """A late frame is on the stream of the program that it is about."""
+    late = (hears(3), says(Started()), says(ENDED))
+    play(*STARTED, says(ENDED), hears(), says(NOTHING), hears(), says(Cleaned(left=())), *late)
+    program, bounds = Program(("true",), {}), bench.within(timeout_s=2.0).bounds
+    async with bench.sandbox() as sandbox:
+        await use(sandbox, program, bounds, again=True)
+        assert await sandbox.clean() == []
+        with pytest.raises(ProtocolViolation, match="with wrong stream: 1, and not 2"):
+            await use(sandbox, program, bounds)
+
+
 @pytest.mark.parametrize(
-    "script",
+    "steps",
     [
-        "say('artifact', path='../../etc/passwd', size=1)",
-        "say('artifact', path='/etc/passwd', size=1)",
-        "say('artifact', path='a//b', size=1)",
-        "say('artifact', path='a\\nb', size=1)",
-        "say('artifact', path='', size=1)",
-        "say('artifact', path='\\U0001f40d' * 257, size=1); frame(b'D', b'x'); " + NOTHING,
-        "say('artifact', path='a', size=2**40)",
-        "say('artifact', path='a', size=1); frame(b'D', b'xx')",
-        "say('artifact', path='a', size=1); frame(b'O', b'x')",
-        "say('artifact', path='a', size=2); frame(b'D', b'x'); " + NOTHING,
-        "for n in range(100): say('artifact', path=str(n), size=1); frame(b'D', b'x')",
-        "say('collected', refused=[['a', 'b']] * 51, refused_total=51)",
-        "say('collected', refused=[['a']], refused_total=1)",
-        "frame(b'D', b'x')",
+        (lies(ArtifactOffered("a", 1), path="../../etc/passwd"),),
+        (lies(ArtifactOffered("a", 1), path="/etc/passwd"),),
+        (lies(ArtifactOffered("a", 1), path="a//b"),),
+        (lies(ArtifactOffered("a", 1), path="a\nb"),),
+        (lies(ArtifactOffered("a", 1), path="\U0001f40d" * 257), pieces(b"D", b"x"), says(NOTHING)),
+        (says(ArtifactOffered("a", 2**40)),),
+        (says(ArtifactOffered("a", 1)), pieces(b"D", b"xx")),
+        (says(ArtifactOffered("a", 1)), pieces(b"O", b"x")),
+        (says(ArtifactOffered("a", 2)), pieces(b"D", b"x"), says(NOTHING)),
+        (
+            sends(
+                *(
+                    frame(b"C", PROGRAM, EVENTS.encode(ArtifactOffered(str(n), 0)))
+                    for n in range(100)
+                )
+            ),
+        ),
+        (pieces(b"D", b"x"),),
     ],
 )
-async def test_forged_artifacts_are_not_taken(bench: Bench, play: Play, script: str) -> None:
+async def test_forged_artifacts_are_not_taken(
+    bench: Bench, play: Play, steps: tuple[Step, ...]
+) -> None:
     """Names that lead elsewhere, sizes that lie, more than was asked for."""
-    play(STARTED + "end(); hear()\n" + script)
+    play(*STARTED, says(ENDED), hears(), *steps)
     with pytest.raises(ProtocolViolation):
         await run(bench)
 
@@ -187,7 +425,8 @@ async def test_terminal_controls_in_refused_names_are_made_harmless(
     bench: Bench, play: Play
 ) -> None:
     """Text from a sandbox ends up in a result that people print."""
-    play(STARTED + "end(); hear(); say('collected', refused=[['\\x1b[2J', 'x']], refused_total=1)")
+    refused = Collected(refused=(("\x1b[2J", "x"),), refused_total=1)
+    play(*STARTED, says(ENDED), hears(), says(refused))
     ran = await run(bench)
     assert ran.collected.refused == ("\N{REPLACEMENT CHARACTER}[2J: x",)
 
@@ -197,7 +436,7 @@ async def test_a_supervisor_that_does_not_take_files_is_given_up(
 ) -> None:
     """An upload that nobody reads ends by our clock."""
     monkeypatch.setattr("runner.sandbox.guest.patience.UPLOAD_S", 0.5)
-    play(READY)
+    play(*AGREES)
     async with bench.sandbox() as sandbox:
         with pytest.raises(ProtocolViolation, match="in time"):
             await sandbox.upload([InputFile("a", bytes(10_000_000))])
@@ -208,7 +447,7 @@ async def test_a_supervisor_that_does_not_hand_files_back_is_given_up(
 ) -> None:
     """So does a collection."""
     monkeypatch.setattr("runner.sandbox.guest.patience.COLLECT_S", 0.5)
-    play(STARTED + "end()")
+    play(*STARTED, says(ENDED))
     async with bench.sandbox() as sandbox:
         with pytest.raises(ProtocolViolation, match="in time"):
             await use(sandbox, Program(("true",), {}), bench.limits.bounds)
@@ -216,24 +455,16 @@ async def test_a_supervisor_that_does_not_hand_files_back_is_given_up(
 
 async def test_one_connection_is_taken_and_no_second(bench: Bench, play: Play) -> None:
     """The socket is gone once the first has come."""
-    play(
-        READY + "hear()\n"
-        "try:\n"
-        "    socket.socket(socket.AF_UNIX).connect('/run/sandbox/supervisor.sock')\n"
-        "    say('not_started', error='ECONNECTED')\n"
-        "except FileNotFoundError: say('not_started', error='ENOENT')\n"
-        "hear(); " + NOTHING
-    )
+    gone = says(NotStarted("ENOENT"))
+    play(*PREPARED, CONNECTS_AGAIN, gone, hears(), says(NOTHING))
     ran = await run(bench)
     assert ran.ending.not_started == "ENOENT"
 
 
 async def test_the_sink_never_sees_a_file_that_was_not_whole(bench: Bench, play: Play) -> None:
     """A transfer cut short raises inside the sink, which then keeps nothing."""
-    play(
-        STARTED
-        + "end(); hear(); say('artifact', path='a', size=9); frame(b'D', b'x'); wire.close()"
-    )
+    cut = (says(ArtifactOffered("a", 9)), pieces(b"D", b"x"), HANGS_UP)
+    play(*STARTED, says(ENDED), hears(), *cut)
     shelf = Shelf()
     async with bench.sandbox() as sandbox:
         await drive.run(sandbox, Program(("true",), {}), bench.limits.bounds)

@@ -123,6 +123,9 @@ class Executor:
         try:
             result = await self._in_sandbox(attempt, keeper, afterwards)
         except (ImageMissing, IsolationMissing) as error:
+            _log.warning(
+                "attempt_not_started", execution=str(attempt.claim.execution_id), why=error.detail
+            )
             result = not_started(error)
         except Exception as error:
             if isinstance(error, LeaseLost) or attempt.begun:

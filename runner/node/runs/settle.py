@@ -107,7 +107,7 @@ def told(error: Exception) -> tuple[Reason, str]:
     """
     match error:
         case ImageMissing():
-            return Reason.IMAGE_MISSING, "the image is not on the worker's host"
+            return Reason.IMAGE_MISSING, "the worker's host has no image that this worker can use"
         case IsolationMissing():
             return Reason.ISOLATION_MISSING, "the worker's host lacks the isolation asked for"
         case KeyUnavailable() | SecretsUnreadable():

@@ -32,6 +32,8 @@ class Made:
     """A container that was created, and does not run yet."""
 
     id: str
+    image: str
+    """The name of its recipe."""
     config: Mapping[str, Any]
     peer: int
     """The user that must be seen at the other end of the sandbox's socket."""
@@ -94,7 +96,7 @@ class Maker:
             config = self.configure(placement, spec.resources, self.profile, self._host)
             container_id = await self._engine.create(container_name(uid), config)
             if container_id is not None:
-                return Made(container_id, config, _peer_of(config, spec.isolation))
+                return Made(container_id, spec.image, config, _peer_of(config, spec.isolation))
             taken |= taken_ids(await self._engine.names()) | {uid}
         raise LaunchFailed(
             "sandboxes hold every user id of RUNNER_SANDBOX_UIDS; give it a longer range"

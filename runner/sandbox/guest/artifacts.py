@@ -5,8 +5,9 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from runner.protocol.commands import Collect
+from runner.protocol.events import ArtifactOffered, Collected
 from runner.protocol.frames import Data
-from runner.protocol.messages import Collected, Offered
 from runner.sandbox.guest.channel import Channel, unexpected
 from runner.words.errors import ProtocolViolation, SandboxFault
 from runner.words.text import printable
@@ -45,10 +46,8 @@ async def collect(
 ) -> CollectedFiles:
     """Hand the files to the sink. Raises ProtocolViolation for more than was asked for."""
     files, size = 0, 0
-    await channel.send(
-        "collect", names=list(names), max_files=max_files, max_bytes=max_bytes, again=again
-    )
-    while isinstance(message := await channel.read(), Offered):
+    await channel.send(Collect(tuple(names), max_files, max_bytes, again))
+    while isinstance(message := await channel.read(), ArtifactOffered):
         files, size = files + 1, size + message.size
         if files > max_files or size > max_bytes:
             raise ProtocolViolation("the sandbox handed back more than it was asked for")

@@ -1,12 +1,13 @@
 """The worker's end of a sandbox's connection. Every byte read here comes from a hostile place."""
 
 import asyncio
-import json
 from itertools import chain
-from typing import TypeVar, cast
+from typing import TypeAlias, TypeVar, cast
 
-from runner.protocol.frames import CONTROL, PIECE, Data, frame, next_frame, pieces
-from runner.protocol.messages import VERSION, Message, Ready, Report, parse
+from runner.protocol import greeting
+from runner.protocol.commands import COMMANDS, Command, Load, Ping, Prepare
+from runner.protocol.events import EVENTS, SupervisorEvent
+from runner.protocol.frames import CONTROL, PIECE, SANDBOX, Data, frame, next_frame, pieces
 from runner.sandbox.guest.pace import (
     BYTE_S,
     FRAME_S,
@@ -18,7 +19,8 @@ from runner.sandbox.guest.pace import (
 )
 from runner.words.errors import ProtocolViolation
 
-R = TypeVar("R", bound=Report)
+E = TypeVar("E", bound=SupervisorEvent)
+Message: TypeAlias = SupervisorEvent | Data
 
 
 class Closed(ProtocolViolation):
@@ -34,6 +36,9 @@ class Channel:
         self._reading = cast("asyncio.ReadTransport", writer.transport)
         self._buffer = bytearray()
         self._pace = Pace()
+        self._programs = 0
+        self._stream = SANDBOX
+        """That of the last command, on which the supervisor answers."""
         self.heard = 0
         """How many bytes have come."""
 
@@ -49,24 +54,36 @@ class Channel:
         """
         if self._pace.overdrawn:
             await self._rest()
-        while (frame := next_frame(self._buffer, 0)) is None:
+        while (found := next_frame(self._buffer, 0, self._stream)) is None:
             await self._hear()
-        kind, start, end = frame
+        kind, start, end = found
         payload = bytes(self._buffer[start:end])
         if kind == b"C":
             del self._buffer[:end]
             self._pace.charge(REPORT_S + REPORT_BYTE_S * len(payload))
-            return parse(payload)
+            return EVENTS.decode(payload)
         pieces, size, frames = [payload], len(payload), 1
-        while (more := next_frame(self._buffer, end)) is not None and more[0] == kind:
-            _, start, last = more
-            if size + last - start > PIECE:
+        while (more := next_frame(self._buffer, end, self._stream)) is not None:
+            of, start, last = more
+            if of != kind or size + last - start > PIECE:
                 break
             pieces.append(bytes(self._buffer[start:last]))
             size, frames, end = size + last - start, frames + 1, last
         del self._buffer[:end]
         self._pace.charge(PIECE_S + FRAME_S * frames + BYTE_S * size)
         return Data(kind, b"".join(pieces))
+
+    async def greet(self, image: str) -> None:
+        """Hear which generations the supervisor speaks, and tell it which one it is.
+
+        Raises ImageIncompatible where this node speaks none of them.
+        """
+        while (found := greeting.first_word(self._buffer)) is None:
+            await self._hear()
+        said, end = found
+        del self._buffer[:end]
+        answer = greeting.Agree(greeting.agreed(said, image))
+        await self._write(greeting.framed(greeting.ANSWERS.encode(answer)))
 
     async def _hear(self) -> None:
         try:
@@ -90,24 +107,25 @@ class Channel:
             if paused:
                 transport.resume_reading()
 
-    async def expect(self, kind: type[R]) -> R:
-        """Return the next message, which must be a report of this kind."""
+    async def expect(self, kind: type[E]) -> E:
+        """Return the next message, which must be an event of this kind."""
         message = await self.read()
         if not isinstance(message, kind):
             raise unexpected(message)
         return message
 
-    async def send(self, do: str, *contents: bytes, **facts: object) -> None:
-        """Send a command, with the pieces of what it announces right behind it.
+    async def send(self, command: Command, *contents: bytes) -> None:
+        """Send a command, with the pieces of the contents that it announces right behind it.
 
         Raises ValueError when it is longer than a command may be.
         """
-        payload = json.dumps({"do": do, **facts}).encode()
+        payload = COMMANDS.encode(command)
         if len(payload) > CONTROL:
             raise ValueError(f"a command of {len(payload)} bytes; {CONTROL} are possible")
         # Gathered: to write to a sandbox wakes it, which costs more than the writing.
-        gathered = frame(b"C", payload)
-        for piece in chain.from_iterable(map(pieces, contents)):
+        self._stream = self._stream_of(command)
+        gathered = frame(b"C", self._stream, payload)
+        for piece in chain.from_iterable(pieces(self._stream, each) for each in contents):
             if len(gathered) + len(piece) > PIECE:
                 await self._write(gathered)
                 gathered = b""
@@ -116,8 +134,15 @@ class Channel:
 
     async def send_bytes(self, content: bytes) -> None:
         """Send the pieces of a transfer."""
-        for piece in pieces(content):
+        for piece in pieces(self._stream, content):
             await self._write(piece)
+
+    def _stream_of(self, command: Command) -> int:
+        if isinstance(command, (Ping, Load)):
+            return SANDBOX
+        if isinstance(command, Prepare):
+            self._programs += 1
+        return self._programs
 
     async def _write(self, frames: bytes) -> None:
         try:
@@ -131,20 +156,7 @@ class Channel:
         self._writer.transport.abort()
 
 
-async def greeted(channel: Channel) -> Channel:
-    """Hear that the supervisor is ready, and that it speaks as we do; hang up if not."""
-    try:
-        version = (await channel.expect(Ready)).version
-    except BaseException:
-        channel.close()
-        raise
-    if version != VERSION:
-        channel.close()
-        raise ProtocolViolation(f"the image's supervisor speaks version {version}")
-    return channel
-
-
 def unexpected(message: Message) -> ProtocolViolation:
     """Return the failure for a message that has no place where it came."""
-    what = message.name if isinstance(message, Report) else f"piece {message.kind!r}"
+    what = message.name if isinstance(message, SupervisorEvent) else f"piece {message.kind!r}"
     return ProtocolViolation(f"the sandbox sent a {what} out of turn")

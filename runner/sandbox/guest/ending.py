@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from runner.protocol.messages import Ended, NotStarted
+from runner.protocol.events import NotStarted, ProgramEnded
 from runner.sandbox.observe.cgroups import Counters
 from runner.words.errors import ProtocolViolation
 from runner.words.execution import Output, Stream, Usage
@@ -78,7 +78,7 @@ class Tally:
 def ending_of(
     command: str,
     cause: Cause,
-    report: Ended | NotStarted | None,
+    report: ProgramEnded | NotStarted | None,
     tally: Tally,
     counters: Counters,
     *,
@@ -86,7 +86,7 @@ def ending_of(
     died_of_memory: bool,
 ) -> Ending:
     """Put together what we did, what was reported and what the kernel counted."""
-    ended = report if isinstance(report, Ended) else None
+    ended = report if isinstance(report, ProgramEnded) else None
     oom_killed = died_of_memory or bool(counters.oom_kills)
     stdout, stderr = tally.output(Stream.STDOUT), tally.output(Stream.STDERR)
     hit = {

@@ -2,7 +2,8 @@
 
 from collections.abc import AsyncIterator, Callable, Sequence
 
-from runner.protocol.messages import NotPlaced, Placed
+from runner.protocol.commands import PlaceFile
+from runner.protocol.events import NotPlaced, Placed
 from runner.sandbox.guest.channel import Channel, unexpected
 from runner.words.errors import SandboxFault
 from runner.words.execution import InputFile, StoredObject
@@ -20,11 +21,11 @@ async def place(channel: Channel, files: Sequence[InputFile], read: Reader) -> N
     """Send files to the supervisor, one by one. Raises SandboxFault when one does not fit."""
     for file in files:
         if isinstance(file.content, StoredObject):
-            await channel.send("place", path=file.path, size=file.size)
+            await channel.send(PlaceFile(file.path, file.size))
             async for piece in read(file.content):
                 await channel.send_bytes(piece)
         else:
-            await channel.send("place", file.content, path=file.path, size=file.size)
+            await channel.send(PlaceFile(file.path, file.size), file.content)
         answer = await channel.read()
         if isinstance(answer, NotPlaced):
             raise SandboxFault(f"input file {file.path!r} not placed: {answer.error}")

@@ -11,7 +11,7 @@ from pathlib import Path
 from runner.base.sockets import accept
 from runner.sandbox.engine.docker import Engine
 from runner.sandbox.engine.maker import Made
-from runner.sandbox.guest.channel import Channel, greeted
+from runner.sandbox.guest.channel import Channel
 from runner.sandbox.guest.sockets import SUPERVISOR_SOCKET
 from runner.words.errors import LaunchFailed, ProtocolViolation
 
@@ -23,16 +23,23 @@ _CREDENTIALS = struct.Struct("3i")
 async def meet(
     listener: socket.socket, home: Path, made: Made, engine: Engine, timeout_s: float
 ) -> Channel:
-    """Accept the one connection and hear that the supervisor is ready.
+    """Accept the one connection and agree with the supervisor on how both speak.
 
-    Raises LaunchFailed when nobody reports in time, ProtocolViolation when another user does.
+    Raises LaunchFailed when nobody reports in time, ProtocolViolation when another user does, and
+    ImageIncompatible when the supervisor and this node share no generation of the protocol.
     """
     try:
         async with asyncio.timeout(timeout_s):
             connection = await _accept(listener, made, engine)
             home.joinpath(SUPERVISOR_SOCKET).unlink()
             reader, writer = await asyncio.open_unix_connection(sock=connection)
-            return await greeted(Channel(reader, writer))
+            channel = Channel(reader, writer)
+            try:
+                await channel.greet(made.image)
+            except BaseException:
+                channel.close()
+                raise
+            return channel
     except TimeoutError:
         raise LaunchFailed(
             f"the sandbox's supervisor did not report within {timeout_s:g} s"

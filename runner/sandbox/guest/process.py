@@ -12,6 +12,7 @@ from typing import Any
 
 import structlog
 
+from runner.protocol.commands import Terminate
 from runner.sandbox.guest import patience
 from runner.sandbox.guest.channel import Channel, Closed
 from runner.sandbox.guest.container import Container
@@ -131,7 +132,7 @@ class Process:
         """SIGTERM to everything; after the grace, read the counters and kill the container."""
         try:
             async with asyncio.timeout(self._terms.grace_s):
-                await self._channel.send("terminate")
+                await self._channel.send(Terminate())
                 await asyncio.wait({following})
         except (TimeoutError, Closed):
             pass

@@ -1,16 +1,15 @@
 """One program's run, as the worker hears it from the supervisor."""
 
 import asyncio
-import json
 import time
 from collections.abc import Awaitable, Callable
 
 from runner.base.tasks import beside
+from runner.protocol.commands import Invocation, RunProgram
+from runner.protocol.events import Counted, NotStarted, ProgramEnded, Started
 from runner.protocol.frames import Data
-from runner.protocol.messages import Counted, Ended, NotStarted, Started
 from runner.sandbox.guest.channel import Channel, Closed, unexpected
 from runner.sandbox.guest.ending import Cause, Tally
-from runner.words.errors import ProtocolViolation
 from runner.words.execution import Program, Stream
 
 _STREAMS = {b"O": Stream.STDOUT, b"E": Stream.STDERR}
@@ -21,7 +20,7 @@ _HEARING_S = 0.05
 
 OnStarted = Callable[[], Awaitable[None]]
 OnOutput = Callable[[Stream, bytes], Awaitable[None]]
-Report = Ended | NotStarted | None
+Report = ProgramEnded | NotStarted | None
 
 
 class Run:
@@ -59,32 +58,22 @@ class Run:
                 message = await self._hear_out()
         except Closed:
             return None
-        if (message.exit_code is None) == (message.signal is None):
-            raise ProtocolViolation("the sandbox reported an end without one cause")
         self._tally.claim(message.stdout, message.stderr)
         return message
 
     async def _send(self, program: Program, *, egress: bool, trust: str) -> None:
-        what = {
-            "argv": program.argv,
-            "env": dict(program.env),
-            "cwd": program.cwd,
-            "interpret": program.interpret,
-        }
-        start = json.dumps(what).encode()
-        await self._channel.send(
-            "run",
-            start,
-            program.stdin,
+        start = Invocation(program.argv, program.env, program.cwd, program.interpret).encode()
+        command = RunProgram(
             program_bytes=len(start),
             stdin_bytes=len(program.stdin),
             output_bytes=self._tally.allowance,
             egress=egress,
             trust=trust,
         )
+        await self._channel.send(command, start, program.stdin)
 
-    async def _hear_out(self) -> Ended:
-        while not isinstance(message := await self._channel.read(), Ended):
+    async def _hear_out(self) -> ProgramEnded:
+        while not isinstance(message := await self._channel.read(), ProgramEnded):
             if isinstance(message, Data) and message.kind in _STREAMS:
                 stream = _STREAMS[message.kind]
                 self._tally.receive(stream, len(message.payload))

@@ -8,7 +8,8 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from runner.protocol.messages import Alive, Cleaned, Loaded
+from runner.protocol.commands import Clean, Load, Ping, Prepare
+from runner.protocol.events import Alive, Cleaned, Loaded
 from runner.sandbox.guest import patience
 from runner.sandbox.guest.artifacts import NOTHING, ArtifactSink, CollectedFiles, collect, plain
 from runner.sandbox.guest.channel import Channel, Closed
@@ -73,16 +74,16 @@ class Sandbox:
     async def ping(self) -> None:
         """Hear that the supervisor waits for commands. Raises ProtocolViolation if it does not."""
         async with self._patience(patience.ANSWER_S, "answer"):
-            await self._channel.send("ping")
+            await self._channel.send(Ping())
             await self._channel.expect(Alive)
 
-    async def load(self) -> list[str]:
+    async def load(self) -> Sequence[str]:
         """Let the interpreter import its image's list; return what could not be imported.
 
         For one that is started ahead. Raises ProtocolViolation; Closed if memory did not suffice.
         """
         async with self._patience(patience.LOAD_S, "load its modules"):
-            await self._channel.send("load")
+            await self._channel.send(Load())
             return (await self._channel.expect(Loaded)).failed
 
     async def clean(self) -> list[str]:
@@ -93,7 +94,7 @@ class Sandbox:
         if not self.container.alive:
             return ["the container, which has died"]
         async with self._patience(patience.CLEAN_S, "clean up"):
-            await self._channel.send("clean")
+            await self._channel.send(Clean())
             left = (await self._channel.expect(Cleaned)).left
         self.container.forget_peak()
         return [plain(each) for each in left] + self.container.traces()
@@ -104,7 +105,7 @@ class Sandbox:
         Raises ProtocolViolation when the container has died.
         """
         if not self._preparing:
-            await self._channel.send("prepare")
+            await self._channel.send(Prepare())
             self._preparing = True
 
     async def upload(self, files: Sequence[InputFile], read: Reader = nothing_stored) -> None:

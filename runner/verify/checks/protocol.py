@@ -8,32 +8,44 @@ the tests of `tests/security`.
 import asyncio
 import json
 import socket
-import struct
-from collections.abc import Callable
 
-from runner.protocol.messages import Ended, Ready, Started, parse
+from runner.protocol.events import (
+    EVENTS,
+    Alive,
+    ArtifactOffered,
+    Collected,
+    Counted,
+    NotStarted,
+    ProgramEnded,
+    Started,
+    SupervisorEvent,
+)
+from runner.protocol.frames import CONTROL, HEADER, PIECE, SANDBOX, frame
 from runner.sandbox.guest.channel import Channel, Closed
 from runner.verify.bench import Bench
 from runner.verify.check import Check, Group, Observation, Severity
+from runner.verify.forged import forged
 from runner.verify.trial import Attempt, Trial
 from runner.words.errors import ProtocolViolation
 
 _PATIENCE_S = 0.3
 
 
-def _frame(kind: bytes, payload: bytes, claimed: int | None = None) -> bytes:
-    return struct.pack(">cI", kind, len(payload) if claimed is None else claimed) + payload
+_ENDED = ProgramEnded(exit_code=0, signal=None, stdout=0, stderr=0, disk_full=False)
+_COUNTED = Counted(stdout=1, stderr=0)
 
 
-def _report(text: bytes) -> bytes:
-    return _frame(b"C", text)
+def _framed(kind: bytes, payload: bytes) -> bytes:
+    return frame(kind, SANDBOX, payload)
 
 
-def _said(name: str, **facts: object) -> bytes:
-    return _report(json.dumps({"say": name, **facts}).encode())
+def _event(event: SupervisorEvent, /, *, without: tuple[str, ...] = (), **changes: object) -> bytes:
+    return _framed(b"C", forged(event, without=without, **changes))
 
 
-_ENDED = {"exit_code": 0, "signal": None, "stdout": 0, "stderr": 0, "disk_full": False}
+def _counted(number: bytes) -> bytes:
+    """Return a count in JSON of a kind that no writer of JSON gives."""
+    return _framed(b"C", EVENTS.encode(_COUNTED).replace(b"1", number))
 
 
 async def _read_strictly(data: bytes) -> str:
@@ -55,8 +67,8 @@ async def _read_strictly(data: bytes) -> str:
 
 async def _read_trustingly(data: bytes) -> str:
     """Read as a reader without bounds or types does."""
-    kind, length = struct.unpack(">cI", data[:5])
-    payload = data[5:]
+    kind, _, length = HEADER.unpack_from(data)
+    payload = data[HEADER.size :]
     if length > len(payload):
         # It would set so much memory aside, and wait.
         return f"{length} bytes awaited"
@@ -86,66 +98,69 @@ _FRAMES: tuple[Check, ...] = tuple(
         attempt=_frames(data),
     )
     for id_, title, data, control, meaning, source in (
-        ("giant", "A frame of 4 GB is refused by its head", _frame(b"C", b"", 2**32 - 1),
+        ("giant", "A frame of 4 GB is refused by its head", HEADER.pack(b"C", SANDBOX, 2**32 - 1),
          "the bound on a frame", "the worker's memory could be filled", "CWE-770"),
-        ("large-piece", "A piece above 64 KiB is refused", _frame(b"O", b"x" * 65537),
+        ("large-piece", "A piece above 64 KiB is refused", _framed(b"O", b"x" * (PIECE + 1)),
          "the bound on a piece", "the worker's memory could be filled", "CWE-770"),
-        ("large-report", "A report above 256 KiB is refused",
-         _report(json.dumps({"say": "ready", "version": 1, "x": "y" * 300_000}).encode()),
-         "the bound on a report", "the worker's memory could be filled", "CWE-770"),
-        ("empty", "An empty frame is refused", _frame(b"O", b""),
+        ("large-event", "An event above 256 KiB is refused",
+         _event(Collected(refused=(), refused_total=0), refused=[["a", "x" * CONTROL]]),
+         "the bound on an event", "the worker's memory could be filled", "CWE-770"),
+        ("empty", "An empty frame is refused", _framed(b"O", b""),
          "the bound on a frame", "the worker could be kept busy with nothing", "CWE-400"),
-        ("unknown-kind", "A frame of no known kind is refused", _frame(b"X", b"x"),
+        ("other-stream", "A frame of another stream is refused",
+         frame(b"C", SANDBOX + 1, EVENTS.encode(_COUNTED)),
+         "the stream of each frame", "what one program did could be told of another", "CWE-345"),
+        ("unknown-kind", "A frame of no known kind is refused", _framed(b"X", b"x"),
          "the list of kinds", "what it means would be guessed", "CWE-20"),
         ("duplicate-key", "A key that appears twice is refused",
-         _report(b'{"say": "ready", "version": 1, "version": 1}'),
+         _counted(b'1, "stdout": 1'),
          "the strict JSON reader", "two readers could take two meanings", "RFC 8259 section 4"),
-        ("nan", "NaN is refused", _report(b'{"say": "ready", "version": NaN}'),
+        ("nan", "NaN is refused", _counted(b"NaN"),
          "the strict JSON reader", "comparisons with it are all false", "RFC 8259 section 6"),
-        ("infinity", "Infinity is refused", _report(b'{"say": "ready", "version": Infinity}'),
+        ("infinity", "Infinity is refused", _counted(b"Infinity"),
          "the strict JSON reader", "bounds would not bound it", "RFC 8259 section 6"),
-        ("float", "A fraction is refused", _report(b'{"say": "ready", "version": 1.0}'),
+        ("float", "A fraction is refused", _counted(b"1.0"),
          "the strict JSON reader", "a count could be no number", "CWE-20"),
-        ("huge-integer", "An integer of 5,000 digits is refused",
-         _report(b'{"say": "counted", "stdout": ' + b"9" * 4000 + b', "stderr": 0}'),
+        ("huge-integer", "An integer of 4,000 digits is refused",
+         _counted(b"9" * 4000),
          "the bound on digits", "the worker could be kept busy", "CVE-2020-10735"),
-        ("negative", "A negative count is refused", _said("counted", stdout=-1, stderr=0),
+        ("negative", "A negative count is refused", _event(_COUNTED, stdout=-1),
          "the type of each field", "output could be counted away", "CWE-20"),
-        ("string-count", "A count that is text is refused", _said("counted", stdout="1", stderr=0),
+        ("string-count", "A count that is text is refused", _event(_COUNTED, stdout="1"),
          "the type of each field", "what it counts would be guessed", "CWE-20"),
-        ("unknown-report", "A report of no known name is refused", _said("own_host"),
-         "the list of reports", "code of the worker's could be named", "CVE-2025-14931"),
+        ("unknown-event", "An event of no known name is refused", _event(Alive(), say="own_host"),
+         "the list of events", "code of the worker's could be named", "CVE-2025-14931"),
         ("extra-field", "A field that has no place is refused",
-         _said("ended", **_ENDED, tenant="another"),
-         "the type of each report", "another tenant could be claimed", "CWE-915"),
-        ("missing-field", "A field that is missing is refused", _said("ended", exit_code=0),
-         "the type of each report", "a default could be forced", "CWE-20"),
-        ("exit-code", "An exit code above 255 is refused", _said("ended", **{**_ENDED, "exit_code": 256}),
+         _event(_ENDED, tenant="another"),
+         "the type of each event", "another tenant could be claimed", "CWE-915"),
+        ("missing-field", "A field that is missing is refused", _event(_ENDED, without=("signal",)),
+         "the type of each event", "a default could be forced", "CWE-20"),
+        ("exit-code", "An exit code above 255 is refused", _event(_ENDED, exit_code=256),
          "the type of each field", "a failure could be stored that never was", "CWE-20"),
         ("signal", "A signal above 64 is refused",
-         _said("ended", **{**_ENDED, "exit_code": None, "signal": 65}),
+         _event(_ENDED, exit_code=None, signal=65),
          "the type of each field", "a failure could be stored that never was", "CWE-20"),
-        ("long-path", "A path above 1 KiB is refused", _said("artifact", path="x" * 2000, size=1),
+        ("long-path", "A path above 1 KiB is refused", _event(ArtifactOffered("x", 1), path="x" * 2000),
          "the type of each field", "what stores files could be led astray", "CWE-20"),
         ("many-refused", "More than fifty refused files are refused",
-         _said("collected", refused=[["x", "y"]] * 60, refused_total=60),
+         _event(Collected(refused=(), refused_total=60), refused=[["x", "y"]] * 60),
          "the type of each field", "the worker's memory could be filled", "CWE-770"),
-        ("list", "A report that is no object is refused", _report(b'["ready", 1]'),
-         "the type of each report", "what it means would be guessed", "CWE-20"),
-        ("text", "A report that is bare text is refused", _report(b'"ready"'),
-         "the type of each report", "what it means would be guessed", "CWE-20"),
-        ("errno", "An error that is no errno's name is refused", _said("not_started", error="<script>"),
+        ("list", "An event that is no object is refused", _framed(b"C", b'["ready", 1]'),
+         "the type of each event", "what it means would be guessed", "CWE-20"),
+        ("text", "An event that is bare text is refused", _framed(b"C", b'"ready"'),
+         "the type of each event", "what it means would be guessed", "CWE-20"),
+        ("errno", "An error that is no errno's name is refused", _event(NotStarted("EIO"), error="<script>"),
          "the type of each field", "text of the sandbox's would reach other places", "CWE-79"),
     )
 )  # fmt: skip
 
 
-def _deep(_: Callable[[bytes], object]) -> Attempt:
+def _deep() -> Attempt:
     async def attempt(_: Bench, guarded: bool) -> Observation:  # noqa: FBT001 - its protocol
-        payload = b'{"say": "ready", "version": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+        payload = EVENTS.encode(_COUNTED).replace(b"1", b"[" * 100_000 + b"]" * 100_000)
         try:
             if guarded:
-                parse(payload)
+                EVENTS.decode(payload)
             else:
                 json.loads(payload)
         except ProtocolViolation:
@@ -158,7 +173,7 @@ def _deep(_: Callable[[bytes], object]) -> Attempt:
 
 
 def _out_of_turn(first: bytes, wanted: type, took: str) -> Attempt:
-    """Return an attempt to be believed with a report that has no place where it comes."""
+    """Return an attempt to be believed with an event that has no place where it comes."""
 
     async def attempt(_: Bench, guarded: bool) -> Observation:  # noqa: FBT001 - its protocol
         ours, theirs = socket.socketpair()
@@ -181,11 +196,11 @@ _TURNS: tuple[Check, ...] = (
     Trial(
         id="protocol.deep",
         group=Group.PROTOCOL,
-        title="A report nested 100,000 deep is refused",
+        title="An event nested 100,000 deep is refused",
         meaning="the worker's stack could be used up",
         source="CWE-674",
         control="the strict JSON reader",
-        attempt=_deep(parse),
+        attempt=_deep(),
     ),
     *(
         Trial(
@@ -198,13 +213,13 @@ _TURNS: tuple[Check, ...] = (
             attempt=_out_of_turn(data, wanted, took),
         )
         for id_, title, data, wanted, took, meaning in (
-            ("result-first", "A result before the start is refused", _said("ended", **_ENDED), Ready,
+            ("result-first", "A result before the start is refused", _event(_ENDED), Started,
              "believed", "a program that never ran could have succeeded"),
-            ("ready-again", "A second greeting is refused", _said("ready", version=1), Started,
-             "believed", "a new supervisor could take the old one's place"),
-            ("output-first", "Output before the start is refused", _frame(b"O", b"x"), Ready,
+            ("answer-again", "An answer to nothing that was asked is refused", _event(Alive()), Started,
+             "believed", "a late answer could be taken for another one"),
+            ("output-first", "Output before the start is refused", _framed(b"O", b"x"), Started,
              "believed", "output could be shown that no program wrote"),
-            ("start-after-end", "A start in place of the end is refused", _said("started"), Ended,
+            ("start-after-end", "A start in place of the end is refused", _event(Started()), ProgramEnded,
              "believed", "a run could be made to last for ever"),
         )
     ),

@@ -1,95 +1,84 @@
-"""A report is taken as what it claims to be, or not at all."""
+"""What the worker sends to a sandbox arrives whole, in order and on the right stream."""
 
 import asyncio
-import json
 import socket
-import struct
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 
-from runner.protocol.frames import PIECE
-from runner.protocol.messages import Collected, Ended, NotStarted, Ready, parse
+from runner.protocol.commands import COMMANDS, Clean, Command, Load, Ping, Prepare, RunProgram
+from runner.protocol.frames import CONTROL, HEADER, PIECE
 from runner.sandbox.guest.channel import Channel
-from runner.words.errors import ProtocolViolation
+
+RUN = RunProgram(program_bytes=3, stdin_bytes=0, output_bytes=9, egress=False, trust="")
 
 
-def test_reports_are_parsed_into_their_kinds() -> None:
-    """One of each shape."""
-    assert parse(b'{"say": "ready", "version": 1}') == Ready(version=1)
-    assert parse(b'{"say": "not_started", "error": "ENOENT"}') == NotStarted(error="ENOENT")
-    assert parse(
-        b'{"say": "ended", "exit_code": 0, "signal": null, "stdout": 1, "stderr": 0,'
-        b' "disk_full": false}'
-    ) == Ended(exit_code=0, signal=None, stdout=1, stderr=0, disk_full=False)
-    assert parse(b'{"say": "collected", "refused": [["a", "b"]], "refused_total": 1}') == Collected(
-        refused=[("a", "b")], refused_total=1
-    )
+@asynccontextmanager
+async def connected() -> AsyncIterator[tuple[Channel, asyncio.StreamReader]]:
+    """Return a channel, and what reads at its other end."""
+    ours, theirs = socket.socketpair()
+    there, writer = await asyncio.open_connection(sock=theirs)
+    channel = Channel(*await asyncio.open_connection(sock=ours))
+    try:
+        async with asyncio.timeout(10):
+            yield channel, there
+    finally:
+        channel.close()
+        writer.close()
+        await writer.wait_closed()
 
 
-@pytest.mark.parametrize(
-    "payload",
-    [
-        b"",
-        b"null",
-        b"[]",
-        b'"ready"',
-        b"\xff",
-        b"{",
-        b'{"version": 1}',
-        b'{"say": "unknown"}',
-        b'{"say": null}',
-        b'{"say": ["ready"]}',
-        b'{"say": "ready"}',
-        b'{"say": "ready", "version": "1"}',
-        b'{"say": "ready", "version": true}',
-        b'{"say": "ready", "version": 1.0}',
-        b'{"say": "ready", "version": 1, "more": 1}',
-        b'{"say": "ready", "version": 1, "version": 1}',
-        b'{"say": "ready", "say": "ready", "version": 1}',
-        b'{"say": "ready", "version": NaN}',
-        b'{"say": "ready", "version": Infinity}',
-        b'{"say": "ready", "version": ' + b"9" * 100_000 + b"}",
-        b'{"say": "ready", "version": ' + b"[" * 100_000 + b"}",
-        b'{"say": "not_started", "error": "No such file\\u001b[2J"}',
-        b'{"say": "artifact", "path": "", "size": 0}',
-        b'{"say": "artifact", "path": "a", "size": -1}',
-        b'{"say": "counted", "stdout": 9007199254740992, "stderr": 0}',
-    ],
-)
-def test_anything_else_is_a_violation(payload: bytes) -> None:
-    """Malformed, ambiguous, mistyped, out of range, or with a field too many or too few."""
-    with pytest.raises(ProtocolViolation):
-        parse(payload)
-
-
-def test_a_violation_does_not_repeat_what_was_sent() -> None:
-    """A hostile text does not reach logs and results through an error."""
-    with pytest.raises(ProtocolViolation) as caught:
-        parse(json.dumps({"say": "ready", "version": "canary"}).encode())
-    assert "canary" not in caught.value.detail
+async def next_frame(there: asyncio.StreamReader) -> tuple[bytes, int, bytes]:
+    """Read kind, stream and payload of a frame."""
+    kind, stream, size = HEADER.unpack(await there.readexactly(HEADER.size))
+    return kind, stream, await there.readexactly(size)
 
 
 @pytest.mark.parametrize("sizes", [(), (0,), (3, 5), (PIECE, 1), (1, 3 * PIECE + 7)])
 async def test_what_follows_a_command_comes_in_order_and_whole(sizes: tuple[int, ...]) -> None:
     """Whether it is written with the command or after it."""
     contents = [bytes([65 + number]) * size for number, size in enumerate(sizes)]
-    ours, theirs = socket.socketpair()
-    there, close = await asyncio.open_connection(sock=theirs)
-    channel = Channel(*await asyncio.open_connection(sock=ours))
-    try:
-        async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
-            tasks.create_task(channel.send("run", *contents, program_bytes=3))
-            kind, size = struct.unpack(">cI", await there.readexactly(5))
-            assert kind == b"C"
-            assert json.loads(await there.readexactly(size)) == {"do": "run", "program_bytes": 3}
-            came = b""
-            while len(came) < sum(sizes):
-                kind, size = struct.unpack(">cI", await there.readexactly(5))
-                assert kind == b"D"
-                assert 0 < size <= PIECE
-                came += await there.readexactly(size)
+    async with connected() as (channel, there), asyncio.TaskGroup() as tasks:
+        tasks.create_task(channel.send(RUN, *contents))
+        kind, _, payload = await next_frame(there)
+        assert (kind, COMMANDS.decode(payload)) == (b"C", RUN)
+        came = b""
+        while len(came) < sum(sizes):
+            kind, _, payload = await next_frame(there)
+            assert kind == b"D"
+            assert 0 < len(payload) <= PIECE
+            came += payload
         assert came == b"".join(contents)
-    finally:
-        channel.close()
-        close.close()
-        await close.wait_closed()
+
+
+async def test_each_program_has_the_next_stream_and_the_sandbox_the_first() -> None:
+    sent: list[tuple[Command, int]] = [
+        (Ping(), 0),
+        (Load(), 0),
+        (Prepare(), 1),
+        (Ping(), 0),
+        (RUN, 1),
+        (Clean(), 1),
+        (Prepare(), 2),
+        (RUN, 2),
+    ]
+    async with connected() as (channel, there):
+        for command, expected in sent:
+            await channel.send(command, b"pro" if command is RUN else b"")
+            _, stream, payload = await next_frame(there)
+            assert (COMMANDS.decode(payload), stream) == (command, expected)
+            if command is RUN:
+                assert await next_frame(there) == (b"D", expected, b"pro")
+
+
+async def test_a_command_that_is_too_long_is_not_sent() -> None:
+    """The supervisor would hang up on it."""
+    long = RunProgram(
+        program_bytes=3, stdin_bytes=0, output_bytes=9, egress=True, trust="x" * CONTROL
+    )
+    async with connected() as (channel, there):
+        with pytest.raises(ValueError, match="are possible"):
+            await channel.send(long)
+        await channel.send(Ping())
+        assert COMMANDS.decode((await next_frame(there))[2]) == Ping()

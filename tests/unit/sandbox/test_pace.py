@@ -2,7 +2,6 @@
 
 import asyncio
 import socket
-import struct
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -10,22 +9,18 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from runner.protocol.frames import PIECE, Data
+from runner.protocol.events import EVENTS, Counted
+from runner.protocol.frames import PIECE, SANDBOX, Data, frame
 from runner.sandbox.guest.channel import Channel
 from runner.sandbox.guest.pace import SHARE, Pace
 
 FOR_S = 1.5
 
 
-def frame(kind: bytes, payload: bytes) -> bytes:
-    """Return a frame of the protocol."""
-    return struct.pack(">cI", kind, len(payload)) + payload
-
-
 FLOODS = {
-    "one stream": frame(b"O", b"x") * 1000,
-    "two streams": (frame(b"O", b"x") + frame(b"E", b"y")) * 500,
-    "reports": frame(b"C", b'{"say": "counted", "stdout": 1, "stderr": 1}') * 200,
+    "one output": frame(b"O", SANDBOX, b"x") * 1000,
+    "two outputs": (frame(b"O", SANDBOX, b"x") + frame(b"E", SANDBOX, b"y")) * 500,
+    "events": frame(b"C", SANDBOX, EVENTS.encode(Counted(stdout=1, stderr=1))) * 200,
 }
 
 
@@ -78,9 +73,9 @@ async def test_a_flood_of_small_frames_takes_a_share_of_the_loop(kind: str) -> N
 
 async def test_without_a_pace_it_takes_all_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
     """The control, which needs processor time: the thread that floods takes some of it, too."""
-    paced = await share_of(FLOODS["reports"])
+    paced = await share_of(FLOODS["events"])
     monkeypatch.setattr(Pace, "charge", lambda *_: None)
-    assert await share_of(FLOODS["reports"]) > 2 * paced
+    assert await share_of(FLOODS["events"]) > 2 * paced
 
 
 @pytest.mark.parametrize(
@@ -98,7 +93,7 @@ async def test_pieces_that_have_come_together_are_one(
     """Of one kind, in order, and never larger than a piece may be."""
     ours, theirs = socket.socketpair()
     channel = Channel(*await asyncio.open_connection(sock=ours))
-    frames = b"".join(frame(kind, kind * size) for kind, size in sent)
+    frames = b"".join(frame(kind, SANDBOX, kind * size) for kind, size in sent)
     writing = asyncio.create_task(asyncio.to_thread(theirs.sendall, frames))
     try:
         heard: list[Data] = []
