@@ -30,7 +30,7 @@ def _short_path(path: str) -> str:
 ArtifactPath: TypeAlias = Annotated[
     str, Field(min_length=1, max_length=MAX_PATH), AfterValidator(_short_path)
 ]
-RefusedPath: TypeAlias = Annotated[str, Field(max_length=MAX_PATH)]
+RefusedPath: TypeAlias = Annotated[str, Field(max_length=_MAX_NAME)]
 Why: TypeAlias = Annotated[str, Field(max_length=_MAX_NAME)]
 
 
