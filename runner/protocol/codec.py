@@ -21,13 +21,13 @@ _TOLD = 3
 """How many problems of one message an error tells."""
 
 
-class Named(Protocol):
+class Message(Protocol):
     """A class of messages, which has a name on the wire."""
 
     name: ClassVar[str]
 
 
-M = TypeVar("M", bound=Named)
+M = TypeVar("M", bound=Message)
 
 
 class Codec(Generic[M]):

@@ -84,8 +84,9 @@ class Terminate(Command):
 class Collect(Command):
     """Hand back files: each is an `artifact`, and `collected` is the end.
 
-    At most `max_files` of `max_bytes` together, and of those that match a pattern in `names`;
-    without a pattern, all but what tools made for themselves. Unless another program is to run `again`, the sandbox obeys nothing afterwards.
+    At most `max_files` of `max_bytes` together, of those that match a pattern in `names`; without
+    patterns, of all but what tools made for themselves. Unless another program is to run `again`,
+    the sandbox obeys nothing afterwards.
     """
 
     name = "collect"

@@ -188,10 +188,10 @@ async def test_a_supervisor_hangs_up_on_a_generation_that_it_does_not_speak(
 def test_the_constants_of_the_supervisor_are_those_of_the_file() -> None:
     """Its own modules are asked, by the interpreter of the host."""
     ask = (
-        "import json, wire, files; print(json.dumps({"
+        "import json, wire, collect; print(json.dumps({"
         "'generations': wire.GENERATIONS, 'header': wire.HEADER.format,"
         "'greeting': wire.GREETING.format, 'piece': wire.PIECE, 'control': wire.CONTROL,"
-        "'refused': files.MAX_REFUSED, 'name': files.MAX_NAME, 'path': files.MAX_PATH}))"
+        "'refused': collect.MAX_REFUSED, 'name': collect.MAX_NAME, 'path': collect.MAX_PATH}))"
     )
     asked = subprocess.run(
         ["/usr/bin/python3", "-B", "-c", ask], cwd=SUPERVISOR, capture_output=True, check=True
