@@ -7,6 +7,7 @@ from fastapi import FastAPI
 
 from runner.api.edge.bounds import MAX_HEADER_BYTES
 from runner.api.edge.connection import Patience, connections
+from runner.base.listening import listen
 from runner.base.settings import Settings
 
 KEEP_ALIVE_S = 30
@@ -14,12 +15,13 @@ GRACE_S = 5
 
 
 async def serve(app: FastAPI, settings: Settings, *, fd: int | None = None) -> None:
-    """Serve until SIGINT or SIGTERM; open streams get a few seconds to end."""
+    """Serve until SIGINT or SIGTERM; open streams get a few seconds to end.
+
+    Raises SetupError when it may not listen where the settings say.
+    """
     server = uvicorn.Server(
         uvicorn.Config(
             app,
-            host=settings.host,
-            port=settings.port,
             # httptools takes a request head without an end; h11 refuses it at a bound.
             http=connections(Patience(settings.client_timeout_s, settings.max_connections)),
             ws="none",
@@ -36,9 +38,6 @@ async def serve(app: FastAPI, settings: Settings, *, fd: int | None = None) -> N
             h11_max_incomplete_event_size=MAX_HEADER_BYTES,
         )
     )
-    if fd is None:
-        await server.serve()
-        return
-    with socket.socket(fileno=fd) as listener:
+    with listen(settings) if fd is None else socket.socket(fileno=fd) as listener:
         listener.setblocking(False)  # noqa: FBT003 - the socket module's own signature
         await server.serve(sockets=[listener])

@@ -6,6 +6,7 @@ Knows tenants and executions only by the words; reaches no other part of a deplo
     forms      the forms that settings must have
     rates      how often somebody may ask, as the operator sets it
     telemetry  structured logs, without secrets
+    listening  the socket that the API listens on
     health     what a node says of itself, for whoever looks after its process
     duties     work that goes on for as long as its process does, supervised
     sockets    connections accepted, none lost by a cancellation

@@ -8,5 +8,6 @@ so that a whole deployment fits one command. Production sets URLs and uses none 
     postgres  a private PostgreSQL
     redis     a private Redis
     process   children that cannot outlive their parent
+    hold      one stack at a time in each state folder
     stack     the whole product on one host
 """

@@ -20,8 +20,10 @@ import httpx
 from pydantic import SecretStr
 
 from runner.base import health
+from runner.base.listening import listen, url
 from runner.base.settings import Settings
 from runner.embedded import process
+from runner.embedded.hold import held
 from runner.embedded.services import Services, services
 from runner.node.named import read_named
 from runner.quotas.sizes import load_sizes
@@ -112,8 +114,12 @@ class Stack:
             async with asyncio.timeout(self.settings.patient(READY_AFTER_S)):
                 await self._both_ready()
         except TimeoutError:
-            words = f"{self.api.last_words()}\n{self.worker.last_words()}"
-            raise SetupError(f"API and worker are not ready:\n{words}") from None
+            words = f"{self.api.last_words()}\n{self.worker.last_words()}".strip()
+            raise SetupError(
+                f"API and worker were not ready in {self.settings.patient(READY_AFTER_S):g} s; on "
+                "a slow or busy host, set RUNNER_PATIENCE to 4. Their logs, in "
+                f"{self.settings.state_dir / 'log'}, end with:\n{words or '(nothing)'}"
+            ) from None
 
     async def _both_ready(self) -> None:
         async with httpx.AsyncClient(
@@ -139,11 +145,22 @@ class Stack:
 async def stack(settings: Settings, *, ephemeral: bool = False) -> AsyncIterator[Stack]:
     """Run everything below `settings.state_dir` while the context lasts.
 
-    Raises SetupError before anything is started when a setting cannot be used.
+    Raises SetupError, before anything in the folder is touched, when another stack runs in it or
+    the address is taken, and before anything is started, when a setting cannot be used.
     """
-    read_named(settings)
+    with held(settings.state_dir) as tell, listen(settings) as listener:
+        tell(url(listener))
+        read_named(settings)
+        async with _stack(settings, listener, ephemeral=ephemeral) as running:
+            yield running
+
+
+@asynccontextmanager
+async def _stack(
+    settings: Settings, listener: socket.socket, *, ephemeral: bool
+) -> AsyncIterator[Stack]:
+    address = url(listener)
     logs = settings.state_dir / "log"
-    logs.mkdir(exist_ok=True)
     with services(settings.state_dir, ephemeral=ephemeral, patience=settings.patience) as running:
         await asyncio.to_thread(
             migrate,
@@ -170,8 +187,6 @@ async def stack(settings: Settings, *, ephemeral: bool = False) -> AsyncIterator
         signs = {}
         if settings.audit_webhook_secret is not None:
             signs["RUNNER_AUDIT_WEBHOOK_SECRET"] = settings.audit_webhook_secret.get_secret_value()
-        listener = socket.create_server((settings.host, settings.port))
-        host, port = listener.getsockname()[:2]
         common = {
             # Not our own variables: each child is given the one login that is its own.
             **{k: v for k, v in os.environ.items() if not k.startswith("RUNNER_")},
@@ -196,9 +211,10 @@ async def stack(settings: Settings, *, ephemeral: bool = False) -> AsyncIterator
             stop_after_s=settings.patient(STOP_AFTER_S),
         )
         try:
-            with listener:
-                api.start("--fd", str(listener.fileno()), pass_fds=(listener.fileno(),))
+            api.start("--fd", str(listener.fileno()), pass_fds=(listener.fileno(),))
+            # From here on it is the API's alone: with that, it ends.
+            listener.close()
             worker.start()
-            yield Stack(f"http://{host}:{port}", settings, running, api, worker)
+            yield Stack(address, settings, running, api, worker)
         finally:
             await asyncio.gather(api.stop(), worker.stop())

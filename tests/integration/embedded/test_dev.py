@@ -84,6 +84,25 @@ def test_a_slow_host_waits_longer_until_api_and_worker_are_ready(
         pass
 
 
+def test_a_second_one_leaves_the_first_whole(image: None) -> None:
+    """It ends with one line; what runs goes on to run programs."""
+    with state_folder() as folder, dev(folder):
+        second = subprocess.run(
+            [*RUNNER, "dev"],
+            env={**os.environ, "RUNNER_STATE_DIR": str(folder), "RUNNER_PORT": "0"},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert second.returncode == 78
+        assert second.stderr.count("\n") == 1, second.stderr
+        found = json.loads((folder / "run" / "dev.json").read_text())
+        assert found["url"] in second.stderr
+        with Client(found["url"], found["api_key"]) as client:
+            assert client.run(code="print(6 * 7)", language="python").state == "succeeded"
+
+
 def test_everything_dies_with_it_when_it_is_killed(image: None) -> None:
     with state_folder() as folder, dev(folder) as process:
         running = family(process)

@@ -1,0 +1,73 @@
+"""The hold on a state folder: one embedded stack at a time, and everybody else is told of it.
+
+A second stack would remove the sockets of the first. The lock ends with the process that holds it,
+however that ends, so nothing has to be cleaned up after a crash.
+"""
+
+import fcntl
+import json
+import os
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from runner.words.errors import SetupError
+
+FILE = "stack.lock"
+_WHOLE_FILE = struct.Struct("hhqqi4x").pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+"""`struct flock` of fcntl(2), as 64-bit Linux lays it out."""
+_KIND = struct.Struct("h")
+
+
+@contextmanager
+def held(state_dir: Path) -> Iterator[Callable[[str], None]]:
+    """Hold the folder while the context lasts; yield what tells others the stack's address.
+
+    Raises SetupError naming the process that holds it already.
+    """
+    path = _path(state_dir)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as file:
+        try:
+            # A lock of the open file: to close another of this process does not end it.
+            fcntl.fcntl(file, fcntl.F_OFD_SETLK, _WHOLE_FILE)
+        except (BlockingIOError, PermissionError):
+            raise SetupError(_in_use(state_dir)) from None
+
+        def tell(url: str) -> None:
+            file.truncate(0)
+            json.dump({"pid": os.getpid(), "url": url}, file)
+            file.flush()
+
+        yield tell
+        file.truncate(0)
+
+
+def is_held(state_dir: Path) -> bool:
+    """Return whether an embedded stack runs, or starts, in the folder."""
+    try:
+        with _path(state_dir).open() as file:
+            found = fcntl.fcntl(file, fcntl.F_OFD_GETLK, _WHOLE_FILE)
+    except FileNotFoundError:
+        return False
+    return bool(_KIND.unpack_from(found)[0] != fcntl.F_UNLCK)
+
+
+def _in_use(state_dir: Path) -> str:
+    try:
+        holder = json.loads(_path(state_dir).read_text("utf-8"))
+        pid = f"{holder['pid']}"
+        stop = f"stop it with `kill {pid}`"
+        who = f"process {pid}, {holder['url']}"
+    except (ValueError, TypeError, KeyError):
+        # It took the lock a moment ago.
+        who, stop = "it is starting", "stop it"
+    return (
+        f"a deployment runs already in {state_dir} ({who}): use that one, {stop}, "
+        "or set RUNNER_STATE_DIR to another folder"
+    )
+
+
+def _path(state_dir: Path) -> Path:
+    return state_dir / "run" / FILE
