@@ -1,7 +1,7 @@
 """`/v1/audit`: the tenant's audit log, its verification and its export."""
 
 import json
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query
 from fastapi.responses import StreamingResponse
@@ -39,7 +39,7 @@ class AuditRecord(View):
 
 
 class AuditPage(View):
-    """Records, oldest first."""
+    """Records in the order that was asked for."""
 
     items: list[AuditRecord]
     next_cursor: str | None
@@ -111,10 +111,19 @@ async def read(
     filtered: Filtered,
     cursor: Annotated[str | None, Query(max_length=cursors.MAX_LENGTH)] = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
+    order: Annotated[
+        Literal["oldest", "newest"],
+        Query(description="Which records come first; a cursor is for the order it was given in."),
+    ] = "oldest",
 ) -> AuditPage:
-    """Return this tenant's audit records, oldest first."""
+    """Return this tenant's audit records, oldest first unless `order` says otherwise."""
+    place = cursors.decode_seq(cursor)
     async with parts.database.tenant(caller.tenant_id) as tx:
-        found = await audit.list_after(tx, cursors.decode_seq(cursor), filtered, limit + 1)
+        if order == "oldest":
+            found = await audit.list_after(tx, place, filtered, limit + 1)
+        else:
+            # Records are numbered from 1: a place of 0 is that of no cursor.
+            found = await audit.list_before(tx, place or cursors.MAX_SEQ, filtered, limit + 1)
     page, next_cursor = cursors.page(found, limit, lambda each: each.seq)
     return AuditPage(
         items=[

@@ -183,3 +183,9 @@ async def list_after(tx: Transaction, after: int, wanted: Filter, limit: int) ->
     """Return the records that follow number `after` and match, oldest first."""
     rows = await tx.all("audit.list", after=after, limit=limit, **wanted.values())
     return [Listed(**row) for row in rows]
+
+
+async def list_before(tx: Transaction, before: int, wanted: Filter, limit: int) -> list[Listed]:
+    """Return the records that precede number `before` and match, newest first."""
+    rows = await tx.all("audit.list_newest", before=before, limit=limit, **wanted.values())
+    return [Listed(**row) for row in rows]

@@ -12,6 +12,17 @@ WHERE tenant_id = app_tenant() AND seq > %(after)s
   AND (%(until)s::text IS NULL OR at < %(until)s)
 ORDER BY seq LIMIT %(limit)s;
 
+-- name: list_newest
+SELECT seq, body, hash FROM audit_events
+WHERE tenant_id = app_tenant() AND seq < %(before)s
+  AND (%(action)s::text IS NULL OR action = %(action)s)
+  AND (%(actor)s::text IS NULL OR actor = %(actor)s)
+  AND (%(outcome)s::text IS NULL OR outcome = %(outcome)s)
+  AND (%(resource_id)s::text IS NULL OR resource_id = %(resource_id)s)
+  AND (%(since)s::text IS NULL OR at >= %(since)s)
+  AND (%(until)s::text IS NULL OR at < %(until)s)
+ORDER BY seq DESC LIMIT %(limit)s;
+
 -- name: chain
 SELECT seq, body, previous_hash, hash FROM audit_events
 WHERE tenant_id = app_tenant() AND seq > %(after)s AND seq <= %(last)s
