@@ -8,8 +8,10 @@ from runner.cli import (
     files,
     members,
     operate,
+    operators,
     profile,
     receipt,
+    run,
     secrets,
     serve,
     tenants,
@@ -23,7 +25,7 @@ app = typer.Typer(
     help="Self-hosted, multi-tenant runner for code written by AI agents.",
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
-    rich_markup_mode="rich",
+    rich_markup_mode="markdown",
 )
 app.command("dev")(serve.dev)
 app.command("demo")(demo.demo)
@@ -32,9 +34,9 @@ app.command("worker")(serve.worker)
 app.command("migrate")(operate.migrate)
 app.command("doctor")(operate.doctor)
 app.command("verify")(verify.verify)
-app.command("run")(use.run)
+app.command("run")(run.run)
 app.add_typer(tenants.tenants, name="tenants")
-app.add_typer(tenants.operators, name="operators")
+app.add_typer(operators.operators, name="operators")
 app.add_typer(members.members, name="members")
 app.command("usage")(usage.usage)
 app.add_typer(operate.keys, name="keys")

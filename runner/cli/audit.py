@@ -4,16 +4,26 @@ import asyncio
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
 
 import typer
-from rich import box
-from rich.table import Table
 
-from runner.cli.console import err, fail, out, read_settings, reports_errors, required, shown
-from runner.cli.session import client
+from runner.cli import human, webhook
+from runner.cli.console import (
+    err,
+    fail,
+    out,
+    read_settings,
+    read_text,
+    reports_errors,
+    required,
+    shown,
+)
+from runner.cli.listing import AsJson, Column, print_json, print_rows
+from runner.cli.session import client, operated
 
 if TYPE_CHECKING:
     from runner.audit.checkpoints import Checkpoint
@@ -21,8 +31,7 @@ if TYPE_CHECKING:
     from runner.base.signing import PublicKey
 
 audit = typer.Typer(help="The audit log.", no_args_is_help=True)
-webhook = typer.Typer(help="Where the audit log is forwarded to.", no_args_is_help=True)
-audit.add_typer(webhook, name="webhook")
+audit.add_typer(webhook.webhook, name="webhook")
 
 Action = Annotated[str | None, typer.Option(help="Only this action.")]
 KeyFiles = Annotated[
@@ -44,12 +53,25 @@ Against = Annotated[
 @audit.command("list")
 @reports_errors
 def list_records(
-    limit: Annotated[int, typer.Option(min=1, max=500)] = 50, action: Action = None
+    limit: Annotated[int, typer.Option(min=1, max=500, help="How many.")] = 50,
+    action: Action = None,
+    cursor: Annotated[
+        str | None, typer.Option(help="Go on where a listing ended, which printed this.")
+    ] = None,
+    *,
+    oldest: Annotated[bool, typer.Option("--oldest", help="Oldest first.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """List the tenant's audit records, oldest first."""
+    """List the tenant's audit records, newest first."""
+    order = "oldest" if oldest else "newest"
     with client(read_settings()) as api:
-        page = api.audit(limit=limit, action=action)
-    out.print(audit_table(page["items"]))
+        page = api.audit(limit=limit, action=action, cursor=cursor, order=order)
+    if as_json:
+        print_json(page)
+        return
+    print_audit(page["items"])
+    if page["next_cursor"] is not None:
+        err.print(f"more: --cursor {page['next_cursor']}", highlight=False, soft_wrap=True)
 
 
 @audit.command("export")
@@ -127,51 +149,29 @@ def forget_seal(
         out.print(f"{tenant}: {'forgotten' if known else 'not known here'}", highlight=False)
 
 
-@webhook.command("set")
-@reports_errors
-def set_webhook(url: Annotated[str, typer.Argument(help="https://…")]) -> None:
-    """Forward the log to this address; print the secret that signs deliveries, once."""
-    with client(read_settings()) as api:
-        made = api.put_audit_webhook(url)
-    err.print("shown once; deliveries are signed with it as Standard Webhooks says:")
-    out.print(made["secret"], highlight=False, soft_wrap=True)
+def print_audit(records: list[dict[str, Any]]) -> None:
+    """Print audit records as rows that fit 80 columns."""
+    print_rows(
+        (Column("#", whole=True), Column("at (UTC)", whole=True), "actor", "action", "outcome",
+         "what"),
+        (_row(each) for each in records),
+        none="there are no such records",
+    )  # fmt: skip
 
 
-@webhook.command("show")
-@reports_errors
-def show_webhook() -> None:
-    """Show where the log is forwarded to, and how far that has got."""
-    with client(read_settings()) as api:
-        found = api.audit_webhook()
-    table = Table.grid(padding=(0, 2))
-    for name, value in found.items():
-        if value is not None:
-            table.add_row(f"[dim]{name}[/]", str(value))
-    out.print(table)
-
-
-@webhook.command("delete")
-@reports_errors
-def delete_webhook() -> None:
-    """Stop forwarding the log."""
-    with client(read_settings()) as api:
-        api.delete_audit_webhook()
-
-
-def audit_table(records: list[dict[str, Any]]) -> Table:
-    """Return audit records as a table that fits 80 columns."""
-    table = Table("#", "at", "actor", "action", "outcome", "what", box=box.SIMPLE_HEAD)
-    for column in table.columns:
-        column.no_wrap = True
-    for each in records:
-        record = each["record"]
-        facts = record["metadata"]
-        what = facts.get("reason") or facts.get("language") or record["resource_type"] or ""
-        table.add_row(
-            str(each["seq"]), record["at"][11:19], record["actor"], record["action"],
-            record["outcome"], what,
-        )  # fmt: skip
-    return table
+def _row(listed: dict[str, Any]) -> tuple[str, ...]:
+    record = listed["record"]
+    facts = record["metadata"]
+    what = facts.get("reason") or facts.get("language") or record["resource_type"] or ""
+    at = human.moment(record["at"])
+    return (
+        str(listed["seq"]),
+        at if at[:10] != f"{datetime.now(UTC):%Y-%m-%d}" else at[11:],
+        record["actor"],
+        record["action"],
+        record["outcome"],
+        what,
+    )
 
 
 def _write(file: Path | None, pieces: Iterator[bytes]) -> None:
@@ -190,7 +190,7 @@ async def _platform_log() -> list[bytes]:
     from runner.store.db import Database
     from runner.words.ids import PLATFORM_TENANT
 
-    settings = read_settings()
+    settings = operated()
     url = required(settings.database_owner_url, "RUNNER_DATABASE_OWNER_URL")
     trusted = TrustedKeys(settings.state_dir)
     async with Database(url, max_size=1) as owner:
@@ -297,7 +297,7 @@ def _keys(files: list[Path] | None) -> "tuple[PublicKey, ...] | None":
     if not files:
         return None
     try:
-        return tuple(read_public_key(path.read_text()) for path in files)
+        return tuple(read_public_key(read_text(path)) for path in files)
     except ValueError as error:
         fail(f"not a public key: {error}")
 

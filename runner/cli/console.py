@@ -1,7 +1,10 @@
-"""What every command shares: where it prints, and how it fails."""
+"""What every command shares: where it prints, what it reads, and how it fails."""
 
 import functools
+import os
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn, ParamSpec, TypeVar
 
 import typer
@@ -9,6 +12,7 @@ from pydantic import SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 from rich.console import Console
 from rich.markup import escape
+from rich.text import Text
 
 from runner.base.settings import Settings
 from runner.client import ApiError
@@ -22,6 +26,8 @@ out = Console()
 err = Console(stderr=True)
 
 EXIT_FAILURE = 1
+EXIT_BROKEN_PIPE = 141
+"""What a shell reports of a program that SIGPIPE ended."""
 EXIT_SETUP = 78
 """EX_CONFIG of sysexits.h: this host or its configuration cannot run the product."""
 _JSON = {
@@ -34,7 +40,8 @@ _JSON = {
 
 def fail(message: str, code: int = EXIT_FAILURE) -> NoReturn:
     """Say why on stderr and end."""
-    err.print(f"[bold red]error:[/] {escape(message)}", highlight=False)
+    # Never cut into lines: in a pipe an error is one line, and a terminal wraps it by itself.
+    err.print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
     raise typer.Exit(code)
 
 
@@ -43,8 +50,16 @@ def shown(text: str) -> str:
     return escape(printable(text, escaped))
 
 
+def plain(text: str) -> Text:
+    """Return foreign text for a table: it neither styles nor steers the terminal."""
+    return Text("\n".join(printable(line, escaped) for line in text.split("\n")))
+
+
 def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
-    """Turn our own failures into one line and an exit code; others keep their traceback."""
+    """Turn our failures, and the system's about files, into one line and an exit code.
+
+    What is left is a mistake of ours, and keeps its traceback.
+    """
 
     @functools.wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -52,10 +67,38 @@ def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
             return command(*args, **kwargs)
         except SetupError as error:
             fail(error.detail, EXIT_SETUP)
-        except (RunnerError, ApiError) as error:
+        except RunnerError as error:
             fail(error.detail)
+        except ApiError as error:
+            fail(_refusal(error))
+        except BrokenPipeError:
+            discard_output()
+            raise typer.Exit(EXIT_BROKEN_PIPE) from None
+        except OSError as error:
+            place = f"{error.filename}: " if error.filename is not None else ""
+            fail(f"{place}{error.strerror or error}")
 
     return wrapped
+
+
+def _refusal(error: ApiError) -> str:
+    """Return why the API refused: for a request that is not valid, each field and its reason."""
+    fields = (f"{each['field'].removeprefix('body.')}: {each['message']}" for each in error.errors)
+    return "; ".join(fields) or error.detail
+
+
+def discard_output() -> None:
+    """Write what still comes to nowhere: Python flushes at its end, and would report a failure."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a user's file; say where it is no UTF-8."""
+    try:
+        return path.read_bytes().decode()
+    except UnicodeDecodeError as error:
+        fail(f"{path} is not text in UTF-8: byte 0x{error.object[error.start]:02x} "
+             f"at offset {error.start}")  # fmt: skip
 
 
 def read_settings() -> Settings:
@@ -80,6 +123,7 @@ def required(url: SecretStr | None, variable: str) -> SecretStr:
     """Return a URL that production must set. Raises SetupError when it is not."""
     if url is None:
         raise SetupError(
-            f"{variable} is not set; set it, or use `runner dev` for a private deployment"
+            f"{variable} is not set, and no `runner dev` runs with this RUNNER_STATE_DIR: set "
+            "the one or start the other"
         )
     return url

@@ -24,9 +24,9 @@ from rich.table import Table
 from runner.base import telemetry
 from runner.base.settings import Settings
 from runner.cli import operate
-from runner.cli.audit import audit_table
-from runner.cli.console import err, out, read_settings, reports_errors
-from runner.cli.session import embedded
+from runner.cli.audit import print_audit
+from runner.cli.console import err, out, reports_errors
+from runner.cli.session import embedded, operated
 from runner.client import Client, Execution
 
 ROWS = 5000
@@ -41,7 +41,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 def demo() -> None:
     """Run the main job once on private PostgreSQL and Redis, and show what came of it."""
     telemetry.configure("error", json=False)
-    settings = read_settings()
+    settings = operated()
     operate.images_build(None)
     out.print("[dim]starting PostgreSQL, Redis, API and worker …[/]")
     with (
@@ -109,7 +109,7 @@ def audit(api: Client) -> Iterator[str]:
     """Show the audit trail and its verification; yield what is missing."""
     out.rule("3. The audit trail, hash-chained in the database")
     records = api.audit(limit=100)["items"]
-    out.print(audit_table(records))
+    print_audit(records)
     verdict = api.verify_audit()
     out.print(f"verification: {verdict['records']} records, head {verdict['head'][:16]}…, "
               f"{'[green]whole[/]' if verdict['valid'] else '[red]broken[/]'}")  # fmt: skip

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import IO, Annotated
 
 import typer
-from rich.table import Table
 
-from runner.cli.console import err, out, read_settings, reports_errors
+from runner.cli import human
+from runner.cli.console import err, read_settings, reports_errors, shown
+from runner.cli.listing import AsJson, print_json, print_rows
 from runner.cli.session import client
 from runner.client import StoredFile
 
@@ -41,7 +42,11 @@ def put(
     else:
         with local.open("rb") as file:
             stored = _put(name, file, only_new=only_new)
-    err.print(f"stored {stored.path}: {stored.size} bytes, sha256 {stored.sha256}", highlight=False)
+    err.print(
+        f"stored {shown(stored.path)}: {human.size(stored.size)}, sha256 {stored.sha256}",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 @files.command("get")
@@ -64,15 +69,29 @@ def get(
 @reports_errors
 def list_files(
     prefix: Annotated[str, typer.Argument(help="Only files whose names begin with this.")] = "",
+    *,
+    as_json: AsJson = False,
 ) -> None:
     """List stored files by name."""
-    table = Table("name", "bytes", "type", "updated", "expires")
     with client(read_settings()) as api:
-        for each in api.files.list(prefix):
-            table.add_row(
-                each.path, str(each.size), each.media_type, each.updated_at, each.expires_at or ""
+        found = list(api.files.list(prefix))
+    if as_json:
+        print_json(found)
+        return
+    print_rows(
+        ("name", "size", "type", "updated (UTC)", "expires (UTC)"),
+        (
+            (
+                each.path,
+                human.size(each.size),
+                each.media_type,
+                human.moment(each.updated_at),
+                human.moment(each.expires_at) if each.expires_at else "",
             )
-    out.print(table)
+            for each in found
+        ),
+        none="there are no stored files" + (f" whose names begin with {prefix}" if prefix else ""),
+    )
 
 
 @files.command("delete")

@@ -7,7 +7,8 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from runner.cli.console import err, fail, out, read_settings, reports_errors, required
+from runner.cli.console import err, fail, out, reports_errors, required
+from runner.cli.session import operated
 from runner.store.db import Database
 from runner.words.principal import Role
 
@@ -87,7 +88,7 @@ def _address(text: str) -> str:
 
 
 def _as_owner(work: Callable[[Database], Awaitable[T]]) -> T:
-    url = required(read_settings().database_owner_url, "RUNNER_DATABASE_OWNER_URL")
+    url = required(operated().database_owner_url, "RUNNER_DATABASE_OWNER_URL")
 
     async def run() -> T:
         async with Database(url, max_size=1) as database:

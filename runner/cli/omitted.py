@@ -8,14 +8,14 @@ from runner.client.types import Stream, omission
 def tell_gap(event: Event) -> None:
     """Say on stderr that bytes are missing in front of this piece of output."""
     if (size := event.data.get("omitted_bytes")) is not None:
-        err.print(f"{event.kind}: {omission(size)}", markup=False, highlight=False)
+        err.print(f"{event.kind}: {omission(size)}", markup=False, highlight=False, soft_wrap=True)
 
 
 def tell_omitted(ended: Execution) -> None:
     """Say on stderr which output was cut, by how much, and what keeps more of it."""
     for name, stream in (("stdout", ended.stdout), ("stderr", ended.stderr)):
         if stream is not None and stream.truncated:
-            err.print(_told(name, stream), markup=False, highlight=False)
+            err.print(_told(name, stream), markup=False, highlight=False, soft_wrap=True)
 
 
 def _told(name: str, stream: Stream) -> str:

@@ -5,11 +5,13 @@ from typing import Annotated, Any
 
 import typer
 from pydantic import SecretStr
-from rich.table import Table
+from rich.text import Text
 
 from runner.base.settings import Settings
-from runner.cli import host
-from runner.cli.console import err, fail, out, read_settings, reports_errors, required
+from runner.cli import host, human
+from runner.cli.console import err, fail, out, plain, reports_errors, required
+from runner.cli.listing import AsJson, print_json, print_rows
+from runner.cli.session import operated
 from runner.quotas.sizes import load_sizes
 from runner.quotas.tiers import load_tiers
 from runner.sandbox.engine.docker import Engine
@@ -24,6 +26,8 @@ from runner.words.sandbox import Isolation
 keys = typer.Typer(help="API keys.", no_args_is_help=True)
 images = typer.Typer(help="Sandbox images.", no_args_is_help=True)
 
+DIGITS = 12
+"""Of a digest, as Docker shows it."""
 MARKS = {
     host.Status.OK: "[green]ok[/]",
     host.Status.WARN: "[yellow]warn[/]",
@@ -34,7 +38,7 @@ MARKS = {
 @reports_errors
 def migrate() -> None:
     """Bring schema and tiers' quotas up to date; needs RUNNER_DATABASE_OWNER_URL."""
-    settings = read_settings()
+    settings = operated()
     tiers = load_tiers(settings.profiles_path, load_sizes(settings.profiles_path))
     logins = (
         settings.database_operator_url, settings.database_api_url, settings.database_worker_url
@@ -68,7 +72,7 @@ def keys_create(
     ] = None,
 ) -> None:
     """Make an API key and print it, once."""
-    settings = read_settings()
+    settings = operated()
     sizes = load_sizes(settings.profiles_path)
     if max_size not in sizes:
         fail(f"size {max_size!r} is not one of {', '.join(sorted(sizes))}")
@@ -98,7 +102,7 @@ def images_build(
     name: Annotated[list[str] | None, typer.Argument(help="Default: every image in use.")] = None,
 ) -> None:
     """Build sandbox images from this host's own Debian or Ubuntu packages; cached."""
-    settings = read_settings()
+    settings = operated()
 
     async def build(image: str) -> BuiltImage:
         async with engine(settings) as docker:
@@ -112,31 +116,53 @@ def images_build(
 
 @images.command("list")
 @reports_errors
-def images_list() -> None:
+def images_list(*, as_json: AsJson = False) -> None:
     """List the sandbox images on this host."""
-    settings = read_settings()
+    settings = operated()
 
     async def collect() -> list[BuiltImage]:
         async with engine(settings) as docker:
             return await Images(docker, settings.recipes_path).list_images()
 
-    table = Table("name", "digest", "MiB", "recipe")
-    for image in asyncio.run(collect()):
-        table.add_row(image.name, image.digest, str(image.size_bytes // 2**20), image.recipe[:12])
-    out.print(table)
+    found = asyncio.run(collect())
+    if as_json:
+        print_json(found)
+        return
+    print_rows(
+        ("name", "digest", "size", "recipe"),
+        (
+            (each.name, _short(each.digest), human.size(each.size_bytes), each.recipe[:DIGITS])
+            for each in found
+        ),
+        none="no sandbox image is on this host: `runner images build` makes those in use",
+    )
 
 
 @reports_errors
-def doctor() -> None:
+def doctor(*, as_json: AsJson = False) -> None:
     """Say what this host offers, what is missing, and what to do about it."""
-    settings = read_settings()
+    settings = operated()
     findings = host.examine(settings, asyncio.run(_docker_facts(settings)))
-    table = Table("", "part", "found", "advice")
-    for finding in findings:
-        table.add_row(MARKS[finding.status], finding.name, finding.value, finding.advice)
-    out.print(table)
+    if as_json:
+        print_json(findings)
+    else:
+        print_rows(("", "part", "found"), map(_finding, findings), none="")
     if any(finding.status is host.Status.MISSING for finding in findings):
         raise typer.Exit(1)
+
+
+def _finding(finding: host.Finding) -> tuple[Text, str, Text]:
+    said = plain(finding.value)
+    if finding.advice:
+        # In a pipe each finding is one line.
+        said.append(("\n→ " if out.is_terminal else ": ") + finding.advice, "yellow")
+    return Text.from_markup(MARKS[finding.status]), finding.name, said
+
+
+def _short(digest: str) -> str:
+    """Return a digest as Docker shows and takes it."""
+    kind, _, digits = digest.partition(":")
+    return f"{kind}:{digits[:DIGITS]}"
 
 
 def engine(settings: Settings) -> Engine:

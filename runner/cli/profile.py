@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
 from runner.base.seccomp import Document, compile_filter, load_profile, read_profile
 from runner.base.settings import Settings
 from runner.cli.console import err, fail, out, read_settings, reports_errors
+from runner.cli.listing import AsJson, print_json, print_rows
+from runner.cli.session import operated
 from runner.profiles.dangerous import DANGEROUS
 from runner.quotas.sizes import load_sizes
 from runner.words.errors import SetupError
@@ -31,19 +32,34 @@ NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="A seccomp pro
 
 @profile.command("list")
 @reports_errors
-def list_profiles() -> None:
+def list_profiles(*, as_json: AsJson = False) -> None:
     """List the seccomp profiles and the sizes that requests may name."""
     settings = read_settings()
-    table = Table("seccomp profile", "calls allowed", "file")
-    for path in sorted((settings.profiles_path / "seccomp").glob("*.json")):
-        _, document = read_profile(path)
-        table.add_row(path.stem, str(len(document.allowed)), str(path))
-    out.print(table)
-    sizes = load_sizes(settings.profiles_path)
-    table = Table("size", *(field.name for field in dataclasses.fields(Limits)))
-    for name, limits in sorted(sizes.items(), key=lambda size: size[1].memory_mb):
-        table.add_row(name, *(f"{value:g}" for value in dataclasses.astuple(limits)))
-    out.print(table)
+    files = sorted((settings.profiles_path / "seccomp").glob("*.json"))
+    profiles = [(path.stem, len(read_profile(path)[1].allowed), path) for path in files]
+    sizes = sorted(load_sizes(settings.profiles_path).items(), key=lambda each: each[1].memory_mb)
+    if as_json:
+        names = ("name", "calls_allowed", "file")
+        print_json(
+            {
+                "seccomp": [dict(zip(names, each, strict=True)) for each in profiles],
+                "sizes": dict(sizes),
+            }
+        )
+        return
+    print_rows(
+        ("seccomp profile", "calls allowed", "file"),
+        ((name, str(calls), str(path)) for name, calls, path in profiles),
+        none="there is no seccomp profile",
+    )
+    print_rows(
+        ("size", *(each.name for each in dataclasses.fields(Limits))),
+        (
+            (name, *(f"{value:g}" for value in dataclasses.astuple(limits)))
+            for name, limits in sizes
+        ),
+        none="there is no size",
+    )
 
 
 @profile.command("show")
@@ -122,7 +138,7 @@ def learn_profile(
     from runner.profiles.learn import observing, unfiltered
     from runner.profiles.propose import propose
 
-    settings = read_settings()
+    settings = operated()
     sizes = load_sizes(settings.profiles_path)
     if size not in sizes:
         fail(f"size {size!r} is not one of {', '.join(sorted(sizes))}")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from runner.cli.console import err, fail, out, read_settings, reports_errors
+from runner.cli.console import err, fail, out, read_settings, read_text, reports_errors
 
 receipt = typer.Typer(help="Receipts of executions.", no_args_is_help=True)
 signing = typer.Typer(help="This deployment's signing keys.", no_args_is_help=True)
@@ -44,15 +44,15 @@ def verify(
 
     try:
         keys = (
-            tuple(read_public_key(path.read_text()) for path in key)
+            tuple(read_public_key(read_text(path)) for path in key)
             if key
             else TrustedKeys(read_settings().state_dir).read()
         )
     except ValueError as error:
         fail(f"not a public key: {error}")
     try:
-        body = verified(file.read_text().strip(), KIND, keys)
-    except (BadSignature, UnicodeDecodeError) as error:
+        body = verified(read_text(file).strip(), KIND, keys)
+    except BadSignature as error:
         fail(f"{file}: {error}")
     out.print(f"valid: execution {body['execution']} {body['state']}", highlight=False)
 
@@ -80,7 +80,7 @@ def trust(
     from runner.base.signing import TrustedKeys
 
     try:
-        key = TrustedKeys(read_settings().state_dir).add(file.read_text())
+        key = TrustedKeys(read_settings().state_dir).add(read_text(file))
     except ValueError as error:
         fail(f"{file} is not a public key: {error}")
     out.print(f"trusted: key {key.id}", highlight=False)

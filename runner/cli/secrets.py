@@ -5,10 +5,11 @@ import sys
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
+from runner.cli import human
 from runner.cli.console import err, fail, out, read_settings, reports_errors, required
-from runner.cli.session import client
+from runner.cli.listing import AsJson, Column, print_json, print_rows
+from runner.cli.session import client, operated
 
 secrets = typer.Typer(help="Secrets.", no_args_is_help=True)
 
@@ -33,13 +34,21 @@ def put(name: NameArgument) -> None:
 
 @secrets.command("list")
 @reports_errors
-def list_secrets() -> None:
+def list_secrets(*, as_json: AsJson = False) -> None:
     """List the tenant's secrets: their names, never their values."""
-    table = Table("name", "created", "updated")
     with client(read_settings()) as api:
-        for each in api.secrets():
-            table.add_row(each["name"], each["created_at"], each["updated_at"])
-    out.print(table)
+        found = api.secrets()
+    if as_json:
+        print_json(found)
+        return
+    print_rows(
+        (Column("name", whole=True), "created (UTC)", "updated (UTC)"),
+        (
+            (each["name"], human.moment(each["created_at"]), human.moment(each["updated_at"]))
+            for each in found
+        ),
+        none="there are no secrets",
+    )
 
 
 @secrets.command("delete")
@@ -62,7 +71,7 @@ def rotate() -> None:
     from runner.secrets.vault import Rewrapped, rewrap_all
     from runner.store.db import Database
 
-    settings = read_settings()
+    settings = operated()
     owner_url = required(settings.database_owner_url, "RUNNER_DATABASE_OWNER_URL")
     keys = open_keys(settings)
 

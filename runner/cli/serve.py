@@ -2,19 +2,20 @@
 
 import asyncio
 import gc
+import shlex
 import signal
 import sys
 from contextlib import nullcontext
 from datetime import timedelta
+from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.panel import Panel
 
 from runner.base import telemetry
 from runner.base.settings import Settings
 from runner.cli import session
-from runner.cli.console import err, out, read_settings, reports_errors, required
+from runner.cli.console import err, out, read_settings, reports_errors, required, shown
 from runner.cli.credentials import require_sound
 from runner.embedded.stack import stack
 
@@ -198,19 +199,32 @@ async def _dev(settings: Settings) -> None:
         with out.status("starting"):
             await running.ready()
         key = await session.first_key(running.services.owner_url, settings)
-        with session.announced(settings, session.Address(running.url, key.token)):
-            out.print(
-                Panel.fit(
-                    f"API      [link]{running.url}/docs[/link]\n"
-                    f"API key  [bold]{key.token}[/]  (tenant dev, role owner)\n"
-                    f"logs     {settings.state_dir / 'log'}\n\n"
-                    "In another terminal:  [green]runner run hello.py[/]\n"
-                    "Stop with Ctrl-C.",
-                    title="runner dev",
-                )
-            )
+        with session.announced(settings, session.Beside.of(running, key.token)):
+            _welcome(settings, running.url, key.token)
             await stop.wait()
             out.print("stopping …")
+
+
+def _welcome(settings: Settings, url: str, key: str) -> None:
+    """Say where everything is, and what to type: lines that can be copied as they stand."""
+    exports = {"RUNNER_URL": url, "RUNNER_API_KEY": key}
+    if "state_dir" in settings.model_fields_set:
+        exports = {"RUNNER_STATE_DIR": str(settings.state_dir.absolute()), **exports}
+    out.print("[bold]runner dev[/] runs. Try it in another terminal:\n")
+    for line in (
+        f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH",
+        *(f"export {name}={shlex.quote(value)}" for name, value in exports.items()),
+        "echo 'print(6 * 7)' > hello.py",
+        "runner run hello.py",
+    ):
+        # As it is: no markup, no colour, and never cut, so that it can be copied.
+        out.print(line, markup=False, highlight=False, soft_wrap=True)
+    out.print(
+        f"\nThe key is of the tenant dev and may do everything. {url}/docs describes the API;\n"
+        f"logs are in {shown(str(settings.state_dir / 'log'))}. Stop with Ctrl-C.",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def stop_requested() -> asyncio.Event:

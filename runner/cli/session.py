@@ -1,48 +1,69 @@
 """Which deployment a command talks to: the one configured, the one `runner dev` runs, or its own.
 
-`runner dev` leaves its address and key in a file of the state folder, readable by its user alone
-and removed when it stops. A command that finds neither starts the stack for as long as it needs.
+`runner dev` leaves how it is reached in a file of the state folder, readable by its user alone and
+removed when it stops. A command over HTTP that finds neither starts the stack for as long as it
+needs; a command of operators takes from that file what the environment does not set.
 """
 
-import json
 import os
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 
 from anyio.from_thread import start_blocking_portal
-from pydantic import SecretStr
+from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
 
 from runner.base.settings import ClientSettings, Settings
+from runner.cli.console import err, read_settings
 from runner.client import Client
-from runner.embedded.stack import stack
+from runner.embedded.hold import is_held
+from runner.embedded.stack import Stack, stack
 from runner.quotas.sizes import load_sizes
 from runner.store.db import Database
 from runner.tenants.tenancy import NewKey, create_key
+from runner.words.errors import SetupError
 from runner.words.principal import Role, Tier
 
 DEV_TENANT = "dev"
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
+class Address(BaseModel):
     """Where a deployment answers, and the key it accepts."""
+
+    model_config = ConfigDict(frozen=True)
 
     url: str
     api_key: str
 
 
+class Beside(Address):
+    """How the deployment of `runner dev` is reached by the other commands of its user."""
+
+    docker_url: str
+    owner_url: str
+    operator_url: str
+
+    @classmethod
+    def of(cls, running: Stack, api_key: str) -> "Beside":
+        """Return how a running stack is reached."""
+        return cls(
+            url=running.url,
+            api_key=api_key,
+            docker_url=running.settings.docker_url,
+            owner_url=running.services.owner_url,
+            operator_url=running.services.operator_url,
+        )
+
+
 @contextmanager
-def announced(settings: Settings, address: Address) -> Iterator[None]:
+def announced(settings: Settings, beside: Beside) -> Iterator[None]:
     """Let other commands of this user find the deployment while the context lasts."""
     path = _file(settings)
-    path.parent.mkdir(parents=True, exist_ok=True)
     # Whole when it appears, and readable by this user alone (mkstemp's mode).
     descriptor, partial = tempfile.mkstemp(dir=path.parent, prefix=path.name)
     with os.fdopen(descriptor, "w") as file:
-        json.dump(asdict(address), file)
+        file.write(beside.model_dump_json())
     Path(partial).rename(path)
     try:
         yield
@@ -58,24 +79,66 @@ def client(settings: Settings) -> Iterator[Client]:
         with Client(address.url, address.api_key) as connected:
             yield connected
         return
-    with embedded(settings) as started, Client(started.url, started.api_key) as connected:
-        yield connected
+    with ExitStack() as whole:
+        with err.status("no deployment runs here: starting one for this command"):
+            started = whole.enter_context(embedded(settings))
+        yield whole.enter_context(Client(started.url, started.api_key))
 
 
 def configured() -> Address | None:
-    """Return the deployment that the environment names."""
+    """Return the deployment that the environment names. Raises SetupError for half a name."""
     given = ClientSettings()
-    if given.url is None or given.api_key is None:
+    if given.url is None and given.api_key is None:
         return None
-    return Address(given.url, given.api_key.get_secret_value())
+    if given.url is None or given.api_key is None:
+        lacking = "RUNNER_URL" if given.url is None else "RUNNER_API_KEY"
+        raise SetupError(f"{lacking} is not set: RUNNER_URL and RUNNER_API_KEY go together")
+    return Address(url=given.url, api_key=given.api_key.get_secret_value())
 
 
-def found(settings: Settings) -> Address | None:
-    """Return the deployment that `runner dev` runs with the same state folder."""
+def found(settings: Settings) -> Beside | None:
+    """Return the deployment that `runner dev` runs with the same state folder.
+
+    Raises SetupError when this user may not read how it is reached.
+    """
+    path = _file(settings)
     try:
-        return Address(**json.loads(_file(settings).read_text("utf-8")))
+        # One that was killed has left the file.
+        return (
+            Beside.model_validate_json(path.read_bytes()) if is_held(settings.state_dir) else None
+        )
     except FileNotFoundError:
         return None
+    except PermissionError:
+        raise SetupError(
+            f"{path} belongs to the user who runs `runner dev`: be that user, or set RUNNER_URL "
+            "and RUNNER_API_KEY"
+        ) from None
+    except ValidationError:
+        raise SetupError(
+            f"{path} is not what this release writes: stop `runner dev` and start it again"
+        ) from None
+
+
+def operated() -> Settings:
+    """Return the settings, completed by what `runner dev` runs with the same state folder.
+
+    What the environment sets stays. Logins are taken only where it sets none: those of two
+    deployments must not be mixed.
+    """
+    settings = read_settings()
+    beside = found(settings)
+    if beside is None:
+        return settings
+    taken: dict[str, object] = {}
+    if "docker_url" not in settings.model_fields_set:
+        taken["docker_url"] = beside.docker_url
+    logins = ("database_owner_url", "database_operator_url", "database_api_url",
+              "database_worker_url")  # fmt: skip
+    if all(getattr(settings, login) is None for login in logins):
+        taken["database_owner_url"] = SecretStr(beside.owner_url)
+        taken["database_operator_url"] = SecretStr(beside.operator_url)
+    return settings.model_copy(update=taken)
 
 
 @contextmanager
@@ -94,7 +157,7 @@ async def deployment(settings: Settings, *, ephemeral: bool) -> AsyncIterator[Ad
     async with stack(settings.model_copy(update={"port": 0}), ephemeral=ephemeral) as running:
         await running.ready()
         key = await first_key(running.services.owner_url, settings)
-        yield Address(running.url, key.token)
+        yield Address(url=running.url, api_key=key.token)
 
 
 async def first_key(owner_url: str, settings: Settings) -> NewKey:

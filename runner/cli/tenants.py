@@ -1,20 +1,20 @@
-"""Commands of whoever runs the deployment: tenants, and operators' keys."""
+"""Commands of whoever runs the deployment: tenants, and what they may have."""
 
 import asyncio
 import dataclasses
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, TypeVar
 
 import typer
-from rich.table import Table
 
 from runner.auth.caller import By
 from runner.base.settings import Settings
-from runner.cli.console import err, fail, out, read_settings, reports_errors, required
+from runner.cli import human
+from runner.cli.console import err, fail, out, reports_errors, required
+from runner.cli.listing import AsJson, print_facts, print_json, print_rows
+from runner.cli.session import operated
 from runner.quotas.sizes import load_sizes
-from runner.quotas.tiers import overrides
-from runner.store import operators as stored_operators
+from runner.quotas.tiers import load_tiers, overrides
 from runner.store.db import Database
 from runner.store.objects import ObjectStore
 from runner.store.tenants import Tenant, Terms
@@ -27,12 +27,10 @@ from runner.words.sandbox import Isolation
 
 T = TypeVar("T")
 
-tenants = typer.Typer(help="Tenants; needs RUNNER_DATABASE_OPERATOR_URL.", no_args_is_help=True)
-operators = typer.Typer(
-    help="Operators' keys, for `/operator/v1`; needs RUNNER_DATABASE_OWNER_URL.",
+tenants = typer.Typer(
+    help="Tenants; needs RUNNER_DATABASE_OPERATOR_URL, or `runner dev` beside it.",
     no_args_is_help=True,
 )
-
 Name = Annotated[str, typer.Argument(help="The tenant's name.")]
 MaxSize = Annotated[str | None, typer.Option(help="The largest size it may ask for.")]
 Concurrency = Annotated[int | None, typer.Option(min=1, help="Executions it may run at once.")]
@@ -66,7 +64,7 @@ def create(
     reuse: Reuse = None,
 ) -> None:
     """Make a tenant, and print its first key, once."""
-    settings = read_settings()
+    settings = operated()
     terms = Terms(Tier.FREE, max_concurrency=None, max_limits=_size(settings, "large"))
     terms = _changed(
         settings,
@@ -86,21 +84,79 @@ def create(
 
 @tenants.command("list")
 @reports_errors
-def list_tenants() -> None:
+def list_tenants(*, as_json: AsJson = False) -> None:
     """List every tenant and what it may have."""
-    table = Table("name", "tier", "at once", "memory", "isolation", "since", "suspended")
-    for each in _run(read_settings(), _all):
-        terms = each.terms
-        table.add_row(
-            each.name,
-            terms.tier.value,
-            str(terms.max_concurrency or "tier's"),
-            f"{terms.max_limits.memory_mb} MiB",
-            terms.required_isolation.value if terms.required_isolation else "any",
-            each.created_at.strftime("%Y-%m-%d"),
-            each.suspended_why or "",
-        )
-    out.print(table)
+    found = _run(operated(), _all)
+    if as_json:
+        print_json(found)
+        return
+    print_rows(
+        ("name", "tier", "at once", "memory", "isolation", "since", "suspended"),
+        (
+            (
+                each.name,
+                each.terms.tier.value,
+                str(each.terms.max_concurrency or "tier's"),
+                f"{each.terms.max_limits.memory_mb} MiB",
+                each.terms.required_isolation.value if each.terms.required_isolation else "any",
+                f"{each.created_at:%Y-%m-%d}",
+                each.suspended_why or "",
+            )
+            for each in found
+        ),
+        none="there are no tenants: `runner tenants create NAME` makes one",
+    )
+
+
+@tenants.command("show")
+@reports_errors
+def show(name: Name, *, as_json: AsJson = False) -> None:
+    """Show what a tenant may have: limits of an execution, and quotas."""
+    settings = operated()
+    found = _run(settings, lambda database: _named(database, name))
+    terms = found.terms
+    sizes = load_sizes(settings.profiles_path)
+    quotas = {
+        **dataclasses.asdict(load_tiers(settings.profiles_path, sizes)[terms.tier]),
+        **({"concurrent": terms.max_concurrency} if terms.max_concurrency else {}),
+        **terms.quotas,
+    }
+    if as_json:
+        print_json({**dataclasses.asdict(found), "quotas": quotas})
+        return
+    limits = dataclasses.asdict(terms.max_limits)
+    print_facts(
+        [
+            ("name", found.name),
+            ("id", str(found.id)),
+            ("tier", terms.tier.value),
+            ("since", f"{found.created_at:%Y-%m-%d}"),
+            ("suspended", found.suspended_why or "no"),
+            ("isolation", terms.required_isolation.value if terms.required_isolation else "any"),
+            ("reuse", "permitted" if terms.reuse else "not permitted"),
+            (
+                "executions kept",
+                f"{terms.retention_days} days"
+                if terms.retention_days
+                else "as the deployment has set",
+            ),
+            ("at most for each", ", ".join(f"{key} {value:g}" for key, value in limits.items())),
+        ]
+    )
+    print_rows(
+        ("quota", "value", ""),
+        (
+            (
+                key,
+                human.quantity(key, value) if isinstance(value, int | float) else str(value),
+                "its own"
+                if key in terms.quotas or (key == "concurrent" and terms.max_concurrency)
+                else "its tier's",
+            )
+            for key, value in quotas.items()
+        ),
+        none="",
+    )
 
 
 @tenants.command("set")
@@ -116,7 +172,7 @@ def change(
     reuse: Reuse = None,
 ) -> None:
     """Change what a tenant may have; what is not named stays as it is."""
-    settings = read_settings()
+    settings = operated()
 
     async def work(database: Database) -> Tenant:
         found = await _named(database, name)
@@ -145,7 +201,7 @@ def suspend(name: Name, why: Annotated[str, typer.Option(help="It is told so.")]
     async def work(database: Database) -> Tenant:
         return await tenancy.suspend(database, (await _named(database, name)).id, why, By())
 
-    _run(read_settings(), work)
+    _run(operated(), work)
     out.print(f"{name}: suspended")
 
 
@@ -157,7 +213,7 @@ def resume(name: Name) -> None:
     async def work(database: Database) -> Tenant:
         return await tenancy.resume(database, (await _named(database, name)).id, By())
 
-    _run(read_settings(), work)
+    _run(operated(), work)
     out.print(f"{name}: resumed")
 
 
@@ -170,7 +226,7 @@ def delete(
     """Remove everything of a suspended tenant for good; print what it was."""
     if confirm != name:
         fail(f"this cannot be undone; say it with --yes {name}")
-    settings = read_settings()
+    settings = operated()
 
     async def work(database: Database) -> tenancy.Removed:
         found = await _named(database, name)
@@ -178,56 +234,15 @@ def delete(
         return await tenancy.delete(database, objects, found.id, By())
 
     removed = _run(settings, work)
-    table = Table("removed", "rows")
-    for kind, rows in removed.rows.items():
-        table.add_row(kind, str(rows))
-    table.add_row("stored objects", str(removed.objects))
-    out.print(table)
+    print_rows(
+        ("removed", "rows"),
+        [
+            *((kind, str(rows)) for kind, rows in removed.rows.items()),
+            ("stored objects", str(removed.objects)),
+        ],
+        none="",
+    )
     out.print(f"audit log: {removed.audit_records} records, last hash {removed.audit_head}")
-
-
-@operators.command("create")
-@reports_errors
-def create_operator(
-    name: Annotated[str, typer.Argument(help="Whose it is, or what it is for.")],
-    days: Annotated[int | None, typer.Option(min=1, help="Days until it expires.")] = None,
-) -> None:
-    """Make an operator's key and print it, once."""
-    ends = None if days is None else datetime.now(UTC) + timedelta(days=days)
-    token = _as_owner(lambda db: tenancy.create_operator(db, name, ends))
-    err.print("shown once; only its hash is stored:")
-    out.print(token, highlight=False)
-
-
-@operators.command("list")
-@reports_errors
-def list_operators() -> None:
-    """List operators' keys by prefix."""
-
-    async def work(database: Database) -> list[stored_operators.StoredOperator]:
-        async with database.no_tenant() as tx:
-            return await stored_operators.list_all(tx)
-
-    table = Table("prefix", "name", "since", "last used", "over")
-    for each in _as_owner(work):
-        over = each.revoked_at or each.expires_at
-        used = each.last_used_at
-        table.add_row(
-            f"ro_{each.prefix}",
-            each.name,
-            each.created_at.strftime("%Y-%m-%d"),
-            used.strftime("%Y-%m-%d %H:%M") if used else "never",
-            over.strftime("%Y-%m-%d %H:%M") if over else "",
-        )
-    out.print(table)
-
-
-@operators.command("revoke")
-@reports_errors
-def revoke_operator(prefix: Annotated[str, typer.Argument(help="As `list` shows it.")]) -> None:
-    """End an operator's key at once."""
-    _as_owner(lambda db: tenancy.revoke_operator(db, prefix.removeprefix("ro_")))
-    out.print("revoked")
 
 
 def _changed(
@@ -298,11 +313,6 @@ async def _named(database: Database, name: str) -> Tenant:
 
 def _run(settings: Settings, work: Callable[[Database], Awaitable[T]]) -> T:
     url = required(settings.database_operator_url, "RUNNER_DATABASE_OPERATOR_URL")
-    return asyncio.run(_with(Database(url, max_size=1), work))
-
-
-def _as_owner(work: Callable[[Database], Awaitable[T]]) -> T:
-    url = required(read_settings().database_owner_url, "RUNNER_DATABASE_OWNER_URL")
     return asyncio.run(_with(Database(url, max_size=1), work))
 
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from runner.base.settings import Settings
-from runner.cli.console import err, fail, out, read_settings, reports_errors
+from runner.cli.console import err, fail, out, reports_errors
+from runner.cli.session import operated
 from runner.words.sandbox import Isolation
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def verify(
     if list_:
         print(report.page(every_check()), end="")  # noqa: T201 - to be redirected into a file
         return
-    settings = read_settings()
+    settings = operated()
     began = time.monotonic()
     outcomes, docker = asyncio.run(_tried(settings, isolation, tuple(group or ())))
     if not outcomes:

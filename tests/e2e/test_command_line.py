@@ -1,6 +1,8 @@
 """The command line, as somebody would type it."""
 
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,11 +16,14 @@ from tests.support.deployment import Deployment, eventually, state_folder
 RUNNER = [sys.executable, "-m", "runner"]
 
 
-def runner(*arguments: str, env: Mapping[str, str]) -> "subprocess.CompletedProcess[str]":
-    """Run a command to its end."""
+def runner(
+    *arguments: str, env: Mapping[str, str], stdin: str | None = None
+) -> "subprocess.CompletedProcess[str]":
+    """Run a command to its end, as in a pipe of a terminal with 80 columns."""
     return subprocess.run(
         [*RUNNER, *arguments],
-        env={**os.environ, "COLUMNS": "200", **env},
+        env={**os.environ, "COLUMNS": "80", **env},
+        input=stdin,
         capture_output=True,
         text=True,
         timeout=120,
@@ -49,11 +54,122 @@ def test_run_streams_output_and_exits_as_the_program(
         "open('out.txt', 'w').write('made')\nsys.exit(4)"
     )
     (tmp_path / "in.txt").write_text("given")
-    ran = runner("run", str(program), "-f", str(tmp_path / "in.txt"), "--save-to",
+    ran = runner("run", str(program), "-f", str(tmp_path / "in.txt"), "--out",
                  str(tmp_path / "saved"), env=env)  # fmt: skip
     assert (ran.returncode, ran.stdout) == (4, "given\n"), ran.stderr
     assert ran.stderr.startswith("warn\n")
     assert (tmp_path / "saved" / "out.txt").read_text() == "made"
+
+
+def test_a_program_gets_arguments_input_and_variables_as_here(
+    env: Mapping[str, str], tmp_path: Path
+) -> None:
+    """Also those that look like options, after a double dash."""
+    program = tmp_path / "tell.py"
+    program.write_text(
+        "import os, sys\nprint(sys.argv, repr(sys.stdin.read()), os.environ['GREETING'])"
+    )
+    ran = runner("run", "-e", "GREETING=hi=there", str(program), "one", "--", "--two",
+                 env=env, stdin="from a pipe")  # fmt: skip
+    assert ran.stdout == "['tell.py', 'one', '--two'] 'from a pipe' hi=there\n", ran.stderr
+    without = runner("run", "-n", "-e", "GREETING=", str(program), env=env, stdin="from a pipe")
+    assert without.stdout == "['main.py'] '' \n", without.stderr
+
+
+def test_image_and_isolation_are_asked_for_and_a_refusal_says_field_and_reason(
+    env: Mapping[str, str], tmp_path: Path
+) -> None:
+    """One line each."""
+    program = tmp_path / "hello.py"
+    program.write_text("print(6 * 7)")
+    ran = runner("run", "--image", "python", "--isolation", "container", str(program), env=env)
+    assert (ran.returncode, ran.stdout) == (0, "42\n"), ran.stderr
+    for words, said in (
+        (["--image", "nope"], "image: there is no image 'nope'"),
+        (["--timeout-s", "-3"], "limits.timeout_s: Input should be greater than or equal to 0.1"),
+        (["-e", "1=x"], "env.1"),
+    ):
+        refused = runner("run", *words, str(program), env=env)
+        assert (refused.returncode, refused.stdout) == (1, "")
+        assert said in refused.stderr
+        assert refused.stderr.count("\n") == 1, refused.stderr
+
+
+def test_the_result_is_json_on_request(env: Mapping[str, str], tmp_path: Path) -> None:
+    """In place of the output; the exit code is the program's all the same."""
+    program = tmp_path / "hello.py"
+    program.write_text("print(6 * 7)\nraise SystemExit(3)")
+    ran = runner("run", "--json", str(program), env=env)
+    result = json.loads(ran.stdout)
+    assert (ran.returncode, ran.stderr) == (3, "")
+    assert (result["state"], result["stdout"]["content"]) == ("failed", "42\n")
+
+
+@pytest.fixture
+def running(env: Mapping[str, str], tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
+    """Return a command whose program has written its first line."""
+    program = tmp_path / "slow.py"
+    program.write_text(
+        "import time\nfor n in range(600):\n    print(n, flush=True)\n    time.sleep(0.1)"
+    )
+    with subprocess.Popen(
+        [*RUNNER, "run", str(program)],
+        env={**os.environ, **env, "PYTHONUNBUFFERED": "1"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "0\n"
+        yield process
+        process.kill()
+
+
+@pytest.mark.parametrize(
+    ("by", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
+def test_an_interrupted_command_cancels_what_it_runs(
+    running: "subprocess.Popen[str]", shared: Deployment, by: signal.Signals, code: int
+) -> None:
+    """And exits as a shell expects of a program that the signal ended, when that has ended."""
+    running.send_signal(by)
+    _, told = running.communicate(timeout=60)
+    assert running.returncode == code, told
+    assert told.startswith("cancelling ")
+    assert "Traceback" not in told
+    newest, _ = shared.client("typist").list(limit=1)
+    assert newest[0].state == "cancelled"
+
+
+def test_a_second_interruption_leaves_at_once(
+    running: "subprocess.Popen[str]", shared: Deployment
+) -> None:
+    """Whatever becomes of the execution: here, the worker does not hear of it."""
+    os.kill(shared.worker.pid, signal.SIGSTOP)
+    try:
+        running.send_signal(signal.SIGINT)
+        assert running.stderr is not None
+        assert running.stderr.readline().startswith("cancelling ")
+        running.send_signal(signal.SIGINT)
+        _, told = running.communicate(timeout=5)
+    finally:
+        os.kill(shared.worker.pid, signal.SIGCONT)
+    assert (running.returncode, "Traceback" in told) == (130, False), told
+
+
+def test_output_that_nobody_reads_ends_the_program(
+    running: "subprocess.Popen[str]", shared: Deployment
+) -> None:
+    """As SIGPIPE would: `runner run slow.py | head -1`."""
+    assert running.stdout is not None
+    running.stdout.close()
+    assert running.stderr is not None
+    told = running.stderr.read()
+    assert (running.wait(60), told) == (141, "")
+    client = shared.client("typist")
+    newest, _ = client.list(limit=1)
+    assert client.wait(newest[0]).state == "cancelled"
 
 
 def test_executions_are_listed_shown_followed_and_cancelled(
@@ -65,6 +181,8 @@ def test_executions_are_listed_shown_followed_and_cancelled(
                               language="python")  # fmt: skip
     eventually(lambda: client.get(submitted.id).state == "running")
     assert submitted.id in runner("executions", "list", env=env).stdout
+    listed = runner("executions", "list", "--json", "--limit", "1", env=env)
+    assert json.loads(listed.stdout)["items"][0]["id"] == submitted.id
     assert runner("executions", "cancel", submitted.id, env=env).returncode == 0
     assert runner("executions", "logs", "-f", submitted.id, env=env).stdout == "early\n"
     assert "cancel_requested" in runner("executions", "show", submitted.id, env=env).stdout
@@ -84,9 +202,26 @@ def test_output_that_was_cut_says_so(env: Mapping[str, str], tmp_path: Path) -> 
     assert "965 of 3,013 bytes left out between its beginning and its end" in ran.stderr
 
 
-def test_the_audit_log_is_listed_and_verified(env: Mapping[str, str]) -> None:
+def test_the_audit_log_is_listed_newest_first_page_by_page(
+    env: Mapping[str, str], shared: Deployment
+) -> None:
+    """Each page says how to get the next one; together they are the whole log, backwards."""
+    shared.client("typist").run(code="pass", language="python")
+    seen: list[int] = []
+    cursor: list[str] = []
+    while True:
+        page = runner("audit", "list", "--limit", "3", *cursor, env=env)
+        seen += [int(row.split()[0]) for row in page.stdout.splitlines()[1:]]
+        if not page.stderr:
+            break
+        cursor = page.stderr.split()[1:]
+    assert seen == list(range(len(seen), 0, -1))
+    assert len(seen) > 6
+    assert "tenant:create" in runner("audit", "list", "--oldest", "--limit", "1", env=env).stdout
+
+
+def test_the_audit_log_is_verified(env: Mapping[str, str]) -> None:
     """Exit code 0 says that it is whole."""
-    assert "tenant:create" in runner("audit", "list", env=env).stdout
     verified = runner("audit", "verify", env=env)
     assert (verified.returncode, verified.stdout[:5]) == (0, "whole")
 
@@ -114,19 +249,59 @@ def test_doctor_and_images_tell_what_is_there(image: None) -> None:
     assert "sha256:" in runner("images", "list", env={}).stdout
 
 
-def test_dev_prints_a_key_that_works_and_stops_on_ctrl_c(image: None, folder: Path) -> None:
-    """Another terminal finds it by itself; afterwards nothing of it runs."""
-    env = {**os.environ, "RUNNER_STATE_DIR": str(folder), "RUNNER_PORT": "0", "COLUMNS": "200"}
+def test_dev_prints_commands_that_work_and_stops_on_ctrl_c(image: None, folder: Path) -> None:
+    """Copied as they stand into another terminal, they run; afterwards nothing of it does."""
+    env = {**os.environ, "RUNNER_STATE_DIR": str(folder), "RUNNER_PORT": "0", "COLUMNS": "80"}
     with subprocess.Popen([*RUNNER, "dev"], env=env, stdout=subprocess.PIPE, text=True) as dev:
         eventually((folder / "run" / "dev.json").exists)
         assert (folder / "run" / "dev.json").stat().st_mode & 0o077 == 0
-        listed = runner("executions", "list", env={"RUNNER_STATE_DIR": str(folder)})
-        assert listed.returncode == 0, listed.stderr
+        beside(folder)
+        assert dev.stdout is not None
+        said = [dev.stdout.readline() for _ in range(9)]
+        copied = said[said.index("\n") + 1 :]
+        ran = subprocess.run(
+            ["bash", "-euc", "".join(copied)],
+            env={"PATH": "/usr/bin:/bin", "HOME": str(folder)},
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert (ran.returncode, ran.stdout) == (0, "42\n"), (copied, ran.stderr)
         dev.send_signal(signal.SIGINT)
         assert dev.wait(60) == 0
-        assert dev.stdout is not None and "rk_" in dev.stdout.read()
     assert not (folder / "run" / "dev.json").exists()
     assert left_running(folder) == []
+
+
+def beside(folder: Path) -> None:
+    """Try what users and operators type beside `runner dev`, by its state folder alone."""
+    env = {"RUNNER_STATE_DIR": str(folder)}
+    listed = runner("executions", "list", env=env)
+    assert listed.returncode == 0, listed.stderr
+    key = runner("keys", "create", "--tenant", "acme", "--tier", "free", env=env)
+    assert key.stdout.startswith("rk_"), key.stderr
+    for words in (
+        ["tenants", "set", "acme", "--quota", "storage_bytes=1048576", "--concurrency", "2"],
+        ["tenants", "create", "other"],
+        ["tenants", "suspend", "other", "--why", "test"],
+        ["operators", "create", "ops"],
+        ["members", "add", "--tenant", "acme", "--email", "ada@example.com"],
+        ["doctor"],
+        ["images", "list"],
+        ["usage"],
+    ):
+        ran = runner(*words, env=env)
+        assert ran.returncode == 0, (words, ran.stderr)
+    shown = runner("tenants", "show", "acme", env=env).stdout
+    assert re.search(r"storage_bytes +1.0 MiB +its own", shown), shown
+    assert re.search(r"concurrent +2 +its own", shown), shown
+    tenants = json.loads(runner("tenants", "list", "--json", env=env).stdout)
+    assert {each["name"]: each["suspended_why"] for each in tenants} == {
+        "acme": None, "dev": None, "other": "test"
+    }  # fmt: skip
 
 
 def test_the_demo_shows_everything_and_leaves_nothing(image: None, folder: Path) -> None:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from runner.cli.use import exit_code
+from runner.cli.run import exit_code
 from runner.client import Execution
 from runner.client.types import execution_of
 
@@ -41,10 +41,12 @@ SUCCEEDED: Execution = replace(
         (SUCCEEDED, 0),
         (replace(SUCCEEDED, state="failed", exit_code=3), 3),
         (replace(SUCCEEDED, state="failed", exit_code=None, signal="SIGSEGV"), 139),
-        (replace(SUCCEEDED, state="timed_out", exit_code=None, signal="SIGTERM"), 70),
+        (replace(SUCCEEDED, state="timed_out", exit_code=None, signal="SIGTERM"), 124),
+        (replace(SUCCEEDED, state="out_of_memory", exit_code=None, signal="SIGKILL"), 137),
+        (replace(SUCCEEDED, state="cancelled", exit_code=None), 130),
         (replace(SUCCEEDED, state="system_error", exit_code=None), 70),
     ],
 )
 def test_the_exit_code_is_the_programs(ended: Execution, code: int) -> None:
-    """128 + n for a signal, as shells do; 70 where the program had no say."""
+    """128 + n for a signal and 124 for time, as shells and timeout(1) do; 70 for our failures."""
     assert exit_code(ended) == code

@@ -1,0 +1,181 @@
+"""Whatever a user gets wrong is one line and an exit code, in every command: never a traceback."""
+
+import threading
+from collections.abc import Iterator, Mapping
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import typer
+from typer.testing import CliRunner, Result
+
+from runner.cli.app import app
+
+SERVING = {"dev", "demo", "api", "worker"}
+"""They run until they are stopped; their errors are tested where they run."""
+
+
+def commands(group: Any, *path: str) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """Yield every command below a group, with the words that name it."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, *path, name)
+        elif name not in SERVING:
+            yield (*path, name), command
+
+
+COMMANDS = dict(commands(typer.main.get_command(app)))
+
+
+def typed(path: tuple[str, ...]) -> list[str]:
+    """Return a command with something for everything that it needs."""
+    words = list(path)
+    for parameter in COMMANDS[path].params:
+        if not parameter.required:
+            continue
+        if parameter.param_type_name == "option":
+            words.append(parameter.opts[0])
+        words.append("owner" if parameter.name == "role" else "a@example.com")
+    return words
+
+
+def invoked(path: tuple[str, ...], env: Mapping[str, str | None]) -> Result:
+    """Run a command; whatever it raises but an exit is for the test to see."""
+    return CliRunner().invoke(app, typed(path), env=env)
+
+
+@pytest.fixture
+def env(tmp_path: Path) -> dict[str, str | None]:
+    """Return an environment in which nothing answers: no API, no Docker, no database."""
+    return {
+        "RUNNER_STATE_DIR": str(tmp_path / "state"),
+        "RUNNER_URL": "http://127.0.0.1:1",
+        "RUNNER_API_KEY": "rk_x",
+        "RUNNER_DOCKER_URL": f"unix://{tmp_path}/none.sock",
+        "RUNNER_DATABASE_OWNER_URL": None,
+        "RUNNER_DATABASE_OPERATOR_URL": None,
+    }
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_where_nothing_answers_every_command_says_so(
+    path: tuple[str, ...], env: Mapping[str, str | None]
+) -> None:
+    """Exit codes other than 0 but for what needs nobody."""
+    result = invoked(path, env)
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(
+    "url", ["nonsense", "http://no-such-host.invalid", "http://[::1", "ftp://x"]
+)
+def test_a_url_that_leads_nowhere_is_one_line(url: str, env: dict[str, str | None]) -> None:
+    result = invoked(("usage",), {**env, "RUNNER_URL": url})
+    assert isinstance(result.exception, SystemExit), result.exception
+    assert result.exit_code != 0
+    assert result.stderr.count("\n") == 1, result.stderr
+
+
+@pytest.mark.parametrize("given", ["RUNNER_URL", "RUNNER_API_KEY"])
+def test_half_an_address_is_told_and_not_replaced_by_another(
+    given: str, env: dict[str, str | None]
+) -> None:
+    """A stack of its own would answer, with nothing of what the user looks for."""
+    lacking = ({"RUNNER_URL", "RUNNER_API_KEY"} - {given}).pop()
+    result = invoked(("usage",), {**env, lacking: None})
+    assert (result.exit_code, result.stderr) == (
+        78,
+        f"error: {lacking} is not set: RUNNER_URL and RUNNER_API_KEY go together\n",
+    )
+
+
+class Stranger(BaseHTTPRequestHandler):
+    """A server that is not this API."""
+
+    answer = b""
+
+    def do_GET(self) -> None:
+        """Answer whatever is asked."""
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(self.answer)))
+        self.end_headers()
+        self.wfile.write(self.answer)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture(params=[b"<html>hello</html>", b"[1]", b"\xff", b""],
+                ids=["html", "list", "bytes", "empty"])  # fmt: skip
+def stranger(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Serve something else, and return its URL."""
+    kind = type("Answering", (Stranger,), {"answer": request.param})
+    with HTTPServer(("127.0.0.1", 0), kind) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    "path",
+    [("usage",), ("executions", "list"), ("executions", "show"), ("audit", "list"),
+     ("files", "list"), ("secrets", "list")],
+    ids=" ".join,
+)  # fmt: skip
+def test_a_server_that_is_not_this_api_is_one_line(
+    path: tuple[str, ...], stranger: str, env: dict[str, str | None]
+) -> None:
+    """Whatever it answers."""
+    result = invoked(path, {**env, "RUNNER_URL": stranger})
+    assert isinstance(result.exception, SystemExit), repr(result.exception)
+    assert result.exit_code == 1
+    assert result.stderr.count("\n") == 1, result.stderr
+
+
+FILES = {
+    "missing.py": None,
+    "latin.py": b"print('caf\xe9')\n",
+    "empty.py": b"",
+    "program.xyz": b"print(1)",
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_that_cannot_be_run_is_one_line_that_names_it(
+    name: str, tmp_path: Path, env: dict[str, str | None]
+) -> None:
+    """Before anything is connected to."""
+    content = FILES[name]
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    result = CliRunner().invoke(app, ["run", str(tmp_path / name)], env=env)
+    assert isinstance(result.exception, SystemExit), repr(result.exception)
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"error: {tmp_path / name}")
+    assert result.stderr.count("\n") == 1, result.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["-e", "NOVALUE"], ["-e", "=x"], ["--secret", "X"], ["-f", "a/in.txt", "-f", "b/in.txt"],
+     ["-f", "missing.txt"]],
+    ids=" ".join,
+)  # fmt: skip
+def test_an_option_that_means_nothing_is_one_line_that_names_it(
+    words: list[str], tmp_path: Path, env: dict[str, str | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.py").write_text("print(1)")
+    for folder in ("a", "b"):
+        Path(folder).mkdir()
+        Path(folder, "in.txt").touch()
+    result = CliRunner().invoke(app, ["run", *words, "a.py"], env=env)
+    assert isinstance(result.exception, SystemExit), repr(result.exception)
+    assert result.exit_code == 1
+    assert words[-1] in result.stderr
+    assert result.stderr.count("\n") == 1, result.stderr
