@@ -11,6 +11,8 @@ address that is connected to, and the name inside TLS.
     confine       what it gives up
     session       one sandbox's standing, and its records
     share         what one tenant may take of the proxy
+    places        the connections of one sandbox that are served at once
+    refusal       how a client is told why
     serve         one connection of a sandbox, from its first byte
     http          HTTP through the proxy
     socks         SOCKS5, as far as it makes tunnels

@@ -8,12 +8,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from runner.egress.policy import Policy, Rule, Scheme
+from runner.egress.policy import PORTS, Policy, Rule, Scheme
 from runner.network.addresses import Network
 from runner.network.lookup import Lookup, NoAddress, reachable
-from runner.network.names import Address, BadName, normalise
+from runner.network.names import Address, BadName, address_in, normalise
 
 Asking = Literal["tunnel", "http"]
+
+_OWN = frozenset({"localhost", "sandbox"})
+"""Names of the sandbox itself, the second as its host name."""
 
 
 class Denied(Exception):
@@ -87,14 +90,21 @@ def _rules(policy: Policy, asking: Asking, name: str, port: int) -> tuple[Rule, 
     if asking == "http":
         matching = [rule for rule in matching if rule.scheme == "http"]
     if not matching:
-        wanted = Rule(name, port, "http" if asking == "http" else "https")
-        raise Denied(
-            "no_rule",
-            f"no rule permits {wanted.name}; the execution would need "
-            f'egress: ["{wanted.name}"], or a policy with that rule',
-        )
+        raise Denied("no_rule", _wanting(asking, name, port))
     # Of several schemes for one port the strictest is meant: a tunnel has one reading only.
     for scheme in ("https", "http", "tcp"):
         if found := tuple(rule for rule in matching if rule.scheme == scheme):
             return found
     raise AssertionError("a rule of no known scheme")
+
+
+def _wanting(asking: Asking, name: str, port: int) -> str:
+    """Return what an execution needs that is to reach this."""
+    address = address_in(name)
+    if name in _OWN or (address and (address.is_loopback or address.is_unspecified)):
+        return f"{name} is the sandbox itself, which a client reaches without the proxy (NO_PROXY)"
+    wanted = Rule(name, port, "http" if asking == "http" else "https")
+    needed = f'egress: ["{wanted.name}"]'
+    if asking == "tunnel" and port not in PORTS.values():
+        needed += f' for TLS, or ["{Rule(name, port, "tcp").name}"] for another protocol'
+    return f"no rule permits {wanted.name}; the execution would need {needed}"

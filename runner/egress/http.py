@@ -14,6 +14,7 @@ import h11
 from runner.egress import requests
 from runner.egress.decide import Denied, Target
 from runner.egress.policy import Rule
+from runner.egress.refusal import told
 from runner.egress.session import Asked, Meter, Method, ProxySession
 from runner.egress.share import Share
 from runner.egress.streams import Stream
@@ -25,7 +26,6 @@ MAX_LINES = 256
 """About so many lines a head or a trailer may have: h11 reads all at once, at some 7 µs each."""
 MAX_INTERIM = 16
 """So many interim answers (1xx) may come before the answer; RFC 9110 §15.2 names no bound."""
-_SERVER = b"agent-runner-egress"
 
 
 class Peer:
@@ -164,14 +164,14 @@ class HttpProxy:
             server = await self._reach(target)
         except Denied as why:
             await self.refuse(asked, why)
-        told = f"{request.method.decode()} {path[:200]}"
+        said = f"{request.method.decode()} {path[:200]}"
         try:
             status = await self._carry(server, outgoing, rule, asked)
         except asyncio.CancelledError:
             # The execution has ended before the answer: what was asked for is told all the same.
-            self._session.allow(asked, server.address, rule, f"{told}: cut")
+            self._session.allow(asked, server.address, rule, f"{said}: cut")
             raise
-        self._session.allow(asked, server.address, rule, f"{told}: {status}")
+        self._session.allow(asked, server.address, rule, f"{said}: {status}")
         self._after = (self._meter.up, self._meter.down)
         if not server.peer.reusable():
             self._drop_server()
@@ -297,29 +297,12 @@ class HttpProxy:
     async def refuse(self, asked: Asked, why: Denied, status: int | None = None) -> None:
         """Tell the client and the record why; always raises Refusing."""
         self._session.deny(asked, why)
-        status = status or (502 if isinstance(why, Unreachable) else 403)
         if self._client.state.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
-            await self._client.send(
-                h11.Response(status_code=status, headers=page_headers(page(why)))
-            )
-            await self._client.send(h11.Data(page(why)))
+            head, page = told(why, status)
+            await self._client.send(head)
+            await self._client.send(h11.Data(page))
             await self._client.send(h11.EndOfMessage())
         raise Refusing
-
-
-def page(why: Denied) -> bytes:
-    """Return what the agent reads: what was refused, and what would be needed."""
-    return f"The egress proxy: {why.detail}.\nReason: {why.reason}\n".encode()
-
-
-def page_headers(body: bytes) -> requests.Headers:
-    """Return the header fields of a page; the connection ends with it."""
-    return [
-        (b"Content-Type", b"text/plain; charset=utf-8"),
-        (b"Content-Length", str(len(body)).encode()),
-        (b"Server", _SERVER),
-        (b"Connection", b"close"),
-    ]
 
 
 def _name(problem: Exception) -> str:

@@ -1,5 +1,6 @@
 """What a client's HTTP request asks for, judged and rewritten before anything is sent."""
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ _HOP_BY_HOP = frozenset(
         b"upgrade",
     }
 )  # fmt: skip
+_ENCODED_SLASH = re.compile("%2f", re.IGNORECASE)
+# What a rule's path_prefix may hold.
+_LITERAL = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@/-]*")
 _FRAMING = frozenset({b"content-length", b"host"})
 # Fields by which a framework takes a request for one of another method, or of another path.
 _OTHER_METHOD = frozenset({b"x-http-method", b"x-http-method-override", b"x-method-override"})
@@ -119,11 +123,32 @@ def permitting(target: Target, method: str, path: str) -> Rule:
             "send it without dot segments, backslashes and double encoding",
             rule=unclear,
         )
-    raise Denied(
-        "no_rule",
-        f"no rule for {target.host} permits {method} {plain[:200]}",
-        rule=target.rules[0],
-    )
+    raise Denied("no_rule", _wanting(target, method, plain), rule=target.rules[0])
+
+
+def _wanting(target: Target, method: str, path: str) -> str:
+    """Return what an execution needs that is to send this request."""
+    said = f"no rule for {target.host} permits {method} {path[:200]}"
+    found = _LITERAL.match(path[:200])
+    literal = found[0] if found else "/"
+    for rule in target.rules:
+        if _ENCODED_SLASH.sub("/", path).startswith(rule.path_prefix) and (
+            not rule.methods or method in rule.methods
+        ):
+            return (
+                f"{said}: %2f is no slash to every server, so this is not below "
+                f'{rule.path_prefix}; the rule would need path_prefix: "{literal}"'
+            )
+    needed: dict[str, object] = {"host": target.host}
+    if target.port != PORTS.get(target.scheme):
+        needed["port"] = target.port
+    if target.scheme != "https":
+        needed["scheme"] = target.scheme
+    if any(rule.methods for rule in target.rules):
+        needed["methods"] = [method]
+    if any(rule.path_prefix for rule in target.rules):
+        needed["path_prefix"] = literal
+    return f"{said}; the execution would need egress: [{json.dumps(needed)}]"
 
 
 def rewritten(

@@ -28,18 +28,20 @@ async def serve_connection(
     meter = Meter(session)
     client = Connection(link, session.share, idle_s=outside.timeouts.idle_s, count=meter.count)
     refusal: Denied | None = None
+    entered = False
     try:
-        session.enter()
-    except Denied as why:
-        refusal = why
-    try:
-        if refusal is not None and session.crowded:
-            raise refusal
+        try:
+            await session.enter(outside.timeouts.place_s)
+            entered = True
+        except Denied as why:
+            refusal = why
+            if session.crowded:
+                raise
         async with asyncio.timeout(outside.timeouts.head_s):
             first = await client.receive()
         client.put_back(first)
-        if first[:1] == bytes([VERSION]) and refusal is None:
-            await serve_socks(client, session, outside, meter)
+        if first[:1] == bytes([VERSION]):
+            await serve_socks(client, session, outside, meter, refusal)
         elif first:
             await _serve_http(client, session, outside, meter, refusal)
     except Denied as why:
@@ -47,7 +49,7 @@ async def serve_connection(
     except (OSError, EOFError, TimeoutError, ssl.SSLError, Refusing, h11.ProtocolError) as error:
         _log.debug("connection_ended", session=session.id, why=type(error).__name__)
     finally:
-        session.leave()
+        session.leave(entered=entered)
         client.cut()
 
 

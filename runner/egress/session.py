@@ -9,6 +9,7 @@ from typing import Literal
 
 from runner.egress.decide import Denied
 from runner.egress.hide import Hidden
+from runner.egress.places import MAX_WAITING, Full, Places
 from runner.egress.policy import Policy, Rule
 from runner.egress.share import Share
 from runner.network.names import Address
@@ -148,6 +149,7 @@ class ProxySession:
         self._denied = 0
         self._connections = 0
         self._open = 0
+        self._places = Places(policy.max_concurrent)
         self._up = 0
         self._down = 0
 
@@ -160,29 +162,35 @@ class ProxySession:
             async with self.share.preparing:
                 self.hidden = await asyncio.to_thread(Hidden, sent)
 
-    def enter(self) -> None:
-        """Count a new connection. Raises Denied when there may be no more."""
+    async def enter(self, patience_s: float) -> None:
+        """Count a new connection, and wait until it may be served. Raises Denied if it may not."""
         self._connections += 1
         self._open += 1
         if self._connections > self.policy.max_connections:
             raise Denied(
                 "connection_budget",
-                f"this execution has made its {self.policy.max_connections} connections",
+                f"this execution has made the {self.policy.max_connections} connections that it "
+                "may make in all (max_connections)",
             )
-        if self._open > self.policy.max_concurrent:
+        try:
+            await self._places.take(patience_s)
+        except Full as error:
             raise Denied(
                 "too_many_at_once",
-                f"this execution has {self.policy.max_concurrent} connections open already",
-            )
+                f"this execution has {self.policy.max_concurrent} connections open, as many as it "
+                f"may have at once (max_concurrent), and {error}",
+            ) from None
 
     @property
     def crowded(self) -> bool:
         """Whether so many connections are open that one more is not even told why it may not."""
-        return self._open > 2 * self.policy.max_concurrent
+        return self._open > self.policy.max_concurrent + 2 * MAX_WAITING
 
-    def leave(self) -> None:
-        """Count a connection's end."""
+    def leave(self, *, entered: bool) -> None:
+        """Count a connection's end; the place of one that had entered goes to the next."""
         self._open -= 1
+        if entered:
+            self._places.give()
 
     def carried(self, up: int, down: int) -> None:
         """Count bytes that the sandbox sent and was sent. Raises Denied when none are left."""

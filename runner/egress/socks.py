@@ -35,9 +35,13 @@ class _Reader:
 
 
 async def serve_socks(
-    client: Connection, session: ProxySession, outside: Outside, meter: Meter
+    client: Connection,
+    session: ProxySession,
+    outside: Outside,
+    meter: Meter,
+    refusal: Denied | None = None,
 ) -> None:
-    """Serve one connection."""
+    """Serve one connection; with a `refusal`, tell it no whatever it asks for."""
     asked = Asked("socks5", "", 0, meter=meter)
 
     async def reply(code: int) -> None:
@@ -49,6 +53,8 @@ async def serve_socks(
     try:
         async with asyncio.timeout(outside.timeouts.head_s):
             asked.host, asked.port = await _negotiate(client)
+        if refusal is not None:
+            raise refusal
         await serve_tunnel(client, session, outside, meter, asked, accept)
     except _Refused as error:
         session.deny(asked, Denied("bad_request", str(error)))

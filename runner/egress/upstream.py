@@ -34,6 +34,7 @@ class Timeouts:
     head_s: float = 10.0
     connect_s: float = 10.0
     idle_s: float = 120.0
+    place_s: float = 30.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 import socket
 import ssl
@@ -134,6 +135,12 @@ def bound(world: World, **fields: Any) -> dict[str, Any]:
     return {"host": BOUND_HOST, "port": world.tls.port, "inject": inject, **fields}
 
 
+NODE_GET = "require('{url}'.split(':')[0]).get('{url}', r => r.pipe(process.stdout))"
+NODE_AGENT = (
+    "const https = require('https'); const agent = new https.Agent({keepAlive: true}); "
+    "https.get('{url}', {agent}, "
+    "r => { r.pipe(process.stdout); r.on('end', () => process.exit()) })"
+)
 CLIENTS = {
     "curl": ["curl", "-sS", "{url}"],
     "requests": ["python3", "-c", "import requests; print(requests.get('{url}').text, end='')"],
@@ -141,6 +148,8 @@ CLIENTS = {
     "urllib": ["python3", "-c", "from urllib.request import urlopen; "
                "print(urlopen('{url}').read().decode(), end='')"],
     "node": ["node", "-e", "fetch('{url}').then(r => r.text()).then(t => process.stdout.write(t))"],
+    "Node's https": ["node", "-e", NODE_GET],
+    "Node's https with an agent": ["node", "-e", NODE_AGENT],
 }  # fmt: skip
 
 
@@ -205,6 +214,90 @@ def test_a_refusal_can_be_read_and_is_on_record(world: World) -> None:
     assert audited[0]["metadata"]["host"] == "nowhere.example.test"
     assert ran.egress is not None
     assert ran.egress["denied"] == 1
+
+
+REFUSED = {
+    "curl": ["curl", "-sS", "{url}"],
+    "curl --retry": ["curl", "-sS", "--retry", "5", "{url}"],
+    "requests": CLIENTS["requests"],
+    "httpx": CLIENTS["httpx"],
+    "urllib": CLIENTS["urllib"],
+    "pip": ["pip", "download", "--disable-pip-version-check", "--index-url", "{url}", "x"],
+    "Node's fetch": CLIENTS["node"],
+    "Node's https": ["node", "-e", "require('https').get('{url}')"],
+}  # fmt: skip
+SHOW_NO_REASON = {"curl", "curl --retry"}
+"""They show the status alone: the line on stderr is all that there is to read."""
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_refused_tunnel_is_told_of_and_not_repeated_for_long(world: World, name: str) -> None:
+    """By the client itself, and by one line on stderr, with the rule that would permit it."""
+    command = [part.replace("{url}", "https://nowhere.example.test/") for part in REFUSED[name]]
+    ran = world.run(command, [f"{OPEN_HOST}:{world.tls.port}"])
+    assert ran.stderr is not None
+    lines = ran.stderr.text.splitlines()
+    (note,) = [line for line in lines if line.startswith("[egress]")]
+    assert note.startswith("[egress] refused: nowhere.example.test:443: no rule permits")
+    assert 'egress: ["nowhere.example.test"]' in note
+    said = "\n".join(line for line in lines if line != note)
+    assert "403" in said, said
+    assert ("no rule permits nowhere.example.test" in said) is (name not in SHOW_NO_REASON), said
+    assert len(world.decisions(ran)) == (3 if name == "pip" else 1)
+
+
+def test_ten_thousand_refusals_are_one_line(world: World) -> None:
+    """On stderr, whatever the program makes of them; its own lines stay whole."""
+    code = (
+        "import socket, sys\n"
+        "for number in range(300):\n"
+        "    with socket.create_connection(('127.0.0.1', 3128)) as way:\n"
+        "        way.sendall(b'CONNECT nowhere.example.test:443 HTTP/1.1\\r\\n'\n"
+        "                    b'Host: x\\r\\n\\r\\n')\n"
+        "        while way.recv(4096): pass\n"
+        "    print('line', number, file=sys.stderr)\n"
+    )
+    ran = world.run(["python3", "-c", code], [f"{OPEN_HOST}:{world.tls.port}"])
+    assert ran.stderr is not None
+    lines = ran.stderr.text.splitlines()
+    assert [line for line in lines if not line.startswith("[egress]")] == [
+        f"line {number}" for number in range(300)
+    ]
+    assert len(lines) == 301
+
+
+def test_a_burst_of_connections_waits_for_its_turn(world: World) -> None:
+    """More at once than an execution may have: all are served, in the end."""
+    code = (
+        "import concurrent.futures as f, urllib.request as u, sys\n"
+        "with f.ThreadPoolExecutor(100) as pool:\n"
+        f"    url = 'http://{PLAIN_HOST}:{world.plain.port}/hello.txt'\n"
+        "    got = pool.map(lambda _: u.urlopen(url, timeout=25).status, range(100))\n"
+        "    print(sum(each == 200 for each in got))\n"
+    )
+    ran = world.run(["python3", "-c", code], [f"http://{PLAIN_HOST}:{world.plain.port}"])
+    assert out(ran) == "100\n", ran.stderr
+
+
+OWN = ["localhost", "127.0.0.1", "127.0.0.2", "0.0.0.0", "sandbox", "[::1]"]  # noqa: S104 - asked for
+
+
+@pytest.mark.parametrize("name", ["curl", "requests", "httpx", "urllib", "node", "Node's http"])
+def test_the_programs_own_server_is_reached_directly(world: World, name: str) -> None:
+    """By every name and address that is the sandbox's own."""
+    clients = CLIENTS | {"Node's http": ["node", "-e", NODE_GET]}
+    script = (
+        "echo -n ok > own.txt; python3 -m http.server 9000 --bind :: 2>/dev/null &\n"
+        "until curl -s --noproxy '*' -o /dev/null http://127.0.0.1:9000/; do sleep 0.1; done\n"
+    )
+    # This version of httpx knows no IPv6 address, in NO_PROXY or for a proxy.
+    own = OWN[:-1] if name == "httpx" else OWN
+    for host in own:
+        command = [part.replace("{url}", f"http://{host}:9000/own.txt") for part in clients[name]]
+        script += shlex.join(command) + "; echo\n"
+    ran = world.run(["bash", "-c", script], [f"{OPEN_HOST}:{world.tls.port}"])
+    assert out(ran) == "ok\n" * len(own), ran.stderr
+    assert world.decisions(ran) == []
 
 
 def test_without_rules_there_is_no_way_out(world: World) -> None:

@@ -1,6 +1,6 @@
 """A sandbox's way out: opened for one run, its decisions recorded, closed and summed up."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field, replace
 
@@ -17,12 +17,21 @@ from runner.words.execution import Claim, EgressUsage, ExecutionRequest
 _PROXY = "127.0.0.1:3128"
 _TRUST = "/tmp/.egress/trusted.pem"  # noqa: S108 - written by the supervisor, inside
 
+_OWN = "localhost,sandbox,127.0.0.0/8,127.0.0.1,127.0.0.2,0.0.0.0,::1,::,[::1],[::]"
+"""What is the sandbox's own: its host name, the address that has (nss-myhostname(8)), and loopback.
+Not every client knows networks, and urllib wants brackets."""
+_NETWORKS_FAULT = frozenset({"unreachable", "lookup_failed"})
+MAX_NOTES = 8
+"""Refusals that an execution's stderr tells of; each once."""
+
 _ENVIRONMENT = {
     **dict.fromkeys(("HTTP_PROXY", "http_proxy"), f"http://{_PROXY}"),
     **dict.fromkeys(("HTTPS_PROXY", "https_proxy"), f"http://{_PROXY}"),
     # By HTTP, too: not every client that heeds this one speaks SOCKS5, though the proxy does.
     **dict.fromkeys(("ALL_PROXY", "all_proxy"), f"http://{_PROXY}"),
-    **dict.fromkeys(("NO_PROXY", "no_proxy"), "localhost,127.0.0.1,::1"),
+    **dict.fromkeys(("NO_PROXY", "no_proxy"), _OWN),
+    # pip repeats every CONNECT that is refused, whatever the answer: six times in eight seconds.
+    "PIP_RETRIES": "2",
     # Node's fetch heeds none of them by itself.
     "NODE_OPTIONS": "--require=/opt/supervisor/fetch.cjs",
 }
@@ -84,8 +93,11 @@ class Egress:
             policy_hash=policy.hash(),
         )
 
+        notes = Notes(recorder.note)
+
         def record(decision: Decision) -> None:
             recorder.decide(*_records(claim, decision))
+            notes.hear(decision)
 
         listener = sandbox.listen_for_egress()
         # What the day leaves is not part of the policy that the receipt names by its hash.
@@ -106,6 +118,27 @@ class Egress:
                 raise Invalid(f"the tenant has no secret {name!r}", "egress")
             values[name] = value
         return values
+
+
+class Notes:
+    """Tells the program's reader of what was refused: not every client shows the proxy's answer."""
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self._tell = tell
+        self._told: set[tuple[object, ...]] = set()
+
+    def hear(self, decision: Decision) -> None:
+        """Tell of a refusal, unless the same was told or too many were."""
+        what = decision.host, decision.port, decision.reason, decision.rule
+        if decision.outcome == "allowed" or what in self._told or len(self._told) > MAX_NOTES:
+            return
+        self._told.add(what)
+        if len(self._told) > MAX_NOTES:
+            self._tell("[egress] more was refused: see the execution's events of the kind egress")
+            return
+        verb = "not reached" if decision.reason in _NETWORKS_FAULT else "refused"
+        where = f"{decision.host}:{decision.port}" if decision.host else "a connection"
+        self._tell(f"[egress] {verb}: {where}: {decision.detail} ({decision.reason})")
 
 
 def proxy_environment(trust: str = "") -> dict[str, str]:

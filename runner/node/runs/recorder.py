@@ -117,6 +117,9 @@ class Recorder:
         self.masker = Masker(())
         self._kept = {stream: KeptOutput(bounds) for stream in Stream}
         self._hashes = {stream: hashlib.sha256() for stream in Stream}
+        self._notes = bytearray()
+        self._line_begins = True
+        """Whether the program's stderr is at the beginning of a line."""
         self._writing = asyncio.Lock()
         self._timer: asyncio.Task[None] | None = None
 
@@ -138,6 +141,8 @@ class Recorder:
 
     async def add(self, stream: Stream, chunk: bytes) -> None:
         """Take a piece of output; neighbouring pieces of one stream become one event."""
+        if stream is Stream.STDERR:
+            chunk = self._with_notes(chunk)
         latest = self._gathered[-1] if self._gathered else None
         if not isinstance(latest, _Output) or latest.stream is not stream:
             crowded = len(self._gathered) >= MOST_PIECES
@@ -175,6 +180,31 @@ class Recorder:
         record = replace(event, metadata=self._masked(event.metadata))
         self._gathered.append(_Decision(entry, record))
         self._write_soon()
+
+    def note(self, line: str) -> None:
+        """Put a line of ours on stderr: between two lines of the program's, or after the last.
+
+        Inside of a line it could keep a mask from finding a secret that the program writes.
+        """
+        self._notes += f"{line}\n".encode()
+        if self._line_begins:
+            self._gather_notes()
+            self._write_soon()
+
+    def _with_notes(self, chunk: bytes) -> bytes:
+        end = chunk.rfind(b"\n") + 1
+        if end and self._notes:
+            chunk = chunk[:end] + self._notes + chunk[end:]
+            self._notes.clear()
+        self._line_begins = chunk.endswith(b"\n")
+        return chunk
+
+    def _gather_notes(self) -> None:
+        if self._notes:
+            lines = self._notes if self._line_begins else b"\n" + self._notes
+            self._gathered.append(_Output(Stream.STDERR, bytearray(lines)))
+            self._bytes += len(lines)
+            self._notes.clear()
 
     def _masked(self, facts: Mapping[str, JSON]) -> dict[str, JSON]:
         mask = self.masker.text
@@ -222,6 +252,7 @@ class Recorder:
             if self._tried is not None:
                 # Repeated, an interrupted write stores once what it may have stored already.
                 await self._or_later(self._store())
+            self._gather_notes()
             await self._mask()
             for stream, kept in self._kept.items():
                 for piece in kept.rest(cut=stream in cut):

@@ -3,7 +3,7 @@
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import pytest
 
 from runner.egress.share import MAX_LOOKUPS
 from runner.egress.upstream import Timeouts
-from tests.support.proxying import OK, Way, in_process, inside, policy, recording
+from tests.support.proxying import METHODS, OK, Way, in_process, inside, policy, recording
 
 HOST = "example.test"
 
@@ -132,3 +132,57 @@ async def test_a_lookup_that_hangs_keeps_its_place(tmp_path: Path) -> None:
     assert all(each.startswith(b"HTTP/1.1 403") for each in heard)
     assert way.reasons == ["lookup_failed"] * (MAX_LOOKUPS + 4)
     assert begun == MAX_LOOKUPS
+
+
+async def opened(reader: asyncio.StreamReader) -> bytes:
+    """Return the head that answers a CONNECT."""
+    return await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+
+
+async def test_a_connection_beyond_the_number_waits_for_its_turn(tmp_path: Path) -> None:
+    """In order; the control is that there is nothing to hear before one of the first has ended."""
+    async with recording() as server:
+        given = policy(f"tcp://{HOST}:{server.port}", max_concurrent=2)
+        ask = b"CONNECT %b:%d HTTP/1.1\r\nHost: x\r\n\r\n" % (HOST.encode(), server.port)
+        async with in_process(tmp_path, given) as way, AsyncExitStack() as stack:
+            enter = stack.enter_async_context
+            ends = [await enter(way.connection()) for _ in range(4)]
+            for _, writer in ends:
+                writer.write(ask)
+            heard = [asyncio.create_task(opened(reader)) for reader, _ in ends]
+            for number in range(2, 5):
+                await asyncio.wait(heard[:number], timeout=10)
+                await asyncio.sleep(0.05)
+                assert [each.done() for each in heard] == [at < number for at in range(4)]
+                ends[number - 2][1].close()
+            assert {(await each)[:12] for each in heard} == {b"HTTP/1.1 200"}
+        assert way.reasons == []
+
+
+@pytest.mark.parametrize("method", ["connect", "http", "socks5"])
+async def test_who_waits_too_long_is_told_which_limit_it_was(tmp_path: Path, method: str) -> None:
+    """By its name and its value, in every protocol that can say so."""
+    async with recording() as server:
+        given = policy(f"http://{HOST}:{server.port}", max_concurrent=1)
+        patience = Timeouts(place_s=0.2)
+        async with in_process(tmp_path, given, timeouts=patience) as way, way.connection():
+            await asyncio.sleep(0.05)
+            heard = await way.say(*METHODS[method](HOST.encode(), server.port))
+    assert way.reasons == ["too_many_at_once"]
+    assert "has 1 connections open" in way.told[0].detail
+    assert "max_concurrent" in way.told[0].detail
+    if method == "socks5":
+        assert heard == b"\x05\x00" + b"\x05\x02\x00\x01" + bytes(6)
+    else:
+        assert heard.startswith(b"HTTP/1.1 429 Refused by the egress proxy (too_many_at_once)")
+
+
+async def test_a_refused_tunnel_says_why_in_its_status_line(tmp_path: Path) -> None:
+    """And in a header, with the rule that would permit it."""
+    async with in_process(tmp_path, policy(HOST)) as way:
+        heard = await way.say(b"CONNECT other.test:443 HTTP/1.1\r\nHost: x\r\n\r\n")
+    line, *fields = heard.partition(b"\r\n\r\n")[0].decode().split("\r\n")
+    assert line.startswith("HTTP/1.1 403 Refused by the egress proxy (no_rule): no rule permits")
+    assert line.endswith('egress: ["other.test"]')
+    (said,) = [field for field in fields if field.lower().startswith("proxy-status:")]
+    assert "other.test" in said

@@ -124,3 +124,40 @@ async def test_what_no_lease_bounds_is_repeated_for_a_while_and_then_told() -> N
         with pytest.raises(StoreUnavailable):
             await until_stored(refused, patience_s=0.3)
     assert asked > 1
+
+
+NOTE = "[egress] refused: a.test:443"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        ([], [], f"{NOTE}\n"),
+        ([b"one\n"], [b"two\n"], f"one\n{NOTE}\ntwo\n"),
+        ([b"on"], [b"e\ntw", b"o\n"], f"one\n{NOTE}\ntwo\n"),
+        ([b"on"], [b"e"], f"one\n{NOTE}\n"),
+    ],
+)
+async def test_a_note_stands_between_the_programs_lines(
+    recorder: Recorder, before: list[bytes], after: list[bytes], expected: str
+) -> None:
+    """On stderr, and never within a line."""
+    for chunk in before:
+        await recorder.add(Stream.STDERR, chunk)
+    recorder.note(NOTE)
+    for chunk in after:
+        await recorder.add(Stream.STDERR, chunk)
+    await recorder.close()
+    assert output(recorder, Stream.STDERR) == expected.encode()
+    assert output(recorder, Stream.STDOUT) == b""
+
+
+async def test_a_note_hides_no_secret_from_its_mask(recorder: Recorder) -> None:
+    """Neither one that a program is just writing, nor one in the note itself."""
+    await recorder.hide([SECRET])
+    await recorder.add(Stream.STDERR, SECRET[:7].encode())
+    recorder.note(f"[egress] refused: {SECRET}.test")
+    await recorder.add(Stream.STDERR, SECRET[7:].encode() + b"\n")
+    await recorder.close()
+    stars = "*" * len(SECRET)
+    assert output(recorder, Stream.STDERR).decode() == f"{stars}\n[egress] refused: {stars}.test\n"
