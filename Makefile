@@ -38,7 +38,7 @@ imports:
 	$(BIN)/lint-imports --no-cache
 
 unit: setup ## The tests that need no services
-	$(BIN)/pytest tests/unit tests/architecture $(PYTEST_ARGS)
+	scripts/run-tests tests/unit tests/architecture $(PYTEST_ARGS)
 
 test: check ## Everything: checks, then all tests, on real Docker, Redis and PostgreSQL
 	WITH_DOCKER_RUNTIME=runsc $(WITH_DOCKER) bash -c \

@@ -141,6 +141,7 @@ def test_without_redis_nothing_is_accepted_and_nothing_is_stored(own: Deployment
     assert client.run(command=["true"]).state == "succeeded"
 
 
+@pytest.mark.alone
 def test_after_redis_was_away_every_slot_hears_of_it_within_two_seconds(own: Deployment) -> None:
     """However long it was away; the control: RQ's own back-off doubles each time, up to a minute.
 

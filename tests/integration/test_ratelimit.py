@@ -56,6 +56,7 @@ def process(url: str, key: str, begin: float) -> int:
     return sum(asyncio.run(ask(url, key, EACH, LIMIT, begin)))
 
 
+@pytest.mark.alone
 def test_several_processes_together_get_exactly_the_limit(server: Redis) -> None:
     """800 requests of four processes, 10 at once each, against 100."""
     with ProcessPoolExecutor(PROCESSES, multiprocessing.get_context("spawn")) as pool:
@@ -66,6 +67,7 @@ def test_several_processes_together_get_exactly_the_limit(server: Redis) -> None
     assert sum(count > 0 for count in allowed) > 1, "they did not run at once"
 
 
+@pytest.mark.alone
 async def test_the_window_slides(server: Redis) -> None:
     """At no moment are there more than `burst` in the minute before it, as a fixed window lets."""
     rate, minute_s = Rate(per_minute=10, burst=10), 2

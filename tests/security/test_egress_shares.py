@@ -22,6 +22,8 @@ from tests.support.floods import FLOODS, HOST
 from tests.support.proxying import Way, gateway, in_process, policy, recording, way_out
 from tests.support.upstreams import Authority
 
+pytestmark = pytest.mark.alone
+
 QUIET = "quiet.test"
 REQUESTS = 10
 UNDER_WAY_S = 0.5

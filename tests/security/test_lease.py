@@ -13,6 +13,8 @@ from runner.sandbox.observe.cgroups import Cgroups
 from runner.sandbox.observe.watchdog import Watchdog
 from tests.support.deployment import Deployment, deployment, eventually, state_of
 
+pytestmark = pytest.mark.alone
+
 LEASE_S = 4.0
 
 

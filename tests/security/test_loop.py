@@ -15,6 +15,8 @@ from runner.node.service import worker
 from runner.words.execution import Stream
 from tests.support.deployment import Deployment, deployment
 
+pytestmark = pytest.mark.alone
+
 SECRETS = {name: "\n".join(f"{name}{line:07}" for line in range(910)) for name in "abc"}
 """As many lines as a value of 8 KiB may have that are looked for by themselves."""
 

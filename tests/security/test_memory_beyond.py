@@ -15,6 +15,8 @@ from runner.words.execution import Program
 from runner.words.states import Reason, State
 from tests.support.sandboxes import MB, Bench
 
+pytestmark = pytest.mark.alone
+
 PLENTY = "import os, resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))\n"
 KEPT = {
     "pipes": (

@@ -22,6 +22,8 @@ from runner.words.sandbox import Isolation
 from tests.support import sandboxes
 from tests.support.sandboxes import Bench
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture
 def uids() -> str:

@@ -136,6 +136,7 @@ async def held_while(done: asyncio.Future[Any]) -> float:
     return longest
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("name", WORST)
 async def test_a_body_is_read_off_the_loop(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Shown able to fail: the same body read on the loop holds it for longer."""

@@ -291,6 +291,7 @@ def test_nothing_tells_whether_an_account_exists(lasting: Deployment) -> None:
     assert any(reason == "wrong password" for _, reason in why)
 
 
+@pytest.mark.alone
 def test_an_unknown_account_takes_as_long_as_a_wrong_password(lasting: Deployment) -> None:
     """Medians of interleaved tries, from an address each so that none is held up."""
     known = joined(lasting, "l-time", "tim").email

@@ -19,6 +19,8 @@ from runner.store.db import Database
 from runner.words.errors import LeaseLost, StoreUnavailable
 from tests.integration.store.conftest import Claimed
 
+pytestmark = pytest.mark.alone
+
 LEASE = timedelta(seconds=3)
 SOCKET = ".s.PGSQL.5432"
 

@@ -95,6 +95,7 @@ def forge_many(connection: "redis.Redis", number: int) -> None:
         pipeline.execute()
 
 
+@pytest.mark.alone
 def test_a_flood_of_forged_jobs_is_one_record_and_delays_nobody(shared: Deployment) -> None:
     """2,000 a second for some seconds: counted, thrown away, and a tenant's runs go on.
 

@@ -93,6 +93,7 @@ async def test_memory_is_bounded_by_the_host(gvisor: Bench) -> None:
     assert b"1073741824" not in ran.stdout
 
 
+@pytest.mark.alone
 async def test_memory_is_the_verdict_also_when_docker_has_not_heard_of_it(
     gvisor: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

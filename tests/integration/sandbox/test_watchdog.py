@@ -25,6 +25,8 @@ from runner.words.resources import RunBounds
 from runner.words.states import State
 from tests.support.sandboxes import Bench, bench
 
+pytestmark = pytest.mark.alone
+
 SLEEP = "import time; time.sleep(30)"
 IGNORES = """
 import signal, time

@@ -30,6 +30,7 @@ async def test_how_a_keyboard_writes_a_letter_makes_no_difference(passwords: Pas
     assert await passwords.verify("cafe\N{COMBINING ACUTE ACCENT} umbrella granite", stored)
 
 
+@pytest.mark.alone
 async def test_nobodys_password_takes_as_long_and_never_fits(passwords: Passwords) -> None:
     """The best of several each: the work is there, not a short way out."""
     stored = await passwords.hash(GOOD)

@@ -9,6 +9,8 @@ import pytest
 
 from runner.egress.share import SLICE_S, Share, Slots
 
+pytestmark = pytest.mark.alone
+
 
 def busy(seconds: float) -> None:
     """Hold up the loop."""

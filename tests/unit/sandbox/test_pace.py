@@ -65,12 +65,14 @@ async def share_of(flood: bytes) -> float:
     return share
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("kind", FLOODS)
 async def test_a_flood_of_small_frames_takes_a_share_of_the_loop(kind: str) -> None:
     """With room for a host that is slower than the one whose costs are charged."""
     assert await share_of(FLOODS[kind]) < 2.5 * SHARE
 
 
+@pytest.mark.alone
 async def test_without_a_pace_it_takes_all_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
     """The control, which needs processor time: the thread that floods takes some of it, too."""
     paced = await share_of(FLOODS["events"])

@@ -10,6 +10,8 @@ from runner.sandbox.observe import watchdog as module
 from runner.sandbox.observe.cgroups import Counters
 from runner.sandbox.observe.watchdog import HELD_UP_S, Kill, Lives, Read, Term, Watchdog
 
+pytestmark = pytest.mark.alone
+
 CONTAINERS = (
     *("late", "one", "ended", "renewed", "gone", "control", "program", "lost"),
     *("unreadable", "unkillable", "next"),
