@@ -12,7 +12,7 @@ from runner.queue.connections import RETRY_S
 from runner.queue.job import RingJob
 from runner.queue.rings import QUEUE, RingList
 
-IDLE_S = 2
+IDLE_S = 1
 """How long a consumer blocks for a ring before it looks whether it should stop."""
 
 
