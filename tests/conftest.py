@@ -2,10 +2,16 @@
 
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
 from tests.support import deployment as deployments
-from tests.support.deployment import Deployment
+from tests.support.deployment import NO_POOL, Deployment
+
+# Hypothesis's limit of 200 ms for an example measures how busy the host is. pytest-timeout ends
+# a test that takes too long.
+hypothesis.settings.register_profile("busy host", deadline=None)
+hypothesis.settings.load_profile("busy host")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -32,7 +38,7 @@ def shared(image: None) -> Iterator[Deployment]:
 def own(image: None) -> Iterator[Deployment]:
     """Return a deployment of this test's own, to be broken at will; without a pool.
 
-    So that each container there is some execution's. What a pool changes: test_pool.
+    What a pool changes: test_pool.
     """
-    with deployments.deployment(lease_s=3.0, reconcile_s=0.5, pool=0, pool_max=0) as made:
+    with deployments.deployment(lease_s=3.0, reconcile_s=0.5, **NO_POOL) as made:
         yield made

@@ -1,6 +1,5 @@
 """API keys: made within what their maker has, rotated with an overlap, over at once."""
 
-import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -172,11 +171,14 @@ def test_a_tenant_has_a_bounded_number_of_usable_keys(shared: Deployment) -> Non
 
 
 def test_an_expired_key_is_over(shared: Deployment) -> None:
-    """By the database's clock."""
-    ends = datetime.now(UTC) + timedelta(seconds=1.5)
+    """By the database's clock; instead of waiting for an hour, the test turns the end back."""
+    ends = datetime.now(UTC) + timedelta(hours=1)
     made = make(shared.http("k-expired"), expires_at=ends.isoformat())
     assert status(shared, made["token"]) == 200
-    time.sleep(max(0.0, (ends - datetime.now(UTC)).total_seconds()) + 0.1)
+    shared.sql(
+        "UPDATE api_keys SET expires_at = expires_at - interval '1 hour' WHERE key_id = %s",
+        made["key"]["id"],
+    )
     assert status(shared, made["token"]) == 401
 
 
