@@ -19,7 +19,7 @@ from runner.store.receipts import KIND
 from runner.words.principal import Role
 from runner.words.states import ENDED
 from tests.support import deployment as deployments
-from tests.support.deployment import Deployment, eventually, state_of
+from tests.support.deployment import NO_POOL, Deployment, eventually, state_of
 
 HELD = "import time\nprint('begun', flush=True)\ntime.sleep({seconds})\nprint('done')"
 
@@ -209,7 +209,7 @@ def test_without_postgres_nothing_is_accepted_and_nothing_is_queued(own: Deploym
 
 def test_a_result_survives_a_restart_of_postgres(image: None) -> None:
     """PostgreSQL crashes mid-run and comes back within the lease: the result is committed once."""
-    with deployments.deployment(lease_s=15.0, reconcile_s=0.5, pool=0, pool_max=0) as own:
+    with deployments.deployment(lease_s=15.0, reconcile_s=0.5, **NO_POOL) as own:
         client = own.client("pg-restart")
         submitted = client.submit(code=HELD.format(seconds=1.5), language="python")
         eventually(lambda: client.get(submitted.id).state == "running")

@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from runner.node.service import worker
 from runner.sandbox.observe.cgroups import Cgroups
 from runner.sandbox.observe.watchdog import Watchdog
-from tests.support.deployment import Deployment, deployment, eventually, state_of
+from tests.support.deployment import NO_POOL, Deployment, deployment, eventually, state_of
 
 pytestmark = pytest.mark.alone
 
@@ -71,7 +71,7 @@ async def held_up(made: Deployment, tenant: str) -> Seen:
 
 async def test_the_program_is_gone_before_its_lease_is() -> None:
     """And the execution ends as one whose worker was lost."""
-    with deployment(lease_s=LEASE_S, reconcile_s=0.5, pool=0, pool_max=0) as made:
+    with deployment(lease_s=LEASE_S, reconcile_s=0.5, **NO_POOL) as made:
         made.portal.call(made.worker.stop)
         seen = await held_up(made, "fenced")
     assert seen == Seen(gone_in_time=True, reason="worker_lost")
@@ -80,7 +80,7 @@ async def test_the_program_is_gone_before_its_lease_is() -> None:
 async def test_without_the_watchdog_it_outlives_its_lease(monkeypatch: pytest.MonkeyPatch) -> None:
     """The control: another worker could have started it by then."""
     monkeypatch.setattr(Watchdog, "_watch", lambda _: None)
-    with deployment(lease_s=LEASE_S, reconcile_s=0.5, pool=0, pool_max=0) as made:
+    with deployment(lease_s=LEASE_S, reconcile_s=0.5, **NO_POOL) as made:
         made.portal.call(made.worker.stop)
         seen = await held_up(made, "unfenced")
     assert not seen.gone_in_time

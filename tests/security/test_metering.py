@@ -25,7 +25,7 @@ from runner.store import attempts
 from runner.store.objects import ObjectStore
 from runner.words.errors import LeaseLost, StoreUnavailable
 from tests.support import deployment as deployments
-from tests.support.deployment import Deployment, eventually
+from tests.support.deployment import NO_POOL, Deployment, eventually
 
 CPU_S = 0.3
 CHARGED_S = 0.9 * CPU_S
@@ -78,7 +78,7 @@ class Worker:
 def here(image: None) -> Iterator[Worker]:
     """Return a deployment whose worker runs here, in place of its own."""
     # The worker's tracebacks are wanted by nobody here, and take seconds to print.
-    with capture_logs(), deployments.deployment(pool=0, pool_max=0, slots=2) as made:
+    with capture_logs(), deployments.deployment(slots=2, **NO_POOL) as made:
         made.portal.call(made.worker.stop)
         services = made.stack.services
         working = worker(

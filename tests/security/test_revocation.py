@@ -21,7 +21,7 @@ import pytest
 
 from runner.words.principal import Role
 from tests.support import deployment as deployments
-from tests.support.deployment import Deployment, bearing
+from tests.support.deployment import NO_POOL, Deployment, bearing
 from tests.support.people import PASSWORD, Person
 
 WITHIN_S = 1.0
@@ -280,7 +280,7 @@ def delete_tenant(case: Case, _: Person | None) -> None:
 @pytest.fixture(scope="module")
 def lasting(image: None) -> Iterator[Deployment]:
     """Return a deployment whose sessions travel over plain HTTP, and whose executions wait."""
-    with deployments.deployment(insecure_cookies=True, pool=0, pool_max=0) as made:
+    with deployments.deployment(insecure_cookies=True, **NO_POOL) as made:
         made.portal.call(made.worker.stop, signal.SIGTERM)
         yield made
 

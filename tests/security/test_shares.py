@@ -25,7 +25,7 @@ from runner.api.middleware import PRINCIPAL
 from runner.words.ids import new_id
 from runner.words.principal import Principal, PrincipalKind, Role
 from tests.support import wire
-from tests.support.deployment import Deployment, deployment, eventually
+from tests.support.deployment import NO_POOL, Deployment, deployment, eventually
 
 CONNECTIONS = 60
 TRIED = 200
@@ -36,7 +36,7 @@ WAITS = "import time; print('on', flush=True); time.sleep(60)"
 @pytest.fixture(scope="module")
 def small(image: None) -> Iterator[Deployment]:
     """Return a deployment with few connections."""
-    with deployment(max_connections=CONNECTIONS) as made:
+    with deployment(max_connections=CONNECTIONS, **NO_POOL) as made:
         yield made
 
 

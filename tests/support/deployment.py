@@ -36,6 +36,8 @@ PATIENCE_S = Settings().patient(60.0)
 DISK = "/var/tmp"  # noqa: S108 - PostgreSQL's data is too large for /tmp, which may be memory
 WIDE = RateLimits(**dict.fromkeys(RateLimits.model_fields, Rate(per_minute=60_000, burst=60_000)))
 """Tests ask more than anybody: every request is counted as ever, against wide numbers."""
+NO_POOL = {"pool": 0, "pool_max": 0}
+"""No sandbox waits: each container is some execution's, and a deployment starts and stops fast."""
 
 
 @dataclass

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from tests.support import deployment as deployments
-from tests.support.deployment import Deployment
+from tests.support.deployment import NO_POOL, Deployment
 
 
 @pytest.fixture(scope="session")
@@ -20,5 +20,5 @@ def document(shared: Deployment) -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def lasting(image: None) -> Iterator[Deployment]:
     """Return a deployment whose sessions travel over plain HTTP, as in development."""
-    with deployments.deployment(insecure_cookies=True) as made:
+    with deployments.deployment(insecure_cookies=True, **NO_POOL) as made:
         yield made

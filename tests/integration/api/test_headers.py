@@ -16,7 +16,7 @@ from runner.api.edge.bounds import (
 from runner.api.edge.headers import SecurityHeaders
 from runner.words.principal import Role
 from tests.support import wire
-from tests.support.deployment import Deployment, deployment
+from tests.support.deployment import NO_POOL, Deployment, deployment
 
 REQUIRED = {
     "strict-transport-security": "max-age=63072000; includeSubDomains",
@@ -179,7 +179,7 @@ def test_what_the_server_answers_itself_is_a_problem_document(shared: Deployment
 @pytest.fixture(scope="module")
 def opened(image: None) -> Iterator[Deployment]:
     """Return a deployment that one origin's pages may call."""
-    with deployment(cors_origins=("https://app.example",)) as made:
+    with deployment(cors_origins=("https://app.example",), **NO_POOL) as made:
         yield made
 
 

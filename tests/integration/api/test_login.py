@@ -13,7 +13,7 @@ import pytest
 
 from runner.words.principal import Role
 from tests.support import deployment as deployments
-from tests.support.deployment import Deployment, bearing, eventually
+from tests.support.deployment import NO_POOL, Deployment, bearing, eventually
 from tests.support.people import PASSWORD, Person, invite, joined
 
 TABLES = ("users", "sessions", "invitations", "password_resets", "audit_events", "memberships")
@@ -24,7 +24,9 @@ ANSWER = "address, password or tenant is wrong"
 @pytest.fixture(scope="module")
 def site(image: None) -> Iterator[Deployment]:
     """Return a deployment with plain HTTP for sessions and short ones, on this host alone."""
-    with deployments.deployment(insecure_cookies=True, session_idle_s=4, session_max_s=9) as made:
+    with deployments.deployment(
+        insecure_cookies=True, session_idle_s=4, session_max_s=9, **NO_POOL
+    ) as made:
         yield made
 
 

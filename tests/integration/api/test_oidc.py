@@ -14,7 +14,7 @@ from runner.store.db import Database
 from runner.words.errors import IssuerUnavailable, NotAuthenticated
 from runner.words.principal import Principal, Role
 from tests.support import deployment as deployments
-from tests.support.deployment import Deployment
+from tests.support.deployment import NO_POOL, Deployment
 from tests.support.issuers import AUDIENCE, Provider, encode, hmac_signed, new_key, provider, sign
 
 ANSWER = "a valid API key is needed: `Authorization: Bearer rk_…`"
@@ -43,6 +43,7 @@ def trusting(image: None, issuer: Provider) -> Iterator[Deployment]:
         oidc_issuer=issuer.url,
         oidc_audience=AUDIENCE,
         oidc_roles={"developer": Role.DEVELOPER, "staff": Role.VIEWER, "chiefs": Role.ADMIN},
+        **NO_POOL,
     ) as made:
         made.key("o-acme")
         made.key("o-other")

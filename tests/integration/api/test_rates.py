@@ -12,7 +12,7 @@ from runner.api.edge.doubt import WRONG_S
 from runner.api.edge.groups import OPEN_WITHOUT_REDIS, Group, group_of
 from runner.base.rates import Rate, RateLimits
 from runner.words.principal import Tier
-from tests.support.deployment import Deployment, deployment
+from tests.support.deployment import NO_POOL, Deployment, deployment
 
 ANONYMOUS, FREE, PRO = 20, 100, 500
 ENTERPRISE = Rate(per_minute=7, burst=8)
@@ -22,7 +22,7 @@ ENTERPRISE = Rate(per_minute=7, burst=8)
 def limited(image: None) -> Iterator[Deployment]:
     """Return a deployment with the shipped rates, behind a proxy at 127.0.0.1."""
     with deployment(
-        rate_limits=RateLimits(enterprise=ENTERPRISE), trusted_proxies=("127.0.0.1/32",)
+        rate_limits=RateLimits(enterprise=ENTERPRISE), trusted_proxies=("127.0.0.1/32",), **NO_POOL
     ) as made:
         yield made
 
@@ -204,7 +204,7 @@ def test_the_audit_log_has_the_address_behind_the_proxy(limited: Deployment) -> 
 
 def test_a_deployment_may_count_nothing(image: None) -> None:
     """The operator's choice; nothing is promised in headers then."""
-    with deployment(rate_limiting=False, rate_limits=RateLimits()) as made:
+    with deployment(rate_limiting=False, rate_limits=RateLimits(), **NO_POOL) as made:
         answers = ask(made, ANONYMOUS + 5)
         assert count(answers) == {401: ANONYMOUS + 5}
         assert not any("ratelimit" in each.headers for each in answers)

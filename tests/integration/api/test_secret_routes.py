@@ -8,7 +8,7 @@ import pytest
 from runner.client import Client, Invalid, NotFound, NotPermitted, Unavailable
 from runner.words.principal import Role
 from tests.support import deployment as deployments
-from tests.support.deployment import Deployment
+from tests.support.deployment import NO_POOL, Deployment
 
 VALUE = "canary-of-the-routes"
 
@@ -107,7 +107,7 @@ def test_without_a_key_secrets_are_unavailable_and_all_else_works(image: None) -
     """A deployment that was given no key keeps none in clear instead."""
     with deployments.state_folder() as folder:
         missing = folder / "kek"
-        with deployments.deployment(secrets_key_file=missing) as made:
+        with deployments.deployment(secrets_key_file=missing, **NO_POOL) as made:
             client = made.client("keyless")
             with pytest.raises(Unavailable, match="RUNNER_SECRETS_KEY"):
                 client.put_secret("token", VALUE)

@@ -17,7 +17,7 @@ from starlette.responses import Response
 from runner.api.edge.connection import Patience, connections
 from runner.api.edge.pace import LEAST_BYTES_PER_S
 from tests.support import wire
-from tests.support.deployment import Deployment, deployment, eventually
+from tests.support.deployment import NO_POOL, Deployment, deployment, eventually
 
 CLIENT_S = 1.0
 CONNECTIONS = 300
@@ -29,7 +29,7 @@ LATE_S = 4 * CLIENT_S
 @pytest.fixture(scope="module")
 def strict(image: None) -> Iterator[Deployment]:
     """Return a deployment with little patience."""
-    with deployment(client_timeout_s=CLIENT_S, max_connections=CONNECTIONS) as made:
+    with deployment(client_timeout_s=CLIENT_S, max_connections=CONNECTIONS, **NO_POOL) as made:
         yield made
 
 

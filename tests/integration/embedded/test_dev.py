@@ -15,7 +15,7 @@ import pytest
 from runner.client import Client
 from runner.embedded import stack
 from runner.words.errors import SetupError
-from tests.support.deployment import deployment, eventually, state_folder
+from tests.support.deployment import NO_POOL, deployment, eventually, state_folder
 
 RUNNER = [sys.executable, "-m", "runner"]
 
@@ -78,9 +78,9 @@ def test_a_slow_host_waits_longer_until_api_and_worker_are_ready(
 ) -> None:
     """A wait that is too short for them suffices with more patience."""
     monkeypatch.setattr(stack, "READY_AFTER_S", 0.3)
-    with pytest.raises(SetupError, match="not ready"), deployment():
+    with pytest.raises(SetupError, match="not ready"), deployment(**NO_POOL):
         pass
-    with deployment(patience=100):
+    with deployment(patience=100, **NO_POOL):
         pass
 
 
