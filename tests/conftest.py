@@ -16,7 +16,8 @@ hypothesis.settings.load_profile("busy host")
 
 @pytest.fixture(scope="session", autouse=True)
 def _nothing_stays() -> Iterator[None]:
-    """Remove at the end what deployments are made from."""
+    """Remove what killed processes have left, and at the end what deployments are made from."""
+    deployments.remove_abandoned()
     yield
     deployments.forget_migrated()
 
