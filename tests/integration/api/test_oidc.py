@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -9,6 +10,7 @@ import pytest
 from joserfc.jwk import RSAKey
 from pydantic import SecretStr
 
+from runner.auth import oidc
 from runner.auth.oidc import Issuer, Trust
 from runner.store.db import Database
 from runner.words.errors import IssuerUnavailable, NotAuthenticated
@@ -257,17 +259,22 @@ async def test_made_up_keys_do_not_make_us_ask_again_and_again(trusting: Deploym
             assert asked.requests.count("/keys") == most
 
 
-async def test_keys_last_while_the_issuer_is_away_and_no_longer(trusting: Deployment) -> None:
+async def test_keys_last_while_the_issuer_is_away_and_no_longer(
+    trusting: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Known keys until their time; then nobody is let in, and may try again."""
+    late_s = 0.0
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + late_s)
+    monkeypatch.setattr(oidc, "time", clock)
     with provider() as away:
         away.rotate("known")
-        checker, database = accepting(trusting, away, keys_last_s=0.5)
+        checker, database = accepting(trusting, away, keys_last_s=600.0)
         async with database:
             token = away.token("known")
             await checker.authenticate(token, ANSWER)
             away.down = True
             await checker.authenticate(token, ANSWER)
-            time.sleep(0.6)  # noqa: ASYNC251 - the clock is the only thing that is to go on
+            late_s = 601.0
             with pytest.raises(IssuerUnavailable):
                 await checker.authenticate(token, ANSWER)
             away.down = False

@@ -23,6 +23,7 @@ from runner.words.execution import Claim, ExecutionRequest, Program, RunSpec
 from runner.words.ids import new_id
 from runner.words.sandbox import Isolation
 from tests.support import sandboxes
+from tests.support.deployment import PATIENCE_S
 
 
 @pytest.fixture
@@ -60,7 +61,7 @@ async def pool(
 
 async def until(holds: Callable[[], bool]) -> None:
     """Wait for something; fail after a while."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         while not holds():  # noqa: ASYNC110 - a test looks from outside
             await asyncio.sleep(0.01)
 

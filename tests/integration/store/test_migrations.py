@@ -2,6 +2,7 @@
 
 import tomllib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import TypeAlias
@@ -15,6 +16,7 @@ from runner.embedded.services import Services
 from runner.store import migrations
 from runner.store.migrations import migrate
 from runner.words.errors import SetupError, StoreUnavailable
+from runner.words.ids import new_id
 
 SCHEMA = Path(migrations.__file__).parents[1] / "schema.sql"
 VERSIONS = Path(migrations.__file__).parent / "versions"
@@ -25,21 +27,33 @@ EDITED = sorted({edit["file"] for edit in EDITS})
 Made: TypeAlias = Callable[[], str]
 
 
-@pytest.fixture
-def empty(postgres: Services, superuser: psycopg.Connection[dict[str, object]]) -> Iterator[Made]:
-    """Return what makes an empty database of the owner's and returns its URL."""
+@contextmanager
+def making(postgres: Services) -> Iterator[Made]:
+    """Yield what makes an empty database of the owner's and returns its URL; all are dropped."""
     names: list[str] = []
+    with psycopg.connect(postgres.postgres.url("postgres"), autocommit=True) as superuser:
 
-    def make() -> str:
-        names.append(f"history_{len(names)}")
-        superuser.execute(
-            sql.SQL("CREATE DATABASE {} OWNER runner_owner").format(sql.Identifier(names[-1]))
-        )
-        return postgres.postgres.url("runner_owner", names[-1])
+        def make() -> str:
+            names.append(f"history_{new_id().hex}")
+            superuser.execute(
+                sql.SQL("CREATE DATABASE {} OWNER runner_owner").format(sql.Identifier(names[-1]))
+            )
+            return postgres.postgres.url("runner_owner", names[-1])
 
-    yield make
-    for name in names:
-        superuser.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+        try:
+            yield make
+        finally:
+            for name in names:
+                superuser.execute(
+                    sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name))
+                )
+
+
+@pytest.fixture
+def empty(postgres: Services) -> Iterator[Made]:
+    """Return what makes an empty database of the owner's and returns its URL."""
+    with making(postgres) as make:
+        yield make
 
 
 def earlier(file: str) -> str:
@@ -75,12 +89,13 @@ def catalogue(url: str) -> list[str]:
     return [line for (line,) in lines if "alembic_version" not in line]
 
 
-@pytest.fixture
-def fresh(empty: Made) -> list[str]:
+@pytest.fixture(scope="module")
+def fresh(postgres: Services) -> list[str]:
     """Return the catalogue of a database that today's migrations made."""
-    url = empty()
-    migrate(SecretStr(url))
-    return catalogue(url)
+    with making(postgres) as make:
+        url = make()
+        migrate(SecretStr(url))
+        return catalogue(url)
 
 
 def made_by(url: str, schema: str) -> list[str]:
