@@ -7,8 +7,7 @@ import pytest
 
 from runner.client import Client, Invalid, NotFound, NotPermitted, Unavailable
 from runner.words.principal import Role
-from tests.support import deployment as deployments
-from tests.support.deployment import NO_POOL, Deployment
+from tests.support.deployment import Deployment
 
 VALUE = "canary-of-the-routes"
 
@@ -103,15 +102,14 @@ def test_a_variable_is_a_secret_or_plain_not_both(shared: Deployment) -> None:
         shared.client("s-both").submit(command=["true"], env={"A": "1"}, secret_env={"A": "token"})
 
 
-def test_without_a_key_secrets_are_unavailable_and_all_else_works(image: None) -> None:
+def test_without_a_key_secrets_are_unavailable_and_all_else_works(own: Deployment) -> None:
     """A deployment that was given no key keeps none in clear instead."""
-    with deployments.state_folder() as folder:
-        missing = folder / "kek"
-        with deployments.deployment(secrets_key_file=missing, **NO_POOL) as made:
-            client = made.client("keyless")
-            with pytest.raises(Unavailable, match="RUNNER_SECRETS_KEY"):
-                client.put_secret("token", VALUE)
-            assert client.secrets() == []
-            assert made.sql("SELECT count(*) FROM secret_keys") == [{"count": 0}]
-            assert client.run(command=["true"]).state == "succeeded"
-            assert not missing.exists()
+    key_file = own.stack.settings.secrets_key_path
+    key_file.unlink()
+    client = own.client("keyless")
+    with pytest.raises(Unavailable, match="RUNNER_SECRETS_KEY"):
+        client.put_secret("token", VALUE)
+    assert client.secrets() == []
+    assert own.sql("SELECT count(*) FROM secret_keys") == [{"count": 0}]
+    assert client.run(command=["true"]).state == "succeeded"
+    assert not key_file.exists()
