@@ -95,6 +95,10 @@ def run(
         list[str] | None,
         typer.Option(help="What it may reach: host, host:port, http://host; repeatable."),
     ] = None,
+    metadata: Annotated[
+        list[str] | None,
+        typer.Option("--metadata", "-m", metavar="NAME=VALUE", help="A label; repeatable."),
+    ] = None,
     output_kb: Annotated[int | None, typer.Option(help="KiB kept of stdout and of stderr.")] = None,
     output_keep: Annotated[
         OutputKeep, typer.Option(help="Which part is kept of output that is longer.")
@@ -118,14 +122,15 @@ def run(
     limits = {"timeout_s": timeout_s, "output_kb": output_kb}
     submission: dict[str, Any] = {
         **_program(file, arguments or []),
-        "env": _pairs("-e", env or ()),
-        "secret_env": _pairs("--secret", secret or ()),
+        "env": pairs("-e", env or ()),
+        "secret_env": pairs("--secret", secret or ()),
         "size": size,
         "limits": {name: value for name, value in limits.items() if value is not None},
         "output_keep": output_keep,
         "image": image,
         "isolation": isolation and isolation.value,
         "egress": list(egress or ()),
+        "metadata": pairs("-m", metadata or ()),
     }
     submission["files"] = _inputs(inputs or (), submission.pop("files", {}))
     # Last, as it may take long: what is wrong is told before.
@@ -267,14 +272,15 @@ def _piped() -> bytes | None:
     return sys.stdin.buffer.read() if kind in {stat.S_IFIFO, stat.S_IFREG} else None
 
 
-def _pairs(option: str, written: Iterable[str]) -> dict[str, str]:
-    pairs = {}
+def pairs(option: str, written: Iterable[str]) -> dict[str, str]:
+    """Return what an option was given as NAME=VALUE, each time it was given."""
+    found = {}
     for each in written:
         name, equals, value = each.partition("=")
         if not name or not equals:
             fail(f"{option} {each}: write it as NAME=VALUE")
-        pairs[name] = value
-    return pairs
+        found[name] = value
+    return found
 
 
 def save(api: Client, ended: Execution, folder: Path) -> None:

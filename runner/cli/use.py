@@ -10,7 +10,7 @@ from runner.cli import human
 from runner.cli.console import err, fail, out, read_settings, reports_errors
 from runner.cli.listing import AsJson, Cell, Column, print_facts, print_json, print_rows
 from runner.cli.omitted import tell_omitted
-from runner.cli.run import Follower
+from runner.cli.run import Follower, pairs
 from runner.cli.session import client
 from runner.client import Execution
 
@@ -20,7 +20,7 @@ STATE_STYLES = {"succeeded": "green", "queued": "dim", "starting": "cyan", "runn
 
 SHOWN = (
     "id", "state", "reason", "detail", "exit_code", "signal", "attempt", "created_at",
-    "started_at", "ended_at", "image", "size", "queue_position", "estimated_start_s",
+    "started_at", "ended_at", "project", "image", "size", "queue_position", "estimated_start_s",
     "limits_hit",
 )  # fmt: skip
 
@@ -33,6 +33,13 @@ ExecutionArgument = Annotated[
 @reports_errors
 def list_executions(
     state: Annotated[list[str] | None, typer.Option(help="Only these states; repeatable.")] = None,
+    project: Annotated[str | None, typer.Option(help="Only those of this project.")] = None,
+    metadata: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--metadata", "-m", metavar="NAME=VALUE", help="Only those with this label; repeatable."
+        ),
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, max=200, help="How many.")] = 20,
     cursor: Annotated[
         str | None, typer.Option(help="Go on where a listing ended, which printed this.")
@@ -42,14 +49,22 @@ def list_executions(
 ) -> None:
     """List executions, newest first."""
     with client(read_settings()) as api:
-        found, next_cursor = api.list(state=state or (), limit=limit, cursor=cursor)
+        found, next_cursor = api.list(
+            state=state or (),
+            project=project,
+            metadata=pairs("-m", metadata or ()),
+            limit=limit,
+            cursor=cursor,
+        )
     if as_json:
         print_json({"items": found, "next_cursor": next_cursor})
         return
     print_rows(
         (Column("id", whole=True), "state", "reason", Column("created", whole=True)),
         ((each.id, _state(each), each.reason or "", human.age(each.created_at)) for each in found),
-        none="there are no executions" + (" in such a state" if state else ""),
+        none="there are no such executions"
+        if state or project or metadata
+        else "there are no executions",
     )
     if next_cursor is not None:
         err.print(f"older ones: --cursor {next_cursor}", highlight=False, soft_wrap=True)

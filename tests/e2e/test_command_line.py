@@ -188,6 +188,23 @@ def test_executions_are_listed_shown_followed_and_cancelled(
     assert "cancel_requested" in runner("executions", "show", submitted.id, env=env).stdout
 
 
+def test_executions_are_found_by_their_labels(env: Mapping[str, str], tmp_path: Path) -> None:
+    program = tmp_path / "labelled.py"
+    program.write_text("print(1)\n")
+    ran = runner("run", str(program), "-m", "agent=a", "-m", "run=7", "--json", env=env)
+    made = json.loads(ran.stdout)["id"]
+
+    def found(*labels: str) -> list[str]:
+        listed = runner("executions", "list", "--json", *labels, env=env)
+        return [each["id"] for each in json.loads(listed.stdout)["items"]]
+
+    assert found("-m", "agent=a", "--metadata", "run=7") == [made]
+    assert found("-m", "agent=a", "-m", "run=8") == []
+    assert "no such executions" in runner("executions", "list", "-m", "agent=b", env=env).stderr
+    wrong = runner("executions", "list", "-m", "agent", env=env)
+    assert (wrong.returncode, "write it as NAME=VALUE" in wrong.stderr) == (1, True)
+
+
 def test_output_that_was_cut_says_so(env: Mapping[str, str], tmp_path: Path) -> None:
     """On stderr, with how much is missing, where it is missing and at the end."""
     program = tmp_path / "long.py"
