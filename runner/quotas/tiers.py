@@ -101,9 +101,9 @@ def load_tiers(profiles_dir: Path, sizes: Mapping[str, Limits]) -> dict[Tier, Qu
         tables = tomllib.loads(path.read_text("utf-8"))
         tiers = {Tier(name): Quotas(**table) for name, table in tables.items()}
     except (OSError, ValueError, TypeError) as error:
-        raise SetupError(f"{path} does not say what tiers may use: {error}") from error
+        raise SetupError(f"{path}: cannot read the quotas of the tiers: {error}") from error
     if missing := sorted(set(Tier) - set(tiers)):
-        raise SetupError(f"{path} says nothing of {', '.join(missing)}")
+        raise SetupError(f"{path} lacks {', '.join(missing)}")
     for tier, quotas in tiers.items():
         if quotas.max_size not in sizes:
             raise SetupError(f"{path}: {tier}: there is no size {quotas.max_size!r}")
@@ -118,7 +118,7 @@ def overrides(given: Mapping[str, JSON], sizes: Mapping[str, Limits]) -> dict[st
     for name in given:
         if name not in _OVERRIDABLE:
             known = ", ".join(sorted(_OVERRIDABLE))
-            raise Invalid(f"there is no quota {name!r}; there are {known}", f"quotas.{name}")
+            raise Invalid(f"there is no quota {name!r}; choose one of {known}", f"quotas.{name}")
     try:
         replace(_ANY, **given)
     except ValidationError as error:
@@ -183,7 +183,7 @@ def too_many_keys(usable: int) -> QuotaExceeded | None:
     if usable < MOST_KEYS:
         return None
     return QuotaExceeded(
-        f"this tenant has {usable} usable API keys, of {MOST_KEYS} at most; revoke some first",
+        f"this tenant has {usable} of at most {MOST_KEYS} usable API keys; revoke some first",
         quota="api_keys",
         limit=MOST_KEYS,
         used=usable,
@@ -212,25 +212,25 @@ def overload(waiting: Waiting, most: int, own: int) -> Overloaded | None:
     beyond = waiting.executions - most + 1
     soon = math.ceil(beyond * (waiting.interval_s or 0))
     return Overloaded(
-        f"{waiting.executions} executions wait in this deployment, which takes {most}; try again",
+        f"the queue of this deployment is full ({waiting.executions} of {most}); try again",
         retry_after_s=min(max(soon, 1), LONGEST_RETRY_S),
     )
 
 
 _WORDS = {
     "storage_bytes": "this tenant's storage is full",
-    "stored_objects": "this tenant stores as many files and artifacts as it may",
-    "cpu_s_per_day": "this tenant has used its CPU-seconds of today",
-    "egress_bytes_per_day": "this tenant has used its egress bytes of today",
+    "stored_objects": "this tenant stores as many files and artifacts as it is allowed",
+    "cpu_s_per_day": "this tenant has used up its CPU-seconds for today",
+    "egress_bytes_per_day": "this tenant has used up its egress bytes for today",
     "queued": "this tenant's queue is full",
 }
 
 
 def _frees(figure: Figure) -> str:
     if figure.frees_at is not None:
-        return f"it starts again at {figure.frees_at:%Y-%m-%dT%H:%M:%SZ}"
+        return f"the quota is renewed at {figure.frees_at:%Y-%m-%dT%H:%M:%SZ}"
     if figure.name == "queued":
-        return "a place is free when one of them starts or is cancelled"
+        return "try again when an execution has started or been cancelled"
     return "delete something, or ask the operator for more"
 
 
