@@ -246,6 +246,12 @@ async def is_finished_with(tx: Transaction, claim: Claim, result: Result) -> boo
     )
 
 
+async def is_running(tx: Transaction, claim: Claim) -> bool:
+    """Return whether this attempt's start is on record, once whoever is writing it has done so."""
+    stored = await lock(tx, claim.execution_id)
+    return stored is not None and (stored.attempt, stored.state) == (claim.attempt, State.RUNNING)
+
+
 async def lock(tx: Transaction, execution_id: UUID) -> Stored | None:
     """Lock the execution's row and return how it stands; None when it is gone."""
     row = await tx.one("executions.lock", execution_id=execution_id)

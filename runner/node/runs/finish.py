@@ -18,14 +18,15 @@ from runner.node.runs.artifacts import make_files
 from runner.node.runs.attempt import Attempt
 from runner.node.runs.recorder import AWAY_S, until_stored
 from runner.node.runs.settle import ended, put_on_record
+from runner.node.runs.start import Start
 from runner.queue.changes import Changes, News
 from runner.store import attempts, ledger, scheduling
-from runner.store.attempts import Rest
+from runner.store.attempts import Begun, Rest
 from runner.store.db import Database
 from runner.store.executions import StoredArtifact
 from runner.store.transaction import Transaction
 from runner.words.errors import LeaseLost
-from runner.words.execution import Result, Stream
+from runner.words.execution import Claim, Result, Stream
 from runner.words.states import Reason, State
 
 LEAST_PATIENCE_S = 15.0
@@ -88,7 +89,7 @@ class Finisher:
         async with self._database.tenant(claim.tenant_id) as tx:
             if attempt.tries > 1 and await attempts.is_finished_with(tx, claim, result):
                 return True
-            begun = attempt.start.unrecorded() if attempt.start else None
+            begun = await _unrecorded(tx, claim, attempt.start)
             finishing = await attempts.finish_with(
                 tx, claim, result, ending.artifacts, ending.rest, begun
             )
@@ -143,6 +144,19 @@ def _endings(attempt: Attempt, result: Result) -> Iterator[_Ending]:
     )
     yield bare
     yield replace(bare, audited=(), signed=False)
+
+
+async def _unrecorded(tx: Transaction, claim: Claim, start: Start | None) -> Begun | None:
+    """Return the start that is to be written with the end; None if it is on record, or none was.
+
+    A start whose recording was cancelled may have been stored all the same. Then it is this
+    attempt's own, and an end that brought it again would be refused as another attempt's.
+    """
+    if start is None:
+        return None
+    if start.doubtful and await attempts.is_running(tx, claim):
+        start.found()
+    return start.unrecorded()
 
 
 async def _give_up(

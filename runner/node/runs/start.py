@@ -27,6 +27,8 @@ class Start:
         self._happened = asyncio.Event()
         self._ended = asyncio.Event()
         self._stored = False
+        self.doubtful = False
+        """Whether it may be on record although nobody confirmed it: its recording was cancelled."""
         self.at: float | None = None
         """When the program began, by this process's monotonic clock."""
 
@@ -45,6 +47,10 @@ class Start:
     def unrecorded(self) -> Begun | None:
         """Return what is to be put on record with the end; None when there is nothing."""
         return None if self.at is None or self._stored else self.begun()
+
+    def found(self) -> None:
+        """Take it that the start is on record."""
+        self._stored, self.doubtful = True, False
 
     @asynccontextmanager
     async def recorded(
@@ -75,5 +81,6 @@ class Start:
             await self._put(store)
 
     async def _put(self, store: Callable[[], Awaitable[None]]) -> None:
+        self.doubtful = True
         await store()
-        self._stored = True
+        self.found()

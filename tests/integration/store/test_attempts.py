@@ -3,12 +3,22 @@
 import asyncio
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import psycopg
 import pytest
+from pydantic import SecretStr
 
 from runner.audit import events as audit
+from runner.base.duties import Duties
+from runner.base.signing import Signer
+from runner.embedded.services import Services
+from runner.node.runs.attempt import Attempt
+from runner.node.runs.finish import Finisher
+from runner.node.runs.recorder import Recorder
+from runner.node.runs.start import Start
+from runner.queue.changes import Changes
 from runner.store import attempts, executions, files, ledger
 from runner.store.attempts import Begun
 from runner.store.db import Database
@@ -89,6 +99,62 @@ async def test_a_start_is_put_on_record_once(
         "SELECT state, event_seq FROM executions WHERE execution_id = %s", [claim.execution_id]
     ).fetchone()
     assert row == {"state": "running", "event_seq": 2}
+
+
+@pytest.mark.parametrize("stored", [True, False])
+async def test_an_end_recognises_its_own_start(
+    claimed: Claimed,
+    worker: Database,
+    superuser: Superuser,
+    postgres: Services,
+    tmp_path: Path,
+    *,
+    stored: bool,
+) -> None:
+    """The run was cancelled while its start went on record, and the answer never came.
+
+    Stored or not, the result is written, and the start is told once.
+    """
+    claim = await claimed(f"begun-cancelled-{stored}".lower())
+    start = Start(lambda: begun(claim).record)
+    asked = asyncio.Event()
+
+    async def store() -> None:
+        if stored:
+            await attempts.start(worker, claim, LEASE, start.begun())
+        asked.set()
+        await asyncio.sleep(60)
+
+    async def run() -> None:
+        async with start.recorded(store, ahead=False):
+            await start.begin()
+            await asyncio.sleep(60)
+
+    running = asyncio.create_task(run())
+    async with asyncio.timeout(10):
+        await asked.wait()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    async with Changes(SecretStr(postgres.redis_url), Duties()) as changes:
+        recorder = Recorder(
+            database=worker, changes=changes, claim=claim, bounds=REQUEST.run.bounds
+        )
+        attempt = Attempt(claim, REQUEST, recorder, start=start)
+        finisher = Finisher(
+            database=worker, changes=changes, signer=Signer.open(tmp_path), node="n"
+        )
+        await finisher.finish(attempt, DONE)
+        await recorder.stop()
+    told = superuser.execute(
+        "SELECT data ->> 'state' AS state FROM events WHERE execution_id = %s ORDER BY seq",
+        [claim.execution_id],
+    ).fetchall()
+    assert [row["state"] for row in told] == ["queued", "running", "succeeded"]
+    records = superuser.execute(
+        "SELECT action FROM audit_events WHERE tenant_id = %s ORDER BY seq", [claim.tenant_id]
+    ).fetchall()
+    assert [row["action"] for row in records][-2:] == ["execution:start", "execution:end"]
 
 
 async def test_a_start_that_was_not_confirmed_is_told_again(

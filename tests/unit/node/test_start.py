@@ -66,6 +66,32 @@ async def test_what_may_have_effects_begins_on_record() -> None:
     assert begun.unrecorded() is None
 
 
+async def test_a_start_whose_recording_was_cancelled_is_in_doubt() -> None:
+    """It may be stored all the same: whoever writes the end has to look."""
+    begun = start()
+    stored = asyncio.Event()
+
+    async def store() -> None:
+        stored.set()
+        await asyncio.sleep(60)  # PostgreSQL has it, and its answer does not come
+
+    async def run() -> None:
+        async with begun.recorded(store, ahead=False):
+            await begun.begin()
+            await asyncio.sleep(60)
+
+    running = asyncio.create_task(run())
+    async with asyncio.timeout(5):
+        await stored.wait()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert begun.doubtful
+    assert begun.unrecorded() is not None
+    begun.found()
+    assert begun.unrecorded() is None
+
+
 async def test_what_never_began_is_never_recorded() -> None:
     """As its command was not there, or its sandbox died."""
     begun = start()
