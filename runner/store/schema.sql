@@ -945,6 +945,16 @@ BEGIN ATOMIC
     FROM queue_clock c WHERE c.interval_s IS NOT NULL;
 END;
 
+-- Waits until no other submission of this tenant is under way, and keeps others waiting until this
+-- transaction ends: the last place is given away once. Any login could hold an advisory lock; this
+-- row is the API's alone to lock. References to the tenant, which every insert checks, go on.
+CREATE FUNCTION take_submission_turn() RETURNS void
+    LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+BEGIN
+    PERFORM FROM tenants t WHERE t.tenant_id = app_tenant() FOR NO KEY UPDATE;
+END
+$$;
+
 -- How many executions wait, and of how many tenants: overload is refused by it.
 CREATE FUNCTION waiting_everywhere(OUT executions bigint, OUT tenants bigint)
     LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
@@ -1413,6 +1423,7 @@ BEGIN
         'secret_keys_not_under(text)',
         'sessions_of(uuid, interval)',
         'state_counts()',
+        'take_submission_turn()',
         'tenant_standing(text)',
         'tenants_with_expired(integer, interval, interval)',
         'usage_adds_up()',
@@ -1439,7 +1450,7 @@ REVOKE ALL ON FUNCTION
     remove_expired_executions(integer, integer), remove_expired_files(integer),
     replace_password(uuid, text, text), reset_password(bytea, text),
     rights_that_stand(uuid[], uuid[], uuid[], interval), secret_keys_not_under(text),
-    sessions_of(uuid, interval), state_counts(), tenant_standing(text),
+    sessions_of(uuid, interval), state_counts(), take_submission_turn(), tenant_standing(text),
     tenants_with_expired(integer, interval, interval), usage_adds_up(), waiting_everywhere(),
     weigh_queues()
 FROM PUBLIC;
@@ -1450,7 +1461,8 @@ GRANT EXECUTE ON FUNCTION
     find_session(bytea, interval), hold_password(uuid, text), memberships_of(uuid),
     password_of(uuid), queue_position(uuid), replace_password(uuid, text, text),
     reset_password(bytea, text), rights_that_stand(uuid[], uuid[], uuid[], interval),
-    sessions_of(uuid, interval), state_counts(), tenant_standing(text), waiting_everywhere()
+    sessions_of(uuid, interval), state_counts(), take_submission_turn(), tenant_standing(text),
+    waiting_everywhere()
 TO runner_api;
 GRANT EXECUTE ON FUNCTION
     erase_tenant()
@@ -1532,6 +1544,7 @@ GRANT SELECT, UPDATE, DELETE ON executions TO runner_definer;
 GRANT SELECT, INSERT ON events TO runner_definer;
 GRANT SELECT, UPDATE ON queue_clock TO runner_definer;
 GRANT UPDATE ON claim_turn TO runner_definer;
+GRANT UPDATE (tenant_id) ON tenants TO runner_definer;
 GRANT SELECT (tenant_id, seq, at, action) ON audit_events TO runner_definer;
 
 -- The function that ends a tenant.

@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 from datetime import timedelta
 from importlib import resources
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import psycopg
 import structlog
@@ -24,8 +24,9 @@ from pydantic import SecretStr
 
 from runner.words.errors import SetupError, StoreUnavailable
 
-MIGRATION_LOCK = 7_203_551_004
-"""Advisory lock: two migrations at once run one after the other."""
+if TYPE_CHECKING:
+    import sqlalchemy
+
 LOCK_TIMEOUT = timedelta(seconds=3)
 """How long to wait for the lock of a table or row, and others behind us."""
 LOCK_PAUSES_S = (2.0, 5.0, 10.0, 20.0)
@@ -40,6 +41,11 @@ LOCKED = (
 )
 
 
+_VERSION_TABLE = (
+    "CREATE TABLE IF NOT EXISTS alembic_version "
+    "(version_num varchar(32) CONSTRAINT alembic_version_pkc PRIMARY KEY)"
+)
+"""Alembic's own, as Alembic makes it."""
 _SET = "SELECT set_config(:name, :value, true)"
 
 
@@ -96,21 +102,38 @@ def _upgrade(owner_url: SecretStr) -> None:
     config.set_main_option("script_location", str(resources.files(__package__)))
     try:
         with engine.connect() as connection, connection.begin():
+            _bound(connection, "statement_timeout", STATEMENT_TIMEOUT)
             # The other migration is waited for patiently: nobody queues behind this lock.
-            for statement, values in (
-                (_SET, {"name": "statement_timeout", "value": _milliseconds(STATEMENT_TIMEOUT)}),
-                ("SELECT pg_advisory_xact_lock(:key)", {"key": MIGRATION_LOCK}),
-                (_SET, {"name": "lock_timeout", "value": _milliseconds(LOCK_TIMEOUT)}),
-            ):
-                connection.execute(sqlalchemy.text(statement), values)
+            _take_turn(connection)
+            _bound(connection, "lock_timeout", LOCK_TIMEOUT)
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
     except sqlalchemy.exc.OperationalError as error:
         raise (error.orig or error) from error
 
 
-def _milliseconds(bound: timedelta) -> str:
-    return str(bound // timedelta(milliseconds=1))
+def _take_turn(connection: "sqlalchemy.Connection") -> None:
+    """Wait until no other migration runs, and let none run until this transaction ends.
+
+    Only the owner may lock this table; any login could hold an advisory lock.
+    """
+    import sqlalchemy
+
+    try:
+        with connection.begin_nested():
+            connection.execute(sqlalchemy.text(_VERSION_TABLE))
+    except sqlalchemy.exc.IntegrityError:
+        # PostgreSQL says so when another migration of an empty database has made it meanwhile.
+        pass
+    lock = "LOCK TABLE alembic_version IN SHARE UPDATE EXCLUSIVE MODE"
+    connection.execute(sqlalchemy.text(lock))
+
+
+def _bound(connection: "sqlalchemy.Connection", name: str, bound: timedelta) -> None:
+    import sqlalchemy
+
+    milliseconds = str(bound // timedelta(milliseconds=1))
+    connection.execute(sqlalchemy.text(_SET), {"name": name, "value": milliseconds})
 
 
 def _set_passwords(owner_url: SecretStr, login_urls: Sequence[SecretStr]) -> None:

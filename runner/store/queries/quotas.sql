@@ -14,7 +14,7 @@ SET concurrent = EXCLUDED.concurrent, queued = EXCLUDED.queued,
 SELECT weigh_queues();
 
 -- name: alone
-SELECT pg_advisory_xact_lock(hashtextextended('runner.submit:' || app_tenant(), 0));
+SELECT take_submission_turn();
 
 -- name: standing
 SELECT t.tier, t.concurrent, t.queued, t.cpu_s_per_day, t.egress_bytes_per_day, t.storage_bytes,

@@ -149,6 +149,45 @@ def test_no_login_can_hold_up_claims(postgres: Services, superuser: Superuser) -
                 other.execute("LOCK TABLE claim_turn IN ACCESS SHARE MODE")
 
 
+async def test_no_other_login_can_hold_up_submissions(postgres: Services, owner: Database) -> None:
+    """Who is not the API may neither take a tenant's turn nor lock its row."""
+    tenant = await new_tenant(owner, "turn")
+    for url in (postgres.worker_url, postgres.operator_url):
+        with psycopg.connect(url) as other, psycopg.connect(postgres.api_url) as api:
+            name_tenant(other, tenant)
+            other.execute(
+                "SELECT pg_advisory_xact_lock(hashtextextended('runner.submit:' || %s, 0))",
+                [str(tenant)],
+            )
+            name_tenant(api, tenant)
+            api.execute("SET LOCAL statement_timeout = '2s'")
+            api.execute("SELECT take_submission_turn()")
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                other.execute("SELECT take_submission_turn()")
+    with psycopg.connect(postgres.worker_url) as worker:
+        name_tenant(worker, tenant)
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            worker.execute("SELECT FROM tenants FOR KEY SHARE")
+
+
+async def test_one_submission_holds_up_another_of_its_tenant_alone(
+    postgres: Services, owner: Database
+) -> None:
+    """The control: the turn is one, for as long as the transaction lasts."""
+    ours, theirs = await new_tenant(owner, "turn-ours"), await new_tenant(owner, "turn-theirs")
+    with psycopg.connect(postgres.api_url) as first, psycopg.connect(postgres.api_url) as second:
+        name_tenant(first, ours)
+        first.execute("SELECT take_submission_turn()")
+        name_tenant(second, theirs)
+        second.execute("SET LOCAL statement_timeout = '2s'")
+        second.execute("SELECT take_submission_turn()")
+        second.rollback()
+        name_tenant(second, ours)
+        second.execute("SET LOCAL statement_timeout = '300ms'")
+        with pytest.raises(psycopg.errors.QueryCanceled):
+            second.execute("SELECT take_submission_turn()")
+
+
 def test_one_claim_holds_up_another(postgres: Services) -> None:
     """The control: claims do run one after another."""
     with (

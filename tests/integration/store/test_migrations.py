@@ -1,7 +1,9 @@
 """Databases that were migrated by an earlier text of a migration come to the same schema."""
 
+import multiprocessing
 import tomllib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -206,6 +208,30 @@ def test_a_migration_that_gets_no_lock_lets_others_go_first_and_says_what_to_do(
     with pytest.raises(StoreUnavailable, match=r"in 2 tries.*pg_terminate_backend"):
         migrate(SecretStr(held.url))
     assert (served, held.version()) == ([1.0], "0018")
+
+
+@pytest.mark.parametrize("made", [False, True])
+def test_migrations_at_once_run_one_after_the_other(
+    empty: Made, fresh: list[str], *, made: bool
+) -> None:
+    """Of an empty database, too, in which there is nothing to lock yet."""
+    url = empty()
+    if made:
+        apply(url, until("0018"), old=[])
+    # Alembic works in one migration at a time of a process.
+    with ProcessPoolExecutor(3, multiprocessing.get_context("spawn")) as processes:
+        list(processes.map(migrate, [SecretStr(url)] * 3))
+    assert catalogue(url) == fresh
+
+
+def test_no_other_login_holds_up_a_migration(postgres: Services) -> None:
+    """The lock is a table's, which other logins may not even read."""
+    for url in (postgres.api_url, postgres.worker_url, postgres.operator_url):
+        with (
+            psycopg.connect(url) as other,
+            pytest.raises(psycopg.errors.InsufficientPrivilege),
+        ):
+            other.execute("LOCK TABLE alembic_version IN ACCESS SHARE MODE")
 
 
 def test_a_migration_goes_on_when_the_lock_is_free(
