@@ -12,7 +12,6 @@ from typing import Annotated, Any
 from uuid import UUID
 
 import typer
-from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -40,7 +39,7 @@ def print_rows(
     columns: Sequence[str | Column], rows: Iterable[Sequence[Cell]], *, none: str
 ) -> None:
     """Print rows below their columns' names, or say on stderr that there are none."""
-    table = Table(box=box.SIMPLE_HEAD if out.is_terminal else None, pad_edge=False)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for each in columns:
         column = each if isinstance(each, Column) else Column(each)
         table.add_column(column.name, no_wrap=column.whole, overflow="fold")

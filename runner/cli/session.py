@@ -93,7 +93,10 @@ def configured() -> Address | None:
     if given.url is None or given.api_key is None:
         lacking = "RUNNER_URL" if given.url is None else "RUNNER_API_KEY"
         raise SetupError(f"{lacking} is not set: RUNNER_URL and RUNNER_API_KEY go together")
-    return Address(url=given.url, api_key=given.api_key.get_secret_value())
+    key = given.api_key.get_secret_value()
+    if not (key.isascii() and key.isprintable()):
+        raise SetupError("RUNNER_API_KEY holds characters that no key has: copy it once more")
+    return Address(url=given.url, api_key=key)
 
 
 def found(settings: Settings) -> Beside | None:

@@ -260,6 +260,25 @@ def test_a_wrong_setting_is_named_without_its_value() -> None:
     assert "s3cret" not in ran.stderr
 
 
+def test_an_api_whose_port_is_taken_says_so(shared: Deployment) -> None:
+    """One line that names the port and the setting, exit code 78, EX_CONFIG."""
+    port = shared.url.rpartition(":")[2]
+    services = shared.stack.services
+    ran = runner(
+        "api",
+        env={
+            "RUNNER_STATE_DIR": str(shared.stack.settings.state_dir),
+            "RUNNER_DATABASE_API_URL": services.api_url,
+            "RUNNER_REDIS_URL": services.redis_url,
+            "RUNNER_PORT": port,
+        },
+    )
+    assert ran.returncode == 78
+    assert ran.stderr.startswith(f"error: cannot listen at 127.0.0.1 port {port}: ")
+    assert "RUNNER_PORT" in ran.stderr
+    assert ran.stderr.count("\n") == 1, ran.stderr
+
+
 def test_doctor_and_images_tell_what_is_there(image: None) -> None:
     """The host's facts, and the built image."""
     assert "Docker Engine" in runner("doctor", env={}).stdout

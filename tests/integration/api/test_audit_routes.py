@@ -48,6 +48,26 @@ def test_an_export_is_the_whole_log_with_itself_and_sealed(shared: Deployment) -
     assert all(listed[each["seq"]] == each["record"] for each in map(json.loads, lines[1:-1]))
 
 
+def test_the_log_is_read_newest_first_on_request_page_by_page(shared: Deployment) -> None:
+    """Filters hold as ever, and each page begins where the last one ended."""
+    client = shared.client("backwards")
+    for name in ("one", "two", "three"):
+        client.put_secret(name, "a-value-of-it")
+    forwards = [each["seq"] for each in client.audit(limit=500)["items"]]
+    backwards: list[int] = []
+    cursor = None
+    while True:
+        page = client.audit(limit=2, order="newest", cursor=cursor)
+        backwards += [each["seq"] for each in page["items"]]
+        if (cursor := page["next_cursor"]) is None:
+            break
+    assert backwards == forwards[::-1]
+    puts = client.audit(order="newest", action="secret:put")["items"]
+    assert [each["record"]["resource_id"] for each in puts] == ["three", "two", "one"]
+    with pytest.raises(Invalid):
+        client.audit(order="random")
+
+
 def _keys(client: Client) -> tuple[PublicKey, ...]:
     return tuple(PublicKey(id_, pem) for id_, pem in client.signing_keys().items())
 

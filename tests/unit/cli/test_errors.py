@@ -92,6 +92,17 @@ def test_half_an_address_is_told_and_not_replaced_by_another(
     )
 
 
+@pytest.mark.parametrize("key", ["rk_é", "rk_a\nb", "rk_“x”"])
+def test_a_key_that_cannot_be_one_is_one_line_without_it(
+    key: str, env: dict[str, str | None]
+) -> None:
+    """As it comes from a document that made quotes beautiful."""
+    result = invoked(("usage",), {**env, "RUNNER_API_KEY": key})
+    assert result.exit_code == 78
+    assert result.stderr.startswith("error: RUNNER_API_KEY holds characters that no key has")
+    assert key not in result.stderr
+
+
 class Stranger(BaseHTTPRequestHandler):
     """A server that is not this API."""
 
