@@ -98,8 +98,10 @@ def test_the_readmes_request_is_answered_as_shown(reader: Reader) -> None:
     answer = json.loads(reader.type(request))
     expected = json.loads(re.sub(r', "…": "…"', "", shown.text))
     assert answer["state"] == expected["state"]
-    for name in ("reason", "exit_code", "stdout"):
+    for name in ("reason", "exit_code"):
         assert answer["result"][name] == expected["result"][name]
+    # The page leaves some of it out.
+    assert expected["result"]["stdout"].items() <= answer["result"]["stdout"].items()
     assert set(answer["result"]["usage"]) == set(expected["result"]["usage"])
 
 
