@@ -2,13 +2,12 @@
 
 from http import HTTPStatus
 from typing import Annotated
-from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Path
 from fastapi.responses import StreamingResponse
 
+from runner.api import representation
 from runner.api.deps import Allow, ExecutionId, Parts
-from runner.api.fields import MAX_PATH_BYTES
 from runner.api.problems import responses
 from runner.api.views import ArtifactList, ArtifactView
 from runner.auth.caller import Caller
@@ -16,6 +15,7 @@ from runner.auth.permissions import Permission
 from runner.executions.read import find
 from runner.store import executions
 from runner.words.errors import NotFound
+from runner.words.paths import MAX_BYTES
 
 router = APIRouter(prefix="/v1/executions", tags=["artifacts"])
 
@@ -51,7 +51,7 @@ async def list_artifacts(
 )
 async def download(
     execution_id: ExecutionId,
-    path: Annotated[str, Path(max_length=2 * MAX_PATH_BYTES, examples=["chart.png"])],
+    path: Annotated[str, Path(max_length=MAX_BYTES, examples=["chart.png"])],
     caller: CanReadArtifacts,
     parts: Parts,
 ) -> StreamingResponse:
@@ -62,15 +62,13 @@ async def download(
         stored = await executions.artifact(tx, execution_id, path)
     if stored is None:
         raise NotFound("no such artifact")
-    name = quote(path.rpartition("/")[2], safe="")
     return StreamingResponse(
         parts.objects.read(stored.object_key),
         # What a program calls HTML is not for a browser to run on our origin.
         media_type="application/octet-stream",
         headers={
             "Content-Length": str(stored.artifact.size),
-            # RFC 6266 with RFC 8187's encoding: no name can break out of the header.
-            "Content-Disposition": f"attachment; filename*=UTF-8''{name}",
+            "Content-Disposition": representation.attachment(path),
             "Content-Security-Policy": "sandbox; default-src 'none'",
             "ETag": f'"{stored.artifact.sha256}"',
         },

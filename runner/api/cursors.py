@@ -11,7 +11,7 @@ from uuid import UUID
 from fastapi.exceptions import RequestValidationError
 from pydantic import AwareDatetime, BeforeValidator
 
-from runner.words.paths import file_path
+from runner.words.paths import MAX_BYTES, file_path
 
 
 def rfc3339(value: object) -> object:
@@ -24,7 +24,8 @@ def rfc3339(value: object) -> object:
 Row = TypeVar("Row")
 Moment = Annotated[AwareDatetime, BeforeValidator(rfc3339)]
 MAX_LENGTH = 96
-MAX_PATH_LENGTH = 1024
+MAX_PATH_LENGTH = 4 * MAX_BYTES // 3 + 4
+"""Of base64."""
 MAX_SEQ = 2**62
 FIRST = datetime(1970, 1, 1, tzinfo=UTC)
 LAST = datetime(9000, 1, 1, tzinfo=UTC)

@@ -8,9 +8,6 @@ from runner.words import paths
 
 MAX_CONTENT = 256 * 2**20
 """What the largest body that a deployment may permit could hold; its own limit is far below."""
-MAX_DEPTH = 16
-MAX_PATH_BYTES = 512
-MAX_SEGMENT_BYTES = 200
 
 
 def storable(text: str) -> str:
@@ -24,30 +21,8 @@ def storable(text: str) -> str:
     return text
 
 
-def relative_path(path: str) -> str:
-    """Refuse every path that is not plainly relative and downward."""
-    storable(path)
-    parts = path.split("/")
-    if (
-        not path.isprintable()
-        or "\\" in path
-        or len(path.encode()) > MAX_PATH_BYTES
-        or len(parts) > MAX_DEPTH
-        or any(part in {"", ".", ".."} for part in parts)
-        or any(len(part.encode()) > MAX_SEGMENT_BYTES for part in parts)
-    ):
-        raise ValueError(
-            "must be a relative path: no empty, `.` or `..` parts, no backslash or control "
-            f"characters, at most {MAX_DEPTH} parts and {MAX_PATH_BYTES} bytes"
-        )
-    return path
-
-
 Text = Annotated[str, AfterValidator(storable)]
 LongText = Annotated[Text, StringConstraints(max_length=MAX_CONTENT)]
-RelativePath = Annotated[
-    str, StringConstraints(min_length=1, max_length=MAX_PATH_BYTES), AfterValidator(relative_path)
-]
 FilePath = Annotated[
     str,
     StringConstraints(min_length=1, max_length=paths.MAX_BYTES),

@@ -36,9 +36,9 @@ _BYTES = {UNKNOWN: {"schema": {"type": "string", "format": "binary"}}}
 FilePath = Annotated[
     str,
     Path(
-        max_length=2 * MAX_BYTES,
-        description="The file's name: a relative path. Refused, not repaired, if anything might "
-        "read it as another one.",
+        max_length=MAX_BYTES,
+        description="The file's name: a relative path. It is kept byte for byte. Refused are "
+        "control characters, and parts that are empty, `.` or `..`.",
         examples=["data/in.csv"],
     ),
     AfterValidator(file_path),

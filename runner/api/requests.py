@@ -8,10 +8,10 @@ from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints, mode
 from runner.api.contents import Content, FileContent, TextOrContent, TextOrFileContent
 from runner.api.fields import (
     EnvName,
+    FilePath,
     FilePrefix,
     Label,
     Name,
-    RelativePath,
     SecretName,
     Strict,
     Text,
@@ -107,13 +107,13 @@ class Submission(Strict):
     stdin: TextOrContent | None = Field(
         default=None, description="Standard input: text, or an object with `text` or `base64`."
     )
-    files: dict[RelativePath, TextOrFileContent] = Field(
+    files: dict[FilePath, TextOrFileContent] = Field(
         default_factory=dict,
         max_length=MAX_FILES,
         description="Files placed in the workspace before the start, by relative path. Each is "
         "text, or an object with `text`, `base64` or `key`.",
     )
-    artifacts: list[RelativePath] = Field(
+    artifacts: list[FilePath] = Field(
         default_factory=list,
         max_length=MAX_ARTIFACT_NAMES,
         description="Which files to keep: paths below the workspace. `*` and `?` stand for parts "

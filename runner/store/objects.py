@@ -20,7 +20,6 @@ from runner.base.settings import Settings
 from runner.store.unfinished import StagedFiles, Untold, UploadsInParts, Writes
 from runner.words.errors import SetupError, StoreUnavailable
 from runner.words.ids import new_id
-from runner.words.paths import file_path
 
 CHUNK = 256 * 1024
 PART = 5 * 2**20
@@ -31,17 +30,13 @@ PARTS_AT_ONCE = 2
 Kind = Literal["artifacts", "files"]
 
 
-def object_key(tenant_id: UUID, relative: str) -> str:
-    """Return the key of something of this tenant. Raises ValueError for a path that leads out.
-
-    The one place that composes keys: the tenant first, so that a prefix bounds all of it.
-    """
-    return f"tenants/{tenant_id}/{file_path(relative)}"
-
-
 def new_key(tenant_id: UUID, kind: Kind) -> str:
-    """Return a key that nothing has: an overwrite is a new object, and so is a second attempt."""
-    return object_key(tenant_id, f"{kind}/{new_id()}")
+    """Return a key that nothing has: an overwrite is a new object, and so is a second attempt.
+
+    The one place that composes keys: the tenant first, so that a prefix bounds all of it, and no
+    name of anybody's, so that a store has to carry none.
+    """
+    return f"tenants/{tenant_id}/{kind}/{new_id()}"
 
 
 class ObjectStore:

@@ -1,7 +1,10 @@
 """Text of unknown origin, made fit for a log, a terminal and a database (which keeps no NUL)."""
 
 import codecs
+import unicodedata
 from collections.abc import Callable
+
+_JOINERS = "\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"
 
 
 def replaced(_: str) -> str:
@@ -20,8 +23,18 @@ def numbered(character: str) -> str:
 
 
 def printable(text: str, instead: Callable[[str], str] = replaced) -> str:
-    """Return the text with something harmless instead of each character that is not printable."""
-    return "".join(c if c.isprintable() else instead(c) for c in text)
+    """Return the text with something harmless instead of each character that is not printable.
+
+    Spaces of every kind are, and the two joiners that Persian and Indic words are spelled with.
+    What changes the direction of text is not: it makes names look like others.
+    """
+    return "".join(c if _is_printable(c) else instead(c) for c in text)
+
+
+def _is_printable(character: str) -> bool:
+    return (
+        character.isprintable() or character in _JOINERS or unicodedata.category(character) == "Zs"
+    )
 
 
 _LONGEST = 4

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import stat
 
 from choose import Patterns, made_by_tools, rank
@@ -24,6 +25,7 @@ MAX_ENTRIES = 10_000
 MAX_REFUSED = 50
 MAX_NAME = 200
 MAX_PATH = 1024
+CONTROL = re.compile("[\\x00-\\x1f\\x7f-\\x9f]")
 FOLDER = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
@@ -74,8 +76,7 @@ class Collector:
     def _refuse(self, path: str, why: str) -> None:
         self.refused_total += 1
         if len(self.refused) < MAX_REFUSED:
-            name = path.encode("utf-8", "backslashreplace").decode()[:MAX_NAME]
-            self.refused.append((name, why))
+            self.refused.append((told(path)[:MAX_NAME], why))
 
     def _walk(self, folder: int, path: str, depth: int, above: Places, *, in_tools: bool) -> None:
         """Look at everything in a folder. `above` is how far the patterns came in the one above."""
@@ -100,9 +101,9 @@ class Collector:
             self.entries_left -= len(names)
             for name in sorted(names):
                 inner = prefix + name
-                if not printable(inner):
-                    self._refuse(inner, "name")
-                elif why := self._visit(folder, inner, depth, places, in_tools=in_tools):
+                why = name_fault(inner)
+                why = why or self._visit(folder, inner, depth, places, in_tools=in_tools)
+                if why:
                     self._refuse(inner, why)
         finally:
             os.close(folder)
@@ -135,8 +136,6 @@ class Collector:
             return None
         if status.st_nlink != 1:
             return "hard_link"
-        if status.st_blocks * 512 < status.st_size:
-            return "sparse"
         if status.st_size > self.bytes_left:
             return "too_large"
         self.chosen.append((rank(path, status, pattern), path))
@@ -162,7 +161,7 @@ class Collector:
             if left > self.bytes_left:
                 return "too_large"
             self.bytes_left -= left
-            self.wire.say("artifact", path=path, size=left)
+            self.wire.say("artifact", path=told(path), size=left)
             while left:
                 piece = source.read(min(PIECE, left))
                 if not piece:
@@ -185,10 +184,13 @@ def _open(path: str) -> int:
         os.close(folder)
 
 
-def printable(path: str) -> bool:
-    """Return whether a path is UTF-8 without control characters."""
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return False
-    return len(path.encode()) <= MAX_PATH and path.isprintable()
+def name_fault(path: str) -> str | None:
+    """Return why nothing can be kept under this path, or None."""
+    if len(told(path).encode()) > MAX_PATH:
+        return "name_too_long"
+    return "control_characters_in_name" if CONTROL.search(path) else None
+
+
+def told(path: str) -> str:
+    r"""Return a path as it is told: byte for byte, and bytes that are not UTF-8 as `\xff`."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")

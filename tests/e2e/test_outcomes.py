@@ -10,6 +10,7 @@ from runner.base.signing import PublicKey, verify
 from runner.client import Execution
 from runner.store.receipts import KIND
 from tests.support.deployment import Deployment
+from tests.support.hostile_names import ODD
 
 
 @dataclass(frozen=True)
@@ -166,6 +167,22 @@ def test_both_ends_of_long_output_are_kept_on_request(shared: Deployment) -> Non
     keys = tuple(PublicKey(id_, pem) for id_, pem in client.signing_keys().items())
     body = verify(client.receipt(ended.id), KIND, keys)
     assert body["output"]["stdout"]["hash"] == f"sha256:{hashlib.sha256(out.raw).hexdigest()}"
+
+
+def test_files_keep_their_names_on_the_whole_way(shared: Deployment) -> None:
+    """What a user's system calls a file is what the sandbox finds, leaves and gives back."""
+    names = [name for name in ODD.values() if "/" not in name]
+    client = shared.client("names")
+    ended = client.run(
+        code="import os\nfor name in os.listdir('in'): os.rename('in/' + name, name)",
+        language="python",
+        files={f"in/{name}": name for name in names},
+    )
+    assert (ended.state, ended.artifacts_refused) == ("succeeded", ()), ended
+    assert sorted(each.path for each in ended.artifacts) == sorted(names)
+    for name in names:
+        with client.download(ended.id, name) as chunks:
+            assert b"".join(chunks).decode() == name
 
 
 def test_a_command_that_does_not_exist_says_so(shared: Deployment) -> None:

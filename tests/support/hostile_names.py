@@ -1,4 +1,4 @@
-"""Names of files that something on the way may read as another path, and names that are plain.
+"""Names of files that lead elsewhere, names that something on the way may read so, and others.
 
 `{theirs}` stands for the path of another tenant's file, as seen from where this tenant's begin.
 """
@@ -13,6 +13,26 @@ HOSTILE: dict[str, str] = {
     "dot": "./a",
     "only dot": ".",
     "dot inside": "a/./b",
+    "NUL": "a\0b",
+    "NUL at the end": "a\0",
+    "newline": "a\nb",
+    "carriage return": "a\r\nb",
+    "escape": "a\x1b[2Jb",
+    "delete": "a\x7fb",
+    "C1 control": "a\x85b",
+    "absolute": "/nowhere/planted",
+    "network path": "//host/share",
+    "home of somebody": "/~root",
+    "empty part": "a//b",
+    "slash at the end": "a/",
+    "only slash": "/",
+    "overlong": "/".join(["a" * 250] * 5),
+    "overlong part": "a" * 256,
+    "too deep": "/".join(["a"] * 34),
+}
+"""Refused: they lead elsewhere, or hold control characters."""
+
+ODD: dict[str, str] = {
     "three dots that end in a dot": "a/...",
     "percent-encoded dots": UP.replace("..", "%2e%2e"),
     "percent-encoded dots, upper case": UP.replace("..", "%2E%2E"),
@@ -42,13 +62,6 @@ HOSTILE: dict[str, str] = {
     "ligature": "\ufb01le",
     "not normalised": "cafe\u0301",
     "half-width": "\uff76",
-    "NUL": "a\0b",
-    "NUL at the end": "a\0",
-    "newline": "a\nb",
-    "carriage return": "a\r\nb",
-    "escape": "a\x1b[2Jb",
-    "delete": "a\x7fb",
-    "C1 control": "a\x85b",
     "line separator": "a\u2028b",
     "bidi override": "a\u202etxt.exe",
     "bidi isolate": "a\u2066b",
@@ -60,17 +73,11 @@ HOSTILE: dict[str, str] = {
     "tag character": "a\U000e0041b",
     "private use": "a\ue000b",
     "unassigned": "a\U000e0fffb",
-    "absolute": "/nowhere/planted",
-    "network path": "//host/share",
-    "home of somebody": "/~root",
     "backslash": "..\\..\\{theirs}",
     "backslash in a name": "a\\b",
     "drive": "C:/a",
     "drive, relative": "c:a",
     "device path": "\\\\?\\C:\\a",
-    "empty part": "a//b",
-    "slash at the end": "a/",
-    "only slash": "/",
     "dot at the end": "a.",
     "dot at a part's end": "a./b",
     "space at the end": "a ",
@@ -78,10 +85,14 @@ HOSTILE: dict[str, str] = {
     "space at the beginning": " a",
     "only space": " ",
     "parent and a space": ".. /a",
-    "overlong": "a/" * 300 + "a",
-    "overlong part": "a" * 201,
-    "too deep": "/".join(["a"] * 17),
+    "replacement character": "a\ufffdb",
+    "ideographic space": "売上\u3000集計.csv",
+    "narrow no-break space": "Screenshot 2026-01-05 at 9.41.00\u202fAM.png",
+    "zero-width non-joiner": "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645.txt",
+    "joined emoji": "👩\u200d🔬.txt",
+    "right-to-left mark": "a\u200fb",
 }
+"""Kept byte for byte, each a name of its own."""
 
 PLAIN: tuple[str, ...] = (
     "a",

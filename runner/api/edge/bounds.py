@@ -7,11 +7,13 @@ no route has. Whatever reads the head behind this finds one reading only.
 
 import re
 from http import HTTPStatus
+from urllib.parse import unquote_to_bytes
 
 from fastapi import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from runner.api.problems import problem
+from runner.words.text import is_utf8
 
 MAX_TARGET_BYTES = 8 * 1024
 """RFC 9110 4.1 asks for at least 8000."""
@@ -54,11 +56,10 @@ READ_ONCE = frozenset(
 RFC 9110 5.3 permits two for lists alone, and the lists among these are read from one line, too.
 """
 
-_ODD = re.compile(r"[\x00-\x1f\x7f\ufffd]")
-"""Control characters, and what a decoder puts for bytes that are not UTF-8.
-
-A `$` in a route's pattern also matches before a line feed at the end.
-"""
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+"""A `$` in a route's pattern also matches before a line feed at the end."""
+_REPLACEMENT = "\ufffd"
+"""What a decoder puts for bytes that are not UTF-8. A name may hold it, too."""
 
 
 class HeadBounds:
@@ -122,7 +123,8 @@ def _too_much(scope: Scope) -> Fault | None:
 def _twofold(scope: Scope) -> Fault | None:
     """Return what of a head has two readings."""
     bad = HTTPStatus.BAD_REQUEST
-    if _ODD.search(scope["path"]):
+    path = scope["path"]
+    if _CONTROL.search(path) or (_REPLACEMENT in path and not _is_utf8(scope["raw_path"])):
         return bad, "the path has control characters, or bytes that are not UTF-8"
     seen: set[bytes] = set()
     for name, _ in scope["headers"]:
@@ -134,3 +136,7 @@ def _twofold(scope: Scope) -> Fault | None:
         # RFC 9112 6.1: the one overrides the other, and nobody sends both who means well.
         return bad, "the body's length is declared by Content-Length and by Transfer-Encoding"
     return None
+
+
+def _is_utf8(quoted: bytes) -> bool:
+    return is_utf8(unquote_to_bytes(quoted))

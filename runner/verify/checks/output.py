@@ -9,15 +9,16 @@ from runner.verify.trial import Attempt, Trial
 from runner.words.errors import ProtocolViolation
 
 _CREDULOUS = """
-import os, files
-def hand_back(self, folder, name, path, depth):
+import os, collect as collecting
+def hand_back(self, folder, path, depth, places, *, in_tools):
+    name = path.rpartition("/")[2]
     try: file = os.open(name, os.O_RDONLY | os.O_NONBLOCK, dir_fd=folder)
     except OSError: return "unreadable"
     data = os.read(file, 4096) if not os.path.isdir(name) else b""
     os.close(file)
     self.wire.say("artifact", path=path, size=len(data) or 1)
     self.wire.send(b"D", data or b"x")
-files.Collector._visit = hand_back
+collecting.Collector._visit = hand_back
 """
 
 
@@ -57,8 +58,9 @@ _SEEMING: tuple[Check, ...] = tuple(
          "CVE-2024-28185", "open('y', 'w').write('y'); os.link('y', 'x')"),
         ("fifo", "A pipe is not read", "the collection could be held for ever",
          "Judge0 write-up, 2024", "os.mkfifo('x')"),
-        ("sparse", "A file with holes is not taken", "a terabyte of nothing would be stored",
-         "tar sparse file bombs", "f = open('x', 'wb'); f.truncate(2**20); f.close()"),
+        ("sparse", "A file of holes beyond the bound is not taken",
+         "a terabyte of nothing would be stored", "tar sparse file bombs",
+         "f = open('x', 'wb'); f.truncate(2**20 + 1); f.close()"),
     )
 )  # fmt: skip
 

@@ -1,10 +1,13 @@
 """Files come back as they were; whatever is not a plain file is refused by name, not followed."""
 
+import time
+
 import pytest
 
 from runner.sandbox.drive import use
 from runner.words.errors import SandboxFault
 from runner.words.execution import InputFile, Program
+from tests.support.hostile_names import ODD, PLAIN
 from tests.support.sandboxes import MB, Bench
 
 
@@ -72,19 +75,68 @@ async def test_what_a_run_changed_comes_back_also_when_another_follows(
             "python3 -c 'import socket; socket.socket(socket.AF_UNIX).bind(\"s\")'",
             "s: not_a_regular_file",
         ),
-        ("truncate -s 8M f", "f: sparse"),
         ("echo x > f; chmod 0 f", "f: unreadable"),
-        ("echo x > $'a\\nb'", "a\N{REPLACEMENT CHARACTER}b: name"),
-        ("echo x > $'\\xff'", "\\udcff: name"),
-        ("echo x > $'\\e[2J'", "\N{REPLACEMENT CHARACTER}[2J: name"),
+        ("echo x > $'a\\nb'", "a\N{REPLACEMENT CHARACTER}b: control_characters_in_name"),
+        ("echo x > $'\\e[2J'", "\N{REPLACEMENT CHARACTER}[2J: control_characters_in_name"),
+        ("echo x > $'a\\u0085b'", "a\N{REPLACEMENT CHARACTER}b: control_characters_in_name"),
     ],
     ids=lambda value: value.split(":")[-1].strip() if ":" in value else None,
 )
 async def test_what_is_not_a_plain_file_is_refused(bench: Bench, code: str, refused: str) -> None:
-    """Links, pipes, sockets, holes, closed files and unprintable names do not come back."""
+    """Links, pipes, sockets, closed files and names with control characters do not come back."""
     ran = await bench.bash(code, disk_mb=16)
     assert ran.files == {}
     assert refused in ran.collected.refused
+
+
+async def test_files_keep_their_names(bench: Bench) -> None:
+    """Byte for byte, on the way in and on the way out."""
+    # Each in a folder of its own: one of them is a file's name and another one's folder.
+    names = {f"{n}/{name}": name.encode() for n, name in enumerate([*ODD.values(), *PLAIN])}
+    placed = [InputFile(f"in/{path}", content) for path, content in names.items()]
+    ran = await bench.python(
+        "import shutil; shutil.copytree('in', 'out')", files=placed, max_files=200
+    )
+    assert ran.files == {f"out/{path}": content for path, content in names.items()}
+    assert ran.collected.refused == ()
+
+
+async def test_a_name_that_is_not_utf8_is_told_by_its_bytes(bench: Bench) -> None:
+    """Nothing that names can be told in holds such a byte; the file is kept."""
+    ran = await bench.bash("mkdir $'d\\xe9'; echo x > $'d\\xe9/r\\xe9sum\\xe9.txt'")
+    assert ran.files == {"d\\xe9/r\\xe9sum\\xe9.txt": b"x\n"}
+    assert ran.collected.refused == ()
+
+
+async def test_holes_are_zeros(bench: Bench) -> None:
+    """A database of `shelve` and a file that is mapped and written in part have them."""
+    ran = await bench.python(
+        "import shelve, numpy\n"
+        "with shelve.open('cache') as cache:\n"
+        "    for n in range(2000):\n        cache[str(n)] = n\n"
+        "part = numpy.memmap('part', 'uint8', 'w+', shape=2**20)\npart[5000] = 7\npart.flush()\n",
+        disk_mb=16,
+        memory_mb=256,
+    )
+    assert ran.files["part"] == bytes(5000) + b"\7" + bytes(2**20 - 5001)
+    assert any(name.startswith("cache") for name in ran.files)
+    assert ran.collected.refused == ()
+
+
+async def test_holes_count_as_the_bytes_that_are_sent(bench: Bench) -> None:
+    """However many large files there are, each is told as too large without being read."""
+    code = (
+        "sizes = {str(n): 16 * 2**20 for n in range(500)} | {'a': 600_000, 'b': 600_000, 'c': 1}\n"
+        "for name, size in sizes.items():\n"
+        "    with open(name, 'wb') as file: file.truncate(size)\n"
+    )
+    began = time.monotonic()
+    ran = await bench.python(code, max_bytes=MB, disk_mb=16)
+    assert sorted(ran.files) == ["b", "c"]
+    assert ran.collected.refused_total == 501
+    assert ran.files["b"] == bytes(600_000)
+    assert all(each.endswith(": too_large") for each in ran.collected.refused)
+    assert time.monotonic() - began < 30
 
 
 async def test_a_deep_tree_is_refused_below_a_depth(bench: Bench) -> None:
