@@ -20,7 +20,7 @@ from runner.sandbox.guest.pace import (
 from runner.words.errors import ProtocolViolation
 
 E = TypeVar("E", bound=SupervisorEvent)
-Message: TypeAlias = SupervisorEvent | Data
+Heard: TypeAlias = SupervisorEvent | Data
 
 
 class Closed(ProtocolViolation):
@@ -47,7 +47,7 @@ class Channel:
         """Whether the other end has hung up and nothing of it is left to read."""
         return self._reader.at_eof()
 
-    async def read(self) -> Message:
+    async def read(self) -> Heard:
         """Return the next message. Raises Closed at the end, ProtocolViolation on nonsense.
 
         Pieces of one kind that have come already are returned as one, of 65,536 bytes at most.
@@ -156,7 +156,7 @@ class Channel:
         self._writer.transport.abort()
 
 
-def unexpected(message: Message) -> ProtocolViolation:
+def unexpected(message: Heard) -> ProtocolViolation:
     """Return the failure for a message that has no place where it came."""
     what = message.name if isinstance(message, SupervisorEvent) else f"piece {message.kind!r}"
     return ProtocolViolation(f"the sandbox sent a {what} out of turn")

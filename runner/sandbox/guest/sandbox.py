@@ -77,14 +77,14 @@ class Sandbox:
             await self._channel.send(Ping())
             await self._channel.expect(Alive)
 
-    async def load(self) -> Sequence[str]:
+    async def load(self) -> list[str]:
         """Let the interpreter import its image's list; return what could not be imported.
 
         For one that is started ahead. Raises ProtocolViolation; Closed if memory did not suffice.
         """
         async with self._patience(patience.LOAD_S, "load its modules"):
             await self._channel.send(Load())
-            return (await self._channel.expect(Loaded)).failed
+            return list((await self._channel.expect(Loaded)).failed)
 
     async def clean(self) -> list[str]:
         """Remove all that was collected; return the kinds of what is left all the same.
