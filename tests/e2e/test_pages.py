@@ -26,6 +26,14 @@ runner members add --tenant acme --email grace@example.com --role viewer
 """Earlier exports and the public key are kept; an invitation was handed over, as `TOKEN`."""
 
 
+COUNT = """
+import collections, os, sys
+assert (sys.argv[1:], os.environ["LANG"]) == (["--top", "10"], "en")
+words = collections.Counter(sys.stdin.read().split())
+open("counted.txt", "w").write(str(words.most_common()))
+"""
+
+
 @dataclass
 class Reader:
     """Somebody who types what a page says, with what its text says they have."""
@@ -60,7 +68,8 @@ def reader(shared: Deployment, tmp_path_factory: pytest.TempPathFactory) -> Read
     (programs / "curl").write_text(STRICT_CURL)
     (programs / "curl").chmod(0o755)
     (folder / "report.csv").write_text("a,b\n1,2\n")
-    (folder / "hello.py").write_text("print('hello')\n")
+    (folder / "words.txt").write_text("b\na\nb\n")
+    (folder / "count.py").write_text(COUNT)
     made = Reader(
         folder,
         {
@@ -92,8 +101,14 @@ def test_the_readmes_program_prints_what_it_says(reader: Reader) -> None:
     assert reader.type(program).splitlines()[-1] == 'succeeded b\'{"a":4,"b":6}\''
 
 
+def test_the_readmes_command_saves_what_the_program_makes(reader: Reader) -> None:
+    [command] = [each for each in blocks("sh", README) if "runner run" in each.text]
+    reader.type(command)
+    assert (reader.folder / "results/counted.txt").read_text() == "[('b', 2), ('a', 1)]"
+
+
 def test_the_readmes_request_is_answered_as_shown(reader: Reader) -> None:
-    [request] = [each for each in blocks("sh", README) if not each.mark]
+    [request] = [each for each in blocks("sh", README) if each.text.startswith("curl")]
     [shown] = blocks("json", README)
     answer = json.loads(reader.type(request))
     expected = json.loads(re.sub(r', "…": "…"', "", shown.text))
