@@ -120,6 +120,8 @@ class Proxy:
                 await self._close(message["session"])
 
     def _open(self, message: dict[str, Any], listener: socket.socket) -> None:
+        # Python takes a descriptor it is given for one that blocks, and hands that on to copies.
+        listener.setblocking(False)  # noqa: FBT003 - the standard library's signature
         session = ProxySession(
             message["session"],
             policy_from_json(message["policy"]),

@@ -191,6 +191,18 @@ async def test_a_policy_of_any_size_reaches_it(gateway: EgressGateway, tmp_path:
     assert b"not a public address" in heard
 
 
+async def test_a_sandbox_that_does_not_connect_holds_up_nobody(
+    gateway: EgressGateway, tmp_path: Path
+) -> None:
+    """The proxy waits for all of them at once, and the first one's wait is not in vain."""
+    ask = b"CONNECT nowhere.test:443 HTTP/1.1\r\nHost: x\r\n\r\n"
+    async with way_out(gateway, tmp_path, "a.test") as idle:
+        await asyncio.sleep(0.2)
+        async with way_out(gateway, tmp_path, "a.test") as other:
+            for way in (other, idle, other):
+                assert (await way.say(ask)).startswith(b"HTTP/1.1 403")
+
+
 def descriptors() -> int:
     """Return how many descriptors this process holds."""
     return len(list(Path("/proc/self/fd").iterdir()))
