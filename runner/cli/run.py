@@ -171,7 +171,9 @@ class Interruption:
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
-        self._before = {each: signal.signal(each, self._hear) for each in self.HEARD}
+        # What nohup(1), or a shell for what it runs in the background, has ignored stays so.
+        heard = (each for each in self.HEARD if signal.getsignal(each) is not signal.SIG_IGN)
+        self._before = {each: signal.signal(each, self._hear) for each in heard}
         return self
 
     def __exit__(

@@ -62,7 +62,7 @@ def test_the_log_is_read_newest_first_on_request_page_by_page(shared: Deployment
         if (cursor := page["next_cursor"]) is None:
             break
     assert backwards == forwards[::-1]
-    puts = client.audit(order="newest", action="secret:put")["items"]
+    puts = client.audit(order="newest", action="secret:create")["items"]
     assert [each["record"]["resource_id"] for each in puts] == ["three", "two", "one"]
     with pytest.raises(Invalid):
         client.audit(order="random")
