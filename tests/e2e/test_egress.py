@@ -43,7 +43,7 @@ class World:
     def run(self, command: list[str], egress: list[Any], **options: Any) -> Execution:
         """Run a command to its end."""
         return self.client.run(
-            command=command, egress=egress, wait_s=40, limits={"timeout_s": 30}, **options
+            command=command, egress=egress, wait_s=60, limits={"timeout_s": 60}, **options
         )
 
     def decisions(self, execution: Execution) -> list[dict[str, Any]]:
@@ -81,7 +81,11 @@ def world(image: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wor
         (profiles / "egress" / "ceiling.toml").write_text(
             "".join(
                 f'[[allow]]\nhost = "*.example.test"\nscheme = "{scheme}"\nport = {port}\n'
-                for scheme, port in (("https", secure.port), ("http", plain.port))
+                for scheme, port in (
+                    ("https", secure.port),
+                    ("http", plain.port),
+                    ("tcp", plain.port),
+                )
             )
         )
         made = stack.enter_context(
@@ -194,7 +198,33 @@ def test_plain_http_goes_by_http_and_socks(world: World, proxy: str) -> None:
     if proxy.startswith("socks5:"):
         assert out(ran) == ""
     else:
-        assert out(ran) == "hello from outside\n"
+        assert out(ran) == "hello from outside\n", ran
+
+
+TCP_CLIENT = """
+import socket
+with socket.create_connection(("localhost", 15432), 10) as server:
+    server.sendall(b"GET /hello.txt HTTP/1.0\\r\\nHost: whatever\\r\\n\\r\\n")
+    while data := server.recv(4096):
+        print(data.decode(), end="")
+"""
+
+
+@pytest.mark.parametrize("permitted", [True, False])
+def test_a_client_that_knows_no_proxy_is_given_a_local_port(world: World, permitted: bool) -> None:
+    """Through the same decision as all others, which it is told of if it is refused."""
+    host = PLAIN_HOST if permitted else "nowhere.example.test"
+    ran = world.run(
+        ["python3", "/opt/supervisor/forward.py", f"15432:{host}:{world.plain.port}", "--",
+         "python3", "-c", TCP_CLIENT],
+        [f"tcp://{PLAIN_HOST}:{world.plain.port}"],
+    )  # fmt: skip
+    assert ran.exit_code == 0, ran.stderr
+    assert ("hello from outside" in out(ran)) is permitted
+    (decision,) = world.decisions(ran)
+    assert decision["outcome"] == ("allowed" if permitted else "denied")
+    assert ran.stderr is not None
+    assert (f"forward.py: {host}:{world.plain.port}: 403 " in ran.stderr.text) is not permitted
 
 
 def test_a_refusal_can_be_read_and_is_on_record(world: World) -> None:
