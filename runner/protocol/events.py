@@ -1,5 +1,6 @@
 """Events: what a supervisor may say. All of it comes from a hostile place."""
 
+import re
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, TypeAlias
 
@@ -13,6 +14,7 @@ MAX_REFUSED = 50
 """How many refused files are named."""
 _MAX_LISTED = 100
 _MAX_NAME = 200
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 
 Count: TypeAlias = Annotated[int, Field(ge=0, lt=2**53)]
 Errno: TypeAlias = Annotated[str, Field(pattern=r"^E[A-Z0-9]{1,20}$")]
@@ -21,14 +23,23 @@ Names: TypeAlias = Annotated[
 ]
 
 
-def _short_path(path: str) -> str:
-    if len(path.encode(errors="surrogatepass")) > MAX_PATH:
+def check_path(path: str) -> None:
+    """Refuse a name that leads elsewhere; nobody must use it as a path all the same."""
+    if len(path.encode()) > MAX_PATH:
         raise ValueError(f"longer than {MAX_PATH} bytes")
+    if _CONTROL.search(path):
+        raise ValueError("holds control characters")
+    if any(part in {"", ".", ".."} for part in path.split("/")):
+        raise ValueError("has a part that is empty, `.` or `..`")
+
+
+def _plain_path(path: str) -> str:
+    check_path(path)
     return path
 
 
 ArtifactPath: TypeAlias = Annotated[
-    str, Field(min_length=1, max_length=MAX_PATH), AfterValidator(_short_path)
+    str, Field(min_length=1, max_length=MAX_PATH), AfterValidator(_plain_path)
 ]
 RefusedPath: TypeAlias = Annotated[str, Field(max_length=_MAX_NAME)]
 Why: TypeAlias = Annotated[str, Field(max_length=_MAX_NAME)]
@@ -140,7 +151,11 @@ class ProgramEnded(SupervisorEvent):
 @with_config(STRICT)
 @dataclass(frozen=True, slots=True)
 class ArtifactOffered(SupervisorEvent):
-    """Answers `collect`, for each file: its `size` bytes follow in `D` frames."""
+    """Answers `collect`, for each file: its `size` bytes follow in `D` frames.
+
+    `path` is relative to the workspace, of at most 1,024 bytes, without control characters and
+    without parts that are empty, `.` or `..`.
+    """
 
     name = "artifact"
     path: ArtifactPath

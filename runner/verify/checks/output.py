@@ -1,7 +1,7 @@
 """What a program leaves behind: files that are not what they seem, and a hostile supervisor's."""
 
+from runner.protocol import events
 from runner.sandbox.drive import Shelf
-from runner.sandbox.guest import artifacts
 from runner.verify.bench import Bench
 from runner.verify.check import Check, Group, Observation, Severity
 from runner.verify.controls import Change, supervisor
@@ -78,17 +78,17 @@ def _named(path: str) -> Attempt:
 
     async def attempt(bench: Bench, guarded: bool) -> Observation:  # noqa: FBT001 - its protocol
         shelf = Shelf()
-        checking = artifacts._check_path  # noqa: SLF001 - the one control, taken away and put back
+        checking = events.check_path  # the one control, taken away and put back
         async with bench.sandbox(supervisor(hostile)) as sandbox:
             await bench.run(sandbox, "pass")
             if not guarded:
-                setattr(artifacts, "_check_path", lambda _: None)  # noqa: B010 - as above
+                setattr(events, "check_path", lambda _: None)  # noqa: B010 - mypy knows it as a function
             try:
                 await sandbox.collect(max_files=8, max_bytes=2**20, sink=shelf)
             except ProtocolViolation:
                 return Observation(breached=False, saw="ProtocolViolation")
             finally:
-                artifacts._check_path = checking  # noqa: SLF001 - as above
+                events.check_path = checking
         return Observation(breached=path in shelf.files, saw=f"a file called {path!r}")
 
     return attempt

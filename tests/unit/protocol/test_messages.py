@@ -96,6 +96,35 @@ def test_what_is_no_event_is_told_by_message_and_field(payload: bytes, why: str)
 
 
 @pytest.mark.parametrize(
+    ("path", "why"),
+    [
+        ("/etc/passwd", "empty"),
+        ("a//b", "empty"),
+        ("a/", "empty"),
+        ("./a", "empty, `.` or `..`"),
+        ("../../etc/passwd", "empty, `.` or `..`"),
+        ("a/../b", "empty, `.` or `..`"),
+        ("a\nb", "control characters"),
+        ("\x9b2J", "control characters"),
+        ("\0", "control characters"),
+        ("\N{SNAKE}" * 257, "longer than 1024 bytes"),
+        ("\udcff", "JSON"),
+    ],
+)
+def test_an_artifact_has_a_plain_path(path: str, why: str) -> None:
+    """It leads nowhere else, and can be printed."""
+    with pytest.raises(ProtocolViolation, match="'artifact' with wrong") as caught:
+        EVENTS.decode(forged(ArtifactOffered("a", 1), path=path))
+    assert why in caught.value.detail
+
+
+@pytest.mark.parametrize("path", ["a/b", "...", "\\xff", "\N{SNAKE}" * 256, "a b", "~", "-rf"])
+def test_any_other_name_of_an_artifact_is_kept(path: str) -> None:
+    offered = ArtifactOffered(path, 1)
+    assert EVENTS.decode(EVENTS.encode(offered)) == offered
+
+
+@pytest.mark.parametrize(
     "payload",
     [
         forged(Loaded(failed=()), failed="canary"),
