@@ -94,6 +94,7 @@ def _kernel(root: Path = Path("/")) -> Iterator[Finding]:
             else "cgroup version 1 counts it apart: run the worker as root with /sys/fs/cgroup "
             "writable, or start the host with cgroup version 2",
         )
+    yield _weight(root / "sys/fs/cgroup" / ("" if unified else "cpu"))
     modules = root / "sys/kernel/security/lsm"
     names = modules.read_text("ascii").split(",") if modules.exists() else []
     found = [name for name in names if name in {"apparmor", "selinux"}]
@@ -106,6 +107,20 @@ def _kernel(root: Path = Path("/")) -> Iterator[Finding]:
             "none",
             "AppArmor or SELinux would be a further wall around each container",
         )
+
+
+def _weight(groups: Path) -> Finding:
+    """Tell whether this user may set how much sandboxes weigh: the worker does that, as itself."""
+    name = "weight of sandboxes"
+    if os.access(groups, os.W_OK):
+        return Finding(name, Status.OK, "set by the worker")
+    return Finding(
+        name,
+        Status.WARN,
+        "left as it is",
+        f"this user may not write to {groups}: when processors are short, tenants' programs slow "
+        "down the API, deadlines and leases; run the worker as root with that folder writable",
+    )
 
 
 def _no_docker(settings: Settings) -> Finding:

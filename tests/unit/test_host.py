@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from runner.base.settings import Settings
-from runner.cli.host import Finding, Status, _terminals, _users, examine
+from runner.cli.host import Finding, Status, _kernel, _terminals, _users, examine
 
 DOCKER: dict[str, Any] = {
     "info": {
@@ -164,3 +164,20 @@ def test_whatever_is_not_fine_comes_with_advice(tmp_path: Path) -> None:
     for docker in (None, DOCKER):
         for finding in examine(Settings(state_dir=tmp_path), docker):
             assert finding.status is Status.OK or finding.advice
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("writable", [True, False])
+def test_a_user_who_may_not_set_the_weight_of_sandboxes_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: int, *, writable: bool
+) -> None:
+    """Whichever version of control groups the host has; a read-only mount is one reason."""
+    groups = tmp_path / "sys/fs/cgroup"
+    (groups / "cpu").mkdir(parents=True)
+    if version == 2:
+        (groups / "cgroup.controllers").touch()
+    folder = groups if version == 2 else groups / "cpu"
+    monkeypatch.setattr("os.access", lambda path, _: writable or Path(path) != folder)
+    (found,) = (each for each in _kernel(tmp_path) if each.name == "weight of sandboxes")
+    assert found.status is (Status.OK if writable else Status.WARN)
+    assert (str(folder) in found.advice) is not writable
