@@ -49,6 +49,7 @@ async def readyz(response: Response, parts: Parts) -> Readiness:
     """Ask each part, and name those that do not answer.
 
     `rights` is whether PostgreSQL says, a few times a second, which requests may still go on.
+    Workers are no part of this: without one, submissions are taken and wait.
     """
     postgres, redis = await asyncio.gather(
         _answers(_postgres(parts)), _answers(parts.doorbell.ping())

@@ -201,7 +201,7 @@ async def _dev(settings: Settings) -> None:
         key = await session.first_key(running.services.owner_url, settings)
         with session.announced(settings, session.Beside.of(running, key.token)):
             _welcome(settings, running.url, key.token)
-            await stop.wait()
+            await running.watch(stop)
             out.print("stopping …")
 
 

@@ -61,7 +61,7 @@ class Postgres:
         self._patience = patience
         self._bin = _binaries(user)
         options = {**SETTINGS, **(NOT_DURABLE if ephemeral else {})}
-        self._process = ServiceProcess(
+        self.process = ServiceProcess(
             [
                 str(self._bin / "postgres"),
                 "-D", str(data),
@@ -77,7 +77,7 @@ class Postgres:
     @property
     def pid(self) -> int:
         """The process id."""
-        return self._process.pid
+        return self.process.pid
 
     def url(self, role: str, database: str = DATABASE) -> str:
         """Return the URL by which a role logs in."""
@@ -87,16 +87,16 @@ class Postgres:
         """Start it, made on first use, and wait until it answers. Raises SetupError."""
         if not (self._data / "PG_VERSION").exists():
             self._initialise()
-        self._process.start()
+        self.process.start()
         deadline = time.monotonic() + READY_AFTER_S * self._patience
         while True:
-            self._process.check()
+            self.process.check()
             try:
                 connection = psycopg.connect(self.url("postgres", "postgres"), autocommit=True)
             except psycopg.OperationalError:
                 if time.monotonic() > deadline:
                     raise SetupError(
-                        f"PostgreSQL does not answer:\n{self._process.last_words()}"
+                        f"PostgreSQL does not answer:\n{self.process.last_words()}"
                     ) from None
                 time.sleep(0.02)
             else:
@@ -106,11 +106,11 @@ class Postgres:
 
     def stop(self) -> None:
         """End it cleanly; clients are disconnected (fast shutdown)."""
-        self._process.stop(signal.SIGINT)
+        self.process.stop(signal.SIGINT)
 
     def kill(self) -> None:
         """End it as a crash would, its children, too (immediate shutdown)."""
-        self._process.stop(signal.SIGQUIT)
+        self.process.stop(signal.SIGQUIT)
 
     def _initialise(self) -> None:
         self._user.own(self._data)

@@ -100,9 +100,13 @@ class ServiceProcess:
                 preexec_fn=die_with_parent,  # noqa: PLW1509 - one prctl, no locks taken
             )
 
+    def running(self) -> bool:
+        """Return whether the process is alive."""
+        return self._process is not None and self._process.poll() is None
+
     def check(self) -> None:
         """Raise SetupError with the end of its log if it has ended."""
-        if self._process is not None and self._process.poll() is not None:
+        if not self.running():
             raise SetupError(f"{self._argv[0]} ended at once:\n{self.last_words()}")
 
     def stop(self, with_signal: signal.Signals) -> None:

@@ -25,7 +25,7 @@ class Redis:
         if program is None:
             raise SetupError("no redis-server or valkey-server: `apt-get install redis-server`")
         log = logs / "redis.log"
-        self._process = ServiceProcess(
+        self.process = ServiceProcess(
             [
                 program,
                 "--port", "0",
@@ -48,21 +48,21 @@ class Redis:
     @property
     def pid(self) -> int:
         """The process id."""
-        return self._process.pid
+        return self.process.pid
 
     def start(self) -> None:
         """Start it and wait until it answers. Raises SetupError with its log if it does not."""
-        self._process.start()
+        self.process.start()
         deadline = time.monotonic() + READY_AFTER_S * self._patience
         with redis.Redis.from_url(self.url) as client:
             while True:
-                self._process.check()
+                self.process.check()
                 try:
                     client.ping()
                 except redis.RedisError:
                     if time.monotonic() > deadline:
                         raise SetupError(
-                            f"Redis does not answer:\n{self._process.last_words()}"
+                            f"Redis does not answer:\n{self.process.last_words()}"
                         ) from None
                     time.sleep(0.01)
                 else:
@@ -70,8 +70,8 @@ class Redis:
 
     def stop(self) -> None:
         """End it."""
-        self._process.stop(signal.SIGTERM)
+        self.process.stop(signal.SIGTERM)
 
     def kill(self) -> None:
         """End it as a crash would."""
-        self._process.stop(signal.SIGKILL)
+        self.process.stop(signal.SIGKILL)

@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from runner.base.listening import listen, url
 from runner.base.settings import Settings
 from runner.embedded import process
 from runner.embedded.hold import held
+from runner.embedded.process import ServiceProcess
 from runner.embedded.services import Services, services
 from runner.node.named import read_named
 from runner.quotas.sizes import load_sizes
@@ -32,11 +33,12 @@ from runner.secrets.keyring import KeyFile
 from runner.store.db import Database
 from runner.store.migrations import migrate
 from runner.tenants.tenancy import publish_tiers
-from runner.words.errors import SetupError
+from runner.words.errors import NotReady, SetupError
 
 READY_AFTER_S = 30.0
 ANSWER_S = 2.0
 STOP_AFTER_S = 40.0
+WATCH_EVERY_S = 0.5
 
 
 class Child:
@@ -120,6 +122,26 @@ class Stack:
                 "a slow or busy host, set RUNNER_PATIENCE to 4. Their logs, in "
                 f"{self.settings.state_dir / 'log'}, end with:\n{words or '(nothing)'}"
             ) from None
+
+    async def watch(self, stop: asyncio.Event) -> None:
+        """Return when `stop` is set. Raises NotReady as soon as a part has ended by itself."""
+        parts: dict[str, Child | ServiceProcess] = {
+            "`runner api`": self.api,
+            "`runner worker`": self.worker,
+            "PostgreSQL": self.services.postgres.process,
+            "Redis": self.services.redis.process,
+        }
+        while not stop.is_set():
+            for name, part in parts.items():
+                if not part.running():
+                    raise NotReady(
+                        f"{name} has ended by itself, so everything stops; start it again, and "
+                        f"look at what its log, in {self.settings.state_dir / 'log'}, ends with:\n"
+                        f"{part.last_words() or '(nothing)'}"
+                    )
+            with suppress(TimeoutError):
+                async with asyncio.timeout(WATCH_EVERY_S):
+                    await stop.wait()
 
     async def _both_ready(self) -> None:
         async with httpx.AsyncClient(

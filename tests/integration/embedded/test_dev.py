@@ -21,13 +21,14 @@ RUNNER = [sys.executable, "-m", "runner"]
 
 
 @contextmanager
-def dev(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+def dev(folder: Path, **settings: str) -> Iterator[subprocess.Popen[bytes]]:
     """Run `runner dev` as a terminal would: in a process group of its own."""
     with subprocess.Popen(
         [*RUNNER, "dev"],
-        env={**os.environ, "RUNNER_STATE_DIR": str(folder), "RUNNER_PORT": "0"},
+        env={**os.environ, "RUNNER_STATE_DIR": str(folder), "RUNNER_PORT": "0", **settings},
         process_group=0,
         stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
     ) as process:
         try:
             eventually((folder / "run" / "dev.json").exists)
@@ -71,6 +72,26 @@ def test_ctrl_c_stops_every_part_in_order(image: None) -> None:
         assert list((folder / "run").glob("services/*")) == []
         for log in (folder / "log").glob("*.log"):
             assert "Traceback" not in log.read_text()
+
+
+@pytest.mark.parametrize("part", ["api", "worker", "postgres", "redis-server"])
+def test_a_part_that_dies_ends_everything_and_is_named(image: None, part: str) -> None:
+    """Nothing is left that answers half of what is asked."""
+    named = {"postgres": "PostgreSQL", "redis-server": "Redis"}.get(part, f"`runner {part}`")
+    # Without sandboxes: nobody would remove those of a worker that is killed.
+    no_pool = {"RUNNER_POOL": "0", "RUNNER_POOL_MAX": "0"}
+    with state_folder() as folder, dev(folder, **no_pool) as process:
+        running = family(process)
+        (victim,) = (
+            each
+            for each in psutil.Process(process.pid).children()
+            if part in (each.name(), *each.cmdline()[3:4])
+        )
+        victim.kill()
+        assert process.wait(timeout=90) == 1
+        assert process.stderr is not None
+        assert f"{named} has ended by itself" in process.stderr.read().decode()
+        eventually(lambda: gone(running), within_s=10)
 
 
 def test_a_slow_host_waits_longer_until_api_and_worker_are_ready(
