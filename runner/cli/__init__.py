@@ -23,6 +23,7 @@ Runs with the rights of whoever typed it.
 What they share:
 
     console      printing, reading and failing
+    arguments    what several commands take
     listing      tables, and JSON
     human        sizes, times and numbers
     session      which deployment a command talks to

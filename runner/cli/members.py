@@ -7,6 +7,7 @@ from typing import Annotated, TypeVar
 
 import typer
 
+from runner.cli.arguments import tenant_name
 from runner.cli.console import err, fail, out, reports_errors, required
 from runner.cli.session import operated
 from runner.store.db import Database
@@ -26,7 +27,7 @@ EmailOption = Annotated[str, typer.Option("--email", help="Their e-mail address.
 @members.command("add")
 @reports_errors
 def add(
-    tenant: Annotated[str, typer.Option(help="The tenant's name.")],
+    tenant: Annotated[str, typer.Option(help="The tenant's name.", callback=tenant_name)],
     email: EmailOption,
     role: Annotated[Role, typer.Option(help="What they may do.")] = Role.OWNER,
 ) -> None:

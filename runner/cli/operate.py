@@ -9,6 +9,7 @@ from rich.text import Text
 
 from runner.base.settings import Settings
 from runner.cli import host, human
+from runner.cli.arguments import MOST_AT_ONCE, label, tenant_name
 from runner.cli.console import err, fail, out, plain, reports_errors, required
 from runner.cli.listing import AsJson, print_json, print_rows
 from runner.cli.session import operated
@@ -56,16 +57,22 @@ def migrate() -> None:
 @keys.command("create")
 @reports_errors
 def keys_create(
-    tenant: Annotated[str, typer.Option(help="The tenant's name; made if it is new.")],
+    tenant: Annotated[
+        str, typer.Option(help="The tenant's name; made if it is new.", callback=tenant_name)
+    ],
     role: Annotated[Role, typer.Option(help="What the key may do.")] = Role.OWNER,
-    name: Annotated[str, typer.Option(help="What the key is for.")] = "bootstrap",
+    name: Annotated[str, typer.Option(help="What the key is for.", callback=label)] = "bootstrap",
     max_size: Annotated[
         str, typer.Option(help="The largest size a new tenant may ask for.")
     ] = "large",
     tier: Annotated[Tier, typer.Option(help="What rates and quotas a new tenant has.")] = Tier.FREE,
     concurrency: Annotated[
         int | None,
-        typer.Option(min=1, help="Executions a new tenant may run at once, if not its tier's."),
+        typer.Option(
+            min=1,
+            max=MOST_AT_ONCE,
+            help="Executions a new tenant may run at once, if not its tier's.",
+        ),
     ] = None,
     isolation: Annotated[
         Isolation | None, typer.Option(help="What a new tenant must use; it may choose if unset.")

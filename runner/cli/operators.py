@@ -7,6 +7,7 @@ from typing import Annotated, TypeVar
 
 import typer
 
+from runner.cli.arguments import MOST_DAYS, label
 from runner.cli.console import err, out, reports_errors, required
 from runner.cli.listing import AsJson, print_json, print_rows
 from runner.cli.session import operated
@@ -27,8 +28,10 @@ operators = typer.Typer(
 @operators.command("create")
 @reports_errors
 def create_operator(
-    name: Annotated[str, typer.Argument(help="Whose it is, or what it is for.")],
-    days: Annotated[int | None, typer.Option(min=1, help="Days until it expires.")] = None,
+    name: Annotated[str, typer.Argument(help="Whose it is, or what it is for.", callback=label)],
+    days: Annotated[
+        int | None, typer.Option(min=1, max=MOST_DAYS, help="Days until it expires.")
+    ] = None,
 ) -> None:
     """Make an operator's key and print it, once."""
     ends = None if days is None else datetime.now(UTC) + timedelta(days=days)

@@ -10,6 +10,7 @@ import typer
 from runner.auth.caller import By
 from runner.base.settings import Settings
 from runner.cli import human
+from runner.cli.arguments import MOST_AT_ONCE, MOST_DAYS, reason, tenant_name
 from runner.cli.console import err, fail, out, reports_errors, required
 from runner.cli.listing import AsJson, print_facts, print_json, print_rows
 from runner.cli.session import operated
@@ -31,11 +32,15 @@ tenants = typer.Typer(
     help="Tenants; needs RUNNER_DATABASE_OPERATOR_URL, or `runner dev` beside it.",
     no_args_is_help=True,
 )
-Name = Annotated[str, typer.Argument(help="The tenant's name.")]
+Name = Annotated[str, typer.Argument(help="The tenant's name.", callback=tenant_name)]
 MaxSize = Annotated[str | None, typer.Option(help="The largest size it may ask for.")]
-Concurrency = Annotated[int | None, typer.Option(min=1, help="Executions it may run at once.")]
+Concurrency = Annotated[
+    int | None, typer.Option(min=1, max=MOST_AT_ONCE, help="Executions it may run at once.")
+]
 WantedTier = Annotated[Tier | None, typer.Option("--tier", help="Its rates and quotas.")]
-RetentionDays = Annotated[int | None, typer.Option(min=1, help="Days executions are kept.")]
+RetentionDays = Annotated[
+    int | None, typer.Option(min=1, max=MOST_DAYS, help="Days executions are kept.")
+]
 Required = Annotated[Isolation | None, typer.Option(help="What it must use; container: any.")]
 
 OwnQuotas = Annotated[
@@ -195,7 +200,9 @@ def change(
 
 @tenants.command("suspend")
 @reports_errors
-def suspend(name: Name, why: Annotated[str, typer.Option(help="It is told so.")]) -> None:
+def suspend(
+    name: Name, why: Annotated[str, typer.Option(help="It is told so.", callback=reason)]
+) -> None:
     """Refuse all but reading; the worker ends what waits or runs."""
 
     async def work(database: Database) -> Tenant:

@@ -15,7 +15,16 @@ import httpx_sse
 from runner.client.errors import Unavailable, from_response
 from runner.client.files import Files
 from runner.client.transport import base_url, call, params, send, stream, translated
-from runner.client.types import ENDED, Artifact, Event, Execution, StoredFile, decoded, execution_of
+from runner.client.types import (
+    ENDED,
+    Artifact,
+    Event,
+    Execution,
+    StoredFile,
+    decoded,
+    execution_of,
+    understood,
+)
 
 MAX_WAIT_S = 60
 CONNECT_TIMEOUT_S = 5.0
@@ -133,7 +142,8 @@ class Client:
             cursor=cursor,
         )
         page = self._call("GET", "/v1/executions", params=wanted)
-        return [execution_of(each) for each in page["items"]], page["next_cursor"]
+        with understood():
+            return [execution_of(each) for each in page["items"]], page["next_cursor"]
 
     def cancel(self, execution_id: str) -> Execution:
         """Cancel an execution; one that has ended stays as it is."""

@@ -1,8 +1,12 @@
 """What the API answers, as plain values."""
 
 import base64
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+
+from runner.client.errors import Unavailable
 
 ENDED = frozenset(
     {
@@ -128,6 +132,18 @@ def decoded(content: str, encoding: str) -> bytes:
     return base64.b64decode(content) if encoding == "base64" else content.encode()
 
 
+@contextmanager
+def understood() -> Iterator[None]:
+    """Make an answer of another form ours: of another program, or another release of the API."""
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError) as error:
+        raise Unavailable(
+            {"detail": f"what answered is not this API, or another release of it: {error}"}
+        ) from error
+
+
+@understood()
 def execution_of(body: dict[str, Any]) -> Execution:
     """Return an execution from a response body."""
     result = body["result"] or {}

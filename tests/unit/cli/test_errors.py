@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,8 @@ def typed(path: tuple[str, ...]) -> list[str]:
             continue
         if parameter.param_type_name == "option":
             words.append(parameter.opts[0])
-        words.append("owner" if parameter.name == "role" else "a@example.com")
+        by_name = {"role": "owner", "email": "a@example.com"}
+        words.append(by_name.get(str(parameter.name), "example"))
     return words
 
 
@@ -119,17 +121,24 @@ class Stranger(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
-@pytest.fixture(params=[b"<html>hello</html>", b"[1]", b"\xff", b""],
-                ids=["html", "list", "bytes", "empty"])  # fmt: skip
-def stranger(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Serve something else, and return its URL."""
-    kind = type("Answering", (Stranger,), {"answer": request.param})
+@contextmanager
+def answering(answer: bytes) -> Iterator[str]:
+    """Answer every request so; yield the URL."""
+    kind = type("Answering", (Stranger,), {"answer": answer})
     with HTTPServer(("127.0.0.1", 0), kind) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
         thread.join()
+
+
+@pytest.fixture(params=[b"<html>hello</html>", b"[1]", b"\xff", b""],
+                ids=["html", "list", "bytes", "empty"])  # fmt: skip
+def stranger(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Serve something else, and return its URL."""
+    with answering(request.param) as url:
+        yield url
 
 
 @pytest.mark.parametrize(
@@ -146,6 +155,47 @@ def test_a_server_that_is_not_this_api_is_one_line(
     assert isinstance(result.exception, SystemExit), repr(result.exception)
     assert result.exit_code == 1
     assert result.stderr.count("\n") == 1, result.stderr
+
+
+@pytest.mark.parametrize("answer", [b"{}", b'{"items": [{"id": "1"}], "next_cursor": null}'])
+@pytest.mark.parametrize("path", [("executions", "list"), ("executions", "show")], ids=" ".join)
+def test_an_answer_of_another_release_is_one_line(
+    path: tuple[str, ...], answer: bytes, env: dict[str, str | None]
+) -> None:
+    """A field that is missing is not the user's mistake, and no traceback either."""
+    with answering(answer) as url:
+        result = invoked(path, {**env, "RUNNER_URL": url})
+    assert isinstance(result.exception, SystemExit), repr(result.exception)
+    assert result.exit_code == 1
+    assert "another release" in result.stderr
+    assert result.stderr.count("\n") == 1, result.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["tenants", "create", "Bad Name!"],
+        ["tenants", "set", "acme", "--concurrency", "99999999999"],
+        ["tenants", "set", "acme", "--retention-days", "99999999999"],
+        ["tenants", "suspend", "acme", "--why", "\udcff"],
+        ["keys", "create", "--tenant", "Bad Name!"],
+        ["keys", "create", "--tenant", "acme", "--name", "\udcff"],
+        ["operators", "create", "x", "--days", "99999999999"],
+        ["operators", "create", "\udcff"],
+        ["members", "add", "--tenant", "Bad Name!", "--email", "a@example.com"],
+    ],
+    ids=" ".join,
+)
+def test_what_the_database_cannot_hold_is_refused_before_it_is_asked(
+    words: list[str], env: dict[str, str | None]
+) -> None:
+    """As another wrong argument is: exit code 2. The database here does not even answer."""
+    url = "postgresql://nobody@127.0.0.1:1/nothing"
+    given = {**env, "RUNNER_DATABASE_OWNER_URL": url, "RUNNER_DATABASE_OPERATOR_URL": url}
+    result = CliRunner().invoke(app, words, env=given)
+    assert isinstance(result.exception, SystemExit), repr(result.exception)
+    assert result.exit_code == 2
+    assert "Invalid value" in result.stderr
 
 
 FILES = {
