@@ -12,9 +12,7 @@ from runner.api.problems import responses
 from runner.api.views import ArtifactList, ArtifactView
 from runner.auth.caller import Caller
 from runner.auth.permissions import Permission
-from runner.executions.read import find
-from runner.store import executions
-from runner.words.errors import NotFound
+from runner.executions.read import artifact, artifacts
 from runner.words.paths import MAX_BYTES
 
 router = APIRouter(prefix="/v1/executions", tags=["artifacts"])
@@ -32,8 +30,7 @@ async def list_artifacts(
 ) -> ArtifactList:
     """Return the files that the program left, ordered by path."""
     async with parts.database.tenant(caller.tenant_id) as tx:
-        await find(tx, execution_id)
-        found = await executions.artifacts(tx, execution_id)
+        found = await artifacts(tx, execution_id)
     return ArtifactList(items=[ArtifactView.of(each.artifact) for each in found])
 
 
@@ -56,12 +53,8 @@ async def download(
     parts: Parts,
 ) -> StreamingResponse:
     """Stream one file. Browsers save it and never display it: it is always an attachment."""
-    if "\0" in path:
-        raise NotFound("no such artifact")
     async with parts.database.tenant(caller.tenant_id) as tx:
-        stored = await executions.artifact(tx, execution_id, path)
-    if stored is None:
-        raise NotFound("no such artifact")
+        stored = await artifact(tx, execution_id, path)
     return StreamingResponse(
         parts.objects.read(stored.object_key),
         # What a program calls HTML is not for a browser to run on our origin.

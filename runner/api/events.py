@@ -1,6 +1,7 @@
 """`GET /v1/executions/{id}/events`: state changes and output as they happen, resumable."""
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from http import HTTPStatus
 from typing import Annotated, Any
 
@@ -10,13 +11,9 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from runner.api.deps import CanRead, ExecutionId, Parts
 from runner.api.problems import responses
 from runner.api.views import EventView
+from runner.executions.follow import follow as follow_one
 from runner.executions.read import find
-from runner.store import executions
 from runner.words.execution import EventKind
-from runner.words.states import ENDED
-
-PAGE = 200
-LOOK_AGAIN_S = 1.0
 
 router = APIRouter(prefix="/v1/executions", tags=["executions"])
 
@@ -80,23 +77,11 @@ async def follow(
     To resume, send the last id that you have as `Last-Event-ID`: nothing is missed or repeated.
     """
     after = int(last_event_id or 0)
-    with parts.changes.watch(execution_id) as watch:
-        while True:
-            async with parts.database.tenant(caller.tenant_id) as tx:
-                page = await executions.events_after(tx, execution_id, after, PAGE)
-                execution = await executions.get(tx, execution_id)
-            for event in page:
-                after = event.seq
-                view = EventView.of(event)
-                yield ServerSentEvent(
-                    event=event.kind.value,
-                    id=str(event.seq),
-                    raw_data=view.model_dump_json(exclude_none=True),
-                )
-                if event.kind is EventKind.STATE and view.state in ENDED:
-                    return
-            # A reader that resumes behind the last event has nothing to wait for.
-            if not page and (execution is None or execution.state in ENDED):
-                return
-            if len(page) < PAGE:
-                await watch.wait(LOOK_AGAIN_S)
+    events = follow_one(parts.database, parts.changes, caller, execution_id, after=after)
+    async with aclosing(events):
+        async for event in events:
+            yield ServerSentEvent(
+                event=event.kind.value,
+                id=str(event.seq),
+                raw_data=EventView.of(event).model_dump_json(exclude_none=True),
+            )

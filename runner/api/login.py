@@ -21,7 +21,6 @@ from runner.auth.login import NO_SESSION
 from runner.auth.passwords import MAX_LENGTH
 from runner.auth.permissions import Permission
 from runner.auth.sessions import Session
-from runner.store import tenants, users
 from runner.store.keys import Grant
 from runner.store.users import StoredSession
 from runner.words.errors import NotFound
@@ -214,22 +213,19 @@ async def log_out(
 async def me(request: Request, caller: CanReadAccount, parts: Parts) -> MeView:
     """Return who you are, what you may do, and a session's CSRF token."""
     principal, session = caller.principal, request.scope.get(SESSION)
-    email, belongs = None, []
-    async with parts.database.tenant(caller.tenant_id) as tx:
-        tenant = await tenants.get(tx)
-        if isinstance(session, Session):
-            known = await users.credentials(tx, session.user_id)
-            email = known.email if known else None
-            belongs = await users.memberships(tx, session.user_id)
+    own = session if isinstance(session, Session) else None
+    account = await parts.logins.account(caller, own)
     return MeView(
         kind=principal.kind,
         name=principal.name,
-        email=email,
-        tenant=tenant.name if tenant else "",
+        email=account.email,
+        tenant=account.tenant,
         role=principal.role,
         permissions=sorted(grants.effective(Grant(principal.role, principal.permissions))),
-        memberships=[MembershipView(tenant=each.tenant, role=each.role) for each in belongs],
-        csrf_token=session.csrf if isinstance(session, Session) else None,
+        memberships=[
+            MembershipView(tenant=each.tenant, role=each.role) for each in account.memberships
+        ],
+        csrf_token=own.csrf if own else None,
     )
 
 
@@ -255,8 +251,7 @@ async def change_password(
 @router.get("/sessions", summary="List your sessions", responses=responses(HTTPStatus.NOT_FOUND))
 async def list_sessions(caller: CanReadAccount, session: InSession, parts: Parts) -> SessionList:
     """Return your sessions."""
-    async with parts.database.tenant(caller.tenant_id) as tx:
-        found = await users.sessions(tx, session.user_id, parts.cookies.lifetime.idle)
+    found = await parts.logins.sessions(caller, session)
     return SessionList(items=[SessionView.of(each, session.id) for each in found])
 
 

@@ -1,7 +1,8 @@
 """`/v1/usage`: what a tenant used, by day, and how it stands to its quotas."""
 
 import re
-from datetime import UTC, date, datetime, timedelta
+from collections.abc import Sequence
+from datetime import date, datetime
 from decimal import Decimal
 from typing import Annotated, Literal, Self
 
@@ -15,12 +16,10 @@ from runner.api.views import View
 from runner.auth.caller import Caller
 from runner.auth.permissions import Permission
 from runner.quotas.tiers import Figure
-from runner.store import quotas, usage
 from runner.store.usage import Day
+from runner.tenants.usage import used
+from runner.words.errors import Invalid
 from runner.words.principal import Tier
-
-DAYS_SHOWN = 30
-MOST_DAYS = 366
 
 router = APIRouter(prefix="/v1/usage", tags=["usage"])
 
@@ -51,7 +50,7 @@ class UsageView(View):
     artifact_bytes: int = Field(description="Bytes of their artifacts.")
 
     @classmethod
-    def of(cls, days: list[Day]) -> Self:
+    def of(cls, days: Sequence[Day]) -> Self:
         """Return the sum of these days."""
         return cls(
             attempts=sum(day.attempts for day in days),
@@ -120,26 +119,25 @@ async def read(
     What still runs is counted when it ends.
     """
     async with parts.database.tenant(caller.tenant_id, snapshot=True) as tx:
-        standing = await quotas.standing(tx)
-        last = last or standing.now.astimezone(UTC).date()
-        first = first or max(last, date.min + timedelta(DAYS_SHOWN)) - timedelta(DAYS_SHOWN - 1)
-        if not timedelta(0) <= last - first < timedelta(MOST_DAYS):
-            raise _wrong_range()
-        days = await usage.days(tx, first, last)
+        try:
+            found = await used(tx, first, last)
+        except Invalid as error:
+            raise _wrong_range(error) from None
+    standing = found.standing
     return UsageReport(
         tier=standing.tier,
         max_size=standing.quotas.max_size,
         weight=standing.quotas.weight,
         quotas=[QuotaView.of(figure) for figure in standing.figures()],
-        first=first,
-        last=last,
-        total=UsageView.of(days),
-        days=[DayView(day=day.day, used=UsageView.of([day])) for day in days],
+        first=found.first,
+        last=found.last,
+        total=UsageView.of(found.days),
+        days=[DayView(day=day.day, used=UsageView.of([day])) for day in found.days],
     )
 
 
-def _wrong_range() -> RequestValidationError:
-    message = f"must not be after `to`, nor {MOST_DAYS} days or more before it"
+def _wrong_range(error: Invalid) -> RequestValidationError:
+    """Say it of the parameter of the query: other values that are wrong stand in a body."""
     return RequestValidationError(
-        [{"type": "value_error", "loc": ("query", "from"), "msg": message}]
+        [{"type": "value_error", "loc": ("query", error.field), "msg": error.detail}]
     )

@@ -5,7 +5,7 @@ belongs to no such tenant, or has another password; the log says which it was.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from uuid import UUID
 
@@ -17,10 +17,18 @@ from runner.auth.passwords import Passwords
 from runner.auth.sessions import Lifetime, Session, SessionId
 from runner.auth.throttle import Throttle
 from runner.auth.tokens import digest
-from runner.store import members, users
+from runner.store import members, tenants, users
 from runner.store.db import Database
 from runner.store.transaction import Transaction
-from runner.store.users import Account, Credentials, NewSession, OpenInvitation, Reset
+from runner.store.users import (
+    Account,
+    Credentials,
+    Membership,
+    NewSession,
+    OpenInvitation,
+    Reset,
+    StoredSession,
+)
 from runner.words.errors import Conflict, Invalid, NotAuthenticated, NotFound, TooManyAttempts
 from runner.words.ids import PLATFORM_TENANT, new_id
 
@@ -29,6 +37,15 @@ WRONG_TOKEN = "the token is not valid, or the password is not that of this addre
 WRONG_PASSWORD = "that is not your password"  # noqa: S105 - an answer
 NO_SESSION = "no such session"
 UNKNOWN = "user:unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Whose calls these are, as far as it is no secret."""
+
+    tenant: str
+    email: str | None = None
+    memberships: Sequence[Membership] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +92,22 @@ class Logins:
         if found is not None:
             async with self.database.tenant(found.tenant_id) as tx:
                 await users.end_sessions(tx, found.user_id, found.session_id)
+
+    async def account(self, caller: Caller, session: Session | None) -> Known:
+        """Return the caller's tenant, and of a user who has logged in the address and tenants."""
+        async with self.database.tenant(caller.tenant_id) as tx:
+            tenant = await tenants.get(tx)
+            name = tenant.name if tenant else ""
+            if session is None:
+                return Known(name)
+            known = await users.credentials(tx, session.user_id)
+            belongs = await users.memberships(tx, session.user_id)
+        return Known(name, known.email if known else None, belongs)
+
+    async def sessions(self, caller: Caller, session: Session) -> Sequence[StoredSession]:
+        """Return the caller's sessions that last, in all tenants, newest first."""
+        async with self.database.tenant(caller.tenant_id) as tx:
+            return await users.sessions(tx, session.user_id, self.lifetime.idle)
 
     async def log_out(self, caller: Caller, session: Session) -> None:
         """End the session at once."""

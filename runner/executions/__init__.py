@@ -8,5 +8,6 @@ A use case takes a caller, whose permission has been checked, and plain values. 
     admission   whether the deployment takes one more
     cancel      one is ended before it ends by itself
     read        one with its place in the queue, or with what it left
+    follow      its events as they happen
     receipt     what the worker signed of one
 """

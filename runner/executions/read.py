@@ -7,7 +7,7 @@ from uuid import UUID
 from runner.auth.caller import Caller
 from runner.store import executions
 from runner.store.db import Database
-from runner.store.executions import Place
+from runner.store.executions import Place, StoredArtifact
 from runner.store.transaction import Transaction
 from runner.words.errors import NotFound
 from runner.words.execution import Artifact, Execution, StoredOutput, Stream
@@ -36,6 +36,20 @@ async def find(tx: Transaction, execution_id: UUID) -> Execution:
     found = await executions.get(tx, execution_id)
     if found is None:
         raise NotFound(NO_EXECUTION)
+    return found
+
+
+async def artifacts(tx: Transaction, execution_id: UUID) -> Sequence[StoredArtifact]:
+    """Return what the program left, ordered by path. Raises NotFound for the execution."""
+    await find(tx, execution_id)
+    return await executions.artifacts(tx, execution_id)
+
+
+async def artifact(tx: Transaction, execution_id: UUID, path: str) -> StoredArtifact:
+    """Return one file that the program left. Raises NotFound."""
+    found = None if "\0" in path else await executions.artifact(tx, execution_id, path)
+    if found is None:
+        raise NotFound("no such artifact")
     return found
 
 

@@ -9,6 +9,7 @@ needs more than one. It raises errors of `runner.words.errors`.
     projects   names under which executions are grouped
     policies   named lists of egress rules, each within what the operator permits
     secrets    written and used, never read back
+    usage      what was used, and how that stands to the quotas
     files      a tenant's own files
     webhooks   where the audit log is forwarded to
 """
