@@ -11,6 +11,7 @@ from runner.node.runs.unstarted import decide
 from runner.store.attempts import Stored
 from runner.words.errors import (
     DockerUnavailable,
+    ImageIncompatible,
     ImageMissing,
     IsolationMissing,
     KeyUnavailable,
@@ -62,6 +63,7 @@ def test_what_cannot_be_started_ends_after_a_few_attempts() -> None:
         (LaunchFailed, Reason.SANDBOX_START_FAILED),
         (ProtocolViolation, Reason.SANDBOX_START_FAILED),
         (ImageMissing, Reason.IMAGE_MISSING),
+        (ImageIncompatible, Reason.IMAGE_MISSING),
         (IsolationMissing, Reason.ISOLATION_MISSING),
         (KeyUnavailable, Reason.SECRET_UNAVAILABLE),
         (SecretsUnreadable, Reason.SECRET_UNAVAILABLE),
