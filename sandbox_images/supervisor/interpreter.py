@@ -16,17 +16,21 @@ import os
 import signal
 import sys
 import time
-from types import CodeType, ModuleType
+from contextvars import Context
+from types import CodeType, ModuleType, TracebackType
+
+from greenlet import greenlet
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # what only a checker needs is not loaded into every sandbox
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import Any, NoReturn, TextIO
 
 FOLDER = os.path.dirname(os.path.abspath(__file__))
 LIST = os.path.join(FOLDER, "preload.txt")
 OURS = frozenset(name[:-3] for name in os.listdir(FOLDER) if name.endswith(".py")) - {"__main__"}
-"""The supervisor's modules, which no program is to find."""
+LIBRARY = frozenset({"greenlet", "greenlet._greenlet"})
+"""Neither these nor the supervisor's own modules are a program's to find."""
 AT_START = ("PYTHON", "LD_", "LC_", "LANG", "GLIBC_", "MALLOC_", "HOME", "OPENSSL_")
 """Variables that take effect when an interpreter starts, by what their names begin with."""
 AT_IMPORT = ("OPENBLAS_", "OMP_", "MKL_", "NUMEXPR_", "MPL", "NPY_", "PANDAS_", "TZ")
@@ -67,7 +71,7 @@ def suits(env: Mapping[str, str]) -> bool:
     if any(name.startswith(AT_START + AT_IMPORT) for name in env.keys() - EITHER_WAY):
         return False
     # Modules of the program's own that are named as one that is loaded: they would not be found.
-    loaded = sys.modules.keys() - OURS
+    loaded = sys.modules.keys() - OURS - LIBRARY
     if any(name.removesuffix(".py").partition(".cpython")[0] in loaded for name in os.listdir(".")):
         return False
     return not os.path.isdir(sys.modules["site"].USER_SITE)
@@ -84,7 +88,7 @@ def rehearse() -> None:
     for mode in ("r", "w"):
         _stream(null, mode, sys.stdout, unbuffered=mode == "w").flush()
     os.close(null)
-    exec(compile("len('')", LIST, "exec", dont_inherit=True), {})  # noqa: S102 - as in a run
+    _alone(exec, Context()).switch(compile("len('')", LIST, "exec", dont_inherit=True), {})
     _reseed()
     suits({})
     gc.collect()
@@ -97,7 +101,7 @@ def run(script: Script) -> NoReturn:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     _open_streams(unbuffered=bool(os.environ.get("PYTHONUNBUFFERED")))
     _reseed()
-    for name in OURS & sys.modules.keys():
+    for name in (OURS | LIBRARY) & sys.modules.keys():
         del sys.modules[name]
     sys.path_importer_cache.pop(FOLDER, None)
     folder = os.getcwd()
@@ -113,8 +117,9 @@ def run(script: Script) -> NoReturn:
         start_anew(script.argv, os.environ)
     namespace = _new_main(path)
     last = next(reversed(sys.modules))
-    status = _execute(code, namespace)
-    _end(status, folder, last)
+    context = Context()
+    status = _execute(code, namespace, context)
+    _end(status, folder, last, context)
 
 
 def start_anew(argv: list[str], environment: Mapping[str, str]) -> NoReturn:
@@ -125,68 +130,102 @@ def start_anew(argv: list[str], environment: Mapping[str, str]) -> NoReturn:
     os.execvpe(argv[0], argv, environment)  # noqa: S606 - no shell is the point
 
 
-def _execute(code: CodeType, namespace: dict[str, Any]) -> int:
+def _alone(work: Callable[..., Any], context: Context) -> greenlet:
+    """Return what does the work, once it is switched to, without a frame of ours below it.
+
+    So an interpreter runs a program, its hooks and its finalisers: a stack of its own has a bottom
+    of its own, for `sys._getframe`, tracebacks, warnings and `faulthandler`.
+    """
+    alone = greenlet(work)
+    alone.gr_context = context
+    return alone
+
+
+def _execute(code: CodeType, namespace: dict[str, Any], context: Context) -> int:
     """Run the program in its `__main__`; return its exit code, negative for a signal's number."""
+    ended: BaseException | None = None
     try:
-        exec(code, namespace)  # noqa: S102 - a program is here to be run
-    except SystemExit as error:
-        return _exit_code(error.code)
+        _alone(exec, context).switch(code, namespace)
     except BaseException as error:  # noqa: BLE001 - reported as an interpreter reports it
-        # The frame of this function is none of the program's.
-        error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next
-        try:
-            sys.excepthook(type(error), error, error.__traceback__)
-        except SystemExit as instead:
-            return _exit_code(instead.code)
-        return -signal.SIGINT if isinstance(error, KeyboardInterrupt) else 1
-    return 0
+        ended = error
+    _flush_io(context)
+    if ended is None:
+        return 0
+    if isinstance(ended, SystemExit):
+        return _exit_code(ended.code, context)
+    told = _told(ended)
+    try:
+        _alone(sys.excepthook, context).switch(*told)
+    except SystemExit as instead:
+        return _exit_code(instead.code, context)
+    except BaseException as failure:  # noqa: BLE001 - as above (CPython, `_PyErr_PrintEx`)
+        _say("Error in sys.excepthook:", context)
+        _alone(sys.__excepthook__, context).switch(*_told(failure))
+        _say("\nOriginal exception was:", context)
+        _alone(sys.__excepthook__, context).switch(*told)
+    return -signal.SIGINT if isinstance(ended, KeyboardInterrupt) else 1
 
 
-def _exit_code(given: object) -> int:
+def _told(error: BaseException) -> tuple[type[BaseException], BaseException, TracebackType | None]:
+    """Return what an exception is reported with, without the frame of ours that caught it."""
+    error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next
+    return type(error), error, error.__traceback__
+
+
+def _say(text: object, context: Context) -> None:
+    """Print to stderr, which may be an object of the program's."""
+    _alone(print, context).switch(text, file=sys.stderr)
+
+
+def _exit_code(given: object, context: Context) -> int:
     """Return what `sys.exit` with this value means; a text is a message."""
     if given is None:
         return 0
     if isinstance(given, int):
         return given & 0xFF
-    with contextlib.suppress(OSError, ValueError):
-        sys.stdout.flush()
-    print(given, file=sys.stderr)  # noqa: T201 - what `sys.exit` was given
+    _say(given, context)
     return 1
 
 
-def _end(code: int, folder: str, last: str) -> NoReturn:
+def _end(code: int, folder: str, last: str, context: Context) -> NoReturn:
     """Do what an interpreter does at its end (CPython, `Py_FinalizeEx`), for the program's part.
 
     Libraries are not taken apart: that would copy the memory of all that was loaded before.
     """
     if "threading" in sys.modules:
-        sys.modules["threading"]._shutdown()  # noqa: SLF001 - as the interpreter itself does
-    atexit._run_exitfuncs()  # noqa: SLF001 - as above
-    flushed = _flush(sys.stdout, sys.stderr)
-    _take_apart(vars(sys.modules["__main__"]))
-    gc.collect()
+        _alone(sys.modules["threading"]._shutdown, context).switch()  # noqa: SLF001 - as the interpreter itself does
+    _alone(atexit._run_exitfuncs, context).switch()  # noqa: SLF001 - as above
+    flushed = _flush(sys.stdout, sys.stderr, context)
+    _take_apart(vars(sys.modules["__main__"]), context)
+    _alone(gc.collect, context).switch()
     if modules := [each for each in _imported_after(last) if _is_below(folder, each)]:
         for module in modules:
-            _take_apart(vars(module))
-        gc.collect()
-    flushed = _flush(sys.__stdout__, sys.__stderr__) and flushed
+            _take_apart(vars(module), context)
+        _alone(gc.collect, context).switch()
+    flushed = _flush(sys.__stdout__, sys.__stderr__, context) and flushed
     if code < 0:
         signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
     os._exit(code if flushed else UNFLUSHED)
 
 
-def _flush(out: TextIO | None, err: TextIO | None) -> bool:
+def _flush_io(context: Context) -> None:
+    """Flush both outputs as an interpreter does when a program has ended (CPython, `flush_io`)."""
+    for stream in (sys.stderr, sys.stdout):
+        with contextlib.suppress(Exception):
+            _alone(stream.flush, context).switch()
+
+
+def _flush(out: TextIO | None, err: TextIO | None, context: Context) -> bool:
     """Flush both outputs; return whether stdout took it."""
     with contextlib.suppress(Exception):
         if err is not None:
-            err.flush()
+            _alone(err.flush, context).switch()
     try:
         if out is not None and not out.closed:
-            out.flush()
+            _alone(out.flush, context).switch()
     except Exception as error:  # noqa: BLE001 - a stream of the program's own may raise anything
-        said = f"Exception ignored in: {out!r}\n{type(error).__name__}: {error}"
-        print(said, file=sys.stderr)  # noqa: T201 - where an interpreter says it
+        _say(f"Exception ignored in: {out!r}\n{type(error).__name__}: {error}", context)
         return False
     return True
 
@@ -202,12 +241,12 @@ def _is_below(folder: str, module: object) -> bool:
     return isinstance(file, str) and file.startswith(folder + os.sep)
 
 
-def _take_apart(names: dict[str, Any]) -> None:
+def _take_apart(names: dict[str, Any], context: Context) -> None:
     """Let go of a module's values, the private ones first (CPython, `_PyModule_ClearDict`)."""
-    for name in [each for each in names if each[:1] == "_" and each[1:2] != "_"]:
-        names[name] = None
-    for name in [each for each in names if each != "__builtins__"]:
-        names[name] = None
+    private = [each for each in names if each[:1] == "_" and each[1:2] != "_"]
+    _alone(names.update, context).switch(dict.fromkeys(private))
+    public = [each for each in names if each != "__builtins__"]
+    _alone(names.update, context).switch(dict.fromkeys(public))
 
 
 def _new_main(path: str) -> dict[str, Any]:
@@ -216,8 +255,8 @@ def _new_main(path: str) -> dict[str, Any]:
     module.__dict__.update(
         __annotations__={},
         __builtins__=sys.modules["builtins"],
-        __cached__=None,
         __file__=path,
+        __cached__=None,
         __loader__=loader,
     )
     sys.modules["__main__"] = module

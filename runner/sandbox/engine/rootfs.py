@@ -19,6 +19,8 @@ from runner.words.errors import SetupError
 BUILD_TIMEOUT_S = 1800
 # Fixed, so that the same packages give the same archive (reproducible-builds.org).
 EPOCH = "1700000000"
+SUPERVISOR_PACKAGES = ("python3", "python3-greenlet")
+"""What every image has, whatever its recipe says: greenlet runs a program on a stack of its own."""
 
 
 def mmdebstrap_command(
@@ -43,7 +45,7 @@ def mmdebstrap_command(
     return [
         "mmdebstrap",
         "--variant=minbase",
-        "--include=" + ",".join(recipe.packages),
+        "--include=" + ",".join(sorted({*SUPERVISOR_PACKAGES, *recipe.packages})),
         # The build is thrown away when it is interrupted: no need for fsync.
         "--dpkgopt=force-unsafe-io",
         *(f"--dpkgopt=path-exclude={path}" for path in recipe.exclude),

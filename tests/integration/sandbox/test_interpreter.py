@@ -55,6 +55,68 @@ def outer():
 
 outer()
 """,
+    "its stack": """
+import faulthandler, inspect, logging, sys, traceback, warnings
+print(sys._getframe().f_back)
+try: sys._getframe(1)
+except ValueError as error: print(error)
+print([(each.filename, each.lineno, each.function) for each in inspect.stack()])
+print(traceback.extract_stack(), [each.f_back for each in sys._current_frames().values()])
+traceback.print_stack()
+for level in range(1, 5): warnings.warn(f'level {level}', stacklevel=level)
+faulthandler.dump_traceback()
+logging.basicConfig(format='%(pathname)s %(funcName)s %(lineno)d')
+for level in range(1, 4): logging.warning('', stacklevel=level)
+""",
+    "the stack of its hooks": """
+import atexit, sys, threading, traceback
+def told(*_): print(traceback.extract_stack(), sys.exc_info()[0])
+class Stream:
+    def write(self, text): told()
+    def flush(self): told()
+threading.excepthook = sys.excepthook = sys.unraisablehook = told
+thread = threading.Thread(target=lambda: 1 / 0, name='t')
+thread.start(); thread.join()
+atexit.register(told)
+sys.stderr = Stream()
+raise ValueError('x')
+""",
+    "the stack of its finalisers": """
+import os, sys
+class Loud:
+    def __del__(self, frame=sys._getframe, write=os.write): write(1, repr(frame().f_back).encode())
+public, _private, cycle = Loud(), Loud(), Loud()
+cycle.itself = cycle
+""",
+    "the stack where a message is written": """
+import sys, traceback
+class Stream:
+    def write(self, text): sys.__stdout__.write(f'{traceback.extract_stack()} {text}')
+    def flush(self): sys.__stdout__.write(f'{traceback.extract_stack()}')
+sys.stderr = Stream()
+sys.exit('message')
+""",
+    "an excepthook that fails": """
+import sys
+def hook(*_): {}['missing']
+sys.excepthook = hook
+raise ValueError('original')
+""",
+    "a context variable at the end": """
+import atexit, contextvars
+here = contextvars.ContextVar('here', default=0)
+here.set(1)
+atexit.register(lambda: print(here.get()))
+print(len(contextvars.copy_context()))
+""",
+    "its modules": """
+import sys
+print(list(vars(sys.modules['__main__'])))
+files = {name: getattr(each, '__file__', None) or '' for name, each in sys.modules.items()}
+print([name for name, file in files.items() if 'supervisor' in file or 'greenlet' in file])
+import greenlet
+print(greenlet.greenlet(lambda text: text + '!').switch('works'))
+""",
     "a syntax error": "print(1)\nprint(2\n",
     "no utf-8": b"print('\xff')\n",
     "another encoding": b"# -*- coding: latin-1 -*-\nprint('\xe9')\n",

@@ -32,7 +32,7 @@ def test_the_command_leaves_out_what_is_excluded_and_takes_setuid_bits_off() -> 
     """Packages, exclusions and hooks all reach it."""
     recipe = Recipe(packages=("bash", "git"), exclude=("/usr/share/doc/*",), bytecode=("/usr/lib",))
     command = mmdebstrap_command(recipe, Path("root.tar"), sources=[Path("/etc/apt/a.list")])
-    assert "--include=bash,git" in command
+    assert "--include=bash,git,python3,python3-greenlet" in command
     assert "--dpkgopt=path-exclude=/usr/share/doc/*" in command
     assert any("chmod a-s" in part for part in command)
     assert command[-2:] == ["root.tar", "/etc/apt/a.list"]
