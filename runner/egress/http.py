@@ -127,7 +127,7 @@ class HttpProxy:
                     request = await self._request()
                 if request is None or (request.method == b"CONNECT" and self._inside is None):
                     return request
-                if not await self._exchange(request):
+                if not await self._exchange(request) or self._session.others_wait:
                     return None
                 patience = self._outside.timeouts.idle_s
         except Refusing:

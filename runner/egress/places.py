@@ -19,16 +19,16 @@ class Places:
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     @property
-    def crowded(self) -> bool:
-        """Whether so many wait that one more is refused."""
-        return len(self._waiting) >= MAX_WAITING
+    def awaited(self) -> bool:
+        """Whether somebody waits for one."""
+        return bool(self._waiting)
 
     async def take(self, patience_s: float) -> None:
         """Take a place, whoever came first the first one. Raises Full."""
         if self._free > 0:
             self._free -= 1
             return
-        if self.crowded:
+        if len(self._waiting) >= MAX_WAITING:
             raise Full(f"{MAX_WAITING} others wait already")
         given = asyncio.get_running_loop().create_future()
         self._waiting.append(given)

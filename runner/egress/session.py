@@ -186,6 +186,11 @@ class ProxySession:
         """Whether so many connections are open that one more is not even told why it may not."""
         return self._open > self.policy.max_concurrent + 2 * MAX_WAITING
 
+    @property
+    def others_wait(self) -> bool:
+        """Whether a connection waits for the place of one that is idle."""
+        return self._places.awaited
+
     def leave(self, *, entered: bool) -> None:
         """Count a connection's end; the place of one that had entered goes to the next."""
         self._open -= 1

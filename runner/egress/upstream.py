@@ -12,7 +12,7 @@ import structlog
 from runner.egress.certificates import Leaves
 from runner.egress.decide import Asking, Denied, Target, decide
 from runner.egress.session import Meter, ProxySession
-from runner.egress.share import Share
+from runner.egress.share import MAX_LOOKUPS, Share
 from runner.egress.streams import Connection, Stream, Tls
 from runner.network.addresses import Network
 from runner.network.lookup import Lookup
@@ -51,12 +51,18 @@ class Outside:
         """Return what to connect to. Raises Denied."""
 
         async def lookup(name: str) -> Sequence[Address]:
-            async with asyncio.timeout(self.timeouts.lookup_s):
-                await session.share.lookups.acquire()
-                looking = asyncio.ensure_future(self.lookup(name))
-                looking.add_done_callback(partial(_looked, session.share))
-                # A lookup's thread cannot be stopped: it counts for as long as it takes.
-                return await asyncio.shield(looking)
+            try:
+                async with asyncio.timeout(self.timeouts.lookup_s):
+                    await session.share.lookups.acquire()
+                    looking = asyncio.ensure_future(self.lookup(name))
+                    looking.add_done_callback(partial(_looked, session.share))
+                    # A lookup's thread cannot be stopped: it counts for as long as it takes.
+                    return await asyncio.shield(looking)
+            except TimeoutError:
+                raise TimeoutError(
+                    f"no answer within {self.timeouts.lookup_s:g} s, of which a tenant's lookups "
+                    f"beyond {MAX_LOOKUPS} at once wait for their turn"
+                ) from None
 
         return await decide(session.policy, asking, host, port, lookup=lookup, trusted=self.trusted)
 

@@ -180,7 +180,7 @@ async def test_a_tenants_large_bodies_leave_memory_for_others() -> None:
         await gate.wait()
         await PlainTextResponse("read")(scope, receive, send)
 
-    app = StrictJson(waits, max_bytes=MIB)
+    app = StrictJson(waits, max_bytes=MIB, within_s=0.5)
     body = json.dumps("x" * (MIB - 2)).encode()
     greedy = [asyncio.create_task(served(app, body)) for _ in range(2 * AT_ONCE)]
     done, waiting = await asyncio.wait(greedy, timeout=5)
@@ -194,6 +194,26 @@ async def test_a_tenants_large_bodies_leave_memory_for_others() -> None:
     assert await served(app, body) == 200
 
 
+async def test_a_burst_of_large_bodies_waits_for_memory() -> None:
+    """All are read, the later ones as the first are answered; 429 only for who waits too long."""
+    most = 0
+    at_once = 0
+
+    async def answers(scope: Scope, receive: Receive, send: Send) -> None:
+        nonlocal most, at_once
+        at_once += 1
+        most = max(most, at_once)
+        await asyncio.sleep(0.05)
+        at_once -= 1
+        await PlainTextResponse("read")(scope, receive, send)
+
+    app = StrictJson(answers, max_bytes=MIB, within_s=20)
+    body = json.dumps("x" * (MIB - 2)).encode()
+    burst = [asyncio.create_task(served(app, body)) for _ in range(3 * AT_ONCE)]
+    assert {await each for each in burst} == {200}
+    assert most <= AT_ONCE / 2
+
+
 async def test_a_chunked_body_takes_what_has_come_of_it() -> None:
     """As many small ones at once as are asked for; of large ones a key's share, as if declared."""
     gate = asyncio.Event()
@@ -202,7 +222,7 @@ async def test_a_chunked_body_takes_what_has_come_of_it() -> None:
         await gate.wait()
         await PlainTextResponse("read")(scope, receive, send)
 
-    app = StrictJson(waits, max_bytes=MIB)
+    app = StrictJson(waits, max_bytes=MIB, within_s=0.5)
     small = [asyncio.create_task(served(app, (b"[1,", b"2]"))) for _ in range(4 * AT_ONCE)]
     pieces = (b'"', *[b"x" * (MIB // 8 - 1)] * 8, b'"')
     large = [asyncio.create_task(served(app, pieces)) for _ in range(2 * AT_ONCE)]

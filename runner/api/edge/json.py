@@ -33,6 +33,9 @@ LARGE = 16 * 1024
 AT_ONCE = 32
 """So many bodies of the largest size fit into what all large bodies may have of memory together."""
 
+WITHIN_S = 10.0
+"""How long a large body waits, unread, until there is memory for it in its tenant's share."""
+
 VALUE = "runner.json"
 """In the scope: the value of the body that was checked, which is the one that its route gets."""
 
@@ -130,8 +133,9 @@ class StrictJson:
     of its tenant's share of memory until it is answered: what its head declares, or what has come.
     """
 
-    def __init__(self, app: ASGIApp, max_bytes: int = 2**24) -> None:
+    def __init__(self, app: ASGIApp, max_bytes: int = 2**24, *, within_s: float = WITHIN_S) -> None:
         self._app = app
+        self._within_s = within_s
         self._memory = Share(AT_ONCE * max_bytes)
         self._reader = ThreadPoolExecutor(1, "json")
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -149,12 +153,12 @@ class StrictJson:
         try:
             await self._serve(scope, receive, send, hold)
         except _AboveShare:
-            await too_many(scope, self._memory, "large bodies")(scope, receive, send)
+            await too_many(scope, self._memory, "bytes of large bodies")(scope, receive, send)
         finally:
             hold.give_back()
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send, hold: Hold | None) -> None:
-        body = await _whole(receive, declared_length(scope) or 0, hold)
+        body = await _whole(receive, declared_length(scope) or 0, hold, self._within_s)
         if body is None:
             return
         if CHARGE in scope and (refusal := await scope[CHARGE](len(body))) is not None:
@@ -190,13 +194,15 @@ class _AboveShare(Exception):
     """A body needs more memory than is left of its tenant's share."""
 
 
-async def _whole(receive: Receive, declared: int, hold: Hold | None) -> bytes | None:
+async def _whole(
+    receive: Receive, declared: int, hold: Hold | None, within_s: float
+) -> bytes | None:
     """Return the body; None if the client went away before its end. Raises _AboveShare."""
     body = bytearray()
     more = True
     while True:
         size = max(declared, len(body))
-        if hold is not None and size > LARGE and not hold.grow(size):
+        if hold is not None and size > LARGE and not await hold.grow(size, within_s):
             raise _AboveShare
         if not more:
             return bytes(body)

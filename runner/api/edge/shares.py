@@ -13,7 +13,8 @@ tenants cannot take a health check's place. When it is full, the connection goes
 longest ago: a client that means to speak does so within a round trip.
 """
 
-from collections import Counter
+import asyncio
+from collections import Counter, deque
 from collections.abc import Callable
 from http import HTTPStatus
 
@@ -40,8 +41,14 @@ class Share:
     """Divides a number of things so that each tenant leaves as many as it holds."""
 
     def __init__(self, whole: int) -> None:
+        self.whole = whole
         self.free = whole
         self._held: Counter[str | Holder] = Counter()
+        self._waiting: deque[tuple[Holder, int, asyncio.Future[None]]] = deque()
+
+    def held(self, holder: Holder) -> int:
+        """Return how much a key or user holds."""
+        return self._held[holder]
 
     def take(self, holder: Holder, amount: int = 1) -> bool:
         """Hold more; return False, and hold no more, if the holder has its share already."""
@@ -53,13 +60,39 @@ class Share:
         self._held.update({tenant: amount, holder: amount})
         return True
 
+    async def take_within(self, holder: Holder, amount: int, seconds: float) -> bool:
+        """Hold more, waiting for it in order; return False if there is not enough in time."""
+        if self.take(holder, amount):
+            return True
+        given = asyncio.get_running_loop().create_future()
+        self._waiting.append((holder, amount, given))
+        try:
+            async with asyncio.timeout(seconds):
+                await given
+        except BaseException as error:
+            if given.done() and not given.cancelled():
+                # Given in the same pass of the loop: nobody else knows of it.
+                self.give_back(holder, amount)
+            if isinstance(error, TimeoutError):
+                return False
+            raise
+        return True
+
     def give_back(self, holder: Holder, amount: int = 1) -> None:
-        """Hold less."""
+        """Hold less, and let those have it who wait and may."""
         self.free += amount
         for each in (holder[0], holder):
             self._held[each] -= amount
             if not self._held[each]:
                 del self._held[each]
+        waiting, self._waiting = self._waiting, deque()
+        for who, wanted, given in waiting:
+            if given.done():
+                continue
+            if self.take(who, wanted):
+                given.set_result(None)
+            else:
+                self._waiting.append((who, wanted, given))
 
 
 class Hold:
@@ -70,11 +103,15 @@ class Hold:
         self._holder = holder
         self._amount = 0
 
-    def grow(self, amount: int) -> bool:
-        """Hold so much in all; return False, and hold no more, if that is above the share."""
+    async def grow(self, amount: int, within_s: float) -> bool:
+        """Hold so much in all; return False, and hold no more, if that is above the share.
+
+        Waits for the first of it only: who holds some and waits for more could keep others waiting.
+        """
         more = amount - self._amount
         if more > 0:
-            if not self._share.take(self._holder, more):
+            seconds = 0 if self._amount else within_s
+            if not await self._share.take_within(self._holder, more, seconds):
                 return False
             self._amount = amount
         return True
@@ -215,8 +252,13 @@ def holder_of(scope: Scope) -> Holder | None:
 def too_many(scope: Scope, share: Share, what: str) -> JSONResponse:
     """Return the refusal: the holder's own doing, unless nothing is left for anybody."""
     wait = {"Retry-After": str(RETRY_AFTER_S), "Connection": "close"}
+    holder = holder_of(scope)
     if share.free:
-        detail = f"this key or its tenant holds its share of {what}; close some and try again"
+        held = share.held(holder) if holder else 0
+        detail = (
+            f"this key holds {held} of {share.whole} {what}, and it or its tenant has its share; "
+            "let some end, and try again"
+        )
         return problem(Request(scope), HTTPStatus.TOO_MANY_REQUESTS, detail, headers=wait)
-    detail = f"all {what} are taken; try again"
+    detail = f"all {share.whole} {what} are taken; try again"
     return problem(Request(scope), HTTPStatus.SERVICE_UNAVAILABLE, detail, headers=wait)

@@ -24,7 +24,8 @@ from runner.sandbox.observe.watchdog import Term
 from runner.words.errors import LeaseLost
 from runner.words.execution import InputFile, Program
 
-_EGRESS_BACKLOG = 64
+_EGRESS_BACKLOG = 128
+"""As many as the bridge carries: none is refused because the proxy is busy for a moment."""
 
 
 @dataclass(frozen=True, slots=True)

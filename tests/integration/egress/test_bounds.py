@@ -12,7 +12,7 @@ import pytest
 
 from runner.egress.share import MAX_LOOKUPS
 from runner.egress.upstream import Timeouts
-from tests.support.proxying import METHODS, OK, Way, in_process, inside, policy, recording
+from tests.support.proxying import METHODS, OK, Way, absolute, in_process, inside, policy, recording
 
 HOST = "example.test"
 
@@ -131,6 +131,7 @@ async def test_a_lookup_that_hangs_keeps_its_place(tmp_path: Path) -> None:
         heard = await asyncio.gather(*(way.say(asks % at) for at in range(MAX_LOOKUPS + 4)))
     assert all(each.startswith(b"HTTP/1.1 403") for each in heard)
     assert way.reasons == ["lookup_failed"] * (MAX_LOOKUPS + 4)
+    assert all(f"beyond {MAX_LOOKUPS} at once" in each.detail for each in way.told)
     assert begun == MAX_LOOKUPS
 
 
@@ -157,6 +158,24 @@ async def test_a_connection_beyond_the_number_waits_for_its_turn(tmp_path: Path)
                 ends[number - 2][1].close()
             assert {(await each)[:12] for each in heard} == {b"HTTP/1.1 200"}
         assert way.reasons == []
+
+
+async def test_a_connection_that_is_kept_yields_its_place_to_who_waits(tmp_path: Path) -> None:
+    """Between two requests; the control is that it goes on if nobody waits."""
+    host = HOST.encode()
+    async with recording() as server:
+        given = policy(f"http://{HOST}:{server.port}", max_concurrent=1)
+        (ask,) = absolute(host, server.port)
+        async with in_process(tmp_path, given) as way, way.connection() as (reader, writer):
+            for _ in range(2):
+                writer.write(ask)
+                assert (await reader.readuntil(b"ok")).startswith(b"HTTP/1.1 200")
+            waiting = asyncio.create_task(way.say(ask))
+            await asyncio.sleep(0.1)
+            assert not waiting.done()
+            writer.write(ask)
+            assert (await reader.read()).endswith(b"ok")
+            assert (await waiting).endswith(b"ok")
 
 
 @pytest.mark.parametrize("method", ["connect", "http", "socks5"])

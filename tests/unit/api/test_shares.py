@@ -1,5 +1,7 @@
 """Shares: however many are greedy, somebody who comes later still finds a place."""
 
+import asyncio
+
 import pytest
 
 from runner.api.edge.shares import Place, Share, Strangers
@@ -40,6 +42,26 @@ def test_somebody_new_is_served_until_everything_is_held() -> None:
     assert [share.take((tenant, "key")) for tenant in "abcd"] == [True, True, True, False]
     share.give_back(("a", "key"))
     assert share.take(("d", "key"))
+
+
+async def test_who_waits_is_given_what_others_give_back_in_order() -> None:
+    """As far as the share goes; who gives up in time loses nothing to anybody."""
+    share, me = Share(3), ("a", "key")
+    for tenant in "abc":
+        assert share.take((tenant, "key"))
+    first, second, third = (
+        asyncio.create_task(share.take_within((tenant, "key"), 1, within))
+        for tenant, within in (("d", 60), ("e", 0.01), ("f", 60))
+    )
+    assert not await second
+    share.give_back(me)
+    assert await first
+    assert not third.done()
+    third.cancel()
+    await asyncio.gather(third, return_exceptions=True)
+    share.give_back(("d", "key"))
+    assert share.free == 1
+    assert share.held(("b", "key")) == 1
 
 
 class Cut:
