@@ -6,9 +6,11 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from runner.api.requests import Submission
 from runner.quotas.sizes import load_sizes
 from tests.support.deployment import Deployment
 from tests.support.pages import ROOT, Block, blocks
@@ -94,6 +96,33 @@ def reader(shared: Deployment, tmp_path_factory: pytest.TempPathFactory) -> Read
 @pytest.mark.parametrize("block", PLAIN, ids=str)
 def test_what_a_page_says_to_type_works(block: Block, reader: Reader) -> None:
     reader.type(block)
+
+
+def submission(block: Block) -> dict[str, Any]:
+    """Return the submission that a block is, or is a part of; nothing if it is something else."""
+    try:
+        held = json.loads(block.text)
+    except ValueError:
+        return {}
+    return held if held.keys() <= Submission.model_fields.keys() else {}
+
+
+EXAMPLES = [each for each in blocks("json") if submission(each)]
+
+
+@pytest.mark.parametrize("block", EXAMPLES, ids=str)
+def test_a_submission_that_a_page_shows_is_accepted(block: Block, shared: Deployment) -> None:
+    """With the ceiling that is shipped, and the file that the page has stored before."""
+    shared.client("acme").files.put("data/report.csv", b"a,b\n1,2\n")
+    shown = submission(block)
+    body = shown if "command" in shown or "code" in shown else {"command": ["true"], **shown}
+    answer = shared.http("acme").post("/v1/executions", json=body)
+    assert answer.status_code == 202, answer.text
+
+
+def test_pages_show_submissions() -> None:
+    """So that the test above is about something."""
+    assert len(EXAMPLES) >= 5
 
 
 def test_the_readmes_program_prints_what_it_says(reader: Reader) -> None:
