@@ -51,6 +51,18 @@ def test_every_page_of_docs_can_be_reached_from_the_readme() -> None:
     assert [page for page in PAGES if page not in seen and "docs" in page.parts] == []
 
 
+def test_the_list_of_decisions_has_them_all_by_their_titles() -> None:
+    folder = ROOT / "docs/decisions"
+    titles = {
+        path.name: path.read_text().partition("\n")[0].partition(". ")[2]
+        for path in folder.glob("0*.md")
+    }
+    listed = re.findall(
+        r"^\| \[\d{4}\]\((\S+)\) \| (.*) \|$", (folder / "README.md").read_text(), re.MULTILINE
+    )
+    assert dict(listed) == titles
+
+
 def test_every_block_of_commands_says_how_it_is_tested() -> None:
     """Steps of a longer way are named: tests/e2e/test_operations_docs.py has them all."""
     marks = {each.mark for each in blocks("sh")}
