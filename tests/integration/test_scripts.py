@@ -211,6 +211,32 @@ def test_nothing_of_a_killed_daemon_outlives_the_last_command(
     assert not [words for words in command_lines() if any(str(folder) in each for each in words)]
 
 
+def test_a_daemon_that_is_slow_to_answer_keeps_its_containers(
+    folder: Path, no_daemon: list[str]
+) -> None:
+    """It is waited for, and then named. The control: what a dead daemon leaves is ended."""
+    with with_docker(folder, no_daemon, f"{PING}; exec sleep 600") as first:
+        assert first.stdout is not None
+        assert first.stdout.readline() == "True\n"
+        daemon = int((folder / "docker/docker.pid").read_text())
+        shim = subprocess.Popen(
+            ["containerd-shim-test", "-c", "sleep 600; true", "test", f"{folder}/docker/exec"],
+            executable="/bin/bash",
+        )
+        os.kill(daemon, signal.SIGSTOP)
+        try:
+            second = with_docker(folder, no_daemon, "true")
+            said, _ = second.communicate(timeout=120)
+            assert (second.returncode, shim.poll()) == (78, None), said
+            assert f"dockerd ({daemon}) runs but does not answer" in said
+        finally:
+            os.kill(daemon, signal.SIGCONT)
+        first.terminate()
+        first.wait(60)
+    # A shim's processes are ended first, and this one is over with its child.
+    assert shim.wait(10) in {0, -signal.SIGKILL}
+
+
 def archive_of(program: str) -> bytes:
     """Return a root file system with a program and the libraries that it is linked to."""
     linked = subprocess.run(["ldd", program], capture_output=True, text=True, check=True).stdout
