@@ -27,6 +27,7 @@ What they share:
     listing      tables, and JSON
     human        sizes, times and numbers
     session      which deployment a command talks to
+    database     what operators do in PostgreSQL
     host         what this host offers
     omitted      what is said of output that was cut
     credentials  what is weak about the deployment's own secrets

@@ -1,6 +1,5 @@
 """The audit log: listed, verified, exported, forwarded."""
 
-import asyncio
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +18,6 @@ from runner.cli.console import (
     read_settings,
     read_text,
     reports_errors,
-    required,
     shown,
 )
 from runner.cli.listing import AsJson, Column, print_json, print_rows
@@ -98,7 +96,7 @@ def export(
 ) -> None:
     """Write the audit log as NDJSON that ends in a signed checkpoint."""
     if platform:
-        _write(file, iter(asyncio.run(_platform_log())))
+        _write(file, iter(_platform_log()))
         return
     filters = {
         "action": action, "actor": actor, "outcome": outcome, "resource_id": resource,
@@ -182,22 +180,25 @@ def _write(file: Path | None, pieces: Iterator[bytes]) -> None:
         sink.writelines(pieces)
 
 
-async def _platform_log() -> list[bytes]:
+def _platform_log() -> list[bytes]:
     from runner.audit import export
     from runner.audit.events import Filter, Origin
     from runner.auth.caller import SYSTEM
     from runner.base.signing import TrustedKeys
+    from runner.cli.database import as_owner
     from runner.store.db import Database
     from runner.words.ids import PLATFORM_TENANT
 
     settings = operated()
-    url = required(settings.database_owner_url, "RUNNER_DATABASE_OWNER_URL")
     trusted = TrustedKeys(settings.state_dir)
-    async with Database(url, max_size=1) as owner:
+
+    async def read(owner: Database) -> list[bytes]:
         lines = await export.begin(
             owner, PLATFORM_TENANT, Filter(), trusted, actor=SYSTEM, origin=Origin()
         )
         return [piece async for piece in lines]
+
+    return as_owner(settings, read)
 
 
 def _verify_online(keys: "tuple[PublicKey, ...] | None", against: list[Path]) -> None:

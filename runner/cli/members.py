@@ -1,14 +1,13 @@
 """Commands for people's accounts: the first owner of a tenant, and forgotten passwords."""
 
-import asyncio
-from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Annotated, TypeVar
 
 import typer
 
 from runner.cli.arguments import tenant_name
-from runner.cli.console import err, fail, out, reports_errors, required
+from runner.cli.console import err, fail, out, reports_errors
+from runner.cli.database import as_owner
 from runner.cli.session import operated
 from runner.store.db import Database
 from runner.words.principal import Role
@@ -32,7 +31,7 @@ def add(
     role: Annotated[Role, typer.Option(help="What they may do.")] = Role.OWNER,
 ) -> None:
     """Invite somebody to a tenant, and print the one-time token to hand to them."""
-    token = _as_owner(lambda db: _invite(db, tenant, _address(email), role))
+    token = as_owner(operated(), lambda db: _invite(db, tenant, _address(email), role))
     err.print("good once, for seven days; for POST /v1/login/accept with a password:")
     out.print(token, highlight=False)
 
@@ -41,7 +40,7 @@ def add(
 @reports_errors
 def reset(email: EmailOption) -> None:
     """Print a one-time token by which somebody who forgot their password sets a new one."""
-    token = _as_owner(lambda db: _reset(db, _address(email)))
+    token = as_owner(operated(), lambda db: _reset(db, _address(email)))
     err.print("good once, for a day; for POST /v1/login/accept with a new password:")
     out.print(token, highlight=False)
 
@@ -86,13 +85,3 @@ def _address(text: str) -> str:
     except ValidationError:
         fail("that is not an e-mail address")
     return address
-
-
-def _as_owner(work: Callable[[Database], Awaitable[T]]) -> T:
-    url = required(operated().database_owner_url, "RUNNER_DATABASE_OWNER_URL")
-
-    async def run() -> T:
-        async with Database(url, max_size=1) as database:
-            return await work(database)
-
-    return asyncio.run(run())

@@ -4,13 +4,13 @@ import asyncio
 from typing import Annotated, Any
 
 import typer
-from pydantic import SecretStr
 from rich.text import Text
 
 from runner.base.settings import Settings
 from runner.cli import host, human
 from runner.cli.arguments import MOST_AT_ONCE, label, tenant_name
 from runner.cli.console import err, fail, out, plain, reports_errors, required
+from runner.cli.database import as_owner
 from runner.cli.listing import AsJson, print_json, print_rows
 from runner.cli.session import operated
 from runner.quotas.sizes import load_sizes
@@ -18,7 +18,6 @@ from runner.quotas.tiers import load_tiers
 from runner.sandbox.engine.docker import Engine
 from runner.sandbox.engine.images import BuiltImage, Images
 from runner.store import migrations
-from runner.store.db import Database
 from runner.tenants.tenancy import create_key, publish_tiers
 from runner.words.errors import DockerUnavailable
 from runner.words.principal import Role, Tier
@@ -44,13 +43,9 @@ def migrate() -> None:
     logins = (
         settings.database_operator_url, settings.database_api_url, settings.database_worker_url
     )  # fmt: skip
-    migrations.migrate(_owner(settings), *(url for url in logins if url))
-
-    async def publish() -> None:
-        async with Database(_owner(settings), max_size=1) as owner:
-            await publish_tiers(owner, tiers)
-
-    asyncio.run(publish())
+    owner = required(settings.database_owner_url, "RUNNER_DATABASE_OWNER_URL")
+    migrations.migrate(owner, *(url for url in logins if url))
+    as_owner(settings, lambda database: publish_tiers(database, tiers))
     out.print("schema is up to date")
 
 
@@ -84,23 +79,21 @@ def keys_create(
     if max_size not in sizes:
         fail(f"size {max_size!r} is not one of {', '.join(sorted(sizes))}")
 
-    async def create() -> str:
-        async with Database(_owner(settings), max_size=1) as owner:
-            made = await create_key(
-                owner,
-                tenant=tenant,
-                role=role,
-                name=name,
-                max_limits=sizes[max_size],
-                tier=tier,
-                max_concurrency=concurrency,
-                required_isolation=Isolation.GVISOR if isolation is Isolation.GVISOR else None,
-            )
-        return made.token
-
-    token = asyncio.run(create())
+    made = as_owner(
+        settings,
+        lambda owner: create_key(
+            owner,
+            tenant=tenant,
+            role=role,
+            name=name,
+            max_limits=sizes[max_size],
+            tier=tier,
+            max_concurrency=concurrency,
+            required_isolation=Isolation.GVISOR if isolation is Isolation.GVISOR else None,
+        ),
+    )
     err.print("shown once; only its hash is stored:")
-    out.print(token, highlight=False)
+    out.print(made.token, highlight=False)
 
 
 @images.command("build")
@@ -184,7 +177,3 @@ async def _docker_facts(settings: Settings) -> dict[str, Any] | None:
             return await docker.info()
     except DockerUnavailable:
         return None
-
-
-def _owner(settings: Settings) -> SecretStr:
-    return required(settings.database_owner_url, "RUNNER_DATABASE_OWNER_URL")

@@ -1,14 +1,13 @@
 """Commands for operators' keys, which open `/operator/v1`."""
 
-import asyncio
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, TypeVar
 
 import typer
 
 from runner.cli.arguments import MOST_DAYS, label
-from runner.cli.console import err, out, reports_errors, required
+from runner.cli.console import err, out, reports_errors
+from runner.cli.database import as_owner
 from runner.cli.listing import AsJson, print_json, print_rows
 from runner.cli.session import operated
 from runner.store import operators as stored_operators
@@ -35,7 +34,7 @@ def create_operator(
 ) -> None:
     """Make an operator's key and print it, once."""
     ends = None if days is None else datetime.now(UTC) + timedelta(days=days)
-    token = _as_owner(lambda db: tenancy.create_operator(db, name, ends))
+    token = as_owner(operated(), lambda db: tenancy.create_operator(db, name, ends))
     err.print("shown once; only its hash is stored:")
     out.print(token, highlight=False)
 
@@ -49,7 +48,7 @@ def list_operators(*, as_json: AsJson = False) -> None:
         async with database.no_tenant() as tx:
             return await stored_operators.list_all(tx)
 
-    found = _as_owner(work)
+    found = as_owner(operated(), work)
     if as_json:
         print_json(found)
         return
@@ -73,15 +72,5 @@ def list_operators(*, as_json: AsJson = False) -> None:
 @reports_errors
 def revoke_operator(prefix: Annotated[str, typer.Argument(help="As `list` shows it.")]) -> None:
     """End an operator's key at once."""
-    _as_owner(lambda db: tenancy.revoke_operator(db, prefix.removeprefix("ro_")))
+    as_owner(operated(), lambda db: tenancy.revoke_operator(db, prefix.removeprefix("ro_")))
     out.print("revoked")
-
-
-def _as_owner(work: Callable[[Database], Awaitable[T]]) -> T:
-    url = required(operated().database_owner_url, "RUNNER_DATABASE_OWNER_URL")
-
-    async def run() -> T:
-        async with Database(url, max_size=1) as owner:
-            return await work(owner)
-
-    return asyncio.run(run())

@@ -1,6 +1,5 @@
 """Secrets: written and listed over HTTP; their keys rotated by the operator."""
 
-import asyncio
 import sys
 from typing import Annotated
 
@@ -8,6 +7,7 @@ import typer
 
 from runner.cli import human
 from runner.cli.console import err, fail, out, read_settings, reports_errors, required
+from runner.cli.database import as_owner
 from runner.cli.listing import AsJson, Column, print_json, print_rows
 from runner.cli.session import client, operated
 
@@ -69,24 +69,23 @@ def rotate() -> None:
     """
     from runner.secrets.keyring import KeyFile, open_keys
     from runner.secrets.vault import Rewrapped, rewrap_all
-    from runner.store.db import Database
 
     settings = operated()
-    owner_url = required(settings.database_owner_url, "RUNNER_DATABASE_OWNER_URL")
+    # Asked before a key is made.
+    required(settings.database_owner_url, "RUNNER_DATABASE_OWNER_URL")
     keys = open_keys(settings)
 
-    async def rewrap() -> Rewrapped:
-        async with Database(owner_url, max_size=1) as owner:
-            return await rewrap_all(owner, keys)
+    def rewrap() -> Rewrapped:
+        return as_owner(settings, lambda owner: rewrap_all(owner, keys))
 
     if isinstance(keys, KeyFile):
         with keys.rotating():
             out.print(f"new key {keys.add()}", highlight=False)
-            done = asyncio.run(rewrap())
+            done = rewrap()
             for id_ in keys.retire(done.in_use):
                 out.print(f"forgot key {id_}", highlight=False)
     else:
-        done = asyncio.run(rewrap())
+        done = rewrap()
     out.print(f"{done.changed} data keys wrapped anew", highlight=False)
     if done.unopened:
         fail(f"these tenants' data keys do not open: {', '.join(map(str, done.unopened))}")

@@ -1,8 +1,7 @@
 """Commands of whoever runs the deployment: tenants, and what they may have."""
 
-import asyncio
 import dataclasses
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
 import typer
@@ -11,7 +10,8 @@ from runner.auth.caller import By
 from runner.base.settings import Settings
 from runner.cli import human
 from runner.cli.arguments import MOST_AT_ONCE, MOST_DAYS, reason, tenant_name
-from runner.cli.console import err, fail, out, reports_errors, required
+from runner.cli.console import err, fail, out, reports_errors
+from runner.cli.database import as_operator
 from runner.cli.listing import AsJson, print_facts, print_json, print_rows
 from runner.cli.session import operated
 from runner.quotas.sizes import load_sizes
@@ -82,7 +82,7 @@ def create(
         quota,
         reuse=reuse,
     )
-    made = _run(settings, lambda db: tenancy.create(db, name, terms, By()))
+    made = as_operator(settings, lambda db: tenancy.create(db, name, terms, By()))
     err.print("shown once; only its hash is stored:")
     out.print(made.token, highlight=False)
 
@@ -91,7 +91,7 @@ def create(
 @reports_errors
 def list_tenants(*, as_json: AsJson = False) -> None:
     """List every tenant and what it may have."""
-    found = _run(operated(), _all)
+    found = as_operator(operated(), _all)
     if as_json:
         print_json(found)
         return
@@ -118,7 +118,7 @@ def list_tenants(*, as_json: AsJson = False) -> None:
 def show(name: Name, *, as_json: AsJson = False) -> None:
     """Show what a tenant may have: limits of an execution, and quotas."""
     settings = operated()
-    found = _run(settings, lambda database: _named(database, name))
+    found = as_operator(settings, lambda database: _named(database, name))
     terms = found.terms
     sizes = load_sizes(settings.profiles_path)
     quotas = {
@@ -194,7 +194,7 @@ def change(
         )
         return await tenancy.change(database, found.id, terms, By())
 
-    _run(settings, work)
+    as_operator(settings, work)
     out.print(f"{name}: changed")
 
 
@@ -208,7 +208,7 @@ def suspend(
     async def work(database: Database) -> Tenant:
         return await tenancy.suspend(database, (await _named(database, name)).id, why, By())
 
-    _run(operated(), work)
+    as_operator(operated(), work)
     out.print(f"{name}: suspended")
 
 
@@ -220,7 +220,7 @@ def resume(name: Name) -> None:
     async def work(database: Database) -> Tenant:
         return await tenancy.resume(database, (await _named(database, name)).id, By())
 
-    _run(operated(), work)
+    as_operator(operated(), work)
     out.print(f"{name}: resumed")
 
 
@@ -240,7 +240,7 @@ def delete(
         objects = ObjectStore.open(settings)
         return await tenancy.delete(database, objects, found.id, By())
 
-    removed = _run(settings, work)
+    removed = as_operator(settings, work)
     print_rows(
         ("removed", "rows"),
         [
@@ -316,13 +316,3 @@ async def _named(database: Database, name: str) -> Tenant:
         if each.name == name:
             return each
     raise NotFound(f"there is no tenant {name!r}")
-
-
-def _run(settings: Settings, work: Callable[[Database], Awaitable[T]]) -> T:
-    url = required(settings.database_operator_url, "RUNNER_DATABASE_OPERATOR_URL")
-    return asyncio.run(_with(Database(url, max_size=1), work))
-
-
-async def _with(database: Database, work: Callable[[Database], Awaitable[T]]) -> T:
-    async with database:
-        return await work(database)

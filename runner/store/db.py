@@ -134,6 +134,21 @@ class Database:
             raise StoreUnavailable(f"PostgreSQL: {type(error).__name__}; try again") from error
 
 
+async def require_reachable(url: SecretStr) -> None:
+    """Raise StoreUnavailable saying why this login does not get to PostgreSQL.
+
+    For commands: a pool goes on trying, and tells the reason to its log alone.
+    """
+    try:
+        connection = await psycopg.AsyncConnection.connect(
+            url.get_secret_value(), connect_timeout=CONNECT_TIMEOUT_S
+        )
+    except psycopg.Error as error:
+        why = " ".join(str(error).split())
+        raise StoreUnavailable(f"PostgreSQL cannot be reached: {why}") from error
+    await connection.close()
+
+
 def _naming(tenant_id: UUID) -> Statement:
     return query("session.name_tenant"), {"tenant_id": str(tenant_id)}
 

@@ -82,7 +82,8 @@ def migrate(owner_url: SecretStr, *login_urls: SecretStr) -> None:
             log.warning("migration_waits_for_a_lock", again_in_s=pause_s)
             time.sleep(pause_s)
         except psycopg.OperationalError as error:
-            raise StoreUnavailable(f"PostgreSQL refused the migration: {error}") from error
+            why = " ".join(str(error).split())
+            raise StoreUnavailable(f"PostgreSQL refused the migration: {why}") from error
     _set_passwords(owner_url, login_urls)
 
 

@@ -105,6 +105,26 @@ def test_a_key_that_cannot_be_one_is_one_line_without_it(
     assert key not in result.stderr
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1:1", "no-such-host.invalid"])
+@pytest.mark.parametrize(
+    "path",
+    [("migrate",), ("keys", "create"), ("tenants", "list"), ("operators", "list"),
+     ("members", "reset")],
+    ids=" ".join,
+)  # fmt: skip
+def test_a_database_that_cannot_be_reached_is_one_line_with_the_reason(
+    path: tuple[str, ...], host: str, env: dict[str, str | None]
+) -> None:
+    """And not with the password."""
+    url = f"postgresql://nobody:s3cret-word@{host}/nothing"
+    given = {**env, "RUNNER_DATABASE_OWNER_URL": url, "RUNNER_DATABASE_OPERATOR_URL": url}
+    result = invoked(path, given)
+    assert result.exit_code == 1
+    assert "refused" in result.stderr or "resolve host" in result.stderr
+    assert result.stderr.count("\n") == 1, result.stderr
+    assert "s3cret-word" not in result.output
+
+
 class Stranger(BaseHTTPRequestHandler):
     """A server that is not this API."""
 
