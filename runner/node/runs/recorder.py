@@ -80,6 +80,13 @@ class _Output:
 
 
 @dataclass(frozen=True, slots=True)
+class _Note:
+    """Lines of ours for stderr."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class _Decision:
     """An egress decision: its event, and the event's record for the audit log."""
 
@@ -101,11 +108,11 @@ class Recorder:
         self._claim = claim
         self._seq = 0
         self._begun = asyncio.Event()
-        self._gathered: list[_Output | _Decision] = []
+        self._gathered: list[_Output | _Decision | _Note] = []
         """What has come since the last batch; the output in it as the program wrote it."""
         self._last: dict[Stream, _Output] = {}
         self._bytes = 0
-        self._taken: deque[_Output | _Decision] = deque()
+        self._taken: deque[_Output | _Decision | _Note] = deque()
         """What is to be masked next."""
         self._left: list[Entry] = []
         """Masked, and not known to be stored."""
@@ -117,7 +124,7 @@ class Recorder:
         self.masker = Masker(())
         self._kept = {stream: KeptOutput(bounds) for stream in Stream}
         self._hashes = {stream: hashlib.sha256() for stream in Stream}
-        self._notes = bytearray()
+        self._notes = ""
         self._line_begins = True
         """Whether the program's stderr is at the beginning of a line."""
         self._writing = asyncio.Lock()
@@ -142,7 +149,20 @@ class Recorder:
     async def add(self, stream: Stream, chunk: bytes) -> None:
         """Take a piece of output; neighbouring pieces of one stream become one event."""
         if stream is Stream.STDERR:
-            chunk = self._with_notes(chunk)
+            end = chunk.rfind(b"\n") + 1
+            self._line_begins = end == len(chunk)
+            if self._notes and end:
+                self._gather(stream, chunk[:end])
+                self._gather_notes()
+                chunk = chunk[end:]
+        if chunk:
+            self._gather(stream, chunk)
+        if self._bytes >= FLUSH_AT_BYTES:
+            await self._flush()
+        else:
+            self._write_soon()
+
+    def _gather(self, stream: Stream, chunk: bytes) -> None:
         latest = self._gathered[-1] if self._gathered else None
         if not isinstance(latest, _Output) or latest.stream is not stream:
             crowded = len(self._gathered) >= MOST_PIECES
@@ -152,10 +172,6 @@ class Recorder:
             self._gathered.append(latest)
         latest.raw += chunk
         self._bytes += len(chunk)
-        if self._bytes >= FLUSH_AT_BYTES:
-            await self._flush()
-        else:
-            self._write_soon()
 
     def settled(self, result: Result) -> Result:
         """Return the result, whose output was cut also where it ended within a character."""
@@ -184,27 +200,19 @@ class Recorder:
     def note(self, line: str) -> None:
         """Put a line of ours on stderr: between two lines of the program's, or after the last.
 
-        Inside of a line it could keep a mask from finding a secret that the program writes.
+        It is masked by itself, and takes nothing of what is kept of the program's output.
         """
-        self._notes += f"{line}\n".encode()
+        self._notes += f"{line}\n"
         if self._line_begins:
             self._gather_notes()
             self._write_soon()
 
-    def _with_notes(self, chunk: bytes) -> bytes:
-        end = chunk.rfind(b"\n") + 1
-        if end and self._notes:
-            chunk = chunk[:end] + self._notes + chunk[end:]
-            self._notes.clear()
-        self._line_begins = chunk.endswith(b"\n")
-        return chunk
-
     def _gather_notes(self) -> None:
-        if self._notes:
-            lines = self._notes if self._line_begins else b"\n" + self._notes
-            self._gathered.append(_Output(Stream.STDERR, bytearray(lines)))
-            self._bytes += len(lines)
-            self._notes.clear()
+        self._gathered.append(_Note(self._notes))
+        self._notes = ""
+
+    def _take_note(self, text: str) -> None:
+        self._take(Stream.STDERR, Piece(self.masker.text(text).encode()))
 
     def _masked(self, facts: Mapping[str, JSON]) -> dict[str, JSON]:
         mask = self.masker.text
@@ -252,11 +260,13 @@ class Recorder:
             if self._tried is not None:
                 # Repeated, an interrupted write stores once what it may have stored already.
                 await self._or_later(self._store())
-            self._gather_notes()
             await self._mask()
             for stream, kept in self._kept.items():
                 for piece in kept.rest(cut=stream in cut):
                     self._take(stream, piece)
+            if self._notes:
+                self._take_note(self._notes if self._line_begins else f"\n{self._notes}")
+                self._notes = ""
 
     async def _mask(self) -> None:
         """Mask what is gathered, and gather anew."""
@@ -267,6 +277,8 @@ class Recorder:
             if isinstance(each, _Decision):
                 self._left.append(each.entry)
                 self._audited.append(each.record)
+            elif isinstance(each, _Note):
+                self._take_note(each.text)
             else:
                 kept = await self._kept[each.stream].feed(bytes(each.raw))
                 self._take(each.stream, Piece(kept))

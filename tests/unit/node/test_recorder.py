@@ -1,6 +1,7 @@
 """What is recorded of a program's output, in whatever pieces it comes."""
 
 import asyncio
+import dataclasses
 import hashlib
 from typing import NoReturn, cast
 
@@ -161,3 +162,20 @@ async def test_a_note_hides_no_secret_from_its_mask(recorder: Recorder) -> None:
     await recorder.close()
     stars = "*" * len(SECRET)
     assert output(recorder, Stream.STDERR).decode() == f"{stars}\n[egress] refused: {stars}.test\n"
+
+
+@pytest.mark.parametrize("cut", [True, False])
+async def test_a_note_takes_nothing_of_what_is_kept(cut: bool) -> None:
+    """Though the program has used up its output; a character that is cut is left out as ever."""
+    recorder = Recorder(
+        database=cast("Database", None),
+        changes=cast("Changes", None),
+        claim=Claim(new_id(), new_id(), 1),
+        bounds=dataclasses.replace(BOUNDS, output_kb=1),
+    )
+    written = "é".encode() * 512
+    await recorder.add(Stream.STDERR, written[:-1] if cut else written)
+    recorder.note(NOTE)
+    await recorder.close(cut={Stream.STDERR} if cut else ())
+    kept = written[:-2] if cut else written
+    assert output(recorder, Stream.STDERR) == kept + f"\n{NOTE}\n".encode()
