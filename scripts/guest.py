@@ -17,13 +17,12 @@ import subprocess
 import sys
 import tarfile
 import time
-import tomllib
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from runner.sandbox.engine.recipe import Recipe
+from runner.base.recipe import read_recipe
 from runner.sandbox.engine.rootfs import EPOCH, apt_sources, codename, mmdebstrap_command
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -108,9 +107,7 @@ def unpack(folder: Path, rootfs: Path, release: str) -> None:
     run("mmdebstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}", "--format=directory",
         release, rootfs, *sources, scratch=folder)  # fmt: skip
     say("building the root file system of the sandbox image")
-    recipe = Recipe.model_validate(
-        tomllib.loads((ROOT / "sandbox_images/python/recipe.toml").read_text())
-    )
+    recipe = read_recipe(ROOT / "sandbox_images", "python")
     tar = rootfs / "var/lib/agent-runner/python.tar"
     tar.parent.mkdir(parents=True)
     run(*mmdebstrap_command(recipe, tar, sources, release), scratch=folder)

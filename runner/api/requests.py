@@ -93,10 +93,13 @@ class Submission(Strict):
     )
 
     code: Annotated[Text, StringConstraints(min_length=1, max_length=MAX_CODE)] | None = Field(
-        default=None, description="Source text, placed as `main.py` or `main.sh` and run."
+        default=None,
+        description="Source text, placed as `main.py`, `main.sh` or `main.js` and run.",
     )
-    language: Literal["python", "bash"] | None = Field(
-        default=None, description="What `code` is written in."
+    language: Literal["python", "bash", "javascript"] | None = Field(
+        default=None,
+        description="What `code` is written in. Every image runs Python and Bash, and those that "
+        "have Node run JavaScript.",
     )
     command: Command | None = Field(
         default=None,

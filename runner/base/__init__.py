@@ -3,6 +3,7 @@
 Knows tenants and executions only by the words; reaches no other part of a deployment.
 
     settings   what the operator configures, from the environment
+    recipe     what a sandbox image holds, as its file says
     forms      the forms that settings must have
     rates      how often somebody may ask, as the operator sets it
     telemetry  structured logs, without secrets

@@ -42,7 +42,7 @@ def demo() -> None:
     """Run the main job once on private PostgreSQL and Redis, and show what came of it."""
     telemetry.configure("error", json=False)
     settings = operated()
-    operate.images_build(None)
+    operate.images_build([settings.images[0]])
     out.print("[dim]starting PostgreSQL, Redis, API and worker …[/]")
     with (
         temporary_state(settings) as private,

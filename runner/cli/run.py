@@ -83,6 +83,10 @@ def run(
         Path | None,
         typer.Option("--out", "-o", metavar="DIR", help="Save the files it makes in this folder."),
     ] = None,
+    artifact: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN", help="Keep only such files: out/**, *.csv; repeatable."),
+    ] = None,
     size: Annotated[str, typer.Option(help="A size of limits: `runner profile list`.")] = "small",
     timeout_s: Annotated[float | None, typer.Option(help="Seconds it may take.")] = None,
     image: Annotated[
@@ -131,6 +135,7 @@ def run(
         "isolation": isolation and isolation.value,
         "egress": list(egress or ()),
         "metadata": pairs("-m", metadata or ()),
+        "artifacts": list(artifact or ()),
     }
     submission["files"] = _inputs(inputs or (), submission.pop("files", {}))
     # Last, as it may take long: what is wrong is told before.
@@ -248,9 +253,9 @@ def _program(file: Path, arguments: list[str]) -> dict[str, Any]:
     code = read_text(file)
     if not code:
         fail(f"{file} is empty")
-    if not arguments:
+    if not arguments and file.suffix != ".mjs":
         return {"code": code, "language": language.name}
-    # `code` takes no arguments; a command does.
+    # `code` takes no arguments and, in JavaScript, is no module; the file of a command is either.
     return {
         "command": [language.interpreter, file.name, *arguments],
         "files": {file.name: code},

@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from runner.base import telemetry
+from runner.base.recipe import read_recipe
 from runner.base.settings import Settings
 from runner.cli import session
 from runner.cli.console import err, out, read_settings, reports_errors, required, shown
@@ -163,7 +164,10 @@ async def _api(settings: Settings, fd: int | None) -> None:
                     changes=changes,
                     admission=Admission(database, most=settings.max_queued),
                     sizes=sizes,
-                    images=settings.images,
+                    images={
+                        name: read_recipe(settings.recipes_path, name).languages
+                        for name in settings.images
+                    },
                     isolations=settings.isolation,
                     egress_ceiling=egress_ceiling,
                 ),

@@ -15,6 +15,7 @@ from runner.words.sandbox import Isolation, SandboxSpec
 CODE_FILES: dict[str, tuple[str, tuple[str, ...]]] = {
     "python": ("main.py", ("python3", "main.py")),
     "bash": ("main.sh", ("bash", "main.sh")),
+    "javascript": ("main.js", ("node", "main.js")),
 }
 """By language: what `code` is placed as, and the command that runs it."""
 
@@ -67,7 +68,8 @@ class Offer:
     """What this deployment has, and what this tenant may have of it."""
 
     sizes: Mapping[str, Limits]
-    images: tuple[str, ...]
+    images: Mapping[str, frozenset[str]]
+    """The languages that each image can run; the first image is the default."""
     isolations: tuple[Isolation, ...]
     max_limits: Limits
     required_isolation: Isolation | None
@@ -86,9 +88,14 @@ def resolve(order: Order, offer: Offer) -> ExecutionRequest:
     sizes, images = offer.sizes, offer.images
     if order.size not in sizes:
         raise Invalid(f"there is no size {order.size!r}; choose one of {_list(sizes)}", "size")
-    image = order.image or images[0]
+    image = order.image or next(iter(images))
     if image not in images:
         raise Invalid(f"there is no image {image!r}; choose one of {_list(images)}", "image")
+    if order.language is not None and order.language not in images[image]:
+        raise Invalid(
+            f"the image {image!r} cannot run {order.language}; it runs {_list(images[image])}",
+            "language",
+        )
     limits = resolve_limits(sizes[order.size], order.limits, offer.max_limits)
     files = [InputFile(path, _content(path, each, offer)) for path, each in order.files.items()]
     argv, env = order.command, dict(order.env)

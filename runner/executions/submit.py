@@ -55,7 +55,7 @@ class Submitting:
     changes: Changes
     admission: Admission
     sizes: Mapping[str, Limits]
-    images: tuple[str, ...]
+    images: Mapping[str, frozenset[str]]
     isolations: tuple[Isolation, ...]
     egress_ceiling: Policy
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable
 
 WORKSPACE = "/workspace"
-MAIN_FILES = ("main.py", "main.sh")
+MAIN_FILES = ("main.py", "main.sh", "main.js")
 """What a program that is given as text is named."""
 
 

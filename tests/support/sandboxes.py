@@ -27,22 +27,27 @@ class Bench:
     """Runs programs in fresh sandboxes."""
 
     def __init__(
-        self, launcher: Launcher, limits: Limits, isolation: Isolation = Isolation.CONTAINER
+        self,
+        launcher: Launcher,
+        limits: Limits,
+        isolation: Isolation = Isolation.CONTAINER,
+        image: str = "python",
     ) -> None:
         self.launcher = launcher
         self.limits = limits
         self.isolation = isolation
+        self.image = image
 
     def within(self, **overrides: float) -> Limits:
         """Return the bench's limits with these changed."""
         return dataclasses.replace(self.limits, **overrides)  # type: ignore[arg-type]  # by name
 
     def spec(self, **overrides: float) -> SandboxSpec:
-        """Return what sandboxes of the default image are made from, with limits changed."""
-        return SandboxSpec("python", self.within(**overrides).resources, self.isolation)
+        """Return what sandboxes of the bench's image are made from, with limits changed."""
+        return SandboxSpec(self.image, self.within(**overrides).resources, self.isolation)
 
     def order(self, **overrides: float) -> SandboxOrder:
-        """Return an order for the default image, with limits changed."""
+        """Return an order for the bench's image, with limits changed."""
         return SandboxOrder(self.spec(**overrides), tenant="t", execution="e", attempt="1")
 
     @asynccontextmanager
@@ -96,6 +101,7 @@ async def bench(
     wrap: Callable[[Launcher], Launcher] = lambda launcher: launcher,
     configure: Configure = container_config,
     isolation: Isolation = Isolation.CONTAINER,
+    image: str = "python",
 ) -> AsyncIterator[Bench]:
     """Open a bench of its own node; at the end nothing of it may be left on the host."""
     settings = Settings(state_dir=state_dir, node="test")
@@ -103,7 +109,7 @@ async def bench(
     opening = Launcher.open(settings, node=node, instance="only", configure=configure)
     async with opening as launcher:
         limits = load_sizes(settings.profiles_path)[DEFAULT_SIZE]
-        yield Bench(wrap(launcher), limits, isolation)
+        yield Bench(wrap(launcher), limits, isolation, image)
         assert await launcher.engine.containers({NODE_LABEL: node}) == []
         assert list(launcher.site.folder.iterdir()) == []
         assert launcher.live == set()

@@ -4,7 +4,6 @@ docker   the Engine API: no pull, no exec, no archive copy
 maker    an image, a user and a configuration, made into a container
 spec     every hardening flag, as a pure function; nothing else writes Docker arguments
 users    which user id each sandbox has, alone on its host
-recipe   what an image holds, as its file says
 rootfs   an image's files, built from the distribution's packages
 images   which image a name means today
 """

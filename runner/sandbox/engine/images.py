@@ -10,19 +10,15 @@ import hashlib
 import io
 import json
 import platform
-import re
 import tarfile
 import time
-import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ValidationError
-
+from runner.base.recipe import Recipe, read_recipe
 from runner.base.settings import Settings
 from runner.sandbox.engine.docker import Engine
-from runner.sandbox.engine.recipe import Recipe
 from runner.sandbox.engine.rootfs import (
     BUILD_TIMEOUT_S,
     EPOCH,
@@ -41,6 +37,7 @@ RECIPE_LABEL = "runner.recipe"
 BASE_LABEL = "runner.base"
 TAR_LABEL = "runner.tar.sha256"
 PRELOAD = "preload.txt"
+SITE = "/usr/lib/python3/dist-packages"
 LOAD = "'import sys; __import__(sys.argv[1])'"
 KEPT_S = 1.0
 """How old an answer may be to which image a recipe gives: every launch asks, and Docker's list
@@ -142,7 +139,7 @@ class Images:
         return next((i for i in images if i.name == name and i.current), None)
 
     async def _build_base(self, name: str, base_hash: str, settings: Settings) -> None:
-        recipe = self._packages(name)
+        recipe = self._recipe(name)
         async with build_folder(settings.state_dir) as folder:
             if await self._base(base_hash) is not None:
                 return  # by another build, while this one waited for the folder
@@ -162,18 +159,19 @@ class Images:
         )
 
     def _context(self, name: str, base: str, recipe: str) -> io.BytesIO:
-        """Return the build context of the upper layer: the supervisor, owned by root."""
+        """Return the build context of the upper layer: what we add, owned by root."""
         steps = (
             f"FROM {base}\n"
             f"COPY supervisor {SUPERVISOR}\n"
-            f"RUN python3 -I -S -m compileall -q {SUPERVISOR}\n"
+            f"COPY site {SITE}\n"
+            f"RUN python3 -I -S -m compileall -q {SUPERVISOR} {SITE}/sitecustomize.py\n"
             # A list that does not load is no image.
             f"RUN xargs -a {SUPERVISOR}/{PRELOAD} -rn 1 python3 -c {LOAD}\n"
             # Each sandbox is given a user of its own; nobody is root by an oversight.
             f"USER {NOBODY}:{NOBODY}\n"
             f"LABEL {NAME_LABEL}={name} {RECIPE_LABEL}={recipe}\n"
         )
-        files = {f"supervisor/{p.name}": p.read_bytes() for p in self._supervisor()}
+        files = {f"{p.parent.name}/{p.name}": p.read_bytes() for p in self._ours()}
         preload = self._recipe(name).preload
         files[f"supervisor/{PRELOAD}"] = "".join(f"{module}\n" for module in preload).encode()
         files["Dockerfile"] = steps.encode()
@@ -186,34 +184,20 @@ class Images:
         context.seek(0)
         return context
 
-    def _supervisor(self) -> list[Path]:
-        folder = self._recipes_dir / "supervisor"
-        return sorted(path for path in folder.iterdir() if path.suffix in {".py", ".cjs"})
+    def _ours(self) -> list[Path]:
+        """Return the files that go into every image: the supervisor, and what Python runs first."""
+        folders = (self._recipes_dir / "supervisor", self._recipes_dir / "site")
+        found = (path for folder in folders for path in folder.iterdir())
+        return sorted(path for path in found if path.suffix in {".py", ".cjs"})
 
     def _known(self, name: str) -> bool:
         return (self._recipes_dir / name / "recipe.toml").is_file()
 
     def _recipe(self, name: str) -> Recipe:
-        path = self._recipes_dir / name / "recipe.toml"
-        if not re.fullmatch(r"[a-z][a-z0-9-]{0,30}", name) or not path.is_file():
-            raise SetupError(f"there is no recipe for an image named {name!r} ({path})")
-        try:
-            return Recipe.model_validate(tomllib.loads(path.read_text()))
-        except (ValidationError, tomllib.TOMLDecodeError) as error:
-            raise SetupError(f"{path} is not a recipe: {error}") from error
-
-    def _packages(self, name: str) -> Recipe:
-        """Return the recipe that names this image's packages."""
-        recipe = self._recipe(name)
-        if recipe.like is None:
-            return recipe
-        other = self._recipe(recipe.like)
-        if other.like is not None:
-            raise SetupError(f"image {name} is like {recipe.like}, which is like {other.like}")
-        return other
+        return read_recipe(self._recipes_dir, name)
 
     def _base_hash(self, name: str) -> str:
-        recipe = self._packages(name)
+        recipe = self._recipe(name)
         what = mmdebstrap_command(recipe, Path("root.tar"), sources=[])
         return hashlib.sha256(json.dumps([what, platform.machine()]).encode()).hexdigest()
 
@@ -221,7 +205,7 @@ class Images:
         total = hashlib.sha256(self._base_hash(name).encode())
         total.update(SUPERVISOR.encode())
         total.update(json.dumps(self._recipe(name).preload).encode())
-        for path in self._supervisor():
+        for path in self._ours():
             total.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
         return total.hexdigest()
 

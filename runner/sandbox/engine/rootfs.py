@@ -5,13 +5,14 @@ import fcntl
 import os
 import platform
 import re
+import shlex
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import IO
 
-from runner.sandbox.engine.recipe import Recipe
+from runner.base.recipe import Recipe
 from runner.sandbox.engine.spec import SOCKET_DIR
 from runner.sandbox.engine.users import ACCOUNTS
 from runner.words.errors import SetupError
@@ -29,6 +30,7 @@ def mmdebstrap_command(
     """Return the command that makes the root file system's archive, of this host's release."""
     release = release or codename()
     hooks = [
+        *(f'chroot "$1" sh -ec {shlex.quote(command)}' for command in recipe.commands),
         # Compiled against the root's own paths; a stray Python 2 file is no reason to fail.
         *(f'chroot "$1" python3 -m compileall -q -j 0 {path} || true' for path in recipe.bytecode),
         # no-new-privileges makes them useless; gone is better.
@@ -49,6 +51,8 @@ def mmdebstrap_command(
         # The build is thrown away when it is interrupted: no need for fsync.
         "--dpkgopt=force-unsafe-io",
         *(f"--dpkgopt=path-exclude={path}" for path in recipe.exclude),
+        # Of two patterns that match a path, the last one counts (dpkg(1)).
+        *(f"--dpkgopt=path-include={path}" for path in recipe.include),
         '--aptopt=Acquire::Languages "none"',
         *(f"--customize-hook={hook}" for hook in hooks),
         release,

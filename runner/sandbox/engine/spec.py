@@ -29,11 +29,21 @@ LIMITLESS = "--ignore-cgroups"
 PTYS = 16
 """Pseudo-terminals a sandbox may have at once. All of a host's share `kernel.pty.max` (pty(7))."""
 
+_PACKAGES = f"{WORKSPACE}/.local"
+"""Where pip installs to as it is, and npm as it is told: not taken for artifacts."""
+
 _BASE_ENVIRONMENT = (
-    "PATH=/usr/local/bin:/usr/bin:/bin",
+    f"PATH={_PACKAGES}/bin:/usr/local/bin:/usr/bin:/bin",
     f"HOME={WORKSPACE}",
     "LANG=C.UTF-8",
+    "PIP_DISABLE_PIP_VERSION_CHECK=1",
+    f"NPM_CONFIG_PREFIX={_PACKAGES}",
+    # What npm asks its registry beside the packages: rules for egress need not permit it.
+    "NPM_CONFIG_AUDIT=false",
+    "NPM_CONFIG_FUND=false",
+    "NPM_CONFIG_UPDATE_NOTIFIER=false",
     # Caches are nobody's work: outside the workspace they are not taken for artifacts.
+    "NPM_CONFIG_CACHE=/tmp/.cache/npm",
     "XDG_CACHE_HOME=/tmp/.cache",
     "MPLCONFIGDIR=/tmp/.cache/matplotlib",
     "MPLBACKEND=Agg",

@@ -20,6 +20,12 @@ def data_image() -> None:
     sandboxes.build_image("data")
 
 
+@pytest.fixture(scope="session")
+def code_image() -> None:
+    """Build the image for coding agents once."""
+    sandboxes.build_image("code")
+
+
 @pytest.fixture
 async def bench(tmp_path: Path) -> AsyncIterator[sandboxes.Bench]:
     """Return a bench that checks at the end that nothing is left behind."""

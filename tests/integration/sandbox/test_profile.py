@@ -44,6 +44,8 @@ ALLOWED = {
     "a TCP socket, with high bits": ("socket", 2 | HIGH, 1 | HIGH, HIGH),
     "a unix socket": ("socket", 1, 5, 0),
     "its own dumpability": ("prctl", 3),
+    "its own ids, as posix_spawn resets them": ("setresuid", -1, -1, -1),
+    "its own groups, as posix_spawn resets them": ("setresgid", -1, -1, -1),
     "its persona": ("personality", 0xFFFFFFFF),
 }
 PROBE = """

@@ -32,7 +32,7 @@ mkdir -p "$here" && mount --move /mnt "$here" && cd "$here" && exec "$@"
 BUILDS = """
 import asyncio, sys
 from pathlib import Path
-from runner.sandbox.engine.recipe import Recipe
+from runner.base.recipe import Recipe
 from runner.sandbox.engine.rootfs import build_folder, make_archive
 async def build(below):
     async with build_folder(below) as folder:

@@ -15,7 +15,7 @@ from runner.words.sandbox import Isolation
 SMALL = Limits(cpu=1, memory_mb=256, pids=64, disk_mb=1, timeout_s=30, output_kb=64)
 OFFER = Offer(
     sizes={"small": SMALL},
-    images=("python",),
+    images={"python": frozenset({"python", "bash"})},
     isolations=(Isolation.CONTAINER,),
     max_limits=SMALL,
     required_isolation=None,
@@ -26,6 +26,18 @@ OFFER = Offer(
 def resolved(**fields: object) -> object:
     """Return what a submission resolves to."""
     return resolve(Submission.model_validate(fields).order(), OFFER)
+
+
+def test_a_language_that_the_image_cannot_run_is_refused() -> None:
+    """It says which ones it can; another image may have the interpreter."""
+    body = Submission(code="1", language="javascript")
+    with pytest.raises(Invalid, match="'python' cannot run javascript; it runs bash, python") as no:
+        resolve(body.order(), OFFER)
+    assert no.value.field == "language"
+    languages = frozenset({"python", "bash", "javascript"})
+    run = resolve(body.order(), dataclasses.replace(OFFER, images={"code": languages})).run
+    assert run.program.argv == ("node", "main.js")
+    assert [file.path for file in run.files] == ["main.js"]
 
 
 def test_code_becomes_a_file_and_a_command() -> None:

@@ -46,7 +46,7 @@ def submitted(block: Block, most: Policy) -> int:
     sizes = load_sizes(ROOT / "profiles")
     offer = Offer(
         sizes=sizes,
-        images=("python",),
+        images={"python": frozenset({"python", "bash"})},
         isolations=(Isolation.CONTAINER,),
         max_limits=sizes["small"],
         required_isolation=None,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from runner.sandbox.engine.recipe import Recipe
+from runner.base.recipe import Recipe, read_recipe
 from runner.sandbox.engine.rootfs import apt_sources, mmdebstrap_command
 from runner.words.errors import SetupError
 
@@ -36,3 +36,24 @@ def test_the_command_leaves_out_what_is_excluded_and_takes_setuid_bits_off() -> 
     assert "--dpkgopt=path-exclude=/usr/share/doc/*" in command
     assert any("chmod a-s" in part for part in command)
     assert command[-2:] == ["root.tar", "/etc/apt/a.list"]
+
+
+def test_a_recipe_that_is_like_another_adds_to_it(tmp_path: Path) -> None:
+    """Packages, and exceptions to what the other leaves out; what is preloaded is its own."""
+    texts = {
+        "base": 'packages = ["bash"]\nexclude = ["/doc/*"]\npreload = ["numpy"]\njavascript = true',
+        "more": 'like = "base"\npackages = ["git"]\ninclude = ["/doc/git*"]\ncommands = ["true"]',
+        "most": 'like = "more"',
+    }
+    for name, text in texts.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "recipe.toml").write_text(text)
+    recipe = read_recipe(tmp_path, "more")
+    assert (recipe.packages, recipe.preload) == (("bash", "git"), ())
+    assert recipe.languages == {"python", "bash", "javascript"}
+    command = mmdebstrap_command(recipe, Path("root.tar"), sources=[])
+    excluded = command.index("--dpkgopt=path-exclude=/doc/*")
+    assert excluded < command.index("--dpkgopt=path-include=/doc/git*")
+    assert any(part.startswith('--customize-hook=chroot "$1" sh -ec true') for part in command)
+    with pytest.raises(SetupError, match="which is like"):
+        read_recipe(tmp_path, "most")
