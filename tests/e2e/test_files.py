@@ -124,13 +124,16 @@ def test_artifacts_beyond_the_quota_are_refused_by_name(shared: Deployment) -> N
 
 
 def test_an_artifact_whose_name_no_file_may_have_stays_an_artifact(shared: Deployment) -> None:
-    """Programs name files as they like."""
+    """Its own name is short enough; with what it is to be stored below it is not."""
     client = shared.client("e2e-names")
+    long, below = "/".join(["d" * 200] * 5), "r" * 100
     ran = client.run(
-        command=["sh", "-c", "echo 1 > 'a\\b'; echo 2 > ok"], size="nano", artifacts_to="r/"
+        command=["sh", "-c", 'mkdir -p "${0%/*}" && echo 1 > "$0" && echo 2 > ok', long],
+        size="nano",
+        artifacts_to=f"{below}/",
     )
-    assert sorted(each.path for each in ran.artifacts) == ["a\\b", "ok"]
-    assert [each.path for each in client.files.list()] == ["r/ok"]
+    assert sorted(each.path for each in ran.artifacts) == [long, "ok"]
+    assert [each.path for each in client.files.list()] == [f"{below}/ok"]
     assert "no file" in ran.artifacts_refused[0]
 
 
