@@ -1,13 +1,12 @@
 """A whole deployment for tests: embedded services, API and worker as child processes."""
 
 import asyncio
-import os
 import shutil
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -35,7 +34,6 @@ from runner.words.principal import Role, Tier
 
 PATIENCE_S = Settings().patient(60.0)
 DISK = "/var/tmp"  # noqa: S108 - PostgreSQL's data is too large for /tmp, which may be memory
-PREFIX = "runner-test-"
 WIDE = RateLimits(**dict.fromkeys(RateLimits.model_fields, Rate(per_minute=60_000, burst=60_000)))
 """Tests ask more than anybody: every request is counted as ever, against wide numbers."""
 NO_POOL = {"pool": 0, "pool_max": 0}
@@ -193,22 +191,10 @@ def state_folder() -> Iterator[Path]:
 
 
 def new_state_folder() -> Path:
-    """Make a folder that the services' user may pass through; its name says whose it is."""
-    folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=DISK))
+    """Make a folder that the services' user may pass through."""
+    folder = Path(tempfile.mkdtemp(prefix="runner-test-", dir=DISK))
     folder.chmod(0o711)
     return folder
-
-
-def remove_abandoned() -> None:
-    """Remove the state folders of test processes that were killed."""
-    for folder in Path(DISK).glob(f"{PREFIX}*-*"):
-        owner = folder.name.removeprefix(PREFIX).partition("-")[0]
-        if Path("/proc", owner).exists():
-            continue
-        # Ours from now on: of several processes that find it, one removes it.
-        mine = folder.with_name(f"{PREFIX}{os.getpid()}-{owner}")
-        with suppress(FileNotFoundError):
-            shutil.rmtree(folder.rename(mine))
 
 
 def build_image() -> None:
