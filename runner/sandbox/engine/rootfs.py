@@ -7,6 +7,7 @@ import platform
 import re
 import shlex
 import shutil
+import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -130,7 +131,8 @@ async def build_folder(below: Path) -> AsyncIterator[Path]:
         while not _locked(lock):  # noqa: ASYNC110 - another process holds it
             await asyncio.sleep(0.2)
         if folder.exists():
-            shutil.rmtree(folder)
+            await asyncio.to_thread(_unmount_below, folder)
+            await asyncio.to_thread(shutil.rmtree, folder)
         folder.mkdir()
         # Apt downloads as a user of its own, who passes through.
         folder.chmod(0o711)
@@ -138,6 +140,14 @@ async def build_folder(below: Path) -> AsyncIterator[Path]:
             yield folder
         finally:
             await asyncio.to_thread(shutil.rmtree, folder)
+
+
+def _unmount_below(folder: Path) -> None:
+    """Unmount what a killed mmdebstrap has left mounted in its root: /proc, /sys and /dev/pts."""
+    places = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+    for place in reversed(places):
+        if place.startswith(f"{folder}/"):
+            subprocess.run(["/usr/bin/umount", "--lazy", place], check=True)  # noqa: S603 - our own
 
 
 def _locked(lock: IO[str]) -> bool:

@@ -78,3 +78,17 @@ async def test_builds_take_turns_and_clear_away_what_a_killed_one_left(tmp_path:
         assert first.exists()
     async with build_folder(tmp_path) as second:
         assert second.exists()
+
+
+def test_what_a_killed_build_left_mounted_is_unmounted_and_removed(disk: Path) -> None:
+    """A killed mmdebstrap leaves /proc in the root that it makes: nothing is removed through it."""
+    left = disk / "state" / "build" / "mmdebstrap.x" / "proc"
+    left.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "proc", "-o", "ro", "proc", left], check=True)
+
+    async def build() -> list[Path]:
+        async with build_folder(disk / "state") as folder:
+            return [*folder.iterdir()]
+
+    assert asyncio.run(build()) == []
+    assert str(disk) not in Path("/proc/self/mounts").read_text()
