@@ -42,10 +42,10 @@ unit: setup ## The tests that need no services
 
 test: check ## Everything: checks, then all tests, on real Docker, Redis and PostgreSQL
 	WITH_DOCKER_RUNTIME=runsc $(WITH_DOCKER) bash -c \
-	  '$(BIN)/runner images build && $(BIN)/pytest $(PYTEST_ARGS)'
+	  '$(BIN)/runner images build python data code && $(BIN)/pytest $(PYTEST_ARGS)'
 
 cover: setup ## All tests with coverage measured
-	WITH_DOCKER_RUNTIME=runsc $(WITH_DOCKER) bash -c '$(BIN)/runner images build && \
+	WITH_DOCKER_RUNTIME=runsc $(WITH_DOCKER) bash -c '$(BIN)/runner images build python data code && \
 	  $(BIN)/pytest --cov --cov-report=term $(PYTEST_ARGS)'
 
 bench: setup image ## Speed and cost, all of it, in one run; writes docs/performance.md

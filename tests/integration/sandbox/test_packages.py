@@ -92,7 +92,7 @@ async def script(bench: Bench, code: str) -> ProgramRun:
 @pytest.fixture
 async def roomy(bench: Bench) -> Bench:
     """Return a bench with memory and time for package managers."""
-    bench.limits = bench.within(memory_mb=512, disk_mb=256, pids=64, timeout_s=200)
+    bench.limits = bench.within(memory_mb=512, disk_mb=256, pids=64, timeout_s=150)
     return bench
 
 
@@ -100,7 +100,7 @@ async def roomy(bench: Bench) -> Bench:
 async def code_bench(tmp_path: Path, code_image: None) -> AsyncIterator[Bench]:
     """Return a bench for the image `code`."""
     async with sandboxes.bench(tmp_path, image="code") as made:
-        made.limits = made.within(memory_mb=512, disk_mb=256, pids=64, timeout_s=200)
+        made.limits = made.within(memory_mb=512, disk_mb=256, pids=64, timeout_s=150)
         yield made
 
 
