@@ -23,6 +23,9 @@ _HOP_BY_HOP = frozenset(
     }
 )  # fmt: skip
 _ENCODED_SLASH = re.compile("%2f", re.IGNORECASE)
+_MAX_PATH = 8192
+"""Bytes of a path that is held against prefixes, for which it is read in several ways. RFC 9110,
+section 4.1, recommends 8,000 for a whole address."""
 # What a rule's path_prefix may hold.
 _LITERAL = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@/-]*")
 _FRAMING = frozenset({b"content-length", b"host"})
@@ -104,6 +107,10 @@ def check_framing(request: h11.Request) -> None:
 def permitting(target: Target, method: str, path: str) -> Rule:
     """Return the rule that permits this request, one that injects before others. Raises Denied."""
     plain = path.partition("?")[0]
+    if len(plain) > _MAX_PATH and any(rule.path_prefix for rule in target.rules):
+        raise Denied("bad_request", f"the path is longer than {_MAX_PATH} bytes")
+    # Read once, however many rules there are: other sandboxes' requests wait meanwhile.
+    ambiguous: bool | None = None
     unclear: Rule | None = None
     for rule in sorted(target.rules, key=lambda rule: rule.inject is None):
         if rule.methods and method not in rule.methods:
@@ -112,9 +119,12 @@ def permitting(target: Target, method: str, path: str) -> Rule:
             continue
         if not plain.startswith(rule.path_prefix):
             continue
-        if rule.path_prefix and is_ambiguous(plain):
-            unclear = rule
-            continue
+        if rule.path_prefix:
+            if ambiguous is None:
+                ambiguous = is_ambiguous(plain)
+            if ambiguous:
+                unclear = rule
+                continue
         return rule
     if unclear is not None:
         raise Denied(
@@ -131,10 +141,9 @@ def _wanting(target: Target, method: str, path: str) -> str:
     said = f"no rule for {target.host} permits {method} {path[:200]}"
     found = _LITERAL.match(path[:200])
     literal = found[0] if found else "/"
+    slashed = _ENCODED_SLASH.sub("/", path[:_MAX_PATH])
     for rule in target.rules:
-        if _ENCODED_SLASH.sub("/", path).startswith(rule.path_prefix) and (
-            not rule.methods or method in rule.methods
-        ):
+        if slashed.startswith(rule.path_prefix) and (not rule.methods or method in rule.methods):
             return (
                 f"{said}: %2f is no slash to every server, so this is not below "
                 f'{rule.path_prefix}; the rule would need path_prefix: "{literal}"'

@@ -8,7 +8,9 @@ from urllib.parse import quote, unquote_to_bytes
 
 import pytest
 
+from runner.egress import requests
 from runner.egress.decide import Denied, Target
+from runner.egress.paths import is_ambiguous
 from runner.egress.policy import Rule
 from runner.egress.requests import permitting
 
@@ -186,3 +188,29 @@ def test_a_refusal_says_what_is_wrong_with_the_path() -> None:
         with pytest.raises(Denied) as elsewhere:
             permitting(target, method, path)
         assert elsewhere.value.reason == "no_rule"
+
+
+def test_a_path_is_read_once_however_many_rules_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading it takes time in which every other sandbox's requests wait."""
+    read: list[str] = []
+
+    def reading(path: str) -> bool:
+        read.append(path)
+        return is_ambiguous(path)
+
+    monkeypatch.setattr(requests, "is_ambiguous", reading)
+    rules = tuple(Rule("example.test", 443, path_prefix="/" + "a" * at) for at in range(64))
+    with pytest.raises(Denied, match="not every server"):
+        permitting(Target("example.test", 443, rules, ()), "GET", "/" + "a" * 70 + "/../b")
+    assert len(read) == 1
+
+
+def test_a_path_too_long_to_be_read_is_refused_where_a_prefix_counts() -> None:
+    """And sent on where nothing has to be read."""
+    path = "/open/" + "a" * 8192
+    below, any_path = Rule("example.test", 443, path_prefix=PREFIX), Rule("example.test", 443)
+    with pytest.raises(Denied) as refused:
+        permitting(Target("example.test", 443, (below,), ()), "GET", path)
+    assert refused.value.reason == "bad_request"
+    assert "8192 bytes" in str(refused.value)
+    assert permitting(Target("example.test", 443, (any_path,), ()), "GET", path) == any_path
