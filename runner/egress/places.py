@@ -39,7 +39,7 @@ class Places:
             if given.done() and not given.cancelled():
                 # Given in the same pass of the loop: nobody else knows of the place.
                 self.give()
-            else:
+            elif given in self._waiting:
                 self._waiting.remove(given)
             if isinstance(error, TimeoutError):
                 raise Full(f"none of them ended within {patience_s:g} s") from None

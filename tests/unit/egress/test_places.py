@@ -61,3 +61,17 @@ async def test_who_gives_up_loses_no_place(given: bool) -> None:
     assert first.cancelled()
     places.give()
     await asyncio.wait_for(places.take(1), 5)
+
+
+async def test_who_gives_up_just_before_a_place_comes_free_is_passed_over() -> None:
+    """As when a sandbox ends and all of its connections are cancelled at once."""
+    places = Places(1)
+    await places.take(60)
+    waiting = [asyncio.create_task(places.take(60)) for _ in range(3)]
+    await passes()
+    for each in waiting:
+        each.cancel()
+    places.give()
+    await asyncio.wait(waiting)
+    assert all(each.cancelled() for each in waiting)
+    await asyncio.wait_for(places.take(1), 5)
