@@ -53,13 +53,25 @@ class Control:
             else:
                 return
 
-    async def receive(self) -> tuple[dict[str, Any], int | None]:
+    async def receive(self) -> dict[str, Any]:
+        """Return the next message. Raises ConnectionError at the end.
+
+        A descriptor that came with it is closed: a broken proxy must not use up the worker's.
+        """
+        message, descriptor = await self.receive_with_descriptor()
+        if descriptor is not None:
+            os.close(descriptor)
+        return message
+
+    async def receive_with_descriptor(self) -> tuple[dict[str, Any], int | None]:
         """Return the next message and what came with it. Raises ConnectionError at the end."""
         while True:
             piece, descriptors = await self._receive_piece()
             if piece[0] & _FIRST:
                 self._forget()
-            self._beside = descriptors[0] if descriptors else self._beside
+            if descriptors:
+                self._drop_descriptor()
+                (self._beside,) = descriptors
             self._begun += piece[1:]
             if len(self._begun) > MAX_MESSAGE:
                 self._forget()
@@ -88,6 +100,9 @@ class Control:
     def _forget(self) -> None:
         """Drop what has come of a message."""
         self._begun.clear()
+        self._drop_descriptor()
+
+    def _drop_descriptor(self) -> None:
         if self._beside is not None:
             os.close(self._beside)
             self._beside = None

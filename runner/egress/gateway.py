@@ -185,7 +185,7 @@ class EgressGateway:
         try:
             async with asyncio.timeout(READY_S * self._patience):
                 await control.send(self._begin)
-                answer, _ = await control.receive()
+                answer = await control.receive()
         except BaseException as error:
             control.close()
             code = await self._end()
@@ -210,7 +210,7 @@ class EgressGateway:
                 await self._hand_over(session, opened)
         try:
             while self._control is not None:
-                self._heard((await self._control.receive())[0])
+                self._heard(await self._control.receive())
         except ConnectionError:
             code = await self._end()
             raise NotReady(f"the egress proxy died (exit code {code})") from None

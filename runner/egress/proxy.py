@@ -113,7 +113,7 @@ class Proxy:
 
     async def _obey(self) -> None:
         while True:
-            message, descriptor = await self._control.receive()
+            message, descriptor = await self._control.receive_with_descriptor()
             if message["do"] == "open" and descriptor is not None:
                 self._open(message, socket.socket(fileno=descriptor))
             elif message["do"] == "close":
@@ -155,7 +155,7 @@ class Proxy:
 async def main(link: socket.socket) -> None:
     """Serve as the process at the other end of this socket says."""
     control = Control(link)
-    message, _ = await control.receive()
+    message = await control.receive()
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(LOOKUP_THREADS))
     lookup = system_lookup(message["hosts"], None)
     outside = Outside(

@@ -218,7 +218,7 @@ async def test_a_message_that_was_broken_off_is_forgotten() -> None:
         await asyncio.sleep(0.05)
         sending.cancel()
         await asyncio.gather(sending, return_exceptions=True)
-        receiving = asyncio.create_task(far.receive())
+        receiving = asyncio.create_task(far.receive_with_descriptor())
         await near.send({"text": "whole"}, second.fileno())
         message, beside = await asyncio.wait_for(receiving, 5)
         assert message == {"text": "whole"}
@@ -227,4 +227,18 @@ async def test_a_message_that_was_broken_off_is_forgotten() -> None:
         os.close(beside)
         assert descriptors() == before
     near.close()
+    far.close()
+
+
+async def test_a_descriptor_that_nobody_asked_for_is_closed() -> None:
+    """However many a broken proxy sends, beside every piece of a message."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    far = Control(theirs)
+    with tempfile.TemporaryFile() as sent:
+        before = descriptors()
+        for text in (b"\x01{", b"\x00", b"\x02}"):
+            socket.send_fds(ours, [text], [sent.fileno()])
+        assert await asyncio.wait_for(far.receive(), 5) == {}
+        assert descriptors() == before
+    ours.close()
     far.close()
