@@ -10,6 +10,7 @@ Knows tenants and executions only by the words; reaches no other part of a deplo
     listening  the socket that the API listens on
     health     what a node says of itself, for whoever looks after its process
     duties     work that goes on for as long as its process does, supervised
+    locks      files that a process locks to say that it runs
     sockets    connections accepted, none lost by a cancellation
     tasks      what asyncio lacks: work that is not interrupted, work beside other work
     signing    Ed25519 keys of the deployment, and canonical documents signed with them

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from runner.base.locks import lock_file
 from runner.words.errors import SetupError
 
 FILE = "stack.lock"
@@ -26,9 +27,7 @@ def held(state_dir: Path) -> Iterator[Callable[[str], None]]:
 
     Raises SetupError naming the process that holds it already.
     """
-    path = _path(state_dir)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as file:
+    with lock_file(_path(state_dir)) as file:
         try:
             # A lock of the open file: to close another of this process does not end it.
             fcntl.fcntl(file, fcntl.F_OFD_SETLK, _WHOLE_FILE)
@@ -36,7 +35,8 @@ def held(state_dir: Path) -> Iterator[Callable[[str], None]]:
             raise SetupError(_in_use(state_dir)) from None
 
         def tell(url: str) -> None:
-            file.truncate(0)
+            file.seek(0)
+            file.truncate()
             json.dump({"pid": os.getpid(), "url": url}, file)
             file.flush()
 

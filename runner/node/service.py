@@ -17,6 +17,7 @@ from runner.audit.memory import Memory
 from runner.audit.sinks import open_sinks
 from runner.base.duties import Duties
 from runner.base.health import Health
+from runner.base.locks import lock_file
 from runner.base.settings import Settings
 from runner.base.signing import Signer, TrustedKeys
 from runner.egress.gateway import EgressGateway
@@ -270,9 +271,7 @@ async def _sweep_strays(launcher: Launcher) -> None:
 @contextmanager
 def _only_worker(settings: Settings) -> Iterator[None]:
     """Hold the node's lock: a second worker would take the first one's sandboxes for strays."""
-    settings.run_dir.mkdir(parents=True, exist_ok=True)
-    path = settings.run_dir / "worker.lock"
-    with path.open("w") as file:
+    with lock_file(settings.run_dir / "worker.lock") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
