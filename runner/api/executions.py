@@ -75,8 +75,8 @@ Labels = Annotated[
     list[Annotated[str, StringConstraints(pattern=LABEL_FILTER), AfterValidator(storable)]] | None,
     Query(
         max_length=MAX_LABELS,
-        description="`KEY=VALUE`: executions whose metadata has this label; repeat it for several, "
-        "all of which they must have.",
+        description="`KEY=VALUE`: only executions with this label in their metadata. Repeat the "
+        "parameter to ask for several labels at once.",
         examples=[["agent=analyst-7"]],
     ),
 ]

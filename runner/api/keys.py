@@ -66,16 +66,16 @@ class NewKeyBody(Strict):
         description="What it is for."
     )
     role: Annotated[Role, Field(strict=False)] = Field(
-        description="What it may do; at most what the key that asks may."
+        description="What it may do, within the role of the key that makes it."
     )
     permissions: list[Annotated[Permission, Field(strict=False)]] | None = Field(
-        default=None, min_length=1, max_length=64, description="Of its role's, these alone."
+        default=None, min_length=1, max_length=64, description="Only these of its role's."
     )
     networks: list[NetworkText] | None = Field(
         default=None, min_length=1, max_length=32, description="Where it may be used from."
     )
     expires_at: Annotated[cursors.Moment, Field(strict=False)] | None = Field(
-        default=None, description="When it stops to work; never, if left out."
+        default=None, description="When it stops working; by default, when your key does."
     )
 
     def grant(self) -> Grant:
@@ -92,7 +92,7 @@ class Rotation(Strict):
     """How a key is replaced."""
 
     overlap_s: float = Field(
-        default=3600, ge=0, le=MAX_OVERLAP_S, description="Seconds that the old key works on."
+        default=3600, ge=0, le=MAX_OVERLAP_S, description="Seconds the old key stays valid."
     )
 
 
@@ -103,7 +103,7 @@ class KeyView(View):
     prefix: str = Field(description="How it begins: `rk_` and this.")
     name: str
     role: Role
-    permissions: list[str] | None = Field(description="Of its role's, these alone.")
+    permissions: list[str] | None = Field(description="Only these of its role's.")
     networks: list[str] | None = Field(description="Where it may be used from.")
     created_by: str
     created_at: datetime

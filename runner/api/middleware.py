@@ -184,7 +184,7 @@ class BodyBounds:
             return problem(
                 Request(scope),
                 HTTPStatus.LENGTH_REQUIRED,
-                "declare the body's length: what it needs is reserved before it is read",
+                "send Content-Length: the space for the body is reserved before it is read",
                 headers={"Connection": "close"},
             )
         media_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()

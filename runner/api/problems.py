@@ -83,7 +83,7 @@ TITLES = {
 
 INVALID = "invalid-request"
 _NO_ROUTE = {
-    HTTPStatus.NOT_FOUND: "there is no such path; GET /docs shows those that there are",
+    HTTPStatus.NOT_FOUND: "there is no such path; GET /docs lists all paths",
     HTTPStatus.METHOD_NOT_ALLOWED: "this path does not take this method; see `Allow`",
 }
 """What the router's own refusals, which say no more than their status, mean to a client."""

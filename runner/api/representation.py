@@ -54,7 +54,7 @@ def attachment(path: str) -> str:
 def condition(if_match: str | None, if_none_match: str | None) -> Condition:
     """Return what a write asks of what is there. Raises RequestValidationError."""
     if if_none_match is not None and if_none_match.strip() != "*":
-        raise invalid("if-none-match", "a write may only ask for `*`: that there is nothing")
+        raise invalid("if-none-match", "a write may only send `*`: write only if nothing is there")
     return Condition(
         only_new=if_none_match is not None,
         contents=None if if_match is None else tags(if_match, "if-match"),

@@ -121,8 +121,8 @@ class Submission(Strict):
         max_length=MAX_ARTIFACT_NAMES,
         description="Which files to keep: paths below the workspace. `*` and `?` stand for parts "
         "of a name, `**` for any folders. `artifacts_refused` names the patterns that no file "
-        "matches. Left out: every file but those that tools keep for themselves, such as installed "
-        "packages and `.git`.",
+        "matches. By default, every file except those that tools keep for themselves, such as "
+        "installed packages and `.git`.",
         examples=[["result.csv", "out/**"]],
     )
     artifacts_to: FilePrefix | None = Field(
@@ -150,10 +150,10 @@ class Submission(Strict):
     )
     output_keep: OutputKeep = Field(
         default="head",
-        description="Which part is kept of stdout and stderr that are longer than `output_kb`. "
+        description="Which part of stdout and of stderr to keep if it is longer than `output_kb`. "
         "`head`: the beginning. `head_and_tail`: the first half and the last half, of which the "
-        "last is at most 1 MiB; it is sent when the program has ended. `omitted_bytes` and "
-        "`omitted_at` of the result say how much is missing, and where.",
+        "last is at most 1 MiB; the last half is sent when the program has ended. `omitted_bytes` "
+        "and `omitted_at` in the result say how much is missing, and where.",
     )
     image: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,31}$")] | None = Field(
         default=None, description="The sandbox image; by default the deployment's first."
@@ -187,7 +187,7 @@ class Submission(Strict):
         default=None, description="A named egress policy of the tenant; its rules are added."
     )
     project: Name | None = Field(
-        default=None, description="The project that it belongs to.", examples=["reports"]
+        default=None, description="The project of this execution.", examples=["reports"]
     )
     metadata: dict[Label, Annotated[Text, StringConstraints(max_length=512)]] = Field(
         default_factory=dict, max_length=32, description="Your own labels, returned as they are."

@@ -38,7 +38,7 @@ class Turns:
                     await turn.enter_async_context(self._places)
             except TimeoutError:
                 raise Overloaded(
-                    f"{self._what} is under way for others, or for you, and no turn came within "
+                    f"{self._what} takes turns, and this request got none within "
                     f"{self._within_s:g} s; try again",
                     retry_after_s=RETRY_AFTER_S,
                 ) from None

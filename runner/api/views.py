@@ -50,7 +50,7 @@ class OutputView(View):
     total_bytes: int = Field(description="Bytes that the program wrote.")
     omitted_bytes: int = Field(description="How many of them `content` does not hold.")
     omitted_at: int | None = Field(
-        description="After how many bytes of `content` they are missing. Null if nothing is."
+        description="The number of bytes of `content` before the gap. Null if nothing is missing."
     )
 
     @classmethod
@@ -92,8 +92,8 @@ class ArtifactView(View):
 class ResultView(View):
     """How the execution ended."""
 
-    reason: Reason = Field(description="Why, for programs.")
-    detail: str = Field(description="Why, for people.")
+    reason: Reason = Field(description="Why it ended, in one word for programs.")
+    detail: str = Field(description="Why it ended, in a sentence for people.")
     exit_code: int | None
     signal: str | None
     stdout: OutputView | None = Field(description="Left out of listings.")
@@ -195,7 +195,7 @@ class ExecutionView(View):
     metadata: dict[str, str]
     isolation: Isolation
     interpreter: Literal["loaded", "fresh"] | None = Field(
-        description="Of Python code: whether a loaded interpreter may run it."
+        description="For Python code: whether a loaded interpreter may run it."
     )
     reuse: Literal["never", "tenant"]
     output_keep: OutputKeep

@@ -43,7 +43,7 @@ Against = Annotated[
     typer.Option(
         exists=True,
         dir_okay=False,
-        help="An earlier export, or our log: its checkpoints must be in this one; repeatable.",
+        help="An earlier export or a worker's log, whose checkpoints must fit; repeatable.",
     ),
 ]
 
@@ -54,7 +54,7 @@ def list_records(
     limit: Annotated[int, typer.Option(min=1, max=500, help="How many.")] = 50,
     action: Action = None,
     cursor: Annotated[
-        str | None, typer.Option(help="Go on where a listing ended, which printed this.")
+        str | None, typer.Option(help="Continue where the listing that printed this ended.")
     ] = None,
     *,
     oldest: Annotated[bool, typer.Option("--oldest", help="Oldest first.")] = False,
@@ -76,10 +76,10 @@ def list_records(
 @reports_errors
 def export(
     file: Annotated[
-        Path | None, typer.Argument(dir_okay=False, help="A file to write; left out: stdout.")
+        Path | None, typer.Argument(dir_okay=False, help="The file to write; default: stdout.")
     ] = None,
     action: Action = None,
-    actor: Annotated[str | None, typer.Option(help="Only of this actor.")] = None,
+    actor: Annotated[str | None, typer.Option(help="Only by this actor.")] = None,
     outcome: Annotated[str | None, typer.Option(help="Only with this outcome.")] = None,
     resource: Annotated[str | None, typer.Option(help="Only about this id.")] = None,
     since: Annotated[str | None, typer.Option(help="From this time on (RFC 3339).")] = None,
@@ -89,8 +89,8 @@ def export(
         bool,
         typer.Option(
             "--platform",
-            help="The deployment's own log, whole; needs RUNNER_DATABASE_OWNER_URL, and in "
-            "RUNNER_STATE_DIR the keys that are trusted.",
+            help="Export the deployment's own log, without filters. Needs "
+            "RUNNER_DATABASE_OWNER_URL, and the trusted keys in RUNNER_STATE_DIR.",
         ),
     ] = False,
 ) -> None:
@@ -112,7 +112,7 @@ def verify(
     file: Annotated[
         Path | None,
         typer.Argument(
-            exists=True, dir_okay=False, help="An export; left out: the log of the deployment."
+            exists=True, dir_okay=False, help="An export; default: the log in the deployment."
         ),
     ] = None,
     key: KeyFiles = None,
@@ -120,8 +120,8 @@ def verify(
 ) -> None:
     """Verify the tenant's audit log, or an export of it offline; exit code 1 if it does not hold.
 
-    What was changed, removed or moved is named by its number. An export is verified by the keys
-    that you give: without one it is UNVERIFIED, whatever it says, and the exit code is 1.
+    It names each changed, removed or moved record by its number. It verifies an export with the
+    keys that you give. Without a key, an export is UNVERIFIED, and the exit code is 1.
     """
     if file is None:
         _verify_online(_keys(key), list(against or ()))
@@ -136,8 +136,8 @@ def forget_seal(
 ) -> None:
     """After a restore: let this host's worker seal logs that ended later than the backup.
 
-    The worker refuses to seal a log that lacks what it sealed once (`audit_chain_broken` in its
-    log). Say here that you know why.
+    The worker refuses to seal a log that lacks records it once sealed (`audit_chain_broken` in its
+    log). Use this command if you know why they are missing.
     """
     from runner.audit.memory import Memory
 

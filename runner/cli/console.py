@@ -124,6 +124,6 @@ def required(url: SecretStr | None, variable: str) -> SecretStr:
     if url is None:
         raise SetupError(
             f"{variable} is not set, and no `runner dev` runs with this RUNNER_STATE_DIR: set "
-            "the one or start the other"
+            "the variable, or start `runner dev`"
         )
     return url

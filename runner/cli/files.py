@@ -30,7 +30,7 @@ def put(
     *,
     only_new: Annotated[bool, typer.Option("--only-new", help="Never overwrite.")] = False,
 ) -> None:
-    """Store a file under a name, in place of one of that name."""
+    """Store a file under a name, and replace any file of that name."""
     if local == STDIN:
         # The API wants to know the length first. Not in /tmp, which may be memory.
         folder = read_settings().state_dir
@@ -53,7 +53,7 @@ def put(
 @reports_errors
 def get(
     name: NameArgument,
-    local: Annotated[Path | None, typer.Argument(metavar="FILE", help="Else to stdout.")] = None,
+    local: Annotated[Path | None, typer.Argument(metavar="FILE", help="Default: stdout.")] = None,
 ) -> None:
     """Write a stored file's bytes to a file or to standard output."""
     with client(read_settings()) as api, api.files.open(name) as pieces:

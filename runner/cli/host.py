@@ -67,7 +67,7 @@ def examine(settings: Settings, docker: Mapping[str, Any] | None) -> list[Findin
 def _credentials(settings: Settings) -> Iterator[Finding]:
     found = weaknesses(settings)
     if not found:
-        yield Finding("platform secrets", Status.OK, "nothing weak in those that are seen here")
+        yield Finding("platform secrets", Status.OK, "no weakness in those that are visible here")
     for weak in found:
         status = Status.MISSING if weak.fatal else Status.WARN
         yield Finding("platform secrets", status, f"{weak.where} {weak.what}", weak.advice)

@@ -53,7 +53,7 @@ def migrate() -> None:
 @reports_errors
 def keys_create(
     tenant: Annotated[
-        str, typer.Option(help="The tenant's name; made if it is new.", callback=tenant_name)
+        str, typer.Option(help="The tenant; made if it is new.", callback=tenant_name)
     ],
     role: Annotated[Role, typer.Option(help="What the key may do.")] = Role.OWNER,
     name: Annotated[str, typer.Option(help="What the key is for.", callback=label)] = "bootstrap",
@@ -66,11 +66,11 @@ def keys_create(
         typer.Option(
             min=1,
             max=MOST_AT_ONCE,
-            help="Executions a new tenant may run at once, if not its tier's.",
+            help="Executions a new tenant may run at once, instead of its tier's.",
         ),
     ] = None,
     isolation: Annotated[
-        Isolation | None, typer.Option(help="What a new tenant must use; it may choose if unset.")
+        Isolation | None, typer.Option(help="A new tenant must use it; by default it may choose.")
     ] = None,
 ) -> None:
     """Make an API key and print it, once."""

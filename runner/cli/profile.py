@@ -121,8 +121,8 @@ def learn_profile(
         list[str] | None,
         typer.Option(
             metavar="RULE",
-            help="Let the command out by this rule, or by all the ceiling permits with '*', and "
-            "propose the smallest allowlist; repeatable.",
+            help="Let the command reach what this rule permits ('*': what the ceiling permits), "
+            "and propose the smallest allowlist; repeatable.",
         ),
     ] = None,
     write: Annotated[
@@ -131,7 +131,7 @@ def learn_profile(
 ) -> None:
     """Run COMMAND in an observing sandbox and print the smallest profile it needs, as a diff.
 
-    The command is yours: processes of this one sandbox may trace each other.
+    Run only a command that you trust: in this sandbox, processes may trace each other.
     """
     from runner.cli.observe import egress_policy, observe
     from runner.profiles.allowlist import smallest

@@ -73,9 +73,9 @@ def show() -> None:
 def trust(
     file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A public key (PEM).")],
 ) -> None:
-    """Trust another node's key on this host: on each worker's and each API's, for each other's.
+    """Trust another worker's key on this host; every worker's and API's host needs this.
 
-    Nothing else adds a key: what the database says about keys is not believed.
+    Apart from the worker's own key, nothing else adds one: the database has no say in keys.
     """
     from runner.base.signing import TrustedKeys
 
@@ -89,7 +89,7 @@ def trust(
 @signing.command("rotate")
 @reports_errors
 def rotate() -> None:
-    """Make a new key; a worker signs with it from its next start on. The old private key goes."""
+    """Make a new key, and delete the old private one; the worker uses it from its next start."""
     from runner.base.signing import rotate as made
 
     out.print(f"new key {made(read_settings().state_dir).id}", highlight=False)

@@ -63,7 +63,7 @@ def run(
         list[str] | None,
         typer.Argument(
             metavar="ARGUMENT",
-            help="The program's own arguments; after -- also those that begin with a dash.",
+            help="The program's own arguments; put -- before any that begin with a dash.",
             show_default=False,
         ),
     ] = None,
@@ -90,10 +90,10 @@ def run(
     size: Annotated[str, typer.Option(help="A size of limits: `runner profile list`.")] = "small",
     timeout_s: Annotated[float | None, typer.Option(help="Seconds it may take.")] = None,
     image: Annotated[
-        str | None, typer.Option(help="The sandbox image; the deployment's first by default.")
+        str | None, typer.Option(help="The sandbox image; by default the deployment's first.")
     ] = None,
     isolation: Annotated[
-        Isolation | None, typer.Option(help="The sandbox's wall; the tenant's by default.")
+        Isolation | None, typer.Option(help="The isolation; by default the tenant's.")
     ] = None,
     egress: Annotated[
         list[str] | None,
@@ -105,12 +105,12 @@ def run(
     ] = None,
     output_kb: Annotated[int | None, typer.Option(help="KiB kept of stdout and of stderr.")] = None,
     output_keep: Annotated[
-        OutputKeep, typer.Option(help="Which part is kept of output that is longer.")
+        OutputKeep, typer.Option(help="Which part of longer output to keep.")
     ] = "head",
     *,
     no_stdin: Annotated[
         bool,
-        typer.Option("--no-stdin", "-n", help="Give it no input, although some is piped here."),
+        typer.Option("--no-stdin", "-n", help="Give it no input, even if some is piped here."),
     ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print its result as JSON in place of its output.")
@@ -119,9 +119,9 @@ def run(
     """Run FILE in a sandbox, stream its output, and exit with its code.
 
     What is piped or redirected to this command is the program's standard input. Ctrl-C cancels the
-    execution; pressed again, it leaves at once. The exit code is the program's, 128 + n if signal n
+    execution; a second Ctrl-C exits at once. The exit code is the program's, 128 + n if signal n
     ended it, 124 if its time was up, 137 if its memory was used up, 130 if it was cancelled, and 70
-    if the sandbox failed.
+    if it ended in any other way, such as a failed sandbox or a flood of output.
     """
     limits = {"timeout_s": timeout_s, "output_kb": output_kb}
     submission: dict[str, Any] = {

@@ -62,10 +62,10 @@ def delete(name: NameArgument) -> None:
 @secrets.command("rotate")
 @reports_errors
 def rotate() -> None:
-    """Put every tenant's data key under a new key-encryption key; nothing has to stop.
+    """Wrap every tenant's data key with a new key-encryption key, while everything runs.
 
-    Needs RUNNER_DATABASE_OWNER_URL. In a key file, the new key is made here; of keys in
-    RUNNER_SECRETS_KEY, the first one is taken. Once more forgets the key before.
+    Needs RUNNER_DATABASE_OWNER_URL. With a key file, this command makes the new key; with
+    RUNNER_SECRETS_KEY, it uses the first one there. A second run forgets the key before.
     """
     from runner.secrets.keyring import KeyFile, open_keys
     from runner.secrets.vault import Rewrapped, rewrap_all

@@ -48,7 +48,7 @@ def worker(
     *,
     healthy: Annotated[
         bool,
-        typer.Option("--healthy", help="Only tell whether this host's worker works; 1 if not."),
+        typer.Option("--healthy", help="Only check this host's worker; exit with 1 if it fails."),
     ] = False,
 ) -> None:
     """Run executions: the one process that needs Docker."""

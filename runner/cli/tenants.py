@@ -41,11 +41,11 @@ WantedTier = Annotated[Tier | None, typer.Option("--tier", help="Its rates and q
 RetentionDays = Annotated[
     int | None, typer.Option(min=1, max=MOST_DAYS, help="Days executions are kept.")
 ]
-Required = Annotated[Isolation | None, typer.Option(help="What it must use; container: any.")]
+Required = Annotated[Isolation | None, typer.Option(help="It must use this; container: any.")]
 
 OwnQuotas = Annotated[
     list[str] | None,
-    typer.Option("--quota", metavar="NAME=VALUE", help="In place of the tier's; repeatable."),
+    typer.Option("--quota", metavar="NAME=VALUE", help="Replaces the tier's; repeatable."),
 ]
 
 Reuse = Annotated[
@@ -176,7 +176,7 @@ def change(
     quota: OwnQuotas = None,
     reuse: Reuse = None,
 ) -> None:
-    """Change what a tenant may have; what is not named stays as it is."""
+    """Change a tenant's terms; options that you leave out change nothing."""
     settings = operated()
 
     async def work(database: Database) -> Tenant:
@@ -201,9 +201,9 @@ def change(
 @tenants.command("suspend")
 @reports_errors
 def suspend(
-    name: Name, why: Annotated[str, typer.Option(help="It is told so.", callback=reason)]
+    name: Name, why: Annotated[str, typer.Option(help="The tenant sees it.", callback=reason)]
 ) -> None:
-    """Refuse all but reading; the worker ends what waits or runs."""
+    """Let a tenant only read; workers end its queued and running executions."""
 
     async def work(database: Database) -> Tenant:
         return await tenancy.suspend(database, (await _named(database, name)).id, why, By())
@@ -230,7 +230,7 @@ def delete(
     name: Name,
     confirm: Annotated[str, typer.Option("--yes", help="The tenant's name again.")] = "",
 ) -> None:
-    """Remove everything of a suspended tenant for good; print what it was."""
+    """Remove a suspended tenant and all its data for good; print what was removed."""
     if confirm != name:
         fail(f"this cannot be undone; say it with --yes {name}")
     settings = operated()

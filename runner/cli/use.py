@@ -42,7 +42,7 @@ def list_executions(
     ] = None,
     limit: Annotated[int, typer.Option(min=1, max=200, help="How many.")] = 20,
     cursor: Annotated[
-        str | None, typer.Option(help="Go on where a listing ended, which printed this.")
+        str | None, typer.Option(help="Continue where the listing that printed this ended.")
     ] = None,
     *,
     as_json: AsJson = False,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @reports_errors
 def verify(
     *,
-    isolation: Annotated[Isolation, typer.Option(help="Which wall to try.")] = Isolation.CONTAINER,
+    isolation: Annotated[Isolation, typer.Option(help="Which to test.")] = Isolation.CONTAINER,
     group: Annotated[
         list[str] | None, typer.Option(help="Only checks whose id begins so; repeatable.")
     ] = None,
@@ -28,7 +28,7 @@ def verify(
         Path | None, typer.Option(dir_okay=False, help="Write the signed report to this file.")
     ] = None,
     list_: Annotated[
-        bool, typer.Option("--list", help="Print what the checks are, as Markdown; try nothing.")
+        bool, typer.Option("--list", help="Describe the checks as Markdown; run none.")
     ] = False,
     unshown: Annotated[
         bool, typer.Option(help="List the checks that could not be shown to fail here, and why.")
@@ -36,8 +36,8 @@ def verify(
 ) -> None:
     """Try every attack on this deployment, with each control in place and taken away.
 
-    Exit code 0 only if every attack was stopped, and every check but those that say why not was
-    shown able to fail.
+    Exits with 0 only if every attack was stopped, and every check was shown able to fail or says
+    why it could not be.
     """
     from runner.base.signing import Signer
     from runner.verify import report
