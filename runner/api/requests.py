@@ -3,7 +3,14 @@
 import json
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
 
 from runner.api.contents import Content, FileContent, TextOrContent, TextOrFileContent
 from runner.api.fields import (
@@ -28,6 +35,8 @@ MAX_START_BYTES = 192 * 1024
 """Below what one control frame to a sandbox's supervisor may hold."""
 MAX_FILES = 256
 MAX_ARTIFACT_NAMES = 64
+MAX_ARTIFACT_BYTES = 8192
+"""Of all the patterns together: each name in the workspace is compared with every one."""
 MAX_ENV = 64
 MAX_SECRET_ENV = 16
 
@@ -53,6 +62,13 @@ Command = Annotated[
         | Annotated[list[Argument], Field(min_length=1, max_length=MAX_ARGV)],
     ),
 ]
+
+
+def _few_bytes(patterns: list[str]) -> list[str]:
+    size = sum(len(each.encode()) for each in patterns)
+    if size > MAX_ARTIFACT_BYTES:
+        raise ValueError(f"are {size} bytes together and must not exceed {MAX_ARTIFACT_BYTES}")
+    return patterns
 
 
 class LimitOverrides(Strict):
@@ -116,13 +132,13 @@ class Submission(Strict):
         description="Files placed in the workspace before the start, by relative path. Each is "
         "text, or an object with `text`, `base64` or `key`.",
     )
-    artifacts: list[FilePath] = Field(
+    artifacts: Annotated[list[FilePath], AfterValidator(_few_bytes)] = Field(
         default_factory=list,
         max_length=MAX_ARTIFACT_NAMES,
-        description="Which files to keep: paths below the workspace. `*` and `?` stand for parts "
-        "of a name, `**` for any folders. `artifacts_refused` names the patterns that no file "
-        "matches. By default, every file except those that tools keep for themselves, such as "
-        "installed packages and `.git`.",
+        description="Which files to keep: paths below the workspace, of at most 8192 bytes "
+        "together. `*` and `?` stand for parts of a name, `**` for any folders. "
+        "`artifacts_refused` names the patterns that no file matches. By default, every file "
+        "except those that tools keep for themselves, such as installed packages and `.git`.",
         examples=[["result.csv", "out/**"]],
     )
     artifacts_to: FilePrefix | None = Field(

@@ -12,10 +12,6 @@ import os
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # what only a checker needs is not loaded into every sandbox
     from collections.abc import Iterable
-    from typing import TypeAlias
-
-    Places: TypeAlias = frozenset[tuple[int, int]]
-    """How far a path has come: pairs of a pattern's number and how many of its parts are used."""
 
 TOOL_FOLDERS = frozenset(
     {
@@ -50,70 +46,103 @@ class Patterns:
     """The patterns that name a run's artifacts: `*` and `?` within a name, `**` for any folders.
 
     A path is followed part by part, so that a folder in which nothing can match is not entered.
+
+    All patterns together are one automaton, and how far a path has come in them is a number in
+    which each bit is a place: before a character of a pattern, before a `**`, or at a pattern's
+    end. A character of a name moves all places at once, so that the work grows with the length of
+    the names and with that of the patterns, whatever these hold.
     """
 
     def __init__(self, patterns: list[str]) -> None:
         self.patterns = patterns
-        self._parts = [pattern.split("/") for pattern in patterns]
-        self.start = self._opened((number, 0) for number in range(len(patterns)))
         self.met: set[int] = set()
         """The patterns that a file was found for."""
+        self._size = 0
+        self._any_folders = self._stars = self._any_character = self._part_ends = 0
+        self._characters: dict[str, int] = {}
+        self._parts: dict[str, tuple[int, int]] = {}
+        """The places where each part begins, and how far on its name leads: past `**`, nowhere."""
+        self._ends: dict[int, int] = {}
+        """The pattern that ends at a place."""
+        starts = 0
+        for number, pattern in enumerate(patterns):
+            starts |= 1 << self._size
+            self._add(pattern.split("/"))
+            self._ends[self._place()] = number
+        for character in self._characters:
+            self._characters[character] |= self._any_character
+        self._all_ends = sum(self._ends)
+        self.start = self._without_folders(starts)
 
-    def step(self, places: Places, name: str, *, literally: bool = False) -> Places:
+    def step(self, places: int, name: str, *, literally: bool = False) -> int:
         """Return how far the patterns come with one more part of the path.
 
         `literally` leaves out what would match by a wildcard.
         """
-        return self._opened(
-            (number, used if part == ANY_FOLDERS else used + 1)
-            for number, used in places
-            if used < len(self._parts[number])
-            for part in [self._parts[number][used]]
-            if part == name or (not literally and (part == ANY_FOLDERS or like(name, part)))
-        )
+        if literally:
+            begin, size = self._parts.get(name, (0, 0))
+            return self._without_folders((places & begin) << size)
+        stars, characters, other = self._stars, self._characters, self._any_character
+        here = places
+        for character in name:
+            here |= (here & stars) << 1  # a star also stands for nothing
+            here = (here & stars) | (here & characters.get(character, other)) << 1
+            if not here:
+                break
+        here |= (here & stars) << 1
+        return self._without_folders((places & self._any_folders) | (here & self._part_ends) << 1)
 
-    def first(self, places: Places) -> int | None:
+    def first(self, places: int) -> int | None:
         """Return which pattern names the file that was reached, or None."""
-        ended = {number for number, used in places if used == len(self._parts[number])}
-        self.met |= ended
-        return min(ended, default=None)
+        ended = places & self._all_ends
+        numbers = []
+        while ended:
+            end = ended & -ended
+            numbers.append(self._ends[end])
+            ended ^= end
+        self.met.update(numbers)
+        return numbers[0] if numbers else None
 
     def unmet(self) -> list[str]:
         """Return the patterns that no file was found for."""
         return [each for number, each in enumerate(self.patterns) if number not in self.met]
 
-    def _opened(self, places: Iterable[tuple[int, int]]) -> Places:
+    def _add(self, parts: list[str]) -> None:
+        """Give places to the parts of a pattern. Neighbouring `**` are one, as stars in a name."""
+        before = ""
+        for part in parts:
+            if part == before == ANY_FOLDERS:
+                continue
+            begin, size = self._size, 0
+            if part == ANY_FOLDERS:
+                self._any_folders |= self._place()
+            else:
+                self._add_name(part)
+                size = self._size - begin
+            begins, _ = self._parts.get(part, (0, size))
+            self._parts[part] = (begins | 1 << begin, size)
+            before = part
+
+    def _add_name(self, part: str) -> None:
+        """Give places to the characters of a part, and to its end."""
+        for at, character in enumerate(part):
+            if character == "?":
+                self._any_character |= self._place()
+            elif character != "*":
+                known = self._characters.get(character, 0)
+                self._characters[character] = known | self._place()
+            elif at == 0 or part[at - 1] != "*":
+                self._stars |= self._place()
+        self._part_ends |= self._place()
+
+    def _place(self) -> int:
+        """Return the next place."""
+        self._size += 1
+        return 1 << (self._size - 1)
+
+    def _without_folders(self, places: int) -> int:
         """Add what is reached without a further part: `**` also stands for no folder at all."""
-        opened = set()
-        for number, used in places:
-            parts = self._parts[number]
-            last = used
-            while last < len(parts) and parts[last] == ANY_FOLDERS:
-                last += 1
-            opened.update((number, each) for each in range(used, last + 1))
-        return frozenset(opened)
-
-
-def like(name: str, pattern: str) -> bool:
-    """Return whether a name matches a pattern in which `*` and `?` are wildcards.
-
-    Only the last `*` has to be tried again, so that this takes at most as many steps as the two
-    lengths multiplied.
-    """
-    at = place = 0
-    star, resume = -1, 0
-    while at < len(name):
-        if place < len(pattern) and pattern[place] == "*":
-            star, resume = place, at
-            place += 1
-        elif place < len(pattern) and pattern[place] in ("?", name[at]):
-            at, place = at + 1, place + 1
-        elif star >= 0:
-            resume += 1
-            at, place = resume, star + 1
-        else:
-            return False
-    return not pattern[place:].strip("*")
+        return places | (places & self._any_folders) << 1
 
 
 def rank(path: str, status: os.stat_result, pattern: int) -> tuple[int, bool, bool, int, int, str]:

@@ -11,17 +11,16 @@ import itertools
 import os
 import re
 import stat
+import time
 
 from choose import Patterns, made_by_tools, rank
 from files import WORKSPACE, Placed
 from wire import PIECE, Disconnected, Wire
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:  # what only a checker needs is not loaded into every sandbox
-    from choose import Places
-
 MAX_DEPTH = 32
 MAX_ENTRIES = 10_000
+MAX_LOOKING_S = 20.0
+"""Well within what the worker waits for all files, so that it gets those that were found."""
 MAX_REFUSED = 50
 MAX_NAME = 200
 MAX_PATH = 1024
@@ -57,20 +56,22 @@ class Collector:
         self.max_files = bounds.files
         self.bytes_left = bounds.size
         self.entries_left = MAX_ENTRIES
+        self.look_until = time.monotonic() + MAX_LOOKING_S
         self.chosen: list[tuple[tuple[int, bool, bool, int, int, str], str]] = []
         self.refused: list[tuple[str, str]] = []
         self.refused_total = 0
 
     def collect(self) -> None:
         """Walk the workspace and report every file in it, or why not."""
-        start: Places = self.patterns.start if self.patterns else frozenset()
+        start = self.patterns.start if self.patterns else 0
         self._walk(os.open(WORKSPACE, FOLDER), "", 0, start, in_tools=False)
+        unmet = "out_of_time" if self._out_of_time() else "not_found"
         self._drop_surplus()
         for _, path in self.chosen:
             if why := self._hand_back(path):
                 self._refuse(path, why)
         for pattern in self.patterns.unmet() if self.patterns else ():
-            self._refuse(pattern, "not_found")
+            self._refuse(pattern, unmet)
         self.wire.say("collected", refused=self.refused, refused_total=self.refused_total)
 
     def _refuse(self, path: str, why: str) -> None:
@@ -78,7 +79,10 @@ class Collector:
         if len(self.refused) < MAX_REFUSED:
             self.refused.append((told(path)[:MAX_NAME], why))
 
-    def _walk(self, folder: int, path: str, depth: int, above: Places, *, in_tools: bool) -> None:
+    def _out_of_time(self) -> bool:
+        return time.monotonic() > self.look_until
+
+    def _walk(self, folder: int, path: str, depth: int, above: int, *, in_tools: bool) -> None:
         """Look at everything in a folder. `above` is how far the patterns came in the one above."""
         try:
             with os.scandir(folder) as entries:
@@ -109,9 +113,11 @@ class Collector:
             os.close(folder)
 
     def _visit(
-        self, folder: int, path: str, depth: int, places: Places, *, in_tools: bool
+        self, folder: int, path: str, depth: int, places: int, *, in_tools: bool
     ) -> str | None:
         """Look at one entry; return why it is refused, or None."""
+        if self._out_of_time():
+            return "out_of_time"
         name = path.rpartition("/")[2]
         try:
             status = os.stat(name, dir_fd=folder, follow_symlinks=False)

@@ -116,6 +116,15 @@ def test_a_path_that_leads_elsewhere_is_refused(path: str) -> None:
         Submission.model_validate({"command": ["true"], "files": {path: ""}})
 
 
+def test_the_patterns_of_artifacts_are_bounded_together() -> None:
+    """In bytes; the refusal names the field, what they hold, and what they may."""
+    most = ["é" * 64] * 64
+    assert Submission(command=["true"], artifacts=most).order().artifacts == tuple(most)
+    with pytest.raises(ValidationError, match=r"8193 bytes together .* exceed 8192") as refused:
+        Submission(command=["true"], artifacts=[*most[1:], "é" * 64 + "x"])
+    assert refused.value.errors()[0]["loc"] == ("artifacts",)
+
+
 def test_a_command_is_a_list_or_a_line_for_a_shell() -> None:
     """Never a list of the line's letters."""
     for command in ("echo hi | wc -c", ["bash", "-c", "echo hi | wc -c"]):

@@ -74,12 +74,34 @@ def test_only_its_name_leads_into_a_tools_folder(
     assert named(choose, pattern, ".git/config", frozenset({".git"})) is matches
 
 
-def test_no_pattern_takes_long(choose: ModuleType) -> None:
-    """Neither many stars in a name nor many `**` are tried in every combination."""
-    begun = time.monotonic()
-    assert not choose.like("a" * 200, "a*" * 100 + "b")
-    assert not named(choose, "/".join(["**"] * 15) + "/b", "/".join(["a"] * 32))
-    assert time.monotonic() - begun < 1
+@pytest.mark.parametrize(
+    "part",
+    [
+        pytest.param("*" + "a" * 123, id="a long repetition"),
+        pytest.param("a*" * 62, id="many stars"),
+        pytest.param("*" + "?a" * 61, id="question marks behind a star"),
+        pytest.param("/".join(["a*", "**"] * 20) + "/", id="many folders"),
+    ],
+)
+def test_no_pattern_takes_long(choose: ModuleType, part: str) -> None:
+    """The worst patterns cost little more than as many names, each as long."""
+    worst = [f"**/{part}b{number:02}" for number in range(64)]
+    names = ["**/" + "a" * (len(each) - 3) for each in worst]
+    assert least_cost(choose, worst) < 12 * least_cost(choose, names)
+
+
+def least_cost(choose: ModuleType, patterns: list[str]) -> float:
+    """Return the least processor time in which a long name, deep in folders, was compared."""
+    compiled = choose.Patterns(patterns)
+    places = compiled.start
+    for _ in range(30):
+        places = compiled.step(places, "a" * 255)
+    costs = []
+    for _ in range(5):
+        begun = time.thread_time()
+        compiled.step(places, "a" * 255)
+        costs.append(time.thread_time() - begun)
+    return min(costs)
 
 
 def test_patterns_that_no_file_was_found_for_are_known(choose: ModuleType) -> None:
