@@ -44,7 +44,7 @@ MAX_SECRET_ENV = 16
 def _shell_line(given: object) -> object:
     match given:
         case str() if given:
-            return ["bash", "-c", given]
+            return ["bash", "-c", "--", given]  # A line may begin with a dash.
         case list() if given:
             return given
     raise ValueError(

@@ -307,5 +307,11 @@ def exit_code(ended: Execution) -> int:
     if ended.exit_code is not None and ended.state in {"succeeded", "failed"}:
         return ended.exit_code
     if ended.signal is not None and ended.state == "failed":
-        return SIGNAL_EXIT + signal.Signals[ended.signal].value
+        return SIGNAL_EXIT + _number(ended.signal)
     return CODES.get(ended.state, EX_SOFTWARE)
+
+
+def _number(name: str) -> int:
+    # Most real-time signals have no name: the API tells them by number, as SIG35.
+    digits = name.removeprefix("SIG")
+    return int(digits) if digits.isdecimal() else signal.Signals[name].value

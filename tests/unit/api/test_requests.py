@@ -1,6 +1,7 @@
 """What a submission may say, and what it becomes."""
 
 import dataclasses
+import subprocess
 
 import pytest
 from pydantic import ValidationError
@@ -127,9 +128,17 @@ def test_the_patterns_of_artifacts_are_bounded_together() -> None:
 
 def test_a_command_is_a_list_or_a_line_for_a_shell() -> None:
     """Never a list of the line's letters."""
-    for command in ("echo hi | wc -c", ["bash", "-c", "echo hi | wc -c"]):
+    for command in ("echo hi | wc -c", ["bash", "-c", "--", "echo hi | wc -c"]):
         order = Submission.model_validate({"command": command}).order()
-        assert order.command == ("bash", "-c", "echo hi | wc -c")
+        assert order.command == ("bash", "-c", "--", "echo hi | wc -c")
+
+
+def test_a_line_that_begins_with_a_dash_is_no_option_of_the_shell() -> None:
+    """The shell looks for a command of that name."""
+    order = Submission.model_validate({"command": "-x || echo looked for"}).order()
+    assert order.command is not None
+    shell = subprocess.run(order.command, capture_output=True, text=True, check=False)
+    assert (shell.stdout, "-x: command not found" in shell.stderr) == ("looked for\n", True)
 
 
 @pytest.mark.parametrize(

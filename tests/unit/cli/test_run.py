@@ -41,6 +41,7 @@ SUCCEEDED: Execution = replace(
         (SUCCEEDED, 0),
         (replace(SUCCEEDED, state="failed", exit_code=3), 3),
         (replace(SUCCEEDED, state="failed", exit_code=None, signal="SIGSEGV"), 139),
+        (replace(SUCCEEDED, state="failed", exit_code=None, signal="SIG35"), 163),
         (replace(SUCCEEDED, state="timed_out", exit_code=None, signal="SIGTERM"), 124),
         (replace(SUCCEEDED, state="out_of_memory", exit_code=None, signal="SIGKILL"), 137),
         (replace(SUCCEEDED, state="cancelled", exit_code=None), 130),
