@@ -84,13 +84,14 @@ class Terminate(Command):
 class Collect(Command):
     """Hand back files: each is an `artifact`, and `collected` is the end.
 
-    At most `max_files` of `max_bytes` together, of those that match a pattern in `names`; without
+    `names_bytes` bytes of names follow in `D` frames: a JSON array of patterns, or nothing. At most
+    `max_files` of `max_bytes` together are handed back, of those that match a pattern; without
     patterns, of all but what tools made for themselves. Unless another program is to run `again`,
     the sandbox obeys nothing afterwards.
     """
 
     name = "collect"
-    names: tuple[str, ...]
+    names_bytes: Size
     max_files: Size
     max_bytes: Size
     again: bool

@@ -18,7 +18,7 @@ GENERATION = 1
 FOLDER = Path(__file__).parent / "generations"
 _CARRIES = {
     b"C": "a command or an event, as JSON in UTF-8",
-    b"D": "a piece of a file: an input file, the program or its stdin, an artifact",
+    b"D": "a piece of a file: an input file, the program or its stdin, names, an artifact",
     b"O": "a piece of the program's stdout",
     b"E": "a piece of the program's stderr",
 }

@@ -8,6 +8,7 @@ goes through a directory's descriptor.
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import re
 import stat
@@ -30,29 +31,33 @@ FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class Bounds:
-    """What a run may leave: how many files, how many bytes, and of which names (none: of any)."""
+    """What a run may leave: how many files, how many bytes, and of which names (none: of any).
 
-    def __init__(self, files: int, size: int, names: list[str]) -> None:
+    The names themselves follow, for the process that collects: they belong to the run.
+    """
+
+    def __init__(self, files: int, size: int, names_bytes: int) -> None:
         self.files = files
         self.size = size
-        self.names = names
+        self.names_bytes = names_bytes
 
 
 def collect(wire: Wire, memory: int, bounds: Bounds) -> None:
     """Hand back what the program left, which is not what was placed and remembered."""
+    names = json.loads(b"".join(wire.pieces(bounds.names_bytes)) or b"[]")
     if not os.access(WORKSPACE, os.R_OK | os.X_OK):
         # The program has closed it, and may open it: its files are still its work.
         os.chmod(WORKSPACE, 0o700)
-    Collector(wire, Placed.remembered(memory), bounds).collect()
+    Collector(wire, Placed.remembered(memory), bounds, names).collect()
 
 
 class Collector:
     """Hands back regular files below the workspace, within bounds, and names what it refuses."""
 
-    def __init__(self, wire: Wire, placed: Placed, bounds: Bounds) -> None:
+    def __init__(self, wire: Wire, placed: Placed, bounds: Bounds, names: list[str]) -> None:
         self.wire = wire
         self.placed = placed
-        self.patterns = Patterns(bounds.names) if bounds.names else None
+        self.patterns = Patterns(names) if names else None
         self.max_files = bounds.files
         self.bytes_left = bounds.size
         self.entries_left = MAX_ENTRIES

@@ -55,12 +55,12 @@ def serve(wire: Wire, children: socket.socket, wakeup: socket.socket) -> interpr
                 return script
             main_file = run.main_file
         elif command["do"] == "collect":
-            bounds = Bounds(command["max_files"], command["max_bytes"], command["names"])
+            bounds = Bounds(command["max_files"], command["max_bytes"], command["names_bytes"])
             if not command["again"]:
                 collect(wire, memory, bounds)
                 wire.command()
                 raise Disconnected
-            if not bounds.names and main_file and baseline.holds_only(main_file):
+            if not bounds.names_bytes and main_file and baseline.holds_only(main_file):
                 wire.say("collected", refused=[], refused_total=0)
                 _await_clean(wire)
                 left = clean_of(main_file, baseline)

@@ -43,6 +43,7 @@ class Plant:
     env: tuple[tuple[str, str], ...] = ()
     stdin: bytes = b""
     file: bytes = b""
+    names: tuple[str, ...] = ()
 
 
 ANY_FILE = """
@@ -232,6 +233,7 @@ BEFORE_THE_RUN = {
     "input": Plant("", IN_MEMORY, stdin=MARKER.encode()),
     "the program's text": Plant(f"'{MARKER}'", IN_MEMORY),
     "a file's bytes": Plant("", IN_MEMORY, file=MARKER.encode()),
+    "a pattern for artifacts": Plant("", IN_MEMORY, names=(f"{MARKER}/**",)),
     "an artifact's name": Plant(f"open({MARKER!r}, 'w').write('x')", IN_MEMORY),
 }
 """What only passes through. That the look finds what is there is shown by the output above."""
@@ -260,7 +262,9 @@ async def plant_and_look(bench: Bench, plant: Plant, *, cleaned: bool) -> tuple[
         files = [InputFile("main.py", plant.plant.encode())]
         if plant.file:
             files.append(InputFile("data", plant.file))
-        first = await use(started, program, bench.limits.bounds, files=files, again=True)
+        first = await use(
+            started, program, bench.limits.bounds, files=files, names=plant.names, again=True
+        )
         assert first.ending.exit_code == 0, first.stderr
         left = await started.clean()
         look = b"".join([b"import os\n", plant.look.encode()])

@@ -1,5 +1,6 @@
 """The files a program left, on their way out of its sandbox. Their names are as hostile as any."""
 
+import json
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -43,7 +44,8 @@ async def collect(
 ) -> CollectedFiles:
     """Hand the files to the sink. Raises ProtocolViolation for more than was asked for."""
     files, size = 0, 0
-    await channel.send(Collect(tuple(names), max_files, max_bytes, again))
+    patterns = json.dumps(names).encode() if names else b""
+    await channel.send(Collect(len(patterns), max_files, max_bytes, again), patterns)
     while isinstance(message := await channel.read(), ArtifactOffered):
         files, size = files + 1, size + message.size
         if files > max_files or size > max_bytes:

@@ -30,7 +30,7 @@ SENT: tuple[Command, ...] = (
     PlaceFile("a/b", 3),
     RunProgram(program_bytes=1, stdin_bytes=2, output_bytes=3, egress=True, trust="certificate"),
     Terminate(),
-    Collect(names=("*.csv",), max_files=1, max_bytes=2, again=True),
+    Collect(names_bytes=9, max_files=1, max_bytes=2, again=True),
     Clean(),
 )
 

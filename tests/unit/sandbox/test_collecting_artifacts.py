@@ -1,17 +1,22 @@
 """How the supervisor searches the workspace for a run's artifacts."""
 
+import asyncio
 import importlib
 import itertools
+import json
 import os
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
 
 from runner.base.settings import Settings
+from runner.protocol.commands import Prepare
+from runner.sandbox.guest import artifacts
+from runner.sandbox.guest.channel import Channel
 
 
 @pytest.fixture
@@ -63,11 +68,66 @@ def answered(collect: ModuleType, names: list[str]) -> tuple[list[str], dict[str
     memory = os.memfd_create("placed")
     try:
         with ours, theirs:
-            collect.collect(collect.Wire(theirs), memory, collect.Bounds(10, 1000, names))
             worker = collect.Wire(ours)
+            worker.send(b"D", patterns := json.dumps(names).encode())
+            bounds = collect.Bounds(10, 1000, len(patterns))
+            collect.collect(collect.Wire(theirs), memory, bounds)
             offered = []
             while (event := worker.command())["say"] == "artifact":
                 offered.append(event["path"])
             return offered, event
     finally:
         os.close(memory)
+
+
+class Paths:
+    """Keeps the paths of what comes."""
+
+    def __init__(self) -> None:
+        self.came: list[str] = []
+
+    async def add(self, path: str, size: int, chunks: AsyncIterator[bytes]) -> None:
+        """Take one file."""
+        self.came.append(path)
+        assert size == len(b"".join([chunk async for chunk in chunks]))
+
+
+@pytest.mark.parametrize(
+    ("names", "kept"),
+    [((), ["a.csv", "b.txt"]), (("*.csv",), ["a.csv"]), (("*.csv", "é" * 90_000), ["a.csv"])],
+    ids=["none", "one", "more than a frame holds"],
+)
+async def test_patterns_follow_their_command(
+    collect: ModuleType,
+    tmp_path: Path,
+    names: tuple[str, ...],
+    kept: list[str],
+) -> None:
+    """The command itself, which PID 1 reads, holds only how long they are."""
+    for name in ("a.csv", "b.txt"):
+        (tmp_path / name).write_text(name)
+    ours, theirs = socket.socketpair()
+    channel = Channel(*await asyncio.open_connection(sock=ours))
+
+    def obey() -> dict[str, object]:
+        memory = os.memfd_create("placed")
+        wire = collect.Wire(theirs)
+        assert wire.command() == {"do": "prepare"}
+        command: dict[str, object] = wire.command()
+        bounds = collect.Bounds(8, 1000, command["names_bytes"])
+        collect.collect(wire, memory, bounds)
+        os.close(memory)
+        return command
+
+    paths = Paths()
+    with theirs:
+        async with asyncio.timeout(10):
+            obeyed = asyncio.create_task(asyncio.to_thread(obey))
+            await channel.send(Prepare())
+            await artifacts.collect(
+                channel, names=names, max_files=8, max_bytes=1000, again=True, sink=paths
+            )
+            command = await obeyed
+    channel.close()
+    assert sorted(paths.came) == kept
+    assert not any(name in str(command) for name in names)
