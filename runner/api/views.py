@@ -48,7 +48,10 @@ class OutputView(View):
     encoding: Encoding
     truncated: bool = Field(description="Whether something was left out.")
     total_bytes: int = Field(description="Bytes that the program wrote.")
-    omitted_bytes: int = Field(description="How many of them `content` does not hold.")
+    omitted_bytes: int = Field(
+        description="How many of them `content` does not hold. The notes on refused egress that "
+        "stderr holds are no part of either number."
+    )
     omitted_at: int | None = Field(
         description="The number of bytes of `content` before the gap. Null if nothing is missing."
     )
@@ -58,7 +61,8 @@ class OutputView(View):
         """Return the view of a stream."""
         content, encoding = encoded(stored.raw)
         size = len(stored.raw)
-        omitted = max(0, output.total_bytes - size) if output.truncated else 0
+        kept = size - stored.noted
+        omitted = max(0, output.total_bytes - kept) if output.truncated else 0
         at = size if stored.gap_at is None else stored.gap_at
         return cls(
             content=content,

@@ -9,6 +9,7 @@ import h11
 
 from runner.egress.decide import Denied
 from runner.egress.upstream import Unreachable
+from runner.words.text import shortened
 
 MAX_REASON = 400
 _SERVER = b"agent-runner-egress"
@@ -26,15 +27,16 @@ _ERRORS = {
 
 def told(why: Denied, status: int | None = None) -> tuple[h11.Response, bytes]:
     """Return the head and the page of the answer; the connection ends with it."""
-    page = f"The egress proxy: {why.detail}.\nReason: {why.reason}\n".encode()
+    detail = shortened(why.detail)
+    page = f"The egress proxy: {detail}.\nReason: {why.reason}\n".encode()
     head = h11.Response(
         status_code=status or _status(why),
-        reason=_plain(f"{_verb(why)} by the egress proxy ({why.reason}): {why.detail}"),
+        reason=_plain(f"{_verb(why)} by the egress proxy ({why.reason}): {detail}"),
         headers=[
             (b"Content-Type", b"text/plain; charset=utf-8"),
             (b"Content-Length", str(len(page)).encode()),
             (b"Server", _SERVER),
-            (b"Proxy-Status", _proxy_status(why)),
+            (b"Proxy-Status", _proxy_status(why, detail)),
             (b"Connection", b"close"),
         ],
     )
@@ -51,10 +53,10 @@ def _verb(why: Denied) -> str:
     return "Not reached" if isinstance(why, Unreachable) else "Refused"
 
 
-def _proxy_status(why: Denied) -> bytes:
+def _proxy_status(why: Denied, detail: str) -> bytes:
     """Return the header's value (RFC 9209): which proxy, what kind of error, and the reason."""
     kind = _ERRORS.get(why.reason, "http_request_denied").encode()
-    text = _plain(f"{why.reason}: {why.detail}").replace(b"\\", b"\\\\").replace(b'"', b'\\"')
+    text = _plain(f"{why.reason}: {detail}").replace(b"\\", b"\\\\").replace(b'"', b'\\"')
     return b'%b; error=%b; details="%b"' % (_SERVER, kind, text)
 
 

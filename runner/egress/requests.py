@@ -28,6 +28,9 @@ _MAX_PATH = 8192
 section 4.1, recommends 8,000 for a whole address."""
 # What a rule's path_prefix may hold.
 _LITERAL = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@/-]*")
+MAX_PATH = 16 * 1024
+"""How much of a path is told here. Where it is stored, or shown to the client, it is shortened:
+there secrets are starred first, and none may be cut before."""
 _FRAMING = frozenset({b"content-length", b"host"})
 # Fields by which a framework takes a request for one of another method, or of another path.
 _OTHER_METHOD = frozenset({b"x-http-method", b"x-http-method-override", b"x-method-override"})
@@ -129,8 +132,8 @@ def permitting(target: Target, method: str, path: str) -> Rule:
     if unclear is not None:
         raise Denied(
             "ambiguous_path",
-            f"not every server would read {plain[:200]} as a path below {unclear.path_prefix}; "
-            "send it without dot segments, backslashes and double encoding",
+            f"not every server would read {plain[:MAX_PATH]} as a path below "
+            f"{unclear.path_prefix}; send it without dot segments, backslashes and double encoding",
             rule=unclear,
         )
     raise Denied("no_rule", _wanting(target, method, plain), rule=target.rules[0])
@@ -138,8 +141,8 @@ def permitting(target: Target, method: str, path: str) -> Rule:
 
 def _wanting(target: Target, method: str, path: str) -> str:
     """Return what an execution needs that is to send this request."""
-    said = f"no rule for {target.host} permits {method} {path[:200]}"
-    found = _LITERAL.match(path[:200])
+    said = f"no rule for {target.host} permits {method} {path[:MAX_PATH]}"
+    found = _LITERAL.match(path[:MAX_PATH])
     literal = found[0] if found else "/"
     slashed = _ENCODED_SLASH.sub("/", path[:_MAX_PATH])
     for rule in target.rules:

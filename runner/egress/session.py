@@ -18,8 +18,9 @@ from runner.words.text import printable
 Method = Literal["connect", "http", "socks5"]
 MAX_RECORDS = 256
 """Decisions of one session that are told one by one; those beyond are counted."""
-MAX_HOST = 255
-MAX_DETAIL = 1000
+MAX_TEXT = 40 * 1024
+"""Of a decision's host and detail. Far more than is kept: whoever stores them stars the secrets in
+them first, and then shortens them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,12 +239,12 @@ class ProxySession:
                 at=datetime.now(UTC),
                 outcome=outcome,
                 method=asked.method,
-                host=printable(asked.host[:MAX_HOST]),
+                host=printable(asked.host[:MAX_TEXT]),
                 port=asked.port,
                 address=str(address) if address else None,
                 rule=rule.name if rule else None,
                 reason=reason,
-                detail=printable(detail[:MAX_DETAIL]),
+                detail=printable(detail[:MAX_TEXT]),
                 bytes_up=up,
                 bytes_down=down,
                 duration_s=seconds,

@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 from runner.store.db import Database
 from runner.store.transaction import Transaction
 from runner.words.execution import (
+    NOTE,
     OMITTED,
     Artifact,
     Event,
@@ -217,7 +218,7 @@ async def whole(database: Database, tenant_id: UUID, execution_id: UUID) -> Whol
     )
     if not rows:
         return None
-    return Whole(_execution(rows[0]), _joined(pieces), [_artifact(row) for row in left])
+    return Whole(_execution(rows[0]), joined(pieces), [_artifact(row) for row in left])
 
 
 async def artifacts(tx: Transaction, execution_id: UUID) -> list[StoredArtifact]:
@@ -245,15 +246,22 @@ def _stored(file: InputFile) -> StoredObject | None:
     return file.content if isinstance(file.content, StoredObject) else None
 
 
-def _joined(pieces: Sequence[DictRow]) -> dict[Stream, StoredOutput]:
-    joined = {stream: bytearray() for stream in Stream}
+def joined(pieces: Sequence[DictRow]) -> dict[Stream, StoredOutput]:
+    """Return what these events of output come to, for each stream."""
+    whole = {stream: bytearray() for stream in Stream}
     gaps: dict[Stream, int] = {}
+    noted = dict.fromkeys(Stream, 0)
     for row in pieces:
         stream = Stream(row["kind"])
         if OMITTED in row["data"]:
-            gaps[stream] = len(joined[stream])
-        joined[stream] += row["chunk"]
-    return {stream: StoredOutput(bytes(raw), gaps.get(stream)) for stream, raw in joined.items()}
+            gaps[stream] = len(whole[stream])
+        if NOTE in row["data"]:
+            noted[stream] += len(row["chunk"])
+        whole[stream] += row["chunk"]
+    return {
+        stream: StoredOutput(bytes(raw), gaps.get(stream), noted[stream])
+        for stream, raw in whole.items()
+    }
 
 
 def _artifact(row: DictRow) -> StoredArtifact:

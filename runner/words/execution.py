@@ -133,10 +133,15 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class StoredOutput:
-    """What was kept of a stream. `gap_at` is where bytes were left out of its middle, if any."""
+    """What was kept of a stream, and the notes between it.
+
+    `gap_at` is where bytes were left out of its middle, if any. `noted` says how many bytes of
+    `raw` are notes of ours, which the program did not write.
+    """
 
     raw: bytes
     gap_at: int | None = None
+    noted: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +222,8 @@ class EventKind(StrEnum):
 
 OMITTED = "omitted_bytes"
 """Names in an event's data how many bytes of its stream were left out right before its chunk."""
+NOTE = "note"
+"""True in an event's data if its chunk is a note of ours, and not the program's output."""
 
 
 @dataclass(frozen=True, slots=True)

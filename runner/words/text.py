@@ -1,9 +1,13 @@
 """Text of unknown origin, made fit for a log, a terminal and a database (which keeps no NUL)."""
 
 import codecs
+import re
 import unicodedata
 from collections.abc import Callable
 
+MOST_TOLD = 1000
+_LONG_WORD = re.compile(r'([^\s"]{255})[^\s"]+?(?=[;:,]?(?:[\s"]|$))')
+"""Longer than any host name."""
 _JOINERS = "\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"
 
 
@@ -28,7 +32,17 @@ def printable(text: str, instead: Callable[[str], str] = replaced) -> str:
     Spaces of every kind are, and the two joiners that Persian and Indic words are spelled with.
     What changes the direction of text is not: it makes names look like others.
     """
+    if text.isprintable():
+        return text
     return "".join(c if _is_printable(c) else instead(c) for c in text)
+
+
+def shortened(line: str) -> str:
+    """Return a line for people, at most `MOST_TOLD` characters of it, its long words cut.
+
+    What may hold a secret is starred first: half of one would no longer be found.
+    """
+    return _LONG_WORD.sub(r"\1", line)[:MOST_TOLD]
 
 
 def _is_printable(character: str) -> bool:

@@ -49,6 +49,12 @@ class Masker:
         """Return the text with each secret starred."""
         return self.whole(text.encode("utf-8", "surrogatepass")).decode("utf-8", "surrogatepass")
 
+    async def text_aside(self, text: str) -> str:
+        """Return the same as `text`, without holding up the event loop."""
+        raw = text.encode("utf-8", "surrogatepass")
+        hidden = await aside(self.whole, raw, inline=_INLINE)
+        return hidden.decode("utf-8", "surrogatepass")
+
     def whole(self, data: bytes) -> bytes:
         """Return the bytes, which are all there are, with each secret starred."""
         if not self:

@@ -7,8 +7,8 @@ import structlog
 from runner.audit import events as audit
 from runner.node.runs.attempt import Attempt
 from runner.node.runs.finish import Finisher
+from runner.node.runs.output import cut_off
 from runner.node.runs.policy import ExecutionPolicy
-from runner.node.runs.recorder import cut_off
 from runner.node.runs.settle import UNKNOWN, Settler, late
 from runner.queue.changes import Changes, News
 from runner.store.db import Database

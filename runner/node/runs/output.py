@@ -8,6 +8,7 @@ from copy import copy
 from dataclasses import dataclass
 
 from runner.base.masking import Masker
+from runner.words.execution import Result, Stream
 from runner.words.resources import RunBounds
 from runner.words.text import character_end, character_start, is_utf8, whole_characters
 
@@ -21,6 +22,14 @@ class Piece:
 
     chunk: bytes
     omitted: int = 0
+
+
+def cut_off(result: Result) -> frozenset[Stream]:
+    """Return the streams of which the program had more to say, or might have had."""
+    if result.exit_code is None:
+        return frozenset(Stream)
+    carried = {Stream.STDOUT: result.stdout, Stream.STDERR: result.stderr}
+    return frozenset(stream for stream, output in carried.items() if output.truncated)
 
 
 class KeptOutput:

@@ -15,8 +15,9 @@ from runner.node.runs.artifacts import ArtifactFiler
 from runner.node.runs.attempt import Attempt
 from runner.node.runs.egress import Egress
 from runner.node.runs.inputs import upload
+from runner.node.runs.output import cut_off
 from runner.node.runs.policy import ExecutionPolicy
-from runner.node.runs.recorder import cut_off, until_stored
+from runner.node.runs.recorder import until_stored
 from runner.node.runs.secrets import Secrets
 from runner.node.runs.settle import began, not_started
 from runner.node.runs.start import Start

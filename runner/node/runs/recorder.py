@@ -25,8 +25,9 @@ from runner.store.attempts import Entry, Rest
 from runner.store.db import Database
 from runner.store.transaction import Transaction
 from runner.words.errors import LeaseLost, StoreUnavailable
-from runner.words.execution import JSON, OMITTED, Claim, EventKind, Result, Stream
+from runner.words.execution import JSON, NOTE, OMITTED, Claim, EventKind, Output, Result, Stream
 from runner.words.resources import RunBounds
+from runner.words.text import shortened
 
 FLUSH_AFTER_S = 0.1
 """How late live output may come. What has ended by then, on a busy host, too, stores its output
@@ -60,15 +61,8 @@ async def until_stored(operation: Callable[[], Awaitable[T]], *, patience_s: flo
             await asyncio.sleep(RETRY_AFTER_S)
 
 
+_LONG = frozenset({"host", "detail"})
 _KINDS = {Stream.STDOUT: EventKind.STDOUT, Stream.STDERR: EventKind.STDERR}
-
-
-def cut_off(result: Result) -> frozenset[Stream]:
-    """Return the streams of which the program had more to say, or might have had."""
-    if result.exit_code is None:
-        return frozenset(Stream)
-    carried = {Stream.STDOUT: result.stdout, Stream.STDERR: result.stderr}
-    return frozenset(stream for stream, output in carried.items() if output.truncated)
 
 
 @dataclass(slots=True)
@@ -88,9 +82,9 @@ class _Note:
 
 @dataclass(frozen=True, slots=True)
 class _Decision:
-    """An egress decision: its event, and the event's record for the audit log."""
+    """An egress decision: facts for its event, and the event's record for the audit log."""
 
-    entry: Entry
+    data: Mapping[str, JSON]
     record: audit.AuditEvent
 
 
@@ -175,16 +169,12 @@ class Recorder:
 
     def settled(self, result: Result) -> Result:
         """Return the result, whose output was cut also where it ended within a character."""
-        cut = {stream for stream, kept in self._kept.items() if kept.broken_off}
-        return replace(
-            result,
-            stdout=replace(
-                result.stdout, truncated=result.stdout.truncated or Stream.STDOUT in cut
-            ),
-            stderr=replace(
-                result.stderr, truncated=result.stderr.truncated or Stream.STDERR in cut
-            ),
-        )
+
+        def told(output: Output, stream: Stream) -> Output:
+            return replace(output, truncated=output.truncated or self._kept[stream].broken_off)
+
+        out, err = told(result.stdout, Stream.STDOUT), told(result.stderr, Stream.STDERR)
+        return replace(result, stdout=out, stderr=err)
 
     def hashes(self) -> dict[Stream, str]:
         """Return `sha256:` and the digest of what was taken of each stream."""
@@ -192,9 +182,7 @@ class Recorder:
 
     def decide(self, data: Mapping[str, JSON], event: audit.AuditEvent) -> None:
         """Take an egress decision: an event for the tenant, and its record in the audit log."""
-        entry = Entry(EventKind.EGRESS, data=self._masked(data))
-        record = replace(event, metadata=self._masked(event.metadata))
-        self._gathered.append(_Decision(entry, record))
+        self._gathered.append(_Decision(data, event))
         self._write_soon()
 
     def note(self, line: str) -> None:
@@ -211,12 +199,25 @@ class Recorder:
         self._gathered.append(_Note(self._notes))
         self._notes = ""
 
-    def _take_note(self, text: str) -> None:
-        self._take(Stream.STDERR, Piece(self.masker.text(text).encode()))
+    async def _take_decision(self, decision: _Decision) -> None:
+        data = await self._told(decision.data)
+        record = replace(decision.record, metadata=await self._told(decision.record.metadata))
+        self._left.append(Entry(EventKind.EGRESS, data=data))
+        self._audited.append(record)
 
-    def _masked(self, facts: Mapping[str, JSON]) -> dict[str, JSON]:
-        mask = self.masker.text
-        return {k: mask(each) if isinstance(each, str) else each for k, each in facts.items()}
+    async def _take_note(self, text: str) -> None:
+        starred = await self.masker.text_aside(text)
+        note = "\n".join(shortened(line) for line in starred.split("\n")).encode()
+        self._record(Stream.STDERR, Entry(EventKind.STDERR, note, {NOTE: True}))
+
+    async def _told(self, facts: Mapping[str, JSON]) -> dict[str, JSON]:
+        """Return facts without secrets; what a program can make long is shortened afterwards."""
+        told = dict(facts)
+        for name, each in facts.items():
+            if isinstance(each, str):
+                starred = await self.masker.text_aside(each)
+                told[name] = shortened(starred) if name in _LONG else starred
+        return told
 
     def _write_soon(self) -> None:
         # Output may come before the start is on record.
@@ -265,7 +266,7 @@ class Recorder:
                 for piece in kept.rest(cut=stream in cut):
                     self._take(stream, piece)
             if self._notes:
-                self._take_note(self._notes if self._line_begins else f"\n{self._notes}")
+                await self._take_note(self._notes if self._line_begins else f"\n{self._notes}")
                 self._notes = ""
 
     async def _mask(self) -> None:
@@ -275,10 +276,9 @@ class Recorder:
         while self._taken:
             each = self._taken[0]
             if isinstance(each, _Decision):
-                self._left.append(each.entry)
-                self._audited.append(each.record)
+                await self._take_decision(each)
             elif isinstance(each, _Note):
-                self._take_note(each.text)
+                await self._take_note(each.text)
             else:
                 kept = await self._kept[each.stream].feed(bytes(each.raw))
                 self._take(each.stream, Piece(kept))
@@ -287,11 +287,12 @@ class Recorder:
     def _take(self, stream: Stream, piece: Piece) -> None:
         if not piece.chunk:
             return
-        self._hashes[stream].update(piece.chunk)
-        entry = Entry(_KINDS[stream], piece.chunk)
-        if piece.omitted:
-            entry = replace(entry, data={OMITTED: piece.omitted})
-        elif (last := self._extensible(entry)) is not None:
+        data = {OMITTED: piece.omitted} if piece.omitted else {}
+        self._record(stream, Entry(_KINDS[stream], piece.chunk, data))
+
+    def _record(self, stream: Stream, entry: Entry) -> None:
+        self._hashes[stream].update(entry.chunk)
+        if OMITTED not in entry.data and (last := self._extensible(entry)) is not None:
             entry = replace(last, chunk=last.chunk + entry.chunk)
             self._left.pop()
         self._left.append(entry)
@@ -303,7 +304,8 @@ class Recorder:
             return None  # What may be stored already is not to become longer.
         last = self._left[-1]
         size = len(last.chunk) + len(entry.chunk)
-        return last if last.kind is entry.kind and size <= MOST_CHUNK else None
+        alike = last.kind is entry.kind and (NOTE in last.data) == (NOTE in entry.data)
+        return last if alike and size <= MOST_CHUNK else None
 
     async def _flush_soon(self) -> None:
         await asyncio.sleep(FLUSH_AFTER_S)

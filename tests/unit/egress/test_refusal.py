@@ -15,6 +15,7 @@ from runner.egress.requests import permitting
 from runner.egress.session import Decision
 from runner.egress.upstream import Unreachable
 from runner.node.runs.egress import MAX_NOTES, Notes
+from runner.words.text import shortened
 
 REPEATED = {408, 420, 413, 425, 429, 500, 502, 503, 504, 522, 524}
 """By urllib3 as pip sets it up, by curl --retry, by npm, or by HTTP itself."""
@@ -51,7 +52,7 @@ def test_the_reason_is_in_the_status_line_and_in_a_header(detail: str) -> None:
     assert found
     assert found[1].startswith("no_rule: ")
     assert not re.search(r"[^ -~]", reason + value)
-    assert detail in page.decode()
+    assert shortened(detail) in page.decode()
 
 
 def refused(path: str, *rules: Rule, method: str = "GET") -> Denied:
@@ -77,6 +78,16 @@ def test_a_refusal_names_the_rule_that_would_permit_it(
     why = refused(path, parse_rule(rule), method=method)
     wanted = parse_rule(json.loads(why.detail.partition("egress: [")[2].removesuffix("]")))
     permitting(Target("a.test", wanted.port, (wanted,), ()), method, path)
+
+
+def test_a_long_path_is_told_beyond_any_secret_and_shown_briefly() -> None:
+    """Only who knows the secrets may cut it; the client still reads what it needs."""
+    path = "/" + "a" * 8000
+    why = refused(path, parse_rule({"host": "a.test", "path_prefix": "/v1/"}))
+    assert why.detail.count(path) == 2
+    _, page = told(why)
+    assert len(page) < 1000
+    assert 'the execution would need egress: [{"host": "a.test", "path_prefix": "/aa' in str(page)
 
 
 def test_an_encoded_slash_is_told_as_what_it_is() -> None:

@@ -7,6 +7,7 @@ from typing import NoReturn, cast
 
 import pytest
 
+from runner.audit import events as audit
 from runner.node.runs.recorder import FLUSH_AT_BYTES, MOST_PIECES, Recorder, until_stored
 from runner.queue.changes import Changes
 from runner.store.db import Database
@@ -17,6 +18,7 @@ from runner.words.resources import RunBounds
 
 SECRET = "a-secret-of-some-length"  # noqa: S105 - made up
 BOUNDS = RunBounds(timeout_s=5, output_kb=256)
+DECIDED = audit.AuditEvent("worker", audit.Action.EGRESS_CONNECT, audit.Outcome.DENIED)
 KINDS = {Stream.STDOUT: EventKind.STDOUT, Stream.STDERR: EventKind.STDERR}
 
 
@@ -179,3 +181,31 @@ async def test_a_note_takes_nothing_of_what_is_kept(cut: bool) -> None:
     await recorder.close(cut={Stream.STDERR} if cut else ())
     kept = written[:-2] if cut else written
     assert output(recorder, Stream.STDERR) == kept + f"\n{NOTE}\n".encode()
+
+
+async def test_notes_are_told_apart_from_the_programs_output(recorder: Recorder) -> None:
+    """Though it writes right before and right behind them."""
+    await recorder.add(Stream.STDERR, b"one\n")
+    recorder.note(NOTE)
+    recorder.note(NOTE)
+    await recorder.add(Stream.STDERR, b"two\n")
+    await recorder.close()
+    assert [(each.chunk.decode(), dict(each.data)) for each in recorder.rest.entries] == [
+        ("one\n", {}),
+        (f"{NOTE}\n{NOTE}\n", {"note": True}),
+        ("two\n", {}),
+    ]
+
+
+async def test_a_secret_is_starred_before_what_is_told_is_shortened(recorder: Recorder) -> None:
+    """A secret that the cut goes through shows no beginning: in event, audit record and note."""
+    await recorder.hide([SECRET])
+    told = f"no rule permits /{'a' * 250}{SECRET}/b; it would need another"
+    recorder.decide({"detail": told}, dataclasses.replace(DECIDED, metadata={"detail": told}))
+    recorder.note(told)
+    await recorder.close()
+    decision, note = recorder.rest.entries
+    expected = f"no rule permits /{'a' * 250}****; it would need another"
+    assert decision.data["detail"] == expected
+    assert recorder.rest_audited[0].metadata["detail"] == expected
+    assert note.chunk.decode() == f"{expected}\n"
