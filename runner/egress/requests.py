@@ -28,7 +28,7 @@ _MAX_PATH = 8192
 section 4.1, recommends 8,000 for a whole address."""
 # What a rule's path_prefix may hold.
 _LITERAL = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@/-]*")
-MAX_PATH = 16 * 1024
+_MAX_TOLD = 16 * 1024
 """How much of a path is told here. Where it is stored, or shown to the client, it is shortened:
 there secrets are starred first, and none may be cut before."""
 _FRAMING = frozenset({b"content-length", b"host"})
@@ -132,7 +132,7 @@ def permitting(target: Target, method: str, path: str) -> Rule:
     if unclear is not None:
         raise Denied(
             "ambiguous_path",
-            f"not every server would read {plain[:MAX_PATH]} as a path below "
+            f"not every server would read {plain[:_MAX_TOLD]} as a path below "
             f"{unclear.path_prefix}; send it without dot segments, backslashes and double encoding",
             rule=unclear,
         )
@@ -141,8 +141,8 @@ def permitting(target: Target, method: str, path: str) -> Rule:
 
 def _wanting(target: Target, method: str, path: str) -> str:
     """Return what an execution needs that is to send this request."""
-    said = f"no rule for {target.host} permits {method} {path[:MAX_PATH]}"
-    found = _LITERAL.match(path[:MAX_PATH])
+    said = f"no rule for {target.host} permits {method} {path[:_MAX_TOLD]}"
+    found = _LITERAL.match(path[:_MAX_TOLD])
     literal = found[0] if found else "/"
     slashed = _ENCODED_SLASH.sub("/", path[:_MAX_PATH])
     for rule in target.rules:
