@@ -21,7 +21,9 @@ from runner.store.migrations import migrate
 from tests.support.deployment import state_folder
 
 ROOT = Path(__file__).resolve().parents[2]
-OURS = {"migrate", "api", "worker"}
+OURS = {"migrate", "api", "operator", "worker"}
+OPERATOR = "runner_database_operator_url"
+APIS = {"api": 8080, "operator": 8081}
 
 
 @pytest.fixture(scope="module")
@@ -50,10 +52,21 @@ def test_only_the_worker_reaches_docker(compose: dict[str, Any]) -> None:
     assert holders == {"worker"}
 
 
-def test_only_the_api_listens_and_on_loopback_alone(compose: dict[str, Any]) -> None:
+def test_only_the_apis_listen_and_on_loopback_alone(compose: dict[str, Any]) -> None:
     published = {name: each["ports"] for name, each in compose.items() if "ports" in each}
-    assert published == {"api": ["127.0.0.1:8080:8080"]}
-    assert {name for name, each in compose.items() if "front" in each["networks"]} == {"api"}
+    assert published == {name: [f"127.0.0.1:{port}:8080"] for name, port in APIS.items()}
+    assert {name for name, each in compose.items() if "front" in each["networks"]} == set(APIS)
+
+
+def test_the_api_that_can_delete_tenants_runs_on_request_only(compose: dict[str, Any]) -> None:
+    able = {name for name, each in compose.items() if OPERATOR in each.get("secrets", ())}
+    assert able == {"migrate", "operator"}
+    assert compose["operator"].get("profiles") == ["operator"]
+
+
+def test_each_process_of_ours_reads_the_settings_in_one_file(compose: dict[str, Any]) -> None:
+    given = {name: each["env_file"] for name, each in compose.items() if "env_file" in each}
+    assert given == {name: [{"path": ".env", "required": False}] for name in OURS}
 
 
 def test_each_process_of_ours_has_the_least_privileges(compose: dict[str, Any]) -> None:
