@@ -1,11 +1,15 @@
 """The table of allowed changes is sound, and the SQL keeps to it."""
 
 import re
+from pathlib import Path
 
 import pytest
 
 from runner.store.transaction import query
-from runner.words.states import ACTIVE, ALLOWED, ENDED, WAITING, State, may_change
+from runner.words.execution import EventKind
+from runner.words.states import ACTIVE, ALLOWED, ENDED, WAITING, Reason, State, may_change
+
+PAGE = Path(__file__).resolve().parents[2] / "docs/operations/executions.md"
 
 
 def test_every_state_is_waiting_active_or_ended_and_only_one_of_them() -> None:
@@ -44,3 +48,12 @@ def test_a_statement_names_only_sources_that_the_table_allows(name: str, target:
     named = {State(word) for each in sources for word in re.findall(r"'(\w+)'", each)}
     assert named
     assert all(may_change(source, target) for source in named), named
+
+
+def test_the_page_for_integrators_explains_every_state_reason_and_event() -> None:
+    text = PAGE.read_text()
+    outcomes = re.findall(r"^\| `(\w+)` \| (?:`(\w+)`|\W) \|", text, re.MULTILINE)
+    assert {state for state, _ in outcomes} == set(State)
+    assert {reason for _, reason in outcomes if reason} == set(Reason)
+    assert all(bool(reason) == (state in ENDED) for state, reason in outcomes)
+    assert set(re.findall(r"^\| `(\w+)` \| [a-z]", text, re.MULTILINE)) == set(EventKind)
