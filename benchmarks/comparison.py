@@ -113,7 +113,7 @@ def page(probes: list[Probe], found: dict[str, dict[str, Observation]], version:
     for probe in probes:
         if found["advice"][probe.id].breached and stopped(found["ours"][probe.id]):
             lines.append(f"| {probe.title} | {probe.meaning} |")
-    lines += ["\n## What does not hold in gVisor, and why that is borne\n"]
+    lines += ["\n## What does not hold in gVisor, and why that is acceptable\n"]
     through = [
         f"* {probe.title}: {DIFFERENCES.get(probe.id, found['ours, gVisor'][probe.id].saw)}"
         for probe in probes

@@ -72,7 +72,7 @@ class Settings(BaseSettings):
     state_dir: Path = Field(default_factory=default_state_dir)
 
     database_owner_url: forms.PostgresUrl | None = None
-    """Owner of the schema; used by `runner migrate` only."""
+    """Owner of the schema, for commands of the operator; neither API nor worker needs it."""
     database_operator_url: forms.PostgresUrl | None = None
     """Makes and ends tenants, for `runner tenants`; an API that has it serves `/operator/v1`."""
     database_api_url: forms.PostgresUrl | None = None

@@ -231,17 +231,17 @@ def _programs() -> Iterator[Finding]:
 
 def _profiles(settings: Settings) -> Iterator[Finding]:
     folder = settings.profiles_path
-    mend = "mend or remove it: `runner profile check FILE` names what is wrong"
+    advice = "fix or remove it: `runner profile check FILE` names what is wrong"
     try:
         allowed = len(load_profile(folder).allowed)
         yield Finding("seccomp profile", Status.OK, f"{allowed} system calls, from {folder}")
     except SetupError as error:
-        yield Finding("seccomp profile", Status.MISSING, error.detail, mend)
+        yield Finding("seccomp profile", Status.MISSING, error.detail, advice)
     try:
         sizes = sorted(load_sizes(folder).items(), key=lambda size: size[1].memory_mb)
         yield Finding("sizes", Status.OK, ", ".join(name for name, _ in sizes))
     except SetupError as error:
-        yield Finding("sizes", Status.MISSING, error.detail, "mend the file, or remove it")
+        yield Finding("sizes", Status.MISSING, error.detail, "fix the file, or remove it")
 
 
 def _users(settings: Settings, root: Path = Path("/")) -> Finding:

@@ -1,4 +1,4 @@
-"""Where gVisor's kernel answers a program otherwise than the host's would, and why that is borne.
+"""Where gVisor's kernel answers otherwise than the host's would, and why that is acceptable.
 
 A probe counts as breached as soon as some kernel lets it through. Behind gVisor that kernel is
 the sandbox's own: what a program gains there it gains over itself. Each difference is named, so

@@ -28,7 +28,7 @@ class CheckVerdict(StrEnum):
     UNSHOWN = "held, not shown"
     """Stopped; no run without the control could be shown here, and it is said why."""
     DIFFERS = "gVisor's own kernel"
-    """Let through by the sandbox's own kernel, as is known and borne (`runner.verify.gvisor`)."""
+    """The sandbox's own kernel lets it through, which is accepted (`runner.verify.gvisor`)."""
     BREACHED = "BREACHED"
     """The attack got through."""
     BROKEN = "broken check"
