@@ -174,8 +174,10 @@ async def test_the_environment_and_name_tell_nothing_of_the_host(
     lines = ran.stdout.decode().splitlines()
     names = {line.split("=")[0] for line in lines if "=" in line}
     assert names == {
-        "HOME", "HOSTNAME", "LANG", "MINE", "MPLBACKEND", "MPLCONFIGDIR", "PATH", "PWD",
-        "PYTHONDONTWRITEBYTECODE", "SHLVL", "XDG_CACHE_HOME", "_",
+        "HOME", "HOSTNAME", "LANG", "MINE", "MPLBACKEND", "MPLCONFIGDIR", "NPM_CONFIG_AUDIT",
+        "NPM_CONFIG_CACHE", "NPM_CONFIG_FUND", "NPM_CONFIG_PREFIX", "NPM_CONFIG_UPDATE_NOTIFIER",
+        "PATH", "PIP_DISABLE_PIP_VERSION_CHECK", "PWD", "PYTHONDONTWRITEBYTECODE", "SHLVL",
+        "XDG_CACHE_HOME", "_",
     }  # fmt: skip
     assert "sandbox" in lines
     assert os.uname().nodename not in ran.stdout.decode()

@@ -4,7 +4,7 @@ The worker runs in this process, so that each of its steps can be made to fail.
 """
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 
 from runner.base.signing import Signer
 from runner.client import Client, Execution
-from runner.node.runs import execute, finish
+from runner.node.runs import finish, program
 from runner.node.runs.artifacts import ArtifactFiler
 from runner.node.runs.attempt import NOT_COLLECTED, Attempt
 from runner.node.runs.recorder import Recorder
@@ -24,6 +24,7 @@ from runner.sandbox.guest.sandbox import Sandbox
 from runner.store import attempts
 from runner.store.objects import ObjectStore
 from runner.words.errors import LeaseLost, StoreUnavailable
+from runner.words.execution import Stream
 from tests.support import deployment as deployments
 from tests.support.deployment import NO_POOL, Deployment, eventually
 
@@ -121,7 +122,7 @@ ENDINGS: dict[str, tuple[Any, str, Callable[..., Any], str]] = {
     "an object store with a fault": (ObjectStore, "write", fails(FAULT), "succeeded"),
     "the rest of the output": (Recorder, "_mask", fails(FAULT, 1), "succeeded"),
     "events": (Recorder, "_append", fails(FAULT), "succeeded"),
-    "masking": (execute, "_masked", fails(FAULT), "succeeded"),
+    "masking": (program, "_masked", fails(FAULT), "succeeded"),
     "writing the result, once": (attempts, "finish_with", fails(DATA, 1), "succeeded"),
     "artifacts' rows": (finish, "make_files", fails(DATA, 2), "succeeded"),
     "writing all but the least": (attempts, "finish_with", fails(DATA, 3), "system_error"),
@@ -173,7 +174,7 @@ def test_an_attempt_that_lost_its_lease_writes_nothing_more(
     """The task that writes its output ends with it, though PostgreSQL takes none of it."""
     lost: list[Recorder] = []
 
-    async def close(recorder: Recorder) -> None:
+    async def close(recorder: Recorder, *, cut: Container[Stream]) -> None:
         lost.append(recorder)
         raise LeaseLost("injected")
 
@@ -244,7 +245,8 @@ def test_what_the_store_refused_is_named(here: Worker, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(ObjectStore, "write", refuses)
     ended = here.run()
-    assert ended.artifacts_refused == (f"a.txt: {REFUSED.detail}", f"b.txt: {REFUSED.detail}")
+    refused = [f"a.txt: {REFUSED.detail}", f"b.txt: {REFUSED.detail}"]
+    assert sorted(ended.artifacts_refused) == refused
     assert len(asked) == 1
 
 
