@@ -142,7 +142,6 @@ def test_every_answer_of_every_kind_has_every_header(shared: Deployment) -> None
     seen = {asked.rpartition(" ")[2] for asked, _ in found}
     assert seen >= {
         "200",
-        "202",
         "400",
         "401",
         "403",
@@ -154,6 +153,8 @@ def test_every_answer_of_every_kind_has_every_header(shared: Deployment) -> None
         "422",
         "431",
     }
+    # A submission's answer depends on whether the execution has ended by then.
+    assert seen & {"201", "202"}
     assert len(found) > 300
 
 

@@ -209,3 +209,16 @@ async def test_a_secret_is_starred_before_what_is_told_is_shortened(recorder: Re
     assert decision.data["detail"] == expected
     assert recorder.rest_audited[0].metadata["detail"] == expected
     assert note.chunk.decode() == f"{expected}\n"
+
+
+@pytest.mark.parametrize("filler", ["a", "a ", '"'])
+async def test_what_is_on_record_of_a_decision_is_bounded(recorder: Recorder, filler: str) -> None:
+    """However much the proxy tells."""
+    told = {"host": filler * 40_000, "detail": filler * 40_000}
+    recorder.decide(told, dataclasses.replace(DECIDED, metadata=told))
+    await recorder.close()
+    (decision,) = recorder.rest.entries
+    (record,) = recorder.rest_audited
+    for kept in (decision.data, record.metadata):
+        assert len(str(kept["host"])) <= 1000
+        assert len(str(kept["detail"])) <= 1000
