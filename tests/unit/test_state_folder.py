@@ -1,4 +1,4 @@
-"""Each state folder has one embedded stack, and each address one API: the second is told so."""
+"""Only one embedded stack uses a state folder, and only one API an address: a second is told so."""
 
 import os
 import socket
