@@ -4,6 +4,9 @@
     frames    how bytes are cut into pieces, each of a kind and on a stream
     commands  what the node tells the supervisor to do
     events    what the supervisor says
+    living    what both speak of, once a sandbox has been told to live
+    living_commands    what the node says then
+    living_events      what the supervisor says then
     codec     how messages are written as JSON, and read from a hostile place
     schema    a generation as one document
 

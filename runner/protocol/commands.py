@@ -105,10 +105,28 @@ class Clean(Command):
     name = "clean"
 
 
+@with_config(STRICT)
+@dataclass(frozen=True, slots=True)
+class Live(Command):
+    """Live from now on: `living` answers, and `living_commands` is spoken.
+
+    When the connection ends the supervisor stays, with all that runs, and connects again where it
+    connected first, with `secret` in its greeting. After `alone_s` seconds without a node it ends.
+    With `egress`, 127.0.0.1:3128 leads to the egress proxy; `trust` is a certificate that programs
+    shall trust, or nothing.
+    """
+
+    name = "live"
+    secret: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", repr=False)]
+    alone_s: Annotated[int, Field(ge=1, le=10**7)]
+    egress: bool
+    trust: str
+
+
 COMMANDS: Codec[Command] = Codec(
     speaker="the worker",
     told_by="do",
-    kinds=(Ping, Load, Prepare, PlaceFile, RunProgram, Terminate, Collect, Clean),
+    kinds=(Ping, Load, Prepare, PlaceFile, RunProgram, Terminate, Collect, Clean, Live),
 )
 
 

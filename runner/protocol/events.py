@@ -12,14 +12,15 @@ MAX_PATH = 1024
 """Bytes of an artifact's name. PostgreSQL keeps it in an index, whose rows hold 2,704 bytes."""
 MAX_REFUSED = 50
 """How many refused files are named."""
+MAX_NAME = 200
+"""Characters of a refused file's name that are told: the supervisor cuts longer ones."""
 _MAX_LISTED = 100
-_MAX_NAME = 200
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 
 Count: TypeAlias = Annotated[int, Field(ge=0, lt=2**53)]
 Errno: TypeAlias = Annotated[str, Field(pattern=r"^E[A-Z0-9]{1,20}$")]
 Names: TypeAlias = Annotated[
-    tuple[Annotated[str, Field(max_length=_MAX_NAME)], ...], Field(max_length=_MAX_LISTED)
+    tuple[Annotated[str, Field(max_length=MAX_NAME)], ...], Field(max_length=_MAX_LISTED)
 ]
 
 
@@ -41,8 +42,8 @@ def _plain_path(path: str) -> str:
 ArtifactPath: TypeAlias = Annotated[
     str, Field(min_length=1, max_length=MAX_PATH), AfterValidator(_plain_path)
 ]
-RefusedPath: TypeAlias = Annotated[str, Field(max_length=_MAX_NAME)]
-Why: TypeAlias = Annotated[str, Field(max_length=_MAX_NAME)]
+RefusedPath: TypeAlias = Annotated[str, Field(max_length=MAX_NAME)]
+Why: TypeAlias = Annotated[str, Field(max_length=MAX_NAME)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +173,14 @@ class Collected(SupervisorEvent):
     refused_total: Count
 
 
+@with_config(STRICT)
+@dataclass(frozen=True, slots=True)
+class Living(SupervisorEvent):
+    """Answers `live`."""
+
+    name = "living"
+
+
 EVENTS: Codec[SupervisorEvent] = Codec(
     speaker="the sandbox",
     told_by="say",
@@ -187,5 +196,6 @@ EVENTS: Codec[SupervisorEvent] = Codec(
         ProgramEnded,
         ArtifactOffered,
         Collected,
+        Living,
     ),
 )

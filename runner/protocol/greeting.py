@@ -15,7 +15,7 @@ from pydantic import Field, with_config
 from runner.protocol.codec import STRICT, Codec
 from runner.words.errors import ImageIncompatible, ProtocolViolation
 
-GENERATIONS = (1,)
+GENERATIONS = (1, 2)
 """What this node speaks."""
 HEADER_FIELDS = {"kind": "c", "length": "I"}
 HEADER = struct.Struct(">" + "".join(HEADER_FIELDS.values()))
@@ -44,6 +44,16 @@ class Greeting(FirstWord):
 
 @with_config(STRICT)
 @dataclass(frozen=True, slots=True)
+class Returning(FirstWord):
+    """A supervisor that was told to live has lost its node and is here again, with its secret."""
+
+    name = "returning"
+    generations: Annotated[tuple[Generation, ...], Field(min_length=1, max_length=_MOST)]
+    secret: Annotated[str, Field(max_length=64, repr=False)]
+
+
+@with_config(STRICT)
+@dataclass(frozen=True, slots=True)
 class Ready(FirstWord):
     """What supervisors said before there were generations. No node goes on with them."""
 
@@ -60,7 +70,9 @@ class Agree:
     generation: Generation
 
 
-FIRST_WORDS: Codec[FirstWord] = Codec(speaker="the sandbox", told_by="say", kinds=(Greeting, Ready))
+FIRST_WORDS: Codec[FirstWord] = Codec(
+    speaker="the sandbox", told_by="say", kinds=(Greeting, Returning, Ready)
+)
 ANSWERS: Codec[Agree] = Codec(speaker="the worker", told_by="do", kinds=(Agree,))
 
 
@@ -88,7 +100,7 @@ def first_word(buffer: bytearray) -> tuple[FirstWord, int] | None:
 
 def agreed(said: FirstWord, image: str) -> int:
     """Return the highest generation that both speak. Raises ImageIncompatible if there is none."""
-    if isinstance(said, Greeting):
+    if isinstance(said, (Greeting, Returning)):
         if common := set(said.generations) & set(GENERATIONS):
             return max(common)
         theirs = _listed(said.generations)
@@ -98,6 +110,15 @@ def agreed(said: FirstWord, image: str) -> int:
         f"the supervisor of the sandbox image {image!r} speaks {theirs} of the protocol, and this "
         f"worker speaks {_listed(GENERATIONS)}; `runner images build {image}`, run from this "
         "worker's version, makes an image that fits"
+    )
+
+
+def too_old(image: str, spoken: int, needed: int) -> ImageIncompatible:
+    """Return the failure for a supervisor whose generation lacks what it is asked for."""
+    return ImageIncompatible(
+        f"the supervisor of the sandbox image {image!r} speaks generation {spoken} of the "
+        f"protocol, and sandboxes that live need generation {needed}; `runner images build "
+        f"{image}`, run from this worker's version, makes an image that fits"
     )
 
 

@@ -9,18 +9,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from runner.protocol import frames, greeting
+from runner.protocol import frames, greeting, living_commands
 from runner.protocol.codec import json_schema
 from runner.protocol.commands import COMMANDS, INVOCATION
 from runner.protocol.events import EVENTS
+from runner.protocol.living import OVERHEAD, WINDOW
+from runner.protocol.living_commands import LIVING_COMMANDS
+from runner.protocol.living_events import LIVING_EVENTS
 
-GENERATION = 1
+GENERATION = 2
 FOLDER = Path(__file__).parent / "generations"
 _CARRIES = {
     b"C": "a command or an event, as JSON in UTF-8",
     b"D": "a piece of a file: an input file, the program or its stdin, names, an artifact",
     b"O": "a piece of the program's stdout",
     b"E": "a piece of the program's stderr",
+    b"W": "what is added to this stream's window: 4 bytes, unsigned, big-endian",
 }
 _STREAMS = (
     "Stream 0 is the sandbox itself: ping and load, and their answers. Each prepare opens the next "
@@ -60,6 +64,13 @@ def document() -> dict[str, Any]:
         "commands": COMMANDS.schema(),
         "events": EVENTS.schema(),
         "program": json_schema(INVOCATION),
+        "living": {
+            "description": _prose(living_commands.__doc__),
+            "window": WINDOW,
+            "overhead": OVERHEAD,
+            "commands": LIVING_COMMANDS.schema(),
+            "events": LIVING_EVENTS.schema(),
+        },
     }
 
 
@@ -79,7 +90,7 @@ def _prose(docstring: str | None) -> str:
 
 
 def written() -> str:
-    """Return the document as its file has it."""
+    """Return the document as its file holds it."""
     return json.dumps(document(), indent=2) + "\n"
 
 

@@ -9,7 +9,8 @@ import stat
 import time
 from collections.abc import Iterable
 
-WORKSPACE = "/workspace"
+WORKSPACE = os.path.realpath("/workspace")
+"""An image that has it elsewhere has a link there, on its read-only root."""
 MAIN_FILES = ("main.py", "main.sh", "main.js")
 """What a program that is given as text is named."""
 

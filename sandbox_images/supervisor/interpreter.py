@@ -35,6 +35,8 @@ AT_START = ("PYTHON", "LD_", "LC_", "LANG", "GLIBC_", "MALLOC_", "HOME", "OPENSS
 """Variables that take effect when an interpreter starts, by what their names begin with."""
 AT_IMPORT = ("OPENBLAS_", "OMP_", "MKL_", "NUMEXPR_", "MPL", "NPY_", "PANDAS_", "TZ")
 """Variables that a module of a list may look at when it is imported."""
+_HIDDEN: list[ModuleType] = []
+"""The modules that a program must not find."""
 STDERR = 2
 UNFLUSHED = 120
 """The exit code of an interpreter whose output could not be written at its end."""
@@ -101,8 +103,8 @@ def run(script: Script) -> NoReturn:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     _open_streams(unbuffered=bool(os.environ.get("PYTHONUNBUFFERED")))
     _reseed()
-    for name in (OURS | LIBRARY) & sys.modules.keys():
-        del sys.modules[name]
+    # Only hidden: to take them apart would copy the memory that they are in.
+    _HIDDEN.extend(sys.modules.pop(name) for name in (OURS | LIBRARY) & sys.modules.keys())
     sys.path_importer_cache.pop(FOLDER, None)
     folder = os.getcwd()
     sys.path[0] = folder

@@ -21,6 +21,11 @@ def set_dumpable(value: int) -> None:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_DUMPABLE)")
 
 
+def trim() -> None:
+    """Give back to the kernel what memory is free (malloc_trim(3))."""
+    _libc().malloc_trim(0)
+
+
 @cache
 def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)

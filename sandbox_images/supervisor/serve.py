@@ -14,6 +14,8 @@ the next one is forked from holds none of it: one that is made ahead and becomes
 one that collects what it left and cleans up after it. PID 1 itself sees to a run that left
 nothing, and collects what the last run left, but obeys nothing afterwards: where files have used
 up the memory, no child can be made.
+
+A sandbox that is told to live is served by `live` from then on.
 """
 
 from __future__ import annotations
@@ -29,10 +31,8 @@ from clean import Baseline, clean, clean_of
 from collect import Bounds, collect
 from files import MainFile
 from processes import in_child, set_dumpable
-from run import Run
-from wire import Disconnected, Wire
-
-SOCKET = "/run/sandbox/supervisor.sock"
+from run import Run, live, load_living
+from wire import SOCKET, Disconnected, Wire
 
 
 def serve(wire: Wire, children: socket.socket, wakeup: socket.socket) -> interpreter.Script | None:
@@ -46,6 +46,7 @@ def serve(wire: Wire, children: socket.socket, wakeup: socket.socket) -> interpr
         if command["do"] == "ping":
             wire.say("alive")
         elif command["do"] == "load":
+            load_living()
             wire.say("loaded", failed=interpreter.load())
         elif command["do"] == "prepare":
             _forget(memory)
@@ -70,7 +71,7 @@ def serve(wire: Wire, children: socket.socket, wakeup: socket.socket) -> interpr
             memory = _forget(memory)
             wire.say("cleaned", left=left)
         elif command["do"] != "terminate":
-            raise Disconnected
+            live(wire, children, command)
 
 
 def _collect_and_clean(wire: Wire, memory: int, bounds: Bounds, baseline: Baseline) -> str:

@@ -16,8 +16,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:  # what only a checker needs is not loaded into every sandbox
     from typing import Any
 
-GENERATIONS = (1,)
+GENERATIONS = (2,)
 """Of the protocol: those that this supervisor speaks."""
+SOCKET = "/run/sandbox/supervisor.sock"
 GREETING = struct.Struct(">cI")
 """The header of the first exchange, which is the same in every generation."""
 HEADER = struct.Struct(">cII")
