@@ -1,7 +1,8 @@
-"""What a process does for as long as it lives: done again when it fails, and never silently gone.
+"""Work that a process does as long as it lives: repeated when it fails, and never silently gone.
 
-A task that nobody awaits takes its exception with it. So whatever is to go on for ever is a duty:
-a failure is logged, the duty begins anew, later and later, and `Duties` tells which of them fail.
+If nobody awaits a task, nobody sees its exception. So work that must go on for ever is a duty. Its
+failure is logged, it begins again after longer and longer pauses, and `Duties` tells which duties
+are failing.
 """
 
 import asyncio
@@ -17,9 +18,9 @@ from runner.words.errors import NotReady, RunnerError
 
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 2.0
-"""Where it is not done less often anyway: what is back is found within two seconds."""
+"""Unless the duty is done less often anyway: whatever comes back is found within two seconds."""
 STEADY_S = 10.0
-"""Lasting work that has gone on for so long since it failed does not fail any more."""
+"""Lasting work counts as working again when it has gone on for this long since a failure."""
 
 T = TypeVar("T")
 _log = structlog.get_logger("runner.duties")
@@ -45,10 +46,10 @@ class Duties:
         every_s: float = 0.0,
         lasting: bool = False,
     ) -> AsyncIterator[None]:
-        """Do the work over and over while the context lasts, at once and then every `every_s`.
+        """Repeat the work inside the context: at once, and then every `every_s`.
 
-        `lasting` says that it goes on by itself until something fails, and so works while it does.
-        Any other work that goes on for long may as well hang: only its end shows that it works.
+        `lasting` work goes on by itself until something fails, so it works as long as it runs.
+        Other work that runs for long may just as well hang: only its end shows that it works.
         """
         duty = _Duty(name, work, every_s, lasting=lasting)
         self._kept.add(duty)
@@ -79,19 +80,19 @@ class _Duty:
 
     @property
     def steady(self) -> bool:
-        """Whether it is lasting work that has gone on for a while since it failed."""
+        """Whether this is lasting work that has gone on for a while since it failed."""
         if not self._lasting or self._began is None:
             return False
         return time.monotonic() > self._began + STEADY_S
 
     async def run(self) -> None:
-        """Do it for ever."""
+        """Repeat the work for ever."""
         failures = 0
         while True:
             self._began = time.monotonic()
             fault = await self._fault()
             if cancelled():
-                # Its clean-up has failed in place of the cancellation.
+                # The cleanup failed, and its exception replaced the cancellation.
                 raise asyncio.CancelledError
             failures = 0 if fault is None or self.steady else failures
             self._began = None
@@ -104,7 +105,7 @@ class _Duty:
             await asyncio.sleep(pause)
 
     async def _fault(self) -> str | None:
-        """Do it once; return what went wrong, which is logged."""
+        """Do the work once; log and return what went wrong."""
         try:
             await self._work()
         except RunnerError as error:
@@ -113,7 +114,7 @@ class _Duty:
         except asyncio.CancelledError as error:
             if cancelled():
                 raise
-            # Not ours: something that it waited for was cancelled, which is a fault like any other.
+            # We were not cancelled. Something that the work waited for was: a fault like any other.
             fault: BaseException = error
         except Exception as error:  # noqa: BLE001 - whatever it is, the duty goes on
             fault = error
@@ -124,9 +125,9 @@ class _Duty:
 
 
 async def for_each(things: Iterable[T], work: Callable[[T], Awaitable[object]]) -> None:
-    """Do the work for each thing, also for those behind one that fails.
+    """Do the work for each thing, even if it fails for an earlier one.
 
-    Raises what failed first, at the end; NotReady at once, as the others would meet it, too.
+    At the end, raises the first failure. Raises NotReady at once, as it would hit the others, too.
     """
     first: Exception | None = None
     for each in things:

@@ -1,4 +1,4 @@
-"""The forms of settings: a value of another form ends the process that reads it, by its name."""
+"""The forms of settings. A value of another form ends the process, which names the setting."""
 
 import ipaddress
 import json
@@ -10,11 +10,11 @@ from pydantic import AfterValidator, Field, SecretStr, StringConstraints
 _YEAR_S = 366 * 86_400
 
 Seconds = Annotated[float, Field(gt=0, le=_YEAR_S)]
-"""A time that a process waits; a year is the most."""
+"""A time that a process waits; at most a year."""
 
 
 def is_trustworthy(url: str) -> bool:
-    """Return whether what comes from there cannot be changed on its way: TLS, or this host."""
+    """Return whether nobody can change data from there on its way: it uses TLS, or is this host."""
     parts = urlsplit(url)
     if not parts.hostname:
         return False
@@ -22,7 +22,7 @@ def is_trustworthy(url: str) -> bool:
 
 
 def is_this_host(name: str) -> bool:
-    """Return whether a name or an address can only be this host's own."""
+    """Return whether a name or an address can only belong to this host."""
     try:
         return ipaddress.ip_address(name).is_loopback
     except ValueError:
@@ -43,7 +43,7 @@ def _address(text: str) -> str:
 
 
 def _begins(*starts: str) -> AfterValidator:
-    """Check how a URL begins. The error does not repeat it: it may hold a password."""
+    """Check how a URL begins. The error does not repeat the URL, which may hold a password."""
 
     def check(url: SecretStr) -> SecretStr:
         if not url.get_secret_value().startswith(starts):
@@ -58,6 +58,12 @@ Origin = Annotated[
     StringConstraints(pattern=r"^https?://([a-z0-9.-]{1,253}|\[[0-9a-f:]{2,45}\])(:[0-9]{1,5})?$"),
 ]
 """Scheme, host and port as a browser writes them (RFC 6454 6.1): no path, and no wildcard."""
+_DOMAIN_LABEL = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+DomainName = Annotated[
+    str,
+    StringConstraints(max_length=200, pattern=rf"^{_DOMAIN_LABEL}(\.{_DOMAIN_LABEL})*$"),
+]
+"""A domain in lower case, with room for the name of a host below it (RFC 1123 2.1)."""
 Network = Annotated[str, AfterValidator(_network)]
 Address = Annotated[str, AfterValidator(_address)]
 PostgresUrl = Annotated[SecretStr, _begins("postgresql://", "postgres://")]
@@ -69,11 +75,11 @@ Host = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.:_-]{1,253}$")]
 
 
 def from_json(value: Any) -> Any:
-    """Return what a list or an object is written as; text that is not JSON as it is."""
+    """Return the list or object that the text is in JSON; if it is not JSON, return the text."""
     if not isinstance(value, str):
         return value
     try:
         return json.loads(value)
     except ValueError:
-        # Refused by the field, whose error names the setting.
+        # The field refuses it then, with an error that names the setting.
         return value

@@ -1,7 +1,8 @@
-"""Whether this host's worker does its work: it says so every second, in a file of its run folder.
+"""Whether this host's worker works: it says so every second, in a file in its run folder.
 
-For `runner worker --healthy`, and so for Docker's and systemd's checks: a worker listens nowhere.
-What it no longer says for a while is not so: a worker that hangs, or cannot write, is not healthy.
+`runner worker --healthy` reads the file, for Docker's and systemd's checks, because a worker
+listens on no port. An old statement does not count: a worker that hangs, or cannot write, is not
+healthy.
 """
 
 import json
@@ -18,11 +19,11 @@ EVERY_S = 1.0
 STALE_S = 10.0
 
 Problems = Mapping[str, str]
-"""What is wrong, by the names of what does not work; empty when all is well."""
+"""What is wrong, by the names of what does not work; empty if all is well."""
 
 
 class Health:
-    """Tells of one worker."""
+    """Reports the state of one worker."""
 
     def __init__(self, run_dir: Path, *sources: Callable[[], Problems]) -> None:
         self._path = run_dir / FILE
@@ -30,7 +31,7 @@ class Health:
 
     @asynccontextmanager
     async def told(self, duties: Duties) -> AsyncIterator[None]:
-        """Say while the context lasts how it is; afterwards, that the worker is not ready."""
+        """Keep reporting inside the context; afterwards, the worker counts as not ready."""
         self._say()
         try:
             async with duties.doing("telling of its health", self._tell, every_s=EVERY_S):
@@ -51,7 +52,7 @@ class Health:
 
 
 def problems(run_dir: Path, pid: int | None = None) -> Problems:
-    """Return what is wrong with the worker that uses this folder; if given, it is this process."""
+    """Return what is wrong with the worker of this folder; `pid` is its process, if known."""
     try:
         said = json.loads((run_dir / FILE).read_text())
     except FileNotFoundError:

@@ -17,7 +17,7 @@ _ADVICE: Mapping[int, str] = {
 def listen(settings: Settings) -> socket.socket:
     """Return a socket that listens at RUNNER_HOST and RUNNER_PORT, by IPv4 if a name has both.
 
-    Raises SetupError naming the address and the setting to change.
+    Raises SetupError that names the address and the setting to change.
     """
     host, port = settings.host, settings.port
     try:

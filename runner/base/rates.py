@@ -1,4 +1,4 @@
-"""How often somebody may ask: what the operator sets, by who asks."""
+"""How often callers may send requests, as the operator sets it."""
 
 from typing import Self
 
@@ -10,15 +10,23 @@ SUSTAINED_MINUTES = 5
 
 
 class Rate(BaseModel):
-    """How often somebody may ask: the most in any minute is `burst`.
+    """How often a caller may send requests: at most `burst` in any minute.
 
-    For long it is `per_minute`, counted over any five minutes.
+    Over a longer time it is `per_minute`, counted over any five minutes.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     per_minute: int = Field(ge=1, le=100_000)
     burst: int = Field(ge=1, le=500_000)
+
+    def times(self, factor: int) -> "Rate":
+        """Return a rate `factor` times as high; it may exceed what an operator can set."""
+        if factor == 1:
+            return self
+        return self.model_copy(
+            update={"per_minute": factor * self.per_minute, "burst": factor * self.burst}
+        )
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -34,7 +42,7 @@ class RateLimits(BaseModel):
 
     anonymous: Rate = Rate(per_minute=10, burst=20)
     operations: Rate = Rate(per_minute=600, burst=600)
-    """Of `/readyz` and `/metrics`, which ask PostgreSQL and need no key."""
+    """For `/readyz` and `/metrics`, which ask PostgreSQL and need no key."""
     free: Rate = Rate(per_minute=60, burst=100)
     pro: Rate = Rate(per_minute=300, burst=500)
     enterprise: Rate = Rate(per_minute=3000, burst=5000)

@@ -1,4 +1,4 @@
-"""What a sandbox image is made of, as its recipe says."""
+"""What a sandbox image consists of, as its recipe says."""
 
 import re
 import tomllib
@@ -8,17 +8,25 @@ from typing import Annotated, Self
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError, model_validator
 
 from runner.words.errors import SetupError
+from runner.words.sandbox import USER, WORKSPACE, UnixAccount
 
 Module = Annotated[
     str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*$")
 ]
+HomeFolder = Annotated[
+    str, StringConstraints(pattern=rf"^({WORKSPACE}|/home/[a-z][a-z0-9-]{{0,30}})$")
+]
+UserName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,30}$")]
+
+_TAKEN = frozenset({"root", "nobody", "nogroup", "tty"})
 
 
 class Recipe(BaseModel):
-    """What goes into an image: `sandbox_images/<name>/recipe.toml`.
+    """The contents of an image: `sandbox_images/<name>/recipe.toml`.
 
-    A recipe that is `like` another adds to it. Only `preload` is never inherited: what an idle
-    sandbox costs is each image's own choice.
+    A recipe that is `like` another adds to it. `preload`, `home` and `user` are never inherited:
+    each image chooses for itself what its idle sandboxes cost, and who its programs are. Two
+    images with the same packages share them on disk.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -30,17 +38,24 @@ class Recipe(BaseModel):
     exclude: tuple[str, ...] = ()
     """Patterns of paths that are not unpacked (dpkg(1), path-exclude)."""
     include: tuple[str, ...] = ()
-    """Patterns of excluded paths that are unpacked all the same."""
+    """Patterns of paths that are unpacked even though a pattern excludes them."""
     commands: tuple[str, ...] = ()
-    """Shell commands that are run in the image as root when its packages are installed."""
+    """Shell commands that run in the image as root after its packages are installed."""
     bytecode: tuple[str, ...] = ()
     preload: tuple[Module, ...] = ()
-    """Python modules that a sandbox which is started ahead has imported when it is claimed."""
+    """Python modules that a sandbox has already imported when an execution claims it."""
+    home: HomeFolder = WORKSPACE
+    """The workspace: the folder in which programs start and which they may write to. Where it is
+    not `/workspace`, that name is a link to it."""
+    user: UserName = USER
+    """What the sandbox's user is called; its number is the sandbox's own."""
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
         if self.like is None and not self.packages:
             raise ValueError("a recipe has packages, or another that it is like")
+        if self.user in _TAKEN:
+            raise ValueError(f"{self.user} is somebody else in every sandbox")
         return self
 
     @property
@@ -48,8 +63,13 @@ class Recipe(BaseModel):
         """The languages that the image can run."""
         return frozenset({"python", "bash"} | ({"javascript"} if self.javascript else set()))
 
+    @property
+    def account(self) -> UnixAccount:
+        """Whom its programs run as."""
+        return UnixAccount(self.user, self.home)
+
     def upon(self, other: "Recipe") -> "Recipe":
-        """Return this recipe with everything that the one it is like says, too."""
+        """Return this recipe with everything that the recipe says which it is like."""
         return Recipe(
             javascript=self.javascript or other.javascript,
             packages=(*other.packages, *self.packages),
@@ -58,18 +78,24 @@ class Recipe(BaseModel):
             commands=(*other.commands, *self.commands),
             bytecode=(*other.bytecode, *self.bytecode),
             preload=self.preload,
+            home=self.home,
+            user=self.user,
         )
 
 
 def read_recipe(recipes: Path, name: str) -> Recipe:
-    """Return an image's recipe, whole. Raises SetupError if there is none, or it is not valid."""
+    """Return an image's complete recipe. Raises SetupError if there is none or it is not valid."""
+    return _complete(recipes, name, ())
+
+
+def _complete(recipes: Path, name: str, above: tuple[str, ...]) -> Recipe:
     recipe = _read(recipes, name)
     if recipe.like is None:
         return recipe
-    other = _read(recipes, recipe.like)
-    if other.like is not None:
-        raise SetupError(f"image {name} is like {recipe.like}, which is like {other.like}")
-    return recipe.upon(other)
+    above = (*above, name)
+    if recipe.like in above:
+        raise SetupError(f"images are like each other in a circle: {', '.join(above)}")
+    return recipe.upon(_complete(recipes, recipe.like, above))
 
 
 def _read(recipes: Path, name: str) -> Recipe:

@@ -1,8 +1,8 @@
 """The system calls a sandbox may make: read, hashed and compiled before any sandbox starts.
 
-A profile is in Docker's JSON format, an allowlist whose entries carry their reasons. The runtime
-applies it before any program of a tenant runs; a profile that does not compile is a SetupError,
-so that no sandbox ever starts with less than the whole of it.
+A profile is an allowlist in Docker's JSON format; its entries say why they are there. The runtime
+applies it before any program of a tenant runs. If a profile does not compile, that is a SetupError,
+so no sandbox ever starts with only a part of it.
 """
 
 import hashlib
@@ -36,7 +36,7 @@ class _Strict(BaseModel):
 
 
 class Argument(_Strict):
-    """A test of one argument, as seccomp_rule_add(3) has them."""
+    """A test of one argument, as in seccomp_rule_add(3)."""
 
     index: int = Field(ge=0, le=5)
     value: int
@@ -45,7 +45,7 @@ class Argument(_Strict):
 
 
 class Entry(_Strict):
-    """Some system calls, what becomes of them, and why."""
+    """Some system calls, how the filter answers them, and why."""
 
     comment: str = Field(min_length=1)
     names: list[str] = Field(min_length=1)
@@ -55,13 +55,13 @@ class Entry(_Strict):
 
     @property
     def is_allowed(self) -> bool:
-        """Whether calls that pass the tests are made; else they are answered with `errno_ret`."""
+        """Whether calls that pass the tests are permitted; otherwise they get `errno_ret`."""
         return self.action == _ALLOW
 
     @field_validator("args")
     @classmethod
     def _one_test_each(cls, args: list[Argument]) -> list[Argument]:
-        # All must hold; runc reads two tests of one argument as "or" instead.
+        # All tests must pass; with two tests of one argument, runc accepts either of them.
         if len({argument.index for argument in args}) != len(args):
             raise ValueError("an argument is tested twice in one entry")
         return args
@@ -73,7 +73,7 @@ class _Architecture(_Strict):
 
 
 class Document(_Strict):
-    """A default of refusal and no second architecture: 32-bit entries are a way around."""
+    """Refuses by default, for one architecture only: 32-bit entries would be a way around it."""
 
     default_action: str = Field(alias="defaultAction", pattern=f"^{_ERRNO}$")
     default_errno: int = Field(alias="defaultErrnoRet")
@@ -82,13 +82,13 @@ class Document(_Strict):
 
     @property
     def allowed(self) -> frozenset[str]:
-        """Every name that is allowed, if only with some arguments."""
+        """Every name that is allowed, even if only with some arguments."""
         return frozenset(name for entry in self.entries if entry.is_allowed for name in entry.names)
 
 
 @dataclass(frozen=True, slots=True)
 class SeccompProfile:
-    """A compiled profile: what Docker is given, and its hash for the record."""
+    """A compiled profile: the text for Docker, and its hash for the record."""
 
     name: str
     json: str = field(repr=False)
@@ -96,12 +96,12 @@ class SeccompProfile:
     allowed: frozenset[str] = field(repr=False)
 
     def for_gvisor(self) -> str:
-        """Return the profile as gVisor's kernel is to apply it to the program.
+        """Return the profile that gVisor's kernel is to apply to the program.
 
-        Its filter answers EPERM whatever `errnoRet` says (runsc --oci-seccomp), which glibc does
-        not take for "do without": with EPERM from clone3 there are no threads. So a call with an
-        answer of its own is let through to gVisor's kernel, which answers for itself and is not
-        the host's; but for io_uring, which no program needs.
+        gVisor's filter answers EPERM whatever `errnoRet` says (runsc --oci-seccomp). glibc does not
+        take EPERM as a sign to do without a call: with EPERM from clone3, it makes no threads. So a
+        call with an answer of its own is left to gVisor's kernel, which is not the host's and
+        answers for itself. The exception is io_uring, which no program needs.
         """
         document = json.loads(self.json)
         for entry in document["syscalls"]:
@@ -112,7 +112,7 @@ class SeccompProfile:
 
 
 def load_profile(profiles_dir: Path, name: str = "default") -> SeccompProfile:
-    """Read and compile `seccomp/<name>.json`. Raises SetupError when it cannot be enforced."""
+    """Read and compile `seccomp/<name>.json`. Raises SetupError if it cannot be enforced."""
     path = profiles_dir / "seccomp" / f"{name}.json"
     raw, document = read_profile(path)
     try:
@@ -129,7 +129,7 @@ def load_profile(profiles_dir: Path, name: str = "default") -> SeccompProfile:
 
 
 def read_profile(path: Path) -> tuple[Any, Document]:
-    """Read a profile, as it is written and checked. Raises SetupError naming the file."""
+    """Read a profile and check it. Raises SetupError that names the file."""
     try:
         raw: Any = json.loads(path.read_text())
         return raw, Document.model_validate(raw)
@@ -144,7 +144,7 @@ def _canonical(document: Any) -> str:
 
 
 def compile_filter(document: Document, architecture: int | None = None) -> pyseccomp.SyscallFilter:
-    """Give every rule to libseccomp, as runc will: for this machine's architecture or another."""
+    """Give every rule to libseccomp, as runc will, for this machine's architecture or another."""
     rules = pyseccomp.SyscallFilter(pyseccomp.ERRNO(document.default_errno))
     if architecture is not None and architecture != pyseccomp.system_arch():
         rules.add_arch(architecture)
@@ -155,16 +155,17 @@ def compile_filter(document: Document, architecture: int | None = None) -> pysec
             pyseccomp.Arg(a.index, _OPERATORS[a.op], a.value, a.value_two) for a in entry.args
         ]
         for call in entry.names:
-            # A name newer than this libseccomp: runc, too, leaves it to the default, refusal.
+            # The name is newer than this libseccomp. Like runc, leave it to the default, which
+            # refuses.
             if pyseccomp.resolve_syscall(pyseccomp.system_arch(), call) != _UNKNOWN:
                 rules.add_rule(action, call, *arguments)
     return rules
 
 
 def process_filter(profiles_dir: Path, name: str) -> pyseccomp.SyscallFilter:
-    """Return a profile as a filter to `load` into this process, every thread of it, for good.
+    """Return a profile as a filter that `load` applies to this process for good, with all threads.
 
-    Raises SetupError when it cannot be enforced. Loading needs no_new_privs (seccomp(2)).
+    Raises SetupError if it cannot be enforced. Loading needs no_new_privs (seccomp(2)).
     """
     path = profiles_dir / "seccomp" / f"{name}.json"
     _, document = read_profile(path)

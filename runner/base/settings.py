@@ -9,7 +9,7 @@ import json
 import os
 import socket
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import (
     Field,
@@ -27,21 +27,21 @@ from runner.words.sandbox import Isolation
 
 
 def default_state_dir() -> Path:
-    """Return where durable state lives: the system's place for root, the user's otherwise."""
+    """Return where durable state is stored: root uses the system's place, others their own."""
     if os.geteuid() == 0:
         return Path("/var/lib/agent-runner")
     return Path.home() / ".local" / "state" / "agent-runner"
 
 
 def default_node() -> str:
-    """Return this host's name, which labels its containers and leases."""
+    """Return this host's name, for container labels and leases."""
     return socket.gethostname()
 
 
 FIRST_SANDBOX_UID = 1000
-"""Below are the users of the system itself (login.defs(5))."""
+"""Ids below this belong to users of the system itself (login.defs(5))."""
 LAST_SANDBOX_UID = 2**31 - 1
-"""The largest that Docker takes."""
+"""The largest id that Docker takes."""
 
 
 _CREDENTIALS = {
@@ -72,7 +72,7 @@ class Settings(BaseSettings):
     state_dir: Path = Field(default_factory=default_state_dir)
 
     database_owner_url: forms.PostgresUrl | None = None
-    """Owner of the schema, for commands of the operator; neither API nor worker needs it."""
+    """Owner of the schema, for the operator's commands; neither API nor worker needs it."""
     database_operator_url: forms.PostgresUrl | None = None
     """Makes and ends tenants, for `runner tenants`; an API that has it serves `/operator/v1`."""
     database_api_url: forms.PostgresUrl | None = None
@@ -103,16 +103,20 @@ class Settings(BaseSettings):
     max_connections: int = Field(default=1000, ge=1, le=100_000)
     """Connections that known callers may hold at once, in shares; strangers may hold as many."""
     client_timeout_s: float = Field(default=10.0, ge=0.2, le=300)
-    """How long a client may take over a head, over a pause in a body, and to read an answer."""
+    """Seconds a client may take to send a head, to pause in a body, and to read an answer."""
     cors_origins: tuple[forms.Origin, ...] = ()
     """Origins whose pages may call the API from a browser; none by default."""
     trusted_proxies: tuple[IPvAnyNetwork, ...] = ()
     """Networks of the proxies in front, whose `X-Forwarded-For` is believed."""
+    ports_domain: forms.DomainName | None = None
+    """Domain below which ports of sandboxes have names, all of which lead to the API."""
+    sandbox_fusion: bool = False
+    """Whether `POST /run_code` runs code in the form of SandboxFusion."""
     rate_limiting: bool = True
     rate_limits: RateLimits = RateLimits()
 
     session_idle_s: float = Field(default=1800.0, ge=1, le=30 * 86_400)
-    """A user's session ends when it was not used for so long."""
+    """A user's session ends when nobody has used it for this many seconds."""
     session_max_s: float = Field(default=43_200.0, ge=1, le=90 * 86_400)
     insecure_cookies: bool = False
     """Sessions over plain HTTP, for development on this host: refused on any other address."""
@@ -122,32 +126,40 @@ class Settings(BaseSettings):
     oidc_tenant_claim: str = Field(default="tenant", min_length=1, max_length=256)
     oidc_role_claim: str = Field(default="role", min_length=1, max_length=256)
     oidc_roles: dict[str, Role] = Field(default_factory=lambda: {role.value: role for role in Role})
-    """Roles by the values of the claim that mean them."""
+    """Roles by the values of the claim that stand for them."""
 
     slots: int = Field(default_factory=lambda: max(2, 2 * (os.cpu_count() or 1)), ge=1, le=256)
     """Executions this worker runs at once: one RQ consumer thread each."""
     pool: int = Field(default=4, ge=0, le=4096)
-    """Sandboxes of the default kind that always wait, started ahead."""
+    """Sandboxes of the default kind that are started ahead and wait."""
     pool_max: int = Field(default=32, ge=0, le=4096)
-    """The most that wait, of all kinds; 0 starts none ahead."""
+    """The most sandboxes that wait, of all kinds; 0 starts none ahead."""
     pool_idle_s: forms.Seconds = 600.0
-    """How long one waits before a newer one takes its place."""
+    """Seconds that a sandbox waits before a newer one replaces it."""
     pool_reserve_mb: int = Field(default=1024, ge=0)
     """Memory of the host that the pool leaves alone, in MiB."""
     reuse_runs: int = Field(default=400, ge=1)
-    """Executions that one sandbox serves at most, of a tenant that may reuse them."""
+    """The most executions that one sandbox serves, for a tenant that may reuse sandboxes."""
     reuse_age_s: forms.Seconds = 600.0
-    """How old a sandbox that is reused may become."""
+    """Seconds that a reused sandbox may live."""
     lease_s: forms.Seconds = Field(default=30.0, ge=2.0)
     max_attempts: int = Field(default=3, ge=1, le=10)
     reconcile_s: forms.Seconds = 2.0
     drain_s: float = Field(default=20.0, ge=0, le=86_400)
-    """How long a stopping worker lets running executions finish."""
+    """Seconds that a stopping worker lets running executions finish."""
     sandbox_uids: str = Field(default="70000:4096", pattern=r"^[1-9][0-9]{0,9}:[1-9][0-9]{0,5}$")
     """User ids that sandboxes run as, each one of its own: the first, and how many."""
     launch_timeout_s: forms.Seconds = 20.0
+    sandboxes: int = Field(default=256, ge=0, le=4096)
+    """Sandboxes that may live on this node at once, beside those of executions."""
+    sandbox_alone_s: int = Field(default=600, ge=1, le=86_400)
+    """How long a living sandbox goes on without its worker, which may be restarted meanwhile."""
+    sandboxes_on_stop: Literal["leave", "end"] = "leave"
+    """What a worker that stops does with living sandboxes: leave them to the next one, or end."""
+    door_gid: int | None = Field(default=None, ge=0, le=2**31 - 1)
+    """Group that may knock at the worker's door: the API's, if it runs as another user."""
     output_flood_mb: int = Field(default=256, ge=1)
-    """Output beyond this ends the execution; between `output_kb` and this it is dropped."""
+    """Output beyond this ends the execution; output between `output_kb` and this is dropped."""
     max_artifacts: int = Field(default=64, ge=0, le=1024)
 
     egress_uid: int = Field(default=10002, ge=1)
@@ -155,29 +167,29 @@ class Settings(BaseSettings):
     egress_trusted_networks: tuple[forms.Network, ...] = ()
     """Networks that may be reached although they are private, such as `10.2.0.0/16`."""
     egress_hosts: dict[str, forms.Address] = Field(default_factory=dict)
-    """Addresses of names that the proxy shall not look up."""
+    """Addresses of names that the proxy does not look up."""
     egress_roots: Path | None = None
     """Certificates (PEM) of further authorities that servers may be signed by."""
     egress_secrets: Path | None = None
     """TOML file with a table for each tenant's id: values of the secrets that rules inject."""
 
     secrets_key: SecretStr | None = None
-    """Keys that tenants' secrets are under: base64 of 32 bytes each, the newest first."""
+    """Keys that seal tenants' secrets: base64 of 32 bytes each, the newest first."""
     secrets_key_file: Path | None = None
     """File with such keys; the embedded stack makes one below `state_dir`."""
 
     objects_url: str | None = None
-    """Where objects are kept, such as `s3://bucket/prefix`; unset: in a folder of `state_dir`."""
+    """Where objects are kept, such as `s3://bucket/prefix`; if unset, a folder of `state_dir`."""
     objects_endpoint: forms.HttpUrl | None = None
     """Address of an S3-compatible server that is not Amazon's."""
     objects_region: str = "us-east-1"
     objects_access_key: SecretStr | None = None
     objects_secret_key: SecretStr | None = None
-    """Of S3; unset: what the platform gives (`AWS_*` variables, instance and pod roles)."""
+    """For S3; if unset, the platform's credentials (`AWS_*` variables, instance and pod roles)."""
     max_file_mb: int = Field(default=1024, ge=1, le=5 * 1024)
     """The largest file that one upload may store."""
     retention_days: int = Field(default=30, ge=0, le=36_500)
-    """Days that ended executions are kept, where a tenant has no other number; 0: for ever."""
+    """Days that ended executions are kept, unless a tenant has its own number; 0: for ever."""
     retention_every_s: forms.Seconds = 60.0
     audit_checkpoint_s: forms.Seconds = 60.0
     """How old the newest checkpoint of a chain that has grown may be."""
@@ -188,7 +200,7 @@ class Settings(BaseSettings):
     audit_syslog_url: str | None = None
     """`tcp://host:port` or `tls://host:port` of a syslog receiver that gets every audit record."""
     audit_trusted_networks: tuple[forms.Network, ...] = ()
-    """Private networks that these two may be in; sandboxes and tenants do not reach them."""
+    """Private networks that these two may be in; sandboxes and tenants cannot reach them."""
 
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
 
@@ -227,13 +239,13 @@ class Settings(BaseSettings):
         if len(uids) < self.most_sandboxes:
             raise ValueError(
                 f"RUNNER_SANDBOX_UIDS names {len(uids)} ids; at least {self.most_sandboxes} are "
-                "needed, one for each of RUNNER_SLOTS + 3 * RUNNER_POOL_MAX sandboxes"
+                "needed, one for each of RUNNER_SLOTS + RUNNER_SANDBOXES + 3 * RUNNER_POOL_MAX"
             )
 
     @property
     def most_sandboxes(self) -> int:
-        """How many may exist at once: they run, wait fresh, wait to be reused, or are removed."""
-        return self.slots + 3 * self.pool_max
+        """How many may exist at once: running, living, waiting (fresh or to be reused), removed."""
+        return self.slots + self.sandboxes + 3 * self.pool_max
 
     @property
     def sandbox_uid_range(self) -> range:
@@ -244,7 +256,7 @@ class Settings(BaseSettings):
     def as_environment(self) -> dict[str, str]:
         """Return the variables from which a child process reads the same settings.
 
-        Without the services' URLs and keys: each process is given those that are its own.
+        The services' URLs and keys are not among them: each process is given its own.
         """
         values = self.model_dump(mode="json", exclude_none=True, exclude=_CREDENTIALS)
         return {
@@ -253,15 +265,16 @@ class Settings(BaseSettings):
         }
 
     def patient(self, seconds: float) -> float:
-        """Return how long to wait here for a part of this host that elsewhere gets `seconds`.
+        """Return how long to wait for a part of this host that needs `seconds` elsewhere.
 
-        Not for what clients, tenants or leases count on: see docs/operations/configuration.md.
+        Do not use it for what clients, tenants or leases count on: see
+        docs/operations/configuration.md.
         """
         return seconds * self.patience
 
     @property
     def node_id(self) -> str:
-        """The host and the state folder: two deployments on one host keep apart."""
+        """The host and the state folder, so that two deployments on one host stay apart."""
         folder = hashlib.sha256(str(self.state_dir.absolute()).encode()).hexdigest()[:8]
         return f"{self.node}-{folder}"
 
@@ -271,8 +284,13 @@ class Settings(BaseSettings):
         return self.state_dir / "run"
 
     @property
+    def door_dir(self) -> Path:
+        """Where the API reaches this host's worker."""
+        return self.run_dir / "door"
+
+    @property
     def secrets_key_path(self) -> Path:
-        """Where the keys of tenants' secrets are, unless the environment holds them."""
+        """File with the keys that seal tenants' secrets, unless the environment holds them."""
         return self.secrets_key_file or self.state_dir / "keys" / "secrets.kek"
 
     @property

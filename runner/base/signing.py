@@ -1,12 +1,12 @@
 """The deployment's signature: Ed25519 over canonical JSON, by a key that never leaves the host.
 
-A signed text says what kind of document it is, and the signature covers that, so that one kind
-cannot be passed off as another. After a rotation the old public keys stay known: what they signed
-stays verifiable; the old private key is gone.
+A signed text says what kind of document it is, and the signature covers that, so one kind cannot be
+passed off as another. A rotation deletes the old private key. The old public keys stay, so that
+documents signed before can still be verified.
 
-Private keys are in `keys/` of the state folder. The public keys that this host trusts are in
-`trusted-keys/`, apart, so that the API can read them without seeing a private one. Nothing is
-trusted because the database says so: whoever writes there could add a key of their own.
+Private keys are in `keys/` of the state folder. The public keys that this host trusts are apart, in
+`trusted-keys/`, so that the API can read them without access to a private one. The database never
+says which keys to trust: whoever can write to it could add a key of their own.
 """
 
 import base64
@@ -34,7 +34,7 @@ _FIELDS = {"type", "body", "key", "signature"}
 
 
 class BadSignature(Exception):
-    """Not a document of this kind, signed by one of these keys, as it was signed."""
+    """The text is not a document of this kind, unchanged, with a signature by one of these keys."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +51,14 @@ class Signer:
 
     key_id: str
     public_keys: tuple[PublicKey, ...]
-    """Those that were trusted when it was opened."""
+    """The keys that were trusted when the signer was opened."""
     _key: Ed25519PrivateKey = field(repr=False)
 
     @classmethod
     def open(cls, state_dir: Path) -> "Signer":
-        """Return the signer of this deployment; its first key is made when there is none.
+        """Return the signer of this deployment; make its first key if there is none.
 
-        Raises SetupError when the keys cannot be read.
+        Raises SetupError if the keys cannot be read.
         """
         folder = _folder(state_dir)
         with _alone(folder):
@@ -78,8 +78,8 @@ class Signer:
 
     def sign(self, kind: str, body: Mapping[str, Any]) -> str:
         """Return the body as a signed text of this kind, one line of canonical JSON."""
-        # What is signed lacks the signature, which has its place between these two in the whole:
-        # canonical JSON sorts by name, and the body is written once.
+        # The signature covers the text without itself. Canonical JSON sorts by name, which puts it
+        # between these two parts, so the body is written only once.
         before = rfc8785.dumps({"body": dict(body), "key": self.key_id})[:-1]
         after = rfc8785.dumps({"type": kind})[1:]
         signature = base64.b64encode(self._key.sign(before + b"," + after))
@@ -87,7 +87,7 @@ class Signer:
 
 
 def rotate(state_dir: Path) -> PublicKey:
-    """Make a new key that signs from the next start on, and forget the private ones before it."""
+    """Make a new key, which signs from the next start on, and delete the older private ones."""
     folder = _folder(state_dir)
     with _alone(folder):
         _adopt(folder, TrustedKeys(state_dir))
@@ -106,11 +106,11 @@ class TrustedKeys:
 
     @property
     def folder(self) -> Path:
-        """Where they are, a file each."""
+        """The folder that holds them, one file each."""
         return self.state_dir / "trusted-keys"
 
     def read(self) -> tuple[PublicKey, ...]:
-        """Return the keys as they are now. Raises SetupError for a file that is none."""
+        """Return the keys as they are now. Raises SetupError for a file that holds none."""
         found = []
         for path in sorted(self.folder.glob("*.pub")):
             try:
@@ -120,7 +120,7 @@ class TrustedKeys:
         return tuple(found)
 
     def add(self, pem: str) -> PublicKey:
-        """Trust the key in this text from now on. Raises ValueError when there is none."""
+        """Trust the key in this text from now on. Raises ValueError if there is none."""
         key = read_public_key(pem)
         self.folder.mkdir(mode=0o755, parents=True, exist_ok=True)
         path = self.folder / f"{key.id}.pub"
@@ -130,7 +130,7 @@ class TrustedKeys:
 
 
 def read_public_key(pem: str) -> PublicKey:
-    """Return the public key in this text. Raises ValueError when there is none of Ed25519."""
+    """Return the public key in this text. Raises ValueError if it holds none of Ed25519."""
     try:
         key = serialization.load_pem_public_key(pem.encode())
     except UnsupportedAlgorithm as error:
@@ -166,7 +166,7 @@ def verify(text: str, kind: str, keys: tuple[PublicKey, ...]) -> dict[str, Any]:
 
 
 def replace_file(path: Path, content: bytes, mode: int) -> None:
-    """Write a file that is whole as soon as it has its name, and stays so when power fails."""
+    """Write a file that is complete once it has its name, and stays so when the power fails."""
     descriptor, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     with os.fdopen(descriptor, "wb") as file:
         os.fchmod(descriptor, mode)
@@ -177,7 +177,7 @@ def replace_file(path: Path, content: bytes, mode: int) -> None:
 
 
 def _signature(text: object) -> bytes:
-    """Return the bytes of a signature in the one way of writing them (RFC 4648 3.5)."""
+    """Return the bytes of a signature, which may be written in only one way (RFC 4648 3.5)."""
     try:
         found = base64.b64decode(text, validate=True) if isinstance(text, str) else b""
     except ValueError:
@@ -199,7 +199,7 @@ def _private_keys(folder: Path) -> list[Path]:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Let no other process make or forget keys meanwhile: two may start at once."""
+    """Keep other processes from making or forgetting keys meanwhile: two may start at once."""
     with (folder / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
@@ -219,7 +219,7 @@ def _make_key(state_dir: Path) -> PublicKey:
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
-    # What is signed can be verified: the public half is there first.
+    # Store the public half first, so that every signature can be verified.
     public = TrustedKeys(state_dir).add(_public_pem(key.public_key()))
     name = f"signing-{datetime.now(UTC):%Y%m%d%H%M%S%f}.pem"
     replace_file(_folder(state_dir) / name, private, 0o600)

@@ -1,14 +1,14 @@
-"""What asyncio lacks of sockets: to accept a connection that no cancellation loses."""
+"""What asyncio lacks for sockets: a way to accept that loses no connection when cancelled."""
 
 import asyncio
 import socket
 
 
 async def accept(listener: socket.socket) -> socket.socket:
-    """Return the next connection of a listener that does not block; nor does the connection.
+    """Return the next connection of a non-blocking listener; the connection does not block either.
 
-    The event loop's `sock_accept` loses a connection that comes as its caller is cancelled. Here
-    nothing is awaited once there is one.
+    The event loop's `sock_accept` loses a connection if its caller is cancelled as the connection
+    arrives. Here nothing is awaited once there is a connection.
     """
     while True:
         try:
@@ -23,8 +23,8 @@ async def accept(listener: socket.socket) -> socket.socket:
 async def _readable(listener: socket.socket) -> None:
     loop = asyncio.get_running_loop()
     knocked = asyncio.Event()
-    # A descriptor of its own: somebody may close the listener meanwhile, and its number may be
-    # another's by the time at which the loop is to forget it.
+    # Use a descriptor of our own. Somebody may close the listener meanwhile, and its number may
+    # belong to another file before the loop forgets it.
     with listener.dup() as ours:
         loop.add_reader(ours, knocked.set)
         try:

@@ -1,4 +1,4 @@
-"""Work beside other work: not left half done, and not failing unseen."""
+"""Work beside other work: never left half done, and never failing unseen."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
@@ -9,16 +9,16 @@ T = TypeVar("T")
 
 
 def cancelled() -> bool:
-    """Return whether somebody has cancelled the task that asks, which is to end then.
+    """Return whether somebody has cancelled the current task, which must then end.
 
-    What fails while it is cancelled, as its clean-up, may have raised in place of the cancellation.
+    Check this after an exception: cleanup that fails may have replaced the cancellation.
     """
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
 
 
 async def uninterrupted(work: Coroutine[Any, Any, T]) -> T:
-    """Wait for `work` to its end also when cancelled meanwhile; the cancellation comes after."""
+    """Wait until `work` ends, even if cancelled meanwhile; raise the cancellation afterwards."""
     task = asyncio.create_task(work)
     cancelled: asyncio.CancelledError | None = None
     while not task.done():
@@ -32,20 +32,36 @@ async def uninterrupted(work: Coroutine[Any, Any, T]) -> T:
 
 
 async def aside(work: Callable[[bytes], T], data: bytes, *, inline: int) -> T:
-    """Return `work(data)`; above `inline` bytes a thread does it, and the event loop goes on.
+    """Return `work(data)`. Above `inline` bytes, a thread does it, so that the event loop goes on.
 
-    The work is done to its end also when this is cancelled meanwhile.
+    The thread always finishes the work, even if this is cancelled meanwhile.
     """
     if len(data) <= inline:
         return work(data)
     return await uninterrupted(asyncio.to_thread(work, data))
 
 
+async def attended(work: Coroutine[Any, Any, T], listening: Coroutine[Any, Any, None]) -> T:
+    """Return what the work returns; what `listening` raises ends it before that."""
+    working, heard = asyncio.create_task(work), asyncio.create_task(listening)
+    try:
+        await asyncio.wait({working, heard}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done() and (heard.cancelled() or heard.exception() is not None):
+            working.cancel()
+            await asyncio.wait({working})
+            await heard
+        return await working
+    finally:
+        for task in (working, heard):
+            task.cancel()
+        await asyncio.gather(working, heard, return_exceptions=True)
+
+
 @asynccontextmanager
 async def beside(work: Awaitable[None]) -> AsyncIterator[None]:
-    """Do it while the context lasts, and to its end; its failure ends the context at once.
+    """Do the work beside the context, and wait for its end; if it fails, the context ends at once.
 
-    A cancellation of the context is one of the work.
+    If the context is cancelled, so is the work.
     """
     body = asyncio.current_task()
     task = asyncio.ensure_future(work)
@@ -61,6 +77,6 @@ async def beside(work: Awaitable[None]) -> AsyncIterator[None]:
         task.cancel()
         raise
     finally:
-        # Raises what the work has raised, in place of the cancellation that told of it.
+        # Raises the work's own exception instead of the cancellation that it caused.
         task.remove_done_callback(interrupt)
         await task

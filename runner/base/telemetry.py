@@ -1,4 +1,4 @@
-"""Logs: structured, one event a line, free of secrets, and of a bounded length."""
+"""Logs: structured, one event a line, without secrets, and of a bounded length."""
 
 import logging
 import sys
@@ -23,7 +23,7 @@ SECRET_KEYS = frozenset(
     }
 )
 REDACTED = "[redacted]"
-LIBRARIES = ("alembic", "docker", "psycopg", "rq", "uvicorn")
+LIBRARIES = ("alembic", "docker", "mcp", "psycopg", "rq", "uvicorn")
 
 
 def redact(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -51,9 +51,9 @@ TRACEBACK = "exception"
 
 
 def bound(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Cut what a line holds: some of it comes from strangers, sandboxes and libraries.
+    """Shorten the values of a line: some of them come from strangers, sandboxes and libraries.
 
-    Comes last, so that it sees every field and every traceback, a library's as well.
+    Runs last, so that it sees every field and every traceback, a library's as well.
     """
     return {
         str(name)[:MAX_NAME]: _cut(value, MAX_TRACEBACK if name == TRACEBACK else MAX_TEXT)
@@ -82,7 +82,7 @@ def _cut(value: Any, most: int, depth: int = 0) -> Any:
 def _shortened(text: str, most: int) -> str:
     if len(text) <= most:
         return text
-    # The end of a traceback says what went wrong, its beginning where.
+    # The end of a traceback says what went wrong, and the beginning where.
     return f"{text[: most // 2]}… {len(text) - most} characters …{text[-(most // 2) :]}"
 
 
@@ -98,7 +98,7 @@ def configure(level: str, *, json: bool) -> None:
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer()
         if json
-        # A traceback is text by then, and without local variables, which may hold secrets.
+        # By now a traceback is text, without local variables, which may hold secrets.
         else structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
     )
     handler = logging.StreamHandler(sys.stderr)
@@ -117,10 +117,15 @@ def configure(level: str, *, json: bool) -> None:
     root.handlers = [handler]
     root.setLevel(level.upper())
     for name in LIBRARIES:
-        # What libraries do in the normal course is noise beside our own events.
+        # Routine messages of libraries are noise beside our own events.
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
     structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[
+            # This comes first, so that a line that nobody sees takes no more time.
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,

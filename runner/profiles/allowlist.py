@@ -1,4 +1,4 @@
-"""The smallest egress allowlist for what a command reached, beside the one it was observed with."""
+"""The smallest egress allowlist for what a command reached, compared with the rules it had."""
 
 import difflib
 from collections.abc import Iterable, Sequence
@@ -10,15 +10,15 @@ from runner.egress.session import Decision
 
 @dataclass(frozen=True, slots=True)
 class Allowlist:
-    """Rules by the names a request may give them."""
+    """Rules, in the form that a request may contain."""
 
     given: tuple[str, ...]
     reached: tuple[str, ...]
     refused: tuple[str, ...]
-    """What was asked for and no rule permitted."""
+    """The requests that no rule permitted."""
 
     def diff(self) -> str:
-        """Return the unified diff from the rules given to those that were needed."""
+        """Return the unified diff from the given rules to the rules that were needed."""
         lines = difflib.unified_diff(
             [f"{name}\n" for name in self.given],
             [f"{name}\n" for name in self.reached],
@@ -29,7 +29,7 @@ class Allowlist:
 
 
 def smallest(given: Sequence[Rule], decisions: Iterable[Decision]) -> Allowlist:
-    """Return a rule for each host and port that was reached: exact, no wildcards."""
+    """Return a rule for each host and port that was reached: exact, without wildcards."""
     reached, refused = set(), set()
     for decision in decisions:
         rule = Rule(decision.host, decision.port, _scheme(decision)).name

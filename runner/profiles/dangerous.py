@@ -1,6 +1,6 @@
-"""System calls that have been ways out of a sandbox, or into another's affairs, and why.
+"""System calls that have been ways out of a sandbox or into other processes, and why.
 
-A profile that allows one is still the operator's to choose; `runner profile` says so each time.
+The operator may still choose a profile that allows one; `runner profile` warns each time.
 """
 
 from collections.abc import Mapping
@@ -47,4 +47,4 @@ _REASONS = {
 DANGEROUS: Mapping[str, str] = {
     name: reason for reason, names in _REASONS.items() for name in names.split()
 }
-"""Names of system calls, each with what it does: completes a sentence that begins with "it"."""
+"""Names of system calls, and what each does, to complete a sentence that begins with "it"."""

@@ -1,7 +1,7 @@
-"""Runs a command in an observing sandbox and returns the system calls it made.
+"""Runs a command in an observing sandbox and returns the system calls that it made.
 
-The sandbox is the one every execution gets, but for one thing: its filter also lets ptrace pass,
-so that an observer inside can follow the command (docs/decisions/0007-learning-by-ptrace.md).
+The sandbox is the one that every execution gets, except that its filter also permits ptrace, so
+that an observer inside can follow the command (docs/decisions/0007-learning-by-ptrace.md).
 """
 
 import dataclasses
@@ -35,7 +35,7 @@ _CALLS = TypeAdapter(list[list[int]])
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """How the command ended, and what it called."""
+    """How the command ended, and which calls it made."""
 
     ending: Ending
     calls: frozenset[Call]
@@ -44,7 +44,7 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class NetworkAccess:
-    """What an observed command is given of the network."""
+    """Gives an observed command its access to the network."""
 
     environment: Mapping[str, str]
     bridge: Bridge | None = None
@@ -55,7 +55,7 @@ OpenAccess: TypeAlias = Callable[[Sandbox], AbstractAsyncContextManager[NetworkA
 
 @asynccontextmanager
 async def no_access(_: Sandbox) -> AsyncIterator[NetworkAccess]:
-    """Give nothing."""
+    """Give no access."""
     yield NetworkAccess({})
 
 
@@ -72,7 +72,7 @@ def observing(
 def unfiltered(
     placement: Placement, resources: Resources, profile: SeccompProfile, host: Host
 ) -> dict[str, Any]:
-    """Return the same without any filter: also what comes after a refusal is seen."""
+    """Return the same without any filter, so that calls after a refusal are seen as well."""
     config = container_config(placement, resources, profile, host)
     config["HostConfig"]["SecurityOpt"] = ["no-new-privileges", "seccomp=unconfined"]
     return config
@@ -88,11 +88,11 @@ async def learn(
     files: Sequence[InputFile] = (),
     way_out: OpenAccess = no_access,
 ) -> Observation:
-    """Observe the command in a sandbox that this launcher configures by one of the two above.
+    """Observe the command in a sandbox that the launcher configures by one of the two above.
 
     `way_out` connects the sandbox to an egress proxy while the command runs.
 
-    Raises SandboxFault when the observer did not come to its end, as after a time-out.
+    Raises SandboxFault if the observer did not finish, for example after a time-out.
     """
     tests = {_number(name): indexes for name, indexes in conditional_arguments(document).items()}
     settings = json.dumps({"tests": tests, "report": f"{WORKSPACE}/{_REPORT}"})
@@ -124,7 +124,7 @@ def _number(name: str) -> int:
 
 
 def _parse(report: bytes, tests: dict[int, tuple[int, ...]]) -> frozenset[Call]:
-    """Return the calls by name; a number this libseccomp has no name for is left out."""
+    """Return the calls by name; leave out numbers that this libseccomp cannot name."""
     try:
         rows = _CALLS.validate_json(report)
     except ValidationError as error:

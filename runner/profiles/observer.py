@@ -1,12 +1,13 @@
-"""Runs a command, follows every process of it, and writes down which system calls they make.
+"""Runs a command, follows all its processes, and writes down which system calls they make.
 
-A program of its own, for the inside of a sandbox: standard library only. The processes are traced
-from the command's first exec on (ptrace(2), PTRACE_SEIZE and PTRACE_GET_SYSCALL_INFO: numbers and
-arguments without knowing the processor). Calls are seen before the seccomp filter answers them.
+A program of its own that runs inside a sandbox, with the standard library only. It traces the
+processes from the command's first exec on (ptrace(2), with PTRACE_SEIZE and
+PTRACE_GET_SYSCALL_INFO, which give numbers and arguments on any processor). It sees calls before
+the seccomp filter answers.
 
     python3 observer.py '{"tests": {"41": [0, 1]}, "report": "/tmp/calls"}' COMMAND…
 
-`tests` names the arguments to keep of a call; of all others only the number is kept.
+`tests` names the arguments of calls to keep; of all other calls, only the number is kept.
 """
 
 import ctypes
@@ -30,7 +31,7 @@ WALL = 0x40000000
 
 
 class Tracer:
-    """The traced processes and what they have called so far."""
+    """The traced processes, and the calls that they made so far."""
 
     def __init__(self, tests: dict[int, list[int]]) -> None:
         self.tests = tests
@@ -42,7 +43,7 @@ class Tracer:
         self.libc.ptrace.restype = ctypes.c_long
 
     def ptrace(self, request: int, pid: int, data: int = 0) -> int:
-        """Make one request; a process that has been killed meanwhile is no failure."""
+        """Make one request; it is no failure if the process was killed meanwhile."""
         size = ENTRY_INFO.size if request == GET_SYSCALL_INFO else None
         target = ctypes.addressof(self.info) if request == GET_SYSCALL_INFO else data or None
         done = int(self.libc.ptrace(request, pid, size, target))
@@ -52,7 +53,7 @@ class Tracer:
         return done
 
     def follow(self, command: int) -> int:
-        """Follow everything until the command ends, and return its wait status."""
+        """Follow all processes until the command ends, and return its wait status."""
         while True:
             pid, status = os.waitpid(-1, WALL)
             if not os.WIFSTOPPED(status):
@@ -72,7 +73,7 @@ class Tracer:
                 self.ptrace(SYSCALL, pid, number)
 
     def record(self, pid: int) -> None:
-        """Note the call this process is about to make."""
+        """Record the call that this process is about to make."""
         if self.ptrace(GET_SYSCALL_INFO, pid) < ENTRY_INFO.size or len(self.calls) >= MOST:
             return
         op, _, _, _, call, *arguments = ENTRY_INFO.unpack(self.info.raw)
@@ -101,7 +102,7 @@ def start(command: list[str], tracer: Tracer) -> int:
 
 
 def main(settings: str, *command: str) -> None:
-    """Observe, write the report, end as the command did."""
+    """Observe, write the report, and end as the command did."""
     chosen = json.loads(settings)
     tracer = Tracer({int(call): indexes for call, indexes in chosen["tests"].items()})
     status = tracer.follow(start(list(command), tracer))

@@ -1,4 +1,4 @@
-"""The smallest profile for what was observed, as a change to the one in force. No I/O."""
+"""The smallest profile for the observed calls, as a change to the one in force. No I/O."""
 
 import copy
 import difflib
@@ -25,7 +25,7 @@ class Call:
 
 
 _SANDBOX_NAMES = (
-    # The supervisor and its interpreter, by the names of x86-64 and of arm64.
+    # The supervisor and its interpreter, with the names of x86-64 and of arm64.
     "access faccessat faccessat2 arch_prctl brk chmod clock_nanosleep close close_range "
     "connect chdir dup dup2 dup3 epoll_create1 execve exit exit_group fchmod fchmodat fcntl "
     "fstat futex getcwd getdents64 getegid geteuid getgid getpeername getpid getpriority "
@@ -34,7 +34,7 @@ _SANDBOX_NAMES = (
     "read readv readlink readlinkat recvfrom rename renameat rmdir rseq rt_sigaction "
     "rt_sigprocmask rt_sigreturn sendto set_robust_list set_tid_address setsid sigaltstack "
     "stat statfs statx sysinfo uname unlink unlinkat utimensat wait4 write "
-    # Its bridge to the egress proxy.
+    # The supervisor's bridge to the egress proxy.
     "accept accept4 bind getsockopt listen setsockopt shutdown "
     # The container runtime between applying the filter and starting the supervisor.
     "capget clock_gettime epoll_ctl epoll_pwait fchdir fstatfs getppid madvise nanosleep "
@@ -55,22 +55,22 @@ SANDBOX = frozenset(
         Call("socketpair", ((0, 1),)),
     }
 )
-"""What every sandbox calls, whatever its program does; without them none starts."""
+"""What every sandbox calls, whatever its program does; without these calls, none starts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """What to change, and what to think about before doing it."""
+    """What to change, and what to consider before."""
 
     before: str
     after: str
     unused: tuple[str, ...]
     added: tuple[Call, ...]
-    """What the command called and the profile in force refuses."""
+    """Calls that the command made and the profile in force refuses."""
     warnings: tuple[str, ...]
 
     def diff(self, name: str) -> str:
-        """Return the unified diff, empty when nothing would change."""
+        """Return the unified diff; it is empty if nothing would change."""
         lines = difflib.unified_diff(
             self.before.splitlines(keepends=True),
             self.after.splitlines(keepends=True),
@@ -92,10 +92,10 @@ def conditional_arguments(document: Document) -> dict[str, tuple[int, ...]]:
 def propose(
     raw: Mapping[str, Any], document: Document, calls: Iterable[Call], why: str
 ) -> Proposal:
-    """Return the smallest profile that lets these calls through; `why` goes into its comments.
+    """Return the smallest profile that permits these calls; `why` goes into its comments.
 
-    Answers that are chosen call by call (such as ENOSYS for clone3) stay: the programs that met
-    them did without. Entries keep their order and their comments.
+    Entries that answer a call in their own way (such as ENOSYS for clone3) stay: the programs that
+    got these answers did without the calls. Entries keep their order and their comments.
     """
     made = frozenset(calls)
     needed = made | SANDBOX
@@ -119,7 +119,7 @@ def propose(
 
 
 def _refused(made: Iterable[Call], document: Document) -> Iterator[Call]:
-    """Yield the calls that the profile refuses by its default, not by an answer of their own."""
+    """Yield the calls that the profile refuses by default, not by an entry of their own."""
     allowing = [entry for entry in document.entries if entry.is_allowed]
     answered = {n for entry in document.entries if not entry.is_allowed for n in entry.names}
     for call in made:

@@ -15,14 +15,14 @@ from runner.words.resources import Limits
 DEFAULT_SIZE = "small"
 
 FLOOR = Limits(cpu=0.05, memory_mb=32, pids=8, disk_mb=1, timeout_s=0.1, output_kb=1)
-"""Below these a sandbox does not start: the supervisor and one interpreter must fit."""
+"""Below these a sandbox does not start: the supervisor and one interpreter need as much."""
 
 _ADAPTER = TypeAdapter(Limits)
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
 
 
 def load_sizes(profiles_dir: Path) -> dict[str, Limits]:
-    """Read every `limits/<size>.toml`. Raises SetupError naming the file and what to mend."""
+    """Read every `limits/<size>.toml`. Raises SetupError that names the file and the remedy."""
     folder = profiles_dir / "limits"
     sizes = {path.stem: _load(path) for path in sorted(folder.glob("*.toml"))}
     if DEFAULT_SIZE not in sizes:
@@ -49,8 +49,8 @@ def _load(path: Path) -> Limits:
 def resolve_limits(size: Limits, overrides: Mapping[str, float], ceiling: Limits) -> Limits:
     """Return the size with the request's changes.
 
-    Raises Invalid with `field` set when a name is unknown, or a value is below what a sandbox
-    needs or above the ceiling. A size's own values are not exempt from the ceiling.
+    Raises Invalid with `field` set if a name is unknown, or if a value is below what a sandbox
+    needs or above the ceiling. The ceiling also limits a size's own values.
     """
     wanted: dict[str, float] = {**dataclasses.asdict(size)}
     for name, value in overrides.items():

@@ -1,8 +1,9 @@
-"""What a tenant may use: numbers by tier, a tenant's own in their place, and what is refused.
+"""What a tenant may use: numbers by tier, a tenant's own instead of them, and refusals.
 
-Three kinds. `concurrent` makes executions wait and refuses nothing. What is counted by day, and
-the queue's length, refuse until some of it is free again. Storage refuses until the tenant
-deletes something. A day is one of UTC; what an execution used counts on the day of its end.
+There are four kinds of quota. `concurrent` makes executions wait and refuses nothing. Quotas by
+day, and the length of the queue, refuse until some of the quota is free again. Storage refuses
+until the tenant deletes something. Quotas of living sandboxes refuse until one ends. A day is one
+of UTC; what an execution used counts on the day on which it ended.
 """
 
 import math
@@ -23,12 +24,14 @@ from runner.words.resources import Limits
 
 LONGEST_RETRY_S = 60
 QUEUE_RETRY_S = 5
-"""Nobody knows when the next place in a queue is free; this keeps who asks from asking all day."""
+"""Nobody knows when the next place in a queue is free; this keeps clients from asking without
+pause."""
 
 MOST_KEYS = 5000
-"""Usable API keys of any tenant: more than anybody manages, and few enough to be ended at once."""
+"""Most usable API keys of any tenant: more than anybody manages, and few enough to end at once."""
 MOST = 2**62
 _Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
+_Few = Annotated[int, Field(ge=0, le=2**31 - 1)]
 _Amount = Annotated[int, Field(ge=0, le=MOST)]
 
 
@@ -44,11 +47,17 @@ class Quotas:
     stored_objects: _Amount
     max_size: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,30}$")]
     weight: Annotated[int, Field(ge=1, le=1000)]
+    sandboxes: _Few
+    sandbox_memory_mb: _Few
+    sandbox_hours_per_day: _Few
+    snapshot_bytes: _Amount
+    snapshot_days: Annotated[int, Field(ge=0, le=36_500)]
+    """For how long snapshots are kept at most; 0 until somebody deletes them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What a tenant may use and uses; `cpu_s` and `egress_bytes` of the day that ends then."""
+    """A tenant's quotas and what it uses, on the day that ends at `day_ends`."""
 
     tier: Tier
     quotas: Quotas
@@ -60,10 +69,24 @@ class Standing:
     stored_objects: int
     now: datetime
     day_ends: datetime
+    sandboxes: int = 0
+    sandbox_memory_mb: int = 0
+    sandbox_hours: float = 0.0
+    """For how long the tenant's sandboxes ran today, all together."""
+    sandboxes_end_at: datetime | None = None
+    """When the first of the sandboxes that live is ended by the clock, if any is."""
+    snapshot_bytes: int = 0
+    snapshots_expire_at: datetime | None = None
+    """When the first of the snapshots expires, if any does."""
+
+    @property
+    def cpu_left(self) -> float:
+        """CPU-seconds that may still be used today."""
+        return max(0.0, self.quotas.cpu_s_per_day - self.cpu_s)
 
     @property
     def egress_left(self) -> int:
-        """Bytes that may still go through the egress proxy today."""
+        """Bytes that may still pass through the egress proxy today."""
         return max(0, self.quotas.egress_bytes_per_day - self.egress_bytes)
 
     def figures(self) -> tuple["Figure", ...]:
@@ -78,12 +101,31 @@ class Standing:
             ),
             Figure("storage_bytes", quotas.storage_bytes, self.storage_bytes),
             Figure("stored_objects", quotas.stored_objects, self.stored_objects),
+            Figure("sandboxes", quotas.sandboxes, self.sandboxes, frees_at=self.sandboxes_end_at),
+            Figure(
+                "sandbox_memory_mb",
+                quotas.sandbox_memory_mb,
+                self.sandbox_memory_mb,
+                frees_at=self.sandboxes_end_at,
+            ),
+            Figure(
+                "sandbox_hours_per_day",
+                quotas.sandbox_hours_per_day,
+                round(self.sandbox_hours, 3),
+                frees_at=day,
+            ),
+            Figure(
+                "snapshot_bytes",
+                quotas.snapshot_bytes,
+                self.snapshot_bytes,
+                frees_at=self.snapshots_expire_at,
+            ),
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A quota and what is used of it; `frees_at` where that is known."""
+    """A quota and what is used of it; `frees_at` if that time is known."""
 
     name: str
     limit: int
@@ -91,11 +133,13 @@ class Figure:
     frees_at: datetime | None = None
 
 
+RUNNING = ("cpu_s_per_day", "sandbox_hours_per_day")
+"""Quotas that a sandbox uses up by running. Once one is used up, it is paused."""
 _OVERRIDABLE = frozenset(Quotas.__dataclass_fields__) - {"concurrent"}
 
 
 def load_tiers(profiles_dir: Path, sizes: Mapping[str, Limits]) -> dict[Tier, Quotas]:
-    """Read `tiers.toml`. Raises SetupError saying what to mend."""
+    """Read `tiers.toml`. Raises SetupError that says what to correct."""
     path = profiles_dir / "tiers.toml"
     try:
         tables = tomllib.loads(path.read_text("utf-8"))
@@ -139,13 +183,18 @@ _ANY = Quotas(
     stored_objects=0,
     max_size="small",
     weight=1,
+    sandboxes=0,
+    sandbox_memory_mb=0,
+    sandbox_hours_per_day=0,
+    snapshot_bytes=0,
+    snapshot_days=0,
 )
 
 
 def ceiling(terms: Limits, quotas: Quotas, sizes: Mapping[str, Limits]) -> Limits:
-    """Return the most that one execution may ask for: within the tenant's terms and its tier.
+    """Return the most that one execution may ask for, within the tenant's terms and its tier.
 
-    A size that this process does not know bounds nothing that the terms do not.
+    A size that this process does not know sets no bounds; the terms still do.
     """
     size = sizes.get(quotas.max_size, terms)
     return Limits(**{name: min(value, getattr(size, name)) for name, value in _items(terms)})
@@ -154,7 +203,7 @@ def ceiling(terms: Limits, quotas: Quotas, sizes: Mapping[str, Limits]) -> Limit
 def refusal(standing: Standing, *, egress: bool) -> QuotaExceeded | None:
     """Return why one more execution may not be accepted now; None if it may.
 
-    `egress` is whether it asks for a way out: without one, that day's bytes are nothing to it.
+    `egress` says whether it asks for egress; if not, the day's bytes do not matter.
     """
     figures = {figure.name: figure for figure in standing.figures()}
     for name in (
@@ -167,19 +216,56 @@ def refusal(standing: Standing, *, egress: bool) -> QuotaExceeded | None:
         figure = figures[name]
         if figure.used < figure.limit or (name == "egress_bytes_per_day" and not egress):
             continue
-        return QuotaExceeded(
-            f"{_WORDS[name]}: {figure.used:g} of {figure.limit} used; {_frees(figure)}",
-            quota=name,
-            limit=figure.limit,
-            used=figure.used,
-            frees_at=figure.frees_at,
-            retry_after_s=_retry_after(figure, standing.now),
-        )
+        return _exceeded(figure, standing.now)
     return None
 
 
+def sandbox_refusal(standing: Standing, *, memory_mb: int, egress: bool) -> QuotaExceeded | None:
+    """Return why one more sandbox of so much memory may not live now; None if it may."""
+    figures = {figure.name: figure for figure in standing.figures()}
+    more = {"sandboxes": 1, "sandbox_memory_mb": memory_mb}
+    day = (*RUNNING, "egress_bytes_per_day") if egress else RUNNING
+    for figure in (figures[name] for name in (*more, *day)):
+        asked = more.get(figure.name, 0)
+        if figure.used >= figure.limit or figure.used + asked > figure.limit:
+            return _exceeded(figure, standing.now, asked)
+    return None
+
+
+def egress_refusal(standing: Standing) -> QuotaExceeded | None:
+    """Return why a sandbox may not be given a way out now; None if it may."""
+    (figure,) = (each for each in standing.figures() if each.name == "egress_bytes_per_day")
+    return _exceeded(figure, standing.now) if standing.egress_left <= 0 else None
+
+
+def resume_refusal(standing: Standing) -> QuotaExceeded | None:
+    """Return why a sandbox that is paused may not go on now; None if it may."""
+    for figure in standing.figures():
+        if figure.name in RUNNING and figure.used >= figure.limit:
+            return _exceeded(figure, standing.now)
+    return None
+
+
+def snapshot_refusal(standing: Standing) -> QuotaExceeded | None:
+    """Return why no snapshot may be taken now, however small; None if one may."""
+    (figure,) = (each for each in standing.figures() if each.name == "snapshot_bytes")
+    return _exceeded(figure, standing.now) if figure.used >= figure.limit else None
+
+
+def _exceeded(figure: Figure, now: datetime, more: int = 0) -> QuotaExceeded:
+    asked = f", and this takes {more}" if more > 1 else ""
+    return QuotaExceeded(
+        f"{_WORDS[figure.name]}: {figure.used:g} of {figure.limit} used{asked}; {_frees(figure)}",
+        quota=figure.name,
+        limit=figure.limit,
+        used=figure.used,
+        frees_at=figure.frees_at,
+        retry_after_s=_retry_after(figure, now),
+    )
+
+
 def too_many_keys(usable: int) -> QuotaExceeded | None:
-    """Return why a tenant with so many usable API keys gets no more; None if it does."""
+    """Return why a tenant with this many usable API keys gets no more; None if it does."""
     if usable < MOST_KEYS:
         return None
     return QuotaExceeded(
@@ -194,7 +280,7 @@ def too_many_keys(usable: int) -> QuotaExceeded | None:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """What waits in the whole deployment. `interval_s` is None while no pace is known."""
+    """Executions that wait in the whole deployment. `interval_s` is None if unknown."""
 
     executions: int
     tenants: int
@@ -202,10 +288,10 @@ class Waiting:
 
 
 def overload(waiting: Waiting, most: int, own: int) -> Overloaded | None:
-    """Return why a deployment that is full takes no more of this tenant now; None if it does.
+    """Return why a full deployment accepts no more from this tenant now; None if it does.
 
-    What is full of one tenant's executions is open to another: a tenant with less than its equal
-    share of the places waiting is let in, so that no tenant can shut out the others.
+    One tenant's executions may fill the queue. A tenant with less than its equal share of the
+    waiting places is still accepted, so no tenant can shut out the others.
     """
     if waiting.executions < most or own < most / (waiting.tenants + (own == 0)):
         return None
@@ -223,15 +309,28 @@ _WORDS = {
     "cpu_s_per_day": "this tenant has used up its CPU-seconds for today",
     "egress_bytes_per_day": "this tenant has used up its egress bytes for today",
     "queued": "this tenant's queue is full",
+    "sandboxes": "this tenant has as many living sandboxes as it may have at once",
+    "sandbox_hours_per_day": "this tenant's sandboxes have run for as many hours as they may today",
+    "snapshot_bytes": "this tenant's snapshots take as many bytes as they may",
+    "sandbox_memory_mb": "this tenant's sandboxes together have as much memory (MiB) as they may",
 }
 
 
 def _frees(figure: Figure) -> str:
+    if figure.name in ("sandboxes", "sandbox_memory_mb"):
+        return "kill one, or ask the operator for more"
+    if figure.name == "snapshot_bytes":
+        first = f"; the first expires at {_at(figure.frees_at)}" if figure.frees_at else ""
+        return f"delete one, or ask the operator for more{first}"
     if figure.frees_at is not None:
-        return f"the quota is renewed at {figure.frees_at:%Y-%m-%dT%H:%M:%SZ}"
+        return f"the quota is renewed at {_at(figure.frees_at)}"
     if figure.name == "queued":
         return "try again when an execution has started or been cancelled"
     return "delete something, or ask the operator for more"
+
+
+def _at(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _retry_after(figure: Figure, now: datetime) -> int | None:

@@ -3,10 +3,12 @@
 principal  who acts
 resources  what a sandbox may use, and what one run in it may take
 sandbox    what a sandbox is and is made from, whoever uses it
-execution  one run of one tenant's program: what was asked for, what came of it
+execution  one run of one tenant's program: the request and its result
+living     a sandbox that lives, what a client does in it, and the results
 states     the states of an execution, and the reasons for its end
-errors     our failures, drawn once
-ids        ids that sort by the time they were made
+lives      the states of a sandbox that lives, and the reasons for its end
+errors     every error that this package raises, as one tree
+ids        ids that sort by the time at which they were made
 paths      names of tenants' files
 text       text of unknown origin, made fit to be printed
 json       JSON in which no key appears twice

@@ -1,4 +1,4 @@
-"""Our failures, drawn once. What the *program* does wrong is an outcome, never one of these.
+"""Every error that this package raises, as one tree. A failure of the *program* is a result.
 
     RunnerError
     ├── NotReady            a part we need does not answer; the same call may succeed later
@@ -9,41 +9,49 @@
     │   ├── DockerUnavailable
     │   ├── KeyUnavailable
     │   ├── IssuerUnavailable
+    │   ├── NodeAway
     │   └── Overloaded
-    ├── Refused             the caller asked for what it may not have
+    ├── Refused             the caller asked for something it may not have
     │   ├── NotFound
     │   ├── NotAuthenticated
     │   │   └── RightEnded
     │   ├── NotPermitted
     │   │   └── TenantSuspended
     │   ├── Conflict
+    │   │   └── SandboxEnded
+    │   ├── FileRefused
+    │   ├── Gone
     │   ├── PreconditionFailed
     │   ├── StorageFull
     │   ├── Invalid
     │   ├── QuotaExceeded
-    │   └── TooManyAttempts
+    │   ├── TooManyAttempts
+    │   └── GuestRefused    in a living sandbox, by its kernel
     ├── SandboxFault        the sandbox, not the program, went wrong
     │   ├── ImageMissing
     │   │   └── ImageIncompatible
     │   ├── IsolationMissing
     │   ├── LaunchFailed
     │   └── ProtocolViolation
-    ├── LeaseLost           another attempt owns the execution; this one's result is refused
+    ├── PortFault           a server inside a sandbox does not answer, or not in HTTP
+    ├── LeaseLost           another attempt owns the execution; the result of this one is refused
     └── SetupError          this host or configuration cannot run the product; says what to do
         └── SecretsUnreadable
 
-Each carries `detail`: what happened, to what, and what to do, free of secrets and tenant data.
-What a program may act on is in fields: which limit, how much of it is used, when to try again.
+Each has a `detail`: what happened, to what, and what to do, free of secrets and tenant data. What a
+program needs to react to it has fields of its own: which limit, how much is used, when to retry.
 """
 
+import errno
+import os
 from datetime import datetime
 
 
 class RunnerError(Exception):
-    """Base of every failure of ours."""
+    """Base of all these errors."""
 
     retry_after_s: int | None = None
-    """After which the same may succeed, where that is known."""
+    """Seconds after which the same call may succeed, if that is known."""
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
@@ -59,11 +67,11 @@ class StoreUnavailable(NotReady):
 
 
 class Unconfirmed(StoreUnavailable):
-    """PostgreSQL went away before it confirmed a change, which may be stored or not."""
+    """PostgreSQL went away before it confirmed a change: it may be stored or not."""
 
 
 class RightUnconfirmed(StoreUnavailable):
-    """PostgreSQL did not say for too long whether the right of a request under way still stands."""
+    """PostgreSQL has not confirmed for too long that the right of a running request still holds."""
 
 
 class QueueUnavailable(NotReady):
@@ -75,15 +83,23 @@ class DockerUnavailable(NotReady):
 
 
 class KeyUnavailable(NotReady):
-    """The key that secrets are under is not there, or is another one."""
+    """The key that encrypts the secrets is missing, or is a different one."""
 
 
 class IssuerUnavailable(NotReady):
-    """The identity provider does not give its keys."""
+    """The identity provider does not return its keys."""
+
+
+class NodeAway(NotReady):
+    """The node on which a sandbox lives does not answer, or is not ready for requests yet."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.retry_after_s = 1
 
 
 class Overloaded(NotReady):
-    """More waits already than the deployment takes. It may be less after `retry_after_s`."""
+    """Too much waits in the deployment already. Try again after `retry_after_s` seconds."""
 
     retry_after_s: int
 
@@ -97,7 +113,7 @@ class Refused(RunnerError):
 
 
 class NotFound(Refused):
-    """No such thing for this caller: unknown and another tenant's look the same."""
+    """This caller has no such thing. What is unknown and what is another tenant's look the same."""
 
 
 class NotAuthenticated(Refused):
@@ -105,7 +121,7 @@ class NotAuthenticated(Refused):
 
 
 class RightEnded(NotAuthenticated):
-    """The key, session or token that a request came with ended while it was under way."""
+    """The key, session or token of a request ended while the request was running."""
 
 
 class NotPermitted(Refused):
@@ -120,12 +136,33 @@ class Conflict(Refused):
     """The request contradicts what is stored, such as a reused idempotency key."""
 
 
+class SandboxEnded(Conflict):
+    """The sandbox has ended."""
+
+
+class FileRefused(Refused):
+    """A sandbox's kernel refused an operation on a path in it; `errno_name` says why."""
+
+    def __init__(self, errno_name: str, path: str) -> None:
+        super().__init__(f"{path}: {_why(errno_name)}")
+        self.errno_name = errno_name
+        self.path = path
+
+
+class Gone(Refused):
+    """It existed and has ended. `reason` is the machine-readable word for why."""
+
+    def __init__(self, detail: str, reason: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
 class PreconditionFailed(Refused):
-    """What is stored is not what the request's conditions name: somebody changed it."""
+    """What is stored does not meet the request's conditions: somebody changed it."""
 
 
 class StorageFull(Refused):
-    """What was to be stored is beyond a limit of the tenant's storage, which it names."""
+    """Storing this would exceed a limit of the tenant's storage; `limit` names it."""
 
     def __init__(self, limit: str, allowed: int, *, used: int, asked: int) -> None:
         super().__init__(
@@ -147,7 +184,7 @@ class Invalid(Refused):
 
 
 class TooManyAttempts(Refused):
-    """Too many logins failed. The same may succeed after `retry_after_s` seconds."""
+    """Too many attempts in a time. The same may succeed after `retry_after_s` seconds."""
 
     retry_after_s: int
 
@@ -157,7 +194,7 @@ class TooManyAttempts(Refused):
 
 
 class QuotaExceeded(Refused):
-    """The tenant uses as much as it may. `retry_after_s` is None where time alone frees nothing."""
+    """The tenant has used up a quota. `retry_after_s` is None if waiting alone does not help."""
 
     def __init__(
         self,
@@ -176,17 +213,32 @@ class QuotaExceeded(Refused):
         self.frees_at = frees_at
         self.retry_after_s = retry_after_s
 
+    @property
+    def facts(self) -> dict[str, object]:
+        """What the audit log holds of it."""
+        return {"quota": self.quota, "limit": self.limit, "used": self.used}
+
+
+class GuestRefused(Refused):
+    """A living sandbox cannot do what was asked; `errno` says why."""
+
+    def __init__(self, errno: str, what: str) -> None:
+        """Take the reason, such as `ENOENT`, and its subject: a path, a port, a process."""
+        super().__init__(f"{what}: {errno}")
+        self.errno = errno
+        self.what = what
+
 
 class SandboxFault(RunnerError):
     """The sandbox could not do its part; the program is not to blame."""
 
 
 class ImageMissing(SandboxFault):
-    """The image is not on this host. Building it is the way out; a retry is not."""
+    """The image is not on this host. Build it; a retry does not help."""
 
 
 class ImageIncompatible(ImageMissing):
-    """The image's supervisor and this worker share no generation of their protocol."""
+    """The image's supervisor and this worker have no protocol generation in common."""
 
 
 class IsolationMissing(SandboxFault):
@@ -198,7 +250,11 @@ class LaunchFailed(SandboxFault):
 
 
 class ProtocolViolation(SandboxFault):
-    """The supervisor's side of the socket said something it must not. The sandbox is lost."""
+    """The supervisor sent something that the protocol does not permit. The sandbox is lost."""
+
+
+class PortFault(RunnerError):
+    """A server at a port inside a sandbox does not answer, or not as HTTP wants it."""
 
 
 class LeaseLost(RunnerError):
@@ -211,3 +267,9 @@ class SetupError(RunnerError):
 
 class SecretsUnreadable(SetupError):
     """The operator's file of tenants' secrets cannot be used."""
+
+
+def _why(errno_name: str) -> str:
+    """Return the errno's name, followed by the kernel's text for it."""
+    number: int | None = getattr(errno, errno_name, None)
+    return errno_name if number is None else f"{os.strerror(number)} ({errno_name})"

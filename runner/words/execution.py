@@ -1,6 +1,6 @@
-"""One run of one tenant's program: what was asked for, what came of it.
+"""One run of one tenant's program: the request and its result.
 
-Plain frozen values, no behaviour beyond arithmetic on themselves.
+Plain frozen values, with no behaviour beyond arithmetic on themselves.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ class Stream(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:
-    """Bytes in the object store, under a key of ours."""
+    """Bytes in the object store, under a key that we chose."""
 
     object_key: str
     size: int
@@ -38,7 +38,7 @@ class StoredObject:
 class InputFile:
     """A file placed in the workspace before the program starts; `path` is relative to it.
 
-    Its bytes are at hand, or in the object store.
+    Its bytes are in memory or in the object store.
     """
 
     path: str
@@ -51,7 +51,7 @@ class InputFile:
 
     @property
     def sha256(self) -> str:
-        """The sum of its bytes, in hexadecimal digits."""
+        """The SHA-256 sum of its bytes, in hexadecimal digits."""
         if isinstance(self.content, StoredObject):
             return self.content.sha256
         return hashlib.sha256(self.content).hexdigest()
@@ -61,8 +61,8 @@ class InputFile:
 class Program:
     """What the supervisor starts: no shell is involved unless `argv` names one.
 
-    `interpret` says that `argv` is Python with a script and its arguments, which the supervisor's
-    own interpreter may run, forked.
+    `interpret` says that `argv` is Python with a script and its arguments. The supervisor may then
+    fork its own interpreter to run it.
     """
 
     argv: tuple[str, ...]
@@ -74,7 +74,7 @@ class Program:
 
 @dataclass(frozen=True, slots=True)
 class RunSpec:
-    """One process in a sandbox: what is started, with which files, and for how long at most."""
+    """One process in a sandbox: what to start, with which files, and for how long at most."""
 
     program: Program
     bounds: RunBounds
@@ -82,19 +82,19 @@ class RunSpec:
     secret_env: Mapping[str, str] = field(default_factory=dict)
     """Environment variables by the names of the secrets that they hold."""
     artifacts: tuple[str, ...] = ()
-    """Patterns of the files to keep; without any, all but what tools made are kept."""
+    """Patterns of the files to keep; without any, all files except those that tools made."""
 
     @property
     def input_bytes(self) -> int:
-        """How much the program is given to read."""
+        """How many bytes of input the program gets."""
         return len(self.program.stdin) + sum(file.size for file in self.files)
 
 
 @dataclass(frozen=True, slots=True)
 class ExecutionRequest:
-    """What a client asked to run, resolved: one run in a sandbox, and what belongs to neither.
+    """What a client asked to run, after names are resolved: limits are numbers, the image is known.
 
-    Limits are numbers, the image is a known name.
+    It holds one run in a sandbox, and what belongs to neither the run nor the sandbox.
     """
 
     sandbox: SandboxSpec
@@ -106,15 +106,15 @@ class ExecutionRequest:
     metadata: Mapping[str, str] = field(default_factory=dict)
     on_worker_loss: Literal["fail", "retry"] = "fail"
     reuse: bool = False
-    """Whether a sandbox may serve it that has served the tenant before, or will again."""
+    """Whether its sandbox may have served the tenant before, or may serve it again."""
     language: str | None = None
     project: str | None = None
     artifacts_to: str | None = None
-    """What the names of files begin with that are made of the artifacts; None makes none."""
+    """Prefix of the names of the files that its artifacts become; None makes no files."""
 
     @property
     def limits(self) -> Limits:
-        """What its sandbox and its run are held to, as it is stored and signed."""
+        """The limits of its sandbox and its run together, as they are stored and signed."""
         bounds = self.run.bounds
         return Limits(
             **asdict(self.sandbox.resources),
@@ -125,7 +125,7 @@ class ExecutionRequest:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """How much a stream carried. `total_bytes` counts what was dropped, too."""
+    """How much a stream carried. `total_bytes` includes what was dropped."""
 
     total_bytes: int
     truncated: bool
@@ -133,10 +133,10 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class StoredOutput:
-    """What was kept of a stream, and the notes between it.
+    """What was kept of a stream, with notes of the service in it.
 
-    `gap_at` is where bytes were left out of its middle, if any. `noted` says how many bytes of
-    `raw` are notes of ours, which the program did not write.
+    `gap_at` is the place where bytes in the middle were left out, if any were. `noted` says how
+    many bytes of `raw` are notes that the service wrote, not the program.
     """
 
     raw: bytes
@@ -146,7 +146,7 @@ class StoredOutput:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a run used. None where this host does not let the worker read it."""
+    """What a run used. None for what the worker cannot read on this host."""
 
     wall_s: float
     cpu_s: float | None = None
@@ -156,7 +156,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class EgressUsage:
-    """What went through the egress proxy: decisions, connections made, bytes of the program's."""
+    """What went through the egress proxy: decisions, connections, and bytes of the program."""
 
     allowed: int
     denied: int
@@ -195,7 +195,7 @@ class Result:
 
 
 def never_ran(state: State, reason: Reason, detail: str) -> Result:
-    """Return the result of an execution whose program has nothing to show."""
+    """Return the result of an execution whose program never ran."""
     nothing = Output(total_bytes=0, truncated=False)
     return Result(
         state=state,
@@ -212,7 +212,7 @@ def never_ran(state: State, reason: Reason, detail: str) -> Result:
 
 
 class EventKind(StrEnum):
-    """What an entry of an execution's event stream tells."""
+    """What kind of news an entry of an execution's event stream is."""
 
     STATE = "state"
     STDOUT = "stdout"
@@ -221,9 +221,9 @@ class EventKind(StrEnum):
 
 
 OMITTED = "omitted_bytes"
-"""Names in an event's data how many bytes of its stream were left out right before its chunk."""
+"""Field of an event's data: how many bytes of its stream were left out right before it."""
 NOTE = "note"
-"""True in an event's data if its chunk is a note of ours, and not the program's output."""
+"""Field of an event's data: true if the service wrote its chunk, and not the program."""
 
 
 @dataclass(frozen=True, slots=True)

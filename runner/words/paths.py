@@ -1,15 +1,16 @@
-"""Names of files: one rule for those that clients give and those that programs make.
+"""Names of files: one rule, whether a client or a program chose the name.
 
-Every name that a system can give a file is kept, byte for byte, and no two names are one file. No
-name is ever a path or a key of ours: what is stored is found by a row in PostgreSQL. So all that is
-refused is what leads elsewhere wherever the file is put back, and what no screen or log may get.
+Every name that a file can have on Linux is kept byte for byte, and different names mean different
+files. No name is ever used as a path or a key of ours: a row in PostgreSQL says where the content
+is. So the rule refuses only what could lead out of a folder when the file is written somewhere, and
+what must not reach a screen or a log.
 """
 
 import re
 
 MAX_BYTES = 1024
 MAX_PARTS = 33
-"""As deep as a program's files are collected."""
+"""The greatest depth at which a program's files are collected."""
 MAX_PART_BYTES = 255
 """The longest name of Linux (NAME_MAX, limits.h)."""
 
@@ -17,21 +18,21 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 
 
 def file_path(path: str) -> str:
-    """Return the path if it is plainly relative and downward. Raises ValueError saying why not."""
+    """Return the path if it is relative and leads only downward; else raise ValueError with why."""
     if (reason := _fault(path)) is not None:
         raise ValueError(reason)
     return path
 
 
 def file_prefix(prefix: str) -> str:
-    """Return what paths may begin with: nothing, a path, or one with a slash at its end."""
+    """Return the prefix if paths may begin with it: empty, a path, or a path and a slash."""
     if prefix:
         file_path(prefix.removesuffix("/"))
     return prefix
 
 
 def _fault(path: str) -> str | None:
-    """Return what is wrong with a path; None if nothing is."""
+    """Return what is wrong with a path, or None."""
     try:
         size = len(path.encode())
     except UnicodeEncodeError:
@@ -43,7 +44,7 @@ def _fault(path: str) -> str | None:
         (len(parts) > MAX_PARTS, f"must not have more than {MAX_PARTS} parts"),
         (_CONTROL.search(path), "must not hold control characters"),
         (not all(parts), "must be relative, without empty parts or a slash at its end"),
-        (any(part in {".", ".."} for part in parts), "must not have `.` or `..` for a part"),
+        (any(part in {".", ".."} for part in parts), "must not have `.` or `..` as a part"),
         (
             any(len(part.encode()) > MAX_PART_BYTES for part in parts),
             f"must not have parts above {MAX_PART_BYTES} bytes",

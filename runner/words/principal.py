@@ -15,7 +15,7 @@ class Role(StrEnum):
 
 
 class Tier(StrEnum):
-    """What a tenant has agreed with the operator: it decides rates and quotas."""
+    """What a tenant has agreed with the operator: its tier decides rates and quotas."""
 
     FREE = "free"
     PRO = "pro"
@@ -27,15 +27,18 @@ class PrincipalKind(StrEnum):
 
     KEY = "key"
     USER = "user"
+    PORT = "port"
+    """Whoever reaches an opened port of a sandbox: the holders of its token, or everybody."""
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who acts in a tenant: an API key or a user, with one role there.
+    """Who acts in a tenant: an API key, a user, or whoever reaches an opened port; with one role.
 
-    `name` is a key's prefix or a user's id: what audit events call it. `permissions`, if it is not
-    None, are those of its role that it has; `suspended` is its tenant. `session_id` is that of a
-    user who logged in here, `ends_at` the Unix time at which a token of an identity provider ends.
+    `name` is a key's prefix, a user's id or a port, as audit events show it. `permissions`, if not
+    None, limits those of its role. `suspended` says that its tenant is suspended. `session_id` is
+    set for a user who logged in here; `ends_at` is the Unix time at which a token of an identity
+    provider or an opened port ends.
     """
 
     tenant_id: UUID
@@ -57,7 +60,7 @@ class Principal:
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """Who runs the deployment: makes and ends tenants, and is a principal of none of them."""
+    """Who runs the deployment: creates and deletes tenants, and belongs to none of them."""
 
     id: UUID
     prefix: str

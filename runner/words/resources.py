@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 OutputKeep: TypeAlias = Literal["head", "head_and_tail"]
-"""Which part is kept of output that is longer than its bound."""
+"""Which part of an output is kept if it is longer than its limit."""
 MOST_TAIL = 2**20
-"""The end of each output is held in the worker's memory until the run ends."""
+"""Limit of the tail, because the worker holds it in memory until the run ends."""
 
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What a sandbox may use at a time, for as long as it lives."""
+    """What a sandbox may use at any time while it lives."""
 
     cpu: float
     memory_mb: int
@@ -24,7 +24,7 @@ class Resources:
 
 @dataclass(frozen=True, slots=True)
 class RunBounds:
-    """How long one run may take, and how much is kept of its stdout and stderr each."""
+    """How long one run may take, and how much of its stdout and of its stderr is kept."""
 
     timeout_s: float
     output_kb: int
@@ -32,17 +32,17 @@ class RunBounds:
 
     @property
     def output_bytes(self) -> int:
-        """How much is kept of each stream."""
+        """How many bytes of each stream are kept."""
         return self.output_kb * 1024
 
     @property
     def tail_bytes(self) -> int:
-        """How much of that is the stream's end: none, or half, up to a bound."""
+        """How many of these bytes are the stream's end: none, or half up to a limit."""
         return min(self.output_bytes // 2, MOST_TAIL) if self.output_keep == "head_and_tail" else 0
 
     @property
     def head_bytes(self) -> int:
-        """How much of it is the stream's beginning."""
+        """How many of these bytes are the stream's beginning."""
         return self.output_bytes - self.tail_bytes
 
 
@@ -50,8 +50,8 @@ class RunBounds:
 class Limits:
     """What one sandbox may use. `output_kb` bounds stdout and stderr each."""
 
-    # A size: resources and bounds together, flat as profiles, requests, rows, answers and receipts
-    # hold them. The API's schema shows the docstring.
+    # A size: resources and bounds together, flat, as profiles, requests, rows, answers and receipts
+    # hold them. The API's schema shows this docstring.
 
     cpu: float
     memory_mb: int
@@ -62,10 +62,10 @@ class Limits:
 
     @property
     def resources(self) -> Resources:
-        """The part that the sandbox is held to."""
+        """The limits of the sandbox."""
         return Resources(self.cpu, self.memory_mb, self.pids, self.disk_mb)
 
     @property
     def bounds(self) -> RunBounds:
-        """The part that the run is held to."""
+        """The limits of the run."""
         return RunBounds(self.timeout_s, self.output_kb)

@@ -6,7 +6,12 @@ from enum import StrEnum
 from runner.words.resources import Resources
 
 WORKSPACE = "/workspace"
-"""The program's working directory in every sandbox, and the only place artifacts come from."""
+"""The program's working directory in every sandbox, and the only place artifacts come from.
+
+An image may have it elsewhere (`UnixAccount.home`); there, this name is a link to it.
+"""
+USER = "agent"
+"""What a sandbox's user is called unless the image says otherwise."""
 
 
 class Isolation(StrEnum):
@@ -14,6 +19,17 @@ class Isolation(StrEnum):
 
     CONTAINER = "container"
     GVISOR = "gvisor"
+
+
+@dataclass(frozen=True, slots=True)
+class UnixAccount:
+    """Whom the programs of an image run as: a name, and the folder that is theirs."""
+
+    user: str = USER
+    home: str = WORKSPACE
+
+
+AGENT = UnixAccount()
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from enum import StrEnum
 
 
 class State(StrEnum):
-    """Where an execution stands. It has exactly one state, and leaves a terminal one never."""
+    """The state of an execution. It has exactly one, and never leaves a terminal one."""
 
     QUEUED = "queued"
     STARTING = "starting"
@@ -24,7 +24,7 @@ class State(StrEnum):
 
 
 class Reason(StrEnum):
-    """Why an execution reached its state: one machine-readable word, beside a sentence."""
+    """Why an execution reached its state: one machine-readable word, stored beside a sentence."""
 
     COMPLETED = "completed"
     EXIT_NONZERO = "exit_nonzero"
@@ -64,8 +64,8 @@ ENDED = frozenset(
 
 ALLOWED: dict[State, frozenset[State]] = {
     State.QUEUED: frozenset({State.STARTING, State.CANCELLED, State.SYSTEM_ERROR}),
-    # Back to QUEUED only when the attempt's worker is lost or drains before the program began,
-    # or when the client asked for a rerun.
+    # Back to QUEUED only if the attempt's worker was lost or drained before the program began, or
+    # if the client asked for a rerun.
     State.STARTING: frozenset(
         {State.RUNNING, State.QUEUED, State.FAILED, State.CANCELLED, State.SYSTEM_ERROR}
     ),

@@ -1,4 +1,4 @@
-"""Text of unknown origin, made fit for a log, a terminal and a database (which keeps no NUL)."""
+"""Makes text of unknown origin safe for a log, a terminal and a database (which keeps no NUL)."""
 
 import codecs
 import re
@@ -27,10 +27,10 @@ def numbered(character: str) -> str:
 
 
 def printable(text: str, instead: Callable[[str], str] = replaced) -> str:
-    """Return the text with something harmless instead of each character that is not printable.
+    """Return the text with something harmless in place of each character that is not printable.
 
-    Spaces of every kind are, and the two joiners that Persian and Indic words are spelled with.
-    What changes the direction of text is not: it makes names look like others.
+    Spaces of every kind count as printable, and so do the two joiners that Persian and Indic words
+    need. Characters that change the direction of text do not: they make names look like others.
     """
     if text.isprintable():
         return text
@@ -38,9 +38,9 @@ def printable(text: str, instead: Callable[[str], str] = replaced) -> str:
 
 
 def shortened(line: str) -> str:
-    """Return a line for people, at most `MOST_TOLD` characters of it, its long words cut.
+    """Return a line for people: at most `MOST_TOLD` characters, with long words cut.
 
-    What may hold a secret is starred first: half of one would no longer be found.
+    Mask secrets before you call this: half a secret would no longer be found.
     """
     return _LONG_WORD.sub(r"\1", line)[:MOST_TOLD]
 
@@ -54,11 +54,11 @@ def _is_printable(character: str) -> bool:
 _LONGEST = 4
 """Bytes of the longest character (RFC 3629)."""
 _CONTINUATION = range(0x80, 0xC0)
-"""The bytes of a character behind its first one."""
+"""The bytes of a character after its first one."""
 
 
 def is_utf8(data: bytes) -> bool:
-    """Return whether the bytes are UTF-8, all of them."""
+    """Return whether all of the bytes are valid UTF-8."""
     try:
         data.decode()
     except UnicodeDecodeError:
@@ -67,14 +67,14 @@ def is_utf8(data: bytes) -> bool:
 
 
 def whole_characters(data: bytes) -> int:
-    """Return how many bytes are left without a character of UTF-8 that has only begun."""
+    """Return how many bytes remain without a character at the end that is not complete yet."""
     tail = data[-_LONGEST:]
-    # What the last bytes are, the decoder tells from them alone: a character begins anew anywhere.
+    # The last bytes suffice for the decoder: in UTF-8, the start of a character is always visible.
     return len(data) - len(tail) + codecs.utf_8_decode(tail, "replace", False)[1]  # noqa: FBT003 - the standard library's signature
 
 
 def character_start(data: bytes, at: int) -> int:
-    """Return the place, or that of the character's first byte if it is within one of UTF-8."""
+    """Return `at`, or the place of the character's first byte if `at` is inside a character."""
     start = at
     while _within(data, start) and at - start < _LONGEST - 1:
         start -= 1
@@ -82,7 +82,7 @@ def character_start(data: bytes, at: int) -> int:
 
 
 def character_end(data: bytes, at: int) -> int:
-    """Return the place, or that behind the character's last byte if it is within one of UTF-8."""
+    """Return `at`, or the place after the character's last byte if `at` is inside a character."""
     end = at
     while _within(data, end) and end - at < _LONGEST - 1:
         end += 1

@@ -1,4 +1,4 @@
-"""Finds many forms in a text, in time linear in the text whatever the two are."""
+"""Finds many forms in a text, in time linear in the text, whatever the text and the forms are."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -8,12 +8,12 @@ from ahocorasick_rs import BytesAhoCorasick
 
 _HEAD = 8
 _HEADS_AT_ONCE = 1024
-"""Making an automaton holds the interpreter's lock; about 2 ms for as many heads."""
+"""Making an automaton holds the interpreter's lock: about 2 ms for this many heads."""
 _SCANNED_AT_ONCE = 8 * 1024
-"""Listing what was found holds it, too; about 2 ms where a head stands at every byte."""
+"""Listing matches holds it, too: about 2 ms if a head begins at every byte of this many."""
 _CROWD = 512
-"""Where more heads stand in what is scanned at once, it all counts as found: half of it is heads
-then, and to look at each of them would take too long."""
+"""If more heads than this begin in one scanned piece, the whole piece counts as found: half of it
+is heads then, and comparing each of them would take too long."""
 _COMPARED_FIRST, _COMPARED_PER_BYTE = 1000, 0.25
 
 Span = tuple[int, int]
@@ -24,7 +24,7 @@ class Finder:
 
     def __init__(self, forms: Iterable[bytes]) -> None:
         by_head = defaultdict(list)
-        # Those that begin alike: the longest first.
+        # Among forms with the same head, the longest first.
         for form in sorted(set(forms), key=lambda each: (-len(each), each)):
             by_head[form[:_HEAD]].append(form)
         self._begins = {head[:end] for head in by_head for end in range(1, len(head))}
@@ -40,9 +40,10 @@ class Finder:
         return bool(self._automata)
 
     def find(self, text: bytes) -> tuple[list[Span], int]:
-        """Return where forms stand, and where one begins that the text's end may have cut off.
+        """Return where forms are, and where one begins that the end of the text may have cut off.
 
-        Spans are in order and apart; what begins nowhere begins at the text's end.
+        Spans are in order and do not touch. If no form begins at the end, that is the text's
+        length.
         """
         size = len(text)
         spans: list[Span] = []
@@ -70,7 +71,7 @@ class Finder:
         return spans, begun
 
     def _beginnings(self, text: bytes) -> Iterator[tuple[int, list[bytes]]]:
-        """Yield in order each place at which the head of a form stands, and what begins so."""
+        """Yield in order each place where the head of a form is, and the forms with that head."""
         view = memoryview(text)
         for first in range(0, len(text), _SCANNED_AT_ONCE):
             window = view[first : first + _SCANNED_AT_ONCE + _HEAD - 1]
@@ -80,7 +81,7 @@ class Finder:
                 for start, forms in _standing(automaton, by_head, window)
                 if start < _SCANNED_AT_ONCE
             ]
-            # By place alone, and mostly in order already.
+            # Sort by place only; they are mostly in order already.
             found.sort(key=itemgetter(0))
             yield from found
 

@@ -9,10 +9,10 @@ from itertools import compress
 from urllib.parse import quote, quote_plus
 
 MIN_PIECE = 8
-"""A part of a value is looked for by itself from this length on; less means too little."""
+"""Shortest part of a value that is masked by itself; shorter text means too little."""
 _BYTES_PER_LINE = 32
-"""Of a value's lines, one for so many of its bytes is looked for, the longest ones: their number
-is bounded, and no usual key, certificate or settings file has more."""
+"""Bytes of a value for each line that is masked by itself; the longest lines are. This limits their
+number, and no usual key, certificate or settings file has more lines."""
 _HEXADECIMAL = re.compile("%[0-9A-F]{2}")
 _SHELL_SPECIAL = re.compile(r"([^\w@%+=:,./-])")
 _QUOTES_IN_HTML = (
@@ -25,13 +25,13 @@ _QUOTES_IN_HTML = (
 )
 
 _BREAKS = b" \t\r\n\v\f\\:"
-"""What encoders and those who print their output put between characters of base64 and hex."""
+"""What encoders, and those who print their output, put between characters of base64 and hex."""
 _PLAIN = bytes.maketrans(b"-_", b"+/")
 _IS_KEPT = bytes(each not in _BREAKS for each in range(256))
 
 
 def written(value: str) -> set[bytes]:
-    """Return what stands in text for the value, and for its longer lines."""
+    """Return what represents the value in text, and what represents its longer lines."""
     found = set(_escaped(value))
     lines = sorted(
         {line.strip() for line in value.splitlines()}, key=lambda each: (-len(each), each)
@@ -46,7 +46,7 @@ def _escaped(value: str) -> Iterator[str]:
     yield value
     if value.isalnum() and value.isascii():
         return
-    # What browsers' encodeURIComponent and Python's quote, by default, let stand differs.
+    # Browsers' encodeURIComponent and Python's quote leave different characters unchanged.
     for percent in (
         *(quote(value, safe=safe, errors="replace") for safe in ("", "/", "!'()*~")),
         quote_plus(value, errors="replace"),
@@ -70,11 +70,11 @@ def _escaped(value: str) -> Iterator[str]:
 
 
 def encoded(value: str) -> set[bytes]:
-    """Return what stands for the value in the compact form of a text: its base64 and hex."""
+    """Return what represents the value in the compact form of a text: its base64 and hex."""
     raw = value.encode("utf-8", "replace")
     whole = base64.b64encode(raw)
     found = {whole, whole.rstrip(b"="), raw.hex().encode(), raw.hex().upper().encode()}
-    # Inside something longer it stands at one of three offsets, its outer bits mixed.
+    # Inside longer data, the value is at one of three offsets, and its outer bits mix with others.
     for offset, mixed in ((0, 0), (1, 2), (2, 3)):
         inner = base64.b64encode(bytes(offset) + raw).rstrip(b"=")
         found.add(inner[mixed : -1 if (offset + len(raw)) % 3 else None])
@@ -92,5 +92,5 @@ def compact(text: bytes) -> tuple[bytes, bytes]:
 
 
 def positions(kept: bytes) -> list[int]:
-    """Return where each byte of a compact text stands in the text itself."""
+    """Return where each byte of a compact text is in the original text."""
     return list(compress(range(len(kept)), kept))

@@ -1,4 +1,4 @@
-"""Stars in the place of secrets."""
+"""Replaces secrets by stars."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,9 +9,9 @@ from runner.base.tasks import aside
 from runner.words.text import character_end, character_start
 
 MIN_CUT = 4
-"""Of a value that the end of the output cuts off, as many bytes are starred, too."""
-_INLINE = 1024
-"""More than this is masked in a thread: it may take longer than the event loop has."""
+"""If the end of the output cuts a value off, its beginning is masked from this many bytes on."""
+INLINE = 1024
+"""Texts longer than this are masked in a thread, so that they do not hold up the event loop."""
 _BREAKS_PER_BYTE, _BREAKS = 4, 1024
 """How far apart line breaks may tear base64 and hex."""
 _WHITE = b" \t\r\n\v\f"
@@ -25,13 +25,13 @@ class _Found:
     begun: int
     """Where something begins that may become a secret."""
     brief: bool
-    """Whether that is so little of one, and followed by white space, that it may be shown."""
+    """Whether this is so short, and followed by white space, that it may be shown."""
 
 
 class Masker:
-    """What to star out of everything that one run leaves.
+    """The secrets to mask in everything that one run leaves.
 
-    Making one takes up to some ten milliseconds for the worst values: leave it to a thread.
+    Making one takes up to some ten milliseconds for the worst values, so do it in a thread.
     """
 
     def __init__(self, values: Iterable[str]) -> None:
@@ -46,17 +46,23 @@ class Masker:
         return bool(self._written)
 
     def text(self, text: str) -> str:
-        """Return the text with each secret starred."""
+        """Return the text with each secret masked."""
         return self.whole(text.encode("utf-8", "surrogatepass")).decode("utf-8", "surrogatepass")
+
+    def beginning(self, text: str) -> str:
+        """Return the same of a text whose end was cut off, with it perhaps that of a secret."""
+        stream = self.stream()
+        hidden = stream.feed(text.encode("utf-8", "surrogatepass")) + stream.rest()
+        return hidden.decode("utf-8", "surrogatepass")
 
     async def text_aside(self, text: str) -> str:
         """Return the same as `text`, without holding up the event loop."""
         raw = text.encode("utf-8", "surrogatepass")
-        hidden = await aside(self.whole, raw, inline=_INLINE)
+        hidden = await aside(self.whole, raw, inline=INLINE)
         return hidden.decode("utf-8", "surrogatepass")
 
     def whole(self, data: bytes) -> bytes:
-        """Return the bytes, which are all there are, with each secret starred."""
+        """Return the bytes with each secret masked; no more bytes follow them."""
         if not self:
             return data
         hidden = bytearray(data)
@@ -68,9 +74,9 @@ class Masker:
         return Stream(self)
 
     def find(self, text: bytes) -> _Found:
-        """Return where secrets stand in the text, and where one may begin: whole characters."""
+        """Return where secrets are in the text, and where one may begin: whole characters."""
         written, begun = self._written.find(text)
-        # Where comparing would take too long, what is starred may begin and end anywhere.
+        # Where comparing would take too long, a masked part may begin and end anywhere.
         spans = [(character_start(text, start), character_end(text, end)) for start, end in written]
         begun = character_start(text, begun)
         short, kept = compact(text)
@@ -85,27 +91,31 @@ class Masker:
 
 
 class Stream:
-    """Masks bytes that come in pieces, a secret that lies across several of them included.
+    """Masks bytes that come in pieces, including a secret that is spread over several of them.
 
-    Held back is only what may be the beginning of a secret: other output is not delayed.
+    Only what may be the beginning of a secret is held back; other output is not delayed.
     """
 
     def __init__(self, masker: Masker) -> None:
         self._masker = masker
         self._held = b""
         self._stars = b""
-        """What the beginning of `_held` is to look like: it belongs to a secret that was found."""
+        """How the beginning of `_held` will be shown: it belongs to a secret that was found."""
         self._shown = 0
-        """How much of `_held` was returned already."""
+        """How much of `_held` was already returned."""
+
+    def needs_thread(self, data: bytes) -> bool:
+        """Return whether `feed_aside` has a thread mask this."""
+        return bool(self._masker) and len(self._held) + len(data) > INLINE
 
     async def feed_aside(self, data: bytes) -> bytes:
         """Return the same as `feed`, without holding up the event loop."""
         if not self._masker:
             return data
-        return await aside(self.feed, data, inline=_INLINE - len(self._held))
+        return await aside(self.feed, data, inline=INLINE - len(self._held))
 
     def feed(self, data: bytes) -> bytes:
-        """Return what is certain so far."""
+        """Return the output that is certain so far."""
         if not self._masker:
             return data
         raw = self._held + data
@@ -122,14 +132,19 @@ class Stream:
         return certain
 
     def rest(self) -> bytes:
-        """Return what was held back; stars for a secret that was cut off."""
+        """Return the output that was held back, with stars for a secret that was cut off."""
         raw, shown, starred = self._held, self._shown, self._stars
         self._held, self._stars, self._shown = b"", b"", 0
         return raw[shown:] if len(raw) < MIN_CUT and not starred else b"*" * (len(raw) - shown)
 
 
+def starred(data: bytes) -> bytes:
+    """Return stars in the place of all of it; white space stays."""
+    return data.translate(_STARS)
+
+
 def star(hidden: bytearray, found: _Found) -> None:
-    """Put stars in the place of what was found; white space that breaks an encoding stays."""
+    """Replace what was found by stars; white space that breaks an encoding stays."""
     for start, end in found.encoded:
         hidden[start:end] = hidden[start:end].translate(_STARS)
     for start, end in found.written:
