@@ -1,28 +1,30 @@
-"""The egress proxy: a process of its own, the only way out of a sandbox.
+"""The egress proxy: a process of its own, and the only way out of a sandbox.
 
-The worker hands it one listening socket for each sandbox; the socket a connection arrives at says
-whose it is. One decision binds everything: the name as normalised, a rule for it, one lookup, the
-address that is connected to, and the name inside TLS.
+The worker hands the proxy one listening socket for each sandbox, so the socket at which a
+connection arrives says which sandbox it comes from. The proxy decides once on each request, in this
+order: it normalises the name, finds a rule for it, looks it up, and chooses an address. It connects
+to exactly that address, and requires the same name inside TLS.
 
-    gateway       the worker's side: keeps the proxy, opens and closes sessions
-    control       what worker and proxy say to each other
+    gateway       the worker's side: keeps the proxy running, opens and closes sessions
+    opened        a session as the worker knows it
+    control       the messages between worker and proxy
     policy        what a sandbox may reach, with budgets
-    proxy         the process: begins, gives up its rights, serves
-    confine       what it gives up
-    session       one sandbox's standing, and its records
+    proxy         the process: starts, gives up its rights, serves
+    confine       the rights that the process gives up
+    session       one sandbox's policy, budgets and records
     share         what one tenant may take of the proxy
-    places        the connections of one sandbox that are served at once
-    refusal       how a client is told why
+    places        how many connections of one sandbox are served at once
+    refusal       how a client is told why it was refused
     serve         one connection of a sandbox, from its first byte
     http          HTTP through the proxy
-    socks         SOCKS5, as far as it makes tunnels
-    tunnel        tunnels, looked into as their rule says
-    requests      an HTTP request, judged and rewritten
+    socks         the part of SOCKS5 that makes tunnels
+    tunnel        tunnels, inspected as far as their rule says
+    requests      checks and rewrites an HTTP request
     paths         whether a path lies below a prefix
     decide        the one decision
-    upstream      connections to what was decided on
-    streams       bytes both ways, with TLS or without
-    clienthello   the host a TLS client names
-    certificates  the authority for hosts where TLS is ended
-    hide          secrets starred out of answers
+    upstream      connections to the address that was decided on
+    streams       bytes in both directions, with TLS or without
+    clienthello   the host that a TLS client names
+    certificates  the authority for hosts whose TLS the proxy ends
+    hide          masks secrets in servers' answers
 """

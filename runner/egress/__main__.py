@@ -1,4 +1,4 @@
-"""Start the proxy: `python -m runner.egress DESCRIPTOR`, from a worker only."""
+"""Start the proxy: `python -m runner.egress DESCRIPTOR`. Only a worker does this."""
 
 import asyncio
 import socket

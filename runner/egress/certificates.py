@@ -1,7 +1,7 @@
-"""The deployment's certificate authority, and leaves for the hosts where TLS is ended here.
+"""The deployment's certificate authority, and certificates for hosts whose TLS the proxy ends.
 
-Only sandboxes whose rules ask for it trust this authority, and only they are given its
-certificate. Its key is made at first use and never leaves the host.
+Only sandboxes whose rules need it trust this authority, and only they get its certificate. Its key
+is made at first use and never leaves the host.
 """
 
 import os
@@ -25,9 +25,9 @@ _KEEP = 256
 
 
 def load_or_make_authority(folder: Path) -> tuple[str, str]:
-    """Return the authority's key and certificate (PEM), made if there is none yet.
+    """Return the authority's key and certificate (PEM); make them if there are none yet.
 
-    Raises SetupError when what is there cannot be used.
+    Raises SetupError if the existing ones cannot be used.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = folder / "authority.pem"
@@ -36,7 +36,8 @@ def load_or_make_authority(folder: Path) -> tuple[str, str]:
         with tempfile.NamedTemporaryFile("w", dir=folder, delete=False) as file:
             file.write(made)
         try:
-            # A link, unlike a rename, leaves the authority of whoever came first.
+            # If two processes do this at once, a link keeps the first authority; a rename would
+            # not.
             os.link(file.name, path)
         except FileExistsError:
             pass
@@ -77,7 +78,7 @@ def _make_authority() -> tuple[str, str]:
 
 
 class Leaves:
-    """Makes and keeps a TLS server context for each host where TLS is ended here."""
+    """Makes and keeps a TLS server context for each host whose TLS the proxy ends."""
 
     def __init__(self, key_pem: str, certificate_pem: str) -> None:
         loaded = serialization.load_pem_private_key(key_pem.encode(), None)
@@ -89,7 +90,7 @@ class Leaves:
         self._contexts: dict[str, tuple[datetime, ssl.SSLContext]] = {}
 
     def context(self, host: str) -> ssl.SSLContext:
-        """Return a context that shows a certificate for this host, valid for some days."""
+        """Return a context with a certificate for this host, valid for some days."""
         now = datetime.now(UTC)
         made, context = self._contexts.get(host, (None, None))
         if made is None or context is None or now - made > timedelta(days=_LEAF_DAYS / 2):
@@ -122,7 +123,7 @@ class Leaves:
         )
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.set_alpn_protocols(["http/1.1"])
-        # The standard library reads a chain from a path only: one that needs no file system.
+        # The standard library reads a chain only from a path; a memfd has one in memory.
         chain = leaf.public_bytes(serialization.Encoding.PEM).decode() + _pem(self._leaf_key)
         memory = os.memfd_create("leaf")
         try:

@@ -1,8 +1,8 @@
-"""The first message of TLS, read as far as it names the host: RFC 8446 §4.1.2, RFC 6066 §3.
+"""Reads the host that the first message of TLS names (RFC 8446 §4.1.2, RFC 6066 §3).
 
-Nothing else of TLS is looked at. The bytes are passed on as they came; a server that sees another
-name in them than is read here would need two readings of one message, so anything out of the
-ordinary is refused: other records, trailing bytes, a repeated extension, a name that is not ASCII.
+Nothing else in TLS is looked at, and the bytes are passed on unchanged. A server must not find
+another name in them than this reader does. So everything that could be read in two ways is refused:
+other records, trailing bytes, a repeated extension, a name that is not ASCII.
 """
 
 from dataclasses import dataclass
@@ -19,22 +19,22 @@ _MAX_RECORD = 2**14
 
 
 class BadHello(Exception):
-    """Not a ClientHello, or none that this reader is sure of."""
+    """The bytes are not a ClientHello, or could be read in more than one way."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """What a ClientHello says of the host."""
+    """What a ClientHello says about the host."""
 
     server_name: str | None
     encrypted: bool
-    """Whether it carries an encrypted ClientHello (ECH), whose inner name nobody outside sees."""
+    """Whether it has an encrypted ClientHello (ECH), whose inner name nobody outside can see."""
 
 
 def parse(data: bytes) -> Hello | None:
     """Return what the ClientHello at the beginning of the bytes says; None if more are needed.
 
-    It may be spread over several records. Raises BadHello.
+    The ClientHello may be spread over several records. Raises BadHello.
     """
     message = bytearray()
     at = 0
@@ -89,8 +89,8 @@ class _Reader:
 
 
 def _hello(message: _Reader) -> Hello:
-    message.take(2 + 32)  # version, random
-    message.vector(1)  # session
+    message.take(2 + 32)  # version and random
+    message.vector(1)  # session id
     message.vector(2)  # cipher suites
     message.vector(1)  # compression
     extensions: dict[int, _Reader] = {}
@@ -102,7 +102,7 @@ def _hello(message: _Reader) -> Hello:
                 raise BadHello("an extension appears twice")
             extensions[kind] = listed.vector(2)
     if message:
-        raise BadHello("bytes behind the extensions")
+        raise BadHello("bytes after the extensions")
     names = extensions.get(_SERVER_NAME)
     return Hello(_server_name(names) if names else None, _ECH in extensions)
 

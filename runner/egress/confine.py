@@ -1,4 +1,4 @@
-"""What the proxy's process gives up before the first byte of a sandbox reaches it."""
+"""The rights that the proxy's process gives up before it reads a sandbox's first byte."""
 
 import ctypes
 import os
@@ -13,17 +13,17 @@ _PR_CAPBSET_DROP = 24
 _PR_SET_NO_NEW_PRIVS = 38
 _LAST_CAPABILITY = 63
 _FILE_BYTES = 64 * 1024
-"""Enough for a leaf certificate, which reaches OpenSSL through memory that counts as a file."""
+"""Enough for one certificate, which OpenSSL reads from memory that counts as a file."""
 _DESCRIPTORS = 4096
 
 
 def confine(uid: int, profiles_dir: Path) -> int:
-    """Give up root, capabilities, core dumps, files and most system calls; for good.
+    """Give up root, capabilities, core dumps, files and most system calls, for good.
 
-    `uid` is taken by root only; who is not root keeps the user they are. Returns how many
-    descriptors are left. Raises SetupError.
+    Only root switches to `uid`; any other user keeps their own. Returns how many descriptors the
+    process may still open. Raises SetupError.
     """
-    # Read while root: the profiles may be the operator's alone.
+    # Read this while still root: perhaps only the operator may read the profiles.
     calls = process_filter(profiles_dir, "egress")
     libc = ctypes.CDLL(None, use_errno=True)
 
@@ -36,7 +36,7 @@ def confine(uid: int, profiles_dir: Path) -> int:
         raise SetupError(f"the egress proxy cannot be confined: {os.strerror(number)}")
 
     if os.geteuid() == 0:
-        # Up to the first number that this kernel does not know.
+        # Stop at the first capability number that this kernel does not know.
         for capability in range(_LAST_CAPABILITY):
             if not prctl(_PR_CAPBSET_DROP, capability, optional=True):
                 break

@@ -1,8 +1,8 @@
-"""What worker and proxy say to each other: JSON messages over an inherited pair of sockets.
+"""Messages between worker and proxy: JSON over a pair of sockets that the proxy inherits.
 
-The pair has no path, so nobody else can speak on it. A message travels in pieces, as the kernel
-takes no more than a socket's buffer at once; a sandbox's listening socket travels beside the first
-of them (SCM_RIGHTS, unix(7)). The end of the pair is the end of the proxy.
+The pair has no path, so nobody else can speak on it. The kernel takes no more than a socket's
+buffer at once, so a message travels in pieces. A sandbox's listening socket travels beside the
+first piece (SCM_RIGHTS, unix(7)). When the worker closes its end, the proxy ends.
 """
 
 import asyncio
@@ -13,11 +13,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 PIECE = 64 * 1024
-"""Well below what the kernel takes at once of a sequenced-packet socket (wmem_default)."""
+"""Well below what the kernel takes at once on a sequenced-packet socket (wmem_default)."""
 MAX_MESSAGE = 32 * 2**20
-"""Far above what settings and rules come to: a broken proxy must not fill the worker's memory."""
+"""Far above the size of any settings or rules: a broken proxy must not fill the worker's memory."""
 _FIRST, _LAST = 1, 2
-"""Bits of a piece's first byte. A message that was broken off ends where another one begins."""
+"""Bits of a piece's first byte. When a message was broken off, the next one's first piece shows
+it."""
 
 
 class Control:
@@ -31,7 +32,7 @@ class Control:
         self._beside: int | None = None
 
     async def send(self, message: Mapping[str, Any], descriptor: int | None = None) -> None:
-        """Send one message. Raises ConnectionError when the other end is gone."""
+        """Send one message. Raises ConnectionError if the other end is gone."""
         data = json.dumps(message).encode()
         if len(data) > MAX_MESSAGE:
             raise ValueError(f"a control message of {len(data)} bytes")
@@ -56,7 +57,7 @@ class Control:
     async def receive(self) -> dict[str, Any]:
         """Return the next message. Raises ConnectionError at the end.
 
-        A descriptor that came with it is closed: a broken proxy must not use up the worker's.
+        Closes any descriptor that came with it: a broken proxy must not use up the worker's.
         """
         message, descriptor = await self.receive_with_descriptor()
         if descriptor is not None:
@@ -64,7 +65,7 @@ class Control:
         return message
 
     async def receive_with_descriptor(self) -> tuple[dict[str, Any], int | None]:
-        """Return the next message and what came with it. Raises ConnectionError at the end."""
+        """Return the next message and its descriptor. Raises ConnectionError at the end."""
         while True:
             piece, descriptors = await self._receive_piece()
             if piece[0] & _FIRST:
@@ -98,7 +99,7 @@ class Control:
         return data, descriptors
 
     def _forget(self) -> None:
-        """Drop what has come of a message."""
+        """Drop the pieces of a message that have arrived."""
         self._begun.clear()
         self._drop_descriptor()
 

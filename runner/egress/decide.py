@@ -1,7 +1,7 @@
-"""The one decision: from what a client asks for to the address that is connected to.
+"""The one decision: from the request of a client to the address that the proxy connects to.
 
-Name, rule, lookup, address, in this order, each once. What is connected to is what was decided
-on: nothing looks the name up again.
+It checks the name, finds a rule, looks the name up and chooses an address, in this order and each
+once. The proxy connects to this address and never looks the name up again.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from runner.network.names import Address, BadName, address_in, normalise
 Asking = Literal["tunnel", "http"]
 
 _OWN = frozenset({"localhost", "sandbox"})
-"""Names of the sandbox itself, the second as its host name."""
+"""Names of the sandbox itself; the second is its host name."""
 
 
 class Denied(Exception):
@@ -39,19 +39,19 @@ class Target:
     host: str
     port: int
     rules: tuple[Rule, ...]
-    """Every rule for this host and port, all of one scheme."""
+    """Every rule for this host and port; all have the same scheme."""
     addresses: tuple[Address, ...]
     holds_secret: bool = False
-    """Whether a rule sets a secret on requests to this host, be it at another port."""
+    """Whether a rule puts a secret into requests to this host, even if at another port."""
 
     @property
     def scheme(self) -> Scheme:
-        """What must be spoken there."""
+        """The protocol that the client must speak there."""
         return self.rules[0].scheme
 
     @property
     def intercepts(self) -> bool:
-        """Whether TLS is ended here, which one rule that asks for it is enough for."""
+        """Whether the proxy ends TLS here; one rule that needs it is enough."""
         return self.holds_secret or any(rule.intercepts for rule in self.rules)
 
 
@@ -74,8 +74,8 @@ async def decide(
     if holds_secret and rules[0].scheme == "tcp":
         raise Denied(
             "not_looked_into",
-            f"another rule sets a secret on requests to {name}, so nothing is carried from there "
-            "that cannot be looked into, as tcp cannot",
+            f"another rule sets a secret on requests to {name}, so the proxy has to "
+            "see into all traffic with it, and a tcp rule does not let it",
             rule=rules[0],
         )
     try:
@@ -85,13 +85,24 @@ async def decide(
     return Target(name, port, rules, addresses, holds_secret)
 
 
+def still_permits(policy: Policy, asking: Asking, target: Target) -> bool:
+    """Return whether a policy decides as the one did by which this target was found."""
+    try:
+        rules = _rules(policy, asking, target.host, target.port)
+    except Denied:
+        return False
+    holds_secret = any(rule.inject and rule.covers(target.host) for rule in policy.rules)
+    return (rules, holds_secret) == (target.rules, target.holds_secret)
+
+
 def _rules(policy: Policy, asking: Asking, name: str, port: int) -> tuple[Rule, ...]:
     matching = [rule for rule in policy.rules if rule.matches(name, port)]
     if asking == "http":
         matching = [rule for rule in matching if rule.scheme == "http"]
     if not matching:
         raise Denied("no_rule", _wanting(asking, name, port))
-    # Of several schemes for one port the strictest is meant: a tunnel has one reading only.
+    # If rules give several schemes for one port, the strictest holds: a tunnel has one reading
+    # only.
     for scheme in ("https", "http", "tcp"):
         if found := tuple(rule for rule in matching if rule.scheme == scheme):
             return found
@@ -99,7 +110,7 @@ def _rules(policy: Policy, asking: Asking, name: str, port: int) -> tuple[Rule, 
 
 
 def _wanting(asking: Asking, name: str, port: int) -> str:
-    """Return what an execution needs that is to reach this."""
+    """Return why no rule permits this, and which rule would."""
     address = address_in(name)
     if name in _OWN or (address and (address.is_loopback or address.is_unspecified)):
         return f"{name} is the sandbox itself, which a client reaches without the proxy (NO_PROXY)"

@@ -1,7 +1,7 @@
-"""The worker's side of the egress proxy: keeps it running, and opens and closes sessions.
+"""The worker's side of the egress proxy: keeps it running, opens and closes sessions.
 
-A proxy that dies takes every connection with it and nothing else: the listening sockets are held
-here, too, so that what a sandbox asks for meanwhile waits for the next one.
+If the proxy dies, its connections are lost, and nothing else. The worker holds the listening
+sockets as well, so new connections of a sandbox wait in them for the next proxy.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -21,31 +21,17 @@ from runner.base.duties import Duties
 from runner.base.tasks import uninterrupted
 from runner.egress.certificates import load_or_make_authority
 from runner.egress.control import Control
+from runner.egress.opened import NOTHING, OpenSession, added, confirm, including
 from runner.egress.policy import Policy, policy_to_json
 from runner.egress.session import Decision, Summary
 from runner.words.errors import NotReady, SetupError
 
 READY_S = 20.0
 CLOSE_S = 5.0
+COUNT_S = 1.0
 _PACKAGES = Path(__file__).resolve().parents[2]
 
 _log = structlog.get_logger("runner.egress")
-_NOTHING = Summary(0, 0, 0, 0, 0)
-
-
-@dataclass(slots=True)
-class _Open:
-    """A session as the gateway knows it."""
-
-    tenant: str
-    policy: Policy
-    listener: socket.socket
-    secrets: Mapping[str, str] = field(repr=False)
-    on_decision: Callable[[Decision], None]
-    closed: asyncio.Future[Summary]
-    told: Summary = _NOTHING
-    """What this proxy has told of the session; what an earlier one told is in `before`."""
-    before: Summary = _NOTHING
 
 
 class EgressGateway:
@@ -56,7 +42,7 @@ class EgressGateway:
         self.pid: int | None = None
         self._begin = begin
         self._patience = patience
-        self._sessions: dict[str, _Open] = {}
+        self._sessions: dict[str, OpenSession] = {}
         self._process: asyncio.subprocess.Process | None = None
         self._control: Control | None = None
 
@@ -74,10 +60,10 @@ class EgressGateway:
         patience: int = 1,
         duties: Duties | None = None,
     ) -> AsyncIterator["EgressGateway"]:
-        """Keep a proxy running while the context lasts; `patience` multiplies the waits on it.
+        """Keep a proxy running inside the context; `patience` multiplies the waits for it.
 
-        `roots` are certificates (PEM) of further authorities. Raises SetupError when the proxy
-        does not start.
+        `roots` are certificates (PEM) of further authorities. Raises SetupError if the proxy does
+        not start.
         """
         key, certificate = load_or_make_authority(state_dir / "egress")
         begin = {
@@ -110,11 +96,11 @@ class EgressGateway:
         secrets: Mapping[str, str],
         on_decision: Callable[[Decision], None],
     ) -> "GatewaySession":
-        """Have connections to this socket served by this policy; the socket is taken over.
+        """Let the proxy serve connections to this socket by this policy; it takes the socket over.
 
-        All sessions of a tenant share its part of the proxy.
+        All sessions of a tenant use the same share of the proxy.
         """
-        opened = _Open(
+        opened = OpenSession(
             tenant=tenant,
             policy=policy,
             listener=listener,
@@ -126,30 +112,81 @@ class EgressGateway:
         try:
             await self._hand_over(session, opened)
         except BaseException:
-            # Nobody has the session then, who could close it.
+            # The caller does not have the session yet, so nobody else could close it.
             await uninterrupted(self.close_session(session))
             raise
         return GatewaySession(self, session)
 
+    async def count_session(self, session: str) -> Summary:
+        """Return the sums of an open session so far, including its open connections.
+
+        If the proxy does not answer in time, it returns what the proxy has reported before.
+        """
+        opened = self._sessions.get(session)
+        if opened is None:
+            return NOTHING
+        if self._control is not None:
+            answer = opened.answer
+            if answer is None:
+                answer = opened.answer = asyncio.get_running_loop().create_future()
+                with contextlib.suppress(ConnectionError):
+                    await self._control.send({"do": "count", "session": session})
+            await asyncio.wait({answer}, timeout=COUNT_S * self._patience)
+        return added(opened.before, opened.known)
+
+    async def change_session(
+        self, session: str, policy: Policy, secrets: Mapping[str, str]
+    ) -> None:
+        """Decide by another policy from now on; connections that it does not permit are cut.
+
+        Raises NotReady if the proxy does not confirm it in time: it decides so as soon as it can.
+        """
+        opened = self._sessions.get(session)
+        if opened is None:
+            # The sandbox ends, and its way out with it.
+            return
+        async with opened.changing:
+            opened.policy, opened.secrets = policy, secrets
+            opened.changes += 1
+            if self._control is None:
+                # The next proxy begins with these.
+                return
+            opened.changed = asyncio.get_running_loop().create_future()
+            try:
+                await self._control.send(
+                    {
+                        "do": "change",
+                        "session": session,
+                        "number": opened.changes,
+                        "policy": policy_to_json(policy),
+                        "secrets": dict(secrets),
+                    }
+                )
+            except ConnectionError:
+                return
+            done, _ = await asyncio.wait({opened.changed}, timeout=CLOSE_S * self._patience)
+            if not done:
+                raise NotReady("the egress proxy did not confirm the new rules in time")
+
     async def close_session(self, session: str) -> Summary:
-        """Cut every connection of the session and return what it came to."""
+        """Cut every connection of the session and return its sums."""
         opened = self._sessions[session]
         try:
             if self._control is not None:
                 await self._control.send({"do": "close", "session": session})
                 async with asyncio.timeout(CLOSE_S * self._patience):
-                    return _sum(opened.before, await opened.closed)
+                    return added(opened.before, await opened.closed)
         except (ConnectionError, TimeoutError) as error:
             _log.warning("session_closed_without_proxy", session=session, why=type(error).__name__)
         finally:
             del self._sessions[session]
             opened.listener.close()
-        return _sum(opened.before, opened.told)
+        return added(opened.before, opened.known)
 
-    async def _hand_over(self, session: str, opened: _Open) -> None:
+    async def _hand_over(self, session: str, opened: OpenSession) -> None:
         if self._control is None:
             return
-        # When the proxy dies now, the next one is handed every open session.
+        # If the proxy dies during this, the next one gets every open session.
         with contextlib.suppress(ConnectionError):
             await self._control.send(
                 {
@@ -172,12 +209,12 @@ class EgressGateway:
                 str(theirs.fileno()),
                 pass_fds=(theirs.fileno(),),
                 stdin=asyncio.subprocess.DEVNULL,
-                # Nothing of the worker's environment: it may hold the database's password.
+                # Pass on nothing of the worker's environment: it may hold the database's password.
                 env={
                     "PYTHONPATH": str(_PACKAGES),
                     "PATH": "/usr/bin:/bin",
                     "LANG": "C.UTF-8",
-                    # A name server that is silent does not hold a thread for long (resolv.conf(5)).
+                    # A silent name server then does not occupy a thread for long (resolv.conf(5)).
                     "RES_OPTIONS": "timeout:2 attempts:2",
                 },
             )
@@ -202,12 +239,15 @@ class EgressGateway:
         self._control = control
 
     async def _keep(self) -> None:
-        """Have a proxy, and hear it until it dies; a new one is handed every session."""
+        """Start a proxy if none runs, give it every session, and follow it until it dies."""
         if self._control is None:
             await self._spawn()
             for session, opened in list(self._sessions.items()):
-                opened.before, opened.told = _sum(opened.before, opened.told), _NOTHING
+                opened.before = added(opened.before, opened.known)
+                opened.told = opened.counted = NOTHING
+                opened.answer = None
                 await self._hand_over(session, opened)
+                confirm(opened)
         try:
             while self._control is not None:
                 self._heard(await self._control.receive())
@@ -215,12 +255,12 @@ class EgressGateway:
             code = await self._end()
             raise NotReady(f"the egress proxy died (exit code {code})") from None
         except Exception:
-            # What it says cannot be followed any more.
+            # After a message that makes no sense, the next ones cannot be trusted either.
             await self._end()
             raise
 
     async def _end(self) -> int | None:
-        """End the process, if there is one; return its exit code."""
+        """End the process if there is one, and return its exit code."""
         control, self._control = self._control, None
         process, self._process = self._process, None
         if control is not None:
@@ -239,11 +279,22 @@ class EgressGateway:
             opened = self._sessions.get(message["session"])
             if opened and not opened.closed.done():
                 opened.closed.set_result(Summary(**message["summary"]))
+        elif message["say"] == "changed":
+            opened = self._sessions.get(message["session"])
+            # The word on a change that came too late is none on the next one.
+            if opened and opened.changes == message["number"]:
+                confirm(opened)
+        elif message["say"] == "counted":
+            if opened := self._sessions.get(message["session"]):
+                opened.counted = Summary(**message["summary"])
+                if opened.answer is not None:
+                    opened.answer.set_result(None)
+                    opened.answer = None
         elif message["say"] == "decided":
             fields = message["decision"]
             decision = Decision(**{**fields, "at": datetime.fromisoformat(fields["at"])})
             if opened := self._sessions.get(decision.session):
-                opened.told = _with(opened.told, decision)
+                opened.told = including(opened.told, decision)
                 opened.on_decision(decision)
 
 
@@ -254,28 +305,14 @@ class GatewaySession:
     _gateway: EgressGateway
     id: str
 
+    async def count(self) -> Summary:
+        """Return its sums so far, as far as they are known within a moment."""
+        return await self._gateway.count_session(self.id)
+
+    async def change(self, policy: Policy, secrets: Mapping[str, str]) -> None:
+        """Decide by another policy from now on. Raises NotReady if that is not confirmed."""
+        await self._gateway.change_session(self.id, policy, secrets)
+
     async def close(self) -> Summary:
-        """Cut all its connections and return what it came to, also for one who is cancelled."""
+        """Cut all its connections and return its sums, even if the caller is cancelled."""
         return await uninterrupted(self._gateway.close_session(self.id))
-
-
-def _sum(first: Summary, second: Summary) -> Summary:
-    return Summary(
-        allowed=first.allowed + second.allowed,
-        denied=first.denied + second.denied,
-        connections=first.connections + second.connections,
-        bytes_up=first.bytes_up + second.bytes_up,
-        bytes_down=first.bytes_down + second.bytes_down,
-    )
-
-
-def _with(told: Summary, decision: Decision) -> Summary:
-    allowed = decision.outcome == "allowed"
-    return replace(
-        told,
-        allowed=told.allowed + allowed,
-        denied=told.denied + (not allowed),
-        connections=told.connections + 1,
-        bytes_up=told.bytes_up + decision.bytes_up,
-        bytes_down=told.bytes_down + decision.bytes_down,
-    )

@@ -1,9 +1,10 @@
-"""Brokered secrets, starred out of everything that the proxy brings back into their sandbox.
+"""Masks the secrets that the proxy sets for a sandbox in everything that servers send back.
 
-Every server that the proxy looks into is masked for every secret of the execution: a secret that
-one rule sets may come back by another rule of the same host, or from another host that knows it.
-One layer of gzip or zlib that the server does not declare is unpacked beside the answer, which is
-cut off where a secret is found inside. What stays open is listed in docs/operations/egress.md.
+The proxy masks every secret of the execution in the answers of every server that it looks into. A
+secret that one rule sets may come back through another rule for the same host, or from another host
+that knows it. A body may be gzip or zlib without saying so. The proxy unpacks one such layer on the
+side, and cuts the answer off if it finds a secret inside. docs/operations/egress.md lists what gets
+through nevertheless.
 """
 
 import zlib
@@ -13,20 +14,20 @@ from runner.base.masking import Masker
 from runner.egress.decide import Denied
 
 _GZIP_OR_ZLIB = 47
-"""`wbits` by which zlib tells the two formats apart by their headers."""
+"""With this value of `wbits`, zlib tells the two formats apart by their headers."""
 _SLICE = 16 * 1024
-"""So much is looked at before others have their turn: some milliseconds for the worst secrets."""
+"""Bytes to look at before others get a turn; they take some milliseconds with the worst secrets."""
 _ROOM = 2**20
 _RATIO = 200
-"""What unpacks to more than `_ROOM` and so many times its size is not looked into, but refused."""
+"""A body that unpacks to more than `_ROOM` and more than this many times its size is refused."""
 _BETWEEN = b"\0"
-"""Stands in no header field and in no secret that one could hold."""
+"""Separates the parts: it is in no header field, and in no secret that a field could hold."""
 
 
 class Hidden:
-    """What no answer may hold.
+    """The secrets that no answer may hold.
 
-    Making one takes half a second for the worst secrets: leave it to a thread.
+    Making one takes half a second for the worst secrets, so do it in a thread.
     """
 
     def __init__(self, values: Iterable[str]) -> None:
@@ -39,15 +40,15 @@ class Hidden:
         return bool(self._anywhere)
 
     def text(self, text: str) -> str:
-        """Return a text that may quote the server."""
+        """Return the text, masked. It may quote the server."""
         return self._anywhere.text(text)
 
     def reason(self, reason: bytes) -> bytes:
-        """Return the words of a status line."""
+        """Return the reason of a status line, masked."""
         return self._anywhere.whole(reason)
 
     def fields(self, fields: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-        """Return header fields, whose names come as the server wrote them."""
+        """Return header fields, masked. Their names are as the server wrote them."""
         if not self or not fields:
             return fields
         names = self._anywhere.whole(_BETWEEN.join(name for name, _ in fields)).lower()
@@ -68,9 +69,9 @@ class Body:
         self._inside = _Inside(masker) if masker else None
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Return what is certain so far, in steps that others may come between.
+        """Return the output that is certain so far, in steps, so that others get turns in between.
 
-        Raises Denied when the body must not go on.
+        Raises Denied if the body must not go on.
         """
         if self._inside is None:
             yield data
@@ -81,12 +82,12 @@ class Body:
             yield self._mask.feed(data[at : at + _SLICE])
 
     def rest(self) -> bytes:
-        """Return what was held back."""
+        """Return the output that was held back."""
         return self._mask.rest()
 
 
 class _Inside:
-    """Looks for secrets in what a packed body unpacks to."""
+    """Looks for secrets inside a packed body."""
 
     def __init__(self, masker: Masker) -> None:
         self._mask = masker.stream()
@@ -101,13 +102,13 @@ class _Inside:
             try:
                 unpacked = self._unpacker.decompress(data, _SLICE)
             except zlib.error:
-                # Not packed, or broken off here: there is nothing more that would unpack.
+                # It is not packed, or is damaged here: nothing that follows would unpack either.
                 self._unpacker = None
                 return
             rest = self._unpacker.unused_data or self._unpacker.unconsumed_tail
             self._packed += len(data) - len(rest)
             self._check(unpacked)
-            # A full slice may leave more inside the unpacker, though it has taken all of the data.
+            # If the output fills its limit, the unpacker may hold more, even without more data.
             full = len(unpacked) == _SLICE
             if self._unpacker.eof:
                 # Another member may follow (RFC 1952 §2.2).

@@ -1,8 +1,8 @@
-"""HTTP through the proxy: each request judged, rewritten, sent on, and its answer sent back.
+"""HTTP through the proxy: it checks each request, rewrites it, sends it on, and returns the answer.
 
-Serves plain proxy requests, plain HTTP inside a tunnel, and HTTP inside TLS that is ended here.
-h11 reads and writes every message: nothing of a request reaches a server but in h11's words, so
-that what was judged is what is sent.
+It serves plain proxy requests, plain HTTP inside a tunnel, and HTTP inside TLS that the proxy ends.
+h11 reads and writes every message. So a server gets exactly what was checked, in h11's spelling,
+and never the client's own bytes.
 """
 
 import asyncio
@@ -23,9 +23,9 @@ from runner.network.names import Address
 
 MAX_HEAD = 64 * 1024
 MAX_LINES = 256
-"""About so many lines a head or a trailer may have: h11 reads all at once, at some 7 µs each."""
+"""About how many lines a head or a trailer may have: h11 reads all at once, some 7 µs each."""
 MAX_INTERIM = 16
-"""So many interim answers (1xx) may come before the answer; RFC 9110 §15.2 names no bound."""
+"""How many interim answers (1xx) may come before the answer; RFC 9110 §15.2 sets no limit."""
 
 
 class Peer:
@@ -41,9 +41,9 @@ class Peer:
         self.state = h11.Connection(role, max_incomplete_event_size=MAX_HEAD)
 
     async def next_event(self) -> Any:
-        """Return the next event. Raises h11.RemoteProtocolError on what is not HTTP."""
+        """Return the next event. Raises h11.RemoteProtocolError if it is not HTTP."""
         while True:
-            # One piece of what was received may hold thousands of events.
+            # One piece of received bytes may hold thousands of events.
             await self._share.turn()
             if (event := self.state.next_event()) is not h11.NEED_DATA:
                 self._lines = 0
@@ -59,7 +59,7 @@ class Peer:
 
     @property
     def unread(self) -> bytes:
-        """What was received beyond the last event."""
+        """Received bytes after the last event."""
         return self.state.trailing_data[0] + self._ahead
 
     async def send(self, event: h11.Event) -> None:
@@ -68,7 +68,7 @@ class Peer:
             await self.stream.send(data)
 
     def reusable(self) -> bool:
-        """Begin the next exchange; False when there cannot be one."""
+        """Begin the next exchange; return False if the connection cannot carry another."""
         if self.state.our_state is self.state.their_state is h11.DONE:
             self.state.start_next_cycle()
             return True
@@ -85,12 +85,12 @@ class Server:
 
     @property
     def waits(self) -> bool:
-        """Whether the next request can be sent: the server has not hung up, nor said more."""
+        """Whether it is idle: the server has neither hung up nor sent more."""
         return self.peer.stream.waits and not self.peer.unread
 
 
 class Refusing(Exception):
-    """The client was told why, and the connection is over."""
+    """The client has been told why it was refused, and the connection is over."""
 
 
 class HttpProxy:
@@ -107,7 +107,7 @@ class HttpProxy:
         inside: Target | None = None,
         encrypted: bool = False,
     ) -> None:
-        """`inside` is the target of the tunnel that the requests come through."""
+        """`inside` is the target of the tunnel through which the requests come."""
         self._client = client
         self._session = session
         self._outside = outside
@@ -119,7 +119,7 @@ class HttpProxy:
         self._after = (0, 0)
 
     async def serve(self) -> h11.Request | None:
-        """Serve until the connection ends; a CONNECT request is returned instead."""
+        """Serve until the connection ends; return a CONNECT request instead of serving it."""
         try:
             patience = self._outside.timeouts.head_s
             while True:
@@ -168,7 +168,7 @@ class HttpProxy:
         try:
             status = await self._carry(server, outgoing, rule, asked)
         except asyncio.CancelledError:
-            # The execution has ended before the answer: what was asked for is told all the same.
+            # The execution ended before the answer came: record the request all the same.
             self._session.allow(asked, server.address, rule, f"{said}: cut")
             raise
         self._session.allow(asked, server.address, rule, f"{said}: {status}")
@@ -211,12 +211,12 @@ class HttpProxy:
             self._server = None
 
     async def _carry(self, server: Server, outgoing: h11.Request, rule: Rule, asked: Asked) -> int:
-        """Send the request and its body, and the answer back; return the answer's status."""
+        """Send the request and its body, return the answer to the client, and return its status."""
         started = asyncio.Event()
         start = self._session.share.start
         sending = start(self._send_request(server.peer, outgoing))
         answering = start(self._send_answer(server.peer, started))
-        # A server may answer before it has the whole request, and take no more of it.
+        # A server may answer before it has the whole request, and then read no more of it.
         answering.add_done_callback(lambda _: sending.cancel())
         try:
             await asyncio.wait({sending, answering}, return_when=asyncio.FIRST_EXCEPTION)
@@ -231,7 +231,7 @@ class HttpProxy:
         if isinstance(problem, Denied):
             why = problem
         else:
-            # What h11 says of a malformed answer quotes it.
+            # h11's message about a malformed answer quotes that answer.
             said = self._session.hidden.text(_name(problem))
             why = Unreachable("unreachable", f"{server.target.host} broke off: {said}", rule=rule)
         why.address = server.address
@@ -295,7 +295,7 @@ class HttpProxy:
             await self._client.send(h11.Data(data))
 
     async def refuse(self, asked: Asked, why: Denied, status: int | None = None) -> None:
-        """Tell the client and the record why; always raises Refusing."""
+        """Tell the client why and record it; always raises Refusing."""
         self._session.deny(asked, why)
         if self._client.state.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
             head, page = told(why, status)

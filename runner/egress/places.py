@@ -1,30 +1,30 @@
-"""How many connections of one sandbox are served at once; the others wait for a place, in order."""
+"""How many connections of one sandbox are served at once; the others wait in order for a place."""
 
 import asyncio
 
 MAX_WAITING = 128
-"""As many as a sandbox's bridge carries in all: those beyond wait in its kernel's queue."""
+"""As many as the bridge of a sandbox carries: further ones wait in its kernel's queue."""
 
 
 class Full(Exception):
-    """No place came free in time, or too many wait for one already."""
+    """No place became free in time, or too many connections wait already."""
 
 
 class Places:
     """Some places, each for one connection."""
 
     def __init__(self, number: int) -> None:
-        # Serves whoever came first, first, and loses no place by a cancellation.
+        # A semaphore serves in the order of arrival, and a cancellation loses no place.
         self._free = asyncio.Semaphore(number)
         self._waiting = 0
 
     @property
     def awaited(self) -> bool:
-        """Whether somebody waits for one."""
+        """Whether a connection waits for a place."""
         return self._waiting > 0
 
     async def take(self, patience_s: float) -> None:
-        """Take a place, whoever came first the first one. Raises Full."""
+        """Take a place, in the order of arrival. Raises Full."""
         if self._free.locked() and self._waiting >= MAX_WAITING:
             raise Full(f"{MAX_WAITING} others wait already")
         self._waiting += 1
@@ -37,5 +37,5 @@ class Places:
             self._waiting -= 1
 
     def give(self) -> None:
-        """Give a place back: to who waits longest, if somebody does."""
+        """Give a place back; the connection that has waited longest gets it."""
         self._free.release()

@@ -1,7 +1,7 @@
-"""What a sandbox may reach: rules, their budgets, and the operator's ceiling over them.
+"""What a sandbox may reach: rules, their budgets, and the operator's ceiling above them.
 
-Nothing is permitted that no rule permits: an empty policy, and a ceiling that is missing or
-empty, deny everything.
+Everything that no rule permits is denied. An empty policy denies everything, and so does a ceiling
+that is missing or empty.
 """
 
 import hashlib
@@ -31,14 +31,14 @@ _UNSETTABLE = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Inject:
-    """A header that the proxy sets, from a secret that the sandbox never holds."""
+    """A header that the proxy sets, with a secret that the sandbox never holds."""
 
     header: str
     secret: str
     prefix: str = ""
 
     def value(self, secrets: Mapping[str, str]) -> str | None:
-        """Return the header's value; None if the secret holds what no header may."""
+        """Return the header's value; None if the secret has characters that no header may hold."""
         value = self.prefix + secrets[self.secret]
         return value if _FIELD_VALUE.fullmatch(value) else None
 
@@ -47,8 +47,8 @@ class Inject:
 class Rule:
     """One thing that may be reached.
 
-    `host` is a normalised name, an address that matches only when asked for as such, `*.` and a
-    suffix for every name below it, or `*` (in a ceiling) for every name.
+    `host` is a normalised name, an address (which matches only if the client asks for the address),
+    `*.` and a suffix for every name below it, or `*` (in a ceiling) for every name.
     """
 
     host: str
@@ -60,7 +60,7 @@ class Rule:
 
     @property
     def name(self) -> str:
-        """The rule as a client may write it; what a denial tells the agent to ask for."""
+        """The rule in a client's spelling, as a refusal suggests it to the agent."""
         shown = f"{self.host}:{self.port}"
         if self.scheme == "tcp":
             return f"tcp://{shown}"
@@ -69,15 +69,15 @@ class Rule:
 
     @property
     def intercepts(self) -> bool:
-        """Whether the proxy must see inside TLS to keep this rule."""
+        """Whether the proxy must see inside TLS to enforce this rule."""
         return self.scheme == "https" and bool(self.methods or self.path_prefix or self.inject)
 
     def matches(self, host: str, port: int) -> bool:
-        """Return whether a normalised host and a port are this rule's."""
+        """Return whether this rule is for a normalised host and a port."""
         return port == self.port and self.covers(host)
 
     def covers(self, host: str) -> bool:
-        """Return whether a normalised host is this rule's, at whatever port."""
+        """Return whether this rule is for a normalised host, at any port."""
         return _covers(self.host, host)
 
 
@@ -96,9 +96,9 @@ class Policy:
 
 
 def parse_rule(value: str | Mapping[str, Any]) -> Rule:
-    """Return the rule that a client wrote, in full.
+    """Return the complete rule for what a client wrote.
 
-    Text is `host`, `host:port`, `http://host` or `tcp://host:port`. Raises Invalid.
+    A text is `host`, `host:port`, `http://host` or `tcp://host:port`. Raises Invalid.
     """
     fields = _from_text(value) if isinstance(value, str) else dict(value)
     try:
@@ -129,7 +129,7 @@ def parse_rule(value: str | Mapping[str, Any]) -> Rule:
 def load_ceiling(profiles_dir: Path) -> Policy:
     """Read `egress/ceiling.toml`: the most that any execution may be permitted.
 
-    Without the file nothing is. Raises SetupError when it cannot be understood.
+    Without the file, nothing is permitted. Raises SetupError if the file cannot be understood.
     """
     path = profiles_dir / "egress" / "ceiling.toml"
     try:
@@ -203,7 +203,8 @@ class _Written(_Strict):
     methods: list[Annotated[str, Field(pattern=r"^[A-Z]{1,16}$")]] = Field(
         default_factory=list, max_length=16
     )
-    # A path is compared as it is sent: what servers read differently has no place in a rule.
+    # Paths are compared as they are sent, so a rule must not have one that servers read
+    # differently.
     path_prefix: str = Field(
         default="", max_length=512, pattern=r"^(/[A-Za-z0-9._~!$&'()*+,;=:@/-]*)?$"
     )
@@ -231,7 +232,7 @@ def _host(written: str) -> str:
 
 
 def _covers(pattern: str, host: str) -> bool:
-    """Whether what the second matches, the first matches too; the second may be a plain name."""
+    """Whether the first matches every name that the second does, be it a pattern or a name."""
     if pattern == host:
         return True
     if pattern == ANY:

@@ -1,4 +1,4 @@
-"""The proxy process: begins, gives up its rights, and serves sessions until its worker is gone."""
+"""The proxy process: starts, gives up its rights, and serves sessions until its worker is gone."""
 
 import asyncio
 import socket
@@ -28,13 +28,13 @@ from runner.words.errors import SetupError
 LOOKUP_THREADS = 64
 ACCEPT_AGAIN_S = 0.5
 _OWN_DESCRIPTORS = 1024
-"""Left for sandboxes' listeners, lookups and the proxy itself; a connection needs two."""
+"""Reserved for listeners of sandboxes, lookups and the proxy itself; a connection needs two."""
 
 _log = structlog.get_logger("runner.egress")
 
 
 class Sandbox:
-    """One session at its socket, and the connections it has."""
+    """One session at its socket, with its connections."""
 
     def __init__(
         self, session: ProxySession, outside: Outside, slots: Slots, listener: socket.socket
@@ -58,7 +58,7 @@ class Sandbox:
                 await asyncio.sleep(ACCEPT_AGAIN_S)
                 continue
             try:
-                # Meanwhile all others wait in the kernel's queue, where they cost nothing.
+                # Meanwhile, all others wait in the kernel's queue, where they cost nothing.
                 await share.turn()
                 await self._slots.take(share)
             except asyncio.CancelledError:
@@ -71,11 +71,11 @@ class Sandbox:
     def _stopped(self, accepting: asyncio.Task[None]) -> None:
         if not accepting.cancelled() and (error := accepting.exception()):
             _log.error("session_failed", session=self.session.id, exc_info=error)
-            # Who connects is refused, and does not wait for nobody.
+            # Clients are then refused at once, instead of waiting for an answer in vain.
             self._listener.close()
 
     def _ended(self, link: socket.socket, connection: asyncio.Task[None]) -> None:
-        # One that was cancelled before its first step has closed nothing.
+        # A task that was cancelled before its first step has closed nothing.
         link.close()
         self._connections.discard(connection)
         self._slots.give(self.session.share)
@@ -83,7 +83,7 @@ class Sandbox:
             _log.error("connection_failed", session=self.session.id, exc_info=error)
 
     async def close(self) -> None:
-        """Accept no more, and cut every connection."""
+        """Accept no more connections, and cut all that are open."""
         self._accepting.cancel()
         await asyncio.gather(self._accepting, return_exceptions=True)
         self._listener.close()
@@ -100,14 +100,15 @@ class Proxy:
         self._outside = outside
         self._sandboxes: dict[str, Sandbox] = {}
         self._slots = slots
-        # Each is kept for as long as one of its tenant's sessions is open.
+        # The proxy keeps a share as long as one session of its tenant is open.
         self._shares: WeakValueDictionary[str, Share] = WeakValueDictionary()
         self._decided: asyncio.Queue[Decision] = asyncio.Queue()
+        self._changes: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
-        """Obey until the worker hangs up. Raises a group with a ConnectionError then."""
+        """Follow the worker until it hangs up. Then raises a group with a ConnectionError."""
         async with asyncio.TaskGroup() as both:
-            # If either fails the process ends, and the worker starts another.
+            # If either task fails, the process ends, and the worker starts another.
             both.create_task(self._tell())
             both.create_task(self._obey())
 
@@ -118,9 +119,13 @@ class Proxy:
                 self._open(message, socket.socket(fileno=descriptor))
             elif message["do"] == "close":
                 await self._close(message["session"])
+            elif message["do"] == "change":
+                self._change(message)
+            elif message["do"] == "count":
+                await self._count(message["session"])
 
     def _open(self, message: dict[str, Any], listener: socket.socket) -> None:
-        # Python takes a descriptor it is given for one that blocks, and hands that on to copies.
+        # Python assumes that an inherited descriptor blocks, and passes that on to its copies.
         listener.setblocking(False)  # noqa: FBT003 - the standard library's signature
         session = ProxySession(
             message["session"],
@@ -142,6 +147,30 @@ class Proxy:
             {"say": "closed", "session": id_, "summary": asdict(sandbox.session.summary())}
         )
 
+    def _change(self, message: dict[str, Any]) -> None:
+        if sandbox := self._sandboxes.get(message["session"]):
+            # In a task, as it may wait for its tenant's other sessions: nobody else waits for them.
+            task = sandbox.session.share.start(self._changed(sandbox.session, message))
+            self._changes.add(task)
+            task.add_done_callback(self._ended)
+
+    async def _changed(self, session: ProxySession, message: dict[str, Any]) -> None:
+        await session.change(policy_from_json(message["policy"]), message["secrets"])
+        await self._control.send(
+            {"say": "changed", "session": session.id, "number": message["number"]}
+        )
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._changes.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            # The worker then does not hear that the rules have changed, and says so.
+            _log.error("session_not_changed", exc_info=error)
+
+    async def _count(self, id_: str) -> None:
+        if sandbox := self._sandboxes.get(id_):
+            summary = asdict(sandbox.session.summary())
+            await self._control.send({"say": "counted", "session": id_, "summary": summary})
+
     async def _tell(self) -> None:
         while True:
             await self._send_decision(await self._decided.get())
@@ -153,7 +182,7 @@ class Proxy:
 
 
 async def main(link: socket.socket) -> None:
-    """Serve as the process at the other end of this socket says."""
+    """Serve what the process at the other end of this socket asks for."""
     control = Control(link)
     message = await control.receive()
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(LOOKUP_THREADS))
@@ -179,7 +208,7 @@ async def main(link: socket.socket) -> None:
 
 
 async def _load_what_loads_late(lookup: Callable[[str], Awaitable[object]], leaves: Leaves) -> None:
-    """Use once what imports a part of itself at its first use: afterwards nothing is imported."""
+    """Use each module that imports parts of itself late, so that all is imported now."""
     leaves.context("localhost")
     try:
         await lookup("localhost")

@@ -1,8 +1,9 @@
-"""How a client is told why: in the status line, in a header, and on a short page.
+"""How a client is told why it was refused: in the status line, in a header, and on a short page.
 
-Many clients show one of them only. Of a CONNECT that is refused, Python's, Go's and Java's show the
-status line, Node's the status; none of them reads the page. The statuses are ones that clients do
-not repeat a request for (urllib3, curl --retry, npm), unless a later one may succeed.
+Many clients show only one of them. For a refused CONNECT, the libraries of Python, Go and Java show
+the status line, and Node's shows the status; none of them reads the page. The statuses are ones
+after which clients do not repeat a request (urllib3, curl --retry, npm), unless a later request may
+succeed.
 """
 
 import h11
@@ -14,7 +15,7 @@ from runner.words.text import shortened
 MAX_REASON = 400
 _SERVER = b"agent-runner-egress"
 _FORBIDDEN, _TOO_MANY, _BAD_GATEWAY = 403, 429, 502
-# Types of RFC 9209 §2.3, which `Proxy-Status` takes.
+# Error types of RFC 9209 §2.3, for `Proxy-Status`.
 _ERRORS = {
     "byte_budget": "connection_limit_reached",
     "connection_budget": "connection_limit_reached",
@@ -26,7 +27,7 @@ _ERRORS = {
 
 
 def told(why: Denied, status: int | None = None) -> tuple[h11.Response, bytes]:
-    """Return the head and the page of the answer; the connection ends with it."""
+    """Return the head and the page of the answer; the connection ends after it."""
     detail = shortened(why.detail)
     page = f"The egress proxy: {detail}.\nReason: {why.reason}\n".encode()
     head = h11.Response(
@@ -61,6 +62,6 @@ def _proxy_status(why: Denied, detail: str) -> bytes:
 
 
 def _plain(text: str) -> bytes:
-    """Return one line of printable ASCII, as status lines and structured fields need it."""
+    """Return one line of printable ASCII, as status lines and structured fields require."""
     line = "".join(each if " " <= each <= "~" else "?" for each in text)
     return (line if len(line) <= MAX_REASON else f"{line[: MAX_REASON - 3]}...").encode("ascii")

@@ -1,4 +1,4 @@
-"""What a client's HTTP request asks for, judged and rewritten before anything is sent."""
+"""Checks an HTTP request of a client, and rewrites it before anything is sent."""
 
 import json
 import re
@@ -24,24 +24,24 @@ _HOP_BY_HOP = frozenset(
 )  # fmt: skip
 _ENCODED_SLASH = re.compile("%2f", re.IGNORECASE)
 _MAX_PATH = 8192
-"""Bytes of a path that is held against prefixes, for which it is read in several ways. RFC 9110,
+"""Bytes of a path that is compared with prefixes, which takes several readings of it. RFC 9110,
 section 4.1, recommends 8,000 for a whole address."""
-# What a rule's path_prefix may hold.
+# The characters that a rule's path_prefix may have.
 _LITERAL = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@/-]*")
 _MAX_TOLD = 16 * 1024
-"""How much of a path is told here. Where it is stored, or shown to the client, it is shortened:
-there secrets are starred first, and none may be cut before."""
+"""How many characters of a path the proxy reports. Whoever stores or shows the path shortens it
+further, but only after masking secrets, so none may be cut in two before that."""
 _FRAMING = frozenset({b"content-length", b"host"})
-# Fields by which a framework takes a request for one of another method, or of another path.
+# By these fields, a framework takes a request for one with another method or another path.
 _OTHER_METHOD = frozenset({b"x-http-method", b"x-http-method-override", b"x-method-override"})
 _OTHER_PATH = frozenset({b"x-original-uri", b"x-original-url", b"x-override-url", b"x-rewrite-url"})
-# RFC 9110 §9.3.8: what is echoed must not be sensitive.
+# A server echoes a TRACE request, so it must not carry secrets (RFC 9110 §9.3.8).
 _ECHOING = frozenset({"TRACE", "TRACK"})
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Where a request of absolute form leads."""
+    """Where a request in absolute form leads."""
 
     host: str
     port: int
@@ -49,7 +49,7 @@ class Wanted:
 
 
 def split_authority(text: str, default_port: int | None) -> tuple[str, int]:
-    """Return host and port of `host:port`. Raises Denied when it is neither."""
+    """Return host and port of `host:port`. Raises Denied if it has not this form."""
     match = _AUTHORITY.fullmatch(text)
     port = int(match[2]) if match and match[2] else default_port
     if match is None or port is None or not 0 < port < 2**16:
@@ -78,9 +78,9 @@ def of_origin_form(request: h11.Request) -> str:
 
 
 def check_host(request: h11.Request, host: str, port: int, scheme: str) -> None:
-    """Refuse a request whose Host header names something else than was decided on.
+    """Refuse a request whose Host header names another host than the one decided on.
 
-    One of HTTP/1.0 may have none: the host that is sent on is ours in any case.
+    A request of HTTP/1.0 may have none; in any case, the proxy sends its own.
     """
     named = [value for name, value in request.headers if name == b"host"]
     for value in named:
@@ -94,7 +94,7 @@ def check_host(request: h11.Request, host: str, port: int, scheme: str) -> None:
 
 
 def check_framing(request: h11.Request) -> None:
-    """Refuse what two servers may read as two different messages (RFC 9112 §6.3, §11.2)."""
+    """Refuse a message that two servers may read differently (RFC 9112 §6.3, §11.2)."""
     names = [name for name, _ in request.headers]
     if b"transfer-encoding" in names and (
         b"content-length" in names or request.http_version != b"1.1"
@@ -108,11 +108,11 @@ def check_framing(request: h11.Request) -> None:
 
 
 def permitting(target: Target, method: str, path: str) -> Rule:
-    """Return the rule that permits this request, one that injects before others. Raises Denied."""
+    """Return the rule that permits this request; rules that inject come first. Raises Denied."""
     plain = path.partition("?")[0]
     if len(plain) > _MAX_PATH and any(rule.path_prefix for rule in target.rules):
         raise Denied("bad_request", f"the path is longer than {_MAX_PATH} bytes")
-    # Read once, however many rules there are: other sandboxes' requests wait meanwhile.
+    # Read the path once, however many rules there are: requests of other sandboxes wait meanwhile.
     ambiguous: bool | None = None
     unclear: Rule | None = None
     for rule in sorted(target.rules, key=lambda rule: rule.inject is None):
@@ -140,7 +140,7 @@ def permitting(target: Target, method: str, path: str) -> Rule:
 
 
 def _wanting(target: Target, method: str, path: str) -> str:
-    """Return what an execution needs that is to send this request."""
+    """Return why no rule permits this request, and which rule would."""
     said = f"no rule for {target.host} permits {method} {path[:_MAX_TOLD]}"
     found = _LITERAL.match(path[:_MAX_TOLD])
     literal = found[0] if found else "/"
@@ -172,9 +172,9 @@ def rewritten(
     *,
     is_looked_into: bool,
 ) -> h11.Request:
-    """Return the request as it is sent on: hop-by-hop fields gone, Host ours, the secret set.
+    """Return the request to send: no hop-by-hop fields, our own Host, the secret set.
 
-    An answer that is to be looked into is asked for whole and unpacked.
+    If the proxy will look into the answer, it asks for the whole answer, unpacked.
     """
     default = PORTS.get(target.scheme) == target.port
     headers: Headers = [
@@ -186,7 +186,7 @@ def rewritten(
     if rule.path_prefix:
         dropped |= _OTHER_PATH
     if is_looked_into:
-        # In ranges an answer that repeats a secret would come in parts that are none.
+        # With ranges, a server could return a secret in parts that are not masked.
         dropped |= {b"accept-encoding", b"range", b"if-range"}
     if rule.inject:
         dropped |= {rule.inject.header.lower().encode()}
@@ -196,7 +196,7 @@ def rewritten(
         if value is None:
             raise Denied(
                 "secret_unusable",
-                f"the secret {rule.inject.secret} holds what no header may",
+                f"the secret {rule.inject.secret} holds characters that no header may have",
                 rule=rule,
             )
         headers.append((rule.inject.header.encode(), value.encode()))
@@ -224,7 +224,7 @@ def _is_gone(name: bytes, gone: frozenset[bytes] | set[bytes]) -> bool:
 
 
 def _connection_options(headers: Sequence[tuple[bytes, bytes]]) -> frozenset[bytes]:
-    # What frames the message cannot be made to vanish by naming it here.
+    # A client cannot remove the fields that frame the message by naming them in Connection.
     options = {
         option.strip().lower()
         for name, value in headers

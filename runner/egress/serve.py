@@ -24,7 +24,7 @@ async def serve_connection(
     outside: Outside,
     link: socket.socket,
 ) -> None:
-    """Serve a connection to its end, which is always an end of the connection."""
+    """Serve a connection until it ends, and close it."""
     meter = Meter(session)
     client = Connection(link, session.share, idle_s=outside.timeouts.idle_s, count=meter.count)
     refusal: Denied | None = None

@@ -1,13 +1,13 @@
-"""One sandbox's standing with the proxy: its policy, what is left of its budgets, its records."""
+"""One sandbox's session with the proxy: its policy, what is left of its budgets, its records."""
 
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from time import monotonic
-from typing import Literal
+from typing import Any, Literal
 
-from runner.egress.decide import Denied
+from runner.egress.decide import Asking, Denied, Target, still_permits
 from runner.egress.hide import Hidden
 from runner.egress.places import MAX_WAITING, Full, Places
 from runner.egress.policy import Policy, Rule
@@ -17,17 +17,17 @@ from runner.words.text import printable
 
 Method = Literal["connect", "http", "socks5"]
 MAX_RECORDS = 256
-"""Decisions of one session that are told one by one; those beyond are counted."""
+"""How many decisions of a session are reported one by one; further ones are only counted."""
 MAX_TEXT = 40 * 1024
-"""Of a decision's host and detail. Far more than is kept: whoever stores them stars the secrets in
-them first, and then shortens them."""
+"""Most characters of a decision's host and detail. This is far more than is kept, because whoever
+stores them must mask the secrets first, and shorten the text afterwards."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What the proxy decided on one request, and what came of it.
+    """What the proxy decided on one request, and how it went.
 
-    A refusal is told at once; what was allowed is told when it has ended.
+    The proxy reports a refusal at once, and a permitted request when it has ended.
     """
 
     session: str
@@ -47,7 +47,7 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What a session came to."""
+    """The sums of a session."""
 
     allowed: int
     denied: int
@@ -57,10 +57,10 @@ class Summary:
 
 
 class Meter:
-    """Counts the bytes of one connection, and takes them from its session's budget.
+    """Counts the bytes of one connection and charges them to its session's budget.
 
-    They are counted on both sides of the proxy, and the larger number is charged: what servers
-    send costs the host's network whether or not the sandbox is sent it.
+    They are counted on both sides of the proxy, and the larger number is charged: the bytes that a
+    server sends load the host's network whether or not the sandbox receives them.
     """
 
     def __init__(self, session: "ProxySession") -> None:
@@ -72,12 +72,12 @@ class Meter:
         self.down = 0
 
     def count(self, received: int, sent: int) -> None:
-        """Count what came from the sandbox and went to it. Raises Denied when none is left."""
+        """Count bytes from and to the sandbox. Raises Denied if the budget is used up."""
         self._sandbox = self._sandbox[0] + received, self._sandbox[1] + sent
         self._charge()
 
     def count_server(self, received: int, sent: int) -> None:
-        """Count what came from a server and went to it. Raises Denied when none is left."""
+        """Count bytes from and to a server. Raises Denied if the budget is used up."""
         self._servers = self._servers[0] + sent, self._servers[1] + received
         self._charge()
 
@@ -93,12 +93,12 @@ class Meter:
                 raise
 
     def refused(self) -> None:
-        """Let the connection's last words pass: why it was refused, which ends it."""
+        """Let the refusal that ends this connection through, even if the budget is used up."""
         self._refused = True
 
 
 class Asked:
-    """What a client asks for; what comes of it is measured from here on."""
+    """A request of a client, with what it has used from here on."""
 
     def __init__(
         self,
@@ -109,7 +109,7 @@ class Asked:
         meter: Meter,
         after: tuple[int, int] = (0, 0),
     ) -> None:
-        """`after` is what the connection had carried before this was asked for."""
+        """`after` is what the connection had carried before this request."""
         self.method = method
         self.host = host
         self.port = port
@@ -118,11 +118,11 @@ class Asked:
         self._up, self._down = after
 
     def refused(self) -> None:
-        """Let the client be told so, whatever is left of its budget."""
+        """Let the client be told of the refusal, even if its budget is used up."""
         self._meter.refused()
 
     def measured(self) -> tuple[int, int, float]:
-        """Return the bytes up and down and the seconds that it has taken so far."""
+        """Return the bytes up and down, and the seconds, that the request has taken so far."""
         seconds = round(monotonic() - self._since, 6)
         return self._meter.up - self._up, self._meter.down - self._down, seconds
 
@@ -143,7 +143,9 @@ class ProxySession:
         self.policy = policy
         self.secrets = secrets
         self.hidden = Hidden(())
-        """What no answer may bring back."""
+        """The secrets that no answer may bring back."""
+        self._sent: set[str] = set()
+        self._changing = asyncio.Lock()
         self._report = report
         self._records = 0
         self._allowed = 0
@@ -153,18 +155,42 @@ class ProxySession:
         self._places = Places(policy.max_concurrent)
         self._up = 0
         self._down = 0
+        self._held: dict[asyncio.Task[Any], tuple[Asking, Target]] = {}
+        """By the task of a connection, what it was last permitted to reach."""
 
     async def prepare(self) -> None:
-        """Learn to find the secrets that the proxy sets for this sandbox, by whichever rule."""
-        injected = [rule.inject for rule in self.policy.rules if rule.inject]
-        # What no header may hold is never sent, so no server can repeat it.
-        sent = {self.secrets[each.secret] for each in injected if each.value(self.secrets)}
-        if sent:
+        """Prepare to mask the secrets that the proxy sets for this sandbox, by whichever rule."""
+        async with self._changing:
+            await self._hide(self.policy, self.secrets)
+
+    async def _hide(self, policy: Policy, secrets: Mapping[str, str]) -> None:
+        injected = [rule.inject for rule in policy.rules if rule.inject]
+        # A secret that no header may hold is never sent, so no server can repeat it.
+        sent = {secrets[each.secret] for each in injected if each.value(secrets)}
+        if not self._sent.issuperset(sent):
+            self._sent |= sent
             async with self.share.preparing:
-                self.hidden = await asyncio.to_thread(Hidden, sent)
+                self.hidden = await asyncio.to_thread(Hidden, self._sent)
+
+    async def change(self, policy: Policy, secrets: Mapping[str, str]) -> None:
+        """Decide by other rules from now on, and cut what these do not permit as before.
+
+        What earlier rules have sent stays masked: a server may still repeat it.
+        """
+        async with self._changing:
+            await self._hide(policy, secrets)
+            self.policy, self.secrets = policy, secrets
+            for connection, (asking, target) in list(self._held.items()):
+                if not still_permits(policy, asking, target):
+                    connection.cancel()
+
+    def hold(self, asking: Asking, target: Target) -> None:
+        """Note what the current task's connection is permitted to reach, until it leaves."""
+        if (connection := asyncio.current_task()) is not None:
+            self._held[connection] = asking, target
 
     async def enter(self, patience_s: float) -> None:
-        """Count a new connection, and wait until it may be served. Raises Denied if it may not."""
+        """Count a new connection, and wait for a place. Raises Denied if it gets none."""
         self._connections += 1
         self._open += 1
         if self._connections > self.policy.max_connections:
@@ -184,22 +210,24 @@ class ProxySession:
 
     @property
     def crowded(self) -> bool:
-        """Whether so many connections are open that one more is not even told why it may not."""
+        """Whether so many connections are open that a further one is closed without a reason."""
         return self._open > self.policy.max_concurrent + 2 * MAX_WAITING
 
     @property
     def others_wait(self) -> bool:
-        """Whether a connection waits for the place of one that is idle."""
+        """Whether a connection waits that could have the place of an idle one."""
         return self._places.awaited
 
     def leave(self, *, entered: bool) -> None:
-        """Count a connection's end; the place of one that had entered goes to the next."""
+        """Count a connection's end; if it had a place, the next one gets that."""
+        if (connection := asyncio.current_task()) is not None:
+            self._held.pop(connection, None)
         self._open -= 1
         if entered:
             self._places.give()
 
     def carried(self, up: int, down: int) -> None:
-        """Count bytes that the sandbox sent and was sent. Raises Denied when none are left."""
+        """Charge bytes that the sandbox sent and received. Raises Denied if none are left."""
         self._up += up
         self._down += down
         if self._up + self._down > self.policy.max_bytes:
@@ -208,13 +236,13 @@ class ProxySession:
             )
 
     def deny(self, asked: Asked, why: Denied) -> None:
-        """Tell of a refusal."""
+        """Report a refusal."""
         self._denied += 1
         asked.refused()
         self._tell(asked, "denied", why.address, why.rule, why.reason, why.detail)
 
     def allow(self, asked: Asked, address: Address | None, rule: Rule, detail: str) -> None:
-        """Tell of what was allowed, now that it has ended."""
+        """Report a permitted request that has ended."""
         self._allowed += 1
         self._tell(asked, "allowed", address, rule, "rule", detail)
 
@@ -252,5 +280,5 @@ class ProxySession:
         )
 
     def summary(self) -> Summary:
-        """Return what the session came to so far."""
+        """Return the sums of the session so far."""
         return Summary(self._allowed, self._denied, self._connections, self._up, self._down)

@@ -1,10 +1,11 @@
-"""What one tenant may take of the proxy: its loop's time, its connections, its lookups.
+"""What one tenant may take of the proxy: time of its loop, connections, lookups.
 
-One process with one event loop serves every sandbox of a host. Without shares a server that sends
-a flood of tiny messages, or a program that opens every connection it may, would make all others
-wait. Time is measured, not guessed: each step of a connection's task counts for its tenant, and a
-tenant that has used up its slice of a pass of the loop goes on in the next one, one connection
-after the other. Connections wait for a slot in order; a tenant never gets as many as are left free.
+One process with one event loop serves every sandbox of a host. Without shares, a server that sends
+a flood of tiny messages, or a program that opens as many connections as it may, would make all
+others wait. Time is measured, not guessed: each step of a connection's task is charged to its
+tenant. A tenant that has used up its slice of one pass of the loop continues in the next pass, one
+connection after the other. Connections wait in order for a slot. A tenant never gets more slots
+than it leaves free.
 """
 
 import asyncio
@@ -17,7 +18,8 @@ from typing import Any, TypeVar
 SLICE_S = 0.002
 """How long a tenant's connections run in one pass of the loop."""
 MAX_LOOKUPS = 8
-"""Lookups of one tenant at the same time: each has one of the threads that all of them share."""
+"""Lookups of one tenant at the same time: each occupies one of the threads that all tenants
+share."""
 
 _Result = TypeVar("_Result")
 
@@ -37,13 +39,14 @@ class Slots:
             try:
                 await granted
             except asyncio.CancelledError:
-                # Cancelled and granted in the same pass: nobody else knows of the slot.
+                # It was granted and cancelled in the same pass: nobody else would give the slot
+                # back.
                 if granted.done() and not granted.cancelled():
                     self.give(share)
                 raise
 
     def give(self, share: "Share") -> None:
-        """Count a connection's end, and let those go on who may now."""
+        """Count a connection's end, and let those continue that now have a slot."""
         share.connections -= 1
         self._free += 1
         waiting, self._waiting = self._waiting, deque()
@@ -64,13 +67,14 @@ class Slots:
 
 
 class Share:
-    """One tenant's part."""
+    """One tenant's share."""
 
     def __init__(self) -> None:
         self.connections = 0
         self.lookups = asyncio.Semaphore(MAX_LOOKUPS)
         self.preparing = asyncio.Lock()
-        """Held while a thread works for the tenant: threads and the loop take turns, too."""
+        """Held while a thread works for the tenant, so that threads also take turns with the
+        loop."""
         self._used = 0.0
         self._began: float | None = None
         self._ended = 0.0
@@ -78,14 +82,14 @@ class Share:
         self._next_pass: asyncio.Handle | None = None
 
     def start(self, work: Coroutine[Any, Any, _Result]) -> asyncio.Task[_Result]:
-        """Run this as a task whose time is the tenant's."""
+        """Run this as a task whose time is charged to the tenant."""
         task = asyncio.create_task(self._measured(work))
-        # A task that is cancelled before its first step never takes up its work.
+        # A task that is cancelled before its first step never starts, so it never closes, its work.
         task.add_done_callback(lambda _: work.close())
         return task
 
     async def turn(self) -> None:
-        """Go on at once while the tenant has time left in this pass, else when its turn comes."""
+        """Return at once if the tenant has time left in this pass, otherwise in its next turn."""
         now = perf_counter()
         running = 0.0 if self._began is None else now - self._began
         if self._used + running < SLICE_S:
@@ -104,7 +108,7 @@ class Share:
         while True:
             self._began = perf_counter()
             if self._began - self._ended > SLICE_S:
-                # Others have had as much since, or nobody wanted it.
+                # Since then, others have had as much time, or nobody wanted it.
                 self._used = 0.0
             try:
                 awaited = step(given)

@@ -18,7 +18,7 @@ _GRANTED, _NOT_ALLOWED, _UNREACHABLE, _BAD_COMMAND, _BAD_ADDRESS = 0, 2, 4, 7, 8
 
 
 class _Reader:
-    """Reads exact numbers of bytes, and leaves the rest to who comes after."""
+    """Reads exact numbers of bytes, and leaves the rest for the next reader."""
 
     def __init__(self, client: Connection) -> None:
         self._client = client
@@ -41,7 +41,7 @@ async def serve_socks(
     meter: Meter,
     refusal: Denied | None = None,
 ) -> None:
-    """Serve one connection; with a `refusal`, tell it no whatever it asks for."""
+    """Serve one connection; with a `refusal`, refuse whatever it asks for."""
     asked = Asked("socks5", "", 0, meter=meter)
 
     async def reply(code: int) -> None:
@@ -80,13 +80,13 @@ async def _negotiate(client: Connection) -> tuple[str, int]:
     await client.send(bytes([VERSION, _NO_AUTHENTICATION]))
     version, command, _, kind = await reader.take(4)
     if version != VERSION or command != _CONNECT:
-        raise _Refused(_BAD_COMMAND, "of SOCKS5 only CONNECT is served")
+        raise _Refused(_BAD_COMMAND, "the proxy serves only CONNECT of SOCKS5")
     if kind == _IPV4:
         host = str(ipaddress.IPv4Address(await reader.take(4)))
     elif kind == _IPV6:
         host = f"[{ipaddress.IPv6Address(await reader.take(16))}]"
     elif kind == _NAME:
-        # Bytes that are no character stand for themselves, and are refused as such.
+        # Bytes that are not ASCII become U+FFFD, for which the name is refused.
         host = (await reader.take((await reader.take(1))[0])).decode("ascii", "replace")
     else:
         raise _Refused(_BAD_ADDRESS, "an address of no known kind")

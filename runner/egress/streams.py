@@ -1,7 +1,7 @@
-"""Bytes in order, both ways: a connection as it is, counted, or with TLS begun or ended here.
+"""Bytes in order and in both directions: a plain counted connection, or TLS on top of one.
 
-Nothing is read before somebody asks for it, so that a peer that sends without pause fills the
-kernel's buffer and then waits, whatever else the loop has to do.
+Nothing is read before somebody asks for it. So a peer that sends without pause fills the kernel's
+buffer and then waits, whatever else the loop has to do.
 """
 
 import asyncio
@@ -15,9 +15,9 @@ from runner.egress.share import Share
 
 PIECE = 256 * 1024
 _RECORDS = 64
-"""So many TLS records are read at once, when they are small."""
+"""How many TLS records are read at once if they are small."""
 _UNREAD = 4
-"""So many pieces are thrown away of what a peer still sends when its connection is cut."""
+"""How many pieces of what a peer still sends are discarded when its connection is cut."""
 
 
 class Stream(Protocol):
@@ -30,18 +30,18 @@ class Stream(Protocol):
         """Send all of the bytes."""
 
     async def end(self) -> None:
-        """Send the end; the other direction goes on."""
+        """Send the end; the other direction stays open."""
 
     @property
     def waits(self) -> bool:
-        """Whether all is sent, and the other side has neither hung up nor said more."""
+        """Whether it is idle: all is sent, and the peer has neither hung up nor sent more."""
 
     def cut(self) -> None:
         """Close at once."""
 
 
 class Connection:
-    """A connection; bytes that were read too far can be put back."""
+    """A connection. Bytes that were read too far can be put back."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class Connection:
         idle_s: float,
         count: Callable[[int, int], None],
     ) -> None:
-        """`count` is told the bytes received and sent, and may refuse more by raising."""
+        """`count` gets the numbers of bytes received and sent; it may raise to refuse more."""
         self._link = link
         self._share = share
         self._idle_s = idle_s
@@ -61,11 +61,11 @@ class Connection:
         self._unsent = 0
 
     def put_back(self, data: bytes) -> None:
-        """Have these bytes received again, first."""
+        """Return these bytes first when more are received."""
         self._back = data + self._back
 
     async def receive(self) -> bytes:
-        """Return some bytes; none at the end. Raises TimeoutError when nothing comes."""
+        """Return some bytes; none at the end. Raises TimeoutError if nothing comes."""
         if self._back:
             data, self._back = self._back, b""
             return data
@@ -76,7 +76,7 @@ class Connection:
         return data
 
     async def send(self, data: bytes) -> None:
-        """Send all of the bytes; waits while the other side does not take them."""
+        """Send all of the bytes; waits while the peer does not take them."""
         self._count(0, len(data))
         self._unsent += 1
         async with asyncio.timeout(self._idle_s), self._sending:
@@ -90,7 +90,7 @@ class Connection:
 
     @property
     def waits(self) -> bool:
-        """Whether all is sent, and the other side has neither hung up nor said more."""
+        """Whether it is idle: all is sent, and the peer has neither hung up nor sent more."""
         if self._unsent or self._back:
             return False
         try:
@@ -102,10 +102,10 @@ class Connection:
         return False
 
     def cut(self) -> None:
-        """Close at once; what was sent is still delivered."""
+        """Close at once; the bytes that were sent are still delivered."""
         with contextlib.suppress(OSError):
             self._link.shutdown(socket.SHUT_WR)
-            # Unread bytes would have the kernel reset the connection, and drop what was sent.
+            # With unread bytes, the kernel would reset the connection and drop what was sent.
             for _ in range(_UNREAD):
                 if not self._link.recv(PIECE):
                     break
@@ -113,10 +113,10 @@ class Connection:
 
 
 class Tls:
-    """TLS over a connection, some of whose bytes may have been looked at already."""
+    """TLS over a connection, some of whose bytes may have been read already."""
 
     def __init__(self, below: Connection, context: ssl.SSLContext, host: str | None = None) -> None:
-        """Be the client of `host`, or without one the server."""
+        """Be the client of `host`, or the server if there is none."""
         self._below = below
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
@@ -125,7 +125,7 @@ class Tls:
         )
 
     async def handshake(self) -> None:
-        """Come to terms with the other side; raises ssl.SSLError when one does not accept it."""
+        """Agree on keys with the peer. Raises ssl.SSLError if one side refuses the other."""
         while True:
             try:
                 self._tls.do_handshake()
@@ -133,7 +133,7 @@ class Tls:
                 await self._flush()
                 await self._fill()
             except ssl.SSLError:
-                # The other side is told why.
+                # Tell the peer why.
                 await self._flush()
                 raise
             else:
@@ -162,16 +162,16 @@ class Tls:
         await self._flush()
 
     async def end(self) -> None:
-        """Tell that nothing more comes."""
+        """Tell the peer that nothing more comes."""
         try:
             self._tls.unwrap()
         except ssl.SSLError:
-            # The other side has not said its own goodbye, and need not.
+            # The peer has not ended its own direction, and need not.
             await self._flush()
 
     @property
     def waits(self) -> bool:
-        """Whether all is sent, and the other side has neither hung up nor said more."""
+        """Whether it is idle: all is sent, and the peer has neither hung up nor sent more."""
         return not self._tls.pending() and not self._incoming.pending and self._below.waits
 
     def cut(self) -> None:

@@ -1,4 +1,4 @@
-"""Tunnels, asked for by CONNECT or SOCKS5: what goes through one is what its rule says."""
+"""Tunnels, by CONNECT or SOCKS5. The rule of a tunnel says what it may carry."""
 
 import asyncio
 import ssl
@@ -26,10 +26,10 @@ async def serve_tunnel(
     asked: Asked,
     accept: Accept,
 ) -> None:
-    """Decide, tell the client that the tunnel is open, and carry what it may carry.
+    """Decide, tell the client that the tunnel is open, and carry what the rule permits.
 
-    Raises Denied before `accept`, so that the caller can tell the client why. Afterwards nothing
-    can be told any more: the connection is cut.
+    Raises Denied before `accept`, so that the caller can tell the client why. Afterwards, a client
+    cannot be told any more: its connection is cut.
     """
     target = await outside.decide(session, "tunnel", asked.host, asked.port)
     asked.host = target.host
@@ -98,7 +98,7 @@ async def _carry(
         why.address = address
         session.deny(asked, why)
     except asyncio.CancelledError:
-        # The execution has ended before the connection: what it carried is told all the same.
+        # The execution ended before the connection: record what it carried all the same.
         session.allow(asked, address, target.rules[0], "a tunnel")
         raise
     else:
@@ -108,7 +108,7 @@ async def _carry(
 
 
 async def _checked_hello(client: Connection, outside: Outside, target: Target) -> bytes:
-    """Return the first bytes of TLS, once they name the host that was decided on."""
+    """Return the first bytes of TLS once they name the host that was decided on."""
     try:
         async with asyncio.timeout(outside.timeouts.head_s):
             read, hello = await _hello(client)
@@ -139,7 +139,7 @@ async def _hello(client: Connection) -> tuple[bytes, Hello]:
 
 
 async def _relay(session: ProxySession, client: Stream, server: Stream, idle_s: float) -> None:
-    """Carry both directions until both have ended, or neither has moved for `idle_s`."""
+    """Carry both directions until both have ended, or until neither has moved for `idle_s`."""
     moved = monotonic()
 
     async def carry(source: Stream, sink: Stream) -> None:
@@ -148,7 +148,7 @@ async def _relay(session: ProxySession, client: Stream, server: Stream, idle_s: 
             try:
                 data = await source.receive()
             except TimeoutError:
-                # Silent, but the other direction may be all there is to say.
+                # This direction is silent, but the other one may still carry bytes.
                 if monotonic() - moved < idle_s:
                     continue
                 raise

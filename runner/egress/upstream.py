@@ -1,4 +1,4 @@
-"""Connections to what was decided on, and to nothing else."""
+"""Connections to the address that was decided on, and to nothing else."""
 
 import asyncio
 import socket
@@ -23,7 +23,7 @@ _log = structlog.get_logger("runner.egress")
 
 
 class Unreachable(Denied):
-    """Permitted, but it does not answer: the network's fault, not the policy's."""
+    """The rules permit it, but it does not answer: a fault of the network, not of the policy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,22 +56,29 @@ class Outside:
                     await session.share.lookups.acquire()
                     looking = asyncio.ensure_future(self.lookup(name))
                     looking.add_done_callback(partial(_looked, session.share))
-                    # A lookup's thread cannot be stopped: it counts for as long as it takes.
+                    # A lookup's thread cannot be stopped, so the lookup counts until the thread
+                    # ends.
                     return await asyncio.shield(looking)
             except TimeoutError:
                 raise TimeoutError(
-                    f"no answer within {self.timeouts.lookup_s:g} s, of which a tenant's lookups "
-                    f"beyond {MAX_LOOKUPS} at once wait for their turn"
+                    f"no answer within {self.timeouts.lookup_s:g} s; a tenant's lookups "
+                    f"beyond {MAX_LOOKUPS} at once wait for their turn in this time"
                 ) from None
 
-        return await decide(session.policy, asking, host, port, lookup=lookup, trusted=self.trusted)
+        while True:
+            policy = session.policy
+            target = await decide(policy, asking, host, port, lookup=lookup, trusted=self.trusted)
+            # The rules may have changed while the name was looked up.
+            if session.policy is policy:
+                session.hold(asking, target)
+                return target
 
     async def connect(
         self, session: ProxySession, meter: Meter, target: Target, *, tls: bool
     ) -> tuple[Stream, Address]:
-        """Connect to the first of the target's addresses that answers. Raises Unreachable.
+        """Connect to the first address of the target that answers. Raises Unreachable.
 
-        With `tls` the server must prove to be the host that was decided on.
+        With `tls`, the server must prove that it is the host that was decided on.
         """
         problem: Exception | None = None
         for address in target.addresses:
@@ -111,7 +118,8 @@ async def _dialled(address: Address, port: int) -> socket.socket:
     link = socket.socket(family, socket.SOCK_STREAM)
     try:
         link.setblocking(False)  # noqa: FBT003 - the standard library's signature
-        # Head and body of a request are two writes: the second must not wait for the first's ACK.
+        # A request's head and body are two writes: the second must not wait for the first one's
+        # ACK.
         link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         await asyncio.get_running_loop().sock_connect(link, (str(address), port))
     except BaseException:
@@ -121,7 +129,7 @@ async def _dialled(address: Address, port: int) -> socket.socket:
 
 
 def trusting(extra_roots: str) -> ssl.SSLContext:
-    """Return a context that verifies servers by the system's authorities and these (PEM)."""
+    """Return a context that verifies servers by the system's authorities and by these (PEM)."""
     context = client_context(extra_roots)
     context.set_alpn_protocols(["http/1.1"])
     return context

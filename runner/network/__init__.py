@@ -1,10 +1,10 @@
-"""What a name on the network is, and which addresses may be connected to for it.
+"""Host names on the network, and the addresses to which we may connect for them.
 
-Pure but for the lookup itself. Used by all that connects for somebody else: the egress proxy, and
-what delivers the audit log.
+Everything here is pure except the lookup itself. Everything that connects on somebody else's behalf
+uses it: the egress proxy, and the delivery of the audit log.
 
     names      host names in one spelling, or not at all
-    addresses  public addresses, and those of networks the operator trusts
-    lookup     from a name to the addresses that may be connected to, once
-    roots      the authorities that servers are trusted by
+    addresses  public addresses, and those of networks that the operator trusts
+    lookup     from a name to the addresses to which we may connect, once
+    roots      the authorities that vouch for servers
 """

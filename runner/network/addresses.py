@@ -1,4 +1,4 @@
-"""Which addresses may be connected to: public ones, and those of networks the operator trusts."""
+"""Addresses to which we may connect: public ones, and those of networks the operator trusts."""
 
 import ipaddress
 from collections.abc import Iterable, Sequence
@@ -8,8 +8,8 @@ from runner.network.names import Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
-"""RFC 4291. Outside it lie loopback, link-local, unique local, multicast, and every form that
-carries an IPv4 address: mapped, compatible, NAT64 (RFC 6052, RFC 8215)."""
+"""Global unicast (RFC 4291). Outside it are loopback, link-local, unique local, multicast, and
+every form that carries an IPv4 address: mapped, compatible, NAT64 (RFC 6052, RFC 8215)."""
 
 _REFUSED = tuple(
     ipaddress.ip_network(network)
@@ -25,12 +25,12 @@ _REFUSED = tuple(
 
 
 def networks(texts: Iterable[str]) -> tuple[Network, ...]:
-    """Return the networks that the texts name. Raises ValueError for one that is none."""
+    """Return the networks in the texts. Raises ValueError for a text that is not a network."""
     return tuple(ipaddress.ip_network(text) for text in texts)
 
 
 def may_connect(address: Address, trusted: Sequence[Network]) -> bool:
-    """Return whether a connection to this address may be made."""
+    """Return whether we may connect to this address."""
     if _within(address, trusted):
         return True
     if address.version == 6 and address not in _GLOBAL_UNICAST:  # noqa: PLR2004 - IPv6

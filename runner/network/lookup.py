@@ -1,4 +1,4 @@
-"""From a name to the addresses that may be connected to for it, looked up once."""
+"""From a name to the addresses to which we may connect for it, looked up once."""
 
 import asyncio
 import socket
@@ -23,7 +23,7 @@ class NoAddress(Exception):
 
 
 async def reachable(name: str, lookup: Lookup, trusted: Sequence[Network]) -> tuple[Address, ...]:
-    """Return what may be connected to for a normalised name. Raises NoAddress if nothing may."""
+    """Return the addresses for a normalised name. Raises NoAddress if we may connect to none."""
     literal = address_in(name)
     found = [literal] if literal is not None else await _looked_up(lookup, name)
     addresses = tuple(address for address in found if may_connect(address, trusted))
@@ -54,7 +54,7 @@ def fixed_answers(hosts: Mapping[str, str]) -> Mapping[str, Address]:
 def system_lookup(hosts: Mapping[str, str], timeout_s: float | None) -> Lookup:
     """Return a lookup by the host's resolver; `hosts` are the operator's own answers.
 
-    Without `timeout_s` it lasts until the resolver gives up.
+    Without `timeout_s`, a lookup takes until the resolver gives up.
     """
     fixed = fixed_answers(hosts)
 
@@ -62,7 +62,7 @@ def system_lookup(hosts: Mapping[str, str], timeout_s: float | None) -> Lookup:
         if name in fixed:
             return [fixed[name]]
         loop = asyncio.get_running_loop()
-        # With a trailing dot no search domain of the host is tried.
+        # With a trailing dot, the resolver tries no search domain of the host.
         async with asyncio.timeout(timeout_s):
             answers = await loop.getaddrinfo(f"{name}.", None, type=socket.SOCK_STREAM)
         return list(dict.fromkeys(ip_address(answer[4][0]) for answer in answers))

@@ -1,4 +1,4 @@
-"""Host names in one spelling, or not at all: what a rule is compared with and what is looked up."""
+"""Host names in one spelling, or not at all, for comparison with rules and for lookups."""
 
 import ipaddress
 import re
@@ -15,11 +15,11 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 class BadName(ValueError):
-    """Not a host name in a spelling that means one thing to everybody."""
+    """The text is not a host name that everybody reads in the same way."""
 
 
 def normalise(host: str) -> str:
-    """Return a host name in lower-case A-labels without a trailing dot, or an address's one form.
+    """Return a host name in lower-case A-labels without a trailing dot, or an address's only form.
 
     An address is IPv4 in four decimal parts, or IPv6 in brackets. Raises BadName for everything
     else: control characters, user information, percent signs, empty and overlong labels, numbers
@@ -51,7 +51,7 @@ def normalise(host: str) -> str:
 
 
 def address_in(name: str) -> Address | None:
-    """Return the address that a normalised name is, or None when it has to be looked up."""
+    """Return the address that a normalised name is, or None if it has to be looked up."""
     try:
         return ipaddress.ip_address(name.strip("[]"))
     except ValueError:

@@ -1,4 +1,4 @@
-"""The further authorities that an operator trusts servers by: RUNNER_EGRESS_ROOTS."""
+"""Further authorities that the operator trusts to vouch for servers: RUNNER_EGRESS_ROOTS."""
 
 import ssl
 from pathlib import Path
@@ -6,13 +6,13 @@ from pathlib import Path
 from runner.words.errors import SetupError
 
 MAX_BYTES = 8 * 2**20
-"""A system's whole bundle has a quarter of a MiB."""
+"""For comparison: a system's complete bundle has a quarter of a MiB."""
 
 
 def read_roots(path: Path | None) -> str:
-    """Return the certificates (PEM) in the file; an empty text without one.
+    """Return the certificates (PEM) in the file; an empty text if there is no file.
 
-    Raises SetupError when the file cannot be read or holds no certificates.
+    Raises SetupError if the file cannot be read or holds no certificates.
     """
     if path is None:
         return ""

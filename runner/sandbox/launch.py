@@ -2,15 +2,17 @@
 
 The folder holds one listening socket. It is mounted into this container alone, takes one
 connection before any program of a tenant runs, and is unlinked then: nobody can connect later.
+For a sandbox that lives on without its worker, the next worker listens there once more.
 """
 
 import secrets
 import shutil
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -18,12 +20,15 @@ from runner.base.seccomp import load_profile
 from runner.base.settings import Settings
 from runner.sandbox.engine.docker import Engine
 from runner.sandbox.engine.images import Images
-from runner.sandbox.engine.maker import Configure, Maker
+from runner.sandbox.engine.maker import Configure, Maker, peer_of, process_of
 from runner.sandbox.engine.spec import Host, container_config
 from runner.sandbox.engine.users import Users
 from runner.sandbox.guest.channel import Channel
 from runner.sandbox.guest.container import Container
-from runner.sandbox.guest.meeting import meet
+from runner.sandbox.guest.living import LivingSandbox, Residence
+from runner.sandbox.guest.meeting import CALLERS, Awaited, meet, meet_again
+from runner.sandbox.guest.mux import Mux
+from runner.sandbox.guest.pace import TenantPaces
 from runner.sandbox.guest.patience import Patience
 from runner.sandbox.guest.sandbox import Identity, Sandbox
 from runner.sandbox.guest.sockets import SUPERVISOR_SOCKET, listen
@@ -95,6 +100,7 @@ class Launcher:
         self.report_s = report_s
         self.live: set[str] = set()
         self._patience = waits
+        self._paces = TenantPaces()
 
     @classmethod
     @asynccontextmanager
@@ -165,9 +171,11 @@ class Launcher:
                     home,
                     engine=self.engine,
                     guards=self.guards,
+                    paces=self._paces,
                     facts=await self.engine.inspect(container_id),
                     on_removed=partial(self.live.discard, sandbox_id),
                 )
+                channel.pace = container.pace
         except BaseException as error:
             if channel is not None:
                 channel.close()
@@ -183,8 +191,78 @@ class Launcher:
             if isinstance(error, OSError):
                 raise LaunchFailed(f"this host refused a sandbox: {error.strerror}") from error
             raise
-        identity = Identity(sandbox_id, image, self.maker.profile.hash)
+        identity = Identity(sandbox_id, image.digest, self.maker.profile.hash)
         return Sandbox(identity, container, channel, self._patience)
+
+    async def adopt(self, residence: Residence) -> LivingSandbox:
+        """Take over a sandbox that an earlier worker of this node has told to live.
+
+        One that is paused is so again when this returns. Raises LaunchFailed if the sandbox is
+        gone or does not return in time, ProtocolViolation, or DockerUnavailable. Nothing is removed
+        then: `reap.remove_strays` does that once the sandbox may not live any more.
+        """
+        container_id, home = residence.container_id, self.site.folder / residence.sandbox_id
+        self.live.add(residence.sandbox_id)
+        async with AsyncExitStack() as undo:
+            undo.callback(self.live.discard, residence.sandbox_id)
+            facts = self._standing(residence, await self.engine.inspect(container_id))
+            undo.callback(self.guards.watchdog.forget, container_id)
+            self.guards.take(container_id, facts)
+            container = Container(
+                container_id,
+                home,
+                engine=self.engine,
+                guards=self.guards,
+                paces=self._paces,
+                facts=facts,
+                on_removed=partial(self.live.discard, residence.sandbox_id),
+            )
+            if paused := facts["State"]["Paused"]:
+                await container.resume()
+            channel = await self._regain(residence, home, facts)
+            channel.pace = container.pace
+            living = LivingSandbox(
+                residence,
+                container,
+                Mux(channel.release(), self._patience, returning=True),
+                self._patience,
+            )
+            undo.callback(living.leave)
+            await living.take_over()
+            if paused:
+                await living.pause()
+            undo.pop_all()
+        return living
+
+    def _standing(self, residence: Residence, facts: Mapping[str, Any] | None) -> Mapping[str, Any]:
+        """Return what Docker says of a sandbox's container, which runs, and is that sandbox's."""
+        wanted = {NODE_LABEL: self.site.node, SANDBOX_LABEL: residence.sandbox_id}
+        if facts is None or not facts["State"]["Running"]:
+            raise LaunchFailed("the sandbox's container does not run any more")
+        if not wanted.items() <= (facts["Config"]["Labels"] or {}).items():
+            raise LaunchFailed("the container is another sandbox's, or another node's")
+        return facts
+
+    async def _regain(self, residence: Residence, home: Path, facts: Mapping[str, Any]) -> Channel:
+        path = home / SUPERVISOR_SOCKET
+        config = facts["Config"]
+        runtime = facts["HostConfig"]["Runtime"]
+        awaited = Awaited(
+            residence.sandbox_id,
+            config["Image"],
+            residence.secret,
+            user=peer_of(config, runtime),
+            pid=process_of(facts, runtime),
+        )
+        try:
+            path.unlink(missing_ok=True)
+            with listen(home, SUPERVISOR_SOCKET, backlog=CALLERS) as listener:
+                return await meet_again(listener, awaited, self.report_s)
+        except OSError as error:
+            raise LaunchFailed(f"this host refused a socket: {error.strerror}") from error
+        finally:
+            # Nobody can connect later.
+            path.unlink(missing_ok=True)
 
     async def _undo(self, sandbox_id: str, home: Path) -> None:
         # A request to Docker that is under way is never abandoned: no need for a shield. By label:

@@ -20,6 +20,9 @@ from runner.words.errors import DockerUnavailable, ImageMissing, LaunchFailed, R
 
 T = TypeVar("T")
 Facts = dict[str, Any]
+_FREEZES = 4
+"""How often it is tried to freeze a container."""
+_FREEZE_AGAIN_S = 0.05
 _log = structlog.get_logger("runner.worker")
 
 
@@ -83,6 +86,32 @@ class Engine:
         if container not in self._killing:
             self._killing.add(container)
             self._threads.submit(kill)
+
+    async def pause(self, container: str) -> None:
+        """Freeze the container's processes; one that is paused already is fine.
+
+        runc gives up when processes that come and go are not all frozen at once, and thaws them
+        (libcontainer/cgroups/fs/freezer.go): so it is tried again.
+        """
+        for left in reversed(range(_FREEZES)):
+            try:
+                await self._call(lambda client: client.pause(container))
+            except LaunchFailed:
+                if (await self.state(container)).get("Paused"):
+                    return
+                if not left:
+                    raise
+                await asyncio.sleep(_FREEZE_AGAIN_S)
+            else:
+                return
+
+    async def resume(self, container: str) -> None:
+        """Let a paused container go on; one that is not paused is fine."""
+        try:
+            await self._call(lambda client: client.unpause(container))
+        except LaunchFailed:
+            if (await self.state(container)).get("Paused", True):
+                raise
 
     async def remove(self, container: str) -> None:
         """Kill and remove the container; one that is gone already is fine."""

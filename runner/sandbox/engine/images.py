@@ -27,15 +27,20 @@ from runner.sandbox.engine.rootfs import (
     make_archive,
     mmdebstrap_command,
 )
-from runner.sandbox.engine.spec import SUPERVISOR
+from runner.sandbox.engine.spec import CONTEXTS, SUPERVISOR
 from runner.sandbox.engine.users import NOBODY
 from runner.words.errors import ImageMissing, SetupError
+from runner.words.sandbox import USER, WORKSPACE, UnixAccount
 
 REPOSITORY = "agent-runner"
 NAME_LABEL = "runner.image"
 RECIPE_LABEL = "runner.recipe"
+HOME_LABEL = "runner.home"
+USER_LABEL = "runner.user"
 BASE_LABEL = "runner.base"
 TAR_LABEL = "runner.tar.sha256"
+COMMANDS = "bin"
+"""The folder of commands that every image has."""
 PRELOAD = "preload.txt"
 SITE = "/usr/lib/python3/dist-packages"
 LOAD = "'import sys; __import__(sys.argv[1])'"
@@ -54,6 +59,7 @@ class BuiltImage:
     size_bytes: int
     created: int
     current: bool
+    account: UnixAccount
 
 
 class Images:
@@ -62,20 +68,23 @@ class Images:
     def __init__(self, engine: Engine, recipes_dir: Path) -> None:
         self._engine = engine
         self._recipes_dir = recipes_dir
-        self._found: dict[str, tuple[float, str]] = {}
+        self._found: dict[str, tuple[float, BuiltImage]] = {}
 
     async def require(self, name: str) -> str:
-        """Return the digest of the image that the recipe gives, as of `KEPT_S` ago at most.
+        """Return the digest of the image that the recipe gives. Raises as `find` does."""
+        return (await self.find(name)).digest
+
+    async def find(self, name: str) -> BuiltImage:
+        """Return the image that the recipe gives, as of `KEPT_S` ago at most.
 
         Raises ImageMissing; of one that has gone meanwhile, Docker tells when a sandbox is made.
         """
-        looked_at, digest = self._found.get(name, (float("-inf"), ""))
-        if time.monotonic() - looked_at < KEPT_S:
-            return digest
+        if (known := self._found.get(name)) and time.monotonic() - known[0] < KEPT_S:
+            return known[1]
         for image in await self.list_images():
             if image.name == name and image.current:
-                self._found[name] = (time.monotonic(), image.digest)
-                return image.digest
+                self._found[name] = (time.monotonic(), image)
+                return image
         raise ImageMissing(
             f"the sandbox image {name!r} is not on this host; `runner images build {name}` makes it"
         )
@@ -85,7 +94,8 @@ class Images:
         wanted: dict[str, str | None] = {}
         found = []
         for facts in await self._engine.images(RECIPE_LABEL):
-            name, recipe = facts["Labels"][NAME_LABEL], facts["Labels"][RECIPE_LABEL]
+            labels = facts["Labels"]
+            name, recipe = labels[NAME_LABEL], labels[RECIPE_LABEL]
             if name not in wanted:
                 wanted[name] = self._hash(name) if self._known(name) else None
             found.append(
@@ -96,6 +106,9 @@ class Images:
                     size_bytes=facts["Size"],
                     created=facts["Created"],
                     current=recipe == wanted[name],
+                    account=UnixAccount(
+                        labels.get(USER_LABEL, USER), labels.get(HOME_LABEL, WORKSPACE)
+                    ),
                 )
             )
         return sorted(found, key=lambda image: image.created, reverse=True)
@@ -162,13 +175,7 @@ class Images:
         """Return the build context of the upper layer: what we add, owned by root."""
         steps = (
             f"FROM {base}\n"
-            f"COPY supervisor {SUPERVISOR}\n"
-            f"COPY site {SITE}\n"
-            f"RUN python3 -I -S -m compileall -q {SUPERVISOR} {SITE}/sitecustomize.py\n"
-            # A list that does not load is no image.
-            f"RUN xargs -a {SUPERVISOR}/{PRELOAD} -rn 1 python3 -c {LOAD}\n"
-            # Each sandbox is given a user of its own; nobody is root by an oversight.
-            f"USER {NOBODY}:{NOBODY}\n"
+            f"{_steps(self._recipe(name).account)}"
             f"LABEL {NAME_LABEL}={name} {RECIPE_LABEL}={recipe}\n"
         )
         files = {f"{p.parent.name}/{p.name}": p.read_bytes() for p in self._ours()}
@@ -179,16 +186,18 @@ class Images:
         with tarfile.open(fileobj=context, mode="w") as archive:
             for path, content in sorted(files.items()):
                 entry = tarfile.TarInfo(path)
-                entry.size, entry.mode, entry.mtime = len(content), 0o644, int(EPOCH)
+                entry.size, entry.mtime = len(content), int(EPOCH)
+                entry.mode = 0o755 if path.startswith(f"{COMMANDS}/") else 0o644
                 archive.addfile(entry, io.BytesIO(content))
         context.seek(0)
         return context
 
     def _ours(self) -> list[Path]:
-        """Return the files that go into every image: the supervisor, and what Python runs first."""
-        folders = (self._recipes_dir / "supervisor", self._recipes_dir / "site")
+        """Return the files that go into every image."""
+        folders = (self._recipes_dir / name for name in ("contexts", "site", "supervisor"))
         found = (path for folder in folders for path in folder.iterdir())
-        return sorted(path for path in found if path.suffix in {".py", ".cjs"})
+        programs = [path for path in found if path.suffix in {".py", ".cjs", ".mjs"}]
+        return sorted([*programs, *(self._recipes_dir / COMMANDS).iterdir()])
 
     def _known(self, name: str) -> bool:
         return (self._recipes_dir / name / "recipe.toml").is_file()
@@ -203,11 +212,35 @@ class Images:
 
     def _hash(self, name: str) -> str:
         total = hashlib.sha256(self._base_hash(name).encode())
-        total.update(SUPERVISOR.encode())
-        total.update(json.dumps(self._recipe(name).preload).encode())
+        recipe = self._recipe(name)
+        total.update(_steps(recipe.account).encode())
+        total.update(json.dumps(recipe.preload).encode())
         for path in self._ours():
             total.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
         return total.hexdigest()
+
+
+def _steps(account: UnixAccount) -> str:
+    """Return what makes the upper layer, apart from what it is made upon and called."""
+    # runc gives a tmpfs the mode of the folder it covers, whatever its options say.
+    move = (
+        f"RUN mkdir -p {account.home} && chmod 0700 {account.home} "
+        f"&& rmdir {WORKSPACE} && ln -s {account.home} {WORKSPACE}\n"
+    )
+    return (
+        f"COPY supervisor {SUPERVISOR}\n"
+        f"COPY contexts {CONTEXTS}\n"
+        f"COPY site {SITE}\n"
+        f"COPY {COMMANDS} /usr/local/bin\n"
+        "RUN python3 -I -S -m compileall -q "
+        f"{SUPERVISOR} {CONTEXTS} {SITE}/sitecustomize.py\n"
+        # A list that does not load is no image.
+        f"RUN xargs -a {SUPERVISOR}/{PRELOAD} -rn 1 python3 -c {LOAD}\n"
+        f"{move if account.home != WORKSPACE else ''}"
+        # Each sandbox is given a user of its own; nobody is root by an oversight.
+        f"USER {NOBODY}:{NOBODY}\n"
+        f"LABEL {HOME_LABEL}={account.home} {USER_LABEL}={account.user}\n"
+    )
 
 
 def _sha256(path: Path) -> str:

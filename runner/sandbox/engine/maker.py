@@ -7,7 +7,7 @@ from typing import Any
 
 from runner.base.seccomp import SeccompProfile
 from runner.sandbox.engine.docker import Engine
-from runner.sandbox.engine.images import Images
+from runner.sandbox.engine.images import BuiltImage, Images
 from runner.sandbox.engine.spec import (
     LIMITLESS,
     RUNTIMES,
@@ -18,7 +18,7 @@ from runner.sandbox.engine.spec import (
 from runner.sandbox.engine.users import Users, container_name, taken_ids, write_accounts
 from runner.words.errors import IsolationMissing, LaunchFailed
 from runner.words.resources import Resources
-from runner.words.sandbox import WORKSPACE, Isolation, SandboxSpec
+from runner.words.sandbox import Isolation, SandboxSpec
 
 _GOFER_UID = 0
 """gVisor's gofer, root on the host, opens the host's sockets for its sandbox; nobody inside can."""
@@ -59,15 +59,15 @@ class Maker:
         self._host = host
         self._users = users
 
-    async def image_of(self, spec: SandboxSpec) -> str:
-        """Return the digest of the image that the sandbox is to have.
+    async def image_of(self, spec: SandboxSpec) -> BuiltImage:
+        """Return the image that the sandbox is to have.
 
         Raises ImageMissing; IsolationMissing for an isolation that this Docker cannot give, which
         is asked each time, as its runtimes may change.
         """
         if spec.isolation is not Isolation.CONTAINER:
             await self._require(RUNTIMES[spec.isolation], spec.isolation)
-        return await self.images.require(spec.image)
+        return await self.images.find(spec.image)
 
     async def _require(self, runtime: str, isolation: Isolation) -> None:
         runtimes = (await self._engine.info())["info"].get("Runtimes") or {}
@@ -83,7 +83,7 @@ class Maker:
             )
 
     async def make(
-        self, spec: SandboxSpec, image_digest: str, home: Path, labels: Mapping[str, str]
+        self, spec: SandboxSpec, image: BuiltImage, folder: Path, labels: Mapping[str, str]
     ) -> Made:
         """Create a container as a user that no other sandbox is.
 
@@ -91,18 +91,36 @@ class Maker:
         """
         taken: set[int] = set()
         while (uid := self._users.next(taken)) is not None:
-            write_accounts(home, uid, WORKSPACE)
-            placement = Placement(image_digest, home, uid, labels, spec.isolation)
+            write_accounts(folder, uid, image.account)
+            placement = Placement(image.digest, folder, uid, labels, spec.isolation, image.account)
             config = self.configure(placement, spec.resources, self.profile, self._host)
             container_id = await self._engine.create(container_name(uid), config)
             if container_id is not None:
-                return Made(container_id, spec.image, config, _peer_of(config, spec.isolation))
+                peer = peer_of(config, RUNTIMES[spec.isolation])
+                return Made(container_id, spec.image, config, peer)
             taken |= taken_ids(await self._engine.names()) | {uid}
         raise LaunchFailed(
             "sandboxes hold every user id of RUNNER_SANDBOX_UIDS; give it a longer range"
         )
 
 
-def _peer_of(config: Mapping[str, Any], isolation: Isolation) -> int:
+def peer_of(config: Mapping[str, Any], runtime: str) -> int:
+    """Return the user that must be seen at the other end of such a container's socket."""
     uid = str(config["User"]).partition(":")[0]
-    return _GOFER_UID if isolation is Isolation.GVISOR else int(uid)
+    return _GOFER_UID if runtime == RUNTIMES[Isolation.GVISOR] else int(uid)
+
+
+def process_of(facts: Mapping[str, Any], runtime: str) -> int | None:
+    """Return the process that must be seen at the other end of a running container's socket.
+
+    None where another one connects in its stead, as with gVisor, and where this process does not
+    see processes by the numbers that Docker tells of them.
+    """
+    if runtime != RUNTIMES[Isolation.CONTAINER]:
+        return None
+    pid = int(facts["State"]["Pid"])
+    try:
+        groups = Path(f"/proc/{pid}/cgroup").read_text()
+    except OSError:
+        return None
+    return pid if facts["Id"] in groups else None

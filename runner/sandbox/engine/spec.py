@@ -11,9 +11,11 @@ from typing import Any
 
 from runner.base.seccomp import SeccompProfile
 from runner.words.resources import Resources
-from runner.words.sandbox import WORKSPACE, Isolation
+from runner.words.sandbox import AGENT, Isolation, UnixAccount
 
 SUPERVISOR = "/opt/supervisor"
+CONTEXTS = "/opt/contexts"
+"""The programs of code contexts."""
 SOCKET_DIR = "/run/sandbox"
 MB = 2**20
 SOCKETS_SHARE = 16
@@ -29,15 +31,12 @@ LIMITLESS = "--ignore-cgroups"
 PTYS = 16
 """Pseudo-terminals a sandbox may have at once. All of a host's share `kernel.pty.max` (pty(7))."""
 
-_PACKAGES = f"{WORKSPACE}/.local"
-"""Where pip installs to as it is, and npm as it is told: not taken for artifacts."""
+_PACKAGES = ".local"
+"""Below home: where pip installs to as it is, and npm as it is told: not taken for artifacts."""
 
 _BASE_ENVIRONMENT = (
-    f"PATH={_PACKAGES}/bin:/usr/local/bin:/usr/bin:/bin",
-    f"HOME={WORKSPACE}",
     "LANG=C.UTF-8",
     "PIP_DISABLE_PIP_VERSION_CHECK=1",
-    f"NPM_CONFIG_PREFIX={_PACKAGES}",
     # What npm asks its registry beside the packages: rules for egress need not permit it.
     "NPM_CONFIG_AUDIT=false",
     "NPM_CONFIG_FUND=false",
@@ -117,6 +116,7 @@ class Placement:
     uid: int
     labels: Mapping[str, str]
     isolation: Isolation = Isolation.CONTAINER
+    account: UnixAccount = AGENT
 
 
 def container_config(
@@ -129,8 +129,8 @@ def container_config(
         "Entrypoint": ["/usr/bin/python3", f"{SUPERVISOR}/__main__.py"],
         "Cmd": [],
         "User": f"{placement.uid}:{placement.uid}",
-        "WorkingDir": WORKSPACE,
-        "Env": list(_BASE_ENVIRONMENT),
+        "WorkingDir": placement.account.home,
+        "Env": [*_home_environment(placement.account.home), *_BASE_ENVIRONMENT],
         "Hostname": "sandbox",
         "Domainname": "",
         "Labels": dict(placement.labels),
@@ -142,6 +142,15 @@ def container_config(
         "NetworkDisabled": True,
         "HostConfig": _host_config(placement, resources, profile, host),
     }
+
+
+def _home_environment(home: str) -> tuple[str, ...]:
+    packages = f"{home}/{_PACKAGES}"
+    return (
+        f"PATH={packages}/bin:/usr/local/bin:/usr/bin:/bin",
+        f"HOME={home}",
+        f"NPM_CONFIG_PREFIX={packages}",
+    )
 
 
 def _host_config(
@@ -174,7 +183,9 @@ def _host_config(
         # Files: nothing is writable but these; each is limited in bytes and in number of files.
         "ReadonlyRootfs": True,
         "Tmpfs": {
-            WORKSPACE: _tmpfs(f"exec,mode=0700,uid={placement.uid},gid={placement.uid}", disk),
+            placement.account.home: _tmpfs(
+                f"exec,mode=0700,uid={placement.uid},gid={placement.uid}", disk
+            ),
             "/tmp": _tmpfs("exec,mode=1777", disk),  # noqa: S108 - the sandbox's own
             "/dev/shm": _tmpfs("noexec,mode=1777", min(disk, 64 * MB)),  # noqa: S108 - as above
             # Docker mounts a message queue file system here that anybody may fill.

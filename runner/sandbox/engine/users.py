@@ -13,8 +13,8 @@ import secrets
 from collections.abc import Container
 from pathlib import Path
 
-NAME = "agent"
-"""What the user is called inside, whatever its number is."""
+from runner.words.sandbox import UnixAccount
+
 NOBODY = 65534
 _PREFIX = "runner-"
 
@@ -51,16 +51,16 @@ def taken_ids(names: list[str]) -> set[int]:
     return {int(number) for number in numbers if number.isdecimal()}
 
 
-def write_accounts(home: Path, uid: int, workspace: str) -> None:
+def write_accounts(folder: Path, uid: int, account: UnixAccount) -> None:
     """Write the files in which programs look up what their user is called (passwd(5))."""
     users = (
         "root:x:0:0:root:/root:/usr/sbin/nologin\n"
-        f"{NAME}:x:{uid}:{uid}::{workspace}:/bin/bash\n"
+        f"{account.user}:x:{uid}:{uid}::{account.home}:/bin/bash\n"
         f"nobody:x:{NOBODY}:{NOBODY}:nobody:/nonexistent:/usr/sbin/nologin\n"
     )
     # tty: the group of every terminal in /dev/pts.
-    groups = f"root:x:0:\ntty:x:5:\n{NAME}:x:{uid}:\nnogroup:x:{NOBODY}:\n"
+    groups = f"root:x:0:\ntty:x:5:\n{account.user}:x:{uid}:\nnogroup:x:{NOBODY}:\n"
     for name, text in zip(ACCOUNTS, (users, groups), strict=True):
-        path = home / name
+        path = folder / name
         path.write_text(text)
         path.chmod(0o644)

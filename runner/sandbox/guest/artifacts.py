@@ -5,8 +5,9 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from runner.base.masking import Masker
 from runner.protocol.commands import Collect
-from runner.protocol.events import ArtifactOffered, Collected
+from runner.protocol.events import MAX_NAME, ArtifactOffered, Collected
 from runner.protocol.frames import Data
 from runner.sandbox.guest.channel import Channel, unexpected
 from runner.words.errors import ProtocolViolation, SandboxFault
@@ -41,8 +42,12 @@ async def collect(
     max_bytes: int,
     again: bool,
     sink: ArtifactSink,
+    masker: Masker,
 ) -> CollectedFiles:
-    """Hand the files to the sink. Raises ProtocolViolation for more than was asked for."""
+    """Hand the files to the sink; name those refused, with secrets starred.
+
+    Raises ProtocolViolation for more than was asked for.
+    """
     files, size = 0, 0
     patterns = json.dumps(names).encode() if names else b""
     await channel.send(Collect(len(patterns), max_files, max_bytes, again), patterns)
@@ -56,7 +61,9 @@ async def collect(
             raise SandboxFault(f"artifact {message.path!r} was not taken whole")
     if not isinstance(message, Collected):
         raise unexpected(message)
-    refused = tuple(f"{plain(path)}: {plain(why)}" for path, why in message.refused)
+    refused = tuple(
+        f"{_starred(path, masker)}: {_starred(why, masker)}" for path, why in message.refused
+    )
     return CollectedFiles(files, size, refused, max(message.refused_total, len(refused)))
 
 
@@ -69,6 +76,15 @@ async def _pieces(channel: Channel, size: int) -> AsyncIterator[bytes]:
         yield message.payload
 
 
+def _starred(text: str, masker: Masker) -> str:
+    """Return text from a sandbox as people may print it, with secrets starred.
+
+    First of all: a secret that is cut, or has lost a character that cannot be printed, is no
+    longer found. The supervisor, which knows no secrets, may have cut off the end already.
+    """
+    return plain(masker.beginning(text) if len(text) >= MAX_NAME else masker.text(text))
+
+
 def plain(text: str) -> str:
     """Return text from a sandbox as people may print it."""
-    return printable(text)[:200]
+    return printable(text)[:MAX_NAME]

@@ -1,11 +1,13 @@
 """The worker's end of a sandbox's connection. Every byte read here comes from a hostile place."""
 
 import asyncio
+import hmac
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import TypeAlias, TypeVar, cast
 
 from runner.protocol import greeting
-from runner.protocol.commands import COMMANDS, Command, Load, Ping, Prepare
+from runner.protocol.commands import COMMANDS, Command, Live, Load, Ping, Prepare
 from runner.protocol.events import EVENTS, SupervisorEvent
 from runner.protocol.frames import CONTROL, PIECE, SANDBOX, Data, frame, next_frame, pieces
 from runner.sandbox.guest.pace import (
@@ -27,6 +29,17 @@ class Closed(ProtocolViolation):
     """The supervisor's end of the connection is closed: the container has died."""
 
 
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """A connection as a channel leaves it, with what it has read of it and not taken."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    heard: bytes
+    next_stream: int
+    pace: Pace = field(default_factory=Pace)
+
+
 class Channel:
     """The worker's end of the connection."""
 
@@ -35,8 +48,11 @@ class Channel:
         self._writer = writer
         self._reading = cast("asyncio.ReadTransport", writer.transport)
         self._buffer = bytearray()
-        self._pace = Pace()
+        self.pace = Pace()
+        """What it may take of the event loop: its container's, once that is known."""
         self._programs = 0
+        self._generation = 0
+        self._image = ""
         self._stream = SANDBOX
         """That of the last command, on which the supervisor answers."""
         self.heard = 0
@@ -52,7 +68,7 @@ class Channel:
 
         Pieces of one kind that have come already are returned as one, of 65,536 bytes at most.
         """
-        if self._pace.overdrawn:
+        if self.pace.overdrawn:
             await self._rest()
         while (found := next_frame(self._buffer, 0, self._stream)) is None:
             await self._hear()
@@ -60,8 +76,10 @@ class Channel:
         payload = bytes(self._buffer[start:end])
         if kind == b"C":
             del self._buffer[:end]
-            self._pace.charge(REPORT_S + REPORT_BYTE_S * len(payload))
+            self.pace.charge(REPORT_S + REPORT_BYTE_S * len(payload))
             return EVENTS.decode(payload)
+        if kind == b"W":
+            raise ProtocolViolation("the sandbox granted a window before it was told to live")
         pieces, size, frames = [payload], len(payload), 1
         while (more := next_frame(self._buffer, end, self._stream)) is not None:
             of, start, last = more
@@ -70,7 +88,7 @@ class Channel:
             pieces.append(bytes(self._buffer[start:last]))
             size, frames, end = size + last - start, frames + 1, last
         del self._buffer[:end]
-        self._pace.charge(PIECE_S + FRAME_S * frames + BYTE_S * size)
+        self.pace.charge(PIECE_S + FRAME_S * frames + BYTE_S * size)
         return Data(kind, b"".join(pieces))
 
     async def greet(self, image: str) -> None:
@@ -78,12 +96,45 @@ class Channel:
 
         Raises ImageIncompatible where this node speaks none of them.
         """
+        said = await self._first_word()
+        if isinstance(said, greeting.Returning):
+            raise ProtocolViolation("the sandbox returned before it was told to live")
+        await self._agree(said, image)
+
+    async def welcome(self, image: str, secret: str) -> None:
+        """Hear that the supervisor is the one that was told this secret, and is back.
+
+        Raises ProtocolViolation if it is not.
+        """
+        said = await self._first_word()
+        if not isinstance(said, greeting.Returning):
+            raise ProtocolViolation("the sandbox greeted where it was to return")
+        if not hmac.compare_digest(said.secret.encode(), secret.encode()):
+            raise ProtocolViolation("the sandbox returned without its secret")
+        await self._agree(said, image)
+
+    async def _first_word(self) -> greeting.FirstWord:
         while (found := greeting.first_word(self._buffer)) is None:
             await self._hear()
         said, end = found
         del self._buffer[:end]
-        answer = greeting.Agree(greeting.agreed(said, image))
+        return said
+
+    async def _agree(self, said: greeting.FirstWord, image: str) -> None:
+        self._image = image
+        self._generation = greeting.agreed(said, image)
+        answer = greeting.Agree(self._generation)
         await self._write(greeting.framed(greeting.ANSWERS.encode(answer)))
+
+    def release(self) -> Connection:
+        """Give the connection away; the channel is of no use afterwards."""
+        rest = bytes(self._buffer)
+        return Connection(self._reader, self._writer, rest, self._programs + 1, self.pace)
+
+    def require(self, generation: int) -> None:
+        """Raise ImageIncompatible unless the supervisor speaks this generation, or a later one."""
+        if self._generation < generation:
+            raise greeting.too_old(self._image, self._generation, generation)
 
     async def _hear(self) -> None:
         try:
@@ -92,7 +143,7 @@ class Channel:
             raise Closed("the sandbox closed its connection") from error
         if not data:
             raise Closed("the sandbox closed its connection")
-        self._pace.charge(WAKING_S)
+        self.pace.charge(WAKING_S)
         self._buffer += data
         self.heard += len(data)
 
@@ -102,7 +153,7 @@ class Channel:
         if paused := transport.is_reading():
             transport.pause_reading()
         try:
-            await self._pace.rest()
+            await self.pace.rest()
         finally:
             if paused:
                 transport.resume_reading()
@@ -138,7 +189,7 @@ class Channel:
             await self._write(piece)
 
     def _stream_of(self, command: Command) -> int:
-        if isinstance(command, (Ping, Load)):
+        if isinstance(command, (Ping, Load, Live)):
             return SANDBOX
         if isinstance(command, Prepare):
             self._programs += 1

@@ -12,6 +12,14 @@ LOAD_S = 30.0
 CLEAN_S = 10.0
 ANSWER_S = 0.5
 START_S = 10.0
+ARCHIVE_S = 60.0
+"""To take or give the next bytes of an archive: any program of the sandbox can stop its tar."""
+LIST_S = 20.0
+"""To tell of processes: it may be said behind much else, and is read at the sandbox's own pace.
+
+As many processes as are remembered, with the longest commands, take five seconds on an idle host. A
+sandbox that takes longer than this after a restart of its node is lost.
+"""
 
 
 class Patience:

@@ -8,24 +8,27 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from runner.protocol.commands import Clean, Load, Ping, Prepare
-from runner.protocol.events import Alive, Cleaned, Loaded
+from runner.base.masking import Masker
+from runner.protocol.commands import Clean, Live, Load, Ping, Prepare
+from runner.protocol.events import Alive, Cleaned, Living, Loaded
 from runner.sandbox.guest import patience
 from runner.sandbox.guest.artifacts import NOTHING, ArtifactSink, CollectedFiles, collect, plain
 from runner.sandbox.guest.channel import Channel, Closed
 from runner.sandbox.guest.container import Container
 from runner.sandbox.guest.ending import Ending
 from runner.sandbox.guest.inputs import Reader, nothing_stored, place
+from runner.sandbox.guest.living import LivingSandbox, Residence
+from runner.sandbox.guest.mux import Mux
 from runner.sandbox.guest.patience import Patience
 from runner.sandbox.guest.process import Process, RunTerms, RunWatch
 from runner.sandbox.guest.run import Report, Run
-from runner.sandbox.guest.sockets import EGRESS_SOCKET, listen
+from runner.sandbox.guest.sockets import listen_for_egress
 from runner.sandbox.observe.watchdog import Term
 from runner.words.errors import LeaseLost
 from runner.words.execution import InputFile, Program
 
-_EGRESS_BACKLOG = 128
-"""As many as the bridge carries: none is refused because the proxy is busy for a moment."""
+LIVING_GENERATION = 2
+"""Supervisors of an older one cannot live."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +67,7 @@ class Sandbox:
 
     def listen_for_egress(self) -> socket.socket:
         """Return a listening socket that this sandbox alone can reach, as its identity."""
-        (self.container.home / EGRESS_SOCKET).unlink(missing_ok=True)
-        return listen(self.container.home, EGRESS_SOCKET, backlog=_EGRESS_BACKLOG)
+        return listen_for_egress(self.container.home)
 
     @property
     def gone(self) -> bool:
@@ -99,6 +101,31 @@ class Sandbox:
             left = (await self._channel.expect(Cleaned)).left
         self.container.forget_peak()
         return [plain(each) for each in left] + self.container.traces()
+
+    async def live(
+        self, secret: str, *, alone_s: int, bridge: Bridge | None = None
+    ) -> LivingSandbox:
+        """Let it live from now on; this object is spent then, and the other one stands for it.
+
+        `secret` is 64 hexadecimal digits, by which the supervisor is known again. Without its node
+        it lives for `alone_s` seconds. Raises ImageIncompatible for an image that cannot live.
+        """
+        self.spent = True
+        self._channel.require(LIVING_GENERATION)
+        trust = bridge.trust if bridge else ""
+        async with self._patience(patience.START_S, "begin to live"):
+            await self._channel.send(Live(secret, alone_s, bridge is not None, trust))
+            await self._channel.expect(Living)
+        identity = self.identity
+        residence = Residence(
+            sandbox_id=identity.id,
+            container_id=self.container.id,
+            secret=secret,
+            image_digest=identity.image_digest,
+            profile_hash=identity.profile_hash,
+        )
+        mux = Mux(self._channel.release(), self._patience)
+        return LivingSandbox(residence, self.container, mux, self._patience)
 
     async def prepare(self) -> None:
         """Let it make the process that becomes the next program, so that nobody waits for it.
@@ -172,10 +199,12 @@ class Sandbox:
         sink: ArtifactSink,
         names: Sequence[str] = (),
         again: bool = False,
+        masker: Masker | None = None,
     ) -> CollectedFiles:
         """Hand the files the program left to the sink; nothing when the container is dead.
 
         `names` are patterns of those to keep; without any, all but what tools made are kept.
+        `masker` stars secrets out of the names of those refused.
 
         Unless another program is to run `again`, the sandbox is spent. That needs no new process
         in it, so ask for it when the program has used up the memory.
@@ -191,6 +220,7 @@ class Sandbox:
                 max_bytes=max_bytes,
                 again=again,
                 sink=sink,
+                masker=masker or Masker(()),
             )
         self.spent = not again
         return collected

@@ -10,6 +10,8 @@ from pathlib import Path
 
 SUPERVISOR_SOCKET = "supervisor.sock"
 EGRESS_SOCKET = "egress.sock"
+_EGRESS_BACKLOG = 128
+"""As many as the bridge carries: none is refused because the proxy is busy for a moment."""
 
 
 def listen(home: Path, name: str, *, backlog: int) -> socket.socket:
@@ -29,3 +31,9 @@ def listen(home: Path, name: str, *, backlog: int) -> socket.socket:
     finally:
         os.close(folder)
     return listener
+
+
+def listen_for_egress(home: Path) -> socket.socket:
+    """Listen where the sandbox's bridge connects, in place of whoever did before."""
+    (home / EGRESS_SOCKET).unlink(missing_ok=True)
+    return listen(home, EGRESS_SOCKET, backlog=_EGRESS_BACKLOG)

@@ -7,4 +7,5 @@ keeper     the limits of living sandboxes, held
 watchdog   ends what is to end by the clock, whatever the event loop does
 traces     what a sandbox leaves on the host when it is gone
 isolation  what really stands around a running sandbox
+weights    how scarce processors are divided between tenants
 """

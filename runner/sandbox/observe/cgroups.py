@@ -68,6 +68,15 @@ class Counters:
 
 
 @dataclass(frozen=True, slots=True)
+class InUse:
+    """What a container holds now. None where this host does not tell."""
+
+    memory_bytes: int | None
+    """The page cache included."""
+    pids: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Cgroups:
     """Where this daemon keeps its containers' control groups."""
 
@@ -91,8 +100,20 @@ class Cgroups:
 
     def read(self, container_id: str) -> Counters:
         """Read the container's counters."""
+        group, cpu_s = self.group(container_id), self.cpu_s(container_id)
+        if self.version == UNIFIED:
+            return self._read_v2(group, cpu_s)
+        return self._read_v1(group, cpu_s)
+
+    def in_use(self, container_id: str) -> InUse:
+        """Read what the container holds now."""
         group = self.group(container_id)
-        return self._read_v2(group) if self.version == UNIFIED else self._read_v1(group)
+        if self.version == UNIFIED:
+            memory, pids = f"{group}/memory.current", f"{group}/pids.current"
+        else:
+            memory = f"memory/{group}/memory.usage_in_bytes"
+            pids = f"pids/{group}/pids.current"
+        return InUse(number(f"{self.root}/{memory}"), number(f"{self.root}/{pids}"))
 
     def processes(self, container_id: str) -> tuple[int, ...]:
         """Return the host's ids of the processes in the container; none once it is gone.
@@ -158,17 +179,35 @@ class Cgroups:
         Returns whether the weight had to be set. Without sandboxes there is no group, and without
         the right to set it, it stays as it is.
         """
-        parent = self.parent.lstrip("/")
+        return self._weigh(self.parent.lstrip("/"), _LESS)
+
+    def set_weight(self, container_id: str, parts: int) -> bool:
+        """Give a container one of so many parts of the usual weight; return whether that is new.
+
+        A container that is gone is passed over, and so is a weight that this worker may not set.
+        """
+        return self._weigh(self.group(container_id), parts)
+
+    def _weigh(self, group: str, parts: int) -> bool:
         if self.version == UNIFIED:
-            path, wanted = f"{self.root}/{parent}/cpu.weight", _USUAL_WEIGHT // _LESS
+            path, usual, least = f"{self.root}/{group}/cpu.weight", _USUAL_WEIGHT, 1
         else:
-            path, wanted = f"{self.root}/cpu/{parent}/cpu.shares", _USUAL_SHARES // _LESS
+            path, usual, least = f"{self.root}/cpu/{group}/cpu.shares", _USUAL_SHARES, 2
         try:
-            return _set(path, wanted)
+            return _set(path, max(least, usual // parts))
         except OSError as error:
             if error.errno in _NOT_PERMITTED:
                 return False
             raise
+
+    def cpu_s(self, container_id: str) -> float | None:
+        """Return the processor time that the container has used; None once it is gone."""
+        group = self.group(container_id)
+        if self.version == UNIFIED:
+            cpu_us = _entry(f"{self.root}/{group}/cpu.stat", "usage_usec")
+            return None if cpu_us is None else cpu_us / 1e6
+        cpu_ns = number(f"{self.root}/cpuacct/{group}/cpuacct.usage")
+        return None if cpu_ns is None else cpu_ns / 1e9
 
     def holds_too_much(self, container_id: str, limits: Mapping[str, int]) -> bool:
         """Return whether memory and sockets are together more than may be (version 1)."""
@@ -235,23 +274,21 @@ class Cgroups:
         scope = f"docker-{container_id}.scope" if self.systemd else container_id
         return f"{self.parent.lstrip('/')}/{scope}"
 
-    def _read_v2(self, group: str) -> Counters:
+    def _read_v2(self, group: str, cpu_s: float | None) -> Counters:
         folder = f"{self.root}/{group}"
-        cpu_us = _entry(f"{folder}/cpu.stat", "usage_usec")
         return Counters(
-            cpu_s=None if cpu_us is None else cpu_us / 1e6,
+            cpu_s=cpu_s,
             memory_peak_bytes=number(f"{folder}/memory.peak"),
             pids_peak=number(f"{folder}/pids.peak"),
             oom_kills=_entry(f"{folder}/memory.events", "oom_kill"),
             pids_refused=_entry(f"{folder}/pids.events", "max"),
         )
 
-    def _read_v1(self, group: str) -> Counters:
-        cpu_ns = number(f"{self.root}/cpuacct/{group}/cpuacct.usage")
+    def _read_v1(self, group: str, cpu_s: float | None) -> Counters:
         memory = f"{self.root}/memory/{group}"
         pids = f"{self.root}/pids/{group}"
         return Counters(
-            cpu_s=None if cpu_ns is None else cpu_ns / 1e9,
+            cpu_s=cpu_s,
             memory_peak_bytes=number(f"{memory}/memory.max_usage_in_bytes"),
             pids_peak=number(f"{pids}/pids.peak"),
             oom_kills=_entry(f"{memory}/memory.oom_control", "oom_kill"),

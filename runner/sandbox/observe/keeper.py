@@ -7,7 +7,8 @@ lifts it. A sandbox whose limit cannot be set back is ended.
 Version 1 of control groups counts the buffers of sockets apart, and lets each socket have its first
 ones beyond that limit. A sandbox in which they and its memory are more than both limits is ended.
 
-All sandboxes together weigh less than the parts that serve them, when processors are short.
+All sandboxes together weigh less than the parts that serve them, when processors are short, and
+each tenant's together as much as another's (`weights`).
 
 A thread does this, as the event loop may be busy; the watchdog ends what is to end.
 """
@@ -21,8 +22,11 @@ import structlog
 
 from runner.sandbox.observe.cgroups import Cgroups
 from runner.sandbox.observe.watchdog import Term, Watchdog
+from runner.sandbox.observe.weights import Weights
 
 EVERY_S = 0.25
+WEIGHTS_EVERY = 4
+"""Weights are set at each so many looks: they are no wall, and to read what was used costs time."""
 
 _log = structlog.get_logger("runner.worker")
 
@@ -34,7 +38,9 @@ class Keeper:
         self._cgroups = cgroups
         self._watchdog = watchdog
         self._limits: dict[str, Mapping[str, int]] = {}
+        self._weights = Weights(cgroups)
         self._weighs = True
+        """False from a failure to set weights until it works again."""
         self._lock = Lock()
         self._stopping = Event()
         self._thread = Thread(target=self._look, name="keeper", daemon=True)
@@ -62,9 +68,16 @@ class Keeper:
         with self._lock:
             self._limits[container] = limits
 
+    def assign(self, container: str, tenant: str) -> None:
+        """Count the container's processor time as this tenant's while it lives."""
+        self._weights.assign(container, tenant)
+
     def _look(self) -> None:
+        looks = 0
         while not self._stopping.wait(EVERY_S):
-            self._weigh()
+            looks += 1
+            if looks % WEIGHTS_EVERY == 0:
+                self._weigh()
             with self._lock:
                 limits = dict(self._limits)
             for container, wanted in limits.items():
@@ -73,14 +86,16 @@ class Keeper:
                         self._limits.pop(container, None)
 
     def _weigh(self) -> None:
-        if not self._weighs:
-            return
         try:
             self._cgroups.weigh()
+            self._weights.weigh()
         except Exception as error:  # noqa: BLE001 - the thread goes on for the limits
-            # A weight is no wall: told once, and not four times a second.
+            # A weight is no wall. It is tried again, and told once.
+            if self._weighs:
+                _log.error("weight_not_set", error=str(error))
             self._weighs = False
-            _log.error("weight_not_set", error=str(error))
+        else:
+            self._weighs = True
 
     def _holds(self, container: str, wanted: Mapping[str, int]) -> bool:
         """Set back what was changed; False if the container is gone, or has to end."""

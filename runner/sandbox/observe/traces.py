@@ -12,9 +12,9 @@ from typing import Any
 from runner.sandbox.observe.cgroups import Cgroups
 from runner.sandbox.observe.isolation import EffectiveIsolation, read_isolation
 from runner.sandbox.observe.kernel import entries, read
-from runner.words.sandbox import WORKSPACE
 
-PLACES = (WORKSPACE, "/tmp", "/dev/shm")  # noqa: S108 - the sandbox's own
+PLACES = ("/tmp", "/dev/shm")  # noqa: S108 - the sandbox's own
+"""What a program may write to, beside its home."""
 SOCKETS = ("sockstat", "sockstat6")
 """How many sockets of each kind there are in a network (sockstat); of TCP closed ones, too."""
 _OWN = {"inuse", "tw"}
@@ -40,7 +40,7 @@ def traces(
     if cgroups.processes(str(facts["Id"])) != (init,):
         left.append("processes, seen from outside")
     inside = f"{proc}/{init}"
-    if any(_entries(f"{inside}/root{place}") for place in PLACES):
+    if any(_entries(f"{inside}/root{place}") for place in (facts["Config"]["WorkingDir"], *PLACES)):
         left.append("files, seen from outside")
     if any(_counted(f"{inside}/net/{each}") for each in SOCKETS):
         left.append("sockets, seen from outside")
