@@ -6,6 +6,8 @@ it.
     service    starts and drains all of it
     named      reads what settings name, before anything is started
     reaper     settles what died, and removes strays
+    residents  sandboxes that live, and the door where the API knocks
+    contexts   code interpreters in sandboxes that live
     runs       one execution, from the ring to its end on record
     stock      where runs get their sandboxes
     traffic    how busy the node is, so that what can wait does

@@ -1,4 +1,4 @@
-"""What removes what is kept no longer: expired executions and files, then objects without a use.
+"""Removes what is kept no longer: executions, sandboxes, files, snapshots, then unused objects.
 
 Each batch is one transaction of one tenant, with its record in that tenant's log; any number of
 workers may do it at once. An object is gone before the transaction commits that takes it off the
@@ -73,9 +73,17 @@ class Retention:
         """Remove some of one tenant's; return whether there was anything."""
         async with self._database.tenant(tenant_id) as tx:
             executions = await retention.remove_executions(tx, self._terms, BATCH)
+            sandboxes = await retention.remove_sandboxes(tx, self._terms, BATCH)
             files = await retention.remove_files(tx, BATCH)
+            snapshots = await retention.remove_snapshots(tx, BATCH)
             objects = await self._remove_objects(tx)
-            counts = {**asdict(executions), "files": files, "objects": len(objects)}
+            counts = {
+                **asdict(executions),
+                "sandboxes": sandboxes,
+                "files": files,
+                "snapshots": snapshots,
+                "objects": len(objects),
+            }
             if not any(counts.values()):
                 return False
             freed = sum(each.bytes for each in objects)

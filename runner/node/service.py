@@ -24,6 +24,8 @@ from runner.egress.gateway import EgressGateway
 from runner.node.breaker import STARTING, Breaker
 from runner.node.named import read_named
 from runner.node.reaper import Reaper
+from runner.node.residents.opening import LivingTerms, open_residents
+from runner.node.residents.residents import Residents
 from runner.node.retention import ABANDONED, GRACE, TIDY_EVERY_S, Retention
 from runner.node.runs.claimer import Claimer
 from runner.node.runs.consumer import Consumers
@@ -83,7 +85,6 @@ async def worker(
         launcher = await stack.enter_async_context(
             Launcher.open(settings, node=policy.node, instance=policy.instance)
         )
-        await remove_strays(launcher)
         # Beyond the slots: the reaper, refused jobs, lease keepers, and what the audit log needs.
         database = await stack.enter_async_context(
             Database(database_url, max_size=settings.slots * 2 + 4)
@@ -156,6 +157,7 @@ async def worker(
             settler=settler,
             policy=policy,
         )
+        egress = Egress(gateway=gateway, ceiling=named.ceiling, secrets=tenants_secrets)
         executor = Executor(
             database=database,
             changes=changes,
@@ -166,11 +168,7 @@ async def worker(
                 changes=changes,
                 objects=named.objects,
                 secrets=tenants_secrets,
-                egress=Egress(
-                    gateway=gateway,
-                    ceiling=named.ceiling,
-                    secrets=tenants_secrets,
-                ),
+                egress=egress,
                 policy=policy,
             ),
             endings=Endings(
@@ -192,6 +190,28 @@ async def worker(
             executor=executor,
             interruptions=interruptions,
             policy=policy,
+        )
+        residents = await stack.enter_async_context(
+            open_residents(
+                LivingTerms(
+                    most=settings.sandboxes,
+                    alone_s=settings.sandbox_alone_s,
+                    ends=settings.sandboxes_on_stop == "end",
+                    sweep_s=settings.reconcile_s,
+                    folder=settings.door_dir,
+                    group=settings.door_gid,
+                ),
+                database=database,
+                launcher=launcher,
+                sandboxes=sandboxes,
+                secrets=tenants_secrets,
+                egress=egress,
+                policy=policy,
+                duties=duties,
+                changes=changes,
+                signer=signer,
+                vault=vault,
+            )
         )
         reaper = Reaper(
             database=database,
@@ -227,7 +247,7 @@ async def worker(
             ("reaping", reaper.reap, settings.reconcile_s),
             ("cancelling for suspended tenants", reaper.end_suspended, settings.reconcile_s),
             ("ringing again", reaper.reconcile, settings.reconcile_s),
-            ("removing strays", partial(_sweep_strays, launcher), SWEEP_S),
+            ("removing strays", partial(_sweep_strays, launcher, residents), SWEEP_S),
             ("retention", retention.sweep, settings.retention_every_s),
             ("tidying the object store", retention.tidy, TIDY_EVERY_S),
             ("checkpoints", checkpointer.sweep, checkpoints.SWEEP_S),
@@ -262,8 +282,12 @@ async def _start_and_end(launcher: Launcher, kind: SandboxSpec) -> None:
     await sandbox.destroy()
 
 
-async def _sweep_strays(launcher: Launcher) -> None:
-    """Remove what could not be removed when it ended."""
+async def _sweep_strays(launcher: Launcher, residents: Residents) -> None:
+    """Remove what an earlier worker left, and what could not be removed when it ended.
+
+    Until it is known which sandboxes live on, any container may be one of them.
+    """
+    await residents.taken_over.wait()
     if removed := await remove_strays(launcher):
         _log.info("strays_removed", count=removed)
 

@@ -1,15 +1,16 @@
-"""The pipe between API and worker; both ends import it.
+"""The queue between API and worker; both ends import it.
 
-Redis is the doorbell, PostgreSQL the truth. A ring carries two ids and says "look"; the worker
-then claims whose turn it is in PostgreSQL. A lost ring is rung again by the worker's reconciler,
-a repeated one finds nothing to claim, a forged one runs nothing and is audited.
+Redis is the doorbell, PostgreSQL the truth. A ring carries two ids and only says "look". The worker
+then claims an execution in PostgreSQL, of the tenant whose turn it is. If a ring is lost, the
+worker's reconciler rings again. A repeated ring finds nothing to claim. A forged one runs nothing
+and is audited.
 
     doorbell     rings
-    producer     makes the one job there is
+    producer     makes the only permitted job
     consumer     takes it, with RQ's worker
     job          the job, checked before RQ sees it
     rings        the one queue in Redis
     ring         what a job may say
     changes      announcements that an execution changed
-    connections  connections to Redis that wait for nothing long
+    connections  connections to Redis, with short time-outs
 """

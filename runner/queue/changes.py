@@ -1,8 +1,8 @@
 """Announcements that an execution changed: hints over Redis pub/sub, never data.
 
-A listener reads PostgreSQL when a hint arrives, and also now and then without one, so that a lost
-hint costs time only. The channel carries an id and what kind of news it is, for those who wait for
-one kind alone; forging one makes somebody look once more.
+A listener reads PostgreSQL when a hint arrives, and also now and then without one, so a lost hint
+only costs time. The channel carries an id and the kind of news, for listeners that want one kind
+only. A forged announcement only makes somebody look once more.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ _ID = len(UUID(int=0).bytes)
 
 
 class News(Enum):
-    """What an announcement says of an execution."""
+    """What an announcement says about an execution."""
 
     CHANGED = b""
     CANCELLING = b"c"
@@ -38,19 +38,19 @@ _KINDS = frozenset(each.value for each in News)
 
 
 class Watch:
-    """One listener's place: remembers an announcement until it is waited for."""
+    """One listener: it remembers an announcement until it waits for one."""
 
     def __init__(self, wanted: frozenset[News]) -> None:
         self._changed = asyncio.Event()
         self._wanted = wanted
 
     def notify(self, news: News) -> None:
-        """Remember that something changed, if it is what this one listens for."""
+        """Remember that something changed, if the listener wants this kind of news."""
         if news in self._wanted:
             self._changed.set()
 
     def wake(self) -> None:
-        """Let it look: announcements may have been lost."""
+        """Let the listener look, because announcements may have been lost."""
         self._changed.set()
 
     async def wait(self, timeout_s: float) -> bool:
@@ -65,7 +65,7 @@ class Watch:
 
 
 class Changes:
-    """One subscription for the whole process, handed on to the watches of each execution."""
+    """One subscription for the whole process, which serves the listeners of all executions."""
 
     def __init__(self, redis_url: SecretStr, duties: Duties | None = None) -> None:
         self._publisher = connect_async(redis_url)
@@ -95,16 +95,16 @@ class Changes:
         await self._subscriber.aclose()
 
     def announce(self, execution_id: UUID, news: News = News.CHANGED) -> None:
-        """Tell listeners in every process, soon: nobody has to wait for Redis to hear of it.
+        """Tell listeners in every process, soon; the caller does not wait for Redis.
 
-        Redis being away is logged: they look by themselves.
+        If Redis does not answer, that is logged: listeners look from time to time anyway.
         """
         self._unsaid.append(execution_id.bytes + news.value)
         self._said.set()
 
     @contextmanager
     def watch(self, execution_id: UUID, *wanted: News) -> Iterator[Watch]:
-        """Listen for news of one execution while the context lasts: of these kinds, or of all."""
+        """Listen for news of one execution inside the context: of these kinds, or of all."""
         watch = Watch(frozenset(wanted or News))
         self._watches[execution_id].add(watch)
         try:
@@ -120,7 +120,7 @@ class Changes:
         await self._publish()
 
     async def _publish(self) -> None:
-        """Publish what is to be said, in order and in one round trip."""
+        """Publish the pending announcements, in order and in one round trip."""
         async with self._publishing:
             unsaid, self._unsaid = self._unsaid, []
             if not unsaid:

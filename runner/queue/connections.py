@@ -1,8 +1,8 @@
-"""Connections to Redis that wait for nothing longer than a second or so.
+"""Connections to Redis that never wait long: for an answer, at most a second or so.
 
-redis-py tries each command ten times by itself, with pauses, and waits without end for an answer.
-Here nothing is tried again unseen: who asks says when to ask again, `RETRY_S` later at most. A
-peer that is gone without a word is found by time-outs, and where one listens by TCP keepalives.
+By itself, redis-py tries each command ten times, with pauses, and waits for an answer without end.
+Here nothing is repeated silently: the caller decides when to ask again, after `RETRY_S` at most.
+Time-outs find a peer that has vanished, and where a connection only listens, TCP keepalives do.
 """
 
 import socket
@@ -18,12 +18,13 @@ from redis.retry import Retry
 TIMEOUT_S = 1.0
 """How long Redis may take to answer, or to accept a connection."""
 RETRY_S = 1.0
-"""How long after a failure Redis is asked again: two seconds after it is back at latest."""
+"""Pause after a failure before Redis is asked again. So it is found two seconds after its return at
+latest."""
 _KEEPALIVE = {socket.TCP_KEEPIDLE: 5, socket.TCP_KEEPINTVL: 1, socket.TCP_KEEPCNT: 3}
 
 
 def connect(url: SecretStr, *, blocks_s: float = 0) -> "redis.Redis":
-    """Return a connection for threads, of which one command may block for `blocks_s`."""
+    """Return a connection for threads; one command on it may block for `blocks_s`."""
     return redis.Redis.from_url(
         url.get_secret_value(),
         socket_timeout=blocks_s + TIMEOUT_S,
@@ -33,7 +34,7 @@ def connect(url: SecretStr, *, blocks_s: float = 0) -> "redis.Redis":
 
 
 def connect_async(url: SecretStr, *, listens: bool = False) -> "redis.asyncio.Redis":
-    """Return a connection for the loop; one that `listens` may hear nothing for ever."""
+    """Return a connection for the loop; one that `listens` may wait without limit."""
     options: dict[str, Any] = {}
     if not url.get_secret_value().startswith("unix:"):
         options = {"socket_keepalive": True, "socket_keepalive_options": _KEEPALIVE}

@@ -1,4 +1,4 @@
-"""The consumer's end of the queue: RQ's worker, without what trusts Redis or owns a process."""
+"""The consumer's end of the queue: RQ's worker, but it trusts no Redis and owns no process."""
 
 import redis
 from redis.client import Pipeline
@@ -13,7 +13,7 @@ from runner.queue.job import RingJob
 from runner.queue.rings import QUEUE, RingList
 
 IDLE_S = 1
-"""How long a consumer blocks for a ring before it looks whether it should stop."""
+"""How long a consumer waits for a ring before it checks whether it should stop."""
 
 
 class Consumer(SimpleWorker):
@@ -39,35 +39,35 @@ class Consumer(SimpleWorker):
 
     @property
     def dequeue_timeout(self) -> int:
-        """How long one blocking look takes, in seconds."""
+        """How long one wait for a ring takes, in seconds."""
         return IDLE_S
 
     @property
     def should_run_maintenance_tasks(self) -> bool:
-        """Never: RQ's maintenance trusts what Redis holds. Our reconciler rings again instead."""
+        """Never: RQ's maintenance trusts Redis. Our reconciler repeats lost rings instead."""
         return False
 
     def _install_signal_handlers(self) -> None:
         """Signals belong to the process, not to a consumer's thread."""
 
     def subscribe(self) -> None:
-        """RQ's command channel would let a writer of Redis stop this worker: not opened."""
+        """Do not open RQ's command channel: whoever can write to Redis could stop us by it."""
 
     def unsubscribe(self) -> None:
         """Nothing was opened."""
 
     def check_for_suspension(self, burst: bool) -> None:  # noqa: FBT001 - RQ's signature
-        """Look at nothing: a writer of Redis could suspend every worker so."""
+        """Skip this check, by which anybody who can write to Redis could suspend every worker."""
 
     def set_state(self, state: str, pipeline: Pipeline | None = None) -> None:
-        """Keep what RQ would tell Redis at every step: nobody asks there."""
+        """Keep the state here: RQ would write it to Redis at every step, where nobody reads it."""
         del pipeline
         self._state = state
 
     def execute_job(self, job: Job, _queue: Queue) -> None:
         """Answer a ring and forget it, in one round trip: a ring has no result to keep.
 
-        RQ's own way takes ten, and records a ring's end, which is nobody's business.
+        RQ's own way takes ten round trips, and records each ring's end, which nobody reads.
         """
         try:
             job.perform()
@@ -75,12 +75,12 @@ class Consumer(SimpleWorker):
             self.connection.delete(job.key)
 
     def procline(self, message: str) -> None:
-        """Leave the process title alone: it is not a consumer's."""
+        """Leave the process title alone: it does not belong to a consumer."""
 
     def register_birth(self) -> None:
-        """Register nowhere, as nobody asks there, and clear away what earlier releases left.
+        """Do not register, as nobody reads that, and remove what earlier releases left in Redis.
 
-        Names of consumers that died, and rings that were taken and never answered.
+        These are names of consumers that died, and rings that were taken and never answered.
         """
         names = f"{self.redis_workers_keys}:{QUEUE}"
         with self.connection.pipeline() as leftovers:
@@ -89,18 +89,18 @@ class Consumer(SimpleWorker):
             leftovers.execute()
 
     def register_death(self) -> None:
-        """Nothing was registered: a stop does not wait for Redis."""
+        """Nothing was registered, so a stop does not wait for Redis."""
 
     def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
-        """Look whether to stop: the one place that each idle round passes through.
+        """Check whether to stop: each idle round calls this method, and no other.
 
-        RQ leaves its idle loop by a signal, which a thread does not get. A ring taken in the very
-        moment of stopping is lost, and rung again by the reconciler.
+        RQ leaves its idle loop by a signal, which a thread does not get. If a ring is taken in the
+        very moment of stopping, it is lost, and the reconciler rings again.
         """
         del timeout, pipeline
         if self._stop_requested:
             raise StopRequested
 
     def stop(self) -> None:
-        """Ask the work loop to end after the job at hand; callable from any thread."""
+        """Ask the work loop to end after the current job; any thread may call this."""
         self._stop_requested = True

@@ -1,4 +1,4 @@
-"""Ringing: tells a worker that something waits. Losing a ring loses nothing but time."""
+"""Ringing: tells a worker that something waits. If a ring is lost, only time is lost."""
 
 import asyncio
 import time
@@ -15,7 +15,7 @@ from runner.queue.ring import Ring
 from runner.words.errors import QueueUnavailable
 
 FRESH_S = 1.0
-"""For how long an answer of Redis's stands for the next: it may go away after any answer."""
+"""Seconds for which one answer of Redis vouches for the next; it may go away at any time."""
 
 
 class Doorbell:
@@ -38,7 +38,7 @@ class Doorbell:
         self._redis.close()
 
     async def ping(self) -> None:
-        """Return when Redis can take a ring. Raises QueueUnavailable."""
+        """Return if Redis can take a ring. Raises QueueUnavailable."""
         try:
             await asyncio.to_thread(self._redis.ping)
         except redis.RedisError as error:
@@ -46,12 +46,12 @@ class Doorbell:
         self._answered = time.monotonic()
 
     async def require(self) -> None:
-        """Return when Redis can take a ring, or could a moment ago. Raises QueueUnavailable."""
+        """Return if Redis can take a ring, or could a moment ago. Raises QueueUnavailable."""
         if time.monotonic() > self._answered + FRESH_S:
             await self.ping()
 
     async def ring(self, tenant_id: UUID, execution_id: UUID) -> None:
-        """Ring for an execution that is stored. Raises QueueUnavailable."""
+        """Ring for a stored execution. Raises QueueUnavailable."""
         try:
             await asyncio.to_thread(self._queue.put, Ring(tenant_id, execution_id))
         except redis.RedisError as error:
@@ -59,7 +59,7 @@ class Doorbell:
             raise QueueUnavailable(f"Redis: {type(error).__name__}; try again") from error
 
     async def waiting(self) -> int:
-        """Return how many rings nobody has answered. Raises QueueUnavailable."""
+        """Return how many rings no worker has answered yet. Raises QueueUnavailable."""
         try:
             return await asyncio.to_thread(self._queue.waiting)
         except redis.RedisError as error:

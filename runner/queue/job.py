@@ -1,8 +1,8 @@
-"""The one permitted job, checked before RQ sees it: nothing is imported by name.
+"""The only permitted job, checked before RQ sees it: nothing is imported by name.
 
-RQ imports whatever function a job names, also with the JSON serializer, and calls back by name or
-by URL. Here a job read from Redis is checked before RQ sees it, and its work is a function that
-the worker passed in: write access to Redis is not code execution on a worker.
+RQ imports whatever function a job names, even with the JSON serializer, and makes callbacks by name
+or by URL. Here a job from Redis is checked before RQ sees it, and its work is a function that the
+worker passed in. So whoever can write to Redis still cannot run code on a worker.
 """
 
 from collections.abc import Callable
@@ -34,7 +34,7 @@ _FORBIDDEN = (
 )
 _KEPT = ("created_at", "enqueued_at", "origin", "status", "description")
 
-# Sizes are looked at inside Redis, before a byte of the job reaches the worker.
+# Check sizes inside Redis, before a byte of the job reaches the worker.
 _UNLESS_TOO_LARGE = """
 if redis.call('HLEN', KEYS[1]) > tonumber(ARGV[1]) then return false end
 for _, field in ipairs(redis.call('HKEYS', KEYS[1])) do
@@ -53,18 +53,18 @@ class Then(Enum):
 
 
 class RefusedJob(NoSuchJobError):
-    """A job that is not ours. RQ takes it for one that is gone, and goes on to the next."""
+    """The job is not ours. RQ treats it as if it were gone, and takes the next one."""
 
 
 def ring(tenant_id: str, execution_id: str) -> NoReturn:
-    """Name the one permitted job. The worker's job class does the work; this never runs."""
+    """Names the only permitted job. This never runs: the worker's job class does the work."""
     raise RuntimeError(
         f"{RING} is performed by the worker's job class: {tenant_id}, {execution_id}"
     )
 
 
 class RingJob(Job):
-    """A job as the producer makes it, and as a worker's subclass checks and performs it."""
+    """A job as the producer makes it; a worker's subclass checks and performs it."""
 
     on_ring: Callable[[Ring], None] | None = None
     on_refused: Callable[[str, str], Then] | None = None
@@ -85,7 +85,7 @@ class RingJob(Job):
         self.restore(dict(zip(found[::2], found[1::2], strict=True)))
 
     def restore(self, raw_data: dict[bytes, bytes]) -> None:
-        """Check what Redis holds and take over nothing but the ring and harmless fields."""
+        """Check what Redis holds, and keep only the ring and harmless fields."""
         fields = {key.decode("utf-8", "replace"): value for key, value in raw_data.items()}
         for name in _FORBIDDEN:
             if fields.get(name) not in (None, b"", b"[]", b"0"):
@@ -119,7 +119,8 @@ class RingJob(Job):
                     raise StopRequested
                 case Then.DISCARD:
                     discard(self.connection)
-                    # Only then: a look before would miss what is thrown away after it.
+                    # Only after discarding: an earlier look would miss executions whose rings are
+                    # thrown away.
                     type(self).on_discarded()
                 case Then.GO_ON:
                     pass
@@ -131,7 +132,7 @@ def bound_job_class(
     on_refused: Callable[[str, str], Then],
     on_discarded: Callable[[], None] = lambda: None,
 ) -> type[RingJob]:
-    """Return a job class that performs rings, reports `(job id, why)` refusals and what follows."""
+    """Return a job class that performs rings and reports refusals, with the job's id and why."""
     calls: dict[str, Callable[..., object]] = {
         "on_ring": on_ring,
         "on_refused": on_refused,

@@ -1,4 +1,4 @@
-"""The producer's end of the queue: it makes the one permitted job."""
+"""The producer's end of the queue: it makes the only permitted job."""
 
 import redis
 from rq.serializers import JSONSerializer
@@ -9,7 +9,7 @@ from runner.queue.rings import QUEUE, RingList
 
 UNUSED_RING_TTL_S = 3600
 MAX_WAITING = 1000
-"""Rings that wait, the newest: each makes its consumer look until nothing is left to claim."""
+"""The most rings that wait, the newest: each one makes its consumer look until nothing is left."""
 
 
 class RingQueue:
@@ -38,5 +38,5 @@ class RingQueue:
             pipeline.execute()
 
     def waiting(self) -> int:
-        """Return how many rings nobody has answered."""
+        """Return how many rings no worker has answered yet."""
         return int(self._queue.count)

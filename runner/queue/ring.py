@@ -1,4 +1,4 @@
-"""What a job may say, and how that is read from whatever bytes Redis holds."""
+"""What a job may say, and how to read that from whatever bytes Redis holds."""
 
 import json
 import zlib
@@ -12,20 +12,20 @@ MAX_PAYLOAD_BYTES = 512
 
 @dataclass(frozen=True, slots=True)
 class Ring:
-    """What a job may say: look, this execution of this tenant waits."""
+    """The content of a job: look, this execution of this tenant waits."""
 
     tenant_id: UUID
     execution_id: UUID
 
 
 def parse(data: bytes) -> Ring:
-    """Return the ring in a job's payload. Raises ValueError saying why it is none of ours."""
+    """Return the ring in a job's payload. Raises ValueError that says why it is not one of ours."""
     inflater = zlib.decompressobj()
     try:
         text = inflater.decompress(data, MAX_PAYLOAD_BYTES)
         rest = inflater.unconsumed_tail
     except zlib.error:
-        # RQ takes a payload that is not compressed as it is.
+        # RQ accepts a payload that is not compressed.
         text, rest = data, b""
     if rest or len(text) > MAX_PAYLOAD_BYTES:
         raise ValueError("oversized payload")

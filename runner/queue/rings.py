@@ -1,4 +1,4 @@
-"""The one queue in Redis, as both ends have it: rings are taken for good, or thrown away."""
+"""The one queue in Redis, for both ends: a ring is taken for good, or thrown away."""
 
 import redis
 from rq import Queue
@@ -6,7 +6,7 @@ from rq.job import Job
 
 QUEUE = "executions"
 DISCARDED = 1000
-"""Jobs that are thrown away at once."""
+"""How many jobs are thrown away at once."""
 
 _DISCARD = """
 local ids = redis.call('LPOP', KEYS[1], ARGV[1]) or {}
@@ -16,9 +16,9 @@ return #ids
 
 
 class RingList(Queue):
-    """RQ's queue, of which a ring is taken for good: one that its consumer loses is rung again.
+    """RQ's queue, except that a ring is taken for good; if its consumer loses it, we ring again.
 
-    RQ moves what it takes to a second list, from which only its maintenance would take it.
+    RQ moves a job to a second list when it takes it, which only RQ's maintenance would empty.
     """
 
     @classmethod
@@ -30,13 +30,13 @@ class RingList(Queue):
     def lmove(
         cls, connection: "redis.Redis", queue_key: str, timeout: int | None
     ) -> tuple[str, bytes] | None:
-        """Take the next one."""
+        """Take the next ring."""
         found: tuple[str, bytes] | None = cls.lpop([queue_key], timeout, connection)
         return found
 
 
 def discard(connection: "redis.Redis") -> int:
-    """Throw away the first of what waits, unread; return how many. Lost rings are rung again."""
+    """Throw away the first waiting rings, unread; return how many. Lost rings are rung again."""
     found = connection.eval(
         _DISCARD, 1, RingList.key_of(), DISCARDED, Job.redis_job_namespace_prefix
     )

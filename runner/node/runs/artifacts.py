@@ -1,4 +1,4 @@
-"""Artifacts on their way from the sandbox to the object store."""
+"""Copies artifacts from the sandbox to the object store."""
 
 import hashlib
 import mimetypes
@@ -27,9 +27,9 @@ _HASHED_INLINE = 32 * 1024
 
 
 class ArtifactFiler:
-    """Stores each artifact under an id of ours; its path is a fact about it, never a place.
+    """Stores each artifact under an id of ours; its path is a stored fact, never a location.
 
-    `refused` says which were not kept, or not made files, and why.
+    `refused` names the files that were not kept or did not become stored files, and says why.
     """
 
     def __init__(
@@ -53,10 +53,10 @@ class ArtifactFiler:
         self.refused: list[str] = []
 
     async def add(self, path: str, size: int, chunks: AsyncIterator[bytes]) -> None:
-        """Store one file of exactly `size` bytes, secrets starred, or nothing of it.
+        """Store one file of exactly `size` bytes with its secrets masked, or nothing of it.
 
-        What the store refuses is named among the refused, and the next files are not tried: the
-        program has run, and its result does not wait for the store.
+        If the store refuses the file, it is added to `refused` and the next files are not tried:
+        the program has run, and its result does not wait for the store.
         """
         if self._away is not None:
             await self._refuse(path, self._away, chunks)
@@ -87,7 +87,7 @@ class ArtifactFiler:
         )
 
     async def _store(self, key: str, chunks: AsyncIterator[bytes]) -> str:
-        """Store the bytes and return their SHA-256 sum; whatever goes wrong, free their room."""
+        """Store the bytes and return their SHA-256 sum; on any failure, free their space."""
         digest = hashlib.sha256()
 
         async def written() -> AsyncIterator[bytes]:
@@ -101,7 +101,7 @@ class ArtifactFiler:
             try:
                 await uninterrupted(self._give_up(key))
             except StoreUnavailable as error:
-                # What has failed goes on, a cancellation above all; a sweep frees the room.
+                # Raise the first failure, such as a cancellation; a sweep frees the space.
                 _log.warning("room_left_to_sweep", key=key, error=error.detail)
             raise
         return digest.hexdigest()
@@ -112,7 +112,7 @@ class ArtifactFiler:
             pass
 
     def _name(self, path: str) -> str:
-        """Return the path with secrets starred, and a number if another one now reads the same."""
+        """Return the path with secrets masked, and a number if it now equals an earlier one."""
         name = masked = self._masker.text(path)
         number = 0
         while name in self._taken:
@@ -122,7 +122,7 @@ class ArtifactFiler:
         return name
 
     def _file_path(self, name: str) -> str | None:
-        """Return the name of the file that it becomes, if it is to become one and may."""
+        """Return the name of the stored file that it becomes, or None if it becomes none."""
         if self._file_prefix is None:
             return None
         try:
@@ -147,7 +147,7 @@ class ArtifactFiler:
 
 
 async def _gathered(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Yield the same bytes in larger pieces: a sandbox decides how small the chunks are."""
+    """Yield the same bytes in larger pieces, because a sandbox decides how small its pieces are."""
     piece = bytearray()
     async for chunk in chunks:
         piece += chunk
@@ -159,7 +159,7 @@ async def _gathered(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
 
 
 async def make_files(tx: Transaction, claim: Claim, artifacts: Sequence[StoredArtifact]) -> None:
-    """Give artifacts that are to be files their names; both then refer to the same bytes."""
+    """Make the artifacts that have a file name stored files, which refer to the same bytes."""
     for stored in artifacts:
         if stored.file_path is None:
             continue

@@ -1,4 +1,4 @@
-"""One attempt at an execution, as far as it has come, and what is known of its end."""
+"""The state of one attempt at an execution, and what is known of its end."""
 
 import time
 from collections.abc import Mapping
@@ -14,12 +14,12 @@ from runner.store.executions import StoredArtifact
 from runner.words.execution import Claim, ExecutionRequest, Result, Stream, Usage, never_ran
 from runner.words.states import Reason, State
 
-NOT_COLLECTED = "what it left was not collected whole"
+NOT_COLLECTED = "the files that it left were not collected completely"
 
 
 @dataclass(slots=True)
 class Attempt:
-    """One attempt. `result` is there from the moment at which the program has ended."""
+    """One attempt. `result` is set from the moment at which the program has ended."""
 
     claim: Claim
     request: ExecutionRequest
@@ -31,22 +31,22 @@ class Attempt:
     start: Start | None = None
     result: Result | None = None
     tries: int = 0
-    """How often it was tried to write its result."""
+    """How often writing its result was tried."""
 
     @property
     def begun(self) -> bool:
-        """Whether the program has begun, or is on record as if it had."""
+        """Whether the program has begun, or is recorded as begun."""
         return self.start is not None and self.start.at is not None
 
     def ended(self, result: Result) -> None:
-        """Take in how the program ended, before anything is done with what it left.
+        """Note how the program ended, before anything is done with the files that it left.
 
-        Nothing that fails from here on makes it run again, or its use uncounted.
+        No later failure makes it run again or leaves its use uncounted.
         """
         self.result = replace(result, artifacts_refused=(NOT_COLLECTED,))
 
     def ran(self, node: str, hashes: Mapping[Stream, str]) -> Ran:
-        """Return what is known of the run, for its receipt; `hashes` are those of its output."""
+        """Return the facts of the run for its receipt; `hashes` are those of its output."""
         return Ran(
             node=node,
             sandbox=self.sandbox.id if self.sandbox else None,
@@ -57,18 +57,18 @@ class Attempt:
         )
 
     def used(self) -> Usage:
-        """Return what the program has used; while it runs, by this process's clock alone."""
+        """Return what the program used; while it runs, only this process's clock says."""
         if self.result is not None:
             return self.result.usage
         began = self.start.at if self.start else None
         return Usage(wall_s=0.0 if began is None else round(time.monotonic() - began, 6))
 
     def broken_off(self, reason: Reason) -> Result | None:
-        """Return the result now that the attempt goes no further; None if it has none.
+        """Return the result of an attempt that cannot continue; None if it has none.
 
-        A program that has ended keeps its own. One that was running when the worker failed, though
-        the worker lives, has used what it has used and does not run again: what made the worker
-        fail would do so again.
+        A program that has ended keeps its own result. If the program was running when the worker
+        failed, but the worker is alive, it is charged for its use and does not run again: the same
+        cause would make the worker fail again.
         """
         if self.result is not None:
             return replace(self.result, egress=self.result.egress or self.way_out.usage)

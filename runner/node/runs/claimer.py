@@ -1,4 +1,4 @@
-"""Whose turn it is: executions are claimed and run, one in each call, until the node drains."""
+"""Claims executions and runs them, one in each call, until the node drains."""
 
 import asyncio
 import time
@@ -13,7 +13,7 @@ from runner.words.states import Reason
 
 
 class Claimer:
-    """Claims executions, one in each call; many calls may be under way at once."""
+    """Claims one execution in each call; many calls may run at the same time."""
 
     def __init__(
         self,
@@ -33,7 +33,7 @@ class Claimer:
         self._running: set[asyncio.Task[bool]] = set()
 
     async def run_next(self) -> bool:
-        """Claim the execution whose turn it is and run it; return whether there may be another."""
+        """Claim the next execution and run it; return whether there may be another."""
         await self._breaker.whole()
         if self._draining.is_set():
             return False
@@ -47,7 +47,7 @@ class Claimer:
         if claimed is None:
             return False
         if self._draining.is_set():
-            # `drain` began while the claim was under way, and waits for none that begins now.
+            # `drain` began during the claim, and does not wait for executions that begin now.
             await self._interruptions.break_off(claimed.claim, None, Reason.WORKER_DRAINED)
             return False
         task = asyncio.create_task(self._executor.execute(claimed, asked_at))
@@ -57,7 +57,7 @@ class Claimer:
         return task.cancelled() or task.result()
 
     async def drain(self, patience_s: float) -> None:
-        """Claim nothing more; after `patience_s` seconds interrupt and settle what still runs."""
+        """Stop claiming; after `patience_s` seconds, interrupt and settle what still runs."""
         self._draining.set()
         self._breaker.stop()
         if self._running:

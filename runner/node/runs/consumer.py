@@ -1,4 +1,4 @@
-"""RQ's consumers: one thread for each slot, waiting for rings and handing over to the loop."""
+"""RQ's consumers: one thread for each slot waits for rings and passes them to the event loop."""
 
 import asyncio
 import threading
@@ -55,11 +55,11 @@ class Consumers:
             thread.start()
 
     def ended(self) -> Mapping[str, str]:
-        """Return which threads have ended; none does before it is told to."""
+        """Return the threads that have ended although nobody told them to."""
         return {thread.name: "it has ended" for thread in self._threads if not thread.is_alive()}
 
     def request_stop(self) -> None:
-        """Take no more rings; the threads end when the execution at hand does."""
+        """Take no more rings; each thread ends after its current execution."""
         self._stopping.set()
         for consumer in tuple(self._consumers):
             consumer.stop()
@@ -84,7 +84,7 @@ class Consumers:
                     self._consumers.discard(consumer)
             except redis.RedisError as error:
                 self._log.warning("consumer_lost_redis", consumer=number, error=repr(error))
-            except Exception:  # noqa: BLE001 - told, and begun anew: a slot less would go unseen
+            except Exception:  # noqa: BLE001 - log it and go on: nobody would notice a missing slot
                 self._log.exception("consumer_failed", consumer=number)
             finally:
                 connection.close()
@@ -95,7 +95,7 @@ class Consumers:
         self._look()
 
     def _look(self) -> None:
-        """Run what waits until nothing is left to claim."""
+        """Run waiting executions until none is left to claim."""
         while not self._stopping.is_set():
             try:
                 if not self._on_loop(self._claimer.run_next()):
@@ -112,7 +112,7 @@ class Consumers:
         return Then.DISCARD if flood else Then.GO_ON
 
     def _on_discarded(self) -> None:
-        """Look for work in place of the rings that may have been among what was thrown away."""
+        """Look for work, because useful rings may have been thrown away."""
         if self._refusals.may_look():
             self._look()
             self._refusals.found_nothing()

@@ -1,38 +1,40 @@
-"""A sandbox's way out: opened for one run, its decisions recorded, closed and summed up."""
+"""A sandbox's egress: opened for one run or life; decisions are recorded and summed up."""
 
-from collections.abc import AsyncIterator, Callable, Mapping
+import socket
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field, replace
+from typing import Protocol
 
 from runner.audit import events as audit
-from runner.egress.gateway import EgressGateway
+from runner.egress.gateway import EgressGateway, GatewaySession
 from runner.egress.policy import Policy, Rule, rule_from_json
 from runner.egress.session import Decision, Summary
-from runner.node.runs.recorder import Recorder
+from runner.node.runs.actor import SandboxUser
 from runner.node.runs.secrets import Secrets
-from runner.sandbox.guest.sandbox import Bridge, Sandbox
+from runner.sandbox.guest.sandbox import Bridge
 from runner.words.errors import Invalid
-from runner.words.execution import Claim, EgressUsage, ExecutionRequest
+from runner.words.execution import JSON, EgressUsage
 
 _PROXY = "127.0.0.1:3128"
-_TRUST = "/tmp/.egress/trusted.pem"  # noqa: S108 - written by the supervisor, inside
+TRUST = "/tmp/.egress/trusted.pem"  # noqa: S108 - written by the supervisor, inside
 
 _OWN = "localhost,sandbox,127.0.0.0/8,127.0.0.1,127.0.0.2,0.0.0.0,::1,::,[::1],[::]"
-"""What is the sandbox's own: its host name, the address that has (nss-myhostname(8)), and loopback.
-Not every client knows networks, and urllib wants brackets."""
+"""Hosts of the sandbox itself: its host name, that name's address (nss-myhostname(8)) and loopback.
+Not every client understands networks, and urllib wants brackets."""
 _NETWORKS_FAULT = frozenset({"unreachable", "lookup_failed"})
 MAX_NOTES = 8
-"""Refusals that an execution's stderr tells of; each once."""
+"""How many refusals an execution's stderr reports; each different one once."""
 
 _ENVIRONMENT = {
     **dict.fromkeys(("HTTP_PROXY", "http_proxy"), f"http://{_PROXY}"),
     **dict.fromkeys(("HTTPS_PROXY", "https_proxy"), f"http://{_PROXY}"),
-    # By HTTP, too: not every client that heeds this one speaks SOCKS5, though the proxy does.
+    # An HTTP address, although the proxy speaks SOCKS5, too: not every client of it does.
     **dict.fromkeys(("ALL_PROXY", "all_proxy"), f"http://{_PROXY}"),
     **dict.fromkeys(("NO_PROXY", "no_proxy"), _OWN),
-    # pip repeats every CONNECT that is refused, whatever the answer: six times in eight seconds.
+    # pip repeats every refused CONNECT, whatever the answer: six times in eight seconds.
     "PIP_RETRIES": "2",
-    # Node's fetch heeds none of them by itself.
+    # Node's fetch uses none of these variables by itself.
     "NODE_OPTIONS": "--require=/opt/supervisor/fetch.cjs",
 }
 _TRUSTING = (
@@ -47,16 +49,53 @@ _TRUSTING = (
 
 @dataclass(slots=True)
 class WayOut:
-    """What a run is given of the network, and afterwards what it made of it."""
+    """A run's access to the network, and its use once that is closed."""
 
     environment: Mapping[str, str] = field(default_factory=dict)
     bridge: Bridge | None = None
     policy_hash: str | None = None
     usage: EgressUsage | None = None
+    """Set once the access is closed."""
+    session: GatewaySession | None = None
+    max_bytes: int = 0
+    """What it may carry in all."""
+
+    async def carried(self) -> tuple[int, int]:
+        """Return the bytes up and down so far."""
+        if self.usage is not None:
+            return self.usage.bytes_up, self.usage.bytes_down
+        if self.session is None:
+            return 0, 0
+        so_far = await self.session.count()
+        return so_far.bytes_up, so_far.bytes_down
+
+
+class EgressWatch(Protocol):
+    """Receives what the proxy reports about one sandbox."""
+
+    async def hide(self, values: Iterable[str]) -> None:
+        """Mask these values from now on in what the sandbox writes."""
+
+    def decide(self, data: Mapping[str, JSON], record: audit.AuditEvent) -> None:
+        """Record a decision."""
+
+    def note(self, text: str) -> None:
+        """Tell whoever reads the program's output of a refusal."""
+
+
+class Listening(Protocol):
+    """A sandbox that can listen for its own connections to the proxy."""
+
+    @property
+    def id(self) -> str:
+        """Its name on this node."""
+
+    def listen_for_egress(self) -> socket.socket:
+        """Return a listening socket that only this sandbox can reach."""
 
 
 class Egress:
-    """Opens ways out."""
+    """Connects sandboxes to the egress proxy."""
 
     def __init__(self, *, gateway: EgressGateway, ceiling: Policy, secrets: Secrets) -> None:
         self._gateway = gateway
@@ -66,54 +105,95 @@ class Egress:
     @asynccontextmanager
     async def open(
         self,
-        claim: Claim,
-        request: ExecutionRequest,
-        sandbox: Sandbox,
-        recorder: Recorder,
+        user: SandboxUser,
+        entries: Sequence[Mapping[str, JSON]],
+        sandbox: Listening,
+        watch: EgressWatch,
         bytes_left: int,
+        *,
+        lenient: bool = False,
     ) -> AsyncIterator[WayOut]:
-        """Connect the sandbox to the proxy while the context lasts, if its request has rules.
+        """Connect the sandbox to the proxy inside the context, if there are rules for it.
 
-        It may carry `bytes_left` at most, however much the ceiling leaves to one execution.
+        It may carry at most `bytes_left` bytes, however much the ceiling permits one sandbox.
 
-        Raises Invalid when a rule names a secret that the tenant does not have, KeyUnavailable
-        when one cannot be opened.
+        Raises Invalid if a rule names a secret that the tenant does not have, and KeyUnavailable if
+        a secret cannot be opened. With `lenient`, a rule whose secret is missing permits nothing.
         """
-        rules = tuple(rule_from_json(rule) for rule in request.egress)
-        if not rules:
-            yield WayOut()
-            return
-        secrets = await self._values(claim, rules)
-        await recorder.hide(secrets.values())
-        trust = self._gateway.ca_pem if any(rule.intercepts for rule in rules) else ""
-        policy = replace(self._ceiling, rules=rules)
-        way = WayOut(
-            environment=proxy_environment(trust),
-            bridge=Bridge(trust=trust),
-            policy_hash=policy.hash(),
-        )
-
-        notes = Notes(recorder.note)
-
-        def record(decision: Decision) -> None:
-            recorder.decide(*_records(claim, decision))
-            notes.hear(decision)
-
-        listener = sandbox.listen_for_egress()
-        # What the day leaves is not part of the policy that the receipt names by its hash.
-        bounded = replace(policy, max_bytes=min(policy.max_bytes, bytes_left))
-        session = await self._gateway.open_session(
-            sandbox.id, str(claim.tenant_id), bounded, listener, secrets, record
-        )
+        way = WayOut()
         try:
+            await self.change(way, user, entries, sandbox, watch, bytes_left, lenient=lenient)
             yield way
         finally:
-            way.usage = _usage(await session.close())
+            if way.session is not None:
+                way.usage = _usage(await way.session.close())
 
-    async def _values(self, claim: Claim, rules: tuple[Rule, ...]) -> dict[str, str]:
+    async def change(
+        self,
+        way: WayOut,
+        user: SandboxUser,
+        entries: Sequence[Mapping[str, JSON]],
+        sandbox: Listening,
+        watch: EgressWatch,
+        bytes_left: int,
+        *,
+        lenient: bool = False,
+    ) -> None:
+        """Let a way out permit what these rules permit, and nothing else.
+
+        Connections that they do not permit as before are cut. What it may carry in all stays as it
+        was when its first rules were set. Raises what `open` raises, and NotReady.
+        """
+        rules = tuple(rule_from_json(rule) for rule in entries)
+        if not rules and way.session is None:
+            return
+        secrets = await self._values(user, rules, lenient=lenient)
+        rules = tuple(rule for rule in rules if not rule.inject or rule.inject.secret in secrets)
+        await watch.hide(secrets.values())
+        trust = self._gateway.ca_pem if any(rule.intercepts for rule in rules) else ""
+        policy = replace(self._ceiling, rules=rules)
+        way.environment = proxy_environment(trust) if rules else {}
+        way.bridge = Bridge(trust=trust)
+        way.policy_hash = policy.hash()
+        if way.session is None:
+            # What the day leaves is not part of the policy that the receipt names by its hash.
+            way.max_bytes = min(policy.max_bytes, bytes_left)
+            way.session = await self._opened(way, user, policy, sandbox, watch, secrets)
+        else:
+            await way.session.change(replace(policy, max_bytes=way.max_bytes), secrets)
+
+    async def _opened(
+        self,
+        way: WayOut,
+        user: SandboxUser,
+        policy: Policy,
+        sandbox: Listening,
+        watch: EgressWatch,
+        secrets: Mapping[str, str],
+    ) -> GatewaySession:
+        notes = Notes(watch.note)
+
+        def record(decision: Decision) -> None:
+            watch.decide(*_records(user, decision))
+            notes.hear(decision)
+
+        return await self._gateway.open_session(
+            sandbox.id,
+            str(user.tenant_id),
+            replace(policy, max_bytes=way.max_bytes),
+            sandbox.listen_for_egress(),
+            secrets,
+            record,
+        )
+
+    async def _values(
+        self, user: SandboxUser, rules: tuple[Rule, ...], *, lenient: bool
+    ) -> dict[str, str]:
         values = {}
         for name in {rule.inject.secret for rule in rules if rule.inject}:
-            value = await self._secrets.use(claim, name, "egress")
+            value = await self._secrets.use(user, name, "egress")
+            if value is None and lenient:
+                continue
             if value is None:
                 raise Invalid(f"the tenant has no secret {name!r}", "egress")
             values[name] = value
@@ -121,14 +201,14 @@ class Egress:
 
 
 class Notes:
-    """Tells the program's reader of what was refused: not every client shows the proxy's answer."""
+    """Reports refusals in the program's output: not every client shows the proxy's answer."""
 
     def __init__(self, tell: Callable[[str], None]) -> None:
         self._tell = tell
         self._told: set[tuple[object, ...]] = set()
 
     def hear(self, decision: Decision) -> None:
-        """Tell of a refusal, unless the same was told or too many were."""
+        """Report a refusal, unless the same one was reported or too many were."""
         what = decision.host, decision.port, decision.reason, decision.rule
         if decision.outcome == "allowed" or what in self._told or len(self._told) > MAX_NOTES:
             return
@@ -142,24 +222,21 @@ class Notes:
 
 
 def proxy_environment(trust: str = "") -> dict[str, str]:
-    """Return the variables that lead clients to the bridge, and to the proxy's certificate."""
-    return _ENVIRONMENT | (dict.fromkeys(_TRUSTING, _TRUST) if trust else {})
+    """Return the variables that make clients use the proxy and trust its certificate."""
+    return _ENVIRONMENT | (dict.fromkeys(_TRUSTING, TRUST) if trust else {})
 
 
 def _usage(summary: Summary) -> EgressUsage:
     return EgressUsage(**asdict(summary))
 
 
-def _records(claim: Claim, decision: Decision) -> tuple[dict[str, object], audit.AuditEvent]:
+def _records(user: SandboxUser, decision: Decision) -> tuple[dict[str, JSON], audit.AuditEvent]:
     facts = {
         name: value for name, value in asdict(decision).items() if name not in {"session", "at"}
     }
     allowed = decision.outcome == "allowed"
-    return facts, audit.AuditEvent(
-        actor=f"execution:{claim.execution_id}",
-        action=audit.Action.EGRESS_CONNECT,
+    return facts, user.did(
+        audit.Action.EGRESS_CONNECT,
+        {"decided_at": audit.timestamp(decision.at), **facts},
         outcome=audit.Outcome.SUCCESS if allowed else audit.Outcome.DENIED,
-        resource_type="execution",
-        resource_id=str(claim.execution_id),
-        metadata={"attempt": claim.attempt, "decided_at": audit.timestamp(decision.at), **facts},
     )

@@ -23,7 +23,7 @@ from runner.node.runs.recorder import Recorder
 from runner.node.runs.settle import not_started
 from runner.node.runs.unstarted import Returns
 from runner.node.stock.disposal import Disposals
-from runner.node.stock.sandboxes import Sandboxes
+from runner.node.stock.sandboxes import Need, Sandboxes
 from runner.node.traffic import Traffic
 from runner.queue.changes import Changes
 from runner.store.db import Database
@@ -144,9 +144,10 @@ class Executor:
         self, attempt: Attempt, keeper: LeaseKeeper, afterwards: AsyncExitStack
     ) -> Result:
         claimed_at = time.monotonic()
-        sandbox = await self._sandboxes.claim(attempt.claim, attempt.request)
+        sandbox = await self._sandboxes.claim(Need.of(attempt.claim, attempt.request))
         # The client has its result before the container is gone.
         afterwards.push_async_callback(self._disposals.later, sandbox)
+        sandbox.container.assign(str(attempt.claim.tenant_id))
         keeper.fence(sandbox)
         attempt.sandbox, attempt.runs_before = sandbox, sandbox.runs
         result = await self._programs.run(attempt, sandbox, keeper.cancel_requested)

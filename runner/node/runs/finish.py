@@ -1,8 +1,8 @@
-"""The end of an attempt whose program ran: written whole if possible, with less if not.
+"""Writes the end of an attempt whose program ran: all of it if possible, otherwise less.
 
-A program that is known to have run is never run again by a failure of ours, and what it used is
-charged: so there is always something left to write, down to the bare fact of its end. Each ending
-is repeated for a bounded time, so that no result holds its slot for ever.
+After a failure of ours, a program that is known to have run does not run again, and its use is
+charged. So there is always something to write, down to the bare fact of its end. Each of these
+endings is repeated for a bounded time only, so that no result holds its slot for ever.
 """
 
 import time
@@ -30,13 +30,13 @@ from runner.words.execution import Claim, Result, Stream
 from runner.words.states import Reason, State
 
 LEAST_PATIENCE_S = 15.0
-"""For how long each lesser ending is repeated, after the whole one has used up its time."""
-_NOT_KEPT = "not stored: a fault of ours, which the operator's log has"
+"""For how long each lesser ending is tried, after the time for the complete one is over."""
+_NOT_KEPT = "not stored because of a fault of ours; the operator's log has the details"
 
 
 @dataclass(frozen=True, slots=True)
 class _Ending:
-    """A result as it is to be written, and what is written with it."""
+    """A result to write, and what to write with it."""
 
     result: Result
     artifacts: Sequence[StoredArtifact]
@@ -59,7 +59,7 @@ class Finisher:
     async def finish(self, attempt: Attempt, result: Result) -> bool:
         """Write the result; return whether another execution can be claimed now.
 
-        Raises LeaseLost, or what went wrong when not even the least could be written.
+        Raises LeaseLost, or the failure if even the least could not be written.
         """
         fault: Exception | None = None
         until = time.monotonic() + AWAY_S
@@ -112,7 +112,7 @@ class Finisher:
 
 
 def _endings(attempt: Attempt, result: Result) -> Iterator[_Ending]:
-    """Yield what to write: everything, twice, as a fault may pass, and then less and less."""
+    """Yield what to try to write: everything (twice, as a fault may pass), then less and less."""
     recorder = attempt.recorder
     whole = _Ending(
         result,
@@ -147,10 +147,10 @@ def _endings(attempt: Attempt, result: Result) -> Iterator[_Ending]:
 
 
 async def _unrecorded(tx: Transaction, claim: Claim, start: Start | None) -> Begun | None:
-    """Return the start that is to be written with the end; None if it is on record, or none was.
+    """Return the start to write together with the end; None if it is recorded or there is none.
 
-    A start whose recording was cancelled may have been stored all the same. Then it is this
-    attempt's own, and an end that brought it again would be refused as another attempt's.
+    If recording a start was cancelled, it may be stored all the same. That start is this attempt's
+    own, but writing it again with the end would be refused as if it were another attempt's.
     """
     if start is None:
         return None
@@ -162,6 +162,6 @@ async def _unrecorded(tx: Transaction, claim: Claim, start: Start | None) -> Beg
 async def _give_up(
     tx: Transaction, stored: Sequence[StoredArtifact], kept: Sequence[StoredArtifact]
 ) -> None:
-    """Free the room of artifacts that are in the store and are not kept."""
+    """Free the space of artifacts that were stored and are not kept."""
     for each in stored if not kept else ():
         await ledger.give_up(tx, each.object_key)

@@ -1,4 +1,4 @@
-"""Input files on their way from the request and the object store to the sandbox."""
+"""Copies input files from the request and the object store to the sandbox."""
 
 import hashlib
 from collections.abc import AsyncIterator, Sequence
@@ -13,9 +13,9 @@ from runner.words.states import Reason, State
 async def upload(
     sandbox: Sandbox, files: Sequence[InputFile], objects: ObjectStore
 ) -> Result | None:
-    """Place the input files; return the result of an execution whose files do not fit.
+    """Place the input files; if they do not fit, return the execution's result.
 
-    Raises StoreUnavailable when the object store does not give what was stored.
+    Raises StoreUnavailable if the object store does not return what was stored.
     """
 
     async def read(stored: StoredObject) -> AsyncIterator[bytes]:

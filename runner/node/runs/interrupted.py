@@ -1,4 +1,4 @@
-"""What becomes of an attempt that goes no further here: drained, failed, or no longer ours."""
+"""Settles interrupted attempts: the worker drains or failed, or the attempt is no longer ours."""
 
 import asyncio
 
@@ -38,7 +38,7 @@ class Interruptions:
         self._policy = policy
 
     async def break_off(self, claim: Claim, attempt: Attempt | None, reason: Reason) -> None:
-        """End the attempt here, or give it back; by its own result if its program has one."""
+        """End the attempt, with its program's result if there is one, or return it to the queue."""
         try:
             async with asyncio.timeout(self._policy.lease.total_seconds()):
                 if attempt is not None and (result := attempt.broken_off(reason)) is not None:
@@ -48,12 +48,12 @@ class Interruptions:
                 known = attempt.ran(self._policy.node, {}) if attempt else UNKNOWN
                 await self._settler.settle(claim, reason, known, only_expired=False)
         except Exception:  # noqa: BLE001 - told; whatever it is, the reaper is what is left
-            # The lease runs out by itself and the reaper settles it then.
+            # The lease expires by itself, and then the reaper settles the attempt.
             _log.exception("left_to_reaper", execution=str(claim.execution_id))
         self._changes.announce(claim.execution_id, News.ENDED)
 
     async def lost(self, claim: Claim, why: str) -> None:
-        """Put on record that the attempt is another's by now: its result is no longer wanted."""
+        """Record that another worker owns the attempt by now, so that its result is not wanted."""
         try:
             async with self._database.tenant(claim.tenant_id) as tx:
                 audit.append(tx, claim.tenant_id, late(claim, why))

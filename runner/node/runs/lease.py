@@ -1,7 +1,7 @@
-"""Keeping an attempt ours while it runs, and hearing of a cancellation meanwhile.
+"""Renews the lease of a running attempt, and notices requests to cancel it.
 
-Past its lease another worker may start the execution again. So its sandbox has to be dead by then,
-whatever PostgreSQL, the network or a busy event loop do: the sandbox's watchdog knows the time.
+Once the lease is over, another worker may start the execution again. So the sandbox must be dead by
+then, whatever PostgreSQL, the network or a busy event loop do: its watchdog knows that time.
 """
 
 import asyncio
@@ -21,11 +21,11 @@ from runner.words.execution import Claim
 
 RENEWALS_PER_LEASE = 3
 MIN_PAUSE_S = 0.25
-"""Between two renewals, however often a cancellation is asked for."""
+"""Shortest pause between two renewals, however often somebody asks for a cancellation."""
 RETRY_S = 1.0
-"""From a renewal that failed to the next try, at most."""
+"""Longest pause between a failed renewal and the next try."""
 MAX_MARGIN_S = 3.0
-"""So long before its lease ends, at most, a sandbox is ended: for Docker, where it has to do it."""
+"""At most this long before the lease ends, the sandbox is ended; Docker may need the time."""
 
 T = TypeVar("T")
 _log = structlog.get_logger("runner.worker")
@@ -43,7 +43,7 @@ class LeaseKeeper:
         lease: timedelta,
         asked_at: float,
     ) -> None:
-        """`asked_at` is when the claim was asked for, by the clock of `time.monotonic`."""
+        """`asked_at` is when the claim was requested, on the clock of `time.monotonic`."""
         self._database = database
         self._changes = changes
         self._claim = claim
@@ -59,12 +59,12 @@ class LeaseKeeper:
         sandbox.end_by(self._fence)
 
     def release(self) -> None:
-        """Let the sandbox live on: nothing runs in it, and the result is about to be written.
+        """Let the sandbox outlive the lease: it runs nothing more, and its result is being stored.
 
-        The lease is still renewed, so that no reaper ends a program whose result is on its way. A
-        lost lease no longer cancels the work, because the write names its attempt and is refused
-        if another owns the execution. Whoever writes after this has to bound its own repetitions.
-        Raises LeaseLost when the sandbox was ended for its lease: it has no result.
+        The lease is still renewed, so that no reaper ends a program whose result is being written.
+        Losing the lease no longer cancels the work: the write names its attempt, and is refused if
+        another attempt owns the execution. Work that repeats after this must limit its repetitions.
+        Raises LeaseLost if the sandbox was ended because of its lease: then there is no result.
         """
         self._released.set()
         if self._sandbox is not None:
@@ -95,7 +95,7 @@ class LeaseKeeper:
 
     async def _keep(self) -> None:
         pause = wait = self._lease.total_seconds() / RENEWALS_PER_LEASE
-        # Not its own worker's news: an execution begins and speaks in the time of one renewal.
+        # Ignore this worker's own news: an execution begins and writes output between two renewals.
         wanted = (News.CANCELLING, News.ENDED)
         with self._changes.watch(self._claim.execution_id, *wanted) as watch:
             while True:
@@ -110,22 +110,23 @@ class LeaseKeeper:
                         execution=str(self._claim.execution_id),
                         error=str(error) or "no answer in time",
                     )
-                    # A stall may pass while the lease still lasts, so ask again soon.
+                    # A stall may end while the lease still lasts, so ask again soon.
                     wait = min(RETRY_S, pause / 10)
                     if time.monotonic() + wait >= self._fence:
-                        # Past the lease another worker may start it: ours has to be dead by then.
+                        # After the lease, another worker may start it, so ours must be dead by
+                        # then.
                         raise LeaseLost("PostgreSQL was away for as long as the lease") from error
 
     async def _renew(self, patience_s: float) -> None:
         asked_at = time.monotonic()
-        # A network that stalls answers nothing, and the lease does not wait for it.
+        # A stalled network answers nothing, and the lease does not wait for it.
         async with (
             asyncio.timeout(min(patience_s, self._fence - asked_at)),
             self._database.tenant(self._claim.tenant_id) as tx,
         ):
             cancelled = await attempts.renew(tx, self._claim, self._lease)
         self._safe_until = asked_at + self._lease.total_seconds()
-        # A released sandbox may wait for its tenant already, or serve it again.
+        # A released sandbox may already wait for its tenant, or serve it again.
         if self._sandbox is not None and not self._released.is_set():
             self._sandbox.end_by(self._fence)
         if cancelled:

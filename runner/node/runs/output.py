@@ -1,7 +1,7 @@
-"""What is kept of one stream of a program's output: starred, bounded, and in whole characters.
+"""Selects what is kept of one output stream: masked, bounded, and in whole characters.
 
-Output comes in pieces of any size and leaves in pieces that end where a character ends, so that
-text is text in each of them. What is not UTF-8 keeps every byte.
+Output comes in pieces of any size. It leaves in pieces that end at the end of a character, so that
+each piece of a text is text. Output that is not UTF-8 keeps every byte.
 """
 
 from copy import copy
@@ -13,19 +13,19 @@ from runner.words.resources import RunBounds
 from runner.words.text import character_end, character_start, is_utf8, whole_characters
 
 PIECE_BYTES = 32 * 1024
-"""How much is one event, about."""
+"""About how many bytes one event has."""
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Output to be recorded, and how many bytes of the stream were left out right before it."""
+    """Output to record, and the number of bytes that were left out right before it."""
 
     chunk: bytes
     omitted: int = 0
 
 
 def cut_off(result: Result) -> frozenset[Stream]:
-    """Return the streams of which the program had more to say, or might have had."""
+    """Return the streams to which the program might have written more."""
     if result.exit_code is None:
         return frozenset(Stream)
     carried = {Stream.STDOUT: result.stdout, Stream.STDERR: result.stderr}
@@ -33,9 +33,9 @@ def cut_off(result: Result) -> frozenset[Stream]:
 
 
 class KeptOutput:
-    """Passes the beginning of a stream on as it comes, and holds its last bytes until the end.
+    """Passes on the beginning of a stream as it comes, and holds its last bytes until the end.
 
-    It holds at most `tail_bytes` of the bounds, and what its mask holds back.
+    It holds at most `tail_bytes` of the bounds, plus what its mask holds back.
     """
 
     def __init__(self, bounds: RunBounds) -> None:
@@ -51,11 +51,11 @@ class KeptOutput:
         """Whether the stream ended within a character, whose bytes were dropped."""
 
     def hide(self, masker: Masker) -> None:
-        """Star out what this masker finds; before there is any output."""
+        """Mask what this masker finds. Call it before any output comes."""
         self._mask = masker.stream()
 
     async def feed(self, data: bytes) -> bytes:
-        """Take a piece; return what is to be recorded now. A cancelled call changes nothing."""
+        """Take a piece; return what to record now. A cancelled call changes nothing."""
         raw = self._carried + data
         whole = whole_characters(raw)
         mask = copy(self._mask)
@@ -65,10 +65,10 @@ class KeptOutput:
         return self._bounded(masked)
 
     def rest(self, *, cut: bool) -> list[Piece]:
-        """Return what is left at the end; `cut` says that the program had more to say, or might.
+        """Return what is left at the end; `cut` says that the program might have written more.
 
-        A character that the cut goes through is left out of text. If the program itself ended
-        there, its bytes are recorded: they are not UTF-8.
+        An incomplete character at the cut is left out of text. If the program itself ended inside a
+        character, the bytes are recorded: they are not UTF-8.
         """
         carried, self._carried = self._carried, b""
         if cut and self._is_text:
@@ -87,7 +87,7 @@ class KeptOutput:
         return pieces
 
     def _bounded(self, masked: bytes) -> bytes:
-        """Return what belongs to the beginning; keep of the others as much as there is room."""
+        """Return what belongs to the beginning, and keep as much of the rest as the tail holds."""
         head = masked
         if len(masked) > self._head_left:
             head = masked[: character_start(masked, self._head_left)]

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 @dataclass(frozen=True, slots=True)
 class ExecutionPolicy:
-    """Who runs executions here, and what holds for all of them."""
+    """The worker that runs executions here, and the settings that hold for all of them."""
 
     node: str
     instance: str

@@ -1,6 +1,6 @@
-"""An attempt's program, in the sandbox that it got: what it is given, its run, what it leaves.
+"""Runs an attempt's program in its sandbox: gives it its inputs, and collects what it leaves.
 
-place files → open the way out → run, recording output → collect artifacts.
+place files → connect to the egress proxy → run, recording output → collect artifacts.
 """
 
 import asyncio
@@ -11,6 +11,7 @@ import structlog
 
 from runner.audit import events as audit
 from runner.base.masking import Masker
+from runner.node.runs.actor import SandboxUser
 from runner.node.runs.artifacts import ArtifactFiler
 from runner.node.runs.attempt import Attempt
 from runner.node.runs.egress import Egress
@@ -37,7 +38,7 @@ _log = structlog.get_logger("runner.worker")
 
 
 class Programs:
-    """Runs programs, and knows what they are given: files, secrets, a way out."""
+    """Runs programs, and gives them their files, secrets and egress."""
 
     def __init__(
         self,
@@ -57,10 +58,10 @@ class Programs:
         self._policy = policy
 
     async def run(self, attempt: Attempt, sandbox: Sandbox, cancel: asyncio.Event) -> Result:
-        """Run it to its end, and return its result.
+        """Run the program to its end, and return its result.
 
-        Raises SandboxFault when the sandbox fails before the program began, and whatever keeps the
-        start from being put on record.
+        Raises SandboxFault if the sandbox fails before the program began, and any error that
+        prevents recording its start.
         """
         claim, request, recorder = attempt.claim, attempt.request, attempt.recorder
 
@@ -76,23 +77,29 @@ class Programs:
             self._changes.announce(claim.execution_id)
 
         try:
-            secret_env = await self._secrets.environment(claim, request.run)
+            secret_env = await self._secrets.environment(
+                SandboxUser.of(claim), request.run.secret_env
+            )
             await recorder.hide(secret_env.values())
             if (refusal := await upload(sandbox, request.run.files, self._objects)) is not None:
                 return refusal
             left = await until_stored(lambda: self._egress_left(claim)) if request.egress else 0
             async with (
-                self._egress.open(claim, request, sandbox, recorder, left) as way_out,
+                self._egress.open(
+                    SandboxUser.of(claim), request.egress, sandbox, recorder, left
+                ) as way_out,
                 start.recorded(record_start, ahead=bool(request.egress)),
             ):
                 attempt.way_out = way_out
+                # Mask it first: the sentence cuts it short, and half a secret is not found.
+                command = await recorder.masker.text_aside(request.run.program.argv[0])
                 ending = await sandbox.run(
                     _reaching(request.run.program, {**way_out.environment, **secret_env}),
                     RunTerms(request.run.bounds, self._policy.flood_bytes),
                     RunWatch(start.begin, recorder.add, cancel),
                     bridge=way_out.bridge,
                 )
-                verdict = classify(ending)
+                verdict = classify(replace(ending, command=command))
                 attempt.ended(result_of(ending, verdict, sandbox, NOTHING))
             again = request.reuse and not ending.oom_killed
             collected = await self._collect(attempt, sandbox, again=again)
@@ -105,7 +112,7 @@ class Programs:
         except SandboxFault as error:
             if not attempt.begun:
                 raise
-            # Its own figures are not to be had, or not to be believed; the clock's are.
+            # The sandbox's figures are missing or cannot be trusted; use those of the clock.
             result = never_ran(State.SYSTEM_ERROR, Reason.SANDBOX_PROTOCOL, error.detail)
             result = replace(result, usage=attempt.used())
         await recorder.close(cut=cut_off(result))
@@ -129,6 +136,7 @@ class Programs:
             max_bytes=request.sandbox.resources.disk_mb * 2**20,
             sink=filer,
             again=again,
+            masker=attempt.recorder.masker,
         )
         return replace(collected, refused=(*collected.refused, *filer.refused))
 
@@ -141,7 +149,7 @@ _REFUSALS = {"egress": Reason.EGRESS_NOT_OPENED, "secret_env": Reason.SECRET_UNA
 
 
 def _reaching(program: Program, environment: Mapping[str, str]) -> Program:
-    """Return the program with the way out in its environment; its own settings win."""
+    """Return the program with the proxy in its environment; its own variables win."""
     return replace(program, env={**environment, **program.env})
 
 

@@ -1,8 +1,8 @@
-"""What happens while a program runs, on its way to the event stream and the audit log.
+"""Records what happens while a program runs, in its event stream and in the audit log.
 
-Output and egress decisions are gathered briefly, then masked and written in batches: what this
-costs does not depend on the size of the pieces in which a program writes. A decision's record in
-the audit log is written in the transaction of its event: there is never one without the other.
+Output and egress decisions are gathered briefly, then masked and written in batches, so the cost
+does not depend on how small the pieces are that a program writes. A decision's audit record is
+written in the transaction of its event: neither exists without the other.
 """
 
 import asyncio
@@ -19,6 +19,7 @@ import structlog
 from runner.audit import events as audit
 from runner.base.masking import Masker
 from runner.node.runs.output import PIECE_BYTES, KeptOutput, Piece
+from runner.node.runs.told import as_told, event_as_told
 from runner.queue.changes import Changes
 from runner.store import attempts
 from runner.store.attempts import Entry, Rest
@@ -30,25 +31,25 @@ from runner.words.resources import RunBounds
 from runner.words.text import shortened
 
 FLUSH_AFTER_S = 0.1
-"""How late live output may come. What has ended by then, on a busy host, too, stores its output
-with its result: one transaction less."""
+"""How late live output may come. An execution that ends sooner, even on a busy host, stores its
+output together with its result, which saves a transaction."""
 FLUSH_AT_BYTES = PIECE_BYTES
 MOST_CHUNK = 2 * FLUSH_AT_BYTES
-"""What is joined to one event has no more bytes."""
+"""Most bytes that are joined into one event."""
 MOST_PIECES = 256
-"""A batch has no more pieces of output: beyond, stdout and stderr are joined, each by itself."""
+"""Most pieces of output in a batch; further ones are joined, those of each stream by themselves."""
 RETRY_AFTER_S = 0.2
 AWAY_S = 300.0
-"""For how long to repeat what no lease bounds: longer than PostgreSQL's restart or failover."""
+"""How long to repeat work that no lease limits: longer than PostgreSQL's restart or failover."""
 
 T = TypeVar("T")
 _log = structlog.get_logger("runner.worker")
 
 
 async def until_stored(operation: Callable[[], Awaitable[T]], *, patience_s: float = math.inf) -> T:
-    """Repeat while PostgreSQL is away; raise StoreUnavailable after `patience_s` seconds.
+    """Repeat while PostgreSQL is away. Raises StoreUnavailable after `patience_s` seconds.
 
-    Without a bound this is for an attempt whose lease is not released: losing it cancels us.
+    Leave out `patience_s` only for an attempt with a lease, whose loss cancels the caller.
     """
     until = time.monotonic() + patience_s
     while True:
@@ -61,13 +62,12 @@ async def until_stored(operation: Callable[[], Awaitable[T]], *, patience_s: flo
             await asyncio.sleep(RETRY_AFTER_S)
 
 
-_LONG = frozenset({"host", "detail"})
 _KINDS = {Stream.STDOUT: EventKind.STDOUT, Stream.STDERR: EventKind.STDERR}
 
 
 @dataclass(slots=True)
 class _Output:
-    """Output as the program wrote it, which nobody but a mask may see."""
+    """Output as the program wrote it. Nothing but a mask may see it."""
 
     stream: Stream
     raw: bytearray = field(default_factory=bytearray)
@@ -75,23 +75,23 @@ class _Output:
 
 @dataclass(frozen=True, slots=True)
 class _Note:
-    """Lines of ours for stderr."""
+    """Lines that the service adds to stderr."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class _Decision:
-    """An egress decision: facts for its event, and the event's record for the audit log."""
+    """An egress decision: the data of its event, and its audit record."""
 
     data: Mapping[str, JSON]
     record: audit.AuditEvent
 
 
 class Recorder:
-    """Gathers one attempt's events; full of output, it makes the program wait (backpressure).
+    """Gathers one attempt's events. When it is full, the program has to wait (backpressure).
 
-    Nothing is dropped before it is stored, so a cancellation loses nothing, wherever it comes.
+    It drops nothing that is not stored, so a cancellation at any point loses nothing.
     """
 
     def __init__(
@@ -103,29 +103,29 @@ class Recorder:
         self._seq = 0
         self._begun = asyncio.Event()
         self._gathered: list[_Output | _Decision | _Note] = []
-        """What has come since the last batch; the output in it as the program wrote it."""
+        """What came since the last batch, with output as the program wrote it."""
         self._last: dict[Stream, _Output] = {}
         self._bytes = 0
         self._taken: deque[_Output | _Decision | _Note] = deque()
-        """What is to be masked next."""
+        """What to mask next."""
         self._left: list[Entry] = []
-        """Masked, and not known to be stored."""
+        """Masked entries that are not known to be stored."""
         self._audited: list[audit.AuditEvent] = []
-        """The records of the decisions in it."""
+        """Audit records of the decisions among these entries."""
         self._tried: tuple[int, int] | None = None
-        """How many of both are in a write that was begun: these may be stored already."""
+        """How many of both belong to a write that has begun, so they may be stored already."""
         self._secrets: set[str] = set()
         self.masker = Masker(())
         self._kept = {stream: KeptOutput(bounds) for stream in Stream}
         self._hashes = {stream: hashlib.sha256() for stream in Stream}
         self._notes = ""
         self._line_begins = True
-        """Whether the program's stderr is at the beginning of a line."""
+        """Whether the program's stderr is at the start of a line."""
         self._writing = asyncio.Lock()
         self._timer: asyncio.Task[None] | None = None
 
     async def hide(self, values: Iterable[str]) -> None:
-        """Star these values out of all that is stored, too; before there is any output."""
+        """Mask these values in everything that is stored. Call it before any output comes."""
         if self._secrets.issuperset(values := tuple(values)):
             return
         self._secrets.update(values)
@@ -134,14 +134,14 @@ class Recorder:
             kept.hide(self.masker)
 
     def begin(self, seq: int) -> None:
-        """Continue the event stream behind event `seq`."""
+        """Continue the event stream after event `seq`."""
         self._seq = seq
         self._begun.set()
         if self._gathered:
             self._write_soon()
 
     async def add(self, stream: Stream, chunk: bytes) -> None:
-        """Take a piece of output; neighbouring pieces of one stream become one event."""
+        """Take a piece of output; adjacent pieces of one stream become one event."""
         if stream is Stream.STDERR:
             end = chunk.rfind(b"\n") + 1
             self._line_begins = end == len(chunk)
@@ -168,7 +168,7 @@ class Recorder:
         self._bytes += len(chunk)
 
     def settled(self, result: Result) -> Result:
-        """Return the result, whose output was cut also where it ended within a character."""
+        """Return the result, with output marked as cut if it ended inside a character."""
 
         def told(output: Output, stream: Stream) -> Output:
             return replace(output, truncated=output.truncated or self._kept[stream].broken_off)
@@ -177,18 +177,18 @@ class Recorder:
         return replace(result, stdout=out, stderr=err)
 
     def hashes(self) -> dict[Stream, str]:
-        """Return `sha256:` and the digest of what was taken of each stream."""
+        """Return `sha256:` and the digest of what each stream carried."""
         return {stream: f"sha256:{each.hexdigest()}" for stream, each in self._hashes.items()}
 
     def decide(self, data: Mapping[str, JSON], event: audit.AuditEvent) -> None:
-        """Take an egress decision: an event for the tenant, and its record in the audit log."""
+        """Record an egress decision: as an event for the tenant, and in the audit log."""
         self._gathered.append(_Decision(data, event))
         self._write_soon()
 
     def note(self, line: str) -> None:
-        """Put a line of ours on stderr: between two lines of the program's, or after the last.
+        """Add a line of the service to stderr, between two lines of the program or after the last.
 
-        It is masked by itself, and takes nothing of what is kept of the program's output.
+        It is masked by itself, and does not count against the output that is kept.
         """
         self._notes += f"{line}\n"
         if self._line_begins:
@@ -200,8 +200,8 @@ class Recorder:
         self._notes = ""
 
     async def _take_decision(self, decision: _Decision) -> None:
-        data = await self._told(decision.data)
-        record = replace(decision.record, metadata=await self._told(decision.record.metadata))
+        data = await as_told(decision.data, self.masker)
+        record = await event_as_told(decision.record, self.masker)
         self._left.append(Entry(EventKind.EGRESS, data=data))
         self._audited.append(record)
 
@@ -210,45 +210,37 @@ class Recorder:
         note = "\n".join(shortened(line) for line in starred.split("\n")).encode()
         self._record(Stream.STDERR, Entry(EventKind.STDERR, note, {NOTE: True}))
 
-    async def _told(self, facts: Mapping[str, JSON]) -> dict[str, JSON]:
-        """Return facts without secrets; what a program can make long is shortened afterwards."""
-        told = dict(facts)
-        for name, each in facts.items():
-            if isinstance(each, str):
-                starred = await self.masker.text_aside(each)
-                told[name] = shortened(starred) if name in _LONG else starred
-        return told
-
     def _write_soon(self) -> None:
-        # Output may come before the start is on record.
+        # Output may come before the start is recorded.
         if self._begun.is_set() and (self._timer is None or self._timer.done()):
             self._timer = asyncio.create_task(self._flush_soon())
 
     @property
     def rest(self) -> Rest:
-        """What `close` has left, for the caller to write.
+        """What `close` has left for the caller to write.
 
-        It follows no certain event if some of it may be stored: twice is better than not at all.
+        If some of it may be stored already, it names no event to follow: better twice than never.
         """
         certain = self._left and self._begun.is_set() and self._tried is None
         return Rest(tuple(self._left), self._seq if certain else None)
 
     @property
     def rest_audited(self) -> Sequence[audit.AuditEvent]:
-        """Records of the decisions in the rest, for the same transaction."""
+        """Audit records of the decisions in the rest, for the same transaction."""
         return tuple(self._audited)
 
     async def stop(self) -> None:
-        """Write nothing more: the attempt is over, whoever ended it."""
+        """Write nothing more, because the attempt has ended."""
         if self._timer is not None:
             self._timer.cancel()
             await asyncio.gather(self._timer, return_exceptions=True)
 
     async def close(self, *, cut: Container[Stream] = ()) -> None:
-        """Stop the timer; what is gathered becomes the rest. Raises LeaseLost if the timer met it.
+        """Stop the timer and make what is gathered the rest. Raises LeaseLost if the timer met it.
 
-        What was held back of the output, as it might have begun a secret, is part of it. A stream
-        of which the program had more to say is `cut`. Once cancelled, it may be called again.
+        This includes output that was held back because it might have begun a secret. `cut` holds
+        the streams to which the program might have written more. After a cancellation, call it
+        again.
         """
         if self._timer is not None:
             async with self._writing:
@@ -259,7 +251,7 @@ class Recorder:
                     raise error
         async with self._writing:
             if self._tried is not None:
-                # Repeated, an interrupted write stores once what it may have stored already.
+                # A repeated write stores only once what the interrupted one may have stored.
                 await self._or_later(self._store())
             await self._mask()
             for stream, kept in self._kept.items():
@@ -270,7 +262,7 @@ class Recorder:
                 self._notes = ""
 
     async def _mask(self) -> None:
-        """Mask what is gathered, and gather anew."""
+        """Mask what is gathered, and begin to gather anew."""
         self._taken += self._gathered
         self._gathered, self._last, self._bytes = [], {}, 0
         while self._taken:
@@ -298,10 +290,10 @@ class Recorder:
         self._left.append(entry)
 
     def _extensible(self, entry: Entry) -> Entry | None:
-        """Return the last entry if this one may become part of it."""
+        """Return the last entry if this one may be joined to it."""
         tried = self._tried[0] if self._tried else 0
         if len(self._left) == tried:
-            return None  # What may be stored already is not to become longer.
+            return None  # It may be stored already, so it must not grow.
         last = self._left[-1]
         size = len(last.chunk) + len(entry.chunk)
         alike = last.kind is entry.kind and (NOTE in last.data) == (NOTE in entry.data)
@@ -312,7 +304,7 @@ class Recorder:
         await self._or_later(self._flush())
 
     async def _or_later(self, writing: Awaitable[None]) -> None:
-        """Write now; what fails stays here for the next flush, or for the result's transaction."""
+        """Write now; if that fails, keep it for the next flush or the result's transaction."""
         try:
             await writing
         except LeaseLost:
@@ -332,13 +324,13 @@ class Recorder:
         self._changes.announce(self._claim.execution_id)
 
     async def _store(self) -> None:
-        """Store what is masked; if that was tried before, exactly the same."""
+        """Store what is masked; if that was tried before, store exactly the same again."""
         if self._tried is None:
             self._tried = len(self._left), len(self._audited)
         entries, records = self._tried
         async with self._database.tenant(self._claim.tenant_id) as tx:
             await self._append(tx, self._left[:entries], self._audited[:records])
-        # No await from here on: it is known to be stored, and forgotten, at once.
+        # Do not await from here on: what is known to be stored must be forgotten at once.
         del self._left[:entries], self._audited[:records]
         self._seq, self._tried = self._seq + entries, None
 

@@ -1,8 +1,8 @@
-"""Refused jobs, counted: whoever floods Redis fills neither the audit log nor anybody's time.
+"""Counts refused jobs, so that a flood in Redis fills neither the audit log nor anybody's time.
 
-Threads count and go on. A task writes one record for all of a window. Beyond a few in a window,
-what waits in Redis is thrown away unread, and the worker looks in PostgreSQL by itself: it knows
-what waits, and Redis holds nothing that is worth more than a second.
+Threads only count. A task writes one audit record for each window. After a few refusals in a
+window, what waits in Redis is thrown away unread, and the worker looks in PostgreSQL by itself:
+PostgreSQL knows what waits, and losing Redis' content costs at most a second.
 """
 
 import threading
@@ -18,12 +18,12 @@ from runner.words.execution import JSON
 from runner.words.text import numbered, printable
 
 WINDOW_S = 5.0
-"""Of which there is one record at most."""
+"""Length of a window, for which there is at most one record."""
 EXAMPLES = 10
 FLOOD = 20
-"""Refusals in a window, beyond which the rest is not read."""
+"""Refusals in a window after which the remaining jobs are not read."""
 LOOK_AGAIN_S = 0.2
-"""After a look that found nothing to run: a ring that was thrown away waits at most this long."""
+"""Pause after a look that found nothing: an execution without a ring waits at most this long."""
 
 
 @dataclass(slots=True)
@@ -33,7 +33,7 @@ class _Window:
 
 
 class Refusals:
-    """Counts what consumers refuse, and puts it on record."""
+    """Counts what consumers refuse, and records it."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -43,7 +43,7 @@ class Refusals:
         self._log = structlog.get_logger("runner.worker")
 
     def count(self, job_id: str, why: str) -> bool:
-        """Count one, from any thread; return whether there are too many to read each."""
+        """Count one refusal, from any thread; return whether there are too many to read others."""
         with self._lock:
             self._window.count += 1
             if len(self._window.examples) < EXAMPLES:
@@ -53,7 +53,7 @@ class Refusals:
             return self._window.count > FLOOD
 
     def may_look(self) -> bool:
-        """Return whether a look for work is due in place of rings that were thrown away."""
+        """Return whether to look for work in place of rings that were thrown away."""
         with self._lock:
             return time.monotonic() >= self._nothing_at + LOOK_AGAIN_S
 
@@ -63,7 +63,7 @@ class Refusals:
             self._nothing_at = time.monotonic()
 
     async def record(self) -> None:
-        """Write one record for what was refused since the one before, if anything was."""
+        """Write one audit record for the refusals since the last one, if there were any."""
         with self._lock:
             window, self._window = self._window, _Window()
         if not window.count:

@@ -1,50 +1,56 @@
-"""Where an execution's secrets come from: its tenant's store first, the operator's file second."""
+"""Reads a sandbox's secrets: from its tenant's store first, then from the operator's file."""
 
 import asyncio
 import json
 import stat
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 from uuid import UUID
 
 from runner.audit import events as audit
+from runner.node.runs.actor import SandboxUser
 from runner.node.runs.recorder import until_stored
 from runner.secrets.vault import Vault
 from runner.store.db import Database
 from runner.words.errors import Invalid, SecretsUnreadable
-from runner.words.execution import Claim, RunSpec
 
 MAX_ENV_BYTES = 32 * 1024
-"""Beside what a request may hold itself, what one control frame to a sandbox leaves room for."""
+"""Room for secrets in one control frame, beside what a request may hold itself."""
 
 Purpose = Literal["environment", "egress"]
 
 
 class Secrets:
-    """Reads values when an execution uses them; every use is on record, failed ones too."""
+    """Reads values when a sandbox uses them, and records every use, even a failed one."""
 
     def __init__(self, *, database: Database, vault: Vault, file: "FileSecrets") -> None:
         self._database = database
         self._vault = vault
         self._file = file
 
-    async def use(self, claim: Claim, name: str, purpose: Purpose) -> str | None:
-        """Return the value of the tenant's secret of that name, or None when there is none.
+    async def use(self, user: SandboxUser, name: str, purpose: Purpose) -> str | None:
+        """Return the value of the tenant's secret with that name, or None.
 
-        Raises KeyUnavailable when it cannot be opened.
+        Raises KeyUnavailable if it cannot be opened.
         """
-        return await until_stored(lambda: self._use(claim, name, purpose))
+        return await until_stored(lambda: self._use(user, name, purpose))
 
-    async def environment(self, claim: Claim, run: RunSpec) -> dict[str, str]:
-        """Return the variables that the run shall have with secrets in them.
+    async def environment(
+        self, user: SandboxUser, secret_env: Mapping[str, str], *, lenient: bool = False
+    ) -> dict[str, str]:
+        """Return these variables with the values of the secrets that they name.
 
-        Raises Invalid for a secret that the tenant does not have, and for too much of them;
-        KeyUnavailable when one cannot be opened.
+        Raises Invalid if the tenant does not have a secret or the values are too large together,
+        and KeyUnavailable if a value cannot be opened. With `lenient`, leaves out a variable whose
+        secret the tenant no longer has.
         """
         found = {}
-        for variable, name in run.secret_env.items():
-            value = await self.use(claim, name, "environment")
+        for variable, name in secret_env.items():
+            value = await self.use(user, name, "environment")
+            if value is None and lenient:
+                continue
             if value is None:
                 raise Invalid(f"the tenant has no secret {name!r}", "secret_env")
             found[variable] = value
@@ -52,34 +58,31 @@ class Secrets:
             raise Invalid(f"secret_env is above {MAX_ENV_BYTES} bytes, as JSON", "secret_env")
         return found
 
-    async def _use(self, claim: Claim, name: str, purpose: Purpose) -> str | None:
-        async with self._database.tenant(claim.tenant_id) as tx:
-            value, source = await self._vault.read(tx, claim.tenant_id, name), "store"
+    async def _use(self, user: SandboxUser, name: str, purpose: Purpose) -> str | None:
+        async with self._database.tenant(user.tenant_id) as tx:
+            value, source = await self._vault.read(tx, user.tenant_id, name), "store"
             if value is None:
-                value, source = await self._file.read(claim.tenant_id, name), "file"
+                value, source = await self._file.read(user.tenant_id, name), "file"
             found = value is not None
-            event = audit.AuditEvent(
-                actor=f"execution:{claim.execution_id}",
-                action=audit.Action.SECRET_USE,
-                outcome=audit.Outcome.SUCCESS if found else audit.Outcome.FAILURE,
-                resource_type="secret",
-                resource_id=name,
-                metadata={
-                    "execution": str(claim.execution_id),
-                    "attempt": claim.attempt,
+            event = user.did(
+                audit.Action.SECRET_USE,
+                {
+                    user.kind: str(user.id),
                     "purpose": purpose,
                     **({"source": source} if found else {}),
                 },
+                outcome=audit.Outcome.SUCCESS if found else audit.Outcome.FAILURE,
+                resource=("secret", name),
             )
-            audit.append(tx, claim.tenant_id, event)
+            audit.append(tx, user.tenant_id, event)
         return value
 
 
 class FileSecrets:
-    """The operator's TOML file, a table for each tenant's id; a changed value needs no restart."""
+    """The operator's TOML file with a table for each tenant's id, read anew at each use."""
 
     def __init__(self, path: Path | None) -> None:
-        """Look at the file; raises SecretsUnreadable when others may read it, or it is not TOML."""
+        """Check the file. Raises SecretsUnreadable if others may read it or it is not TOML."""
         self._path = path
         self._read()
 

@@ -1,4 +1,4 @@
-"""What becomes of an attempt that ends without a result of its own."""
+"""Settles an attempt that ends without a result of its own: ends it or queues it again."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -30,10 +30,10 @@ from runner.words.execution import JSON, Artifact, Claim, ExecutionRequest, Resu
 from runner.words.states import ACTIVE, Reason, State
 
 _HASHED_INLINE = 64 * 1024
-"""Above as many bytes of input, a thread makes the receipt, which has their hashes."""
+"""With more bytes of input than this, a thread makes the receipt, as it hashes the input."""
 
 MOST_GIVEN_BACK = 50
-"""However often nodes fail: an execution that breaks them is taken out of circulation."""
+"""Most returns of one execution, even if the nodes are at fault: it may be what breaks them."""
 UNKNOWN = Ran(
     node=None,
     sandbox=None,
@@ -42,7 +42,7 @@ UNKNOWN = Ran(
     output_hashes={},
     runs_before=None,
 )
-"""Of a run whose worker is lost."""
+"""The facts of a run whose worker is lost."""
 EXPLANATIONS = {
     Reason.WORKER_LOST: "the worker died or was cut off while it held the execution",
     Reason.WORKER_DRAINED: "the worker was stopped and its time to drain ran out",
@@ -54,7 +54,7 @@ _SEEN = "the operator's log and audit log say why"
 
 @dataclass(frozen=True, slots=True)
 class Requeue:
-    """Run it again; a `free` attempt is not one of its few."""
+    """Run it again; a `free` attempt does not count as a try."""
 
     why: str
     free: bool = False
@@ -68,11 +68,11 @@ class End:
 
 
 def decide(stored: Stored, reason: Reason, max_attempts: int) -> Requeue | End | None:
-    """Return what to do with an interrupted attempt; None when it has ended already.
+    """Return what to do with an interrupted attempt, or None if it has ended already.
 
-    User code runs again only if it had not begun or the client asked for it, and only
-    `max_attempts` times: an execution that kills its workers is taken out of circulation. That a
-    worker drained before it had begun is our doing, and costs none of them.
+    A program runs again only if it had not begun or the client asked for reruns, and at most
+    `max_attempts` times, so that an execution that kills its workers does not go on for ever. If a
+    worker drains before the program has begun, that is our doing and does not count.
     """
     if stored.state not in ACTIVE:
         return None
@@ -95,15 +95,16 @@ def decide(stored: Stored, reason: Reason, max_attempts: int) -> Requeue | End |
 
 
 def not_started(error: Exception) -> Result:
-    """Return the result of an execution whose program was not to be started."""
+    """Return the result of an execution whose program could not be started."""
     reason, sentence = told(error)
     return never_ran(State.SYSTEM_ERROR, reason, sentence)
 
 
 def told(error: Exception) -> tuple[Reason, str]:
-    """Return what a tenant is told of a failure before its program began.
+    """Return what the tenant learns about a failure before its program began.
 
-    Never the detail of what is ours: it may name paths and addresses of the host.
+    It never includes the details of a fault of ours, which may name paths and addresses of the
+    host.
     """
     match error:
         case ImageMissing():
@@ -121,7 +122,7 @@ def told(error: Exception) -> tuple[Reason, str]:
 
 
 class Settler:
-    """Ends attempts, or gives them back, and signs a receipt for each end."""
+    """Ends attempts or returns them to the queue, and signs a receipt for each end."""
 
     def __init__(self, *, database: Database, signer: Signer, max_attempts: int) -> None:
         self._database = database
@@ -132,9 +133,9 @@ class Settler:
     async def settle(
         self, claim: Claim, reason: Reason, ran: Ran = UNKNOWN, *, only_expired: bool
     ) -> Requeue | End | None:
-        """Decide and write it; return the decision, None if not needed.
+        """Decide what to do, write it, and return the decision; None if nothing is to do.
 
-        `ran` is what the worker that breaks it off knows of the run.
+        `ran` holds what the worker knows of the run that it interrupts.
         """
         try:
             return await self._settle(claim, reason, ran, only_expired=only_expired)
@@ -170,7 +171,7 @@ class Settler:
 
 
 async def requeue(tx: Transaction, claim: Claim, decision: Requeue) -> None:
-    """Put the execution back into its tenant's queue, and that on record. Raises LeaseLost."""
+    """Put the execution back into its tenant's queue, and record that. Raises LeaseLost."""
     await attempts.requeue(tx, claim, decision.why, free=decision.free)
     facts = {"attempt": claim.attempt, "why": decision.why}
     event = of_execution(claim.execution_id, audit.Action.EXECUTION_REQUEUE, facts)
@@ -187,7 +188,7 @@ async def put_on_record(
     ran: Ran,
     finishing: Finish,
 ) -> None:
-    """Append the record of an execution's end, and sign its receipt. Raises LeaseLost."""
+    """Append the audit record of an execution's end, and sign its receipt. Raises LeaseLost."""
     head = await audit.append_now(tx, claim.tenant_id, ended(claim, result))
     times = await finishing.times()
     make = partial(receipt, claim, request, result, artifacts, ran, times, head)
@@ -202,7 +203,7 @@ def of_execution(
     facts: Mapping[str, JSON],
     outcome: audit.Outcome = audit.Outcome.SUCCESS,
 ) -> audit.AuditEvent:
-    """Return an audit event of the worker's about an execution."""
+    """Return an audit event of the worker about an execution."""
     return audit.AuditEvent(
         actor="system:worker",
         action=action,
@@ -243,7 +244,7 @@ def ended(claim: Claim, result: Result) -> audit.AuditEvent:
 
 
 def late(claim: Claim, why: str) -> audit.AuditEvent:
-    """Return the audit event of an attempt whose result came when it was no longer wanted."""
+    """Return the audit event of an attempt whose result came too late."""
     facts = {"attempt": claim.attempt, "why": why}
     action, outcome = audit.Action.EXECUTION_LATE_RESULT, audit.Outcome.DENIED
     return of_execution(claim.execution_id, action, facts, outcome)

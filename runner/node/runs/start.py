@@ -1,8 +1,8 @@
-"""When a program's start goes on record: before it, while it runs, or with its end.
+"""When a program's start is recorded: before it, while the program runs, or with its end.
 
-An attempt whose start is not on record is taken for one that has not begun, and runs again when its
-worker dies. So what may have effects outside its sandbox begins when its start is on record; of
-what may not, a second run shows nowhere.
+If an attempt's start is not recorded and its worker dies, the attempt counts as not begun and runs
+again. So a program that may have effects outside its sandbox begins only after its start is
+recorded. For any other program, nobody can notice a second run.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from runner.base.tasks import beside
 from runner.store.attempts import Begun
 
 PATIENCE_S = 0.025
-"""For how long a start waits for its end: most short runs take a transaction less."""
+"""How long the record of a start waits for the end: most short runs save a transaction."""
 
 
 class Start:
@@ -28,37 +28,37 @@ class Start:
         self._ended = asyncio.Event()
         self._stored = False
         self.doubtful = False
-        """Whether it may be on record although nobody confirmed it: its recording was cancelled."""
+        """Whether it may be recorded although nobody confirmed it, because that was cancelled."""
         self.at: float | None = None
-        """When the program began, by this process's monotonic clock."""
+        """When the program began, on this process's monotonic clock."""
 
     async def begin(self) -> None:
-        """Tell that the program begins now."""
+        """Note that the program begins now."""
         self.at = time.monotonic()
         self._text = self._text or self._record()
         self._happened.set()
 
     def begun(self) -> Begun:
-        """Return what is to be put on record. Raises RuntimeError if nothing has begun."""
+        """Return what to record. Raises RuntimeError if the program has not begun."""
         if self.at is None:
             raise RuntimeError("the program has not begun")
         return Begun(timedelta(seconds=time.monotonic() - self.at), self._text)
 
     def unrecorded(self) -> Begun | None:
-        """Return what is to be put on record with the end; None when there is nothing."""
+        """Return what to record together with the end, or None."""
         return None if self.at is None or self._stored else self.begun()
 
     def found(self) -> None:
-        """Take it that the start is on record."""
+        """Note that the start is recorded."""
         self._stored, self.doubtful = True, False
 
     @asynccontextmanager
     async def recorded(
         self, store: Callable[[], Awaitable[None]], *, ahead: bool
     ) -> AsyncIterator[None]:
-        """Put it on record, before the context or while it lasts, which is the run.
+        """Record the start, before or during the context, which is the run.
 
-        Failing, it ends the run.
+        If that fails, it ends the run.
         """
         if ahead:
             await self.begin()

@@ -1,7 +1,7 @@
-"""What becomes of an attempt that failed before its program began: given back, or ended.
+"""Settles an attempt that failed before its program began: returns it to the queue, or ends it.
 
-Nothing of the program ran, so that running it is running it once. A failure of the node, or of a
-part that is away, costs the execution no attempt; any other costs one, and there are a few.
+Nothing of the program ran, so it is safe to run it. A failure of the node or of an unavailable part
+costs the execution none of its few attempts; any other failure costs one.
 """
 
 import asyncio
@@ -33,9 +33,9 @@ LONGEST_PAUSE_S = 10.0
 
 
 def decide(stored: Stored, error: Exception, *, ours: bool, max_attempts: int) -> Result | None:
-    """Return how the execution ends, or None if it is to be given back.
+    """Return how the execution ends, or None if it goes back to the queue.
 
-    `ours` says that the node, or a part that is away, is at fault, and not the order.
+    `ours` says that the node or an unavailable part is at fault, and not the request.
     """
     if stored.cancel_requested:
         return never_ran(State.CANCELLED, Reason.CANCEL_REQUESTED, "cancelled before it began")
@@ -45,12 +45,12 @@ def decide(stored: Stored, error: Exception, *, ours: bool, max_attempts: int) -
 
 
 def given_back(stored: Stored, claim: Claim) -> bool:
-    """Return whether the attempt is in the queue again: an unconfirmed commit did happen."""
+    """Return whether the attempt is in the queue again: an unconfirmed commit may have happened."""
     return (stored.attempt, stored.state) == (claim.attempt, State.QUEUED)
 
 
 class Returns:
-    """Gives attempts back, without haste."""
+    """Returns attempts to the queue, each after a pause."""
 
     def __init__(
         self, *, database: Database, changes: Changes, breaker: Breaker, max_attempts: int
@@ -62,7 +62,7 @@ class Returns:
         self._log = structlog.get_logger("runner.worker")
 
     async def give_back(self, claim: Claim, keeper: LeaseKeeper, error: Exception) -> Result | None:
-        """Put the execution back into its queue; else return how it ends. Raises LeaseLost."""
+        """Put the execution back into its queue, or return how it ends. Raises LeaseLost."""
         detail = error.detail if isinstance(error, RunnerError) else type(error).__name__
         self._log.warning(
             "attempt_not_started",
@@ -76,7 +76,8 @@ class Returns:
         asks_node = not ours or isinstance(error, DockerUnavailable)
         broken = asks_node and await self._breaker.blames_node()
         if not broken:
-            # It keeps its slot meanwhile, so that its tenant gains nothing by what does not start.
+            # It keeps its slot meanwhile, so that a tenant gains nothing by executions that cannot
+            # start.
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause_s(claim)):
                     await keeper.cancel_requested.wait()
@@ -109,7 +110,7 @@ class Returns:
         return end
 
     async def _tell_operator(self, claim: Claim, detail: str) -> None:
-        """Put on the deployment's own record what the tenant's must not hold."""
+        """Record in the deployment's own audit log what the tenant's must not hold."""
         facts = {"attempt": claim.attempt, "tenant": str(claim.tenant_id), "why": detail}
         action, outcome = audit.Action.EXECUTION_REQUEUE, audit.Outcome.FAILURE
         event = of_execution(claim.execution_id, action, facts, outcome)
@@ -120,5 +121,5 @@ class Returns:
 
 
 def pause_s(claim: Claim) -> float:
-    """Return how long to keep an attempt before it is given back, by how many there were."""
+    """Return how many seconds to keep an attempt before it is returned, by its number."""
     return min(2.0 ** min(claim.attempt - 1, 10), LONGEST_PAUSE_S)

@@ -1,8 +1,8 @@
-"""Where runs get their sandboxes: a new one, one that was started ahead, or one used before.
+"""Where runs get their sandboxes: a new one, one that was started ahead, or a reused one.
 
-sandboxes  the seam, and a new container for each execution
-pool       sandboxes started ahead, of nobody
+sandboxes  the interface, and a new container for each execution
+pool       sandboxes that were started ahead and belong to nobody yet
 demand     how many to keep ready
 reuse      sandboxes that serve one tenant again
-disposal   sandboxes that have served, on their way out
+disposal   the removal of used sandboxes
 """

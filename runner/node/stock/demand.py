@@ -1,6 +1,6 @@
-"""How many sandboxes to keep ready: from how often they are asked for and how long one takes.
+"""How many sandboxes to keep ready: from how often they are requested and how long one takes.
 
-Little's law: what is asked for while one starts has to be there already.
+Little's law: as many must be ready as are requested while one starts.
 """
 
 import math
@@ -10,16 +10,16 @@ from dataclasses import dataclass
 import psutil
 
 WINDOW_S = 10.0
-"""Arrivals are counted over this long: a burst is answered within it, and forgotten after."""
+"""Period over which requests are counted: it reacts to a burst, and then forgets it."""
 SPARE = 2.0
-"""Arrivals come in clumps: this many times what the mean would need."""
+"""Requests come in bursts, so keep this many times what the mean would need."""
 SANDBOX_MB = 12
-"""What an idle one costs, its shim included; measured 9.2, and dearer ones are not unheard of."""
+"""MiB that an idle sandbox costs with its shim: 9.2 were measured, and some cost more."""
 
 
 @dataclass(frozen=True, slots=True)
 class PoolBounds:
-    """What the operator allows: sandboxes always ready, the most of all, memory left alone."""
+    """The operator's bounds: sandboxes always ready, the most in all, memory to leave free."""
 
     floor: int
     ceiling: int
@@ -27,7 +27,7 @@ class PoolBounds:
 
 
 class Demand:
-    """One kind's arrivals and starts, as they were lately."""
+    """How often one kind was requested lately, and how long its starts took."""
 
     def __init__(self, start_s: float = 0.3) -> None:
         self.last = 0.0
@@ -35,16 +35,16 @@ class Demand:
         self._start_s = start_s
 
     def asked(self, now: float) -> None:
-        """Count one that was asked for."""
+        """Count one request."""
         self.last = now
         self._arrivals.append(now)
 
     def started(self, seconds: float) -> None:
-        """Take in how long one took to start."""
+        """Note how long one took to start."""
         self._start_s += 0.2 * (seconds - self._start_s)
 
     def wanted(self, now: float) -> int:
-        """Return how many should be ready; none once nobody asks any more."""
+        """Return how many should be ready; 0 once nobody requests any more."""
         while self._arrivals and self._arrivals[0] < now - WINDOW_S:
             self._arrivals.popleft()
         if not self._arrivals:
@@ -53,7 +53,7 @@ class Demand:
 
 
 def room(bounds: PoolBounds, idle: int, available_mb: float | None = None) -> int:
-    """Return how many more may be kept, by the operator's word and by the memory there is."""
+    """Return how many more may be kept, by the operator's bounds and the free memory."""
     if available_mb is None:
         available_mb = psutil.virtual_memory().available / 2**20
     by_memory = int((available_mb - bounds.reserve_mb) // SANDBOX_MB)

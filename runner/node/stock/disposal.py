@@ -1,6 +1,6 @@
-"""Sandboxes that have served, on their way out: in the background, as far as the host can bear it.
+"""Removes used sandboxes in the background, as fast as the host can bear it.
 
-What waits here holds its memory, up to its limit, and counts in no slot: so only so many do.
+A sandbox that waits here holds memory, up to its limit, and no slot counts it. So only a few wait.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from runner.sandbox.guest.sandbox import Sandbox
 
 
 class Disposals:
-    """Gives sandboxes back. At most `backlog` wait, while `reserve_mb` of memory are free."""
+    """Disposes of sandboxes. At most `backlog` wait, while `reserve_mb` of memory are free."""
 
     def __init__(self, sandboxes: Sandboxes, *, backlog: int, reserve_mb: int) -> None:
         self._sandboxes = sandboxes
@@ -22,7 +22,7 @@ class Disposals:
         self._under_way: set[asyncio.Task[None]] = set()
 
     async def later(self, sandbox: Sandbox) -> None:
-        """Return at once, and give it back; when too many wait, only once it is given back."""
+        """Dispose of it later; if too many wait already, return only once it is gone."""
         free_mb = psutil.virtual_memory().available / 2**20
         if len(self._under_way) >= self._backlog or free_mb < self._reserve_mb:
             await self.now(sandbox)
@@ -32,10 +32,10 @@ class Disposals:
         task.add_done_callback(self._under_way.discard)
 
     async def now(self, sandbox: Sandbox) -> None:
-        """Return once nothing of it is left, whoever cancels this meanwhile."""
+        """Return once nothing of it is left, even if the caller is cancelled meanwhile."""
         await uninterrupted(self._sandboxes.dispose(sandbox, at_once=True))
 
     async def drain(self) -> None:
-        """Wait for all that are under way."""
+        """Wait for all disposals that are in progress."""
         while self._under_way:
             await asyncio.wait(set(self._under_way))

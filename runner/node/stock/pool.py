@@ -1,8 +1,8 @@
-"""Sandboxes started ahead: never used, of nobody, each for one execution.
+"""Sandboxes started ahead: never used, belonging to nobody, each for one execution.
 
-A claim takes the newest that answers; none there means a start of its own, as without a pool. What
-is started ahead is ordered by the same launcher with the same order, so isolation is the same. One
-task keeps it full, a few starts at a time, so that claims and runs go before it.
+A claim takes the newest one that answers. If there is none, it starts one, as it would without a
+pool. The same launcher starts all of them with the same order, so isolation is the same. One task
+keeps the pool full, a few starts at a time, so that claims and runs take precedence.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ import structlog
 
 from runner.base.duties import Duties
 from runner.node.stock.demand import Demand, PoolBounds, room
-from runner.node.stock.sandboxes import FreshSandboxes
+from runner.node.stock.sandboxes import FreshSandboxes, Need
 from runner.node.traffic import Traffic
 from runner.sandbox.guest.sandbox import Sandbox
 from runner.sandbox.launch import Launcher, SandboxOrder
@@ -27,20 +27,19 @@ from runner.words.errors import (
     ProtocolViolation,
     RunnerError,
 )
-from runner.words.execution import Claim, ExecutionRequest
 from runner.words.sandbox import SandboxSpec
 
 TICK_S = 1.0
 IMAGES_S = 3.0
-"""How often it is looked whether an image is today's; what is claimed meanwhile may not be."""
+"""How often images are checked for a newer build; a claim in between may get an older one."""
 FEW = 4
-"""With so many left, starting more can wait: it would slow those who are served down, and what is
-asked for faster than Docker starts it cannot be had by starting sooner."""
+"""With this many left, further starts can wait. They would slow down what runs, and if sandboxes
+are requested faster than Docker starts them, starting sooner does not help."""
 MAX_KINDS = 8
-"""Kinds kept ready at a time, those asked for last: limits of a request's own make a kind each."""
+"""How many kinds are kept ready: those requested last, as special limits make a kind each."""
 REST_S = 60.0
-"""How long nothing is started ahead of a kind that could not be started: its image may be missing,
-or this host lacks its isolation, and the other kinds are not to wait for that."""
+"""How long a kind that could not be started is left alone. Its image or isolation may be missing
+on this host, and the other kinds must not wait for that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +51,9 @@ class Idle:
 
 
 class WarmSandboxes:
-    """A pool for one worker; `Sandboxes` to the recipe. Made by `open_pool`.
+    """The pool of one worker, which implements `Sandboxes`. `open_pool` makes it.
 
-    Sandboxes of one spec are of one kind: each can stand for the other.
+    Sandboxes of one spec are of one kind: they are interchangeable.
     """
 
     def __init__(
@@ -81,18 +80,18 @@ class WarmSandboxes:
         self._looked = 0.0
         self._disposals: set[asyncio.Task[None]] = set()
         self._too_small: set[SandboxSpec] = set()
-        """Kinds in whose memory the image's list does not fit: they wait without it."""
+        """Kinds whose memory is too small for the image's modules: they wait without them."""
         self._rest_until: dict[SandboxSpec, float] = {}
         self._log = structlog.get_logger("runner.worker")
 
     @property
     def idle(self) -> int:
-        """How many wait, of all kinds."""
+        """How many sandboxes wait, of all kinds."""
         return sum(map(len, self._idle.values()))
 
-    async def claim(self, claim: Claim, request: ExecutionRequest) -> Sandbox:
-        """Return one that waits, else start one for this execution."""
-        kind = request.sandbox
+    async def claim(self, wanted: Need) -> Sandbox:
+        """Return a sandbox that waits, or start one for this use."""
+        kind = wanted.order.spec
         now = time.monotonic()
         if not self._rests(kind, now):
             self._demand.setdefault(kind, Demand()).asked(now)
@@ -106,17 +105,17 @@ class WarmSandboxes:
                 raise
             self._log.warning("idle_sandbox_lost", sandbox=sandbox.id)
             self._discard(sandbox)
-        return await self._fresh.claim(claim, request)
+        return await self._fresh.claim(wanted)
 
     async def dispose(self, sandbox: Sandbox, *, at_once: bool = False) -> None:
         """Destroy the container."""
         await self._fresh.dispose(sandbox, at_once=at_once)
 
     async def keep(self) -> None:
-        """Make it as full as it should be; return once it may have to be done again.
+        """Fill the pool; return once that may have to be done again.
 
-        A kind that cannot be started rests. Raises only what is the node's fault, which would keep
-        the other kinds from starting, too.
+        A kind that cannot be started rests. Raises only failures of the node, which would prevent
+        starting the other kinds, too.
         """
         self._changed.clear()
         await self._look()
@@ -124,7 +123,7 @@ class WarmSandboxes:
             try:
                 await self._start(kind)
             except (DockerUnavailable, LaunchFailed) as error:
-                # The steady kind is what the node is tried with: its order is not at fault.
+                # The steady kind shows whether the node works, because its order is not at fault.
                 if await self._blames_node() or kind == self._steady:
                     raise
                 self._rest(kind, error)
@@ -135,7 +134,7 @@ class WarmSandboxes:
                 await self._changed.wait()
 
     async def close(self) -> None:
-        """Destroy what waits."""
+        """Destroy the sandboxes that wait."""
         for waiting in self._idle.values():
             for idle in waiting:
                 self._discard(idle.sandbox)
@@ -151,7 +150,7 @@ class WarmSandboxes:
         return self._rest_until.get(kind, now) > now
 
     def _rest(self, kind: SandboxSpec, error: Exception) -> None:
-        """Start none of the kind for a while, and forget that it was asked for."""
+        """Start none of the kind for a while, and forget that it was requested."""
         self._rest_until[kind] = time.monotonic() + REST_S
         self._demand.pop(kind, None)
         why = error.detail if isinstance(error, RunnerError) else str(error)
@@ -160,7 +159,7 @@ class WarmSandboxes:
         )
 
     async def _look(self) -> None:
-        """Let go of what is too old, dead, or of an image that is not today's."""
+        """Discard sandboxes that are too old, dead, or of an outdated image."""
         now = time.monotonic()
         if now >= self._looked + IMAGES_S:
             self._looked = now
@@ -196,7 +195,7 @@ class WarmSandboxes:
         return max(floor, demand.wanted(now) if demand else 0)
 
     def _shortest(self) -> SandboxSpec | None:
-        """Return the kind that lacks most of those that cannot wait, or None; also without room."""
+        """Return the kind that lacks most of those that cannot wait, even without room; or None."""
         if not room(self._bounds, self.idle):
             return None
         now = time.monotonic()
@@ -214,7 +213,7 @@ class WarmSandboxes:
         return {*self._demand, *([self._steady] if self._steady else [])}
 
     def _can_wait(self, kind: SandboxSpec, now: float) -> bool:
-        """Return whether enough of the kind wait for its next to be started in a quiet moment."""
+        """Return whether enough of the kind wait: the next start is then left to a quiet moment."""
         demand = self._demand.get(kind)
         needed = min(FEW, demand.wanted(now)) if demand else 0
         return len(self._idle.get(kind, ())) >= needed and self._traffic.worth_waiting
@@ -231,9 +230,9 @@ class WarmSandboxes:
         self._idle.setdefault(kind, deque()).append(Idle(sandbox, now))
 
     async def _load(self, kind: SandboxSpec, sandbox: Sandbox) -> bool:
-        """Get it ready for its program; False, and it is gone, if its memory is too small.
+        """Load the image's modules. If its memory is too small, destroy it and return False.
 
-        It then dies, or thrashes until its time is up.
+        With too little memory, it dies or thrashes until its time is up.
         """
         try:
             failed = await sandbox.load()
@@ -269,9 +268,9 @@ async def open_pool(
     duties: Duties | None = None,
     blames_node: Callable[[], Awaitable[bool]] | None = None,
 ) -> AsyncIterator[WarmSandboxes]:
-    """Keep a pool while the context lasts; nothing of it stays.
+    """Keep a pool inside the context; nothing of it remains afterwards.
 
-    `blames_node` is asked whose fault a failed start ahead is; without it, it is the node's.
+    `blames_node` tells whether a failed start is the node's fault; without it, it always is.
     """
     pool = WarmSandboxes(
         launcher,

@@ -1,33 +1,29 @@
-"""Sandboxes that serve their tenant again: emptied, checked, and kept for what is alike.
+"""Sandboxes that serve their tenant again: emptied, checked, and kept for similar executions.
 
-Never between tenants, and only for executions that ask for it. Between two runs the supervisor
-empties the sandbox and looks for what is left, and the worker looks from outside; one in which
-anything is found, or that is too old or has served too often, is destroyed.
+Never between tenants, and only for executions that ask for it. Between two runs, the supervisor
+empties the sandbox and looks for what is left, and the worker looks from outside. A sandbox is
+destroyed if anything is found, or if it is too old or has served too often.
 """
 
 import asyncio
-import json
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from uuid import UUID
 
 import structlog
 
 from runner.base.duties import Duties
 from runner.base.tasks import uninterrupted
 from runner.node.stock.pool import answers
-from runner.node.stock.sandboxes import Sandboxes
+from runner.node.stock.sandboxes import Need, Owner, Sandboxes
 from runner.sandbox.guest.sandbox import Sandbox
 from runner.words.errors import DockerUnavailable, ImageMissing, LeaseLost, ProtocolViolation
-from runner.words.execution import Claim, ExecutionRequest
-from runner.words.sandbox import SandboxSpec
 
 SWEEP_S = 3.0
 CLEANED_SOON_S = 0.25
-"""How long a claim waits for one that is being cleaned: longer, and a started one is faster."""
+"""How long a claim waits for one that is being cleaned; beyond this, starting one is faster."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,24 +36,9 @@ class ReuseBounds:
     waiting: int
 
 
-@dataclass(frozen=True, slots=True)
-class Owner:
-    """Whose a sandbox is, and what an execution must have in common with the one before."""
-
-    tenant: UUID
-    spec: SandboxSpec
-    egress: str
-
-    @classmethod
-    def of(cls, claim: Claim, request: ExecutionRequest) -> "Owner":
-        """Return who may use the sandbox of this execution afterwards."""
-        rules = json.dumps([dict(rule) for rule in request.egress], sort_keys=True)
-        return cls(claim.tenant_id, request.sandbox, rules)
-
-
 @dataclass(slots=True)
 class _Held:
-    """A sandbox of an owner's, in use or waiting."""
+    """An owner's sandbox, in use or waiting."""
 
     sandbox: Sandbox
     owner: Owner
@@ -66,7 +47,7 @@ class _Held:
 
 
 class ReusedSandboxes:
-    """`Sandboxes` to the recipe, in front of others; made by `open_reuse`."""
+    """Implements `Sandboxes` in front of others. `open_reuse` makes it."""
 
     def __init__(
         self,
@@ -86,14 +67,14 @@ class ReusedSandboxes:
 
     @property
     def waiting(self) -> int:
-        """How many wait, of all owners."""
+        """How many sandboxes wait, of all owners."""
         return sum(map(len, self._waiting.values()))
 
-    async def claim(self, claim: Claim, request: ExecutionRequest) -> Sandbox:
-        """Return one of the tenant's own that is clean, if it was asked for and there is one."""
-        if not request.reuse or not self._bounds.waiting:
-            return await self._others.claim(claim, request)
-        owner = Owner.of(claim, request)
+    async def claim(self, wanted: Need) -> Sandbox:
+        """Return a clean sandbox of the owner if reuse was requested and there is one."""
+        owner = wanted.owner
+        if owner is None or not self._bounds.waiting:
+            return await self._others.claim(wanted)
         while (held := await self._next(owner)) is not None:
             alive = False
             try:
@@ -104,7 +85,7 @@ class ReusedSandboxes:
             if alive:
                 self._used[held.sandbox.id] = held
                 return held.sandbox
-        sandbox = await self._others.claim(claim, request)
+        sandbox = await self._others.claim(wanted)
         self._used[sandbox.id] = _Held(sandbox, owner, time.monotonic())
         return sandbox
 
@@ -120,12 +101,12 @@ class ReusedSandboxes:
                 await uninterrupted(self._others.dispose(sandbox, at_once=at_once))
 
     async def close(self) -> None:
-        """Destroy what waits."""
+        """Destroy the sandboxes that wait."""
         for held in [each for waiting in self._waiting.values() for each in waiting]:
             await self._drop(held)
 
     async def _next(self, owner: Owner) -> _Held | None:
-        """Take one that waits; while some are being cleaned, wait a moment for one of them."""
+        """Take a sandbox that waits; if some are being cleaned, wait a moment for one of them."""
         if not self._waiting.get(owner) and self._cleaning.get(owner):
             try:
                 async with asyncio.timeout(CLEANED_SOON_S):
@@ -137,7 +118,7 @@ class ReusedSandboxes:
         return waiting.pop() if waiting else None
 
     async def _renew(self, held: _Held) -> bool:
-        """Clean it and keep it; False if it is not to be kept."""
+        """Clean the sandbox and keep it; return False if it must not be kept."""
         if held.sandbox.runs >= self._bounds.runs or self._too_old(held):
             return False
         owner = held.owner
@@ -152,14 +133,14 @@ class ReusedSandboxes:
             self._cleaning[owner] -= 1
             if not self._cleaning[owner]:
                 del self._cleaning[owner]
-            # Without an await: once it waits for its tenant, nothing interrupts this any more.
+            # Do not await here: once it waits for its tenant, nothing may interrupt this.
             self._cleaned.set()
             self._cleaned = asyncio.Event()
 
     async def _clean(self, held: _Held) -> bool:
         try:
             if not (left := await held.sandbox.clean()):
-                # The lease of an attempt that failed would end it while it waits.
+                # Otherwise the lease of a failed attempt would end it while it waits.
                 held.sandbox.end_by(None)
                 await held.sandbox.prepare()
         except (ProtocolViolation, DockerUnavailable, LeaseLost, OSError) as error:
@@ -169,7 +150,7 @@ class ReusedSandboxes:
         return not left
 
     async def sweep(self) -> None:
-        """Destroy what has waited too long or is of an image that is not today's."""
+        """Destroy sandboxes that have waited too long or have an outdated image."""
         now = time.monotonic()
         for owner, waiting in list(self._waiting.items()):
             today = await self._today(owner.spec.image)
@@ -206,7 +187,7 @@ async def open_reuse(
     digest: Callable[[str], Awaitable[str]],
     duties: Duties | None = None,
 ) -> AsyncIterator[ReusedSandboxes]:
-    """Keep tenants' sandboxes while the context lasts; nothing of them stays."""
+    """Keep tenants' sandboxes inside the context; nothing of them remains afterwards."""
     reused = ReusedSandboxes(others, bounds=bounds, digest=digest)
     sweeping = (duties or Duties()).doing(
         "sweeping reused sandboxes", reused.sweep, every_s=SWEEP_S

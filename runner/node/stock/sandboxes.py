@@ -1,7 +1,10 @@
-"""The seam between a recipe and where its sandboxes come from: claim one, use it, dispose of it."""
+"""The interface by which a run gets a sandbox: claim one, use it, dispose of it."""
 
 import asyncio
+import json
+from dataclasses import dataclass
 from typing import Protocol
+from uuid import UUID
 
 import structlog
 
@@ -10,23 +13,58 @@ from runner.sandbox.guest.sandbox import Sandbox
 from runner.sandbox.launch import Launcher, SandboxOrder
 from runner.words.errors import RunnerError
 from runner.words.execution import Claim, ExecutionRequest
+from runner.words.sandbox import SandboxSpec
 
 REMOVED_AT_ONCE = 2
-"""Docker removes no faster than this, and starts what is waited for beside it."""
+"""How many removals run at once: Docker is no faster with more, and still starts others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """The owner of a sandbox, and what an execution must have in common with the one before."""
+
+    tenant: UUID
+    spec: SandboxSpec
+    egress: str
+
+    @classmethod
+    def of(cls, claim: Claim, request: ExecutionRequest) -> "Owner":
+        """Return who may use the sandbox of this execution afterwards."""
+        rules = json.dumps([dict(rule) for rule in request.egress], sort_keys=True)
+        return cls(claim.tenant_id, request.sandbox, rules)
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """A sandbox that is needed now. `owner` may reuse it afterwards; None means nobody may."""
+
+    order: SandboxOrder
+    owner: Owner | None = None
+
+    @classmethod
+    def of(cls, claim: Claim, request: ExecutionRequest) -> "Need":
+        """Return what an execution needs."""
+        order = SandboxOrder(
+            request.sandbox,
+            tenant=str(claim.tenant_id),
+            execution=str(claim.execution_id),
+            attempt=str(claim.attempt),
+        )
+        return cls(order, Owner.of(claim, request) if request.reuse else None)
 
 
 class Sandboxes(Protocol):
-    """Where the recipe gets its sandboxes."""
+    """Where runs get their sandboxes."""
 
-    async def claim(self, claim: Claim, request: ExecutionRequest) -> Sandbox:
-        """Return a started sandbox that no other execution has or will use."""
+    async def claim(self, wanted: Need) -> Sandbox:
+        """Return a started sandbox that nobody else has or will use."""
 
     async def dispose(self, sandbox: Sandbox, *, at_once: bool = False) -> None:
-        """Take back a sandbox, whatever state it is in; when there is time for it, or at once."""
+        """Take back a sandbox in any state; when there is time for it, or `at_once`."""
 
 
 class FreshSandboxes:
-    """A new container for each execution, destroyed after it."""
+    """A new container for each use, destroyed after it."""
 
     def __init__(self, launcher: Launcher, traffic: Traffic | None = None) -> None:
         self._launcher = launcher
@@ -35,16 +73,9 @@ class FreshSandboxes:
         self._turns_to_wait = asyncio.Semaphore(REMOVED_AT_ONCE)
         self._log = structlog.get_logger("runner.worker")
 
-    async def claim(self, claim: Claim, request: ExecutionRequest) -> Sandbox:
-        """Launch a container for this execution alone."""
-        return await self._launcher.launch(
-            SandboxOrder(
-                request.sandbox,
-                tenant=str(claim.tenant_id),
-                execution=str(claim.execution_id),
-                attempt=str(claim.attempt),
-            )
-        )
+    async def claim(self, wanted: Need) -> Sandbox:
+        """Launch a container for this use alone."""
+        return await self._launcher.launch(wanted.order)
 
     async def dispose(self, sandbox: Sandbox, *, at_once: bool = False) -> None:
         """Destroy the container, or leave it to a sweep when Docker does not answer."""
@@ -52,7 +83,7 @@ class FreshSandboxes:
             await self._destroy(sandbox)
             return
         until = asyncio.get_running_loop().time() + PATIENCE_S
-        # They wait one behind the other, so that the next execution holds up those behind.
+        # Removals wait in a queue, so that a new execution takes precedence over them.
         async with self._turns_to_wait:
             await self._traffic.quiet(until)
             await self._destroy(sandbox)
@@ -62,6 +93,6 @@ class FreshSandboxes:
             async with self._turns:
                 await sandbox.destroy()
         except RunnerError as error:
-            # No longer in use: the next sweep for strays takes it.
+            # It is no longer in use, so the next sweep for strays removes it.
             self._launcher.live.discard(sandbox.id)
             self._log.warning("sandbox_left_to_sweep", sandbox=sandbox.id, error=error.detail)

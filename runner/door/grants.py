@@ -1,0 +1,176 @@
+"""Grants: permission to knock at a node's door, signed with a key that this host alone holds.
+
+A grant names the tenant, the sandbox, the one call that it is good for, its expiry and the caller.
+It is signed by HMAC-SHA256 (RFC 2104) over the bytes as they are sent: the node checks the
+signature before it parses them. The API makes a grant right before it knocks, after it has checked
+the caller's permission.
+"""
+
+import base64
+import hashlib
+import hmac
+import json
+import os
+import secrets
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Final
+from uuid import UUID
+
+from pydantic import Field, TypeAdapter, ValidationError, with_config
+
+from runner.base.signing import replace_file
+from runner.protocol.codec import STRICT
+from runner.words.errors import NodeAway, NotPermitted, SetupError
+from runner.words.json import read_json
+
+KEY_FILE: Final = "key"
+GOOD_FOR_S = 10.0
+"""How long a grant is good for: clocks of one host agree, and it is used at once."""
+MOST_S = 30.0
+"""How far ahead its expiry may lie: no grant is good for longer, whoever made it."""
+LONGEST = 4096
+_KEY_BYTES = 32
+_TEXT = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Knock:
+    """Whose sandbox a call is for, and who calls, by the audit log's names."""
+
+    tenant_id: UUID
+    sandbox_id: UUID
+    actor: str
+    ip: str | None = None
+    user_agent: str | None = None
+    request_id: str | None = None
+
+
+@with_config(STRICT)
+@dataclass(frozen=True, slots=True)
+class DoorGrant:
+    """What a grant says."""
+
+    tenant: UUID
+    sandbox: UUID
+    call: Annotated[str, Field(max_length=32)]
+    until: float
+    """Seconds since the epoch."""
+    actor: Annotated[str, Field(max_length=_TEXT)]
+    ip: Annotated[str | None, Field(max_length=_TEXT)]
+    user_agent: Annotated[str | None, Field(max_length=_TEXT)]
+    request_id: Annotated[str | None, Field(max_length=_TEXT)]
+
+
+_GRANT = TypeAdapter(DoorGrant)
+
+
+@dataclass(frozen=True, slots=True)
+class GrantKey:
+    """Signs and checks grants."""
+
+    _key: bytes = field(repr=False)
+
+    def sign(self, knock: Knock, call: str, *, now: float | None = None) -> str:
+        """Return a grant for one call on one sandbox."""
+        said = DoorGrant(
+            tenant=knock.tenant_id,
+            sandbox=knock.sandbox_id,
+            call=call,
+            until=(time.time() if now is None else now) + GOOD_FOR_S,
+            actor=knock.actor[:_TEXT],
+            ip=_short(knock.ip),
+            user_agent=_short(knock.user_agent),
+            request_id=_short(knock.request_id),
+        )
+        body = json.dumps(
+            _GRANT.dump_python(said, mode="json"), sort_keys=True, separators=(",", ":")
+        )
+        return f"{_text(body.encode())}.{_text(self._mac(body.encode()))}"
+
+    def check(self, text: str, call: str, *, now: float | None = None) -> DoorGrant:
+        """Return what the grant says. Raises NotPermitted unless it is good for this call now."""
+        now = time.time() if now is None else now
+        body, mac = _parts(text)
+        if not hmac.compare_digest(self._mac(body), mac):
+            raise NotPermitted("the grant was not signed by this host's key")
+        try:
+            read_json(body.decode())
+            grant = _GRANT.validate_json(body)
+        except (ValueError, ValidationError, RecursionError):
+            raise NotPermitted("the grant is not one of ours") from None
+        if not now < grant.until <= now + MOST_S:
+            raise NotPermitted("the grant has expired")
+        if grant.call != call:
+            raise NotPermitted("the grant is for another call")
+        return grant
+
+    def _mac(self, body: bytes) -> bytes:
+        return hmac.digest(self._key, body, hashlib.sha256)
+
+
+def make_key(folder: Path, group: int | None = None) -> GrantKey:
+    """Return this host's key, and make it if there is none. `group` may read it, too.
+
+    Raises SetupError if others may read it.
+    """
+    path = folder / KEY_FILE
+    if not path.exists():
+        replace_file(path, secrets.token_bytes(_KEY_BYTES), 0o600)
+    give(path, group, alone=0o600, shared=0o640)
+    status = path.stat()
+    if status.st_uid not in {0, os.geteuid()}:
+        raise SetupError(f"{path} is another user's; remove it and start again")
+    return GrantKey(_read(path))
+
+
+def give(path: Path, group: int | None, *, alone: int, shared: int) -> None:
+    """Set a path's mode: `alone` for its owner, or `shared` with a group. Raises SetupError."""
+    try:
+        # First of all: what others can reach for a moment, they can keep open.
+        path.chmod(alone)
+        if group is not None:
+            os.chown(path, -1, group)
+            path.chmod(shared)
+    except OSError as error:
+        raise SetupError(
+            f"RUNNER_DOOR_GID: {path} cannot be given to group {group}: {error.strerror}"
+        ) from error
+
+
+def read_key(folder: Path) -> GrantKey:
+    """Return the key that the node of this host has made. Raises NodeAway if there is none."""
+    try:
+        return GrantKey(_read(folder / KEY_FILE))
+    except OSError as error:
+        raise NodeAway(f"the node has made no key for grants yet: {error.strerror}") from error
+
+
+def _read(path: Path) -> bytes:
+    key = path.read_bytes()
+    if len(key) != _KEY_BYTES:
+        raise SetupError(f"{path} is not a key of {_KEY_BYTES} bytes; remove it and start again")
+    return key
+
+
+def _parts(text: str) -> tuple[bytes, bytes]:
+    body, dot, mac = text.partition(".")
+    try:
+        if not dot or len(text) > LONGEST:
+            raise ValueError("not two parts")  # noqa: TRY301 - one way out for all bad grants
+        return _bytes(body), _bytes(mac)
+    except ValueError:
+        raise NotPermitted("the grant is not one of ours") from None
+
+
+def _text(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).decode()
+
+
+def _bytes(text: str) -> bytes:
+    return base64.b64decode(text.encode("ascii"), altchars=b"-_", validate=True)
+
+
+def _short(text: str | None) -> str | None:
+    return None if text is None else text[:_TEXT]

@@ -1,0 +1,201 @@
+"""The socket where the API knocks. Only a grant that is good for the call opens the door.
+
+The mode of its folder decides who can reach the socket at all. Input is bounded: one frame of a
+bounded length at a time, a bounded number of connections, a short time to say what is wanted.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import structlog
+
+from runner.door import calls
+from runner.door.call import DoorCall
+from runner.door.calls import CALLS, KnockCall
+from runner.door.client import SOCKET
+from runner.door.grants import DoorGrant, GrantKey, give, make_key
+from runner.door.replies import REPLIES, AdmittedReply, DoneReply, MetricsReply, SeriesReply, told
+from runner.door.wire import READ_AHEAD, Chunk, DoorLine, Hung
+from runner.node.residents import archives, coding, files, talks
+from runner.node.residents.attend import NodeLine, out_of_turn
+from runner.node.residents.callers import CallTable
+from runner.node.residents.journal import Journal
+from runner.node.residents.meter import SAMPLE_S
+from runner.node.residents.resident import Resident
+from runner.node.residents.residents import Residents
+from runner.words.errors import NodeAway, NotPermitted, RunnerError, SandboxEnded, SandboxFault
+from runner.words.lives import EndReason
+
+ADMITTED_S = 2.0
+"""How long a caller may take to say what it wants."""
+LINGER_S = 2.0
+"""How long a caller is still read from after its call has failed, so that it learns why."""
+MOST_CALLS = 4096
+_ANSWERED_SOON = (calls.StartCall, calls.ProcessCall, calls.ReadCall, calls.StatCall)
+"""Calls that nobody adds to and that are mostly answered in the next moment: their answer tells
+that they were admitted."""
+_log = structlog.get_logger("runner.worker")
+
+
+class NodeDoor:
+    """Answers calls. `open_door` puts it on its socket."""
+
+    def __init__(
+        self,
+        *,
+        residents: Residents,
+        journal: Journal,
+        key: GrantKey,
+        most: int = MOST_CALLS,
+        callers: CallTable | None = None,
+    ) -> None:
+        self._residents = residents
+        self._journal = journal
+        self._key = key
+        self._most = most
+        self._callers = callers or CallTable()
+        self._under_way: set[asyncio.Task[None]] = set()
+
+    def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer one connection's call."""
+        line = DoorLine(reader, writer, says=REPLIES, hears=CALLS)
+        task = asyncio.create_task(self._serve(line))
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+
+    async def close(self) -> None:
+        """Cancel all calls under way."""
+        for task in self._under_way:
+            task.cancel()
+        await asyncio.gather(*self._under_way, return_exceptions=True)
+
+    async def _serve(self, line: NodeLine) -> None:
+        try:
+            try:
+                done = await self._call(line)
+            except Hung:
+                return
+            except RunnerError as error:
+                await self._fail(line, error)
+            except Exception:  # noqa: BLE001 - reported and logged: the door goes on
+                _log.exception("call_failed")
+                await self._fail(line, SandboxFault("the node failed: see its log"))
+            else:
+                await line.tell(done)
+        except Hung:
+            # Nobody is left to hear it.
+            return
+        finally:
+            line.close()
+
+    async def _fail(self, line: NodeLine, error: RunnerError) -> None:
+        await line.tell(told(error))
+        # If a connection is closed with bytes unread, the last message may be lost.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_S):
+                while True:
+                    await line.hear()
+
+    async def _call(self, line: NodeLine) -> DoneReply:
+        try:
+            async with asyncio.timeout(ADMITTED_S):
+                grant, call = await self._admit(line)
+        except TimeoutError:
+            raise NotPermitted("no call came in time") from None
+        await line.tell(AdmittedReply(), may_wait=isinstance(call, _ANSWERED_SOON))
+        return await self._answer(line, grant, call) or DoneReply()
+
+    async def _admit(self, line: NodeLine) -> tuple[DoorGrant, DoorCall]:
+        knock, call = await line.hear(), await line.hear()
+        if not isinstance(knock, KnockCall):
+            raise out_of_turn(knock)
+        if isinstance(call, Chunk) or call.name != knock.call:
+            raise out_of_turn(call)
+        grant = self._key.check(knock.grant, call.name)
+        if len(self._under_way) > self._most:
+            raise NodeAway(f"the node answers {self._most} calls already")
+        return grant, call
+
+    async def _answer(self, line: NodeLine, grant: DoorGrant, call: DoorCall) -> DoneReply | None:
+        match call:
+            case calls.CreateCall():
+                await self._residents.create(grant.tenant, grant.sandbox)
+                return None
+            case calls.EndCall(reason=reason):
+                await self._residents.end(grant.tenant, grant.sandbox, EndReason(reason))
+                return None
+        resident = self._residents.get(grant.tenant, grant.sandbox)
+        try:
+            return await self._in(line, resident, grant, call)
+        except SandboxFault as error:
+            # If the sandbox has ended, that is what the caller has to learn.
+            if resident.over:
+                raise SandboxEnded(f"this sandbox has ended: {error.detail}") from error
+            raise
+
+    async def _in(
+        self, line: NodeLine, resident: Resident, grant: DoorGrant, call: DoorCall
+    ) -> DoneReply | None:
+        match call:
+            case calls.RefreshCall():
+                await resident.refresh()
+            case calls.PauseCall():
+                await resident.pause()
+            case calls.ResumeCall():
+                await resident.resume()
+            case calls.MetricsCall():
+                await line.tell(MetricsReply(await resident.metrics()))
+            case calls.SeriesCall():
+                await line.tell(SeriesReply(SAMPLE_S, tuple(resident.series)))
+            case _:
+                # Calls above change the sandbox's life: they finish even if the caller leaves,
+                # and are let in even if the sandbox is busy.
+                with self._callers.answered(line, grant):
+                    return await self._inside(line, resident, grant, call)
+        return None
+
+    async def _inside(
+        self, line: NodeLine, resident: Resident, grant: DoorGrant, call: DoorCall
+    ) -> DoneReply | None:
+        if isinstance(call, talks.ANSWERED):
+            await talks.answer(line, resident, grant, call, self._journal)
+            return None
+        if isinstance(call, coding.ANSWERED):
+            await coding.answer(line, resident, grant, call, self._journal)
+            return None
+        if isinstance(call, files.ANSWERED):
+            return await files.answer(line, resident, grant, call, self._journal)
+        if isinstance(call, archives.ANSWERED):
+            await archives.answer(line, resident, grant, call, self._journal)
+            return None
+        raise out_of_turn(call)
+
+
+@asynccontextmanager
+async def open_door(
+    folder: Path, *, residents: Residents, journal: Journal, group: int | None = None
+) -> AsyncIterator[NodeDoor]:
+    """Answer at the door's socket while the context lasts.
+
+    Only the node's user can reach the folder, and with `group` also that group. Raises SetupError
+    if others can read the key for grants.
+    """
+    door = NodeDoor(residents=residents, journal=journal, key=_furnished(folder, group))
+    path = folder / SOCKET
+    server = await asyncio.start_unix_server(door.serve, path, limit=READ_AHEAD)
+    try:
+        give(path, group, alone=0o600, shared=0o660)
+        yield door
+    finally:
+        server.close()
+        await door.close()
+
+
+def _furnished(folder: Path, group: int | None) -> GrantKey:
+    """Make the folder with the right modes; return the key in it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    give(folder, group, alone=0o700, shared=0o750)
+    (folder / SOCKET).unlink(missing_ok=True)
+    return make_key(folder, group)
