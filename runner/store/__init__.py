@@ -1,31 +1,37 @@
 """Bytes at rest: PostgreSQL for truth, a folder or bucket for artifacts.
 
-Imported by the API and the worker, each with its own login role. `db` is the only place that
-opens connections and the only one that sets the tenant; row-level security does the rest, so a
-query that forgets its WHERE returns nothing of another tenant. SQL lives in `queries/*.sql`.
+The API and the worker import it, each with its own login role. Only `db` opens connections and sets
+the tenant. Row-level security does the rest: a query that forgets its WHERE returns nothing of
+another tenant. SQL is in `queries/*.sql`.
 
     db               connections, and the tenant of each transaction
     transaction      one transaction: named queries in, rows out
-    connection       one connection, closed rather than in doubt
+    connection       one connection, closed if its state is unknown
     migrations       the schema
-    objects          objects' bytes, in a folder or bucket
-    ledger           which objects there are, and their room
-    unfinished       bytes that writers left which died
+    objects          the bytes of objects, in a folder or bucket
+    ledger           which objects exist, and how much space they take
+    unfinished       bytes left behind by writers that died
+    snapshots        the files of sandboxes, kept as objects
     tenants          tenants and their terms
     projects         groups of executions
     members          members and invitations
     users            users and their sessions
     keys             API keys
     operators        operators' keys
-    rights           what is made with a right, and its end
+    rights           what was made with a right, and how it ends
     executions       executions as a client sees them
-    scheduling       whose turn it is
-    attempts         an attempt, as its worker writes it
-    receipts         receipts, as signed
+    idempotency      what an idempotency key was first used for
+    sandboxes        sandboxes that live, as a client sees them
+    ports            opened ports of sandboxes that live
+    holders          which keys may hold tokens of sandboxes
+    residents        sandboxes that live, as their node writes them
+    scheduling       which execution runs next
+    attempts         attempts, as their worker writes them
+    receipts         receipts, as they were signed
     files            a tenant's files
     secrets          sealed secrets
     egress_policies  named egress policies
-    quotas           quotas, and how a tenant stands to them
+    quotas           quotas, and how much of them a tenant uses
     usage            what was used
-    retention        what is kept no longer
+    retention        what is removed after its time
 """

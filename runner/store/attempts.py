@@ -1,8 +1,8 @@
 """One attempt at an execution, as its worker writes it. Every change is fenced.
 
-A change names the attempt it belongs to; when another attempt, a cancellation or the reaper came
-first, nothing is touched and `LeaseLost` says so. So an execution gets one result, whatever late
-workers do. Times are the database's clock alone.
+A change names its attempt. If another attempt, a cancellation or the reaper came first, the change
+touches nothing and raises LeaseLost. So an execution gets exactly one result, even from late
+workers. Only the database's clock gives times.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ from runner.words.states import ACTIVE, State, may_change
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """An active attempt as the reaper finds it, its row locked."""
+    """An active attempt as the reaper reads it, with its row locked."""
 
     state: State
     attempt: int
@@ -34,20 +34,20 @@ class Stored:
 
     @property
     def tries(self) -> int:
-        """How many attempts there were, without those that a fault of a node gave back."""
+        """How many attempts count; those that were returned for a fault of the node do not."""
         return self.attempt - self.given_back
 
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """A program's start: how long ago it was, and its record for the audit log."""
+    """The start of a program: how long ago it was, and its audit record."""
 
     ago: timedelta
     record: str
 
 
 async def start(database: Database, claim: Claim, lease: timedelta, begun: Begun) -> int:
-    """Record that the program runs, at once. Returns the event's number, also when asked again.
+    """Record at once that the program runs; return its event's number, even if repeated.
 
     Raises LeaseLost.
     """
@@ -79,7 +79,7 @@ async def renew(tx: Transaction, claim: Claim, lease: timedelta) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """Something that happened while a program ran: a piece of output, or an egress decision."""
+    """Something that happened while a program ran: some output, or an egress decision."""
 
     kind: EventKind
     chunk: bytes = b""
@@ -89,9 +89,9 @@ class Entry:
 async def append_events(
     tx: Transaction, claim: Claim, entries: Sequence[Entry], *, after: int
 ) -> bool:
-    """Append entries behind event `after`; return whether this call did.
+    """Append entries after event `after`; return whether this call appended them.
 
-    False means that an earlier call did, whose commit was not confirmed. Raises LeaseLost.
+    False means that an earlier call did, whose commit was never confirmed. Raises LeaseLost.
     """
     last = after + len(entries)
     written = await tx.run(
@@ -121,12 +121,12 @@ def _columns(entries: Sequence[Entry]) -> dict[str, list[object]]:
 
 
 async def requeue(tx: Transaction, claim: Claim, why: str, *, free: bool = False) -> None:
-    """Put the execution back into its tenant's queue; a `free` attempt is not one of its few.
+    """Put the execution back into its tenant's queue; a `free` attempt does not count as a try.
 
     Raises LeaseLost.
     """
-    # The row of the execution before that of the day, as when one ends: in one order, or two that
-    # end at once could each wait for the other.
+    # Lock the execution's row before the day's row, as when an execution ends. In a different
+    # order, two transactions could deadlock.
     row = await tx.one(
         "executions.requeue", execution_id=claim.execution_id, attempt=claim.attempt, free=free
     )
@@ -153,7 +153,7 @@ class Times:
 
 @dataclass(frozen=True, slots=True)
 class Rest:
-    """Entries that were not written while the program ran, and the event they follow."""
+    """Entries that are not written yet, and the event that they follow."""
 
     entries: Sequence[Entry] = ()
     after: int | None = None
@@ -161,12 +161,12 @@ class Rest:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """The end of an execution, on its way to the database."""
+    """The end of an execution, which is being written."""
 
     _sent: Later
 
     async def times(self) -> Times:
-        """Return the execution's times, once something has followed. Raises LeaseLost."""
+        """Return the times, once a later statement has been sent. Raises LeaseLost."""
         row = await self._sent.one()
         if row is None:
             raise LeaseLost("the execution already ended or belongs to another attempt")
@@ -176,7 +176,7 @@ class Finish:
 async def finish(
     tx: Transaction, claim: Claim, result: Result, artifacts: Sequence[StoredArtifact] = ()
 ) -> Times:
-    """Write the one accepted result of the execution. Raises LeaseLost."""
+    """Write the only result of the execution that is accepted. Raises LeaseLost."""
     finishing = await finish_with(tx, claim, result, artifacts)
     await tx.flush()
     return await finishing.times()
@@ -190,10 +190,10 @@ async def finish_with(
     rest: Rest = Rest(),
     begun: Begun | None = None,
 ) -> Finish:
-    """Write the result as `finish` does, behind the rest, in the round trip of what follows.
+    """Write the result as `finish` does, after the rest, in the round trip of the next statement.
 
-    With a start that is not on record yet, that is written, too, also to the audit log. Look at its
-    times before the transaction ends: they tell whether it is accepted. Raises LeaseLost.
+    If the start is not recorded yet, this also records it, with its audit record. Read the times
+    before the transaction ends: they tell whether the result is accepted. Raises LeaseLost.
     """
     end = {
         "state": result.state,
@@ -205,7 +205,7 @@ async def finish_with(
     entries = [*rest.entries, Entry(EventKind.STATE, data=end)]
     sources = [source for source in sorted(ACTIVE) if may_change(source, result.state)]
     if begun is not None:
-        # By way of RUNNING, which every end may follow.
+        # Go through RUNNING, from which every end is allowed.
         entries.insert(0, Entry(EventKind.STATE, data={"state": State.RUNNING}))
         sources = [State.STARTING]
         tx.append_record(begun.record)
@@ -237,7 +237,7 @@ async def finish_with(
 
 
 async def is_finished_with(tx: Transaction, claim: Claim, result: Result) -> bool:
-    """Return whether this very result is stored: a commit that was not confirmed did happen."""
+    """Return whether exactly this result is stored: an unconfirmed commit may have happened."""
     row = await tx.one("executions.position", execution_id=claim.execution_id)
     return (
         row is not None
@@ -247,13 +247,13 @@ async def is_finished_with(tx: Transaction, claim: Claim, result: Result) -> boo
 
 
 async def is_running(tx: Transaction, claim: Claim) -> bool:
-    """Return whether this attempt's start is on record, once whoever is writing it has done so."""
+    """Return whether this attempt's start is recorded; waits for a transaction that writes it."""
     stored = await lock(tx, claim.execution_id)
     return stored is not None and (stored.attempt, stored.state) == (claim.attempt, State.RUNNING)
 
 
 async def lock(tx: Transaction, execution_id: UUID) -> Stored | None:
-    """Lock the execution's row and return how it stands; None when it is gone."""
+    """Lock the execution's row and return its state; None if it no longer exists."""
     row = await tx.one("executions.lock", execution_id=execution_id)
     if row is None:
         return None

@@ -1,7 +1,7 @@
 """Connections and transactions. Every transaction belongs to one tenant, or to none.
 
-The tenant is set with `set_config(…, is_local => true)`: it ends with the transaction, so a
-pooled connection carries nothing over, also after an error or a cancellation.
+`set_config(…, is_local => true)` sets the tenant, which ends with the transaction. So a pooled
+connection carries nothing over, even after an error or a cancellation.
 
 A connection goes back to the pool only in a known state (`connection`).
 """
@@ -24,8 +24,8 @@ from runner.words.errors import StoreUnavailable
 
 CONNECT_TIMEOUT_S = 3
 PASSING = frozenset({"08", "25", "40", "53", "55", "57", "58"})
-"""SQLSTATE classes of what passes by itself: connections, read-only standbys, conflicts, full
-resources, locks, operators and disks. Class 54 does not: a row that is too large stays so."""
+"""SQLSTATE classes of errors that pass by themselves: connections, read-only standbys, conflicts,
+full resources, locks, operators and disks. Class 54 does not: a row stays too large."""
 
 
 class Database:
@@ -51,7 +51,8 @@ class Database:
         )
 
     async def __aenter__(self) -> Self:
-        # Not waited for: a process that starts before PostgreSQL becomes ready with it.
+        # Do not wait for it: a process that starts before PostgreSQL becomes ready together with
+        # it.
         await self._pool.open(wait=False)
         return self
 
@@ -62,31 +63,41 @@ class Database:
     async def tenant(
         self, tenant_id: UUID, *, snapshot: bool = False
     ) -> AsyncIterator[Transaction]:
-        """Open a transaction that sees and writes the rows of `tenant_id` alone.
+        """Open a transaction that sees and writes only rows of `tenant_id`.
 
-        With `snapshot` all its reads see one moment, and it cannot write. Raises
-        StoreUnavailable when PostgreSQL does not answer; nothing is then stored, unless it is the
-        kind Unconfirmed.
+        With `snapshot`, all its reads see the same moment, and it cannot write. Raises
+        StoreUnavailable if PostgreSQL does not answer. Nothing is stored then, unless the error is
+        Unconfirmed.
         """
         begin = query("session.begin_snapshot" if snapshot else "session.begin")
         async with self._transaction(begin, _naming(tenant_id)) as transaction:
             yield transaction
 
     @asynccontextmanager
+    async def single(self, tenant_id: UUID) -> AsyncIterator[Transaction]:
+        """Open a transaction of one exchange: what is asked of it first is stored with the answer.
+
+        For what only reads, or changes something in one statement. It writes no audit record.
+        Raises StoreUnavailable when PostgreSQL does not answer; a change may be stored then.
+        """
+        async with self._connection() as connection:
+            yield Transaction(connection, first=[_naming(tenant_id)], single=True)
+
+    @asynccontextmanager
     async def no_tenant(self) -> AsyncIterator[Transaction]:
-        """Open a transaction that sees no tenant's rows: only the cross-tenant functions work."""
+        """Open a transaction that sees no tenant's rows; only cross-tenant functions work."""
         async with self._transaction(query("session.begin")) as transaction:
             yield transaction
 
     async def at_once(
         self, tenant_id: UUID | None, *statements: tuple[str, Mapping[str, Any]]
     ) -> list[list[DictRow]]:
-        """Run statements as a transaction of its own, in one round trip; return the rows of each.
+        """Run statements as one transaction, in one round trip; return the rows of each.
 
-        It is one without BEGIN and COMMIT: what comes before a Sync is stored with it or not at all
-        (PostgreSQL's manual, Message Flow, Pipelining). A check that was put off to the end and
-        fails there is told as StoreUnavailable; nothing is stored. Raises Unconfirmed when
-        PostgreSQL goes away before it answers.
+        It needs no BEGIN and COMMIT: all statements before a Sync are stored together or not at all
+        (PostgreSQL's manual, Message Flow, Pipelining). If a deferred check fails at the end, this
+        raises StoreUnavailable and nothing is stored. Raises Unconfirmed if PostgreSQL goes away
+        before it answers.
         """
         named = [] if tenant_id is None else [_naming(tenant_id)]
         async with self._connection() as connection:
@@ -96,7 +107,7 @@ class Database:
 
     @asynccontextmanager
     async def statements(self) -> AsyncIterator[Transaction]:
-        """Let each statement be a transaction of its own, which sees no tenant's rows."""
+        """Run each statement as a transaction of its own, which sees no tenant's rows."""
         async with self._connection() as connection:
             statements = Transaction(connection)
             yield statements
@@ -111,7 +122,8 @@ class Database:
                 await transaction.commit()
             except BaseException:
                 if not connection.closed:
-                    # What has failed goes on, also when this fails: the connection is closed then.
+                    # Raise the first failure, even if this fails too: then the connection is
+                    # closed.
                     with suppress(psycopg.Error):
                         await connection.rollback()
                 raise
@@ -125,8 +137,8 @@ class Database:
             finally:
                 connection.close_unless_known()
                 connection.answer_s = None
-                # The pool replaces what is closed. A cancellation while it takes one back would
-                # leave it short of a connection for good.
+                # The pool replaces closed connections. A cancellation while it takes one back would
+                # cost it a place for good.
                 await asyncio.shield(self._pool.putconn(connection))
         except _NOT_NOW as error:
             if not _passes(error):
@@ -135,9 +147,9 @@ class Database:
 
 
 async def require_reachable(url: SecretStr) -> None:
-    """Raise StoreUnavailable saying why this login does not get to PostgreSQL.
+    """Raise StoreUnavailable with the reason if this login cannot reach PostgreSQL.
 
-    For commands: a pool goes on trying, and tells the reason to its log alone.
+    For commands: a pool keeps trying, and writes the reason only to its log.
     """
     try:
         connection = await psycopg.AsyncConnection.connect(
@@ -162,6 +174,6 @@ _NOT_NOW = (
 
 
 def _passes(error: Exception) -> bool:
-    """Return whether the same statement may succeed later; PostgreSQL's own answer tells."""
+    """Return whether the same statement may succeed later, judging by PostgreSQL's own answer."""
     state = error.sqlstate if isinstance(error, psycopg.Error) else None
     return state is None or state[:2] in PASSING

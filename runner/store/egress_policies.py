@@ -20,7 +20,7 @@ class StoredPolicy:
 
 
 async def put(tx: Transaction, name: str, rules: Sequence[Mapping[str, JSON]]) -> StoredPolicy:
-    """Store a policy, in place of one of that name."""
+    """Store a policy; it replaces one of that name."""
     stored = Jsonb([dict(rule) for rule in rules])
     row = await tx.one("egress.put_policy", name=name, rules=stored)
     if row is None:
@@ -40,5 +40,5 @@ async def list_all(tx: Transaction) -> list[StoredPolicy]:
 
 
 async def delete(tx: Transaction, name: str) -> bool:
-    """Forget the policy of that name; return whether there was one."""
+    """Delete the policy of that name; return whether there was one."""
     return await tx.run("egress.delete_policy", name=name) > 0

@@ -1,7 +1,7 @@
 """Executions as a client sees them: submitted, read, listed, cancelled, followed."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -36,8 +36,22 @@ RESULT = TypeAdapter(Result)
 
 
 @dataclass(frozen=True, slots=True)
+class ExecutionQuery:
+    """Which executions a page lists: the newest `limit` that match all of this."""
+
+    limit: int
+    before: UUID | None = None
+    """The last id of the previous page."""
+    project: str | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    states: Sequence[State] | None = None
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class StoredArtifact:
-    """An artifact, the key of its bytes in the object store, and the file it becomes if any."""
+    """An artifact, the key of its bytes in the store, and the file that it becomes, if any."""
 
     artifact: Artifact
     object_key: str
@@ -45,23 +59,15 @@ class StoredArtifact:
 
 
 @dataclass(frozen=True, slots=True)
-class KeyUse:
-    """What an idempotency key was first used for."""
-
-    request_hash: bytes
-    execution_id: UUID
-
-
-@dataclass(frozen=True, slots=True)
 class Place:
-    """A place in the queue. `starts_in_s` is None while nobody knows how fast it moves."""
+    """A place in the queue. `starts_in_s` is None if nobody knows how fast the queue moves."""
 
     position: int
     starts_in_s: float | None
 
 
 def insert_later(tx: Transaction, execution_id: UUID, request: ExecutionRequest) -> None:
-    """Store a new, queued execution with its input files and first event, with what follows."""
+    """Store a new, queued execution with its files and first event, in the next round trip."""
     run, program = request.run, request.run.program
     tx.later(
         "executions.insert",
@@ -96,7 +102,7 @@ def insert_later(tx: Transaction, execution_id: UUID, request: ExecutionRequest)
 def insert_state_event_later(
     tx: Transaction, execution_id: UUID, *, seq: int, attempt: int, data: dict[str, Any]
 ) -> None:
-    """Append a state change to the events, at the `seq` its update gave, with what follows."""
+    """Append a state change as an event, with the `seq` of its update, in the next round trip."""
     tx.later(
         "executions.insert_event",
         execution_id=execution_id,
@@ -107,62 +113,43 @@ def insert_state_event_later(
     )
 
 
-async def reserve_key(
-    tx: Transaction, key: str, request_hash: bytes, execution_id: UUID
-) -> KeyUse | None:
-    """Bind an idempotency key to a new execution; return its earlier use if it had one.
-
-    A second request with the same key waits here until the first one's transaction ends.
-    """
-    reserved = await tx.run(
-        "executions.reserve_idempotency_key",
-        key=key,
-        request_hash=request_hash,
-        execution_id=execution_id,
-    )
-    if reserved:
-        return None
-    row = await tx.one("executions.find_idempotency_key", key=key)
-    return KeyUse(**row) if row else None
-
-
 async def get(tx: Transaction, execution_id: UUID) -> Execution | None:
-    """Return the execution, or None when this tenant has none of that id."""
+    """Return the execution, or None if this tenant has none with that id."""
     row = await tx.one("executions.get", execution_id=execution_id)
     return _execution(row) if row else None
 
 
-async def list_newest(
-    tx: Transaction,
-    *,
-    before: UUID | None,
-    project: str | None,
-    metadata: Mapping[str, str],
-    states: Sequence[State] | None,
-    created_after: datetime | None,
-    created_before: datetime | None,
-    limit: int,
-) -> list[Execution]:
-    """Return executions, newest first; `before` is the last id of the page before."""
-    wanted = {
-        "before": before,
-        "project": project,
-        "states": list(states) if states else None,
-        "created_after": created_after,
-        "created_before": created_before,
-        "limit": limit,
+async def list_newest(tx: Transaction, wanted: ExecutionQuery) -> list[Execution]:
+    """Return the wanted executions, newest first."""
+    values: dict[str, Any] = {
+        "before": wanted.before,
+        "project": wanted.project,
+        "states": list(wanted.states) if wanted.states else None,
+        "created_after": wanted.created_after,
+        "created_before": wanted.created_before,
+        "limit": wanted.limit,
     }
-    if metadata:
-        rows = await tx.all("executions.list_labelled", metadata=Jsonb(dict(metadata)), **wanted)
-    else:
-        rows = await tx.all("executions.list", **wanted)
-    return [_execution(row) for row in rows]
+    if not wanted.metadata:
+        rows = await tx.all("executions.list", **values)
+        return [_execution(row) for row in rows]
+    values["metadata"] = Jsonb(dict(wanted.metadata))
+    # Search by the rarest condition first: PostgreSQL cannot tell how many rows have a label.
+    by_state = wanted.states and await _states_are_rarer(tx, values)
+    name = "executions.list_labelled_by_state" if by_state else "executions.list_labelled"
+    return [_execution(row) for row in await tx.all(name, **values)]
+
+
+async def _states_are_rarer(tx: Transaction, values: Mapping[str, Any]) -> bool:
+    row = await tx.one(
+        "executions.states_are_rarer", states=values["states"], metadata=values["metadata"]
+    )
+    return bool(row and row["rarer"])
 
 
 async def cancel(tx: Transaction, execution_id: UUID) -> State | None:
-    """Cancel at once if queued, ask the worker to if active; None when there is no such one.
+    """Cancel a queued execution at once, or ask the worker to end an active one.
 
-    Returns the state it had. An ended execution stays as it is.
+    Returns its earlier state, or None if there is no such execution. An ended one stays as it is.
     """
     row = await tx.one("executions.lock", execution_id=execution_id)
     if row is None:
@@ -200,7 +187,7 @@ async def events_after(tx: Transaction, execution_id: UUID, after: int, limit: i
 
 @dataclass(frozen=True, slots=True)
 class Whole:
-    """An execution with what its last attempt wrote and left, once it has ended."""
+    """An execution with the output and artifacts of its last attempt, once it has ended."""
 
     execution: Execution
     output: Mapping[Stream, StoredOutput]
@@ -247,7 +234,7 @@ def _stored(file: InputFile) -> StoredObject | None:
 
 
 def joined(pieces: Sequence[DictRow]) -> dict[Stream, StoredOutput]:
-    """Return what these events of output come to, for each stream."""
+    """Return the output of each stream that these events add up to."""
     whole = {stream: bytearray() for stream in Stream}
     gaps: dict[Stream, int] = {}
     noted = dict.fromkeys(Stream, 0)

@@ -1,4 +1,4 @@
-"""Files of a tenant: names with facts about them, each for an object in the store."""
+"""A tenant's files: names and facts, each for an object in the store."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -38,16 +38,16 @@ class StoredFile:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """What must be there for a write: nothing at all (`only_new`), or one of these contents.
+    """What a write requires to be there: no file (`only_new`), or a file with one of `contents`.
 
-    `contents` are SHA-256 sums; empty means any content, None that it does not matter.
+    `contents` are SHA-256 sums. Empty means any content; None means no requirement.
     """
 
     only_new: bool = False
     contents: frozenset[str] | None = None
 
     def met_by(self, found: StoredFile | None) -> bool:
-        """Return whether a write may follow on what is there."""
+        """Return whether the file that is there meets the condition."""
         if found is None:
             return self.contents is None
         if self.only_new:
@@ -59,15 +59,15 @@ ALWAYS = Condition()
 
 
 def demand(condition: Condition, found: StoredFile | None) -> None:
-    """Raise PreconditionFailed unless a write may follow on what is there."""
+    """Raise PreconditionFailed unless the file that is there meets the condition."""
     if not condition.met_by(found):
         raise PreconditionFailed(CHANGED)
 
 
 async def put(tx: Transaction, new: NewFile, condition: Condition = ALWAYS) -> StoredFile:
-    """Store a file in place of one of that name, whose object then goes.
+    """Store a file. It replaces one of that name, whose object is then removed.
 
-    Raises PreconditionFailed; of concurrent writers that expect the same, one wins.
+    Raises PreconditionFailed. If concurrent writers require the same, one of them wins.
     """
     demand(condition, await _locked(tx, new.path))
     row = await tx.one(
@@ -92,7 +92,7 @@ async def get(tx: Transaction, path: str) -> StoredFile | None:
 
 
 async def hold(tx: Transaction, paths: Collection[str]) -> dict[str, StoredFile]:
-    """Return the files of these names that there are; none changes before this transaction ends."""
+    """Return those of these files that exist, and lock them until the transaction ends."""
     rows = await tx.all("files.hold", paths=list(paths)) if paths else []
     return {row["path"]: StoredFile(**row) for row in rows}
 
@@ -106,7 +106,7 @@ async def list_after(
 
 
 async def delete(tx: Transaction, path: str, condition: Condition = ALWAYS) -> StoredFile | None:
-    """Forget a file and return it; None if there is none. Raises PreconditionFailed."""
+    """Delete a file and return it, or None if there is none. Raises PreconditionFailed."""
     found = await _locked(tx, path)
     if found is None:
         return None

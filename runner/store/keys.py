@@ -1,4 +1,4 @@
-"""API keys, as stored: their hash and what they may, never the key."""
+"""API keys, as stored: hashes and rights, never the keys themselves."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ Network: TypeAlias = IPv4Network | IPv6Network
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What a key lets its holder do: None means all that its role may, anywhere, for ever."""
+    """What a key lets its holder do. None means no limit beyond the role's."""
 
     role: Role
     permissions: frozenset[str] | None = None
@@ -27,7 +27,7 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A usable key, found by its prefix, with its tenant's standing. `unused`: for a while."""
+    """A usable key with its tenant's state. `unused`: no use was recorded lately."""
 
     tenant_id: UUID
     key_id: UUID
@@ -54,7 +54,7 @@ class StoredKey:
 
 
 async def find(tx: Transaction, prefix: str) -> Found | None:
-    """Return the usable key of that prefix, of whatever tenant; None when there is none."""
+    """Return the usable key of any tenant with that prefix, or None."""
     row = await tx.one("keys.find", prefix=prefix)
     if row is None:
         return None
@@ -100,13 +100,13 @@ async def insert(
 
 
 async def get(tx: Transaction, key_id: UUID, *, lock: bool = False) -> StoredKey | None:
-    """Return a key of this tenant; with `lock`, nobody else changes it before the end."""
+    """Return a key of this tenant; `lock` keeps it unchanged until the transaction ends."""
     row = await tx.one("keys.lock" if lock else "keys.get", key_id=key_id)
     return of_row(row) if row else None
 
 
 async def list_newest(tx: Transaction, *, before: UUID | None, limit: int) -> Sequence[StoredKey]:
-    """Return this tenant's keys, newest first, those that were revoked or expired included."""
+    """Return this tenant's keys, newest first, including revoked and expired ones."""
     return [of_row(row) for row in await tx.all("keys.list", before=before, limit=limit)]
 
 
@@ -117,7 +117,7 @@ async def usable(tx: Transaction) -> int:
 
 
 async def replace(tx: Transaction, key_id: UUID, *, by: UUID, overlap: timedelta) -> None:
-    """Let a key expire after the overlap, at the latest: another has taken its place."""
+    """Let a key expire after the overlap at the latest, because `by` has replaced it."""
     await tx.run("keys.replace", key_id=key_id, by=by, overlap=overlap)
 
 

@@ -14,7 +14,7 @@ LIST_AT_MOST = 1000
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A user in this tenant, or somebody invited to it, who has `expires_at` and no user's id."""
+    """A member, or somebody who is invited: they have `expires_at` and no `user_id`."""
 
     id: UUID
     email: str
@@ -25,7 +25,7 @@ class Member:
 
     @property
     def invited(self) -> bool:
-        """Whether the invitation was not taken up yet."""
+        """Whether this is an invitation that nobody has accepted yet."""
         return self.expires_at is not None
 
 
@@ -40,14 +40,14 @@ class NewInvitation:
 
 
 async def list_all(tx: Transaction) -> list[Member]:
-    """Return this tenant's members and whom it has invited, those longest there first."""
+    """Return this tenant's members and open invitations, oldest first."""
     return [_member(row) for row in await tx.all("members.list", limit=LIST_AT_MOST)]
 
 
 async def lock(tx: Transaction) -> None:
-    """Let nobody else change who is a member before the end of this transaction.
+    """Lock the members of this tenant until the transaction ends.
 
-    Two that each take away one of two owners would else each count the other's.
+    Otherwise, two requests could each remove one of two owners and each count the other one.
     """
     await tx.run("members.lock")
 
@@ -58,7 +58,7 @@ async def get(tx: Transaction, member_id: UUID) -> Member | None:
 
 
 async def named(tx: Transaction, email: str) -> Member | None:
-    """Return the member of this tenant of that address."""
+    """Return the member of this tenant with that address."""
     return _found(await tx.one("members.named", email=email))
 
 
@@ -69,7 +69,7 @@ async def owners(tx: Transaction) -> int:
 
 
 async def add(tx: Transaction, user_id: UUID, role: Role, created_by: str) -> bool:
-    """Make a user a member; False if they are one."""
+    """Make a user a member; return False if they are one already."""
     return bool(await tx.run("members.add", user_id=user_id, role=role, created_by=created_by))
 
 
@@ -79,14 +79,14 @@ async def set_role(tx: Transaction, member_id: UUID, role: Role) -> None:
 
 
 async def remove(tx: Transaction, member_id: UUID) -> None:
-    """End a membership, and with it the sessions that rest on it."""
+    """End a membership and the sessions that depend on it."""
     await tx.run("members.remove", member_id=member_id)
 
 
 async def invite(
     tx: Transaction, new: NewInvitation, *, created_by: str, lifetime: timedelta
 ) -> bool:
-    """Store an invitation to this tenant; False if there is one for that address."""
+    """Store an invitation to this tenant; return False if that address has one already."""
     added = await tx.run(
         "members.invite",
         invitation_id=new.id,
@@ -100,17 +100,17 @@ async def invite(
 
 
 async def invitation(tx: Transaction, member_id: UUID) -> Member | None:
-    """Return an invitation of this tenant, also one that has expired."""
+    """Return an invitation of this tenant, even if it has expired."""
     return _found(await tx.one("members.invitation", member_id=member_id))
 
 
 async def invited(tx: Transaction, email: str) -> Member | None:
-    """Return this tenant's invitation to that address, also one that has expired."""
+    """Return this tenant's invitation of that address, even if it has expired."""
     return _found(await tx.one("members.invited", email=email))
 
 
 async def take_back(tx: Transaction, invitation_id: UUID) -> bool:
-    """End an invitation; False if there is none: then somebody else was first."""
+    """End an invitation; return False if there is none because somebody else was first."""
     return bool(await tx.run("members.take_back", invitation_id=invitation_id))
 
 

@@ -1,8 +1,8 @@
-"""Objects' bytes: in a local folder, or in S3 and its like by URL.
+"""The bytes of objects: in a local folder, or in S3 or a compatible store, by URL.
 
-Objects are named by random ids of ours below their tenant's prefix; what a client calls a file is
-a row in PostgreSQL. Writing is atomic: a reader sees the whole object or none. Which objects there
-should be is known to `ledger` alone, before the first byte is written.
+Objects have random ids of ours below their tenant's prefix; the name that a client gives a file is
+in a row of PostgreSQL. Writing is atomic: a reader sees the whole object or none. Only `ledger`
+knows which objects should exist, and it knows before the first byte is written.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -23,24 +23,24 @@ from runner.words.ids import new_id
 
 CHUNK = 256 * 1024
 PART = 5 * 2**20
-"""The least that S3 takes for a part of an upload in parts."""
+"""The smallest part that S3 accepts in an upload in parts."""
 PARTS_AT_ONCE = 2
-"""What an upload may hold in memory, in parts."""
+"""How many parts an upload may hold in memory."""
 
-Kind = Literal["artifacts", "files"]
+Kind = Literal["artifacts", "files", "snapshots"]
 
 
 def new_key(tenant_id: UUID, kind: Kind) -> str:
-    """Return a key that nothing has: an overwrite is a new object, and so is a second attempt.
+    """Return a new key: overwriting a file and a second attempt both make new objects.
 
-    The one place that composes keys: the tenant first, so that a prefix bounds all of it, and no
-    name of anybody's, so that a store has to carry none.
+    Only this function composes keys. The tenant comes first, so that a prefix holds everything of
+    a tenant. Nobody's names are in it, so that a store need not support them.
     """
     return f"tenants/{tenant_id}/{kind}/{new_id()}"
 
 
 class ObjectStore:
-    """All tenants' objects. Raises StoreUnavailable when what keeps them refuses."""
+    """All tenants' objects. Every method raises StoreUnavailable if the store refuses."""
 
     def __init__(self, store: obstore.store.ObjectStore, writes: Writes) -> None:
         self._store = store
@@ -48,7 +48,7 @@ class ObjectStore:
 
     @classmethod
     def open(cls, settings: Settings) -> Self:
-        """Return the store that the settings name. Raises SetupError naming the setting."""
+        """Return the store that the settings name. Raises SetupError with the setting's name."""
         try:
             return cls(*_store(settings))
         except (BaseError, ValueError) as error:
@@ -61,7 +61,7 @@ class ObjectStore:
             raise SetupError(f"{where}: {why}") from error
 
     async def write(self, key: str, chunks: AsyncIterator[bytes]) -> None:
-        """Store an object. When `chunks` raises, so does this, and nothing of it stays."""
+        """Store an object. If `chunks` raises, this raises the same, and nothing is stored."""
         try:
             await obstore.put_async(
                 self._store, key, chunks, chunk_size=PART, max_concurrency=PARTS_AT_ONCE
@@ -70,7 +70,7 @@ class ObjectStore:
             raise _unavailable(error) from error
 
     async def read(self, key: str, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
-        """Yield bytes `start` to `end`, that one not included; to the last one if it is None."""
+        """Yield bytes from `start` up to but not including `end`, or to the last one if None."""
         if end is not None and start >= end:
             return
         options: Any = {} if end is None and start == 0 else {"range": _range(start, end)}
@@ -82,7 +82,7 @@ class ObjectStore:
             raise _unavailable(error) from error
 
     async def remove(self, keys: Sequence[str]) -> None:
-        """Remove objects; one that is gone already is no fault."""
+        """Remove objects; it is no error if one does not exist."""
         for key in keys:
             try:
                 await obstore.delete_async(self._store, key)
@@ -100,9 +100,9 @@ class ObjectStore:
             raise _unavailable(error) from error
 
     async def older_than(self, age: timedelta) -> AsyncIterator[dict[UUID, list[str]]]:
-        """Yield the keys of all objects that were written so long ago, some at a time, by tenant.
+        """Yield the keys of all objects that are at least this old, some at a time, by tenant.
 
-        What is not below a tenant's prefix is not ours, and not yielded.
+        Objects that are not below a tenant's prefix are not ours, and are left out.
         """
         before = datetime.now(UTC) - age
         try:
@@ -117,7 +117,7 @@ class ObjectStore:
             raise _unavailable(error) from error
 
     async def end_unfinished(self, age: timedelta, tenant_id: UUID | None = None) -> int:
-        """Remove what writers left that gave up or died so long ago; return how many writes."""
+        """Remove writes that nobody has continued for `age`; return how many."""
         before = datetime.now(UTC) - age
         prefix = f"tenants/{tenant_id}" if tenant_id else "tenants"
         ended = 0
@@ -131,9 +131,9 @@ class ObjectStore:
         return ended
 
     async def remove_tenant(self, tenant_id: UUID) -> int:
-        """Remove every byte of a tenant; return how many objects and unfinished writes there were.
+        """Remove every byte of a tenant; return the number of objects and unfinished writes.
 
-        Raises StoreUnavailable when there is something again afterwards: it is being written.
+        Raises StoreUnavailable if there is something again afterwards: somebody is writing it.
         """
         removed = await self._remove_all(tenant_id)
         if again := await self._remove_all(tenant_id):
@@ -161,7 +161,7 @@ def _tenant_of(key: str) -> UUID | None:
 def _store(settings: Settings) -> tuple[obstore.store.ObjectStore, Writes]:
     url = settings.objects_url
     if url is None:
-        # Objects get the umask's permissions; nobody else may enter their folder.
+        # Objects get the umask's permissions, so close their folder to other users.
         settings.objects_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         if settings.objects_dir.stat().st_mode & 0o077:
             settings.objects_dir.chmod(0o700)
@@ -171,7 +171,7 @@ def _store(settings: Settings) -> tuple[obstore.store.ObjectStore, Writes]:
         other = from_url(url)
         folder = other.prefix if isinstance(other, LocalStore) else None
         return other, StagedFiles(Path(folder)) if folder is not None else Untold()
-    # A server that is away is told of while the client still waits.
+    # Short, so that a client learns that the server is away while it still waits.
     retries = {"max_retries": 3, "retry_timeout": timedelta(seconds=10)}
     options: dict[str, Any] = {"region": settings.objects_region, "retry_config": retries}
     if (endpoint := settings.objects_endpoint) is not None:
@@ -192,5 +192,5 @@ def _range(start: int, end: int | None) -> Any:
 
 
 def _unavailable(error: Exception) -> StoreUnavailable:
-    # Its own words may hold addresses and keys: the kind says enough, the cause is chained.
+    # Its message may hold addresses and keys: the type says enough, and the cause is chained.
     return StoreUnavailable(f"object store: {type(error).__name__}; try again")

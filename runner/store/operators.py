@@ -9,7 +9,7 @@ from runner.store.transaction import Transaction
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A usable operator's key. `unused`: for a while."""
+    """A usable operator's key. `unused`: no use was recorded lately."""
 
     operator_id: UUID
     unused: bool
@@ -38,7 +38,7 @@ async def insert(
     hash_: bytes,
     expires_at: datetime | None,
 ) -> None:
-    """Store a new key. Needs the owner's connection, as `revoke` does."""
+    """Store a new key. Needs the owner's connection, like `revoke`."""
     await tx.run(
         "operators.insert",
         operator_id=operator_id,
@@ -66,5 +66,5 @@ async def list_all(tx: Transaction) -> list[StoredOperator]:
 
 
 async def revoke(tx: Transaction, prefix: str) -> bool:
-    """End a key at once; False if there is none of that prefix that was not revoked."""
+    """End a key at once; return False if no usable key has that prefix."""
     return bool(await tx.run("operators.revoke", prefix=prefix))

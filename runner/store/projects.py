@@ -21,7 +21,7 @@ class Project:
 async def insert(
     tx: Transaction, name: str, *, description: str, egress_policy: str | None, created_by: str
 ) -> Project | None:
-    """Store a new project; None if there is one of that name."""
+    """Store a new project and return it, or None if the name is taken."""
     row = await tx.one(
         "projects.insert",
         name=name,
@@ -39,14 +39,14 @@ async def get(tx: Transaction, name: str) -> Project | None:
 
 
 async def list_by_name(tx: Transaction, *, after: str | None, limit: int) -> list[Project]:
-    """Return the tenant's projects by name, those that follow `after`."""
+    """Return the tenant's projects by name: those that follow `after`."""
     return [Project(**row) for row in await tx.all("projects.list", after=after, limit=limit)]
 
 
 async def update(
     tx: Transaction, name: str, *, description: str, egress_policy: str | None
 ) -> Project | None:
-    """Change a project's settings; None if there is none of that name."""
+    """Change a project's settings and return it, or None if there is none of that name."""
     row = await tx.one(
         "projects.update", name=name, description=description, egress_policy=egress_policy
     )
@@ -54,5 +54,5 @@ async def update(
 
 
 async def delete(tx: Transaction, name: str) -> bool:
-    """Forget a project; its executions stay and belong to none. False if there was none."""
+    """Delete a project; its executions stay and belong to none. False if there was none."""
     return bool(await tx.run("projects.delete", name=name))

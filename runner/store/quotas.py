@@ -1,4 +1,4 @@
-"""Quotas as stored: the deployment's by tier, and how a tenant stands to its own."""
+"""Quotas as stored: the deployment's by tier, and how much of its own a tenant uses."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -16,17 +16,17 @@ _QUOTAS = tuple(Quotas.__dataclass_fields__)
 
 
 async def publish(tx: Transaction, tiers: Mapping[Tier, Quotas]) -> None:
-    """Make these the deployment's, from now on. Needs the owner's connection."""
+    """Make these the deployment's quotas from now on. Needs the owner's connection."""
     for tier, quotas in tiers.items():
         await tx.run("quotas.publish", tier=tier, **asdict(quotas))
     await tx.one("quotas.weigh")
 
 
 async def alone(tx: Transaction) -> tuple[Tenant | None, Standing]:
-    """Return the tenant and how it stands, once no other transaction that called this is open.
+    """Return the tenant and its use, and lock both until this transaction ends.
 
-    Of this tenant's, that is; it holds until this one ends: the last place is given away once.
-    Raises StoreUnavailable while no tiers are published.
+    It waits for other transactions of this tenant that called it, so the last place is given away
+    only once. Raises StoreUnavailable while no tiers are published.
     """
     _, tenant, standing = await tx.together(
         ("quotas.alone", {}), ("tenants.get", {}), ("quotas.standing", {})
@@ -35,7 +35,7 @@ async def alone(tx: Transaction) -> tuple[Tenant | None, Standing]:
 
 
 async def waiting_everywhere(tx: Transaction) -> Waiting:
-    """Return how much waits in the deployment."""
+    """Return how many executions wait in the whole deployment."""
     row = await tx.one("scheduling.waiting_everywhere")
     if row is None:
         raise StoreUnavailable("PostgreSQL did not tell how much waits")
@@ -43,7 +43,7 @@ async def waiting_everywhere(tx: Transaction) -> Waiting:
 
 
 async def standing(tx: Transaction) -> Standing:
-    """Return how the tenant stands. Raises StoreUnavailable while no tiers are published."""
+    """Return how much of its quotas the tenant uses. Raises StoreUnavailable without tiers."""
     return _standing(await tx.all("quotas.standing"))
 
 
@@ -62,4 +62,10 @@ def _standing(rows: Sequence[DictRow]) -> Standing:
         stored_objects=row["used_stored_objects"],
         now=row["now"],
         day_ends=row["day_ends"],
+        snapshot_bytes=row["used_snapshot_bytes"],
+        snapshots_expire_at=row["snapshots_expire_at"],
+        sandboxes=row["used_sandboxes"],
+        sandbox_memory_mb=row["used_sandbox_memory_mb"],
+        sandbox_hours=row["used_sandbox_hours"],
+        sandboxes_end_at=row["sandboxes_end_at"],
     )

@@ -1,4 +1,4 @@
-"""What is kept no longer: found across tenants, removed tenant by tenant."""
+"""Removes what is past its retention: finds it across tenants, removes it tenant by tenant."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -9,18 +9,18 @@ from runner.store.transaction import Transaction
 
 @dataclass(frozen=True, slots=True)
 class RetentionTerms:
-    """How long things are kept. `days` is for tenants that have no number of their own."""
+    """How long things are kept. `days` applies to tenants without a number of their own."""
 
     days: int | None
     grace: timedelta
-    """Between an object's last use and its removal: readers that began before finish."""
+    """Time between an object's last use and its removal, so that its readers can finish."""
     abandoned: timedelta
-    """After which what is being written counts as given up."""
+    """Time after which an unfinished write counts as given up."""
 
 
 @dataclass(frozen=True, slots=True)
 class Removed:
-    """How many rows a removal of executions took away."""
+    """How many rows were removed with executions."""
 
     executions: int
     events: int
@@ -37,7 +37,7 @@ async def tenants_with_expired(tx: Transaction, terms: RetentionTerms) -> list[U
 
 
 async def remove_executions(tx: Transaction, terms: RetentionTerms, limit: int) -> Removed:
-    """Remove executions of this tenant that ended too long ago; none that runs."""
+    """Remove executions of this tenant that ended too long ago, at most `limit`."""
     row = await tx.one("retention.executions", days=terms.days, limit=limit)
     if row is None:
         raise RuntimeError("PostgreSQL removed executions and returned nothing")
@@ -48,3 +48,15 @@ async def remove_files(tx: Transaction, limit: int) -> int:
     """Remove files of this tenant that have expired; return how many."""
     row = await tx.one("retention.files", limit=limit)
     return int(row["files"]) if row else 0
+
+
+async def remove_snapshots(tx: Transaction, limit: int) -> int:
+    """Remove snapshots of this tenant that have expired; return how many."""
+    row = await tx.one("retention.snapshots", limit=limit)
+    return int(row["snapshots"]) if row else 0
+
+
+async def remove_sandboxes(tx: Transaction, terms: RetentionTerms, limit: int) -> int:
+    """Remove sandboxes of this tenant that ended too long ago; return how many."""
+    row = await tx.one("retention.sandboxes", days=terms.days, limit=limit)
+    return int(row["sandboxes"]) if row else 0

@@ -1,7 +1,7 @@
-"""What somebody's right carries: whether it stands, and the end of all that was made with it.
+"""Whether a right still holds, and the end of everything that was made with it.
 
-`end` is the one place that ends what a principal made. What is new and can be made joins its
-statement, in `queries/rights.sql`.
+Only `end` ends what a principal made. If a new kind of thing can be made, add it to the statement
+`end` in `queries/rights.sql`.
 """
 
 from collections.abc import Collection
@@ -19,7 +19,7 @@ EVERY_ROLE = frozenset(Role)
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """A right that stands: the role it has now (None: nobody here knows), and its tenant."""
+    """A right that holds: its current role (None if nobody here knows it), and its tenant."""
 
     role: Role | None
     suspended: bool
@@ -27,13 +27,18 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How much was ended."""
+    """How many things were ended."""
 
     keys: int = 0
     invitations: int = 0
+    ports: int = 0
 
     def __add__(self, other: "Ended") -> "Ended":
-        return Ended(self.keys + other.keys, self.invitations + other.invitations)
+        return Ended(
+            self.keys + other.keys,
+            self.invitations + other.invitations,
+            self.ports + other.ports,
+        )
 
 
 async def standing(
@@ -44,7 +49,7 @@ async def standing(
     tenants: Collection[UUID],
     idle: timedelta,
 ) -> dict[UUID, Standing]:
-    """Return those that stand, by id: of any tenant, in one statement."""
+    """Return the rights that still hold, by id; for all tenants, in one statement."""
     rows = await tx.all(
         "rights.standing",
         keys=list(keys),
@@ -59,13 +64,13 @@ async def standing(
 
 
 async def hold_key(tx: Transaction, key_id: UUID) -> StoredKey | None:
-    """Return a usable key of this tenant; it cannot end before this transaction does."""
+    """Return a usable key of this tenant, which then cannot end before this transaction does."""
     row = await tx.one("rights.hold_key", key_id=key_id)
     return keys.of_row(row) if row else None
 
 
 async def hold_member(tx: Transaction, user_id: UUID) -> Role | None:
-    """Return a member's role; it cannot change before this transaction ends."""
+    """Return a member's role, which then cannot change before this transaction ends."""
     row = await tx.one("rights.hold_member", user_id=user_id)
     return Role(row["role"]) if row else None
 
@@ -76,20 +81,24 @@ async def end_made(
     *,
     keys: Collection[Role] = EVERY_ROLE,
     invitations: Collection[Role] = EVERY_ROLE,
+    ports: bool = True,
 ) -> Ended:
-    """End the keys and invitations of these roles that an actor made, and what those keys made."""
-    return await _end(tx, maker=maker, keys=keys, invitations=invitations)
+    """End the actor's keys and invitations that have these roles, and what the keys made.
+
+    With `ports`, also close the ports of sandboxes that the actor opened.
+    """
+    return await _end(tx, maker=maker, keys=keys, invitations=invitations, ports=ports)
 
 
 async def end_key_alone(tx: Transaction, key_id: UUID) -> Ended:
-    """Revoke a key and nothing else; what it made is left to `end_key`."""
+    """Revoke only this key; `end_key` revokes what it made."""
     return Ended(keys=await tx.run("rights.end_alone", key_id=key_id))
 
 
 async def end_key(tx: Transaction, key_id: UUID, *, spared: UUID | None = None) -> Ended:
-    """Revoke a key, those whose place it took, and all that any of them made.
+    """Revoke a key, the keys that it replaced, and everything that any of them made.
 
-    `spared` is a key that stays with what it made itself: the one that asks.
+    `spared` is the caller's own key: it stays, and so does everything that it made itself.
     """
     return await _end(tx, key_id=key_id, spared=None if spared == key_id else spared)
 
@@ -101,6 +110,7 @@ async def _end(
     maker: str | None = None,
     keys: Collection[Role] = (),
     invitations: Collection[Role] = (),
+    ports: bool = False,
     spared: UUID | None = None,
 ) -> Ended:
     total = Ended()
@@ -111,11 +121,12 @@ async def _end(
             maker=maker,
             keys=list(keys),
             invitations=list(invitations),
+            ports=ports,
             spared=spared,
         )
-        ended = Ended(row["keys"], row["invitations"]) if row else Ended()
+        ended = Ended(row["keys"], row["invitations"], row["ports"]) if row else Ended()
         if ended == Ended():
             return total
-        # A key holds its own row while it makes something: what it made while this waited for that
-        # row is seen by the next round alone.
+        # A key locks its own row while it makes something. What it made while this statement waited
+        # for that row is visible only in the next round.
         total += ended

@@ -1,4 +1,4 @@
-"""Whose turn it is, whichever tenant's: what a worker claims, and what the reaper looks for."""
+"""What runs next, across tenants: what a worker claims, and what the reaper looks for."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
@@ -23,7 +23,7 @@ from runner.words.sandbox import Isolation, SandboxSpec
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """What a worker has claimed, with what it is to do."""
+    """What a worker has claimed, and the request to carry out."""
 
     claim: Claim
     cancel_requested: bool
@@ -63,7 +63,7 @@ def _input_file(row: DictRow) -> InputFile:
 
 
 async def load(tx: Transaction, claim: Claim) -> Claimed:
-    """Load what was claimed once, in a transaction of its tenant."""
+    """Load a claimed execution, in a transaction of its tenant."""
     _, (row,), files = await tx.together(
         ("scheduling.take_up", {"execution_id": claim.execution_id}),
         ("executions.load_claimed", {}),
@@ -75,9 +75,10 @@ async def load(tx: Transaction, claim: Claim) -> Claimed:
 async def claim(
     database: Database, *, node: str, instance: str, lease: timedelta
 ) -> Claimed | None:
-    """Claim the execution whose turn it is, and load it; None when no tenant may run one now.
+    """Claim the next execution and load it; return None if no tenant may run one now.
 
-    The transaction begins as one of no tenant, and is the claimed one's from the claim on.
+    The transaction begins without a tenant. From the claim on, it belongs to the claimed one's
+    tenant.
     """
     claims, requests, files = await database.at_once(
         None,
@@ -98,9 +99,9 @@ async def claimable(tx: Transaction) -> bool:
 
 
 def claimable_afterwards(tx: Transaction) -> Callable[[], Awaitable[bool]]:
-    """Return what tells, once `tx` is stored, whether a claim would find something then.
+    """Return a function that tells, after `tx` is stored, whether a claim would find something.
 
-    So a slot that has become free knows what was not to be claimed while it was taken.
+    So a slot that becomes free learns of executions that nobody could claim while it was in use.
     """
     sent = tx.afterwards("scheduling.claimable")
 
@@ -120,7 +121,7 @@ async def expired(tx: Transaction, limit: int) -> list[Claim]:
 
 
 async def of_suspended(tx: Transaction, limit: int) -> list[tuple[UUID, UUID]]:
-    """Return tenant and id of what suspended tenants still have waiting or running."""
+    """Return tenant and id of suspended tenants' executions that still wait or run."""
     rows = await tx.all("scheduling.of_suspended", limit=limit)
     return [(row["tenant_id"], row["execution_id"]) for row in rows]
 

@@ -77,8 +77,14 @@ CREATE TABLE tiers (
     storage_bytes        bigint NOT NULL CHECK (storage_bytes >= 0),
     stored_objects       bigint NOT NULL CHECK (stored_objects >= 0),
     max_size             text NOT NULL,
-    weight               integer NOT NULL CHECK (weight BETWEEN 1 AND 1000)
+    weight               integer NOT NULL CHECK (weight BETWEEN 1 AND 1000),
+    sandboxes            integer NOT NULL CHECK (sandboxes >= 0),
+    sandbox_memory_mb    integer NOT NULL CHECK (sandbox_memory_mb >= 0),
+    sandbox_hours_per_day integer NOT NULL CHECK (sandbox_hours_per_day >= 0),
+    snapshot_bytes       bigint NOT NULL CHECK (snapshot_bytes >= 0),
+    snapshot_days        integer NOT NULL CHECK (snapshot_days >= 0)
 );
+COMMENT ON COLUMN tiers.snapshot_days IS 'At most, from when one was taken; 0 for no limit.';
 
 -- The platform's operators: keys that belong to no tenant.
 CREATE TABLE operators (
@@ -115,7 +121,14 @@ SELECT t.tenant_id, t.tier, t.suspended_at IS NOT NULL AS suspended,
        COALESCE((t.quotas ->> 'storage_bytes')::bigint, r.storage_bytes) AS storage_bytes,
        COALESCE((t.quotas ->> 'stored_objects')::bigint, r.stored_objects) AS stored_objects,
        COALESCE(t.quotas ->> 'max_size', r.max_size) AS max_size,
-       COALESCE((t.quotas ->> 'weight')::integer, r.weight) AS weight
+       COALESCE((t.quotas ->> 'weight')::integer, r.weight) AS weight,
+       COALESCE((t.quotas ->> 'sandboxes')::integer, r.sandboxes) AS sandboxes,
+       COALESCE((t.quotas ->> 'sandbox_memory_mb')::integer, r.sandbox_memory_mb)
+           AS sandbox_memory_mb,
+       COALESCE((t.quotas ->> 'sandbox_hours_per_day')::integer, r.sandbox_hours_per_day)
+           AS sandbox_hours_per_day,
+       COALESCE((t.quotas ->> 'snapshot_bytes')::bigint, r.snapshot_bytes) AS snapshot_bytes,
+       COALESCE((t.quotas ->> 'snapshot_days')::integer, r.snapshot_days) AS snapshot_days
 FROM tenants t JOIN tiers r USING (tier);
 
 -- ==== Keys, people and sessions =================================================================
@@ -227,7 +240,8 @@ CREATE INDEX objects_to_remove ON objects (tenant_id, since) WHERE (state <> 'ke
 CREATE TABLE storage_usage (
     tenant_id uuid PRIMARY KEY REFERENCES tenants(tenant_id) ON DELETE CASCADE,
     bytes     bigint NOT NULL,
-    objects   bigint NOT NULL
+    objects   bigint NOT NULL,
+    snapshot_bytes bigint NOT NULL DEFAULT 0
 );
 
 -- A tenant's files by path. What is overwritten or deleted lets go of its object.
@@ -246,6 +260,34 @@ CREATE TABLE files (
 );
 CREATE INDEX files_expiry ON files (tenant_id, expires_at) WHERE (expires_at IS NOT NULL);
 CREATE INDEX files_object ON files (tenant_id, object_key);
+
+-- The files of a sandbox, kept as a sealed object. What a new sandbox needs to be like the old one
+-- stands beside it; the sandbox itself may have gone.
+CREATE TABLE snapshots (
+    tenant_id   uuid NOT NULL REFERENCES tenants(tenant_id) ON DELETE CASCADE,
+    snapshot_id uuid NOT NULL,
+    sandbox_id  uuid NOT NULL,
+    name        text,
+    metadata    jsonb NOT NULL,
+    created_by  text NOT NULL,
+    created_at  timestamptz NOT NULL DEFAULT now(),
+    image       text NOT NULL,
+    size        text NOT NULL,
+    resources   jsonb NOT NULL,
+    isolation   text NOT NULL CHECK (isolation IN ('container', 'gvisor')),
+    bytes       bigint NOT NULL CHECK (bytes >= 0),
+    sha256      text NOT NULL CHECK (sha256 ~ '^[0-9a-f]{64}$'),
+    sealed_key  bytea NOT NULL,
+    object_key  text NOT NULL,
+    expires_at  timestamptz,
+    PRIMARY KEY (tenant_id, snapshot_id),
+    FOREIGN KEY (tenant_id, object_key) REFERENCES objects(tenant_id, object_key)
+);
+CREATE INDEX snapshots_object ON snapshots (tenant_id, object_key);
+CREATE INDEX snapshots_expiry ON snapshots (tenant_id, expires_at) WHERE (expires_at IS NOT NULL);
+COMMENT ON COLUMN snapshots.bytes IS 'Of the archive in the object.';
+COMMENT ON COLUMN snapshots.sha256 IS 'Of the archive before it was sealed.';
+COMMENT ON COLUMN snapshots.sealed_key IS 'The object''s own key, under the tenant''s data key.';
 
 -- ==== Executions ================================================================================
 
@@ -394,18 +436,152 @@ CREATE TABLE receipts (
 COMMENT ON COLUMN receipts.document IS
     'The signed text itself: parsed and written again, it might differ.';
 
--- Which execution a client's key was first used for, and by which request.
+-- ==== Sandboxes that live =======================================================================
+
+-- States and their allowed changes: runner/words/lives.py. A sandbox is the API's to ask for and
+-- its node's to change; the node holds it by a lease, as an execution's worker does.
+CREATE TABLE sandboxes (
+    tenant_id     uuid NOT NULL REFERENCES tenants(tenant_id) ON DELETE CASCADE,
+    sandbox_id    uuid NOT NULL,
+    state         text NOT NULL DEFAULT 'starting'
+                      CHECK (state IN ('starting', 'running', 'pausing', 'paused', 'resuming',
+                                       'stopping', 'ended')),
+    reason        text CHECK (reason IN ('killed', 'expired', 'max_life', 'out_of_memory', 'lost',
+                                         'start_failed', 'node_drained', 'tenant_suspended',
+                                         'protocol_violation', 'internal_error')),
+    detail        text,
+    created_at    timestamptz NOT NULL DEFAULT now(),
+    created_by    text NOT NULL,
+    started_at    timestamptz,
+    ended_at      timestamptz,
+    timeout_s     double precision CHECK (timeout_s > 0),
+    expires_at    timestamptz,
+    on_timeout    text NOT NULL CHECK (on_timeout IN ('kill', 'pause')),
+    lives_until   timestamptz,
+    project       text,
+    image         text NOT NULL,
+    size          text NOT NULL,
+    resources     jsonb NOT NULL,
+    isolation     text NOT NULL CHECK (isolation IN ('container', 'gvisor')),
+    egress        jsonb NOT NULL,
+    egress_policy text,
+    env           jsonb NOT NULL,
+    secret_env    jsonb NOT NULL,
+    metadata      jsonb NOT NULL,
+    node          text,
+    instance      text,
+    lease_until   timestamptz,
+    guest         jsonb,
+    counted_at    timestamptz,
+    counted_cpu_s numeric(20,6),
+    counted_up    bigint NOT NULL DEFAULT 0,
+    counted_down  bigint NOT NULL DEFAULT 0,
+    slices        integer NOT NULL DEFAULT 0,
+    auto_resume   boolean NOT NULL DEFAULT false,
+    masks         bytea,
+    filling       boolean NOT NULL DEFAULT false,
+    PRIMARY KEY (tenant_id, sandbox_id),
+    FOREIGN KEY (tenant_id, project)
+        REFERENCES projects(tenant_id, name) ON DELETE SET NULL (project),
+    CONSTRAINT sandboxes_end CHECK ((state = 'ended') = (ended_at IS NOT NULL)
+                                    AND (state = 'ended') = (reason IS NOT NULL)),
+    CONSTRAINT sandboxes_lease CHECK ((state = 'ended') = (lease_until IS NULL)),
+    CONSTRAINT sandboxes_node CHECK ((node IS NULL) = (instance IS NULL)),
+    -- What a node needs to find its sandbox again, a secret among it, goes with the sandbox.
+    CONSTRAINT sandboxes_guest CHECK (guest IS NULL OR state <> 'ended'),
+    CONSTRAINT sandboxes_masks CHECK (masks IS NULL OR state <> 'ended')
+);
+CREATE INDEX sandboxes_living ON sandboxes (tenant_id) WHERE (state <> 'ended');
+CREATE INDEX sandboxes_by_project ON sandboxes (tenant_id, project, sandbox_id)
+WHERE (project IS NOT NULL);
+CREATE INDEX sandboxes_ended ON sandboxes (tenant_id, ended_at) WHERE (ended_at IS NOT NULL);
+CREATE INDEX sandboxes_living_by_id ON sandboxes (sandbox_id) WHERE (state <> 'ended');
+CREATE INDEX sandboxes_lease ON sandboxes (lease_until) WHERE (state <> 'ended');
+CREATE INDEX sandboxes_node ON sandboxes (node) WHERE (state <> 'ended');
+COMMENT ON COLUMN sandboxes.expires_at IS 'NULL: its time is not limited.';
+COMMENT ON COLUMN sandboxes.lives_until IS 'No later, however often its time is set again.';
+COMMENT ON COLUMN sandboxes.secret_env IS 'Environment variable to name of a secret; no values.';
+COMMENT ON COLUMN sandboxes.guest IS
+    'What its node finds it by after a restart. A secret is in it: the worker''s alone to read.';
+COMMENT ON COLUMN sandboxes.counted_at IS 'Until when its use is in the ledger.';
+COMMENT ON COLUMN sandboxes.counted_cpu_s IS 'As its container''s counter said then.';
+COMMENT ON COLUMN sandboxes.counted_up IS 'As the way out said then that this instance opened.';
+COMMENT ON COLUMN sandboxes.slices IS 'How many rows of the ledger are its.';
+COMMENT ON COLUMN sandboxes.auto_resume IS 'Whether its use resumes it if it is paused.';
+COMMENT ON COLUMN sandboxes.filling IS
+    'Whether it is still given the files that it begins with; until then its time is short.';
+COMMENT ON COLUMN sandboxes.masks IS
+    'Every value of a secret that it was ever given, sealed: the worker''s alone to read.';
+
+CREATE TABLE sandbox_receipts (
+    tenant_id  uuid NOT NULL,
+    sandbox_id uuid NOT NULL,
+    document   text NOT NULL,
+    PRIMARY KEY (tenant_id, sandbox_id),
+    FOREIGN KEY (tenant_id, sandbox_id)
+        REFERENCES sandboxes(tenant_id, sandbox_id) ON DELETE CASCADE
+);
+COMMENT ON COLUMN sandbox_receipts.document IS
+    'The signed text itself: parsed and written again, it might differ.';
+
+-- ==== Idempotency keys ==========================================================================
+
+-- Ports of living sandboxes that may be reached without an API key: by a token, or by anybody. A
+-- token is stored as its hash. What is opened ends with its sandbox, and with its opener's right.
+CREATE TABLE sandbox_ports (
+    tenant_id  uuid NOT NULL,
+    sandbox_id uuid NOT NULL,
+    port       integer NOT NULL CHECK (port BETWEEN 1 AND 65535),
+    public     boolean NOT NULL,
+    token_hash bytea CHECK (length(token_hash) = 32),
+    opened_by  text NOT NULL,
+    opened_at  timestamptz NOT NULL DEFAULT now(),
+    expires_at timestamptz NOT NULL,
+    PRIMARY KEY (tenant_id, sandbox_id, port),
+    FOREIGN KEY (tenant_id, sandbox_id)
+        REFERENCES sandboxes(tenant_id, sandbox_id) ON DELETE CASCADE,
+    CONSTRAINT sandbox_ports_token CHECK (public = (token_hash IS NULL))
+);
+CREATE UNIQUE INDEX sandbox_ports_found ON sandbox_ports (sandbox_id, port);
+CREATE INDEX sandbox_ports_opened_by ON sandbox_ports (tenant_id, opened_by);
+
+-- Keys that were given a token of a sandbox which another key, or a user, has made. The key that
+-- made it is in `created_by`. Tokens are computed, and stored nowhere.
+CREATE TABLE sandbox_holders (
+    tenant_id  uuid NOT NULL,
+    sandbox_id uuid NOT NULL,
+    prefix     text NOT NULL CHECK (prefix ~ '^[a-z2-7]{12}$'),
+    PRIMARY KEY (tenant_id, sandbox_id, prefix),
+    FOREIGN KEY (tenant_id, sandbox_id)
+        REFERENCES sandboxes(tenant_id, sandbox_id) ON DELETE CASCADE
+);
+CREATE INDEX sandbox_holders_sandbox ON sandbox_holders (sandbox_id);
+
+-- What a client's key was first used for, and by which request. A snapshot is named by its object:
+-- that is there before the snapshot is, and says whether it is being written, kept or given up.
 CREATE TABLE idempotency_keys (
     tenant_id    uuid NOT NULL,
     key          text NOT NULL,
     request_hash bytea NOT NULL,
-    execution_id uuid NOT NULL,
+    execution_id uuid,
     created_at   timestamptz NOT NULL DEFAULT now(),
+    sandbox_id   uuid,
+    object_key   text,
+    CONSTRAINT idempotency_keys_one
+        CHECK (num_nonnulls(execution_id, sandbox_id, object_key) = 1),
     PRIMARY KEY (tenant_id, key),
     FOREIGN KEY (tenant_id, execution_id)
         REFERENCES executions(tenant_id, execution_id) ON DELETE CASCADE
+        DEFERRABLE INITIALLY DEFERRED,
+    CONSTRAINT idempotency_keys_sandbox FOREIGN KEY (tenant_id, sandbox_id)
+        REFERENCES sandboxes(tenant_id, sandbox_id) ON DELETE CASCADE
+        DEFERRABLE INITIALLY DEFERRED,
+    CONSTRAINT idempotency_keys_object FOREIGN KEY (tenant_id, object_key)
+        REFERENCES objects(tenant_id, object_key) ON DELETE CASCADE
         DEFERRABLE INITIALLY DEFERRED
 );
+CREATE INDEX idempotency_keys_object ON idempotency_keys (tenant_id, object_key)
+    WHERE (object_key IS NOT NULL);
 
 -- ==== Whose turn it is ==========================================================================
 
@@ -439,7 +615,8 @@ COMMENT ON TABLE claim_turn IS 'Without rows: whoever claims an execution locks 
 
 -- ==== Usage =====================================================================================
 
--- The ledger: a row for each attempt that has ended. Deleted with its tenant, changed never.
+-- The ledger: a row for each attempt that has ended, and for each slice of a sandbox's life.
+-- Deleted with its tenant, changed never.
 CREATE TABLE usage_records (
     tenant_id         uuid NOT NULL REFERENCES tenants(tenant_id),
     execution_id      uuid NOT NULL,
@@ -457,9 +634,13 @@ CREATE TABLE usage_records (
     egress_bytes_up   bigint NOT NULL CHECK (egress_bytes_up >= 0),
     egress_bytes_down bigint NOT NULL CHECK (egress_bytes_down >= 0),
     artifact_bytes    bigint NOT NULL CHECK (artifact_bytes >= 0),
+    kind              text NOT NULL DEFAULT 'execution' CHECK (kind IN ('execution', 'sandbox')),
     PRIMARY KEY (tenant_id, execution_id, attempt)
 );
-COMMENT ON COLUMN usage_records.outcome IS 'The state it ended in, or requeued.';
+COMMENT ON COLUMN usage_records.execution_id IS 'The execution''s id, or the sandbox''s.';
+COMMENT ON COLUMN usage_records.attempt IS 'Of an execution; or the number of the slice, from 1.';
+COMMENT ON COLUMN usage_records.outcome IS
+    'The state it ended in, or requeued; of a sandbox, whether it ran, was paused or has ended.';
 COMMENT ON COLUMN usage_records.cpu_measured IS
     'If not: wall-clock time times the limit, the most.';
 
@@ -474,6 +655,10 @@ CREATE TABLE usage_days (
     egress_bytes_up   bigint NOT NULL,
     egress_bytes_down bigint NOT NULL,
     artifact_bytes    bigint NOT NULL,
+    -- How much of it living sandboxes used.
+    sandbox_wall_s       numeric(20,6) NOT NULL DEFAULT 0,
+    sandbox_cpu_s        numeric(20,6) NOT NULL DEFAULT 0,
+    sandbox_memory_gib_s numeric(20,6) NOT NULL DEFAULT 0,
     PRIMARY KEY (tenant_id, day)
 );
 
@@ -606,6 +791,11 @@ BEGIN
     WHERE e.tenant_id = app_tenant() AND e.state IN ('starting', 'running');
     IF FOUND THEN
         RAISE EXCEPTION 'executions of this tenant are still being ended'
+            USING ERRCODE = 'object_not_in_prerequisite_state';
+    END IF;
+    PERFORM FROM sandboxes s WHERE s.tenant_id = app_tenant() AND s.state <> 'ended';
+    IF FOUND THEN
+        RAISE EXCEPTION 'sandboxes of this tenant are still being ended'
             USING ERRCODE = 'object_not_in_prerequisite_state';
     END IF;
     SELECT array_agg(c.oid::regclass) INTO remaining FROM pg_class c
@@ -1055,30 +1245,152 @@ END;
 -- Adds what the ledger got to its day.
 CREATE FUNCTION usage_adds_up() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+DECLARE
+    living boolean := NEW.kind = 'sandbox';
 BEGIN
-    INSERT INTO usage_days AS d
-    VALUES (NEW.tenant_id, (NEW.ended_at AT TIME ZONE 'UTC')::date, 1, NEW.wall_s, NEW.cpu_s,
-            NEW.memory_gib_s, NEW.egress_bytes_up, NEW.egress_bytes_down, NEW.artifact_bytes)
+    INSERT INTO usage_days AS d (tenant_id, day, attempts, wall_s, cpu_s, memory_gib_s,
+                                 egress_bytes_up, egress_bytes_down, artifact_bytes,
+                                 sandbox_wall_s, sandbox_cpu_s, sandbox_memory_gib_s)
+    VALUES (NEW.tenant_id, (NEW.ended_at AT TIME ZONE 'UTC')::date,
+            CASE WHEN living THEN 0 ELSE 1 END, NEW.wall_s, NEW.cpu_s, NEW.memory_gib_s,
+            NEW.egress_bytes_up, NEW.egress_bytes_down, NEW.artifact_bytes,
+            CASE WHEN living THEN NEW.wall_s ELSE 0 END, CASE WHEN living THEN NEW.cpu_s ELSE 0 END,
+            CASE WHEN living THEN NEW.memory_gib_s ELSE 0 END)
     ON CONFLICT (tenant_id, day) DO UPDATE
-    SET attempts = d.attempts + 1,
+    SET attempts = d.attempts + EXCLUDED.attempts,
         wall_s = d.wall_s + EXCLUDED.wall_s,
         cpu_s = d.cpu_s + EXCLUDED.cpu_s,
         memory_gib_s = d.memory_gib_s + EXCLUDED.memory_gib_s,
         egress_bytes_up = d.egress_bytes_up + EXCLUDED.egress_bytes_up,
         egress_bytes_down = d.egress_bytes_down + EXCLUDED.egress_bytes_down,
-        artifact_bytes = d.artifact_bytes + EXCLUDED.artifact_bytes;
+        artifact_bytes = d.artifact_bytes + EXCLUDED.artifact_bytes,
+        sandbox_wall_s = d.sandbox_wall_s + EXCLUDED.sandbox_wall_s,
+        sandbox_cpu_s = d.sandbox_cpu_s + EXCLUDED.sandbox_cpu_s,
+        sandbox_memory_gib_s = d.sandbox_memory_gib_s + EXCLUDED.sandbox_memory_gib_s;
     RETURN NULL;
 END
 $$;
 
+-- ==== Functions: sandboxes that live ============================================================
+
+-- All that a node holds, in one statement. What is not returned is not its any more; what is
+-- `stopping` was asked to end. A lease that has run out is renewed as well, unless somebody has ended
+-- the sandbox for it: it lives nowhere else, and while PostgreSQL was away nobody could renew it.
+CREATE FUNCTION renew_sandbox_leases(p_node text, p_instance text, p_lease interval)
+    RETURNS TABLE (tenant_id uuid, sandbox_id uuid, state text)
+    LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
+BEGIN ATOMIC
+    UPDATE sandboxes s SET lease_until = clock_timestamp() + p_lease
+    WHERE s.node = p_node AND s.instance = p_instance AND s.state <> 'ended'
+    RETURNING s.tenant_id, s.sandbox_id, s.state;
+END;
+
+-- What may live on a node, whichever of its processes held it: a worker that starts looks for it.
+CREATE FUNCTION sandboxes_of_node(p_node text)
+    RETURNS TABLE (tenant_id uuid, sandbox_id uuid, state text, instance text)
+    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
+BEGIN ATOMIC
+    SELECT s.tenant_id, s.sandbox_id, s.state, s.instance FROM sandboxes s
+    WHERE s.node = p_node AND s.state <> 'ended';
+END;
+
+-- Sandboxes whose node stopped renewing its lease, or that no node has claimed in time.
+CREATE FUNCTION expired_sandbox_leases(p_limit integer)
+    RETURNS TABLE (tenant_id uuid, sandbox_id uuid, state text, node text, instance text)
+    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
+BEGIN ATOMIC
+    SELECT s.tenant_id, s.sandbox_id, s.state, s.node, s.instance FROM sandboxes s
+    WHERE s.state <> 'ended' AND s.lease_until < clock_timestamp()
+    ORDER BY s.lease_until LIMIT p_limit;
+END;
+
+-- What of suspended tenants lives on a node.
+CREATE FUNCTION sandboxes_of_suspended(p_node text, p_limit integer)
+    RETURNS TABLE (tenant_id uuid, sandbox_id uuid)
+    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
+BEGIN ATOMIC
+    SELECT s.tenant_id, s.sandbox_id FROM tenants t JOIN sandboxes s USING (tenant_id)
+    WHERE t.suspended_at IS NOT NULL AND s.node = p_node AND s.state <> 'ended'
+    LIMIT p_limit;
+END;
+
+-- Gauges for /metrics: counts only.
+CREATE FUNCTION sandbox_counts() RETURNS TABLE (state text, sandboxes bigint)
+    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
+BEGIN ATOMIC
+    SELECT s.state, count(*) FROM sandboxes s WHERE s.state <> 'ended' GROUP BY s.state;
+END;
+
+-- Whose an opened port is: who comes with a token, or with nothing, names no tenant.
+CREATE FUNCTION find_sandbox_port(p_sandbox uuid, p_port integer)
+    RETURNS TABLE (tenant_id uuid, token_hash bytea, expires_at timestamptz, tier text)
+    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
+BEGIN ATOMIC
+    SELECT p.tenant_id, p.token_hash, p.expires_at, t.tier
+    FROM sandbox_ports p JOIN sandboxes s USING (tenant_id, sandbox_id)
+    JOIN tenants t USING (tenant_id)
+    WHERE p.sandbox_id = p_sandbox AND p.port = p_port AND p.expires_at > now()
+      AND s.state <> 'ended' AND t.suspended_at IS NULL;
+END;
+
+-- Prefixes of usable keys that may hold a token of a living sandbox. They are no secrets, and prove
+-- nothing.
+CREATE FUNCTION token_holders_of(p_sandbox uuid) RETURNS TABLE (prefix text)
+    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
+BEGIN ATOMIC
+    SELECT k.prefix
+    FROM sandboxes s
+    JOIN api_keys k ON k.tenant_id = s.tenant_id AND k.prefix = substr(s.created_by, 5)
+    WHERE s.sandbox_id = p_sandbox AND s.state <> 'ended' AND s.created_by LIKE 'key:%'
+      AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > now())
+    UNION
+    SELECT k.prefix
+    FROM sandbox_holders h JOIN sandboxes s USING (tenant_id, sandbox_id)
+    JOIN api_keys k USING (tenant_id, prefix)
+    WHERE h.sandbox_id = p_sandbox AND s.state <> 'ended'
+      AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > now());
+END;
+
+-- The same of all living sandboxes, as a signed address of a file names neither sandbox nor key.
+-- Tenants take turns, each with its newest sandboxes first, so none hides another's. The answer is
+-- one value, because rows would take longer to read than to search: 16 bytes of a sandbox's id and
+-- 12 of a prefix, again and again.
+CREATE FUNCTION find_token_holders(p_limit integer, p_each integer) RETURNS bytea
+    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
+BEGIN ATOMIC
+    WITH held AS (
+        SELECT s.tenant_id, s.sandbox_id, k.prefix
+        FROM sandboxes s
+        JOIN api_keys k ON k.tenant_id = s.tenant_id AND k.prefix = substr(s.created_by, 5)
+        WHERE s.state <> 'ended' AND s.created_by LIKE 'key:%'
+          AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > now())
+        UNION
+        SELECT s.tenant_id, s.sandbox_id, k.prefix
+        FROM sandbox_holders h JOIN sandboxes s USING (tenant_id, sandbox_id)
+        JOIN api_keys k USING (tenant_id, prefix)
+        WHERE s.state <> 'ended'
+          AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > now())
+    ), ranked AS (
+        SELECT sandbox_id, prefix,
+               row_number() OVER (PARTITION BY tenant_id ORDER BY sandbox_id DESC, prefix) AS turn
+        FROM held
+    ), chosen AS (
+        SELECT sandbox_id, prefix FROM ranked WHERE turn <= p_each
+        ORDER BY turn, sandbox_id DESC LIMIT p_limit
+    )
+    SELECT COALESCE(string_agg(uuid_send(sandbox_id) || convert_to(prefix, 'UTF8'), ''), '')
+    FROM chosen WHERE length(prefix) = 12;
+END;
+
 -- ==== Functions: files, objects and what is removed =============================================
 
--- Keeps storage_usage the sum of what is stored.
+-- Keeps storage_usage the sum of what is stored, and of the snapshots in it.
 CREATE FUNCTION count_object() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
     more_bytes bigint := 0;
     more       bigint := 0;
+    of_these   bigint := 0;
 BEGIN
     IF TG_OP <> 'INSERT' AND OLD.state <> 'doomed' THEN
         more_bytes := more_bytes - OLD.bytes;
@@ -1088,13 +1400,19 @@ BEGIN
         more_bytes := more_bytes + NEW.bytes;
         more := more + 1;
     END IF;
+    IF split_part(COALESCE(NEW.object_key, OLD.object_key), '/', 3) = 'snapshots' THEN
+        of_these := more_bytes;
+    END IF;
     IF TG_OP = 'INSERT' THEN
         -- Locks the tenant's sum until commit: what a quota is then compared with is exact.
-        INSERT INTO storage_usage AS u VALUES (NEW.tenant_id, more_bytes, more)
+        INSERT INTO storage_usage AS u (tenant_id, bytes, objects, snapshot_bytes)
+        VALUES (NEW.tenant_id, more_bytes, more, of_these)
         ON CONFLICT (tenant_id) DO UPDATE
-        SET bytes = u.bytes + excluded.bytes, objects = u.objects + excluded.objects;
+        SET bytes = u.bytes + excluded.bytes, objects = u.objects + excluded.objects,
+            snapshot_bytes = u.snapshot_bytes + excluded.snapshot_bytes;
     ELSIF more <> 0 OR more_bytes <> 0 THEN
-        UPDATE storage_usage u SET bytes = u.bytes + more_bytes, objects = u.objects + more
+        UPDATE storage_usage u SET bytes = u.bytes + more_bytes, objects = u.objects + more,
+                                   snapshot_bytes = u.snapshot_bytes + of_these
         WHERE u.tenant_id = OLD.tenant_id;
     END IF;
     RETURN NULL;
@@ -1123,6 +1441,18 @@ BEGIN
 END
 $$;
 
+-- How large a snapshot is shows only once it is written. The API may write no sums, so this makes
+-- its object as large as it is: never larger than what was reserved, and only while it is written.
+CREATE FUNCTION keep_object_as(p_object_key text, p_bytes bigint) RETURNS boolean
+    LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+BEGIN
+    UPDATE objects o SET state = 'kept', bytes = p_bytes, since = clock_timestamp()
+    WHERE o.tenant_id = app_tenant() AND o.object_key = p_object_key AND o.state = 'writing'
+      AND p_bytes BETWEEN 0 AND o.bytes;
+    RETURN FOUND;
+END
+$$;
+
 -- An execution that has ended needs its inputs no more: what was overwritten meanwhile may go.
 CREATE FUNCTION release_inputs() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
@@ -1142,7 +1472,10 @@ BEGIN ATOMIC
     SELECT t.tenant_id FROM tenants t
     WHERE EXISTS (SELECT FROM executions e WHERE e.tenant_id = t.tenant_id AND e.ended_at
                   < now() - make_interval(days => COALESCE(t.retention_days, p_days)))
+       OR EXISTS (SELECT FROM sandboxes s WHERE s.tenant_id = t.tenant_id AND s.ended_at
+                  < now() - make_interval(days => COALESCE(t.retention_days, p_days)))
        OR EXISTS (SELECT FROM files f WHERE f.tenant_id = t.tenant_id AND f.expires_at <= now())
+       OR EXISTS (SELECT FROM snapshots s WHERE s.tenant_id = t.tenant_id AND s.expires_at <= now())
        OR EXISTS (SELECT FROM objects o WHERE o.tenant_id = t.tenant_id AND o.state <> 'kept'
                   AND o.since < now() - CASE o.state WHEN 'doomed' THEN p_grace
                                                      ELSE p_abandoned END);
@@ -1170,6 +1503,23 @@ BEGIN ATOMIC
            (SELECT count(*) FROM artifacts JOIN chosen USING (tenant_id, execution_id));
 END;
 
+-- Of this transaction's tenant: sandboxes that ended longer ago than it keeps them.
+CREATE FUNCTION remove_expired_sandboxes(p_days integer, p_limit integer) RETURNS bigint
+    LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
+BEGIN ATOMIC
+    WITH chosen AS (
+        SELECT s.tenant_id, s.sandbox_id FROM sandboxes s JOIN tenants t USING (tenant_id)
+        WHERE s.tenant_id = app_tenant() AND s.ended_at
+              < now() - make_interval(days => COALESCE(t.retention_days, p_days))
+        ORDER BY s.ended_at LIMIT p_limit FOR UPDATE OF s SKIP LOCKED
+    ), gone AS (
+        DELETE FROM sandboxes s USING chosen c
+        WHERE s.tenant_id = c.tenant_id AND s.sandbox_id = c.sandbox_id
+        RETURNING 1
+    )
+    SELECT count(*) FROM gone;
+END;
+
 -- Of this transaction's tenant: files whose time is over.
 CREATE FUNCTION remove_expired_files(p_limit integer) RETURNS bigint
     LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
@@ -1180,6 +1530,22 @@ BEGIN ATOMIC
         ORDER BY f.expires_at LIMIT p_limit FOR UPDATE SKIP LOCKED
     ), gone AS (
         DELETE FROM files f USING chosen c WHERE f.tenant_id = c.tenant_id AND f.path = c.path
+        RETURNING 1
+    )
+    SELECT count(*) FROM gone;
+END;
+
+-- Of this transaction's tenant: snapshots whose time is over. Their objects are let go of.
+CREATE FUNCTION remove_expired_snapshots(p_limit integer) RETURNS bigint
+    LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
+BEGIN ATOMIC
+    WITH chosen AS (
+        SELECT s.tenant_id, s.snapshot_id FROM snapshots s
+        WHERE s.tenant_id = app_tenant() AND s.expires_at <= now()
+        ORDER BY s.expires_at LIMIT p_limit FOR UPDATE SKIP LOCKED
+    ), gone AS (
+        DELETE FROM snapshots s USING chosen c
+        WHERE s.tenant_id = c.tenant_id AND s.snapshot_id = c.snapshot_id
         RETURNING 1
     )
     SELECT count(*) FROM gone;
@@ -1312,6 +1678,8 @@ CREATE TRIGGER release_object AFTER DELETE OR UPDATE OF object_key ON files
     FOR EACH ROW EXECUTE FUNCTION release_object();
 CREATE TRIGGER release_object AFTER DELETE ON input_files
     FOR EACH ROW EXECUTE FUNCTION release_object();
+CREATE TRIGGER release_object AFTER DELETE ON snapshots
+    FOR EACH ROW EXECUTE FUNCTION release_object();
 CREATE TRIGGER forget_user AFTER DELETE ON memberships FOR EACH ROW EXECUTE FUNCTION forget_user();
 CREATE TRIGGER count_object AFTER INSERT OR DELETE OR UPDATE ON objects
     FOR EACH ROW EXECUTE FUNCTION count_object();
@@ -1332,7 +1700,8 @@ BEGIN
         'api_keys', 'artifacts', 'audit_checkpoints', 'audit_cursors', 'audit_events',
         'audit_heads', 'audit_webhooks', 'egress_policies', 'events', 'executions',
         'files', 'idempotency_keys', 'input_files', 'invitations', 'labels', 'memberships',
-        'objects', 'projects', 'queues', 'receipts', 'secret_keys', 'secrets', 'sessions',
+        'objects', 'projects', 'queues', 'receipts', 'sandbox_holders', 'sandbox_ports', 'sandbox_receipts',
+        'sandboxes', 'secret_keys', 'secrets', 'sessions', 'snapshots',
         'storage_usage', 'tenants', 'usage_days', 'usage_records'
     ] LOOP
         EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', name);
@@ -1365,6 +1734,10 @@ CREATE POLICY across_tenants ON memberships FOR SELECT TO runner_definer USING (
 CREATE POLICY across_tenants ON objects FOR SELECT TO runner_definer USING (true);
 CREATE POLICY platform ON password_resets TO runner_definer USING (true) WITH CHECK (true);
 CREATE POLICY across_tenants ON queues TO runner_definer USING (true) WITH CHECK (true);
+CREATE POLICY across_tenants ON sandbox_ports TO runner_definer USING (true) WITH CHECK (true);
+CREATE POLICY across_tenants ON sandbox_holders TO runner_definer USING (true) WITH CHECK (true);
+CREATE POLICY across_tenants ON sandboxes TO runner_definer USING (true) WITH CHECK (true);
+CREATE POLICY across_tenants ON snapshots FOR SELECT TO runner_definer USING (true);
 CREATE POLICY across_tenants ON secret_keys FOR SELECT TO runner_definer USING (true);
 CREATE POLICY across_tenants ON sessions FOR SELECT TO runner_definer USING (true);
 CREATE POLICY ending ON sessions FOR DELETE TO runner_definer USING (true);
@@ -1398,16 +1771,20 @@ BEGIN
         'end_sessions(uuid, uuid)',
         'executions_of_suspended(integer)',
         'expired_leases(integer)',
+        'expired_sandbox_leases(integer)',
         'find_api_key(text)',
         'find_invitation(bytea)',
         'find_login(text, text)',
         'find_reset(bytea)',
+        'find_sandbox_port(uuid, integer)', 'find_token_holders(integer, integer)',
+        'token_holders_of(uuid)',
         'find_session(bytea, interval)',
         'find_tenant(text)',
         'forget_user()',
         'hold_password(uuid, text)',
         'is_member(uuid)',
         'issue_reset(text, bytea, timestamptz)',
+        'keep_object_as(text, bigint)',
         'memberships_of(uuid)',
         'next_tenant()',
         'password_of(uuid)',
@@ -1417,9 +1794,15 @@ BEGIN
         'release_object()',
         'remove_expired_executions(integer, integer)',
         'remove_expired_files(integer)',
+        'remove_expired_sandboxes(integer, integer)',
+        'remove_expired_snapshots(integer)',
+        'renew_sandbox_leases(text, text, interval)',
         'replace_password(uuid, text, text)',
         'reset_password(bytea, text)',
         'rights_that_stand(uuid[], uuid[], uuid[], interval)',
+        'sandbox_counts()',
+        'sandboxes_of_node(text)',
+        'sandboxes_of_suspended(text, integer)',
         'secret_keys_not_under(text)',
         'sessions_of(uuid, interval)',
         'state_counts()',
@@ -1443,25 +1826,31 @@ REVOKE ALL ON FUNCTION
     count_object(), end_leases_of_node(text, text), end_sessions(uuid, uuid), erase_tenant(),
     executions_of_suspended(integer), expired_leases(integer), find_api_key(text),
     find_invitation(bytea), find_login(text, text), find_reset(bytea),
-    find_session(bytea, interval), find_tenant(text), forget_user(),
+    find_sandbox_port(uuid, integer), find_session(bytea, interval), find_tenant(text),
+    find_token_holders(integer, integer), token_holders_of(uuid), forget_user(),
     hold_password(uuid, text), is_member(uuid), issue_reset(text, bytea, timestamptz),
-    memberships_of(uuid), next_tenant(), password_of(uuid), queue_moves(),
+    keep_object_as(text, bigint), memberships_of(uuid), next_tenant(), password_of(uuid), queue_moves(),
     queue_position(uuid), release_inputs(), release_object(),
     remove_expired_executions(integer, integer), remove_expired_files(integer),
     replace_password(uuid, text, text), reset_password(bytea, text),
-    rights_that_stand(uuid[], uuid[], uuid[], interval), secret_keys_not_under(text),
+    remove_expired_sandboxes(integer, integer), remove_expired_snapshots(integer),
+    renew_sandbox_leases(text, text, interval),
+    rights_that_stand(uuid[], uuid[], uuid[], interval), sandbox_counts(),
+    sandboxes_of_node(text), sandboxes_of_suspended(text, integer), secret_keys_not_under(text),
     sessions_of(uuid, interval), state_counts(), take_submission_turn(), tenant_standing(text),
-    tenants_with_expired(integer, interval, interval), usage_adds_up(), waiting_everywhere(),
+    expired_sandbox_leases(integer), tenants_with_expired(integer, interval, interval), usage_adds_up(), waiting_everywhere(),
     weigh_queues()
 FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION
     add_user(uuid, text, text), audit_unsealed_s(), claim_interval(),
     clear_sessions(uuid, interval), end_sessions(uuid, uuid), find_api_key(text),
     find_invitation(bytea), find_login(text, text), find_reset(bytea),
-    find_session(bytea, interval), hold_password(uuid, text), memberships_of(uuid),
+    find_sandbox_port(uuid, integer), find_session(bytea, interval),
+    find_token_holders(integer, integer), token_holders_of(uuid), hold_password(uuid, text),
+    keep_object_as(text, bigint), memberships_of(uuid),
     password_of(uuid), queue_position(uuid), replace_password(uuid, text, text),
     reset_password(bytea, text), rights_that_stand(uuid[], uuid[], uuid[], interval),
-    sessions_of(uuid, interval), state_counts(), take_submission_turn(), tenant_standing(text),
+    sandbox_counts(), sessions_of(uuid, interval), state_counts(), take_submission_turn(), tenant_standing(text),
     waiting_everywhere()
 TO runner_api;
 GRANT EXECUTE ON FUNCTION
@@ -1475,14 +1864,17 @@ GRANT EXECUTE ON FUNCTION
     audit_chains_due(interval, uuid[], integer), claim_audit_delivery(text, interval),
     claim_execution(text, text, interval), end_leases_of_node(text, text),
     executions_of_suspended(integer), expired_leases(integer), next_tenant(),
-    remove_expired_executions(integer, integer), remove_expired_files(integer),
-    tenants_with_expired(integer, interval, interval)
+    expired_sandbox_leases(integer), remove_expired_executions(integer, integer),
+    remove_expired_files(integer), remove_expired_sandboxes(integer, integer),
+    remove_expired_snapshots(integer),
+    renew_sandbox_leases(text, text, interval), sandboxes_of_node(text),
+    sandboxes_of_suspended(text, integer), tenants_with_expired(integer, interval, interval)
 TO runner_worker;
 
 REVOKE CREATE ON SCHEMA public FROM runner_definer, runner_eraser;
 
 -- The API: what clients ask for.
-GRANT SELECT ON tenants, tiers, storage_usage, artifacts, receipts, queues, usage_records,
+GRANT SELECT ON tenants, tiers, storage_usage, artifacts, receipts, sandbox_receipts, queues, usage_records,
     usage_days, audit_heads, audit_checkpoints, tenant_quotas TO runner_api;
 GRANT SELECT, INSERT, UPDATE (description, egress_policy, updated_at), DELETE ON projects TO
     runner_api;
@@ -1495,9 +1887,27 @@ GRANT SELECT (tenant_id, invitation_id, email, role, created_by, created_at, exp
 GRANT SELECT (tenant_id, session_id, user_id), INSERT, UPDATE (last_used_at) ON sessions TO
     runner_api;
 GRANT SELECT, INSERT, UPDATE (state, since) ON objects TO runner_api;
+GRANT SELECT, INSERT, DELETE ON snapshots TO runner_api;
+GRANT SELECT (tenant_id, expires_at) ON snapshots TO runner_worker;
+-- A key is free again if nothing came of its first use.
+GRANT DELETE ON idempotency_keys TO runner_api;
 GRANT SELECT, INSERT, UPDATE, DELETE ON files, egress_policies TO runner_api;
 GRANT SELECT, INSERT, UPDATE (state, ended_at, cancel_requested_at, event_seq, result) ON
     executions TO runner_api;
+GRANT SELECT (tenant_id, sandbox_id, state, reason, detail, created_at, created_by, started_at,
+              ended_at, timeout_s, expires_at, on_timeout, lives_until, project, image, size,
+              resources, isolation, egress, egress_policy, env, secret_env, metadata, node,
+              lease_until, auto_resume, filling),
+      INSERT (tenant_id, sandbox_id, created_by, timeout_s, expires_at, on_timeout, lives_until,
+              project, image, size, resources, isolation, egress, egress_policy, env, secret_env,
+              metadata, lease_until, auto_resume, filling),
+      UPDATE (state, reason, detail, ended_at, timeout_s, expires_at, metadata, lease_until,
+              egress, egress_policy, filling)
+    ON sandboxes TO runner_api;
+GRANT SELECT (tenant_id, sandbox_id, port, public, opened_by, opened_at, expires_at), INSERT,
+      DELETE
+    ON sandbox_ports TO runner_api;
+GRANT SELECT, INSERT ON sandbox_holders TO runner_api;
 GRANT SELECT, INSERT ON labels, input_files, events, idempotency_keys, secret_keys,
     audit_events TO runner_api;
 GRANT SELECT (tenant_id, name, created_at, updated_at), INSERT, UPDATE (sealed, updated_at),
@@ -1514,7 +1924,11 @@ GRANT SELECT, INSERT, UPDATE (state, since), DELETE ON objects TO runner_worker;
 GRANT SELECT, INSERT, UPDATE ON files TO runner_worker;
 GRANT SELECT, UPDATE (state, queued_at, started_at, ended_at, cancel_requested_at,
     lease_until, node, instance, event_seq, result, given_back) ON executions TO runner_worker;
-GRANT SELECT, INSERT ON events, artifacts, receipts, audit_checkpoints TO runner_worker;
+GRANT SELECT, UPDATE (state, reason, detail, started_at, ended_at, expires_at, node, instance,
+                      lease_until, guest, counted_at, counted_cpu_s, counted_up, counted_down,
+                      slices, masks)
+    ON sandboxes TO runner_worker;
+GRANT SELECT, INSERT ON events, artifacts, receipts, sandbox_receipts, secret_keys, audit_checkpoints TO runner_worker;
 GRANT INSERT ON usage_records TO runner_worker;
 GRANT SELECT, INSERT, SELECT (tenant_id, seq, hash) ON audit_events TO runner_worker;
 GRANT SELECT, UPDATE (seq, due_at, claim, failures, problem) ON audit_cursors TO
@@ -1526,21 +1940,24 @@ GRANT SELECT, INSERT, UPDATE (max_concurrency, max_limits, required_isolation, t
     runner_operator;
 GRANT SELECT, UPDATE (last_used_at) ON operators TO runner_operator;
 GRANT INSERT ON api_keys TO runner_operator;
-GRANT SELECT (tenant_id, state) ON executions TO runner_operator;
+GRANT SELECT (tenant_id, state) ON executions, sandboxes TO runner_operator;
 GRANT SELECT (tenant_id, seq, hash), INSERT ON audit_events TO runner_operator;
 GRANT SELECT (tenant_id, seq, hash) ON audit_heads TO runner_operator;
 
 -- The functions that look across tenants.
 GRANT SELECT ON tenants, tiers, api_keys, memberships, invitations, artifacts, secret_keys,
-    audit_checkpoints, tenant_quotas TO runner_definer;
+    audit_checkpoints, tenant_quotas, sandbox_ports, sandbox_holders TO runner_definer;
 GRANT SELECT, INSERT, UPDATE (password), DELETE ON users TO runner_definer;
 GRANT SELECT, DELETE ON sessions, input_files TO runner_definer;
 GRANT SELECT, INSERT, UPDATE, DELETE ON password_resets TO runner_definer;
-GRANT SELECT, UPDATE (state, since) ON objects TO runner_definer;
+GRANT SELECT, UPDATE (bytes, state, since) ON objects TO runner_definer;
 GRANT SELECT, INSERT, UPDATE ON storage_usage, queues, usage_days, audit_heads, audit_cursors
     TO runner_definer;
-GRANT SELECT, UPDATE (expires_at), DELETE ON files TO runner_definer;
+GRANT SELECT, UPDATE (expires_at), DELETE ON files, snapshots TO runner_definer;
 GRANT SELECT, UPDATE, DELETE ON executions TO runner_definer;
+GRANT SELECT (tenant_id, sandbox_id, state, ended_at, node, instance, lease_until, created_by),
+      UPDATE (lease_until), DELETE
+    ON sandboxes TO runner_definer;
 GRANT SELECT, INSERT ON events TO runner_definer;
 GRANT SELECT, UPDATE ON queue_clock TO runner_definer;
 GRANT UPDATE ON claim_turn TO runner_definer;
@@ -1550,10 +1967,11 @@ GRANT SELECT (tenant_id, seq, at, action) ON audit_events TO runner_definer;
 -- The function that ends a tenant.
 GRANT SELECT (tenant_id, suspended_at), DELETE ON tenants TO runner_eraser;
 GRANT DELETE ON projects, api_keys, memberships, invitations, sessions, objects,
-    storage_usage, files, labels, input_files, events, artifacts, receipts, idempotency_keys,
+    storage_usage, files, snapshots, labels, input_files, events, artifacts, receipts, sandbox_receipts,
+    idempotency_keys,
     queues, usage_records, usage_days, egress_policies, secret_keys, secrets, audit_events, audit_heads,
-    audit_checkpoints, audit_webhooks, audit_cursors TO runner_eraser;
-GRANT SELECT (tenant_id, state), DELETE ON executions TO runner_eraser;
+    audit_checkpoints, audit_webhooks, audit_cursors, sandbox_ports, sandbox_holders TO runner_eraser;
+GRANT SELECT (tenant_id, state), DELETE ON executions, sandboxes TO runner_eraser;
 
 -- Rows of tables that are made later go with their tenant, too.
 ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT DELETE ON TABLES TO runner_eraser;

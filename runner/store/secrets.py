@@ -1,6 +1,6 @@
-"""Sealed secrets of a tenant, and the wrapped data key they are sealed with.
+"""A tenant's sealed secrets, and the wrapped data key that seals them.
 
-The API's login lists names and writes; only the worker's reads what is sealed.
+The API's login may list names and write; only the worker's login may read the sealed values.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class StoredSecret:
 
     @property
     def is_new(self) -> bool:
-        """Whether it was never written again."""
+        """Whether it was written only once."""
         return self.created_at == self.updated_at
 
 
@@ -34,7 +34,7 @@ class StoredKey:
 
 
 async def put(tx: Transaction, name: str, sealed: bytes) -> StoredSecret:
-    """Store a sealed value, in place of one of that name."""
+    """Store a sealed value; it replaces one of that name."""
     row = await tx.one("secrets.put", name=name, sealed=sealed)
     if row is None:
         raise RuntimeError("PostgreSQL stored a secret and returned none")
@@ -53,7 +53,7 @@ async def list_all(tx: Transaction) -> list[StoredSecret]:
 
 
 async def delete(tx: Transaction, name: str) -> bool:
-    """Forget the secret of that name; return whether there was one."""
+    """Delete the secret of that name; return whether there was one."""
     return await tx.run("secrets.delete", name=name) > 0
 
 
@@ -69,11 +69,11 @@ async def add_key(tx: Transaction, kek_id: str, wrapped: bytes) -> None:
 
 
 async def keys_not_under(tx: Transaction, kek_id: str) -> list[StoredKey]:
-    """Return the data keys of all tenants that another key-encryption key wraps; owner only."""
+    """Return all tenants' data keys that another key-encryption key wraps. Owner only."""
     return [StoredKey(**row) for row in await tx.all("secrets.keys_not_under", kek_id=kek_id)]
 
 
 async def rewrap(tx: Transaction, before: StoredKey, kek_id: str, wrapped: bytes) -> bool:
-    """Put a data key under another key-encryption key, if it is still under the one it was."""
+    """Store a data key wrapped by another key-encryption key, unless it changed meanwhile."""
     changed = await tx.run("secrets.rewrap", before=before.kek_id, kek_id=kek_id, wrapped=wrapped)
     return changed > 0

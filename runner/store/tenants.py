@@ -1,4 +1,4 @@
-"""Tenants, as stored: each reads its own row, the platform's operator makes and changes them."""
+"""Tenants, as stored: each reads its own row, and the operator makes and changes them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,16 +17,16 @@ from runner.words.resources import Limits
 from runner.words.sandbox import Isolation
 
 ERASURE = timedelta(minutes=10)
-"""How long it may take to delete all rows of a tenant."""
+"""How long deleting all rows of a tenant may take."""
 
 
 @dataclass(frozen=True, slots=True)
 class Terms:
     """What a tenant may have. `max_limits` is the most that one execution may ask for.
 
-    `egress_ceiling` are rules that bound the tenant's, beside the deployment's ceiling.
-    `max_concurrency` and `quotas`, which go by the names in `runner.quotas.tiers`, stand in the
-    place of what the tier says.
+    `egress_ceiling` holds rules that limit the tenant's, in addition to the deployment's ceiling.
+    `max_concurrency` and `quotas` (by the names in `runner.quotas.tiers`) replace the tier's
+    numbers.
     """
 
     tier: Tier
@@ -35,10 +35,10 @@ class Terms:
     required_isolation: Isolation | None = None
     egress_ceiling: tuple[JSON, ...] | None = None
     retention_days: int | None = None
-    """Of ended executions; None is what the deployment has set."""
+    """Days for which ended executions are kept; None means the deployment's setting."""
     quotas: Mapping[str, JSON] = field(default_factory=dict)
     reuse: bool = False
-    """Whether an execution may ask for a sandbox that serves several of the tenant's."""
+    """Whether an execution may ask for a sandbox that serves several executions of the tenant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +62,13 @@ class Head:
 
 
 async def find(tx: Transaction, name: str) -> UUID | None:
-    """Return the id of the tenant of that name, or None. Needs the owner's connection."""
+    """Return the id of the tenant with that name, or None. Needs the owner's connection."""
     row = await tx.one("tenants.find", name=name)
     return row["tenant_id"] if row else None
 
 
 async def insert(tx: Transaction, tenant_id: UUID, name: str, terms: Terms) -> bool:
-    """Store a new tenant, in a transaction of its own; False if the name is taken."""
+    """Store a new tenant in its own transaction; return False if the name is taken."""
     return bool(await tx.run("tenants.insert", tenant_id=tenant_id, name=name, **_columns(terms)))
 
 
@@ -79,39 +79,39 @@ async def get(tx: Transaction) -> Tenant | None:
 
 
 async def list_by_name(tx: Transaction, *, after: str | None, limit: int) -> list[Tenant]:
-    """Return tenants by name, those that follow `after`. Only the operator sees others."""
+    """Return tenants by name: those that follow `after`. Only the operator sees others."""
     return [of_row(row) for row in await tx.all("tenants.list", after=after, limit=limit)]
 
 
 async def update(tx: Transaction, terms: Terms) -> None:
-    """Change what the tenant of this transaction may have."""
+    """Change the terms of the transaction's tenant."""
     await tx.run("tenants.update", **_columns(terms))
 
 
 async def suspend(tx: Transaction, why: str) -> bool:
-    """Suspend the tenant of this transaction; False if it was."""
+    """Suspend the transaction's tenant; return False if it is suspended already."""
     return bool(await tx.run("tenants.suspend", why=why))
 
 
 async def resume(tx: Transaction) -> bool:
-    """End the tenant's suspension; False if there was none."""
+    """End the tenant's suspension; return False if there was none."""
     return bool(await tx.run("tenants.resume"))
 
 
 async def active(tx: Transaction) -> int:
-    """Return how many of the tenant's executions are on a worker."""
+    """Return how many executions and sandboxes of the tenant are active."""
     row = await tx.one("tenants.active")
     return int(row["active"]) if row else 0
 
 
 async def head(tx: Transaction) -> Head | None:
-    """Return the end of the tenant's audit log, None while it is empty."""
+    """Return the end of the tenant's audit log, or None if it is empty."""
     row = await tx.one("tenants.head")
     return Head(**row) if row else None
 
 
 async def erase(tx: Transaction) -> dict[str, int]:
-    """Delete every row of the tenant, which is suspended and runs nothing; return them by table."""
+    """Delete every row of a suspended tenant that runs nothing; return the numbers by table."""
     tx.patiently(ERASURE)
     return {row["name"]: row["removed"] for row in await tx.all("tenants.erase")}
 

@@ -1,5 +1,6 @@
-"""One transaction: named queries in, plain rows out, and no round trip that nobody waits for."""
+"""One transaction: named queries in, plain rows out, and no needless round trips."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -16,11 +17,12 @@ from runner.words.errors import Unconfirmed
 
 COMMITTED = "COMMIT"
 SHUTDOWN = "57P"
-"""SQLSTATE class of a server that goes away; it may have committed before (errcodes, class 57)."""
+"""SQLSTATE class of a server that goes away; it may have committed first (errcodes, class 57)."""
 Text: TypeAlias = str | sql.Composed
 Statement: TypeAlias = tuple[Text, Mapping[str, Any]]
 Cursor: TypeAlias = psycopg.AsyncCursor[DictRow]
 _MARK = "-- name: "
+_PLANNED_ANEW = re.compile(r"%\(\w+\)s(::\S+)? IS NULL OR |^-- Planned anew", re.MULTILINE)
 
 
 @cache
@@ -36,8 +38,18 @@ def query(name: str) -> str:
     return _file(resource)[key]
 
 
+@cache
+def is_planned_anew(statement: str) -> bool:
+    """Return whether PostgreSQL must plan a statement anew for its values, each time it runs.
+
+    That is so with optional filters, and where the statement says so: a plan for all values at once
+    uses none of their indexes, and reads every row to find the few that are wanted.
+    """
+    return _PLANNED_ANEW.search(statement) is not None
+
+
 class Later:
-    """A statement that travels with what follows it; its rows can be had after that."""
+    """A statement that is sent with the next one; its rows are there after that."""
 
     def __init__(self, text: Text, values: Mapping[str, Any]) -> None:
         self.text = text
@@ -45,7 +57,7 @@ class Later:
         self.cursor: Cursor | None = None
 
     async def one(self) -> DictRow | None:
-        """Return the first row, or None. Raises RuntimeError if nothing has followed it yet."""
+        """Return the first row, or None. Raises RuntimeError if nothing has been sent since."""
         if self.cursor is None:
             raise RuntimeError("this statement has not been sent")
         return await self.cursor.fetchone()
@@ -54,12 +66,12 @@ class Later:
 class Transaction:
     """One open transaction: named queries in, plain rows out.
 
-    What has no answer that anybody waits for, as the transaction's own beginning, travels with the
-    statement that follows it, or with the end: a round trip costs more than most statements.
+    If nobody waits for a statement's answer, as for the transaction's own BEGIN, it is sent
+    together with the next statement or with the end: a round trip costs more than most statements.
 
-    Audit records are collected and written right before the COMMIT, in its round trip. To write one
-    locks the head of the tenant's chain, which is so never held while the transaction waits for a
-    row: two that lock the same two in turn would wait for each other.
+    Audit records are collected and written right before the COMMIT, in its round trip. Writing one
+    locks the head of the tenant's chain. So that lock is never held while the transaction waits for
+    a row: two transactions that lock the same two in different order would deadlock.
     """
 
     def __init__(
@@ -67,10 +79,14 @@ class Transaction:
         connection: Connection,
         begin: str | None = None,
         first: Sequence[Statement] = (),
+        *,
+        single: bool = False,
     ) -> None:
+        """With `single`, the first exchange is all of it."""
         self._connection = connection
         self._begin = begin
         self._is_one = begin is not None
+        self._single = single
         self._ahead = [Later(*each) for each in first]
         self._records: list[str] = []
         self._behind: list[Later] = []
@@ -89,27 +105,27 @@ class Transaction:
         return (await self._execute(query(name), values)).rowcount
 
     def later(self, name: str, /, **values: Any) -> Later:
-        """Send the statement with what follows. Should it fail, that does, or the commit."""
+        """Send the statement with the next one. If it fails, the next one or the commit raises."""
         statement = Later(query(name), values)
         self._ahead.append(statement)
         return statement
 
     def afterwards(self, name: str, /, **values: Any) -> Later:
-        """Send the statement with the end: it sees what is stored by then, as no tenant."""
+        """Send the statement after the COMMIT: it sees what was stored, as a query of no tenant."""
         statement = Later(query(name), values)
         self._behind.append(statement)
         return statement
 
     def append_record(self, body: str) -> None:
-        """Append a record to the tenant's audit log at the end, behind those given before."""
+        """Append a record to the tenant's audit log at the end, after those given before."""
         if not self._is_one:
             raise RuntimeError("single statements have no end to write a record at")
         self._records.append(body)
 
     async def append_record_now(self, body: str) -> DictRow:
-        """Append a record, behind those given before, at once; return its number and hash.
+        """Append a record at once, after those given before; return its number and hash.
 
-        Locks the head of the tenant's chain until the end: lock no row that others lock after it.
+        Locks the head of the tenant's chain until the end: do not lock contended rows after this.
         """
         (*_, cursor) = await self._send(*self._take_records(), _record(body))
         row = await cursor.fetchone()
@@ -118,18 +134,18 @@ class Transaction:
         return row
 
     def patiently(self, bound: timedelta) -> None:
-        """Let each statement from here on take so long, instead of as long as every other."""
+        """Let each statement from here on take this long, instead of the default."""
         milliseconds = str(bound // timedelta(milliseconds=1))
         self.later("session.bound_statements", milliseconds=milliseconds)
         self._connection.answer_s = bound.total_seconds() + GRACE_S
 
     async def together(self, *statements: tuple[str, Mapping[str, Any]]) -> list[list[DictRow]]:
-        """Return the rows of several statements, none of which needs another's: one round trip."""
+        """Run independent statements in one round trip; return the rows of each."""
         cursors = await self._send(*((query(name), values) for name, values in statements))
         return [await cursor.fetchall() for cursor in cursors]
 
     async def flush(self) -> None:
-        """Send what was to go with what follows."""
+        """Send the statements that wait for the next one."""
         await self._send()
 
     async def each(self, name: str, /, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -137,10 +153,10 @@ class Transaction:
         await self._send(*((query(name), row) for row in rows))
 
     async def commit(self) -> None:
-        """End it, with what was still to be sent.
+        """End the transaction, and send what was still waiting.
 
-        Raises RuntimeError if it had failed, Unconfirmed when PostgreSQL goes away before it
-        answers.
+        Raises RuntimeError if a statement had failed, and Unconfirmed if PostgreSQL goes away
+        before it answers.
         """
         behind, records = self._behind, self._take_records()
         with unconfirmed():
@@ -165,28 +181,38 @@ class Transaction:
         return cursor
 
     async def _send(self, *statements: Statement) -> list[Cursor]:
-        """Return the statements' cursors. All that was to go ahead goes in the same round trip."""
+        """Return the statements' cursors. What was waiting goes first, in the same round trip."""
         if self._ended:
             raise RuntimeError("this transaction has ended: open another")
+        self._ended = self._single
         ahead, self._ahead = self._ahead, []
         if self._begin is not None:
             ahead.insert(0, Later(self._begin, {}))
             self._begin = None
         if not ahead and len(statements) <= 1:
             return [await self._run(*each) for each in statements]
-        async with self._connection.pipeline():
-            for each in ahead:
-                each.cursor = await self._run(each.text, each.values)
-            return [await self._run(*each) for each in statements]
+        try:
+            async with self._connection.pipeline():
+                for each in ahead:
+                    each.cursor = await self._run(each.text, each.values)
+                return [await self._run(*each) for each in statements]
+        except IndexError as error:
+            # A deferred check fails with the Sync: psycopg looks for the statement that the error
+            # belongs to, and finds none if it came with the results.
+            raise psycopg.OperationalError("a check at the end failed") from error
 
     async def _run(self, statement: Text, values: Mapping[str, Any]) -> Cursor:
-        text = statement.encode() if isinstance(statement, str) else statement
-        return await self._connection.execute(text, values)
+        if not isinstance(statement, str):
+            return await self._connection.execute(statement, values)
+        # Otherwise psycopg prepares frequent statements, and PostgreSQL may then plan them only
+        # once.
+        prepare = False if is_planned_anew(statement) else None
+        return await self._connection.execute(statement.encode(), values, prepare=prepare)
 
 
 @contextmanager
 def unconfirmed() -> Iterator[None]:
-    """Tell of a change as Unconfirmed when PostgreSQL goes away before it answers to its end."""
+    """Raise Unconfirmed if PostgreSQL goes away before it confirms a change."""
     try:
         yield
     except (psycopg.OperationalError, psycopg.InterfaceError) as error:

@@ -1,7 +1,8 @@
-"""What writers that died left in the store: bytes that no listing of objects shows.
+"""Bytes that dead writers left in the store, which no listing of objects shows.
 
-A local store writes beside the object, to `<key>#<number>`, and renames that. S3 keeps the parts of
-an upload until it is completed or aborted. Neither ends by itself when its writer is killed.
+A local store writes to `<key>#<number>` beside the object, and then renames that. S3 keeps the
+parts of an upload until it is completed or aborted. Neither is cleaned up when its writer is
+killed.
 """
 
 import asyncio
@@ -20,7 +21,7 @@ _STAGED = re.compile(r"(.+)#\d+")
 
 @dataclass(frozen=True, slots=True)
 class Unfinished:
-    """One write that has not ended. `touched_at` is when it last got a byte, or began."""
+    """A write that has not ended. `touched_at` is when it began or last got a byte."""
 
     key: str
     touched_at: datetime
@@ -28,32 +29,32 @@ class Unfinished:
 
 
 class Writes(Protocol):
-    """The writes under way in a store, or left behind in it."""
+    """The writes that are in progress or were left behind in a store."""
 
     async def below(self, prefix: str) -> list[Unfinished]:
-        """Return those of keys below the prefix."""
+        """Return the unfinished writes of keys below the prefix."""
 
     async def abort(self, found: Unfinished) -> None:
-        """End one and remove its bytes; one that is gone already is no fault."""
+        """End a write and remove its bytes; it is no error if there is none."""
 
 
 @dataclass(frozen=True, slots=True)
 class StagedFiles:
-    """Of a local store."""
+    """Unfinished writes of a local store."""
 
     root: Path
 
     async def below(self, prefix: str) -> list[Unfinished]:
-        """Return the files that are named as obstore names what it has not yet renamed."""
+        """Return the files with the names that obstore uses before it renames them."""
         return await asyncio.to_thread(lambda: list(self._below(prefix)))
 
     async def abort(self, found: Unfinished) -> None:
-        """Remove the file, and the folders that were made for it alone."""
+        """Remove the file, and the folders that were made only for it."""
         await asyncio.to_thread(self._remove, Path(found.reference))
 
     def _remove(self, path: Path) -> None:
         path.unlink(missing_ok=True)
-        with suppress(OSError):  # Until one has something else in it.
+        with suppress(OSError):  # Stop at a folder that has something else in it.
             for folder in path.relative_to(self.root).parents[:-1]:
                 (self.root / folder).rmdir()
 
@@ -69,10 +70,10 @@ class StagedFiles:
 
 
 class UploadsInParts:
-    """Of S3, by botocore: obstore can neither list nor abort what another process began."""
+    """Unfinished writes of S3, through botocore: obstore cannot list or abort others' uploads."""
 
     def __init__(self, url: str, options: Mapping[str, Any]) -> None:
-        """Look into the bucket and prefix of `url`, with the options of obstore's store."""
+        """Use the bucket and prefix of `url`, with the options of obstore's store."""
         parts = urlsplit(url)
         base = parts.path.strip("/")
         self._bucket = parts.netloc
@@ -89,7 +90,7 @@ class UploadsInParts:
 
     @cached_property
     def _client(self) -> Any:
-        # Imported when it is used: half a second, and only the worker and a deletion need it.
+        # Import it here: it takes half a second, and only the worker and deletions need it.
         import botocore.session  # noqa: PLC0415
         from botocore.config import Config  # noqa: PLC0415
 
@@ -128,7 +129,7 @@ class UploadsInParts:
 
 @contextmanager
 def _translated() -> Iterator[None]:
-    """Turn botocore's errors into one that the object store's callers know."""
+    """Turn botocore's errors into one that callers of the object store know."""
     from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
 
     try:
@@ -138,11 +139,11 @@ def _translated() -> Iterator[None]:
 
 
 class Untold:
-    """Of a store whose unfinished writes nobody can list; the bucket's own rules must end them."""
+    """A store whose unfinished writes nobody can list; the bucket's own rules must end them."""
 
     async def below(self, _prefix: str) -> list[Unfinished]:
         """Return none."""
         return []
 
     async def abort(self, _found: Unfinished) -> None:
-        """There is none."""
+        """Do nothing: no unfinished write is ever listed."""

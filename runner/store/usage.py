@@ -1,9 +1,13 @@
-"""The usage ledger: a row for each attempt that ended, and sums by day.
+"""The usage ledger: a row for each attempt that ended and each slice of a sandbox, sums by day.
 
-A row is written in the transaction in which its attempt ends, by the function that ends it; the
-database adds it to its day. What an attempt used is what its execution's result says, also when
-its worker failed after the program had begun. An attempt that was lost with its worker, or handed
-back by one that drained, used nothing that is charged.
+The function that ends an attempt also writes its row, in the same transaction, and the database
+adds it to its day. An attempt used what its execution's result says, even if its worker failed
+after the program had begun. An attempt that was lost with its worker, or that a draining worker
+returned, used nothing that is charged.
+
+A living sandbox's use is entered in slices. Its row says how far its counters have been entered,
+and is written together with the slice. So a slice that is repeated after a failure enters only what
+is new, and a later process of its node continues where the earlier one stopped.
 """
 
 from collections.abc import Sequence
@@ -12,6 +16,7 @@ from datetime import date, datetime
 from decimal import Decimal
 
 from runner.store.executions import StoredArtifact
+from runner.store.residents import SandboxHold
 from runner.store.transaction import Transaction
 from runner.words.execution import Claim, Result
 
@@ -20,7 +25,10 @@ _PRECISION = Decimal("0.000001")
 
 @dataclass(frozen=True, slots=True)
 class Day:
-    """What ended on a day (UTC). Memory is what was set aside: the limit times wall-clock time."""
+    """What was used on a day (UTC). Memory is the limit times the time, not what was touched.
+
+    The `sandbox_` fields say how much of it living sandboxes used.
+    """
 
     day: date
     attempts: int
@@ -30,10 +38,24 @@ class Day:
     egress_bytes_up: int
     egress_bytes_down: int
     artifact_bytes: int
+    sandbox_wall_s: Decimal
+    sandbox_cpu_s: Decimal
+    sandbox_memory_gib_s: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxReading:
+    """What the counters of a living sandbox say now. They only grow."""
+
+    cpu_s: float | None
+    """Of its container since it was made; None if nobody can tell."""
+    egress_bytes_up: int = 0
+    """Through the egress session that this process of its node opened for it."""
+    egress_bytes_down: int = 0
 
 
 def columns(result: Result, artifacts: Sequence[StoredArtifact]) -> dict[str, object]:
-    """Return what the statement that ends an attempt with this result enters for it."""
+    """Return the columns to enter when an attempt ends with this result."""
     usage, egress = result.usage, result.egress
     return {
         "wall_s": _exactly(usage.wall_s),
@@ -45,7 +67,7 @@ def columns(result: Result, artifacts: Sequence[StoredArtifact]) -> dict[str, ob
 
 
 def record_requeued_later(tx: Transaction, claim: Claim, started_at: datetime | None) -> None:
-    """Enter an attempt that has just been given up for another one, with what follows."""
+    """Enter an attempt that was just given up for another one, in the next round trip."""
     tx.later(
         "usage.record_requeued",
         execution_id=claim.execution_id,
@@ -54,8 +76,34 @@ def record_requeued_later(tx: Transaction, claim: Claim, started_at: datetime | 
     )
 
 
+async def count_sandbox(
+    tx: Transaction, hold: SandboxHold, reading: SandboxReading, *, ended: bool = False
+) -> bool:
+    """Enter a living sandbox's use since its last slice; return False if another process holds it.
+
+    Call it before the state changes to or from `paused`, as a slice belongs to one of the two.
+    """
+    return bool(await tx.run("usage.count_sandbox", **_slice(hold, reading, ended=ended)))
+
+
+def count_sandbox_later(tx: Transaction, hold: SandboxHold, reading: SandboxReading) -> None:
+    """Do the same with what follows."""
+    tx.later("usage.count_sandbox", **_slice(hold, reading, ended=False))
+
+
+def _slice(hold: SandboxHold, reading: SandboxReading, *, ended: bool) -> dict[str, object]:
+    return {
+        "sandbox_id": hold.sandbox_id,
+        "instance": hold.instance,
+        "cpu_s": None if reading.cpu_s is None else _exactly(reading.cpu_s),
+        "egress_bytes_up": reading.egress_bytes_up,
+        "egress_bytes_down": reading.egress_bytes_down,
+        "ended": ended,
+    }
+
+
 async def days(tx: Transaction, first: date, last: date) -> list[Day]:
-    """Return the sums of each day from `first` to `last` on which something ended."""
+    """Return the sums of each day from `first` to `last` on which something was entered."""
     return [Day(**row) for row in await tx.all("usage.days", first=first, last=last)]
 
 

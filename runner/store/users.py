@@ -1,7 +1,7 @@
-"""Users and their sessions, as stored: hashes of passwords, of sessions' ids and of tokens.
+"""Users and their sessions, as stored: only hashes of passwords, session ids and tokens.
 
-A user belongs to no tenant; what is looked up here before a tenant is known, or across tenants,
-goes through functions of the database that return no more than is asked for.
+A user belongs to no tenant. Lookups across tenants, or before a tenant is known, go through
+database functions that return no more than what was asked for.
 """
 
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class FoundSession:
-    """A session that lasts, with what its user is in its tenant. `unused`: for a while."""
+    """A valid session with its user's role. `unused`: no use was recorded lately."""
 
     tenant_id: UUID
     session_id: UUID
@@ -36,7 +36,7 @@ class FoundSession:
 
 @dataclass(frozen=True, slots=True)
 class NewSession:
-    """A session to store, in the tenant of the transaction."""
+    """A session to store in the transaction's tenant."""
 
     id: UUID
     user_id: UUID
@@ -47,7 +47,7 @@ class NewSession:
 
 @dataclass(frozen=True, slots=True)
 class StoredSession:
-    """A session of somebody's that lasts."""
+    """A valid session of a user."""
 
     session_id: UUID
     tenant: str
@@ -60,7 +60,7 @@ class StoredSession:
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """A tenant that a user belongs to, by name."""
+    """A tenant that a user belongs to."""
 
     tenant: str
     role: Role
@@ -76,7 +76,7 @@ class Credentials:
 
 @dataclass(frozen=True, slots=True)
 class OpenInvitation:
-    """An invitation that can be taken up; `user_id` and `password` of who has that address."""
+    """An invitation that can be accepted, with id and password of the user with that address."""
 
     tenant_id: UUID
     invitation_id: UUID
@@ -89,7 +89,7 @@ class OpenInvitation:
 
 @dataclass(frozen=True, slots=True)
 class Reset:
-    """Whose password may be set anew, and the one they have."""
+    """The user whose password may be reset, and their current hash."""
 
     user_id: UUID
     email: str
@@ -106,16 +106,16 @@ class Standing:
 
 
 async def find_login(tx: Transaction, email: str, tenant: str | None) -> Account | None:
-    """Return who has that address, and the tenant of that name if they belong to it.
+    """Return the user with that address, and the tenant of that name if they belong to it.
 
-    Without a name: the one that they have belonged to for longest.
+    Without a name, it is the tenant to which they have belonged for longest.
     """
     row = await tx.one("users.find_login", email=email, tenant=tenant)
     return Account(**row) if row else None
 
 
 async def find_session(tx: Transaction, hash_: bytes, idle: timedelta) -> FoundSession | None:
-    """Return the session of that hash, unless it is over or was not used for `idle`."""
+    """Return the session with that hash, unless it has ended or was not used for `idle`."""
     row = await tx.one("users.find_session", hash=hash_, idle=idle)
     if row is None:
         return None
@@ -123,7 +123,7 @@ async def find_session(tx: Transaction, hash_: bytes, idle: timedelta) -> FoundS
 
 
 async def insert_session(tx: Transaction, new: NewSession, lifetime: timedelta) -> bool:
-    """Store a session that ends after `lifetime` at the latest; False for who is no member."""
+    """Store a session that ends after `lifetime` at the latest; False if the user is no member."""
     added = await tx.run(
         "users.insert_session",
         session_id=new.id,
@@ -142,26 +142,26 @@ async def used(tx: Transaction, session_id: UUID) -> None:
 
 
 async def memberships(tx: Transaction, user_id: UUID) -> list[Membership]:
-    """Return the tenants that a user belongs to, the first one first."""
+    """Return the tenants that a user belongs to, in the order of joining."""
     rows = await tx.all("users.memberships", user_id=user_id)
     return [Membership(row["tenant"], Role(row["role"])) for row in rows]
 
 
 async def sessions(tx: Transaction, user_id: UUID, idle: timedelta) -> list[StoredSession]:
-    """Return a user's sessions that last, in all tenants, newest first."""
+    """Return a user's valid sessions in all tenants, newest first."""
     return [
         StoredSession(**row) for row in await tx.all("users.sessions", user_id=user_id, idle=idle)
     ]
 
 
 async def end_sessions(tx: Transaction, user_id: UUID, session_id: UUID | None = None) -> int:
-    """End one session of a user's, or all of them at once; return how many there were."""
+    """End one session of a user, or all of them; return how many were ended."""
     row = await tx.one("users.end_sessions", user_id=user_id, session_id=session_id)
     return int(row["ended"]) if row else 0
 
 
 async def clear_sessions(tx: Transaction, user_id: UUID, idle: timedelta) -> None:
-    """Delete what is left of a user's sessions that are over."""
+    """Delete the rows of a user's sessions that have ended."""
     await tx.run("users.clear_sessions", user_id=user_id, idle=idle)
 
 
@@ -172,25 +172,25 @@ async def credentials(tx: Transaction, user_id: UUID) -> Credentials | None:
 
 
 async def hold_password(tx: Transaction, user_id: UUID, password: str) -> bool:
-    """Return whether that hash is still the one, and keep it so until the transaction ends."""
+    """Return whether that hash is still current, and lock it until the transaction ends."""
     row = await tx.one("users.hold_password", user_id=user_id, password=password)
     return bool(row and row["held"])
 
 
 async def replace_password(tx: Transaction, user_id: UUID, *, old: str, new: str) -> bool:
-    """Store another hash in the place of `old`; False if that is no longer the one."""
+    """Replace the hash `old`; return False if it is no longer current."""
     row = await tx.one("users.replace_password", user_id=user_id, old=old, new=new)
     return bool(row and row["replaced"])
 
 
 async def find_invitation(tx: Transaction, hash_: bytes) -> OpenInvitation | None:
-    """Return the invitation that has a token of that hash, unless it has expired."""
+    """Return the invitation whose token has that hash, unless it has expired."""
     row = await tx.one("users.find_invitation", hash=hash_)
     return OpenInvitation(**{**row, "role": Role(row["role"])}) if row else None
 
 
 async def add(tx: Transaction, user_id: UUID, credentials: Credentials) -> bool:
-    """Store a new user; False if somebody has that address."""
+    """Store a new user; return False if somebody has that address."""
     row = await tx.one(
         "users.add", user_id=user_id, email=credentials.email, password=credentials.password
     )
@@ -200,24 +200,24 @@ async def add(tx: Transaction, user_id: UUID, credentials: Credentials) -> bool:
 async def issue_reset(
     tx: Transaction, email: str, hash_: bytes, lifetime: timedelta
 ) -> UUID | None:
-    """Let who has a token of that hash set the password of that address anew; None if nobody's.
+    """Let the holder of the token with that hash reset the password of that address.
 
-    Needs the owner's connection. An earlier token is no longer one.
+    Returns None if nobody has the address. Ends earlier tokens. Needs the owner's connection.
     """
     row = await tx.one("users.issue_reset", email=email, hash=hash_, lifetime=lifetime)
     return row["user_id"] if row else None
 
 
 async def find_reset(tx: Transaction, hash_: bytes) -> Reset | None:
-    """Return whose password a token of that hash sets anew, unless it has expired."""
+    """Return whose password the token with that hash resets, unless it has expired."""
     row = await tx.one("users.find_reset", hash=hash_)
     return Reset(**row) if row else None
 
 
 async def reset_password(tx: Transaction, hash_: bytes, password: str) -> int | None:
-    """Use that token up: store another hash of a password, and end all sessions of its user.
+    """Use the token up: store a new password hash, and end all sessions of the user.
 
-    Return how many there were; None if somebody was first.
+    Returns how many sessions ended, or None if somebody else used the token first.
     """
     row = await tx.one("users.reset_password", hash=hash_, password=password)
     return int(row["sessions_ended"]) if row else None

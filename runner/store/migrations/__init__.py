@@ -1,11 +1,11 @@
 """Schema changes, applied by Alembic in order; each is one SQL file beside its revision.
 
-Run by the schema's owner (`runner migrate`), never by the API or the worker. Forward only: a file
-that has landed is never edited (`versions/SHA256SUMS` holds its digest); a new revision changes
-what it made.
+The schema's owner runs them (`runner migrate`), never the API or the worker. They only go forward:
+a file that has landed is never edited (`versions/SHA256SUMS` holds its digest); a new revision
+changes what it made.
 
-Everything is one transaction. It gives up rather than wait long for a lock: whoever asks for the
-same table later would wait behind it, so that one long transaction would stop all.
+Everything is one transaction. It does not wait long for a lock: everybody who asks for the same
+table later would wait behind it, so one long transaction of somebody else would stop them all.
 
     env  Alembic's entry point
 """
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     import sqlalchemy
 
 LOCK_TIMEOUT = timedelta(seconds=3)
-"""How long to wait for the lock of a table or row, and others behind us."""
+"""How long to wait for the lock of a table or row, while others wait behind us."""
 LOCK_PAUSES_S = (2.0, 5.0, 10.0, 20.0)
-"""How long to let the others go first before each further try."""
+"""Pause before each further try, in which others get their turn."""
 STATEMENT_TIMEOUT = timedelta(minutes=30)
-"""PostgreSQL's bound on one statement, such as an index of a large table."""
+"""How long PostgreSQL lets one statement run, such as an index of a large table."""
 LOCKED = (
     "another transaction holds a lock that the migration needs, and did not end in {tries} tries; "
     "nothing was changed. Stop the APIs and the workers, or find it with `SELECT pid, usename, "
@@ -45,7 +45,7 @@ _VERSION_TABLE = (
     "CREATE TABLE IF NOT EXISTS alembic_version "
     "(version_num varchar(32) CONSTRAINT alembic_version_pkc PRIMARY KEY)"
 )
-"""Alembic's own, as Alembic makes it."""
+"""Alembic's own table, exactly as Alembic makes it."""
 _SET = "SELECT set_config(:name, :value, true)"
 
 
@@ -57,19 +57,19 @@ def run_sql_file(name: str) -> None:
     connection = op.get_bind().connection.driver_connection
     if not isinstance(connection, psycopg.Connection):
         raise TypeError(f"migrations need psycopg, not {type(connection).__name__}")
-    # Without parameters psycopg sends the text as it is: several statements, `%` untouched.
+    # Without parameters, psycopg sends the text unchanged: several statements, `%` untouched.
     connection.execute(text.encode())
 
 
 def refuse(why: str) -> NoReturn:
-    """Raise SetupError: this database cannot be migrated, and what to do instead."""
+    """Raise SetupError with the reason why this database cannot be migrated and what to do."""
     raise SetupError(why)
 
 
 def migrate(owner_url: SecretStr, *login_urls: SecretStr) -> None:
     """Bring the schema up to date and give each login role the password of its URL.
 
-    Raises StoreUnavailable when PostgreSQL does not answer or a lock is not to be had.
+    Raises StoreUnavailable if PostgreSQL does not answer or a lock cannot be had.
     """
     log = structlog.get_logger("runner.migrate")
     for pause_s in (*LOCK_PAUSES_S, None):
@@ -88,8 +88,8 @@ def migrate(owner_url: SecretStr, *login_urls: SecretStr) -> None:
 
 
 def _upgrade(owner_url: SecretStr) -> None:
-    """Apply what is new, all of it or nothing. Raises psycopg's errors."""
-    # A third of a second, which commands that migrate nothing need not spend.
+    """Apply all new revisions or none. Raises psycopg's errors."""
+    # Import it here: it takes a third of a second, and most commands migrate nothing.
     import sqlalchemy
     from alembic import command
     from alembic.config import Config
@@ -104,7 +104,7 @@ def _upgrade(owner_url: SecretStr) -> None:
     try:
         with engine.connect() as connection, connection.begin():
             _bound(connection, "statement_timeout", STATEMENT_TIMEOUT)
-            # The other migration is waited for patiently: nobody queues behind this lock.
+            # Wait as long as the other migration takes: nobody queues behind this lock.
             _take_turn(connection)
             _bound(connection, "lock_timeout", LOCK_TIMEOUT)
             config.attributes["connection"] = connection
@@ -124,7 +124,7 @@ def _take_turn(connection: "sqlalchemy.Connection") -> None:
         with connection.begin_nested():
             connection.execute(sqlalchemy.text(_VERSION_TABLE))
     except sqlalchemy.exc.IntegrityError:
-        # PostgreSQL says so when another migration of an empty database has made it meanwhile.
+        # Raised if another migration of an empty database has made it meanwhile.
         pass
     lock = "LOCK TABLE alembic_version IN SHARE UPDATE EXCLUSIVE MODE"
     connection.execute(sqlalchemy.text(lock))

@@ -12,6 +12,12 @@ WHERE tenant_id = app_tenant() AND seq > %(after)s
   AND (%(until)s::text IS NULL OR at < %(until)s)
 ORDER BY seq LIMIT %(limit)s;
 
+-- name: of_resource
+SELECT seq, body, hash FROM audit_events
+WHERE tenant_id = app_tenant() AND resource_id = %(resource_id)s
+  AND resource_type = %(resource_type)s AND seq > %(after)s
+ORDER BY seq LIMIT %(limit)s;
+
 -- name: list_newest
 SELECT seq, body, hash FROM audit_events
 WHERE tenant_id = app_tenant() AND seq < %(before)s
@@ -35,7 +41,7 @@ SELECT audit_unsealed_s() AS seconds;
 SELECT hash FROM audit_events WHERE tenant_id = app_tenant() AND seq = %(seq)s;
 
 -- name: ends
--- Where the chain must end, and where it does, as of one moment.
+-- Where the chain must end, and where it does end, both read at one moment.
 SELECT h.seq, h.hash, l.last
 FROM (SELECT max(seq) AS last FROM audit_events WHERE tenant_id = app_tenant()) l
 LEFT JOIN audit_heads h ON h.tenant_id = app_tenant();
@@ -53,7 +59,7 @@ VALUES (app_tenant(), %(seq)s, %(document)s) ON CONFLICT DO NOTHING;
 
 -- name: put_webhook
 INSERT INTO audit_webhooks (tenant_id, url, sealed) VALUES (app_tenant(), %(url)s, %(sealed)s)
--- Not `excluded.sealed`: to name it takes the right to read the column.
+-- Not `excluded.sealed`: naming it needs the right to read the column.
 ON CONFLICT (tenant_id) DO UPDATE
 SET url = %(url)s, sealed = %(sealed)s, updated_at = clock_timestamp();
 
@@ -70,7 +76,7 @@ DELETE FROM audit_webhooks WHERE tenant_id = app_tenant();
 SELECT url, sealed FROM audit_webhooks WHERE tenant_id = app_tenant();
 
 -- name: begin_cursor
--- A new one begins behind what is on record: the record of this very change is written later.
+-- A new cursor begins after the last record; the record of this change is written later.
 INSERT INTO audit_cursors (tenant_id, sink, seq)
 VALUES (app_tenant(), 'tenant',
         COALESCE((SELECT seq FROM audit_heads WHERE tenant_id = app_tenant()), 0))

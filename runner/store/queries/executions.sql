@@ -26,14 +26,6 @@ SELECT tenant_id, execution_id, 1, 0, 'state', '{"state": "queued"}' FROM stored
 INSERT INTO events (tenant_id, execution_id, seq, attempt, kind, data)
 VALUES (app_tenant(), %(execution_id)s, %(seq)s, %(attempt)s, %(kind)s, %(data)s);
 
--- name: reserve_idempotency_key
-INSERT INTO idempotency_keys (tenant_id, key, request_hash, execution_id)
-VALUES (app_tenant(), %(key)s, %(request_hash)s, %(execution_id)s)
-ON CONFLICT DO NOTHING;
-
--- name: find_idempotency_key
-SELECT request_hash, execution_id FROM idempotency_keys WHERE key = %(key)s;
-
 -- name: get
 SELECT tenant_id, execution_id, state, attempt, created_at, started_at, ended_at,
        cancel_requested_at, project, language, image, size, limits, isolation, interpret, reuse,
@@ -54,7 +46,7 @@ WHERE tenant_id = app_tenant()
 ORDER BY execution_id DESC LIMIT %(limit)s;
 
 -- name: list_labelled
--- The label that fewest executions have, counted up to a hundred, leads; the others are compared.
+-- Search by the label that fewest executions have (counted up to a hundred); compare the others.
 WITH wanted AS (
     SELECT key, value FROM jsonb_each_text(%(metadata)s::jsonb) w
     ORDER BY (
@@ -77,6 +69,43 @@ WHERE l.tenant_id = app_tenant()
   AND (%(created_after)s::timestamptz IS NULL OR created_at >= %(created_after)s)
   AND (%(created_before)s::timestamptz IS NULL OR created_at < %(created_before)s)
 ORDER BY l.execution_id DESC LIMIT %(limit)s;
+
+-- name: states_are_rarer
+-- Whether fewer executions have one of these states than have any of these labels. False if a
+-- thousand executions have one of these states.
+-- Planned anew: whether the index of states is worth using depends on the states.
+SELECT CASE WHEN n < 1000 THEN NOT EXISTS (
+    SELECT FROM jsonb_each_text(%(metadata)s::jsonb) w
+    WHERE (
+        SELECT count(*) FROM (
+            SELECT FROM labels l
+            WHERE l.tenant_id = app_tenant() AND l.key = w.key AND l.value = w.value LIMIT n + 1
+        ) few
+    ) <= n
+) ELSE false END AS rarer
+FROM (
+    SELECT count(*) AS n FROM (
+        SELECT FROM executions
+        WHERE tenant_id = app_tenant() AND state = ANY (%(states)s::text[]) LIMIT 1000
+    ) few
+) counted;
+
+-- name: list_labelled_by_state
+-- For rare states: read the executions in these states, and compare their labels.
+WITH rare AS MATERIALIZED (
+    SELECT tenant_id, execution_id, state, attempt, created_at, started_at, ended_at,
+           cancel_requested_at, project, language, image, size, limits, isolation, interpret,
+           reuse, output_keep, egress, egress_policy, metadata, result
+    FROM executions
+    WHERE tenant_id = app_tenant() AND state = ANY (%(states)s::text[])
+)
+SELECT * FROM rare
+WHERE metadata @> %(metadata)s::jsonb
+  AND (%(before)s::uuid IS NULL OR execution_id < %(before)s)
+  AND (%(project)s::text IS NULL OR project = %(project)s)
+  AND (%(created_after)s::timestamptz IS NULL OR created_at >= %(created_after)s)
+  AND (%(created_before)s::timestamptz IS NULL OR created_at < %(created_before)s)
+ORDER BY execution_id DESC LIMIT %(limit)s;
 
 -- name: load_claimed
 SELECT argv, env, stdin, language, image, size, limits, isolation, egress, egress_policy,
@@ -197,8 +226,8 @@ WHERE execution_id = %(execution_id)s AND seq > %(after)s
 ORDER BY seq LIMIT %(limit)s;
 
 -- name: output_of_ended
--- Not by `ended_at`: a plan made while there were few executions goes by its index, and reads all
--- that have ended once there are many.
+-- Do not search by `ended_at`: a plan that was made while there were few executions uses its index,
+-- and reads all ended executions once there are many.
 SELECT o.kind, o.data, o.chunk FROM executions e
 JOIN events o ON o.tenant_id = e.tenant_id AND o.execution_id = e.execution_id
              AND o.attempt = e.attempt AND o.kind IN ('stdout', 'stderr')

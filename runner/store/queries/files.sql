@@ -11,7 +11,7 @@ VALUES (app_tenant(), %(path)s, %(size)s, %(sha256)s, %(media_type)s, %(object_k
 ON CONFLICT (tenant_id, path) DO UPDATE
 SET size = excluded.size, sha256 = excluded.sha256, media_type = excluded.media_type,
     object_key = excluded.object_key, updated_at = excluded.updated_at,
-    -- One that had expired and was not yet removed is as good as none.
+    -- A file that has expired but is not removed yet counts as absent.
     created_at = CASE WHEN f.expires_at <= now() THEN excluded.created_at ELSE f.created_at END,
     expires_at = excluded.expires_at
 WHERE NOT %(only_new)s OR f.expires_at <= now()

@@ -7,3 +7,9 @@ FROM remove_expired_executions(%(days)s, %(limit)s);
 
 -- name: files
 SELECT remove_expired_files(%(limit)s) AS files;
+
+-- name: sandboxes
+SELECT remove_expired_sandboxes(%(days)s, %(limit)s) AS sandboxes;
+
+-- name: snapshots
+SELECT remove_expired_snapshots(%(limit)s) AS snapshots;

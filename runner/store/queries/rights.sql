@@ -21,7 +21,7 @@ WITH RECURSIVE over AS (
     WHERE tenant_id = app_tenant()
       AND (key_id = %(key_id)s OR (created_by = %(maker)s AND role = ANY (%(keys)s)))
     UNION
-    -- Two branches and no OR: each goes by an index of its own.
+    -- Two branches instead of an OR, so that each uses an index of its own.
     SELECT k.key_id, k.prefix FROM over o CROSS JOIN LATERAL (
         SELECT key_id, prefix FROM api_keys
         WHERE tenant_id = app_tenant() AND created_by = 'key:' || o.prefix
@@ -40,5 +40,12 @@ WITH RECURSIVE over AS (
       AND ((created_by = %(maker)s AND role = ANY (%(invitations)s))
            OR created_by IN (SELECT 'key:' || prefix FROM over))
     RETURNING 1
+), closed AS (
+    DELETE FROM sandbox_ports
+    WHERE tenant_id = app_tenant()
+      AND opened_by IN (SELECT 'key:' || prefix FROM over
+                        UNION ALL SELECT %(maker)s::text WHERE %(ports)s)
+    RETURNING 1
 )
-SELECT (SELECT count(*) FROM revoked) AS keys, (SELECT count(*) FROM taken_back) AS invitations;
+SELECT (SELECT count(*) FROM revoked) AS keys, (SELECT count(*) FROM taken_back) AS invitations,
+       (SELECT count(*) FROM closed) AS ports;

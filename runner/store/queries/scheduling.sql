@@ -1,5 +1,5 @@
 -- name: claim
--- What follows in the transaction is of its tenant, and may name it by `runner.claimed`.
+-- Later statements of the transaction belong to its tenant, and may name it by `runner.claimed`.
 SELECT tenant_id, execution_id, attempt,
        set_config('app.tenant_id', tenant_id::text, true),
        set_config('runner.claimed', execution_id::text, true)

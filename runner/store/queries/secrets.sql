@@ -1,6 +1,6 @@
 -- name: put
 INSERT INTO secrets (tenant_id, name, sealed) VALUES (app_tenant(), %(name)s, %(sealed)s)
--- Not `excluded.sealed`: to name it takes the right to read the column.
+-- Not `excluded.sealed`: naming it needs the right to read the column.
 ON CONFLICT (tenant_id, name) DO UPDATE
 SET sealed = %(sealed)s, updated_at = clock_timestamp()
 RETURNING name, created_at, updated_at;

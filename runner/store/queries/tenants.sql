@@ -35,8 +35,10 @@ UPDATE tenants SET suspended_at = NULL, suspended_why = NULL
 WHERE tenant_id = app_tenant() AND suspended_at IS NOT NULL;
 
 -- name: active
-SELECT count(*) AS active FROM executions
-WHERE tenant_id = app_tenant() AND state IN ('starting', 'running');
+SELECT (SELECT count(*) FROM executions
+        WHERE tenant_id = app_tenant() AND state IN ('starting', 'running'))
+     + (SELECT count(*) FROM sandboxes
+        WHERE tenant_id = app_tenant() AND state <> 'ended') AS active;
 
 -- name: head
 SELECT seq, hash FROM audit_heads WHERE tenant_id = app_tenant();

@@ -1,0 +1,138 @@
+-- name: insert
+INSERT INTO sandboxes (tenant_id, sandbox_id, created_by, timeout_s, expires_at, on_timeout,
+                       auto_resume, lives_until, project, image, size, resources, isolation, egress,
+                       egress_policy, env, secret_env, metadata, lease_until, filling)
+VALUES (app_tenant(), %(sandbox_id)s, %(created_by)s, %(timeout_s)s,
+        now() + CASE WHEN %(filling)s THEN %(filling_for)s
+                     ELSE make_interval(secs => %(timeout_s)s) END, %(on_timeout)s,
+        %(auto_resume)s, now() + make_interval(secs => %(max_life_s)s), %(project)s, %(image)s, %(size)s,
+        %(resources)s, %(isolation)s, %(egress)s, %(egress_policy)s, %(env)s, %(secret_env)s,
+        %(metadata)s, now() + %(unclaimed)s, %(filling)s);
+
+-- name: get
+SELECT tenant_id, sandbox_id, state, reason, detail, created_at, started_at, ended_at, expires_at,
+       timeout_s, on_timeout, auto_resume, lives_until, project, image, size, resources, isolation, egress,
+       egress_policy, env, secret_env, metadata, created_by, filling
+FROM sandboxes WHERE sandbox_id = %(sandbox_id)s;
+
+-- name: list
+SELECT tenant_id, sandbox_id, state, reason, detail, created_at, started_at, ended_at, expires_at,
+       timeout_s, on_timeout, auto_resume, lives_until, project, image, size, resources, isolation, egress,
+       egress_policy, env, secret_env, metadata, created_by, filling
+FROM sandboxes
+WHERE tenant_id = app_tenant()
+  AND (%(before)s::uuid IS NULL OR sandbox_id < %(before)s)
+  AND (%(project)s::text IS NULL OR project = %(project)s)
+  AND (%(states)s::text[] IS NULL OR state = ANY (%(states)s))
+  AND (%(metadata)s::jsonb IS NULL OR metadata @> %(metadata)s)
+  AND (%(image)s::text IS NULL OR image = %(image)s)
+  AND (%(started_after)s::timestamptz IS NULL OR started_at > %(started_after)s)
+ORDER BY sandbox_id DESC LIMIT %(limit)s;
+
+-- name: where
+SELECT state, reason, detail, node, auto_resume FROM sandboxes WHERE sandbox_id = %(sandbox_id)s;
+
+-- name: update
+UPDATE sandboxes
+SET timeout_s = CASE WHEN %(sets_timeout)s THEN %(timeout_s)s ELSE timeout_s END,
+    expires_at = CASE WHEN %(sets_timeout)s
+                      THEN clock_timestamp() + make_interval(secs => %(timeout_s)s)
+                      ELSE expires_at END,
+    metadata = COALESCE(%(metadata)s, metadata),
+    egress = COALESCE(%(egress)s, egress),
+    egress_policy = CASE WHEN %(egress)s::jsonb IS NULL THEN egress_policy
+                         ELSE %(egress_policy)s END
+WHERE sandbox_id = %(sandbox_id)s
+  AND state IN ('starting', 'running', 'pausing', 'paused', 'resuming')
+RETURNING tenant_id, sandbox_id, state, reason, detail, created_at, started_at, ended_at,
+          expires_at, timeout_s, on_timeout, auto_resume, lives_until, project, image, size, resources,
+          isolation, egress, egress_policy, env, secret_env, metadata, created_by, filling;
+
+-- name: filled
+UPDATE sandboxes
+SET filling = false, expires_at = clock_timestamp() + make_interval(secs => timeout_s)
+WHERE sandbox_id = %(sandbox_id)s AND filling
+  AND state IN ('starting', 'running', 'pausing', 'paused', 'resuming');
+
+-- name: end_unclaimed
+UPDATE sandboxes
+SET state = 'ended', reason = %(reason)s, detail = %(detail)s, ended_at = clock_timestamp(),
+    lease_until = NULL
+WHERE sandbox_id = %(sandbox_id)s AND node IS NULL AND state = 'starting';
+
+-- name: ask_to_stop
+UPDATE sandboxes SET state = 'stopping'
+WHERE sandbox_id = %(sandbox_id)s AND node IS NOT NULL
+  AND state IN ('starting', 'running', 'pausing', 'paused', 'resuming');
+
+-- name: claim
+UPDATE sandboxes
+SET node = %(node)s, instance = %(instance)s, lease_until = clock_timestamp() + %(lease)s
+WHERE sandbox_id = %(sandbox_id)s AND node IS NULL AND state = 'starting'
+  AND lease_until > clock_timestamp()
+RETURNING tenant_id, sandbox_id, state, reason, detail, created_at, started_at, ended_at,
+          expires_at, timeout_s, on_timeout, auto_resume, lives_until, project, image, size, resources,
+          isolation, egress, egress_policy, env, secret_env, metadata, created_by, filling;
+
+-- name: start
+UPDATE sandboxes
+SET state = 'running', started_at = clock_timestamp(), guest = %(guest)s,
+    counted_at = clock_timestamp(), counted_cpu_s = %(cpu_s)s
+WHERE sandbox_id = %(sandbox_id)s AND instance = %(instance)s AND state = 'starting'
+RETURNING started_at;
+
+-- name: change
+UPDATE sandboxes SET state = %(target)s
+WHERE sandbox_id = %(sandbox_id)s AND instance = %(instance)s AND state = ANY (%(sources)s);
+
+-- name: count_anew
+UPDATE sandboxes SET expires_at = clock_timestamp() + make_interval(secs => timeout_s)
+WHERE sandbox_id = %(sandbox_id)s AND instance = %(instance)s
+  AND state IN ('pausing', 'paused', 'resuming')
+RETURNING expires_at;
+
+-- name: keep_masks
+UPDATE sandboxes SET masks = %(masks)s
+WHERE sandbox_id = %(sandbox_id)s AND instance = %(instance)s AND state <> 'ended';
+
+-- name: take_over
+UPDATE sandboxes
+SET instance = %(instance)s, lease_until = clock_timestamp() + %(lease)s,
+    -- Its new way out begins to count anew; its container goes on.
+    counted_up = 0, counted_down = 0
+WHERE sandbox_id = %(sandbox_id)s AND node = %(node)s AND instance = %(earlier)s
+  AND state <> 'ended'
+RETURNING tenant_id, sandbox_id, state, reason, detail, created_at, started_at, ended_at,
+          expires_at, timeout_s, on_timeout, auto_resume, lives_until, project, image, size, resources,
+          isolation, egress, egress_policy, env, secret_env, metadata, created_by, filling, guest, masks;
+
+-- name: end
+UPDATE sandboxes
+SET state = 'ended', reason = %(reason)s, detail = %(detail)s, ended_at = clock_timestamp(),
+    lease_until = NULL, guest = NULL, masks = NULL
+WHERE sandbox_id = %(sandbox_id)s AND instance = %(instance)s
+  AND state IN ('starting', 'running', 'pausing', 'paused', 'resuming', 'stopping')
+RETURNING created_at, started_at, ended_at;
+
+-- name: end_expired
+UPDATE sandboxes
+SET state = 'ended', reason = %(reason)s, detail = %(detail)s, ended_at = clock_timestamp(),
+    lease_until = NULL, guest = NULL, masks = NULL
+WHERE sandbox_id = %(sandbox_id)s AND lease_until < clock_timestamp()
+  AND state IN ('starting', 'running', 'pausing', 'paused', 'resuming', 'stopping')
+RETURNING created_at, started_at, ended_at;
+
+-- name: renew
+SELECT tenant_id, sandbox_id, state FROM renew_sandbox_leases(%(node)s, %(instance)s, %(lease)s);
+
+-- name: of_node
+SELECT tenant_id, sandbox_id, state, instance FROM sandboxes_of_node(%(node)s);
+
+-- name: expired
+SELECT tenant_id, sandbox_id, state, node, instance FROM expired_sandbox_leases(%(limit)s);
+
+-- name: of_suspended
+SELECT tenant_id, sandbox_id FROM sandboxes_of_suspended(%(node)s, %(limit)s);
+
+-- name: counts
+SELECT state, sandboxes FROM sandbox_counts();
