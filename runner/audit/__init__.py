@@ -1,29 +1,30 @@
-"""What happened, append-only and hash-chained for each tenant, sealed from outside the database.
+"""What happened: append-only, one hash chain for each tenant, sealed from outside the database.
 
-    events ──→ audit_events ──┬─→ export   (API)     NDJSON, whose last line is a checkpoint
+    events ──→ audit_events ──┬─→ export   (API)       NDJSON, whose last line is a checkpoint
     (in the transaction of    ├─→ checkpoints (worker) "record n had this hash", signed
-     what it tells of)        └─→ forward  (worker)  webhooks and syslog, at least once
+     what is recorded)        └─→ forward  (worker)    webhooks and syslog, at least once
 
-* `events` writes a record in the same transaction as what it tells of; the database computes the
-  chain under a lock of the tenant's head (see `store/migrations`), so concurrent writers cannot
-  fork it. `chain` verifies a log, trusting nothing but its arithmetic.
-* `checkpoints` signs where a chain stands, with the worker's key: what listens for clients has
-  none. Before it signs it verifies what was added, so that a rewritten log is never sealed.
-* `export` writes a log as a file, and `offline` verifies that file with a public key alone.
-* `forward` delivers each chain in order to each sink from a stored cursor. What it connects to
-  passes a guard of addresses (`outbound`); what servers answer is not read beyond the status.
+* `events` writes a record in the same transaction as the change that it records. The database
+  computes the chain under a lock of the tenant's head (see `store/migrations`), so concurrent
+  writers cannot fork it. `chain` verifies a log by arithmetic alone, and trusts nothing else.
+* `checkpoints` signs how far a chain has got, with the worker's key; the API, to which clients
+  connect, has no key. Before the worker signs, it verifies what was added, so that it never seals a
+  rewritten log.
+* `export` writes a log to a file, and `offline` verifies that file with nothing but a public key.
+* `forward` delivers each chain in order to each sink, from a stored cursor. It connects only to
+  addresses that a guard permits (`outbound`), and reads only the status of an answer.
 
     events       who did what to which resource; writes it
     chain        arithmetic of a chain
-    checkpoints  where a chain stood, signed
-    memory       what this worker has sealed, remembered outside the database
-    pinned       receipts, which pin the chain they were signed in
+    checkpoints  how far a chain had got, signed
+    memory       what this worker has sealed, kept outside the database
+    pinned       receipts, which name a place in the chain
     export       a log as a file
-    offline      verification of that file alone
+    offline      verification of such a file by itself
     forward      every chain to every sink, in order
-    sinks        which sinks there are, as configured
+    sinks        the configured sinks
     delivery     what is delivered, and how that fails
     webhook      deliveries by HTTPS
     syslog       deliveries by syslog
-    outbound     which addresses are delivered to
+    outbound     the addresses to which records may be delivered
 """

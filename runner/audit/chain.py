@@ -1,9 +1,10 @@
-"""Verification of an audit chain: any change, deletion or reordering is found.
+"""Verification of an audit chain: it finds any change, deletion or reordering.
 
 hash(n) = SHA-256(hash(n-1) || n as 8 bytes, big-endian || canonical JSON of record n); hash(0) is
-32 zero bytes. The head, kept apart from the log, tells how many records there must be, so that a
-cut tail is found, too. Who can rewrite both log and head (a database superuser) is found by a
-point of the chain that is known from outside the database: a pin, such as a signed checkpoint.
+32 zero bytes. The head is stored apart from the log and says how many records there must be, so
+that a missing tail is found, too. A database superuser can rewrite both the log and the head. That
+is found by a pin, a place in the chain that is known from outside the database, such as a signed
+checkpoint.
 """
 
 import asyncio
@@ -20,7 +21,7 @@ PAGE = 1000
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A record as stored: its number, its text and both hashes."""
+    """A stored record: its number, its text and both hashes."""
 
     seq: int
     body: str
@@ -30,7 +31,7 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """Where a chain ends, or how far it is known to hold."""
+    """Where a chain ends, or how far it has been verified."""
 
     seq: int
     hash: bytes
@@ -41,7 +42,7 @@ START = Head(seq=0, hash=ZERO)
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """A record's hash as it is known from elsewhere; `source` says from where, in words."""
+    """A record's hash that is known from elsewhere; `source` says from where, in words."""
 
     seq: int
     hash: bytes
@@ -50,7 +51,7 @@ class Pin:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """The first place at which a chain does not hold."""
+    """The first place at which a chain is wrong."""
 
     seq: int
     what: str
@@ -66,7 +67,7 @@ class ChainCheck:
 
 
 class Verifier:
-    """Checks links in order; feed pages of them, then `conclude` with the head."""
+    """Checks links in order: feed it pages of them, then `conclude` with the head."""
 
     def __init__(self, start: Head = START, pins: Sequence[Pin] = ()) -> None:
         """Begin after the record that `start` names; the chain must pass through every pin."""
@@ -76,11 +77,11 @@ class Verifier:
 
     @property
     def last(self) -> int:
-        """The number of the last record that holds."""
+        """The number of the last record that is right."""
         return self._last.seq
 
     def feed(self, links: Iterable[Link]) -> None:
-        """Check the next links; after the first fault the rest is not looked at."""
+        """Check the next links; after the first fault, ignore the rest."""
         for link in links:
             if self._fault is None:
                 self._fault = self._check(link)
@@ -132,8 +133,8 @@ async def verify(
 ) -> ChainCheck:
     """Verify a tenant's chain from `start` to its end, as it is now.
 
-    The log is append-only, so the end is read once and what is before it in pages. Each page has a
-    short transaction of its own: a long log holds no connection while it is hashed.
+    The log is append-only. So the end is read once, and the records before it in pages. Each page
+    has a short transaction of its own, so that a long log holds no connection while it is hashed.
     """
     async with database.tenant(tenant) as tx:
         ends = await tx.one("audit.ends")

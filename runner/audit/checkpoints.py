@@ -1,12 +1,12 @@
-"""Signed checkpoints: where a chain stood at a time, in words that the database cannot make up.
+"""Signed checkpoints: how far a chain had got at a time, with a signature the database cannot make.
 
-The worker signs a checkpoint when a chain has grown, and writes it to its log as well, so that a
-copy is elsewhere. It first verifies the part that was added since the checkpoint before, against
-what it remembers of its own (`memory`) and against the receipts: a chain that was cut or rewritten
-is reported, and never sealed over.
+When a chain has grown, the worker signs a checkpoint and also writes it to its own log, so that a
+copy exists elsewhere. It first verifies the part that was added since the previous checkpoint,
+against its own memory (`memory`) and against the receipts. If a chain was cut or rewritten, the
+worker reports it and does not seal it.
 
-Which keys are trusted is never asked of the database: whoever can rewrite a chain there can store a
-key there, too. The keys come from `TrustedKeys`, files of the host.
+The database never says which keys are trusted, because whoever can rewrite a chain there can store
+a key there, too. The keys come from `TrustedKeys`, files on the host.
 """
 
 import asyncio
@@ -36,9 +36,9 @@ SWEEP_S = 0.5
 BATCH = 100
 POLL_S = 0.1
 SILENCE_S = 60.0
-"""How long one chain that does not hold is not reported again."""
+"""How long the worker waits before it reports the same broken chain again."""
 PUT_OFF_S = 10.0
-"""How long a chain waits that could not be sealed: others are due, too."""
+"""How long a chain that could not be sealed waits, so that others get their turn."""
 
 _HASH = re.compile(r"[0-9a-f]{64}")
 _log = structlog.get_logger("runner.audit")
@@ -68,7 +68,7 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What a verification against the newest checkpoint found."""
+    """Result of a verification against the newest checkpoint."""
 
     verdict: ChainCheck
     checkpoint: Checkpoint | None
@@ -86,7 +86,7 @@ def sign(signer: Signer, tenant: UUID, head: Head, at: datetime) -> str:
 
 
 def read(document: str, keys: tuple[PublicKey, ...], tenant: str | None = None) -> Checkpoint:
-    """Return what a signed text states. Raises BadSignature, also for another tenant's."""
+    """Return what a signed text states. Raises BadSignature, also if it is another tenant's."""
     match verify(document, KIND, keys):
         case {"tenant": str(of), "seq": int(seq), "hash": str(hash_), "at": str(at)} if (
             is_hash(hash_) and type(seq) is int
@@ -109,10 +109,10 @@ async def newest(tx: Transaction, tenant: UUID, keys: tuple[PublicKey, ...]) -> 
 async def verify_log(
     database: Database, tenant: UUID, keys: tuple[PublicKey, ...], known: Sequence[Pin] = ()
 ) -> Checked:
-    """Verify the whole log, in many short transactions: no connection is held while it computes.
+    """Verify the whole log in many short transactions; hold no connection while computing.
 
-    It must pass through its newest checkpoint, every stored receipt, and `known`, which are places
-    that the caller knows from elsewhere.
+    The log must pass through its newest checkpoint, every stored receipt, and `known`: places that
+    the caller knows from elsewhere.
     """
     try:
         async with database.tenant(tenant) as tx:
@@ -135,7 +135,7 @@ async def covering(
 ) -> Checkpoint:
     """Wait for a checkpoint of record `seq` or a later one, and return it.
 
-    Raises NotReady when no worker signs one in time, or what is stored is not one of ours.
+    Raises NotReady if no worker signs one in time, or if the stored one is not ours.
     """
     deadline = time.monotonic() + within_s
     while True:
@@ -152,7 +152,7 @@ async def covering(
 
 
 def is_hash(text: str) -> bool:
-    """Return whether this is a SHA-256 in the one way in which we write it."""
+    """Return whether this is a SHA-256 in the one form in which we write it."""
     return _HASH.fullmatch(text) is not None
 
 
@@ -176,10 +176,10 @@ class Checkpointer:
         self._silent_until: dict[UUID, float] = {}
 
     async def sweep(self) -> None:
-        """Seal every chain that is due, also those behind one that cannot be sealed.
+        """Seal every chain that is due, even if an earlier one cannot be sealed.
 
-        Raises what went wrong first. Its chain is put off, so that the next sweep begins with
-        another one.
+        Afterwards, raises the first error. The chain that failed is put off, so that the next sweep
+        begins with another one.
         """
         now = time.monotonic()
         self._silent_until = {of: end for of, end in self._silent_until.items() if end > now}
@@ -204,7 +204,8 @@ class Checkpointer:
         if isinstance(found, Fault):
             return found
         document = sign(self._signer, tenant, found, datetime.now(UTC))
-        # Before it is stored: what was ever sealed is known here, whatever the database forgets.
+        # Remember it before storing it: then this worker knows all that was ever sealed, whatever
+        # the database forgets.
         await asyncio.to_thread(self._memory.put, tenant, document)
         async with self._database.tenant(tenant) as tx:
             added = await tx.run("audit.add_checkpoint", seq=found.seq, document=document)
@@ -220,7 +221,7 @@ class Checkpointer:
         return None
 
     async def _grown(self, tenant: UUID) -> Head | Fault:
-        """Return the head of a chain that holds since it was last sealed, or what does not."""
+        """Return the chain's head if all since the last seal is right, otherwise the fault."""
         keys = self._trusted.read()
         try:
             async with self._database.tenant(tenant) as tx:
@@ -235,12 +236,13 @@ class Checkpointer:
         start = before.head if before else chain.START
         pin = Pin(own.seq, own.hash, f"what this worker sealed {own.at}") if own else None
         if pin is not None and pin.seq <= start.seq:
-            # Sealed by another worker since: it may not have known what this one does.
+            # Another worker has sealed it since, and may not have known what this one remembers.
             async with self._database.tenant(tenant) as tx:
                 row = await tx.one("audit.hash", seq=pin.seq)
             if row is None or row["hash"] != pin.hash:
                 return Fault(pin.seq, f"record {pin.seq} is not the one of {pin.source}")
-        # From the signed hash on: what follows has to follow that, whatever the log says it was.
+        # Begin at the signed hash: the next record must follow it, whatever the log says the hash
+        # was.
         verdict = await chain.verify(self._database, tenant, start, [pin] if pin else [])
         fault = verdict.fault
         if fault is None:

@@ -1,4 +1,4 @@
-"""What is delivered to a sink, and the one way in which that fails."""
+"""A delivery to a sink, and the one way in which it fails."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -7,12 +7,12 @@ from uuid import UUID
 from runner.audit.chain import Link
 
 MAX_RECORDS = 100
-"""In one delivery."""
+"""Most records in one delivery."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Records of one tenant, one after another in the chain."""
+    """Consecutive records of one tenant's chain."""
 
     tenant: UUID
     links: tuple[Link, ...]
@@ -29,7 +29,7 @@ class Batch:
 
 
 class Undelivered(Exception):
-    """The sink did not take the batch. `problem` is for the tenant; `detail` for our log alone."""
+    """The sink did not take the batch. The tenant sees `problem`; only our log has `detail`."""
 
     def __init__(self, problem: str, detail: str | None = None) -> None:
         super().__init__(detail or problem)

@@ -16,7 +16,7 @@ from runner.words.ids import PLATFORM_TENANT, new_id
 
 
 class Action(StrEnum):
-    """What an audit event tells of, as `resource:action`."""
+    """What was done, as `resource:action`."""
 
     EXECUTION_SUBMIT = "execution:submit"
     EXECUTION_START = "execution:start"
@@ -58,16 +58,34 @@ class Action(StrEnum):
     FILE_WRITE = "file:write"
     FILE_DELETE = "file:delete"
     RETENTION_REMOVE = "retention:remove"
+    SANDBOX_CREATE = "sandbox:create"
+    SANDBOX_START = "sandbox:start"
+    SANDBOX_UPDATE = "sandbox:update"
+    SANDBOX_PAUSE = "sandbox:pause"
+    SANDBOX_RESUME = "sandbox:resume"
+    SANDBOX_KILL = "sandbox:kill"
+    SANDBOX_END = "sandbox:end"
+    SANDBOX_PROCESSES = "sandbox:processes"
+    SANDBOX_CONTEXTS = "sandbox:contexts"
+    SANDBOX_FILES = "sandbox:files"
+    SANDBOX_ADDRESS_SIGN = "sandbox:address_sign"
+    SANDBOX_ADDRESS_USE = "sandbox:address_use"
+    SANDBOX_PORTS = "sandbox:ports"
+    SANDBOX_CONNECTIONS = "sandbox:connections"
+    SANDBOX_FORK = "sandbox:fork"
     SECRET_CREATE = "secret:create"  # noqa: S105 - an action's name, as the next ones
     SECRET_UPDATE = "secret:update"  # noqa: S105
     SECRET_DELETE = "secret:delete"  # noqa: S105
     SECRET_USE = "secret:use"  # noqa: S105
+    SNAPSHOT_CREATE = "snapshot:create"
+    SNAPSHOT_DELETE = "snapshot:delete"
+    SNAPSHOT_RESTORE = "snapshot:restore"
     QUEUE_JOB = "queue_job:run"
     RECEIPT_READ = "receipt:read"
 
 
 class Outcome(StrEnum):
-    """How what an audit event tells of went."""
+    """How an action ended."""
 
     SUCCESS = "success"
     FAILURE = "failure"
@@ -98,7 +116,7 @@ class AuditEvent:
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which records to list; None means any. Times are compared as ISO 8601 text in UTC."""
+    """Which records to list; None permits any. Times are compared as ISO 8601 text in UTC."""
 
     action: str | None = None
     actor: str | None = None
@@ -108,7 +126,7 @@ class Filter:
     until: datetime | None = None
 
     def values(self) -> dict[str, str | None]:
-        """Return what the queries compare with."""
+        """Return the values that the queries compare with."""
         return {
             "action": self.action,
             "actor": self.actor,
@@ -129,12 +147,12 @@ class Listed:
 
 
 def timestamp(moment: datetime) -> str:
-    """Return a moment as fixed-width ISO 8601 in UTC, which sorts as text."""
+    """Return a time as fixed-width ISO 8601 in UTC, which sorts as text."""
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def canonical(tenant_id: UUID, event: AuditEvent, *, event_id: UUID, at: datetime) -> str:
-    """Return the record as canonical JSON (RFC 8785): one text for one meaning."""
+    """Return the record as canonical JSON (RFC 8785), in which equal records have equal text."""
     record: dict[str, Any] = {
         "id": str(event_id),
         "tenant": str(tenant_id),
@@ -152,19 +170,19 @@ def canonical(tenant_id: UUID, event: AuditEvent, *, event_id: UUID, at: datetim
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A record's place in the chain: its number, and the hash of all up to it."""
+    """A record's place in the chain: its number, and the hash of the chain up to it."""
 
     seq: int
     hash: bytes
 
 
 def append(tx: Transaction, tenant_id: UUID, event: AuditEvent) -> None:
-    """Have the caller's transaction append a record to the tenant's chain when it ends."""
+    """Append a record to the tenant's chain when the caller's transaction ends."""
     tx.append_record(body(tenant_id, event))
 
 
 async def append_now(tx: Transaction, tenant_id: UUID, event: AuditEvent) -> Place:
-    """Append a record at once and return its place, for what is to refer to it."""
+    """Append a record at once and return its place, so that something can refer to it."""
     return Place(**await tx.append_record_now(body(tenant_id, event)))
 
 
@@ -182,6 +200,20 @@ async def append_platform(database: Database, event: AuditEvent) -> None:
 async def list_after(tx: Transaction, after: int, wanted: Filter, limit: int) -> list[Listed]:
     """Return the records that follow number `after` and match, oldest first."""
     rows = await tx.all("audit.list", after=after, limit=limit, **wanted.values())
+    return [Listed(**row) for row in rows]
+
+
+async def list_of(
+    tx: Transaction, kind: str, resource_id: str, after: int, limit: int
+) -> list[Listed]:
+    """Return the records of one resource that follow number `after`, oldest first."""
+    rows = await tx.all(
+        "audit.of_resource",
+        resource_type=kind,
+        resource_id=resource_id,
+        after=after,
+        limit=limit,
+    )
     return [Listed(**row) for row in rows]
 
 

@@ -1,11 +1,11 @@
-"""A log as a file: NDJSON, one canonical JSON text (RFC 8785) a line, ended by a checkpoint.
+"""A log as a file: NDJSON, one canonical JSON text (RFC 8785) a line; the last is a checkpoint.
 
     {"body": {"tenant", "exported_at", "filter"}, "keys": [{"id", "pem"}], "type": KIND}
     {"hash", "previous_hash", "record", "seq"}                       once for each record
     {"body": {"tenant", "seq", "hash", "at"}, "key", "signature", "type": checkpoints.KIND}
 
-The log is append-only and ends for this export where its checkpoint was signed: the pages of it
-are read one after another, in short transactions, however slowly a client takes them.
+The log is append-only, and an export ends at the record of its checkpoint. So its pages can be read
+one after another in short transactions, however slowly a client takes them.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -25,11 +25,11 @@ from runner.store.db import Database
 KIND = "agent-runner/audit-export/v1"
 PAGE = 500
 SEALED_WITHIN_S = 10.0
-"""How long an export waits for a worker to sign where the log stands."""
+"""How long an export waits for a worker to sign a checkpoint."""
 
 
 def line(link: Link) -> str:
-    """Return a record with its place in the chain as canonical JSON, which its body is already."""
+    """Return a record with its place in the chain as canonical JSON; its body is that already."""
     return (
         f'{{"hash":"{link.hash.hex()}","previous_hash":"{link.previous_hash.hex()}",'
         f'"record":{link.body},"seq":{link.seq}}}'
@@ -45,9 +45,9 @@ async def begin(
     actor: str,
     origin: Origin,
 ) -> AsyncIterator[bytes]:
-    """Put the export on record, wait until that is sealed, and return its lines.
+    """Record the export, wait until that record is sealed, and return the export's lines.
 
-    Raises NotReady when no worker seals it in time.
+    Raises NotReady if no worker seals it in time.
     """
     event = AuditEvent(
         actor=actor,
@@ -97,7 +97,7 @@ def _header(tenant: UUID, wanted: Filter, keys: Sequence[PublicKey]) -> bytes:
         "body": {
             "tenant": str(tenant),
             "exported_at": timestamp(datetime.now(UTC)),
-            # A part of a chain cannot be verified as a chain: whoever reads it shall know.
+            # A part of a chain cannot be verified as a chain; tell the reader so.
             "filter": _given(wanted) or None,
         },
         "keys": [{"id": key.id, "pem": key.pem} for key in keys],

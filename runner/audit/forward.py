@@ -1,8 +1,9 @@
 """Forwarding: every chain to every sink, in order, at least once.
 
-How far a sink has got is stored; a batch is claimed for one worker until its lease ends, and the
-cursor moves only after the sink has taken the batch. Whoever dies in between leaves a batch that
-is sent again, never one that is lost. A sink that fails is tried later and later, for ever.
+The database stores how far each sink has got. A worker claims a batch until its lease ends, and
+moves the cursor only after the sink has taken the batch. If a worker dies in between, the batch is
+sent again, never lost. If a sink fails, the worker tries again for ever, after longer and longer
+pauses.
 """
 
 import asyncio
@@ -23,14 +24,14 @@ from runner.words.errors import RunnerError
 IDLE_S = 1.0
 DELIVERY_S = 25.0
 LEASE = timedelta(seconds=45)
-"""Longer than a delivery may take, with room for the database."""
+"""Longer than a delivery may take, with some time for the database."""
 SLOWEST = timedelta(minutes=5)
 TENANTS_AT_ONCE = 4
 TENANT = "tenant"
-"""The sink that each tenant has for itself; any other is the deployment's."""
+"""The sink that each tenant has of its own; every other one is the deployment's."""
 
 NEWEST = 2**63 - 1
-"""Behind any record: whatever there is goes out."""
+"""Above every record's number: send all there are."""
 _log = structlog.get_logger("runner.audit")
 
 
@@ -45,14 +46,14 @@ class Claimed:
 
 
 class Forwarder:
-    """Delivers to each sink for ever: the deployment's in one line each, tenants' a few at once."""
+    """Delivers to each sink for ever: one batch at a time, or a few at once to tenants' sinks."""
 
     def __init__(self, database: Database, sinks: Mapping[str, Deliver]) -> None:
         self._database = database
         self._sinks = sinks
 
     def lines(self) -> Iterator[tuple[str, Callable[[], Awaitable[None]]]]:
-        """Yield what is to be done over and over, with the sink that it serves."""
+        """Yield work to repeat for ever, with the name of the sink that it serves."""
         for sink in self._sinks:
             for _ in range(TENANTS_AT_ONCE if sink == TENANT else 1):
                 yield sink, partial(self._deliver_all, sink)
@@ -92,7 +93,7 @@ class Forwarder:
         except RunnerError as error:
             raise Undelivered("we could not prepare the delivery", error.detail) from error
         except Exception as error:
-            # One batch that meets a fault of ours must not hold up the other tenants'.
+            # A batch that meets a fault of ours must not hold up other tenants' batches.
             _log.exception("delivery_fault", sink=sink, tenant=str(batch.tenant))
             raise Undelivered("a fault of ours; the operator's log has it") from error
 

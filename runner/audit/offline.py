@@ -1,8 +1,8 @@
 """Verification of an export by itself: no server, no database, one pass, bounded memory.
 
-What it tells: whether the file is what the holder of the signing key sealed. What it cannot tell
-is whether the log went on after that: the checkpoint's time says how old the statement is, and a
-later checkpoint held elsewhere (`points`) shows a tail that is missing.
+It tells whether the file is what the holder of the signing key sealed. It cannot tell whether the
+log continued afterwards. The checkpoint's time says how old the statement is, and a later
+checkpoint that you hold elsewhere (`points`) shows that a tail is missing.
 """
 
 import json
@@ -36,7 +36,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is wrong, at a record; 0 when it is not about one."""
+    """One fault, at the record of that number; 0 if it is not about one record."""
 
     kind: Kind
     seq: int
@@ -45,19 +45,19 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What an export is, and what is wrong with it."""
+    """What an export contains, and what is wrong with it."""
 
     tenant: str | None
     records: int
     filtered: bool
     checkpoint: Checkpoint | None
     keys: tuple[PublicKey, ...]
-    """By which it was verified."""
+    """The keys by which it was verified."""
     findings: tuple[Finding, ...]
 
 
 class NotALine(ValueError):
-    """Not a line of an export."""
+    """This is not a line of an export."""
 
 
 _UNREADABLE = (ValueError, TypeError, KeyError, RecursionError, rfc8785.CanonicalizationError)
@@ -65,7 +65,7 @@ _UNREADABLE = (ValueError, TypeError, KeyError, RecursionError, rfc8785.Canonica
 
 @dataclass(slots=True)
 class _Reader:
-    """Where the pass has got to."""
+    """How far the pass has got."""
 
     keys: tuple[PublicKey, ...] | None
     known: Sequence[Checkpoint]
@@ -97,7 +97,7 @@ class _Reader:
                 record = value.get("record")
             case _:
                 raise NotALine("neither a record nor a checkpoint")
-        # JSON's `true` is an int to Python, and `fromhex` skips blanks.
+        # To Python, JSON's `true` is an int, and `fromhex` skips blanks.
         hashes = checkpoints.is_hash(hash_) and checkpoints.is_hash(previous)
         if not hashes or type(seq) is not int or not 0 < seq <= MAX_SEQ:
             raise NotALine("its number or a hash of it is none")
@@ -182,8 +182,8 @@ def verify(
 ) -> Report:
     """Verify an export, line by line.
 
-    Without `keys` those in the export itself are taken: that finds damage, and no forger.
-    `known` are checkpoints held elsewhere: the log must pass through each of them.
+    Without `keys`, it uses those in the export itself: that finds damage, but not a forger. `known`
+    are checkpoints held elsewhere: the log must pass through each of them.
     """
     reader = _Reader(keys, known)
     for number, text in enumerate(lines, start=1):
@@ -198,7 +198,7 @@ def verify(
 def points(lines: Iterable[str], keys: tuple[PublicKey, ...], tenant: str) -> list[Checkpoint]:
     """Return the tenant's checkpoints in an export, in lines of our log, or one to a line.
 
-    Raises BadSignature for one that these keys did not sign.
+    Raises BadSignature for one that none of these keys signed.
     """
     found = []
     for text in lines:
@@ -226,7 +226,7 @@ def _checkpoint_in(text: str) -> str | None:
 
 def _read(reader: _Reader, number: int, text: str) -> None:
     if reader.ended:
-        raise NotALine("there is more behind the checkpoint")
+        raise NotALine("there is more after the checkpoint")
     try:
         value = read_json(text)
     except RepeatedKey:

@@ -1,7 +1,7 @@
-"""The guard of everything that is delivered.
+"""The guard that every delivery passes.
 
-The name is looked up once, an address that is not public is refused unless the operator trusts
-its network, and the connection goes to an address that was decided on. TLS proves the name.
+It looks the name up once, and refuses an address that is not public unless the operator trusts its
+network. The connection goes to one of these addresses, and the server must prove its name by TLS.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ _PROBLEMS = {
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """What is connected to: the host by its one spelling, the port, and where the host is."""
+    """Where to connect: the normalised host, the port, and the addresses of the host."""
 
     host: str
     port: int
@@ -42,6 +42,6 @@ class Guard:
         except BadName as error:
             raise Undelivered("its host name is not valid", f"the host is {error}") from None
         except NoAddress as error:
-            # Which address it is tells of networks that the tenant cannot look into.
+            # The address itself would tell the tenant about networks that it cannot look into.
             raise Undelivered(_PROBLEMS[error.reason], error.detail) from None
         return Destination(name, port, addresses)

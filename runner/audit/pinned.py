@@ -1,6 +1,6 @@
-"""Receipts as pins of the chain: each was signed with the place of its execution's end in it.
+"""Receipts as pins of the chain: each names the place of its execution's end in the chain, signed.
 
-Whoever rewrites a chain must also remove the receipts, and an ended execution without one shows.
+Whoever rewrites a chain must also remove its receipts, and an ended execution without one is found.
 """
 
 import asyncio
@@ -15,14 +15,14 @@ from runner.store.receipts import KIND
 from runner.store.transaction import Transaction
 
 PAGE = 50
-"""A signature takes up to two milliseconds to verify: a page keeps a thread for a tenth of a second
-and ends soon when nobody waits for it any more."""
+"""Verifying a signature takes up to two milliseconds. A page of this size keeps a thread for a
+tenth of a second, and the thread ends soon if nobody waits for it any more."""
 
 
 async def contradicted(tx: Transaction, *, after: int) -> Fault | None:
     """Return the first end of an execution behind record `after` that its receipt contradicts.
 
-    By what the receipts say, without their signatures: one that was forged to contradict the chain
+    It does not verify the receipts' signatures: a receipt that was forged to contradict the chain
     is a fault as well, and the worker's sweep has little time.
     """
     row = await tx.one("receipts.contradicted", after=after)
@@ -34,7 +34,7 @@ async def contradicting_receipt(
 ) -> Fault | None:
     """Return the fault of the first stored receipt that the chain does not pass through.
 
-    Signatures are verified off the event loop, and while no connection is held.
+    Signatures are verified in a thread, and while no connection is held.
     """
     after = UUID(int=0)
     while rows := await _page(database, tenant, after):

@@ -1,4 +1,4 @@
-"""The sinks of a deployment, as it is configured."""
+"""The sinks of a deployment, as configured."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,14 +22,14 @@ LOOKUP_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class TenantWebhook:
-    """Each tenant's own webhook, with the secret that only the worker can open."""
+    """Each tenant's own webhook, with a secret that only the worker can open."""
 
     database: Database
     vault: Vault
     webhooks: Webhooks
 
     async def deliver(self, batch: Batch) -> None:
-        """Deliver a batch. Raises Undelivered, and KeyUnavailable when the secret stays shut."""
+        """Deliver a batch. Raises Undelivered, or KeyUnavailable if the secret does not open."""
         async with self.database.tenant(batch.tenant) as tx:
             row = await tx.one("audit.sealed_webhook")
             if row is None:
@@ -55,15 +55,15 @@ class DeploymentWebhook:
 
 @dataclass(frozen=True, slots=True)
 class Receivers:
-    """Where the operator has every audit record sent."""
+    """Where the operator wants every audit record sent."""
 
     webhook: tuple[str, bytes] | None = field(default=None, repr=False)
-    """Its address and the key that signs what is sent there."""
+    """The address, and the key that signs what is sent there."""
     syslog: Receiver | None = None
 
 
 def receivers(settings: Settings) -> Receivers:
-    """Return the operator's receivers. Raises SetupError naming the setting that is malformed."""
+    """Return the operator's receivers. Raises SetupError that names the malformed setting."""
     url, secret = settings.audit_webhook_url, settings.audit_webhook_secret
     webhook = syslog = None
     if url is not None:
@@ -83,9 +83,9 @@ def receivers(settings: Settings) -> Receivers:
 def open_sinks(
     settings: Settings, database: Database, vault: Vault, operator: Receivers, roots: str
 ) -> Mapping[str, Deliver]:
-    """Return every sink by its name. `roots` are further authorities (PEM) that it trusts.
+    """Return every sink by its name. `roots` are further authorities (PEM) that sinks trust.
 
-    The operator's own sinks may be in networks that tenants' webhooks, and sandboxes, may not.
+    The operator's own sinks may be in networks that tenants' webhooks and sandboxes cannot reach.
     """
     lookup = system_lookup(settings.egress_hosts, LOOKUP_S)
     for_tenants = networks(settings.egress_trusted_networks)

@@ -1,7 +1,7 @@
 """Deliveries by syslog: RFC 5424 messages over TCP or TLS (RFC 5425), by octet counting (RFC 6587).
 
-Syslog has no acknowledgement of its own. A batch counts as delivered once the receiver's host has
-acknowledged every byte (SIOCOUTQ of tcp(7)) and the connection still stands.
+Syslog has no acknowledgements. A batch counts as delivered once the receiver's host has
+acknowledged every byte (SIOCOUTQ of tcp(7)) and the connection is still open.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from runner.words.errors import SetupError
 FACILITY_AUDIT = 13
 INFORMATIONAL, WARNING = 6, 4
 ENTERPRISE = 32473
-"""Of documentation (RFC 5612): names our structured data, and claims no number of anybody."""
+"""The number for documentation (RFC 5612): it names our structured data and belongs to nobody."""
 CONNECT_S = 5.0
 ACKNOWLEDGED_S = 10.0
 _POLL_S = 0.005
@@ -40,7 +40,7 @@ class Receiver:
 
     @classmethod
     def parse(cls, url: str) -> "Receiver":
-        """Return what `tcp://host:port` or `tls://host:port` names. Raises SetupError."""
+        """Return the receiver in `tcp://host:port` or `tls://host:port`. Raises SetupError."""
         try:
             parts = urlsplit(url)
             host, port = normalise(parts.netloc.rpartition(":")[0]), parts.port
@@ -52,7 +52,7 @@ class Receiver:
 
 
 class Syslog:
-    """Sends batches, each by a connection of its own."""
+    """Sends each batch on a connection of its own."""
 
     def __init__(
         self, guard: Guard, tls: ssl.SSLContext, receiver: Receiver, *, hostname: str
@@ -77,7 +77,7 @@ class Syslog:
                 writer.transport.set_write_buffer_limits(0)
                 writer.write(frames)
                 await writer.drain()
-                # The kernel tells when it is asked, and announces nothing.
+                # The kernel answers when asked, but announces nothing.
                 while _unacknowledged(writer):  # noqa: ASYNC110
                     await asyncio.sleep(_POLL_S)
             if reader.at_eof() or reader.exception() is not None:
@@ -108,7 +108,7 @@ class Syslog:
 
 
 def message(batch: Batch, link: Link, *, hostname: str) -> bytes:
-    """Return a record as a message of RFC 5424; its text is the record's line of an export."""
+    """Return a record as an RFC 5424 message, whose text is the record's line of an export."""
     record = json.loads(link.body)
     severity = INFORMATIONAL if record["outcome"] == "success" else WARNING
     head = " ".join(
@@ -126,7 +126,7 @@ def message(batch: Batch, link: Link, *, hostname: str) -> bytes:
 
 
 def framed(text: bytes) -> bytes:
-    """Return a message with its length before it (RFC 6587, 3.4.1)."""
+    """Return a message with its length in front (RFC 6587, 3.4.1)."""
     return b"%d %s" % (len(text), text)
 
 

@@ -1,8 +1,8 @@
 """Deliveries by HTTPS, signed as Standard Webhooks says (standardwebhooks.com, version 1).
 
 `webhook-signature` is `v1,` and base64 of HMAC-SHA256, keyed with the bytes behind `whsec_`, over
-`{webhook-id}.{webhook-timestamp}.{body}`. The status alone is read of the answer: 2xx takes the
-batch, anything else, a redirect too, does not.
+`{webhook-id}.{webhook-timestamp}.{body}`. Only the status of the answer is read. A 2xx means that
+the receiver took the batch; everything else, including a redirect, means that it did not.
 """
 
 import base64
@@ -30,18 +30,18 @@ MAX_URL = 2048
 CONNECT_S = 5.0
 ANSWER_S = 10.0
 _SHORTEST = 24
-"""Bytes of a secret, by the standard."""
+"""Length of a secret in bytes, by the standard."""
 _SUCCESS = range(200, 300)
 _REDIRECTS = range(300, 400)
 
 
 def new_secret() -> str:
-    """Return a new signing secret as the receiver is given it."""
+    """Return a new signing secret, in the form that the receiver gets."""
     return PREFIX + base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode()
 
 
 def key_of(secret: str) -> bytes:
-    """Return the bytes that sign. Raises ValueError for what is no signing secret."""
+    """Return the bytes that sign. Raises ValueError if the text is not a signing secret."""
     try:
         key = base64.b64decode(secret.removeprefix(PREFIX), validate=True)
     except binascii.Error:
@@ -58,7 +58,7 @@ def sign(key: bytes, id_: str, timestamp: int, body: bytes) -> str:
 
 
 def parse_url(url: str) -> tuple[str, int, str]:
-    """Return host, port and target of a webhook's address, the host in its one spelling.
+    """Return host, port and target of a webhook's address, with the host normalised.
 
     Raises ValueError unless it is `https://host[:port][/path][?query]` in plain ASCII.
     """
@@ -109,7 +109,8 @@ class Webhooks:
         body = payload(batch)
         authority = target.host if target.port == 443 else f"{target.host}:{target.port}"  # noqa: PLR2004
         try:
-            # A pool of its own for each delivery: no connection is shared between tenants.
+            # Each delivery has a connection pool of its own: no connection is shared between
+            # tenants.
             async with (
                 httpcore.AsyncConnectionPool(
                     ssl_context=self._tls, network_backend=_Decided(target), http2=False
@@ -166,7 +167,7 @@ class _Decided(httpcore.AsyncNetworkBackend):
 
 
 def payload(batch: Batch) -> bytes:
-    """Return a batch as canonical JSON: the records as in an export, under their tenant."""
+    """Return a batch as canonical JSON: its tenant, and the records as in an export."""
     records = ",".join(line(each) for each in batch.links)
     return f'{{"records":[{records}],"tenant":"{batch.tenant}"}}'.encode()
 

@@ -1,4 +1,4 @@
-"""Who calls, and from where: what a use case is given, and what the audit log says of it."""
+"""Who calls and from where: use cases get it, and the audit log records it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,12 +11,12 @@ from runner.words.execution import JSON
 from runner.words.principal import Principal
 
 SYSTEM = "system:operator"
-"""The actor of commands, which know no operator by name."""
+"""The actor of commands, which do not know the operator's name."""
 
 
 @dataclass(frozen=True, slots=True)
 class By:
-    """An actor, as audit records name it, and where it acts from. By default a command's."""
+    """An actor, as audit records name it, and where it acts from; by default, a command."""
 
     actor: str = SYSTEM
     origin: Origin = field(default_factory=Origin)
@@ -30,7 +30,7 @@ class By:
         *,
         outcome: Outcome = Outcome.SUCCESS,
     ) -> AuditEvent:
-        """Return the event of what it did to a resource."""
+        """Return the event for what the actor did to a resource."""
         return AuditEvent(
             actor=self.actor,
             action=action,
@@ -51,17 +51,17 @@ class Caller:
 
     @property
     def tenant_id(self) -> UUID:
-        """The tenant that it acts in."""
+        """The tenant in which it acts."""
         return self.principal.tenant_id
 
     @property
     def actor(self) -> str:
-        """The name it has in audit events."""
+        """Its name in audit events."""
         return self.principal.actor
 
     @property
     def by(self) -> By:
-        """What audit events say of it."""
+        """The same as an actor for audit events."""
         return By(self.actor, self.origin)
 
     def record(
@@ -74,6 +74,6 @@ class Caller:
         *,
         outcome: Outcome = Outcome.SUCCESS,
     ) -> None:
-        """Put on record, in its tenant's log, what it did to a resource."""
+        """Record in the tenant's log what the caller did to a resource."""
         event = self.by.did(action, resource_type, resource_id, metadata, outcome=outcome)
         audit.append(tx, self.tenant_id, event)

@@ -1,4 +1,4 @@
-"""What may be handed on: nobody makes, or takes over, a key that can do more than its maker."""
+"""Which rights may be passed on: nobody can make or take over a key that can do more than they."""
 
 from datetime import datetime
 
@@ -8,11 +8,11 @@ from runner.words.errors import Invalid, NotPermitted
 from runner.words.principal import Role
 
 RANK = {role: rank for rank, role in enumerate(Role)}
-"""Owner first: a role may hand on itself and those after it."""
+"""Owner first: a role may pass on itself and those after it."""
 
 
 def narrowed(maker: Grant, wanted: Grant) -> Grant:
-    """Return the grant to give: what is wanted, bounded by the maker's own where it is open.
+    """Return the grant to give: the wanted one, with the maker's bounds where it has none.
 
     Raises NotPermitted for a role above the maker's or more than it may, Invalid for a permission
     that the role does not have, or networks or an end beyond the maker's.
@@ -30,12 +30,12 @@ def narrowed(maker: Grant, wanted: Grant) -> Grant:
 
 
 def outranks(role: Role, other: Role) -> bool:
-    """Return whether a role stands at or above the other."""
+    """Return whether a role is equal to the other or above it."""
     return RANK[role] <= RANK[other]
 
 
 def manages(role: Role, other: Role) -> bool:
-    """Return whether a role may give and take the other: an owner any, others those below."""
+    """Return whether a role may give and take the other: an owner any, others only lower ones."""
     return role is Role.OWNER or RANK[role] < RANK[other]
 
 
@@ -53,7 +53,7 @@ def covers(maker: Grant, other: Grant) -> bool:
 
 
 def effective(grant: Grant) -> frozenset[str]:
-    """Return the permissions that a grant comes to."""
+    """Return the permissions that a grant gives in effect."""
     role = frozenset[str](of_role(grant.role))
     return role if grant.permissions is None else role & grant.permissions
 
@@ -87,7 +87,7 @@ def _networks(
 def _inside(inner: tuple[Network, ...] | None, outer: tuple[Network, ...]) -> bool:
     return inner is not None and all(
         any(
-            # Of one version, and so of one class: a checker does not conclude that.
+            # Both have the same IP version, and so the same class, which a type checker cannot see.
             each.version == around.version and each.subnet_of(around)  # type: ignore[arg-type]
             for around in outer
         )

@@ -1,5 +1,6 @@
-"""From an `Authorization` header to who calls, with one answer for everything that is wrong."""
+"""From an `Authorization` header to a caller; everything wrong with it gets the same answer."""
 
+import base64
 from ipaddress import ip_address
 
 from runner.audit import events as audit
@@ -23,48 +24,64 @@ _NO_KEY = bytes(32)
 async def authenticate(
     database: Database, header: str | None, origin: Origin, *, recorded: bool = True
 ) -> Principal:
-    """Return who presents the header.
+    """Return the principal that the header belongs to. Raises what `of_key` raises."""
+    return await of_key(database, _token(header), origin, recorded=recorded)
+
+
+async def of_key(
+    database: Database, token: str, origin: Origin, *, recorded: bool = True, answer: str = ANSWER
+) -> Principal:
+    """Return the principal of a key.
 
     Raises NotAuthenticated with the same words whether the key is missing, malformed, unknown,
-    wrong, revoked, expired or used from elsewhere than it may be. A well-formed key that fails is
-    audited, in its tenant's log if its prefix belongs to one; not if so many failed before it that
-    one more record tells nothing.
+    wrong, revoked, expired, or used from a network where it may not be. If a well-formed key fails,
+    that is audited, in its tenant's log if the prefix belongs to one. After many failures, further
+    ones are not recorded, because they would tell nothing new.
     """
-    token = _token(header)
     prefix = keys.prefix_of(token)
     if prefix is None:
-        raise NotAuthenticated(ANSWER)
+        raise NotAuthenticated(answer)
     async with database.statements() as tx:
         found = await stored_keys.find(tx, prefix)
-    # Compared also when there is no such prefix, so that time does not tell which it was.
+    # Compare even if there is no such prefix, so that time does not reveal which it was.
     proven = keys.matches(token, found.hash if found else _NO_KEY)
     if found is None or not proven:
         if recorded:
             await _record(database, prefix, found, origin, "wrong" if found else "no such key")
-        raise NotAuthenticated(ANSWER)
+        raise NotAuthenticated(answer)
     if found.grant.networks is not None and not _from_one_of(found.grant.networks, origin.ip):
         if recorded:
             await _record(database, prefix, found, origin, ELSEWHERE)
-        raise NotAuthenticated(ANSWER)
+        raise NotAuthenticated(answer)
     if found.unused:
         async with database.tenant(found.tenant_id) as tx:
             await stored_keys.used(tx, found.key_id)
-    return Principal(
-        tenant_id=found.tenant_id,
-        id=found.key_id,
-        kind=PrincipalKind.KEY,
-        name=prefix,
-        role=found.grant.role,
-        tier=found.tier,
-        permissions=found.grant.permissions,
-        suspended=found.suspended,
-    )
+    return _principal(found, prefix)
+
+
+async def on_behalf_of(
+    database: Database, prefix: str, origin: Origin, answer: str, *, recorded: bool = True
+) -> Principal:
+    """Return the principal of a key that somebody else than its holder proved to act for.
+
+    Its rights are those that the key has now. Raises NotAuthenticated if it has ended, or may not
+    be used from there; the latter is audited in its tenant's log.
+    """
+    async with database.statements() as tx:
+        found = await stored_keys.find(tx, prefix)
+    if found is None:
+        raise NotAuthenticated(answer)
+    if found.grant.networks is not None and not _from_one_of(found.grant.networks, origin.ip):
+        if recorded:
+            await _record(database, prefix, found, origin, ELSEWHERE)
+        raise NotAuthenticated(answer)
+    return _principal(found, prefix)
 
 
 async def authenticate_operator(
     database: Database, header: str | None, origin: Origin, *, recorded: bool = True
 ) -> Operator:
-    """Return which operator presents the header. Raises NotAuthenticated, as above; audited."""
+    """Return the operator of the header. Raises NotAuthenticated, as above; audited."""
     token = _token(header)
     prefix = keys.prefix_of(token, Holder.OPERATOR)
     if prefix is None:
@@ -83,9 +100,34 @@ async def authenticate_operator(
     return Operator(id=found.operator_id, prefix=prefix)
 
 
+def of_basic(header: str | None) -> str | None:
+    """Return a header that has a key as the password of Basic (RFC 7617) as a bearer's."""
+    scheme, _, given = (header or "").partition(" ")
+    if scheme.lower() != "basic":
+        return header
+    try:
+        _, _, password = base64.b64decode(given, validate=True).decode().partition(":")
+    except ValueError:
+        return None
+    return f"Bearer {password}"
+
+
 def _token(header: str | None) -> str:
     scheme, _, token = (header or "").partition(" ")
     return token if scheme.lower() == "bearer" else ""
+
+
+def _principal(found: Found, prefix: str) -> Principal:
+    return Principal(
+        tenant_id=found.tenant_id,
+        id=found.key_id,
+        kind=PrincipalKind.KEY,
+        name=prefix,
+        role=found.grant.role,
+        tier=found.tier,
+        permissions=found.grant.permissions,
+        suspended=found.suspended,
+    )
 
 
 def _from_one_of(networks: tuple[Network, ...], address: str | None) -> bool:

@@ -1,7 +1,7 @@
-"""Logging in and out, taking up invitations, changing passwords: counted, audited, one answer.
+"""Logging in and out, accepting invitations, changing passwords: counted, audited, one answer.
 
-Whoever is refused hears the same words after the same work, whether the account does not exist,
-belongs to no such tenant, or has another password; the log says which it was.
+A refusal has the same words and takes the same work, whether the account does not exist, belongs to
+no such tenant, or has another password. The log says which it was.
 """
 
 import hashlib
@@ -41,7 +41,7 @@ UNKNOWN = "user:unknown"
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """Whose calls these are, as far as it is no secret."""
+    """Who is calling, as far as that is no secret."""
 
     tenant: str
     email: str | None = None
@@ -50,7 +50,7 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Logins:
-    """What logging in takes."""
+    """What is needed to log people in and out."""
 
     database: Database
     passwords: Passwords
@@ -62,7 +62,7 @@ class Logins:
     ) -> SessionId:
         """Return a new session's id. Raises NotAuthenticated, with the same words for all.
 
-        Raises TooManyAttempts, and QueueUnavailable when attempts cannot be counted.
+        Raises TooManyAttempts, and QueueUnavailable if attempts cannot be counted.
         """
         await self._count(origin, email)
         async with self.database.no_tenant() as tx:
@@ -86,7 +86,7 @@ class Logins:
         return await self._begin(account, origin)
 
     async def replaced(self, earlier: SessionId) -> None:
-        """End the session that a login came with: nobody had it before and keeps it after."""
+        """End the session that a login request came with, so that nobody else can use it."""
         async with self.database.no_tenant() as tx:
             found = await users.find_session(tx, earlier.hash, self.lifetime.idle)
         if found is not None:
@@ -94,7 +94,7 @@ class Logins:
                 await users.end_sessions(tx, found.user_id, found.session_id)
 
     async def account(self, caller: Caller, session: Session | None) -> Known:
-        """Return the caller's tenant, and of a user who has logged in the address and tenants."""
+        """Return the caller's tenant; for users who have logged in, also address and tenants."""
         async with self.database.tenant(caller.tenant_id) as tx:
             tenant = await tenants.get(tx)
             name = tenant.name if tenant else ""
@@ -105,7 +105,7 @@ class Logins:
         return Known(name, known.email if known else None, belongs)
 
     async def sessions(self, caller: Caller, session: Session) -> Sequence[StoredSession]:
-        """Return the caller's sessions that last, in all tenants, newest first."""
+        """Return the caller's open sessions, in all tenants, newest first."""
         async with self.database.tenant(caller.tenant_id) as tx:
             return await users.sessions(tx, session.user_id, self.lifetime.idle)
 
@@ -116,7 +116,7 @@ class Logins:
             _done(tx, caller.tenant_id, caller.by, Action.LOGOUT, {"session": str(session.id)})
 
     async def end(self, caller: Caller, session: Session, session_id: UUID) -> None:
-        """End one of the caller's sessions, in whichever tenant. Raises NotFound."""
+        """End one of the caller's sessions, in any tenant. Raises NotFound."""
         async with self.database.tenant(caller.tenant_id) as tx:
             if not await users.end_sessions(tx, session.user_id, session_id):
                 raise NotFound(NO_SESSION)
@@ -128,8 +128,8 @@ class Logins:
     ) -> None:
         """Change the caller's password and end all their sessions, this one included.
 
-        Raises Invalid for one that is too weak or a current one that is wrong, Conflict if it was
-        changed meanwhile.
+        Raises Invalid if the new password is too weak or the current one is wrong, and Conflict if
+        somebody changed it meanwhile.
         """
         tenant_id, origin = caller.tenant_id, caller.origin
         async with self.database.tenant(tenant_id) as tx:
@@ -153,11 +153,11 @@ class Logins:
             _done(tx, tenant_id, caller.by, Action.PASSWORD_UPDATE, facts)
 
     async def accept(self, token: str, password: str, origin: Origin) -> None:
-        """Accept an invitation, or set a forgotten password anew with the operator's token.
+        """Accept an invitation, or replace a forgotten password with the operator's token.
 
-        Who has no account is given one with this password. Who has one proves it with theirs: a
-        token opens a tenant, never somebody's account. Raises NotAuthenticated, Invalid for a
-        password that is too weak, and as `log_in` does.
+        A person without an account gets one with this password. A person who has one must give its
+        password: a token opens a tenant, never somebody's account. Raises NotAuthenticated, Invalid
+        if the password is too weak, and what `log_in` raises.
         """
         hash_ = digest(token)
         async with self.database.no_tenant() as tx:
@@ -177,7 +177,7 @@ class Logins:
         made = sessions.generate()
         new = NewSession(new_id(), account.user_id, made.hash, origin.ip, origin.user_agent)
         async with self.database.tenant(account.tenant_id) as tx:
-            # The password may have been changed, or the member removed, since it was verified.
+            # Since it was verified, the password may have been changed, or the member removed.
             if not await users.hold_password(
                 tx, account.user_id, account.password
             ) or not await users.insert_session(tx, new, self.lifetime.absolute):
@@ -199,10 +199,10 @@ class Logins:
             raise NotAuthenticated(WRONG_TOKEN)
         async with self.database.tenant(tenant_id) as tx:
             user_id = user_id or new_id()
-            # In this order: nobody is added without an invitation.
+            # Take the invitation first, so that nobody is added without one.
             added = new is None or await users.add(tx, user_id, new)
             if not added or not await members.take_back(tx, invitation.invitation_id):
-                # Somebody was first, with the token or with the address: nothing is stored.
+                # Somebody else was first, with the token or with the address: nothing is stored.
                 raise NotAuthenticated(WRONG_TOKEN)
             await members.add(tx, user_id, invitation.role, invitation.created_by)
             facts = {
@@ -247,13 +247,13 @@ class Logins:
 
 
 def _nobody(email: str) -> str:
-    """Return a name by which attempts at one address are seen to belong together."""
+    """Return a name that shows which attempts were at the same unknown address."""
     return f"user:unknown-{hashlib.sha256(email.encode()).hexdigest()[:12]}"
 
 
 def _done(
     tx: Transaction, tenant_id: UUID, by: By, action: Action, facts: Mapping[str, object]
 ) -> None:
-    """Put on record what somebody did with their own account."""
+    """Record what somebody did with their own account."""
     event = by.did(action, "user", by.actor.removeprefix("user:"), facts)
     audit.append(tx, tenant_id, event)

@@ -1,9 +1,9 @@
-"""Bearer tokens of an identity provider: JWTs, checked against the keys it publishes.
+"""Bearer tokens of an identity provider: JWTs, checked with the keys that it publishes.
 
-What RFC 8725 (JWT Best Current Practices) asks for: algorithms from a list of ours and never the
-token's word, keys from the issuer's own document and never from the token (`jku`, `jwk`, `x5u` are
-not followed), one issuer, our audience, an end. Which tenant and role come of it, the operator
-says; a token can name them only by the claims that were set.
+The checks are those of RFC 8725 (JWT Best Current Practices). Our own list says which algorithms
+are accepted, never the token. Keys come from the issuer's own document, never from the token
+(`jku`, `jwk` and `x5u` are ignored). There is one issuer, our audience, and an end. The operator
+says which tenant and role a token gives; a token can name them only in the claims that were set.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ ALGORITHMS = frozenset(
         "ES256", "ES384", "ES512", "EdDSA", "Ed25519",
     }
 )  # fmt: skip
-"""Signatures alone: with `none` and HMAC anybody, or whoever has the public key, could sign."""
+"""Signatures only: anybody could sign with `none`, and whoever has the public key with HMAC."""
 MAX_TOKEN = 8192
 MAX_DOCUMENT = 256 * 1024
 MAX_KEYS = 64
@@ -49,8 +49,8 @@ _KINDS: Mapping[str, type[RSAKey | ECKey | OKPKey]] = {"RSA": RSAKey, "EC": ECKe
 class Trust:
     """Which tokens are accepted, and what their claims mean here.
 
-    Keys are asked for again after `keys_last_s`, or when a token names one that is not among them,
-    but never twice within `ask_again_s`.
+    The keys are fetched again after `keys_last_s`, or if a token names an unknown one, but never
+    twice within `ask_again_s`.
     """
 
     issuer: str
@@ -65,7 +65,7 @@ class Trust:
 
 @dataclass(slots=True)
 class _Known:
-    """The issuer's keys by their ids, and when they were asked for."""
+    """The issuer's keys by their ids, and when they were fetched."""
 
     keys: Mapping[str, Key] = field(default_factory=dict)
     fetched: float = float("-inf")
@@ -73,11 +73,11 @@ class _Known:
 
 
 class _Unacceptable(Exception):
-    """What is wrong with a token or a document. Never told to who presents the token."""
+    """What is wrong with a token or a document. Whoever presents the token never hears it."""
 
 
 class _Registry(JWSRegistry):
-    """Our list of algorithms in the place of the library's."""
+    """Replaces the library's list of algorithms by ours."""
 
     def get_alg(self, name: str) -> Any:
         if name not in ALGORITHMS:
@@ -93,7 +93,8 @@ class Issuer:
         self._database = database
         self._known = _Known()
         self._asking = asyncio.Lock()
-        # What is not registered is ignored (RFC 7515 4), except what `crit` says must not be.
+        # Unregistered header fields are ignored (RFC 7515 4), unless `crit` says that they must not
+        # be.
         self._registry = _Registry(strict_check_header=False)
         self._claims = jwt.JWTClaimsRegistry(
             leeway=LEEWAY_S,
@@ -104,10 +105,10 @@ class Issuer:
         )
 
     async def authenticate(self, token: str, answer: str) -> Principal:
-        """Return who the token speaks of.
+        """Return the principal that the token describes.
 
-        Raises NotAuthenticated with the words of `answer` whatever is wrong with it, and
-        IssuerUnavailable when the issuer's keys are not known and cannot be had.
+        Raises NotAuthenticated with the words of `answer`, whatever is wrong with the token, and
+        IssuerUnavailable if the issuer's keys are not known and cannot be fetched.
         """
         try:
             claims = await self._verified(token)
@@ -150,7 +151,7 @@ class Issuer:
         if (found := self._fresh(kid)) is not None:
             return found
         async with self._asking:
-            # Another request may have asked while this one waited.
+            # Another request may have fetched them while this one waited.
             if (found := self._fresh(kid)) is not None:
                 return found
             now = time.monotonic()
@@ -169,19 +170,20 @@ class Issuer:
         return self._known.keys.get(kid) if self._is_fresh() else None
 
     async def _ask(self, now: float) -> None:
-        """Ask for the keys; all that were known are replaced. Without an answer nothing changes."""
+        """Fetch the keys and replace all known ones. Without an answer, nothing changes."""
         self._known.asked = now
         try:
             keys = await self._fetch()
         except (_Unacceptable, httpx.HTTPError, ValueError, RecursionError, TimeoutError):
-            # Whoever needs a key that is not there hears of it; known ones last until their time.
+            # A request that needs an unknown key is told; known keys keep their time.
             return
         self._known.keys = keys
         self._known.fetched = now
 
     async def _fetch(self) -> Mapping[str, Key]:
         trust = self._trust
-        # No redirects and none of the environment's proxies: the address that was set is asked.
+        # Follow no redirects and use no proxy of the environment: ask exactly the address that was
+        # set.
         async with (
             asyncio.timeout(trust.answer_s),
             httpx.AsyncClient(trust_env=False, timeout=trust.answer_s) as client,
@@ -201,7 +203,7 @@ class Issuer:
         return name
 
     def _role(self, claims: Mapping[str, JSON]) -> Role:
-        """Return the highest of the roles that the claim's value, or one of its values, means."""
+        """Return the highest role that the claim's value, or one of its values, stands for."""
         value = claims.get(self._trust.role_claim)
         values: Sequence[JSON] = value if isinstance(value, list) else [value]
         known = self._trust.roles
@@ -232,7 +234,7 @@ async def _document(client: httpx.AsyncClient, url: str) -> dict[str, JSON]:
 
 
 def _keys(document: Mapping[str, JSON]) -> Mapping[str, Key]:
-    """Return the public keys that may sign, by id; what is something else is passed over."""
+    """Return the public keys that may sign, by id; skip everything else."""
     offered = document.get("keys")
     if not isinstance(offered, list):
         raise _Unacceptable("no keys")
@@ -259,7 +261,7 @@ def _key(offered: dict[str, Any]) -> Key | None:
 
 
 def _subject(claims: Mapping[str, JSON]) -> str:
-    """Return who it is: at most 255 ASCII characters (OpenID Connect Core 2), none that hides."""
+    """Return the subject: at most 255 visible ASCII characters (OpenID Connect Core 2)."""
     subject = claims["sub"]
     if not (
         isinstance(subject, str)

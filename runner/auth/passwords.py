@@ -1,8 +1,9 @@
-"""Passwords: argon2id, checked in as much time whether or not there is an account.
+"""Passwords: argon2id, checked in the same time whether or not there is an account.
 
-Parameters are those of OWASP's Password Storage Cheat Sheet; a hash made with others is made anew
-when its owner logs in. What guessing programs try first is refused by the estimate of zxcvbn
-(Wheeler, USENIX Security 2016), which knows lists of leaked passwords, names, dates and keyboards.
+The parameters are those of OWASP's Password Storage Cheat Sheet. A hash that was made with others
+is replaced when its owner logs in. zxcvbn (Wheeler, USENIX Security 2016) estimates how soon
+guessing programs would try a password, and a weak one is refused; it knows lists of leaked
+passwords, names, dates and keyboards.
 """
 
 import asyncio
@@ -21,13 +22,13 @@ R = TypeVar("R")
 MIN_LENGTH = 12
 MAX_LENGTH = 128
 GUESSES = 10**8
-"""Fewer than these are within what an online attack that nobody notices could try."""
+"""An online attack that nobody notices could try as many guesses as this."""
 LOOKED_AT = 72
-"""Characters: zxcvbn's time grows faster than the length."""
+"""Most characters of a password: zxcvbn's time grows faster than the length."""
 
 
 class Passwords:
-    """Hashes and verifies in threads, at most `at_once`: each takes 19 MiB while it lasts."""
+    """Hashes and verifies in threads, at most `at_once`: each takes 19 MiB while it runs."""
 
     def __init__(self, *, at_once: int = 2, time_cost: int = 2, memory_kib: int = 19_456) -> None:
         self._hasher = PasswordHasher(
@@ -37,11 +38,11 @@ class Passwords:
         self._nobodys = self._hasher.hash(secrets.token_urlsafe())
 
     async def hash(self, password: str) -> str:
-        """Return what is stored of a password."""
+        """Return what to store of a password."""
         return await self._in_thread(self._hasher.hash, _normal(password))
 
     async def verify(self, password: str, stored: str | None) -> bool:
-        """Return whether it is the password stored; with None, False after the same work."""
+        """Return whether it is the stored password; with None, False after the same work."""
         known = self._nobodys if stored is None else stored
         matches = await self._in_thread(self._matches, known, _normal(password))
         return matches and stored is not None
@@ -51,7 +52,7 @@ class Passwords:
         return self._hasher.check_needs_rehash(stored)
 
     async def weakness(self, password: str, *, email: str) -> str | None:
-        """Return why it is not accepted, or None."""
+        """Return why the password is not accepted, or None."""
         normal = _normal(password)
         if not MIN_LENGTH <= len(normal) <= MAX_LENGTH:
             return f"a password has {MIN_LENGTH} to {MAX_LENGTH} characters"
@@ -72,7 +73,7 @@ class Passwords:
 
 
 def _normal(password: str) -> str:
-    """Return one text for what keyboards write differently (NIST SP 800-63B 3.1.1.2)."""
+    """Return one text for all ways in which keyboards may write it (NIST SP 800-63B 3.1.1.2)."""
     return unicodedata.normalize("NFKC", password)
 
 

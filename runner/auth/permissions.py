@@ -6,7 +6,7 @@ from runner.words.principal import Principal, Role
 
 
 class Permission(StrEnum):
-    """What a route needs, as `resource:action`."""
+    """What a route requires, as `resource:action`."""
 
     ACCOUNT_READ = "account:read"
     ACCOUNT_WRITE = "account:write"
@@ -30,15 +30,22 @@ class Permission(StrEnum):
     PROJECT_DELETE = "project:delete"
     PROJECT_READ = "project:read"
     PROJECT_WRITE = "project:write"
+    SANDBOX_CREATE = "sandbox:create"
+    SANDBOX_DELETE = "sandbox:delete"
+    SANDBOX_READ = "sandbox:read"
+    SANDBOX_USE = "sandbox:use"
     SECRET_READ = "secret:read"  # noqa: S105 - a permission's name; names only, never values
     SECRET_WRITE = "secret:write"  # noqa: S105 - a permission's name
+    SNAPSHOT_CREATE = "snapshot:create"
+    SNAPSHOT_DELETE = "snapshot:delete"
+    SNAPSHOT_READ = "snapshot:read"
     USAGE_READ = "usage:read"
 
     @property
     def only_reads(self) -> bool:
-        """Whether it changes nothing of the tenant's: a suspended one keeps these.
+        """Whether it changes nothing of the tenant; a suspended tenant keeps these permissions.
 
-        A password and sessions are their user's own, whatever became of the tenant.
+        A password and sessions belong to the user and not to a tenant, so they count as well.
         """
         return self.endswith((":read", ":export")) or self is Permission.ACCOUNT_WRITE
 
@@ -70,20 +77,29 @@ ALLOWED: dict[Permission, frozenset[Role]] = {
     Permission.PROJECT_DELETE: _ADMINS,
     Permission.PROJECT_READ: _EVERYBODY,
     Permission.PROJECT_WRITE: _ADMINS,
+    Permission.SANDBOX_CREATE: _MAKERS,
+    Permission.SANDBOX_DELETE: _MAKERS,
+    Permission.SANDBOX_READ: _EVERYBODY,
+    # Whoever runs a program in a sandbox, or reads its files, may see the secrets that are there.
+    Permission.SANDBOX_USE: _MAKERS,
     Permission.SECRET_READ: _ADMINS,
     Permission.SECRET_WRITE: _ADMINS,
-    # Sums of what everybody reads execution by execution; who is refused shall see what is left.
+    Permission.SNAPSHOT_CREATE: _MAKERS,
+    Permission.SNAPSHOT_DELETE: _MAKERS,
+    Permission.SNAPSHOT_READ: _EVERYBODY,
+    # Everybody can read each execution, and therefore the sums as well; a refused caller needs to
+    # see what is left.
     Permission.USAGE_READ: _EVERYBODY,
 }
 
 
 def of_role(role: Role) -> frozenset[Permission]:
-    """Return what a role may do."""
+    """Return the permissions of a role."""
     return frozenset(permission for permission, roles in ALLOWED.items() if role in roles)
 
 
 def may(principal: Principal, permission: Permission) -> bool:
-    """Return whether the principal has the permission: its role has, and itself was not denied."""
+    """Return whether the principal has the permission: its role gives it, and nothing denies it."""
     own = principal.permissions
     return principal.role in ALLOWED[permission] and (own is None or permission in own)
 

@@ -1,9 +1,9 @@
-"""What ends with a right: what somebody made, and whatever they have opened.
+"""What ends with a right: things that somebody made, and requests that somebody opened.
 
-What was made ends in the transaction that ends the right: `runner.store.rights`. What is open, a
-request of any kind however long it lasts, goes on only as long as the same request would be let in
-again: `Rights` looks at all that are under way together, a few times a second, in one statement.
-Looking needs nobody to announce an end, so an expiry ends a request as a revocation does.
+Things end in the transaction that ends the right: see `runner.store.rights`. A request, of any kind
+and however long, continues only as long as the API would accept it again. `Rights` checks all
+running requests together, a few times a second, in one statement. Nobody has to announce the end of
+a right, so an expiry ends a request just as a revocation does.
 """
 
 import asyncio
@@ -30,12 +30,13 @@ from runner.words.errors import NotAuthenticated, NotPermitted, RightEnded, Righ
 from runner.words.principal import Principal, PrincipalKind, Role
 
 LOOK_S = 0.25
-"""Between two looks. What two looks in a row find ended is ended: well below a second."""
+"""Pause between two checks. Two in a row must find a right ended, so it takes well below a
+second."""
 UNCONFIRMED_S = 10.0
-"""How long a request goes on while PostgreSQL does not say whether its right stands."""
+"""How long a request continues while PostgreSQL does not say whether its right still holds."""
 LOOKING = "looking at rights"
 HELD = "runner.held"
-"""Where a request's scope has what it is held by."""
+"""Where a request's scope keeps its `Held`."""
 OVER = (
     "your key, session or token ended, or lost this permission, while the request was under way: "
     "some of it may have been done"
@@ -49,10 +50,10 @@ NO_MORE = "your key or session has just ended"
 
 @dataclass(eq=False, slots=True)
 class Held:
-    """One request under way: whose, by which permissions, and the task that serves it.
+    """A running request: its principal, the permissions that it needs, and the task that serves it.
 
-    `principal` is kept as it stands: with the role that it has now. `confirmed` is when its right
-    was last known to stand, on the monotonic clock: at first when the request was let in.
+    `principal` is kept up to date with the role that it has now. `confirmed` is when the right was
+    last known to hold, on the monotonic clock; at first, when the request was accepted.
     """
 
     principal: Principal
@@ -64,7 +65,7 @@ class Held:
 
     @property
     def id(self) -> UUID:
-        """What is asked for: a session, a key, or the tenant in which a token names a user."""
+        """What PostgreSQL looks up: a session, a key, or the tenant that a token is for."""
         principal = self.principal
         if principal.kind is PrincipalKind.KEY:
             return principal.id
@@ -72,7 +73,7 @@ class Held:
 
 
 class Rights:
-    """The requests under way in this process, each ended with the right that it came with."""
+    """The running requests of this process; each ends with the right that it came with."""
 
     def __init__(
         self, database: Database, *, idle: timedelta, duties: Duties | None = None
@@ -86,7 +87,7 @@ class Rights:
 
     @property
     def confirming(self) -> bool:
-        """Whether PostgreSQL says which rights stand."""
+        """Whether PostgreSQL says which rights hold."""
         return LOOKING not in self._duties.failing
 
     async def __aenter__(self) -> Self:
@@ -104,22 +105,31 @@ class Rights:
 
     @contextmanager
     def hold(self, principal: Principal) -> Iterator[Held]:
-        """Let a request be under way while the context lasts.
+        """Track a request inside the context.
 
-        Raises RightEnded, by cancelling the task, within a second of the end of its right, and
-        RightUnconfirmed when nobody can tell for `UNCONFIRMED_S` whether it stands.
+        Cancels the task and raises RightEnded within a second after its right ends, or
+        RightUnconfirmed if nobody can tell for `UNCONFIRMED_S` whether it holds.
         """
         held = Held(principal, asyncio.current_task())
         self._held.add(held)
         try:
             yield held
         except asyncio.CancelledError:
-            # Whoever else has cancelled it meanwhile is obeyed.
+            # Somebody else has cancelled the task meanwhile: obey that.
             if held.over is None or held.task is None or held.task.uncancel():
                 raise
             raise held.over from None
         finally:
             self._held.discard(held)
+
+    async def confirmed(self, tx: Transaction, principal: Principal) -> Principal | None:
+        """Return a principal as it is now, or None if its right has ended.
+
+        For a right that came with something else than its own credential.
+        """
+        asked = Held(principal, None)
+        standing = (await self._standing(tx, [asked])).get(asked.id)
+        return None if standing is None else current(principal, standing)
 
     async def _look_or_doubt(self) -> None:
         try:
@@ -129,13 +139,14 @@ class Rights:
             raise
 
     async def look(self) -> None:
-        """End the requests whose right was found ended by the look before, too.
+        """End the requests whose right this check and the one before both found ended.
 
-        One that has ended its own right, as by logging out, has until then to answer.
+        A request that ended its own right, as a logout does, has the time between them to answer.
         """
         held, began = list(self._held), time.monotonic()
         if held:
-            found = await self._standing(held)
+            async with self._database.statements() as tx:
+                found = await self._standing(tx, held)
             now = time.time()
             for each in held:
                 standing = found.get(each.id)
@@ -147,7 +158,7 @@ class Rights:
                 each.doubted = not stands
                 each.confirmed = began
 
-    async def _standing(self, held: Iterable[Held]) -> dict[UUID, Standing]:
+    async def _standing(self, tx: Transaction, held: Iterable[Held]) -> dict[UUID, Standing]:
         keys, sessions, tenants = set(), set(), set()
         for each in held:
             if each.principal.kind is PrincipalKind.KEY:
@@ -156,15 +167,14 @@ class Rights:
                 sessions.add(each.id)
             else:
                 tenants.add(each.id)
-        async with self._database.statements() as tx:
-            return await rights.standing(
-                tx, keys=keys, sessions=sessions, tenants=tenants, idle=self._idle
-            )
+        return await rights.standing(
+            tx, keys=keys, sessions=sessions, tenants=tenants, idle=self._idle
+        )
 
     def _doubt(self) -> None:
-        """End the requests that have gone on for too long since their rights were known to stand.
+        """End the requests whose rights have been unconfirmed for too long.
 
-        Not those let in since: to let them in, PostgreSQL was asked.
+        Requests that were accepted since then stay: PostgreSQL was asked when they came.
         """
         before = time.monotonic() - UNCONFIRMED_S
         unconfirmed = [each for each in self._held if each.confirmed <= before]
@@ -180,7 +190,7 @@ class Rights:
 
 
 def current(principal: Principal, standing: Standing) -> Principal:
-    """Return the principal as it stands."""
+    """Return the principal as it is now."""
     role = standing.role or principal.role
     if (role, standing.suspended) == (principal.role, principal.suspended):
         return principal
@@ -188,17 +198,17 @@ def current(principal: Principal, standing: Standing) -> Principal:
 
 
 def stands_still(principal: Principal, needs: Iterable[Permission], now: float) -> bool:
-    """Return whether the principal would be let in again, by these permissions."""
+    """Return whether the API would accept the principal again, with these permissions."""
     if principal.ends_at is not None and principal.ends_at <= now:
         return False
     return all(may(principal, each) and not stopped(principal, each) for each in needs)
 
 
 async def own_grant(tx: Transaction, principal: Principal, permission: Permission) -> Grant:
-    """Return what the one that asks may do itself, and keep it so until the transaction ends.
+    """Return the caller's own rights, and lock them until the transaction ends.
 
-    Called before something is made that outlasts the request: a right that was ended since the
-    request was let in makes nothing more. Raises NotAuthenticated and NotPermitted.
+    Call this before making something that outlasts the request: if the right has ended since the
+    request was accepted, nothing more is made. Raises NotAuthenticated and NotPermitted.
     """
     if principal.kind is PrincipalKind.KEY:
         key = await rights.hold_key(tx, principal.id)
@@ -218,7 +228,7 @@ async def own_grant(tx: Transaction, principal: Principal, permission: Permissio
 
 
 async def demote(tx: Transaction, maker: str, role: Role) -> Ended:
-    """End what an actor made that the role which they have now could not have made."""
+    """End everything that an actor made and could not have made with their present role."""
     able = of_role(role)
     makes_keys = Permission.API_KEY_WRITE in able
     invites = Permission.MEMBER_WRITE in able
@@ -227,4 +237,5 @@ async def demote(tx: Transaction, maker: str, role: Role) -> Ended:
         maker,
         keys=[each for each in Role if not (makes_keys and outranks(role, each))],
         invitations=[each for each in Role if not (invites and manages(role, each))],
+        ports=Permission.SANDBOX_USE not in able,
     )

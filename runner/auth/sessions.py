@@ -1,7 +1,7 @@
 """Sessions of users: a random id in a cookie, stored as its hash, and a token against CSRF.
 
-The id has 256 bits and is new at each login. The CSRF token is an HMAC under the id, so it is bound
-to the session, need not be stored, and cannot be made by who cannot read the cookie (OWASP's
+The id has 256 bits and is new at each login. The CSRF token is an HMAC under the id. So it is bound
+to the session, need not be stored, and nobody can make it who cannot read the cookie (OWASP's
 Cross-Site Request Forgery Prevention Cheat Sheet, "HMAC based token pattern").
 """
 
@@ -23,7 +23,7 @@ _ID = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Lifetime:
-    """How long sessions last: without being used, and at most."""
+    """How long sessions last: without use, and at most."""
 
     idle: timedelta
     absolute: timedelta
@@ -37,18 +37,18 @@ class SessionId:
 
     @property
     def hash(self) -> bytes:
-        """What is stored of it."""
+        """The hash, which is stored."""
         return hashlib.sha256(self.text.encode()).digest()
 
     @property
     def csrf(self) -> str:
-        """What a page sends beside the cookie with every change."""
+        """The token that a page sends beside the cookie with every change."""
         return hmac.new(self.text.encode(), b"csrf", hashlib.sha256).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A session that a request came with."""
+    """The session that a request came with."""
 
     id: UUID
     user_id: UUID
@@ -61,12 +61,12 @@ def generate() -> SessionId:
 
 
 def parse(text: str | None) -> SessionId | None:
-    """Return the id in a cookie, or None if it is not shaped like one."""
+    """Return the id in a cookie, or None if it does not have the form of one."""
     return SessionId(text) if text and _ID.fullmatch(text) else None
 
 
 def csrf_matches(session: Session, offered: str | None) -> bool:
-    """Return whether it is this session's token, in time that tells nothing of it."""
+    """Return whether this is the session's token; the time that it takes reveals nothing of it."""
     return hmac.compare_digest(session.csrf.encode(), (offered or "").encode())
 
 

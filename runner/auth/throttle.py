@@ -1,12 +1,12 @@
-"""How often a login may be tried: sliding windows in Redis, the longer the more has failed.
+"""How often a login may be tried: sliding windows in Redis, longer ones the more attempts failed.
 
-Three counts: of one address at one account, of one address at all accounts, and of one account
-from all addresses. The first grows from a minute to a day and is cleared by a login that succeeds.
-The last stands against guessing from many addresses at once; it does not hold up an address from
-which the account was lately logged in to, so that nobody is locked out by others from elsewhere.
-Accounts that do not exist are counted like those that do.
+There are three counts: of one address at one account, of one address at all accounts, and of one
+account from all addresses. The first grows from a minute to a day, and a successful login clears
+it. The last protects against guessing from many addresses at once. It does not delay an address
+from which somebody logged in to the account lately, so nobody else can lock the account's owner
+out. Accounts that do not exist are counted like those that do.
 
-Redis away: nobody logs in.
+If Redis does not answer, nobody can log in.
 """
 
 import hashlib
@@ -31,34 +31,39 @@ from runner.words.errors import QueueUnavailable, TooManyAttempts
 
 ANSWER_S = 0.5
 REMEMBERED_S = 30 * 24 * 3600
-"""How long an address is known from which somebody logged in."""
+"""How long the address of a successful login is remembered."""
 SITE_V6 = 64
-"""Bits: whoever has one IPv6 address has its whole network."""
+"""Bits that count of an IPv6 address: whoever has one address has the whole network."""
 
 
 @dataclass(frozen=True, slots=True)
 class Windows:
-    """Attempts by seconds, from the shortest window to the longest."""
+    """Numbers of attempts by seconds, from the shortest window to the longest."""
 
     pair: tuple[tuple[int, int], ...] = ((5, 60), (10, 900), (20, 14_400), (50, 86_400))
     """From one address at one account."""
     address: tuple[tuple[int, int], ...] = ((30, 60), (200, 3600))
     """From one address at all accounts; logins that succeed count, too."""
     account: tuple[tuple[int, int], ...] = ((50, 3600), (200, 86_400))
-    """At one account from all addresses that it does not know."""
+    """At one account from all addresses that are not known to it."""
 
 
 class Throttle:
-    """Counts in one Redis. Whoever composes the process opens and closes it."""
+    """Counts in one Redis, which may take `answer_s` seconds to answer.
 
-    def __init__(self, redis_url: SecretStr, windows: Windows | None = None) -> None:
+    Whoever composes the process opens and closes it.
+    """
+
+    def __init__(
+        self, redis_url: SecretStr, windows: Windows | None = None, *, answer_s: float = ANSWER_S
+    ) -> None:
         self._windows = windows or Windows()
         self._pool = redis.asyncio.BlockingConnectionPool.from_url(
             redis_url.get_secret_value(),
             max_connections=8,
-            timeout=ANSWER_S,
-            socket_timeout=ANSWER_S,
-            socket_connect_timeout=ANSWER_S,
+            timeout=answer_s,
+            socket_timeout=answer_s,
+            socket_connect_timeout=answer_s,
             retry=Retry(NoBackoff(), 0),
         )
         storage = RedisStorage(
@@ -83,9 +88,9 @@ class Throttle:
         await self._pool.disconnect()
 
     async def attempt(self, address: str | None, account: str | None = None) -> None:
-        """Count an attempt before it is made, so that many at once are counted as well.
+        """Count an attempt before it is made, so that many simultaneous ones are all counted.
 
-        Raises TooManyAttempts, and QueueUnavailable when Redis does not answer.
+        Raises TooManyAttempts, and QueueUnavailable if Redis does not answer.
         """
         async with _answered():
             await self._count(self._windows.address, "address", site(address))
@@ -97,9 +102,9 @@ class Throttle:
                 await self._count(self._windows.account, "account", name)
 
     async def succeeded(self, address: str | None, account: str) -> None:
-        """Forget what failed from that address at that account, and know it from now on.
+        """Forget the failures from this address at this account, and remember the address.
 
-        Raises QueueUnavailable when Redis does not answer.
+        Raises QueueUnavailable if Redis does not answer.
         """
         name = _name(account)
         async with _answered():
@@ -109,7 +114,7 @@ class Throttle:
             await self._limiter.hit(self._known, "known", name, site(address))
 
     async def to_be_told(self, address: str | None) -> bool:
-        """Return whether a refusal of that address is the first in a minute: the log is no sink.
+        """Return whether to record a refusal: of an address, only the first in a minute.
 
         Raises QueueUnavailable when Redis does not answer.
         """
@@ -141,7 +146,7 @@ def _items(windows: Sequence[tuple[int, int]]) -> list[RateLimitItem]:
 
 
 def _name(account: str) -> str:
-    """Return an account's name in Redis, which need not hold people's addresses."""
+    """Return an account's name in Redis, which must not hold people's addresses."""
     return hashlib.sha256(account.encode()).hexdigest()[:32]
 
 

@@ -1,4 +1,4 @@
-"""One-time tokens, by which somebody joins a tenant or sets a forgotten password anew."""
+"""One-time tokens, with which somebody joins a tenant or replaces a forgotten password."""
 
 import hashlib
 import secrets
@@ -10,5 +10,5 @@ def new_token() -> str:
 
 
 def digest(token: str) -> bytes:
-    """Return what is stored of a one-time token."""
+    """Return what to store of a one-time token."""
     return hashlib.sha256(token.encode()).digest()

@@ -1,13 +1,14 @@
-"""What is done to executions: use cases, which know no HTTP, no RQ and no Docker.
+"""What callers can do with executions: use cases, without HTTP, RQ and Docker.
 
-A use case takes a caller, whose permission has been checked, and plain values. It raises errors of
-`runner.words.errors`.
+A use case takes a caller, whose permission the API has checked, and plain values. It raises errors
+of `runner.words.errors`.
 
-    submit      an order is stored and queued, and its end waited for
-    order       what a caller wants run, by names, and what it becomes
-    admission   whether the deployment takes one more
-    cancel      one is ended before it ends by itself
-    read        one with its place in the queue, or with what it left
-    follow      its events as they happen
-    receipt     what the worker signed of one
+    submit      stores an order, queues it, and waits for its end
+    order       what a caller wants to run, and how its names are resolved
+    through     for somebody who waits for the end
+    admission   whether the deployment accepts one more
+    cancel      ends an execution early
+    read        an execution with its place in the queue, or with its output
+    follow      the events of an execution as they happen
+    receipt     what the worker signed about an execution
 """

@@ -1,6 +1,6 @@
-"""Whether the deployment takes one more execution: overload is refused, and not queued without end.
+"""Whether the deployment accepts one more execution, so that its queue cannot grow without end.
 
-A tenant's own quotas bound what it has waiting; this bounds all of them together.
+A tenant's quotas limit what it has waiting; this limits all tenants together.
 """
 
 import asyncio
@@ -10,11 +10,11 @@ from runner.store import quotas
 from runner.store.db import Database
 
 FRESH_S = 0.25
-"""How old the number may be: until then a full deployment takes what came meanwhile, too."""
+"""How old the number may be. Until it is read again, a full deployment may accept a few more."""
 
 
 class Admission:
-    """Asks PostgreSQL how much waits, now and then; at most `most` executions shall."""
+    """Asks PostgreSQL from time to time how much waits, and permits at most `most` executions."""
 
     def __init__(self, database: Database, *, most: int) -> None:
         self._database = database
@@ -24,7 +24,7 @@ class Admission:
         self._known_at = 0.0
 
     async def look(self) -> Waiting:
-        """Return how much waits, as it was a moment ago."""
+        """Return how much waited a moment ago."""
         clock = asyncio.get_running_loop().time
         async with self._asking:
             if self._known is None or clock() > self._known_at + FRESH_S:
@@ -34,6 +34,6 @@ class Admission:
             return self._known
 
     def require(self, waiting: Waiting, own: int) -> None:
-        """Raise Overloaded if no more of a tenant's are taken that has so many waiting."""
+        """Raise Overloaded if a tenant that has `own` executions waiting may not add another."""
         if (refused := overload(waiting, self._most, own)) is not None:
             raise refused

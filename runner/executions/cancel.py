@@ -1,4 +1,4 @@
-"""Ending an execution before it ends by itself."""
+"""Ends an execution before it ends by itself."""
 
 from uuid import UUID
 
@@ -13,9 +13,9 @@ from runner.words.states import ACTIVE, ENDED
 
 
 async def cancel(database: Database, changes: Changes, caller: Caller, execution_id: UUID) -> Seen:
-    """End a queued execution at once, and a running one shortly. An ended one stays as it is.
+    """End a queued execution at once, and a running one soon. An ended one stays as it is.
 
-    Returns it as it is then. Raises NotFound.
+    Returns the execution as it is afterwards. Raises NotFound.
     """
     async with database.tenant(caller.tenant_id) as tx:
         before = await executions.cancel(tx, execution_id)
@@ -24,6 +24,6 @@ async def cancel(database: Database, changes: Changes, caller: Caller, execution
         if before not in ENDED:
             facts = {"state": before.value}
             caller.record(tx, Action.EXECUTION_CANCEL, "execution", str(execution_id), facts)
-    # Before anything that could fail: it is stored, and a worker has to hear of it.
+    # Announce first: the request is stored, and nothing that fails now must keep it from a worker.
     changes.announce(execution_id, News.CANCELLING if before in ACTIVE else News.ENDED)
     return await read(database, caller, execution_id)

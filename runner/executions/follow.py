@@ -17,9 +17,9 @@ LOOK_AGAIN_S = 1.0
 async def follow(
     database: Database, changes: Changes, caller: Caller, execution_id: UUID, *, after: int
 ) -> AsyncGenerator[Event, None]:
-    """Yield the events behind number `after`, each once and in order.
+    """Yield the events after number `after`, each once and in order.
 
-    Close it (`contextlib.aclosing`) when no more are wanted.
+    Close the generator (`contextlib.aclosing`) when you want no more.
     """
     with changes.watch(execution_id) as watch:
         while True:
@@ -31,7 +31,7 @@ async def follow(
                 yield event
                 if event.kind is EventKind.STATE and event.data["state"] in ENDED:
                     return
-            # A reader that resumes behind the last event has nothing to wait for.
+            # A reader that resumes after the last event has nothing to wait for.
             if not page and (execution is None or execution.state in ENDED):
                 return
             if len(page) < PAGE:

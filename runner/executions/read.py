@@ -1,4 +1,4 @@
-"""One execution, with its place in the queue while it waits, and what it left once it has ended."""
+"""Reads executions: with the place in the queue while waiting, with the output once ended."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from uuid import UUID
 from runner.auth.caller import Caller
 from runner.store import executions
 from runner.store.db import Database
-from runner.store.executions import Place, StoredArtifact
+from runner.store.executions import ExecutionQuery, Place, StoredArtifact
 from runner.store.transaction import Transaction
 from runner.words.errors import NotFound
 from runner.words.execution import Artifact, Execution, StoredOutput, Stream
@@ -18,7 +18,7 @@ NO_EXECUTION = "no such execution"
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """An execution as it was read. What is None was not asked for, or is not there."""
+    """An execution as it was read. None means not asked for, or not there."""
 
     execution: Execution
     place: Place | None = None
@@ -27,12 +27,17 @@ class Seen:
 
     @property
     def has_ended(self) -> bool:
-        """Whether nothing of it changes any more."""
+        """Whether it has ended, so that nothing of it changes any more."""
         return self.execution.state in ENDED
 
 
+async def list_newest(tx: Transaction, wanted: ExecutionQuery) -> Sequence[Execution]:
+    """Return the wanted executions, newest first."""
+    return await executions.list_newest(tx, wanted)
+
+
 async def find(tx: Transaction, execution_id: UUID) -> Execution:
-    """Return an execution alone. Raises NotFound."""
+    """Return an execution without its output and artifacts. Raises NotFound."""
     found = await executions.get(tx, execution_id)
     if found is None:
         raise NotFound(NO_EXECUTION)
@@ -40,7 +45,7 @@ async def find(tx: Transaction, execution_id: UUID) -> Execution:
 
 
 async def artifacts(tx: Transaction, execution_id: UUID) -> Sequence[StoredArtifact]:
-    """Return what the program left, ordered by path. Raises NotFound for the execution."""
+    """Return the files that the program left, by path. Raises NotFound for the execution."""
     await find(tx, execution_id)
     return await executions.artifacts(tx, execution_id)
 
@@ -54,7 +59,7 @@ async def artifact(tx: Transaction, execution_id: UUID, path: str) -> StoredArti
 
 
 async def read(database: Database, caller: Caller, execution_id: UUID) -> Seen:
-    """Return an execution with all that belongs to it. Raises NotFound."""
+    """Return an execution with everything that belongs to it. Raises NotFound."""
     found = await executions.whole(database, caller.tenant_id, execution_id)
     if found is None:
         raise NotFound(NO_EXECUTION)

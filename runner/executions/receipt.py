@@ -16,7 +16,7 @@ NO_RECEIPT = (
 
 
 async def receipt(tx: Transaction, caller: Caller, execution_id: UUID) -> str:
-    """Return a receipt, byte for byte; that it was handed out is on record. Raises NotFound."""
+    """Return a receipt byte for byte, and record that it was read. Raises NotFound."""
     document = await receipts.get(tx, execution_id)
     if document is None:
         await find(tx, execution_id)

@@ -1,4 +1,5 @@
-"""Receipts: for each execution that a worker ended, one signed statement of what ran, in what.
+"""Receipts: one signed statement for each execution and each sandbox that a worker ended.
 
-document  what a receipt says
+document          what an execution's receipt says
+sandbox_document  what a sandbox's says
 """

@@ -1,4 +1,4 @@
-"""What a receipt says: pure functions from what is known to the document that is signed."""
+"""What a receipt says: pure functions from known facts to the document that is signed."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -16,16 +16,16 @@ from runner.words.execution import Artifact, Claim, ExecutionRequest, Result, St
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """What the worker knows of the run itself."""
+    """The worker's own facts about a run."""
 
     node: str | None
-    """None when the worker that had it is lost, and another one ends it."""
+    """None if the execution's worker was lost and another one ends it."""
     sandbox: str | None
     isolation: EffectiveIsolation | None
     egress_policy_hash: str | None
     output_hashes: Mapping[Stream, str]
     runs_before: int | None
-    """How many executions of the tenant's its sandbox had served before."""
+    """How many executions of the tenant its sandbox had served before."""
 
 
 def receipt(
@@ -79,8 +79,8 @@ def receipt(
 
 
 def request_hash(request: ExecutionRequest) -> str:
-    """Return the hash of all that was asked for; a client can compute it from what it sent."""
-    # Beside the defaults only: what was hashed before they were there keeps its hash.
+    """Return the hash of the complete request; a client can compute it from what it sent."""
+    # Leave out newer fields at their defaults, so that earlier requests keep their hash.
     chosen = {}
     if request.language == "python" and not request.run.program.interpret:
         chosen["interpreter"] = "fresh"
@@ -111,7 +111,7 @@ def _hash(value: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Return the value with only what JSON has: enumerations and tuples are its strings, lists."""
+    """Return the value with JSON's types only: enumerations become texts, tuples become lists."""
     if isinstance(value, Mapping):
         return {str(name): _plain(each) for name, each in value.items()}
     if isinstance(value, list | tuple):

@@ -1,14 +1,15 @@
-"""Key-encryption keys: what wraps the tenants' data keys.
+"""Key-encryption keys, which wrap the tenants' data keys.
 
-A key ring is text: base64 of 32 bytes each, the first one wraps, all unwrap. It comes from the
-environment or from a file. The file is read at each use, which is rare and costs microseconds: a
-key that `runner secrets rotate` put in front needs no restart of any process.
+A key ring is text: keys of 32 bytes in base64. The first one wraps, all of them unwrap. The ring
+comes from the environment or from a file. The file is read at each use, which is rare and costs
+microseconds. So no process has to restart when `runner secrets rotate` puts a new key in front.
 """
 
 import base64
 import binascii
 import fcntl
 import hashlib
+import hmac
 import os
 import secrets
 import stat
@@ -23,19 +24,20 @@ from runner.secrets.envelope import KEY_BYTES, Unopened, new_key, seal, unseal
 from runner.words.errors import KeyUnavailable, SetupError
 
 _ID_DIGITS = 16
+_DERIVED = b"agent-runner/derived\0"
 NO_KEY = "this deployment has no key for secrets: set RUNNER_SECRETS_KEY or RUNNER_SECRETS_KEY_FILE"
 
 
 @dataclass(frozen=True, slots=True)
 class Wrapped:
-    """A data key under the key-encryption key of that id."""
+    """A data key, wrapped with the key-encryption key of that id."""
 
     kek_id: str
     sealed: bytes
 
 
 class KeyEncryption(Protocol):
-    """What can wrap and unwrap data keys: a key ring here, or a KMS."""
+    """Wraps and unwraps data keys: a key ring here, or a KMS."""
 
     async def current(self) -> str:
         """Return the id of the key that wraps. Raises KeyUnavailable."""
@@ -44,19 +46,30 @@ class KeyEncryption(Protocol):
         """Return the data key, wrapped. Raises KeyUnavailable."""
 
     async def unwrap(self, wrapped: Wrapped, *, bound_to: bytes) -> bytes:
-        """Return the data key. Raises KeyUnavailable when the key that wrapped it is not there."""
+        """Return the data key. Raises KeyUnavailable if the key that wrapped it is missing."""
+
+
+class Derivation(Protocol):
+    """Gives keys for purposes other than wrapping: they reveal nothing of the ring's keys."""
+
+    def derive(self, purpose: bytes) -> tuple[bytes, ...]:
+        """Return a key of 32 bytes for each in the ring, the one to use first.
+
+        What was made with the others stays valid until their keys are retired. Raises
+        KeyUnavailable.
+        """
 
 
 class KeyRing:
     """A key ring in this process."""
 
     def __init__(self, keys: Mapping[str, bytes]) -> None:
-        """Take keys by their ids, the one that wraps first."""
+        """Take keys by their ids; the one that wraps is first."""
         self._keys = keys
 
     @classmethod
     def parse(cls, text: str, origin: str) -> "KeyRing":
-        """Return the ring in a text. Raises KeyUnavailable, which quotes nothing of it."""
+        """Return the ring in a text. Raises KeyUnavailable, which quotes nothing from the text."""
         found = {}
         for word in text.split():
             try:
@@ -74,8 +87,13 @@ class KeyRing:
 
     @property
     def keys(self) -> Mapping[str, bytes]:
-        """The keys by their ids, the one that wraps first."""
+        """The keys by their ids; the one that wraps is first."""
         return self._keys
+
+    def derive(self, purpose: bytes) -> tuple[bytes, ...]:
+        """Return a key for another purpose for each in the ring (HMAC-SHA256, RFC 2104)."""
+        text = _DERIVED + purpose
+        return tuple(hmac.digest(key, text, hashlib.sha256) for key in self._keys.values())
 
     async def current(self) -> str:
         """Return the id of the key that wraps."""
@@ -87,7 +105,7 @@ class KeyRing:
         return Wrapped(id_, seal(kek, key, bound_to=bound_to))
 
     async def unwrap(self, wrapped: Wrapped, *, bound_to: bytes) -> bytes:
-        """Return the data key. Raises KeyUnavailable when the key that wrapped it is not there."""
+        """Return the data key. Raises KeyUnavailable if the key that wrapped it is missing."""
         kek = self._keys.get(wrapped.kek_id)
         if kek is None:
             raise KeyUnavailable(
@@ -105,7 +123,7 @@ class KeyFile:
     """A key ring in a file, read at each use."""
 
     def __init__(self, path: Path) -> None:
-        """Look at the file, if it is there. Raises SetupError when it is not a ring, or open."""
+        """Check the file, if there is one. Raises SetupError if it is no ring, or not private."""
         self._path = path
         if path.exists():
             try:
@@ -116,7 +134,7 @@ class KeyFile:
     def ring(self) -> KeyRing:
         """Return the ring as it is now.
 
-        Raises KeyUnavailable when there is no such file, others may read it, or it is no ring.
+        Raises KeyUnavailable if there is no such file, others may read it, or it is not a ring.
         """
         try:
             text = self._path.read_text("ascii")
@@ -128,6 +146,10 @@ class KeyFile:
         if mode & 0o077:
             raise KeyUnavailable(f"{self._path} may be read by others: `chmod 600 {self._path}`")
         return KeyRing.parse(text, str(self._path))
+
+    def derive(self, purpose: bytes) -> tuple[bytes, ...]:
+        """Return a key for another purpose for each in the ring. Raises KeyUnavailable."""
+        return self.ring().derive(purpose)
 
     async def current(self) -> str:
         """Return the id of the key that wraps. Raises KeyUnavailable."""
@@ -142,7 +164,7 @@ class KeyFile:
         return await self.ring().unwrap(wrapped, bound_to=bound_to)
 
     def make(self) -> None:
-        """Write a ring of one new key, unless there is one: of two at once, one is kept."""
+        """Write a ring of one new key, unless there is a ring: if two try at once, one is kept."""
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         draft = self._draft([new_key()])
         try:
@@ -154,22 +176,22 @@ class KeyFile:
 
     @contextmanager
     def rotating(self) -> Iterator[None]:
-        """Wait for other rotations of this file: two at once could forget each other's key."""
+        """Wait for other rotations of this file: two at once could lose each other's key."""
         with self._path.with_name(f".{self._path.name}.lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
     def add(self) -> str:
-        """Put a new key in front of the ring, and return its id; the others still unwrap."""
+        """Put a new key in front of the ring, and return its id; the other keys still unwrap."""
         made = new_key()
         self._draft([made, *self.ring().keys.values()]).replace(self._path)
         return key_id(made)
 
     def retire(self, in_use: Collection[str]) -> list[str]:
-        """Forget keys that wrap nothing; return their ids.
+        """Remove keys that wrap nothing, and return their ids.
 
-        The newest two stay: a process may have read the ring before the first of them was in it,
-        and wrap with the second at this moment. The next rotation takes that one.
+        The newest two stay. A process may have read the ring before the first of them was in it,
+        and be wrapping with the second right now. The next rotation removes that one.
         """
         keys = self.ring().keys
         newest = list(keys)[:2]
@@ -185,19 +207,19 @@ class KeyFile:
             file.flush()
             os.fsync(file.fileno())
             with suppress(FileNotFoundError):
-                # Whoever reads the ring now shall read the next one, too.
+                # Whoever can read the ring now must be able to read the next one.
                 before = self._path.stat()
                 os.fchown(file.fileno(), before.st_uid, before.st_gid)
         return draft
 
 
 def key_id(key: bytes) -> str:
-    """Return what a key is called: the beginning of a hash, which tells nothing of it."""
+    """Return the name of a key: the beginning of a hash, which reveals nothing of the key."""
     return hashlib.sha256(b"agent-runner/kek\0" + key).hexdigest()[:_ID_DIGITS]
 
 
 def open_keys(settings: Settings) -> KeyRing | KeyFile:
-    """Return this process's keys. Raises SetupError when what is configured is no key ring."""
+    """Return this process's keys. Raises SetupError if the configured ones are not a key ring."""
     if settings.secrets_key is None:
         if settings.secrets_key_file is None:
             return KeyFile(settings.secrets_key_path)

@@ -1,5 +1,6 @@
 """Secrets in and out of the store."""
 
+import hmac
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -13,7 +14,7 @@ from runner.store.transaction import Transaction
 from runner.words.errors import Invalid, KeyUnavailable
 
 MAX_SECRETS = 256
-"""Of one tenant."""
+"""Most secrets of one tenant."""
 
 
 class Vault:
@@ -23,9 +24,9 @@ class Vault:
         self._keys = keys
 
     async def put(self, tx: Transaction, tenant: UUID, name: str, value: str) -> StoredSecret:
-        """Store a value, in place of one of that name.
+        """Store a value; it replaces one of the same name.
 
-        Raises Invalid when the tenant has as many as it may, KeyUnavailable without the keys.
+        Raises Invalid if the tenant has as many as it may, and KeyUnavailable without the keys.
         """
         known = {each.name for each in await secrets.list_all(tx)}
         if name not in known and len(known) >= MAX_SECRETS:
@@ -34,9 +35,9 @@ class Vault:
         return await secrets.put(tx, name, sealed)
 
     async def read(self, tx: Transaction, tenant: UUID, name: str) -> str | None:
-        """Return the value of a secret, or None when there is none of that name.
+        """Return the value of a secret, or None if there is no secret of that name.
 
-        Raises KeyUnavailable when it cannot be opened.
+        Raises KeyUnavailable if it cannot be opened.
         """
         sealed = await secrets.sealed(tx, name)
         if sealed is None:
@@ -47,26 +48,47 @@ class Vault:
             raise KeyUnavailable(f"the secret {name!r} was changed in the database") from None
 
     async def seal(self, tx: Transaction, tenant: UUID, value: str, *, bound_to: bytes) -> bytes:
-        """Return a value sealed with the tenant's data key, which is made if there is none yet.
+        """Return a value sealed with the tenant's data key; make that key if there is none yet.
 
         Raises KeyUnavailable without the keys.
         """
-        key = await self._data_key(tx, tenant)
-        if key is None:
-            made = await self._keys.wrap(envelope.new_key(), bound_to=envelope.data_key_of(tenant))
-            await secrets.add_key(tx, made.kek_id, made.sealed)
-            # Read again: another transaction's may be the one that was kept.
-            key = await self._data_key(tx, tenant)
-        if key is None:
-            raise RuntimeError("PostgreSQL stored a data key and returned none")
+        key = await self._own_key(tx, tenant)
         return envelope.seal(key, value.encode(), bound_to=bound_to)
 
     async def unseal(self, tx: Transaction, tenant: UUID, sealed: bytes, *, bound_to: bytes) -> str:
-        """Return what `seal` was given. Raises KeyUnavailable when it does not open."""
+        """Return the value that `seal` got. Raises KeyUnavailable if it does not open."""
         try:
             return await self._open(tx, tenant, sealed, bound_to)
         except Unopened:
             raise KeyUnavailable("a sealed value was changed in the database") from None
+
+    async def mac(self, tx: Transaction, tenant: UUID, message: bytes, *, purpose: bytes) -> bytes:
+        """Return a MAC of 32 bytes that only this tenant's data key makes, for this purpose.
+
+        Raises KeyUnavailable without the keys.
+        """
+        return envelope.mac(await self._own_key(tx, tenant), message, purpose=purpose)
+
+    async def is_mac(
+        self, tx: Transaction, tenant: UUID, message: bytes, mac: bytes, *, purpose: bytes
+    ) -> bool:
+        """Return whether `mac` made this MAC; compared in constant time. Raises KeyUnavailable."""
+        key = await self._data_key(tx, tenant)
+        if key is None:
+            return False
+        return hmac.compare_digest(envelope.mac(key, message, purpose=purpose), mac)
+
+    async def _own_key(self, tx: Transaction, tenant: UUID) -> bytes:
+        """Return the tenant's data key; make it if there is none yet."""
+        key = await self._data_key(tx, tenant)
+        if key is None:
+            made = await self._keys.wrap(envelope.new_key(), bound_to=envelope.data_key_of(tenant))
+            await secrets.add_key(tx, made.kek_id, made.sealed)
+            # Read the key again: another transaction may have stored one first.
+            key = await self._data_key(tx, tenant)
+        if key is None:
+            raise RuntimeError("PostgreSQL stored a data key and returned none")
+        return key
 
     async def _open(self, tx: Transaction, tenant: UUID, sealed: bytes, bound_to: bytes) -> str:
         key = await self._data_key(tx, tenant)
@@ -82,9 +104,9 @@ class Vault:
 
 @dataclass(frozen=True, slots=True)
 class Rewrapped:
-    """What a rotation did.
+    """Result of a rotation.
 
-    `unopened` are tenants whose data keys did not open and stay as they are; `in_use` are the
+    `unopened` are tenants whose data keys did not open and stay unchanged; `in_use` are the
     key-encryption keys that still wrap something.
     """
 
@@ -94,10 +116,10 @@ class Rewrapped:
 
 
 async def rewrap_all(owner: Database, keys: KeyEncryption) -> Rewrapped:
-    """Put every tenant's data key under the current key-encryption key.
+    """Wrap every tenant's data key with the current key-encryption key.
 
-    Safe to repeat, and beside running executions: each data key changes in one statement, and the
-    key that wrapped it before still unwraps.
+    You may repeat this, and executions may run meanwhile: each data key changes in one statement,
+    and the key that wrapped it before still unwraps.
     """
     current = await keys.current()
     changed = 0

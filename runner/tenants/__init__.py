@@ -1,15 +1,15 @@
-"""What is done to and in tenants: use cases, which know no HTTP, no RQ and no Docker.
+"""What callers can do with tenants and in them: use cases, without HTTP, RQ and Docker.
 
-A use case takes who calls, plain values and a transaction of the tenant, or the database if it
-needs more than one. It raises errors of `runner.words.errors`.
+A use case takes the caller, plain values and a transaction of the tenant; if it needs more than one
+transaction, it takes the database. It raises errors of `runner.words.errors`.
 
-    tenancy    what the operator does: makes, changes, suspends and ends tenants
-    members    who belongs to a tenant and as what
+    tenancy    what the operator does: creates, changes, suspends, deletes
+    members    who belongs to a tenant, in which role
     keys       API keys
-    projects   names under which executions are grouped
-    policies   named lists of egress rules, each within what the operator permits
-    secrets    written and used, never read back
-    usage      what was used, and how that stands to the quotas
+    projects   names that group executions
+    policies   named lists of egress rules, within what the operator permits
+    secrets    secrets: written and used, never read back
+    usage      what was used, and what is left of the quotas
     files      a tenant's own files
-    webhooks   where the audit log is forwarded to
+    webhooks   the address that gets the audit log
 """

@@ -1,6 +1,6 @@
-"""A tenant's own files. A new one is reserved, stored as it comes, and only then named."""
+"""A tenant's own files. An upload reserves its space, is stored, and gets its name last."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -20,7 +20,7 @@ KIND = "file"
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """A file that is about to come, as it is announced."""
+    """A file that is about to be uploaded, as the request announces it."""
 
     path: str
     size: int
@@ -35,11 +35,11 @@ async def write(
     upload: Upload,
     receive: Callable[[str], Awaitable[str]],
 ) -> StoredFile:
-    """Store a file under a name; readers see the file before or the whole new one.
+    """Store a file under a name. Readers see the earlier file or the whole new one.
 
-    `receive` writes the object of that key and returns its SHA-256 sum. Its place is reserved
-    before, and freed if it fails. Raises StorageFull, PreconditionFailed, and Conflict if the
-    upload was given up meanwhile.
+    `receive` writes the object with that key and returns its SHA-256 sum. The space is reserved
+    before that, and freed if it fails. Raises StorageFull, PreconditionFailed, and Conflict if the
+    upload was given up in the meantime.
     """
     key = new_key(caller.tenant_id, "files")
     async with database.tenant(caller.tenant_id) as tx:
@@ -55,8 +55,15 @@ async def write(
         raise
 
 
+async def list_after(
+    tx: Transaction, *, prefix: str, after: str, limit: int
+) -> Sequence[StoredFile]:
+    """Return files by name: those whose names begin with `prefix` and follow `after`."""
+    return await files.list_after(tx, prefix=prefix, after=after, limit=limit)
+
+
 async def look(tx: Transaction, path: str) -> StoredFile:
-    """Return a file whose content stays unread, so that no record is made. Raises NotFound."""
+    """Return a file without its content, so nothing is recorded. Raises NotFound."""
     found = await files.get(tx, path)
     if found is None:
         raise NotFound(NO_FILE)
@@ -64,14 +71,14 @@ async def look(tx: Transaction, path: str) -> StoredFile:
 
 
 async def read(tx: Transaction, caller: Caller, path: str) -> StoredFile:
-    """Return a file that is about to be read. Raises NotFound."""
+    """Return a file whose content the caller will read, and record that. Raises NotFound."""
     found = await look(tx, path)
     _record(tx, caller, Action.FILE_READ, found)
     return found
 
 
 async def delete(tx: Transaction, caller: Caller, path: str, condition: Condition) -> None:
-    """Forget a file; executions that were submitted with it still get it.
+    """Delete a file. Executions that were submitted with it still get it.
 
     Raises NotFound and PreconditionFailed.
     """

@@ -1,6 +1,6 @@
-"""API keys: made by those that can do as much, rotated with an overlap, and revoked at once."""
+"""API keys: nobody makes a key that can do more than their own; rotated, or revoked at once."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -32,16 +32,16 @@ _ABOVE = "this key can do more than the one that asks"
 
 @dataclass(frozen=True, slots=True)
 class MadeKey:
-    """A key just made; `token` is shown this once and stored nowhere."""
+    """A new key. Show `token` now: it is stored nowhere."""
 
     key: StoredKey
     token: str = field(repr=False)
 
 
 async def create(tx: Transaction, caller: Caller, name: str, asked: Grant) -> MadeKey:
-    """Make a key that can do no more than the one that asks, for no longer, from nowhere else.
+    """Make a key with no more rights, no later end and no other networks than the caller's key.
 
-    Raises Invalid for an end that has passed, and as `grants.narrowed` does.
+    Raises Invalid for an end in the past, and what `grants.narrowed` raises.
     """
     own = await own_grant(tx, caller.principal, Permission.API_KEY_WRITE)
     if asked.expires_at is not None and asked.expires_at <= datetime.now(UTC):
@@ -51,8 +51,13 @@ async def create(tx: Transaction, caller: Caller, name: str, asked: Grant) -> Ma
     return made
 
 
+async def list_newest(tx: Transaction, *, before: UUID | None, limit: int) -> Sequence[StoredKey]:
+    """Return keys, newest first, including revoked and expired ones."""
+    return await stored_keys.list_newest(tx, before=before, limit=limit)
+
+
 async def read(tx: Transaction, key_id: UUID, *, lock: bool = False) -> StoredKey:
-    """Return what may be told of a key: not the key. Raises NotFound."""
+    """Return a key without its token. Raises NotFound."""
     found = await stored_keys.get(tx, key_id, lock=lock)
     if found is None:
         raise NotFound(NO_KEY)
@@ -60,9 +65,9 @@ async def read(tx: Transaction, key_id: UUID, *, lock: bool = False) -> StoredKe
 
 
 async def rotate(tx: Transaction, caller: Caller, key_id: UUID, overlap: timedelta) -> MadeKey:
-    """Make a key that can do the same; the old one works on for a while, then no more.
+    """Make a key with the same rights; the old one keeps working for `overlap`.
 
-    Raises NotFound, NotPermitted, and Conflict for a key that is over or was rotated.
+    Raises NotFound, NotPermitted, and Conflict for a key that has ended or was rotated already.
     """
     own = await own_grant(tx, caller.principal, Permission.API_KEY_WRITE)
     old = await read(tx, key_id, lock=True)
@@ -79,17 +84,17 @@ async def rotate(tx: Transaction, caller: Caller, key_id: UUID, overlap: timedel
 
 
 async def revoke(database: Database, caller: Caller, key_id: UUID) -> None:
-    """End a key at once, with the keys and invitations that it made, and so on.
+    """End a key at once, with the keys and invitations that it made, and those that these made.
 
-    A key whose place it took ends as well; the one that asks stays, unless it names itself.
-    Revoking a key that has already ended revokes what it made. Raises NotFound and NotPermitted.
+    The key that it replaced ends as well. The caller's own key stays, unless the caller names it.
+    Revoking a key that has ended revokes what it made. Raises NotFound and NotPermitted.
     """
     async with database.tenant(caller.tenant_id) as tx:
         own = await own_grant(tx, caller.principal, Permission.API_KEY_WRITE)
         key = await read(tx, key_id, lock=True)
         if not grants.outranks(own.role, key.grant.role):
             raise NotPermitted(_ABOVE)
-        # By itself first: it is over, whatever becomes of the rest.
+        # End the key alone first, so that it has ended even if the rest fails.
         ended = await rights.end_key_alone(tx, key_id)
         _record_ended(tx, caller, key, ended)
 
@@ -100,7 +105,8 @@ async def revoke(database: Database, caller: Caller, key_id: UUID) -> None:
             ended = await rights.end_key(tx, key_id, spared=asking)
             _record_ended(tx, caller, key, ended)
 
-    # A key that has just ended itself also ends this request, but not what is left to do.
+    # If the caller's own key has just ended, this request ends too, but the rest must still be
+    # done.
     await uninterrupted(end_the_rest())
 
 

@@ -1,10 +1,10 @@
-"""Who belongs to a tenant and as what: invitations, roles, removals, and who may do which.
+"""Who belongs to a tenant, in which role: invitations, changes of role, removals.
 
-No mail is sent: whoever invites hands the token on. Who takes it up proves nothing about the
-address, only that they were given the token; so an address is a name, and never opens a tenant.
+No mail is sent: the inviter hands the token over. Accepting an invitation proves only that somebody
+was given the token, and nothing about the address. So an address is a name, and opens no tenant.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from uuid import UUID
@@ -32,9 +32,9 @@ LAST_OWNER = "a tenant keeps one owner; make somebody else one first"
 
 @dataclass(frozen=True, slots=True)
 class Decider:
-    """Who decides on a tenant's members: one of its principals, or the operator.
+    """Who makes a change to a tenant's members: one of its principals, or the operator.
 
-    `grant` is None for the operator, who may all. `user_id` is that of a user who acts as one.
+    `grant` is None for the operator, who may do everything. `user_id` is set if a user acts.
     """
 
     tenant_id: UUID
@@ -45,18 +45,18 @@ class Decider:
 
 @dataclass(frozen=True, slots=True)
 class Invited:
-    """An invitation just made; `token` is shown this once and stored nowhere."""
+    """A new invitation. Show `token` now: it is stored nowhere."""
 
     member: Member
     token: str = field(repr=False)
 
 
 async def decider(tx: Transaction, caller: Caller) -> Decider:
-    """Return what the caller may decide, and keep it so until the transaction ends.
+    """Return what the caller may change, and lock that until the transaction ends.
 
     Raises NotAuthenticated and NotPermitted.
     """
-    # All members' rows before one's own: two that ask at once would each wait for the other.
+    # Lock all members' rows before the caller's own; two callers could otherwise deadlock.
     await members.lock(tx)
     principal = caller.principal
     return Decider(
@@ -67,11 +67,16 @@ async def decider(tx: Transaction, caller: Caller) -> Decider:
     )
 
 
-async def invite(tx: Transaction, who: Decider, email: str, role: Role) -> Invited:
-    """Invite an address to the tenant; an earlier invitation of it ends.
+async def list_all(tx: Transaction) -> Sequence[Member]:
+    """Return the tenant's members and open invitations, oldest first."""
+    return await members.list_all(tx)
 
-    Says nothing of whether there is an account. Raises NotPermitted for a role that the caller may
-    not give, Conflict for who is a member.
+
+async def invite(tx: Transaction, who: Decider, email: str, role: Role) -> Invited:
+    """Invite an address to the tenant; an earlier invitation of this address ends.
+
+    The result does not tell whether there is an account. Raises NotPermitted for a role that the
+    caller may not give, and Conflict if the address belongs to a member.
     """
     _may_give(who, role)
     await members.lock(tx)
@@ -91,10 +96,10 @@ async def invite(tx: Transaction, who: Decider, email: str, role: Role) -> Invit
 
 
 async def change_role(tx: Transaction, who: Decider, member_id: UUID, role: Role) -> Member:
-    """Give a member another role; with a lower one, what it could not have made ends.
+    """Give a member another role, and end what they made that the new role could not have made.
 
-    Raises NotFound, NotPermitted for one's own role or one that the caller may not give or take,
-    and Conflict for that of the last owner.
+    Raises NotFound, NotPermitted for the caller's own role or one that the caller may not give or
+    take, and Conflict for the last owner.
     """
     member = await _locked(tx, member_id)
     if member.id == who.user_id:
@@ -112,9 +117,10 @@ async def change_role(tx: Transaction, who: Decider, member_id: UUID, role: Role
 
 
 async def remove(tx: Transaction, who: Decider, member_id: UUID) -> None:
-    """End a membership with its sessions and all that it made, or take an invitation back.
+    """End a membership with its sessions and all that the member made, or withdraw an invitation.
 
-    Oneself always may, unless as the last owner. Raises NotFound, NotPermitted and Conflict.
+    Members may always remove themselves, except the last owner. Raises NotFound, NotPermitted and
+    Conflict.
     """
     if invitation := await members.invitation(tx, member_id):
         _may_manage(who, invitation.role)
@@ -132,7 +138,11 @@ async def remove(tx: Transaction, who: Decider, member_id: UUID) -> None:
 
 
 def _facts(ended: Ended) -> dict[str, object]:
-    return {"keys_revoked": ended.keys, "invitations_taken_back": ended.invitations}
+    return {
+        "keys_revoked": ended.keys,
+        "invitations_taken_back": ended.invitations,
+        "ports_closed": ended.ports,
+    }
 
 
 async def _locked(tx: Transaction, member_id: UUID) -> Member:
@@ -156,7 +166,7 @@ def _may_manage(who: Decider, role: Role) -> None:
 
 
 def _may_give(who: Decider, role: Role) -> None:
-    """Refuse a role above the caller's reach, or one that can do more than the caller's key."""
+    """Refuse a role that the caller may not give, or that can do more than the caller's key."""
     _may_manage(who, role)
     if who.grant is not None and not covers(who.grant, Grant(role)):
         raise NotPermitted("a key with limits of its own cannot make members, who would have none")

@@ -16,13 +16,13 @@ NO_POLICY = "no such egress policy"
 KIND = "egress_policy"
 
 Entry: TypeAlias = str | Mapping[str, Any]
-"""A rule as it is written: in short, or field by field."""
+"""A rule as a client writes it: as a short text, or field by field."""
 
 
 def permitted(
     entries: Sequence[Entry], ceilings: Sequence[Policy], *, field: str
 ) -> tuple[Rule, ...]:
-    """Return the rules; raises Invalid for one that says nothing or is beyond a ceiling."""
+    """Return the rules. Raises Invalid for one that is malformed or beyond a ceiling."""
     rules = tuple(map(parse_rule, entries))
     for rule in rules:
         if not all(within(rule, ceiling) for ceiling in ceilings):
@@ -31,10 +31,15 @@ def permitted(
 
 
 def ceilings(deployment: Policy, terms: Terms) -> tuple[Policy, ...]:
-    """Return what bounds a tenant's rules."""
+    """Return the ceilings that limit a tenant's rules."""
     if terms.egress_ceiling is None:
         return (deployment,)
     return deployment, Policy(rules=tuple(map(rule_from_json, terms.egress_ceiling)))
+
+
+async def list_all(tx: Transaction) -> Sequence[StoredPolicy]:
+    """Return every policy, by name."""
+    return await egress_policies.list_all(tx)
 
 
 async def read(tx: Transaction, name: str) -> StoredPolicy:
@@ -43,6 +48,11 @@ async def read(tx: Transaction, name: str) -> StoredPolicy:
     if found is None:
         raise NotFound(NO_POLICY)
     return found
+
+
+async def exists(tx: Transaction, name: str) -> bool:
+    """Return whether there is a policy of that name."""
+    return await egress_policies.get(tx, name) is not None
 
 
 async def write(
@@ -62,7 +72,7 @@ async def write(
 
 
 async def delete(tx: Transaction, caller: Caller, name: str) -> None:
-    """Forget a policy. Raises NotFound."""
+    """Delete a policy. Raises NotFound."""
     if not await egress_policies.delete(tx, name):
         raise NotFound(NO_POLICY)
     caller.record(tx, Action.EGRESS_POLICY_DELETE, KIND, name)

@@ -1,4 +1,6 @@
-"""Projects: names under which executions are grouped, with settings of their own."""
+"""Projects: names that group executions, each with settings of its own."""
+
+from collections.abc import Sequence
 
 from runner.audit.events import Action
 from runner.auth.caller import Caller
@@ -14,7 +16,7 @@ KIND = "project"
 async def create(
     tx: Transaction, caller: Caller, name: str, *, description: str, egress_policy: str | None
 ) -> Project:
-    """Make a project. Raises Conflict if there is one of that name, Invalid for the policy's."""
+    """Make a project. Raises Conflict if the name is taken, Invalid for an unknown policy."""
     await _check(tx, egress_policy)
     made = await projects.insert(
         tx, name, description=description, egress_policy=egress_policy, created_by=caller.actor
@@ -23,6 +25,11 @@ async def create(
         raise Conflict(f"a project {name!r} already exists")
     caller.record(tx, Action.PROJECT_CREATE, KIND, name)
     return made
+
+
+async def list_by_name(tx: Transaction, *, after: str | None, limit: int) -> Sequence[Project]:
+    """Return projects by name, those that follow `after`."""
+    return await projects.list_by_name(tx, after=after, limit=limit)
 
 
 async def read(tx: Transaction, name: str) -> Project:
@@ -36,7 +43,7 @@ async def read(tx: Transaction, name: str) -> Project:
 async def change(
     tx: Transaction, caller: Caller, name: str, *, description: str, egress_policy: str | None
 ) -> Project:
-    """Give a project new settings; executions submitted later use them. Raises as the others."""
+    """Give a project new settings for later executions. Raises NotFound and Invalid."""
     await read(tx, name)
     await _check(tx, egress_policy)
     changed = await projects.update(tx, name, description=description, egress_policy=egress_policy)
@@ -47,7 +54,7 @@ async def change(
 
 
 async def delete(tx: Transaction, caller: Caller, name: str) -> None:
-    """Forget a project; its executions stay, and belong to none. Raises NotFound."""
+    """Delete a project. Its executions stay and belong to none. Raises NotFound."""
     if not await projects.delete(tx, name):
         raise NotFound(NO_PROJECT)
     caller.record(tx, Action.PROJECT_DELETE, KIND, name)

@@ -1,5 +1,7 @@
 """A tenant's secrets: written and used, never read back."""
 
+from collections.abc import Sequence
+
 from runner.audit.events import Action
 from runner.auth.caller import Caller
 from runner.secrets.vault import Vault
@@ -10,6 +12,11 @@ from runner.words.errors import NotFound
 
 NO_SECRET = "no such secret"  # noqa: S105 - an answer
 KIND = "secret"
+
+
+async def list_all(tx: Transaction) -> Sequence[StoredSecret]:
+    """Return the tenant's secrets by name, without their values."""
+    return await secrets.list_all(tx)
 
 
 async def write(
@@ -23,7 +30,7 @@ async def write(
 
 
 async def delete(tx: Transaction, caller: Caller, name: str) -> None:
-    """Forget a secret; executions that have begun keep what they were given. Raises NotFound."""
+    """Delete a secret. Executions that have begun keep its value. Raises NotFound."""
     if not await secrets.delete(tx, name):
         raise NotFound(NO_SECRET)
     caller.record(tx, Action.SECRET_DELETE, KIND, name)

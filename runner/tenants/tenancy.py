@@ -1,6 +1,6 @@
-"""What the operator does to tenants: makes, changes, suspends, ends them. For routes and commands.
+"""What the operator does with tenants, by route or by command: creates, changes, suspends, deletes.
 
-Every one of these is in the log of the tenant, and in the platform's where the tenant's is gone.
+Each of these is recorded in the tenant's log, and a deletion in the platform's log.
 """
 
 from collections.abc import Mapping
@@ -32,7 +32,7 @@ NO_TENANT = "no such tenant"
 
 @dataclass(frozen=True, slots=True)
 class NewKey:
-    """A key just made; `token` is shown this once and stored nowhere."""
+    """A new key. Show `token` now: it is stored nowhere."""
 
     tenant_id: UUID
     key_id: UUID
@@ -41,7 +41,7 @@ class NewKey:
 
 @dataclass(frozen=True, slots=True)
 class Removed:
-    """What a deletion took away: rows by table, stored objects, and the log's last hash."""
+    """What a deletion removed: rows by table, stored objects, and the log's last hash."""
 
     rows: Mapping[str, int]
     objects: int
@@ -61,9 +61,9 @@ async def create_key(
     required_isolation: Isolation | None = None,
     reuse: bool = False,
 ) -> NewKey:
-    """Make a key for the tenant of that name, and the tenant if there is none yet.
+    """Make a key for the tenant with that name, and the tenant if it is new.
 
-    With the schema owner's login: for the first key of a deployment.
+    Needs the schema owner's login; for the first key of a deployment.
     """
     async with owner.no_tenant() as tx:
         tenant_id = await tenants.find(tx, tenant)
@@ -94,14 +94,14 @@ async def create(
 
 
 async def mint_key(database: Database, tenant_id: UUID, role: Role, name: str, by: By) -> NewKey:
-    """Make a key of a tenant that has lost its own. Raises NotFound."""
+    """Make a key for a tenant that has lost its own. Raises NotFound."""
     async with database.tenant(tenant_id) as tx:
         await _get(tx)
         return await _make_key(tx, tenant_id, role, name, by)
 
 
 async def change(database: Database, tenant_id: UUID, terms: Terms, by: By) -> Tenant:
-    """Change what a tenant may have; what runs keeps what it has. Raises NotFound."""
+    """Change a tenant's terms; what runs already keeps its own. Raises NotFound."""
     async with database.tenant(tenant_id) as tx:
         before = await _get(tx)
         await tenants.update(tx, terms)
@@ -112,9 +112,9 @@ async def change(database: Database, tenant_id: UUID, terms: Terms, by: By) -> T
 
 
 async def suspend(database: Database, tenant_id: UUID, why: str, by: By) -> Tenant:
-    """Suspend a tenant: nothing more of it starts, and the worker ends what waits or runs.
+    """Suspend a tenant: it can start nothing, and workers end what waits or runs.
 
-    It may read on. Raises NotFound, and Conflict if it is suspended.
+    It can still read. Raises NotFound, and Conflict if it is suspended already.
     """
     async with database.tenant(tenant_id) as tx:
         await _get(tx)
@@ -125,7 +125,7 @@ async def suspend(database: Database, tenant_id: UUID, why: str, by: By) -> Tena
 
 
 async def resume(database: Database, tenant_id: UUID, by: By) -> Tenant:
-    """End a suspension. Raises NotFound, and Conflict if there is none."""
+    """End a suspension. Raises NotFound, and Conflict if the tenant is not suspended."""
     async with database.tenant(tenant_id) as tx:
         await _get(tx)
         if not await tenants.resume(tx):
@@ -135,10 +135,10 @@ async def resume(database: Database, tenant_id: UUID, by: By) -> Tenant:
 
 
 async def delete(database: Database, objects: ObjectStore, tenant_id: UUID, by: By) -> Removed:
-    """Remove everything of a tenant that is suspended and runs nothing; return what it was.
+    """Remove everything of a suspended tenant that runs nothing; return what was removed.
 
-    Its audit log goes, too: the platform's keeps its length and last hash, so that a copy can
-    still be checked. May be repeated when it was cut short. Raises NotFound and Conflict.
+    Its audit log goes, too. The platform's log keeps the length and last hash, so that a copy can
+    still be checked. You may repeat this after a failure. Raises NotFound and Conflict.
     """
     async with database.tenant(tenant_id) as tx:
         tenant = await _get(tx)
@@ -146,15 +146,17 @@ async def delete(database: Database, objects: ObjectStore, tenant_id: UUID, by: 
             raise Conflict("suspend this tenant before you delete it")
         if running := await tenants.active(tx):
             raise Conflict(
-                f"{running} executions of this tenant are still ending; try again in a moment"
+                f"{running} executions and sandboxes of this tenant are still ending; "
+                "try again in a moment"
             )
-    # Before the rows: what is left by a crash in between is still known to be the tenant's.
+    # Remove objects before rows: after a crash, the rows still say whose the remaining objects are.
     await _audit_platform(database, Action.TENANT_DELETE, tenant, by, {"phase": "begun"})
     gone = await objects.remove_tenant(tenant_id)
     async with database.tenant(tenant_id) as tx:
         head = await tenants.head(tx)
         rows = await tenants.erase(tx)
-        # Nothing new can be reserved now. What an upload wrote meanwhile goes, or the rows stay.
+        # Nothing new can be reserved now. An upload may have written meanwhile: remove that or keep
+        # rows.
         gone += await objects.remove_tenant(tenant_id)
     removed = Removed(
         rows={name: count for name, count in rows.items() if count},
@@ -174,19 +176,19 @@ async def get(database: Database, tenant_id: UUID) -> Tenant:
 
 
 async def list_by_name(database: Database, *, after: str | None, limit: int) -> list[Tenant]:
-    """Return tenants by name, those that follow `after`."""
+    """Return tenants by name: those that follow `after`."""
     async with database.no_tenant() as tx:
         return await tenants.list_by_name(tx, after=after, limit=limit)
 
 
 async def publish_tiers(owner: Database, tiers: Mapping[Tier, Quotas]) -> None:
-    """Make these what tiers may use, at once, with the schema owner's login."""
+    """Publish the quotas of the tiers; they hold at once. Needs the schema owner's login."""
     async with owner.no_tenant() as tx:
         await quotas.publish(tx, tiers)
 
 
 async def create_operator(owner: Database, name: str, expires_at: datetime | None) -> str:
-    """Make an operator's key with the schema owner's login; return it, this once."""
+    """Make an operator's key and return it, to be shown once. Needs the schema owner's login."""
     made = keys.generate(Holder.OPERATOR)
     id_ = new_id()
     async with owner.no_tenant() as tx:

@@ -1,4 +1,4 @@
-"""What a tenant used, by day, and how it stands to its quotas."""
+"""What a tenant used, by day, and what is left of its quotas."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,19 +16,19 @@ MOST_DAYS = 366
 
 @dataclass(frozen=True, slots=True)
 class Used:
-    """A tenant's use from `first` to `last`, both included, and its standing now."""
+    """A tenant's use from `first` to `last` (both included), and its quotas now."""
 
     standing: Standing
     first: date
     last: date
     days: Sequence[Day]
-    """Those on which something ended."""
+    """Only days on which something was used."""
 
 
 async def used(tx: Transaction, first: date | None, last: date | None) -> Used:
-    """Return the use in these days: without `last` up to today, without `first` for 30 days.
+    """Return the use from `first` (default: 30 days back) to `last` (default: today).
 
-    Raises Invalid when `first` is after `last`, or too long before it. The reads need one snapshot.
+    Raises Invalid if `first` is after `last` or too long before it. Needs a snapshot transaction.
     """
     standing = await quotas.standing(tx)
     last = last or standing.now.astimezone(UTC).date()

@@ -1,4 +1,4 @@
-"""Where a tenant's audit log is forwarded to: its webhook, and the secret that signs deliveries."""
+"""The webhook that gets a tenant's audit log, and the secret that signs its deliveries."""
 
 from psycopg.rows import DictRow
 
@@ -30,8 +30,8 @@ async def write(
 ) -> tuple[DictRow, str]:
     """Forward the log to this address; return the webhook and its new signing secret.
 
-    The first one gets the log from this change on; one in place of another goes on where that was.
-    Raises Invalid for an address that is not public, unless its network is trusted.
+    A first webhook gets the log from this change on; a new one continues where the old one was.
+    Raises Invalid for an address that is not public, unless the operator trusts its network.
     """
     tenant = caller.tenant_id
     host = _host(url, trusted)
@@ -39,7 +39,7 @@ async def write(
     async with database.tenant(tenant) as tx:
         sealed = await vault.seal(tx, tenant, secret, bound_to=envelope.webhook_of(tenant))
         await tx.run("audit.put_webhook", url=url, sealed=sealed)
-        # Not the whole address: its path may be what lets one in there.
+        # Record only the host: the path may be a credential.
         caller.record(tx, Action.AUDIT_WEBHOOK_UPDATE, KIND, metadata={"host": host})
         await tx.run("audit.begin_cursor")
         row = await tx.one("audit.get_webhook")
@@ -47,7 +47,7 @@ async def write(
 
 
 async def delete(tx: Transaction, caller: Caller) -> None:
-    """Forward the log no more. Raises NotFound."""
+    """Stop forwarding the log. Raises NotFound."""
     row = await read(tx)
     await tx.run("audit.delete_webhook")
     await tx.run("audit.delete_cursor")
@@ -56,7 +56,7 @@ async def delete(tx: Transaction, caller: Caller) -> None:
 
 
 def _host(url: str, trusted: tuple[str, ...]) -> str:
-    """Return the host of an address that may be one. What a name is at, deliveries find out."""
+    """Return the host, if an address may name it. Its IP addresses are checked at each delivery."""
     try:
         host, _, _ = webhook.parse_url(url)
     except ValueError as error:

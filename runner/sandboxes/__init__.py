@@ -1,0 +1,21 @@
+"""Use cases for sandboxes that live and for what is in them, without HTTP, RQ and Docker.
+
+A use case takes a caller, whose permission has been checked, and plain values. It raises errors of
+`runner.words.errors`. The row in PostgreSQL is the truth about a sandbox; its node is reached
+through the node's door, with a grant that is made here after the caller's right is checked.
+
+    living      make, read, list, change, pause, resume and kill a sandbox
+    use         processes and files in a running sandbox
+    ports       open ports for callers without a key, and who may reach one
+    addresses   signed addresses by which others read or write one file
+    snapshots   keep what is in a sandbox's workspace
+    copies      make a sandbox with files: a snapshot's, or those of a running sandbox
+    foreground  start a process and wait for it
+    watchers    watched folders whose changes wait until somebody asks for them
+    place       which sandboxes run, remembered for a moment
+    egress      other egress rules for one that lives
+    events      what happens to a sandbox and in it, as it happens
+    receipt     what a node has signed of an end
+    order       the sandbox that a caller orders by names, and the request that it resolves to
+    catalogue   what this deployment offers, and how much of that a tenant may have
+"""

@@ -1,0 +1,112 @@
+"""What this deployment offers, and how much of that a tenant may have."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from runner.egress.policy import Policy, Rule, rule_from_json, rule_to_json
+from runner.quotas.tiers import Standing, ceiling
+from runner.store import egress_policies, projects
+from runner.store.tenants import Tenant
+from runner.store.transaction import Transaction
+from runner.tenants.policies import Entry, ceilings, permitted
+from runner.words.errors import Invalid
+from runner.words.execution import JSON
+from runner.words.resources import Limits
+from runner.words.sandbox import Isolation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SandboxOffer:
+    """What sandboxes a tenant may have. Each method raises Invalid naming the field."""
+
+    sizes: Mapping[str, Limits]
+    images: Mapping[str, frozenset[str]]
+    """The languages that each image can run; the first image is the default."""
+    isolations: tuple[Isolation, ...]
+    max_limits: Limits
+    required_isolation: Isolation | None
+    egress_ceilings: tuple[Policy, ...]
+    """The deployment's ceiling, and the tenant's if it has one: a rule must be within each."""
+    egress_policy: tuple[Rule, ...] | None = None
+    """The rules of the policy that the order names; None if the tenant has no such policy."""
+
+    def size(self, name: str) -> Limits:
+        """Return the limits of a size."""
+        if name not in self.sizes:
+            raise Invalid(f"there is no size {name!r}; choose one of {listed(self.sizes)}", "size")
+        return self.sizes[name]
+
+    def image(self, name: str | None) -> str:
+        """Return the name of the image, or of the default one."""
+        image = name or next(iter(self.images))
+        if image not in self.images:
+            known = listed(self.images)
+            raise Invalid(f"there is no image {image!r}; choose one of {known}", "image")
+        return image
+
+    def isolation(self, wanted: Isolation | None) -> Isolation:
+        """Return the isolation that was asked for, else the tenant's, else the deployment's."""
+        required = self.required_isolation
+        isolation = wanted or required or self.isolations[0]
+        if required and isolation is not required:
+            raise Invalid(f"this tenant must use {required.value}", "isolation")
+        if isolation not in self.isolations:
+            raise Invalid(
+                f"this deployment does not offer {isolation.value}; "
+                f"it offers {', '.join(self.isolations)}",
+                "isolation",
+            )
+        return isolation
+
+    def egress(
+        self, entries: Sequence[Entry], policy: str | None
+    ) -> tuple[Mapping[str, JSON], ...]:
+        """Return these rules and the named policy's, as they are stored."""
+        if policy is not None and self.egress_policy is None:
+            raise Invalid(f"there is no egress policy {policy!r}", "egress_policy")
+        own = permitted(entries, self.egress_ceilings, field="egress")
+        rules = dict.fromkeys([*own, *(self.egress_policy or ())])
+        return tuple(rule_to_json(rule) for rule in rules)
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """What this deployment offers to any tenant."""
+
+    sizes: Mapping[str, Limits]
+    images: Mapping[str, frozenset[str]]
+    isolations: tuple[Isolation, ...]
+    egress_ceiling: Policy
+
+    async def offer(
+        self, tx: Transaction, tenant: Tenant, standing: Standing, egress_policy: str | None
+    ) -> SandboxOffer:
+        """Return what the tenant may have, with the egress policy of that name."""
+        policy = egress_policy and await egress_policies.get(tx, egress_policy)
+        return SandboxOffer(
+            sizes=self.sizes,
+            images=self.images,
+            isolations=self.isolations,
+            max_limits=ceiling(tenant.terms.max_limits, standing.quotas, self.sizes),
+            required_isolation=tenant.terms.required_isolation,
+            egress_ceilings=ceilings(self.egress_ceiling, tenant.terms),
+            egress_policy=tuple(map(rule_from_json, policy.rules)) if policy else None,
+        )
+
+
+async def policy_in(tx: Transaction, project: str | None, own: str | None) -> str | None:
+    """Return the name of the egress policy: the order's own, else its project's.
+
+    Raises Invalid if the tenant has no such project.
+    """
+    if project is None:
+        return own
+    found = await projects.get(tx, project)
+    if found is None:
+        raise Invalid(f"there is no project {project!r}", "project")
+    return own or found.egress_policy
+
+
+def listed(names: Iterable[str]) -> str:
+    """Return names in order, for a message."""
+    return ", ".join(sorted(names))

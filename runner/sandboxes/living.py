@@ -1,0 +1,347 @@
+"""Sandboxes that live: made, read, listed, changed, paused, resumed and killed."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import TypeAlias
+from uuid import UUID
+
+import structlog
+
+from runner.audit.events import Action, Outcome
+from runner.auth.caller import Caller
+from runner.base.tasks import uninterrupted
+from runner.door.client import Door
+from runner.quotas.tiers import resume_refusal, sandbox_refusal
+from runner.sandboxes.catalogue import Catalogue, policy_in
+from runner.sandboxes.egress import EgressOrder, not_in_force, rules_in_place
+from runner.sandboxes.order import LivingOrder, resolve_sandbox
+from runner.sandboxes.place import NO_SANDBOX, SandboxPlaces, ended, knock_of, took_commands
+from runner.store import quotas, sandboxes
+from runner.store.db import Database
+from runner.store.idempotency import KeyUse, Once
+from runner.store.sandboxes import LifeChange
+from runner.words.errors import (
+    NodeAway,
+    NotFound,
+    NotReady,
+    QuotaExceeded,
+    RunnerError,
+    SandboxEnded,
+    SandboxFault,
+)
+from runner.words.ids import new_id
+from runner.words.lives import EndReason, Life
+from runner.words.living import StoredSandbox
+
+KIND = "sandbox"
+Fill: TypeAlias = Callable[[UUID], Awaitable[None]]
+"""Puts files in a sandbox that has just been made."""
+_log = structlog.get_logger("runner.api")
+
+
+@dataclass(frozen=True, slots=True)
+class LivingSandboxes:
+    """Use cases on sandboxes that live. The row is the truth; the door makes the node follow it."""
+
+    database: Database
+    door: Door
+    places: SandboxPlaces
+    catalogue: Catalogue
+
+    async def create(
+        self,
+        caller: Caller,
+        order: LivingOrder,
+        *,
+        once: Once | None = None,
+        fill: Fill | None = None,
+        id_: UUID | None = None,
+    ) -> StoredSandbox:
+        """Make a sandbox, and return it once it takes commands and `fill` has put files in it.
+
+        It has the id `id_`, if there is one.
+
+        If the idempotency key was used before, returns the earlier sandbox as it is. Raises
+        NodeAway while that one is still starting or being filled, and Conflict if the key belongs
+        to another request. Raises Invalid, QuotaExceeded, and NotReady if the sandbox does not
+        start: its row then ends as `start_failed`.
+
+        If this fails or is cancelled, nothing of the sandbox lives on, and its key is free again.
+        """
+        new = id_ or new_id()
+        used = await self._accept(caller, order, once, new, filling=fill is not None)
+        if once is not None and used is not None:
+            earlier = await self.read(caller, await once.require_same(used, used.sandbox_id))
+            if not earlier.was_never_whole:
+                return took_commands(earlier)
+            # Its process died before it could free the key.
+            await self.free(caller, once, earlier.id)
+            return await self.create(caller, order, once=once, fill=fill, id_=id_)
+        try:
+            await self._start(caller, new)
+            if fill is not None:
+                await fill(new)
+                await self._filled(caller, new)
+            made = await self.read(caller, new)
+        except BaseException:
+            # Nobody has been told of it, so nobody else would end it.
+            await uninterrupted(self._undo(caller, new, once))
+            raise
+        if made.state is Life.RUNNING:
+            self.places.remember(caller.tenant_id, new)
+        return made
+
+    async def _undo(self, caller: Caller, new: UUID, once: Once | None) -> None:
+        with suppress(RunnerError):
+            await self.kill(caller, new)
+        if once is not None:
+            with suppress(RunnerError):
+                await self.free(caller, once, new)
+
+    async def free(self, caller: Caller, once: Once, sandbox_id: UUID) -> None:
+        """Free the idempotency key of a sandbox that nobody has been told of."""
+        async with self.database.tenant(caller.tenant_id) as tx:
+            await once.release(tx, sandbox_id=sandbox_id)
+
+    async def _start(self, caller: Caller, new: UUID) -> None:
+        """Have the node make it; if that fails, its row says why."""
+        try:
+            await self.door.create(knock_of(caller, new))
+        except SandboxFault as error:
+            # The fault is the node's or its images': the caller cannot mend it.
+            await self._start_failed(caller, new, error)
+            _log.warning("sandbox_not_started", sandbox=str(new), detail=error.detail)
+            raise NotReady(f"the sandbox {new} did not start: its record says why") from error
+        except RunnerError as error:
+            await self._start_failed(caller, new, error)
+            raise
+
+    async def _filled(self, caller: Caller, new: UUID) -> None:
+        """Count a new sandbox as whole: its own time begins now."""
+        async with self.database.tenant(caller.tenant_id) as tx:
+            await sandboxes.filled(tx, new)
+        await self._tell_node(caller, new)
+
+    async def _tell_node(self, caller: Caller, sandbox_id: UUID) -> RunnerError | None:
+        """Have the node read a changed row; if that fails, return why: its next sweep does it."""
+        try:
+            await self.door.refresh(knock_of(caller, sandbox_id))
+        except (NotReady, NotFound, SandboxEnded) as error:
+            _log.warning("sandbox_not_refreshed", sandbox=str(sandbox_id), detail=error.detail)
+            return error
+        return None
+
+    async def read(self, caller: Caller, sandbox_id: UUID) -> StoredSandbox:
+        """Return a sandbox as it is, even after its end. Raises NotFound."""
+        async with self.database.single(caller.tenant_id) as tx:
+            found = await sandboxes.get(tx, sandbox_id)
+        if found is None:
+            raise NotFound(NO_SANDBOX)
+        return found
+
+    async def list_newest(
+        self,
+        caller: Caller,
+        *,
+        before: UUID | None = None,
+        project: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        states: Sequence[Life] | None = None,
+        limit: int,
+        image: str | None = None,
+        started_after: datetime | None = None,
+    ) -> list[StoredSandbox]:
+        """Return sandboxes, newest first; `before` is the last id of the previous page."""
+        async with self.database.tenant(caller.tenant_id) as tx:
+            return await sandboxes.list_newest(
+                tx,
+                before=before,
+                project=project,
+                metadata=metadata or {},
+                states=states,
+                limit=limit,
+                image=image,
+                started_after=started_after,
+            )
+
+    async def update(
+        self,
+        caller: Caller,
+        sandbox_id: UUID,
+        change: LifeChange,
+        egress: EgressOrder | None = None,
+    ) -> StoredSandbox:
+        """Change a sandbox that lives, and tell its node. Raises NotFound, Gone and Conflict.
+
+        The change is stored even if the node is away: a sweep of the node reads the row again.
+        With `egress`, its way out has other rules when this returns. Raises Invalid for rules that
+        the tenant may not have, QuotaExceeded, and NotReady if the rules are stored but the node or
+        its proxy did not confirm them: until the next sweep, those before may be in force.
+        """
+        async with self.database.tenant(caller.tenant_id) as tx:
+            facts = _facts(change)
+            if egress is not None:
+                change, told = await rules_in_place(self.catalogue, tx, sandbox_id, change, egress)
+                facts |= told
+            changed = await sandboxes.update(tx, sandbox_id, change)
+            if changed is not None:
+                caller.record(tx, Action.SANDBOX_UPDATE, KIND, str(sandbox_id), facts)
+        if changed is None:
+            found = await self.read(caller, sandbox_id)
+            raise ended(found.reason, found.detail)
+        untold = await self._tell_node(caller, sandbox_id)
+        if egress is not None and isinstance(untold, NotReady):
+            await not_in_force(self.database, caller, sandbox_id, untold)
+            raise NodeAway(
+                "the egress rules are stored but may not be in force yet, as the node did not"
+                f" confirm them ({untold.detail}): repeat this request"
+            ) from untold
+        return changed
+
+    async def kill(self, caller: Caller, sandbox_id: UUID) -> StoredSandbox:
+        """End a sandbox in whatever state; one that has ended stays as it is.
+
+        Raises NotFound. Raises NodeAway if its node is away: the node ends it when it is back.
+        """
+        found = await self.read(caller, sandbox_id)
+        if found.state is Life.ENDED:
+            return found
+        # First of all: even if this process dies, the node ends the sandbox, and nobody uses it.
+        async with self.database.tenant(caller.tenant_id) as tx:
+            over = await sandboxes.end_unclaimed(
+                tx, sandbox_id, EndReason.KILLED, "killed before a node had made it"
+            )
+            if over or await sandboxes.ask_to_stop(tx, sandbox_id):
+                caller.record(tx, Action.SANDBOX_KILL, KIND, str(sandbox_id))
+            if over:
+                facts = {"reason": EndReason.KILLED.value}
+                caller.record(tx, Action.SANDBOX_END, KIND, str(sandbox_id), facts)
+        self.places.forget(caller.tenant_id, sandbox_id)
+        if not over:
+            try:
+                await self.door.end(knock_of(caller, sandbox_id))
+            except (NotFound, SandboxEnded):
+                _log.info("sandbox_ended_before", sandbox=str(sandbox_id))
+        return await self.read(caller, sandbox_id)
+
+    async def pause(self, caller: Caller, sandbox_id: UUID) -> StoredSandbox:
+        """Freeze a running sandbox. Raises NotFound, Gone, Conflict and NodeAway."""
+        return await self._change(caller, sandbox_id, Life.PAUSED)
+
+    async def resume(self, caller: Caller, sandbox_id: UUID) -> StoredSandbox:
+        """Let a paused sandbox go on. Raises NotFound, Gone, Conflict and NodeAway.
+
+        Raises QuotaExceeded if the tenant has used up the day's CPU-seconds; its running sandboxes
+        are paused for the same reason.
+        """
+        return await self._change(caller, sandbox_id, Life.RUNNING)
+
+    async def _change(self, caller: Caller, sandbox_id: UUID, target: Life) -> StoredSandbox:
+        """Have the node change a sandbox's state, unless the sandbox is in that state already."""
+        found = await self.read(caller, sandbox_id)
+        if found.state is Life.ENDED:
+            raise ended(found.reason, found.detail)
+        if found.state is target:
+            return found
+        if target is Life.RUNNING:
+            await self.may_resume(caller, sandbox_id)
+        self.places.forget(caller.tenant_id, sandbox_id)
+        act = self.door.pause if target is Life.PAUSED else self.door.resume
+        try:
+            await act(knock_of(caller, sandbox_id))
+        except SandboxEnded:
+            now = await self.read(caller, sandbox_id)
+            raise ended(now.reason, now.detail) from None
+        except SandboxFault as error:
+            # Docker's fault, as under load: the node has put the sandbox back as it was.
+            _log.warning("sandbox_not_changed", sandbox=str(sandbox_id), detail=error.detail)
+            raise NotReady(f"the sandbox did not become {target.value}: try again") from error
+        return await self.read(caller, sandbox_id)
+
+    async def may_resume(self, caller: Caller, sandbox_id: UUID) -> None:
+        """Raise QuotaExceeded, and put that on record, if the sandbox may not be resumed now."""
+        async with self.database.single(caller.tenant_id) as tx:
+            refused = resume_refusal(await quotas.standing(tx))
+        if refused is not None:
+            async with self.database.tenant(caller.tenant_id) as tx:
+                caller.record(
+                    tx,
+                    Action.SANDBOX_RESUME,
+                    KIND,
+                    str(sandbox_id),
+                    refused.facts,
+                    outcome=Outcome.DENIED,
+                )
+            raise refused
+
+    async def _accept(
+        self, caller: Caller, order: LivingOrder, once: Once | None, new: UUID, *, filling: bool
+    ) -> KeyUse | None:
+        """Store the sandbox; if its idempotency key was used before, return that use instead."""
+        try:
+            return await self._store(caller, order, once, new, filling=filling)
+        except QuotaExceeded as refused:
+            facts = refused.facts
+            async with self.database.tenant(caller.tenant_id) as tx:
+                caller.record(
+                    tx, Action.SANDBOX_CREATE, KIND, metadata=facts, outcome=Outcome.DENIED
+                )
+            raise
+
+    async def _store(
+        self, caller: Caller, order: LivingOrder, once: Once | None, new: UUID, *, filling: bool
+    ) -> KeyUse | None:
+        async with self.database.tenant(caller.tenant_id) as tx:
+            # Locked until the transaction ends, so that the last place is given away only once.
+            tenant, standing = await quotas.alone(tx)
+            if tenant is None:
+                raise NotFound("the tenant of this key no longer exists")
+            if once is not None and (used := await once.reserve(tx, sandbox_id=new)):
+                return used
+            policy = await policy_in(tx, order.project, order.egress_policy)
+            offer = await self.catalogue.offer(tx, tenant, standing, policy)
+            wanted = resolve_sandbox(replace(order, egress_policy=policy), offer)
+            memory_mb = wanted.spec.resources.memory_mb
+            if refused := sandbox_refusal(
+                standing, memory_mb=memory_mb, egress=bool(wanted.egress)
+            ):
+                raise refused
+            sandboxes.insert_later(tx, new, wanted, created_by=caller.actor, filling=filling)
+            facts = {
+                "image": wanted.spec.image,
+                "size": wanted.size,
+                "isolation": wanted.spec.isolation.value,
+                "timeout_s": wanted.timeout_s,
+            }
+            caller.record(tx, Action.SANDBOX_CREATE, KIND, str(new), facts)
+        return None
+
+    async def _start_failed(self, caller: Caller, sandbox_id: UUID, error: RunnerError) -> None:
+        """End a sandbox that was not handed to its caller."""
+        try:
+            async with self.database.tenant(caller.tenant_id) as tx:
+                if await sandboxes.end_unclaimed(
+                    tx, sandbox_id, EndReason.START_FAILED, error.detail
+                ):
+                    facts = {"reason": EndReason.START_FAILED.value}
+                    caller.record(
+                        tx,
+                        Action.SANDBOX_END,
+                        KIND,
+                        str(sandbox_id),
+                        facts,
+                        outcome=Outcome.FAILURE,
+                    )
+                else:
+                    await sandboxes.ask_to_stop(tx, sandbox_id)
+        except RunnerError as failed:
+            # No node holds it, or the node that does will end it, or else its lease runs out.
+            _log.warning("start_not_undone", sandbox=str(sandbox_id), detail=failed.detail)
+
+
+def _facts(change: LifeChange) -> dict[str, object]:
+    """Return a change for the audit log: that labels changed, not what they say."""
+    facts: dict[str, object] = {"timeout_s": change.timeout_s} if change.sets_timeout else {}
+    return {**facts, "metadata": True} if change.metadata is not None else facts

@@ -1,0 +1,118 @@
+"""Whether a sandbox runs, remembered for a moment so that no command waits for a statement.
+
+The memory may be out of date. The node, which knows, then refuses, and the row is read again.
+"""
+
+import asyncio
+from collections import OrderedDict
+from uuid import UUID
+
+from runner.auth.caller import Caller
+from runner.door.grants import Knock
+from runner.store import sandboxes
+from runner.store.db import Database
+from runner.store.sandboxes import Whereabouts
+from runner.words.errors import Conflict, Gone, NodeAway, NotFound
+from runner.words.lives import EndReason, Life
+from runner.words.living import StoredSandbox
+
+FRESH_S = 2.0
+"""For how long a sandbox counts as running after it was seen running."""
+MOST = 10_000
+"""How many are remembered at once."""
+NO_SANDBOX = "no such sandbox"
+
+
+class SandboxPlaces:
+    """The sandboxes of all tenants that this process has lately seen running."""
+
+    def __init__(self, database: Database, *, fresh_s: float = FRESH_S, most: int = MOST) -> None:
+        self._database = database
+        self._fresh_s = fresh_s
+        self._most = most
+        self._until: OrderedDict[tuple[UUID, UUID], float] = OrderedDict()
+
+    async def locate(self, caller: Caller, sandbox_id: UUID) -> Knock:
+        """Return the knock for the door of the sandbox's node, if the sandbox runs.
+
+        Raises Asleep for one that its use may resume. Otherwise raises NotFound, also for another
+        tenant's sandbox, Gone with the reason once it has ended, NodeAway while it starts or
+        resumes, and Conflict in any other state.
+        """
+        if self._until.get((caller.tenant_id, sandbox_id), 0.0) <= _now():
+            async with self._database.single(caller.tenant_id) as tx:
+                found = await sandboxes.where(tx, sandbox_id)
+            require_running(found)
+            self.remember(caller.tenant_id, sandbox_id)
+        return knock_of(caller, sandbox_id)
+
+    def remember(self, tenant_id: UUID, sandbox_id: UUID) -> None:
+        """Count a sandbox as running for a moment."""
+        self._until[tenant_id, sandbox_id] = _now() + self._fresh_s
+        self._until.move_to_end((tenant_id, sandbox_id))
+        while len(self._until) > self._most:
+            self._until.popitem(last=False)
+
+    def forget(self, tenant_id: UUID, sandbox_id: UUID) -> None:
+        """Have the next call read the row."""
+        self._until.pop((tenant_id, sandbox_id), None)
+
+
+class Asleep(Conflict):
+    """The sandbox is paused, or about to be or no longer to be; its use may resume it."""
+
+
+_ASLEEP = frozenset({Life.PAUSING, Life.PAUSED, Life.RESUMING})
+
+
+def require_running(found: Whereabouts | None) -> None:
+    """Raise NotFound, Gone, Asleep or Conflict unless the sandbox runs."""
+    match found:
+        case None:
+            raise NotFound(NO_SANDBOX)
+        case Whereabouts(state=Life.ENDED, reason=reason, detail=detail):
+            raise ended(reason, detail)
+        case Whereabouts(state=Life.RUNNING):
+            return
+        case Whereabouts(auto_resume=True, state=state) if state in _ASLEEP:
+            raise Asleep(f"this sandbox is {state.value}: resume it first")
+        case Whereabouts(state=Life.PAUSED):
+            raise Conflict("this sandbox is paused: resume it first")
+        case Whereabouts(state=Life.STARTING | Life.RESUMING as state):
+            raise NodeAway(f"this sandbox is {state.value}: try again in a moment")
+        case Whereabouts(state=state):
+            raise Conflict(f"this sandbox is {state.value}")
+
+
+def ended(reason: EndReason | None, detail: str | None) -> Gone:
+    """Return the error which says that a sandbox has ended, and why."""
+    why = reason.value if reason else EndReason.INTERNAL_ERROR.value
+    return Gone(f"this sandbox has ended ({why}): {detail}", why)
+
+
+def took_commands(made: StoredSandbox) -> StoredSandbox:
+    """Return it if it was whole. Raises Gone if it never was, NodeAway if it may yet be."""
+    if made.started_at is not None and not made.filling:
+        return made
+    if made.state is Life.ENDED:
+        raise ended(made.reason, made.detail)
+    if made.started_at is not None:
+        raise NodeAway("this sandbox is still being given its files: try again in a moment")
+    raise NodeAway(f"this sandbox is {made.state.value}: try again in a moment")
+
+
+def knock_of(caller: Caller, sandbox_id: UUID) -> Knock:
+    """Return what tells a node who calls, and for which sandbox."""
+    origin = caller.origin
+    return Knock(
+        tenant_id=caller.tenant_id,
+        sandbox_id=sandbox_id,
+        actor=caller.actor,
+        ip=origin.ip,
+        user_agent=origin.user_agent,
+        request_id=origin.request_id,
+    )
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
