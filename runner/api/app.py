@@ -1,6 +1,7 @@
 """The HTTP application: routes, middleware, error shape, and the OpenAPI document."""
 
 from collections.abc import Sequence
+from http import HTTPStatus
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
@@ -14,34 +15,53 @@ from runner.api import (
     artifacts,
     audit,
     audit_webhook,
+    contexts,
     egress,
     events,
     executions,
     files,
+    fusion,
     health,
     keys,
     login,
     members,
     operator,
+    ports,
     problems,
+    processes,
     projects,
     receipts,
     reference,
+    sandbox_archives,
+    sandbox_events,
+    sandbox_files,
+    sandboxes,
     secrets,
+    signed_files,
+    snapshots,
+    tcp,
+    terminals,
     usage,
 )
 from runner.api.callers import Callers
+from runner.api.context_views import RunEventView
 from runner.api.deps import Allow, Dependencies
+from runner.api.e2b.callers import E2bCallers
+from runner.api.e2b.routes import routers as e2b_routers
 from runner.api.edge.address import ClientAddress
 from runner.api.edge.bounds import HeadBounds
 from runner.api.edge.cors import cors
+from runner.api.edge.fair import HOLD_S, TenantTurns
 from runner.api.edge.headers import SecurityHeaders
 from runner.api.edge.json import StrictJson
 from runner.api.edge.pace import Pace
 from runner.api.edge.query import KnownQuery
 from runner.api.edge.rates import PrincipalRates, StrangerRates
 from runner.api.edge.routing import Routing
-from runner.api.edge.shares import Shares
+from runner.api.edge.shares import Shared, Shares
+from runner.api.edge.sockets import Handshakes
+from runner.api.edge.tunnel import Switches
+from runner.api.mcp import route as mcp
 from runner.api.middleware import (
     Authentication,
     BodyBounds,
@@ -50,12 +70,17 @@ from runner.api.middleware import (
     RequestId,
 )
 from runner.api.rights import EndsWithRight
+from runner.api.sandbox_events import SandboxEventView
+from runner.api.sandbox_views import FileChangesView, OutputEventView
+from runner.api.traffic.cookies import PortCookie
+from runner.api.traffic.destination import PortAddresses
+from runner.api.traffic.way import PortTraffic, way
 from runner.api.views import EventView
 
 MODULES = (
-    executions, events, artifacts, files, projects, egress, secrets, keys, login, members, audit,
-    audit_webhook, receipts, usage, health,
-    reference,
+    executions, events, artifacts, sandboxes, sandbox_events, processes, terminals, contexts,
+    sandbox_files, signed_files, sandbox_archives, snapshots, ports, tcp, files, projects, egress,
+    secrets, keys, login, members, audit, audit_webhook, receipts, usage, health, reference, mcp,
 )  # fmt: skip
 _SUCCESS = {"204": "Done; there is nothing to return."}
 DESCRIPTION = """\
@@ -85,27 +110,48 @@ def create_app(parts: Dependencies) -> FastAPI:
     routers = [each.router for each in MODULES]
     if parts.operators is not None:
         routers.append(operator.router)
-    routes = [*app.routes, *(route for router in routers for route in router.routes)]
+    if settings.sandbox_fusion:
+        routers.append(fusion.router)
+    theirs = e2b_routers()
+    every = (*routers, *theirs)
+    routes = [*app.routes, *(route for router in every for route in router.routes)]
     streamed = frozenset(
         (method, route.path)
         for route in routes
         if isinstance(route, APIRoute) and _streams(route)
         for method in route.methods or ()
     )
-    # The last one added sees a request first.
+    declared = frozenset(
+        (method, route.path)
+        for route in routes
+        if isinstance(route, APIRoute) and HTTPStatus.LENGTH_REQUIRED in route.responses
+        for method in route.methods or ()
+    )
+    # The middleware that is added last sees a request first.
+    app.add_middleware(TenantTurns, hold_s=settings.patient(HOLD_S))
     app.add_middleware(StrictJson, max_bytes=settings.max_body_mb * 2**20)
     app.add_middleware(
         BodyBounds,
         max_bytes=settings.max_body_mb * 2**20,
         max_streamed_bytes=settings.max_file_mb * 2**20,
+        # The document lists 411 for the routes that reserve space before they read a body.
+        declared=declared,
     )
     app.add_middleware(KnownQuery, routes=routes)
     app.add_middleware(EndsWithRight, rights=parts.rights)
     app.add_middleware(Pace, client_s=settings.client_timeout_s)
     if settings.rate_limiting:
         app.add_middleware(PrincipalRates, limiter=parts.limiter, rates=settings.rate_limits)
-    app.add_middleware(Shares, connections=settings.max_connections)
-    callers = Callers(parts.database, parts.operators, parts.cookies, parts.issuer)
+    shared = Shared.of(settings.max_connections)
+    app.add_middleware(Shares, shared=shared)
+    callers = Callers(
+        parts.database,
+        parts.operators,
+        parts.cookies,
+        parts.issuer,
+        E2bCallers(parts.database, parts.tokens),
+        parts.addresses,
+    )
     app.add_middleware(Authentication, callers=callers)
     if settings.rate_limiting:
         app.add_middleware(StrangerRates, limiter=parts.limiter, rates=settings.rate_limits)
@@ -114,24 +160,46 @@ def create_app(parts: Dependencies) -> FastAPI:
         app.add_middleware(CORSMiddleware, **cors(settings.cors_origins))
     app.add_middleware(HeadBounds)
     app.add_middleware(LastResort)
-    app.add_middleware(Metrics, registry=registry)
     app.add_middleware(SecurityHeaders)
+    app.add_middleware(
+        PortTraffic,
+        addresses=PortAddresses(settings.ports_domain),
+        ports=way(parts, callers, PortCookie(secure=not settings.insecure_cookies), shared),
+    )
+    app.add_middleware(Metrics, registry=registry)
     app.add_middleware(ClientAddress, trusted=settings.trusted_proxies)
     app.add_middleware(RequestId)
+    app.add_middleware(Switches)
+    app.add_middleware(Handshakes)
     for router in routers:
         app.include_router(router)
+    for router in theirs:
+        # E2B's own specification describes them.
+        app.include_router(router, include_in_schema=False)
     app.openapi = lambda: _openapi(app, routers)  # type: ignore[method-assign]
     return app
 
 
 def _openapi(app: FastAPI, routers: Sequence[APIRouter]) -> dict[str, Any]:
-    """Return FastAPI's document with our one error shape, and what each route needs."""
+    """Return FastAPI's document with our shape of errors, and what each route needs."""
     if app.openapi_schema is None:
         document = FastAPI.openapi(app)
         schemas = document["components"]["schemas"]
         _, ours = models_json_schema(
-            # The second is sent as events, of whose text FastAPI knows nothing.
-            [(problems.Problem, "serialization"), (EventView, "serialization")],
+            # The other views are sent as events, whose content FastAPI does not know.
+            [
+                (problems.Problem, "serialization"),
+                *(
+                    (each, "serialization")
+                    for each in (
+                        EventView,
+                        OutputEventView,
+                        FileChangesView,
+                        SandboxEventView,
+                        RunEventView,
+                    )
+                ),
+            ],
             ref_template="#/components/schemas/{model}",
         )
         schemas.update(ours["$defs"])
@@ -150,7 +218,7 @@ def _openapi(app: FastAPI, routers: Sequence[APIRouter]) -> dict[str, Any]:
 
 
 def _streams(route: APIRoute) -> bool:
-    """Return whether the route takes its body as it comes: one that says it is no JSON."""
+    """Return whether the route streams its body: then the document says that it is not JSON."""
     extra = route.openapi_extra or {}
     return bool(extra) and "application/json" not in extra.get("requestBody", {}).get(
         "content", {"application/json": None}
@@ -158,8 +226,11 @@ def _streams(route: APIRoute) -> bool:
 
 
 def _permission(route: APIRoute) -> str | None:
-    """Return the permission that a route needs of its caller; None if it asks for none."""
-    for dependency in route.dependant.dependencies:
-        if isinstance(dependency.call, Allow):
-            return dependency.call.permission.value
+    """Return the permission that a route requires of its caller, or None."""
+    waiting = [route.dependant]
+    while waiting:
+        for dependency in waiting.pop(0).dependencies:
+            if isinstance(dependency.call, Allow):
+                return dependency.call.permission.value
+            waiting.append(dependency)
     return None

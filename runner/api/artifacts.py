@@ -57,7 +57,7 @@ async def download(
         stored = await artifact(tx, execution_id, path)
     return StreamingResponse(
         parts.objects.read(stored.object_key),
-        # What a program calls HTML is not for a browser to run on our origin.
+        # A browser must not run on our origin what a program calls HTML.
         media_type="application/octet-stream",
         headers={
             "Content-Length": str(stored.artifact.size),

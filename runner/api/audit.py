@@ -82,7 +82,7 @@ class Ndjson(StreamingResponse):
     media_type = "application/x-ndjson"
 
 
-def wanted(
+async def wanted(
     action: Wanted = None,
     actor: Wanted = None,
     outcome: Wanted = None,
@@ -122,7 +122,7 @@ async def read(
         if order == "oldest":
             found = await audit.list_after(tx, place, filtered, limit + 1)
         else:
-            # Records are numbered from 1: a place of 0 is that of no cursor.
+            # Records are numbered from 1, so no cursor has the number 0.
             found = await audit.list_before(tx, place or cursors.MAX_SEQ, filtered, limit + 1)
     page, next_cursor = cursors.page(found, limit, lambda each: each.seq)
     return AuditPage(

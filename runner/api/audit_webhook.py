@@ -76,7 +76,7 @@ async def read(caller: CanReadWebhook, parts: Parts) -> WebhookView:
 async def write(body: WebhookBody, caller: CanWriteWebhook, parts: Parts) -> NewWebhookView:
     """Forward the log to this address, with a new signing secret.
 
-    The first one gets the log from this change on; one in place of another goes on where that was.
+    A first webhook gets the log from this change on; a new one continues where the old one was.
     """
     trusted = parts.settings.egress_trusted_networks
     row, secret = await webhooks.write(parts.database, parts.vault, caller, body.url, trusted)

@@ -1,52 +1,65 @@
-"""Who calls: from a key, an identity provider's token, or a session's cookie.
+"""Who calls: from a key, an identity provider's token, a session's cookie, or a signed address.
 
-A header is looked at before a cookie: browsers send cookies by themselves, and never that header.
-What changes something by cookie must come from our own pages: its `Sec-Fetch-Site` and `Origin`
-say so where the browser sends them, and its `X-CSRF-Token` is that of the session.
+The header is checked before the cookie: browsers send cookies by themselves, but never that header.
+A change by cookie must come from our own pages: `Sec-Fetch-Site` and `Origin` must say so if the
+browser sends them, and `X-CSRF-Token` must be that of the session. A WebSocket makes changes by a
+GET request, to which a page can add no header; but browsers always send `Origin` with it.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from fastapi import Request, Response
 
 from runner.api.context import origin
+from runner.api.e2b.callers import E2bCallers
+from runner.api.e2b.paths import TRAFFIC_TOKEN, part_of
 from runner.api.edge.doubt import DOUBT
+from runner.api.edge.groups import RUN_CODE, SIGNED
 from runner.api.edge.routing import OPERATORS, TEMPLATE
+from runner.api.edge.sockets import SOCKET
+from runner.api.traffic.destination import DESTINATION
 from runner.auth import oidc, sessions
-from runner.auth.identity import ANSWER, authenticate, authenticate_operator
+from runner.auth.identity import ANSWER, authenticate, authenticate_operator, of_basic
 from runner.auth.oidc import Issuer
 from runner.auth.sessions import Lifetime, SessionId
+from runner.sandboxes.addresses import FileAddresses, FileOperation
 from runner.store.db import Database
 from runner.words.errors import NotAuthenticated, NotFound, NotPermitted
 from runner.words.principal import Operator, Principal
 
 OPEN = frozenset({"/v1/login", "/v1/login/accept"})
-"""What strangers may call: to cease to be strangers."""
+"""Routes that strangers may call in order to log in."""
 SESSION = "runner.session"
+ADDRESSED = "runner.addressed"
+"""Key in the ASGI scope: the file of a request that came by a signed address."""
+OPERATIONS = {"GET": FileOperation.READ, "PUT": FileOperation.WRITE}
 CSRF_HEADER = "x-csrf-token"
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 """Methods that change nothing (RFC 9110 9.2.1)."""
+SOCKET_FROM_ELSEWHERE = "a WebSocket by cookie must come from this deployment's own pages"
 FROM_ELSEWHERE = "a change by cookie must come from this deployment's own pages, with X-CSRF-Token"
 
 
 @dataclass(frozen=True, slots=True)
 class Cookies:
-    """How a session's id travels. `secure` is False in development on one host alone."""
+    """How a session's id travels. `secure` is False only in development on one host."""
 
+    NAMES: ClassVar[tuple[str, str]] = ("__Host-runner_session", "runner_session")
     lifetime: Lifetime
     secure: bool = True
 
     @property
     def name(self) -> str:
-        """With the prefix by which browsers let no other host and no plain HTTP set it."""
-        return "__Host-runner_session" if self.secure else "runner_session"
+        """The cookie's name; its prefix keeps other hosts and plain HTTP from setting it."""
+        return self.NAMES[0] if self.secure else self.NAMES[1]
 
     def read(self, request: Request) -> SessionId | None:
-        """Return the session's id that a request carries."""
+        """Return the session id that a request carries, or None."""
         return sessions.parse(request.cookies.get(self.name))
 
     def write(self, response: Response, session: SessionId) -> None:
-        """Hand a session's id to the browser, out of its scripts' reach."""
+        """Give a session id to the browser, where scripts cannot read it."""
         response.set_cookie(
             self.name,
             session.text,
@@ -58,7 +71,7 @@ class Cookies:
         )
 
     def erase(self, response: Response) -> None:
-        """Let the browser forget it."""
+        """Make the browser forget the session id."""
         response.delete_cookie(
             self.name, path="/", secure=self.secure, httponly=True, samesite="strict"
         )
@@ -67,7 +80,7 @@ class Cookies:
         """Return whether the browser says that another site's page made the request.
 
         Browsers send `Sec-Fetch-Site` over TLS, and `Origin` with everything that is not GET or
-        HEAD (Fetch 3.1). What sends neither is no browser, and holds no one's cookies.
+        HEAD (Fetch 3.1). A client that sends neither is no browser, and holds nobody's cookies.
         """
         site = request.headers.get("sec-fetch-site")
         if site is not None and site not in {"same-origin", "none"}:
@@ -78,19 +91,33 @@ class Cookies:
 
 @dataclass(frozen=True, slots=True)
 class Callers:
-    """What it takes to know who calls."""
+    """Finds out who calls."""
 
     database: Database
     operators: Database | None
     cookies: Cookies
     issuer: Issuer | None
+    e2b: E2bCallers
+    addresses: FileAddresses
 
     async def of(self, request: Request) -> Principal | Operator | None:
-        """Return who calls; None where strangers may.
+        """Return who calls, or None for a stranger on a route that permits strangers.
 
         Raises NotAuthenticated, NotPermitted for a change by cookie from elsewhere, and NotReady.
         """
+        part = part_of(request.scope["path"])
+        port = request.scope.get(DESTINATION) if TRAFFIC_TOKEN in request.headers else None
+        if part is not None or port is not None:
+            return await self.e2b.of(request, part, port)
+        if request.scope[TEMPLATE] == SIGNED:
+            # Nothing else counts here: a browser adds a cookie by itself.
+            return await self._by_address(request)
+        return await self._by_credential(request)
+
+    async def _by_credential(self, request: Request) -> Principal | Operator | None:
         header = request.headers.get("authorization")
+        if request.scope[TEMPLATE] == RUN_CODE:
+            header = of_basic(header)
         recorded = DOUBT not in request.scope
         if request.scope["path"].startswith(OPERATORS):
             if self.operators is None:
@@ -109,11 +136,27 @@ class Callers:
             return await self.issuer.authenticate(token, ANSWER)
         return await authenticate(self.database, header, origin(request), recorded=recorded)
 
+    async def _by_address(self, request: Request) -> Principal:
+        found = await self.addresses.read(
+            request.query_params.get("token", ""),
+            request.query_params.get("path", ""),
+            request.scope["path"].split("/")[3],
+            OPERATIONS.get(request.method),
+            origin(request),
+            recorded=DOUBT not in request.scope,
+        )
+        request.scope[ADDRESSED] = found
+        return found.principal
+
     async def _in_session(self, request: Request, presented: SessionId) -> Principal:
         found = await sessions.find(self.database, presented, self.cookies.lifetime.idle)
         if found is None:
             raise NotAuthenticated(ANSWER)
         principal, session = found
+        if SOCKET in request.scope and (
+            "origin" not in request.headers or self.cookies.is_from_elsewhere(request)
+        ):
+            raise NotPermitted(SOCKET_FROM_ELSEWHERE)
         if request.method not in SAFE and (
             self.cookies.is_from_elsewhere(request)
             or not sessions.csrf_matches(session, request.headers.get(CSRF_HEADER))

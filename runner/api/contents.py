@@ -1,4 +1,4 @@
-"""What a file or standard input holds: text, bytes as base64, or a stored file of the tenant."""
+"""The content of a file or of standard input: text, base64, or a stored file of the tenant."""
 
 import base64
 import binascii
@@ -60,8 +60,8 @@ def _text_alone(given: object) -> object:
     raise ValueError("must be text, or an object with one of text, base64 and key")
 
 
-# Not by the validator below: what the first version stored of idempotency keys tells text from
-# the object that holds it.
+# Not by the validator below: what the first version stored for idempotency keys distinguishes text
+# from an object that holds it.
 TextOrContent = Annotated[
     Annotated[LongText, Tag("text")] | Annotated[Content, Tag("object")],
     Discriminator(lambda given: "text" if isinstance(given, str) else "object"),

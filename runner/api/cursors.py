@@ -1,4 +1,4 @@
-"""What listings are asked by: cursors, opaque to clients and checked all the same, and moments."""
+"""Parameters of listings: cursors, which are opaque to clients but checked, and times."""
 
 import base64
 import binascii
@@ -15,7 +15,7 @@ from runner.words.paths import MAX_BYTES, file_path
 
 
 def rfc3339(value: object) -> object:
-    """Refuse the bare numbers that pydantic would take for seconds since 1970."""
+    """Refuse plain numbers, which pydantic would take as seconds since 1970."""
     if isinstance(value, str) and not re.match(r"\d{4}-\d\d-\d\d[Tt ]", value):
         raise ValueError("must be a date and time with its offset, as in RFC 3339")
     return value
@@ -34,18 +34,18 @@ LAST = datetime(9000, 1, 1, tzinfo=UTC)
 def page(
     found: Sequence[Row], limit: int, place: Callable[[Row], UUID | int | str]
 ) -> tuple[Sequence[Row], str | None]:
-    """Return the first `limit` rows of one more, and the cursor of the rest if there is any."""
+    """Return the first `limit` of `limit` + 1 rows, and a cursor if there are more."""
     shown = found[:limit]
     return shown, encode(place(shown[-1])) if len(found) > limit else None
 
 
 def encode(value: UUID | int | str) -> str:
-    """Return a cursor that points behind an id, a number or a name."""
+    """Return a cursor that points after an id, a number or a name."""
     return base64.urlsafe_b64encode(str(value).encode()).decode().rstrip("=")
 
 
 def decode_id(cursor: str | None) -> UUID | None:
-    """Return the id a cursor points behind. Raises RequestValidationError."""
+    """Return the id that a cursor points after. Raises RequestValidationError."""
     if cursor is None:
         return None
     try:
@@ -55,7 +55,7 @@ def decode_id(cursor: str | None) -> UUID | None:
 
 
 def decode_seq(cursor: str | None) -> int:
-    """Return the number a cursor points behind; 0 for none. Raises RequestValidationError."""
+    """Return the number that a cursor points after, or 0. Raises RequestValidationError."""
     if cursor is None:
         return 0
     text = _text(cursor)
@@ -65,7 +65,7 @@ def decode_seq(cursor: str | None) -> int:
 
 
 def decode_name(cursor: str | None) -> str | None:
-    """Return the name a cursor points behind. Raises RequestValidationError."""
+    """Return the name that a cursor points after. Raises RequestValidationError."""
     if cursor is None:
         return None
     text = _text(cursor)
@@ -75,7 +75,7 @@ def decode_name(cursor: str | None) -> str | None:
 
 
 def decode_path(cursor: str | None) -> str:
-    """Return the path a cursor points behind; none is before all. Raises RequestValidationError."""
+    """Return the path that a cursor points after, or "". Raises RequestValidationError."""
     if cursor is None:
         return ""
     try:
@@ -85,7 +85,7 @@ def decode_path(cursor: str | None) -> str:
 
 
 def in_range(moment: datetime | None) -> datetime | None:
-    """Return a moment of a filter within the years that PostgreSQL and every zone can express."""
+    """Return a time, moved into the years that PostgreSQL and every time zone can express."""
     return None if moment is None else min(max(moment, FIRST), LAST)
 
 

@@ -1,6 +1,6 @@
-"""What routes are given: the parts of the process, and the caller with its permission."""
+"""What routes get: the parts of the process, and the caller if it has the permission."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated
 from uuid import UUID
@@ -11,6 +11,7 @@ from fastapi.security import HTTPBearer
 from runner.api.callers import Cookies
 from runner.api.context import origin
 from runner.api.edge.ratelimit import RateLimiter
+from runner.api.edge.routing import TEMPLATE
 from runner.api.middleware import PRINCIPAL
 from runner.api.turns import Turns
 from runner.audit.events import Action, Outcome
@@ -20,6 +21,7 @@ from runner.auth.login import Logins
 from runner.auth.oidc import Issuer
 from runner.auth.permissions import Permission, may, stopped
 from runner.auth.rights import HELD, Held, Rights
+from runner.auth.sandbox_tokens import SandboxTokens
 from runner.base.settings import Settings
 from runner.base.signing import TrustedKeys
 from runner.egress.policy import Policy
@@ -27,6 +29,13 @@ from runner.executions.read import NO_EXECUTION
 from runner.executions.submit import Submitting
 from runner.queue.changes import Changes
 from runner.queue.doorbell import Doorbell
+from runner.sandboxes.addresses import FileAddresses
+from runner.sandboxes.copies import Copies
+from runner.sandboxes.living import LivingSandboxes
+from runner.sandboxes.place import NO_SANDBOX
+from runner.sandboxes.ports import NOT_OPEN, PortGates, SandboxPorts
+from runner.sandboxes.use import Using
+from runner.sandboxes.watchers import Watchers
 from runner.secrets.vault import Vault
 from runner.store.db import Database
 from runner.store.objects import ObjectStore
@@ -34,13 +43,17 @@ from runner.words.errors import NotAuthenticated, NotFound, NotPermitted, Tenant
 from runner.words.principal import Operator, Principal
 from runner.words.resources import Limits
 
+MAX_NUMBER = 2**32 - 1
+MAX_PORT = 65535
+NO_PROCESS = "no such process"
+NO_CONTEXT = "no such context"
+
 
 @dataclass(frozen=True, slots=True)
 class Dependencies:
-    """The parts an API process works with; opened and closed by whoever composes it.
+    """The parts that an API process works with. Whoever composes the process opens and closes them.
 
-    Without `operators` the process has no operator's routes: a login that may end tenants is then
-    not within its reach.
+    Without `operators`, the process has no operator's routes and no login that may delete tenants.
     """
 
     settings: Settings
@@ -54,15 +67,23 @@ class Dependencies:
     trusted: TrustedKeys
     limiter: RateLimiter
     submitting: Submitting
+    sandboxes: LivingSandboxes
+    using: Using
+    addresses: FileAddresses
+    ports: SandboxPorts
+    gates: PortGates
+    copies: Copies
     verifying: Turns
     logins: Logins
     rights: Rights
     cookies: Cookies
+    tokens: SandboxTokens
+    watchers: Watchers
     issuer: Issuer | None = None
     operators: Database | None = None
 
 
-# Only described to OpenAPI here; the middleware reads the header.
+# This only describes it in OpenAPI; the middleware reads the header.
 BEARER = HTTPBearer(
     auto_error=False,
     description="An API key (`rk_…`), an operator's key (`ro_…`), or a token of the identity "
@@ -70,7 +91,9 @@ BEARER = HTTPBearer(
 )
 
 
-def parts(request: Request) -> Dependencies:
+# FastAPI has a thread run each dependency that is not asynchronous, which costs a request more than
+# most of them do.
+async def parts(request: Request) -> Dependencies:
     """Return the parts of this process."""
     found: Dependencies = request.app.state.parts
     return found
@@ -81,9 +104,9 @@ Parts = Annotated[Dependencies, Depends(parts)]
 
 @dataclass(frozen=True, slots=True)
 class Allow:
-    """A route's permission: who lacks it is refused, and the refusal is audited.
+    """A route's permission: a caller without it is refused, and the refusal is audited.
 
-    A value, so that FastAPI asks once for a request whose dependencies need the same.
+    Equal permissions are equal values, so FastAPI checks each only once for a request.
     """
 
     permission: Permission
@@ -95,7 +118,7 @@ class Allow:
         held = request.scope.get(HELD)
         if not isinstance(held, Held):
             raise NotAuthenticated(ANSWER)
-        # As it stands now: what came before may have taken long, as a body that trickles in.
+        # Check the rights as they are now: reading the body, for example, may have taken long.
         caller = Caller(held.principal, origin(request))
         await require(request, given, caller, self.permission)
         return caller
@@ -104,10 +127,10 @@ class Allow:
 async def require(
     request: Request, given: Dependencies, caller: Caller, permission: Permission
 ) -> None:
-    """Refuse, and audit that, a principal that lacks a permission. Raises NotPermitted.
+    """Refuse a principal that lacks a permission, and audit that. Raises NotPermitted.
 
-    For what a request's body may ask for beyond its route; a route's own is `Allow`. A principal
-    that loses the permission while the request is under way loses the request, too.
+    Use it for what a body may ask for beyond its route; `Allow` is for the route itself. If the
+    principal loses the permission while the request is running, the request ends, too.
     """
     principal = caller.principal
     why: NotPermitted | None = None
@@ -125,7 +148,7 @@ async def require(
         "permission": permission.value,
         "role": principal.role.value,
         "method": request.method,
-        "route": request.scope["route"].path,
+        "route": request.scope[TEMPLATE],
     }
     kind = permission.partition(":")[0]
     async with given.database.tenant(caller.tenant_id) as tx:
@@ -140,7 +163,7 @@ def _lacking(principal: Principal, permission: Permission) -> str:
 
 
 async def is_operator(request: Request, _: Annotated[object, Security(BEARER)]) -> Operator:
-    """Return the operator that calls. Raises NotAuthenticated: a tenant's key is none here."""
+    """Return the calling operator. Raises NotAuthenticated, also for a tenant's key."""
     found = request.scope.get(PRINCIPAL)
     if not isinstance(found, Operator):
         raise NotAuthenticated(OPERATORS_ANSWER)
@@ -150,10 +173,24 @@ async def is_operator(request: Request, _: Annotated[object, Security(BEARER)]) 
 IsOperator = Annotated[Operator, Depends(is_operator)]
 
 
-def id_in_path(name: str, description: str, unknown: str) -> Callable[[str], UUID]:
-    """Return the dependency that reads an id.
+def number_in_path(
+    name: str, description: str, unknown: str, *, most: int = MAX_NUMBER
+) -> Callable[[str], Awaitable[int]]:
+    """Return a dependency that reads a number. It raises NotFound with the text `unknown`."""
+    path = Path(alias=name, description=description, max_length=10, examples=["3"])
 
-    It raises NotFound with the words of `unknown`: what is no UUID is as unknown as any.
+    async def read(text: Annotated[str, path]) -> int:
+        if not (text.isascii() and text.isdecimal() and 0 < int(text) <= most):
+            raise NotFound(unknown)
+        return int(text)
+
+    return read
+
+
+def id_in_path(name: str, description: str, unknown: str) -> Callable[[str], Awaitable[UUID]]:
+    """Return a dependency that reads an id.
+
+    It raises NotFound with the text `unknown`, also for what is not a UUID.
     """
     path = Path(
         alias=name,
@@ -162,7 +199,7 @@ def id_in_path(name: str, description: str, unknown: str) -> Callable[[str], UUI
         examples=["0199f2a1-c0de-7b1f-b0d5-a9c1e7a0f3d2"],
     )
 
-    def read(text: Annotated[str, path]) -> UUID:
+    async def read(text: Annotated[str, path]) -> UUID:
         try:
             return UUID(text)
         except ValueError:
@@ -175,3 +212,17 @@ ExecutionId = Annotated[
     UUID, Depends(id_in_path("execution_id", "The execution's id.", NO_EXECUTION))
 ]
 CanRead = Annotated[Caller, Depends(Allow(Permission.EXECUTION_READ))]
+SandboxId = Annotated[UUID, Depends(id_in_path("sandbox_id", "The sandbox's id.", NO_SANDBOX))]
+ProcessNumber = Annotated[
+    int, Depends(number_in_path("process", "The process's number.", NO_PROCESS))
+]
+PortNumber = Annotated[
+    int, Depends(number_in_path("port", "The port's number.", NOT_OPEN, most=MAX_PORT))
+]
+ContextNumber = Annotated[
+    int, Depends(number_in_path("context", "The context's number.", NO_CONTEXT))
+]
+CanReadSandboxes = Annotated[Caller, Depends(Allow(Permission.SANDBOX_READ))]
+# Files in a sandbox may hold a secret's value, unmasked. So reading them requires the same
+# permission as running something in it.
+CanUseSandboxes = Annotated[Caller, Depends(Allow(Permission.SANDBOX_USE))]

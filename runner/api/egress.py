@@ -15,7 +15,6 @@ from runner.api.rules import EgressEntry, entries
 from runner.api.views import View
 from runner.auth.caller import Caller
 from runner.auth.permissions import Permission
-from runner.store import egress_policies
 from runner.store.egress_policies import StoredPolicy
 from runner.tenants import policies
 
@@ -87,7 +86,7 @@ class PolicyList(View):
 async def list_policies(caller: CanReadPolicies, parts: Parts) -> PolicyList:
     """Return this tenant's egress policies, by name."""
     async with parts.database.tenant(caller.tenant_id) as tx:
-        found = await egress_policies.list_all(tx)
+        found = await policies.list_all(tx)
     return PolicyList(items=[PolicyView.of(each) for each in found])
 
 

@@ -15,11 +15,11 @@ from runner.api.problems import JSON_TAKEN, responses
 from runner.api.requests import Submission
 from runner.api.views import ExecutionPage, ExecutionView
 from runner.auth.caller import Caller
-from runner.auth.permissions import Permission
+from runner.auth.permissions import Permission, may
 from runner.executions.cancel import cancel as cancel_one
-from runner.executions.read import Seen
+from runner.executions.read import Seen, list_newest
 from runner.executions.read import read as read_whole
-from runner.store import executions
+from runner.store.executions import ExecutionQuery
 from runner.words.states import State
 
 MAX_LABELS = 32
@@ -57,7 +57,7 @@ async def submit(
     The program runs in a hardened container of its own. It has no network; through the egress proxy
     it reaches what `egress` permits.
     """
-    # Asked before anything is stored: without the queue nothing is accepted.
+    # Check this before anything is stored: without the queue, nothing is accepted.
     await parts.doorbell.require()
     order = body.order()
     if order.keys:
@@ -68,7 +68,7 @@ async def submit(
     seen = await parts.submitting.submit(caller, order, once=once, wait_s=body.wait_s)
     response.headers["Location"] = f"/v1/executions/{seen.execution.id}"
     response.status_code = _status(seen)
-    return ExecutionView.of(seen)
+    return _view(caller, seen)
 
 
 Labels = Annotated[
@@ -104,15 +104,17 @@ async def list_executions(
 ) -> ExecutionPage:
     """Return the tenant's executions, newest first, without their output."""
     async with parts.database.tenant(caller.tenant_id) as tx:
-        found = await executions.list_newest(
+        found = await list_newest(
             tx,
-            before=cursors.decode_id(cursor),
-            project=project,
-            metadata=labels(metadata),
-            states=state,
-            created_after=cursors.in_range(created_after),
-            created_before=cursors.in_range(created_before),
-            limit=limit + 1,
+            ExecutionQuery(
+                before=cursors.decode_id(cursor),
+                project=project,
+                metadata=labels(metadata),
+                states=state,
+                created_after=cursors.in_range(created_after),
+                created_before=cursors.in_range(created_before),
+                limit=limit + 1,
+            ),
         )
     page, next_cursor = cursors.page(found, limit, lambda each: each.id)
     return ExecutionPage(
@@ -150,7 +152,13 @@ async def cancel(
     """End a queued execution at once and a running one soon. One that has ended stays as it is."""
     seen = await cancel_one(parts.database, parts.changes, caller, execution_id)
     response.status_code = _status(seen)
-    return ExecutionView.of(seen)
+    return _view(caller, seen)
+
+
+def _view(caller: Caller, seen: Seen) -> ExecutionView:
+    """Return what a caller may see: output and artifacts' names only with `execution:read`."""
+    may_read = may(caller.principal, Permission.EXECUTION_READ)
+    return ExecutionView.of(seen if may_read else Seen(seen.execution, seen.place))
 
 
 def _status(seen: Seen) -> HTTPStatus:

@@ -1,4 +1,4 @@
-"""What fields of requests may hold, and the base of every request body."""
+"""The values that fields of requests may have, and the base of every request body."""
 
 from typing import Annotated
 
@@ -7,11 +7,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
 from runner.words import paths
 
 MAX_CONTENT = 256 * 2**20
-"""What the largest body that a deployment may permit could hold; its own limit is far below."""
+"""More than fits into the largest body that a deployment may permit."""
 
 
 def storable(text: str) -> str:
-    """Refuse what neither PostgreSQL nor a file system can hold: NUL and lone surrogates."""
+    """Refuse text that neither PostgreSQL nor a file system can store: NUL and lone surrogates."""
     if "\0" in text:
         raise ValueError("must not contain NUL")
     try:
@@ -34,8 +34,8 @@ FilePrefix = Annotated[
 EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=128)]
 SecretName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$")]
 Label = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$", max_length=64)]
-# As browsers check an e-mail field (HTML 4.10.5.1.5), in lower case: letters beyond ASCII look
-# like others, and some change their length with their case.
+# As browsers check an e-mail field (HTML 4.10.5.1.5), but in lower case. Letters beyond ASCII are
+# refused: some look like others, and some change their length with their case.
 Email = Annotated[
     str,
     StringConstraints(

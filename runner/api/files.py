@@ -5,7 +5,7 @@ from functools import partial
 from http import HTTPStatus
 from typing import Annotated, Self
 
-from fastapi import APIRouter, Depends, Header, HTTPException, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import AfterValidator, Field
 
@@ -14,11 +14,10 @@ from runner.api.deps import Allow, Parts
 from runner.api.fields import FilePrefix
 from runner.api.problems import problem, responses
 from runner.api.representation import MAX_HEADER, Unsatisfiable
-from runner.api.uploads import received
+from runner.api.uploads import BYTES, UNKNOWN, plain, received
 from runner.api.views import View
 from runner.auth.caller import Caller
 from runner.auth.permissions import Permission
-from runner.store import files as stored_files
 from runner.store.files import StoredFile
 from runner.tenants import files
 from runner.tenants.files import Upload
@@ -29,9 +28,6 @@ router = APIRouter(prefix="/v1/files", tags=["files"])
 CanReadFiles = Annotated[Caller, Depends(Allow(Permission.FILE_READ))]
 CanWriteFiles = Annotated[Caller, Depends(Allow(Permission.FILE_WRITE))]
 CanDeleteFiles = Annotated[Caller, Depends(Allow(Permission.FILE_DELETE))]
-
-UNKNOWN = "application/octet-stream"
-_BYTES = {UNKNOWN: {"schema": {"type": "string", "format": "binary"}}}
 
 FilePath = Annotated[
     str,
@@ -101,7 +97,7 @@ async def list_files(
     """Return this tenant's files by name."""
     after = cursors.decode_path(cursor)
     async with parts.database.tenant(caller.tenant_id) as tx:
-        found = await stored_files.list_after(tx, prefix=prefix, after=after, limit=limit + 1)
+        found = await files.list_after(tx, prefix=prefix, after=after, limit=limit + 1)
     page, next_cursor = cursors.page(found, limit, lambda each: each.path)
     return FilePage(
         items=[FileView.of(each) for each in page],
@@ -112,7 +108,7 @@ async def list_files(
 @router.put(
     "/{path:path}",
     summary="Write a file",
-    openapi_extra={"requestBody": {"required": True, "content": _BYTES}},
+    openapi_extra={"requestBody": {"required": True, "content": BYTES}},
     responses={
         200: {"description": "It replaced a file of that name."},
         201: {"model": FileView, "description": "It is a new file."},
@@ -148,7 +144,7 @@ async def write(
     `Content-Digest` (RFC 9530) with `sha-256` is checked. `If-None-Match: *` refuses to overwrite,
     `If-Match` to overwrite anything but that content.
     """
-    _plain(request)
+    plain(request)
     upload = Upload(
         path=path,
         size=int(request.headers["content-length"]),
@@ -175,8 +171,8 @@ async def write(
     summary="Read a file",
     response_class=StreamingResponse,
     responses={
-        200: {"description": "The file's bytes.", "content": _BYTES},
-        206: {"description": "The requested range of the bytes.", "content": _BYTES},
+        200: {"description": "The file's bytes.", "content": BYTES},
+        206: {"description": "The requested range of the bytes.", "content": BYTES},
         304: {"description": "It is still the one that `If-None-Match` names."},
         **responses(HTTPStatus.NOT_FOUND, HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE),
     },
@@ -236,7 +232,7 @@ async def read(
     "/{path:path}",
     summary="Read a file's headers",
     responses={
-        200: {"description": "The headers of a download, without the bytes.", "content": _BYTES},
+        200: {"description": "The headers of a download, without the bytes.", "content": BYTES},
         **responses(HTTPStatus.NOT_FOUND),
     },
 )
@@ -266,19 +262,11 @@ async def delete(
         await files.delete(tx, caller, path, condition)
 
 
-def _plain(request: Request) -> None:
-    """Refuse a body that is not simply the file's bytes (RFC 9110, 8.4 and 14.5)."""
-    if "content-range" in request.headers:
-        raise HTTPException(HTTPStatus.BAD_REQUEST, "a file is written whole, not by range")
-    if request.headers.get("content-encoding", "identity").lower() != "identity":
-        raise HTTPException(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send the file's bytes as they are")
-
-
 def _headers(found: StoredFile) -> dict[str, str]:
     return {
         "Accept-Ranges": "bytes",
         "Content-Disposition": representation.attachment(found.path),
-        # What somebody calls HTML is not for a browser to run on our origin.
+        # A browser must not run on our origin what somebody calls HTML.
         "Content-Security-Policy": "sandbox; default-src 'none'",
         "ETag": representation.etag(found.sha256),
         "Repr-Digest": representation.digest(found.sha256),
@@ -286,6 +274,6 @@ def _headers(found: StoredFile) -> dict[str, str]:
 
 
 def _is_among(found: StoredFile, header: str) -> bool:
-    # RFC 9110, 13.1.2: compared weakly.
+    # RFC 9110, 13.1.2: this comparison is weak.
     listed = representation.tags(header.replace("W/", ""), "if-none-match")
     return not listed or found.sha256 in listed

@@ -65,7 +65,7 @@ async def readyz(response: Response, parts: Parts) -> Readiness:
     )
 
 
-def registry(request: Request) -> CollectorRegistry:
+async def registry(request: Request) -> CollectorRegistry:
     """Return this app's metrics."""
     found: CollectorRegistry = request.app.state.registry
     return found

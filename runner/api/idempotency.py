@@ -1,4 +1,4 @@
-"""Whether two submissions under one idempotency key are the same: by what the client sent."""
+"""Whether two submissions with one idempotency key are the same: by what the client sent."""
 
 import hashlib
 import json
@@ -12,47 +12,57 @@ from pydantic import StringConstraints
 
 from runner.api.edge.json import aside
 from runner.api.requests import Submission
-from runner.executions.submit import Once
+from runner.store.idempotency import Once
 from runner.words.execution import JSON
 
 IdempotencyKey = Annotated[
     str | None,
     Header(
         alias="Idempotency-Key",
-        description="Makes a submission safe to repeat: the same key and body return the same "
-        "execution; another body is answered 409.",
+        description="Makes a request safe to repeat: the same key and body return what the first "
+        "made; another body is answered 409.",
     ),
     StringConstraints(min_length=1, max_length=128, pattern=r"^[\x21-\x7e]+$"),
 ]
 
 VERSION = b"\x02"
 PIECE = 64 * 1024
-"""Characters that are written in one call: a thread keeps the event loop waiting for one call."""
+"""Characters that are written in one call: the event loop may have to wait for one call."""
 WAITING = "wait_s"
-"""How long the client waits is no part of what it asks for."""
+"""Fields that do not count: how long the client waits does not change what it asks for."""
 _FIELDS_OF_1 = frozenset({
     "artifacts_to", "code", "command", "egress", "egress_policy", "env", "files", "image",
     "interpreter", "isolation", "language", "limits", "metadata", "on_worker_loss", "project",
     "reuse", "secret_env", "size", "stdin",
 })  # fmt: skip
-"""What a submission had when the whole model was hashed, defaults included."""
+"""The fields of a submission when the whole model was hashed, with defaults."""
 
 
 def fingerprint(sent: Mapping[str, JSON]) -> bytes:
     """Return what identifies a request's body: its version, and a hash of the JSON that was sent.
 
-    Fields that the client left out are no part of it: what they default to, and which there are,
-    changes from one version of this program to the next. Order and whitespace do not count. Not
-    RFC 8785, whose serializer in Python takes seconds for megabytes of line feeds: two spellings of
-    one number, 5 and 5.0, are two requests.
+    Fields that the client left out do not count, because the fields and their defaults change from
+    one version of this program to the next. Order and whitespace do not count either. This is not
+    RFC 8785, whose Python serializer takes seconds for megabytes of line feeds. So two spellings of
+    one number, 5 and 5.0, make two requests.
     """
     asked = {name: value for name, value in sent.items() if name != WAITING}
     return VERSION + _digest(asked, ",", ":")
 
 
-async def under(key: str, request: Request, body: Submission) -> Once:
-    """Return the key with what tells whether its first use was for this body, too."""
-    sent = await request.json()
+async def under(
+    key: str,
+    request: Request,
+    body: Submission | None = None,
+    *,
+    beside: Mapping[str, JSON] | None = None,
+) -> Once:
+    """Return the key with a test whether its first use had the same body.
+
+    Pass a submission, too, because early versions stored fingerprints of the whole model. `beside`
+    is what the request says elsewhere than in its body.
+    """
+    sent = {**await request.json(), **(beside or {})}
     own = await aside(request.scope, partial(fingerprint, sent))
 
     async def same(stored: bytes) -> bool:
@@ -61,14 +71,14 @@ async def under(key: str, request: Request, body: Submission) -> Once:
     return Once(key, own, same)
 
 
-def matches(stored: bytes, own: bytes, sent: Mapping[str, JSON], body: Submission) -> bool:
-    """Return whether what is stored of a key's first use is of this body, too.
+def matches(stored: bytes, own: bytes, sent: Mapping[str, JSON], body: Submission | None) -> bool:
+    """Return whether the stored fingerprint of a key's first use is of this body, too.
 
-    `own` is this body's fingerprint. What the versions before stored is compared by their rule, for
-    the fields that there were. Records go with their executions, so this is over when those are
-    past their retention.
+    `own` is this body's fingerprint. A fingerprint of an earlier version is compared by that
+    version's rule, for the fields that it had. Records are removed with their executions, so this
+    code can go once those are past their retention.
     """
-    if stored.startswith(VERSION) and len(stored) > hashlib.sha256().digest_size:
+    if body is None or (stored.startswith(VERSION) and len(stored) > hashlib.sha256().digest_size):
         return stored == own
     return sent.keys() - {WAITING} <= _FIELDS_OF_1 and stored == _of_1(body)
 
@@ -79,7 +89,7 @@ def _of_1(body: Submission) -> bytes:
 
 
 def _digest(value: JSON, comma: str, colon: str) -> bytes:
-    """Return the hash of what `json.dumps` writes with sorted keys and these separators."""
+    """Return the hash of the JSON with sorted keys and these separators."""
     made = hashlib.sha256()
     for text in _written(value, comma, colon):
         made.update(text.encode())

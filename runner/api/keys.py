@@ -1,6 +1,5 @@
 """`/v1/keys`: API keys made, listed by prefix, rotated with an overlap, and revoked at once."""
 
-from collections.abc import Sequence
 from datetime import datetime, timedelta
 from http import HTTPStatus
 from ipaddress import ip_network
@@ -17,8 +16,8 @@ from runner.api.fields import Strict, Text
 from runner.api.problems import JSON_TAKEN, responses
 from runner.api.views import View
 from runner.auth.caller import Caller
+from runner.auth.keys import in_e2b_form
 from runner.auth.permissions import Permission
-from runner.store import keys as stored_keys
 from runner.store.keys import Grant, StoredKey
 from runner.tenants import keys
 from runner.tenants.keys import NO_KEY, MadeKey
@@ -137,11 +136,15 @@ class NewKeyView(View):
 
     key: KeyView
     token: str = Field(examples=["rk_abcdefghijkl_…"])
+    e2b_token: str = Field(
+        description="The same key in the form that E2B's clients demand, for `E2B_API_KEY`.",
+        examples=["e2b_726b5f…"],
+    )
 
     @classmethod
     def of(cls, made: MadeKey) -> Self:
         """Return the view of a key with its token."""
-        return cls(key=KeyView.of(made.key), token=made.token)
+        return cls(key=KeyView.of(made.key), token=made.token, e2b_token=in_e2b_form(made.token))
 
 
 class KeyPage(View):
@@ -163,9 +166,7 @@ async def list_keys(
 ) -> KeyPage:
     """Return the tenant's keys, newest first, including expired and revoked ones."""
     async with parts.database.tenant(caller.tenant_id) as tx:
-        found: Sequence[StoredKey] = await stored_keys.list_newest(
-            tx, before=cursors.decode_id(cursor), limit=limit + 1
-        )
+        found = await keys.list_newest(tx, before=cursors.decode_id(cursor), limit=limit + 1)
     page, next_cursor = cursors.page(found, limit, lambda each: each.id)
     return KeyPage(
         items=[KeyView.of(each) for each in page],
@@ -216,8 +217,8 @@ async def rotate(key_id: KeyId, body: Rotation, caller: CanWriteKeys, parts: Par
 async def revoke(key_id: KeyId, caller: CanWriteKeys, parts: Parts) -> None:
     """End a key at once, with the keys and invitations that it made, and so on.
 
-    A key whose place it took ends as well; the one that asks stays, unless it names itself.
-    Revoking a key that has already ended revokes what it made. To keep what a key made, rotate it
-    instead.
+    The key that it replaced ends as well. The key that makes this request stays, unless you name
+    it. Revoking a key that has already ended revokes what it made. To keep what a key made, rotate
+    it instead.
     """
     await keys.revoke(parts.database, caller, key_id)

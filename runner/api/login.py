@@ -149,7 +149,7 @@ class SessionList(View):
     items: list[SessionView]
 
 
-def in_session(request: Request) -> Session:
+async def in_session(request: Request) -> Session:
     """Return the session that the request came with. Raises NotFound for one by key or token."""
     found = request.scope.get(SESSION)
     if not isinstance(found, Session):

@@ -15,7 +15,6 @@ from runner.api.problems import JSON_TAKEN, responses
 from runner.api.views import View
 from runner.auth.caller import Caller
 from runner.auth.permissions import Permission
-from runner.store import members as stored_members
 from runner.store.members import Member
 from runner.tenants import members
 from runner.tenants.members import NO_MEMBER
@@ -93,7 +92,7 @@ MemberId = Annotated[UUID, Depends(id_in_path("member_id", "The member's id.", N
 async def list_members(caller: CanReadMembers, parts: Parts) -> MemberList:
     """Return the tenant's members and open invitations."""
     async with parts.database.tenant(caller.tenant_id) as tx:
-        found = await stored_members.list_all(tx)
+        found = await members.list_all(tx)
     return MemberList(items=[MemberView.of(each) for each in found])
 
 

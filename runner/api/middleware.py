@@ -1,4 +1,4 @@
-"""Bounds and marks on every request, before anything of it is parsed. Pure ASGI."""
+"""Limits and labels for every request, before any of it is parsed. Pure ASGI."""
 
 import re
 import time
@@ -27,7 +27,7 @@ _log = structlog.get_logger("runner.api")
 
 
 class RequestId:
-    """Gives each request an id, and puts it on its answer."""
+    """Gives each request an id, and adds it to the answer."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -50,7 +50,7 @@ class RequestId:
 
 
 class LastResort:
-    """Answers what nothing foresaw, inside the marks and counts that every answer gets."""
+    """Answers unexpected failures, inside the headers and counts that every answer gets."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -73,16 +73,16 @@ class LastResort:
             if started and _nobody_listens(error):
                 return
             if started:
-                # The server cuts the connection: a client sees that the answer is not whole.
+                # The server cuts the connection, so the client sees that the answer is incomplete.
                 raise
             await unexpected(Request(scope), error)(scope, receive, send)
 
 
 def _nobody_listens(error: Exception) -> bool:
-    """Whether an event stream failed only because its client has gone.
+    """Whether an event stream failed only because its client has left.
 
     FastAPI closes the reading end of its own queue before it stops the task that writes into it
-    (its discussion 15725), so that a client who hangs up would cost a traceback in the log.
+    (its discussion 15725), so every client that hangs up would cause a traceback in the log.
     """
     if isinstance(error, ExceptionGroup):
         return all(map(_nobody_listens, error.exceptions))
@@ -90,14 +90,14 @@ def _nobody_listens(error: Exception) -> bool:
 
 
 class Authentication:
-    """Settles who calls before a byte of the body is read: strangers get nothing parsed."""
+    """Finds out who calls before a byte of the body is read: nothing of a stranger is parsed."""
 
     def __init__(self, app: ASGIApp, callers: Callers) -> None:
         self._app = app
         self._callers = callers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request; a route finds its principal in the scope, or none."""
+        """Serve one request; the route finds the principal, if any, in the scope."""
         if scope["type"] == "http" and is_protected(scope):
             request = Request(scope)
             turn: Turn = scope.get(DOUBT) or nullcontext()
@@ -113,21 +113,28 @@ class Authentication:
 
 
 MAX_STRANGERS_BYTES = 16 * 1024
-"""Of a body by which somebody logs in: strangers hold no connection by a long one that drips."""
+"""Bytes of a login's body: strangers must not hold a connection with a long, slow one."""
 
 
 class BodyBounds:
-    """Refuses a body that is not JSON by its type, or is above the limit.
+    """Refuses a body whose type is not JSON, or that is above the limit.
 
-    The limit holds for the declared length, and for what arrives as soon as it is exceeded. Routes
-    that stream have a limit of their own, may take any type, and want the length declared. A
-    stranger's body is bounded lower.
+    The limit holds for the declared length, and for what arrives. Routes that stream have a limit
+    of their own and take any type; those in `declared`, by method and template, require a declared
+    length. A stranger's body has a lower limit.
     """
 
-    def __init__(self, app: ASGIApp, max_bytes: int, max_streamed_bytes: int) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        max_bytes: int,
+        max_streamed_bytes: int,
+        declared: frozenset[tuple[str, str]] = frozenset(),
+    ) -> None:
         self._app = app
         self._max_bytes = max_bytes
         self._max_streamed_bytes = max_streamed_bytes
+        self._declared = declared
 
     async def __call__(  # noqa: C901 - one pass over one request, with its two wrappers
         self, scope: Scope, receive: Receive, send: Send
@@ -153,7 +160,7 @@ class BodyBounds:
             received += len(message.get("body", b""))
             if received > max_bytes:
                 exceeded = True
-                # The app sees its client go; the answer it then makes is replaced below.
+                # The app sees its client leave; the answer that it then makes is replaced below.
                 return {"type": "http.disconnect"}
             return message
 
@@ -173,14 +180,14 @@ class BodyBounds:
         if exceeded and not answered:
             await _too_large(scope, max_bytes)(scope, receive, send)
 
-    @staticmethod
-    def _refusal(scope: Scope, max_bytes: int) -> JSONResponse | None:
-        """Return the answer to a request whose head alone says that its body is none of ours."""
+    def _refusal(self, scope: Scope, max_bytes: int) -> JSONResponse | None:
+        """Return the refusal of a request whose head shows that its body is not acceptable."""
         declared = declared_length(scope)
         if (declared or 0) > max_bytes:
             return _too_large(scope, max_bytes)
         headers = dict(scope["headers"])
-        if scope[BODY] is Body.STREAMED and b"content-length" not in headers:
+        wants_length = (scope["method"], scope[TEMPLATE]) in self._declared
+        if wants_length and b"content-length" not in headers:
             return problem(
                 Request(scope),
                 HTTPStatus.LENGTH_REQUIRED,
@@ -210,7 +217,7 @@ def _size(bytes_: int) -> str:
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 OTHER = "other"
-"""Every method besides: a stranger may invent any number of them."""
+"""Label of every other method, because a stranger may invent any number of them."""
 
 
 class Metrics:

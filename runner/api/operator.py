@@ -1,7 +1,7 @@
-"""`/operator/v1/tenants`: what whoever runs the deployment does to tenants.
+"""`/operator/v1/tenants`: what the operator does with tenants.
 
-Served only where the process has the operator's login of the database; an operator's key is a
-principal of no tenant, and a tenant's key is nobody here.
+The process serves these only if it has the operator's login of the database. An operator's key is a
+principal of no tenant, and a tenant's key is refused here.
 """
 
 from datetime import datetime
@@ -83,7 +83,7 @@ class TermsBody(Strict):
     )
 
     def terms(self, parts: Dependencies) -> Terms:
-        """Return the terms. Raises Invalid for a size that there is not, or a rule beyond."""
+        """Return the terms. Raises Invalid for an unknown size, or a rule beyond the ceiling."""
         if self.max_size not in parts.sizes:
             known = ", ".join(sorted(parts.sizes))
             raise Invalid(f"there is no size {self.max_size!r}; choose one of {known}", "max_size")

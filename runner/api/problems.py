@@ -15,6 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
 from runner.api.context import request_id
+from runner.api.e2b.shape import is_theirs, refusal
+from runner.api.edge.sockets import INTERNAL
 from runner.words import errors
 
 MEDIA_TYPE = "application/problem+json"
@@ -72,6 +74,12 @@ class Problem(BaseModel):
         default=None,
         description="The quota that is used up, if that is why the request was refused.",
     )
+    reason: str | None = Field(
+        default=None,
+        description="Of a sandbox that has ended: why, in one word. Of a file in a sandbox: the "
+        "kernel's name for its reason.",
+        examples=["expired", "ENOSPC"],
+    )
 
 
 TITLES = {
@@ -79,19 +87,21 @@ TITLES = {
     HTTPStatus.REQUEST_URI_TOO_LONG: "URI Too Long",
     HTTPStatus.UNPROCESSABLE_ENTITY: "Unprocessable Content",
 }
-"""RFC 9110's words where Python's differ from one version to the next."""
+"""RFC 9110's titles, where Python's differ from one version to the next."""
 
 INVALID = "invalid-request"
+CLOSE_BY_STATUS = 4000
+"""Codes from here on belong to applications (RFC 6455 7.4.2): ours are HTTP's plus this."""
 _NO_ROUTE = {
     HTTPStatus.NOT_FOUND: "there is no such path; GET /docs lists all paths",
     HTTPStatus.METHOD_NOT_ALLOWED: "this path does not take this method; see `Allow`",
 }
-"""What the router's own refusals, which say no more than their status, mean to a client."""
+"""Details for the router's own refusals, which have only a status."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """How a failure is told: its status, and what a program may want to tell apart of it."""
+    """How a failure is answered: its status, and what lets programs tell it apart."""
 
     status: HTTPStatus
     kind: str | None = None
@@ -107,25 +117,37 @@ ANSWERS: Mapping[type[errors.RunnerError], _Answer] = {
     errors.NotPermitted: _Answer(HTTPStatus.FORBIDDEN),
     errors.TenantSuspended: _Answer(HTTPStatus.FORBIDDEN, "tenant-suspended"),
     errors.Conflict: _Answer(HTTPStatus.CONFLICT),
+    errors.Gone: _Answer(HTTPStatus.GONE),
+    errors.FileRefused: _Answer(HTTPStatus.CONFLICT, "file-refused"),
     errors.PreconditionFailed: _Answer(HTTPStatus.PRECONDITION_FAILED),
     errors.StorageFull: _Answer(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "storage-full"),
     errors.Invalid: _Answer(HTTPStatus.UNPROCESSABLE_ENTITY, INVALID),
     errors.QuotaExceeded: _Answer(HTTPStatus.TOO_MANY_REQUESTS, "quota-exceeded"),
     errors.TooManyAttempts: _Answer(HTTPStatus.TOO_MANY_REQUESTS),
+    errors.PortFault: _Answer(HTTPStatus.BAD_GATEWAY),
 }
-"""By the nearest of a failure's classes. What is not here is our fault."""
+"""Answers by the nearest class of a failure. Anything that is not here is our fault."""
 
+
+FILE_STATUS: Mapping[str, HTTPStatus] = {
+    "ENOENT": HTTPStatus.NOT_FOUND,
+    "ENAMETOOLONG": HTTPStatus.UNPROCESSABLE_ENTITY,
+    "EFBIG": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    "ENOSPC": HTTPStatus.INSUFFICIENT_STORAGE,
+    "EDQUOT": HTTPStatus.INSUFFICIENT_STORAGE,
+}
+"""Statuses by the kernel's reason for refusing a file; any other reason is a conflict."""
 
 JSON_TAKEN = (
     HTTPStatus.BAD_REQUEST,
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
 )
-"""What a route that takes a JSON body may answer, too."""
+"""Further statuses of routes that take a JSON body."""
 
 
 def responses(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
-    """Return the OpenAPI description of problems that a route may answer with."""
+    """Return the OpenAPI descriptions of the problems that a route may answer with."""
     always = (
         HTTPStatus.BAD_REQUEST,
         HTTPStatus.UNAUTHORIZED,
@@ -144,6 +166,20 @@ def responses(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
     }
 
 
+LIVING = responses(
+    HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT, HTTPStatus.GONE, HTTPStatus.INSUFFICIENT_STORAGE
+)
+"""Further statuses of routes that need a living sandbox."""
+
+
+class Answered(Exception):
+    """The refusal of a request has been sent already."""
+
+    def __init__(self, answer: JSONResponse) -> None:
+        super().__init__("answered")
+        self.answer = answer
+
+
 def problem(
     request: Request,
     status: HTTPStatus,
@@ -152,9 +188,14 @@ def problem(
     kind: str | None = None,
     fields: list[FieldProblem] | None = None,
     quota: QuotaProblem | None = None,
+    reason: str | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> JSONResponse:
-    """Return a problem as a response."""
+    """Return a problem as a response; on E2B's routes, in their shape."""
+    if is_theirs(request):
+        gone = status is HTTPStatus.GONE
+        used_up = quota is not None
+        return refusal(request, status, detail, no_sandbox=gone, quota=used_up, headers=headers)
     title = TITLES.get(status, status.phrase)
     body = Problem(
         type=f"urn:runner:problem:{kind or title.lower().replace(' ', '-')}",
@@ -164,6 +205,7 @@ def problem(
         instance=f"urn:runner:request:{request_id(request)}",
         errors=fields,
         quota=quota,
+        reason=reason,
     )
     extra = dict(headers or {})
     if status is HTTPStatus.UNAUTHORIZED:
@@ -179,18 +221,19 @@ def problem(
 
 
 def install(app: FastAPI) -> None:
-    """Make every error that a route raises on purpose a problem."""
+    """Answer every error that a route raises on purpose with a problem."""
     app.add_exception_handler(errors.RunnerError, _ours)
     app.add_exception_handler(RequestValidationError, _validation)
     app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Answered, _answered)
 
 
 def of(request: Request, error: errors.RunnerError) -> JSONResponse:
-    """Return the problem that one of our failures is to a client."""
+    """Return the problem that answers one of our errors."""
     answer = next((ANSWERS[kind] for kind in type(error).__mro__ if kind in ANSWERS), None)
     if answer is None:
         return unexpected(request, error)
-    status, fields, quota = answer.status, None, None
+    status, fields, quota, reason = answer.status, None, None, None
     if isinstance(error, errors.Invalid):
         fields = [FieldProblem(field=f"body.{error.field}", message=error.detail)]
     if isinstance(error, errors.QuotaExceeded):
@@ -200,6 +243,11 @@ def of(request: Request, error: errors.RunnerError) -> JSONResponse:
         if error.retry_after_s is None:
             # 429 would say that time alone frees some of it (RFC 6585 §4).
             status = HTTPStatus.FORBIDDEN
+    if isinstance(error, errors.FileRefused):
+        reason = error.errno_name
+        status = FILE_STATUS.get(reason, status)
+    if isinstance(error, errors.Gone):
+        reason = error.reason
     if status is HTTPStatus.SERVICE_UNAVAILABLE:
         _log.warning("not_ready", detail=error.detail, request=request_id(request))
     soon = error.retry_after_s
@@ -210,18 +258,28 @@ def of(request: Request, error: errors.RunnerError) -> JSONResponse:
         kind=answer.kind,
         fields=fields,
         quota=quota,
+        reason=reason,
         headers=None if soon is None else {"Retry-After": str(soon)},
     )
 
 
 def unexpected(request: Request, error: Exception) -> JSONResponse:
-    """Log what nobody foresaw; return a problem that tells nothing of it."""
+    """Log an unexpected failure; return a problem that reveals nothing of it."""
     _log.error("request_failed", request=request_id(request), exc_info=error)
     return problem(
         request,
         HTTPStatus.INTERNAL_SERVER_ERROR,
         "internal error; to find it in the API's log, search for this request's id",
     )
+
+
+def closing(error: errors.RunnerError) -> tuple[int, str]:
+    """Return code (4000 and the status) and reason with which a failure closes a WebSocket."""
+    answer = next((ANSWERS[kind] for kind in type(error).__mro__ if kind in ANSWERS), None)
+    if answer is None:
+        _log.error("socket_failed", exc_info=error)
+        return INTERNAL, "internal error"
+    return CLOSE_BY_STATUS + answer.status, error.detail
 
 
 async def _ours(request: Request, error: Exception) -> JSONResponse:
@@ -241,6 +299,11 @@ async def _validation(request: Request, error: Exception) -> JSONResponse:
     if any(item["type"] == "json_invalid" for item in error.errors()):
         status = HTTPStatus.BAD_REQUEST
     names = ", ".join(field.field for field in fields)
+    if is_theirs(request):
+        # E2B's errors have no list of fields.
+        names = "; ".join(
+            f"{field.field} {field.message.removeprefix('Value error, ')}" for field in fields
+        )
     return problem(
         request, status, f"the request is not valid: {names}", kind=INVALID,
         fields=jsonable_encoder(fields),
@@ -253,6 +316,12 @@ async def _http(request: Request, error: Exception) -> JSONResponse:
     status = HTTPStatus(error.status_code)
     detail = _NO_ROUTE.get(status) if error.detail == status.phrase else None
     return problem(request, status, detail or str(error.detail), headers=error.headers)
+
+
+async def _answered(_: Request, error: Exception) -> JSONResponse:
+    if not isinstance(error, Answered):
+        raise error
+    return error.answer
 
 
 def _field(item: Mapping[str, Any]) -> str:

@@ -15,7 +15,6 @@ from runner.api.problems import JSON_TAKEN, responses
 from runner.api.views import View
 from runner.auth.caller import Caller
 from runner.auth.permissions import Permission
-from runner.store import projects as stored_projects
 from runner.store.projects import Project
 from runner.tenants import projects
 
@@ -92,9 +91,7 @@ async def list_projects(
 ) -> ProjectPage:
     """Return this tenant's projects by name."""
     async with parts.database.tenant(caller.tenant_id) as tx:
-        found = await stored_projects.list_by_name(
-            tx, after=cursors.decode_name(cursor), limit=limit + 1
-        )
+        found = await projects.list_by_name(tx, after=cursors.decode_name(cursor), limit=limit + 1)
     page, next_cursor = cursors.page(found, limit, lambda each: each.name)
     return ProjectPage(
         items=[ProjectView.of(each) for each in page],

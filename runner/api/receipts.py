@@ -6,10 +6,11 @@ from typing import Any
 from fastapi import APIRouter, Response
 from pydantic import Field
 
-from runner.api.deps import CanRead, ExecutionId, Parts
+from runner.api.deps import CanRead, CanReadSandboxes, ExecutionId, Parts, SandboxId
 from runner.api.problems import responses
 from runner.api.views import View
 from runner.executions.receipt import receipt
+from runner.sandboxes.receipt import receipt as sandbox_receipt
 
 router = APIRouter(prefix="/v1", tags=["receipts"])
 
@@ -52,6 +53,24 @@ async def read(execution_id: ExecutionId, caller: CanRead, parts: Parts) -> Resp
     """
     async with parts.database.tenant(caller.tenant_id) as tx:
         document = await receipt(tx, caller, execution_id)
+    return Response(document, media_type="application/json")
+
+
+@router.get(
+    "/sandboxes/{sandbox_id}/receipt",
+    summary="Read a sandbox's receipt",
+    response_model=Receipt,
+    responses=responses(HTTPStatus.NOT_FOUND),
+)
+async def read_of_sandbox(
+    sandbox_id: SandboxId, caller: CanReadSandboxes, parts: Parts
+) -> Response:
+    """Return the receipt of a sandbox that has ended, byte for byte as its node signed it.
+
+    The audit log records the request. `runner receipt verify` checks it offline with a public key
+    alone.
+    """
+    document = await sandbox_receipt(parts.database, caller, sandbox_id)
     return Response(document, media_type="application/json")
 
 

@@ -1,4 +1,4 @@
-"""`/docs`: the API for people, from its OpenAPI document. One page without any script."""
+"""`/docs`: the OpenAPI document as a page for people, without any script."""
 
 import json
 from collections import defaultdict
@@ -24,7 +24,7 @@ router = APIRouter(include_in_schema=False)
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """A piece of what a value is: text, or the name of a schema that the page describes."""
+    """A piece of the description of a value: text, or the name of a schema on the page."""
 
     text: str = ""
     schema: str = ""
@@ -42,7 +42,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Schema:
-    """What a body or a part of one holds."""
+    """The content of a body or of a part of one."""
 
     name: str
     description: str
@@ -124,7 +124,7 @@ def operations(document: dict[str, Any]) -> dict[str, list[Operation]]:
 
 
 def schemas(document: dict[str, Any]) -> list[Schema]:
-    """Return everything that bodies hold, by name."""
+    """Return the schemas of bodies and of their parts, by name."""
     found = document.get("components", {}).get("schemas", {})
     return [_schema(name, schema) for name, schema in sorted(found.items())]
 
@@ -132,7 +132,7 @@ def schemas(document: dict[str, Any]) -> list[Schema]:
 def words(  # noqa: C901 - one case for each kind of schema
     schema: dict[str, Any],
 ) -> Iterator[Word]:
-    """Yield what a value may be, in pieces that make a sentence."""
+    """Yield the description of a value, in pieces that make a sentence."""
     match schema:
         case {"$ref": str(name)}:
             yield Word(schema=name.rpartition("/")[2])
@@ -191,7 +191,7 @@ def _schema(name: str, schema: dict[str, Any]) -> Schema:
 
 @cache
 def _pages() -> Environment:
-    """Return the templates. Everything is escaped: a description is text, whatever it holds."""
+    """Return the templates. Everything is escaped: a description is text, whatever is in it."""
     return Environment(
         loader=PackageLoader(__package__, PAGES), autoescape=True, undefined=StrictUndefined
     )

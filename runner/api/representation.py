@@ -1,7 +1,7 @@
-"""Headers about stored bytes: entity tags, ranges and digests. Pure reading and writing of them.
+"""Headers about stored bytes: entity tags, ranges and digests. It only reads and writes them.
 
 RFC 9110 (8.8.3 ETag, 13 conditional requests, 14 ranges), RFC 9530 (digest fields), RFC 3230 (the
-`Digest` that those replace, which clients still send).
+older `Digest`, which clients still send).
 """
 
 import base64
@@ -26,14 +26,14 @@ _DIGESTS = {
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Bytes `start` to `end`, that one not included."""
+    """Bytes from `start` up to but not including `end`."""
 
     start: int
     end: int
 
 
 class Unsatisfiable(Exception):
-    """A range that begins behind the end."""
+    """A range begins after the end."""
 
 
 def etag(sha256: str) -> str:
@@ -52,7 +52,7 @@ def attachment(path: str) -> str:
 
 
 def condition(if_match: str | None, if_none_match: str | None) -> Condition:
-    """Return what a write asks of what is there. Raises RequestValidationError."""
+    """Return what a write requires to be there. Raises RequestValidationError."""
     if if_none_match is not None and if_none_match.strip() != "*":
         raise invalid("if-none-match", "a write may only send `*`: write only if nothing is there")
     return Condition(
@@ -62,7 +62,7 @@ def condition(if_match: str | None, if_none_match: str | None) -> Condition:
 
 
 def tags(header: str, name: str) -> frozenset[str]:
-    """Return the strong tags that a header lists; empty for `*`, any. Raises on anything else."""
+    """Return a header's strong tags; empty for `*` (any). Raises RequestValidationError."""
     if header.strip() == "*":
         return frozenset()
     listed = [part.strip() for part in header.split(",")]
@@ -76,7 +76,7 @@ _NOTHING = frozenset({""})
 
 
 def span(header: str | None, size: int) -> Span | None:
-    """Return the one range asked for, within the size; None for the whole.
+    """Return the requested range, within the size; None for the whole.
 
     Several ranges and other units are answered with the whole (RFC 9110, 14.2). Raises
     Unsatisfiable.
@@ -97,7 +97,7 @@ def span(header: str | None, size: int) -> Span | None:
 
 
 def expected(name: str, header: str | None) -> bytes | None:
-    """Return the SHA-256 sum that a digest field promises, if it does. Raises on a broken one."""
+    """Return the SHA-256 sum in a digest field, if it has one. Raises RequestValidationError."""
     found = None if header is None else _DIGESTS[name].search(header)
     if found is None:
         return None

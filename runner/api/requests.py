@@ -1,4 +1,4 @@
-"""What a client may ask for: strict types, bounds on everything, unknown fields refused."""
+"""What a client may ask for: strict types, limits on everything, unknown fields refused."""
 
 import json
 from typing import Annotated, Literal, Self
@@ -32,11 +32,11 @@ from runner.words.sandbox import Isolation
 MAX_CODE = 1024 * 1024
 MAX_ARGV = 256
 MAX_START_BYTES = 192 * 1024
-"""Below what one control frame to a sandbox's supervisor may hold."""
+"""Less than one control frame to a sandbox's supervisor may hold."""
 MAX_FILES = 256
 MAX_ARTIFACT_NAMES = 64
 MAX_ARTIFACT_BYTES = 8192
-"""Of all the patterns together: each name in the workspace is compared with every one."""
+"""Bytes of all patterns together: each name in the workspace is compared with every one."""
 MAX_ENV = 64
 MAX_SECRET_ENV = 16
 
@@ -71,13 +71,18 @@ def _few_bytes(patterns: list[str]) -> list[str]:
     return patterns
 
 
-class LimitOverrides(Strict):
-    """Limits that differ from the size's, up to the tenant's maximum."""
+class ResourceOverrides(Strict):
+    """Resources that differ from the size's, up to the tenant's maximum."""
 
     cpu: float | None = Field(default=None, ge=0.05, le=64, description="Processors.")
     memory_mb: int | None = Field(default=None, ge=32, le=262_144, description="MiB, without swap.")
     pids: int | None = Field(default=None, ge=1, le=32_768, description="Processes and threads.")
     disk_mb: int | None = Field(default=None, ge=1, le=262_144, description="MiB of workspace.")
+
+
+class LimitOverrides(ResourceOverrides):
+    """Limits that differ from the size's, up to the tenant's maximum."""
+
     timeout_s: float | None = Field(
         default=None, ge=0.1, le=86_400, description="Seconds of wall-clock time."
     )
@@ -240,7 +245,7 @@ class Submission(Strict):
         return self
 
     def order(self) -> Order:
-        """Return what is asked for."""
+        """Return the order that this body describes."""
         return Order(
             code=self.code,
             language=self.language,

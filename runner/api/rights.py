@@ -1,12 +1,13 @@
-"""Holds every request by the right that it came with. Pure ASGI."""
+"""Ends every request whose right ends. Pure ASGI."""
 
 import structlog
 from fastapi import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runner.api.context import request_id
+from runner.api.edge.sockets import SOCKET, Socket
 from runner.api.middleware import PRINCIPAL
-from runner.api.problems import of
+from runner.api.problems import closing, of
 from runner.auth.rights import HELD, Rights
 from runner.words.errors import RightEnded, RightUnconfirmed
 from runner.words.principal import Principal
@@ -15,14 +16,14 @@ _log = structlog.get_logger("runner.api")
 
 
 class EndsWithRight:
-    """Ends a request when its right ends: stream, download, upload, or a body that trickles in."""
+    """Ends a request when its right ends: a stream, download, upload, or slow body."""
 
     def __init__(self, app: ASGIApp, rights: Rights) -> None:
         self._app = app
         self._rights = rights
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request. An answer that has begun is cut off: nobody takes it for whole."""
+        """Serve one request. An answer that has begun is cut off, visibly incomplete."""
         principal = scope.get(PRINCIPAL)
         if not isinstance(principal, Principal):
             await self._app(scope, receive, send)
@@ -44,3 +45,5 @@ class EndsWithRight:
             _log.info(event, actor=principal.actor, request=request_id(request))
             if not started:
                 await of(request, error)(scope, receive, send)
+            elif isinstance(socket := scope.get(SOCKET), Socket):
+                await socket.close(*closing(error))

@@ -14,7 +14,6 @@ from runner.api.problems import JSON_TAKEN, responses
 from runner.api.views import View
 from runner.auth.caller import Caller
 from runner.auth.permissions import Permission
-from runner.store import secrets as stored_secrets
 from runner.store.secrets import StoredSecret
 from runner.tenants import secrets
 
@@ -41,7 +40,7 @@ class SecretBody(Strict):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"value": "s3cr3t-t0ken"}]})
 
-    # What is short would be masked in places where it means nothing, and can be guessed.
+    # A short value can be guessed, and would be masked in places where it means nothing.
     value: Annotated[
         SecretStr, Field(min_length=8, max_length=MAX_BYTES), AfterValidator(_storable)
     ]
@@ -70,7 +69,7 @@ class SecretList(View):
 async def list_secrets(caller: CanReadSecrets, parts: Parts) -> SecretList:
     """Return the names of the tenant's secrets and when they were written, not their values."""
     async with parts.database.tenant(caller.tenant_id) as tx:
-        found = await stored_secrets.list_all(tx)
+        found = await secrets.list_all(tx)
     return SecretList(items=[SecretView.of(each) for each in found])
 
 

@@ -1,4 +1,4 @@
-"""Serving the application with uvicorn, on a port or on a socket that was handed over."""
+"""Serves the application with uvicorn, on a port or on an inherited socket."""
 
 import socket
 
@@ -7,6 +7,8 @@ from fastapi import FastAPI
 
 from runner.api.edge.bounds import MAX_HEADER_BYTES
 from runner.api.edge.connection import Patience, connections
+from runner.api.edge.upgraded import MAX_MESSAGE_BYTES
+from runner.api.traffic.destination import PortAddresses
 from runner.base.listening import listen
 from runner.base.settings import Settings
 
@@ -15,23 +17,30 @@ GRACE_S = 5
 
 
 async def serve(app: FastAPI, settings: Settings, *, fd: int | None = None) -> None:
-    """Serve until SIGINT or SIGTERM; open streams get a few seconds to end.
+    """Serve until SIGINT or SIGTERM; then open streams get a few seconds to end.
 
-    Raises SetupError when it may not listen where the settings say.
+    Raises SetupError if it cannot listen at the configured address.
     """
     server = uvicorn.Server(
         uvicorn.Config(
             app,
-            # httptools takes a request head without an end; h11 refuses it at a bound.
-            http=connections(Patience(settings.client_timeout_s, settings.max_connections)),
-            ws="none",
+            # httptools accepts a request head without end; h11 refuses it at a limit.
+            http=connections(
+                Patience(settings.client_timeout_s, settings.max_connections),
+                PortAddresses(settings.ports_domain).is_name,
+            ),
+            # Only for routes that have a WebSocket: the connection hands over no other request.
+            ws="websockets-sansio",
+            ws_max_size=MAX_MESSAGE_BYTES,
+            # A small compressed message of a stranger would cost as much to unpack as a large one.
+            ws_per_message_deflate=False,
             loop="none",
             lifespan="off",
             access_log=False,
             log_config=None,
             server_header=False,
             date_header=True,
-            # Who is behind a proxy is the operator's to say; headers alone prove nothing.
+            # The operator says which proxies to trust; headers alone prove nothing.
             proxy_headers=False,
             timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=GRACE_S,

@@ -1,7 +1,7 @@
-"""Turns at work that takes long: one for each tenant at a time, and few in the whole process.
+"""Turns for work that takes long: one per tenant at a time, and few in the whole process.
 
-Whoever waits for a turn holds nothing but their request, and waits for a bounded time. A tenant
-that asks many times at once waits behind itself, so the others meet at most one of its requests.
+A request that waits for a turn holds nothing else, and waits for a bounded time. A tenant that
+sends many requests at once waits for itself, so others wait for at most one of its requests.
 """
 
 import asyncio
@@ -17,23 +17,24 @@ RETRY_AFTER_S = 10
 
 
 class Turns:
-    """At most `most` turns at once, and one of each tenant."""
+    """At most `most` turns at once, and one per tenant."""
 
     def __init__(self, what: str, *, most: int, within_s: float = WITHIN_S) -> None:
         self._what = what
         self._within_s = within_s
         self._places = asyncio.Semaphore(most)
-        # A tenant's lock is there for as long as somebody holds or awaits it.
+        # A tenant's lock exists as long as somebody holds it or waits for it.
         self._tenants: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
 
     @asynccontextmanager
     async def turn(self, tenant: UUID) -> AsyncIterator[None]:
-        """Have a turn while the context lasts. Raises Overloaded if none comes in time."""
+        """Take a turn inside the context. Raises Overloaded if none comes in time."""
         own = self._tenants.setdefault(tenant, asyncio.Lock())
         async with AsyncExitStack() as turn:
             try:
                 async with asyncio.timeout(self._within_s):
-                    # Its own first: nobody queues twice for a place that all tenants share.
+                    # Take the tenant's own lock first, so that no tenant queues twice for the
+                    # shared places.
                     await turn.enter_async_context(own)
                     await turn.enter_async_context(self._places)
             except TimeoutError:

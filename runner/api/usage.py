@@ -1,7 +1,7 @@
-"""`/v1/usage`: what a tenant used, by day, and how it stands to its quotas."""
+"""`/v1/usage`: what a tenant used, by day, and what is left of its quotas."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Annotated, Literal, Self
@@ -27,7 +27,7 @@ CanReadUsage = Annotated[Caller, Depends(Allow(Permission.USAGE_READ))]
 
 
 def _iso_date(value: object) -> object:
-    """Refuse the numbers and the times of day that pydantic would take for a date."""
+    """Refuse numbers and times of day, which pydantic would take as dates."""
     if isinstance(value, str) and not re.fullmatch(r"\d{4}-\d\d-\d\d", value, re.ASCII):
         raise ValueError("must be a date such as 2026-03-01 (RFC 3339)")
     return value
@@ -37,36 +37,53 @@ _Date = Annotated[date, BeforeValidator(_iso_date)]
 
 
 class UsageView(View):
-    """What the executions that ended in a period used."""
+    """What was used in a period: by executions that ended in it, and by living sandboxes."""
 
     attempts: int = Field(description="Attempts that ended. An execution usually has one.")
     wall_s: float = Field(description="Seconds for which programs ran.")
     cpu_s: float = Field(description="CPU-seconds of programs.")
     memory_gib_s: float = Field(
-        description="GiB-seconds: the memory limit (not the peak) times `wall_s`."
+        description="GiB-seconds: the memory limit (not the peak) times the time it was held."
     )
     egress_bytes_up: int
     egress_bytes_down: int
-    artifact_bytes: int = Field(description="Bytes of their artifacts.")
+    artifact_bytes: int = Field(description="Bytes of executions' artifacts.")
+    sandbox_wall_s: float = Field(
+        description="How much of `wall_s` living sandboxes used. Time in which they are paused is "
+        "not among it."
+    )
+    sandbox_cpu_s: float = Field(description="How much of `cpu_s` living sandboxes used.")
+    sandbox_memory_gib_s: float = Field(
+        description="How much of `memory_gib_s` living sandboxes used, also while they were paused."
+    )
 
     @classmethod
     def of(cls, days: Sequence[Day]) -> Self:
         """Return the sum of these days."""
         return cls(
             attempts=sum(day.attempts for day in days),
-            wall_s=float(sum((day.wall_s for day in days), Decimal(0))),
-            cpu_s=float(sum((day.cpu_s for day in days), Decimal(0))),
-            memory_gib_s=float(sum((day.memory_gib_s for day in days), Decimal(0))),
+            wall_s=_sum(day.wall_s for day in days),
+            cpu_s=_sum(day.cpu_s for day in days),
+            memory_gib_s=_sum(day.memory_gib_s for day in days),
             egress_bytes_up=sum(day.egress_bytes_up for day in days),
             egress_bytes_down=sum(day.egress_bytes_down for day in days),
             artifact_bytes=sum(day.artifact_bytes for day in days),
+            sandbox_wall_s=_sum(day.sandbox_wall_s for day in days),
+            sandbox_cpu_s=_sum(day.sandbox_cpu_s for day in days),
+            sandbox_memory_gib_s=_sum(day.sandbox_memory_gib_s for day in days),
         )
+
+
+def _sum(seconds: Iterable[Decimal]) -> float:
+    return float(sum(seconds, Decimal(0)))
 
 
 class DayView(View):
     """What was used on one day."""
 
-    day: date = Field(description="In UTC. An execution counts on the day it ended.")
+    day: date = Field(
+        description="In UTC. An execution counts on the day it ended, a sandbox while it lives."
+    )
     used: UsageView
 
 
@@ -103,7 +120,7 @@ class UsageReport(View):
     first: date
     last: date
     total: UsageView
-    days: list[DayView] = Field(description="Days on which an execution ended.")
+    days: list[DayView] = Field(description="Days on which something was used.")
 
 
 @router.get("", summary="Read usage and quotas", responses=responses())
@@ -116,7 +133,7 @@ async def read(
 ) -> UsageReport:
     """Return the sums of the days asked for, the last 30 if none are, and every quota's standing.
 
-    What still runs is counted when it ends.
+    An execution is counted when it ends, a living sandbox about twice a minute.
     """
     async with parts.database.tenant(caller.tenant_id, snapshot=True) as tx:
         try:
@@ -137,7 +154,7 @@ async def read(
 
 
 def _wrong_range(error: Invalid) -> RequestValidationError:
-    """Say it of the parameter of the query: other values that are wrong stand in a body."""
+    """Return the error as one of a query parameter; in other routes, the field is in a body."""
     return RequestValidationError(
         [{"type": "value_error", "loc": ("query", error.field), "msg": error.detail}]
     )

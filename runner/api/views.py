@@ -1,4 +1,4 @@
-"""What the API says of what is stored."""
+"""How the API shows what is stored."""
 
 import base64
 from datetime import datetime
@@ -28,7 +28,7 @@ Encoding = Literal["utf-8", "base64"]
 
 
 def encoded(raw: bytes) -> tuple[str, Encoding]:
-    """Return bytes as text if they are UTF-8, else as base64: nothing is lost either way."""
+    """Return bytes as text if they are UTF-8, otherwise as base64: both lose nothing."""
     try:
         return raw.decode(), "utf-8"
     except UnicodeDecodeError:

@@ -1,24 +1,28 @@
-"""What stands between a connection and a route. Runs in the API's process; trusts nothing.
+"""The checks between a connection and a route. They run in the API's process and trust nothing.
 
 A request passes, from outside in:
 
-    connection  sockets: how long a head may take, answers that nobody reads
-    address     who is at the other end, where the operator names proxies to believe
-    headers     what every answer says to browsers, errors included
+    connection  TCP connections: time limits for heads, and for answers that nobody reads
+    upgraded    the same for connections that became WebSockets
+    tunnel      the same for connections that became tunnels
+    sockets     handshakes of WebSockets, which later checks see as GET requests
+    address     the client's address, from proxies that the operator trusts
+    headers     headers of every answer for browsers, including errors
     cors        which pages of other origins may call from a browser
-    bounds      how much head a request may have; nothing of it is parsed before
-    routing     which route it is for: found once, and asked by every check behind
+    bounds      limits of a request's head, before anything of it is parsed
+    routing     which route it is for: found once, and used by all later checks
     rates       strangers by address, before PostgreSQL is asked; known principals by tier
-    doubt       credentials from an address that presented too many wrong ones
-    shares      how many connections and streams a principal holds of all there are
-    query       that the route has each query parameter
-    json        of what JSON a body is, before a parser sees it
+    doubt       credentials from an address that sent too many wrong ones
+    shares      how many of all connections and streams a principal may hold
+    query       whether the route has each query parameter
+    json        whether a body is strict JSON, before a parser sees it
+    fair        which tenant's request about a sandbox goes next
 
-They lean on:
+They use:
 
-    groups     which routes are counted together, and what becomes of them without Redis
+    groups     which routes are counted together, and what happens without Redis
     ratelimit  sliding windows in Redis
-    pace       how slowly a body may come
+    pace       how slowly a body may arrive
 
-Each check is plain ASGI, so that it costs little and holds for routes and for what has no route.
+Each check is plain ASGI, so that it costs little and also covers requests that have no route.
 """

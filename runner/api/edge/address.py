@@ -1,4 +1,4 @@
-"""Who is at the other end: the peer, or whom a proxy that the operator trusts names."""
+"""The client's address: the peer's, or the one that a trusted proxy names."""
 
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
@@ -9,14 +9,14 @@ Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
 PROXIED = "runner.proxied"
-"""In the scope: whether a trusted proxy is the peer, whose connections serve many clients."""
+"""Key in the ASGI scope: whether the peer is a trusted proxy, which serves many clients."""
 
 ONE_SITE_V6 = 64
 """Bits of an IPv6 address that a subscriber does not choose (RFC 6177, RFC 4291 2.5.1)."""
 
 
 class ClientAddress:
-    """Replaces the peer in the scope by the client's address, for everything behind it."""
+    """Replaces the peer's address in the scope by the client's, for all later checks."""
 
     def __init__(self, app: ASGIApp, trusted: Sequence[Network]) -> None:
         self._app = app
@@ -35,9 +35,9 @@ class ClientAddress:
 def client_address(peer: str, lines: Sequence[bytes], trusted: Sequence[Network]) -> str:
     """Return the nearest hop that is not a trusted proxy.
 
-    `X-Forwarded-For` is read from its end, where the proxies nearest to us wrote: each trusted hop
-    vouches for the one before it, and what a client wrote itself lies beyond the first hop that
-    nobody vouches for. What is no address ends the walk at the hop that passed it on.
+    `X-Forwarded-For` is read from its end, where the proxies nearest to us wrote. Each trusted hop
+    vouches for the one before it. What the client wrote itself comes before the first hop for which
+    nobody vouches. If an entry is not an address, the result is the hop that passed it on.
     """
     nearest = _parse(peer)
     if nearest is None:
@@ -54,7 +54,7 @@ def client_address(peer: str, lines: Sequence[bytes], trusted: Sequence[Network]
 
 
 def site(address: str) -> str:
-    """Return what one client has of the address space: an IPv4 address, or an IPv6 /64."""
+    """Return the addresses that count as one client: an IPv4 address, or an IPv6 /64."""
     parsed = _parse(address)
     if isinstance(parsed, IPv6Address):
         return str(IPv6Network((parsed, ONE_SITE_V6), strict=False))
@@ -66,7 +66,7 @@ def _is_trusted(address: Address | None, trusted: Sequence[Network]) -> bool:
 
 
 def _parse(text: str) -> Address | None:
-    """Return an address, also where a proxy wrote its port behind it; None for anything else."""
+    """Return the address, even if a proxy appended a port; None for anything else."""
     text = text.strip()
     if text.startswith("["):
         text = text[1:].partition("]")[0]
@@ -77,6 +77,6 @@ def _parse(text: str) -> Address | None:
     except ValueError:
         return None
     if isinstance(found, IPv6Address):
-        # A zone (RFC 4007 11) means nothing beyond its host, and is text of any length.
+        # A zone (RFC 4007 11) means nothing outside its host, and may be text of any length.
         return None if found.scope_id else found.ipv4_mapped or found
     return found

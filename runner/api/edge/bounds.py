@@ -1,8 +1,8 @@
-"""What head a request may have: checked before a route, a key or a query is looked at.
+"""Limits of a request's head, checked before a route, a key or a query.
 
-A head is refused if it is too large, and if two readers could read it differently: a header that
-has one value but is sent twice, a body whose length is declared in two ways, a path with bytes that
-no route has. Whatever reads the head behind this finds one reading only.
+A head is refused if it is too large, or if two readers could read it differently: a header with
+only one value that is sent twice, a body whose length is declared in two ways, a path with bytes
+that no route has. So everything after this check can read the head in only one way.
 """
 
 import re
@@ -25,9 +25,13 @@ MAX_METHOD_BYTES = 32
 
 READ_ONCE = frozenset(
     {
+        b"accept-encoding",
         b"access-control-request-headers",
         b"access-control-request-method",
         b"authorization",
+        b"connect-content-encoding",
+        b"connect-protocol-version",
+        b"connect-timeout-ms",
         b"content-digest",
         b"content-encoding",
         b"content-length",
@@ -35,35 +39,46 @@ READ_ONCE = frozenset(
         b"content-type",
         b"cookie",
         b"digest",
+        b"e2b-sandbox-id",
+        b"e2b-sandbox-port",
+        b"e2b-traffic-access-token",
         b"host",
         b"idempotency-key",
         b"if-match",
         b"if-none-match",
         b"if-range",
+        b"keepalive-ping-interval",
         b"last-event-id",
         b"origin",
         b"range",
         b"repr-digest",
+        b"sec-fetch-dest",
+        b"sec-fetch-mode",
         b"sec-fetch-site",
+        b"sec-websocket-key",
+        b"sec-websocket-protocol",
+        b"sec-websocket-version",
         b"transfer-encoding",
         b"user-agent",
         b"x-csrf-token",
         b"x-request-id",
+        b"x-access-token",
+        b"x-api-key",
     }
 )
-"""Headers that this API reads as one value: of two, some readers take the first, others the last.
+"""Headers that this API reads as one value. Of two, some readers take the first, others the last.
 
-RFC 9110 5.3 permits two for lists alone, and the lists among these are read from one line, too.
+RFC 9110 5.3 permits two only for lists, and we read the lists among these from one line, too.
 """
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 """A `$` in a route's pattern also matches before a line feed at the end."""
 _REPLACEMENT = "\ufffd"
-"""What a decoder puts for bytes that are not UTF-8. A name may hold it, too."""
+"""What a decoder puts in place of bytes that are not UTF-8. A name may also contain it."""
 
 
 class HeadBounds:
-    """Refuses a request line, header section or query above its bound, or of two meanings."""
+    """Refuses a head that is above a limit or has two meanings."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -82,12 +97,12 @@ Fault = tuple[HTTPStatus, str]
 
 
 def head_fault(scope: Scope) -> Fault | None:
-    """Return what is wrong with a head: the status and the words it is refused with."""
+    """Return what is wrong with a head: the status and text of the refusal, or None."""
     return _too_much(scope) or _twofold(scope)
 
 
 def _too_much(scope: Scope) -> Fault | None:
-    """Return what of a head is above its bound."""
+    """Return which part of a head is above its limit, or None."""
     headers, query = scope["headers"], scope["query_string"]
     checks = (
         (
@@ -121,7 +136,7 @@ def _too_much(scope: Scope) -> Fault | None:
 
 
 def _twofold(scope: Scope) -> Fault | None:
-    """Return what of a head has two readings."""
+    """Return which part of a head has two readings, or None."""
     bad = HTTPStatus.BAD_REQUEST
     path = scope["path"]
     if _CONTROL.search(path) or (_REPLACEMENT in path and not _is_utf8(scope["raw_path"])):
@@ -133,7 +148,7 @@ def _twofold(scope: Scope) -> Fault | None:
         if name in READ_ONCE:
             seen.add(name)
     if {b"content-length", b"transfer-encoding"} <= seen:
-        # RFC 9112 6.1: the one overrides the other, and nobody sends both who means well.
+        # RFC 9112 6.1: one overrides the other, and no honest client sends both.
         return bad, "the body's length is declared by Content-Length and by Transfer-Encoding"
     return None
 

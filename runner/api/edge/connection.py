@@ -1,4 +1,4 @@
-"""One connection: uvicorn's protocol on h11, which also cuts off clients that hold it for nothing.
+"""One connection: uvicorn's protocol on h11, with time limits for clients that do not proceed.
 
 uvicorn closes an idle connection that was used before, and waits without end for everything else:
 for the rest of a head, for the rest of a body that nobody wants any more, and for a client that
@@ -8,6 +8,7 @@ it is `bodies`' business.
 
 import asyncio
 import http
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
@@ -17,51 +18,67 @@ import h11
 import structlog
 from fastapi import Request
 from fastapi.responses import JSONResponse
-from uvicorn._types import ASGI3Application
+from starlette.types import Scope
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from runner.api.e2b.paths import part_of, signature_of
 from runner.api.edge.headers import RAW_HEADERS
-from runner.api.edge.shares import PLACE, Place, Strangers
+from runner.api.edge.shares import Place, Strangers
+from runner.api.edge.tunnel import SWITCH, Headers, Switch, Tunnel, TunnelClosed
+from runner.api.edge.upgraded import Upgraded, is_handshake, placed
 from runner.api.problems import problem
 
+E2B_IDLE_S = 620
+"""For how long a connection of E2B's clients may be idle: they keep theirs for 5 minutes, and some
+load balancers in front of us for 10. It counts in its tenant's share all the time."""
 LOOK_EVERY = 0.1
-"""A connection is looked at after this part of a client's time."""
+"""How often a connection is checked, as a fraction of a client's time."""
 
 _log = structlog.get_logger("runner.api")
 
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """What one client may take of the server."""
+    """How much time and how many connections clients may use."""
 
     client_s: float
-    """Seconds for a head, for the rest of an unwanted body, and to read what is written."""
+    """Seconds for a head, for the rest of an unwanted body, and for reading an answer."""
     connections: int
-    """How many may be strangers'; principals share as many."""
+    """How many connections strangers may have; principals share the same number."""
+
+
+def _nobodys(host: bytes) -> bool:  # noqa: ARG001 - as any test of hosts
+    return False
 
 
 class Connection(H11Protocol):
-    """uvicorn's connection with a bound on everything that it waits for."""
+    """uvicorn's connection with a time limit on everything that it waits for."""
 
     def __init__(
-        self, *args: Any, patience: Patience, strangers: Strangers, **options: Any
+        self,
+        *args: Any,
+        patience: Patience,
+        strangers: Strangers,
+        is_elsewhere: Callable[[bytes], bool],
+        **options: Any,
     ) -> None:
         super().__init__(*args, **options)
+        self._is_elsewhere = is_elsewhere
         self._patience = patience
         self._strangers = strangers
         self._place: Place | None = None
         self._watch: asyncio.TimerHandle | None = None
         self._owed_since: float | None = None
-        """Since when the client owes us the end of a head, or of a body that nobody reads."""
+        """When we began to wait for the end of a head, or of a body that nobody reads."""
         self._unread_since: float | None = None
-        """Since when more is written than the client takes."""
+        """When the client fell behind with reading what is written."""
         self._closing_since: float | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take a connection, as a stranger's; where there are too many, another one goes."""
+        """Take a connection as a stranger's; if there are too many, cut off another one."""
         super().connection_made(cast(asyncio.Transport, transport))
         self._place = Place(self._strangers, self.transport.abort)
-        self.app = _placed(self.app, self._place)
+        self.app = placed(self.app, self._place)
         self._owed_since = self.loop.time()
         self._look_later()
 
@@ -79,21 +96,78 @@ class Connection(H11Protocol):
         self._note_debt()
 
     def on_response_complete(self) -> None:
-        """Go on after an answer, with what the client has sent meanwhile."""
+        """Continue after an answer with what the client has sent meanwhile."""
+        if self._place is not None and self._place.held and _is_theirs(cast(Scope, self.scope)):
+            self.timeout_keep_alive = E2B_IDLE_S
         super().on_response_complete()
         if self._place is not None:
             self._place.served()
         self._note_debt()
 
     def pause_writing(self) -> None:
-        """Note that the client takes less than is written."""
+        """Note that the client reads too slowly."""
         super().pause_writing()
         self._unread_since = self.loop.time()
 
     def resume_writing(self) -> None:
-        """Note that the client has taken what was written."""
+        """Note that the client has caught up."""
         super().resume_writing()
         self._unread_since = None
+
+    def handle_websocket_upgrade(self, event: h11.Request) -> None:
+        """Hand the connection over to what speaks WebSocket, with its place."""
+        if self._watch is not None:
+            self._watch.cancel()
+        client_s = self._patience.client_s
+        place = self._place or Place(self._strangers, self.transport.abort)
+        made = partial(Upgraded, place=place, client_s=client_s)
+        self.ws_protocol_class = cast(type[asyncio.Protocol], made)
+        super().handle_websocket_upgrade(event)
+
+    def _should_upgrade(self) -> bool:
+        scope, host = self.scope, dict(self.headers).get(b"host", b"")
+        if (
+            self.ws_protocol_class is not None
+            and is_handshake(
+                scope["method"], scope["http_version"], scope["raw_path"], self.headers
+            )
+            and not self._is_elsewhere(host)
+        ):
+            return True
+        if scope["http_version"] == "1.1" and self._get_upgrade() is not None:
+            cast(dict[str, Any], scope)[SWITCH] = Switch(self._switched)
+        return False
+
+    def _switched(self, headers: Headers) -> Tunnel:
+        """Answer with 101, and hand the connection over to a tunnel. Raises TunnelClosed."""
+        if self.transport.is_closing() or self.cycle.disconnected:
+            raise TunnelClosed
+        if self._watch is not None:
+            self._watch.cancel()
+        self._unset_keepalive_if_required()
+        head = self.conn.send(
+            h11.InformationalResponse(
+                status_code=http.HTTPStatus.SWITCHING_PROTOCOLS,
+                headers=[*self.server_state.default_headers, *headers],
+                reason=b"Switching Protocols",
+            )
+        )
+        # Nothing is left for uvicorn to answer.
+        self.cycle.response_started = self.cycle.response_complete = True
+        self.connections.discard(self)
+        tunnel = Tunnel(
+            place=self._place or Place(self._strangers, self.transport.abort),
+            client_s=self._patience.client_s,
+            ended=cast(Any, self.connections).discard,
+        )
+        cast(Any, self.connections).add(tunnel)
+        self.transport.write(head or b"")
+        self.transport.set_protocol(tunnel)
+        tunnel.connection_made(self.transport)
+        if early := self.conn.trailing_data[0]:
+            tunnel.data_received(early)
+        self.transport.resume_reading()
+        return tunnel
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is not HTTP."""
@@ -114,7 +188,7 @@ class Connection(H11Protocol):
     def _look(self) -> None:
         now = self.loop.time()
         if self.transport.is_closing():
-            # Closing waits for the client to read the rest, however long that may be.
+            # Closing would wait until the client has read the rest, however long that takes.
             self._closing_since = self._closing_since or now
         if self._over(self._closing_since, now) or self._over(self._unread_since, now):
             _log.info("client_cut_off", why="answer not read", client=self.client)
@@ -136,9 +210,9 @@ class Connection(H11Protocol):
         return since is not None and now - since >= self._patience.client_s
 
     def _refuse(self, status: http.HTTPStatus, detail: str) -> None:
-        """Answer if there is still something to answer to, and close."""
+        """Answer if that is still possible, and close."""
         if self.cycle is not None and not self.cycle.response_complete:
-            # Whatever the route still says is no longer heard.
+            # Ignore whatever the route still sends.
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         if self.conn.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
@@ -161,20 +235,26 @@ class Connection(H11Protocol):
         self.transport.close()
 
 
-def connections(patience: Patience) -> type[asyncio.Protocol]:
-    """Return what uvicorn makes a connection with."""
-    made = partial(Connection, patience=patience, strangers=Strangers(patience.connections))
+def connections(
+    patience: Patience, is_elsewhere: Callable[[bytes], bool] = _nobodys
+) -> type[asyncio.Protocol]:
+    """Return what uvicorn makes a connection with.
+
+    `is_elsewhere` says of a Host header whether it names something else than this API, which then
+    has no WebSockets of its own.
+    """
+    made = partial(
+        Connection,
+        patience=patience,
+        strangers=Strangers(patience.connections),
+        is_elsewhere=is_elsewhere,
+    )
     return cast(type[asyncio.Protocol], made)
 
 
-def _placed(app: ASGI3Application, place: Place) -> ASGI3Application:
-    """Return the app, which finds in each request's scope the place of this connection."""
-
-    async def placed(scope: Any, receive: Any, send: Any) -> None:
-        scope[PLACE] = place
-        await app(scope, receive, send)
-
-    return placed
+def _is_theirs(scope: Scope) -> bool:
+    """Return whether a client of E2B's asks; whoever opens a signed address is none."""
+    return part_of(scope["path"]) is not None and signature_of(scope) is None
 
 
 def _request(id_: str) -> Request:

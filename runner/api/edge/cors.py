@@ -1,4 +1,4 @@
-"""Which pages of other origins may call the API from a browser: those the operator names."""
+"""Which other origins' pages may call the API from a browser: those that the operator names."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,7 +9,7 @@ MAX_AGE_S = 600
 def cors(origins: Sequence[str]) -> dict[str, Any]:
     """Return the options of Starlette's `CORSMiddleware` for exactly these origins.
 
-    Never with credentials: a page that is named calls with a key, not with somebody's cookie.
+    They never allow credentials: such a page calls with a key, and not with somebody's cookie.
     """
     return {
         "allow_origins": list(origins),
@@ -20,6 +20,9 @@ def cors(origins: Sequence[str]) -> dict[str, Any]:
             "Content-Type",
             "Idempotency-Key",
             "Last-Event-ID",
+            "Mcp-Method",
+            "Mcp-Name",
+            "Mcp-Protocol-Version",
             "X-Request-ID",
         ],
         "expose_headers": [

@@ -1,10 +1,10 @@
-"""Credentials from an address that presented too many wrong ones: verified one after the other.
+"""Verifies credentials one at a time for an address that sent too many wrong ones.
 
-A company or a phone network shares an address among many. So neighbours' guesses must not lock out
-somebody who comes with a new key, and must not become cheap either. One credential of an address is
-verified at a time, few of all such addresses, and a wrong one holds its turn for a while: guesses
-get no faster by being many. Up to 64 of an address wait for their turn; further ones are refused
-unseen. Wrong ones leave no audit record here; the ones before them did.
+Many people share the address of a company or a phone network. So neighbours' guesses must neither
+lock out somebody with a new key nor become cheap. For each address, one credential is verified at a
+time; for all such addresses together, a few are. A wrong one keeps its turn for a while, so more
+guesses at once are not faster. Up to 64 credentials of an address wait for a turn; further ones are
+refused unseen. Wrong ones leave no audit record here, because earlier ones did.
 """
 
 import asyncio
@@ -16,18 +16,18 @@ from weakref import WeakValueDictionary
 from runner.words.errors import NotReady, RunnerError
 
 DOUBT = "runner.doubt"
-"""In the scope: the turn to wait for before the request's credential is verified."""
+"""Key in the ASGI scope: the turn to wait for before the credential is verified."""
 Turn = AbstractAsyncContextManager[None]
 
 WRONG_S = 0.05
-"""How long a wrong credential holds its turn: an address has at most twenty looked up a second."""
+"""Seconds that a wrong credential keeps its turn: at most twenty lookups a second per address."""
 ADDRESSES_AT_ONCE = 2
 WAITING = 64
-"""Credentials of one address that may wait; a turn comes within some seconds, or not at all."""
+"""How many credentials of one address may wait; a turn comes within seconds, or never."""
 
 
 class Doubt:
-    """Gives turns to addresses that presented too many wrong credentials."""
+    """Gives turns to addresses that sent too many wrong credentials."""
 
     def __init__(self) -> None:
         self._at_once = asyncio.Semaphore(ADDRESSES_AT_ONCE)

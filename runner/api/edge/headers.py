@@ -1,4 +1,4 @@
-"""What every answer says to browsers, whoever made it: a route, an error, the server itself."""
+"""Headers of every answer for browsers, whether a route, an error or the server makes it."""
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -30,22 +30,23 @@ _FEATURES = (
 )
 
 SECURITY_HEADERS: dict[str, str] = {
-    # RFC 6797. A browser heeds it over TLS alone, which a proxy ends in front of this process.
+    # RFC 6797. Browsers obey it only over TLS, which a proxy in front of this process ends.
     "Strict-Transport-Security": "max-age=63072000; includeSubDomains",
-    # CSP 3: an answer that is shown all the same loads nothing, posts nowhere, sits in no frame.
+    # CSP 3: if an answer is displayed nevertheless, it loads nothing, posts nowhere, sits in no
+    # frame.
     "Content-Security-Policy": _NOTHING,
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "no-referrer",
     "Permissions-Policy": ", ".join(f"{feature}=()" for feature in _FEATURES),
-    # Every answer is one tenant's own, or changes with the deployment.
+    # Every answer belongs to one tenant, or changes with the deployment.
     "Cache-Control": "no-store",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
-    # Off: the filter it named is gone from browsers, and in old ones opened holes (decision 0013).
+    # Off: modern browsers have no such filter, and in old ones it opened holes (decision 0013).
     "X-XSS-Protection": "0",
 }
-"""Set unless the answer itself says something else, as a page with a looser policy of its own."""
+"""Set unless the answer sets them itself, as a page with a looser policy does."""
 
 RAW_HEADERS = tuple(
     (name.lower().encode(), value.encode()) for name, value in SECURITY_HEADERS.items()
@@ -53,7 +54,7 @@ RAW_HEADERS = tuple(
 
 
 class SecurityHeaders:
-    """Puts `SECURITY_HEADERS` on every answer that passes."""
+    """Adds `SECURITY_HEADERS` to every answer."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

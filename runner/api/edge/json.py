@@ -1,4 +1,4 @@
-"""What JSON may look like before a parser sees it (RFC 8259, and I-JSON, RFC 7493)."""
+"""Checks that a body is strict JSON before a parser sees it (RFC 8259, and I-JSON, RFC 7493)."""
 
 import asyncio
 import json
@@ -26,39 +26,39 @@ Made = TypeVar("Made")
 MAX_DEPTH = 64
 MAX_ELEMENTS = 100_000
 MAX_NUMBER = 64
-"""Characters: more than any double or 128-bit integer needs."""
+"""Characters of a number: more than any double or 128-bit integer needs."""
 
 LARGE = 16 * 1024
-"""Bytes of a body above which it is read by a thread, and charged to its tenant's share."""
+"""A body with more bytes than this is read by a thread, and charged to its tenant's share."""
 AT_ONCE = 32
-"""So many bodies of the largest size fit into what all large bodies may have of memory together."""
+"""Memory for all large bodies together, as a number of bodies of the largest size."""
 
 WITHIN_S = 10.0
-"""How long a large body waits, unread, until there is memory for it in its tenant's share."""
+"""Seconds that a large body waits, unread, for memory in its tenant's share."""
 
 VALUE = "runner.json"
-"""In the scope: the value of the body that was checked, which is the one that its route gets."""
+"""Key in the ASGI scope: the value of the checked body, which the route gets."""
 
 ASIDE = "runner.aside"
-"""In the scope: what does a body's further work where the body was read."""
+"""Key in the ASGI scope: runs further work on a body in the place where it was read."""
 
-# Both look at a quarter of a MiB at most in one call: a thread that reads keeps the loop waiting
-# for no longer than one call. Neither looks at a byte twice.
+# Each call looks at a quarter of a MiB at most, because a reading thread keeps the loop waiting for
+# one call. No byte is looked at twice.
 _PIECE = 256 * 1024
 _STRUCTURE = re.compile(rb'["\[\]{},]')
 _IN_STRING = re.compile(rb'(?:[^"\\]{1,4096}+|\\.){1,64}+', re.DOTALL)
 
 
 class NotStrict(ValueError):
-    """A body is not JSON, or JSON that different parsers read differently, or too much of it."""
+    """A body is not JSON, is too large, or is JSON that parsers read differently."""
 
 
 def read(body: bytes) -> Any:
     """Return the value of a body that is strict JSON. Raises NotStrict for any other.
 
-    Depth and elements are counted in the raw bytes, before anything is built of them.
+    Depth and elements are counted in the raw bytes, before any value is built.
     """
-    # `json` would take a body with NULs for UTF-16 or UTF-32, which RFC 8259 8.1 rules out.
+    # `json` would take a body with NULs as UTF-16 or UTF-32, which RFC 8259 8.1 rules out.
     if b"\0" in body:
         raise NotStrict("must be UTF-8 without NUL")
     _require_small(body)
@@ -102,10 +102,10 @@ def _require_small(body: bytes) -> None:
 
 
 class JsonRoute(APIRoute):
-    """A route that gets the very value that was checked: its body is not parsed again."""
+    """A route that gets the checked value, so that its body is not parsed again."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Return FastAPI's handler, given a request that knows its JSON."""
+        """Return FastAPI's handler, with a request that knows its JSON."""
         handler = super().get_route_handler()
 
         async def handle(request: Request) -> Response:
@@ -121,16 +121,16 @@ class _Checked(Request):
 
 
 async def aside(scope: Scope, work: Callable[[], Made]) -> Made:
-    """Do work on a request's JSON where the JSON was read: beside the event loop if it is large."""
+    """Do work on a request's JSON, in a thread if the JSON is large."""
     made: Made = await scope[ASIDE](work)
     return made
 
 
 class StrictJson:
-    """Reads a JSON body whole and refuses it unless it is strict, then hands it on.
+    """Reads a whole JSON body, refuses it unless it is strict, and hands it on.
 
-    A large one is read by one thread, a tenant's one after the other and tenants in turn, and takes
-    of its tenant's share of memory until it is answered: what its head declares, or what has come.
+    One thread reads large bodies: a tenant's one after the other, and tenants in turn. Until it is
+    answered, a large body uses its tenant's share of memory: its declared or its received length.
     """
 
     def __init__(self, app: ASGIApp, max_bytes: int = 2**24, *, within_s: float = WITHIN_S) -> None:
@@ -191,13 +191,13 @@ class StrictJson:
 
 
 class _AboveShare(Exception):
-    """A body needs more memory than is left of its tenant's share."""
+    """A body needs more memory than its tenant's share has left."""
 
 
 async def _whole(
     receive: Receive, declared: int, hold: Hold | None, within_s: float
 ) -> bytes | None:
-    """Return the body; None if the client went away before its end. Raises _AboveShare."""
+    """Return the body, or None if the client left before its end. Raises _AboveShare."""
     body = bytearray()
     more = True
     while True:

@@ -1,4 +1,4 @@
-"""How slowly a body may come, while a route waits for it."""
+"""How slowly a body may arrive while a route waits for it."""
 
 import asyncio
 from http import HTTPStatus
@@ -7,16 +7,20 @@ from fastapi import Request
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from runner.api.edge.routing import TEMPLATE
 from runner.api.problems import problem
 
 LEAST_BYTES_PER_S = 1024
+PATIENT = frozenset({"/process.Process/StreamInput"})
+"""Routes whose bodies come as somebody types: like a WebSocket, each holds a place of its caller's
+share of streams, and ends with its caller's right."""
 
 
 class Pace:
     """Cuts off a body that pauses too long, or takes longer than `LEAST_BYTES_PER_S` allows.
 
-    Only the time spent waiting for the client counts: a route that takes its time over what has
-    come is not held against the client.
+    Only time spent waiting for the client counts, and not the time that a route takes for what has
+    arrived.
     """
 
     def __init__(self, app: ASGIApp, client_s: float) -> None:
@@ -27,7 +31,7 @@ class Pace:
         self, scope: Scope, receive: Receive, send: Send
     ) -> None:
         """Serve one request."""
-        if scope["type"] != "http":
+        if scope["type"] != "http" or scope[TEMPLATE] in PATIENT:
             await self._app(scope, receive, send)
             return
         clock = asyncio.get_running_loop().time
@@ -45,7 +49,7 @@ class Pace:
                     message = await receive()
             except TimeoutError:
                 late = whole = True
-                # The app sees its client go; the answer it then makes is replaced below.
+                # The app sees its client leave; the answer that it then makes is replaced below.
                 return {"type": "http.disconnect"}
             waited += clock() - began
             received += len(message.get("body", b""))
@@ -58,7 +62,7 @@ class Pace:
                 answered = answered or message["type"] == "http.response.start"
                 await send(message)
             elif answered:
-                # The server sees an answer without an end, and cuts the connection.
+                # The server sees an incomplete answer, and cuts the connection.
                 raise ClientDisconnect
 
         try:

@@ -1,7 +1,7 @@
-"""Which query parameters a request may have: those of its route, and each once.
+"""Permits only query parameters that the request's route has, each of them once.
 
-A route ignores a parameter that it does not know. A filter with a typing error would then be no
-filter: the answer would hold everything, and nobody would be told.
+A route ignores parameters that it does not know. So a filter with a typing error would filter
+nothing: the answer would hold everything, and nobody would notice.
 """
 
 from collections import Counter
@@ -20,11 +20,11 @@ from runner.api.edge.routing import TEMPLATE
 from runner.api.problems import INVALID, MAX_FIELD_NAME, MAX_SHOWN_ERRORS, FieldProblem, problem
 
 Known = Mapping[str, bool]
-"""A route's query parameters by name, and whether one may be repeated."""
+"""A route's query parameters by name, and whether each may be repeated."""
 
 
 class KnownQuery:
-    """Refuses query parameters that the request's route does not have, and names those it has."""
+    """Refuses query parameters that the route does not have, and names those that it has."""
 
     def __init__(self, app: ASGIApp, routes: Iterable[BaseRoute]) -> None:
         self._app = app
@@ -36,10 +36,10 @@ class KnownQuery:
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request; what has no route is left to the router's own answer."""
+        """Serve one request; the router itself answers one that has no route."""
         if scope["type"] == "http" and scope["query_string"]:
             has = self._known.get((scope["method"], scope[TEMPLATE]))
-            # By the reader that routes use: what it makes of the bytes is what a route would see.
+            # Read them as routes do, so that this sees exactly what a route would see.
             given = QueryParams(scope["query_string"])
             if has is not None and (wrong := faults(has, given)):
                 names = ", ".join(each.field for each in wrong)
@@ -56,7 +56,7 @@ class KnownQuery:
 
 
 def known(route: Route) -> Known:
-    """Return the query parameters of a route; none for one that is not FastAPI's."""
+    """Return the query parameters of a route; none if it is not FastAPI's."""
     if not isinstance(route, APIRoute):
         return {}
     return dict(_parameters(route.dependant))

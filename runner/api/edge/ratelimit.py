@@ -1,15 +1,14 @@
-"""How often somebody may do something: sliding windows in Redis, shared by every process.
+"""Rate limits: sliding windows in Redis, shared by every process.
 
 Each key has two windows: `burst` places in any minute, and five times `per_minute` in any five
-minutes. The first bounds a rush, the second what goes on for long. A request passes if each window
-has a place free, and takes as many places as it costs, at most the whole window. So requests that
-cost one place never exceed a window. A request that costs more may: the last one that passes may
-take more than was free, less than one window more, and nothing passes until that has left again.
-Otherwise a large request would need a window almost empty, and small ones could keep it out for
-ever.
+minutes. The first limits a short rush, the second a long one. A request passes if each window has a
+free place, and takes as many places as it costs, at most the whole window. So requests that cost
+one place never exceed a window. A request that costs more may exceed it, by less than one whole
+window; then nothing passes until these places are free again. Otherwise a large request would need
+an almost empty window, and small ones could keep it out for ever.
 
-One script sees to both windows, in one round trip for each request and by Redis' own clock. A
-request that one window refuses takes no place in the other.
+One script handles both windows, in one round trip per request, by Redis' own clock. A request that
+one window refuses takes no place in the other.
 """
 
 import asyncio
@@ -27,19 +26,19 @@ from runner.base.rates import SUSTAINED_MINUTES, Rate
 from runner.words.errors import QueueUnavailable
 
 ANSWER_S = 1.0
-"""How long Redis may take, once it is asked. It takes a millisecond; a process under load more."""
+"""Seconds that Redis may take to answer. It needs a millisecond; a loaded process needs more."""
 SILENT = 8
-"""So many answers missing, and none between them, are no longer this process' own load."""
+"""After this many missing answers in a row, the cause is no longer this process' own load."""
 AWAY_S = 1.0
-"""How long Redis is then not asked again. A connection that is refused costs nothing to try."""
+"""Seconds for which Redis is then not asked. A refused connection costs nothing to try."""
 CONNECTIONS = 32
 PREFIX = "runner:rate:2"
-"""With the number of the form that entries have: another form may still be in Redis."""
+"""Contains the version of the entries' format, as Redis may still hold entries of another."""
 
-# Each key is a list of the requests that still count, newest first. An entry has a moment, how many
-# places the request took, and how many had been taken since the list began, itself included. So one
-# entry holds any cost, and what is taken is read from both ends. What has left its window goes at
-# the next look.
+# Each key is a list of the requests that still count, newest first. An entry holds a time, how many
+# places its request took, and how many were taken since the list began, including its own. So one
+# entry can hold any cost, and the places that are taken follow from both ends of the list. Entries
+# that have left their window are removed at the next call.
 _WINDOWS = """
 local ENTRY, SECOND = '>I7I4I6', 1000000
 local time = redis.call('TIME')
@@ -94,7 +93,7 @@ return {allowed, places}
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Where a key stands in one of its windows. `reset_s` is until it has more room than now."""
+    """A key's state in one window. `reset_s` is the time until it has more free places than now."""
 
     name: str
     quota: int
@@ -105,32 +104,36 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """Whether the request may go on, and where its key stands."""
+    """Whether the request may continue, and the state of its key's windows."""
 
     allowed: bool
     windows: tuple[Window, ...]
 
     @property
     def tightest(self) -> Window:
-        """The window with the least left; of those, the one that takes longest to have more."""
+        """The window with the fewest free places; among equals, the one that resets last."""
         return min(self.windows, key=lambda window: (window.remaining, -window.reset_s))
 
 
 class RateLimiter:
     """Counts in one Redis. Whoever composes the process opens and closes it.
 
-    `minute_s` is how many seconds a minute has: fewer where nobody wants to wait for one.
+    `minute_s` is the length of a minute in seconds; tests make it shorter. Redis may take
+    `answer_s` seconds to answer.
     """
 
-    def __init__(self, redis_url: SecretStr, *, minute_s: int = 60) -> None:
+    def __init__(
+        self, redis_url: SecretStr, *, minute_s: int = 60, answer_s: float = ANSWER_S
+    ) -> None:
         self._minute_s = minute_s
-        # Waiting for one's turn is not waiting for Redis, and is not held against it.
+        self._answer_s = answer_s
+        # Waiting for a turn is not waiting for Redis, and does not count as such.
         self._turns = asyncio.Semaphore(CONNECTIONS)
         self._pool = redis.asyncio.ConnectionPool.from_url(
             redis_url.get_secret_value(),
-            socket_timeout=ANSWER_S,
-            socket_connect_timeout=ANSWER_S,
-            # Whether to try again is the caller's decision, made by the table of route groups.
+            socket_timeout=answer_s,
+            socket_connect_timeout=answer_s,
+            # The caller decides whether to try again, by the table of route groups.
             retry=Retry(NoBackoff(), 0),
         )
         self._windows = redis.asyncio.Redis(connection_pool=self._pool).register_script(_WINDOWS)
@@ -149,11 +152,11 @@ class RateLimiter:
         await self._pool.disconnect()
 
     async def hit(self, rate: Rate, *key: str, cost: int = 1) -> Allowance:
-        """Count so many for the key if every window has a place. Raises QueueUnavailable."""
+        """Count `cost` places for the key if every window has a place. Raises QueueUnavailable."""
         return await self._ask(rate, key, count=True, cost=cost)
 
     async def look(self, rate: Rate, *key: str) -> Allowance:
-        """Return where the key stands, and count nothing. Raises QueueUnavailable."""
+        """Return the state of the key's windows without counting. Raises QueueUnavailable."""
         return await self._ask(rate, key, count=False, cost=1)
 
     async def _ask(self, rate: Rate, key: tuple[str, ...], *, count: bool, cost: int) -> Allowance:
@@ -165,7 +168,7 @@ class RateLimiter:
             if clock() < self._away_until:
                 raise QueueUnavailable("Redis: did not answer just now; try again")
             try:
-                async with asyncio.timeout(ANSWER_S):
+                async with asyncio.timeout(self._answer_s):
                     allowed, places = await self._windows(keys, [int(count), cost, *bounds])
             except (TimeoutError, redis.TimeoutError) as error:
                 self._silent += 1
@@ -184,7 +187,7 @@ class RateLimiter:
         return Allowance(bool(allowed), stood)
 
     def _of(self, rate: Rate) -> dict[str, tuple[int, int]]:
-        """Return the windows by name: how many in how many seconds."""
+        """Return the windows by name, each with its places and seconds."""
         minute, sustained = self._minute_s, SUSTAINED_MINUTES
         return {
             "minute": (rate.burst, minute),

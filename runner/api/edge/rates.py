@@ -1,9 +1,10 @@
-"""How often a request may come: strangers by their address, principals by their tenant's tier.
+"""How often requests may come: from strangers by address, from principals by their tenant's tier.
 
-Requests without a credential and credentials that do not hold are counted apart, each by address: a
-stranger who asks without a key takes nothing from a neighbour who has one. When an address has
-presented too many wrong credentials, further ones have to wait for a turn (`doubt`), unless this
-process has seen them proven lately.
+Requests without a credential and requests with a wrong one are counted separately, each by address:
+a stranger who asks without a key uses nothing up for a neighbour who has one. If an address has
+sent too many wrong credentials, further ones wait for a turn (`doubt`), unless this process has
+verified them lately. A signed address that names no sandbox costs a search, right or wrong: so it
+is counted before the search, and separately.
 """
 
 import hashlib
@@ -15,15 +16,26 @@ from types import MappingProxyType
 
 from fastapi import Request
 from fastapi.responses import JSONResponse
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from runner.api.e2b.paths import (
+    ACCESS_TOKEN,
+    TRAFFIC_TOKEN,
+    Part,
+    is_context,
+    part_of,
+    signature_of,
+)
+from runner.api.e2b.shape import named
 from runner.api.edge.address import site
 from runner.api.edge.doubt import DOUBT, Doubt
-from runner.api.edge.groups import OPEN_WITHOUT_REDIS, UNCOUNTED, Group, group_of
+from runner.api.edge.groups import OPEN_WITHOUT_REDIS, SIGNED, TIMES, UNCOUNTED, Group, group_of
 from runner.api.edge.ratelimit import Allowance, RateLimiter
 from runner.api.edge.routing import BODY, TEMPLATE, Body, declared_length, is_protected
 from runner.api.middleware import PRINCIPAL
 from runner.api.problems import of, problem
+from runner.api.traffic.destination import DESTINATION
 from runner.base.rates import Rate, RateLimits
 from runner.words.errors import QueueUnavailable, TooManyAttempts
 from runner.words.principal import Operator, Principal
@@ -35,14 +47,14 @@ BYTES_FOR_ONE: Mapping[Body, int] = MappingProxyType(
     # JSON is parsed, checked and stored: a MiB of it is the work of a dozen plain requests.
     {Body.JSON: 256 * 1024, Body.STREAMED: 2**20}
 )
-"""A body costs one place of its rate, and another one for each further so many bytes."""
+"""A body costs one place of its rate, and another one for each further this many bytes."""
 CHARGE = "runner.charge"
-"""In the scope: a function that charges a body whose length its head did not declare."""
+"""Key in the ASGI scope: a function that charges a body whose length was not declared."""
 Charge = Callable[[int], Awaitable[JSONResponse | None]]
 
 
 class Proven:
-    """Credentials that were proven lately, by their hash: this process' memory, bounded."""
+    """Hashes of credentials that were verified lately, in this process' memory; bounded."""
 
     def __init__(self) -> None:
         self._until: OrderedDict[bytes, float] = OrderedDict()
@@ -51,7 +63,7 @@ class Proven:
         return self._until.get(credential, 0.0) > monotonic()
 
     def add(self, credential: bytes) -> None:
-        """Remember a credential; the one proven longest ago makes room."""
+        """Remember a credential; if there are too many, forget the oldest."""
         self._until[credential] = monotonic() + PROVEN_S
         self._until.move_to_end(credential)
         if len(self._until) > PROVEN_AT_MOST:
@@ -63,7 +75,7 @@ class Proven:
 
 
 class StrangerRates:
-    """Counts who has no credential, and who presents one that does not hold, by address."""
+    """Counts requests without a credential, and with a wrong one, by address."""
 
     def __init__(self, app: ASGIApp, limiter: RateLimiter, rates: RateLimits) -> None:
         self._app = app
@@ -78,7 +90,7 @@ class StrangerRates:
             await self._app(scope, receive, send)
             return
         group = group_of(scope["method"], scope[TEMPLATE])
-        # Who logs in proves nothing by what else the request carries.
+        # Somebody who logs in proves nothing by other parts of the request.
         credential = None if group is Group.LOGIN else _credential(scope)
         if credential is not None and credential in self._proven:
             await self._app(scope, receive, self._judging(scope, send, credential))
@@ -89,7 +101,8 @@ class StrangerRates:
                 verdict = await self._limiter.hit(rate, *key)
                 send = _told(send, verdict)
             else:
-                verdict = await self._limiter.look(rate, *key)
+                count = self._limiter.hit if _is_search(scope) else self._limiter.look
+                verdict = await count(rate, *key)
                 send = self._judging(scope, send, credential)
         except QueueUnavailable as error:
             if not OPEN_WITHOUT_REDIS[group]:
@@ -109,7 +122,7 @@ class StrangerRates:
     ) -> tuple[Rate, tuple[str, ...]]:
         rate, name = self._rates.anonymous, "anonymous"
         if credential is not None:
-            name = "credentials"
+            name = "searches" if _is_search(scope) else "credentials"
         elif group is Group.OPERATIONS:
             rate, name = self._rates.operations, group.value
         elif group is Group.LOGIN:
@@ -117,7 +130,7 @@ class StrangerRates:
         return rate, ("address", site(scope["client"][0] if scope["client"] else "none"), name)
 
     def _judging(self, scope: Scope, send: Send, credential: bytes) -> Send:
-        """Return a `send` that notes by the answer whether the credential held."""
+        """Return a `send` that learns from the answer whether the credential was right."""
 
         async def judged(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -125,7 +138,8 @@ class StrangerRates:
                     self._proven.add(credential)
                 elif message["status"] < HTTPStatus.INTERNAL_SERVER_ERROR:
                     self._proven.discard(credential)
-                    await self._failed(scope, credential)
+                    if not _is_search(scope):
+                        await self._failed(scope, credential)
             await send(message)
 
         return judged
@@ -135,7 +149,7 @@ class StrangerRates:
         try:
             await self._limiter.hit(rate, *key)
         except QueueUnavailable:
-            # The answer is a refusal already; what could not be counted was not let in.
+            # The answer is a refusal already, so nobody gets in uncounted.
             return
 
 
@@ -150,15 +164,13 @@ class PrincipalRates:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         match scope.get(PRINCIPAL):
-            case Principal() as principal:
-                rate = self._rates.of(principal.tier)
-                who = (f"tenant:{principal.tenant_id}", principal.actor)
-            case Operator() as operator:
-                rate, who = self._rates.enterprise, ("operator", operator.actor)
+            case Principal() | Operator() as principal:
+                pass
             case _:
                 await self._app(scope, receive, send)
                 return
-        group = group_of(scope["method"], scope[TEMPLATE])
+        group = _group_of(scope)
+        rate, who = _bucket_of(self._rates, principal, group)
         declared = declared_length(scope)
         try:
             cost = cost_of(scope[BODY], declared or 0)
@@ -177,7 +189,7 @@ class PrincipalRates:
         await self._app(scope, receive, _told(send, verdict))
 
     def _charge(self, scope: Scope, group: Group, rate: Rate, who: tuple[str, str]) -> Charge:
-        """Return what charges for a body once it is read; it returns the refusal, if it is one."""
+        """Return a function that charges for a body that was read, and may return a refusal."""
 
         async def charge(length: int) -> JSONResponse | None:
             if (cost := cost_of(scope[BODY], length) - 1) == 0:
@@ -191,16 +203,38 @@ class PrincipalRates:
         return charge
 
 
+async def hit(
+    limiter: RateLimiter, rates: RateLimits, principal: Principal, group: Group, cost: int = 1
+) -> Allowance:
+    """Count more requests of this group, for work that a request's head does not show.
+
+    Raises QueueUnavailable.
+    """
+    rate, who = _bucket_of(rates, principal, group)
+    return await limiter.hit(rate, *who, group.value, cost=cost)
+
+
+def _bucket_of(
+    rates: RateLimits, principal: Principal | Operator, group: Group
+) -> tuple[Rate, tuple[str, str]]:
+    """Return the rate of a principal's requests of a group, and for whom they are counted."""
+    if isinstance(principal, Principal):
+        rate, who = rates.of(principal.tier), f"tenant:{principal.tenant_id}"
+    else:
+        rate, who = rates.enterprise, "operator"
+    return rate.times(TIMES.get(group, 1)), (who, principal.actor)
+
+
 def cost_of(body: Body, length: int) -> int:
-    """Return how many places a request takes of its rate, with a body of this length."""
+    """Return how many places of its rate a request with a body of this length takes."""
     return 1 if body is Body.NONE else 1 + max(0, length - 1) // BYTES_FOR_ONE[body]
 
 
 def rate_headers(verdict: Allowance) -> dict[str, str]:
     """Return both kinds of headers.
 
-    `RateLimit` and `RateLimit-Policy` are those of draft-ietf-httpapi-ratelimit-headers-10, with
-    every window; the three older ones, which more clients read, have the tightest.
+    `RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers-10) name every window;
+    the three older ones, which more clients read, show the tightest.
     """
     tightest = verdict.tightest
     return {
@@ -221,7 +255,7 @@ def _told(send: Send, verdict: Allowance) -> Send:
 
     async def told(message: Message) -> None:
         if message["type"] == "http.response.start":
-            # A refusal that counted once more knows better.
+            # A refusal that counted later knows better.
             present = {name for name, _ in message["headers"]}
             told_now = [header for header in raw if header[0] not in present]
             message["headers"] = [*message["headers"], *told_now]
@@ -257,12 +291,42 @@ def _too_many(scope: Scope, verdict: Allowance, whose: str) -> JSONResponse:
 
 
 def _credential(scope: Scope) -> bytes | None:
-    """Return a hash of what the request would prove itself with; None if with nothing."""
+    """Return a hash of the request's credential, or None if it has none."""
     if not is_protected(scope):
         return None
-    given = [
-        name + b"\0" + value
-        for name, value in scope["headers"]
-        if name in {b"authorization", b"cookie"}
-    ]
+    if scope[TEMPLATE] == SIGNED:
+        # A signed address is its own credential, and the only one that counts.
+        return hashlib.sha256(scope["raw_path"] + b"?" + scope["query_string"]).digest()
+    if signature_of(scope) is not None:
+        given = [b"signed\0" + scope["query_string"]]
+    else:
+        name = _counted_header(scope).encode()
+        given = [name + b"\0" + value for each, value in scope["headers"] if each == name]
     return hashlib.sha256(b"\0\0".join(given)).digest() if given else None
+
+
+def _counted_header(scope: Scope) -> str:
+    """Return the only header that says who sends this request."""
+    headers = Headers(scope=scope)
+    match part_of(scope["path"]):
+        case Part.CONTROL:
+            return "x-api-key"
+        case Part.INSIDE:
+            by_traffic = is_context(scope["path"]) and ACCESS_TOKEN not in headers
+            return TRAFFIC_TOKEN if by_traffic else ACCESS_TOKEN
+        case None if DESTINATION in scope and TRAFFIC_TOKEN in headers:
+            return TRAFFIC_TOKEN
+        case None:
+            return "authorization" if "authorization" in headers else "cookie"
+
+
+def _group_of(scope: Scope) -> Group:
+    """Return the group of a principal's request: who uses an address uses none of its signer's."""
+    if signature_of(scope) is not None:
+        return Group.SIGNED
+    return group_of(scope["method"], scope[TEMPLATE])
+
+
+def _is_search(scope: Scope) -> bool:
+    """Return whether a sandbox must be searched for among all, by a signature alone."""
+    return signature_of(scope) is not None and not named(Request(scope))

@@ -1,10 +1,10 @@
-"""Which route a request is for, and what body it has: settled once, by the head.
+"""Which route a request is for, and what body it has: decided once, by the head.
 
-Every check in front of routes goes by that.
+All checks before the routes use this decision.
 
-A check that read the path by a pattern of its own would sooner or later read it differently from
-the router: `$` also matches before a final newline (`%0A`), and a URL put together from `Host` and
-path may have another path when it is taken apart again.
+A check with a pattern of its own would sooner or later read a path differently from the router: `$`
+also matches before a final newline (`%0A`), and a URL that is made from `Host` and path may have
+another path when it is parsed again.
 """
 
 import re
@@ -15,18 +15,20 @@ from enum import Enum, auto
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from runner.api.e2b.paths import part_of
+
 TEMPLATE = "runner.template"
-"""In the scope: the path of the request's route, with its parameters' names; "" if it has none."""
+"""Key in the ASGI scope: the template of the request's route; "" if it has none."""
 NO_ROUTE = ""
 BODY = "runner.body"
-"""In the scope: what body the request has."""
+"""Key in the ASGI scope: what kind of body the request has."""
 OPERATORS = "/operator/v1/"
-PROTECTED = ("/v1/", OPERATORS)
-"""Below these nobody is served without an identity, and nothing that has no route either."""
+PROTECTED = ("/v1/", OPERATORS, "/mcp", "/run_code")
+"""Paths below which every request needs an identity, even one that has no route; and E2B's."""
 
 
 _NAMED = re.compile(r"\(\?P<\w+>")
-"""The beginning of a named group: the names of parameters are many routes' own."""
+"""The start of a named group; many routes have parameters of the same name."""
 
 
 class Body(Enum):
@@ -35,7 +37,7 @@ class Body(Enum):
     NONE = auto()
     JSON = auto()
     STREAMED = auto()
-    """Bytes of any type that a route takes as they come: nothing may parse or hold them."""
+    """Bytes of any type that a route streams: nothing may parse or hold them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,7 @@ class _Row:
 
 
 class Routing:
-    """Names the route of each request, by the router's own patterns and in its order.
+    """Finds the route of each request, by the router's own patterns and in its order.
 
     `streamed` are the routes, by method and template, whose bodies are streamed.
     """
@@ -64,7 +66,7 @@ class Routing:
             for route in routes
             if isinstance(route, Route)
         ]
-        # All of them in one pattern: to try sixty one by one takes a tenth of a millisecond.
+        # All of them in one pattern: trying sixty one by one takes a tenth of a millisecond.
         self._first = re.compile(
             "|".join(
                 f"(?P<row_{n}>{_NAMED.sub('(?:', row.pattern.pattern)})"
@@ -86,7 +88,7 @@ class Routing:
         return Body.NONE if declared_length(scope) == 0 else Body.JSON
 
     def template(self, method: str, path: str) -> str:
-        """Return the template of the route; of the first with another method if none has this."""
+        """Return the route's template; if none has this method, that of the first matching path."""
         found = self._first.match(path)
         if found is None or found.lastgroup is None:
             return NO_ROUTE
@@ -103,13 +105,13 @@ class Routing:
 
 
 def is_protected(scope: Scope) -> bool:
-    """Return whether the request needs an identity before anything else of it is looked at."""
+    """Return whether the request needs an identity before anything else of it is read."""
     path: str = scope["path"]
-    return path.startswith(PROTECTED)
+    return path.startswith(PROTECTED) or part_of(path) is not None
 
 
 def declared_length(scope: Scope) -> int | None:
-    """Return how long the body is by its head; None if only its end will tell."""
+    """Return the body's declared length, or None if it is not declared."""
     headers = dict(scope["headers"])
     if b"transfer-encoding" in headers:
         return None

@@ -1,44 +1,64 @@
-"""Whose connections are open: nobody may hold so many that the next caller finds none.
+"""Limits how many connections a caller holds, so that the next caller finds one.
 
-A connection belongs to whoever proved an identity on it last, until it closes. A trusted proxy's
-belongs to nobody between requests: the proxy keeps it, and gives it to another client next. A
-tenant may hold as many as are left for everybody else, and one of its keys half as many: alone it
-gets half of all, two greedy tenants get a third each, and with n of them one part in n + 1 stays
-free. Event streams have a smaller budget under the same rule. This is the dynamic threshold of
-shared buffers (Choudhury and Hahne, 1998); it needs no setting and leaves nothing idle that nobody
-else wants.
+A connection belongs to whoever last proved an identity on it, until it closes. A trusted proxy's
+connection belongs to nobody between requests, because the proxy keeps it for its next client. A
+tenant may hold as many connections as are left for everybody else, and one of its keys half as
+many. So a tenant alone gets half of all, two greedy tenants get a third each, and with n of them,
+one part in n + 1 stays free. Event streams have a smaller budget under the same rule. This is the
+dynamic threshold of shared buffers (Choudhury and Hahne, 1998): it needs no setting, and leaves
+nothing idle that somebody wants.
 
-Connections on which nobody has proven anything are strangers'. They have a budget of their own, so
-tenants cannot take a health check's place. When it is full, the connection goes that was served
-longest ago: a client that means to speak does so within a round trip.
+Connections on which nobody has proved an identity belong to strangers. They have their own budget,
+so tenants cannot take a health check's place. If it is full, the connection that was served longest
+ago is cut off: an honest client sends its request within a round trip.
 """
 
 import asyncio
 from collections import Counter, deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from http import HTTPStatus
+from typing import Self
 
 from fastapi import Request
 from fastapi.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from runner.api.edge.address import PROXIED
+from runner.api.edge.groups import MCP, TRAFFIC
 from runner.api.edge.routing import TEMPLATE
 from runner.api.middleware import PRINCIPAL
 from runner.api.problems import RETRY_AFTER_S, problem
 from runner.words.principal import Operator, Principal
 
 PLACE = "runner.place"
-"""In the scope of a request: the place of the connection that it came by."""
-STREAMS = frozenset({"/v1/executions/{execution_id}/events"})
-"""Routes whose answers last as long as what they tell of."""
+"""Key in the ASGI scope: the place of the request's connection."""
+STREAMS = frozenset(
+    {
+        "/v1/executions/{execution_id}/events",
+        "/v1/sandboxes/{sandbox_id}/events",
+        "/v1/sandboxes/{sandbox_id}/contexts/{context}/run",
+        "/v1/sandboxes/{sandbox_id}/processes/{process}/output",
+        "/v1/sandboxes/{sandbox_id}/processes/{process}/terminal",
+        "/v1/sandboxes/{sandbox_id}/files/watch",
+        "/v1/sandboxes/{sandbox_id}/tcp/{port}",
+        MCP,
+        "/process.Process/Start",
+        "/process.Process/Connect",
+        "/process.Process/StreamInput",
+        "/filesystem.Filesystem/WatchDir",
+        "/execute",
+        TRAFFIC,
+    }
+)
+"""Routes whose answers last as long as what they report on, or as the server inside likes."""
 
 Holder = tuple[str, str]
-"""A tenant, and a key or user of it."""
+"""A tenant, and one of its keys or users."""
 
 
 class Share:
-    """Divides a number of things so that each tenant leaves as many as it holds."""
+    """Divides a number of things: each tenant leaves free as many as it holds."""
 
     def __init__(self, whole: int) -> None:
         self.whole = whole
@@ -51,7 +71,7 @@ class Share:
         return self._held[holder]
 
     def take(self, holder: Holder, amount: int = 1) -> bool:
-        """Hold more; return False, and hold no more, if the holder has its share already."""
+        """Hold more; return False, and change nothing, if that exceeds the holder's share."""
         tenant, _ = holder
         held, of_key = self._held[tenant], self._held[holder]
         if held >= self.free or 2 * of_key >= self.free or amount > self.free:
@@ -61,7 +81,7 @@ class Share:
         return True
 
     async def take_within(self, holder: Holder, amount: int, seconds: float) -> bool:
-        """Hold more, waiting for it in order; return False if there is not enough in time."""
+        """Hold more, and wait in order for that; return False if it takes longer than `seconds`."""
         if self.take(holder, amount):
             return True
         given = asyncio.get_running_loop().create_future()
@@ -71,7 +91,7 @@ class Share:
                 await given
         except BaseException as error:
             if given.done() and not given.cancelled():
-                # Given in the same pass of the loop: nobody else knows of it.
+                # It was given in the same pass of the loop, so give it back.
                 self.give_back(holder, amount)
             if isinstance(error, TimeoutError):
                 return False
@@ -79,7 +99,7 @@ class Share:
         return True
 
     def give_back(self, holder: Holder, amount: int = 1) -> None:
-        """Hold less, and let those have it who wait and may."""
+        """Hold less, and give that to those who wait for it and may have it."""
         self.free += amount
         for each in (holder[0], holder):
             self._held[each] -= amount
@@ -96,7 +116,7 @@ class Share:
 
 
 class Hold:
-    """What one request holds of a share: it may become more, and is given back as a whole."""
+    """What one request holds of a share. It may grow, and is given back as a whole."""
 
     def __init__(self, share: Share, holder: Holder) -> None:
         self._share = share
@@ -104,9 +124,9 @@ class Hold:
         self._amount = 0
 
     async def grow(self, amount: int, within_s: float) -> bool:
-        """Hold so much in all; return False, and hold no more, if that is above the share.
+        """Hold this much in all; return False, and change nothing, if that exceeds the share.
 
-        Waits for the first of it only: who holds some and waits for more could keep others waiting.
+        It waits only if it holds nothing yet: holders that wait for more could block each other.
         """
         more = amount - self._amount
         if more > 0:
@@ -130,7 +150,7 @@ class Strangers:
         self._places: dict[Place, None] = {}
 
     def add(self, place: "Place") -> None:
-        """Take a connection in, as the one served last; cut the first off if there are too many."""
+        """Add a connection as the one served last; cut off the first one if there are too many."""
         self._places.pop(place, None)
         self._places[place] = None
         if len(self._places) > self._most:
@@ -139,15 +159,15 @@ class Strangers:
             first.cut()
 
     def remove(self, place: "Place") -> None:
-        """Let a connection go: it closed, or it is somebody's now."""
+        """Remove a connection that closed or now belongs to somebody."""
         self._places.pop(place, None)
 
 
 class Place:
     """One connection's place: a stranger's at first, then its holder's.
 
-    A request may outlive its connection. The place is given back when both have ended; a proxy's
-    when the request has.
+    A request may outlive its connection. The place is given back when both have ended, or for a
+    trusted proxy's connection, when the request has ended.
     """
 
     def __init__(self, strangers: Strangers, cut: Callable[[], None]) -> None:
@@ -159,8 +179,13 @@ class Place:
         self._requests = 0
         strangers.add(self)
 
+    @property
+    def held(self) -> bool:
+        """Whether the connection counts in somebody's share."""
+        return self._holder is not None
+
     def held_by(self, holder: Holder, share: Share) -> bool:
-        """Give the connection to a holder; return False if that is above the holder's share."""
+        """Give the connection to a holder; return False if that exceeds the holder's share."""
         if self._holder == holder:
             return True
         if not share.take(holder):
@@ -171,19 +196,19 @@ class Place:
         return True
 
     def begin(self) -> None:
-        """Note that a request of the holder's is served."""
-        # An answer may be complete, and the next request begun, before its route has returned.
+        """Note that a request of the holder is being served."""
+        # An answer may be complete and the next request have begun before its route has returned.
         self._requests += 1
 
     def end(self, *, proxied: bool = False) -> None:
-        """Note that it is served no longer; a proxy's connection is nobody's then."""
+        """Note that the request has ended; a proxy's connection then belongs to nobody."""
         self._requests -= 1
         if not self._requests and (self._closed or proxied):
             self._give_back()
             self.served()
 
     def served(self) -> None:
-        """Note that an answer is complete: a stranger's turn to be cut off comes later now."""
+        """Note that an answer is complete, so that a stranger is cut off later than others."""
         if self._holder is None and not self._closed:
             self._strangers.add(self)
 
@@ -200,13 +225,26 @@ class Place:
             self._holder = self._share = None
 
 
-class Shares:
-    """Refuses a principal's request on a connection, or for a stream, above its share."""
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What the callers of a process share, whichever way their requests come."""
 
-    def __init__(self, app: ASGIApp, connections: int) -> None:
+    connections: Share
+    streams: Share
+
+    @classmethod
+    def of(cls, connections: int) -> Self:
+        """Return it for this many connections, of which half may be streams."""
+        return cls(Share(connections), Share(max(1, connections // 2)))
+
+
+class Shares:
+    """Refuses a principal's request if its connection or stream exceeds its share."""
+
+    def __init__(self, app: ASGIApp, shared: Shared) -> None:
         self._app = app
-        self._connections = Share(connections)
-        self._streams = Share(max(1, connections // 2))
+        self._connections = shared.connections
+        self._streams = shared.streams
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -240,7 +278,7 @@ class Shares:
 
 
 def holder_of(scope: Scope) -> Holder | None:
-    """Return the tenant and the key or user that a request is proven to be from."""
+    """Return the tenant and the key or user whose identity the request has proved."""
     match scope.get(PRINCIPAL):
         case Principal() as principal:
             return str(principal.tenant_id), principal.actor
@@ -250,14 +288,14 @@ def holder_of(scope: Scope) -> Holder | None:
 
 
 def too_many(scope: Scope, share: Share, what: str) -> JSONResponse:
-    """Return the refusal: the holder's own doing, unless nothing is left for anybody."""
+    """Return the refusal: 429 for the holder's own use, 503 if nothing is left for anybody."""
     wait = {"Retry-After": str(RETRY_AFTER_S), "Connection": "close"}
     holder = holder_of(scope)
     if share.free:
         held = share.held(holder) if holder else 0
         detail = (
-            f"this key holds {held} of {share.whole} {what}, and it or its tenant has its share; "
-            "let some end, and try again"
+            f"this key holds {held} of {share.whole} {what}, and it or its tenant has used up "
+            "its share; close some, and try again"
         )
         return problem(Request(scope), HTTPStatus.TOO_MANY_REQUESTS, detail, headers=wait)
     detail = f"all {share.whole} {what} are taken; try again"
