@@ -2,27 +2,30 @@
 
 import base64
 import hashlib
-from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import IO
 from urllib.parse import quote
 
 import httpx
 
-from runner.client.transport import call, params, send, stream
-from runner.client.types import StoredFile
+from agent_runner._async.calls import call, delete, stream
+from agent_runner._async.local import sendable, size_header
+from agent_runner.answers import FILE, FILES
+from agent_runner.transport import params
+from agent_runner.types import StoredFile
 
 _FILES = "/v1/files"
 
 
-class Files:
+class AsyncFiles:
     """Files by name, which an execution may take and leave."""
 
-    def __init__(self, http: httpx.Client) -> None:
+    def __init__(self, http: httpx.AsyncClient) -> None:
         self._http = http
 
-    def put(
+    async def put(
         self,
         path: str,
         content: bytes | IO[bytes],
@@ -37,7 +40,7 @@ class Files:
         `only_new` refuses to take a place, `if_match` (an etag) to take any but that file's. What
         is not bytes must be a file with a size; it is streamed.
         """
-        headers = {"Content-Type": media_type}
+        headers = {"Content-Type": media_type, **size_header(content)}
         if isinstance(content, bytes):
             sum_ = base64.b64encode(hashlib.sha256(content).digest()).decode()
             headers["Content-Digest"] = f"sha-256=:{sum_}:"
@@ -46,34 +49,34 @@ class Files:
         if if_match is not None:
             headers["If-Match"] = if_match
         asked = params(expires_at=expires_at and expires_at.isoformat())
-        answer = call(
-            self._http, "PUT", _path(path), content=content, headers=headers, params=asked
+        body = sendable(content)
+        return await call(
+            self._http, FILE, "PUT", _path(path), content=body, headers=headers, params=asked
         )
-        return StoredFile(**answer)
 
-    def open(self, path: str) -> AbstractContextManager[Iterator[bytes]]:
+    def open(self, path: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
         """Yield a file's bytes in pieces. Raises ApiError."""
         return stream(self._http, _path(path))
 
-    def read(self, path: str) -> bytes:
+    async def read(self, path: str) -> bytes:
         """Return a file's bytes. Raises ApiError."""
-        with self.open(path) as pieces:
-            return b"".join(pieces)
+        async with self.open(path) as pieces:
+            return b"".join([each async for each in pieces])
 
-    def list(self, prefix: str = "") -> Iterator[StoredFile]:
+    async def list(self, prefix: str = "") -> AsyncIterator[StoredFile]:
         """Yield every file whose name begins with `prefix`, by name."""
         cursor = None
         while True:
             asked = params(prefix=prefix, cursor=cursor, limit=1000)
-            page = call(self._http, "GET", _FILES, params=asked)
-            for each in page["items"]:
-                yield StoredFile(**each)
-            if (cursor := page["next_cursor"]) is None:
+            found, cursor = await call(self._http, FILES, "GET", _FILES, params=asked)
+            for each in found:
+                yield each
+            if cursor is None:
                 return
 
-    def delete(self, path: str) -> None:
+    async def delete(self, path: str) -> None:
         """Forget a file. Raises ApiError when there is none."""
-        send(self._http, "DELETE", _path(path))
+        await delete(self._http, _path(path))
 
 
 def _path(path: str) -> str:

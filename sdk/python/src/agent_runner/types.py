@@ -1,12 +1,9 @@
 """What the API answers, as plain values."""
 
 import base64
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
-
-from runner.client.errors import Unavailable
 
 ENDED = frozenset(
     {
@@ -79,6 +76,69 @@ class StoredFile:
 
 
 @dataclass(frozen=True, slots=True)
+class ApiKey:
+    """An API key, without its secret part.
+
+    `permissions` are those of its role that it has, and `networks` where it may be used from; with
+    None it has all of them, and may be used from anywhere.
+    """
+
+    id: str
+    prefix: str
+    name: str
+    role: str
+    permissions: tuple[str, ...] | None
+    networks: tuple[str, ...] | None
+    created_by: str
+    created_at: str
+    expires_at: str | None
+    revoked_at: str | None
+    last_used_at: str | None
+    replaced_by: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class NewApiKey:
+    """A new API key. `token` is what it is used by; the API shows it this once."""
+
+    key: ApiKey
+    token: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """Somebody who belongs to the tenant, or is invited until `expires_at`: `status` says which."""
+
+    id: str
+    email: str
+    role: str
+    status: str
+    created_by: str
+    created_at: str
+    expires_at: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Invitation:
+    """A new invitation. `token` accepts it; the API shows it this once, and sends no mail."""
+
+    member: Member
+    token: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """A name under which executions and sandboxes are grouped, with settings of its own."""
+
+    name: str
+    description: str
+    egress_policy: str | None
+    created_by: str
+    created_at: str
+    updated_at: str
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
     """One entry of the event stream; `raw` is output, `data` a state change."""
 
@@ -127,60 +187,12 @@ def omission(size: int) -> str:
     return f"[… {size:,} bytes left out …]"
 
 
-def decoded(content: str, encoding: str) -> bytes:
-    """Return the bytes of output as the API sends it."""
-    return base64.b64decode(content) if encoding == "base64" else content.encode()
-
-
-@contextmanager
-def understood() -> Iterator[None]:
-    """Make an answer of another form ours: of another program, or another release of the API."""
-    try:
-        yield
-    except (KeyError, TypeError, AttributeError) as error:
-        raise Unavailable(
-            {"detail": f"what answered is not this API, or another release of it: {error}"}
-        ) from error
-
-
-@understood()
-def execution_of(body: dict[str, Any]) -> Execution:
-    """Return an execution from a response body."""
-    result = body["result"] or {}
-    return Execution(
-        id=body["id"],
-        state=body["state"],
-        attempt=body["attempt"],
-        created_at=body["created_at"],
-        started_at=body["started_at"],
-        ended_at=body["ended_at"],
-        project=body["project"],
-        metadata=body["metadata"],
-        image=body["image"],
-        size=body["size"],
-        queue_position=body["queue_position"],
-        estimated_start_s=body["estimated_start_s"],
-        reason=result.get("reason"),
-        detail=result.get("detail"),
-        exit_code=result.get("exit_code"),
-        signal=result.get("signal"),
-        stdout=_stream(result.get("stdout")),
-        stderr=_stream(result.get("stderr")),
-        usage=result.get("usage") or {},
-        limits_hit=tuple(result.get("limits_hit") or ()),
-        artifacts=tuple(Artifact(**each) for each in result.get("artifacts") or ()),
-        artifacts_refused=tuple(result.get("artifacts_refused") or ()),
-        egress=result.get("egress"),
-    )
-
-
-def _stream(body: dict[str, Any] | None) -> Stream | None:
-    if body is None:
-        return None
-    return Stream(
-        raw=decoded(body["content"], body["encoding"]),
-        truncated=body["truncated"],
-        total_bytes=body["total_bytes"],
-        omitted_bytes=body["omitted_bytes"],
-        omitted_at=body["omitted_at"],
-    )
+def content_of(content: bytes | str | StoredFile | Mapping[str, str]) -> Mapping[str, str]:
+    """Return a content as the API takes it."""
+    if isinstance(content, Mapping):
+        return content
+    if isinstance(content, StoredFile):
+        return {"key": content.path}
+    if isinstance(content, str):
+        return {"text": content}
+    return {"base64": base64.b64encode(content).decode()}

@@ -1,0 +1,214 @@
+"""The API's answers about sandboxes that live, as plain values."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from agent_runner.types import Stream
+
+MOST_KEPT = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxInfo:
+    """A sandbox as it was when the API was asked."""
+
+    id: str
+    state: str
+    reason: str | None
+    detail: str | None
+    created_at: str
+    started_at: str | None
+    ended_at: str | None
+    expires_at: str | None
+    timeout_s: float | None
+    on_timeout: str
+    auto_resume: bool
+    lives_until: str | None
+    project: str | None
+    image: str
+    size: str
+    limits: dict[str, float]
+    isolation: str
+    egress: tuple[dict[str, Any], ...]
+    egress_policy: str | None
+    metadata: dict[str, str]
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has ended."""
+        return self.state == "ended"
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotInfo:
+    """The files of a sandbox's workspace, kept."""
+
+    id: str
+    name: str | None
+    metadata: dict[str, str]
+    sandbox: str
+    created_at: str
+    expires_at: str | None
+    size_bytes: int
+    sha256: str
+    image: str
+    size: str
+    limits: dict[str, float]
+    isolation: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessInfo:
+    """A process as it was when the API was asked."""
+
+    process: int
+    state: str
+    command: tuple[str, ...]
+    tag: str | None
+    terminal: bool
+    stdin: bool
+    started_at: str
+    ended_at: str | None
+    exit_code: int | None
+    signal: str | None
+    timed_out: bool
+    output_bytes: int
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has ended."""
+        return self.state == "ended"
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A process that was started, with its output during the wait."""
+
+    info: ProcessInfo
+    stdout: Stream | None
+    stderr: Stream | None
+    next_offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """A command that has ended, with the beginning of its output."""
+
+    process: int
+    exit_code: int | None
+    signal: str | None
+    timed_out: bool
+    stdout: Stream
+    stderr: Stream
+
+    @property
+    def ok(self) -> bool:
+        """Whether it exited with 0."""
+        return self.exit_code == 0
+
+
+@dataclass(frozen=True, slots=True)
+class OutputEvent:
+    """A piece of a process's output, a gap in it, or its end.
+
+    `kind` is `stdout`, `stderr`, `gap` or `ended`. Later output begins at `next_offset`.
+    """
+
+    kind: str
+    next_offset: int
+    raw: bytes
+    omitted_bytes: int = 0
+    exit_code: int | None = None
+    signal: str | None = None
+    timed_out: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxEvent:
+    """Something that happened to a sandbox or in it; `data` has `at` and what its kind tells."""
+
+    id: str
+    kind: str
+    data: dict[str, Any]
+
+    @property
+    def is_end(self) -> bool:
+        """Whether the sandbox has ended with it."""
+        return self.kind == "life" and self.data.get("state") == "ended"
+
+
+@dataclass(frozen=True, slots=True)
+class PortInfo:
+    """A port of a sandbox that is open for callers without an API key."""
+
+    port: int
+    public: bool
+    url: str
+    opened_by: str
+    opened_at: str
+    expires_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedPort(PortInfo):
+    """A port that was just opened, with its token; a public one has none."""
+
+    token: str | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class SignedUrl:
+    """An address by which anybody reads or writes one file; treat it as a secret."""
+
+    url: str = field(repr=False)
+    path: str
+    operation: str
+    expires_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class FileEntry:
+    """A file, folder or link in a sandbox."""
+
+    path: str
+    kind: str
+    size: int
+    mode: str
+    modified_at: str
+    target: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class FileChanges:
+    """What has changed below a watched folder; with `lost`, more than that changed."""
+
+    changes: tuple[dict[str, Any], ...]
+    lost: bool
+
+
+class Kept:
+    """The beginning of an output, and how much there was of it."""
+
+    def __init__(self, most: int, begun: Stream | None = None) -> None:
+        self._most = most
+        self._raw = bytearray(begun.raw if begun else b"")
+        self._total = begun.total_bytes if begun else 0
+
+    def take(self, raw: bytes) -> None:
+        """Count bytes, and keep them while there is room."""
+        whole = self._total == len(self._raw)
+        self._total += len(raw)
+        if whole:
+            self._raw += raw[: max(0, self._most - len(self._raw))]
+
+    @property
+    def stream(self) -> Stream:
+        """Return it as it is now."""
+        omitted = self._total - len(self._raw)
+        return Stream(
+            raw=bytes(self._raw),
+            truncated=omitted > 0,
+            total_bytes=self._total,
+            omitted_bytes=omitted,
+            omitted_at=len(self._raw) if omitted else None,
+        )
