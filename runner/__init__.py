@@ -17,16 +17,17 @@
 * **egress proxy** is the only way out of a sandbox: a child of the worker without rights, which
   knows each sandbox by a socket of its own and reaches what the execution's rules permit.
 
-Folders are stages; imports point down this list and never up:
+Folders are stages; imports point down this list and never up. The SDK, `sdk/python`, is a
+distribution of its own, which knows the API by HTTP alone; of these, only `cli` imports it:
 
     cli                the command line
     verify             every attack of the catalogue, tried on this host
     embedded           private PostgreSQL and Redis, API and worker for one host
-    client             the SDK: HTTP only
     api                HTTP in and out
     node               the worker: one execution as a recipe, and the stock of sandboxes
     receipts           what the worker signs of an execution
     executions         use cases: what is done to executions
+    sandboxes          use cases: what is done to sandboxes that live, and in them
     tenants            use cases: what is done to and in tenants
     auth · queue       who may what; the pipe between api and worker
     audit              what happened, hash-chained
@@ -35,6 +36,7 @@ Folders are stages; imports point down this list and never up:
     profiles           seccomp profiles, learnt and judged
     sandbox            the only place that imports docker; every hardening flag
     egress             the proxy's process, and the worker's hold on it
+    door               how the API reaches sandboxes that live, on their node
     network            names and addresses: what may be connected to
     protocol           what a sandbox's supervisor and its node say to each other
     quotas             sizes of sandboxes, and what a tier permits

@@ -1,35 +1,43 @@
-"""The command line: every command of operators and users, over the same parts as production.
+"""The command line: all commands of operators and users, on the same parts as in production.
 
-Runs with the rights of whoever typed it.
+Commands run with the rights of the user who types them.
 
     app      the table of commands
     serve    runs a process of the product
     operate  schema, keys, images, the host
-    tenants  tenants, and what they may have
+    tenants  tenants and their terms
     operators  operators' keys
-    members  people's accounts
+    members  user accounts
     profile  seccomp profiles and sizes
-    verify   every attack of the catalogue
-    run      a program in a sandbox, as if it ran here
-    use      executions: look, follow, cancel
+    verify   tries every attack of the catalogue
+    run      runs a program in a sandbox, as if it ran here
+    use      executions: show, follow, cancel
+    sandbox  sandboxes that live
+    sandbox_use  commands and files in sandboxes
+    snapshots  files of sandboxes, kept
+    sandbox_shell  a terminal in a sandbox
+    sandbox_watch  events of sandboxes
+    sandbox_ports  a local port for one of theirs
     files    stored files
+    mcp      tools for models, on stdin and stdout
     secrets  secrets, and their keys
     usage    what the tenant used
     audit    the audit log
-    webhook  where it is forwarded to
+    webhook  the webhook that gets the audit log
     receipt  receipts, and the keys that sign them
     demo     an agent's task and a hostile program
 
-What they share:
+What commands share:
 
     console      printing, reading and failing
-    arguments    what several commands take
+    arguments    arguments of several commands
+    ids          finds the whole id for its beginning
     listing      tables, and JSON
     human        sizes, times and numbers
     session      which deployment a command talks to
-    database     what operators do in PostgreSQL
+    database     runs operators' work in PostgreSQL
     host         what this host offers
-    omitted      what is said of output that was cut
-    credentials  what is weak about the deployment's own secrets
+    omitted      tells users about output that was cut
+    credentials  weaknesses of the deployment's own secrets
     observe      what learning a profile needs
 """

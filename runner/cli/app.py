@@ -6,14 +6,17 @@ from runner.cli import (
     audit,
     demo,
     files,
+    mcp,
     members,
     operate,
     operators,
     profile,
     receipt,
     run,
+    sandbox,
     secrets,
     serve,
+    snapshots,
     tenants,
     usage,
     use,
@@ -35,6 +38,7 @@ app.command("migrate")(operate.migrate)
 app.command("doctor")(operate.doctor)
 app.command("verify")(verify.verify)
 app.command("run")(run.run)
+app.command("mcp")(mcp.mcp)
 app.add_typer(tenants.tenants, name="tenants")
 app.add_typer(operators.operators, name="operators")
 app.add_typer(members.members, name="members")
@@ -42,6 +46,8 @@ app.command("usage")(usage.usage)
 app.add_typer(operate.keys, name="keys")
 app.add_typer(operate.images, name="images")
 app.add_typer(use.executions, name="executions")
+app.add_typer(sandbox.sandbox, name="sandbox")
+app.add_typer(snapshots.snapshots, name="snapshot")
 app.add_typer(files.files, name="files")
 app.add_typer(audit.audit, name="audit")
 app.add_typer(profile.profile, name="profile")

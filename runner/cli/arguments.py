@@ -1,4 +1,4 @@
-"""Arguments of several commands, refused with a reason before anything is connected to."""
+"""Arguments of several commands, checked before anything is connected to."""
 
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -13,7 +13,7 @@ MOST_AT_ONCE = 100_000
 
 
 def _taken_as(kind: Any, what: str) -> Callable[[str | None], str | None]:
-    """Return what takes a text as the API does. Raises typer.BadParameter saying what it takes."""
+    """Return a check that accepts what the API accepts, and else raises BadParameter(what)."""
     adapter: TypeAdapter[str] = TypeAdapter(kind)
 
     def take(text: str | None) -> str | None:

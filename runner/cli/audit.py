@@ -212,10 +212,10 @@ def _verify_online(keys: "tuple[PublicKey, ...] | None", against: list[Path]) ->
         if verdict["valid"]:
             first = api.audit(limit=1)["items"]
             if not first:
-                fail("the audit log is empty: not even how its tenant was made is on record")
+                fail("the audit log is empty: even the record of the tenant's creation is missing")
             tenant = first[0]["record"]["tenant"]
             known = _known(against, trusted, tenant) if against else []
-            # On the worker's host there is also what it remembers to have sealed.
+            # The worker's host also has what the worker remembers to have sealed.
             if (sealed := Memory(settings.state_dir).get(UUID(tenant))) is not None:
                 known.append(_sealed(sealed, trusted, tenant, "what this host's worker remembers"))
             for each in known:
@@ -279,8 +279,8 @@ def _print(report: "Report", *, trusted: bool) -> None:
         return
     if report.filtered:
         out.print(
-            f"[yellow]a selection[/]: {report.records} records, each whole and in order; that none "
-            "was left out cannot be told",
+            f"[yellow]a selection[/]: {report.records} records, each unchanged and in order; "
+            "nobody can tell whether any was left out",
             highlight=False,
         )
     else:

@@ -1,4 +1,4 @@
-"""What every command shares: where it prints, what it reads, and how it fails."""
+"""What all commands share: printing, reading, and failing."""
 
 import functools
 import os
@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
 
+from agent_runner import ApiError, UnsafeArchive
 from runner.base.settings import Settings
-from runner.client import ApiError
 from runner.words.errors import RunnerError, SetupError
 from runner.words.text import escaped, printable
 
@@ -27,7 +27,7 @@ err = Console(stderr=True)
 
 EXIT_FAILURE = 1
 EXIT_BROKEN_PIPE = 141
-"""What a shell reports of a program that SIGPIPE ended."""
+"""The exit code that a shell reports for a program that SIGPIPE ended."""
 EXIT_SETUP = 78
 """EX_CONFIG of sysexits.h: this host or its configuration cannot run the product."""
 _JSON = {
@@ -35,30 +35,30 @@ _JSON = {
     "dict_type": 'must be a JSON object, such as {"name": "value"}',
     "model_type": "must be a JSON object",
 }
-"""What is said of text that is not JSON, where the setting is a list or an object."""
+"""Messages for text that is not JSON, for settings that are a list or an object."""
 
 
 def fail(message: str, code: int = EXIT_FAILURE) -> NoReturn:
-    """Say why on stderr and end."""
-    # Never cut into lines: in a pipe an error is one line, and a terminal wraps it by itself.
+    """Print the reason on stderr and exit."""
+    # Do not wrap it: in a pipe, an error is one line, and a terminal wraps by itself.
     err.print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
     raise typer.Exit(code)
 
 
 def shown(text: str) -> str:
-    """Return foreign text so that it neither styles nor steers the terminal."""
+    """Return untrusted text so that it neither styles nor controls the terminal."""
     return escape(printable(text, escaped))
 
 
 def plain(text: str) -> Text:
-    """Return foreign text for a table: it neither styles nor steers the terminal."""
+    """Return untrusted text for a table, so that it neither styles nor controls the terminal."""
     return Text("\n".join(printable(line, escaped) for line in text.split("\n")))
 
 
 def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
-    """Turn our failures, and the system's about files, into one line and an exit code.
+    """Turn our errors, and the system's errors about files, into one line and an exit code.
 
-    What is left is a mistake of ours, and keeps its traceback.
+    Any other exception is a bug, and keeps its traceback.
     """
 
     @functools.wraps(command)
@@ -71,6 +71,8 @@ def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
             fail(error.detail)
         except ApiError as error:
             fail(_refusal(error))
+        except UnsafeArchive as error:
+            fail(str(error))
         except BrokenPipeError:
             discard_output()
             raise typer.Exit(EXIT_BROKEN_PIPE) from None
@@ -82,18 +84,18 @@ def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
 
 
 def _refusal(error: ApiError) -> str:
-    """Return why the API refused: for a request that is not valid, each field and its reason."""
+    """Return why the API refused; for an invalid request, each field with its reason."""
     fields = (f"{each['field'].removeprefix('body.')}: {each['message']}" for each in error.errors)
     return "; ".join(fields) or error.detail
 
 
 def discard_output() -> None:
-    """Write what still comes to nowhere: Python flushes at its end, and would report a failure."""
+    """Discard further output: Python flushes stdout when it exits, and would report a failure."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def read_text(path: Path) -> str:
-    """Return the text of a user's file; say where it is no UTF-8."""
+    """Return the text of a user's file; fail with the place if it is not UTF-8."""
     try:
         return path.read_bytes().decode()
     except UnicodeDecodeError as error:
@@ -102,7 +104,7 @@ def read_text(path: Path) -> str:
 
 
 def read_settings() -> Settings:
-    """Read the settings once. Raises SetupError naming each wrong variable, without its value."""
+    """Read the settings once. Raises SetupError that names each wrong variable, not its value."""
     try:
         return Settings()
     except ValidationError as error:
@@ -110,7 +112,7 @@ def read_settings() -> Settings:
 
 
 def _wrong(part: ErrorDetails) -> str:
-    """Return what is wrong with a setting: its variable, and not the value, which may be secret."""
+    """Return what is wrong with a setting: its variable, without the value, which may be secret."""
     if not part["loc"]:
         return part["msg"]
     name, *place = map(str, part["loc"])
@@ -120,7 +122,7 @@ def _wrong(part: ErrorDetails) -> str:
 
 
 def required(url: SecretStr | None, variable: str) -> SecretStr:
-    """Return a URL that production must set. Raises SetupError when it is not."""
+    """Return a URL that production must set. Raises SetupError if it is not set."""
     if url is None:
         raise SetupError(
             f"{variable} is not set, and no `runner dev` runs with this RUNNER_STATE_DIR: set "

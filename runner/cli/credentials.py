@@ -1,6 +1,6 @@
-"""What is weak about the deployment's own secrets: logins, keys, and who may read their files.
+"""Weaknesses of the deployment's own secrets: logins, keys, and who may read their files.
 
-Asked at start-up, which a well-known password ends, and by `runner doctor`. Nothing that this
+Checked at start-up, where a well-known password is fatal, and by `runner doctor`. Nothing that this
 module returns or raises holds a secret, a part of one, or its length.
 """
 
@@ -21,7 +21,7 @@ from runner.words.errors import SetupError
 
 MIN_PASSWORD = 16
 MIN_VARIETY = 12
-"""Of 32 random bytes fewer are different once in 10**20 times."""
+"""Fewest different bytes in a key: 32 random bytes have fewer once in 10**20 times."""
 WELL_KNOWN = frozenset(
     {
         "admin", "agent-runner", "changeme", "default", "example", "letmein", "password",
@@ -38,7 +38,7 @@ _LOGINS = (
 
 @dataclass(frozen=True, slots=True)
 class Weakness:
-    """One thing that is wrong with a secret. With one that is `fatal` nothing starts."""
+    """Something that is wrong with a secret. If it is `fatal`, nothing starts."""
 
     where: str
     what: str
@@ -47,12 +47,12 @@ class Weakness:
 
 
 def weaknesses(settings: Settings) -> list[Weakness]:
-    """Return what is weak, by variable or by file."""
+    """Return all weaknesses, each with its variable or file."""
     return [*_urls(settings), *_environment_key(settings), *_files(settings)]
 
 
 def require_sound(settings: Settings) -> None:
-    """Raise SetupError for a secret that everybody knows."""
+    """Raise SetupError if a secret is one that everybody knows."""
     for found in weaknesses(settings):
         if found.fatal:
             raise SetupError(f"{found.where}: {found.what}; {found.advice}")
@@ -66,7 +66,7 @@ def _urls(settings: Settings) -> Iterator[Weakness]:
             continue
         variable = f"RUNNER_{name.upper()}"
         url = urlsplit(secret.get_secret_value())
-        # A socket's permissions are what says who may use it.
+        # For a socket, its permissions say who may use it.
         if url.hostname:
             yield from _login(variable, unquote(url.password or ""))
             yield from _transport(variable, url.scheme, url.hostname, url.query)
@@ -82,7 +82,7 @@ def _urls(settings: Settings) -> Iterator[Weakness]:
 
 def _login(variable: str, password: str) -> Iterator[Weakness]:
     if not password:
-        # It may be proven otherwise: by a certificate, or a file that libpq reads.
+        # The login may be proved in another way: by a certificate, or a file that libpq reads.
         yield Weakness(variable, "holds no password", "see that not everybody is let in")
     elif password.lower() in WELL_KNOWN:
         yield Weakness(
@@ -99,7 +99,7 @@ def _login(variable: str, password: str) -> Iterator[Weakness]:
 
 def _transport(variable: str, scheme: str, host: str, query: str) -> Iterator[Weakness]:
     if _is_loopback(host) or "." not in host:
-        # A name without a dot is one of the same host or of a container network.
+        # A name without a dot belongs to the same host or to a container network.
         return
     encrypted = scheme == "rediss" or (parse_qs(query).get("sslmode") or [""])[-1] in _ENCRYPTED
     if not encrypted:
@@ -121,7 +121,7 @@ def _keys(where: str, text: str) -> Iterator[Weakness]:
         try:
             raw = base64.b64decode(word, validate=True)
         except (binascii.Error, ValueError):
-            continue  # Refused where the ring is read.
+            continue  # Reading the key ring refuses it.
         if len(set(raw)) < MIN_VARIETY:
             yield Weakness(
                 where,

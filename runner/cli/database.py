@@ -1,4 +1,4 @@
-"""What operators' commands do in PostgreSQL: one login, one connection, and why if it fails."""
+"""Runs operators' work in PostgreSQL: one login, one connection, and the reason of a failure."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -15,15 +15,15 @@ Work = Callable[[Database], Awaitable[T]]
 
 
 def as_owner(settings: Settings, work: Work[T]) -> T:
-    """Return what the work returns with the login of the schema's owner.
+    """Do the work with the login of the schema's owner, and return its result.
 
-    Raises SetupError when there is no such login, StoreUnavailable when PostgreSQL refuses it.
+    Raises SetupError if there is no such login, and StoreUnavailable if PostgreSQL refuses it.
     """
     return _as(required(settings.database_owner_url, "RUNNER_DATABASE_OWNER_URL"), work)
 
 
 def as_operator(settings: Settings, work: Work[T]) -> T:
-    """Return what the work returns with the operator's login. Raises as `as_owner` does."""
+    """Do the work with the operator's login, and return its result. Raises as `as_owner` does."""
     return _as(required(settings.database_operator_url, "RUNNER_DATABASE_OPERATOR_URL"), work)
 
 

@@ -1,7 +1,7 @@
-"""`runner demo`: an agent's real task, a hostile program, and the audit trail of both.
+"""`runner demo`: an agent's task, a hostile program, a living sandbox, and the audit trail of all.
 
-Shows what happens while it happens, checks everything it shows, and leaves nothing behind but
-caches. Its exit code is 0 only if all of it came out right.
+It shows what happens while it happens, checks everything that it shows, and leaves nothing behind
+but caches. It exits with 0 only if everything came out right.
 """
 
 import csv
@@ -10,7 +10,8 @@ import json
 import random
 import shutil
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import date, timedelta
 from importlib import resources
@@ -19,27 +20,27 @@ from pathlib import Path
 import typer
 from rich.panel import Panel
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.table import Column, Table
 
+from agent_runner import Client, Execution, Sandbox
 from runner.base import telemetry
 from runner.base.settings import Settings
 from runner.cli import operate
 from runner.cli.audit import print_audit
 from runner.cli.console import err, out, reports_errors
 from runner.cli.session import embedded, operated
-from runner.client import Client, Execution
 
 ROWS = 5000
 TASK_S = 30.0
 LONGEST_S = 600.0
-"""What the size `large` permits, and so the demo's key."""
+"""What the size `large`, and so the demo's key, permits."""
 REGIONS = ("north", "south", "east", "west")
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
 @reports_errors
 def demo() -> None:
-    """Run the main job once on private PostgreSQL and Redis, and show what came of it."""
+    """Run an example of everything on private PostgreSQL and Redis, and show the results."""
     telemetry.configure("error", json=False)
     settings = operated()
     operate.images_build([settings.images[0]])
@@ -52,6 +53,7 @@ def demo() -> None:
         wrong = [
             *analysis(api, min(settings.patient(TASK_S), LONGEST_S)),
             *hostile(api),
+            *living(api),
             *audit(api),
         ]
     for each in wrong:
@@ -62,7 +64,7 @@ def demo() -> None:
 
 
 def analysis(api: Client, timeout_s: float) -> Iterator[str]:
-    """Run the data task; yield what is not as it should be."""
+    """Run the data task; yield everything that is wrong with its result."""
     table, revenue = sales()
     out.rule(f"1. An agent's data task: {ROWS} rows in, a chart and a summary out")
     submitted = api.submit(code=program("analysis.py"), language="python",
@@ -105,9 +107,68 @@ def hostile(api: Client) -> Iterator[str]:
         yield "the fork bomb did not meet the pids limit"
 
 
+def living(api: Client) -> Iterator[str]:
+    """Work in a sandbox as an agent does, step by step; yield every step that went wrong."""
+    out.rule("3. A sandbox that lives: an agent works in it step by step")
+    table = Table("the agent", "answer", Column("ms", justify="right"))
+    with api.sandboxes.create(metadata={"demo": "living"}) as sandbox:
+        for what, step, expected in _steps(sandbox):
+            began = time.perf_counter()
+            answer = step()
+            took_ms = 1000 * (time.perf_counter() - began)
+            right = answer == expected
+            table.add_row(what, f"[{'green' if right else 'red'}]{answer}[/]", f"{took_ms:.0f}")
+            if not right:
+                yield f"in the living sandbox, {what!r} answered {answer!r} instead of {expected!r}"
+    out.print(table)
+
+
+Step = tuple[str, Callable[[], str], str]
+"""What the agent does, how, and the right answer."""
+
+
+def _steps(sandbox: Sandbox) -> Iterator[Step]:
+    def python(code: str) -> str:
+        ran = sandbox.run(["python3", "-c", code])
+        return (ran.stdout.text + ran.stderr.text).strip()
+
+    def written(path: str, content: str) -> str:
+        return f"{sandbox.files.write(path, content).size} bytes"
+
+    def paused() -> str:
+        return f"{sandbox.pause().state}, then {sandbox.resume().state}"
+
+    module = "def area(r): return 3.14 * r * r"
+    yield "writes a module", lambda: written("area.py", "def area(r): return 3 * r * r"), "29 bytes"
+    yield "runs it", lambda: python("import area; print(area.area(2))"), "12"
+    yield "corrects it", lambda: written("area.py", module), "32 bytes"
+    yield "runs it again", lambda: python("import area; print(area.area(2))"), "12.56"
+    server = sandbox.start(["python3", "-m", "http.server", "8000", "--bind", "127.0.0.1"])
+    yield (
+        "asks a server that it left running",
+        lambda: python(_ASKING),
+        "def area(r): return 3.14 * r * r",
+    )
+    yield "pauses and resumes everything", paused, "paused, then running"
+    yield "asks the server again", lambda: python(_ASKING), module
+    yield "sees what runs", lambda: server.refresh().state, "running"
+
+
+_ASKING = """
+import time, urllib.request
+for _ in range(100):
+    try:
+        print(urllib.request.urlopen("http://127.0.0.1:8000/area.py", timeout=5).read().decode())
+        break
+    except OSError:
+        time.sleep(0.05)
+"""
+"""A program that waits until the server answers, and prints the answer."""
+
+
 def audit(api: Client) -> Iterator[str]:
     """Show the audit trail and its verification; yield what is missing."""
-    out.rule("3. The audit trail, hash-chained in the database")
+    out.rule("4. The audit trail, hash-chained in the database")
     records = api.audit(limit=100)["items"]
     print_audit(records)
     verdict = api.verify_audit()
@@ -118,6 +179,9 @@ def audit(api: Client) -> Iterator[str]:
     for action in ("execution:submit", "execution:start", "execution:end"):
         if sum(each["record"]["action"] == action for each in records) != 2:  # noqa: PLR2004 - one for each program
             yield f"the audit log does not hold two records of {action}"
+    for action in ("sandbox:create", "sandbox:start", "sandbox:end"):
+        if sum(each["record"]["action"] == action for each in records) != 1:
+            yield f"the audit log does not hold one record of {action}"
 
 
 def follow(api: Client, submitted: Execution) -> Execution:
@@ -184,8 +248,8 @@ def temporary_state(settings: Settings) -> Iterator[Settings]:
     settings.state_dir.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="demo-", dir=settings.state_dir))
     try:
-        # The services' own user has to pass through.
+        # The services' own user must be able to enter it.
         folder.chmod(0o711)
-        yield settings.model_copy(update={"state_dir": folder})
+        yield settings.model_copy(update={"state_dir": folder, "sandboxes_on_stop": "end"})
     finally:
         shutil.rmtree(folder)

@@ -9,11 +9,11 @@ from typing import IO, Annotated
 
 import typer
 
+from agent_runner import StoredFile
 from runner.cli import human
 from runner.cli.console import err, read_settings, reports_errors, shown
 from runner.cli.listing import AsJson, print_json, print_rows
 from runner.cli.session import client
-from runner.client import StoredFile
 
 files = typer.Typer(help="Stored files.", no_args_is_help=True)
 
@@ -32,7 +32,7 @@ def put(
 ) -> None:
     """Store a file under a name, and replace any file of that name."""
     if local == STDIN:
-        # The API wants to know the length first. Not in /tmp, which may be memory.
+        # The API needs the length first. Do not use /tmp, which may be memory.
         folder = read_settings().state_dir
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as spooled:

@@ -1,6 +1,6 @@
-"""What this host offers, and what is missing: facts for `runner doctor`.
+"""What this host offers and what it lacks: the findings of `runner doctor`.
 
-Docker's part is passed in, so that nothing here needs the right to reach the daemon.
+Docker's facts are passed in, so that nothing here needs access to the daemon.
 """
 
 import os
@@ -27,7 +27,7 @@ GIB = 2**30
 MIN_DISK_GIB = 5
 MIN_MEMORY_GIB = 2
 FIXED_RUNC = ((1, 2, 8), (1, 3, 3))
-"""First releases of each line without CVE-2025-31133, CVE-2025-52565 and CVE-2025-52881."""
+"""First release of each line without CVE-2025-31133, CVE-2025-52565 and CVE-2025-52881."""
 OLDEST_ENGINE_MAJOR = 25
 
 
@@ -50,7 +50,7 @@ class Finding:
 
 
 def examine(settings: Settings, docker: Mapping[str, Any] | None) -> list[Finding]:
-    """Return every finding; `docker` is `info` and `version`, or None when no daemon answers."""
+    """Return all findings; `docker` holds `info` and `version`, or is None if no daemon answers."""
     return [
         *_kernel(),
         *(_docker(docker) if docker else [_no_docker(settings)]),
@@ -110,7 +110,7 @@ def _kernel(root: Path = Path("/")) -> Iterator[Finding]:
 
 
 def _weight(groups: Path) -> Finding:
-    """Tell whether this user may set how much sandboxes weigh: the worker does that, as itself."""
+    """Return whether this user may set the weight of sandboxes, as the worker does."""
     name = "weight of sandboxes"
     if os.access(groups, os.W_OK):
         return Finding(name, Status.OK, "set by the worker")
@@ -245,7 +245,7 @@ def _profiles(settings: Settings) -> Iterator[Finding]:
 
 
 def _users(settings: Settings, root: Path = Path("/")) -> Finding:
-    """Tell whether anybody else on this host has user ids of the sandboxes'."""
+    """Return whether anybody else on this host has user ids of the sandboxes."""
     uids = settings.sandbox_uid_range
     value = f"{uids[0]} to {uids[-1]}"
     others = {user.pw_name for user in pwd.getpwall() if user.pw_uid in uids}
@@ -265,7 +265,7 @@ def _users(settings: Settings, root: Path = Path("/")) -> Finding:
 
 def _terminals(settings: Settings, root: Path = Path("/")) -> Finding:
     kernel = root / "proc/sys/kernel/pty"
-    # The reserve is for the host itself (filesystems/devpts.rst).
+    # The kernel reserves some for the host itself (filesystems/devpts.rst).
     free = int((kernel / "max").read_text()) - int((kernel / "reserve").read_text())
     wanted = settings.most_sandboxes * PTYS
     return Finding(

@@ -1,4 +1,4 @@
-"""Sizes, times and numbers as people read them; `--json` prints them exactly."""
+"""Formats sizes, times and numbers for people; `--json` prints them exactly."""
 
 from datetime import UTC, datetime
 
@@ -9,7 +9,7 @@ TEN = 10
 
 
 def size(count: float) -> str:
-    """Return a number of bytes in the largest unit of which there is one at least."""
+    """Return a number of bytes in the largest unit of which there is at least one."""
     for unit in _UNITS:
         if round(count) < STEP or unit == _UNITS[-1]:
             break
@@ -18,7 +18,7 @@ def size(count: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return a span of time, in the two largest units of it."""
+    """Return a span of time in its two largest units."""
     if seconds < 1:
         return f"{seconds * 1000:.0f} ms"
     if seconds < TEN:
@@ -33,12 +33,12 @@ def duration(seconds: float) -> str:
 
 
 def number(value: float) -> str:
-    """Return a number with its thousands apart, and three figures of what is broken."""
+    """Return a number with separated thousands, and three digits after the point if any."""
     return f"{round(value):,}" if value == round(value) or value >= STEP else f"{value:.3g}"
 
 
 def quantity(name: str, value: float) -> str:
-    """Return a value of the API by what its name says that it is: bytes, seconds or a number."""
+    """Return a value of the API in the unit that its name implies: bytes, seconds or a number."""
     if "bytes" in name.split("_"):
         return size(value)
     if name.endswith(("_s", "_s_per_day")) and not name.endswith("gib_s"):
@@ -47,13 +47,13 @@ def quantity(name: str, value: float) -> str:
 
 
 def moment(text: str) -> str:
-    """Return a moment of the API to the second, in UTC as the API writes it."""
+    """Return a time of the API to the second, in UTC as the API writes it."""
     at = datetime.fromisoformat(text).astimezone(UTC)
     return f"{at:%Y-%m-%d %H:%M:%S}"
 
 
 def age(text: str, now: datetime | None = None) -> str:
-    """Return how long ago a moment of the API was, in one unit."""
+    """Return how long ago a time of the API was, in one unit."""
     seconds = ((now or datetime.now(UTC)) - datetime.fromisoformat(text)).total_seconds()
     for length, unit in _SPANS:
         if seconds >= length:

@@ -1,4 +1,4 @@
-"""What commands list: a table that fits a terminal, plain columns in a pipe, JSON on request."""
+"""Prints lists: as a table that fits the terminal, as columns in a pipe, or as JSON."""
 
 import base64
 import dataclasses
@@ -21,12 +21,12 @@ from runner.cli.console import err, out, plain
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, with every value exact.")]
 
 UNCUT = 10_000
-"""Columns of a pipe: whatever reads it gets each row on one line."""
+"""Columns in a pipe: its reader gets each row on one line."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Column:
-    """A column; what is `whole` is never cut, so that it can be copied."""
+    """A column. If it is `whole`, it is never cut, so that it can be copied."""
 
     name: str
     whole: bool = False
@@ -38,7 +38,7 @@ Cell = str | Text
 def print_rows(
     columns: Sequence[str | Column], rows: Iterable[Sequence[Cell]], *, none: str
 ) -> None:
-    """Print rows below their columns' names, or say on stderr that there are none."""
+    """Print rows below the names of the columns, or say on stderr that there are none."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for each in columns:
         column = each if isinstance(each, Column) else Column(each)
@@ -52,7 +52,7 @@ def print_rows(
 
 
 def print_facts(named: Iterable[tuple[str, Cell]]) -> None:
-    """Print one thing's facts, a line each."""
+    """Print the facts about one thing, one on each line."""
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
@@ -62,7 +62,7 @@ def print_facts(named: Iterable[tuple[str, Cell]]) -> None:
 
 
 def print_table(table: Table) -> None:
-    """Print a table as wide as the terminal; as wide as it likes in a pipe."""
+    """Print a table as wide as the terminal, or in a pipe, as wide as needed."""
     if out.is_terminal:
         out.print(table)
         return
@@ -80,7 +80,7 @@ def print_json(value: Any) -> None:
 def _jsonable(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
-        # Bytes as the API sends them.
+        # Write bytes as the API sends them.
         raw = fields.pop("raw", None)
         return fields if raw is None else {**_content(raw), **fields}
     if isinstance(value, datetime):
@@ -97,3 +97,9 @@ def _content(raw: bytes) -> dict[str, str]:
         return {"content": raw.decode(), "encoding": "utf-8"}
     except UnicodeDecodeError:
         return {"content": base64.b64encode(raw).decode(), "encoding": "base64"}
+
+
+def print_older(cursor: str | None) -> None:
+    """Say how to list older entries, if there are any."""
+    if cursor is not None:
+        err.print(f"older ones: --cursor {cursor}", highlight=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""Opens what `runner profile learn` needs: a launcher of its own, and an egress proxy if asked."""
+"""Opens what `runner profile learn` needs: its own launcher, and an egress proxy if requested."""
 
 import dataclasses
 import tempfile
@@ -35,9 +35,9 @@ async def observe(
     policy: Policy,
     decisions: list[Decision],
 ) -> Observation:
-    """Observe the command in such a sandbox, let out by the policy; note decisions."""
+    """Observe the command in such a sandbox with this egress policy; note the decisions."""
     settings.state_dir.mkdir(parents=True, exist_ok=True)
-    # A state folder of its own: a worker takes strange sandboxes in its own for strays.
+    # Use a separate state folder: a worker removes unknown sandboxes in its own one as strays.
     with tempfile.TemporaryDirectory(prefix="learn-", dir=settings.state_dir) as folder:
         apart = settings.model_copy(update={"state_dir": Path(folder)})
         async with AsyncExitStack() as stack:
@@ -60,7 +60,7 @@ async def observe(
 
 
 def egress_policy(settings: Settings, rules: list[str]) -> Policy:
-    """Return what the command may reach. Raises Invalid for a rule beyond the ceiling."""
+    """Return the command's egress policy. Raises Invalid for a rule beyond the ceiling."""
     ceiling = load_ceiling(settings.profiles_path)
     if not rules:
         return Policy()

@@ -1,18 +1,18 @@
-"""Output that was longer than its bound: the commands that print it say what is missing."""
+"""Says what is missing from output that was longer than its limit."""
 
+from agent_runner import Event, Execution
+from agent_runner.types import Stream, omission
 from runner.cli.console import err
-from runner.client import Event, Execution
-from runner.client.types import Stream, omission
 
 
 def tell_gap(event: Event) -> None:
-    """Say on stderr that bytes are missing in front of this piece of output."""
+    """Say on stderr that bytes are missing before this piece of output."""
     if (size := event.data.get("omitted_bytes")) is not None:
         err.print(f"{event.kind}: {omission(size)}", markup=False, highlight=False, soft_wrap=True)
 
 
 def tell_omitted(ended: Execution) -> None:
-    """Say on stderr which output was cut, by how much, and what keeps more of it."""
+    """Say on stderr which output was cut, by how much, and which option keeps more of it."""
     for name, stream in (("stdout", ended.stdout), ("stderr", ended.stderr)):
         if stream is not None and stream.truncated:
             err.print(_told(name, stream), markup=False, highlight=False, soft_wrap=True)

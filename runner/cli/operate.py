@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
+from runner.auth.keys import in_e2b_form
 from runner.base.settings import Settings
 from runner.cli import host, human
 from runner.cli.arguments import MOST_AT_ONCE, label, tenant_name
@@ -27,7 +28,7 @@ keys = typer.Typer(help="API keys.", no_args_is_help=True)
 images = typer.Typer(help="Sandbox images.", no_args_is_help=True)
 
 DIGITS = 12
-"""Of a digest, as Docker shows it."""
+"""Characters of a digest, as Docker shows it."""
 MARKS = {
     host.Status.OK: "[green]ok[/]",
     host.Status.WARN: "[yellow]warn[/]",
@@ -72,6 +73,10 @@ def keys_create(
     isolation: Annotated[
         Isolation | None, typer.Option(help="A new tenant must use it; by default it may choose.")
     ] = None,
+    *,
+    e2b: Annotated[
+        bool, typer.Option("--e2b", help="Print it as E2B's clients want it, for E2B_API_KEY.")
+    ] = False,
 ) -> None:
     """Make an API key and print it, once."""
     settings = operated()
@@ -93,7 +98,7 @@ def keys_create(
         ),
     )
     err.print("shown once; only its hash is stored:")
-    out.print(made.token, highlight=False)
+    out.print(in_e2b_form(made.token) if e2b else made.token, highlight=False, soft_wrap=True)
 
 
 @images.command("build")

@@ -53,7 +53,7 @@ def list_operators(*, as_json: AsJson = False) -> None:
         print_json(found)
         return
     print_rows(
-        ("prefix", "name", "since", "last used (UTC)", "over (UTC)"),
+        ("prefix", "name", "since", "last used (UTC)", "ends (UTC)"),
         (
             (
                 f"ro_{each.prefix}",

@@ -7,20 +7,28 @@ import typer
 
 from runner.cli.console import err, fail, out, read_settings, read_text, reports_errors
 
-receipt = typer.Typer(help="Receipts of executions.", no_args_is_help=True)
+receipt = typer.Typer(help="Receipts of executions and sandboxes.", no_args_is_help=True)
 signing = typer.Typer(help="This deployment's signing keys.", no_args_is_help=True)
 
 
 @receipt.command("get")
 @reports_errors
 def get(
-    execution: Annotated[str, typer.Argument(metavar="ID", help="The execution's id.")],
+    execution: Annotated[
+        str, typer.Argument(metavar="ID", help="The execution's id, or enough of its beginning.")
+    ],
+    *,
+    sandbox: Annotated[bool, typer.Option("--sandbox", help="ID is a sandbox's, in full.")] = False,
 ) -> None:
-    """Print an execution's signed receipt."""
+    """Print the signed receipt of an execution, or of a sandbox that has ended."""
+    from runner.cli.ids import whole
     from runner.cli.session import client
 
     with client(read_settings()) as api:
-        print(api.receipt(execution))  # noqa: T201 - the exact bytes, nothing of a console
+        if sandbox:
+            print(api.sandboxes.receipt(execution))  # noqa: T201 - as below
+            return
+        print(api.receipt(whole(api, execution)))  # noqa: T201 - the exact bytes, nothing of a console
 
 
 @receipt.command("verify")
@@ -40,7 +48,7 @@ def verify(
     """Check a receipt's signature, offline; exit code 1 when anything in it was changed."""
     from runner.base.signing import BadSignature, TrustedKeys, read_public_key
     from runner.base.signing import verify as verified
-    from runner.store.receipts import KIND
+    from runner.store.receipts import KIND, SANDBOX_KIND
 
     try:
         keys = (
@@ -51,10 +59,17 @@ def verify(
     except ValueError as error:
         fail(f"not a public key: {error}")
     try:
-        body = verified(read_text(file).strip(), KIND, keys)
+        text = read_text(file).strip()
+        # The kind is signed, too: a receipt that claims the other one does not verify.
+        kind = SANDBOX_KIND if f'"type":"{SANDBOX_KIND}"' in text else KIND
+        body = verified(text, kind, keys)
     except BadSignature as error:
         fail(f"{file}: {error}")
-    out.print(f"valid: execution {body['execution']} {body['state']}", highlight=False)
+    if kind == SANDBOX_KIND:
+        said = f"sandbox {body['sandbox']} {body['state']} ({body['reason']})"
+    else:
+        said = f"execution {body['execution']} {body['state']}"
+    out.print(f"valid: {said}", highlight=False)
 
 
 @signing.command("show")

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Self
 
 import typer
 
+from agent_runner import Client, Execution
 from runner.cli.console import (
     err,
     fail,
@@ -26,9 +27,20 @@ from runner.cli.console import (
 from runner.cli.listing import print_json
 from runner.cli.omitted import tell_gap, tell_omitted
 from runner.cli.session import client
-from runner.client import Client, Execution
 from runner.words.resources import OutputKeep
 from runner.words.sandbox import Isolation
+
+SizeOption = Annotated[str, typer.Option(help="A size of limits: `runner profile list`.")]
+ImageOption = Annotated[
+    str | None, typer.Option(help="The sandbox image; by default the deployment's first.")
+]
+IsolationOption = Annotated[
+    Isolation | None, typer.Option(help="The isolation; by default the tenant's.")
+]
+EgressOption = Annotated[
+    list[str] | None,
+    typer.Option(help="What it may reach: host, host:port, http://host; repeatable."),
+]
 
 SIGNAL_EXIT = 128
 EX_SOFTWARE = 70
@@ -37,12 +49,12 @@ CODES = {
     "out_of_memory": SIGNAL_EXIT + signal.SIGKILL,
     "cancelled": SIGNAL_EXIT + signal.SIGINT,
 }
-"""Of programs that were ended: as timeout(1), the kernel's out-of-memory killer and Ctrl-C do."""
+"""Exit codes of programs that were ended: those of timeout(1), the OOM killer and Ctrl-C."""
 
 
 @dataclass(frozen=True, slots=True)
 class Language:
-    """What a suffix says of a program: the API's name for it, and the command that runs it."""
+    """What a file's suffix tells: the API's name of the language, and the command that runs it."""
 
     name: str
     interpreter: str
@@ -87,18 +99,11 @@ def run(
         list[str] | None,
         typer.Option(metavar="PATTERN", help="Keep only such files: out/**, *.csv; repeatable."),
     ] = None,
-    size: Annotated[str, typer.Option(help="A size of limits: `runner profile list`.")] = "small",
+    size: SizeOption = "small",
     timeout_s: Annotated[float | None, typer.Option(help="Seconds it may take.")] = None,
-    image: Annotated[
-        str | None, typer.Option(help="The sandbox image; by default the deployment's first.")
-    ] = None,
-    isolation: Annotated[
-        Isolation | None, typer.Option(help="The isolation; by default the tenant's.")
-    ] = None,
-    egress: Annotated[
-        list[str] | None,
-        typer.Option(help="What it may reach: host, host:port, http://host; repeatable."),
-    ] = None,
+    image: ImageOption = None,
+    isolation: IsolationOption = None,
+    egress: EgressOption = None,
     metadata: Annotated[
         list[str] | None,
         typer.Option("--metadata", "-m", metavar="NAME=VALUE", help="A label; repeatable."),
@@ -138,7 +143,7 @@ def run(
         "artifacts": list(artifact or ()),
     }
     submission["files"] = _inputs(inputs or (), submission.pop("files", {}))
-    # Last, as it may take long: what is wrong is told before.
+    # Read this last: it may take long, and errors should come first.
     submission["stdin"] = None if no_stdin else _piped()
     with client(read_settings()) as api, Interruption() as interruption:
         ended = _until_ended(api, submission, interruption, silent=as_json)
@@ -166,7 +171,7 @@ class Interrupted(Exception):
 
 
 class Interruption:
-    """Hears SIGINT, SIGTERM and SIGHUP: the first is raised where it is awaited, else kept."""
+    """Handles SIGINT, SIGTERM and SIGHUP: raises the first one where awaited, or keeps it."""
 
     HEARD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -176,7 +181,7 @@ class Interruption:
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
-        # What nohup(1), or a shell for what it runs in the background, has ignored stays so.
+        # Signals that nohup(1), or a shell for a background job, has ignored stay ignored.
         heard = (each for each in self.HEARD if signal.getsignal(each) is not signal.SIG_IGN)
         self._before = {each: signal.signal(each, self._hear) for each in heard}
         return self
@@ -205,7 +210,7 @@ class Interruption:
 
 
 class Follower:
-    """What an execution writes, passed on to the streams that it belongs to."""
+    """Passes an execution's output on to the streams that it belongs to."""
 
     def __init__(self, api: Client, execution_id: str) -> None:
         self._api = api
@@ -213,7 +218,7 @@ class Follower:
         self._after = 0
 
     def follow(self) -> None:
-        """Pass on what comes, byte for byte, until the execution ends; go on where it stopped."""
+        """Pass on output, byte for byte, until the execution ends; if called again, continue."""
         sinks = {"stdout": sys.stdout.buffer, "stderr": sys.stderr.buffer}
         for event in self._api.events(self._id, after=self._after):
             self._after = event.id
@@ -226,7 +231,7 @@ class Follower:
 def _until_ended(
     api: Client, submission: Mapping[str, Any], interruption: Interruption, *, silent: bool
 ) -> Execution:
-    # An interruption while it is submitted is kept: nobody would know what to cancel.
+    # An interruption during the submission is kept: before it ends, there is no id to cancel.
     submitted = api.submit(**submission)
     output = Follower(api, submitted.id)
     try:
@@ -239,23 +244,24 @@ def _until_ended(
         api.cancel(submitted.id)
         output.follow()
     except BrokenPipeError:
-        # As SIGPIPE would end a program that ran here.
+        # SIGPIPE would end a program that ran here in the same way.
         api.cancel(submitted.id)
         raise
     return api.get(submitted.id)
 
 
 def _program(file: Path, arguments: list[str]) -> dict[str, Any]:
-    """Return what of a submission names the program."""
+    """Return the fields of a submission that name the program."""
     language = LANGUAGES.get(file.suffix)
     if language is None:
-        fail(f"{file}: what it is written in is told by its suffix: {', '.join(LANGUAGES)}")
+        fail(f"{file}: its suffix must be one of {', '.join(LANGUAGES)}, to name its language")
     code = read_text(file)
     if not code:
         fail(f"{file} is empty")
     if not arguments and file.suffix != ".mjs":
         return {"code": code, "language": language.name}
-    # `code` takes no arguments and, in JavaScript, is no module; the file of a command is either.
+    # `code` takes no arguments, and in JavaScript it is no module. A command with a file can have
+    # both.
     return {
         "command": [language.interpreter, file.name, *arguments],
         "files": {file.name: code},
@@ -271,16 +277,20 @@ def _inputs(paths: Iterable[Path], files: Mapping[str, str]) -> dict[str, str | 
     return found
 
 
-def _piped() -> bytes | None:
-    """Return what is piped or redirected to this command, or None from a terminal or nothing."""
+def is_piped() -> bool:
+    """Return whether something is piped or redirected to this command."""
     if sys.stdin is None:
-        return None
-    kind = stat.S_IFMT(os.fstat(sys.stdin.fileno()).st_mode)
-    return sys.stdin.buffer.read() if kind in {stat.S_IFIFO, stat.S_IFREG} else None
+        return False
+    return stat.S_IFMT(os.fstat(sys.stdin.fileno()).st_mode) in {stat.S_IFIFO, stat.S_IFREG}
+
+
+def _piped() -> bytes | None:
+    """Return what is piped or redirected to this command, or None if nothing is."""
+    return sys.stdin.buffer.read() if is_piped() else None
 
 
 def pairs(option: str, written: Iterable[str]) -> dict[str, str]:
-    """Return what an option was given as NAME=VALUE, each time it was given."""
+    """Return the NAME=VALUE pairs that were given to an option."""
     found = {}
     for each in written:
         name, equals, value = each.partition("=")
@@ -303,15 +313,16 @@ def save(api: Client, ended: Execution, folder: Path) -> None:
 
 
 def exit_code(ended: Execution) -> int:
-    """Return the program's exit code, or what a shell reports of one that was ended so."""
+    """Return the program's exit code, or what a shell reports for a program that ended this way."""
     if ended.exit_code is not None and ended.state in {"succeeded", "failed"}:
         return ended.exit_code
     if ended.signal is not None and ended.state == "failed":
-        return SIGNAL_EXIT + _number(ended.signal)
+        return SIGNAL_EXIT + signal_number(ended.signal)
     return CODES.get(ended.state, EX_SOFTWARE)
 
 
-def _number(name: str) -> int:
-    # Most real-time signals have no name: the API tells them by number, as SIG35.
+def signal_number(name: str) -> int:
+    """Return a signal's number by its name."""
+    # Most real-time signals have no name: the API gives their number, as in SIG35.
     digits = name.removeprefix("SIG")
     return int(digits) if digits.isdecimal() else signal.Signals[name].value

@@ -71,7 +71,7 @@ def rotate() -> None:
     from runner.secrets.vault import Rewrapped, rewrap_all
 
     settings = operated()
-    # Asked before a key is made.
+    # Check this before a key is made.
     required(settings.database_owner_url, "RUNNER_DATABASE_OWNER_URL")
     keys = open_keys(settings)
 
@@ -86,6 +86,6 @@ def rotate() -> None:
                 out.print(f"forgot key {id_}", highlight=False)
     else:
         done = rewrap()
-    out.print(f"{done.changed} data keys wrapped anew", highlight=False)
+    out.print(f"{done.changed} data keys wrapped again", highlight=False)
     if done.unopened:
         fail(f"these tenants' data keys do not open: {', '.join(map(str, done.unopened))}")

@@ -5,10 +5,11 @@ import gc
 import shlex
 import signal
 import sys
-from contextlib import nullcontext
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,13 +21,18 @@ from runner.cli.console import err, out, read_settings, reports_errors, required
 from runner.cli.credentials import require_sound
 from runner.embedded.stack import stack
 
+if TYPE_CHECKING:
+    from runner.auth.oidc import Issuer
+    from runner.sandboxes.watchers import Watchers
+    from runner.store.db import Database
+
 GARBAGE_AT = 20_000
-"""Objects made, beyond those that are gone, at which cycles are looked for among the young."""
+"""Surplus of objects made over objects gone at which young objects are searched for cycles."""
 SWITCH_S = 0.0005
-"""How long a thread goes on while another waits for its turn; at Python's own 5 ms, a thread with a
-ring in its hand holds up the execution while the loop is busy."""
+"""How long a thread continues while another one waits. With Python's own 5 ms, a thread that has
+taken a ring delays the execution while the loop is busy."""
 VERIFYING = 2
-"""Audit logs that are verified at once: each keeps a thread busy, and Python's lock with it."""
+"""Audit logs that are verified at once: each occupies a thread and Python's lock with it."""
 
 
 @reports_errors
@@ -76,10 +82,10 @@ def dev() -> None:
 
 
 def _settle_in() -> None:
-    """Set Python up for a process that serves: one busy event loop, and threads that mostly wait.
+    """Set Python up for a server: one busy event loop, and threads that mostly wait.
 
-    Cycles are looked for seldom, and not among what is there now, which stays: at Python's own pace
-    an eighth of a busy process's time went into looking.
+    The garbage collector runs rarely, and leaves out the objects that exist now, which stay. At
+    Python's own pace, it took an eighth of a busy process's time.
     """
     gc.collect()
     gc.freeze()
@@ -87,38 +93,55 @@ def _settle_in() -> None:
     sys.setswitchinterval(SWITCH_S)
 
 
+@asynccontextmanager
+async def _settled(watchers: "Watchers") -> AsyncIterator[None]:
+    """Serve inside the context: the watchers that clients leave end with it."""
+    _settle_in()
+    async with watchers:
+        yield
+
+
 async def _api(settings: Settings, fd: int | None) -> None:
     require_sound(settings)
     from runner.api.app import create_app
     from runner.api.callers import Cookies
     from runner.api.deps import Dependencies
-    from runner.api.edge.ratelimit import RateLimiter
+    from runner.api.edge import ratelimit
     from runner.api.server import serve
     from runner.api.turns import Turns
+    from runner.auth import throttle as throttling
     from runner.auth.login import Logins
-    from runner.auth.oidc import Issuer, Trust
     from runner.auth.passwords import Passwords
     from runner.auth.rights import Rights
+    from runner.auth.sandbox_tokens import SandboxTokens
     from runner.auth.sessions import Lifetime
-    from runner.auth.throttle import Throttle
     from runner.base.signing import TrustedKeys
+    from runner.door.client import AWAY_S, Door
     from runner.egress.policy import load_ceiling
     from runner.executions.admission import Admission
     from runner.executions.submit import Submitting
     from runner.queue.changes import Changes
     from runner.queue.doorbell import Doorbell
     from runner.quotas.sizes import load_sizes
+    from runner.sandboxes.addresses import FileAddresses
+    from runner.sandboxes.catalogue import Catalogue
+    from runner.sandboxes.copies import Copies
+    from runner.sandboxes.living import LivingSandboxes
+    from runner.sandboxes.place import SandboxPlaces
+    from runner.sandboxes.ports import PortGates, SandboxPorts
+    from runner.sandboxes.snapshots import Snapshots
+    from runner.sandboxes.use import Using
+    from runner.sandboxes.watchers import Watchers
     from runner.secrets.keyring import open_keys
     from runner.secrets.vault import Vault
     from runner.store.db import Database
     from runner.store.objects import ObjectStore
 
     redis_url = required(settings.redis_url, "RUNNER_REDIS_URL")
-    # What settings name is read before anything is connected to, so that a fault is told at once.
+    # Read everything that settings name before connecting, so that errors appear at once.
     sizes = load_sizes(settings.profiles_path)
     egress_ceiling = load_ceiling(settings.profiles_path)
-    objects = ObjectStore.open(settings)
-    keys = open_keys(settings)
+    objects, keys = ObjectStore.open(settings), open_keys(settings)
     operators = settings.database_operator_url
     lifetime = Lifetime(
         idle=timedelta(seconds=settings.session_idle_s),
@@ -127,25 +150,27 @@ async def _api(settings: Settings, fd: int | None) -> None:
     database_url = required(settings.database_api_url, "RUNNER_DATABASE_API_URL")
     async with (
         Database(database_url) as database,
-        # A connection of its own: requests that hold all others must not outlast their rights.
+        # Its own connection: if requests hold all others, they must still not outlast their rights.
         Database(database_url, max_size=1) as watching,
         Rights(watching, idle=lifetime.idle) as rights,
         Database(operators, max_size=2) if operators else nullcontext() as operators_database,
         Doorbell(redis_url) as doorbell,
         Changes(redis_url) as changes,
-        RateLimiter(redis_url) as limiter,
-        Throttle(redis_url) as throttle,
+        ratelimit.RateLimiter(redis_url, answer_s=settings.patient(ratelimit.ANSWER_S)) as limiter,
+        throttling.Throttle(redis_url, answer_s=settings.patient(throttling.ANSWER_S)) as throttle,
     ):
-        issuer = None
-        if settings.oidc_issuer and settings.oidc_audience:
-            trust = Trust(
-                issuer=settings.oidc_issuer,
-                audience=settings.oidc_audience,
-                tenant_claim=settings.oidc_tenant_claim,
-                role_claim=settings.oidc_role_claim,
-                roles=settings.oidc_roles,
-            )
-            issuer = Issuer(trust, database)
+        catalogue = Catalogue(
+            sizes=sizes,
+            images={
+                name: read_recipe(settings.recipes_path, name).languages for name in settings.images
+            },
+            isolations=settings.isolation,
+            egress_ceiling=egress_ceiling,
+        )
+        door = Door(settings.door_dir, away_s=settings.patient(AWAY_S))
+        places, gates = SandboxPlaces(database), PortGates(database)
+        living = LivingSandboxes(database, door, places, catalogue)
+        using = Using(door, places, living.may_resume)
         app = create_app(
             Dependencies(
                 settings=settings,
@@ -155,7 +180,7 @@ async def _api(settings: Settings, fd: int | None) -> None:
                 objects=objects,
                 doorbell=doorbell,
                 changes=changes,
-                vault=Vault(keys),
+                vault=(vault := Vault(keys)),
                 trusted=TrustedKeys(settings.state_dir),
                 limiter=limiter,
                 submitting=Submitting(
@@ -163,24 +188,42 @@ async def _api(settings: Settings, fd: int | None) -> None:
                     doorbell=doorbell,
                     changes=changes,
                     admission=Admission(database, most=settings.max_queued),
-                    sizes=sizes,
-                    images={
-                        name: read_recipe(settings.recipes_path, name).languages
-                        for name in settings.images
-                    },
-                    isolations=settings.isolation,
-                    egress_ceiling=egress_ceiling,
+                    catalogue=catalogue,
                 ),
+                sandboxes=living,
+                using=using,
+                addresses=FileAddresses(database, vault, rights),
+                ports=SandboxPorts(database, gates),
+                gates=gates,
+                copies=Copies(database, living, Snapshots(database, using, objects, vault)),
                 verifying=Turns("verifying audit logs", most=VERIFYING),
                 logins=Logins(database, Passwords(), throttle, lifetime),
                 rights=rights,
+                tokens=SandboxTokens(database, keys),
+                watchers=(watchers := Watchers(using)),
                 cookies=Cookies(lifetime, secure=not settings.insecure_cookies),
-                issuer=issuer,
+                issuer=_issuer(settings, database),
                 operators=operators_database,
             )
         )
-        _settle_in()
-        await serve(app, settings, fd=fd)
+        async with _settled(watchers):
+            await serve(app, settings, fd=fd)
+
+
+def _issuer(settings: Settings, database: "Database") -> "Issuer | None":
+    """Return the identity provider whose tokens are taken, if the settings name one."""
+    from runner.auth.oidc import Issuer, Trust
+
+    if not settings.oidc_issuer or not settings.oidc_audience:
+        return None
+    trust = Trust(
+        issuer=settings.oidc_issuer,
+        audience=settings.oidc_audience,
+        tenant_claim=settings.oidc_tenant_claim,
+        role_claim=settings.oidc_role_claim,
+        roles=settings.oidc_roles,
+    )
+    return Issuer(trust, database)
 
 
 async def _worker(settings: Settings) -> None:
@@ -210,7 +253,7 @@ async def _dev(settings: Settings) -> None:
 
 
 def _welcome(settings: Settings, url: str, key: str) -> None:
-    """Say where everything is, and what to type: lines that can be copied as they stand."""
+    """Say where everything is and what to type, in lines that can be copied unchanged."""
     exports = {"RUNNER_URL": url, "RUNNER_API_KEY": key}
     if "state_dir" in settings.model_fields_set:
         exports = {"RUNNER_STATE_DIR": str(settings.state_dir.absolute()), **exports}
@@ -221,7 +264,7 @@ def _welcome(settings: Settings, url: str, key: str) -> None:
         "echo 'print(6 * 7)' > hello.py",
         "runner run hello.py",
     ):
-        # As it is: no markup, no colour, and never cut, so that it can be copied.
+        # Unchanged: without markup or colour and never cut, so that it can be copied.
         out.print(line, markup=False, highlight=False, soft_wrap=True)
     out.print(
         f"\nThe key is of the tenant dev and may do everything. {url}/docs describes the API;\n"

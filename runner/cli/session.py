@@ -1,8 +1,8 @@
 """Which deployment a command talks to: the one configured, the one `runner dev` runs, or its own.
 
-`runner dev` leaves how it is reached in a file of the state folder, readable by its user alone and
-removed when it stops. A command over HTTP that finds neither starts the stack for as long as it
-needs; a command of operators takes from that file what the environment does not set.
+`runner dev` writes how to reach it to a file in the state folder, which only its user can read, and
+removes the file when it stops. If an HTTP command finds no deployment, it starts the stack for as
+long as it needs it. An operators' command takes what the environment does not set from that file.
 """
 
 import os
@@ -14,9 +14,9 @@ from pathlib import Path
 from anyio.from_thread import start_blocking_portal
 from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
 
+from agent_runner import Client
 from runner.base.settings import ClientSettings, Settings
 from runner.cli.console import err, read_settings
-from runner.client import Client
 from runner.embedded.hold import is_held
 from runner.embedded.stack import Stack, stack
 from runner.quotas.sizes import load_sizes
@@ -29,7 +29,7 @@ DEV_TENANT = "dev"
 
 
 class Address(BaseModel):
-    """Where a deployment answers, and the key it accepts."""
+    """The address of a deployment, and a key that it accepts."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -38,7 +38,7 @@ class Address(BaseModel):
 
 
 class Beside(Address):
-    """How the deployment of `runner dev` is reached by the other commands of its user."""
+    """How other commands of the same user reach the deployment of `runner dev`."""
 
     docker_url: str
     owner_url: str
@@ -46,7 +46,7 @@ class Beside(Address):
 
     @classmethod
     def of(cls, running: Stack, api_key: str) -> "Beside":
-        """Return how a running stack is reached."""
+        """Return how to reach a running stack."""
         return cls(
             url=running.url,
             api_key=api_key,
@@ -58,9 +58,9 @@ class Beside(Address):
 
 @contextmanager
 def announced(settings: Settings, beside: Beside) -> Iterator[None]:
-    """Let other commands of this user find the deployment while the context lasts."""
+    """Let other commands of this user find the deployment inside the context."""
     path = _file(settings)
-    # Whole when it appears, and readable by this user alone (mkstemp's mode).
+    # It is complete when it appears, and only this user can read it (mkstemp's mode).
     descriptor, partial = tempfile.mkstemp(dir=path.parent, prefix=path.name)
     with os.fdopen(descriptor, "w") as file:
         file.write(beside.model_dump_json())
@@ -73,20 +73,26 @@ def announced(settings: Settings, beside: Beside) -> Iterator[None]:
 
 @contextmanager
 def client(settings: Settings) -> Iterator[Client]:
-    """Yield a client of the deployment at hand, starting the embedded one if there is none."""
+    """Yield a client of the deployment; if there is none, start the embedded one."""
+    with reached(settings) as address, Client(address.url, address.api_key) as connected:
+        yield connected
+
+
+@contextmanager
+def reached(settings: Settings) -> Iterator[Address]:
+    """Yield the address of the deployment; if there is none, start the embedded one."""
     address = configured() or found(settings)
     if address is not None:
-        with Client(address.url, address.api_key) as connected:
-            yield connected
+        yield address
         return
     with ExitStack() as whole:
         with err.status("no deployment runs here: starting one for this command"):
             started = whole.enter_context(embedded(settings))
-        yield whole.enter_context(Client(started.url, started.api_key))
+        yield started
 
 
 def configured() -> Address | None:
-    """Return the deployment that the environment names. Raises SetupError for half a name."""
+    """Return the deployment that the environment names. Raises SetupError if half is missing."""
     given = ClientSettings()
     if given.url is None and given.api_key is None:
         return None
@@ -102,11 +108,11 @@ def configured() -> Address | None:
 def found(settings: Settings) -> Beside | None:
     """Return the deployment that `runner dev` runs with the same state folder.
 
-    Raises SetupError when this user may not read how it is reached.
+    Raises SetupError if this user may not read the file.
     """
     path = _file(settings)
     try:
-        # One that was killed has left the file.
+        # A process that was killed has left the file.
         return (
             Beside.model_validate_json(path.read_bytes()) if is_held(settings.state_dir) else None
         )
@@ -124,10 +130,10 @@ def found(settings: Settings) -> Beside | None:
 
 
 def operated() -> Settings:
-    """Return the settings, completed by what `runner dev` runs with the same state folder.
+    """Return the settings, completed with those of `runner dev` for the same state folder.
 
-    What the environment sets stays. Logins are taken only where it sets none: those of two
-    deployments must not be mixed.
+    What the environment sets has precedence. Logins are taken only if the environment sets none:
+    those of two deployments must not be mixed.
     """
     settings = read_settings()
     beside = found(settings)
@@ -146,7 +152,7 @@ def operated() -> Settings:
 
 @contextmanager
 def embedded(settings: Settings, *, ephemeral: bool = False) -> Iterator[Address]:
-    """Run the embedded stack while the context lasts, in a thread with a loop of its own."""
+    """Run the embedded stack inside the context, in a thread with an event loop of its own."""
     with (
         start_blocking_portal() as portal,
         portal.wrap_async_context_manager(deployment(settings, ephemeral=ephemeral)) as address,
@@ -156,7 +162,7 @@ def embedded(settings: Settings, *, ephemeral: bool = False) -> Iterator[Address
 
 @asynccontextmanager
 async def deployment(settings: Settings, *, ephemeral: bool) -> AsyncIterator[Address]:
-    """Run the embedded stack with a first key, on a free port, while the context lasts."""
+    """Run the embedded stack with a first key, on a free port, inside the context."""
     async with stack(settings.model_copy(update={"port": 0}), ephemeral=ephemeral) as running:
         await running.ready()
         key = await first_key(running.services.owner_url, settings)

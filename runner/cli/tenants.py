@@ -1,4 +1,4 @@
-"""Commands of whoever runs the deployment: tenants, and what they may have."""
+"""Operators' commands for tenants and their terms."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -291,7 +291,7 @@ def _quotas(
 
 
 def _required(isolation: Isolation) -> Isolation | None:
-    """Return what a tenant must use: containers are what everybody may."""
+    """Return the isolation that a tenant must use; None for containers, which all may use."""
     return None if isolation is Isolation.CONTAINER else isolation
 
 

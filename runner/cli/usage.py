@@ -13,12 +13,13 @@ from runner.cli.session import client
 SHOWN = {
     "attempts": "attempts",
     "cpu_s": "CPU",
+    "sandbox_cpu_s": "in sandboxes",
     "memory_gib_s": "GiB·s",
     "egress_bytes_up": "sent",
     "egress_bytes_down": "received",
     "artifact_bytes": "artifacts",
 }
-"""By the API's name: the column's."""
+"""Titles of the columns, by the API's names."""
 
 
 @reports_errors

@@ -1,4 +1,4 @@
-"""Commands about executions, over HTTP: list, look, follow, cancel."""
+"""Commands about executions, over HTTP: list, show, follow, cancel."""
 
 from collections.abc import Iterator
 from typing import Annotated
@@ -6,13 +6,22 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
+from agent_runner import Execution
 from runner.cli import human
 from runner.cli.console import err, fail, out, read_settings, reports_errors
-from runner.cli.listing import AsJson, Cell, Column, print_facts, print_json, print_rows
+from runner.cli.ids import whole
+from runner.cli.listing import (
+    AsJson,
+    Cell,
+    Column,
+    print_facts,
+    print_json,
+    print_older,
+    print_rows,
+)
 from runner.cli.omitted import tell_omitted
 from runner.cli.run import Follower, pairs
 from runner.cli.session import client
-from runner.client import Execution
 
 executions = typer.Typer(help="Executions.", no_args_is_help=True)
 
@@ -25,7 +34,11 @@ SHOWN = (
 )  # fmt: skip
 
 ExecutionArgument = Annotated[
-    str, typer.Argument(metavar="ID", help="The execution's id, as `executions list` shows it.")
+    str,
+    typer.Argument(
+        metavar="ID",
+        help="The execution's id, as `executions list` shows it, or enough of its beginning.",
+    ),
 ]
 
 
@@ -66,8 +79,7 @@ def list_executions(
         if state or project or metadata
         else "there are no executions",
     )
-    if next_cursor is not None:
-        err.print(f"older ones: --cursor {next_cursor}", highlight=False, soft_wrap=True)
+    print_older(next_cursor)
 
 
 @executions.command("show")
@@ -75,7 +87,7 @@ def list_executions(
 def show(execution: ExecutionArgument, *, as_json: AsJson = False) -> None:
     """Show one execution with its output."""
     with client(read_settings()) as api:
-        found = api.get(execution)
+        found = api.get(whole(api, execution))
     if as_json:
         print_json(found)
         return
@@ -91,7 +103,7 @@ def show(execution: ExecutionArgument, *, as_json: AsJson = False) -> None:
 def cancel(execution: ExecutionArgument) -> None:
     """Cancel an execution."""
     with client(read_settings()) as api:
-        out.print(api.cancel(execution).state)
+        out.print(api.cancel(whole(api, execution)).state)
 
 
 @executions.command("logs")
@@ -103,6 +115,7 @@ def logs(
 ) -> None:
     """Print an execution's output."""
     with client(read_settings()) as api:
+        execution = whole(api, execution)
         if follow or api.get(execution).ended:
             Follower(api, execution).follow()
             tell_omitted(api.get(execution))

@@ -1,9 +1,9 @@
-"""`runner verify`: every attack of the catalogue, tried on this very host."""
+"""`runner verify`: tries every attack of the catalogue on this host."""
 
 import asyncio
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,6 +20,13 @@ if TYPE_CHECKING:
 def verify(
     *,
     isolation: Annotated[Isolation, typer.Option(help="Which to test.")] = Isolation.CONTAINER,
+    living: Annotated[
+        bool,
+        typer.Option(
+            "--living",
+            help="Attack as processes of living sandboxes, on terminals and after a pause, too.",
+        ),
+    ] = False,
     group: Annotated[
         list[str] | None, typer.Option(help="Only checks whose id begins so; repeatable.")
     ] = None,
@@ -48,15 +55,15 @@ def verify(
         return
     settings = operated()
     began = time.monotonic()
-    outcomes, docker = asyncio.run(_tried(settings, isolation, tuple(group or ())))
+    outcomes, facts = asyncio.run(_tried(settings, isolation, tuple(group or ()), living=living))
     if not outcomes:
         fail("no check of that name")
     body = report.document(
         outcomes,
         isolation=isolation,
         node=settings.node_id,
-        docker=docker,
         seconds=time.monotonic() - began,
+        **facts,
     )
     signed = Signer.open(settings.state_dir).sign(report.KIND, body)
     if output is not None:
@@ -73,18 +80,27 @@ def verify(
 
 
 async def _tried(
-    settings: Settings, isolation: Isolation, groups: tuple[str, ...]
-) -> "tuple[list[CheckResult], str]":
+    settings: Settings, isolation: Isolation, groups: tuple[str, ...], *, living: bool
+) -> "tuple[list[CheckResult], dict[str, Any]]":
     from runner.verify.bench import Bench
     from runner.verify.checks import every_check
-    from runner.verify.suite import run
+    from runner.verify.guests import LIVING_WAYS, Way
+    from runner.verify.suite import run, tried
 
-    checks = [check for check in every_check() if not groups or check.id.startswith(groups)]
+    checks = [
+        check
+        for check in tried(every_check(), living=living)
+        if not groups or check.id.startswith(groups)
+    ]
+    ways = LIVING_WAYS if living else (Way.EXECUTION,)
     found = []
-    async with Bench.open(settings, isolation) as bench:
+    async with Bench.open(settings, isolation, ways=ways) as bench:
         version = (await bench.launcher.engine.info())["version"]
         with err.status("trying") as status:
             async for outcome in run(bench, checks):
                 found.append(outcome)
                 status.update(f"{len(found)} of {len(checks)}: {outcome.check.title}")
-    return found, str(version.get("Version"))
+        facts = {
+            "docker": str(version.get("Version")), "ways": bench.ways, "tries": bench.tries,
+        }  # fmt: skip
+    return found, facts

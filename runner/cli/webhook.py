@@ -1,4 +1,4 @@
-"""Where a tenant's audit log is forwarded to."""
+"""The webhook that gets a tenant's audit log."""
 
 from typing import Annotated
 

@@ -1,7 +1,7 @@
-"""The hold on a state folder: one embedded stack at a time, and everybody else is told of it.
+"""The hold on a state folder: one embedded stack at a time; others learn who holds it.
 
 A second stack would remove the sockets of the first. The lock ends with the process that holds it,
-however that ends, so nothing has to be cleaned up after a crash.
+however that process ends, so a crash leaves nothing to clean up.
 """
 
 import fcntl
@@ -23,13 +23,13 @@ _KIND = struct.Struct("h")
 
 @contextmanager
 def held(state_dir: Path) -> Iterator[Callable[[str], None]]:
-    """Hold the folder while the context lasts; yield what tells others the stack's address.
+    """Hold the folder inside the context; yield a function that tells others the stack's address.
 
-    Raises SetupError naming the process that holds it already.
+    Raises SetupError that names the process which already holds it.
     """
     with lock_file(_path(state_dir)) as file:
         try:
-            # A lock of the open file: to close another of this process does not end it.
+            # A lock of the open file: closing another one of this process does not release it.
             fcntl.fcntl(file, fcntl.F_OFD_SETLK, _WHOLE_FILE)
         except (BlockingIOError, PermissionError):
             raise SetupError(_in_use(state_dir)) from None
@@ -45,7 +45,7 @@ def held(state_dir: Path) -> Iterator[Callable[[str], None]]:
 
 
 def is_held(state_dir: Path) -> bool:
-    """Return whether an embedded stack runs, or starts, in the folder."""
+    """Return whether an embedded stack runs or starts in the folder."""
     try:
         with _path(state_dir).open() as file:
             found = fcntl.fcntl(file, fcntl.F_OFD_GETLK, _WHOLE_FILE)
@@ -61,7 +61,7 @@ def _in_use(state_dir: Path) -> str:
         stop = f"stop it with `kill {pid}`"
         who = f"process {pid}, {holder['url']}"
     except (ValueError, TypeError, KeyError):
-        # It took the lock a moment ago.
+        # The other process took the lock only a moment ago.
         who, stop = "it is starting", "stop it"
     return (
         f"a deployment runs already in {state_dir} ({who}): use that one, {stop}, "

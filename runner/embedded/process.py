@@ -25,25 +25,25 @@ def die_with_parent() -> None:
 
 @dataclass(frozen=True, slots=True)
 class ServiceUser:
-    """Whom the services run as: PostgreSQL refuses root. None means whoever we are."""
+    """The user that runs the services, as PostgreSQL refuses root. None means the current user."""
 
     uid: int | None
     gid: int | None
 
     def own(self, path: Path) -> None:
-        """Make a folder for the services alone."""
+        """Make a folder that only the services can use."""
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
         path.chmod(0o700)
         if self.uid is not None and self.gid is not None:
             os.chown(path, self.uid, self.gid)
 
     def may_pass(self, path: Path) -> bool:
-        """Return whether the user reaches a path: every folder above it lets others through."""
+        """Return whether the user can reach a path: every folder above it lets others through."""
         return self.uid is None or all(above.stat().st_mode & 0o001 for above in path.parents)
 
 
 def service_user() -> ServiceUser:
-    """Return the user to run services as. Raises SetupError when root has none to give."""
+    """Return the user to run services as. Raises SetupError if root has none to give."""
     if os.geteuid() != 0:
         return ServiceUser(None, None)
     try:
@@ -57,7 +57,7 @@ def service_user() -> ServiceUser:
 
 
 class ServiceProcess:
-    """One service: started, stopped, killed, and started again."""
+    """One service that can be started, stopped, killed, and started again."""
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ class ServiceProcess:
 
     @property
     def pid(self) -> int:
-        """The process id. Raises RuntimeError when it does not run."""
+        """The process id. Raises RuntimeError if it does not run."""
         if self._process is None:
             raise RuntimeError(f"{self._argv[0]} does not run")
         return self._process.pid
@@ -110,7 +110,7 @@ class ServiceProcess:
             raise SetupError(f"{self._argv[0]} ended at once:\n{self.last_words()}")
 
     def stop(self, with_signal: signal.Signals) -> None:
-        """End it and wait; SIGKILL if it does not."""
+        """End it and wait; send SIGKILL if it does not end."""
         if self._process is None:
             return
         self._process.send_signal(with_signal)

@@ -1,4 +1,4 @@
-"""A private Redis (or Valkey): rings and hints only, so it keeps nothing on disk."""
+"""A private Redis (or Valkey): it holds only rings and hints, so it stores nothing on disk."""
 
 import shutil
 import signal
@@ -35,7 +35,7 @@ class Redis:
                 "--save", "",
                 "--appendonly", "no",
                 "--maxmemory", "256mb",
-                # Evicting would drop rings silently; refusing new ones is seen and retried.
+                # Evicting would drop rings silently; a refusal of new ones is noticed and repeated.
                 "--maxmemory-policy", "noeviction",
                 "--daemonize", "no",
             ],

@@ -1,4 +1,4 @@
-"""Both services together: folders, start, roles, and the URLs that each process of ours gets."""
+"""Both services together: folders, start, roles, and the URLs for each of our processes."""
 
 import shutil
 import tempfile
@@ -13,7 +13,7 @@ from runner.embedded.redis import Redis
 from runner.words.errors import SetupError
 
 MAX_SOCKET_PATH = 100
-"""Below the 108 bytes of sun_path (unix(7))."""
+"""Leaves room below the 108 bytes of sun_path (unix(7))."""
 LONGEST_NAME = "/.s.PGSQL.5432.lock"
 
 
@@ -52,10 +52,10 @@ class Services:
 
 @contextmanager
 def services(state_dir: Path, *, ephemeral: bool = False, patience: int = 1) -> Iterator[Services]:
-    """Run PostgreSQL and Redis while the context lasts; their data stays below `state_dir`.
+    """Run PostgreSQL and Redis inside the context; their data stays below `state_dir`.
 
-    `ephemeral` trades durability for speed; `patience` multiplies every wait on them. Raises
-    SetupError when a program or user is missing.
+    `ephemeral` gives up durability for speed; `patience` multiplies every wait on them. Raises
+    SetupError if a program or user is missing.
     """
     user = service_user()
     with ExitStack() as stack:
@@ -87,7 +87,7 @@ def services(state_dir: Path, *, ephemeral: bool = False, patience: int = 1) -> 
 
 @contextmanager
 def _socket_folder(state_dir: Path, user: ServiceUser) -> Iterator[Path]:
-    """Yield a private folder whose path is short enough for a socket and open to the services."""
+    """Yield a private folder that the services can use, with a path short enough for a socket."""
     folder = state_dir / "run" / "services"
     folder.mkdir(parents=True, exist_ok=True)
     if len(str(folder)) + len(LONGEST_NAME) > MAX_SOCKET_PATH or not user.may_pass(folder):

@@ -1,8 +1,8 @@
 """The whole product on one host: embedded services, and API and worker as child processes.
 
-The children are the same `runner api` and `runner worker` that production runs, told by the same
-variables; only PostgreSQL and Redis are private to this process. Used by `runner dev`, by the
-demo, and by the tests that kill parts of it.
+The children are the same `runner api` and `runner worker` as in production, with the same
+variables; only PostgreSQL and Redis are private to this process. `runner dev`, the demo, and the
+tests that kill parts of the product use it.
 """
 
 import asyncio
@@ -55,13 +55,13 @@ class Child:
 
     @property
     def pid(self) -> int:
-        """The process id. Raises RuntimeError when it does not run."""
+        """The process id. Raises RuntimeError if it does not run."""
         if self._process is None:
             raise RuntimeError(f"{self._name} does not run")
         return self._process.pid
 
     def start(self, *arguments: str, pass_fds: tuple[int, ...] = ()) -> None:
-        """Start it; it dies with this process."""
+        """Start it; it ends with this process."""
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603 - our own module, our own arguments
                 [sys.executable, "-m", "runner", self._name, *arguments],
@@ -79,7 +79,7 @@ class Child:
         return self._process is not None and self._process.poll() is None
 
     async def stop(self, with_signal: signal.Signals = signal.SIGTERM) -> int | None:
-        """End it and wait; SIGKILL after a while. Return its exit code."""
+        """End it and wait; send SIGKILL after a while. Return its exit code."""
         if self._process is None:
             return None
         if self.running():
@@ -108,9 +108,9 @@ class Stack:
     worker: Child
 
     async def ready(self) -> None:
-        """Wait until the API answers and the worker has said that it works.
+        """Wait until the API answers and the worker reports that it works.
 
-        Raises SetupError with the end of the log of the part that did not come up.
+        Raises SetupError with the end of the log of the part that did not start.
         """
         try:
             async with asyncio.timeout(self.settings.patient(READY_AFTER_S)):
@@ -124,7 +124,7 @@ class Stack:
             ) from None
 
     async def watch(self, stop: asyncio.Event) -> None:
-        """Return when `stop` is set. Raises NotReady as soon as a part has ended by itself."""
+        """Return when `stop` is set. Raises NotReady as soon as a part ends by itself."""
         parts: dict[str, Child | ServiceProcess] = {
             "`runner api`": self.api,
             "`runner worker`": self.worker,
@@ -165,10 +165,10 @@ class Stack:
 
 @asynccontextmanager
 async def stack(settings: Settings, *, ephemeral: bool = False) -> AsyncIterator[Stack]:
-    """Run everything below `settings.state_dir` while the context lasts.
+    """Run everything below `settings.state_dir` inside the context.
 
-    Raises SetupError, before anything in the folder is touched, when another stack runs in it or
-    the address is taken, and before anything is started, when a setting cannot be used.
+    Raises SetupError if another stack runs in the folder or the address is taken, before it touches
+    anything there; and if a setting cannot be used, before it starts anything.
     """
     with held(settings.state_dir) as tell, listen(settings) as listener:
         tell(url(listener))
@@ -210,7 +210,7 @@ async def _stack(
         if settings.audit_webhook_secret is not None:
             signs["RUNNER_AUDIT_WEBHOOK_SECRET"] = settings.audit_webhook_secret.get_secret_value()
         common = {
-            # Not our own variables: each child is given the one login that is its own.
+            # Do not pass on our own variables: each child gets only its own login.
             **{k: v for k, v in os.environ.items() if not k.startswith("RUNNER_")},
             **settings.as_environment(),
             **keys,
@@ -234,7 +234,7 @@ async def _stack(
         )
         try:
             api.start("--fd", str(listener.fileno()), pass_fds=(listener.fileno(),))
-            # From here on it is the API's alone: with that, it ends.
+            # From here on, only the API holds the socket, which therefore closes with the API.
             listener.close()
             worker.start()
             yield Stack(address, settings, running, api, worker)

@@ -1,4 +1,4 @@
-"""Sandboxes to try attacks in: guarded ones, and ones that lack one control."""
+"""Sandboxes in which to try attacks: guarded ones, and ones that lack one control."""
 
 import json
 import secrets
@@ -12,15 +12,20 @@ from typing import Any
 
 from runner.base.settings import Settings
 from runner.quotas.sizes import load_sizes
-from runner.sandbox.drive import ProgramRun, launched, run
-from runner.sandbox.engine.maker import Configure
+from runner.sandbox.drive import launched
 from runner.sandbox.engine.spec import container_config
-from runner.sandbox.guest.ending import Cause, Ending
 from runner.sandbox.guest.run import OnOutput
 from runner.sandbox.guest.sandbox import Sandbox
 from runner.sandbox.launch import Launcher, SandboxOrder
 from runner.verify.check import Observation, Probe
 from runner.verify.controls import Change
+from runner.verify.guests import (
+    ExecutionGuest,
+    Guest,
+    GuestRun,
+    LivingGuest,
+    Way,
+)
 from runner.verify.layers import Layer, layers
 from runner.verify.outside import Outside
 from runner.verify.surroundings import surroundings
@@ -29,7 +34,8 @@ from runner.words.resources import Limits, RunBounds
 from runner.words.sandbox import Isolation, SandboxSpec
 
 PATIENCE_S = 10.0
-_FLOOD_BYTES = 2**22
+_ALONE_S = 60
+"""How long a living sandbox outlives a bench that has crashed."""
 
 _PRELUDE = """
 import ctypes, errno, json, os, socket, struct, sys
@@ -63,7 +69,7 @@ FACTS = json.loads(os.environ.get('FACTS', '{}'))
 
 
 class Bench:
-    """Starts sandboxes for checks on one Docker daemon; afterwards nothing of them is left."""
+    """Starts sandboxes for checks on one Docker daemon, and leaves nothing behind."""
 
     def __init__(
         self,
@@ -73,24 +79,37 @@ class Bench:
         isolation: Isolation,
         facts: Mapping[str, Any],
         layers: Sequence[Layer],
+        *,
+        ways: Sequence[Way] = (Way.EXECUTION,),
     ) -> None:
         self.launcher = launcher
         self.settings = settings
         self.limits = limits
         self.isolation = isolation
         self.facts = {**facts, "isolation": isolation.value}
-        """What probes are told of the host, as `FACTS`."""
+        """The facts about the host that probes get as `FACTS`."""
         self.layers = layers
-        """What else of this host stands in the way of attacks."""
+        """Other layers of this host that may stop attacks."""
+        self.ways = ways
+        """How each probe is tried with all controls; without one, the first of these is enough."""
+        self.tries = 0
+        """How many programs were tried so far."""
         self._outside: Outside | None = None
         self._afterwards = AsyncExitStack()
 
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, settings: Settings, isolation: Isolation = Isolation.CONTAINER
+        cls,
+        settings: Settings,
+        isolation: Isolation = Isolation.CONTAINER,
+        *,
+        ways: Sequence[Way] = (Way.EXECUTION,),
     ) -> AsyncIterator["Bench"]:
-        """Open a bench of its own node and folder. Raises what `Launcher.open` raises."""
+        """Open a bench with its own node name and folder. Raises what `Launcher.open` raises.
+
+        Attacks come by these `ways`: as executions, or by others into sandboxes that live.
+        """
         node = f"verify-{secrets.token_hex(6)}"
         folder = Path(tempfile.mkdtemp(prefix="runner-verify-"))
         try:
@@ -103,7 +122,7 @@ class Bench:
                 await launcher.engine.make_network(node)
                 try:
                     with surroundings() as facts:
-                        bench = cls(launcher, own, limits, isolation, facts, standing)
+                        bench = cls(launcher, own, limits, isolation, facts, standing, ways=ways)
                         async with bench._afterwards:
                             yield bench
                 finally:
@@ -111,23 +130,44 @@ class Bench:
         finally:
             shutil.rmtree(folder)
 
+    @property
+    def living(self) -> bool:
+        """Whether its sandboxes live."""
+        return Way.EXECUTION not in self.ways
+
     async def outside(self) -> Outside:
-        """Return the server and the proxies of the checks of egress, started at first use."""
+        """Return the server and the proxies for the checks of egress; start them at first use."""
         if self._outside is None:
             self._outside = await self._afterwards.enter_async_context(Outside.open(self.settings))
         return self._outside
 
     @asynccontextmanager
     async def sandbox(
-        self,
-        *changes: Change,
-        limits: Mapping[str, float] | None = None,
-        configure: Configure | None = None,
-    ) -> AsyncIterator[Sandbox]:
-        """Start a sandbox whose configuration has these changes; destroy it after use."""
+        self, *changes: Change, limits: Mapping[str, float] | None = None
+    ) -> AsyncIterator[Guest]:
+        """Start a sandbox of the bench's kind with these changes; destroy it after use."""
+        async with self._launched(changes, limits) as sandbox:
+            if not self.living:
+                yield ExecutionGuest(sandbox)
+                return
+            lives = await sandbox.live(secrets.token_hex(32), alone_s=_ALONE_S)
+            try:
+                yield LivingGuest(lives)
+            finally:
+                lives.leave()
 
+    @asynccontextmanager
+    async def execution(self, *changes: Change) -> AsyncIterator[ExecutionGuest]:
+        """Start a sandbox for executions; destroy it after use."""
+        async with self._launched(changes) as sandbox:
+            yield ExecutionGuest(sandbox)
+
+    @asynccontextmanager
+    async def _launched(
+        self, changes: Sequence[Change], limits: Mapping[str, float] | None = None
+    ) -> AsyncIterator[Sandbox]:
         def changed(*given: Any) -> dict[str, Any]:
-            config = (configure or container_config)(*given)
+            config = container_config(*given)
             for change in changes:
                 change(config)
             return config
@@ -144,50 +184,36 @@ class Bench:
             yield sandbox
 
     def within(self, limits: Mapping[str, float] | None) -> Limits:
-        """Return the bench's limits with these changed."""
+        """Return the bench's limits with these changes."""
         return replace(self.limits, **(limits or {}))  # type: ignore[arg-type]  # by name
 
-    async def probe(self, sandbox: Sandbox, probe: Probe) -> tuple[Observation, bool]:
+    async def probe(self, guest: Guest, probe: Probe, way: Way) -> tuple[Observation, bool]:
         """Run a probe; return what it showed, and whether the sandbox can serve another."""
         code = _PRELUDE + probe.code
-        ran = await self.run(sandbox, code, bounds=self.within(probe.limits).bounds)
-        ending = ran.ending
-        return observation(ran), ending.cause is Cause.NONE and not ending.container_died
+        ran = await self.run(guest, code, way=way, bounds=self.within(probe.limits).bounds)
+        return observation(ran), ran.usable
 
     async def run(
         self,
-        sandbox: Sandbox,
+        guest: Guest,
         code: str,
         *,
+        way: Way | None = None,
         bounds: RunBounds | None = None,
         on_output: OnOutput | None = None,
-    ) -> ProgramRun:
+    ) -> GuestRun:
         """Run Python code in a sandbox."""
-        environment = {"FACTS": json.dumps(self.facts)}
-        return await run(
-            sandbox,
-            Program(("python3", "-I", "-c", code), environment),
-            bounds or self.limits.bounds,
-            flood_bytes=_FLOOD_BYTES,
-            grace_s=0.3,
-            on_output=on_output,
+        self.tries += 1
+        program = Program(("python3", "-I", "-c", code), {"FACTS": json.dumps(self.facts)})
+        return await guest.run(
+            program, bounds or self.limits.bounds, way or self.ways[0], on_output
         )
 
 
-def observation(ran: ProgramRun) -> Observation:
-    """Return what a probe's last line says; a probe that was ended before it spoke was stopped."""
-    ending, last = ran.ending, ran.stdout.rsplit(b"\n", 1)[-1]
+def observation(ran: GuestRun) -> Observation:
+    """Return what a probe's last line says; a probe that ended before it spoke was stopped."""
     try:
-        said = json.loads(last)
+        said = json.loads(ran.stdout.rsplit(b"\n", 1)[-1])
         return Observation(bool(said["breached"]), str(said["saw"]), bool(said["absent"]))
     except (ValueError, KeyError, TypeError):
-        broke = ending.cause is Cause.NONE and ending.exit_code is not None
-        return Observation(breached=False, saw=_ended(ending), failed=broke)
-
-
-def _ended(ending: Ending) -> str:
-    if ending.cause is not Cause.NONE:
-        return ending.cause.value
-    if ending.oom_killed or ending.container_died:
-        return "killed for its memory" if ending.oom_killed else "the sandbox died"
-    return f"signal {ending.signal}" if ending.signal else f"exit code {ending.exit_code}"
+        return Observation(breached=False, saw=ran.ended, failed=ran.by_itself)

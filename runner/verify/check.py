@@ -5,7 +5,7 @@ from enum import StrEnum
 
 
 class Group(StrEnum):
-    """What part of the wall a check leans on."""
+    """The part of the sandbox or service that a check tests."""
 
     PRIVILEGES = "privileges"
     NAMESPACES = "namespaces"
@@ -22,7 +22,7 @@ class Group(StrEnum):
 
 
 class Severity(StrEnum):
-    """What a success of the probe would be worth to an attacker."""
+    """How much a success of the probe would be worth to an attacker."""
 
     CRITICAL = "critical"
     HIGH = "high"
@@ -32,9 +32,9 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What one try showed: whether the attack got through, and what was seen, such as `EPERM`.
+    """What one try showed: whether the attack succeeded, and what it saw, such as `EPERM`.
 
-    `absent` says that this host has nothing to attack here, `failed` that the probe itself broke.
+    `absent` means that this host has nothing to attack here, `failed` that the probe itself broke.
     """
 
     breached: bool
@@ -47,9 +47,9 @@ class Observation:
 class Check:
     """What a reviewer reads about a check.
 
-    `meaning` says what it would mean if the probe succeeded; `source` where the rule comes from;
-    `control` names the one thing that stops it (`runner.verify.controls`, for probes).
-    `undemonstrable` says why no run without the control is shown, and is empty where one is.
+    `meaning` says what a success of the probe would mean, and `source` where the rule comes from.
+    `control` names the one thing that stops it (for probes, see `runner.verify.controls`). If no
+    run without the control can be shown, `undemonstrable` says why; otherwise it is empty.
     """
 
     id: str
@@ -66,8 +66,8 @@ class Check:
 class Probe(Check):
     """A check that is a program in a sandbox.
 
-    `code` is Python; it ends by `held(saw)` or `breached(saw)` of the prelude. `expect` is what a
-    guarded probe must have seen in a plain container. `alone` gives it a sandbox of its own.
+    `code` is Python and ends with `held(saw)` or `breached(saw)` of the prelude. `expect` is what a
+    guarded probe must have seen in a plain container. With `alone`, it has its own sandbox.
     """
 
     code: str
@@ -75,4 +75,4 @@ class Probe(Check):
     alone: bool = False
     limits: dict[str, float] = field(default_factory=dict)
     needs: str = ""
-    """A capability without which nobody on the host could succeed, the host's root included."""
+    """A capability without which nobody on the host could succeed, not even the host's root."""

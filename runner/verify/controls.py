@@ -1,9 +1,9 @@
-"""The controls that checks lean on, and how each is taken away to show that it is the one.
+"""The controls that checks test, and how to take each away to show that it is what stops them.
 
-A control is taken away by changing the configuration of a container, and in it nothing else.
-Some walls stand behind others: a system call that the kernel refuses to the unprivileged anyway
-shows nothing about the filter. For those, `lowered` takes the walls behind away in both runs, so
-that the control is the only one left.
+Taking a control away changes one thing in a container's configuration, and nothing else. Some
+layers stand behind others: a system call that the kernel refuses to unprivileged processes anyway
+shows nothing about the filter. In such a case, `lowered` takes away the layers behind in both runs,
+so that only the control is left.
 """
 
 import re
@@ -26,7 +26,7 @@ CAPABILITIES = (
     "LEASE", "AUDIT_WRITE", "AUDIT_CONTROL", "SETFCAP", "MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG",
     "WAKE_ALARM", "BLOCK_SUSPEND", "AUDIT_READ",
 )  # fmt: skip
-"""In the order of their bits (linux/capability.h), as far as every Docker knows them."""
+"""In the order of their bits (linux/capability.h), as far as every Docker version knows them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ def become(user: str) -> Change:
 
     def change(config: dict[str, Any]) -> None:
         config["User"] = user
-        # Nobody but its owner enters the workspace, not even root without capabilities.
+        # Only its owner can enter the workspace, not even root without capabilities.
         for place, options in config["HostConfig"]["Tmpfs"].items():
             own = re.sub(r"\buid=[0-9]+", f"uid={uid}", options)
             config["HostConfig"]["Tmpfs"][place] = re.sub(r"\bgid=[0-9]+", f"gid={gid}", own)
@@ -72,12 +72,12 @@ root = become("0:0")
 
 
 def all_capabilities(config: dict[str, Any]) -> None:
-    """Give every capability that root of this host has itself."""
+    """Give every capability that root of this host has."""
     config["HostConfig"].update(CapDrop=["ALL"], CapAdd=sorted(host_capabilities()))
 
 
 def host_capabilities() -> frozenset[str]:
-    """Return the names of the capabilities within this process's bounds (capabilities(7))."""
+    """Return the names of the capabilities that this process may have at most (capabilities(7))."""
     status = Path("/proc/self/status").read_text()
     (bounds,) = [line.split()[1] for line in status.splitlines() if line.startswith("CapBnd:")]
     mask = int(bounds, 16)
@@ -85,7 +85,7 @@ def host_capabilities() -> frozenset[str]:
 
 
 def security_option(name: str, value: str) -> Change:
-    """Set one security option in place of what it was."""
+    """Set one security option and replace its former value."""
 
     def change(config: dict[str, Any]) -> None:
         kept = [option for option in _options(config) if not option.startswith(f"{name}=")]
@@ -106,7 +106,7 @@ def new_privileges(config: dict[str, Any]) -> None:
 
 
 def without_name(config: dict[str, Any]) -> None:
-    """Drop the name: one of its own needs a namespace of its own."""
+    """Drop the name: a sandbox with a name of its own needs a namespace of its own."""
     config.pop("Hostname", None)
 
 
@@ -132,7 +132,7 @@ def ulimit(name: str, value: int) -> Change:
 
 
 def own_ulimit(name: str, number: int) -> Change:
-    """Set one resource limit to what this process has itself: all that Docker can give."""
+    """Set one resource limit to this process's own, the most that Docker can give."""
 
     def change(config: dict[str, Any]) -> None:
         ulimit(name, resource.getrlimit(number)[1])(config)
@@ -141,7 +141,7 @@ def own_ulimit(name: str, number: int) -> Change:
 
 
 def supervisor(patch: str) -> Change:
-    """Start the supervisor with some Python run first, in which its modules can be changed."""
+    """Start the supervisor after some Python code, which can change the supervisor's modules."""
     code = (
         f"import sys; sys.path.insert(0, {SUPERVISOR!r})\n{patch}\n"
         f"import runpy; runpy.run_path({SUPERVISOR + '/__main__.py'!r}, run_name='__main__')"
@@ -165,7 +165,7 @@ def _host_network(config: dict[str, Any]) -> None:
 
 def _connected(config: dict[str, Any]) -> None:
     config["NetworkDisabled"] = False
-    # The bench makes a network of its node's name, as any container has one.
+    # The bench makes a network with its node's name, as for any container.
     config["HostConfig"]["NetworkMode"] = config["Labels"][NODE_LABEL]
 
 
@@ -182,7 +182,7 @@ def _unsized(config: dict[str, Any]) -> None:
     places = config["HostConfig"]["Tmpfs"]
     for place, options in places.items():
         kept = [o for o in options.split(",") if not o.startswith(("size=", "nr_inodes="))]
-        # Four times what was allowed, not the host's memory.
+        # Four times the permitted amount, not the host's memory.
         places[place] = ",".join([*kept, "size=512m", "nr_inodes=100000"])
 
 
@@ -190,7 +190,7 @@ CONTROLS: Mapping[str, Control] = {
     "capabilities": Control("all capabilities dropped", all_capabilities, root),
     "user": Control("an unprivileged user", root),
     "groups": Control("no supplementary groups", host(GroupAdd=["1234"])),
-    # runc loads a filter earlier without no_new_privs, and ours refuses what runc does after that.
+    # Without no_new_privs, runc loads a filter earlier, and ours refuses what runc does after that.
     "no-new-privileges": Control("no_new_privs", new_privileges, unfiltered),
     "seccomp": Control("the system call filter", unfiltered),
     "seccomp, for root": Control(
@@ -234,7 +234,7 @@ CONTROLS: Mapping[str, Control] = {
     "pids limit": Control("the pids limit", host(PidsLimit=200)),
     "memory limit": Control("the memory limit", host(Memory=2**30, MemorySwap=2**30)),
     "socket memory": Control(
-        # Version 1 counts sockets apart, version 2 as memory.
+        # Version 1 counts sockets separately, version 2 as memory.
         "a limit on what sockets hold",
         host(KernelMemoryTCP=0, Memory=2**30, MemorySwap=2**30),
     ),

@@ -1,17 +1,17 @@
-"""Where gVisor's kernel answers otherwise than the host's would, and why that is acceptable.
+"""Where gVisor's kernel answers differently from the host's, and why that is acceptable.
 
-A probe counts as breached as soon as some kernel lets it through. Behind gVisor that kernel is
-the sandbox's own: what a program gains there it gains over itself. Each difference is named, so
-that a new one is found. As of release 20221219, Debian 12's.
+A probe counts as breached as soon as some kernel lets it through. Behind gVisor, that kernel
+belongs to the sandbox, so the program gains power only over itself. Each difference is listed, so
+that a new one is noticed. The list is for release 20221219, which Debian 12 has.
 """
 
 from collections.abc import Mapping
 
 _READABLE = (
-    "this release does not heed PR_SET_DUMPABLE; the supervisor holds nothing but its connection, "
-    "and the worker believes nothing that comes over it"
+    "this release ignores PR_SET_DUMPABLE; the supervisor holds only its connection, "
+    "and the worker distrusts everything that comes over it"
 )
-_SILENT = "gVisor's /proc does not tell; the container's configuration is the same"
+_SILENT = "gVisor's /proc does not show it; the container's configuration is the same"
 _MOUNTS = "gVisor does not show the flag; programs cannot gain privileges by a file (no_new_privs)"
 _DEVICES = "gVisor's own device, within its own kernel"
 
@@ -41,6 +41,8 @@ DIFFERENCES: Mapping[str, str] = {
     "files.mknod": _DEVICES,
     "proc.masked.proc-cmdline": "gVisor's own invention, the same on every host",
     "resources.shared.terminals": "gVisor's own terminals, which are none of the host's",
-    "resources.threads": "threads are gVisor's; the host's limit is 192 + 3 for each asked for",
+    "resources.threads": (
+        "threads belong to gVisor; the host's limit is 192 + 3 for each requested one"
+    ),
     "resources.cpu": "the program's own accounting is gVisor's; the host's quota binds all of it",
 }

@@ -1,8 +1,9 @@
-"""Walls of the host behind a sandbox's own controls, and what to do where one hides a proof.
+"""Layers of the host behind a sandbox's own controls, and what to do if one hides a proof.
 
-A probe that is held without its control may be held by the host: by a policy of AppArmor, by the
-kernel's lockdown, by a setting. A layer that Docker can lower is lowered for another try. For one
-that it cannot lower, the check is called held by that layer, not broken.
+If a probe is stopped even without its control, the host may have stopped it: by a policy of
+AppArmor, by the kernel's lockdown, by a setting. If Docker can lower that layer for a container,
+the probe is tried once more without it. Otherwise, the check counts as held by that layer, not as
+broken.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -22,9 +23,9 @@ _NAMESPACES = {
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One wall of the host. `lower` takes it away from a container, where Docker can.
+    """One layer of the host. `lower` takes it away from a container, if Docker can do that.
 
-    `holds` has the ids of the checks that it can hide; it is empty for one that could hide any.
+    `holds` has the ids of the checks that it can hide; it is empty if it could hide any.
     """
 
     title: str
@@ -32,7 +33,7 @@ class Layer:
     holds: Collection[str] = ()
 
     def may_hold(self, check: str) -> bool:
-        """Return whether this layer could be what stops a check's probe."""
+        """Return whether this layer may be what stops a check's probe."""
         return not self.holds or check in self.holds
 
 
@@ -41,7 +42,7 @@ SELINUX = Layer("SELinux", security_option("label", "disable"))
 
 _POLICIES = {"name=apparmor": APPARMOR, "name=selinux": SELINUX}
 
-# What refuses even root with every capability: kernel_lockdown(7), sysctl documentation
+# These layers refuse even root with every capability: kernel_lockdown(7), sysctl documentation
 # (admin-guide/sysctl/kernel.rst), namespaces(7).
 _SETTINGS: tuple[tuple[str, Callable[[str], bool], Layer], ...] = (
     ("sys/kernel/security/lockdown", lambda text: "[none]" not in text,
@@ -62,7 +63,7 @@ _SETTINGS: tuple[tuple[str, Callable[[str], bool], Layer], ...] = (
 
 
 def layers(docker: Mapping[str, Any], root: Path = Path("/")) -> tuple[Layer, ...]:
-    """Return the layers that stand on this host, by `docker info` and the kernel's settings."""
+    """Return the layers that exist on this host, by `docker info` and the kernel's settings."""
     named = {str(option).partition(",")[0] for option in docker.get("SecurityOptions") or ()}
     policies = [layer for name, layer in _POLICIES.items() if name in named]
     settings = [

@@ -1,4 +1,4 @@
-"""A server to be reached, and the egress proxy in front of it, for the checks of egress."""
+"""A server to attack, and the egress proxy in front of it, for the checks of egress."""
 
 import asyncio
 import contextlib
@@ -18,13 +18,13 @@ from runner.egress.session import Decision
 _PATIENCE_S = 1.0
 _QUIET_S = 0.03
 _LONGEST_S = 5.0
-"""Many checks end in silence: a host with much patience would wait for hours in all."""
+"""Many checks end in silence; with a host's long patience, they would wait for hours altogether."""
 NAMES = ("example.test", "www.example.test", "evilexample.test", "example.test.evil")
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came of speaking to the proxy: its bytes, its decisions, what the server was sent."""
+    """The outcome of speaking to the proxy: its bytes, its decisions, what the server received."""
 
     said: bytes
     decisions: tuple[Decision, ...]
@@ -32,14 +32,14 @@ class Answer:
 
     @property
     def why(self) -> str:
-        """The first refusal's reason, or the first bytes that came back."""
+        """The reason of the first refusal, or the first bytes that came back."""
         refused = [each.reason for each in self.decisions if each.outcome == "denied"]
         return refused[0] if refused else repr(self.said[:40])
 
 
 @dataclass
 class Outside:
-    """The server and two proxies: one whose operator trusts loopback, one whose does not."""
+    """The server and two proxies: the operator of only one of them trusts loopback."""
 
     port: int
     trusting: EgressGateway
@@ -51,7 +51,7 @@ class Outside:
     @classmethod
     @asynccontextmanager
     async def open(cls, settings: Settings) -> AsyncIterator["Outside"]:
-        """Run them while the context lasts. Raises SetupError when a proxy does not start."""
+        """Run them inside the context. Raises SetupError if a proxy does not start."""
         arrived = bytearray()
 
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -86,7 +86,7 @@ class Outside:
             yield cls(port, trusting, strict, settings.state_dir, settings.patience, arrived)
 
     def policy(self, *rules: Any, **budgets: int) -> Policy:
-        """Return a policy; `PORT` in a rule's text is the server's."""
+        """Return a policy; `PORT` in a rule's text stands for the server's port."""
         written = [
             rule.replace("PORT", str(self.port)) if isinstance(rule, str)
             else {**rule, "port": self.port}
@@ -97,7 +97,7 @@ class Outside:
     async def ask(
         self, policy: Policy, *said: bytes, gateway: EgressGateway | None = None, times: int = 1
     ) -> Answer:
-        """Speak to the proxy as a sandbox of this policy does; each part after a short wait."""
+        """Speak to the proxy as a sandbox with this policy does; each part after a short wait."""
         path = self.folder / f"{secrets.token_hex(4)}.sock"
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(str(path))
@@ -130,7 +130,7 @@ async def _spoken(path: Path, parts: Sequence[bytes], patience: int) -> bytes:
 
 
 async def _heard(reader: asyncio.StreamReader, patience: int) -> bytes:
-    """Return what comes: something or the end is waited for, and then silence."""
+    """Return the bytes that come: wait for the first ones or the end, and then for silence."""
     heard = b""
     try:
         while True:

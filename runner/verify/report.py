@@ -1,4 +1,4 @@
-"""What a verification found: a table for people, a signed document for reviewers."""
+"""The result of a verification: a table for people, a signed document for reviewers."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ from rich.table import Table
 
 from runner import __version__
 from runner.verify.check import Check, Group
+from runner.verify.guests import Way
 from runner.verify.suite import CheckResult, CheckVerdict
 from runner.words.sandbox import Isolation
 from runner.words.text import escaped, printable
@@ -20,9 +21,10 @@ KIND = "agent-runner/verification/v1"
 PAGE_HEAD = """\
 # The checks
 
-Written by `runner verify --list`; a test holds it to the code. Each of the {count} checks is tried
-with its control, where it must be stopped, and without it, where it must succeed; `runner verify`
-does so on your own host and says which could not be shown there, and why."""
+`runner verify --list` writes this page, and a test compares it with the code. Each of the {count}
+checks is tried twice: with its control, when it must be stopped, and without it, when it must
+succeed. `runner verify` does this on your own host, and `runner verify --living` in sandboxes that
+live. It says which checks could not be shown there, and why."""
 
 _STYLES = {
     CheckVerdict.HELD: "green",
@@ -34,7 +36,7 @@ _STYLES = {
 
 
 def by_group(outcomes: Sequence[CheckResult]) -> Table:
-    """Return how many checks of each group held, and how many were shown able to fail."""
+    """Return how many checks of each group held, and how many could be shown to fail."""
     table = Table("group", *(verdict.value for verdict in CheckVerdict), "all")
     counts = Counter((outcome.check.group, outcome.verdict) for outcome in outcomes)
     for group in Group:
@@ -48,7 +50,7 @@ def by_group(outcomes: Sequence[CheckResult]) -> Table:
 
 
 def in_need(outcomes: Sequence[CheckResult], *, unshown: bool) -> Table:
-    """Return every check that did not hold or proves nothing; with `unshown`, those not shown."""
+    """Return checks that did not hold or prove nothing; with `unshown`, also those not shown."""
     table = Table("check", "verdict", "with the control", "without it", "what it means")
     for outcome in outcomes:
         if outcome.good and not (unshown and outcome.verdict is not CheckVerdict.HELD):
@@ -66,7 +68,7 @@ def in_need(outcomes: Sequence[CheckResult], *, unshown: bool) -> Table:
 
 
 def behind(outcomes: Sequence[CheckResult]) -> str:
-    """Return which layers of the host hold what checks, beside their own controls."""
+    """Return which layers of the host stop which checks, beside the checks' own controls."""
     found: dict[str, list[str]] = {}
     for outcome in outcomes:
         for title in outcome.also_held_by:
@@ -76,14 +78,23 @@ def behind(outcomes: Sequence[CheckResult]) -> str:
 
 
 def document(
-    outcomes: Sequence[CheckResult], *, isolation: Isolation, node: str, docker: str, seconds: float
+    outcomes: Sequence[CheckResult],
+    *,
+    isolation: Isolation,
+    ways: Sequence[Way],
+    tries: int,
+    node: str,
+    docker: str,
+    seconds: float,
 ) -> dict[str, Any]:
-    """Return the report's body, to be signed."""
+    """Return the report's body, to be signed. `tries` counts the programs that were tried."""
     return {
         "version": __version__,
         "node": node,
         "docker": docker,
         "isolation": isolation.value,
+        "ways": [way.value for way in ways],
+        "tries": tries,
         "at": datetime.now(UTC).isoformat(),
         "seconds": round(seconds, 1),
         "good": all(outcome.good for outcome in outcomes),
@@ -109,7 +120,7 @@ def document(
 
 
 def page(checks: Sequence[Check]) -> str:
-    """Return the list of all checks as `docs/security/checks.md` has it."""
+    """Return the list of all checks, for `docs/security/checks.md`."""
     lines = [PAGE_HEAD.format(count=len(checks))]
     for group in Group:
         lines += [f"\n## {group.value}\n", "| check | what it would mean | stopped by | source |"]

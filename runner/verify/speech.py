@@ -36,12 +36,12 @@ METHODS = {"connect": connect, "http": absolute, "socks5": socks}
 
 
 def seen(answer: Answer) -> Observation:
-    """Return what came of it: whether anything reached the server."""
+    """Return the observation: whether anything reached the server."""
     return Observation(breached=bool(answer.arrived), saw=answer.why)
 
 
 def asked(speech: Speech, guarded: Rules, bare: Rules, **budgets: int) -> Attempt:
-    """Return an attempt to reach the server; without the control, by rules that permit it."""
+    """Return an attempt to reach the server; without the control, rules permit it."""
 
     async def attempt(bench: Bench, is_guarded: bool) -> Observation:  # noqa: FBT001 - its protocol
         outside = await bench.outside()
@@ -52,7 +52,7 @@ def asked(speech: Speech, guarded: Rules, bare: Rules, **budgets: int) -> Attemp
 
 
 def tunnelled(*requests: bytes) -> Speech:
-    """Return a client that opens a permitted tunnel and says this inside it."""
+    """Return a client that opens a permitted tunnel and sends this inside it."""
 
     def speech(outside: Outside) -> tuple[bytes, ...]:
         port = str(outside.port).encode()

@@ -1,18 +1,19 @@
 """Tries every check twice and says what each try showed.
 
-Probes of one kind share a sandbox: one for all with every control, one for all that lean on the
-same control, without it. So two hundred checks take a minute and not an hour.
+Probes of one kind share a sandbox: one sandbox with every control for all of them, and one without
+it for all that test the same control. So two hundred checks take a minute instead of an hour.
 """
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import partial
 
-from runner.sandbox.guest.sandbox import Sandbox
 from runner.verify.bench import Bench
 from runner.verify.check import Check, Observation, Probe
 from runner.verify.controls import CONTROLS, Change, host_capabilities
+from runner.verify.guests import Guest, Way
 from runner.verify.gvisor import DIFFERENCES
 from runner.verify.layers import Layer
 from runner.verify.trial import Trial
@@ -21,18 +22,18 @@ from runner.words.sandbox import Isolation
 
 
 class CheckVerdict(StrEnum):
-    """What the tries of one check say together."""
+    """What the tries of one check mean together."""
 
     HELD = "held"
-    """Stopped with its control, and shown to succeed without it."""
+    """It was stopped with its control, and succeeded without it."""
     UNSHOWN = "held, not shown"
-    """Stopped; no run without the control could be shown here, and it is said why."""
+    """It was stopped. No run without the control could be shown here, and the result says why."""
     DIFFERS = "gVisor's own kernel"
     """The sandbox's own kernel lets it through, which is accepted (`runner.verify.gvisor`)."""
     BREACHED = "BREACHED"
-    """The attack got through."""
+    """The attack succeeded."""
     BROKEN = "broken check"
-    """Stopped in both runs, or failed by itself: the check proves nothing."""
+    """It was stopped in both runs, or failed by itself: the check proves nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +46,11 @@ class CheckResult:
     why_unshown: str = ""
     differs: str = ""
     also_held_by: tuple[str, ...] = ()
-    """Layers of the host that had to be lowered, too, before the attack got through."""
+    """Layers of the host that also had to be lowered before the attack succeeded."""
 
     @property
     def verdict(self) -> CheckVerdict:
-        """The two tries in one word."""
+        """The result of the tries in one word."""
         if self.differs and (self.guarded.breached or self.guarded.failed):
             return CheckVerdict.DIFFERS
         if self.guarded.breached:
@@ -62,12 +63,12 @@ class CheckResult:
 
     @property
     def good(self) -> bool:
-        """Whether nothing is to be mended."""
+        """Whether nothing needs to be fixed."""
         return self.verdict in {CheckVerdict.HELD, CheckVerdict.UNSHOWN, CheckVerdict.DIFFERS}
 
 
 def checked(checks: Iterable[Check]) -> tuple[Check, ...]:
-    """Return the checks; raises ValueError when two have one id, or a control is not known."""
+    """Return the checks; raises ValueError if two have the same id, or a control is unknown."""
     found: dict[str, Check] = {}
     for check in checks:
         if check.id in found:
@@ -78,15 +79,36 @@ def checked(checks: Iterable[Check]) -> tuple[Check, ...]:
     return tuple(found.values())
 
 
+def tried(checks: Sequence[Check], *, living: bool) -> Sequence[Check]:
+    """Return the checks that can be tried in such sandboxes.
+
+    All can in those of executions. A living one has no use for trials that attack what only an
+    execution has, or that need no sandbox at all.
+    """
+    return [check for check in checks if not living or not isinstance(check, Trial) or check.lives]
+
+
 async def run(bench: Bench, checks: Sequence[Check]) -> AsyncIterator[CheckResult]:
     """Yield the outcome of each check.
 
-    Behind gVisor probes are tried with every control only: what each control stops is shown
+    Behind gVisor, probes are tried only with every control. What each control stops is shown
     against the host's kernel, in a plain container.
+
+    In living sandboxes, each probe is tried in several ways.
     """
+    checks = tried(checks, living=bench.living)
     behind_gvisor = bench.isolation is Isolation.GVISOR
     probes = [check for check in checks if isinstance(check, Probe)]
-    guarded = await series(bench, probes, ())
+    guarded = worst(
+        probes,
+        [
+            # A sandbox's own limits, for which such probes are alone, are the same on a terminal.
+            await series(
+                bench, [p for p in probes if way is not Way.TERMINAL or not p.alone], (), way
+            )
+            for way in bench.ways
+        ],
+    )
     for name in dict.fromkeys(probe.control for probe in probes):
         leaning = [probe for probe in probes if probe.control == name]
         for outcome in await _without(bench, name, leaning, guarded, shown=not behind_gvisor):
@@ -105,7 +127,7 @@ async def _without(
     *,
     shown: bool,
 ) -> list[CheckResult]:
-    """Return the outcomes of all probes that lean on one control."""
+    """Return the outcomes of all probes that test one control."""
     shows = [probe for probe in probes if shown and not probe.undemonstrable]
     bare: dict[str, Observation] = {}
     also: dict[str, tuple[str, ...]] = {}
@@ -113,7 +135,7 @@ async def _without(
         control = CONTROLS[name]
         lowered: tuple[Change, ...] = (control.lowered,) if control.lowered else ()
         if lowered:
-            # With the other walls lowered the control alone must hold.
+            # With the other layers lowered, the control must hold by itself.
             guarded |= await _breaches(bench, shows, lowered)
         bare = await series(bench, shows, (*lowered, control.remove))
         hidden = [probe for probe in shows if not bare[probe.id].breached]
@@ -142,13 +164,13 @@ async def _without(
 async def _breaches(
     bench: Bench, probes: Sequence[Probe], lowered: tuple[Change, ...]
 ) -> dict[str, Observation]:
-    """Return what got through with every control, once the walls behind them are lowered."""
+    """Return what succeeded with every control, once the layers behind them are lowered."""
     alone = await series(bench, probes, lowered)
     return {id_: seen for id_, seen in alone.items() if seen.breached}
 
 
 def held_by_the_host(check: str, layers: Sequence[Layer]) -> str:
-    """Return why a check is held without its control, by layers that no container can lower."""
+    """Return why a check holds without its control: by layers that no container can lower."""
     titles = [layer.title for layer in layers if layer.lower is None and layer.may_hold(check)]
     return f"held by {' and '.join(titles)} of this host, too" if titles else ""
 
@@ -162,22 +184,42 @@ async def _trial(bench: Bench, trial: Trial) -> CheckResult:
     return CheckResult(trial, guarded, unguarded, why)
 
 
-async def series(
-    bench: Bench, probes: Sequence[Probe], changes: tuple[Change, ...]
+def worst(
+    probes: Sequence[Probe], found: Sequence[Mapping[str, Observation]]
 ) -> dict[str, Observation]:
-    """Return what each probe shows in sandboxes so changed: as few of them as the probes allow."""
+    """Return the worst of what each probe showed in several series: above all, a breach."""
+
+    def badness(probe: Probe, seen: Observation) -> tuple[bool, bool, bool]:
+        return seen.breached, seen.failed, bool(probe.expect) and seen.saw != probe.expect
+
+    return {
+        probe.id: max(
+            (each[probe.id] for each in found if probe.id in each), key=partial(badness, probe)
+        )
+        for probe in probes
+    }
+
+
+async def series(
+    bench: Bench, probes: Sequence[Probe], changes: tuple[Change, ...], way: Way | None = None
+) -> dict[str, Observation]:
+    """Return what each probe shows with these changes, in as few sandboxes as possible.
+
+    Each comes into its sandbox by `way`, or else by the bench's first one.
+    """
+    way = way or bench.ways[0]
     found: dict[str, Observation] = {}
-    shared: Sandbox | None = None
+    shared: Guest | None = None
     async with AsyncExitStack() as stack:
         for probe in probes:
             try:
                 if probe.alone:
                     async with bench.sandbox(*changes, limits=probe.limits) as own:
-                        found[probe.id], _ = await bench.probe(own, probe)
+                        found[probe.id], _ = await bench.probe(own, probe, way)
                     continue
                 if shared is None:
                     shared = await stack.enter_async_context(bench.sandbox(*changes))
-                found[probe.id], usable = await bench.probe(shared, probe)
+                found[probe.id], usable = await bench.probe(shared, probe, way)
                 if not usable:
                     shared = None
             except SandboxFault as error:

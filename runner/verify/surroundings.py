@@ -1,4 +1,4 @@
-"""What a probe looks for on its host: services, shared memory, names; made for the checks."""
+"""What a probe looks for on its host: services, shared memory, names. The checks create them."""
 
 import ctypes
 import os
@@ -16,7 +16,7 @@ _IPC_RMID = 0
 
 @contextmanager
 def surroundings() -> Iterator[dict[str, Any]]:
-    """Yield facts of the host, and keep what they tell of alive while the context lasts."""
+    """Yield facts about the host, and keep what they describe alive inside the context."""
     with ExitStack() as stack:
         yield {
             "namespaces": {
@@ -46,7 +46,7 @@ def _shared_memory() -> Iterator[int]:
 
 @contextmanager
 def _listening(family: socket.AddressFamily, address: str) -> Iterator[int | None]:
-    """Yield the port of a service on loopback; None where the host lacks the family."""
+    """Yield the port of a service on loopback; None if the host lacks the address family."""
     with socket.socket(family) as listener:
         try:
             listener.bind((address, 0))

@@ -1,4 +1,4 @@
-"""Checks that are more than a program in a sandbox: played from outside, on the bench."""
+"""Checks that are more than a program in a sandbox: run from outside, on the bench."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -12,6 +12,8 @@ Attempt = Callable[[Bench, bool], Awaitable[Observation]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial(Check):
-    """A check that is played from outside: by a hostile supervisor, client or queue."""
+    """A check that is run from outside: by a hostile supervisor, client or queue."""
 
     attempt: Attempt
+    lives: bool = False
+    """Whether it also attacks what a process of a living sandbox is held to."""

@@ -1,4 +1,4 @@
-"""What an agent writes: read a table, aggregate it, draw a chart, leave a summary."""
+"""What an agent might write: read a table, aggregate it, draw a chart, write a summary."""
 
 import json
 

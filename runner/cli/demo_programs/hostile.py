@@ -1,4 +1,4 @@
-"""What nobody wants to run: each attempt prints one line of JSON, and what stopped it."""
+"""A hostile program: each attempt prints one line of JSON that says what stopped it."""
 
 import ctypes
 import json

@@ -1,4 +1,4 @@
-"""Ways past the egress proxy by the name that is asked for, by its address, and inside TLS."""
+"""Ways past the egress proxy by the requested name, by its address, and inside TLS."""
 
 import asyncio
 import struct
@@ -16,10 +16,10 @@ _UNCOVERED: tuple[Check, ...] = tuple(
         id=f"egress.{id_}.{method}",
         group=Group.EGRESS,
         severity=Severity.CRITICAL,
-        title=f"{title}, asked for by {method}",
+        title=f"{title}, by {method}",
         meaning="hosts that nobody permitted could be reached",
         source=source,
-        control="rules cover whole labels",
+        control="rules match whole labels",
         attempt=asked(
             partial(speak, host),
             (f"http://{rule}:PORT",),
@@ -45,7 +45,7 @@ _UNCOVERED: tuple[Check, ...] = tuple(
 def _spelled(host: bytes, reaches: str) -> Attempt:
     """Return an attempt to reach loopback by an odd spelling, by every method.
 
-    Without the control: what the system's own connect makes of that spelling.
+    Without the control, the system's own connect decides what the spelling means.
     """
 
     async def attempt(bench: Bench, guarded: bool) -> Observation:  # noqa: FBT001 - its protocol
@@ -67,8 +67,8 @@ _SPELLINGS: tuple[Check, ...] = tuple(
         id=f"egress.spelling.{id_}",
         group=Group.EGRESS,
         severity=Severity.CRITICAL,
-        title=f"{title} reaches nothing, by whatever method",
-        meaning="what was judged would not be what is connected to",
+        title=f"{title} reaches nothing, by any method",
+        meaning="the proxy could connect to another host than the one that it checked",
         source=source,
         control="one spelling of each name",
         undemonstrable=""
@@ -93,7 +93,7 @@ _SPELLINGS: tuple[Check, ...] = tuple(
         ("brackets", "A name in brackets", b"[example.test]", "", "GHSA-qwrf-gfpj-qvj6"),
         ("empty-label", "An empty label", b"www..example.test", "", "sandbox-runtime tests"),
         ("long-label", "An overlong label", b"a" * 64 + b".example.test", "", "RFC 1035"),
-        ("full-width", "Full-width dots", "evil。test".encode(), "", "UTS 46"),
+        ("full-width", "A name with full-width dots", "evil。test".encode(), "", "UTS 46"),
         ("hash", "A fragment in a name", b"evilexample.test#.example.test", "", "OWASP SSRF"),
         ("slash", "A path in a name", b"evilexample.test/.example.test", "", "OWASP SSRF"),
     )
@@ -119,15 +119,15 @@ _PRIVATE: tuple[Check, ...] = tuple(
         id=f"egress.private.{id_}.{method}",
         group=Group.EGRESS,
         severity=Severity.CRITICAL,
-        title=f"{title} is not connected to, asked for by {method}",
-        meaning="a name of the attacker's could lead to services of the operator's",
+        title=f"{title} is not reached, by {method}",
+        meaning="an attacker's name could lead to the operator's services",
         source="OWASP SSRF; CubeSandbox #1697",
         control="addresses that are not public are refused",
         attempt=_private(speak, host, f"http://{host.decode()}:PORT"),
     )
     for id_, title, host in (
         ("name", "A permitted name with a private address", b"example.test"),
-        ("address", "A permitted address that is private", b"127.0.0.1"),
+        ("address", "A permitted private address", b"127.0.0.1"),
     )
     for method, speak in METHODS.items()
 )
@@ -174,13 +174,13 @@ _TLS: tuple[Check, ...] = tuple(
         ("no-name", "A tunnel that names no host inside is cut", _hello(), "gh-aw-firewall #8878"),
         ("encrypted", "A tunnel whose host is encrypted is cut", _hello(_sni(b"example.test"), _ECH),
          "RFC 9849 (ECH)"),
-        ("late-name", "A name behind the first kilobyte is read", _hello(_PADDING, _sni(b"evil.test")),
+        ("late-name", "A name after the first kilobyte is read", _hello(_PADDING, _sni(b"evil.test")),
          "gh-aw-firewall #8878"),
         ("fragments", "A name in many records is read", _hello(_sni(b"evil.test"), record=7),
          "gh-aw-firewall #8878"),
-        ("two-names", "Two names inside are refused",
+        ("two-names", "Two names inside TLS are refused",
          _hello(_sni(b"example.test"), _sni(b"evil.test")), "RFC 6066 section 3"),
-        ("not-tls", "What is not TLS is cut on a TLS port", b"SSH-2.0-x\r\n\r\n\r\n", "e2b #1597"),
+        ("not-tls", "A connection that is not TLS is cut on a TLS port", b"SSH-2.0-x\r\n\r\n\r\n", "e2b #1597"),
         ("plain-http", "Plain HTTP is cut on a TLS port", b"GET / HTTP/1.1\r\n\r\n", "e2b #1597"),
     )
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Ways past the egress proxy by what HTTP says once a connection is let through, and by amounts."""
+"""Ways past the egress proxy by HTTP on a permitted connection, and by amounts."""
 
 from runner.verify.bench import Bench
 from runner.verify.check import Check, Group, Observation, Severity
@@ -13,7 +13,7 @@ _HTTP: tuple[Check, ...] = tuple(
         title=title,
         meaning=meaning,
         source=source,
-        control="every request inside a plain tunnel is judged",
+        control="every request inside a plain tunnel is checked",
         attempt=asked(tunnelled(request), (rule,), ("tcp://example.test:PORT",)),
     )
     for id_, title, request, rule, meaning, source, severity in (
@@ -22,11 +22,11 @@ _HTTP: tuple[Check, ...] = tuple(
          "another site behind the same front could be reached", "domain fronting", Severity.CRITICAL),
         ("two-hosts", "A request with two hosts is refused",
          b"GET / HTTP/1.1\r\nHost: example.test:PORT\r\nHost: evil.test\r\n\r\n",
-         "http://example.test:PORT", "proxy and server could read different ones",
+         "http://example.test:PORT", "proxy and server could read different hosts",
          "RFC 9112 section 3.2", Severity.CRITICAL),
         ("absolute", "A request that names a host in its first line is refused inside a tunnel",
          b"GET http://evil.test/ HTTP/1.1\r\nHost: example.test:PORT\r\n\r\n",
-         "http://example.test:PORT", "proxy and server could read different ones",
+         "http://example.test:PORT", "proxy and server could read different hosts",
          "RFC 9112 section 3.2.2", Severity.HIGH),
         ("two-lengths", "A request of two lengths is refused",
          b"POST / HTTP/1.1\r\nHost: example.test:PORT\r\nContent-Length: 3\r\n"
@@ -40,7 +40,7 @@ _HTTP: tuple[Check, ...] = tuple(
         ("upgrade", "An upgrade is refused",
          b"GET / HTTP/1.1\r\nHost: example.test:PORT\r\nConnection: upgrade\r\n"
          b"Upgrade: websocket\r\n\r\n",
-         "http://example.test:PORT", "what follows would be judged by nobody",
+         "http://example.test:PORT", "nobody would check what follows",
          "RFC 9110 section 7.8", Severity.HIGH),
         ("bare-newlines", "Control characters in a field are refused",
          b"GET / HTTP/1.1\r\nHost: example.test:PORT\r\nX: a\x00b\r\n\r\n",
@@ -95,7 +95,7 @@ _KEPT: tuple[Check, ...] = (
 
 
 def _later(first: bytes, second: bytes) -> Attempt:
-    """Return an attempt to reach a second host on a connection that was let through once."""
+    """Return an attempt to reach a second host on a connection that was permitted once."""
 
     async def attempt(bench: Bench, is_guarded: bool) -> Observation:  # noqa: FBT001 - its protocol
         outside = await bench.outside()
@@ -111,7 +111,7 @@ def _later(first: bytes, second: bytes) -> Attempt:
 
 
 def _budget(name: str, least: int, most: int, times: int, needed: int) -> Attempt:
-    """Return an attempt to use more than a budget; without the control the budget is larger."""
+    """Return an attempt to use more than a budget; without the control, the budget is larger."""
 
     async def attempt(bench: Bench, guarded: bool) -> Observation:  # noqa: FBT001 - its protocol
         outside = await bench.outside()
@@ -128,10 +128,10 @@ _REST: tuple[Check, ...] = (
         id="egress.http.second-host",
         group=Group.EGRESS,
         severity=Severity.CRITICAL,
-        title="A kept-alive connection is judged anew for each request",
-        meaning="one permitted request would open the way for all that follow",
+        title="Each request on a kept-alive connection is checked",
+        meaning="one permitted request would permit all that follow",
         source="CWE-441",
-        control="every request is judged",
+        control="every request is checked",
         attempt=_later(
             b"GET http://example.test:PORT/first HTTP/1.1\r\nHost: example.test:PORT\r\n\r\n",
             b"GET http://evilexample.test:PORT/second HTTP/1.1\r\n"
@@ -142,10 +142,10 @@ _REST: tuple[Check, ...] = (
         id="egress.http.pipelined",
         group=Group.EGRESS,
         severity=Severity.CRITICAL,
-        title="A pipelined request is judged as any other",
-        meaning="a request could ride behind a permitted one",
+        title="A pipelined request is checked like any other",
+        meaning="a forbidden request could follow a permitted one",
         source="RFC 9112 section 9.3.2",
-        control="every request is judged",
+        control="every request is checked",
         attempt=_later(
             b"GET http://example.test:PORT/first HTTP/1.1\r\nHost: example.test:PORT\r\n\r\n"
             b"GET http://evilexample.test:PORT/second HTTP/1.1\r\n"
@@ -178,7 +178,7 @@ _REST: tuple[Check, ...] = (
         group=Group.EGRESS,
         severity=Severity.CRITICAL,
         title="An empty policy permits nothing",
-        meaning="a policy that was forgotten would open everything",
+        meaning="a forgotten policy would permit everything",
         source="CVE-2025-66479, OpenSandbox #751",
         control="default deny",
         attempt=asked(

@@ -1,4 +1,4 @@
-"""Files, devices, and what /proc and /sys tell or take."""
+"""Files, devices, and what /proc and /sys reveal or accept."""
 
 from runner.verify.check import Check, Group, Probe, Severity
 
@@ -79,8 +79,8 @@ _DEVICES: tuple[Check, ...] = (
         id="files.devices",
         group=Group.FILES,
         severity=Severity.CRITICAL,
-        title="/dev holds the harmless devices only",
-        meaning="a device of the host's could be driven",
+        title="/dev holds only harmless devices",
+        meaning="a device of the host could be used",
         source="CIS Docker Benchmark 5.18",
         control="device list",
         code="import stat\n"
@@ -95,10 +95,10 @@ _DEVICES: tuple[Check, ...] = (
         group=Group.FILES,
         severity=Severity.CRITICAL,
         title="/dev/null is the null device",
-        meaning="a link in its place would have masked another file than meant",
+        meaning="a link in its place would have masked the wrong file",
         source="CVE-2025-31133",
         control="runc",
-        undemonstrable="it takes a faulty runc to be otherwise",
+        undemonstrable="it could fail only with a faulty runc",
         code="import stat\n"
         "found = os.stat('/dev/null')\n"
         "right = stat.S_ISCHR(found.st_mode) and found.st_rdev == os.makedev(1, 3)\n"
@@ -121,7 +121,7 @@ _DEVICES: tuple[Check, ...] = (
         group=Group.FILES,
         severity=Severity.LOW,
         title="Nothing in /dev/shm can be executed",
-        meaning="programs could be kept where no artifact is looked for",
+        meaning="programs could be hidden where nobody looks for artifacts",
         source="CIS Docker Benchmark 1.1.17",
         control="noexec",
         code="import shutil, subprocess\n"
@@ -144,10 +144,10 @@ _DEVICES: tuple[Check, ...] = (
         group=Group.FILES,
         severity=Severity.CRITICAL,
         title="No socket of a container daemon is within reach",
-        meaning="whoever can speak to the daemon is root of the host",
+        meaning="whoever can reach the daemon is root on the host",
         source="CIS Docker Benchmark 5.32",
         control="mounts",
-        undemonstrable="the daemon's socket is not given to a sandbox for show; a test does",
+        undemonstrable="no sandbox gets the daemon's socket just to show this; a test does it",
         code="import stat\n"
         "found = [os.path.join(folder, each) for folder, _, files in os.walk('/')\n"
         "    if not folder.startswith(('/proc', '/sys')) for each in files\n"
@@ -163,7 +163,7 @@ _DEVICES: tuple[Check, ...] = (
         meaning="a program could take the supervisor's or the proxy's place",
         source="docs/security/sandbox.md",
         control="read-only mount",
-        undemonstrable="it belongs to root and is mounted read-only: either holds",
+        undemonstrable="it belongs to root and is mounted read-only; either is enough",
         code=_WRITE.format(path="/run/sandbox/probe"),
         expect="EROFS",
     ),
@@ -175,7 +175,7 @@ _DEVICES: tuple[Check, ...] = (
         meaning="a program could speak to the worker in the supervisor's name",
         source="docs/security/sandbox.md",
         control="unlinked socket",
-        undemonstrable="a worker that leaves it there takes no second connection all the same",
+        undemonstrable="a worker that leaves it there still accepts no second connection",
         code="link = socket.socket(socket.AF_UNIX)\n"
         "attempt(lambda: link.connect('/run/sandbox/supervisor.sock'))",
         expect="ENOENT",
@@ -223,13 +223,13 @@ _MASKED: tuple[Check, ...] = tuple(
         ("/sys/kernel", Severity.MEDIUM, "the kernel's settings could be read"),
         ("/sys/fs/cgroup", Severity.MEDIUM, "control groups of the host could be seen"),
         ("/sys/class/dmi", Severity.LOW, "the host's serial numbers could be read"),
-        ("/sys/devices/virtual/powercap", Severity.MEDIUM, "neighbours' keys could be read off the power"),
+        ("/sys/devices/virtual/powercap", Severity.MEDIUM, "neighbours' keys could be derived from the power that they use"),
         )),
         *((_PROC, *each) for each in (
         ("/proc/cmdline", Severity.LOW, "how the host was started could be learned"),
         ("/proc/config.gz", Severity.LOW, "how the host's kernel was built could be learned"),
-        ("/proc/pressure", Severity.MEDIUM, "the load of other tenants could be watched, and signalled by"),
-        ("/proc/sys/kernel/random/boot_id", Severity.LOW, "sandboxes of one host could tell that they are"),
+        ("/proc/pressure", Severity.MEDIUM, "other tenants' load could be watched, and used to send signals"),
+        ("/proc/sys/kernel/random/boot_id", Severity.LOW, "sandboxes could tell that they share a host"),
         )),
     )
 )  # fmt: skip
@@ -243,15 +243,15 @@ _SETTINGS: tuple[Check, ...] = tuple(
         meaning=meaning,
         source=source,
         control="read-only paths",
-        # Opened and closed: nothing is written, whatever the outcome.
+        # Open and close it: nothing is written, whatever the outcome.
         code=f"attempt(lambda: os.close(os.open({path!r}, os.O_WRONLY)))",
     )
     for path, meaning, source in (
-        ("/proc/sys/kernel/core_pattern", "a program of the host's could be started as root", "CVE-2025-52881"),
-        ("/proc/sys/kernel/modprobe", "a program of the host's could be started as root", "moby default profile"),
+        ("/proc/sys/kernel/core_pattern", "a program of the host could be started as root", "CVE-2025-52881"),
+        ("/proc/sys/kernel/modprobe", "a program of the host could be started as root", "moby default profile"),
         ("/proc/sys/vm/overcommit_memory", "the host's memory could be overcommitted", "CIS Docker Benchmark 5.25"),
         ("/proc/sys/kernel/randomize_va_space", "a defence of the host could be switched off", "proc(5)"),
-        ("/proc/sys/fs/binfmt_misc/register", "a program of the host's could be started as root", "proc(5)"),
+        ("/proc/sys/fs/binfmt_misc/register", "a program of the host could be started as root", "proc(5)"),
         ("/proc/sysrq-trigger", "the host could be restarted", "proc(5)"),
     )
 )  # fmt: skip
@@ -262,10 +262,10 @@ _CGROUPS: tuple[Check, ...] = tuple(
         group=Group.PROC,
         severity=Severity.CRITICAL,
         title=f"The control group's {name} cannot be written",
-        meaning="a program of the host's could be started as root, or a limit be lifted",
+        meaning="a program of the host could be started as root, or a limit lifted",
         source="CVE-2022-0492",
         control="masked paths",
-        undemonstrable="behind the mask Docker mounts control groups read-only, too",
+        undemonstrable="behind the mask, Docker also mounts control groups read-only",
         code="found = [os.path.join(folder, each) for folder, _, files in os.walk('/sys/fs/cgroup')\n"
         f"    for each in files if each == {name!r}]\n"
         "def writable(path):\n"

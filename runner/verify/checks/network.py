@@ -1,4 +1,4 @@
-"""The network of a sandbox without egress: none."""
+"""A sandbox without egress has no network."""
 
 from runner.verify.check import Check, Group, Probe, Severity
 
@@ -62,7 +62,7 @@ _OTHERS: tuple[Check, ...] = (
     Probe(
         id="network.name-lookup",
         group=Group.NETWORK,
-        title="No name leaves the sandbox",
+        title="No name lookup leaves the sandbox",
         meaning="data could be carried off in the names that are looked up",
         source="microsandbox #675, CubeSandbox #408",
         control="host network",
@@ -83,7 +83,7 @@ _OTHERS: tuple[Check, ...] = (
         group=Group.NETWORK,
         severity=Severity.CRITICAL,
         title="Services on the host's loopback cannot be reached",
-        meaning="Redis, PostgreSQL, the API or Docker could be spoken to",
+        meaning="Redis, PostgreSQL, the API or Docker could be reached",
         source="CIS Docker Benchmark 5.10",
         control="host network",
         code="attempt(lambda: socket.create_connection(('127.0.0.1', FACTS['tcp_port']), 1))",
@@ -94,7 +94,7 @@ _OTHERS: tuple[Check, ...] = (
         group=Group.NETWORK,
         severity=Severity.CRITICAL,
         title="Services on the host's IPv6 loopback cannot be reached",
-        meaning="Redis, PostgreSQL, the API or Docker could be spoken to",
+        meaning="Redis, PostgreSQL, the API or Docker could be reached",
         source="CIS Docker Benchmark 5.10",
         control="host network",
         code="if FACTS['tcp6_port'] is None: absent('no IPv6 here')\n"
@@ -105,7 +105,7 @@ _OTHERS: tuple[Check, ...] = (
         group=Group.NETWORK,
         severity=Severity.CRITICAL,
         title="The host's abstract unix sockets cannot be reached",
-        meaning="daemons of the host that listen there could be spoken to",
+        meaning="daemons of the host that listen there could be reached",
         source="CVE-2020-15257, GO-2022-0784",
         control="host network",
         code="link = socket.socket(socket.AF_UNIX)\n"

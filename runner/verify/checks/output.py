@@ -23,11 +23,11 @@ collecting.Collector._visit = hand_back
 
 
 def _leaving(code: str, wanted: str) -> Attempt:
-    """Return an attempt to have a file taken that is none of the program's own."""
+    """Return an attempt to have a file collected that is not the program's own."""
 
     async def attempt(bench: Bench, guarded: bool) -> Observation:  # noqa: FBT001 - its protocol
         changes: tuple[Change, ...] = () if guarded else (supervisor(_CREDULOUS),)
-        async with bench.sandbox(*changes) as sandbox:
+        async with bench.execution(*changes) as sandbox:
             await bench.run(sandbox, f"import os, socket\n{code}")
             shelf = Shelf()
             collected = await sandbox.collect(max_files=8, max_bytes=2**20, sink=shelf)
@@ -46,7 +46,7 @@ _SEEMING: tuple[Check, ...] = tuple(
         title=title,
         meaning=meaning,
         source=source,
-        control="the supervisor's look at each file",
+        control="the supervisor's check of each file",
         attempt=_leaving(code, "x"),
     )
     for id_, title, meaning, source, code in (
@@ -54,19 +54,19 @@ _SEEMING: tuple[Check, ...] = tuple(
          "CVE-2024-28185", "os.symlink('/etc/passwd', 'x')"),
         ("symlink-proc", "A link into /proc is not followed", "the supervisor's secrets could be fetched",
          "CVE-2018-15664", "os.symlink('/proc/self/status', 'x')"),
-        ("hard-link", "A file of two names is not taken", "a file could be changed after it was looked at",
+        ("hard-link", "A file with two names is not collected", "a file could be changed after the check",
          "CVE-2024-28185", "open('y', 'w').write('y'); os.link('y', 'x')"),
-        ("fifo", "A pipe is not read", "the collection could be held for ever",
+        ("fifo", "A pipe is not read", "the collection could be held up for ever",
          "Judge0 write-up, 2024", "os.mkfifo('x')"),
-        ("sparse", "A file of holes beyond the bound is not taken",
-         "a terabyte of nothing would be stored", "tar sparse file bombs",
+        ("sparse", "A sparse file beyond the bound is not collected",
+         "a terabyte of zeros would be stored", "tar sparse file bombs",
          "f = open('x', 'wb'); f.truncate(2**20 + 1); f.close()"),
     )
 )  # fmt: skip
 
 
 def _named(path: str) -> Attempt:
-    """Return an attempt by a hostile supervisor to hand back a file of this name."""
+    """Return an attempt by a hostile supervisor to return a file of this name."""
     hostile = (
         "import collect as collecting\n"
         "def collect(self):\n"
@@ -78,8 +78,8 @@ def _named(path: str) -> Attempt:
 
     async def attempt(bench: Bench, guarded: bool) -> Observation:  # noqa: FBT001 - its protocol
         shelf = Shelf()
-        checking = events.check_path  # the one control, taken away and put back
-        async with bench.sandbox(supervisor(hostile)) as sandbox:
+        checking = events.check_path  # The one control, taken away and put back.
+        async with bench.execution(supervisor(hostile)) as sandbox:
             await bench.run(sandbox, "pass")
             if not guarded:
                 setattr(events, "check_path", lambda _: None)  # noqa: B010 - mypy knows it as a function
@@ -100,9 +100,9 @@ _NAMES: tuple[Check, ...] = tuple(
         group=Group.OUTPUT,
         severity=Severity.CRITICAL,
         title=f"A file called {path!r} is refused",
-        meaning="what stores files could be led to another place",
+        meaning="files could be stored in another place",
         source="CVE-2024-28185, CVE-2018-15664",
-        control="the worker's look at each name",
+        control="the worker's check of each name",
         attempt=_named(path),
     )
     for id_, path in (

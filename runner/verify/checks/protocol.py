@@ -1,8 +1,8 @@
 """What a hostile program behind the supervisor's socket says, and what a trusting reader would do.
 
-The bytes go over a real pair of sockets into the reader that the worker uses; without the control
-into one that believes what it is told. Whole hostile supervisors in real containers are played by
-the tests of `tests/security`.
+The bytes go over a real pair of sockets into the reader that the worker uses, or, without the
+control, into a reader that believes everything. `tests/security` also has complete hostile
+supervisors in real containers.
 """
 
 import asyncio
@@ -44,15 +44,15 @@ def _event(event: SupervisorEvent, /, *, without: tuple[str, ...] = (), **change
 
 
 def _counted(number: bytes) -> bytes:
-    """Return a count in JSON of a kind that no writer of JSON gives."""
+    """Return a JSON count in a form that no JSON library writes."""
     return _framed(b"C", EVENTS.encode(_COUNTED).replace(b"1", number))
 
 
 async def _read_strictly(data: bytes) -> str:
-    """Read as the worker does; return what it took for said."""
+    """Read as the worker does; return what it accepted."""
     ours, theirs = socket.socketpair()
     _, sender = await asyncio.open_unix_connection(sock=theirs)
-    # What the reader does not want stays in the sender's buffer.
+    # The reader leaves bytes that it does not want in the sender's buffer.
     sender.write(data)
     sender.write_eof()
     channel = Channel(*await asyncio.open_unix_connection(sock=ours))
@@ -66,11 +66,11 @@ async def _read_strictly(data: bytes) -> str:
 
 
 async def _read_trustingly(data: bytes) -> str:
-    """Read as a reader without bounds or types does."""
+    """Read as a reader that checks neither bounds nor types does."""
     kind, _, length = HEADER.unpack_from(data)
     payload = data[HEADER.size :]
     if length > len(payload):
-        # It would set so much memory aside, and wait.
+        # It would reserve this much memory, and wait.
         return f"{length} bytes awaited"
     return f"{json.loads(payload)}"[:60] if kind == b"C" else f"{length} bytes taken"
 
@@ -98,7 +98,7 @@ _FRAMES: tuple[Check, ...] = tuple(
         attempt=_frames(data),
     )
     for id_, title, data, control, meaning, source in (
-        ("giant", "A frame of 4 GB is refused by its head", HEADER.pack(b"C", SANDBOX, 2**32 - 1),
+        ("giant", "A frame of 4 GB is refused by its header", HEADER.pack(b"C", SANDBOX, 2**32 - 1),
          "the bound on a frame", "the worker's memory could be filled", "CWE-770"),
         ("large-piece", "A piece above 64 KiB is refused", _framed(b"O", b"x" * (PIECE + 1)),
          "the bound on a piece", "the worker's memory could be filled", "CWE-770"),
@@ -109,9 +109,9 @@ _FRAMES: tuple[Check, ...] = tuple(
          "the bound on a frame", "the worker could be kept busy with nothing", "CWE-400"),
         ("other-stream", "A frame of another stream is refused",
          frame(b"C", SANDBOX + 1, EVENTS.encode(_COUNTED)),
-         "the stream of each frame", "what one program did could be told of another", "CWE-345"),
-        ("unknown-kind", "A frame of no known kind is refused", _framed(b"X", b"x"),
-         "the list of kinds", "what it means would be guessed", "CWE-20"),
+         "the stream of each frame", "one program's acts could be reported as another's", "CWE-345"),
+        ("unknown-kind", "A frame of an unknown kind is refused", _framed(b"X", b"x"),
+         "the list of kinds", "its meaning would have to be guessed", "CWE-20"),
         ("duplicate-key", "A key that appears twice is refused",
          _counted(b'1, "stdout": 1'),
          "the strict JSON reader", "two readers could take two meanings", "RFC 8259 section 4"),
@@ -119,38 +119,38 @@ _FRAMES: tuple[Check, ...] = tuple(
          "the strict JSON reader", "comparisons with it are all false", "RFC 8259 section 6"),
         ("infinity", "Infinity is refused", _counted(b"Infinity"),
          "the strict JSON reader", "bounds would not bound it", "RFC 8259 section 6"),
-        ("float", "A fraction is refused", _counted(b"1.0"),
-         "the strict JSON reader", "a count could be no number", "CWE-20"),
+        ("float", "A count with a fraction is refused", _counted(b"1.0"),
+         "the strict JSON reader", "a count could be something else than a whole number", "CWE-20"),
         ("huge-integer", "An integer of 4,000 digits is refused",
          _counted(b"9" * 4000),
          "the bound on digits", "the worker could be kept busy", "CVE-2020-10735"),
         ("negative", "A negative count is refused", _event(_COUNTED, stdout=-1),
-         "the type of each field", "output could be counted away", "CWE-20"),
+         "the type of each field", "output could be subtracted from the count", "CWE-20"),
         ("string-count", "A count that is text is refused", _event(_COUNTED, stdout="1"),
-         "the type of each field", "what it counts would be guessed", "CWE-20"),
-        ("unknown-event", "An event of no known name is refused", _event(Alive(), say="own_host"),
-         "the list of events", "code of the worker's could be named", "CVE-2025-14931"),
-        ("extra-field", "A field that has no place is refused",
+         "the type of each field", "its value would have to be guessed", "CWE-20"),
+        ("unknown-event", "An event with an unknown name is refused", _event(Alive(), say="own_host"),
+         "the list of events", "the sandbox could name code of the worker", "CVE-2025-14931"),
+        ("extra-field", "An unknown field is refused",
          _event(_ENDED, tenant="another"),
          "the type of each event", "another tenant could be claimed", "CWE-915"),
-        ("missing-field", "A field that is missing is refused", _event(_ENDED, without=("signal",)),
+        ("missing-field", "An event without one of its fields is refused", _event(_ENDED, without=("signal",)),
          "the type of each event", "a default could be forced", "CWE-20"),
         ("exit-code", "An exit code above 255 is refused", _event(_ENDED, exit_code=256),
-         "the type of each field", "a failure could be stored that never was", "CWE-20"),
+         "the type of each field", "a failure that never happened could be stored", "CWE-20"),
         ("signal", "A signal above 64 is refused",
          _event(_ENDED, exit_code=None, signal=65),
-         "the type of each field", "a failure could be stored that never was", "CWE-20"),
+         "the type of each field", "a failure that never happened could be stored", "CWE-20"),
         ("long-path", "A path above 1 KiB is refused", _event(ArtifactOffered("x", 1), path="x" * 2000),
-         "the type of each field", "what stores files could be led astray", "CWE-20"),
+         "the type of each field", "code that stores files could fail or be misled", "CWE-20"),
         ("many-refused", "More than fifty refused files are refused",
          _event(Collected(refused=(), refused_total=60), refused=[["x", "y"]] * 60),
          "the type of each field", "the worker's memory could be filled", "CWE-770"),
-        ("list", "An event that is no object is refused", _framed(b"C", b'["ready", 1]'),
-         "the type of each event", "what it means would be guessed", "CWE-20"),
+        ("list", "An event that is not an object is refused", _framed(b"C", b'["ready", 1]'),
+         "the type of each event", "its meaning would have to be guessed", "CWE-20"),
         ("text", "An event that is bare text is refused", _framed(b"C", b'"ready"'),
-         "the type of each event", "what it means would be guessed", "CWE-20"),
-        ("errno", "An error that is no errno's name is refused", _event(NotStarted("EIO"), error="<script>"),
-         "the type of each field", "text of the sandbox's would reach other places", "CWE-79"),
+         "the type of each event", "its meaning would have to be guessed", "CWE-20"),
+        ("errno", "An error that is not the name of an errno is refused", _event(NotStarted("EIO"), error="<script>"),
+         "the type of each field", "text from the sandbox would reach other places", "CWE-79"),
     )
 )  # fmt: skip
 
@@ -173,7 +173,7 @@ def _deep() -> Attempt:
 
 
 def _out_of_turn(first: bytes, wanted: type, took: str) -> Attempt:
-    """Return an attempt to be believed with an event that has no place where it comes."""
+    """Return an attempt to have an event believed that may not come at this point."""
 
     async def attempt(_: Bench, guarded: bool) -> Observation:  # noqa: FBT001 - its protocol
         ours, theirs = socket.socketpair()
@@ -214,8 +214,8 @@ _TURNS: tuple[Check, ...] = (
         )
         for id_, title, data, wanted, took, meaning in (
             ("result-first", "A result before the start is refused", _event(_ENDED), Started,
-             "believed", "a program that never ran could have succeeded"),
-            ("answer-again", "An answer to nothing that was asked is refused", _event(Alive()), Started,
+             "believed", "a program could seem to have succeeded without having run"),
+            ("answer-again", "An answer without a question is refused", _event(Alive()), Started,
              "believed", "a late answer could be taken for another one"),
             ("output-first", "Output before the start is refused", _framed(b"O", b"x"), Started,
              "believed", "output could be shown that no program wrote"),

@@ -1,6 +1,6 @@
 """Jobs that somebody with write access to Redis forges, and what RQ itself would do with them.
 
-The control run gives the same bytes to RQ's own job class, whose function leaves a mark.
+Without the control, the same bytes go to RQ's own job class, whose function leaves a mark.
 """
 
 import asyncio
@@ -52,7 +52,7 @@ def _call(function: str, *arguments: object) -> list[Any]:
 
 
 def _forged(fields: Mapping[str, object], serializer: str = "json") -> Attempt:
-    """Return an attempt to have a worker run what a job of these fields names."""
+    """Return an attempt to have a worker run the function that a job with these fields names."""
 
     async def attempt(bench: Bench, guarded: bool) -> Observation:  # noqa: FBT001 - its protocol
         return await asyncio.to_thread(_try, fields, serializer, guarded, bench.settings.patience)
@@ -88,7 +88,7 @@ def _try(
 
 
 def _with_mark(value: object, mark: Path) -> Any:
-    """Return the field as Redis holds it, with the mark's path where it is asked for."""
+    """Return the field as Redis holds it, with the mark's path where the field wants it."""
     if isinstance(value, bytes | str):
         return value
     kind, (function, instance, given, named) = cast("tuple[str, list[Any]]", value)
@@ -111,19 +111,19 @@ _FORGED: tuple[Check, ...] = tuple(
     for id_, title, fields, meaning, source in (
         ("function", "A job that names another function is refused",
          {"data": ("json", _call("os.mkdir", "MARK"))},
-         "write access to Redis would be code execution on a worker", "RQ documentation, security"),
+         "whoever can write to Redis could run code on a worker", "RQ documentation, security"),
         ("function-compressed", "A compressed job that names another function is refused",
          {"data": ("zlib", _call("os.mkdir", "MARK"))},
-         "write access to Redis would be code execution on a worker", "RQ documentation, security"),
+         "whoever can write to Redis could run code on a worker", "RQ documentation, security"),
         ("pickle", "A pickled job is refused",
          {"data": ("pickle", _call("os.mkdir", "MARK"))},
          "unpickling is code execution", "CWE-502"),
-        ("library-function", "A function of the product's own dependencies is refused",
+        ("library-function", "A function from one of the product's dependencies is refused",
          {"data": ("json", _call("pathlib.Path.touch", "MARK"))},
-         "whatever is installed could be called", "RQ documentation, security"),
+         "any installed function could be called", "RQ documentation, security"),
         ("callback", "A job with a callback is refused",
          {"data": ("json", _call("os.getcwd")), "success_callback_name": "os.getcwd"},
-         "the callback would be code execution on a worker", "RQ 1.6 callbacks"),
+         "a callback could run code on a worker", "RQ 1.6 callbacks"),
         ("bomb", "A decompression bomb is refused",
          {"data": zlib.compress(b'["os.getcwd", null, [], {}]' + b" " * 2**22)},
          "the worker's memory could be filled", "CWE-409"),
@@ -133,7 +133,7 @@ _FORGED: tuple[Check, ...] = tuple(
          "the worker's memory could be filled", "CWE-770"),
         ("padded", "A padded payload is refused",
          {"data": json.dumps(_call("os.getcwd")).encode() + b" " * 600},
-         "what the job does would not be ours alone to say", "CWE-770"),
+         "a job could hold more than its checked content", "CWE-770"),
     )
 )  # fmt: skip
 

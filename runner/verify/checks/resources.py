@@ -1,4 +1,4 @@
-"""Amounts and time: what a program can take, and how long it can stay."""
+"""Amounts and time: how much a program can take, and how long it can stay."""
 
 from runner.verify.bench import Bench, observation
 from runner.verify.check import Check, Group, Observation, Probe, Severity
@@ -56,7 +56,7 @@ _PROBES: tuple[Check, ...] = (
         for id_, title, code in (
             (
                 "heap",
-                "Memory beyond the limit is not had",
+                "A program cannot get memory beyond the limit",
                 "block = bytearray(400 * 2**20)\n"
                 "for at in range(0, len(block), 4096): block[at] = 1\n"
                 "breached()",
@@ -84,7 +84,7 @@ _PROBES: tuple[Check, ...] = (
             id=f"resources.memory.{kind}-sockets",
             group=Group.RESOURCES,
             severity=Severity.CRITICAL,
-            title=f"What {kind.upper()} sockets hold on loopback is limited",
+            title=f"The memory of {kind.upper()} sockets on loopback is limited",
             meaning="the host's memory could be taken beyond every limit, and its network stopped",
             source="cgroup-v1/memory.rst, kmem.tcp; tcp(7), udp(7): tcp_mem, udp_mem",
             control="socket memory",
@@ -131,7 +131,7 @@ _PROBES: tuple[Check, ...] = (
     Probe(
         id="resources.cpu",
         group=Group.RESOURCES,
-        title="Busy processes together get the CPU share asked for",
+        title="Busy processes together get only the requested CPU share",
         meaning="one tenant could take the processors from the others",
         source="CIS Docker Benchmark 5.12",
         control="cpu limit",
@@ -176,8 +176,8 @@ _PROBES: tuple[Check, ...] = (
         id="resources.sparse",
         group=Group.RESOURCES,
         severity=Severity.MEDIUM,
-        title="A terabyte of nothing cannot be made",
-        meaning="what collects files would read a terabyte",
+        title="A sparse file of a terabyte cannot be made",
+        meaning="the collection of files would read a terabyte",
         source="proftpd and tar sparse file bombs",
         control="ulimit fsize",
         alone=True,
@@ -190,7 +190,7 @@ _PROBES: tuple[Check, ...] = (
 
 
 def _outlives(start: str) -> Attempt:
-    """Return an attempt to be there when the next program of the same sandbox runs."""
+    """Return an attempt to survive until the next program of the same sandbox runs."""
 
     async def attempt(bench: Bench, guarded: bool) -> Observation:  # noqa: FBT001 - its protocol
         ending = "import processes; processes.kill_all = lambda: None"
@@ -236,7 +236,7 @@ _LEFTOVERS: tuple[Check, ...] = tuple(
 
 
 def _deadline(code: str) -> Attempt:
-    """Return an attempt to run past the time allowed; unguarded, more time is allowed."""
+    """Return an attempt to run longer than allowed; unguarded, more time is allowed."""
 
     async def attempt(bench: Bench, guarded: bool) -> Observation:  # noqa: FBT001 - its protocol
         within = bench.within({"timeout_s": 0.4 if guarded else bench.settings.patient(8.0)})
@@ -260,6 +260,7 @@ _DEADLINES: tuple[Check, ...] = tuple(
         source=source,
         control="the worker's clock",
         attempt=_deadline(code),
+        lives=True,
     )
     for id_, title, code, source in (
         ("sleep", "A program that sleeps", "import time; time.sleep(1.5)", "inspect_ai #2779"),

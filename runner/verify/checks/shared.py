@@ -1,7 +1,7 @@
 """What the kernel counts by user: two sandboxes side by side, one of which takes all there is.
 
-Each limit is taken up in one sandbox while the other does what it did alone. Without the control
-both are one user, and the second gets less.
+One sandbox uses up a limit while the other does what it did alone. Without the control, both run as
+one user, and the second gets less.
 """
 
 import asyncio
@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from textwrap import indent
 from typing import Any
 
-from runner.sandbox.guest.sandbox import Sandbox
 from runner.verify.bench import Bench
 from runner.verify.check import Check, Group, Observation, Probe
 from runner.verify.controls import Change, become
+from runner.verify.guests import Guest
 from runner.verify.trial import Attempt, Trial
 from runner.words.execution import Stream
 from runner.words.sandbox import Isolation
@@ -36,7 +36,7 @@ kept = []
 """
 _FULL = "all is taken"
 _ROOM = {"memory_mb": 512, "disk_mb": 128, "timeout_s": 30.0}
-"""What the kernel keeps for a sandbox counts as its memory."""
+"""What the kernel stores for a sandbox counts as the sandbox's memory."""
 _TAKE = f"""
 try: take()
 except OSError: print('{_FULL}', flush=True)
@@ -52,7 +52,7 @@ print(len(kept))
 
 @dataclass(frozen=True, slots=True)
 class _Limit:
-    """A limit by user: `take` raises OSError once it is met, `use` keeps what it is given."""
+    """A limit by user: `take` raises OSError when it is reached, `use` keeps what it gets."""
 
     id: str
     title: str
@@ -124,7 +124,7 @@ _LIMITS = (
 
 
 def _beside(limit: _Limit) -> Attempt:
-    """Return an attempt to take from another sandbox what it has alone."""
+    """Return an attempt to take from another sandbox what that sandbox gets when it is alone."""
     take = f"{_PRELUDE}def take():\n{indent(limit.take, '    ')}{_TAKE}"
     use = f"{_PRELUDE}def use():\n{indent(limit.use, '    ')}{_USE}"
 
@@ -140,7 +140,7 @@ def _beside(limit: _Limit) -> Attempt:
             async with _taking(bench, taker, take) as taken:
                 beside = await _used(bench, user, use)
         saw = f"{beside} of {alone}"
-        # A limit that was not met shows nothing about the control.
+        # If the limit was not reached, this shows nothing about the control.
         absent = not guarded and taken != _FULL
         return Observation(breached=beside < alone, saw=f"{saw}, {taken}", absent=absent)
 
@@ -148,8 +148,8 @@ def _beside(limit: _Limit) -> Attempt:
 
 
 @asynccontextmanager
-async def _taking(bench: Bench, sandbox: Sandbox, code: str) -> AsyncIterator[str]:
-    """Run the code while the context lasts; yield what it said when it had taken all it could."""
+async def _taking(bench: Bench, sandbox: Guest, code: str) -> AsyncIterator[str]:
+    """Run the code inside the context; yield what it said when it had taken all it could."""
     said: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
     async def hear(stream: Stream, chunk: bytes) -> None:
@@ -168,13 +168,13 @@ async def _taking(bench: Bench, sandbox: Sandbox, code: str) -> AsyncIterator[st
         await asyncio.wait({running})
 
 
-async def _used(bench: Bench, sandbox: Sandbox, code: str) -> int:
+async def _used(bench: Bench, sandbox: Guest, code: str) -> int:
     ran = await bench.run(sandbox, code, bounds=bench.within(_ROOM).bounds)
     return int(ran.stdout or 0)
 
 
 def _one_user() -> Change:
-    """Make all sandboxes so changed the first one's user."""
+    """Make all sandboxes with this change run as the first one's user."""
     users: list[str] = []
 
     def change(config: dict[str, Any]) -> None:
@@ -189,11 +189,12 @@ CHECKS: tuple[Check, ...] = (
         Trial(
             id=f"resources.shared.{limit.id}",
             group=Group.RESOURCES,
-            title=f"{limit.title} are taken from nobody else",
-            meaning="one tenant could stop programs of all others, or signal to one of them",
+            title=f"{limit.title} cannot be used up for other sandboxes",
+            meaning="one tenant could stop the programs of all others, or send signals to one of them",
             source=limit.source,
             control="a user of its own",
             attempt=_beside(limit),
+            lives=True,
         )
         for limit in _LIMITS
     ),
@@ -201,7 +202,7 @@ CHECKS: tuple[Check, ...] = (
         id="resources.shared.terminals",
         group=Group.RESOURCES,
         title="Pseudo-terminals are limited in each sandbox",
-        meaning="one tenant could take all that the host has",
+        meaning="one tenant could use up all of the host's",
         source="pty(7), kernel.pty.max; filesystems/devpts.rst, max=",
         control="terminals",
         alone=True,

@@ -1,7 +1,7 @@
-"""System calls: each dangerous one, tried with arguments that do nothing if the kernel takes them.
+"""System calls: each dangerous one, tried with arguments that do nothing if the kernel accepts it.
 
-A probe counts as breached as soon as the kernel itself answers, whatever it says: the filter is
-to stand before it.
+A probe counts as breached as soon as the kernel itself answers, whatever it says, because the
+filter should have answered first.
 """
 
 import pyseccomp
@@ -10,8 +10,8 @@ from runner.verify.check import Check, Group, Probe, Severity
 
 _UNKNOWN = -1
 
-# id, call, arguments, what its success would mean, where the rule comes from. The kernel answers
-# these to anybody with another error than the filter's.
+# id, call, arguments, what its success would mean, where the rule comes from. The kernel itself
+# answers these calls with another error than the filter's, whoever makes them.
 _OPEN = (
     ("add_key", "0, 0, 0, 0, 0", "keys of other containers' keyrings could be reached", "CVE-2014-9922"),
     ("keyctl", "-1", "keys of other containers' keyrings could be reached", "CVE-2016-0728"),
@@ -22,7 +22,7 @@ _OPEN = (
     ("kcmp", "os.getpid(), os.getpid(), 99, 0, 0", "kernel addresses could be compared", "moby default profile"),
     ("process_vm_readv", "1, 0, 0, 0, 0, 99", "other processes' memory could be read", "ptrace(2)"),
     ("process_vm_writev", "1, 0, 0, 0, 0, 99", "other processes' memory could be written", "ptrace(2)"),
-    ("ptrace", "99, 0, 0, 0", "other processes could be steered", "CVE-2019-13272"),
+    ("ptrace", "99, 0, 0, 0", "other processes could be controlled", "CVE-2019-13272"),
     ("pidfd_getfd", "-1, 0, 0", "other processes' descriptors could be taken", "pidfd_getfd(2)"),
     ("name_to_handle_at", "-1, 0, 0, 0, 0", "files could be named past the mounts", "CVE-2014-5206"),
     ("modify_ldt", "99, 0, 0", "the processor's tables could be changed", "CVE-2015-5157"),
@@ -43,13 +43,13 @@ _OPEN = (
     ("ustat", "0, 0", "an obsolete door into the kernel", "moby default profile"),
 )  # fmt: skip
 
-# The kernel refuses these to the unprivileged with the filter's own error: shown with every
-# capability given, so that only the filter is left.
+# The kernel refuses these to unprivileged processes with the filter's own error. So the probes get
+# every capability, and only the filter is left.
 _PRIVILEGED = (
     ("fanotify_init", "-1, 0", "file use of the host could be watched", "moby default profile"),
     ("move_mount", "-1, 0, -1, 0, 99", "mounts could be moved over files", "CVE-2022-0185"),
     ("mount", "0, b'/none', 0, 0, 0", "the container's files could be replaced", "CVE-2022-0492"),
-    ("umount2", "b'/none', 0", "what masks the host's files could be removed", "CVE-2022-0492"),
+    ("umount2", "b'/none', 0", "the masks over the host's files could be removed", "CVE-2022-0492"),
     ("pivot_root", "b'/none', b'/none'", "the root could be left", "pivot_root(2)"),
     ("chroot", "b'/none'", "the root could be left", "chroot(2)"),
     ("setns", "-1, 0", "another container's namespaces could be entered", "setns(2)"),
@@ -89,7 +89,7 @@ _LATER = (
 
 
 def _numbered(name: str, arguments: str, by: str) -> str:
-    """Return the probe's code: the number is this machine's, whose kernel the sandbox shares."""
+    """Return the probe's code with the number on this machine, whose kernel the sandbox shares."""
     number = pyseccomp.resolve_syscall(pyseccomp.system_arch(), name)
     if number < 0:
         return "held('not on this architecture')"
@@ -158,7 +158,7 @@ _NAMESPACES: tuple[Check, ...] = tuple(
             "held(name(ctypes.get_errno())) if child < 0 else breached()",
         ),
     )
-    # A time namespace is made by unshare alone (time_namespaces(7)).
+    # Only unshare makes a time namespace (time_namespaces(7)).
     if (call, name) != ("clone", "time")
 )
 
@@ -289,7 +289,7 @@ _ARGUMENTS: tuple[Check, ...] = (
         meaning="a second table of system calls, which the filter does not see, would be open",
         source="seccomp(2)",
         control="seccomp",
-        undemonstrable="kernels of today are built without CONFIG_X86_X32: ENOSYS in any case",
+        undemonstrable="today's kernels are built without CONFIG_X86_X32, so the answer is always ENOSYS",
         code="saw = call(0x40000000 | 39)\nheld(saw) if saw else breached()",
     ),
 )
