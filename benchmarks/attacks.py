@@ -1,7 +1,7 @@
-"""What the stress does to a deployment, from a process of its own: each attack until it is told.
+"""What the stress test does to a deployment, from a process of its own, until it is told to stop.
 
-Every answer is written into a book. Sockets are spoken to by hand: a client library would neither
-reset a connection at a random moment nor send what strangers send.
+Every answer is written into a book. Requests are written to sockets by hand: a client library would
+neither reset a connection at a random moment nor send what strangers send.
 """
 
 import asyncio
@@ -25,9 +25,9 @@ from redis.exceptions import RedisError
 
 ANSWERED_S = 100.0
 _RESET = struct.pack("ii", 1, 0)
-"""SO_LINGER of nothing: close(2) then sends a reset."""
+"""SO_LINGER with a time of zero: close(2) then sends a reset."""
 SECRET_LINES = 910
-"""Lines of 8 characters and an end: three such secrets are 8 KB each."""
+"""Lines of 8 characters and a line end: three such secrets have 8 KB each."""
 
 CHATTY = "import time\nfor n in range(200): print(n, flush=True); time.sleep(0.1)"
 BYTEWISE = """
@@ -47,7 +47,7 @@ MIXED: tuple[dict[str, Any], ...] = (
 
 @dataclass(frozen=True)
 class Target:
-    """Where to, and with which keys, by what they are for."""
+    """Where to send requests, and which keys to use for which purpose."""
 
     port: int
     redis_url: str
@@ -56,26 +56,26 @@ class Target:
 
 @dataclass
 class Book:
-    """What everybody was answered."""
+    """Everybody's answers."""
 
     answers: Counter[tuple[str, int]] = field(default_factory=Counter)
     wrong: Counter[str] = field(default_factory=Counter)
-    """Answers of 5xx that are no 503 with `Retry-After`, and connections that broke."""
+    """Answers of 5xx other than 503 with `Retry-After`, and connections that broke."""
     accepted: list[str] = field(default_factory=list)
     done: Counter[str] = field(default_factory=Counter)
 
     def note(self, who: str, reply: "Reply") -> None:
-        """Write down one answer."""
+        """Record one answer."""
         self.answers[who, reply.status] += 1
         if reply.status == 503 and reply.retry_after is not None:  # noqa: PLR2004 - HTTP's own
             return
         if who == "strangers" and reply.status == 501:  # noqa: PLR2004 - as above
-            return  # RFC 9110 §9.1: what is said of a method that the server does not know.
+            return  # An unknown method gets this answer (RFC 9110 §9.1).
         if reply.status >= 500:  # noqa: PLR2004 - as above
             self.wrong[f"{who}: {reply.status} {reply.title}"] += 1
 
     def add(self, other: "Book") -> None:
-        """Add another's pages."""
+        """Add the pages of another book."""
         self.answers += other.answers
         self.wrong += other.wrong
         self.accepted += other.accepted
@@ -98,7 +98,7 @@ class Reply:
 
     @property
     def title(self) -> str:
-        """What a problem says that it is; else how the body begins."""
+        """The title of a problem document; otherwise, the beginning of the body."""
         try:
             return str(self.json()["title"])
         except (ValueError, KeyError, TypeError):
@@ -120,9 +120,9 @@ def head(method: str, path: str, key: str = "", **headers: str) -> bytes:
 
 
 async def exchange(port: int, said: bytes, source: str = "127.0.0.1") -> Reply:
-    """Say something on a connection of its own and return the answer.
+    """Send something on a connection of its own and return the answer.
 
-    Raises OSError or EOFError when the other end hangs up first, TimeoutError when it says nothing.
+    Raises OSError or EOFError if the other end hangs up first, and TimeoutError if it is silent.
     """
     async with asyncio.timeout(ANSWERED_S):
         reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(source, 0))
@@ -142,7 +142,7 @@ async def exchange(port: int, said: bytes, source: str = "127.0.0.1") -> Reply:
 async def ask(
     port: int, method: str, path: str, key: str, content: object = None, **headers: str
 ) -> Reply:
-    """Return the answer to a proper request."""
+    """Return the answer to a valid request."""
     body = b"" if content is None else json.dumps(content).encode()
     if body:
         headers |= {"Content_Type": "application/json", "Content_Length": str(len(body))}
@@ -150,7 +150,7 @@ async def ask(
 
 
 async def submit(book: Book, target: Target, who: str, body: Mapping[str, Any]) -> str | None:
-    """Submit as this tenant; return the id of what was accepted."""
+    """Submit as this tenant; return the id of the accepted execution."""
     name = {"Idempotency_Key": str(uuid4())}
     reply = await ask(target.port, "POST", "/v1/executions", target.keys[who], body, **name)
     book.note(who, reply)
@@ -191,7 +191,7 @@ async def _reset(book: Book, port: int, said: bytes) -> None:
 
 
 async def secrets(book: Book, target: Target) -> None:
-    """Run a program with the secrets that are the dearest to mask, written byte by byte."""
+    """Run a program with the secrets that cost most to mask, written byte by byte."""
     body = {
         "code": BYTEWISE, "language": "python", "limits": {"timeout_s": 8}, "wait_s": 30,
         "secret_env": {"A": "a", "B": "b", "C": "c"},
@@ -228,7 +228,7 @@ async def forged(book: Book, target: Target) -> None:
 
 
 async def strangers(book: Book, target: Target) -> None:
-    """Send what nobody should: invented methods, odd headers and paths, keys that are none."""
+    """Send invalid requests: invented methods, odd headers and paths, made-up keys."""
     word = "".join(random.choices(string.ascii_uppercase, k=random.choice((5, 500, 28_000))))  # noqa: S311
     said = random.choice((  # noqa: S311
         head(word, "/v1/executions"),
@@ -259,9 +259,8 @@ async def work(book: Book, target: Target) -> None:
 ATTACKS: tuple[Callable[[Book, Target], Awaitable[None]], ...] = (
     resets, secrets, forged, strangers, strangers, work,
 )  # fmt: skip
-"""Three of them have an execution going at a time: one more would take the last of a small host's
-four slots, and the quiet tenant would wait for a slot, which is load and no attack.
-"""
+"""Three of them have an execution running at a time. One more would take the last of a small host's
+four slots, and the quiet tenant would wait for a slot, which would be load and not an attack."""
 
 
 async def _attack(target: Target, told: Connection) -> Book:
@@ -285,6 +284,6 @@ async def _attack(target: Target, told: Connection) -> Book:
 
 
 def attacker(target: Target, told: Connection) -> None:
-    """Attack until something is heard, then send the book. The main function of a process."""
-    os.nice(5)  # The parts under attack come before those who attack.
+    """Attack until a message arrives, then send the book. The main function of a process."""
+    os.nice(5)  # Attackers have a lower priority than the parts that they attack.
     told.send(asyncio.run(_attack(target, told)))

@@ -1,9 +1,9 @@
 """The audit log under load: appends by several writers, verification, export, the worker's sweeps.
 
-On a PostgreSQL of its own that keeps every commit durable. Each run of writers ends with a
-verification of every chain it wrote: one that had forked would fail it. Writers are tasks of one
-process, each with a connection of its own; an append is one transaction, as in the product.
-Prints a table and one line of JSON. Usage: `python benchmarks/audit.py [SECONDS]`.
+It uses a PostgreSQL of its own that keeps every commit durable. Each run of writers ends with a
+verification of every chain that they wrote, so a fork would be found. Writers are tasks of one
+process, each with a connection of its own; an append is one transaction, as in the product. Prints
+a table and one line of JSON. Usage: `python benchmarks/audit.py [SECONDS]`.
 """
 
 import asyncio
@@ -42,7 +42,7 @@ MANY_CHAINS = 10_000
 
 
 def event(number: int) -> audit.AuditEvent:
-    """Return a record such as the end of an execution leaves."""
+    """Return a record like the one that the end of an execution leaves."""
     return audit.AuditEvent(
         actor="system:worker",
         action=audit.Action.EXECUTION_END,
@@ -56,7 +56,7 @@ def event(number: int) -> audit.AuditEvent:
 async def append_for(
     database: Database, tenants: list[UUID], writers: int, seconds: float
 ) -> tuple[float, float]:
-    """Append for a while; return appends each second, and the slowest in a hundred, in ms."""
+    """Append for a while; return appends per second, and the 99th percentile in ms."""
     taken: list[float] = []
     end = time.perf_counter() + seconds
 
@@ -75,7 +75,7 @@ async def append_for(
 
 
 async def whole(database: Database, tenants: list[UUID]) -> int:
-    """Verify each chain; return how many records they have. Raises RuntimeError at a fault."""
+    """Verify each chain; return how many records they have. Raises RuntimeError for a fault."""
     records = 0
     for tenant in tenants:
         verdict = await chain.verify(database, tenant)
@@ -86,7 +86,7 @@ async def whole(database: Database, tenants: list[UUID]) -> int:
 
 
 async def appends(url: SecretStr, seconds: float) -> list[dict[str, float]]:
-    """Measure every number of writers on every number of chains."""
+    """Measure each number of writers on each number of chains."""
     rows = []
     for chains in CHAINS:
         for writers in WRITERS:
@@ -108,12 +108,12 @@ async def appends(url: SecretStr, seconds: float) -> list[dict[str, float]]:
 
 
 async def reading(url: SecretStr, folder: Path, owner: psycopg.Connection) -> dict[str, int]:
-    """Return records each second: verified in place, exported, and verified offline."""
+    """Return records per second: verified in place, exported, and verified offline."""
     tenant, signer = new_id(), Signer.open(folder)
     async with Database(url, max_size=16) as database:
         await append_for(database, [tenant], 16, 1.0)
         owner.execute("SELECT set_config('app.tenant_id', %s, false)", [str(tenant)])
-        # In parts: within one transaction each append walks past all versions of the head before.
+        # In parts: within one transaction, each append walks past all earlier versions of the head.
         for _ in range(RECORDS // 500):
             owner.execute(
                 "INSERT INTO audit_events (tenant_id, body) SELECT e.tenant_id, e.body FROM "
@@ -155,7 +155,7 @@ async def _export(
 
 
 async def sweeping(url: SecretStr, folder: Path, owner: psycopg.Connection) -> dict[str, float]:
-    """Return what it costs the worker to look for work among many chains, in milliseconds."""
+    """Return how long the worker takes to look for work among many chains, in milliseconds."""
     owner.execute(
         "INSERT INTO audit_heads SELECT gen_random_uuid(), 1, sha256('x') "
         "FROM generate_series(1, %s)",
@@ -202,7 +202,7 @@ async def _median(action: Callable[[], Awaitable[None]]) -> float:
 
 @contextmanager
 def store() -> Iterator[tuple[Services, Path]]:
-    """Run a migrated PostgreSQL in a folder that is gone afterwards."""
+    """Run a migrated PostgreSQL in a folder that is removed afterwards."""
     with tempfile.TemporaryDirectory(prefix="runner-bench-", dir=DISK) as name:
         folder = Path(name)
         folder.chmod(0o711)

@@ -1,9 +1,10 @@
-"""What a claim costs with much waiting, and what ledger and quota check add to a submission.
+"""What a claim costs with a long queue, and what ledger and quota check add to a submission.
 
-On the embedded PostgreSQL alone, no sandbox: the scheduling function as the worker's login calls
-it, by how many executions wait, of how many tenants, and after one tenant has cancelled 10,000.
-Submissions with and without the quota check and the counting triggers take turns in one run, so
-that their ratio holds when the machine is noisy. Prints tables; with `--json` one line of JSON.
+It uses only the embedded PostgreSQL, and no sandbox. It calls the scheduling function as the
+worker's login does, with various numbers of waiting executions and tenants, and after one tenant
+has cancelled 10,000. Submissions with and without the quota check and the counting triggers take
+turns in one run, so that their ratio holds on a noisy machine. Prints tables; with `--json`, one
+line of JSON.
 """
 
 import argparse
@@ -59,7 +60,7 @@ FILL_TENANTS = """
 INSERT INTO tenants (tenant_id, name, tier, max_limits)
 SELECT gen_random_uuid(), 't' || n, 'enterprise', '{}' FROM generate_series(1, %s) n
 """
-# Without triggers, whose sums are then made at once: filling is not what is measured.
+# Fill without triggers, and compute their sums at once: filling is not what is measured.
 FILL_EXECUTIONS = """
 INSERT INTO executions (tenant_id, execution_id, image, size, limits, isolation, egress, metadata,
                         on_worker_loss, argv, env, stdin, event_seq, queued_at)
@@ -101,7 +102,7 @@ async def _publish(running: Services) -> None:
 
 
 def fill(admin: Connection[Row], of_tenants: int, waiting: int) -> None:
-    """Begin again, with so many tenants and so many of their executions waiting."""
+    """Begin again, with this many tenants and this many of their executions waiting."""
     admin.execute("SET session_replication_role = replica")
     admin.execute("TRUNCATE tenants, executions, queues, events CASCADE")
     admin.execute(FILL_TENANTS, [of_tenants])
@@ -112,7 +113,7 @@ def fill(admin: Connection[Row], of_tenants: int, waiting: int) -> None:
 
 
 def claim_times(running: Services, admin: Connection[Row], claims: int) -> list[float]:
-    """Claim and end so many, one after another; return the milliseconds of each but the first."""
+    """Claim and end this many, one after another; return the milliseconds of all but the first."""
     took = []
     with psycopg.connect(running.worker_url, autocommit=True) as worker:
         for _ in range(claims):
@@ -127,7 +128,7 @@ def claim_times(running: Services, admin: Connection[Row], claims: int) -> list[
 
 
 def position_times(running: Services, admin: Connection[Row]) -> list[float]:
-    """Return the milliseconds in which somebody last in the queue is told where it stands."""
+    """Return the milliseconds in which somebody at the end of the queue learns their place."""
     last = admin.execute(LAST).fetchone()
     if last is None:
         raise RuntimeError("nothing waits")
@@ -142,7 +143,7 @@ def position_times(running: Services, admin: Connection[Row]) -> list[float]:
 
 
 def storm(running: Services, admin: Connection[Row]) -> dict[str, list[float]]:
-    """Measure claims of a quiet tenant and of one that has just cancelled 10,000 of its own."""
+    """Measure claims of a quiet tenant, and of one that has just cancelled 10,000 executions."""
     fill(admin, 2, 0)
     stormy, quiet = (UUID(str(row[0])) for row in admin.execute("SELECT tenant_id FROM tenants"))
 

@@ -1,4 +1,4 @@
-"""`docker run` with our own configuration as flags: what an operator would write by hand."""
+"""`docker run` with our own configuration as flags, as an operator would write it by hand."""
 
 import json
 import shutil
@@ -16,7 +16,7 @@ PROGRAM = ("python3", "-c", "print(1)")
 
 
 class HardenedRun:
-    """Runs the program by `docker run`, a container for each. `folder` holds what it needs."""
+    """Runs each program with `docker run`, in a container of its own. `folder` holds its files."""
 
     def __init__(
         self, settings: Settings, image: str, folder: Path, *, hardened: bool = True
@@ -34,7 +34,7 @@ class HardenedRun:
         return [*self._docker, "run", "--rm", *self._flags, "--entrypoint", "", self._image]
 
     def run(self, *program: str) -> bytes:
-        """Return what a program puts out."""
+        """Return the program's output."""
         ran = subprocess.run(
             [*self.command, *program], capture_output=True, check=False, timeout=60
         )
@@ -43,7 +43,7 @@ class HardenedRun:
         return ran.stdout
 
     def timed(self) -> float:
-        """Return the seconds of one run. Raises RuntimeError if it went wrong."""
+        """Return the seconds of one run. Raises RuntimeError if it failed."""
         began = time.perf_counter()
         if self.run(*PROGRAM) != b"1\n":
             raise RuntimeError("docker run put out something else")

@@ -42,7 +42,7 @@ queue and the egress proxy have no counterpart in a plain container and are not 
 
 
 def plain(config: dict[str, Any]) -> None:
-    """Make it what `docker run IMAGE` makes."""
+    """Make it like a container of `docker run IMAGE`."""
     kept = {name: config[name] for name in ("Image", "Entrypoint", "Cmd", "Env", "Labels")}
     mounts = config["HostConfig"]["Mounts"][:1]
     network = config["Labels"][NODE_LABEL]
@@ -51,7 +51,7 @@ def plain(config: dict[str, Any]) -> None:
 
 
 def advice(config: dict[str, Any]) -> None:
-    """Make it what the usual advice makes of `docker run`."""
+    """Make it like a container of `docker run` with the usual advice."""
     ours = config["HostConfig"]
     kept = {name: ours[name] for name in ("Memory", "MemorySwap", "NanoCpus", "PidsLimit")}
     user = config["User"]
@@ -90,7 +90,7 @@ async def compare() -> tuple[list[Probe], dict[str, dict[str, Observation]], str
 
 
 def stopped(seen: Observation) -> bool:
-    """Return whether the attack was tried and did not get through."""
+    """Return whether the attack was tried and did not succeed."""
     return not seen.breached and not seen.failed
 
 
@@ -120,8 +120,8 @@ def page(probes: list[Probe], found: dict[str, dict[str, Observation]], version:
         if stopped(found["ours"][probe.id]) and not stopped(found["ours, gVisor"][probe.id])
     ]
     note = (
-        "A system call that reaches gVisor's kernel does not reach the host's: what counts as "
-        "breached above counts the program's own kernel, whichever it is.\n"
+        "A system call that reaches gVisor's kernel does not reach the host's. Above, a probe "
+        "counts as breached if the program's own kernel lets it through, whichever it is.\n"
     )
     lines += [note, *(through or ["Nothing."])]
     return "\n".join(lines) + "\n"

@@ -1,8 +1,8 @@
-"""RQ's consumers as threads of the worker's process, or as processes of their own that hand over.
+"""RQ's consumers as threads of the worker's process, or as processes that hand rings over to it.
 
-Rings come from another process, as the API's do; the worker's event loop spends on each as much of
-a processor as it is told. Time from ringing to the end of that, and processor time of the worker
-with all its processes. Usage: `python -m benchmarks.consumers --rounds 400`.
+Rings come from another process, as from the API; the worker's event loop spends a given amount of
+processor time on each. Measured are the time from ringing until that is done, and the processor
+time of the worker with all its processes. Usage: `python -m benchmarks.consumers --rounds 400`.
 """
 
 import asyncio
@@ -37,9 +37,10 @@ from runner.words.ids import new_id
 SLOTS = 16
 IN_FLIGHT = (1, 8)
 WORK_MS = (0.0, 6.0)
-"""Of the loop for each ring. The second is near what an execution in a used sandbox takes of it."""
+"""Work of the loop for each ring. The second value is near that of an execution in a reused
+sandbox."""
 PIECES = 12
-"""Of that work, between which the loop sees to others."""
+"""Length of a piece of that work; between two pieces, the loop serves others."""
 WARM_UP = 20
 PATIENCE_S = 30.0
 DONE = b"\0"
@@ -48,7 +49,7 @@ SPAWN = multiprocessing.get_context("spawn")
 
 @dataclass(frozen=True)
 class Measured:
-    """One kind of consumer at one number in flight."""
+    """One kind of consumer, with one number of rings in flight."""
 
     kind: str
     work_ms: float
@@ -66,7 +67,7 @@ def consume(url: str, on_ring: Callable[[Ring], None]) -> None:
 
 
 def consume_apart(url: str, worker: socket.socket) -> None:
-    """Be a process that hands each ring to the worker's and waits until that is done."""
+    """Be a process that passes each ring to the worker's process and waits until it is done."""
 
     def hand_over(ring: Ring) -> None:
         worker.sendall(ring.execution_id.bytes)
@@ -76,7 +77,7 @@ def consume_apart(url: str, worker: socket.socket) -> None:
 
 
 def worker(kind: str, url: str, work_ms: float, driver: Connection) -> None:
-    """Be the worker's process, until it is killed."""
+    """Be the worker's process until it is killed."""
     uvloop.run(_worker(kind, url, work_ms, driver))
 
 
@@ -132,7 +133,7 @@ class Driver:
         return time.perf_counter() - began
 
     def rings(self, rounds: int, in_flight: int) -> list[float]:
-        """Return the seconds of so many rings, so many of them at a time."""
+        """Return the seconds of this many rings, with this many at a time."""
         with ThreadPoolExecutor(in_flight) as pool:
             return list(pool.map(lambda _: self.ring(), range(rounds)))
 
@@ -145,7 +146,7 @@ class Driver:
 
 
 def measure_one(url: str, kind: str, work_ms: float, rounds: int) -> list[Measured]:
-    """Measure one kind of consumer, with its worker started for it."""
+    """Measure one kind of consumer, and start its worker for that."""
     ours, theirs = SPAWN.Pipe()
     started = SPAWN.Process(target=worker, args=(kind, url, work_ms, theirs))
     started.start()
@@ -177,7 +178,7 @@ def _end(started: SpawnProcess) -> None:
 
 
 def measure(rounds: int) -> dict[str, Any]:
-    """Measure both kinds in turn, twice, each with a Redis that holds nothing of the other."""
+    """Measure both kinds in turn, twice, each with a Redis that has nothing from the other."""
     found: dict[tuple[str, float, int], list[Measured]] = {}
     for turn in (("threads", "processes"), ("processes", "threads")):
         for work_ms in WORK_MS:
@@ -205,7 +206,7 @@ def _both(rows: list[Measured]) -> dict[str, Any]:
 
 
 def sheet(results: dict[str, Any]) -> Sheet:
-    """Return the figures for people."""
+    """Return the figures as text for people."""
     shown = Sheet(
         f"{SLOTS} consumers", "work of the loop, ms", "in flight", "median, ms", "p95, ms",
         "rings/s", "processor time a ring, ms",

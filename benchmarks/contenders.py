@@ -1,4 +1,4 @@
-"""Who can start our sandbox, and how each is opened; who is absent is told with the reason."""
+"""The engines that can start our sandbox, and how to open each; a missing one has its reason."""
 
 import os
 import shutil
@@ -31,7 +31,7 @@ from runner.words.sandbox import SandboxSpec
 
 @dataclass
 class Contender:
-    """One way to start a sandbox, and what was measured of it."""
+    """One way to start a sandbox, and its measurements."""
 
     name: str
     launcher: Launcher
@@ -48,13 +48,13 @@ class Contender:
     broken: dict[str, str] = field(default_factory=dict)
 
     def stop_at(self) -> frozenset[int]:
-        """Return the processes that are no jail's own: init, ours, a tenant's container."""
+        """Return the processes that do not belong to a jail: init, ours, a tenant's container."""
         init = getattr(self.launcher.engine, "init", 1)
         return frozenset({0, 1, os.getpid(), init})
 
 
 class Field:
-    """Opens the contenders that this machine has, and tells why it lacks the others."""
+    """Opens the contenders that this machine has, and says why it lacks the others."""
 
     def __init__(
         self, settings: Settings, docker: Engine, folder: Path, *, parent: str = ""
@@ -69,7 +69,7 @@ class Field:
         self.contenders: list[Contender] = []
 
     def launcher(self, engine: Engine, info: dict[str, Any], configure: Configure) -> Launcher:
-        """Return the product's launcher above an engine."""
+        """Return the product's launcher on top of an engine."""
         cgroups = Cgroups.of(info)
         homes = Path(tempfile.mkdtemp(dir=self.folder))
         homes.chmod(0o711)
@@ -91,7 +91,7 @@ class Field:
         )
 
     async def open(self, stack: AsyncExitStack, nsjail: str) -> None:
-        """Try each once; who fails is absent."""
+        """Open each one for a try; those that fail are missing."""
         info = (await self.docker.info())["info"]
         docker = Contender("Docker", self.launcher(self.docker, info, container_config), self.order)
         self.contenders.append(docker)

@@ -1,8 +1,8 @@
-"""What the Docker daemon itself can do with our exact container: calls one by one, and its rate.
+"""What the Docker daemon itself can do with our exact container: single calls, and its rate.
 
-The client is a bare connection that stays open, so that the figures are the daemon's and not
-docker-py's. `daemon_rate` is what a worker's rate of fresh sandboxes is held against.
-Usage: `python -m benchmarks.daemon SECONDS`.
+The client is a plain connection that stays open, so that the figures are the daemon's and not
+docker-py's. `daemon_rate` is compared with a worker's rate of fresh sandboxes. Usage: `python -m
+benchmarks.daemon SECONDS`.
 """
 
 import asyncio
@@ -56,7 +56,7 @@ class Daemon(HTTPConnection):
     def ask(
         self, method: str, path: str, body: object = None, *, fine: tuple[int, ...] = ()
     ) -> Any:
-        """Return the answer's JSON. Raises RuntimeError when the daemon refuses."""
+        """Return the answer's JSON. Raises RuntimeError if the daemon refuses."""
         payload = b"" if body is None else json.dumps(body).encode()
         self.request(method, path, payload, {"Content-Type": "application/json"})
         answer = self.getresponse()
@@ -92,12 +92,12 @@ class Daemon(HTTPConnection):
         self.ask("POST", f"/containers/{container}/wait")
 
     def inspect(self, container: str) -> Config:
-        """Return all that is told of it."""
+        """Return everything that the daemon says about it."""
         return dict(self.ask("GET", f"/containers/{container}/json"))
 
 
 class Seat:
-    """Our container's configuration, and a listening socket that its supervisor connects to."""
+    """Our container's configuration, and a listening socket to which its supervisor connects."""
 
     def __init__(self, url: str, config: Config, folder: Path, listener: socket.socket) -> None:
         self.url = url
@@ -113,7 +113,7 @@ class Seat:
         return config
 
     def meet(self) -> socket.socket:
-        """Return the connection of a supervisor that has said the first thing: it is ready."""
+        """Return the connection of a supervisor that has reported that it is ready."""
         connection, _ = self.listener.accept()
         connection.settimeout(PATIENCE_S)
         if not connection.recv(1):
@@ -121,7 +121,7 @@ class Seat:
         return connection
 
     def forget(self) -> None:
-        """Hang up on whoever connected."""
+        """Hang up on the supervisor that connected."""
         self.listener.setblocking(False)  # noqa: FBT003 - the standard library's signature
         with suppress(BlockingIOError):
             while True:
@@ -130,7 +130,7 @@ class Seat:
 
 
 class Ours:
-    """What our container is to the daemon at this address."""
+    """What the daemon at this address needs to make our container."""
 
     def __init__(self, settings: Settings, image: str, folder: Path) -> None:
         self.url = settings.docker_url
@@ -148,7 +148,7 @@ class Ours:
 
     @contextmanager
     def seat(self) -> Iterator[Seat]:
-        """Yield a seat of its own: who meets there is who was started there."""
+        """Yield a new seat: only the supervisor of the started container can connect to it."""
         folder = Path(tempfile.mkdtemp(dir=self._folder))
         folder.chmod(0o711)
         with listen(folder, SUPERVISOR_SOCKET, backlog=8) as listener:
@@ -158,7 +158,7 @@ class Ours:
 
 @contextmanager
 def ours(settings: Settings, image: str) -> Iterator[Ours]:
-    """Yield our configuration with an image; afterwards no container of this benchmark is left."""
+    """Yield our configuration with an image; at the end, no container of this benchmark is left."""
     folder = Path(tempfile.mkdtemp(prefix="runner-benchmark-"))
     folder.chmod(0o711)
     try:
@@ -176,7 +176,8 @@ def daemon_rate(
 ) -> float:
     """Return how many of our containers the daemon creates, starts and removes in a second.
 
-    With `ready`, as a worker must, each is removed only when its supervisor has said so.
+    With `ready`, each is removed only after its supervisor has reported, as a worker must wait,
+    too.
     """
     ends_at = time.monotonic() + seconds
 
@@ -253,7 +254,7 @@ CHANGES: Mapping[str, Change | None] = {
     "networking not disabled": lambda config: config.update(NetworkDisabled=False),
     "no parent cgroup": _host(CgroupParent=""),
 }
-"""What a field costs. Most of these weaken a sandbox: they are for the bill alone."""
+"""What a field costs. Most of these changes weaken a sandbox; they only serve to show the cost."""
 
 STEPS = ("create", "start", "ready", "inspect", "remove")
 

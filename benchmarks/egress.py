@@ -1,7 +1,8 @@
 """What the egress proxy costs: throughput and latency beside a direct connection, in one run.
 
-A server on loopback answers small and large requests. A client asks it directly, by the proxy's
-HTTP, and through a tunnel; what differs is the proxy alone. Prints a table and a line of JSON.
+A server on loopback answers small and large requests. A client asks it directly, through the
+proxy's HTTP, and through a tunnel, so only the proxy makes a difference. Prints a table and a line
+of JSON.
 """
 
 import asyncio
@@ -38,7 +39,8 @@ def serve(listener: socket.socket) -> None:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
                 size = LARGE if b"/large" in head.split(b"\r\n")[0] else 2
-                # Head and body of a small answer in one segment: two would wait for each other.
+                # Send head and body of a small answer in one segment: two would wait for each
+                # other.
                 first = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\nok" % size
                 writer.write(first)
                 for at in range(2, size, _PIECE):

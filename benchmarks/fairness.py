@@ -1,10 +1,11 @@
-"""How long a quiet tenant's 10 executions take beside hostile neighbours, against alone.
+"""How long a quiet tenant's 10 executions take beside hostile neighbours, compared with alone.
 
-Real sandboxes, everything in one run on one machine: beside a tenant with 1,000 waiting, beside one
-whose few executions never end (at most half of the slots, as its terms say), and while one submits
-and cancels as fast as it can; before and after each of them alone, so that the ratio holds when the
-machine is noisy. Of each batch, the time until its last has ended; of all executions, their p95.
-Usage: `python -m benchmarks.fairness [--rounds N] [--only NEIGHBOUR]`.
+It uses real sandboxes, all in one run on one machine. The neighbours are a tenant with 1,000
+waiting executions, one whose few executions never end (its terms let them hold at most half of the
+slots), and one that submits and cancels as fast as it can. The quiet tenant also runs alone before
+and after each of them, so that the ratio holds on a noisy machine. Measured are the time until the
+last execution of a batch has ended, and the p95 of all executions. Usage: `python -m
+benchmarks.fairness [--rounds N] [--only NEIGHBOUR]`.
 """
 
 import argparse
@@ -22,11 +23,11 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from pydantic import SecretStr
 from rich.console import Console
 
+from agent_runner import Client
 from benchmarks.harness import Figures, Sheet, publish
 from runner.base import telemetry
 from runner.base.settings import Settings
 from runner.cli.demo import temporary_state
-from runner.client import Client
 from runner.embedded.stack import Stack, stack
 from runner.quotas.sizes import load_sizes
 from runner.store.db import Database
@@ -39,7 +40,7 @@ STORM_THREADS = 2
 PROGRAM: dict[str, Any] = {"command": ["sleep", "0.3"], "size": "nano"}
 ENDLESS: dict[str, Any] = {"command": ["sleep", "300"], "size": "large"}
 BOUND = 2.0
-"""What the ratio must stay within."""
+"""The largest acceptable ratio."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def clear(client: Client) -> None:
 
 @contextmanager
 def many_small(world: World) -> Iterator[None]:
-    """Have a thousand of the same program wait."""
+    """Let a thousand executions of the same program wait."""
     noisy = world.client("noisy")
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(lambda _: noisy.submit(**PROGRAM), range(NOISY)))
@@ -112,7 +113,7 @@ def many_small(world: World) -> Iterator[None]:
 
 @contextmanager
 def few_huge(world: World) -> Iterator[None]:
-    """Have a few that never end hold half of the slots, and as many wait."""
+    """Let a few executions that never end hold half of the slots, and as many wait."""
     slots = world.running.settings.slots
     huge = world.client("huge", concurrency=slots // 2)
     for _ in range(slots):
@@ -158,7 +159,7 @@ class Beside:
 
     @property
     def ratios(self) -> tuple[float, float]:
-        """How many times longer: until a batch's last has ended, in the median; and at p95."""
+        """How many times longer it takes: a whole batch in the median, and executions at p95."""
         return self.last_beside_s / self.last_alone_s, self.beside.p95 / self.alone.p95
 
 
@@ -174,7 +175,7 @@ def of_batches(neighbour: str, alone: list[list[float]], beside: list[list[float
 
 
 def measure(rounds: int, only: str | None) -> dict[str, Any]:
-    """Measure beside each neighbour, before it alone and after it alone."""
+    """Measure beside each neighbour, and alone before and after it."""
     rows = []
     with deployment() as world:
         quiet = world.client("quiet")
@@ -189,7 +190,7 @@ def measure(rounds: int, only: str | None) -> dict[str, Any]:
 
 
 def sheet(results: dict[str, Any]) -> Sheet:
-    """Return the figures for people."""
+    """Return the figures as text for people."""
     shown = Sheet(
         f"{QUIET} executions", "last, alone, s", "last, beside, s", "times", "p95, alone, ms",
         "p95, beside, ms", "times", f"within {BOUND:g}x",

@@ -1,8 +1,8 @@
-"""How cost grows: with tenants, with executions stored, with executions waiting.
+"""How cost grows: with the number of tenants, of stored executions, and of waiting executions.
 
-Each step is measured in the same deployment as the one before it, by a quiet tenant's `print(1)`.
-What a noisy tenant does to a quiet one is measured by `python -m benchmarks.fairness`.
-Usage: `python -m benchmarks.growth`.
+A quiet tenant's `print(1)` measures each step, in the same deployment as the step before it. What a
+noisy tenant does to a quiet one is measured by `python -m benchmarks.fairness`. Usage: `python -m
+benchmarks.growth`.
 """
 
 import asyncio
@@ -46,7 +46,7 @@ QUEUED = {
 
 @dataclass(frozen=True)
 class Step:
-    """A quiet tenant's latency with so many of something there."""
+    """A quiet tenant's latency at one number of things."""
 
     what: str
     count: int
@@ -65,7 +65,7 @@ async def looked(deployed: Deployed, what: str, count: int, keys: Sequence[str])
 
 
 async def tenants(deployed: Deployed, count: int) -> list[str]:
-    """Return the keys of so many new tenants."""
+    """Return the keys of this many new tenants."""
     settings, services = deployed.settings, deployed.stack.services
     sizes = load_sizes(settings.profiles_path)
     async with Database(SecretStr(services.owner_url), max_size=1) as owner:
@@ -80,7 +80,7 @@ async def tenants(deployed: Deployed, count: int) -> list[str]:
 
 
 def copy(deployed: Deployed, template: str, count: int, *, waiting: bool = False) -> None:
-    """Store so many executions like one that has ended, with its events; or waiting ones."""
+    """Store this many executions like one that has ended, with its events; or waiting ones."""
     with psycopg.connect(
         deployed.stack.services.postgres.url("postgres"), autocommit=True
     ) as connection:
@@ -101,7 +101,7 @@ def copy(deployed: Deployed, template: str, count: int, *, waiting: bool = False
         if waiting:
             multiply("executions", QUEUED)
             return
-        # Without the triggers: what they count has been counted.
+        # Without the triggers: their counts are already stored.
         connection.execute("SET session_replication_role = replica")
         multiply("executions", NEW)
         multiply("events", NEW)
@@ -137,7 +137,7 @@ _PROGRAM: dict[str, Any] = {"code": None, "language": None}
 
 
 async def beside(deployed: Deployed, key: str) -> Step:
-    """Measure the quiet tenant while another's wait, one of which runs at any time."""
+    """Measure the quiet tenant while another's executions wait, one of which runs at any time."""
     took = []
     for _ in range(POOL // 2):
         caller = await deployed.caller(key)
@@ -147,7 +147,7 @@ async def beside(deployed: Deployed, key: str) -> Step:
 
 
 def sheet(results: dict[str, Any]) -> Sheet:
-    """Return the figures for people."""
+    """Return the figures as text for people."""
     shown = Sheet("growth, ms", "count", "median", "p95")
     for each in results["rows"]:
         figures = each.figures

@@ -1,6 +1,6 @@
 """What benchmarks share: a deployment of their own, a client that costs little, figures, facts.
 
-Everything is compared within one run on one machine, so that ratios hold where it is noisy.
+Everything is compared within one run on one machine, so that ratios hold on a noisy machine.
 """
 
 import argparse
@@ -35,7 +35,7 @@ from runner.tenants.tenancy import create_key
 from runner.words.principal import Role, Tier
 
 WIDE = RateLimits(**dict.fromkeys(RateLimits.model_fields, Rate(per_minute=60_000, burst=60_000)))
-"""Requests are counted as ever, against numbers that no benchmark reaches."""
+"""Requests are counted as usual, against limits that no benchmark reaches."""
 TENANT = "benchmark"
 AT_ONCE = 1000
 PATIENCE_S = 180.0
@@ -59,7 +59,7 @@ class Figures:
 
     @classmethod
     def of(cls, seconds: Sequence[float]) -> Self:
-        """Return the figures of these runs; of none, zeros."""
+        """Return the figures of these runs; zeros if there are none."""
         ms = sorted(1000 * each for each in seconds) or [0.0]
 
         def at(part: float) -> float:
@@ -114,7 +114,7 @@ class Caller:
         return int(head[9:12]), json.loads(content), time.perf_counter() - began
 
     async def expect(self, body: dict[str, Any], stdout: str = "1\n") -> float:
-        """Return the seconds until the result was there. Raises RuntimeError if it is another."""
+        """Return the seconds until the result arrived. Raises RuntimeError if it is another one."""
         status, answer, seconds = await self.submit(body)
         result = answer.get("result") or {}
         if status != 200 or (result.get("stdout") or {}).get("content") != stdout:  # noqa: PLR2004 - HTTP's own
@@ -131,7 +131,7 @@ class Deployed:
 
     @property
     def settings(self) -> Settings:
-        """What it was told."""
+        """The settings that it was given."""
         return self.stack.settings
 
     @property
@@ -144,7 +144,7 @@ class Deployed:
         return await Caller(self.port, key or self.key).open()
 
     async def tenant(self, name: str, **terms: Any) -> str:
-        """Return the key of a new tenant that may have everything."""
+        """Return the key of a new tenant with the highest limits."""
         return await new_key(self.stack, name, **terms)
 
     def sandboxes(self) -> int:
@@ -157,7 +157,7 @@ class Deployed:
             client.close()
 
     async def settled(self, least: int, most: int | None = None) -> None:
-        """Wait until so many sandboxes are there, for a moment on end: exactly, or up to `most`."""
+        """Wait until this many sandboxes have existed for a moment: exactly, or up to `most`."""
         async with asyncio.timeout(PATIENCE_S):
             steady = 0
             while steady < 8:  # noqa: PLR2004 - looks in a row, longer than removals are put off
@@ -175,10 +175,10 @@ class Deployed:
         }
 
     def cpu_s(self) -> dict[str, float]:
-        """Return the processor seconds that each part has used, its children included.
+        """Return the processor seconds that each part has used, including its children.
 
-        And the worker's event loop alone: what is left of the worker's is RQ's consumers and those
-        who wait for Docker, in threads.
+        The worker's event loop has a figure of its own. The rest of the worker's time belongs to
+        RQ's consumers and to threads that wait for Docker.
         """
         pids = self.pids()
         used = {name: cpu_s(psutil.Process(pid)) for name, pid in pids.items()}
@@ -199,7 +199,7 @@ async def deployment(**overrides: Any) -> AsyncIterator[Deployed]:
 
 
 async def new_key(running: Stack, tenant: str, *, role: Role = Role.OWNER, **terms: Any) -> str:
-    """Return a key of a tenant, which is made if there is none of that name."""
+    """Return a key of a tenant, which is made if it does not exist."""
     sizes = load_sizes(running.settings.profiles_path)
     async with Database(SecretStr(running.services.owner_url), max_size=1) as owner:
         made = await create_key(
@@ -241,14 +241,14 @@ class Sheet:
 
 
 def markdown(sheet: Mapping[str, Any]) -> str:
-    """Return a sheet, as it was written, for a page."""
+    """Return a sheet, as it was written, in Markdown."""
     lines = [sheet["header"], ["---"] * len(sheet["header"]), *sheet["rows"]]
     table = "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
     return "\n\n".join([table, *sheet["notes"]])
 
 
 def machine() -> dict[str, str]:
-    """Return what was measured on, and with which versions."""
+    """Return the machine and the versions that were measured."""
     cpuinfo = Path("/proc/cpuinfo").read_text()
     model = next(
         (line.split(":", 1)[1].strip() for line in cpuinfo.splitlines() if "model name" in line),
@@ -280,7 +280,7 @@ def arguments(description: str | None, *flags: str, **defaults: float) -> argpar
 
 
 def publish(path: Path | None, results: dict[str, Any], sheet: Sheet) -> None:
-    """Print the figures, and write them where the command line said."""
+    """Print the figures, and write them where the command line says."""
     sheet.show()
     if path is not None:
         whole = {"figures": results, "sheet": vars(sheet)}

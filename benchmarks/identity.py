@@ -1,8 +1,9 @@
-"""What it costs to know who calls, and whether time tells an account from nobody.
+"""What it costs to authenticate a caller, and whether the time tells if an account exists.
 
 On one deployment in one run, each kind in turn: `GET /v1/me` by key, by session and by an identity
-provider's token; then logins with a wrong password, of an account and of nobody. Prints a table and
-a line of JSON. Usage: `scripts/with-docker .venv/bin/python -m benchmarks.identity [ROUNDS]`.
+provider's token; then logins with a wrong password, for an account and for an unknown address.
+Prints a table and a line of JSON. Usage: `scripts/with-docker .venv/bin/python -m
+benchmarks.identity [ROUNDS]`.
 """
 
 import json
@@ -22,11 +23,11 @@ from tests.support.people import Person, joined
 
 ROUNDS = 300
 GUESSES = 40
-"""Below the fifty an hour that an account takes from addresses it does not know."""
+"""Below the fifty attempts an hour that an account accepts from unknown addresses."""
 
 
 def timed(ask: Callable[[], httpx.Response], status: int) -> float:
-    """Return the milliseconds until an answer of that status."""
+    """Return the milliseconds until an answer with that status."""
     began = time.perf_counter()
     answer = ask()
     took = time.perf_counter() - began
@@ -64,7 +65,7 @@ def main() -> None:
         }
         for _ in range(rounds):
             for name, client in callers.items():
-                # The default binds this round's client, which a checker cannot type in a lambda.
+                # The default binds this round's client; a type checker cannot type it in a lambda.
                 once = timed(lambda client=client: client.get("/v1/me"), httpx.codes.OK)  # type: ignore[misc]
                 took.setdefault(f"GET /v1/me by {name}", []).append(once)
         for client in callers.values():

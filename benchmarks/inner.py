@@ -1,8 +1,8 @@
-"""bubblewrap inside one long-lived container of a tenant's: a fresh inner jail per execution.
+"""bubblewrap inside one long-lived container of a tenant: a fresh inner jail per execution.
 
-The container's first process is told by a socket to start and end jails. What our spec must be
-loosened by, so that an unprivileged user can make a jail inside, is in `loosened`, and nowhere
-else: it is for the measurement alone.
+A socket tells the container's first process to start and end jails. `loosened` holds all changes to
+our specification that let an unprivileged user make a jail inside. They are for this measurement
+only, and are nowhere else.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ _PR_SET_SECCOMP = 22
 
 
 class Inner(Plain):
-    """bubblewrap inside one long-lived container of a tenant's, loosened as far as it must be."""
+    """bubblewrap inside one long-lived container of a tenant, loosened as far as necessary."""
 
     name = "inner"
     program = "/usr/bin/bwrap"
@@ -70,7 +70,7 @@ class Inner(Plain):
             raise LaunchFailed("the tenant's container has ended")
 
     def pid(self, container: str) -> int | None:
-        """Return the supervisor that has this name in its environment, as we see it."""
+        """Return the supervisor that has this name in its environment, with its id on the host."""
         children = Path(f"/proc/{self.init}/task/{self.init}/children").read_text().split()
         for child in children:
             with suppress(FileNotFoundError, ProcessLookupError):
@@ -80,7 +80,7 @@ class Inner(Plain):
         return None
 
     async def remove(self, container: str) -> None:
-        """Have it killed, and waited for."""
+        """Have it killed, and wait for its end."""
         async with self._lock:
             await self._say({"end": container})
 
@@ -92,7 +92,7 @@ class Inner(Plain):
 
 
 NEEDED = ("capget", "capset", "clone", "mount", "pivot_root", "sethostname", "umount2", "unshare")
-"""What our filter refuses (clone: with flags of namespaces) and bubblewrap needs."""
+"""Calls that our filter refuses and bubblewrap needs (clone: with flags of namespaces)."""
 
 INIT = """
 import json, os, socket, subprocess
@@ -116,7 +116,7 @@ for line in control.makefile():
 
 
 def loosened(config: Config, homes: Path) -> dict[str, Any]:
-    """Return our configuration, loosened by what an unprivileged jail inside needs."""
+    """Return our configuration with the changes that an unprivileged jail inside needs."""
     loose = copy.deepcopy(dict(config))
     host = loose["HostConfig"]
     name, _, text = host["SecurityOpt"][1].partition("=")
@@ -131,15 +131,15 @@ def loosened(config: Config, homes: Path) -> dict[str, Any]:
         _first_argument("prctl", _PR_SET_SECCOMP),
     ]
     host["SecurityOpt"][1] = f"{name}={json.dumps(profile)}"
-    # A user namespace may mount a /proc only where the one that is there hides nothing
-    # (mount_too_revealing in fs/namespace.c).
+    # A user namespace may mount a /proc only if the existing one hides nothing (mount_too_revealing
+    # in fs/namespace.c).
     host["MaskedPaths"], host["ReadonlyPaths"] = [], []
     host["Mounts"] = [
         {**host["Mounts"][0], "Source": str(homes), "Target": HOMES},
         {**host["Mounts"][0], "Source": Inner.program, "Target": "/opt/bwrap"},
     ]
     host["Tmpfs"][SOCKET_DIR] = "rw,size=4k,mode=0755"
-    # One container's limits for all that run in it: none of them has its own.
+    # All jails in the container share its limits; none of them has its own.
     for limit in ("Memory", "MemorySwap", "PidsLimit"):
         host[limit] *= 16
     host["NanoCpus"] = 0

@@ -1,8 +1,8 @@
 """What a program pays for its sandbox while it runs, beside the same program on the host.
 
-The host's side is the same interpreter of the same image in a container without walls: privileged,
-no seccomp filter, no limits, the host's namespaces. Programs time themselves, so that starting is
-not counted. Usage: `python -m benchmarks.inside --rounds 5`.
+For the host's side, the same interpreter of the same image runs in a container without isolation:
+privileged, no seccomp filter, no limits, the host's namespaces. Programs time themselves, so that
+their start does not count. Usage: `python -m benchmarks.inside --rounds 5`.
 """
 
 import asyncio
@@ -40,7 +40,7 @@ WALLS = ("container", "gvisor")
 
 @dataclass(frozen=True)
 class Inside:
-    """One program: seconds on the host, and how many times that behind each wall."""
+    """One program: its seconds on the host, and how many times longer it takes in each sandbox."""
 
     program: str
     host_s: float
@@ -60,7 +60,7 @@ def on_host(settings: Settings, image: str, code: str) -> float:
 
 
 async def measure(rounds: int) -> dict[str, Any]:
-    """Measure every program, in turn on the host and behind each wall."""
+    """Measure every program, in turn on the host and in each sandbox."""
     settings = Settings()
     image = await image_id(settings)
     rows = []
@@ -89,7 +89,7 @@ async def measure(rounds: int) -> dict[str, Any]:
 
 
 def sheet(results: dict[str, Any]) -> Sheet:
-    """Return the figures for people."""
+    """Return the figures as text for people."""
     shown = Sheet("inside", "host, s", *(f"{wall}, times that" for wall in WALLS))
     for each in results["rows"]:
         shown.add_row(each.program, str(each.host_s), *(str(each.ratio[wall]) for wall in WALLS))

@@ -1,4 +1,4 @@
-"""What must hold of a deployment after a stress: nothing lost, nothing twice, nothing left."""
+"""What must be true of a deployment after a stress test: nothing lost, repeated or left behind."""
 
 import asyncio
 import time
@@ -60,7 +60,7 @@ def processes(running: Stack) -> list[psutil.Process]:
 
 
 def left_behind(settings: Settings, processes: list[psutil.Process]) -> list[str]:
-    """Return what a deployment that has ended left on this host."""
+    """Return what a deployment that has ended left behind on this host."""
     _, alive = psutil.wait_procs(processes, timeout=10)
     client = docker.APIClient(settings.docker_url, version="auto", timeout=30)
     try:

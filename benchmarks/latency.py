@@ -1,8 +1,8 @@
 """How long `print(1)` takes through the HTTP API, beside `docker run` of the same image.
 
-Both in one run on one machine, in turn, so that the ratio holds when the machine is noisy. Each
-execution has a fresh container on both sides; `docker run` has no hardening but `--network none`.
-Prints a table and one line of JSON. Usage: `python benchmarks/latency.py ROUNDS`.
+Both take turns in one run on one machine, so that the ratio holds on a noisy machine. Each
+execution has a fresh container on both sides; the only hardening of `docker run` is `--network
+none`. Prints a table and one line of JSON. Usage: `python benchmarks/latency.py ROUNDS`.
 """
 
 import asyncio
@@ -20,12 +20,12 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from agent_runner import Client
 from runner.base import telemetry
 from runner.base.settings import Settings
 from runner.cli.demo import temporary_state
 from runner.cli.operate import engine
 from runner.cli.session import embedded
-from runner.client import Client
 from runner.sandbox.engine.images import Images
 
 ROUNDS = 50

@@ -1,7 +1,8 @@
 """What it costs to look for secrets: `python -m benchmarks.masking`. Needs no services.
 
-For some sets of secrets and some outputs: the time to make a mask and the memory it takes, and the
-time for a byte of output that comes byte by byte, and in pieces of 32 KiB, as output is gathered.
+For several sets of secrets and several outputs, it measures the time to make a mask and the memory
+that the mask takes, and the time for each byte of output: byte by byte, and in pieces of 32 KiB, in
+which output is gathered.
 """
 
 import base64

@@ -27,7 +27,7 @@ class Memory:
     supervisor: float
     shim: float
     available: float
-    """How much less the host has available for each: kernel memory included."""
+    """How much less memory the host has available for each one, including the kernel's."""
     per_gib: int
 
 
@@ -38,7 +38,7 @@ def pss_mb(process: psutil.Process) -> float:
 
 
 async def of_image(image: str, sandboxes: int) -> Memory:
-    """Measure so many idle sandboxes of one image."""
+    """Measure this many idle sandboxes of one image."""
     settings = {"pool": 0, "pool_max": sandboxes, "images": (image,)}
     async with deployment(**settings) as empty:
         await asyncio.sleep(2)
@@ -72,7 +72,7 @@ async def measure(sandboxes: int) -> dict[str, Any]:
 
 
 def sheet(results: dict[str, Any]) -> Sheet:
-    """Return the figures for people."""
+    """Return the figures as text for people."""
     shown = Sheet("MiB each", "supervisor", "shim", "host's available", "to the GiB")
     for each in results["rows"]:
         shown.add_row(

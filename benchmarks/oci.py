@@ -1,8 +1,8 @@
-"""runc, crun and containerd in the place of dockerd, given the configuration that dockerd makes.
+"""runc, crun and containerd instead of dockerd, with the configuration that dockerd makes.
 
 Each is an engine below the same launcher, which makes the socket, waits for the supervisor and
-reads the isolation back. The configuration is taken from a container that dockerd starts of the
-same order; only where the root file system, the socket and the control group are is changed.
+reads the isolation back. The configuration comes from a container that dockerd starts for the same
+order. Only the places of the root file system, the socket and the control group are changed.
 """
 
 import asyncio
@@ -34,11 +34,11 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Rootfs:
-    """An image's layers, mounted once and read-only for every jail: there is no upper layer."""
+    """An image's layers, mounted once and read-only for all jails, without an upper layer."""
 
     def __init__(self, folder: Path, container: Mapping[str, Any]) -> None:
         """Mount the image of a container that Docker describes so."""
-        # The first of a container's lower layers is its own, for names that Docker writes.
+        # The first of a container's lower layers is its own; Docker writes names there.
         _, _, layers = container["GraphDriver"]["Data"]["LowerDir"].partition(":")
         self.path = folder / "rootfs"
         self.path.mkdir()
@@ -56,7 +56,7 @@ class Rootfs:
 
 
 class Direct(Engine):
-    """What the engines without dockerd have in common; images are still Docker's."""
+    """Common parts of the engines without dockerd; images still come from Docker."""
 
     name = "direct"
 
@@ -75,7 +75,7 @@ class Direct(Engine):
         return self._images[label]
 
     async def create(self, name: str, config: Config) -> str:
-        """Note what is to be started; nothing runs yet."""
+        """Note what to start; nothing runs yet."""
         self.configs[name] = config
         return name
 
@@ -92,7 +92,7 @@ class Direct(Engine):
 
 
 class Runtime(Direct):
-    """Drives an OCI runtime by its command."""
+    """Drives an OCI runtime through its command."""
 
     program = "runc"
     name = "runc"
@@ -122,7 +122,7 @@ class Runtime(Direct):
     def _remove(self, container: str) -> None:
         if pid := self.pid(container):
             end(pid)
-        # What is left to do for the runtime is its control group and its state.
+        # The runtime only has to remove its control group and its state.
         with suppress(LaunchFailed):
             self.command("delete", "--force", container)
 
@@ -132,7 +132,7 @@ class Runtime(Direct):
             await asyncio.to_thread(end, pid)
 
     def pid(self, container: str) -> int | None:
-        """Return what the runtime wrote down."""
+        """Return the process id that the runtime wrote to a file."""
         try:
             pid = int((self.folder / container / "pid").read_text())
         except FileNotFoundError:
@@ -143,7 +143,7 @@ class Runtime(Direct):
         """Run the runtime with our state folder. Raises LaunchFailed with the end of its log."""
         log = self.folder / "log"
         state = ("--root", self.folder / "state", "--log", log)
-        # Descriptors end up inside: a container has nothing of ours as its stderr.
+        # Descriptors are inherited into the container, whose stderr must not be one of ours.
         done = subprocess.run(
             [self.program, *map(str, state), *map(str, arguments)],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
@@ -154,7 +154,7 @@ class Runtime(Direct):
             raise LaunchFailed(f"{self.name} {arguments[0]}: {log.read_text()[-400:]}")
 
     async def specification(self, container: str, config: Config) -> Facts:
-        """Return dockerd's configuration of such a container, made this one's."""
+        """Return the configuration that dockerd makes of such a container, adapted to this one."""
         user = config["User"]
         uid, _, _ = user.partition(":")
         unplaced = {**config, "Labels": {}, "HostConfig": _unplaced(config)}
@@ -172,7 +172,7 @@ class Runtime(Direct):
             elif mount["destination"] == "/etc/hostname":
                 mount["source"] = str(self.rootfs.path / "etc" / "hostname")
             elif mount["destination"] == "/dev/pts":
-                # dockerd mounted a volume there, which has gone with the template's container.
+                # dockerd mounted a volume there, which is gone with the template's container.
                 options = config["HostConfig"]["Mounts"][1]["VolumeOptions"]["DriverConfig"]
                 given = options["Options"]["o"].split(",")
                 mount.update(type="devpts", source="devpts", options=given)
@@ -192,7 +192,7 @@ class Crun(Runtime):
 
 
 class Containerd(Runtime):
-    """Drives dockerd's own containerd, in a namespace of ours, by its command `ctr`."""
+    """Drives dockerd's own containerd, in a namespace of ours, through its command `ctr`."""
 
     program = "ctr"
     name = "containerd"
@@ -221,7 +221,7 @@ class Containerd(Runtime):
 
 
 async def created(docker: Engine, name: str, config: Config) -> str:
-    """Create a container under a name that is ours alone, and return its id."""
+    """Create a container under a unique name, and return its id."""
     container = await docker.create(name, config)
     if container is None:
         raise LaunchFailed(f"there is a container {name} from an earlier run: remove it")
@@ -229,7 +229,7 @@ async def created(docker: Engine, name: str, config: Config) -> str:
 
 
 async def template(docker: Engine, config: Config, folder: Path) -> Facts:
-    """Return the OCI configuration that dockerd makes of ours, as its shim was given it."""
+    """Return the OCI configuration that dockerd makes of ours, as its shim got it."""
     home = _home(folder)
     given = copy.deepcopy(dict(config))
     given["HostConfig"]["Mounts"][0]["Source"] = str(home)
@@ -278,13 +278,13 @@ def _argument(pid: int, name: str) -> str:
 
 
 def adopt_orphans() -> None:
-    """Become the parent of what our children leave behind: jails, once their runtime ended."""
+    """Become the parent of processes that our children leave: jails whose runtime has ended."""
     pr_set_child_subreaper = 36
     _libc.prctl(pr_set_child_subreaper, 1, 0, 0, 0)
 
 
 def end(pid: int) -> None:
-    """SIGKILL a child and wait for it: its namespaces' processes are gone then."""
+    """Kill a child and wait for it: then the processes of its namespaces are gone."""
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
     with suppress(ChildProcessError):
@@ -301,7 +301,7 @@ def run(*command: str) -> None:
 
 
 def before(program: str) -> Callable[[], None] | None:
-    """Return what has to happen in a child before it becomes this runtime, if anything."""
+    """Return what a child must do before it becomes this runtime, if anything."""
     return _hide_unified if program == "crun" and _is_hybrid() else None
 
 

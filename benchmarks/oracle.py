@@ -1,9 +1,9 @@
-"""Does time tell another tenant's id from one that nobody has? Both asked for in turn.
+"""Does the response time reveal another tenant's id? Another's and an unknown one take turns.
 
 For each route that takes an id, on one deployment in one run: the median time of the answer for
-another tenant's id and for an unknown one, their ratio, and how often the one was slower than the
-other (a half, if time tells nothing). Prints a table and a line of JSON.
-Usage: `python benchmarks/oracle.py [ROUNDS]`, within `scripts/with-docker`.
+another tenant's id and for an unknown one, their ratio, and how often the first was slower than the
+other (in half of the cases, if time reveals nothing). Prints a table and a line of JSON. Usage:
+`python benchmarks/oracle.py [ROUNDS]`, within `scripts/with-docker`.
 """
 
 import json
@@ -104,7 +104,8 @@ def main() -> None:
             pairs = []
             for number in range(rounds):
                 paths = [route.format(theirs_id), route.format(nobodys_id)]
-                # In turn first and second, so that what the first one warms is nobody's gain.
+                # They take turns at being first, so that neither gains from caches that the first
+                # one fills.
                 order = (0, 1) if number % 2 else (1, 0)
                 took = {which: timed(ours, method, paths[which]) for which in order}
                 pairs.append((took[0], took[1]))

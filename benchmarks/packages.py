@@ -1,4 +1,4 @@
-"""Peers from the distribution, and from the package index in an environment of our own."""
+"""Peers from the distribution, and from the package index in an environment of their own."""
 
 import hashlib
 import json
@@ -24,12 +24,12 @@ UNDRIVEN = {
     "and sandboxes have no network here",
 }
 WAYS = {"llm-sandbox": ("llm-sandbox", "llm-sandbox, its pool", "llm-sandbox on bubblewrap")}
-"""The ways of a package that has several."""
+"""The ways to run a program, for packages that have several."""
 TYPE = "application/vnd.oci.image"
 
 
 def install_programs() -> None:
-    """Install what the distribution has, where that can be done; else it is missed later."""
+    """Install the distribution's programs if possible; otherwise, they count as missing later."""
     if os.geteuid() == 0 and shutil.which("apt-get"):
         subprocess.run(
             ["apt-get", "install", "--yes", "--quiet", "--no-install-recommends", *DEBIAN],
@@ -39,7 +39,7 @@ def install_programs() -> None:
 
 
 def install() -> dict[str, str]:
-    """Install what is not there yet, one by one; return who is there: a reason, or nothing."""
+    """Install missing packages one by one; return for each a reason for its absence, or nothing."""
     if not VENV.exists():
         subprocess.run([sys.executable, "-m", "venv", VENV], check=True, timeout=INSTALL_S)
     found = {}
@@ -75,7 +75,7 @@ def nsjail() -> str | None:
 
 
 class Driver:
-    """The process of one way to run a program."""
+    """The process that runs programs in one way."""
 
     def __init__(self, name: str, given: dict[str, str], home: Path) -> None:
         self._log = (home / f"{name}.log").open("w+")
@@ -86,7 +86,7 @@ class Driver:
         )  # fmt: skip
 
     def run(self, *program: str) -> bytes:
-        """Return what a program puts out. Raises RuntimeError with what the package said."""
+        """Return the program's output. Raises RuntimeError with the package's message."""
         stdin = _there(self._process.stdin)
         stdin.write(json.dumps(program) + "\n")
         stdin.flush()
@@ -122,7 +122,7 @@ class Driver:
 
 
 def ways(settings: Settings, image: str, folder: Path, stack: ExitStack) -> dict[str, Way | str]:
-    """Return how each package runs a program, or why it is absent."""
+    """Return how each package runs a program, or why it is missing."""
     given = {
         "docker": settings.docker_url,
         "image": image,

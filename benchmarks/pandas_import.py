@@ -1,4 +1,4 @@
-"""`import pandas` and a table described: from nothing, in a sandbox that waits, in a loaded one.
+"""`import pandas` and one table: in a new sandbox, in one that waits, in a loaded one.
 
 Usage: `python -m benchmarks.pandas_import --rounds 10`.
 """
@@ -50,7 +50,7 @@ async def measure(rounds: int) -> dict[str, Any]:
 
 
 def sheet(results: dict[str, Any]) -> Sheet:
-    """Return the figures for people."""
+    """Return the figures as text for people."""
     shown = Sheet("import pandas, ms", "median", "p95")
     for each in results["rows"]:
         shown.add_row(each.row, str(each.figures.median), str(each.figures.p95))

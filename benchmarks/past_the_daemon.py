@@ -32,12 +32,14 @@ from benchmarks.latency import figures
 from runner.base import telemetry
 from runner.base.settings import Settings
 from runner.quotas.sizes import DEFAULT_SIZE, load_sizes
+from runner.sandbox.drive import run
 from runner.sandbox.engine.docker import Engine
 from runner.verify.bench import PATIENCE_S, Bench
 from runner.verify.check import Observation, Probe
 from runner.verify.checks import every_check
 from runner.verify.suite import series
 from runner.verify.surroundings import surroundings
+from runner.words.execution import Program
 from runner.words.sandbox import Isolation
 
 IDLE = 8
@@ -131,7 +133,7 @@ async def look(contender: Contender, bench: Bench) -> None:
         contender.memory_mb = sum(map(pss_mb, own)) / IDLE
         contender.isolation = sandbox.container.isolation
         bounds = load_sizes(bench.settings.profiles_path)[DEFAULT_SIZE].bounds
-        ran = await bench.run(sandbox, INSIDE, bounds=bounds)
+        ran = await run(sandbox, Program(("python3", "-I", "-c", INSIDE), {}), bounds)
         failed = {"failed": str(ran.ending.not_started)}
         contender.inside = json.loads(ran.stdout) if ran.stdout else failed
 

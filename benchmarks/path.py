@@ -1,8 +1,8 @@
 """Where the time of one request goes, and what each process spends on it.
 
-`print(1)` one after the other, from HTTP to result; in turn with it the same in a sandbox that this
-process drives itself: what the API, the queue and the database add is the difference.
-Usage: `python -m benchmarks.path --rounds 100`.
+`print(1)` runs again and again, from HTTP to the result. In turn with it, the same program runs in
+a sandbox that this process drives itself. The difference is what the API, the queue and the
+database add. Usage: `python -m benchmarks.path --rounds 100`.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ WARM_UP = 5
 
 @dataclass(frozen=True)
 class Path:
-    """One row: whole requests, their stages, the sandbox alone, and processor time."""
+    """One row: complete requests, their stages, the sandbox alone, and processor time."""
 
     row: str
     whole: Figures
@@ -47,7 +47,7 @@ class Path:
 
 
 async def alone(sandbox: Sandbox, *, last: bool) -> float:
-    """Return the seconds of one run in a sandbox that waits, without anything around it."""
+    """Return the seconds of one run in a waiting sandbox, without anything around it."""
     began = time.perf_counter()
     ran = await use(
         sandbox,
@@ -136,7 +136,7 @@ async def measure(rounds: int) -> dict[str, Any]:
 
 
 def sheet(results: dict[str, Any]) -> Sheet:
-    """Return the figures for people."""
+    """Return the figures as text for people."""
     rows: list[Path] = results["rows"]
     shown = Sheet("ms, median", *(row.row for row in rows))
     shown.add_row("the whole request", *(str(row.whole.median) for row in rows))

@@ -1,8 +1,8 @@
-"""Runs programs one way in the sandbox of one package, in that package's own environment.
+"""Runs programs in one way, in the sandbox of one package and in that package's environment.
 
-A line of JSON is a program; the answer is a line with what it put out, or with what went wrong.
-Another line is written when everything is cleaned up, so that this is not measured.
-Usage: `python peer_driver.py WAY GIVEN`, where GIVEN is what the way needs, as JSON.
+Each input line is a program in JSON; the answer is a line with its output, or with the error. One
+more line follows when everything is cleaned up, so that cleaning is not measured. Usage: `python
+peer_driver.py WAY GIVEN`, where GIVEN is JSON that the way needs.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ ALONE = {"network_mode": "none", "entrypoint": "", "command": "sleep 3600"}
 
 
 async def llm_sandbox(given: Given, stack: AsyncExitStack, program: list[str]) -> str:
-    """Its Docker session, without a network; the image has its interpreter as `python3` alone."""
+    """Its Docker session without a network; the image has its interpreter only as `python3`."""
     package = importlib.import_module("llm_sandbox")
     client = importlib.import_module("docker").DockerClient(given["docker"])
     stack.callback(client.close)
@@ -37,7 +37,7 @@ async def llm_sandbox(given: Given, stack: AsyncExitStack, program: list[str]) -
             skip_environment_setup=True, keep_template=True, runtime_configs=ALONE,
         )
     )  # fmt: skip
-    # PID 1 hears no SIGTERM: stopping it would take ten seconds.
+    # PID 1 ignores SIGTERM, so stopping it would take ten seconds.
     stack.callback(session.container.kill)
     return _said(session, program)
 
@@ -50,7 +50,7 @@ def _pool(docker: str, image: str) -> Any:
     opened = pool.create_pool_manager(
         client=client, config=pool.PoolConfig(min_pool_size=2, max_pool_size=2), lang="python",
         image=image, workdir=WORKDIR, skip_environment_setup=True, keep_template=True,
-        # PID 1 hears no SIGTERM: stopping it would take ten seconds.
+        # PID 1 ignores SIGTERM, so stopping it would take ten seconds.
         runtime_configs={**ALONE, "stop_signal": "SIGKILL"},
     )  # fmt: skip
     atexit.register(client.close)
@@ -83,7 +83,7 @@ def _said(session: Any, program: list[str]) -> str:
 
 
 async def sandlock(given: Given, stack: AsyncExitStack, program: list[str]) -> str:
-    """Its sandbox on the host's files, readable where Python needs it."""
+    """Its sandbox on the host's files, which are readable where Python needs them."""
     del given, stack
     package = importlib.import_module("sandlock")
     command = ["/usr/bin/python3", *program[1:]]
@@ -126,7 +126,7 @@ DRIVES: dict[str, Drive] = {
 
 
 async def main() -> None:
-    """Answer until there is no more."""
+    """Answer until there is no more input."""
     logging.disable(logging.CRITICAL)
     drive, given = DRIVES[sys.argv[1]], json.loads(sys.argv[2])
     # Packages print, too.

@@ -1,9 +1,9 @@
-"""The same program started by others on this host, and what stands around it as seen from inside.
+"""The same program, started by other tools on this host, and their isolation seen from inside.
 
-Speed is compared with isolation in view: beside each its capabilities, filter and interfaces. Who
-is absent is told with the reason. Other ways to start our very container are compared by
-`benchmarks/past_the_daemon.py`.
-Usage: `python -m benchmarks.peers --rounds 20`; `--peers` adds those of the package index.
+Speed is shown beside isolation: each tool's capabilities, filter and interfaces. A missing tool is
+listed with the reason. `benchmarks/past_the_daemon.py` compares other ways to start our very
+container. Usage: `python -m benchmarks.peers --rounds 20`; `--peers` adds those of the package
+index.
 """
 
 import asyncio
@@ -44,7 +44,7 @@ SYSTEM = (
     "--ro-bind", "/usr", "/usr", "--ro-bind", "/etc", "/etc", "--symlink", "usr/bin", "/bin",
     "--symlink", "usr/lib", "/lib", "--symlink", "usr/lib64", "/lib64",
 )  # fmt: skip
-"""Not all of `/`: below it containers' file systems come and go, on which bubblewrap fails."""
+"""Not all of `/`: containers' file systems come and go below it, and bubblewrap fails on them."""
 OURS = "ours, through HTTP"
 NOTE = (
     "From start to the checked result. By Docker the container's removal is in it; a package's own "
@@ -65,11 +65,11 @@ class Peer:
 async def contenders(
     settings: Settings, image: str, stack: ExitStack, *, peers: bool
 ) -> dict[str, Way | str]:
-    """Return how each runs a program, or why it is absent."""
+    """Return how each runs a program, or why it is missing."""
     if peers:
         packages.install_programs()
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=DISK)))
-    # Users of containers and jails pass through it to what is theirs.
+    # Users of containers and jails must pass through this folder to their files.
     folder.chmod(0o711)  # noqa: ASYNC240 - one call, at the start
     hardened = HardenedRun(settings, image, folder)
     docker = hardened.command[:3]
@@ -113,7 +113,7 @@ async def ours(deployed: Deployed) -> tuple[Callable[[], Any], dict[str, Any]]:
 
 
 async def look(ways: dict[str, Way], absent: dict[str, str]) -> dict[str, dict[str, Any]]:
-    """Return what each shows from inside; who cannot run the probe is absent."""
+    """Return what each shows from inside; a tool that cannot run the probe counts as missing."""
     inside = {}
     for name, way in list(ways.items()):
         try:
@@ -154,7 +154,7 @@ async def measure(rounds: int, *, peers: bool) -> dict[str, Any]:
 
 
 def sheet(results: dict[str, Any]) -> Sheet:
-    """Return the figures for people."""
+    """Return the figures as text for people."""
     shown = Sheet("ms", "median", "p95", "capabilities", "seccomp", "nnp", "user", "interfaces")
     for each in results["rows"]:
         seen = each.isolation

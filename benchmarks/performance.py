@@ -1,6 +1,6 @@
-"""Every benchmark of speed and cost, one after the other, and the page that shows them.
+"""Runs every benchmark of speed and cost, one after the other, and writes the page of results.
 
-Each in a process of its own with a time-out; figures go to `docs/performance.json`, tables to
+Each runs in a process of its own with a time-out; figures go to `docs/performance.json`, tables to
 `docs/performance.md`. Usage: `make bench`, or `python -m benchmarks.performance --only tti path`.
 """
 
@@ -23,7 +23,7 @@ PATIENCE_S = 1200
 
 @dataclass(frozen=True)
 class Section:
-    """One benchmark: its module, its arguments, what stands above and below its table."""
+    """One benchmark: its module, its arguments, and the texts above and below its table."""
 
     module: str
     arguments: tuple[str, ...]
@@ -50,6 +50,16 @@ SECTIONS = (
     Section(
         "sustained", ("--seconds", "30"), "Sustained",
         "For 30 s each, nothing started ahead; the daemon's own rate in the same run.",
+    ),
+    Section(
+        "living", ("--rounds", "40"), "Sandboxes that live",
+        "One request after the other on one connection. Sandboxes that are created come from a "
+        "pool of 16, with a rest of half a second after each.",
+    ),
+    Section(
+        "e2b", ("--rounds", "100"), "Through E2B's SDK",
+        "E2B's unmodified SDK and ours in turn, from one process, 100 of each mode, with the pool "
+        "full at the start of each batch.",
     ),
     Section(
         "pandas_import", ("--rounds", "6"), "import pandas",
@@ -81,12 +91,12 @@ HEAD = (
 
 
 def command(section: Section) -> tuple[str, ...]:
-    """Return what to give to `python -m`."""
+    """Return the arguments for `python -m`."""
     return (f"benchmarks.{section.module}", *section.arguments)
 
 
 def run(section: Section) -> dict[str, Any]:
-    """Return what a benchmark wrote."""
+    """Return the figures that a benchmark wrote."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "figures.json"
         words = (sys.executable, "-m", *command(section), "--json", str(path))
@@ -96,7 +106,7 @@ def run(section: Section) -> dict[str, Any]:
 
 
 def page(results: dict[str, Any]) -> str:
-    """Return the page of what was measured."""
+    """Return the page of the measurements."""
     parts = [
         "# Performance",
         HEAD,
@@ -114,13 +124,13 @@ def page(results: dict[str, Any]) -> str:
 
 
 def _differences(before: dict[str, str], now: dict[str, str]) -> str:
-    """Name what is not as it was but for our own revision."""
+    """Name what has changed since, apart from our own revision."""
     names = sorted({*before, *now} - {"revision"})
     return ", ".join(name for name in names if before.get(name) != now.get(name))
 
 
 def main() -> None:
-    """Measure everything, and write it."""
+    """Measure everything, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--only", nargs="*", help="modules; the others keep their figures, of the same machine"

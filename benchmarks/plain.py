@@ -1,7 +1,7 @@
-"""nsjail and bubblewrap, as near to our spec as they come.
+"""nsjail and bubblewrap, as close to our specification as possible.
 
-They start the same supervisor in the same root file system. What of our spec they do not have is
-named in docs/decisions/0019-past-the-daemon.md, and shows in the isolation that is read back.
+They start the same supervisor in the same root file system. docs/decisions/0019-past-the-daemon.md
+lists what they lack, and the isolation that is read back shows it.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ _RLIMITS = {
 
 
 def write_filter(profiles: Path, target: Path) -> None:
-    """Write our system call filter as the kernel takes it."""
+    """Write our system call filter in the form that the kernel takes."""
     _, document = read_profile(profiles / "seccomp" / "default.json")
     with target.open("wb") as file:
         compile_filter(document).export_bpf(file)
@@ -84,7 +84,7 @@ class Plain(Direct):
             await asyncio.to_thread(end, pid)
 
     def tidy(self, container: str) -> None:
-        """Remove what it leaves."""
+        """Remove what the jail leaves behind."""
 
     def pid(self, container: str) -> int | None:
         """Return the supervisor's process."""
@@ -112,7 +112,8 @@ class Nsjail(Plain):
         super().__init__(url, folder, rootfs, profiles)
         self.program = program
         _, document = read_profile(profiles / "seccomp" / "default.json")
-        # By number, as its language has its own names; it filters by name alone, so a bit wider.
+        # By number, as its language has other names. It filters by name only, so it permits a bit
+        # more.
         numbers = {pyseccomp.resolve_syscall(pyseccomp.Arch.NATIVE, n) for n in document.allowed}
         allowed = ", ".join(f"SYSCALL[{number}]" for number in sorted(numbers) if number >= 0)
         self._policy = f"ALLOW {{ {allowed} }} DEFAULT ERRNO(1)"
@@ -126,7 +127,7 @@ class Nsjail(Plain):
         )  # fmt: skip
 
     def arguments(self, config: Config) -> list[str]:
-        """Return its command line, with all that it has of our spec."""
+        """Return its command line, with as much of our specification as it supports."""
         host = config["HostConfig"]
         home = host["Mounts"][0]["Source"]
         uid = user(config)
@@ -136,7 +137,7 @@ class Nsjail(Plain):
         limits = {each["Name"]: str(each["Hard"]) for each in host["Ulimits"]}
         return [
             self.program, "--mode", "o", "--really_quiet", "--time_limit", "0",
-            # As our containers: without a user namespace.
+            # Without a user namespace, like our containers.
             "--disable_clone_newuser", "--proc_rw", "--chroot", str(self.rootfs.path),
             "--user", uid, "--group", uid, "--hostname", "sandbox",
             "--cwd", config["WorkingDir"],
@@ -192,7 +193,7 @@ class Bubblewrap(Plain):
 
 
 def user(config: Config) -> str:
-    """Return the number of the user that the sandbox runs as, who is a group of that number."""
+    """Return the user id of the sandbox, which is also its group id."""
     return str(config["User"]).partition(":")[0]
 
 
@@ -218,7 +219,7 @@ def bubble(config: Config, root: str, home: str, seccomp: int) -> list[str]:
 
 
 def confine(container: str, config: Config) -> Callable[[], None]:
-    """Make control groups (v1); return what enters them in a child, and becomes the user."""
+    """Make control groups (v1); return what a child calls to enter them and become the user."""
     host = config["HostConfig"]
     wanted = {
         "memory": {"memory.limit_in_bytes": host["Memory"]},

@@ -1,9 +1,9 @@
-"""Whether the rate limiter is exact from several processes at once, and what it costs a request.
+"""Whether the rate limiter is exact with several processes at once, and what a request costs.
 
-Compares the two sliding windows of the library `limits`: the log of every request, such as ours,
-and two counters weighted by time. Then asks a cheap route of two deployments in turn, one that
-counts and one that does not, so that the ratio holds when the machine is noisy.
-Prints a table and one line of JSON. Usage: `python benchmarks/rate_limit.py [ROUNDS]`.
+It compares the two sliding windows of the library `limits`: a log of every request, like ours, and
+two counters weighted by time. Then it sends a cheap request to two deployments in turn, one that
+counts and one that does not, so that the ratio holds on a noisy machine. Prints a table and one
+line of JSON. Usage: `python benchmarks/rate_limit.py [ROUNDS]`.
 """
 
 import asyncio
@@ -49,9 +49,9 @@ MICRO = 1e6
 
 
 async def hits(url: str, kind: str, key: str, times: int) -> tuple[int, float]:
-    """Return how many of so many hits passed one window, and the seconds of one hit."""
+    """Return how many of this many hits passed one window, and the seconds of one hit."""
     pool = redis.asyncio.ConnectionPool.from_url(url)
-    # The library passes the pool on to redis as it is, and types it by another client's.
+    # The library passes the pool on to redis unchanged, but types it for another client.
     storage = RedisStorage("async+redis://", implementation="redispy", connection_pool=pool)  # type: ignore[arg-type]
     limiter, item = KINDS[kind](storage), RateLimitItemPerMinute(LIMIT.burst)
     began = time.perf_counter()
@@ -62,20 +62,20 @@ async def hits(url: str, kind: str, key: str, times: int) -> tuple[int, float]:
 
 
 def racing(url: str, kind: str, begin: float) -> int:
-    """Hit as one of several processes that begin together."""
+    """Send hits as one of several processes that begin together."""
     time.sleep(max(0.0, begin - time.time()))
     return asyncio.run(hits(url, kind, "raced", EACH))[0]
 
 
 def exactness(url: str, kind: str) -> int:
-    """Return how many hits of several processes passed together."""
+    """Return how many hits of several processes passed in all."""
     with ProcessPoolExecutor(PROCESSES, multiprocessing.get_context("spawn")) as pool:
         given = [(url, kind, time.time() + STARTED_S)] * PROCESSES
         return sum(pool.map(racing, *zip(*given, strict=True)))
 
 
 async def ours(url: str, times: int) -> float:
-    """Return the seconds of one hit of both our windows, with where they stand."""
+    """Return the seconds of one hit on both our windows, including their state."""
     async with Ours(SecretStr(url)) as limiter:
         began = time.perf_counter()
         for _ in range(times):
@@ -84,7 +84,7 @@ async def ours(url: str, times: int) -> float:
 
 
 def bytes_of(url: str, prefix: str) -> int:
-    """Return what the keys below a prefix take in Redis."""
+    """Return the memory of the keys with a prefix in Redis."""
     with redis.Redis.from_url(url) as connection:
         return sum(int(connection.memory_usage(key) or 0) for key in connection.keys(f"{prefix}*"))
 
@@ -101,7 +101,7 @@ async def counting(settings: Settings, *, counts: bool) -> AsyncIterator[Address
 
 
 async def cheap_route(rounds: int) -> tuple[float, float]:
-    """Return the median seconds of `GET /v1/projects` counted and not, asked in turn."""
+    """Return the median seconds of `GET /v1/projects` with and without counting, in turn."""
     settings = Settings()
     async with counting(settings, counts=True) as on, counting(settings, counts=False) as off:
         seconds: list[list[float]] = [[], []]

@@ -4,8 +4,8 @@
 
 One embedded stack with its default settings. First the quiet tenant runs alone; then attacks
 (`benchmarks/attacks.py`) and faults go on for the given minutes. Exits with 1 if an invariant is
-broken: the quiet tenant's median is 10 times that of alone; somebody is answered a 5xx that is no
-503 with `Retry-After`; an accepted execution is lost or finished twice; something is left behind.
+broken: the quiet tenant's median is 10 times as long as alone; somebody gets a 5xx other than 503
+with `Retry-After`; an accepted execution is lost or finished twice; something is left behind.
 """
 
 import asyncio
@@ -47,7 +47,7 @@ STALL_S = (1.0, 4.0)
 EVERY_S = 0.5
 HOST = "example.test"
 ERROR = re.compile(r"^[ |]*([\w.]+(?:Error|Exception|Group|Timeout)\b.*)$", re.MULTILINE)
-"""The line of a traceback that names what was raised."""
+"""The line of a traceback that names the exception."""
 
 
 class Quiet:
@@ -61,7 +61,7 @@ class Quiet:
         self.states: dict[str, int] = {}
 
     async def run(self, seconds: float) -> list[float]:
-        """Run it again and again for so long; return what each run took, refusals included."""
+        """Run it again and again for this time; return what each run took, including refusals."""
         until = time.monotonic() + seconds
         self.seconds = []
         while time.monotonic() < until:
@@ -86,7 +86,7 @@ class Quiet:
     async def _asked(
         self, method: str, path: str, body: object = None, headers: dict[str, str] | None = None
     ) -> dict[str, Any]:
-        """Return the answer; nothing when it is a refusal, after the wait that it asks for."""
+        """Return the answer; after a refusal, wait as long as it asks, and return nothing."""
         try:
             reply = await ask(self._port, method, path, self._key, body, **headers or {})
         except (OSError, EOFError, TimeoutError) as error:
@@ -108,7 +108,7 @@ async def kill_worker(running: Stack) -> None:
 
 
 async def stall_postgres(running: Stack) -> None:
-    """Stop PostgreSQL for a while: connections stand and nothing answers."""
+    """Stop PostgreSQL for a while: connections stay open and nothing answers."""
     await _stalled(running.services.postgres.pid)
 
 
@@ -146,7 +146,7 @@ async def _stalled(pid: int) -> None:
 
 
 async def faults(running: Stack, book: Book) -> None:
-    """Let part after part fail until cancelled."""
+    """Make one part after another fail, until cancelled."""
     while True:
         for fault in random.sample(FAULTS, len(FAULTS)):
             await asyncio.sleep(random.uniform(*PAUSE_S))  # noqa: S311 - no secret
@@ -155,7 +155,7 @@ async def faults(running: Stack, book: Book) -> None:
 
 
 async def stressed(running: Stack, quiet: Quiet, book: Book, seconds: float) -> list[float]:
-    """Return what the quiet tenant's runs took under attacks and faults."""
+    """Return how long the quiet tenant's runs took under attacks and faults."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     target = Target(
@@ -190,7 +190,7 @@ async def stressed(running: Stack, quiet: Quiet, book: Book, seconds: float) -> 
 
 
 async def _heard(link: Connection) -> Any:
-    """Return what the attacker's process sends. Raises EOFError if it has ended."""
+    """Return the message of the attacker's process. Raises EOFError if it has ended."""
     return await asyncio.to_thread(link.recv)
 
 
@@ -251,7 +251,7 @@ def _with_ceiling(settings: Settings) -> Path:
 
 
 def _failures(log: Path) -> dict[str, int]:
-    """Return what the API says of its own failures, by the last line of each traceback."""
+    """Return the API's own failures, by the last line of each traceback."""
     found: Counter[str] = Counter()
     for line in log.read_text("utf-8", "replace").splitlines():
         with suppress(ValueError, TypeError):
@@ -262,7 +262,7 @@ def _failures(log: Path) -> dict[str, int]:
 
 
 def _sizes(running: Stack, folder: Path) -> dict[str, int]:
-    """Return what strangers could make grow."""
+    """Return the sizes of what strangers could make grow."""
     found = {f"log {path.name}, bytes": path.stat().st_size for path in (folder / "log").iterdir()}
     for name, child in (("api", running.api), ("worker", running.worker)):
         found[f"{name}, resident MiB"] = psutil.Process(child.pid).memory_info().rss // 2**20
@@ -286,7 +286,7 @@ def sheet(figures: dict[str, Any]) -> Sheet:
 
 
 def say(text: str) -> None:
-    """Tell whoever watches."""
+    """Print for whoever watches."""
     print(f"stress: {datetime.now(UTC):%H:%M:%S} {text}", file=sys.stderr, flush=True)
 
 

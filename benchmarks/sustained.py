@@ -1,7 +1,8 @@
-"""Executions per second, sustained, through the HTTP API: a fresh sandbox each, and reuse.
+"""Sustained executions per second through the HTTP API: with a fresh sandbox each, and with reuse.
 
-Beside the fresh ones, in the same run, what the Docker daemon can do with our exact container:
-create, start until its supervisor is there, remove. Usage: `python -m benchmarks.sustained`.
+Beside the fresh ones, in the same run, it measures what the Docker daemon can do with our exact
+container: create, start until its supervisor is ready, remove. Usage: `python -m
+benchmarks.sustained`.
 """
 
 import asyncio
@@ -22,7 +23,7 @@ ROWS: dict[str, dict[str, Any]] = {"fresh sandbox": {}, "reuse": {"reuse": "tena
 
 @dataclass(frozen=True)
 class Sustained:
-    """One row at one number in flight."""
+    """One row with one number of executions in flight."""
 
     row: str
     in_flight: int
@@ -67,7 +68,7 @@ async def measure(seconds: float) -> dict[str, Any]:
     image = await image_id(settings)
     rates, rows = [], []
     for row in ROWS:
-        # Nothing is started ahead: what was would be spent, not sustained.
+        # Start nothing ahead: that stock would be used up, so its rate could not be sustained.
         pool = {"pool": 0, "pool_max": 32 if row == "reuse" else 0}
         async with deployment(slots=max(IN_FLIGHT), **pool) as deployed:
             rows += [await sustain(deployed, row, each, seconds) for each in IN_FLIGHT]
@@ -78,7 +79,7 @@ async def measure(seconds: float) -> dict[str, Any]:
 
 
 def sheet(results: dict[str, Any]) -> Sheet:
-    """Return the figures for people."""
+    """Return the figures as text for people."""
     shown = Sheet("executions/s", *(f"{each} in flight" for each in IN_FLIGHT))
     for row in ROWS:
         found = [each for each in results["rows"] if each.row == row]

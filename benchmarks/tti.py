@@ -1,8 +1,9 @@
 """Time to interactive: from the create call to the first command's result, through the HTTP API.
 
-The field's three modes: sequential, staggered (one each 200 ms), burst (all at once), and its
-score. Beside the sequential mode, in turn with it, the same program by a hardened `docker run`: our
-own configuration as flags. Usage: `make bench`, or `python -m benchmarks.tti --rounds 100`.
+It measures the three usual modes: sequential, staggered (one every 200 ms), burst (all at once),
+and the usual score. In turn with the sequential mode, a hardened `docker run` runs the same program
+with our own configuration as flags. Usage: `make bench`, or `python -m benchmarks.tti --rounds
+100`.
 """
 
 import asyncio
@@ -35,11 +36,11 @@ STAGGER_S = 0.2
 WARM_UP = 3
 BESIDE = 25
 REST_S = 0.5
-"""Between our call and a `docker run`: the daemon goes on tidying up after a container is gone, and
-either would pay for the other's."""
+"""Pause between our call and a `docker run`: the daemon goes on tidying up after a container is
+gone, and each would pay for the other's."""
 SLOTS = 16
 POOLS = ((100, 128), (16, 16))
-"""How many wait at least and at most: enough for a burst, and too few."""
+"""How many sandboxes wait at least and at most: enough for a burst, and too few."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ async def sequential(
 async def together(
     deployed: Deployed, body: dict[str, Any], rounds: int, stagger_s: float
 ) -> list[float]:
-    """Return the seconds of those that succeeded, each on a connection just opened."""
+    """Return the seconds of those that succeeded, each on a new connection."""
 
     async def one(number: int) -> float:
         await asyncio.sleep(number * stagger_s)
@@ -125,7 +126,7 @@ async def of_row(
 async def full(deployed: Deployed, row: str) -> None:
     """Wait until the pool is full and nothing else of the deployment is there."""
     pool = deployed.settings.pool
-    # One that serves its tenant again stays beside the pool: as many as ran at once.
+    # A sandbox that serves its tenant again stays beside the pool: as many as ran at once.
     await deployed.settled(pool, pool + SLOTS if row == "reuse" else pool)
 
 
@@ -151,7 +152,7 @@ async def measure(rounds: int) -> dict[str, Any]:
 
 
 def sheet(results: dict[str, Any]) -> Sheet:
-    """Return the figures for people."""
+    """Return the figures as text for people."""
     shown = Sheet("ms", "mode", "pool", "median", "p95", "p99", "succeeded", "score")
     for each in results["modes"]:
         figures = each.figures

@@ -35,14 +35,14 @@ def nothing() -> None:
 
 @dataclass(frozen=True)
 class Way:
-    """Runs a program and returns what it put out; what comes after is not measured."""
+    """Runs a program and returns its output; what comes afterwards is not measured."""
 
     run: Callable[..., bytes]
     after: Callable[[], None] = nothing
 
 
 def checked(command: list[str], before: Callable[[], None] | None = None) -> bytes:
-    """Return what a command puts out. Raises RuntimeError with its last words."""
+    """Return a command's output. Raises RuntimeError with its last words."""
     ran = subprocess.run(
         command, stdin=subprocess.DEVNULL, capture_output=True, check=False,
         timeout=PATIENCE_S, preexec_fn=before,
@@ -54,12 +54,12 @@ def checked(command: list[str], before: Callable[[], None] | None = None) -> byt
 
 
 def command(*words: str) -> Way:
-    """Run a program behind these words."""
+    """Run a program with these words in front of it."""
     return Way(lambda *program: checked([*words, *program]))
 
 
 def on_host(*words: str) -> Way:
-    """Run a program on the host's own files: by the system's Python, not a user's."""
+    """Run a program on the host's own files, with the system's Python and not a user's."""
     return Way(lambda *program: checked([*words, "/usr/bin/python3", *program[1:]]))
 
 
@@ -77,7 +77,7 @@ def running(hardened: HardenedRun) -> Iterator[str]:
 
 
 class Ours:
-    """Our own configuration, given to others."""
+    """Our own configuration, for other tools."""
 
     def __init__(self, settings: Settings, image: str, folder: Path, stack: ExitStack) -> None:
         self.settings = settings
@@ -157,7 +157,7 @@ class Ours:
         return Way(run)
 
     async def by_nsjail(self, program: str | None, engine: Engine) -> Way | str:
-        """Run it by nsjail, with all that it has of our spec."""
+        """Run it with nsjail, with as much of our specification as it supports."""
         if program is None:
             return "there is no nsjail on this machine: `--peers` installs it"
         if Cgroups.of((await engine.info())["info"]).version == UNIFIED:
