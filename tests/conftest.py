@@ -30,7 +30,7 @@ def image() -> None:
 @pytest.fixture(scope="session")
 def shared(image: None) -> Iterator[Deployment]:
     """Return a deployment shared by tests that leave it whole; each uses tenants of its own."""
-    with deployments.deployment() as made:
+    with deployments.deployment(ports_domain=deployments.PORTS_DOMAIN) as made:
         yield made
 
 

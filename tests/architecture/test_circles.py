@@ -1,4 +1,4 @@
-"""No module imports itself by way of others, not even for the sake of types."""
+"""No module imports itself through others, not even for types."""
 
 from collections.abc import Mapping
 from graphlib import CycleError, TopologicalSorter
@@ -7,7 +7,7 @@ import grimp
 
 
 def circle(imports: Mapping[str, set[str]]) -> list[str]:
-    """Return modules that import one another in a circle; empty where there is none."""
+    """Return modules that import one another in a circle; empty if there are none."""
     try:
         TopologicalSorter(imports).prepare()
     except CycleError as error:
@@ -17,7 +17,7 @@ def circle(imports: Mapping[str, set[str]]) -> list[str]:
 
 
 def test_there_is_no_circle_of_imports() -> None:
-    graph = grimp.build_graph("runner", cache_dir=None)
+    graph = grimp.build_graph("runner", "agent_runner", cache_dir=None)
     imports = {name: set(graph.find_modules_directly_imported_by(name)) for name in graph.modules}
     assert len(imports) > 200
     assert circle(imports) == []

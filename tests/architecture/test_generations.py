@@ -1,4 +1,4 @@
-"""A generation of the protocol has one description: the types, its file and its digest agree."""
+"""A generation of the protocol has one description: its types, its file and its digest agree."""
 
 import json
 import shutil
@@ -16,12 +16,12 @@ NEWEST = f"{GENERATION}.json"
 
 
 def faults(folder: Path) -> list[str]:
-    """Return what a folder of generations and its manifest disagree about."""
+    """Return how a folder of generations differs from its manifest."""
     return manifests.faults(folder, suffixes={".json"}, instead="generation")
 
 
 def test_the_newest_generation_is_what_the_types_say() -> None:
-    """`python -m runner.protocol.schema` writes the file."""
+    """To write the file, run `python -m runner.protocol.schema`."""
     assert (FOLDER / NEWEST).read_text() == written()
 
 
@@ -42,7 +42,7 @@ def test_a_node_speaks_the_newest_generation_and_only_such_that_have_a_file() ->
 
 
 def test_no_generation_was_edited() -> None:
-    """A released one never changes: hosts have images that speak it."""
+    """A released generation never changes, because hosts have images that speak it."""
     assert faults(FOLDER) == []
 
 

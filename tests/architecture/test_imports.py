@@ -1,14 +1,19 @@
-"""Imports point down the pipeline, and the contracts that say so can fail."""
+"""Imports follow the order of the folders, and the contracts that say so are able to fail."""
 
+import ast
 import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+SDK = ROOT / "sdk" / "python" / "src" / "agent_runner"
+SDK_NEEDS = {"agent_runner", "httpx", "httpx_sse", "websockets"}
+"""What the SDK may import besides Python's own library."""
 
 
 SEEDED = [
@@ -23,23 +28,23 @@ SEEDED = [
     ("queue/job.py", "runner.auth.keys", "Imports point down the pipeline"),
     ("node/runs/execute.py", "docker", "Only the sandbox speaks to Docker"),
     ("api/app.py", "runner.sandbox.engine.spec", "What listens for clients never reaches"),
-    ("client/types.py", "runner.store.db", "The SDK knows the API by HTTP alone"),
+    ("sandboxes/living.py", "agent_runner", "Only the command line is a client"),
     ("node/runs/execute.py", "rq", "RQ stays behind the queue"),
     ("executions/submit.py", "fastapi", "Use cases know no HTTP"),
     ("tenants/policies.py", "starlette", "Use cases know no HTTP"),
 ]
-"""Modules, what each of them must not import, and the contract that says so."""
+"""Modules, a module that each of them must not import, and the contract that forbids it."""
 
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """Return a copy of the package and its contracts, to be spoilt at will."""
+    """Return a copy of the package and its contracts for tests to spoil."""
     return copied(tmp_path)
 
 
 @pytest.fixture(scope="module")
 def spoilt(tmp_path_factory: pytest.TempPathFactory) -> tuple[bool, str]:
-    """Return what is said of a copy with every seeded violation in it."""
+    """Return the report on a copy that has every seeded violation."""
     checkout = copied(tmp_path_factory.mktemp("spoilt"))
     for module, imported, _ in SEEDED:
         path = checkout / "runner" / module
@@ -48,7 +53,7 @@ def spoilt(tmp_path_factory: pytest.TempPathFactory) -> tuple[bool, str]:
 
 
 def copied(folder: Path) -> Path:
-    """Copy the package and its contracts into a folder, and return that."""
+    """Copy the package and its contracts into a folder, and return the copy."""
     shutil.copy(ROOT / "pyproject.toml", folder)
     shutil.copytree(
         ROOT / "runner", folder / "runner", ignore=shutil.ignore_patterns("__pycache__")
@@ -57,7 +62,7 @@ def copied(folder: Path) -> Path:
 
 
 def lint(checkout: Path) -> tuple[bool, str]:
-    """Return whether every contract is kept, and what was said."""
+    """Return whether every contract is kept, and the report."""
     done = subprocess.run(
         [Path(sys.executable).with_name("lint-imports"), "--no-cache"],
         cwd=checkout,
@@ -79,7 +84,7 @@ def test_the_contracts_hold(checkout: Path) -> None:
 def test_a_seeded_violation_breaks_its_contract(
     spoilt: tuple[bool, str], module: str, imported: str, contract: str
 ) -> None:
-    """The contract names this very import."""
+    """The contract names exactly this import."""
     kept, said = spoilt
     assert not kept
     assert any(contract in each and "BROKEN" in each for each in said.splitlines()), said
@@ -90,7 +95,7 @@ def test_a_seeded_violation_breaks_its_contract(
 
 
 def broken(said: str, contract: str) -> str:
-    """Return what is said of one broken contract: each has a heading, underlined."""
+    """Return the report on one broken contract: each has an underlined heading."""
     _, *sections = re.split(r"^(?=.+\n-{5,}$)", said, flags=re.MULTILINE)
     return next(each for each in sections if contract in each.partition("\n")[0])
 
@@ -99,3 +104,46 @@ def test_a_new_module_needs_a_place_in_the_pipeline(checkout: Path) -> None:
     (checkout / "runner" / "nowhere.py").write_text('"""Belongs to no layer."""\n')
     kept, said = lint(checkout)
     assert not kept, said
+
+
+def strangers(source: str) -> set[str]:
+    """Return the packages that a module imports and the SDK may not."""
+    nodes = list(ast.walk(ast.parse(source)))
+    imported = [node.module or "." for node in nodes if isinstance(node, ast.ImportFrom)]
+    imported += [each.name for node in nodes if isinstance(node, ast.Import) for each in node.names]
+    return {each.partition(".")[0] for each in imported} - SDK_NEEDS - sys.stdlib_module_names
+
+
+def test_the_sdk_needs_nothing_of_the_server() -> None:
+    """It knows the API by HTTP alone, and declares whatever else it imports."""
+    seeded = "import os, docker.errors\nfrom runner.words import ids\nfrom httpx import Client"
+    assert strangers(seeded) == {"docker", "runner"}
+    modules = sorted(SDK.rglob("*.py"))
+    assert len(modules) > 10
+    assert {each.name: found for each in modules if (found := strangers(each.read_text()))} == {}
+    declared = tomllib.loads((SDK.parents[1] / "pyproject.toml").read_text())["project"]
+    needs = {re.split("[>=]", each)[0].replace("-", "_") for each in declared["dependencies"]}
+    assert needs == SDK_NEEDS - {"agent_runner"}
+
+
+def reads_of_the_store(source: str) -> list[str]:
+    """Return what a module takes from the store besides types: functions, or modules of them."""
+    taken = (
+        f"{node.module}.{each.name}"
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("runner.store")
+        for each in node.names
+    )
+    return [each for each in taken if not each.rpartition(".")[2][0].isupper()]
+
+
+def test_routes_reach_the_store_through_use_cases() -> None:
+    """They take types from it and nothing that reads or writes."""
+    seeded = "from runner.store import keys\nfrom runner.store.keys import Grant, list_newest"
+    assert reads_of_the_store(seeded) == ["runner.store.keys", "runner.store.keys.list_newest"]
+    found = {
+        str(path.relative_to(ROOT)): taken
+        for path in sorted((ROOT / "runner" / "api").rglob("*.py"))
+        if (taken := reads_of_the_store(path.read_text()))
+    }
+    assert found == {}

@@ -1,4 +1,4 @@
-"""SQL and HTML are never put together from text: read from the source, which no linter does."""
+"""SQL and HTML are never built from text. This reads the source, which no linter does."""
 
 import ast
 from collections.abc import Iterator
@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-MODULES = sorted((ROOT / "runner").rglob("*.py"))
+MODULES = sorted((ROOT / "runner").rglob("*.py")) + sorted((ROOT / "sdk").rglob("*.py"))
 
 STATEMENTS = {"execute", "executemany", "exec_driver_sql", "copy", "text", "stream", "SQL"}
 """Functions and methods whose first argument is SQL."""
 MARKUP = {"HTMLResponse", "Markup", "Template", "from_string"}
-"""What takes text for markup, and what takes text for a template."""
+"""Functions that take text as markup, and functions that take text as a template."""
 
 
 def calls(code: str, names: set[str]) -> Iterator[tuple[str, ast.Call]]:
@@ -26,7 +26,7 @@ def calls(code: str, names: set[str]) -> Iterator[tuple[str, ast.Call]]:
 
 
 def is_built(node: ast.expr, code: ast.AST) -> bool:  # noqa: PLR0911 - one case for each form
-    """Return whether an expression puts text together, here or where its name was given a value."""
+    """Return whether an expression builds text, here or where its name got a value."""
     match node:
         case ast.JoinedStr():
             return True
@@ -78,7 +78,7 @@ def _values(name: str, code: ast.AST) -> Iterator[ast.expr]:
 
 
 def built(code: str, names: set[str]) -> list[str]:
-    """Return each call whose SQL or markup was put together from text."""
+    """Return each call whose SQL or markup was built from text."""
     tree = ast.parse(code)
     return [
         ast.unparse(call)
@@ -99,7 +99,7 @@ def built(code: str, names: set[str]) -> list[str]:
 
 @pytest.mark.parametrize("names", [STATEMENTS, MARKUP], ids=["SQL", "HTML"])
 def test_nothing_is_built_from_text(names: set[str]) -> None:
-    """Statements come whole from the query files, with parameters; pages from template files."""
+    """Complete statements come from the query files, with parameters; pages from template files."""
     found = {str(path.relative_to(ROOT)): built(path.read_text(), names) for path in MODULES}
     assert {name: calls for name, calls in found.items() if calls} == {}
 
@@ -110,7 +110,7 @@ def test_statements_are_looked_at_at_all() -> None:
 
 
 def test_no_statement_file_runs_a_text_that_it_puts_together_itself() -> None:
-    """In PL/pgSQL, too: `EXECUTE` of a text is `format` with quoting specifiers, or is not."""
+    """In PL/pgSQL, `EXECUTE` of a text must be `format` with quoting specifiers."""
     for path in sorted((ROOT / "runner" / "store").rglob("*.sql")):
         for line in path.read_text().splitlines():
             code = line.partition("--")[0]
@@ -143,7 +143,7 @@ def test_no_statement_file_runs_a_text_that_it_puts_together_itself() -> None:
     ],
 )
 def test_built_sql_is_seen(code: str) -> None:
-    """Shown able to fail: each way of putting a statement together."""
+    """Shown able to fail, for each way of building a statement."""
     assert built("async def run():\n    " + code.replace("\n", "\n    "), STATEMENTS)
 
 

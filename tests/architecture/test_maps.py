@@ -8,8 +8,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = sorted(path.parent for path in (ROOT / "runner").rglob("__init__.py"))
-ROW = re.compile(r"^(?: {4})?([a-z_]+(?: · [a-z_]+)*) {2,}\S", re.MULTILINE)
+PACKAGES = sorted(
+    path.parent
+    for source in (ROOT / "runner", ROOT / "sdk" / "python" / "src")
+    for path in source.rglob("__init__.py")
+)
+ROW = re.compile(r"^(?: {4})?([a-z_][a-z0-9_]*(?: · [a-z_][a-z0-9_]*)*) {2,}\S", re.MULTILINE)
 
 
 def mapped(package: Path) -> list[str]:
@@ -19,7 +23,7 @@ def mapped(package: Path) -> list[str]:
 
 
 def there(package: Path) -> Iterator[str]:
-    """Yield the names of the modules and packages that are there."""
+    """Yield the names of the modules and packages that exist."""
     for path in package.iterdir():
         if path.suffix == ".py" and not path.name.startswith("__"):
             yield path.stem
@@ -28,7 +32,7 @@ def there(package: Path) -> Iterator[str]:
 
 
 def wrong(package: Path) -> str:
-    """Return what is wrong with a package's map; empty where nothing is."""
+    """Return what is wrong with a package's map; empty if nothing is."""
     listed, found = mapped(package), set(there(package))
     twice = {name for name in listed if listed.count(name) > 1}
     problems = {
@@ -45,7 +49,7 @@ def test_a_package_lists_what_is_in_it(package: Path) -> None:
 
 
 def test_a_map_that_is_not_true_shows(tmp_path: Path) -> None:
-    """A module that is left out, one that has gone, one that is listed twice, and no map."""
+    """A module is left out, has gone, or is listed twice, or there is no map."""
     (tmp_path / "one.py").touch()
     (tmp_path / "room").mkdir()
     (tmp_path / "room" / "__init__.py").touch()

@@ -1,4 +1,4 @@
-"""A migration that has landed is never edited: databases have applied its text already."""
+"""Nobody edits a migration that has landed, because databases have already applied its text."""
 
 import hashlib
 import shutil
@@ -13,13 +13,13 @@ VERSIONS = Path(__file__).resolve().parents[2] / "runner/store/migrations/versio
 
 
 def faults(folder: Path) -> list[str]:
-    """Return what a folder of migrations and its manifest disagree about."""
+    """Return how a folder of migrations differs from its manifest."""
     return manifests.faults(folder, suffixes={".py", ".sql"}, instead="revision")
 
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    """Return a copy of the migrations to change at will."""
+    """Return a copy of the migrations for changes."""
     ignored = shutil.ignore_patterns("__pycache__")
     return Path(shutil.copytree(VERSIONS, tmp_path / "versions", ignore=ignored))
 

@@ -1,4 +1,4 @@
-"""Pages lead where they say, and each block of commands says how it is tested."""
+"""Links on pages lead somewhere, and each block of commands says how it is tested."""
 
 import re
 from pathlib import Path
@@ -64,7 +64,7 @@ def test_the_list_of_decisions_has_them_all_by_their_titles() -> None:
 
 
 def test_every_block_of_commands_says_how_it_is_tested() -> None:
-    """Steps of a longer way are named: tests/e2e/test_operations_docs.py has them all."""
+    """Named steps belong to a longer procedure, which tests/e2e/test_operations_docs.py runs."""
     marks = {each.mark for each in blocks("sh")}
     assert {"", EXAMPLE, "install", "back-up"} <= marks
     for other in ("bash", "console", "shell"):

@@ -1,4 +1,4 @@
-"""Every statement is given the values that it names, and no others."""
+"""Every statement gets exactly the values that it names."""
 
 import ast
 import re
@@ -13,7 +13,7 @@ VALUE = re.compile(r"%\((\w+)\)[sbt]")
 
 
 def calls() -> Iterator[tuple[str, str, set[str]]]:
-    """Yield (place, query, values) of each call that spells all of them out."""
+    """Yield (place, query, values) of each call that lists all of its values."""
     for path in sorted(ROOT.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
@@ -24,7 +24,7 @@ def calls() -> Iterator[tuple[str, str, set[str]]]:
             if not (isinstance(name, ast.Constant) and re.fullmatch(r"\w+\.\w+", str(name.value))):
                 continue
             given = {keyword.arg for keyword in node.keywords}
-            if None not in given:  # not `**values`, which a test of the store has to hold
+            if None not in given:  # skip `**values`, which tests of the store must cover
                 yield f"{path.name}:{node.lineno}", str(name.value), {str(each) for each in given}
 
 

@@ -1,4 +1,4 @@
-"""Rules about the source that no linter knows."""
+"""Rules about the source that no linter checks."""
 
 import ast
 import importlib
@@ -14,14 +14,22 @@ from runner.queue import ring
 from runner.words.states import ALLOWED, ENDED, State, may_change
 
 ROOT = Path(__file__).resolve().parents[2]
-MODULES = sorted((ROOT / "runner").rglob("*.py")) + sorted((ROOT / "sandbox_images").rglob("*.py"))
+MODULES = [
+    path
+    for folder in ("runner", "sandbox_images", "sdk")
+    for path in sorted((ROOT / folder).rglob("*.py"))
+]
 LONGEST = 350
 
 READS_ENVIRONMENT = {
     "runner/base/settings.py": "reads it for everybody",
     "runner/embedded/stack.py": "hands it on to the API and worker it starts",
+    "sdk/python/src/agent_runner/address.py": "where a program that uses the SDK finds the API",
+    "sandbox_images/contexts/context_interpreter.py": "an interpreter's environment is its own",
+    "sandbox_images/contexts/python_shell.py": "changes what the code in a sandbox reads",
     "sandbox_images/supervisor/interpreter.py": "makes the program's environment its own",
     "sandbox_images/supervisor/prepare.py": "gives the program the environment of its container",
+    "sandbox_images/supervisor/spawning.py": "as above, in a sandbox that lives",
 }
 
 
@@ -60,7 +68,7 @@ def test_reading_the_environment_is_seen(code: str) -> None:
 
 
 def reads_environment(code: str) -> Iterator[bool]:
-    """Yield True for each way of reading the environment that a module uses."""
+    """Yield True for each way in which a module reads the environment."""
     for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.Attribute):
             yield node.attr in {"environ", "environb", "getenv", "getenvb"}
@@ -71,7 +79,7 @@ def reads_environment(code: str) -> Iterator[bool]:
 
 
 def test_the_function_that_rings_name_exists() -> None:
-    """RQ resolves functions by text, which no type checker follows."""
+    """RQ finds functions by their names as text, which no type checker follows."""
     module, _, function = ring.RING.rpartition(".")
     assert inspect.isroutine(getattr(importlib.import_module(module), function))
 

@@ -1,4 +1,4 @@
-"""What runs with rights of its own when code is pushed, and what the audit lets pass."""
+"""What runs with rights of its own when code is pushed, and which findings the audit accepts."""
 
 import tomllib
 from pathlib import Path
@@ -14,7 +14,7 @@ MAY_WRITE = {"codeql.yml": {"security-events"}, "semgrep.yml": {"security-events
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
 def test_a_workflow_has_the_least_permissions(path: Path) -> None:
-    """Read alone, unless the table says otherwise; no credential stays; time is bounded."""
+    """It may only read, unless the table says otherwise; no credential stays; time is bounded."""
     workflow: dict[str, Any] = yaml.safe_load(path.read_text())
     assert workflow["permissions"] == {"contents": "read"}
     for job in workflow["jobs"].values():
@@ -30,7 +30,7 @@ def test_a_workflow_has_the_least_permissions(path: Path) -> None:
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
 def test_a_workflow_is_not_told_by_strangers_what_to_do(path: Path) -> None:
-    """No trigger with the repository's secrets, no text of a pull request in a command."""
+    """No trigger has the repository's secrets, and no command holds text from a pull request."""
     text = path.read_text()
     for trigger in ("pull_request_target", "workflow_run", "issue_comment"):
         assert trigger not in text

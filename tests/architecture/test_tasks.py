@@ -1,4 +1,4 @@
-"""No task is left to itself: what goes on for ever is a duty, and each other task is awaited."""
+"""No task is left alone: what goes on for ever is a duty, and each other task is awaited."""
 
 import ast
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 STARTS = {"create_task", "ensure_future"}
 
-# Where a task is begun, and who hears of its failure.
+# Where a task begins, and who hears about its failure.
 AWAITED = {
     "runner/base/duties.py Duties.doing": "the one place for what goes on for ever",
     "runner/egress/proxy.py Proxy.run": "a task group: one's failure ends the process",
@@ -17,7 +17,25 @@ AWAITED = {
     "runner/egress/upstream.py": "one look-up, awaited in the same function",
     "runner/sandbox/guest/run.py": "what ends a run, awaited in the same function",
     "runner/sandbox/guest/process.py": "one run, awaited in the same function",
+    "runner/sandbox/guest/archives.py _Moving.__call__": "one step, awaited in the same function",
+    "runner/sandboxes/copies.py Copies.fork": "one copy, awaited in the same function",
+    "runner/sandboxes/foreground.py run": "one process's stdin, awaited in the same function",
+    "runner/api/terminals.py TerminalTalk._talk": "one WebSocket's, awaited in the same function",
     "runner/base/tasks.py": "awaited in the same function",
+    "runner/sandbox/guest/meeting.py meet_again": "one return, awaited in the same function",
+    "runner/sandbox/guest/intake.py Intake.__init__": "one connection's beginning; `stop` ends it",
+    "runner/door/streams.py OpenCall.answered": "one call, awaited in the same function",
+    "runner/api/mcp/server.py _done": "one tool's call, awaited in the same function",
+    "runner/api/e2b/daemon/calls.py Stream._frames": "one answer, awaited in the same function",
+    "runner/sandboxes/watchers.py Watchers.begin": "one watcher; who waits or asks gets what fails",
+    "runner/api/kept_alive.py kept_alive": "one piece, awaited in the same function",
+    "runner/node/contexts/context.py Context._in_background": "one run's; it tells who waits",
+    "runner/node/residents/door.py NodeDoor.serve": "one call; it logs what fails",
+    "runner/node/residents/freezing.py Freezing._whole": "one change; its caller hears of it",
+    "runner/node/residents/resident.py Resident.__init__": "one life; it ends with what fails",
+    "runner/node/residents/resident.py Resident.ends": "one end; it logs what fails",
+    "runner/node/residents/residents.py Residents.create": "one start, awaited where it is begun",
+    "runner/node/residents/residents.py Residents._ended": "one removal; a sweep takes what fails",
     "runner/verify/checks/shared.py": "one run, awaited in the same function",
     "runner/node/stock/disposal.py Disposals.later": "one removal; a sweep takes what fails",
     "runner/node/runs/claimer.py Claimer.run_next": "one execution, awaited in the same function",
@@ -45,7 +63,7 @@ def begun(code: str) -> Iterator[str]:
 
 
 def test_every_task_is_awaited_or_is_a_duty() -> None:
-    """A new one is put on the list with its reason, or becomes a duty."""
+    """A new task is added to the list with its reason, or becomes a duty."""
     unknown, used = [], set()
     for path in sorted((ROOT / "runner").rglob("*.py")):
         module = str(path.relative_to(ROOT))
@@ -67,5 +85,5 @@ def test_every_task_is_awaited_or_is_a_duty() -> None:
     ],
 )
 def test_a_bare_task_would_be_seen(code: str) -> None:
-    """However it is begun."""
+    """This holds for every way to begin one."""
     assert list(begun(code)) == ["f"]

@@ -1,14 +1,17 @@
-"""Everything a client may send has a bound: read from the OpenAPI document of the whole app."""
+"""Everything that a client may send has a bound, as the OpenAPI document of the whole app says."""
 
 from collections.abc import Iterator
 from typing import Any, cast
 
 import pytest
 from fastapi import FastAPI
+from fastapi.sse import EventSourceResponse
 from pydantic import BaseModel
 
 from runner.api.app import create_app
 from runner.api.deps import Dependencies
+from runner.api.edge.groups import TRAFFIC, Group, group_of
+from runner.api.edge.shares import STREAMS
 from runner.api.fields import Strict
 from runner.base.settings import Settings
 
@@ -16,7 +19,7 @@ JSON = dict[str, Any]
 
 
 class _Unopened:
-    """Parts of which the document needs the settings alone."""
+    """Parts of an app for which the document needs only the settings."""
 
     settings = Settings(node="documented")
 
@@ -34,7 +37,7 @@ def document() -> JSON:
 def unbounded(  # noqa: C901, PLR0912 - one case for each kind of schema
     schema: JSON, document: JSON, where: str, seen: frozenset[str] = frozenset()
 ) -> Iterator[str]:
-    """Yield each place of a request's schema that takes any amount of something."""
+    """Yield each place in a request's schema that accepts any amount of something."""
     if "$ref" in schema:
         name = schema["$ref"].rpartition("/")[2]
         if name not in seen:
@@ -111,7 +114,7 @@ def test_every_field_of_every_request_has_a_bound(document: JSON) -> None:
 
 
 def test_every_body_is_of_the_strict_base() -> None:
-    """No coercion and no unknown fields: the base says so, and nobody takes it back."""
+    """The base forbids coercion and unknown fields, and no subclass permits them again."""
     bodies = set(subclasses(Strict))
     assert len(bodies) >= 6
     for each in bodies:
@@ -122,7 +125,7 @@ def test_every_body_is_of_the_strict_base() -> None:
 
 
 def test_every_route_takes_its_body_by_the_strict_base(document: JSON) -> None:
-    """By name: whatever the document calls a body is one of the strict ones."""
+    """Every body in the document has the name of one of the strict models."""
     strict = {each.__name__ for each in subclasses(Strict)}
     named = {
         schema["$ref"].rpartition("/")[2]
@@ -133,14 +136,14 @@ def test_every_route_takes_its_body_by_the_strict_base(document: JSON) -> None:
 
 
 def subclasses(of: type[BaseModel]) -> Iterator[type[BaseModel]]:
-    """Yield every model below another."""
+    """Yield every model that inherits from another one."""
     for each in of.__subclasses__():
         yield each
         yield from subclasses(each)
 
 
 class Lax(BaseModel):
-    """Everything that the walk is there to find."""
+    """Everything that the search must find."""
 
     text: str
     number: int
@@ -155,7 +158,7 @@ def test_a_lax_request_is_found_out() -> None:
 
     @app.post("/{name}")
     def take(name: str, body: Lax, page: int = 0) -> None:
-        """Take anything."""
+        """Accept anything."""
 
     document = app.openapi()
     faults = [
@@ -176,3 +179,41 @@ def test_a_lax_request_is_found_out() -> None:
         "a map with any keys",
         "anything at all (None)",
     ]
+
+
+def test_every_event_stream_takes_a_stream_of_its_callers_share(document: JSON) -> None:
+    streams = {
+        path
+        for path, methods in document["paths"].items()
+        for operation in methods.values()
+        for answer in operation.get("responses", {}).values()
+        if EventSourceResponse.media_type in answer.get("content", {})
+    }
+    assert streams and streams - STREAMS == set()
+    assert TRAFFIC in STREAMS
+
+
+SANDBOX = "/v1/sandboxes/{sandbox_id}/"
+NOT_ANSWERED_IN_SANDBOXES = ("pause", "resume", "events", "snapshots", "fork", "ports", "receipt")
+
+
+def test_what_a_sandbox_answers_counts_as_its_use(document: JSON) -> None:
+    """Signed addresses have a group of their own, and ending a process is never held up."""
+    groups = {
+        (method.upper(), path.removeprefix(SANDBOX)): group_of(method.upper(), path)
+        for path, methods in document["paths"].items()
+        for method in methods
+        if path.startswith(SANDBOX)
+    }
+    assert len(groups) > 30
+    others = {
+        route: group
+        for route, group in groups.items()
+        if group is not Group.USE and route[1].split("/")[0] not in NOT_ANSWERED_IN_SANDBOXES
+    }
+    assert others == {
+        ("DELETE", "processes/{process}"): Group.STOP,
+        ("POST", "files/signed"): Group.WRITE,
+        ("GET", "files/signed/content"): Group.SIGNED,
+        ("PUT", "files/signed/content"): Group.SIGNED,
+    }

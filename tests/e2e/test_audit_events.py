@@ -1,4 +1,4 @@
-"""What happens is on record, with all that an auditor asks for; code and secrets are not."""
+"""Everything that happens is recorded with all that auditors need, but no code or secrets."""
 
 import json
 import os
@@ -12,8 +12,8 @@ from typing import Any
 import httpx
 import pytest
 
+from agent_runner import Client, NotPermitted
 from runner.audit import offline
-from runner.client import Client, NotPermitted
 from runner.words.ids import PLATFORM_TENANT
 from runner.words.principal import Role
 from tests.support import deployment as deployments
@@ -34,12 +34,12 @@ def made(image: None) -> Iterator[Deployment]:
 
 
 def records(client: Client, **filters: Any) -> list[dict[str, Any]]:
-    """Return what is on record."""
+    """Return the records of the log."""
     return [each["record"] for each in client.audit(limit=500, **filters)["items"]]
 
 
 def everything(client: Client, viewer: Client) -> None:
-    """Do each thing that is audited, with a canary wherever content is given."""
+    """Do every action that is audited, with a canary wherever content is given."""
     client.put_secret("token", f"{CANARY}-secret")
     client.put_egress_policy("policy", ["files.example.com"])
     ended = client.run(
@@ -82,7 +82,7 @@ EXPECTED = {
 
 
 def test_each_thing_is_on_record_with_every_field(made: Deployment) -> None:
-    """Who, what, to which, from where, when, how it went; and none of it is content."""
+    """Who did what to which, from where, when, and how it went; and no record holds content."""
     client, viewer = made.client("audited"), made.client("audited", Role.VIEWER)
     everything(client, viewer)
     found = records(client)
@@ -97,7 +97,7 @@ def test_each_thing_is_on_record_with_every_field(made: Deployment) -> None:
             assert record["request_id"]
     (denied,) = records(client, action="egress:connect")
     assert (denied["outcome"], denied["metadata"]["host"]) == ("denied", "denied.example.com")
-    # Everything that is stored as audit: what was exported is in it, too.
+    # Look at everything that is stored as audit, because it includes what was exported.
     stored = json.dumps(made.sql("SELECT body FROM audit_events"))
     stored += json.dumps(made.sql("SELECT document FROM audit_checkpoints"))
     assert CANARY not in stored
@@ -113,7 +113,7 @@ def test_the_canary_would_be_found(made: Deployment) -> None:
 
 
 def test_a_key_that_does_not_open_is_on_record(made: Deployment) -> None:
-    """In the log of the tenant whose prefix it has."""
+    """The record is in the log of the tenant that has the key's prefix."""
     client = made.client("guessed")
     token = made.key("guessed")
     answer = httpx.get(
@@ -125,7 +125,7 @@ def test_a_key_that_does_not_open_is_on_record(made: Deployment) -> None:
 
 
 def test_the_log_of_a_running_deployment_is_sealed_by_itself(made: Deployment) -> None:
-    """Within the age that is set, without anybody asking; the worker's log has a copy."""
+    """It is sealed within the age that is set, unasked; the worker's log has a copy."""
     client = made.client("sealed-itself")
     client.put_secret("token", "a-value-of-it")
     total = len(records(client))
@@ -147,7 +147,7 @@ def test_the_log_of_a_running_deployment_is_sealed_by_itself(made: Deployment) -
 def test_the_deployments_own_log_is_exported_by_the_operator(
     made: Deployment, tmp_path: Path
 ) -> None:
-    """What belongs to no tenant: guesses at keys, operators made and ended, tenants deleted."""
+    """It has what belongs to no tenant: guesses at keys, operators, deleted tenants."""
     guess = {"Authorization": "Bearer rk_aaaaaaaaaaaa_" + "A" * 43}
     assert httpx.get(f"{made.url}/v1/audit", headers=guess).status_code == 401
     file = tmp_path / "platform.ndjson"
@@ -170,7 +170,7 @@ def test_the_deployments_own_log_is_exported_by_the_operator(
 
 
 def test_an_export_does_not_outwait_a_worker_that_is_away(made: Deployment) -> None:
-    """Without a signature it is none: 503, and the next one after the worker is back has all."""
+    """No signature, no export: 503. Once the worker is back, the next export has all records."""
     client = made.client("workerless")
     client.put_secret("token", "a-value-of-it")
     made.portal.call(made.worker.stop)

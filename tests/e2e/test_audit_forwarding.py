@@ -1,4 +1,4 @@
-"""Forwarding through the whole stack: real receivers on loopback that take, fail and mislead."""
+"""Forwarding through the whole stack: real receivers on loopback that accept, fail and mislead."""
 
 import base64
 import hashlib
@@ -18,8 +18,8 @@ from typing import Any
 import httpx
 import pytest
 
+from agent_runner import Client
 from runner.audit import offline, webhook
-from runner.client import Client
 from runner.words.ids import PLATFORM_TENANT
 from tests.support import deployment as deployments
 from tests.support.deployment import Deployment, eventually
@@ -44,23 +44,23 @@ class Receiver:
         return f"https://{host}:{self.upstream.port}{path}"
 
     def seqs(self, path: str) -> list[int]:
-        """Return the numbers of the records that were sent to a path, in their order."""
+        """Return the numbers of the records that were sent to a path, in the order of arrival."""
         return [each["seq"] for request in self.of(path) for each in sent(request)["records"]]
 
     def of(self, path: str) -> list[Request]:
-        """Return what was sent to a path."""
+        """Return everything that was sent to a path."""
         return [each for each in self.upstream.requests if each.path == path]
 
 
 @dataclass
 class Syslog:
-    """A syslog receiver: what it read, and whether it takes connections."""
+    """A syslog receiver: what it has read, and whether it accepts connections."""
 
     port: int
     received: bytearray = field(default_factory=bytearray)
 
     def messages(self) -> list[str]:
-        """Return the messages, parted by their counted octets."""
+        """Return the messages, separated by their octet counts."""
         found, rest = [], bytes(self.received)
         while rest:
             length, _, rest = rest.partition(b" ")
@@ -158,18 +158,18 @@ def world(image: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wor
 
 
 def logged(client: Client) -> list[dict[str, Any]]:
-    """Return a tenant's whole log."""
+    """Return a tenant's complete log."""
     items: list[dict[str, Any]] = client.audit(limit=500)["items"]
     return items
 
 
 def state(client: Client) -> dict[str, Any]:
-    """Return what the tenant is told of its webhook."""
+    """Return what the tenant sees of its webhook."""
     return client.audit_webhook()
 
 
 def test_a_tenants_log_arrives_in_order_and_signed(world: World) -> None:
-    """From the record of the webhook on; its secret is shown once, and verifies."""
+    """It begins with the webhook's own record. Its secret is shown once, and it verifies."""
     client = world.client("forwarded")
     made = client.put_audit_webhook(world.hooks.url(path="/in-order"))
     begun = len(logged(client))
@@ -194,7 +194,7 @@ def test_a_tenants_log_arrives_in_order_and_signed(world: World) -> None:
 
 
 def test_a_receiver_that_fails_gets_everything_in_order_once_it_works(world: World) -> None:
-    """What fails is tried again, later and later; nothing overtakes it; the tenant is told."""
+    """Failures are repeated after longer pauses; nothing overtakes; the tenant can see it."""
     client = world.client("failing")
     failures = 3
 
@@ -222,7 +222,7 @@ def test_a_receiver_that_fails_gets_everything_in_order_once_it_works(world: Wor
 
 
 def test_nothing_is_lost_when_the_worker_is_killed(world: World) -> None:
-    """The cursor is stored: what was not taken is sent by the next one; twice is possible."""
+    """The cursor is stored: the next worker sends what was not taken, perhaps a second time."""
     client = world.client("killed")
     client.put_audit_webhook(world.hooks.url(path="/killed"))
     begun = state(client)["delivered_seq"] + 1
@@ -255,7 +255,7 @@ REFUSED: dict[str, tuple[str, Callable[[World], str]]] = {
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_delivery_that_must_not_be_made_is_not(name: str, world: World) -> None:
-    """Redirects, private addresses, other names' certificates: told to the tenant, never sent."""
+    """Redirects, private addresses, other names: nothing is sent; the tenant sees why."""
     problem, url = REFUSED[name]
     client = world.client(f"refused-{name}")
     target = world.hooks.url(path="/behind-the-redirect")
@@ -275,14 +275,14 @@ def test_a_delivery_that_must_not_be_made_is_not(name: str, world: World) -> Non
 
 
 def test_the_same_private_address_is_reached_once_its_network_is_trusted(world: World) -> None:
-    """The control: nothing but the guard kept the delivery to loopback from being made."""
+    """The control: only the guard prevented the delivery to loopback."""
     client = world.client("trusted")
     client.put_audit_webhook(world.hooks.url(HOOKS, "/trusted"))
     eventually(lambda: world.hooks.of("/trusted"))
 
 
 def test_the_operator_gets_every_chain_from_its_beginning(world: World) -> None:
-    """By webhook and by syslog over TLS: tenants' and the platform's, each without a gap."""
+    """By webhook and by syslog over TLS, for tenants and the platform, each without a gap."""
     client = world.client("everything")
     client.put_secret("token", "a-value-of-it")
     export = b"".join(_exported(client)).decode().splitlines()
@@ -309,12 +309,12 @@ def test_the_operator_gets_every_chain_from_its_beginning(world: World) -> None:
     assert headers["webhook-signature"] == webhook.sign(
         key, headers["webhook-id"], int(headers["webhook-timestamp"]), request.body
     )
-    # What belongs to no tenant, too: a key that nobody has.
+    # A record that belongs to no tenant, too: somebody used an unknown key.
     guess = {"Authorization": "Bearer rk_aaaaaaaaaaaa_" + "A" * 43}
     assert httpx.get(f"{world.deployment.url}/v1/audit", headers=guess).status_code == 401
     nobody = f'tenant="{PLATFORM_TENANT}"'
     eventually(lambda: any(nobody in each for each in world.syslog.messages()))
-    # Network of the operator's own is not open to tenants.
+    # A network of the operator's own is not open to tenants.
     client.put_audit_webhook(f"https://{OPERATORS}:{world.syslog.port}/")
     told = eventually(lambda: state(client) if state(client)["failures"] else None)
     assert told["problem"] == "its host name is not at a public address"
@@ -326,7 +326,7 @@ def _exported(client: Client) -> Iterator[bytes]:
 
 
 def test_the_secret_is_nowhere_in_clear(world: World) -> None:
-    """Not in the database, not in a log; a new one each time."""
+    """It is in neither the database nor a log in clear text, and each webhook gets a new one."""
     client = world.client("sealed")
     secrets = {client.put_audit_webhook(world.hooks.url(path="/sealed"))["secret"] for _ in "ab"}
     eventually(lambda: world.hooks.of("/sealed"))

@@ -1,4 +1,4 @@
-"""The way out of a sandbox, by real clients through the whole stack."""
+"""The way out of a sandbox, with real clients through the whole stack."""
 
 import json
 import re
@@ -19,7 +19,7 @@ from urllib.request import urlopen
 import psutil
 import pytest
 
-from runner.client import Client, Execution
+from agent_runner import Client, Execution
 from tests.support import deployment as deployments
 from tests.support.deployment import Deployment, eventually
 from tests.support.upstreams import Answer, Authority, Request, Upstream, serving
@@ -47,14 +47,14 @@ class World:
         )
 
     def decisions(self, execution: Execution) -> list[dict[str, Any]]:
-        """Return what the proxy decided, from the execution's events."""
+        """Return the proxy's decisions, from the execution's events."""
         events = self.client.events(execution.id)
         return [event.data["egress"] for event in events if event.kind == "egress"]
 
 
 @pytest.fixture(scope="module")
 def world(image: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    """Return the servers and a deployment that trusts loopback and knows their names."""
+    """Return the servers, and a deployment that trusts loopback and knows their names."""
     folder = tmp_path_factory.mktemp("upstreams")
     served = repository(folder)
 
@@ -134,7 +134,7 @@ def proxies(made: Deployment) -> list[psutil.Process]:
 
 
 def bound(world: World, **fields: Any) -> dict[str, Any]:
-    """Return a rule with a secret, by which TLS is ended at the proxy."""
+    """Return a rule with a secret, for which the proxy ends TLS."""
     inject = {"header": "Authorization", "secret": "token", "prefix": "Bearer "}
     return {"host": BOUND_HOST, "port": world.tls.port, "inject": inject, **fields}
 
@@ -159,7 +159,7 @@ CLIENTS = {
 
 @pytest.mark.parametrize("name", CLIENTS)
 def test_clients_reach_an_intercepted_host(world: World, name: str) -> None:
-    """They trust the proxy's certificate by their environment alone; the server gets the secret."""
+    """Only their environment makes them trust the proxy; the server gets the secret."""
     url = f"https://{BOUND_HOST}:{world.tls.port}/hello.txt"
     before = len(world.tls.requests)
     command = [part.replace("{url}", url) for part in CLIENTS[name]]
@@ -170,7 +170,7 @@ def test_clients_reach_an_intercepted_host(world: World, name: str) -> None:
 
 
 def test_a_tunnel_is_carried_as_it_is(world: World) -> None:
-    """Where no rule looks inside TLS, the client speaks with the server itself."""
+    """If no rule looks inside TLS, the client speaks with the server itself."""
     url = f"https://{OPEN_HOST}:{world.tls.port}/hello.txt"
     ran = world.run(
         ["curl", "-sS", "--cacert", "ca.pem", url],
@@ -210,14 +210,17 @@ with socket.create_connection(("localhost", 15432), 10) as server:
 """
 
 
+@pytest.mark.parametrize("isolation", ["container", "gvisor"])
 @pytest.mark.parametrize("permitted", [True, False])
-def test_a_client_that_knows_no_proxy_is_given_a_local_port(world: World, permitted: bool) -> None:
-    """Through the same decision as all others, which it is told of if it is refused."""
+def test_a_client_that_knows_no_proxy_is_given_a_local_port(
+    world: World, permitted: bool, isolation: str
+) -> None:
+    """The same decision applies to it, and if it is refused, it is told why."""
     host = PLAIN_HOST if permitted else "nowhere.example.test"
     ran = world.run(
         ["python3", "/opt/supervisor/forward.py", f"15432:{host}:{world.plain.port}", "--",
          "python3", "-c", TCP_CLIENT],
-        [f"tcp://{PLAIN_HOST}:{world.plain.port}"],
+        [f"tcp://{PLAIN_HOST}:{world.plain.port}"], isolation=isolation,
     )  # fmt: skip
     assert ran.exit_code == 0, ran.stderr
     assert ("hello from outside" in out(ran)) is permitted
@@ -228,7 +231,7 @@ def test_a_client_that_knows_no_proxy_is_given_a_local_port(world: World, permit
 
 
 def test_a_refusal_can_be_read_and_is_on_record(world: World) -> None:
-    """By the agent, in the event stream, in the audit log, and in the result."""
+    """It is in the agent's output, in the event stream, in the audit log, and in the result."""
     ran = world.run(
         ["curl", "-sS", "http://nowhere.example.test/x"], [f"{OPEN_HOST}:{world.tls.port}"]
     )
@@ -257,12 +260,12 @@ REFUSED = {
     "Node's https": ["node", "-e", "require('https').get('{url}')"],
 }  # fmt: skip
 SHOW_NO_REASON = {"curl", "curl --retry"}
-"""They show the status alone: the line on stderr is all that there is to read."""
+"""These clients show only the status, so the line on stderr is all that can be read."""
 
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_refused_tunnel_is_told_of_and_not_repeated_for_long(world: World, name: str) -> None:
-    """By the client itself, and by one line on stderr, with the rule that would permit it."""
+    """The client shows it, and one line on stderr names the rule that would permit it."""
     command = [part.replace("{url}", "https://nowhere.example.test/") for part in REFUSED[name]]
     ran = world.run(command, [f"{OPEN_HOST}:{world.tls.port}"])
     assert ran.stderr is not None
@@ -277,7 +280,7 @@ def test_a_refused_tunnel_is_told_of_and_not_repeated_for_long(world: World, nam
 
 
 def test_ten_thousand_refusals_are_one_line(world: World) -> None:
-    """On stderr, whatever the program makes of them; its own lines stay whole."""
+    """One line appears on stderr, however often the program tries; its own lines stay whole."""
     code = (
         "import socket, sys\n"
         "for number in range(300):\n"
@@ -297,7 +300,7 @@ def test_ten_thousand_refusals_are_one_line(world: World) -> None:
 
 
 def test_a_burst_of_connections_waits_for_its_turn(world: World) -> None:
-    """More at once than an execution may have: all are served, in the end."""
+    """It opens more at once than an execution may have; in the end, all are served."""
     url = f"http://{PLAIN_HOST}:{world.plain.port}/hello.txt?[1-100]"
     ran = world.run(
         ["curl", "-sS", "--parallel", "--parallel-immediate", "--parallel-max", "100",
@@ -312,13 +315,13 @@ OWN = ["localhost", "127.0.0.1", "127.0.0.2", "0.0.0.0", "sandbox", "[::1]"]  # 
 
 @pytest.mark.parametrize("name", ["curl", "requests", "httpx", "urllib", "node", "Node's http"])
 def test_the_programs_own_server_is_reached_directly(world: World, name: str) -> None:
-    """By every name and address that is the sandbox's own."""
+    """This holds for every name and address that is the sandbox's own."""
     clients = CLIENTS | {"Node's http": ["node", "-e", NODE_GET]}
     script = (
         "echo -n ok > own.txt; python3 -m http.server 9000 --bind :: 2>/dev/null &\n"
         "until curl -s --noproxy '*' -o /dev/null http://127.0.0.1:9000/; do sleep 0.1; done\n"
     )
-    # This version of httpx knows no IPv6 address, in NO_PROXY or for a proxy.
+    # This version of httpx supports no IPv6 addresses, neither in NO_PROXY nor for a proxy.
     own = OWN[:-1] if name == "httpx" else OWN
     for host in own:
         command = [part.replace("{url}", f"http://{host}:9000/own.txt") for part in clients[name]]
@@ -329,7 +332,7 @@ def test_the_programs_own_server_is_reached_directly(world: World, name: str) ->
 
 
 def test_without_rules_there_is_no_way_out(world: World) -> None:
-    """No variable, no port, no socket."""
+    """There is no variable, no port, and no socket."""
     ran = world.run(["bash", "-c", "env | grep -i proxy; ls /run/sandbox; "
                      "curl -sS -x http://127.0.0.1:3128 http://a.test 2>&1"], [])  # fmt: skip
     assert "Failed to connect" in out(ran) or "refused" in out(ran)
@@ -338,7 +341,7 @@ def test_without_rules_there_is_no_way_out(world: World) -> None:
 
 
 def test_the_secret_is_seen_by_its_host_alone(world: World) -> None:
-    """Not inside, not echoed, not after a redirect, and stored nowhere."""
+    """It is not visible inside, not echoed, not sent after a redirect, and stored nowhere."""
     base = f"https://{BOUND_HOST}:{world.tls.port}"
     before = len(world.tls.requests)
     ran = world.run(
@@ -360,7 +363,7 @@ def test_the_secret_is_seen_by_its_host_alone(world: World) -> None:
 
 
 def test_a_stored_secret_goes_before_the_operators_file(world: World) -> None:
-    """The tenant's own value is set while there is one, then the file's; each use is on record."""
+    """The tenant's own value is used while there is one, then the file's; each use is recorded."""
     stored = "canary-stored-93bd"
     base = f"https://{BOUND_HOST}:{world.tls.port}"
     for expected, source in ((stored, "store"), (TOKEN, "file")):
@@ -379,7 +382,7 @@ def test_a_stored_secret_goes_before_the_operators_file(world: World) -> None:
 
 
 def test_methods_and_paths_are_kept(world: World) -> None:
-    """What the rule does not name is refused, in whatever spelling."""
+    """Whatever the rule does not name is refused, in any spelling."""
     base = f"https://{BOUND_HOST}:{world.tls.port}"
     rule = {"host": BOUND_HOST, "port": world.tls.port, "methods": ["GET"], "path_prefix": "/hello"}
     tries = {
@@ -397,7 +400,7 @@ def test_methods_and_paths_are_kept(world: World) -> None:
 
 
 def test_git_clones_over_https(world: World) -> None:
-    """By the certificate that its environment names."""
+    """Git trusts the certificate that its environment names."""
     url = f"https://{BOUND_HOST}:{world.tls.port}/repository.git"
     ran = world.run(
         ["bash", "-c", f"git clone -q {url} r && git -C r log --format=%s"], [bound(world)]
@@ -406,7 +409,7 @@ def test_git_clones_over_https(world: World) -> None:
 
 
 def test_pip_installs_a_package(image: None, tmp_path: Path) -> None:
-    """A real one, from the index that pip is configured with, and from nowhere else."""
+    """It is a real package, from the index that pip is configured with, and from nowhere else."""
     index = configured_index()
     profiles = tmp_path / "profiles"
     shutil.copytree(PROFILES, profiles)
@@ -436,14 +439,14 @@ def test_pip_installs_a_package(image: None, tmp_path: Path) -> None:
 
 @dataclass(frozen=True)
 class Index:
-    """The package index that pip is configured with, and every host its files come from."""
+    """The package index that pip is configured with, and every host that serves its files."""
 
     url: str
     hosts: list[SplitResult]
 
 
 def configured_index() -> Index:
-    """Return the index, found in pip's own settings."""
+    """Return the index from pip's own settings."""
     code = (
         "from pip._internal.commands.download import DownloadCommand as C; "
         "print(C('download', '').parse_args([])[0].index_url)"
@@ -459,18 +462,18 @@ def configured_index() -> Index:
 
 
 def host_authorities() -> bytes:
-    """Return the certificates that this host trusts: the index may be known to it alone."""
+    """Return the certificates that this host trusts: perhaps only these vouch for the index."""
     found = ssl.get_default_verify_paths().cafile
     return Path(found or "/etc/ssl/certs/ca-certificates.crt").read_bytes()
 
 
 def port(parts: SplitResult) -> int:
-    """Return the port of an address, its scheme's if it names none."""
+    """Return the port of an address, or its scheme's if the address has none."""
     return parts.port or {"https": 443, "http": 80}[parts.scheme]
 
 
 def test_a_named_policy_is_resolved_when_it_is_used(world: World) -> None:
-    """Changing it changes what later executions may do."""
+    """Changing a policy changes what later executions may reach."""
     rule = f"http://{PLAIN_HOST}:{world.plain.port}"
     api = world.client
     stored = api.put_egress_policy("plain", [rule])
@@ -483,7 +486,7 @@ def test_a_named_policy_is_resolved_when_it_is_used(world: World) -> None:
 
 
 def test_the_command_line_names_hosts(world: World, tmp_path: Path) -> None:
-    """`runner run --egress`, and without it nothing is reached."""
+    """`runner run --egress` permits them, and without it nothing can be reached."""
     file = tmp_path / "fetch.sh"
     file.write_text(f"curl -sS http://{PLAIN_HOST}:{world.plain.port}/hello.txt")
 
@@ -506,7 +509,7 @@ def test_the_command_line_names_hosts(world: World, tmp_path: Path) -> None:
 
 
 def test_a_proxy_that_is_killed_comes_back(world: World) -> None:
-    """What asks meanwhile waits or fails; the run goes on, and asks again."""
+    """Requests meanwhile wait or fail; the run continues, and asks again."""
     url = f"http://{PLAIN_HOST}:{world.plain.port}/hello.txt"
     before = len(world.plain.requests)
     execution = world.client.submit(
@@ -525,7 +528,7 @@ def test_a_proxy_that_is_killed_comes_back(world: World) -> None:
 
 
 def stored_together(world: World, egress: list[Any]) -> bool:
-    """Return whether the start and the end of a short run came into the database at once."""
+    """Return whether the start and the end of a short run were stored together."""
     execution = world.run(["true"], egress)
     assert execution.state == "succeeded"
     rows = world.deployment.sql(
@@ -538,9 +541,9 @@ def stored_together(world: World, egress: list[Any]) -> bool:
 
 
 def test_what_may_reach_something_begins_on_record(world: World) -> None:
-    """However short it is: should its worker die, nobody takes it for one that has not begun.
+    """However short it is, nobody may think that it did not begin if its worker dies.
 
-    The control: the start of what can reach nothing comes with its end.
+    The control: the start of a program that can reach nothing is stored with its end.
     """
     rule = [{"host": OPEN_HOST, "port": world.tls.port}]
     assert not any(stored_together(world, rule) for _ in range(3))

@@ -1,4 +1,4 @@
-"""Parts die; every accepted execution still ends, once, and nothing of it is left behind."""
+"""Parts of the service die; every accepted execution still ends once and leaves nothing."""
 
 import os
 import signal
@@ -13,8 +13,8 @@ import httpx
 import pytest
 import redis
 
+from agent_runner import Client, Unavailable
 from runner.base.signing import TrustedKeys, verify
-from runner.client import Client, Unavailable
 from runner.store.receipts import KIND
 from runner.words.principal import Role
 from runner.words.states import ENDED
@@ -43,13 +43,13 @@ def kill_worker(own: Deployment) -> None:
 
 
 def signed(own: Deployment, client: Client, id_: str) -> dict[str, Any]:
-    """Return what an execution's receipt says, verified by the deployment's keys."""
+    """Return what an execution's receipt says, verified with the deployment's keys."""
     keys = TrustedKeys(own.stack.settings.state_dir).read()
     return verify(client.receipt(id_), KIND, keys)
 
 
 def test_an_execution_whose_worker_dies_ends_and_its_container_is_removed(own: Deployment) -> None:
-    """SIGKILL mid-run: terminal soon after the next start, told as lost, recorded once."""
+    """After SIGKILL, it ends soon after the next start, as `worker_lost`, recorded once."""
     client = own.client("lost")
     id_ = running(client)
     kill_worker(own)
@@ -68,7 +68,7 @@ def test_an_execution_whose_worker_dies_ends_and_its_container_is_removed(own: D
 
 
 def test_an_execution_that_asked_for_it_runs_again(own: Deployment) -> None:
-    """`on_worker_loss: retry`: a second attempt succeeds, and its result holds its output alone."""
+    """With `on_worker_loss: retry`, a second attempt succeeds; the result has only its output."""
     client = own.client("retry")
     id_ = running(client, on_worker_loss="retry")
     kill_worker(own)
@@ -80,7 +80,7 @@ def test_an_execution_that_asked_for_it_runs_again(own: Deployment) -> None:
 
 
 def test_an_execution_that_kills_its_workers_is_taken_out_of_circulation(own: Deployment) -> None:
-    """After three attempts it ends, and is not tried again."""
+    """It ends after three attempts, and is not tried again."""
     client = own.client("poison")
     submitted = client.submit(
         code=HELD.format(seconds=60), language="python", on_worker_loss="retry"
@@ -95,7 +95,7 @@ def test_an_execution_that_kills_its_workers_is_taken_out_of_circulation(own: De
 
 
 def test_a_stopped_worker_drains(own: Deployment) -> None:
-    """SIGTERM: a short execution is finished, a long one ends as drained when time is up."""
+    """After SIGTERM, a short execution finishes, and a long one ends as drained when time is up."""
     client = own.client("drain")
     short = client.submit(code=HELD.format(seconds=1), language="python")
     long = client.submit(code=HELD.format(seconds=60), language="python")
@@ -112,7 +112,7 @@ def test_a_stopped_worker_drains(own: Deployment) -> None:
 
 
 def test_a_lost_redis_loses_no_execution(own: Deployment) -> None:
-    """FLUSHALL with 50 queued: all 50 still run."""
+    """After FLUSHALL with 50 queued executions, all 50 still run."""
     kill_worker(own)
     client = own.client("flush")
     submitted = [client.submit(command=["true"], size="nano") for _ in range(50)]
@@ -124,7 +124,7 @@ def test_a_lost_redis_loses_no_execution(own: Deployment) -> None:
 
 
 def test_without_redis_nothing_is_accepted_and_nothing_is_stored(own: Deployment) -> None:
-    """503 while Redis is away; back again, the same processes go on."""
+    """The API answers 503 until Redis is back; then the same processes continue."""
     client = own.client("no-redis")
     own.stack.services.redis.stop()
     with pytest.raises(Unavailable) as refused:
@@ -143,10 +143,11 @@ def test_without_redis_nothing_is_accepted_and_nothing_is_stored(own: Deployment
 
 @pytest.mark.alone
 def test_after_redis_was_away_every_slot_hears_of_it_within_two_seconds(own: Deployment) -> None:
-    """However long it was away; the control: RQ's own back-off doubles each time, up to a minute.
+    """It does not matter how long. The control: RQ's own pauses double, up to a minute.
 
-    With that, a consumer that heard nothing at 15 s asks again at 31 s: what several slots would
-    run side by side is run by the one that was busy when Redis went, one after another.
+    With these, a consumer that heard nothing at 15 s asks again at 31 s. Executions that several
+    slots would run side by side then run one after another, in the slot that was busy when Redis
+    went.
     """
     client = own.client("back-again")
     eventually(lambda: accepted(client))
@@ -160,7 +161,7 @@ def test_after_redis_was_away_every_slot_hears_of_it_within_two_seconds(own: Dep
     ]
     for each in side_by_side:
         assert client.wait(each).state == "succeeded"
-    # 2 s, the sleep, and what several runs take on a busy host.
+    # 2 s, the sleep, and the time that several runs take on a busy host.
     assert time.monotonic() - began < 2 + 3 + 2.5
 
 
@@ -174,7 +175,7 @@ def accepted(client: Client) -> bool:
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_worker_stops_at_once_though_redis_is_gone(own: Deployment, how: signal.Signals) -> None:
-    """Dead, or silent: nothing of the stop waits for Redis for longer than a time-out."""
+    """Whether Redis is dead or silent, no step of the stop waits for it longer than a time-out."""
     client = own.client("stop-without-redis")
     eventually(lambda: accepted(client))
     server = own.stack.services.redis
@@ -194,7 +195,7 @@ def test_a_worker_stops_at_once_though_redis_is_gone(own: Deployment, how: signa
 
 
 def test_without_postgres_nothing_is_accepted_and_nothing_is_queued(own: Deployment) -> None:
-    """503 while PostgreSQL is away; back again, the same processes go on."""
+    """The API answers 503 until PostgreSQL is back; then the same processes continue."""
     client = own.client("no-postgres")
     own.stack.services.postgres.stop()
     with pytest.raises(Unavailable) as refused:
@@ -208,7 +209,7 @@ def test_without_postgres_nothing_is_accepted_and_nothing_is_queued(own: Deploym
 
 
 def test_a_result_survives_a_restart_of_postgres(image: None) -> None:
-    """PostgreSQL crashes mid-run and comes back within the lease: the result is committed once."""
+    """PostgreSQL crashes mid-run and is back within the lease: the result is stored once."""
     with deployments.deployment(lease_s=15.0, reconcile_s=0.5, **NO_POOL) as own:
         client = own.client("pg-restart")
         submitted = client.submit(code=HELD.format(seconds=1.5), language="python")
@@ -222,13 +223,13 @@ def test_a_result_survives_a_restart_of_postgres(image: None) -> None:
 
 
 def read_only(own: Deployment, value: str) -> None:
-    """Make PostgreSQL refuse every write, as one that was failed over from does; or no longer."""
+    """Make PostgreSQL refuse every write, like an old primary after a failover, or end that."""
     own.sql(f"ALTER SYSTEM SET default_transaction_read_only = {value}")
     own.sql("SELECT pg_reload_conf()")
 
 
 def health(own: Deployment) -> tuple[int, str]:
-    """Return what `runner worker --healthy` ends with, and what it says."""
+    """Return the exit code of `runner worker --healthy`, and what it prints."""
     told = subprocess.run(
         [sys.executable, "-m", "runner", "worker", "--healthy"],
         env={**os.environ, "RUNNER_STATE_DIR": str(own.stack.settings.state_dir)},
@@ -241,7 +242,7 @@ def health(own: Deployment) -> tuple[int, str]:
 
 
 def test_a_read_only_postgres_ends_no_sweep(own: Deployment) -> None:
-    """For longer than a lease, as in a failover: the worker says so, and all ends afterwards."""
+    """It lasts longer than a lease, as in a failover. The worker says so; afterwards, all end."""
     client = own.client("read-only")
     id_ = running(client)
     assert health(own) == (0, "ok\n")
@@ -258,7 +259,7 @@ def test_a_read_only_postgres_ends_no_sweep(own: Deployment) -> None:
 
 
 def test_a_node_that_cannot_start_sandboxes_takes_nothing_and_says_so(own: Deployment) -> None:
-    """As on a full or read-only disk: all wait, none ends or loses an attempt, and then all run."""
+    """The disk seems full or read-only: all wait, none ends or loses an attempt, then all run."""
     client = own.client("broken")
     assert client.run(command=["true"]).state == "succeeded"
     eventually(lambda: own.sockets() == [])
@@ -280,7 +281,7 @@ def test_a_node_that_cannot_start_sandboxes_takes_nothing_and_says_so(own: Deplo
 
 
 def test_a_worker_that_is_stopped_or_dead_is_not_healthy(own: Deployment) -> None:
-    """What it said before is not so for longer than ten seconds."""
+    """Its last report counts for no longer than ten seconds."""
     os.kill(own.worker.pid, signal.SIGSTOP)
     eventually(lambda: health(own)[0] == 1, within_s=30)
     os.kill(own.worker.pid, signal.SIGCONT)
@@ -290,7 +291,7 @@ def test_a_worker_that_is_stopped_or_dead_is_not_healthy(own: Deployment) -> Non
 
 
 def settled(client: Client, id_: str) -> object:
-    """Return the execution if it has ended; one that cannot be asked for now has not."""
+    """Return the execution if it has ended; if the API does not answer, it has not."""
     try:
         found = client.get(id_)
     except Unavailable:
@@ -299,7 +300,7 @@ def settled(client: Client, id_: str) -> object:
 
 
 def test_200_at_once_by_four_tenants_all_end_once_and_apart(own: Deployment) -> None:
-    """Every one ends exactly once, none sees another's data, nothing is left."""
+    """Each ends exactly once, none sees another's data, and nothing is left."""
     clients = {name: own.client(name, max_concurrency=4) for name in ("t1", "t2", "t3", "t4")}
     keys = {name: own.key(name) for name in clients}
 
@@ -335,7 +336,7 @@ def test_a_noisy_tenant_is_nobody_elses_wait(own: Deployment) -> None:
     kill_worker(own)
     many = [noisy.submit(command=["true"], size="nano") for _ in range(40)]
     few = [quiet.submit(command=["true"], size="nano") for _ in range(3)]
-    # The noisy one was there first, and nobody has been served: in a tie it goes first.
+    # The noisy tenant came first, and nobody has been served yet: in a tie, it goes first.
     assert [quiet.get(each.id).queue_position for each in few] == [1, 3, 5]
     assert noisy.get(many[39].id).queue_position == 39 + 3
     own.restart_worker()
@@ -348,7 +349,7 @@ def test_a_noisy_tenant_is_nobody_elses_wait(own: Deployment) -> None:
 
 
 def test_a_tenants_concurrency_cap_holds(own: Deployment) -> None:
-    """Of four slots a tenant with a cap of two gets two."""
+    """Of four slots, a tenant with a cap of two gets two."""
     client = own.client("capped", max_concurrency=2)
     submitted = [client.submit(command=["sleep", "1"], size="nano") for _ in range(4)]
     most = 0
@@ -361,7 +362,7 @@ def test_a_tenants_concurrency_cap_holds(own: Deployment) -> None:
 
 
 def test_roles_bind_on_the_running_api(own: Deployment) -> None:
-    """A viewer reads and may not run; the refusal is audited."""
+    """A viewer can read but not run; the refusal is audited."""
     owner = own.client("roles")
     ended = owner.run(command=["true"])
     viewer = own.client("roles", Role.VIEWER)

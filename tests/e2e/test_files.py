@@ -1,4 +1,4 @@
-"""Files into executions and out of them, by the SDK and the command line, over the real stack."""
+"""Files into and out of executions, by the SDK and the command line, through the whole stack."""
 
 import subprocess
 import sys
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from runner.client import Conflict, Invalid, NotFound, NotPermitted
+from agent_runner import Conflict, Invalid, NotFound, NotPermitted
 from runner.words.principal import Role
 from tests.support.deployment import Deployment, bearing, deployment, eventually
 
@@ -14,7 +14,7 @@ COPY = ["sh", "-c", "cat in.csv > out.csv; printf more > more.txt"]
 
 
 def test_an_execution_takes_a_file_and_leaves_others(shared: Deployment) -> None:
-    """By key in, by prefix out; the second takes what the first one left."""
+    """Files come in by key and go out by prefix; the second execution takes the first one's."""
     client = shared.client("e2e-files")
     stored = client.files.put("data/in.csv", b"a,b\n", media_type="text/csv")
     ran = client.run(
@@ -30,7 +30,7 @@ def test_an_execution_takes_a_file_and_leaves_others(shared: Deployment) -> None
     )  # fmt: skip
     assert again.stdout is not None
     assert again.stdout.text == "more"
-    # Artifacts are what they were; both names have the same bytes.
+    # The artifacts are unchanged; both names have the same bytes.
     with client.download(ran.id, "out.csv") as pieces:
         assert b"".join(pieces) == b"a,b\n"
     client.files.delete(left[1])
@@ -39,7 +39,7 @@ def test_an_execution_takes_a_file_and_leaves_others(shared: Deployment) -> None
 
 
 def test_an_execution_names_its_artifacts(shared: Deployment) -> None:
-    """Only those are kept, and a name for which there is no file is told."""
+    """Only those are kept, and the result says which name has no file."""
     client = shared.client("e2e-named")
     ran = client.run(
         command=["sh", "-c", "mkdir out; for f in result.csv out/a.png log; do echo > $f; done"],
@@ -54,7 +54,7 @@ def test_an_execution_names_its_artifacts(shared: Deployment) -> None:
 
 
 def test_a_large_file_goes_in_and_comes_out(shared: Deployment) -> None:
-    """Above what a submission may hold: it is streamed all the way."""
+    """It is too large for a submission, so it is streamed all the way."""
     client = shared.client("e2e-large")
     content = bytes(range(256)) * 4096 * 24
     stored = client.files.put("large", content)
@@ -69,7 +69,7 @@ def test_a_large_file_goes_in_and_comes_out(shared: Deployment) -> None:
 
 
 def test_an_execution_gets_what_was_there_when_it_was_submitted(own: Deployment) -> None:
-    """Overwritten and deleted while it waits; the worker is stopped meanwhile."""
+    """The file is overwritten and deleted while the execution waits for the stopped worker."""
     client = own.client("e2e-then")
     stored = client.files.put("in", b"then")
     own.portal.call(own.worker.stop)
@@ -83,7 +83,7 @@ def test_an_execution_gets_what_was_there_when_it_was_submitted(own: Deployment)
 
 
 def test_what_is_not_there_is_refused_by_its_field(shared: Deployment) -> None:
-    """At submission, not after a wait."""
+    """The refusal comes at submission, not after a wait."""
     client = shared.client("e2e-none")
     client.files.put("there", b"x")
     with pytest.raises(Invalid) as refused:
@@ -95,7 +95,7 @@ def test_what_is_not_there_is_refused_by_its_field(shared: Deployment) -> None:
 
 
 def test_a_key_without_the_permission_gets_no_files_that_way(shared: Deployment) -> None:
-    """What a body asks for beyond its route is asked of the key as well, and told of."""
+    """The key needs permission for everything that the body asks for, and the refusal says so."""
     owner = shared.http("e2e-limited")
     owner.put("/v1/files/in", content=b"x")
     made = owner.post(
@@ -110,7 +110,7 @@ def test_a_key_without_the_permission_gets_no_files_that_way(shared: Deployment)
 
 
 def test_artifacts_beyond_the_quota_are_refused_by_name(shared: Deployment) -> None:
-    """The execution succeeds, and says what was not kept and why."""
+    """The execution succeeds, and the result says which artifacts were not kept, and why."""
     client = shared.client("e2e-full")
     client.files.put("a", b"x" * 900)
     shared.sql("UPDATE tenants SET quotas = '{\"storage_bytes\": 1000}' WHERE name = 'e2e-full'")
@@ -124,7 +124,7 @@ def test_artifacts_beyond_the_quota_are_refused_by_name(shared: Deployment) -> N
 
 
 def test_an_artifact_whose_name_no_file_may_have_stays_an_artifact(shared: Deployment) -> None:
-    """Its own name is short enough; with what it is to be stored below it is not."""
+    """Its own name is short enough, but not with the prefix below which it would be stored."""
     client = shared.client("e2e-names")
     long, below = "/".join(["d" * 200] * 5), "r" * 100
     ran = client.run(
@@ -138,7 +138,7 @@ def test_an_artifact_whose_name_no_file_may_have_stays_an_artifact(shared: Deplo
 
 
 def test_the_worker_removes_what_is_needed_no_more(image: None) -> None:
-    """Expired executions, by the job of the running worker."""
+    """The running worker's job removes expired executions."""
     with deployment(retention_every_s=0.5, retention_days=7) as own:
         client = own.client("e2e-old")
         ran = client.run(command=["sh", "-c", "echo 1 > a"], size="nano")
@@ -158,7 +158,7 @@ def test_the_worker_removes_what_is_needed_no_more(image: None) -> None:
 
 
 def test_the_command_line(shared: Deployment, tmp_path: Path) -> None:
-    """Put, list, get, delete; standard streams, too."""
+    """Put, list, get and delete, also with standard streams."""
     key = shared.key("e2e-cli")
 
     def runner(*arguments: str, stdin: bytes = b"") -> "subprocess.CompletedProcess[bytes]":
@@ -191,7 +191,7 @@ def test_the_command_line(shared: Deployment, tmp_path: Path) -> None:
 
 
 def test_the_sdk_says_what_was_refused(shared: Deployment) -> None:
-    """As errors of its own."""
+    """Each refusal has an error class of its own."""
     client = shared.client("e2e-sdk")
     first = client.files.put("a", b"1", only_new=True)
     with pytest.raises(Conflict):

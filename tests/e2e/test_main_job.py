@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from runner.client import Client, NotFound
+from agent_runner import Client, NotFound
 from tests.support.deployment import Deployment
 
 
@@ -15,7 +15,7 @@ def api(shared: Deployment) -> Client:
 
 
 def test_python_code_runs_and_answers_with_its_output(api: Client) -> None:
-    """`code` in Python runs in the workspace; the answer holds output, usage and origins."""
+    """`code` in Python runs in the workspace; the answer has output, usage and origins."""
     ended = api.run(
         code="import sys\nprint(6 * 7)\nprint('oops', file=sys.stderr)", language="python"
     )
@@ -36,7 +36,7 @@ def test_bash_code_runs(api: Client) -> None:
 
 
 def test_a_command_gets_stdin_files_and_environment_and_no_shell(api: Client) -> None:
-    """`command` is an argv: nothing of it is expanded."""
+    """`command` is an argv, in which nothing is expanded."""
     ended = api.run(
         command=["python3", "-c", PROBE, "$HOME; *"],
         stdin=b"from stdin \xff",
@@ -69,7 +69,7 @@ print(json.dumps({
 
 
 def test_artifacts_are_new_and_changed_files_only(api: Client) -> None:
-    """What the program was given and left alone is no artifact; what it made or changed is."""
+    """A file that the program got and did not change is no artifact; a new or changed one is."""
     ended = api.run(
         code="open('out/x.bin', 'wb').write(bytes(range(256)) * 4096)\nopen('b', 'a').write('!')",
         language="python",
@@ -83,7 +83,7 @@ def test_artifacts_are_new_and_changed_files_only(api: Client) -> None:
 
 
 def test_events_tell_the_whole_story_and_resume_anywhere(api: Client) -> None:
-    """Numbered without a gap, in order; a reader that comes back misses and repeats nothing."""
+    """Events are numbered in order and without a gap; a reader that returns misses none."""
     submitted = api.submit(
         code="import time\nfor n in range(5):\n    print(n, flush=True)\n    time.sleep(0.1)",
         language="python",
@@ -98,7 +98,7 @@ def test_events_tell_the_whole_story_and_resume_anywhere(api: Client) -> None:
 
 
 def test_output_arrives_while_the_program_runs(api: Client) -> None:
-    """The first line is there long before the program ends."""
+    """The first line arrives long before the program ends."""
     submitted = api.submit(
         code="import time\nprint('early', flush=True)\ntime.sleep(30)", language="python"
     )
@@ -112,7 +112,7 @@ def test_output_arrives_while_the_program_runs(api: Client) -> None:
 
 
 def test_the_same_idempotency_key_returns_the_same_execution(api: Client) -> None:
-    """A retried submission runs nothing twice."""
+    """A repeated submission runs nothing twice."""
     first = api.submit(code="print(1)", language="python", idempotency_key="once")
     second = api.submit(code="print(1)", language="python", idempotency_key="once", wait_s=20)
     assert first.id == second.id
@@ -120,7 +120,7 @@ def test_the_same_idempotency_key_returns_the_same_execution(api: Client) -> Non
 
 
 def test_the_audit_trail_names_every_step(api: Client) -> None:
-    """Submission, start and end are there, by whom, and the chain holds."""
+    """Submission, start and end are there, with the actor of each, and the chain holds."""
     ended = api.run(code="pass", language="python")
     records = api.audit(resource_id=ended.id)["items"]
     assert [each["record"]["action"] for each in records] == [
@@ -135,7 +135,7 @@ def test_the_audit_trail_names_every_step(api: Client) -> None:
 
 
 def test_pandas_and_matplotlib_are_in_the_default_image(api: Client) -> None:
-    """The data task of the demo has what it needs."""
+    """It has what the data task of the demo needs."""
     ended = api.run(
         code="import pandas, matplotlib.pyplot as p\np.plot([1, 2])\np.savefig('c.png')\n"
         "print(pandas.DataFrame({'a': [1, 2]}).a.sum())",

@@ -1,4 +1,4 @@
-"""The commands of the pages for operators do what the pages say: install, back up, restore."""
+"""The commands on the operators' pages do what the pages say: install, back up, restore."""
 
 import importlib.util
 import os
@@ -17,8 +17,8 @@ import httpx
 import psycopg
 import pytest
 
+from agent_runner import Client
 from runner.base.signing import TrustedKeys, verify
-from runner.client import Client
 from runner.embedded import postgres
 from runner.embedded.services import Services, services
 from runner.store.receipts import KIND
@@ -40,7 +40,7 @@ print(len(os.environ["TOKEN"]), Path("given.txt").read_text())
 
 
 def steps() -> dict[str, str]:
-    """Return the pages' blocks of commands by their names, none of which is given twice."""
+    """Return the pages' blocks of commands by their names, each of which is unique."""
     named = [each for each in blocks("sh") if each.mark not in {"", EXAMPLE}]
     found = {each.mark: each.text for each in named}
     assert len(found) == len(named)
@@ -49,7 +49,7 @@ def steps() -> dict[str, str]:
 
 @dataclass
 class Host:
-    """A host as an operator has it: services, a checkout, and nothing of ours in them yet."""
+    """A host as an operator has it: services, a checkout, and nothing of ours yet."""
 
     folder: Path
     services: Services
@@ -57,7 +57,7 @@ class Host:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What the pages have the operator export."""
+        """The variables that the pages have the operator export."""
         sockets = self.services.postgres.url("x").partition("host=")[2]
         spec = importlib.util.find_spec(postgres.PACKAGE)
         assert spec is not None
@@ -81,11 +81,11 @@ class Host:
 
     @property
     def checkout(self) -> Path:
-        """Where commands are run."""
+        """The folder in which commands run."""
         return self.folder / "checkout"
 
     def run(self, *names: str, **variables: str) -> str:
-        """Run the pages' blocks of these names and return what the last one printed."""
+        """Run the pages' blocks with these names and return what the last one printed."""
         said = ""
         for name in names:
             ran = subprocess.run(
@@ -99,7 +99,7 @@ class Host:
 
     @contextmanager
     def started(self, *names: str) -> Iterator[str]:
-        """Start processes by the pages' blocks while the context lasts; yield the API's address."""
+        """Start processes by the pages' blocks inside the context; yield the API's address."""
         processes = []
         try:
             for name in names:
@@ -143,7 +143,7 @@ def host() -> Iterator[Host]:
 
 
 def free_port() -> int:
-    """Return a port that nobody listens at."""
+    """Return a port on which nobody listens."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
 
@@ -184,7 +184,7 @@ def test_what_was_backed_up_is_there_after_a_restore(installed: Host) -> None:
                 assert b"".join(pieces) == b"an artifact"
             assert client.receipt(ran.id) == receipt
             assert verify(receipt, KIND, TrustedKeys(restored.folder / "state").read())
-            # Whoever reads a receipt is on record, too.
+            # The log also records who reads a receipt.
             assert client.audit(resource_id=ran.id)["items"][: len(recorded)] == recorded
             assert client.verify_audit()["valid"]
             restored.run("verify", RUNNER_URL=url, RUNNER_API_KEY=key)
@@ -195,12 +195,12 @@ def test_what_was_backed_up_is_there_after_a_restore(installed: Host) -> None:
 
 
 def test_every_step_of_the_pages_is_taken() -> None:
-    """A new one finds its place in a test."""
+    """A new step must be added to a test."""
     assert set(steps()) == {*INSTALL, *START, *RESTORE, "first-key", "back-up", "verify"}
 
 
 def test_a_dump_alone_cannot_be_restored(installed: Host) -> None:
-    """The control: without the page's steps before it the login roles are missing."""
+    """The control: without the page's earlier steps, the login roles are missing."""
     installed.run("back-up")
     with host() as restored:
         dump = installed.checkout / "backup" / "runner.dump"

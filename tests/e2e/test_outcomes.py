@@ -1,4 +1,4 @@
-"""Whatever a program does, it ends as the right state, and its neighbour succeeds."""
+"""Whatever a program does, its execution ends in the right state, and its neighbour succeeds."""
 
 import hashlib
 from dataclasses import dataclass, field
@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from agent_runner import Execution, Invalid
 from runner.base.signing import PublicKey, verify
-from runner.client import Execution
 from runner.store.receipts import KIND
 from tests.support.deployment import Deployment
 from tests.support.hostile_names import ODD
@@ -15,7 +15,7 @@ from tests.support.hostile_names import ODD
 
 @dataclass(frozen=True)
 class Case:
-    """A program and what must become of it."""
+    """A program, and how its execution must end."""
 
     code: str
     state: str
@@ -109,7 +109,7 @@ CASES = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_ends_as_it_should_while_a_neighbour_succeeds(name: str, shared: Deployment) -> None:
-    """The program's end is told truly, and nobody else is hurt by it."""
+    """The program's end is reported truthfully, and nobody else is affected."""
     case = CASES[name]
     hostile, neighbour = shared.client("outcomes"), shared.client("neighbour")
     submitted = hostile.submit(code=case.code, language=case.language, limits=case.limits)
@@ -122,7 +122,7 @@ def test_ends_as_it_should_while_a_neighbour_succeeds(name: str, shared: Deploym
 
 
 def test_dropped_output_is_counted(shared: Deployment) -> None:
-    """What is not kept is told: `truncated`, and how many bytes there were."""
+    """The result says that output is missing: `truncated`, and how many bytes there were."""
     client = shared.client("outcomes")
     ended = client.run(code="print('x' * 100_000)", language="python", limits={"output_kb": 1})
     assert ended.stdout is not None
@@ -130,7 +130,7 @@ def test_dropped_output_is_counted(shared: Deployment) -> None:
 
 
 def test_text_is_text_in_every_event(shared: Deployment) -> None:
-    """Written in pieces that end within characters, and flushed so often that each is an event."""
+    """The program writes pieces that end within characters, each of which becomes an event."""
     code = (
         "import sys, time\ntext = ('売上 天气 é\\n' * 40).encode()\n"
         "for at in range(0, len(text), 100):\n"
@@ -146,7 +146,7 @@ def test_text_is_text_in_every_event(shared: Deployment) -> None:
 
 
 def test_both_ends_of_long_output_are_kept_on_request(shared: Deployment) -> None:
-    """So that a test run's summary is not lost. What is missing is told wherever output is."""
+    """A test run's summary is not lost. Wherever output is shown, it says what is missing."""
     client = shared.client("outcomes")
     ended = client.run(
         code="print('é' * 40_000)\nprint('1 failed, 41 passed')",
@@ -170,7 +170,7 @@ def test_both_ends_of_long_output_are_kept_on_request(shared: Deployment) -> Non
 
 
 def test_files_keep_their_names_on_the_whole_way(shared: Deployment) -> None:
-    """What a user's system calls a file is what the sandbox finds, leaves and gives back."""
+    """A file has the same name on a user's system, in the sandbox, and in the results."""
     names = [name for name in ODD.values() if "/" not in name]
     client = shared.client("names")
     ended = client.run(
@@ -186,14 +186,26 @@ def test_files_keep_their_names_on_the_whole_way(shared: Deployment) -> None:
 
 
 def test_a_command_that_does_not_exist_says_so(shared: Deployment) -> None:
-    """Nothing was started, and the reason tells that apart from a failing program."""
+    """Nothing was started, and the reason differs from that of a failing program."""
     ended: Execution = shared.client("outcomes").run(command=["/no/such/program"])
     assert (ended.state, ended.reason) == ("failed", "command_not_started")
     assert ended.detail is not None and "no such" in ended.detail.lower()
 
 
+@pytest.mark.parametrize("language", ["cobol", "Python", "", "python3"])
+def test_a_language_that_nothing_runs_is_refused_by_name(language: str, shared: Deployment) -> None:
+    """With those there are; nothing is stored, and nothing runs."""
+    client = shared.client("languages")
+    with pytest.raises(Invalid) as refused:
+        client.run(code="DISPLAY 'HELLO'.", language=language)
+    (fault,) = refused.value.errors
+    assert fault["field"] == "body.language"
+    assert "'python', 'bash' or 'javascript'" in fault["message"]
+    assert client.list() == ([], None)
+
+
 def test_input_files_that_do_not_fit_are_the_requests_fault(shared: Deployment) -> None:
-    """Small files take whole pages: told as not started, not as an error of ours."""
+    """Small files take whole pages. The reason is "not started", not an error of ours."""
     files = dict.fromkeys((f"f{number}" for number in range(130)), "x" * 4097)
     client = shared.client("outcomes")
     ended = client.run(command=["true"], files=files, limits={"disk_mb": 1})

@@ -1,4 +1,4 @@
-"""More than the deployment takes: refused at once, in one shape, and nothing accepted is lost."""
+"""More than the deployment takes is refused at once, and nothing accepted is lost."""
 
 import asyncio
 from collections.abc import Iterator
@@ -16,13 +16,13 @@ MOST = 20
 
 @pytest.fixture(scope="module")
 def small(image: None) -> Iterator[Deployment]:
-    """Return a deployment that takes few, and runs two at once."""
+    """Return a deployment that lets few wait, and runs two at once."""
     with deployments.deployment(max_queued=MOST, slots=2, pool=2, pool_max=2) as made:
         yield made
 
 
 async def offer(url: str, key: str, count: int) -> list[httpx.Response]:
-    """Offer so many executions at once."""
+    """Submit this many executions at once."""
     headers = {"Authorization": f"Bearer {key}"}
     body = {"command": ["sleep", "0.2"]}
     async with httpx.AsyncClient(base_url=url, headers=headers, timeout=60) as client:
@@ -46,7 +46,7 @@ def test_what_is_beyond_is_refused_and_the_rest_runs(small: Deployment) -> None:
         assert each.headers["content-type"] == "application/problem+json"
         assert each.json()["type"] == "urn:runner:problem:overloaded"
         assert 1 <= int(each.headers["retry-after"]) <= 60
-    # A tenant that has nothing waiting is let in, however full it is of another's.
+    # A tenant with nothing waiting is accepted, however full another tenant has made the queue.
     quiet = asyncio.run(offer(small.url, small.key("overload-quiet"), 1))
     assert [each.status_code for each in quiet] == [202]
     loud = small.client("overload-loud")

@@ -16,16 +16,23 @@ from tests.support.deployment import Deployment
 from tests.support.pages import ROOT, Block, blocks
 
 README = ROOT / "README.md"
+SDK = ROOT / "sdk/python/README.md"
+SDK_PRINTS = (
+    "0 ['1', '2', '3']\n42\n",
+    "one\ntwo\n",
+    "stdout HELLO\nended 0\n",
+    "succeeded 2\nacme []\n",
+)
 PLAIN = [each for each in blocks("sh") if not each.mark]
 STRICT_CURL = '#!/bin/sh\nexec /usr/bin/curl --fail-with-body "$@"\n'
-"""curl calls a refusal a success unless it is told not to."""
+"""By default, curl counts a refusal as a success."""
 
 HAS = """
 runner audit export kept.ndjson >&2
 runner signing show > deployment.pub
 runner members add --tenant acme --email grace@example.com --role viewer
 """
-"""Earlier exports and the public key are kept; an invitation was handed over, as `TOKEN`."""
+"""The page assumes earlier exports and the public key; `TOKEN` holds an invitation."""
 
 
 COUNT = """
@@ -38,7 +45,7 @@ open("counted.txt", "w").write(str(words.most_common()))
 
 @dataclass
 class Reader:
-    """Somebody who types what a page says, with what its text says they have."""
+    """Somebody who types what a page says, and has what its text assumes."""
 
     folder: Path
     environment: dict[str, str]
@@ -99,7 +106,7 @@ def test_what_a_page_says_to_type_works(block: Block, reader: Reader) -> None:
 
 
 def submission(block: Block) -> dict[str, Any]:
-    """Return the submission that a block is, or is a part of; nothing if it is something else."""
+    """Return the submission that a block is or belongs to; nothing if it is something else."""
     try:
         held = json.loads(block.text)
     except ValueError:
@@ -112,7 +119,7 @@ EXAMPLES = [each for each in blocks("json") if not each.mark and submission(each
 
 @pytest.mark.parametrize("block", EXAMPLES, ids=str)
 def test_a_submission_that_a_page_shows_is_accepted(block: Block, shared: Deployment) -> None:
-    """With the ceiling that is shipped, and the file that the page has stored before."""
+    """It needs only the shipped ceiling, and the file that the page stored before."""
     shared.client("acme").files.put("data/report.csv", b"a,b\n1,2\n")
     shown = submission(block)
     body = shown if "command" in shown or "code" in shown else {"command": ["true"], **shown}
@@ -121,13 +128,23 @@ def test_a_submission_that_a_page_shows_is_accepted(block: Block, shared: Deploy
 
 
 def test_pages_show_submissions() -> None:
-    """So that the test above is about something."""
+    """Without any, the test above would prove nothing."""
     assert len(EXAMPLES) >= 5
 
 
 def test_the_readmes_program_prints_what_it_says(reader: Reader) -> None:
-    [program] = blocks("python", README)
+    [program, kept] = blocks("python", README)
     assert reader.type(program).splitlines()[-1] == 'succeeded b\'{"a":4,"b":6}\''
+    assert reader.type(kept) == "0 b'1\\n2\\n3\\n'\n[1, 2, 3]\n"
+
+
+@pytest.mark.parametrize(
+    ("block", "printed"), [*zip(blocks("python", SDK), SDK_PRINTS, strict=True)], ids=str
+)
+def test_a_program_of_the_sdks_readme_prints_what_it_says(
+    reader: Reader, block: Block, printed: str
+) -> None:
+    assert reader.type(block) == printed
 
 
 def test_the_readmes_command_saves_what_the_program_makes(reader: Reader) -> None:
@@ -144,7 +161,7 @@ def test_the_readmes_request_is_answered_as_shown(reader: Reader) -> None:
     assert answer["state"] == expected["state"]
     for name in ("reason", "exit_code"):
         assert answer["result"][name] == expected["result"][name]
-    # The page leaves some of it out.
+    # The page leaves a part of it out.
     assert expected["result"]["stdout"].items() <= answer["result"]["stdout"].items()
     assert set(answer["result"]["usage"]) == set(expected["result"]["usage"])
 
@@ -175,7 +192,7 @@ def _binary(amount: int) -> list[float]:
 
 
 def test_a_block_that_fails_is_found(reader: Reader) -> None:
-    """The control: a command that the API refuses, in the middle of others."""
+    """The control: a command in the middle of others that the API refuses."""
     text = 'curl -s "$RUNNER_URL/v1/nothing"\ntrue\n'
     with pytest.raises(AssertionError, match="401"):
         reader.type(Block("control", 1, "sh", "", text))

@@ -1,4 +1,4 @@
-"""Executions in sandboxes that were started ahead: as before, only sooner."""
+"""Executions in sandboxes that were started ahead: the same as others, only sooner."""
 
 import signal
 import time
@@ -17,19 +17,19 @@ LOOK_EVERY_S = 0.3
 
 @pytest.fixture(scope="module")
 def warm(image: None) -> Iterator[Deployment]:
-    """Return a deployment with a pool of its own size."""
+    """Return a deployment whose pool has a size of its own."""
     with deployments.deployment(pool=POOL, pool_max=POOL, reconcile_s=0.5) as made:
         eventually(lambda: len(made.containers()) == POOL)
         yield made
 
 
 def sandboxes(warm: Deployment) -> set[str]:
-    """Return the sandboxes that are there."""
+    """Return the sandboxes that exist."""
     return {each["Labels"]["runner.sandbox"] for each in warm.containers()}
 
 
 def unchanged(warm: Deployment) -> set[str]:
-    """Return what waits, once all have started and nothing used is left to be replaced."""
+    """Return what waits, once all have started and all used ones have been replaced."""
     seen, since = sandboxes(warm), time.monotonic()
     while time.monotonic() < since + QUIET_S:
         time.sleep(LOOK_EVERY_S)
@@ -40,7 +40,7 @@ def unchanged(warm: Deployment) -> set[str]:
 
 
 def test_an_execution_gets_a_sandbox_that_waited(warm: Deployment) -> None:
-    """The log says which; it is gone afterwards, and another waits."""
+    """The log says which sandbox; it is gone afterwards, and another one waits."""
     waiting = unchanged(warm)
     client = warm.client("pool-one")
     ran = client.run(command=["echo", "hello"])
@@ -51,7 +51,7 @@ def test_an_execution_gets_a_sandbox_that_waited(warm: Deployment) -> None:
 
 
 def test_more_than_wait_all_end_each_in_one_of_its_own(warm: Deployment) -> None:
-    """Thirty at once of three that wait, of two tenants: no sandbox serves two."""
+    """Two tenants start thirty at once while three wait: no sandbox serves two executions."""
     clients = [warm.client(f"pool-many-{n}") for n in range(2)]
     made = [
         (client, client.submit(command=["sh", "-c", "ls -A /workspace /tmp; echo x > /tmp/x"]))
@@ -71,7 +71,7 @@ def test_more_than_wait_all_end_each_in_one_of_its_own(warm: Deployment) -> None
 
 
 def test_what_a_dead_worker_kept_is_removed_and_kept_anew(warm: Deployment) -> None:
-    """SIGKILL: the next start finds the old ones, and nobody is given one."""
+    """After SIGKILL, the next start finds the old ones, and gives them to nobody."""
     old = unchanged(warm)
     warm.portal.call(warm.worker.stop, signal.SIGKILL)
     assert sandboxes(warm) == old
@@ -81,7 +81,7 @@ def test_what_a_dead_worker_kept_is_removed_and_kept_anew(warm: Deployment) -> N
 
 
 def test_a_stopped_worker_leaves_none(warm: Deployment) -> None:
-    """SIGTERM: what waits goes with it."""
+    """After SIGTERM, the waiting sandboxes go with the worker."""
     assert warm.portal.call(warm.worker.stop) == 0
     assert warm.containers() == []
     assert warm.sockets() == []

@@ -1,4 +1,4 @@
-"""Receipts, through the whole stack: what they say, and that nobody can say otherwise."""
+"""Receipts, through the whole stack: what they say, and that nobody can change it."""
 
 import copy
 import json
@@ -11,10 +11,10 @@ from typing import Any
 import httpx
 import pytest
 
+from agent_runner import Client
+from agent_runner.errors import NotFound
 from runner.base.settings import Settings
 from runner.base.signing import BadSignature, PublicKey, verify
-from runner.client import Client
-from runner.client.errors import NotFound
 from runner.store.receipts import KIND
 from tests.support.deployment import Deployment
 
@@ -23,7 +23,7 @@ CODE = "open('made.txt', 'w').write('x' * 10); print('hello')"
 
 @pytest.fixture(scope="module")
 def client(shared: Deployment) -> Client:
-    """Return a client of a tenant of this module's own."""
+    """Return a client of a tenant that only this module uses."""
     return shared.client("receipted")
 
 
@@ -37,12 +37,12 @@ def receipt(client: Client) -> str:
 
 @pytest.fixture(scope="module")
 def keys(client: Client) -> tuple[PublicKey, ...]:
-    """Return the deployment's keys, as the API tells them."""
+    """Return the deployment's keys, as the API shows them."""
     return tuple(PublicKey(id_, pem) for id_, pem in client.signing_keys().items())
 
 
 def test_a_receipt_says_what_ran_in_what(receipt: str, keys: tuple[PublicKey, ...]) -> None:
-    """Hashes, times and the isolation as the kernel had it."""
+    """It has hashes, times, and the isolation that the kernel reported."""
     body = verify(receipt, KIND, keys)
     assert body["state"] == "succeeded"
     assert body["exit_code"] == 0
@@ -67,7 +67,7 @@ def test_a_receipt_says_what_ran_in_what(receipt: str, keys: tuple[PublicKey, ..
 
 
 def test_its_audit_head_is_in_the_chain(client: Client, receipt: str) -> None:
-    """The record of that number has that hash, and tells of this execution's end."""
+    """The record of that number has that hash, and is about this execution's end."""
     body = json.loads(receipt)["body"]
     records = client.audit(resource_id=body["execution"], limit=500)["items"]
     (found,) = [each for each in records if each["seq"] == body["audit_head"]["seq"]]
@@ -89,7 +89,7 @@ def leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 
 def test_every_changed_field_is_found(receipt: str, keys: tuple[PublicKey, ...]) -> None:
-    """One at a time, each leaf of a real receipt; and one taken away, and one added."""
+    """Each leaf of a real receipt is changed in turn; one is removed, and one added."""
     whole = json.loads(receipt)
     paths = [path for path in leaves(whole) if path[0] in {"body", "type"}]
     assert len(paths) > 60
@@ -109,7 +109,7 @@ def test_every_changed_field_is_found(receipt: str, keys: tuple[PublicKey, ...])
 def test_it_is_verified_offline_with_the_public_key_alone(
     receipt: str, keys: tuple[PublicKey, ...], tmp_path: Path
 ) -> None:
-    """By the command line, without a deployment; a changed one ends with an error."""
+    """The command line needs no deployment for that; a changed receipt ends with an error."""
     key, good, bad = tmp_path / "key.pem", tmp_path / "good.json", tmp_path / "bad.json"
     key.write_text(keys[0].pem)
     good.write_text(receipt)
@@ -132,7 +132,7 @@ def test_it_is_verified_offline_with_the_public_key_alone(
 
 
 def test_each_end_by_a_worker_has_one(client: Client, keys: tuple[PublicKey, ...]) -> None:
-    """A program that fails, one that cannot start, one that runs out of time."""
+    """A program that fails, one that cannot start, and one that runs out of time."""
     for submission, state in (
         ({"command": ["false"]}, "failed"),
         ({"command": ["no-such-program"]}, "failed"),
@@ -147,7 +147,7 @@ def test_each_end_by_a_worker_has_one(client: Client, keys: tuple[PublicKey, ...
 def test_there_is_none_before_the_end_and_none_of_anothers(
     shared: Deployment, client: Client, receipt: str
 ) -> None:
-    """Unknown and another tenant's look the same."""
+    """An unknown execution and another tenant's get the same answer."""
     running = client.submit(command=["sleep", "30"])
     with pytest.raises(NotFound, match="no receipt"):
         client.receipt(running.id)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from runner.client import Client, Execution
+from agent_runner import Client, Execution
 from tests.support import deployment as deployments
 from tests.support.deployment import Deployment, eventually
 
@@ -17,7 +17,7 @@ FORKED = "print('/opt/supervisor' in open('/proc/self/cmdline').read())"
 
 @pytest.fixture(scope="module")
 def deployed(image: None) -> Iterator[Deployment]:
-    """Return a deployment with a small pool, whose worker looks for what waits once in a minute."""
+    """Return a deployment with a small pool, whose worker looks for work only once a minute."""
     with deployments.deployment(pool=2, pool_max=4, reuse_runs=5, reconcile_s=60.0) as made:
         yield made
 
@@ -28,20 +28,20 @@ def run(client: Client, code: str, **options: object) -> Execution:
 
 
 def sandbox(client: Client, execution: Execution) -> tuple[str, int]:
-    """Return which sandbox it had, and how many it had served before."""
+    """Return the execution's sandbox, and how many it had served before."""
     (start,) = client.audit(resource_id=execution.id, action="execution:start")["items"]
     metadata = start["record"]["metadata"]
     return metadata["sandbox"], metadata["sandbox_runs_before"]
 
 
 def stdout(execution: Execution) -> bytes:
-    """Return what it put out."""
+    """Return the program's stdout."""
     assert execution.stdout is not None
     return execution.stdout.raw
 
 
 def test_a_tenant_that_may_reuses_its_sandbox(deployed: Deployment) -> None:
-    """Five runs in one, each as clean as the first, then another; log and receipt tell."""
+    """Five runs in one, each as clean as the first, then another; log and receipt say so."""
     client = deployed.client("reuse-may", reuse=True)
     ran = []
     for _ in range(3):
@@ -61,7 +61,7 @@ def test_a_tenant_that_may_reuses_its_sandbox(deployed: Deployment) -> None:
 
 
 def test_what_did_not_ask_shares_with_nobody(deployed: Deployment) -> None:
-    """Also of a tenant that may: by default each has a sandbox of its own."""
+    """This holds even for a tenant that may reuse: by default, each has its own sandbox."""
     client = deployed.client("reuse-did-not-ask", reuse=True)
     ran = [run(client, "print(1)", reuse=how) for how in ("tenant", "never", "tenant", "never")]
     used = [sandbox(client, each) for each in ran]
@@ -71,7 +71,7 @@ def test_what_did_not_ask_shares_with_nobody(deployed: Deployment) -> None:
 
 
 def test_no_sandbox_ever_serves_two_tenants(deployed: Deployment) -> None:
-    """Two that may, taking turns and at once."""
+    """Two tenants that may reuse, in turn and at once."""
     clients = [deployed.client(f"reuse-two-{n}", reuse=True) for n in range(2)]
     made = [
         (client, client.submit(code=LOOK, language="python", reuse="tenant"))
@@ -90,7 +90,7 @@ def test_no_sandbox_ever_serves_two_tenants(deployed: Deployment) -> None:
 
 
 def test_a_tenant_that_may_not_is_refused(deployed: Deployment) -> None:
-    """With the field's name; the operator can permit it, and take it back."""
+    """The refusal names the field; the operator can permit reuse, and forbid it again."""
     plain = deployed.http("reuse-may-not")
     asked = {"code": "print(1)", "language": "python", "reuse": "tenant", "wait_s": 30}
     refused = plain.post("/v1/executions", json=asked)
@@ -113,14 +113,14 @@ def test_a_tenant_that_may_not_is_refused(deployed: Deployment) -> None:
 def test_python_has_the_interpreter_it_asked_for(
     deployed: Deployment, interpreter: str, forked: bytes
 ) -> None:
-    """Loaded unless it says otherwise."""
+    """It is the loaded one, unless the execution asks for a new one."""
     client = deployed.client("interpreter")
     assert stdout(run(client, FORKED, interpreter=interpreter)) == forked
     assert stdout(run(client, FORKED)) == b"True\n"
 
 
 def test_an_image_with_a_list_has_it_loaded_when_it_waited(deployed: Deployment) -> None:
-    """The second one finds pandas imported; the first had a start of its own."""
+    """The second one finds pandas imported; the first had a sandbox started for it."""
     client = deployed.client("interpreter-list")
     code = (
         "import sys; print('pandas' in sys.modules); import pandas; print(pandas.Series(1).sum())"
@@ -131,7 +131,7 @@ def test_an_image_with_a_list_has_it_loaded_when_it_waited(deployed: Deployment)
 
 
 def test_what_waits_for_its_tenants_cap_follows_at_once(deployed: Deployment) -> None:
-    """Its ring was answered in vain: the slot that becomes free knows of it all the same."""
+    """Its ring found nothing to claim, but the slot that becomes free knows about it."""
     client = deployed.client("reuse-cap", reuse=True, max_concurrency=1)
     code = "import time; time.sleep(0.2); print(1)"
     waiting = [client.submit(code=code, language="python", reuse="tenant") for _ in range(5)]
@@ -141,7 +141,7 @@ def test_what_waits_for_its_tenants_cap_follows_at_once(deployed: Deployment) ->
 
 
 def test_a_stopped_worker_leaves_none_of_them(deployed: Deployment) -> None:
-    """SIGTERM: what waits for its tenant goes, too."""
+    """After SIGTERM, sandboxes that wait for their tenant go, too."""
     client = deployed.client("reuse-stop", reuse=True)
     run(client, "print(1)", reuse="tenant")
     assert deployed.portal.call(deployed.worker.stop) == 0

@@ -1,4 +1,4 @@
-"""Secrets through the whole stack: used, and found nowhere afterwards."""
+"""Secrets through the whole stack: they are used, and found nowhere afterwards."""
 
 import base64
 import json
@@ -16,7 +16,7 @@ import pytest
 import redis
 from psycopg import sql
 
-from runner.client import Client, Execution
+from agent_runner import Client, Execution
 from tests.support.deployment import Deployment, deployment, eventually
 
 CANARY = 'canary/7f3e+2b "8d" & more'
@@ -46,7 +46,7 @@ raise RuntimeError(token)
 
 @pytest.fixture(scope="module")
 def made(image: None) -> Iterator[Deployment]:
-    """Return a deployment whose stores hold nothing but what these tests put there."""
+    """Return a deployment whose stores hold only what these tests put there."""
     with deployment(log_level="debug") as running:
         yield running
 
@@ -63,7 +63,7 @@ def needles(value: str) -> set[bytes]:
 
 
 def everything_stored(made: Deployment) -> Iterator[tuple[str, bytes]]:
-    """Yield all that is kept: every table, every key in Redis, every file of the deployment."""
+    """Yield everything stored: every table, every key in Redis, every file of the deployment."""
     with psycopg.connect(made.stack.services.postgres.url("postgres", "runner")) as connection:
         tables = connection.execute(
             "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"
@@ -73,7 +73,7 @@ def everything_stored(made: Deployment) -> Iterator[tuple[str, bytes]]:
             rows = sql.SQL("SELECT t::text FROM {} t").format(sql.Identifier(table))
             for (row,) in connection.execute(rows):
                 yield f"table {table}", row.encode()
-                # A row's text doubles what it escapes.
+                # The text of a row doubles what it escapes.
                 yield f"table {table}", row.replace('""', '"').replace("\\\\", "\\").encode()
     with redis.Redis.from_url(made.stack.services.redis_url) as connection:
         for key in connection.scan_iter():
@@ -85,7 +85,7 @@ def everything_stored(made: Deployment) -> Iterator[tuple[str, bytes]]:
                 b"set": connection.smembers,
                 b"zset": lambda key: connection.zrange(key, 0, -1),
                 b"stream": connection.xrange,
-                b"none": lambda _: None,  # Gone since the scan.
+                b"none": lambda _: None,  # The file has gone since the scan.
             }[kind]
             yield f"redis {key!r}", key + repr(read(key)).encode()
     for path in sorted(made.stack.settings.state_dir.rglob("*")):
@@ -94,7 +94,7 @@ def everything_stored(made: Deployment) -> Iterator[tuple[str, bytes]]:
 
 
 def found(made: Deployment, value: str) -> set[str]:
-    """Return the kinds of places where some form of a value is stored."""
+    """Return the kinds of places that store some form of a value."""
     wanted = needles(value)
     return {
         place.split()[0] + " " + place.split()[1].split("/")[0]
@@ -104,12 +104,12 @@ def found(made: Deployment, value: str) -> set[str]:
 
 
 def leaky(client: Client, **options: Any) -> Execution:
-    """Run the program that gives its token away in every way that it can think of."""
+    """Run the program that gives its token away in every way that it knows."""
     return client.run(code=LEAKY, language="python", **options)
 
 
 def test_a_stored_secret_is_found_nowhere_after_runs_that_leak_it(made: Deployment) -> None:
-    """Not in PostgreSQL, Redis, objects, logs, Docker, nor in any answer."""
+    """Not in PostgreSQL, Redis, objects, logs, Docker, or any answer."""
     client = made.client("canaries")
     client.put_secret("token", CANARY)
     running = client.submit(
@@ -142,7 +142,7 @@ def test_a_stored_secret_is_found_nowhere_after_runs_that_leak_it(made: Deployme
 
 
 def test_the_search_finds_a_canary_that_is_no_secret(made: Deployment) -> None:
-    """The control: the same program, the value given as plain environment."""
+    """The control: the same program, with the value given as plain environment."""
     plain = CANARY.replace("7f3e", "0000")
     ended = leaky(made.client("unmasked"), env={"TOKEN": plain})
     assert ended.stdout is not None
@@ -151,7 +151,7 @@ def test_the_search_finds_a_canary_that_is_no_secret(made: Deployment) -> None:
 
 
 def test_the_search_sees_every_store(made: Deployment) -> None:
-    """The control of the places that the other one does not reach: Redis, logs, Docker."""
+    """The control for the places that the other one does not reach: Redis, logs, Docker."""
     marker = "marker-in-every-store"
     log = made.stack.settings.state_dir / "log" / "worker.log"
     before = log.read_text()
@@ -166,7 +166,7 @@ def test_the_search_sees_every_store(made: Deployment) -> None:
 
 
 def test_a_secret_that_is_missing_fails_the_run_before_it_begins(made: Deployment) -> None:
-    """The program does not start; the attempt to use it is on record."""
+    """The program does not start; the attempt to use the secret is recorded."""
     client = made.client("missing")
     ended = client.run(command=["env"], secret_env={"TOKEN": "absent"})
     assert (ended.state, ended.reason) == ("failed", "secret_unavailable")
@@ -176,7 +176,7 @@ def test_a_secret_that_is_missing_fails_the_run_before_it_begins(made: Deploymen
 
 
 def test_another_tenants_secret_is_not_to_be_had(made: Deployment) -> None:
-    """By its name, which is as unknown as any."""
+    """Its name is as unknown as any other."""
     made.client("has").put_secret("shared-name", CANARY)
     ended = made.client("has-not").run(command=["env"], secret_env={"TOKEN": "shared-name"})
     assert (ended.state, ended.reason) == ("failed", "secret_unavailable")
@@ -186,7 +186,7 @@ def test_another_tenants_secret_is_not_to_be_had(made: Deployment) -> None:
 def test_output_that_ends_as_a_secret_begins_is_whole(
     length: int, kept: str, made: Deployment
 ) -> None:
-    """A few letters are no secret; more of them are one that was cut off."""
+    """A few of its first letters are no secret; more of them are one that was cut off."""
     client = made.client("cut-off")
     client.put_secret("token", CANARY)
     ended = client.run(
@@ -198,8 +198,29 @@ def test_output_that_ends_as_a_secret_begins_is_whole(
     assert ended.stdout.total_bytes == length + 1
 
 
+@pytest.mark.parametrize("hidden", [True, False], ids=["secret", "control"])
+def test_a_secret_that_we_cut_ourselves_is_starred(hidden: bool, made: Deployment) -> None:
+    """In the name of a file that is refused, and of a command that does not exist."""
+    value = "0d5f-e2c4-91ab-77f0-" * 2
+    client = made.client(f"cut-{hidden}".lower())
+    client.put_secret("token", value)
+    given: dict[str, Any] = (
+        {"secret_env": {"TOKEN": "token"}} if hidden else {"env": {"TOKEN": value}}
+    )
+    link = "import os; os.symlink('/', 'd' * 180 + os.environ['TOKEN'])"
+    left = client.run(code=link, language="python", **given)
+    asked = client.run(command=["c" * 110 + value], **given)
+    (refused,) = left.artifacts_refused
+    assert refused.startswith("d" * 180)
+    assert refused.endswith(": not_a_regular_file")
+    assert asked.reason == "command_not_started"
+    assert asked.detail is not None
+    shown = [value[:8] in refused, value[:8] in asked.detail]
+    assert shown == [not hidden, not hidden]
+
+
 def test_a_changed_secret_is_used_by_the_next_run(made: Deployment) -> None:
-    """And each use is on record, with its execution."""
+    """Each use is recorded with its execution."""
     client = made.client("changing")
     lengths = []
     for value in ("first-value", "the-second-value"):
@@ -214,7 +235,7 @@ def test_a_changed_secret_is_used_by_the_next_run(made: Deployment) -> None:
 
 
 def test_a_secret_that_does_not_open_ends_the_run_and_nothing_else(made: Deployment) -> None:
-    """Its key is gone: our fault and said so; with the key back, the next run has it."""
+    """Its key is gone. We say that it is our fault; with the key back, the next run has it."""
     client = made.client("unopened")
     client.put_secret("token", CANARY)
     asked: dict[str, Any] = {"command": ["true"], "secret_env": {"TOKEN": "token"}}
@@ -231,7 +252,7 @@ def test_a_secret_that_does_not_open_ends_the_run_and_nothing_else(made: Deploym
 
 
 def test_keys_are_rotated_while_executions_run(made: Deployment) -> None:
-    """By the operator's command, twice: no run fails, nothing restarts, the first key is gone."""
+    """The operator's command runs twice: no run fails, nothing restarts, the first key is gone."""
     client = made.client("rotating")
     client.put_secret("token", CANARY)
     ring = made.stack.settings.secrets_key_path
@@ -259,7 +280,7 @@ def test_keys_are_rotated_while_executions_run(made: Deployment) -> None:
 
 
 def test_secrets_by_the_command_line(made: Deployment, tmp_path: Path) -> None:
-    """The value comes from standard input, and is on no command line."""
+    """The value comes from standard input and is on no command line."""
     env = {"RUNNER_URL": made.url, "RUNNER_API_KEY": made.key("typing")}
     command("secrets", "put", "token", env=env, stdin="typed-value\n")
     assert "token" in command("secrets", "list", env=env)
@@ -283,7 +304,7 @@ def command(*arguments: str, env: Mapping[str, str], stdin: str = "") -> str:
 
 
 def uses(client: Client, name: str) -> list[tuple[str, str, str | None]]:
-    """Return the records of a secret's uses: outcome, purpose and where it came from."""
+    """Return the records of a secret's uses: outcome, purpose and source."""
     records = [each["record"] for each in client.audit(resource_id=name)["items"]]
     return [
         (each["outcome"], each["metadata"]["purpose"], each["metadata"].get("source"))
@@ -299,7 +320,7 @@ def downloaded(client: Client, execution: Execution, path: str) -> bytes:
 
 
 def inspect(made: Deployment, of: Client | None = None) -> bytes:
-    """Return what Docker tells of this deployment's containers, while one of them runs."""
+    """Return what Docker shows of this deployment's containers while one of them runs."""
     if of is not None:
         execution = of.submit(command=["sleep", "2"])
         eventually(lambda: of.get(execution.id).state == "running")
@@ -312,6 +333,6 @@ def inspect(made: Deployment, of: Client | None = None) -> bytes:
         client.close()
     if of is not None:
         of.wait(execution)
-    # Docker keeps no output of a sandbox: there are no logs to search.
+    # Docker keeps no output of sandboxes, so there are no logs to search.
     assert {each["HostConfig"]["LogConfig"]["Type"] for each in told} == {"none"}
     return json.dumps(told).encode()

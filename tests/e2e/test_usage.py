@@ -1,4 +1,4 @@
-"""What is used is entered once and adds up; what is used up is refused, with reasons."""
+"""Usage is recorded once and adds up; when a quota is used up, a refusal says why."""
 
 import shutil
 import signal
@@ -14,8 +14,8 @@ from typing import Any
 import httpx
 import pytest
 
+from agent_runner import ApiError, Client, Execution, Invalid, NotPermitted, TooMany
 from runner.base.settings import Settings
-from runner.client import ApiError, Client, Execution, Invalid, NotPermitted, TooMany
 from runner.words.principal import Role, Tier
 from tests.support import deployment as deployments
 from tests.support.deployment import Deployment, eventually, state_of
@@ -32,7 +32,7 @@ def own_quotas(made: Deployment, tenant: str, quotas: str) -> None:
 
 
 def used(client: Client, name: str) -> Any:
-    """Return how a quota stands."""
+    """Return the state of a quota."""
     return next(each for each in client.usage()["quotas"] if each["name"] == name)
 
 
@@ -47,7 +47,7 @@ def has_ended(client: Client, execution: Execution) -> bool:
 
 
 def test_the_ledger_adds_up_to_the_executions_own_figures(own: Deployment) -> None:
-    """Ends of every kind, lost workers among them: each attempt once, and the same sums thrice."""
+    """Whatever the end, even a lost worker: each attempt is there once; three sums agree."""
     client = own.client("mixed")
 
     def run(**submission: Any) -> Execution:
@@ -84,7 +84,8 @@ def test_the_ledger_adds_up_to_the_executions_own_figures(own: Deployment) -> No
     assert total["attempts"] == sum(each.attempt for each in ended) == 11
     assert total["wall_s"] == pytest.approx(sum(each.usage["wall_s"] for each in ended), abs=1e-4)
     assert total["cpu_s"] == pytest.approx(sum(cpu_of(each) for each in ended), abs=1e-4)
-    assert total["cpu_s"] >= 5 * 0.3
+    # The kernel charges a little less than the program's own clock says (test_metering).
+    assert total["cpu_s"] >= 0.9 * 5 * 0.3
     assert total["memory_gib_s"] == pytest.approx(total["wall_s"] * 128 / 1024, abs=1e-4)
     assert total["artifact_bytes"] == 3000
     assert sum(day["used"]["cpu_s"] for day in report["days"]) == pytest.approx(total["cpu_s"])
@@ -100,7 +101,7 @@ def test_the_ledger_adds_up_to_the_executions_own_figures(own: Deployment) -> No
 
 
 def cpu_of(execution: Execution) -> float:
-    """Return an execution's CPU-seconds, the most it can have been if nobody could read them."""
+    """Return an execution's CPU-seconds, or the most possible if nobody could read them."""
     if execution.usage["cpu_s"] is None:
         return float(execution.usage["wall_s"]) * 0.5
     return float(execution.usage["cpu_s"])
@@ -115,7 +116,7 @@ def waiting(image: None) -> Iterator[Deployment]:
 
 
 def test_a_full_queue_refuses_to_the_place(waiting: Deployment) -> None:
-    """Twenty at once for five places: five are accepted, fifteen are told why, and audited."""
+    """Twenty ask at once for five places: five are accepted, fifteen told why, and audited."""
     client = waiting.client("full")
     own_quotas(waiting, "full", '{"queued": 5}')
 
@@ -176,7 +177,7 @@ def test_what_is_used_up_says_when_it_is_free(
 
 
 def test_a_size_beyond_the_tier_is_not_possible(waiting: Deployment) -> None:
-    """A free tenant's terms may name more: the tier's size bounds it, and waiting will not help."""
+    """A free tenant's terms may name a larger one; the tier's size holds, and waiting is no use."""
     client = waiting.client("small", tier=Tier.FREE)
     own_quotas(waiting, "small", '{"max_size": "small"}')
     with pytest.raises(Invalid, match="between"):
@@ -186,7 +187,7 @@ def test_a_size_beyond_the_tier_is_not_possible(waiting: Deployment) -> None:
 
 
 def test_usage_is_read_by_day_and_by_every_role(waiting: Deployment) -> None:
-    """A viewer sees it; of a time that is none, or too long, nobody does."""
+    """A viewer may read it; an invalid or too long time is refused."""
     viewer = waiting.client("seen", Role.VIEWER)
     assert viewer.usage()["total"]["attempts"] == 0
     report = viewer.usage(first="2026-01-01", last="2026-01-31")
@@ -213,7 +214,7 @@ def test_the_command_line_shows_it(waiting: Deployment) -> None:
 
 
 def test_the_days_egress_bounds_a_run_and_then_refuses(image: None, tmp_path: Path) -> None:
-    """A megabyte with 20 kB left of the day: cut off, counted, and none after it; others run."""
+    """A megabyte with 20 kB left for the day: cut off, counted, and none after it; others run."""
     body = b"x" * 1_000_000
     profiles = tmp_path / "profiles"
     shutil.copytree(Settings().profiles_path, profiles)
@@ -233,7 +234,7 @@ def test_the_days_egress_bounds_a_run_and_then_refuses(image: None, tmp_path: Pa
         own_quotas(made, "reaching", '{"egress_bytes_per_day": 20000}')
         url = f"http://big.example.test:{server.port}"
         # If the budget ends before the answer's head was passed on, the proxy sends a page that
-        # says so; with -f curl takes that for the failure it is.
+        # says so, and curl -f treats that as a failure.
         fetch = ["curl", "-sf", "-o", "/dev/null", "-w", "%{size_download}", f"{url}/"]
         ran = client.run(command=fetch, egress=[url])
         assert ran.exit_code != 0

@@ -42,7 +42,7 @@ def secrets(tmp_path: Path) -> Path:
 
 
 def mounts(service: dict[str, Any]) -> Iterator[str]:
-    """Yield what of the host a service sees."""
+    """Yield the parts of the host that a service sees."""
     for volume in service.get("volumes", ()):
         yield volume["source"] if isinstance(volume, dict) else volume.split(":")[0]
 
@@ -50,6 +50,21 @@ def mounts(service: dict[str, Any]) -> Iterator[str]:
 def test_only_the_worker_reaches_docker(compose: dict[str, Any]) -> None:
     holders = {name for name, each in compose.items() if "/var/run/docker.sock" in mounts(each)}
     assert holders == {"worker"}
+
+
+def test_the_apis_alone_reach_the_workers_door(compose: dict[str, Any]) -> None:
+    """The worker has the whole state folder, in which the door is."""
+    state = Path("/var/lib/agent-runner")
+    door = str(Settings(state_dir=state).door_dir)
+    assert {name for name, each in compose.items() if door in mounts(each)} == set(APIS)
+    assert {name for name, each in compose.items() if str(state) in mounts(each)} == {"worker"}
+    for name in APIS:
+        (volume,) = (
+            each
+            for each in compose[name]["volumes"]
+            if isinstance(each, dict) and each["source"] == door
+        )
+        assert (volume["target"], volume["read_only"]) == (door, True)
 
 
 def test_only_the_apis_listen_and_on_loopback_alone(compose: dict[str, Any]) -> None:

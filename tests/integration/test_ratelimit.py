@@ -1,4 +1,4 @@
-"""The windows: exact, from several processes too, and quick to say that Redis is away."""
+"""The windows are exact, even for several processes, and quickly report an absent Redis."""
 
 import asyncio
 import multiprocessing
@@ -39,7 +39,7 @@ def server() -> Iterator[Redis]:
 
 
 async def ask(url: str, key: str, times: int, rate: Rate, begin: float) -> list[bool]:
-    """Ask so many times from `begin` on, a few at once; return what was allowed."""
+    """Ask this many times from `begin` on, a few at once; return what was allowed."""
     async with RateLimiter(SecretStr(url)) as limiter:
         # Connected by then: who had still to connect would find all given away.
         await asyncio.gather(*(limiter.look(rate, key) for _ in range(AT_ONCE)))
@@ -58,7 +58,7 @@ def process(url: str, key: str, begin: float) -> int:
 
 @pytest.mark.alone
 def test_several_processes_together_get_exactly_the_limit(server: Redis) -> None:
-    """800 requests of four processes, 10 at once each, against 100."""
+    """Four processes send 800 requests, each 10 at once, against a limit of 100."""
     with ProcessPoolExecutor(PROCESSES, multiprocessing.get_context("spawn")) as pool:
         begin = time.time() + STARTED_S
         given = [(server.url, "shared", begin)] * PROCESSES
@@ -69,7 +69,7 @@ def test_several_processes_together_get_exactly_the_limit(server: Redis) -> None
 
 @pytest.mark.alone
 async def test_the_window_slides(server: Redis) -> None:
-    """At no moment are there more than `burst` in the minute before it, as a fixed window lets."""
+    """No minute ever has more than `burst`, which a fixed window would allow."""
     rate, minute_s = Rate(per_minute=10, burst=10), 2
     passed: list[float] = []
     async with RateLimiter(SecretStr(server.url), minute_s=minute_s) as limiter:
@@ -84,7 +84,7 @@ async def test_the_window_slides(server: Redis) -> None:
 
 
 async def test_for_long_it_is_the_sustained_rate(server: Redis) -> None:
-    """A client that always asks gets a rush first, and five minutes hold five times the rate."""
+    """A client that always asks gets a burst first; five minutes hold five times the rate."""
     rate, minute_s = Rate(per_minute=4, burst=10), 1
     passed: list[float] = []
     async with RateLimiter(SecretStr(server.url), minute_s=minute_s) as limiter:
@@ -107,7 +107,7 @@ async def test_looking_counts_nothing(server: Redis) -> None:
 
 
 async def test_a_redis_that_is_gone_is_said_at_once(tmp_path: Path) -> None:
-    """And is asked again by the next request: it may be back."""
+    """The next request asks again, because Redis may be back."""
     async with RateLimiter(SecretStr(f"unix://{tmp_path}/none.sock")) as limiter:
         for _ in range(2 * SILENT):
             began = time.monotonic()
@@ -117,7 +117,7 @@ async def test_a_redis_that_is_gone_is_said_at_once(tmp_path: Path) -> None:
 
 
 async def test_a_redis_that_is_silent_is_not_waited_for_again_and_again() -> None:
-    """A few requests find out; those behind them are told at once, however many."""
+    """A few requests find out; all later ones are told at once."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"redis://127.0.0.1:{silent.getsockname()[1]}"
         async with RateLimiter(SecretStr(url)) as limiter:
@@ -130,13 +130,13 @@ async def test_a_redis_that_is_silent_is_not_waited_for_again_and_again() -> Non
 
 @pytest.mark.parametrize("numbers", [(0, 1), (10, 9), (10, 51), (1, 10**9), ("x", 1)], ids=repr)
 def test_a_rate_makes_sense(numbers: tuple[int, int]) -> None:
-    """A rush is at least the rate, and not more than the long window could ever hold."""
+    """A burst is at least the rate, and at most what the long window can hold."""
     with pytest.raises(ValidationError):
         Rate(per_minute=numbers[0], burst=numbers[1])
 
 
 async def test_what_one_window_refuses_takes_no_place_in_the_other(server: Redis) -> None:
-    """A client that goes on asking beyond its rush does not use up what it may do for long."""
+    """A client that asks beyond its burst does not use up its long-term rate."""
     rate = Rate(per_minute=10, burst=10)
     async with RateLimiter(SecretStr(server.url)) as limiter:
         verdicts = [await limiter.hit(rate, "insistent") for _ in range(30)]
@@ -145,7 +145,7 @@ async def test_what_one_window_refuses_takes_no_place_in_the_other(server: Redis
 
 
 async def test_a_quota_that_became_smaller_says_when_there_is_room_again(server: Redis) -> None:
-    """Not when the oldest leaves: more than one has to."""
+    """That is not when the oldest leaves, because more than one has to."""
     async with RateLimiter(SecretStr(server.url), minute_s=4) as limiter:
         for _ in range(3):
             await limiter.hit(Rate(per_minute=3, burst=3), "lowered")
@@ -157,7 +157,7 @@ async def test_a_quota_that_became_smaller_says_when_there_is_room_again(server:
 
 
 async def test_it_asks_redis_once_for_each_request(server: Redis) -> None:
-    """The path of every request: its time is that of the round trips."""
+    """Every request takes this path, and its time is that of the round trips."""
     async with RateLimiter(SecretStr(server.url)) as limiter:
         await limiter.hit(LIMIT, "once")
         with redis.Redis.from_url(server.url) as client:
@@ -168,7 +168,7 @@ async def test_it_asks_redis_once_for_each_request(server: Redis) -> None:
 
 
 async def test_a_request_may_cost_several_places(server: Redis) -> None:
-    """As many as it says, of both windows; the last one may take more than was free."""
+    """It takes its cost from both windows; the last one may take more than was free."""
     async with RateLimiter(SecretStr(server.url)) as limiter:
         for left in ([36, 236], [0, 172]):
             passed = await limiter.hit(LIMIT, "costly", cost=64)
@@ -183,7 +183,7 @@ async def test_a_request_may_cost_several_places(server: Redis) -> None:
 
 @pytest.mark.parametrize("small", [0, 1, LIMIT.burst - 1])
 async def test_small_requests_do_not_keep_a_large_one_out(small: int, server: Redis) -> None:
-    """One place free is enough for a cost above the whole window; what it takes is the window."""
+    """One free place is enough for a cost above the window; it then takes the whole window."""
     key = f"starved-{small}"
     async with RateLimiter(SecretStr(server.url)) as limiter:
         for _ in range(small):
@@ -195,7 +195,7 @@ async def test_small_requests_do_not_keep_a_large_one_out(small: int, server: Re
 
 
 async def test_what_was_taken_beyond_a_window_is_owed_until_it_has_left(server: Redis) -> None:
-    """The time told is until there is a place: not yet when the oldest request leaves."""
+    """The reported time lasts until there is a place, and not until the oldest leaves."""
     async with RateLimiter(SecretStr(server.url), minute_s=2) as limiter:
         assert (await limiter.hit(LIMIT, "owing", cost=50)).allowed
         await asyncio.sleep(1.2)
@@ -211,7 +211,7 @@ async def test_what_was_taken_beyond_a_window_is_owed_until_it_has_left(server: 
 
 
 async def test_what_a_request_takes_in_redis_does_not_grow_with_its_cost(server: Redis) -> None:
-    """Shown able to fail: with one entry for each place a large one takes what hundreds take."""
+    """The control: with one entry per place, a large request takes as much as hundreds."""
     async with RateLimiter(SecretStr(server.url)) as limiter:
         await limiter.hit(LIMIT, "cheap")
         await limiter.hit(LIMIT, "dear", cost=10_000)

@@ -1,4 +1,4 @@
-"""`scripts/` bring a machine to where everything runs, and say what they cannot do."""
+"""`scripts/` prepare a machine to run everything, and say what they cannot do."""
 
 import io
 import json
@@ -31,7 +31,7 @@ HIDDEN = 'mount --make-rprivate / && mount --bind /dev/null "$1" && shift && exe
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """Return a short folder that everybody may read: sockets lie in it."""
+    """Return a folder with a short path that everybody may read, for sockets."""
     made = Path(tempfile.mkdtemp(prefix="rs-", dir=DISK))
     made.chmod(0o755)
     yield made
@@ -103,7 +103,7 @@ def test_a_daemon_that_answers_is_used_and_left_alone(folder: Path) -> None:
 def test_a_private_daemon_serves_one_command_and_is_gone(
     folder: Path, no_daemon: list[str]
 ) -> None:
-    """Its exit code is the command's."""
+    """The exit code is the command's."""
     ran = with_docker(folder, no_daemon, f"{PING}; exit 7")
     said, _ = ran.communicate(timeout=60)
     assert (ran.returncode, said) == (7, "True\n")
@@ -122,7 +122,7 @@ INFO = (
 def test_a_private_daemon_has_gvisor_with_all_that_it_needs(
     folder: Path, no_daemon: list[str]
 ) -> None:
-    """So that the tests of the second tier run wherever this machine has the program."""
+    """So the tests of gVisor run on every machine that has the program."""
     said, _ = with_docker(folder, no_daemon, INFO).communicate(timeout=60)
     assert json.loads(said)["runtimeArgs"] == list(GVISOR_ARGUMENTS)
 
@@ -141,7 +141,7 @@ def test_a_daemon_without_the_runtime_asked_for_is_passed_over(folder: Path) -> 
 
 
 def test_the_bridge_of_another_daemon_is_left_alone(folder: Path) -> None:
-    """In a network namespace with a docker0 of its own."""
+    """The daemon is in a network namespace with a docker0 of its own."""
     script = (
         "ip link add docker0 type bridge && ip addr add 172.17.0.1/16 dev docker0 && "
         f"{SCRIPTS}/with-docker true && ip -br addr show docker0"
@@ -194,7 +194,7 @@ def test_a_patience_that_is_no_number_is_refused(folder: Path, patience: str) ->
 def test_nothing_of_a_killed_daemon_outlives_the_last_command(
     folder: Path, no_daemon: list[str]
 ) -> None:
-    """Its containers go on without it, each below a shim; a daemon that starts would end them."""
+    """Its containers continue without it, each below a shim; a new daemon would end them."""
     waits = with_docker(folder, no_daemon, 'echo "$RUNNER_DOCKER_URL"; exec sleep 120')
     assert waits.stdout is not None
     url = waits.stdout.readline().strip()
@@ -214,7 +214,7 @@ def test_nothing_of_a_killed_daemon_outlives_the_last_command(
 def test_a_daemon_that_is_slow_to_answer_keeps_its_containers(
     folder: Path, no_daemon: list[str]
 ) -> None:
-    """It is waited for, and then named. The control: what a dead daemon leaves is ended."""
+    """The script waits for it, and then names it. The control: a dead daemon's are ended."""
     with with_docker(folder, no_daemon, f"{PING}; exec sleep 600") as first:
         assert first.stdout is not None
         assert first.stdout.readline() == "True\n"
@@ -284,7 +284,7 @@ def test_a_signal_reaches_the_command_and_the_daemon_is_stopped(
 
 
 def test_without_root_what_is_missing_is_named_with_how_to_get_it(folder: Path) -> None:
-    """On a machine with Python and little else."""
+    """The machine has Python and little else."""
     (folder / "scripts").mkdir()
     programs = folder / "bin"
     programs.mkdir()

@@ -1,4 +1,4 @@
-"""Attempts counted in a real Redis: windows that grow, and nobody locked out from elsewhere."""
+"""Attempts are counted in a real Redis: waits grow, and no owner is locked out."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -14,7 +14,7 @@ from tests.support.deployment import state_folder
 QUICK = Windows(
     pair=((3, 1), (5, 3), (7, 60)), address=((20, 2), (40, 60)), account=((10, 2), (30, 60))
 )
-"""As by default, in seconds instead of minutes and hours."""
+"""The default windows in seconds instead of minutes and hours."""
 
 
 @pytest.fixture(scope="module")
@@ -26,13 +26,13 @@ def running() -> Iterator[Services]:
 
 @pytest.fixture
 async def throttle(running: Services) -> AsyncIterator[Throttle]:
-    """Return a throttle that is quick to forget."""
+    """Return a throttle that forgets quickly."""
     async with Throttle(SecretStr(running.redis_url), QUICK) as made:
         yield made
 
 
 async def tries(throttle: Throttle, address: str, account: str | None, times: int) -> list[int]:
-    """Return for each attempt how long to wait: 0 for one that may be made."""
+    """Return the wait for each attempt, or 0 if it may be made."""
     waits = []
     for _ in range(times):
         try:
@@ -45,7 +45,7 @@ async def tries(throttle: Throttle, address: str, account: str | None, times: in
 
 
 async def test_the_wait_grows_with_what_fails(throttle: Throttle) -> None:
-    """A second, then three, then a minute."""
+    """It is a second, then three, then a minute."""
     assert await tries(throttle, "192.0.2.1", "a", 5) == [0, 0, 0, 1, 1]
     await asyncio.sleep(1.1)
     assert (await tries(throttle, "192.0.2.1", "a", 3))[:2] == [0, 0]
@@ -57,14 +57,14 @@ async def test_the_wait_grows_with_what_fails(throttle: Throttle) -> None:
 
 
 async def test_a_success_clears_the_way_from_there(throttle: Throttle) -> None:
-    """And counts go on at another account from the same address."""
+    """Counts for another account from the same address continue."""
     assert await tries(throttle, "192.0.2.2", "b", 4) == [0, 0, 0, 1]
     await throttle.succeeded("192.0.2.2", "b")
     assert await tries(throttle, "192.0.2.2", "b", 3) == [0, 0, 0]
 
 
 async def test_one_address_is_held_up_at_all_accounts(throttle: Throttle) -> None:
-    """Password spraying: a guess at each; a success elsewhere in between changes nothing."""
+    """This is password spraying; a success elsewhere in between changes nothing."""
     waits = []
     for number in range(25):
         waits += await tries(throttle, "192.0.2.3", f"spray-{number}", 1)
@@ -75,7 +75,7 @@ async def test_one_address_is_held_up_at_all_accounts(throttle: Throttle) -> Non
 
 
 async def test_guessing_from_everywhere_does_not_lock_out_its_owner(throttle: Throttle) -> None:
-    """The account is closed to strangers for a while, and open where it was lately used."""
+    """The account is closed to new addresses for a while, and open to recently used ones."""
     await throttle.succeeded("198.51.100.7", "target")
     waits = []
     for number in range(15):
@@ -88,13 +88,13 @@ async def test_guessing_from_everywhere_does_not_lock_out_its_owner(throttle: Th
 
 
 async def test_attempts_at_once_are_counted_before_they_are_made(throttle: Throttle) -> None:
-    """Twenty together are as many as twenty in turn."""
+    """Twenty at once count like twenty in turn."""
     waits = await asyncio.gather(*(tries(throttle, "192.0.2.5", "c", 1) for _ in range(20)))
     assert sum(wait == [0] for wait in waits) == 3
 
 
 async def test_an_ipv6_network_is_one_client(throttle: Throttle) -> None:
-    """Whoever has one address of 2**64 has them all."""
+    """Whoever has one of its 2**64 addresses has all of them."""
     waits = []
     for number in range(5):
         waits += await tries(throttle, f"2001:db8::{number}", "d", 1)
@@ -117,12 +117,12 @@ def test_what_counts_as_one_client(address: str | None, expected: str) -> None:
 
 
 async def test_a_refusal_is_told_once_in_a_while(throttle: Throttle) -> None:
-    """So that refusals do not fill the log."""
+    """So refusals do not fill the log."""
     assert [await throttle.to_be_told("192.0.2.6") for _ in range(3)] == [True, False, False]
 
 
 async def test_without_redis_there_are_no_attempts() -> None:
-    """Not counted is not permitted."""
+    """An attempt that cannot be counted is refused."""
     async with Throttle(SecretStr("redis://127.0.0.1:1")) as away:
         for ask in (away.attempt("192.0.2.1", "a"), away.succeeded("192.0.2.1", "a")):
             with pytest.raises(QueueUnavailable):

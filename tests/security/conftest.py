@@ -19,6 +19,6 @@ def image() -> None:
 
 @pytest.fixture
 async def bench(tmp_path: Path) -> AsyncIterator[sandboxes.Bench]:
-    """Return a bench that checks at the end that nothing is left behind."""
+    """Return a bench that checks at the end that it left nothing behind."""
     async with sandboxes.bench(tmp_path) as made:
         yield made

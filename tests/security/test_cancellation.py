@@ -1,6 +1,7 @@
-"""Nothing that is shared is left in an unknown state, at whichever await its user is cancelled.
+"""Wherever a user of a shared connection is cancelled, the connection is left in a known state.
 
-A client that resets its connection cancels what runs for it; so does a lost lease.
+A client that resets its connection cancels the code that serves it, and a lost lease cancels an
+execution.
 """
 
 import asyncio
@@ -39,7 +40,7 @@ async def tenant(owner: Database) -> UUID:
 
 @pytest.fixture
 async def database(postgres: Services, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Database]:
-    """Return a pool of one connection: whoever comes next gets what the last one left.
+    """Return a pool of one connection: each user gets it as the one before left it.
 
     It behaves as in a busy loop, in which psycopg also awaits before it sends.
     """
@@ -93,7 +94,7 @@ USES: list[Use] = [
 
 
 async def _whole(database: Database, tenant: UUID) -> None:
-    """Another request, of no tenant and of one, is answered, and rightly."""
+    """Check that a request of no tenant and one of a tenant get the right answers."""
     async with asyncio.timeout(PATIENCE_S):
         async with database.no_tenant() as tx:
             assert await tx.one("session.ping") == {"?column?": 1}
@@ -115,19 +116,19 @@ async def _everywhere(database: Database, tenant: UUID, use: Use, again: str) ->
 async def test_the_next_user_of_a_connection_is_served_whenever_the_last_was_cancelled(
     database: Database, tenant: UUID, use: Use, again: str
 ) -> None:
-    """The pool has one connection, so the next request meets what this one left behind."""
+    """The pool has one connection, so the next request gets it as the cancelled one left it."""
     assert await _everywhere(database, tenant, use, again) > 0
 
 
 async def test_cut_short_psycopg_s_way_the_connection_answers_the_next_user_wrongly(
     database: Database, tenant: UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The control: after a pipeline that was half sent, the next user's statements are refused."""
+    """The control: after a pipeline that was half sent, the next user's statements fail."""
     monkeypatch.setattr(Connection, "wait", psycopg.AsyncConnection.wait)
     monkeypatch.setattr(Connection, "close_unless_known", lambda _: None)
 
     async def until_it_is_wrong() -> None:
-        # Whether PostgreSQL's answer or its cancellation comes first is chance.
+        # Chance decides whether PostgreSQL's answer or its cancellation comes first.
         while True:
             for use in USES:
                 await _everywhere(database, tenant, use, "again 10 later")
@@ -140,7 +141,7 @@ async def test_cut_short_psycopg_s_way_the_connection_answers_the_next_user_wron
 async def test_what_was_cancelled_is_stored_whole_or_not_at_all(
     superuser: "psycopg.Connection[Any]", database: Database, tenant: UUID
 ) -> None:
-    """As many records as executions, whichever round trip was the last."""
+    """There are as many records as executions, whichever round trip was the last."""
     await _everywhere(database, tenant, _write, "at each await")
     counts = superuser.execute(
         "SELECT (SELECT count(*) FROM executions WHERE tenant_id = %(tenant)s) AS executions, "
@@ -171,7 +172,7 @@ async def _rates_everywhere(limiter: RateLimiter, again: str) -> None:
 async def test_a_rate_is_counted_rightly_whenever_the_last_request_was_cancelled(
     postgres: Services, again: str
 ) -> None:
-    """No answer to one request is taken for that to another, and no connection stays taken."""
+    """Nobody gets the answer to another's request, and no connection stays occupied."""
     async with RateLimiter(SecretStr(postgres.redis_url)) as limiter:
         await _rates_everywhere(limiter, again)
         assert not limiter._pool._in_use_connections
@@ -180,7 +181,7 @@ async def test_a_rate_is_counted_rightly_whenever_the_last_request_was_cancelled
 async def test_a_connection_to_redis_that_stays_open_answers_the_next_user_wrongly(
     postgres: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The control: the next request reads the answer that the cancelled one did not wait for."""
+    """The control: the next request reads the answer for which the cancelled one did not wait."""
 
     async def stay(*_: object, **__: object) -> None:
         pass
@@ -189,7 +190,7 @@ async def test_a_connection_to_redis_that_stays_open_answers_the_next_user_wrong
         await limiter.look(Rate(per_minute=1, burst=1), "warm")
 
         async def until_it_is_wrong() -> None:
-            # Whether Redis' answer comes before the cancellation is chance.
+            # Chance decides whether Redis' answer comes before the cancellation.
             while True:
                 await _rates_everywhere(limiter, "once")
 
@@ -204,7 +205,7 @@ async def test_a_connection_to_redis_that_stays_open_answers_the_next_user_wrong
 async def test_a_login_is_counted_rightly_whenever_the_last_one_was_cancelled(
     postgres: Services, again: str
 ) -> None:
-    """More logins than there are connections are cancelled; the next one is still counted."""
+    """The test cancels more logins than there are connections; the next one is still counted."""
     async with Throttle(SecretStr(postgres.redis_url)) as throttle:
 
         async def whole() -> None:

@@ -1,6 +1,6 @@
 """The security checks, each tried with its control and without it, on real sandboxes.
 
-`runner verify` runs the same ones on an operator's host.
+`runner verify` runs the same checks on an operator's host.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from runner.words.sandbox import Isolation
 CHECKS = every_check()
 MAY_BE_UNSHOWN = 0.2
 MEASURED = {"resources.cpu"}
-"""Checks that measure how much of a processor there is."""
+"""Checks that measure how much processor time a program gets."""
 TOGETHER = tuple(check for check in CHECKS if check.id not in MEASURED)
 ALONE = tuple(check for check in CHECKS if check.id in MEASURED)
 
@@ -43,7 +43,7 @@ def outcomes(image: None) -> dict[str, CheckResult]:
 def test_it_is_stopped_and_would_not_be_without_its_control(
     check: Check, outcomes: dict[str, CheckResult]
 ) -> None:
-    """With the exact error where the check names one."""
+    """The probe sees the exact error that its check names."""
     judge(check, outcomes[check.id])
 
 
@@ -52,13 +52,13 @@ def test_it_is_stopped_and_would_not_be_without_its_control(
 async def test_nobody_else_computing_it_is_stopped_and_would_not_be_without_its_control(
     check: Check, image: None
 ) -> None:
-    """What is measured would be too little either way, were the processors taken by others."""
+    """These checks measure processor time, so nothing else may use the processors meanwhile."""
     (outcome,) = (await tried((check,), Isolation.CONTAINER)).values()
     judge(check, outcome)
 
 
 def judge(check: Check, outcome: CheckResult) -> None:
-    """Demand that a check held, and was shown able to fail."""
+    """Demand that a check held, and that it was shown to be able to fail."""
     assert outcome.good, (outcome.verdict, outcome.guarded, outcome.unguarded)
     if isinstance(check, Probe) and check.expect:
         assert outcome.guarded.saw == check.expect
@@ -67,7 +67,7 @@ def judge(check: Check, outcome: CheckResult) -> None:
 def test_there_are_checks_of_every_group_and_most_are_shown(
     outcomes: dict[str, CheckResult],
 ) -> None:
-    """At least 150, and at most a fifth that this host cannot show to fail."""
+    """There are at least 150; at most a fifth of them cannot be shown to fail on this host."""
     assert {check.group for check in CHECKS} == set(Group)
     assert len(CHECKS) >= 150
     unshown = [id_ for id_, each in outcomes.items() if each.verdict is CheckVerdict.UNSHOWN]
@@ -75,14 +75,14 @@ def test_there_are_checks_of_every_group_and_most_are_shown(
 
 
 def test_every_check_can_be_judged_by_who_reads_it() -> None:
-    """It says what its success would mean, where it comes from and what stops it."""
+    """A check says what its success would mean, where it comes from and what stops it."""
     for check in CHECKS:
         for words in (check.title, check.meaning, check.source, check.control):
             assert words.strip(), check.id
 
 
 def probe(**fields: Any) -> Probe:
-    """Return a probe of the framework's own tests."""
+    """Return a probe for testing the framework itself."""
     given = {
         "id": "x", "group": Group.FILES, "title": "t", "meaning": "m", "source": "s",
         "control": "read-only root", "code": "held()",
@@ -91,21 +91,21 @@ def probe(**fields: Any) -> Probe:
 
 
 async def test_a_check_that_cannot_fail_is_called_broken(image: None) -> None:
-    """Stopped both times, it proves nothing."""
+    """It is stopped both times, so it proves nothing."""
     (outcome,) = (await tried((probe(code="held()"),), Isolation.CONTAINER)).values()
     assert outcome.verdict is CheckVerdict.BROKEN
     assert not outcome.good
 
 
 async def test_an_attack_that_gets_through_is_called_a_breach(image: None) -> None:
-    """Whatever the control run shows."""
+    """The result without the control does not matter."""
     (outcome,) = (await tried((probe(code="breached()"),), Isolation.CONTAINER)).values()
     assert outcome.verdict is CheckVerdict.BREACHED
     assert not outcome.good
 
 
 async def test_a_probe_that_says_nothing_is_not_taken_for_held(image: None) -> None:
-    """It crashed, so it is broken, whatever it does without the control."""
+    """It crashed, so the check is broken, whatever happens without the control."""
     (outcome,) = (await tried((probe(code="1/0"),), Isolation.CONTAINER)).values()
     assert outcome.verdict is CheckVerdict.BROKEN
     assert outcome.guarded.saw == "exit code 1"
@@ -133,7 +133,7 @@ async def test_a_layer_of_the_host_that_hides_a_proof_is_lowered_or_named(
     verdict: CheckVerdict,
     also: tuple[str, ...],
 ) -> None:
-    """As AppArmor's policy does: here the user stands in for it, who may not write the root."""
+    """Such as AppArmor's policy. Here it is the unprivileged user, who may not write the root."""
     control = Control("a read-only root file system", host(ReadonlyRootfs=False))
     monkeypatch.setitem(CONTROLS, HIDDEN.control, control)
     async with Bench.open(Settings()) as bench:
@@ -143,7 +143,7 @@ async def test_a_layer_of_the_host_that_hides_a_proof_is_lowered_or_named(
 
 
 def test_two_checks_of_one_name_are_refused() -> None:
-    """And a probe that leans on nothing known."""
+    """A probe that depends on an unknown control is refused, too."""
     with pytest.raises(ValueError, match="two checks"):
         checked([probe(), probe()])
     with pytest.raises(ValueError, match="no control"):
@@ -151,7 +151,7 @@ def test_two_checks_of_one_name_are_refused() -> None:
 
 
 async def test_a_trial_that_succeeds_in_both_runs_is_a_breach(image: None) -> None:
-    """As a probe's would be."""
+    """It is judged like a probe that succeeds in both runs."""
 
     async def through(_: Bench, guarded: bool) -> Observation:
         return Observation(breached=True, saw="through" if guarded else "of course")

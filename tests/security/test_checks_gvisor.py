@@ -1,4 +1,4 @@
-"""The same checks behind gVisor's kernel: none gets through but where the difference is named."""
+"""The same checks behind gVisor's kernel: none succeeds, except for differences that are listed."""
 
 import pytest
 
@@ -15,7 +15,7 @@ PROBES = tuple(check for check in every_check() if isinstance(check, Probe))
 
 @pytest.mark.timeout(600)
 async def test_every_probe_is_stopped_or_its_difference_named(image: None) -> None:
-    """A release of gVisor that behaves otherwise is found here."""
+    """This notices a release of gVisor that behaves differently."""
     outcomes: list[CheckResult] = []
     async with Bench.open(Settings(), Isolation.GVISOR) as bench:
         outcomes += [outcome async for outcome in run(bench, PROBES)]
@@ -25,5 +25,5 @@ async def test_every_probe_is_stopped_or_its_difference_named(image: None) -> No
 
 
 def test_every_difference_is_of_a_check() -> None:
-    """Nothing is excused that is not tried."""
+    """Nothing is excused that no check tries."""
     assert set(DIFFERENCES) <= {probe.id for probe in PROBES}

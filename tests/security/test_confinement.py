@@ -1,4 +1,4 @@
-"""What a program cannot do in a sandbox, where more than one probe or control is looked at.
+"""What a program cannot do in a sandbox, in tests that look at several probes or controls.
 
 Single attacks, each with the one control that stops it, are the checks of `runner.verify`.
 """
@@ -22,7 +22,7 @@ Change = Callable[[dict[str, Any]], None]
 
 @pytest.fixture
 def without(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Callable[[Change], Any]:
-    """Return a context in which sandboxes start with one control taken away."""
+    """Return a context in which sandboxes start without one of their controls."""
 
     @contextmanager
     def changed(change: Change) -> Iterator[None]:
@@ -67,7 +67,7 @@ print(json.dumps(found))
 
 
 async def test_every_process_is_without_privileges(bench: Bench) -> None:
-    """No capability in any set, no_new_privs, filtered, one unprivileged user and no groups."""
+    """No set holds a capability; no_new_privs, a filter, one unprivileged user, no groups."""
     processes = answer(await bench.python(STATUS))
     assert "1" in processes
     assert len(processes) == 2, "host processes are visible"
@@ -80,7 +80,7 @@ async def test_every_process_is_without_privileges(bench: Bench) -> None:
 
 
 async def test_the_supervisor_survives_every_signal(bench: Bench) -> None:
-    """PID 1 discards what it has no handler for, and the run is reported all the same."""
+    """PID 1 discards signals for which it has no handler, and still reports the run."""
     ran = await bench.python(
         "import os, signal\n"
         "for number in signal.valid_signals(): os.kill(1, number)\n"
@@ -109,7 +109,7 @@ print(json.dumps(sorted(found)))
 async def test_three_places_are_writable_and_no_more(
     bench: Bench, without: Callable[[Change], Any]
 ) -> None:
-    """Tried by writing in every folder of every mount."""
+    """The test tries to write in every folder of every mount."""
     assert answer(await bench.python(WRITABLE)) == ["/dev/shm", "/tmp", "/workspace"]  # noqa: S108
 
     def with_message_queues(config: dict[str, Any]) -> None:
@@ -121,7 +121,7 @@ async def test_three_places_are_writable_and_no_more(
 
 
 async def test_writable_places_are_tmpfs_without_setuid_or_devices(bench: Bench) -> None:
-    """As the kernel shows the mounts, not as they were asked for."""
+    """The kernel shows the actual mounts, whatever was asked for."""
     mounts = (await bench.bash("cat /proc/mounts")).stdout.decode().splitlines()
     options = {line.split()[1]: line.split()[2:4] for line in mounts}
     for place in ("/workspace", "/tmp", "/dev/shm"):  # noqa: S108
@@ -185,14 +185,14 @@ async def test_the_environment_and_name_tell_nothing_of_the_host(
 
 
 async def test_the_socket_directory_is_this_sandboxs_own_and_closed(bench: Bench) -> None:
-    """Nothing in it once the program runs, and nothing can be put there."""
+    """It is empty once the program runs, and the program cannot put anything there."""
     async with bench.sandbox():
         ran = await bench.bash(f"ls -A {SOCKET_DIR}; touch {SOCKET_DIR}/x || echo refused")
     assert ran.stdout == b"refused\n"
 
 
 async def test_no_profile_no_sandbox(bench: Bench, without: Callable[[Change], Any]) -> None:
-    """A profile that the runtime cannot load fails the launch instead of being left out."""
+    """If the runtime cannot load a profile, the launch fails; it does not start without one."""
     broken = {"defaultAction": "SCMP_ACT_NO_SUCH", "syscalls": []}
     with (
         without(host(SecurityOpt=[f"seccomp={json.dumps(broken)}"])),

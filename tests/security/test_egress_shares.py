@@ -1,6 +1,6 @@
 """A tenant that floods the egress proxy does not delay another tenant's requests.
 
-The control is the same flood without shares: each connection goes on whenever it can.
+The control is the same flood without shares: each connection continues whenever it can.
 """
 
 import asyncio
@@ -30,12 +30,13 @@ UNDER_WAY_S = 0.5
 DELAYED_TIMES = 1.5
 TRIES = 4
 DELAYED_S = 0.3
-"""As the median: ten times what a loaded host takes beside a flood that has its share."""
+"""Limit for the median: ten times what a loaded host takes beside a flood with a share of its
+own."""
 
 
 @pytest.fixture
 async def proxy(tmp_path: Path) -> AsyncIterator[EgressGateway]:
-    """Return a proxy, in a process of its own, that trusts the flooding server's certificate."""
+    """Return a proxy in a process of its own, which trusts the flooding server's certificate."""
     authority = Authority(tmp_path)
     authority.context(HOST)
     async with gateway(tmp_path / "state", HOST, QUIET, roots=authority.path) as made:
@@ -53,12 +54,12 @@ async def asked(way: Way, port: int) -> float:
 
 
 Opened = Callable[[str | Mapping[str, Any]], AbstractAsyncContextManager[Way]]
-"""Opens a sandbox's way out by one rule."""
+"""Opens a sandbox's way out with one rule."""
 
 
 @asynccontextmanager
 async def flooding(kind: str, opened: Opened, folder: Path, ca_pem: str) -> AsyncIterator[None]:
-    """Let a hostile program flood the proxy while the context lasts."""
+    """Let a hostile program flood the proxy inside the context."""
     trusted = folder / "trusted.pem"
     trusted.write_text(ca_pem)
     process = await asyncio.create_subprocess_exec(
@@ -87,7 +88,7 @@ async def flooding(kind: str, opened: Opened, folder: Path, ca_pem: str) -> Asyn
 async def beside(
     kind: str, quiet: Opened, hostile: Opened, folder: Path, ca_pem: str = ""
 ) -> float:
-    """Return how long a request of the quiet tenant takes beside a flood, as the median."""
+    """Return the median time of the quiet tenant's requests beside a flood."""
     async with (
         recording() as server,
         quiet(f"http://{QUIET}:{server.port}") as way,
@@ -100,7 +101,7 @@ async def beside(
 async def test_another_tenants_flood_delays_nobody(
     proxy: EgressGateway, tmp_path: Path, kind: str
 ) -> None:
-    """Be it small and costly, or large and without a pause."""
+    """The flood consists of small, costly messages, or of large ones without a pause."""
     quiet, hostile = (
         partial(way_out, proxy, tmp_path, tenant=tenant) for tenant in ("quiet", "hostile")
     )
@@ -110,9 +111,10 @@ async def test_another_tenants_flood_delays_nobody(
 async def test_without_shares_a_flood_delays_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The control: the same proxy, whose tenants' slices have no end.
+    """The control: the same proxy, with slices that never end.
 
-    On a loaded host the quiet one is slow for other reasons, too, so it is tried a few times.
+    On a loaded host, the quiet tenant is slow for other reasons, too, so the test tries a few
+    times.
     """
     Authority(tmp_path).context(HOST)
 

@@ -26,7 +26,7 @@ from tests.support.hostile_names import HOSTILE, ODD, PLAIN
 
 CANARY = b"canary: a neighbour's bytes"
 METHODS = ("GET", "HEAD", "PUT", "DELETE")
-# How one name may be put into a request's target. Unquoted bytes that HTTP forbids are left out.
+# The ways to put one name into a request's target, without unquoted bytes that HTTP forbids.
 SPELLINGS: dict[str, Callable[[str], str]] = {
     "quoted": lambda name: quote(name, safe=""),
     "quoted but for slashes": lambda name: quote(name, safe="/"),
@@ -37,7 +37,7 @@ SPELLINGS: dict[str, Callable[[str], str]] = {
 
 
 def send(url: str, method: str, target: str, key: str, body: bytes = b"") -> tuple[int, bytes]:
-    """Send one request exactly as it is spelled; return status and everything that comes back."""
+    """Send one request exactly as it is spelled; return the status and all that comes back."""
     at = httpx.URL(url)
     head = (
         f"{method} {target} HTTP/1.1\r\nHost: {at.host}\r\nAuthorization: Bearer {key}\r\n"
@@ -56,7 +56,7 @@ def attacks(theirs: str) -> Iterator[tuple[str, str, str]]:
         for spelling, spell in SPELLINGS.items():
             for method in METHODS:
                 yield f"{method} {label}, {spelling}", method, f"/v1/files/{spell(named)}"
-    # What no text is the quotation of: bytes that are no UTF-8, such as overlong dots.
+    # Targets that no text decodes from: bytes that are not UTF-8, such as overlong dots.
     for raw in (
         "%c0%ae%c0%ae/",
         "%c0%af",
@@ -70,7 +70,7 @@ def attacks(theirs: str) -> Iterator[tuple[str, str, str]]:
 
 
 def leads_elsewhere(target: str) -> bool:
-    """Return whether a target names what is refused, once it is decoded."""
+    """Return whether a target, once decoded, has a name that must be refused."""
     try:
         name = unquote_to_bytes(target.removeprefix("/v1/files/")).decode()
     except UnicodeDecodeError:
@@ -98,7 +98,7 @@ def neighbours(shared: Deployment) -> tuple[str, str]:
 
 
 def test_no_name_reaches_a_neighbours_file(shared: Deployment, neighbours: tuple[str, str]) -> None:
-    """Every name in every spelling by every method: refused, or a name of the caller's own."""
+    """Every name, in every spelling, by every method, is refused or names the caller's own."""
     theirs, their_key = neighbours
     ours = shared.key("hn-ours")
     refused = kept = 0
@@ -110,7 +110,7 @@ def test_no_name_reaches_a_neighbours_file(shared: Deployment, neighbours: tuple
             assert status == {"GET": 404, "HEAD": 404, "PUT": 201, "DELETE": 204}[method], label
             kept += 1
             continue
-        # Control characters and bytes that are not UTF-8 are refused before anything is routed.
+        # Control characters and bytes that are not UTF-8 are refused before any routing.
         odd = re.search(r"[\x00-\x1f\x7f\ufffd]", unquote(target)) is not None
         assert status == (400 if odd else 422), (label, status, answer)
         assert method == "HEAD" or odd or b'"path.path"' in answer, label
@@ -149,7 +149,7 @@ def test_prefixes_and_cursors_list_nothing_of_a_neighbour(
 
 
 def test_bodies_name_no_neighbours_file(shared: Deployment, neighbours: tuple[str, str]) -> None:
-    """Nor does an execution take one by key, or put its artifacts beside it."""
+    """An execution cannot take a neighbour's file by its key, or put artifacts beside it."""
     theirs, _ = neighbours
     client = shared.http("hn-ours")
     for label, name in HOSTILE.items():
@@ -171,7 +171,7 @@ def test_bodies_name_no_neighbours_file(shared: Deployment, neighbours: tuple[st
 
 
 def test_what_is_stored_is_what_was_named(shared: Deployment) -> None:
-    """Names of every language and every look go in and come out unchanged."""
+    """Names in every language and of every look come back unchanged."""
     client = shared.http("hn-plain")
     names = (*PLAIN, *ODD.values())
     for name in names:
@@ -203,9 +203,9 @@ def test_the_probe_reaches_a_neighbour_once_keys_are_not_checked(tmp_path: Path)
 
 @contextmanager
 def careless(root: Path, folder: Path) -> Iterator[str]:
-    """Serve a folder as nobody should: the name, decoded once more, joined and followed.
+    """Serve a folder in a careless way: decode the name once more, join it, follow it.
 
-    What leads out of `root`, the test's own folder, is answered without being looked at.
+    A request that leads out of `root`, the test's own folder, is answered without looking at it.
     """
     app = FastAPI()
 
@@ -213,7 +213,7 @@ def careless(root: Path, folder: Path) -> Iterator[str]:
     async def serve(request: Request, path: str) -> Response:
         at = Path(os.path.normpath(folder / unquote(path)))  # noqa: ASYNC240 - touches nothing
         if not at.is_relative_to(root):
-            # Careless as it plays, it must not touch the machine that the test runs on.
+            # However careless this server acts, it must not touch the machine that runs the test.
             return PlainTextResponse("no", 404)
         try:
             if request.method == "PUT":
@@ -237,7 +237,7 @@ def careless(root: Path, folder: Path) -> Iterator[str]:
 
 
 async def test_the_store_itself_leads_nowhere_else(tmp_path: Path) -> None:
-    """Below the rule stands another: obstore refuses parent folders, or takes them literally."""
+    """There is a second protection: obstore refuses parent folders, or takes them literally."""
     store = ObjectStore.open(Settings(state_dir=tmp_path))
     outside = tmp_path / "planted"
     outside.write_bytes(CANARY)

@@ -1,8 +1,8 @@
-"""A supervisor taken over by the program it runs: whatever it says, only its sandbox is lost.
+"""A hostile program may take over its supervisor: whatever it says, only its sandbox is lost.
 
-Most tests start a real container whose first process plays a script on the same socket. Those that
+Most tests start a real container whose first process plays a script on the same socket. Tests that
 try each field and each bound send the bytes over a pair of sockets to the reader that the worker
-uses: what is tried is read from the file of the generation, so that nothing in it is left out.
+uses. They take the fields from the file of the generation, so that they leave nothing out.
 """
 
 import asyncio
@@ -24,6 +24,7 @@ from runner.protocol.events import (
     Cleaned,
     Collected,
     Counted,
+    Living,
     Loaded,
     NotPlaced,
     NotStarted,
@@ -31,8 +32,8 @@ from runner.protocol.events import (
     Started,
     SupervisorEvent,
 )
-from runner.protocol.frames import HEADER, PIECE, SANDBOX, Data, frame
-from runner.protocol.greeting import FIRST_WORDS, GENERATIONS, Greeting, Ready
+from runner.protocol.frames import GRANT, HEADER, PIECE, SANDBOX, Data, frame
+from runner.protocol.greeting import FIRST_WORDS, GENERATIONS, Greeting, Ready, Returning
 from runner.sandbox import drive
 from runner.sandbox.drive import Shelf, use
 from runner.sandbox.engine.spec import container_config
@@ -59,10 +60,11 @@ from tests.support.protocol import DOCUMENT, ENDED, EXAMPLES, Spoilt, broken, sp
 from tests.support.sandboxes import Bench
 
 PREPARED = (*AGREES, hears(3))
-"""It has heard `prepare`, `run` and the program."""
+"""The script has received `prepare`, `run` and the program."""
 STARTED = (*PREPARED, says(Started()))
 NOTHING = Collected(refused=(), refused_total=0)
 GREETING = Greeting(GENERATIONS)
+SECRET = "0" * 64
 
 Play = Callable[..., None]
 
@@ -81,13 +83,13 @@ def play(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Play:
 
 
 async def run(bench: Bench, **options: Any) -> Any:
-    """Run a program in a sandbox of the replaced supervisor."""
+    """Run a program in a sandbox whose supervisor was replaced."""
     return await bench.run(("true",), timeout_s=2.0, **options)
 
 
 @asynccontextmanager
 async def channel_to(said: bytes) -> AsyncIterator[Channel]:
-    """Return the worker's end of a connection on which this has been said."""
+    """Return the worker's end of a connection on which these bytes were sent."""
     ours, theirs = socket.socketpair()
     _, writer = await asyncio.open_unix_connection(sock=theirs)
     writer.write(said)
@@ -105,7 +107,7 @@ async def channel_to(said: bytes) -> AsyncIterator[Channel]:
 
 @pytest.mark.parametrize("name", DOCUMENT["events"])
 async def test_each_event_as_it_should_be_is_taken(name: str) -> None:
-    """The control of what follows: unspoilt, each is read as what it is."""
+    """The control for the next tests: an unspoilt event is read correctly."""
     async with channel_to(frame(b"C", SANDBOX, EVENTS.encode(EXAMPLES[name]))) as channel:
         assert await channel.read() == EXAMPLES[name]
 
@@ -120,7 +122,7 @@ async def test_an_event_with_one_wrong_field_is_not_taken(wrong: Spoilt) -> None
 
 
 def test_each_event_and_each_field_is_spoilt() -> None:
-    """Nothing that the generation has is left out."""
+    """No event and no field of the generation is left out."""
     tried = {(each.event, each.field) for each in spoilt()}
     fields = {
         (name, field)
@@ -140,19 +142,29 @@ def test_each_event_and_each_field_is_spoilt() -> None:
     ],
 )
 async def test_a_frame_of_a_wrong_length_is_refused_by_its_header(kind: bytes, length: int) -> None:
-    """No memory is set aside for it, and nothing more of it is awaited."""
+    """The reader reserves no memory for it, and waits for no more of it."""
     async with channel_to(HEADER.pack(kind, SANDBOX, length)) as channel:
         with pytest.raises(ProtocolViolation, match=f"{kind.decode()}' with wrong length"):
             await channel.read()
 
 
-@pytest.mark.parametrize(("kind", "bounds"), DOCUMENT["frame"]["kinds"].items())
+@pytest.mark.parametrize(
+    ("kind", "bounds"),
+    [(kind, bounds) for kind, bounds in DOCUMENT["frame"]["kinds"].items() if kind != "W"],
+)
 async def test_the_longest_frame_is_taken(kind: str, bounds: dict[str, Any]) -> None:
-    """The control: a frame of a byte less than what is refused."""
+    """The control: a frame that is one byte shorter than the refused one."""
     payload = EVENTS.encode(Alive()).ljust(bounds["longest"])
     async with channel_to(frame(kind.encode(), SANDBOX, payload)) as channel:
         taken = await channel.read()
     assert taken == (Alive() if kind == "C" else Data(kind.encode(), payload))
+
+
+async def test_a_window_is_nothing_before_the_sandbox_lives() -> None:
+    """It is not taken for a piece of output."""
+    async with channel_to(frame(b"W", SANDBOX, GRANT.pack(1))) as channel:
+        with pytest.raises(ProtocolViolation, match="before it was told to live"):
+            await channel.read()
 
 
 async def test_a_frame_of_an_unknown_kind_is_refused() -> None:
@@ -166,14 +178,16 @@ async def test_a_frame_of_an_unknown_kind_is_refused() -> None:
 @pytest.mark.parametrize("stream", [0, 1, 2, 2**32 - 1])
 @pytest.mark.parametrize("kind", DOCUMENT["frame"]["kinds"])
 async def test_a_frame_of_another_stream_is_refused(command: Any, stream: int, kind: str) -> None:
-    """Only the stream of the last command is listened to."""
+    """The worker listens only to the stream of its last command."""
     own = PROGRAM if isinstance(command, Prepare) else SANDBOX
-    async with channel_to(frame(kind.encode(), stream, EVENTS.encode(Alive()))) as channel:
+    payload = GRANT.pack(1) if kind == "W" else EVENTS.encode(Alive())
+    async with channel_to(frame(kind.encode(), stream, payload)) as channel:
         await channel.send(command)
-        if stream == own:
+        if stream == own and kind != "W":
             await channel.read()
             return
-        with pytest.raises(ProtocolViolation, match=f"{kind}' with wrong stream: {stream}, and"):
+        wrong = f"{kind}' with wrong stream: {stream}, and" if stream != own else "granted a window"
+        with pytest.raises(ProtocolViolation, match=wrong):
             await channel.read()
 
 
@@ -196,7 +210,7 @@ async def test_a_greeting_with_a_wrong_field_is_not_taken(field: str, how: str, 
 
 
 def raw(payload: bytes) -> Step:
-    """Send a first word that is these bytes."""
+    """Send these bytes as the first message."""
     return sends(greeting.framed(payload))
 
 
@@ -213,6 +227,7 @@ def raw(payload: bytes) -> Step:
         raw(FIRST_WORDS.encode(GREETING).replace(b"1", b"[" * 2000)),
         raw(FIRST_WORDS.encode(GREETING).replace(b"}", b', "tenant": "other"}')),
         raw(EVENTS.encode(Alive())),
+        raw(FIRST_WORDS.encode(Returning(GENERATIONS, SECRET))),
         raw(b"\xff\xfe"),
         raw(b"[]"),
         pieces(b"O", b"too early"),
@@ -222,7 +237,7 @@ def raw(payload: bytes) -> Step:
 async def test_a_first_word_that_is_no_greeting_fails_the_launch(
     bench: Bench, play: Play, step: Step
 ) -> None:
-    """Oversized, unknown, malformed, ambiguous or forged: the launch fails, nothing stays."""
+    """It is oversized, unknown, malformed, ambiguous or forged: the launch fails, nothing stays."""
     play(step)
     with pytest.raises(ProtocolViolation):
         await bench.launcher.launch(bench.order())
@@ -232,7 +247,7 @@ async def test_a_first_word_that_is_no_greeting_fails_the_launch(
     ("word", "theirs"),
     [
         (Ready(version=4), "from before there were generations"),
-        (Greeting((2, 3)), "generations 2, 3"),
+        (Greeting((3, 4)), "generations 3, 4"),
         (Greeting((2**31 - 1,)), "generation 2147483647"),
     ],
     ids=["an image from before generations", "newer ones", "another one"],
@@ -240,19 +255,19 @@ async def test_a_first_word_that_is_no_greeting_fails_the_launch(
 async def test_an_image_without_a_common_generation_is_told_and_not_used(
     bench: Bench, play: Play, word: greeting.FirstWord, theirs: str
 ) -> None:
-    """At once, and with what each side speaks and what to do."""
+    """It is refused at once; the error says what each side speaks and what to do."""
     play(greets(word))
     began = time.monotonic()
     with pytest.raises(ImageIncompatible) as caught:
         await bench.launcher.launch(bench.order())
     assert time.monotonic() - began < bench.launcher.report_s
     assert theirs in caught.value.detail
-    assert "this worker speaks generation 1" in caught.value.detail
+    assert "this worker speaks generations 1, 2" in caught.value.detail
     assert "runner images build python" in caught.value.detail
 
 
 async def test_of_several_generations_a_common_one_is_picked(bench: Bench, play: Play) -> None:
-    """The control: what an image speaks besides does not matter."""
+    """The control: other generations that the image speaks do not matter."""
     heard = ("hear", greeting.HEADER.format, 1)
     play(greets(Greeting((*GENERATIONS, 99))), heard, hears(), says(Alive(), stream=SANDBOX))
     async with bench.sandbox() as sandbox:
@@ -262,7 +277,7 @@ async def test_of_several_generations_a_common_one_is_picked(bench: Bench, play:
 async def test_a_partial_frame_and_then_silence_fails_the_launch(
     bench: Bench, play: Play, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Patience with a supervisor that stops in the middle is bounded."""
+    """The worker's patience with a supervisor that stops in the middle is bounded."""
     monkeypatch.setattr(bench.launcher, "report_s", 1.0)
     play(sends(greeting.HEADER.pack(b"C", 100), b"{"))
     with pytest.raises(LaunchFailed):
@@ -279,13 +294,14 @@ TURNS: tuple[tuple[int, int, SupervisorEvent], ...] = (
     (1, PROGRAM, ArtifactOffered(path="b", size=0)),
     (0, PROGRAM, NOTHING),
     (1, PROGRAM, Cleaned(left=())),
+    (1, SANDBOX, Living()),
 )
-"""A whole conversation: how many frames are heard first, the stream, and what is said then."""
+"""A complete conversation: how many frames to receive first, the stream, and what to send then."""
 INSTEAD = {NotPlaced.name: Placed.name, NotStarted.name: Started.name}
 
 
 def conversation(wrong: str = "") -> tuple[Step, ...]:
-    """Return the script of the conversation, up to an event that has a field more."""
+    """Return the script of a conversation up to an event, which gets one more field."""
     steps = [*AGREES]
     for heard, stream, event in TURNS:
         steps.append(hears(heard))
@@ -296,18 +312,20 @@ def conversation(wrong: str = "") -> tuple[Step, ...]:
 
 
 async def converse(bench: Bench) -> list[str]:
-    """Hold the worker's end of the conversation; return what was left after cleaning up."""
+    """Play the worker's part of the conversation; return what was left after cleaning up."""
     async with bench.sandbox() as sandbox:
         await sandbox.ping()
         await sandbox.load()
         files = [InputFile("a", b"x")]
         bounds = bench.within(timeout_s=2.0).bounds
         await use(sandbox, Program(("true",), {}), bounds, files=files, again=True)
-        return await sandbox.clean()
+        left = await sandbox.clean()
+        (await sandbox.live(SECRET, alone_s=1)).leave()
+        return left
 
 
 async def test_a_conversation_as_it_should_be_is_believed(bench: Bench, play: Play) -> None:
-    """The control of what follows: a script is taken for a supervisor."""
+    """The control for the next test: the worker takes a script for a supervisor."""
     play(*conversation())
     assert await converse(bench) == []
 
@@ -316,7 +334,7 @@ async def test_a_conversation_as_it_should_be_is_believed(bench: Bench, play: Pl
 async def test_an_event_with_a_field_more_in_its_place_loses_the_sandbox(
     bench: Bench, play: Play, wrong: str
 ) -> None:
-    """Wherever in a sandbox's life it is said."""
+    """This holds at every point in a sandbox's life."""
     play(*conversation(wrong))
     with pytest.raises(ProtocolViolation, match=f"'{wrong}' with a field that it does not have"):
         await converse(bench)
@@ -343,14 +361,14 @@ async def test_an_event_with_a_field_more_in_its_place_loses_the_sandbox(
 async def test_nonsense_about_a_run_is_not_believed(
     bench: Bench, play: Play, steps: tuple[Step, ...]
 ) -> None:
-    """Contradictions, forged fields, words out of turn and more output than asked for."""
+    """It contradicts itself, forges fields, speaks out of turn, or sends too much output."""
     play(*STARTED, *steps)
     with pytest.raises(ProtocolViolation):
         await run(bench, output_kb=64)
 
 
 async def test_endless_events_end_at_the_deadline(bench: Bench, play: Play) -> None:
-    """Valid frames for ever do not keep a run alive."""
+    """Valid frames without end do not keep a run alive."""
     play(*STARTED, says(Counted(stdout=0, stderr=0), times=FOR_EVER))
     began = time.monotonic()
     ran = await run(bench)
@@ -369,7 +387,7 @@ async def test_success_claimed_for_a_killed_program_is_not_believed(
 
 
 async def test_a_second_result_is_not_taken(bench: Bench, play: Play) -> None:
-    """The first one counts; the next thing said must belong to what is asked next."""
+    """The first one counts; the next message must belong to the next command."""
     play(*STARTED, says(ENDED), lies(ENDED, exit_code=1))
     with pytest.raises(ProtocolViolation):
         await run(bench)
@@ -415,7 +433,7 @@ async def test_what_the_last_program_did_is_not_taken_for_the_next_ones(
 async def test_forged_artifacts_are_not_taken(
     bench: Bench, play: Play, steps: tuple[Step, ...]
 ) -> None:
-    """Names that lead elsewhere, sizes that lie, more than was asked for."""
+    """Names that lead elsewhere, wrong sizes, more files than were asked for."""
     play(*STARTED, says(ENDED), hears(), *steps)
     with pytest.raises(ProtocolViolation):
         await run(bench)
@@ -424,7 +442,7 @@ async def test_forged_artifacts_are_not_taken(
 async def test_terminal_controls_in_refused_names_are_made_harmless(
     bench: Bench, play: Play
 ) -> None:
-    """Text from a sandbox ends up in a result that people print."""
+    """People print results, which hold text from a sandbox."""
     refused = Collected(refused=(("\x1b[2J", "x"),), refused_total=1)
     play(*STARTED, says(ENDED), hears(), says(refused))
     ran = await run(bench)
@@ -434,7 +452,7 @@ async def test_terminal_controls_in_refused_names_are_made_harmless(
 async def test_a_supervisor_that_does_not_take_files_is_given_up(
     bench: Bench, play: Play, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An upload that nobody reads ends by our clock."""
+    """Our clock ends an upload that nobody reads."""
     monkeypatch.setattr("runner.sandbox.guest.patience.UPLOAD_S", 0.5)
     play(*AGREES)
     async with bench.sandbox() as sandbox:
@@ -445,7 +463,7 @@ async def test_a_supervisor_that_does_not_take_files_is_given_up(
 async def test_a_supervisor_that_does_not_hand_files_back_is_given_up(
     bench: Bench, play: Play, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So does a collection."""
+    """Our clock ends a collection as well."""
     monkeypatch.setattr("runner.sandbox.guest.patience.COLLECT_S", 0.5)
     play(*STARTED, says(ENDED))
     async with bench.sandbox() as sandbox:
@@ -454,15 +472,55 @@ async def test_a_supervisor_that_does_not_hand_files_back_is_given_up(
 
 
 async def test_one_connection_is_taken_and_no_second(bench: Bench, play: Play) -> None:
-    """The socket is gone once the first has come."""
+    """The socket is gone after the first connection."""
     gone = says(NotStarted("ENOENT"))
     play(*PREPARED, CONNECTS_AGAIN, gone, hears(), says(NOTHING))
     ran = await run(bench)
     assert ran.ending.not_started == "ENOENT"
 
 
+@pytest.mark.parametrize(
+    "steps",
+    [
+        (says(Alive(), stream=SANDBOX),),
+        (says(Started(), stream=SANDBOX),),
+        (pieces(b"D", b"x", stream=1),),
+        (pieces(b"O", b"x", stream=SANDBOX),),
+        (sends(frame(b"W", 1, b"\0\0\0\1")),),
+        (head(b"C", 2**32 - 1),),
+    ],
+)
+async def test_nonsense_from_one_that_lives_gives_it_up(
+    bench: Bench, play: Play, steps: tuple[Step, ...]
+) -> None:
+    """Nobody need ask for anything: it is known at once."""
+    play(*AGREES, hears(), says(Living(), stream=SANDBOX), *steps)
+    async with bench.sandbox() as sandbox:
+        lives = await sandbox.live(SECRET, alone_s=1)
+        assert type(await lives.lost) is ProtocolViolation
+
+
+async def test_one_that_lives_and_says_nothing_is_let_live(bench: Bench, play: Play) -> None:
+    """The control; whether it obeys is asked by a ping."""
+    play(*AGREES, hears(), says(Living(), stream=SANDBOX))
+    async with bench.sandbox() as sandbox:
+        lives = await sandbox.live(SECRET, alone_s=1)
+        with pytest.raises(ProtocolViolation, match="did not answer in time"):
+            await lives.ping()
+        assert not lives.lost.done()
+        lives.leave()
+
+
+async def test_an_older_supervisor_is_not_told_to_live(bench: Bench, play: Play) -> None:
+    """It would not know what that is."""
+    play(greets(Greeting((1,))), ("hear", greeting.HEADER.format, 1))
+    async with bench.sandbox() as sandbox:
+        with pytest.raises(ImageIncompatible, match="need generation 2"):
+            await sandbox.live(SECRET, alone_s=1)
+
+
 async def test_the_sink_never_sees_a_file_that_was_not_whole(bench: Bench, play: Play) -> None:
-    """A transfer cut short raises inside the sink, which then keeps nothing."""
+    """A transfer that is cut short raises inside the sink, which then keeps nothing."""
     cut = (says(ArtifactOffered("a", 9)), pieces(b"D", b"x"), HANGS_UP)
     play(*STARTED, says(ENDED), hears(), *cut)
     shelf = Shelf()

@@ -1,4 +1,4 @@
-"""A program is dead before another worker may start it, though the event loop is held up."""
+"""A program is dead before another worker may start it, even if the event loop is blocked."""
 
 import asyncio
 import time
@@ -20,15 +20,15 @@ LEASE_S = 4.0
 
 @dataclass(frozen=True)
 class Seen:
-    """What could be seen from outside while the loop was held up."""
+    """What could be seen from outside while the loop was blocked."""
 
     gone_in_time: bool
-    """Whether the program's processes were gone while its lease still ran."""
+    """Whether the program's processes were gone before its lease ended."""
     reason: str
 
 
 def look(made: Deployment, execution: str) -> bool:
-    """Wait for the end of the lease or of the processes; return whether the latter came first."""
+    """Wait for the end of lease or processes; return whether the processes ended first."""
     client = docker.APIClient(made.stack.settings.docker_url, version="auto", timeout=30)
     try:
         cgroups = Cgroups.of(client.info())
@@ -49,7 +49,7 @@ def look(made: Deployment, execution: str) -> bool:
 
 
 async def held_up(made: Deployment, tenant: str) -> Seen:
-    """Run a long program, and hold up the worker's loop for longer than its lease."""
+    """Run a long program, and block the worker's loop for longer than its lease."""
     client, services = made.client(tenant), made.stack.services
     async with worker(
         made.stack.settings,
@@ -70,7 +70,7 @@ async def held_up(made: Deployment, tenant: str) -> Seen:
 
 
 async def test_the_program_is_gone_before_its_lease_is() -> None:
-    """And the execution ends as one whose worker was lost."""
+    """The execution ends like one whose worker was lost."""
     with deployment(lease_s=LEASE_S, reconcile_s=0.5, **NO_POOL) as made:
         made.portal.call(made.worker.stop)
         seen = await held_up(made, "fenced")
@@ -78,7 +78,7 @@ async def test_the_program_is_gone_before_its_lease_is() -> None:
 
 
 async def test_without_the_watchdog_it_outlives_its_lease(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The control: another worker could have started it by then."""
+    """The control: by then, another worker could have started it."""
     monkeypatch.setattr(Watchdog, "_watch", lambda _: None)
     with deployment(lease_s=LEASE_S, reconcile_s=0.5, **NO_POOL) as made:
         made.portal.call(made.worker.stop)

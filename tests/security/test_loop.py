@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 from pydantic import SecretStr
 
-from runner.client import Client, Execution
+from agent_runner import Client, Execution
 from runner.node.runs.recorder import Recorder
 from runner.node.service import worker
 from runner.words.execution import Stream
@@ -18,7 +18,7 @@ from tests.support.deployment import Deployment, deployment
 pytestmark = pytest.mark.alone
 
 SECRETS = {name: "\n".join(f"{name}{line:07}" for line in range(910)) for name in "abc"}
-"""As many lines as a value of 8 KiB may have that are looked for by themselves."""
+"""The most lines of a value of 8 KiB that are masked by themselves."""
 
 SPEAK_BYTEWISE = """
 import fcntl, os, time
@@ -45,32 +45,33 @@ print(os.environ["A"] * 20)
 """
 
 INPUT = 11 * 2**20
-"""In base64 about as much as a request may hold."""
+"""In base64, about as much as a request may hold."""
 
 LAG_S = 0.5
-"""What the loop may be late at worst, on a host whose processors others use, too."""
+"""The most that the loop may be late, on a host whose processors other work uses, too."""
 COST_OF_A_BYTE_S = 0.0128
-"""What one byte of output cost on the loop with these secrets, when each was looked for by itself;
-measured on a commit before masking was one automaton's."""
+"""Time that one byte of output cost on the loop with these secrets when each was searched for by
+itself; measured on a commit before masking used one automaton."""
 
 
 @pytest.fixture(scope="module")
 def made() -> Iterator[Deployment]:
-    """Return a deployment whose worker the tests run themselves, to look at its loop."""
+    """Return a deployment whose worker the tests run themselves, to watch its loop."""
     with deployment(slots=4, pool=1) as running:
         running.portal.call(running.worker.stop)
         yield running
 
 
 class Loop:
-    """Looks at the event loop often, and notes how late it comes."""
+    """Wakes up often on the event loop, and records how late it is."""
 
     def __init__(self) -> None:
         self.lag_s = 0.0
+        self.woke = time.monotonic()
 
     @asynccontextmanager
     async def watched(self) -> AsyncIterator[None]:
-        """Look while the context lasts."""
+        """Watch the loop inside the context."""
         watching = asyncio.create_task(self._watch())
         try:
             yield
@@ -82,7 +83,8 @@ class Loop:
         while True:
             due = time.monotonic() + 0.01
             await asyncio.sleep(0.01)
-            self.lag_s = max(self.lag_s, time.monotonic() - due)
+            self.woke = time.monotonic()
+            self.lag_s = max(self.lag_s, self.woke - due)
 
 
 @asynccontextmanager
@@ -153,11 +155,12 @@ async def test_the_worst_secrets_output_and_artifacts_do_not_hold_up_another_ten
 async def test_the_probe_notices_a_loop_that_masks_at_the_former_cost(
     made: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The control: the same program, and output that costs what it did."""
+    """The control: the same program, and output that costs as much as it did then."""
     add, loop = Recorder.add, Loop()
 
     async def add_slowly(recorder: Recorder, stream: Stream, chunk: bytes) -> None:
-        if loop.lag_s < LAG_S:
+        # Thousands of pieces come at once: once the loop is late enough, the rest are quick.
+        if loop.lag_s < LAG_S and time.monotonic() - loop.woke < 2 * LAG_S:
             time.sleep(min(2.0, COST_OF_A_BYTE_S * len(chunk)))  # noqa: ASYNC251 - as it did
         await add(recorder, stream, chunk)
 

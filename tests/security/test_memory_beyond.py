@@ -1,8 +1,8 @@
-"""What the kernel keeps on a program's behalf counts as its sandbox's memory.
+"""Memory that the kernel uses on a program's behalf counts as its sandbox's memory.
 
-Each program has the kernel keep so much that it must show in the sandbox's own peak, and would not
-if the kernel counted it nowhere. Buffers of the internet's sockets are held apart in version 1 of
-control groups; the checks `resources.memory.*-sockets` compare them with and without their limit.
+Each program makes the kernel use so much memory that the sandbox's own peak must show it, unless
+the kernel counted it nowhere. Version 1 of control groups counts buffers of internet sockets apart;
+the checks `resources.memory.*-sockets` compare them with and without their limit.
 """
 
 import asyncio
@@ -56,7 +56,7 @@ KEPT = {
 
 
 async def peak(bench: Bench, code: str) -> int:
-    """Return the most memory of a sandbox that ran this."""
+    """Return the peak memory of a sandbox that ran this."""
     ran = await bench.python(PLENTY + code)
     assert ran.ending.exit_code == 0, ran
     assert ran.ending.usage.memory_peak_bytes is not None
@@ -65,7 +65,7 @@ async def peak(bench: Bench, code: str) -> int:
 
 @pytest.mark.parametrize("kind", KEPT)
 async def test_what_the_kernel_keeps_counts(bench: Bench, kind: str) -> None:
-    """Beside a program that has nothing kept."""
+    """The test compares it with a program for which the kernel keeps nothing."""
     least, code = KEPT[kind]
     imports = "".join(line + "\n" for line in code.splitlines() if line.startswith("import"))
     assert await peak(bench, code) - await peak(bench, imports) >= least
@@ -105,9 +105,9 @@ def held() -> int:
 
 
 async def test_thousands_of_sockets_end_their_sandbox(bench: Bench) -> None:
-    """Each may hold its first buffers whatever the limit; together they count as memory.
+    """Each one gets its first buffers whatever the limit; together they count as memory.
 
-    Without the keeper they held 927 MiB for as long as the program ran.
+    Without the keeper, they held 927 MiB for as long as the program ran.
     """
     before, too_much = held(), 0
     program = Program(("python3", "-c", SOCKETS), {})

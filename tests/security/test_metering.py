@@ -1,6 +1,6 @@
-"""What a program used is charged, and its receipt written, however its attempt ends.
+"""However an attempt ends, it is charged for what its program used, and has a receipt.
 
-The worker runs in this process, so that each of its steps can be made to fail.
+The worker runs in this process, so that tests can make each of its steps fail.
 """
 
 import asyncio
@@ -13,8 +13,8 @@ import pytest
 from pydantic import SecretStr
 from structlog.testing import capture_logs
 
+from agent_runner import Client, Execution
 from runner.base.signing import Signer
-from runner.client import Client, Execution
 from runner.node.runs import finish, program
 from runner.node.runs.artifacts import ArtifactFiler
 from runner.node.runs.attempt import NOT_COLLECTED, Attempt
@@ -30,7 +30,7 @@ from tests.support.deployment import NO_POOL, Deployment, eventually
 
 CPU_S = 0.3
 CHARGED_S = 0.9 * CPU_S
-"""The kernel's two clocks, of a process and of its control group, differ a little."""
+"""The kernel's clocks of a process and of its control group differ a little."""
 VALUE = "correct-horse-battery"
 PROGRAM = f"""
 import os, time
@@ -39,19 +39,19 @@ for name in ("a.txt", "b.txt"): open(name, "w").write("left")
 print("done", flush=True)
 {{more}}
 """
-# Longer than output is gathered, so that it is written while the program runs.
+# It takes longer than output is gathered, so its output is written while it runs.
 TALKATIVE = "time.sleep(0.5); print('and again', flush=True); time.sleep(0.5)"
 
 
 @dataclass(frozen=True)
 class Worker:
-    """A deployment whose worker is in this process."""
+    """A deployment whose worker runs in this process."""
 
     deployment: Deployment
     client: Client
 
     def run(self, more: str = "", **options: Any) -> Execution:
-        """Run a program that uses `CPU_S`; it may be tried again, if a worker should be lost."""
+        """Run a program that uses `CPU_S`; it may run again if its worker is lost."""
         submitted = self.client.submit(
             code=PROGRAM.format(more=more), language="python", on_worker_loss="retry", **options
         )
@@ -77,8 +77,8 @@ class Worker:
 
 @pytest.fixture(scope="module")
 def here(image: None) -> Iterator[Worker]:
-    """Return a deployment whose worker runs here, in place of its own."""
-    # The worker's tracebacks are wanted by nobody here, and take seconds to print.
+    """Return a deployment whose worker runs here instead of in a process of its own."""
+    # Nobody needs the worker's tracebacks here, and printing them takes seconds.
     with capture_logs(), deployments.deployment(slots=2, **NO_POOL) as made:
         made.portal.call(made.worker.stop)
         services = made.stack.services
@@ -94,7 +94,7 @@ def here(image: None) -> Iterator[Worker]:
 
 
 def fails(error: Exception, times: int = 10**6) -> Callable[..., Any]:
-    """Return a function that raises, this often."""
+    """Return a function that raises the first so many times."""
     left = times
 
     def failing(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -136,7 +136,7 @@ ENDINGS: dict[str, tuple[Any, str, Callable[..., Any], str]] = {
 def test_a_failure_of_ours_neither_repeats_a_run_nor_forgets_its_use(
     here: Worker, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One attempt, charged as the program's own end would be, with its receipt."""
+    """There is one attempt, charged like the program's own end, with its receipt."""
     owner, name, failing, state = ENDINGS[step]
     monkeypatch.setattr(owner, name, failing(getattr(owner, name)))
     ended = here.run(TALKATIVE if step == "events" else "")
@@ -152,7 +152,7 @@ def test_a_failure_of_ours_neither_repeats_a_run_nor_forgets_its_use(
 def test_a_result_that_is_never_stored_ends_as_less(
     here: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """PostgreSQL seems to be away each time: that is repeated for a while, and not for ever."""
+    """PostgreSQL seems unreachable each time: the worker tries for a while, not for ever."""
     monkeypatch.setattr(finish, "AWAY_S", 0.5)
     monkeypatch.setattr(finish, "LEAST_PATIENCE_S", 0.1)
     original = attempts.finish_with
@@ -171,7 +171,7 @@ def test_a_result_that_is_never_stored_ends_as_less(
 def test_an_attempt_that_lost_its_lease_writes_nothing_more(
     here: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The task that writes its output ends with it, though PostgreSQL takes none of it."""
+    """The task that writes its output ends with it, even if PostgreSQL accepts none of it."""
     lost: list[Recorder] = []
 
     async def close(recorder: Recorder, *, cut: Container[Stream]) -> None:
@@ -191,7 +191,7 @@ def test_an_attempt_that_lost_its_lease_writes_nothing_more(
 def test_a_worker_that_cannot_sign_still_charges(
     here: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The receipt is what is missing then, and nothing else."""
+    """Only the receipt is missing then."""
     monkeypatch.setattr(Signer, "sign", fails(FAULT)(Signer.sign))
     ended = here.run()
     assert (ended.state, ended.reason, ended.attempt) == ("system_error", "result_not_stored", 1)
@@ -201,7 +201,7 @@ def test_a_worker_that_cannot_sign_still_charges(
 def test_a_failure_while_it_runs_is_charged_by_the_clock(
     here: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The program is stopped, and not run again: what made the worker fail would do so again."""
+    """The program is stopped and not run again: the same thing would make the worker fail again."""
     monkeypatch.setattr(Recorder, "add", fails(FAULT)(Recorder.add))
     ended = here.run("time.sleep(30)")
     assert (ended.state, ended.reason, ended.attempt) == ("system_error", "internal_error", 1)
@@ -212,7 +212,7 @@ def test_a_failure_while_it_runs_is_charged_by_the_clock(
 def test_without_what_is_known_of_its_end_it_ran_three_times_for_nothing(
     here: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The control: what these tests look for shows when that protection is taken away."""
+    """The control: without the protection, the tests notice what they look for."""
     monkeypatch.setattr(Sandbox, "collect", fails(FAULT)(Sandbox.collect))
     monkeypatch.setattr(Attempt, "broken_off", lambda *_: None)
     ended = here.run()
@@ -223,7 +223,7 @@ def test_without_what_is_known_of_its_end_it_ran_three_times_for_nothing(
 def test_a_stopping_worker_keeps_what_has_run(
     here: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Interrupted while it collects: the end of the program is known, and stays."""
+    """It is interrupted while it collects: the program's end is known and stays so."""
 
     async def interrupted(*_: Any, **__: Any) -> None:
         raise asyncio.CancelledError
@@ -236,7 +236,7 @@ def test_a_stopping_worker_keeps_what_has_run(
 
 
 def test_what_the_store_refused_is_named(here: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each artifact, with the reason; the store is asked for the first alone."""
+    """Every artifact is listed with the reason; only for the first one is the store asked."""
     asked = []
 
     async def refuses(self: ObjectStore, key: str, chunks: Any) -> None:
@@ -258,7 +258,7 @@ for name in ({VALUE!r}, {STARS!r}, {STARS + "~1"!r}, {STARS + "~2"!r}, {STARS + 
 
 
 def test_names_that_masking_makes_alike_are_told_apart(here: Worker) -> None:
-    """A name is no key: as many artifacts as files, each under a name of its own, one run."""
+    """Names are no keys: in one run, each file becomes an artifact with a name of its own."""
     ended = here.run(COLLIDING, secret_env={"PASSWORD": "password"})
     assert (ended.state, ended.attempt) == ("succeeded", 1), ended
     names = [each.path for each in here.client.artifacts(ended.id)]

@@ -1,46 +1,51 @@
-"""Another tenant's ids, at every route that takes one: as unknown as any, and nothing happens.
+"""Another tenant's ids, at every route that takes one: they are as unknown as any, without effect.
 
-What there is to try comes from the API's own document: a new parameter fails here until somebody
-says how another tenant's value for it is made.
+The API's own document says what there is to try. A new parameter fails here until somebody says how
+to make another tenant's value for it.
 """
 
 import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from urllib.parse import urlencode
 
 import httpx
 import pytest
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
-from tests.support.deployment import Deployment
-from tests.support.routes import UNKNOWN_ID, Operation, fetch
+from runner.api.app import MODULES
+from tests.support.deployment import Deployment, eventually
+from tests.support.routes import BY_ADDRESS, UNKNOWN_ID, Operation, fetch
 
 CANARY = "canary-of-theirs"
 
 
 @dataclass
 class Theirs:
-    """What the other tenant has: by parameter, its own value and one that nobody has."""
+    """The other tenant's things: by parameter, its own value and a value that nobody has."""
 
     values: dict[str, tuple[str, str]] = field(default_factory=dict)
 
     def swap(self, text: str) -> str:
-        """Return an answer with what it is about made anonymous."""
-        for mine, nobodys in self.values.values():
-            text = text.replace(mine, "X").replace(nobodys, "X")
+        """Return an answer with the names in it made anonymous."""
+        for each in (each for both in self.values.values() for each in both):
+            # As a word: the number of a process is a part of many others.
+            text = re.sub(rf"(?<!\w){re.escape(each)}(?!\w)", "X", text)
         return re.sub(r"[0-9a-f]{32}|\d{4}-\d\d-\d\dT[\d:.]+Z?", "", text)
 
 
 @pytest.fixture(scope="module")
 def theirs(shared: Deployment) -> Theirs:
-    """Return what the other tenant has, one of each."""
+    """Return the other tenant's things, one of each kind."""
     return furnish(shared, "xt-theirs")
 
 
 def furnish(deployment: Deployment, tenant: str) -> Theirs:
-    """Give a tenant one of each thing that has a name or an id."""
+    """Give a tenant one thing of each kind that has a name or an id."""
     client = deployment.http(tenant)
-    # Two kinds of thing go by `name` in their paths: here one name means one of each.
+    # Two kinds of things are called `name` in their paths; here one name stands for one of each.
     project, policy, secret = f"{CANARY}-project", f"{CANARY}-name", f"{CANARY}-name"
     assert client.post("/v1/projects", json={"name": project}).is_success
     assert client.put(f"/v1/egress-policies/{policy}", json={"rules": ["a.example"]}).is_success
@@ -57,10 +62,34 @@ def furnish(deployment: Deployment, tenant: str) -> Theirs:
         },
     ).json()  # fmt: skip
     assert ran["state"] == "succeeded", ran
-    # What else is named like this is as secret: the names hold the canary.
+    lives = client.post("/v1/sandboxes", json={"size": "nano", "metadata": {"of": CANARY}}).json()
+    started = client.post(
+        f"/v1/sandboxes/{lives['id']}/processes",
+        json={
+            "command": ["sleep", "600"], "tag": CANARY, "terminal": {"rows": 24, "columns": 80}
+        },
+    ).json()  # fmt: skip
+    assert client.post(f"/v1/sandboxes/{lives['id']}/ports/4711", json={}).is_success
+    opened = client.post(f"/v1/sandboxes/{lives['id']}/contexts", json={"language": "bash"}).json()
+    kept = client.post(f"/v1/sandboxes/{lives['id']}/snapshots", json={"name": CANARY})
+    assert kept.status_code == 201, kept.text
+    # Records of processes are written in batches: what comes later would look like a change.
+    batches = {"sandbox:contexts", "sandbox:processes", "sandbox:files"}
+
+    def recorded() -> set[str]:
+        records = client.get("/v1/audit", params={"limit": 200}).json()["items"]
+        return {each["record"]["action"] for each in records}
+
+    eventually(lambda: batches <= recorded())
+    # Everything else with this name is as secret: the names hold the canary.
     return Theirs(
         {
             "execution_id": (ran["id"], UNKNOWN_ID),
+            "sandbox_id": (lives["id"], UNKNOWN_ID),
+            "snapshot_id": (kept.json()["id"], UNKNOWN_ID),
+            "process": (str(started["process"]), "4000"),
+            "port": ("4711", "4712"),
+            "context": (str(opened["context"]), "4001"),
             "path": (f"{CANARY}.txt", "nobodys.txt"),
             "project": (project, "nobodys-project"),
             "name": (policy, "nobodys-policy"),
@@ -77,19 +106,21 @@ NAMED = {
     "PUT /v1/egress-policies/{name}",
     "PUT /v1/files/{path}",
 }
-"""Names are the tenant's own: these make one, whoever else has one of that name."""
+"""Names belong to a tenant: these routes make one, even if another tenant has the same."""
 
 
 @pytest.fixture(scope="module")
 def with_ids(shared: Deployment) -> list[Operation]:
-    """Return the operations of tenants that take an id or a name in their path."""
+    """Return the tenants' operations that take an id or a name in their path."""
     return taking_ids(shared)
 
 
 def taking_ids(deployment: Deployment) -> list[Operation]:
-    """Return them, those last that make what they name."""
+    """Return these operations; those that make what they name come last."""
     found = (
-        each for each in fetch(deployment.url) if each.path.startswith("/v1/") and each.in_path
+        each
+        for each in fetch(deployment.url)
+        if each.path.startswith("/v1/") and each.in_path and each.route not in BY_ADDRESS
     )
     return sorted(found, key=lambda each: each.route in NAMED)
 
@@ -97,7 +128,7 @@ def taking_ids(deployment: Deployment) -> list[Operation]:
 def leaks(
     deployment: Deployment, tried: list[Operation], theirs: Theirs, ours: httpx.Client
 ) -> Iterator[str]:
-    """Yield where an answer tells another tenant's things from nobody's, or changes them."""
+    """Yield where an answer tells another tenant's things from unknown ones, or changes them."""
     before = state(deployment)
     for operation in tried:
         answers = []
@@ -115,8 +146,8 @@ def leaks(
     yield from (f"{table}: theirs changed" for table in after if after[table] != before[table])
 
 
-SEALS = {"audit_checkpoints", "audit_cursors"}
-"""What the worker writes in its own time, a while after the log has grown."""
+SEALS = {"audit_checkpoints", "audit_cursors", "usage_records", "usage_days"}
+"""The worker writes these in its own time: after the log has grown, and while sandboxes live."""
 
 
 def state(deployment: Deployment, tenant: str = "xt-theirs") -> dict[str, str]:
@@ -126,8 +157,11 @@ def state(deployment: Deployment, tenant: str = "xt-theirs") -> dict[str, str]:
         "AND a.attname = 'tenant_id' WHERE c.relkind = 'r'"
     )
     digest = (
-        "SELECT md5(string_agg(t::text, '' ORDER BY t::text)) AS digest FROM {} t WHERE tenant_id "
-        "= (SELECT tenant_id FROM tenants WHERE name = %s)"
+        # Without leases, which nodes renew all the time, and what they count meanwhile.
+        "SELECT md5(string_agg(row, '' ORDER BY row)) AS digest FROM (SELECT (to_jsonb(t) - "
+        "'{{lease_until,counted_at,counted_cpu_s,counted_up,counted_down,slices}}'::text[])::text "
+        "AS row FROM {} t WHERE tenant_id "
+        "= (SELECT tenant_id FROM tenants WHERE name = %s)) AS rows"
     )
     return {
         table["name"]: deployment.sql(digest.format(table["name"]), tenant)[0]["digest"]
@@ -137,7 +171,7 @@ def state(deployment: Deployment, tenant: str = "xt-theirs") -> dict[str, str]:
 
 
 def test_every_parameter_can_be_tried(with_ids: list[Operation], theirs: Theirs) -> None:
-    """A new one has to be made here first."""
+    """A new parameter must get a value here first."""
     assert {name for each in with_ids for name in each.in_path} <= set(theirs.values)
     assert len(with_ids) >= 17
 
@@ -145,12 +179,50 @@ def test_every_parameter_can_be_tried(with_ids: list[Operation], theirs: Theirs)
 def test_ids_of_others_are_as_unknown_as_any(
     shared: Deployment, with_ids: list[Operation], theirs: Theirs
 ) -> None:
-    """The same status and words as for an id that nobody has; nothing of theirs changes."""
+    """Status and words are as for an id that nobody has; nothing of the other tenant changes."""
     assert list(leaks(shared, with_ids, theirs, shared.http("xt-ours"))) == []
 
 
+def test_no_route_is_missing_in_the_document() -> None:
+    """What is hidden there would not be tried here."""
+    routers = [module.router for module in MODULES]
+    routes = [route for router in routers for route in router.routes]
+    there = [each for each in routes if getattr(each, "path", "/v1/").startswith("/v1/")]
+    assert [each for each in there if not getattr(each, "include_in_schema", False)] == []
+    assert sum("{sandbox_id}" in str(getattr(each, "path", "")) for each in there) >= 20
+
+
+def test_no_websocket_of_others_is_opened(
+    shared: Deployment, with_ids: list[Operation], theirs: Theirs
+) -> None:
+    """Every route of a sandbox that is read is asked for one. Only its own tenant gets one."""
+    tried = [e for e in with_ids if e.method == "GET" and "sandbox_id" in e.in_path]
+    paths = []
+    for operation in tried:
+        path = operation.path
+        for name in operation.in_path:
+            path = path.replace(f"{{{name}}}", theirs.values[name][0])
+        paths.append(f"{path}?{urlencode(operation.needed)}")
+    other = shared.key("xt-sockets")
+    assert {path: handshake(shared, other, path) for path in paths} == dict.fromkeys(paths, 404)
+    terminals = [path for path in paths if "/terminal?" in path]
+    own = shared.key("xt-theirs")
+    assert [handshake(shared, own, path) for path in terminals] == [101], "the control"
+    assert len(tried) >= 8
+
+
+def handshake(deployment: Deployment, key: str, path: str) -> int:
+    """Ask for a WebSocket; return the status of the answer."""
+    url = f"{deployment.url.replace('http', 'ws', 1)}{path}"
+    try:
+        with connect(url, additional_headers={"Authorization": f"Bearer {key}"}, proxy=None):
+            return 101
+    except InvalidStatus as error:
+        return error.response.status_code
+
+
 def test_filters_and_cursors_show_nothing_of_others(shared: Deployment, theirs: Theirs) -> None:
-    """Every text parameter of every listing, with each id and name of theirs."""
+    """Every text parameter of every listing is tried with each id and name of the other tenant."""
     ours = shared.http("xt-filters")
     tried: Counter[str] = Counter()
     for operation in fetch(shared.url):
@@ -175,7 +247,7 @@ def test_filters_and_cursors_show_nothing_of_others(shared: Deployment, theirs: 
 def test_what_a_request_names_is_its_own_tenants(
     shared: Deployment, theirs: Theirs, body: dict[str, str], field: str
 ) -> None:
-    """Another tenant's project or policy is one that there is not."""
+    """Another tenant's project or policy is treated as missing."""
     answer = shared.http("xt-bodies").post("/v1/executions", json={"command": ["true"], **body})
     assert answer.status_code == 422
     assert answer.json()["errors"][0]["field"] == field
@@ -199,7 +271,7 @@ def test_another_tenants_secret_is_not_injected(shared: Deployment, theirs: Thei
 
 @pytest.mark.parametrize("hidden", ["tenant_id", "tenant", "role", "principal", "app.tenant_id"])
 def test_nobody_names_a_tenant(shared: Deployment, theirs: Theirs, hidden: str) -> None:
-    """In no body, query or header: whose data it is comes from the key alone."""
+    """No body, query or header names one: only the key says whose data a request is about."""
     ours = shared.http("xt-mass")
     their_id = shared.sql("SELECT tenant_id FROM tenants WHERE name = 'xt-theirs'")[0]["tenant_id"]
     header = {f"X-{hidden.replace('.', '-')}": str(their_id)}
@@ -212,7 +284,7 @@ def test_nobody_names_a_tenant(shared: Deployment, theirs: Theirs, hidden: str) 
 
 
 def test_the_probe_finds_leaks_once_the_database_forgets_tenants(own: Deployment) -> None:
-    """The control: without row-level security the same probe tells of route after route."""
+    """The control: without row-level security, the same probe finds leaks at many routes."""
     theirs = furnish(own, "xt-theirs")
     tried = taking_ids(own)
     assert list(leaks(own, tried, theirs, own.http("xt-before"))) == []

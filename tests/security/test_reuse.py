@@ -1,8 +1,8 @@
-"""Reuse within a tenant: whatever a run plants, the next one does not find.
+"""Reuse within a tenant: whatever a run plants, the next one does not find it.
 
-Each plant is tried twice. In a sandbox as it is, the next run must not see it: it was removed, or
-the sandbox was found unclean and would have been destroyed. In one whose cleaning was taken away,
-the next run must see it, or the test would prove nothing.
+Each plant is tried twice. In an ordinary sandbox, the next run must not see it: it was removed, or
+the sandbox was found unclean and would have been destroyed. In a sandbox without cleaning, the next
+run must see it, or the test would prove nothing.
 """
 
 from collections.abc import AsyncIterator
@@ -34,7 +34,7 @@ MARKER = "planted-" + "7d0e1c5f" * 4
 class Plant:
     """What the first run does, and what the next one prints if it finds any of it.
 
-    `removed` says that the sandbox is clean afterwards; else that it is found unclean.
+    `removed` means that the sandbox is clean afterwards; otherwise, it is found unclean.
     """
 
     plant: str
@@ -236,7 +236,7 @@ BEFORE_THE_RUN = {
     "a pattern for artifacts": Plant("", IN_MEMORY, names=(f"{MARKER}/**",)),
     "an artifact's name": Plant(f"open({MARKER!r}, 'w').write('x')", IN_MEMORY),
 }
-"""What only passes through. That the look finds what is there is shown by the output above."""
+"""Things that only pass through. The output above shows that the search finds what is there."""
 
 
 @asynccontextmanager
@@ -256,7 +256,7 @@ async def sandbox(bench: Bench, *, cleaned: bool) -> AsyncIterator[Sandbox]:
 
 
 async def plant_and_look(bench: Bench, plant: Plant, *, cleaned: bool) -> tuple[bool, list[str]]:
-    """Return whether the second run found what the first had planted, and what cleaning said."""
+    """Return whether the second run found the first one's plant, and what cleaning reported."""
     async with sandbox(bench, cleaned=cleaned) as started:
         program = Program(("python3", "main.py"), dict(plant.env), plant.stdin, interpret=True)
         files = [InputFile("main.py", plant.plant.encode())]
@@ -277,7 +277,7 @@ async def plant_and_look(bench: Bench, plant: Plant, *, cleaned: bool) -> tuple[
 
 @pytest.mark.parametrize("name", [*PLANTS, *BEFORE_THE_RUN])
 async def test_nothing_planted_reaches_the_next_run(bench: Bench, name: str) -> None:
-    """It is gone from a sandbox that is found clean; any other is not used again."""
+    """The sandbox is clean and the plant is gone, or the sandbox is not used again."""
     plant = {**PLANTS, **BEFORE_THE_RUN}[name]
     found, left = await plant_and_look(bench, plant, cleaned=True)
     assert (left == []) is plant.removed, left
@@ -286,7 +286,7 @@ async def test_nothing_planted_reaches_the_next_run(bench: Bench, name: str) -> 
 
 @pytest.mark.parametrize("name", PLANTS)
 async def test_without_cleaning_the_next_run_finds_it(bench: Bench, name: str) -> None:
-    """The same plants and looks: what the test above proves, it could have disproved."""
+    """The same plants and searches show that the test above is able to fail."""
     found, _ = await plant_and_look(bench, PLANTS[name], cleaned=False)
     assert found
 
@@ -295,7 +295,7 @@ async def test_without_cleaning_the_next_run_finds_it(bench: Bench, name: str) -
 async def test_the_worker_sees_from_outside_what_a_supervisor_does_not_tell(
     bench: Bench, name: str
 ) -> None:
-    """One that cleans nothing and says that all is clean is not believed."""
+    """The worker does not believe a supervisor that cleans nothing and claims that all is clean."""
 
     def config(*args: Any) -> dict[str, Any]:
         made = container_config(*args)
@@ -313,7 +313,7 @@ async def test_the_worker_sees_from_outside_what_a_supervisor_does_not_tell(
 
 
 async def test_an_attribute_of_a_folder_ends_it(bench: Bench) -> None:
-    """Pretended, to all but PID 1: the tmpfs of some kernels has none (CONFIG_TMPFS_XATTR)."""
+    """Simulated, except for PID 1: some kernels' tmpfs has no attributes (CONFIG_TMPFS_XATTR)."""
 
     def config(*args: Any) -> dict[str, Any]:
         made = container_config(*args)
@@ -331,7 +331,7 @@ async def test_an_attribute_of_a_folder_ends_it(bench: Bench) -> None:
 
 
 async def test_a_run_that_left_nothing_needs_no_process_to_clean_up(bench: Bench) -> None:
-    """Process ids tell: one that left a file takes one more."""
+    """Process ids show it: a run that left a file takes one more."""
     taken = []
     async with bench.sandbox() as started:
         for line in ("", "", "open('x', 'w').close()", ""):
@@ -350,7 +350,7 @@ async def test_a_run_that_left_nothing_needs_no_process_to_clean_up(bench: Bench
 
 
 async def test_a_supervisor_that_collected_itself_obeys_nothing_more(bench: Bench) -> None:
-    """So no run is forked from memory that has held another's files."""
+    """So no run is forked from memory that has held another run's files."""
     async with bench.sandbox() as started:
         await use(started, Program(("true",), {}), bench.limits.bounds, again=False)
         with pytest.raises(ProtocolViolation):

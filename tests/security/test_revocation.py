@@ -1,8 +1,8 @@
-"""What somebody made or opened ends with their right, within a second.
+"""What somebody made or opened ends within a second after their right.
 
-One table: how a right ends, and which of the things that its holder made or opened end with it.
-Every test opens all of them and looks at each a second after the end. In the control nothing ends:
-then each of them must live, or the table would show nothing.
+One table says how a right ends, and which of the things that its holder made or opened end with it.
+Every test opens all of them and checks each one a second after the end. In the control nothing
+ends, and all of them must live, or the table would show nothing.
 """
 
 import signal
@@ -26,7 +26,7 @@ from tests.support.people import PASSWORD, Person
 
 WITHIN_S = 1.0
 LARGE = 24 * 2**20
-"""Of a file: more than all buffers between disk and client hold."""
+"""Size of a file: more than all buffers between disk and client hold."""
 NEW_PASSWORD = "walrus tempo granite umbrella"  # noqa: S105 - of people who are not
 
 Lives = Callable[[], bool]
@@ -34,7 +34,7 @@ _numbers = count(1)
 
 
 class SlowBody:
-    """A request's body whose second half is sent when it is let go."""
+    """A request's body whose second half is sent when the test releases it."""
 
     def __init__(self, body: bytes) -> None:
         self.first, self.second = body[: len(body) // 2], body[len(body) // 2 :]
@@ -49,7 +49,7 @@ class SlowBody:
 
 @dataclass
 class Holder:
-    """Somebody with a right, a session or a key, and how the deployment is reached with it."""
+    """Somebody with a right, a session or a key, and a client that uses it."""
 
     http: httpx.Client
     deployment: Deployment
@@ -57,7 +57,7 @@ class Holder:
     stack: ExitStack = field(default_factory=ExitStack)
 
     def another(self) -> httpx.Client:
-        """Return a connection of its own that presents the same."""
+        """Return another connection that uses the same right."""
         made = httpx.Client(
             base_url=self.http.base_url,
             headers=self.http.headers,
@@ -71,7 +71,7 @@ Opening = Callable[[Holder], Lives]
 
 
 def session_or_key(holder: Holder) -> Lives:
-    """Look at what the holder presents."""
+    """Check the holder's own session or key."""
     return lambda: holder.another().get("/v1/executions").status_code == 200
 
 
@@ -99,7 +99,7 @@ def event_stream(holder: Holder) -> Lives:
 
 
 def download(holder: Holder) -> Lives:
-    """Begin to read a large file, and take time over it."""
+    """Begin to read a large file slowly."""
     client = holder.another()
     answer = holder.stack.enter_context(client.stream("GET", "/v1/files/large"))
     assert answer.status_code == 200
@@ -115,7 +115,7 @@ def download(holder: Holder) -> Lives:
 
 
 def slow_request(holder: Holder, method: str, path: str, body: bytes, media_type: str) -> Lives:
-    """Begin a request whose body comes in two parts; it lives if it is then done."""
+    """Begin a request whose body comes in two parts; it lives if it succeeds in the end."""
     client, slow = holder.another(), SlowBody(body)
     answers: Queue[httpx.Response | Exception] = Queue()
     headers = {"Content-Length": str(len(body)), "Content-Type": media_type}
@@ -161,14 +161,14 @@ def child_key(holder: Holder, role: str = "viewer") -> Lives:
 
 
 def grandchild_key(holder: Holder) -> Lives:
-    """Make a key by a key that the holder made."""
+    """Make a key with a key that the holder made."""
     made = holder.http.post("/v1/keys", json={"name": "child", "role": "admin"}).json()
     child = holder.stack.enter_context(bearing(holder.deployment.url, made["token"]))
     return child_key(Holder(child, holder.deployment, holder.execution, holder.stack))
 
 
 def invitation(holder: Holder) -> Lives:
-    """Invite somebody, who may then take it up."""
+    """Invite somebody, who may accept later."""
     email = f"rev-{next(_numbers)}@example.com"
     made = holder.http.post("/v1/members", json={"email": email, "role": "viewer"})
     assert made.status_code == 201, made.text
@@ -177,7 +177,7 @@ def invitation(holder: Holder) -> Lives:
 
 
 def invitation_by_a_child(holder: Holder) -> Lives:
-    """Invite somebody by a key that the holder made."""
+    """Invite somebody with a key that the holder made."""
     made = holder.http.post("/v1/keys", json={"name": "child", "role": "admin"}).json()
     child = holder.stack.enter_context(bearing(holder.deployment.url, made["token"]))
     return invitation(Holder(child, holder.deployment, holder.execution, holder.stack))
@@ -191,7 +191,7 @@ EVERYTHING = {each.__name__ for each in OPENED}
 
 
 def names(*groups: Opening) -> set[str]:
-    """Return what these are called in the table."""
+    """Return the names of these in the table."""
     return {each.__name__ for each in groups}
 
 
@@ -207,7 +207,7 @@ class Case:
     made: Mapping[str, Any]
 
     def joined(self, role: Role) -> Person:
-        """Return a new member, logged in."""
+        """Return a new member who has logged in."""
         person = Person(self.deployment, f"{self.tenant}-{next(_numbers)}@example.com")
         invited = self.owner.post("/v1/members", json={"email": person.email, "role": role})
         assert person.accept(invited.json()["token"]).status_code == 204
@@ -215,7 +215,7 @@ class Case:
         return person
 
     def member(self, email: str) -> str:
-        """Return the path of a member."""
+        """Return the member's path."""
         listed = self.owner.get("/v1/members").json()["items"]
         return "/v1/members/" + str(next(m["id"] for m in listed if m["email"] == email))
 
@@ -279,7 +279,7 @@ def delete_tenant(case: Case, _: Person | None) -> None:
 
 @pytest.fixture(scope="module")
 def lasting(image: None) -> Iterator[Deployment]:
-    """Return a deployment whose sessions travel over plain HTTP, and whose executions wait."""
+    """Return a deployment with sessions over plain HTTP, in which executions stay queued."""
     with deployments.deployment(insecure_cookies=True, **NO_POOL) as made:
         made.portal.call(made.worker.stop, signal.SIGTERM)
         yield made
@@ -287,7 +287,7 @@ def lasting(image: None) -> Iterator[Deployment]:
 
 @pytest.fixture
 def case(lasting: Deployment) -> Case:
-    """Return a tenant of an owner, and a key that a key of the owner's made."""
+    """Return a tenant with an owner, and a key that a key of the owner made."""
     tenant = f"rev-{next(_numbers)}"
     owner = lasting.http(tenant)
     first = owner.post("/v1/keys", json={"name": "maker", "role": "admin"}).json()
@@ -298,19 +298,19 @@ def case(lasting: Deployment) -> Case:
 
 @pytest.fixture
 def member(case: Case) -> Person:
-    """Return an admin of that tenant, logged in."""
+    """Return an admin of that tenant who has logged in."""
     return case.joined(Role.ADMIN)
 
 
 @pytest.fixture
 def queued(case: Case) -> str:
-    """Return an execution that is under way, and store a large file beside it."""
+    """Return an execution that has not ended, and store a large file beside it."""
     assert case.owner.put("/v1/files/large", content=b"x" * LARGE, timeout=120).is_success
     return str(case.owner.post("/v1/executions", json={"command": ["true"]}).json()["id"])
 
 
 def ended(holder: Holder, end: Callable[[], None], opened: Sequence[Opening] = OPENED) -> set[str]:
-    """Open everything, end the right, and return what lives no more a second later."""
+    """Open everything, end the right, and return what is over a second later."""
     with holder.stack:
         living = {each.__name__: each(holder) for each in opened}
         end()
@@ -324,7 +324,8 @@ def ended(holder: Holder, end: Callable[[], None], opened: Sequence[Opening] = O
         (nothing, set()),
         (revoke, EVERYTHING),
         (revoke_maker, EVERYTHING),
-        # A rotation hands on what the key has made: to end that, revoke the key.
+        # After a rotation, the new key takes over what the old one made; to end that, revoke the
+        # key.
         (rotate, EVERYTHING - names(*MADE)),
         (suspend, names(*WRITES)),
         (delete_tenant, EVERYTHING),
@@ -338,7 +339,7 @@ def test_what_a_key_made_and_opened_ends_with_it(
 
 
 def test_what_a_key_made_and_opened_ends_when_it_expires(case: Case, queued: str) -> None:
-    """Keys without an end alone make invitations."""
+    """Only keys without an end can make invitations."""
     until = datetime.now(UTC) + timedelta(seconds=5)
     body = {"name": "holder", "role": "admin", "expires_at": until.isoformat()}
     made = case.maker.post("/v1/keys", json=body).json()
@@ -358,9 +359,9 @@ def test_what_a_key_made_and_opened_ends_when_it_expires(case: Case, queued: str
     [
         (nothing, set()),
         (remove, EVERYTHING),
-        # A viewer reads on, and could have made none of the rest.
+        # A viewer may go on reading, and could have made none of the other things.
         (demote, names(*WRITES, *MADE)),
-        # The person is still who they were: what they made stays.
+        # The person has not changed, so what they made stays.
         (change_password, names(session_or_key, *READS, *WRITES)),
         (log_out, names(session_or_key, *READS, *WRITES)),
         (expire_session, names(session_or_key, *READS, *WRITES)),
@@ -379,7 +380,7 @@ def test_what_a_member_made_and_opened_ends_with_their_right(
 
 
 def test_an_owner_who_was_removed_does_not_come_back(case: Case) -> None:
-    """Demoted and removed by another owner: the invitation as an owner, made before, is void."""
+    """Another owner demoted and removed them: their earlier invitation of an owner is void."""
     second = case.joined(Role.OWNER)
     case.joined(Role.OWNER)
     email = f"{case.tenant}-back@example.com"
@@ -393,7 +394,7 @@ def test_an_owner_who_was_removed_does_not_come_back(case: Case) -> None:
 
 
 def test_a_demotion_leaves_what_the_lower_role_could_have_made(case: Case) -> None:
-    """An owner who becomes an admin keeps keys up to admin, and invitations below."""
+    """An owner who becomes an admin keeps keys up to admin, and lower invitations."""
     second = case.joined(Role.OWNER)
     case.joined(Role.OWNER)
     tokens = {}
@@ -414,7 +415,7 @@ def test_a_demotion_leaves_what_the_lower_role_could_have_made(case: Case) -> No
 
 
 def test_a_key_that_took_the_place_of_another_may_revoke_it(case: Case) -> None:
-    """The one that asks stays; when anybody else asks, all that the old one made goes with it."""
+    """The key that asks stays; if another one asks, everything that the old key made ends."""
     for asks_itself in (True, False):
         old = case.maker.post("/v1/keys", json={"name": "rotated", "role": "admin"}).json()
         with bearing(case.deployment.url, old["token"]) as client:
@@ -426,7 +427,7 @@ def test_a_key_that_took_the_place_of_another_may_revoke_it(case: Case) -> None:
 
 
 def test_what_a_rotated_key_made_ends_with_its_successor(case: Case) -> None:
-    """On record, with how many keys it was."""
+    """The log records it, with the number of keys."""
     path = f"/v1/keys/{case.maker_id}/rotate"
     successor = case.owner.post(path, json={"overlap_s": 0}).json()["key"]["id"]
     with bearing(case.deployment.url, case.made["token"]) as client:
@@ -434,5 +435,5 @@ def test_what_a_rotated_key_made_ends_with_its_successor(case: Case) -> None:
         assert case.owner.delete(f"/v1/keys/{successor}").status_code == 204
         assert client.get("/v1/executions").status_code == 401
     page = case.owner.get("/v1/audit", params={"action": "api_key:revoke"}).json()
-    # The key by itself, and then what ended with it.
+    # First the key itself, then what ended with it.
     assert [each["record"]["metadata"]["keys"] for each in page["items"]] == [1, 2]

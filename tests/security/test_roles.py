@@ -1,4 +1,4 @@
-"""Role by route, against the real API. The table is written by hand: it is the promise."""
+"""Role by route, against the real API. People write the table by hand: it is our promise."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ import pytest
 
 from runner.words.principal import Role
 from tests.support.deployment import Deployment, bearing
-from tests.support.routes import Operation, fetch
+from tests.support.routes import BY_ADDRESS, Operation, fetch
 
 OWNER, ADMIN, DEVELOPER, VIEWER = Role
 ADMINS = {OWNER, ADMIN}
@@ -24,6 +24,53 @@ PROMISED: Mapping[str, set[Role]] = {
     "GET /v1/executions/{execution_id}/artifacts": ALL,
     "GET /v1/executions/{execution_id}/artifacts/{path}": ALL,
     "GET /v1/executions/{execution_id}/receipt": ALL,
+    "GET /v1/sandboxes": ALL,
+    "POST /v1/sandboxes": MAKERS,
+    "GET /v1/sandboxes/{sandbox_id}": ALL,
+    "PATCH /v1/sandboxes/{sandbox_id}": MAKERS,
+    "DELETE /v1/sandboxes/{sandbox_id}": MAKERS,
+    "GET /v1/sandboxes/{sandbox_id}/metrics": ALL,
+    "GET /v1/sandboxes/{sandbox_id}/metrics/series": ALL,
+    "GET /v1/sandboxes/{sandbox_id}/events": ALL,
+    "GET /v1/sandboxes/{sandbox_id}/receipt": ALL,
+    "POST /v1/sandboxes/{sandbox_id}/pause": MAKERS,
+    "POST /v1/sandboxes/{sandbox_id}/resume": MAKERS,
+    "GET /v1/sandboxes/{sandbox_id}/processes": ALL,
+    "POST /v1/sandboxes/{sandbox_id}/processes": MAKERS,
+    "GET /v1/sandboxes/{sandbox_id}/processes/{process}": ALL,
+    "DELETE /v1/sandboxes/{sandbox_id}/processes/{process}": MAKERS,
+    "GET /v1/sandboxes/{sandbox_id}/processes/{process}/output": ALL,
+    "POST /v1/sandboxes/{sandbox_id}/processes/{process}/stdin": MAKERS,
+    "POST /v1/sandboxes/{sandbox_id}/processes/{process}/signal": MAKERS,
+    "POST /v1/sandboxes/{sandbox_id}/processes/{process}/resize": MAKERS,
+    "GET /v1/sandboxes/{sandbox_id}/processes/{process}/terminal": MAKERS,
+    "GET /v1/sandboxes/{sandbox_id}/contexts": ALL,
+    "POST /v1/sandboxes/{sandbox_id}/contexts": MAKERS,
+    "GET /v1/sandboxes/{sandbox_id}/contexts/{context}": ALL,
+    "DELETE /v1/sandboxes/{sandbox_id}/contexts/{context}": MAKERS,
+    "POST /v1/sandboxes/{sandbox_id}/contexts/{context}/run": MAKERS,
+    "POST /v1/sandboxes/{sandbox_id}/contexts/{context}/interrupt": MAKERS,
+    "POST /v1/sandboxes/{sandbox_id}/contexts/{context}/restart": MAKERS,
+    "GET /v1/sandboxes/{sandbox_id}/files": MAKERS,
+    "DELETE /v1/sandboxes/{sandbox_id}/files": MAKERS,
+    "GET /v1/sandboxes/{sandbox_id}/files/stat": MAKERS,
+    "GET /v1/sandboxes/{sandbox_id}/files/content": MAKERS,
+    "PUT /v1/sandboxes/{sandbox_id}/files/content": MAKERS,
+    "POST /v1/sandboxes/{sandbox_id}/files/signed": MAKERS,
+    "GET /v1/sandboxes/{sandbox_id}/files/archive": MAKERS,
+    "PUT /v1/sandboxes/{sandbox_id}/files/archive": MAKERS,
+    "POST /v1/sandboxes/{sandbox_id}/files/folders": MAKERS,
+    "POST /v1/sandboxes/{sandbox_id}/files/move": MAKERS,
+    "GET /v1/sandboxes/{sandbox_id}/files/watch": MAKERS,
+    "GET /v1/sandboxes/{sandbox_id}/ports": ALL,
+    "POST /v1/sandboxes/{sandbox_id}/ports/{port}": MAKERS,
+    "DELETE /v1/sandboxes/{sandbox_id}/ports/{port}": MAKERS,
+    "GET /v1/sandboxes/{sandbox_id}/tcp/{port}": MAKERS,
+    "POST /v1/sandboxes/{sandbox_id}/snapshots": MAKERS,
+    "POST /v1/sandboxes/{sandbox_id}/fork": MAKERS,
+    "GET /v1/snapshots": ALL,
+    "GET /v1/snapshots/{snapshot_id}": ALL,
+    "DELETE /v1/snapshots/{snapshot_id}": MAKERS,
     "GET /v1/files": ALL,
     "PUT /v1/files/{path}": MAKERS,
     "GET /v1/files/{path}": ALL,
@@ -64,6 +111,11 @@ PROMISED: Mapping[str, set[Role]] = {
     "GET /v1/signing-keys": ALL,
     "GET /v1/usage": ALL,
 }
+NEED_MORE: Mapping[str, str] = {
+    "POST /v1/sandboxes/{sandbox_id}/fork": "sandbox:create",
+}
+"""What a route needs beside the permission that its description names: a fork uses the source,
+whose files and secrets it copies, and creates sandboxes."""
 OPEN = {
     "GET /healthz", "GET /readyz", "GET /metrics", "POST /v1/login", "POST /v1/login/accept",
 }  # fmt: skip
@@ -74,20 +126,20 @@ Send = Callable[[Operation, Role], httpx.Response]
 
 @pytest.fixture(scope="module")
 def offered(shared: Deployment) -> list[Operation]:
-    """Return what tenants may be able to do."""
+    """Return the operations that tenants may be able to use."""
     return [
         each for each in fetch(shared.url)
-        if not each.path.startswith(OPERATORS) and each.route not in OPEN
+        if not each.path.startswith(OPERATORS) and each.route not in OPEN | BY_ADDRESS
     ]  # fmt: skip
 
 
 def test_every_route_has_a_row(offered: list[Operation]) -> None:
-    """One that is new fails here until somebody has promised who may use it."""
+    """A new route fails here until somebody has decided who may use it."""
     assert {each.route for each in offered} == set(PROMISED)
 
 
 def broken(offered: list[Operation], send: Send) -> list[str]:
-    """Return where the API does something else than was promised, having tried everything."""
+    """Try everything, and return where the API does not do what was promised."""
     wrong = []
     for operation in offered:
         for role in Role:
@@ -101,7 +153,7 @@ def broken(offered: list[Operation], send: Send) -> list[str]:
 def test_each_role_may_what_was_promised_and_nothing_else(
     shared: Deployment, offered: list[Operation]
 ) -> None:
-    """Every role at every route."""
+    """Every role is tried at every route."""
     clients = {role: shared.http("roles", role) for role in Role}
     assert broken(offered, lambda operation, role: operation.send(clients[role])) == []
 
@@ -109,7 +161,7 @@ def test_each_role_may_what_was_promised_and_nothing_else(
 def test_the_probe_sees_a_route_that_lost_its_check(
     shared: Deployment, offered: list[Operation]
 ) -> None:
-    """The control: were everybody an owner, each row that keeps somebody out would be told."""
+    """The control: if everybody were an owner, each row that keeps somebody out would fail."""
     owner = shared.http("roles-control")
     wrong = broken(offered, lambda operation, _: operation.send(owner))
     kept_out = sum(len(ALL - PROMISED[operation.route]) for operation in offered)
@@ -119,7 +171,7 @@ def test_the_probe_sees_a_route_that_lost_its_check(
 def test_the_probe_sees_a_role_that_lost_its_permission(
     shared: Deployment, offered: list[Operation]
 ) -> None:
-    """And the other way: were everybody a viewer, each row that lets more in would be told."""
+    """The opposite: if everybody were a viewer, each row that lets more in would fail."""
     viewer = shared.http("roles-control", VIEWER)
     wrong = broken(offered, lambda operation, _: operation.send(viewer))
     let_in = sum(
@@ -130,7 +182,7 @@ def test_the_probe_sees_a_role_that_lost_its_permission(
 
 
 def test_without_a_key_there_is_nothing(shared: Deployment) -> None:
-    """Nor with an operator's on tenants' routes, or a tenant's on the operator's."""
+    """An operator's key opens no tenant's route, and a tenant's key no operator's."""
     owner, operator = shared.http("roles"), shared.operator()
     tried = 0
     with httpx.Client(base_url=shared.url) as nobody:
@@ -147,29 +199,55 @@ def test_without_a_key_there_is_nothing(shared: Deployment) -> None:
 
 
 def test_a_key_of_one_permission_has_that_one(shared: Deployment, offered: list[Operation]) -> None:
-    """For each permission: the routes that need it, and no other."""
+    """For each permission, the key opens the routes that need it, and no others."""
     owner = shared.http("roles-one")
     needs = {each.route: each.described.get("x-permission") for each in offered}
     assert all(needs.values()), needs
     for permission in {str(needed) for needed in needs.values()}:
         with limited(shared, owner, permission) as client:
             let_in = {each.route for each in offered if not lacking(each.send(client))}
-        assert let_in == {route for route, needed in needs.items() if needed == permission}
+        assert let_in == {
+            route for route, needed in needs.items()
+            if needed == permission and route not in NEED_MORE
+        }  # fmt: skip
+    for route, more in NEED_MORE.items():
+        (operation,) = (each for each in offered if each.route == route)
+        with limited(shared, owner, more) as client:
+            assert lacking(operation.send(client)), route
+        with limited(shared, owner, str(needs[route]), more) as client:
+            assert not lacking(operation.send(client)), route
+
+
+def test_output_is_for_keys_that_may_read_it(shared: Deployment) -> None:
+    """Neither a submission nor the cancelling of what has ended shows it to others."""
+    owner, submission = shared.http("roles-output"), {"command": ["echo", "seen"], "wait_s": 60}
+    ran = owner.post("/v1/executions", json=submission).json()
+    assert ran["result"]["stdout"]["content"] == "seen\n", "the control"
+    read = "execution:read"
+    for needed, path, body in (
+        ("execution:create", "", submission),
+        ("execution:cancel", f"/{ran['id']}/cancel", None),
+    ):
+        for permissions in ([needed], [needed, read]):
+            with limited(shared, owner, *permissions) as client:
+                result = client.post(f"/v1/executions{path}", json=body).json()["result"]
+            hidden = read not in permissions
+            assert (result["stdout"] is None) is hidden, permissions
+            assert (result["artifacts"] is None) is hidden, permissions
 
 
 def lacking(answer: httpx.Response) -> bool:
-    """Return whether it was refused for want of the permission; HEAD has no words for it."""
+    """Return whether the permission was missing; HEAD has no body that says so."""
     return answer.status_code == 403 and (
         answer.request.method == "HEAD" or "lacks the permission" in answer.text
     )
 
 
 @contextmanager
-def limited(shared: Deployment, owner: httpx.Client, permission: str) -> Iterator[httpx.Client]:
-    """Yield a client whose key has one permission of an owner's."""
-    made = owner.post(
-        "/v1/keys", json={"name": permission, "role": "owner", "permissions": [permission]}
-    )
+def limited(shared: Deployment, owner: httpx.Client, *permissions: str) -> Iterator[httpx.Client]:
+    """Yield a client whose key has only these of an owner's permissions."""
+    asked = {"name": permissions[0], "role": "owner", "permissions": permissions}
+    made = owner.post("/v1/keys", json=asked)
     assert made.status_code == 201, made.text
     with bearing(shared.url, made.json()["token"]) as client:
         yield client

@@ -1,7 +1,7 @@
-"""Each sandbox is a user of its own: what the kernel counts by user is not shared.
+"""Each sandbox is a user of its own: limits that the kernel counts by user are not shared.
 
-That one sandbox which takes up each such limit leaves the others' alone, and would not if they were
-one user, is shown by the checks `resources.shared.*` of `runner.verify`.
+The checks `resources.shared.*` of `runner.verify` show that a sandbox which uses up such a limit
+leaves the others alone, and would not if all were one user.
 """
 
 import secrets
@@ -27,20 +27,22 @@ pytestmark = pytest.mark.alone
 
 @pytest.fixture
 def uids() -> str:
-    """Return a range of two ids that no other deployment of this host has."""
+    """Return a range of two ids that no other deployment on this host uses."""
     return f"{80_000 + 2 * secrets.randbelow(5000)}:2"
 
 
 @asynccontextmanager
 async def worker(folder: Path, uids: str, node: str = "a") -> AsyncIterator[Launcher]:
-    """Open what a worker of such a range starts sandboxes with."""
-    settings = Settings(state_dir=folder / node, slots=2, pool_max=0, sandbox_uids=uids)
+    """Open what a worker with this range needs to start sandboxes."""
+    settings = Settings(
+        state_dir=folder / node, slots=2, pool_max=0, sandboxes=0, sandbox_uids=uids
+    )
     async with Launcher.open(settings, node=f"{uids}-{node}", instance="only") as launcher:
         yield launcher
 
 
 def user(sandbox: Sandbox) -> int:
-    """Return who the sandbox's first process is, by the kernel."""
+    """Return the user of the sandbox's first process, as the kernel sees it."""
     assert sandbox.container.isolation is not None
     assert sandbox.container.isolation.uid == sandbox.container.isolation.gid
     return sandbox.container.isolation.uid
@@ -49,7 +51,7 @@ def user(sandbox: Sandbox) -> int:
 async def test_no_two_sandboxes_of_a_host_are_one_user(
     bench: Bench, tmp_path: Path, uids: str
 ) -> None:
-    """Whichever worker starts them; one that is gone gives its id back."""
+    """It does not matter which worker starts them; a sandbox that is gone gives its id back."""
     async with worker(tmp_path, uids) as one, worker(tmp_path, uids, "b") as other:
         first, second = await one.launch(bench.order()), await other.launch(bench.order())
         try:
@@ -69,7 +71,7 @@ async def test_no_two_sandboxes_of_a_host_are_one_user(
 async def test_a_dead_workers_sandbox_keeps_its_user_until_nothing_of_it_lives(
     bench: Bench, tmp_path: Path, uids: str
 ) -> None:
-    """Its container holds the id, not the process that started it."""
+    """The container holds the id, not the process that started the container."""
     async with worker(tmp_path, uids) as one, worker(tmp_path, uids, "b") as other:
         left = await one.launch(bench.order())
         left._channel.close()
@@ -88,7 +90,7 @@ async def test_a_dead_workers_sandbox_keeps_its_user_until_nothing_of_it_lives(
 async def test_a_launch_that_fails_touches_no_other_workers_container(
     bench: Bench, tmp_path: Path, uids: str
 ) -> None:
-    """Not even the one whose name it would have had."""
+    """Not even the container whose name it would have had is touched."""
     async with worker(tmp_path, uids) as one, worker(tmp_path, uids, "b") as other:
         held = [await one.launch(bench.order()) for _ in range(2)]
         try:
@@ -117,7 +119,7 @@ print(run('git', '-C', 'repo', 'var', 'GIT_COMMITTER_IDENT').split('<')[0] or 'n
 
 @pytest.mark.parametrize("isolation", list(Isolation))
 async def test_programs_learn_who_they_are(tmp_path: Path, isolation: Isolation) -> None:
-    """The name is the same in every sandbox, whatever the number is."""
+    """The user's name is the same in every sandbox, whatever the number is."""
     async with sandboxes.bench(tmp_path, isolation=isolation) as bench:
         ran = await bench.python(WHO, env={"GIT_COMMITTER_NAME": "a", "GIT_COMMITTER_EMAIL": "a@b"})
     assert ran.stdout.decode().splitlines() == [

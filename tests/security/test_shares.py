@@ -1,7 +1,8 @@
-"""One tenant cannot hold the API's connections, whatever it opens and from wherever."""
+"""One tenant cannot hold all of the API's connections, whatever it opens and from wherever."""
 
 import asyncio
 import functools
+import select
 import socket
 import threading
 import time
@@ -20,7 +21,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from runner.api.edge.address import ClientAddress
 from runner.api.edge.connection import Patience, connections
 from runner.api.edge.routing import TEMPLATE
-from runner.api.edge.shares import Shares
+from runner.api.edge.shares import Shared, Shares
 from runner.api.middleware import PRINCIPAL
 from runner.words.ids import new_id
 from runner.words.principal import Principal, PrincipalKind, Role
@@ -43,7 +44,7 @@ def small(image: None) -> Iterator[Deployment]:
 def opened(
     open_: ExitStack, url: str, path: str, keys: list[str]
 ) -> dict[int, list[socket.socket]]:
-    """Ask for a path by many connections from many addresses; return them by their answers."""
+    """Request a path on many connections from many addresses; return them by their answers."""
     answered: dict[int, list[socket.socket]] = {}
     for n in range(TRIED):
         connection = open_.enter_context(wire.connected(url, f"127.0.1.{1 + n % 200}"))
@@ -55,14 +56,14 @@ def opened(
 
 
 def others_are_served(made: Deployment) -> None:
-    """Another tenant's program runs, and health is told."""
+    """Check that another tenant's program runs, and that health is reported."""
     assert made.client("quiet").run(command=["echo", "1"]).state == "succeeded"
     assert httpx.get(f"{made.url}/healthz").status_code == 200
     assert httpx.get(f"{made.url}/readyz").status_code == 200
 
 
 def test_a_tenants_streams_leave_room_and_end_with_their_execution(small: Deployment) -> None:
-    """A quarter of the connections, and the rest is told 429; all end when it is cancelled."""
+    """It gets a quarter of the connections, then 429. All of them end when it is cancelled."""
     client = small.client("greedy")
     id_ = client.submit(code=WAITS, language="python").id
     keys = [small.key("greedy") for _ in range(KEYS)]
@@ -80,7 +81,7 @@ def test_a_tenants_streams_leave_room_and_end_with_their_execution(small: Deploy
 
 
 def test_a_tenants_idle_connections_leave_room(small: Deployment) -> None:
-    """Half of all connections, kept open after an answer; and they are free once they close."""
+    """They are half of all connections, open after an answer, and free again once they close."""
     keys = [small.key("idle") for _ in range(KEYS)]
     for _ in range(2):
         with ExitStack() as open_:
@@ -92,7 +93,7 @@ def test_a_tenants_idle_connections_leave_room(small: Deployment) -> None:
 
 
 def test_strangers_connections_keep_nobody_out(small: Deployment) -> None:
-    """More than are allowed, silent or with a body that does not come: the oldest make room."""
+    """More than the limit, silent or with a body that does not come: the oldest are cut."""
     login = wire.head("POST", "/v1/login", Content_Type="application/json", Content_Length="100")
     for sent in (b"", login):
         with ExitStack() as open_:
@@ -107,7 +108,7 @@ def _bearer(key: str) -> dict[str, str]:
 
 
 class Known:
-    """Says who calls by a header alone, in place of keys."""
+    """Takes the caller from a header instead of a key."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -125,7 +126,7 @@ class Known:
 
 @contextmanager
 def serving(app: ASGIApp) -> Iterator[str]:
-    """Serve an app by our connections."""
+    """Serve an app with our connection class."""
     http = connections(Patience(client_s=10, connections=CONNECTIONS))
     server = uvicorn.Server(uvicorn.Config(app, http=http, log_config=None, lifespan="off"))
     with socket.create_server(("127.0.0.1", 0), backlog=512) as listener:
@@ -150,10 +151,10 @@ def asked(connection: socket.socket, tenant: str) -> int | None:
 
 @pytest.mark.parametrize("shared", [True, False], ids=["with shares", "without"])
 def test_without_shares_one_tenant_would_push_the_others_out(shared: bool) -> None:
-    """Shown able to fail: the same greed, and a quiet tenant's connection, kept or lost."""
+    """Shown able to fail: the same greed, with a quiet tenant's connection kept or lost."""
     app: ASGIApp = PlainTextResponse("here")
     if shared:
-        app = Shares(app, connections=CONNECTIONS)
+        app = Shares(app, Shared.of(CONNECTIONS))
     with serving(Known(app)) as url, ExitStack() as open_:
         quiet = open_.enter_context(wire.connected(url))
         assert asked(quiet, "quiet") == 200
@@ -165,8 +166,8 @@ def test_without_shares_one_tenant_would_push_the_others_out(shared: bool) -> No
 
 @pytest.mark.parametrize("named", [True, False], ids=["trusted proxy", "unknown peer"])
 def test_a_proxys_idle_connections_are_no_tenants(named: bool) -> None:
-    """Shown able to fail: the same pool of a peer that the operator does not name is refused."""
-    shares = Known(Shares(PlainTextResponse("here"), connections=CONNECTIONS))
+    """Shown able to fail: a peer that the operator does not name is refused with the same pool."""
+    shares = Known(Shares(PlainTextResponse("here"), Shared.of(CONNECTIONS)))
     trusted = (ip_network("127.0.0.1/32"),) if named else (ip_network("192.0.2.1/32"),)
     with serving(ClientAddress(shares, trusted)) as url, ExitStack() as open_:
         pool = [open_.enter_context(wire.connected(url)) for _ in range(CONNECTIONS)]
@@ -176,7 +177,7 @@ def test_a_proxys_idle_connections_are_no_tenants(named: bool) -> None:
 
 
 def test_a_tenants_requests_by_way_of_a_proxy_leave_room() -> None:
-    """While they are served they count as on connections of its own."""
+    """While they are served, they count as if they came on connections of the tenant's own."""
     gate = threading.Event()
 
     async def slow(scope: Scope, receive: Receive, send: Send) -> None:
@@ -184,7 +185,7 @@ def test_a_tenants_requests_by_way_of_a_proxy_leave_room() -> None:
             await asyncio.to_thread(gate.wait)
         await PlainTextResponse("done")(scope, receive, send)
 
-    shares = Known(Shares(slow, connections=CONNECTIONS))
+    shares = Known(Shares(slow, Shared.of(CONNECTIONS)))
     with (
         serving(ClientAddress(shares, (ip_network("127.0.0.1/32"),))) as url,
         ExitStack() as open_,
@@ -200,15 +201,52 @@ def test_a_tenants_requests_by_way_of_a_proxy_leave_room() -> None:
         assert asked(quiet, "quiet") == 200
 
 
-def test_a_client_that_goes_away_frees_its_share_when_its_request_ends() -> None:
-    """A request that outlives its connection still counts: going away is no way round."""
+@pytest.mark.parametrize("one", [True, False], ids=["one for both ways", "one for each"])
+def test_requests_to_ports_and_to_the_api_have_one_share(one: bool) -> None:
+    """Shown able to fail: with two, a tenant holds twice its share, by way of its ports."""
     gate = threading.Event()
 
     async def slow(scope: Scope, receive: Receive, send: Send) -> None:
         await asyncio.to_thread(gate.wait)
         await PlainTextResponse("done")(scope, receive, send)
 
-    with serving(Known(Shares(slow, connections=CONNECTIONS))) as url, ExitStack() as open_:
+    shared = Shared.of(CONNECTIONS)
+    api = Shares(slow, shared)
+    ports = Shares(slow, shared if one else Shared.of(CONNECTIONS))
+
+    async def either(scope: Scope, receive: Receive, send: Send) -> None:
+        way = ports if scope["path"].startswith("/ports") else api
+        await way(scope, receive, send)
+
+    def held(url: str, open_: ExitStack, path: str) -> int:
+        """Ask on many connections; return how many are served, and not refused at once."""
+        asking = []
+        for _ in range(CONNECTIONS):
+            connection = open_.enter_context(wire.connected(url))
+            connection.sendall(wire.head("GET", path, Tenant="greedy"))
+            asking.append(connection)
+        eventually(lambda: len(select.select(asking, [], [], 0)[0]) >= CONNECTIONS // 2)
+        return len(asking) - len(select.select(asking, [], [], 0.2)[0])
+
+    with serving(Known(either)) as url, ExitStack() as open_:
+        open_.callback(gate.set)
+        by_api = held(url, open_, "/")
+        assert 0 < by_api <= CONNECTIONS // 2
+        last = open_.enter_context(wire.connected(url))
+        last.sendall(wire.head("GET", "/ports", Tenant="greedy"))
+        refused = bool(select.select([last], [], [], 2)[0])
+        assert refused is one
+
+
+def test_a_client_that_goes_away_frees_its_share_when_its_request_ends() -> None:
+    """A request that outlives its connection still counts, so hanging up is no way around."""
+    gate = threading.Event()
+
+    async def slow(scope: Scope, receive: Receive, send: Send) -> None:
+        await asyncio.to_thread(gate.wait)
+        await PlainTextResponse("done")(scope, receive, send)
+
+    with serving(Known(Shares(slow, Shared.of(CONNECTIONS)))) as url, ExitStack() as open_:
         for _ in range(CONNECTIONS):
             with wire.connected(url) as gone:
                 gone.sendall(wire.head("GET", "/", Tenant="greedy"))

@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 import runner
 from runner.api import middleware
+from runner.api.e2b.routes import routers as e2b_routers
 from runner.api.edge.routing import TEMPLATE
 from runner.api.middleware import METHODS, OTHER, Metrics
 from tests.support import wire
@@ -23,11 +24,11 @@ from tests.support.routes import fetch
 INVENTED = 100
 LONG = 28_000
 LABELS = {"route", "method", "status", "state"}
-"""Every label that a metric of ours may have; what values each takes is tested below."""
+"""Every label that a metric of ours may have; tests below check the values of each."""
 
 
 def heads(n: int) -> Iterator[bytes]:
-    """Yield requests in which one thing each is long, and never the same twice."""
+    """Yield requests with one long part each, and never the same twice."""
     long = f"{n:05}" + "x" * LONG
     short = f"{n:05}" + "X" * 20
     yield wire.head(long.upper(), "/healthz")
@@ -63,12 +64,12 @@ def series(url: str) -> dict[str, set[str]]:
 
 
 def log_of(made: Deployment) -> Path:
-    """Return the file that the API's log goes to."""
+    """Return the file of the API's log."""
     return made.stack.settings.state_dir / "log" / "api.log"
 
 
 def test_what_strangers_invent_is_no_label_and_no_long_line(shared: Deployment) -> None:
-    """Methods, paths and headers of 28 KB by the hundred: labels stay as few, and lines short."""
+    """With hundreds of methods, paths and headers of 28 KB, labels stay few and lines short."""
     api = psutil.Process(shared.stack.api.pid)
     series(shared.url)
     for head in heads(0):
@@ -87,22 +88,32 @@ def test_what_strangers_invent_is_no_label_and_no_long_line(shared: Deployment) 
 
 
 def test_labels_are_from_fixed_sets(shared: Deployment) -> None:
-    """Methods, routes and statuses that there are, whatever was asked before."""
+    """They are known methods, routes and statuses, whatever was requested before."""
     for head in heads(0):
         wire.exchange(shared.url, head)
+    httpx.get(f"{shared.url}/volumes/x", timeout=60)
     found = series(shared.url)
     found.pop("le")
-    beside = {"none", "/openapi.json", "/docs", "/docs/reference.css"}
-    templates = {each.path for each in fetch(shared.url)} | beside
+    # What the API's own document leaves out; tests before this one may have asked for any of it.
+    beside = {
+        "none", "/mcp", "/run_code", "/openapi.json", "/docs", "/docs/reference.css",
+        "/v1/sandboxes/{sandbox_id}/ports/{port}/{path}",
+    }  # fmt: skip
+    theirs = {_plain(getattr(each, "path", "")) for of in e2b_routers() for each in of.routes}
+    templates = {each.path for each in fetch(shared.url)} | beside | theirs
     assert found.keys() <= LABELS
     assert found["method"] <= METHODS | {OTHER}
-    assert {route.replace(":path}", "}") for route in found["route"]} <= templates
+    assert {_plain(route) for route in found["route"]} <= templates
     assert {int(status) for status in found["status"]} <= set(HTTPStatus)
     assert found["state"] == {"queued", "starting", "running"}
 
 
+def _plain(template: str) -> str:
+    return template.replace(":path}", "}")
+
+
 def test_every_metric_has_known_labels() -> None:
-    """Read from the source: a label that is not in the table above has no test of its values."""
+    """This reads the source: nothing would test the values of a label that is not in the table."""
     unknown = []
     for path in Path(runner.__file__).parent.rglob("*.py"):
         text = path.read_text()
@@ -125,7 +136,7 @@ def test_every_metric_has_known_labels() -> None:
 async def test_without_a_fixed_set_methods_become_labels(
     fixed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Shown able to fail: the same methods, and a set that has every one of them."""
+    """Shown able to fail: the same methods, with a set that has all of them."""
 
     class Everything(frozenset[str]):
         def __contains__(self, _: object) -> bool:
@@ -156,7 +167,7 @@ async def test_without_a_fixed_set_methods_become_labels(
 
 
 def test_a_request_that_is_refused_is_logged_by_its_template(shared: Deployment) -> None:
-    """The line says which route it was for, and nothing that the client made up."""
+    """The line names the request's route, and nothing that the client made up."""
     wire.exchange(shared.url, wire.head("GET", "/v1/executions/made-up-by-a-stranger/events"))
 
     def lines() -> list[dict[str, object]]:

@@ -29,9 +29,9 @@ HANG_UP = struct.pack("ii", 1, 0)
 def test_1500_streams_reset_at_random_moments_cost_no_other_tenant_an_answer(
     shared: Deployment,
 ) -> None:
-    """Neither an error while it goes on nor one afterwards, and each submission runs once.
+    """No answer fails during the resets or afterwards, and each submission runs once.
 
-    Nor does it write tracebacks into the operator's log.
+    Nor do tracebacks appear in the operator's log.
     """
     log = shared.stack.settings.state_dir / "log" / "api.log"
     logged = log.stat().st_size

@@ -1,6 +1,6 @@
-"""A log rewritten by a database superuser who brings a signing key of their own.
+"""A database superuser rewrites a log and brings a signing key of their own.
 
-Nothing that the database says makes a rewritten log look whole, and the worker never seals it.
+Nothing that the database says makes a rewritten log look right, and the worker never seals it.
 """
 
 import json
@@ -15,12 +15,12 @@ from uuid import UUID
 import psycopg
 import pytest
 
+from agent_runner import Client
+from agent_runner.errors import Unavailable
 from runner.audit import checkpoints
 from runner.audit.chain import Head, link_hash
 from runner.audit.memory import Memory
 from runner.base.signing import Signer, TrustedKeys
-from runner.client import Client
-from runner.client.errors import Unavailable
 from tests.support.deployment import Deployment, eventually
 
 
@@ -37,16 +37,16 @@ class Victim:
 
     @property
     def trusted(self) -> TrustedKeys:
-        """What the deployment trusts."""
+        """The keys that the deployment trusts."""
         return TrustedKeys(self.deployment.stack.settings.state_dir)
 
     @property
     def memory(self) -> Memory:
-        """What the worker remembers."""
+        """The worker's memory."""
         return Memory(self.deployment.stack.settings.state_dir)
 
     def rewrite(self, first: int, *, forge: bool) -> Head:
-        """Change record `first`, hash anew from there on, and replace the checkpoints."""
+        """Change record `first`, compute all hashes after it anew, and replace the checkpoints."""
         url = self.deployment.stack.services.postgres.url("postgres", "runner")
         with psycopg.connect(url) as attacker:
             attacker.execute("SET session_replication_role = replica")
@@ -98,7 +98,7 @@ class Victim:
         )
 
     def sealed(self) -> int:
-        """Return up to where a checkpoint is stored."""
+        """Return the record of the newest stored checkpoint."""
         rows = self.deployment.sql(
             "SELECT COALESCE(max(seq), 0) AS seq FROM audit_checkpoints WHERE tenant_id = %s",
             self.tenant,
@@ -106,12 +106,12 @@ class Victim:
         return int(rows[0]["seq"])
 
     def seal(self) -> None:
-        """Ask for an export, which the worker seals at once."""
+        """Ask for an export, which makes the worker seal at once."""
         with self.client.export_audit() as pieces:
             b"".join(pieces)
 
     def refused(self) -> list[str]:
-        """Return what the worker's log says of this tenant's log."""
+        """Return what the worker's log says about this tenant's log."""
         log = self.deployment.stack.settings.state_dir / "log" / "worker.log"
         return [
             line
@@ -120,7 +120,7 @@ class Victim:
         ]
 
     def unsealed_s(self) -> float:
-        """Return what the metric says."""
+        """Return the value of the metric."""
         text = self.deployment.http("sec-metrics").get("/metrics").text
         name = "runner_audit_unsealed_seconds "
         (line,) = [line for line in text.splitlines() if line.startswith(name)]
@@ -145,8 +145,8 @@ def victim(own: Deployment, tmp_path: Path) -> Victim:
 def test_a_key_that_the_attacker_stores_verifies_nothing(victim: Victim) -> None:
     """`runner audit verify` names the place, and the worker refuses to seal and says so.
 
-    The control: with the attacker's key among those trusted, as the database's once were, and
-    without the worker's memory and the receipts, the same log is whole, and sealed with our key.
+    The control trusts the attacker's key, as the database's keys once were, and lacks the worker's
+    memory and the receipts. There, the same log looks right, and is sealed with our key.
     """
     head = victim.rewrite(2, forge=True)
     found = victim.verify()
@@ -174,7 +174,7 @@ def test_a_key_that_the_attacker_stores_verifies_nothing(victim: Victim) -> None
 
 
 def test_checkpoints_that_are_gone_do_not_make_a_rewritten_log_whole(victim: Victim) -> None:
-    """What the worker remembers names the place; the control: without its memory, nothing does."""
+    """The worker's memory shows the place. The control: without that memory, nothing shows it."""
     victim.rewrite(2, forge=False)
     victim.deployment.sql("DELETE FROM receipts WHERE tenant_id = %s", victim.tenant)
     found = victim.verify()
@@ -189,7 +189,7 @@ def test_checkpoints_that_are_gone_do_not_make_a_rewritten_log_whole(victim: Vic
 
 
 def test_a_receipt_pins_the_log(victim: Victim) -> None:
-    """Without checkpoints and memory, too; the control: without the receipt, the log is whole."""
+    """It does so without checkpoints and memory. The control: without it, the log looks right."""
     victim.rewrite(2, forge=False)
     assert victim.memory.forget(victim.tenant)
     found = victim.verify()

@@ -68,7 +68,7 @@ def limited(image: None) -> Iterator[Deployment]:
 
 @pytest.mark.parametrize("declared", [True, False], ids=["declared", "chunked"])
 def test_a_large_body_takes_places_of_its_rate(declared: bool, limited: Deployment) -> None:
-    """Of 100 places 16 MiB take 64, and an ill-formed body like any other; two leave none."""
+    """Of 100 places, 16 MiB take 64, and so does an ill-formed body. Two bodies leave none."""
     key = limited.key(f"large-{declared}".lower(), tier=Tier.FREE)
     headers = {"Authorization": f"Bearer {key}", **JSON}
     large = b" " * 16 * MIB
@@ -79,13 +79,13 @@ def test_a_large_body_takes_places_of_its_rate(declared: bool, limited: Deployme
             answer = client.post("/v1/executions", content=content)
             left.append((answer.status_code, int(answer.headers["ratelimit-remaining"])))
     assert [status for status, _ in left] == [400, 400, 429]
-    # What a chunked body costs is known, and charged, after its headers were written.
+    # The API knows the size of a chunked body, and charges it, after its headers were written.
     first = FREE - 64 if declared else FREE - 1
     assert [remaining for _, remaining in left] == [first, 0 if declared else first - 64, 0]
 
 
 async def served(app: ASGIApp, body: bytes | Pieces, tenant: str = "a") -> int:
-    """Return the status of the answer to a body of a tenant's; in pieces it is chunked."""
+    """Return the status of the answer to a tenant's body; given in pieces, it is chunked."""
 
     async def known(scope: Scope, receive: Receive, send: Send) -> None:
         id_ = IDS.setdefault(tenant, new_id())
@@ -109,7 +109,7 @@ IDS: dict[str, UUID] = {}
 
 @contextmanager
 def switching() -> Iterator[None]:
-    """Let threads take turns as often as they do in a process that serves."""
+    """Let threads take turns as often as in a process that serves."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(SWITCH_S)
     try:
@@ -119,7 +119,7 @@ def switching() -> Iterator[None]:
 
 
 async def lag_while(app: ASGIApp, body: bytes) -> float:
-    """Return the longest time that the event loop was held while a body was read."""
+    """Return the longest time for which the event loop was blocked while a body was read."""
     done = asyncio.ensure_future(served(app, body))
     longest = await held_while(done)
     assert await done in {200, 400}
@@ -127,7 +127,7 @@ async def lag_while(app: ASGIApp, body: bytes) -> float:
 
 
 async def held_while(done: asyncio.Future[Any]) -> float:
-    """Return the longest time that the event loop was held until something was done."""
+    """Return the longest time for which the event loop was blocked until something was done."""
     longest, last = 0.0, time.perf_counter()
     while not done.done():
         await asyncio.sleep(0.001)
@@ -139,7 +139,7 @@ async def held_while(done: asyncio.Future[Any]) -> float:
 @pytest.mark.alone
 @pytest.mark.parametrize("name", WORST)
 async def test_a_body_is_read_off_the_loop(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shown able to fail: the same body read on the loop holds it for longer."""
+    """Shown able to fail: reading the same body on the loop blocks it for longer."""
     app = StrictJson(PlainTextResponse("read"), max_bytes=32 * MIB)
     with switching():
         off = min([await lag_while(app, WORST[name]) for _ in range(3)])
@@ -151,7 +151,7 @@ async def test_a_body_is_read_off_the_loop(name: str, monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("pieces", [True, False], ids=["in pieces", "at once"])
 async def test_an_idempotency_key_does_not_hold_the_loop(pieces: bool) -> None:
-    """Shown able to fail: `json.dumps` of the same value holds it, even from the same thread."""
+    """Shown able to fail: `json.dumps` of the same value blocks it, even from the same thread."""
     lines = b'{"stdin": "' + b"\\n" * (8 * MIB - 16) + b'"}'
     held: list[float] = []
 
@@ -168,12 +168,12 @@ async def test_an_idempotency_key_does_not_hold_the_loop(pieces: bool) -> None:
 
 
 def at_once(sent: dict[str, str]) -> bytes:
-    """Return a fingerprint as it was made before."""
+    """Return a fingerprint, made as it was before."""
     return b"2" + hashlib.sha256(json.dumps(sent, sort_keys=True).encode()).digest()
 
 
 async def test_a_tenants_large_bodies_leave_memory_for_others() -> None:
-    """Half of what all may have, then 429; another tenant's is read, and all is given back."""
+    """It gets half of the budget, then 429; others' bodies are read; all is given back."""
     gate = asyncio.Event()
 
     async def waits(scope: Scope, receive: Receive, send: Send) -> None:
@@ -195,7 +195,7 @@ async def test_a_tenants_large_bodies_leave_memory_for_others() -> None:
 
 
 async def test_a_burst_of_large_bodies_waits_for_memory() -> None:
-    """All are read, the later ones as the first are answered; 429 only for who waits too long."""
+    """All are read, the later ones as the first are answered; 429 only after too long a wait."""
     most = 0
     at_once = 0
 
@@ -215,7 +215,7 @@ async def test_a_burst_of_large_bodies_waits_for_memory() -> None:
 
 
 async def test_a_chunked_body_takes_what_has_come_of_it() -> None:
-    """As many small ones at once as are asked for; of large ones a key's share, as if declared."""
+    """Any number of small ones fit at once; large ones get a key's share, as if declared."""
     gate = asyncio.Event()
 
     async def waits(scope: Scope, receive: Receive, send: Send) -> None:
@@ -236,7 +236,7 @@ async def test_a_chunked_body_takes_what_has_come_of_it() -> None:
 
 
 async def test_a_tenants_bodies_are_read_in_turn_with_others() -> None:
-    """However many one tenant has waiting, another waits for one of them at most."""
+    """However many bodies one tenant has waiting, another waits for at most one of them."""
     order: list[str] = []
     app = StrictJson(PlainTextResponse("read"), max_bytes=16 * MIB)
     body = json.dumps("x" * 4 * MIB).encode()
@@ -252,7 +252,7 @@ async def test_a_tenants_bodies_are_read_in_turn_with_others() -> None:
 
 
 def test_every_route_with_a_body_uses_the_value_that_was_checked() -> None:
-    """What is checked is what is used, and it is parsed once."""
+    """The checked value is the one that is used, and it is parsed once."""
     app = create_app(Unopened())  # type: ignore[arg-type]
     parsing = [
         each
@@ -265,7 +265,7 @@ def test_every_route_with_a_body_uses_the_value_that_was_checked() -> None:
 
 
 class Unopened:
-    """Parts of which an app that serves nothing needs the settings alone."""
+    """Parts of an app that serves nothing, which needs only the settings."""
 
     def __getattr__(self, name: str) -> object:
         return Settings(node="work") if name == "settings" else True

@@ -1,1 +1,1 @@
-"""What tests share: real parts, made and removed, and those who attack them."""
+"""What tests share: real parts, which they make and remove, and attackers of these parts."""

@@ -19,9 +19,9 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from psycopg.rows import dict_row
 from pydantic import SecretStr
 
+from agent_runner import Client, Execution
 from runner.base.rates import Rate, RateLimits
 from runner.base.settings import Settings
-from runner.client import Client, Execution
 from runner.embedded.services import services
 from runner.embedded.stack import Child, Stack, stack
 from runner.quotas.sizes import load_sizes
@@ -31,18 +31,22 @@ from runner.store.db import Database
 from runner.store.migrations import migrate
 from runner.tenants.tenancy import create_key, create_operator
 from runner.words.principal import Role, Tier
+from tests.support.sandboxes import BESIDE_OTHERS
 
 PATIENCE_S = Settings().patient(60.0)
 DISK = "/var/tmp"  # noqa: S108 - PostgreSQL's data is too large for /tmp, which may be memory
 WIDE = RateLimits(**dict.fromkeys(RateLimits.model_fields, Rate(per_minute=60_000, burst=60_000)))
-"""Tests ask more than anybody: every request is counted as ever, against wide numbers."""
+"""Tests send more requests than anybody: all are counted as usual, against wide limits."""
+PORTS_DOMAIN = "ports.test"
+"""Ports of sandboxes have names below it in a deployment that tests share."""
 NO_POOL = {"pool": 0, "pool_max": 0}
-"""No sandbox waits: each container is some execution's, and a deployment starts and stops fast."""
+"""No sandbox waits: each container belongs to an execution, and a deployment starts and stops
+fast."""
 
 
 @dataclass
 class Deployment:
-    """A running deployment, and how tests reach every part of it."""
+    """A running deployment, and access to every part of it."""
 
     stack: Stack
     portal: BlockingPortal
@@ -60,7 +64,7 @@ class Deployment:
         return self.stack.worker
 
     def key(self, tenant: str, role: Role = Role.OWNER, **options: Any) -> str:
-        """Return a new key of a tenant, which is made if there is none of that name."""
+        """Return a new key of a tenant, which is made if it does not exist."""
         token: str = self.portal.call(self._key, tenant, role, options)
         return token
 
@@ -73,11 +77,12 @@ class Deployment:
         return self.clients.enter_context(bearing(self.url, self.key(tenant, role, **options)))
 
     def client(self, tenant: str, role: Role = Role.OWNER, **options: Any) -> Client:
-        """Return a client with a new key, closed with the deployment."""
-        return self.clients.enter_context(Client(self.url, self.key(tenant, role, **options)))
+        """Return a client with a new key, closed with the deployment; it waits for no rate."""
+        key = self.key(tenant, role, **options)
+        return self.clients.enter_context(Client(self.url, key, retry_for_s=0))
 
     def sql(self, statement: str, *values: Any) -> list[dict[str, Any]]:
-        """Return what a database superuser sees: row-level security does not bind it."""
+        """Return what a database superuser sees, whom row-level security does not restrict."""
         with psycopg.connect(
             self.stack.services.postgres.url("postgres"), row_factory=dict_row, autocommit=True
         ) as connection:
@@ -95,11 +100,21 @@ class Deployment:
             client.close()
 
     def sockets(self) -> list[str]:
-        """Return the sandboxes' socket folders that are there."""
+        """Return the existing socket folders of sandboxes."""
         return [path.name for path in (self.stack.settings.run_dir / "sandboxes").iterdir()]
 
+    def end_sandboxes(self) -> None:
+        """Kill the sandboxes that tests have left living, as their tenants would."""
+        living = self.sql(
+            "SELECT s.sandbox_id, t.name FROM sandboxes s JOIN tenants t USING (tenant_id) "
+            "WHERE s.state <> 'ended'"
+        )
+        for each in living:
+            with bearing(self.url, self.key(each["name"])) as client:
+                client.delete(f"/v1/sandboxes/{each['sandbox_id']}")
+
     def restart_worker(self) -> None:
-        """Start the worker again after it was ended."""
+        """Start the worker again after it has ended."""
         self.stack.worker.start()
 
     async def _operator(self) -> str:
@@ -137,6 +152,7 @@ def deployment(**settings: Any) -> Iterator[Deployment]:
                 "state_dir": folder,
                 "port": 0,
                 "drain_s": 2.0,
+                "patience": max(Settings().patience, BESIDE_OTHERS),
                 "rate_limits": WIDE,
                 **settings,
             }
@@ -149,13 +165,14 @@ def deployment(**settings: Any) -> Iterator[Deployment]:
             portal.call(running.ready)
             made = Deployment(running, portal, clients)
             yield made
+            made.end_sandboxes()
             clients.close()
         assert made.containers() == []
         assert made.sockets() == []
 
 
 def copy_database(folder: Path) -> None:
-    """Give a state folder a database of its own with the schema in place."""
+    """Give a state folder a database of its own that has the schema."""
     made = folder / "services"
     made.mkdir()
     subprocess.run(["cp", "--archive", migrated() / "services" / "postgres", made], check=True)
@@ -163,7 +180,7 @@ def copy_database(folder: Path) -> None:
 
 @cache
 def migrated() -> Path:
-    """Return a state folder whose database has the schema in place, made once in a process.
+    """Return a state folder whose database has the schema; it is made once per process.
 
     `forget_migrated` removes it.
     """
@@ -182,7 +199,7 @@ def forget_migrated() -> None:
 
 @contextmanager
 def state_folder() -> Iterator[Path]:
-    """Yield a folder that the services' user may pass through, gone afterwards."""
+    """Yield a folder that the services' user may pass through, and remove it afterwards."""
     folder = new_state_folder()
     try:
         yield folder
@@ -197,17 +214,17 @@ def new_state_folder() -> Path:
     return folder
 
 
-def build_image() -> None:
-    """Build the default sandbox image unless it is there."""
+def build_image(name: str = "python") -> str:
+    """Build a sandbox image unless it exists, and return its digest."""
 
-    async def build() -> None:
+    async def build() -> str:
         settings = Settings()
         async with Engine(
             settings.docker_url, timeout_s=settings.patient(600), threads=2
         ) as engine:
-            await Images(engine, settings.recipes_path).build("python", settings)
+            return (await Images(engine, settings.recipes_path).build(name, settings)).digest
 
-    asyncio.run(build())
+    return asyncio.run(build())
 
 
 def eventually(holds: Callable[[], Any], *, within_s: float = PATIENCE_S) -> Any:

@@ -1,8 +1,8 @@
-"""A hostile tenant of the egress proxy: a server that floods, and the programs that ask it.
+"""A hostile tenant of the egress proxy: a server that floods, and programs that ask it.
 
-Run as a process of its own (`python -m tests.support.floods KIND`), so that its work is not the
-test's. It prints the port of its server, reads the path of a sandbox's socket, and floods until it
-is killed; when the first program has asked, it prints so.
+It runs as a process of its own (`python -m tests.support.floods KIND`), so that its work does not
+count as the test's. It prints the port of its server, reads the path of a sandbox's socket, and
+floods until it is killed. It prints a line when the first program has asked.
 """
 
 import asyncio
@@ -19,22 +19,22 @@ _CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
 def repeated(unit: bytes) -> bytes:
-    """Return as many of these as fit in a piece."""
+    """Return as many of these as fit into a piece."""
     return unit * (_PIECE // len(unit))
 
 
 @dataclass(frozen=True)
 class Flood:
-    """What the server says first and then without end, and how the programs ask."""
+    """What the server says first, what it then repeats without end, and how the programs ask."""
 
     first: bytes = b""
     then: bytes = b""
     scheme: str = "http"
     asks: bytes = b"GET http://{}/ HTTP/1.1\r\nHost: {}\r\n\r\n"
     again: bool = False
-    """Whether a program asks anew, on the same connection, when it was answered."""
+    """Whether a program asks again on the same connection after an answer."""
     hangs_up: bool = False
-    """Whether a program goes away as soon as it has asked, and comes back."""
+    """Whether a program hangs up as soon as it has asked, and comes back."""
 
 
 FLOODS = {
@@ -85,7 +85,7 @@ async def answering(
 
 
 async def asking(flood: Flood, path: str, port: int, ca: str, under_way: asyncio.Event) -> None:
-    """Be one connection of the hostile program, over and over."""
+    """Play one connection of the hostile program, over and over."""
     where = f"{HOST}:{port}".encode()
     said = flood.asks.replace(b"{}", where)
     while True:

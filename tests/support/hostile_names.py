@@ -1,6 +1,6 @@
-"""Names of files that lead elsewhere, names that something on the way may read so, and others.
+"""Names of files that lead elsewhere, names that some reader might misread, and others.
 
-`{theirs}` stands for the path of another tenant's file, as seen from where this tenant's begin.
+`{theirs}` stands for the path of another tenant's file, relative to where this tenant's begins.
 """
 
 UP = "../../{theirs}"
@@ -30,7 +30,7 @@ HOSTILE: dict[str, str] = {
     "overlong part": "a" * 256,
     "too deep": "/".join(["a"] * 34),
 }
-"""Refused: they lead elsewhere, or hold control characters."""
+"""Refused names: they lead elsewhere, or hold control characters."""
 
 ODD: dict[str, str] = {
     "three dots that end in a dot": "a/...",
@@ -92,7 +92,7 @@ ODD: dict[str, str] = {
     "joined emoji": "👩\u200d🔬.txt",
     "right-to-left mark": "a\u200fb",
 }
-"""Kept byte for byte, each a name of its own."""
+"""Names that are kept byte for byte, each different from the others."""
 
 PLAIN: tuple[str, ...] = (
     "a",

@@ -8,7 +8,7 @@ from types import coroutine
 from typing import Any
 
 MOST_AWAITS = 400
-"""More than anything here needs: a coroutine that awaits more does not end."""
+"""More awaits than any coroutine here needs: one with more does not end."""
 
 
 class NeverReached(Exception):
@@ -16,7 +16,7 @@ class NeverReached(Exception):
 
 
 Again = Callable[[int], bool]
-"""Whether the await that is so many behind the first cancelled one is cancelled, too."""
+"""Whether the await with this distance from the first cancelled one is cancelled, too."""
 
 AGAIN: dict[str, Again] = {
     "once": lambda _: False,  # Task.cancel
@@ -55,9 +55,10 @@ async def cancelled_everywhere(
     whole: Callable[[], Awaitable[None]],
     again: Again,
 ) -> int:
-    """Run `work` again and again, cancelled one await later each time, until it reaches its end.
+    """Run `work` again and again, cancelled one await later each time, until it ends by itself.
 
-    After each, `whole` must find everything in order. Returns at how many awaits it was cancelled.
+    After each run, `whole` must find everything in order. Returns at how many awaits it was
+    cancelled.
     """
     for at in range(1, MOST_AWAITS):
         try:

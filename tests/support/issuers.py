@@ -43,15 +43,15 @@ class Provider:
 
     @property
     def url(self) -> str:
-        """What its tokens name as their issuer."""
+        """The issuer that its tokens name."""
         return f"http://127.0.0.1:{self.server.server_port}"
 
     def rotate(self, *kids: str, kind: str = "EC") -> None:
-        """Publish new keys of these ids, and no others."""
+        """Publish new keys with these ids, and no others."""
         self.keys = {kid: new_key(kind, kid) for kid in kids}
 
     def claims(self, **changed: Any) -> dict[str, Any]:
-        """Return the claims of a token that is right; None leaves one out."""
+        """Return the claims of a valid token; None leaves one out."""
         now = int(time.time())
         claims = {
             "iss": self.url, "aud": AUDIENCE, "sub": "ada", "iat": now, "nbf": now,
@@ -80,7 +80,7 @@ class Provider:
 
 
 def sign(header: Mapping[str, Any], claims: Mapping[str, Any], key: Key, algorithm: str) -> str:
-    """Sign, also under a header that no honest library would write."""
+    """Sign, even under a header that no honest library would write."""
     honest = jwt.encode({"alg": algorithm}, dict(claims), key, algorithms=[algorithm])
     if header == {"alg": algorithm}:
         return honest
@@ -96,7 +96,7 @@ def hmac_signed(header: Mapping[str, Any], claims: Mapping[str, Any], secret: by
 
 
 def encode(value: Mapping[str, Any] | bytes) -> str:
-    """Return base64url without padding, of JSON where it is an object."""
+    """Return base64url without padding, of JSON if it is an object."""
     data = value if isinstance(value, bytes) else json.dumps(value).encode()
     return base64.urlsafe_b64encode(data).decode().rstrip("=")
 

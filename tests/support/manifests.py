@@ -1,4 +1,4 @@
-"""Files that never change once they are released, held by a list of their digests beside them."""
+"""Files that never change after their release, protected by a list of their digests beside them."""
 
 import hashlib
 from pathlib import Path
@@ -7,9 +7,9 @@ MANIFEST = "SHA256SUMS"
 
 
 def faults(folder: Path, *, suffixes: set[str], instead: str) -> list[str]:
-    """Return what a folder's files and its manifest disagree about.
+    """Return how a folder's files differ from its manifest.
 
-    `instead` is what one makes instead of editing a file.
+    `instead` says what to make instead of editing a file.
     """
     listed = {
         name: digest

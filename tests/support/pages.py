@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "sdk").rglob("*.md")])
 EXAMPLE = "example"
 _BLOCK = re.compile(r"^( *)```([^\n`]*)\n(.*?)^ *```$", re.DOTALL | re.MULTILINE)
 _HEADING = re.compile(r"^#{1,6} +(.*)$", re.MULTILINE)
 _PATH = re.compile(
-    r"`((?:benchmarks|deploy|docs|profiles|runner|sandbox_images|scripts|tests)/[^`\s]*)`"
+    r"`((?:benchmarks|deploy|docs|profiles|runner|sandbox_images|scripts|sdk|tests)/[^`\s]*)`"
 )
 _LINK = re.compile(r"\]\(([^()\s]+)\)")
 
@@ -65,7 +65,7 @@ def anchors(page: Path) -> set[str]:
 
 
 def links(page: Path) -> list[str]:
-    """Return where a page's links lead that stay within the project."""
+    """Return the targets of a page's links that stay within the project."""
     return [each for each in _LINK.findall(_prose(page)) if not re.match(r"[a-z]+:", each)]
 
 

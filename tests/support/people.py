@@ -1,4 +1,4 @@
-"""People for tests: invited by the command that operators use, logged in from an address each."""
+"""People for tests: invited with the operators' command, each logged in from another address."""
 
 import subprocess
 import sys
@@ -16,24 +16,24 @@ _addresses: Iterator[int] = count(2)
 
 
 class Person:
-    """A browser: it keeps cookies, says where its pages are from, and has an address of its own."""
+    """A browser: it keeps cookies, says where its pages come from, and has its own address."""
 
     def __init__(self, deployment: Deployment, email: str, password: str = PASSWORD) -> None:
         self.email = email
         self.password = password
         number = next(_addresses)
-        # All of 127.0.0.0/8 is this host (RFC 1122 3.2.1.3): each person comes from elsewhere.
+        # All of 127.0.0.0/8 is this host (RFC 1122 3.2.1.3), so each person gets another address.
         transport = httpx.HTTPTransport(local_address=f"127.1.{number >> 8}.{number & 255}")
         self.http = httpx.Client(base_url=deployment.url, transport=transport, timeout=30)
         deployment.clients.callback(self.http.close)
 
     def accept(self, token: str) -> httpx.Response:
-        """Take up an invitation."""
+        """Accept an invitation."""
         body = {"token": token, "password": self.password}
         return self.http.post("/v1/login/accept", json=body)
 
     def log_in(self, tenant: str | None = None, password: str | None = None) -> httpx.Response:
-        """Log in; later requests of `http` then carry what a page of ours would send."""
+        """Log in; later requests of `http` then carry what one of our pages would send."""
         body = {"email": self.email, "password": password or self.password}
         if tenant is not None:
             body["tenant"] = tenant
@@ -60,7 +60,7 @@ def invite(deployment: Deployment, *arguments: str) -> str:
 
 
 def joined(deployment: Deployment, tenant: str, name: str, role: Role = Role.OWNER) -> Person:
-    """Return a member of a tenant, which is made if there is none, logged in there."""
+    """Return a member who has logged in to a tenant, which is made if it does not exist."""
     deployment.key(tenant)
     person = Person(deployment, f"{name}@example.com")
     token = invite(

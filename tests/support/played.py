@@ -1,4 +1,4 @@
-"""A supervisor that plays a script of bytes: the first process of a container, and hostile."""
+"""A hostile supervisor: the first process of a container, which plays a script of bytes."""
 
 import zlib
 from typing import Any, TypeAlias
@@ -59,7 +59,7 @@ def pieces(kind: bytes, payload: bytes, *, stream: int = PROGRAM, times: int = 1
 
 
 def says(*events: SupervisorEvent, stream: int = PROGRAM, times: int = 1) -> Step:
-    """Send events as they should be."""
+    """Send valid events."""
     return sends(*(frame(b"C", stream, EVENTS.encode(each)) for each in events), times=times)
 
 
@@ -69,17 +69,17 @@ def lies(event: SupervisorEvent, /, *, stream: int = PROGRAM, **changes: Any) ->
 
 
 def head(kind: bytes, length: int, *, stream: int = PROGRAM) -> Step:
-    """Send the header of a frame alone."""
+    """Send only the header of a frame."""
     return sends(HEADER.pack(kind, stream, length))
 
 
 def hears(times: int = 1) -> Step:
-    """Wait for so many frames."""
+    """Wait for this many frames."""
     return ("hear", frames.HEADER.format, times)
 
 
 def greets(word: greeting.FirstWord, *, times: int = 1) -> Step:
-    """Send the first word of the first exchange."""
+    """Send the first message of the first exchange."""
     return sends(greeting.framed(greeting.FIRST_WORDS.encode(word)), times=times)
 
 
@@ -90,4 +90,4 @@ AGREES: tuple[Step, ...] = (
     greets(greeting.Greeting(greeting.GENERATIONS)),
     ("hear", greeting.HEADER.format, 1),
 )
-"""The first exchange as it should be."""
+"""A correct first exchange."""

@@ -12,6 +12,7 @@ from runner.protocol.events import (
     Cleaned,
     Collected,
     Counted,
+    Living,
     Loaded,
     NotPlaced,
     NotStarted,
@@ -25,7 +26,7 @@ from runner.verify.forged import forged
 
 FILE: Path = FOLDER / f"{GENERATION}.json"
 DOCUMENT: dict[str, Any] = json.loads(FILE.read_text())
-"""The newest generation as its file has it."""
+"""The newest generation, from its file."""
 ENDED = ProgramEnded(exit_code=0, signal=None, stdout=0, stderr=0, disk_full=False)
 EXAMPLES: dict[str, SupervisorEvent] = {
     each.name: each
@@ -41,6 +42,7 @@ EXAMPLES: dict[str, SupervisorEvent] = {
         ENDED,
         ArtifactOffered(path="a", size=1),
         Collected(refused=(("a", "b"),), refused_total=1),
+        Living(),
     )
 }
 
@@ -53,14 +55,14 @@ class Spoilt(NamedTuple):
     how: str
     payload: bytes
     told: str
-    """What the error says of it."""
+    """What the error says about it."""
 
     def __str__(self) -> str:
         return f"{self.event}-{self.field}-{self.how}".replace(" ", "_")
 
 
 def spoilt() -> Iterator[Spoilt]:
-    """Yield every event of the schema's file with each field, and each bound of it, broken."""
+    """Yield every event of the schema's file, spoilt in each field and at each bound."""
     for name, schema in DOCUMENT["events"].items():
         example = EXAMPLES[name]
         more = forged(example, tenant="another")
@@ -72,7 +74,7 @@ def spoilt() -> Iterator[Spoilt]:
             yield Spoilt(name, field, "missing", forged(example, without=(field,)), told)
             for how, value in broken(facts):
                 wrong = forged(example, **{field: value})
-                # Python would read such numbers, and some of them slowly.
+                # Python would read such numbers, some of them slowly.
                 no_json = how.startswith(("fraction", "huge"))
                 yield Spoilt(name, field, how, wrong, "not JSON" if no_json else told)
     for how, code, signal in (("no cause", None, None), ("two causes", 0, 9)):
@@ -81,7 +83,7 @@ def spoilt() -> Iterator[Spoilt]:
 
 
 def broken(facts: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield what a field with this schema does not take, each with what is wrong with it."""
+    """Yield values that a field with this schema must refuse, each with what is wrong with it."""
     if "const" in facts:
         yield from {"unknown": "own_host", "null": None, "list": [facts["const"]]}.items()
         return

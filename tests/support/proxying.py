@@ -1,4 +1,4 @@
-"""A sandbox's side of the egress proxy, and servers behind it that keep all they are sent."""
+"""A sandbox's side of the egress proxy, and servers behind it that keep all that they receive."""
 
 import asyncio
 import contextlib
@@ -31,7 +31,7 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 @dataclass
 class Way:
-    """A sandbox's socket, and what the proxy told of it."""
+    """A sandbox's socket, and what the proxy reported about it."""
 
     path: Path
     told: list[Decision] = field(default_factory=list)
@@ -46,7 +46,7 @@ class Way:
             writer.transport.abort()
 
     async def say(self, *parts: bytes) -> bytes:
-        """Send each part, the next when the last one's answer is complete; return the answers."""
+        """Send each part once the previous answer is complete; return the answers."""
         heard = b""
         async with self.connection() as (reader, writer):
             with contextlib.suppress(ConnectionError):
@@ -56,7 +56,7 @@ class Way:
         return heard
 
     async def say_inside_tls(self, host: str, port: int, ca_pem: str, request: bytes) -> bytes:
-        """Make a tunnel by CONNECT, begin TLS in it, and return what answers the request."""
+        """Make a tunnel with CONNECT, begin TLS in it, and return the answer to the request."""
         context = ssl.create_default_context()
         context.load_verify_locations(cadata=ca_pem)
         async with self.connection() as (reader, writer):
@@ -75,7 +75,7 @@ class Way:
 
 
 async def heard_from(reader: asyncio.StreamReader) -> bytes:
-    """Return what comes: something or the end is waited for, and then silence."""
+    """Return the bytes that come: wait for the first ones or the end, and then for silence."""
     heard = b""
     with contextlib.suppress(TimeoutError):
         while True:
@@ -89,7 +89,7 @@ async def heard_from(reader: asyncio.StreamReader) -> bytes:
 
 @dataclass
 class Server:
-    """A server that answers each head that it is sent, and keeps all it was sent."""
+    """A server that answers each head that it receives, and keeps everything."""
 
     port: int = 0
     arrived: bytearray = field(default_factory=bytearray)
@@ -124,7 +124,7 @@ async def recording(
 async def gateway(
     folder: Path, *names: str, roots: Path | None = None, trusted: Sequence[str] = ("127.0.0.0/8",)
 ) -> AsyncIterator[EgressGateway]:
-    """Run the real proxy process, which knows these names as loopback's."""
+    """Run the real proxy process, which finds these names on loopback."""
     async with EgressGateway.open(
         uid=10002,
         trusted_networks=trusted,
@@ -145,7 +145,7 @@ async def way_out(
     tenant: str = "tenant",
     **budgets: int,
 ) -> AsyncIterator[Way]:
-    """Open a sandbox's way out by these rules while the context lasts."""
+    """Open a sandbox's way out by these rules inside the context."""
     way = Way(folder / f"{secrets.token_hex(4)}.sock")
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(way.path))
@@ -175,7 +175,7 @@ async def in_process(
     timeouts: Timeouts | None = None,
     share: Share | None = None,
 ) -> AsyncIterator[Way]:
-    """Serve a sandbox's socket in this process, where patience and lookups are the test's.
+    """Serve a sandbox's socket in this process, where the test sets patience and lookups.
 
     Sandboxes of one tenant have the same share.
     """
@@ -209,12 +209,12 @@ Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 def inside(host: bytes, port: int, path: bytes = b"/") -> bytes:
-    """Return a request as a server is sent it."""
+    """Return a request as a server receives it."""
     return b"GET %b HTTP/1.1\r\nHost: %b:%d\r\n\r\n" % (path, host, port)
 
 
 def connect(host: bytes, port: int) -> tuple[bytes, ...]:
-    """Ask for a tunnel by CONNECT, and for a page inside it."""
+    """Ask for a tunnel with CONNECT, and for a page inside it."""
     return b"CONNECT %b:%d HTTP/1.1\r\nHost: x\r\n\r\n" % (host, port), inside(host, port)
 
 
@@ -225,7 +225,7 @@ def absolute(host: bytes, port: int, path: bytes = b"/") -> tuple[bytes, ...]:
 
 
 def socks(host: bytes, port: int) -> tuple[bytes, ...]:
-    """Ask for a tunnel by SOCKS5, and for a page inside it."""
+    """Ask for a tunnel with SOCKS5, and for a page inside it."""
     named = b"\x05\x01\x00\x03" + bytes([len(host)]) + host + port.to_bytes(2)
     return b"\x05\x01\x00", named, inside(host, port)
 

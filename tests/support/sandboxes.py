@@ -21,6 +21,8 @@ from runner.words.resources import Limits
 from runner.words.sandbox import Isolation, SandboxSpec
 
 MB = 2**20
+BESIDE_OTHERS = 3
+"""The patience of what shares its host with other tests."""
 
 
 class Bench:
@@ -39,15 +41,15 @@ class Bench:
         self.image = image
 
     def within(self, **overrides: float) -> Limits:
-        """Return the bench's limits with these changed."""
+        """Return the bench's limits with these changes."""
         return dataclasses.replace(self.limits, **overrides)  # type: ignore[arg-type]  # by name
 
     def spec(self, **overrides: float) -> SandboxSpec:
-        """Return what sandboxes of the bench's image are made from, with limits changed."""
+        """Return the specification of the bench's sandboxes, with changed limits."""
         return SandboxSpec(self.image, self.within(**overrides).resources, self.isolation)
 
     def order(self, **overrides: float) -> SandboxOrder:
-        """Return an order for the bench's image, with limits changed."""
+        """Return an order for the bench's image, with changed limits."""
         return SandboxOrder(self.spec(**overrides), tenant="t", execution="e", attempt="1")
 
     @asynccontextmanager
@@ -103,8 +105,9 @@ async def bench(
     isolation: Isolation = Isolation.CONTAINER,
     image: str = "python",
 ) -> AsyncIterator[Bench]:
-    """Open a bench of its own node; at the end nothing of it may be left on the host."""
-    settings = Settings(state_dir=state_dir, node="test")
+    """Open a bench with its own node name; at the end, nothing of it may be left on the host."""
+    patience = max(Settings().patience, BESIDE_OTHERS)
+    settings = Settings(state_dir=state_dir, node="test", patience=patience)
     node = f"test-{uuid.uuid4().hex[:12]}"
     opening = Launcher.open(settings, node=node, instance="only", configure=configure)
     async with opening as launcher:
@@ -116,7 +119,7 @@ async def bench(
 
 
 def build_image(name: str = "python") -> None:
-    """Make an image once per host; afterwards Docker holds it."""
+    """Make an image once per host; afterwards, Docker keeps it."""
     settings = Settings()
 
     async def build() -> None:

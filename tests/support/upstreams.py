@@ -1,4 +1,4 @@
-"""Servers for a sandbox to reach by the egress proxy: on loopback, under names of their own."""
+"""Servers for sandboxes to reach through the egress proxy: on loopback, with names of their own."""
 
 import contextlib
 import datetime as dt
@@ -17,7 +17,7 @@ from cryptography.x509.oid import NameOID
 
 @dataclass(frozen=True)
 class Request:
-    """What a server was asked."""
+    """A request that a server got."""
 
     method: str
     path: str
@@ -43,7 +43,7 @@ class Upstream:
 
 
 class Authority:
-    """A certificate authority of the test's own."""
+    """The test's own certificate authority."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -99,7 +99,7 @@ class Authority:
 def serving(
     answer: Callable[[Request], Answer], tls: ssl.SSLContext | None = None
 ) -> Iterator[Upstream]:
-    """Run an HTTP server on loopback that answers as told and keeps what it was asked."""
+    """Run an HTTP server on loopback that gives the wanted answers and keeps its requests."""
     upstream = Upstream(port=0)
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -126,7 +126,7 @@ def serving(
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     if tls is not None:
         server.socket = tls.wrap_socket(server.socket, server_side=True)
-    # A handshake that fails is a test's business, not the log's.
+    # Tests check handshakes that fail, so the log need not show them.
     server.handle_error = lambda *_: None  # type: ignore[method-assign]
     upstream.port = server.server_address[1]
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)

@@ -1,4 +1,4 @@
-"""HTTP as bytes on a socket: for what no client library would send."""
+"""HTTP as bytes on a socket, for requests that no client library would send."""
 
 import socket
 from urllib.parse import urlsplit
@@ -9,7 +9,7 @@ PATIENCE_S = 15.0
 
 
 def connected(url: str, source: str | None = None) -> socket.socket:
-    """Return a connection to a server's port, from a loopback address of choice."""
+    """Return a connection to a server's port, from the given loopback address."""
     where = urlsplit(url)
     bound = (source, 0) if source else None
     connection = socket.create_connection(
@@ -50,7 +50,7 @@ def answer(connection: socket.socket) -> tuple[int, dict[str, str], bytes]:
 
 
 def exchange(url: str, request: bytes) -> tuple[int, dict[str, str], bytes]:
-    """Send bytes; return what answers them."""
+    """Send bytes; return the answer."""
     with connected(url) as connection:
         connection.sendall(request)
         return answer(connection)

@@ -1,4 +1,4 @@
-"""The deployment's own secrets: what everybody knows starts nothing, what is weak is told."""
+"""The deployment's own secrets: a well-known one stops the start, a weak one is reported."""
 
 import base64
 import os
@@ -20,7 +20,7 @@ def given(folder: Path, **settings: Any) -> Settings:
 
 
 def found(folder: Path, **settings: Any) -> list[Weakness]:
-    """Return what is weak in these settings."""
+    """Return the weak secrets in these settings."""
     return weaknesses(given(folder, **settings))
 
 

@@ -1,4 +1,4 @@
-"""What goes on for ever goes on for ever: no fault ends it, and none goes unseen."""
+"""A duty goes on for ever: no failure ends it, and none goes unseen."""
 
 import asyncio
 import contextlib
@@ -28,14 +28,14 @@ async def until(holds: Callable[[], object]) -> None:
 
 
 class Work:
-    """Work that fails as often as there are faults."""
+    """Work that fails once for each of its faults."""
 
     def __init__(self, *faults: BaseException) -> None:
         self.faults = list(faults)
         self.done = 0
 
     async def __call__(self) -> None:
-        """Do it once."""
+        """Do the work once."""
         await asyncio.sleep(0)
         if self.faults:
             raise self.faults.pop(0)
@@ -54,7 +54,7 @@ class Work:
 )
 @pytest.mark.usefixtures("quick")
 async def test_work_that_fails_is_told_and_done_again(fault: BaseException) -> None:
-    """Whatever it is; a cancellation that nobody asked for is one of them."""
+    """This holds for every failure, including a cancellation that nobody asked for."""
     work, duties = Work(fault), Duties()
     with capture_logs() as logs:
         async with duties.doing("work", work):
@@ -64,7 +64,7 @@ async def test_work_that_fails_is_told_and_done_again(fault: BaseException) -> N
 
 
 async def test_a_bare_task_is_silently_gone() -> None:
-    """The control: the same work, and nobody does it again."""
+    """The control: the same work in a plain task is not repeated."""
     work = Work(OSError(30, "Read-only file system"))
 
     async def always() -> None:
@@ -79,7 +79,7 @@ async def test_a_bare_task_is_silently_gone() -> None:
 
 
 async def test_what_fails_now_is_known_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Until it succeeds, or has gone on for a while."""
+    """It counts as failing until it succeeds, or has gone on for a while."""
     work, duties = Work(*[RuntimeError("no")] * 1000), Duties()
     with capture_logs():
         async with duties.doing("work", work):
@@ -99,7 +99,7 @@ async def test_what_fails_now_is_known_by_its_name(monkeypatch: pytest.MonkeyPat
 
 
 async def test_what_hangs_after_it_failed_still_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As each look at a Docker that answers nothing does, for half a minute."""
+    """Every look at a Docker that does not answer hangs like this, for half a minute."""
     monkeypatch.setattr(module, "STEADY_S", 0.05)
     faults, duties = [RuntimeError("no")], Duties()
 
@@ -126,7 +126,7 @@ async def test_it_is_tried_later_and_later(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 async def test_it_ends_with_its_context() -> None:
-    """And not before, and not after."""
+    """It neither ends earlier nor goes on afterwards."""
     ended = asyncio.Event()
 
     async def work() -> None:
@@ -141,7 +141,7 @@ async def test_it_ends_with_its_context() -> None:
 
 
 async def test_it_ends_with_its_context_though_its_clean_up_fails() -> None:
-    """A fault of the clean-up does not take the place of the cancellation."""
+    """A failure of the cleanup does not replace the cancellation."""
 
     async def work() -> None:
         try:
@@ -156,7 +156,7 @@ async def test_it_ends_with_its_context_though_its_clean_up_fails() -> None:
 
 
 async def test_what_stands_behind_one_that_fails_is_done() -> None:
-    """Or one bad row would hold up all others for ever."""
+    """Otherwise, one bad row would hold up all others for ever."""
     done: list[int] = []
 
     async def work(number: int) -> None:
@@ -170,7 +170,7 @@ async def test_what_stands_behind_one_that_fails_is_done() -> None:
 
 
 async def test_a_part_that_is_away_is_not_asked_for_each() -> None:
-    """The others would wait for it as long."""
+    """The others would wait for it just as long."""
     asked: list[int] = []
 
     async def work(number: int) -> None:

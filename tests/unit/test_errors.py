@@ -1,4 +1,4 @@
-"""The tree of our failures, as it is drawn and as it is."""
+"""The tree of our exceptions is as its drawing says."""
 
 import inspect
 import re
@@ -8,7 +8,7 @@ from runner.words.errors import RunnerError
 
 
 def drawn(text: str) -> list[tuple[str, str]]:
-    """Return each class of a drawing with the one above it."""
+    """Return each class in a drawing with the class above it."""
     found: list[tuple[str, str]] = []
     above: list[str] = []
     for line in text.splitlines():
@@ -30,7 +30,7 @@ def test_the_tree_is_drawn_whole() -> None:
 
 
 def test_a_class_in_another_place_shows() -> None:
-    """The same names under others are another tree."""
+    """The same names below other classes make another tree."""
     tree = "    A\n    ├── B      why\n    │   └── C\n    └── D\n"
     assert drawn(tree) == [("A", ""), ("B", "A"), ("C", "B"), ("D", "A")]
 

@@ -1,4 +1,4 @@
-"""The guest gets the locked packages of its own Python, and says which step failed."""
+"""The guest gets the locked packages for its own Python, and names the step that failed."""
 
 import importlib.util
 from pathlib import Path
@@ -54,7 +54,7 @@ def test_it_succeeds_only_if_every_step_has_ended_well(
 def test_the_guests_packages_come_from_where_the_hosts_come_from(
     guest: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Only the release is another one."""
+    """Only the release differs."""
     source = tmp_path / "debian.sources"
     source.write_text(
         "URIs: http://mirror.example/bookworm-free\nSuites: bookworm bookworm-updates\n"

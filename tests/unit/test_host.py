@@ -1,4 +1,4 @@
-"""What a host offers is told as facts with advice."""
+"""`runner doctor` reports what a host offers, as facts with advice."""
 
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,7 @@ def test_a_good_docker_gets_no_advice(tmp_path: Path) -> None:
 
 
 def test_ids_of_sandboxes_that_somebody_else_has_are_told(tmp_path: Path) -> None:
-    """Users of the host, and ranges that they may map (subuid(5))."""
+    """They are users of the host, or ranges that users may map (subuid(5))."""
     settings = Settings(state_dir=tmp_path, sandbox_uids="70000:4096")
     etc = tmp_path / "etc"
     etc.mkdir()
@@ -66,11 +66,11 @@ def test_ids_of_sandboxes_that_somebody_else_has_are_told(tmp_path: Path) -> Non
 
 
 def test_too_few_pseudo_terminals_are_told(tmp_path: Path) -> None:
-    """Sixteen for each sandbox that may be there at once."""
+    """Each sandbox that may exist at once needs sixteen."""
     kernel = tmp_path / "proc/sys/kernel/pty"
     kernel.mkdir(parents=True)
     (kernel / "reserve").write_text("1024\n")
-    settings = Settings(state_dir=tmp_path, slots=4, pool_max=20)
+    settings = Settings(state_dir=tmp_path, slots=4, sandboxes=30, pool_max=10)
     for most, status in ((2048, Status.OK), (2047, Status.WARN)):
         (kernel / "max").write_text(f"{most}\n")
         assert _terminals(settings, tmp_path).status is status
@@ -171,7 +171,7 @@ def test_whatever_is_not_fine_comes_with_advice(tmp_path: Path) -> None:
 def test_a_user_who_may_not_set_the_weight_of_sandboxes_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: int, *, writable: bool
 ) -> None:
-    """Whichever version of control groups the host has; a read-only mount is one reason."""
+    """This holds for both versions of control groups; a read-only mount is one reason."""
     groups = tmp_path / "sys/fs/cgroup"
     (groups / "cpu").mkdir(parents=True)
     if version == 2:

@@ -16,7 +16,7 @@ CEILING = Limits(cpu=2.0, memory_mb=1024, pids=128, disk_mb=512, timeout_s=120, 
 
 
 def test_the_shipped_sizes_rise() -> None:
-    """Each allows at least what the one before it does, and its tmpfs fits its memory."""
+    """Each allows at least what the previous one does, and its tmpfs fits into its memory."""
     sizes = load_sizes(Settings().profiles_path)
     assert sizes["small"] == SMALL
     order = [sizes[name] for name in ("nano", "small", "medium", "large")]
@@ -29,13 +29,13 @@ def test_the_shipped_sizes_rise() -> None:
 
 
 def test_a_size_is_its_resources_and_its_bounds() -> None:
-    """Each limit is in one of the two, and none is changed; which output is kept is no limit."""
+    """Each limit belongs to one of the two, unchanged; which output is kept is not a limit."""
     parts = asdict(SMALL.resources) | asdict(SMALL.bounds)
     assert parts == {**asdict(SMALL), "output_keep": "head"}
 
 
 def test_overrides_change_what_they_name() -> None:
-    """The rest stays as the size has it."""
+    """The other limits stay as in the size."""
     resolved = resolve_limits(SMALL, {"memory_mb": 512, "cpu": 2}, CEILING)
     assert resolved == Limits(
         cpu=2.0, memory_mb=512, pids=64, disk_mb=128, timeout_s=30, output_kb=256
@@ -55,7 +55,7 @@ def test_overrides_change_what_they_name() -> None:
     ],
 )
 def test_what_is_out_of_bounds_is_refused_by_name(overrides: dict[str, float], field: str) -> None:
-    """The field is named so that the client can mend it."""
+    """The refusal names the field, so that the client can correct it."""
     with pytest.raises(Invalid) as caught:
         resolve_limits(SMALL, overrides, CEILING)
     assert caught.value.field == field
@@ -69,7 +69,7 @@ def test_a_size_above_the_ceiling_is_refused_as_a_size() -> None:
 
 
 def test_a_folder_without_sizes_is_a_setup_error(tmp_path: Path) -> None:
-    """It says what to do."""
+    """The error says what to do."""
     with pytest.raises(SetupError, match="RUNNER_PROFILES_DIR"):
         load_sizes(tmp_path)
 
@@ -78,7 +78,7 @@ def test_a_folder_without_sizes_is_a_setup_error(tmp_path: Path) -> None:
 def test_a_size_with_a_name_that_no_request_can_give_is_a_setup_error(
     tmp_path: Path, name: str
 ) -> None:
-    """It says what a name looks like."""
+    """The error says what a name looks like."""
     (tmp_path / "limits").mkdir()
     text = (Settings().profiles_path / "limits" / "small.toml").read_text()
     for each in ("small", name):
@@ -89,7 +89,7 @@ def test_a_size_with_a_name_that_no_request_can_give_is_a_setup_error(
 
 @pytest.mark.parametrize("text", ["cpu = 1", "cpu = 'x'", "=", "cpu = -1\nmemory_mb = 256\n"])
 def test_a_broken_size_is_a_setup_error(tmp_path: Path, text: str) -> None:
-    """It names the file."""
+    """The error names the file."""
     (tmp_path / "limits").mkdir()
     path = tmp_path / "limits" / "small.toml"
     path.write_text(text)

@@ -1,4 +1,4 @@
-"""A lock that says that a process runs is nobody else's to take."""
+"""Nobody else can take the lock by which a process shows that it runs."""
 
 import os
 import pwd
@@ -34,7 +34,7 @@ def folder() -> Iterator[Path]:
 
 
 def another_user(path: Path) -> "subprocess.Popen[str]":
-    """Try to lock a file as `nobody`."""
+    """Try to lock a file as the user `nobody`."""
     user = pwd.getpwnam("nobody")
     return subprocess.Popen(
         [sys.executable, "-I", "-S", "-c", SHARED, str(path)],
@@ -53,7 +53,7 @@ def another_user(path: Path) -> "subprocess.Popen[str]":
 def test_another_user_can_neither_block_a_stack_nor_pass_for_one(
     folder: Path, before: int | None
 ) -> None:
-    """Also where an earlier release left a file that all may read."""
+    """This also holds where an earlier release left a file that everybody may read."""
     path = folder / "run" / "stack.lock"
     if before is not None:
         path.parent.mkdir()
@@ -70,7 +70,7 @@ def test_another_user_can_neither_block_a_stack_nor_pass_for_one(
 
 
 def test_a_file_that_all_may_read_would_let_them(folder: Path) -> None:
-    """The control: the stack seems to run, and cannot be started."""
+    """The control: with such a file, the stack seems to run, and cannot be started."""
     path = folder / "run" / "stack.lock"
     with held(folder):
         pass
@@ -85,7 +85,7 @@ def test_a_file_that_all_may_read_would_let_them(folder: Path) -> None:
 
 
 def test_what_a_lock_file_says_is_kept_until_it_is_said_anew(tmp_path: Path) -> None:
-    """It is opened to be locked first."""
+    """The file is opened for locking before its content is replaced."""
     path = tmp_path / "run" / "a.lock"
     with lock_file(path) as file:
         file.write("said")

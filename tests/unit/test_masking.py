@@ -1,4 +1,4 @@
-"""Secrets are starred out of what is stored, in every form that programs print by accident."""
+"""Secrets are masked in what is stored, in every form that programs print by accident."""
 
 import base64
 import html
@@ -50,7 +50,7 @@ QUOTED = 'it\'s 8 "bytes" or\\more\nof <it> & so/on'
 
 @pytest.mark.parametrize("name", FORMS)
 def test_a_form_of_the_secret_is_starred(name: str) -> None:
-    """Nothing of five bytes of it is left, and what stands around it is."""
+    """No five bytes of it are left, and the text around it stays."""
     form = FORMS[name]
     text = f"before {form} after"
     masked = Masker([SECRET]).text(text)
@@ -63,7 +63,7 @@ def test_a_form_of_the_secret_is_starred(name: str) -> None:
 
 @pytest.mark.parametrize("before", ["", "x", "xy", "user:", "Bearer "])
 def test_base64_of_something_longer_is_starred_at_every_offset(before: str) -> None:
-    """As in basic authentication; of the secret's own bits few are left at its two ends."""
+    """Basic authentication makes such text. Few of the secret's own bits are left at its ends."""
     encoded = base64.b64encode(f"{before}{SECRET}###".encode()).decode()
     masked = Masker([SECRET]).text(encoded)
     assert masked.count("*") >= len(SECRET.encode()) * 4 // 3 - 4
@@ -77,7 +77,7 @@ def test_base64_of_something_longer_is_starred_at_every_offset(before: str) -> N
 def test_base64_and_hex_are_starred_at_every_offset_wherever_their_lines_break(
     value: str, line_break: str
 ) -> None:
-    """As `base64 FILE`, MIME, PEM, `xxd -p` and a string of JSON print a document."""
+    """`base64 FILE`, MIME, PEM, `xxd -p` and strings of JSON print documents in this way."""
     masker = Masker([value])
     for encode in (base64.b64encode, base64.urlsafe_b64encode, base64.b16encode):
         for offset in range(80):
@@ -91,7 +91,7 @@ def test_base64_and_hex_are_starred_at_every_offset_wherever_their_lines_break(
 
 
 def _says_nothing_of(shown: str, text: str, value: str, offset: int) -> None:
-    """Show that of the value's own characters at most two at each end are left."""
+    """Check that at most two of the value's own characters are left at each end."""
     bits = 4 if text == text.upper() else 6
     first = -(-offset * 8 // bits)
     last = (offset + len(value.encode())) * 8 // bits
@@ -103,7 +103,7 @@ def _says_nothing_of(shown: str, text: str, value: str, offset: int) -> None:
 
 @pytest.mark.parametrize("value", [SECRET, QUOTED])
 def test_base64_in_pieces_is_starred_however_it_is_cut(value: str) -> None:
-    """A cut at a line break shows fewer than four characters, and the rest is starred."""
+    """A cut at a line break shows fewer than four characters; the rest is masked."""
     document = "some user:" + value + " and so on, for quite a while" * 3
     text = base64.encodebytes(document.encode())
     for cut in range(len(text)):
@@ -118,7 +118,7 @@ def test_base64_in_pieces_is_starred_however_it_is_cut(value: str) -> None:
 
 
 def test_what_a_line_break_follows_is_not_delayed_for_a_few_characters() -> None:
-    """Or the last line of a live output would wait for the next one."""
+    """Otherwise, the last line of live output would wait for the next one."""
     stream = Masker([SECRET]).stream()
     line = b"a line ends like base64: " + base64.b64encode(SECRET.encode())[:3] + b"\n"
     assert stream.feed(line) == line
@@ -127,7 +127,7 @@ def test_what_a_line_break_follows_is_not_delayed_for_a_few_characters() -> None
 
 
 def test_what_shells_print_of_a_value_is_starred() -> None:
-    """The trace of `set -x` and `printf %q`, by the shell itself."""
+    """A real shell prints the trace of `set -x`, and `printf %q`."""
     for value in (SECRET, QUOTED):
         printed = subprocess.run(
             ["bash", "-c", 'set -x; : "$V"; set +x; printf "%q\n" "$V" >&2'],
@@ -141,7 +141,7 @@ def test_what_shells_print_of_a_value_is_starred() -> None:
 
 
 def test_the_forms_of_a_secret_are_few() -> None:
-    """However many lines it has: memory and time are bounded by them."""
+    """This holds however many lines it has: the number of forms decides memory and time."""
     lines = "\n".join(f"{number:08}" for number in range(910))
     assert len(lines.encode()) < 8192
     assert len(written(lines) | encoded(lines)) < 300
@@ -150,7 +150,7 @@ def test_the_forms_of_a_secret_are_few() -> None:
 
 
 def test_lines_of_a_long_secret_are_starred_one_by_one() -> None:
-    """A key that is logged line by line, and base64 that a tool has broken into lines."""
+    """Examples are a key that is logged line by line, and base64 that a tool has wrapped."""
     masker = Masker([KEY])
     for line in KEY.splitlines():
         assert set(masker.text(f"{line}")) == {"*"}
@@ -162,14 +162,14 @@ def test_lines_of_a_long_secret_are_starred_one_by_one() -> None:
 
 
 def test_other_bytes_pass_as_they_are() -> None:
-    """Text, binary, and what merely resembles a secret."""
+    """Text, binary data, and data that only resembles a secret."""
     masker = Masker([SECRET])
     for data in (b"p4ss/w+r", os.urandom(100_000), SECRET.upper().encode(), b""):
         assert masker.whole(data) == data
 
 
 def test_without_secrets_nothing_is_looked_for() -> None:
-    """An empty value is none."""
+    """An empty value is not a secret."""
     for masker in (Masker([]), Masker([""])):
         assert not masker
         stream = masker.stream()
@@ -177,12 +177,12 @@ def test_without_secrets_nothing_is_looked_for() -> None:
 
 
 def test_secrets_that_overlap_are_both_starred() -> None:
-    """Found in what was there, not in what is left of it."""
+    """They are found in the original text, not in what is left of it."""
     assert Masker(["abcdefgh", "efghijkl"]).text("<abcdefghijkl>") == "<************>"
 
 
 def test_a_secret_in_pieces_is_starred_however_it_is_cut() -> None:
-    """The stream says what the whole says."""
+    """The stream has the same result as the whole text."""
     chance = random.Random(7)  # noqa: S311 - cuts, not keys
     masker = Masker([SECRET, "abab-xyz-q", "b-xyz-q-long"])
     parts = [SECRET, "abab-xyz-q", "ab", "b-xyz-q-long", "-xyz", " ", "\n", SECRET[:9]]
@@ -199,7 +199,7 @@ def test_a_secret_in_pieces_is_starred_however_it_is_cut() -> None:
 
 
 def test_other_output_is_not_delayed() -> None:
-    """Held back is only what may be the beginning of a secret."""
+    """Only what may be the beginning of a secret is held back."""
     stream = Masker([SECRET]).stream()
     assert stream.feed(b"progress: 10%\n") == b"progress: 10%\n"
     assert stream.feed(b"token p4ss") == b"token "
@@ -207,7 +207,7 @@ def test_other_output_is_not_delayed() -> None:
 
 
 def test_a_secret_that_the_end_cuts_off_is_starred() -> None:
-    """Output ends where its limit is, in the middle of a secret as well."""
+    """Output ends at its limit, which may be in the middle of a secret."""
     stream = Masker([SECRET]).stream()
     assert stream.feed(b"<" + SECRET.encode()[:10]) + stream.rest() == b"<" + b"*" * 10
     stream = Masker([SECRET]).stream()
@@ -218,7 +218,7 @@ WORST = ["\n".join(f"{value}{number:07}" for number in range(910)) for value in 
 
 
 def test_the_worst_secrets_cost_little_for_each_byte() -> None:
-    """Byte by byte and in bulk; a mask that looks for each form by itself takes 12 ms a byte."""
+    """Byte by byte and in bulk. A mask that searches each form by itself takes 12 ms a byte."""
     stream = Masker(WORST).stream()
     began = time.process_time()
     for _ in range(500):
@@ -244,7 +244,7 @@ def test_the_worst_secrets_cost_little_for_each_byte() -> None:
 def test_hostile_secrets_and_output_cost_time_that_is_linear(
     values: list[str], output: bytes
 ) -> None:
-    """Made to match nearly everywhere: below a second for a mebibyte, in large pieces."""
+    """They match nearly everywhere: a mebibyte takes less than a second, in large pieces."""
     stream = Masker(values).stream()
     output = output[: 2**20]
     began = time.process_time()

@@ -1,4 +1,4 @@
-"""When a full deployment still takes an execution, and what it says otherwise."""
+"""When a full deployment still accepts an execution, and what it says otherwise."""
 
 import pytest
 
@@ -19,7 +19,7 @@ from runner.quotas.tiers import LONGEST_RETRY_S, Waiting, overload
 def test_a_full_deployment_is_closed_to_those_who_fill_it(
     waiting: Waiting, own: int, *, taken: bool
 ) -> None:
-    """Whoever has less than an equal share of the ten places waiting is let in."""
+    """A tenant with less than an equal share of the ten places is accepted."""
     assert (overload(waiting, 10, own) is None) is taken
 
 
@@ -30,7 +30,7 @@ def test_a_full_deployment_is_closed_to_those_who_fill_it(
 def test_it_says_when_there_may_be_room(
     interval_s: float | None, beyond: int, retry_after_s: int
 ) -> None:
-    """By the pace at which executions are claimed, within a minute."""
+    """It follows the pace at which executions are claimed, within a minute."""
     refused = overload(Waiting(9 + beyond, 1, interval_s), 10, 10)
     assert refused is not None
     assert refused.retry_after_s == retry_after_s

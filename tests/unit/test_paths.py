@@ -1,4 +1,4 @@
-"""Which names of files are refused, and that the others are what they were."""
+"""Which names of files are refused; all others stay unchanged."""
 
 import unicodedata
 
@@ -14,26 +14,26 @@ from tests.support.hostile_names import HOSTILE, ODD, PLAIN
 
 @pytest.mark.parametrize("name", HOSTILE.values(), ids=HOSTILE.keys())
 def test_a_name_that_leads_elsewhere_is_refused(name: str) -> None:
-    """And what holds control characters, or is longer than any name of Linux."""
+    """So is a name with control characters, or one that is longer than Linux allows."""
     with pytest.raises(ValueError, match="must"):
         file_path(name)
 
 
 @pytest.mark.parametrize("name", [*ODD.values(), *PLAIN])
 def test_any_other_name_stays_as_it_is(name: str) -> None:
-    """Whatever the language, and whatever it looks like."""
+    """This holds for any language and any look."""
     assert file_path(name) == name
 
 
 def test_names_that_look_alike_are_different_names() -> None:
-    """As on the system that made them: nothing is normalised."""
+    """As on the system that made them, nothing is normalised."""
     names = ("caf\u00e9", "cafe\u0301", "ﬁle", "file", "a\u00a0b", "a b")
     assert [file_path(name) for name in names] == list(names)
 
 
 @given(st.text(max_size=40))
 def test_what_is_accepted_leads_nowhere_else(text: str) -> None:
-    """Any text: refused, or a downward path to something that is printed on one line."""
+    """Any text is refused, or is a downward path that prints on one line."""
     try:
         name = file_path(text)
     except ValueError:
@@ -43,7 +43,7 @@ def test_what_is_accepted_leads_nowhere_else(text: str) -> None:
 
 
 def test_bounds_are_exact() -> None:
-    """In parts and bytes, not characters."""
+    """They count parts and bytes, not characters."""
     file_path("/".join(["a"] * MAX_PARTS))
     file_path("a" * MAX_PART_BYTES)
     file_path("é" * (MAX_PART_BYTES // 2))
@@ -60,7 +60,7 @@ def test_bounds_are_exact() -> None:
 
 
 def test_prefixes_may_end_in_a_slash() -> None:
-    """Or be empty; otherwise the same rule holds."""
+    """They may be empty, too; otherwise, the same rule holds."""
     for prefix in ("", "a", "a/", "a/b-"):
         assert file_prefix(prefix) == prefix
     for prefix in ("/", "../", "a//", "a/../"):
@@ -69,7 +69,7 @@ def test_prefixes_may_end_in_a_slash() -> None:
 
 
 def test_keys_are_never_used_twice() -> None:
-    """So that an overwrite is a new object."""
+    """So every overwrite makes a new object."""
     tenant = new_id()
     keys = {new_key(tenant, "files") for _ in range(1000)}
     assert len(keys) == 1000

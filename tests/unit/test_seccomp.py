@@ -1,4 +1,4 @@
-"""The shipped profile compiles, and allows nothing that has been a way out."""
+"""The shipped profile compiles, and allows no call that has been a way out."""
 
 import json
 import struct
@@ -130,14 +130,14 @@ def document() -> Any:
 
 
 def test_the_shipped_profile_compiles() -> None:
-    """By the library that the container runtime uses, and has a hash for the record."""
+    """The library is the container runtime's own; the profile has a hash for the record."""
     profile = load_profile(Settings().profiles_path)
     assert profile.hash.startswith("sha256:")
     assert "read" in profile.allowed
 
 
 def test_it_allows_at_most_three_fifths_of_what_dockers_default_does() -> None:
-    """Counted in names of native x86-64 calls, and nothing that Docker refuses."""
+    """The test counts names of native x86-64 calls; ours has none that Docker refuses."""
     text = (Path(__file__).parent.parent / "data" / "docker_default_seccomp.txt").read_text()
     docker = {name for line in text.splitlines() if line[:1] != "#" for name in line.split()}
     ours = load_profile(Settings().profiles_path).allowed
@@ -148,7 +148,7 @@ def test_it_allows_at_most_three_fifths_of_what_dockers_default_does() -> None:
 
 @pytest.mark.parametrize("architecture", [pyseccomp.Arch.X86_64, pyseccomp.Arch.AARCH64])
 def test_the_same_file_compiles_for_both_architectures(tmp_path: Path, architecture: int) -> None:
-    """To a program that begins by asking for the architecture, which is this one."""
+    """The compiled program first asks for the architecture, which is this one."""
     _, profile = read_profile(Settings().profiles_path / "seccomp" / "default.json")
     with (tmp_path / "filter").open("wb") as file:
         compile_filter(profile, architecture).export_bpf(file)
@@ -160,7 +160,7 @@ def test_the_same_file_compiles_for_both_architectures(tmp_path: Path, architect
 
 
 def test_what_only_the_newer_forms_can_do_on_aarch64_is_allowed() -> None:
-    """That table never had open, stat, pipe, dup2, poll or fork: its C library uses these."""
+    """Its table never had open, stat, pipe, dup2, poll or fork, so its C library uses these."""
     needed = (
         "clone dup3 epoll_create1 epoll_pwait eventfd2 faccessat faccessat2 fchmodat fchownat "
         "fstat inotify_init1 linkat mkdirat mknodat newfstatat openat pipe2 ppoll prlimit64 "
@@ -173,7 +173,7 @@ def test_what_only_the_newer_forms_can_do_on_aarch64_is_allowed() -> None:
 
 
 def test_an_argument_tested_twice_is_refused(document: Any, tmp_path: Path) -> None:
-    """The runtime reads it as "or", and a reader as "and"."""
+    """The runtime reads it as "or", and a human reader as "and"."""
     test = {"index": 0, "value": 1, "valueTwo": 0, "op": "SCMP_CMP_EQ"}
     entry = {"comment": "x", "names": ["socket"], "action": "SCMP_ACT_ALLOW", "args": [test, test]}
     path = tmp_path / "twice.json"
@@ -185,7 +185,7 @@ def test_an_argument_tested_twice_is_refused(document: Any, tmp_path: Path) -> N
 def test_for_gvisor_calls_with_an_answer_of_their_own_are_left_to_its_kernel(
     document: Any,
 ) -> None:
-    """Its filter cannot answer ENOSYS, which its kernel does by itself."""
+    """The filter of gVisor cannot answer ENOSYS, but its kernel does so by itself."""
     changed = Document.model_validate(
         json.loads(load_profile(Settings().profiles_path).for_gvisor())
     )
@@ -202,7 +202,7 @@ def test_no_dangerous_call_is_allowed() -> None:
 
 
 def test_calls_with_dangerous_arguments_are_allowed_only_by_argument(document: Any) -> None:
-    """Not one unconditional rule for them, which would override the others."""
+    """None of them has an unconditional rule, which would override the others."""
     unconditional = {
         name
         for entry in document["syscalls"]
@@ -213,7 +213,7 @@ def test_calls_with_dangerous_arguments_are_allowed_only_by_argument(document: A
 
 
 def test_every_entry_has_a_reason_and_every_allowed_name_exists(document: Any) -> None:
-    """A misspelt name would be left out in silence."""
+    """A misspelt name would be left out silently."""
     here = pyseccomp.system_arch()
     for entry in document["syscalls"]:
         assert len(entry["comment"]) > 5
@@ -223,7 +223,7 @@ def test_every_entry_has_a_reason_and_every_allowed_name_exists(document: Any) -
 
 
 def test_no_call_is_named_twice_without_arguments(document: Any) -> None:
-    """So that each has one reason."""
+    """So each call has one reason."""
     names = [
         name for entry in document["syscalls"] if not entry.get("args") for name in entry["names"]
     ]
@@ -245,7 +245,7 @@ def test_no_call_is_named_twice_without_arguments(document: Any) -> None:
 def test_a_profile_of_another_shape_is_refused(
     document: Any, tmp_path: Path, change: dict[str, Any]
 ) -> None:
-    """Before any sandbox starts, with the file's name."""
+    """It is refused before any sandbox starts, with the file's name."""
     (tmp_path / "seccomp").mkdir()
     path = tmp_path / "seccomp" / "default.json"
     path.write_text(json.dumps({**document, **change}))
@@ -254,7 +254,7 @@ def test_a_profile_of_another_shape_is_refused(
 
 
 def test_a_missing_or_broken_profile_is_refused(tmp_path: Path) -> None:
-    """No file and no JSON are told apart from each other."""
+    """A missing file and invalid JSON give different errors."""
     with pytest.raises(SetupError, match="cannot be read"):
         load_profile(tmp_path)
     (tmp_path / "seccomp").mkdir()

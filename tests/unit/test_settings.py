@@ -1,4 +1,4 @@
-"""Settings that contradict each other, or would give something away, are refused."""
+"""Settings are refused if they contradict each other, or would reveal something."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ OIDC = {"oidc_issuer": "https://login.example", "oidc_audience": "runner"}
     ],
 )  # fmt: skip
 def test_only_sound_settings_are_taken(wrong: dict[str, Any], right: dict[str, Any]) -> None:
-    """Each beside one that differs in that point."""
+    """Each is tried beside one that differs in only this point."""
     with pytest.raises(ValidationError):
         Settings(**wrong)
     Settings(**right)

@@ -24,14 +24,14 @@ BODY = {"a": 1, "b": ["x", {"c": None}], "d": 0.5}
 
 
 def test_what_was_signed_is_read_back(tmp_path: Path) -> None:
-    """By the public key alone."""
+    """The public key is all that is needed."""
     signer = Signer.open(tmp_path)
     (key,) = signer.public_keys
     assert verify(signer.sign(KIND, BODY), KIND, (read_public_key(key.pem),)) == BODY
 
 
 def test_a_signed_text_is_canonical(tmp_path: Path) -> None:
-    """All of it, with its signature: whoever writes what it says again gets the same bytes."""
+    """This includes the signature: writing the same content again gives the same bytes."""
     body = {"z": [1, 0.5, None], "type": "t", "signature": "s", "\u00e9": {"b": 1, "a": '"\n'}}
     text = Signer.open(tmp_path).sign("kind/\u00e9", body)
     assert rfc8785.dumps(json.loads(text)).decode() == text
@@ -60,7 +60,7 @@ def test_a_signed_text_is_canonical(tmp_path: Path) -> None:
     ],
 )
 def test_whatever_was_changed_is_found(tmp_path: Path, change: object, why: str) -> None:
-    """A value, a field, the kind, the key, the end."""
+    """A value, a field, the kind, the key, or the end was changed."""
     signer = Signer.open(tmp_path)
     text = signer.sign(KIND, BODY)
     assert callable(change)
@@ -69,7 +69,7 @@ def test_whatever_was_changed_is_found(tmp_path: Path, change: object, why: str)
 
 
 def test_a_signature_is_written_in_one_way(tmp_path: Path) -> None:
-    """The last digit of base64 has bits that decode to nothing; the control: they do."""
+    """The last digit of base64 has bits that decode to nothing; the control shows that."""
     signer = Signer.open(tmp_path)
     document = json.loads(signer.sign(KIND, BODY))
     signature = document["signature"]
@@ -84,7 +84,7 @@ def test_a_signature_is_written_in_one_way(tmp_path: Path) -> None:
 
 
 def test_an_operator_adds_a_key_and_nothing_else_does(tmp_path: Path) -> None:
-    """Another node's, known by its own bytes whatever its file is called."""
+    """It is another node's key, identified by its own bytes, whatever its file is called."""
     ours, theirs = Signer.open(tmp_path / "a"), Signer.open(tmp_path / "b")
     trusted = TrustedKeys(tmp_path / "a")
     assert trusted.read() == ours.public_keys
@@ -101,7 +101,7 @@ def test_an_operator_adds_a_key_and_nothing_else_does(tmp_path: Path) -> None:
 def test_public_keys_of_earlier_releases_move_to_where_the_api_may_read_them(
     tmp_path: Path,
 ) -> None:
-    """They lay beside the private ones."""
+    """They used to lie beside the private keys."""
     before = Signer.open(tmp_path)
     text = before.sign(KIND, BODY)
     (public,) = TrustedKeys(tmp_path).folder.glob("*.pub")
@@ -112,7 +112,7 @@ def test_public_keys_of_earlier_releases_move_to_where_the_api_may_read_them(
 
 
 def test_one_kind_is_not_another(tmp_path: Path) -> None:
-    """A text of another kind does not verify as this one, whatever its body."""
+    """A text of another kind does not verify as this one, whatever its body is."""
     signer = Signer.open(tmp_path)
     text = signer.sign("agent-runner/other/v1", BODY)
     forged = text.replace("agent-runner/other/v1", KIND)
@@ -121,7 +121,7 @@ def test_one_kind_is_not_another(tmp_path: Path) -> None:
 
 
 def test_another_deployments_key_is_not_ours(tmp_path: Path) -> None:
-    """Neither unknown nor in the place of a known one."""
+    """It is refused as an unknown key, and also in the place of a known one."""
     ours, theirs = Signer.open(tmp_path / "a"), Signer.open(tmp_path / "b")
     text = theirs.sign(KIND, BODY)
     with pytest.raises(BadSignature, match="not trusted"):
@@ -132,7 +132,7 @@ def test_another_deployments_key_is_not_ours(tmp_path: Path) -> None:
 
 
 def test_after_a_rotation_old_texts_verify_and_the_old_key_is_gone(tmp_path: Path) -> None:
-    """New texts are signed by the new key."""
+    """The new key signs new texts."""
     before = Signer.open(tmp_path)
     text = before.sign(KIND, BODY)
     made = signing.rotate(tmp_path)
@@ -144,7 +144,7 @@ def test_after_a_rotation_old_texts_verify_and_the_old_key_is_gone(tmp_path: Pat
 
 
 def test_two_that_start_at_once_have_one_key(tmp_path: Path) -> None:
-    """Whoever comes first."""
+    """The first one's key counts."""
     with ThreadPoolExecutor(8) as pool:
         ids = {signer.key_id for signer in pool.map(lambda _: Signer.open(tmp_path), range(8))}
     assert len(ids) == 1
@@ -152,7 +152,7 @@ def test_two_that_start_at_once_have_one_key(tmp_path: Path) -> None:
 
 
 def test_the_private_key_is_the_owners_alone(tmp_path: Path) -> None:
-    """And does not show itself in a representation."""
+    """Its repr does not reveal it either."""
     signer = Signer.open(tmp_path)
     (path,) = (tmp_path / "keys").glob("*.pem")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600

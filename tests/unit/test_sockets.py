@@ -15,7 +15,7 @@ Accept = Callable[[socket.socket], Awaitable[object]]
 
 @pytest.fixture
 def listener(tmp_path: Path) -> Iterator[socket.socket]:
-    """Return a socket that listens, and does not block."""
+    """Return a non-blocking socket that listens."""
     with socket.socket(socket.AF_UNIX) as made:
         made.bind(str(tmp_path / "socket"))
         made.listen(8)
@@ -24,18 +24,18 @@ def listener(tmp_path: Path) -> Iterator[socket.socket]:
 
 
 async def sock_accept(listener: socket.socket) -> object:
-    """Accept as the event loop does it."""
+    """Accept as the event loop does."""
     connection, _ = await asyncio.get_running_loop().sock_accept(listener)
     return connection
 
 
 async def cancelled_as_one_comes(accept: Accept, listener: socket.socket) -> None:
-    """Cancel who accepts when the loop knows of a connection, and its task does not yet."""
+    """Cancel the accepting task when the loop knows of a connection but the task does not yet."""
     accepting = asyncio.ensure_future(accept(listener))
     await asyncio.sleep(0)
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(listener.getsockname())
-        # The task that runs now is always a step ahead of the one that accepts.
+        # The current task is always one step ahead of the accepting one.
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         accepting.cancel()
@@ -69,7 +69,7 @@ async def test_the_event_loop_s_own_way_loses_it(listener: socket.socket) -> Non
 
 
 async def test_one_that_waits_already_is_taken_at_once(listener: socket.socket) -> None:
-    """And does not block."""
+    """The accepted connection does not block."""
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(listener.getsockname())
         connection = await accept(listener)
@@ -80,7 +80,7 @@ async def test_one_that_waits_already_is_taken_at_once(listener: socket.socket) 
 async def test_a_listener_may_be_closed_while_somebody_waits_for_it(
     listener: socket.socket,
 ) -> None:
-    """The clean-up then meets a number that is nobody's, or another's by now."""
+    """During cleanup, its number then belongs to nobody, or to another file."""
     accepting = asyncio.ensure_future(accept(listener))
     await asyncio.sleep(0.01)
     number = listener.fileno()

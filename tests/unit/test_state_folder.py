@@ -1,4 +1,4 @@
-"""Only one embedded stack uses a state folder, and only one API an address: a second is told so."""
+"""Only one embedded stack uses a state folder, and only one API an address; a second says so."""
 
 import os
 import socket
@@ -15,7 +15,7 @@ from runner.words.errors import SetupError
 
 
 def dev(folder: Path, port: int = 0) -> "subprocess.CompletedProcess[str]":
-    """Run `runner dev` to its end, which is soon where it may not start."""
+    """Run `runner dev` to its end, which comes soon if it may not start."""
     return subprocess.run(
         [sys.executable, "-m", "runner", "dev"],
         env={**os.environ, "RUNNER_STATE_DIR": str(folder), "RUNNER_PORT": str(port),
@@ -28,14 +28,14 @@ def dev(folder: Path, port: int = 0) -> "subprocess.CompletedProcess[str]":
 
 
 def contents(folder: Path) -> set[str]:
-    """Return what a folder holds but for the lock, which says who holds it."""
+    """Return what a folder holds, except for the lock, which says who holds the folder."""
     return {
         str(path.relative_to(folder)) for path in folder.rglob("*") if path.name != "stack.lock"
     }
 
 
 def test_a_second_deployment_in_a_folder_says_who_runs_and_touches_nothing(tmp_path: Path) -> None:
-    """One line names the process, its address and what to do; the sockets of the first stay."""
+    """One line names the process, its address and what to do; the first one's sockets stay."""
     sockets = tmp_path / "run" / "services"
     sockets.mkdir(parents=True)
     (sockets / "redis.sock").touch()
@@ -52,7 +52,7 @@ def test_a_second_deployment_in_a_folder_says_who_runs_and_touches_nothing(tmp_p
 
 
 def test_a_folder_is_free_again_when_its_holder_is_gone(tmp_path: Path) -> None:
-    """Also after SIGKILL, which leaves the file."""
+    """This also holds after SIGKILL, which leaves the file."""
     assert not is_held(tmp_path)
     code = (
         "import os, signal, sys\nfrom pathlib import Path\nfrom runner.embedded.hold import held\n"
@@ -77,7 +77,7 @@ def test_a_holder_that_has_no_address_yet_is_told_all_the_same(tmp_path: Path) -
 
 
 def test_a_busy_port_is_one_line_that_names_port_and_setting(tmp_path: Path) -> None:
-    """Nothing is started for it, and nothing is left in the folder."""
+    """Nothing was started, and nothing is left in the folder."""
     with socket.create_server(("127.0.0.1", 0)) as busy:
         port = busy.getsockname()[1]
         ended = dev(tmp_path, port)

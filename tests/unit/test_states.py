@@ -1,4 +1,4 @@
-"""The table of allowed changes is sound, and the SQL keeps to it."""
+"""The table of permitted changes is consistent, and the SQL follows it."""
 
 import re
 from pathlib import Path
@@ -13,7 +13,7 @@ PAGE = Path(__file__).resolve().parents[2] / "docs/operations/executions.md"
 
 
 def test_every_state_is_waiting_active_or_ended_and_only_one_of_them() -> None:
-    """The three groups part the states."""
+    """Each state belongs to exactly one of the three groups."""
     assert set(State) == WAITING | ACTIVE | ENDED
     assert len(WAITING) + len(ACTIVE) + len(ENDED) == len(State)
     assert set(ALLOWED) == set(State)
@@ -26,7 +26,7 @@ def test_nothing_leaves_an_ended_state(state: State) -> None:
 
 
 def test_every_state_can_be_reached_and_every_open_one_can_end() -> None:
-    """No state is dead, and no execution can be stuck by the table."""
+    """No state is unreachable, and the table lets no execution get stuck."""
     reached = set().union(*ALLOWED.values())
     assert reached == set(State)
     for state in WAITING | ACTIVE:

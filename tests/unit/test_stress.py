@@ -1,4 +1,4 @@
-"""What the stress counts as broken: it must not call a fault of ours a refusal."""
+"""What the stress test counts as broken: it must not count our failures as refusals."""
 
 import pytest
 
@@ -28,7 +28,7 @@ def test_a_5xx_is_right_only_as_a_503_that_says_when_to_come_back(
 
 
 def test_books_are_added_up() -> None:
-    """The attackers' process and the measuring one keep a book each."""
+    """The attacking process and the measuring one each keep their own books."""
     ours, theirs = Book(accepted=["a"]), Book(accepted=["b"])
     theirs.note("viewer", Reply(500, {}, b"{}"))
     ours.add(theirs)

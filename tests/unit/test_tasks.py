@@ -1,4 +1,4 @@
-"""Work beside other work ends with it, and its failure is nobody's secret."""
+"""Work beside other work ends with it, and its failure does not go unseen."""
 
 import asyncio
 
@@ -10,7 +10,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_it_is_done_beside_the_context_and_to_its_end() -> None:
-    """Whichever of the two takes longer."""
+    """It does not matter which of the two takes longer."""
     done: list[str] = []
 
     async def work() -> None:
@@ -23,7 +23,7 @@ async def test_it_is_done_beside_the_context_and_to_its_end() -> None:
 
 
 async def test_its_failure_ends_the_context_at_once() -> None:
-    """The context hears of it as itself, not as a cancellation."""
+    """The context gets the failure itself, not a cancellation."""
 
     async def fails() -> None:
         await asyncio.sleep(0)
@@ -36,7 +36,7 @@ async def test_its_failure_ends_the_context_at_once() -> None:
 
 
 async def test_its_failure_after_the_context_is_raised_too() -> None:
-    """It is waited for."""
+    """The context waits for the work."""
 
     async def fails() -> None:
         await asyncio.sleep(0.02)
@@ -48,7 +48,7 @@ async def test_its_failure_after_the_context_is_raised_too() -> None:
 
 
 async def test_a_failure_of_the_context_leaves_it_time_to_end() -> None:
-    """What it had begun is done."""
+    """Work that has begun is finished."""
     done = asyncio.Event()
 
     async def work() -> None:
@@ -62,7 +62,7 @@ async def test_a_failure_of_the_context_leaves_it_time_to_end() -> None:
 
 
 async def test_who_cancels_the_context_cancels_it() -> None:
-    """Also when it would not end by itself."""
+    """This holds even if the work would not end by itself."""
     cancelled = asyncio.Event()
 
     async def work() -> None:
@@ -85,7 +85,7 @@ async def test_who_cancels_the_context_cancels_it() -> None:
 
 
 async def test_what_is_not_to_be_interrupted_ends_however_often_its_waiter_is_cancelled() -> None:
-    """As anyio's scopes do, which cancel at each await."""
+    """The test cancels like anyio's scopes, which cancel at each await."""
     ended = asyncio.Event()
 
     async def work() -> None:

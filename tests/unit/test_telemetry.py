@@ -91,7 +91,7 @@ WIDE = {
     **{f"field {n}": n for n in range(1000)},
 }
 BOUND = 2**22
-"""Of one line, whatever it is made of: every level has its own bound."""
+"""Length of one line, whatever it consists of: every level has a bound of its own."""
 
 
 @pytest.mark.parametrize("name", [name for name in WIDE if not name.startswith("field")])

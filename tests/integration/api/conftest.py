@@ -13,7 +13,7 @@ from tests.support.deployment import NO_POOL, Deployment
 @pytest.fixture(scope="session")
 def document(shared: Deployment) -> dict[str, Any]:
     """Return the OpenAPI document as the running API serves it."""
-    body: dict[str, Any] = httpx.get(f"{shared.url}/openapi.json").json()
+    body: dict[str, Any] = httpx.get(f"{shared.url}/openapi.json", timeout=60).json()
     return body
 
 

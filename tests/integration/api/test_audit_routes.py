@@ -1,4 +1,4 @@
-"""`/v1/audit`: who may export and forward it, what is on record, and what is refused."""
+"""`/v1/audit`: who may export and forward the log, what is recorded, and what is refused."""
 
 import json
 import os
@@ -13,9 +13,9 @@ import httpx
 import psycopg
 import pytest
 
+from agent_runner import Client, Invalid, NotFound, NotPermitted
 from runner.audit import offline
 from runner.base.signing import PublicKey
-from runner.client import Client, Invalid, NotFound, NotPermitted
 from runner.words.principal import Role
 from tests.support.deployment import Deployment
 
@@ -29,12 +29,12 @@ def exported(client: Client, **filters: Any) -> list[str]:
 
 
 def actions(client: Client) -> list[str]:
-    """Return the actions on record."""
+    """Return the recorded actions."""
     return [each["record"]["action"] for each in client.audit(limit=500)["items"]]
 
 
 def test_an_export_is_the_whole_log_with_itself_and_sealed(shared: Deployment) -> None:
-    """It verifies by the keys that the deployment tells of."""
+    """It verifies with the keys that the deployment publishes."""
     client = shared.client("exporting")
     client.put_secret("token", "a-value-of-it")
     lines = exported(client)
@@ -49,7 +49,7 @@ def test_an_export_is_the_whole_log_with_itself_and_sealed(shared: Deployment) -
 
 
 def test_the_log_is_read_newest_first_on_request_page_by_page(shared: Deployment) -> None:
-    """Filters hold as ever, and each page begins where the last one ended."""
+    """Filters apply as usual, and each page begins where the last one ended."""
     client = shared.client("backwards")
     for name in ("one", "two", "three"):
         client.put_secret(name, "a-value-of-it")
@@ -73,7 +73,7 @@ def _keys(client: Client) -> tuple[PublicKey, ...]:
 
 
 def test_a_filtered_export_says_so(shared: Deployment) -> None:
-    """And the record of it says what was asked for."""
+    """The record of the export also names the filter."""
     client = shared.client("selecting")
     client.put_secret("token", "a-value-of-it")
     client.delete_secret("token")
@@ -86,7 +86,7 @@ def test_a_filtered_export_says_so(shared: Deployment) -> None:
 
 
 def test_a_log_of_many_pages_is_exported_whole(shared: Deployment) -> None:
-    """More than one page of it, in order."""
+    """It has more than one page, and keeps its order."""
     client = shared.client("lengthy")
     client.put_secret("token", "a-value-of-it")
     (tenant,) = shared.sql(
@@ -103,7 +103,7 @@ def test_a_log_of_many_pages_is_exported_whole(shared: Deployment) -> None:
 
 @pytest.mark.parametrize("role", Role)
 def test_admins_alone_export_and_forward(role: Role, shared: Deployment) -> None:
-    """Others are refused, and that is on record with what they tried."""
+    """Others are refused, and the log records what they tried."""
     owner, client = shared.client(f"a-{role}"), shared.client(f"a-{role}", role)
     calls = (
         lambda: exported(client),
@@ -130,7 +130,7 @@ def test_admins_alone_export_and_forward(role: Role, shared: Deployment) -> None
 
 
 def test_a_webhook_is_written_read_and_deleted(shared: Deployment) -> None:
-    """Its secret is in the first answer alone; on record is its host, not its path."""
+    """Only the first answer has its secret; the log has its host, but not its path."""
     client, other = shared.client("hooked"), shared.client("not-hooked")
     with pytest.raises(NotFound):
         client.delete_audit_webhook()
@@ -167,7 +167,7 @@ def test_a_webhook_is_written_read_and_deleted(shared: Deployment) -> None:
     ],
 )  # fmt: skip
 def test_an_address_that_must_not_be_one_is_refused(url: str, shared: Deployment) -> None:
-    """Before anything is stored; the log has nothing of it."""
+    """It is refused before anything is stored, and the log has no record of it."""
     client = shared.client("wrong-hooks")
     with pytest.raises(Invalid, match="url"):
         client.put_audit_webhook(url)
@@ -178,7 +178,7 @@ def test_an_address_that_must_not_be_one_is_refused(url: str, shared: Deployment
 def test_verification_knows_the_newest_checkpoint_and_what_the_caller_knows(
     shared: Deployment,
 ) -> None:
-    """A place that the log passed through, and one that it never did."""
+    """The caller names a place that the log passed through, and one that it never did."""
     client = shared.client("verifying")
     lines = exported(client)
     checkpoint = json.loads(lines[-1])
@@ -194,7 +194,7 @@ def test_verification_knows_the_newest_checkpoint_and_what_the_caller_knows(
 
 
 def test_verifying_many_times_at_once_leaves_the_api_to_the_others(shared: Deployment) -> None:
-    """More requests than the API has connections, all held up while they read the receipts."""
+    """There are more requests than connections, and all have to wait for the receipts."""
     loud, other = shared.http("verifying"), shared.http("not-verifying")
     superuser = shared.stack.services.postgres.url("postgres")
     with ThreadPoolExecutor(20) as threads:
@@ -218,7 +218,7 @@ def test_one_tenants_export_holds_nothing_of_anothers(shared: Deployment) -> Non
 def test_by_the_command_line_offline_and_against_what_was_kept(
     shared: Deployment, tmp_path: Path
 ) -> None:
-    """Export, verify the file without server or settings, find what was done to it."""
+    """The command exports, verifies the file offline, and finds what was changed in it."""
     env = {**os.environ, "COLUMNS": "200"}
     online = {**env, "RUNNER_URL": shared.url, "RUNNER_API_KEY": shared.key("typed-audit")}
     offline_env = {**env, "RUNNER_STATE_DIR": "/nonexistent"}

@@ -1,4 +1,4 @@
-"""`/v1/files` as a client meets it."""
+"""`/v1/files` as a client sees it."""
 
 import base64
 import hashlib
@@ -19,7 +19,7 @@ BODY = b"0123456789"
 
 @pytest.fixture
 def client(shared: Deployment, request: pytest.FixtureRequest) -> httpx.Client:
-    """Return a connection of a tenant of this test's own."""
+    """Return a connection for a tenant that only this test uses."""
     return shared.http(_name(request))
 
 
@@ -33,7 +33,7 @@ def digest(content: bytes) -> str:
 
 
 def used(deployment: Deployment, tenant: str) -> tuple[int, int]:
-    """Return what the ledger says that a tenant stores: bytes and objects."""
+    """Return what a tenant stores according to the ledger: bytes and objects."""
     rows = deployment.sql(
         "SELECT bytes, objects FROM storage_usage JOIN tenants USING (tenant_id) WHERE name = %s",
         tenant,
@@ -42,7 +42,7 @@ def used(deployment: Deployment, tenant: str) -> tuple[int, int]:
 
 
 def test_a_file_is_written_read_listed_and_deleted(client: httpx.Client) -> None:
-    """The whole life of one."""
+    """The test follows one file through its whole life."""
     made = client.put(f"{FILES}/data/in.csv", content=BODY, headers={"Content-Type": "text/csv"})
     assert made.status_code == 201
     view = made.json()
@@ -68,7 +68,7 @@ def test_a_file_is_written_read_listed_and_deleted(client: httpx.Client) -> None
 def test_an_overwrite_keeps_the_name_and_frees_the_old(
     shared: Deployment, client: httpx.Client, request: pytest.FixtureRequest
 ) -> None:
-    """One name, one file; what it was is counted no more."""
+    """One name has one file, and the old content no longer counts."""
     first = client.put(f"{FILES}/a", content=b"x" * 1000).json()
     second = client.put(f"{FILES}/a", content=b"y" * 10)
     assert second.status_code == 200
@@ -97,7 +97,7 @@ def test_an_overwrite_keeps_the_name_and_frees_the_old(
     ],
 )
 def test_ranges(shared: Deployment, asked: str, content: bytes | None, says: str | None) -> None:
-    """One range is answered with itself, one beyond the end with 416."""
+    """One range is answered with these bytes, and one beyond the end with 416."""
     client = shared.http("f-ranges")
     client.put(f"{FILES}/r", content=BODY)
     answer = client.get(f"{FILES}/r", headers={"Range": asked})
@@ -112,7 +112,7 @@ def test_ranges(shared: Deployment, asked: str, content: bytes | None, says: str
 
 
 def test_a_range_of_what_has_changed_is_the_whole(client: httpx.Client) -> None:
-    """If-Range: a download that goes on gets no mixture."""
+    """With If-Range, a resumed download never gets a mixture."""
     tag = client.put(f"{FILES}/r", content=BODY).headers["etag"]
     asked = {"Range": "bytes=5-", "If-Range": tag}
     assert client.get(f"{FILES}/r", headers=asked).content == b"56789"
@@ -121,7 +121,7 @@ def test_a_range_of_what_has_changed_is_the_whole(client: httpx.Client) -> None:
 
 
 def test_what_is_known_is_not_sent_again(client: httpx.Client) -> None:
-    """If-None-Match on reading."""
+    """This is If-None-Match for reading."""
     tag = client.put(f"{FILES}/a", content=BODY).headers["etag"]
     for sent in (tag, f"W/{tag}", f'"x", {tag}', "*"):
         answer = client.get(f"{FILES}/a", headers={"If-None-Match": sent})
@@ -130,7 +130,7 @@ def test_what_is_known_is_not_sent_again(client: httpx.Client) -> None:
 
 
 def test_no_update_is_lost(client: httpx.Client) -> None:
-    """If-None-Match: * creates alone, If-Match changes what was seen alone."""
+    """`If-None-Match: *` only creates; `If-Match` only changes what was seen."""
     only_new = {"If-None-Match": "*"}
     tag = client.put(f"{FILES}/a", content=b"1", headers=only_new).headers["etag"]
     assert client.put(f"{FILES}/a", content=b"2", headers=only_new).status_code == 412
@@ -155,7 +155,7 @@ def test_no_update_is_lost(client: httpx.Client) -> None:
 def test_of_concurrent_writers_that_expect_the_same_one_wins(
     shared: Deployment, client: httpx.Client, header: dict[str, str], request: pytest.FixtureRequest
 ) -> None:
-    """Eight at once."""
+    """Eight write at once."""
     if "If-Match" in header:
         header = {"If-Match": client.put(f"{FILES}/a", content=b"0").headers["etag"]}
     key = shared.key(_name(request))
@@ -184,7 +184,7 @@ def test_of_concurrent_writers_that_expect_the_same_one_wins(
 def test_a_promised_digest_is_checked(
     shared: Deployment, name: str, spelled: "object", request: pytest.FixtureRequest
 ) -> None:
-    """One that does not hold leaves nothing."""
+    """If it is wrong, nothing is stored."""
     assert callable(spelled)
     client = shared.http(_name(request))
     wrong = client.put(f"{FILES}/a", content=BODY, headers={name: spelled(b"other")})
@@ -196,7 +196,7 @@ def test_a_promised_digest_is_checked(
 
 
 def test_a_broken_digest_is_not_ignored(client: httpx.Client) -> None:
-    """Who sends one wants it checked; other algorithms are not ours to check."""
+    """Whoever sends one wants it checked; we do not check other algorithms."""
     for sent in ("sha-256=:AAAA:", "sha-256=:!:", "sha-256=::"):
         answer = client.put(f"{FILES}/a", content=BODY, headers={"Content-Digest": sent})
         assert answer.status_code == 422, sent
@@ -205,7 +205,7 @@ def test_a_broken_digest_is_not_ignored(client: httpx.Client) -> None:
 
 
 def test_what_is_not_simply_the_file_is_refused(client: httpx.Client) -> None:
-    """No length, a part, an encoding."""
+    """It has no length, is a part, or is encoded."""
     assert client.put(f"{FILES}/a", content=iter([b"x"])).status_code == 411
     ranged = {"Content-Range": "bytes 0-1/2"}
     assert client.put(f"{FILES}/a", content=b"xx", headers=ranged).status_code == 400
@@ -215,7 +215,7 @@ def test_what_is_not_simply_the_file_is_refused(client: httpx.Client) -> None:
 
 
 def test_json_is_a_file_like_any(client: httpx.Client) -> None:
-    """Nothing parses it."""
+    """Nothing parses its content."""
     sent = b'{"a": [[[' * 100
     headers = {"Content-Type": "application/json"}
     assert client.put(f"{FILES}/a.json", content=sent, headers=headers).status_code == 201
@@ -223,13 +223,13 @@ def test_json_is_a_file_like_any(client: httpx.Client) -> None:
 
 
 def test_other_routes_take_json_alone(client: httpx.Client) -> None:
-    """What streams says so; nothing else got laxer."""
+    """Only routes that stream accept other types."""
     answer = client.post("/v1/executions", content=b"x", headers={"Content-Type": "text/plain"})
     assert answer.status_code == 415
 
 
 def test_a_listing_comes_in_pages(client: httpx.Client) -> None:
-    """By name, bounded by the prefix, each once."""
+    """Files come by name, within the prefix, each once."""
     names = [f"p/{n:02}" for n in range(25)]
     for name in (*names, "a", "p", "p0", "q"):
         client.put(f"{FILES}/{name}", content=b"x")
@@ -245,7 +245,7 @@ def test_a_listing_comes_in_pages(client: httpx.Client) -> None:
 
 
 def test_what_has_expired_is_gone(client: httpx.Client) -> None:
-    """At once, whenever it is removed; its name is free."""
+    """It is gone at once, even before it is removed, and its name is free."""
     soon = (datetime.now(UTC) + timedelta(seconds=1)).isoformat()
     made = client.put(f"{FILES}/a", content=b"1", params={"expires_at": soon})
     assert made.json()["expires_at"] is not None
@@ -271,7 +271,7 @@ def small(shared: Deployment) -> Iterator[tuple[str, httpx.Client]]:
 def test_a_full_storage_says_which_limit_and_how_full(
     shared: Deployment, small: tuple[str, httpx.Client]
 ) -> None:
-    """Refused before the body is read; what is deleted is free at once."""
+    """It refuses before it reads the body, and deleted space is free at once."""
     name, client = small
     assert client.put(f"{FILES}/a", content=b"x" * 900).status_code == 201
     refused = client.put(f"{FILES}/b", content=b"x" * 101)
@@ -292,7 +292,7 @@ def test_a_full_storage_says_which_limit_and_how_full(
 def test_a_declared_length_is_refused_before_a_byte_is_sent(
     shared: Deployment, small: tuple[str, httpx.Client]
 ) -> None:
-    """By its head alone."""
+    """The head alone is enough."""
     name, _ = small
     at = httpx.URL(shared.url)
     with socket.create_connection((at.host, at.port or 80), timeout=20) as connection:
@@ -306,7 +306,7 @@ def test_a_declared_length_is_refused_before_a_byte_is_sent(
 def test_concurrent_uploads_do_not_share_the_last_place(
     shared: Deployment, small: tuple[str, httpx.Client]
 ) -> None:
-    """Ten at once of 400 bytes where 1,000 are allowed: two are stored, whatever the order."""
+    """Ten upload 400 bytes at once where 1,000 are allowed: two are stored in any order."""
     name, _ = small
     key = shared.key(name)
 
@@ -323,7 +323,7 @@ def test_concurrent_uploads_do_not_share_the_last_place(
 def test_an_upload_that_breaks_off_leaves_nothing(
     shared: Deployment, small: tuple[str, httpx.Client]
 ) -> None:
-    """Its place is reserved while it comes, and free again once it has ended early."""
+    """Its space is reserved while it comes, and free again once it has ended early."""
     name, client = small
     at = httpx.URL(shared.url)
     with socket.create_connection((at.host, at.port or 80), timeout=20) as connection:
@@ -343,7 +343,7 @@ def test_an_upload_that_breaks_off_leaves_nothing(
 
 
 def test_what_was_done_with_a_file_is_audited(client: httpx.Client) -> None:
-    """Written, read, deleted; with its size and sum, never its content."""
+    """Writes, reads and deletions are recorded with size and sum, never with the content."""
     client.put(f"{FILES}/a", content=BODY)
     client.get(f"{FILES}/a")
     client.delete(f"{FILES}/a")
@@ -356,7 +356,7 @@ def test_what_was_done_with_a_file_is_audited(client: httpx.Client) -> None:
 
 
 def test_a_viewer_reads_alone(shared: Deployment) -> None:
-    """Roles by route are in tests/security/test_roles.py; here, that it works."""
+    """tests/security/test_roles.py covers roles by route; this test shows that it works."""
     shared.http("f-roles").put(f"{FILES}/a", content=BODY)
     viewer = shared.http("f-roles", Role.VIEWER)
     assert viewer.get(f"{FILES}/a").content == BODY

@@ -1,4 +1,4 @@
-"""What every answer says to browsers: each route, each kind of answer, and the server's own."""
+"""Headers for browsers on every answer: of each route, of each kind, and of the server."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -34,7 +34,7 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", 
 
 
 def faults(headers: dict[str, str]) -> list[str]:
-    """Return what an answer's headers lack, or tell."""
+    """Return what an answer's headers lack, or wrongly reveal."""
     wrong = [
         f"{name} is {headers.get(name)}" for name in REQUIRED if headers.get(name) != REQUIRED[name]
     ]
@@ -73,7 +73,7 @@ def paths(document: dict[str, Any]) -> list[str]:
 
 
 def answers(shared: Deployment) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield an answer of every kind, on every route: what was asked, and its status and headers."""
+    """Yield an answer of every kind on every route: the request, and its status and headers."""
     key = {"Authorization": f"Bearer {shared.key('walked')}"}
     viewer = {"Authorization": f"Bearer {shared.key('walked', role=Role.VIEWER)}"}
     with httpx.Client(base_url=shared.url, timeout=30) as client:
@@ -135,7 +135,7 @@ def lowered(answer: httpx.Response) -> dict[str, str]:
 
 
 def test_every_answer_of_every_kind_has_every_header(shared: Deployment) -> None:
-    """Also what uvicorn itself answers; and nothing names the server or opens the API to pages."""
+    """This includes uvicorn's own answers; nothing names the server or opens the API to pages."""
     found = list(answers(shared))
     wrong = {asked: wrong for asked, headers in found if (wrong := faults(headers))}
     assert wrong == {}
@@ -159,7 +159,7 @@ def test_every_answer_of_every_kind_has_every_header(shared: Deployment) -> None
 
 
 async def test_an_app_without_the_control_is_found_out() -> None:
-    """Shown able to fail: FastAPI alone sends none of them."""
+    """The control: FastAPI alone sends none of them."""
     without, with_it = FastAPI(), FastAPI()
     with_it.add_middleware(SecurityHeaders)
     for app, lacking in ((without, len(REQUIRED) + 3), (with_it, 0)):
@@ -169,7 +169,7 @@ async def test_an_app_without_the_control_is_found_out() -> None:
 
 
 def test_what_the_server_answers_itself_is_a_problem_document(shared: Deployment) -> None:
-    """No plain text from inside uvicorn."""
+    """No answer is uvicorn's plain text."""
     status, headers, body = wire.exchange(shared.url, b"nonsense\r\n\r\n")
     assert status == 400
     assert headers["content-type"] == "application/problem+json"
@@ -198,7 +198,7 @@ def opened(image: None) -> Iterator[Deployment]:
 def test_pages_of_the_named_origin_alone_may_read(
     origin: str, admitted: bool, opened: Deployment
 ) -> None:
-    """Exactly that origin, never a wildcard, and never with cookies."""
+    """Only exactly that origin may, never a wildcard, and never with cookies."""
     asked = {
         "Origin": origin,
         "Access-Control-Request-Method": "POST",

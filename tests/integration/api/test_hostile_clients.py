@@ -1,4 +1,4 @@
-"""Clients that mean harm, on the wire: strangers, old keys, heads and files made to hurt."""
+"""Hostile clients on the wire: strangers, ended keys, harmful heads and files."""
 
 import socket
 from urllib.parse import quote, urlsplit
@@ -14,7 +14,7 @@ FLOOD = 64 * 2**20
 
 
 def test_a_stranger_has_nothing_parsed(shared: Deployment) -> None:
-    """401 before the body: what is in it, how much, and whether the route is there do not count."""
+    """It gets 401 before its body is read, for any body and whether the route exists or not."""
     url = f"{shared.url}/v1/executions"
     json = {"Content-Type": "application/json"}
     for content, headers in ((b"{", json), (b"{}", json), (b"x", {}), (b"", {})):
@@ -34,7 +34,7 @@ def test_a_stranger_has_nothing_parsed(shared: Deployment) -> None:
     ids=["revoked", "expired"],
 )
 def test_a_key_that_is_over_is_as_unknown_as_any(end: str, shared: Deployment) -> None:
-    """Refused from the next request on, in the same words."""
+    """It is refused from the next request on, with the usual words."""
     key = shared.key("ended")
     headers = {"Authorization": f"Bearer {key}"}
     url = f"{shared.url}/v1/executions"
@@ -50,7 +50,7 @@ def test_a_key_that_is_over_is_as_unknown_as_any(end: str, shared: Deployment) -
     "piece", [b"a" * 2**16, b"a\r\nX-Another: " * 4096], ids=["one header", "many headers"]
 )
 def test_a_head_without_an_end_takes_no_memory(piece: bytes, shared: Deployment) -> None:
-    """The connection is closed at a bound, long before it hurts."""
+    """The connection is closed at a limit, long before it hurts."""
     api = psutil.Process(shared.stack.api.pid)
     before = api.memory_info().rss
     sent = flood(shared.url, piece)
@@ -60,7 +60,7 @@ def test_a_head_without_an_end_takes_no_memory(piece: bytes, shared: Deployment)
 
 
 def test_a_downloaded_file_is_saved_and_never_shown(shared: Deployment) -> None:
-    """Whatever it says it is, and whatever its name tries."""
+    """This holds for any type and any name that it claims."""
     client = shared.client("downloads")
     names = ["page.html", 'a"; filename="b.html', "\u00fc;x.svg"]
     ended = client.run(
@@ -82,7 +82,7 @@ def test_a_downloaded_file_is_saved_and_never_shown(shared: Deployment) -> None:
 
 
 def flood(url: str, piece: bytes) -> int:
-    """Send a head of `piece` after `piece`; return how many bytes went before it was cut."""
+    """Send a head of repeated `piece`s; return how many bytes went before it was cut."""
     sent = 0
     with connected(url) as connection:
         connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-First: ")
@@ -104,7 +104,7 @@ def connected(url: str) -> socket.socket:
 
 
 def answered(url: str, method: str, path: str, headers: dict[str, str]) -> bytes:
-    """Return the beginning of the answer to a head alone."""
+    """Return the beginning of the answer to a head without a body."""
     lines = [f"{method} {path} HTTP/1.1", "Host: x", *(f"{k}: {v}" for k, v in headers.items())]
     with connected(url) as connection:
         connection.sendall("\r\n".join([*lines, "", ""]).encode())

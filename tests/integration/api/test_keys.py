@@ -1,4 +1,4 @@
-"""API keys: made within what their maker has, rotated with an overlap, over at once."""
+"""API keys: within their maker's rights, rotated with an overlap, revoked at once."""
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -8,9 +8,11 @@ import httpx
 import psycopg
 import pytest
 
+from agent_runner import Client, NotFound, NotPermitted
 from runner.quotas.tiers import MOST_KEYS
 from runner.words.principal import Role
 from tests.support.deployment import Deployment, bearing, eventually
+from tests.support.routes import UNKNOWN_ID
 
 ANSWER = "a valid API key is needed: `Authorization: Bearer rk_…`"
 
@@ -24,13 +26,13 @@ def make(client: httpx.Client, **wanted: Any) -> dict[str, Any]:
 
 
 def status(shared: Deployment, token: str, path: str = "/v1/executions") -> int:
-    """Return what a key gets."""
+    """Return the status that a key gets."""
     with bearing(shared.url, token) as client:
         return client.get(path).status_code
 
 
 def test_a_key_is_shown_once_and_stored_as_a_hash(shared: Deployment) -> None:
-    """Neither listing, log nor database has it again."""
+    """No listing, log or table holds it afterwards."""
     owner = shared.http("k-shown")
     made = make(owner, name="ci")
     secret = made["token"].split("_", 2)[2]
@@ -46,13 +48,43 @@ def test_a_key_is_shown_once_and_stored_as_a_hash(shared: Deployment) -> None:
 
 
 def test_a_key_of_fewer_permissions_has_those_alone(shared: Deployment) -> None:
-    """Of its role's, and the refusal says what it lacks."""
+    """They are some of its role's; a refusal says which one it lacks."""
     made = make(shared.http("k-fewer"), permissions=["execution:read"])
     with bearing(shared.url, made["token"]) as client:
         assert client.get("/v1/executions").status_code == 200
         refused = client.post("/v1/executions", json={"command": ["true"]})
     assert refused.status_code == 403
     assert refused.json()["detail"] == "this key lacks the permission execution:create"
+
+
+def test_the_sdk_makes_lists_rotates_and_revokes_keys(shared: Deployment) -> None:
+    """Each has its limits; a token is returned once, and no repr shows it."""
+    owner = shared.client("k-sdk")
+    ends = datetime.now(UTC) + timedelta(hours=1)
+    made = owner.keys.create(
+        "ci", "developer", permissions=["execution:read"], networks=["127.0.0.0/8"], expires_at=ends
+    )
+    key = made.key
+    assert made.token.startswith(f"rk_{key.prefix}_")
+    assert made.token not in repr(made)
+    assert (key.name, key.role) == ("ci", "developer")
+    assert (key.permissions, key.networks) == (("execution:read",), ("127.0.0.0/8",))
+    assert key.expires_at is not None
+    assert datetime.fromisoformat(key.expires_at) == ends
+    with Client(shared.url, made.token) as api:
+        assert api.list() == ([], None)
+        with pytest.raises(NotPermitted):
+            api.keys.create("more", "developer")
+    rotated = owner.keys.rotate(key.id, overlap_s=0)
+    assert owner.keys.get(key.id).replaced_by == rotated.key.id
+    assert (status(shared, made.token), status(shared, rotated.token)) == (401, 200)
+    owner.keys.revoke(rotated.key.id)
+    assert status(shared, rotated.token) == 401
+    first, second, *_ = owner.keys.list()
+    assert (first.id, second.id) == (rotated.key.id, key.id)
+    assert first.revoked_at is not None
+    with pytest.raises(NotFound):
+        owner.keys.get(UNKNOWN_ID)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +104,7 @@ def test_a_key_of_fewer_permissions_has_those_alone(shared: Deployment) -> None:
 def test_nobody_makes_a_key_that_can_do_more(
     shared: Deployment, wanted: dict[str, Any], expected: int
 ) -> None:
-    """Not in role, permissions, networks or time; an owner without these bounds may."""
+    """This covers role, permissions, networks and time; an owner without these limits may."""
     ends = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
     owner = shared.http("k-more")
     admin = make(
@@ -89,7 +121,7 @@ def test_nobody_makes_a_key_that_can_do_more(
 
 
 def test_an_admin_does_not_touch_what_can_do_more(shared: Deployment) -> None:
-    """No rotation of an owner's key, which would hand it over; no revocation either."""
+    """An admin cannot rotate an owner's key, which would hand it over, nor revoke it."""
     owner = shared.http("k-above")
     owners_own = owner.get("/v1/keys").json()["items"][0]["id"]
     admin = shared.http("k-above", Role.ADMIN)
@@ -103,7 +135,7 @@ def test_an_admin_does_not_touch_what_can_do_more(shared: Deployment) -> None:
 
 
 def test_a_rotation_lets_both_work_for_a_while(shared: Deployment) -> None:
-    """The new one can do the same; the old one ends by itself, and is not rotated twice."""
+    """The new key has the same rights; the old one ends by itself and is not rotated twice."""
     owner = shared.http("k-rotated")
     old = make(owner, permissions=["execution:read"])
     url = f"/v1/keys/{old['key']['id']}/rotate"
@@ -119,7 +151,7 @@ def test_a_rotation_lets_both_work_for_a_while(shared: Deployment) -> None:
 
 
 def test_a_revoked_key_is_over_at_once(shared: Deployment) -> None:
-    """Also one that revokes itself."""
+    """This includes a key that revokes itself."""
     owner = shared.http("k-revoked")
     made = make(owner)
     assert status(shared, made["token"]) == 200
@@ -131,7 +163,7 @@ def test_a_revoked_key_is_over_at_once(shared: Deployment) -> None:
 
 
 def test_a_revoked_key_is_over_before_what_it_made_is(shared: Deployment) -> None:
-    """Whatever becomes of the rest, which a lock holds up here."""
+    """This holds even if the rest fails; here, a lock delays it."""
     owner = shared.http("k-first")
     made = make(owner, role="admin")
     with bearing(shared.url, made["token"]) as client:
@@ -150,7 +182,7 @@ def test_a_revoked_key_is_over_before_what_it_made_is(shared: Deployment) -> Non
 
 
 def test_a_tenant_has_a_bounded_number_of_usable_keys(shared: Deployment) -> None:
-    """What is beyond is refused as any quota is; revoking one makes room."""
+    """Further ones are refused like any quota; revoking one makes room."""
     owner = shared.http("k-many")
     made = make(owner)
     shared.sql(
@@ -183,7 +215,7 @@ def test_an_expired_key_is_over(shared: Deployment) -> None:
 
 
 def test_a_key_works_from_its_networks_alone(shared: Deployment) -> None:
-    """Elsewhere it gets the answer of an unknown one, and its tenant's log says why."""
+    """Elsewhere it gets the answer for unknown keys, and its tenant's log says why."""
     owner = shared.http("k-networks")
     here = make(owner, networks=["127.0.0.0/8", "2001:db8::/32"])
     elsewhere = make(owner, networks=["192.0.2.0/24"])
@@ -209,7 +241,7 @@ def test_the_last_use_is_on_record(shared: Deployment) -> None:
 
 
 def test_what_happens_to_keys_is_in_the_log(shared: Deployment) -> None:
-    """By whom, to which key; never the key."""
+    """The log says by whom and to which key, and never holds the key."""
     owner = shared.http("k-logged")
     made = make(owner)
     rotated = owner.post(f"/v1/keys/{made['key']['id']}/rotate", json={}).json()

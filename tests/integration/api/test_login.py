@@ -31,12 +31,12 @@ def site(image: None) -> Iterator[Deployment]:
 
 
 def cookie(person: Person) -> str:
-    """Return the session's id as the browser keeps it."""
+    """Return the session id that the browser keeps."""
     return str(person.http.cookies["runner_session"])
 
 
 def said(answer: httpx.Response) -> tuple[int, Any]:
-    """Return an answer without what differs between any two."""
+    """Return an answer without the parts that always differ."""
     return answer.status_code, {**answer.json(), "instance": ""}
 
 
@@ -50,7 +50,7 @@ def audited(deployment: Deployment, action: str) -> list[dict[str, Any]]:
 
 
 def test_an_owner_joins_logs_in_and_may_what_owners_may(lasting: Deployment) -> None:
-    """From the operator's command to a request by cookie, which names them in the log."""
+    """The test goes from the operator's command to a request by cookie, which the log names."""
     ada = joined(lasting, "l-first", "ada")
     me = ada.http.get("/v1/me").json()
     assert (me["kind"], me["email"], me["tenant"], me["role"]) == (
@@ -63,7 +63,7 @@ def test_an_owner_joins_logs_in_and_may_what_owners_may(lasting: Deployment) -> 
 
 
 def test_nothing_that_opens_is_stored_or_logged(lasting: Deployment) -> None:
-    """Neither password, session, CSRF token nor invitation; the password as argon2id by OWASP."""
+    """No password, session, CSRF token or invitation is; the password is hashed with argon2id."""
     eve = joined(lasting, "l-stored", "stored")
     token = invite(lasting, "add", "--tenant", "l-stored", "--email", "later@example.com")
     stored = "".join(
@@ -79,7 +79,7 @@ def test_nothing_that_opens_is_stored_or_logged(lasting: Deployment) -> None:
 
 
 def test_the_cookie_is_out_of_reach_of_scripts_and_other_sites(shared: Deployment) -> None:
-    """By default with the prefix that only TLS can set (RFC 6265bis 4.1.3.2)."""
+    """By default, it has the prefix that only TLS can set (RFC 6265bis 4.1.3.2)."""
     bea = Person(shared, "bea@example.com")
     shared.key("l-cookie")
     token = invite(shared, "add", "--tenant", "l-cookie", "--email", bea.email)
@@ -94,7 +94,7 @@ def test_the_cookie_is_out_of_reach_of_scripts_and_other_sites(shared: Deploymen
 def test_each_login_has_an_id_of_its_own_and_ends_the_one_it_came_with(
     lasting: Deployment,
 ) -> None:
-    """No fixation: an id that somebody planted, or had before, is none afterwards."""
+    """There is no fixation: an id from before the login is invalid afterwards."""
     kim = joined(lasting, "l-fixation", "fixation")
     before = cookie(kim)
     assert kim.log_in().status_code == 200
@@ -109,7 +109,7 @@ def test_each_login_has_an_id_of_its_own_and_ends_the_one_it_came_with(
 
 
 def test_a_session_ends_unused_at_its_end_and_by_logout(site: Deployment) -> None:
-    """Idle after 4 s, over after 9 s however busy, and at once when its user says so."""
+    """It ends after 4 s idle, after 9 s in any case, and at once when its user logs out."""
     idle, busy, leaver = (joined(site, "l-ends", name) for name in ("idle", "busy", "leaver"))
     kept = cookie(leaver)
     assert leaver.http.post("/v1/logout").status_code == 204
@@ -134,7 +134,7 @@ def _id(deployment: Deployment, person: Person) -> Any:
 
 
 def test_sessions_are_listed_and_ended_by_their_user_alone(lasting: Deployment) -> None:
-    """One's own, in every tenant; another's is one that there is not."""
+    """Users see their own in every tenant; anybody else's seems not to exist."""
     lin = joined(lasting, "l-list", "lin")
     other = joined(lasting, "l-list", "other")
     phone = Person(lasting, lin.email)
@@ -149,7 +149,7 @@ def test_sessions_are_listed_and_ended_by_their_user_alone(lasting: Deployment) 
 
 
 def test_a_new_password_ends_every_session(lasting: Deployment) -> None:
-    """The one that changes it, too; the old password is none."""
+    """This includes the session that changes it; the old password is invalid."""
     may = joined(lasting, "l-change", "may")
     laptop = Person(lasting, may.email)
     laptop.log_in()
@@ -169,7 +169,7 @@ def test_a_new_password_ends_every_session(lasting: Deployment) -> None:
 def test_a_login_that_is_overtaken_by_a_change_of_password_begins_no_session(
     lasting: Deployment,
 ) -> None:
-    """It was verified against the old one, and every session was ended before it began."""
+    """It was verified with the old password, and all sessions were ended before it began."""
     rae = joined(lasting, "l-overtaken", "rae")
     superuser = lasting.stack.services.postgres.url("postgres")
     stored = lasting.sql("SELECT password FROM users WHERE email = %s", rae.email)[0]["password"]
@@ -187,7 +187,7 @@ def test_a_login_that_is_overtaken_by_a_change_of_password_begins_no_session(
 
 
 def waiting(deployment: Deployment) -> bool:
-    """Return whether somebody waits for a lock that another holds."""
+    """Return whether somebody waits for another's lock."""
     found = deployment.sql(
         "SELECT 1 FROM pg_stat_activity WHERE usename = 'runner_api' AND wait_event_type = 'Lock'"
     )
@@ -195,7 +195,7 @@ def waiting(deployment: Deployment) -> bool:
 
 
 def test_a_hash_of_other_parameters_is_made_anew_at_login(lasting: Deployment) -> None:
-    """As after an upgrade that asks for more work."""
+    """For example, an upgrade asked for more work."""
     from argon2 import PasswordHasher  # noqa: PLC0415 - what an earlier release would have stored
 
     old = joined(lasting, "l-rehash", "old")
@@ -225,7 +225,7 @@ ANOTHERS = "that of another session"
 def test_a_change_by_cookie_comes_from_our_own_pages(
     pages: tuple[Person, Person], name: str, value: str | None
 ) -> None:
-    """Each of the three checks refuses alone; the request that differs in that point passes."""
+    """Each of the three checks refuses by itself; a request that differs only there passes."""
     ours, another = pages
     right = {
         "Cookie": f"runner_session={cookie(ours)}",
@@ -257,7 +257,7 @@ def pages(lasting: Deployment) -> tuple[Person, Person]:
 def test_a_key_needs_no_token_and_a_form_of_another_site_cannot_log_in(
     lasting: Deployment,
 ) -> None:
-    """A browser never sends that header by itself; a form cannot send JSON, nor from elsewhere."""
+    """A browser never sends that header by itself, and a form cannot send JSON."""
     token = lasting.key("l-bearer")
     with bearing(lasting.url, token) as client:
         answer = client.post(
@@ -274,7 +274,7 @@ def test_a_key_needs_no_token_and_a_form_of_another_site_cannot_log_in(
 
 
 def test_nothing_tells_whether_an_account_exists(lasting: Deployment) -> None:
-    """The same words for no account, no such tenant, another tenant and a wrong password."""
+    """No account, no such tenant, another tenant and a wrong password get the same words."""
     zoe = joined(lasting, "l-one", "zoe")
     lasting.key("l-not-hers")
     nobody = Person(lasting, "nobody@example.com")
@@ -295,7 +295,7 @@ def test_nothing_tells_whether_an_account_exists(lasting: Deployment) -> None:
 
 @pytest.mark.alone
 def test_an_unknown_account_takes_as_long_as_a_wrong_password(lasting: Deployment) -> None:
-    """Medians of interleaved tries, from an address each so that none is held up."""
+    """It compares medians of interleaved tries, each from its own address, so none is delayed."""
     known = joined(lasting, "l-time", "tim").email
     took: dict[str, list[float]] = {known: [], "no-tim@example.com": []}
     for _ in range(12):
@@ -312,7 +312,7 @@ def test_an_unknown_account_takes_as_long_as_a_wrong_password(lasting: Deploymen
 def test_failures_are_throttled_here_and_from_elsewhere_the_owner_is_not(
     lasting: Deployment,
 ) -> None:
-    """Five in a minute; another address is free, and an account that there is not just as stuck."""
+    """The limit is five a minute; other addresses are free; missing accounts are treated alike."""
     pat = joined(lasting, "l-throttle", "pat")
     for email in (pat.email, "no-pat@example.com"):
         guesser = Person(lasting, email, "guess after guess after guess")
@@ -328,7 +328,7 @@ def test_failures_are_throttled_here_and_from_elsewhere_the_owner_is_not(
 
 
 def test_without_redis_nobody_logs_in(own: Deployment) -> None:
-    """An attempt that cannot be counted is not made."""
+    """An attempt that cannot be counted is refused."""
     own.key("l-redis")
     person = Person(own, "red@example.com")
     assert person.accept(
@@ -340,7 +340,7 @@ def test_without_redis_nobody_logs_in(own: Deployment) -> None:
 
 
 def test_a_forgotten_password_is_set_anew_with_the_operators_token(lasting: Deployment) -> None:
-    """Once; every session ends."""
+    """The token works once, and every session ends."""
     fay = joined(lasting, "l-forgot", "fay")
     token = invite(lasting, "reset", "--email", fay.email)
     fresh = Person(lasting, fay.email, "nine lanterns over the marsh")
@@ -351,7 +351,7 @@ def test_a_forgotten_password_is_set_anew_with_the_operators_token(lasting: Depl
 
 
 def test_a_removed_person_is_forgotten(lasting: Deployment) -> None:
-    """Nothing is kept of who belongs to no tenant; the last membership takes the account along."""
+    """Nothing is kept of people without a tenant: the last membership takes the account along."""
     boss = joined(lasting, "l-forget", "boss")
     gone = joined(lasting, "l-forget", "gone", Role.VIEWER)
     id_ = gone.http.get("/v1/me").json()["name"]

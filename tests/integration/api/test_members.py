@@ -1,4 +1,4 @@
-"""Members: invited by token, changed only from above, and always one owner left."""
+"""Members: invited by token, changed only by higher roles, and one owner always stays."""
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
@@ -28,12 +28,12 @@ def staff(lasting: Deployment) -> dict[Role, Person]:
 
 
 def give(person: Person, member: str, role: Role) -> int:
-    """Return what comes of giving somebody a role."""
+    """Return the status of giving somebody a role."""
     return person.http.patch(f"/v1/members/{member}", json={"role": role}).status_code
 
 
 def test_who_may_give_and_take_which_role(lasting: Deployment, staff: dict[Role, Person]) -> None:
-    """Every role to every member by everybody: an owner all, an admin those below, others none."""
+    """The test tries all combinations: an owner may all, an admin lower roles, others nothing."""
     wrong = []
     for actor in Role:
         for target in Role:
@@ -56,7 +56,7 @@ def test_who_may_give_and_take_which_role(lasting: Deployment, staff: dict[Role,
 def test_members_change_as_the_same_table_says(
     lasting: Deployment, staff: dict[Role, Person]
 ) -> None:
-    """And you cannot change your own role, up or down."""
+    """Nobody can change their own role, up or down."""
     ids = {role: id_of(staff[OWNER], person.email) for role, person in staff.items()}
     second = joined(lasting, "m-staff", "m-second", ADMIN)
     assert give(staff[ADMIN], id_of(staff[OWNER], second.email), VIEWER) == 403
@@ -75,7 +75,7 @@ def test_members_change_as_the_same_table_says(
 
 
 def test_a_lower_role_takes_the_keys_that_it_could_not_have_made(lasting: Deployment) -> None:
-    """Also those that these keys made; a developer makes none. More: tests/security."""
+    """It also takes keys that these keys made; a developer makes none. See tests/security."""
     owner = joined(lasting, "m-keys", "m-keys-owner")
     admin = joined(lasting, "m-keys", "m-keys-admin", ADMIN)
     high = admin.http.post("/v1/keys", json={"name": "high", "role": "admin"}).json()["token"]
@@ -97,7 +97,7 @@ def test_a_lower_role_takes_the_keys_that_it_could_not_have_made(lasting: Deploy
 
 
 def test_a_key_with_bounds_makes_no_member_without_them(lasting: Deployment) -> None:
-    """A person could do what the key may not: the same key without bounds may."""
+    """The person could do more than the key. The same key without bounds may invite."""
     owner = lasting.http("m-bounds")
     body = {"email": "bound@example.com", "role": "viewer"}
     for bounds, expected in (({"permissions": ["member:write"]}, 403), ({}, 201)):
@@ -107,7 +107,7 @@ def test_a_key_with_bounds_makes_no_member_without_them(lasting: Deployment) -> 
 
 
 def test_an_invitation_is_good_once_until_it_ends_or_is_taken_back(lasting: Deployment) -> None:
-    """Used, expired, replaced, taken back and made up: one answer."""
+    """Used, expired, replaced, withdrawn and invented tokens get the same answer."""
     owner = joined(lasting, "m-once", "m-once-owner")
 
     def token(email: str) -> str:
@@ -135,7 +135,7 @@ def test_an_invitation_is_good_once_until_it_ends_or_is_taken_back(lasting: Depl
 
 
 def test_a_token_never_opens_somebody_elses_account(lasting: Deployment) -> None:
-    """Who is invited under an address that has an account proves it with that one's password."""
+    """Whoever is invited at an address with an account has to know that account's password."""
     victim = joined(lasting, "m-victim", "m-victim")
     attacker = joined(lasting, "m-attacker", "m-attacker")
     made = attacker.http.post("/v1/members", json={"email": victim.email, "role": "viewer"})
@@ -151,7 +151,7 @@ def test_a_token_never_opens_somebody_elses_account(lasting: Deployment) -> None
 
 
 def test_inviting_tells_nothing_of_accounts(lasting: Deployment) -> None:
-    """The same answer for an address that has an account elsewhere and for one that has none."""
+    """The answer is the same for addresses with and without an account elsewhere."""
     known = joined(lasting, "m-elsewhere", "m-elsewhere").email
     owner = lasting.http("m-oracle")
     shapes = []
@@ -163,7 +163,7 @@ def test_inviting_tells_nothing_of_accounts(lasting: Deployment) -> None:
 
 
 def test_a_weak_password_is_refused(lasting: Deployment) -> None:
-    """Short, common, or made of the address; the invitation stays good."""
+    """It is short, common, or made of the address; the invitation stays valid."""
     lasting.key("m-weak")
     token = invite(lasting, "add", "--tenant", "m-weak", "--email", "weakling@example.com")
     for weak in (
@@ -180,7 +180,7 @@ def test_a_weak_password_is_refused(lasting: Deployment) -> None:
 
 
 def test_the_last_owner_stays(lasting: Deployment) -> None:
-    """Neither removed nor demoted, by themselves or by an owner's key."""
+    """The last owner cannot be removed or demoted, by themselves or by an owner's key."""
     owner = joined(lasting, "m-last", "m-last")
     member = id_of(owner, owner.email)
     by_key = lasting.http("m-last")
@@ -193,7 +193,7 @@ def test_the_last_owner_stays(lasting: Deployment) -> None:
 
 
 async def two_at_once(deployment: Deployment, tenant: str) -> list[Any]:
-    """Remove both owners of a tenant in two transactions that overlap; return what came of it."""
+    """Remove both owners of a tenant in two overlapping transactions; return the results."""
     found = deployment.sql(
         "SELECT m.tenant_id, m.user_id FROM memberships m JOIN tenants t USING (tenant_id) "
         "WHERE t.name = %s",
@@ -219,7 +219,7 @@ async def two_at_once(deployment: Deployment, tenant: str) -> list[Any]:
 async def test_two_owners_cannot_remove_each_other_at_once(
     lasting: Deployment, attempt: int
 ) -> None:
-    """One of two transactions that overlap waits, counts again, and is refused."""
+    """The second of two overlapping transactions waits, counts again, and is refused."""
     tenant = f"m-race-{attempt}"
     for name in ("one", "two"):
         await asyncio.to_thread(joined, lasting, tenant, f"{tenant}-{name}")
@@ -236,7 +236,7 @@ async def test_two_owners_cannot_remove_each_other_at_once(
 async def test_without_the_lock_both_owners_go(
     lasting: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The control: the same two transactions, the lock left out."""
+    """The control: the same two transactions without the lock."""
     for name in ("one", "two"):
         await asyncio.to_thread(joined, lasting, "m-unlocked", f"m-unlocked-{name}")
     counted = asyncio.Barrier(2)
@@ -255,7 +255,7 @@ async def test_without_the_lock_both_owners_go(
 
 
 def test_a_tenant_sees_the_addresses_of_its_members_alone(lasting: Deployment) -> None:
-    """And no password, in no way that the API's login has: by hand-written SQL."""
+    """It sees no password, even with hand-written SQL and the API's login."""
     joined(lasting, "m-ours", "m-ours")
     joined(lasting, "m-theirs", "m-theirs")
     tenant = lasting.sql("SELECT tenant_id FROM tenants WHERE name = 'm-ours'")[0]["tenant_id"]
@@ -285,7 +285,7 @@ def test_a_tenant_sees_the_addresses_of_its_members_alone(lasting: Deployment) -
 
 
 def test_what_is_done_to_members_is_on_record(lasting: Deployment) -> None:
-    """Who did what to whom, and no token."""
+    """The log says who did what to whom, and holds no token."""
     owner = joined(lasting, "m-log", "m-log")
     made = owner.http.post("/v1/members", json={"email": "m-logged@example.com", "role": "viewer"})
     member = Person(lasting, "m-logged@example.com")
@@ -305,7 +305,7 @@ def test_what_is_done_to_members_is_on_record(lasting: Deployment) -> None:
 
 
 def test_a_token_taken_up_many_times_at_once_is_taken_up_once(lasting: Deployment) -> None:
-    """And two invitations of one new address, in two tenants, make one account."""
+    """Two invitations of one new address in two tenants make one account."""
     for tenant in ("m-rush", "m-rush-2"):
         lasting.key(tenant)
     email = "m-rush@example.com"
@@ -327,7 +327,7 @@ def test_a_token_taken_up_many_times_at_once_is_taken_up_once(lasting: Deploymen
 
 
 def test_a_tenant_that_is_deleted_takes_its_people_along(lasting: Deployment) -> None:
-    """Those who belong to no other; their sessions are over."""
+    """It takes those who belong to no other tenant, with their sessions."""
     stays = joined(lasting, "m-kept", "m-stays")
     goes = joined(lasting, "m-deleted", "m-goes")
     token = invite(lasting, "add", "--tenant", "m-deleted", "--email", stays.email)

@@ -1,4 +1,4 @@
-"""Tokens of an identity provider: each attack beside the token that differs in that point alone."""
+"""Tokens of an identity provider: each attack beside a token that differs only there."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -32,7 +32,7 @@ def issuer() -> Iterator[Provider]:
 
 @pytest.fixture(scope="module")
 def stranger() -> Iterator[Provider]:
-    """Return one that is not: the attacker's, with keys of the same names."""
+    """Return the attacker's provider, whose keys have the same names."""
     with provider() as made:
         made.keys = {kind: new_key(kind, kind) for kind in ("RSA", "EC", "OKP")}
         yield made
@@ -62,7 +62,7 @@ def get(deployment: Deployment, token: str, path: str = "/v1/me") -> httpx.Respo
 def test_a_token_is_a_principal_of_the_tenant_and_role_it_names(
     trusting: Deployment, issuer: Provider, kind: str
 ) -> None:
-    """With each kind of key; what it does is on record under its subject."""
+    """This holds for each kind of key; the log names the token's subject."""
     answer = get(trusting, issuer.token(kind))
     assert answer.status_code == 200, answer.text
     me = answer.json()
@@ -76,7 +76,7 @@ def test_a_token_is_a_principal_of_the_tenant_and_role_it_names(
 
 
 def test_of_several_roles_the_highest_counts(trusting: Deployment, issuer: Provider) -> None:
-    """Groups that mean nothing here are passed over."""
+    """Unknown groups are ignored."""
     token = issuer.token("EC", issuer.claims(role=["staff", "football", "chiefs"]))
     assert get(trusting, token).json()["role"] == "admin"
 
@@ -161,7 +161,7 @@ CLAIMS: dict[str, dict[str, Any]] = {
 def test_a_forged_token_is_refused(
     trusting: Deployment, issuer: Provider, stranger: Provider, attack: str
 ) -> None:
-    """In the same words as a wrong key; the same token signed as it should be passes."""
+    """The words are those for a wrong key; the same token with a right signature passes."""
     stranger.requests.clear()
     refused = get(trusting, FORGED[attack](issuer, stranger))
     assert (refused.status_code, refused.json()["detail"]) == (401, ANSWER)
@@ -173,7 +173,7 @@ def test_a_forged_token_is_refused(
 def test_a_claim_that_is_wrong_is_refused(
     trusting: Deployment, issuer: Provider, attack: str
 ) -> None:
-    """Signed by the issuer itself; only the one claim differs."""
+    """The issuer itself signed it, and only this claim differs."""
     refused = get(trusting, issuer.token("EC", issuer.claims(**CLAIMS[attack])))
     assert (refused.status_code, refused.json()["detail"]) == (401, ANSWER)
     assert get(trusting, issuer.token("EC")).status_code == 200
@@ -194,20 +194,20 @@ def test_a_claim_that_is_wrong_is_refused(
 def test_what_is_harmless_passes(
     trusting: Deployment, issuer: Provider, claims: dict[str, Any], header: dict[str, Any]
 ) -> None:
-    """The controls: what an attack carries is not what it is refused for."""
+    """The controls: what an attack carries besides is not the reason of its refusal."""
     token = issuer.token("EC", issuer.claims(**claims), header=header)
     assert get(trusting, token).status_code == 200
 
 
 def test_the_forger_can_sign_what_passes(trusting: Deployment, issuer: Provider) -> None:
-    """The control of the forgeries: the same hand, with the right key, makes a good token."""
+    """The control of the forgeries: the same code with the right key makes a good token."""
     header = {"alg": "RS256", "kid": "RSA"}
     token = sign(header, issuer.claims(), issuer.keys["RSA"], "RS256")
     assert get(trusting, token).status_code == 200
 
 
 def test_a_tenant_that_is_suspended_may_only_read(trusting: Deployment, issuer: Provider) -> None:
-    """As with its keys."""
+    """The same holds for its keys."""
     trusting.key("o-suspended")
     trusting.sql(
         "UPDATE tenants SET suspended_at = now(), suspended_why = 'test' WHERE name = 'o-suspended'"
@@ -221,7 +221,7 @@ def test_a_tenant_that_is_suspended_may_only_read(trusting: Deployment, issuer: 
 
 
 def accepting(trusting: Deployment, issuer: Provider, **changed: Any) -> tuple[Issuer, Database]:
-    """Return a checker of its own, with patience of its own."""
+    """Return a separate checker with time limits of its own."""
     options = {"keys_last_s": 60.0, "ask_again_s": 0.0, "answer_s": 2.0, **changed}
     trust = Trust(issuer.url, AUDIENCE, "tenant", "role", {"developer": Role.DEVELOPER}, **options)
     database = Database(SecretStr(trusting.stack.services.api_url), max_size=1)
@@ -229,7 +229,7 @@ def accepting(trusting: Deployment, issuer: Provider, **changed: Any) -> tuple[I
 
 
 async def test_a_new_key_is_found_and_an_old_one_is_dead(trusting: Deployment) -> None:
-    """After a rotation: a token under the old key is replayed to no avail."""
+    """After a rotation, a replayed token of the old key is refused."""
     with provider() as rotating:
         rotating.rotate("first")
         checker, database = accepting(trusting, rotating)
@@ -245,7 +245,7 @@ async def test_a_new_key_is_found_and_an_old_one_is_dead(trusting: Deployment) -
 
 
 async def test_made_up_keys_do_not_make_us_ask_again_and_again(trusting: Deployment) -> None:
-    """One question within the time set, whoever asks; without that bound, one for each token."""
+    """There is one request within the interval; without it, there would be one per token."""
     for ask_again_s, most in ((60.0, 1), (0.0, 21)):
         with provider() as asked:
             asked.rotate("known")
@@ -262,7 +262,7 @@ async def test_made_up_keys_do_not_make_us_ask_again_and_again(trusting: Deploym
 async def test_keys_last_while_the_issuer_is_away_and_no_longer(
     trusting: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Known keys until their time; then nobody is let in, and may try again."""
+    """Known keys work until their time; then everybody is refused, and may try again."""
     late_s = 0.0
     clock = SimpleNamespace(monotonic=lambda: time.monotonic() + late_s)
     monkeypatch.setattr(oidc, "time", clock)
@@ -294,7 +294,7 @@ async def test_keys_last_while_the_issuer_is_away_and_no_longer(
 async def test_a_discovery_document_that_is_not_the_issuers_gives_no_keys(
     trusting: Deployment, says: dict[str, Any]
 ) -> None:
-    """Another's name, or keys where anybody on the way could change them."""
+    """It names another issuer, or an address where others could change the keys."""
     with provider() as odd:
         odd.rotate("known")
         checker, database = accepting(trusting, odd)

@@ -1,4 +1,4 @@
-"""The platform's operator: a principal of no tenant, who makes, changes, suspends and ends them."""
+"""The operator belongs to no tenant, and makes, changes, suspends and deletes tenants."""
 
 import subprocess
 import sys
@@ -30,7 +30,7 @@ def make(operator: httpx.Client, name: str, **terms: Any) -> tuple[str, str]:
 def test_a_tenant_is_made_with_its_terms_and_a_key(
     shared: Deployment, operator: httpx.Client
 ) -> None:
-    """Which works at once; names are unique."""
+    """The key works at once; names are unique."""
     terms = {"tier": "pro", "max_concurrency": 3, "max_size": "small"}
     id_, token = make(operator, "o-made", **terms)
     shown = operator.get(f"{TENANTS}/{id_}").json()
@@ -46,7 +46,7 @@ def test_a_tenant_is_made_with_its_terms_and_a_key(
 def test_neither_kind_of_key_is_one_of_the_other(
     shared: Deployment, operator: httpx.Client
 ) -> None:
-    """An owner is no operator, an operator is in no tenant; both are told what they would need."""
+    """An owner is no operator, and an operator is in no tenant; both learn which key they need."""
     _, token = make(operator, "o-kinds")
     with bearing(shared.url, token) as owner:
         for method, path in (("GET", TENANTS), ("POST", TENANTS), ("DELETE", f"{TENANTS}/x")):
@@ -56,7 +56,7 @@ def test_neither_kind_of_key_is_one_of_the_other(
 
 
 def test_a_ceiling_of_egress_bounds_the_tenant(shared: Deployment, operator: httpx.Client) -> None:
-    """Beside the deployment's: in requests and in policies."""
+    """It applies beside the deployment's ceiling, to requests and to policies."""
     _, token = make(operator, "o-ceiling", egress_ceiling=["*.example.com"])
     with bearing(shared.url, token) as client:
         for host, expected in (("a.example.com", 202), ("a.example.org", 422)):
@@ -69,7 +69,7 @@ def test_a_ceiling_of_egress_bounds_the_tenant(shared: Deployment, operator: htt
 def test_quotas_of_its_own_stand_in_place_of_the_tiers(
     shared: Deployment, operator: httpx.Client
 ) -> None:
-    """By route and by command; one that there is not, or a number that means nothing, is told."""
+    """They are set by route and by command; unknown names and senseless numbers are refused."""
     id_, token = make(operator, "o-quotas", tier="free", quotas={"queued": 7, "weight": 3})
     with bearing(shared.url, token) as client:
 
@@ -91,7 +91,7 @@ def test_quotas_of_its_own_stand_in_place_of_the_tiers(
 
 
 def test_a_suspended_tenant_only_reads(shared: Deployment, operator: httpx.Client) -> None:
-    """What runs and waits is ended, nothing is accepted; until the suspension ends."""
+    """What runs and waits is ended, and nothing is accepted until the suspension ends."""
     id_, token = make(operator, "o-suspended", max_concurrency=1)
     with bearing(shared.url, token) as client:
         for _ in range(3):
@@ -118,7 +118,7 @@ def test_a_suspended_tenant_only_reads(shared: Deployment, operator: httpx.Clien
 def test_what_was_accepted_too_late_is_ended_too(
     shared: Deployment, operator: httpx.Client
 ) -> None:
-    """Stored by a request that read its tenant before the suspension: never claimed, cancelled."""
+    """A request that read its tenant before the suspension stored it: it is never claimed."""
     id_, token = make(operator, "o-late", max_concurrency=1)
     operator.post(f"{TENANTS}/{id_}/suspend", json={"why": "late"})
     with bearing(shared.url, token) as client:
@@ -136,7 +136,7 @@ def test_what_was_accepted_too_late_is_ended_too(
 def test_a_deletion_takes_everything_of_one_tenant(
     shared: Deployment, operator: httpx.Client
 ) -> None:
-    """Rows of every table, stored objects and the log; the platform's log says what it was."""
+    """It removes rows of every table, objects and the log; the platform's log names them."""
     id_, token = make(operator, "o-ended")
     other, others = make(operator, "o-stays")
     body = {"command": ["sh", "-c", "echo x > out"], "wait_s": 30, "size": "nano"}
@@ -183,7 +183,7 @@ def states(client: httpx.Client) -> list[str]:
 
 
 def rows(shared: Deployment, tenant: str) -> dict[str, int]:
-    """Return how many rows of a tenant each table of the catalogue holds, where there are any."""
+    """Return how many rows of a tenant each table holds, if there are any."""
     tables = shared.sql(
         "SELECT c.relname AS name FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid "
         "AND a.attname = 'tenant_id' WHERE c.relkind = 'r'"
@@ -202,7 +202,7 @@ def rows(shared: Deployment, tenant: str) -> dict[str, int]:
 def test_the_operators_login_reads_nothing_of_a_tenant(
     shared: Deployment, operator: httpx.Client
 ) -> None:
-    """It counts and deletes; what is in the rows the database does not let it see."""
+    """It may count and delete, but the database does not let it see the rows' content."""
     id_, _ = make(operator, "o-private")
     url = shared.stack.services.operator_url
     with psycopg.connect(url, autocommit=True) as connection:
@@ -224,7 +224,7 @@ def test_the_operators_login_reads_nothing_of_a_tenant(
 
 
 def test_an_operators_key_that_is_revoked_is_over(shared: Deployment) -> None:
-    """By the command, at once; and wrong ones are in the platform's log."""
+    """The command ends it at once; wrong keys are in the platform's log."""
     operator = shared.operator()
     assert operator.get(TENANTS).status_code == 200
     prefix = operator.headers["authorization"].split("_")[1]
@@ -236,7 +236,7 @@ def test_an_operators_key_that_is_revoked_is_over(shared: Deployment) -> None:
 
 
 def test_the_commands_do_what_the_routes_do(shared: Deployment) -> None:
-    """Make, change, list, suspend, resume, end; a deletion asks for the name again."""
+    """They make, change, list, suspend, resume and delete; a deletion needs the name again."""
     made = runner(shared, "tenants", "create", "o-command", "--tier", "pro", "--max-size", "small")
     with bearing(shared.url, made.stdout.strip()) as client:
         assert client.get("/v1/executions").status_code == 200

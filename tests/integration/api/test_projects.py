@@ -1,10 +1,10 @@
-"""Projects: executions grouped under a name, with settings of their own."""
+"""Projects: names that group executions, with settings of their own."""
 
 from tests.support.deployment import Deployment
 
 
 def test_executions_are_grouped_by_project(shared: Deployment) -> None:
-    """Named at submission, filtered by; a project that is gone leaves them."""
+    """A submission names its project, and listings filter by it; deleting it keeps executions."""
     client = shared.http("p-grouped")
     assert client.post("/v1/projects", json={"name": "reports"}).status_code == 201
     body = {"command": ["true"], "size": "nano", "wait_s": 30}
@@ -17,7 +17,7 @@ def test_executions_are_grouped_by_project(shared: Deployment) -> None:
 
 
 def test_a_project_that_is_not_there_is_refused(shared: Deployment) -> None:
-    """By the field's name."""
+    """The refusal names the field."""
     client = shared.http("p-unknown")
     answer = client.post("/v1/executions", json={"command": ["true"], "project": "nowhere"})
     assert answer.status_code == 422
@@ -25,7 +25,7 @@ def test_a_project_that_is_not_there_is_refused(shared: Deployment) -> None:
 
 
 def test_a_project_gives_its_egress_policy_to_what_names_none(shared: Deployment) -> None:
-    """A request's own policy goes before it."""
+    """A request's own policy has precedence."""
     client = shared.http("p-policy")
     for name in ("narrow", "wide"):
         client.put(f"/v1/egress-policies/{name}", json={"rules": [f"{name}.example.com"]})
@@ -40,7 +40,7 @@ def test_a_project_gives_its_egress_policy_to_what_names_none(shared: Deployment
 
 
 def test_projects_are_made_once_changed_and_paged(shared: Deployment) -> None:
-    """By name, in order."""
+    """They come in the order of their names."""
     client = shared.http("p-paged")
     for name in ("c", "a", "b"):
         assert client.post("/v1/projects", json={"name": name}).status_code == 201

@@ -1,4 +1,4 @@
-"""Rate limits as a client meets them: by address before a key is looked up, then by tier."""
+"""Rate limits as a client sees them: by address before a key is looked up, then by tier."""
 
 import re
 import time
@@ -10,9 +10,12 @@ import pytest
 
 from runner.api.edge.doubt import WRONG_S
 from runner.api.edge.groups import OPEN_WITHOUT_REDIS, Group, group_of
+from runner.auth.keys import in_e2b_form
 from runner.base.rates import Rate, RateLimits
+from runner.words.ids import new_id
 from runner.words.principal import Tier
 from tests.support.deployment import NO_POOL, Deployment, deployment
+from tests.support.routes import UNKNOWN_ID
 
 ANONYMOUS, FREE, PRO = 20, 100, 500
 ENTERPRISE = Rate(per_minute=7, burst=8)
@@ -30,7 +33,7 @@ def limited(image: None) -> Iterator[Deployment]:
 def ask(
     made: Deployment, times: int, path: str = "/v1/executions", **headers: str
 ) -> list[httpx.Response]:
-    """Ask so many times, eight at once."""
+    """Ask this many times, eight at once."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     with (
         httpx.Client(base_url=made.url, headers=named, timeout=30) as client,
@@ -49,14 +52,14 @@ def count(answers: list[httpx.Response]) -> dict[int, int]:
     ("tier", "most"), [(Tier.FREE, FREE), (Tier.PRO, PRO), (Tier.ENTERPRISE, ENTERPRISE.burst)]
 )
 def test_a_tier_has_its_burst_and_not_one_more(tier: Tier, most: int, limited: Deployment) -> None:
-    """Asked eight at once, by one key; enterprise has what the operator set."""
+    """One key asks eight times at once; enterprise has what the operator set."""
     key = limited.key(f"tier-{tier}", tier=tier)
     answers = ask(limited, most + 5, Authorization=f"Bearer {key}", X_Forwarded_For="192.0.2.1")
     assert count(answers) == {200: most, 429: 5}
 
 
 def test_a_refusal_says_when_to_come_back(limited: Deployment) -> None:
-    """A problem document, the draft's fields, the older ones, and `Retry-After`."""
+    """It is a problem document with the draft's fields, the older ones, and `Retry-After`."""
     key = limited.key("told", tier=Tier.ENTERPRISE)
     answers = ask(limited, ENTERPRISE.burst + 1, Authorization=f"Bearer {key}")
     # The last one that was sent need not be the last one that was counted.
@@ -73,7 +76,7 @@ def test_a_refusal_says_when_to_come_back(limited: Deployment) -> None:
 
 
 def test_groups_keys_and_tenants_are_counted_apart(limited: Deployment) -> None:
-    """What reads is not what submits, and nobody else's requests are one's own."""
+    """Reads and submissions are counted separately, and so are callers."""
     key = limited.key("apart", tier=Tier.ENTERPRISE)
     bearer = {"Authorization": f"Bearer {key}"}
     assert count(ask(limited, 9, **bearer)) == {200: 8, 429: 1}
@@ -85,8 +88,29 @@ def test_groups_keys_and_tenants_are_counted_apart(limited: Deployment) -> None:
         assert count(ask(limited, 1, Authorization=f"Bearer {other}")) == {200: 1}
 
 
+@pytest.mark.parametrize(
+    "path", [f"/v1/sandboxes/{UNKNOWN_ID}/fork", f"/sandboxes/{UNKNOWN_ID}/fork"]
+)
+def test_each_copy_of_a_sandbox_is_counted(path: str, limited: Deployment) -> None:
+    """Two forks of one copy each are two requests, and that is the control."""
+
+    def forks(name: str, copies: int) -> list[int]:
+        key = limited.key(name, tier=Tier.ENTERPRISE)
+        theirs = path.startswith("/sandboxes")
+        proof = {"X-API-Key": in_e2b_form(key)} if theirs else {"Authorization": f"Bearer {key}"}
+        body = {"count": copies}
+        return [
+            httpx.post(f"{limited.url}{path}", json=body, headers=proof).status_code
+            for _ in range(2)
+        ]
+
+    of = path.partition("/sandboxes")[0].strip("/")
+    assert forks(f"one-copy-{of}", 1) == [404, 404]
+    assert forks(f"many-copies-{of}", 16) == [404, 429]
+
+
 def test_strangers_are_counted_by_their_address(limited: Deployment) -> None:
-    """With no key, whatever they ask for; another address has its own count."""
+    """They have no key, and may ask for anything; another address has its own count."""
     answers = ask(limited, ANONYMOUS, X_Forwarded_For="198.51.100.1")
     assert count(answers) == {401: ANONYMOUS}
     for path in ("/v1/executions", "/openapi.json", "/none"):
@@ -97,7 +121,7 @@ def test_strangers_are_counted_by_their_address(limited: Deployment) -> None:
 
 
 def test_an_address_that_pretends_is_found_out(limited: Deployment) -> None:
-    """What a client writes itself changes nothing, behind the proxy or past it."""
+    """What a client writes itself changes nothing, behind the proxy or around it."""
     for n in range(ANONYMOUS):
         ask(limited, 1, X_Forwarded_For=f"203.0.113.{n}, 198.51.100.3")
     assert count(ask(limited, 1, X_Forwarded_For="203.0.113.99, 198.51.100.3")) == {429: 1}
@@ -113,7 +137,7 @@ def test_an_address_that_pretends_is_found_out(limited: Deployment) -> None:
 def guesses(
     made: Deployment, tenant: str, address: str, times: int
 ) -> tuple[list[httpx.Response], int]:
-    """Guess a key's secret; return the answers, and how many are on record."""
+    """Guess a key's secret; return the answers, and how many were recorded."""
     forged = made.key(tenant)[:-43] + "A" * 43
     answers = [
         httpx.get(
@@ -132,7 +156,7 @@ def guesses(
 
 
 def test_guesses_stop_being_told_and_recorded(limited: Deployment, shared: Deployment) -> None:
-    """Shown able to fail: a deployment with other numbers tells and records every one of them."""
+    """The control: a deployment with other limits tells and records every one of them."""
     answers, looked_up = guesses(limited, "guessed", "198.51.100.4", ANONYMOUS + 10)
     assert count(answers) == {401: ANONYMOUS, 429: 10}
     assert looked_up == ANONYMOUS
@@ -142,7 +166,7 @@ def test_guesses_stop_being_told_and_recorded(limited: Deployment, shared: Deplo
 
 
 def test_a_login_is_counted_whatever_else_it_carries(limited: Deployment) -> None:
-    """A cookie or a key that holds does not make a guess at a password another's."""
+    """A valid cookie or key does not make a guess at a password somebody else's."""
     key = limited.key("logging-in", tier=Tier.PRO)
     for address, carried in (
         ("198.51.100.7", {"Cookie": "a=1"}),
@@ -158,7 +182,7 @@ def test_a_login_is_counted_whatever_else_it_carries(limited: Deployment) -> Non
 
 
 def test_strangers_do_not_lock_out_keys_at_their_address(limited: Deployment) -> None:
-    """With the rate of strangers used up, a key that was never seen here is served."""
+    """The strangers' rate is used up, and a key that is new here is still served."""
     behind = {"X_Forwarded_For": "198.51.100.9"}
     assert count(ask(limited, ANONYMOUS + 1, **behind)) == {401: ANONYMOUS, 429: 1}
     new = limited.key("newcomer")
@@ -166,7 +190,7 @@ def test_strangers_do_not_lock_out_keys_at_their_address(limited: Deployment) ->
 
 
 def test_guesses_do_not_lock_out_keys_at_their_address(limited: Deployment) -> None:
-    """A key that was proven lately goes on, a new one is served, and one that is over is not."""
+    """A recently verified key continues, a new one is served, and one that ended is not."""
     behind = {"X_Forwarded_For": "198.51.100.5"}
     key, new = limited.key("neighbour"), limited.key("neighbour")
     assert count(ask(limited, 1, Authorization=f"Bearer {key}", **behind)) == {200: 1}
@@ -194,7 +218,7 @@ def test_a_new_key_is_served_while_its_neighbours_go_on_guessing(limited: Deploy
 
 
 def test_the_audit_log_has_the_address_behind_the_proxy(limited: Deployment) -> None:
-    """The same address that is counted."""
+    """It is the address that is counted."""
     key = limited.key("seen", tier=Tier.PRO)
     headers = {"Authorization": f"Bearer {key}", "X-Forwarded-For": "1.2.3.4, 198.51.100.6"}
     httpx.put(f"{limited.url}/v1/secrets/one", json={"value": "s3cr3t-t0ken"}, headers=headers)
@@ -203,7 +227,7 @@ def test_the_audit_log_has_the_address_behind_the_proxy(limited: Deployment) -> 
 
 
 def test_a_deployment_may_count_nothing(image: None) -> None:
-    """The operator's choice; nothing is promised in headers then."""
+    """The operator may choose this; headers then promise nothing."""
     with deployment(rate_limiting=False, rate_limits=RateLimits(), **NO_POOL) as made:
         answers = ask(made, ANONYMOUS + 5)
         assert count(answers) == {401: ANONYMOUS + 5}
@@ -222,7 +246,7 @@ TRIED = [
 
 
 def test_without_redis_what_is_cheap_to_read_stays_and_the_rest_is_refused(own: Deployment) -> None:
-    """As the table says, promptly, and as before once Redis is back."""
+    """It follows the table, promptly, and all is as before once Redis is back."""
     new = httpx.Client(base_url=own.url, headers={"Authorization": f"Bearer {own.key('away')}"})
     with new as client:
         ran = own.client("away").run(command=["true"])
@@ -243,7 +267,7 @@ def test_without_redis_what_is_cheap_to_read_stays_and_the_rest_is_refused(own: 
 
 
 def test_every_route_is_in_a_group_that_is_meant_for_it(shared: Deployment) -> None:
-    """What changes something is never among what stays open, and every group is used."""
+    """Routes that change something are never served uncounted, and every group is used."""
     document = httpx.get(f"{shared.url}/openapi.json").json()
     groups = {
         (method.upper(), path): group_of(method.upper(), path)
@@ -252,6 +276,23 @@ def test_every_route_is_in_a_group_that_is_meant_for_it(shared: Deployment) -> N
     }
     for (method, _), group in groups.items():
         assert method in {"GET", "HEAD"} or group is Group.STOP or not OPEN_WITHOUT_REDIS[group]
-    assert set(groups.values()) >= set(Group) - {Group.LOGIN}
+    # What goes to a port has any method and path, so no document can list it.
+    assert set(groups.values()) >= set(Group) - {Group.LOGIN, Group.PORTS}
     assert group_of("POST", "/v1/login") is Group.LOGIN
     assert group_of("QUERY", "/anything") is Group.WRITE
+
+
+def test_what_many_sandboxes_use_counts_once_for_each(limited: Deployment) -> None:
+    """Also of those that are not there: each is looked for."""
+    most = 10 * ENTERPRISE.burst
+    key = {"X-API-KEY": in_e2b_form(limited.key("measured", tier=Tier.ENTERPRISE))}
+    with httpx.Client(base_url=limited.url, headers=key, timeout=30) as client:
+
+        def ask_for(count: int) -> int:
+            ids = ",".join(str(new_id()) for _ in range(count))
+            return client.get("/sandboxes/metrics", params={"sandbox_ids": ids}).status_code
+
+        assert ask_for(most - 10) == 200
+        # As long as there is a place, a request is counted as a whole.
+        assert ask_for(10) == 200
+        assert ask_for(1) == 429

@@ -1,11 +1,11 @@
-"""`/v1/secrets`: who may write, and that nobody reads back."""
+"""`/v1/secrets`: who may write, and why nobody can read values back."""
 
 from typing import Any
 
 import httpx
 import pytest
 
-from runner.client import Client, Invalid, NotFound, NotPermitted, Unavailable
+from agent_runner import Client, Invalid, NotFound, NotPermitted, Unavailable
 from runner.words.principal import Role
 from tests.support.deployment import Deployment
 
@@ -13,13 +13,13 @@ VALUE = "canary-of-the-routes"
 
 
 def audited(client: Client, name: str) -> list[tuple[str, str]]:
-    """Return what the log says of a secret."""
+    """Return what the log says about a secret."""
     records = client.audit(resource_id=name)["items"]
     return [(each["record"]["action"], each["record"]["outcome"]) for each in records]
 
 
 def test_a_secret_is_listed_by_name_and_never_read_back(shared: Deployment) -> None:
-    """No answer of any route holds its value; every change is on record."""
+    """No answer of any route holds its value, and every change is recorded."""
     client = shared.client("secretive")
     written = client.put_secret("token", VALUE)
     again = client.put_secret("token", VALUE)
@@ -54,7 +54,7 @@ def test_no_route_reads_a_value(shared: Deployment) -> None:
 
 @pytest.mark.parametrize("role", Role)
 def test_admins_alone_manage_secrets(role: Role, shared: Deployment) -> None:
-    """Others are refused, and that is on record."""
+    """Others are refused, and the log records that."""
     owner, client = shared.client(f"s-{role}"), shared.client(f"s-{role}", role)
     calls = (
         client.secrets,
@@ -88,7 +88,7 @@ WRONG: dict[str, tuple[str, Any]] = {
 
 @pytest.mark.parametrize("name", WRONG)
 def test_what_is_wrong_is_refused_without_repeating_it(name: str, shared: Deployment) -> None:
-    """As on every route; here it matters most."""
+    """This holds on every route, but here it matters most."""
     secret, value = WRONG[name]
     with pytest.raises((Invalid, NotFound)) as refused:
         shared.client("s-wrong").put_secret(secret, value)
@@ -97,13 +97,13 @@ def test_what_is_wrong_is_refused_without_repeating_it(name: str, shared: Deploy
 
 
 def test_a_variable_is_a_secret_or_plain_not_both(shared: Deployment) -> None:
-    """The request would say two things."""
+    """Otherwise the request would have two meanings."""
     with pytest.raises(Invalid, match="secret_env"):
         shared.client("s-both").submit(command=["true"], env={"A": "1"}, secret_env={"A": "token"})
 
 
 def test_without_a_key_secrets_are_unavailable_and_all_else_works(own: Deployment) -> None:
-    """A deployment that was given no key keeps none in clear instead."""
+    """A deployment without a key does not store values in clear instead."""
     key_file = own.stack.settings.secrets_key_path
     key_file.unlink()
     client = own.client("keyless")

@@ -23,7 +23,7 @@ CLIENT_S = 1.0
 CONNECTIONS = 300
 SLOW = 200
 LATE_S = 4 * CLIENT_S
-"""By then a client that is cut off after `CLIENT_S` has been: the machine may be busy."""
+"""By then, a client that is cut off after `CLIENT_S` is gone, even on a busy machine."""
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def json_head(key: str, length: int) -> bytes:
 
 
 def until_closed(connection: socket.socket, drip: bytes = b"", every_s: float = 0.1) -> float:
-    """Send `drip` again and again; return after how many seconds the server is done with us."""
+    """Send `drip` repeatedly; return the seconds until the server closes the connection."""
     began = time.monotonic()
     connection.settimeout(every_s)
     while time.monotonic() - began < LATE_S:
@@ -82,7 +82,7 @@ HEADS = {
 
 @pytest.mark.parametrize("name", HEADS)
 def test_a_head_that_does_not_come_is_not_waited_for(name: str, strict: Deployment) -> None:
-    """However much trickles in."""
+    """This holds however much trickles in."""
     first, drip = HEADS[name]
     with wire.connected(strict.url) as connection:
         connection.sendall(first)
@@ -90,14 +90,14 @@ def test_a_head_that_does_not_come_is_not_waited_for(name: str, strict: Deployme
 
 
 def test_half_a_head_is_answered_before_it_is_cut(strict: Deployment) -> None:
-    """408, as a problem document."""
+    """The answer is 408, as a problem document."""
     status, headers, _ = wire.exchange(strict.url, b"GET /healthz HTTP/1.1\r\nHost: x\r\n")
     assert (status, headers["content-type"]) == (408, "application/problem+json")
 
 
 @pytest.mark.parametrize("drip", [b"", b" "], ids=["paused", "by the byte"])
 def test_a_slow_body_is_not_waited_for(drip: bytes, strict: Deployment) -> None:
-    """408, also for one that never pauses but comes below the least rate."""
+    """It gets 408, even if it never pauses but comes too slowly."""
     with wire.connected(strict.url) as connection:
         connection.sendall(json_head(strict.key("slow"), 10_000))
         assert CLIENT_S * 0.5 < until_closed(connection, drip) < LATE_S
@@ -118,7 +118,7 @@ def test_a_body_above_the_least_rate_is_waited_for(strict: Deployment) -> None:
 
 
 def test_two_hundred_slow_clients_keep_nobody_out(strict: Deployment) -> None:
-    """Slowloris: others are served while they drip, and soon their connections are gone."""
+    """This is Slowloris: others are served meanwhile, and soon these connections are gone."""
     api = psutil.Process(strict.stack.api.pid)
     with ExitStack() as open_:
         slow = [open_.enter_context(wire.connected(strict.url)) for _ in range(SLOW)]
@@ -132,7 +132,7 @@ def test_two_hundred_slow_clients_keep_nobody_out(strict: Deployment) -> None:
 
 
 def test_silent_connections_above_the_bound_make_room(strict: Deployment) -> None:
-    """The oldest is cut off at once; the newest is served, and so is one that goes on asking."""
+    """The oldest is cut off at once; the newest is served, and so is one that keeps asking."""
     with ExitStack() as open_, httpx.Client(base_url=strict.url) as early:
         first = open_.enter_context(wire.connected(strict.url))
         for n in range(CONNECTIONS):
@@ -172,7 +172,7 @@ CHEATS = {
 @pytest.mark.parametrize("ours", [True, False], ids=["ours", "uvicorn's own"])
 @pytest.mark.parametrize("name", CHEATS)
 def test_uvicorn_alone_would_wait_without_end(name: str, ours: bool) -> None:
-    """Shown able to fail: the same client, and the connection that ours replaces."""
+    """The control: the same client with the connection class that ours replaces."""
     http = connections(Patience(CLIENT_S, CONNECTIONS)) if ours else "h11"
     with serving(http) as (url, server), wire.connected(url) as connection:
         connection.sendall(CHEATS[name])

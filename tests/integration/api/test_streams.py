@@ -1,10 +1,10 @@
-"""The event stream when the API goes away under it, and when output is cut in odd places."""
+"""The event stream when the API goes away, and when output is cut in odd places."""
 
 import signal
 import socket
 from threading import Thread
 
-from runner.client import Client, Event
+from agent_runner import Client, Event
 from tests.support import deployment as deployments
 from tests.support.deployment import eventually
 
@@ -24,7 +24,7 @@ for part in (b"\\xe2\\x82", b"\\xac\\n"):
 
 
 def test_a_reader_misses_and_repeats_nothing_when_the_api_is_restarted(image: None) -> None:
-    """Killed in the middle of a stream and started again: the client goes on where it was."""
+    """The API is killed in the middle of a stream and restarted; the client continues."""
     with deployments.deployment(port=free_port()) as own:
         events: list[Event] = []
         broke: list[Exception] = []

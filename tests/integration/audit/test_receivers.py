@@ -1,4 +1,4 @@
-"""Receivers that are slow, rude or endless: what is taken, what is not, and how long it lasts."""
+"""Slow, rude or endless receivers: what counts as delivered, what does not, how long it takes."""
 
 import asyncio
 import socket
@@ -38,7 +38,7 @@ def receiving(serve: Serve, tls: ssl.SSLContext | None = None) -> Iterator[int]:
 
         def accept() -> None:
             connection, _ = listener.accept()
-            # What becomes of the connection is the other side's to say.
+            # The other side decides how the connection ends.
             with (
                 suppress(OSError),
                 tls.wrap_socket(connection, server_side=True) if tls else connection as stream,
@@ -52,7 +52,7 @@ def receiving(serve: Serve, tls: ssl.SSLContext | None = None) -> Iterator[int]:
 
 
 def guard(trusted: Sequence[str] = ("127.0.0.0/8",)) -> tuple[Guard, list[str]]:
-    """Return a guard that takes every name to loopback, and what it has looked up."""
+    """Return a guard that resolves every name to loopback, and the names it has looked up."""
     asked: list[str] = []
 
     async def lookup(name: str) -> Sequence[Address]:
@@ -73,7 +73,7 @@ def to_syslog(port: int, *, trusted: Sequence[str] = ("127.0.0.0/8",)) -> Syslog
 
 
 async def test_syslog_over_tcp_arrives_whole() -> None:
-    """A hundred messages, each behind the number of its octets."""
+    """A hundred messages arrive, each with its number of octets in front."""
     received = bytearray()
 
     def serve(connection: socket.socket) -> None:
@@ -82,13 +82,13 @@ async def test_syslog_over_tcp_arrives_whole() -> None:
 
     with receiving(serve) as port:
         await to_syslog(port).deliver(BATCH)
-        await asyncio.sleep(0)  # The loop closes the connection, for which the receiver waits.
+        await asyncio.sleep(0)  # The receiver waits until the loop closes the connection.
     assert received.count(b"<110>1 ") == 100
 
 
 @pytest.mark.parametrize("read", [0, 1000])
 async def test_a_syslog_receiver_that_goes_away_has_not_taken_the_batch(read: int) -> None:
-    """At once, or in the middle: its host resets what it did not read."""
+    """It goes at once, or in the middle: its host resets what it did not read."""
 
     def serve(connection: socket.socket) -> None:
         if read:
@@ -100,13 +100,13 @@ async def test_a_syslog_receiver_that_goes_away_has_not_taken_the_batch(read: in
 
 
 def large() -> Batch:
-    """Return a batch larger than what sockets buffer."""
+    """Return a batch that is larger than what sockets buffer."""
     body = BODY.replace('"success"', '"success","text":"' + "x" * 200_000 + '"')
     return replace(BATCH, links=tuple(replace(LINK, seq=n, body=body) for n in range(1, 101)))
 
 
 async def test_syslog_passes_the_same_guard() -> None:
-    """An address that the operator does not trust is not connected to."""
+    """It does not connect to an address that the operator does not trust."""
     with pytest.raises(Undelivered, match="not a public address"):
         await to_syslog(9, trusted=()).deliver(BATCH)
 
@@ -126,7 +126,7 @@ async def post(authority: Authority, port: int) -> list[str]:
 
 
 async def test_a_name_is_looked_up_once_for_a_delivery(authority: Authority) -> None:
-    """No resolver knows it: nobody but the guard can have said where it is."""
+    """No resolver knows the name, so only the guard can have given the address."""
     with serving(lambda _: Answer(b""), authority.context(HOST)) as upstream:
         assert await post(authority, upstream.port) == [HOST]
     (request,) = upstream.requests
@@ -134,18 +134,18 @@ async def test_a_name_is_looked_up_once_for_a_delivery(authority: Authority) -> 
 
 
 def silent(connection: socket.socket) -> None:
-    """Read, and say nothing for longer than anybody waits."""
+    """Read, and send nothing for longer than anybody waits."""
     time.sleep(2)
 
 
 def rude(connection: socket.socket) -> None:
-    """Answer in no protocol."""
+    """Answer in no known protocol."""
     connection.recv(1000)
     connection.sendall(b"220 mail.example.test ESMTP\r\n")
 
 
 def endless_head(connection: socket.socket) -> None:
-    """Answer in headers without end."""
+    """Answer with headers without end."""
     connection.sendall(b"HTTP/1.1 200 OK\r\n")
     while True:
         connection.sendall(b"X-More: " + b"x" * 4000 + b"\r\n")
@@ -163,7 +163,7 @@ REFUSED: dict[str, tuple[Serve, str]] = {
 async def test_a_receiver_that_does_not_answer_has_not_taken_the_batch(
     name: str, authority: Authority
 ) -> None:
-    """And costs no more than the time that is set, nor memory without end."""
+    """It costs no more than the configured time, and a bounded amount of memory."""
     serve, problem = REFUSED[name]
     began = time.monotonic()
     with receiving(serve, authority.context(HOST)) as port:
@@ -175,7 +175,7 @@ async def test_a_receiver_that_does_not_answer_has_not_taken_the_batch(
 
 
 async def test_an_answer_without_end_is_not_read(authority: Authority) -> None:
-    """Its status says all."""
+    """The status is enough."""
 
     def endless(connection: socket.socket) -> None:
         connection.recv(100_000)

@@ -1,4 +1,4 @@
-"""One proxy process for all tests that leave it as it was."""
+"""One proxy process for all tests that leave it unchanged."""
 
 from collections.abc import AsyncIterator
 

@@ -1,4 +1,4 @@
-"""What a server may send, and who is charged for it."""
+"""How much a server may send, and who is charged for it."""
 
 import asyncio
 import socket
@@ -19,7 +19,7 @@ HOST = "example.test"
 
 @asynccontextmanager
 async def answered(folder: Path, answer: bytes, **budgets: int) -> AsyncIterator[tuple[Way, bytes]]:
-    """Ask a server that answers like this; yield the way and what was heard."""
+    """Ask a server that answers like this; yield the way out and what came back."""
     async with recording(answer, keep=False) as server:
         given = policy(f"http://{HOST}:{server.port}", **budgets)
         async with in_process(folder, given) as way:
@@ -32,7 +32,7 @@ async def answered(folder: Path, answer: bytes, **budgets: int) -> AsyncIterator
 
 @pytest.mark.parametrize(("number", "passes"), [(16, True), (17, False), (5000, False)])
 async def test_interim_answers_are_bounded(tmp_path: Path, number: int, passes: bool) -> None:
-    """A server that goes on with them is given up."""
+    """The proxy gives up a server that goes on sending them."""
     async with answered(tmp_path, b"HTTP/1.1 103 \r\n\r\n" * number + OK) as (way, heard):
         assert heard.endswith(b"ok") is passes
         assert way.reasons == ([] if passes else ["unreachable"])
@@ -43,7 +43,7 @@ async def test_interim_answers_are_bounded(tmp_path: Path, number: int, passes: 
 @pytest.mark.parametrize(("number", "passes"), [(200, True), (15_000, False)])
 @pytest.mark.parametrize("place", ["head", "trailer"])
 async def test_fields_are_bounded(tmp_path: Path, place: str, number: int, passes: bool) -> None:
-    """In heads and trailers."""
+    """This holds for heads and trailers."""
     fields = b"a:\r\n" * number
     answer = {
         "head": b"HTTP/1.1 200 OK\r\n" + fields + b"Content-Length: 2\r\n\r\nok",
@@ -66,7 +66,7 @@ async def test_a_clients_fields_are_bounded(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [0, 1, 300, 100_000])
 async def test_bodies_of_many_lines_are_not(tmp_path: Path, size: int) -> None:
-    """Whatever their lines are."""
+    """Only heads and trailers have such a bound."""
     body = b"\n" * size + b"end"
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
     async with answered(tmp_path, answer) as (_, heard):
@@ -76,7 +76,7 @@ async def test_bodies_of_many_lines_are_not(tmp_path: Path, size: int) -> None:
 async def test_what_servers_send_is_charged_though_the_program_gets_none_of_it(
     tmp_path: Path,
 ) -> None:
-    """Chunks' extensions alone use up the budget; the control is a larger one."""
+    """Extensions of chunks alone use up the budget; the control has a larger budget."""
     chunk = b"1;" + b"e" * 1000 + b"\r\nx\r\n"
     answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk * 50 + b"0\r\n\r\n"
     for most, reasons in ((20_000, ["byte_budget"]), (200_000, [])):
@@ -87,7 +87,7 @@ async def test_what_servers_send_is_charged_though_the_program_gets_none_of_it(
 
 
 async def test_a_connection_whose_request_was_cut_off_is_not_used_again(tmp_path: Path) -> None:
-    """The server that answers before it has read all would take the rest for the next request."""
+    """A server that answers before it has read all would take the rest for the next request."""
     heads = []
     served: set[asyncio.StreamWriter] = set()
 
@@ -114,7 +114,7 @@ async def test_a_connection_whose_request_was_cut_off_is_not_used_again(tmp_path
 
 
 async def test_a_lookup_that_hangs_keeps_its_place(tmp_path: Path) -> None:
-    """Its thread goes on when nobody waits for it any more: a tenant has so many and no more."""
+    """Its thread goes on when nobody waits for it any more, so it counts as the tenant's."""
     begun = 0
 
     async def hanging(_: str) -> Sequence[Any]:
@@ -141,7 +141,7 @@ async def opened(reader: asyncio.StreamReader) -> bytes:
 
 
 async def test_a_connection_beyond_the_number_waits_for_its_turn(tmp_path: Path) -> None:
-    """In order; the control is that there is nothing to hear before one of the first has ended."""
+    """It waits in order. The control: nothing comes before one of the first has ended."""
     async with recording() as server:
         given = policy(f"tcp://{HOST}:{server.port}", max_concurrent=2)
         ask = b"CONNECT %b:%d HTTP/1.1\r\nHost: x\r\n\r\n" % (HOST.encode(), server.port)
@@ -161,7 +161,7 @@ async def test_a_connection_beyond_the_number_waits_for_its_turn(tmp_path: Path)
 
 
 async def test_a_connection_that_is_kept_yields_its_place_to_who_waits(tmp_path: Path) -> None:
-    """Between two requests; the control is that it goes on if nobody waits."""
+    """It yields between two requests. The control: it goes on if nobody waits."""
     host = HOST.encode()
     async with recording() as server:
         given = policy(f"http://{HOST}:{server.port}", max_concurrent=1)
@@ -180,7 +180,7 @@ async def test_a_connection_that_is_kept_yields_its_place_to_who_waits(tmp_path:
 
 @pytest.mark.parametrize("method", ["connect", "http", "socks5"])
 async def test_who_waits_too_long_is_told_which_limit_it_was(tmp_path: Path, method: str) -> None:
-    """By its name and its value, in every protocol that can say so."""
+    """The refusal has the limit's name and value, in every protocol that can say so."""
     async with recording() as server:
         given = policy(f"http://{HOST}:{server.port}", max_concurrent=1)
         patience = Timeouts(place_s=0.2)
@@ -197,7 +197,7 @@ async def test_who_waits_too_long_is_told_which_limit_it_was(tmp_path: Path, met
 
 
 async def test_a_refused_tunnel_says_why_in_its_status_line(tmp_path: Path) -> None:
-    """And in a header, with the rule that would permit it."""
+    """A header says it, too, with the rule that would permit the tunnel."""
     async with in_process(tmp_path, policy(HOST)) as way:
         heard = await way.say(b"CONNECT other.test:443 HTTP/1.1\r\nHost: x\r\n\r\n")
     line, *fields = heard.partition(b"\r\n\r\n")[0].decode().split("\r\n")

@@ -1,4 +1,4 @@
-"""What is under way when an execution ends is cut off, and told of all the same."""
+"""When an execution ends, its connections are cut off, and still recorded."""
 
 import asyncio
 import ssl
@@ -27,7 +27,7 @@ def hello() -> bytes:
 async def test_a_connection_that_is_cut_off_is_told(
     proxy: EgressGateway, tmp_path: Path, *, tunnel: bool
 ) -> None:
-    """A tunnel that is open, and a request without an answer: each is one decision."""
+    """An open tunnel, and a request without an answer: each is one decision."""
     reached = asyncio.Event()
 
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -53,3 +53,31 @@ async def test_a_connection_that_is_cut_off_is_told(
     (decision,) = way.told
     assert (decision.outcome, decision.host, decision.address) == ("allowed", HOST, "127.0.0.1")
     assert decision.bytes_up > 0
+
+
+async def test_an_open_tunnel_is_counted_while_it_is_open(
+    proxy: EgressGateway, tmp_path: Path
+) -> None:
+    """What it has carried is known before any decision is told, and of no session is nothing."""
+    reached = asyncio.Event()
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(65536)
+        reached.set()
+        await reader.read()
+        writer.close()
+
+    upstream = await asyncio.start_server(silent, "127.0.0.1", 0)
+    where = f"{HOST}:{upstream.sockets[0].getsockname()[1]}"
+    async with upstream, way_out(proxy, tmp_path, where) as way:
+        assert (await proxy.count_session(way.path.stem)).bytes_up == 0
+        _, writer = await asyncio.open_unix_connection(str(way.path))
+        writer.write(f"CONNECT {where} HTTP/1.1\r\nHost: {where}\r\n\r\n".encode())
+        writer.write(hello())
+        await asyncio.wait_for(reached.wait(), PATIENCE_S)
+        counts = await asyncio.gather(*(proxy.count_session(way.path.stem) for _ in range(3)))
+        assert way.told == []
+        assert counts[0].bytes_up > 0
+        assert counts[0] == counts[1] == counts[2]
+        writer.close()
+    assert (await proxy.count_session(way.path.stem)).bytes_up == 0

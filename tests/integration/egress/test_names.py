@@ -1,4 +1,4 @@
-"""Names by which a host that is not permitted might be reached, by every method and rule."""
+"""Names by which somebody might reach a host that is not permitted, by every method and rule."""
 
 from pathlib import Path
 
@@ -87,7 +87,7 @@ SAME = {
 async def test_another_host_is_not_reached(
     proxy: EgressGateway, tmp_path: Path, spelling: str, method: str, kind: str
 ) -> None:
-    """The server hears nothing, and the refusal is on record in characters that can be shown."""
+    """The server receives nothing; the refusal is recorded in printable characters."""
     async with recording() as server:
         rule = f"http://{RULES[kind]}:{server.port}"
         async with way_out(proxy, tmp_path, rule) as way:
@@ -104,7 +104,7 @@ async def test_another_host_is_not_reached(
 async def test_every_spelling_of_the_permitted_host_is_one_name(
     proxy: EgressGateway, tmp_path: Path, kind: str, method: str
 ) -> None:
-    """Reached, told to the server in one spelling, and on record in it."""
+    """It is reached; the server and the record get the same spelling."""
     for host in SAME[kind]:
         name = host.lower().rstrip(b".")
         async with recording() as server:
@@ -134,7 +134,7 @@ async def test_the_apex_is_not_below_itself(
 async def test_an_international_name_is_asked_for_by_its_a_label(
     proxy: EgressGateway, tmp_path: Path, method: str
 ) -> None:
-    """In either case of letters."""
+    """Upper and lower case count the same."""
     for host in (b"xn--bcher-kva.test", b"XN--Bcher-KVA.test"):
         async with recording() as server:
             rule = f"http://bücher.test:{server.port}"
@@ -148,7 +148,7 @@ async def test_an_international_name_is_asked_for_by_its_a_label(
                   "{0}:0", "{0}:65536", "{0}:99999999", "{0}: {1}", "{0}:{1}/", "{0}", ":{1}", ""]
 )  # fmt: skip
 async def test_a_port_is_one_number(proxy: EgressGateway, tmp_path: Path, target: str) -> None:
-    """For CONNECT there has to be one."""
+    """A CONNECT request must have one."""
     async with recording() as server:
         rule = f"http://example.test:{server.port}"
         named = target.format("example.test", server.port).encode()
@@ -166,7 +166,7 @@ async def test_a_port_is_one_number(proxy: EgressGateway, tmp_path: Path, target
 async def test_another_port_is_another_rule(
     proxy: EgressGateway, tmp_path: Path, method: str
 ) -> None:
-    """The port of the rule alone."""
+    """A rule permits only its own port."""
     async with recording() as server, recording() as beside:
         rule = f"http://example.test:{server.port}"
         async with way_out(proxy, tmp_path, rule) as way:
@@ -176,7 +176,7 @@ async def test_another_port_is_another_rule(
 
 
 async def test_a_refused_tunnel_says_what_is_needed(proxy: EgressGateway, tmp_path: Path) -> None:
-    """On a page that the agent can read."""
+    """The page that the agent can read says it."""
     async with way_out(proxy, tmp_path, "example.test") as way:
         heard = await way.say(*connect(b"other.test", 443))
     assert heard.startswith(b"HTTP/1.1 403")
@@ -188,9 +188,9 @@ async def test_a_refused_tunnel_says_what_is_needed(proxy: EgressGateway, tmp_pa
 async def test_what_the_proxy_tells_is_bounded(
     proxy: EgressGateway, tmp_path: Path, length: int, filler: bytes
 ) -> None:
-    """However long a name, a method or a malformed line is; and the proxy still tells.
+    """A name, a method or a malformed line may be of any length; the proxy still reports it.
 
-    What is stored of it is shorter: that is cut where secrets have been starred.
+    What is stored of it is shorter, but it is cut only after secrets have been masked.
     """
     noise = filler * length
     for said in (

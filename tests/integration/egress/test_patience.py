@@ -1,4 +1,4 @@
-"""How long the proxy waits: for heads, for bytes, for servers that are silent."""
+"""How long the proxy waits: for heads, for bytes, for silent servers."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -16,7 +16,7 @@ HOST = "slow.example.test"
 async def proxy(
     tmp_path: Path, server: Serve, scheme: str = "http"
 ) -> AsyncIterator[tuple[Path, int, list[Decision]]]:
-    """Serve a sandbox's socket with little patience, before a server that behaves as given."""
+    """Serve a sandbox's socket with little patience, in front of a server that behaves as given."""
     upstream = await asyncio.start_server(server, "127.0.0.1", 0)
     port = upstream.sockets[0].getsockname()[1]
     timeouts = Timeouts(head_s=0.3, connect_s=0.3, idle_s=0.4)
@@ -26,7 +26,7 @@ async def proxy(
 
 
 async def ended_after(path: Path, said: bytes) -> tuple[float, bytes]:
-    """Say this, and return how long the connection lasted and what came back."""
+    """Send this, and return how long the connection lasted and what came back."""
     clock = asyncio.get_running_loop()
     reader, writer = await asyncio.open_unix_connection(str(path))
     began = clock.time()
@@ -37,14 +37,14 @@ async def ended_after(path: Path, said: bytes) -> tuple[float, bytes]:
 
 
 async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Take everything and say nothing."""
+    """Read everything and send nothing."""
     while await reader.read(65536):
         pass
     writer.close()
 
 
 async def test_a_client_that_says_nothing_is_cut_off(tmp_path: Path) -> None:
-    """Neither HTTP nor SOCKS begins."""
+    """It begins neither HTTP nor SOCKS."""
     async with proxy(tmp_path, silent) as (path, _, _):
         seconds, heard = await ended_after(path, b"")
     assert heard == b""
@@ -52,7 +52,7 @@ async def test_a_client_that_says_nothing_is_cut_off(tmp_path: Path) -> None:
 
 
 async def test_a_head_that_trickles_is_cut_off(tmp_path: Path) -> None:
-    """The whole head has one patience, however many pieces it comes in."""
+    """The complete head has one time limit, however many pieces it comes in."""
     async with proxy(tmp_path, silent) as (path, port, _):
         reader, writer = await asyncio.open_unix_connection(str(path))
 
@@ -70,7 +70,7 @@ async def test_a_head_that_trickles_is_cut_off(tmp_path: Path) -> None:
 
 
 async def test_a_head_without_end_is_refused(tmp_path: Path) -> None:
-    """It is bounded in bytes, too."""
+    """It is also bounded in bytes."""
     async with proxy(tmp_path, silent) as (path, port, told):
         start = b"GET http://%b:%d/ HTTP/1.1\r\nX: " % (HOST.encode(), port)
         _, heard = await ended_after(path, start + b"x" * 200_000)
@@ -89,7 +89,7 @@ async def test_a_server_that_is_silent_is_given_up(tmp_path: Path) -> None:
 
 
 async def test_a_tunnel_that_nobody_uses_is_cut(tmp_path: Path) -> None:
-    """Both directions silent."""
+    """Both directions are silent."""
     async with proxy(tmp_path, silent, "tcp") as (path, port, told):
         seconds, heard = await ended_after(
             path, b"CONNECT %b:%d HTTP/1.1\r\nHost: x\r\n\r\n" % (HOST.encode(), port)
@@ -100,7 +100,7 @@ async def test_a_tunnel_that_nobody_uses_is_cut(tmp_path: Path) -> None:
 
 
 async def test_one_direction_may_be_silent_while_the_other_is_not(tmp_path: Path) -> None:
-    """A long download is no idle tunnel."""
+    """A long download is not an idle tunnel."""
 
     async def download(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         for _ in range(12):

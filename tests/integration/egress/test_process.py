@@ -83,7 +83,7 @@ async def gateway(tmp_path: Path) -> AsyncIterator[EgressGateway]:
 
 
 async def test_it_is_a_process_without_rights(gateway: EgressGateway) -> None:
-    """A user of its own, no group, no capability, filtered, unreadable, without core or files."""
+    """A user of its own, no group, no capability, filtered, unreadable, no core dumps, no files."""
     process = Path("/proc") / str(gateway.pid)
     lines = (process / "status").read_text().splitlines()
     status = {name: value.split() for name, _, value in (line.partition(":") for line in lines)}
@@ -100,7 +100,7 @@ async def test_it_is_a_process_without_rights(gateway: EgressGateway) -> None:
 
 
 async def test_it_holds_no_socket_of_dockers(gateway: EgressGateway) -> None:
-    """Its control channel is the only one that leads to the worker, and it has no name."""
+    """Only its control channel leads to the worker, and that channel has no name."""
     held = sockets_of(gateway.pid)
     assert held
     assert not held & docker_sockets()
@@ -120,7 +120,7 @@ def docker_sockets() -> set[str]:
 
 @pytest.mark.parametrize("confined", [True, False])
 def test_what_it_gave_up_is_gone_and_what_it_needs_is_left(tmp_path: Path, confined: bool) -> None:
-    """Tried by a process that confines itself in the same way, and by one that does not."""
+    """One process confines itself in the same way, and another one does not."""
     ran = subprocess.run(
         [sys.executable, "-c", TRIES, str(tmp_path / "file"),
          "confined" if confined else "free", "10002", str(PROFILES)],
@@ -135,7 +135,7 @@ def test_what_it_gave_up_is_gone_and_what_it_needs_is_left(tmp_path: Path, confi
 
 
 async def test_a_filter_that_does_not_compile_stops_the_start(tmp_path: Path) -> None:
-    """With the file's name, and no proxy without it."""
+    """The error names the file, and no proxy runs without the filter."""
     profiles = tmp_path / "profiles"
     (profiles / "seccomp").mkdir(parents=True)
     (profiles / "seccomp" / "egress.json").write_text("{}")
@@ -154,7 +154,7 @@ async def test_a_filter_that_does_not_compile_stops_the_start(tmp_path: Path) ->
 async def test_a_slow_host_waits_longer_for_its_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A wait that is too short for it suffices with more patience."""
+    """A wait that is too short for it is long enough with more patience."""
     monkeypatch.setattr(runner.egress.gateway, "READY_S", 0.01)
     given: dict[str, Any] = {
         "uid": 10002, "trusted_networks": (), "hosts": {}, "roots": "",
@@ -168,7 +168,7 @@ async def test_a_slow_host_waits_longer_for_its_start(
 
 
 async def test_settings_of_any_size_reach_it(tmp_path: Path) -> None:
-    """The system's own bundle as further roots, and more names than one packet holds."""
+    """The system's own bundle as further roots, and more names than fit into one packet."""
     bundle = Path(ssl.get_default_verify_paths().cafile or "/etc/ssl/certs/ca-certificates.crt")
     hosts = {f"a{number}.example.test": "127.0.0.1" for number in range(10_000)}
     async with EgressGateway.open(
@@ -194,7 +194,7 @@ async def test_a_policy_of_any_size_reaches_it(gateway: EgressGateway, tmp_path:
 async def test_a_sandbox_that_does_not_connect_holds_up_nobody(
     gateway: EgressGateway, tmp_path: Path
 ) -> None:
-    """The proxy waits for all of them at once, and the first one's wait is not in vain."""
+    """The proxy waits for all of them at once, and the first one is served in the end."""
     ask = b"CONNECT nowhere.test:443 HTTP/1.1\r\nHost: x\r\n\r\n"
     async with way_out(gateway, tmp_path, "a.test") as idle:
         await asyncio.sleep(0.2)
@@ -209,7 +209,7 @@ def descriptors() -> int:
 
 
 async def test_a_message_that_was_broken_off_is_forgotten() -> None:
-    """The one after it arrives whole, with what is beside it, and nothing stays open."""
+    """The next one arrives complete, with its descriptor, and nothing stays open."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     near, far = Control(ours), Control(theirs)
     with tempfile.TemporaryFile() as first, tempfile.TemporaryFile() as second:
@@ -231,7 +231,7 @@ async def test_a_message_that_was_broken_off_is_forgotten() -> None:
 
 
 async def test_a_descriptor_that_nobody_asked_for_is_closed() -> None:
-    """However many a broken proxy sends, beside every piece of a message."""
+    """This holds however many a broken proxy sends, beside every piece of a message."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     far = Control(theirs)
     with tempfile.TemporaryFile() as sent:

@@ -25,7 +25,7 @@ def whole(body: bytes, *fields: bytes) -> bytes:
 
 
 def trailing() -> bytes:
-    """Return an answer that has the secret in its trailer."""
+    """Return an answer with the secret in its trailer."""
     head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
     return head + b"2\r\nok\r\n0\r\nX: " + SECRET + b"\r\n\r\n"
 
@@ -81,7 +81,7 @@ Ask = Callable[[EgressGateway, Way, Server], Awaitable[bytes]]
 
 
 def tls(host: str, path: str) -> Ask:
-    """Return how to ask a host by TLS."""
+    """Return how to ask a host over TLS."""
 
     async def ask(proxy: EgressGateway, way: Way, server: Server) -> bytes:
         request = f"GET {path} HTTP/1.1\r\nHost: {host}:{server.port}\r\n\r\n".encode()
@@ -91,7 +91,7 @@ def tls(host: str, path: str) -> Ask:
 
 
 async def plain(proxy: EgressGateway, way: Way, server: Server) -> bytes:
-    """Ask the other host by plain HTTP."""
+    """Ask the other host over plain HTTP."""
     where = b"%b:%d" % (OTHER.encode(), server.port)
     return await way.say(b"GET http://%b/ HTTP/1.1\r\nHost: %b\r\n\r\n" % (where, where))
 
@@ -107,7 +107,7 @@ WAYS: dict[str, tuple[dict[str, Any], Ask]] = {
 
 
 def rules(way: str, port: int, *, sets: bool) -> list[dict[str, Any]]:
-    """Return the rule that is asked by, and one that sets the secret somewhere."""
+    """Return the rule for the request, and one that sets the secret somewhere."""
     asked = {**WAYS[way][0], "port": port}
     elsewhere = 443 if way == "another port of the host" else port
     setting = {"host": HOST, "port": elsewhere, "path_prefix": "/set/", "inject": INJECT}
@@ -119,7 +119,7 @@ def rules(way: str, port: int, *, sets: bool) -> list[dict[str, Any]]:
 async def test_no_answer_brings_it_back(
     proxy: EgressGateway, authority: Authority, tmp_path: Path, answer: str, way: str
 ) -> None:
-    """Masked where the proxy reads it, refused where it cannot."""
+    """The proxy masks it where it can read the answer, and refuses the answer where it cannot."""
     encrypted = authority.context(HOST, OTHER) if WAYS[way][1] is not plain else None
     async with recording(ANSWERS[answer], tls=encrypted, keep=False) as server:
         given = rules(way, server.port, sets=True)
@@ -135,7 +135,7 @@ async def test_no_answer_brings_it_back(
 async def test_without_a_rule_that_sets_it_the_same_answer_is_passed_on(
     proxy: EgressGateway, tmp_path: Path, answer: str
 ) -> None:
-    """The control: what is looked for is in these answers. Interim ones and trailers never pass."""
+    """The control: these answers hold the secret. Interim ones and trailers never pass."""
     async with recording(ANSWERS[answer], keep=False) as server:
         given = rules("another host by HTTP", server.port, sets=False)
         async with way_out(proxy, tmp_path, *given) as out:
@@ -152,7 +152,7 @@ async def test_without_a_rule_that_sets_it_the_same_answer_is_passed_on(
 async def test_what_holds_no_secret_is_passed_on_as_it_is(
     proxy: EgressGateway, authority: Authority, tmp_path: Path, body: bytes
 ) -> None:
-    """Packed or only seeming to be: a private registry serves packages that way."""
+    """It may be packed or only seem so: a private registry serves packages in this way."""
     way = "the rule that sets it"
     async with recording(whole(body), tls=authority.context(HOST, OTHER), keep=False) as server:
         given = rules(way, server.port, sets=True)
@@ -177,7 +177,7 @@ async def test_what_unpacks_without_end_is_refused(
 async def test_whole_answers_are_asked_for_from_every_host(
     proxy: EgressGateway, tmp_path: Path
 ) -> None:
-    """Parts and packed forms could not be masked; without a secret they are the client's choice."""
+    """Parts and packed forms could not be masked; without a secret, the client chooses."""
     asked = b"Range: bytes=0-3\r\nIf-Range: x\r\nAccept-Encoding: gzip\r\n\r\n"
     arrived = []
     for sets in (True, False):
@@ -196,7 +196,7 @@ async def test_whole_answers_are_asked_for_from_every_host(
 async def test_tcp_to_a_host_that_is_sent_a_secret_is_refused(
     proxy: EgressGateway, tmp_path: Path
 ) -> None:
-    """Nothing that it says there could be masked; the control is the same without the secret."""
+    """Nothing that it sends there could be masked; the control is the same without the secret."""
     for sets, reasons in ((True, ["not_looked_into"]), (False, [])):
         async with recording() as server:
             tcp = {"host": HOST, "scheme": "tcp", "port": server.port}

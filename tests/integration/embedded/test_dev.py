@@ -1,4 +1,4 @@
-"""`runner dev` takes everything it started with it, however it ends."""
+"""However `runner dev` ends, everything that it started ends with it."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from runner.client import Client
+from agent_runner import Client
 from runner.embedded import stack
 from runner.words.errors import SetupError
 from tests.support.deployment import NO_POOL, deployment, eventually, state_folder
@@ -46,12 +46,12 @@ def family(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
 
 
 def gone(processes: list[psutil.Process]) -> bool:
-    """Return whether none of the processes runs; one that waits for init does not."""
+    """Return whether none of the processes runs; zombies do not count."""
     return not any(runs(each) for each in processes)
 
 
 def runs(process: psutil.Process) -> bool:
-    """Return whether a process is there and no zombie."""
+    """Return whether a process exists and is not a zombie."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -59,7 +59,7 @@ def runs(process: psutil.Process) -> bool:
 
 
 def test_ctrl_c_stops_every_part_in_order(image: None) -> None:
-    """A terminal sends SIGINT to the whole group: no service may go before those who use it."""
+    """A terminal sends SIGINT to the whole group, but services must outlive their users."""
     with state_folder() as folder, dev(folder) as process:
         found = json.loads((folder / "run" / "dev.json").read_text())
         with Client(found["url"], found["api_key"]) as client:
@@ -76,9 +76,9 @@ def test_ctrl_c_stops_every_part_in_order(image: None) -> None:
 
 @pytest.mark.parametrize("part", ["api", "worker", "postgres", "redis-server"])
 def test_a_part_that_dies_ends_everything_and_is_named(image: None, part: str) -> None:
-    """Nothing is left that answers half of what is asked."""
+    """No part is left that answers only half of the requests."""
     named = {"postgres": "PostgreSQL", "redis-server": "Redis"}.get(part, f"`runner {part}`")
-    # Without sandboxes: nobody would remove those of a worker that is killed.
+    # No sandboxes here: nobody would remove those of a killed worker.
     no_pool = {"RUNNER_POOL": "0", "RUNNER_POOL_MAX": "0"}
     with state_folder() as folder, dev(folder, **no_pool) as process:
         running = family(process)
@@ -97,7 +97,7 @@ def test_a_part_that_dies_ends_everything_and_is_named(image: None, part: str) -
 def test_a_slow_host_waits_longer_until_api_and_worker_are_ready(
     image: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A wait that is too short for them suffices with more patience."""
+    """A wait that is too short for them is long enough with more patience."""
     monkeypatch.setattr(stack, "READY_AFTER_S", 0.3)
     with pytest.raises(SetupError, match="not ready"), deployment(**NO_POOL):
         pass
@@ -106,7 +106,7 @@ def test_a_slow_host_waits_longer_until_api_and_worker_are_ready(
 
 
 def test_a_second_one_leaves_the_first_whole(image: None) -> None:
-    """It ends with one line; what runs goes on to run programs."""
+    """It ends with one line; the first one continues to run programs."""
     with state_folder() as folder, dev(folder):
         second = subprocess.run(
             [*RUNNER, "dev"],

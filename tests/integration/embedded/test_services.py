@@ -1,4 +1,4 @@
-"""PostgreSQL and Redis run as private children: nobody else reaches them, nothing of them stays."""
+"""PostgreSQL and Redis run as private children: nobody else reaches them, and nothing stays."""
 
 import contextlib
 import importlib.machinery
@@ -27,7 +27,7 @@ from tests.support.deployment import eventually, state_folder
 
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
-    """Return a state folder that the services' user may pass."""
+    """Return a state folder that the services' user may pass through."""
     with state_folder() as made:
         yield made
 
@@ -48,7 +48,7 @@ def one(url: str, statement: str) -> object:
 
 
 def listening(pid: int) -> list[str]:
-    """Return the network addresses a process and its children listen on.
+    """Return the network addresses on which a process and its children listen.
 
     A child that ends meanwhile is left out: PostgreSQL starts and ends some all the time.
     """
@@ -80,7 +80,7 @@ def test_neither_listens_on_the_network(running: Services) -> None:
 
 
 def test_a_child_that_listens_is_noticed() -> None:
-    """The look above can fail: a grandchild of this test listens, and is told."""
+    """The search above is able to fail: a grandchild of this test listens, and is found."""
     program = (
         "import socket; made = socket.create_server(('127.0.0.1', 0)); "
         "print(made.getsockname()[1], flush=True); input()"
@@ -123,7 +123,7 @@ def test_redis_refuses_rather_than_forgets_when_it_is_full(running: Services) ->
 
 
 def test_statements_stay_out_of_the_servers_log(running: Services, folder: Path) -> None:
-    """They may hold what a tenant sent."""
+    """Statements may hold what a tenant sent."""
     with psycopg.connect(running.owner_url) as connection, pytest.raises(psycopg.Error):
         connection.execute("SELECT no_such_function(%s, 'canary-77')", ["canary-78"])
     log = (folder / "log" / "postgres.log").read_text()
@@ -167,7 +167,7 @@ def test_the_data_is_there_again_the_next_time() -> None:
 def test_a_slow_host_waits_longer_for_them(
     part: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A wait that is too short for a part's start suffices with more patience."""
+    """A wait that is too short for a part's start is long enough with more patience."""
     monkeypatch.setattr(part, "READY_AFTER_S", 0.0001)
     with state_folder() as folder:
         with pytest.raises(SetupError, match="does not answer"), services(folder, ephemeral=True):
@@ -253,7 +253,7 @@ def test_both_die_with_a_parent_that_is_killed() -> None:
 
 
 def alive(pid: int) -> bool:
-    """Return whether a process runs; a zombie that init has yet to reap does not."""
+    """Return whether a process runs; a zombie does not count."""
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

@@ -1,4 +1,4 @@
-"""A lease is given up in time, whatever becomes of the connection to PostgreSQL."""
+"""A lease is given up in time, whatever happens to the connection to PostgreSQL."""
 
 import asyncio
 import time
@@ -26,7 +26,7 @@ SOCKET = ".s.PGSQL.5432"
 
 
 class Network:
-    """Lies between worker and PostgreSQL. Unless `open`, it carries nothing and tells nobody."""
+    """Lies between worker and PostgreSQL. Unless `open`, it carries nothing and reports nothing."""
 
     def __init__(self) -> None:
         self.open = asyncio.Event()
@@ -121,7 +121,7 @@ async def test_a_stall_that_ends_before_the_lease_costs_nothing(
 
 
 class Fenced:
-    """A sandbox as far as its lease goes."""
+    """The part of a sandbox that concerns its lease."""
 
     def __init__(self) -> None:
         self.until: float | None = None

@@ -1,4 +1,4 @@
-"""Sandboxes started ahead: each for one execution, as isolated as any, and none left behind."""
+"""Sandboxes started ahead: each for one execution, isolated as usual, none left behind."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -13,6 +13,7 @@ from runner.base.duties import Duties
 from runner.node.stock import pool as pools
 from runner.node.stock.demand import PoolBounds
 from runner.node.stock.pool import WarmSandboxes, open_pool
+from runner.node.stock.sandboxes import Need
 from runner.node.traffic import QUIET_S, Traffic
 from runner.sandbox.drive import use
 from runner.sandbox.engine import spec
@@ -43,7 +44,7 @@ async def pool(
     duties: Duties | None = None,
     blames_node: Callable[[], Awaitable[bool]] | None = None,
 ) -> AsyncIterator[WarmSandboxes]:
-    """Keep a pool of the default kind, full at first."""
+    """Keep a pool of the default kind, which is full at first."""
     steady = bench.spec()
     bounds = PoolBounds(floor, ceiling, reserve_mb=0)
     async with open_pool(
@@ -74,7 +75,7 @@ def request(bench: sandboxes.Bench) -> ExecutionRequest:
 
 async def claim(made: WarmSandboxes, bench: sandboxes.Bench) -> Sandbox:
     """Claim a sandbox for an execution of its own."""
-    return await made.claim(Claim(new_id(), new_id(), 1), request(bench))
+    return await made.claim(Need.of(Claim(new_id(), new_id(), 1), request(bench)))
 
 
 async def works(sandbox: Sandbox, bench: sandboxes.Bench) -> bool:
@@ -84,7 +85,7 @@ async def works(sandbox: Sandbox, bench: sandboxes.Bench) -> bool:
 
 
 async def test_a_claim_takes_what_waits_and_another_comes(bench: sandboxes.Bench) -> None:
-    """No start in between; nobody else gets the same one."""
+    """There is no start in between, and nobody else gets the same one."""
     async with pool(bench) as made:
         before = set(bench.launcher.live)
         taken = await asyncio.gather(*(claim(made, bench) for _ in range(2)))
@@ -97,7 +98,7 @@ async def test_a_claim_takes_what_waits_and_another_comes(bench: sandboxes.Bench
 
 
 async def test_what_can_wait_is_started_when_nobody_runs(bench: sandboxes.Bench) -> None:
-    """Enough are left: the next start does not slow the execution down."""
+    """Enough are left, so the next start does not slow the execution down."""
     traffic = Traffic()
     async with pool(bench, floor=4, traffic=traffic) as made:
         with traffic.passing():
@@ -112,13 +113,13 @@ async def test_what_can_wait_is_started_when_nobody_runs(bench: sandboxes.Bench)
 async def test_a_kind_that_cannot_wait_is_not_held_up_by_one_that_can(
     bench: sandboxes.Bench,
 ) -> None:
-    """None of it is left: more are started at once, though of the other more are lacking."""
+    """None is left, so more are started at once, although the other kind lacks more."""
     traffic = Traffic()
     async with pool(bench, floor=8, ceiling=12, traffic=traffic) as made:
         with traffic.passing():
             taken = [await claim(made, bench) for _ in range(3)]
             other = replace(request(bench), sandbox=bench.spec(memory_mb=96))
-            taken.append(await made.claim(Claim(new_id(), new_id(), 1), other))
+            taken.append(await made.claim(Need.of(Claim(new_id(), new_id(), 1), other)))
             # Five are left of the eight; two come of the other kind.
             await until(lambda: made.idle == 7)
         for each in taken:
@@ -126,12 +127,12 @@ async def test_a_kind_that_cannot_wait_is_not_held_up_by_one_that_can(
 
 
 async def test_an_empty_pool_is_a_start_not_an_error(bench: sandboxes.Bench) -> None:
-    """Six at once of two that wait; and a kind that nobody asked for before."""
+    """Six are claimed at once although two wait, and one of a kind that is new."""
     async with pool(bench) as made:
         taken = await asyncio.gather(*(claim(made, bench) for _ in range(6)))
         assert len({each.id for each in taken}) == 6
         other = replace(request(bench), sandbox=bench.spec(memory_mb=96))
-        odd = await made.claim(Claim(new_id(), new_id(), 1), other)
+        odd = await made.claim(Need.of(Claim(new_id(), new_id(), 1), other))
         for each in (*taken, odd):
             assert await works(each, bench)
             await made.dispose(each)
@@ -140,7 +141,7 @@ async def test_an_empty_pool_is_a_start_not_an_error(bench: sandboxes.Bench) -> 
 async def test_what_was_started_ahead_is_as_isolated_as_what_was_not(
     bench: sandboxes.Bench,
 ) -> None:
-    """As read back from the kernel and from Docker: nothing differs but names."""
+    """Read back from the kernel and from Docker, nothing differs except names."""
     async with pool(bench) as made:
         warm = await claim(made, bench)
         async with bench.sandbox() as fresh:
@@ -172,7 +173,7 @@ async def test_what_was_started_ahead_is_as_isolated_as_what_was_not(
 
 
 async def test_one_that_died_is_passed_over(bench: sandboxes.Bench) -> None:
-    """Killed from outside: the next is taken, or one is started."""
+    """It was killed from outside: the next one is taken, or one is started."""
     async with pool(bench, floor=1) as made:
         (waiting,) = bench.launcher.live
         for facts in await bench.launcher.engine.containers({"runner.sandbox": waiting}):
@@ -186,7 +187,7 @@ async def test_one_that_died_is_passed_over(bench: sandboxes.Bench) -> None:
 async def test_one_that_does_not_answer_is_passed_over(
     bench: sandboxes.Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Paused: it neither closes its connection nor speaks."""
+    """It is paused: it neither closes its connection nor answers."""
     monkeypatch.setattr("runner.sandbox.guest.patience.ANSWER_S", 0.1)
     async with pool(bench, floor=1) as made:
         (waiting,) = bench.launcher.live
@@ -198,7 +199,7 @@ async def test_one_that_does_not_answer_is_passed_over(
 
 
 async def test_what_waited_too_long_is_replaced(bench: sandboxes.Bench) -> None:
-    """By a newer one."""
+    """A newer one replaces it."""
     async with pool(bench, floor=1, max_idle_s=0.5) as made:
         (first,) = bench.launcher.live
         await until(lambda: made.idle == 1 and first not in bench.launcher.live)
@@ -207,7 +208,7 @@ async def test_what_waited_too_long_is_replaced(bench: sandboxes.Bench) -> None:
 async def test_what_is_of_another_image_is_let_go(
     bench: sandboxes.Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The image was removed; once there is one, the pool is full again."""
+    """The image was removed; once there is one again, the pool fills."""
     monkeypatch.setattr(pools, "REST_S", 0.1)
     async with pool(bench, floor=1) as made:
 
@@ -223,7 +224,7 @@ async def test_what_is_of_another_image_is_let_go(
 async def test_docker_may_be_away_for_a_while(
     bench: sandboxes.Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing is started, nothing breaks; back again, the pool fills."""
+    """Nothing is started and nothing breaks; the pool fills once Docker is back."""
     async with pool(bench, floor=1) as made:
 
         async def away(*_: object) -> str:
@@ -239,7 +240,7 @@ async def test_docker_may_be_away_for_a_while(
 
 
 async def test_a_run_folder_that_refuses_does_not_end_the_pool(bench: sandboxes.Bench) -> None:
-    """As one that was mounted read-only for a while: it fills again afterwards, by itself."""
+    """For example, it was mounted read-only for a while: the pool fills again by itself."""
     launcher, site = bench.launcher, bench.launcher.site
     nowhere = site.folder / "no folder"
     async with pool(bench, floor=1) as made:
@@ -257,7 +258,7 @@ async def test_a_run_folder_that_refuses_does_not_end_the_pool(bench: sandboxes.
 async def test_a_claim_that_is_cancelled_leaves_no_sandbox_behind(
     bench: sandboxes.Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It was taken out of the pool, and was asked whether it lives, when nobody wanted it."""
+    """It had left the pool and was being checked when its claim was cancelled."""
     async with pool(bench, floor=1) as made:
         (waiting,) = bench.launcher.live
         asked = asyncio.Event()
@@ -284,7 +285,7 @@ async def _innocent() -> bool:
 async def test_a_kind_that_cannot_start_holds_up_no_other(
     bench: sandboxes.Bench, monkeypatch: pytest.MonkeyPatch, cannot: str
 ) -> None:
-    """One request for it is enough to ask. The others are kept full, and the worker is healthy."""
+    """One request of the kind suffices. The others are kept full, and the worker is healthy."""
     plain = request(bench)
     odd = replace(plain, sandbox=replace(bench.spec(), image="not-built"))
     if cannot == "an isolation that Docker lacks":
@@ -305,10 +306,10 @@ async def test_a_kind_that_cannot_start_holds_up_no_other(
     async with pool(bench, floor=2, duties=duties, blames_node=_innocent) as made:
         for _ in range(3):
             with pytest.raises((ImageMissing, IsolationMissing, LaunchFailed)):
-                await made.claim(Claim(new_id(), new_id(), 1), odd)
+                await made.claim(Need.of(Claim(new_id(), new_id(), 1), odd))
         other = replace(plain, sandbox=bench.spec(memory_mb=96))
         taken = [await claim(made, bench) for _ in range(2)]
-        taken.append(await made.claim(Claim(new_id(), new_id(), 1), other))
+        taken.append(await made.claim(Need.of(Claim(new_id(), new_id(), 1), other)))
         # Two of the steady kind and two of the other.
         await until(lambda: made.idle >= 4)
         assert not duties.failing

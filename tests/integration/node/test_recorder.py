@@ -1,4 +1,4 @@
-"""What happened while a program ran is stored once, at whichever await its writer is cancelled."""
+"""What happened while a program ran is stored once, wherever its writer is cancelled."""
 
 from typing import Any, TypeAlias
 
@@ -25,7 +25,7 @@ Superuser: TypeAlias = "psycopg.Connection[dict[str, Any]]"
 
 
 class Running:
-    """An execution whose program runs, and what it has said so far."""
+    """An execution whose program runs, with what it has written so far."""
 
     def __init__(self, database: Database, changes: Changes, claim: Claim) -> None:
         self.claim = claim
@@ -56,7 +56,7 @@ class Running:
         await self._recorder.close()
 
     async def finish(self, superuser: Superuser) -> None:
-        """Write the result behind the rest, and find everything stored once."""
+        """Write the result after the rest, and check that everything is stored once."""
         await self._recorder.close()
         async with self._database.tenant(self.claim.tenant_id) as tx:
             finishing = await attempts.finish_with(tx, self.claim, DONE, rest=self._recorder.rest)
@@ -90,7 +90,7 @@ async def test_nothing_is_lost_or_doubled_wherever_the_writer_is_cancelled(
     what: str,
     again: str,
 ) -> None:
-    """And the result is accepted. Masking in a thread, writing and committing are all cut short."""
+    """The result is accepted. Masking in a thread, writing and committing are interrupted."""
     # As in a busy loop, in which psycopg also awaits before it sends.
     monkeypatch.setattr(psycopg.waiting, "MAX_BUSY_TIME", 0)
     made: list[Running] = []

@@ -1,4 +1,4 @@
-"""Who gets a sandbox that has served before: its tenant, for what is alike, while it is clean."""
+"""Who gets a used sandbox: its tenant, for similar executions, while it is clean."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 
 from runner.node.stock.reuse import ReuseBounds, ReusedSandboxes, open_reuse
-from runner.node.stock.sandboxes import FreshSandboxes
+from runner.node.stock.sandboxes import FreshSandboxes, Need
 from runner.sandbox import drive
 from runner.sandbox.guest.sandbox import Sandbox
 from runner.words.execution import Claim, ExecutionRequest, Program, RunSpec
@@ -58,9 +58,9 @@ async def use(
     again: bool = True,
     **changes: object,
 ) -> str:
-    """Run a shell script in a sandbox claimed for it; return that one's id."""
+    """Run a shell script in a sandbox claimed for it; return the sandbox's id."""
     wanted = request(bench, **changes)
-    sandbox = await made.claim(Claim(new_id(), tenant, 1), wanted)
+    sandbox = await made.claim(Need.of(Claim(new_id(), tenant, 1), wanted))
     program = Program(("bash", "-c", code), {})
     ran = await drive.use(sandbox, program, bench.limits.bounds, again=again)
     assert ran.ending.exit_code == 0, ran.stderr
@@ -69,7 +69,7 @@ async def use(
 
 
 async def test_one_whose_files_were_taken_for_the_last_time_is_not_kept(bench: Bench) -> None:
-    """Then its supervisor itself has held a run's bytes, and obeys nothing more."""
+    """Its supervisor then held a run's bytes itself, and obeys nothing more."""
     async with reused(bench) as made:
         first = await use(made, bench, again=False)
         assert made.waiting == 0
@@ -77,7 +77,7 @@ async def test_one_whose_files_were_taken_for_the_last_time_is_not_kept(bench: B
 
 
 async def test_the_tenants_next_execution_gets_it(bench: Bench) -> None:
-    """One after the other, in one sandbox; how long they may take or print makes no difference."""
+    """They run in one sandbox, one after the other; time and output limits do not matter."""
     async with reused(bench) as made:
         first = await use(made, bench, "echo x > y")
         assert await use(made, bench, "test ! -e y") == first
@@ -100,7 +100,7 @@ async def test_the_tenants_next_execution_gets_it(bench: Bench) -> None:
 async def test_nobody_else_and_nothing_unlike_gets_it(
     bench: Bench, changes: dict[str, object]
 ) -> None:
-    """Another tenant, or an execution that differs in what its walls are or did not ask."""
+    """This is for another tenant, other isolation, or an execution that did not ask for it."""
     if "memory_mb" in changes:
         changes = {"sandbox": bench.spec(memory_mb=300)}
     elif changes.keys() & {"image", "isolation"}:
@@ -114,7 +114,7 @@ async def test_nobody_else_and_nothing_unlike_gets_it(
 async def test_at_once_each_has_its_own(bench: Bench) -> None:
     """A sandbox serves one execution at a time; afterwards all of them wait."""
     async with reused(bench) as made:
-        claims = [made.claim(Claim(new_id(), TENANT, 1), request(bench)) for _ in range(3)]
+        claims = [made.claim(Need.of(Claim(new_id(), TENANT, 1), request(bench))) for _ in range(3)]
         taken: list[Sandbox] = await asyncio.gather(*claims)
         assert len({each.id for each in taken}) == 3
         for each in taken:
@@ -124,13 +124,13 @@ async def test_at_once_each_has_its_own(bench: Bench) -> None:
 
 
 async def test_one_that_is_being_cleaned_is_waited_for(bench: Bench) -> None:
-    """The next execution comes sooner than cleaning takes, and starts no sandbox for that."""
+    """The next execution comes before it is cleaned, and starts no other sandbox."""
     async with reused(bench) as made:
-        sandbox = await made.claim(Claim(new_id(), TENANT, 1), request(bench))
+        sandbox = await made.claim(Need.of(Claim(new_id(), TENANT, 1), request(bench)))
         await drive.use(sandbox, Program(("true",), {}), bench.limits.bounds, again=True)
         disposing = asyncio.create_task(made.dispose(sandbox))
         await asyncio.sleep(0)
-        again = await made.claim(Claim(new_id(), TENANT, 1), request(bench))
+        again = await made.claim(Need.of(Claim(new_id(), TENANT, 1), request(bench)))
         assert again.id == sandbox.id
         await disposing
         await made.dispose(again)
@@ -146,7 +146,7 @@ async def test_one_that_is_being_cleaned_is_waited_for(bench: Bench) -> None:
 async def test_one_that_is_not_clean_or_never_ran_out_is_destroyed(bench: Bench, code: str) -> None:
     """Nothing of it waits, and the next execution starts another."""
     async with reused(bench) as made:
-        sandbox = await made.claim(Claim(new_id(), TENANT, 1), request(bench))
+        sandbox = await made.claim(Need.of(Claim(new_id(), TENANT, 1), request(bench)))
         await drive.use(sandbox, Program(("bash", "-c", code), {}), bench.limits.bounds, again=True)
         await made.dispose(sandbox)
         if "setpriority" in code:
@@ -157,7 +157,7 @@ async def test_one_that_is_not_clean_or_never_ran_out_is_destroyed(bench: Bench,
 async def test_one_that_was_killed_at_its_deadline_is_destroyed(bench: Bench) -> None:
     """A container that died serves nobody."""
     async with reused(bench) as made:
-        sandbox = await made.claim(Claim(new_id(), TENANT, 1), request(bench))
+        sandbox = await made.claim(Need.of(Claim(new_id(), TENANT, 1), request(bench)))
         stubborn = "trap '' TERM; while :; do :; done"
         short = bench.within(timeout_s=0.3).bounds
         await drive.use(
@@ -169,7 +169,7 @@ async def test_one_that_was_killed_at_its_deadline_is_destroyed(bench: Bench) ->
 
 @pytest.mark.parametrize("bounds", [{"runs": 2}, {"age_s": 0.0}, {"waiting": 0}])
 async def test_bounds_end_it(bench: Bench, bounds: dict[str, float]) -> None:
-    """So many runs, so old, or none kept at all."""
+    """The bounds are its number of runs, its age, and how many are kept."""
     async with reused(bench, **bounds) as made:
         used = [await use(made, bench) for _ in range(3)]
         assert used[2] not in used[:2]
@@ -177,7 +177,7 @@ async def test_bounds_end_it(bench: Bench, bounds: dict[str, float]) -> None:
 
 
 async def test_one_that_nobody_asks_for_does_not_wait_for_ever(bench: Bench) -> None:
-    """It goes after its idle time."""
+    """It is destroyed after its idle time."""
     async with reused(bench, idle_s=0.1) as made:
         await use(made, bench)
         assert made.waiting == 1
@@ -187,15 +187,15 @@ async def test_one_that_nobody_asks_for_does_not_wait_for_ever(bench: Bench) -> 
 
 
 async def test_what_a_run_used_is_its_own(bench: Bench) -> None:
-    """CPU time, killed processes and refused ones of the run before are not counted again."""
+    """CPU time, killed and refused processes of the previous run are not counted again."""
     async with reused(bench) as made:
-        sandbox = await made.claim(Claim(new_id(), TENANT, 1), request(bench))
+        sandbox = await made.claim(Need.of(Claim(new_id(), TENANT, 1), request(bench)))
         busy = "python3 -c 'x = bytearray(60 << 20); [0 for _ in range(10**7)]'"
         first = await drive.use(
             sandbox, Program(("bash", "-c", busy), {}), bench.limits.bounds, again=True
         )
         await made.dispose(sandbox)
-        sandbox = await made.claim(Claim(new_id(), TENANT, 1), request(bench))
+        sandbox = await made.claim(Need.of(Claim(new_id(), TENANT, 1), request(bench)))
         second = await drive.use(sandbox, Program(("true",), {}), bench.limits.bounds, again=True)
         await made.dispose(sandbox)
     assert first.ending.usage.cpu_s is not None
@@ -209,7 +209,7 @@ async def test_what_a_run_used_is_its_own(bench: Bench) -> None:
 async def test_a_cancellation_leaves_no_sandbox_behind(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, during: str
 ) -> None:
-    """It is in no list at that moment, so that nobody else would destroy it."""
+    """At that moment, it is in no list, so nobody else would destroy it."""
     asked = asyncio.Event()
 
     async def silent(_: Sandbox) -> list[str]:
@@ -217,14 +217,14 @@ async def test_a_cancellation_leaves_no_sandbox_behind(
         return await asyncio.Future[list[str]]()
 
     async with reused(bench) as made:
-        sandbox = await made.claim(Claim(new_id(), TENANT, 1), request(bench))
+        sandbox = await made.claim(Need.of(Claim(new_id(), TENANT, 1), request(bench)))
         await drive.use(sandbox, Program(("true",), {}), bench.limits.bounds, again=True)
         if during == "the claim":
             await made.dispose(sandbox)
             assert made.waiting == 1
             monkeypatch.setattr(Sandbox, "ping", silent)
             work: asyncio.Future[object] = asyncio.ensure_future(
-                made.claim(Claim(new_id(), TENANT, 1), request(bench))
+                made.claim(Need.of(Claim(new_id(), TENANT, 1), request(bench)))
             )
         else:
             monkeypatch.setattr(Sandbox, "clean", silent)
@@ -238,14 +238,14 @@ async def test_a_cancellation_leaves_no_sandbox_behind(
 async def test_one_whose_cleaning_fails_unexpectedly_is_destroyed(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever it is: nobody holds it any more."""
+    """This holds for any failure: nobody holds it any more."""
 
     async def broken(_: Sandbox) -> list[str]:
         raise ZeroDivisionError
 
     monkeypatch.setattr(Sandbox, "clean", broken)
     async with reused(bench) as made:
-        sandbox = await made.claim(Claim(new_id(), TENANT, 1), request(bench))
+        sandbox = await made.claim(Need.of(Claim(new_id(), TENANT, 1), request(bench)))
         await drive.use(sandbox, Program(("true",), {}), bench.limits.bounds, again=True)
         with pytest.raises(ZeroDivisionError):
             await made.dispose(sandbox)

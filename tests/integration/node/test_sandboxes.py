@@ -1,4 +1,4 @@
-"""A sandbox that Docker did not let go of does not stay."""
+"""A sandbox that Docker could not remove does not stay."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -6,7 +6,7 @@ from uuid import UUID
 
 import pytest
 
-from runner.node.stock.sandboxes import FreshSandboxes
+from runner.node.stock.sandboxes import FreshSandboxes, Need
 from runner.sandbox.reap import remove_strays
 from runner.words.errors import DockerUnavailable
 from runner.words.execution import Claim, ExecutionRequest, Program, RunSpec
@@ -26,12 +26,12 @@ async def bench(image: None, tmp_path: Path) -> AsyncIterator[sandboxes.Bench]:
 async def test_one_that_could_not_be_removed_is_swept_up(
     bench: sandboxes.Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Docker is away when it is to go: disposal does not fail, and the next sweep removes it."""
+    """Docker is away during the disposal, which does not fail; the next sweep removes it."""
     fresh = FreshSandboxes(bench.launcher)
     run = RunSpec(Program(("true",), {}), bench.limits.bounds)
     request = ExecutionRequest(bench.spec(), run, size="small")
-    sandbox = await fresh.claim(CLAIM, request)
-    in_use = await fresh.claim(Claim(new_id(), new_id(), 1), request)
+    sandbox = await fresh.claim(Need.of(CLAIM, request))
+    in_use = await fresh.claim(Need.of(Claim(new_id(), new_id(), 1), request))
 
     async def away(_: str) -> None:
         raise DockerUnavailable("Docker does not answer")

@@ -1,4 +1,4 @@
-"""An attempt that is given back is given back once, also if PostgreSQL does not confirm it."""
+"""An attempt is returned to the queue once, even if PostgreSQL does not confirm it."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

@@ -41,7 +41,7 @@ def test_learn_prints_a_diff_and_writes_a_profile_that_compiles(tmp_path: Path) 
 
 
 def test_learn_leaves_nothing_after_a_time_out(tmp_path: Path) -> None:
-    """It says that the command was not seen to its end."""
+    """It says that it did not see the end of the command."""
     (tmp_path / "limits").mkdir()
     profiles = Settings().profiles_path
     (tmp_path / "seccomp").symlink_to(profiles / "seccomp")
@@ -110,7 +110,7 @@ def test_check_refuses_a_broken_profile_by_its_name(
 
 
 def test_learn_proposes_the_smallest_allowlist_for_what_was_reached(tmp_path: Path) -> None:
-    """Exact hosts in place of a wildcard; what was refused is named with the rule it needs."""
+    """Exact hosts replace a wildcard; refused requests are listed with the rule that they need."""
     tmp_path.chmod(0o755)
     profiles = shutil.copytree(Settings().profiles_path, tmp_path / "profiles")
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler) as s:

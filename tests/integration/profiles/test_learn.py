@@ -1,4 +1,4 @@
-"""A command is observed in a real sandbox, and what is proposed is enough for it and no more."""
+"""A command is observed in a real sandbox; the proposal is enough for it, and no more."""
 
 import asyncio
 import dataclasses
@@ -44,7 +44,7 @@ async def observe(
 
 
 def under(proposal: Proposal) -> Configure:
-    """Return what gives sandboxes the proposed profile."""
+    """Return a configuration that gives sandboxes the proposed profile."""
 
     def configure(
         placement: Placement, resources: Resources, profile: SeccompProfile, host: Host
@@ -56,7 +56,7 @@ def under(proposal: Proposal) -> Configure:
 
 
 async def test_calls_of_every_process_and_thread_are_seen(tmp_path: Path) -> None:
-    """Also of what a child of a child does, and after an exec."""
+    """This includes a child of a child, and calls after an exec."""
     seen = await observe(
         tmp_path,
         "bash",
@@ -96,7 +96,7 @@ async def test_a_refused_call_is_seen_and_what_follows_it_only_unconfined(tmp_pa
 async def test_the_smallest_profile_still_starts_cleans_up_runs_ends_collects_and_reaches_out(
     tmp_path: Path,
 ) -> None:
-    """A sandbox with no more than its program needs does all that it does for its worker."""
+    """A sandbox with no more calls than its program needs still does all of its own work."""
     command = (
         "bash",
         "-c",
@@ -131,7 +131,7 @@ async def test_the_smallest_profile_still_starts_cleans_up_runs_ends_collects_an
 
 
 async def test_the_proposal_for_a_program_is_enough_for_that_program(tmp_path: Path) -> None:
-    """Learnt from one run, and run again under it."""
+    """It is learnt from one run, and the program runs again under it."""
     command = ("python3", "-c", "import pandas; print(pandas.Series([1, 2]).sum())")
     proposal = propose(RAW, DOCUMENT, (await observe(tmp_path, *command)).calls, "")
     assert proposal.added == ()
@@ -143,7 +143,7 @@ async def test_the_proposal_for_a_program_is_enough_for_that_program(tmp_path: P
 
 
 async def test_outside_the_observing_sandbox_nobody_may_trace(tmp_path: Path) -> None:
-    """What lets the observer work is in no other sandbox."""
+    """No other sandbox has what lets the observer work."""
     probe = "import ctypes; print(ctypes.CDLL(None).ptrace(0, 0, 0, 0))"
     async with sandboxes.bench(tmp_path) as bench:
         assert (await bench.python(probe)).stdout == b"-1\n"

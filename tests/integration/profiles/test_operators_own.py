@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from agent_runner import ApiError
 from runner.base.settings import Settings
-from runner.client import ApiError
 from tests.support import deployment as deployments
 
 
 @pytest.fixture
 def profiles(tmp_path: Path) -> Path:
-    """Return a copy of the shipped folder, to be changed."""
+    """Return a copy of the shipped folder for changes."""
     tmp_path.chmod(0o755)
     return Path(shutil.copytree(Settings().profiles_path, tmp_path / "profiles"))
 
@@ -45,7 +45,7 @@ def test_a_size_of_the_operators_own_is_used_by_its_name(profiles: Path) -> None
 def test_a_worker_does_not_start_with_a_profile_it_cannot_enforce(
     profiles: Path, tmp_path: Path, file: str, text: str | None, message: str
 ) -> None:
-    """One line that names the file, exit code 78, and nothing started."""
+    """One line names the file, the exit code is 78, and nothing was started."""
     path = profiles / file
     if text is None:
         path.unlink()

@@ -1,4 +1,4 @@
-"""Announcements reach those who listen for their kind, and nobody else."""
+"""Announcements reach the listeners that want their kind, and nobody else."""
 
 import asyncio
 from uuid import UUID
@@ -15,7 +15,7 @@ QUIET_S = 0.1
 
 
 async def listening(changes: Changes, id_: UUID, watch: Watch) -> None:
-    """Return once the subscription stands and the watch has nothing left of its start."""
+    """Return once the subscription works and the watch has no announcement left from its start."""
     async with asyncio.timeout(10):
         while not await watch.wait(QUIET_S):
             changes.announce(id_, News.ENDED)
@@ -25,7 +25,7 @@ async def listening(changes: Changes, id_: UUID, watch: Watch) -> None:
 
 @pytest.mark.parametrize("said", News)
 async def test_only_the_wanted_kind_wakes(shared: Deployment, said: News) -> None:
-    """Of the execution that is watched; a watch of no kind hears all."""
+    """It is of the watched execution; a watch without kinds hears all."""
     async with Changes(SecretStr(shared.stack.services.redis_url)) as changes:
         one, other = new_id(), new_id()
         with (

@@ -1,4 +1,4 @@
-"""What a flood of refused jobs takes with it is looked for by the worker, and nothing is missed."""
+"""After a flood of refused jobs was discarded, the worker looks for work and misses nothing."""
 
 import pytest
 import redis
@@ -13,9 +13,9 @@ from tests.support.deployment import state_folder
 
 
 def test_the_look_comes_after_what_waits_was_thrown_away() -> None:
-    """A ring that arrives before is among what is thrown away: its execution is found all the same.
+    """A ring that arrives before is discarded as well, and its execution is still found.
 
-    A look before the throwing away would not have found it.
+    A look before discarding would not have found it.
     """
     with (
         state_folder() as folder,

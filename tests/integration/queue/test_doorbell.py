@@ -1,4 +1,4 @@
-"""Redis is hostile: what it holds runs nothing but a look at the queue."""
+"""Redis may be hostile: whatever it holds can only make a worker look at the queue."""
 
 import json
 import pickle
@@ -14,7 +14,7 @@ from uuid import uuid4
 import pytest
 import redis
 
-from runner.client import Client
+from agent_runner import Client
 from runner.node.runs.refusals import EXAMPLES, WINDOW_S
 from runner.queue.producer import MAX_WAITING, UNUSED_RING_TTL_S, RingQueue
 from runner.queue.ring import Ring
@@ -58,9 +58,9 @@ FORGERIES: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.fixture(scope="module")
 def forged(shared: Deployment, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Forge a job of every kind; return the folder of what they leave once all are on record.
+    """Forge jobs of every kind; return the folder of their marks once all are recorded.
 
-    All together: the log takes one record in a while.
+    All come together, because the log takes only one record in a while.
     """
     assert len(FORGERIES) <= EXAMPLES
     folder = tmp_path_factory.mktemp("forged")
@@ -79,7 +79,7 @@ def job_id(name: str) -> str:
 
 @pytest.mark.parametrize("name", FORGERIES)
 def test_a_forged_job_is_refused_and_audited(name: str, shared: Deployment, forged: Path) -> None:
-    """Nothing it names runs, it is gone from Redis, the platform's log tells, work goes on."""
+    """Nothing that it names runs, it is gone from Redis, the log has it, and work goes on."""
     record = refusal(shared, job_id(name))
     assert record is not None
     assert FORGERIES[name][1] in record["why"]
@@ -90,7 +90,7 @@ def test_a_forged_job_is_refused_and_audited(name: str, shared: Deployment, forg
 
 
 def refusals(shared: Deployment) -> list[dict[str, Any]]:
-    """Return what the platform's audit log says of refused jobs."""
+    """Return what the platform's audit log says about refused jobs."""
     rows = shared.sql("SELECT body FROM audit_events WHERE action = 'queue_job:run' ORDER BY seq")
     found = [json.loads(row["body"]) for row in rows]
     assert {each["outcome"] for each in found} <= {"denied"}
@@ -98,13 +98,13 @@ def refusals(shared: Deployment) -> list[dict[str, Any]]:
 
 
 def refusal(shared: Deployment, id_: str) -> dict[str, Any] | None:
-    """Return what is on record of one refused job."""
+    """Return the record of one refused job."""
     examples = [each for record in refusals(shared) for each in record["examples"]]
     return next((each for each in examples if each["job"] == id_), None)
 
 
 def forge_many(connection: "redis.Redis", number: int) -> None:
-    """Put many forged jobs before everything else that waits."""
+    """Put many forged jobs in front of everything else that waits."""
     with connection.pipeline(transaction=False) as pipeline:
         for _ in range(number):
             forge(pipeline, f"flood-{uuid4()}", data=call("os.system", "true"))
@@ -113,9 +113,9 @@ def forge_many(connection: "redis.Redis", number: int) -> None:
 
 @pytest.mark.alone
 def test_a_flood_of_forged_jobs_is_one_record_and_delays_nobody(shared: Deployment) -> None:
-    """2,000 a second for some seconds: counted, thrown away, and a tenant's runs go on.
+    """For some seconds, 2,000 a second are counted and discarded, and a tenant's runs go on.
 
-    The control: with every job read and put on record by itself, there were 2,000 records.
+    The control: when every job was read and recorded by itself, there were 2,000 records.
     """
     client = shared.client("beside-a-flood")
     client.run(command=["true"], size="nano")
@@ -158,7 +158,7 @@ def took(client: Client) -> float:
 
 
 def test_nothing_in_redis_grows(own: Deployment) -> None:
-    """Neither by rings that are answered, nor by rings that nobody hears, nor by dead workers."""
+    """Answered rings, rings that nobody hears, and dead workers leave nothing."""
     client = own.client("growth")
     with redis.Redis.from_url(own.stack.services.redis_url) as connection:
 
@@ -169,7 +169,7 @@ def test_nothing_in_redis_grows(own: Deployment) -> None:
             connection.sadd(leftover, "rq:worker:dead")
         connection.sadd("rq:workers", "rq:worker:of-another-application")
         connection.rpush("rq:queue:executions:intermediate", "taken", "and-lost")
-        # Rings whose job is gone, as from an hour ago.
+        # Rings whose jobs are gone, as if from an hour ago.
         connection.rpush("rq:queue:executions", *(f"gone-{n}" for n in range(50)))
         own.portal.call(own.worker.stop, signal.SIGKILL)
         own.restart_worker()
@@ -198,7 +198,7 @@ def test_a_ring_for_nothing_does_nothing(shared: Deployment) -> None:
 
 
 def test_what_redis_holds_names_nothing_but_ids(own: Deployment) -> None:
-    """Not the program, not its input, not the key: ids only."""
+    """Redis holds neither the program, nor its input, nor the key."""
     own.portal.call(own.worker.stop)
     client = own.client("canary")
     client.submit(code="print('CANARY-7f3a')", language="python", env={"X": "CANARY-7f3a"})

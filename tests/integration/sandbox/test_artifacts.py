@@ -1,4 +1,4 @@
-"""Files come back as they were; whatever is not a plain file is refused by name, not followed."""
+"""Files come back unchanged; anything but a plain file is refused by name, and not followed."""
 
 import time
 
@@ -12,7 +12,7 @@ from tests.support.sandboxes import MB, Bench
 
 
 async def test_files_come_back_with_their_paths_and_bytes(bench: Bench) -> None:
-    """Nested folders, empty files, spaces and letters of any language."""
+    """This includes nested folders, empty files, spaces and letters of any language."""
     ran = await bench.bash(
         "mkdir -p a/b; printf 'x' > 'a/b/with space'; : > empty; echo é > 'grüße.txt'; "
         "head -c 300000 /dev/zero > big"
@@ -27,7 +27,7 @@ async def test_files_come_back_with_their_paths_and_bytes(bench: Bench) -> None:
 
 
 async def test_only_changed_input_files_are_artifacts(bench: Bench) -> None:
-    """Inputs left alone do not come back; changed ones do, also when the size is the same."""
+    """Unchanged inputs do not come back; changed ones do, even if their size is the same."""
     ran = await bench.bash(
         "printf b > changed; cat same > /dev/null",
         files=[InputFile("same", b"a"), InputFile("changed", b"a")],
@@ -51,7 +51,7 @@ async def test_only_changed_input_files_are_artifacts(bench: Bench) -> None:
 async def test_what_a_run_changed_comes_back_also_when_another_follows(
     bench: Bench, code: str, files: dict[str, bytes]
 ) -> None:
-    """Where only the program's own text is there, PID 1 has to know whether it was touched."""
+    """If only the program's own text is there, PID 1 has to know whether it was changed."""
     async with bench.sandbox() as sandbox:
         ran = await use(
             sandbox,
@@ -90,7 +90,7 @@ async def test_what_is_not_a_plain_file_is_refused(bench: Bench, code: str, refu
 
 
 async def test_files_keep_their_names(bench: Bench) -> None:
-    """Byte for byte, on the way in and on the way out."""
+    """They keep them byte for byte, in both directions."""
     # Each in a folder of its own: one of them is a file's name and another one's folder.
     names = {f"{n}/{name}": name.encode() for n, name in enumerate([*ODD.values(), *PLAIN])}
     placed = [InputFile(f"in/{path}", content) for path, content in names.items()]
@@ -102,14 +102,14 @@ async def test_files_keep_their_names(bench: Bench) -> None:
 
 
 async def test_a_name_that_is_not_utf8_is_told_by_its_bytes(bench: Bench) -> None:
-    """Nothing that names can be told in holds such a byte; the file is kept."""
+    """No text that reports names can hold such a byte; the file is kept."""
     ran = await bench.bash("mkdir $'d\\xe9'; echo x > $'d\\xe9/r\\xe9sum\\xe9.txt'")
     assert ran.files == {"d\\xe9/r\\xe9sum\\xe9.txt": b"x\n"}
     assert ran.collected.refused == ()
 
 
 async def test_holes_are_zeros(bench: Bench) -> None:
-    """A database of `shelve` and a file that is mapped and written in part have them."""
+    """For example, a database of `shelve` or a partly written mapped file has holes."""
     ran = await bench.python(
         "import shelve, numpy\n"
         "with shelve.open('cache') as cache:\n"
@@ -124,7 +124,7 @@ async def test_holes_are_zeros(bench: Bench) -> None:
 
 
 async def test_holes_count_as_the_bytes_that_are_sent(bench: Bench) -> None:
-    """However many large files there are, each is told as too large without being read."""
+    """Each of many large files is reported as too large without being read."""
     code = (
         "sizes = {str(n): 16 * 2**20 for n in range(500)} | {'a': 600_000, 'b': 600_000, 'c': 1}\n"
         "for name, size in sizes.items():\n"
@@ -140,7 +140,7 @@ async def test_holes_count_as_the_bytes_that_are_sent(bench: Bench) -> None:
 
 
 async def test_a_deep_tree_is_refused_below_a_depth(bench: Bench) -> None:
-    """Five hundred folders deep: the walk ends early and says so."""
+    """It is five hundred folders deep: the search ends early and says so."""
     ran = await bench.python(
         "import os\nfor n in range(500):\n    os.mkdir('d'); os.chdir('d')\nopen('f', 'w').close()"
     )
@@ -150,7 +150,7 @@ async def test_a_deep_tree_is_refused_below_a_depth(bench: Bench) -> None:
 
 
 async def test_too_many_files_are_refused_and_counted(bench: Bench) -> None:
-    """Those written last come back; of the rest fifty are named and all are counted."""
+    """The newest come back; of the rest, fifty are named and all are counted."""
     ran = await bench.bash("for n in {100..299}; do echo $n > $n; done", max_files=10)
     assert sorted(ran.files) == [str(n) for n in range(290, 300)]
     assert ran.collected.refused_total == 190
@@ -159,7 +159,7 @@ async def test_too_many_files_are_refused_and_counted(bench: Bench) -> None:
 
 
 async def test_files_at_the_top_level_come_before_those_in_folders(bench: Bench) -> None:
-    """However late the others were written, and however many there are."""
+    """This holds however late the others were written, and however many there are."""
     ran = await bench.bash(
         "echo 1 > result.csv; mkdir a; for n in {1..2000}; do echo > a/$n; done", max_files=3
     )
@@ -169,7 +169,7 @@ async def test_files_at_the_top_level_come_before_those_in_folders(bench: Bench)
 
 
 async def test_named_files_alone_come_back_in_the_order_of_their_names(bench: Bench) -> None:
-    """A pattern for which there is no file is told; files that nobody named are not."""
+    """A pattern without a file is reported; files that nobody named are not."""
     code = "mkdir -p out/deep; for f in z.csv out/1 out/deep/2 other; do echo > $f; done; ln -s / x"
     names = ["z.csv", "out/**", "missing.csv"]
     ran = await bench.bash(code, names=names)
@@ -184,7 +184,7 @@ async def test_named_files_alone_come_back_in_the_order_of_their_names(bench: Be
 
 
 async def test_a_named_file_that_is_missing_is_told_when_another_run_follows(bench: Bench) -> None:
-    """PID 1 sees at a glance that nothing was left, but not what was asked for."""
+    """PID 1 sees at once that nothing was left, but not what was requested."""
     async with bench.sandbox() as sandbox:
         ran = await use(
             sandbox,
@@ -206,7 +206,7 @@ TOOLS = (
 
 
 async def test_what_tools_keep_for_themselves_is_left_out_and_told(bench: Bench) -> None:
-    """Packages, repositories and environments: one line each, however many files they hold."""
+    """Packages, repositories and environments get one line each, whatever they hold."""
     ran = await bench.bash(TOOLS, max_files=2)
     assert ran.files == {"own": b"kept\n", "repository/own": b"kept\n"}
     assert sorted(ran.collected.refused) == [
@@ -218,14 +218,14 @@ async def test_what_tools_keep_for_themselves_is_left_out_and_told(bench: Bench)
 
 
 async def test_what_tools_keep_for_themselves_comes_back_by_its_name(bench: Bench) -> None:
-    """A wildcard does not stand for it, but leads on below it."""
+    """A wildcard does not match its name, but does match below it."""
     ran = await bench.bash(TOOLS, names=["repository/.git/HEAD", "v/**", "**/*.js"])
     assert sorted(ran.files) == ["repository/.git/HEAD", "v/lib/b", "v/pyvenv.cfg"]
     assert ran.collected.refused == ("**/*.js: not_found",)
 
 
 async def test_files_larger_than_what_is_left_are_refused(bench: Bench) -> None:
-    """The bound is on all artifacts together."""
+    """The limit is for all artifacts together."""
     ran = await bench.bash(
         "head -c 600000 /dev/zero > a; head -c 600000 /dev/zero > b; echo > c", max_bytes=MB
     )
@@ -234,19 +234,19 @@ async def test_files_larger_than_what_is_left_are_refused(bench: Bench) -> None:
 
 
 async def test_a_workspace_that_the_program_closed_is_still_collected(bench: Bench) -> None:
-    """What it may do to its own folder loses none of its files, and not the run."""
+    """A program's changes to its own folder lose neither its files nor the run."""
     ran = await bench.bash("echo kept > x; chmod 0 /workspace")
     assert (ran.ending.exit_code, ran.files) == (0, {"x": b"kept\n"})
 
 
 async def test_files_elsewhere_are_no_artifacts(bench: Bench) -> None:
-    """Only the workspace is looked at."""
+    """Only the workspace is searched."""
     ran = await bench.bash("echo x > /tmp/f; echo x > /dev/shm/f")
     assert ran.files == {}
 
 
 async def test_an_input_file_does_not_go_through_a_link_or_over_a_file(bench: Bench) -> None:
-    """A name that is taken is not written to, and a file is not a folder."""
+    """An existing name is not overwritten, and a file is not used as a folder."""
     async with bench.sandbox() as sandbox:
         await sandbox.upload([InputFile("f", b"1")])
         with pytest.raises(SandboxFault, match="EEXIST"):

@@ -76,7 +76,7 @@ print(all(int(link.recv(9)) == n for n, link in enumerate(links[1:])))
 
 
 async def test_connections_beyond_the_bound_wait(bench: Bench) -> None:
-    """They are taken when others end; the supervisor's descriptors do not run out."""
+    """They are accepted when others end; the supervisor's descriptors do not run out."""
     ran = await run(
         bench,
         """
@@ -103,7 +103,7 @@ async def test_without_a_bridge_nothing_listens(bench: Bench) -> None:
 
 
 async def test_a_dead_proxy_is_a_refused_connection(bench: Bench) -> None:
-    """Nobody behind the socket: the connection ends at once and the run goes on."""
+    """With nobody behind the socket, the connection ends at once and the run continues."""
     async with bench.sandbox() as sandbox:
         sandbox.listen_for_egress().close()
         program = Program(("python3", "-c", CONNECT + "print(link.recv(1))"), {})
@@ -129,7 +129,7 @@ async def test_the_bridge_ends_with_the_run(bench: Bench) -> None:
 
 
 async def test_the_bridge_does_not_count_against_the_programs_processes(bench: Bench) -> None:
-    """It lives in the supervisor: nothing to kill, nothing to trace."""
+    """It lives in the supervisor, so there is nothing to kill or to trace."""
     ran = await run(
         bench, "import os; print(sorted(p for p in os.listdir('/proc') if p.isdigit()))"
     )
@@ -137,7 +137,7 @@ async def test_the_bridge_does_not_count_against_the_programs_processes(bench: B
 
 
 async def test_given_certificates_join_those_of_the_system(bench: Bench) -> None:
-    """In one file, to which the environment can point."""
+    """They are in one file, to which the environment can point."""
     ran = await run(
         bench,
         "text = open('/tmp/.egress/trusted.pem').read()\n"

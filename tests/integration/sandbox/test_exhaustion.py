@@ -1,4 +1,4 @@
-"""What a program takes too much of ends that program, or is refused it, and nothing else."""
+"""A program that takes too much is ended or refused it, and nothing else is affected."""
 
 import asyncio
 import time
@@ -10,7 +10,7 @@ from tests.support.sandboxes import MB, Bench
 
 
 async def test_the_deadline_holds_against_a_program_that_ignores_sigterm(bench: Bench) -> None:
-    """SIGTERM, then SIGKILL; what was said until then is kept."""
+    """It gets SIGTERM and then SIGKILL; its output until then is kept."""
     began = time.monotonic()
     ran = await bench.bash("trap '' TERM; echo partial; while :; do sleep 1; done", timeout_s=1.0)
     assert ran.verdict[:2] == (State.TIMED_OUT, Reason.WALL_CLOCK_LIMIT)
@@ -33,14 +33,14 @@ async def test_a_program_told_to_end_may_tidy_up(bench: Bench) -> None:
 
 
 async def test_a_program_that_stops_itself_does_not_outlive_the_deadline(bench: Bench) -> None:
-    """SIGSTOP evades nothing."""
+    """SIGSTOP does not evade the deadline."""
     ran = await bench.bash("trap '' TERM; kill -STOP $$; sleep 60", timeout_s=0.5)
     assert ran.verdict.state is State.TIMED_OUT
     assert ran.ending.usage.wall_s < 3
 
 
 async def test_cancelling_ends_the_program(bench: Bench) -> None:
-    """A cancellation is told from a deadline."""
+    """The result distinguishes a cancellation from a deadline."""
     ran = await bench.bash("sleep 60", cancel_after=0.2)
     assert ran.verdict[:2] == (State.CANCELLED, Reason.CANCEL_REQUESTED)
     assert ran.ending.usage.wall_s < 3
@@ -110,7 +110,7 @@ async def test_a_full_pids_limit_does_not_save_a_program_from_the_deadline(bench
 
 
 async def test_a_full_disk_is_the_programs_error(bench: Bench) -> None:
-    """Bytes run out in every writable place, each by itself."""
+    """Every writable place has a limit of its own."""
     ran = await bench.bash(
         "for d in /workspace /tmp /dev/shm; do for n in 1 2 3; do head -c 6M /dev/zero > $d/$n; "
         "done 2>&1 | grep -om1 'No space left'; done; true",

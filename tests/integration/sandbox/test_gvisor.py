@@ -36,7 +36,7 @@ async def test_the_kernel_is_gvisors(gvisor: Bench) -> None:
 
 
 async def test_files_streams_and_artifacts_pass_as_in_a_container(gvisor: Bench) -> None:
-    """Input in, output and artifacts out, and the exit code."""
+    """Input goes in; output, artifacts and the exit code come out."""
     ran = await gvisor.bash(
         "cat data.txt; cat; echo oops >&2; mkdir out; echo made > out/a; exit 4",
         files=[InputFile("data.txt", b"file\n")],
@@ -51,7 +51,7 @@ async def test_files_streams_and_artifacts_pass_as_in_a_container(gvisor: Bench)
 
 
 async def test_the_data_stack_runs(gvisor: Bench) -> None:
-    """Threads, processes, numpy, pandas, git and node."""
+    """This includes threads, processes, numpy, pandas, git and node."""
     ran = await gvisor.bash(
         "set -e\n"
         "python3 - <<'PY'\n"
@@ -70,7 +70,7 @@ async def test_the_data_stack_runs(gvisor: Bench) -> None:
 
 
 async def test_the_deadline_ends_everything(gvisor: Bench) -> None:
-    """Also a program that ignores SIGTERM, and what it started."""
+    """This includes a program that ignores SIGTERM, and what it started."""
     ran = await gvisor.bash(
         "trap '' TERM; (setsid sleep 100 &); while :; do sleep 0.1; done", timeout_s=1
     )
@@ -87,7 +87,7 @@ async def test_what_a_program_leaves_running_ends_with_it(gvisor: Bench) -> None
 
 
 async def test_memory_is_bounded_by_the_host(gvisor: Bench) -> None:
-    """Its own processes count, too; beyond the limit the whole sandbox ends."""
+    """The processes of gVisor count, too; beyond the limit, the whole sandbox ends."""
     ran = await gvisor.python("x = bytearray(1024 * 2**20); print(len(x))")
     assert ran.verdict[:2] == (State.OUT_OF_MEMORY, Reason.MEMORY_LIMIT)
     assert b"1073741824" not in ran.stdout
@@ -97,7 +97,7 @@ async def test_memory_is_bounded_by_the_host(gvisor: Bench) -> None:
 async def test_memory_is_the_verdict_also_when_docker_has_not_heard_of_it(
     gvisor: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its event comes late or not at all; the kernel's own count is read in time."""
+    """Docker's event comes late or never; the kernel's own count is read in time."""
 
     async def unaware(_: str) -> dict[str, object]:
         return {"Running": False, "OOMKilled": False}
@@ -108,21 +108,21 @@ async def test_memory_is_the_verdict_also_when_docker_has_not_heard_of_it(
 
 
 async def test_a_fork_bomb_ends_with_its_sandbox(gvisor: Bench) -> None:
-    """The limit is the host's: what meets it is gVisor, which does not outlive it."""
+    """The limit is the host's: gVisor itself reaches it, and does not survive that."""
     ran = await gvisor.bash(":() { : | : & }; :; sleep 20", timeout_s=10)
     assert ran.verdict.state in {State.SYSTEM_ERROR, State.TIMED_OUT, State.OUT_OF_MEMORY}
     assert (ran.ending.usage.pids_peak or 0) <= 192 + 3 * 65
 
 
 async def test_the_workspace_is_bounded(gvisor: Bench) -> None:
-    """ENOSPC at the size asked for."""
+    """It gives ENOSPC at the requested size."""
     ran = await gvisor.bash("head -c 64M /dev/zero > big; wc -c < big", disk_mb=8)
     assert ran.ending.limits_hit == ("disk_mb",)
     assert int(ran.stdout) <= 8 * 2**20
 
 
 async def test_the_profile_and_the_privileges_hold_inside(gvisor: Bench) -> None:
-    """No capability, no namespaces, no tracing, no raw or packet sockets, a read-only root."""
+    """There are no capabilities, namespaces, tracing or raw sockets, and the root is read-only."""
     ran = await gvisor.python(
         "import ctypes, os, socket\n"
         "libc = ctypes.CDLL(None, use_errno=True)\n"
@@ -154,7 +154,7 @@ async def test_the_profile_and_the_privileges_hold_inside(gvisor: Bench) -> None
 
 
 async def test_there_is_no_network_but_loopback(gvisor: Bench) -> None:
-    """One interface, and nothing to reach through it."""
+    """There is one interface, which leads nowhere."""
     ran = await gvisor.python(
         "import socket\n"
         "print([l.split(':')[0].strip() for l in open('/proc/net/dev').readlines()[2:]])\n"
@@ -176,7 +176,7 @@ async def test_there_is_no_network_but_loopback(gvisor: Bench) -> None:
 async def test_it_is_refused_where_docker_cannot_give_it(
     gvisor: Bench, monkeypatch: pytest.MonkeyPatch, runtimes: dict[str, Any], message: str
 ) -> None:
-    """Nothing less is started instead, and the way out is named."""
+    """Nothing weaker is started instead, and the error says what to do."""
     real = gvisor.launcher.engine.info
 
     async def changed() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Images are found by what they were made of."""
+"""Images are found by what they were made from."""
 
 import shutil
 from collections.abc import AsyncIterator
@@ -20,7 +20,7 @@ async def engine() -> AsyncIterator[Engine]:
 
 
 async def test_a_second_build_is_the_first_ones_image(engine: Engine, tmp_path: Path) -> None:
-    """Nothing is made twice, and what is built can be required."""
+    """Nothing is built twice, and what was built can be required."""
     images = Images(engine, Settings().recipes_path)
     said: list[str] = []
     built = await images.build("python", Settings(state_dir=tmp_path), said.append)
@@ -33,7 +33,7 @@ async def test_a_second_build_is_the_first_ones_image(engine: Engine, tmp_path: 
 async def test_what_a_recipe_gives_is_asked_once_in_a_while(
     engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Many launches at once cost one look; an older answer is not believed."""
+    """Many launches at once need one query; older answers are not used."""
     recipes = tmp_path / "recipes"
     shutil.copytree(Settings().recipes_path, recipes)
     images = Images(engine, recipes)
@@ -69,6 +69,6 @@ async def test_a_broken_recipe_is_a_setup_error(engine: Engine, tmp_path: Path, 
 async def test_a_name_without_a_recipe_is_a_setup_error(
     engine: Engine, tmp_path: Path, name: str
 ) -> None:
-    """Also one that leads out of the folder."""
+    """This includes a name that leads out of the folder."""
     with pytest.raises(SetupError, match="no recipe"):
         await Images(engine, Settings().recipes_path).build(name, Settings(state_dir=tmp_path))

@@ -307,7 +307,7 @@ FORKED = "print('/opt/supervisor' in open('/proc/self/cmdline').read())"
 async def test_what_an_interpreter_decides_at_its_start_takes_a_new_one(
     bench: Bench, env: dict[str, str], files: tuple[str, ...], *, forked: bool
 ) -> None:
-    """Certain variables, and modules that would be hidden by loaded ones; else it is the fork."""
+    """Certain variables, and modules that loaded ones would hide, need one; all else is forked."""
     async with bench.sandbox() as sandbox:
         version = await run(bench, sandbox, "import sys; print(*sys.version_info[:2])")
         major, minor = version.stdout.decode().split()
@@ -317,7 +317,7 @@ async def test_what_an_interpreter_decides_at_its_start_takes_a_new_one(
 
 
 async def test_no_two_forks_draw_the_same_random_numbers(bench: Bench, data_image: None) -> None:
-    """Of the standard library, of numpy, and of OpenSSL, each loaded before the fork."""
+    """This covers the standard library, numpy and OpenSSL, each loaded before the fork."""
     draw = """
 import random, ssl, uuid, secrets
 print(random.random()); print(ssl.RAND_bytes(8)); print(uuid.uuid4()); print(secrets.token_hex())
@@ -353,7 +353,7 @@ async def test_each_sandbox_has_a_hash_seed_of_its_own(bench: Bench) -> None:
 async def test_a_list_that_does_not_fit_into_the_memory_ends_the_sandbox(
     bench: Bench, data_image: None
 ) -> None:
-    """Its own, and no other's; whoever starts sandboxes ahead then does without the list."""
+    """Only its own sandbox ends; whoever starts sandboxes ahead then leaves the list out."""
     resources = bench.within(memory_mb=48).resources
     sandbox = await bench.launcher.launch(SandboxOrder(SandboxSpec("data", resources)))
     try:

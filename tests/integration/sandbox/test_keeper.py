@@ -1,8 +1,8 @@
-"""Limits that somebody changes while a sandbox lives are set back, or the sandbox ends."""
+"""If somebody changes a living sandbox's limits, they are set back, or the sandbox ends."""
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 from runner.sandbox.drive import run
@@ -21,7 +21,7 @@ V2 = {"memory": "memory.max", "swap": "memory.swap.max", "pids": "pids.max"}
 
 
 def places(bench: Bench, sandbox: Sandbox) -> dict[str, Path]:
-    """Return the files that hold the sandbox's limits, those to be raised first in front."""
+    """Return the files with the sandbox's limits, those to raise first in front."""
     cgroups = bench.launcher.guards.cgroups
     group = cgroups.group(sandbox.container.id)
     found = {}
@@ -32,7 +32,7 @@ def places(bench: Bench, sandbox: Sandbox) -> dict[str, Path]:
 
 
 async def soon(true: Callable[[], bool]) -> bool:
-    """Return whether it becomes true within a few looks of the keeper's."""
+    """Return whether it becomes true within a few checks of the keeper."""
     for _ in range(100):
         if true():
             return True
@@ -41,7 +41,7 @@ async def soon(true: Callable[[], bool]) -> bool:
 
 
 async def test_every_limit_is_set_back(bench: Bench) -> None:
-    """As after `systemctl daemon-reload`, which lifts the limit of swap; the sandbox lives on."""
+    """`systemctl daemon-reload` lifts the limit of swap, for example; the sandbox lives on."""
     async with bench.sandbox() as sandbox:
         files = places(bench, sandbox)
         before = {name: path.read_text() for name, path in files.items()}
@@ -56,7 +56,7 @@ async def test_every_limit_is_set_back(bench: Bench) -> None:
 
 
 async def test_all_sandboxes_together_weigh_less_than_a_service(bench: Bench) -> None:
-    """A quarter of what the kernel gives a group by itself, also after it was set back."""
+    """They weigh a quarter of the kernel's default, also after it was set back."""
     cgroups = bench.launcher.guards.cgroups
     parent = cgroups.parent.lstrip("/")
     file, usual, less = (
@@ -68,6 +68,38 @@ async def test_all_sandboxes_together_weigh_less_than_a_service(bench: Bench) ->
         weight = cgroups.root / file
         weight.write_text(usual)
         assert await soon(lambda: weight.read_text().strip() == less)
+
+
+SPIN = Program(("sh", "-c", "while :; do :; done"), {})
+
+
+def weight(bench: Bench, sandbox: Sandbox) -> Path:
+    """Return the file with the weight of a sandbox."""
+    cgroups = bench.launcher.guards.cgroups
+    group = cgroups.group(sandbox.container.id)
+    if cgroups.version == 2:
+        return cgroups.root / group / "cpu.weight"
+    return cgroups.root / "cpu" / group / "cpu.shares"
+
+
+async def test_busy_sandboxes_of_one_tenant_weigh_together_as_much_as_one(bench: Bench) -> None:
+    """Without a tenant they keep the usual weight; an idle one of another tenant keeps it, too."""
+    async with AsyncExitStack() as stack:
+        busy = [await stack.enter_async_context(bench.sandbox()) for _ in range(2)]
+        quiet = await stack.enter_async_context(bench.sandbox())
+        usual = weight(bench, quiet).read_text()
+        spinning = asyncio.gather(*(run(each, SPIN, bench.limits.bounds) for each in busy))
+        for each in busy:
+            each.container.assign("busy")
+        quiet.container.assign("quiet")
+        halved = f"{int(usual) // len(busy)}\n"
+        assert await soon(
+            lambda: [weight(bench, each).read_text() for each in busy] == [halved] * 2
+        )
+        assert weight(bench, quiet).read_text() == usual
+        for each in busy:
+            await each.container.kill()
+        assert all(each.ending.container_died for each in await spinning)
 
 
 GREEDY = """
@@ -83,7 +115,7 @@ while True:
 
 
 async def test_a_sandbox_whose_limit_cannot_be_set_back_ends(bench: Bench) -> None:
-    """What it took meanwhile is not its own to keep."""
+    """It may not keep what it took meanwhile."""
 
     async def raised() -> None:
         files = places(bench, sandbox)

@@ -1,4 +1,4 @@
-"""A sandbox starts whole or not at all."""
+"""A sandbox starts completely or not at all."""
 
 import asyncio
 import dataclasses
@@ -30,7 +30,7 @@ async def test_an_unknown_image_is_its_own_failure(bench: Bench) -> None:
 
 
 async def test_a_daemon_that_is_not_there_is_its_own_failure(tmp_path: Path) -> None:
-    """Docker away: said so, and safe to try again."""
+    """The error says that Docker is away, and a retry is safe."""
     settings = Settings(state_dir=tmp_path, docker_url=f"unix://{tmp_path}/none.sock")
     with pytest.raises(DockerUnavailable):
         async with Launcher.open(settings, node="n", instance="i"):
@@ -40,7 +40,7 @@ async def test_a_daemon_that_is_not_there_is_its_own_failure(tmp_path: Path) -> 
 async def test_a_container_that_ends_before_reporting_is_a_failed_launch(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is noticed before the time is up, and nothing is left behind."""
+    """It is noticed before the time is over, and nothing is left behind."""
 
     def broken(*args: Any) -> dict[str, Any]:
         return {**container_config(*args), "Entrypoint": ["/bin/false"]}
@@ -53,7 +53,7 @@ async def test_a_container_that_ends_before_reporting_is_a_failed_launch(
 async def test_a_supervisor_that_stays_silent_is_a_failed_launch(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Patience ends, and nothing is left behind."""
+    """The wait ends, and nothing is left behind."""
 
     def silent(*args: Any) -> dict[str, Any]:
         return {**container_config(*args), "Entrypoint": ["/bin/sleep", "60"]}
@@ -66,7 +66,7 @@ async def test_a_supervisor_that_stays_silent_is_a_failed_launch(
 
 async def test_a_slow_host_waits_longer_for_the_supervisor(image: None, tmp_path: Path) -> None:
     """A wait that is too short for its start suffices with more patience."""
-    given = Settings(state_dir=tmp_path, node="test", launch_timeout_s=0.005)
+    given = Settings(state_dir=tmp_path, node="test", launch_timeout_s=0.005, patience=1)
     with pytest.raises(LaunchFailed, match=r"did not report within 0\.005 s"):
         await launched(given)
     await launched(given.model_copy(update={"patience": 1000}))
@@ -84,7 +84,7 @@ async def launched(settings: Settings) -> None:
 async def test_cancelling_a_launch_leaves_nothing(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    """At whichever step it comes; the bench counts at the end, and no connection stays open."""
+    """This holds at every step; the bench counts at the end, and no connection stays open."""
     launcher = bench.launcher
     owner, name = (meeting, "accept") if step == "accept" else (launcher.engine, step)
     original = getattr(owner, name)
@@ -112,7 +112,7 @@ async def test_cancelling_a_launch_leaves_nothing(
 async def test_a_clean_up_that_fails_does_not_replace_a_cancellation(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Or whoever cancelled waits for ever; a sweep finds what is left."""
+    """Otherwise, the canceller waits for ever; a sweep finds what is left."""
     launcher = bench.launcher
     reached = asyncio.Event()
 
@@ -135,7 +135,7 @@ async def test_a_clean_up_that_fails_does_not_replace_a_cancellation(
 
 
 async def test_destroying_twice_is_fine(bench: Bench) -> None:
-    """As it is for a container that is gone already."""
+    """So is destroying a container that is gone already."""
     async with bench.sandbox() as sandbox:
         await bench.launcher.engine.remove(sandbox.container.id)
         await sandbox.destroy()
@@ -152,7 +152,7 @@ async def test_the_socket_is_gone_once_the_supervisor_is_connected(bench: Bench)
 async def test_a_container_killed_from_outside_is_our_fault_not_the_programs(
     bench: Bench,
 ) -> None:
-    """It ends as died, without a report."""
+    """It counts as died, without a report."""
 
     async def kill() -> None:
         await bench.launcher.engine.kill(sandbox.container.id)
@@ -177,7 +177,7 @@ async def test_an_interrupted_run_kills_the_container(bench: Bench) -> None:
 
 
 async def test_strays_of_an_earlier_worker_are_removed_and_nothing_else(bench: Bench) -> None:
-    """Same node, other instance: gone. Our own and another node's: left alone."""
+    """Those of another instance of this node go; our own and another node's stay."""
     launcher = bench.launcher
     site = launcher.site
     later = replace(site, instance="a-later-worker")

@@ -23,7 +23,7 @@ from tests.support.sandboxes import Bench
 URL = "http://127.0.0.1:8000"
 ENVIRONMENT = {"PIP_INDEX_URL": f"{URL}/simple", "NPM_CONFIG_REGISTRY": URL}
 MANY = 100
-"""More files than are kept of one execution."""
+"""More files than one execution may keep."""
 
 
 def wheel() -> bytes:
@@ -65,7 +65,7 @@ WHEEL, TARBALL = wheel(), tarball()
 
 
 def index() -> list[InputFile]:
-    """Return the files of an index of Python packages that is a registry of npm, too."""
+    """Return the files of an index for Python packages that is also a registry for npm."""
     name = "parcel-1.0-py3-none-any.whl"
     sum_ = base64.b64encode(hashlib.sha512(TARBALL).digest()).decode()
     dist = {"tarball": f"{URL}/parcel-1.0.0.tgz", "integrity": f"sha512-{sum_}"}
@@ -85,7 +85,7 @@ SERVES += "until curl -so /dev/null http://127.0.0.1:8000; do sleep 0.1; done\n"
 
 
 async def script(bench: Bench, code: str) -> ProgramRun:
-    """Run a shell script beside the index; it ends at its first failure."""
+    """Run a shell script beside the index; it stops at its first failure."""
     return await bench.run(("bash", "-ec", SERVES + code), env=ENVIRONMENT, files=index())
 
 
@@ -132,7 +132,7 @@ print(importlib.metadata.version("parcel"))
 
 @pytest.mark.parametrize("interpret", [True, False])
 async def test_a_running_program_imports_what_it_installs(roomy: Bench, *, interpret: bool) -> None:
-    """Although it looked for it before, when the folder was not there; forked or begun anew."""
+    """This holds although it looked before the folder existed, in a forked or new interpreter."""
     argv = ("python3", "main.py", SERVES + "pip install -q parcel")
     files = [*index(), InputFile("main.py", INSTALLS.encode())]
     environment = {**ENVIRONMENT, "PYTHONUNBUFFERED": "1"}
@@ -156,7 +156,7 @@ async def test_a_virtual_environment_works(roomy: Bench) -> None:
 
 
 async def test_npm_installs_a_package_and_its_command(code_bench: Bench) -> None:
-    """Beside the program and for every folder."""
+    """It installs beside the program, and globally."""
     ran = await script(
         code_bench,
         "npm install --silent parcel; node -p 'require(\"parcel\")'; npx --no-install parcel; "

@@ -16,7 +16,7 @@ from tests.support.sandboxes import Bench
 
 EPERM = 1
 HIGH = 1 << 32
-"""A bit that the kernel does not look at in an int: it must be no way around (CVE-2019-10063)."""
+"""A bit that the kernel ignores in an int, and that must be no way around (CVE-2019-10063)."""
 
 REFUSED = {
     "an MPTCP socket": ("socket", 2, 1, 262),

@@ -1,4 +1,4 @@
-"""A program runs, says what it has to say, and its end is told as it was."""
+"""A program runs, its output comes back, and its end is reported correctly."""
 
 from runner.words.execution import InputFile
 from runner.words.states import Reason, State
@@ -38,13 +38,13 @@ async def test_a_program_that_ignores_a_large_stdin_is_not_held_up(bench: Bench)
 
 
 async def test_bytes_that_are_no_text_come_back_unchanged(bench: Bench) -> None:
-    """Output is bytes: NUL, invalid UTF-8 and all."""
+    """Output is bytes, including NUL and invalid UTF-8."""
     ran = await bench.python("import os; os.write(1, bytes(range(256)) * 1000)")
     assert ran.stdout == bytes(range(256)) * 1000
 
 
 async def test_a_program_ended_by_a_signal_is_reported_with_its_name(bench: Bench) -> None:
-    """Exit by signal is its own reason."""
+    """An end by a signal has its own reason."""
     ran = await bench.bash("kill -SEGV $$")
     assert ran.ending.signal == 11
     assert ran.verdict == (
@@ -55,7 +55,7 @@ async def test_a_program_ended_by_a_signal_is_reported_with_its_name(bench: Benc
 
 
 async def test_a_command_that_does_not_exist_is_not_started(bench: Bench) -> None:
-    """No such command: said so, not an exit code."""
+    """The result says so instead of giving an exit code."""
     ran = await bench.run(("no-such-command",))
     assert ran.ending.not_started == "ENOENT"
     assert ran.verdict[:2] == (State.FAILED, Reason.COMMAND_NOT_STARTED)
@@ -68,7 +68,7 @@ async def test_a_file_that_is_not_executable_is_not_started(bench: Bench) -> Non
 
 
 async def test_a_program_inherits_nothing_but_its_three_streams(bench: Bench) -> None:
-    """No descriptor above 2, default signal actions, its own session."""
+    """It has no descriptor above 2, default signal actions, and its own session."""
     ran = await bench.run(
         (
             "python3",
@@ -91,7 +91,7 @@ async def test_a_program_inherits_nothing_but_its_three_streams(bench: Bench) ->
 
 
 async def test_closed_outputs_do_not_end_the_run(bench: Bench) -> None:
-    """A program may close its pipes and go on."""
+    """A program may close its pipes and continue."""
     ran = await bench.bash("echo before; exec >&- 2>&-; sleep 0.3; echo later > made")
     assert ran.stdout == b"before\n"
     assert ran.files == {"made": b"later\n"}
@@ -125,7 +125,7 @@ async def test_orphans_by_the_thousand_are_reaped(bench: Bench) -> None:
 
 
 async def test_the_data_stack_and_the_shell_tools_work(bench: Bench) -> None:
-    """What the image promises runs under its seccomp profile and limits."""
+    """Everything that the image promises runs under its seccomp profile and limits."""
     ran = await bench.bash(
         "set -e\n"
         "python3 - <<'PY'\n"

@@ -28,14 +28,14 @@ CODES = {1: "c", 4: "I"}
 
 
 class Spoken(NamedTuple):
-    """A frame, by the file's layout."""
+    """A frame in the layout that the file describes."""
 
     header: dict[str, Any]
     payload: bytes
 
 
 class Wiretap(Channel):
-    """Keeps a copy of every byte that goes by."""
+    """Keeps a copy of every byte that passes."""
 
     taps: list["Wiretap"]
 
@@ -92,14 +92,14 @@ def _frames(said: bytearray, at: int) -> Iterator[Spoken]:
 
 
 def _check(message: dict[str, Any], schemas: Mapping[str, Any]) -> str:
-    """Validate a message by the file; return its name."""
+    """Validate a message with the file; return its name."""
     name: str = message.get("say") or message["do"]
     jsonschema_rs.Draft202012Validator(schemas[name]).validate(message)
     return name
 
 
 def _named(frames: list[Spoken], schemas: Mapping[str, Any]) -> list[tuple[str, int]]:
-    """Return name and stream of every message, each validated."""
+    """Return name and stream of every message, after validating each."""
     return [
         (_check(json.loads(each.payload), schemas), each.header["stream"])
         for each in frames
@@ -108,7 +108,7 @@ def _named(frames: list[Spoken], schemas: Mapping[str, Any]) -> list[tuple[str, 
 
 
 async def live(bench: Bench) -> None:
-    """Have one sandbox do all that a sandbox can be told, for three programs."""
+    """Make one sandbox do everything that it can be told, for three programs."""
     bounds = bench.within(timeout_s=20.0, output_kb=64).bounds
     async with bench.sandbox() as sandbox:
         await sandbox.ping()
@@ -144,7 +144,7 @@ async def live(bench: Bench) -> None:
 async def test_a_real_supervisor_speaks_and_understands_all_of_its_generation(
     bench: Bench, taps: list[Wiretap]
 ) -> None:
-    """Every command, every event and every kind of frame of the file occurs, each as it says."""
+    """All commands, events and kinds of frames of runs occur, as the file describes them."""
     await live(bench)
     [tap] = taps
     offer, heard = tap.frames(tap.heard_bytes, DOCUMENT["greeting"]["supervisor"])
@@ -152,11 +152,10 @@ async def test_a_real_supervisor_speaks_and_understands_all_of_its_generation(
     assert DOCUMENT["generation"] in json.loads(offer.payload)["generations"]
     assert json.loads(answer.payload)["generation"] == DOCUMENT["generation"]
     events, commands = _named(heard, DOCUMENT["events"]), _named(told, DOCUMENT["commands"])
-    assert {name for name, _ in events} == set(DOCUMENT["events"])
-    assert {name for name, _ in commands} == set(DOCUMENT["commands"])
-    assert {each.header["kind"].decode() for each in heard + told} == set(
-        DOCUMENT["frame"]["kinds"]
-    )
+    assert {name for name, _ in events} == set(DOCUMENT["events"]) - {"living"}
+    assert {name for name, _ in commands} == set(DOCUMENT["commands"]) - {"live"}
+    kinds = {each.header["kind"].decode() for each in heard + told}
+    assert kinds == set(DOCUMENT["frame"]["kinds"]) - {"W"}
     of_sandbox = {"ping", "load", "alive", "loaded"}
     assert all((stream == 0) == (name in of_sandbox) for name, stream in events + commands)
     assert {stream for _, stream in events} == {stream for _, stream in commands} == {0, 1, 2, 3, 4}
@@ -178,17 +177,20 @@ async def test_the_program_is_told_as_the_file_says(bench: Bench, taps: list[Wir
 async def test_a_supervisor_hangs_up_on_a_generation_that_it_does_not_speak(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is not this worker's doing, but nothing is guessed. The launch may still be under way."""
-    monkeypatch.setattr(greeting, "agreed", lambda *_: 2)
+    """This worker is not at fault, and nothing is guessed. The launch may still be running."""
+    monkeypatch.setattr(greeting, "agreed", lambda *_: DOCUMENT["generation"] + 1)
     with pytest.raises((Closed, LaunchFailed)):
         async with bench.sandbox() as sandbox:
             await sandbox.ping()
 
 
 def test_the_constants_of_the_supervisor_are_those_of_the_file() -> None:
-    """Its own modules are asked, by the interpreter of the host."""
+    """The host's interpreter reads them from its own modules."""
     ask = (
-        "import json, wire, collect; print(json.dumps({"
+        "import json, wire, collect, streams, folders, watches; print(json.dumps({"
+        "'window': streams.WINDOW, 'overhead': streams.OVERHEAD, 'grant': streams.GRANT.size,"
+        "'entries': folders.MAX_ENTRIES, 'changes': watches.MAX_CHANGES, 'long': folders.MAX_NAME,"
+        "'longer': watches.MAX_NAME,"
         "'generations': wire.GENERATIONS, 'header': wire.HEADER.format,"
         "'greeting': wire.GREETING.format, 'piece': wire.PIECE, 'control': wire.CONTROL,"
         "'refused': collect.MAX_REFUSED, 'name': collect.MAX_NAME, 'path': collect.MAX_PATH}))"
@@ -198,7 +200,16 @@ def test_the_constants_of_the_supervisor_are_those_of_the_file() -> None:
     )
     refused = DOCUMENT["events"]["collected"]["properties"]["refused"]
     kinds = DOCUMENT["frame"]["kinds"]
+    entries = DOCUMENT["living"]["events"]["entries"]
+    changes = DOCUMENT["living"]["events"]["changed"]
     assert json.loads(asked.stdout) == {
+        "window": DOCUMENT["living"]["window"],
+        "overhead": DOCUMENT["living"]["overhead"],
+        "grant": kinds["W"]["longest"],
+        "entries": entries["properties"]["entries"]["maxItems"],
+        "changes": changes["properties"]["changes"]["maxItems"],
+        "long": entries["$defs"]["Entry"]["properties"]["path"]["maxLength"],
+        "longer": changes["$defs"]["Change"]["properties"]["path"]["maxLength"],
         "generations": [DOCUMENT["generation"]],
         "header": _code(DOCUMENT["frame"]),
         "greeting": _code(DOCUMENT["greeting"]),

@@ -27,7 +27,7 @@ async def read(bench: Bench, change: Change = lambda _: None) -> EffectiveIsolat
 
 
 async def test_what_is_there_is_read(bench: Bench) -> None:
-    """As the kernel has it."""
+    """The values are the kernel's."""
     found = await read(bench)
     assert found.memory_bytes == bench.limits.memory_mb * MB
     assert found.processes == bench.limits.pids + 1
@@ -42,7 +42,7 @@ def host(**changes: Any) -> Change:
 
 
 def shared_name(config: dict[str, Any]) -> None:
-    """Share the host's name; one of its own needs a namespace of its own."""
+    """Share the host's name; a name of its own needs a namespace of its own."""
     del config["Hostname"]
     config["HostConfig"]["UTSMode"] = "host"
 
@@ -68,5 +68,5 @@ def shared_name(config: dict[str, Any]) -> None:
     ],
 )
 async def test_a_missing_control_is_seen(bench: Bench, field: str, change: Change) -> None:
-    """Whatever was asked for, the receipt would say otherwise."""
+    """So a receipt states what was there and not what was requested."""
     assert getattr(await read(bench, change), field) != getattr(await read(bench), field)

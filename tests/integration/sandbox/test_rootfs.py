@@ -19,7 +19,7 @@ head -c 4M /dev/zero >"$folder/root"
 for argument; do case "$argument" in *.tar) cp "$folder/root" "$argument"; esac; done
 rm -r "$folder"
 """
-"""What mmdebstrap does with the disk, in a hundredth of the size."""
+"""Uses the disk like mmdebstrap, at a hundredth of the size."""
 
 # A mount namespace in which /tmp is memory, as on Debian 13, and too small for what is unpacked.
 SMALL = """
@@ -50,7 +50,7 @@ def disk() -> Iterator[Path]:
 
 
 def test_a_build_takes_no_room_in_tmp(disk: Path) -> None:
-    """It ends well where /tmp holds 1 MiB, and leaves nothing in the state folder."""
+    """It succeeds with 1 MiB in /tmp, and leaves nothing in the state folder."""
     fake = disk / "mmdebstrap"
     fake.write_text(UNPACKS)
     fake.chmod(0o755)

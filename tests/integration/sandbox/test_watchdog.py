@@ -1,4 +1,4 @@
-"""Deadlines and leases hold though the event loop is held up, or Docker is away."""
+"""Deadlines and leases hold even if the event loop is blocked, or Docker is away."""
 
 import asyncio
 import contextlib
@@ -35,19 +35,19 @@ time.sleep(30)
 """
 HELD_UP_S = 6.0
 KILLED_WITHIN_S = 2.5
-"""The grace, the loop's allowance, and what a loaded host takes beside."""
+"""The grace, the loop's allowance, and what a loaded host needs in addition."""
 
 
 @asynccontextmanager
 async def launched(bench: Bench) -> AsyncIterator[tuple[Sandbox, Cgroups]]:
-    """Launch a sandbox; tell where the host counts its processes."""
+    """Launch a sandbox; return where the host counts its processes."""
     cgroups = Cgroups.of((await bench.launcher.engine.info())["info"])
     async with bench.sandbox() as sandbox:
         yield sandbox, cgroups
 
 
 class Life:
-    """Watches from a thread until when a container has processes."""
+    """Watches in a thread how long a container has processes."""
 
     def __init__(self, sandbox: Sandbox, cgroups: Cgroups) -> None:
         self.ended_at = float("inf")
@@ -56,7 +56,7 @@ class Life:
 
     @contextlib.contextmanager
     def watched(self) -> Iterator["Life"]:
-        """Watch while the context lasts."""
+        """Watch inside the context."""
         self._thread.start()
         try:
             yield self
@@ -72,7 +72,7 @@ class Life:
 
 
 async def run(sandbox: Sandbox, code: str, bounds: RunBounds, hold_up_s: float) -> Ending:
-    """Run it; as soon as it has started, hold up the event loop."""
+    """Run it, and block the event loop as soon as it has started."""
 
     async def hold_up() -> None:
         time.sleep(hold_up_s)  # noqa: ASYNC251 - that is what is tested
@@ -88,7 +88,7 @@ async def run(sandbox: Sandbox, code: str, bounds: RunBounds, hold_up_s: float) 
 
 
 async def test_a_program_ends_at_its_deadline_though_the_loop_is_held_up(bench: Bench) -> None:
-    """As timed out, and with what it had used."""
+    """It counts as timed out, and its use is reported."""
     bounds = bench.within(timeout_s=1).bounds
     async with launched(bench) as (sandbox, cgroups):
         with Life(sandbox, cgroups).watched() as life:
@@ -103,7 +103,7 @@ async def test_a_program_ends_at_its_deadline_though_the_loop_is_held_up(bench: 
 async def test_without_the_watchdog_it_outlives_its_deadline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The control: the loop alone comes when it can."""
+    """The control: the loop alone acts only when it can."""
     monkeypatch.setattr(Watchdog, "_watch", lambda _: None)
     async with bench(tmp_path) as made, launched(made) as (sandbox, cgroups):
         with Life(sandbox, cgroups).watched() as life:
@@ -113,7 +113,7 @@ async def test_without_the_watchdog_it_outlives_its_deadline(
 
 
 async def test_a_sandbox_ends_with_its_lease_though_the_loop_is_held_up(bench: Bench) -> None:
-    """Whatever its own time limit; who asks for more of it hears that it is lost."""
+    """Its own time limit does not matter; later callers learn that it is lost."""
     bounds = bench.within(timeout_s=60).bounds
     async with launched(bench) as (sandbox, cgroups):
         with Life(sandbox, cgroups).watched() as life:
@@ -138,7 +138,7 @@ async def test_a_program_that_ended_while_the_worker_was_held_up_has_ended_by_it
 
 @contextlib.contextmanager
 def docker_away(bench: Bench) -> Iterator[None]:
-    """Let Docker answer to nothing, as one that was killed; afterwards it is back."""
+    """Let Docker answer nothing, as if it was killed; afterwards it is back."""
     engine = bench.launcher.engine
 
     def ask(*_: object, **__: object) -> None:
@@ -150,7 +150,7 @@ def docker_away(bench: Bench) -> Iterator[None]:
 
 
 async def until_dead(sandbox: Sandbox, cgroups: Cgroups, within_s: float) -> bool:
-    """Return whether nothing of it runs any more within that time."""
+    """Return whether all of it has ended within that time."""
     until = time.monotonic() + within_s
     while cgroups.processes(sandbox.container.id) and time.monotonic() < until:  # noqa: ASYNC110
         await asyncio.sleep(0.02)
@@ -158,7 +158,7 @@ async def until_dead(sandbox: Sandbox, cgroups: Cgroups, within_s: float) -> boo
 
 
 async def test_a_program_ends_at_its_deadline_though_docker_is_away(bench: Bench) -> None:
-    """As timed out: it is no internal error that Docker could not be asked."""
+    """It counts as timed out: Docker's silence is no internal error."""
     sandbox = await bench.launcher.launch(bench.order())
     cgroups = bench.launcher.guards.cgroups
     with docker_away(bench):
@@ -189,7 +189,7 @@ async def test_a_program_ends_with_its_attempt_though_docker_is_away(bench: Benc
 async def test_without_the_kernels_kill_it_outlives_both_while_docker_is_away(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The control. It ends as soon as there is a way again, without anybody's asking."""
+    """The control. It ends as soon as Docker is back, without another request."""
     sandbox = await bench.launcher.launch(bench.order())
     cgroups = bench.launcher.guards.cgroups
     with docker_away(bench):
@@ -207,7 +207,7 @@ async def test_without_the_kernels_kill_it_outlives_both_while_docker_is_away(
 async def test_what_runs_in_a_sandbox_ends_though_docker_does_not_remove_it(
     bench: Bench,
 ) -> None:
-    """Also when its supervisor does not hear that its worker has hung up."""
+    """This holds even if its supervisor does not notice that its worker hung up."""
     sandbox = await bench.launcher.launch(bench.order())
     for process in bench.launcher.guards.cgroups.processes(sandbox.container.id):
         os.kill(process, signal.SIGSTOP)

@@ -49,7 +49,7 @@ def postgres() -> Iterator[Services]:
 
 
 async def publish(running: Services) -> None:
-    """Make the shipped tiers the deployment's."""
+    """Publish the shipped tiers."""
     profiles = Settings().profiles_path
     async with Database(SecretStr(running.owner_url), max_size=1) as owner:
         await publish_tiers(owner, load_tiers(profiles, load_sizes(profiles)))
@@ -93,7 +93,7 @@ async def new_tenant(owner: Database, name: str) -> UUID:
 
 @pytest.fixture
 def claimed(api: Database, owner: Database, superuser: Any) -> Claimed:
-    """Return what claims a new tenant's one execution, whosever turn it is."""
+    """Return a function that claims a new tenant's only execution, whoever is next."""
 
     async def claim(name: str) -> Claim:
         made = Claim(execution_id=new_id(), tenant_id=await new_tenant(owner, name), attempt=1)

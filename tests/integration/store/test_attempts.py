@@ -1,4 +1,4 @@
-"""A start and an end in one transaction are the same two that they are in two."""
+"""A start and an end in one transaction have the same result as in two."""
 
 import asyncio
 from dataclasses import replace
@@ -43,7 +43,7 @@ def begun(claim: Claim) -> Begun:
 
 
 async def finish(worker: Database, claim: Claim, start: Begun | None) -> None:
-    """End it, with that start if any."""
+    """End it, together with that start if there is one."""
     async with worker.tenant(claim.tenant_id) as tx:
         finishing = await attempts.finish_with(tx, claim, DONE, begun=start)
         audit.append(tx, claim.tenant_id, ENDED)
@@ -55,7 +55,7 @@ async def finish(worker: Database, claim: Claim, start: Begun | None) -> None:
 async def test_both_leave_the_same(
     claimed: Claimed, worker: Database, superuser: Superuser, *, together: bool
 ) -> None:
-    """Times, events, ledger and audit records, in their order."""
+    """This covers times, events, ledger and audit records, in their order."""
     claim = await claimed(f"begun-{together}".lower())
     if not together:
         assert await attempts.start(worker, claim, LEASE, begun(claim)) == 2
@@ -90,7 +90,7 @@ async def test_both_leave_the_same(
 async def test_a_start_is_put_on_record_once(
     claimed: Claimed, worker: Database, superuser: Superuser
 ) -> None:
-    """With one on record already, an end that brings another is none of this attempt's."""
+    """If one is recorded, an end with another start does not belong to this attempt."""
     claim = await claimed("begun-twice")
     await attempts.start(worker, claim, LEASE, begun(claim))
     with pytest.raises(LeaseLost):
@@ -160,7 +160,7 @@ async def test_an_end_recognises_its_own_start(
 async def test_a_start_that_was_not_confirmed_is_told_again(
     claimed: Claimed, worker: Database, superuser: Superuser
 ) -> None:
-    """The worker that asks once more hears of its own start; nothing is written twice."""
+    """A worker that repeats it gets its own start; nothing is written twice."""
     claim = await claimed("begun-unconfirmed")
     for _ in range(2):
         assert await attempts.start(worker, claim, LEASE, begun(claim)) == 2
@@ -174,7 +174,7 @@ async def test_a_start_that_was_not_confirmed_is_told_again(
 
 
 async def test_an_end_without_its_start_is_refused(claimed: Claimed, worker: Database) -> None:
-    """What succeeded has begun."""
+    """An execution that succeeded must have begun."""
     claim = await claimed("begun-never")
     with pytest.raises(LeaseLost):
         await finish(worker, claim, None)

@@ -75,7 +75,7 @@ TAMPERINGS = {
 async def test_tampering_is_found_at_its_place(
     name: str, owner: Database, api: Database, postgres: Services
 ) -> None:
-    """By a superuser who first disarms the trigger: nobody else gets that far."""
+    """A superuser first disables the trigger; nobody else gets that far."""
     statement, seq = TAMPERINGS[name]
     tenant = await logged(owner, api, f"tampered-{sorted(TAMPERINGS).index(name)}")
     with psycopg.connect(
@@ -96,7 +96,7 @@ async def test_tampering_is_found_at_its_place(
 async def test_the_database_refuses_to_change_the_log(
     statement: str, owner: Database, api: Database, postgres: Services
 ) -> None:
-    """Not for our processes, not for the schema's owner, not even for a plain superuser."""
+    """It refuses our processes, the schema's owner, and even a plain superuser."""
     await logged(owner, api, "append-only")
     urls = (
         postgres.api_url,
@@ -115,7 +115,7 @@ async def test_the_database_refuses_to_change_the_log(
 async def test_concurrent_writers_do_not_fork_the_chain(
     owner: Database, worker: Database, api: Database
 ) -> None:
-    """Eighty appends from twenty tasks: numbered without a gap, and whole."""
+    """Eighty appends from twenty tasks are numbered without a gap, and the chain is whole."""
     tenant = await new_tenant(owner, "concurrent")
 
     async def write(first: int) -> None:
@@ -139,7 +139,7 @@ async def test_a_record_of_another_tenant_is_refused(
 
 
 async def test_an_event_rolls_back_with_what_it_tells_of(owner: Database, api: Database) -> None:
-    """One transaction: no record of what did not happen, and no gap either."""
+    """It is one transaction: there is no record of what did not happen, and no gap."""
     tenant = await logged(owner, api, "rolled-back")
 
     async def fail() -> None:

@@ -1,4 +1,4 @@
-"""Checkpoints: what a database superuser does to a log is found, and by what exactly."""
+"""Checkpoints show what a database superuser did to a log."""
 
 import json
 from collections.abc import Callable
@@ -49,12 +49,12 @@ class Kept:
         await self.checkpointer.sweep()
 
     async def fault(self) -> str | None:
-        """Return what the API would say is wrong."""
+        """Return the fault that the API would report."""
         verdict = (await checkpoints.verify_log(self.api, self.tenant, self.keys)).verdict
         return verdict.fault.what if verdict.fault else None
 
     async def fault_by_chain_alone(self) -> str | None:
-        """Return what is wrong with the checkpoints left out."""
+        """Return the fault that is found without checkpoints."""
         fault = (await chain.verify(self.api, self.tenant)).fault
         return fault.what if fault else None
 
@@ -80,7 +80,7 @@ async def kept(api: Database, worker: Database, postgres: Services, tmp_path: Pa
     tenant = new_id()
 
     def disarmed(statement: str) -> None:
-        """Do as a superuser does who first switches the triggers off."""
+        """Act as a superuser who first disables the triggers."""
         with psycopg.connect(
             postgres.postgres.url("postgres", "runner"), autocommit=True
         ) as connection:
@@ -109,7 +109,7 @@ CUT_CHECKPOINTS = "DELETE FROM audit_checkpoints WHERE tenant_id = %(t)s AND seq
 
 
 async def test_a_sealed_log_holds(kept: Kept) -> None:
-    """And is sealed again when it has grown, and only then."""
+    """It is sealed again only when it has grown."""
     assert await kept.fault() is None
     assert await kept.sealed() == 5
     await kept.checkpointer.sweep()
@@ -118,7 +118,7 @@ async def test_a_sealed_log_holds(kept: Kept) -> None:
 
 
 async def test_a_tail_that_was_cut_with_its_head_is_found(kept: Kept) -> None:
-    """By the checkpoint; the control: the chain alone, without it, is content."""
+    """The checkpoint shows it. The control: the chain alone finds no fault."""
     kept.disarmed(CUT_LOG)
     kept.disarmed(CUT_HEAD)
     assert "the log ends at record 3" in (await kept.fault() or "")
@@ -128,7 +128,7 @@ async def test_a_tail_that_was_cut_with_its_head_is_found(kept: Kept) -> None:
 async def test_a_tail_cut_with_the_checkpoints_is_found_by_what_is_held_outside(
     kept: Kept, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """An export from before, or a line of our log; the database alone no longer knows."""
+    """An earlier export or a line of our log shows it; the database no longer can."""
     await kept.grow(1)
     before = await kept.export()
     # The worker's log, as an operator keeps it: the checkpoint is in it.
@@ -154,7 +154,7 @@ async def test_a_tail_cut_with_the_checkpoints_is_found_by_what_is_held_outside(
 async def test_a_log_that_was_cut_and_grew_again_is_not_sealed_over(
     kept: Kept, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It is reported instead."""
+    """Instead, it is reported."""
     kept.disarmed(CUT_LOG)
     kept.disarmed(CUT_HEAD)
     await kept.grow(4)
@@ -167,7 +167,7 @@ async def test_a_log_that_was_cut_and_grew_again_is_not_sealed_over(
 async def test_a_record_changed_since_the_last_checkpoint_is_not_sealed(
     kept: Kept, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The worker verifies what it seals, and seals nothing of what does not hold."""
+    """The worker verifies what it seals, and does not seal a broken chain."""
     event = audit.AuditEvent("key:a", audit.Action.EXECUTION_END, audit.Outcome.SUCCESS)
     for _ in range(2):
         async with kept.worker.tenant(kept.tenant) as tx:
@@ -184,7 +184,7 @@ async def test_a_record_changed_since_the_last_checkpoint_is_not_sealed(
 async def test_a_chain_that_cannot_be_sealed_holds_up_no_other(
     kept: Kept, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It is told of and put off; the sweep goes on, and a later one seals it when it can."""
+    """It is reported and put off; the sweep continues, and a later one seals it if it can."""
     file = kept.memory._path(kept.tenant)
     sealed = file.read_text()
     file.unlink()
@@ -209,13 +209,13 @@ async def test_a_chain_that_cannot_be_sealed_holds_up_no_other(
 
 
 def reported(capsys: pytest.CaptureFixture[str], tenant: UUID) -> bool:
-    """Return whether our log says that a tenant's chain does not hold."""
+    """Return whether our log reports a tenant's chain as broken."""
     lines = "".join(capsys.readouterr()).splitlines()
     return any("audit_chain_broken" in line and str(tenant) in line for line in lines)
 
 
 async def test_a_forged_checkpoint_is_refused(kept: Kept, tmp_path: Path) -> None:
-    """One that another key signed, and one that belongs to another tenant."""
+    """Another key signed it, or it belongs to another tenant."""
     head = chain.Head(9, b"x" * 32)
     forger = Signer.open(tmp_path / "forger")
     now = datetime.now(UTC)
@@ -237,7 +237,7 @@ async def test_a_forged_checkpoint_is_refused(kept: Kept, tmp_path: Path) -> Non
      "TRUNCATE audit_checkpoints"],
 )  # fmt: skip
 async def test_checkpoints_are_append_only(statement: str, kept: Kept, postgres: Services) -> None:
-    """As the log is, for everybody."""
+    """Like the log, they are so for everybody."""
     for url in (postgres.api_url, postgres.worker_url, postgres.owner_url,
                 postgres.postgres.url("postgres", "runner")):  # fmt: skip
         with (

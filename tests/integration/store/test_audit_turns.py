@@ -42,12 +42,18 @@ async def with_a_log(database: Database, records: int = 3) -> UUID:
 
 
 async def another_tenant_reads(
-    pool: Database, worker: Database, superuser: "psycopg.Connection[Any]", turn: Turn
+    pool: Database,
+    worker: Database,
+    superuser: "psycopg.Connection[Any]",
+    turn: Turn,
+    *,
+    under_way: int,
 ) -> int:
     """Return what another tenant reads while one has its log verified many times at once.
 
     Verification is stopped where it reads the receipts, so that all that began stays under way.
     """
+    waiting = "SELECT 1 FROM pg_locks WHERE relation = 'receipts'::regclass AND NOT granted"
     loud, other = await with_a_log(worker), await with_a_log(worker)
 
     async def verify() -> checkpoints.Checked:
@@ -57,7 +63,9 @@ async def another_tenant_reads(
     with superuser.transaction():
         superuser.execute("LOCK TABLE receipts IN ACCESS EXCLUSIVE MODE")
         verifying = [asyncio.create_task(verify()) for _ in range(AT_ONCE)]
-        await asyncio.sleep(0.5)
+        async with asyncio.timeout(60):
+            while superuser.execute(waiting).rowcount < under_way:  # noqa: ASYNC110 - tells nobody
+                await asyncio.sleep(0.02)
         try:
             async with pool.tenant(other) as tx:
                 seen = len(await audit.list_after(tx, 0, Filter(), 100))
@@ -77,8 +85,9 @@ async def _ended(task: "asyncio.Task[object]") -> None:
 async def test_one_tenant_that_verifies_much_leaves_connections_to_the_others(
     pool: Database, worker: Database, superuser: "psycopg.Connection[Any]"
 ) -> None:
-    turns = Turns("verifying", most=2)
-    assert await another_tenant_reads(pool, worker, superuser, turns.turn) == 3
+    turns = Turns("verifying", most=2, within_s=60)
+    reads = another_tenant_reads(pool, worker, superuser, turns.turn, under_way=1)
+    assert await reads == 3
 
 
 async def test_without_turns_it_takes_them_all(
@@ -86,7 +95,9 @@ async def test_without_turns_it_takes_them_all(
 ) -> None:
     """The control."""
     with pytest.raises(StoreUnavailable, match="PoolTimeout"):
-        await another_tenant_reads(pool, worker, superuser, lambda _: nullcontext())
+        await another_tenant_reads(
+            pool, worker, superuser, lambda _: nullcontext(), under_way=CONNECTIONS
+        )
 
 
 async def test_a_connection_is_given_back_between_the_pages_of_a_log(
@@ -111,7 +122,7 @@ async def test_a_connection_is_given_back_between_the_pages_of_a_log(
 
 
 async def test_places_are_shared_by_tenants_and_waiting_for_one_has_an_end() -> None:
-    """A tenant has one turn, however often it asks; what does not come in time is refused."""
+    """A tenant has one turn, however often it asks; a wait that is too long is refused."""
     turns = Turns("verifying", most=2, within_s=0.1)
     first, second, third = new_id(), new_id(), new_id()
     async with turns.turn(first):

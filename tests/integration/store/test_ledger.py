@@ -49,7 +49,7 @@ async def with_room_for_ten(owner: Database, superuser: Superuser, name: str) ->
 async def test_the_last_place_is_one_reservations(
     postgres: Services, owner: Database, superuser: Superuser
 ) -> None:
-    """Thirty at once where ten fit: ten."""
+    """Of thirty at once where ten fit, ten are accepted."""
     tenant = await with_room_for_ten(owner, superuser, "ledger-race")
     assert await race(postgres, tenant) == 10
 
@@ -70,7 +70,7 @@ async def test_the_race_is_lost_once_nothing_counts(
 async def test_the_sum_is_that_of_the_objects(
     api: Database, worker: Database, owner: Database, superuser: Superuser
 ) -> None:
-    """After any mixture of writing, naming, overwriting, giving up, deleting and forgetting."""
+    """This holds after any mixture of writing, naming, overwriting, deleting and forgetting."""
     tenant = await new_tenant(owner, "ledger-sum")
     chance = random.Random(7)  # noqa: S311 - which mixture does not matter, but that it is known
     for _ in range(150):
@@ -113,7 +113,7 @@ async def test_the_sum_is_that_of_the_objects(
 
 
 async def test_an_object_is_below_its_tenants_prefix(api: Database, owner: Database) -> None:
-    """PostgreSQL says so, too: whatever composed the key."""
+    """PostgreSQL checks that as well, whatever composed the key."""
     ours, theirs = await new_tenant(owner, "ledger-ours"), new_id()
     for key in (f"tenants/{theirs}/files/x", "x", f"tenants/{ours}"):
         with pytest.raises(psycopg.errors.CheckViolation):
@@ -124,7 +124,7 @@ async def test_an_object_is_below_its_tenants_prefix(api: Database, owner: Datab
 async def test_a_file_cannot_be_given_another_tenants_object(
     api: Database, owner: Database
 ) -> None:
-    """The foreign key leads within the tenant."""
+    """The foreign key stays within the tenant."""
     ours, theirs = await new_tenant(owner, "ledger-a"), await new_tenant(owner, "ledger-b")
     key = new_key(theirs, "files")
     async with api.tenant(theirs) as tx:
@@ -132,6 +132,21 @@ async def test_a_file_cannot_be_given_another_tenants_object(
     with pytest.raises(psycopg.errors.ForeignKeyViolation):
         async with api.tenant(ours) as tx:
             await files.put(tx, NewFile("a", 1, SHA256, "text/plain", key))
+
+
+async def test_an_object_of_unknown_size_takes_the_room_that_it_needs(
+    api: Database, owner: Database
+) -> None:
+    """At most what was reserved, and only while it is written: nobody makes room afterwards."""
+    tenant = await new_tenant(owner, "ledger-unknown")
+    key = new_key(tenant, "files")
+    async with api.tenant(tenant) as tx:
+        assert (await ledger.reserve_room(tx, key, 1000)).bytes == 1000
+        assert not await ledger.keep_as(tx, key, 1001)
+        assert await ledger.keep_as(tx, key, 300)
+        assert not await ledger.keep_as(tx, key, 0)
+        (standing,) = await tx.all("ledger.standing")
+    assert standing["bytes"] == 300
 
 
 @pytest.mark.parametrize(
@@ -145,7 +160,7 @@ async def test_a_file_cannot_be_given_another_tenants_object(
     ],
 )
 async def test_the_api_cannot_make_room(postgres: Services, statement: str) -> None:
-    """Neither sums nor limits are its to write."""
+    """It may write neither sums nor limits."""
     with (
         psycopg.connect(postgres.api_url, autocommit=True) as connection,
         pytest.raises(psycopg.errors.InsufficientPrivilege),

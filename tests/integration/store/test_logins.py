@@ -20,7 +20,7 @@ NEW_HASH = "$argon2id$new"
 
 
 def name_tenant(connection: Connection, tenant: UUID) -> None:
-    """Let a connection act in a tenant, as the process that has this login does."""
+    """Let a connection act in a tenant like the process with this login."""
     connection.execute("SELECT set_config('app.tenant_id', %s, false)", [str(tenant)])
 
 
@@ -63,7 +63,7 @@ async def test_the_operators_login_deletes_no_single_row(
 async def test_the_operators_login_erases_a_whole_tenant_that_is_suspended(
     owner: Database, postgres: Services, operator: Connection
 ) -> None:
-    """With its log, and without a row of any other tenant's."""
+    """It erases the log, too, and no other tenant's row."""
     ours, other = await new_tenant(owner, "logins-ours"), await new_tenant(owner, "logins-other")
     name_tenant(operator, ours)
     with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState):
@@ -77,7 +77,7 @@ async def test_the_operators_login_erases_a_whole_tenant_that_is_suspended(
 
 
 def test_the_platforms_own_log_is_no_tenants(postgres: Services, operator: Connection) -> None:
-    """Not even of one that the operator's login makes up."""
+    """It belongs to no tenant, not even one that the operator's login invents."""
     name_tenant(operator, PLATFORM_TENANT)
     with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState):
         operator.execute("SELECT * FROM erase_tenant()")
@@ -91,7 +91,7 @@ def test_the_platforms_own_log_is_no_tenants(postgres: Services, operator: Conne
 async def test_a_person_is_changed_in_a_tenant_of_theirs_alone(
     owner: Database, postgres: Services
 ) -> None:
-    """Elsewhere, and in no tenant, the functions find nobody; the control: in their own they do."""
+    """Elsewhere and without a tenant, the functions find nobody. The control is their own."""
     ours, theirs = await new_tenant(owner, "logins-a"), await new_tenant(owner, "logins-b")
     user = new_id()
     with psycopg.connect(postgres.postgres.url("postgres", "runner")) as connection:
@@ -138,7 +138,7 @@ async def test_a_person_is_changed_in_a_tenant_of_theirs_alone(
 
 
 def test_no_login_can_hold_up_claims(postgres: Services, superuser: Superuser) -> None:
-    """The lock of claims is a table's, which nobody may lock; the advisory one holds nobody up."""
+    """Claims lock a table that no login may lock; an advisory lock delays nobody."""
     for url in (postgres.api_url, postgres.worker_url, postgres.operator_url):
         with psycopg.connect(url) as other, psycopg.connect(postgres.worker_url) as worker:
             other.execute("SELECT pg_advisory_xact_lock(hashtextextended('runner.claim', 0))")
@@ -150,7 +150,7 @@ def test_no_login_can_hold_up_claims(postgres: Services, superuser: Superuser) -
 
 
 async def test_no_other_login_can_hold_up_submissions(postgres: Services, owner: Database) -> None:
-    """Who is not the API may neither take a tenant's turn nor lock its row."""
+    """Only the API may take a tenant's turn or lock its row."""
     tenant = await new_tenant(owner, "turn")
     for url in (postgres.worker_url, postgres.operator_url):
         with psycopg.connect(url) as other, psycopg.connect(postgres.api_url) as api:
@@ -173,7 +173,7 @@ async def test_no_other_login_can_hold_up_submissions(postgres: Services, owner:
 async def test_one_submission_holds_up_another_of_its_tenant_alone(
     postgres: Services, owner: Database
 ) -> None:
-    """The control: the turn is one, for as long as the transaction lasts."""
+    """The control: there is one turn, as long as the transaction lasts."""
     ours, theirs = await new_tenant(owner, "turn-ours"), await new_tenant(owner, "turn-theirs")
     with psycopg.connect(postgres.api_url) as first, psycopg.connect(postgres.api_url) as second:
         name_tenant(first, ours)

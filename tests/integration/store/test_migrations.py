@@ -1,4 +1,4 @@
-"""Databases that were migrated by an earlier text of a migration come to the same schema."""
+"""Databases that an earlier text of a migration made get the same schema."""
 
 import multiprocessing
 import tomllib
@@ -31,7 +31,7 @@ Made: TypeAlias = Callable[[], str]
 
 @contextmanager
 def making(postgres: Services) -> Iterator[Made]:
-    """Yield what makes an empty database of the owner's and returns its URL; all are dropped."""
+    """Yield a function that makes an empty database and returns its URL; all are dropped."""
     names: list[str] = []
     with psycopg.connect(postgres.postgres.url("postgres"), autocommit=True) as superuser:
 
@@ -53,7 +53,7 @@ def making(postgres: Services) -> Iterator[Made]:
 
 @pytest.fixture
 def empty(postgres: Services) -> Iterator[Made]:
-    """Return what makes an empty database of the owner's and returns its URL."""
+    """Return a function that makes an empty database of the owner and returns its URL."""
     with making(postgres) as make:
         yield make
 
@@ -70,7 +70,7 @@ def earlier(file: str) -> str:
 
 
 def apply(url: str, files: list[str], *, old: list[str]) -> None:
-    """Apply migrations, some of them by their earlier text, and stamp the last one's number."""
+    """Apply migrations, some with their earlier text, and stamp the last one's number."""
     with psycopg.connect(url) as connection:
         for file in files:
             text = earlier(file) if file in old else (VERSIONS / file).read_text()
@@ -85,7 +85,7 @@ def until(last: str) -> list[str]:
 
 
 def catalogue(url: str) -> list[str]:
-    """Return everything that migrations made in a database but Alembic's own table."""
+    """Return everything that migrations made in a database, except Alembic's own table."""
     with psycopg.connect(url) as connection:
         lines = connection.execute((DATA / "catalogue.sql").read_bytes()).fetchall()
     return [line for (line,) in lines if "alembic_version" not in line]
@@ -157,7 +157,7 @@ def test_a_database_of_a_branch_that_never_landed_is_refused(empty: Made, last: 
 
 
 class Held:
-    """A database that lacks the last migration, in which a transaction holds what that needs."""
+    """A database without the last migration; a transaction holds the lock that it needs."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -183,7 +183,7 @@ class Held:
 
 @pytest.fixture
 def held(empty: Made, monkeypatch: pytest.MonkeyPatch) -> Iterator[Held]:
-    """Return one, for migrations that wait shortly and try twice."""
+    """Return such a database, for migrations that wait briefly and try twice."""
     monkeypatch.setattr(migrations, "LOCK_TIMEOUT", timedelta(milliseconds=200))
     monkeypatch.setattr(migrations, "LOCK_PAUSES_S", (1.0,))
     url = empty()
@@ -214,7 +214,7 @@ def test_a_migration_that_gets_no_lock_lets_others_go_first_and_says_what_to_do(
 def test_migrations_at_once_run_one_after_the_other(
     empty: Made, fresh: list[str], *, made: bool
 ) -> None:
-    """Of an empty database, too, in which there is nothing to lock yet."""
+    """This includes an empty database, which has nothing to lock yet."""
     url = empty()
     if made:
         apply(url, until("0018"), old=[])
@@ -225,7 +225,7 @@ def test_migrations_at_once_run_one_after_the_other(
 
 
 def test_no_other_login_holds_up_a_migration(postgres: Services) -> None:
-    """The lock is a table's, which other logins may not even read."""
+    """The lock is on a table that other logins may not even read."""
     for url in (postgres.api_url, postgres.worker_url, postgres.operator_url):
         with (
             psycopg.connect(url) as other,

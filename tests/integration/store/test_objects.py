@@ -25,13 +25,13 @@ BIG = os.urandom(3 * PART + 7)
 
 
 async def pieces(content: bytes, size: int = 100_000) -> AsyncIterator[bytes]:
-    """Yield a content in pieces, as a request's body comes."""
+    """Yield a content in pieces, like a request's body."""
     for start in range(0, len(content), size):
         yield content[start : start + size]
 
 
 async def whole(chunks: AsyncIterator[bytes]) -> bytes:
-    """Return what was yielded, having seen that no piece was large."""
+    """Return everything that was yielded, after checking that no piece was large."""
     found = bytearray()
     async for chunk in chunks:
         assert len(chunk) <= 16 * CHUNK
@@ -82,14 +82,14 @@ def objects(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
 
 @pytest.mark.parametrize("content", [b"", b"x", BIG], ids=["empty", "one byte", "several parts"])
 async def test_what_was_written_is_read(objects: ObjectStore, content: bytes) -> None:
-    """Byte for byte, whatever its size."""
+    """It is equal byte for byte, for any size."""
     key = new_key(new_id(), "files")
     await objects.write(key, pieces(content))
     assert await whole(objects.read(key)) == content
 
 
 async def test_a_range_is_read_alone(objects: ObjectStore) -> None:
-    """At the beginning, inside, at the end, and nothing of nothing."""
+    """It is at the beginning, inside, or at the end; an empty object has an empty range."""
     key = new_key(new_id(), "files")
     await objects.write(key, pieces(BIG))
     for start, end in ((0, 1), (PART - 1, PART + 1), (len(BIG) - 3, len(BIG)), (5, 5)):
@@ -98,7 +98,7 @@ async def test_a_range_is_read_alone(objects: ObjectStore) -> None:
 
 
 async def test_a_listing_is_of_one_tenant(objects: ObjectStore) -> None:
-    """And a removal, too: the other's objects stay."""
+    """So is a removal: the other tenant's objects stay."""
     ours, theirs = new_id(), new_id()
     keys = {tenant: [new_key(tenant, "files") for _ in range(3)] for tenant in (ours, theirs)}
     for key in (*keys[ours], *keys[theirs]):
@@ -110,7 +110,7 @@ async def test_a_listing_is_of_one_tenant(objects: ObjectStore) -> None:
 
 
 async def test_what_is_removed_is_gone_and_may_be_removed_again(objects: ObjectStore) -> None:
-    """As after a crash: what is gone already is no fault."""
+    """For example, after a crash: removing what is gone is no error."""
     key = new_key(new_id(), "artifacts")
     await objects.write(key, pieces(b"x"))
     for _ in range(2):
@@ -135,7 +135,7 @@ async def test_what_breaks_off_leaves_nothing(objects: ObjectStore) -> None:
 
 
 async def test_wrong_credentials_say_nothing_of_themselves(tmp_path: Path) -> None:
-    """An error names its kind; addresses and keys stay inside."""
+    """An error names its type, but no addresses or keys."""
     objects = ObjectStore.open(
         Settings(
             state_dir=tmp_path,
@@ -152,7 +152,7 @@ async def test_wrong_credentials_say_nothing_of_themselves(tmp_path: Path) -> No
 
 
 async def test_nobody_else_may_enter_the_folder(tmp_path: Path) -> None:
-    """Of the state folder others may pass through; of the objects nobody sees a name."""
+    """Others may pass through the state folder, but cannot see the objects' names."""
     objects = ObjectStore.open(Settings(state_dir=tmp_path))
     await objects.write(new_key(new_id(), "files"), pieces(b"x"))
     assert (tmp_path / "objects").stat().st_mode & 0o777 == 0o700
@@ -178,7 +178,7 @@ asyncio.run(ObjectStore.open(Settings()).write(sys.argv[1], endless()))
 def killed(
     objects: ObjectStore, request: pytest.FixtureRequest, tmp_path: Path
 ) -> Callable[[str], None]:
-    """Return what has a process write an object, and kills it while it does."""
+    """Return a function that kills a process while it writes an object."""
     environment = {"PATH": "/usr/bin:/bin", "RUNNER_STATE_DIR": str(tmp_path)}
     if request.node.callspec.params["objects"] == "s3":
         s3 = request.getfixturevalue("s3")
@@ -213,7 +213,7 @@ async def test_what_a_killed_writer_left_is_found_and_removed(
 
 
 async def test_a_write_under_way_is_left_alone(tmp_path: Path) -> None:
-    """By its age: it got bytes a moment ago. And it comes to its end."""
+    """It got bytes a moment ago, so it is left alone, and completes."""
     objects = ObjectStore.open(Settings(state_dir=tmp_path))
     key = new_key(new_id(), "files")
     ended = []
@@ -233,7 +233,7 @@ async def test_a_write_under_way_is_left_alone(tmp_path: Path) -> None:
 async def test_a_tenant_that_is_removed_leaves_no_byte(
     objects: ObjectStore, killed: Callable[[str], None], tmp_path: Path
 ) -> None:
-    """Neither objects nor what was being written; and it is an error if there is more at once."""
+    """No object or unfinished write remains; it is an error if there is more at once."""
     tenant = new_id()
     await objects.write(new_key(tenant, "files"), pieces(b"x"))
     killed(new_key(tenant, "artifacts"))
@@ -245,7 +245,7 @@ async def test_a_tenant_that_is_removed_leaves_no_byte(
 async def test_a_tenant_is_not_gone_while_somebody_writes(
     objects: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was removed is looked at once more, and there is something again."""
+    """After the removal, the store is checked again, and there is something again."""
     tenant, remove = new_id(), objects.remove
 
     async def and_one_comes(keys: Sequence[str]) -> None:

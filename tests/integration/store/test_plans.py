@@ -1,8 +1,9 @@
-"""What is asked for every execution costs the same however many there have been."""
+"""Queries for each execution cost the same, however many executions there are."""
 
 import re
 from collections.abc import Iterator
 from typing import Any
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -11,8 +12,13 @@ from psycopg.types.json import Jsonb
 from pydantic import SecretStr
 
 from runner.embedded.services import Services, services
+from runner.store import executions
+from runner.store.db import Database
+from runner.store.executions import ExecutionQuery
 from runner.store.migrations import migrate
-from runner.store.transaction import query
+from runner.store.transaction import is_planned_anew, query
+from runner.words.ids import new_id
+from runner.words.states import State
 from tests.support.deployment import state_folder
 
 ENDED = "e.state NOT IN ('queued', 'starting', 'running')"
@@ -20,7 +26,7 @@ ENDED = "e.state NOT IN ('queued', 'starting', 'running')"
 
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[Services]:
-    """Return services of this module's own, whose tables PostgreSQL knows nothing of yet."""
+    """Return this module's own services, without statistics about their tables."""
     with state_folder() as folder, services(folder, ephemeral=True) as running:
         migrate(SecretStr(running.owner_url))
         yield running
@@ -52,9 +58,12 @@ SET session_replication_role = replica;  -- No triggers: rows, and nothing that 
 INSERT INTO tenants (tenant_id, name, max_limits)
 VALUES ('0199f2a1-c0de-7b1f-b0d5-a9c1e7a0f3d2', 'many', '{}');
 INSERT INTO executions (tenant_id, execution_id, image, size, limits, egress, metadata,
-                        on_worker_loss, argv, env, stdin, isolation)
-SELECT tenant_id, gen_random_uuid(), 'python', 'nano', '{}', '[]',
-       jsonb_build_object('agent', 'a', 'run', n::text), 'fail', '{true}', '{}', '', 'container'
+                        on_worker_loss, argv, env, stdin, isolation, state, ended_at, result)
+SELECT tenant_id, md5(n::text)::uuid, 'python', 'nano', '{}', '[]',
+       jsonb_build_object('agent', 'a', 'run', n::text), 'fail', '{true}', '{}', '', 'container',
+       CASE WHEN n % 5000 = 0 THEN 'failed' WHEN n % 4 = 1 THEN 'succeeded' ELSE 'queued' END,
+       CASE WHEN n % 5000 = 0 OR n % 4 = 1 THEN now() END,
+       CASE WHEN n % 5000 = 0 OR n % 4 = 1 THEN '{}'::jsonb END
 FROM tenants, generate_series(1, 100000) n;
 INSERT INTO labels SELECT tenant_id, execution_id, key, value
 FROM executions, jsonb_each_text(metadata);
@@ -72,7 +81,18 @@ def filled(postgres: Services) -> Services:
 
 def pages(services: Services, statement: str, *, mode: str, **wanted: Any) -> int:
     """Return how many pages of 8 KiB a statement reads, as the API's role and the tenant's."""
-    values = dict.fromkeys(re.findall(r"%\((\w+)\)", statement)) | {"limit": 51} | wanted
+    explain = "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) "
+    ((plans,),) = rows(services, statement, mode=mode, how=explain, **wanted)
+    plan = plans[0]["Plan"]
+    return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
+
+
+def rows(
+    services: Services, statement: str, *, mode: str, how: str = "", **wanted: Any
+) -> list[tuple[Any, ...]]:
+    """Return what a statement, or an explanation of it, returns."""
+    values = dict.fromkeys(re.findall(r"%\((\w+)\)", statement))
+    values |= {name: value for name, value in {"limit": 51, **wanted}.items() if name in values}
     with psycopg.connect(services.api_url) as connection:
         connection.execute("SELECT set_config('app.tenant_id', %s, true)", [MANY])
         connection.execute(f"SET LOCAL plan_cache_mode = {mode}".encode())
@@ -84,11 +104,8 @@ def pages(services: Services, statement: str, *, mode: str, **wanted: Any) -> in
             prepared = re.sub(rf"%\({name}\)s(::\S+?\b(\[\])?)?", f"${number}::{cast}", prepared)
         connection.execute(f"PREPARE asked AS {prepared}".encode())
         given = sql.SQL(", ").join(sql.Literal(values[name]) for name in names)
-        explain = sql.SQL("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE asked ({})")
-        row = connection.execute(explain.format(given)).fetchone()
-        assert row is not None
-        plan = row[0][0]["Plan"]
-        return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
+        asked = sql.SQL("{}EXECUTE asked ({})").format(sql.SQL(how), given)
+        return connection.execute(asked).fetchall()
 
 
 @pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
@@ -100,15 +117,81 @@ def pages(services: Services, statement: str, *, mode: str, **wanted: Any) -> in
 def test_executions_are_found_by_a_label_among_many(
     filled: Services, labels: dict[str, str], mode: str
 ) -> None:
-    """Few pages for a label that all have, one has or none has, whichever plan is made."""
+    """A label that all, one or none have needs few pages, with either plan."""
     statement = query("executions.list_labelled")
     assert pages(filled, statement, mode=mode, metadata=Jsonb(labels)) < 500
 
 
 def test_without_rows_for_labels_all_would_be_read(filled: Services) -> None:
-    """The control: by the column alone."""
+    """The control: the query uses only the column."""
     by_column = query("executions.list").replace(
         "\nORDER BY", "\n  AND metadata @> %(metadata)s::jsonb\nORDER BY"
     )
     read = pages(filled, by_column, mode="force_custom_plan", metadata=Jsonb({"agent": "b"}))
     assert read > 5_000
+
+
+@pytest.mark.parametrize("states", [["failed"], ["timed_out"], ["failed", "timed_out"]], ids=str)
+def test_executions_are_found_by_a_rare_state_among_many(
+    filled: Services, states: list[str]
+) -> None:
+    """The control uses a plan that was made once for all values."""
+    statement = query("executions.list")
+    assert is_planned_anew(statement)
+    assert pages(filled, statement, mode="force_custom_plan", states=states) < 500
+    assert pages(filled, statement, mode="force_generic_plan", states=states) > 5_000
+
+
+@pytest.mark.parametrize(
+    ("states", "labels", "rarer"),
+    [
+        (["failed"], {"agent": "a"}, True),
+        (["timed_out"], {"agent": "a"}, True),
+        (["failed", "timed_out"], {"agent": "a"}, True),
+        (["failed"], {"agent": "a", "run": "77"}, False),
+        (["succeeded"], {"agent": "a"}, False),
+        (["succeeded", "queued"], {"run": "77"}, False),
+        (["failed"], {"other": "x"}, False),
+    ],
+    ids=str,
+)
+def test_the_rarer_of_states_and_labels_leads(
+    filled: Services, states: list[str], labels: dict[str, str], rarer: bool
+) -> None:
+    """It takes few pages to find which is rarer, and few to read by it."""
+    wanted: dict[str, Any] = {"states": states, "metadata": Jsonb(labels)}
+    deciding = query("executions.states_are_rarer")
+    assert is_planned_anew(deciding)
+    assert rows(filled, deciding, mode="force_custom_plan", **wanted) == [(rarer,)]
+    name = "executions.list_labelled_by_state" if rarer else "executions.list_labelled"
+    assert pages(filled, deciding, mode="force_custom_plan", **wanted) < 1_500
+    assert pages(filled, query(name), mode="force_custom_plan", **wanted) < 1_500
+
+
+def test_led_by_its_label_a_rare_state_reads_all_that_have_the_label(filled: Services) -> None:
+    """The control, with either plan: both lists hold the same, and one is found at once."""
+    wanted: dict[str, Any] = {"states": ["failed"], "metadata": Jsonb({"agent": "a"})}
+    names = ("executions.list_labelled", "executions.list_labelled_by_state")
+    by_label, by_state = (
+        rows(filled, query(name), mode="force_generic_plan", **wanted) for name in names
+    )
+    assert by_label == by_state
+    assert len(by_state) == 20
+    assert pages(filled, query(names[0]), mode="force_generic_plan", **wanted) > 100_000
+
+
+async def test_what_has_optional_filters_is_planned_for_its_values(filled: Services) -> None:
+    """This holds however often it runs. The control: a statement without filters is prepared."""
+    async with Database(SecretStr(filled.api_url), max_size=1) as database:
+        for _ in range(12):
+            async with database.tenant(UUID(MANY)) as tx:
+                await executions.get(tx, new_id())
+                wanted = ExecutionQuery(limit=3, metadata={"agent": "a"}, states=[State.TIMED_OUT])
+                found = await executions.list_newest(tx, wanted)
+                assert found == []
+        async with database.tenant(UUID(MANY)) as tx:
+            connection = tx._connection
+            cursor = await connection.execute(b"SELECT statement FROM pg_prepared_statements")
+            prepared = [row["statement"] for row in await cursor.fetchall()]
+    assert not [each for each in prepared if "IS NULL OR" in each]
+    assert [each for each in prepared if "FROM executions WHERE execution_id" in each]

@@ -1,4 +1,4 @@
-"""What is kept no longer goes, what is still kept stays, tenant by tenant."""
+"""What is past its retention goes, and all else stays, tenant by tenant."""
 
 import asyncio
 import os
@@ -65,7 +65,7 @@ class Site:
         os.utime(self.folder / key, (then, then))
 
     async def keys(self, tenant: UUID) -> set[str]:
-        """Return what the store has of a tenant."""
+        """Return the keys that the store has for a tenant."""
         return {key async for some in self.objects.keys(tenant) for key in some}
 
     async def stored(self, tenant: UUID, kind: Kind = "files") -> str:
@@ -130,7 +130,7 @@ class Site:
         return {**counts, "stored": len(keys)}
 
     def records(self, tenant: UUID) -> list[dict[str, Any]]:
-        """Return what the tenant's log says of removals."""
+        """Return what the tenant's log says about removals."""
         rows = self.superuser.execute(
             "SELECT body::jsonb -> 'metadata' AS said FROM audit_events "
             "WHERE tenant_id = %s AND action = 'retention:remove' ORDER BY seq",
@@ -146,13 +146,13 @@ def site(
     superuser: "psycopg.Connection[dict[str, Any]]",
     tmp_path: Path,
 ) -> Site:
-    """Return a site whose objects are in a folder of this test's."""
+    """Return a site whose objects are in this test's folder."""
     settings = Settings(state_dir=tmp_path)
     return Site(api, worker, superuser, ObjectStore.open(settings), settings.objects_dir)
 
 
 async def test_what_has_expired_goes_and_nothing_else(site: Site, owner: Database) -> None:
-    """Executions past their tenant's days, with all that is theirs; running ones never."""
+    """Executions past their tenant's days go with all that they have; running ones never do."""
     ours, longer = await new_tenant(owner, "ret-ours"), await new_tenant(owner, "ret-longer")
     site.superuser.execute("UPDATE tenants SET retention_days = 365 WHERE tenant_id = %s", [longer])
     for tenant in (ours, longer):
@@ -168,7 +168,7 @@ async def test_what_has_expired_goes_and_nothing_else(site: Site, owner: Databas
     # What a removal freed is doomed by it, and gone with the next batch.
     said = site.records(ours)
     assert {name: sum(each[name] for each in said) for name in said[0]} == {
-        **one, "files": 0, "objects": 2, "bytes": 20
+        **one, "sandboxes": 0, "files": 0, "snapshots": 0, "objects": 2, "bytes": 20
     }  # fmt: skip
     assert site.records(longer) == []
     row = site.superuser.execute(
@@ -178,7 +178,7 @@ async def test_what_has_expired_goes_and_nothing_else(site: Site, owner: Databas
 
 
 async def test_nothing_goes_where_all_is_kept_for_ever(site: Site, owner: Database) -> None:
-    """No number of the deployment's, and none of the tenant's."""
+    """Neither the deployment nor the tenant has set a number of days."""
     tenant = await new_tenant(owner, "ret-ever")
     await site.execution(tenant, ended_days_ago=3000)
     before = await site.left(tenant)
@@ -187,7 +187,7 @@ async def test_nothing_goes_where_all_is_kept_for_ever(site: Site, owner: Databa
 
 
 async def test_a_file_goes_when_it_has_expired(site: Site, owner: Database) -> None:
-    """With its object; others stay."""
+    """Its object goes, too; others stay."""
     tenant = await new_tenant(owner, "ret-files")
     gone = await site.file(tenant, "gone")
     await site.file(tenant, "stays")
@@ -203,7 +203,7 @@ async def test_a_file_goes_when_it_has_expired(site: Site, owner: Database) -> N
 
 
 async def test_what_a_crash_left_is_removed(site: Site, owner: Database) -> None:
-    """Written and never named: after three hours it is abandoned, before that it is not."""
+    """It was written and never named: it counts as abandoned after three hours."""
     tenant = await new_tenant(owner, "ret-crash")
     lost, recent = await site.stored(tenant), await site.stored(tenant)
     site.superuser.execute(
@@ -217,7 +217,7 @@ async def test_what_a_crash_left_is_removed(site: Site, owner: Database) -> None
 
 
 async def test_readers_have_time_to_finish(site: Site, owner: Database) -> None:
-    """What was overwritten stays in the store for the grace."""
+    """An overwritten object stays in the store for the grace period."""
     tenant = await new_tenant(owner, "ret-grace")
     await site.file(tenant, "a")
     await site.file(tenant, "a")
@@ -230,7 +230,7 @@ async def test_readers_have_time_to_finish(site: Site, owner: Database) -> None:
 async def test_what_an_execution_takes_stays_until_it_has_ended(
     site: Site, owner: Database
 ) -> None:
-    """The file is overwritten and deleted meanwhile: the object it was submitted with stays."""
+    """The file is overwritten and deleted meanwhile, but its submitted object stays."""
     tenant = await new_tenant(owner, "ret-input")
     key = await site.file(tenant, "in")
     id_ = await site.execution(tenant, ended_days_ago=None, takes=key)
@@ -249,7 +249,7 @@ async def test_what_an_execution_takes_stays_until_it_has_ended(
 
 
 async def test_what_is_in_use_cannot_be_removed(site: Site, owner: Database) -> None:
-    """The control: were a used object taken for doomed, PostgreSQL refuses before bytes go."""
+    """The control: if a used object counts as doomed, PostgreSQL refuses before bytes go."""
     tenant = await new_tenant(owner, "ret-fk")
     key = await site.file(tenant, "a")
     site.superuser.execute("UPDATE objects SET state = 'doomed' WHERE object_key = %s", [key])
@@ -260,7 +260,7 @@ async def test_what_is_in_use_cannot_be_removed(site: Site, owner: Database) -> 
 
 
 async def test_several_workers_do_not_count_twice(site: Site, owner: Database) -> None:
-    """Three sweeps at once over 250 executions: each goes once, and is told of once."""
+    """With three sweeps at once over 250 executions, each goes and is recorded once."""
     tenant = await new_tenant(owner, "ret-many")
     for _ in range(250):
         await site.execution(tenant, ended_days_ago=40)
@@ -275,7 +275,7 @@ async def test_several_workers_do_not_count_twice(site: Site, owner: Database) -
 
 
 async def test_only_the_worker_may_remove(api: Database) -> None:
-    """The functions are granted to its login alone, and the API's cannot take objects away."""
+    """Only its login may use the functions; the API's login cannot remove objects."""
     for name, values in (
         ("retention.tenants", {"days": 0, "grace": AT_ONCE, "abandoned": AT_ONCE}),
         ("retention.executions", {"days": 0, "limit": 1}),
@@ -308,7 +308,7 @@ async def test_what_is_in_the_store_and_in_no_row_goes(site: Site, owner: Databa
 
 
 async def test_a_write_that_died_with_its_worker_goes(site: Site) -> None:
-    """The file beside the object, in which its bytes gather; one that was touched lately stays."""
+    """The partial file beside the object goes; one that was touched lately stays."""
     dead, alive = (new_key(new_id(), "artifacts") for _ in range(2))
     for key in (dead, alive):
         staged = site.folder / f"{key}#1"

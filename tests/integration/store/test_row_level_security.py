@@ -26,7 +26,7 @@ async def submit(api: Database, tenant: UUID) -> UUID:
 
 
 async def furnish(api: Database, tenant: UUID, execution: UUID) -> None:
-    """Give a tenant what statements may look for: its id is in every row."""
+    """Give a tenant rows that statements may look for; each has its id."""
     async with api.tenant(tenant) as tx:
         name = f"p-{execution}"
         await projects.insert(tx, name, description="", egress_policy=None, created_by="test")
@@ -35,7 +35,7 @@ async def furnish(api: Database, tenant: UUID, execution: UUID) -> None:
 def test_every_table_forces_it_for_every_command(
     postgres: Services, superuser: "psycopg.Connection[dict[str, Any]]"
 ) -> None:
-    """Each table with a tenant: ENABLE, FORCE, and a policy with USING and WITH CHECK."""
+    """Each table with a tenant has ENABLE, FORCE, and a policy with USING and WITH CHECK."""
     with psycopg.connect(postgres.postgres.url("postgres", "runner")) as connection:
         tables = connection.execute(
             "SELECT c.relname, c.relrowsecurity, c.relforcerowsecurity, r.rolname, "
@@ -50,7 +50,7 @@ def test_every_table_forces_it_for_every_command(
 
 
 def test_no_role_may_look_past_it(superuser: "psycopg.Connection[dict[str, Any]]") -> None:
-    """None is superuser, bypasses policies, makes roles or owns a table."""
+    """No role is superuser, bypasses policies, makes roles or owns a table."""
     rows = superuser.execute(
         "SELECT rolname, rolsuper OR rolbypassrls OR rolcreaterole OR rolcreatedb AS mighty, "
         "rolcanlogin FROM pg_roles WHERE rolname = ANY (%s)",
@@ -95,7 +95,7 @@ def test_no_role_may_look_past_it(superuser: "psycopg.Connection[dict[str, Any]]
 async def test_hand_written_sql_gets_nothing_of_another_tenant(
     statement: str, api: Database, owner: Database, postgres: Services
 ) -> None:
-    """No WHERE, joins, RETURNING, functions: only the tenant's own rows; without one, none."""
+    """Any statement gets only the tenant's own rows; without a tenant, it gets none."""
     ours, theirs = await new_tenant(owner, "rls-ours"), await new_tenant(owner, "rls-theirs")
     for tenant in (ours, theirs):
         await furnish(api, tenant, await submit(api, tenant))
@@ -129,7 +129,7 @@ async def test_the_probe_finds_other_tenants_once_the_policy_is_gone(
 async def test_rows_cannot_be_written_into_another_tenant(
     api: Database, owner: Database, postgres: Services
 ) -> None:
-    """WITH CHECK: an INSERT or UPDATE that names somebody else fails."""
+    """WITH CHECK makes an INSERT or UPDATE for another tenant fail."""
     ours, theirs = await new_tenant(owner, "rls-in"), await new_tenant(owner, "rls-out")
     id_ = await submit(api, theirs)
     with psycopg.connect(postgres.api_url, autocommit=True) as connection:
@@ -150,7 +150,7 @@ async def test_rows_cannot_be_written_into_another_tenant(
 
 
 async def test_a_pooled_connection_carries_no_tenant_over(api: Database, owner: Database) -> None:
-    """One connection, used by A, then by nobody, then by B; also after an error in between."""
+    """A, nobody and B use one connection in turn, also after an error in between."""
     a, b = await new_tenant(owner, "pool-a"), await new_tenant(owner, "pool-b")
     of_a, of_b = await submit(api, a), await submit(api, b)
     with pytest.raises(psycopg.errors.UniqueViolation):
@@ -167,7 +167,7 @@ async def test_a_pooled_connection_carries_no_tenant_over(api: Database, owner: 
 async def test_a_connection_carries_no_tenant_over_after_a_cancellation(
     api: Database, owner: Database
 ) -> None:
-    """The task that waits for PostgreSQL is cancelled in the middle; B comes next."""
+    """The task is cancelled while it waits for PostgreSQL; B comes next."""
     a, b = await new_tenant(owner, "cancel-a"), await new_tenant(owner, "cancel-b")
     of_a = await submit(api, a)
 
@@ -193,7 +193,7 @@ async def test_a_connection_carries_no_tenant_over_after_a_cancellation(
 async def test_concurrent_transactions_of_one_pool_keep_apart(
     owner: Database, postgres: Services
 ) -> None:
-    """Two hundred, of ten tenants, over three connections: each sees its own execution alone."""
+    """Two hundred of ten tenants share three connections; each sees only its own execution."""
     async with Database(SecretStr(postgres.api_url), max_size=3) as pool:
         tenants = [await new_tenant(owner, f"crowd-{n}") for n in range(10)]
         ids = {tenant: await submit(pool, tenant) for tenant in tenants}
@@ -212,7 +212,7 @@ async def test_concurrent_transactions_of_one_pool_keep_apart(
 async def test_a_copy_out_holds_the_tenants_own_rows(
     api: Database, owner: Database, postgres: Services
 ) -> None:
-    """COPY of a query; PostgreSQL refuses COPY of such a table itself to go round the policy."""
+    """This is COPY of a query; PostgreSQL refuses COPY of such a table itself."""
     ours, theirs = await new_tenant(owner, "copy-ours"), await new_tenant(owner, "copy-theirs")
     mine, other = await submit(api, ours), await submit(api, theirs)
     with psycopg.connect(postgres.api_url) as connection:
@@ -244,7 +244,7 @@ async def test_a_copy_in_cannot_name_another_tenant(
 async def test_a_unique_constraint_tells_nothing_of_others(
     api: Database, owner: Database, postgres: Services
 ) -> None:
-    """The same ids and names in two tenants collide nowhere, so no error tells of the other's."""
+    """Equal ids and names in two tenants never collide, so no error reveals the other's."""
     ours, theirs = await new_tenant(owner, "unique-a"), await new_tenant(owner, "unique-b")
     id_ = await submit(api, theirs)
     async with api.tenant(ours) as tx:
@@ -253,11 +253,12 @@ async def test_a_unique_constraint_tells_nothing_of_others(
     keys = await unique_keys(postgres)
     without_tenant = {name for name, columns in keys.items() if "tenant_id" not in columns}
     # Random values of ours: 60 bits of a prefix, a version-7 UUID, hashes; and names that only the
-    # operator gives.
+    # operator gives. A port's sandbox is its own tenant's, whose id is such a UUID.
     assert without_tenant == {
         "api_keys_pkey",
         "api_keys_prefix_key",
         "invitations_hash_key",
+        "sandbox_ports_found",
         "sessions_by_id",
         "sessions_hash_key",
         "tenants_name_key",

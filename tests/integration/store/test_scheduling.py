@@ -1,4 +1,4 @@
-"""Whose turn it is: shares by weight and by time, whatever pattern a tenant submits in."""
+"""Which execution runs next: shares by weight and time, however a tenant submits."""
 
 import asyncio
 import random
@@ -47,7 +47,7 @@ DONE: Result = never_ran(State.FAILED, Reason.EXIT_NONZERO, "ended")
 
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[Services]:
-    """Return services of this module's own: what other tests left waiting would be claimed."""
+    """Return this module's own services, as other tests' waiting executions would be claimed."""
     with state_folder() as folder, services(folder, ephemeral=True) as running:
         migrate(SecretStr(running.owner_url))
         asyncio.run(publish(running))
@@ -101,14 +101,14 @@ async def claim(worker: Database) -> Claim | None:
 
 
 async def claimed(worker: Database) -> Claim:
-    """Claim what is next; there is something."""
+    """Claim what is next, which must exist."""
     found = await claim(worker)
     assert found is not None
     return found
 
 
 async def end(worker: Database, ended: Claim, superuser: Superuser, held_s: float = 0) -> None:
-    """End what was claimed, as if it had held its slot for that long."""
+    """End a claimed execution, as if it had held its slot for that long."""
     superuser.execute(
         "UPDATE executions SET claimed_at = claimed_at - make_interval(secs => %s) "
         "WHERE execution_id = %s",
@@ -119,7 +119,7 @@ async def end(worker: Database, ended: Claim, superuser: Superuser, held_s: floa
 
 
 def counts(superuser: Superuser) -> tuple[dict[UUID, Any], dict[UUID, Any]]:
-    """Return how many wait and are active of each tenant, as counted and as they are."""
+    """Return how many of each tenant wait and are active, as counted and in fact."""
     counted = superuser.execute("SELECT tenant_id, waiting, active, load FROM queues").fetchall()
     real = superuser.execute(
         "SELECT tenant_id, count(*) FILTER (WHERE state = 'queued') AS waiting, "
@@ -135,7 +135,7 @@ def counts(superuser: Superuser) -> tuple[dict[UUID, Any], dict[UUID, Any]]:
 async def test_a_claim_comes_with_what_it_is_to_do(
     api: Database, owner: Database, worker: Database
 ) -> None:
-    """Of the tenant whose turn it is. Nothing of it is seen by what follows."""
+    """It belongs to the tenant whose turn it is; later statements see nothing of it."""
     files = (InputFile("b", b"2"), InputFile("a", b"1"))
     mine, other, id_ = await tenant(owner), await tenant(owner), new_id()
     async with api.tenant(mine) as tx:
@@ -156,7 +156,7 @@ async def test_a_claim_comes_with_what_it_is_to_do(
 async def test_equals_share_the_slots_evenly(
     api: Database, worker: Database, owner: Database
 ) -> None:
-    """Fifty waiting of one and four of another: each second slot is the other's."""
+    """One has fifty waiting and the other four: the other gets every second slot."""
     noisy, quiet = await tenant(owner), await tenant(owner)
     await submit(api, noisy, 50)
     await submit(api, quiet, 4)
@@ -166,7 +166,7 @@ async def test_equals_share_the_slots_evenly(
 
 
 async def test_slots_are_shared_by_weight(api: Database, worker: Database, owner: Database) -> None:
-    """Enterprise weighs four times what free does: of five slots it has four."""
+    """Enterprise weighs four times as much as free, so it has four of five slots."""
     free, enterprise = await tenant(owner), await tenant(owner, Tier.ENTERPRISE)
     await submit(api, free, 10)
     await submit(api, enterprise, 10)
@@ -177,7 +177,7 @@ async def test_slots_are_shared_by_weight(api: Database, worker: Database, owner
 async def test_a_single_slot_is_shared_by_time_not_by_number(
     api: Database, worker: Database, owner: Database, superuser: Superuser
 ) -> None:
-    """Executions of ten seconds and of one: ten of the short ones for each of the long ones."""
+    """With executions of ten seconds and of one, ten short ones run for each long one."""
     long, short = await tenant(owner), await tenant(owner)
     await submit(api, long, 10)
     await submit(api, short, 60)
@@ -193,7 +193,7 @@ async def test_a_single_slot_is_shared_by_time_not_by_number(
 async def test_few_huge_do_not_take_the_slots_that_small_ones_leave(
     api: Database, worker: Database, owner: Database, superuser: Superuser
 ) -> None:
-    """Of four slots the huge ones, which never end, have two, however often a small one ends."""
+    """Huge executions, which never end, have two of four slots, however often small ones end."""
     huge, small = await tenant(owner), await tenant(owner)
     await submit(api, huge, 10)
     await submit(api, small, 60)
@@ -233,7 +233,7 @@ async def test_who_was_idle_has_saved_up_nothing(
 async def test_leaving_the_queue_and_coming_back_forgives_nothing(
     api: Database, worker: Database, owner: Database, superuser: Superuser
 ) -> None:
-    """A tenant that has had a minute cancels all it has waiting and submits anew: still last."""
+    """A tenant that has used a minute cancels all that waits and submits again: still last."""
     greedy, patient = await tenant(owner), await tenant(owner)
     queued = await submit(api, greedy, 4)
     await submit(api, patient, 10)
@@ -269,7 +269,7 @@ async def test_a_tenant_at_its_cap_waits_and_others_do_not(
 async def test_a_claim_does_not_wait_for_another_tenants_bookkeeping(
     api: Database, worker: Database, owner: Database, superuser: Superuser
 ) -> None:
-    """While the row of one tenant is locked, whatever for, the others' go on."""
+    """While one tenant's row is locked, for any reason, the others continue."""
     stuck, other = await tenant(owner), await tenant(owner)
     await submit(api, stuck)
     await submit(api, other)
@@ -283,7 +283,7 @@ async def test_a_claim_does_not_wait_for_another_tenants_bookkeeping(
 async def test_what_is_being_cancelled_is_passed_over(
     api: Database, worker: Database, owner: Database, superuser: Superuser
 ) -> None:
-    """A cancellation in progress holds up neither its tenant's next execution nor the claim."""
+    """A cancellation in progress delays neither its tenant's next execution nor the claim."""
     one = await tenant(owner)
     first, second = await submit(api, one, 2)
     with superuser.transaction():
@@ -296,7 +296,7 @@ async def test_what_is_being_cancelled_is_passed_over(
 async def test_the_counts_are_right_after_everything_at_once(
     crowd: Database, worker: Database, owner: Database, superuser: Superuser, tmp_path: Path
 ) -> None:
-    """Submitted, cancelled, claimed, ended, handed back by eight at a time: no count is off."""
+    """Eight at a time submit, cancel, claim, end and return executions: all counts are right."""
     tenants = [await tenant(owner, Tier.ENTERPRISE) for _ in range(3)]
     settler = Settler(database=worker, signer=Signer.open(tmp_path), max_attempts=9)
     chance = random.Random(7)  # noqa: S311 - which of them comes when, no secret
@@ -339,7 +339,7 @@ async def test_the_counts_are_right_after_everything_at_once(
 async def test_an_estimate_comes_from_how_fast_others_were_claimed(
     api: Database, worker: Database, owner: Database, superuser: Superuser
 ) -> None:
-    """Unknown at first; then, with a claim each two seconds, two seconds for each one before."""
+    """It is unknown at first; with a claim every two seconds, it is two seconds per place."""
     one = await tenant(owner)
     ids = await submit(api, one, 6)
     async with api.tenant(one) as tx:
@@ -376,7 +376,7 @@ async def test_an_end_tells_what_waits_once_it_is_stored(
 async def test_what_is_asked_with_an_end_that_fails_is_not_told(
     api: Database, worker: Database, owner: Database
 ) -> None:
-    """Nothing was sent."""
+    """Nothing was sent to PostgreSQL."""
     of = await tenant(owner)
     await submit(api, of, 1)
     found = await claimed(worker)
@@ -397,7 +397,7 @@ async def test_what_is_asked_with_an_end_that_fails_is_not_told(
 
 @asynccontextmanager
 async def changes_of(running: Services) -> AsyncIterator[Changes]:
-    """Open what tells of changes."""
+    """Open the announcements of changes."""
     async with Changes(SecretStr(running.redis_url), Duties()) as made:
         yield made
 
@@ -421,7 +421,7 @@ async def test_what_is_claimed_while_draining_is_given_back(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The claim was under way when the drain began, which waits for none: it is not started."""
+    """The claim had begun before the drain, which does not wait for it: it is not started."""
     (id_,) = await submit(api, await tenant(owner))
     really = scheduling.claim
     nowhere: Any = None
@@ -465,7 +465,7 @@ async def test_without_redis_every_dead_attempt_of_a_pass_is_settled(
     postgres: Services,
     tmp_path: Path,
 ) -> None:
-    """Nobody can be rung for: the reconciler does it once Redis is back."""
+    """Nobody can ring now: the reconciler does it once Redis is back."""
     one = await tenant(owner, Tier.ENTERPRISE)
     await submit(api, one, 3)
     for _ in range(3):
@@ -495,14 +495,14 @@ async def test_a_tenant_hears_nothing_of_the_host_and_pays_nothing_for_it(
     postgres: Services,
     kind: type[RunnerError],
 ) -> None:
-    """The path is in the deployment's own audit log; neither events nor records of its hold it."""
+    """The path is only in the deployment's own audit log, and in no event or record of theirs."""
     path = f"/etc/runner/{new_id()}"
     one = await tenant(owner)
     await submit(api, one)
     found = await claimed(worker)
 
     async def probe() -> None:
-        """Find the node whole."""
+        """Report a healthy node."""
 
     async with changes_of(postgres) as changes:
         returns = Returns(database=worker, changes=changes, breaker=Breaker(probe), max_attempts=1)

@@ -26,13 +26,13 @@ def ring(*keys: bytes) -> KeyRing:
 
 
 KEY = new_key()
-"""One for the session: the tests share a database, and a rotation is about all that is in it."""
+"""One for the session, because a rotation covers the whole database that tests share."""
 
 
 async def test_what_the_api_writes_the_worker_reads(
     owner: Database, api: Database, worker: Database
 ) -> None:
-    """The last value of a name; nothing after it is deleted."""
+    """It reads the last value of a name, and nothing after a deletion."""
     tenant = await new_tenant(owner, "kept")
     vault = Vault(ring(KEY))
     for value in (VALUE, VALUE[::-1]):
@@ -53,7 +53,7 @@ async def test_what_the_api_writes_the_worker_reads(
 async def test_the_database_holds_neither_value_nor_key(
     owner: Database, api: Database, postgres: Services
 ) -> None:
-    """A copy of it tells that there is a secret, and its length."""
+    """A copy of it reveals only that there is a secret, and its length."""
     tenant = await new_tenant(owner, "copied")
     async with api.tenant(tenant) as tx:
         await Vault(ring(KEY)).put(tx, tenant, "token", VALUE)
@@ -82,7 +82,7 @@ async def test_the_database_holds_neither_value_nor_key(
 async def test_the_api_login_cannot_read_what_is_sealed(
     statement: str, owner: Database, api: Database, postgres: Services
 ) -> None:
-    """Not even for its own tenant: a hole in the API is no way to values."""
+    """It cannot even for its own tenant, so a hole in the API does not reveal values."""
     tenant = await new_tenant(owner, "unread")
     async with api.tenant(tenant) as tx:
         await Vault(ring(KEY)).put(tx, tenant, "token", VALUE)
@@ -98,7 +98,7 @@ async def test_the_api_login_cannot_read_what_is_sealed(
     ["UPDATE secrets SET sealed = ''", "DELETE FROM secrets", "DELETE FROM secret_keys"],
 )
 async def test_the_worker_login_cannot_write(statement: str, postgres: Services) -> None:
-    """It uses secrets; whose they are is the API's to change."""
+    """It only uses secrets; only the API changes them."""
     with (
         psycopg.connect(postgres.worker_url, autocommit=True) as connection,
         pytest.raises(psycopg.errors.InsufficientPrivilege),
@@ -107,7 +107,7 @@ async def test_the_worker_login_cannot_write(statement: str, postgres: Services)
 
 
 async def test_no_tenant_sees_anothers(owner: Database, api: Database, worker: Database) -> None:
-    """The same name is another secret; without a tenant there is none."""
+    """The same name is another secret there; without a tenant, there is none."""
     ours, theirs = await new_tenant(owner, "secret-ours"), await new_tenant(owner, "secret-theirs")
     vault = Vault(ring(KEY))
     for tenant, value in ((ours, "ours-value"), (theirs, "theirs-value")):
@@ -134,7 +134,7 @@ MOVES = {
 async def test_a_value_that_was_moved_does_not_open(
     move: str, owner: Database, api: Database, worker: Database, postgres: Services
 ) -> None:
-    """Not by whoever can write to the database: it is bound to its tenant and its name."""
+    """Even somebody who can write to the database cannot: it is bound to tenant and name."""
     label = f"moved-{sorted(MOVES).index(move)}"
     ours, theirs = await new_tenant(owner, label), await new_tenant(owner, f"{label}-from")
     vault = Vault(ring(KEY))
@@ -155,7 +155,7 @@ async def test_a_value_that_was_moved_does_not_open(
 async def test_first_secrets_written_at_once_share_one_data_key(
     owner: Database, worker: Database, postgres: Services
 ) -> None:
-    """Whoever comes second takes the first one's."""
+    """The second one uses the first one's key."""
     tenant = await new_tenant(owner, "at-once")
     vault = Vault(ring(KEY))
     async with Database(SecretStr(postgres.api_url), max_size=8) as api:
@@ -172,7 +172,7 @@ async def test_first_secrets_written_at_once_share_one_data_key(
 
 
 async def test_a_tenant_has_a_bounded_number(owner: Database, api: Database) -> None:
-    """Of new names; an old one may be written again."""
+    """The limit is for new names; an old one may be written again."""
     tenant = await new_tenant(owner, "many")
     vault = Vault(ring(KEY))
     async with api.tenant(tenant) as tx:
@@ -186,7 +186,7 @@ async def test_a_tenant_has_a_bounded_number(owner: Database, api: Database) -> 
 async def test_a_rotation_wraps_every_tenants_data_key_anew(
     owner: Database, api: Database, worker: Database, postgres: Services
 ) -> None:
-    """Values stay as they are; afterwards the old key opens nothing, the new one everything."""
+    """Values stay unchanged; afterwards the old key opens nothing, and the new one everything."""
     old, new = KEY, new_key()
     tenants = [await new_tenant(owner, f"rotated-{n}") for n in range(3)]
     for tenant in tenants:
@@ -213,7 +213,7 @@ async def test_a_rotation_wraps_every_tenants_data_key_anew(
 async def test_a_rotation_without_the_old_key_changes_nothing(
     owner: Database, api: Database, worker: Database
 ) -> None:
-    """It says whose data keys did not open, and keeps what they are under."""
+    """It says whose data keys did not open, and changes nothing."""
     tenant = await new_tenant(owner, "half-rotated")
     async with api.tenant(tenant) as tx:
         await Vault(ring(KEY)).put(tx, tenant, "token", VALUE)
@@ -231,7 +231,7 @@ async def test_a_tenant_that_goes_takes_its_secrets_along(
     superuser: "psycopg.Connection[dict[str, Any]]",
     postgres: Services,
 ) -> None:
-    """Without its data key, also what a backup holds of them is gone with the next backup."""
+    """Without its data key, values in a backup are lost with the next backup as well."""
     tenant = await new_tenant(owner, "gone")
     async with api.tenant(tenant) as tx:
         await Vault(ring(KEY)).put(tx, tenant, "token", VALUE)

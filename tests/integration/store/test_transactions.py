@@ -1,4 +1,4 @@
-"""What travels together is one transaction all the same: all of it is stored, or nothing."""
+"""Statements sent together are still one transaction: all is stored, or nothing."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ OURS = audit.Filter(actor="test")
 
 
 async def test_what_was_to_go_along_is_stored_with_the_end(api: Database, owner: Database) -> None:
-    """Nothing had to be waited for before."""
+    """No earlier wait was necessary."""
     tenant, id_ = await new_tenant(owner, "tx-later"), new_id()
     async with api.tenant(tenant) as tx:
         executions.insert_later(tx, id_, REQUEST)
@@ -34,7 +34,7 @@ async def test_what_was_to_go_along_is_stored_with_the_end(api: Database, owner:
 
 
 async def test_what_goes_along_is_seen_by_what_follows(api: Database, owner: Database) -> None:
-    """In the order in which it was said."""
+    """It is seen in the order in which it was given."""
     tenant, id_ = await new_tenant(owner, "tx-order"), new_id()
     async with api.tenant(tenant) as tx:
         executions.insert_later(tx, id_, REQUEST)
@@ -45,7 +45,7 @@ async def test_what_goes_along_is_seen_by_what_follows(api: Database, owner: Dat
 async def test_what_fails_on_the_way_leaves_nothing(
     api: Database, owner: Database, *, followed: bool
 ) -> None:
-    """The failure is that of the statement that carried it, or of the end."""
+    """The statement that carried it raises, or the end does."""
     tenant, id_ = await new_tenant(owner, f"tx-fails-{followed:d}"), new_id()
 
     async def failing() -> None:
@@ -69,25 +69,35 @@ async def test_what_fails_on_the_way_leaves_nothing(
 async def test_what_fails_only_when_it_is_stored_is_told(
     api: Database, owner: Database, rounds: int, told: type[Exception]
 ) -> None:
-    """A check at the end; in one round trip, without a COMMIT, it costs the connection."""
+    """A check at the end; in one round trip, without a COMMIT, it costs the connection.
+
+    Many times: the error comes together with the results, or behind them.
+    """
     tenant = await new_tenant(owner, f"tx-check-{rounds}")
-    key = {"key": "k", "request_hash": b"h", "execution_id": new_id()}
+    key = {
+        "key": "k",
+        "request_hash": b"h",
+        "execution_id": new_id(),
+        "sandbox_id": None,
+        "object_key": None,
+    }
 
     async def failing() -> None:
         if rounds == 1:
-            await api.at_once(tenant, ("executions.reserve_idempotency_key", key))
+            await api.at_once(tenant, ("idempotency.reserve", key))
         else:
             async with api.tenant(tenant) as tx:
-                await tx.run("executions.reserve_idempotency_key", **key)
+                await tx.run("idempotency.reserve", **key)
 
-    with pytest.raises(told):
-        await failing()
+    for _ in range(20):
+        with pytest.raises(told):
+            await failing()
     async with api.tenant(tenant) as tx:
-        assert await tx.one("executions.find_idempotency_key", key="k") is None
+        assert await tx.one("idempotency.find", key="k") is None
 
 
 async def test_one_round_trip_is_one_transaction(api: Database, owner: Database) -> None:
-    """All that is in it sees one tenant and one transaction, and the next sees neither."""
+    """All its statements see one tenant and one transaction; the next one sees neither."""
     tenant = await new_tenant(owner, "tx-implicit")
     (_, rows) = await api.at_once(
         tenant,
@@ -100,7 +110,7 @@ async def test_one_round_trip_is_one_transaction(api: Database, owner: Database)
 
 
 async def test_nothing_follows_the_last(api: Database, owner: Database) -> None:
-    """A statement behind the end would be one of no tenant."""
+    """A statement after the end would have no tenant."""
     tenant = await new_tenant(owner, "tx-last")
     async with api.tenant(tenant) as tx:
         assert await executions.get(tx, new_id()) is None
@@ -111,7 +121,7 @@ async def test_nothing_follows_the_last(api: Database, owner: Database) -> None:
 async def test_an_exception_undoes_what_was_sent_and_what_was_not(
     api: Database, owner: Database
 ) -> None:
-    """Whatever raises it."""
+    """This holds whatever raises it."""
     tenant, sent, unsent = await new_tenant(owner, "tx-undone"), new_id(), new_id()
 
     async def interrupted() -> None:
@@ -131,7 +141,7 @@ async def test_an_exception_undoes_what_was_sent_and_what_was_not(
 async def test_a_rollback_that_fails_does_not_replace_what_has_failed(
     api: Database, owner: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A cancellation above all; nothing is stored, as the connection is closed."""
+    """This matters above all for cancellations; nothing is stored: the connection is closed."""
     tenant, sent = await new_tenant(owner, "tx-rollback"), new_id()
 
     async def away(_: Connection) -> None:
@@ -154,7 +164,7 @@ async def test_a_rollback_that_fails_does_not_replace_what_has_failed(
 async def test_records_are_written_last_in_the_order_given(
     api: Database, owner: Database, postgres: Services
 ) -> None:
-    """Nobody waits for a transaction that has only asked for one; one that is placed comes next."""
+    """A transaction that only asked for a record delays nobody; a record with a place is next."""
     tenant = await new_tenant(owner, "tx-records")
     first, second, third = (replace(SUBMITTED, resource_id=each) for each in ("1", "2", "3"))
     async with Database(SecretStr(postgres.api_url), max_size=2) as two, two.tenant(tenant) as tx:
@@ -173,7 +183,7 @@ async def test_records_are_written_last_in_the_order_given(
 async def test_a_record_that_is_placed_holds_the_chain(
     api: Database, owner: Database, postgres: Services
 ) -> None:
-    """The control: who appends at once keeps others waiting until the end."""
+    """The control: appending at once makes others wait until the end."""
     tenant = await new_tenant(owner, "tx-placed")
     waited = 0.5
 
@@ -193,7 +203,7 @@ async def test_a_record_that_is_placed_holds_the_chain(
 async def test_a_patient_transaction_may_take_longer_than_others(
     api: Database, owner: Database, monkeypatch: pytest.MonkeyPatch, *, patient: bool
 ) -> None:
-    """As the deletion of a large tenant does. The control is every other statement."""
+    """Deleting a large tenant does. The control is every other statement."""
     tenant = await new_tenant(owner, f"tx-patient-{patient:d}")
     monkeypatch.setattr("runner.store.connection.ANSWER_TIMEOUT_S", 0.3)
 
@@ -215,7 +225,7 @@ async def test_a_patient_transaction_may_take_longer_than_others(
 
 
 async def test_a_patient_transaction_has_its_bound_too(api: Database, owner: Database) -> None:
-    """PostgreSQL itself ends what takes longer."""
+    """PostgreSQL itself ends statements that take longer."""
     tenant = await new_tenant(owner, "tx-bound")
 
     async def slow() -> None:

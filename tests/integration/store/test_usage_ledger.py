@@ -1,4 +1,4 @@
-"""Quotas hold to the last place, and the ledger can be written to and not changed."""
+"""Quotas hold to the last place, and the ledger only grows."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -76,7 +76,7 @@ Started: TypeAlias = Callable[[str], Awaitable[Claim]]
 
 @pytest.fixture
 def started(claimed: Claimed, worker: Database) -> Started:
-    """Return what has a new tenant's one execution run, whosever turn it is."""
+    """Return a function that starts a new tenant's only execution, whoever is next."""
 
     async def run(name: str) -> Claim:
         claim = await claimed(name)
@@ -97,7 +97,7 @@ ENDED = replace(
 async def test_an_end_is_entered_once_and_summed_up(
     started: Started, api: Database, worker: Database, superuser: Any
 ) -> None:
-    """The result's figures, memory by its limit, the day's sums, storage; a late end adds none."""
+    """It enters the result's figures, memory by its limit, and sums; a late end adds none."""
     claim = await started("ledger")
     tenant, id_ = claim.tenant_id, claim.execution_id
     left = StoredArtifact(Artifact("a", 1000, "0" * 64, "text/plain"), new_key(tenant, "artifacts"))
@@ -126,7 +126,7 @@ async def test_an_end_is_entered_once_and_summed_up(
 async def test_an_attempt_that_is_handed_back_is_entered_with_its_start(
     started: Started, api: Database, worker: Database, superuser: Any
 ) -> None:
-    """It used nothing that is charged, and the next attempt starts anew."""
+    """It used nothing that is charged, and the next attempt starts afresh."""
     claim = await started("handed-back")
     tenant, id_ = claim.tenant_id, claim.execution_id
     read = "SELECT started_at FROM {} WHERE execution_id = %s"
@@ -145,7 +145,7 @@ async def test_an_attempt_that_is_handed_back_is_entered_with_its_start(
 async def test_cpu_that_could_not_be_read_is_the_most_it_can_have_been(
     started: Started, worker: Database, superuser: Any
 ) -> None:
-    """Wall-clock time times the limit, and the ledger says that it was not measured."""
+    """It is wall-clock time times the limit, and the ledger says that it was not measured."""
     claim = await started("unread")
     unread = replace(ENDED, usage=Usage(wall_s=2.0))
     async with worker.tenant(claim.tenant_id) as tx:
@@ -158,7 +158,7 @@ async def test_cpu_that_could_not_be_read_is_the_most_it_can_have_been(
 
 
 async def test_what_is_written_stays_written(postgres: Services, owner: Database) -> None:
-    """Nobody changes the ledger, its sums, the counts or the tiers; the owner not the ledger."""
+    """Nobody can change the ledger, its sums, the counts or the tiers; not even the owner can."""
     tenant = await new_tenant(owner, "written")
     refused = {
         postgres.api_url: [
@@ -192,7 +192,7 @@ async def test_what_is_written_stays_written(postgres: Services, owner: Database
 async def test_a_tenant_sees_its_own_numbers_alone(
     api: Database, owner: Database, postgres: Services
 ) -> None:
-    """Ledger, sums, queue, storage and quotas of others: nothing, through the view as well."""
+    """It sees no ledger, sums, queue, storage or quotas of others, not even through the view."""
     ours, theirs = await new_tenant(owner, "usage-ours"), await new_tenant(owner, "usage-theirs")
     for tenant in (ours, theirs):
         async with api.tenant(tenant) as tx:
@@ -206,7 +206,7 @@ async def test_a_tenant_sees_its_own_numbers_alone(
 
 
 async def test_a_tier_that_is_published_counts_at_once(owner: Database, api: Database) -> None:
-    """And a tenant's own number stands in its place, whatever the tier says."""
+    """A tenant's own number replaces the tier's."""
     made = await create_key(
         owner, tenant="published", role=Role.OWNER, name="test", max_limits=LIMITS
     )
@@ -223,3 +223,13 @@ async def test_a_tier_that_is_published_counts_at_once(owner: Database, api: Dat
     finally:
         async with owner.no_tenant() as tx:
             await quotas.publish(tx, {before.tier: before.quotas})
+
+
+async def test_everybody_who_decides_by_a_standing_may_read_it(
+    api: Database, worker: Database, owner: Database
+) -> None:
+    """The API before it accepts something, the worker before it lets a sandbox out."""
+    tenant = await new_tenant(owner, "read-by-both")
+    for database in (api, worker):
+        async with database.tenant(tenant) as tx:
+            assert (await quotas.standing(tx)).snapshots_expire_at is None

@@ -1,4 +1,4 @@
-"""Who is at the other end: what proxies say counts as far as they are trusted, and no further."""
+"""The client's address: what proxies say counts only if the operator trusts them."""
 
 from ipaddress import ip_network
 

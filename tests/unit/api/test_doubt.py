@@ -1,4 +1,4 @@
-"""Turns of credentials in doubt: bounded in number and pace, and given back whatever happens."""
+"""Turns for doubtful credentials: limited in number and pace, and always given back."""
 
 import asyncio
 import time
@@ -12,7 +12,7 @@ REFUSAL = TooManyAttempts("too many", 1)
 
 
 async def attempt(doubt: Doubt, address: str, error: Exception | None) -> str:
-    """Verify one credential, which holds or fails with an error; return what became of it."""
+    """Verify one credential, which is right or fails with an error; return what happened."""
     try:
         async with doubt.turn(address, REFUSAL):
             if error is not None:

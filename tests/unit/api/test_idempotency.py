@@ -1,4 +1,4 @@
-"""Two submissions under one key: the same by what the client sent, whatever a version adds."""
+"""Two submissions with one key are compared by what the client sent, in every version."""
 
 import hashlib
 import json
@@ -18,21 +18,21 @@ SENT: dict[str, Any] = {
     "metadata": {"b": "2", "a": "1"},
 }
 STORED_BY_1 = bytes.fromhex("6f79b36fe20625b869bf17a5e88818519553b38b89212c215daba02b4bae147d")
-"""What the version that hashed the whole model has stored for it."""
+"""What the version that hashed the whole model stored for it."""
 
 
 class NextSubmission(Submission):
-    """A submission as a later version may have it: with one field more."""
+    """A submission as a later version may define it: with one more field."""
 
     colour: Literal["none", "green"] = "none"
 
 
 LONG = 'é\n\ud83d😀"\\' * PIECE
-"""Longer than a piece, with characters of every kind of escape, and half a pair (RFC 8259 8.2)."""
+"""Longer than a piece, with characters of every kind of escape, and a lone surrogate."""
 
 
 def parse(sent: dict[str, Any], model: type[Submission] = Submission) -> Submission:
-    """Return the body that an API makes of what was sent."""
+    """Return the body that an API makes of the sent JSON."""
     return model.model_validate_json(json.dumps(sent))
 
 
@@ -42,7 +42,7 @@ def matches(stored: bytes, sent: dict[str, Any], body: Submission) -> bool:
 
 
 LATER = {"artifacts", "output_keep"}
-"""Fields that a submission has had since then."""
+"""Fields that were added to submissions since then."""
 
 
 def by_1(body: Submission) -> bytes:
@@ -67,7 +67,7 @@ def test_the_same_body_is_the_same_whatever_its_order_and_spacing() -> None:
     ids=["submission", "nothing", "long", "every kind"],
 )
 def test_what_is_written_in_pieces_is_what_was_written_at_once(sent: dict[str, Any]) -> None:
-    """Records that `json.dumps` was hashed for stay what they are."""
+    """Stored hashes of what `json.dumps` writes stay valid."""
     at_once = json.dumps(sent, sort_keys=True, separators=(",", ":"))
     assert fingerprint(sent) == b"\x02" + hashlib.sha256(at_once.encode()).digest()
 
@@ -105,7 +105,7 @@ def test_the_hash_of_the_whole_model_would_change() -> None:
 
 @pytest.mark.parametrize("model", [Submission, NextSubmission])
 def test_what_the_version_before_stored_still_matches(model: type[Submission]) -> None:
-    """Literally, and after a later version has added a field."""
+    """The stored bytes match, also after a later version has added a field."""
     assert by_1(parse(SENT)) == STORED_BY_1
     assert matches(STORED_BY_1, SENT, parse(SENT, model))
 

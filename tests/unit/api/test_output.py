@@ -1,4 +1,4 @@
-"""What an answer says of a stream whose output was cut."""
+"""What an answer says about a stream whose output was cut."""
 
 import pytest
 
@@ -18,14 +18,14 @@ def view(*pieces: tuple[bytes, dict[str, object]], total_bytes: int) -> OutputVi
 
 @pytest.mark.parametrize("total_bytes", [8 + 1, 8 + len(NOTE), 8 + 10_000])
 def test_a_note_hides_no_byte_that_was_left_out(total_bytes: int) -> None:
-    """A program chooses how much it writes, and what is refused to it."""
+    """A program decides how much it writes, and which requests of it are refused."""
     shown = view((b"one\ntwo\n", {}), (NOTE, {"note": True}), total_bytes=total_bytes)
     assert shown.omitted_bytes == total_bytes - 8
     assert shown.omitted_at == len(shown.content) == 8 + len(NOTE)
 
 
 def test_a_gap_is_where_it_is_also_behind_a_note() -> None:
-    """Its place is one in `content`, which holds the note."""
+    """The gap's place counts bytes of `content`, which includes the note."""
     shown = view(
         (b"one\n", {}),
         (NOTE, {"note": True}),

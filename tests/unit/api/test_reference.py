@@ -1,4 +1,4 @@
-"""The API's page for people: whole, and nothing in it runs."""
+"""The API's page for people is complete, and nothing in it runs."""
 
 import re
 from collections.abc import AsyncIterator
@@ -44,7 +44,7 @@ async def test_every_operation_is_on_the_page(client: httpx.AsyncClient) -> None
 
 
 async def test_an_answers_body_is_on_the_page(client: httpx.AsyncClient) -> None:
-    """The operation leads to it, and each field says what it holds."""
+    """The operation links to it, and each field says what it holds."""
     page = (await client.get("/docs")).text
     assert '<td><code>200</code></td><td><a href="#Thing">Thing</a></td>' in page
     assert '<section id="Thing">' in page
@@ -54,7 +54,7 @@ async def test_an_answers_body_is_on_the_page(client: httpx.AsyncClient) -> None
 
 
 async def test_what_a_description_holds_is_text(client: httpx.AsyncClient) -> None:
-    """Escaped; and the policy would stop it if it were not."""
+    """It is escaped, and otherwise the policy would stop it."""
     answer = await client.get("/docs")
     assert "<script" not in answer.text
     assert "<img" not in answer.text
@@ -65,7 +65,7 @@ async def test_what_a_description_holds_is_text(client: httpx.AsyncClient) -> No
 
 
 async def test_the_page_needs_nothing_from_elsewhere(client: httpx.AsyncClient) -> None:
-    """Its one style is ours, as the policy demands; nothing is inline."""
+    """Its only style is our own, as the policy requires; nothing is inline."""
     page = (await client.get("/docs")).text
     loaded = re.findall(r'(?:src|href)="([^"]*)"', page)
     elsewhere = [each for each in loaded if not each.startswith("#")]

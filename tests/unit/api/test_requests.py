@@ -1,7 +1,8 @@
-"""What a submission may say, and what it becomes."""
+"""What a submission may contain, and what it is resolved to."""
 
 import dataclasses
 import subprocess
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -9,12 +10,13 @@ from pydantic import ValidationError
 from runner.api.requests import Submission
 from runner.egress.policy import Policy, Rule
 from runner.executions.order import Offer, resolve
+from runner.sandboxes.catalogue import SandboxOffer
 from runner.words.errors import Invalid
 from runner.words.resources import Limits
 from runner.words.sandbox import Isolation
 
 SMALL = Limits(cpu=1, memory_mb=256, pids=64, disk_mb=1, timeout_s=30, output_kb=64)
-OFFER = Offer(
+SANDBOX = SandboxOffer(
     sizes={"small": SMALL},
     images={"python": frozenset({"python", "bash"})},
     isolations=(Isolation.CONTAINER,),
@@ -22,6 +24,12 @@ OFFER = Offer(
     required_isolation=None,
     egress_ceilings=(Policy(rules=(Rule("*", 443),)),),
 )
+OFFER = Offer(SANDBOX)
+
+
+def offering(**changed: Any) -> Offer:
+    """Return an offer with some options of sandboxes changed."""
+    return Offer(dataclasses.replace(SANDBOX, **changed))
 
 
 def resolved(**fields: object) -> object:
@@ -30,19 +38,19 @@ def resolved(**fields: object) -> object:
 
 
 def test_a_language_that_the_image_cannot_run_is_refused() -> None:
-    """It says which ones it can; another image may have the interpreter."""
+    """The error lists the languages that it can run; another image may have the interpreter."""
     body = Submission(code="1", language="javascript")
     with pytest.raises(Invalid, match="'python' cannot run javascript; it runs bash, python") as no:
         resolve(body.order(), OFFER)
     assert no.value.field == "language"
     languages = frozenset({"python", "bash", "javascript"})
-    run = resolve(body.order(), dataclasses.replace(OFFER, images={"code": languages})).run
+    run = resolve(body.order(), offering(images={"code": languages})).run
     assert run.program.argv == ("node", "main.js")
     assert [file.path for file in run.files] == ["main.js"]
 
 
 def test_code_becomes_a_file_and_a_command() -> None:
-    """Python and bash each have their own."""
+    """Python and bash each have their own file and command."""
     run = resolve(Submission(code="print(1)", language="python").order(), OFFER).run
     assert run.program.argv == ("python3", "main.py")
     assert [(file.path, file.content) for file in run.files] == [("main.py", b"print(1)")]
@@ -50,10 +58,10 @@ def test_code_becomes_a_file_and_a_command() -> None:
 
 
 def test_isolation_is_the_requests_the_tenants_or_the_deployments() -> None:
-    """In this order; what the tenant must have is not given up for a request."""
+    """The order is this; a request cannot override what the tenant must use."""
     both = (Isolation.CONTAINER, Isolation.GVISOR)
-    free = dataclasses.replace(OFFER, isolations=both)
-    bound = dataclasses.replace(free, required_isolation=Isolation.GVISOR)
+    free = offering(isolations=both)
+    bound = offering(isolations=both, required_isolation=Isolation.GVISOR)
 
     def isolation(offer: Offer, **asked: str) -> Isolation:
         fields = {"command": ["true"], **asked}
@@ -69,10 +77,8 @@ def test_isolation_is_the_requests_the_tenants_or_the_deployments() -> None:
 
 
 def test_egress_is_the_requests_rules_and_its_policys() -> None:
-    """Each in full, none twice, none beyond the ceiling; an unknown policy is refused."""
-    named = dataclasses.replace(
-        OFFER, egress_policy=(Rule("a.example", 443), Rule("b.example", 443))
-    )
+    """Each is complete, none is there twice or beyond the ceiling; unknown policies are refused."""
+    named = offering(egress_policy=(Rule("a.example", 443), Rule("b.example", 443)))
     order = Submission(command=["true"], egress=["a.example"], egress_policy="mine").order()
     assert [rule["host"] for rule in resolve(order, named).egress] == ["a.example", "b.example"]
     assert resolve(Submission(command=["true"]).order(), OFFER).egress == ()
@@ -91,7 +97,7 @@ def test_overrides_stay_below_the_tenants_maximum() -> None:
 
 
 def test_sandbox_and_run_are_held_to_all_that_was_asked_for() -> None:
-    """Taken apart between the two, and stored whole again."""
+    """The limits are split between the two, and stored together."""
     asked = {"pids": 32, "timeout_s": 3}
     order = Submission.model_validate({"command": ["true"], "limits": asked}).order()
     request = resolve(order, OFFER)
@@ -100,7 +106,7 @@ def test_sandbox_and_run_are_held_to_all_that_was_asked_for() -> None:
 
 
 def test_files_must_fit_into_the_workspace() -> None:
-    """Told before anything is stored."""
+    """The client learns it before anything is stored."""
     with pytest.raises(Invalid) as refused:
         resolved(command=["true"], files={"big": {"text": "x" * (2**20 + 1)}})
     assert refused.value.field == "files"
@@ -112,13 +118,13 @@ def test_files_must_fit_into_the_workspace() -> None:
      "x" * 256, "/".join("a" * 34), "\ud800"],
 )  # fmt: skip
 def test_a_path_that_leads_elsewhere_is_refused(path: str) -> None:
-    """Of an input file, as of a stored one."""
+    """The rule for input files is the one for stored files."""
     with pytest.raises(ValueError, match=r"must|at least 1|valid string"):
         Submission.model_validate({"command": ["true"], "files": {path: ""}})
 
 
 def test_the_patterns_of_artifacts_are_bounded_together() -> None:
-    """In bytes; the refusal names the field, what they hold, and what they may."""
+    """They are counted in bytes; the refusal names the field, their size and the limit."""
     most = ["é" * 64] * 64
     assert Submission(command=["true"], artifacts=most).order().artifacts == tuple(most)
     with pytest.raises(ValidationError, match=r"8193 bytes together .* exceed 8192") as refused:
@@ -127,7 +133,7 @@ def test_the_patterns_of_artifacts_are_bounded_together() -> None:
 
 
 def test_a_command_is_a_list_or_a_line_for_a_shell() -> None:
-    """Never a list of the line's letters."""
+    """A line is never taken as a list of its letters."""
     for command in ("echo hi | wc -c", ["bash", "-c", "--", "echo hi | wc -c"]):
         order = Submission.model_validate({"command": command}).order()
         assert order.command == ("bash", "-c", "--", "echo hi | wc -c")
@@ -151,7 +157,7 @@ def test_a_line_that_begins_with_a_dash_is_no_option_of_the_shell() -> None:
     ],
 )
 def test_a_content_is_text_or_says_what_it_is(content: object) -> None:
-    """As `base64` prints it, with line breaks, too; the same of files and of standard input."""
+    """Base64 may have line breaks, as `base64` prints it; this holds for files and stdin."""
     given = {"command": ["a"], "stdin": content, "files": {"x": content}}
     order = Submission.model_validate(given).order()
     assert (order.stdin, order.files) == ("hé".encode(), {"x": "hé".encode()})
@@ -199,6 +205,6 @@ def test_a_refusal_says_what_to_write(fields: dict[str, object], says: str) -> N
     ],
 )
 def test_what_is_wrong_is_refused(fields: dict[str, object]) -> None:
-    """Unknown fields included: nothing is passed over."""
+    """Unknown fields are refused as well: nothing is ignored."""
     with pytest.raises(ValidationError):
         Submission.model_validate(fields)

@@ -1,4 +1,4 @@
-"""Shares: however many are greedy, somebody who comes later still finds a place."""
+"""Shares: even if many are greedy, a newcomer still finds a place."""
 
 import asyncio
 
@@ -10,7 +10,7 @@ WHOLE = 1000
 
 
 def greedy(share: Share, tenants: int, keys: int = 4) -> dict[str, int]:
-    """Let tenants take one each in turns, by any of their keys; return what each got."""
+    """Let tenants take one each in turn, with any of their keys; return what each got."""
     got = {f"tenant {n}": 0 for n in range(tenants)}
     taking = True
     while taking:
@@ -45,7 +45,7 @@ def test_somebody_new_is_served_until_everything_is_held() -> None:
 
 
 async def test_who_waits_is_given_what_others_give_back_in_order() -> None:
-    """As far as the share goes; who gives up in time loses nothing to anybody."""
+    """It gets as much as its share permits; a waiter that gives up costs nobody anything."""
     share, me = Share(3), ("a", "key")
     for tenant in "abc":
         assert share.take((tenant, "key"))
@@ -72,7 +72,7 @@ class Cut:
         self.place = Place(strangers, self.cut)
 
     def cut(self) -> None:
-        """As a transport's `abort`: the loss is told later."""
+        """Behave like a transport's `abort`: the loss is reported later."""
         self.off = True
 
 
@@ -108,7 +108,7 @@ def test_a_place_is_given_back_once_connection_and_request_have_ended(busy: bool
 
 
 def test_a_proxys_connection_is_held_for_its_request_alone() -> None:
-    """Between requests it is nobody's, and makes room like a stranger's."""
+    """Between requests it belongs to nobody, and is cut off like a stranger's."""
     strangers, share = Strangers(1), Share(10)
     pooled = Cut(strangers)
     assert pooled.place.held_by(("tenant", "key"), share)

@@ -1,4 +1,4 @@
-"""JSON before a parser sees it: depth, size and sense, at a cost that grows with its length."""
+"""JSON is checked before a parser sees it: depth, size and meaning, in linear time."""
 
 import time
 
@@ -56,7 +56,7 @@ def test_everything_else_is_refused_in_words(name: str) -> None:
     "piece", [b"[", b'"', b'\\"', b'"",', b"1,", b"1", b'"\\', b"{}", b"\\"], ids=repr
 )
 def test_a_body_made_to_be_slow_is_not(piece: bytes) -> None:
-    """Four MiB of each: no pattern makes the scan look twice at what it has seen."""
+    """Each body has four MiB: no pattern makes the scan look at a byte twice."""
     body = b'["' + piece * (4 * 2**20 // len(piece))
     began = time.process_time()
     with pytest.raises(NotStrict):
@@ -65,7 +65,7 @@ def test_a_body_made_to_be_slow_is_not(piece: bytes) -> None:
 
 
 def application(*, strict: bool) -> FastAPI:
-    """Return an app that says what it parsed, with the check or without it."""
+    """Return an app that returns what it parsed, with the check or without it."""
     app = FastAPI()
     if strict:
         app.add_middleware(StrictJson)
@@ -87,7 +87,7 @@ async def post(app: FastAPI, body: bytes) -> httpx.Response:
 
 
 async def test_without_the_check_the_last_of_two_keys_wins() -> None:
-    """Shown able to fail: two readers of one body may see different requests."""
+    """The control: without the check, two readers of one body may see different requests."""
     body = b'{"tenant": 1, "tenant": 2}'
     assert (await post(application(strict=False), body)).json() == "{'tenant': 2}"
     refused = await post(application(strict=True), body)

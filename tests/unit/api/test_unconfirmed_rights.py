@@ -1,4 +1,4 @@
-"""PostgreSQL fails to say which rights stand: a failure of ours, and told as one."""
+"""If PostgreSQL cannot confirm rights, the answer says that the failure is ours."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -26,7 +26,7 @@ PRINCIPAL_OF_TEST = Principal(new_id(), new_id(), PrincipalKind.KEY, "abc", Role
 
 @pytest.fixture
 async def unconfirmed(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Rights]:
-    """Return rights that every look fails to confirm: the pool of connections is not open."""
+    """Return rights that no check can confirm: the pool of connections is not open."""
     monkeypatch.setattr(module, "UNCONFIRMED_S", BOUND_S)
     monkeypatch.setattr(duties, "LONGEST_PAUSE_S", 0.05)
     nobody = Database(SecretStr("postgresql://nobody@127.0.0.1:1/nothing"))
@@ -35,7 +35,7 @@ async def unconfirmed(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Rights]:
 
 
 async def answered(rights: Rights, lasts_s: float, *, begins: bool = False) -> list[Message]:
-    """Return what a request is answered whose route takes so long."""
+    """Return the answer to a request whose route takes this long."""
     sent: list[Message] = []
 
     async def send(message: Message) -> None:
@@ -58,7 +58,7 @@ async def answered(rights: Rights, lasts_s: float, *, begins: bool = False) -> l
 
 
 async def test_a_request_whose_right_stays_unconfirmed_is_answered_503(unconfirmed: Rights) -> None:
-    """With the time to wait, and not 401: nothing says that its key ended."""
+    """The answer says how long to wait. It is not 401, because nothing says that the key ended."""
     with capture_logs() as logs:
         start, *rest = await answered(unconfirmed, 5)
     assert start["status"] == HTTPStatus.SERVICE_UNAVAILABLE
@@ -69,13 +69,13 @@ async def test_a_request_whose_right_stays_unconfirmed_is_answered_503(unconfirm
 
 
 async def test_one_whose_answer_had_begun_is_cut_off(unconfirmed: Rights) -> None:
-    """Nobody takes the part for the whole."""
+    """So nobody takes the part for the whole."""
     (start,) = await answered(unconfirmed, 5, begins=True)
     assert start["status"] == HTTPStatus.OK
 
 
 async def test_requests_let_in_meanwhile_go_on(unconfirmed: Rights) -> None:
-    """However long no look has succeeded: each counts from the moment it was let in."""
+    """The limit counts for each request from its own start, not from the last success."""
     long = asyncio.create_task(answered(unconfirmed, 30))
     await asyncio.sleep(2 * BOUND_S)
     assert long.done()

@@ -10,7 +10,7 @@ TENANT = UUID(int=7)
 
 
 def links(*bodies: str) -> list[Link]:
-    """Return a chain that holds."""
+    """Return an unbroken chain."""
     made: list[Link] = []
     previous = ZERO
     for seq, body in enumerate(bodies, start=1):
@@ -21,7 +21,7 @@ def links(*bodies: str) -> list[Link]:
 
 
 def test_a_chain_that_holds_has_no_fault() -> None:
-    """In one page or in several."""
+    """The links may come in one page or in several."""
     chain = links("a", "b", "c")
     verifier = Verifier()
     verifier.feed(chain[:1])
@@ -31,7 +31,7 @@ def test_a_chain_that_holds_has_no_fault() -> None:
 
 
 def test_an_empty_log_without_a_head_holds() -> None:
-    """A tenant of whom nothing is told yet."""
+    """Nothing was recorded for this tenant yet."""
     assert Verifier().conclude(None).fault is None
 
 
@@ -43,7 +43,7 @@ def test_a_head_without_its_log_does_not() -> None:
 
 
 def test_a_record_that_was_put_in_is_found() -> None:
-    """Even with hashes of its own that fit."""
+    """It is found even if its own hashes fit."""
     chain, other = links("a", "b", "c"), links("a", "x")
     verifier = Verifier()
     verifier.feed([chain[0], other[1], chain[2]])
@@ -51,7 +51,7 @@ def test_a_record_that_was_put_in_is_found() -> None:
 
 
 def test_one_meaning_has_one_text() -> None:
-    """Canonical JSON: the order in which metadata was given does not matter."""
+    """In canonical JSON, the order in which metadata was given does not matter."""
     at = datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC)
 
     def text(metadata: dict[str, object]) -> str:

@@ -1,4 +1,4 @@
-"""What is sent, and where it may go: without a network."""
+"""What a delivery sends, and where it may go, without a network."""
 
 import base64
 import hashlib
@@ -26,7 +26,7 @@ BATCH = Batch(TENANT, (LINK,))
 
 
 def test_a_delivery_is_signed_over_its_id_time_and_body() -> None:
-    """As any receiver of Standard Webhooks computes it."""
+    """The test computes the signature as any receiver of Standard Webhooks does."""
     secret = webhook.new_secret()
     body = webhook.payload(BATCH)
     key = base64.b64decode(secret.removeprefix("whsec_"))
@@ -37,7 +37,7 @@ def test_a_delivery_is_signed_over_its_id_time_and_body() -> None:
 
 
 def test_what_is_posted_is_json_with_the_records_as_an_export_has_them() -> None:
-    """Whoever keeps them can verify the chain."""
+    """A receiver that keeps them can verify the chain."""
     sent = json.loads(webhook.payload(BATCH))
     assert sent == {
         "tenant": str(TENANT),
@@ -50,7 +50,7 @@ def test_what_is_posted_is_json_with_the_records_as_an_export_has_them() -> None
 
 @pytest.mark.parametrize("secret", ["", "whsec_", "whsec_AAAA", "whsec_***", "A" * 44])
 def test_a_weak_secret_is_refused(secret: str) -> None:
-    """For the operator's own: ours are made by us."""
+    """This concerns the operator's own secrets; we make all others."""
     with pytest.raises(ValueError, match="whsec_"):
         webhook.key_of(secret)
 
@@ -65,7 +65,7 @@ def test_a_weak_secret_is_refused(secret: str) -> None:
     ],
 )
 def test_addresses_that_may_be_a_webhooks(url: str, parsed: tuple[str, int, str]) -> None:
-    """Host, port and what is asked for there."""
+    """Host, port and target are read from the address."""
     assert webhook.parse_url(url) == parsed
 
 
@@ -82,13 +82,13 @@ def test_addresses_that_may_be_a_webhooks(url: str, parsed: tuple[str, int, str]
     ],
 )  # fmt: skip
 def test_addresses_that_may_mean_two_things_are_refused(url: str) -> None:
-    """Or nothing, or something else than HTTPS."""
+    """So are addresses that mean nothing, or something else than HTTPS."""
     with pytest.raises(ValueError, match=r"must|host"):
         webhook.parse_url(url)
 
 
 def guard(*addresses: str, trusted: Sequence[str] = ()) -> tuple[Guard, list[str]]:
-    """Return a guard for a name with these addresses, and a list of the names it looks up."""
+    """Return a guard for a name with these addresses, and a list of the names that it looks up."""
     asked: list[str] = []
 
     async def lookup(name: str) -> Sequence[Address]:
@@ -104,7 +104,7 @@ def guard(*addresses: str, trusted: Sequence[str] = ()) -> tuple[Guard, list[str
      "::1", "fd00::1", "fe80::1", "::ffff:10.0.0.1", "64:ff9b::a00:1", "2002:a00:1::1"],
 )  # fmt: skip
 async def test_a_name_at_a_private_address_is_refused(address: str) -> None:
-    """By every way to write one; the tenant is not told which it is."""
+    """This holds for every spelling; the tenant does not learn which address it is."""
     guarding, _ = guard(address)
     with pytest.raises(Undelivered) as refused:
         await guarding.resolve("hooks.example.com", 443)
@@ -113,7 +113,7 @@ async def test_a_name_at_a_private_address_is_refused(address: str) -> None:
 
 
 async def test_a_name_is_looked_up_once_and_private_addresses_are_left_out() -> None:
-    """What is connected to is what was decided on."""
+    """The connection goes to an address that was decided on."""
     guarding, asked = guard("10.0.0.1", "93.184.215.14")
     target = await guarding.resolve("hooks.example.com", 443)
     assert [str(each) for each in target.addresses] == ["93.184.215.14"]
@@ -121,7 +121,7 @@ async def test_a_name_is_looked_up_once_and_private_addresses_are_left_out() -> 
 
 
 async def test_the_operators_trusted_networks_are_let_through() -> None:
-    """And no other."""
+    """No other private network is permitted."""
     guarding, _ = guard("10.2.0.9", trusted=["10.2.0.0/16"])
     assert (await guarding.resolve("siem.internal", 6514)).port == 6514
     guarding, _ = guard("10.3.0.9", trusted=["10.2.0.0/16"])
@@ -130,7 +130,7 @@ async def test_the_operators_trusted_networks_are_let_through() -> None:
 
 
 def test_a_syslog_message_is_rfc_5424_framed_by_its_length() -> None:
-    """Facility 13 (log audit), a warning for what did not succeed; octets are counted."""
+    """It has facility 13 (log audit), a warning if the action failed, and its number of octets."""
     sent = message(BATCH, LINK, hostname="node-1")
     assert sent.startswith(
         b"<108>1 2026-01-02T03:04:05.000006Z node-1 agent-runner - access:denied "
@@ -145,7 +145,7 @@ def test_a_syslog_message_is_rfc_5424_framed_by_its_length() -> None:
     "url", ["udp://h:1", "tcp://h", "tcp://:1", "tls://h:0", "tcp://u@h:1", "tcp://h:1/x", "h:1"]
 )
 def test_a_syslog_address_names_host_and_port(url: str) -> None:
-    """Anything else ends the worker at its start."""
+    """Any other form ends the worker when it starts."""
     with pytest.raises(SetupError, match="RUNNER_AUDIT_SYSLOG_URL"):
         Receiver.parse(url)
     assert Receiver.parse("tls://siem.internal:6514") == Receiver("siem.internal", 6514, tls=True)

@@ -1,4 +1,4 @@
-"""Exports verified by themselves: what was done to a file is told with its record's number."""
+"""Exports verified by themselves: a finding says what was done to a file, and at which record."""
 
 import json
 from collections.abc import Callable
@@ -21,7 +21,7 @@ RECORDS = 6
 
 @dataclass(frozen=True)
 class Made:
-    """A log that holds, its export and who signed it."""
+    """An unbroken log, its export and its signer."""
 
     signer: Signer
     links: list[Link]
@@ -33,7 +33,7 @@ class Made:
 
 
 def chain(records: int, *, tenant: UUID = TENANT) -> list[Link]:
-    """Return a chain that holds."""
+    """Return an unbroken chain."""
     made: list[Link] = []
     previous = ZERO
     for seq in range(1, records + 1):
@@ -71,7 +71,7 @@ def found(lines: list[str], **options: object) -> list[tuple[Kind, int]]:
 
 
 def test_an_export_that_nobody_touched_holds(made: Made) -> None:
-    """By the keys in it, and by those that the reader has."""
+    """The keys in the file, and those that the reader has, both verify it."""
     report = offline.verify(made.lines)
     assert (report.findings, report.records, report.filtered) == ((), RECORDS, False)
     assert report.checkpoint is not None
@@ -80,13 +80,13 @@ def test_an_export_that_nobody_touched_holds(made: Made) -> None:
 
 
 def test_lines_written_anew_by_another_tool_still_hold(made: Made) -> None:
-    """What is hashed is the meaning, in canonical form: order and spaces do not matter."""
+    """The hash covers the canonical form, so order and spaces do not matter."""
     again = [json.dumps(json.loads(line), sort_keys=False, indent=None) for line in made.lines]
     assert found(again) == []
 
 
 def rehashed(made: Made, seq: int) -> list[str]:
-    """Return the lines with a record changed and its own hash made to fit."""
+    """Return the lines with one record changed and its own hash adjusted."""
     link = made.links[seq - 1]
     body = link.body.replace("key:a", "key:b")
     forged = Link(seq, body, link.previous_hash, link_hash(link.previous_hash, seq, body))
@@ -94,7 +94,7 @@ def rehashed(made: Made, seq: int) -> list[str]:
 
 
 def rewritten(made: Made) -> list[str]:
-    """Return the lines with every record made anew from the third on: a chain that fits."""
+    """Return the lines with every record from the third on made anew, so that the chain fits."""
     forged, previous = made.links[:2], made.links[1].hash
     for link in made.links[2:]:
         body = link.body.replace("key:a", "key:b")
@@ -104,7 +104,7 @@ def rewritten(made: Made) -> list[str]:
 
 
 def swapped(lines: list[str], one: int, other: int) -> list[str]:
-    """Return the lines with two of them changed over."""
+    """Return the lines with two of them swapped."""
     lines = list(lines)
     lines[one], lines[other] = lines[other], lines[one]
     return lines
@@ -151,13 +151,13 @@ TAMPERINGS: dict[str, tuple[Callable[[Made], list[str]], list[tuple[Kind, int]]]
 
 @pytest.mark.parametrize("name", TAMPERINGS)
 def test_tampering_is_found_and_named(name: str, made: Made) -> None:
-    """Each kind of it, at the record where it shows."""
+    """Each kind of tampering is found at the record where it shows."""
     tamper, expected = TAMPERINGS[name]
     assert found(tamper(made)) == expected
 
 
 def test_without_the_checkpoint_a_chain_made_anew_would_pass(made: Made) -> None:
-    """The control: arithmetic alone is satisfied; the signature is what tells."""
+    """The control: the arithmetic alone is right; only the signature shows the forgery."""
     report = offline.verify(rewritten(made)[:-1])
     assert [each.kind for each in report.findings] == [Kind.TRUNCATED], "its end is all it lacks"
 
@@ -165,7 +165,7 @@ def test_without_the_checkpoint_a_chain_made_anew_would_pass(made: Made) -> None
 def test_a_key_of_the_forgers_own_is_refused_by_a_reader_who_has_ours(
     made: Made, tmp_path: Path
 ) -> None:
-    """A file that brings its own key proves nothing but that: hence --key."""
+    """A file that brings its own key proves only that; this is why there is `--key`."""
     forger = Signer.open(tmp_path / "forger")
     lines = rewritten(made)
     last = json.loads(lines[-2])
@@ -176,7 +176,7 @@ def test_a_key_of_the_forgers_own_is_refused_by_a_reader_who_has_ours(
 
 
 def test_records_of_another_tenant_do_not_pass(made: Made) -> None:
-    """Though their chain holds, and is sealed by the same deployment."""
+    """Their chain is unbroken and sealed by the same deployment, but for another tenant."""
     links = chain(RECORDS, tenant=OTHER)
     sealed = checkpoints.sign(made.signer, OTHER, Head(RECORDS, links[-1].hash), AT)
     kinds = {kind for kind, _ in found([made.lines[0], *map(export.line, links), sealed])}
@@ -184,7 +184,7 @@ def test_records_of_another_tenant_do_not_pass(made: Made) -> None:
 
 
 def test_an_older_export_passed_off_as_new_is_found_by_a_later_checkpoint(made: Made) -> None:
-    """Held elsewhere: the file alone cannot tell that the log went on."""
+    """That one is kept elsewhere: the file alone cannot show that the log continued."""
     old = [*made.lines[:5], made.checkpoint(4)]
     assert found(old) == []
     log_line = json.dumps({"event": "audit_checkpoint", "checkpoint": made.checkpoint(6)})
@@ -197,7 +197,7 @@ def test_an_older_export_passed_off_as_new_is_found_by_a_later_checkpoint(made: 
 
 
 def test_a_selection_says_so_and_what_is_in_it_is_checked(made: Made) -> None:
-    """Gaps are no finding; a changed record, a wrong order and a wrong signature are."""
+    """Gaps are not reported; a changed record, a wrong order and a wrong signature are."""
     head = head_line(made.signer, {"actor": "key:a"})
     lines = [head, made.lines[2], made.lines[4], made.lines[-1]]
     report = offline.verify(lines)
@@ -216,11 +216,11 @@ def test_a_selection_says_so_and_what_is_in_it_is_checked(made: Made) -> None:
      '{"seq":1,"hash":"' + "g" * 64 + '","previous_hash":"' + "0" * 64 + '","record":{}}'],
 )  # fmt: skip
 def test_a_line_that_is_none_is_told_and_nothing_breaks(line: str, made: Made) -> None:
-    """A file comes from anywhere."""
+    """A file may contain anything."""
     assert (Kind.MALFORMED, 0) in found([made.lines[0], line])
     assert (Kind.MALFORMED, 0) in found([line, *made.lines[1:]])
 
 
 def test_findings_are_bounded(made: Made) -> None:
-    """However long a file of rubbish is."""
+    """This holds for a file full of garbage of any length."""
     assert len(found(["rubbish"] * 5000)) <= offline.MAX_FINDINGS

@@ -1,4 +1,4 @@
-"""What the audit log says of who calls."""
+"""What the audit log says about a caller."""
 
 import json
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from runner.words.principal import Principal, PrincipalKind, Role
 
 @dataclass
 class Kept:
-    """A transaction that keeps what it is to append."""
+    """A transaction that keeps the records it shall append."""
 
     records: list[str] = field(default_factory=list)
 
@@ -23,7 +23,7 @@ class Kept:
 
 
 def test_a_record_names_the_caller_its_tenant_and_where_it_came_from() -> None:
-    """Whatever was done: a use case gives that alone."""
+    """A use case says only what was done."""
     principal = Principal(new_id(), new_id(), PrincipalKind.KEY, "abc", Role.ADMIN)
     caller = Caller(principal, Origin("192.0.2.1", "agent/1", "r-1"))
     kept = Kept()
@@ -50,6 +50,6 @@ def test_a_record_names_the_caller_its_tenant_and_where_it_came_from() -> None:
 
 
 def test_a_command_is_the_operators_and_from_nowhere() -> None:
-    """It knows no operator by name."""
+    """A command does not know the operator's name."""
     event = By().did(Action.TENANT_CREATE, "tenant", "1")
     assert (event.actor, event.origin) == (SYSTEM, Origin())

@@ -1,4 +1,4 @@
-"""Nobody hands on more than they have."""
+"""Nobody can pass on more rights than they have."""
 
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
@@ -29,7 +29,7 @@ GRANTS = st.builds(
 
 @given(maker=GRANTS, wanted=GRANTS)
 def test_what_is_given_is_covered_by_its_maker(maker: Grant, wanted: Grant) -> None:
-    """In role, permissions, networks and time; or nothing is given."""
+    """Role, permissions, networks and time are within the maker's, or nothing is given."""
     try:
         given_ = narrowed(maker, wanted)
     except (NotPermitted, Invalid):
@@ -40,13 +40,13 @@ def test_what_is_given_is_covered_by_its_maker(maker: Grant, wanted: Grant) -> N
 
 @given(maker=GRANTS, wanted=GRANTS)
 def test_what_a_maker_covers_is_given_as_it_was_asked_for(maker: Grant, wanted: Grant) -> None:
-    """Nothing is refused that the maker has itself."""
+    """The maker may give everything that it has itself."""
     if covers(maker, wanted) and effective(wanted) >= (wanted.permissions or frozenset()):
         assert effective(narrowed(maker, wanted)) == effective(wanted)
 
 
 def test_what_is_left_open_is_what_the_maker_has() -> None:
-    """Not everything: a key of one network does not make one of all."""
+    """For example, a key for one network does not make a key for all networks."""
     maker = Grant(
         Role.ADMIN, frozenset({Permission.API_KEY_WRITE, Permission.SECRET_READ}),
         (ip_network("192.0.2.0/24"),), NOW,
@@ -70,7 +70,7 @@ def test_what_is_left_open_is_what_the_maker_has() -> None:
     ],
 )
 def test_more_than_the_maker_has_is_refused(wanted: Grant) -> None:
-    """One thing at a time; a maker without that bound gives it."""
+    """The test exceeds one bound at a time; a maker without that bound gives the key."""
     maker = Grant(
         Role.ADMIN, of_role(Role.ADMIN) - {Permission.AUDIT_READ},
         (ip_network("192.0.2.0/24"),), NOW,

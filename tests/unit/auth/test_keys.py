@@ -8,7 +8,7 @@ from runner.words.principal import Role
 
 
 def test_keys_differ_and_prove_themselves() -> None:
-    """Each is new, matches its own hash, and no other's."""
+    """Each key is new, and matches its own hash and no other."""
     one, other = keys.generate(), keys.generate()
     assert one.token != other.token
     assert keys.matches(one.token, one.hash)
@@ -17,7 +17,7 @@ def test_keys_differ_and_prove_themselves() -> None:
 
 
 def test_a_key_shows_neither_token_nor_hash() -> None:
-    """A repr in a log gives nothing away."""
+    """Its repr in a log reveals nothing."""
     made = keys.generate()
     assert made.token not in repr(made)
     assert repr(made.hash) not in repr(made)
@@ -30,18 +30,18 @@ def test_a_key_shows_neither_token_nor_hash() -> None:
      "xx_" + "a" * 12 + "_" + "A" * 43],
 )  # fmt: skip
 def test_what_is_no_key_has_no_prefix(token: str) -> None:
-    """Length, alphabet and form are exact."""
+    """Length, alphabet and form must be exact."""
     assert keys.prefix_of(token) is None
 
 
 def test_every_permission_is_somebodys_and_always_the_owners() -> None:
-    """No permission is forgotten, and the owner lacks none."""
+    """Every permission belongs to some role, and the owner has all of them."""
     assert set(ALLOWED) == set(Permission)
     assert of_role(Role.OWNER) == set(Permission)
 
 
 def test_a_viewer_only_reads() -> None:
-    """It changes nothing but its own password and sessions; the audit log is not a viewer's."""
+    """It changes only its own password and sessions, and cannot read the audit log."""
     assert of_role(Role.VIEWER) == {
         Permission.ACCOUNT_READ,
         Permission.ACCOUNT_WRITE,
@@ -50,5 +50,7 @@ def test_a_viewer_only_reads() -> None:
         Permission.ARTIFACT_READ,
         Permission.EGRESS_POLICY_READ,
         Permission.FILE_READ,
+        Permission.SANDBOX_READ,
+        Permission.SNAPSHOT_READ,
         Permission.USAGE_READ,
     }

@@ -1,4 +1,4 @@
-"""Passwords: hashed as OWASP says, in one form, refused when they are guessed first."""
+"""Passwords are hashed as OWASP says, in one form, and refused if they are guessed early."""
 
 import time
 
@@ -11,12 +11,12 @@ GOOD = "umbrella granite walrus tempo"
 
 @pytest.fixture(scope="module")
 def passwords() -> Passwords:
-    """Return what hashes with today's parameters."""
+    """Return a hasher with today's parameters."""
     return Passwords()
 
 
 async def test_a_hash_verifies_its_password_alone(passwords: Passwords) -> None:
-    """Argon2id with 19 MiB, two passes, one lane; salted, so that no two are the same."""
+    """Argon2id with 19 MiB, two passes, one lane, and a salt, so that no two hashes are equal."""
     one, two = await passwords.hash(GOOD), await passwords.hash(GOOD)
     assert one.startswith("$argon2id$v=19$m=19456,t=2,p=1$")
     assert one != two
@@ -25,14 +25,14 @@ async def test_a_hash_verifies_its_password_alone(passwords: Passwords) -> None:
 
 
 async def test_how_a_keyboard_writes_a_letter_makes_no_difference(passwords: Passwords) -> None:
-    """NFKC: one letter and two that look like it are one password."""
+    """By NFKC, one letter and two that look like it are the same password."""
     stored = await passwords.hash("caf\N{LATIN SMALL LETTER E WITH ACUTE} umbrella granite")
     assert await passwords.verify("cafe\N{COMBINING ACUTE ACCENT} umbrella granite", stored)
 
 
 @pytest.mark.alone
 async def test_nobodys_password_takes_as_long_and_never_fits(passwords: Passwords) -> None:
-    """The best of several each, in turn: the work is there, not a short way out."""
+    """The test compares the best of several, in turn: the work is done, and nothing is skipped."""
     stored = await passwords.hash(GOOD)
     took: dict[str | None, list[float]] = {stored: [], None: []}
     for _ in range(7):
@@ -45,7 +45,7 @@ async def test_nobodys_password_takes_as_long_and_never_fits(passwords: Password
 
 
 async def test_other_parameters_are_outdated(passwords: Passwords) -> None:
-    """Weaker as well as stronger."""
+    """Both weaker and stronger ones are."""
     assert not passwords.outdated(await passwords.hash(GOOD))
     assert passwords.outdated(await Passwords(time_cost=1, memory_kib=1024).hash(GOOD))
 
@@ -66,7 +66,7 @@ async def test_other_parameters_are_outdated(passwords: Passwords) -> None:
     ],
 )
 async def test_what_is_guessed_first_is_refused(passwords: Passwords, weak: str) -> None:
-    """Too short, too long, common, a row of keys, one's own address; a good one passes."""
+    """Too short, too long, common, a row of keys, the person's own address; a good one passes."""
     email = "ada.lovelace@example.com"
     told = await passwords.weakness(weak, email=email)
     assert told

@@ -1,4 +1,4 @@
-"""`runner audit verify FILE`: by given keys alone, and one line for whatever is in the file."""
+"""`runner audit verify FILE` trusts only given keys, and prints one line for any file."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +15,7 @@ __all__ = ["made"]
 
 @pytest.fixture
 def verify(made: Made, tmp_path: Path) -> Callable[..., Result]:
-    """Return what writes lines to a file and verifies it, as a user does."""
+    """Return a function that writes lines to a file and verifies it as a user does."""
     key = tmp_path / "deployment.pub"
     key.write_text(made.signer.public_keys[0].pem)
 
@@ -31,7 +31,7 @@ def verify(made: Made, tmp_path: Path) -> Callable[..., Result]:
 def test_an_export_is_verified_by_the_key_that_is_given(
     made: Made, verify: Callable[..., Result]
 ) -> None:
-    """It is whole; without a key it is UNVERIFIED, and that is a failure."""
+    """It is whole. Without a key it is UNVERIFIED, which is a failure."""
     whole = verify(made.lines)
     assert (whole.exit_code, "whole" in whole.stdout) == (0, True), whole.output
     unverified = verify(made.lines, trusting=False)
@@ -80,7 +80,7 @@ IGNORED = {"no keys", "a key that is a number"}
 def test_odd_input_is_an_error_and_no_traceback(
     odd: str, made: Made, verify: Callable[..., Result], *, trusting: bool
 ) -> None:
-    """Each is named in words that cannot steer a terminal."""
+    """Each error is a text that cannot control a terminal."""
     result = verify(ODD[odd](made.lines), trusting=trusting)
     assert isinstance(result.exception, SystemExit), repr(result.exception)
     assert result.exit_code == 1

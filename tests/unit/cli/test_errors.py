@@ -1,4 +1,4 @@
-"""Whatever a user gets wrong is one line and an exit code, in every command: never a traceback."""
+"""Every mistake of a user gives one line and an exit code, and never a traceback."""
 
 import threading
 from collections.abc import Iterator, Mapping
@@ -31,7 +31,7 @@ COMMANDS = dict(commands(typer.main.get_command(app)))
 
 
 def typed(path: tuple[str, ...]) -> list[str]:
-    """Return a command with something for everything that it needs."""
+    """Return a command with a value for every required argument."""
     words = list(path)
     for parameter in COMMANDS[path].params:
         if not parameter.required:
@@ -44,7 +44,7 @@ def typed(path: tuple[str, ...]) -> list[str]:
 
 
 def invoked(path: tuple[str, ...], env: Mapping[str, str | None]) -> Result:
-    """Run a command; whatever it raises but an exit is for the test to see."""
+    """Run a command; the test sees every exception except an exit."""
     return CliRunner().invoke(app, typed(path), env=env)
 
 
@@ -65,7 +65,7 @@ def env(tmp_path: Path) -> dict[str, str | None]:
 def test_where_nothing_answers_every_command_says_so(
     path: tuple[str, ...], env: Mapping[str, str | None]
 ) -> None:
-    """Exit codes other than 0 but for what needs nobody."""
+    """The exit code is not 0, except for commands that need nobody."""
     result = invoked(path, env)
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     assert "Traceback" not in result.output
@@ -85,7 +85,7 @@ def test_a_url_that_leads_nowhere_is_one_line(url: str, env: dict[str, str | Non
 def test_half_an_address_is_told_and_not_replaced_by_another(
     given: str, env: dict[str, str | None]
 ) -> None:
-    """A stack of its own would answer, with nothing of what the user looks for."""
+    """A stack started for the command would answer, but without the user's data."""
     lacking = ({"RUNNER_URL", "RUNNER_API_KEY"} - {given}).pop()
     result = invoked(("usage",), {**env, lacking: None})
     assert (result.exit_code, result.stderr) == (
@@ -98,7 +98,7 @@ def test_half_an_address_is_told_and_not_replaced_by_another(
 def test_a_key_that_cannot_be_one_is_one_line_without_it(
     key: str, env: dict[str, str | None]
 ) -> None:
-    """As it comes from a document that made quotes beautiful."""
+    """For example, a key copied from a document that replaced its quotes."""
     result = invoked(("usage",), {**env, "RUNNER_API_KEY": key})
     assert result.exit_code == 78
     assert result.stderr.startswith("error: RUNNER_API_KEY holds characters that no key has")
@@ -115,7 +115,7 @@ def test_a_key_that_cannot_be_one_is_one_line_without_it(
 def test_a_database_that_cannot_be_reached_is_one_line_with_the_reason(
     path: tuple[str, ...], host: str, env: dict[str, str | None]
 ) -> None:
-    """And not with the password."""
+    """The line does not contain the password."""
     url = f"postgresql://nobody:s3cret-word@{host}/nothing"
     given = {**env, "RUNNER_DATABASE_OWNER_URL": url, "RUNNER_DATABASE_OPERATOR_URL": url}
     result = invoked(path, given)
@@ -131,7 +131,7 @@ class Stranger(BaseHTTPRequestHandler):
     answer = b""
 
     def do_GET(self) -> None:
-        """Answer whatever is asked."""
+        """Answer any request."""
         self.send_response(200)
         self.send_header("Content-Length", str(len(self.answer)))
         self.end_headers()
@@ -143,7 +143,7 @@ class Stranger(BaseHTTPRequestHandler):
 
 @contextmanager
 def answering(answer: bytes) -> Iterator[str]:
-    """Answer every request so; yield the URL."""
+    """Answer every request like this; yield the URL."""
     kind = type("Answering", (Stranger,), {"answer": answer})
     with HTTPServer(("127.0.0.1", 0), kind) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
@@ -170,7 +170,7 @@ def stranger(request: pytest.FixtureRequest) -> Iterator[str]:
 def test_a_server_that_is_not_this_api_is_one_line(
     path: tuple[str, ...], stranger: str, env: dict[str, str | None]
 ) -> None:
-    """Whatever it answers."""
+    """This holds for any answer."""
     result = invoked(path, {**env, "RUNNER_URL": stranger})
     assert isinstance(result.exception, SystemExit), repr(result.exception)
     assert result.exit_code == 1
@@ -178,11 +178,18 @@ def test_a_server_that_is_not_this_api_is_one_line(
 
 
 @pytest.mark.parametrize("answer", [b"{}", b'{"items": [{"id": "1"}], "next_cursor": null}'])
-@pytest.mark.parametrize("path", [("executions", "list"), ("executions", "show")], ids=" ".join)
+@pytest.mark.parametrize(
+    "path",
+    [
+        ("executions", "list"), ("executions", "show"), ("usage",), ("audit", "list"),
+        ("files", "list"), ("secrets", "list"),
+    ],
+    ids=" ".join,
+)  # fmt: skip
 def test_an_answer_of_another_release_is_one_line(
     path: tuple[str, ...], answer: bytes, env: dict[str, str | None]
 ) -> None:
-    """A field that is missing is not the user's mistake, and no traceback either."""
+    """A missing field is not the user's mistake, but it gives no traceback either."""
     with answering(answer) as url:
         result = invoked(path, {**env, "RUNNER_URL": url})
     assert isinstance(result.exception, SystemExit), repr(result.exception)
@@ -209,7 +216,7 @@ def test_an_answer_of_another_release_is_one_line(
 def test_what_the_database_cannot_hold_is_refused_before_it_is_asked(
     words: list[str], env: dict[str, str | None]
 ) -> None:
-    """As another wrong argument is: exit code 2. The database here does not even answer."""
+    """Like any wrong argument, it gives exit code 2. The database here does not even answer."""
     url = "postgresql://nobody@127.0.0.1:1/nothing"
     given = {**env, "RUNNER_DATABASE_OWNER_URL": url, "RUNNER_DATABASE_OPERATOR_URL": url}
     result = CliRunner().invoke(app, words, env=given)
@@ -230,7 +237,7 @@ FILES = {
 def test_a_file_that_cannot_be_run_is_one_line_that_names_it(
     name: str, tmp_path: Path, env: dict[str, str | None]
 ) -> None:
-    """Before anything is connected to."""
+    """This happens before anything is connected to."""
     content = FILES[name]
     if content is not None:
         (tmp_path / name).write_bytes(content)

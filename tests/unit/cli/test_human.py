@@ -21,7 +21,7 @@ from runner.cli import human
     ],
 )
 def test_a_size_is_in_the_largest_unit_that_it_fills(count: int, written: str) -> None:
-    """Never in powers of ten, and a little less than a unit is not 1024 of the one below."""
+    """Units are powers of two, and slightly less than a unit is not 1024 of the smaller one."""
     assert human.size(count) == written
 
 
@@ -76,5 +76,5 @@ def test_a_moment_is_in_utc_to_the_second() -> None:
     ],
 )
 def test_an_age_is_in_one_unit(at: str, written: str) -> None:
-    """A clock that is behind the server's makes nothing younger than new."""
+    """If this clock is behind the server's, nothing is younger than new."""
     assert human.age(at, datetime(2026, 1, 2, 12, tzinfo=UTC)) == written

@@ -1,4 +1,4 @@
-"""What is listed fits a terminal, is a line for each row in a pipe, and exact as JSON."""
+"""Lists fit a terminal, have one line per row in a pipe, and are exact as JSON."""
 
 import io
 import json
@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 import pytest
 from rich.console import Console
 
+from agent_runner.types import Stream
 from runner.cli import listing
 from runner.cli.listing import Column, print_json, print_rows
-from runner.client.types import Stream
 
 ID = "01a22422-63e4-76d9-b79d-e3423dccb431"
 ROWS = [(ID, "output_limit_exceeded", "a reason that is longer than any terminal " * 3)]
@@ -18,7 +18,7 @@ COLUMNS = (Column("id", whole=True), "state", "reason")
 
 
 def test_in_a_pipe_each_row_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    """However long: nothing is cut, and nothing follows it."""
+    """Nothing is cut, however long it is, and nothing follows it."""
     print_rows(COLUMNS, ROWS, none="")
     head, row = capsys.readouterr().out.splitlines()
     assert head.split() == ["id", "state", "reason"]
@@ -27,7 +27,7 @@ def test_in_a_pipe_each_row_is_one_line(capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_on_a_terminal_of_80_columns_an_id_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is too long otherwise goes on in the next line."""
+    """Other long values continue on the next line."""
     screen = io.StringIO()
     monkeypatch.setattr(
         listing, "out", Console(file=screen, force_terminal=True, color_system=None, width=80)
@@ -40,7 +40,7 @@ def test_on_a_terminal_of_80_columns_an_id_is_whole(monkeypatch: pytest.MonkeyPa
 
 
 def test_none_are_told_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
-    """So that a pipe gets nothing."""
+    """So a pipe gets nothing."""
     print_rows(COLUMNS, [], none="there are no executions")
     assert capsys.readouterr() == ("", "there are no executions\n")
 
@@ -51,7 +51,7 @@ def test_a_foreign_name_neither_styles_nor_steers(capsys: pytest.CaptureFixture[
 
 
 def test_json_is_exact(capsys: pytest.CaptureFixture[str]) -> None:
-    """Output is in it as the API sends it: text, or base64 of what is none."""
+    """It holds output as the API sends it: as text, or as base64 if it is not text."""
     print_json(
         {
             "at": datetime(2026, 1, 2, tzinfo=UTC),

@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 
+from agent_runner import Execution
+from agent_runner.answers import EXECUTION
 from runner.cli.run import exit_code
-from runner.client import Execution
-from runner.client.types import execution_of
 
 SUCCEEDED: Execution = replace(
-    execution_of(
+    EXECUTION.read(
         {
             **dict.fromkeys(
                 (
@@ -49,5 +49,5 @@ SUCCEEDED: Execution = replace(
     ],
 )
 def test_the_exit_code_is_the_programs(ended: Execution, code: int) -> None:
-    """128 + n for a signal and 124 for time, as shells and timeout(1) do; 70 for our failures."""
+    """It is 128 + n for a signal, 124 for a timeout as with timeout(1), and 70 for our failures."""
     assert exit_code(ended) == code

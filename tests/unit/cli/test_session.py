@@ -1,4 +1,4 @@
-"""Which deployment a command talks to: what the environment names, else what runs beside it."""
+"""A command talks to the deployment in the environment, or else to the one that runs here."""
 
 import os
 import stat
@@ -22,7 +22,7 @@ BESIDE = session.Beside(
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return the state folder of an environment that says nothing else."""
+    """Return the state folder of an environment that sets nothing else."""
     for name in [name for name in os.environ if name.startswith("RUNNER_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("RUNNER_STATE_DIR", str(tmp_path))
@@ -30,7 +30,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_what_runs_beside_is_found_by_the_state_folder_while_it_runs(folder: Path) -> None:
-    """Its Docker and its logins, too; only its user may read them."""
+    """So are its Docker and its logins; only its user may read them."""
     with held(folder), session.announced(Settings(), BESIDE):
         assert session.found(Settings()) == BESIDE
         operated = session.operated()
@@ -56,7 +56,7 @@ def test_what_the_environment_sets_stays(folder: Path, monkeypatch: pytest.Monke
 
 
 def test_what_a_killed_one_left_behind_is_not_believed(folder: Path) -> None:
-    """Its address may be somebody else's by now."""
+    """By now, its address may belong to somebody else."""
     (folder / "run").mkdir()
     (folder / "run" / "dev.json").write_text(BESIDE.model_dump_json())
     assert session.found(Settings()) is None

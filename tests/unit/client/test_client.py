@@ -2,54 +2,21 @@
 
 import json
 import socket
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Sequence
+from dataclasses import fields
+from http.server import BaseHTTPRequestHandler
 from threading import Thread
 from typing import Any
 
 import pytest
 
-import runner.client
-from runner.client import ApiError, Client, NotFound, Unavailable
+import agent_runner
+from agent_runner import ApiError, ApiKey, NewApiKey, NotFound, Unavailable
+from tests.support.answering import SERVER, Request, reply, served
+from tests.support.flavours import Connect
 
 KEY = "rk_aaaaaaaaaaaa_" + "S" * 43
 ID = "0199f2a1-c0de-7b1f-b0d5-a9c1e7a0f3d2"
-
-Answer = Callable[[BaseHTTPRequestHandler], None]
-
-
-@contextmanager
-def served(answer: Answer) -> Iterator[str]:
-    """Serve every GET and POST by `answer`; yield the address."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            answer(self)
-
-        def do_POST(self) -> None:
-            answer(self)
-
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its signature
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
-
-
-def reply(handler: BaseHTTPRequestHandler, status: int, body: bytes, kind: str) -> None:
-    """Send one whole answer."""
-    handler.send_response(status)
-    handler.send_header("Content-Type", kind)
-    handler.send_header("Content-Length", str(len(body)))
-    handler.end_headers()
-    handler.wfile.write(body)
 
 
 def event(number: int, **data: object) -> bytes:
@@ -58,17 +25,22 @@ def event(number: int, **data: object) -> bytes:
 
 
 def test_the_public_names_are_these() -> None:
-    """A name that goes or comes is a decision, not an accident."""
-    assert set(runner.client.__all__) == {
-        "ApiError", "Artifact", "Client", "Conflict", "Event", "Execution", "Invalid",
-        "NotAuthenticated", "NotFound", "NotPermitted", "StoredFile", "Stream", "TooMany",
-        "Unavailable",
+    """Adding or removing a name must be a decision, not an accident."""
+    assert set(agent_runner.__all__) == {
+        "ApiError", "ApiKey", "Artifact", "AsyncClient", "AsyncContext", "AsyncFileWatch",
+        "AsyncForward", "AsyncProcess", "AsyncSandbox", "AsyncTerminal", "Client", "CodeError",
+        "Conflict", "Context", "ContextInfo", "Event", "Execution", "FileChanges", "FileEntry",
+        "FileWatch", "Forward", "Gone", "Invalid", "Invitation", "Member", "NewApiKey",
+        "NotAuthenticated", "NotFound", "NotPermitted", "OpenedPort", "OutputEvent", "PortInfo",
+        "Process", "ProcessInfo", "Project", "Ran", "Result", "Run", "RunEvent", "Sandbox",
+        "SandboxEvent", "SandboxInfo", "SignedUrl", "SnapshotInfo", "StoredFile", "Stream",
+        "Terminal", "TooMany", "Unavailable", "UnsafeArchive",
     }  # fmt: skip
 
 
-def test_a_client_does_not_show_its_key() -> None:
-    """Not in a repr, and not in an error."""
-    with Client("http://127.0.0.1:9", KEY) as client:
+def test_a_client_does_not_show_its_key(connect: Connect) -> None:
+    """Neither a repr nor an error contains it."""
+    with connect("http://127.0.0.1:9", KEY) as client:
         assert KEY not in repr(client)
         with pytest.raises(Unavailable) as failed:
             client.get(ID)
@@ -76,44 +48,46 @@ def test_a_client_does_not_show_its_key() -> None:
 
 
 @pytest.mark.parametrize("below", ["", "/", "/docs", "/docs/", "/v1", "/v1/"])
-def test_an_address_may_be_copied_with_what_is_below_it(below: str) -> None:
-    """As a panel, a browser or an example shows it."""
+def test_an_address_may_be_copied_with_what_is_below_it(connect: Connect, below: str) -> None:
+    """A panel, a browser or an example may show it like this."""
     asked: list[str] = []
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
         asked.append(handler.path)
         reply(handler, 200, b'{"items": []}', "application/json")
 
-    with served(answer) as url, Client(f"{url}{below}", KEY) as client:
+    with served(answer) as url, connect(f"{url}{below}", KEY) as client:
         client.secrets()
     assert asked == ["/v1/secrets"]
 
 
-def test_an_address_below_which_the_api_is_not_is_named() -> None:
+def test_an_address_below_which_the_api_is_not_is_named(connect: Connect) -> None:
     def answer(handler: BaseHTTPRequestHandler) -> None:
         reply(handler, 404, b"<html>", "text/html")
 
     with (
         served(answer) as url,
-        Client(f"{url}/elsewhere", KEY) as client,
+        connect(f"{url}/elsewhere", KEY) as client,
         pytest.raises(NotFound) as failed,
     ):
         client.list()
-    assert str(failed.value).startswith(f"{url}/elsewhere/v1/executions answered 404 Not Found")
+    who = f"{url}/elsewhere/v1/executions (server {SERVER!r})"
+    assert str(failed.value).startswith(f"{who} answered 404 Not Found")
     assert "is the address right?" in str(failed.value)
 
 
 @pytest.mark.parametrize("command", ["echo hi", ["echo", "hi"], ("echo", "hi")])
-def test_a_command_is_sent_as_it_was_written(command: str | Sequence[str]) -> None:
-    """A line stays one: it is not a list of letters."""
+def test_a_command_is_sent_as_it_was_written(
+    connect: Connect, command: str | Sequence[str]
+) -> None:
+    """A line stays a line, and is not a list of letters."""
     sent: list[Any] = []
 
-    def answer(handler: BaseHTTPRequestHandler) -> None:
-        length = int(handler.headers["Content-Length"])
-        sent.append(json.loads(handler.rfile.read(length))["command"])
-        reply(handler, 404, b"{}", "application/json")
+    def answer(request: Request) -> None:
+        sent.append(json.loads(request.body)["command"])
+        reply(request, 404, b"{}", "application/json")
 
-    with served(answer) as url, Client(url, KEY) as client, pytest.raises(NotFound):
+    with served(answer) as url, connect(url, KEY) as client, pytest.raises(NotFound):
         client.submit(command=command)
     assert sent == [command if isinstance(command, str) else list(command)]
 
@@ -121,9 +95,9 @@ def test_a_command_is_sent_as_it_was_written(command: str | Sequence[str]) -> No
 @pytest.mark.parametrize(
     "url", ["http://127.0.0.1:99999", "nowhere", "http://[", "ftp://127.0.0.1"]
 )
-def test_an_address_that_cannot_be_reached_is_our_own_error(url: str) -> None:
-    """No error of the HTTP library comes through."""
-    with pytest.raises(Unavailable), Client(url, KEY) as client:
+def test_an_address_that_cannot_be_reached_is_our_own_error(connect: Connect, url: str) -> None:
+    """The caller sees no error of the HTTP library."""
+    with pytest.raises(Unavailable), connect(url, KEY) as client:
         client.get(ID)
 
 
@@ -137,18 +111,20 @@ def test_an_address_that_cannot_be_reached_is_our_own_error(url: str) -> None:
         (503, "application/problem+json", b"7"),
     ],
 )
-def test_what_is_not_our_api_is_told_as_no_answer(status: int, kind: str, body: bytes) -> None:
-    """Proxies and strangers answer, too."""
+def test_what_is_not_our_api_is_told_as_no_answer(
+    connect: Connect, status: int, kind: str, body: bytes
+) -> None:
+    """Proxies and other servers may answer as well."""
     with (
         served(lambda request: reply(request, status, body, kind)) as url,
-        Client(url, KEY) as client,
+        connect(url, KEY) as client,
         pytest.raises(Unavailable),
     ):
         client.get(ID)
 
 
-def test_a_connection_that_breaks_is_our_own_error() -> None:
-    """The answer ends before it is whole."""
+def test_a_connection_that_breaks_is_our_own_error(connect: Connect) -> None:
+    """The answer ends before it is complete."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def hang_up() -> None:
@@ -160,13 +136,13 @@ def test_a_connection_that_breaks_is_our_own_error() -> None:
         thread = Thread(target=hang_up)
         thread.start()
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        with Client(url, KEY) as client, pytest.raises(Unavailable):
+        with connect(url, KEY) as client, pytest.raises(Unavailable):
             client.get(ID)
         thread.join()
 
 
-def test_a_problem_document_comes_through_whole() -> None:
-    """Its fields are the error's."""
+def test_a_problem_document_comes_through_whole(connect: Connect) -> None:
+    """The error has all its fields."""
     problem = {
         "type": "urn:runner:problem:not-found", "title": "Not Found", "status": 404,
         "detail": "no such execution", "instance": "urn:runner:request:x",
@@ -174,7 +150,7 @@ def test_a_problem_document_comes_through_whole() -> None:
     body = json.dumps(problem).encode()
     with (
         served(lambda request: reply(request, 404, body, "application/problem+json")) as url,
-        Client(url, KEY) as client,
+        connect(url, KEY) as client,
         pytest.raises(NotFound) as refused,
     ):
         client.get(ID)
@@ -182,21 +158,21 @@ def test_a_problem_document_comes_through_whole() -> None:
     assert (refused.value.type, refused.value.detail) == (problem["type"], problem["detail"])
 
 
-def test_an_id_leads_to_no_other_route() -> None:
-    """Whatever is taken for an id stays one part of the path."""
+def test_an_id_leads_to_no_other_route(connect: Connect) -> None:
+    """Whatever is given as an id stays one segment of the path."""
     seen: list[str] = []
 
     def answer(request: BaseHTTPRequestHandler) -> None:
         seen.append(request.path)
         reply(request, 404, b"{}", "application/problem+json")
 
-    with served(answer) as url, Client(url, KEY) as client, pytest.raises(NotFound):
+    with served(answer) as url, connect(url, KEY) as client, pytest.raises(NotFound):
         client.get("../audit?x=/y")
     assert seen == ["/v1/executions/..%2Faudit%3Fx%3D%2Fy"]
 
 
-def test_a_stream_survives_keep_alives_and_breaks() -> None:
-    """Comments are no events; each break is resumed behind the last event, and none is lost.
+def test_a_stream_survives_keep_alives_and_breaks(connect: Connect) -> None:
+    """Comments are no events; after each break, the stream resumes and loses no event.
 
     The first stream breaks inside an event, the second is closed in good order before its end.
     """
@@ -212,8 +188,30 @@ def test_a_stream_survives_keep_alives_and_breaks() -> None:
         asked.append(request.headers["Last-Event-ID"])
         reply(request, 200, part, "text/event-stream")
 
-    with served(answer) as url, Client(url, KEY) as client:
+    with served(answer) as url, connect(url, KEY) as client:
         events = list(client.events(ID))
     assert [each.id for each in events] == [1, 2, 3]
     assert [each.data["state"] for each in events] == ["queued", "starting", "succeeded"]
     assert asked == [None, "1", "2"]
+
+
+def test_keys_are_listed_to_the_last_page(connect: Connect) -> None:
+    """They come newest first, as the API returns them."""
+    asked: list[str] = []
+    key = dict.fromkeys(each.name for each in fields(ApiKey))
+
+    def answer(request: Request) -> None:
+        asked.append(request.path)
+        page = {"items": [{**key, "id": str(len(asked))}]}
+        following = {"next_cursor": None if len(asked) == 3 else f"after {len(asked)}"}
+        reply(request, 200, json.dumps({**page, **following}).encode(), "application/json")
+
+    with served(answer) as url, connect(url, KEY) as client:
+        assert [each.id for each in client.keys.list()] == ["1", "2", "3"]
+    assert asked[1:] == [f"/v1/keys?cursor=after+{n}&limit=200" for n in (1, 2)]
+
+
+def test_the_token_of_a_new_key_is_in_no_repr() -> None:
+    """A logged key would be known to others."""
+    key = ApiKey(**dict.fromkeys((each.name for each in fields(ApiKey)), "x"))  # type: ignore[arg-type]  # by name
+    assert KEY not in repr(NewApiKey(key, KEY))

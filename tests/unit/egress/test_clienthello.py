@@ -1,4 +1,4 @@
-"""What is read of a ClientHello, made by a real TLS client and then bent."""
+"""What the proxy reads in a ClientHello, from a real TLS client and from bent ones."""
 
 import ssl
 import struct
@@ -12,7 +12,7 @@ from runner.egress.clienthello import BadHello, Hello, parse
 
 def made_by_openssl(name: str | None) -> bytes:
     """Return the first bytes of a real client."""
-    # Without the system's authorities, which take most of a test's time to load.
+    # Skip the system's authorities, whose loading takes most of a test's time.
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -23,7 +23,7 @@ def made_by_openssl(name: str | None) -> bytes:
 
 
 def vector(prefix: int, data: bytes) -> bytes:
-    """Return data behind its length."""
+    """Return data with its length in front."""
     return len(data).to_bytes(prefix) + data
 
 
@@ -46,27 +46,27 @@ def records(message: bytes, size: int = 2**14) -> bytes:
 
 
 def test_the_name_a_real_client_asks_for_is_read() -> None:
-    """And that it asked for none."""
+    """The reader also sees that a client asks for no name."""
     assert parse(made_by_openssl("api.example.com")) == Hello("api.example.com", encrypted=False)
     assert parse(made_by_openssl(None)) == Hello(None, encrypted=False)
 
 
 @pytest.mark.parametrize("size", [1, 2, 5, 100])
 def test_a_hello_in_many_records_is_put_together(size: int) -> None:
-    """Also when the name lies across them, and far behind the first kilobyte."""
+    """The name may lie across records, and far behind the first kilobyte."""
     padding = struct.pack(">H", 21) + vector(2, bytes(3000))
     message = hello(padding, sni(b"late.example"))
     assert parse(records(message, size)) == Hello("late.example", encrypted=False)
 
 
 def test_a_part_of_a_hello_is_waited_for() -> None:
-    """At every length, without a guess."""
+    """At every length, the reader waits instead of guessing."""
     whole = made_by_openssl("api.example.com")
     assert all(parse(whole[:n]) is None for n in range(len(whole)))
 
 
 def test_an_encrypted_hello_is_seen() -> None:
-    """The outer name says nothing of the inner one."""
+    """The outer name says nothing about the inner one."""
     found = parse(
         records(hello(sni(b"outer.example"), struct.pack(">H", 0xFE0D) + vector(2, b"x")))
     )
@@ -99,14 +99,14 @@ def test_an_encrypted_hello_is_seen() -> None:
     ],
 )
 def test_what_could_be_read_in_two_ways_is_refused(data: bytes) -> None:
-    """Not TLS, not a ClientHello, lengths that disagree, names that repeat."""
+    """It is not TLS, not a ClientHello, has lengths that disagree, or repeats a name."""
     with pytest.raises(BadHello):
         parse(data)
 
 
 @given(st.binary(max_size=300))
 def test_noise_never_breaks_the_reader(noise: bytes) -> None:
-    """Whatever comes: an answer, a wait, or a refusal."""
+    """Whatever comes, the result is an answer, a wait, or a refusal."""
     whole = made_by_openssl("api.example.com")
     for data in (noise, whole[:40] + noise, whole + noise):
         try:

@@ -1,4 +1,4 @@
-"""The examples of the pages are accepted, and what they say of limits of egress is true."""
+"""The pages' examples are accepted, and what the pages say about limits of egress is true."""
 
 import dataclasses
 import json
@@ -16,6 +16,7 @@ from runner.egress.upstream import Timeouts
 from runner.executions.order import Offer, resolve
 from runner.node.runs.egress import MAX_NOTES, proxy_environment
 from runner.quotas.sizes import load_sizes
+from runner.sandboxes.catalogue import SandboxOffer
 from runner.tenants.policies import permitted
 from runner.words.errors import Invalid
 from runner.words.sandbox import Isolation
@@ -27,7 +28,7 @@ EXAMPLES = [each for each in blocks("json") if {"egress", "rules"} & json.loads(
 
 
 def ceiling(folder: Path, mark: str) -> Policy:
-    """Return the shipped ceiling; with what the page has an operator add, for a block so marked."""
+    """Return the shipped ceiling; for a marked block, with the additions that the page shows."""
     profiles = folder / "profiles"
     shutil.copytree(ROOT / "profiles", profiles)
     if mark == "ceiling":
@@ -38,13 +39,13 @@ def ceiling(folder: Path, mark: str) -> Policy:
 
 
 def submitted(block: Block, most: Policy) -> int:
-    """Do with an example what the API does, and return how many rules come of it."""
+    """Do what the API does with an example, and return how many rules it has."""
     example = json.loads(block.text)
     if "rules" in example:
         rules = entries(PolicyBody.model_validate(example).rules)
         return len(permitted(rules, [most], field="rules"))
     sizes = load_sizes(ROOT / "profiles")
-    offer = Offer(
+    sandbox = SandboxOffer(
         sizes=sizes,
         images={"python": frozenset({"python", "bash"})},
         isolations=(Isolation.CONTAINER,),
@@ -52,12 +53,12 @@ def submitted(block: Block, most: Policy) -> int:
         required_isolation=None,
         egress_ceilings=(most,),
     )
-    return len(resolve(Submission.model_validate(example).order(), offer).egress)
+    return len(resolve(Submission.model_validate(example).order(), Offer(sandbox)).egress)
 
 
 @pytest.mark.parametrize("block", EXAMPLES, ids=str)
 def test_an_example_is_accepted_as_it_stands(block: Block, tmp_path: Path) -> None:
-    """By the ceiling that is shipped, unless the page says otherwise; then by that one alone."""
+    """The shipped ceiling permits it. If the page marks it, only the extended ceiling does."""
     assert submitted(block, ceiling(tmp_path, block.mark)) > 0
     if block.mark == "ceiling":
         with pytest.raises(Invalid, match="operator"):
@@ -69,7 +70,7 @@ def test_the_page_has_examples() -> None:
 
 
 def test_the_page_tells_the_limits_as_they_are() -> None:
-    """Each figure that it gives."""
+    """The test compares each figure on the page."""
     shipped = dataclasses.asdict(load_ceiling(ROOT / "profiles"))
     assert shipped["max_bytes"] == 2**30
     figures = {"max_concurrent": "{} connections at once", "max_connections": "{} connections in"}

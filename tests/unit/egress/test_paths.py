@@ -94,7 +94,7 @@ def is_below(path: str, prefix: str) -> bool:
 
 
 def lenient(path: str) -> str:
-    """Decode as servers do that take overlong forms and other charsets for what they seem."""
+    """Decode like servers that accept overlong forms and other charsets for what they resemble."""
     raw = unquote_to_bytes(path)
     for lead, size in ((0xC0, 2), (0xC1, 2), (0xE0, 3), (0xF0, 4)):
         for at in range(len(raw) - size, -1, -1):
@@ -134,13 +134,13 @@ READINGS: dict[str, Callable[[str], str]] = {
 
 
 def lands(reading: Callable[[str], str], path: str) -> str:
-    """Return where a server ends up that reads a path like this."""
+    """Return where a server with this reading of a path ends up."""
     return posixpath.normpath("/" + reading(path).lstrip("/"))
 
 
 @pytest.mark.parametrize("trick", TRICKS)
 def test_a_path_that_some_server_reads_as_another_is_refused(trick: str) -> None:
-    """The control: without the check, one of the servers would be led out of the prefix."""
+    """The control: without the check, one of the servers would leave the prefix."""
     path = TRICKS[trick]
     led_out = [
         name for name, reading in READINGS.items() if not lands(reading, path).startswith("/open/")
@@ -151,7 +151,7 @@ def test_a_path_that_some_server_reads_as_another_is_refused(trick: str) -> None
 
 @pytest.mark.parametrize("name", REAL)
 def test_real_paths_are_permitted(name: str) -> None:
-    """And lead nowhere else by any reading."""
+    """No reading leads them elsewhere."""
     path, prefix = REAL[name]
     assert is_below(path, prefix)
     for reading in READINGS.values():
@@ -159,7 +159,7 @@ def test_real_paths_are_permitted(name: str) -> None:
 
 
 def test_every_octet_in_every_place_is_refused_or_harmless() -> None:
-    """What is permitted stays below the prefix by every reading."""
+    """Every reading of a permitted path stays below the prefix."""
     for octet in range(256):
         for form in ("/open/..%{0:02x}/closed", "/open/.%{0:02x}./closed", "/open/..%{0:02x}closed",
                      "/open/%{0:02x}../closed", "/open/x%{0:02x}/../closed"):  # fmt: skip
@@ -170,7 +170,7 @@ def test_every_octet_in_every_place_is_refused_or_harmless() -> None:
 
 
 def test_what_does_not_begin_with_the_prefix_is_not_below_it() -> None:
-    """Not even if it leads there once decoded: the server may not decode it."""
+    """This holds even if the path leads there once decoded: the server may not decode it."""
     assert not is_below("/%6fpen/x", PREFIX)
     assert not is_below("/open", PREFIX)
     assert not is_below("//open/x", PREFIX)
@@ -178,7 +178,7 @@ def test_what_does_not_begin_with_the_prefix_is_not_below_it() -> None:
 
 
 def test_a_refusal_says_what_is_wrong_with_the_path() -> None:
-    """For one that only a different spelling would have permitted; not for one that none would."""
+    """Only for a path that another spelling would permit, not for one that none would."""
     rules = (Rule("example.test", 443, methods=("GET",), path_prefix=PREFIX),)
     target = Target("example.test", 443, rules, ())
     with pytest.raises(Denied) as unclear:
@@ -191,7 +191,7 @@ def test_a_refusal_says_what_is_wrong_with_the_path() -> None:
 
 
 def test_a_path_is_read_once_however_many_rules_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reading it takes time in which every other sandbox's requests wait."""
+    """Reading the path takes time in which requests of all other sandboxes wait."""
     read: list[str] = []
 
     def reading(path: str) -> bool:
@@ -206,7 +206,7 @@ def test_a_path_is_read_once_however_many_rules_there_are(monkeypatch: pytest.Mo
 
 
 def test_a_path_too_long_to_be_read_is_refused_where_a_prefix_counts() -> None:
-    """And sent on where nothing has to be read."""
+    """Where no prefix has to be compared, the path is sent on."""
     path = "/open/" + "a" * 8192
     below, any_path = Rule("example.test", 443, path_prefix=PREFIX), Rule("example.test", 443)
     with pytest.raises(Denied) as refused:

@@ -1,4 +1,4 @@
-"""Connections beyond a sandbox's number wait in order, within bounds."""
+"""Connections beyond a sandbox's limit wait in order, within bounds."""
 
 import asyncio
 
@@ -14,7 +14,7 @@ async def passes(number: int = 3) -> None:
 
 
 async def test_who_came_first_is_served_first() -> None:
-    """One place after the other, as those before end."""
+    """Each gets a place when an earlier one ends."""
     places, served = Places(1), list[int]()
 
     async def waiting(at: int) -> None:
@@ -30,7 +30,7 @@ async def test_who_came_first_is_served_first() -> None:
 
 
 async def test_a_wait_ends_with_a_refusal() -> None:
-    """In time, and beyond a number at once; the place itself is still good for somebody."""
+    """It ends in time, or at once if too many wait; the place itself stays usable."""
     places = Places(1)
     await places.take(60)
     with pytest.raises(Full, match=r"within 0\.01 s"):
@@ -46,7 +46,7 @@ async def test_a_wait_ends_with_a_refusal() -> None:
 
 @pytest.mark.parametrize("given", [False, True])
 async def test_who_gives_up_loses_no_place(given: bool) -> None:
-    """Nor takes one along, be it given in the very moment."""
+    """Nor does a connection that gives up keep a place that it gets at that very moment."""
     places = Places(1)
     await places.take(60)
     first, second = (asyncio.create_task(places.take(60)) for _ in range(2))
@@ -64,7 +64,7 @@ async def test_who_gives_up_loses_no_place(given: bool) -> None:
 
 
 async def test_who_gives_up_just_before_a_place_comes_free_is_passed_over() -> None:
-    """As when a sandbox ends and all of its connections are cancelled at once."""
+    """This happens when a sandbox ends and all of its connections are cancelled at once."""
     places = Places(1)
     await places.take(60)
     waiting = [asyncio.create_task(places.take(60)) for _ in range(3)]

@@ -1,4 +1,4 @@
-"""What a rule says, what it covers, and what the operator's ceiling lets through."""
+"""What a rule says, what it covers, and what the operator's ceiling permits."""
 
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ from runner.words.errors import Invalid, SetupError
     ],
 )
 def test_a_rule_has_one_full_form(written: Any, rule: Rule) -> None:
-    """However short it was written, and it survives storage."""
+    """The form does not depend on how short the rule was written, and it survives storage."""
     assert parse_rule(written) == rule
     assert rule_from_json(rule_to_json(rule)) == rule
 
@@ -61,7 +61,7 @@ def test_a_rule_has_one_full_form(written: Any, rule: Rule) -> None:
     ],
 )  # fmt: skip
 def test_what_means_nothing_certain_is_no_rule(written: Any) -> None:
-    """Refused when it is written, not when it is used."""
+    """It is refused when it is written, not when it is used."""
     with pytest.raises(Invalid, match="not an egress rule"):
         parse_rule(written)
 
@@ -85,12 +85,12 @@ def test_what_means_nothing_certain_is_no_rule(written: Any) -> None:
 def test_hosts_match_whole_or_by_whole_labels(
     rule: str, host: str, port: int, matches: bool
 ) -> None:
-    """A suffix begins at a dot, and the name itself is not below itself."""
+    """A suffix begins at a dot, and a name is not below itself."""
     assert parse_rule(rule).matches(host, port) is matches
 
 
 def test_a_rule_must_stay_below_the_ceiling() -> None:
-    """Host, port, scheme, methods and path: each as narrow, or narrower."""
+    """Host, port, scheme, methods and path must each be as narrow or narrower."""
     most = Policy(
         rules=(
             parse_rule({"host": "*.example.com", "methods": ["GET"], "path_prefix": "/v1/"}),
@@ -118,7 +118,7 @@ def test_a_rule_must_stay_below_the_ceiling() -> None:
 
 
 def test_no_ceiling_and_an_empty_one_permit_nothing(tmp_path: Path) -> None:
-    """Absence is refusal (CVE-2025-66479)."""
+    """If nothing is permitted, everything is refused (CVE-2025-66479)."""
     anything = Rule("example.com", 443)
     assert not within(anything, load_ceiling(tmp_path))
     (tmp_path / "egress").mkdir()
@@ -130,7 +130,7 @@ def test_no_ceiling_and_an_empty_one_permit_nothing(tmp_path: Path) -> None:
     "text", ["allow = 1", "[[allow]]\nhost = 'a b'", "[[allow]]\nwho = 'x'", "max_bytes = -1", "["]
 )
 def test_a_ceiling_that_cannot_be_understood_stops_the_start(tmp_path: Path, text: str) -> None:
-    """Neither everything nor nothing is guessed."""
+    """The process does not guess that everything, or nothing, is permitted."""
     (tmp_path / "egress").mkdir()
     (tmp_path / "egress" / "ceiling.toml").write_text(text)
     with pytest.raises(SetupError, match="not a ceiling"):
@@ -138,7 +138,7 @@ def test_a_ceiling_that_cannot_be_understood_stops_the_start(tmp_path: Path, tex
 
 
 def test_a_policys_hash_is_of_what_it_permits() -> None:
-    """The same rules hash the same, and anything else differently."""
+    """The same rules have the same hash, and other rules another one."""
     policy = Policy(rules=(parse_rule("example.com"),))
     assert policy_from_json(policy_to_json(policy)) == policy
     assert policy.hash() == Policy(rules=(Rule("example.com", 443),)).hash()

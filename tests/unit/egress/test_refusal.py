@@ -1,4 +1,4 @@
-"""What a client is told of a refusal, and what an agent reads of it."""
+"""What a client is told about a refusal, and what an agent can read."""
 
 import http
 import json
@@ -18,7 +18,7 @@ from runner.node.runs.egress import MAX_NOTES, Notes
 from runner.words.text import shortened
 
 REPEATED = {408, 420, 413, 425, 429, 500, 502, 503, 504, 522, 524}
-"""By urllib3 as pip sets it up, by curl --retry, by npm, or by HTTP itself."""
+"""These repeat: urllib3 as pip configures it, curl --retry, npm, and what HTTP itself says."""
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ REPEATED = {408, 420, 413, 425, 429, 500, 502, 503, 504, 522, 524}
     ],
 )
 def test_a_status_is_repeated_only_where_that_may_help(why: Denied, status: int) -> None:
-    """What was decided stays so; what was too many, or the network's fault, may pass."""
+    """A decision stays the same. Too many connections, or a fault of the network, may pass."""
     head, _ = told(why)
     assert head.status_code == status
     assert (status in REPEATED) is (why.reason in {"too_many_at_once", "unreachable"})
@@ -41,7 +41,7 @@ def test_a_status_is_repeated_only_where_that_may_help(why: Denied, status: int)
 
 @pytest.mark.parametrize("detail", ["short", 'a "quote" and \\', "a\r\nB: c", "é\x00", "x" * 9999])
 def test_the_reason_is_in_the_status_line_and_in_a_header(detail: str) -> None:
-    """In one line of plain text, whatever was asked for."""
+    """It is one line of plain text, whatever the client asked for."""
     head, page = told(Denied("no_rule", detail))
     reason = bytes(head.reason).decode("ascii")
     assert "no_rule" in reason
@@ -56,7 +56,7 @@ def test_the_reason_is_in_the_status_line_and_in_a_header(detail: str) -> None:
 
 
 def refused(path: str, *rules: Rule, method: str = "GET") -> Denied:
-    """Return why a request is refused by these rules."""
+    """Return why these rules refuse a request."""
     with pytest.raises(Denied) as denied:
         permitting(Target("a.test", rules[0].port, rules, ()), method, path)
     return denied.value
@@ -74,14 +74,14 @@ def refused(path: str, *rules: Rule, method: str = "GET") -> Denied:
 def test_a_refusal_names_the_rule_that_would_permit_it(
     method: str, path: str, rule: dict[str, object]
 ) -> None:
-    """As it can be written; with it the request is permitted."""
+    """It is spelled as a client may write it, and with it, the request is permitted."""
     why = refused(path, parse_rule(rule), method=method)
     wanted = parse_rule(json.loads(why.detail.partition("egress: [")[2].removesuffix("]")))
     permitting(Target("a.test", wanted.port, (wanted,), ()), method, path)
 
 
 def test_a_long_path_is_told_beyond_any_secret_and_shown_briefly() -> None:
-    """Only who knows the secrets may cut it; the client still reads what it needs."""
+    """Only code that knows the secrets may cut it; the client can still read enough."""
     path = "/" + "a" * 8000
     why = refused(path, parse_rule({"host": "a.test", "path_prefix": "/v1/"}))
     assert why.detail.count(path) == 2
@@ -91,7 +91,7 @@ def test_a_long_path_is_told_beyond_any_secret_and_shown_briefly() -> None:
 
 
 def test_an_encoded_slash_is_told_as_what_it_is() -> None:
-    """The path of a scoped npm package, under the prefix of its scope with a slash."""
+    """The path is that of a scoped npm package, below the prefix of its scope with a slash."""
     why = refused("/@types%2fnode", Rule("a.test", 443, path_prefix="/@types/"))
     assert why.reason == "no_rule"
     assert "%2f is no slash to every server" in why.detail
@@ -113,7 +113,7 @@ def test_an_encoded_slash_is_told_as_what_it_is() -> None:
     ],
 )
 async def test_a_refused_tunnel_is_told_what_it_needs(host: str, port: int, told_of: str) -> None:
-    """A rule, which may be one for another protocol than TLS; or no proxy at all."""
+    """It needs a rule, perhaps for another protocol than TLS, or no proxy at all."""
 
     async def lookup(_: str) -> list[object]:
         return [ip_address("192.0.2.1")]

@@ -1,4 +1,4 @@
-"""What one tenant may take of the proxy."""
+"""What one tenant may take of the proxy: time, turns and connections."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -20,7 +20,7 @@ def busy(seconds: float) -> None:
 
 
 async def working(share: Share, *, takes_turns: bool = True) -> None:
-    """Work without end and without waiting for anything but a turn."""
+    """Work without end, and wait for nothing but a turn."""
     while True:
         busy(SLICE_S / 10)
         if takes_turns:
@@ -29,7 +29,7 @@ async def working(share: Share, *, takes_turns: bool = True) -> None:
 
 @asynccontextmanager
 async def crowd(*shares: Share) -> AsyncIterator[None]:
-    """Have ten tasks of each share work while the context lasts."""
+    """Have ten tasks of each share work inside the context."""
     tasks = [share.start(working(share)) for share in shares for _ in range(10)]
     try:
         yield
@@ -40,7 +40,7 @@ async def crowd(*shares: Share) -> AsyncIterator[None]:
 
 
 async def passes(number: int) -> float:
-    """Return how long so many passes of the loop take."""
+    """Return how long this many passes of the loop take."""
     began = perf_counter()
     for _ in range(number):
         await asyncio.sleep(0)
@@ -48,7 +48,7 @@ async def passes(number: int) -> float:
 
 
 async def test_a_pass_takes_a_slice_for_each_tenant_not_for_each_connection() -> None:
-    """The control: ten tenants with a connection each take a slice each."""
+    """The control: ten tenants with one connection each take a slice each."""
     share = Share()
     async with crowd(share):
         await passes(20)
@@ -64,7 +64,7 @@ async def test_a_pass_takes_a_slice_for_each_tenant_not_for_each_connection() ->
 
 
 async def test_within_a_tenant_every_connection_has_its_turn() -> None:
-    """In order, whoever came first."""
+    """Turns follow the order of arrival."""
     share = Share()
     rounds = [0] * 10
 
@@ -84,7 +84,7 @@ async def test_within_a_tenant_every_connection_has_its_turn() -> None:
 
 
 async def test_who_has_used_little_does_not_wait() -> None:
-    """A turn is then no pass of the loop."""
+    """Such a turn is not a pass of the loop."""
     share = Share()
     others: list[str] = []
     asyncio.get_running_loop().call_soon(others.append, "ran")
@@ -93,7 +93,7 @@ async def test_who_has_used_little_does_not_wait() -> None:
 
 
 async def test_what_a_task_returns_raises_and_is_cancelled_by_comes_through() -> None:
-    """Measuring a task changes nothing of it."""
+    """Measuring a task changes nothing about it."""
     share = Share()
 
     async def failing() -> None:
@@ -120,7 +120,7 @@ async def test_what_a_task_returns_raises_and_is_cancelled_by_comes_through() ->
 
 
 async def taken(slots: Slots, share: Share) -> int:
-    """Take as many slots as there are to take at once, and return the number."""
+    """Take as many slots at once as possible, and return their number."""
     number = 0
     while True:
         taking = asyncio.create_task(slots.take(share))
@@ -133,13 +133,13 @@ async def taken(slots: Slots, share: Share) -> int:
 
 
 async def test_a_tenant_never_gets_more_connections_than_it_leaves() -> None:
-    """Alone half of them, two a third each: the next one always gets some."""
+    """Alone, it gets half of them; two get a third each, so the next one always gets some."""
     slots = Slots(100)
     assert [await taken(slots, Share()) for _ in range(3)] == [50, 25, 13]
 
 
 async def test_a_slot_that_is_given_back_goes_to_who_waits_longest() -> None:
-    """One whose wait was given up is passed over, and loses none."""
+    """A connection that gave up waiting is passed over, and no slot is lost."""
     slots, share = Slots(4), Share()
     await slots.take(share)
     await slots.take(share)

@@ -1,4 +1,4 @@
-"""Which addresses the proxy connects to."""
+"""The addresses to which the proxy connects."""
 
 from ipaddress import ip_address
 
@@ -30,7 +30,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("address", PUBLIC)
 def test_public_addresses_are_reached(address: str) -> None:
-    """Those that the internet routes."""
+    """These are the addresses that the internet routes."""
     assert may_connect(ip_address(address), ())
 
 
@@ -38,7 +38,7 @@ def test_public_addresses_are_reached(address: str) -> None:
     "address", [address for each in REFUSED.values() for address in each]
 )  # fmt: skip
 def test_every_other_address_is_refused_unless_trusted(address: str) -> None:
-    """Of whatever kind; the operator's own networks are the exception."""
+    """This holds for every kind; the operator's own networks are the exception."""
     parsed = ip_address(address)
     assert not may_connect(parsed, ())
     assert not may_connect(parsed, networks(["192.168.77.0/24", "fd77::/64"]))

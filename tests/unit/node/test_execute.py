@@ -1,4 +1,4 @@
-"""How long an execution counts as one under way."""
+"""How long an execution counts as running."""
 
 from collections.abc import Awaitable
 from types import SimpleNamespace
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.anyio
 async def test_a_cancelled_execution_passes_until_its_sandbox_is_gone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Removing its container takes the processors that other work is put off for."""
+    """Removing its container needs processor time, for which other work is put off."""
     monkeypatch.setattr(traffics, "QUIET_S", 0.0)
     monkeypatch.setattr(execute, "CANCELLED_HOLDS_S", 0.0)
     traffic, busy = Traffic(), []
@@ -28,7 +28,7 @@ async def test_a_cancelled_execution_passes_until_its_sandbox_is_gone(
         busy.append((sandbox, traffic.busy))
 
     async def claim(*_: object) -> object:
-        return SimpleNamespace(runs=0)
+        return SimpleNamespace(runs=0, container=SimpleNamespace(assign=lambda _: None))
 
     async def cancelled(*_: object) -> Any:
         return never_ran(State.CANCELLED, Reason.CANCEL_REQUESTED, "cancelled")
@@ -61,7 +61,9 @@ async def test_a_cancelled_execution_passes_until_its_sandbox_is_gone(
     )
     claimed: Any = SimpleNamespace(
         claim=SimpleNamespace(tenant_id="t", execution_id="e", attempt=1),
-        request=lambda: SimpleNamespace(run=SimpleNamespace(bounds=None)),
+        request=lambda: SimpleNamespace(
+            run=SimpleNamespace(bounds=None), sandbox=None, reuse=False
+        ),
         cancel_requested=False,
     )
     assert await executor.execute(claimed, 0.0)

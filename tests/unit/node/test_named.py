@@ -1,4 +1,4 @@
-"""What an operator's settings name is read at start; each fault is told by the setting's name."""
+"""Files that settings name are read at start; an error names the setting."""
 
 import os
 import ssl
@@ -58,7 +58,7 @@ FILES: dict[str, tuple[str, Given]] = {
 
 @pytest.mark.parametrize("case", FILES)
 def test_what_cannot_be_used_is_told_by_its_setting(case: str, tmp_path: Path) -> None:
-    """In one line that quotes nothing of a secret; the control is a start without the setting."""
+    """The error is one line without any secret. The control is a start without the setting."""
     name, make = FILES[case]
     fine: dict[str, Any] = {"state_dir": tmp_path / "state"}
     read_named(Settings(**fine))
@@ -70,7 +70,7 @@ def test_what_cannot_be_used_is_told_by_its_setting(case: str, tmp_path: Path) -
 
 
 def test_the_systems_own_bundle_can_be_used(tmp_path: Path) -> None:
-    """All of it."""
+    """The complete bundle is used."""
     named = read_named(Settings(state_dir=tmp_path, egress_roots=BUNDLE))
     assert named.roots == BUNDLE.read_text()
 
@@ -101,7 +101,7 @@ TEXTS = {
 def test_a_value_of_another_form_is_told_by_its_variable(
     variable: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Be it not JSON, not of the kind, or beyond its bounds; what was given is not repeated."""
+    """It is not JSON, has another type, or exceeds a limit; the error does not repeat it."""
     for text in TEXTS[variable]:
         monkeypatch.setenv(f"RUNNER_{variable}", text)
         with pytest.raises(SetupError) as refused:
@@ -112,14 +112,14 @@ def test_a_value_of_another_form_is_told_by_its_variable(
 
 
 def test_text_that_is_not_json_is_told_how_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The most frequent slip."""
+    """This is the most frequent mistake."""
     monkeypatch.setenv("RUNNER_IMAGES", "python")
     with pytest.raises(SetupError, match=r'RUNNER_IMAGES: must be a JSON list, such as \["a"'):
         read_settings()
 
 
 def test_a_file_that_may_not_be_read_is_told(tmp_path: Path) -> None:
-    """By a process that is not root, to whom a mode is no obstacle."""
+    """The process is not root, because a mode does not stop root."""
     path = written(tmp_path, BUNDLE.read_bytes(), 0o000)
     child = os.fork()
     if child == 0:

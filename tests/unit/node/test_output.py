@@ -19,7 +19,7 @@ def kept(keep: OutputKeep = "head", output_kb: int = 64) -> KeptOutput:
 async def record(
     stream: KeptOutput, data: bytes, *, size: int = 7, cut: bool = False
 ) -> list[Piece]:
-    """Feed the bytes in pieces of a size; return what is recorded that is not empty."""
+    """Feed the bytes in pieces of this size; return the recorded pieces that are not empty."""
     pieces = [Piece(await stream.feed(data[at : at + size])) for at in range(0, len(data), size)]
     return [piece for piece in (*pieces, *stream.rest(cut=cut)) if piece.chunk]
 
@@ -32,7 +32,7 @@ def joined(pieces: list[Piece]) -> bytes:
 @pytest.mark.parametrize("secrets", [[], [SECRET]], ids=["plain", "masked"])
 @pytest.mark.parametrize("size", range(1, 9))
 async def test_text_is_text_in_each_piece(size: int, secrets: list[str]) -> None:
-    """However it came, also where secrets are starred out of it."""
+    """This holds for pieces of any size, and where secrets are masked."""
     stream = kept()
     stream.hide(Masker(secrets))
     text = (LINE + SECRET) * 20
@@ -43,7 +43,7 @@ async def test_text_is_text_in_each_piece(size: int, secrets: list[str]) -> None
 
 
 async def test_text_is_text_where_secrets_are_starred_without_being_compared() -> None:
-    """Of secrets that begin so often that to compare them would take too long."""
+    """The secrets begin so often that comparing them would take too long."""
     stream = kept()
     stream.hide(Masker(f"abcdefgh{number:05}" for number in range(2000)))
     text = "." + "abcdefgh" * 1023 + "漢" * 1000
@@ -53,7 +53,7 @@ async def test_text_is_text_where_secrets_are_starred_without_being_compared() -
 
 
 async def test_a_character_that_the_bound_cuts_through_is_left_out_of_text() -> None:
-    """One cut made all of it base64. Of what is no text, every byte is kept."""
+    """Otherwise one cut made all of it base64. Of output that is not text, every byte is kept."""
     stream = kept()
     assert joined(await record(stream, b"x" + "é".encode() + b"\xc3", cut=True)) == "xé".encode()
     assert stream.broken_off
@@ -63,21 +63,21 @@ async def test_a_character_that_the_bound_cuts_through_is_left_out_of_text() -> 
 
 
 async def test_a_program_that_ends_within_a_character_wrote_no_text() -> None:
-    """Its bytes are all there."""
+    """All its bytes are recorded."""
     stream = kept()
     assert joined(await record(stream, b"x\xe5\xa4")) == b"x\xe5\xa4"
     assert not stream.broken_off
 
 
 async def test_text_after_bytes_that_are_none_is_cut_between_characters() -> None:
-    """Only the piece that holds such a byte is not text."""
+    """Only the piece with such a byte is not text."""
     pieces = await record(kept(), b"\xff." + LINE.encode() * 10)
     assert [is_utf8(piece.chunk) for piece in pieces].count(False) == 1
 
 
 @pytest.mark.parametrize("size", [1, 5, 1000, 70_000])
 async def test_both_ends_of_long_output_are_kept(size: int) -> None:
-    """Half of the bound each, told how much is missing between them, in whole characters."""
+    """Each end has half of the limit, in whole characters; the result says what is missing."""
     data = (LINE * 2000 + "1 failed, 41 passed\n").encode()
     pieces = await record(kept("head_and_tail", output_kb=8), data, size=size)
     (gap,) = [at for at, piece in enumerate(pieces) if piece.omitted]
@@ -93,7 +93,7 @@ async def test_both_ends_of_long_output_are_kept(size: int) -> None:
 
 @pytest.mark.parametrize("output_kb", [1, 8])
 async def test_output_within_its_bound_is_kept_whole(output_kb: int) -> None:
-    """To the last byte, with nothing said to be missing."""
+    """It is complete, and nothing is reported as missing."""
     data = ("é" * 512 * output_kb).encode()
     pieces = await record(kept("head_and_tail", output_kb), data, size=999)
     assert joined(pieces) == data
@@ -101,7 +101,7 @@ async def test_output_within_its_bound_is_kept_whole(output_kb: int) -> None:
 
 
 async def test_a_secret_across_the_beginning_of_the_tail_is_starred() -> None:
-    """What is left out is masked as well: its end does not show."""
+    """The omitted part is masked as well, so the secret's end does not show."""
     stream = kept("head_and_tail", output_kb=1)
     stream.hide(Masker(["0123456789abcdef"]))
     pieces = await record(stream, b"." * 2000 + b"0123456789abcdef" + b"-" * 504)
@@ -109,7 +109,7 @@ async def test_a_secret_across_the_beginning_of_the_tail_is_starred() -> None:
 
 
 async def test_the_end_that_is_held_is_bounded() -> None:
-    """A mebibyte, however large the bound of the output is."""
+    """It has at most a mebibyte, however large the limit of the output is."""
     stream = kept("head_and_tail", output_kb=16 * 1024)
     pieces = await record(stream, b"." * (20 * 2**20), size=2**20)
     (gap,) = [at for at, piece in enumerate(pieces) if piece.omitted]

@@ -1,4 +1,4 @@
-"""What is recorded of a program's output, in whatever pieces it comes."""
+"""How a program's output is recorded, whatever its pieces are."""
 
 import asyncio
 import dataclasses
@@ -24,7 +24,7 @@ KINDS = {Stream.STDOUT: EventKind.STDOUT, Stream.STDERR: EventKind.STDERR}
 
 @pytest.fixture
 def recorder() -> Recorder:
-    """Return one whose execution has no start on record yet: it writes nothing by itself."""
+    """Return a recorder whose execution has no recorded start: it writes nothing by itself."""
     return Recorder(
         database=cast("Database", None),
         changes=cast("Changes", None),
@@ -34,12 +34,12 @@ def recorder() -> Recorder:
 
 
 def output(recorder: Recorder, stream: Stream) -> bytes:
-    """Return what is left of one stream."""
+    """Return what remains of one stream."""
     return b"".join(each.chunk for each in recorder.rest.entries if each.kind is KINDS[stream])
 
 
 async def test_neighbouring_pieces_of_a_stream_are_one_event(recorder: Recorder) -> None:
-    """In the order in which they came."""
+    """They keep the order in which they came."""
     for stream, chunk in (
         (Stream.STDOUT, b"one "), (Stream.STDOUT, b"two"), (Stream.STDERR, b"three"),
         (Stream.STDOUT, b"four"),
@@ -54,7 +54,7 @@ async def test_neighbouring_pieces_of_a_stream_are_one_event(recorder: Recorder)
 
 
 async def test_a_program_does_not_decide_how_many_events_there_are(recorder: Recorder) -> None:
-    """Byte by byte on both streams: their order beside each other ends where a batch is full."""
+    """It writes byte by byte to both streams; in a full batch, their relative order is lost."""
     size = FLUSH_AT_BYTES // 2 - 1
     for at in range(size):
         await recorder.add(Stream.STDOUT, bytes([at % 251]))
@@ -68,7 +68,7 @@ async def test_a_program_does_not_decide_how_many_events_there_are(recorder: Rec
 async def test_a_secret_in_pieces_is_starred_though_the_other_stream_comes_between(
     recorder: Recorder,
 ) -> None:
-    """The hash is that of the stored, starred output."""
+    """The hash is that of the stored, masked output."""
     await recorder.hide([SECRET])
     for character in f"<{SECRET}> and <{SECRET[:9]}":
         await recorder.add(Stream.STDOUT, character.encode())
@@ -96,7 +96,7 @@ class Away:
 
 
 async def test_a_recorder_asks_for_nothing_once_its_attempt_is_over() -> None:
-    """Its timer would repeat a write for as long as PostgreSQL is away."""
+    """Otherwise its timer would repeat a write while PostgreSQL is away."""
     away = Away()
     recorder = Recorder(
         database=cast("Database", away),
@@ -144,7 +144,7 @@ NOTE = "[egress] refused: a.test:443"
 async def test_a_note_stands_between_the_programs_lines(
     recorder: Recorder, before: list[bytes], after: list[bytes], expected: str
 ) -> None:
-    """On stderr, and never within a line."""
+    """It is on stderr, and never inside a line."""
     for chunk in before:
         await recorder.add(Stream.STDERR, chunk)
     recorder.note(NOTE)
@@ -156,7 +156,7 @@ async def test_a_note_stands_between_the_programs_lines(
 
 
 async def test_a_note_hides_no_secret_from_its_mask(recorder: Recorder) -> None:
-    """Neither one that a program is just writing, nor one in the note itself."""
+    """This holds for a secret that the program is writing, and for one in the note."""
     await recorder.hide([SECRET])
     await recorder.add(Stream.STDERR, SECRET[:7].encode())
     recorder.note(f"[egress] refused: {SECRET}.test")
@@ -168,7 +168,7 @@ async def test_a_note_hides_no_secret_from_its_mask(recorder: Recorder) -> None:
 
 @pytest.mark.parametrize("cut", [True, False])
 async def test_a_note_takes_nothing_of_what_is_kept(cut: bool) -> None:
-    """Though the program has used up its output; a character that is cut is left out as ever."""
+    """Even if the program has used up its output; an incomplete character is left out as usual."""
     recorder = Recorder(
         database=cast("Database", None),
         changes=cast("Changes", None),
@@ -184,7 +184,7 @@ async def test_a_note_takes_nothing_of_what_is_kept(cut: bool) -> None:
 
 
 async def test_notes_are_told_apart_from_the_programs_output(recorder: Recorder) -> None:
-    """Though it writes right before and right behind them."""
+    """This holds even if it writes right before and after them."""
     await recorder.add(Stream.STDERR, b"one\n")
     recorder.note(NOTE)
     recorder.note(NOTE)
@@ -198,7 +198,7 @@ async def test_notes_are_told_apart_from_the_programs_output(recorder: Recorder)
 
 
 async def test_a_secret_is_starred_before_what_is_told_is_shortened(recorder: Recorder) -> None:
-    """A secret that the cut goes through shows no beginning: in event, audit record and note."""
+    """A cut secret shows no beginning, in event, audit record and note."""
     await recorder.hide([SECRET])
     told = f"no rule permits /{'a' * 250}{SECRET}/b; it would need another"
     recorder.decide({"detail": told}, dataclasses.replace(DECIDED, metadata={"detail": told}))
@@ -213,7 +213,7 @@ async def test_a_secret_is_starred_before_what_is_told_is_shortened(recorder: Re
 
 @pytest.mark.parametrize("filler", ["a", "a ", '"'])
 async def test_what_is_on_record_of_a_decision_is_bounded(recorder: Recorder, filler: str) -> None:
-    """However much the proxy tells."""
+    """This holds however much the proxy reports."""
     told = {"host": filler * 40_000, "detail": filler * 40_000}
     recorder.decide(told, dataclasses.replace(DECIDED, metadata=told))
     await recorder.close()

@@ -1,4 +1,4 @@
-"""What becomes of an interrupted attempt: code runs again only unbegun or on request."""
+"""How interrupted attempts are settled: code runs again only if not begun, or on request."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from runner.words.states import ACTIVE, ENDED, Reason, State
 
 
 def stored(state: State, attempt: int = 1, *, cancel: bool = False, retry: bool = False) -> Stored:
-    """Return an attempt as the reaper finds it."""
+    """Return an attempt as the reaper reads it."""
     return Stored(
         state=state, attempt=attempt, cancel_requested=cancel, retry_asked=retry, lease_expired=True
     )
@@ -16,12 +16,12 @@ def stored(state: State, attempt: int = 1, *, cancel: bool = False, retry: bool 
 
 @pytest.mark.parametrize("state", sorted(ENDED | {State.QUEUED}))
 def test_what_is_not_active_is_left_alone(state: State) -> None:
-    """An end is final, and what waits needs no help."""
+    """An end is final, and a waiting execution needs no help."""
     assert decide(stored(state), Reason.WORKER_LOST, 3) is None
 
 
 def test_a_program_that_had_not_begun_is_queued_again() -> None:
-    """Nothing of it ran: running it is running it once."""
+    """Nothing of it ran, so it is safe to run it."""
     assert isinstance(decide(stored(State.STARTING), Reason.WORKER_LOST, 3), Requeue)
 
 
@@ -42,7 +42,7 @@ def test_a_program_that_ran_is_run_again_when_asked() -> None:
 
 @pytest.mark.parametrize("state", sorted(ACTIVE))
 def test_the_last_attempt_is_the_last(state: State) -> None:
-    """Poison is taken out of circulation."""
+    """An execution that kills workers must not go on for ever."""
     decision = decide(stored(state, attempt=3, retry=True), Reason.WORKER_LOST, 3)
     assert isinstance(decision, End)
     assert decision.result.reason is Reason.ATTEMPTS_EXHAUSTED
@@ -50,7 +50,7 @@ def test_the_last_attempt_is_the_last(state: State) -> None:
 
 @pytest.mark.parametrize("state", sorted(ACTIVE))
 def test_a_cancellation_outweighs_everything(state: State) -> None:
-    """What was to end does not come back."""
+    """An execution that was cancelled does not come back."""
     decision = decide(stored(state, cancel=True, retry=True), Reason.WORKER_LOST, 3)
     assert isinstance(decision, End)
     assert decision.result.state is State.CANCELLED

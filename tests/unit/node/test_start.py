@@ -1,4 +1,4 @@
-"""A start goes on record before its program, while it runs, or with an end that comes soon."""
+"""A start is recorded before its program, while it runs, or with an end that comes soon."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -16,7 +16,7 @@ def start() -> Start:
 
 
 class Store:
-    """Remembers what was put on record."""
+    """Remembers what was recorded."""
 
     def __init__(self, start: Start) -> None:
         self._start = start
@@ -24,13 +24,13 @@ class Store:
         self.done = asyncio.Event()
 
     async def __call__(self) -> None:
-        """Put it on record."""
+        """Record it."""
         self.stored.append(self._start.begun().record)
         self.done.set()
 
 
 async def test_a_short_run_s_start_is_left_for_its_end() -> None:
-    """With how long ago it was."""
+    """It is stored with how long ago it was."""
     begun = start()
     store = Store(begun)
     async with begun.recorded(store, ahead=False):
@@ -44,7 +44,7 @@ async def test_a_short_run_s_start_is_left_for_its_end() -> None:
 
 
 async def test_a_longer_run_s_start_is_on_record_while_it_runs() -> None:
-    """Once, and nothing is left for the end."""
+    """It is recorded once, and nothing is left for the end."""
     begun = start()
     store = Store(begun)
     async with begun.recorded(store, ahead=False):
@@ -56,7 +56,7 @@ async def test_a_longer_run_s_start_is_on_record_while_it_runs() -> None:
 
 
 async def test_what_may_have_effects_begins_on_record() -> None:
-    """And is not put there twice, when it really begins."""
+    """It is not recorded a second time when the program really begins."""
     begun = start()
     store = Store(begun)
     async with begun.recorded(store, ahead=True):
@@ -67,7 +67,7 @@ async def test_what_may_have_effects_begins_on_record() -> None:
 
 
 async def test_a_start_whose_recording_was_cancelled_is_in_doubt() -> None:
-    """It may be stored all the same: whoever writes the end has to look."""
+    """It may be stored all the same, so whoever writes the end has to check."""
     begun = start()
     stored = asyncio.Event()
 
@@ -93,7 +93,7 @@ async def test_a_start_whose_recording_was_cancelled_is_in_doubt() -> None:
 
 
 async def test_what_never_began_is_never_recorded() -> None:
-    """As its command was not there, or its sandbox died."""
+    """For example, its command did not exist, or its sandbox died."""
     begun = start()
     store = Store(begun)
     async with begun.recorded(store, ahead=False):
@@ -105,7 +105,7 @@ async def test_what_never_began_is_never_recorded() -> None:
 
 
 async def test_a_start_that_cannot_be_recorded_ends_the_run() -> None:
-    """The attempt is another's: its program is not to go on."""
+    """The attempt belongs to another worker, so its program must not continue."""
 
     async def lost() -> None:
         raise LookupError
@@ -123,7 +123,7 @@ async def test_a_start_that_cannot_be_recorded_ends_the_run() -> None:
 
 
 async def test_what_cannot_be_recorded_ahead_does_not_begin() -> None:
-    """Nothing is sent to its sandbox."""
+    """Then nothing is sent to its sandbox."""
     ran = False
 
     async def lost() -> None:

@@ -1,4 +1,4 @@
-"""When work that can wait is done: in a quiet moment, or when it has waited long enough."""
+"""Work that can wait is done in a quiet moment, or when it has waited long enough."""
 
 import asyncio
 
@@ -12,13 +12,13 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a moment be a tenth of a second, and a long time half a second."""
+    """Make a moment a tenth of a second, and a long time half a second."""
     monkeypatch.setattr(traffics, "QUIET_S", 0.1)
     monkeypatch.setattr(traffics, "PATIENCE_S", 0.5)
 
 
 async def test_a_worker_without_executions_is_quiet() -> None:
-    """From its start on."""
+    """It is quiet from its start on."""
     traffic = Traffic()
     assert not traffic.busy
     async with asyncio.timeout(0.05):
@@ -38,7 +38,7 @@ async def test_it_is_busy_during_an_execution_and_a_moment_after() -> None:
 
 
 async def test_the_next_execution_puts_it_off_again() -> None:
-    """What waits for a quiet moment waits for a whole one."""
+    """Work that waits for a quiet moment waits for a complete one."""
     traffic = Traffic()
     with traffic.passing():
         waiting = asyncio.create_task(traffic.quiet())

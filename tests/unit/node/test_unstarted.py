@@ -1,4 +1,4 @@
-"""What failed before its program began: given back for nothing if a node is at fault."""
+"""Attempts that failed before their program began cost nothing if a node is at fault."""
 
 import asyncio
 
@@ -41,7 +41,7 @@ def stored(attempt: int, given_back: int = 0, *, cancel: bool = False) -> Stored
 
 
 def test_a_fault_of_the_node_costs_no_attempt() -> None:
-    """However many nodes were broken before: it is given back."""
+    """It goes back to the queue, however many nodes were broken before."""
     assert decide(stored(30, 29), ERROR, ours=True, max_attempts=3) is None
     assert decide(stored(32, 30), ERROR, ours=False, max_attempts=3) is None
     lost = settle.decide(stored(32, 30), Reason.WORKER_LOST, 3)
@@ -49,7 +49,7 @@ def test_a_fault_of_the_node_costs_no_attempt() -> None:
 
 
 def test_what_cannot_be_started_ends_after_a_few_attempts() -> None:
-    """Without what Docker said, which is the operator's to know."""
+    """The tenant does not see Docker's message, which is for the operator."""
     assert decide(stored(2), ERROR, ours=False, max_attempts=3) is None
     end = decide(stored(3), ERROR, ours=False, max_attempts=3)
     assert end is not None
@@ -72,7 +72,7 @@ def test_what_cannot_be_started_ends_after_a_few_attempts() -> None:
     ],
 )
 def test_a_tenant_is_told_nothing_of_the_host(kind: type[RunnerError], reason: Reason) -> None:
-    """No path, no address; the reason is right all the same."""
+    """There is no path and no address, but the reason is right."""
     error = kind("/etc/runner/secrets.toml: unix:///run/docker.sock does not answer")
     assert told(error)[0] is reason
     result = settle.not_started(error)
@@ -81,7 +81,7 @@ def test_a_tenant_is_told_nothing_of_the_host(kind: type[RunnerError], reason: R
 
 
 def test_a_drain_before_the_program_began_costs_no_attempt() -> None:
-    """It is our doing; but not for ever."""
+    """A drain is our doing, but it is not repeated for ever."""
     free = settle.decide(stored(3), Reason.WORKER_DRAINED, 3)
     assert free == settle.Requeue(settle.EXPLANATIONS[Reason.WORKER_DRAINED], free=True)
     lost = settle.decide(stored(2), Reason.WORKER_LOST, 3)
@@ -92,13 +92,13 @@ def test_a_drain_before_the_program_began_costs_no_attempt() -> None:
 
 
 def test_what_breaks_nodes_is_taken_out_of_circulation() -> None:
-    """It is not given back for ever."""
+    """It is not returned for ever."""
     end = decide(stored(99, MOST_GIVEN_BACK), ERROR, ours=True, max_attempts=3)
     assert end is not None
 
 
 def test_a_cancelled_one_ends() -> None:
-    """What was to end does not come back."""
+    """An execution that was cancelled does not come back."""
     end = decide(stored(1, cancel=True), ERROR, ours=True, max_attempts=3)
     assert end is not None
     assert end.state is State.CANCELLED
@@ -112,7 +112,7 @@ class Node:
         self.probes = 0
 
     async def probe(self) -> None:
-        """Start a sandbox of nobody's."""
+        """Start a sandbox for nobody."""
         self.probes += 1
         await asyncio.sleep(0.01)
         if self.fault is not None:
@@ -120,7 +120,7 @@ class Node:
 
 
 async def test_a_node_that_starts_others_is_not_at_fault() -> None:
-    """A tenant's order that cannot be met holds up nobody else."""
+    """An order that cannot be met delays nobody else."""
     breaker = Breaker(Node().probe)
     assert not await breaker.blames_node()
     async with asyncio.timeout(1):
@@ -129,7 +129,7 @@ async def test_a_node_that_starts_others_is_not_at_fault() -> None:
 
 @pytest.mark.parametrize("fault", [DockerUnavailable("away"), ERROR, OSError(28, "full")])
 async def test_a_broken_node_claims_nothing_until_it_is_whole(fault: Exception) -> None:
-    """Whoever waits to claim goes on once a start has succeeded."""
+    """Waiting claims continue once a start has succeeded."""
     node = Node(fault)
     breaker = Breaker(node.probe)
     assert await breaker.blames_node()
@@ -143,7 +143,7 @@ async def test_a_broken_node_claims_nothing_until_it_is_whole(fault: Exception) 
 
 
 async def test_many_failures_at_once_are_one_look() -> None:
-    """A node under load is not asked to start a sandbox for each."""
+    """A loaded node is not asked to start one sandbox per failure."""
     node = Node(DockerUnavailable("away"))
     breaker = Breaker(node.probe)
     assert all(await asyncio.gather(*(breaker.blames_node() for _ in range(50))))
@@ -151,7 +151,7 @@ async def test_many_failures_at_once_are_one_look() -> None:
 
 
 async def test_a_cancelled_look_answers_nobody() -> None:
-    """Who waited for it looks by himself: the node is at fault all the same."""
+    """Whoever waited for it checks again; the node is at fault all the same."""
     node = Node()
     breaker = Breaker(node.probe)
     earlier = asyncio.create_task(breaker.blames_node())
@@ -168,13 +168,13 @@ async def test_a_cancelled_look_answers_nobody() -> None:
 
 
 async def test_a_missing_image_is_no_broken_node() -> None:
-    """Executions that want another one may start."""
+    """Executions with another image may start."""
     breaker = Breaker(Node(ImageMissing("no such image")).probe)
     assert not await breaker.blames_node()
 
 
 async def test_a_stopping_worker_waits_for_no_node() -> None:
-    """It has to drain."""
+    """It has to drain instead."""
     breaker = Breaker(Node(DockerUnavailable("away")).probe)
     await breaker.blames_node()
     breaker.stop()
@@ -183,7 +183,7 @@ async def test_a_stopping_worker_waits_for_no_node() -> None:
 
 
 async def test_a_broken_node_is_told_while_a_look_at_it_hangs() -> None:
-    """Each look at a Docker that answers nothing lasts; the node does not seem whole meanwhile."""
+    """A check of a silent Docker takes long; the node does not seem healthy meanwhile."""
     node = Node(DockerUnavailable("away"))
     breaker = Breaker(node.probe)
     assert breaker.failing == {}

@@ -1,4 +1,4 @@
-"""A proposal keeps what was called, drops what was not, and names what was refused."""
+"""A proposal keeps the calls that were made, drops the others, and names the refused ones."""
 
 import json
 from typing import Any
@@ -49,7 +49,7 @@ def test_what_a_sandbox_needs_is_never_dropped(raw: Any) -> None:
 
 
 def test_chosen_answers_stay(raw: Any) -> None:
-    """A program that met ENOSYS went on without the call; with EPERM it might not."""
+    """A program that got ENOSYS continued without the call; with EPERM it might not."""
     (entry,) = entries(proposed(raw, Call("clone3")), "clone3")
     assert (entry["action"], entry["errnoRet"]) == ("SCMP_ACT_ERRNO", 38)
 
@@ -110,7 +110,7 @@ def test_only_conditional_calls_have_their_arguments_looked_at(raw: Any) -> None
 
 
 def test_every_known_danger_has_its_reason() -> None:
-    """And the shipped profile has none of them."""
+    """The shipped profile permits none of them."""
     without_reason = set(KNOWN_DANGERS) - DANGEROUS.keys()
     assert without_reason <= {"_sysctl", "afs_syscall", "get_kernel_syms", "lsm_set_self_attr"}
     assert load_profile(Settings().profiles_path).allowed & DANGEROUS.keys() == set()

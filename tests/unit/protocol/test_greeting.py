@@ -1,4 +1,4 @@
-"""Both ends go on in the highest generation that both speak, or part with a reason."""
+"""Both ends use the highest generation that both speak, or part with a reason."""
 
 import pytest
 
@@ -13,7 +13,7 @@ from runner.words.errors import ImageIncompatible, ProtocolViolation
 def test_the_highest_common_generation_is_picked(
     monkeypatch: pytest.MonkeyPatch, theirs: tuple[int, ...], picked: int
 ) -> None:
-    """Whatever the order in which they are offered."""
+    """The order in which they are offered does not matter."""
     monkeypatch.setattr(greeting, "GENERATIONS", (1, 2, 3))
     assert agreed(Greeting(theirs), "python") == picked
 
@@ -32,7 +32,7 @@ def test_without_a_common_one_both_sides_and_the_way_out_are_told(
 
 
 def test_an_image_from_before_generations_is_recognised_by_its_first_bytes() -> None:
-    """These are what such an image has sent, and always will."""
+    """Such an image has always sent these bytes, and always will."""
     sent = bytearray(b'C\0\0\0\x1e{"say": "ready", "version": 4}')
     assert first_word(sent) == (Ready(version=4), len(sent))
     with pytest.raises(ImageIncompatible, match="from before there were generations"):
@@ -40,7 +40,7 @@ def test_an_image_from_before_generations_is_recognised_by_its_first_bytes() -> 
 
 
 def test_a_greeting_that_is_not_whole_is_waited_for() -> None:
-    """However it is cut."""
+    """This holds for every cut."""
     whole = framed(FIRST_WORDS.encode(Greeting((1, 2))))
     for cut in range(len(whole)):
         assert first_word(bytearray(whole[:cut])) is None

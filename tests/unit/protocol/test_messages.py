@@ -1,4 +1,4 @@
-"""A message is taken as what it claims to be, or not at all."""
+"""A message is accepted as what it claims to be, or refused."""
 
 import json
 
@@ -11,6 +11,7 @@ from runner.protocol.commands import (
     Collect,
     Command,
     Invocation,
+    Live,
     Load,
     Ping,
     PlaceFile,
@@ -32,6 +33,7 @@ SENT: tuple[Command, ...] = (
     Terminate(),
     Collect(names_bytes=9, max_files=1, max_bytes=2, again=True),
     Clean(),
+    Live(secret="0f" * 32, alone_s=60, egress=True, trust="certificate"),
 )
 
 
@@ -51,7 +53,7 @@ def test_every_message_has_an_example_here() -> None:
 
 
 def test_a_program_is_read_as_it_was_written() -> None:
-    """Its texts are any that Python can hold, as of a path that is not UTF-8."""
+    """Its texts may be any that Python can hold, such as a path that is not UTF-8."""
     program = Invocation(("python3", "\udcff"), {"A": "\N{SNAKE}"}, "/workspace", interpret=True)
     assert json.loads(program.encode()) == {
         "argv": ["python3", "\udcff"],
@@ -89,7 +91,7 @@ def test_a_program_is_read_as_it_was_written() -> None:
     ],
 )
 def test_what_is_no_event_is_told_by_message_and_field(payload: bytes, why: str) -> None:
-    """Malformed, ambiguous, mistyped, or with a field too many or too few."""
+    """It is malformed, ambiguous, of the wrong type, or has a field too many or too few."""
     with pytest.raises(ProtocolViolation, match="the sandbox sent") as caught:
         EVENTS.decode(payload)
     assert why in caught.value.detail

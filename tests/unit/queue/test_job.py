@@ -19,7 +19,7 @@ def payload(*call: object) -> bytes:
 
 @pytest.mark.parametrize("compress", [False, True])
 def test_a_ring_is_read(compress: bool) -> None:
-    """RQ compresses what it writes, and reads both."""
+    """RQ compresses what it writes, and reads both forms."""
     data = payload(RING, None, [A, B], {})
     found = parse(zlib.compress(data) if compress else data)
     assert found == Ring(UUID(A), UUID(B))
@@ -44,6 +44,6 @@ def test_a_ring_is_read(compress: bool) -> None:
     ],
 )
 def test_anything_else_is_refused_with_its_reason(data: bytes, why: str) -> None:
-    """Never run, never guessed at."""
+    """It is never run, and its meaning is never guessed."""
     with pytest.raises(ValueError, match=why):
         parse(data)

@@ -17,7 +17,7 @@ def write(root: Path, files: dict[str, str]) -> None:
 
 
 def test_version_2_with_systemd(tmp_path: Path) -> None:
-    """One folder for all, named as a scope in our slice."""
+    """All counters are in one folder, named as a scope in our slice."""
     scope = "agentrunner.slice/docker-abc.scope"
     write(
         tmp_path,
@@ -36,7 +36,7 @@ def test_version_2_with_systemd(tmp_path: Path) -> None:
 
 
 def test_version_1_without_systemd(tmp_path: Path) -> None:
-    """A folder per controller."""
+    """There is a folder per controller."""
     write(
         tmp_path,
         {
@@ -59,13 +59,33 @@ def test_version_1_without_systemd(tmp_path: Path) -> None:
 def test_all_sandboxes_together_weigh_less_than_a_service(
     tmp_path: Path, version: int, file: str, usual: str, less: str
 ) -> None:
-    """Set once, and again if something sets it back; nothing is made where there is no group."""
+    """The weight is set once, and again if something resets it; no group is created."""
     groups = Cgroups(version=version, parent="/agentrunner", systemd=False, root=tmp_path)
     assert not groups.weigh()
     write(tmp_path, {file: usual})
     assert groups.weigh()
     assert (tmp_path / file).read_text() == less
     assert not groups.weigh()
+
+
+@pytest.mark.parametrize(
+    ("version", "file", "usual", "parts"),
+    [
+        (1, "cpu/agentrunner/abc/cpu.shares", "1024", {1: "1024", 50: "20", 5000: "2"}),
+        (2, "agentrunner/abc/cpu.weight", "100", {1: "100", 50: "2", 5000: "1"}),
+    ],
+)
+def test_a_sandbox_weighs_one_of_so_many_parts(
+    tmp_path: Path, version: int, file: str, usual: str, parts: dict[int, str]
+) -> None:
+    """It is never less than the kernel permits, and is written only if it changes."""
+    groups = Cgroups(version=version, parent="/agentrunner", systemd=False, root=tmp_path)
+    assert not groups.set_weight("abc", 2)
+    write(tmp_path, {file: usual})
+    for number, wanted in parts.items():
+        groups.set_weight("abc", number)
+        assert (tmp_path / file).read_text() == wanted
+        assert not groups.set_weight("abc", number)
 
 
 def test_what_is_not_there_is_none(tmp_path: Path) -> None:
@@ -75,7 +95,7 @@ def test_what_is_not_there_is_none(tmp_path: Path) -> None:
 
 
 def test_cpu_time_before_the_program_is_taken_off() -> None:
-    """The rest is not a sum."""
+    """The other values are not sums."""
     later = Counters(cpu_s=1.5, pids_peak=3)
     assert later.since(Counters(cpu_s=0.5)) == Counters(cpu_s=1.0, pids_peak=3)
     assert later.since(Counters()) == later
@@ -98,7 +118,7 @@ HOST_CONFIG = {
 
 
 def test_limits_are_set_back_in_version_2(tmp_path: Path) -> None:
-    """What systemd wrote, and nothing else; a limit that the kernel lacks is passed over."""
+    """Only what systemd overwrote; limits that the kernel lacks are skipped."""
     group = "agentrunner.slice/docker-abc.scope"
     write(
         tmp_path,
@@ -120,7 +140,7 @@ def test_limits_are_set_back_in_version_2(tmp_path: Path) -> None:
 
 
 def test_limits_are_set_back_in_version_1(tmp_path: Path) -> None:
-    """Memory and swap are counted together there, and sockets apart."""
+    """There, memory and swap are counted together, and sockets separately."""
     group = "agentrunner/abc"
     write(
         tmp_path,

@@ -16,7 +16,7 @@ RUN = RunProgram(program_bytes=3, stdin_bytes=0, output_bytes=9, egress=False, t
 
 @asynccontextmanager
 async def connected() -> AsyncIterator[tuple[Channel, asyncio.StreamReader]]:
-    """Return a channel, and what reads at its other end."""
+    """Return a channel, and a reader at its other end."""
     ours, theirs = socket.socketpair()
     there, writer = await asyncio.open_connection(sock=theirs)
     channel = Channel(*await asyncio.open_connection(sock=ours))
@@ -37,7 +37,7 @@ async def next_frame(there: asyncio.StreamReader) -> tuple[bytes, int, bytes]:
 
 @pytest.mark.parametrize("sizes", [(), (0,), (3, 5), (PIECE, 1), (1, 3 * PIECE + 7)])
 async def test_what_follows_a_command_comes_in_order_and_whole(sizes: tuple[int, ...]) -> None:
-    """Whether it is written with the command or after it."""
+    """It may be written with the command or after it."""
     contents = [bytes([65 + number]) * size for number, size in enumerate(sizes)]
     async with connected() as (channel, there), asyncio.TaskGroup() as tasks:
         tasks.create_task(channel.send(RUN, *contents))

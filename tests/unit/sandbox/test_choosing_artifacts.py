@@ -23,7 +23,7 @@ def choose() -> ModuleType:
 
 
 def named(choose: ModuleType, pattern: str, path: str, tools: frozenset[str] = frozenset()) -> bool:
-    """Return whether a pattern names a file, whose path leads through these folders of tools."""
+    """Return whether a pattern names a file whose path leads through these tools' folders."""
     patterns = choose.Patterns([pattern])
     places = patterns.start
     *folders, name = path.split("/")
@@ -70,7 +70,7 @@ def test_a_pattern_names_files(choose: ModuleType, pattern: str, path: str, matc
 def test_only_its_name_leads_into_a_tools_folder(
     choose: ModuleType, pattern: str, matches: bool
 ) -> None:
-    """A wildcard was meant for the program's own files."""
+    """A wildcard is meant for the program's own files."""
     assert named(choose, pattern, ".git/config", frozenset({".git"})) is matches
 
 
@@ -84,7 +84,7 @@ def test_only_its_name_leads_into_a_tools_folder(
     ],
 )
 def test_no_pattern_takes_long(choose: ModuleType, part: str) -> None:
-    """The worst patterns cost little more than as many names, each as long."""
+    """The worst patterns cost little more than as many plain names of the same length."""
     worst = [f"**/{part}b{number:02}" for number in range(64)]
     names = ["**/" + "a" * (len(each) - 3) for each in worst]
     assert least_cost(choose, worst) < 12 * least_cost(choose, names)
@@ -105,7 +105,7 @@ def least_cost(choose: ModuleType, patterns: list[str]) -> float:
 
 
 def test_patterns_that_no_file_was_found_for_are_known(choose: ModuleType) -> None:
-    """Each is told by itself."""
+    """Each is reported."""
     patterns = choose.Patterns(["a", "*", "b"])
     assert patterns.first(patterns.step(patterns.start, "a")) == 0
     assert patterns.unmet() == ["b"]
@@ -123,12 +123,12 @@ def test_patterns_that_no_file_was_found_for_are_known(choose: ModuleType) -> No
 def test_a_tools_folder_is_known(
     choose: ModuleType, name: str, within: tuple[str, ...], tools: bool
 ) -> None:
-    """By its name, or by the mark of a virtual environment."""
+    """It is recognised by its name, or by the marker of a virtual environment."""
     assert choose.made_by_tools(name, within) is tools
 
 
 def test_the_files_that_come_first(choose: ModuleType, tmp_path: Path) -> None:
-    """By pattern; the program's own; at the top; the last written."""
+    """The order: by pattern, the program's own files, the top folder, the newest."""
     paths = {"a": 3, "b": 5, "d/c": 9, "package.json": 7}
     for path, at in paths.items():
         (tmp_path / path).parent.mkdir(exist_ok=True)

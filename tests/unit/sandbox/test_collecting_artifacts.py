@@ -1,21 +1,24 @@
 """How the supervisor searches the workspace for a run's artifacts."""
 
 import asyncio
+import base64
 import importlib
 import itertools
 import json
 import os
 import socket
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
 
+from runner.base.masking import Masker
 from runner.base.settings import Settings
 from runner.protocol.commands import Prepare
 from runner.sandbox.guest import artifacts
+from runner.sandbox.guest.artifacts import CollectedFiles
 from runner.sandbox.guest.channel import Channel
 
 
@@ -50,7 +53,7 @@ def test_a_long_search_ends_with_what_it_has_found(
     found: list[str],
     refused: list[list[str]],
 ) -> None:
-    """The rest is refused by name: the worker waits for a bounded time, and then for nothing."""
+    """The rest is refused by name, because the worker waits for a bounded time only."""
     (tmp_path / "c").mkdir()
     for name in ("a", "c/d", "e"):
         (tmp_path / name).touch()
@@ -63,7 +66,7 @@ def test_a_long_search_ends_with_what_it_has_found(
 
 
 def answered(collect: ModuleType, names: list[str]) -> tuple[list[str], dict[str, object]]:
-    """Collect what has these names; return the paths handed back, and the last event."""
+    """Collect files with these names; return the paths handed back, and the last event."""
     ours, theirs = socket.socketpair()
     memory = os.memfd_create("placed")
     try:
@@ -81,7 +84,7 @@ def answered(collect: ModuleType, names: list[str]) -> tuple[list[str], dict[str
 
 
 class Paths:
-    """Keeps the paths of what comes."""
+    """Keeps the paths of the files that come."""
 
     def __init__(self) -> None:
         self.came: list[str] = []
@@ -103,9 +106,58 @@ async def test_patterns_follow_their_command(
     names: tuple[str, ...],
     kept: list[str],
 ) -> None:
-    """The command itself, which PID 1 reads, holds only how long they are."""
+    """The command itself, which PID 1 reads, holds only their length."""
     for name in ("a.csv", "b.txt"):
         (tmp_path / name).write_text(name)
+    paths = Paths()
+    command, _ = await collected(collect, names, paths, Masker(()))
+    assert sorted(paths.came) == kept
+    assert not any(name in str(command) for name in names)
+
+
+SECRET = "s3cr\tet-\u202evalue+" + "0123456789abcdef" * 2
+FORMS = {
+    "plain": SECRET,
+    "base64": base64.urlsafe_b64encode(SECRET.encode()).decode(),
+    "hex": SECRET.encode().hex(),
+}
+
+
+@pytest.mark.parametrize("before", [0, 150, 175, 190, 196, 199])
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS.keys())
+async def test_a_secret_in_a_refused_name_is_starred_wherever_the_name_is_cut(
+    collect: ModuleType, tmp_path: Path, form: str, before: int
+) -> None:
+    """This also holds for unprintable characters. The control knows no secrets."""
+    path = tmp_path / ("d" * before) / form if before else tmp_path / form
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.symlink_to("/")
+    _, starred = await collected(collect, (), Paths(), Masker([SECRET]))
+    _, shown = await collected(collect, (), Paths(), Masker(()))
+    (name,), (control,) = starred.refused, shown.refused
+    parts = [form[at : at + 5] for at in range(len(form) - 4)]
+    parts = [part for part in parts if part.isprintable()]
+    assert not [part for part in parts if part in name]
+    assert name[:before] == "d" * before
+    assert name.rpartition(": ")[2] == control.rpartition(": ")[2]
+    if before < 180:
+        assert [part for part in parts if part in control]
+
+
+async def test_a_name_that_is_cut_elsewhere_is_told_to_its_end(
+    collect: ModuleType, tmp_path: Path
+) -> None:
+    """Text that happens to be at the name's end is not part of a secret."""
+    (tmp_path / ("é" * 100)).mkdir()
+    (tmp_path / ("é" * 100) / ("z" * 120)).symlink_to("/")
+    _, told = await collected(collect, (), Paths(), Masker([SECRET]))
+    assert told.refused == ("é" * 100 + "/" + "z" * 99 + ": not_a_regular_file",)
+
+
+async def collected(
+    collect: ModuleType, names: Sequence[str], paths: Paths, masker: Masker
+) -> tuple[dict[str, object], CollectedFiles]:
+    """Let the worker collect from the supervisor; return the command and the report."""
     ours, theirs = socket.socketpair()
     channel = Channel(*await asyncio.open_connection(sock=ours))
 
@@ -119,15 +171,19 @@ async def test_patterns_follow_their_command(
         os.close(memory)
         return command
 
-    paths = Paths()
     with theirs:
         async with asyncio.timeout(10):
             obeyed = asyncio.create_task(asyncio.to_thread(obey))
             await channel.send(Prepare())
-            await artifacts.collect(
-                channel, names=names, max_files=8, max_bytes=1000, again=True, sink=paths
+            told = await artifacts.collect(
+                channel,
+                names=names,
+                max_files=8,
+                max_bytes=1000,
+                again=True,
+                sink=paths,
+                masker=masker,
             )
             command = await obeyed
     channel.close()
-    assert sorted(paths.came) == kept
-    assert not any(name in str(command) for name in names)
+    return command, told

@@ -7,6 +7,7 @@ import pytest
 from runner.base.recipe import Recipe, read_recipe
 from runner.sandbox.engine.rootfs import apt_sources, mmdebstrap_command
 from runner.words.errors import SetupError
+from runner.words.sandbox import UnixAccount
 
 
 def test_packages_come_from_the_hosts_own_sources_of_its_release(tmp_path: Path) -> None:
@@ -43,7 +44,9 @@ def test_a_recipe_that_is_like_another_adds_to_it(tmp_path: Path) -> None:
     texts = {
         "base": 'packages = ["bash"]\nexclude = ["/doc/*"]\npreload = ["numpy"]\njavascript = true',
         "more": 'like = "base"\npackages = ["git"]\ninclude = ["/doc/git*"]\ncommands = ["true"]',
-        "most": 'like = "more"',
+        "most": 'like = "more"\nhome = "/home/user"\nuser = "user"',
+        "egg": 'like = "hen"',
+        "hen": 'like = "egg"',
     }
     for name, text in texts.items():
         (tmp_path / name).mkdir()
@@ -55,5 +58,21 @@ def test_a_recipe_that_is_like_another_adds_to_it(tmp_path: Path) -> None:
     excluded = command.index("--dpkgopt=path-exclude=/doc/*")
     assert excluded < command.index("--dpkgopt=path-include=/doc/git*")
     assert any(part.startswith('--customize-hook=chroot "$1" sh -ec true') for part in command)
-    with pytest.raises(SetupError, match="which is like"):
-        read_recipe(tmp_path, "most")
+    assert recipe.account == UnixAccount()
+    most = read_recipe(tmp_path, "most")
+    assert most.account == UnixAccount("user", "/home/user")
+    assert mmdebstrap_command(most, Path("root.tar"), sources=[]) == command
+    with pytest.raises(SetupError, match="in a circle: hen, egg"):
+        read_recipe(tmp_path, "hen")
+
+
+@pytest.mark.parametrize(
+    "line",
+    ['home = "/etc"', 'home = "/home/../etc"', 'home = "/home"', 'user = "root"', 'user = "a:0:0"'],
+)
+def test_a_home_or_a_user_that_is_somebody_elses_is_refused(tmp_path: Path, line: str) -> None:
+    """A folder of the system's is not covered, and nobody is called root."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "recipe.toml").write_text(f'packages = ["bash"]\n{line}')
+    with pytest.raises(SetupError, match=r"recipe\.toml is not a recipe"):
+        read_recipe(tmp_path, "mine")

@@ -33,7 +33,7 @@ def ending(**facts: Any) -> Ending:
     [("pythn", "'pythn'"), ("a\n\u202eb", r"'a\n\u202eb'"), ("x" * 200, f"'{'x' * 128}…'")],
 )
 def test_a_command_that_was_not_started_is_named(command: str, shown: str) -> None:
-    """Escaped, and cut where it is long."""
+    """The name is escaped, and cut if it is long."""
     verdict = classify(ending(command=command, exit_code=None, not_started="ENOENT"))
     assert verdict.detail.startswith(f"The command {shown} was not started: ")
 
@@ -77,12 +77,12 @@ def test_a_command_that_was_not_started_is_named(command: str, shown: str) -> No
     ],
 )
 def test_facts_decide_state_and_reason(facts: dict[str, Any], state: State, reason: Reason) -> None:
-    """Our own fault, cancellation, deadline, flood, memory, signal, exit code: in this order."""
+    """The order is: our own fault, cancellation, deadline, flood, memory, signal, exit code."""
     assert classify(ending(**facts))[:2] == (state, reason)
 
 
 def test_signals_have_names() -> None:
-    """Also those that Python has no name for."""
+    """This includes signals for which Python has no name."""
     assert [signal_name(n) for n in (9, 11, 40)] == ["SIGKILL", "SIGSEGV", "SIG40"]
 
 

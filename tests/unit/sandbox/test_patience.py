@@ -1,4 +1,4 @@
-"""A sandbox has so long for each answer, and longer on a host that is known to be slow."""
+"""A sandbox has a time limit for each answer, and a longer one on a slow host."""
 
 import asyncio
 
@@ -15,7 +15,7 @@ async def test_a_sandbox_that_takes_too_long_is_at_fault() -> None:
 
 
 async def test_a_slow_host_multiplies_the_wait() -> None:
-    """What takes twenty times as long is in time with a patience of a hundred."""
+    """An answer that takes twenty times as long is in time with a patience of a hundred."""
     async with Patience(100)(0.01, "clean up"):
         await asyncio.sleep(0.2)
 

@@ -1,4 +1,4 @@
-"""The whole configuration of a sandbox's container, literally: a change here is a decision."""
+"""The complete configuration of a sandbox's container, so that a change is a decision."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ PLACEMENT = Placement("sha256:image", Path("/state/sandboxes/1"), 70_007, {"runn
 
 
 def test_the_whole_configuration() -> None:
-    """Every field that reaches Docker, and no other."""
+    """It covers exactly the fields that reach Docker."""
     size = 128 * 2**20
     assert container_config(PLACEMENT, RESOURCES, PROFILE, Host(4, "/agentrunner")) == {
         "Image": "sha256:image",
@@ -23,9 +23,9 @@ def test_the_whole_configuration() -> None:
         "Env": [
             "PATH=/workspace/.local/bin:/usr/local/bin:/usr/bin:/bin",
             "HOME=/workspace",
+            "NPM_CONFIG_PREFIX=/workspace/.local",
             "LANG=C.UTF-8",
             "PIP_DISABLE_PIP_VERSION_CHECK=1",
-            "NPM_CONFIG_PREFIX=/workspace/.local",
             "NPM_CONFIG_AUDIT=false",
             "NPM_CONFIG_FUND=false",
             "NPM_CONFIG_UPDATE_NOTIFIER=false",

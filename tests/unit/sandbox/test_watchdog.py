@@ -1,4 +1,4 @@
-"""The watchdog ends sandboxes in time, whatever the rest of the process does."""
+"""The watchdog ends sandboxes in time, even if the rest of the process is busy."""
 
 import time
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ USED = Counters(cpu_s=1.5)
 
 @contextmanager
 def watching(killed: dict[str, float]) -> Iterator[Watchdog]:
-    """Run a watchdog that notes what it kills, and when; that dies of it."""
+    """Run a watchdog; its containers die when killed, and the time is noted."""
 
     def kill(container: str) -> None:
         killed[container] = time.monotonic()
@@ -40,14 +40,14 @@ def guarding(read: Read, kill: Kill, lives: Lives) -> Iterator[Watchdog]:
 
 
 def compute_for(seconds: float) -> None:
-    """Keep the interpreter as busy as a loop that does a tenant's work."""
+    """Keep the interpreter as busy as a loop that works for a tenant."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         sum(range(1000))
 
 
 def test_a_sandbox_is_ended_at_its_time_while_the_rest_of_the_process_is_busy() -> None:
-    """With what it had used on record, and for the reason that is due first."""
+    """What it used is recorded, and the reason is the one that was due first."""
     killed: dict[str, float] = {}
     with watching(killed) as watchdog:
         began = time.monotonic()
@@ -64,7 +64,7 @@ def test_a_sandbox_is_ended_at_its_time_while_the_rest_of_the_process_is_busy() 
 
 
 def test_what_is_disarmed_or_put_off_lives_on() -> None:
-    """A program that has ended, a lease that was renewed, a container that is gone."""
+    """Examples: a program that has ended, a renewed lease, a container that is gone."""
     killed: dict[str, float] = {}
     with watching(killed) as watchdog:
         now = time.monotonic()
@@ -81,7 +81,7 @@ def test_what_is_disarmed_or_put_off_lives_on() -> None:
 def test_after_a_stop_of_the_whole_process_a_deadline_waits_for_the_loop_but_no_lease_does() -> (
     None
 ):
-    """What ended meanwhile is heard of first; a lease may be another worker's by now."""
+    """News of ended programs comes first; a lease may belong to another worker by now."""
     killed: dict[str, float] = {}
     with watching(killed) as watchdog:
         long_ago = time.monotonic() - HELD_UP_S - 1
@@ -94,7 +94,7 @@ def test_after_a_stop_of_the_whole_process_a_deadline_waits_for_the_loop_but_no_
 
 
 def test_it_goes_on_whatever_one_container_does_to_it() -> None:
-    """A reading or an end that fails is that container's matter: the next one is ended in time."""
+    """A failed reading or end affects only that container: the next one is ended in time."""
     killed: list[str] = []
 
     def read(container: str) -> Counters:
@@ -115,7 +115,7 @@ def test_it_goes_on_whatever_one_container_does_to_it() -> None:
 
 
 def test_what_survives_is_killed_again_until_it_is_dead(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Though that it was to end is on record, and whatever is disarmed or armed meanwhile."""
+    """This holds although its end is recorded, and whatever is armed or disarmed meanwhile."""
     monkeypatch.setattr(module, "AGAIN_S", 0.05)
     tried: list[str] = []
 
@@ -138,7 +138,7 @@ def test_what_survives_is_killed_again_until_it_is_dead(monkeypatch: pytest.Monk
 def test_it_tries_again_while_nobody_can_tell_whether_it_is_dead(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """And no more once it is forgotten."""
+    """It stops once the container is forgotten."""
     monkeypatch.setattr(module, "AGAIN_S", 0.05)
     tried: list[str] = []
 
@@ -156,7 +156,7 @@ def test_it_tries_again_while_nobody_can_tell_whether_it_is_dead(
 
 
 def test_what_is_abandoned_is_ended_and_then_forgotten() -> None:
-    """Nobody else would do either."""
+    """Nobody else would do it."""
     killed: dict[str, float] = {}
     with watching(killed) as watchdog:
         watchdog.arm("one", Term.DEADLINE, time.monotonic() + 60)
@@ -168,7 +168,7 @@ def test_what_is_abandoned_is_ended_and_then_forgotten() -> None:
 
 
 def test_what_comes_too_late_for_a_container_that_is_gone_means_nothing() -> None:
-    """As from a look at its limits that was under way: nobody would ever forget it again."""
+    """For example, a check of its limits was in progress: nobody would forget it again."""
     killed: dict[str, float] = {}
     with watching(killed) as watchdog:
         watchdog.forget("gone")
@@ -181,7 +181,7 @@ def test_what_comes_too_late_for_a_container_that_is_gone_means_nothing() -> Non
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_that_its_thread_has_ended_can_be_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By what nobody has thought of; nothing is ended in time any more."""
+    """An unexpected failure ended it, so nothing is ended in time any more."""
     killed: dict[str, float] = {}
     with watching(killed) as watchdog:
         assert watchdog.alive

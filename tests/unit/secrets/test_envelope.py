@@ -1,4 +1,4 @@
-"""What is sealed opens with its key, in its place, unchanged; and in no other way."""
+"""A sealed text opens only with its key, in its place, and unchanged."""
 
 from uuid import UUID
 
@@ -13,7 +13,7 @@ HERE = envelope.value_of(TENANT, "token")
 
 
 def test_a_sealed_value_opens() -> None:
-    """With the key and the place it was sealed for."""
+    """It opens with the key and for the place with which it was sealed."""
     key = envelope.new_key()
     sealed = envelope.seal(key, b"value", bound_to=HERE)
     assert b"value" not in sealed
@@ -21,7 +21,7 @@ def test_a_sealed_value_opens() -> None:
 
 
 def test_the_same_value_is_never_sealed_to_the_same_bytes() -> None:
-    """A nonce of its own each time: equal secrets cannot be told by looking."""
+    """Each has a nonce of its own, so nobody can see that two secrets are equal."""
     key = envelope.new_key()
     assert len({envelope.seal(key, b"value", bound_to=HERE) for _ in range(100)}) == 100
 
@@ -37,7 +37,7 @@ def test_the_same_value_is_never_sealed_to_the_same_bytes() -> None:
     ids=["another name", "another tenant", "a key's", "nowhere"],
 )
 def test_it_does_not_open_in_another_place(place: bytes) -> None:
-    """Copied to another name or tenant it is worth nothing."""
+    """A copy under another name or tenant is worthless."""
     key = envelope.new_key()
     sealed = envelope.seal(key, b"value", bound_to=HERE)
     with pytest.raises(Unopened):
@@ -45,14 +45,14 @@ def test_it_does_not_open_in_another_place(place: bytes) -> None:
 
 
 def test_a_place_is_one_tenants_and_one_names() -> None:
-    """No two of them run together to the same bytes."""
+    """No two places give the same bytes."""
     low = UUID(int=0)
     places = {envelope.value_of(t, n) for t in (low, TENANT) for n in ("a", "ab", "b")}
     assert len(places | {envelope.data_key_of(low), envelope.data_key_of(TENANT)}) == 8
 
 
 def test_a_changed_bit_or_another_key_is_noticed() -> None:
-    """Every byte counts, and so does the length."""
+    """This holds for every byte, and for the length."""
     key = envelope.new_key()
     sealed = envelope.seal(key, b"value", bound_to=HERE)
     changed = [

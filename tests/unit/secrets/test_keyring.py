@@ -1,4 +1,4 @@
-"""Key-encryption keys: from a file or the environment, the first wraps, all unwrap."""
+"""Key-encryption keys, from a file or the environment: the first wraps, all unwrap."""
 
 import base64
 import stat
@@ -45,7 +45,7 @@ async def test_the_first_key_wraps_and_every_key_unwraps() -> None:
     ids=["empty", "a line", "short", "not base64", "two words"],
 )
 def test_what_is_no_ring_is_refused_without_quoting_it(text: str) -> None:
-    """At the start of a process, from the environment as from a file."""
+    """It is refused when a process starts, whether it comes from the environment or a file."""
     with pytest.raises(SetupError) as refused:
         open_keys(Settings(secrets_key=SecretStr(text)))
     assert not [word for word in text.split() if word in refused.value.detail]
@@ -59,7 +59,7 @@ async def test_a_file_that_is_not_there_is_told_when_it_is_needed(tmp_path: Path
 
 
 async def test_a_file_is_made_private_and_once(tmp_path: Path) -> None:
-    """By the embedded stack: of several at once, one key is everybody's."""
+    """The embedded stack makes it; if several try at once, all use the same key."""
     path = tmp_path / "keys" / "secrets.kek"
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda _: KeyFile(path).make(), range(16)))
@@ -70,7 +70,7 @@ async def test_a_file_is_made_private_and_once(tmp_path: Path) -> None:
 
 
 async def test_a_file_that_others_may_read_is_refused(tmp_path: Path) -> None:
-    """When a process starts, and also when it was opened up later."""
+    """It is refused when a process starts, and also if others got the right later."""
     path = tmp_path / "kek"
     keys = KeyFile(path)
     keys.make()
@@ -82,7 +82,7 @@ async def test_a_file_that_others_may_read_is_refused(tmp_path: Path) -> None:
 
 
 async def test_a_key_added_to_the_file_is_used_at_once(tmp_path: Path) -> None:
-    """By a process that opened it before; what was wrapped still opens."""
+    """Even a process that opened the file earlier uses it; what was wrapped before still opens."""
     process, operator = KeyFile(tmp_path / "kek"), KeyFile(tmp_path / "kek")
     operator.make()
     before = await process.wrap(b"data key", bound_to=PLACE)
@@ -93,7 +93,7 @@ async def test_a_key_added_to_the_file_is_used_at_once(tmp_path: Path) -> None:
 
 
 async def test_a_key_is_forgotten_a_rotation_later_and_never_while_it_wraps(tmp_path: Path) -> None:
-    """The newest two stay, and whatever something is under."""
+    """The newest two keys stay, and every key that wraps something."""
     keys = KeyFile(tmp_path / "kek")
     keys.make()
     first = await keys.current()
@@ -106,7 +106,7 @@ async def test_a_key_is_forgotten_a_rotation_later_and_never_while_it_wraps(tmp_
 
 
 def test_rotations_wait_for_each_other(tmp_path: Path) -> None:
-    """Four processes add twenty keys each: none is lost."""
+    """Four processes add twenty keys each, and none is lost."""
     path = tmp_path / "kek"
     KeyFile(path).make()
     code = (
@@ -121,7 +121,7 @@ def test_rotations_wait_for_each_other(tmp_path: Path) -> None:
 
 
 def test_keys_are_in_no_repr() -> None:
-    """Settings are printed by people who look for something else."""
+    """People print settings when they look for something else."""
     key = new_key()
     settings = Settings(secrets_key=SecretStr(written(key)))
     assert written(key) not in f"{settings!r}{settings.as_environment()}{open_keys(settings)!r}"

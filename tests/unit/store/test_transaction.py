@@ -1,4 +1,4 @@
-"""What travels to PostgreSQL in which round trip."""
+"""Which statements are sent to PostgreSQL in which round trip."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -21,7 +21,7 @@ NAMES = {
 
 
 class Answer:
-    """What PostgreSQL answers to anything."""
+    """PostgreSQL's answer to any statement."""
 
     statusmessage = "COMMIT"
 
@@ -31,7 +31,7 @@ class Answer:
 
 
 class Wire:
-    """A connection that tells what came in each of its round trips."""
+    """A connection that shows what came in each of its round trips."""
 
     def __init__(self) -> None:
         self.trips: list[list[str]] = []
@@ -39,14 +39,16 @@ class Wire:
 
     @asynccontextmanager
     async def pipeline(self) -> AsyncIterator[None]:
-        """Take what comes as one round trip."""
+        """Record what comes as one round trip."""
         self.trips.append([])
         self._open = True
         yield
         self._open = False
 
-    async def execute(self, statement: bytes, values: Mapping[str, Any]) -> Answer:
-        """Take a statement."""
+    async def execute(
+        self, statement: bytes, values: Mapping[str, Any], **_: bool | None
+    ) -> Answer:
+        """Record a statement, prepared or not."""
         if not self._open:
             self.trips.append([])
         name = NAMES[statement.decode()]
@@ -67,7 +69,7 @@ def tx(wire: Any) -> Transaction:
 
 
 async def test_records_go_with_the_commit(wire: Wire, tx: Transaction) -> None:
-    """However early they were asked for: the chain's head is locked by no statement before."""
+    """This holds even if they were added early: no earlier statement locks the chain's head."""
     tx.append_record("1")
     await tx.one("session.ping")
     tx.append_record("2")
@@ -97,7 +99,7 @@ async def test_what_follows_the_commit_does_not_lose_its_rows_to_the_records(
 async def test_a_record_that_is_written_at_once_takes_those_before_it_along(
     wire: Wire, tx: Transaction
 ) -> None:
-    """In the order given; those behind it go with the end."""
+    """They keep their order; later ones go with the end."""
     tx.append_record("1")
     assert (await tx.append_record_now("2"))["seq"] == 3
     tx.append_record("3")

@@ -1,4 +1,4 @@
-"""What else of a host holds attacks: found by its facts, and never taken for a broken check."""
+"""Other layers of a host that stop attacks: found by its facts, and never an excuse."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ HERE = {"SecurityOptions": ["name=seccomp,profile=builtin"]}
 
 
 def test_a_policy_that_docker_applies_is_lowered_in_the_container(tmp_path: Path) -> None:
-    """In place of another of its kind, and beside the options that are no policy."""
+    """It replaces one of the same kind, and options that are no policy stay."""
     assert layers(DEBIAN_13, tmp_path) == (APPARMOR,)
     assert layers({"SecurityOptions": ["name=selinux"]}, tmp_path) == (SELINUX,)
     assert layers(HERE, tmp_path) == ()
@@ -41,7 +41,7 @@ def test_a_policy_that_docker_applies_is_lowered_in_the_container(tmp_path: Path
 def test_a_setting_of_the_kernel_is_named_for_the_checks_that_it_holds(
     tmp_path: Path, path: str, text: str, check: str
 ) -> None:
-    """And for no other; with the setting off, for none."""
+    """It is named for these checks only, and only if the setting is on."""
     file = tmp_path / path
     file.parent.mkdir(parents=True)
     file.write_text(f"{text}\n")
@@ -72,6 +72,6 @@ def test_layers_name_checks_that_there_are(tmp_path: Path) -> None:
 
 
 def test_a_layer_that_can_be_lowered_is_no_excuse() -> None:
-    """It was lowered, and the probe was stopped all the same: the check is broken."""
+    """It was lowered, and the probe was still stopped: the check is broken."""
     assert held_by_the_host("proc.read-only.sysrq-trigger", [APPARMOR]) == ""
     assert held_by_the_host("x", [Layer("a"), Layer("b")]) == "held by a and b of this host, too"

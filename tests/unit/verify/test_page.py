@@ -1,4 +1,4 @@
-"""The page of all checks is the code's own."""
+"""The page of all checks agrees with the code."""
 
 from pathlib import Path
 
@@ -9,5 +9,5 @@ PAGE = Path(__file__).resolve().parents[3] / "docs" / "security" / "checks.md"
 
 
 def test_the_page_of_checks_is_current() -> None:
-    """`runner verify --list > docs/security/checks.md` writes it."""
+    """To write it, run `runner verify --list > docs/security/checks.md`."""
     assert PAGE.read_text() == report.page(every_check())

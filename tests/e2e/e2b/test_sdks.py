@@ -1,0 +1,39 @@
+"""E2B's unmodified SDKs against a real deployment: each case through each version.
+
+Needs an index of Python packages and a registry of npm packages: those that this host's pip and npm
+are set to. Three variables of the environment are all that the SDKs are told.
+"""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.e2b_sdks.facts import deployed
+from tests.support.e2b_sdks.matrix import Matrix, matrix
+from tests.support.e2b_sdks.targets import TARGETS, Target
+
+# The first test of a target waits for its whole program.
+pytestmark = pytest.mark.timeout(600)
+
+
+@pytest.fixture(scope="module")
+def ran(image: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Matrix]:
+    """Return all programs, which run beside each other against one deployment."""
+    with deployed() as facts, matrix(tmp_path_factory.mktemp("e2b"), facts) as running:
+        yield running
+
+
+@pytest.mark.parametrize(
+    ("target", "case"),
+    [
+        pytest.param(target, case, id=f"{target.name}: {case}")
+        for target in TARGETS
+        for case in target.cases
+    ],
+)
+def test_sdk(ran: Matrix, target: Target, case: str) -> None:
+    row = ran.row(target, case)
+    if row.outcome == "lacks":
+        assert not target.newest, f"{target.name} has no {row.detail}: the case is out of date"
+        return
+    assert row.outcome == "works", row.detail

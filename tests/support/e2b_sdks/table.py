@@ -1,0 +1,157 @@
+"""What becomes of each method of the newest SDKs: the table in `docs/e2b.md`.
+
+`python -m tests.support.e2b_sdks.table` writes it there.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[3]
+PAGE = ROOT / "docs/e2b.md"
+BEGIN, END = "<!-- table: begin -->\n", "<!-- table: end -->\n"
+
+
+@dataclass(frozen=True)
+class Line:
+    """What becomes of a method, and the case that shows it; none for what makes no request."""
+
+    what: str
+    case: str | None = None
+
+
+def _works(**cases: str) -> dict[str, Line]:
+    """Return lines of methods by the case that shows them."""
+    return {
+        method: Line("works", case) for case, methods in cases.items() for method in methods.split()
+    }
+
+
+def _refused(reason: str, case: str, methods: str) -> dict[str, Line]:
+    return {method: Line(f"refused: {reason}", case) for method in methods.split()}
+
+
+def _plain(what: str, names: str) -> dict[str, Line]:
+    return {name: Line(what) for name in names.split()}
+
+
+BUILDS = "the operator makes images, and a snapshot is a template"
+VOLUMES = "there are no volumes; keep files in snapshots, or by `/v1/files`"
+SECRETS = "write secrets by `/v1/secrets`, and let the egress proxy set them"
+
+LINES: dict[str, Line] = {
+    **_works(
+        created_and_killed="Sandbox.create Sandbox.kill Sandbox.is_running",
+        connected_to="Sandbox.connect",
+        described="Sandbox.get_info",
+        listed_by_metadata_and_state="Sandbox.list",
+        timeout_is_set="Sandbox.set_timeout",
+        template_exists="Template.exists Template.alias_exists",
+        paused_and_resumed="Sandbox.pause",
+        paused_by_its_old_name="Sandbox.beta_pause",
+        copied_by_a_snapshot=(
+            "Sandbox.create_snapshot Sandbox.list_snapshots Sandbox.delete_snapshot"
+        ),
+        forked="Sandbox.fork",
+        measured="Sandbox.get_metrics",
+        port_has_a_host="Sandbox.get_host",
+        network_rules_are_changed="Sandbox.update_network",
+        file_by_a_signed_address="Sandbox.download_url Sandbox.upload_url",
+        command_in_the_foreground="Sandbox.commands.run",
+        command_in_the_background="Sandbox.commands.list",
+        command_reads_stdin="Sandbox.commands.send_stdin",
+        command_stdin_ends="Sandbox.commands.close_stdin",
+        command_takes_a_stream_of_input="Sandbox.commands.stream_input",
+        command_is_killed="Sandbox.commands.kill",
+        command_is_connected_to="Sandbox.commands.connect",
+        terminal="Sandbox.pty.create Sandbox.pty.send_stdin Sandbox.pty.resize Sandbox.pty.kill",
+        terminal_is_connected_to="Sandbox.pty.connect",
+        terminal_takes_a_stream_of_input="Sandbox.pty.stream_input",
+        file_of_text="Sandbox.files.read Sandbox.files.write",
+        files_many_at_once="Sandbox.files.write_files",
+        files_are_listed="Sandbox.files.list",
+        file_is_described="Sandbox.files.get_info",
+        file_is_renamed="Sandbox.files.rename",
+        file_is_removed="Sandbox.files.remove Sandbox.files.exists",
+        folder_is_made="Sandbox.files.make_dir",
+        folder_is_watched="Sandbox.files.watch_dir",
+        git_changes="Sandbox.git.status Sandbox.git.restore Sandbox.git.add Sandbox.git.reset",
+        git_branches=(
+            "Sandbox.git.create_branch Sandbox.git.checkout_branch Sandbox.git.branches "
+            "Sandbox.git.delete_branch"
+        ),
+        git_remotes=(
+            "Sandbox.git.init Sandbox.git.remote_add Sandbox.git.remote_get Sandbox.git.push "
+            "Sandbox.git.clone Sandbox.git.pull Sandbox.git.commit"
+        ),
+        git_settings=(
+            "Sandbox.git.set_config Sandbox.git.get_config Sandbox.git.dangerously_authenticate"
+        ),
+        git_has_an_author="Sandbox.git.configure_user",
+        code_has_a_value_and_output="Sandbox.run_code",
+        contexts=(
+            "Sandbox.create_code_context Sandbox.list_code_contexts Sandbox.remove_code_context "
+            "Sandbox.restart_code_context"
+        ),
+    ),
+    **_refused("the file is root's, and nobody is root", "mcp_token_is_refused",
+               "Sandbox.get_mcp_token"),
+    **_refused(BUILDS, "templates_are_not_built",
+               "Template.build Template.build_in_background "
+               "Template.get_tags Template.assign_tags Template.remove_tags "
+               "Template.get_build_status"),
+    **_refused(VOLUMES, "volumes_are_missing",
+               "Volume.create Volume.connect Volume.destroy Volume.get_info Volume.list "
+               "Volume.exists Volume.make_dir Volume.read_file Volume.remove "
+               "Volume.update_metadata Volume.write_file"),
+    **_refused(SECRETS, "secrets_are_missing",
+               "Secret.create Secret.destroy Secret.exists Secret.get_info Secret.list "
+               "Secret.update"),
+    **_plain(
+        "makes no request; its server is not there",
+        "Sandbox.get_mcp_url Sandbox.mcp_port Sandbox.default_mcp_template",
+    ),
+    **_plain(
+        "makes no request; what it describes is refused when it is built",
+        "Template.from_alpine_image Template.from_arch_image Template.from_aws_registry "
+        "Template.from_base_image Template.from_bun_image Template.from_debian_image "
+        "Template.from_dockerfile Template.from_fedora_image Template.from_gcp_registry "
+        "Template.from_image Template.from_node_image Template.from_python_image "
+        "Template.from_template Template.from_ubuntu_image Template.skip_cache "
+        "Template.to_dockerfile Template.to_json",
+    ),
+    **_plain(
+        "makes no request",
+        "Sandbox.commands Sandbox.files Sandbox.pty Sandbox.git Sandbox.sandbox_id "
+        "Sandbox.sandbox_domain Sandbox.traffic_access_token Sandbox.envd_api_url "
+        "Sandbox.envd_direct_url Sandbox.default_template Sandbox.default_sandbox_timeout "
+        "Sandbox.connection_config Sandbox.connection_config.envd_port "
+        "Sandbox.connection_config.get_api_params Sandbox.connection_config.get_host "
+        "Sandbox.connection_config.get_request_timeout "
+        "Sandbox.connection_config.get_sandbox_direct_url "
+        "Sandbox.connection_config.get_sandbox_url Sandbox.connection_config.sandbox_headers "
+        "Sandbox.connection_config.set_integration Volume.name Volume.token Volume.volume_id "
+        "Secret.fill Secret.iam_token",
+    ),
+}  # fmt: skip
+
+
+def table() -> str:
+    """Return the table as the page has it."""
+    return "".join(_rows())
+
+
+def _rows() -> Iterator[str]:
+    yield "| method | what becomes of it | case |\n|---|---|---|\n"
+    for name, line in sorted(LINES.items()):
+        yield f"| `{name}` | {line.what} | {f'`{line.case}`' if line.case else ''} |\n"
+
+
+def shown(page: str) -> str:
+    """Return the table that a page has."""
+    return page.partition(BEGIN)[2].partition(END)[0]
+
+
+if __name__ == "__main__":
+    text = PAGE.read_text()
+    PAGE.write_text(text.replace(BEGIN + shown(text) + END, BEGIN + table() + END))

@@ -1,0 +1,64 @@
+"""What a request for a living sandbox may contain, and what it is resolved to."""
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from runner.egress.policy import Policy, Rule
+from runner.sandboxes.catalogue import SandboxOffer
+from runner.sandboxes.order import LivingOrder, resolve_sandbox
+from runner.words.errors import Invalid
+from runner.words.resources import Limits, Resources
+from runner.words.sandbox import Isolation
+
+SMALL = Limits(cpu=1, memory_mb=256, pids=64, disk_mb=64, timeout_s=30, output_kb=64)
+OFFER = SandboxOffer(
+    sizes={"small": SMALL},
+    images={"python": frozenset({"python"}), "code": frozenset({"python", "javascript"})},
+    isolations=(Isolation.CONTAINER,),
+    max_limits=dataclasses.replace(SMALL, memory_mb=512, timeout_s=10),
+    required_isolation=None,
+    egress_ceilings=(Policy(rules=(Rule("*.example", 443),)),),
+)
+
+
+def refused(**asked: Any) -> str:
+    """Return which field of an order is refused."""
+    with pytest.raises(Invalid) as refusal:
+        resolve_sandbox(LivingOrder(**asked), OFFER)
+    return refusal.value.field
+
+
+def test_what_is_left_out_is_the_deployments_choice() -> None:
+    """It gets the first image, default size and isolation, five minutes, and no egress."""
+    wanted = resolve_sandbox(LivingOrder(), OFFER)
+    assert wanted.spec.image == "python"
+    assert wanted.spec.resources == Resources(cpu=1, memory_mb=256, pids=64, disk_mb=64)
+    assert wanted.spec.isolation is Isolation.CONTAINER
+    assert (wanted.timeout_s, wanted.max_life_s, wanted.egress) == (300, None, ())
+
+
+def test_resources_may_differ_from_the_sizes_up_to_the_tenants_most() -> None:
+    wanted = resolve_sandbox(LivingOrder(limits={"memory_mb": 512}), OFFER)
+    assert wanted.spec.resources.memory_mb == 512
+    assert refused(limits={"memory_mb": 513}) == "limits.memory_mb"
+
+
+def test_how_long_a_run_may_take_bounds_no_sandbox() -> None:
+    """The size's 30 s are above the tenant's 10 s, and an execution of it would be refused."""
+    assert resolve_sandbox(LivingOrder(timeout_s=86_400), OFFER).timeout_s == 86_400
+    assert refused(limits={"timeout_s": 5}) == "limits.timeout_s"
+
+
+def test_what_the_deployment_lacks_is_refused_by_its_name() -> None:
+    assert refused(image="rust") == "image"
+    assert refused(size="giant") == "size"
+    assert refused(isolation=Isolation.GVISOR) == "isolation"
+    assert refused(egress_policy="none-such") == "egress_policy"
+
+
+def test_no_egress_rule_is_beyond_the_ceiling() -> None:
+    assert refused(egress=("example.net",)) == "egress"
+    wanted = resolve_sandbox(LivingOrder(egress=("api.example",)), OFFER)
+    assert [rule["host"] for rule in wanted.egress] == ["api.example"]
