@@ -15,8 +15,9 @@ WORKDIR /app
 COPY deploy/entrypoint deploy/
 COPY profiles profiles
 COPY sandbox_images sandbox_images
+COPY sdk/python/src/agent_runner agent_runner
 COPY runner runner
-RUN /opt/venv/bin/python -m compileall -q runner
+RUN /opt/venv/bin/python -m compileall -q agent_runner runner
 ENV PATH=/opt/venv/bin:$PATH PYTHONPATH=/app PYTHONDONTWRITEBYTECODE=1 RUNNER_HOST=0.0.0.0
 USER 10000:10000
 EXPOSE 8080

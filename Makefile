@@ -7,7 +7,7 @@ AUDIT_ARGS ?=
 GUEST_ARGS ?=
 STRESS_ARGS ?=
 
-.PHONY: help setup demo dev test check lint types imports unit cover image lock bench stress compare verify guest audit clean
+.PHONY: help setup demo dev test check lint types imports unit cover image lock bench stress soak compare verify guest audit clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,10 +42,10 @@ unit: setup ## The tests that need no services
 
 test: check ## Everything: checks, then all tests, on real Docker, Redis and PostgreSQL
 	WITH_DOCKER_RUNTIME=runsc $(WITH_DOCKER) bash -c \
-	  '$(BIN)/runner images build python data code && $(BIN)/pytest $(PYTEST_ARGS)'
+	  '$(BIN)/runner images build python data code base code-interpreter-v1 && scripts/run-tests $(PYTEST_ARGS)'
 
 cover: setup ## All tests with coverage measured
-	WITH_DOCKER_RUNTIME=runsc $(WITH_DOCKER) bash -c '$(BIN)/runner images build python data code && \
+	WITH_DOCKER_RUNTIME=runsc $(WITH_DOCKER) bash -c '$(BIN)/runner images build python data code base code-interpreter-v1 && \
 	  $(BIN)/pytest --cov --cov-report=term $(PYTEST_ARGS)'
 
 bench: setup image ## Speed and cost, all of it, in one run; writes docs/performance.md
@@ -53,6 +53,9 @@ bench: setup image ## Speed and cost, all of it, in one run; writes docs/perform
 
 stress: setup image ## Attacks and faults beside a quiet tenant: STRESS_ARGS='--minutes 60'
 	$(WITH_DOCKER) $(BIN)/python -m benchmarks.stress $(STRESS_ARGS)
+
+soak: setup image ## A hundred living sandboxes while their worker is killed: SOAK_ARGS='--processes 10000'
+	$(WITH_DOCKER) $(BIN)/python -m benchmarks.soak $(SOAK_ARGS)
 
 compare: setup image ## The same attacks in four containers; writes docs/security/comparison.md
 	WITH_DOCKER_RUNTIME=runsc $(WITH_DOCKER) $(BIN)/python benchmarks/comparison.py
@@ -70,12 +73,13 @@ audit: setup ## Known vulnerabilities, code, secrets, licences; writes build/sbo
 	  touch .audit-venv/.made; }
 	@$(BIN)/python scripts/audit.py $(AUDIT_ARGS)
 
-lock: ## Write the lock files anew from pyproject.toml
+lock: ## Write the lock files anew from pyproject.toml and the SDK's
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-	  --no-emit-index-url --no-annotate --no-header pyproject.toml -o requirements.lock
+	  --no-emit-index-url --no-annotate --no-header --no-emit-package agent-runner-sdk \
+	  pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-	  --no-emit-index-url --no-annotate --no-header pyproject.toml --group dev \
-	  -o requirements-dev.lock
+	  --no-emit-index-url --no-annotate --no-header --no-emit-package agent-runner-sdk \
+	  pyproject.toml --group dev -o requirements-dev.lock
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-annotate --no-header --group audit -o requirements-audit.lock
 

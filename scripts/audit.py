@@ -1,6 +1,6 @@
 """`make audit`: known vulnerabilities, code, secrets, licences, and a bill of materials.
 
-Every step says what it found or that it could not look: a step that could not look is no success.
+Every step says what it found, or that it could not look; a step that could not look is no success.
 Exits with 1 if anything was found; with `--strict`, also if anything was not checked.
 """
 
@@ -20,7 +20,7 @@ TOOLS = ROOT / ".audit-venv" / "bin"
 LOCK = ROOT / "requirements.lock"
 POLICY = ROOT / "scripts" / "audit.toml"
 SBOM = ROOT / "build" / "sbom.cdx.json"
-CODE = ("runner", "scripts", "sandbox_images", "benchmarks", "deploy")
+CODE = ("runner", "sdk", "scripts", "sandbox_images", "benchmarks", "deploy")
 NOT_SCANNED = re.compile(r"\.lock$|^scripts/audit\.toml$")
 TIMEOUT_S = 300
 
@@ -44,7 +44,7 @@ def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def last_line(text: str) -> str:
-    """Return what a tool said at last."""
+    """Return the last line of a tool's output."""
     return next((line for line in reversed(text.splitlines()) if line.strip()), "nothing said")
 
 
@@ -62,7 +62,7 @@ def vulnerabilities(policy: dict[str, Any]) -> Step:
             said = last_line(done.stderr)
             continue
         asked = [each for each in packages if "skip_reason" not in each]
-        # A service that knows none of them says "no known vulnerabilities" all the same.
+        # A service that knows none of the packages still says "no known vulnerabilities".
         if len(asked) < len(packages):
             said = f"{service} answered for {len(asked)} of {len(packages)} packages"
             continue
@@ -78,7 +78,7 @@ def vulnerabilities(policy: dict[str, Any]) -> Step:
 
 
 def code(policy: dict[str, Any]) -> Step:
-    """Run bandit, less what the policy accepts."""
+    """Run bandit, without the findings that the policy accepts."""
     done = run(
         "bandit", "--quiet", "--recursive", *CODE, "--format", "json",
         "--skip", ",".join(policy["code"]["skip"]),
@@ -111,7 +111,7 @@ def code(policy: dict[str, Any]) -> Step:
 
 
 def secrets(policy: dict[str, Any]) -> Step:
-    """Look for what looks like a credential in every file under version control."""
+    """Search every file under version control for text that looks like a credential."""
     listed = subprocess.run(
         ["git", "ls-files", "-z"],  # noqa: S607 - whichever git the developer uses
         cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT_S, check=False,
@@ -143,7 +143,7 @@ def secrets(policy: dict[str, Any]) -> Step:
 
 
 def licences(policy: dict[str, Any]) -> Step:
-    """Compare the licence of every package that is delivered with the policy's list."""
+    """Compare the licence of every delivered package with the policy's list."""
     named = re.findall(r"^([A-Za-z0-9_.-]+)==", LOCK.read_text(), re.MULTILINE)
     done = run(
         "pip-licenses", "--python", ROOT / ".venv" / "bin" / "python", "--format", "json",
@@ -164,7 +164,7 @@ def licences(policy: dict[str, Any]) -> Step:
 
 
 def materials(_policy: dict[str, Any]) -> Step:
-    """Write the bill of materials of what is delivered, with the lock file's hashes."""
+    """Write the bill of materials of what we deliver, with the lock file's hashes."""
     SBOM.parent.mkdir(exist_ok=True)
     done = run(
         "cyclonedx-py", "requirements", LOCK, "--pyproject", ROOT / "pyproject.toml",

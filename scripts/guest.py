@@ -27,7 +27,7 @@ from runner.sandbox.engine.rootfs import EPOCH, apt_sources, codename, mmdebstra
 
 ROOT = Path(__file__).resolve().parent.parent
 HOME = "root/agent-runner"
-"""Where the code lies in the guest, from its root."""
+"""Where the code is in the guest, from its root."""
 PACKAGES = (
     "apparmor", "apt", "ca-certificates", "dbus", "docker.io", "git", "iproute2", "libseccomp2",
     "linux-image-cloud-amd64", "make", "mmdebstrap", "python3", "python3-venv", "redis-server",
@@ -35,13 +35,13 @@ PACKAGES = (
 )  # fmt: skip
 STEPS = ("doctor", "demo", "verify", "tests")
 CPU = "Westmere"
-"""The newest that QEMU 7.2 emulates rightly: with `max` it computes AVX wrongly."""
+"""The newest that QEMU 7.2 emulates correctly: with `max`, it computes AVX wrongly."""
 NEEDED = ("qemu-system-x86_64", "mmdebstrap", "mke2fs", "unshare")
 SUMMARY = "summary.tsv"
 
 
 def main() -> int:
-    """Make the guest's disk unless it is there, boot it, and say what each step came to."""
+    """Make the guest's disk unless it exists, boot it, and report the result of each step."""
     given = arguments()
     missing = [name for name in NEEDED if shutil.which(name) is None]
     if os.geteuid() != 0 or missing:
@@ -78,7 +78,7 @@ def arguments() -> argparse.Namespace:
 
 
 def build(folder: Path, release: str, disk_gb: int) -> None:
-    """Make the guest's kernel and disk: a root file system with all that the steps need."""
+    """Make the guest's kernel and disk: a root file system with everything that the steps need."""
     rootfs = folder / "rootfs"
     if not (folder / "unpacked").exists():
         unpack(folder, rootfs, release)
@@ -114,10 +114,10 @@ def unpack(folder: Path, rootfs: Path, release: str) -> None:
 
 
 def sources_of(release: str, folder: Path) -> list[Path]:
-    """Write this host's own apt sources, with the guest's release in place of its own."""
+    """Write this host's own apt sources, with the guest's release instead of its own."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    # As a suite's name, and not as a part of an address.
+    # Replace it as a suite's name, not as a part of an address.
     suite = re.compile(rf"(?<![\w./-]){codename()}(?!\w)")
     made = []
     for source in apt_sources(codename()):
@@ -148,7 +148,7 @@ def wheels(rootfs: Path) -> None:
     folder = rootfs / "wheels"
     folder.mkdir(exist_ok=True)
     wanted = folder / "wanted.lock"
-    # pip reads markers as of the Python that runs it, whatever --python-version says.
+    # pip evaluates markers for the Python that runs it, whatever --python-version says.
     wanted.write_text(locked_for(version, (ROOT / "requirements-dev.lock").read_text()))
     platforms = ("manylinux1", "manylinux2010", "manylinux2014",
                  *(f"manylinux_2_{minor}" for minor in range(5, 42)))  # fmt: skip
@@ -159,7 +159,7 @@ def wheels(rootfs: Path) -> None:
 
 
 def locked_for(version: str, lock: str) -> str:
-    """Return the entries of a lock file that hold for this version of Python on Linux."""
+    """Return the entries of a lock file that apply to this version of Python on Linux."""
     there: dict[str, str | AbstractSet[str]] = {
         "python_version": version, "python_full_version": version, "sys_platform": "linux",
         "platform_system": "Linux", "os_name": "posix", "platform_machine": "x86_64",
@@ -175,7 +175,7 @@ def locked_for(version: str, lock: str) -> str:
 
 
 def setup(rootfs: Path) -> None:
-    """Make the guest's virtual environment by `scripts/bootstrap`, as a user would."""
+    """Make the guest's virtual environment with `scripts/bootstrap`, as a user would."""
     script = (
         'mount --bind "$1" "$1" && mount -t proc proc "$1/proc" && mount --rbind /dev "$1/dev" && '
         f'exec chroot "$1" env -i HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 '
@@ -187,7 +187,7 @@ def setup(rootfs: Path) -> None:
 
 
 def configure(rootfs: Path) -> None:
-    """Make the guest run `scripts/guest-inside` at its start, and nothing without use for it."""
+    """Make the guest run `scripts/guest-inside` at its start, and no service that it can spare."""
     files = {
         "etc/hostname": "guest\n",
         "etc/hosts": "127.0.0.1 localhost guest\n::1 localhost\n",
@@ -200,7 +200,7 @@ def configure(rootfs: Path) -> None:
             f"ExecStart=/{HOME}/scripts/guest-inside\n"
             "StandardOutput=tty\nStandardError=tty\nTTYPath=/dev/ttyS0\n"
         ),
-        # Emulated, everything starts late.
+        # On an emulated processor, everything starts late.
         "etc/systemd/system.conf.d/slow.conf": "[Manager]\nDefaultTimeoutStartSec=30min\n",
         "etc/docker/daemon.json": (
             '{"runtimes": {"runsc": {"path": "/usr/bin/runsc", "runtimeArgs": '
@@ -230,7 +230,7 @@ def boot(folder: Path, given: argparse.Namespace) -> Path:
     told_by = folder / "results.img"
     with told_by.open("wb") as image:
         image.truncate(256 * 2**20)
-    # systemd and the script read their words from the kernel's command line (proc(5)).
+    # systemd and the script read their settings from the kernel's command line (proc(5)).
     words = {
         "guest.steps": ",".join(given.steps),
         "guest.patience": str(given.patience),
@@ -251,7 +251,7 @@ def boot(folder: Path, given: argparse.Namespace) -> Path:
     ]  # fmt: skip
     say(f"booting; `tail -f {results / 'console.log'}` shows what it does")
     began = time.monotonic()
-    # What the guest writes to its own disk is thrown away; it must not land in a small /tmp.
+    # The guest's changes to its disk are thrown away; they must not fill a small /tmp.
     ran = subprocess.run(  # noqa: S603 - as above
         command, env={**os.environ, "TMPDIR": str(folder)}, check=False
     )
@@ -265,7 +265,7 @@ def boot(folder: Path, given: argparse.Namespace) -> Path:
 
 
 def accelerator() -> str:
-    """Return `kvm` where it has all that the processor needs: a nested one may lack half of it."""
+    """Return `kvm` if it has all that the processor needs: a nested one may lack half of it."""
     tried = subprocess.run(  # noqa: S603 - our own arguments
         ["qemu-system-x86_64", "-accel", "kvm", "-cpu", f"{CPU},enforce", "-S", "-nodefaults",  # noqa: S607
          "-display", "none", "-monitor", "stdio"],
@@ -277,7 +277,7 @@ def accelerator() -> str:
 
 
 def told(results: Path, steps: list[str]) -> int:
-    """Print what each step came to; return 1 if one failed or did not end."""
+    """Print the result of each step; return 1 if one failed or did not end."""
     summary = results / SUMMARY
     rows = (
         [line.split("\t") for line in summary.read_text().splitlines()] if summary.exists() else []
@@ -292,7 +292,7 @@ def told(results: Path, steps: list[str]) -> int:
 
 
 def run(*command: str | Path, scratch: Path) -> None:
-    """Run a program; what it unpacks for a while lies in `scratch`."""
+    """Run a program, which may unpack temporary files to `scratch`."""
     subprocess.run(  # noqa: S603 - our own programs and arguments
         [str(part) for part in command],
         env={**os.environ, "TMPDIR": str(scratch), "SOURCE_DATE_EPOCH": EPOCH},
