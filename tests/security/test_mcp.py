@@ -191,7 +191,8 @@ async def test_a_tool_is_counted_as_the_route_that_does_the_same(limited: Deploy
         assert re.search(r"Try again in \d+ s\.$", made[BURST])
         # The control: what is not counted again passes, though it came later.
         assert await called(client, "run_command") == "no such sandbox."
-    refused = bearing(limited.url, key).post("/v1/sandboxes", json={"image": "nobodys"})
+    with bearing(limited.url, key) as plain:
+        refused = plain.post("/v1/sandboxes", json={"image": "nobodys"})
     assert refused.status_code == 429, "both doors count together"
 
 

@@ -216,7 +216,7 @@ async def test_what_is_of_another_image_is_let_go(
             raise ImageMissing("gone")
 
         with monkeypatch.context() as patch:
-            patch.setattr(bench.launcher.maker.images, "require", missing)
+            patch.setattr(bench.launcher.maker.images, "find", missing)
             await until(lambda: made.idle == 0 and not bench.launcher.live)
         await until(lambda: made.idle == 1)
 
