@@ -82,6 +82,11 @@ lock: ## Write the lock files anew from pyproject.toml and the SDK's
 	  pyproject.toml --group dev -o requirements-dev.lock
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-annotate --no-header --group audit -o requirements-audit.lock
+	for each in tests/support/frameworks/locks/*.in; do \
+	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	    --no-emit-index-url --no-annotate --no-header --no-emit-package agent-runner-sdk \
+	    "$$each" -o "$${each%.in}.lock" || exit; \
+	done
 
 clean: ## Remove what builds and tests left in this folder
 	rm -rf .venv .audit-venv .peers-venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage* build *.egg-info

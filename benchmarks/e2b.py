@@ -31,8 +31,7 @@ from benchmarks.harness import (
 from runner.auth.keys import in_e2b_form
 from runner.base import telemetry
 from runner.base.settings import project_root
-from tests.support.e2b_sdks.environments import Environments
-from tests.support.e2b_sdks.targets import Target
+from tests.support.environments import Environments
 
 WAYS = ("native", "e2b")
 MODES: dict[str, float | None] = {"sequential": None, "staggered": 0.2, "burst": 0.0}
@@ -63,7 +62,7 @@ def interpreter(folder: Path) -> Path:
     """Return a Python with the newest of E2B's SDKs and what ours needs, below this folder."""
     about = tomllib.loads((project_root() / "sdk" / "python" / "pyproject.toml").read_text())
     wanted = " ".join(["e2b", *about["project"]["dependencies"]])
-    return Environments(folder).python(Target("e2b", wanted, "newest", "sync"))
+    return Environments(folder).python(wanted)
 
 
 def environment(deployed: Deployed) -> dict[str, str]:

@@ -8,9 +8,9 @@ import subprocess
 import pytest
 
 from tests.support.e2b_sdks.cases import CASES
-from tests.support.e2b_sdks.environments import ROOT, Environments
 from tests.support.e2b_sdks.table import LINES, PAGE, shown, table
 from tests.support.e2b_sdks.targets import TARGETS, Target
+from tests.support.environments import ROOT, Environments
 
 NEWEST = {target.package: target for target in TARGETS if target.newest and target.form == "sync"}
 EVERY = {name: case for cases in CASES.values() for name, case in cases.items()}
@@ -25,8 +25,9 @@ def environments(tmp_path_factory: pytest.TempPathFactory) -> Environments:
 def offered(environments: Environments, target: Target) -> set[str]:
     """Return what an SDK offers, without the difference between sync and async."""
     package = target.package.replace("-", "_")
+    python = str(environments.python(target.requirement))
     said = subprocess.run(
-        [str(environments.python(target)), "-m", "tests.support.e2b_sdks.surface", package],
+        [python, "-m", "tests.support.e2b_sdks.surface", package],
         capture_output=True, text=True, check=True, timeout=120, cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip

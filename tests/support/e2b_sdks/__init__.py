@@ -1,7 +1,6 @@
 """E2B's own SDKs, each in an environment of its own, against a real deployment.
 
     targets       which SDKs, and in which versions
-    environments  an environment for each, made with uv or npm from the host's own index
     matrix        every target's program, run beside the others; what became of each case
     case, world   what the programs in the environments are written with
     cases         the cases: one function each, for the sync and the async classes alike

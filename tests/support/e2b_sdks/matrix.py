@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support.e2b_sdks.environments import ROOT, Environments
-from tests.support.e2b_sdks.targets import TARGETS, Target
+from tests.support.e2b_sdks.targets import SCRIPT, TARGETS, Target
+from tests.support.environments import ROOT, Environments
 
 AT_ONCE = 4
 """Programs beside each other: they wait for the deployment more than they compute."""
@@ -67,7 +67,7 @@ def matrix(
 def _rows(environments: Environments, target: Target, facts: Mapping[str, str]) -> dict[str, Row]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("E2B_")}
     with subprocess.Popen(
-        environments.command(target), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        _command(environments, target), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         cwd=ROOT, env={**clean, "PYTHONPATH": str(ROOT), **facts},
     ) as program:  # fmt: skip
         try:
@@ -79,3 +79,15 @@ def _rows(environments: Environments, target: Target, facts: Mapping[str, str]) 
     said = [Row(**json.loads(line)) for line in out.splitlines()]
     assert said, f"{target.name} ended with {program.returncode}: {errors}"
     return {each.case: each for each in said}
+
+
+def _command(environments: Environments, target: Target) -> list[str]:
+    """Return what runs a target's cases, in an environment that has its SDK."""
+    if target.form == "node":
+        # A script finds the packages that are beside it.
+        script = environments.node(target.requirement) / SCRIPT.name
+        script.write_bytes(SCRIPT.read_bytes())
+        return ["node", str(script), target.package]
+    package = target.package.replace("-", "_")
+    python = environments.python(target.requirement)
+    return [str(python), "-m", "tests.support.e2b_sdks.run", package, target.form]

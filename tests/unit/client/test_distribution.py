@@ -1,6 +1,5 @@
 """The SDK as others install it: a wheel that says what it needs, with its types, and no server."""
 
-import shutil
 import subprocess
 import sys
 import zipfile
@@ -11,25 +10,16 @@ import pytest
 
 import agent_runner
 import runner
+from tests.support.environments import ROOT, sdk_wheel
 
-ROOT = Path(__file__).resolve().parents[3]
+UNWANTED = ("runner", "agent_runner.integrations")
 IMPORTED = "import sys, agent_runner; print(agent_runner.__file__, *sys.modules, sep='\\n')"
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the SDK as a wheel."""
-    folder = tmp_path_factory.mktemp("wheel")
-    # What an earlier build has left beside the source would be in the wheel.
-    left = shutil.ignore_patterns("build", "*.egg-info", "__pycache__")
-    source = shutil.copytree(ROOT / "sdk/python", folder / "source", ignore=left)
-    options = ["--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder)]
-    subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", *options, source],
-        check=True, timeout=120, cwd=folder,
-    )  # fmt: skip
-    (built,) = folder.glob("agent_runner_sdk-*.whl")
-    return built
+    return sdk_wheel(tmp_path_factory.mktemp("wheel") / "built")
 
 
 def test_the_wheel_has_every_module_and_the_mark_of_types(wheel: Path) -> None:
@@ -42,12 +32,16 @@ def test_the_wheel_has_every_module_and_the_mark_of_types(wheel: Path) -> None:
     assert {*modules, "agent_runner/py.typed"} == {
         name for name in names if name.startswith("agent_runner/")
     }
-    needs = {each.partition(">")[0] for each in told.get_all("Requires-Dist", [])}
+    needs = {
+        each.partition(">")[0]
+        for each in told.get_all("Requires-Dist", [])
+        if "extra ==" not in each
+    }
     assert needs == {"httpx", "httpx-sse", "websockets"}
     assert told["Version"] == agent_runner.__version__ == runner.__version__
 
 
-def test_importing_it_imports_nothing_of_the_server(wheel: Path) -> None:
+def test_importing_it_imports_neither_the_server_nor_an_integration(wheel: Path) -> None:
     said = subprocess.run(
         [sys.executable, "-c", IMPORTED],
         env={"PYTHONPATH": str(wheel)}, cwd=wheel.parent,
@@ -55,4 +49,4 @@ def test_importing_it_imports_nothing_of_the_server(wheel: Path) -> None:
     )  # fmt: skip
     where, *modules = said.stdout.splitlines()
     assert where.startswith(f"{wheel}/")
-    assert [each for each in modules if each.partition(".")[0] == "runner"] == []
+    assert [each for each in modules if each.startswith(UNWANTED)] == []

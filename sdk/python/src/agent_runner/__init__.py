@@ -26,6 +26,7 @@ Everything is there twice, asynchronous (`AsyncClient`, `AsyncSandbox`, …) and
     packing         a folder here, as a tar archive
     unpacking       a folder that came from a sandbox
     errors          the tree above
+    integrations    adapters for agent frameworks, imported only by those who use one
 """
 
 from agent_runner._async.client import AsyncClient

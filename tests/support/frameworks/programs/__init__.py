@@ -1,0 +1,1 @@
+"""Programs and test suites that run in the frameworks' environments."""
