@@ -9,7 +9,7 @@ from runner.api.e2b.inside import inside
 from runner.api.e2b.paths import Part, part_of
 from runner.api.edge.bounds import READ_ONCE
 from runner.api.edge.groups import Group, group_of
-from runner.api.edge.routing import is_protected
+from runner.api.edge.routing import NO_ROUTE, TEMPLATE, is_protected
 from runner.api.edge.shares import STREAMS
 from tests.architecture.test_validation import unbounded
 from tests.support.e2b_routes import all_routes, document, supported
@@ -38,7 +38,7 @@ def test_every_route_is_protected_and_of_one_part() -> None:
     """So a stranger is refused before anything of the request is read."""
     for each in all_routes():
         assert each.part is not None, each.name
-        assert is_protected({"path": each.route.path}), each.name
+        assert is_protected({"path": each.route.path, TEMPLATE: NO_ROUTE}), each.name
 
 
 def test_every_stream_takes_a_stream_of_its_callers_share() -> None:

@@ -22,7 +22,7 @@ from runner.api.deps import Dependencies
 from runner.api.edge.bounds import READ_ONCE, HeadBounds, head_fault
 from runner.api.edge.groups import group_of
 from runner.api.edge.json import StrictJson
-from runner.api.edge.routing import Routing, is_protected
+from runner.api.edge.routing import TEMPLATE, Routing, is_protected
 from runner.api.middleware import BodyBounds
 from runner.api.traffic.asked import ACCESS_TOKEN, HOP_BY_HOP, OURS_TO_SAY
 from runner.base.settings import Settings
@@ -253,7 +253,7 @@ async def test_group_permission_and_router_agree_on_every_odd_path(unserved: Fas
                 assert seen == truth or not truth, (method, odd)
                 assert group_of(method, seen) is group_of(method, truth or seen)
                 if truth.startswith(("/v1/", "/operator/v1/")):
-                    assert is_protected(scope), odd
+                    assert is_protected({**scope, TEMPLATE: seen}), odd
                 agreed += bool(truth)
     assert tried > 10_000
     assert agreed > 1000

@@ -16,6 +16,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from runner.api.e2b.paths import part_of
+from runner.api.edge.groups import MCP, RUN_CODE
 
 TEMPLATE = "runner.template"
 """Key in the ASGI scope: the template of the request's route; "" if it has none."""
@@ -23,9 +24,10 @@ NO_ROUTE = ""
 BODY = "runner.body"
 """Key in the ASGI scope: what kind of body the request has."""
 OPERATORS = "/operator/v1/"
-PROTECTED = ("/v1/", OPERATORS, "/mcp", "/run_code")
+PROTECTED = ("/v1/", OPERATORS)
 """Paths below which every request needs an identity, even one that has no route; and E2B's."""
-
+PROTECTED_ROUTES = frozenset({MCP, RUN_CODE})
+"""Templates of routes elsewhere that need one too; a longer path is none of them."""
 
 _NAMED = re.compile(r"\(\?P<\w+>")
 """The start of a named group; many routes have parameters of the same name."""
@@ -107,7 +109,11 @@ class Routing:
 def is_protected(scope: Scope) -> bool:
     """Return whether the request needs an identity before anything else of it is read."""
     path: str = scope["path"]
-    return path.startswith(PROTECTED) or part_of(path) is not None
+    return (
+        path.startswith(PROTECTED)
+        or scope[TEMPLATE] in PROTECTED_ROUTES
+        or part_of(path) is not None
+    )
 
 
 def declared_length(scope: Scope) -> int | None:
