@@ -76,8 +76,8 @@ class Problem(BaseModel):
     )
     reason: str | None = Field(
         default=None,
-        description="Of a sandbox that has ended: why, in one word. Of a file in a sandbox: the "
-        "kernel's name for its reason.",
+        description="Of a sandbox that has ended, or did not do what was asked for now: why, in "
+        "one word. Of a file in a sandbox: the kernel's name for its reason.",
         examples=["expired", "ENOSPC"],
     )
 
@@ -125,6 +125,9 @@ ANSWERS: Mapping[type[errors.RunnerError], _Answer] = {
     errors.QuotaExceeded: _Answer(HTTPStatus.TOO_MANY_REQUESTS, "quota-exceeded"),
     errors.TooManyAttempts: _Answer(HTTPStatus.TOO_MANY_REQUESTS),
     errors.PortFault: _Answer(HTTPStatus.BAD_GATEWAY),
+    # The host is short of something for now: neither the caller's fault nor a defect of ours.
+    errors.LaunchFailed: _Answer(HTTPStatus.SERVICE_UNAVAILABLE),
+    errors.SandboxLate: _Answer(HTTPStatus.SERVICE_UNAVAILABLE),
 }
 """Answers by the nearest class of a failure. Anything that is not here is our fault."""
 
@@ -233,7 +236,7 @@ def of(request: Request, error: errors.RunnerError) -> JSONResponse:
     answer = next((ANSWERS[kind] for kind in type(error).__mro__ if kind in ANSWERS), None)
     if answer is None:
         return unexpected(request, error)
-    status, fields, quota, reason = answer.status, None, None, None
+    status, fields, quota, reason = answer.status, None, None, error.reason
     if isinstance(error, errors.Invalid):
         fields = [FieldProblem(field=f"body.{error.field}", message=error.detail)]
     if isinstance(error, errors.QuotaExceeded):
@@ -246,8 +249,6 @@ def of(request: Request, error: errors.RunnerError) -> JSONResponse:
     if isinstance(error, errors.FileRefused):
         reason = error.errno_name
         status = FILE_STATUS.get(reason, status)
-    if isinstance(error, errors.Gone):
-        reason = error.reason
     if status is HTTPStatus.SERVICE_UNAVAILABLE:
         _log.warning("not_ready", detail=error.detail, request=request_id(request))
     soon = error.retry_after_s

@@ -257,6 +257,7 @@ _PLAIN: Final[Mapping[str, type[RunnerError]]] = MappingProxyType(
             errors.SandboxEnded,
             errors.NotReady,
             errors.NodeAway,
+            errors.NodeStarved,
             errors.StoreUnavailable,
             errors.DockerUnavailable,
             errors.KeyUnavailable,
@@ -265,6 +266,7 @@ _PLAIN: Final[Mapping[str, type[RunnerError]]] = MappingProxyType(
             errors.IsolationMissing,
             errors.LaunchFailed,
             errors.ProtocolViolation,
+            errors.SandboxLate,
             errors.SandboxFault,
         )
     }

@@ -30,6 +30,7 @@ from runner.words.errors import (
     RunnerError,
     SandboxEnded,
     SandboxFault,
+    SandboxNotStarted,
 )
 from runner.words.ids import new_id
 from runner.words.lives import EndReason, Life
@@ -113,7 +114,7 @@ class LivingSandboxes:
             # The fault is the node's or its images': the caller cannot mend it.
             await self._start_failed(caller, new, error)
             _log.warning("sandbox_not_started", sandbox=str(new), detail=error.detail)
-            raise NotReady(f"the sandbox {new} did not start: its record says why") from error
+            raise SandboxNotStarted(f"the sandbox {new} did not start: {error.detail}") from error
         except RunnerError as error:
             await self._start_failed(caller, new, error)
             raise
@@ -128,7 +129,7 @@ class LivingSandboxes:
         """Have the node read a changed row; if that fails, return why: its next sweep does it."""
         try:
             await self.door.refresh(knock_of(caller, sandbox_id))
-        except (NotReady, NotFound, SandboxEnded) as error:
+        except (NotReady, NotFound, SandboxEnded, SandboxFault) as error:
             _log.warning("sandbox_not_refreshed", sandbox=str(sandbox_id), detail=error.detail)
             return error
         return None
@@ -192,7 +193,7 @@ class LivingSandboxes:
             found = await self.read(caller, sandbox_id)
             raise ended(found.reason, found.detail)
         untold = await self._tell_node(caller, sandbox_id)
-        if egress is not None and isinstance(untold, NotReady):
+        if egress is not None and isinstance(untold, (NotReady, SandboxFault)):
             await not_in_force(self.database, caller, sandbox_id, untold)
             raise NodeAway(
                 "the egress rules are stored but may not be in force yet, as the node did not"

@@ -10,6 +10,8 @@
     │   ├── KeyUnavailable
     │   ├── IssuerUnavailable
     │   ├── NodeAway
+    │   ├── NodeStarved
+    │   ├── SandboxNotStarted
     │   └── Overloaded
     ├── Refused             the caller asked for something it may not have
     │   ├── NotFound
@@ -33,6 +35,7 @@
     │   ├── IsolationMissing
     │   ├── LaunchFailed
     │   └── ProtocolViolation
+    │       └── SandboxLate
     ├── PortFault           a server inside a sandbox does not answer, or not in HTTP
     ├── LeaseLost           another attempt owns the execution; the result of this one is refused
     └── SetupError          this host or configuration cannot run the product; says what to do
@@ -52,6 +55,8 @@ class RunnerError(Exception):
 
     retry_after_s: int | None = None
     """Seconds after which the same call may succeed, if that is known."""
+    reason: str | None = None
+    """Why, in one word for programs, where the class has one."""
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
@@ -96,6 +101,18 @@ class NodeAway(NotReady):
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
         self.retry_after_s = 1
+
+
+class NodeStarved(NotReady):
+    """The node's host lacks memory, threads, descriptors or space for now."""
+
+    reason = "node_starved"
+
+
+class SandboxNotStarted(NotReady):
+    """A sandbox that was ordered did not start. The order may be made again."""
+
+    reason = "start_failed"
 
 
 class Overloaded(NotReady):
@@ -151,6 +168,8 @@ class FileRefused(Refused):
 
 class Gone(Refused):
     """It existed and has ended. `reason` is the machine-readable word for why."""
+
+    reason: str
 
     def __init__(self, detail: str, reason: str) -> None:
         super().__init__(detail)
@@ -248,9 +267,17 @@ class IsolationMissing(SandboxFault):
 class LaunchFailed(SandboxFault):
     """The container did not start, or its supervisor did not report in time."""
 
+    reason = "start_failed"
+
 
 class ProtocolViolation(SandboxFault):
     """The supervisor sent something that the protocol does not permit. The sandbox is lost."""
+
+
+class SandboxLate(ProtocolViolation):
+    """The supervisor did not do something in time, as on a host that is short of processors."""
+
+    reason = "late"
 
 
 class PortFault(RunnerError):

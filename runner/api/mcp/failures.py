@@ -18,6 +18,8 @@ NEXT: Mapping[type[errors.RunnerError], str] = MappingProxyType(
         errors.SandboxEnded: "Make another one with create_sandbox.",
         errors.FileRefused: "list_files shows what is there.",
         errors.NotReady: "Try again in a moment.",
+        errors.LaunchFailed: "Try again in a moment.",
+        errors.SandboxLate: "Try again in a moment.",
     }
 )
 """What to do, by the nearest class of a failure; most details say it themselves."""

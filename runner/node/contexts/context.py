@@ -25,6 +25,7 @@ from runner.node.contexts.said import (
     SaidLines,
     UnavailableSaid,
 )
+from runner.node.starvation import starved
 from runner.protocol.codec import STRICT
 from runner.sandbox.guest.processes import GuestProcess
 from runner.words.errors import (
@@ -235,9 +236,9 @@ class Context:
             await run.take(GoneSaid(run.number, 0, SIGKILL))
         except RunnerError as error:
             await run.fail(error)
-        except Exception:  # noqa: BLE001 - logged, and told to the caller
+        except Exception as error:  # noqa: BLE001 - logged, and told to the caller
             _log.exception("context_failed")
-            await run.fail(SandboxFault("the node failed: see its log"))
+            await run.fail(starved(error) or SandboxFault("the node failed: see its log"))
         finally:
             run.over = True
             self._run = None

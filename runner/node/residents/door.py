@@ -25,6 +25,7 @@ from runner.node.residents.journal import Journal
 from runner.node.residents.meter import SAMPLE_S
 from runner.node.residents.resident import Resident
 from runner.node.residents.residents import Residents
+from runner.node.starvation import starved
 from runner.words.errors import NodeAway, NotPermitted, RunnerError, SandboxEnded, SandboxFault
 from runner.words.lives import EndReason
 
@@ -79,9 +80,10 @@ class NodeDoor:
                 return
             except RunnerError as error:
                 await self._fail(line, error)
-            except Exception:  # noqa: BLE001 - reported and logged: the door goes on
+            except Exception as error:  # noqa: BLE001 - reported and logged: the door goes on
                 _log.exception("call_failed")
-                await self._fail(line, SandboxFault("the node failed: see its log"))
+                failed = starved(error) or SandboxFault("the node failed: see its log")
+                await self._fail(line, failed)
             else:
                 await line.tell(done)
         except Hung:

@@ -20,6 +20,7 @@ from runner.node.residents.reaping import BATCH, SandboxReaper
 from runner.node.residents.resident import Resident
 from runner.node.runs.policy import ExecutionPolicy
 from runner.node.runs.recorder import until_stored
+from runner.node.starvation import starved
 from runner.receipts.sandbox_document import Lived
 from runner.store import residents
 from runner.store.db import Database
@@ -168,6 +169,8 @@ class Residents:
             detail = error.detail
         elif not isinstance(error, asyncio.CancelledError):
             _log.error("sandbox_not_made", sandbox=str(hold.sandbox_id), exc_info=error)
+            if (short := starved(error)) is not None:
+                detail = short.detail
         await self._end_row(hold, reason, detail)
 
     # ---- Taking over -------------------------------------------------------------------------

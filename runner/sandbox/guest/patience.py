@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from runner.words.errors import ProtocolViolation
+from runner.words.errors import SandboxLate
 
 UPLOAD_S = 60.0
 COLLECT_S = 60.0
@@ -34,7 +34,7 @@ class Patience:
 
     @asynccontextmanager
     async def __call__(self, seconds: float, what: str) -> AsyncIterator[None]:
-        """Bound the block: raises ProtocolViolation when the sandbox takes longer."""
+        """Bound the block: raises SandboxLate when the sandbox takes longer."""
         bound = asyncio.timeout(self.stretched(seconds))
         try:
             async with bound:
@@ -42,4 +42,6 @@ class Patience:
         except TimeoutError:
             if not bound.expired():
                 raise
-            raise ProtocolViolation(f"the sandbox did not {what} in time") from None
+            raise SandboxLate(
+                f"the sandbox did not {what} in time: its host may be overloaded"
+            ) from None

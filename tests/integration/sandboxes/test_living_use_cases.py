@@ -42,6 +42,7 @@ from runner.words.errors import (
     QuotaExceeded,
     SandboxEnded,
     SandboxFault,
+    SandboxNotStarted,
 )
 from runner.words.ids import new_id
 from runner.words.lives import EndReason, Life
@@ -573,7 +574,8 @@ async def test_a_sandbox_that_did_not_start_is_no_fault_of_the_callers(
 ) -> None:
     """The row says what went wrong on the node, for the operator and its owner."""
     node.fails = LaunchFailed("the container did not start")
-    with pytest.raises(NotReady):
+    with pytest.raises(SandboxNotStarted, match="the container did not start") as caught:
         await living.create(caller, NANO)
+    assert caught.value.reason == "start_failed"
     (row,) = await living.list_newest(caller, limit=10)
     assert (row.reason, row.detail) == (EndReason.START_FAILED, "the container did not start")
