@@ -27,7 +27,7 @@ class KnockCall(DoorCall):
 @with_config(STRICT)
 @dataclass(frozen=True, slots=True)
 class CreateCall(DoorCall):
-    """Make the sandbox of this row live here; `done` once it takes commands."""
+    """Make the sandbox of this row live here; `started` once it takes commands."""
 
     name = "create"
 

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
@@ -22,6 +23,7 @@ from runner.door.replies import (
     MetricsReply,
     ProcessReply,
     SeriesReply,
+    StartedReply,
     WatchingReply,
 )
 from runner.door.streams import (
@@ -76,9 +78,10 @@ class Door:
 
     # ---- Life --------------------------------------------------------------------------------
 
-    async def create(self, knock: Knock) -> None:
-        """Have the node make the sandbox of a `starting` row; return once it lives."""
-        await self._short(knock, calls.CreateCall())
+    async def create(self, knock: Knock) -> datetime:
+        """Have the node make the sandbox of a `starting` row; return since when it lives."""
+        async with self._call(knock, calls.CreateCall()) as call:
+            return (await call.expect(StartedReply)).started_at
 
     async def end(
         self, knock: Knock, reason: Literal["killed", "tenant_suspended"] = "killed"

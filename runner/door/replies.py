@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from types import MappingProxyType
 from typing import ClassVar, Final
 
@@ -34,6 +35,15 @@ class AdmittedReply(Reply):
     """Answers `knock` at once: the grant is good, and the call is under way."""
 
     name = "admitted"
+
+
+@with_config(STRICT)
+@dataclass(frozen=True, slots=True)
+class StartedReply(Reply):
+    """The sandbox takes commands, since this moment by the database's clock."""
+
+    name = "started"
+    started_at: datetime
 
 
 @with_config(STRICT)
@@ -225,6 +235,7 @@ REPLIES: Codec[Reply] = Codec(
     fractions=True,
     kinds=(
         AdmittedReply,
+        StartedReply,
         ProcessReply,
         GapReply,
         EndedReply,

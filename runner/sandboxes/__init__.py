@@ -5,6 +5,7 @@ A use case takes a caller, whose permission has been checked, and plain values. 
 through the node's door, with a grant that is made here after the caller's right is checked.
 
     living      make, read, list, change, pause, resume and kill a sandbox
+    starting    have a node make the sandbox of a stored row
     use         processes and files in a running sandbox
     ports       open ports for callers without a key, and who may reach one
     addresses   signed addresses by which others read or write one file

@@ -23,7 +23,7 @@ from runner.auth.caller import By, Caller
 from runner.auth.permissions import Permission
 from runner.auth.rights import Rights, own_grant
 from runner.protocol.codec import STRICT
-from runner.sandboxes.place import NO_SANDBOX, ended
+from runner.sandboxes.place import KIND, NO_SANDBOX, ended
 from runner.sandboxes.ports import last_moment
 from runner.secrets.vault import Vault
 from runner.store import sandboxes
@@ -32,7 +32,6 @@ from runner.words.errors import NotAuthenticated, NotFound
 from runner.words.lives import Life
 from runner.words.principal import Principal, PrincipalKind, Role, Tier
 
-KIND = "sandbox"
 PREFIX = "fa_"
 LONGEST = 3072
 _PURPOSE: Final = b"agent-runner/file-address/v1\0"

@@ -10,9 +10,9 @@ from uuid import UUID
 from runner.audit.events import Action, Outcome
 from runner.auth.caller import Caller
 from runner.base.tasks import uninterrupted
-from runner.sandboxes.living import KIND, LivingSandboxes
+from runner.sandboxes.living import LivingSandboxes
 from runner.sandboxes.order import LivingOrder
-from runner.sandboxes.place import ended, took_commands
+from runner.sandboxes.place import KIND, ended, took_commands
 from runner.sandboxes.snapshots import Snapshots
 from runner.store.db import Database
 from runner.store.idempotency import Once

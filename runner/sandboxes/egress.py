@@ -8,7 +8,7 @@ from runner.auth.caller import Caller
 from runner.egress.policy import rule_from_json
 from runner.quotas.tiers import egress_refusal
 from runner.sandboxes.catalogue import Catalogue, policy_in
-from runner.sandboxes.place import NO_SANDBOX, ended
+from runner.sandboxes.place import KIND, NO_SANDBOX, ended
 from runner.store import quotas, sandboxes
 from runner.store.db import Database
 from runner.store.sandboxes import LifeChange
@@ -16,8 +16,6 @@ from runner.store.transaction import Transaction
 from runner.tenants.policies import Entry
 from runner.words.errors import Conflict, NotFound, RunnerError
 from runner.words.lives import Life
-
-KIND = "sandbox"
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,8 @@ from runner.quotas.tiers import resume_refusal, sandbox_refusal
 from runner.sandboxes.catalogue import Catalogue, policy_in
 from runner.sandboxes.egress import EgressOrder, not_in_force, rules_in_place
 from runner.sandboxes.order import LivingOrder, resolve_sandbox
-from runner.sandboxes.place import NO_SANDBOX, SandboxPlaces, ended, knock_of, took_commands
+from runner.sandboxes.place import KIND, NO_SANDBOX, SandboxPlaces, ended, knock_of, took_commands
+from runner.sandboxes.starting import start
 from runner.store import quotas, sandboxes
 from runner.store.db import Database
 from runner.store.idempotency import KeyUse, Once
@@ -30,16 +31,22 @@ from runner.words.errors import (
     RunnerError,
     SandboxEnded,
     SandboxFault,
-    SandboxNotStarted,
 )
 from runner.words.ids import new_id
 from runner.words.lives import EndReason, Life
 from runner.words.living import StoredSandbox
 
-KIND = "sandbox"
 Fill: TypeAlias = Callable[[UUID], Awaitable[None]]
 """Puts files in a sandbox that has just been made."""
 _log = structlog.get_logger("runner.api")
+
+
+@dataclass(frozen=True, slots=True)
+class _Repeated:
+    """A request whose idempotency key was used before."""
+
+    once: Once
+    used: KeyUse
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +79,9 @@ class LivingSandboxes:
         If this fails or is cancelled, nothing of the sandbox lives on, and its key is free again.
         """
         new = id_ or new_id()
-        used = await self._accept(caller, order, once, new, filling=fill is not None)
-        if once is not None and used is not None:
+        accepted = await self._accept(caller, order, once, new, filling=fill is not None)
+        if isinstance(accepted, _Repeated):
+            once, used = accepted.once, accepted.used
             earlier = await self.read(caller, await once.require_same(used, used.sandbox_id))
             if not earlier.was_never_whole:
                 return took_commands(earlier)
@@ -81,11 +89,14 @@ class LivingSandboxes:
             await self.free(caller, once, earlier.id)
             return await self.create(caller, order, once=once, fill=fill, id_=id_)
         try:
-            await self._start(caller, new)
-            if fill is not None:
+            started_at = await start(self.database, self.door, caller, new)
+            if fill is None:
+                # As its row is now: nobody else knows of it yet.
+                made = replace(accepted, state=Life.RUNNING, started_at=started_at)
+            else:
                 await fill(new)
                 await self._filled(caller, new)
-            made = await self.read(caller, new)
+                made = await self.read(caller, new)
         except BaseException:
             # Nobody has been told of it, so nobody else would end it.
             await uninterrupted(self._undo(caller, new, once))
@@ -105,19 +116,6 @@ class LivingSandboxes:
         """Free the idempotency key of a sandbox that nobody has been told of."""
         async with self.database.tenant(caller.tenant_id) as tx:
             await once.release(tx, sandbox_id=sandbox_id)
-
-    async def _start(self, caller: Caller, new: UUID) -> None:
-        """Have the node make it; if that fails, its row says why."""
-        try:
-            await self.door.create(knock_of(caller, new))
-        except SandboxFault as error:
-            # The fault is the node's or its images': the caller cannot mend it.
-            await self._start_failed(caller, new, error)
-            _log.warning("sandbox_not_started", sandbox=str(new), detail=error.detail)
-            raise SandboxNotStarted(f"the sandbox {new} did not start: {error.detail}") from error
-        except RunnerError as error:
-            await self._start_failed(caller, new, error)
-            raise
 
     async def _filled(self, caller: Caller, new: UUID) -> None:
         """Count a new sandbox as whole: its own time begins now."""
@@ -279,8 +277,8 @@ class LivingSandboxes:
 
     async def _accept(
         self, caller: Caller, order: LivingOrder, once: Once | None, new: UUID, *, filling: bool
-    ) -> KeyUse | None:
-        """Store the sandbox; if its idempotency key was used before, return that use instead."""
+    ) -> StoredSandbox | _Repeated:
+        """Store the sandbox, unless its idempotency key was used before."""
         try:
             return await self._store(caller, order, once, new, filling=filling)
         except QuotaExceeded as refused:
@@ -293,14 +291,14 @@ class LivingSandboxes:
 
     async def _store(
         self, caller: Caller, order: LivingOrder, once: Once | None, new: UUID, *, filling: bool
-    ) -> KeyUse | None:
+    ) -> StoredSandbox | _Repeated:
         async with self.database.tenant(caller.tenant_id) as tx:
             # Locked until the transaction ends, so that the last place is given away only once.
             tenant, standing = await quotas.alone(tx)
             if tenant is None:
                 raise NotFound("the tenant of this key no longer exists")
             if once is not None and (used := await once.reserve(tx, sandbox_id=new)):
-                return used
+                return _Repeated(once, used)
             policy = await policy_in(tx, order.project, order.egress_policy)
             offer = await self.catalogue.offer(tx, tenant, standing, policy)
             wanted = resolve_sandbox(replace(order, egress_policy=policy), offer)
@@ -309,7 +307,9 @@ class LivingSandboxes:
                 standing, memory_mb=memory_mb, egress=bool(wanted.egress)
             ):
                 raise refused
-            sandboxes.insert_later(tx, new, wanted, created_by=caller.actor, filling=filling)
+            insertion = sandboxes.insert_later(
+                tx, new, wanted, created_by=caller.actor, filling=filling
+            )
             facts = {
                 "image": wanted.spec.image,
                 "size": wanted.size,
@@ -317,29 +317,7 @@ class LivingSandboxes:
                 "timeout_s": wanted.timeout_s,
             }
             caller.record(tx, Action.SANDBOX_CREATE, KIND, str(new), facts)
-        return None
-
-    async def _start_failed(self, caller: Caller, sandbox_id: UUID, error: RunnerError) -> None:
-        """End a sandbox that was not handed to its caller."""
-        try:
-            async with self.database.tenant(caller.tenant_id) as tx:
-                if await sandboxes.end_unclaimed(
-                    tx, sandbox_id, EndReason.START_FAILED, error.detail
-                ):
-                    facts = {"reason": EndReason.START_FAILED.value}
-                    caller.record(
-                        tx,
-                        Action.SANDBOX_END,
-                        KIND,
-                        str(sandbox_id),
-                        facts,
-                        outcome=Outcome.FAILURE,
-                    )
-                else:
-                    await sandboxes.ask_to_stop(tx, sandbox_id)
-        except RunnerError as failed:
-            # No node holds it, or the node that does will end it, or else its lease runs out.
-            _log.warning("start_not_undone", sandbox=str(sandbox_id), detail=failed.detail)
+        return await sandboxes.inserted(insertion)
 
 
 def _facts(change: LifeChange) -> dict[str, object]:

@@ -21,6 +21,8 @@ FRESH_S = 2.0
 MOST = 10_000
 """How many are remembered at once."""
 NO_SANDBOX = "no such sandbox"
+KIND = "sandbox"
+"""What audit records call it."""
 
 
 class SandboxPlaces:

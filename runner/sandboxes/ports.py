@@ -16,7 +16,7 @@ from runner.audit.events import Action
 from runner.auth.caller import Caller
 from runner.auth.permissions import Permission
 from runner.auth.rights import own_grant
-from runner.sandboxes.place import NO_SANDBOX, ended
+from runner.sandboxes.place import KIND, NO_SANDBOX, ended
 from runner.store import ports, sandboxes
 from runner.store.db import Database
 from runner.store.ports import FoundPort, OpenedPort
@@ -24,7 +24,6 @@ from runner.words.errors import Conflict, NotFound, NotReady
 from runner.words.lives import Life
 from runner.words.principal import Principal, PrincipalKind, Role
 
-KIND = "sandbox"
 MOST_OPEN = 32
 """How many ports of one sandbox may be open at once."""
 NOT_OPEN = "this port is not open"

@@ -12,7 +12,7 @@ from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 from pydantic import TypeAdapter
 
-from runner.store.transaction import Transaction
+from runner.store.transaction import Later, Transaction
 from runner.words.execution import JSON
 from runner.words.lives import EndReason, Life, OnTimeout
 from runner.words.living import SandboxRequest, StoredSandbox
@@ -33,9 +33,12 @@ def insert_later(
     *,
     created_by: str,
     filling: bool = False,
-) -> None:
-    """Store a new sandbox that no node has yet; with `filling`, it is not whole until `filled`."""
-    tx.later(
+) -> Later:
+    """Store a new sandbox that no node has yet; with `filling`, it is not whole until `filled`.
+
+    Once the transaction has ended, `inserted` returns it.
+    """
+    return tx.later(
         "sandboxes.insert",
         sandbox_id=sandbox_id,
         created_by=created_by,
@@ -57,6 +60,14 @@ def insert_later(
         filling=filling,
         filling_for=FILLING,
     )
+
+
+async def inserted(insertion: Later) -> StoredSandbox:
+    """Return the sandbox that `insert_later` stored."""
+    row = await insertion.one()
+    if row is None:
+        raise RuntimeError("PostgreSQL stored a sandbox and returned none")
+    return of_row(row)
 
 
 async def filled(tx: Transaction, sandbox_id: UUID) -> None:

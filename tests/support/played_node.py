@@ -21,7 +21,15 @@ from runner.door.calls import (
 )
 from runner.door.client import SOCKET
 from runner.door.grants import DoorGrant, GrantKey, make_key
-from runner.door.replies import REPLIES, AdmittedReply, DoneReply, ProcessReply, told
+from runner.door.replies import (
+    REPLIES,
+    AdmittedReply,
+    DoneReply,
+    ProcessReply,
+    Reply,
+    StartedReply,
+    told,
+)
 from runner.door.wire import DoorLine
 from runner.store import residents
 from runner.store.db import Database
@@ -73,8 +81,8 @@ class PlayedNode:
             grant = self.key.check(knock.grant, knock.call)
             self.asked.append((grant.actor, call.name))
             await line.tell(AdmittedReply())
-            for process in await self._do(grant, call):
-                await line.tell(ProcessReply(process))
+            for reply in await self._do(grant, call):
+                await line.tell(reply)
             await line.tell(DoneReply())
         except RunnerError as error:
             await line.tell(told(error))
@@ -87,11 +95,10 @@ class PlayedNode:
             await residents.end(tx, SandboxHold(tenant, sandbox, self.instance), reason, detail)
         self._held.remove((tenant, sandbox))
 
-    async def _do(self, grant: DoorGrant, call: DoorCall) -> list[ProcessInfo]:
+    async def _do(self, grant: DoorGrant, call: DoorCall) -> list[Reply]:
         hold = SandboxHold(grant.tenant, grant.sandbox, self.instance)
         if isinstance(call, CreateCall):
-            await self._create(hold)
-            return []
+            return [StartedReply(await self._create(hold))]
         if (grant.tenant, grant.sandbox) not in self._held:
             raise SandboxEnded("no such sandbox lives here")
         match call:
@@ -104,14 +111,14 @@ class PlayedNode:
             case ResumeCall():
                 await self._become(hold, Life.RESUMING, Life.RUNNING)
             case ProcessesCall():
-                return [PROCESS]
+                return [ProcessReply(PROCESS)]
             case RefreshCall():
                 pass
             case _:
                 raise NotFound("no such process")
         return []
 
-    async def _create(self, hold: SandboxHold) -> None:
+    async def _create(self, hold: SandboxHold) -> datetime:
         if self.fails is not None:
             raise self.fails
         async with self.database.tenant(hold.tenant_id) as tx:
@@ -121,11 +128,12 @@ class PlayedNode:
         if self.fails_later is not None:
             raise self.fails_later
         async with self.database.tenant(hold.tenant_id) as tx:
-            await residents.start(tx, hold, {})
+            started_at = await residents.start(tx, hold, {})
         self._held.add((hold.tenant_id, hold.sandbox_id))
         self.made.set()
         if self.holds is not None:
             await self.holds.wait()
+        return started_at
 
     async def _become(self, hold: SandboxHold, *states: Life) -> None:
         async with self.database.tenant(hold.tenant_id) as tx:

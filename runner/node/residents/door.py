@@ -16,7 +16,15 @@ from runner.door.call import DoorCall
 from runner.door.calls import CALLS, KnockCall
 from runner.door.client import SOCKET
 from runner.door.grants import DoorGrant, GrantKey, give, make_key
-from runner.door.replies import REPLIES, AdmittedReply, DoneReply, MetricsReply, SeriesReply, told
+from runner.door.replies import (
+    REPLIES,
+    AdmittedReply,
+    DoneReply,
+    MetricsReply,
+    SeriesReply,
+    StartedReply,
+    told,
+)
 from runner.door.wire import READ_AHEAD, Chunk, DoorLine, Hung
 from runner.node.residents import archives, coding, files, talks
 from runner.node.residents.attend import NodeLine, out_of_turn
@@ -123,7 +131,8 @@ class NodeDoor:
     async def _answer(self, line: NodeLine, grant: DoorGrant, call: DoorCall) -> DoneReply | None:
         match call:
             case calls.CreateCall():
-                await self._residents.create(grant.tenant, grant.sandbox)
+                started_at = await self._residents.create(grant.tenant, grant.sandbox)
+                await line.tell(StartedReply(started_at))
                 return None
             case calls.EndCall(reason=reason):
                 await self._residents.end(grant.tenant, grant.sandbox, EndReason(reason))

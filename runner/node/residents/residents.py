@@ -6,6 +6,7 @@ While PostgreSQL is away, sandboxes live on. Once it is back, we end those that 
 
 import asyncio
 from collections.abc import Iterator
+from datetime import datetime
 from functools import partial
 from uuid import UUID
 
@@ -64,7 +65,7 @@ class Residents:
         self._policy = policy
         self._ends = ends
         self._by_id: dict[UUID, Resident] = {}
-        self._making: dict[UUID, asyncio.Task[None]] = {}
+        self._making: dict[UUID, asyncio.Task[datetime]] = {}
         self._reaper = SandboxReaper(database, ends, node=policy.node, lease=policy.lease)
         self._removals: set[asyncio.Task[None]] = set()
         self.taken_over = asyncio.Event()
@@ -99,8 +100,8 @@ class Residents:
 
     # ---- Beginnings --------------------------------------------------------------------------
 
-    async def create(self, tenant_id: UUID, sandbox_id: UUID) -> None:
-        """Make the sandbox of this row live here; if that fails, its row says why.
+    async def create(self, tenant_id: UUID, sandbox_id: UUID) -> datetime:
+        """Make the sandbox of this row live here; return since when. If it fails, its row says why.
 
         Raises NodeAway if the node is full, and whatever kept the sandbox from living.
         """
@@ -109,15 +110,15 @@ class Residents:
         task = asyncio.create_task(self._create(tenant_id, sandbox_id))
         self._making[sandbox_id] = task
         task.add_done_callback(partial(self._made, sandbox_id))
-        await asyncio.shield(task)
+        return await asyncio.shield(task)
 
-    def _made(self, sandbox_id: UUID, task: "asyncio.Task[None]") -> None:
+    def _made(self, sandbox_id: UUID, task: "asyncio.Task[datetime]") -> None:
         self._making.pop(sandbox_id, None)
         if not task.cancelled():
             # Its row says why; the caller may have left.
             task.exception()
 
-    async def _create(self, tenant_id: UUID, sandbox_id: UUID) -> None:
+    async def _create(self, tenant_id: UUID, sandbox_id: UUID) -> datetime:
         async with self._database.single(tenant_id) as tx:
             try:
                 sandbox = await residents.claim(
@@ -136,7 +137,7 @@ class Residents:
             await self._start_failed(hold, error)
             raise
         try:
-            await self._record_start(hold, furnished)
+            started_at = await self._record_start(hold, furnished)
         except BaseException as error:
             await self._undo(furnished)
             await self._start_failed(hold, error)
@@ -144,8 +145,9 @@ class Residents:
                 raise SandboxEnded("it was ended before it lived") from error
             raise
         self._by_id[sandbox_id] = self._resident(hold, sandbox, furnished)
+        return started_at
 
-    async def _record_start(self, hold: SandboxHold, furnished: Furnished) -> None:
+    async def _record_start(self, hold: SandboxHold, furnished: Furnished) -> datetime:
         residence = furnished.guest.residence
         facts: dict[str, JSON] = {
             "node": self._policy.node,
@@ -154,11 +156,12 @@ class Residents:
             "profile_hash": residence.profile_hash,
         }
         async with self._database.tenant(hold.tenant_id) as tx:
-            cpu_s = furnished.guest.container.counters().cpu_s
-            await residents.start(tx, hold, residence_facts(furnished.guest), cpu_s=cpu_s)
+            kept, used = residence_facts(furnished.guest), furnished.guest.container.counters()
+            started_at = await residents.start(tx, hold, kept, cpu_s=used.cpu_s)
             event = sandbox_event(audit.Action.SANDBOX_START, hold.sandbox_id, facts)
             audit.append(tx, hold.tenant_id, event)
         self._journal.announce(hold.sandbox_id)
+        return started_at
 
     async def _start_failed(self, hold: SandboxHold, error: BaseException) -> None:
         """Write why it did not start; if it was asked to stop meanwhile, it was killed."""
