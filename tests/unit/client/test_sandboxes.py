@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from agent_runner import Gone, OutputEvent, Sandbox
+from agent_runner import Gone, OutputEvent, Ran, Sandbox
 from agent_runner.living import Kept
 from tests.support.flavours import Connect
 
@@ -221,6 +221,34 @@ def test_a_file_is_streamed_in(connect: Connect) -> None:
     with played(connect, {"PUT /files/content": take}) as (sandbox, asked):
         assert sandbox.files.write("a", iter([b"x", b"y"]), mode=0o755).mode == "0755"
     assert asked[1][0] == "PUT /files/content?path=a&mode=0755&parents=true"
+
+
+def test_output_with_a_gap_is_not_taken_for_whole(connect: Connect) -> None:
+    """Whoever asks late gets what is left, marked as truncated, and nothing from behind the gap."""
+    output = streamed(
+        event("stdout", 1, offset=0, content="a", encoding="utf-8")
+        + event("gap", 101, offset=1, omitted_bytes=100)
+        + event("stdout", 102, offset=101, content="b", encoding="utf-8")
+        + event("ended", 102, offset=102, exit_code=0, timed_out=False)
+    )
+    answers = {"GET /processes/3": told(PROCESS), "GET /processes/3/output": output}
+    with played(connect, answers) as (sandbox, _):
+        ran = sandbox.process(3).finish(None, None, 1024)
+    assert ran.stdout.raw == b"a"
+    assert ran.stdout.truncated
+    assert ran.stderr.truncated
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "signal", "status"),
+    [(3, None, 3), (None, "SIGTERM", 143), (None, "SIG35", 163)],
+)
+def test_a_status_is_what_a_shell_would_tell(
+    exit_code: int | None, signal: str | None, status: int
+) -> None:
+    stream = Kept(1).stream
+    ran = Ran(1, exit_code, signal, timed_out=False, stdout=stream, stderr=stream)
+    assert ran.status == status
 
 
 def test_the_beginning_of_output_is_kept_and_the_rest_counted() -> None:

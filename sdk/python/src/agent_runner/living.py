@@ -1,5 +1,6 @@
 """The API's answers about sandboxes that live, as plain values."""
 
+import signal
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -106,6 +107,15 @@ class Ran:
         """Whether it exited with 0."""
         return self.exit_code == 0
 
+    @property
+    def status(self) -> int:
+        """Its exit code as a shell tells it: 128 + n if signal n ended it."""
+        if self.exit_code is not None:
+            return self.exit_code
+        name = self.signal or "SIG0"
+        # Real-time signals have no names: the API calls them SIG and their number.
+        return 128 + (signal.Signals.__members__.get(name) or int(name.removeprefix("SIG")))
+
 
 @dataclass(frozen=True, slots=True)
 class OutputEvent:
@@ -200,6 +210,10 @@ class Kept:
         self._total += len(raw)
         if whole:
             self._raw += raw[: max(0, self._most - len(self._raw))]
+
+    def lose(self, size: int) -> None:
+        """Count bytes that may have been its own and nobody has any more; keep none after them."""
+        self._total += size
 
     @property
     def stream(self) -> Stream:

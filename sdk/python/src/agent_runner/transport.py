@@ -15,6 +15,8 @@ from agent_runner.errors import from_response, from_stranger, from_transport, to
 
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 30.0
+PATIENT = httpx.Timeout(600.0, connect=CONNECT_TIMEOUT_S)
+"""For what takes as long as there are files to copy, or as a program takes to read its input."""
 RESUME_AFTER_S = 0.5
 MAX_RESUMES = 20
 RETRY_FOR_S = 60.0

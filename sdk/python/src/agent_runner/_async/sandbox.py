@@ -40,6 +40,7 @@ from agent_runner.runs import KIB, MOST_OF_OUTPUT, Result, Run
 from agent_runner.transport import (
     CONNECT_TIMEOUT_S,
     MAX_RESUMES,
+    PATIENT,
     READ_TIMEOUT_S,
     REPEATABLE,
     RESUME_AFTER_S,
@@ -51,8 +52,6 @@ from agent_runner.types import content_of
 
 ROUTE = "/v1/sandboxes"
 MAX_WAIT_S = 300
-_PATIENT = httpx.Timeout(600.0, connect=CONNECT_TIMEOUT_S)
-"""For what takes as long as there are files to copy."""
 
 
 class AsyncSandbox:
@@ -283,7 +282,7 @@ class AsyncSandbox:
         """Keep the files of its workspace, for `expires_s` seconds or until they are deleted."""
         body = params(name=name, metadata=metadata, expires_s=expires_s)
         path, keys = f"{self._path}/snapshots", keyed(idempotency_key)
-        sent = {"json": body, "headers": keys, "timeout": _PATIENT}
+        sent = {"json": body, "headers": keys, "timeout": PATIENT}
         return await call(self._http, SNAPSHOT, "POST", path, **sent)
 
     async def fork(
@@ -294,7 +293,7 @@ class AsyncSandbox:
         `options` are `timeout_s`, `on_timeout` and `metadata`. Kill each of them when you are done.
         """
         body, keys = {"count": count, **options}, keyed(idempotency_key)
-        sent = {"json": body, "headers": keys, "timeout": _PATIENT}
+        sent = {"json": body, "headers": keys, "timeout": PATIENT}
         made = await call(self._http, COPIES, "POST", f"{self._path}/fork", **sent)
         return [AsyncSandbox(self._http, each) for each in made]
 
@@ -339,5 +338,5 @@ async def created(
 ) -> SandboxInfo:
     """Make a sandbox with these fields of the API."""
     headers = keyed(idempotency_key)
-    timeout = _PATIENT if "snapshot" in options else httpx.USE_CLIENT_DEFAULT
+    timeout = PATIENT if "snapshot" in options else httpx.USE_CLIENT_DEFAULT
     return await call(http, SANDBOX, "POST", ROUTE, json=options, headers=headers, timeout=timeout)

@@ -13,7 +13,7 @@ from agent_runner._sync.terminals import Terminal
 from agent_runner.errors import Unavailable
 from agent_runner.living import Kept, OutputEvent, ProcessInfo, Ran
 from agent_runner.living_answers import OUTPUT, PROCESS
-from agent_runner.transport import MAX_RESUMES, RESUME_AFTER_S
+from agent_runner.transport import MAX_RESUMES, PATIENT, RESUME_AFTER_S
 from agent_runner.types import Stream
 
 _BYTES = {"Content-Type": "application/octet-stream"}
@@ -75,8 +75,8 @@ class Process:
     def write(self, data: Content, *, close: bool = False) -> None:
         """Write to its stdin; return once all is taken. With `close`, then close its stdin."""
         asked = {"close": "true"} if close else {}
-        path, content = f"{self._path}/stdin", sendable(data)
-        order(self._http, "POST", path, content=content, params=asked, headers=_BYTES)
+        sent = {"content": sendable(data), "headers": _BYTES, "timeout": PATIENT}
+        order(self._http, "POST", f"{self._path}/stdin", params=asked, **sent)
 
     def close_stdin(self) -> None:
         """Close its stdin."""
@@ -103,13 +103,18 @@ class Process:
         delete(self._http, self._path)
 
     def finish(self, stdout: Stream | None, stderr: Stream | None, most: int) -> Ran:
-        """Wait for its end; return the result, with the earlier output and what it writes now."""
+        """Wait for its end; return the result, with the earlier output and what it writes now.
+
+        Bytes of a gap are missing from both outputs: nobody knows which of them they were.
+        """
         kept = {"stdout": Kept(most, stdout), "stderr": Kept(most, stderr)}
         last: OutputEvent | None = None
         for event in self.output():
             last = event
             if event.kind in kept:
                 kept[event.kind].take(event.raw)
+            for each in kept.values():
+                each.lose(event.omitted_bytes)
         return Ran(
             process=self.number,
             exit_code=last.exit_code if last else None,

@@ -41,6 +41,7 @@ from agent_runner.runs import KIB, MOST_OF_OUTPUT, Result, Run
 from agent_runner.transport import (
     CONNECT_TIMEOUT_S,
     MAX_RESUMES,
+    PATIENT,
     READ_TIMEOUT_S,
     REPEATABLE,
     RESUME_AFTER_S,
@@ -52,8 +53,6 @@ from agent_runner.types import content_of
 
 ROUTE = "/v1/sandboxes"
 MAX_WAIT_S = 300
-_PATIENT = httpx.Timeout(600.0, connect=CONNECT_TIMEOUT_S)
-"""For what takes as long as there are files to copy."""
 
 
 class Sandbox:
@@ -282,7 +281,7 @@ class Sandbox:
         """Keep the files of its workspace, for `expires_s` seconds or until they are deleted."""
         body = params(name=name, metadata=metadata, expires_s=expires_s)
         path, keys = f"{self._path}/snapshots", keyed(idempotency_key)
-        sent = {"json": body, "headers": keys, "timeout": _PATIENT}
+        sent = {"json": body, "headers": keys, "timeout": PATIENT}
         return call(self._http, SNAPSHOT, "POST", path, **sent)
 
     def fork(
@@ -293,7 +292,7 @@ class Sandbox:
         `options` are `timeout_s`, `on_timeout` and `metadata`. Kill each of them when you are done.
         """
         body, keys = {"count": count, **options}, keyed(idempotency_key)
-        sent = {"json": body, "headers": keys, "timeout": _PATIENT}
+        sent = {"json": body, "headers": keys, "timeout": PATIENT}
         made = call(self._http, COPIES, "POST", f"{self._path}/fork", **sent)
         return [Sandbox(self._http, each) for each in made]
 
@@ -338,5 +337,5 @@ def created(
 ) -> SandboxInfo:
     """Make a sandbox with these fields of the API."""
     headers = keyed(idempotency_key)
-    timeout = _PATIENT if "snapshot" in options else httpx.USE_CLIENT_DEFAULT
+    timeout = PATIENT if "snapshot" in options else httpx.USE_CLIENT_DEFAULT
     return call(http, SANDBOX, "POST", ROUTE, json=options, headers=headers, timeout=timeout)
