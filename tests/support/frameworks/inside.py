@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -33,30 +33,41 @@ class Framework:
         assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
         return done.stdout
 
-    def suite(self, name: str, *options: str, most_s: float = PROGRAM_S) -> dict[str, str]:
+    def suite(
+        self, program: str | Path, *options: str, most_s: float = PROGRAM_S
+    ) -> dict[str, str]:
         """Run a program that is a test suite; return what went wrong, by the names of its tests.
 
         Nothing went wrong with those that passed; a test that was skipped says so.
         """
-        report, settings = self.folder / f"{name}.xml", self.folder / "pytest.ini"
+        path = PROGRAMS / program
+        report, settings = self.folder / f"{path.stem}.xml", self.folder / "pytest.ini"
         # Neither the settings nor the fixtures of this tree.
         settings.write_text("[pytest]\n")
         done = self._run(
             "-m", "pytest", "-c", settings, "--rootdir", self.folder, "--noconftest",
             "--import-mode=importlib", "-p", "no:cacheprovider", "--tb=short", *options,
-            f"--junitxml={report}", PROGRAMS / name, most_s=most_s,
+            f"--junitxml={report}", path, most_s=most_s,
         )  # fmt: skip
         assert done.returncode in {0, 1}, f"{done.stdout}\n{done.stderr}"
         cases = ET.parse(report).iter("testcase")  # noqa: S314 - pytest wrote it
         return {f"{case.get('name')}": _wrong(case) for case in cases}
 
-    def mistakes(self, *modules: Path) -> str:
-        """Return what mypy, as strict as elsewhere, finds with the types that are there."""
+    def mistakes(self, *modules: Path, reads: Sequence[str] = ()) -> str:
+        """Return what mypy finds in modules, as strict as elsewhere, with the types that are there.
+
+        It reads our SDK, pytest, and packages of these names. To read all takes half a minute.
+        """
+        settings = self.folder / "mypy.ini"
+        followed = ",".join(f"{name}.*" for name in ("agent_runner", "pytest", "_pytest", *reads))
+        settings.write_text(
+            f"[mypy]\nfollow_imports = skip\n[mypy-{followed}]\nfollow_imports = silent\n"
+        )
         done = subprocess.run(
             [
-                sys.executable, "-m", "mypy", "--config-file=", "--strict", "--warn-unreachable",
-                "--python-executable", self.python, "--cache-dir", self.folder / "mypy",
-                "--follow-imports=silent", "--no-error-summary", "--no-color-output", *modules,
+                sys.executable, "-m", "mypy", "--config-file", settings, "--strict",
+                "--warn-unreachable", "--python-executable", self.python,
+                "--cache-dir", self.folder / "mypy", "--no-error-summary", *modules,
             ],
             capture_output=True, text=True, check=False, timeout=TYPES_S, cwd=ROOT,
         )  # fmt: skip
