@@ -42,10 +42,10 @@ unit: setup ## The tests that need no services
 
 test: check ## Everything: checks, then all tests, on real Docker, Redis and PostgreSQL
 	WITH_DOCKER_RUNTIME=runsc $(WITH_DOCKER) bash -c \
-	  '$(BIN)/runner images build python data code base code-interpreter-v1 && scripts/run-tests $(PYTEST_ARGS)'
+	  '$(BIN)/runner images build python data code base code-interpreter-v1 librechat && scripts/run-tests $(PYTEST_ARGS)'
 
 cover: setup ## All tests with coverage measured
-	WITH_DOCKER_RUNTIME=runsc $(WITH_DOCKER) bash -c '$(BIN)/runner images build python data code base code-interpreter-v1 && \
+	WITH_DOCKER_RUNTIME=runsc $(WITH_DOCKER) bash -c '$(BIN)/runner images build python data code base code-interpreter-v1 librechat && \
 	  $(BIN)/pytest --cov --cov-report=term $(PYTEST_ARGS)'
 
 bench: setup image ## Speed and cost, all of it, in one run; writes docs/performance.md

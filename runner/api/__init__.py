@@ -20,6 +20,7 @@ Around every route:
     problems    every error's shape
 
     e2b         E2B's interface, for their SDKs
+    librechat   LibreChat's code interpreter
 
 Resources, a file each, between HTTP and the use cases of `runner.executions`, `runner.sandboxes`
 and `runner.tenants`:
@@ -73,6 +74,7 @@ What resources share:
     views           how the API shows what is stored
     representation  entity tags, ranges, digests
     idempotency     whether two submissions are the same
+    attended        code for a client that waits for its end
     uploads         bodies of any bytes, received as they come
     downloads       files of sandboxes on their way out
     turns           turns for work that takes long

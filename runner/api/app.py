@@ -61,6 +61,7 @@ from runner.api.edge.routing import Routing
 from runner.api.edge.shares import Shared, Shares
 from runner.api.edge.sockets import Handshakes
 from runner.api.edge.tunnel import Switches
+from runner.api.librechat import routes as librechat
 from runner.api.mcp import route as mcp
 from runner.api.middleware import (
     Authentication,
@@ -112,6 +113,8 @@ def create_app(parts: Dependencies) -> FastAPI:
         routers.append(operator.router)
     if settings.sandbox_fusion:
         routers.append(fusion.router)
+    if settings.librechat:
+        routers.append(librechat.router)
     theirs = e2b_routers()
     every = (*routers, *theirs)
     routes = [*app.routes, *(route for router in every for route in router.routes)]

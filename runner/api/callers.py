@@ -18,6 +18,7 @@ from runner.api.edge.doubt import DOUBT
 from runner.api.edge.groups import RUN_CODE, SIGNED
 from runner.api.edge.routing import OPERATORS, TEMPLATE
 from runner.api.edge.sockets import SOCKET
+from runner.api.librechat import paths as librechat
 from runner.api.traffic.destination import DESTINATION
 from runner.auth import oidc, sessions
 from runner.auth.identity import ANSWER, authenticate, authenticate_operator, of_basic
@@ -119,6 +120,9 @@ class Callers:
         if request.scope[TEMPLATE] == RUN_CODE:
             header = of_basic(header)
         recorded = DOUBT not in request.scope
+        if librechat.is_theirs(request.scope["path"]):
+            header = librechat.bearer(request.headers)
+            return await authenticate(self.database, header, origin(request), recorded=recorded)
         if request.scope["path"].startswith(OPERATORS):
             if self.operators is None:
                 raise NotFound("this process has no operator's routes")

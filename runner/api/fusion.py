@@ -17,23 +17,18 @@ from fastapi import APIRouter, Depends, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from runner.api.attended import run_to_its_end
 from runner.api.deps import Allow, Dependencies, Parts, require
 from runner.api.edge.groups import RUN_CODE
 from runner.api.edge.json import JsonRoute
 from runner.api.requests import MAX_ARTIFACT_NAMES, MAX_FILES, Submission
-from runner.api.uploads import left
 from runner.api.views import View
 from runner.auth.caller import Caller
 from runner.auth.permissions import Permission
-from runner.base.tasks import attended
-from runner.executions.cancel import cancel
 from runner.executions.read import Seen, artifacts
-from runner.executions.through import through
 from runner.words.execution import Execution, Result, Stream
 from runner.words.states import State
 
-QUEUE_S = 600.0
-"""How long code may wait for its turn; clients give up earlier, and it is then cancelled."""
 MAX_FETCHED = 16 * 2**20
 """Bytes of all fetched files together."""
 NOTHING = "**/.no-file-is-fetched"
@@ -124,20 +119,9 @@ async def run_code(
     await require(request, parts, caller, Permission.EXECUTION_READ)
     if body.fetch_files:
         await require(request, parts, caller, Permission.ARTIFACT_READ)
-    order = body.submission().order()
-    await parts.doorbell.require()
-    submitted = await parts.submitting.submit(caller, order)
-    waiting = through(parts.submitting, caller, submitted, queue_s=QUEUE_S)
-    seen = await attended(waiting, left(request))
-    if seen is None or seen.execution.result is None:
-        await cancel(parts.database, parts.changes, caller, submitted.execution.id)
-        raise HTTPException(
-            HTTPStatus.GATEWAY_TIMEOUT,
-            "the code did not get its turn, and was cancelled: the deployment is busy, or its "
-            "worker is away; try again later",
-        )
+    seen, result = await run_to_its_end(request, parts, caller, body.submission())
     fetched = await _fetched(parts, caller, seen.execution.id, body.fetch_files)
-    return answer(seen, seen.execution.result, fetched)
+    return answer(seen, result, fetched)
 
 
 def answer(seen: Seen, result: Result, files: Mapping[str, bytes]) -> FusionAnswer:

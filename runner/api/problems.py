@@ -15,8 +15,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
 from runner.api.context import request_id
+from runner.api.e2b.paths import path_of
 from runner.api.e2b.shape import is_theirs, refusal
 from runner.api.edge.sockets import INTERNAL
+from runner.api.librechat import paths as librechat
 from runner.words import errors
 
 MEDIA_TYPE = "application/problem+json"
@@ -199,6 +201,8 @@ def problem(
         gone = status is HTTPStatus.GONE
         used_up = quota is not None
         return refusal(request, status, detail, no_sandbox=gone, quota=used_up, headers=headers)
+    if librechat.is_theirs(path_of(request.scope)):
+        return librechat.refusal(status, detail, headers)
     title = TITLES.get(status, status.phrase)
     body = Problem(
         type=f"urn:runner:problem:{kind or title.lower().replace(' ', '-')}",
@@ -300,8 +304,8 @@ async def _validation(request: Request, error: Exception) -> JSONResponse:
     if any(item["type"] == "json_invalid" for item in error.errors()):
         status = HTTPStatus.BAD_REQUEST
     names = ", ".join(field.field for field in fields)
-    if is_theirs(request):
-        # E2B's errors have no list of fields.
+    if is_theirs(request) or librechat.is_theirs(path_of(request.scope)):
+        # E2B's errors have no list of fields, and LibreChat's neither.
         names = "; ".join(
             f"{field.field} {field.message.removeprefix('Value error, ')}" for field in fields
         )

@@ -17,6 +17,7 @@ from runner.api.edge.routing import Body
 from runner.api.problems import Answered
 from runner.base.tasks import attended
 from runner.store.objects import ObjectStore
+from runner.tenants.files import Received
 
 Made = TypeVar("Made")
 
@@ -84,13 +85,16 @@ async def incoming(request: Request) -> AsyncIterator[bytes]:
 
 async def received(
     objects: ObjectStore, body: AsyncIterator[bytes], promised: Sequence[bytes], key: str
-) -> str:
-    """Store the body as it comes; return its SHA-256 sum once it is complete and correct."""
+) -> Received:
+    """Store the body as it comes; return what it was once it is complete and correct."""
     digest = hashlib.sha256()
+    size = 0
 
     async def hashed() -> AsyncIterator[bytes]:
+        nonlocal size
         async for chunk in body:
             digest.update(chunk)
+            size += len(chunk)
             yield chunk
 
     try:
@@ -100,7 +104,7 @@ async def received(
         raise HTTPException(HTTPStatus.BAD_REQUEST, "the body ended early") from None
     if any(each != digest.digest() for each in promised):
         raise representation.invalid("content-digest", "the body's sha-256 is another one")
-    return digest.hexdigest()
+    return Received(digest.hexdigest(), size)
 
 
 async def left(request: Request) -> None:

@@ -14,7 +14,7 @@ Module = Annotated[
     str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*$")
 ]
 HomeFolder = Annotated[
-    str, StringConstraints(pattern=rf"^({WORKSPACE}|/home/[a-z][a-z0-9-]{{0,30}})$")
+    str, StringConstraints(pattern=rf"^({WORKSPACE}|/mnt/data|/home/[a-z][a-z0-9-]{{0,30}})$")
 ]
 UserName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,30}$")]
 

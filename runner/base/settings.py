@@ -44,6 +44,9 @@ LAST_SANDBOX_UID = 2**31 - 1
 """The largest id that Docker takes."""
 
 
+LIBRECHAT = "librechat"
+"""The image that code of LibreChat's users runs in."""
+
 _CREDENTIALS = {
     "database_owner_url",
     "database_operator_url",
@@ -112,6 +115,8 @@ class Settings(BaseSettings):
     """Domain below which ports of sandboxes have names, all of which lead to the API."""
     sandbox_fusion: bool = False
     """Whether `POST /run_code` runs code in the form of SandboxFusion."""
+    librechat: bool = False
+    """Whether `/librechat/` runs code and keeps files for LibreChat, in the image `librechat`."""
     rate_limiting: bool = True
     rate_limits: RateLimits = RateLimits()
 
@@ -226,6 +231,8 @@ class Settings(BaseSettings):
             raise ValueError("RUNNER_OIDC_ISSUER and RUNNER_OIDC_AUDIENCE are set together")
         if self.oidc_issuer is not None and not forms.is_trustworthy(self.oidc_issuer):
             raise ValueError("RUNNER_OIDC_ISSUER must be an https:// address")
+        if self.librechat and LIBRECHAT not in self.images:
+            raise ValueError(f"RUNNER_LIBRECHAT needs the image {LIBRECHAT!r} in RUNNER_IMAGES")
         return self
 
     def _check_sandbox_uids(self) -> None:

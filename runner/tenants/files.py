@@ -20,7 +20,7 @@ KIND = "file"
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """A file that is about to be uploaded, as the request announces it."""
+    """A file that is about to be uploaded, as the request announces it: `size` at most."""
 
     path: str
     size: int
@@ -29,15 +29,23 @@ class Upload:
     condition: Condition
 
 
+@dataclass(frozen=True, slots=True)
+class Received:
+    """The bytes of an object that was written."""
+
+    sha256: str
+    size: int
+
+
 async def write(
     database: Database,
     caller: Caller,
     upload: Upload,
-    receive: Callable[[str], Awaitable[str]],
+    receive: Callable[[str], Awaitable[Received]],
 ) -> StoredFile:
     """Store a file under a name. Readers see the earlier file or the whole new one.
 
-    `receive` writes the object with that key and returns its SHA-256 sum. The space is reserved
+    `receive` writes the object with that key, of at most the announced size. The space is reserved
     before that, and freed if it fails. Raises StorageFull, PreconditionFailed, and Conflict if the
     upload was given up in the meantime.
     """
@@ -46,13 +54,21 @@ async def write(
         files.demand(upload.condition, await files.get(tx, upload.path))
         await ledger.reserve(tx, key, upload.size)
     try:
-        sha256 = await receive(key)
-        new = NewFile(upload.path, upload.size, sha256, upload.media_type, key, upload.expires_at)
+        got = await receive(key)
+        new = NewFile(upload.path, got.size, got.sha256, upload.media_type, key, upload.expires_at)
         async with database.tenant(caller.tenant_id) as tx:
             return await _name(tx, caller, new, upload.condition)
     except BaseException:
         await uninterrupted(_give_up(database, caller, key))
         raise
+
+
+async def adopt(tx: Transaction, caller: Caller, new: Sequence[NewFile]) -> list[StoredFile]:
+    """Give names to objects that are stored already, such as artifacts."""
+    stored = [await files.put(tx, each) for each in new]
+    for each in stored:
+        _record(tx, caller, Action.FILE_WRITE, each)
+    return stored
 
 
 async def list_after(
@@ -89,7 +105,7 @@ async def delete(tx: Transaction, caller: Caller, path: str, condition: Conditio
 
 
 async def _name(tx: Transaction, caller: Caller, new: NewFile, condition: Condition) -> StoredFile:
-    if not await ledger.keep(tx, [new.object_key]):
+    if not await ledger.keep_as(tx, new.object_key, new.size):
         raise Conflict("the upload was given up in the meantime; send it again")
     stored = await files.put(tx, new, condition)
     _record(tx, caller, Action.FILE_WRITE, stored)

@@ -44,7 +44,7 @@ class Environments:
         return self._get(f"lock {lock}", make) / "bin/python"
 
     def node(self, requirement: str) -> Path:
-        """Return the folder whose `node_modules` has this package of npm."""
+        """Return the folder whose `node_modules` has these packages of npm."""
         return self._get(f"node {requirement}", lambda folder: _npm(folder, requirement))
 
     def _wheel(self) -> Path:
@@ -93,7 +93,7 @@ def _npm(folder: Path, requirement: str) -> None:
     folder.mkdir()
     (folder / "package.json").write_text('{"private": true}')
     quiet = ("--silent", "--no-audit", "--no-fund", "--ignore-scripts")
-    _run("npm", "install", *quiet, "--prefix", str(folder), requirement)
+    _run("npm", "install", *quiet, "--prefix", str(folder), *requirement.split())
 
 
 def _trust() -> Mapping[str, str]:

@@ -23,6 +23,7 @@ OIDC = {"oidc_issuer": "https://login.example", "oidc_audience": "runner"}
         ({**OIDC, "oidc_issuer": "http://127.0.0.1.evil.example"}, {
             **OIDC, "oidc_issuer": "http://127.0.0.1:9000",
         }),
+        ({"librechat": True}, {"librechat": True, "images": ("python", "librechat")}),
     ],
 )  # fmt: skip
 def test_only_sound_settings_are_taken(wrong: dict[str, Any], right: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ from enum import StrEnum
 from types import MappingProxyType
 
 from runner.api.e2b.paths import Part, part_of
+from runner.api.librechat.paths import EXEC
 
 
 class Group(StrEnum):
@@ -129,6 +130,7 @@ RULES = (
                 "/v1/executions",
                 "/v1/sandboxes",
                 RUN_CODE,
+                EXEC,
                 f"{SANDBOX}/fork",
                 f"{SANDBOX}/snapshots",
                 "/sandboxes",

@@ -33,6 +33,7 @@ from runner.api.edge.doubt import DOUBT, Doubt
 from runner.api.edge.groups import OPEN_WITHOUT_REDIS, SIGNED, TIMES, UNCOUNTED, Group, group_of
 from runner.api.edge.ratelimit import Allowance, RateLimiter
 from runner.api.edge.routing import BODY, TEMPLATE, Body, declared_length, is_protected
+from runner.api.librechat import paths as librechat
 from runner.api.middleware import PRINCIPAL
 from runner.api.problems import of, problem
 from runner.api.traffic.destination import DESTINATION
@@ -308,6 +309,8 @@ def _credential(scope: Scope) -> bytes | None:
 def _counted_header(scope: Scope) -> str:
     """Return the only header that says who sends this request."""
     headers = Headers(scope=scope)
+    if librechat.is_theirs(scope["path"]):
+        return librechat.counted_header(headers)
     match part_of(scope["path"]):
         case Part.CONTROL:
             return "x-api-key"

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from runner.api.e2b.paths import part_of
 from runner.api.edge.groups import MCP, RUN_CODE
+from runner.api.librechat import paths as librechat
 
 TEMPLATE = "runner.template"
 """Key in the ASGI scope: the template of the request's route; "" if it has none."""
@@ -24,7 +25,7 @@ NO_ROUTE = ""
 BODY = "runner.body"
 """Key in the ASGI scope: what kind of body the request has."""
 OPERATORS = "/operator/v1/"
-PROTECTED = ("/v1/", OPERATORS)
+PROTECTED = ("/v1/", OPERATORS, librechat.PREFIX)
 """Paths below which every request needs an identity, even one that has no route; and E2B's."""
 PROTECTED_ROUTES = frozenset({MCP, RUN_CODE})
 """Templates of routes elsewhere that need one too; a longer path is none of them."""

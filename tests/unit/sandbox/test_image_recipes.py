@@ -68,7 +68,14 @@ def test_a_recipe_that_is_like_another_adds_to_it(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ['home = "/etc"', 'home = "/home/../etc"', 'home = "/home"', 'user = "root"', 'user = "a:0:0"'],
+    [
+        'home = "/etc"',
+        'home = "/mnt"',
+        'home = "/home/../etc"',
+        'home = "/home"',
+        'user = "root"',
+        'user = "a:0:0"',
+    ],
 )
 def test_a_home_or_a_user_that_is_somebody_elses_is_refused(tmp_path: Path, line: str) -> None:
     """A folder of the system's is not covered, and nobody is called root."""
