@@ -325,6 +325,14 @@ class ClientSettings(BaseSettings):
     api_key: SecretStr | None = None
 
 
+class ClaudeSettings(BaseSettings):
+    """Which work `runner agents claude` may fetch. Anthropic's package has given the name."""
+
+    model_config = SettingsConfigDict(env_prefix="ANTHROPIC_", frozen=True, extra="ignore")
+
+    environment_key: SecretStr | None = None
+
+
 def project_root() -> Path:
     """Return the folder that holds `profiles/` and `sandbox_images/` beside this package."""
     return Path(__file__).resolve().parents[2]

@@ -20,6 +20,9 @@ Commands run with the rights of the user who types them.
     sandbox_ports  a local port for one of theirs
     files    stored files
     mcp      tools for models, on stdin and stdout
+    agents   agents that live elsewhere, whose tools run in sandboxes
+    claude_worker  sessions of Claude's managed agents
+    claude_tools  their tools, in a sandbox
     secrets  secrets, and their keys
     usage    what the tenant used
     audit    the audit log

@@ -3,6 +3,7 @@
 import typer
 
 from runner.cli import (
+    agents,
     audit,
     demo,
     files,
@@ -39,6 +40,7 @@ app.command("doctor")(operate.doctor)
 app.command("verify")(verify.verify)
 app.command("run")(run.run)
 app.command("mcp")(mcp.mcp)
+app.add_typer(agents.agents, name="agents")
 app.add_typer(tenants.tenants, name="tenants")
 app.add_typer(operators.operators, name="operators")
 app.add_typer(members.members, name="members")
