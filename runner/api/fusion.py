@@ -37,6 +37,12 @@ LANGUAGES: Mapping[str, str] = MappingProxyType(
     {"python": "python", "nodejs": "javascript", "bash": "bash"}
 )
 """Our languages by SandboxFusion's names."""
+CPP = "cpp"
+CPP_IMAGE = "code"
+"""The image that has a compiler; it is offered where the operator offers the image."""
+SOURCE, PROGRAM = "main.cpp", "main"
+COMPILE = ["g++", "-std=c++17", "-O2", "-pthread", "-o", PROGRAM, SOURCE]
+START = f"chmod u+x {PROGRAM} && exec ./{PROGRAM}"
 METADATA = {"made-by": "sandbox-fusion"}
 ENDED_BY_ITSELF = frozenset({State.SUCCEEDED, State.FAILED, State.OUT_OF_MEMORY})
 
@@ -53,33 +59,45 @@ class FusionRequest(BaseModel):
     language: str
     stdin: str | None = None
     compile_timeout: float = 10
-    """Without effect: no language that is offered is compiled."""
     run_timeout: float = 10
     memory_limit_mb: int = Field(default=-1, alias="memory_limit_MB")
     files: dict[str, str | None] = Field(default_factory=dict, max_length=MAX_FILES)
     fetch_files: list[str] = Field(default_factory=list, max_length=MAX_ARTIFACT_NAMES)
 
-    def submission(self) -> Submission:
-        """Return the same as `POST /v1/executions` takes it. Raises RequestValidationError."""
-        if self.language not in LANGUAGES:
-            known = ", ".join(LANGUAGES)
-            raise _invalid("language", f"{self.language!r} is not offered; choose one of {known}")
+    def compilation(self) -> Submission:
+        """Return what compiles the code. Raises RequestValidationError."""
+        return self._submission(
+            command=COMPILE,
+            files={**self._files, SOURCE: {"text": self.code}},
+            artifacts=[PROGRAM],
+            limits={"timeout_s": self.compile_timeout},
+            image=CPP_IMAGE,
+        )
+
+    def submission(self, program: bytes | None = None) -> Submission:
+        """Return what runs the code, or the program that it was compiled to.
+
+        Raises RequestValidationError.
+        """
         limits: dict[str, Any] = {"timeout_s": self.run_timeout}
         if self.memory_limit_mb > 0:
             limits["memory_mb"] = self.memory_limit_mb
-        given = {path: {"base64": each} for path, each in self.files.items() if each is not None}
+        run: dict[str, Any] = {"files": self._files}
+        if program is None:
+            run |= {"code": self.code, "language": LANGUAGES[self.language]}
+        else:
+            compiled = {PROGRAM: {"base64": base64.b64encode(program).decode()}}
+            run = {"command": START, "files": self._files | compiled, "image": CPP_IMAGE}
+        artifacts = self.fetch_files or [NOTHING]
+        return self._submission(**run, stdin=self.stdin, artifacts=artifacts, limits=limits)
+
+    @property
+    def _files(self) -> dict[str, dict[str, str]]:
+        return {path: {"base64": each} for path, each in self.files.items() if each is not None}
+
+    def _submission(self, **fields: Any) -> Submission:
         try:
-            return Submission.model_validate(
-                {
-                    "code": self.code,
-                    "language": LANGUAGES[self.language],
-                    "stdin": self.stdin,
-                    "files": given,
-                    "artifacts": self.fetch_files or [NOTHING],
-                    "limits": limits,
-                    "metadata": METADATA,
-                }
-            )
+            return Submission.model_validate({**fields, "metadata": METADATA})
         except ValidationError as error:
             raise RequestValidationError(
                 [{**each, "loc": ("body", *each["loc"])} for each in error.errors()]
@@ -101,7 +119,7 @@ class FusionAnswer(View):
 
     status: Literal["Success", "Failed", "SandboxError"]
     message: str
-    compile_result: None = None
+    compile_result: FusionRun | None
     run_result: FusionRun | None
     executor_pod_name: None = None
     files: dict[str, str]
@@ -119,12 +137,37 @@ async def run_code(
     await require(request, parts, caller, Permission.EXECUTION_READ)
     if body.fetch_files:
         await require(request, parts, caller, Permission.ARTIFACT_READ)
-    seen, result = await run_to_its_end(request, parts, caller, body.submission())
+    offered = [*LANGUAGES, *([CPP] if CPP_IMAGE in parts.settings.images else [])]
+    if body.language not in offered:
+        known = ", ".join(offered)
+        raise _invalid("language", f"{body.language!r} is not offered; choose one of {known}")
+    if body.language != CPP:
+        return await _run(request, parts, caller, body, body.submission())
+    seen, result = await run_to_its_end(request, parts, caller, body.compilation())
+    made = await _fetched(parts, caller, seen.execution.id, [PROGRAM])
+    if seen.execution.state is not State.SUCCEEDED or PROGRAM not in made:
+        failed = answer(seen, result, {})
+        return failed.model_copy(update={"compile_result": failed.run_result, "run_result": None})
+    submission = body.submission(made[PROGRAM])
+    return await _run(request, parts, caller, body, submission, _ran(seen, result))
+
+
+async def _run(
+    request: Request,
+    parts: Dependencies,
+    caller: Caller,
+    body: FusionRequest,
+    submission: Submission,
+    compiled: FusionRun | None = None,
+) -> FusionAnswer:
+    seen, result = await run_to_its_end(request, parts, caller, submission)
     fetched = await _fetched(parts, caller, seen.execution.id, body.fetch_files)
-    return answer(seen, result, fetched)
+    return answer(seen, result, fetched, compiled)
 
 
-def answer(seen: Seen, result: Result, files: Mapping[str, bytes]) -> FusionAnswer:
+def answer(
+    seen: Seen, result: Result, files: Mapping[str, bytes], compiled: FusionRun | None = None
+) -> FusionAnswer:
     """Return how an execution ended in SandboxFusion's words."""
     ran = _ran(seen, result)
     status: Literal["Success", "Failed", "SandboxError"] = "Failed"
@@ -141,6 +184,7 @@ def answer(seen: Seen, result: Result, files: Mapping[str, bytes]) -> FusionAnsw
     return FusionAnswer(
         status=status,
         message="; ".join(notes),
+        compile_result=compiled,
         run_result=ran,
         files={path: base64.b64encode(each).decode() for path, each in files.items()},
     )

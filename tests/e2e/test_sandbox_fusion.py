@@ -2,24 +2,38 @@
 
 import asyncio
 import json
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
 from runner.words.principal import Role
-from tests.support.deployment import NO_POOL, Deployment, bearing, deployment, eventually
+from tests.support.deployment import (
+    NO_POOL,
+    Deployment,
+    bearing,
+    build_image,
+    deployment,
+    eventually,
+)
+from tests.support.environments import Environments
 from tests.support.pages import ROOT, blocks
 
 PAGE = ROOT / "docs/integrations/sandbox-fusion.md"
 URL = "/run_code"
+VERL_CLIENT = ROOT / "tests/support/verl_client.py"
+VERL = "--no-deps verl==0.9.1 packaging requests certifi charset-normalizer idna urllib3"
+"""Without what it needs to train: torch, Ray and others."""
 
 
 @pytest.fixture(scope="module")
 def offering(image: None) -> Iterator[Deployment]:
     """Return a deployment whose operator offers it."""
-    with deployment(sandbox_fusion=True, **NO_POOL) as made:
+    build_image("code")
+    with deployment(sandbox_fusion=True, images=("python", "code"), **NO_POOL) as made:
         yield made
 
 
@@ -89,9 +103,45 @@ def test_files_go_in_and_out(offering: Deployment) -> None:
 def test_other_languages_run_or_are_refused_by_name(offering: Deployment) -> None:
     bash = run(offering, "echo $((6 * 7))", language="bash").json()
     assert bash["run_result"]["stdout"] == "42\n"
-    refused = run(offering, "int main() {}", language="cpp")
+    refused = run(offering, "class A {}", language="java")
     assert refused.status_code == 422
-    assert "python, nodejs, bash" in refused.json()["errors"][0]["message"]
+    assert "python, nodejs, bash, cpp" in refused.json()["errors"][0]["message"]
+
+
+ADDS = """
+#include <fstream>
+#include <iostream>
+int main() { int a, b; std::cin >> a >> b; std::ofstream("out.txt") << a + b; std::cout << a + b; }
+"""
+
+
+def test_cpp_is_compiled_and_run(offering: Deployment) -> None:
+    """A file that it leaves is fetched; neither program nor source is."""
+    body = run(offering, ADDS, language="cpp", stdin="2 3", fetch_files=["*"]).json()
+    assert body["status"] == "Success", body
+    assert (body["compile_result"]["return_code"], body["run_result"]["stdout"]) == (0, "5")
+    assert body["files"] == {"out.txt": "NQ=="}
+
+
+SLOW = "#define A(x) x x x x x x x x x x x x x x x x\nint main() { A(A(A(A(A(int();))))) }"
+
+
+@pytest.mark.parametrize(
+    ("code", "timeout", "status"),
+    [("a=b", 10, "Finished"), (SLOW, 0.5, "TimeLimitExceeded")],
+    ids=["an error", "time"],
+)
+def test_cpp_that_does_not_compile_is_told_from_cpp_that_fails(
+    offering: Deployment, code: str, timeout: float, status: str
+) -> None:
+    """It is not run. The last line is the control: a program that fails has been compiled."""
+    body = run(offering, code, language="cpp", compile_timeout=timeout).json()
+    assert (body["status"], body["run_result"]) == ("Failed", None)
+    assert body["compile_result"]["status"] == status
+    assert body["compile_result"]["return_code"] == (1 if status == "Finished" else None)
+    failed = run(offering, "int main() { return 7; }", language="cpp").json()
+    assert failed["compile_result"]["return_code"] == 0
+    assert failed["run_result"]["return_code"] == 7
 
 
 WRONG: dict[str, dict[str, Any]] = {
@@ -148,6 +198,28 @@ def test_output_and_files_need_the_permissions_to_read_them(offering: Deployment
                 assert answer.json()["detail"] == f"this key lacks the permission {missing}"
                 assert len(owner.get("/v1/executions").json()["items"]) == before
     assert answer.json()["files"] == {"a.txt": "eA=="}
+
+
+def test_verls_own_client_reads_each_kind_of_end(offering: Deployment, tmp_path: Path) -> None:
+    """Unmodified, with the address alone. True, False, and its numbers for each failure."""
+    python = Environments(tmp_path).python(VERL)
+    address = offering.url.replace("//", f"//key:{offering.key('fusion-verl')}@") + URL
+    done = subprocess.run(
+        [python, VERL_CLIENT, address], capture_output=True, text=True, check=False, timeout=150
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == {
+        "results": {
+            "right and wrong": [True, False], "an error": [-2], "time": [-3],
+            "a compiler's error": [-4], "a function": [True],
+        },
+        "statuses": {
+            "right and wrong": ["success", "wrong_answer"], "an error": ["runtime_error"],
+            "time": ["timeout"], "a compiler's error": ["compile_error"],
+            "a function": ["success"],
+        },
+        "score": 0.5,
+    }  # fmt: skip
 
 
 def test_code_is_cancelled_when_its_client_hangs_up(offering: Deployment) -> None:
