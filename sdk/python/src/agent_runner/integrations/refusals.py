@@ -1,0 +1,23 @@
+"""What a sandbox's kernel refuses, as Python's own functions on files would say it."""
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from agent_runner.errors import ApiError
+
+
+@contextmanager
+def kernel_errors(path: str) -> Iterator[None]:
+    """Raise OSError about a path, such as FileNotFoundError, if a sandbox's kernel refuses it.
+
+    Every other ApiError stays what it is.
+    """
+    try:
+        yield
+    except ApiError as error:
+        number = getattr(errno, error.reason or "", None)
+        if number is None:
+            raise
+        raise OSError(number, os.strerror(number), path) from error
