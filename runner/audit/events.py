@@ -80,6 +80,9 @@ class Action(StrEnum):
     SNAPSHOT_CREATE = "snapshot:create"
     SNAPSHOT_DELETE = "snapshot:delete"
     SNAPSHOT_RESTORE = "snapshot:restore"
+    TEMPLATE_BUILD = "template:build"
+    TEMPLATE_DELETE = "template:delete"
+    TEMPLATE_END = "template:end"
     QUEUE_JOB = "queue_job:run"
     RECEIPT_READ = "receipt:read"
 

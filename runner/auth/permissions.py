@@ -39,6 +39,9 @@ class Permission(StrEnum):
     SNAPSHOT_CREATE = "snapshot:create"
     SNAPSHOT_DELETE = "snapshot:delete"
     SNAPSHOT_READ = "snapshot:read"
+    TEMPLATE_CREATE = "template:create"
+    TEMPLATE_DELETE = "template:delete"
+    TEMPLATE_READ = "template:read"
     USAGE_READ = "usage:read"
 
     @property
@@ -87,6 +90,9 @@ ALLOWED: dict[Permission, frozenset[Role]] = {
     Permission.SNAPSHOT_CREATE: _MAKERS,
     Permission.SNAPSHOT_DELETE: _MAKERS,
     Permission.SNAPSHOT_READ: _EVERYBODY,
+    Permission.TEMPLATE_CREATE: _MAKERS,
+    Permission.TEMPLATE_DELETE: _MAKERS,
+    Permission.TEMPLATE_READ: _EVERYBODY,
     # Everybody can read each execution, and therefore the sums as well; a refused caller needs to
     # see what is left.
     Permission.USAGE_READ: _EVERYBODY,

@@ -68,6 +68,11 @@ def snapshot_of(tenant: UUID, snapshot: UUID) -> bytes:
     return b"agent-runner/snapshot/v1\0" + tenant.bytes + snapshot.bytes
 
 
+def template_of(tenant: UUID, template: UUID) -> bytes:
+    """Return the text to which a template's content and its own key are bound."""
+    return b"agent-runner/template/v1\0" + tenant.bytes + template.bytes
+
+
 def data_key_of(tenant: UUID) -> bytes:
     """Return the text to which a tenant's data key is bound."""
     return b"agent-runner/data-key/v1\0" + tenant.bytes

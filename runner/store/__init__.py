@@ -12,6 +12,7 @@ another tenant. SQL is in `queries/*.sql`.
     ledger           which objects exist, and how much space they take
     unfinished       bytes left behind by writers that died
     snapshots        the files of sandboxes, kept as objects
+    templates        templates, and what their builds wrote
     tenants          tenants and their terms
     projects         groups of executions
     members          members and invitations

@@ -58,26 +58,29 @@ async def reserve(tx: Transaction, object_key: str, size: int) -> None:
         raise StorageFull("stored_objects", may, used=row["objects"] - 1, asked=1)
 
 
-async def reserve_room(tx: Transaction, object_key: str, most: int) -> Room:
-    """Count a snapshot's object, whose size shows only at its end; return how large it may become.
+async def reserve_room(
+    tx: Transaction, object_key: str, most: int, *, snapshot: bool = True
+) -> Room:
+    """Count an object whose size shows only at its end; return how large it may become.
 
-    That is `most`, or what is left of the tenant's snapshots or storage. Raises StorageFull if
-    nothing is, or if another one has taken it at the same moment. `keep_as` corrects the size.
+    That is `most`, or what is left of the tenant's storage and, for a snapshot, of its snapshots.
+    Raises StorageFull if nothing is, or if another one has taken it at the same moment. `keep_as`
+    corrects the size.
     """
     row = await tx.one("ledger.standing")
     if row is None:
         raise StoreUnavailable("no quotas are published: `runner migrate` does that")
-    rooms = [
-        Room("snapshot_bytes", row["snapshot_bytes"], row["of_snapshots"] or 0, most),
-        Room("storage_bytes", row["storage_bytes"], row["bytes"] or 0, most),
-    ]
+    rooms = [Room("storage_bytes", row["storage_bytes"], row["bytes"] or 0, most)]
+    if snapshot:
+        of_snapshots = row["of_snapshots"] or 0
+        rooms.insert(0, Room("snapshot_bytes", row["snapshot_bytes"], of_snapshots, most))
     room = min(rooms, key=lambda each: each.bytes)
     if room.bytes <= 0:
         raise room.full(1)
     await reserve(tx, object_key, room.bytes)
     # The row is locked since then: the sum is what it will be.
     now = await tx.one("ledger.standing")
-    if now is not None and now["of_snapshots"] > now["snapshot_bytes"]:
+    if snapshot and now is not None and now["of_snapshots"] > now["snapshot_bytes"]:
         raise room.full(room.bytes)
     return room
 

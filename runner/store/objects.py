@@ -27,7 +27,7 @@ PART = 5 * 2**20
 PARTS_AT_ONCE = 2
 """How many parts an upload may hold in memory."""
 
-Kind = Literal["artifacts", "files", "snapshots"]
+Kind = Literal["artifacts", "files", "snapshots", "templates"]
 
 
 def new_key(tenant_id: UUID, kind: Kind) -> str:

@@ -59,6 +59,7 @@ def insert_later(
         unclaimed=UNCLAIMED,
         filling=filling,
         filling_for=FILLING,
+        builds=request.spec.builds,
     )
 
 

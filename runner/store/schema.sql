@@ -289,6 +289,60 @@ COMMENT ON COLUMN snapshots.bytes IS 'Of the archive in the object.';
 COMMENT ON COLUMN snapshots.sha256 IS 'Of the archive before it was sealed.';
 COMMENT ON COLUMN snapshots.sealed_key IS 'The object''s own key, under the tenant''s data key.';
 
+-- What sandboxes are made from: an image of the operator or another template, and what the steps of
+-- a build changed in it. The changes are an archive, kept as a sealed object.
+CREATE TABLE templates (
+    tenant_id     uuid NOT NULL REFERENCES tenants(tenant_id) ON DELETE CASCADE,
+    template_id   uuid NOT NULL,
+    name          text NOT NULL,
+    tag           text NOT NULL,
+    state         text NOT NULL DEFAULT 'building' CHECK (state IN ('building', 'ready', 'failed')),
+    detail        text,
+    created_by    text NOT NULL,
+    created_at    timestamptz NOT NULL DEFAULT now(),
+    ended_at      timestamptz,
+    due_at        timestamptz NOT NULL,
+    base_image    text NOT NULL,
+    base_template uuid,
+    env           jsonb NOT NULL,
+    steps         text[] NOT NULL,
+    bytes         bigint CHECK (bytes >= 0),
+    sha256        text CHECK (sha256 ~ '^[0-9a-f]{64}$'),
+    sealed_key    bytea,
+    object_key    text,
+    CONSTRAINT templates_ended CHECK ((state = 'building') = (ended_at IS NULL)),
+    CONSTRAINT templates_content CHECK ((state = 'building' OR (state = 'ready') = (object_key IS NOT NULL))
+        AND num_nulls(bytes, sha256, sealed_key, object_key) IN (0, 4)),
+    PRIMARY KEY (tenant_id, template_id),
+    FOREIGN KEY (tenant_id, base_template) REFERENCES templates(tenant_id, template_id),
+    FOREIGN KEY (tenant_id, object_key) REFERENCES objects(tenant_id, object_key)
+);
+CREATE INDEX templates_base ON templates (tenant_id, base_template)
+WHERE (base_template IS NOT NULL);
+CREATE INDEX templates_name ON templates (tenant_id, name, tag, template_id);
+CREATE INDEX templates_object ON templates (tenant_id, object_key) WHERE (object_key IS NOT NULL);
+COMMENT ON COLUMN templates.due_at IS
+    'When its build has ended at the latest; a build that goes on then has lost its process.';
+COMMENT ON COLUMN templates.base_image IS 'The operator''s image below all templates.';
+COMMENT ON COLUMN templates.env IS 'Variables of every process in its sandboxes.';
+COMMENT ON COLUMN templates.steps IS
+    'For each step, a hash of it and of all that came before, from the image on.';
+COMMENT ON COLUMN templates.bytes IS 'Of the archive in the object.';
+COMMENT ON COLUMN templates.sha256 IS 'Of the archive before it was sealed.';
+COMMENT ON COLUMN templates.sealed_key IS 'The object''s own key, under the tenant''s data key.';
+
+-- What a build writes, in order.
+CREATE TABLE template_logs (
+    tenant_id   uuid NOT NULL,
+    template_id uuid NOT NULL,
+    seq         bigint NOT NULL,
+    at          timestamptz NOT NULL DEFAULT clock_timestamp(),
+    text        text NOT NULL,
+    PRIMARY KEY (tenant_id, template_id, seq),
+    FOREIGN KEY (tenant_id, template_id)
+        REFERENCES templates(tenant_id, template_id) ON DELETE CASCADE
+);
+
 -- ==== Executions ================================================================================
 
 -- One program, queued, run and kept with its result. States and their allowed changes:
@@ -480,6 +534,7 @@ CREATE TABLE sandboxes (
     auto_resume   boolean NOT NULL DEFAULT false,
     masks         bytea,
     filling       boolean NOT NULL DEFAULT false,
+    builds        boolean NOT NULL DEFAULT false,
     PRIMARY KEY (tenant_id, sandbox_id),
     FOREIGN KEY (tenant_id, project)
         REFERENCES projects(tenant_id, name) ON DELETE SET NULL (project),
@@ -508,6 +563,8 @@ COMMENT ON COLUMN sandboxes.counted_cpu_s IS 'As its container''s counter said t
 COMMENT ON COLUMN sandboxes.counted_up IS 'As the way out said then that this instance opened.';
 COMMENT ON COLUMN sandboxes.slices IS 'How many rows of the ledger are its.';
 COMMENT ON COLUMN sandboxes.auto_resume IS 'Whether its use resumes it if it is paused.';
+COMMENT ON COLUMN sandboxes.builds IS
+    'Whether a template is built in it: its processes are root, which is nobody on the host.';
 COMMENT ON COLUMN sandboxes.filling IS
     'Whether it is still given the files that it begins with; until then its time is short.';
 COMMENT ON COLUMN sandboxes.masks IS
@@ -1680,6 +1737,8 @@ CREATE TRIGGER release_object AFTER DELETE ON input_files
     FOR EACH ROW EXECUTE FUNCTION release_object();
 CREATE TRIGGER release_object AFTER DELETE ON snapshots
     FOR EACH ROW EXECUTE FUNCTION release_object();
+CREATE TRIGGER release_object AFTER DELETE OR UPDATE OF object_key ON templates
+    FOR EACH ROW EXECUTE FUNCTION release_object();
 CREATE TRIGGER forget_user AFTER DELETE ON memberships FOR EACH ROW EXECUTE FUNCTION forget_user();
 CREATE TRIGGER count_object AFTER INSERT OR DELETE OR UPDATE ON objects
     FOR EACH ROW EXECUTE FUNCTION count_object();
@@ -1702,7 +1761,7 @@ BEGIN
         'files', 'idempotency_keys', 'input_files', 'invitations', 'labels', 'memberships',
         'objects', 'projects', 'queues', 'receipts', 'sandbox_holders', 'sandbox_ports', 'sandbox_receipts',
         'sandboxes', 'secret_keys', 'secrets', 'sessions', 'snapshots',
-        'storage_usage', 'tenants', 'usage_days', 'usage_records'
+        'storage_usage', 'template_logs', 'templates', 'tenants', 'usage_days', 'usage_records'
     ] LOOP
         EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', name);
         EXECUTE format('ALTER TABLE %I FORCE ROW LEVEL SECURITY', name);
@@ -1889,6 +1948,12 @@ GRANT SELECT (tenant_id, session_id, user_id), INSERT, UPDATE (last_used_at) ON 
 GRANT SELECT, INSERT, UPDATE (state, since) ON objects TO runner_api;
 GRANT SELECT, INSERT, DELETE ON snapshots TO runner_api;
 GRANT SELECT (tenant_id, expires_at) ON snapshots TO runner_worker;
+GRANT SELECT, INSERT, UPDATE (state, detail, ended_at, bytes, sha256, sealed_key, object_key), DELETE
+    ON templates TO runner_api;
+GRANT SELECT, INSERT ON template_logs TO runner_api;
+GRANT SELECT (tenant_id, template_id, state, base_image, base_template, bytes, sha256, sealed_key,
+              object_key)
+    ON templates TO runner_worker;
 -- A key is free again if nothing came of its first use.
 GRANT DELETE ON idempotency_keys TO runner_api;
 GRANT SELECT, INSERT, UPDATE, DELETE ON files, egress_policies TO runner_api;
@@ -1897,10 +1962,10 @@ GRANT SELECT, INSERT, UPDATE (state, ended_at, cancel_requested_at, event_seq, r
 GRANT SELECT (tenant_id, sandbox_id, state, reason, detail, created_at, created_by, started_at,
               ended_at, timeout_s, expires_at, on_timeout, lives_until, project, image, size,
               resources, isolation, egress, egress_policy, env, secret_env, metadata, node,
-              lease_until, auto_resume, filling),
+              lease_until, auto_resume, filling, builds),
       INSERT (tenant_id, sandbox_id, created_by, timeout_s, expires_at, on_timeout, lives_until,
               project, image, size, resources, isolation, egress, egress_policy, env, secret_env,
-              metadata, lease_until, auto_resume, filling),
+              metadata, lease_until, auto_resume, filling, builds),
       UPDATE (state, reason, detail, ended_at, timeout_s, expires_at, metadata, lease_until,
               egress, egress_policy, filling)
     ON sandboxes TO runner_api;
@@ -1967,7 +2032,7 @@ GRANT SELECT (tenant_id, seq, at, action) ON audit_events TO runner_definer;
 -- The function that ends a tenant.
 GRANT SELECT (tenant_id, suspended_at), DELETE ON tenants TO runner_eraser;
 GRANT DELETE ON projects, api_keys, memberships, invitations, sessions, objects,
-    storage_usage, files, snapshots, labels, input_files, events, artifacts, receipts, sandbox_receipts,
+    storage_usage, files, snapshots, templates, template_logs, labels, input_files, events, artifacts, receipts, sandbox_receipts,
     idempotency_keys,
     queues, usage_records, usage_days, egress_policies, secret_keys, secrets, audit_events, audit_heads,
     audit_checkpoints, audit_webhooks, audit_cursors, sandbox_ports, sandbox_holders TO runner_eraser;

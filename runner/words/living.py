@@ -72,11 +72,13 @@ class StoredSandbox:
     created_by: str
     filling: bool = False
     """Whether the files that it begins with are still being put in it."""
+    builds: bool = False
+    """Whether a template is built in it, by root."""
 
     @property
     def spec(self) -> SandboxSpec:
         """The spec from which it is made."""
-        return SandboxSpec(self.image, self.resources, self.isolation)
+        return SandboxSpec(self.image, self.resources, self.isolation, self.builds)
 
     @property
     def was_never_whole(self) -> bool:

@@ -39,3 +39,5 @@ class SandboxSpec:
     image: str
     resources: Resources
     isolation: Isolation = Isolation.CONTAINER
+    builds: bool = False
+    """Whether a template is built in it: its processes are root, which is nobody on the host."""

@@ -1,27 +1,27 @@
 -- name: insert
 INSERT INTO sandboxes (tenant_id, sandbox_id, created_by, timeout_s, expires_at, on_timeout,
                        auto_resume, lives_until, project, image, size, resources, isolation, egress,
-                       egress_policy, env, secret_env, metadata, lease_until, filling)
+                       egress_policy, env, secret_env, metadata, lease_until, filling, builds)
 VALUES (app_tenant(), %(sandbox_id)s, %(created_by)s, %(timeout_s)s,
         now() + CASE WHEN %(filling)s THEN %(filling_for)s
                      ELSE make_interval(secs => %(timeout_s)s) END, %(on_timeout)s,
         %(auto_resume)s, now() + make_interval(secs => %(max_life_s)s), %(project)s, %(image)s, %(size)s,
         %(resources)s, %(isolation)s, %(egress)s, %(egress_policy)s, %(env)s, %(secret_env)s,
-        %(metadata)s, now() + %(unclaimed)s, %(filling)s)
+        %(metadata)s, now() + %(unclaimed)s, %(filling)s, %(builds)s)
 RETURNING tenant_id, sandbox_id, state, reason, detail, created_at, started_at, ended_at,
           expires_at, timeout_s, on_timeout, auto_resume, lives_until, project, image, size, resources,
-          isolation, egress, egress_policy, env, secret_env, metadata, created_by, filling;
+          isolation, egress, egress_policy, env, secret_env, metadata, created_by, filling, builds;
 
 -- name: get
 SELECT tenant_id, sandbox_id, state, reason, detail, created_at, started_at, ended_at, expires_at,
        timeout_s, on_timeout, auto_resume, lives_until, project, image, size, resources, isolation, egress,
-       egress_policy, env, secret_env, metadata, created_by, filling
+       egress_policy, env, secret_env, metadata, created_by, filling, builds
 FROM sandboxes WHERE sandbox_id = %(sandbox_id)s;
 
 -- name: list
 SELECT tenant_id, sandbox_id, state, reason, detail, created_at, started_at, ended_at, expires_at,
        timeout_s, on_timeout, auto_resume, lives_until, project, image, size, resources, isolation, egress,
-       egress_policy, env, secret_env, metadata, created_by, filling
+       egress_policy, env, secret_env, metadata, created_by, filling, builds
 FROM sandboxes
 WHERE tenant_id = app_tenant()
   AND (%(before)s::uuid IS NULL OR sandbox_id < %(before)s)
@@ -49,7 +49,7 @@ WHERE sandbox_id = %(sandbox_id)s
   AND state IN ('starting', 'running', 'pausing', 'paused', 'resuming')
 RETURNING tenant_id, sandbox_id, state, reason, detail, created_at, started_at, ended_at,
           expires_at, timeout_s, on_timeout, auto_resume, lives_until, project, image, size, resources,
-          isolation, egress, egress_policy, env, secret_env, metadata, created_by, filling;
+          isolation, egress, egress_policy, env, secret_env, metadata, created_by, filling, builds;
 
 -- name: filled
 UPDATE sandboxes
@@ -75,7 +75,7 @@ WHERE sandbox_id = %(sandbox_id)s AND node IS NULL AND state = 'starting'
   AND lease_until > clock_timestamp()
 RETURNING tenant_id, sandbox_id, state, reason, detail, created_at, started_at, ended_at,
           expires_at, timeout_s, on_timeout, auto_resume, lives_until, project, image, size, resources,
-          isolation, egress, egress_policy, env, secret_env, metadata, created_by, filling;
+          isolation, egress, egress_policy, env, secret_env, metadata, created_by, filling, builds;
 
 -- name: start
 UPDATE sandboxes
@@ -107,7 +107,7 @@ WHERE sandbox_id = %(sandbox_id)s AND node = %(node)s AND instance = %(earlier)s
   AND state <> 'ended'
 RETURNING tenant_id, sandbox_id, state, reason, detail, created_at, started_at, ended_at,
           expires_at, timeout_s, on_timeout, auto_resume, lives_until, project, image, size, resources,
-          isolation, egress, egress_policy, env, secret_env, metadata, created_by, filling, guest, masks;
+          isolation, egress, egress_policy, env, secret_env, metadata, created_by, filling, builds, guest, masks;
 
 -- name: end
 UPDATE sandboxes

@@ -52,5 +52,6 @@ def test_a_viewer_only_reads() -> None:
         Permission.FILE_READ,
         Permission.SANDBOX_READ,
         Permission.SNAPSHOT_READ,
+        Permission.TEMPLATE_READ,
         Permission.USAGE_READ,
     }

@@ -1,0 +1,190 @@
+"""Rows of templates: what they are made from, where their content is, and what builds said."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from uuid import UUID
+
+from psycopg.rows import DictRow
+from psycopg.types.json import Jsonb
+
+from runner.store.transaction import Transaction
+from runner.words.templates import image_of
+
+
+class TemplateState(StrEnum):
+    """How far a build is."""
+
+    BUILDING = "building"
+    READY = "ready"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TemplateFacts:
+    """A template to build."""
+
+    id: UUID
+    name: str
+    tag: str
+    created_by: str
+    base_image: str
+    """The operator's image below all templates."""
+    base_template: UUID | None
+    """The template on which it is built; None if that is the image itself."""
+    env: Mapping[str, str] = field(repr=False)
+    steps: tuple[str, ...]
+    """For each step, a hash of it and of all that came before."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredTemplate(TemplateFacts):
+    """A template of this tenant."""
+
+    state: TemplateState
+    detail: str | None
+    """Why its build failed."""
+    created_at: datetime
+    ended_at: datetime | None
+    archive_bytes: int | None
+    sha256: str | None
+
+    @property
+    def image(self) -> str:
+        """The name by which a sandbox has it as its image."""
+        return image_of(self.name, self.id)
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateContent:
+    """What a node needs to make an image of a template."""
+
+    base_image: str
+    base_template: UUID | None
+    archive_bytes: int
+    sha256: str
+    """Of the archive before it was sealed."""
+    sealed_key: bytes = field(repr=False)
+    object_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class LogEntry:
+    """Some of what a build wrote."""
+
+    seq: int
+    at: datetime
+    text: str
+
+
+async def insert(tx: Transaction, new: TemplateFacts, *, within: timedelta) -> StoredTemplate:
+    """Store a template whose build begins, and has ended after `within`."""
+    row = await tx.one(
+        "templates.insert",
+        template_id=new.id,
+        name=new.name,
+        tag=new.tag,
+        created_by=new.created_by,
+        within=within,
+        base_image=new.base_image,
+        base_template=new.base_template,
+        env=Jsonb(dict(new.env)),
+        steps=list(new.steps),
+    )
+    if row is None:
+        raise RuntimeError("PostgreSQL stored a template and returned nothing")
+    return _of_row(row)
+
+
+async def get(tx: Transaction, template_id: UUID) -> StoredTemplate | None:
+    """Return the template, or None if this tenant has none with that id."""
+    row = await tx.one("templates.get", template_id=template_id)
+    return _of_row(row) if row else None
+
+
+async def newest(tx: Transaction, name: str, tag: str) -> StoredTemplate | None:
+    """Return the template that a name and a tag stand for: the last one that was built."""
+    row = await tx.one("templates.newest", name=name, tag=tag)
+    return _of_row(row) if row else None
+
+
+async def begun_alike(
+    tx: Transaction, base_image: str, steps: Sequence[str]
+) -> StoredTemplate | None:
+    """Return the template that was made by most of these steps, from the first one on."""
+    row = await tx.one("templates.begun_alike", base_image=base_image, steps=list(steps))
+    return _of_row(row) if row else None
+
+
+async def list_newest(
+    tx: Transaction, *, before: UUID | None, limit: int, name: str | None = None
+) -> list[StoredTemplate]:
+    """Return templates, newest first; `before` is the last id of the previous page."""
+    rows = await tx.all("templates.list", before=before, name=name, limit=limit)
+    return [_of_row(row) for row in rows]
+
+
+async def building(tx: Transaction) -> int:
+    """Return how many templates of this tenant are being built."""
+    row = await tx.one("templates.building")
+    return int(row["builds"]) if row else 0
+
+
+async def keep(tx: Transaction, template_id: UUID, content: TemplateContent) -> bool:
+    """Store what a build has made; return whether it goes on."""
+    kept = await tx.run(
+        "templates.keep",
+        template_id=template_id,
+        bytes=content.archive_bytes,
+        sha256=content.sha256,
+        sealed_key=content.sealed_key,
+        object_key=content.object_key,
+    )
+    return kept > 0
+
+
+async def ready(tx: Transaction, template_id: UUID) -> bool:
+    """End a build whose content is kept; return whether it had not ended yet."""
+    return await tx.run("templates.ready", template_id=template_id) > 0
+
+
+async def failed(tx: Transaction, template_id: UUID, detail: str) -> bool:
+    """Store why a build failed, and let go of its content; return whether it had not ended yet."""
+    return await tx.run("templates.failed", template_id=template_id, detail=detail) > 0
+
+
+async def delete(tx: Transaction, template_id: UUID) -> str | None:
+    """Forget a template, and let go of its object; return its name.
+
+    None if there is none, if it is being built, or if another template is built on it.
+    """
+    row = await tx.one("templates.delete", template_id=template_id)
+    return row["name"] if row else None
+
+
+async def content(tx: Transaction, template_id: UUID) -> TemplateContent | None:
+    """Return what a node needs of a template that was built."""
+    row = await tx.one("templates.content", template_id=template_id)
+    return TemplateContent(archive_bytes=row.pop("bytes"), **row) if row else None
+
+
+def say_later(tx: Transaction, template_id: UUID, seq: int, text: str) -> None:
+    """Add to what a build has written."""
+    tx.later("templates.say", template_id=template_id, seq=seq, text=text)
+
+
+async def said(tx: Transaction, template_id: UUID, *, after: int, limit: int) -> list[LogEntry]:
+    """Return what a build wrote after entry number `after`."""
+    rows = await tx.all("templates.said", template_id=template_id, after=after, limit=limit)
+    return [LogEntry(**row) for row in rows]
+
+
+def _of_row(row: DictRow) -> StoredTemplate:
+    return StoredTemplate(
+        id=row.pop("template_id"),
+        state=TemplateState(row.pop("state")),
+        archive_bytes=row.pop("bytes"),
+        steps=tuple(row.pop("steps")),
+        **row,
+    )

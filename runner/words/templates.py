@@ -1,0 +1,65 @@
+"""What a template is made by, and how its sandboxes name it."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
+from uuid import UUID
+
+DEFAULT_TAG = "default"
+ROOT = "root"
+_IMAGE = re.compile(
+    r"(?P<name>[a-z][a-z0-9-]{0,31})@(?P<id>[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RunStep:
+    """A command that `/bin/sh` runs."""
+
+    command: str
+
+
+@dataclass(frozen=True, slots=True)
+class CopyStep:
+    """A file to write; a path that is not absolute begins at the working directory."""
+
+    path: str
+    content: bytes = field(repr=False)
+    mode: int = 0o644
+
+
+@dataclass(frozen=True, slots=True)
+class EnvStep:
+    """Variables of all further steps and, if they are `kept`, of every process in a sandbox."""
+
+    values: Mapping[str, str]
+    kept: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class WorkdirStep:
+    """The working directory of all further steps, made if it is missing."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class UserStep:
+    """Who runs the commands of all further steps: root, or another user of the template."""
+
+    name: str
+
+
+Step: TypeAlias = RunStep | CopyStep | EnvStep | WorkdirStep | UserStep
+
+
+def image_of(name: str, template_id: UUID) -> str:
+    """Return the name by which a sandbox's image is a template."""
+    return f"{name}@{template_id}"
+
+
+def template_in(image: str) -> UUID | None:
+    """Return the template that a sandbox's image is; None if it is one of the operator's images."""
+    found = _IMAGE.fullmatch(image)
+    return UUID(found["id"]) if found else None

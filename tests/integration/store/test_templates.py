@@ -1,0 +1,177 @@
+"""Rows of templates: which one a name or a list of steps stands for, and what is let go of."""
+
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+
+from runner.store import ledger, templates
+from runner.store.db import Database
+from runner.store.objects import new_key
+from runner.store.templates import (
+    StoredTemplate,
+    TemplateContent,
+    TemplateFacts,
+    TemplateState,
+)
+from runner.words.ids import new_id
+from tests.integration.store.conftest import new_tenant
+
+Superuser = psycopg.Connection[dict[str, Any]]
+WITHIN = timedelta(minutes=5)
+
+
+@pytest.fixture
+async def tenant(owner: Database) -> UUID:
+    """Return a tenant of this test's own."""
+    return await new_tenant(owner, f"templates-{new_id()}")
+
+
+async def begin(api: Database, tenant: UUID, *steps: str, **more: Any) -> StoredTemplate:
+    """Store a template whose build begins."""
+    facts: dict[str, Any] = {"name": "tools", "tag": "default", "base_template": None, **more}
+    within = facts.pop("within", WITHIN)
+    new = TemplateFacts(
+        id=new_id(), created_by="key:one", base_image="python", env={}, steps=steps, **facts
+    )
+    async with api.tenant(tenant) as tx:
+        return await templates.insert(tx, new, within=within)
+
+
+async def keep(api: Database, tenant: UUID, template: StoredTemplate) -> str:
+    """Store a template's content, and return its object's key."""
+    object_key = new_key(tenant, "templates")
+    content = TemplateContent("python", None, 10, "0" * 64, b"sealed", object_key)
+    async with api.tenant(tenant) as tx:
+        await ledger.reserve_room(tx, object_key, 100, snapshot=False)
+        assert await ledger.keep_as(tx, object_key, 10)
+        assert await templates.keep(tx, template.id, content)
+    return object_key
+
+
+async def built(api: Database, tenant: UUID, *steps: str, **more: Any) -> StoredTemplate:
+    """Store a template that is ready."""
+    template = await begin(api, tenant, *steps, **more)
+    await keep(api, tenant, template)
+    async with api.tenant(tenant) as tx:
+        assert await templates.ready(tx, template.id)
+    return template
+
+
+def object_state(superuser: Superuser, object_key: str) -> str:
+    row = superuser.execute(
+        "SELECT state FROM objects WHERE object_key = %s", [object_key]
+    ).fetchone()
+    assert row is not None
+    return str(row["state"])
+
+
+async def test_a_name_is_the_last_template_that_is_ready(api: Database, tenant: UUID) -> None:
+    await built(api, tenant)
+    second = await built(api, tenant)
+    other = await built(api, tenant, tag="other")
+    await begin(api, tenant)
+    failing = await begin(api, tenant)
+    async with api.tenant(tenant) as tx:
+        await templates.failed(tx, failing.id, "it failed")
+        for tag, wanted in (("default", second.id), ("other", other.id)):
+            found = await templates.newest(tx, "tools", tag)
+            assert found is not None
+            assert found.id == wanted
+        assert await templates.newest(tx, "unknown", "default") is None
+
+
+async def test_steps_are_found_again_from_the_first_one_on(api: Database, tenant: UUID) -> None:
+    await built(api, tenant, "a")
+    longer = await built(api, tenant, "a", "b")
+    await built(api, tenant, "a", "other")
+    await begin(api, tenant, "a", "b", "c")
+    async with api.tenant(tenant) as tx:
+        found = await templates.begun_alike(tx, "python", ("a", "b", "c", "d"))
+        assert found is not None
+        assert found.id == longer.id
+        assert await templates.begun_alike(tx, "python", ("b", "a")) is None
+        assert await templates.begun_alike(tx, "data", ("a", "b")) is None
+
+
+async def test_another_tenant_sees_none(api: Database, owner: Database, tenant: UUID) -> None:
+    """The control: its own tenant does."""
+    template = await built(api, tenant, "a")
+    other = await new_tenant(owner, f"templates-{new_id()}")
+    for who, sees in ((other, False), (tenant, True)):
+        async with api.tenant(who) as tx:
+            assert (await templates.get(tx, template.id) is not None) is sees
+            assert (await templates.newest(tx, "tools", "default") is not None) is sees
+            assert (await templates.begun_alike(tx, "python", ("a",)) is not None) is sees
+            assert (await templates.content(tx, template.id) is not None) is sees
+            assert bool(await templates.list_newest(tx, before=None, limit=9)) is sees
+
+
+async def test_a_build_that_fails_lets_go_of_its_content(
+    api: Database, tenant: UUID, superuser: Superuser
+) -> None:
+    template = await begin(api, tenant)
+    object_key = await keep(api, tenant, template)
+    assert object_state(superuser, object_key) == "kept"
+    async with api.tenant(tenant) as tx:
+        assert await templates.failed(tx, template.id, "it failed")
+        assert not await templates.ready(tx, template.id)
+        found = await templates.get(tx, template.id)
+    assert found is not None
+    assert (found.state, found.detail, found.sha256) == (TemplateState.FAILED, "it failed", None)
+    assert object_state(superuser, object_key) == "doomed"
+
+
+async def test_a_deleted_template_lets_go_of_its_content_unless_one_is_built_on_it(
+    api: Database, tenant: UUID, superuser: Superuser
+) -> None:
+    template = await begin(api, tenant)
+    object_key = await keep(api, tenant, template)
+    async with api.tenant(tenant) as tx:
+        assert await templates.delete(tx, template.id) is None, "it is being built"
+        assert await templates.ready(tx, template.id)
+    upon = await built(api, tenant, base_template=template.id)
+    async with api.tenant(tenant) as tx:
+        assert await templates.delete(tx, template.id) is None, "one is built on it"
+        assert await templates.delete(tx, upon.id) == "tools"
+        assert await templates.delete(tx, template.id) == "tools"
+    assert object_state(superuser, object_key) == "doomed"
+
+
+async def test_a_build_whose_process_has_died_counts_as_failed(api: Database, tenant: UUID) -> None:
+    lost = await begin(api, tenant, within=timedelta(seconds=-1))
+    await begin(api, tenant)
+    async with api.tenant(tenant) as tx:
+        found = await templates.get(tx, lost.id)
+        assert found is not None
+        assert found.state is TemplateState.FAILED
+        assert "has died" in (found.detail or "")
+        assert await templates.building(tx) == 1
+        assert await templates.delete(tx, lost.id) == "tools"
+
+
+async def test_a_log_is_read_from_where_the_reader_is(api: Database, tenant: UUID) -> None:
+    template = await begin(api, tenant)
+    async with api.tenant(tenant) as tx:
+        for seq, text in ((1, "one"), (2, "two"), (2, "again")):
+            templates.say_later(tx, template.id, seq, text)
+    async with api.tenant(tenant) as tx:
+        assert [e.text for e in await templates.said(tx, template.id, after=0, limit=9)] == [
+            "one", "two"
+        ]  # fmt: skip
+        assert [e.text for e in await templates.said(tx, template.id, after=1, limit=9)] == ["two"]
+
+
+async def test_a_node_reads_what_it_needs_and_changes_nothing(
+    api: Database, worker: Database, tenant: UUID
+) -> None:
+    template = await built(api, tenant)
+    async with worker.tenant(tenant) as tx:
+        content = await templates.content(tx, template.id)
+    assert content is not None
+    assert (content.base_image, content.archive_bytes) == ("python", 10)
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        async with worker.tenant(tenant) as tx:
+            await tx.run("templates.failed", template_id=template.id, detail="no")
