@@ -29,6 +29,12 @@ _OPERATORS = {
 _UNKNOWN = -1
 _ALLOW = "SCMP_ACT_ALLOW"
 _ERRNO = "SCMP_ACT_ERRNO"
+_ROOTS = (
+    *("capget", "capset", "chroot", "mknod", "mount", "pivot_root", "prctl", "umount2"),
+    *("setfsgid", "setfsuid", "setgid", "setgroups", "setregid", "setresgid", "setresuid"),
+    *("setreuid", "setuid", "fsetxattr", "lsetxattr", "setxattr"),
+)
+"""What root calls to build a template, beyond what every program may."""
 
 
 class _Strict(BaseModel):
@@ -108,6 +114,16 @@ class SeccompProfile:
             if entry.pop("errnoRet", EPERM) != EPERM:
                 entry["names"] = [n for n in entry["names"] if not n.startswith("io_uring_")]
                 entry["action"] = _ALLOW
+        return _canonical(document)
+
+    def for_building(self) -> str:
+        """Return the profile of root in gVisor, who builds a template.
+
+        Calls by which a package is installed and a root file system is entered come on top. It is
+        gVisor's kernel that answers them; the host's is never asked.
+        """
+        document = json.loads(self.for_gvisor())
+        document["syscalls"].append({"names": list(_ROOTS), "action": _ALLOW})
         return _canonical(document)
 
 

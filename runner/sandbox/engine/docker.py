@@ -152,6 +152,30 @@ class Engine:
         """Return the images with this label."""
         return list(await self._call(lambda client: client.images(filters={"label": label})))
 
+    async def image(self, digest: str) -> Facts:
+        """Return all that Docker tells of an image. Raises ImageMissing."""
+        return dict(
+            await self._call(
+                lambda client: client.inspect_image(digest)  # type: ignore[no-untyped-call]
+            )
+        )
+
+    async def load_image(self, archive: Path) -> None:
+        """Take in images as `docker save` writes them; layers that are there may be left out."""
+
+        def send(client: docker.APIClient) -> None:
+            client.timeout = None  # type: ignore[assignment]  # requests: no time-out
+            with archive.open("rb") as file:
+                for step in client.load_image(file):  # type: ignore[no-untyped-call]
+                    if "error" in step:
+                        raise LaunchFailed(f"Docker took in no image: {step['error']}")
+
+        await self._call(send, own_client=True)
+
+    async def remove_image(self, tag: str) -> None:
+        """Remove a name of an image, and the image with its last one; one in use stays as it is."""
+        await self._call(lambda client: client.remove_image(tag), gone=(404, 409))
+
     async def import_image(
         self, tar: Path, *, repository: str, tag: str, changes: list[str]
     ) -> None:

@@ -12,13 +12,15 @@ import json
 import platform
 import tarfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import UUID
 
 from runner.base.recipe import Recipe, read_recipe
 from runner.base.settings import Settings
 from runner.sandbox.engine.docker import Engine
+from runner.sandbox.engine.layers import write_image, write_layer
 from runner.sandbox.engine.rootfs import (
     BUILD_TIMEOUT_S,
     EPOCH,
@@ -31,6 +33,7 @@ from runner.sandbox.engine.spec import CONTEXTS, SUPERVISOR
 from runner.sandbox.engine.users import NOBODY
 from runner.words.errors import ImageMissing, SetupError
 from runner.words.sandbox import USER, WORKSPACE, UnixAccount
+from runner.words.templates import template_in
 
 REPOSITORY = "agent-runner"
 NAME_LABEL = "runner.image"
@@ -38,6 +41,8 @@ RECIPE_LABEL = "runner.recipe"
 HOME_LABEL = "runner.home"
 USER_LABEL = "runner.user"
 BASE_LABEL = "runner.base"
+TEMPLATE_LABEL = "runner.template"
+TENANT_LABEL = "runner.tenant"
 TAR_LABEL = "runner.tar.sha256"
 COMMANDS = "bin"
 """The folder of commands that every image has."""
@@ -62,6 +67,22 @@ class BuiltImage:
     account: UnixAccount
 
 
+@dataclass(frozen=True, slots=True)
+class TemplateImage:
+    """An image of a tenant's template, made by a node. Several nodes may share a Docker daemon."""
+
+    name: str
+    """What sandboxes call it."""
+    template: UUID
+    tenant: UUID
+    node: str
+
+    @property
+    def tag(self) -> str:
+        """What Docker calls it. Its labels do not name the node, so each makes the same image."""
+        return f"{_repository(self.node)}:{self.template}"
+
+
 class Images:
     """The sandbox images of one Docker daemon."""
 
@@ -81,6 +102,8 @@ class Images:
         """
         if (known := self._found.get(name)) and time.monotonic() - known[0] < KEPT_S:
             return known[1]
+        if (template := template_in(name)) is not None:
+            return await self._find_template(name, template)
         for image in await self.list_images():
             if image.name == name and image.current:
                 self._found[name] = (time.monotonic(), image)
@@ -88,6 +111,67 @@ class Images:
         raise ImageMissing(
             f"the sandbox image {name!r} is not on this host; `runner images build {name}` makes it"
         )
+
+    async def _find_template(self, name: str, template: UUID) -> BuiltImage:
+        for facts in await self._engine.images(f"{TEMPLATE_LABEL}={template}"):
+            image = BuiltImage(
+                name=name,
+                digest=facts["Id"],
+                recipe="",
+                size_bytes=facts["Size"],
+                created=facts["Created"],
+                current=True,
+                account=_account(facts["Labels"]),
+            )
+            self._found[name] = (time.monotonic(), image)
+            return image
+        raise ImageMissing(f"no image of the template {name} is on this host")
+
+    async def add_template(
+        self, made: TemplateImage, base: BuiltImage, archive: Path, *, most: int
+    ) -> BuiltImage:
+        """Make a template's image of its base, and of what its build changed.
+
+        The archive is as its sandbox packed it, and its files have at most `most` bytes. What is
+        written beside it is gone afterwards. Raises Invalid if it holds what no template may.
+        """
+        labels = {
+            TEMPLATE_LABEL: str(made.template),
+            TENANT_LABEL: str(made.tenant),
+            HOME_LABEL: base.account.home,
+            USER_LABEL: base.account.user,
+        }
+        below = await self._engine.image(base.digest)
+        layer, image = archive.with_suffix(".layer"), archive.with_suffix(".image")
+
+        def write() -> None:
+            with archive.open("rb") as source, layer.open("w+b") as target:
+                written = write_layer(source, target, base.account, most=most)
+            with image.open("wb") as target:
+                write_image(target, below, layer, written, tag=made.tag, labels=labels)
+
+        try:
+            await asyncio.to_thread(write)
+            await self._engine.load_image(image)
+        finally:
+            layer.unlink(missing_ok=True)
+            image.unlink(missing_ok=True)
+        return await self._find_template(made.name, made.template)
+
+    async def templates(self, node: str) -> list[TemplateImage]:
+        """Return the templates whose images a node has made."""
+        return [
+            TemplateImage(
+                "", UUID(each["Labels"][TEMPLATE_LABEL]), UUID(each["Labels"][TENANT_LABEL]), node
+            )
+            for each in await self._engine.images(TEMPLATE_LABEL)
+            for tag in each["RepoTags"] or ()
+            if tag.startswith(f"{_repository(node)}:")
+        ]
+
+    async def remove_template(self, made: TemplateImage) -> None:
+        """Remove a template's image, unless a sandbox or another template has it."""
+        await self._engine.remove_image(made.tag)
 
     async def list_images(self) -> list[BuiltImage]:
         """Return every sandbox image on this host, the newest first."""
@@ -106,9 +190,7 @@ class Images:
                     size_bytes=facts["Size"],
                     created=facts["Created"],
                     current=recipe == wanted[name],
-                    account=UnixAccount(
-                        labels.get(USER_LABEL, USER), labels.get(HOME_LABEL, WORKSPACE)
-                    ),
+                    account=_account(labels),
                 )
             )
         return sorted(found, key=lambda image: image.created, reverse=True)
@@ -218,6 +300,14 @@ class Images:
         for path in self._ours():
             total.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
         return total.hexdigest()
+
+
+def _repository(node: str) -> str:
+    return f"{REPOSITORY}/template-{hashlib.sha256(node.encode()).hexdigest()[:12]}"
+
+
+def _account(labels: Mapping[str, str]) -> UnixAccount:
+    return UnixAccount(labels.get(USER_LABEL, USER), labels.get(HOME_LABEL, WORKSPACE))
 
 
 def _steps(account: UnixAccount) -> str:

@@ -92,7 +92,9 @@ class Maker:
         taken: set[int] = set()
         while (uid := self._users.next(taken)) is not None:
             write_accounts(folder, uid, image.account)
-            placement = Placement(image.digest, folder, uid, labels, spec.isolation, image.account)
+            placement = Placement(
+                image.digest, folder, uid, labels, spec.isolation, image.account, spec.builds
+            )
             config = self.configure(placement, spec.resources, self.profile, self._host)
             container_id = await self._engine.create(container_name(uid), config)
             if container_id is not None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.base.seccomp import SeccompProfile
+from runner.words.errors import IsolationMissing
 from runner.words.resources import Resources
 from runner.words.sandbox import AGENT, Isolation, UnixAccount
 
@@ -27,6 +28,19 @@ GVISOR_ARGUMENTS = ("--host-uds=open", "--network=none", "--oci-seccomp")
 """What `runsc` needs beside its name: the supervisor's socket, no network, and our profile."""
 LIMITLESS = "--ignore-cgroups"
 """What `runsc` must not be told: no limit would hold."""
+
+BUILDING = "/mnt"
+"""Where a template is built: in memory, so that its limits hold for all that a build writes."""
+ROOTS_CAPABILITIES = (
+    # What a package manager needs.
+    *("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD", "SETFCAP", "SETGID", "SETUID"),
+    # To lay a writable root over the image's, and to enter it. Steps do without the first.
+    *("SYS_ADMIN", "SYS_CHROOT"),
+    # To drop that one.
+    "SETPCAP",
+)
+"""Of root in gVisor, in the sandbox of a build: gVisor's kernel checks them. On the host its
+process is nobody and has none."""
 
 PTYS = 16
 """Pseudo-terminals a sandbox may have at once. All of a host's share `kernel.pty.max` (pty(7))."""
@@ -117,12 +131,46 @@ class Placement:
     labels: Mapping[str, str]
     isolation: Isolation = Isolation.CONTAINER
     account: UnixAccount = AGENT
+    builds: bool = False
+    """Whether a template is built in it, by root."""
 
 
 def container_config(
     placement: Placement, resources: Resources, profile: SeccompProfile, host: Host
 ) -> dict[str, Any]:
     """Return the configuration of one sandbox's container."""
+    config = _config(placement, resources, profile, host)
+    return _by_root(config, placement, resources, profile) if placement.builds else config
+
+
+def _by_root(
+    config: dict[str, Any], placement: Placement, resources: Resources, profile: SeccompProfile
+) -> dict[str, Any]:
+    """Return the configuration with a root who may build a template.
+
+    Raises IsolationMissing where that root would be the host's.
+    """
+    if placement.isolation is not Isolation.GVISOR:
+        raise IsolationMissing("a template is built by root, which only gVisor keeps off the host")
+    host = config["HostConfig"]
+    return {
+        **config,
+        "User": "0:0",
+        "HostConfig": {
+            **host,
+            "CapAdd": list(ROOTS_CAPABILITIES),
+            "SecurityOpt": ["no-new-privileges", f"seccomp={profile.for_building()}"],
+            "Tmpfs": {
+                **host["Tmpfs"],
+                BUILDING: _tmpfs("exec,mode=0700", resources.disk_mb * MB),
+            },
+        },
+    }
+
+
+def _config(
+    placement: Placement, resources: Resources, profile: SeccompProfile, host: Host
+) -> dict[str, Any]:
     return {
         "Image": placement.image_id,
         # As a program's own interpreter is started, which this one becomes when it is forked.

@@ -1,10 +1,15 @@
 """The complete configuration of a sandbox's container, so that a change is a decision."""
 
+from dataclasses import replace
 from pathlib import Path
+
+import pytest
 
 from runner.base.seccomp import SeccompProfile
 from runner.sandbox.engine.spec import Host, Placement, container_config
+from runner.words.errors import IsolationMissing
 from runner.words.resources import Resources
+from runner.words.sandbox import Isolation
 
 RESOURCES = Resources(cpu=1.5, memory_mb=256, pids=64, disk_mb=128)
 PROFILE = SeccompProfile(name="default", json='{"the": "profile"}', hash="", allowed=frozenset())
@@ -146,3 +151,24 @@ def test_more_cpu_than_the_host_has_is_all_of_it() -> None:
     """Docker refuses to start a container that asks for more."""
     config = container_config(PLACEMENT, RESOURCES, PROFILE, Host(1, "/agentrunner"))
     assert config["HostConfig"]["NanoCpus"] == 10**9
+
+
+def test_root_builds_a_template_only_in_gvisor() -> None:
+    """All other flags are as for any sandbox; without gVisor, root would be the host's."""
+    usual = replace(PLACEMENT, isolation=Isolation.GVISOR)
+    profile = replace(PROFILE, json='{"syscalls": []}')
+    host = Host(4, "/agentrunner")
+    before = container_config(usual, RESOURCES, profile, host)
+    config = container_config(replace(usual, builds=True), RESOURCES, profile, host)
+    assert {name for name in config if config[name] != before[name]} == {"User", "HostConfig"}
+    assert config["User"] == "0:0"
+    given, then = config["HostConfig"], before["HostConfig"]
+    changed = {name for name in given if given[name] != then[name]}
+    assert changed == {"CapAdd", "SecurityOpt", "Tmpfs"}
+    assert given["Runtime"] == "runsc"
+    assert set(given["CapAdd"]).isdisjoint({"NET_ADMIN", "SYS_PTRACE", "SYS_MODULE", "SYS_RAWIO"})
+    assert set(given["Tmpfs"].items()) - set(then["Tmpfs"].items()) == {
+        ("/mnt", f"rw,nosuid,nodev,exec,mode=0700,size={128 * 2**20},nr_inodes=8192")
+    }
+    with pytest.raises(IsolationMissing, match="only gVisor"):
+        container_config(replace(PLACEMENT, builds=True), RESOURCES, profile, host)
