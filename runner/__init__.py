@@ -27,6 +27,7 @@ distribution of its own, which knows the API by HTTP alone; of these, only `cli`
     node               the worker: one execution as a recipe, and the stock of sandboxes
     receipts           what the worker signs of an execution
     executions         use cases: what is done to executions
+    templates          use cases: what sandboxes are made from
     sandboxes          use cases: what is done to sandboxes that live, and in them
     tenants            use cases: what is done to and in tenants
     auth · queue       who may what; the pipe between api and worker

@@ -22,8 +22,8 @@ Around every route:
     e2b         E2B's interface, for their SDKs
     librechat   LibreChat's code interpreter
 
-Resources, a file each, between HTTP and the use cases of `runner.executions`, `runner.sandboxes`
-and `runner.tenants`:
+Resources, a file each, between HTTP and the use cases of `runner.executions`, `runner.sandboxes`,
+`runner.templates` and `runner.tenants`:
 
     executions     submit, read, list, cancel
     events         state changes and output, as they happen
@@ -40,6 +40,7 @@ and `runner.tenants`:
     signed_files  files in sandboxes by signed addresses, which need no key
     sandbox_archives  whole folders in sandboxes
     snapshots      files of sandboxes, kept; and copies of sandboxes
+    templates      what sandboxes are made from, built by tenants
     files          a tenant's own files
     secrets        secrets: written and used, never read back
     egress         named lists of egress rules
@@ -60,6 +61,7 @@ What resources share:
     requests        what a client may ask for
     context_requests  what a client may ask of code contexts
     context_views     how the API shows them
+    template_requests  what a client may ask of a template that is to be built
     new_sandbox    a sandbox that is to be made
     sandbox_requests  what a client may ask of sandboxes that live
     sandbox_changes  what a client may change of one

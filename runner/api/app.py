@@ -40,6 +40,7 @@ from runner.api import (
     signed_files,
     snapshots,
     tcp,
+    templates,
     terminals,
     usage,
 )
@@ -80,8 +81,9 @@ from runner.api.views import EventView
 
 MODULES = (
     executions, events, artifacts, sandboxes, sandbox_events, processes, terminals, contexts,
-    sandbox_files, signed_files, sandbox_archives, snapshots, ports, tcp, files, projects, egress,
-    secrets, keys, login, members, audit, audit_webhook, receipts, usage, health, reference, mcp,
+    sandbox_files, signed_files, sandbox_archives, snapshots, templates, ports, tcp, files,
+    projects, egress, secrets, keys, login, members, audit, audit_webhook, receipts, usage,
+    health, reference, mcp,
 )  # fmt: skip
 _SUCCESS = {"204": "Done; there is nothing to return."}
 DESCRIPTION = """\

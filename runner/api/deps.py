@@ -39,6 +39,7 @@ from runner.sandboxes.watchers import Watchers
 from runner.secrets.vault import Vault
 from runner.store.db import Database
 from runner.store.objects import ObjectStore
+from runner.templates.builds import Templates
 from runner.words.errors import NotAuthenticated, NotFound, NotPermitted, TenantSuspended
 from runner.words.principal import Operator, Principal
 from runner.words.resources import Limits
@@ -73,6 +74,7 @@ class Dependencies:
     ports: SandboxPorts
     gates: PortGates
     copies: Copies
+    templates: Templates
     verifying: Turns
     logins: Logins
     rights: Rights

@@ -20,6 +20,7 @@ from runner.api.requests import (
 )
 from runner.api.rules import EgressEntry, entries
 from runner.api.sandbox_requests import Metadata, SandboxPath, Seconds
+from runner.api.template_requests import ImageName
 from runner.quotas.sizes import DEFAULT_SIZE
 from runner.sandboxes.copies import Beginning
 from runner.sandboxes.order import DEFAULT_TIMEOUT_S, LivingOrder
@@ -39,8 +40,10 @@ class NewSandbox(Strict):
         }
     )
 
-    image: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,31}$")] | None = Field(
-        default=None, description="The sandbox image; by default the deployment's first."
+    image: ImageName | None = Field(
+        default=None,
+        description="The sandbox image, or a template of yours by `name`, `name:tag` or `name@id`; "
+        "by default the deployment's first image.",
     )
     size: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,31}$")] = Field(
         default=DEFAULT_SIZE, description="A size of resources: nano, small, medium, large, …"

@@ -23,8 +23,13 @@ from runner.embedded.stack import stack
 
 if TYPE_CHECKING:
     from runner.auth.oidc import Issuer
+    from runner.sandboxes.living import LivingSandboxes
+    from runner.sandboxes.use import Using
     from runner.sandboxes.watchers import Watchers
+    from runner.secrets.vault import Vault
     from runner.store.db import Database
+    from runner.store.objects import ObjectStore
+    from runner.templates.builds import Templates
 
 GARBAGE_AT = 20_000
 """Surplus of objects made over objects gone at which young objects are searched for cycles."""
@@ -170,7 +175,7 @@ async def _api(settings: Settings, fd: int | None) -> None:
         door = Door(settings.door_dir, away_s=settings.patient(AWAY_S))
         places, gates = SandboxPlaces(database), PortGates(database)
         living = LivingSandboxes(database, door, places, catalogue)
-        using = Using(door, places, living.may_resume)
+        using, vault = Using(door, places, living.may_resume), Vault(keys)
         app = create_app(
             Dependencies(
                 settings=settings,
@@ -180,7 +185,7 @@ async def _api(settings: Settings, fd: int | None) -> None:
                 objects=objects,
                 doorbell=doorbell,
                 changes=changes,
-                vault=(vault := Vault(keys)),
+                vault=vault,
                 trusted=TrustedKeys(settings.state_dir),
                 limiter=limiter,
                 submitting=Submitting(
@@ -195,6 +200,7 @@ async def _api(settings: Settings, fd: int | None) -> None:
                 addresses=FileAddresses(database, vault, rights),
                 ports=SandboxPorts(database, gates),
                 gates=gates,
+                templates=(templates := _templates(living, using, objects, vault)),
                 copies=Copies(database, living, Snapshots(database, using, objects, vault)),
                 verifying=Turns("verifying audit logs", most=VERIFYING),
                 logins=Logins(database, Passwords(), throttle, lifetime),
@@ -206,8 +212,17 @@ async def _api(settings: Settings, fd: int | None) -> None:
                 operators=operators_database,
             )
         )
-        async with _settled(watchers):
+        async with _settled(watchers), templates:
             await serve(app, settings, fd=fd)
+
+
+def _templates(
+    living: "LivingSandboxes", using: "Using", objects: "ObjectStore", vault: "Vault"
+) -> "Templates":
+    from runner.templates.building import Building
+    from runner.templates.builds import Templates
+
+    return Templates(living, Building(living.database, living, using, objects, vault))
 
 
 def _issuer(settings: Settings, database: "Database") -> "Issuer | None":

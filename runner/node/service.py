@@ -26,6 +26,7 @@ from runner.node.named import read_named
 from runner.node.reaper import Reaper
 from runner.node.residents.opening import LivingTerms, open_residents
 from runner.node.residents.residents import Residents
+from runner.node.residents.templates import TemplateImages
 from runner.node.retention import ABANDONED, GRACE, TIDY_EVERY_S, Retention
 from runner.node.runs.claimer import Claimer
 from runner.node.runs.consumer import Consumers
@@ -211,6 +212,14 @@ async def worker(
                 changes=changes,
                 signer=signer,
                 vault=vault,
+                templates=TemplateImages(
+                    database=database,
+                    objects=named.objects,
+                    vault=vault,
+                    images=launcher.maker.images,
+                    node=policy.node,
+                    folder=settings.state_dir / "templates",
+                ),
             )
         )
         reaper = Reaper(

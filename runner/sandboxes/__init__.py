@@ -10,6 +10,7 @@ through the node's door, with a grant that is made here after the caller's right
     ports       open ports for callers without a key, and who may reach one
     addresses   signed addresses by which others read or write one file
     snapshots   keep what is in a sandbox's workspace
+    measured    an archive's size and hash, on its way into the object store
     copies      make a sandbox with files: a snapshot's, or those of a running sandbox
     foreground  start a process and wait for it
     watchers    watched folders whose changes wait until somebody asks for them

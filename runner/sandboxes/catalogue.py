@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from runner.egress.policy import Policy, Rule, rule_from_json, rule_to_json
 from runner.quotas.tiers import Standing, ceiling
-from runner.store import egress_policies, projects
+from runner.store import egress_policies, projects, templates
+from runner.store.templates import StoredTemplate
 from runner.store.tenants import Tenant
 from runner.store.transaction import Transaction
 from runner.tenants.policies import Entry, ceilings, permitted
@@ -13,6 +14,7 @@ from runner.words.errors import Invalid
 from runner.words.execution import JSON
 from runner.words.resources import Limits
 from runner.words.sandbox import Isolation
+from runner.words.templates import DEFAULT_TAG, template_in
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +31,8 @@ class SandboxOffer:
     """The deployment's ceiling, and the tenant's if it has one: a rule must be within each."""
     egress_policy: tuple[Rule, ...] | None = None
     """The rules of the policy that the order names; None if the tenant has no such policy."""
+    template: StoredTemplate | None = None
+    """The template that the order names; None if it names an image, or nothing there is."""
 
     def size(self, name: str) -> Limits:
         """Return the limits of a size."""
@@ -37,11 +41,16 @@ class SandboxOffer:
         return self.sizes[name]
 
     def image(self, name: str | None) -> str:
-        """Return the name of the image, or of the default one."""
+        """Return the name of the image or template, or of the default image."""
+        if self.template is not None:
+            return self.template.image
         image = name or next(iter(self.images))
         if image not in self.images:
             known = listed(self.images)
-            raise Invalid(f"there is no image {image!r}; choose one of {known}", "image")
+            raise Invalid(
+                f"there is no image {image!r}; choose one of {known}, or a template of yours",
+                "image",
+            )
         return image
 
     def isolation(self, wanted: Isolation | None) -> Isolation:
@@ -79,9 +88,17 @@ class Catalogue:
     egress_ceiling: Policy
 
     async def offer(
-        self, tx: Transaction, tenant: Tenant, standing: Standing, egress_policy: str | None
+        self,
+        tx: Transaction,
+        tenant: Tenant,
+        standing: Standing,
+        egress_policy: str | None,
+        image: str | None = None,
     ) -> SandboxOffer:
-        """Return what the tenant may have, with the egress policy of that name."""
+        """Return what the tenant may have, with the egress policy and the template of that name."""
+        template = None
+        if image is not None and image not in self.images:
+            template = await named_template(tx, image)
         policy = egress_policy and await egress_policies.get(tx, egress_policy)
         return SandboxOffer(
             sizes=self.sizes,
@@ -91,7 +108,21 @@ class Catalogue:
             required_isolation=tenant.terms.required_isolation,
             egress_ceilings=ceilings(self.egress_ceiling, tenant.terms),
             egress_policy=tuple(map(rule_from_json, policy.rules)) if policy else None,
+            template=template,
         )
+
+
+async def named_template(tx: Transaction, name: str) -> StoredTemplate | None:
+    """Return the tenant's template of this `name`, `name:tag` or `name@id`, if it was built.
+
+    A name without an id stands for the last one that was built.
+    """
+    if (template_id := template_in(name)) is not None:
+        found = await templates.get(tx, template_id)
+        # One whose content is kept is tried before its build ends.
+        return found if found and found.image == name and found.sha256 else None
+    bare, _, tag = name.partition(":")
+    return await templates.newest(tx, bare, tag or DEFAULT_TAG)
 
 
 async def policy_in(tx: Transaction, project: str | None, own: str | None) -> str | None:

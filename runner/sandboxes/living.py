@@ -300,7 +300,7 @@ class LivingSandboxes:
             if once is not None and (used := await once.reserve(tx, sandbox_id=new)):
                 return _Repeated(once, used)
             policy = await policy_in(tx, order.project, order.egress_policy)
-            offer = await self.catalogue.offer(tx, tenant, standing, policy)
+            offer = await self.catalogue.offer(tx, tenant, standing, policy, order.image)
             wanted = resolve_sandbox(replace(order, egress_policy=policy), offer)
             memory_mb = wanted.spec.resources.memory_mb
             if refused := sandbox_refusal(

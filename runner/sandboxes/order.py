@@ -36,6 +36,8 @@ class LivingOrder:
     on_timeout: OnTimeout = OnTimeout.KILL
     auto_resume: bool = False
     max_life_s: float | None = None
+    builds: bool = False
+    """Whether a template is built in it, by root."""
 
 
 def resolve_sandbox(order: LivingOrder, offer: SandboxOffer) -> SandboxRequest:
@@ -44,13 +46,16 @@ def resolve_sandbox(order: LivingOrder, offer: SandboxOffer) -> SandboxRequest:
         offer.image(order.image),
         _resources(order, offer),
         offer.isolation(order.isolation),
+        order.builds,
     )
+    given = offer.template.env if offer.template else {}
     return SandboxRequest(
         spec=spec,
         size=order.size or DEFAULT_SIZE,
         egress=offer.egress(order.egress, order.egress_policy),
         egress_policy=order.egress_policy,
-        env=order.env,
+        env={name: value for name, value in given.items() if name not in order.secret_env}
+        | dict(order.env),
         secret_env=order.secret_env,
         metadata=order.metadata,
         project=order.project,

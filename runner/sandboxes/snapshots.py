@@ -14,6 +14,7 @@ from runner.audit.events import Action, Outcome
 from runner.auth.caller import Caller
 from runner.base.tasks import uninterrupted
 from runner.quotas.tiers import snapshot_refusal
+from runner.sandboxes.measured import Measured
 from runner.sandboxes.place import NO_SANDBOX
 from runner.sandboxes.use import Using
 from runner.secrets.envelope import Unopened, new_key, snapshot_of
@@ -44,29 +45,6 @@ LONGEST_S = 4000.0
 _MIB = 2**20
 _HEADERS = 64 * _MIB
 """What the archive of a full disk may take beyond the disk's size: a header for each small file."""
-
-
-class _Measured:
-    """What went by: how many bytes, and their SHA-256 sum."""
-
-    def __init__(self, room: Room) -> None:
-        self.size = 0
-        self._room = room
-        self._sum = hashlib.sha256()
-
-    @property
-    def sha256(self) -> str:
-        """Return the sum of what went by."""
-        return self._sum.hexdigest()
-
-    async def passing(self, chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
-        """Yield the chunks. Raises StorageFull beyond the most that there may be."""
-        async for chunk in chunks:
-            self.size += len(chunk)
-            if sealed_size(self.size) > self._room.bytes:
-                raise self._room.full(self.size)
-            self._sum.update(chunk)
-            yield chunk
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +92,7 @@ class Snapshots:
             return begun
         sandbox, object_key = begun.sandbox, begun.object_key
         try:
-            measured = _Measured(begun.room)
+            measured = Measured(begun.room)
             async with self.using.pack_folder(caller, sandbox_id, WORKSPACE) as stream:
                 passing = measured.passing(stream.chunks())
                 content = sealed(passing, begun.own_key, bound_to=begun.bound_to)

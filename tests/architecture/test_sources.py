@@ -24,6 +24,7 @@ LONGEST = 350
 READS_ENVIRONMENT = {
     "runner/base/settings.py": "reads it for everybody",
     "runner/embedded/stack.py": "hands it on to the API and worker it starts",
+    "runner/templates/inside.py": "runs in a sandbox, and gives a step the sandbox's environment",
     "sdk/python/src/agent_runner/address.py": "where a program that uses the SDK finds the API",
     "sandbox_images/contexts/context_interpreter.py": "an interpreter's environment is its own",
     "sandbox_images/contexts/python_shell.py": "changes what the code in a sandbox reads",

@@ -73,6 +73,14 @@ def furnish(deployment: Deployment, tenant: str) -> Theirs:
     opened = client.post(f"/v1/sandboxes/{lives['id']}/contexts", json={"language": "bash"}).json()
     kept = client.post(f"/v1/sandboxes/{lives['id']}/snapshots", json={"name": CANARY})
     assert kept.status_code == 201, kept.text
+    # A build that goes on would change rows by itself: this one failed long ago.
+    (built,) = deployment.sql(
+        "INSERT INTO templates (tenant_id, template_id, name, tag, state, detail, created_by, "
+        "due_at, ended_at, base_image, env, steps) SELECT tenant_id, gen_random_uuid(), %s, %s, "
+        "'failed', 'it failed', 'key:none', now(), now(), 'python', '{}', '{}' FROM tenants "
+        "WHERE name = %s RETURNING template_id::text AS id",
+        CANARY, CANARY, tenant,
+    )  # fmt: skip
     # Records of processes are written in batches: what comes later would look like a change.
     batches = {"sandbox:contexts", "sandbox:processes", "sandbox:files"}
 
@@ -87,6 +95,7 @@ def furnish(deployment: Deployment, tenant: str) -> Theirs:
             "execution_id": (ran["id"], UNKNOWN_ID),
             "sandbox_id": (lives["id"], UNKNOWN_ID),
             "snapshot_id": (kept.json()["id"], UNKNOWN_ID),
+            "template_id": (built["id"], UNKNOWN_ID),
             "process": (str(started["process"]), "4000"),
             "port": ("4711", "4712"),
             "context": (str(opened["context"]), "4001"),

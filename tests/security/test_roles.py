@@ -71,6 +71,11 @@ PROMISED: Mapping[str, set[Role]] = {
     "GET /v1/snapshots": ALL,
     "GET /v1/snapshots/{snapshot_id}": ALL,
     "DELETE /v1/snapshots/{snapshot_id}": MAKERS,
+    "GET /v1/templates": ALL,
+    "POST /v1/templates": MAKERS,
+    "GET /v1/templates/{template_id}": ALL,
+    "GET /v1/templates/{template_id}/logs": ALL,
+    "DELETE /v1/templates/{template_id}": MAKERS,
     "GET /v1/files": ALL,
     "PUT /v1/files/{path}": MAKERS,
     "GET /v1/files/{path}": ALL,
@@ -113,9 +118,10 @@ PROMISED: Mapping[str, set[Role]] = {
 }
 NEED_MORE: Mapping[str, str] = {
     "POST /v1/sandboxes/{sandbox_id}/fork": "sandbox:create",
+    "POST /v1/templates": "sandbox:create",
 }
 """What a route needs beside the permission that its description names: a fork uses the source,
-whose files and secrets it copies, and creates sandboxes."""
+whose files and secrets it copies, and creates sandboxes. A template is built in a sandbox."""
 OPEN = {
     "GET /healthz", "GET /readyz", "GET /metrics", "POST /v1/login", "POST /v1/login/accept",
 }  # fmt: skip

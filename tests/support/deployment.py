@@ -89,6 +89,19 @@ class Deployment:
             cursor = connection.execute(statement.encode(), values)
             return cursor.fetchall() if cursor.description else []
 
+    def remove_templates(self) -> None:
+        """Remove the images that its node has made of templates."""
+
+        async def remove() -> None:
+            settings = self.stack.settings
+            async with Engine(settings.docker_url, timeout_s=60, threads=1) as engine:
+                images = Images(engine, settings.recipes_path)
+                for each in await images.templates(settings.node_id):
+                    await images.remove_template(each)
+                assert await images.templates(settings.node_id) == []
+
+        asyncio.run(remove())
+
     def containers(self) -> list[dict[str, Any]]:
         """Return this deployment's containers, running or not."""
         client = docker.APIClient(self.stack.settings.docker_url, version="auto", timeout=30)
@@ -167,6 +180,7 @@ def deployment(**settings: Any) -> Iterator[Deployment]:
             yield made
             made.end_sandboxes()
             clients.close()
+        made.remove_templates()
         assert made.containers() == []
         assert made.sockets() == []
 

@@ -133,6 +133,7 @@ RULES = (
                 EXEC,
                 f"{SANDBOX}/fork",
                 f"{SANDBOX}/snapshots",
+                "/v1/templates",
                 "/sandboxes",
                 "/v2/sandboxes",
                 f"{E2B_SANDBOX}/fork",

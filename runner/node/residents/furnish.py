@@ -16,6 +16,7 @@ from runner.node.contexts.masked import JsonMasking
 from runner.node.contexts.table import ContextTable
 from runner.node.residents.journal import Journal
 from runner.node.residents.masks import MaskStore
+from runner.node.residents.templates import TemplateImages
 from runner.node.runs.actor import SandboxUser
 from runner.node.runs.egress import TRUST, Egress, Listening, WayOut
 from runner.node.runs.secrets import Secrets
@@ -99,6 +100,7 @@ class Furnisher:
         masks: MaskStore,
         journal: Journal,
         json: JsonMasking,
+        templates: TemplateImages,
         alone_s: int,
     ) -> None:
         """Take parts. A sandbox survives `alone_s` seconds without a process of its node."""
@@ -110,6 +112,7 @@ class Furnisher:
         self._masks = masks
         self._journal = journal
         self._json = json
+        self._templates = templates
         self._alone_s = alone_s
 
     async def new(self, hold: SandboxHold, sandbox: StoredSandbox) -> Furnished:
@@ -118,6 +121,7 @@ class Furnisher:
         Raises SandboxFault, KeyUnavailable, and Invalid for a missing secret.
         """
         given = await self._secrets.environment(_user(hold), sandbox.secret_env)
+        await self._templates.require(hold.tenant_id, sandbox.image)
         order = SandboxOrder(sandbox.spec, tenant=str(hold.tenant_id))
         container = await self._sandboxes.claim(Need(order))
         container.container.assign(order.tenant)
@@ -133,6 +137,8 @@ class Furnisher:
                     alone_s=self._alone_s,
                     bridge=way.bridge or Bridge(),
                 )
+                if not sandbox.builds:
+                    await self._templates.fill(guest, sandbox.image)
                 furnished = self._furnished(hold, guest, sandbox, way, given, watch, closing)
                 undoing.pop_all()
                 return furnished

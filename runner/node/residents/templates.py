@@ -1,0 +1,146 @@
+"""Images of tenants' templates on this node: made when a sandbox needs one, removed after it.
+
+A template's content is in the object store, so any node can make its image. The content was packed
+by a sandbox in which somebody else was root: `engine.layers` makes it harmless.
+"""
+
+import asyncio
+import hashlib
+import shutil
+import tempfile
+from collections import defaultdict
+from collections.abc import AsyncIterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from uuid import UUID
+
+from runner.sandbox.engine.images import BuiltImage, Images, TemplateImage
+from runner.sandbox.engine.layers import SKELETON
+from runner.sandbox.guest.living import LivingSandbox
+from runner.secrets.envelope import Unopened, template_of
+from runner.secrets.streams import opened
+from runner.secrets.vault import Vault
+from runner.store import templates
+from runner.store.db import Database
+from runner.store.objects import ObjectStore
+from runner.store.templates import TemplateContent
+from runner.words.errors import ImageMissing, LaunchFailed
+from runner.words.execution import Program
+from runner.words.templates import image_of, template_in
+
+SWEEP_S = 300.0
+MOST_BYTES = 16 * 2**30
+"""Of one template's files: more than any size of a sandbox holds."""
+_FILL_S = 60.0
+_FILL = f'test ! -d {SKELETON} || cp -RT {SKELETON} "$HOME"'
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateImages:
+    """The templates' images of one node."""
+
+    database: Database
+    objects: ObjectStore
+    vault: Vault
+    images: Images
+    node: str
+    folder: Path
+    """Where archives are while an image is made of them."""
+    _turns: dict[UUID, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
+
+    async def require(self, tenant: UUID, image: str) -> None:
+        """Make the image if it is a template's that this node has none of.
+
+        Raises ImageMissing if this tenant has no such template or its base is missing, Invalid if
+        it holds what no template may, KeyUnavailable and StoreUnavailable.
+        """
+        template = template_in(image)
+        if template is not None:
+            await self._image(tenant, template, image)
+
+    async def _image(self, tenant: UUID, template: UUID, name: str) -> BuiltImage:
+        async with self._turns[template]:
+            try:
+                return await self.images.find(name)
+            except ImageMissing:
+                return await self._make(tenant, template, name)
+
+    async def _make(self, tenant: UUID, template: UUID, name: str) -> BuiltImage:
+        async with self.database.tenant(tenant) as tx:
+            content = await templates.content(tx, template)
+            if content is None:
+                raise ImageMissing(f"the template {name} was deleted, or was never built")
+            bound_to = template_of(tenant, template)
+            key = await self.vault.unseal(tx, tenant, content.sealed_key, bound_to=bound_to)
+        if content.base_template is None:
+            base = await self.images.find(content.base_image)
+        else:
+            # What it is called does not matter: an image is found by its template's id.
+            below = image_of("base", content.base_template)
+            base = await self._image(tenant, content.base_template, below)
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        scratch = Path(tempfile.mkdtemp(dir=self.folder))
+        try:
+            archive = scratch / "content"
+            stored = self.objects.read(content.object_key)
+            chunks = opened(stored, bytes.fromhex(key), bound_to=bound_to)
+            await _write(chunks, archive, content, name)
+            made = TemplateImage(name, template, tenant, self.node)
+            return await self.images.add_template(made, base, archive, most=MOST_BYTES)
+        finally:
+            await asyncio.to_thread(shutil.rmtree, scratch)
+
+    async def fill(self, guest: LivingSandbox, image: str) -> None:
+        """Give a new sandbox the files that its template has in its home.
+
+        The sandbox's own user copies them. Raises LaunchFailed if that fails or takes too long.
+        """
+        if template_in(image) is None:
+            return
+        process = await guest.start(Program(("/bin/sh", "-c", _FILL), {}))
+        try:
+            async with asyncio.timeout(_FILL_S):
+                end = await process.exited
+        except TimeoutError:
+            raise LaunchFailed(
+                f"the files of {image} were not copied within {_FILL_S:g} s"
+            ) from None
+        finally:
+            guest.forget(process.number)
+        if end.exit_code != 0:
+            raise LaunchFailed(
+                f"the files of {image} were not copied to its home; "
+                "does the sandbox's disk have room for them?"
+            )
+
+    async def sweep(self) -> None:
+        """Remove images of templates that were deleted."""
+        for made in await self.images.templates(self.node):
+            async with self.database.tenant(made.tenant) as tx:
+                if await templates.content(tx, made.template) is not None:
+                    continue
+            await self.images.remove_template(made)
+            self._turns.pop(made.template, None)
+
+
+async def _write(
+    chunks: AsyncIterable[bytes], archive: Path, content: TemplateContent, name: str
+) -> None:
+    """Write the archive. Raises ImageMissing if it is not the one that was kept."""
+    digest = hashlib.sha256()
+    try:
+        with archive.open("wb") as file:
+            async for chunk in chunks:
+                digest.update(chunk)
+                await asyncio.to_thread(file.write, chunk)
+    except Unopened:
+        raise _damaged(name) from None
+    if digest.hexdigest() != content.sha256:
+        raise _damaged(name)
+
+
+def _damaged(name: str) -> ImageMissing:
+    return ImageMissing(
+        f"the template {name} is damaged: its object has changed since it was written. "
+        "Build it again"
+    )

@@ -1,0 +1,188 @@
+"""One build: a sandbox in which root builds, its steps in order, and what they have changed."""
+
+import json
+from codecs import getincrementaldecoder
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from importlib import resources
+from uuid import UUID
+
+from runner.auth.caller import Caller
+from runner.base.tasks import uninterrupted
+from runner.sandboxes.living import LivingSandboxes
+from runner.sandboxes.measured import Measured
+from runner.sandboxes.order import LivingOrder
+from runner.sandboxes.use import Using
+from runner.secrets.envelope import new_key, template_of
+from runner.secrets.streams import sealed, sealed_size
+from runner.secrets.vault import Vault
+from runner.store import ledger, objects, templates
+from runner.store.db import Database
+from runner.store.objects import ObjectStore
+from runner.store.templates import StoredTemplate, TemplateContent
+from runner.templates.log import BuildLog
+from runner.templates.steps import Work
+from runner.tenants.policies import Entry
+from runner.words.errors import Conflict, NotFound, NotReady
+from runner.words.execution import JSON, Stream
+from runner.words.ids import new_id
+from runner.words.living import Launch, OutputPiece, StoredSandbox
+from runner.words.sandbox import WORKSPACE, Isolation
+
+BUILD = "/mnt"
+UPPER = f"{BUILD}/upper"
+"""What the steps have changed: as in `inside`, which is not imported but sent."""
+_INSIDE = f"{BUILD}/inside.py"
+_CONTENT = f"{BUILD}/content"
+_PYTHON = ("/usr/bin/python3", "-I", _INSIDE)
+_MIB = 2**20
+_HEADERS = 64 * _MIB
+"""What an archive may take beyond its files: a header for each small one."""
+
+
+@dataclass(frozen=True, slots=True)
+class BuildTerms:
+    """What a build may use, and what it may reach."""
+
+    size: str
+    limits: Mapping[str, float]
+    egress: tuple[Entry, ...]
+    egress_policy: str | None
+    secret_env: Mapping[str, str]
+    """Variables of its steps by the secrets that they hold. They are no variables afterwards."""
+    within_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Building:
+    """Builds templates."""
+
+    database: Database
+    living: LivingSandboxes
+    using: Using
+    objects: ObjectStore
+    vault: Vault
+
+    async def build(
+        self,
+        caller: Caller,
+        template: StoredTemplate,
+        image: str,
+        works: Sequence[Work],
+        terms: BuildTerms,
+        log: BuildLog,
+    ) -> None:
+        """Do the work in a sandbox of this image, keep what it changed, and try it.
+
+        Raises Conflict if a step fails, and what else keeps a sandbox from living or being kept.
+        """
+        async with self._sandbox(caller, template, image, terms) as sandbox:
+            await self._do(caller, sandbox.id, Work("prepare", {"do": "prepare"}), log)
+            for work in works:
+                log.say(f"{work.title}\n")
+                await self._do(caller, sandbox.id, work, log)
+            home = (await self.using.stat_file(caller, sandbox.id, WORKSPACE)).target or WORKSPACE
+            await self._do(caller, sandbox.id, Work("gather", {"do": "gather", "home": home}), log)
+            await self._keep(caller, sandbox, template)
+        log.say("trying the template\n")
+        tried = await self._made(caller, LivingOrder(image=template.image))
+        await self.living.kill(caller, tried.id)
+
+    @asynccontextmanager
+    async def _sandbox(
+        self, caller: Caller, template: StoredTemplate, image: str, terms: BuildTerms
+    ) -> AsyncIterator[StoredSandbox]:
+        order = LivingOrder(
+            size=terms.size,
+            limits=terms.limits,
+            image=image,
+            isolation=Isolation.GVISOR,
+            egress=terms.egress,
+            egress_policy=terms.egress_policy,
+            secret_env=terms.secret_env,
+            metadata={"template": template.name},
+            timeout_s=terms.within_s,
+            max_life_s=terms.within_s,
+            builds=True,
+        )
+        made = await self._made(caller, order)
+        try:
+            program = resources.files(__package__).joinpath("inside.py").read_bytes()
+            await self.using.write_file(caller, made.id, _INSIDE, _once(program))
+            yield made
+        finally:
+            await uninterrupted(self._end(caller, made.id))
+
+    async def _made(self, caller: Caller, order: LivingOrder) -> StoredSandbox:
+        id_ = new_id()
+        try:
+            return await self.living.create(caller, order, id_=id_)
+        except NotReady as error:
+            with suppress(NotFound):
+                record = await self.living.read(caller, id_)
+                raise Conflict(f"no sandbox could be made: {record.detail}") from error
+            raise
+
+    async def _end(self, caller: Caller, sandbox_id: UUID) -> None:
+        await self.living.kill(caller, sandbox_id)
+
+    async def _do(self, caller: Caller, sandbox_id: UUID, work: Work, log: BuildLog) -> None:
+        command: dict[str, JSON] = dict(work.command)
+        if work.content is not None:
+            await self.using.write_file(caller, sandbox_id, _CONTENT, _once(work.content))
+            command["content"] = _CONTENT
+        launch = Launch((*_PYTHON, json.dumps(command)), cwd="/")
+        decoders = {each: getincrementaldecoder("utf-8")("replace") for each in Stream}
+        async with self.using.start(caller, sandbox_id, launch) as process:
+            async for piece in process.output():
+                if isinstance(piece, OutputPiece):
+                    log.say(decoders[piece.stream].decode(piece.data))
+        end = process.end
+        if end is None or end.exit_code != 0:
+            how = (
+                "was killed"
+                if end is None or end.exit_code is None
+                else f"exited with {end.exit_code}"
+            )
+            raise Conflict(f"{work.title[:200]}: it {how}; the build's log says what it wrote")
+
+    async def _keep(self, caller: Caller, sandbox: StoredSandbox, template: StoredTemplate) -> None:
+        """Pack what has changed, seal it, and store it."""
+        object_key, own_key = objects.new_key(caller.tenant_id, "templates"), new_key()
+        bound_to = template_of(caller.tenant_id, template.id)
+        most = sealed_size(sandbox.resources.disk_mb * _MIB + _HEADERS)
+        async with self.database.tenant(caller.tenant_id) as tx:
+            room = await ledger.reserve_room(tx, object_key, most, snapshot=False)
+            sealed_key = await self.vault.seal(
+                tx, caller.tenant_id, own_key.hex(), bound_to=bound_to
+            )
+        try:
+            measured = Measured(room)
+            async with self.using.pack_folder(caller, sandbox.id, UPPER) as stream:
+                passing = measured.passing(stream.chunks())
+                await self.objects.write(object_key, sealed(passing, own_key, bound_to=bound_to))
+            content = TemplateContent(
+                base_image=template.base_image,
+                base_template=template.base_template,
+                archive_bytes=measured.size,
+                sha256=measured.sha256,
+                sealed_key=sealed_key,
+                object_key=object_key,
+            )
+            async with self.database.tenant(caller.tenant_id) as tx:
+                kept = await ledger.keep_as(tx, object_key, sealed_size(measured.size))
+                goes_on = kept and await templates.keep(tx, template.id, content)
+        except BaseException:
+            await uninterrupted(self._give_up(caller, object_key))
+            raise
+        if not goes_on:
+            raise Conflict("the build was given up meanwhile")
+
+    async def _give_up(self, caller: Caller, object_key: str) -> None:
+        async with self.database.tenant(caller.tenant_id) as tx:
+            await ledger.give_up(tx, object_key)
+
+
+async def _once(content: bytes) -> AsyncIterator[bytes]:
+    yield content

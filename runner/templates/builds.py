@@ -1,0 +1,229 @@
+"""Templates of a tenant: built, read, listed and deleted."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from types import TracebackType
+from typing import Self
+from uuid import UUID
+
+import structlog
+
+from runner.audit.events import Action, Outcome
+from runner.auth.caller import Caller
+from runner.base.tasks import uninterrupted
+from runner.sandboxes.catalogue import listed, named_template
+from runner.sandboxes.living import LivingSandboxes
+from runner.store import quotas, templates
+from runner.store.templates import LogEntry, StoredTemplate, TemplateFacts
+from runner.store.transaction import Transaction
+from runner.templates.building import Building, BuildTerms
+from runner.templates.log import BuildLog
+from runner.templates.steps import Work, hashes, kept_env, works
+from runner.words.errors import Conflict, Invalid, NotFound, RunnerError
+from runner.words.ids import new_id
+from runner.words.sandbox import Isolation
+from runner.words.templates import DEFAULT_TAG, Step
+
+KIND = "template"
+NO_TEMPLATE = "no such template"
+AT_ONCE = 2
+"""How many templates one tenant may build at once."""
+_GRACE_S = 60.0
+"""How long the end of a build may take to be stored."""
+_log = structlog.get_logger("runner.api")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TemplateOrder:
+    """A template to build."""
+
+    name: str
+    tag: str = DEFAULT_TAG
+    base: str | None = None
+    """An image, or a template by `name`, `name:tag` or `name@id`; None for the default image."""
+    steps: tuple[Step, ...] = ()
+    anew: bool = False
+    """Whether all steps are done, even if a template was made by the same ones."""
+    terms: BuildTerms = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    template: StoredTemplate
+    image: str
+    """What its sandbox is made from."""
+    works: Sequence[Work]
+
+
+class Templates:
+    """Use cases on templates. It is a context: builds that still run end with it."""
+
+    def __init__(self, living: LivingSandboxes, building: Building) -> None:
+        self._database = living.database
+        self._catalogue = living.catalogue
+        self._building = building
+        self._running: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Self:
+        """Begin without any."""
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End all."""
+        for task in self._running:
+            task.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+
+    async def build(self, caller: Caller, order: TemplateOrder) -> StoredTemplate:
+        """Begin a build, and return the template, which is ready when its state says so.
+
+        Raises Invalid naming the field, and Conflict if this deployment builds none, or the tenant
+        builds as many as it may.
+        """
+        if Isolation.GVISOR not in self._catalogue.isolations:
+            raise Conflict(
+                "this deployment builds no templates: a build is done by root, which only gVisor "
+                "keeps off the host. The operator adds gvisor to RUNNER_ISOLATION, or makes an "
+                "image with `runner images build`"
+            )
+        if order.name in self._catalogue.images:
+            raise Invalid(f"{order.name!r} is an image of this deployment", "name")
+        async with self._database.tenant(caller.tenant_id) as tx:
+            # Locked until the transaction ends, so that the last place is given away only once.
+            await quotas.alone(tx)
+            if await templates.building(tx) >= AT_ONCE:
+                raise Conflict(
+                    f"this tenant builds {AT_ONCE} templates already; wait until one has ended"
+                )
+            begun = await self._begin(tx, caller, order)
+            facts = {"name": order.name, "tag": order.tag, "base": begun.image}
+            caller.record(tx, Action.TEMPLATE_BUILD, KIND, str(begun.template.id), facts)
+        task = asyncio.create_task(self._run(caller, begun, order.terms))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return begun.template
+
+    async def _begin(self, tx: Transaction, caller: Caller, order: TemplateOrder) -> _Begun:
+        """Store the template; find the one that was made by most of the same steps."""
+        upon, base_image, earlier, env = await self._base(tx, order.base)
+        mine = hashes(earlier[-1] if earlier else base_image, order.steps)
+        done = 0
+        if not order.anew:
+            alike = await templates.begun_alike(tx, base_image, (*earlier, *mine))
+            if alike is not None and len(alike.steps) > len(earlier):
+                upon, done = alike, len(alike.steps) - len(earlier)
+        new = TemplateFacts(
+            id=new_id(),
+            name=order.name,
+            tag=order.tag,
+            created_by=caller.actor,
+            base_image=base_image,
+            base_template=upon.id if upon else None,
+            env={**env, **kept_env(order.steps)},
+            steps=(*earlier, *mine),
+        )
+        within = timedelta(seconds=order.terms.within_s + _GRACE_S)
+        stored = await templates.insert(tx, new, within=within)
+        image = upon.image if upon else base_image
+        return _Begun(stored, image, tuple(works(order.steps, env, skip=done)))
+
+    async def _base(
+        self, tx: Transaction, name: str | None
+    ) -> tuple[StoredTemplate | None, str, tuple[str, ...], Mapping[str, str]]:
+        """Return the template below, the image below all, the steps so far, and the variables."""
+        images = self._catalogue.images
+        name = name or next(iter(images))
+        if name in images:
+            return None, name, (), {}
+        found = await named_template(tx, name)
+        if found is None:
+            raise Invalid(
+                f"there is no image {name!r}; choose one of {listed(images)}, or a template of "
+                "yours",
+                "base",
+            )
+        return found, found.base_image, found.steps, found.env
+
+    async def _run(self, caller: Caller, begun: _Begun, terms: BuildTerms) -> None:
+        template = begun.template
+        log = BuildLog(self._database, caller.tenant_id, template.id)
+        if begun.template.base_template is not None:
+            log.say(f"on {begun.image}: what it was made by is not done again\n")
+        ended = asyncio.Event()
+        storing = asyncio.create_task(log.store_until(ended))
+        failure = "the process that built it was stopped: build it again"
+        try:
+            async with asyncio.timeout(terms.within_s):
+                await self._building.build(caller, template, begun.image, begun.works, terms, log)
+            failure = ""
+        except TimeoutError:
+            failure = f"the build took longer than {terms.within_s:g} s"
+        except RunnerError as error:
+            failure = error.detail
+        except Exception as error:  # noqa: BLE001 - whoever reads the template learns of it
+            failure = "the build failed by a fault of this deployment; its log says which"
+            _log.error("template_not_built", template=str(template.id), exc_info=error)
+        finally:
+            log.say(f"failed: {failure}\n" if failure else "ready\n")
+            ended.set()
+            await uninterrupted(self._end(caller, template, storing, failure))
+
+    async def _end(
+        self, caller: Caller, template: StoredTemplate, storing: asyncio.Task[None], failure: str
+    ) -> None:
+        await storing
+        async with self._database.tenant(caller.tenant_id) as tx:
+            if failure:
+                ended = await templates.failed(tx, template.id, failure)
+            else:
+                ended = await templates.ready(tx, template.id)
+            if ended:
+                outcome = Outcome.FAILURE if failure else Outcome.SUCCESS
+                facts = {"name": template.name, "tag": template.tag}
+                caller.record(
+                    tx, Action.TEMPLATE_END, KIND, str(template.id), facts, outcome=outcome
+                )
+
+    async def read(self, caller: Caller, template_id: UUID) -> StoredTemplate:
+        """Return a template. Raises NotFound."""
+        async with self._database.tenant(caller.tenant_id) as tx:
+            found = await templates.get(tx, template_id)
+        if found is None:
+            raise NotFound(NO_TEMPLATE)
+        return found
+
+    async def list_newest(
+        self, caller: Caller, *, before: UUID | None, limit: int, name: str | None = None
+    ) -> list[StoredTemplate]:
+        """Return templates, newest first; `before` is the last id of the previous page."""
+        async with self._database.tenant(caller.tenant_id) as tx:
+            return await templates.list_newest(tx, before=before, limit=limit, name=name)
+
+    async def log(
+        self, caller: Caller, template_id: UUID, *, after: int, limit: int
+    ) -> list[LogEntry]:
+        """Return what a build wrote after entry number `after`. Raises NotFound."""
+        await self.read(caller, template_id)
+        async with self._database.tenant(caller.tenant_id) as tx:
+            return await templates.said(tx, template_id, after=after, limit=limit)
+
+    async def delete(self, caller: Caller, template_id: UUID) -> None:
+        """Forget a template; sandboxes that were made from it live on.
+
+        Raises NotFound, and Conflict if it is being built or another one is built on it.
+        """
+        found = await self.read(caller, template_id)
+        async with self._database.tenant(caller.tenant_id) as tx:
+            if await templates.delete(tx, template_id) is None:
+                raise Conflict(
+                    f"the template {found.image} is being built, or another template is built on "
+                    "it: delete that one first"
+                )
+            caller.record(tx, Action.TEMPLATE_DELETE, KIND, str(template_id), {"name": found.name})

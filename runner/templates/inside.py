@@ -1,0 +1,167 @@
+"""The program in the sandbox of a build: prepares a root, runs steps in it, gathers what changed.
+
+It runs there as root of gVisor, with the sandbox's own Python and nothing else. Nobody believes
+what it leaves: its node checks each entry (`runner.sandbox.engine.layers`).
+"""
+
+import ctypes
+import json
+import os
+import pwd
+import shutil
+import stat
+import sys
+from pathlib import Path
+from typing import Any
+
+BUILD = Path("/mnt")
+UPPER, WORK, ROOT = BUILD / "upper", BUILD / "work", BUILD / "root"
+ACCOUNTS = ("passwd", "group")
+TRUST = "tmp/.egress/trusted.pem"
+SKELETON = "opt/skeleton"
+MOUNTED = ("proc", "dev", "sys", "run", "tmp", "mnt")
+WHITEOUT, OPAQUE = ".wh.", ".wh..wh..opq"
+_MADE_OPAQUE = "trusted.overlay.opaque"
+_PR_CAPBSET_DROP = 24
+_SYS_ADMIN = 21
+"""The capability to mount (capabilities(7)): no step has it."""
+
+
+def prepare() -> None:
+    """Lay a writable root over the image's."""
+    for folder in (UPPER, WORK, ROOT):
+        folder.mkdir()
+    _mount("overlay", ROOT, "overlay", f"lowerdir=/,upperdir={UPPER},workdir={WORK}")
+    _mount("proc", ROOT / "proc", "proc")
+    _mount("dev", ROOT / "dev", "devtmpfs")
+    (ROOT / "tmp").chmod(0o1777)
+    for name in ACCOUNTS:
+        # In a sandbox these are links to files that its node writes.
+        known = Path("/etc", name).read_bytes()
+        (ROOT / "etc" / name).unlink(missing_ok=True)
+        (ROOT / "etc" / name).write_bytes(known)
+    for user in pwd.getpwall():
+        home = ROOT / user.pw_dir.lstrip("/")
+        if user.pw_uid != 0 and home.is_dir():
+            os.chown(home, user.pw_uid, user.pw_gid)
+
+
+def run(command: dict[str, Any]) -> None:
+    """Become a step's command."""
+    _trust()
+    _enter()
+    user = pwd.getpwnam(command["user"])
+    _drop(_SYS_ADMIN)
+    Path(command["cwd"]).mkdir(parents=True, exist_ok=True)
+    os.chdir(command["cwd"])
+    os.setgroups([])
+    os.setgid(user.pw_gid)
+    os.setuid(user.pw_uid)
+    home = {"HOME": user.pw_dir, "USER": user.pw_name} if command["user"] != "root" else {}
+    environment = {"HOME": "/root", "USER": "root", **home, **command["env"]}
+    os.execve("/bin/sh", ["/bin/sh", "-ec", command["command"]], {**os.environ, **environment})  # noqa: S606
+
+
+def copy(command: dict[str, Any]) -> None:
+    """Write a file that was brought here."""
+    content = Path(command["content"]).read_bytes()
+    _enter()
+    path = Path(command["cwd"], command["path"])
+    if command["path"].endswith("/") or path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder: name the file")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    path.chmod(command["mode"])
+
+
+def workdir(command: dict[str, Any]) -> None:
+    """Make a folder."""
+    _enter()
+    Path(command["cwd"]).mkdir(parents=True, exist_ok=True)
+
+
+def gather(command: dict[str, Any]) -> None:
+    """Make what the steps have changed fit to be packed."""
+    for name in MOUNTED:
+        shutil.rmtree(UPPER / name, ignore_errors=True)
+    _to_skeleton(UPPER / command["home"].lstrip("/"))
+    for folder, folders, files in os.walk(UPPER):
+        for name in (*folders, *files):
+            _mark(Path(folder, name))
+
+
+def _to_skeleton(home: Path) -> None:
+    """Put what is in the home where each sandbox copies it from, readable for its user."""
+    if not home.is_dir() or home.is_symlink():
+        return
+    skeleton = UPPER / SKELETON
+    shutil.rmtree(skeleton, ignore_errors=True)
+    skeleton.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(home, skeleton, symlinks=True)
+    shutil.rmtree(home)
+    if not any(skeleton.iterdir()):
+        skeleton.rmdir()
+    for folder, folders, files in os.walk(skeleton):
+        for path in (Path(folder), *(Path(folder, name) for name in (*folders, *files))):
+            mode = path.lstat().st_mode
+            if not stat.S_ISLNK(mode):
+                owners = (mode >> 6) & 7
+                path.chmod(stat.S_IMODE(mode) | (owners & 5) << 3 | (owners & 5))
+
+
+def _mark(path: Path) -> None:
+    """Say as an image's layer does what was removed (OCI image specification, layer.md)."""
+    status = path.lstat()
+    if stat.S_ISCHR(status.st_mode) and status.st_rdev == 0:
+        path.unlink()
+        path.with_name(WHITEOUT + path.name).touch()
+    elif stat.S_ISDIR(status.st_mode) and _MADE_OPAQUE in os.listxattr(path):
+        (path / OPAQUE).touch()
+    elif not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode) or path.is_symlink()):
+        # A pipe or a socket is of no use to who comes later.
+        path.unlink()
+
+
+def _trust() -> None:
+    """Bring the certificate along that clients are told to trust."""
+    if Path("/", TRUST).is_file():
+        (ROOT / TRUST).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(Path("/", TRUST), ROOT / TRUST)
+
+
+def _enter() -> None:
+    os.chroot(ROOT)
+    os.chdir("/")
+
+
+def _mount(source: str, target: Path, kind: str, options: str = "") -> None:
+    _checked(_libc().mount(source.encode(), bytes(target), kind.encode(), 0, options.encode()))
+
+
+def _drop(capability: int) -> None:
+    _checked(_libc().prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0))
+
+
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def _checked(result: int) -> None:
+    if result != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+def main(command: dict[str, Any]) -> None:
+    """Do one thing. What goes wrong is told in a line."""
+    os.umask(0o022)
+    try:
+        if command["do"] == "prepare":
+            prepare()
+        else:
+            {"run": run, "copy": copy, "workdir": workdir, "gather": gather}[command["do"]](command)
+    except (OSError, KeyError) as error:
+        sys.exit(f"{command['do']}: {error}")
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))

@@ -1,0 +1,110 @@
+"""What a build does for each step, and the hash by which a step is known again."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+
+from runner.words.execution import JSON
+from runner.words.templates import (
+    ROOT,
+    CopyStep,
+    EnvStep,
+    RunStep,
+    Step,
+    UserStep,
+    WorkdirStep,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One command for the program inside, what the log says of it, and a file for it."""
+
+    title: str
+    command: Mapping[str, JSON]
+    content: bytes | None = field(default=None, repr=False)
+
+
+@dataclass(slots=True)
+class _So:
+    """What the steps so far hold for those that follow."""
+
+    cwd: PurePosixPath
+    user: str = ROOT
+    env: dict[str, str] = field(default_factory=dict)
+
+
+def works(steps: Sequence[Step], env: Mapping[str, str], *, skip: int = 0) -> Iterator[Work]:
+    """Yield what is to be done, with the variables of the base.
+
+    The first `skip` steps are done already: what they set holds for the others.
+    """
+    so = _So(PurePosixPath("/"), env=dict(env))
+    for number, step in enumerate(steps, 1):
+        work = _work(step, so, f"[{number}/{len(steps)}]")
+        if work is not None and number > skip:
+            yield work
+
+
+def _work(step: Step, so: _So, where: str) -> Work | None:
+    match step:
+        case RunStep(command):
+            does: dict[str, JSON] = {
+                "do": "run",
+                "command": command,
+                "user": so.user,
+                "cwd": str(so.cwd),
+                "env": dict(so.env),
+            }
+            return Work(f"{where} RUN {command}", does)
+        case CopyStep(path, content, mode):
+            does = {"do": "copy", "path": path, "mode": mode, "cwd": str(so.cwd)}
+            return Work(f"{where} COPY {path} ({len(content)} bytes)", does, content)
+        case WorkdirStep(path):
+            so.cwd /= path
+            return Work(f"{where} WORKDIR {so.cwd}", {"do": "workdir", "cwd": str(so.cwd)})
+        case EnvStep(values):
+            so.env |= values
+        case UserStep(name):
+            so.user = name
+    return None
+
+
+def kept_env(steps: Sequence[Step]) -> dict[str, str]:
+    """Return the variables that every process in a sandbox gets."""
+    kept: dict[str, str] = {}
+    for step in steps:
+        if isinstance(step, EnvStep) and step.kept:
+            kept |= step.values
+    return kept
+
+
+def hashes(base: str, steps: Sequence[Step]) -> tuple[str, ...]:
+    """Return for each step a hash of it and of all before it, from the base on.
+
+    The base is an image's name, or the last hash of a template. What that template's steps have set
+    does not hold for these, so the same steps in one template have other hashes.
+    """
+    found = []
+    total = hashlib.sha256(base.encode()).hexdigest()
+    for step in steps:
+        total = hashlib.sha256(f"{total} {_text(step)}".encode()).hexdigest()
+        found.append(total)
+    return tuple(found)
+
+
+def _text(step: Step) -> str:
+    match step:
+        case RunStep(command):
+            told: JSON = ["run", command]
+        case CopyStep(path, content, mode):
+            told = ["copy", path, hashlib.sha256(content).hexdigest(), mode]
+        case EnvStep(values, kept):
+            told = ["env", dict(values), kept]
+        case WorkdirStep(path):
+            told = ["workdir", path]
+        case UserStep(name):
+            told = ["user", name]
+    return json.dumps(told, sort_keys=True)

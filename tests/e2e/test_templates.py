@@ -1,0 +1,272 @@
+"""Templates, built by root in a sandbox, and what their sandboxes find: by real API and node."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from agent_runner import Client, Sandbox
+from tests.support import deployment as deployments
+from tests.support.deployment import Deployment, eventually
+from tests.support.upstreams import Answer, Upstream, serving
+
+HOST = "packages.example.test"
+BUILT_S = 120.0
+
+
+@pytest.fixture(scope="module")
+def packages() -> Iterator[Upstream]:
+    """Return a server that builds may reach."""
+    with serving(lambda request: Answer(f"package {request.path}".encode())) as upstream:
+        yield upstream
+
+
+@pytest.fixture(scope="module")
+def made(image: None, packages: Upstream) -> Iterator[Deployment]:
+    """Return a deployment that knows the server's name."""
+    with deployments.deployment(
+        egress_trusted_networks=("127.0.0.0/8",), egress_hosts={HOST: "127.0.0.1"}
+    ) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def http(made: Deployment) -> httpx.Client:
+    """Return a connection of a tenant that builds."""
+    return made.http("builder")
+
+
+@pytest.fixture(scope="module")
+def api(made: Deployment) -> Client:
+    """Return the same tenant's client."""
+    return made.client("builder")
+
+
+def build(http: httpx.Client, name: str, *steps: Any, **more: Any) -> dict[str, Any]:
+    """Build a template, and return it once its build has ended."""
+    answer = http.post("/v1/templates", json={"name": name, "steps": list(steps), **more})
+    assert answer.status_code == 202, answer.text
+    assert answer.json()["state"] == "building"
+
+    def ended() -> dict[str, Any] | None:
+        found: dict[str, Any] = http.get(answer.headers["Location"]).json()
+        return found if found["state"] != "building" else None
+
+    template: dict[str, Any] = eventually(ended, within_s=BUILT_S)
+    return template
+
+
+def log(http: httpx.Client, template: dict[str, Any]) -> str:
+    """Return what a build has written, read in small pages."""
+    text, after = "", 0
+    while items := http.get(
+        f"/v1/templates/{template['id']}/logs", params={"after": after, "limit": 2}
+    ).json()["items"]:
+        text += "".join(each["text"] for each in items)
+        after = items[-1]["seq"]
+    return text
+
+
+def said(sandbox: Sandbox, command: str) -> str:
+    """Return what a command in a sandbox writes."""
+    ran = sandbox.run(command)
+    assert ran.stdout is not None
+    return str(ran.stdout.text)
+
+
+@pytest.fixture(scope="module")
+def tools(http: httpx.Client) -> dict[str, Any]:
+    """Return a template that has one thing of each kind."""
+    template = build(
+        http,
+        "tools",
+        {"run": "echo by-root > /usr/local/share/made; chmod 600 /usr/local/share/made"},
+        {"run": "rm /etc/debian_version; rm -r /etc/apt; mkdir /etc/apt; touch /etc/apt/only"},
+        {"run": "cp /bin/true /usr/local/bin/su-true; chmod u+s /usr/local/bin/su-true"},
+        {"arg": {"IN_BUILD": "yes"}},
+        {"env": {"GREETING": "hello"}},
+        {"workdir": "/srv/app"},
+        {
+            "copy": {
+                "to": "main.sh",
+                "text": "echo $GREETING $IN_BUILD from $PWD",
+                "executable": True,
+            }
+        },
+        {"run": "sh ./main.sh > out"},
+        {"user": "agent"},
+        {"run": "id -un > ~/who; mkdir ~/own; touch /usr/local/x || echo refused >> ~/who"},
+    )
+    assert template["state"] == "ready", (template, log(http, template))
+    return template
+
+
+@pytest.mark.parametrize("isolation", ["container", "gvisor"])
+def test_a_sandbox_finds_what_the_steps_have_made(
+    api: Client, tools: dict[str, Any], isolation: str
+) -> None:
+    with api.sandboxes.create(image="tools", isolation=isolation) as sandbox:
+        assert sandbox.info.image == tools["image"] == f"tools@{tools['id']}"
+        assert said(sandbox, "cat /srv/app/out") == "hello yes from /srv/app\n"
+        assert said(sandbox, "echo $GREETING-$IN_BUILD-") == "hello--\n"
+        assert said(sandbox, "cat ~/who") == "agent\nrefused\n"
+        assert said(sandbox, "ls /etc/apt; test -e /etc/debian_version || echo gone") == (
+            "only\ngone\n"
+        )
+
+
+def test_in_a_sandbox_the_template_is_roots_and_the_home_its_users(
+    api: Client, tools: dict[str, Any]
+) -> None:
+    with api.sandboxes.create(image="tools", isolation="container") as sandbox:
+        assert said(sandbox, "id -un") == "agent\n"
+        assert said(sandbox, "cat /usr/local/share/made || echo unreadable") == "unreadable\n"
+        assert said(sandbox, "stat -c '%U %a' /usr/local/bin/su-true") == "root 755\n"
+        assert said(sandbox, "touch /srv/app/x || echo read-only") == "read-only\n"
+        assert said(sandbox, "stat -c %U ~/who; touch ~/own/x && echo written") == (
+            "agent\nwritten\n"
+        )
+
+
+def test_a_receipt_names_the_template_and_the_digest_of_its_image(
+    api: Client, http: httpx.Client, tools: dict[str, Any]
+) -> None:
+    with api.sandboxes.create(image="tools") as sandbox:
+        pass
+    receipt = http.get(f"/v1/sandboxes/{sandbox.id}/receipt").json()
+    text = json.dumps(receipt)
+    assert tools["image"] in text
+    assert '"image_digest": "sha256:' in text or '"digest": "sha256:' in text
+
+
+def test_the_log_says_what_each_step_wrote(http: httpx.Client) -> None:
+    """It is stored as it comes, without anything that text cannot hold."""
+    template = build(
+        http, "talks", {"run": "echo one; printf 'a\\0\\377b'"}, {"run": "echo two >&2"}
+    )
+    text = log(http, template)
+    assert text.index("[1/2] RUN echo one") < text.index("one\n") < text.index("[2/2] RUN")
+    assert "a\N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}b" in text
+    assert text.endswith("trying the template\nready\n")
+
+
+def test_a_step_that_fails_ends_the_build(http: httpx.Client, api: Client) -> None:
+    template = build(http, "fails", {"run": "echo before; false; echo after"}, {"run": "echo no"})
+    assert (template["state"], template["size_bytes"]) == ("failed", None)
+    assert "[1/2] RUN echo before; false; echo after: it exited with 1" in template["detail"]
+    text = log(http, template)
+    assert "before\n" in text
+    assert "\nafter" not in text
+    assert "[2/2]" not in text
+    refused = http.post("/v1/sandboxes", json={"image": "fails"})
+    assert refused.json()["errors"][0]["field"] == "body.image"
+    assert (
+        api.sandboxes.list(state=["starting", "running"], metadata={"template": "fails"})[0] == []
+    )
+
+
+def test_the_same_first_steps_are_not_done_again(http: httpx.Client, api: Client) -> None:
+    """A build goes on where a template of the same beginning has ended, unless it is to be anew."""
+    first = {"run": "cat /proc/sys/kernel/random/uuid > /srv/made"}
+    one = build(http, "cached", first)
+    two = build(http, "cached", first, {"run": "cp /srv/made /srv/copy"})
+    anew = build(http, "cached-anew", first, anew=True)
+    assert [each["state"] for each in (one, two, anew)] == ["ready"] * 3
+    assert "[1/2]" not in log(http, two)
+    found = []
+    for template in (one, two, anew):
+        with api.sandboxes.create(image=template["image"], size="nano") as sandbox:
+            found.append(said(sandbox, "cat /srv/made"))
+    assert found[0] == found[1] != found[2]
+    refused = http.delete(f"/v1/templates/{one['id']}")
+    assert refused.status_code == 409
+    assert "another template is built on it" in refused.json()["detail"]
+    for template in (two, one):
+        assert http.delete(f"/v1/templates/{template['id']}").status_code == 204
+    assert http.get(f"/v1/templates/{one['id']}").status_code == 404
+
+
+def test_a_name_stands_for_the_last_build_and_a_tag_for_its_own(
+    http: httpx.Client, api: Client
+) -> None:
+    for text, tag in (("1", "default"), ("2", "default"), ("3", "other")):
+        build(http, "tagged", {"run": f"echo {text} > /srv/which"}, tag=tag)
+    for image, text in (("tagged", "2"), ("tagged:other", "3"), ("tagged:default", "2")):
+        with api.sandboxes.create(image=image, size="nano") as sandbox:
+            assert said(sandbox, "cat /srv/which") == f"{text}\n"
+    assert [each["tag"] for each in http.get("/v1/templates", params={"name": "tagged"}).json()[
+        "items"
+    ]] == ["other", "default", "default"]  # fmt: skip
+
+
+def test_a_template_is_built_on_a_template(
+    http: httpx.Client, api: Client, tools: dict[str, Any]
+) -> None:
+    upon = build(http, "upon", {"run": "cat /srv/app/out > /srv/seen"}, base="tools")
+    assert (upon["state"], upon["base"]) == ("ready", "python")
+    assert upon["env"] == {"GREETING": "hello"}
+    with api.sandboxes.create(image="upon", size="nano") as sandbox:
+        assert said(sandbox, "cat /srv/seen") == "hello yes from /srv/app\n"
+
+
+def test_a_build_reaches_what_its_rules_permit(http: httpx.Client, packages: Upstream) -> None:
+    """The proxy is its only way out; without rules there is none."""
+    url = f"http://{HOST}:{packages.port}"
+    fetch = {"run": f"curl -sS --fail --max-time 20 {url}/one"}
+    rule = {"host": HOST, "scheme": "http", "port": packages.port}
+    reached = build(http, "reaches", fetch, egress=[url], anew=True)
+    assert reached["state"] == "ready", (reached, log(http, reached), rule)
+    assert "package /one" in log(http, reached)
+    for name, more in (("alone", {}), ("elsewhere", {"egress": ["http://other.example.test"]})):
+        kept_in = build(http, name, fetch, **more)
+        assert kept_in["state"] == "failed", log(http, kept_in)
+    assert [each.path for each in packages.requests] == ["/one"]
+
+
+def test_a_build_writes_no_more_than_its_size(http: httpx.Client) -> None:
+    template = build(
+        http,
+        "large",
+        {"run": "dd if=/dev/zero of=/srv/large bs=1M count=64"},
+        limits={"disk_mb": 32},
+    )
+    assert template["state"] == "failed"
+    assert "dd:" in log(http, template)
+
+
+def test_a_build_that_takes_too_long_is_ended(http: httpx.Client) -> None:
+    template = build(http, "slow", {"run": "sleep 600"}, timeout_s=10)
+    assert template["detail"] == "the build took longer than 10 s"
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"name": "python"}, "body.name"),
+        ({"name": "x", "base": "unknown"}, "body.base"),
+        ({"name": "x", "steps": [{}]}, "body.steps.0"),
+        ({"name": "x", "steps": [{"run": "a", "user": "b"}]}, "body.steps.0"),
+        ({"name": "x", "steps": [{"copy": {"to": "a"}}]}, "body.steps.0.copy"),
+        ({"name": "X"}, "body.name"),
+    ],
+)
+def test_what_cannot_be_built_is_refused_by_its_field(
+    http: httpx.Client, body: dict[str, Any], field: str
+) -> None:
+    answer = http.post("/v1/templates", json=body)
+    assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, field)
+
+
+def test_another_tenants_template_is_no_image(made: Deployment, tools: dict[str, Any]) -> None:
+    """Neither by its name nor by its id; nor may another tenant build on it."""
+    other = made.http("other-builder")
+    for image in ("tools", tools["image"]):
+        for path, body in (
+            ("/v1/sandboxes", {"image": image}),
+            ("/v1/templates", {"name": "x", "base": image}),
+        ):
+            answer = other.post(path, json=body)
+            assert answer.status_code == 422, answer.text
+            assert "there is no image" in answer.json()["detail"]

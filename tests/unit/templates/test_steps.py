@@ -1,0 +1,68 @@
+"""What a build does for each step, and by which hash a step is known again."""
+
+import itertools
+
+from runner.templates.steps import hashes, kept_env, works
+from runner.words.templates import CopyStep, EnvStep, RunStep, Step, UserStep, WorkdirStep
+
+STEPS: tuple[Step, ...] = (
+    EnvStep({"A": "1"}),
+    EnvStep({"B": "2"}, kept=False),
+    WorkdirStep("/srv"),
+    UserStep("agent"),
+    WorkdirStep("app"),
+    CopyStep("main.py", b"print()", 0o755),
+    RunStep("make"),
+)
+
+
+def test_a_command_has_what_the_steps_before_it_have_set() -> None:
+    *_, run = works(STEPS, {"BASE": "0"})
+    assert run.command == {
+        "do": "run",
+        "command": "make",
+        "user": "agent",
+        "cwd": "/srv/app",
+        "env": {"BASE": "0", "A": "1", "B": "2"},
+    }
+    assert run.title == "[7/7] RUN make"
+
+
+def test_steps_that_only_set_something_do_nothing() -> None:
+    assert [each.command["do"] for each in works(STEPS, {})] == [
+        "workdir", "workdir", "copy", "run"
+    ]  # fmt: skip
+
+
+def test_steps_that_are_done_already_still_hold() -> None:
+    (run,) = works(STEPS, {}, skip=6)
+    assert (run.command["cwd"], run.command["user"]) == ("/srv/app", "agent")
+
+
+def test_variables_of_the_build_alone_are_not_kept() -> None:
+    assert kept_env(STEPS) == {"A": "1"}
+
+
+def test_a_hash_covers_a_step_and_all_before_it() -> None:
+    assert len(set(hashes("python", STEPS))) == len(STEPS)
+    assert hashes("python", STEPS[:3]) == hashes("python", STEPS)[:3]
+    assert hashes("data", STEPS)[0] != hashes("python", STEPS)[0]
+    differing: tuple[Step, ...] = (
+        CopyStep("a", b"1"),
+        CopyStep("a", b"2"),
+        CopyStep("b", b"2"),
+        CopyStep("b", b"2", 0o755),
+        RunStep("a"),
+        WorkdirStep("a"),
+        UserStep("a"),
+        EnvStep({"a": "b"}),
+        EnvStep({"a": "b"}, kept=False),
+    )
+    for one, other in itertools.pairwise(differing):
+        assert hashes("", (one,)) != hashes("", (other,))
+
+
+def test_what_steps_have_set_ends_with_their_template() -> None:
+    """The same step is another one there: it runs in another folder, by another user."""
+    first = hashes("python", STEPS[:4])
+    assert hashes(first[-1], STEPS[4:]) != hashes("python", STEPS)[4:]
