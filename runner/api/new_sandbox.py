@@ -24,7 +24,7 @@ from runner.api.template_requests import ImageName
 from runner.quotas.sizes import DEFAULT_SIZE
 from runner.sandboxes.copies import Beginning
 from runner.sandboxes.order import DEFAULT_TIMEOUT_S, LivingOrder
-from runner.words.lives import OnTimeout
+from runner.words.lives import OnShortage, OnTimeout
 from runner.words.sandbox import Isolation
 
 
@@ -109,6 +109,11 @@ class NewSandbox(Strict):
         default=False,
         description="Whether its use resumes it if it is paused; otherwise it is answered 409.",
     )
+    on_shortage: Annotated[OnShortage, Field(strict=False)] = Field(
+        default=OnShortage.KEEP,
+        description="What becomes of it if its host is short of memory while it is paused: `keep`, "
+        "or `snapshot`, which keeps its files as a snapshot and ends it.",
+    )
     max_life_s: Seconds | None = Field(
         default=None, description="How many seconds it lives at most, whatever else is set."
     )
@@ -147,5 +152,6 @@ class NewSandbox(Strict):
             timeout_s=self.timeout_s,
             on_timeout=self.on_timeout,
             auto_resume=self.auto_resume,
+            on_shortage=self.on_shortage,
             max_life_s=self.max_life_s,
         )

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from http import HTTPStatus
 from typing import Any
+from uuid import UUID
 
 import structlog
 from fastapi import FastAPI, Request
@@ -81,6 +82,10 @@ class Problem(BaseModel):
         description="Of a sandbox that has ended, or did not do what was asked for now: why, in "
         "one word. Of a file in a sandbox: the kernel's name for its reason.",
         examples=["expired", "ENOSPC"],
+    )
+    kept_as: UUID | None = Field(
+        default=None,
+        description="Of a sandbox that was evicted: the snapshot that holds its files.",
     )
 
 
@@ -194,6 +199,7 @@ def problem(
     fields: list[FieldProblem] | None = None,
     quota: QuotaProblem | None = None,
     reason: str | None = None,
+    kept_as: UUID | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> JSONResponse:
     """Return a problem as a response; on E2B's routes, in their shape."""
@@ -213,6 +219,7 @@ def problem(
         errors=fields,
         quota=quota,
         reason=reason,
+        kept_as=kept_as,
     )
     extra = dict(headers or {})
     if status is HTTPStatus.UNAUTHORIZED:
@@ -264,6 +271,7 @@ def of(request: Request, error: errors.RunnerError) -> JSONResponse:
         fields=fields,
         quota=quota,
         reason=reason,
+        kept_as=error.kept_as if isinstance(error, errors.Gone) else None,
         headers=None if soon is None else {"Retry-After": str(soon)},
     )
 

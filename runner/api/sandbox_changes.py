@@ -1,5 +1,7 @@
 """What a client may change of a sandbox that lives."""
 
+from typing import Annotated
+
 from pydantic import ConfigDict, Field
 
 from runner.api.fields import Name, Strict
@@ -7,6 +9,7 @@ from runner.api.rules import EgressEntry, entries
 from runner.api.sandbox_requests import Metadata, Seconds
 from runner.sandboxes.egress import EgressOrder
 from runner.store.sandboxes import LifeChange
+from runner.words.lives import OnShortage
 
 
 class SandboxChange(Strict):
@@ -20,6 +23,11 @@ class SandboxChange(Strict):
         default=None, description="How many seconds from now it lives; null for no end."
     )
     metadata: Metadata | None = Field(default=None, description="Labels in place of all it has.")
+    on_shortage: Annotated[OnShortage, Field(strict=False)] | None = Field(
+        default=None,
+        description="What becomes of it if its host is short of memory while it is paused: `keep` "
+        "or `snapshot`.",
+    )
     egress: list[EgressEntry] | None = Field(
         default=None,
         max_length=64,
@@ -43,4 +51,5 @@ class SandboxChange(Strict):
             sets_timeout="timeout_s" in self.model_fields_set,
             timeout_s=self.timeout_s,
             metadata=self.metadata,
+            on_shortage=self.on_shortage,
         )

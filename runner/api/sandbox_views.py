@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field
 
 from runner.api.views import Encoding, OutputView, View, encoded
 from runner.sandboxes.foreground import Foreground, Kept
-from runner.words.lives import EndReason, Life, OnTimeout
+from runner.words.lives import EndReason, Life, OnShortage, OnTimeout
 from runner.words.living import (
     ChangeKind,
     FileChange,
@@ -43,6 +43,8 @@ class SandboxView(View):
                     "timeout_s": 300.0,
                     "on_timeout": "kill",
                     "auto_resume": False,
+                    "on_shortage": "keep",
+                    "kept_as": None,
                     "lives_until": None,
                     "project": None,
                     "image": "python",
@@ -68,6 +70,12 @@ class SandboxView(View):
     timeout_s: float | None = Field(description="The time that was last set for it.")
     on_timeout: OnTimeout
     auto_resume: bool = Field(description="Whether its use resumes it if it is paused.")
+    on_shortage: OnShortage = Field(
+        description="What becomes of it if its host is short of memory while it is paused."
+    )
+    kept_as: UUID | None = Field(
+        description="The snapshot that holds its files, if it ended as `evicted`."
+    )
     lives_until: datetime | None = Field(description="When it ends at the latest.")
     project: str | None
     image: str
@@ -95,6 +103,8 @@ class SandboxView(View):
             timeout_s=stored.timeout_s,
             on_timeout=stored.on_timeout,
             auto_resume=stored.auto_resume,
+            on_shortage=stored.on_shortage,
+            kept_as=stored.kept_as,
             lives_until=stored.lives_until,
             project=stored.project,
             image=stored.image,

@@ -43,6 +43,28 @@ class By:
 
 
 @dataclass(frozen=True, slots=True)
+class TenantActor:
+    """Somebody who acts in a tenant: a caller, or a node on its own."""
+
+    tenant_id: UUID
+    by: By
+
+    def record(
+        self,
+        tx: Transaction,
+        action: Action,
+        resource_type: str,
+        resource_id: str | None = None,
+        metadata: Mapping[str, JSON] | None = None,
+        *,
+        outcome: Outcome = Outcome.SUCCESS,
+    ) -> None:
+        """Record in the tenant's log what the actor did to a resource."""
+        event = self.by.did(action, resource_type, resource_id, metadata, outcome=outcome)
+        audit.append(tx, self.tenant_id, event)
+
+
+@dataclass(frozen=True, slots=True)
 class Caller:
     """A principal that calls, and where its request came from."""
 
@@ -64,6 +86,11 @@ class Caller:
         """The same as an actor for audit events."""
         return By(self.actor, self.origin)
 
+    @property
+    def acting(self) -> TenantActor:
+        """The same without its rights: what was permitted is done on its behalf."""
+        return TenantActor(self.tenant_id, self.by)
+
     def record(
         self,
         tx: Transaction,
@@ -75,5 +102,4 @@ class Caller:
         outcome: Outcome = Outcome.SUCCESS,
     ) -> None:
         """Record in the tenant's log what the caller did to a resource."""
-        event = self.by.did(action, resource_type, resource_id, metadata, outcome=outcome)
-        audit.append(tx, self.tenant_id, event)
+        self.acting.record(tx, action, resource_type, resource_id, metadata, outcome=outcome)

@@ -159,6 +159,8 @@ class Settings(BaseSettings):
     """Sandboxes that may live on this node at once, beside those of executions."""
     sandbox_alone_s: int = Field(default=600, ge=1, le=86_400)
     """How long a living sandbox goes on without its worker, which may be restarted meanwhile."""
+    sandbox_reserve_mb: int = Field(default=512, ge=0)
+    """Memory of the host, in MiB, for which paused sandboxes are evicted if tenants chose so."""
     sandboxes_on_stop: Literal["leave", "end"] = "leave"
     """What a worker that stops does with living sandboxes: leave them to the next one, or end."""
     door_gid: int | None = Field(default=None, ge=0, le=2**31 - 1)

@@ -27,7 +27,8 @@ sandbox = typer.Typer(help="Sandboxes that live.", no_args_is_help=True)
 STATE_STYLES = {"running": "green", "ended": "dim", "paused": "yellow"}
 SHOWN = (
     "id", "state", "reason", "detail", "created_at", "started_at", "ended_at", "expires_at",
-    "lives_until", "on_timeout", "auto_resume", "project", "image", "size", "isolation",
+    "lives_until", "on_timeout", "auto_resume", "on_shortage", "kept_as", "project",
+    "image", "size", "isolation",
 )  # fmt: skip
 
 Labels = Annotated[
@@ -65,6 +66,10 @@ def create(
     on_timeout: Annotated[
         Literal["kill", "pause"], typer.Option(help="What becomes of it then.")
     ] = "kill",
+    on_shortage: Annotated[
+        Literal["keep", "snapshot"],
+        typer.Option(help="What becomes of it, while paused, if its host is short of memory."),
+    ] = "keep",
     *,
     auto_resume: Annotated[
         bool, typer.Option("--auto-resume", help="Its use resumes it if it is paused.")
@@ -85,6 +90,7 @@ def create(
         "timeout_s": timeout_s or None,
         "on_timeout": on_timeout,
         "auto_resume": auto_resume,
+        "on_shortage": on_shortage,
     }
     with client(read_settings()) as api:
         made = api.sandboxes.create(**wanted)

@@ -201,6 +201,7 @@ async def worker(
                     sweep_s=settings.reconcile_s,
                     folder=settings.door_dir,
                     group=settings.door_gid,
+                    reserve_mb=settings.sandbox_reserve_mb,
                 ),
                 database=database,
                 launcher=launcher,
@@ -220,6 +221,7 @@ async def worker(
                     node=policy.node,
                     folder=settings.state_dir / "templates",
                 ),
+                objects=named.objects,
             )
         )
         reaper = Reaper(

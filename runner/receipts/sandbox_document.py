@@ -55,6 +55,7 @@ def sandbox_receipt(
         "times": {name: at and at.isoformat() for name, at in asdict(times).items()},
         "state": "ended",
         "reason": reason.value,
+        "kept_as": sandbox.kept_as and str(sandbox.kept_as),
         "cpu_s": lived.cpu_s,
         "egress": asdict(lived.egress) if lived.egress else None,
         "on_record": dict(on_record),

@@ -9,7 +9,8 @@ through the node's door, with a grant that is made here after the caller's right
     use         processes and files in a running sandbox
     ports       open ports for callers without a key, and who may reach one
     addresses   signed addresses by which others read or write one file
-    snapshots   keep what is in a sandbox's workspace
+    snapshots   keep what is in a sandbox's workspace, and put it into another
+    keeping     how that is kept, also by a node that does so on its own
     measured    an archive's size and hash, on its way into the object store
     copies      make a sandbox with files: a snapshot's, or those of a running sandbox
     foreground  start a process and wait for it

@@ -115,7 +115,7 @@ class FileAddresses:
             if found is None:
                 raise NotFound(NO_SANDBOX)
             if found.state is Life.ENDED:
-                raise ended(found.reason, found.detail)
+                raise ended(found)
             until = time.time() + lasts_s
             if (last := last_moment(grant.expires_at, principal)) is not None:
                 until = min(until, last.timestamp())

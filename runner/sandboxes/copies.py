@@ -12,7 +12,7 @@ from runner.auth.caller import Caller
 from runner.base.tasks import uninterrupted
 from runner.sandboxes.living import LivingSandboxes
 from runner.sandboxes.order import LivingOrder
-from runner.sandboxes.place import KIND, ended, took_commands
+from runner.sandboxes.place import KIND, ended, gone, took_commands
 from runner.sandboxes.snapshots import Snapshots
 from runner.store.db import Database
 from runner.store.idempotency import Once
@@ -123,7 +123,7 @@ class Copies:
             return earlier
         source = await self.living.read(caller, sandbox_id)
         if source.state is Life.ENDED:
-            raise ended(source.reason, source.detail)
+            raise ended(source)
         await self.snapshots.using.places.locate(caller, sandbox_id)
         order = _as(source, terms)
         making = [asyncio.create_task(self._copy(caller, source, order, each)) for each in keys]
@@ -229,7 +229,7 @@ def _as(source: StoredSandbox, terms: ForkTerms) -> LivingOrder:
     if source.lives_until is not None:
         left = (source.lives_until - datetime.now(UTC)).total_seconds()
         if left <= 0:
-            raise ended(EndReason.MAX_LIFE, "it has lived for as long as it may")
+            raise gone(EndReason.MAX_LIFE, "it has lived for as long as it may")
     return LivingOrder(
         size=source.size,
         limits=asdict(source.resources),
@@ -243,5 +243,6 @@ def _as(source: StoredSandbox, terms: ForkTerms) -> LivingOrder:
         timeout_s=terms.timeout_s,
         on_timeout=terms.on_timeout or source.on_timeout,
         auto_resume=source.auto_resume,
+        on_shortage=source.on_shortage,
         max_life_s=left,
     )

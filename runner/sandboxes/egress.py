@@ -42,7 +42,7 @@ async def rules_in_place(
     if found is None:
         raise NotFound(NO_SANDBOX)
     if found.state is Life.ENDED:
-        raise ended(found.reason, found.detail)
+        raise ended(found)
     if found.state is not Life.RUNNING:
         # Inside it, the proxy's certificate may have to be written.
         raise Conflict(f"this sandbox is {found.state.value}: its egress changes while it runs")

@@ -87,12 +87,12 @@ _LIVES: Final[Mapping[str, Life]] = MappingProxyType(
         Action.SANDBOX_END: Life.ENDED,
     }
 )
-_LIFE_FACTS = ("reason", "quota", "auto")
+_LIFE_FACTS = ("reason", "quota", "auto", "kept_as")
 _FLAT: Final[Mapping[str, tuple[SandboxEventKind, tuple[str, ...]]]] = MappingProxyType(
     {
         Action.SANDBOX_UPDATE: (
             SandboxEventKind.CHANGE,
-            ("timeout_s", "metadata", "egress", "egress_before"),
+            ("timeout_s", "metadata", "on_shortage", "egress", "egress_before"),
         ),
         Action.SANDBOX_FILES: (
             SandboxEventKind.FILES,

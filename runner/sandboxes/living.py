@@ -189,7 +189,7 @@ class LivingSandboxes:
                 caller.record(tx, Action.SANDBOX_UPDATE, KIND, str(sandbox_id), facts)
         if changed is None:
             found = await self.read(caller, sandbox_id)
-            raise ended(found.reason, found.detail)
+            raise ended(found)
         untold = await self._tell_node(caller, sandbox_id)
         if egress is not None and isinstance(untold, (NotReady, SandboxFault)):
             await not_in_force(self.database, caller, sandbox_id, untold)
@@ -241,7 +241,7 @@ class LivingSandboxes:
         """Have the node change a sandbox's state, unless the sandbox is in that state already."""
         found = await self.read(caller, sandbox_id)
         if found.state is Life.ENDED:
-            raise ended(found.reason, found.detail)
+            raise ended(found)
         if found.state is target:
             return found
         if target is Life.RUNNING:
@@ -252,7 +252,7 @@ class LivingSandboxes:
             await act(knock_of(caller, sandbox_id))
         except SandboxEnded:
             now = await self.read(caller, sandbox_id)
-            raise ended(now.reason, now.detail) from None
+            raise ended(now) from None
         except SandboxFault as error:
             # Docker's fault, as under load: the node has put the sandbox back as it was.
             _log.warning("sandbox_not_changed", sandbox=str(sandbox_id), detail=error.detail)
@@ -323,4 +323,6 @@ class LivingSandboxes:
 def _facts(change: LifeChange) -> dict[str, object]:
     """Return a change for the audit log: that labels changed, not what they say."""
     facts: dict[str, object] = {"timeout_s": change.timeout_s} if change.sets_timeout else {}
+    if change.on_shortage is not None:
+        facts["on_shortage"] = change.on_shortage.value
     return {**facts, "metadata": True} if change.metadata is not None else facts

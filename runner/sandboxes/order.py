@@ -7,7 +7,7 @@ from runner.quotas.sizes import DEFAULT_SIZE, resolve_limits
 from runner.sandboxes.catalogue import SandboxOffer
 from runner.tenants.policies import Entry
 from runner.words.errors import Invalid
-from runner.words.lives import OnTimeout
+from runner.words.lives import OnShortage, OnTimeout
 from runner.words.living import SandboxRequest
 from runner.words.resources import Limits, Resources
 from runner.words.sandbox import Isolation, SandboxSpec
@@ -35,6 +35,7 @@ class LivingOrder:
     """How long it lives from now on; None until somebody ends it."""
     on_timeout: OnTimeout = OnTimeout.KILL
     auto_resume: bool = False
+    on_shortage: OnShortage = OnShortage.KEEP
     max_life_s: float | None = None
     builds: bool = False
     """Whether a template is built in it, by root."""
@@ -62,6 +63,7 @@ def resolve_sandbox(order: LivingOrder, offer: SandboxOffer) -> SandboxRequest:
         timeout_s=order.timeout_s,
         on_timeout=order.on_timeout,
         auto_resume=order.auto_resume,
+        on_shortage=order.on_shortage,
         max_life_s=order.max_life_s,
     )
 

@@ -72,8 +72,8 @@ def require_running(found: Whereabouts | None) -> None:
     match found:
         case None:
             raise NotFound(NO_SANDBOX)
-        case Whereabouts(state=Life.ENDED, reason=reason, detail=detail):
-            raise ended(reason, detail)
+        case Whereabouts(state=Life.ENDED):
+            raise ended(found)
         case Whereabouts(state=Life.RUNNING):
             return
         case Whereabouts(auto_resume=True, state=state) if state in _ASLEEP:
@@ -86,10 +86,14 @@ def require_running(found: Whereabouts | None) -> None:
             raise Conflict(f"this sandbox is {state.value}")
 
 
-def ended(reason: EndReason | None, detail: str | None) -> Gone:
-    """Return the error which says that a sandbox has ended, and why."""
-    why = reason.value if reason else EndReason.INTERNAL_ERROR.value
-    return Gone(f"this sandbox has ended ({why}): {detail}", why)
+def ended(found: Whereabouts | StoredSandbox) -> Gone:
+    """Return the error which says that a sandbox has ended, why, and where its files are."""
+    return gone(found.reason or EndReason.INTERNAL_ERROR, found.detail, found.kept_as)
+
+
+def gone(reason: EndReason, detail: str | None, kept_as: UUID | None = None) -> Gone:
+    """Return the same for an end that its row may not hold yet."""
+    return Gone(f"this sandbox has ended ({reason.value}): {detail}", reason.value, kept_as)
 
 
 def took_commands(made: StoredSandbox) -> StoredSandbox:
@@ -97,7 +101,7 @@ def took_commands(made: StoredSandbox) -> StoredSandbox:
     if made.started_at is not None and not made.filling:
         return made
     if made.state is Life.ENDED:
-        raise ended(made.reason, made.detail)
+        raise ended(made)
     if made.started_at is not None:
         raise NodeAway("this sandbox is still being given its files: try again in a moment")
     raise NodeAway(f"this sandbox is {made.state.value}: try again in a moment")

@@ -69,7 +69,7 @@ class SandboxPorts:
             if found is None:
                 raise NotFound(NO_SANDBOX)
             if found.state is Life.ENDED:
-                raise ended(found.reason, found.detail)
+                raise ended(found)
             if await ports.others(tx, sandbox_id, port) >= MOST_OPEN:
                 raise Conflict(f"{MOST_OPEN} ports of this sandbox are open: close one first")
             opened = await ports.put(

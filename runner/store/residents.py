@@ -157,14 +157,25 @@ async def keep_masks(tx: Transaction, hold: SandboxHold, masks: bytes) -> None:
         raise LeaseLost(LOST)
 
 
-async def end(tx: Transaction, hold: SandboxHold, reason: EndReason, detail: str) -> LifeTimes:
-    """Write the one end of the sandbox. Raises LeaseLost if it has one."""
+async def end(
+    tx: Transaction,
+    hold: SandboxHold,
+    reason: EndReason,
+    detail: str,
+    *,
+    kept_as: UUID | None = None,
+) -> LifeTimes:
+    """Write the one end of the sandbox, and the snapshot that holds the files of an evicted one.
+
+    Raises LeaseLost if it has an end.
+    """
     row = await tx.one(
         "sandboxes.end",
         sandbox_id=hold.sandbox_id,
         instance=hold.instance,
         reason=reason,
         detail=detail,
+        kept_as=kept_as,
     )
     if row is None:
         raise LeaseLost(LOST)

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 
 from runner.store.transaction import Later, Transaction
 from runner.words.execution import JSON
-from runner.words.lives import EndReason, Life, OnTimeout
+from runner.words.lives import EndReason, Life, OnShortage, OnTimeout
 from runner.words.living import SandboxRequest, StoredSandbox
 from runner.words.resources import Resources
 from runner.words.sandbox import Isolation
@@ -45,6 +45,7 @@ def insert_later(
         timeout_s=request.timeout_s,
         on_timeout=request.on_timeout,
         auto_resume=request.auto_resume,
+        on_shortage=request.on_shortage,
         max_life_s=request.max_life_s,
         project=request.project,
         image=request.spec.image,
@@ -116,6 +117,7 @@ class Whereabouts:
     detail: str | None
     node: str | None
     auto_resume: bool = False
+    kept_as: UUID | None = None
 
 
 async def where(tx: Transaction, sandbox_id: UUID) -> Whereabouts | None:
@@ -124,7 +126,12 @@ async def where(tx: Transaction, sandbox_id: UUID) -> Whereabouts | None:
     if row is None:
         return None
     return Whereabouts(
-        Life(row["state"]), _reason(row), row["detail"], row["node"], row["auto_resume"]
+        Life(row["state"]),
+        _reason(row),
+        row["detail"],
+        row["node"],
+        row["auto_resume"],
+        row["kept_as"],
     )
 
 
@@ -140,6 +147,8 @@ class LifeChange:
     """Rules in place of all it has; None leaves them as they are."""
     egress_policy: str | None = None
     """The named policy that `egress` comes from, if any."""
+    on_shortage: OnShortage | None = None
+    """None leaves it as it is."""
 
 
 async def update(tx: Transaction, sandbox_id: UUID, change: LifeChange) -> StoredSandbox | None:
@@ -152,6 +161,7 @@ async def update(tx: Transaction, sandbox_id: UUID, change: LifeChange) -> Store
         metadata=None if change.metadata is None else Jsonb(dict(change.metadata)),
         egress=None if change.egress is None else Jsonb([dict(rule) for rule in change.egress]),
         egress_policy=change.egress_policy,
+        on_shortage=change.on_shortage,
     )
     return of_row(row) if row else None
 
@@ -182,6 +192,7 @@ def of_row(row: DictRow) -> StoredSandbox:
         state=Life(row.pop("state")),
         reason=_reason(row),
         on_timeout=OnTimeout(row.pop("on_timeout")),
+        on_shortage=OnShortage(row.pop("on_shortage")),
         resources=_RESOURCES.validate_python(row.pop("resources")),
         isolation=Isolation(row.pop("isolation")),
         egress=tuple(row.pop("egress")),

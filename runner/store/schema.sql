@@ -502,7 +502,7 @@ CREATE TABLE sandboxes (
                                        'stopping', 'ended')),
     reason        text CHECK (reason IN ('killed', 'expired', 'max_life', 'out_of_memory', 'lost',
                                          'start_failed', 'node_drained', 'tenant_suspended',
-                                         'protocol_violation', 'internal_error')),
+                                         'protocol_violation', 'evicted', 'internal_error')),
     detail        text,
     created_at    timestamptz NOT NULL DEFAULT now(),
     created_by    text NOT NULL,
@@ -535,6 +535,8 @@ CREATE TABLE sandboxes (
     masks         bytea,
     filling       boolean NOT NULL DEFAULT false,
     builds        boolean NOT NULL DEFAULT false,
+    on_shortage   text NOT NULL DEFAULT 'keep' CHECK (on_shortage IN ('keep', 'snapshot')),
+    kept_as       uuid,
     PRIMARY KEY (tenant_id, sandbox_id),
     FOREIGN KEY (tenant_id, project)
         REFERENCES projects(tenant_id, name) ON DELETE SET NULL (project),
@@ -544,7 +546,9 @@ CREATE TABLE sandboxes (
     CONSTRAINT sandboxes_node CHECK ((node IS NULL) = (instance IS NULL)),
     -- What a node needs to find its sandbox again, a secret among it, goes with the sandbox.
     CONSTRAINT sandboxes_guest CHECK (guest IS NULL OR state <> 'ended'),
-    CONSTRAINT sandboxes_masks CHECK (masks IS NULL OR state <> 'ended')
+    CONSTRAINT sandboxes_masks CHECK (masks IS NULL OR state <> 'ended'),
+    CONSTRAINT sandboxes_kept_as
+        CHECK ((reason IS NOT DISTINCT FROM 'evicted') = (kept_as IS NOT NULL))
 );
 CREATE INDEX sandboxes_living ON sandboxes (tenant_id) WHERE (state <> 'ended');
 CREATE INDEX sandboxes_by_project ON sandboxes (tenant_id, project, sandbox_id)
@@ -567,6 +571,10 @@ COMMENT ON COLUMN sandboxes.builds IS
     'Whether a template is built in it: its processes are root, which is nobody on the host.';
 COMMENT ON COLUMN sandboxes.filling IS
     'Whether it is still given the files that it begins with; until then its time is short.';
+COMMENT ON COLUMN sandboxes.on_shortage IS
+    'What happens to it, while it is paused, if its host is short of memory.';
+COMMENT ON COLUMN sandboxes.kept_as IS
+    'The snapshot that holds the files of an evicted one; it may have been deleted since.';
 COMMENT ON COLUMN sandboxes.masks IS
     'Every value of a secret that it was ever given, sealed: the worker''s alone to read.';
 
@@ -1923,7 +1931,8 @@ GRANT EXECUTE ON FUNCTION
     audit_chains_due(interval, uuid[], integer), claim_audit_delivery(text, interval),
     claim_execution(text, text, interval), end_leases_of_node(text, text),
     executions_of_suspended(integer), expired_leases(integer), next_tenant(),
-    expired_sandbox_leases(integer), remove_expired_executions(integer, integer),
+    expired_sandbox_leases(integer), keep_object_as(text, bigint),
+    remove_expired_executions(integer, integer),
     remove_expired_files(integer), remove_expired_sandboxes(integer, integer),
     remove_expired_snapshots(integer),
     renew_sandbox_leases(text, text, interval), sandboxes_of_node(text),
@@ -1947,7 +1956,7 @@ GRANT SELECT (tenant_id, session_id, user_id), INSERT, UPDATE (last_used_at) ON 
     runner_api;
 GRANT SELECT, INSERT, UPDATE (state, since) ON objects TO runner_api;
 GRANT SELECT, INSERT, DELETE ON snapshots TO runner_api;
-GRANT SELECT (tenant_id, expires_at) ON snapshots TO runner_worker;
+GRANT SELECT, INSERT ON snapshots TO runner_worker;
 GRANT SELECT, INSERT, UPDATE (state, detail, ended_at, bytes, sha256, sealed_key, object_key), DELETE
     ON templates TO runner_api;
 GRANT SELECT, INSERT ON template_logs TO runner_api;
@@ -1962,12 +1971,12 @@ GRANT SELECT, INSERT, UPDATE (state, ended_at, cancel_requested_at, event_seq, r
 GRANT SELECT (tenant_id, sandbox_id, state, reason, detail, created_at, created_by, started_at,
               ended_at, timeout_s, expires_at, on_timeout, lives_until, project, image, size,
               resources, isolation, egress, egress_policy, env, secret_env, metadata, node,
-              lease_until, auto_resume, filling, builds),
+              lease_until, auto_resume, filling, builds, on_shortage, kept_as),
       INSERT (tenant_id, sandbox_id, created_by, timeout_s, expires_at, on_timeout, lives_until,
               project, image, size, resources, isolation, egress, egress_policy, env, secret_env,
-              metadata, lease_until, auto_resume, filling, builds),
+              metadata, lease_until, auto_resume, filling, builds, on_shortage),
       UPDATE (state, reason, detail, ended_at, timeout_s, expires_at, metadata, lease_until,
-              egress, egress_policy, filling)
+              egress, egress_policy, filling, on_shortage)
     ON sandboxes TO runner_api;
 GRANT SELECT (tenant_id, sandbox_id, port, public, opened_by, opened_at, expires_at), INSERT,
       DELETE
@@ -1991,7 +2000,7 @@ GRANT SELECT, UPDATE (state, queued_at, started_at, ended_at, cancel_requested_a
     lease_until, node, instance, event_seq, result, given_back) ON executions TO runner_worker;
 GRANT SELECT, UPDATE (state, reason, detail, started_at, ended_at, expires_at, node, instance,
                       lease_until, guest, counted_at, counted_cpu_s, counted_up, counted_down,
-                      slices, masks)
+                      slices, masks, kept_as)
     ON sandboxes TO runner_worker;
 GRANT SELECT, INSERT ON events, artifacts, receipts, sandbox_receipts, secret_keys, audit_checkpoints TO runner_worker;
 GRANT INSERT ON usage_records TO runner_worker;

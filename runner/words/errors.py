@@ -48,6 +48,7 @@ program needs to react to it has fields of its own: which limit, how much is use
 import errno
 import os
 from datetime import datetime
+from uuid import UUID
 
 
 class RunnerError(Exception):
@@ -167,13 +168,17 @@ class FileRefused(Refused):
 
 
 class Gone(Refused):
-    """It existed and has ended. `reason` is the machine-readable word for why."""
+    """It existed and has ended. `reason` is the machine-readable word for why.
+
+    `kept_as` is the snapshot that holds its files, if they were kept at its end.
+    """
 
     reason: str
 
-    def __init__(self, detail: str, reason: str) -> None:
+    def __init__(self, detail: str, reason: str, kept_as: UUID | None = None) -> None:
         super().__init__(detail)
         self.reason = reason
+        self.kept_as = kept_as
 
 
 class PreconditionFailed(Refused):

@@ -32,6 +32,7 @@ class EndReason(StrEnum):
     NODE_DRAINED = "node_drained"
     TENANT_SUSPENDED = "tenant_suspended"
     PROTOCOL_VIOLATION = "protocol_violation"
+    EVICTED = "evicted"
     INTERNAL_ERROR = "internal_error"
 
 
@@ -40,6 +41,13 @@ class OnTimeout(StrEnum):
 
     KILL = "kill"
     PAUSE = "pause"
+
+
+class OnShortage(StrEnum):
+    """What happens to a paused sandbox when its host is short of memory."""
+
+    KEEP = "keep"
+    SNAPSHOT = "snapshot"
 
 
 LIVING = frozenset(Life) - {Life.ENDED}

@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 from uuid import UUID
 
 from runner.words.execution import JSON, Stream
-from runner.words.lives import EndReason, Life, OnTimeout
+from runner.words.lives import EndReason, Life, OnShortage, OnTimeout
 from runner.words.resources import Resources
 from runner.words.sandbox import Isolation, SandboxSpec
 
@@ -38,6 +38,7 @@ class SandboxRequest:
     on_timeout: OnTimeout = OnTimeout.KILL
     auto_resume: bool = False
     """Whether its use resumes it if it is paused."""
+    on_shortage: OnShortage = OnShortage.KEEP
     max_life_s: float | None = None
     """How long it may live in all, however often its time is set again."""
 
@@ -74,6 +75,9 @@ class StoredSandbox:
     """Whether the files that it begins with are still being put in it."""
     builds: bool = False
     """Whether a template is built in it, by root."""
+    on_shortage: OnShortage = OnShortage.KEEP
+    kept_as: UUID | None = None
+    """The snapshot that holds its files, if it was evicted."""
 
     @property
     def spec(self) -> SandboxSpec:

@@ -10,6 +10,7 @@ callers    bounds the calls of each sandbox and tenant, and notices callers that
 attend     listens to a caller while its call is answered
 residents  all sandboxes that live here: made, taken over after a restart, kept by a lease, ended
 resident   one sandbox: its processes, its time, its end
+row        writes its state, its use and its end, each with its audit record
 ending     puts an end on record, and signs its receipt
 reaping    ends sandboxes that no node holds any more
 following  makes sandboxes follow their rows, as of a change that nobody told the node of
@@ -21,6 +22,8 @@ furnish    what a sandbox is given: a container, secrets, a way out
 templates  makes images of tenants' templates, and removes them
 masks      keeps what must be masked, sealed, for a later process
 meter      reads a sandbox's counters
+timing     which limit of a sandbox's time comes next
+evicting   makes room on a host that is short of memory
 usage      enters use into the ledger, and pauses the sandboxes of tenants without quota left
 journal    audit records of actions in sandboxes, written in batches
 

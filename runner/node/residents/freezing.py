@@ -12,8 +12,9 @@ from typing import Any, Protocol
 import structlog
 
 from runner.audit.events import Action
+from runner.base.tasks import cancelled, uninterrupted
 from runner.node.runs.recorder import until_stored
-from runner.words.errors import RunnerError
+from runner.words.errors import Conflict, RunnerError
 from runner.words.execution import JSON
 from runner.words.lives import Life
 
@@ -54,6 +55,7 @@ class Freezing:
         self._require = require
         self._changing = asyncio.Lock()
         self._under_way: set[asyncio.Task[None]] = set()
+        self._borrowing: asyncio.Task[None] | None = None
 
     async def take_over(self, life: Life) -> None:
         """Go on from what its row says, and make Docker agree. Raises what either raises."""
@@ -76,7 +78,17 @@ class Freezing:
         self, first: Callable[[], Awaitable[None]], facts: Mapping[str, JSON] | None = None
     ) -> None:
         """Do `first`, then thaw it; nothing if it runs. Raises what `pause` raises."""
+        if self._borrowing is not None:
+            self._borrowing.cancel()
         await self._whole(self._resume(first, facts or {}))
+
+    async def borrow(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Thaw a paused sandbox for `work`. It is frozen again if that fails; its row stays paused.
+
+        Whoever resumes it meanwhile comes first: the work is cancelled. Raises Conflict then, and
+        if the sandbox is not paused; otherwise what the work and Docker raise.
+        """
+        await self._whole(self._borrow(work))
 
     async def settle(self, timeout_s: float) -> None:
         """Wait for a change that is under way. One that takes longer is left as it is."""
@@ -128,6 +140,36 @@ class Freezing:
                 await self._back(self._guest.pause, Life.PAUSED)
                 raise
             await until_stored(lambda: self._become(Life.RUNNING, Action.SANDBOX_RESUME, facts))
+
+    async def _borrow(self, work: Callable[[], Awaitable[None]]) -> None:
+        async with self._changing:
+            self._require()
+            if self.life is not Life.PAUSED:
+                raise Conflict("this sandbox is no longer paused")
+            self._borrowing = asyncio.create_task(self._thawed(work))
+            try:
+                await self._borrowing
+            except asyncio.CancelledError:
+                if cancelled():
+                    raise
+                raise Conflict("this sandbox was resumed meanwhile") from None
+            finally:
+                self._borrowing = None
+
+    async def _thawed(self, work: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await self._guest.resume()
+            await work()
+        except BaseException:
+            await uninterrupted(self._freeze_again())
+            raise
+
+    async def _freeze_again(self) -> None:
+        try:
+            self._require()
+            await self._guest.pause()
+        except RunnerError as error:
+            _log.warning("sandbox_between", life=self.life.value, why=error.detail)
 
     async def _back(self, undo: Callable[[], Awaitable[None]], life: Life) -> None:
         """Go back. If that fails, too, stay in between: the next change begins there."""

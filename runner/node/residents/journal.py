@@ -31,7 +31,8 @@ MOST_GATHERED = 20_000
 MOST_OF_SANDBOX = 2_000
 """How many are kept of one sandbox, so that it leaves room for others."""
 MOST_IN_RECORD = 100
-_SYSTEM = "system:worker"
+NODE = "system:worker"
+"""What audit records call the node itself."""
 
 ContextDeed: TypeAlias = Literal["opened", "ran", "restarted", "closed"]
 Transfer: TypeAlias = Literal[
@@ -67,7 +68,7 @@ class _Port:
 class _Who:
     tenant_id: UUID
     sandbox_id: UUID
-    actor: str = _SYSTEM
+    actor: str = NODE
     origin: audit.Origin = field(default_factory=audit.Origin)
 
 
@@ -307,7 +308,7 @@ def sandbox_event(
 ) -> audit.AuditEvent:
     """Return an event for an action of this node itself on a sandbox."""
     return audit.AuditEvent(
-        actor=_SYSTEM,
+        actor=NODE,
         action=action,
         outcome=audit.Outcome.SUCCESS,
         resource_type="sandbox",

@@ -11,6 +11,7 @@ from runner.base.signing import Signer
 from runner.node.contexts.masked import JsonMasking
 from runner.node.residents.door import open_door
 from runner.node.residents.ending import EndRecords
+from runner.node.residents.evicting import Evictor
 from runner.node.residents.following import FOLLOW_S, follow
 from runner.node.residents.furnish import Furnisher
 from runner.node.residents.journal import FLUSH_S, Journal
@@ -25,8 +26,10 @@ from runner.node.runs.secrets import Secrets
 from runner.node.stock.sandboxes import Sandboxes
 from runner.queue.changes import Changes
 from runner.sandbox.launch import Launcher
+from runner.sandboxes.keeping import SnapshotKeeper
 from runner.secrets.vault import Vault
 from runner.store.db import Database
+from runner.store.objects import ObjectStore
 from runner.words.errors import NotReady
 
 TAKING_OVER = "taking over living sandboxes"
@@ -49,6 +52,8 @@ class LivingTerms:
     """Where the door is."""
     group: int | None
     """Who else may knock besides the node's own user."""
+    reserve_mb: int
+    """While the host has less memory free, paused sandboxes are evicted whose tenants permit it."""
 
 
 @asynccontextmanager
@@ -66,6 +71,7 @@ async def open_residents(
     signer: Signer,
     vault: Vault,
     templates: TemplateImages,
+    objects: ObjectStore,
 ) -> AsyncIterator[Residents]:
     """Let sandboxes live here while the context lasts; the next process takes them over.
 
@@ -92,12 +98,15 @@ async def open_residents(
         ends=EndRecords(signer),
         most=terms.most,
     )
+    keeper = SnapshotKeeper(database, objects, vault)
+    evictor = Evictor(residents, keeper, reserve_mb=terms.reserve_mb)
     sweeps: tuple[tuple[str, Callable[[], Awaitable[None]], float], ...] = (
         (TAKING_OVER, residents.adopt, _LOOK_S),
         ("renewing living sandboxes' leases", residents.renew, residents.renew_every_s),
         ("reading living sandboxes' rows again", partial(follow, residents), FOLLOW_S),
         ("reaping living sandboxes", residents.reap, terms.sweep_s),
         ("ending suspended tenants' sandboxes", residents.end_suspended, terms.sweep_s),
+        ("making room on a short host", evictor.sweep, terms.sweep_s),
         ("counting living sandboxes' use", UsageSweep(residents, database).count, COUNT_S),
         ("sampling living sandboxes", partial(sample, residents), SAMPLE_S),
         ("writing what is done in sandboxes", journal.write, FLUSH_S),

@@ -3,22 +3,24 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import UTC, datetime
+from uuid import UUID
 
 import structlog
 
-from runner.audit import events as audit
-from runner.node.residents.ending import EndRecords, lived, why_lost
+from runner.node.residents.ending import EndRecords, why_lost
 from runner.node.residents.freezing import Freezing
 from runner.node.residents.furnish import Furnished
-from runner.node.residents.journal import Journal, sandbox_event
+from runner.node.residents.journal import Journal
 from runner.node.residents.meter import MetricsSeries, SandboxMeter
 from runner.node.residents.processes import ProcessLabel, ProcessTable
+from runner.node.residents.row import SandboxRow
 from runner.node.residents.starts import Starts
+from runner.node.residents.timing import next_limit, why_over
 from runner.node.runs.recorder import until_stored
 from runner.quotas.tiers import resume_refusal
-from runner.store import quotas, residents, sandboxes, usage
+from runner.store import quotas, residents, sandboxes
 from runner.store.db import Database
 from runner.store.residents import SandboxHold
 from runner.words.errors import (
@@ -30,7 +32,7 @@ from runner.words.errors import (
     SandboxFault,
 )
 from runner.words.execution import JSON
-from runner.words.lives import EndReason, Life, OnTimeout
+from runner.words.lives import EndReason, Life, OnShortage, OnTimeout
 from runner.words.living import SandboxMetrics, StoredSandbox
 
 LEAVES_S = 5.0
@@ -39,6 +41,11 @@ AGAIN_S = 2.0
 """How soon to try again if a sandbox could not be paused when its time was up."""
 LONGEST_WAIT_S = 3600.0
 """How often to look at the clock at least: somebody may set it."""
+
+EVICTED = (
+    "its host was short of memory while it was paused; its files are in the snapshot {}, from which"
+    " another sandbox can be made"
+)
 
 _log = structlog.get_logger("runner.worker")
 
@@ -72,17 +79,18 @@ class Resident:
         self.contexts = furnished.contexts(lambda: self.masker)
         self._closing = furnished.closing
         self._rewire = furnished.rewire
-        self._way = furnished.way
         self._database = database
         self._journal = journal
-        self._ends = ends
-        self._node = node
+        self._row = SandboxRow(hold, node, furnished, self.meter, database, journal, ends)
         self._on_end = on_end
         self._sandbox = sandbox
+        self._kept_as: UUID | None = None
+        self.ran_until = _now()
+        """When it was last paused, by the event loop's clock."""
         self._expired = False
         self._told = asyncio.Event()
         self._rewiring = asyncio.Lock()
-        self._freezing = Freezing(self.guest, self._store_life, self._require_not_over)
+        self._freezing = Freezing(self.guest, self._row.change, self._require_not_over)
         self._ending: asyncio.Task[None] | None = None
         self._watching = asyncio.create_task(self._watch())
         self.guest.lost.add_done_callback(lambda _: self._hung_up())
@@ -99,7 +107,7 @@ class Resident:
 
     async def take_over(self, life: Life) -> None:
         """Go on from what an earlier process of this node knew of it."""
-        await self._try("count its use", self._count)
+        await self._try("count its use", self._row.count)
         for process in self.guest.processes:
             if not await self.contexts.adopt(process):
                 self.processes.add(process, ProcessLabel.read(process.label), known=True)
@@ -134,6 +142,11 @@ class Resident:
         if self.over:
             raise SandboxEnded("this sandbox has ended")
 
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """The labels that its tenant gave it."""
+        return self._sandbox.metadata
+
     async def metrics(self) -> SandboxMetrics:
         """Return what it uses now."""
         running = sum(each.end is None for each in self.processes)
@@ -146,7 +159,10 @@ class Resident:
 
         The audit record holds `facts`. The change is completed even if the caller is cancelled.
         """
+        ran = self.life is not Life.PAUSED
         await self._freezing.pause(facts or {})
+        if ran:
+            self.ran_until = _now()
 
     async def resume(self, facts: Mapping[str, JSON] | None = None) -> None:
         """Thaw it, unless it runs. If its time was up, that begins again now.
@@ -198,6 +214,29 @@ class Resident:
             self._ending = asyncio.create_task(self._end(reason, detail))
         return self._ending
 
+    @property
+    def may_be_evicted(self) -> bool:
+        """Whether it is paused, and its tenant permits that a short host ends it."""
+        chosen = self._sandbox.on_shortage is OnShortage.SNAPSHOT and not self._sandbox.filling
+        return chosen and self.life is Life.PAUSED and not self.over
+
+    async def evict(self, keep: Callable[[], Awaitable[UUID]]) -> None:
+        """End it once `keep` has kept its files as a snapshot, for which it is thawed.
+
+        Raises Conflict if somebody resumes it first, and what `keep` and Docker raise: then it
+        stays paused.
+        """
+
+        async def work() -> None:
+            kept_as = await keep()
+            if self._ending is None:
+                self._kept_as = kept_as
+            self.ends(EndReason.EVICTED, EVICTED.format(kept_as))
+
+        await self._freezing.borrow(work)
+        if self._ending is not None:
+            await asyncio.shield(self._ending)
+
     async def leave(self) -> None:
         """Leave it alive for a later process of this node."""
         self._watching.cancel()
@@ -210,28 +249,7 @@ class Resident:
         self.guest.leave()
         await self._closing.aclose()
         # A later process cannot know how much went through its way out.
-        await self._try("count its use", self._count)
-
-    async def _count(self) -> None:
-        reading = await self.meter.read()
-        async with self._database.tenant(self.hold.tenant_id) as tx:
-            await usage.count_sandbox(tx, self.hold, reading)
-
-    async def _store_life(
-        self, life: Life, action: audit.Action | None, facts: Mapping[str, JSON], /
-    ) -> None:
-        counts = life in {Life.PAUSED, Life.RESUMING}
-        reading = await self.meter.read() if counts else None
-        # With a record, the change must be known to be ours before anything is stored.
-        opened = self._database.single if action is None else self._database.tenant
-        async with opened(self.hold.tenant_id) as tx:
-            if reading is not None:
-                usage.count_sandbox_later(tx, self.hold, reading)
-            await residents.change(tx, self.hold, life)
-            if action is not None:
-                audit.append(tx, self.hold.tenant_id, self._event(action, facts))
-        if action is not None:
-            self._journal.announce(self.hold.sandbox_id)
+        await self._try("count its use", self._row.count)
 
     # ---- Its end -----------------------------------------------------------------------------
 
@@ -244,7 +262,10 @@ class Resident:
             await self._try("kill it", self.guest.container.kill)
             await self._try("close its way out", self._closing.aclose)
             await self._try("write what was done", self._journal.write)
-            await until_stored(lambda: self._store_end(reason, detail))
+            started, kept_as = self.processes.started, self._kept_as
+            await until_stored(
+                lambda: self._row.end(reason, detail, started=started, kept_as=kept_as)
+            )
         except LeaseLost as error:
             self._log("sandbox_end_not_stored", error.detail)
         except Exception:  # noqa: BLE001 - logged; a sweep finds its row without a sandbox
@@ -264,26 +285,6 @@ class Resident:
     def _log(self, event: str, why: str) -> None:
         _log.warning(event, sandbox=str(self.hold.sandbox_id), why=why)
 
-    async def _store_end(self, reason: EndReason, detail: str) -> None:
-        lost = self._journal.lost(self.hold.sandbox_id)
-        facts: dict[str, JSON] = {
-            "processes_started": self.processes.started,
-            "records_lost": lost,
-        }
-        if self._way.usage is not None:
-            facts["egress"] = asdict(self._way.usage)
-        reading = await self.meter.read()
-        async with self._database.tenant(self.hold.tenant_id) as tx:
-            await usage.count_sandbox(tx, self.hold, reading, ended=True)
-            times = await residents.end(tx, self.hold, reason, detail)
-            known = lived(self.guest, self._way, self._node, reading.cpu_s, lost)
-            held = self.hold.tenant_id, self.hold.sandbox_id
-            await self._ends.write(tx, held, reason, times, known, facts)
-        self._journal.announce(self.hold.sandbox_id)
-
-    def _event(self, action: audit.Action, facts: Mapping[str, JSON]) -> audit.AuditEvent:
-        return sandbox_event(action, self.hold.sandbox_id, facts)
-
     # ---- Its time ----------------------------------------------------------------------------
 
     def _hung_up(self) -> None:
@@ -300,7 +301,7 @@ class Resident:
     async def _await_end(self) -> None:
         """End it once its time is up or its supervisor has hung up."""
         while not self.guest.lost.done():
-            due, reason = self._due()
+            due, reason = next_limit(self._sandbox, expired=self._expired)
             now = datetime.now(UTC)
             if due is not None and due <= now:
                 if await self._time_is_up(reason):
@@ -312,16 +313,6 @@ class Resident:
                     await self._told.wait()
                 self._told.clear()
         self.ends(*await why_lost(self.guest))
-
-    def _due(self) -> tuple[datetime | None, EndReason]:
-        """Return when its next limit is reached, and which limit that is."""
-        ends, lives = self._sandbox.expires_at, self._sandbox.lives_until
-        if ends is None or self._expired:
-            return lives, EndReason.MAX_LIFE
-        # If it could not be paused, its time stays up.
-        if lives is not None and (lives < ends or lives <= datetime.now(UTC)):
-            return lives, EndReason.MAX_LIFE
-        return ends, EndReason.EXPIRED
 
     async def _time_is_up(self, reason: EndReason) -> bool:
         """Pause or end it; return whether it ends."""
@@ -340,10 +331,9 @@ class Resident:
                 self._log("sandbox_not_paused", error.detail)
             else:
                 return False
-        detail = (
-            f"its time was up: {self._sandbox.timeout_s:g} s"
-            if (reason is EndReason.EXPIRED and self._sandbox.timeout_s is not None)
-            else "it has lived for as long as it may"
-        )
-        self.ends(reason, detail)
+        self.ends(reason, why_over(self._sandbox, reason))
         return True
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

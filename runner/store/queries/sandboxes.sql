@@ -1,27 +1,32 @@
 -- name: insert
 INSERT INTO sandboxes (tenant_id, sandbox_id, created_by, timeout_s, expires_at, on_timeout,
                        auto_resume, lives_until, project, image, size, resources, isolation, egress,
-                       egress_policy, env, secret_env, metadata, lease_until, filling, builds)
+                       egress_policy, env, secret_env, metadata, lease_until, filling, builds,
+                       on_shortage)
 VALUES (app_tenant(), %(sandbox_id)s, %(created_by)s, %(timeout_s)s,
         now() + CASE WHEN %(filling)s THEN %(filling_for)s
                      ELSE make_interval(secs => %(timeout_s)s) END, %(on_timeout)s,
         %(auto_resume)s, now() + make_interval(secs => %(max_life_s)s), %(project)s, %(image)s, %(size)s,
         %(resources)s, %(isolation)s, %(egress)s, %(egress_policy)s, %(env)s, %(secret_env)s,
-        %(metadata)s, now() + %(unclaimed)s, %(filling)s, %(builds)s)
+        %(metadata)s, now() + %(unclaimed)s, %(filling)s, %(builds)s,
+        %(on_shortage)s)
 RETURNING tenant_id, sandbox_id, state, reason, detail, created_at, started_at, ended_at,
           expires_at, timeout_s, on_timeout, auto_resume, lives_until, project, image, size, resources,
-          isolation, egress, egress_policy, env, secret_env, metadata, created_by, filling, builds;
+          isolation, egress, egress_policy, env, secret_env, metadata, created_by, filling,
+          builds, on_shortage, kept_as;
 
 -- name: get
 SELECT tenant_id, sandbox_id, state, reason, detail, created_at, started_at, ended_at, expires_at,
        timeout_s, on_timeout, auto_resume, lives_until, project, image, size, resources, isolation, egress,
-       egress_policy, env, secret_env, metadata, created_by, filling, builds
+       egress_policy, env, secret_env, metadata, created_by, filling, builds, on_shortage,
+       kept_as
 FROM sandboxes WHERE sandbox_id = %(sandbox_id)s;
 
 -- name: list
 SELECT tenant_id, sandbox_id, state, reason, detail, created_at, started_at, ended_at, expires_at,
        timeout_s, on_timeout, auto_resume, lives_until, project, image, size, resources, isolation, egress,
-       egress_policy, env, secret_env, metadata, created_by, filling, builds
+       egress_policy, env, secret_env, metadata, created_by, filling, builds, on_shortage,
+       kept_as
 FROM sandboxes
 WHERE tenant_id = app_tenant()
   AND (%(before)s::uuid IS NULL OR sandbox_id < %(before)s)
@@ -33,7 +38,8 @@ WHERE tenant_id = app_tenant()
 ORDER BY sandbox_id DESC LIMIT %(limit)s;
 
 -- name: where
-SELECT state, reason, detail, node, auto_resume FROM sandboxes WHERE sandbox_id = %(sandbox_id)s;
+SELECT state, reason, detail, node, auto_resume, kept_as FROM sandboxes
+WHERE sandbox_id = %(sandbox_id)s;
 
 -- name: update
 UPDATE sandboxes
@@ -42,6 +48,7 @@ SET timeout_s = CASE WHEN %(sets_timeout)s THEN %(timeout_s)s ELSE timeout_s END
                       THEN clock_timestamp() + make_interval(secs => %(timeout_s)s)
                       ELSE expires_at END,
     metadata = COALESCE(%(metadata)s, metadata),
+    on_shortage = COALESCE(%(on_shortage)s, on_shortage),
     egress = COALESCE(%(egress)s, egress),
     egress_policy = CASE WHEN %(egress)s::jsonb IS NULL THEN egress_policy
                          ELSE %(egress_policy)s END
@@ -49,7 +56,8 @@ WHERE sandbox_id = %(sandbox_id)s
   AND state IN ('starting', 'running', 'pausing', 'paused', 'resuming')
 RETURNING tenant_id, sandbox_id, state, reason, detail, created_at, started_at, ended_at,
           expires_at, timeout_s, on_timeout, auto_resume, lives_until, project, image, size, resources,
-          isolation, egress, egress_policy, env, secret_env, metadata, created_by, filling, builds;
+          isolation, egress, egress_policy, env, secret_env, metadata, created_by, filling,
+          builds, on_shortage, kept_as;
 
 -- name: filled
 UPDATE sandboxes
@@ -75,7 +83,8 @@ WHERE sandbox_id = %(sandbox_id)s AND node IS NULL AND state = 'starting'
   AND lease_until > clock_timestamp()
 RETURNING tenant_id, sandbox_id, state, reason, detail, created_at, started_at, ended_at,
           expires_at, timeout_s, on_timeout, auto_resume, lives_until, project, image, size, resources,
-          isolation, egress, egress_policy, env, secret_env, metadata, created_by, filling, builds;
+          isolation, egress, egress_policy, env, secret_env, metadata, created_by, filling,
+          builds, on_shortage, kept_as;
 
 -- name: start
 UPDATE sandboxes
@@ -107,12 +116,13 @@ WHERE sandbox_id = %(sandbox_id)s AND node = %(node)s AND instance = %(earlier)s
   AND state <> 'ended'
 RETURNING tenant_id, sandbox_id, state, reason, detail, created_at, started_at, ended_at,
           expires_at, timeout_s, on_timeout, auto_resume, lives_until, project, image, size, resources,
-          isolation, egress, egress_policy, env, secret_env, metadata, created_by, filling, builds, guest, masks;
+          isolation, egress, egress_policy, env, secret_env, metadata, created_by, filling,
+          builds, on_shortage, kept_as, guest, masks;
 
 -- name: end
 UPDATE sandboxes
-SET state = 'ended', reason = %(reason)s, detail = %(detail)s, ended_at = clock_timestamp(),
-    lease_until = NULL, guest = NULL, masks = NULL
+SET state = 'ended', reason = %(reason)s, detail = %(detail)s, kept_as = %(kept_as)s,
+    ended_at = clock_timestamp(), lease_until = NULL, guest = NULL, masks = NULL
 WHERE sandbox_id = %(sandbox_id)s AND instance = %(instance)s
   AND state IN ('starting', 'running', 'pausing', 'paused', 'resuming', 'stopping')
 RETURNING created_at, started_at, ended_at;

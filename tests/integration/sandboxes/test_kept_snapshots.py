@@ -22,7 +22,7 @@ from runner.door.client import Door
 from runner.egress.policy import Policy
 from runner.node.retention import Retention
 from runner.quotas.sizes import load_sizes
-from runner.sandboxes import snapshots as use_cases
+from runner.sandboxes import keeping
 from runner.sandboxes.catalogue import Catalogue
 from runner.sandboxes.living import LivingSandboxes
 from runner.sandboxes.order import LivingOrder
@@ -264,7 +264,7 @@ async def test_a_snapshot_that_failed_is_taken_anew(
     kept.workspace.begun.clear()
     async with asyncio.timeout(PATIENCE_S):
         await kept.workspace.begun.wait()
-    monkeypatch.setattr(use_cases, "LONGEST_S", -1.0)
+    monkeypatch.setattr(keeping, "LONGEST_S", -1.0)
     kept.workspace.goes_on.set()
     kept.workspace.goes_on = None
     again = await kept.take(once=second)

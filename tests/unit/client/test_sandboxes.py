@@ -26,6 +26,8 @@ SANDBOX: dict[str, Any] = {
     "timeout_s": None,
     "on_timeout": "kill",
     "auto_resume": False,
+    "on_shortage": "keep",
+    "kept_as": None,
     "lives_until": None,
     "project": None,
     "image": "python",

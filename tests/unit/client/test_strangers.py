@@ -42,7 +42,7 @@ RUNNING: dict[str, Any] = {
 LIVES: dict[str, Any] = {
     "id": ID, "state": "running", "reason": None, "detail": None, "created_at": "t",
     "started_at": "t", "ended_at": None, "expires_at": None, "timeout_s": None,
-    "auto_resume": False, "on_timeout": "kill",
+    "auto_resume": False, "on_shortage": "keep", "kept_as": None, "on_timeout": "kill",
     "lives_until": None, "project": None, "image": "python", "size": "nano",
     "limits": {"cpu": 1.0}, "isolation": "container", "egress": [], "egress_policy": None,
     "metadata": {},

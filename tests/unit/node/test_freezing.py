@@ -7,7 +7,7 @@ import pytest
 
 from runner.audit.events import Action
 from runner.node.residents.freezing import Freezing
-from runner.words.errors import DockerUnavailable, SandboxEnded, StoreUnavailable
+from runner.words.errors import Conflict, DockerUnavailable, SandboxEnded, StoreUnavailable
 from runner.words.execution import JSON
 from runner.words.lives import Life, may_become
 
@@ -153,3 +153,61 @@ async def test_one_that_ends_is_not_changed() -> None:
     played.over = True
     with pytest.raises(SandboxEnded):
         await freezing(played).pause({})
+
+
+async def test_a_paused_one_is_thawed_for_work_and_its_row_stays_paused() -> None:
+    """If the work fails, it is frozen again, and may be resumed as before."""
+    played = Played(paused=True)
+    states = freezing(played)
+    await states.pause({})
+
+    async def work() -> None:
+        assert (played.row, played.paused) == (Life.PAUSED, False)
+        raise StoreUnavailable("played")
+
+    with pytest.raises(StoreUnavailable):
+        await states.borrow(work)
+    assert (played.row, states.life, played.paused) == (Life.PAUSED, Life.PAUSED, True)
+    await states.resume(nothing)
+    assert (played.row, played.paused) == (Life.RUNNING, False)
+    with pytest.raises(Conflict, match="no longer paused"):
+        await states.borrow(work)
+
+
+async def test_who_resumes_it_comes_before_the_work() -> None:
+    """However long that would take."""
+    played = Played(paused=True)
+    states = freezing(played)
+    await states.pause({})
+    begun = asyncio.Event()
+
+    async def work() -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    working = asyncio.create_task(states.borrow(work))
+    await begun.wait()
+    async with asyncio.timeout(10):
+        await states.resume(nothing)
+    with pytest.raises(Conflict, match="resumed meanwhile"):
+        await working
+    assert (played.row, states.life, played.paused) == (Life.RUNNING, Life.RUNNING, False)
+
+
+async def test_a_stopping_worker_leaves_it_paused() -> None:
+    played = Played(paused=True)
+    states = freezing(played)
+    await states.pause({})
+    begun = asyncio.Event()
+
+    async def work() -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    working = asyncio.create_task(states.borrow(work))
+    await begun.wait()
+    await states.settle(0.05)
+    assert played.paused
+    working.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await working

@@ -23,6 +23,7 @@ class ApiError(Exception):
         self.errors: list[dict[str, str]] = problem.get("errors", [])
         self.quota: dict[str, Any] | None = problem.get("quota")
         self.reason: str | None = problem.get("reason")
+        self.kept_as: str | None = problem.get("kept_as")
         self.retry_after_s = retry_after_s
         fields = "".join(f"\n  {each['field']}: {each['message']}" for each in self.errors)
         super().__init__(f"{self.detail}{fields}")
@@ -45,7 +46,7 @@ class Conflict(ApiError):
 
 
 class Gone(ApiError):
-    """The sandbox lives no more; `reason` says why."""
+    """The sandbox lives no more; `reason` says why, and `kept_as` which snapshot has its files."""
 
 
 class Invalid(ApiError):

@@ -24,6 +24,8 @@ class SandboxInfo:
     timeout_s: float | None
     on_timeout: str
     auto_resume: bool
+    on_shortage: str
+    kept_as: str | None
     lives_until: str | None
     project: str | None
     image: str

@@ -260,7 +260,7 @@ class AsyncSandbox:
         )
 
     async def update(self, **changes: Any) -> SandboxInfo:
-        """Set `timeout_s`, from now on, `metadata`, or `egress` and `egress_policy`."""
+        """Set `timeout_s` from now on, `metadata`, `on_shortage`, `egress` or `egress_policy`."""
         return await self._told("PATCH", self._path, json=changes)
 
     async def pause(self) -> SandboxInfo:

@@ -259,7 +259,7 @@ class Sandbox:
         )
 
     def update(self, **changes: Any) -> SandboxInfo:
-        """Set `timeout_s`, from now on, `metadata`, or `egress` and `egress_policy`."""
+        """Set `timeout_s` from now on, `metadata`, `on_shortage`, `egress` or `egress_policy`."""
         return self._told("PATCH", self._path, json=changes)
 
     def pause(self) -> SandboxInfo:

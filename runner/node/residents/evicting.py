@@ -1,0 +1,100 @@
+"""Makes room on a host that is short of memory: paused sandboxes become snapshots.
+
+Only those whose tenants chose that, and first those that were used least lately. One whose files
+cannot be kept, for instance because the tenant's storage is full, stays as it is.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from functools import partial
+from uuid import UUID
+
+import psutil
+import structlog
+
+from runner.auth.caller import By, TenantActor
+from runner.node.residents.journal import NODE
+from runner.node.residents.resident import Resident
+from runner.node.starvation import starved
+from runner.sandboxes.keeping import SnapshotKeeper
+from runner.words.errors import RunnerError
+from runner.words.sandbox import WORKSPACE
+
+LONGEST_S = 120.0
+"""How long one snapshot may take: others wait for their turn, and the host for its memory."""
+RESTS_S = 300.0
+"""How long a sandbox is left alone whose files could not be kept."""
+
+_log = structlog.get_logger("runner.worker")
+
+
+def available() -> int:
+    """Return how many bytes of the host's memory programs could still take."""
+    return int(psutil.virtual_memory().available)
+
+
+class Evictor:
+    """Evicts residents. `sweep` is a duty."""
+
+    def __init__(
+        self,
+        residents: Iterable[Resident],
+        keeper: SnapshotKeeper,
+        *,
+        reserve_mb: int,
+        free: Callable[[], int] = available,
+    ) -> None:
+        """Keep `reserve_mb` MiB of the host free; `free` returns how many bytes are."""
+        self._residents = residents
+        self._keeper = keeper
+        self._reserve = reserve_mb * 2**20
+        self._free = free
+        self._rests_until: dict[UUID, float] = {}
+
+    async def sweep(self) -> None:
+        """Evict as many as give the host what it lacks."""
+        lacking = self._reserve - self._free()
+        if lacking <= 0:
+            return
+        now = asyncio.get_running_loop().time()
+        self._rests_until = {each: at for each, at in self._rests_until.items() if at > now}
+        for resident in sorted(self._candidates(), key=lambda each: each.ran_until):
+            # Somebody may have used it, or ended it, while others were evicted.
+            if not resident.may_be_evicted:
+                continue
+            frees = resident.guest.container.in_use().memory_bytes or 0
+            if await self._evict(resident):
+                lacking -= frees
+            if lacking <= 0:
+                return
+
+    def _candidates(self) -> list[Resident]:
+        return [
+            each
+            for each in self._residents
+            if each.may_be_evicted and each.hold.sandbox_id not in self._rests_until
+        ]
+
+    async def _evict(self, resident: Resident) -> bool:
+        """Evict it; return whether it is gone."""
+        sandbox_id = resident.hold.sandbox_id
+        try:
+            await resident.evict(partial(self._keep, resident))
+        except (RunnerError, OSError, TimeoutError) as error:
+            self._rests_until[sandbox_id] = asyncio.get_running_loop().time() + RESTS_S
+            why = error.detail if isinstance(error, RunnerError) else str(starved(error) or error)
+            _log.warning("sandbox_not_evicted", sandbox=str(sandbox_id), why=why)
+        return resident.over
+
+    async def _keep(self, resident: Resident) -> UUID:
+        """Keep its files; return the snapshot's id. Its metadata are the sandbox's."""
+        hold = resident.hold
+        async with asyncio.timeout(LONGEST_S):
+            kept = await self._keeper.keep(
+                TenantActor(hold.tenant_id, By(NODE)),
+                hold.sandbox_id,
+                partial(resident.guest.archives.pack, WORKSPACE),
+                name=None,
+                metadata=resident.metadata,
+            )
+        return kept.id
