@@ -125,7 +125,7 @@ def streamed(*parts: bytes) -> Any:
 
 def test_a_command_that_ends_in_time_takes_one_request(connect: Connect) -> None:
     ended = {**PROCESS, "state": "ended", "exit_code": 7}
-    answer = {**ended, "stdout": STDOUT, "stderr": NOTHING, "next_offset": 4}
+    answer = {**ended, "stdout": STDOUT, "stderr": NOTHING, "omitted_bytes": 0, "next_offset": 4}
     with played(connect, {"POST /processes": told(answer)}) as (sandbox, asked):
         ran = sandbox.run(["cat"], stdin="one\n", cwd="/tmp")  # noqa: S108 - in a sandbox
     assert (ran.exit_code, ran.ok, ran.stdout.text) == (7, False, "one\n")
@@ -145,7 +145,7 @@ def test_one_that_takes_longer_is_followed_from_where_the_answer_ended(
     """This works across broken connections, without losing or repeating a byte."""
     for half in ("_sync", "_async"):
         monkeypatch.setattr(f"agent_runner.{half}.processes.RESUME_AFTER_S", 0.01)
-    begun = {**PROCESS, "stdout": STDOUT, "stderr": NOTHING, "next_offset": 4}
+    begun = {**PROCESS, "stdout": STDOUT, "stderr": NOTHING, "omitted_bytes": 0, "next_offset": 4}
     output = streamed(
         event("stdout", 8, content="two\n", encoding="utf-8"),
         event("stderr", 9, content="/w==", encoding="base64"),
@@ -162,6 +162,15 @@ def test_one_that_takes_longer_is_followed_from_where_the_answer_ended(
         "offset=8&follow=true",
         "offset=9&follow=true",
     ]
+
+
+def test_output_that_was_lost_during_the_request_is_told(connect: Connect) -> None:
+    ended = {**PROCESS, "state": "ended", "exit_code": 0, "omitted_bytes": 5, "next_offset": 9}
+    answer = {**ended, "stdout": STDOUT, "stderr": NOTHING}
+    with played(connect, {"POST /processes": told(answer)}) as (sandbox, _):
+        ran = sandbox.run("cat")
+    assert (ran.stdout.raw, ran.stdout.truncated, ran.stdout.omitted_bytes) == (b"one\n", True, 5)
+    assert ran.stderr.truncated
 
 
 def test_output_tells_gaps_and_the_end(connect: Connect) -> None:

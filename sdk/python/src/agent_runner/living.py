@@ -112,11 +112,7 @@ class Ran:
     @property
     def status(self) -> int:
         """Its exit code as a shell tells it: 128 + n if signal n ended it."""
-        if self.exit_code is not None:
-            return self.exit_code
-        name = self.signal or "SIG0"
-        # Real-time signals have no names: the API calls them SIG and their number.
-        return 128 + (signal.Signals.__members__.get(name) or int(name.removeprefix("SIG")))
+        return _status(self.exit_code, self.signal)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +129,11 @@ class OutputEvent:
     exit_code: int | None = None
     signal: str | None = None
     timed_out: bool = False
+
+    @property
+    def status(self) -> int:
+        """The exit code that it tells, as a shell does: 128 + n if signal n ended the process."""
+        return _status(self.exit_code, self.signal)
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,3 +229,11 @@ class Kept:
             omitted_bytes=omitted,
             omitted_at=len(self._raw) if omitted else None,
         )
+
+
+def _status(exit_code: int | None, name: str | None) -> int:
+    if exit_code is not None:
+        return exit_code
+    # Real-time signals have no names: the API calls them SIG and their number.
+    name = name or "SIG0"
+    return 128 + (signal.Signals.__members__.get(name) or int(name.removeprefix("SIG")))

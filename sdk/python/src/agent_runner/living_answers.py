@@ -19,6 +19,7 @@ from agent_runner.answers import (
 from agent_runner.living import (
     FileChanges,
     FileEntry,
+    Kept,
     OpenedPort,
     OutputEvent,
     PortInfo,
@@ -29,6 +30,7 @@ from agent_runner.living import (
     SnapshotInfo,
     Started,
 )
+from agent_runner.types import Stream
 
 
 def _sandbox(body: Any) -> SandboxInfo:
@@ -53,12 +55,22 @@ def _process(body: Any) -> ProcessInfo:
 
 
 def _started(body: Any) -> Started:
+    lost = int(body["omitted_bytes"])
     return Started(
         info=_process(body),
-        stdout=stream_of(body["stdout"]),
-        stderr=stream_of(body["stderr"]),
+        stdout=_without(lost, stream_of(body["stdout"])),
+        stderr=_without(lost, stream_of(body["stderr"])),
         next_offset=int(body["next_offset"]),
     )
+
+
+def _without(lost: int, stream: Stream | None) -> Stream | None:
+    """Return an output that may lack so many bytes more: nobody knows whose they were."""
+    if stream is None or not lost:
+        return stream
+    kept = Kept(len(stream.raw), stream)
+    kept.lose(lost)
+    return kept.stream
 
 
 def _folder(body: Any) -> tuple[list[FileEntry], bool]:
