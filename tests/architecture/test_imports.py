@@ -13,9 +13,17 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 SDK = ROOT / "sdk" / "python" / "src" / "agent_runner"
 FRAMEWORKS = {
+    "adk": {"google"},
+    "commands": {"anyio"},
     "deepagents": {"deepagents"},
     "deepagents_code": {"deepagents_code"},
     "inspect": {"anyio", "inspect_ai", "pydantic"},
+    "openai_agents/client": {"agents"},
+    "openai_agents/session": {"agents"},
+    "openai_agents/state": {"agents"},
+    "openai_agents/terminals": {"agents"},
+    "pydantic_ai": {"pydantic_ai"},
+    "smolagents": {"PIL", "smolagents"},
 }
 """What an adapter imports of its framework and of what comes with it; no other module does."""
 SDK_NEEDS = {"agent_runner", "httpx", "httpx_sse", "websockets"}

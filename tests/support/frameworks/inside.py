@@ -61,7 +61,8 @@ class Framework:
         settings = self.folder / "mypy.ini"
         followed = ",".join(f"{name}.*" for name in ("agent_runner", "pytest", "_pytest", *reads))
         settings.write_text(
-            f"[mypy]\nfollow_imports = skip\n[mypy-{followed}]\nfollow_imports = silent\n"
+            f"[mypy]\nfollow_imports = skip\n"
+            f"[mypy-{followed}]\nfollow_imports = silent\nfollow_untyped_imports = true\n"
         )
         done = subprocess.run(
             [

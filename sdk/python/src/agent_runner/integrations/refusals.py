@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from agent_runner.errors import ApiError
+from agent_runner.errors import ApiError, Gone, NotFound
 
 
 @contextmanager
@@ -21,3 +21,8 @@ def kernel_errors(path: str) -> Iterator[None]:
         if number is None:
             raise
         raise OSError(number, os.strerror(number), path) from error
+
+
+def is_gone(error: ApiError) -> bool:
+    """Return whether the sandbox itself has ended, or is unknown to this key."""
+    return isinstance(error, Gone) or (isinstance(error, NotFound) and error.reason is None)

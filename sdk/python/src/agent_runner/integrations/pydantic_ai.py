@@ -1,0 +1,247 @@
+"""A workspace of Pydantic AI: commands and files of a run, in a sandbox.
+
+`RunnerWorkspace` fulfils Pydantic AI's protocols `WorkspaceBackend`, `SupportsCommands`,
+`SupportsFilesystem` and `SupportsRealpath`.
+"""
+
+import asyncio
+import math
+import posixpath
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Self
+
+from pydantic_ai.workspaces import (
+    CommandResult,
+    FileEntry,
+    WorkspaceOutputLimitError,
+    WorkspaceRef,
+    WorkspaceTimeoutError,
+    WorkspaceUnavailableError,
+)
+
+from agent_runner import ApiError, AsyncClient, AsyncSandbox, living
+from agent_runner.integrations.commands import MOST_KIB, finished, is_whole, not_started
+from agent_runner.integrations.refusals import is_gone, kernel_errors
+
+PROVIDER = "agent-runner"
+WORKSPACE = "/workspace"
+MOST_ENTRIES = 10_000
+NEW_FILE = 0o644
+KEPT_MODE = 0o777
+
+
+class RunnerWorkspace:
+    """A sandbox as a workspace, made on first use, or the one that `ref` names.
+
+    `options` are those of `client.sandboxes.create`. As a context manager, it kills the sandbox at
+    the end. Nothing else here does: the sandbox lives until its `timeout_s` has passed, or until
+    you kill it by `ref.id`.
+    """
+
+    def __init__(
+        self, client: AsyncClient, *, ref: WorkspaceRef | None = None, **options: Any
+    ) -> None:
+        if ref is not None and ref.provider != PROVIDER:
+            raise ValueError(f"{ref.provider!r} has made the workspace {ref.id!r}, not {PROVIDER}")
+        self._client = client
+        self._options = options
+        self._ref = ref
+        self._opening: asyncio.Future[_Opened] | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._opening is not None and not _failed(self._opening):
+            await (await self._opened()).sandbox.kill()
+
+    @property
+    def ref(self) -> WorkspaceRef | None:
+        """Which sandbox it is; None until there is one."""
+        return self._ref
+
+    async def working_dir(self) -> str:
+        """Return the folder where commands start."""
+        return (await self._opened()).folder
+
+    async def run(
+        self,
+        command: str | Sequence[str],
+        *,
+        shell: bool = False,
+        env: Mapping[str, str] | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - the protocol's parameter
+    ) -> CommandResult:
+        """Run a command to its end, and kill it if this is cancelled."""
+        if isinstance(command, str) is not shell:
+            raise TypeError("a command is a string with shell=True, and a sequence without it")
+        if timeout is not None and not (math.isfinite(timeout) and timeout > 0):
+            raise ValueError(f"timeout is {timeout}: give a positive number of seconds, or None")
+        sandbox = (await self._opened()).sandbox
+        with _unavailable():
+            try:
+                ran = await finished(sandbox, command, env=env, timeout_s=timeout)
+            except ApiError as error:
+                code = not_started(error)
+                if code is None:
+                    raise
+                return CommandResult(exit_code=code, stdout="", stderr=f"{error}\n")
+            await self._still_there(sandbox, ran)
+        said = {"stdout": ran.stdout.text, "stderr": ran.stderr.text}
+        if ran.timed_out:
+            raise WorkspaceTimeoutError(f"the command took longer than {timeout} s", **said)
+        if not is_whole(ran):
+            limit = MOST_KIB * 1024
+            why = f"the command wrote more than {limit} bytes to its stdout or stderr"
+            raise WorkspaceOutputLimitError(why, limit=limit, **said)
+        return CommandResult(exit_code=ran.status, **said)
+
+    async def read_bytes(self, path: str) -> bytes:
+        """Return a file's bytes."""
+        with _unavailable(), kernel_errors(path):
+            return await (await self._opened()).sandbox.files.read(path)
+
+    async def write_bytes(self, path: str, data: bytes) -> None:
+        """Write a file, through a link if there is one. It keeps the mode that it had."""
+        files = (await self._opened()).sandbox.files
+        with _unavailable(), kernel_errors(path):
+            mode = await self._mode(path)
+            if not mode & stat.S_IWUSR:
+                raise PermissionError(f"{path} may not be written by its owner")
+            await files.write(path, data, mode=mode)
+
+    async def stat(self, path: str) -> FileEntry:
+        """Describe what a path leads to."""
+        return _entry(path, await self._target(path))
+
+    async def list_dir(self, path: str) -> Sequence[FileEntry]:
+        """Describe what is in a folder."""
+        sandbox = (await self._opened()).sandbox
+        with _unavailable(), kernel_errors(path):
+            found, more = await sandbox.files.list(path, limit=MOST_ENTRIES)
+        if more:
+            raise WorkspaceOutputLimitError(
+                f"{path} holds more than {MOST_ENTRIES} files: list it with a command",
+                limit=MOST_ENTRIES,
+            )
+        links = [each.path for each in found if each.kind == "link"]
+        folders = await self._folders(links) if links else frozenset()
+        return [
+            FileEntry(
+                name=posixpath.basename(each.path),
+                path=posixpath.join(path, posixpath.basename(each.path)),
+                is_dir=each.kind == "folder" or each.path in folders,
+                size=each.size if each.kind == "file" else None,
+            )
+            for each in found
+        ]
+
+    async def make_dir(self, path: str) -> None:
+        """Make a folder, and those above it; it may exist already."""
+        with _unavailable(), kernel_errors(path):
+            await (await self._opened()).sandbox.files.make_folder(path)
+
+    async def remove(self, path: str) -> None:
+        """Remove a file, a link, or a folder with all that is in it."""
+        opened = await self._opened()
+        above, name = posixpath.split(posixpath.normpath(path))
+        target = posixpath.join(await self.realpath(above), name)
+        if f"{opened.folder}/".startswith(f"{target.rstrip('/')}/"):
+            raise ValueError(f"{path} is the working folder or above it, and may not be removed")
+        with _unavailable(), kernel_errors(path):
+            await opened.sandbox.files.remove(target, recursive=True)
+
+    async def exists(self, path: str) -> bool:
+        """Return whether a path leads to anything."""
+        try:
+            await self.stat(path)
+        except FileNotFoundError:
+            return False
+        return True
+
+    async def realpath(self, path: str) -> str:
+        """Return the path without links, whether or not there is anything."""
+        resolved = await self.run(["realpath", "--canonicalize-missing", "-z", "--", path])
+        if resolved.exit_code:
+            raise OSError(resolved.stderr.strip())
+        return resolved.stdout.removesuffix("\0")
+
+    async def _opened(self) -> "_Opened":
+        """Return the sandbox; all who wait for it share one, even if one of them is cancelled."""
+        if self._opening is None or _failed(self._opening):
+            self._opening = asyncio.ensure_future(self._open())
+        return await asyncio.shield(self._opening)
+
+    async def _open(self) -> "_Opened":
+        with _unavailable():
+            if self._ref is None:
+                sandbox = await self._client.sandboxes.create(**self._options)
+                self._ref = WorkspaceRef(provider=PROVIDER, id=sandbox.id)
+            else:
+                sandbox = await self._client.sandboxes.get(self._ref.id)
+            folder = await sandbox.files.stat(WORKSPACE)
+        return _Opened(sandbox, folder.target or folder.path)
+
+    async def _target(self, path: str) -> living.FileEntry:
+        """Describe what a path leads to, through links."""
+        files = (await self._opened()).sandbox.files
+        with _unavailable(), kernel_errors(path):
+            found = await files.stat(path)
+            if found.kind == "link":
+                found = await files.stat(await self.realpath(path))
+        return found
+
+    async def _mode(self, path: str) -> int:
+        try:
+            found = await self._target(path)
+        except FileNotFoundError:
+            return NEW_FILE
+        return int(found.mode, 8) & KEPT_MODE
+
+    async def _folders(self, links: Sequence[str]) -> frozenset[str]:
+        """Return the links that lead to folders."""
+        look = 'for each do test -d "$each" && printf "%s\\0" "$each"; done; true'
+        return frozenset((await self.run(["sh", "-c", look, "sh", *links])).stdout.split("\0"))
+
+    @staticmethod
+    async def _still_there(sandbox: AsyncSandbox, ran: living.Ran) -> None:
+        """Raise WorkspaceUnavailableError if a command was killed because its sandbox ended."""
+        if ran.signal is not None and (await sandbox.refresh()).state in {"stopping", "ended"}:
+            raise WorkspaceUnavailableError(f"sandbox {sandbox.id} ended during the command")
+
+
+class _Opened:
+    def __init__(self, sandbox: AsyncSandbox, folder: str) -> None:
+        self.sandbox = sandbox
+        self.folder = folder
+
+
+@contextmanager
+def _unavailable() -> Iterator[None]:
+    try:
+        yield
+    except ApiError as error:
+        if not is_gone(error):
+            raise
+        raise WorkspaceUnavailableError(f"the sandbox is gone: {error}") from error
+
+
+def _failed(opening: "asyncio.Future[_Opened]") -> bool:
+    return opening.done() and (opening.cancelled() or opening.exception() is not None)
+
+
+def _entry(path: str, found: living.FileEntry) -> FileEntry:
+    return FileEntry(
+        name=posixpath.basename(posixpath.normpath(path)),
+        path=path,
+        is_dir=found.kind == "folder",
+        size=found.size if found.kind == "file" else None,
+    )

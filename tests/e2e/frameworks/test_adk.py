@@ -1,0 +1,30 @@
+"""Google's Agent Development Kit: tools that work in a sandbox."""
+
+from collections.abc import Mapping
+
+import pytest
+
+from tests.support.environments import Environments
+from tests.support.frameworks.examples import example
+from tests.support.frameworks.inside import ADAPTERS, Framework, framework
+
+
+@pytest.fixture(scope="module")
+def inside(
+    environments: Environments,
+    facts: Mapping[str, str],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Framework:
+    folder = tmp_path_factory.mktemp("adk")
+    told = example("adk.md", '"gemini-3-pro"', folder)
+    return framework("adk", environments, {**facts, **told}, folder)
+
+
+def test_agents_work_in_a_sandbox(inside: Framework) -> None:
+    """Also as our page says."""
+    found = inside.suite("adk_suite.py")
+    assert {name: wrong for name, wrong in found.items() if wrong} == {}
+
+
+def test_the_adapter_fits_the_frameworks_types(inside: Framework) -> None:
+    assert inside.mistakes(ADAPTERS / "adk.py", reads=("google.adk.environment",)) == ""

@@ -1,0 +1,32 @@
+"""smolagents: agents whose code runs in a sandbox."""
+
+from collections.abc import Mapping
+
+import pytest
+
+from tests.support.environments import Environments
+from tests.support.frameworks.examples import example
+from tests.support.frameworks.inside import ADAPTERS, Framework, framework
+
+MODEL = 'InferenceClientModel("Qwen/Qwen3-Coder-480B-A35B-Instruct")'
+
+
+@pytest.fixture(scope="module")
+def inside(
+    environments: Environments,
+    facts: Mapping[str, str],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Framework:
+    folder = tmp_path_factory.mktemp("smolagents")
+    told = example("smolagents.md", MODEL, folder)
+    return framework("smolagents", environments, {**facts, **told}, folder)
+
+
+def test_agents_run_their_code_in_a_sandbox(inside: Framework) -> None:
+    """Also as our page says."""
+    found = inside.suite("smolagents_suite.py")
+    assert {name: wrong for name, wrong in found.items() if wrong} == {}
+
+
+def test_the_adapter_fits_the_frameworks_types(inside: Framework) -> None:
+    assert inside.mistakes(ADAPTERS / "smolagents.py", reads=("smolagents",)) == ""
