@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from types import TracebackType
@@ -198,6 +199,14 @@ class Templates:
         if found is None:
             raise NotFound(NO_TEMPLATE)
         return found
+
+    async def find(self, caller: Caller, name: str) -> StoredTemplate | None:
+        """Return the template of this name, `name:tag`, `name@id` or id, if it was built."""
+        async with self._database.tenant(caller.tenant_id) as tx:
+            with suppress(ValueError):
+                found = await templates.get(tx, UUID(name.removesuffix(f":{DEFAULT_TAG}")))
+                return found if found and found.sha256 else None
+            return await named_template(tx, name)
 
     async def list_newest(
         self, caller: Caller, *, before: UUID | None, limit: int, name: str | None = None

@@ -91,7 +91,8 @@ async def _create(
 ) -> SandboxAnswer:
     # Without it there would be a sandbox that nobody can use.
     parts.tokens.require_key()
-    source = templates.resolve(body.template_id, parts.settings.images)
+    images = parts.settings.images
+    source = await templates.find(body.template_id, images, parts.templates, caller)
     egress = await _egress(caller, parts, body.network, internet=body.internet)
     order = LivingOrder(
         image=source.image,

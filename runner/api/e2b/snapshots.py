@@ -54,21 +54,28 @@ async def list_snapshots(
 
 
 @router.delete("/templates/{template}", status_code=HTTPStatus.NO_CONTENT)
-async def delete(template: TemplateName, caller: CanDeleteSnapshots, parts: Parts) -> None:
-    """Delete a snapshot. Templates that are images belong to the deployment."""
+async def delete(
+    request: Request, template: TemplateName, caller: CanDeleteSnapshots, parts: Parts
+) -> None:
+    """Delete a snapshot or a template. Templates that are images belong to the deployment."""
+    if (built := await parts.templates.find(caller, template)) is not None:
+        await require(request, parts, caller, Permission.TEMPLATE_DELETE)
+        await parts.templates.delete(caller, built.id)
+        return
     if (snapshot := templates.snapshot_in(template)) is None:
-        raise NotFound(f"there is no snapshot {template!r}")
+        raise NotFound(f"there is no snapshot or template {template!r}")
     await parts.copies.snapshots.delete(caller, snapshot)
 
 
 @router.get("/templates/aliases/{alias}")
 async def read_alias(alias: TemplateName, caller: CanReadSnapshots, parts: Parts) -> TemplateAnswer:
     """Return what a template's name stands for."""
-    source = templates.resolve(alias, parts.settings.images)
+    images = parts.settings.images
+    source = await templates.find(alias, images, parts.templates, caller)
     if source.snapshot is not None:
         kept = await parts.copies.snapshots.read(caller, source.snapshot)
         return TemplateAnswer(template_id=str(kept.id), public=False)
-    return TemplateAnswer(template_id=source.image or "", public=True)
+    return TemplateAnswer(template_id=source.image or "", public=source.image in images)
 
 
 @router.post("/sandboxes/{sandbox_id}/fork", status_code=HTTPStatus.CREATED)

@@ -1,9 +1,11 @@
-"""What sandboxes are made from: E2B's template ids, our images and snapshots, by one name."""
+"""What sandboxes are made from: our images, tenants' templates and snapshots, by one name."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
 from uuid import UUID
 
+from runner.auth.caller import Caller
+from runner.templates.builds import Templates
 from runner.words.errors import NotFound
 
 DEFAULT_TAG = "default"
@@ -13,14 +15,23 @@ THEIRS = frozenset({"base", "code-interpreter-v1"})
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What a sandbox is made from: an image, or a snapshot with its image."""
+    """What a sandbox is made from: an image or a template, or a snapshot with its image."""
 
     image: str | None = None
     snapshot: UUID | None = None
 
 
-def resolve(name: str, images: Collection[str]) -> Source:
+async def find(name: str, images: Collection[str], own: Templates, caller: Caller) -> Source:
     """Return what a template id or name stands for. Raises NotFound, and names what there is."""
+    if name.partition(":")[0] not in images:
+        template = await own.find(caller, name)
+        if template is not None:
+            return Source(image=template.image)
+    return resolve(name, images)
+
+
+def resolve(name: str, images: Collection[str]) -> Source:
+    """Return the image or snapshot that a template id stands for. Raises NotFound."""
     bare, _, tag = name.partition(":")
     if tag in {"", DEFAULT_TAG}:
         if bare in images:
@@ -30,7 +41,8 @@ def resolve(name: str, images: Collection[str]) -> Source:
     known = ", ".join(sorted(images))
     hint = f"; the operator may add {bare} to RUNNER_IMAGES" if bare in THEIRS else ""
     raise NotFound(
-        f"there is no template {name!r}; there are {known}, and snapshots by their ids{hint}"
+        f"there is no template {name!r}; there are {known}, snapshots by their ids, and templates"
+        f" that you have built{hint}"
     )
 
 

@@ -11,8 +11,8 @@ from runner.api.e2b.shape import refusal
 
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 _TEMPLATES = (
-    "templates cannot be built or changed by this interface: the operator makes images with"
-    " `runner images build`, and a snapshot of a sandbox is a template as well"
+    "templates are not built or changed by this interface: build them by POST /v1/templates, and"
+    " make sandboxes from them by their names; a snapshot of a sandbox is a template as well"
 )
 _VOLUMES = "there are no volumes: keep files in snapshots, or by PUT /v1/files/{path}"
 _SECRETS = (

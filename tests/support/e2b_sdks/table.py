@@ -35,7 +35,7 @@ def _plain(what: str, names: str) -> dict[str, Line]:
     return {name: Line(what) for name in names.split()}
 
 
-BUILDS = "the operator makes images, and a snapshot is a template"
+BUILDS = "build it by `POST /v1/templates`; a snapshot is a template, too"
 VOLUMES = "there are no volumes; keep files in snapshots, or by `/v1/files`"
 SECRETS = "write secrets by `/v1/secrets`, and let the egress proxy set them"
 

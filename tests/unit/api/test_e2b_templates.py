@@ -27,7 +27,7 @@ def test_an_image_or_a_snapshot_is_a_template() -> None:
 
 @pytest.mark.parametrize("name", ["nobodys", "python:v2", "base:v2", "code-interpreter"])
 def test_another_name_is_refused_with_those_there_are(name: str) -> None:
-    with pytest.raises(NotFound, match="there are base, python, and snapshots"):
+    with pytest.raises(NotFound, match="there are base, python, snapshots"):
         resolve(name, ("python", "base"))
 
 
