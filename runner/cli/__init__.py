@@ -15,6 +15,7 @@ Commands run with the rights of the user who types them.
     sandbox  sandboxes that live
     sandbox_use  commands and files in sandboxes
     snapshots  files of sandboxes, kept
+    templates  what sandboxes are made from
     sandbox_shell  a terminal in a sandbox
     sandbox_watch  events of sandboxes
     sandbox_ports  a local port for one of theirs
@@ -34,6 +35,7 @@ What commands share:
 
     console      printing, reading and failing
     arguments    arguments of several commands
+    dockerfile   a Dockerfile as the steps of a template
     ids          finds the whole id for its beginning
     listing      tables, and JSON
     human        sizes, times and numbers

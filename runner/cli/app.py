@@ -18,6 +18,7 @@ from runner.cli import (
     secrets,
     serve,
     snapshots,
+    templates,
     tenants,
     usage,
     use,
@@ -50,6 +51,7 @@ app.add_typer(operate.images, name="images")
 app.add_typer(use.executions, name="executions")
 app.add_typer(sandbox.sandbox, name="sandbox")
 app.add_typer(snapshots.snapshots, name="snapshot")
+app.add_typer(templates.templates, name="templates")
 app.add_typer(files.files, name="files")
 app.add_typer(audit.audit, name="audit")
 app.add_typer(profile.profile, name="profile")

@@ -28,13 +28,14 @@ def test_the_public_names_are_these() -> None:
     """Adding or removing a name must be a decision, not an accident."""
     assert set(agent_runner.__all__) == {
         "ApiError", "ApiKey", "Artifact", "AsyncClient", "AsyncContext", "AsyncFileWatch",
-        "AsyncForward", "AsyncProcess", "AsyncSandbox", "AsyncTerminal", "Client", "CodeError",
-        "Conflict", "Context", "ContextInfo", "Event", "Execution", "FileChanges", "FileEntry",
+        "AsyncForward", "AsyncProcess", "AsyncSandbox", "AsyncTerminal", "BuildOutput", "Client",
+        "CodeError", "Conflict", "Context", "ContextInfo", "Event", "Execution", "FileChanges",
+        "FileEntry",
         "FileWatch", "Forward", "Gone", "Invalid", "Invitation", "Member", "NewApiKey",
         "NotAuthenticated", "NotFound", "NotPermitted", "OpenedPort", "OutputEvent", "PortInfo",
         "Process", "ProcessInfo", "Project", "Ran", "Result", "Run", "RunEvent", "Sandbox",
         "SandboxEvent", "SandboxInfo", "SignedUrl", "SnapshotInfo", "StoredFile", "Stream",
-        "Terminal", "TooMany", "Unavailable", "UnsafeArchive",
+        "TemplateInfo", "Terminal", "TooMany", "Unavailable", "UnsafeArchive",
     }  # fmt: skip
 
 

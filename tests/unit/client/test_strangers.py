@@ -24,6 +24,7 @@ from agent_runner._sync.projects import Projects
 from agent_runner._sync.sandbox_files import SandboxFiles
 from agent_runner._sync.sandboxes import Sandboxes
 from agent_runner._sync.snapshots import Snapshots
+from agent_runner._sync.templates import Templates
 from agent_runner.answers import EXECUTION
 from agent_runner.living_answers import PROCESS, SANDBOX
 from agent_runner.runs import CONTEXT
@@ -136,6 +137,12 @@ USES: dict[str, Use] = {
     "snapshots.get": lambda api: api.snapshots.get(ID),
     "snapshots.list": lambda api: api.snapshots.list(),
     "snapshots.delete": lambda api: api.snapshots.delete(ID),
+    "templates.build": lambda api: api.templates.build("a", [{"run": "true"}]),
+    "templates.wait": lambda api: api.templates.wait(ID),
+    "templates.get": lambda api: api.templates.get(ID),
+    "templates.list": lambda api: api.templates.list(),
+    "templates.logs": lambda api: api.templates.logs(ID),
+    "templates.delete": lambda api: api.templates.delete(ID),
     "sandbox.run": lambda api: sandbox(api).run("true"),
     "sandbox.run_code": lambda api: sandbox(api).run_code("1"),
     "sandbox.start": lambda api: sandbox(api).start("true"),
@@ -198,6 +205,7 @@ PARTS = {
     "projects.": Projects,
     "sandboxes.": Sandboxes,
     "snapshots.": Snapshots,
+    "templates.": Templates,
 }
 IN_SANDBOXES = {
     "sandbox.": Sandbox,

@@ -56,6 +56,7 @@ from agent_runner.errors import (
     UnsafeArchive,
 )
 from agent_runner.living import (
+    BuildOutput,
     FileChanges,
     FileEntry,
     OpenedPort,
@@ -67,6 +68,7 @@ from agent_runner.living import (
     SandboxInfo,
     SignedUrl,
     SnapshotInfo,
+    TemplateInfo,
 )
 from agent_runner.runs import CodeError, ContextInfo, Result, Run, RunEvent
 from agent_runner.types import (
@@ -93,6 +95,7 @@ __all__ = [
     "AsyncProcess",
     "AsyncSandbox",
     "AsyncTerminal",
+    "BuildOutput",
     "Client",
     "CodeError",
     "Conflict",
@@ -129,6 +132,7 @@ __all__ = [
     "SnapshotInfo",
     "StoredFile",
     "Stream",
+    "TemplateInfo",
     "Terminal",
     "TooMany",
     "Unavailable",

@@ -61,6 +61,36 @@ class SnapshotInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class TemplateInfo:
+    """What sandboxes are made from, once `state` is `ready`."""
+
+    id: str
+    name: str
+    tag: str
+    image: str
+    """What `sandboxes.create(image=…)` calls exactly this one."""
+    state: str
+    detail: str | None
+    base: str
+    steps: int
+    env: dict[str, str]
+    size_bytes: int | None
+    sha256: str | None
+    created_by: str
+    created_at: str
+    ended_at: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class BuildOutput:
+    """Some of what the build of a template wrote."""
+
+    seq: int
+    at: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class ProcessInfo:
     """A process as it was when the API was asked."""
 

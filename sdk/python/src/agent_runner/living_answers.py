@@ -17,6 +17,7 @@ from agent_runner.answers import (
     stream_of,
 )
 from agent_runner.living import (
+    BuildOutput,
     FileChanges,
     FileEntry,
     Kept,
@@ -29,6 +30,7 @@ from agent_runner.living import (
     SignedUrl,
     SnapshotInfo,
     Started,
+    TemplateInfo,
 )
 from agent_runner.types import Stream
 
@@ -103,6 +105,9 @@ SANDBOX = Answer("a sandbox", _sandbox)
 SANDBOXES = Answer("a page of sandboxes", page(_sandbox))
 SNAPSHOT = Answer("a snapshot", _snapshot)
 SNAPSHOTS = Answer("a page of snapshots", page(_snapshot))
+TEMPLATE = Answer("a template", made(TemplateInfo))
+TEMPLATES = Answer("a page of templates", page(made(TemplateInfo)))
+TEMPLATE_LOG = Answer("the log of a build", items(made(BuildOutput)))
 COPIES = Answer("a list of sandboxes", items(_sandbox))
 _USED = having(
     "cpu_s", "memory_bytes", "memory_peak_bytes", "pids", "processes", "disk_bytes",

@@ -8,6 +8,7 @@ projects        its projects
 sandboxes       sandboxes that live, made and found
 sandbox         one of them
 snapshots       files of sandboxes, kept
+templates       what they are made from
 processes       what runs in them
 terminals       their terminals
 ports           their ports

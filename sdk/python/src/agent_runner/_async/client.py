@@ -17,6 +17,7 @@ from agent_runner._async.members import AsyncMembers
 from agent_runner._async.projects import AsyncProjects
 from agent_runner._async.sandboxes import AsyncSandboxes
 from agent_runner._async.snapshots import AsyncSnapshots
+from agent_runner._async.templates import AsyncTemplates
 from agent_runner.address import address
 from agent_runner.answers import Answer
 from agent_runner.errors import Unavailable
@@ -281,6 +282,11 @@ class AsyncClient:
     def snapshots(self) -> AsyncSnapshots:
         """The files of sandboxes that the tenant keeps."""
         return AsyncSnapshots(self._http)
+
+    @property
+    def templates(self) -> AsyncTemplates:
+        """What the tenant has built for its sandboxes to be made from."""
+        return AsyncTemplates(self._http)
 
     async def verify_audit(
         self, *, seq: int | None = None, hash_: str | None = None

@@ -18,6 +18,7 @@ from agent_runner._sync.members import Members
 from agent_runner._sync.projects import Projects
 from agent_runner._sync.sandboxes import Sandboxes
 from agent_runner._sync.snapshots import Snapshots
+from agent_runner._sync.templates import Templates
 from agent_runner.address import address
 from agent_runner.answers import Answer
 from agent_runner.errors import Unavailable
@@ -280,6 +281,11 @@ class Client:
     def snapshots(self) -> Snapshots:
         """The files of sandboxes that the tenant keeps."""
         return Snapshots(self._http)
+
+    @property
+    def templates(self) -> Templates:
+        """What the tenant has built for its sandboxes to be made from."""
+        return Templates(self._http)
 
     def verify_audit(self, *, seq: int | None = None, hash_: str | None = None) -> dict[str, Any]:
         """Return whether the tenant's audit log is whole, and has the record that you know."""

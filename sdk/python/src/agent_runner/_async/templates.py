@@ -1,0 +1,64 @@
+"""Templates: `client.templates`."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+
+from agent_runner._async.calls import call, delete
+from agent_runner._async.local import sleep
+from agent_runner.living import BuildOutput, TemplateInfo
+from agent_runner.living_answers import TEMPLATE, TEMPLATE_LOG, TEMPLATES
+from agent_runner.transport import params
+
+_TEMPLATES = "/v1/templates"
+_POLL_S = 0.5
+
+
+class AsyncTemplates:
+    """The tenant's templates. `client.sandboxes.create(image=name)` makes a sandbox from one."""
+
+    def __init__(self, http: httpx.AsyncClient) -> None:
+        self._http = http
+
+    async def build(
+        self, name: str, steps: Sequence[Mapping[str, Any]] = (), **options: Any
+    ) -> TemplateInfo:
+        """Begin to build a template; `wait` returns it once the build has ended.
+
+        `options` are the other fields of `POST /v1/templates`, such as `base` and `egress`. Raises
+        ApiError.
+        """
+        body = {"name": name, "steps": list(steps), **options}
+        return await call(self._http, TEMPLATE, "POST", _TEMPLATES, json=body)
+
+    async def wait(self, template_id: str) -> TemplateInfo:
+        """Return a template once its build has ended: its `state` says how. Raises ApiError."""
+        while (found := await self.get(template_id)).state == "building":
+            await sleep(_POLL_S)
+        return found
+
+    async def get(self, template_id: str) -> TemplateInfo:
+        """Return a template as it is now. Raises ApiError."""
+        return await call(self._http, TEMPLATE, "GET", _path(template_id))
+
+    async def list(
+        self, *, name: str | None = None, limit: int = 50, cursor: str | None = None
+    ) -> tuple[Sequence[TemplateInfo], str | None]:
+        """Return a page of templates, newest first, and the cursor of the next one."""
+        wanted = params(name=name, limit=limit, cursor=cursor)
+        return await call(self._http, TEMPLATES, "GET", _TEMPLATES, params=wanted)
+
+    async def logs(self, template_id: str, *, after: int = 0) -> Sequence[BuildOutput]:
+        """Return what a build wrote after entry number `after`; at most 200 entries at once."""
+        path = f"{_path(template_id)}/logs"
+        return await call(self._http, TEMPLATE_LOG, "GET", path, params=params(after=after))
+
+    async def delete(self, template_id: str) -> None:
+        """Delete a template; sandboxes that were made from it live on. Raises ApiError."""
+        await delete(self._http, _path(template_id))
+
+
+def _path(template_id: str) -> str:
+    return f"{_TEMPLATES}/{quote(template_id, safe='')}"
