@@ -90,7 +90,7 @@ def _take(found: BuildFile, folder: Path, line: str) -> None:
 
 def _command(rest: str) -> str:
     if rest.startswith("--"):
-        raise ValueError(f"RUN has no option {rest.split()[0]} here")
+        raise ValueError(f"RUN has no option {rest.split(maxsplit=1)[0]} here")
     if rest.startswith("["):
         return shlex.join(json.loads(rest))
     return rest
