@@ -9,7 +9,8 @@ import hashlib
 import shutil
 import tempfile
 from collections import defaultdict
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
@@ -29,8 +30,10 @@ from runner.words.execution import Program
 from runner.words.templates import image_of, template_in
 
 SWEEP_S = 300.0
-MOST_BYTES = 16 * 2**30
-"""Of one template's files: more than any size of a sandbox holds."""
+HOLES = 64 * 2**20
+"""How many bytes more than its archive a template's files may have: holes are written, too."""
+AT_ONCE = 2
+"""How many images are made at once: each takes three times its archive's bytes of this disk."""
 _FILL_S = 60.0
 _FILL = f'test ! -d {SKELETON} || cp -RT {SKELETON} "$HOME"'
 
@@ -47,6 +50,7 @@ class TemplateImages:
     folder: Path
     """Where archives are while an image is made of them."""
     _turns: dict[UUID, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
+    _making: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
 
     async def require(self, tenant: UUID, image: str) -> None:
         """Make the image if it is a template's that this node has none of.
@@ -78,15 +82,21 @@ class TemplateImages:
             # What it is called does not matter: an image is found by its template's id.
             below = image_of("base", content.base_template)
             base = await self._image(tenant, content.base_template, below)
+        made = TemplateImage(name, template, tenant, self.node)
+        stored = self.objects.read(content.object_key)
+        chunks = opened(stored, bytes.fromhex(key), bound_to=bound_to)
+        async with self._making, self._scratch() as scratch:
+            archive = scratch / "content"
+            await _write(chunks, archive, content, name)
+            most = content.archive_bytes + HOLES
+            return await self.images.add_template(made, base, archive, most=most)
+
+    @asynccontextmanager
+    async def _scratch(self) -> AsyncIterator[Path]:
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         scratch = Path(tempfile.mkdtemp(dir=self.folder))
         try:
-            archive = scratch / "content"
-            stored = self.objects.read(content.object_key)
-            chunks = opened(stored, bytes.fromhex(key), bound_to=bound_to)
-            await _write(chunks, archive, content, name)
-            made = TemplateImage(name, template, tenant, self.node)
-            return await self.images.add_template(made, base, archive, most=MOST_BYTES)
+            yield scratch
         finally:
             await asyncio.to_thread(shutil.rmtree, scratch)
 

@@ -6,5 +6,6 @@ spec     every hardening flag, as a pure function; nothing else writes Docker ar
 users    which user id each sandbox has, alone on its host
 rootfs   an image's files, built from the distribution's packages
 images   which image a name means today
+entries  reads an archive of which nothing is believed
 layers   what a build changed, made harmless, as a layer of an image
 """

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
+from runner.sandbox.engine.entries import ENCODING, ERRORS, read_entries
 from runner.words.errors import Invalid
 from runner.words.sandbox import WORKSPACE, UnixAccount
 
@@ -31,6 +32,10 @@ OURS = frozenset(
 MOST_ENTRIES = 500_000
 WHITEOUT = ".wh."
 _OPAQUE = ".wh..wh..opq"
+_NO_NAMES = frozenset(f"{WHITEOUT}{name}" for name in ("", ".", ".."))
+"""What would remove the folder that it is in, or the one above."""
+_LATEST = 2**33 - 1
+"""The last second that tar's header holds."""
 _MODES = 0o1777
 """All bits but those for set-user-ID and set-group-ID."""
 
@@ -46,28 +51,27 @@ class WrittenLayer:
 def write_layer(
     source: IO[bytes], target: io.BufferedRandom | io.BytesIO, account: UnixAccount, *, most: int
 ) -> WrittenLayer:
-    """Write a layer of what the archive holds; its files have at most `most` bytes.
+    """Write a layer of what the archive holds; its files have at most `most` bytes, holes included.
 
     The target must be empty, and readable, too. Raises Invalid if it is no archive, or holds what
     no template may.
     """
-    left, entries = most, 0
+    left = most
     try:
-        with (
-            tarfile.open(fileobj=source, mode="r|") as archive,
-            tarfile.open(fileobj=target, mode="w", format=tarfile.PAX_FORMAT) as layer,
-        ):
-            for entry in archive:
-                entries += 1
-                left -= entry.size if entry.isreg() else 0
-                if entries > MOST_ENTRIES or left < 0:
-                    raise _refused(f"they are more than {MOST_ENTRIES}, or than {most} bytes")
-                made = _checked(entry, account)
-                if made is not None:
-                    content = archive.extractfile(entry) if entry.isreg() else None
-                    layer.addfile(made, content)
-    except (tarfile.TarError, EOFError, ValueError) as error:
+        for number, (entry, content) in enumerate(read_entries(source), 1):
+            left -= entry.size if entry.isreg() else 0
+            if number > MOST_ENTRIES or left < 0:
+                raise _refused(
+                    f"they are more than {MOST_ENTRIES}, or than {most} bytes, holes included"
+                )
+            made = _checked(entry, account)
+            if made is not None:
+                target.write(made.tobuf(tarfile.PAX_FORMAT, ENCODING, ERRORS))
+                target.writelines(content)
+                target.write(bytes(-made.size % tarfile.BLOCKSIZE))
+    except (tarfile.TarError, ValueError) as error:
         raise _refused(f"they cannot be read: {error}") from error
+    target.write(bytes(2 * tarfile.BLOCKSIZE))
     size = target.tell()
     target.seek(0)
     return WrittenLayer(f"sha256:{hashlib.file_digest(target, 'sha256').hexdigest()}", size)
@@ -78,10 +82,10 @@ def _checked(entry: tarfile.TarInfo, account: UnixAccount) -> tarfile.TarInfo | 
     path = _path(entry.name)
     if path == PurePosixPath("/") or _is_ours(path, account):
         return None
-    if path.name == WHITEOUT or (path.name.startswith(".wh..wh.") and path.name != _OPAQUE):
+    if path.name in _NO_NAMES or (path.name.startswith(".wh..wh.") and path.name != _OPAQUE):
         raise _refused(f"none may be called {path.name!r}")
     made = tarfile.TarInfo(str(path)[1:])
-    made.mode, made.mtime = entry.mode & _MODES, int(max(0, entry.mtime))
+    made.mode, made.mtime = entry.mode & _MODES, min(max(0, int(entry.mtime)), _LATEST)
     if entry.isreg():
         made.size = entry.size
     elif entry.isdir():

@@ -1,8 +1,10 @@
 """What a sandbox has packed becomes a layer of an image only in harmless form."""
 
 import io
+import subprocess
 import tarfile
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -66,15 +68,114 @@ def test_no_file_sets_its_users_id() -> None:
     assert (found["su"].mode, found["t"].mode) == (0o755, 0o1777)
 
 
-def test_attributes_such_as_capabilities_are_left_out() -> None:
+def test_attributes_such_as_capabilities_are_refused() -> None:
+    """They are in headers of pax, of which nobody knows how much they hold."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as writing:
         entry = tarfile.TarInfo("ping")
         entry.pax_headers = {"SCHILY.xattr.security.capability": "all"}
         writing.addfile(entry)
     packed.seek(0)
+    with pytest.raises(Invalid, match="GNU format"):
+        layer(packed)
+
+
+def test_headers_for_all_further_entries_are_refused() -> None:
+    """`tarfile` copies them for each entry: a small archive would fill the node's memory."""
+    packed = io.BytesIO()
+    with tarfile.open(
+        fileobj=packed, mode="w", format=tarfile.PAX_FORMAT, pax_headers={"a": "b"}
+    ) as writing:
+        writing.addfile(tarfile.TarInfo("file"))
+    packed.seek(0)
+    with pytest.raises(Invalid, match="GNU format"):
+        layer(packed)
+
+
+def test_a_name_without_a_bound_is_refused() -> None:
+    with pytest.raises(Invalid, match="a name is longer"):
+        layer(archive(("x/" * 10_000, b"", {})))
+
+
+def test_long_names_and_names_that_are_no_text_are_kept() -> None:
+    name, target = "n" * 300, "t" * 300
+    packed = archive(
+        (name, b"x", {}),
+        ("link", None, {"type": tarfile.SYMTYPE, "linkname": target}),
+        ("after", b"y", {}),
+        ("\udcff", b"z", {}),
+    )
     _, found = layer(packed)
-    assert found["ping"].pax_headers == {}
+    assert list(found) == [name, "link", "after", "\udcff"]
+    assert (found["link"].linkname, found["after"].linkname) == (target, "")
+
+
+def test_any_number_of_names_before_an_entry_takes_no_stack() -> None:
+    name = archive(("n" * 300, b"", {})).getvalue()[: 2 * tarfile.BLOCKSIZE]
+    packed = io.BytesIO(name * 5000 + archive(("file", b"", {})).getvalue())
+    assert list(layer(packed)[1]) == ["n" * 300]
+
+
+def test_a_time_that_no_header_holds_becomes_the_latest() -> None:
+    _, found = layer(archive(("future", b"", {"mtime": 2**60})))
+    assert found["future"].mtime == 2**33 - 1
+
+
+HOLES = 2**16
+
+
+def with_holes(folder: Path, *pieces: tuple[int, bytes], size: int) -> io.BytesIO:
+    """Return what tar, called as the supervisor calls it, packs of one file."""
+    file = folder / "file"
+    with file.open("wb") as writing:
+        for offset, content in pieces:
+            writing.seek(offset)
+            writing.write(content)
+        writing.truncate(size)
+    tar = ["tar", "--create", "--format=gnu", "--sparse", "--file=-", "-C", str(folder), "file"]
+    return io.BytesIO(subprocess.run(tar, check=True, capture_output=True).stdout)
+
+
+@pytest.mark.parametrize("pieces", [0, 1, 3, 40])
+def test_holes_of_a_file_are_filled(tmp_path: Path, pieces: int) -> None:
+    content = [((2 * each + 1) * HOLES, bytes([each + 1]) * HOLES) for each in range(pieces)]
+    packed = with_holes(tmp_path, *content, size=100 * HOLES)
+    assert len(packed.getvalue()) < 80 * HOLES
+    target = io.BytesIO()
+    write_layer(packed, target, AGENT, most=100 * HOLES)
+    target.seek(0)
+    with tarfile.open(fileobj=target) as reading:
+        written = reading.extractfile("file")
+        assert written is not None
+        assert written.read() == (tmp_path / "file").read_bytes()
+
+
+def test_holes_count_as_bytes(tmp_path: Path) -> None:
+    """Otherwise a build that takes no room would fill the disk of each node."""
+    packed = with_holes(tmp_path, size=MOST + 1)
+    assert len(packed.getvalue()) < MOST
+    with pytest.raises(Invalid, match="holes included"):
+        layer(packed)
+
+
+@pytest.mark.parametrize("damage", ["before_an_earlier_one", "beyond_the_end", "without_end"])
+def test_pieces_that_are_no_file_are_refused(tmp_path: Path, damage: str) -> None:
+    packed = bytearray(
+        with_holes(tmp_path, (HOLES, b"x" * HOLES), (3 * HOLES, b"y"), size=9 * HOLES).getvalue()
+    )
+    match damage:
+        case "before_an_earlier_one":
+            packed[410:422] = b"%011o\0" % 0
+        case "beyond_the_end":
+            packed[483:495] = b"%011o\0" % HOLES
+        case _:
+            packed[482] = 1
+            # Each block of pieces says that another one follows.
+            packed[512:] = (bytes(504) + b"\1" + bytes(7)) * 5000
+    packed[148:156] = b" " * 8
+    packed[148:156] = b"%06o\0 " % sum(packed[:512])
+    with pytest.raises(Invalid, match=r"pieces|middle"):
+        layer(io.BytesIO(packed))
 
 
 @pytest.mark.parametrize(
@@ -108,6 +209,8 @@ def test_what_was_removed_is_marked_as_removed() -> None:
         ("a/../../escape", {}),
         (".wh..wh.plnk", {}),
         ("a/.wh.", {}),
+        ("a/.wh..", {}),
+        ("a/.wh...", {}),
         ("disk", {"type": tarfile.BLKTYPE, "devmajor": 8}),
         ("null", {"type": tarfile.CHRTYPE, "devmajor": 1, "devminor": 3}),
         ("pipe", {"type": tarfile.FIFOTYPE}),
@@ -122,7 +225,7 @@ def test_what_no_template_may_hold_is_refused(name: str, fields: dict[str, objec
 
 def test_more_bytes_than_permitted_are_refused_before_they_are_written() -> None:
     assert list(layer(archive(("a", b"x" * 10, {})), most=10)[1]) == ["a"]
-    with pytest.raises(Invalid, match="10 bytes"):
+    with pytest.raises(Invalid, match="10 bytes, holes included"):
         layer(archive(("a", b"x" * 6, {}), ("b", b"x" * 5, {})), most=10)
 
 
