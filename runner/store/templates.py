@@ -163,6 +163,11 @@ async def delete(tx: Transaction, template_id: UUID) -> str | None:
     return row["name"] if row else None
 
 
+async def forget_failed(tx: Transaction, *, keep: int) -> int:
+    """Forget failed builds and their logs, but not the last `keep`; return how many there were."""
+    return await tx.run("templates.forget_failed", keep=keep)
+
+
 async def content(tx: Transaction, template_id: UUID) -> TemplateContent | None:
     """Return what a node needs of a template that was built."""
     row = await tx.one("templates.content", template_id=template_id)

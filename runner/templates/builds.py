@@ -31,6 +31,8 @@ KIND = "template"
 NO_TEMPLATE = "no such template"
 AT_ONCE = 2
 """How many templates one tenant may build at once."""
+FAILED_KEPT = 20
+"""How many failed builds of a tenant are kept, with their logs: no quota counts them."""
 _GRACE_S = 60.0
 """How long the end of a build may take to be stored."""
 _log = structlog.get_logger("runner.api")
@@ -103,6 +105,7 @@ class Templates:
                 raise Conflict(
                     f"this tenant builds {AT_ONCE} templates already; wait until one has ended"
                 )
+            await templates.forget_failed(tx, keep=FAILED_KEPT)
             begun = await self._begin(tx, caller, order)
             facts = {"name": order.name, "tag": order.tag, "base": begun.image}
             caller.record(tx, Action.TEMPLATE_BUILD, KIND, str(begun.template.id), facts)
@@ -127,7 +130,7 @@ class Templates:
             created_by=caller.actor,
             base_image=base_image,
             base_template=upon.id if upon else None,
-            env={**env, **kept_env(order.steps)},
+            env=kept_env(order.steps, env),
             steps=(*earlier, *mine),
         )
         within = timedelta(seconds=order.terms.within_s + _GRACE_S)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
+from runner.words.errors import Invalid
 from runner.words.execution import JSON
 from runner.words.templates import (
     ROOT,
@@ -16,6 +17,9 @@ from runner.words.templates import (
     UserStep,
     WorkdirStep,
 )
+
+MOST_ENV = 32 * 1024
+"""Bytes of the variables that one template's steps and its base set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +76,28 @@ def _work(step: Step, so: _So, where: str) -> Work | None:
     return None
 
 
-def kept_env(steps: Sequence[Step]) -> dict[str, str]:
-    """Return the variables that every process in a sandbox gets."""
-    kept: dict[str, str] = {}
+def kept_env(steps: Sequence[Step], env: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that every process in a sandbox gets, with those of the base.
+
+    Raises Invalid if all that are set take more than `MOST_ENV` bytes: each row of a template holds
+    them, and so does the command line of each step.
+    """
+    kept, size = dict(env), _size(env)
     for step in steps:
-        if isinstance(step, EnvStep) and step.kept:
-            kept |= step.values
+        if isinstance(step, EnvStep):
+            size += _size(step.values)
+            if step.kept:
+                kept |= step.values
+    if size > MOST_ENV:
+        raise Invalid(
+            f"the variables of all steps and of the base take {size} bytes; {MOST_ENV} are allowed",
+            "steps",
+        )
     return kept
+
+
+def _size(values: Mapping[str, str]) -> int:
+    return sum(len(name) + len(value.encode()) for name, value in values.items())
 
 
 def hashes(base: str, steps: Sequence[Step]) -> tuple[str, ...]:

@@ -68,6 +68,17 @@ WHERE tenant_id = app_tenant() AND template_id = %(template_id)s
                   WHERE upon.tenant_id = t.tenant_id AND upon.base_template = t.template_id)
 RETURNING name;
 
+-- name: forget_failed
+DELETE FROM templates t
+WHERE tenant_id = app_tenant() AND (state = 'failed' OR state = 'building' AND due_at < now())
+  AND NOT EXISTS (SELECT FROM templates upon
+                  WHERE upon.tenant_id = t.tenant_id AND upon.base_template = t.template_id)
+  AND template_id NOT IN (
+      SELECT template_id FROM templates
+      WHERE tenant_id = app_tenant()
+        AND (state = 'failed' OR state = 'building' AND due_at < now())
+      ORDER BY template_id DESC LIMIT %(keep)s);
+
 -- name: content
 SELECT base_image, base_template, bytes, sha256, sealed_key, object_key
 FROM templates

@@ -175,3 +175,32 @@ async def test_a_node_reads_what_it_needs_and_changes_nothing(
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
         async with worker.tenant(tenant) as tx:
             await tx.run("templates.failed", template_id=template.id, detail="no")
+
+
+async def test_only_the_last_failed_builds_are_kept(api: Database, tenant: UUID) -> None:
+    """No quota counts them, and each holds a log."""
+    ready, going = await built(api, tenant), await begin(api, tenant)
+    failed = [await begin(api, tenant) for _ in range(4)]
+    lost = await begin(api, tenant, within=timedelta(seconds=-1))
+    async with api.tenant(tenant) as tx:
+        for each in failed:
+            templates.say_later(tx, each.id, 1, "what it wrote")
+            await templates.failed(tx, each.id, "it failed")
+        assert await templates.forget_failed(tx, keep=2) == 3
+        left = await templates.list_newest(tx, before=None, limit=10)
+        logs = [len(await templates.said(tx, each.id, after=0, limit=9)) for each in failed]
+    assert {each.id for each in left} == {ready.id, going.id, failed[-1].id, lost.id}
+    assert logs == [0, 0, 0, 1]
+
+
+async def test_other_tenants_failed_builds_are_not_forgotten(
+    owner: Database, api: Database, tenant: UUID
+) -> None:
+    other = await new_tenant(owner, f"templates-{new_id()}")
+    theirs = await begin(api, other)
+    async with api.tenant(other) as tx:
+        await templates.failed(tx, theirs.id, "it failed")
+    async with api.tenant(tenant) as tx:
+        assert await templates.forget_failed(tx, keep=0) == 0
+    async with api.tenant(other) as tx:
+        assert await templates.get(tx, theirs.id) is not None

@@ -2,7 +2,10 @@
 
 import itertools
 
-from runner.templates.steps import hashes, kept_env, works
+import pytest
+
+from runner.templates.steps import MOST_ENV, hashes, kept_env, works
+from runner.words.errors import Invalid
 from runner.words.templates import CopyStep, EnvStep, RunStep, Step, UserStep, WorkdirStep
 
 STEPS: tuple[Step, ...] = (
@@ -40,7 +43,18 @@ def test_steps_that_are_done_already_still_hold() -> None:
 
 
 def test_variables_of_the_build_alone_are_not_kept() -> None:
-    assert kept_env(STEPS) == {"A": "1"}
+    assert kept_env(STEPS, {"A": "0", "BASE": "0"}) == {"A": "1", "BASE": "0"}
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_variables_have_a_bound_that_counts_the_base_and_every_step(*, kept: bool) -> None:
+    def step(size: int) -> EnvStep:
+        return EnvStep({"A": "x" * (size - 1)}, kept)
+
+    base = {"B": "x" * 999}
+    kept_env((step(1000), step(MOST_ENV - 2000)), base)
+    with pytest.raises(Invalid, match=f"{MOST_ENV} are allowed"):
+        kept_env((step(1000), step(MOST_ENV - 1999)), base)
 
 
 def test_a_hash_covers_a_step_and_all_before_it() -> None:
