@@ -5,7 +5,7 @@ import hashlib
 import json
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -149,22 +149,24 @@ async def test_a_body_is_read_off_the_loop(name: str, monkeypatch: pytest.Monkey
     assert off < 0.25
 
 
-@pytest.mark.parametrize("pieces", [True, False], ids=["in pieces", "at once"])
-async def test_an_idempotency_key_does_not_hold_the_loop(pieces: bool) -> None:
+@pytest.mark.alone
+async def test_an_idempotency_key_does_not_hold_the_loop() -> None:
     """Shown able to fail: `json.dumps` of the same value blocks it, even from the same thread."""
     lines = b'{"stdin": "' + b"\\n" * (8 * MIB - 16) + b'"}'
-    held: list[float] = []
+    held: dict[Callable[[Any], object], list[float]] = {fingerprint: [], at_once: []}
 
     async def identified(scope: Scope, receive: Receive, send: Send) -> None:
-        work = partial(fingerprint if pieces else at_once, scope[VALUE])
-        held.append(await held_while(asyncio.ensure_future(aside(scope, work))))
+        for way, times in held.items():
+            work = asyncio.ensure_future(aside(scope, partial(way, scope[VALUE])))
+            times.append(await held_while(work))
         await PlainTextResponse("read")(scope, receive, send)
 
     app = StrictJson(identified, max_bytes=32 * MIB)
     with switching():
-        for _ in range(3):
+        for _ in range(5):
             assert await served(app, lines) == 200
-    assert (min(held) < 0.03) is pieces, held
+    # How long either takes is the host's affair.
+    assert 2 * min(held[fingerprint]) < min(held[at_once]), held
 
 
 def at_once(sent: dict[str, str]) -> bytes:
