@@ -3,6 +3,7 @@
 `RUNNER_TEST_CLIENT` says by which client: `ours`, or `e2b`, the framework's own client of E2B.
 """
 
+import asyncio
 import io
 import os
 import runpy
@@ -123,6 +124,17 @@ async def test_one_without_a_terminal_tells_its_exit_code(session: BaseSandboxSe
     told = await session.pty_exec_start("echo a; exit 3", yield_time_s=20)
     assert (told.exit_code, told.process_id) == (3, None)
     assert told.output.decode().strip() == "a"
+
+
+@pytest.mark.skipif(not OURS, reason="E2B's client keeps everything")
+async def test_what_a_process_writes_between_calls_is_bounded(session: BaseSandboxSession) -> None:
+    """Otherwise a program that writes without end would fill the memory of its agent."""
+    begun = await session.pty_exec_start("yes | head -c 40000000; sleep 600", yield_time_s=0.25)
+    assert begun.process_id is not None
+    await asyncio.sleep(5)
+    told = await session.pty_write_stdin(session_id=begun.process_id, chars="", yield_time_s=5)
+    assert len(told.output) < 3 * 2**20
+    assert b"bytes left out" in told.output
 
 
 async def test_a_session_comes_back_with_its_workspace(client: Client, tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ from agents.sandbox.session.pty_types import (
 from agent_runner import ApiError, AsyncProcess, Gone, NotFound
 from agent_runner.types import omission
 
+MOST = 2**20
+"""How many bytes of output are kept from one call to the next: a sandbox may write without end."""
 START_S, WRITE_S = 10.0, 0.25
 """How long to wait for output, unless the model says."""
 NO_STDIN = "stdin is not available for this process"
@@ -61,6 +63,7 @@ class Terminals:
 
     async def _told(self, number: int, wait_ms: int, most_tokens: int | None) -> PtyExecUpdate:
         terminal = self._running[number]
+        terminal.make_room()
         output, tokens, closed = await collect_pty_output(
             output_chunks=terminal.chunks,
             output_lock=terminal.lock,
@@ -84,8 +87,14 @@ class _Terminal:
         self.chunks: deque[bytes] = deque()
         self.lock = asyncio.Lock()
         self.news = asyncio.Event()
+        self._room, self._missing = MOST, 0
         self.reading = asyncio.create_task(self._read())
         self.reading.add_done_callback(lambda _: self.news.set())
+
+    def make_room(self) -> None:
+        """Take output again, after saying how much is missing."""
+        self._tell_missing()
+        self._room = MOST
 
     async def end(self) -> None:
         """Kill it, unless it has ended."""
@@ -97,14 +106,28 @@ class _Terminal:
     async def _read(self) -> int:
         """Take its output until it ends, and return its exit code."""
         async for event in self.process.output(offset=0):
-            if event.omitted_bytes:
-                self.chunks.append(f"\n{omission(event.omitted_bytes)}\n".encode())
+            self._missing += event.omitted_bytes
             if event.raw:
-                self.chunks.append(event.raw)
-            self.news.set()
+                self._take(event.raw)
             if event.kind == "ended":
+                self.make_room()
                 return event.status
+            self.news.set()
         raise ApiError({"detail": f"process {self.process.number} has no end"})
+
+    def _take(self, raw: bytes) -> None:
+        if self._room:
+            self._tell_missing()
+        if taken := raw[: self._room]:
+            self.chunks.append(taken)
+        self._room -= len(taken)
+        self._missing += len(raw) - len(taken)
+
+    def _tell_missing(self) -> None:
+        if self._missing:
+            said = f"\n{omission(self._missing)}\n".encode()
+            self.chunks.append(said)
+            self._room, self._missing = max(self._room - len(said), 0), 0
 
 
 def _ms(seconds: float) -> int:
