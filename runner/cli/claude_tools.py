@@ -46,6 +46,8 @@ pattern, root = sys.argv[1:]
 found = list(itertools.islice(pathlib.Path(root).glob(pattern), 50_000))
 found.sort(key=lambda path: path.lstat().st_mtime, reverse=True)
 print(*found[:200], sep="\\n")
+if len(found) > 200:
+    print(f"[the newest 200 of {len(found)} files]")
 """
 
 
@@ -107,7 +109,7 @@ class SandboxTools:
             said.append(f"[output truncated: {ran.omitted_bytes} bytes are missing]")
         if ran.timed_out:
             said.append(f"bash: the command took more than {within_s:g} s and was ended")
-        text = "\n".join(each.rstrip("\n") for each in said if each)
+        text = "\n".join(line for each in said if (line := each.rstrip("\n")))
         if not ran.ok:
             raise ToolError(text or f"bash: exit code {ran.exit_code}")
         return text
@@ -133,7 +135,7 @@ class SandboxTools:
             raise ToolError("read: view_range must be [start_line, end_line]")
         first, last = max(view_range[0], 1), view_range[1]
         lines = f"{first},{last if last > 0 else '$'}p"
-        return (await self._ran("read", ["sed", "-n", lines, "--", file_path])).stdout.text
+        return _said(await self._ran("read", ["sed", "-n", lines, "--", file_path]))
 
     async def write(self, file_path: str, content: str) -> str:
         """Write a file; folders above it are made."""
@@ -158,13 +160,16 @@ class SandboxTools:
             raise ToolError(f"edit: old_string not found in {file_path}")
         if not replace_all and count > 1:
             raise ToolError(f"edit: old_string appears {count} times in {file_path}")
+        # An agent may ask for what no memory holds: each letter replaced by a book.
+        if len(text) + count * (len(new_string) - len(old_string)) > TEXT_BYTES:
+            raise ToolError(f"edit: {file_path} would be above {TEXT_BYTES} bytes")
         await self.write(file_path, text.replace(old_string, new_string))
         return f"edited {file_path} ({count} replacement(s))"
 
     async def glob(self, pattern: str, path: str | None = None) -> str:
         """List files whose names match a pattern, newest first."""
         ran = await self._ran("glob", ["python3", "-c", GLOB, pattern, path or "/workspace"])
-        return ran.stdout.text.strip("\n") or "no matches"
+        return _said(ran).strip("\n") or "no matches"
 
     async def grep(self, pattern: str, path: str | None = None) -> str:
         """Search files for a regular expression."""
@@ -172,8 +177,7 @@ class SandboxTools:
         ran = await self._ran(
             "grep", ["grep", "-rnIP", *skipped, "-e", pattern, "--", path or "/workspace"], fine=1
         )
-        cut = f"\n[output truncated at {OUTPUT_KB} KiB]" if ran.stdout.truncated else ""
-        return (ran.stdout.text.strip("\n") or "no matches") + cut
+        return _said(ran).strip("\n") or "no matches"
 
     async def _ran(self, name: str, command: list[str], *, fine: int = 0) -> Ran:
         """Run a program to its end. Raises ToolError if its exit code is above `fine`."""
@@ -227,6 +231,11 @@ class SandboxTools:
             except ApiError as error:
                 raise _failure("sandbox", error) from error
             return self._made
+
+
+def _said(ran: Ran) -> str:
+    cut = f"\n[output truncated at {OUTPUT_KB} KiB]" if ran.stdout.truncated else ""
+    return f"{ran.stdout.text}{cut}"
 
 
 def _failure(what: str, error: ApiError) -> ToolError:

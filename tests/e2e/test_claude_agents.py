@@ -87,6 +87,25 @@ def test_a_session_runs_its_tools_in_one_sandbox_of_its_own(shared: Deployment) 
     assert sandboxes(shared, "claude") == [("ended", "python")]
 
 
+def test_what_is_missing_of_an_answer_is_said(shared: Deployment) -> None:
+    """And no answer takes more memory than the limits of its tool."""
+    calls: list[tuple[str, dict[str, Any]]] = [
+        ("bash", {"command": "yes long | head -c 200000 > long; mkdir many; cd many;"
+                             "touch {1..201}.txt"}),
+        ("read", {"file_path": "long", "view_range": [1, -1]}),
+        ("glob", {"pattern": "many/*.txt"}),
+        ("edit", {"file_path": "long", "old_string": "l", "new_string": "l" * 200_000,
+                  "replace_all": True}),
+    ]  # fmt: skip
+    session = Session(calls, ttl_s=60)
+    with queue_of(session) as queue, serving(shared, "claude-missing", queue):
+        assert session.stopped.wait(WITHIN_S), session.answers
+    _, read, glob, edit = session.answers
+    assert read.endswith("[output truncated at 100 KiB]")
+    assert glob.endswith("[the newest 200 of 201 files]")
+    assert edit == "edit: long would be above 262144 bytes"
+
+
 def test_a_picture_is_shown_as_one(shared: Deployment) -> None:
     draw = "import matplotlib.pyplot as p; p.plot([1]); p.savefig('/workspace/x.png')"
     calls = [("bash", {"command": f'python3 -c "{draw}"'}), ("read", {"file_path": "x.png"})]
