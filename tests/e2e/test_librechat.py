@@ -106,6 +106,20 @@ def test_a_file_that_cannot_be_kept_is_told(chat: httpx.Client) -> None:
     assert "was not kept: its path must not have more than 33 parts" in answer["stderr"]
 
 
+def test_what_is_not_kept_is_said(chat: httpx.Client) -> None:
+    """A model would else tell its user of a file that nobody can download."""
+    answer = run(chat, "touch kept.txt; ln -s /etc/passwd link; mkfifo pipe", "bash")
+    assert [each["name"] for each in answer["files"]] == ["kept.txt"]
+    assert [each.partition(": ")[0] for each in answer["stderr"].splitlines()] == ["files"] * 2
+
+
+def test_many_files_of_one_session_go_on_to_a_run(chat: httpx.Client) -> None:
+    names = [f"{n}.txt" for n in range(90)]
+    uploaded = upload(chat, **{name: name for name in names})
+    files = [reference(uploaded, name) for name in names]
+    assert run(chat, "ls | wc -l", "bash", files=files)["stdout"] == "91\n"
+
+
 def test_a_failure_is_in_stderr(chat: httpx.Client) -> None:
     """The program's own words; and ours, if it was ended."""
     assert "ZeroDivisionError" in run(chat, "1 / 0")["stderr"]

@@ -21,6 +21,7 @@ from runner.api.librechat.messages import (
 )
 from runner.api.librechat.paths import EXEC, PREFIX
 from runner.api.librechat.sessions import (
+    NO_FILE,
     SessionFile,
     expiry,
     folder,
@@ -38,6 +39,7 @@ from runner.executions.order import CODE_FILES
 from runner.executions.read import Seen, artifacts
 from runner.store.files import NewFile
 from runner.tenants import files
+from runner.words.errors import NotFound
 from runner.words.execution import Result, Stream
 from runner.words.paths import file_path
 from runner.words.states import State
@@ -143,11 +145,16 @@ async def _submission(parts: Dependencies, caller: Caller, body: ExecRequest) ->
 
     Raises RequestValidationError, and NotFound for a file that is not there.
     """
-    placed: dict[str, dict[str, str]] = {}
+    placed, known = dict[str, dict[str, str]](), dict[str, dict[str, str]]()
     async with parts.database.tenant(caller.tenant_id) as tx:
         for each in body.files:
-            found = await one(tx, each.session, each.id)
-            placed[each.name] = {"key": found.stored.path}
+            # A session is read once, however many of its files are named.
+            if (session := each.session) not in known:
+                found = await of_session(tx, session)
+                known[session] = {file.id: file.stored.path for file in found}
+            if (path := known[session].get(each.id)) is None:
+                raise NotFound(NO_FILE)
+            placed[each.name] = {"key": path}
     program: dict[str, object] = {"code": body.code, "language": body.language}
     name, command = CODE_FILES[body.language]
     if body.args or name in placed:
@@ -208,6 +215,7 @@ def _output(seen: Seen, result: Result, notes: list[str]) -> tuple[str, str]:
     )
     if seen.execution.state not in {State.SUCCEEDED, State.FAILED}:
         notes = [result.detail, *notes]
+    notes = notes + [f"files: {each}" for each in result.artifacts_refused]
     notes = notes + [
         f"{name} was cut: {stream.total_bytes} bytes were written"
         for name, stream in (("stdout", result.stdout), ("stderr", result.stderr))
