@@ -27,7 +27,7 @@ from runner.tenants.policies import Entry
 from runner.words.errors import Conflict, NotFound, NotReady
 from runner.words.execution import JSON, Stream
 from runner.words.ids import new_id
-from runner.words.living import Launch, OutputPiece, StoredSandbox
+from runner.words.living import Launch, OutputGap, OutputPiece, StoredSandbox
 from runner.words.sandbox import WORKSPACE, Isolation
 
 BUILD = "/mnt"
@@ -87,7 +87,7 @@ class Building:
             await self._keep(caller, sandbox, template)
         log.say("trying the template\n")
         tried = await self._made(caller, LivingOrder(image=template.image))
-        await self.living.kill(caller, tried.id)
+        await uninterrupted(self.living.kill(caller, tried.id))
 
     @asynccontextmanager
     async def _sandbox(
@@ -112,7 +112,7 @@ class Building:
             await self.using.write_file(caller, made.id, _INSIDE, _once(program))
             yield made
         finally:
-            await uninterrupted(self._end(caller, made.id))
+            await uninterrupted(self.living.kill(caller, made.id))
 
     async def _made(self, caller: Caller, order: LivingOrder) -> StoredSandbox:
         id_ = new_id()
@@ -124,9 +124,6 @@ class Building:
                 raise Conflict(f"no sandbox could be made: {record.detail}") from error
             raise
 
-    async def _end(self, caller: Caller, sandbox_id: UUID) -> None:
-        await self.living.kill(caller, sandbox_id)
-
     async def _do(self, caller: Caller, sandbox_id: UUID, work: Work, log: BuildLog) -> None:
         command: dict[str, JSON] = dict(work.command)
         if work.content is not None:
@@ -136,8 +133,11 @@ class Building:
         decoders = {each: getincrementaldecoder("utf-8")("replace") for each in Stream}
         async with self.using.start(caller, sandbox_id, launch) as process:
             async for piece in process.output():
-                if isinstance(piece, OutputPiece):
-                    log.say(decoders[piece.stream].decode(piece.data))
+                match piece:
+                    case OutputPiece(stream=which, data=data):
+                        log.say(decoders[which].decode(data))
+                    case OutputGap(omitted=missing):
+                        log.say(f"\n[{missing} bytes are missing here: they came too fast]\n")
         end = process.end
         if end is None or end.exit_code != 0:
             how = (
