@@ -89,6 +89,11 @@ def test_an_image_is_an_image(executor: RunnerExecutor) -> None:
     assert output.size == (3, 2)
 
 
+def test_a_package_that_cannot_be_installed_is_told(sandbox: Sandbox) -> None:
+    with pytest.raises(AgentExecutionError, match="CalledProcessError"):
+        RunnerExecutor(sandbox, imports=["no-such-package-of-anybody==1.2.3"])
+
+
 def test_an_agent_calls_its_tools_and_answers(executor: RunnerExecutor) -> None:
     model = Scripted("value = doubled(21)\nprint(value)", "final_answer({'value': value})")
     agent = CodeAgent(tools=[Doubling()], model=model, executor=executor, max_steps=3)

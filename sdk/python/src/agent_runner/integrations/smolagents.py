@@ -14,6 +14,10 @@ from smolagents.utils import AgentExecutionError
 from agent_runner import Context, Result, Run, Sandbox
 from agent_runner.types import omission
 
+INSTALL = """
+import subprocess, sys
+subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *{packages!r}], check=True)
+"""
 IMAGES = ("image/png", "image/jpeg")
 ANSWER = "import sys; print(sys.last_value.value, end='')"
 """Prints the whole answer: a run tells no more than the beginning of an error's text."""
@@ -46,6 +50,12 @@ class RunnerExecutor(RemotePythonExecutor):
         """Define an agent's tools."""
         super().send_tools(tools)
         self._definitions = get_tools_definition_code(tools)
+
+    def install_packages(self, additional_imports: list[str]) -> list[str]:
+        """Install packages in the sandbox. Raises AgentExecutionError if that fails."""
+        if additional_imports:
+            self.run_code_raise_errors(INSTALL.format(packages=additional_imports))
+        return additional_imports
 
     def run_code_raise_errors(self, code: str) -> CodeOutput:
         """Run code; return the value of its last line, or the agent's final answer.
