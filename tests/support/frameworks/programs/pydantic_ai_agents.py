@@ -58,6 +58,14 @@ async def test_a_written_file_keeps_its_mode() -> None:
         assert (await workspace.run(["sh", "-c", "stat -c %a tool"])).stdout == "750\n"
 
 
+async def test_a_path_that_leads_nowhere_does_not_exist() -> None:
+    async with AsyncClient() as api, RunnerWorkspace(api, size="nano") as workspace:
+        await workspace.run(["sh", "-c", "touch file; ln -s b a; ln -s a b; ln -s gone broken"])
+        for name in ("missing", "file/child", "a", "broken"):
+            assert not await workspace.exists(f"/workspace/{name}")
+        assert await workspace.exists("/workspace/file")
+
+
 async def test_another_providers_workspace_is_refused() -> None:
     async with AsyncClient() as api:
         with pytest.raises(ValueError, match="'local' has made the workspace"):

@@ -16,9 +16,10 @@ from smolagents.utils import AgentExecutionError
 from agent_runner import Sandbox
 from agent_runner.integrations.smolagents import RunnerExecutor
 
-FORGED = """
+PICKLE = "pickle:gARLAS4="
+FORGED = f"""
 class FinalAnswerException(BaseException):
-    value = "pickle:gARLAS4="
+    value = {PICKLE!r}
 raise FinalAnswerException
 """
 
@@ -132,7 +133,8 @@ def test_code_that_takes_too_long_is_interrupted(sandbox: Sandbox) -> None:
 
 
 def test_a_pickle_from_the_sandbox_is_refused(executor: RunnerExecutor) -> None:
-    """It could run code on this host."""
+    """It could run code on this host. An executor that takes pickles loads this one."""
+    assert executor._deserialize_final_answer(PICKLE, allow_pickle=True) == 1
     with pytest.raises(SerializationError, match=r"[Pp]ickle"):
         executor(FORGED)
 

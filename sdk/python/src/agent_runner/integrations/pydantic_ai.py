@@ -5,7 +5,9 @@
 """
 
 import asyncio
+import errno
 import math
+import os
 import posixpath
 import stat
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,6 +31,7 @@ from agent_runner.integrations.refusals import is_gone, kernel_errors
 PROVIDER = "agent-runner"
 WORKSPACE = "/workspace"
 MOST_ENTRIES = 10_000
+LEADS_NOWHERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 NEW_FILE = 0o644
 KEPT_MODE = 0o777
 
@@ -115,7 +118,7 @@ class RunnerWorkspace:
         with _unavailable(), kernel_errors(path):
             mode = await self._mode(path)
             if not mode & stat.S_IWUSR:
-                raise PermissionError(f"{path} may not be written by its owner")
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
             await files.write(path, data, mode=mode)
 
     async def stat(self, path: str) -> FileEntry:
@@ -163,7 +166,9 @@ class RunnerWorkspace:
         """Return whether a path leads to anything."""
         try:
             await self.stat(path)
-        except FileNotFoundError:
+        except OSError as error:
+            if error.errno not in LEADS_NOWHERE:
+                raise
             return False
         return True
 
@@ -197,6 +202,8 @@ class RunnerWorkspace:
             found = await files.stat(path)
             if found.kind == "link":
                 found = await files.stat(await self.realpath(path))
+        if found.kind == "link":
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
         return found
 
     async def _mode(self, path: str) -> int:
