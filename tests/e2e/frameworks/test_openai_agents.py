@@ -11,6 +11,8 @@ from tests.support.environments import Environments
 from tests.support.frameworks.examples import example
 from tests.support.frameworks.inside import ADAPTERS, Framework, framework
 
+pytestmark = pytest.mark.timeout(600)
+
 
 @pytest.fixture(scope="module")
 def inside(

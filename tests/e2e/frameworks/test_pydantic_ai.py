@@ -11,6 +11,8 @@ from tests.support.frameworks.inside import ADAPTERS, PROGRAMS, Framework, frame
 RULES = 40
 """Tests of the framework's suite, in the version that the lock file names."""
 
+pytestmark = pytest.mark.timeout(600)
+
 
 @pytest.fixture(scope="module")
 def inside(

@@ -10,6 +10,8 @@ from tests.support.frameworks.inside import ADAPTERS, Framework, framework
 
 MODEL = 'InferenceClientModel("Qwen/Qwen3-Coder-480B-A35B-Instruct")'
 
+pytestmark = pytest.mark.timeout(600)
+
 
 @pytest.fixture(scope="module")
 def inside(
