@@ -37,6 +37,8 @@ OPTIONS = (
     if OURS
     else E2BSandboxClientOptions(sandbox_type="e2b", timeout=600)
 )
+ROOT = "/workspace" if OURS else "/home/user/work"
+"""The framework empties the root before it unpacks a snapshot, which must then be no link."""
 set_tracing_disabled(True)
 
 
@@ -140,7 +142,8 @@ async def test_what_a_process_writes_between_calls_is_bounded(session: BaseSandb
 async def test_a_session_comes_back_with_its_workspace(client: Client, tmp_path: Path) -> None:
     """From its state as JSON, in another sandbox, since the first one has ended."""
     snapshot = LocalSnapshotSpec(base_path=tmp_path)
-    first = await client.create(snapshot=snapshot, manifest=Manifest(), options=OPTIONS)
+    manifest = Manifest(root=ROOT)
+    first = await client.create(snapshot=snapshot, manifest=manifest, options=OPTIONS)
     async with first:
         await first.write(Path("kept.txt"), io.BytesIO(b"kept"))
         await first.exec("ln -s kept.txt link; mkdir empty; chmod +x kept.txt")

@@ -95,9 +95,11 @@ class RunnerWorkspace:
             except ApiError as error:
                 code = not_started(error)
                 if code is None:
+                    await self._check_lives(sandbox)
                     raise
                 return CommandResult(exit_code=code, stdout="", stderr=f"{error}\n")
-            await self._still_there(sandbox, ran)
+            if ran.signal is not None:
+                await self._check_lives(sandbox)
         said = {"stdout": ran.stdout.text, "stderr": ran.stderr.text}
         if ran.timed_out:
             raise WorkspaceTimeoutError(f"the command took longer than {timeout} s", **said)
@@ -219,10 +221,10 @@ class RunnerWorkspace:
         return frozenset((await self.run(["sh", "-c", look, "sh", *links])).stdout.split("\0"))
 
     @staticmethod
-    async def _still_there(sandbox: AsyncSandbox, ran: living.Ran) -> None:
-        """Raise WorkspaceUnavailableError if a command was killed because its sandbox ended."""
-        if ran.signal is not None and (await sandbox.refresh()).state in {"stopping", "ended"}:
-            raise WorkspaceUnavailableError(f"sandbox {sandbox.id} ended during the command")
+    async def _check_lives(sandbox: AsyncSandbox) -> None:
+        """Raise WorkspaceUnavailableError if a command may have failed because its sandbox ends."""
+        if (await sandbox.refresh()).state in {"stopping", "ended"}:
+            raise WorkspaceUnavailableError(f"sandbox {sandbox.id} has ended")
 
 
 class _Opened:

@@ -15,8 +15,23 @@ from agent_runner import Context, Result, Run, Sandbox
 from agent_runner.types import omission
 
 INSTALL = """
-import subprocess, sys
-subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *{packages!r}], check=True)
+def _install(packages):
+    import subprocess, sys
+    from importlib.metadata import PackageNotFoundError, version
+
+    def is_missing(package):
+        try:
+            version(package)
+        except PackageNotFoundError:
+            return True
+        return False
+
+    if missing := [each for each in packages if is_missing(each)]:
+        pip = [sys.executable, "-m", "pip", "install", "--quiet"]
+        subprocess.run([*pip, *missing], check=True)
+
+_install({packages!r})
+del _install
 """
 IMAGES = ("image/png", "image/jpeg")
 ANSWER = "import sys; print(sys.last_value.value, end='')"
