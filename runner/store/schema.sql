@@ -296,7 +296,8 @@ CREATE TABLE templates (
     template_id   uuid NOT NULL,
     name          text NOT NULL,
     tag           text NOT NULL,
-    state         text NOT NULL DEFAULT 'building' CHECK (state IN ('building', 'ready', 'failed')),
+    state         text NOT NULL DEFAULT 'building'
+                      CHECK (state IN ('waiting', 'building', 'ready', 'failed')),
     detail        text,
     created_by    text NOT NULL,
     created_at    timestamptz NOT NULL DEFAULT now(),
@@ -310,7 +311,7 @@ CREATE TABLE templates (
     sha256        text CHECK (sha256 ~ '^[0-9a-f]{64}$'),
     sealed_key    bytea,
     object_key    text,
-    CONSTRAINT templates_ended CHECK ((state = 'building') = (ended_at IS NULL)),
+    CONSTRAINT templates_ended CHECK ((state IN ('waiting', 'building')) = (ended_at IS NULL)),
     CONSTRAINT templates_content CHECK ((state = 'building' OR (state = 'ready') = (object_key IS NOT NULL))
         AND num_nulls(bytes, sha256, sealed_key, object_key) IN (0, 4)),
     PRIMARY KEY (tenant_id, template_id),
@@ -1957,7 +1958,8 @@ GRANT SELECT (tenant_id, session_id, user_id), INSERT, UPDATE (last_used_at) ON 
 GRANT SELECT, INSERT, UPDATE (state, since) ON objects TO runner_api;
 GRANT SELECT, INSERT, DELETE ON snapshots TO runner_api;
 GRANT SELECT, INSERT ON snapshots TO runner_worker;
-GRANT SELECT, INSERT, UPDATE (state, detail, ended_at, bytes, sha256, sealed_key, object_key), DELETE
+GRANT SELECT, INSERT, UPDATE (state, detail, ended_at, bytes, sha256, sealed_key, object_key, due_at,
+    base_image, base_template, env, steps), DELETE
     ON templates TO runner_api;
 GRANT SELECT, INSERT ON template_logs TO runner_api;
 GRANT SELECT (tenant_id, template_id, state, base_image, base_template, bytes, sha256, sealed_key,

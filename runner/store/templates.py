@@ -14,8 +14,9 @@ from runner.words.templates import image_of
 
 
 class TemplateState(StrEnum):
-    """How far a build is."""
+    """How far a build is. One that waits has no steps yet: its client will send them."""
 
+    WAITING = "waiting"
     BUILDING = "building"
     READY = "ready"
     FAILED = "failed"
@@ -78,13 +79,20 @@ class LogEntry:
     text: str
 
 
-async def insert(tx: Transaction, new: TemplateFacts, *, within: timedelta) -> StoredTemplate:
-    """Store a template whose build begins, and has ended after `within`."""
+async def insert(
+    tx: Transaction,
+    new: TemplateFacts,
+    *,
+    within: timedelta,
+    state: TemplateState = TemplateState.BUILDING,
+) -> StoredTemplate:
+    """Store a template whose build begins, and has ended after `within`; or that waits as long."""
     row = await tx.one(
         "templates.insert",
         template_id=new.id,
         name=new.name,
         tag=new.tag,
+        state=state,
         created_by=new.created_by,
         within=within,
         base_image=new.base_image,
@@ -95,6 +103,20 @@ async def insert(tx: Transaction, new: TemplateFacts, *, within: timedelta) -> S
     if row is None:
         raise RuntimeError("PostgreSQL stored a template and returned nothing")
     return _of_row(row)
+
+
+async def start(tx: Transaction, new: TemplateFacts, *, within: timedelta) -> StoredTemplate | None:
+    """Begin the build of a template that waits; None if it does not."""
+    row = await tx.one(
+        "templates.start",
+        template_id=new.id,
+        within=within,
+        base_image=new.base_image,
+        base_template=new.base_template,
+        env=Jsonb(dict(new.env)),
+        steps=list(new.steps),
+    )
+    return _of_row(row) if row else None
 
 
 async def get(tx: Transaction, template_id: UUID) -> StoredTemplate | None:
@@ -125,9 +147,9 @@ async def list_newest(
     return [_of_row(row) for row in rows]
 
 
-async def building(tx: Transaction) -> int:
-    """Return how many templates of this tenant are being built."""
-    row = await tx.one("templates.building")
+async def building(tx: Transaction, state: TemplateState = TemplateState.BUILDING) -> int:
+    """Return how many templates of this tenant are being built, or wait for their steps."""
+    row = await tx.one("templates.building", state=state)
     return int(row["builds"]) if row else 0
 
 

@@ -126,8 +126,10 @@ class Building:
 
     async def _do(self, caller: Caller, sandbox_id: UUID, work: Work, log: BuildLog) -> None:
         command: dict[str, JSON] = dict(work.command)
-        if work.content is not None:
-            await self.using.write_file(caller, sandbox_id, _CONTENT, _once(work.content))
+        if work.content is not None or work.object_key is not None:
+            stored = self.objects.read(work.object_key) if work.object_key else None
+            chunks = stored or _once(work.content or b"")
+            await self.using.write_file(caller, sandbox_id, _CONTENT, chunks)
             command["content"] = _CONTENT
         launch = Launch((*_PYTHON, json.dumps(command)), cwd="/")
         decoders = {each: getincrementaldecoder("utf-8")("replace") for each in Stream}

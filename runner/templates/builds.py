@@ -17,7 +17,7 @@ from runner.base.tasks import uninterrupted
 from runner.sandboxes.catalogue import listed, named_template
 from runner.sandboxes.living import LivingSandboxes
 from runner.store import quotas, templates
-from runner.store.templates import LogEntry, StoredTemplate, TemplateFacts
+from runner.store.templates import LogEntry, StoredTemplate, TemplateFacts, TemplateState
 from runner.store.transaction import Transaction
 from runner.templates.building import Building, BuildTerms
 from runner.templates.log import BuildLog
@@ -33,6 +33,10 @@ AT_ONCE = 2
 """How many templates one tenant may build at once."""
 FAILED_KEPT = 20
 """How many failed builds of a tenant are kept, with their logs: no quota counts them."""
+WAITING = 16
+"""How many of its templates may wait for their steps."""
+_WAITS = timedelta(hours=1)
+"""How long one waits for its steps: files may be brought first."""
 _GRACE_S = 60.0
 """How long the end of a build may take to be stored."""
 _log = structlog.get_logger("runner.api")
@@ -90,14 +94,52 @@ class Templates:
         Raises Invalid naming the field, and Conflict if this deployment builds none, or the tenant
         builds as many as it may.
         """
+        self._may_build(order.name)
+        return await self._started(caller, order, None)
+
+    async def announce(self, caller: Caller, name: str, tag: str) -> StoredTemplate:
+        """Return a template that waits for its steps. Raises what `build` raises."""
+        self._may_build(name)
+        new = TemplateFacts(
+            id=new_id(),
+            name=name,
+            tag=tag,
+            created_by=caller.actor,
+            base_image="",
+            base_template=None,
+            env={},
+            steps=(),
+        )
+        async with self._database.tenant(caller.tenant_id) as tx:
+            await quotas.alone(tx)
+            await templates.forget_failed(tx, keep=FAILED_KEPT)
+            if await templates.building(tx, TemplateState.WAITING) >= WAITING:
+                raise Conflict(f"{WAITING} templates of this tenant wait for their steps already")
+            return await templates.insert(tx, new, within=_WAITS, state=TemplateState.WAITING)
+
+    async def begin(
+        self, caller: Caller, template_id: UUID, order: TemplateOrder
+    ) -> StoredTemplate:
+        """Begin the build of a template that waits; its name and tag stay.
+
+        Raises NotFound, what `build` raises, and Conflict if it does not wait any more.
+        """
+        await self.read(caller, template_id)
+        return await self._started(caller, order, template_id)
+
+    def _may_build(self, name: str) -> None:
         if Isolation.GVISOR not in self._catalogue.isolations:
             raise Conflict(
                 "this deployment builds no templates: a build is done by root, which only gVisor "
                 "keeps off the host. The operator adds gvisor to RUNNER_ISOLATION, or makes an "
                 "image with `runner images build`"
             )
-        if order.name in self._catalogue.images:
-            raise Invalid(f"{order.name!r} is an image of this deployment", "name")
+        if name in self._catalogue.images:
+            raise Invalid(f"{name!r} is an image of this deployment", "name")
+
+    async def _started(
+        self, caller: Caller, order: TemplateOrder, waiting: UUID | None
+    ) -> StoredTemplate:
         async with self._database.tenant(caller.tenant_id) as tx:
             # Locked until the transaction ends, so that the last place is given away only once.
             await quotas.alone(tx)
@@ -106,15 +148,18 @@ class Templates:
                     f"this tenant builds {AT_ONCE} templates already; wait until one has ended"
                 )
             await templates.forget_failed(tx, keep=FAILED_KEPT)
-            begun = await self._begin(tx, caller, order)
-            facts = {"name": order.name, "tag": order.tag, "base": begun.image}
-            caller.record(tx, Action.TEMPLATE_BUILD, KIND, str(begun.template.id), facts)
+            begun = await self._begin(tx, caller, order, waiting)
+            named = begun.template
+            facts = {"name": named.name, "tag": named.tag, "base": begun.image}
+            caller.record(tx, Action.TEMPLATE_BUILD, KIND, str(named.id), facts)
         task = asyncio.create_task(self._run(caller, begun, order.terms))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         return begun.template
 
-    async def _begin(self, tx: Transaction, caller: Caller, order: TemplateOrder) -> _Begun:
+    async def _begin(
+        self, tx: Transaction, caller: Caller, order: TemplateOrder, waiting: UUID | None
+    ) -> _Begun:
         """Store the template; find the one that was made by most of the same steps."""
         upon, base_image, earlier, env = await self._base(tx, order.base)
         mine = hashes(earlier[-1] if earlier else base_image, order.steps)
@@ -124,7 +169,7 @@ class Templates:
             if alike is not None and len(alike.steps) > len(earlier):
                 upon, done = alike, len(alike.steps) - len(earlier)
         new = TemplateFacts(
-            id=new_id(),
+            id=waiting or new_id(),
             name=order.name,
             tag=order.tag,
             created_by=caller.actor,
@@ -134,7 +179,10 @@ class Templates:
             steps=(*earlier, *mine),
         )
         within = timedelta(seconds=order.terms.within_s + _GRACE_S)
-        stored = await templates.insert(tx, new, within=within)
+        put = templates.insert if waiting is None else templates.start
+        stored = await put(tx, new, within=within)
+        if stored is None:
+            raise Conflict("this template has its steps already; build another one")
         image = upon.image if upon else base_image
         return _Begun(stored, image, tuple(works(order.steps, env, skip=done)))
 

@@ -10,6 +10,7 @@ import os
 import pwd
 import shutil
 import stat
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -74,10 +75,51 @@ def copy(command: dict[str, Any]) -> None:
     path.chmod(command["mode"])
 
 
-def workdir(command: dict[str, Any]) -> None:
-    """Make a folder."""
+def unpack(command: dict[str, Any]) -> None:
+    """Write what matches from an archive that was brought here."""
+    beside = ROOT / "tmp" / ".copied"
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir()
+    tar = ["/bin/tar", "--extract", "--no-same-owner", f"--file={command['content']}"]
+    subprocess.run([*tar, f"--directory={beside}"], check=True)  # noqa: S603 - ours
     _enter()
-    Path(command["cwd"]).mkdir(parents=True, exist_ok=True)
+    beside = Path("/tmp/.copied")  # noqa: S108 - in the root that is built
+    source = command["source"].strip("/")
+    found = sorted(beside.glob(source)) if source not in {"", "."} else [beside]
+    if not found:
+        raise FileNotFoundError(f"nothing is called {command['source']}")
+    target = Path(command["cwd"], command["path"])
+    below = command["path"].endswith("/") or target.is_dir() or len(found) > 1
+    owner = pwd.getpwnam(command["user"].partition(":")[0])
+    for each in found:
+        is_folder = each.is_dir() and not each.is_symlink()
+        to = target / each.name if below and not is_folder else target
+        to.parent.mkdir(parents=True, exist_ok=True)
+        if is_folder:
+            shutil.copytree(each, to, symlinks=True, dirs_exist_ok=True)
+        else:
+            shutil.copy2(each, to, follow_symlinks=False)
+        _give(each, to, owner, command["mode"])
+    shutil.rmtree(beside)
+
+
+def _give(source: Path, target: Path, owner: pwd.struct_passwd, mode: int | None) -> None:
+    """Give the copies of what a folder holds, or of a file, to a user."""
+    below = [path.relative_to(source) for path in source.rglob("*")] if source.is_dir() else []
+    for each in (target, *(target / path for path in below)):
+        os.chown(each, owner.pw_uid, owner.pw_gid, follow_symlinks=False)
+        if mode is not None and each.is_file() and not each.is_symlink():
+            each.chmod(mode)
+
+
+def workdir(command: dict[str, Any]) -> None:
+    """Make a folder for a user, unless it is there."""
+    _enter()
+    folder = Path(command["cwd"])
+    if not folder.is_dir():
+        folder.mkdir(parents=True)
+        user = pwd.getpwnam(command["user"])
+        os.chown(folder, user.pw_uid, user.pw_gid)
 
 
 def gather(command: dict[str, Any]) -> None:
@@ -151,6 +193,9 @@ def _checked(result: int) -> None:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
+DOES = {"run": run, "copy": copy, "unpack": unpack, "workdir": workdir, "gather": gather}
+
+
 def main(command: dict[str, Any]) -> None:
     """Do one thing. What goes wrong is told in a line."""
     os.umask(0o022)
@@ -158,8 +203,8 @@ def main(command: dict[str, Any]) -> None:
         if command["do"] == "prepare":
             prepare()
         else:
-            {"run": run, "copy": copy, "workdir": workdir, "gather": gather}[command["do"]](command)
-    except (OSError, KeyError) as error:
+            DOES[command["do"]](command)
+    except (OSError, KeyError, ValueError, subprocess.SubprocessError) as error:
         sys.exit(f"{command['do']}: {error}")
 
 

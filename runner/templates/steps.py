@@ -14,6 +14,7 @@ from runner.words.templates import (
     EnvStep,
     RunStep,
     Step,
+    UnpackStep,
     UserStep,
     WorkdirStep,
 )
@@ -29,6 +30,8 @@ class Work:
     title: str
     command: Mapping[str, JSON]
     content: bytes | None = field(default=None, repr=False)
+    object_key: str | None = None
+    """A stored file for it, instead."""
 
 
 @dataclass(slots=True)
@@ -66,9 +69,21 @@ def _work(step: Step, so: _So, where: str) -> Work | None:
         case CopyStep(path, content, mode):
             does = {"do": "copy", "path": path, "mode": mode, "cwd": str(so.cwd)}
             return Work(f"{where} COPY {path} ({len(content)} bytes)", does, content)
+        case UnpackStep():
+            does = {
+                "do": "unpack",
+                "path": step.path,
+                "source": step.source,
+                "user": step.user or so.user,
+                "mode": step.mode,
+                "cwd": str(so.cwd),
+            }
+            title = f"{where} COPY {step.source} {step.path}"
+            return Work(title, does, object_key=step.object_key)
         case WorkdirStep(path):
             so.cwd /= path
-            return Work(f"{where} WORKDIR {so.cwd}", {"do": "workdir", "cwd": str(so.cwd)})
+            does = {"do": "workdir", "cwd": str(so.cwd), "user": so.user}
+            return Work(f"{where} WORKDIR {so.cwd}", does)
         case EnvStep(values):
             so.env |= values
         case UserStep(name):
@@ -120,6 +135,8 @@ def _text(step: Step) -> str:
             told: JSON = ["run", command]
         case CopyStep(path, content, mode):
             told = ["copy", path, hashlib.sha256(content).hexdigest(), mode]
+        case UnpackStep():
+            told = ["unpack", step.path, step.source, step.sha256, step.user, step.mode]
         case EnvStep(values, kept):
             told = ["env", dict(values), kept]
         case WorkdirStep(path):

@@ -30,6 +30,24 @@ class CopyStep:
 
 
 @dataclass(frozen=True, slots=True)
+class UnpackStep:
+    """Files to write from a tar archive that the tenant has stored.
+
+    Those that match `source` go to `path`: a folder's contents go below it, and so does a file if
+    `path` ends in a slash or is a folder.
+    """
+
+    path: str
+    source: str
+    object_key: str
+    sha256: str
+    user: str | None = None
+    """Whose they are; None for the user of the step before."""
+    mode: int | None = None
+    """Permissions of each file; None for those in the archive."""
+
+
+@dataclass(frozen=True, slots=True)
 class EnvStep:
     """Variables of all further steps and, if they are `kept`, of every process in a sandbox."""
 
@@ -51,7 +69,7 @@ class UserStep:
     name: str
 
 
-Step: TypeAlias = RunStep | CopyStep | EnvStep | WorkdirStep | UserStep
+Step: TypeAlias = RunStep | CopyStep | UnpackStep | EnvStep | WorkdirStep | UserStep
 
 
 def image_of(name: str, template_id: UUID) -> str:

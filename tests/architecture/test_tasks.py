@@ -38,7 +38,7 @@ AWAITED = {
     "runner/node/residents/resident.py Resident.ends": "one end; it logs what fails",
     "runner/node/residents/residents.py Residents.create": "one start, awaited where it is begun",
     "runner/node/residents/residents.py Residents._ended": "one removal; a sweep takes what fails",
-    "runner/templates/builds.py Templates.build": "one build; its template says what failed",
+    "runner/templates/builds.py Templates._started": "one build; its template says what failed",
     "runner/templates/builds.py Templates._run": "one log, awaited where the build ends",
     "runner/verify/checks/shared.py": "one run, awaited in the same function",
     "runner/node/stock/disposal.py Disposals.later": "one removal; a sweep takes what fails",

@@ -17,6 +17,8 @@ BODIES: Mapping[str, Any] = {
     "POST /sandboxes": {"templateID": "nobodys"},
     "POST /v2/sandboxes": {"templateID": "nobodys"},
     "POST /sandboxes/{sandbox_id}/timeout": {"timeout": 60},
+    "POST /v3/templates": {"name": "nobodys"},
+    "POST /v2/templates/{template_id}/builds/{build_id}": {"fromImage": "e2bdev/base"},
 }
 """What a route needs in its body; the others take an empty object, or refuse it later."""
 QUERIES: Mapping[str, Mapping[str, str]] = {
@@ -50,7 +52,7 @@ class TheirRoute:
         """Send it with these values for the path's parameters, and unknown ones for the others."""
         path = self.route.path_format
         for name in self.names:
-            unknown = "1" if name == "context" else UNKNOWN_ID
+            unknown = {"context": "1", "files_hash": "0" * 64}.get(name, UNKNOWN_ID)
             path = path.replace(f"{{{name}}}", values.get(name, unknown))
         query = QUERIES.get(self.name)
         if self.method == "GET":

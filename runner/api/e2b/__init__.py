@@ -19,6 +19,8 @@ The control plane:
     network    E2B's network rules as egress rules
     sandboxes  sandboxes: made, connected to, listed, changed, ended
     snapshots  snapshots of sandboxes, and copies of them
+    builds     templates: announced, built, followed
+    build_requests  what a client may ask of one that is to be built
     measures   what sandboxes use
     unsupported  what there is not, refused by name
 

@@ -45,7 +45,7 @@ class E2bBody(Strict):
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=False)
 
 
-def _lacks(reason: str) -> BeforeValidator:
+def lacks(reason: str) -> BeforeValidator:
     """Return what refuses a field of E2B's that has a value: this deployment lacks what it is."""
 
     def refuse(value: object) -> None:
@@ -66,19 +66,19 @@ class NetworkRules(E2bBody):
 
     allow_out: list[Destination] = Field(default_factory=list, max_length=MAX_DESTINATIONS)
     deny_out: list[Destination] = Field(default_factory=list, max_length=MAX_DESTINATIONS)
-    dns_servers: Annotated[None, _lacks("the egress proxy looks names up")] = None
-    egress_proxy: Annotated[None, _lacks("the egress proxy is the deployment's own")] = None
-    rules: Annotated[None, _lacks("set headers by `inject` in an egress policy")] = None
+    dns_servers: Annotated[None, lacks("the egress proxy looks names up")] = None
+    egress_proxy: Annotated[None, lacks("the egress proxy is the deployment's own")] = None
+    rules: Annotated[None, lacks("set headers by `inject` in an egress policy")] = None
 
 
 class Network(NetworkRules):
     """What a sandbox may reach, and who may reach it."""
 
     allow_public_traffic: Annotated[
-        None, _lacks("open ports one by one by POST /v1/sandboxes/{id}/ports/{port}")
+        None, lacks("open ports one by one by POST /v1/sandboxes/{id}/ports/{port}")
     ] = None
-    mask_request_host: Annotated[None, _lacks("servers inside see the name asked for")] = None
-    https_ports: Annotated[None, _lacks("servers inside are reached by plain HTTP")] = None
+    mask_request_host: Annotated[None, lacks("servers inside see the name asked for")] = None
+    https_ports: Annotated[None, lacks("servers inside are reached by plain HTTP")] = None
 
 
 class NetworkChange(NetworkRules):
@@ -101,9 +101,9 @@ class E2bSandbox(E2bBody):
     env_vars: dict[EnvName, Annotated[Text, StringConstraints(max_length=8192)]] = Field(
         default_factory=dict, max_length=MAX_ENV
     )
-    mcp: Annotated[None, _lacks("there is no MCP gateway in sandboxes")] = None
-    iam: Annotated[None, _lacks("there are no workload identities")] = None
-    volume_mounts: Annotated[None, _lacks("there are no volumes")] = None
+    mcp: Annotated[None, lacks("there is no MCP gateway in sandboxes")] = None
+    iam: Annotated[None, lacks("there are no workload identities")] = None
+    volume_mounts: Annotated[None, lacks("there are no volumes")] = None
 
     @field_validator("network", mode="before")
     @classmethod

@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter
 
-from runner.api.e2b import health, interpreter, measures, sandboxes, snapshots, unsupported
+from runner.api.e2b import builds, health, interpreter, measures, sandboxes, snapshots, unsupported
 from runner.api.e2b.daemon import environment, files, filesystem, process
 
 
@@ -12,6 +12,8 @@ def routers() -> tuple[APIRouter, ...]:
         # Before `sandboxes`, where `metrics` would be a sandbox's id.
         measures.router,
         sandboxes.router,
+        # Before `snapshots`, where `files` would be a part of a template's name.
+        builds.router,
         snapshots.router,
         health.router,
         process.router,

@@ -93,7 +93,7 @@ async def _create(
     parts.tokens.require_key()
     images = parts.settings.images
     source = await templates.find(body.template_id, images, parts.templates, caller)
-    egress = await _egress(caller, parts, body.network, internet=body.internet)
+    egress = await egress_order(caller, parts, body.network, internet=body.internet)
     order = LivingOrder(
         image=source.image,
         egress=egress.entries,
@@ -266,7 +266,7 @@ async def change_network(
 ) -> None:
     """Replace what a sandbox may reach; when this is answered, the new rules decide."""
     await _living(caller, parts, sandbox_id)
-    egress = await _egress(caller, parts, body, internet=body.allow_internet_access)
+    egress = await egress_order(caller, parts, body, internet=body.allow_internet_access)
     await parts.sandboxes.update(caller, sandbox_id, LifeChange(), egress)
 
 
@@ -296,9 +296,10 @@ async def _extend(
         await parts.sandboxes.update(caller, found.id, change)
 
 
-async def _egress(
+async def egress_order(
     caller: Caller, parts: Dependencies, asked: NetworkRules | None, *, internet: bool | None
 ) -> EgressOrder:
+    """Return the egress rules for what a client asks of the network."""
     async with parts.database.tenant(caller.tenant_id) as tx:
         opened = await policies.exists(tx, network.INTERNET)
     return network.order(asked, internet=internet, opened=opened)

@@ -11,8 +11,8 @@ from runner.api.e2b.shape import refusal
 
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 _TEMPLATES = (
-    "templates are not built or changed by this interface: build them by POST /v1/templates, and"
-    " make sandboxes from them by their names; a snapshot of a sandbox is a template as well"
+    "templates are built and deleted, but not listed, changed or tagged by this interface: list"
+    " them by GET /v1/templates, and build one with another tag"
 )
 _VOLUMES = "there are no volumes: keep files in snapshots, or by PUT /v1/files/{path}"
 _SECRETS = (

@@ -1,5 +1,6 @@
 """What E2B's control plane answers."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from math import ceil
 from typing import Any, Self
@@ -9,6 +10,7 @@ from pydantic.alias_generators import to_camel
 
 from runner.api.e2b.network import shown
 from runner.store.snapshots import StoredSnapshot
+from runner.store.templates import LogEntry, StoredTemplate, TemplateState
 from runner.words.lives import Life, OnTimeout
 from runner.words.living import StoredSandbox
 
@@ -139,6 +141,74 @@ class ForkAnswer(E2bAnswer):
     """One copy of a sandbox."""
 
     sandbox: SandboxAnswer
+
+
+class BuildAnswer(E2bAnswer):
+    """A template that waits for its steps. Its build has the same id."""
+
+    template_id: str = Field(alias="templateID")
+    build_id: str = Field(alias="buildID")
+    public: bool = False
+    names: list[str]
+    tags: list[str]
+    aliases: list[str]
+
+    @classmethod
+    def of(cls, stored: StoredTemplate) -> Self:
+        """Return the answer for a template."""
+        return cls(
+            template_id=str(stored.id),
+            build_id=str(stored.id),
+            names=[stored.name],
+            tags=[stored.tag],
+            aliases=[stored.name],
+        )
+
+
+class FilesAnswer(E2bAnswer):
+    """Whether the files of a step are stored, and where and how to bring them."""
+
+    present: bool
+    url: str
+    headers: dict[str, str] = Field(repr=False)
+
+
+class BuildEntry(E2bAnswer):
+    """Some of what a build wrote."""
+
+    timestamp: datetime
+    level: str = "info"
+    message: str
+
+
+class BuildReason(E2bAnswer):
+    """Why a build failed."""
+
+    message: str
+
+
+class BuildStatus(E2bAnswer):
+    """How a build goes on."""
+
+    template_id: str = Field(alias="templateID")
+    build_id: str = Field(alias="buildID")
+    status: str
+    logs: list[str]
+    log_entries: list[BuildEntry]
+    reason: BuildReason | None = None
+
+    @classmethod
+    def of(cls, stored: StoredTemplate, entries: Sequence[LogEntry]) -> Self:
+        """Return the status of a template with some entries of its log."""
+        told = "error" if stored.state is TemplateState.FAILED else stored.state.value
+        return cls(
+            template_id=str(stored.id),
+            build_id=str(stored.id),
+            status=told,
+            logs=[],
+            log_entries=[BuildEntry(timestamp=each.at, message=each.text) for each in entries],
+            reason=BuildReason(message=stored.detail) if stored.detail else None,
+        )
 
 
 class TemplateAnswer(E2bAnswer):

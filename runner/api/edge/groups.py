@@ -134,6 +134,8 @@ RULES = (
                 f"{SANDBOX}/fork",
                 f"{SANDBOX}/snapshots",
                 "/v1/templates",
+                "/v3/templates",
+                "/v2/templates/{template_id}/builds/{build_id}",
                 "/sandboxes",
                 "/v2/sandboxes",
                 f"{E2B_SANDBOX}/fork",

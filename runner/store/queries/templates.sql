@@ -1,25 +1,25 @@
 -- name: insert
-INSERT INTO templates (tenant_id, template_id, name, tag, created_by, due_at, base_image,
+INSERT INTO templates (tenant_id, template_id, name, tag, state, created_by, due_at, base_image,
                        base_template, env, steps)
-VALUES (app_tenant(), %(template_id)s, %(name)s, %(tag)s, %(created_by)s, now() + %(within)s,
-        %(base_image)s, %(base_template)s, %(env)s, %(steps)s)
+VALUES (app_tenant(), %(template_id)s, %(name)s, %(tag)s, %(state)s, %(created_by)s,
+        now() + %(within)s, %(base_image)s, %(base_template)s, %(env)s, %(steps)s)
 RETURNING template_id, name, tag, state, detail, created_by, created_at, ended_at, base_image,
           base_template, env, steps, bytes, sha256;
 
 -- name: get
 SELECT template_id, name, tag, CASE WHEN t.lost THEN 'failed' ELSE state END AS state,
-       CASE WHEN t.lost THEN 'the process that built it has died: build it again' ELSE detail END
+       CASE WHEN t.lost THEN 'it lost the client or the process that built it: build it again' ELSE detail END
            AS detail,
        created_by, created_at, ended_at, base_image, base_template, env, steps, bytes, sha256
-FROM (SELECT *, state = 'building' AND due_at < now() AS lost FROM templates) t
+FROM (SELECT *, state IN ('waiting', 'building') AND due_at < now() AS lost FROM templates) t
 WHERE tenant_id = app_tenant() AND template_id = %(template_id)s;
 
 -- name: list
 SELECT template_id, name, tag, CASE WHEN t.lost THEN 'failed' ELSE state END AS state,
-       CASE WHEN t.lost THEN 'the process that built it has died: build it again' ELSE detail END
+       CASE WHEN t.lost THEN 'it lost the client or the process that built it: build it again' ELSE detail END
            AS detail,
        created_by, created_at, ended_at, base_image, base_template, env, steps, bytes, sha256
-FROM (SELECT *, state = 'building' AND due_at < now() AS lost FROM templates) t
+FROM (SELECT *, state IN ('waiting', 'building') AND due_at < now() AS lost FROM templates) t
 WHERE tenant_id = app_tenant() AND (%(before)s::uuid IS NULL OR template_id < %(before)s)
   AND (%(name)s::text IS NULL OR name = %(name)s)
 ORDER BY template_id DESC LIMIT %(limit)s;
@@ -41,7 +41,15 @@ ORDER BY cardinality(steps) DESC, template_id DESC LIMIT 1;
 
 -- name: building
 SELECT count(*) AS builds FROM templates
-WHERE tenant_id = app_tenant() AND state = 'building' AND due_at > now();
+WHERE tenant_id = app_tenant() AND state = %(state)s AND due_at > now();
+
+-- name: start
+UPDATE templates
+SET state = 'building', due_at = now() + %(within)s, base_image = %(base_image)s,
+    base_template = %(base_template)s, env = %(env)s, steps = %(steps)s
+WHERE tenant_id = app_tenant() AND template_id = %(template_id)s AND state = 'waiting'
+RETURNING template_id, name, tag, state, detail, created_by, created_at, ended_at, base_image,
+          base_template, env, steps, bytes, sha256;
 
 -- name: keep
 UPDATE templates
@@ -70,13 +78,13 @@ RETURNING name;
 
 -- name: forget_failed
 DELETE FROM templates t
-WHERE tenant_id = app_tenant() AND (state = 'failed' OR state = 'building' AND due_at < now())
+WHERE tenant_id = app_tenant() AND (state = 'failed' OR state IN ('waiting', 'building') AND due_at < now())
   AND NOT EXISTS (SELECT FROM templates upon
                   WHERE upon.tenant_id = t.tenant_id AND upon.base_template = t.template_id)
   AND template_id NOT IN (
       SELECT template_id FROM templates
       WHERE tenant_id = app_tenant()
-        AND (state = 'failed' OR state = 'building' AND due_at < now())
+        AND (state = 'failed' OR state IN ('waiting', 'building') AND due_at < now())
       ORDER BY template_id DESC LIMIT %(keep)s);
 
 -- name: content

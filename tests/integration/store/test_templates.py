@@ -32,12 +32,12 @@ async def tenant(owner: Database) -> UUID:
 async def begin(api: Database, tenant: UUID, *steps: str, **more: Any) -> StoredTemplate:
     """Store a template whose build begins."""
     facts: dict[str, Any] = {"name": "tools", "tag": "default", "base_template": None, **more}
-    within = facts.pop("within", WITHIN)
+    within, state = facts.pop("within", WITHIN), facts.pop("state", TemplateState.BUILDING)
     new = TemplateFacts(
         id=new_id(), created_by="key:one", base_image="python", env={}, steps=steps, **facts
     )
     async with api.tenant(tenant) as tx:
-        return await templates.insert(tx, new, within=within)
+        return await templates.insert(tx, new, within=within, state=state)
 
 
 async def keep(api: Database, tenant: UUID, template: StoredTemplate) -> str:
@@ -147,9 +147,31 @@ async def test_a_build_whose_process_has_died_counts_as_failed(api: Database, te
         found = await templates.get(tx, lost.id)
         assert found is not None
         assert found.state is TemplateState.FAILED
-        assert "has died" in (found.detail or "")
+        assert "it lost the client or the process" in (found.detail or "")
         assert await templates.building(tx) == 1
         assert await templates.delete(tx, lost.id) == "tools"
+
+
+async def test_one_that_waits_is_begun_once(api: Database, tenant: UUID) -> None:
+    waits = await begin(api, tenant, state=TemplateState.WAITING)
+    facts = TemplateFacts(
+        id=waits.id,
+        name="other",
+        tag="other",
+        created_by="key:other",
+        base_image="data",
+        base_template=None,
+        env={"A": "1"},
+        steps=("a",),
+    )
+    async with api.tenant(tenant) as tx:
+        assert await templates.building(tx) == 0
+        assert await templates.building(tx, TemplateState.WAITING) == 1
+        begun = await templates.start(tx, facts, within=WITHIN)
+        assert begun is not None
+        assert (begun.state, begun.name, begun.base_image) == ("building", "tools", "data")
+        assert await templates.start(tx, facts, within=WITHIN) is None
+        assert await templates.building(tx) == 1
 
 
 async def test_a_log_is_read_from_where_the_reader_is(api: Database, tenant: UUID) -> None:

@@ -35,7 +35,7 @@ def _plain(what: str, names: str) -> dict[str, Line]:
     return {name: Line(what) for name in names.split()}
 
 
-BUILDS = "build it by `POST /v1/templates`; a snapshot is a template, too"
+TAGS = "a template has the one tag that it was built with"
 VOLUMES = "there are no volumes; keep files in snapshots, or by `/v1/files`"
 SECRETS = "write secrets by `/v1/secrets`, and let the egress proxy set them"
 
@@ -47,6 +47,8 @@ LINES: dict[str, Line] = {
         listed_by_metadata_and_state="Sandbox.list",
         timeout_is_set="Sandbox.set_timeout",
         template_exists="Template.exists Template.alias_exists",
+        template_is_built="Template.build",
+        build_is_followed="Template.build_in_background Template.get_build_status",
         paused_and_resumed="Sandbox.pause",
         paused_by_its_old_name="Sandbox.beta_pause",
         copied_by_a_snapshot=(
@@ -96,10 +98,8 @@ LINES: dict[str, Line] = {
     ),
     **_refused("the file is root's, and nobody is root", "mcp_token_is_refused",
                "Sandbox.get_mcp_token"),
-    **_refused(BUILDS, "templates_are_not_built",
-               "Template.build Template.build_in_background "
-               "Template.get_tags Template.assign_tags Template.remove_tags "
-               "Template.get_build_status"),
+    **_refused(TAGS, "tags_are_refused",
+               "Template.get_tags Template.assign_tags Template.remove_tags"),
     **_refused(VOLUMES, "volumes_are_missing",
                "Volume.create Volume.connect Volume.destroy Volume.get_info Volume.list "
                "Volume.exists Volume.make_dir Volume.read_file Volume.remove "
@@ -112,7 +112,7 @@ LINES: dict[str, Line] = {
         "Sandbox.get_mcp_url Sandbox.mcp_port Sandbox.default_mcp_template",
     ),
     **_plain(
-        "makes no request; what it describes is refused when it is built",
+        "makes no request; an image that the operator has not named is refused when it is built",
         "Template.from_alpine_image Template.from_arch_image Template.from_aws_registry "
         "Template.from_base_image Template.from_bun_image Template.from_debian_image "
         "Template.from_dockerfile Template.from_fedora_image Template.from_gcp_registry "

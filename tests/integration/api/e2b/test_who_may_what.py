@@ -38,12 +38,20 @@ PROMISED: Mapping[str, set[Role]] = {
     "POST /sandboxes/{sandbox_id}/snapshots": MAKERS,
     "POST /sandboxes/{sandbox_id}/fork": MAKERS,
     "GET /snapshots": ALL,
+    "POST /v3/templates": MAKERS,
+    "GET /templates/{template_id}/files/{files_hash}": MAKERS,
+    "POST /v2/templates/{template_id}/builds/{build_id}": MAKERS,
+    "GET /templates/{template_id}/builds/{build_id}/status": ALL,
     "DELETE /templates/{template}": MAKERS,
     "GET /templates/aliases/{alias}": ALL,
 }
 """Written by people: it is our promise. Inside a sandbox, everything is for makers."""
 UNMADE = {"POST /sandboxes", "POST /v2/sandboxes", "GET /templates/aliases/{alias}"}
 """Routes that name a template of the deployment, which every tenant sees."""
+
+IDS = {"sandbox_id": "sandboxID", "template": "snapshotID", "template_id": "templateID"}
+BESIDE = {"build_id", "files_hash"}
+"""Parameters beside the id of what they belong to."""
 
 CONTROL = [each for each in supported() if each.part is Part.CONTROL]
 INSIDE = [each for each in supported() if each.part is Part.INSIDE]
@@ -68,7 +76,10 @@ def theirs(deployed: Deployment) -> dict[str, Any]:
     with knowing(deployed, deployed.key("e2b-roles-theirs")) as owner:
         answer = create(owner, timeout=3000, metadata={"of": "theirs"})
         kept = owner.post(f"/sandboxes/{answer['sandboxID']}/snapshots", json={}).json()
-        return {**answer, "snapshotID": kept["snapshotID"]}
+        waits = owner.post("/v3/templates", json={"name": "theirs"}).json()
+        return {
+            **answer, "snapshotID": kept["snapshotID"], "templateID": waits["templateID"]
+        }  # fmt: skip
 
 
 def forged(deployed: Deployment, sandbox_id: str, key: str) -> str:
@@ -152,8 +163,8 @@ def test_another_tenants_things_are_as_unknown_as_any(
         for each in CONTROL:
             if not each.names or each.name in UNMADE:
                 continue
-            (name,) = each.names
-            own = theirs["sandboxID" if name == "sandbox_id" else "snapshotID"]
+            (name,) = set(each.names) - BESIDE
+            own = theirs[IDS[name]]
             answers = []
             for value in (own, UNKNOWN_ID):
                 answer = each.send(client, **{name: value})
@@ -168,6 +179,7 @@ def state(deployed: Deployment) -> list[dict[str, Any]]:
     return deployed.sql(
         "SELECT s.sandbox_id, s.state, s.egress, s.timeout_s, s.metadata, "
         "(SELECT count(*) FROM snapshots n WHERE n.tenant_id = s.tenant_id) AS kept, "
+        "(SELECT string_agg(m.state, '') FROM templates m WHERE m.tenant_id = s.tenant_id) AS m, "
         "(SELECT count(*) FROM sandbox_holders h WHERE h.tenant_id = s.tenant_id) AS holders "
         "FROM sandboxes s JOIN tenants t USING (tenant_id) WHERE t.name = 'e2b-roles-theirs'"
     )

@@ -2,6 +2,7 @@
 
 from tests.support.e2b_sdks.case import Cases
 from tests.support.e2b_sdks.cases import (
+    builds,
     charts,
     commands,
     files,
@@ -12,6 +13,8 @@ from tests.support.e2b_sdks.cases import (
 )
 
 CASES: dict[str, Cases] = {
-    "e2b": Cases(lifecycle.CASES | commands.CASES | files.CASES | git.CASES | refused.CASES),
+    "e2b": Cases(
+        lifecycle.CASES | commands.CASES | files.CASES | git.CASES | builds.CASES | refused.CASES
+    ),
     "e2b_code_interpreter": Cases(interpreter.CASES | charts.CASES),
 }

@@ -70,13 +70,26 @@ async def oldest_first_is_refused(w: World) -> None:
     }
 
 
-@CASES.case("Template.get_tags", "Template.assign_tags", "Template.remove_tags")
-async def templates_are_not_built(w: World) -> None:
-    """By the interface; the operator makes images, and a snapshot is a template."""
+@CASES.case("Template.build")
+async def image_that_is_unknown(w: World) -> None:
+    """It is refused by its name, with what there is."""
     template, built = w.named("Template"), w.sdk.Template().from_image("python:3.12")
+    call = lambda: template.build(built, "unknown-image")  # noqa: E731
+    await unsupported(w, call, ("there is no image 'python:3.12'",))
+
+
+@CASES.case("Template.build")
+async def start_command_is_refused(w: World) -> None:
+    template, built = w.named("Template"), w.sdk.Template().from_base_image()
+    started = built.set_start_cmd("sleep 600", "true")
+    call = lambda: template.build(started, "with-start")  # noqa: E731
+    await unsupported(w, call, ("is not supported here: start it with commands.run",))
+
+
+@CASES.case("Template.get_tags", "Template.assign_tags", "Template.remove_tags")
+async def tags_are_refused(w: World) -> None:
+    template = w.named("Template")
     for call in (
-        lambda: template.build(built, "own"),
-        lambda: template.build_in_background(built, "own"),
         lambda: template.get_tags("own"),
         lambda: template.assign_tags("own:v1", "v2"),
     ):
@@ -84,17 +97,6 @@ async def templates_are_not_built(w: World) -> None:
     # What can be removed is a snapshot, and tags are none.
     removing = lambda: template.remove_tags("own", "v2")  # noqa: E731
     await unsupported(w, removing, ("there is no snapshot",))
-    info = w.sdk.BuildInfo(
-        template_id="own", build_id="one", name="own", tags=[], **_alias(w.sdk.BuildInfo)
-    )
-    # The query is refused before the route has its say.
-    asking = ("not supported here", "unknown query parameter")
-    await unsupported(w, lambda: template.get_build_status(info), asking)
-
-
-def _alias(kind: Any) -> dict[str, str]:
-    """Return the field that some versions have beside the name."""
-    return {"alias": "own"} if "alias" in kind.__dataclass_fields__ else {}
 
 
 @CASES.case("Volume.get_info", "Volume.read_file")

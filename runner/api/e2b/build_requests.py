@@ -1,0 +1,141 @@
+"""What E2B's clients ask of a template that is to be built, and its steps as ours."""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Annotated
+
+from pydantic import Field, StringConstraints
+
+from runner.api.e2b.requests import E2bBody, lacks
+from runner.api.fields import Strict, Text
+from runner.api.template_requests import MAX_COMMAND, MAX_STEPS, TemplateTag
+from runner.store.files import StoredFile
+from runner.words.errors import Invalid
+from runner.words.templates import DEFAULT_TAG, EnvStep, RunStep, Step, UnpackStep, UserStep
+from runner.words.templates import WorkdirStep as Workdir
+
+_NAME = re.compile(r"(?P<name>[a-z][a-z0-9-]{0,31})(:(?P<tag>[A-Za-z0-9][A-Za-z0-9._-]{0,63}))?")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_OCTAL = re.compile(r"[0-7]{3,4}")
+Hash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Argument = Annotated[Text, StringConstraints(max_length=MAX_COMMAND)]
+STARTING = "start it with commands.run once the sandbox is made"
+
+
+class E2bTemplate(E2bBody):
+    """A template whose steps will come."""
+
+    name: Annotated[Text, StringConstraints(max_length=128)] | None = None
+    alias: Annotated[Text, StringConstraints(max_length=128)] | None = None
+    tags: list[TemplateTag] = Field(default_factory=list, max_length=16)
+    cpu_count: int | None = Field(default=None, ge=1, le=1024)
+    memory_mb: Annotated[int | None, Field(alias="memoryMB", ge=1, le=2**22)] = None
+    min_free_disk_mb: Annotated[None, lacks("a sandbox's size says what its disk holds")] = None
+
+    def named(self) -> tuple[str, str]:
+        """Return name and tag. Raises Invalid."""
+        given = self.name or self.alias or ""
+        found = _NAME.fullmatch(given)
+        if found is None:
+            raise Invalid(
+                f"{given!r} is no name for a template here: up to 32 lower-case letters, digits "
+                "and hyphens, and perhaps a tag after a colon",
+                "name",
+            )
+        tags = list(dict.fromkeys([*([found["tag"]] if found["tag"] else []), *self.tags]))
+        if len(tags) > 1:
+            raise Invalid("a template has one tag here", "tags")
+        return found["name"], tags[0] if tags else DEFAULT_TAG
+
+
+class E2bStep(Strict):
+    """A step: what to do, and with what."""
+
+    type: Annotated[str, StringConstraints(max_length=32)]
+    args: list[Argument] = Field(default_factory=list, max_length=64)
+    files_hash: Annotated[Hash | None, Field(alias="filesHash")] = None
+    force: bool | None = None
+    force_upload: Annotated[bool | None, Field(alias="forceUpload")] = None
+
+
+class E2bBuild(E2bBody):
+    """The steps of a template."""
+
+    from_image: Annotated[Text, StringConstraints(max_length=256)] | None = None
+    from_template: Annotated[Text, StringConstraints(max_length=256)] | None = None
+    from_image_registry: Annotated[None, lacks("no registry is used: images are built here")] = None
+    force: bool | None = None
+    steps: list[E2bStep] = Field(default_factory=list, max_length=MAX_STEPS)
+    start_cmd: Annotated[None, lacks(STARTING)] = None
+    ready_cmd: Annotated[None, lacks(STARTING)] = None
+
+    @property
+    def anew(self) -> bool:
+        """Whether all steps are to be done."""
+        return bool(self.force) or any(each.force for each in self.steps)
+
+
+def steps_of(
+    given: list[E2bStep], user: str, home: str, files: Mapping[str, StoredFile]
+) -> Iterator[Step]:
+    """Yield the steps; at first, they are the user's and run in its home. Raises Invalid."""
+    yield UserStep(user)
+    yield Workdir(home)
+    for number, each in enumerate(given):
+        try:
+            for step in _steps(each, user, files):
+                if isinstance(step, UserStep):
+                    user = step.name
+                yield step
+        except ValueError as error:
+            raise Invalid(f"{each.type}: {error}", f"steps.{number}") from None
+
+
+def _steps(each: E2bStep, user: str, files: Mapping[str, StoredFile]) -> Iterator[Step]:
+    match each.type.upper(), each.args:
+        case "RUN", [command]:
+            yield RunStep(command)
+        case "RUN", [command, other]:
+            yield UserStep(other or user)
+            yield RunStep(command)
+            yield UserStep(user)
+        case "WORKDIR", [path]:
+            yield Workdir(path)
+        case "USER", [name]:
+            yield UserStep(name)
+        case "ENV", [*words] if words and len(words) % 2 == 0:
+            yield EnvStep(_variables(words))
+        case "ARG", [*words] if words and len(words) % 2 == 0:
+            yield EnvStep(_variables(words), kept=False)
+        case "COPY", [source, path, *more]:
+            yield _copy(each, source, path, more, files)
+        case "RUN" | "WORKDIR" | "USER" | "ENV" | "ARG" | "COPY", _:
+            raise ValueError("it does not have that many arguments")
+        case _:
+            raise ValueError("there is no such step here")
+
+
+def _variables(words: list[str]) -> dict[str, str]:
+    found = dict(zip(words[::2], words[1::2], strict=True))
+    if wrong := next((name for name in found if not _VARIABLE.fullmatch(name)), None):
+        raise ValueError(f"{wrong[:64]!r} is no name of a variable")
+    return found
+
+
+def _copy(
+    each: E2bStep, source: str, path: str, more: list[str], files: Mapping[str, StoredFile]
+) -> UnpackStep:
+    stored = files.get(each.files_hash or "")
+    if stored is None:
+        raise ValueError("its files were not uploaded, or were deleted")
+    owner, mode, *_ = (*more, "", "")
+    if mode and not _OCTAL.fullmatch(mode):
+        raise ValueError(f"{mode[:16]!r} is no mode")
+    return UnpackStep(
+        path,
+        source,
+        stored.object_key,
+        stored.sha256,
+        owner or None,
+        int(mode, 8) if mode else None,
+    )

@@ -1,0 +1,94 @@
+"""Templates that the SDK builds, and sandboxes that are made from them."""
+
+import asyncio
+import tempfile
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tests.support.e2b_sdks.case import Cases
+from tests.support.e2b_sdks.world import World
+
+CASES = Cases()
+WITHIN_S = 240.0
+"""A tenant builds two templates at once, and each version of the SDK has its own to build."""
+
+
+def write_app(folder: Path) -> None:
+    """Write what is copied into a template."""
+    (folder / "app").mkdir()
+    (folder / "app" / "main.py").write_text("print('from the template')")
+
+
+async def begun(w: World, build: Callable[[], Any]) -> Any:
+    """Return what a build returns, once there is room for one."""
+    deadline = time.monotonic() + WITHIN_S
+    while True:
+        try:
+            return await w(build())
+        except w.sdk.BuildException as error:
+            if "templates already" not in str(error) or time.monotonic() > deadline:
+                raise
+        await asyncio.sleep(1)
+
+
+@CASES.case("Template.build")
+async def template_is_built(w: World) -> None:
+    """By root and by the user; variables stay, and what is in the home is the user's."""
+    name = f"built-{uuid.uuid4().hex[:12]}"
+    template = (
+        w.sdk.Template()
+        .from_base_image()
+        .run_cmd("echo mine > ~/made")
+        .run_cmd("echo by-root > /usr/local/share/made", user="root")
+        .set_envs({"GREETING": "hello"})
+    )
+    said: list[str] = []
+    build = lambda: w.named("Template").build(  # noqa: E731
+        template, name, on_build_logs=lambda entry: said.append(entry.message)
+    )
+    await begun(w, build)
+    assert any("echo mine" in each for each in said), said
+    async with w.own(template=name) as box:
+        command = "cat ~/made /usr/local/share/made; echo $GREETING; test -O ~/made && echo own"
+        ran = await w(box.commands.run(command))
+        assert ran.stdout == "mine\nby-root\nhello\nown\n"
+
+
+@CASES.case("Template.build_in_background", "Template.get_build_status")
+async def build_is_followed(w: World) -> None:
+    """Until it is ready, or has failed with its reason."""
+    for command, status, reason in (("true", "ready", None), ("exit 3", "error", "exited with 3")):
+        template = w.sdk.Template().from_base_image().run_cmd(command)
+        name = f"followed-{uuid.uuid4().hex[:12]}"
+        starting = lambda: w.named("Template").build_in_background(template, name)  # noqa: B023, E731
+        info = await begun(w, starting)
+        deadline = time.monotonic() + WITHIN_S
+        while True:
+            found = await w(w.named("Template").get_build_status(info))
+            if found.status in {"ready", "error"}:
+                break
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.3)
+        assert found.status == status
+        if reason is not None:
+            assert reason in found.reason.message
+
+
+@CASES.case("Template.build:min_free_disk_mb")
+async def files_are_copied_into_a_template(w: World) -> None:
+    """Old versions bring them without a key, and are refused."""
+    name = f"copied-{uuid.uuid4().hex[:12]}"
+    with tempfile.TemporaryDirectory() as folder:
+        write_app(Path(folder))
+        template = (
+            w.sdk.Template(file_context_path=folder)
+            .from_base_image()
+            .copy("app", "/home/user/app/")
+        )
+        await begun(w, lambda: w.named("Template").build(template, name))
+    async with w.own(template=name) as box:
+        ran = await w(box.commands.run("python3 app/main.py"))
+        assert ran.stdout == "from the template\n"

@@ -1,0 +1,125 @@
+"""What E2B's clients ask of a template that is to be built, as our steps."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from runner.api.e2b.build_requests import E2bBuild, E2bStep, E2bTemplate, steps_of
+from runner.store.files import StoredFile
+from runner.words.errors import Invalid
+from runner.words.templates import (
+    EnvStep,
+    RunStep,
+    Step,
+    UnpackStep,
+    UserStep,
+    WorkdirStep,
+)
+
+HASH = "a" * 64
+NOW = datetime.now(UTC)
+STORED = StoredFile(
+    path=f"e2b-builds/{HASH}",
+    size=1,
+    sha256="b" * 64,
+    media_type="application/x-tar",
+    object_key="tenants/t/files/1",
+    created_at=NOW,
+    updated_at=NOW,
+    expires_at=None,
+)
+
+
+def steps(*given: dict[str, Any]) -> list[Step]:
+    """Return the steps after those by which a build begins."""
+    asked = [E2bStep.model_validate(each) for each in given]
+    first, second, *found = steps_of(asked, "user", "/home/user", {HASH: STORED})
+    assert (first, second) == (UserStep("user"), WorkdirStep("/home/user"))
+    return found
+
+
+def step(kind: str, *args: str, **more: Any) -> dict[str, Any]:
+    """Return a step as their clients send it."""
+    return {"type": kind, "args": list(args), "force": False, **more}
+
+
+def test_each_of_their_steps_is_one_of_ours() -> None:
+    assert steps(
+        step("RUN", "make"),
+        step("ENV", "A", "1", "B", ""),
+        step("ARG", "C", "2"),
+        step("WORKDIR", "app"),
+        step("USER", "root"),
+    ) == [
+        RunStep("make"),
+        EnvStep({"A": "1", "B": ""}),
+        EnvStep({"C": "2"}, kept=False),
+        WorkdirStep("app"),
+        UserStep("root"),
+    ]
+
+
+def test_a_command_of_another_user_changes_nobody_elses() -> None:
+    found = steps(step("USER", "one"), step("RUN", "a", "root"), step("RUN", "b"))
+    assert found == [
+        UserStep("one"), UserStep("root"), RunStep("a"), UserStep("one"), RunStep("b")
+    ]  # fmt: skip
+
+
+def test_files_are_those_that_were_stored() -> None:
+    copied = steps(step("COPY", "app", "/srv/", "", "", filesHash=HASH))
+    assert copied == [UnpackStep("/srv/", "app", STORED.object_key, STORED.sha256)]
+    (given,) = steps(step("COPY", "app", "/srv/", "root:root", "0755", filesHash=HASH))
+    assert isinstance(given, UnpackStep)
+    assert (given.user, given.mode) == ("root:root", 0o755)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        step("RUN"),
+        step("RUN", "a", "b", "c"),
+        step("ENV", "A"),
+        step("ENV", "A B", "1"),
+        step("COPY", "a", "/b", filesHash="c" * 64),
+        step("COPY", "a", "/b"),
+        step("COPY", "a", "/b", "", "9", filesHash=HASH),
+        step("EXPOSE", "80"),
+    ],
+    ids=lambda each: " ".join([each["type"], *each["args"]]),
+)
+def test_what_is_no_step_here_is_refused_by_its_number(wrong: dict[str, Any]) -> None:
+    with pytest.raises(Invalid) as refused:
+        steps(step("RUN", "true"), wrong)
+    assert refused.value.field == "steps.1"
+    assert refused.value.detail.startswith(f"{wrong['type']}: ")
+
+
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [
+        ({"name": "a"}, ("a", "default")),
+        ({"alias": "a"}, ("a", "default")),
+        ({"name": "a:v1"}, ("a", "v1")),
+        ({"name": "a", "tags": ["v1"]}, ("a", "v1")),
+        ({"name": "a:v1", "tags": ["v1"]}, ("a", "v1")),
+    ],
+)
+def test_a_name_may_have_its_tag(body: dict[str, Any], named: tuple[str, str]) -> None:
+    assert E2bTemplate.model_validate(body).named() == named
+
+
+@pytest.mark.parametrize(
+    "body", [{}, {"name": "A"}, {"name": "team/a"}, {"name": "a", "tags": ["v1", "v2"]}]
+)
+def test_another_name_is_refused(body: dict[str, Any]) -> None:
+    with pytest.raises(Invalid):
+        E2bTemplate.model_validate(body).named()
+
+
+@pytest.mark.parametrize("field", ["startCmd", "readyCmd", "fromImageRegistry"])
+def test_what_there_is_not_is_refused_by_its_name(field: str) -> None:
+    with pytest.raises(ValidationError, match="is not supported here"):
+        E2bBuild.model_validate({field: "x"})
