@@ -142,7 +142,7 @@ def test_without_redis_nothing_is_accepted_and_nothing_is_stored(own: Deployment
 
 
 @pytest.mark.alone
-def test_after_redis_was_away_every_slot_hears_of_it_within_two_seconds(own: Deployment) -> None:
+def test_after_redis_was_away_every_slot_hears_of_it_soon(own: Deployment) -> None:
     """It does not matter how long. The control: RQ's own pauses double, up to a minute.
 
     With these, a consumer that heard nothing at 15 s asks again at 31 s. Executions that several
@@ -154,15 +154,13 @@ def test_after_redis_was_away_every_slot_hears_of_it_within_two_seconds(own: Dep
     own.stack.services.redis.stop()
     time.sleep(16)
     own.stack.services.redis.start()
-    began = time.monotonic()
-    eventually(lambda: accepted(client), within_s=5)
-    side_by_side = [
-        client.submit(command=["sleep", "3"], size="nano") for _ in range(own.stack.settings.slots)
-    ]
-    for each in side_by_side:
-        assert client.wait(each).state == "succeeded"
-    # 2 s, the sleep, and the time that several runs take on a busy host.
-    assert time.monotonic() - began < 2 + 3 + 2.5
+    eventually(lambda: accepted(client))
+    slots = own.stack.settings.slots
+    submitted = [client.submit(command=["sleep", "6"], size="nano") for _ in range(slots)]
+    ran = [client.wait(each) for each in submitted]
+    assert {each.state for each in ran} == {"succeeded"}
+    began, ended = ([getattr(each, name) for each in ran] for name in ("started_at", "ended_at"))
+    assert max(began) < min(ended), "they ran side by side"
 
 
 def accepted(client: Client) -> bool:
