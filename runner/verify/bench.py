@@ -67,6 +67,18 @@ def attempt(action):
 FACTS = json.loads(os.environ.get('FACTS', '{}'))
 """
 
+_LEAVES = """
+import os, shutil
+os.chdir('/workspace')
+shutil.copy('/bin/true', 'setuid')
+os.chmod('setuid', 0o6755)
+os.mkfifo('pipe')
+for name in ('/proc/1/mem', '/proc/1/environ', '/run', '/', '..'):
+    os.symlink(name, 'link' + name.replace('/', '-'))
+open('copied', 'w').close()
+"""
+"""What a sandbox that is copied leaves in its workspace."""
+
 
 class Bench:
     """Starts sandboxes for checks on one Docker daemon, and leaves nothing behind."""
@@ -95,6 +107,7 @@ class Bench:
         self.tries = 0
         """How many programs were tried so far."""
         self._outside: Outside | None = None
+        self._left: bytes | None = None
         self._afterwards = AsyncExitStack()
 
     @classmethod
@@ -152,9 +165,22 @@ class Bench:
                 return
             lives = await sandbox.live(secrets.token_hex(32), alone_s=_ALONE_S)
             try:
-                yield LivingGuest(lives)
+                yield LivingGuest(lives, self._source)
             finally:
                 lives.leave()
+
+    async def _source(self) -> bytes:
+        """Return the archive of a hostile workspace, from a sandbox that is gone by then."""
+        if self._left is None:
+            async with self._launched(()) as sandbox:
+                lives = await sandbox.live(secrets.token_hex(32), alone_s=_ALONE_S)
+                try:
+                    source = LivingGuest(lives)
+                    await self.run(source, _LEAVES, way=Way.PROCESS)
+                    self._left = await source.pack()
+                finally:
+                    lives.leave()
+        return self._left
 
     @asynccontextmanager
     async def execution(self, *changes: Change) -> AsyncIterator[ExecutionGuest]:

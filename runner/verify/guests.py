@@ -4,7 +4,7 @@ What decides over a process's time and end in a living sandbox is the node's own
 so that checks try what tenants get.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -21,6 +21,7 @@ from runner.words.errors import GuestRefused, ProtocolViolation
 from runner.words.execution import Program, Stream
 from runner.words.living import Launch, OutputPiece, ProcessEnd, TerminalSize
 from runner.words.resources import RunBounds
+from runner.words.sandbox import WORKSPACE
 
 _FLOOD_BYTES = 2**22
 _GRACE_S = 0.3
@@ -34,9 +35,11 @@ class Way(StrEnum):
     PROCESS = "as a process of a living sandbox"
     TERMINAL = "on a terminal of a living sandbox"
     RESUMED = "in a living sandbox that was paused and resumed"
+    FORKED = "on a terminal of a copy of a living sandbox"
 
 
-LIVING_WAYS = (Way.PROCESS, Way.TERMINAL, Way.RESUMED)
+LIVING_WAYS = (Way.PROCESS, Way.TERMINAL, Way.RESUMED, Way.FORKED)
+ON_TERMINAL = frozenset({Way.TERMINAL, Way.FORKED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,10 +104,14 @@ class ExecutionGuest:
 class LivingGuest:
     """A sandbox that lives, in which each program is a process in a folder of its own."""
 
-    def __init__(self, sandbox: LivingSandbox) -> None:
+    def __init__(
+        self, sandbox: LivingSandbox, source: Callable[[], Awaitable[bytes]] | None = None
+    ) -> None:
+        """Take a sandbox; `source` returns the archive of the workspace that it may copy."""
         self._sandbox = sandbox
+        self._source = source
         self._processes = ProcessTable(forget=sandbox.forget, on_end=lambda *_: None)
-        self._thawed = False
+        self._prepared: set[Way] = set()
 
     async def run(
         self, program: Program, bounds: RunBounds, way: Way, on_output: OnOutput | None = None
@@ -112,16 +119,29 @@ class LivingGuest:
         """Run one program; only its process group ends with it."""
         if way is Way.EXECUTION:
             raise ValueError("a living sandbox runs no executions")
-        if way is Way.RESUMED and not self._thawed:
-            await self._sandbox.pause()
-            await self._sandbox.resume()
-            self._thawed = True
+        if way not in self._prepared:
+            await self._prepare(way)
+            self._prepared.add(way)
         said: list[bytes] = []
         try:
             return await self._followed(program, bounds, way, on_output, said)
         except ProtocolViolation:
             # That is also what the end of its container looks like.
             return GuestRun(b"".join(said), "the sandbox died", by_itself=False, usable=False)
+
+    async def pack(self) -> bytes:
+        """Return its workspace as an archive."""
+        async with self._sandbox.archives.pack(WORKSPACE) as archive:
+            return b"".join([chunk async for chunk in archive])
+
+    async def _prepare(self, way: Way) -> None:
+        if way is Way.RESUMED:
+            await self._sandbox.pause()
+            await self._sandbox.resume()
+        elif way is Way.FORKED:
+            if self._source is None:
+                raise ValueError("there is no sandbox to copy")
+            await self._sandbox.archives.unpack(WORKSPACE, _whole(await self._source()))
 
     async def _followed(
         self,
@@ -131,9 +151,9 @@ class LivingGuest:
         on_output: OnOutput | None,
         said: list[bytes],
     ) -> GuestRun:
-        terminal = _TERMINAL if way is Way.TERMINAL else None
+        terminal = _TERMINAL if way in ON_TERMINAL else None
         label = ProcessLabel.of(Launch(program.argv, timeout_s=bounds.timeout_s))
-        folder = f"/workspace/{self._processes.started}"
+        folder = f"{WORKSPACE}/{self._processes.started}"
         try:
             await self._sandbox.files.make_folder(folder)
             starting = self._sandbox.start_attached(
@@ -161,6 +181,10 @@ class LivingGuest:
         finally:
             if not self._sandbox.lost.done():
                 self._processes.forget(process.number)
+
+
+async def _whole(content: bytes) -> AsyncIterator[bytes]:
+    yield content
 
 
 def _ended(ending: Ending) -> str:

@@ -13,7 +13,7 @@ from functools import partial
 from runner.verify.bench import Bench
 from runner.verify.check import Check, Observation, Probe
 from runner.verify.controls import CONTROLS, Change, host_capabilities
-from runner.verify.guests import Guest, Way
+from runner.verify.guests import ON_TERMINAL, Guest, Way
 from runner.verify.gvisor import DIFFERENCES
 from runner.verify.layers import Layer
 from runner.verify.trial import Trial
@@ -102,9 +102,10 @@ async def run(bench: Bench, checks: Sequence[Check]) -> AsyncIterator[CheckResul
     guarded = worst(
         probes,
         [
-            # A sandbox's own limits, for which such probes are alone, are the same on a terminal.
+            # A sandbox's own limits, for which such probes are alone, are the same on a terminal
+            # and in a copy.
             await series(
-                bench, [p for p in probes if way is not Way.TERMINAL or not p.alone], (), way
+                bench, [p for p in probes if way not in ON_TERMINAL or not p.alone], (), way
             )
             for way in bench.ways
         ],

@@ -1,7 +1,7 @@
 """The security checks inside sandboxes that live, as `runner verify --living` tries them.
 
-Their programs are processes of one living sandbox, one after the other: on a terminal, and after
-the sandbox was paused. Each check is shown able to fail there, too.
+Their programs are processes of one living sandbox, one after the other: after the sandbox was
+paused, and on a terminal of a copy of another one. Each check is shown able to fail there, too.
 """
 
 import asyncio
@@ -21,8 +21,8 @@ from tests.security.test_checks import MEASURED, judge, probe
 
 CHECKS = tried(every_check(), living=True)
 TOGETHER = [check for check in CHECKS if check.id not in MEASURED]
-WAYS = (Way.RESUMED, Way.TERMINAL)
-"""The others are these without the pause, or without the terminal."""
+WAYS = (Way.RESUMED, Way.FORKED)
+"""The others are these without the pause, or without what was copied."""
 PROBES = [check for check in CHECKS if isinstance(check, Probe)]
 
 
@@ -57,7 +57,7 @@ def test_each_check_holds_in_a_living_sandbox_and_would_not_without_its_control(
     verdicts = [outcome.verdict for outcome in living.outcomes.values()]
     shown = verdicts.count(CheckVerdict.HELD)
     assert (len(verdicts) >= 240, shown >= 0.8 * len(verdicts)) == (True, True), len(verdicts)
-    # On a terminal, and after a pause: those that share a sandbox. Without its control: each.
+    # In a copy, and after a pause: those that share a sandbox. Without its control: each.
     shared = [each for each in PROBES if not each.alone]
     assert living.programs >= 2 * len(shared) + shown
 
@@ -84,6 +84,8 @@ WHERE = {
     Way.PROCESS: "held() if not os.isatty(1) else breached('a terminal')",
     Way.TERMINAL: "held() if os.isatty(1) and os.ttyname(1) else breached('no terminal')",
     Way.RESUMED: "held() if not os.isatty(1) else breached('a terminal')",
+    Way.FORKED: "held() if os.isatty(1) and os.path.lexists('/workspace/link-proc-1-mem') "
+    "else breached('no copy')",
 }
 
 
