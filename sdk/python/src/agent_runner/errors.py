@@ -152,7 +152,7 @@ def _problem(response: httpx.Response) -> dict[str, Any]:
         return {}
     found: dict[str, Any] = {
         name: body[name]
-        for name in ("type", "detail", "instance", "reason")
+        for name in ("type", "detail", "instance", "reason", "kept_as")
         if isinstance(body.get(name), str)
     }
     if isinstance(body.get("quota"), dict):
