@@ -29,8 +29,8 @@ from runner.words.templates import DEFAULT_TAG, Step
 
 KIND = "template"
 NO_TEMPLATE = "no such template"
-AT_ONCE = 2
-"""How many templates one tenant may build at once."""
+AT_ONCE = 8
+"""How many templates one tenant may build at once. Its quota of sandboxes holds, too."""
 FAILED_KEPT = 20
 """How many failed builds of a tenant are kept, with their logs: no quota counts them."""
 WAITING = 16
