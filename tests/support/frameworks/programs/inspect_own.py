@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from inspect_ai.tool._sandbox_tools_utils.sandbox import SandboxInjectionError
 from inspect_ai.util import (
     OutputLimitExceededError,
     SandboxUnavailableError,
@@ -122,11 +123,13 @@ async def eventually(sandbox: RunnerSandboxEnvironment, *, runs: bool) -> None:
     raise AssertionError(f"it still {'does not run' if runs else 'runs'}")
 
 
-async def test_inspects_own_tools_work_in_it(sandbox: RunnerSandboxEnvironment) -> None:
-    """Inspect installs them there, without root."""
+async def test_inspects_own_tools_are_refused_with_a_reason(
+    sandbox: RunnerSandboxEnvironment,
+) -> None:
+    """They are to be installed in a folder that nobody may write to."""
     inside = SandboxEnvironmentProxy(sandbox)  # what tools are given during an evaluation
-    ran = await inside.exec_remote(["sh", "-c", "echo in; exit 4"], stream=False)
-    assert (ran.stdout, ran.returncode) == ("in\n", 4)
+    with pytest.raises(SandboxInjectionError, match="var/tmp"):
+        await inside.exec_remote(["true"], stream=False)
 
 
 async def test_a_person_may_open_a_shell(sandbox: RunnerSandboxEnvironment) -> None:
