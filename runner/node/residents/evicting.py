@@ -24,6 +24,9 @@ LONGEST_S = 120.0
 """How long one snapshot may take: others wait for their turn, and the host for its memory."""
 RESTS_S = 300.0
 """How long a sandbox is left alone whose files could not be kept."""
+SLOW_S = 10.0
+"""If that took longer, all of its tenant's are left alone: a sandbox may be slow on purpose, and
+meanwhile nobody's memory is freed."""
 
 _log = structlog.get_logger("runner.worker")
 
@@ -60,7 +63,7 @@ class Evictor:
         self._rests_until = {each: at for each, at in self._rests_until.items() if at > now}
         for resident in sorted(self._candidates(), key=lambda each: each.ran_until):
             # Somebody may have used it, or ended it, while others were evicted.
-            if not resident.may_be_evicted:
+            if not resident.may_be_evicted or self._rests(resident):
                 continue
             frees = resident.guest.container.in_use().memory_bytes or 0
             if await self._evict(resident):
@@ -69,19 +72,21 @@ class Evictor:
                 return
 
     def _candidates(self) -> list[Resident]:
-        return [
-            each
-            for each in self._residents
-            if each.may_be_evicted and each.hold.sandbox_id not in self._rests_until
-        ]
+        return [each for each in self._residents if each.may_be_evicted and not self._rests(each)]
+
+    def _rests(self, resident: Resident) -> bool:
+        hold = resident.hold
+        return hold.sandbox_id in self._rests_until or hold.tenant_id in self._rests_until
 
     async def _evict(self, resident: Resident) -> bool:
         """Evict it; return whether it is gone."""
-        sandbox_id = resident.hold.sandbox_id
+        sandbox_id, clock = resident.hold.sandbox_id, asyncio.get_running_loop().time
+        began = clock()
         try:
             await resident.evict(partial(self._keep, resident))
         except (RunnerError, OSError, TimeoutError) as error:
-            self._rests_until[sandbox_id] = asyncio.get_running_loop().time() + RESTS_S
+            whose = resident.hold.tenant_id if clock() - began > SLOW_S else sandbox_id
+            self._rests_until[whose] = clock() + RESTS_S
             why = error.detail if isinstance(error, RunnerError) else str(starved(error) or error)
             _log.warning("sandbox_not_evicted", sandbox=str(sandbox_id), why=why)
         return resident.over

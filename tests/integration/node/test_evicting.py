@@ -18,6 +18,7 @@ import pytest
 from runner.audit import events as audit
 from runner.audit.events import Filter
 from runner.base.settings import Settings
+from runner.node.residents import evicting
 from runner.node.residents.evicting import Evictor
 from runner.node.residents.resident import Resident
 from runner.sandboxes.keeping import SnapshotKeeper
@@ -222,6 +223,27 @@ async def test_one_whose_files_cannot_be_kept_stays_paused_and_the_next_one_goes
         assert len(await snapshots.list_newest(tx, before=None, limit=9)) == 1
     await broken.resume()
     assert (await host.row(broken)).state is Life.RUNNING
+
+
+async def test_a_tenant_whose_sandbox_is_slow_keeps_nobody_else_waiting(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sandbox that never ends its archive takes one turn, however many of its kind there are."""
+    monkeypatch.setattr(evicting, "LONGEST_S", 0.3)
+    monkeypatch.setattr(evicting, "SLOW_S", 0.1)
+    tried = 0
+
+    async def never() -> None:
+        nonlocal tried
+        tried += 1
+        await asyncio.Event().wait()
+
+    for _ in range(3):
+        _, guest = await host.paused()
+        guest.packs = never
+    await host.sweep(reserve_mb=150)
+    assert tried == 1
+    assert await host.evicted() == [False] * 3
 
 
 async def test_a_full_storage_keeps_it(host: Host) -> None:
