@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.environments import Environments
 from tests.support.frameworks.examples import example
-from tests.support.frameworks.inside import ADAPTERS, Framework, framework
+from tests.support.frameworks.inside import ADAPTERS, PROGRAMS, Framework, framework
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -29,4 +29,6 @@ def test_agents_work_in_a_sandbox(inside: Framework) -> None:
 
 
 def test_the_adapter_fits_the_frameworks_types(inside: Framework) -> None:
-    assert inside.mistakes(ADAPTERS / "adk.py", reads=("google.adk.environment",)) == ""
+    modules = (ADAPTERS / "adk.py", PROGRAMS / "adk_suite.py")
+    reads = ("google.adk.environment", "google.adk.models.base_llm")
+    assert inside.mistakes(*modules, reads=reads) == ""

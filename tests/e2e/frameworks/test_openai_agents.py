@@ -9,7 +9,7 @@ from runner.auth.keys import in_e2b_form
 from tests.support.deployment import build_image, deployment
 from tests.support.environments import Environments
 from tests.support.frameworks.examples import example
-from tests.support.frameworks.inside import ADAPTERS, Framework, framework
+from tests.support.frameworks.inside import ADAPTERS, PROGRAMS, Framework, framework
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -57,4 +57,5 @@ def test_the_frameworks_own_client_of_e2b_does_the_same(by_e2b: Framework) -> No
 
 
 def test_the_adapter_fits_the_frameworks_types(inside: Framework) -> None:
-    assert inside.mistakes(ADAPTERS / "openai_agents", reads=("agents.sandbox",)) == ""
+    modules = (ADAPTERS / "openai_agents", PROGRAMS / "openai_agents_suite.py")
+    assert inside.mistakes(*modules, reads=("agents.sandbox",)) == ""

@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.environments import Environments
 from tests.support.frameworks.examples import example
-from tests.support.frameworks.inside import ADAPTERS, Framework, framework
+from tests.support.frameworks.inside import ADAPTERS, PROGRAMS, Framework, framework
 
 MODEL = 'InferenceClientModel("Qwen/Qwen3-Coder-480B-A35B-Instruct")'
 
@@ -31,4 +31,5 @@ def test_agents_run_their_code_in_a_sandbox(inside: Framework) -> None:
 
 
 def test_the_adapter_fits_the_frameworks_types(inside: Framework) -> None:
-    assert inside.mistakes(ADAPTERS / "smolagents.py", reads=("smolagents",)) == ""
+    modules = (ADAPTERS / "smolagents.py", PROGRAMS / "smolagents_suite.py")
+    assert inside.mistakes(*modules, reads=("smolagents",)) == ""
