@@ -82,7 +82,13 @@ def execute(
     }
     with client(read_settings()) as api, Interruption() as interruption:
         # An interruption while it is started is kept: nobody would know what to signal.
-        started = api.sandboxes.get(sandbox_id).start(command[0] if shell else command, **wanted)
+        sandbox = api.sandboxes.get(sandbox_id)
+        try:
+            started = sandbox.start(command[0] if shell else command, **wanted)
+        except ApiError as error:
+            if error.reason == "ENOENT" and not shell and " " in command[0]:
+                fail(f"{error}; --shell runs a line in a shell")
+            raise
         if detach:
             out.print(started.number, highlight=False)
             return

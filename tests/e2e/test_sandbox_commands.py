@@ -39,6 +39,16 @@ def test_a_command_runs_there_as_it_would_here(made: str, env: Mapping[str, str]
     assert late.returncode == 124
 
 
+def test_a_line_that_is_taken_for_a_program_is_told_of_the_shell(
+    made: str, env: Mapping[str, str]
+) -> None:
+    refused = runner("sandbox", "exec", "-n", made, "ls | wc", env=env)
+    assert refused.returncode == 1
+    assert "--shell" in refused.stderr
+    unknown = runner("sandbox", "exec", "-n", made, "nothing", env=env)
+    assert "--shell" not in unknown.stderr
+
+
 def test_files_are_copied_in_and_out(made: str, env: Mapping[str, str], tmp_path: Path) -> None:
     """With their mode; from standard input and to standard output, too."""
     tool = tmp_path / "tool.sh"
