@@ -77,7 +77,7 @@ class Offer:
 def resolve(order: Order, offer: Offer) -> ExecutionRequest:
     """Return the order with values in place of names. Raises Invalid with `field` set."""
     base = offer.sandbox
-    image = base.image(order.image)
+    image = base.image(order.image, templates=False)
     if order.language is not None and order.language not in base.images[image]:
         can = listed(base.images[image])
         raise Invalid(f"the image {image!r} cannot run {order.language}; it runs {can}", "language")

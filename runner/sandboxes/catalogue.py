@@ -40,16 +40,20 @@ class SandboxOffer:
             raise Invalid(f"there is no size {name!r}; choose one of {listed(self.sizes)}", "size")
         return self.sizes[name]
 
-    def image(self, name: str | None) -> str:
-        """Return the name of the image or template, or of the default image."""
+    def image(self, name: str | None, *, templates: bool = True) -> str:
+        """Return the name of the image or template, or of the default image.
+
+        `templates` says whether the caller takes templates, too.
+        """
         if self.template is not None:
             return self.template.image
         image = name or next(iter(self.images))
         if image not in self.images:
-            known = listed(self.images)
+            also = (
+                ", or a template of yours" if templates else "; templates are for living sandboxes"
+            )
             raise Invalid(
-                f"there is no image {image!r}; choose one of {known}, or a template of yours",
-                "image",
+                f"there is no image {image!r}; choose one of {listed(self.images)}{also}", "image"
             )
         return image
 

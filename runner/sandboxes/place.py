@@ -93,7 +93,8 @@ def ended(found: Whereabouts | StoredSandbox) -> Gone:
 
 def gone(reason: EndReason, detail: str | None, kept_as: UUID | None = None) -> Gone:
     """Return the same for an end that its row may not hold yet."""
-    return Gone(f"this sandbox has ended ({reason.value}): {detail}", reason.value, kept_as)
+    more = "" if detail in {None, reason.value} else f": {detail}"
+    return Gone(f"this sandbox has ended ({reason.value}){more}", reason.value, kept_as)
 
 
 def took_commands(made: StoredSandbox) -> StoredSandbox:

@@ -51,6 +51,11 @@ def test_how_long_a_run_may_take_bounds_no_sandbox() -> None:
     assert refused(limits={"timeout_s": 5}) == "limits.timeout_s"
 
 
+def test_an_unknown_image_may_be_a_misspelt_template() -> None:
+    with pytest.raises(Invalid, match="choose one of code, python, or a template of yours"):
+        resolve_sandbox(LivingOrder(image="rust"), OFFER)
+
+
 def test_what_the_deployment_lacks_is_refused_by_its_name() -> None:
     assert refused(image="rust") == "image"
     assert refused(size="giant") == "size"

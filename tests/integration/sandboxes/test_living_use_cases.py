@@ -534,6 +534,15 @@ async def test_after_its_end_each_call_says_why_it_ended(
         assert gone.value.reason == "expired"
 
 
+async def test_the_end_of_one_that_was_killed_is_not_said_twice(
+    caller: Caller, node: PlayedNode, living: LivingSandboxes, using: Using
+) -> None:
+    made = await living.create(caller, NANO)
+    await node.end(caller.tenant_id, made.id, EndReason.KILLED, "killed")
+    with pytest.raises(Gone, match=r"^this sandbox has ended \(killed\)$"):
+        await using.processes(caller, made.id)
+
+
 async def test_a_command_asks_the_database_nothing_while_a_sandbox_is_known_to_run(
     caller: Caller, node: PlayedNode, living: LivingSandboxes, using: Using, api: Database
 ) -> None:

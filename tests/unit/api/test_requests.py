@@ -49,6 +49,13 @@ def test_a_language_that_the_image_cannot_run_is_refused() -> None:
     assert [file.path for file in run.files] == ["main.js"]
 
 
+def test_an_execution_that_names_a_template_is_told_what_takes_one() -> None:
+    body = Submission(command=["true"], image="tools")
+    with pytest.raises(Invalid, match="one of python; templates are for living sandboxes") as no:
+        resolve(body.order(), OFFER)
+    assert no.value.field == "image"
+
+
 def test_code_becomes_a_file_and_a_command() -> None:
     """Python and bash each have their own file and command."""
     run = resolve(Submission(code="print(1)", language="python").order(), OFFER).run
