@@ -250,6 +250,14 @@ def test_a_build_writes_no_more_than_its_size(http: httpx.Client) -> None:
     assert "dd:" in log(http, template)
 
 
+def test_a_file_with_a_hole_is_whole_in_a_sandbox(http: httpx.Client, api: Client) -> None:
+    made = build(http, "hole", {"run": "truncate -s 30M /srv/hole; echo end >> /srv/hole"})
+    assert made["state"] == "ready", (made, log(http, made))
+    with api.sandboxes.create(image="hole", size="nano") as sandbox:
+        told = said(sandbox, "stat -c %s /srv/hole; tail -c 4 /srv/hole")
+    assert told == f"{30 * 2**20 + 4}\nend\n"
+
+
 def test_a_build_that_takes_too_long_is_ended(http: httpx.Client) -> None:
     template = build(http, "slow", {"run": "sleep 600"}, timeout_s=10)
     assert template["detail"] == "the build took longer than 10 s"
