@@ -38,7 +38,8 @@ def read(folder: Path) -> BuildFile:
     for number, line in _lines(text):
         try:
             _take(found, folder, line)
-        except ValueError as error:
+        # A link in a loop is a RuntimeError until Python 3.13.
+        except (ValueError, OSError, RuntimeError) as error:
             raise SetupError(f"{path}, line {number}: {error}") from error
     if found.base is None:
         raise SetupError(f"{path} has no FROM, which names the image below")
@@ -92,8 +93,15 @@ def _command(rest: str) -> str:
     if rest.startswith("--"):
         raise ValueError(f"RUN has no option {rest.split(maxsplit=1)[0]} here")
     if rest.startswith("["):
-        return shlex.join(json.loads(rest))
+        return shlex.join(_words(rest))
     return rest
+
+
+def _words(rest: str) -> list[str]:
+    words = json.loads(rest)
+    if not all(isinstance(each, str) for each in words):
+        raise ValueError(f"{rest!r} is not a list of words")
+    return list(words)
 
 
 def _pairs(rest: str) -> dict[str, str]:
@@ -105,14 +113,16 @@ def _pairs(rest: str) -> dict[str, str]:
 
 def _copies(folder: Path, rest: str) -> Iterator[dict[str, Any]]:
     """Yield a step for each file. What a folder holds goes below the target, as Docker does it."""
-    words = json.loads(rest) if rest.startswith("[") else shlex.split(rest)
+    words = _words(rest) if rest.startswith("[") else shlex.split(rest)
     if any(each.startswith("--") for each in words):
         raise ValueError("COPY has no options here")
     *sources, target = words
     if not sources:
         raise ValueError("COPY needs a source and a target")
     for source in sources:
-        found = sorted(folder.glob(source)) if source not in {".", "./"} else [folder]
+        # As for Docker, a path that begins at the root begins at the folder.
+        pattern = source.strip("/")
+        found = sorted(folder.glob(pattern)) if pattern not in {"", "."} else [folder]
         if not found:
             raise ValueError(f"there is no {source!r} in {folder}")
         many = len(sources) > 1 or len(found) > 1
@@ -134,6 +144,8 @@ def _copied(folder: Path, source: Path, target: str, *, below: bool) -> Iterator
 def _copy(folder: Path, path: Path, target: str) -> dict[str, Any]:
     if not path.resolve().is_relative_to(folder.resolve()):
         raise ValueError(f"{path} is a link out of {folder}")
+    if not path.is_file():
+        raise ValueError(f"{path} is neither a file nor a folder")
     content = base64.b64encode(path.read_bytes()).decode()
     executable = bool(path.stat().st_mode & 0o100)
     return {"copy": {"to": target, "base64": content, "executable": executable}}

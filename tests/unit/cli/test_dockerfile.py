@@ -1,6 +1,7 @@
 """A Dockerfile becomes the steps of a template, or is refused with its line."""
 
 import base64
+import os
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,7 @@ def test_files_and_folders_are_copied_as_docker_does_it(tmp_path: Path) -> None:
     run = copied("/bin/run", "r", executable=True)
     assert steps(tmp_path, "COPY run.sh /bin/run\n") == [run]
     assert steps(tmp_path, "COPY run.sh /bin/\n") == [copied("/bin/run.sh", "r", executable=True)]
+    assert steps(tmp_path, "COPY /run.sh /bin/run\n") == [run]
     inside = [copied("/srv/a.py", "a"), copied("/srv/sub/b", "b")]
     assert steps(tmp_path, "COPY app /srv\n") == inside
     assert steps(tmp_path, "COPY app/*.py run.sh /srv\n") == [
@@ -65,6 +67,11 @@ def test_files_and_folders_are_copied_as_docker_does_it(tmp_path: Path) -> None:
         ("COPY missing /x\n", "there is no 'missing'"),
         ("COPY ../outside /x\n", "is not in"),
         ("COPY link /x\n", "is not in"),
+        ("COPY /etc/passwd /x\n", "there is no '/etc/passwd'"),
+        ("COPY loop /x\n", "loop"),
+        ("COPY pipe /x\n", "is neither a file nor a folder"),
+        ('COPY ["a", 1]\n', "is not a list of words"),
+        ('RUN ["a", 1]\n', "is not a list of words"),
         ("ENV PATH=/x:$PATH\n", "variables are expanded in RUN only"),
         ("ENV A 1\n", "is not NAME=value"),
         ("FROM other\n", "the first instruction is FROM, and there is one"),
@@ -76,6 +83,8 @@ def test_what_a_template_cannot_have_is_refused(tmp_path: Path, text: str, why: 
     folder.mkdir()
     (tmp_path / "outside").write_text("secret")
     (folder / "link").symlink_to("../outside")
+    (folder / "loop").symlink_to("loop")
+    os.mkfifo(folder / "pipe")
     with pytest.raises(SetupError) as refused:
         steps(folder, text)
     assert why in refused.value.detail
