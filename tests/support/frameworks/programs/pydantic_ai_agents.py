@@ -6,7 +6,7 @@ import runpy
 import pytest
 from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart, ToolCallPart, ToolReturnPart
 from pydantic_ai.models.function import AgentInfo, FunctionModel
-from pydantic_ai.workspaces import WorkspaceOutputLimitError, WorkspaceRef
+from pydantic_ai.workspaces import WorkspaceOutputLimitError, WorkspaceRef, WorkspaceTimeoutError
 
 from agent_runner import AsyncClient
 from agent_runner.integrations.pydantic_ai import RunnerWorkspace
@@ -64,6 +64,19 @@ async def test_a_path_that_leads_nowhere_does_not_exist() -> None:
         for name in ("missing", "file/child", "a", "broken"):
             assert not await workspace.exists(f"/workspace/{name}")
         assert await workspace.exists("/workspace/file")
+
+
+async def test_many_links_are_listed_as_what_they_lead_to() -> None:
+    """More of them than a command may have arguments."""
+    async with AsyncClient() as api, RunnerWorkspace(api, size="nano") as workspace:
+        await workspace.run(["sh", "-c", "mkdir to; for n in $(seq 300); do ln -s to l$n; done"])
+        assert [each.is_dir for each in await workspace.list_dir("/workspace")] == [True] * 301
+
+
+async def test_the_shortest_time_limit_is_one() -> None:
+    async with AsyncClient() as api, RunnerWorkspace(api, size="nano") as workspace:
+        with pytest.raises(WorkspaceTimeoutError):
+            await workspace.run(["sleep", "60"], timeout=0.001)
 
 
 async def test_another_providers_workspace_is_refused() -> None:

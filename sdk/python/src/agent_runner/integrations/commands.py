@@ -16,6 +16,8 @@ MOST_KIB = 1024
 """The most of each output that the API returns."""
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
 """What a shell has for a program that is missing, or that cannot be run (POSIX, 2.8.2)."""
+LEAST_S = 0.1
+"""The shortest time limit that the API takes."""
 LOOK_AGAIN_S = 0.1
 
 
@@ -32,7 +34,8 @@ async def finished(
     Raises ApiError; its `reason` is `ENOENT` if there is no such program.
     """
     tag = f"cancellable {uuid4()}"
-    options = params(cwd=cwd, env=env, timeout_s=timeout_s)
+    limit = None if timeout_s is None else max(timeout_s, LEAST_S)
+    options = params(cwd=cwd, env=env, timeout_s=limit)
     run = sandbox.run(command, output_kb=MOST_KIB, tag=tag, **options)
     running = asyncio.ensure_future(run)
     try:

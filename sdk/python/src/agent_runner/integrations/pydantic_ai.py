@@ -12,6 +12,7 @@ import posixpath
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
@@ -63,8 +64,11 @@ class RunnerWorkspace:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._opening is not None and not _failed(self._opening):
-            await (await self._opened()).sandbox.kill()
+        if self._opening is None:
+            return
+        await asyncio.wait({self._opening})
+        if self._ref is not None:
+            await (await self._client.sandboxes.get(self._ref.id)).kill()
 
     @property
     def ref(self) -> WorkspaceRef | None:
@@ -137,13 +141,13 @@ class RunnerWorkspace:
                 f"{path} holds more than {MOST_ENTRIES} files: list it with a command",
                 limit=MOST_ENTRIES,
             )
-        links = [each.path for each in found if each.kind == "link"]
-        folders = await self._folders(links) if links else frozenset()
+        has_links = any(each.kind == "link" for each in found)
+        folders = await self._linked_folders(path) if has_links else frozenset()
         return [
             FileEntry(
                 name=posixpath.basename(each.path),
                 path=posixpath.join(path, posixpath.basename(each.path)),
-                is_dir=each.kind == "folder" or each.path in folders,
+                is_dir=each.kind == "folder" or posixpath.basename(each.path) in folders,
                 size=each.size if each.kind == "file" else None,
             )
             for each in found
@@ -215,10 +219,13 @@ class RunnerWorkspace:
             return NEW_FILE
         return int(found.mode, 8) & KEPT_MODE
 
-    async def _folders(self, links: Sequence[str]) -> frozenset[str]:
-        """Return the links that lead to folders."""
-        look = 'for each do test -d "$each" && printf "%s\\0" "$each"; done; true'
-        return frozenset((await self.run(["sh", "-c", look, "sh", *links])).stdout.split("\0"))
+    async def _linked_folders(self, path: str) -> frozenset[str]:
+        """Return the names of links in a folder that lead to folders."""
+        here = ("-mindepth", "1", "-maxdepth", "1")
+        found = await self.run(
+            ["find", "-H", path, *here, "-type", "l", "-xtype", "d", "-printf", "%f\\0"]
+        )
+        return frozenset(found.stdout.split("\0"))
 
     @staticmethod
     async def _check_lives(sandbox: AsyncSandbox) -> None:
@@ -227,10 +234,10 @@ class RunnerWorkspace:
             raise WorkspaceUnavailableError(f"sandbox {sandbox.id} has ended")
 
 
+@dataclass(frozen=True, slots=True)
 class _Opened:
-    def __init__(self, sandbox: AsyncSandbox, folder: str) -> None:
-        self.sandbox = sandbox
-        self.folder = folder
+    sandbox: AsyncSandbox
+    folder: str
 
 
 @contextmanager
