@@ -8,6 +8,7 @@ import asyncio
 import hashlib
 import shutil
 import tempfile
+import time
 from collections import defaultdict
 from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import asynccontextmanager
@@ -34,6 +35,8 @@ HOLES = 64 * 2**20
 """How many bytes more than its archive a template's files may have: holes are written, too."""
 AT_ONCE = 2
 """How many images are made at once: each takes three times its archive's bytes of this disk."""
+ABANDONED_S = 3600.0
+"""Seconds after which nothing is done any more in a folder where nothing was begun meanwhile."""
 _FILL_S = 60.0
 _FILL = f'test ! -d {SKELETON} || cp -RT {SKELETON} "$HOME"'
 
@@ -124,13 +127,21 @@ class TemplateImages:
             )
 
     async def sweep(self) -> None:
-        """Remove images of templates that were deleted."""
+        """Remove images of templates that were deleted, and what a killed process has left."""
+        await asyncio.to_thread(remove_abandoned, self.folder)
         for made in await self.images.templates(self.node):
             async with self.database.tenant(made.tenant) as tx:
                 if await templates.content(tx, made.template) is not None:
                     continue
             await self.images.remove_template(made)
             self._turns.pop(made.template, None)
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove archives of which nobody makes an image any more: they are not sealed."""
+    for scratch in folder.glob("*"):
+        if time.time() - scratch.stat().st_mtime > ABANDONED_S:
+            shutil.rmtree(scratch)
 
 
 async def _write(
