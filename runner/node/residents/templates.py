@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterable, AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
@@ -140,8 +140,10 @@ class TemplateImages:
 def remove_abandoned(folder: Path) -> None:
     """Remove archives of which nobody makes an image any more: they are not sealed."""
     for scratch in folder.glob("*"):
-        if time.time() - scratch.stat().st_mtime > ABANDONED_S:
-            shutil.rmtree(scratch)
+        # One that is gone meanwhile was in use until now.
+        with suppress(FileNotFoundError):
+            if time.time() - scratch.stat().st_mtime > ABANDONED_S:
+                shutil.rmtree(scratch)
 
 
 async def _write(
