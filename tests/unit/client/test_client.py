@@ -48,6 +48,18 @@ def test_a_client_does_not_show_its_key(connect: Connect) -> None:
     assert KEY not in str(failed.value)
 
 
+def test_no_answer_is_told_with_the_address_that_was_asked(connect: Connect) -> None:
+    """The address holds no password, if one was given with it."""
+    with (
+        connect("http://me:s3cret@127.0.0.1:9", KEY) as client,
+        pytest.raises(
+            Unavailable, match=r"^no answer from the API at http://127\.0\.0\.1:9: "
+        ) as no,
+    ):
+        client.get(ID)
+    assert "s3cret" not in str(no.value)
+
+
 @pytest.mark.parametrize("below", ["", "/", "/docs", "/docs/", "/v1", "/v1/"])
 def test_an_address_may_be_copied_with_what_is_below_it(connect: Connect, below: str) -> None:
     """A panel, a browser or an example may show it like this."""

@@ -124,7 +124,13 @@ def from_closing(code: int | None, reason: str) -> ApiError:
 
 def from_transport(error: Exception) -> Unavailable:
     """Return the error for a call that got no answer."""
-    return Unavailable({"detail": f"no answer from the API: {type(error).__name__}: {error}"})
+    where = ""
+    if isinstance(error, httpx.RequestError):
+        asked = error.request.url
+        where = f" at {asked.scheme}://{asked.netloc.decode('ascii')}"
+    return Unavailable(
+        {"detail": f"no answer from the API{where}: {type(error).__name__}: {error}"}
+    )
 
 
 def told(text: str) -> str:
