@@ -72,7 +72,8 @@ def verify(
         print(signed)  # noqa: T201 - the exact bytes, nothing of a console
     else:
         out.print(report.by_group(outcomes))
-        out.print(report.in_need(outcomes, unshown=unshown))
+        if (in_need := report.in_need(outcomes, unshown=unshown)).row_count:
+            out.print(in_need)
         if behind := report.behind(outcomes):
             out.print(behind, highlight=False)
     if not body["good"]:
