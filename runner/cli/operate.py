@@ -97,6 +97,8 @@ def keys_create(
             required_isolation=Isolation.GVISOR if isolation is Isolation.GVISOR else None,
         ),
     )
+    if made.of_new_tenant:
+        err.print(f"there was no tenant {tenant!r}: it was made, too", highlight=False)
     err.print("shown once; only its hash is stored:")
     out.print(in_e2b_form(made.token) if e2b else made.token, highlight=False, soft_wrap=True)
 

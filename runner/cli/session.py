@@ -87,7 +87,13 @@ def reached(settings: Settings) -> Iterator[Address]:
         return
     with ExitStack() as whole:
         with err.status("no deployment runs here: starting one for this command"):
-            started = whole.enter_context(embedded(settings))
+            try:
+                started = whole.enter_context(embedded(settings))
+            except SetupError as error:
+                raise SetupError(
+                    "RUNNER_URL and RUNNER_API_KEY are not set, no `runner dev` runs with this "
+                    f"RUNNER_STATE_DIR, and this command could not start one: {error.detail}"
+                ) from error
         yield started
 
 

@@ -15,7 +15,7 @@ from runner.cli.database import as_operator
 from runner.cli.listing import AsJson, print_facts, print_json, print_rows
 from runner.cli.session import operated
 from runner.quotas.sizes import load_sizes
-from runner.quotas.tiers import load_tiers, overrides
+from runner.quotas.tiers import Quotas, ceiling, load_tiers, overrides
 from runner.store.db import Database
 from runner.store.objects import ObjectStore
 from runner.store.tenants import Tenant, Terms
@@ -129,7 +129,7 @@ def show(name: Name, *, as_json: AsJson = False) -> None:
     if as_json:
         print_json({**dataclasses.asdict(found), "quotas": quotas})
         return
-    limits = dataclasses.asdict(terms.max_limits)
+    limits = dataclasses.asdict(ceiling(terms.max_limits, Quotas(**quotas), sizes))
     print_facts(
         [
             ("name", found.name),
@@ -159,6 +159,7 @@ def show(name: Name, *, as_json: AsJson = False) -> None:
                 else "its tier's",
             )
             for key, value in quotas.items()
+            if key != "max_size"  # "at most for each" says what it and the tenant's terms permit
         ),
         none="",
     )

@@ -4,7 +4,7 @@ Each of these is recorded in the tenant's log, and a deletion in the platform's 
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from uuid import UUID
 
@@ -37,6 +37,8 @@ class NewKey:
     tenant_id: UUID
     key_id: UUID
     token: str = field(repr=False)
+    of_new_tenant: bool = False
+    """Whether the tenant was made with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,8 @@ async def create_key(
         tenant_id = await tenants.find(tx, tenant)
     if tenant_id is None:
         terms = Terms(tier, max_concurrency, max_limits, required_isolation, reuse=reuse)
-        return await create(owner, tenant, terms, By(), role=role, key_name=name)
+        made = await create(owner, tenant, terms, By(), role=role, key_name=name)
+        return replace(made, of_new_tenant=True)
     async with owner.tenant(tenant_id) as tx:
         return await _make_key(tx, tenant_id, role, name, By())
 

@@ -298,6 +298,21 @@ def test_doctor_and_images_tell_what_is_there(image: None) -> None:
     assert "sha256:" in runner("images", "list", env={}).stdout
 
 
+def test_a_command_that_finds_no_deployment_and_can_start_none_says_what_to_set(
+    folder: Path,
+) -> None:
+    """A newcomer who forgot to copy the variables reads about these first, not about Docker."""
+    ran = runner(
+        "sandbox",
+        "list",
+        env={"RUNNER_STATE_DIR": str(folder), "RUNNER_DOCKER_URL": "unix:///nowhere.sock"},
+    )
+    assert (ran.returncode, ran.stdout) == (78, "")
+    assert ran.stderr.startswith("error: RUNNER_URL and RUNNER_API_KEY are not set"), ran.stderr
+    assert "unix:///nowhere.sock" in ran.stderr
+    assert left_running(folder) == []
+
+
 def test_dev_prints_commands_that_work_and_stops_on_ctrl_c(image: None, folder: Path) -> None:
     """They run as they stand in another terminal; after Ctrl-C, no process is left."""
     env = {**os.environ, "RUNNER_STATE_DIR": str(folder), "RUNNER_PORT": "0", "COLUMNS": "80"}
@@ -332,6 +347,8 @@ def beside(folder: Path) -> None:
     assert listed.returncode == 0, listed.stderr
     key = runner("keys", "create", "--tenant", "acme", "--tier", "free", env=env)
     assert key.stdout.startswith("rk_"), key.stderr
+    assert "no tenant 'acme': it was made" in key.stderr
+    assert "it was made" not in runner("keys", "create", "--tenant", "acme", env=env).stderr
     for words in (
         ["tenants", "set", "acme", "--quota", "storage_bytes=1048576", "--concurrency", "2"],
         ["tenants", "create", "other"],
@@ -347,6 +364,8 @@ def beside(folder: Path) -> None:
     shown = runner("tenants", "show", "acme", env=env).stdout
     assert re.search(r"storage_bytes +1.0 MiB +its own", shown), shown
     assert re.search(r"concurrent +2 +its own", shown), shown
+    # Its terms permit `large`, and its tier `medium`.
+    assert re.search(r"at most for each +cpu 2, memory_mb 1024", shown), shown
     tenants = json.loads(runner("tenants", "list", "--json", env=env).stdout)
     assert {each["name"]: each["suspended_why"] for each in tenants} == {
         "acme": None, "dev": None, "other": "test"
