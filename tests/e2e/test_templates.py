@@ -1,8 +1,12 @@
 """Templates, built by root in a sandbox, and what their sandboxes find: by real API and node."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -292,3 +296,32 @@ def test_another_tenants_template_is_no_image(made: Deployment, tools: dict[str,
             answer = other.post(path, json=body)
             assert answer.status_code == 422, answer.text
             assert "there is no image" in answer.json()["detail"]
+
+
+def test_a_dockerfile_is_built_from_the_command_line(
+    made: Deployment, api: Client, tmp_path: Path
+) -> None:
+    """Its log is on stderr, and the image's name on stdout; a build that fails exits with 1."""
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / "greeting").write_text("hello\n")
+    (tmp_path / "Dockerfile").write_text(
+        "FROM python\nENV WHO=you\nCOPY app /srv/app\nRUN cat /srv/app/greeting > /srv/seen\n"
+    )
+
+    def build(*more: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, "-m", "runner", "templates", "build", str(tmp_path), *more],
+            env={**os.environ, "RUNNER_URL": made.url, "RUNNER_API_KEY": made.key("builder")},
+            capture_output=True, text=True, timeout=BUILT_S, check=False,
+        )  # fmt: skip
+
+    built = build("--name", "typed")
+    assert built.returncode == 0, built.stderr
+    assert "COPY /srv/app/greeting (6 bytes)" in built.stderr
+    with api.sandboxes.create(image=built.stdout.strip(), size="nano") as sandbox:
+        assert said(sandbox, "cat /srv/seen; echo $WHO") == "hello\nyou\n"
+    (tmp_path / "Dockerfile").write_text("FROM python\nRUN echo wrong; exit 3\n")
+    failed = build("--name", "typed")
+    assert (failed.returncode, failed.stdout) == (1, "")
+    assert "wrong" in failed.stderr
+    assert "it exited with 3" in failed.stderr
