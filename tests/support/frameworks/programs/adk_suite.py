@@ -91,6 +91,9 @@ async def test_output_that_is_too_long_says_so(environment: RunnerEnvironment) -
 async def test_files_go_in_and_come_out(environment: RunnerEnvironment) -> None:
     await environment.write_file(Path("a/b.txt"), "text")
     assert await environment.read_file(environment.working_dir / "a/b.txt") == b"text"
+    await environment.execute("chmod 750 a/b.txt")
+    await environment.write_file(Path("a/b.txt"), b"more")
+    assert (await environment.execute("stat -c %a a/b.txt; cat a/b.txt")).stdout == "750\nmore"
     with pytest.raises(FileNotFoundError):
         await environment.read_file(Path("missing.txt"))
     with pytest.raises(IsADirectoryError):

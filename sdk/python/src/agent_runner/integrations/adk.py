@@ -9,7 +9,7 @@ from typing import Any
 from google.adk.environment import BaseEnvironment, ExecutionResult
 
 from agent_runner import AsyncSandbox
-from agent_runner.integrations.commands import finished, text
+from agent_runner.integrations.commands import finished, text, write
 from agent_runner.integrations.refusals import kernel_errors
 
 WORKSPACE = Path("/workspace")
@@ -81,7 +81,7 @@ class RunnerEnvironment(BaseEnvironment):
             return await self.sandbox.files.read(name)
 
     async def write_file(self, path: Path, content: str | bytes) -> None:
-        """Write a file, and make the folders above it. Raises OSError."""
+        """Write a file, and make the folders above it. It keeps its mode. Raises OSError."""
         name = Path(path).as_posix()
         with kernel_errors(name):
-            await self.sandbox.files.write(name, content)
+            await write(self.sandbox, name, content)

@@ -1,4 +1,4 @@
-"""A command from its start to its end, as frameworks want it."""
+"""A command from its start to its end, and a file that is written, as frameworks want them."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -7,7 +7,8 @@ from uuid import uuid4
 
 import anyio
 
-from agent_runner import ApiError, AsyncSandbox
+from agent_runner import ApiError, AsyncSandbox, NotFound
+from agent_runner._async.local import Content
 from agent_runner.living import Ran
 from agent_runner.transport import params
 from agent_runner.types import Stream, omission
@@ -16,6 +17,7 @@ MOST_KIB = 1024
 """The most of each output that the API returns."""
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
 """What a shell has for a program that is missing, or that cannot be run (POSIX, 2.8.2)."""
+NEW_FILE, KEPT_MODE = 0o644, 0o777
 LEAST_S = 0.1
 """The shortest time limit that the API takes."""
 LOOK_AGAIN_S = 0.1
@@ -44,6 +46,18 @@ async def finished(
         with anyio.CancelScope(shield=True):
             await _kill(sandbox, tag, running)
         raise
+
+
+async def write(sandbox: AsyncSandbox, path: str, content: Content | str) -> None:
+    """Write a file, and make the folders above it. If it exists, it keeps its mode.
+
+    Raises ApiError.
+    """
+    mode = NEW_FILE
+    with suppress(NotFound):
+        found = await sandbox.files.stat(path)
+        mode = int(found.mode, 8) & KEPT_MODE if found.kind == "file" else NEW_FILE
+    await sandbox.files.write(path, content, mode=mode)
 
 
 async def _kill(sandbox: AsyncSandbox, tag: str, running: asyncio.Future[Ran]) -> None:

@@ -26,15 +26,20 @@ from pydantic_ai.workspaces import (
 )
 
 from agent_runner import ApiError, AsyncClient, AsyncSandbox, living
-from agent_runner.integrations.commands import MOST_KIB, finished, is_whole, not_started
+from agent_runner.integrations.commands import (
+    KEPT_MODE,
+    MOST_KIB,
+    NEW_FILE,
+    finished,
+    is_whole,
+    not_started,
+)
 from agent_runner.integrations.refusals import is_gone, kernel_errors
 
 PROVIDER = "agent-runner"
 WORKSPACE = "/workspace"
 MOST_ENTRIES = 10_000
 LEADS_NOWHERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
-NEW_FILE = 0o644
-KEPT_MODE = 0o777
 
 
 class RunnerWorkspace:

@@ -32,7 +32,7 @@ from agents.sandbox.util.tar_utils import (
 )
 
 from agent_runner import ApiError, AsyncSandbox
-from agent_runner.integrations.commands import finished, is_whole, not_started
+from agent_runner.integrations.commands import finished, is_whole, not_started, write
 from agent_runner.integrations.openai_agents.state import RunnerSandboxSessionState
 from agent_runner.integrations.openai_agents.terminals import Terminals
 from agent_runner.integrations.refusals import is_gone
@@ -69,13 +69,13 @@ class RunnerSandboxSession(BaseSandboxSession):
         return io.BytesIO(await self._content(path))
 
     async def write(self, path: Path, data: io.IOBase, *, user: str | User | None = None) -> None:
-        """Write a file, and make the folders above it."""
+        """Write a file, and make the folders above it. It keeps its mode."""
         if user is not None:
             await self._check_write_with_exec(path, user=user)
         payload = coerce_write_payload(path=path, data=data)
         target = await self._validate_path_access(path, for_write=True)
         with _writing(path):
-            await self.sandbox.files.write(target.as_posix(), payload.stream)
+            await write(self.sandbox, target.as_posix(), payload.stream)
 
     async def persist_workspace(self) -> io.IOBase:
         """Return the workspace as a tar archive, without what is not to be kept."""
