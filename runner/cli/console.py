@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
 
-from agent_runner import ApiError, UnsafeArchive
+from agent_runner import ApiError, NotAuthenticated, UnsafeArchive
 from runner.base.settings import Settings
 from runner.words.errors import RunnerError, SetupError
 from runner.words.text import escaped, printable
@@ -69,6 +69,8 @@ def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
             fail(error.detail, EXIT_SETUP)
         except RunnerError as error:
             fail(error.detail)
+        except NotAuthenticated as error:
+            fail(f"{_refusal(error)}; check RUNNER_API_KEY and RUNNER_URL")
         except ApiError as error:
             fail(_refusal(error))
         except UnsafeArchive as error:

@@ -32,6 +32,8 @@ def read(folder: Path) -> BuildFile:
         raise SetupError(f"{folder / IGNORED} is not supported: COPY what is needed by its name")
     try:
         text = path.read_text()
+    except FileNotFoundError:
+        raise SetupError(f"there is no {path}: name a folder that has a {NAME}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise SetupError(f"{path} cannot be read: {error}") from error
     found = BuildFile()

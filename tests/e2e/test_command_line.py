@@ -262,6 +262,7 @@ def test_a_wrong_key_is_told_in_a_line(env: Mapping[str, str]) -> None:
     ran = runner("executions", "list", env={**env, "RUNNER_API_KEY": key})
     assert ran.returncode == 1
     assert ran.stderr.startswith("error: a valid API key is needed")
+    assert "RUNNER_API_KEY" in ran.stderr
     assert key not in ran.stderr + ran.stdout
 
 

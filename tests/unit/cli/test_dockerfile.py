@@ -22,6 +22,11 @@ def copied(to: str, content: str, *, executable: bool = False) -> dict[str, obje
     return {"copy": {"to": to, "base64": encoded, "executable": executable}}
 
 
+def test_a_folder_without_a_dockerfile_is_told_what_it_lacks(tmp_path: Path) -> None:
+    with pytest.raises(SetupError, match=r"^there is no .*/Dockerfile: name a folder that has a"):
+        read(tmp_path)
+
+
 def test_each_instruction_is_a_step(tmp_path: Path) -> None:
     text = (
         "# a comment\n\nRUN one && \\\n# in between\n  two\nENV A=1 B='2 3'\nARG C=4\n"
