@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from python_shell import Reports
+    from python_reports import Reports
 
 # IPython imports its terminal, which costs a third of the time and has no use here.
 sys.modules["IPython.terminal.embed"] = embedding = ModuleType("IPython.terminal.embed")

@@ -10,8 +10,21 @@ from wire import PIECE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # what only a checker needs is not loaded into every sandbox
-    from process import Process
+    from typing import Protocol
+
+    from logs import Log
     from streams import Streams
+
+    class Written(Protocol):
+        """A process, as far as its readers know it."""
+
+        log: Log
+        put_out: int | None
+        readers: list[Reader]
+
+        def go_on(self) -> None:
+            """Read on what it writes."""
+
 
 PATIENCE_S = 10.0
 """How long a process waits for a reader that takes nothing."""
@@ -21,7 +34,7 @@ class Reader(Stream):
     """Sends the kept output of a process, and with `follow` also what comes later."""
 
     def __init__(
-        self, streams: Streams, number: int, process: Process, offset: int, *, follow: bool
+        self, streams: Streams, number: int, process: Written, offset: int, *, follow: bool
     ) -> None:
         super().__init__(streams, number)
         self.offset = offset
@@ -77,7 +90,7 @@ class Reader(Stream):
 
 
 def attach(
-    streams: Streams, number: int, process: Process | None, offset: int, *, follow: bool
+    streams: Streams, number: int, process: Written | None, offset: int, *, follow: bool
 ) -> None:
     """Let a reader begin, if the process has that offset."""
     if process is None or offset > process.log.total:

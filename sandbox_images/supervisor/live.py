@@ -21,7 +21,7 @@ from loop import IN, OUT, Loop
 from places import Places
 from process import Process
 from processes import trim
-from programs import Programs, known
+from programs import Programs
 from returning import Return
 from spawning import Spawner
 from streams import GRANT, Link, Streams
@@ -31,6 +31,7 @@ from wire import Disconnected
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # what only a checker needs is not loaded into every sandbox
     import socket
+    from collections.abc import Iterator
     from typing import Any, NoReturn
 
     from wire import Wire
@@ -154,11 +155,15 @@ class Living:
         if command["do"] == "ping":
             self._streams.say(0, "alive")
         elif command["do"] == "processes":
-            for process in known(self._streams):
+            for process in self._known():
                 self._streams.say(0, "process", **process.facts())
             self._streams.say(0, "processes", next_stream=self._next)
         else:
             raise ValueError(f"{command['do']} has no place on stream 0")
+
+    def _known(self) -> Iterator[Process]:
+        """Yield every process that was not forgotten."""
+        return (each for each in self._streams.open.values() if isinstance(each, Process))
 
     def _open(self, number: int, command: dict[str, Any]) -> None:
         do, streams = command["do"], self._streams

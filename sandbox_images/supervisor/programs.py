@@ -5,23 +5,26 @@ from __future__ import annotations
 import time
 from itertools import islice
 
-from process import Process
 from processes import reaped
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # what only a checker needs is not loaded into every sandbox
-    from collections.abc import Iterator
     from typing import Protocol
 
     from loop import Loop
     from spawning import Spawner
-    from streams import Streams
 
     class Child(Protocol):
         """A program that was started."""
 
         def reap(self, status: int) -> None:
             """Learn that it has ended."""
+
+    class Written(Protocol):
+        """A process whose output is read."""
+
+        def go_on(self) -> None:
+            """Read on."""
 
 
 SLICE_S = 0.01
@@ -40,9 +43,9 @@ class Programs:
         self.running: dict[int, Child] = {}
         self._left = 0
         self._slice_ends = 0.0
-        self._resting: list[Process] = []
+        self._resting: list[Written] = []
 
-    def may_read(self, process: Process) -> bool:
+    def may_read(self, process: Written) -> bool:
         """Return whether output that nobody awaits may be read now; if not, `go_on` follows later.
 
         Otherwise a process that writes without end would use up the sandbox's processor time for
@@ -79,8 +82,3 @@ class Programs:
                 process.reap(status)
         if len(ended) == AT_ONCE:
             self.loop.after(0, self.reap)
-
-
-def known(streams: Streams) -> Iterator[Process]:
-    """Yield every process that was not forgotten."""
-    return (each for each in streams.open.values() if isinstance(each, Process))
