@@ -147,9 +147,9 @@ async def list_newest(
     return [_of_row(row) for row in rows]
 
 
-async def building(tx: Transaction, state: TemplateState = TemplateState.BUILDING) -> int:
-    """Return how many templates of this tenant are being built, or wait for their steps."""
-    row = await tx.one("templates.building", state=state)
+async def building(tx: Transaction) -> int:
+    """Return how many templates of this tenant are being built."""
+    row = await tx.one("templates.building")
     return int(row["builds"]) if row else 0
 
 
@@ -188,6 +188,11 @@ async def delete(tx: Transaction, template_id: UUID) -> str | None:
 async def forget_failed(tx: Transaction, *, keep: int) -> int:
     """Forget failed builds and their logs, but not the last `keep`; return how many there were."""
     return await tx.run("templates.forget_failed", keep=keep)
+
+
+async def forget_waiting(tx: Transaction, *, keep: int) -> int:
+    """Forget templates that wait for their steps, but not the last `keep`; return how many."""
+    return await tx.run("templates.forget_waiting", keep=keep)
 
 
 async def content(tx: Transaction, template_id: UUID) -> TemplateContent | None:

@@ -34,7 +34,8 @@ AT_ONCE = 8
 FAILED_KEPT = 20
 """How many failed builds of a tenant are kept, with their logs: no quota counts them."""
 WAITING = 16
-"""How many of its templates may wait for their steps."""
+"""How many of its templates may wait for their steps; a further one replaces the oldest. A client
+whose steps were refused leaves one behind, and may try again with another."""
 _WAITS = timedelta(hours=1)
 """How long one waits for its steps: files may be brought first."""
 _GRACE_S = 60.0
@@ -113,8 +114,7 @@ class Templates:
         async with self._database.tenant(caller.tenant_id) as tx:
             await quotas.alone(tx)
             await templates.forget_failed(tx, keep=FAILED_KEPT)
-            if await templates.building(tx, TemplateState.WAITING) >= WAITING:
-                raise Conflict(f"{WAITING} templates of this tenant wait for their steps already")
+            await templates.forget_waiting(tx, keep=WAITING - 1)
             return await templates.insert(tx, new, within=_WAITS, state=TemplateState.WAITING)
 
     async def begin(

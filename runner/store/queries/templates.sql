@@ -41,7 +41,7 @@ ORDER BY cardinality(steps) DESC, template_id DESC LIMIT 1;
 
 -- name: building
 SELECT count(*) AS builds FROM templates
-WHERE tenant_id = app_tenant() AND state = %(state)s AND due_at > now();
+WHERE tenant_id = app_tenant() AND state = 'building' AND due_at > now();
 
 -- name: start
 UPDATE templates
@@ -86,6 +86,13 @@ WHERE tenant_id = app_tenant() AND (state = 'failed' OR state IN ('waiting', 'bu
       WHERE tenant_id = app_tenant()
         AND (state = 'failed' OR state IN ('waiting', 'building') AND due_at < now())
       ORDER BY template_id DESC LIMIT %(keep)s);
+
+-- name: forget_waiting
+DELETE FROM templates
+WHERE tenant_id = app_tenant() AND state = 'waiting' AND template_id NOT IN (
+    SELECT template_id FROM templates
+    WHERE tenant_id = app_tenant() AND state = 'waiting'
+    ORDER BY template_id DESC LIMIT %(keep)s);
 
 -- name: content
 SELECT base_image, base_template, bytes, sha256, sealed_key, object_key

@@ -166,7 +166,6 @@ async def test_one_that_waits_is_begun_once(api: Database, tenant: UUID) -> None
     )
     async with api.tenant(tenant) as tx:
         assert await templates.building(tx) == 0
-        assert await templates.building(tx, TemplateState.WAITING) == 1
         begun = await templates.start(tx, facts, within=WITHIN)
         assert begun is not None
         assert (begun.state, begun.name, begun.base_image) == ("building", "tools", "data")
@@ -213,6 +212,22 @@ async def test_only_the_last_failed_builds_are_kept(api: Database, tenant: UUID)
         logs = [len(await templates.said(tx, each.id, after=0, limit=9)) for each in failed]
     assert {each.id for each in left} == {ready.id, going.id, failed[-1].id, lost.id}
     assert logs == [0, 0, 0, 1]
+
+
+async def test_only_the_last_that_wait_for_their_steps_are_kept(
+    owner: Database, api: Database, tenant: UUID
+) -> None:
+    """Whoever was refused the steps leaves one behind each time, and is not locked out by that."""
+    other = await new_tenant(owner, f"templates-{new_id()}")
+    theirs = await begin(api, other, state=TemplateState.WAITING)
+    ready, going = await built(api, tenant), await begin(api, tenant)
+    waiting = [await begin(api, tenant, state=TemplateState.WAITING) for _ in range(4)]
+    async with api.tenant(tenant) as tx:
+        assert await templates.forget_waiting(tx, keep=2) == 2
+        left = await templates.list_newest(tx, before=None, limit=10)
+    assert {each.id for each in left} == {ready.id, going.id, *(each.id for each in waiting[-2:])}
+    async with api.tenant(other) as tx:
+        assert await templates.get(tx, theirs.id) is not None
 
 
 async def test_other_tenants_failed_builds_are_not_forgotten(

@@ -41,7 +41,8 @@ async def template_is_built(w: World) -> None:
     template = (
         w.sdk.Template()
         .from_base_image()
-        .run_cmd("echo mine > ~/made")
+        # What another version has built by the same steps would not be done again.
+        .run_cmd(f"echo mine > ~/made; : {name}")
         .run_cmd("echo by-root > /usr/local/share/made", user="root")
         .set_envs({"GREETING": "hello"})
     )
