@@ -123,7 +123,14 @@ def test_cpp_is_compiled_and_run(offering: Deployment) -> None:
     assert body["files"] == {"out.txt": "NQ=="}
 
 
-SLOW = "#define A(x) x x x x x x x x x x x x x x x x\nint main() { A(A(A(A(A(int();))))) }"
+SPIN = """
+constexpr int spin(int n) {
+  for (int i = 0; i < 200000; i++) for (int j = 0; j < 200000; j++) n++;
+  return n;
+}
+"""
+SLOW = SPIN + "".join(f"constexpr int spun{n} = spin({n});\n" for n in range(100)) + "int main() {}"
+"""A compiler computes each value until it has done as much as it may, and then the next one."""
 
 
 @pytest.mark.parametrize(
