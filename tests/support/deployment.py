@@ -100,7 +100,9 @@ class Deployment:
                     await images.remove_template(each)
                 assert await images.templates(settings.node_id) == []
 
-        asyncio.run(remove())
+        # A loop of its own, as the test may run in one.
+        with start_blocking_portal() as portal:
+            portal.call(remove)
 
     def containers(self) -> list[dict[str, Any]]:
         """Return this deployment's containers, running or not."""
