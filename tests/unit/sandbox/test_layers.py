@@ -69,7 +69,7 @@ def test_no_file_sets_its_users_id() -> None:
 
 
 def test_attributes_such_as_capabilities_are_refused() -> None:
-    """They are in headers of pax, of which nobody knows how much they hold."""
+    """Their names and values are in pax headers, whose size has no bound."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as writing:
         entry = tarfile.TarInfo("ping")
