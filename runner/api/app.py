@@ -63,6 +63,7 @@ from runner.api.edge.shares import Shared, Shares
 from runner.api.edge.sockets import Handshakes
 from runner.api.edge.tunnel import Switches
 from runner.api.librechat import routes as librechat
+from runner.api.mcp import oauth
 from runner.api.mcp import route as mcp
 from runner.api.middleware import (
     Authentication,
@@ -110,13 +111,7 @@ def create_app(parts: Dependencies) -> FastAPI:
     app.state.registry = registry
     problems.install(app)
     settings = parts.settings
-    routers = [each.router for each in MODULES]
-    if parts.operators is not None:
-        routers.append(operator.router)
-    if settings.sandbox_fusion:
-        routers.append(fusion.router)
-    if settings.librechat:
-        routers.append(librechat.router)
+    routers = [*(each.router for each in MODULES), *_wanted(parts)]
     theirs = e2b_routers()
     every = (*routers, *theirs)
     routes = [*app.routes, *(route for router in every for route in router.routes)]
@@ -158,6 +153,8 @@ def create_app(parts: Dependencies) -> FastAPI:
         parts.addresses,
     )
     app.add_middleware(Authentication, callers=callers)
+    if settings.mcp_resource:
+        app.add_middleware(oauth.Challenge, resource=settings.mcp_resource)
     if settings.rate_limiting:
         app.add_middleware(StrangerRates, limiter=parts.limiter, rates=settings.rate_limits)
     app.add_middleware(Routing, routes=routes, streamed=streamed)
@@ -183,6 +180,18 @@ def create_app(parts: Dependencies) -> FastAPI:
         app.include_router(router, include_in_schema=False)
     app.openapi = lambda: _openapi(app, routers)  # type: ignore[method-assign]
     return app
+
+
+def _wanted(parts: Dependencies) -> list[APIRouter]:
+    """Return the routers that this process has only if the operator wants them."""
+    settings = parts.settings
+    optional = (
+        (operator.router, parts.operators),
+        (fusion.router, settings.sandbox_fusion),
+        (librechat.router, settings.librechat),
+        (oauth.router, settings.mcp_resource),
+    )
+    return [router for router, wanted in optional if wanted]
 
 
 def _openapi(app: FastAPI, routers: Sequence[APIRouter]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from runner.api.context import origin
 from runner.api.e2b.callers import E2bCallers
 from runner.api.e2b.paths import TRAFFIC_TOKEN, part_of
 from runner.api.edge.doubt import DOUBT
-from runner.api.edge.groups import RUN_CODE, SIGNED
+from runner.api.edge.groups import MCP, RUN_CODE, SIGNED
 from runner.api.edge.routing import OPERATORS, TEMPLATE
 from runner.api.edge.sockets import SOCKET
 from runner.api.librechat import paths as librechat
@@ -137,7 +137,8 @@ class Callers:
             return await self._in_session(request, presented)
         _, _, token = (header or "").partition(" ")
         if self.issuer is not None and oidc.looks_like_one(token):
-            return await self.issuer.authenticate(token, ANSWER)
+            at_mcp = request.scope[TEMPLATE] == MCP
+            return await self.issuer.authenticate(token, ANSWER, at_mcp=at_mcp)
         return await authenticate(self.database, header, origin(request), recorded=recorded)
 
     async def _by_address(self, request: Request) -> Principal:

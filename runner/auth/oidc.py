@@ -35,6 +35,9 @@ ALGORITHMS = frozenset(
     }
 )  # fmt: skip
 """Signatures only: anybody could sign with `none`, and whoever has the public key with HMAC."""
+TYPES = frozenset({"jwt", "at+jwt", "application/at+jwt"})
+"""What a token may say that it is. `at+jwt` is an access token (RFC 9068 4); many providers write
+`JWT`. Others, such as `logout+jwt`, were made for something else (RFC 8725 3.11)."""
 MAX_TOKEN = 8192
 MAX_DOCUMENT = 256 * 1024
 MAX_KEYS = 64
@@ -49,8 +52,9 @@ _KINDS: Mapping[str, type[RSAKey | ECKey | OKPKey]] = {"RSA": RSAKey, "EC": ECKe
 class Trust:
     """Which tokens are accepted, and what their claims mean here.
 
-    The keys are fetched again after `keys_last_s`, or if a token names an unknown one, but never
-    twice within `ask_again_s`.
+    `mcp_audience` is the audience of tokens for `/mcp`, if it is another one. The keys are fetched
+    again after `keys_last_s`, or if a token names an unknown one, but never twice within
+    `ask_again_s`.
     """
 
     issuer: str
@@ -58,6 +62,7 @@ class Trust:
     tenant_claim: str
     role_claim: str
     roles: Mapping[str, Role]
+    mcp_audience: str | None = None
     keys_last_s: float = 600.0
     ask_again_s: float = 30.0
     answer_s: float = 5.0
@@ -96,22 +101,17 @@ class Issuer:
         # Unregistered header fields are ignored (RFC 7515 4), unless `crit` says that they must not
         # be.
         self._registry = _Registry(strict_check_header=False)
-        self._claims = jwt.JWTClaimsRegistry(
-            leeway=LEEWAY_S,
-            iss={"essential": True, "value": trust.issuer},
-            aud={"essential": True, "value": trust.audience},
-            sub={"essential": True},
-            exp={"essential": True},
-        )
+        self._claims = _claims_for(trust, trust.audience)
+        self._mcp_claims = _claims_for(trust, trust.mcp_audience or trust.audience)
 
-    async def authenticate(self, token: str, answer: str) -> Principal:
-        """Return the principal that the token describes.
+    async def authenticate(self, token: str, answer: str, *, at_mcp: bool = False) -> Principal:
+        """Return the principal that the token describes, for `/mcp` or for everything else.
 
         Raises NotAuthenticated with the words of `answer`, whatever is wrong with the token, and
         IssuerUnavailable if the issuer's keys are not known and cannot be fetched.
         """
         try:
-            claims = await self._verified(token)
+            claims = await self._verified(token, self._mcp_claims if at_mcp else self._claims)
             name, role = self._tenant(claims), self._role(claims)
             subject = _subject(claims)
         except (_Unacceptable, JoseError, ValueError, RecursionError) as error:
@@ -131,7 +131,7 @@ class Issuer:
             ends_at=claims["exp"] + LEEWAY_S,
         )
 
-    async def _verified(self, token: str) -> dict[str, JSON]:
+    async def _verified(self, token: str, wanted: jwt.JWTClaimsRegistry) -> dict[str, JSON]:
         if len(token) > MAX_TOKEN:
             raise _Unacceptable("too long")
         header = jws.extract_compact(token.encode(), registry=self._registry).headers()
@@ -140,11 +140,16 @@ class Issuer:
             raise _Unacceptable("it must name its key and its algorithm")
         if algorithm not in ALGORITHMS:
             raise _Unacceptable("not an algorithm that is accepted")
+        if str(header.get("typ", "JWT")).lower() not in TYPES:
+            raise _Unacceptable("not an access token")
         key = await self._key(kid)
         if key.alg not in {None, algorithm}:
             raise _Unacceptable("not the algorithm of its key")
         decoded = jwt.decode(token, key, registry=self._registry)
-        self._claims.validate(decoded.claims)
+        wanted.validate(decoded.claims)
+        if "cnf" in decoded.claims:
+            # It is bound to a key that nobody has proven to hold here (RFC 9449 7.1, RFC 8705 3).
+            raise _Unacceptable("not a bearer token")
         return decoded.claims
 
     async def _key(self, kid: str) -> Key:
@@ -211,6 +216,16 @@ class Issuer:
         if not roles:
             raise _Unacceptable("it names no role")
         return min(roles, key=RANK.__getitem__)
+
+
+def _claims_for(trust: Trust, audience: str) -> jwt.JWTClaimsRegistry:
+    return jwt.JWTClaimsRegistry(
+        leeway=LEEWAY_S,
+        iss={"essential": True, "value": trust.issuer},
+        aud={"essential": True, "value": audience},
+        sub={"essential": True},
+        exp={"essential": True},
+    )
 
 
 def looks_like_one(token: str) -> bool:

@@ -37,6 +37,12 @@ def _network(text: str) -> str:
     return text
 
 
+def _trustworthy(url: str) -> str:
+    if not is_trustworthy(url):
+        raise ValueError("must be an https:// address, unless it is on this host")
+    return url
+
+
 def _address(text: str) -> str:
     ipaddress.ip_address(text)
     return text
@@ -70,6 +76,18 @@ PostgresUrl = Annotated[SecretStr, _begins("postgresql://", "postgres://")]
 RedisUrl = Annotated[SecretStr, _begins("redis://", "rediss://", "unix://")]
 DockerUrl = Annotated[str, StringConstraints(pattern=r"^(unix|tcp|https?|ssh)://\S+$")]
 HttpUrl = Annotated[str, StringConstraints(pattern=r"^https?://[^\s/]+\S*$")]
+IssuerUrl = Annotated[
+    str, StringConstraints(pattern=r"^https?://[^\s?#]{1,500}$"), AfterValidator(_trustworthy)
+]
+"""An identity provider's address, as its tokens name it (OpenID Connect Core 2)."""
+McpUrl = Annotated[
+    str,
+    StringConstraints(
+        pattern=r"^https?://([a-z0-9.-]{1,253}|\[[0-9a-f:]{2,45}\])(:[0-9]{1,5})?/mcp$"
+    ),
+    AfterValidator(_trustworthy),
+]
+"""The address of `/mcp` as a resource identifier: in lower case, no query (RFC 9728 1.2)."""
 ImageName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 Host = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.:_-]{1,253}$")]
 

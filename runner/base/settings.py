@@ -129,13 +129,16 @@ class Settings(BaseSettings):
     session_max_s: float = Field(default=43_200.0, ge=1, le=90 * 86_400)
     insecure_cookies: bool = False
     """Sessions over plain HTTP, for development on this host: refused on any other address."""
-    oidc_issuer: str | None = Field(default=None, pattern=r"^https?://[^\s?#]{1,500}$")
+    oidc_issuer: forms.IssuerUrl | None = None
     """Identity provider whose tokens are accepted; over HTTPS, unless it is on this host."""
     oidc_audience: str | None = Field(default=None, min_length=1, max_length=256)
     oidc_tenant_claim: str = Field(default="tenant", min_length=1, max_length=256)
     oidc_role_claim: str = Field(default="role", min_length=1, max_length=256)
     oidc_roles: dict[str, Role] = Field(default_factory=lambda: {role.value: role for role in Role})
     """Roles by the values of the claim that stand for them."""
+    mcp_resource: forms.McpUrl | None = None
+    """The address of `/mcp` for clients that log in at the identity provider, and the audience of
+    their tokens."""
 
     slots: int = Field(default_factory=lambda: max(2, 2 * (os.cpu_count() or 1)), ge=1, le=256)
     """Executions this worker runs at once: one RQ consumer thread each."""
@@ -236,8 +239,8 @@ class Settings(BaseSettings):
             raise ValueError("RUNNER_INSECURE_COOKIES needs RUNNER_HOST to be a loopback address")
         if (self.oidc_issuer is None) != (self.oidc_audience is None):
             raise ValueError("RUNNER_OIDC_ISSUER and RUNNER_OIDC_AUDIENCE are set together")
-        if self.oidc_issuer is not None and not forms.is_trustworthy(self.oidc_issuer):
-            raise ValueError("RUNNER_OIDC_ISSUER must be an https:// address")
+        if self.mcp_resource is not None and self.oidc_issuer is None:
+            raise ValueError("RUNNER_MCP_RESOURCE needs RUNNER_OIDC_ISSUER")
         if self.librechat and LIBRECHAT not in self.images:
             raise ValueError(f"RUNNER_LIBRECHAT needs the image {LIBRECHAT!r} in RUNNER_IMAGES")
         return self

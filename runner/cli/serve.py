@@ -237,6 +237,7 @@ def _issuer(settings: Settings, database: "Database") -> "Issuer | None":
         tenant_claim=settings.oidc_tenant_claim,
         role_claim=settings.oidc_role_claim,
         roles=settings.oidc_roles,
+        mcp_audience=settings.mcp_resource,
     )
     return Issuer(trust, database)
 

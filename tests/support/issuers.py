@@ -5,7 +5,7 @@ import hashlib
 import hmac
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,6 +17,8 @@ from joserfc.jwk import ECKey, Key, OKPKey, RSAKey
 from joserfc.jws import JWSRegistry
 
 AUDIENCE = "agent-runner"
+Answer = tuple[int, Mapping[str, str], bytes]
+"""Status, headers and body."""
 ALGORITHMS = {"RSA": "RS256", "EC": "ES256", "OKP": "Ed25519"}
 
 
@@ -40,6 +42,8 @@ class Provider:
     requests: list[str] = field(default_factory=list)
     down: bool = False
     says: dict[str, Any] = field(default_factory=dict)
+    more: Callable[[str, str, bytes], Answer | None] = lambda *_: None
+    """What it answers to other requests, by method, path and body; None is an error."""
 
     @property
     def url(self) -> str:
@@ -114,8 +118,21 @@ def provider() -> Iterator[Provider]:
             elif not made.down and self.path.endswith("/keys"):
                 keys = [key.as_dict(private=False) for key in made.keys.values()]
                 body = json.dumps({"keys": keys}).encode()
-            self.send_response(200 if body else 503)
-            self.send_header("Content-Length", str(len(body)))
+            if body:
+                self._answer((200, {}, body))
+            else:
+                self._answer(made.more("GET", self.path, b""))
+
+        def do_POST(self) -> None:
+            made.requests.append(self.path)
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            self._answer(made.more("POST", self.path, body))
+
+        def _answer(self, answer: Answer | None) -> None:
+            status, headers, body = answer or (503, {}, b"")
+            self.send_response(status)
+            for name, value in {**headers, "Content-Length": str(len(body))}.items():
+                self.send_header(name, value)
             self.end_headers()
             self.wfile.write(body)
 

@@ -23,6 +23,16 @@ OIDC = {"oidc_issuer": "https://login.example", "oidc_audience": "runner"}
         ({**OIDC, "oidc_issuer": "http://127.0.0.1.evil.example"}, {
             **OIDC, "oidc_issuer": "http://127.0.0.1:9000",
         }),
+        ({"mcp_resource": "https://runner.example/mcp"}, {
+            **OIDC, "mcp_resource": "https://runner.example/mcp",
+        }),
+        ({**OIDC, "mcp_resource": "http://runner.example/mcp"}, {
+            **OIDC, "mcp_resource": "http://127.0.0.1:8080/mcp",
+        }),
+        ({**OIDC, "mcp_resource": "https://runner.example/mcp/"}, OIDC),
+        ({**OIDC, "mcp_resource": "https://runner.example/mcp?a=b"}, OIDC),
+        ({**OIDC, "mcp_resource": "https://user@runner.example/mcp"}, OIDC),
+        ({**OIDC, "mcp_resource": 'https://runner.example"/mcp'}, OIDC),
         ({"librechat": True}, {"librechat": True, "images": ("python", "librechat")}),
     ],
 )  # fmt: skip

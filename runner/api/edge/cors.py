@@ -34,6 +34,7 @@ def cors(origins: Sequence[str]) -> dict[str, Any]:
             "RateLimit-Remaining",
             "RateLimit-Reset",
             "Retry-After",
+            "WWW-Authenticate",
             "X-Request-ID",
         ],
         "max_age": MAX_AGE_S,

@@ -8,6 +8,7 @@ A tool translates to the use cases that `/v1` uses. The middleware counts, bound
 a request as any other; a tool checks its own permission and rate.
 
     route      the HTTP route, and who may call it from a browser
+    oauth      where clients log in, if the operator has an identity provider for them
     server     the SDK's server for one request; loaded when the first request comes
     tools      the table of tools, and what every call passes
     tool       what a tool is, and what it gets
