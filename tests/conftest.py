@@ -1,17 +1,33 @@
 """Fixtures that every kind of test may use. A missing need fails; nothing is skipped."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import hypothesis
 import pytest
 
 from tests.support import deployment as deployments
+from tests.support import order
 from tests.support.deployment import NO_POOL, Deployment
 
 # Hypothesis's limit of 200 ms for an example measures how busy the host is. pytest-timeout ends
 # a test that takes too long.
 hypothesis.settings.register_profile("busy host", deadline=None)
 hypothesis.settings.load_profile("busy host")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Read no other modules if only the tests marked `alone` run: that takes longer than some."""
+    if config.option.markexpr != order.ALONE or not collection_path.match("test_*.py"):
+        return None
+    return None if order.says_alone(collection_path) else True
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Let the longest modules begin first if several processes share the tests."""
+    order.demand_that_marks_are_written(items)
+    if hasattr(config, "workerinput"):
+        order.longest_first(items)
 
 
 @pytest.fixture(scope="session", autouse=True)
