@@ -2,6 +2,7 @@
 
 At the end, what a deployment holds must be what it held at the start: containers, sockets, parts of
 the egress proxy, leases and descriptors. Usage: `python -m benchmarks.e2b_kills --sandboxes 1000`.
+Beside other work, a client may need more than the 15 s that its sandboxes live: set `--lives`.
 """
 
 import asyncio
@@ -243,9 +244,9 @@ def sheet(survived: Survived) -> Sheet:
 
 def main() -> int:
     """Run what the command line asks for; return the exit code."""
-    given = arguments(__doc__, sandboxes=1000, clients=4, seed=1)
+    given = arguments(__doc__, sandboxes=1000, clients=4, lives=15, seed=1)
     telemetry.configure("error", json=False)
-    terms = Terms(given.sandboxes, given.clients, seed=given.seed)
+    terms = Terms(given.sandboxes, given.clients, lives_s=given.lives, seed=given.seed)
     survived = asyncio.run(run(terms))
     publish(given.json, {**asdict(survived), "machine": machine()}, sheet(survived))
     return 1 if survived.wrong else 0

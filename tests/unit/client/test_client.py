@@ -30,7 +30,7 @@ def test_the_public_names_are_these() -> None:
         "ApiError", "ApiKey", "Artifact", "AsyncClient", "AsyncContext", "AsyncFileWatch",
         "AsyncForward", "AsyncProcess", "AsyncSandbox", "AsyncTerminal", "BuildOutput", "Client",
         "CodeError", "Conflict", "Context", "ContextInfo", "Event", "Execution", "FileChanges",
-        "FileEntry",
+        "FileEntry", "FileTooLarge",
         "FileWatch", "Forward", "Gone", "Invalid", "Invitation", "Member", "NewApiKey",
         "NotAuthenticated", "NotFound", "NotPermitted", "OpenedPort", "OutputEvent", "PortInfo",
         "Process", "ProcessInfo", "Project", "Ran", "Result", "Run", "RunEvent", "Sandbox",

@@ -1,5 +1,6 @@
 """The SDK's sandboxes against a server that plays the API: on loopback, speaking real HTTP."""
 
+import errno
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,9 +10,11 @@ from typing import Any
 
 import pytest
 
-from agent_runner import Gone, OutputEvent, Ran, Sandbox
+from agent_runner import FileTooLarge, Gone, OutputEvent, Ran, Sandbox
 from agent_runner.living import Kept
-from tests.support.flavours import Connect
+from agent_runner.living_answers import SANDBOX as SANDBOX_INFO
+from tests.support.answering import Request, reply, served
+from tests.support.flavours import Connect, made
 
 KEY = "rk_aaaaaaaaaaaa_" + "S" * 43
 SANDBOX: dict[str, Any] = {
@@ -271,3 +274,19 @@ def test_the_beginning_of_output_is_kept_and_the_rest_counted() -> None:
     again = Kept(8, stream)
     again.take(b"g")
     assert again.stream.raw == b"abcd", "what follows a gap is not put in front of it"
+
+
+def test_a_file_is_not_read_beyond_what_its_reader_wants_to_hold(connect: Connect) -> None:
+    """A program in the sandbox decides how large it is; reading in pieces takes it all."""
+
+    def answer(request: Request) -> None:
+        reply(request, 200, b"x" * 1000, "application/octet-stream")
+
+    with served(answer) as url, connect(url, KEY) as api:
+        files = made(api, Sandbox, SANDBOX_INFO.read(SANDBOX)).files
+        assert files.read("a.txt", most_bytes=1000) == b"x" * 1000
+        with pytest.raises(FileTooLarge, match="more than 999 bytes") as raised:
+            files.read("a.txt", most_bytes=999)
+        assert (raised.value.filename, raised.value.errno) == ("a.txt", errno.EFBIG)
+        with files.open("a.txt") as pieces:
+            assert b"".join(pieces) == b"x" * 1000

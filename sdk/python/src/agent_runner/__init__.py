@@ -46,6 +46,7 @@ from agent_runner._sync.terminals import Terminal
 from agent_runner.errors import (
     ApiError,
     Conflict,
+    FileTooLarge,
     Gone,
     Invalid,
     NotAuthenticated,
@@ -105,6 +106,7 @@ __all__ = [
     "Execution",
     "FileChanges",
     "FileEntry",
+    "FileTooLarge",
     "FileWatch",
     "Forward",
     "Gone",

@@ -2,12 +2,16 @@
 
 Under the API's address a proxy may answer, its login page, another program, or another release. An
 answer that is not as promised ends in our error, never in a KeyError of whoever uses it.
+
+A server may be older or newer than this SDK. Fields that this SDK does not know are ignored. A
+field that a later release adds to an answer has a default, which stands where an older server does
+not send it.
 """
 
 import base64
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from typing import Any, Generic, TypeVar
 
 import httpx
@@ -84,7 +88,10 @@ def fault(error: Exception) -> str:
 
 
 def having(*names: str, **each: Read[Any]) -> Read[dict[str, Any]]:
-    """Return what takes an object that has these fields, some of which are read."""
+    """Return what takes an object that has these fields, some of which are read.
+
+    A field that a later release adds is not named here: an older server does not send it.
+    """
 
     def read_object(body: Any) -> dict[str, Any]:
         found: dict[str, Any] = object_of(body)
@@ -117,9 +124,23 @@ def page(read_one: Read[T]) -> Read[tuple[list[T], str | None]]:
 
 
 def made(kind: type[T]) -> Read[T]:
-    """Return what makes a dataclass of the fields of the same names."""
-    names = [field.name for field in fields(kind)]  # type: ignore[arg-type]  # a dataclass
-    return lambda body: kind(**{name: object_of(body)[name] for name in names})
+    """Return what makes a dataclass of the fields of the same names.
+
+    Without a default, a field must be there.
+    """
+    known = fields(kind)  # type: ignore[arg-type]  # a dataclass
+    names = {field.name for field in known}
+    needed = names - {
+        field.name
+        for field in known
+        if not (field.default is MISSING and field.default_factory is MISSING)
+    }
+
+    def read_made(body: Any) -> T:
+        found = object_of(body)
+        return kind(**{name: found[name] for name in names if name in needed or name in found})
+
+    return read_made
 
 
 def object_of(body: Any) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """What can go wrong with a call. The tree is drawn in `agent_runner`."""
 
+from errno import EFBIG
 from http import HTTPStatus
 from typing import Any
 
@@ -59,6 +60,18 @@ class TooMany(ApiError):
 
 class UnsafeArchive(Exception):
     """A sandbox sent a folder of which something was not written here, because it is not safe."""
+
+
+class FileTooLarge(OSError):
+    """A file in a sandbox has more bytes than its reader wanted to hold at once."""
+
+    def __init__(self, path: str, most_bytes: int) -> None:
+        super().__init__(
+            EFBIG,
+            f"it has more than {most_bytes:,} bytes: raise `most_bytes`, or read it in pieces with "
+            "`open`",
+            path,
+        )
 
 
 class Unavailable(ApiError):

@@ -24,8 +24,6 @@ class SandboxInfo:
     timeout_s: float | None
     on_timeout: str
     auto_resume: bool
-    on_shortage: str
-    kept_as: str | None
     lives_until: str | None
     project: str | None
     image: str
@@ -35,6 +33,8 @@ class SandboxInfo:
     egress: tuple[dict[str, Any], ...]
     egress_policy: str | None
     metadata: dict[str, str]
+    on_shortage: str = "keep"
+    kept_as: str | None = None
 
     @property
     def ended(self) -> bool:

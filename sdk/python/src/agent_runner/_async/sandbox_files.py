@@ -12,13 +12,15 @@ import httpx
 
 from agent_runner._async.calls import call, delete, opened_events, order, stream
 from agent_runner._async.local import Content, packed, sendable, unpacked
-from agent_runner.errors import NotFound
+from agent_runner.errors import FileTooLarge, NotFound
 from agent_runner.living import FileChanges, FileEntry, SignedUrl
 from agent_runner.living_answers import CHANGES, ENTRY, FOLDER, SIGNED
 from agent_runner.transport import params
 from agent_runner.unpacking import MOST_BYTES
 
 WORKSPACE = "/workspace"
+MOST_READ = 256 * 2**20
+"""Bytes of a file that `read` holds unless its caller wants more."""
 TAR = "application/x-tar"
 
 
@@ -53,10 +55,19 @@ class AsyncSandboxFiles:
         """Yield a file's bytes in pieces."""
         return stream(self._http, f"{self._path}/content", params={"path": path})
 
-    async def read(self, path: str) -> bytes:
-        """Return a file's bytes."""
+    async def read(self, path: str, *, most_bytes: int = MOST_READ) -> bytes:
+        """Return a file's bytes.
+
+        Raises ApiError, and FileTooLarge if there are more than `most_bytes`: a program in the
+        sandbox decides how large it is. `open` yields it in pieces, however large.
+        """
+        read = bytearray()
         async with self.open(path) as pieces:
-            return b"".join([each async for each in pieces])
+            async for each in pieces:
+                read += each
+                if len(read) > most_bytes:
+                    raise FileTooLarge(path, most_bytes)
+        return bytes(read)
 
     async def signed_url(
         self, path: str, operation: Literal["read", "write"] = "read", *, expires_s: float = 3600

@@ -13,13 +13,15 @@ import httpx
 
 from agent_runner._sync.calls import call, delete, opened_events, order, stream
 from agent_runner._sync.local import Content, packed, sendable, unpacked
-from agent_runner.errors import NotFound
+from agent_runner.errors import FileTooLarge, NotFound
 from agent_runner.living import FileChanges, FileEntry, SignedUrl
 from agent_runner.living_answers import CHANGES, ENTRY, FOLDER, SIGNED
 from agent_runner.transport import params
 from agent_runner.unpacking import MOST_BYTES
 
 WORKSPACE = "/workspace"
+MOST_READ = 256 * 2**20
+"""Bytes of a file that `read` holds unless its caller wants more."""
 TAR = "application/x-tar"
 
 
@@ -52,10 +54,19 @@ class SandboxFiles:
         """Yield a file's bytes in pieces."""
         return stream(self._http, f"{self._path}/content", params={"path": path})
 
-    def read(self, path: str) -> bytes:
-        """Return a file's bytes."""
+    def read(self, path: str, *, most_bytes: int = MOST_READ) -> bytes:
+        """Return a file's bytes.
+
+        Raises ApiError, and FileTooLarge if there are more than `most_bytes`: a program in the
+        sandbox decides how large it is. `open` yields it in pieces, however large.
+        """
+        read = bytearray()
         with self.open(path) as pieces:
-            return b"".join([each for each in pieces])
+            for each in pieces:
+                read += each
+                if len(read) > most_bytes:
+                    raise FileTooLarge(path, most_bytes)
+        return bytes(read)
 
     def signed_url(
         self, path: str, operation: Literal["read", "write"] = "read", *, expires_s: float = 3600
