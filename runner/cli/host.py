@@ -58,7 +58,7 @@ def examine(settings: Settings, docker: Mapping[str, Any] | None) -> list[Findin
         *_profiles(settings),
         _users(settings),
         _terminals(settings),
-        *_swap(docker),
+        _swap(docker, psutil.swap_memory().total),
         *_resources(settings),
         *_credentials(settings),
     ]
@@ -278,22 +278,13 @@ def _terminals(settings: Settings, root: Path = Path("/")) -> Finding:
     )
 
 
-def _swap(docker: Mapping[str, Any] | None) -> Iterator[Finding]:
-    total = psutil.swap_memory().total
-    systemd = docker is not None and docker["info"].get("CgroupDriver") == "systemd"
-    yield Finding(
-        "swap",
-        Status.WARN if total else Status.OK,
-        f"{total / GIB:.1f} GiB" if total else "off",
-        ""
-        if not total
-        else "turn it off (swapoff): what a sandbox held could reach the disk"
-        + (
-            ", and `systemctl daemon-reload` lifts the limit of swap for up to a second"
-            if systemd
-            else ""
-        ),
-    )
+def _swap(docker: Mapping[str, Any] | None, total: int) -> Finding:
+    if total == 0:
+        return Finding("swap", Status.OK, "off")
+    advice = "turn it off (swapoff): what a sandbox held could reach the disk"
+    if docker is not None and docker["info"].get("CgroupDriver") == "systemd":
+        advice += ", and `systemctl daemon-reload` lifts the limit of swap for up to a second"
+    return Finding("swap", Status.WARN, f"{total / GIB:.1f} GiB", advice)
 
 
 def _resources(settings: Settings) -> Iterator[Finding]:

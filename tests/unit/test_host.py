@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from runner.base.settings import Settings
-from runner.cli.host import Finding, Status, _kernel, _terminals, _users, examine
+from runner.cli.host import Finding, Status, _kernel, _swap, _terminals, _users, examine
 
 DOCKER: dict[str, Any] = {
     "info": {
@@ -74,6 +74,17 @@ def test_too_few_pseudo_terminals_are_told(tmp_path: Path) -> None:
     for most, status in ((2048, Status.OK), (2047, Status.WARN)):
         (kernel / "max").write_text(f"{most}\n")
         assert _terminals(settings, tmp_path).status is status
+
+
+def test_swap_that_is_on_is_told() -> None:
+    """Where systemd manages control groups, a reload of its units lifts the limit, too."""
+    others = {**DOCKER, "info": {**DOCKER["info"], "CgroupDriver": "cgroupfs"}}
+    for docker in (DOCKER, others, None):
+        assert _swap(docker, 0).status is Status.OK
+        on = _swap(docker, 2**30)
+        assert (on.status, on.value) == (Status.WARN, "1.0 GiB")
+        assert on.advice.startswith("turn it off (swapoff)")
+        assert ("daemon-reload" in on.advice) is (docker is DOCKER)
 
 
 @pytest.mark.parametrize(
