@@ -25,6 +25,7 @@ from runner.api import (
     keys,
     login,
     members,
+    nodes,
     operator,
     ports,
     problems,
@@ -187,6 +188,7 @@ def _wanted(parts: Dependencies) -> list[APIRouter]:
     settings = parts.settings
     optional = (
         (operator.router, parts.operators),
+        (nodes.router, parts.operators),
         (fusion.router, settings.sandbox_fusion),
         (librechat.router, settings.librechat),
         (oauth.router, settings.mcp_resource),

@@ -172,6 +172,13 @@ async def is_operator(request: Request, _: Annotated[object, Security(BEARER)]) 
     return found
 
 
+def operators_database(given: Dependencies) -> Database:
+    """Return the operator's login of the database. Raises NotFound if this process has none."""
+    if given.operators is None:
+        raise NotFound("this process has no operator's routes")
+    return given.operators
+
+
 IsOperator = Annotated[Operator, Depends(is_operator)]
 
 

@@ -14,7 +14,14 @@ from pydantic import ConfigDict, Field, StringConstraints
 
 from runner.api import cursors
 from runner.api.context import origin
-from runner.api.deps import Dependencies, IsOperator, Parts, id_in_path, is_operator
+from runner.api.deps import (
+    Dependencies,
+    IsOperator,
+    Parts,
+    id_in_path,
+    is_operator,
+    operators_database,
+)
 from runner.api.edge.json import JsonRoute
 from runner.api.fields import Name, Strict, Text
 from runner.api.problems import JSON_TAKEN, responses
@@ -23,12 +30,11 @@ from runner.api.views import View
 from runner.auth.caller import By
 from runner.egress.policy import rule_to_json
 from runner.quotas.tiers import overrides
-from runner.store.db import Database
 from runner.store.tenants import Tenant, Terms
 from runner.tenants import tenancy
 from runner.tenants.policies import permitted
 from runner.tenants.tenancy import NO_TENANT, NewKey
-from runner.words.errors import Invalid, NotFound
+from runner.words.errors import Invalid
 from runner.words.principal import Operator, Role, Tier
 from runner.words.resources import Limits
 from runner.words.sandbox import Isolation
@@ -214,7 +220,7 @@ async def list_tenants(
 ) -> TenantPage:
     """Return every tenant by name."""
     found = await tenancy.list_by_name(
-        _database(parts), after=cursors.decode_name(cursor), limit=limit + 1
+        operators_database(parts), after=cursors.decode_name(cursor), limit=limit + 1
     )
     page, next_cursor = cursors.page(found, limit, lambda each: each.name)
     return TenantPage(
@@ -234,14 +240,14 @@ async def create(
 ) -> TenantKeyView:
     """Make a tenant and its first key, which has the role owner."""
     by = _by(request, operator)
-    made = await tenancy.create(_database(parts), body.name, body.terms(parts), by)
+    made = await tenancy.create(operators_database(parts), body.name, body.terms(parts), by)
     return TenantKeyView.of(made)
 
 
 @router.get("/{tenant_id}", summary="Read a tenant", responses=responses(HTTPStatus.NOT_FOUND))
 async def read(tenant_id: TenantId, parts: Parts) -> TenantView:
     """Return a tenant's terms, and nothing that it stores."""
-    return TenantView.of(await tenancy.get(_database(parts), tenant_id))
+    return TenantView.of(await tenancy.get(operators_database(parts), tenant_id))
 
 
 @router.put(
@@ -254,7 +260,9 @@ async def change(
 ) -> TenantView:
     """Give a tenant new terms, which bound executions submitted from now on."""
     by = _by(request, operator)
-    return TenantView.of(await tenancy.change(_database(parts), tenant_id, body.terms(parts), by))
+    return TenantView.of(
+        await tenancy.change(operators_database(parts), tenant_id, body.terms(parts), by)
+    )
 
 
 @router.post(
@@ -267,7 +275,7 @@ async def suspend(
 ) -> TenantView:
     """Refuse all but reading, start nothing more, and end what waits or runs."""
     by = _by(request, operator)
-    return TenantView.of(await tenancy.suspend(_database(parts), tenant_id, body.why, by))
+    return TenantView.of(await tenancy.suspend(operators_database(parts), tenant_id, body.why, by))
 
 
 @router.post(
@@ -280,7 +288,7 @@ async def resume(
 ) -> TenantView:
     """End a tenant's suspension."""
     by = _by(request, operator)
-    return TenantView.of(await tenancy.resume(_database(parts), tenant_id, by))
+    return TenantView.of(await tenancy.resume(operators_database(parts), tenant_id, by))
 
 
 @router.post(
@@ -294,7 +302,7 @@ async def make_key(
 ) -> TenantKeyView:
     """Make a key for a tenant that has lost its own. The tenant's audit log records it."""
     by = _by(request, operator)
-    made = await tenancy.mint_key(_database(parts), tenant_id, body.role, body.name, by)
+    made = await tenancy.mint_key(operators_database(parts), tenant_id, body.role, body.name, by)
     return TenantKeyView.of(made)
 
 
@@ -308,7 +316,7 @@ async def delete(
 ) -> RemovedView:
     """Remove a suspended tenant with all its data, for good. It must not run anything."""
     by = _by(request, operator)
-    removed = await tenancy.delete(_database(parts), parts.objects, tenant_id, by)
+    removed = await tenancy.delete(operators_database(parts), parts.objects, tenant_id, by)
     return RemovedView(
         rows=dict(removed.rows),
         objects=removed.objects,
@@ -319,9 +327,3 @@ async def delete(
 
 def _by(request: Request, operator: Operator) -> By:
     return By(operator.actor, origin(request))
-
-
-def _database(parts: Dependencies) -> Database:
-    if parts.operators is None:
-        raise NotFound("this process has no operator's routes")
-    return parts.operators

@@ -72,6 +72,8 @@ class Settings(BaseSettings):
     )
 
     node: str = Field(default_factory=default_node, pattern=r"^[A-Za-z0-9._-]{1,63}$")
+    zone: str | None = Field(default=None, pattern=r"^[A-Za-z0-9._-]{1,63}$")
+    """Where this host is, such as a data centre: the API prefers nodes of its own zone."""
     state_dir: Path = Field(default_factory=default_state_dir)
 
     database_owner_url: forms.PostgresUrl | None = None

@@ -7,6 +7,7 @@ Commands run with the rights of the user who types them.
     operate  schema, keys, images, the host
     tenants  tenants and their terms
     operators  operators' keys
+    nodes    nodes: what they hold, drained and removed
     members  user accounts
     profile  seccomp profiles and sizes
     verify   tries every attack of the catalogue

@@ -9,6 +9,7 @@ from runner.cli import (
     files,
     mcp,
     members,
+    nodes,
     operate,
     operators,
     profile,
@@ -44,6 +45,7 @@ app.command("mcp")(mcp.mcp)
 app.add_typer(agents.agents, name="agents")
 app.add_typer(tenants.tenants, name="tenants")
 app.add_typer(operators.operators, name="operators")
+app.add_typer(nodes.nodes, name="nodes")
 app.add_typer(members.members, name="members")
 app.command("usage")(usage.usage)
 app.add_typer(operate.keys, name="keys")

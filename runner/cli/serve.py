@@ -23,7 +23,10 @@ from runner.embedded.stack import stack
 
 if TYPE_CHECKING:
     from runner.auth.oidc import Issuer
+    from runner.door.client import Door
+    from runner.sandboxes.catalogue import Catalogue
     from runner.sandboxes.living import LivingSandboxes
+    from runner.sandboxes.place import SandboxPlaces
     from runner.sandboxes.use import Using
     from runner.sandboxes.watchers import Watchers
     from runner.secrets.vault import Vault
@@ -131,7 +134,6 @@ async def _api(settings: Settings, fd: int | None) -> None:
     from runner.sandboxes.addresses import FileAddresses
     from runner.sandboxes.catalogue import Catalogue
     from runner.sandboxes.copies import Copies
-    from runner.sandboxes.living import LivingSandboxes
     from runner.sandboxes.place import SandboxPlaces
     from runner.sandboxes.ports import PortGates, SandboxPorts
     from runner.sandboxes.snapshots import Snapshots
@@ -174,7 +176,7 @@ async def _api(settings: Settings, fd: int | None) -> None:
         )
         door = Door(settings.door_dir, away_s=settings.patient(AWAY_S))
         places, gates = SandboxPlaces(database), PortGates(database)
-        living = LivingSandboxes(database, door, places, catalogue)
+        living = _living(settings, database, door, places, catalogue)
         using, vault = Using(door, places, living.may_resume), Vault(keys)
         app = create_app(
             Dependencies(
@@ -214,6 +216,20 @@ async def _api(settings: Settings, fd: int | None) -> None:
         )
         async with _settled(watchers), templates:
             await serve(app, settings, fd=fd)
+
+
+def _living(
+    settings: Settings,
+    database: "Database",
+    door: "Door",
+    places: "SandboxPlaces",
+    catalogue: "Catalogue",
+) -> "LivingSandboxes":
+    from runner.fleet.directory import NodeDirectory
+    from runner.sandboxes.living import LivingSandboxes
+
+    nodes = NodeDirectory(database, zone=settings.zone)
+    return LivingSandboxes(database, door, places, catalogue, nodes)
 
 
 def _templates(

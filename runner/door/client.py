@@ -47,9 +47,11 @@ from runner.words.living import (
 )
 
 SOCKET = "door.sock"
+UNIX = "unix:"
+"""How the address of a door begins that is a folder of this host."""
+_SILENT = "the node of this sandbox does not answer at its door"
 AWAY_S = 2.0
 """A node that does not admit a call within this time counts as away, unless its host is slow."""
-
 
 MAX_LISTED_BYTES = 4 * 2**20
 """Characters of all paths of one listing. Deep folders have long paths in every entry."""
@@ -63,8 +65,13 @@ class FileListing:
     more: bool
 
 
+def address_of(folder: Path) -> str:
+    """Return the address of the door whose socket and key are in `folder`."""
+    return f"{UNIX}{folder.absolute()}"
+
+
 class Door:
-    """The door of the node on this host, whose socket and key are in `folder`.
+    """The doors of all nodes; a knock that names none is at the node of this host, in `folder`.
 
     Each method raises NodeAway if the node does not answer within `away_s` seconds, NotFound or
     SandboxEnded if the sandbox does not live there, and any other failure that the node reports.
@@ -73,7 +80,7 @@ class Door:
     def __init__(self, folder: Path, *, away_s: float = AWAY_S) -> None:
         self._folder = folder
         self._away_s = away_s
-        self._key: GrantKey | None = None
+        self._keys: dict[Path, GrantKey] = {}
         self.contexts = ContextsDoor(self._call)
 
     # ---- Life --------------------------------------------------------------------------------
@@ -299,26 +306,31 @@ class Door:
 
     @asynccontextmanager
     async def _call(self, knock: Knock, asked: DoorCall) -> AsyncIterator[OpenCall]:
+        folder = self._folder_of(knock)
         try:
             async with asyncio.timeout(self._away_s):
-                line = await self._connect()
+                line = await self._connect(folder)
         except (OSError, TimeoutError) as error:
-            raise NodeAway("the node of this host does not answer at its door") from error
+            raise NodeAway(_SILENT) from error
         try:
             call = OpenCall(line)
-            await self._admitted(line, call, knock, asked)
+            await self._admitted(folder, line, call, knock, asked)
             yield call
         finally:
             # Nobody is left to hear what the node has yet to say.
             line.abort()
 
-    async def _connect(self) -> ApiLine:
-        path = str(self._folder / SOCKET)
-        reader, writer = await asyncio.open_unix_connection(path, limit=READ_AHEAD)
+    def _folder_of(self, knock: Knock) -> Path:
+        return self._folder if knock.door is None else Path(knock.door.removeprefix(UNIX))
+
+    async def _connect(self, folder: Path) -> ApiLine:
+        reader, writer = await asyncio.open_unix_connection(str(folder / SOCKET), limit=READ_AHEAD)
         return DoorLine(reader, writer, says=CALLS, hears=REPLIES)
 
-    async def _admitted(self, line: ApiLine, call: OpenCall, knock: Knock, asked: DoorCall) -> None:
-        key = self._key = self._key or read_key(self._folder)
+    async def _admitted(
+        self, folder: Path, line: ApiLine, call: OpenCall, knock: Knock, asked: DoorCall
+    ) -> None:
+        key = self._keys[folder] = self._keys.get(folder) or read_key(folder)
         try:
             async with asyncio.timeout(self._away_s):
                 with suppress(Hung):
@@ -327,10 +339,10 @@ class Door:
                 # Even if it has hung up: it may have said why before that.
                 await call.expect(AdmittedReply)
         except TimeoutError as error:
-            raise NodeAway("the node of this host does not answer at its door") from error
+            raise NodeAway(_SILENT) from error
         except NotPermitted as error:
             # The node may have made a new key. The caller did nothing wrong.
-            self._key = None
+            self._keys.pop(folder, None)
             raise NodeAway(f"the node refused our grant: {error.detail}") from error
 
 

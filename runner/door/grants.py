@@ -45,6 +45,8 @@ class Knock:
     ip: str | None = None
     user_agent: str | None = None
     request_id: str | None = None
+    door: str | None = None
+    """The address of its node's door; None for the node of this host."""
 
 
 @with_config(STRICT)

@@ -12,6 +12,8 @@ it.
     stock       where runs get their sandboxes
     traffic     how busy the node is, so that what can wait does
     breaker     whether this node can start sandboxes; while it cannot it claims nothing
+    membership  registers this node, and says that it lives
+    gate        whether the node takes anything new
     starvation  tells a host that is short of something for now from a defect of ours
     retention   removes what is kept no longer
 

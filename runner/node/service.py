@@ -22,6 +22,7 @@ from runner.base.settings import Settings
 from runner.base.signing import Signer, TrustedKeys
 from runner.egress.gateway import EgressGateway
 from runner.node.breaker import STARTING, Breaker
+from runner.node.membership import BEAT_S, free_mb, joined
 from runner.node.named import read_named
 from runner.node.reaper import Reaper
 from runner.node.residents.opening import LivingTerms, open_residents
@@ -51,6 +52,7 @@ from runner.sandbox.launch import Launcher, SandboxOrder
 from runner.sandbox.reap import remove_strays
 from runner.secrets.vault import Vault
 from runner.store.db import Database
+from runner.store.nodes import NodeUse
 from runner.store.retention import RetentionTerms
 from runner.words.errors import SetupError
 from runner.words.sandbox import SandboxSpec
@@ -78,8 +80,7 @@ async def worker(
         flood_bytes=settings.output_flood_mb * 2**20,
         max_artifacts=settings.max_artifacts,
     )
-    traffic = Traffic()
-    duties = Duties()
+    traffic, duties = Traffic(), Duties()
     async with AsyncExitStack() as stack:
         named = read_named(settings)
         stack.enter_context(_only_worker(settings))
@@ -92,7 +93,7 @@ async def worker(
         )
         doorbell = await stack.enter_async_context(Doorbell(redis_url))
         changes = await stack.enter_async_context(Changes(redis_url, duties))
-        signer = Signer.open(settings.state_dir)
+        signer, vault = Signer.open(settings.state_dir), Vault(named.keys)
         gateway = await stack.enter_async_context(
             EgressGateway.open(
                 uid=settings.egress_uid,
@@ -105,7 +106,6 @@ async def worker(
                 patience=settings.patience,
             )
         )
-        vault = Vault(named.keys)
         checkpointer = Checkpointer(
             database=database,
             signer=signer,
@@ -185,12 +185,23 @@ async def worker(
             traffic=traffic,
             policy=policy,
         )
+        # Before the door opens: nobody knocks at a node that was removed.
+        membership = await stack.enter_async_context(joined(database, settings, policy.instance))
         claimer = Claimer(
             database=database,
             breaker=breaker,
+            gate=membership.gate,
             executor=executor,
             interruptions=interruptions,
             policy=policy,
+        )
+        templates = TemplateImages(
+            database=database,
+            objects=named.objects,
+            vault=vault,
+            images=launcher.maker.images,
+            node=policy.node,
+            folder=settings.state_dir / "templates",
         )
         residents = await stack.enter_async_context(
             open_residents(
@@ -209,18 +220,12 @@ async def worker(
                 secrets=tenants_secrets,
                 egress=egress,
                 policy=policy,
+                gate=membership.gate,
                 duties=duties,
                 changes=changes,
                 signer=signer,
                 vault=vault,
-                templates=TemplateImages(
-                    database=database,
-                    objects=named.objects,
-                    vault=vault,
-                    images=launcher.maker.images,
-                    node=policy.node,
-                    folder=settings.state_dir / "templates",
-                ),
+                templates=templates,
                 objects=named.objects,
             )
         )
@@ -255,6 +260,11 @@ async def worker(
             consumers.ended,
         )
         sweeps: tuple[tuple[str, Callable[[], Awaitable[None]], float], ...] = (
+            (
+                "telling that this node lives",
+                partial(membership.beat, partial(_use, claimer, residents, templates, breaker)),
+                BEAT_S,
+            ),
             ("reaping", reaper.reap, settings.reconcile_s),
             ("cancelling for suspended tenants", reaper.end_suspended, settings.reconcile_s),
             ("ringing again", reaper.reconcile, settings.reconcile_s),
@@ -286,6 +296,19 @@ async def worker(
             await disposals.drain()
             await consumers.join()
             _log.info("worker_stopped", instance=policy.instance)
+
+
+def _use(
+    claimer: Claimer, residents: Residents, templates: TemplateImages, breaker: Breaker
+) -> NodeUse:
+    """Return what this node holds now."""
+    return NodeUse(
+        running=claimer.running,
+        living=len(residents),
+        free_mb=free_mb(),
+        templates=templates.held,
+        fault=breaker.failing.get(STARTING),
+    )
 
 
 async def _start_and_end(launcher: Launcher, kind: SandboxSpec) -> None:

@@ -13,11 +13,12 @@ from runner.audit.events import Action, Outcome
 from runner.auth.caller import Caller
 from runner.base.tasks import uninterrupted
 from runner.door.client import Door
+from runner.fleet.directory import NodeDirectory
 from runner.quotas.tiers import resume_refusal, sandbox_refusal
 from runner.sandboxes.catalogue import Catalogue, policy_in
 from runner.sandboxes.egress import EgressOrder, not_in_force, rules_in_place
 from runner.sandboxes.order import LivingOrder, resolve_sandbox
-from runner.sandboxes.place import KIND, NO_SANDBOX, SandboxPlaces, ended, knock_of, took_commands
+from runner.sandboxes.place import KIND, NO_SANDBOX, SandboxPlaces, ended, took_commands
 from runner.sandboxes.starting import start
 from runner.store import quotas, sandboxes
 from runner.store.db import Database
@@ -57,6 +58,7 @@ class LivingSandboxes:
     door: Door
     places: SandboxPlaces
     catalogue: Catalogue
+    nodes: NodeDirectory
 
     async def create(
         self,
@@ -89,10 +91,10 @@ class LivingSandboxes:
             await self.free(caller, once, earlier.id)
             return await self.create(caller, order, once=once, fill=fill, id_=id_)
         try:
-            started_at = await start(self.database, self.door, caller, new)
+            started = await start(self.database, self.door, self.nodes, caller, accepted)
             if fill is None:
                 # As its row is now: nobody else knows of it yet.
-                made = replace(accepted, state=Life.RUNNING, started_at=started_at)
+                made = replace(accepted, state=Life.RUNNING, started_at=started.at)
             else:
                 await fill(new)
                 await self._filled(caller, new)
@@ -102,7 +104,7 @@ class LivingSandboxes:
             await uninterrupted(self._undo(caller, new, once))
             raise
         if made.state is Life.RUNNING:
-            self.places.remember(caller.tenant_id, new)
+            self.places.remember(caller.tenant_id, new, started.door)
         return made
 
     async def _undo(self, caller: Caller, new: UUID, once: Once | None) -> None:
@@ -126,7 +128,7 @@ class LivingSandboxes:
     async def _tell_node(self, caller: Caller, sandbox_id: UUID) -> RunnerError | None:
         """Have the node read a changed row; if that fails, return why: its next sweep does it."""
         try:
-            await self.door.refresh(knock_of(caller, sandbox_id))
+            await self.door.refresh(await self.places.knock(caller, sandbox_id))
         except (NotReady, NotFound, SandboxEnded, SandboxFault) as error:
             _log.warning("sandbox_not_refreshed", sandbox=str(sandbox_id), detail=error.detail)
             return error
@@ -220,7 +222,7 @@ class LivingSandboxes:
         self.places.forget(caller.tenant_id, sandbox_id)
         if not over:
             try:
-                await self.door.end(knock_of(caller, sandbox_id))
+                await self.door.end(await self.places.knock(caller, sandbox_id))
             except (NotFound, SandboxEnded):
                 _log.info("sandbox_ended_before", sandbox=str(sandbox_id))
         return await self.read(caller, sandbox_id)
@@ -249,7 +251,7 @@ class LivingSandboxes:
         self.places.forget(caller.tenant_id, sandbox_id)
         act = self.door.pause if target is Life.PAUSED else self.door.resume
         try:
-            await act(knock_of(caller, sandbox_id))
+            await act(await self.places.knock(caller, sandbox_id))
         except SandboxEnded:
             now = await self.read(caller, sandbox_id)
             raise ended(now) from None

@@ -5,6 +5,7 @@ The memory may be out of date. The node, which knows, then refuses, and the row 
 
 import asyncio
 from collections import OrderedDict
+from dataclasses import dataclass
 from uuid import UUID
 
 from runner.auth.caller import Caller
@@ -25,6 +26,12 @@ KIND = "sandbox"
 """What audit records call it."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    until: float
+    door: str | None
+
+
 class SandboxPlaces:
     """The sandboxes of all tenants that this process has lately seen running."""
 
@@ -32,7 +39,7 @@ class SandboxPlaces:
         self._database = database
         self._fresh_s = fresh_s
         self._most = most
-        self._until: OrderedDict[tuple[UUID, UUID], float] = OrderedDict()
+        self._seen: OrderedDict[tuple[UUID, UUID], _Seen] = OrderedDict()
 
     async def locate(self, caller: Caller, sandbox_id: UUID) -> Knock:
         """Return the knock for the door of the sandbox's node, if the sandbox runs.
@@ -41,23 +48,38 @@ class SandboxPlaces:
         tenant's sandbox, Gone with the reason once it has ended, NodeAway while it starts or
         resumes, and Conflict in any other state.
         """
-        if self._until.get((caller.tenant_id, sandbox_id), 0.0) <= _now():
-            async with self._database.single(caller.tenant_id) as tx:
-                found = await sandboxes.where(tx, sandbox_id)
-            require_running(found)
-            self.remember(caller.tenant_id, sandbox_id)
-        return knock_of(caller, sandbox_id)
+        seen = self._seen.get((caller.tenant_id, sandbox_id))
+        if seen is not None and seen.until > _now():
+            return knock_of(caller, sandbox_id, seen.door)
+        found = await self._find(caller, sandbox_id)
+        door = require_running(found)
+        self.remember(caller.tenant_id, sandbox_id, door)
+        return knock_of(caller, sandbox_id, door)
 
-    def remember(self, tenant_id: UUID, sandbox_id: UUID) -> None:
-        """Count a sandbox as running for a moment."""
-        self._until[tenant_id, sandbox_id] = _now() + self._fresh_s
-        self._until.move_to_end((tenant_id, sandbox_id))
-        while len(self._until) > self._most:
-            self._until.popitem(last=False)
+    async def knock(self, caller: Caller, sandbox_id: UUID) -> Knock:
+        """Return the knock for the door of the sandbox's node, whatever state it is in.
+
+        Raises NotFound, also for another tenant's sandbox.
+        """
+        found = await self._find(caller, sandbox_id)
+        if found is None:
+            raise NotFound(NO_SANDBOX)
+        return knock_of(caller, sandbox_id, found.door)
+
+    async def _find(self, caller: Caller, sandbox_id: UUID) -> Whereabouts | None:
+        async with self._database.single(caller.tenant_id) as tx:
+            return await sandboxes.where(tx, sandbox_id)
+
+    def remember(self, tenant_id: UUID, sandbox_id: UUID, door: str | None) -> None:
+        """Count a sandbox as running at this door for a moment."""
+        self._seen[tenant_id, sandbox_id] = _Seen(_now() + self._fresh_s, door)
+        self._seen.move_to_end((tenant_id, sandbox_id))
+        while len(self._seen) > self._most:
+            self._seen.popitem(last=False)
 
     def forget(self, tenant_id: UUID, sandbox_id: UUID) -> None:
         """Have the next call read the row."""
-        self._until.pop((tenant_id, sandbox_id), None)
+        self._seen.pop((tenant_id, sandbox_id), None)
 
 
 class Asleep(Conflict):
@@ -67,15 +89,15 @@ class Asleep(Conflict):
 _ASLEEP = frozenset({Life.PAUSING, Life.PAUSED, Life.RESUMING})
 
 
-def require_running(found: Whereabouts | None) -> None:
-    """Raise NotFound, Gone, Asleep or Conflict unless the sandbox runs."""
+def require_running(found: Whereabouts | None) -> str | None:
+    """Return its node's door. Raises NotFound, Gone, Asleep or Conflict unless the sandbox runs."""
     match found:
         case None:
             raise NotFound(NO_SANDBOX)
         case Whereabouts(state=Life.ENDED):
             raise ended(found)
-        case Whereabouts(state=Life.RUNNING):
-            return
+        case Whereabouts(state=Life.RUNNING, door=door):
+            return door
         case Whereabouts(auto_resume=True, state=state) if state in _ASLEEP:
             raise Asleep(f"this sandbox is {state.value}: resume it first")
         case Whereabouts(state=Life.PAUSED):
@@ -108,8 +130,8 @@ def took_commands(made: StoredSandbox) -> StoredSandbox:
     raise NodeAway(f"this sandbox is {made.state.value}: try again in a moment")
 
 
-def knock_of(caller: Caller, sandbox_id: UUID) -> Knock:
-    """Return what tells a node who calls, and for which sandbox."""
+def knock_of(caller: Caller, sandbox_id: UUID, door: str | None) -> Knock:
+    """Return what tells the node behind a door who calls, and for which sandbox."""
     origin = caller.origin
     return Knock(
         tenant_id=caller.tenant_id,
@@ -118,6 +140,7 @@ def knock_of(caller: Caller, sandbox_id: UUID) -> Knock:
         ip=origin.ip,
         user_agent=origin.user_agent,
         request_id=origin.request_id,
+        door=door,
     )
 
 

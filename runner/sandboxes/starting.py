@@ -1,5 +1,6 @@
 """Has a node make a sandbox whose row is stored. If that fails, the row says why."""
 
+from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
@@ -8,30 +9,61 @@ import structlog
 from runner.audit.events import Action, Outcome
 from runner.auth.caller import Caller
 from runner.door.client import Door
+from runner.fleet.choice import NodeNeed
+from runner.fleet.directory import NodeDirectory
 from runner.sandboxes.place import KIND, knock_of
 from runner.store import sandboxes
 from runner.store.db import Database
-from runner.words.errors import RunnerError, SandboxFault, SandboxNotStarted
+from runner.words.errors import NodeAway, RunnerError, SandboxFault, SandboxNotStarted
 from runner.words.lives import EndReason
+from runner.words.living import StoredSandbox
 
 _log = structlog.get_logger("runner.api")
 
 
-async def start(database: Database, door: Door, caller: Caller, new: UUID) -> datetime:
-    """Have the node make the sandbox, and return since when it takes commands.
+@dataclass(frozen=True, slots=True)
+class StartedAt:
+    """Since when a sandbox takes commands, and at which door."""
 
-    Raises SandboxNotStarted if it does not start, and whatever else the node reports.
+    at: datetime
+    door: str | None
+
+
+async def start(
+    database: Database, door: Door, nodes: NodeDirectory, caller: Caller, new: StoredSandbox
+) -> StartedAt:
+    """Have a node make the sandbox, the best one that takes it.
+
+    Raises SandboxNotStarted if it does not start, NodeAway if no node takes it, and whatever else
+    its node reports.
     """
     try:
-        return await door.create(knock_of(caller, new))
+        return await _start(door, nodes, caller, new)
     except SandboxFault as error:
         # The fault is the node's or its images': the caller cannot mend it.
-        await _failed(database, caller, new, error)
-        _log.warning("sandbox_not_started", sandbox=str(new), detail=error.detail)
-        raise SandboxNotStarted(f"the sandbox {new} did not start: {error.detail}") from error
+        await _failed(database, caller, new.id, error)
+        _log.warning("sandbox_not_started", sandbox=str(new.id), detail=error.detail)
+        raise SandboxNotStarted(f"the sandbox {new.id} did not start: {error.detail}") from error
     except RunnerError as error:
-        await _failed(database, caller, new, error)
+        await _failed(database, caller, new.id, error)
         raise
+
+
+async def _start(door: Door, nodes: NodeDirectory, caller: Caller, new: StoredSandbox) -> StartedAt:
+    """Ask one node after another. Only one makes it, as a node first claims its row."""
+    wanted = NodeNeed(new.image, new.isolation, new.resources.memory_mb)
+    away: NodeAway | None = None
+    for node in await nodes.takers(wanted):
+        at = None if node is None else node.door
+        if node is not None:
+            nodes.sent(node)
+        try:
+            return StartedAt(await door.create(knock_of(caller, new.id, at)), at)
+        except NodeAway as error:
+            nodes.doubt()
+            away = error
+            _log.info("sandbox_not_taken", sandbox=str(new.id), door=at, why=error.detail)
+    raise away or NodeAway("no node takes this sandbox")
 
 
 async def _failed(database: Database, caller: Caller, new: UUID, error: RunnerError) -> None:

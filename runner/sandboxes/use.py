@@ -25,7 +25,7 @@ from runner.door.streams import (
     RunStream,
     WatchStream,
 )
-from runner.sandboxes.place import Asleep, SandboxPlaces, knock_of
+from runner.sandboxes.place import Asleep, SandboxPlaces
 from runner.words.errors import Conflict, NotFound, SandboxEnded
 from runner.words.living import (
     ContextInfo,
@@ -58,7 +58,7 @@ class Using:
             if not wakes:
                 raise
             await self.may_resume(caller, sandbox_id)
-            found = knock_of(caller, sandbox_id)
+            found = await self.places.knock(caller, sandbox_id)
         try:
             yield found
         except SandboxEnded:

@@ -19,6 +19,7 @@ another tenant. SQL is in `queries/*.sql`.
     users            users and their sessions
     keys             API keys
     operators        operators' keys
+    nodes            nodes: what each tells of itself, and what the operator wants of it
     rights           what was made with a right, and how it ends
     executions       executions as a client sees them
     idempotency      what an idempotency key was first used for

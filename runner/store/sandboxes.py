@@ -118,6 +118,8 @@ class Whereabouts:
     node: str | None
     auto_resume: bool = False
     kept_as: UUID | None = None
+    door: str | None = None
+    """Its node's; None if that has not registered."""
 
 
 async def where(tx: Transaction, sandbox_id: UUID) -> Whereabouts | None:
@@ -132,6 +134,7 @@ async def where(tx: Transaction, sandbox_id: UUID) -> Whereabouts | None:
         row["node"],
         row["auto_resume"],
         row["kept_as"],
+        row["door"],
     )
 
 

@@ -491,6 +491,40 @@ CREATE TABLE receipts (
 COMMENT ON COLUMN receipts.document IS
     'The signed text itself: parsed and written again, it might differ.';
 
+-- ==== Nodes =====================================================================================
+
+-- Docker hosts, each with one process. Who is one registers itself; the operator drains and removes.
+CREATE TABLE nodes (
+    node       text PRIMARY KEY CHECK (node ~ '^[A-Za-z0-9._-]{1,80}$'),
+    instance   text NOT NULL,
+    state      text NOT NULL DEFAULT 'ready' CHECK (state IN ('ready', 'draining', 'removed')),
+    version    text NOT NULL,
+    door       text NOT NULL,
+    zone       text,
+    isolations text[] NOT NULL,
+    images     text[] NOT NULL,
+    templates  uuid[] NOT NULL DEFAULT '{}',
+    slots      integer NOT NULL CHECK (slots >= 0),
+    sandboxes  integer NOT NULL CHECK (sandboxes >= 0),
+    cpus       integer NOT NULL CHECK (cpus > 0),
+    memory_mb  bigint NOT NULL CHECK (memory_mb > 0),
+    running    integer NOT NULL DEFAULT 0,
+    living     integer NOT NULL DEFAULT 0,
+    free_mb    bigint NOT NULL DEFAULT 0,
+    fault      text,
+    joined_at  timestamptz NOT NULL DEFAULT now(),
+    started_at timestamptz NOT NULL DEFAULT now(),
+    seen_at    timestamptz NOT NULL DEFAULT now(),
+    away_at    timestamptz NOT NULL
+);
+COMMENT ON COLUMN nodes.instance IS 'The process that is the node now; an earlier one takes nothing.';
+COMMENT ON COLUMN nodes.state IS 'What the operator wants; one that is away has any of them.';
+COMMENT ON COLUMN nodes.door IS 'Where the API reaches its living sandboxes.';
+COMMENT ON COLUMN nodes.images IS 'The deployment''s images that it may be asked for.';
+COMMENT ON COLUMN nodes.templates IS 'Tenants'' templates that it has made an image of.';
+COMMENT ON COLUMN nodes.fault IS 'Why it cannot start sandboxes now.';
+COMMENT ON COLUMN nodes.away_at IS 'From then on it counts as away, unless it is seen again.';
+
 -- ==== Sandboxes that live =======================================================================
 
 -- States and their allowed changes: runner/words/lives.py. A sandbox is the API's to ask for and
@@ -1117,8 +1151,14 @@ DECLARE
     turn queues;
     chosen uuid;
     claimed executions;
+    taker nodes;
 BEGIN
     LOCK TABLE claim_turn IN EXCLUSIVE MODE;
+    -- A node of a release before this has no row, and may claim anything.
+    SELECT n.* INTO taker FROM nodes n WHERE n.node = p_node;
+    IF FOUND AND (taker.state <> 'ready' OR taker.instance <> p_instance) THEN
+        RETURN;
+    END IF;
     LOOP
         SELECT q.* INTO turn FROM queues q JOIN tenant_quotas t USING (tenant_id)
         WHERE q.ready AND NOT t.suspended AND q.active < t.concurrent
@@ -1135,9 +1175,11 @@ BEGIN
         END IF;
         SELECT e.execution_id INTO chosen FROM executions e
         WHERE e.tenant_id = turn.tenant_id AND e.state = 'queued'
+          AND (taker.node IS NULL
+               OR (e.isolation = ANY (taker.isolations) AND e.image = ANY (taker.images)))
         ORDER BY e.queued_at, e.execution_id LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED;
         EXIT WHEN FOUND;
-        -- What it has waiting is being cancelled.
+        -- What it has waiting is being cancelled, or is for other nodes.
         tried := tried || turn.tenant_id;
     END LOOP;
     UPDATE executions e
@@ -1368,6 +1410,22 @@ BEGIN ATOMIC
     SELECT s.tenant_id, s.sandbox_id, s.state, s.node, s.instance FROM sandboxes s
     WHERE s.state <> 'ended' AND s.lease_until < clock_timestamp()
     ORDER BY s.lease_until LIMIT p_limit;
+END;
+
+-- What keeps a node from being empty: it ends by itself, or its owner ends it.
+CREATE FUNCTION held_by_node(p_node text, p_limit integer)
+    RETURNS TABLE (kind text, tenant_id uuid, id uuid, state text, on_shortage text,
+                   since timestamptz)
+    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
+BEGIN ATOMIC
+    SELECT h.* FROM (
+        SELECT 'execution', e.tenant_id, e.execution_id, e.state, NULL::text, e.claimed_at
+        FROM executions e WHERE e.node = p_node AND e.state IN ('starting', 'running')
+        UNION ALL
+        SELECT 'sandbox', s.tenant_id, s.sandbox_id, s.state, s.on_shortage, s.created_at
+        FROM sandboxes s WHERE s.node = p_node AND s.state <> 'ended'
+    ) h (kind, tenant_id, id, state, on_shortage, since)
+    ORDER BY h.since LIMIT p_limit;
 END;
 
 -- What of suspended tenants lives on a node.
@@ -1849,6 +1907,7 @@ BEGIN
         'find_session(bytea, interval)',
         'find_tenant(text)',
         'forget_user()',
+        'held_by_node(text, integer)',
         'hold_password(uuid, text)',
         'is_member(uuid)',
         'issue_reset(text, bytea, timestamptz)',
@@ -1896,7 +1955,7 @@ REVOKE ALL ON FUNCTION
     find_invitation(bytea), find_login(text, text), find_reset(bytea),
     find_sandbox_port(uuid, integer), find_session(bytea, interval), find_tenant(text),
     find_token_holders(integer, integer), token_holders_of(uuid), forget_user(),
-    hold_password(uuid, text), is_member(uuid), issue_reset(text, bytea, timestamptz),
+    held_by_node(text, integer), hold_password(uuid, text), is_member(uuid), issue_reset(text, bytea, timestamptz),
     keep_object_as(text, bigint), memberships_of(uuid), next_tenant(), password_of(uuid), queue_moves(),
     queue_position(uuid), release_inputs(), release_object(),
     remove_expired_executions(integer, integer), remove_expired_files(integer),
@@ -1922,7 +1981,7 @@ GRANT EXECUTE ON FUNCTION
     waiting_everywhere()
 TO runner_api;
 GRANT EXECUTE ON FUNCTION
-    erase_tenant()
+    erase_tenant(), held_by_node(text, integer)
 TO runner_operator;
 GRANT EXECUTE ON FUNCTION
     find_tenant(text), issue_reset(text, bytea, timestamptz), secret_keys_not_under(text),
@@ -2010,6 +2069,15 @@ GRANT SELECT, INSERT, SELECT (tenant_id, seq, hash) ON audit_events TO runner_wo
 GRANT SELECT, UPDATE (seq, due_at, claim, failures, problem) ON audit_cursors TO
     runner_worker;
 
+-- Nodes: the worker writes its own, the operator decides whether it takes anything.
+GRANT SELECT ON nodes TO runner_api, runner_operator, runner_worker, runner_definer;
+GRANT UPDATE (state) ON nodes TO runner_operator;
+GRANT INSERT (node, instance, version, door, zone, isolations, images, slots, sandboxes, cpus,
+              memory_mb, free_mb, away_at),
+      UPDATE (instance, version, door, zone, isolations, images, templates, slots, sandboxes, cpus,
+              memory_mb, running, living, free_mb, fault, started_at, seen_at, away_at)
+    ON nodes TO runner_worker;
+
 -- The operators' part of the API: tenants, not what is theirs.
 GRANT SELECT, INSERT, UPDATE (max_concurrency, max_limits, required_isolation, tier,
     suspended_at, suspended_why, egress_ceiling, retention_days, quotas, reuse) ON tenants TO
@@ -2031,7 +2099,8 @@ GRANT SELECT, INSERT, UPDATE ON storage_usage, queues, usage_days, audit_heads, 
     TO runner_definer;
 GRANT SELECT, UPDATE (expires_at), DELETE ON files, snapshots TO runner_definer;
 GRANT SELECT, UPDATE, DELETE ON executions TO runner_definer;
-GRANT SELECT (tenant_id, sandbox_id, state, ended_at, node, instance, lease_until, created_by),
+GRANT SELECT (tenant_id, sandbox_id, state, ended_at, node, instance, lease_until, created_by,
+              created_at, on_shortage),
       UPDATE (lease_until), DELETE
     ON sandboxes TO runner_definer;
 GRANT SELECT, INSERT ON events TO runner_definer;

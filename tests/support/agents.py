@@ -13,6 +13,7 @@ from runner.audit.events import Filter, Origin
 from runner.auth.caller import Caller
 from runner.door.client import AWAY_S, Door
 from runner.egress.policy import load_ceiling
+from runner.fleet.directory import NodeDirectory
 from runner.quotas.sizes import load_sizes
 from runner.sandboxes.catalogue import Catalogue
 from runner.sandboxes.living import LivingSandboxes
@@ -96,7 +97,7 @@ async def agent(deployment: Deployment, tenant: str) -> AsyncIterator[Agent]:
         )
         places = SandboxPlaces(database)
         door = Door(settings.door_dir, away_s=settings.patient(AWAY_S))
-        living = LivingSandboxes(database, door, places, catalogue)
+        living = LivingSandboxes(database, door, places, catalogue, NodeDirectory(database))
         made = Agent(
             tenant,
             Caller(principal, Origin(ip="203.0.113.7")),

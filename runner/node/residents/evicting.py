@@ -1,10 +1,11 @@
-"""Makes room on a host that is short of memory: paused sandboxes become snapshots.
+"""Makes room on a host that is short of memory, or drains: paused sandboxes become snapshots.
 
 Only those whose tenants chose that, and first those that were used least lately. One whose files
 cannot be kept, for instance because the tenant's storage is full, stays as it is.
 """
 
 import asyncio
+import math
 from collections.abc import Callable, Iterable
 from functools import partial
 from uuid import UUID
@@ -13,6 +14,7 @@ import psutil
 import structlog
 
 from runner.auth.caller import By, TenantActor
+from runner.node.gate import Gate
 from runner.node.residents.journal import NODE
 from runner.node.residents.resident import Resident
 from runner.node.starvation import starved
@@ -27,6 +29,11 @@ RESTS_S = 300.0
 SLOW_S = 10.0
 """If that took longer, all of its tenant's are left alone: a sandbox may be slow on purpose, and
 meanwhile nobody's memory is freed."""
+
+SHORT = "its host was short of memory while it was paused"
+DRAINED = "its node was drained while it was paused or ran nothing"
+QUIET_S = 30.0
+"""On a node that drains, a sandbox that has run nothing for so long is paused first."""
 
 _log = structlog.get_logger("runner.worker")
 
@@ -45,18 +52,46 @@ class Evictor:
         keeper: SnapshotKeeper,
         *,
         reserve_mb: int,
+        gate: Gate,
         free: Callable[[], int] = available,
+        quiet_s: float = QUIET_S,
     ) -> None:
         """Keep `reserve_mb` MiB of the host free; `free` returns how many bytes are."""
         self._residents = residents
         self._keeper = keeper
         self._reserve = reserve_mb * 2**20
         self._free = free
+        self._gate = gate
+        self._quiet_s = quiet_s
+        self._quiet: dict[UUID, tuple[int, float]] = {}
         self._rests_until: dict[UUID, float] = {}
 
     async def sweep(self) -> None:
-        """Evict as many as give the host what it lacks."""
-        lacking = self._reserve - self._free()
+        """Evict as many as give the host what it lacks; on a node that drains, all that may go."""
+        if self._gate.draining:
+            await self._pause_quiet()
+            await self._evict_for(math.inf, DRAINED)
+        else:
+            self._quiet.clear()
+            await self._evict_for(self._reserve - self._free(), SHORT)
+
+    async def _pause_quiet(self) -> None:
+        """Pause sandboxes in which nothing ran for a while. Who uses one meanwhile resumes it."""
+        now = asyncio.get_running_loop().time()
+        movable = [each for each in self._residents if each.may_be_moved]
+        seen, self._quiet = self._quiet, {}
+        for resident in movable:
+            sandbox_id, started = resident.hold.sandbox_id, resident.processes.started
+            begun, since = seen.get(sandbox_id, (started, now))
+            self._quiet[sandbox_id] = started, since if begun == started else now
+            if now - self._quiet[sandbox_id][1] < self._quiet_s:
+                continue
+            try:
+                await resident.pause({"drain": True})
+            except (RunnerError, OSError) as error:
+                _log.warning("sandbox_not_paused", sandbox=str(sandbox_id), why=str(error))
+
+    async def _evict_for(self, lacking: float, why: str) -> None:
         if lacking <= 0:
             return
         now = asyncio.get_running_loop().time()
@@ -66,7 +101,7 @@ class Evictor:
             if not resident.may_be_evicted or self._rests(resident):
                 continue
             frees = resident.guest.container.in_use().memory_bytes or 0
-            if await self._evict(resident):
+            if await self._evict(resident, why):
                 lacking -= frees
             if lacking <= 0:
                 return
@@ -78,12 +113,12 @@ class Evictor:
         hold = resident.hold
         return hold.sandbox_id in self._rests_until or hold.tenant_id in self._rests_until
 
-    async def _evict(self, resident: Resident) -> bool:
+    async def _evict(self, resident: Resident, reason: str) -> bool:
         """Evict it; return whether it is gone."""
         sandbox_id, clock = resident.hold.sandbox_id, asyncio.get_running_loop().time
         began = clock()
         try:
-            await resident.evict(partial(self._keep, resident))
+            await resident.evict(partial(self._keep, resident), reason)
         except (RunnerError, OSError, TimeoutError) as error:
             whose = resident.hold.tenant_id if clock() - began > SLOW_S else sandbox_id
             self._rests_until[whose] = clock() + RESTS_S

@@ -9,6 +9,7 @@ from pathlib import Path
 from runner.base.duties import Duties
 from runner.base.signing import Signer
 from runner.node.contexts.masked import JsonMasking
+from runner.node.gate import Gate
 from runner.node.residents.door import open_door
 from runner.node.residents.ending import EndRecords
 from runner.node.residents.evicting import Evictor
@@ -66,6 +67,7 @@ async def open_residents(
     secrets: Secrets,
     egress: Egress,
     policy: ExecutionPolicy,
+    gate: Gate,
     duties: Duties,
     changes: Changes,
     signer: Signer,
@@ -96,10 +98,11 @@ async def open_residents(
         journal=journal,
         policy=policy,
         ends=EndRecords(signer),
+        gate=gate,
         most=terms.most,
     )
     keeper = SnapshotKeeper(database, objects, vault)
-    evictor = Evictor(residents, keeper, reserve_mb=terms.reserve_mb)
+    evictor = Evictor(residents, keeper, reserve_mb=terms.reserve_mb, gate=gate)
     sweeps: tuple[tuple[str, Callable[[], Awaitable[None]], float], ...] = (
         (TAKING_OVER, residents.adopt, _LOOK_S),
         ("renewing living sandboxes' leases", residents.renew, residents.renew_every_s),

@@ -42,11 +42,7 @@ AGAIN_S = 2.0
 LONGEST_WAIT_S = 3600.0
 """How often to look at the clock at least: somebody may set it."""
 
-EVICTED = (
-    "its host was short of memory while it was paused; its files are in the snapshot {}, from which"
-    " another sandbox can be made"
-)
-
+KEPT = "its files are in the snapshot {}, from which another sandbox can be made"
 _log = structlog.get_logger("runner.worker")
 
 
@@ -217,11 +213,23 @@ class Resident:
     @property
     def may_be_evicted(self) -> bool:
         """Whether it is paused, and its tenant permits that a short host ends it."""
-        chosen = self._sandbox.on_shortage is OnShortage.SNAPSHOT and not self._sandbox.filling
-        return chosen and self.life is Life.PAUSED and not self.over
+        return self._keepable and self.life is Life.PAUSED
 
-    async def evict(self, keep: Callable[[], Awaitable[UUID]]) -> None:
+    @property
+    def _keepable(self) -> bool:
+        chosen = self._sandbox.on_shortage is OnShortage.SNAPSHOT and not self._sandbox.filling
+        return chosen and not self.over
+
+    @property
+    def may_be_moved(self) -> bool:
+        """Whether nothing runs in it, and its tenant permits that it becomes a snapshot."""
+        busy = any(each.end is None for each in self.processes) or any(True for _ in self.contexts)
+        return self._keepable and self.life is Life.RUNNING and not busy
+
+    async def evict(self, keep: Callable[[], Awaitable[UUID]], why: str) -> None:
         """End it once `keep` has kept its files as a snapshot, for which it is thawed.
+
+        `why` tells its users.
 
         Raises Conflict if somebody resumes it first, and what `keep` and Docker raise: then it
         stays paused.
@@ -231,7 +239,7 @@ class Resident:
             kept_as = await keep()
             if self._ending is None:
                 self._kept_as = kept_as
-            self.ends(EndReason.EVICTED, EVICTED.format(kept_as))
+            self.ends(EndReason.EVICTED, f"{why}; {KEPT.format(kept_as)}")
 
         await self._freezing.borrow(work)
         if self._ending is not None:

@@ -14,6 +14,7 @@ import structlog
 
 from runner.audit import events as audit
 from runner.base.tasks import uninterrupted
+from runner.node.gate import Gate
 from runner.node.residents.ending import EndRecords
 from runner.node.residents.furnish import Furnished, Furnisher, residence_facts
 from runner.node.residents.journal import Journal, sandbox_event
@@ -55,10 +56,12 @@ class Residents:
         journal: Journal,
         policy: ExecutionPolicy,
         ends: EndRecords,
+        gate: Gate,
         most: int,
     ) -> None:
-        """Take parts; at most `most` sandboxes live here at once."""
+        """Take parts; at most `most` sandboxes live here at once, none new while `gate` is shut."""
         self._most = most
+        self._gate = gate
         self._database = database
         self._furnisher = furnisher
         self._journal = journal
@@ -77,7 +80,7 @@ class Residents:
         return iter(tuple(self._by_id.values()))
 
     def __len__(self) -> int:
-        return len(self._by_id)
+        return len(self._by_id) + len(self._making)
 
     @property
     def renew_every_s(self) -> float:
@@ -103,10 +106,11 @@ class Residents:
     async def create(self, tenant_id: UUID, sandbox_id: UUID) -> datetime:
         """Make the sandbox of this row live here; return since when. If it fails, its row says why.
 
-        Raises NodeAway if the node is full, and whatever kept the sandbox from living.
+        Raises NodeAway if the node is full or drains, and whatever kept the sandbox from living.
         """
-        if len(self._by_id) + len(self._making) >= self._most:
-            raise NodeAway(f"the node of this host holds {self._most} sandboxes, as many as it may")
+        self._gate.require_open()
+        if len(self) >= self._most:
+            raise NodeAway(f"this node holds {self._most} sandboxes, as many as it may")
         task = asyncio.create_task(self._create(tenant_id, sandbox_id))
         self._making[sandbox_id] = task
         task.add_done_callback(partial(self._made, sandbox_id))
@@ -172,8 +176,7 @@ class Residents:
             detail = error.detail
         elif not isinstance(error, asyncio.CancelledError):
             _log.error("sandbox_not_made", sandbox=str(hold.sandbox_id), exc_info=error)
-            if (short := starved(error)) is not None:
-                detail = short.detail
+            detail = short.detail if (short := starved(error)) is not None else detail
         await self._end_row(hold, reason, detail)
 
     # ---- Taking over -------------------------------------------------------------------------
@@ -324,12 +327,9 @@ class Residents:
     async def _ended(self, resident: Resident) -> None:
         self._by_id.pop(resident.hold.sandbox_id, None)
         # Docker takes its time: nobody waits for it.
-        task = asyncio.create_task(self._remove(resident))
+        task = asyncio.create_task(self._furnisher.remove(resident.guest))
         self._removals.add(task)
         task.add_done_callback(self._removals.discard)
-
-    async def _remove(self, resident: Resident) -> None:
-        await self._furnisher.remove(resident.guest)
 
     async def _undo(self, furnished: Furnished) -> None:
         await uninterrupted(furnished.closing.aclose())

@@ -37,6 +37,8 @@ AT_ONCE = 2
 """How many images are made at once: each takes three times its archive's bytes of this disk."""
 ABANDONED_S = 3600.0
 """Seconds after which nothing is done any more in a folder where nothing was begun meanwhile."""
+MOST_TOLD = 1000
+"""How many of its templates a node tells of, for sandboxes that would rather be on it."""
 _FILL_S = 60.0
 _FILL = f'test ! -d {SKELETON} || cp -RT {SKELETON} "$HOME"'
 
@@ -53,7 +55,13 @@ class TemplateImages:
     folder: Path
     """Where archives are while an image is made of them."""
     _turns: dict[UUID, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
+    _held: set[UUID] = field(default_factory=set)
     _making: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
+
+    @property
+    def held(self) -> tuple[UUID, ...]:
+        """The templates of which this node has an image, as far as it knows."""
+        return tuple(sorted(self._held))[:MOST_TOLD]
 
     async def require(self, tenant: UUID, image: str) -> None:
         """Make the image if it is a template's that this node has none of.
@@ -68,9 +76,11 @@ class TemplateImages:
     async def _image(self, tenant: UUID, template: UUID, name: str) -> BuiltImage:
         async with self._turns[template]:
             try:
-                return await self.images.find(name)
+                found = await self.images.find(name)
             except ImageMissing:
-                return await self._make(tenant, template, name)
+                found = await self._make(tenant, template, name)
+            self._held.add(template)
+            return found
 
     async def _make(self, tenant: UUID, template: UUID, name: str) -> BuiltImage:
         async with self.database.tenant(tenant) as tx:
@@ -132,7 +142,9 @@ class TemplateImages:
         for made in await self.images.templates(self.node):
             async with self.database.tenant(made.tenant) as tx:
                 if await templates.content(tx, made.template) is not None:
+                    self._held.add(made.template)
                     continue
+            self._held.discard(made.template)
             await self.images.remove_template(made)
             self._turns.pop(made.template, None)
 

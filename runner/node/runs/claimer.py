@@ -4,6 +4,7 @@ import asyncio
 import time
 
 from runner.node.breaker import Breaker
+from runner.node.gate import Gate
 from runner.node.runs.execute import Executor
 from runner.node.runs.interrupted import Interruptions
 from runner.node.runs.policy import ExecutionPolicy
@@ -20,21 +21,29 @@ class Claimer:
         *,
         database: Database,
         breaker: Breaker,
+        gate: Gate,
         executor: Executor,
         interruptions: Interruptions,
         policy: ExecutionPolicy,
     ) -> None:
         self._database = database
         self._breaker = breaker
+        self._gate = gate
         self._executor = executor
         self._interruptions = interruptions
         self._policy = policy
         self._draining = asyncio.Event()
         self._running: set[asyncio.Task[bool]] = set()
 
+    @property
+    def running(self) -> int:
+        """How many executions run now."""
+        return len(self._running)
+
     async def run_next(self) -> bool:
         """Claim the next execution and run it; return whether there may be another."""
         await self._breaker.whole()
+        await self._gate.opened()
         if self._draining.is_set():
             return False
         asked_at = time.monotonic()
@@ -60,6 +69,7 @@ class Claimer:
         """Stop claiming; after `patience_s` seconds, interrupt and settle what still runs."""
         self._draining.set()
         self._breaker.stop()
+        self._gate.stop()
         if self._running:
             await asyncio.wait(set(self._running), timeout=patience_s)
         for task in self._running:

@@ -38,8 +38,9 @@ WHERE tenant_id = app_tenant()
 ORDER BY sandbox_id DESC LIMIT %(limit)s;
 
 -- name: where
-SELECT state, reason, detail, node, auto_resume, kept_as FROM sandboxes
-WHERE sandbox_id = %(sandbox_id)s;
+SELECT s.state, s.reason, s.detail, s.node, s.auto_resume, s.kept_as, n.door
+FROM sandboxes s LEFT JOIN nodes n USING (node)
+WHERE s.sandbox_id = %(sandbox_id)s;
 
 -- name: update
 UPDATE sandboxes
@@ -81,6 +82,8 @@ UPDATE sandboxes
 SET node = %(node)s, instance = %(instance)s, lease_until = clock_timestamp() + %(lease)s
 WHERE sandbox_id = %(sandbox_id)s AND node IS NULL AND state = 'starting'
   AND lease_until > clock_timestamp()
+  AND NOT EXISTS (SELECT FROM nodes n WHERE n.node = %(node)s
+                  AND (n.state <> 'ready' OR n.instance <> %(instance)s))
 RETURNING tenant_id, sandbox_id, state, reason, detail, created_at, started_at, ended_at,
           expires_at, timeout_s, on_timeout, auto_resume, lives_until, project, image, size, resources,
           isolation, egress, egress_policy, env, secret_env, metadata, created_by, filling,

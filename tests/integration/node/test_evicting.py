@@ -18,6 +18,7 @@ import pytest
 from runner.audit import events as audit
 from runner.audit.events import Filter
 from runner.base.settings import Settings
+from runner.node.gate import Gate
 from runner.node.residents import evicting
 from runner.node.residents.evicting import Evictor
 from runner.node.residents.resident import Resident
@@ -95,7 +96,9 @@ class Host:
 
     async def sweep(self, *, reserve_mb: int) -> None:
         """Make room until so much is free."""
-        evictor = Evictor(self.living, self.keeper, reserve_mb=reserve_mb, free=lambda: self.free)
+        evictor = Evictor(
+            self.living, self.keeper, reserve_mb=reserve_mb, gate=Gate(), free=lambda: self.free
+        )
         await evictor.sweep()
 
     async def row(self, resident: Resident) -> StoredSandbox:
@@ -214,7 +217,7 @@ async def test_one_whose_files_cannot_be_kept_stays_paused_and_the_next_one_goes
 
     guest.packs = fail
     await host.paused()
-    evictor = Evictor(host.living, host.keeper, reserve_mb=10, free=lambda: 0)
+    evictor = Evictor(host.living, host.keeper, reserve_mb=10, gate=Gate(), free=lambda: 0)
     await evictor.sweep()
     await evictor.sweep()
     assert await host.evicted() == [False, True]
@@ -279,4 +282,4 @@ async def test_whoever_uses_it_meanwhile_comes_first(host: Host) -> None:
     async with host.api.tenant(host.tenant) as tx:
         assert await snapshots.list_newest(tx, before=None, limit=9) == []
     with pytest.raises(Conflict, match="no longer paused"):
-        await resident.evict(asyncio.Event().wait)  # type: ignore[arg-type]
+        await resident.evict(asyncio.Event().wait, "why")  # type: ignore[arg-type]

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from runner.base.masking import Masker
 from runner.base.signing import Signer
 from runner.node.contexts.masked import JsonMasking
+from runner.node.gate import Gate
 from runner.node.residents import reaping
 from runner.node.residents import resident as resident_module
 from runner.node.residents.ending import EndRecords
@@ -131,6 +132,7 @@ def living_on(worker: Database, node: str, furnishing: Furnishing) -> Residents:
         journal=Journal(worker),
         policy=policy,
         ends=ENDS,
+        gate=Gate(),
         most=9,
     )
 

@@ -23,6 +23,7 @@ from runner.auth.rights import Rights
 from runner.base.settings import Settings
 from runner.door.client import Door
 from runner.egress.policy import Policy
+from runner.fleet.directory import NodeDirectory
 from runner.quotas.sizes import load_sizes
 from runner.sandboxes import addresses
 from runner.sandboxes.addresses import AddressedFile, FileAddresses, FileOperation
@@ -121,7 +122,9 @@ async def signed(
         isolations=(Isolation.CONTAINER,),
         egress_ceiling=Policy(rules=()),
     )
-    living = LivingSandboxes(api, Door(tmp_path, away_s=60), SandboxPlaces(api), catalogue)
+    living = LivingSandboxes(
+        api, Door(tmp_path, away_s=60), SandboxPlaces(api), catalogue, NodeDirectory(api)
+    )
     ring = KeyRing.parse(base64.b64encode(bytes(32)).decode(), "test")
     signing = FileAddresses(api, Vault(ring), Rights(api, idle=timedelta(hours=1)))
     async with played_node(worker, tmp_path):

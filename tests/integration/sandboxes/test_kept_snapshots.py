@@ -20,6 +20,7 @@ from runner.auth.caller import Caller
 from runner.base.settings import Settings
 from runner.door.client import Door
 from runner.egress.policy import Policy
+from runner.fleet.directory import NodeDirectory
 from runner.node.retention import Retention
 from runner.quotas.sizes import load_sizes
 from runner.sandboxes import keeping
@@ -135,7 +136,9 @@ async def kept(
         isolations=(Isolation.CONTAINER,),
         egress_ceiling=Policy(rules=()),
     )
-    living = LivingSandboxes(api, Door(tmp_path, away_s=60), SandboxPlaces(api), catalogue)
+    living = LivingSandboxes(
+        api, Door(tmp_path, away_s=60), SandboxPlaces(api), catalogue, NodeDirectory(api)
+    )
     ring = KeyRing.parse(base64.b64encode(bytes(32)).decode(), "test")
     workspace, settings = Workspace(), Settings(state_dir=tmp_path)
     store = ObjectStore.open(settings)

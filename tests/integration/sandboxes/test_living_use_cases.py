@@ -19,6 +19,7 @@ from runner.auth.caller import Caller
 from runner.base.settings import Settings
 from runner.door.client import Door
 from runner.egress.policy import Policy
+from runner.fleet.directory import NodeDirectory
 from runner.quotas.sizes import load_sizes
 from runner.sandboxes.catalogue import Catalogue
 from runner.sandboxes.copies import Copies, ForkTerms
@@ -90,7 +91,7 @@ def living(api: Database, places: SandboxPlaces, tmp_path: Path) -> LivingSandbo
         isolations=(Isolation.CONTAINER,),
         egress_ceiling=Policy(rules=()),
     )
-    return LivingSandboxes(api, Door(tmp_path, away_s=60), places, catalogue)
+    return LivingSandboxes(api, Door(tmp_path, away_s=60), places, catalogue, NodeDirectory(api))
 
 
 @pytest.fixture

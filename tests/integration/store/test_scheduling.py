@@ -19,6 +19,7 @@ from runner.base.duties import Duties
 from runner.base.signing import Signer
 from runner.embedded.services import Services, services
 from runner.node.breaker import Breaker
+from runner.node.gate import Gate
 from runner.node.reaper import Reaper
 from runner.node.runs.claimer import Claimer
 from runner.node.runs.interrupted import Interruptions
@@ -439,6 +440,7 @@ async def test_what_is_claimed_while_draining_is_given_back(
         claimer = Claimer(
             database=worker,
             breaker=Breaker(probe),
+            gate=Gate(),
             executor=nowhere,
             interruptions=Interruptions(
                 database=worker,

@@ -19,6 +19,7 @@ from runner.door.client import AWAY_S, Door
 from runner.door.grants import GrantKey, Knock, read_key
 from runner.door.replies import REPLIES, AdmittedReply, FailedReply
 from runner.door.wire import DoorLine, Hung
+from runner.node.gate import Gate
 from runner.node.residents import door as doors
 from runner.node.residents.door import NodeDoor, open_door
 from runner.node.residents.ending import EndRecords
@@ -48,6 +49,7 @@ def nobody() -> Residents:
             max_artifacts=0,
         ),
         ends=EndRecords.__new__(EndRecords),
+        gate=Gate(),
         most=1,
     )
 
@@ -193,7 +195,7 @@ async def test_a_key_that_was_made_anew_is_read_anew(folder: Path) -> None:
     door = Door(folder)
     with pytest.raises(NodeAway, match="just started"):
         await door.refresh(KNOCK)
-    door._key = GrantKey(b"o" * 32)
+    door._keys[folder] = GrantKey(b"o" * 32)
     with pytest.raises(NodeAway, match="refused our grant"):
         await door.refresh(KNOCK)
     with pytest.raises(NodeAway, match="just started"):

@@ -1,0 +1,165 @@
+"""Operators' commands for nodes."""
+
+from typing import Annotated
+
+import typer
+
+from runner.auth.caller import By
+from runner.cli import human
+from runner.cli.console import fail, out, reports_errors
+from runner.cli.database import as_operator
+from runner.cli.listing import AsJson, Column, print_facts, print_json, print_rows
+from runner.cli.session import operated
+from runner.fleet import operating
+from runner.fleet.operating import NodeContents
+from runner.store.db import Database
+from runner.store.nodes import StoredNode
+
+MIB = 2**20
+
+nodes = typer.Typer(
+    help="Nodes: Docker hosts; needs RUNNER_DATABASE_OPERATOR_URL, or `runner dev` beside it.",
+    no_args_is_help=True,
+)
+Name = Annotated[
+    str, typer.Argument(help="The node's name, or its beginning if no other begins like it.")
+]
+
+
+@nodes.command("list")
+@reports_errors
+def list_nodes(
+    *,
+    removed: Annotated[bool, typer.Option("--removed", help="List removed ones, too.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List the nodes, and what each holds of what it may hold."""
+    found = as_operator(operated(), lambda db: operating.list_nodes(db, removed=removed))
+    if as_json:
+        print_json(found)
+        return
+    print_rows(
+        (Column("node", whole=True), "state", "runs", "sandboxes", "memory free", "seen"),
+        (
+            (
+                each.node,
+                _state(each),
+                f"{each.running}/{each.slots}",
+                f"{each.living}/{each.sandboxes}",
+                f"{_size(each.free_mb)} of {_size(each.memory_mb)}",
+                human.age(each.seen_at.isoformat()),
+            )
+            for each in found
+        ),
+        none="there are no nodes: `runner worker` makes a host one",
+    )
+
+
+@nodes.command("show")
+@reports_errors
+def show(name: Name, *, as_json: AsJson = False) -> None:
+    """Show a node, and which executions and sandboxes it holds."""
+
+    async def work(database: Database) -> NodeContents:
+        return await operating.read(database, await _named(database, name))
+
+    found = as_operator(operated(), work)
+    if as_json:
+        print_json(found)
+        return
+    node = found.node
+    print_facts(
+        [
+            ("node", node.node),
+            ("state", _state(node)),
+            ("version", node.version),
+            ("zone", node.zone or "none"),
+            ("door", node.door),
+            ("isolation", ", ".join(node.isolations)),
+            ("images", ", ".join(node.images)),
+            ("templates held", str(len(node.templates))),
+            ("executions", f"{node.running} of {node.slots}"),
+            ("sandboxes", f"{node.living} of {node.sandboxes}"),
+            ("processors", str(node.cpus)),
+            ("memory free", f"{_size(node.free_mb)} of {_size(node.memory_mb)}"),
+            ("joined", human.moment(node.joined_at.isoformat())),
+            ("runs since", human.moment(node.started_at.isoformat())),
+            ("seen", human.age(node.seen_at.isoformat())),
+        ]
+    )
+    _print_held(found)
+
+
+@nodes.command("drain")
+@reports_errors
+def drain(name: Name) -> None:
+    """Let a node take nothing new, and list what it still holds."""
+
+    async def work(database: Database) -> NodeContents:
+        return await operating.drain(database, await _named(database, name), By())
+
+    found = as_operator(operated(), work)
+    out.print(f"{found.node.node}: draining", highlight=False)
+    _print_held(found)
+
+
+@nodes.command("resume")
+@reports_errors
+def resume(name: Name) -> None:
+    """Let a node take executions and sandboxes again, also one that was removed."""
+
+    async def work(database: Database) -> NodeContents:
+        return await operating.resume(database, await _named(database, name), By())
+
+    found = as_operator(operated(), work)
+    out.print(f"{found.node.node}: {found.node.state.value}", highlight=False)
+
+
+@nodes.command("remove")
+@reports_errors
+def remove(name: Name) -> None:
+    """Take a node out of the deployment: one that is away, or drained and empty."""
+
+    async def work(database: Database) -> str:
+        node = await _named(database, name)
+        await operating.remove(database, node, By())
+        return node
+
+    out.print(f"{as_operator(operated(), work)}: removed", highlight=False)
+
+
+async def _named(database: Database, name: str) -> str:
+    """Return the name of the one node that is called this, or begins like this."""
+    known = [each.node for each in await operating.list_nodes(database, removed=True)]
+    found = [name] if name in known else [each for each in known if each.startswith(name)]
+    if len(found) != 1:
+        what = f"{len(found)} nodes begin with" if found else "there is no node"
+        fail(f"{what} {name!r}: `runner nodes list --removed` lists their names")
+    return found[0]
+
+
+def _state(node: StoredNode) -> str:
+    return f"{node.state.value}, broken" if node.fault else node.state.value
+
+
+def _size(mib: int) -> str:
+    return human.size(mib * MIB)
+
+
+def _print_held(found: NodeContents) -> None:
+    print_rows(
+        ("holds", Column("id", whole=True), "state", "if short", "since"),
+        (
+            (
+                each.kind,
+                str(each.id),
+                each.state,
+                each.on_shortage.value if each.on_shortage else "",
+                human.age(each.since.isoformat()),
+            )
+            for each in found.held
+        ),
+        none="it holds no execution and no sandbox",
+    )
+    if found.more:
+        out.print(f"and more than these {len(found.held)}")
