@@ -25,6 +25,7 @@ from runner.cli import (
     use,
     verify,
 )
+from runner.cli.passing_on import PassesOn
 
 app = typer.Typer(
     name="runner",
@@ -40,7 +41,7 @@ app.command("worker")(serve.worker)
 app.command("migrate")(operate.migrate)
 app.command("doctor")(operate.doctor)
 app.command("verify")(verify.verify)
-app.command("run")(run.run)
+app.command("run", cls=PassesOn)(run.run)
 app.command("mcp")(mcp.mcp)
 app.add_typer(agents.agents, name="agents")
 app.add_typer(tenants.tenants, name="tenants")

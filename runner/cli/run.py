@@ -75,7 +75,7 @@ def run(
         list[str] | None,
         typer.Argument(
             metavar="ARGUMENT",
-            help="The program's own arguments; put -- before any that begin with a dash.",
+            help="The program's own arguments; put -- before them if the first begins with a dash.",
             show_default=False,
         ),
     ] = None,

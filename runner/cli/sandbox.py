@@ -18,6 +18,7 @@ from runner.cli.listing import (
     print_older,
     print_rows,
 )
+from runner.cli.passing_on import PassesOn
 from runner.cli.run import EgressOption, ImageOption, IsolationOption, pairs
 from runner.cli.sandbox_use import SandboxArgument
 from runner.cli.session import client
@@ -259,8 +260,8 @@ def kill(
             api.sandboxes.get(each).kill()
 
 
-sandbox.command("exec")(sandbox_use.execute)
-sandbox.command("shell")(sandbox_shell.shell)
+sandbox.command("exec", cls=PassesOn)(sandbox_use.execute)
+sandbox.command("shell", cls=PassesOn)(sandbox_shell.shell)
 sandbox.command("processes")(sandbox_use.processes)
 sandbox.command("logs")(sandbox_use.logs)
 sandbox.command("events")(sandbox_watch.events)

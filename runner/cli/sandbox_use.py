@@ -42,7 +42,7 @@ def execute(
         list[str],
         typer.Argument(
             metavar="COMMAND…",
-            help="A program and its arguments; put -- before any that begin with a dash.",
+            help="A program and its arguments. Put options of this command before it.",
         ),
     ],
     env: Annotated[
