@@ -10,7 +10,6 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import re
 import stat
 import time
 
@@ -25,7 +24,6 @@ MAX_LOOKING_S = 20.0
 MAX_REFUSED = 50
 MAX_NAME = 200
 MAX_PATH = 1024
-CONTROL = re.compile("[\\x00-\\x1f\\x7f-\\x9f]")
 FOLDER = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
@@ -199,7 +197,12 @@ def name_fault(path: str) -> str | None:
     """Return why nothing can be kept under this path, or None."""
     if len(told(path).encode()) > MAX_PATH:
         return "name_too_long"
-    return "control_characters_in_name" if CONTROL.search(path) else None
+    return "control_characters_in_name" if any(map(_controls, path)) else None
+
+
+def _controls(character: str) -> bool:
+    """Return whether it is a control character (Unicode's category Cc)."""
+    return character < " " or "\x7f" <= character <= "\x9f"
 
 
 def told(path: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import json
 import os
@@ -11,6 +10,7 @@ import stat
 from collections import deque
 
 from filing import Filing, entry
+from libc import call
 from places import SAFELY
 
 TYPE_CHECKING = False
@@ -85,15 +85,8 @@ def rename(source: Place, target: Place, *, replace: bool) -> None:
     if replace:
         os.rename(source.name, target.name, src_dir_fd=source.folder, dst_dir_fd=target.folder)
         return
-    failed = ctypes.CDLL(None, use_errno=True).renameat2(
-        source.folder,
-        os.fsencode(source.name),
-        target.folder,
-        os.fsencode(target.name),
-        NO_REPLACE,
-    )
-    if failed:
-        raise OSError(ctypes.get_errno(), target.path)
+    old, new = os.fsencode(source.name), os.fsencode(target.name)
+    call("renameat2", source.folder, old, target.folder, new, NO_REPLACE)
 
 
 class Remove(Filing):

@@ -17,7 +17,6 @@ import socket
 import struct
 
 import interpreter
-from bridge import trust
 from files import Placed
 from processes import set_dumpable
 from wire import Disconnected, Wire
@@ -60,6 +59,8 @@ def prepare(
         stdin = _take_stdin(wire, command["stdin_bytes"])
         placed.remember()
         if command["trust"]:
+            from bridge import trust  # noqa: PLC0415 - not before it is needed, to save memory
+
             trust(command["trust"])
         facts = {name: command[name] for name in ("output_bytes", "egress")}
         parent.sendall(json.dumps({**facts, "main_file": placed.main_file()}).encode())

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from functools import cache
 
+from libc import call
 from wire import Disconnected
 
 PR_SET_DUMPABLE = 4
@@ -17,18 +16,12 @@ PR_SET_DUMPABLE = 4
 
 def set_dumpable(value: int) -> None:
     """Set whether this process may be read and traced (prctl(2), PR_SET_DUMPABLE)."""
-    if _libc().prctl(PR_SET_DUMPABLE, value, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_DUMPABLE)")
+    call("prctl", PR_SET_DUMPABLE, value, 0, 0, 0)
 
 
 def trim() -> None:
     """Give back to the kernel what memory is free (malloc_trim(3))."""
-    _libc().malloc_trim(0)
-
-
-@cache
-def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None, use_errno=True)
+    call("malloc_trim", 0)
 
 
 def in_child(work: Callable[..., str | None], *given: object) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import os
 import struct
@@ -11,6 +10,7 @@ from collections import deque
 from itertools import islice
 
 from filing import Filing, readable
+from libc import call
 from loop import IN
 from places import BENEATH
 
@@ -76,7 +76,6 @@ class Watch(Filing):
     ) -> None:
         super().__init__(streams, number, places, command)
         self._loop = loop
-        self._libc = ctypes.CDLL(None, use_errno=True)
         self._inotify = -1
         self._recursive: bool = command["recursive"]
         self._root: Folder | None = None
@@ -92,9 +91,7 @@ class Watch(Filing):
 
     def work(self, command: dict[str, Any]) -> Iterator[bool]:
         """Watch, and report."""
-        self._inotify = self._libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
-        if self._inotify < 0:
-            raise OSError(ctypes.get_errno(), "inotify_init1")
+        self._inotify = call("inotify_init1", os.O_NONBLOCK | os.O_CLOEXEC)
         with contextlib.closing(self.places.find(command["path"], follow=True)) as place:
             root = place.path
         self._root = self._add(root, None)
@@ -200,7 +197,9 @@ class Watch(Filing):
             self._leaving.popleft()
             if self._folders.get(folder.watch) is folder:  # not found again elsewhere
                 del self._folders[folder.watch]
-                self._libc.inotify_rm_watch(self._inotify, folder.watch)
+                # Its watch may have ended with it.
+                with contextlib.suppress(OSError):
+                    call("inotify_rm_watch", self._inotify, folder.watch)
             count += 1
             if count % AT_ONCE == 0:
                 yield True
@@ -221,9 +220,7 @@ class Watch(Filing):
             self.places.check(os.fstat(folder))
             # Through its descriptor: the name could lead elsewhere by now.
             by = os.fsencode(f"/proc/self/fd/{folder}")
-            watch = self._libc.inotify_add_watch(self._inotify, by, WANTED)
-            if watch < 0:
-                raise OSError(ctypes.get_errno(), path)
+            watch = call("inotify_add_watch", self._inotify, by, WANTED)
         finally:
             os.close(folder)
         known = self._folders.get(watch)
