@@ -36,6 +36,7 @@ What commands share:
 
     console      printing, reading and failing
     arguments    arguments of several commands
+    passing_on   commands that pass on a command line of the user
     dockerfile   a Dockerfile as the steps of a template
     ids          finds the whole id for its beginning
     listing      tables, and JSON
