@@ -1,7 +1,8 @@
 """Runs every benchmark of speed and cost, one after the other, and writes the page of results.
 
-Each runs in a process of its own with a time-out; figures go to `docs/performance.json`, tables to
-`docs/performance.md`. Usage: `make bench`, or `python -m benchmarks.performance --only tti path`.
+Each runs in a process of its own with a time-out; figures go to `docs/performance.json`, which is
+signed, tables to `docs/performance.md`. Usage: `make bench`, or
+`python -m benchmarks.performance --only tti path`.
 """
 
 import argparse
@@ -15,7 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks import sealed
 from benchmarks.harness import machine, markdown
+from runner.base.settings import Settings
+from runner.base.signing import Signer
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 PATIENCE_S = 1200
@@ -84,7 +88,8 @@ SECTIONS = (
     ),
 )  # fmt: skip
 HEAD = (
-    "Written by `make bench`; the figures are in [performance.json](performance.json). Everything "
+    "Written by `make bench`; the figures are in [performance.json](performance.json), which is "
+    "signed (`python -m benchmarks.sealed docs/performance.json`). Everything "
     "was measured in one run on one machine: compare the rows, not the milliseconds with another "
     "machine's. [What the figures say](performance-notes.md) compares them with our targets."
 )
@@ -151,6 +156,7 @@ def main() -> None:
             results["benchmarks"][section.module] = run(section)
     results["took_s"] = took_s + round(time.monotonic() - began)
     path.write_text(json.dumps(results, indent=1) + "\n")
+    sealed.seal(path, Signer.open(Settings().state_dir), results["machine"]["revision"])
     (DOCS / "performance.md").write_text(page(results))
 
 
