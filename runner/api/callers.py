@@ -36,6 +36,8 @@ ADDRESSED = "runner.addressed"
 """Key in the ASGI scope: the file of a request that came by a signed address."""
 OPERATIONS = {"GET": FileOperation.READ, "PUT": FileOperation.WRITE}
 CSRF_HEADER = "x-csrf-token"
+TENANT_HEADER = "x-runner-tenant"
+"""The name of the tenant in which somebody acts whose token does not say it."""
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 """Methods that change nothing (RFC 9110 9.2.1)."""
 SOCKET_FROM_ELSEWHERE = "a WebSocket by cookie must come from this deployment's own pages"
@@ -138,7 +140,8 @@ class Callers:
         _, _, token = (header or "").partition(" ")
         if self.issuer is not None and oidc.looks_like_one(token):
             at_mcp = request.scope[TEMPLATE] == MCP
-            return await self.issuer.authenticate(token, ANSWER, at_mcp=at_mcp)
+            tenant = request.headers.get(TENANT_HEADER)
+            return await self.issuer.authenticate(token, ANSWER, tenant=tenant, at_mcp=at_mcp)
         return await authenticate(self.database, header, origin(request), recorded=recorded)
 
     async def _by_address(self, request: Request) -> Principal:

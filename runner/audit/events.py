@@ -46,6 +46,8 @@ class Action(StrEnum):
     MEMBER_JOIN = "member:join"
     MEMBER_UPDATE = "member:update"
     MEMBER_REMOVE = "member:remove"
+    MEMBER_LINK = "member:link"
+    MEMBER_UNLINK = "member:unlink"
     PASSWORD_UPDATE = "password:update"  # noqa: S105 - an action's name, as the next one
     PASSWORD_RESET = "password:reset"  # noqa: S105
     SESSION_END = "session:end"

@@ -24,7 +24,7 @@ from runner.auth.grants import RANK
 from runner.base.forms import is_trustworthy
 from runner.store import users
 from runner.store.db import Database
-from runner.words.errors import IssuerUnavailable, NotAuthenticated
+from runner.words.errors import IssuerUnavailable, NotAuthenticated, NotPermitted
 from runner.words.execution import JSON
 from runner.words.principal import Principal, PrincipalKind, Role
 
@@ -38,6 +38,11 @@ ALGORITHMS = frozenset(
 TYPES = frozenset({"jwt", "at+jwt", "application/at+jwt"})
 """What a token may say that it is. `at+jwt` is an access token (RFC 9068 4); many providers write
 `JWT`. Others, such as `logout+jwt`, were made for something else (RFC 8725 3.11)."""
+NO_MEMBER = (
+    "the token is valid, but its subject stands for no member of that tenant, or of any: the "
+    "operator can change this with `runner members link`"
+)
+SEVERAL = "you belong to several tenants: name one of them in the header X-Runner-Tenant"
 MAX_TOKEN = 8192
 MAX_DOCUMENT = 256 * 1024
 MAX_KEYS = 64
@@ -52,8 +57,9 @@ _KINDS: Mapping[str, type[RSAKey | ECKey | OKPKey]] = {"RSA": RSAKey, "EC": ECKe
 class Trust:
     """Which tokens are accepted, and what their claims mean here.
 
-    `mcp_audience` is the audience of tokens for `/mcp`, if it is another one. The keys are fetched
-    again after `keys_last_s`, or if a token names an unknown one, but never twice within
+    `mcp_audience` is the audience of tokens for `/mcp`, if it is another one. With `members`, a
+    token's subject stands for a member here, who has the role of their membership. The keys are
+    fetched again after `keys_last_s`, or if a token names an unknown one, but never twice within
     `ask_again_s`.
     """
 
@@ -63,6 +69,7 @@ class Trust:
     role_claim: str
     roles: Mapping[str, Role]
     mcp_audience: str | None = None
+    members: bool = False
     keys_last_s: float = 600.0
     ask_again_s: float = 30.0
     answer_s: float = 5.0
@@ -104,20 +111,27 @@ class Issuer:
         self._claims = _claims_for(trust, trust.audience)
         self._mcp_claims = _claims_for(trust, trust.mcp_audience or trust.audience)
 
-    async def authenticate(self, token: str, answer: str, *, at_mcp: bool = False) -> Principal:
+    async def authenticate(
+        self, token: str, answer: str, *, tenant: str | None = None, at_mcp: bool = False
+    ) -> Principal:
         """Return the principal that the token describes, for `/mcp` or for everything else.
 
-        Raises NotAuthenticated with the words of `answer`, whatever is wrong with the token, and
+        `tenant` is the name of the tenant that the request is for, if it says so. Raises
+        NotAuthenticated with the words of `answer`, whatever is wrong with the token; NotPermitted
+        if the token is right, but the person is no member there, or of several tenants; and
         IssuerUnavailable if the issuer's keys are not known and cannot be fetched.
         """
         try:
             claims = await self._verified(token, self._mcp_claims if at_mcp else self._claims)
-            name, role = self._tenant(claims), self._role(claims)
             subject = _subject(claims)
+            name = self._tenant(claims, tenant)
+            role = None if self._trust.members else self._role(claims)
         except (_Unacceptable, JoseError, ValueError, RecursionError) as error:
             raise NotAuthenticated(answer) from error
+        if role is None:
+            return await self._member(subject, name, claims["exp"] + LEEWAY_S)
         async with self._database.no_tenant() as tx:
-            standing = await users.standing(tx, name)
+            standing = await users.standing(tx, name) if name else None
         if standing is None:
             raise NotAuthenticated(answer)
         return Principal(
@@ -129,6 +143,25 @@ class Issuer:
             tier=standing.tier,
             suspended=standing.suspended,
             ends_at=claims["exp"] + LEEWAY_S,
+        )
+
+    async def _member(self, subject: str, tenant: str | None, ends_at: float) -> Principal:
+        """Return the member that the subject stands for. Raises NotPermitted."""
+        async with self._database.no_tenant() as tx:
+            found = await users.find_identity(tx, self._trust.issuer, subject, tenant)
+        if len(found) != 1:
+            raise NotPermitted(SEVERAL if found else NO_MEMBER)
+        (member,) = found
+        return Principal(
+            tenant_id=member.tenant_id,
+            id=member.user_id,
+            kind=PrincipalKind.USER,
+            name=str(member.user_id),
+            role=member.role,
+            tier=member.tier,
+            suspended=member.suspended,
+            login_id=member.identity_id,
+            ends_at=ends_at,
         )
 
     async def _verified(self, token: str, wanted: jwt.JWTClaimsRegistry) -> dict[str, JSON]:
@@ -201,10 +234,15 @@ class Issuer:
                 raise _Unacceptable("its keys are not where they can be trusted")
             return _keys(await _document(client, place))
 
-    def _tenant(self, claims: Mapping[str, JSON]) -> str:
+    def _tenant(self, claims: Mapping[str, JSON], asked: str | None) -> str | None:
+        """Return the tenant that the token, or else the request, names: never another one."""
         name = claims.get(self._trust.tenant_claim)
+        if name is None and self._trust.members:
+            return asked
         if not isinstance(name, str):
             raise _Unacceptable("it names no tenant")
+        if asked not in {None, name}:
+            raise _Unacceptable("it is for another tenant")
         return name
 
     def _role(self, claims: Mapping[str, JSON]) -> Role:

@@ -65,11 +65,11 @@ class Held:
 
     @property
     def id(self) -> UUID:
-        """What PostgreSQL looks up: a session, a key, or the tenant that a token is for."""
+        """What PostgreSQL looks up: a login, a key, or the tenant that a token is for."""
         principal = self.principal
         if principal.kind is PrincipalKind.KEY:
             return principal.id
-        return principal.session_id or principal.tenant_id
+        return principal.login_id or principal.tenant_id
 
 
 class Rights:
@@ -159,17 +159,15 @@ class Rights:
                 each.confirmed = began
 
     async def _standing(self, tx: Transaction, held: Iterable[Held]) -> dict[UUID, Standing]:
-        keys, sessions, tenants = set(), set(), set()
+        keys, logins, tenants = set(), set(), set()
         for each in held:
             if each.principal.kind is PrincipalKind.KEY:
                 keys.add(each.id)
-            elif each.principal.session_id is not None:
-                sessions.add(each.id)
+            elif each.principal.login_id is not None:
+                logins.add(each.id)
             else:
                 tenants.add(each.id)
-        return await rights.standing(
-            tx, keys=keys, sessions=sessions, tenants=tenants, idle=self._idle
-        )
+        return await rights.standing(tx, keys=keys, logins=logins, tenants=tenants, idle=self._idle)
 
     def _doubt(self) -> None:
         """End the requests whose rights have been unconfirmed for too long.
@@ -216,7 +214,7 @@ async def own_grant(tx: Transaction, principal: Principal, permission: Permissio
             raise NotAuthenticated(NO_MORE)
         return key.grant
     role: Role | None = principal.role
-    if principal.session_id is not None:
+    if principal.login_id is not None:
         role = await rights.hold_member(tx, principal.id)
     if role is None:
         raise NotAuthenticated(NO_MORE)

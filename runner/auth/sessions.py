@@ -92,6 +92,6 @@ async def find(
         role=found.role,
         tier=found.tier,
         suspended=found.suspended,
-        session_id=found.session_id,
+        login_id=found.session_id,
     )
     return principal, Session(found.session_id, found.user_id, presented.csrf)

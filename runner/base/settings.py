@@ -138,6 +138,8 @@ class Settings(BaseSettings):
     oidc_role_claim: str = Field(default="role", min_length=1, max_length=256)
     oidc_roles: dict[str, Role] = Field(default_factory=lambda: {role.value: role for role in Role})
     """Roles by the values of the claim that stand for them."""
+    oidc_members: bool = False
+    """Whether a token stands for a member, linked by `runner members link`, with their role."""
     mcp_resource: forms.McpUrl | None = None
     """The address of `/mcp` for clients that log in at the identity provider, and the audience of
     their tokens."""

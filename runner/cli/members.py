@@ -2,9 +2,11 @@
 
 from datetime import timedelta
 from typing import Annotated, TypeVar
+from uuid import UUID
 
 import typer
 
+from runner.base.settings import Settings
 from runner.cli.arguments import tenant_name
 from runner.cli.console import err, fail, out, reports_errors
 from runner.cli.database import as_owner
@@ -20,6 +22,9 @@ members = typer.Typer(
     help="People's accounts; needs RUNNER_DATABASE_OWNER_URL.", no_args_is_help=True
 )
 
+SubjectOption = Annotated[
+    str, typer.Option(help="What the provider writes into `sub` of their tokens.")
+]
 EmailOption = Annotated[str, typer.Option("--email", help="Their e-mail address.")]
 
 
@@ -45,14 +50,70 @@ def reset(email: EmailOption) -> None:
     out.print(token, highlight=False)
 
 
-async def _invite(owner: Database, tenant: str, email: str, role: Role) -> str:
+@members.command("link")
+@reports_errors
+def link(
+    tenant: Annotated[str, typer.Option(help="The tenant's name.", callback=tenant_name)],
+    email: EmailOption,
+    subject: SubjectOption,
+) -> None:
+    """Let a subject of the identity provider (RUNNER_OIDC_ISSUER) act as a member of a tenant."""
+    settings = operated()
+    as_owner(settings, lambda db: _link(db, settings, tenant, _address(email), subject))
+    err.print(f"tokens of this subject now act as {email} in the tenant {tenant}")
+
+
+@members.command("unlink")
+@reports_errors
+def unlink(
+    tenant: Annotated[str, typer.Option(help="The tenant's name.", callback=tenant_name)],
+    email: EmailOption,
+    subject: SubjectOption,
+) -> None:
+    """End what `link` began; requests of this subject end within a second."""
+    settings = operated()
+    as_owner(settings, lambda db: _unlink(db, settings, tenant, _address(email), subject))
+    err.print(f"tokens of this subject act no more as {email} in the tenant {tenant}")
+
+
+async def _link(db: Database, settings: Settings, tenant: str, email: str, subject: str) -> None:
+    from runner.auth.caller import By, TenantActor
+    from runner.tenants import identities
+
+    who = TenantActor(await _tenant(db, tenant), By())
+    async with db.tenant(who.tenant_id) as tx:
+        await identities.link(tx, who, email, _issuer(settings), subject)
+
+
+async def _unlink(db: Database, settings: Settings, tenant: str, email: str, subject: str) -> None:
+    from runner.auth.caller import By, TenantActor
+    from runner.tenants import identities
+
+    who = TenantActor(await _tenant(db, tenant), By())
+    async with db.tenant(who.tenant_id) as tx:
+        await identities.unlink(tx, who, email, _issuer(settings), subject)
+
+
+def _issuer(settings: Settings) -> str:
+    if settings.oidc_issuer is None:
+        fail("RUNNER_OIDC_ISSUER is not set: a subject means nothing without its issuer")
+    return settings.oidc_issuer
+
+
+async def _tenant(owner: Database, name: str) -> UUID:
     from runner.store import tenants
-    from runner.tenants.members import Decider, invite
 
     async with owner.no_tenant() as tx:
-        tenant_id = await tenants.find(tx, tenant)
+        tenant_id = await tenants.find(tx, name)
     if tenant_id is None:
-        fail(f"there is no tenant {tenant!r}")
+        fail(f"there is no tenant {name!r}")
+    return tenant_id
+
+
+async def _invite(owner: Database, tenant: str, email: str, role: Role) -> str:
+    from runner.tenants.members import Decider, invite
+
+    tenant_id = await _tenant(owner, tenant)
     async with owner.tenant(tenant_id) as tx:
         made = await invite(tx, Decider(tenant_id), email, role)
     return made.token

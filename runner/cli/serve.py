@@ -254,6 +254,7 @@ def _issuer(settings: Settings, database: "Database") -> "Issuer | None":
         role_claim=settings.oidc_role_claim,
         roles=settings.oidc_roles,
         mcp_audience=settings.mcp_resource,
+        members=settings.oidc_members,
     )
     return Issuer(trust, database)
 

@@ -66,7 +66,7 @@ class _Terms:
     name: Annotated[str, Field(max_length=256)]
     role: Role
     tier: Tier
-    session: UUID | None
+    login: UUID | None
     networks: Annotated[tuple[str, ...] | None, Field(max_length=64)]
 
 
@@ -128,7 +128,7 @@ class FileAddresses:
                 name=principal.name,
                 role=principal.role,
                 tier=principal.tier,
-                session=principal.session_id,
+                login=principal.login_id,
                 networks=None if grant.networks is None else tuple(map(str, grant.networks)),
             )
             body = caller.tenant_id.bytes + _TERMS.dump_json(terms)
@@ -221,7 +221,7 @@ def _lender(tenant: UUID, terms: _Terms) -> Principal:
         role=terms.role,
         tier=terms.tier,
         permissions=frozenset({Permission.SANDBOX_USE}),
-        session_id=terms.session,
+        login_id=terms.login,
         ends_at=terms.until,
     )
 

@@ -45,7 +45,7 @@ async def standing(
     tx: Transaction,
     *,
     keys: Collection[UUID],
-    sessions: Collection[UUID],
+    logins: Collection[UUID],
     tenants: Collection[UUID],
     idle: timedelta,
 ) -> dict[UUID, Standing]:
@@ -53,7 +53,7 @@ async def standing(
     rows = await tx.all(
         "rights.standing",
         keys=list(keys),
-        sessions=list(sessions),
+        logins=list(logins),
         tenants=list(tenants),
         idle=idle,
     )

@@ -210,6 +210,22 @@ CREATE TABLE sessions (
 CREATE INDEX sessions_by_user ON sessions (user_id);
 CREATE UNIQUE INDEX sessions_by_id ON sessions (session_id);
 
+-- Whom a subject of the identity provider stands for, in one tenant. Like a session, this ends with
+-- the membership that it rests on.
+CREATE TABLE identities (
+    tenant_id   uuid NOT NULL,
+    identity_id uuid NOT NULL,
+    user_id     uuid NOT NULL,
+    issuer      text NOT NULL CHECK (length(issuer) BETWEEN 1 AND 512),
+    subject     text NOT NULL CHECK (length(subject) BETWEEN 1 AND 255),
+    created_at  timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (tenant_id, identity_id),
+    UNIQUE (issuer, subject, tenant_id),
+    FOREIGN KEY (tenant_id, user_id) REFERENCES memberships(tenant_id, user_id) ON DELETE CASCADE
+);
+CREATE INDEX identities_by_user ON identities (tenant_id, user_id);
+CREATE UNIQUE INDEX identities_by_id ON identities (identity_id);
+
 -- Made by the operator for who has forgotten a password: no mail is sent.
 CREATE TABLE password_resets (
     user_id    uuid PRIMARY KEY REFERENCES users(user_id) ON DELETE CASCADE,
@@ -933,8 +949,9 @@ BEGIN ATOMIC
       AND (k.expires_at IS NULL OR k.expires_at > now());
 END;
 
--- Which rights of requests under way still stand: keys, sessions and tenants as they are now.
-CREATE FUNCTION rights_that_stand(p_keys uuid[], p_sessions uuid[], p_tenants uuid[],
+-- Which rights of requests under way still stand: keys, logins and tenants as they are now. A
+-- member's login is a session, or a subject of the identity provider that stands for them.
+CREATE FUNCTION rights_that_stand(p_keys uuid[], p_logins uuid[], p_tenants uuid[],
                                   p_idle interval)
     RETURNS TABLE (id uuid, role text, suspended boolean)
     LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
@@ -946,8 +963,12 @@ BEGIN ATOMIC
     UNION ALL
     SELECT s.session_id, m.role, t.suspended_at IS NOT NULL
     FROM sessions s JOIN memberships m USING (tenant_id, user_id) JOIN tenants t USING (tenant_id)
-    WHERE s.session_id = ANY (p_sessions) AND s.expires_at > now()
+    WHERE s.session_id = ANY (p_logins) AND s.expires_at > now()
       AND s.last_used_at > now() - p_idle
+    UNION ALL
+    SELECT i.identity_id, m.role, t.suspended_at IS NOT NULL
+    FROM identities i JOIN memberships m USING (tenant_id, user_id) JOIN tenants t USING (tenant_id)
+    WHERE i.identity_id = ANY (p_logins)
     UNION ALL
     SELECT t.tenant_id, NULL, t.suspended_at IS NOT NULL
     FROM tenants t WHERE t.tenant_id = ANY (p_tenants);
@@ -974,6 +995,20 @@ BEGIN ATOMIC
            now() - s.last_used_at
     FROM sessions s JOIN memberships m USING (tenant_id, user_id) JOIN tenants t USING (tenant_id)
     WHERE s.hash = p_hash AND s.expires_at > now() AND s.last_used_at > now() - p_idle;
+END;
+
+-- The members that a subject stands for: one if a tenant is named, else at most two, which tells
+-- whether one has to be named.
+CREATE FUNCTION find_identity(p_issuer text, p_subject text, p_tenant text)
+    RETURNS TABLE (tenant_id uuid, identity_id uuid, user_id uuid, role text, tier text,
+                   suspended boolean)
+    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
+BEGIN ATOMIC
+    SELECT i.tenant_id, i.identity_id, i.user_id, m.role, t.tier, t.suspended_at IS NOT NULL
+    FROM identities i JOIN memberships m USING (tenant_id, user_id) JOIN tenants t USING (tenant_id)
+    WHERE i.issuer = p_issuer AND i.subject = p_subject
+      AND (p_tenant IS NULL OR t.name = p_tenant)
+    ORDER BY m.created_at, i.tenant_id LIMIT 2;
 END;
 
 -- An invitation that can still be taken up, and the person of that address if there is one.
@@ -1825,7 +1860,7 @@ BEGIN
     FOREACH name IN ARRAY ARRAY[
         'api_keys', 'artifacts', 'audit_checkpoints', 'audit_cursors', 'audit_events',
         'audit_heads', 'audit_webhooks', 'egress_policies', 'events', 'executions',
-        'files', 'idempotency_keys', 'input_files', 'invitations', 'labels', 'memberships',
+        'files', 'idempotency_keys', 'identities', 'input_files', 'invitations', 'labels', 'memberships',
         'objects', 'projects', 'queues', 'receipts', 'sandbox_holders', 'sandbox_ports', 'sandbox_receipts',
         'sandboxes', 'secret_keys', 'secrets', 'sessions', 'snapshots',
         'storage_usage', 'template_logs', 'templates', 'tenants', 'usage_days', 'usage_records'
@@ -1855,6 +1890,7 @@ CREATE POLICY across_tenants ON audit_heads TO runner_definer USING (true) WITH 
 CREATE POLICY across_tenants ON events TO runner_definer USING (true) WITH CHECK (true);
 CREATE POLICY across_tenants ON executions TO runner_definer USING (true) WITH CHECK (true);
 CREATE POLICY across_tenants ON files FOR SELECT TO runner_definer USING (true);
+CREATE POLICY across_tenants ON identities FOR SELECT TO runner_definer USING (true);
 CREATE POLICY across_tenants ON invitations FOR SELECT TO runner_definer USING (true);
 CREATE POLICY across_tenants ON memberships FOR SELECT TO runner_definer USING (true);
 CREATE POLICY across_tenants ON objects FOR SELECT TO runner_definer USING (true);
@@ -1899,6 +1935,7 @@ BEGIN
         'expired_leases(integer)',
         'expired_sandbox_leases(integer)',
         'find_api_key(text)',
+        'find_identity(text, text, text)',
         'find_invitation(bytea)',
         'find_login(text, text)',
         'find_reset(bytea)',
@@ -1952,7 +1989,8 @@ REVOKE ALL ON FUNCTION
     claim_execution(text, text, interval), claim_interval(), clear_sessions(uuid, interval),
     count_object(), end_leases_of_node(text, text), end_sessions(uuid, uuid), erase_tenant(),
     executions_of_suspended(integer), expired_leases(integer), find_api_key(text),
-    find_invitation(bytea), find_login(text, text), find_reset(bytea),
+    find_identity(text, text, text), find_invitation(bytea), find_login(text, text),
+    find_reset(bytea),
     find_sandbox_port(uuid, integer), find_session(bytea, interval), find_tenant(text),
     find_token_holders(integer, integer), token_holders_of(uuid), forget_user(),
     held_by_node(text, integer), hold_password(uuid, text), is_member(uuid), issue_reset(text, bytea, timestamptz),
@@ -1971,7 +2009,8 @@ FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION
     add_user(uuid, text, text), audit_unsealed_s(), claim_interval(),
     clear_sessions(uuid, interval), end_sessions(uuid, uuid), find_api_key(text),
-    find_invitation(bytea), find_login(text, text), find_reset(bytea),
+    find_identity(text, text, text), find_invitation(bytea), find_login(text, text),
+    find_reset(bytea),
     find_sandbox_port(uuid, integer), find_session(bytea, interval),
     find_token_holders(integer, integer), token_holders_of(uuid), hold_password(uuid, text),
     keep_object_as(text, bigint), memberships_of(uuid),
@@ -2089,7 +2128,7 @@ GRANT SELECT (tenant_id, seq, hash), INSERT ON audit_events TO runner_operator;
 GRANT SELECT (tenant_id, seq, hash) ON audit_heads TO runner_operator;
 
 -- The functions that look across tenants.
-GRANT SELECT ON tenants, tiers, api_keys, memberships, invitations, artifacts, secret_keys,
+GRANT SELECT ON tenants, tiers, api_keys, identities, memberships, invitations, artifacts, secret_keys,
     audit_checkpoints, tenant_quotas, sandbox_ports, sandbox_holders TO runner_definer;
 GRANT SELECT, INSERT, UPDATE (password), DELETE ON users TO runner_definer;
 GRANT SELECT, DELETE ON sessions, input_files TO runner_definer;
@@ -2111,7 +2150,7 @@ GRANT SELECT (tenant_id, seq, at, action) ON audit_events TO runner_definer;
 
 -- The function that ends a tenant.
 GRANT SELECT (tenant_id, suspended_at), DELETE ON tenants TO runner_eraser;
-GRANT DELETE ON projects, api_keys, memberships, invitations, sessions, objects,
+GRANT DELETE ON projects, api_keys, identities, memberships, invitations, sessions, objects,
     storage_usage, files, snapshots, templates, template_logs, labels, input_files, events, artifacts, receipts, sandbox_receipts,
     idempotency_keys,
     queues, usage_records, usage_days, egress_policies, secret_keys, secrets, audit_events, audit_heads,

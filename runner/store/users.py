@@ -35,6 +35,27 @@ class FoundSession:
 
 
 @dataclass(frozen=True, slots=True)
+class FoundIdentity:
+    """A member that a subject of the identity provider stands for."""
+
+    tenant_id: UUID
+    identity_id: UUID
+    user_id: UUID
+    role: Role
+    tier: Tier
+    suspended: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NewIdentity:
+    """A subject of an identity provider that is to stand for a member."""
+
+    user_id: UUID
+    issuer: str
+    subject: str
+
+
+@dataclass(frozen=True, slots=True)
 class NewSession:
     """A session to store in the transaction's tenant."""
 
@@ -227,3 +248,42 @@ async def standing(tx: Transaction, tenant: str) -> Standing | None:
     """Return the tenant of that name."""
     row = await tx.one("users.standing", name=tenant)
     return Standing(**{**row, "tier": Tier(row["tier"])}) if row else None
+
+
+async def find_identity(
+    tx: Transaction, issuer: str, subject: str, tenant: str | None
+) -> list[FoundIdentity]:
+    """Return the members that a subject stands for, in the tenant of that name if there is one.
+
+    Without a name, at most two: so the caller learns whether one has to be named.
+    """
+    rows = await tx.all("users.find_identity", issuer=issuer, subject=subject, tenant=tenant)
+    return [
+        FoundIdentity(**{**row, "role": Role(row["role"]), "tier": Tier(row["tier"])})
+        for row in rows
+    ]
+
+
+async def link(tx: Transaction, identity_id: UUID, new: NewIdentity) -> bool:
+    """Let a subject stand for a member; False if it stands for somebody in this tenant already.
+
+    Needs the owner's connection, as unlinking does.
+    """
+    return bool(
+        await tx.run(
+            "users.link",
+            identity_id=identity_id,
+            user_id=new.user_id,
+            issuer=new.issuer,
+            subject=new.subject,
+        )
+    )
+
+
+async def unlink(tx: Transaction, known: NewIdentity) -> bool:
+    """Let a subject stand for a member no more; return False if it did not."""
+    return bool(
+        await tx.run(
+            "users.unlink", user_id=known.user_id, issuer=known.issuer, subject=known.subject
+        )
+    )

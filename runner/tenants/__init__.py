@@ -5,6 +5,7 @@ transaction, it takes the database. It raises errors of `runner.words.errors`.
 
     tenancy    what the operator does: creates, changes, suspends, deletes
     members    who belongs to a tenant, in which role
+    identities  subjects of an identity provider that stand for members
     keys       API keys
     projects   names that group executions
     policies   named lists of egress rules, within what the operator permits

@@ -36,9 +36,9 @@ class Principal:
     """Who acts in a tenant: an API key, a user, or whoever reaches an opened port; with one role.
 
     `name` is a key's prefix, a user's id or a port, as audit events show it. `permissions`, if not
-    None, limits those of its role. `suspended` says that its tenant is suspended. `session_id` is
-    set for a user who logged in here; `ends_at` is the Unix time at which a token of an identity
-    provider or an opened port ends.
+    None, limits those of its role. `suspended` says that its tenant is suspended. `login_id` is
+    what a member acts by: a session, or a subject of the identity provider that stands for them.
+    `ends_at` is the Unix time at which a token of an identity provider or an opened port ends.
     """
 
     tenant_id: UUID
@@ -49,7 +49,7 @@ class Principal:
     tier: Tier = Tier.FREE
     permissions: frozenset[str] | None = None
     suspended: bool = False
-    session_id: UUID | None = None
+    login_id: UUID | None = None
     ends_at: float | None = None
 
     @property

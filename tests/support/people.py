@@ -43,13 +43,13 @@ class Person:
         return answer
 
 
-def invite(deployment: Deployment, *arguments: str) -> str:
-    """Run `runner members` as an operator does; return the token that it prints."""
+def operate(deployment: Deployment, *arguments: str) -> str:
+    """Run `runner members` as an operator does; return what it prints."""
     ran = subprocess.run(
         [sys.executable, "-m", "runner", "members", *arguments],
         env={
+            **deployment.stack.settings.as_environment(),
             "RUNNER_DATABASE_OWNER_URL": deployment.stack.services.owner_url,
-            "RUNNER_STATE_DIR": str(deployment.stack.settings.state_dir),
             "PATH": "/usr/bin:/bin",
             "COLUMNS": "200",
         },
@@ -63,7 +63,7 @@ def joined(deployment: Deployment, tenant: str, name: str, role: Role = Role.OWN
     """Return a member who has logged in to a tenant, which is made if it does not exist."""
     deployment.key(tenant)
     person = Person(deployment, f"{name}@example.com")
-    token = invite(
+    token = operate(
         deployment, "add", "--tenant", tenant, "--email", person.email, "--role", role.value
     )
     answer = person.accept(token)

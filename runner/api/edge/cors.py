@@ -24,6 +24,7 @@ def cors(origins: Sequence[str]) -> dict[str, Any]:
             "Mcp-Name",
             "Mcp-Protocol-Version",
             "X-Request-ID",
+            "X-Runner-Tenant",
         ],
         "expose_headers": [
             "ETag",

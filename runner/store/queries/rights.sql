@@ -1,6 +1,6 @@
 -- name: standing
 SELECT id, role, suspended
-FROM rights_that_stand(%(keys)s, %(sessions)s, %(tenants)s, %(idle)s);
+FROM rights_that_stand(%(keys)s, %(logins)s, %(tenants)s, %(idle)s);
 
 -- name: hold_key
 SELECT key_id, prefix, name, role, permissions, networks::text[] AS networks, created_by,

@@ -55,3 +55,17 @@ SELECT user_id, sessions_ended FROM reset_password(%(hash)s, %(password)s);
 
 -- name: standing
 SELECT tenant_id, tier, suspended FROM tenant_standing(%(name)s);
+
+-- name: find_identity
+SELECT tenant_id, identity_id, user_id, role, tier, suspended
+FROM find_identity(%(issuer)s, %(subject)s, %(tenant)s);
+
+-- name: link
+INSERT INTO identities (tenant_id, identity_id, user_id, issuer, subject)
+VALUES (app_tenant(), %(identity_id)s, %(user_id)s, %(issuer)s, %(subject)s)
+ON CONFLICT (issuer, subject, tenant_id) DO NOTHING;
+
+-- name: unlink
+DELETE FROM identities
+WHERE tenant_id = app_tenant() AND user_id = %(user_id)s AND issuer = %(issuer)s
+  AND subject = %(subject)s;

@@ -14,7 +14,7 @@ import pytest
 from runner.words.principal import Role
 from tests.support import deployment as deployments
 from tests.support.deployment import NO_POOL, Deployment, bearing, eventually
-from tests.support.people import PASSWORD, Person, invite, joined
+from tests.support.people import PASSWORD, Person, joined, operate
 
 TABLES = ("users", "sessions", "invitations", "password_resets", "audit_events", "memberships")
 NOT_HERS = "not the password of zoe"
@@ -65,7 +65,7 @@ def test_an_owner_joins_logs_in_and_may_what_owners_may(lasting: Deployment) -> 
 def test_nothing_that_opens_is_stored_or_logged(lasting: Deployment) -> None:
     """No password, session, CSRF token or invitation is; the password is hashed with argon2id."""
     eve = joined(lasting, "l-stored", "stored")
-    token = invite(lasting, "add", "--tenant", "l-stored", "--email", "later@example.com")
+    token = operate(lasting, "add", "--tenant", "l-stored", "--email", "later@example.com")
     stored = "".join(
         str(lasting.sql(f"SELECT t::text FROM {each} t"))  # noqa: S608 - the names above
         for each in TABLES
@@ -82,7 +82,7 @@ def test_the_cookie_is_out_of_reach_of_scripts_and_other_sites(shared: Deploymen
     """By default, it has the prefix that only TLS can set (RFC 6265bis 4.1.3.2)."""
     bea = Person(shared, "bea@example.com")
     shared.key("l-cookie")
-    token = invite(shared, "add", "--tenant", "l-cookie", "--email", bea.email)
+    token = operate(shared, "add", "--tenant", "l-cookie", "--email", bea.email)
     assert bea.accept(token).status_code == 204
     written = bea.log_in().headers["set-cookie"]
     name, _, attributes = written.partition("=")
@@ -332,7 +332,7 @@ def test_without_redis_nobody_logs_in(own: Deployment) -> None:
     own.key("l-redis")
     person = Person(own, "red@example.com")
     assert person.accept(
-        invite(own, "add", "--tenant", "l-redis", "--email", person.email)
+        operate(own, "add", "--tenant", "l-redis", "--email", person.email)
     ).status_code == 204  # fmt: skip
     assert person.log_in().status_code == 200
     own.stack.services.redis.stop()
@@ -342,7 +342,7 @@ def test_without_redis_nobody_logs_in(own: Deployment) -> None:
 def test_a_forgotten_password_is_set_anew_with_the_operators_token(lasting: Deployment) -> None:
     """The token works once, and every session ends."""
     fay = joined(lasting, "l-forgot", "fay")
-    token = invite(lasting, "reset", "--email", fay.email)
+    token = operate(lasting, "reset", "--email", fay.email)
     fresh = Person(lasting, fay.email, "nine lanterns over the marsh")
     assert fresh.accept(token).status_code == 204
     assert fay.http.get("/v1/me").status_code == 401

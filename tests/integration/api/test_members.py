@@ -16,7 +16,7 @@ from runner.tenants.members import Decider
 from runner.words.errors import Conflict
 from runner.words.principal import Role
 from tests.support.deployment import Deployment, bearing
-from tests.support.people import PASSWORD, Person, id_of, invite, joined
+from tests.support.people import PASSWORD, Person, id_of, joined, operate
 
 OWNER, ADMIN, DEVELOPER, VIEWER = Role
 
@@ -165,7 +165,7 @@ def test_inviting_tells_nothing_of_accounts(lasting: Deployment) -> None:
 def test_a_weak_password_is_refused(lasting: Deployment) -> None:
     """It is short, common, or made of the address; the invitation stays valid."""
     lasting.key("m-weak")
-    token = invite(lasting, "add", "--tenant", "m-weak", "--email", "weakling@example.com")
+    token = operate(lasting, "add", "--tenant", "m-weak", "--email", "weakling@example.com")
     for weak in (
         "short",
         "password1234",
@@ -310,7 +310,7 @@ def test_a_token_taken_up_many_times_at_once_is_taken_up_once(lasting: Deploymen
         lasting.key(tenant)
     email = "m-rush@example.com"
     tokens = [
-        invite(lasting, "add", "--tenant", tenant, "--email", email)
+        operate(lasting, "add", "--tenant", tenant, "--email", email)
         for tenant in ("m-rush", "m-rush-2")
     ]
     people = [Person(lasting, email) for _ in range(6)]
@@ -330,7 +330,7 @@ def test_a_tenant_that_is_deleted_takes_its_people_along(lasting: Deployment) ->
     """It takes those who belong to no other tenant, with their sessions."""
     stays = joined(lasting, "m-kept", "m-stays")
     goes = joined(lasting, "m-deleted", "m-goes")
-    token = invite(lasting, "add", "--tenant", "m-deleted", "--email", stays.email)
+    token = operate(lasting, "add", "--tenant", "m-deleted", "--email", stays.email)
     assert stays.accept(token).status_code == 204
     operator = lasting.operator()
     tenant = lasting.sql("SELECT tenant_id FROM tenants WHERE name = 'm-deleted'")[0]["tenant_id"]

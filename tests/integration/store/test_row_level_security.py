@@ -257,6 +257,7 @@ async def test_a_unique_constraint_tells_nothing_of_others(
     assert without_tenant == {
         "api_keys_pkey",
         "api_keys_prefix_key",
+        "identities_by_id",
         "invitations_hash_key",
         "sandbox_ports_found",
         "sessions_by_id",
