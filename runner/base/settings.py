@@ -223,18 +223,10 @@ class Settings(BaseSettings):
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
 
     _from_json = field_validator(
-        "images",
-        "template_images",
-        "isolation",
-        "cors_origins",
-        "trusted_proxies",
-        "rate_limits",
-        "oidc_roles",
-        "egress_trusted_networks",
-        "egress_hosts",
-        "audit_trusted_networks",
+        "images", "template_images", "isolation", "cors_origins", "trusted_proxies", "rate_limits",
+        "oidc_roles", "egress_trusted_networks", "egress_hosts", "audit_trusted_networks",
         mode="before",
-    )(forms.from_json)
+    )(forms.from_json)  # fmt: skip
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
