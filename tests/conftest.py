@@ -1,11 +1,13 @@
 """Fixtures that every kind of test may use. A missing need fails; nothing is skipped."""
 
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
 
+from runner.__main__ import GARBAGE_AT
 from tests.support import deployment as deployments
 from tests.support import order
 from tests.support.deployment import NO_POOL, Deployment
@@ -14,6 +16,20 @@ from tests.support.deployment import NO_POOL, Deployment
 # a test that takes too long.
 hypothesis.settings.register_profile("busy host", deadline=None)
 hypothesis.settings.load_profile("busy host")
+
+
+PACE = gc.get_threshold()
+
+
+def pytest_configure() -> None:
+    """Search for garbage rarely while tests are collected: modules and tests stay."""
+    gc.set_threshold(GARBAGE_AT, 20, 50)
+
+
+def pytest_collection_finish() -> None:
+    """Leave them out of each later search, which has Python's own pace again."""
+    gc.freeze()
+    gc.set_threshold(*PACE)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from runner.store.objects import ObjectStore
     from runner.templates.builds import Templates
 
-GARBAGE_AT = 20_000
-"""Surplus of objects made over objects gone at which young objects are searched for cycles."""
 SWITCH_S = 0.0005
 """How long a thread continues while another one waits. With Python's own 5 ms, a thread that has
 taken a ring delays the execution while the loop is busy."""
@@ -92,12 +90,10 @@ def dev() -> None:
 def _settle_in() -> None:
     """Set Python up for a server: one busy event loop, and threads that mostly wait.
 
-    The garbage collector runs rarely, and leaves out the objects that exist now, which stay. At
-    Python's own pace, it took an eighth of a busy process's time.
+    The garbage collector leaves out the objects that exist now, which stay.
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(GARBAGE_AT, 20, 50)
     sys.setswitchinterval(SWITCH_S)
 
 
