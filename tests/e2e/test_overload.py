@@ -9,8 +9,6 @@ import pytest
 from tests.support import deployment as deployments
 from tests.support.deployment import Deployment
 
-pytestmark = pytest.mark.alone
-
 MOST = 20
 
 

@@ -15,8 +15,6 @@ from runner.words.execution import Program
 from runner.words.states import Reason, State
 from tests.support.sandboxes import MB, Bench
 
-pytestmark = pytest.mark.alone
-
 PLENTY = "import os, resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))\n"
 KEPT = {
     "pipes": (
@@ -104,6 +102,7 @@ def held() -> int:
     raise LookupError("TCP:")
 
 
+@pytest.mark.alone
 async def test_thousands_of_sockets_end_their_sandbox(bench: Bench) -> None:
     """Each one gets its first buffers whatever the limit; together they count as memory.
 

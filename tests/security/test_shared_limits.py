@@ -22,8 +22,6 @@ from runner.words.sandbox import Isolation
 from tests.support import sandboxes
 from tests.support.sandboxes import Bench
 
-pytestmark = pytest.mark.alone
-
 
 @pytest.fixture
 def uids() -> str:

@@ -18,7 +18,9 @@ LONGEST = (
     "tests/e2e/test_pages.py",
     "tests/e2e/frameworks/test_openai_agents.py",
     "tests/security/test_checks.py",
+    "tests/e2e/test_lost_services.py",
     "tests/e2e/test_faults.py",
+    "tests/e2e/test_many_at_once.py",
 )
 """Modules that take more than a minute and a half, the longest first.
 

@@ -1,0 +1,137 @@
+"""Redis or PostgreSQL is away; what was accepted still ends once, and the same processes go on."""
+
+import os
+import signal
+import time
+
+import httpx
+import pytest
+import redis
+
+from agent_runner import Unavailable
+from tests.support import deployment as deployments
+from tests.support.deployment import NO_POOL, Deployment, eventually
+from tests.support.faults import HELD, accepted, health, kill_worker, running, settled
+
+
+def test_a_lost_redis_loses_no_execution(own: Deployment) -> None:
+    """After FLUSHALL with 50 queued executions, all 50 still run."""
+    kill_worker(own)
+    client = own.client("flush")
+    submitted = [client.submit(command=["true"], size="nano") for _ in range(50)]
+    with redis.Redis.from_url(own.stack.services.redis_url) as connection:
+        connection.flushall()
+    own.restart_worker()
+    for each in submitted:
+        assert client.wait(client.get(each.id)).state == "succeeded"
+
+
+def test_without_redis_nothing_is_accepted_and_nothing_is_stored(own: Deployment) -> None:
+    """The API answers 503 until Redis is back; then the same processes continue."""
+    client = own.client("no-redis")
+    own.stack.services.redis.stop()
+    with pytest.raises(Unavailable) as refused:
+        client.submit(command=["true"])
+    assert refused.value.status == 503
+    assert own.sql("SELECT count(*) AS n FROM executions")[0]["n"] == 0
+    ready = httpx.get(f"{own.url}/readyz")
+    assert (ready.status_code, ready.json()["parts"]) == (
+        503,
+        {"postgres": "ok", "redis": "unavailable", "rights": "ok"},
+    )
+    assert int(ready.headers["Retry-After"]) > 0
+    own.stack.services.redis.start()
+    assert client.run(command=["true"]).state == "succeeded"
+
+
+def test_after_redis_was_away_every_slot_hears_of_it_soon(own: Deployment) -> None:
+    """It does not matter how long. The control: RQ's own pauses double, up to a minute.
+
+    With these, a consumer that heard nothing at 31 s asks again at 63 s. Executions that several
+    slots would run side by side then run one after another, in the slot that was busy when Redis
+    went.
+    """
+    client = own.client("back-again")
+    eventually(lambda: accepted(client))
+    own.stack.services.redis.stop()
+    time.sleep(33)
+    own.stack.services.redis.start()
+    eventually(lambda: accepted(client))
+    slots = own.stack.settings.slots
+    submitted = [client.submit(command=["sleep", "10"], size="nano") for _ in range(slots)]
+    ran = [client.wait(each) for each in submitted]
+    assert {each.state for each in ran} == {"succeeded"}
+    began, ended = ([getattr(each, name) for each in ran] for name in ("started_at", "ended_at"))
+    assert max(began) < min(ended), "they ran side by side"
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_worker_stops_at_once_though_redis_is_gone(own: Deployment, how: signal.Signals) -> None:
+    """Whether Redis is dead or silent, no step of the stop waits for it longer than a time-out."""
+    client = own.client("stop-without-redis")
+    eventually(lambda: accepted(client))
+    server = own.stack.services.redis
+    pid = server.pid
+    if how is signal.SIGKILL:
+        server.kill()
+    else:
+        os.kill(pid, how)
+    time.sleep(8)
+    began = time.monotonic()
+    try:
+        assert own.portal.call(own.worker.stop) == 0
+        assert time.monotonic() - began < 6
+    finally:
+        if how is signal.SIGSTOP:
+            os.kill(pid, signal.SIGCONT)
+
+
+def test_without_postgres_nothing_is_accepted_and_nothing_is_queued(own: Deployment) -> None:
+    """The API answers 503 until PostgreSQL is back; then the same processes continue."""
+    client = own.client("no-postgres")
+    own.stack.services.postgres.stop()
+    with pytest.raises(Unavailable) as refused:
+        client.submit(command=["true"])
+    assert refused.value.status == 503
+    with redis.Redis.from_url(own.stack.services.redis_url) as connection:
+        assert connection.llen("rq:queue:executions") == 0
+    assert httpx.get(f"{own.url}/readyz").json()["parts"]["postgres"] == "unavailable"
+    own.stack.services.postgres.start()
+    assert client.run(command=["true"]).state == "succeeded"
+
+
+def test_a_result_survives_a_restart_of_postgres(image: None) -> None:
+    """PostgreSQL crashes mid-run and is back within the lease: the result is stored once."""
+    with deployments.deployment(lease_s=15.0, reconcile_s=0.5, **NO_POOL) as own:
+        client = own.client("pg-restart")
+        submitted = client.submit(code=HELD.format(seconds=1.5), language="python")
+        eventually(lambda: client.get(submitted.id).state == "running")
+        own.stack.services.postgres.kill()
+        time.sleep(1)
+        own.stack.services.postgres.start()
+        ended = eventually(lambda: settled(client, submitted.id))
+        assert (ended.state, ended.attempt) == ("succeeded", 1), ended
+        assert ended.stdout.text == "begun\ndone\n"
+
+
+def read_only(own: Deployment, value: str) -> None:
+    """Make PostgreSQL refuse every write, like an old primary after a failover, or end that."""
+    own.sql(f"ALTER SYSTEM SET default_transaction_read_only = {value}")
+    own.sql("SELECT pg_reload_conf()")
+
+
+def test_a_read_only_postgres_ends_no_sweep(own: Deployment) -> None:
+    """It lasts longer than a lease, as in a failover. The worker says so; afterwards, all end."""
+    client = own.client("read-only")
+    id_ = running(client)
+    assert health(own) == (0, "ok\n")
+    read_only(own, "on")
+    time.sleep(own.stack.settings.lease_s + 1)
+    code, told = health(own)
+    assert code == 1
+    assert "reaping: " in told
+    read_only(own, "off")
+    ended = eventually(lambda: settled(client, id_))
+    assert (ended.state, ended.reason) == ("system_error", "worker_lost")
+    assert client.run(command=["true"]).state == "succeeded"
+    eventually(lambda: health(own)[0] == 0)
