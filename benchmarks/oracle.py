@@ -38,6 +38,7 @@ ROUTES = (
     ("GET", "/v1/executions/{}/artifacts"),
     ("GET", "/v1/executions/{}/artifacts/out.txt"),
     ("GET", "/v1/executions/{}/receipt"),
+    ("GET", "/v1/executions/{}/explanation"),
     ("GET", "/v1/keys/{}"),
     ("DELETE", "/v1/keys/{}"),
 )

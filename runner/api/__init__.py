@@ -28,6 +28,7 @@ Resources, a file each, between HTTP and the use cases of `runner.executions`, `
     executions     submit, read, list, cancel
     events         state changes and output, as they happen
     artifacts      the files a program left
+    explanations   why something waited, was refused or ended
     receipts       receipts, and the keys that verify them
     sandboxes      sandboxes that live: made, changed, paused, killed
     sandbox_events  events of a sandbox as they happen

@@ -19,6 +19,7 @@ from runner.api import (
     egress,
     events,
     executions,
+    explanations,
     files,
     fusion,
     health,
@@ -84,8 +85,8 @@ from runner.api.views import EventView
 MODULES = (
     executions, events, artifacts, sandboxes, sandbox_events, processes, terminals, contexts,
     sandbox_files, signed_files, sandbox_archives, snapshots, templates, ports, tcp, files,
-    projects, egress, secrets, keys, login, members, audit, audit_webhook, receipts, usage,
-    health, reference, mcp,
+    projects, egress, secrets, keys, login, members, audit, audit_webhook, receipts,
+    explanations, usage, health, reference, mcp,
 )  # fmt: skip
 _SUCCESS = {"204": "Done; there is nothing to return."}
 DESCRIPTION = """\

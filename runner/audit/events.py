@@ -1,6 +1,6 @@
 """Audit events: who did what to which resource, from where, with which outcome."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -224,6 +224,30 @@ async def list_of(
         limit=limit,
     )
     return [Listed(**row) for row in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class Newest:
+    """The newest records of a resource, oldest first, and how many older ones are left out."""
+
+    records: Sequence[Listed]
+    omitted: int
+
+
+async def newest_of(
+    tx: Transaction, kind: str, resource_id: str, actions: Sequence[Action], limit: int
+) -> Newest:
+    """Return the newest `limit` records of these actions on one resource."""
+    rows = await tx.all(
+        "audit.newest_of_resource",
+        resource_type=kind,
+        resource_id=resource_id,
+        actions=list(actions),
+        limit=limit,
+    )
+    omitted = rows[0]["total"] - len(rows) if rows else 0
+    records = [Listed(row["seq"], row["body"], row["hash"]) for row in reversed(rows)]
+    return Newest(records, omitted)
 
 
 async def list_before(tx: Transaction, before: int, wanted: Filter, limit: int) -> list[Listed]:

@@ -13,6 +13,7 @@ Commands run with the rights of the user who types them.
     verify   tries every attack of the catalogue
     run      runs a program in a sandbox, as if it ran here
     use      executions: show, follow, cancel
+    explain  why an execution or a sandbox waited, was refused or ended
     sandbox  sandboxes that live
     sandbox_use  commands and files in sandboxes
     snapshots  files of sandboxes, kept

@@ -6,6 +6,7 @@ from runner.cli import (
     agents,
     audit,
     demo,
+    explain,
     files,
     mcp,
     members,
@@ -52,6 +53,7 @@ app.command("usage")(usage.usage)
 app.add_typer(operate.keys, name="keys")
 app.add_typer(operate.images, name="images")
 app.add_typer(use.executions, name="executions")
+app.command("explain")(explain.explain)
 app.add_typer(sandbox.sandbox, name="sandbox")
 app.add_typer(snapshots.snapshots, name="snapshot")
 app.add_typer(templates.templates, name="templates")

@@ -1,4 +1,4 @@
-"""Ids of executions as people type them: whole, or only the beginning, as with git's commits."""
+"""Ids as people type them: whole, or only the beginning, as with git's commits."""
 
 import re
 from uuid import UUID
@@ -16,19 +16,44 @@ def whole(api: Client, given: str) -> str:
 
     If it cannot be the beginning of an id, it is returned unchanged, and the API refuses it.
     """
-    digits = _digits(given)
-    if not _BEGINNING.fullmatch(digits) or len(digits) == DIGITS:
+    if (digits := _beginning(given)) is None:
         return given
+    return _only(given, _executions(api, digits), "execution", "executions")
+
+
+def of_either(api: Client, given: str) -> str:
+    """Return the id of the one execution or sandbox whose id begins like this, as `whole` does."""
+    if (digits := _beginning(given)) is None:
+        return given
+    found = [*_executions(api, digits), *_sandboxes(api, digits)]
+    return _only(given, found, "execution or sandbox", "executions or sandboxes")
+
+
+def _executions(api: Client, digits: str) -> list[str]:
     found, _ = api.list(limit=2, cursor=_behind(digits))
-    ids = [each.id for each in found if _digits(each.id).startswith(digits)]
+    return [each.id for each in found if _digits(each.id).startswith(digits)]
+
+
+def _sandboxes(api: Client, digits: str) -> list[str]:
+    found, _ = api.sandboxes.list(limit=2, cursor=_behind(digits))
+    return [each.id for each in found if _digits(each.id).startswith(digits)]
+
+
+def _only(given: str, ids: list[str], kind: str, kinds: str) -> str:
     if not ids:
-        fail(f"no execution has an id that begins with {given}")
+        fail(f"no {kind} has an id that begins with {given}")
     if len(ids) > 1:
         fail(
-            f"the ids of several executions begin with {given}, among them {ids[0]} and "
-            f"{ids[1]}: give more of it"
+            f"the ids of several {kinds} begin with {given}, among them {ids[0]} and {ids[1]}: "
+            "give more of it"
         )
     return ids[0]
+
+
+def _beginning(given: str) -> str | None:
+    """Return the digits of what may begin an id; None for a whole id and for anything else."""
+    digits = _digits(given)
+    return digits if _BEGINNING.fullmatch(digits) and len(digits) < DIGITS else None
 
 
 def _digits(text: str) -> str:

@@ -11,4 +11,6 @@ of `runner.words.errors`.
     read        an execution with its place in the queue, or with its output
     follow      the events of an execution as they happen
     receipt     what the worker signed about an execution
+    explain     why an execution waited, was refused or ended
+    meanings    what the reasons of ends mean
 """

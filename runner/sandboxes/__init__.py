@@ -18,6 +18,8 @@ through the node's door, with a grant that is made here after the caller's right
     place       which sandboxes run, remembered for a moment
     egress      other egress rules for one that lives
     events      what happens to a sandbox and in it, as it happens
+    explain     why a sandbox started late, paused or ended
+    meanings    what the reasons of ends mean
     receipt     what a node has signed of an end
     order       the sandbox that a caller orders by names, and the request that it resolves to
     catalogue   what this deployment offers, and how much of that a tenant may have

@@ -182,6 +182,15 @@ async def events_after(tx: Transaction, execution_id: UUID, after: int, limit: i
     rows = await tx.all(
         "executions.events_after", execution_id=execution_id, after=after, limit=limit
     )
+    return _events(rows)
+
+
+async def state_changes(tx: Transaction, execution_id: UUID, limit: int) -> list[Event]:
+    """Return the events that tell of a new state, in order."""
+    return _events(await tx.all("executions.state_changes", execution_id=execution_id, limit=limit))
+
+
+def _events(rows: Sequence[DictRow]) -> list[Event]:
     return [Event(**{**row, "kind": EventKind(row["kind"])}) for row in rows]
 
 

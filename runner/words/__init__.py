@@ -8,6 +8,7 @@ living     a sandbox that lives, what a client does in it, and the results
 states     the states of an execution, and the reasons for its end
 lives      the states of a sandbox that lives, and the reasons for its end
 nodes      a node, and whether it takes anything
+explanation  why something waited, was refused or ended
 errors     every error that this package raises, as one tree
 templates  what a template is made by, and how its sandboxes name it
 ids        ids that sort by the time at which they were made

@@ -27,6 +27,8 @@ class Attempt:
     artifacts: list[StoredArtifact] = field(default_factory=list)
     sandbox: Sandbox | None = None
     runs_before: int = 0
+    from_stock: bool = False
+    """Whether its sandbox was started before the execution was claimed."""
     way_out: WayOut = field(default_factory=WayOut)
     start: Start | None = None
     result: Result | None = None

@@ -150,6 +150,7 @@ class Executor:
         sandbox.container.assign(str(attempt.claim.tenant_id))
         keeper.fence(sandbox)
         attempt.sandbox, attempt.runs_before = sandbox, sandbox.runs
+        attempt.from_stock = sandbox.started_at < claimed_at
         result = await self._programs.run(attempt, sandbox, keeper.cancel_requested)
         if result.state is State.CANCELLED:
             # Nobody waits for it, and it holds its tenant's slot until all of it is gone: or

@@ -66,7 +66,10 @@ class Programs:
         claim, request, recorder = attempt.claim, attempt.request, attempt.recorder
 
         start = attempt.start = Start(
-            lambda: audit.body(claim.tenant_id, began(claim, self._policy.node, sandbox))
+            lambda: audit.body(
+                claim.tenant_id,
+                began(claim, self._policy.node, sandbox, from_stock=attempt.from_stock),
+            )
         )
 
         async def record_start() -> None:

@@ -214,13 +214,14 @@ def of_execution(
     )
 
 
-def began(claim: Claim, node: str, sandbox: Sandbox) -> audit.AuditEvent:
+def began(claim: Claim, node: str, sandbox: Sandbox, *, from_stock: bool) -> audit.AuditEvent:
     """Return the audit event of an attempt's start in its sandbox."""
     facts: dict[str, JSON] = {
         "attempt": claim.attempt,
         "node": node,
         "sandbox": sandbox.id,
         "sandbox_runs_before": sandbox.runs,
+        "sandbox_from_stock": from_stock,
         "image_digest": sandbox.identity.image_digest,
         "profile_hash": sandbox.identity.profile_hash,
     }

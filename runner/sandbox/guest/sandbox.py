@@ -5,6 +5,7 @@ supervisor inside. What one run in it may take and who watches it, the run's own
 """
 
 import socket
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -64,6 +65,8 @@ class Sandbox:
         self._preparing = False
         self.runs = 0
         self.spent = False
+        self.started_at = time.monotonic()
+        """When it was ready, on this process's monotonic clock."""
 
     def listen_for_egress(self) -> socket.socket:
         """Return a listening socket that this sandbox alone can reach, as its identity."""

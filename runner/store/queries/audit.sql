@@ -18,6 +18,12 @@ WHERE tenant_id = app_tenant() AND resource_id = %(resource_id)s
   AND resource_type = %(resource_type)s AND seq > %(after)s
 ORDER BY seq LIMIT %(limit)s;
 
+-- name: newest_of_resource
+SELECT seq, body, hash, count(*) OVER () AS total FROM audit_events
+WHERE tenant_id = app_tenant() AND resource_id = %(resource_id)s
+  AND resource_type = %(resource_type)s AND action = ANY (%(actions)s::text[])
+ORDER BY seq DESC LIMIT %(limit)s;
+
 -- name: list_newest
 SELECT seq, body, hash FROM audit_events
 WHERE tenant_id = app_tenant() AND seq < %(before)s

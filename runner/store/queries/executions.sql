@@ -225,6 +225,11 @@ SELECT seq, attempt, kind, at, data, chunk FROM events
 WHERE execution_id = %(execution_id)s AND seq > %(after)s
 ORDER BY seq LIMIT %(limit)s;
 
+-- name: state_changes
+SELECT seq, attempt, kind, at, data, chunk FROM events
+WHERE execution_id = %(execution_id)s AND kind = 'state'
+ORDER BY seq LIMIT %(limit)s;
+
 -- name: output_of_ended
 -- Do not search by `ended_at`: a plan that was made while there were few executions uses its index,
 -- and reads all ended executions once there are many.

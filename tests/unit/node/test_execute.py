@@ -28,7 +28,8 @@ async def test_a_cancelled_execution_passes_until_its_sandbox_is_gone(
         busy.append((sandbox, traffic.busy))
 
     async def claim(*_: object) -> object:
-        return SimpleNamespace(runs=0, container=SimpleNamespace(assign=lambda _: None))
+        container = SimpleNamespace(assign=lambda _: None)
+        return SimpleNamespace(runs=0, started_at=0.0, container=container)
 
     async def cancelled(*_: object) -> Any:
         return never_ran(State.CANCELLED, Reason.CANCEL_REQUESTED, "cancelled")

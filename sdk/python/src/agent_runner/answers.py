@@ -239,6 +239,10 @@ EVENT = EventAnswer("a stream of an execution's events", _event)
 EXECUTIONS = Answer("a page of executions", page(_execution))
 ARTIFACTS = Answer("a list of artifacts", items(made(Artifact)))
 RECEIPT = Answer("a receipt", having("type", "body", "key", "signature"))
+EXPLANATION = Answer(
+    "an explanation",
+    having("id", "kind", "state", "wait", "end", stages=listed(having("stage", "at", "after_s"))),
+)
 SIGNING_KEYS = Answer("a list of public keys", items(having("id", "pem")))
 AUDIT = Answer(
     "a page of audit records",

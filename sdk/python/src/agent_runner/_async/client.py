@@ -207,6 +207,11 @@ class AsyncClient:
         answers.read(answers.RECEIPT, response)
         return response.text
 
+    async def explain(self, execution_id: str) -> dict[str, Any]:
+        """Return why an execution waited, was refused or ended: its `stages`, `wait`, `end`."""
+        path = _path(execution_id, "explanation")
+        return await self._call(answers.EXPLANATION, "GET", path)
+
     async def signing_keys(self) -> Mapping[str, str]:
         """Return the deployment's public keys (PEM) by their ids."""
         found = await self._call(answers.SIGNING_KEYS, "GET", "/v1/signing-keys")

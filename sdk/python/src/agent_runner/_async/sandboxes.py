@@ -8,7 +8,7 @@ import httpx
 
 from agent_runner._async.calls import call, send
 from agent_runner._async.sandbox import ROUTE, AsyncSandbox, created
-from agent_runner.answers import RECEIPT, read
+from agent_runner.answers import EXPLANATION, RECEIPT, read
 from agent_runner.living import SandboxInfo
 from agent_runner.living_answers import SANDBOX, SANDBOXES
 from agent_runner.transport import params
@@ -32,6 +32,11 @@ class AsyncSandboxes:
         """Return a sandbox."""
         path = f"{ROUTE}/{quote(sandbox_id, safe='')}"
         return AsyncSandbox(self._http, await call(self._http, SANDBOX, "GET", path))
+
+    async def explain(self, sandbox_id: str) -> dict[str, Any]:
+        """Return why a sandbox started late, paused or ended: its `stages`, `wait`, `end`."""
+        path = f"{ROUTE}/{quote(sandbox_id, safe='')}/explanation"
+        return await call(self._http, EXPLANATION, "GET", path)
 
     async def receipt(self, sandbox_id: str) -> str:
         """Return the signed receipt of a sandbox that has ended, byte for byte."""

@@ -206,6 +206,11 @@ class Client:
         answers.read(answers.RECEIPT, response)
         return response.text
 
+    def explain(self, execution_id: str) -> dict[str, Any]:
+        """Return why an execution waited, was refused or ended: its `stages`, `wait`, `end`."""
+        path = _path(execution_id, "explanation")
+        return self._call(answers.EXPLANATION, "GET", path)
+
     def signing_keys(self) -> Mapping[str, str]:
         """Return the deployment's public keys (PEM) by their ids."""
         found = self._call(answers.SIGNING_KEYS, "GET", "/v1/signing-keys")

@@ -9,7 +9,7 @@ import httpx
 
 from agent_runner._sync.calls import call, send
 from agent_runner._sync.sandbox import ROUTE, Sandbox, created
-from agent_runner.answers import RECEIPT, read
+from agent_runner.answers import EXPLANATION, RECEIPT, read
 from agent_runner.living import SandboxInfo
 from agent_runner.living_answers import SANDBOX, SANDBOXES
 from agent_runner.transport import params
@@ -33,6 +33,11 @@ class Sandboxes:
         """Return a sandbox."""
         path = f"{ROUTE}/{quote(sandbox_id, safe='')}"
         return Sandbox(self._http, call(self._http, SANDBOX, "GET", path))
+
+    def explain(self, sandbox_id: str) -> dict[str, Any]:
+        """Return why a sandbox started late, paused or ended: its `stages`, `wait`, `end`."""
+        path = f"{ROUTE}/{quote(sandbox_id, safe='')}/explanation"
+        return call(self._http, EXPLANATION, "GET", path)
 
     def receipt(self, sandbox_id: str) -> str:
         """Return the signed receipt of a sandbox that has ended, byte for byte."""
