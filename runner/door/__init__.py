@@ -8,6 +8,7 @@
     replies  what the node answers
     streams  calls that go on for a while, as the API holds them
     contexts  the API's end of calls about code contexts
+    creation  the API's end of a create, which begins before there is a row
     client   the API's end; the node's is `runner.node.residents`
 
 Before the API signs a grant, it checks that the caller may do this. The node trusts the grant and

@@ -10,6 +10,7 @@ from runner.door.call import MOST_ARGUMENTS, DoorCall, Offset, Signed, Text
 from runner.door.code_calls import CODE_CALLS
 from runner.protocol.codec import STRICT, Codec
 from runner.protocol.living import Mode, Path, StreamId, Terminal
+from runner.words.sandbox import SandboxSpec
 
 MOST_KEPT = 64 * 2**20
 
@@ -27,9 +28,22 @@ class KnockCall(DoorCall):
 @with_config(STRICT)
 @dataclass(frozen=True, slots=True)
 class CreateCall(DoorCall):
-    """Make the sandbox of this row live here; `started` once it takes commands."""
+    """Make the sandbox of this row live here; `started` once it takes commands.
+
+    With `ahead`, its row is not stored yet, and will ask for a container of this spec, without
+    secrets and without a way out. The node makes one ready, and waits for `stored`.
+    """
 
     name = "create"
+    ahead: SandboxSpec | None = None
+
+
+@with_config(STRICT)
+@dataclass(frozen=True, slots=True)
+class StoredCall(DoorCall):
+    """Within `create`: the sandbox's row is stored."""
+
+    name = "stored"
 
 
 @with_config(STRICT)
@@ -304,6 +318,7 @@ CALLS: Codec[DoorCall] = Codec(
     kinds=(
         KnockCall,
         CreateCall,
+        StoredCall,
         EndCall,
         RefreshCall,
         PauseCall,

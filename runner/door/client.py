@@ -1,17 +1,17 @@
 """The API's end of the door: an asynchronous method for each call, one connection for each use."""
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from runner.door import calls
 from runner.door.call import DoorCall
 from runner.door.calls import CALLS, KnockCall
 from runner.door.contexts import ContextsDoor
+from runner.door.creation import Creation
 from runner.door.grants import GrantKey, Knock, read_key
 from runner.door.replies import (
     REPLIES,
@@ -29,6 +29,7 @@ from runner.door.replies import (
 from runner.door.streams import (
     ApiLine,
     ArchiveStream,
+    FileListing,
     FileStream,
     OpenCall,
     PortStream,
@@ -45,6 +46,7 @@ from runner.words.living import (
     SandboxMetrics,
     TerminalSize,
 )
+from runner.words.sandbox import SandboxSpec
 
 SOCKET = "door.sock"
 UNIX = "unix:"
@@ -55,14 +57,6 @@ AWAY_S = 2.0
 
 MAX_LISTED_BYTES = 4 * 2**20
 """Characters of all paths of one listing. Deep folders have long paths in every entry."""
-
-
-@dataclass(frozen=True, slots=True)
-class FileListing:
-    """What is in a folder; with `more`, there is more than was asked for."""
-
-    files: tuple[FileEntry, ...]
-    more: bool
 
 
 def address_of(folder: Path) -> str:
@@ -89,6 +83,10 @@ class Door:
         """Have the node make the sandbox of a `starting` row; return since when it lives."""
         async with self._call(knock, calls.CreateCall()) as call:
             return (await call.expect(StartedReply)).started_at
+
+    def create_ahead(self, knocking: Coroutine[Any, Any, Knock], spec: SandboxSpec) -> Creation:
+        """Have a node make a sandbox ready whose row is about to be stored. Close the result."""
+        return Creation(self._call, knocking, spec)
 
     async def end(
         self, knock: Knock, reason: Literal["killed", "tenant_suspended"] = "killed"

@@ -1,17 +1,14 @@
 """The API's end of calls about code contexts."""
 
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import TypeAlias
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 
 from runner.door import code_calls
 from runner.door.call import DoorCall
 from runner.door.grants import Knock
 from runner.door.replies import ContextReply, DoneReply
-from runner.door.streams import OpenCall, RunStream
+from runner.door.streams import Calling, RunStream
 from runner.words.living import ContextInfo, Language
-
-Calling: TypeAlias = Callable[[Knock, DoorCall], AbstractAsyncContextManager[OpenCall]]
 
 
 class ContextsDoor:

@@ -1,13 +1,14 @@
 """The API's end of calls that go on for a while: processes, files, changes, ports."""
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
 
 from runner.door.call import DoorCall
-from runner.door.calls import FinishCall
+from runner.door.calls import FinishCall, StoredCall
+from runner.door.grants import Knock
 from runner.door.replies import (
     ChangedReply,
     DoneReply,
@@ -66,6 +67,11 @@ class OpenCall:
         with _away():
             await self._line.send(b"D", data)
 
+    async def stored(self) -> None:
+        """Say that the sandbox's row is stored. If the node has hung up, its answer says why."""
+        with suppress(Hung):
+            await self._line.tell(StoredCall())
+
     async def finish(self) -> None:
         """Send no more bytes. Raises NodeAway."""
         with _away():
@@ -97,6 +103,10 @@ class OpenCall:
                 return
         with suppress(Hung):
             await self._line.tell(FinishCall())
+
+
+Calling: TypeAlias = Callable[[Knock, DoorCall], AbstractAsyncContextManager[OpenCall]]
+"""Knocks at the door with a call, which is open for a context."""
 
 
 @contextmanager
@@ -180,6 +190,14 @@ class FileStream:
             yield reply.data
         if not isinstance(reply, DoneReply):
             raise _out_of_turn(reply)
+
+
+@dataclass(frozen=True, slots=True)
+class FileListing:
+    """What is in a folder; with `more`, there is more than was asked for."""
+
+    files: tuple[FileEntry, ...]
+    more: bool
 
 
 class ArchiveStream:

@@ -19,7 +19,7 @@ from runner.sandboxes.catalogue import Catalogue, policy_in
 from runner.sandboxes.egress import EgressOrder, not_in_force, rules_in_place
 from runner.sandboxes.order import LivingOrder, resolve_sandbox
 from runner.sandboxes.place import KIND, NO_SANDBOX, SandboxPlaces, ended, took_commands
-from runner.sandboxes.starting import start
+from runner.sandboxes.starting import SandboxStart
 from runner.store import quotas, sandboxes
 from runner.store.db import Database
 from runner.store.idempotency import KeyUse, Once
@@ -81,17 +81,25 @@ class LivingSandboxes:
         If this fails or is cancelled, nothing of the sandbox lives on, and its key is free again.
         """
         new = id_ or new_id()
-        accepted = await self._accept(caller, order, once, new, filling=fill is not None)
-        if isinstance(accepted, _Repeated):
-            once, used = accepted.once, accepted.used
-            earlier = await self.read(caller, await once.require_same(used, used.sandbox_id))
-            if not earlier.was_never_whole:
-                return took_commands(earlier)
-            # Its process died before it could free the key.
-            await self.free(caller, once, earlier.id)
-            return await self.create(caller, order, once=once, fill=fill, id_=id_)
+        async with SandboxStart(self.database, self.door, self.nodes, caller, new) as start:
+            filling = fill is not None
+            accepted = await self._accept(start, order, once, filling=filling)
+            if not isinstance(accepted, _Repeated):
+                return await self._made(start, accepted, once, fill)
+        once, used = accepted.once, accepted.used
+        earlier = await self.read(caller, await once.require_same(used, used.sandbox_id))
+        if not earlier.was_never_whole:
+            return took_commands(earlier)
+        # Its process died before it could free the key.
+        await self.free(caller, once, earlier.id)
+        return await self.create(caller, order, once=once, fill=fill, id_=id_)
+
+    async def _made(
+        self, start: SandboxStart, accepted: StoredSandbox, once: Once | None, fill: Fill | None
+    ) -> StoredSandbox:
+        caller, new = start.caller, start.new
         try:
-            started = await start(self.database, self.door, self.nodes, caller, accepted)
+            started = await start.stored(accepted)
             if fill is None:
                 # As its row is now: nobody else knows of it yet.
                 made = replace(accepted, state=Life.RUNNING, started_at=started.at)
@@ -278,13 +286,13 @@ class LivingSandboxes:
             raise refused
 
     async def _accept(
-        self, caller: Caller, order: LivingOrder, once: Once | None, new: UUID, *, filling: bool
+        self, start: SandboxStart, order: LivingOrder, once: Once | None, *, filling: bool
     ) -> StoredSandbox | _Repeated:
         """Store the sandbox, unless its idempotency key was used before."""
         try:
-            return await self._store(caller, order, once, new, filling=filling)
+            return await self._store(start, order, once, filling=filling)
         except QuotaExceeded as refused:
-            facts = refused.facts
+            caller, facts = start.caller, refused.facts
             async with self.database.tenant(caller.tenant_id) as tx:
                 caller.record(
                     tx, Action.SANDBOX_CREATE, KIND, metadata=facts, outcome=Outcome.DENIED
@@ -292,8 +300,9 @@ class LivingSandboxes:
             raise
 
     async def _store(
-        self, caller: Caller, order: LivingOrder, once: Once | None, new: UUID, *, filling: bool
+        self, start: SandboxStart, order: LivingOrder, once: Once | None, *, filling: bool
     ) -> StoredSandbox | _Repeated:
+        caller, new = start.caller, start.new
         async with self.database.tenant(caller.tenant_id) as tx:
             # Locked until the transaction ends, so that the last place is given away only once.
             tenant, standing = await quotas.alone(tx)
@@ -309,6 +318,7 @@ class LivingSandboxes:
                 standing, memory_mb=memory_mb, egress=bool(wanted.egress)
             ):
                 raise refused
+            start.ahead(wanted)
             insertion = sandboxes.insert_later(
                 tx, new, wanted, created_by=caller.actor, filling=filling
             )

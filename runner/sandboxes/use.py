@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from runner.auth.caller import Caller
-from runner.door.client import Door, FileListing
+from runner.door.client import Door
 from runner.door.grants import Knock
 from runner.door.replies import SeriesReply
 from runner.door.streams import (
     ArchiveStream,
+    FileListing,
     FileStream,
     PortStream,
     ProcessStream,

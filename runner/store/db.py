@@ -77,7 +77,7 @@ class Database:
     async def single(self, tenant_id: UUID) -> AsyncIterator[Transaction]:
         """Open a transaction of one exchange: what is asked of it first is stored with the answer.
 
-        For what only reads, or changes something in one statement. It writes no audit record.
+        For what only reads, or changes something in one statement, which may write an audit record.
         Raises StoreUnavailable when PostgreSQL does not answer; a change may be stored then.
         """
         async with self._connection() as connection:

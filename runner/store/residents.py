@@ -6,7 +6,7 @@ one reason. Only the database's clock gives times.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -19,6 +19,7 @@ from runner.words.errors import LeaseLost
 from runner.words.execution import JSON
 from runner.words.lives import EndReason, Life, before
 from runner.words.living import StoredSandbox
+from runner.words.sandbox import SandboxSpec
 
 LOST = "the sandbox ended, or another process of its node holds it"
 
@@ -77,12 +78,18 @@ async def claim(
 
 
 async def start(
-    tx: Transaction, hold: SandboxHold, guest: Mapping[str, JSON], *, cpu_s: float | None = None
+    tx: Transaction,
+    hold: SandboxHold,
+    guest: Mapping[str, JSON],
+    *,
+    cpu_s: float | None = None,
+    record: str | None = None,
 ) -> datetime:
     """Record that it takes commands, and how to find it again; return when. Raises LeaseLost.
 
     Also raises LeaseLost if somebody has asked to stop it meanwhile: end it then. Its use counts
     from now on: the `cpu_s` that its container has used before are not charged to the tenant.
+    The audit `record` is stored with the change, or not at all.
     """
     row = await tx.one(
         "sandboxes.start",
@@ -90,6 +97,7 @@ async def start(
         instance=hold.instance,
         guest=Jsonb(dict(guest)),
         cpu_s=cpu_s,
+        record=record,
     )
     if row is None:
         raise LeaseLost(LOST)
@@ -97,10 +105,49 @@ async def start(
     return started_at
 
 
-async def change(tx: Transaction, hold: SandboxHold, target: Life) -> None:
+async def begin(
+    tx: Transaction,
+    hold: SandboxHold,
+    spec: SandboxSpec,
+    guest: Mapping[str, JSON],
+    *,
+    node: str,
+    lease: timedelta,
+    cpu_s: float | None,
+    record: str,
+) -> tuple[StoredSandbox, datetime]:
+    """Claim and start a new sandbox in one statement, for which a container was made ahead.
+
+    Returns it, and since when it takes commands.
+
+    Its row must ask for what was made: a container of this spec, without secrets and without a way
+    out. Otherwise nothing changes, and this raises LeaseLost. See `claim` and `start`.
+    """
+    row = await tx.one(
+        "sandboxes.begin",
+        sandbox_id=hold.sandbox_id,
+        node=node,
+        instance=hold.instance,
+        lease=lease,
+        image=spec.image,
+        resources=Jsonb(asdict(spec.resources)),
+        isolation=spec.isolation,
+        guest=Jsonb(dict(guest)),
+        cpu_s=cpu_s,
+        record=record,
+    )
+    if row is None:
+        raise LeaseLost("there is no such sandbox that waits for a node")
+    return of_row(row), row["started_at"]
+
+
+async def change(
+    tx: Transaction, hold: SandboxHold, target: Life, *, record: str | None = None
+) -> None:
     """Give it a state other than `ended`, from one that the table of lives allows, or itself.
 
-    It may be stored again, because the caller may not know whether it was stored.
+    It may be stored again, because the caller may not know whether it was stored. The audit
+    `record` is stored with the change, or not at all.
 
     Raises LeaseLost if another holds it, or if `target` does not follow its state.
     """
@@ -110,6 +157,7 @@ async def change(tx: Transaction, hold: SandboxHold, target: Life) -> None:
         instance=hold.instance,
         target=target,
         sources=[*before(target), target],
+        record=record,
     )
     if not changed:
         raise LeaseLost(f"{LOST}, or is in no state that {target.value} may follow")

@@ -25,6 +25,8 @@ AWAITED = {
     "runner/base/tasks.py": "awaited in the same function",
     "runner/sandbox/guest/meeting.py meet_again": "one return, awaited in the same function",
     "runner/sandbox/guest/intake.py Intake.__init__": "one connection's beginning; `stop` ends it",
+    "runner/door/creation.py Creation.__init__": "one knock; `stored` awaits it, `close` ends it",
+    "runner/node/residents/beginning.py Beginnings.ahead": "one start; who has the row awaits it",
     "runner/door/streams.py OpenCall.answered": "one call, awaited in the same function",
     "runner/api/mcp/server.py _done": "one tool's call, awaited in the same function",
     "runner/api/e2b/daemon/calls.py Stream._frames": "one answer, awaited in the same function",

@@ -18,6 +18,7 @@ from runner.door.calls import (
     ProcessesCall,
     RefreshCall,
     ResumeCall,
+    StoredCall,
 )
 from runner.door.client import SOCKET
 from runner.door.grants import DoorGrant, GrantKey, make_key
@@ -30,13 +31,14 @@ from runner.door.replies import (
     StartedReply,
     told,
 )
-from runner.door.wire import DoorLine
+from runner.door.wire import DoorLine, Hung
 from runner.store import residents
 from runner.store.db import Database
 from runner.store.residents import SandboxHold
 from runner.words.errors import NotFound, RunnerError, SandboxEnded
 from runner.words.lives import EndReason, Life
 from runner.words.living import ProcessInfo
+from runner.words.sandbox import SandboxSpec
 
 LEASE = timedelta(minutes=1)
 PROCESS = ProcessInfo(
@@ -69,6 +71,10 @@ class PlayedNode:
     """Set once it has made a sandbox."""
     asked: list[tuple[str, str]] = field(default_factory=list)
     """Who asked for what."""
+    ahead: list[SandboxSpec] = field(default_factory=list)
+    """What it was asked to make ready before a row was stored."""
+    hung_up: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once a caller has hung up in the middle of its call."""
     _held: set[tuple[UUID, UUID]] = field(default_factory=set)
 
     async def attend(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -81,9 +87,14 @@ class PlayedNode:
             grant = self.key.check(knock.grant, knock.call)
             self.asked.append((grant.actor, call.name))
             await line.tell(AdmittedReply())
+            if isinstance(call, CreateCall) and call.ahead is not None:
+                self.ahead.append(call.ahead)
+                assert isinstance(await line.hear(), StoredCall)
             for reply in await self._do(grant, call):
                 await line.tell(reply)
             await line.tell(DoneReply())
+        except Hung:
+            self.hung_up.set()
         except RunnerError as error:
             await line.tell(told(error))
         finally:

@@ -37,6 +37,7 @@ def test_only_a_running_sandbox_is_paused_and_only_a_paused_one_resumed() -> Non
     ("name", "target"),
     [
         ("sandboxes.start", Life.RUNNING),
+        ("sandboxes.begin", Life.RUNNING),
         ("sandboxes.ask_to_stop", Life.STOPPING),
         ("sandboxes.end_unclaimed", Life.ENDED),
         ("sandboxes.end", Life.ENDED),
@@ -59,7 +60,7 @@ def test_no_state_keeps_a_sandbox_from_being_ended_or_asked_to_stop() -> None:
 
 def sources_of(name: str) -> set[Life]:
     """Return the states from which a statement changes a sandbox."""
-    where = query(name).rpartition("WHERE")[2].partition("RETURNING")[0]
+    where = query(name).partition("WHERE")[2].partition("RETURNING")[0]
     named = re.findall(r"state (?:=|IN) \(?('[^)\n;]*')", where)
     return {Life(word) for each in named for word in re.findall(r"'(\w+)'", each)}
 

@@ -9,6 +9,7 @@ archives   calls that read and write whole folders
 callers    bounds the calls of each sandbox and tenant, and notices callers that hang up
 attend     listens to a caller while its call is answered
 residents  all sandboxes that live here: made, taken over after a restart, kept by a lease, ended
+beginning  makes a sandbox live: its row claimed, its container furnished, its start on record
 resident   one sandbox: its processes, its time, its end
 row        writes its state, its use and its end, each with its audit record
 ending     puts an end on record, and signs its receipt

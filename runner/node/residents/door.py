@@ -7,6 +7,7 @@ bounded length at a time, a bounded number of connections, a short time to say w
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 
 import structlog
@@ -36,11 +37,14 @@ from runner.node.residents.residents import Residents
 from runner.node.starvation import starved
 from runner.words.errors import NodeAway, NotPermitted, RunnerError, SandboxEnded, SandboxFault
 from runner.words.lives import EndReason
+from runner.words.sandbox import SandboxSpec
 
 ADMITTED_S = 2.0
 """How long a caller may take to say what it wants."""
 LINGER_S = 2.0
 """How long a caller is still read from after its call has failed, so that it learns why."""
+STORED_S = 60.0
+"""How long a sandbox that was made ahead waits for its row."""
 MOST_CALLS = 4096
 _ANSWERED_SOON = (calls.StartCall, calls.ProcessCall, calls.ReadCall, calls.StatCall)
 """Calls that nobody adds to and that are mostly answered in the next moment: their answer tells
@@ -130,9 +134,8 @@ class NodeDoor:
 
     async def _answer(self, line: NodeLine, grant: DoorGrant, call: DoorCall) -> DoneReply | None:
         match call:
-            case calls.CreateCall():
-                started_at = await self._residents.create(grant.tenant, grant.sandbox)
-                await line.tell(StartedReply(started_at))
+            case calls.CreateCall(ahead=spec):
+                await line.tell(StartedReply(await self._create(line, grant, spec)))
                 return None
             case calls.EndCall(reason=reason):
                 await self._residents.end(grant.tenant, grant.sandbox, EndReason(reason))
@@ -145,6 +148,20 @@ class NodeDoor:
             if resident.over:
                 raise SandboxEnded(f"this sandbox has ended: {error.detail}") from error
             raise
+
+    async def _create(self, line: NodeLine, grant: DoorGrant, spec: SandboxSpec | None) -> datetime:
+        """Make a sandbox; if its row is not stored yet, make it ready until it is."""
+        if spec is None:
+            return await self._residents.create(grant.tenant, grant.sandbox)
+        async with self._residents.ahead(grant.tenant, spec) as ahead:
+            try:
+                async with asyncio.timeout(STORED_S):
+                    said = await line.hear()
+            except TimeoutError:
+                raise NodeAway("the sandbox's row was not stored in time") from None
+            if not isinstance(said, calls.StoredCall):
+                raise out_of_turn(said)
+            return await self._residents.create(grant.tenant, grant.sandbox, ahead)
 
     async def _in(
         self, line: NodeLine, resident: Resident, grant: DoorGrant, call: DoorCall

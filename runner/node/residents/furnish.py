@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
 from typing import TypeAlias
+from uuid import UUID
 
 import structlog
 
@@ -22,7 +23,7 @@ from runner.node.runs.egress import TRUST, Egress, Listening, WayOut
 from runner.node.runs.secrets import Secrets
 from runner.node.stock.sandboxes import Need, Sandboxes
 from runner.sandbox.guest.living import LivingSandbox, Residence
-from runner.sandbox.guest.sandbox import Bridge
+from runner.sandbox.guest.sandbox import Bridge, Sandbox
 from runner.sandbox.launch import Launcher, SandboxOrder
 from runner.store import quotas
 from runner.store.db import Database
@@ -30,6 +31,7 @@ from runner.store.residents import SandboxHold, TakenOver
 from runner.words.errors import LaunchFailed, NotReady, RunnerError
 from runner.words.execution import JSON
 from runner.words.living import StoredSandbox
+from runner.words.sandbox import SandboxSpec
 
 _SECRET_BYTES = 32
 SYSTEM_TRUST = "/etc/ssl/certs/ca-certificates.crt"
@@ -122,26 +124,53 @@ class Furnisher:
         """
         given = await self._secrets.environment(_user(hold), sandbox.secret_env)
         await self._templates.require(hold.tenant_id, sandbox.image)
-        order = SandboxOrder(sandbox.spec, tenant=str(hold.tenant_id))
-        container = await self._sandboxes.claim(Need(order))
-        container.container.assign(order.tenant)
         async with AsyncExitStack() as undoing:
-            undoing.push_async_callback(self._sandboxes.dispose, container)
+            container = await self._container(hold.tenant_id, sandbox.spec, undoing)
             async with AsyncExitStack() as closing:
                 watch = await self._watch(hold, given)
                 way = await self._way_out(hold, sandbox, container, watch, closing)
                 if watch.values:
                     await self._masks.keep(hold, watch.values)
-                guest = await container.live(
-                    randomness.token_hex(_SECRET_BYTES),
-                    alone_s=self._alone_s,
-                    bridge=way.bridge or Bridge(),
-                )
+                guest = await self._living(container, way.bridge)
                 if not sandbox.builds:
                     await self._templates.fill(guest, sandbox.image)
                 furnished = self._furnished(hold, guest, sandbox, way, given, watch, closing)
                 undoing.pop_all()
                 return furnished
+
+    async def ahead(self, tenant_id: UUID, spec: SandboxSpec) -> LivingSandbox:
+        """Let a sandbox live that has no row yet; `own` furnishes it once it has one.
+
+        If it died while it waited in the stock, this fails. Raises what `new` raises.
+        """
+        async with AsyncExitStack() as undoing:
+            container = await self._container(tenant_id, spec, undoing, checked=False)
+            guest = await self._living(container)
+            undoing.pop_all()
+            return guest
+
+    async def own(
+        self, hold: SandboxHold, sandbox: StoredSandbox, guest: LivingSandbox
+    ) -> Furnished:
+        """Furnish what `ahead` made, for a row that asks for no secrets and no way out."""
+        async with AsyncExitStack() as closing:
+            watch = await self._watch(hold, {})
+            way = await self._way_out(hold, sandbox, guest, watch, closing)
+            return self._furnished(hold, guest, sandbox, way, {}, watch, closing)
+
+    async def _container(
+        self, tenant_id: UUID, spec: SandboxSpec, undoing: AsyncExitStack, *, checked: bool = True
+    ) -> Sandbox:
+        """Take one from the stock for a tenant."""
+        order = SandboxOrder(spec, tenant=str(tenant_id))
+        container = await self._sandboxes.claim(Need(order, checked=checked))
+        undoing.push_async_callback(self._sandboxes.dispose, container)
+        container.container.assign(order.tenant)
+        return container
+
+    async def _living(self, container: Sandbox, bridge: Bridge | None = None) -> LivingSandbox:
+        secret = randomness.token_hex(_SECRET_BYTES)
+        return await container.live(secret, alone_s=self._alone_s, bridge=bridge or Bridge())
 
     async def again(self, hold: SandboxHold, taken: TakenOver) -> Furnished:
         """Take over a sandbox that an earlier process of this node left alive.

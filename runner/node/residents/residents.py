@@ -5,24 +5,24 @@ While PostgreSQL is away, sandboxes live on. Once it is back, we end those that 
 """
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from datetime import datetime
 from functools import partial
 from uuid import UUID
 
 import structlog
 
-from runner.audit import events as audit
 from runner.base.tasks import uninterrupted
 from runner.node.gate import Gate
+from runner.node.residents.beginning import Beginnings, MadeAhead
 from runner.node.residents.ending import EndRecords
-from runner.node.residents.furnish import Furnished, Furnisher, residence_facts
-from runner.node.residents.journal import Journal, sandbox_event
+from runner.node.residents.furnish import Furnished, Furnisher
+from runner.node.residents.journal import Journal
 from runner.node.residents.reaping import BATCH, SandboxReaper
 from runner.node.residents.resident import Resident
 from runner.node.runs.policy import ExecutionPolicy
 from runner.node.runs.recorder import until_stored
-from runner.node.starvation import starved
 from runner.receipts.sandbox_document import Lived
 from runner.store import residents
 from runner.store.db import Database
@@ -34,9 +34,9 @@ from runner.words.errors import (
     RunnerError,
     SandboxEnded,
 )
-from runner.words.execution import JSON
 from runner.words.lives import EndReason, Life
 from runner.words.living import StoredSandbox
+from runner.words.sandbox import SandboxSpec
 
 RENEWALS_PER_LEASE = 3
 AT_ONCE = 8
@@ -69,6 +69,9 @@ class Residents:
         self._ends = ends
         self._by_id: dict[UUID, Resident] = {}
         self._making: dict[UUID, asyncio.Task[datetime]] = {}
+        self._ahead: set[MadeAhead] = set()
+        """Those that no row has yet."""
+        self._beginnings = Beginnings(database, furnisher, journal, policy, self._end_row)
         self._reaper = SandboxReaper(database, ends, node=policy.node, lease=policy.lease)
         self._removals: set[asyncio.Task[None]] = set()
         self.taken_over = asyncio.Event()
@@ -103,18 +106,43 @@ class Residents:
 
     # ---- Beginnings --------------------------------------------------------------------------
 
-    async def create(self, tenant_id: UUID, sandbox_id: UUID) -> datetime:
+    @asynccontextmanager
+    async def ahead(self, tenant_id: UUID, spec: SandboxSpec) -> AsyncIterator[MadeAhead]:
+        """Make a sandbox ready whose row is being stored, for `create` within the context.
+
+        Raises NodeAway if the node is full or drains.
+        """
+        self._gate.require_open()
+        self._require_room()
+        async with self._beginnings.ahead(tenant_id, spec) as made:
+            self._ahead.add(made)
+            try:
+                yield made
+            finally:
+                self._ahead.discard(made)
+
+    async def create(
+        self, tenant_id: UUID, sandbox_id: UUID, ahead: MadeAhead | None = None
+    ) -> datetime:
         """Make the sandbox of this row live here; return since when. If it fails, its row says why.
 
         Raises NodeAway if the node is full or drains, and whatever kept the sandbox from living.
         """
         self._gate.require_open()
-        if len(self) >= self._most:
-            raise NodeAway(f"this node holds {self._most} sandboxes, as many as it may")
-        task = asyncio.create_task(self._create(tenant_id, sandbox_id))
+        if ahead is None:
+            self._require_room()
+        else:
+            # Before anything is awaited: from here on, it is the row's.
+            ahead.taken = True
+            self._ahead.discard(ahead)
+        task = asyncio.create_task(self._create(tenant_id, sandbox_id, ahead))
         self._making[sandbox_id] = task
         task.add_done_callback(partial(self._made, sandbox_id))
         return await asyncio.shield(task)
+
+    def _require_room(self) -> None:
+        if len(self) + len(self._ahead) >= self._most:
+            raise NodeAway(f"this node holds {self._most} sandboxes, as many as it may")
 
     def _made(self, sandbox_id: UUID, task: "asyncio.Task[datetime]") -> None:
         self._making.pop(sandbox_id, None)
@@ -122,62 +150,10 @@ class Residents:
             # Its row says why; the caller may have left.
             task.exception()
 
-    async def _create(self, tenant_id: UUID, sandbox_id: UUID) -> datetime:
-        async with self._database.single(tenant_id) as tx:
-            try:
-                sandbox = await residents.claim(
-                    tx,
-                    sandbox_id,
-                    node=self._policy.node,
-                    instance=self._policy.instance,
-                    lease=self._policy.lease,
-                )
-            except LeaseLost as error:
-                raise SandboxEnded(error.detail) from error
-        hold = SandboxHold(tenant_id, sandbox_id, self._policy.instance)
-        try:
-            furnished = await self._furnisher.new(hold, sandbox)
-        except BaseException as error:
-            await self._start_failed(hold, error)
-            raise
-        try:
-            started_at = await self._record_start(hold, furnished)
-        except BaseException as error:
-            await self._undo(furnished)
-            await self._start_failed(hold, error)
-            if isinstance(error, LeaseLost):
-                raise SandboxEnded("it was ended before it lived") from error
-            raise
-        self._by_id[sandbox_id] = self._resident(hold, sandbox, furnished)
-        return started_at
-
-    async def _record_start(self, hold: SandboxHold, furnished: Furnished) -> datetime:
-        residence = furnished.guest.residence
-        facts: dict[str, JSON] = {
-            "node": self._policy.node,
-            "sandbox": residence.sandbox_id,
-            "image_digest": residence.image_digest,
-            "profile_hash": residence.profile_hash,
-        }
-        async with self._database.tenant(hold.tenant_id) as tx:
-            kept, used = residence_facts(furnished.guest), furnished.guest.container.counters()
-            started_at = await residents.start(tx, hold, kept, cpu_s=used.cpu_s)
-            event = sandbox_event(audit.Action.SANDBOX_START, hold.sandbox_id, facts)
-            audit.append(tx, hold.tenant_id, event)
-        self._journal.announce(hold.sandbox_id)
-        return started_at
-
-    async def _start_failed(self, hold: SandboxHold, error: BaseException) -> None:
-        """Write why it did not start; if it was asked to stop meanwhile, it was killed."""
-        reason, detail = EndReason.START_FAILED, "the node failed"
-        if isinstance(error, LeaseLost):
-            reason, detail = EndReason.KILLED, "killed before it lived"
-        elif isinstance(error, RunnerError):
-            detail = error.detail
-        elif not isinstance(error, asyncio.CancelledError):
-            _log.error("sandbox_not_made", sandbox=str(hold.sandbox_id), exc_info=error)
-            detail = short.detail if (short := starved(error)) is not None else detail
-        await self._end_row(hold, reason, detail)
+    async def _create(self, tenant_id: UUID, sandbox_id: UUID, ahead: MadeAhead | None) -> datetime:
+        begun = await self._beginnings.begin(tenant_id, sandbox_id, ahead)
+        self._by_id[sandbox_id] = self._resident(begun.hold, begun.sandbox, begun.furnished)
+        return begun.started_at
 
     # ---- Taking over -------------------------------------------------------------------------
 
@@ -330,10 +306,6 @@ class Residents:
         task = asyncio.create_task(self._furnisher.remove(resident.guest))
         self._removals.add(task)
         task.add_done_callback(self._removals.discard)
-
-    async def _undo(self, furnished: Furnished) -> None:
-        await uninterrupted(furnished.closing.aclose())
-        await uninterrupted(self._furnisher.remove(furnished.guest))
 
     async def _end_row(self, hold: SandboxHold, reason: EndReason, detail: str) -> None:
         async def write() -> None:

@@ -40,15 +40,14 @@ class SandboxRow:
         """Give it a state, and put the action that led there on record. Safe to repeat."""
         counts = life in {Life.PAUSED, Life.RESUMING}
         reading = await self.meter.read() if counts else None
-        # With a record, the change must be known to be ours before anything is stored.
-        opened = self.database.single if action is None else self.database.tenant
-        async with opened(self.hold.tenant_id) as tx:
+        record = None
+        if action is not None:
+            event = sandbox_event(action, self.hold.sandbox_id, facts)
+            record = audit.body(self.hold.tenant_id, event)
+        async with self.database.single(self.hold.tenant_id) as tx:
             if reading is not None:
                 usage.count_sandbox_later(tx, self.hold, reading)
-            await residents.change(tx, self.hold, life)
-            if action is not None:
-                event = sandbox_event(action, self.hold.sandbox_id, facts)
-                audit.append(tx, self.hold.tenant_id, event)
+            await residents.change(tx, self.hold, life, record=record)
         if action is not None:
             self.journal.announce(self.hold.sandbox_id)
 

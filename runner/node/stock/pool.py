@@ -98,7 +98,7 @@ class WarmSandboxes:
             self._changed.set()
         while (sandbox := self._take(kind)) is not None:
             try:
-                if await answers(sandbox):
+                if not (wanted.checked or sandbox.gone) or await answers(sandbox):
                     return sandbox
             except BaseException:
                 self._discard(sandbox)

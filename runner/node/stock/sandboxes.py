@@ -40,6 +40,8 @@ class Need:
 
     order: SandboxOrder
     owner: Owner | None = None
+    checked: bool = True
+    """Whether it must have answered. Otherwise it may have died while it waited."""
 
     @classmethod
     def of(cls, claim: Claim, request: ExecutionRequest) -> "Need":

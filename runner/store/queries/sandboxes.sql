@@ -90,15 +90,50 @@ RETURNING tenant_id, sandbox_id, state, reason, detail, created_at, started_at, 
           builds, on_shortage, kept_as;
 
 -- name: start
-UPDATE sandboxes
-SET state = 'running', started_at = clock_timestamp(), guest = %(guest)s,
-    counted_at = clock_timestamp(), counted_cpu_s = %(cpu_s)s
-WHERE sandbox_id = %(sandbox_id)s AND instance = %(instance)s AND state = 'starting'
-RETURNING started_at;
+WITH started AS (
+    UPDATE sandboxes
+    SET state = 'running', started_at = clock_timestamp(), guest = %(guest)s,
+        counted_at = clock_timestamp(), counted_cpu_s = %(cpu_s)s
+    WHERE sandbox_id = %(sandbox_id)s AND instance = %(instance)s AND state = 'starting'
+    RETURNING started_at
+), recorded AS (
+    INSERT INTO audit_events (tenant_id, body)
+    SELECT app_tenant(), %(record)s::text FROM started WHERE %(record)s::text IS NOT NULL
+)
+SELECT started_at FROM started;
+
+-- name: begin
+-- Claims a new sandbox and starts it at once, in a container that was made for such a spec.
+WITH begun AS (
+    UPDATE sandboxes
+    SET node = %(node)s, instance = %(instance)s, lease_until = clock_timestamp() + %(lease)s,
+        state = 'running', started_at = clock_timestamp(), guest = %(guest)s,
+        counted_at = clock_timestamp(), counted_cpu_s = %(cpu_s)s
+    WHERE sandbox_id = %(sandbox_id)s AND node IS NULL AND state = 'starting'
+      AND lease_until > clock_timestamp()
+      AND image = %(image)s AND resources = %(resources)s AND isolation = %(isolation)s
+      AND NOT builds AND egress = '[]' AND secret_env = '{}'
+      AND NOT EXISTS (SELECT FROM nodes n WHERE n.node = %(node)s
+                      AND (n.state <> 'ready' OR n.instance <> %(instance)s))
+    RETURNING tenant_id, sandbox_id, state, reason, detail, created_at, started_at, ended_at,
+              expires_at, timeout_s, on_timeout, auto_resume, lives_until, project, image, size,
+              resources, isolation, egress, egress_policy, env, secret_env, metadata, created_by,
+              filling, builds, on_shortage, kept_as
+), recorded AS (
+    INSERT INTO audit_events (tenant_id, body) SELECT app_tenant(), %(record)s::text FROM begun
+)
+SELECT * FROM begun;
 
 -- name: change
-UPDATE sandboxes SET state = %(target)s
-WHERE sandbox_id = %(sandbox_id)s AND instance = %(instance)s AND state = ANY (%(sources)s);
+WITH changed AS (
+    UPDATE sandboxes SET state = %(target)s
+    WHERE sandbox_id = %(sandbox_id)s AND instance = %(instance)s AND state = ANY (%(sources)s)
+    RETURNING sandbox_id
+), recorded AS (
+    INSERT INTO audit_events (tenant_id, body)
+    SELECT app_tenant(), %(record)s::text FROM changed WHERE %(record)s::text IS NOT NULL
+)
+SELECT sandbox_id FROM changed;
 
 -- name: count_anew
 UPDATE sandboxes SET expires_at = clock_timestamp() + make_interval(secs => timeout_s)

@@ -11,6 +11,8 @@ from uuid import UUID
 import docker
 import pytest
 
+from runner.door.creation import Creation
+from runner.door.grants import Knock
 from runner.store.sandboxes import LifeChange
 from runner.words.errors import Conflict, FileRefused, Gone, NodeAway, NotFound, SandboxEnded
 from runner.words.ids import new_id
@@ -75,6 +77,49 @@ async def test_from_its_making_to_its_end(me: Agent, shared: Deployment) -> None
         "sandbox:start",
     ]
     assert {"sandbox:processes", "sandbox:files", "sandbox:kill", "sandbox:end"} <= set(actions)
+
+
+async def test_what_is_made_ahead_lives_only_for_a_stored_row_that_asks_for_it(
+    me: Agent, shared: Deployment
+) -> None:
+    """It is removed if the caller hangs up, and if the row asks for another spec."""
+    made = await me.living.create(me.caller, SMALL)
+    client = docker.APIClient(shared.stack.settings.docker_url, version="auto", timeout=30)
+
+    def containers() -> int:
+        """Return how many were started for this tenant, and not for the stock."""
+        return len(client.containers(filters={"label": f"runner.tenant={me.caller.tenant_id}"}))
+
+    async def until_there_are(number: int) -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            while await asyncio.to_thread(containers) != number:  # noqa: ASYNC110 - Docker's
+                await asyncio.sleep(0.1)
+
+    def ahead(pids: int) -> Creation:
+        """Begin to make one of a spec that the stock does not have."""
+        spec = replace(made.spec, resources=replace(made.spec.resources, pids=pids))
+
+        async def knock() -> Knock:
+            found = await me.living.places.knock(me.caller, made.id)
+            return replace(found, sandbox_id=new_id())
+
+        return me.living.door.create_ahead(knock(), spec)
+
+    try:
+        before = containers()
+        given_up = ahead(77)
+        await until_there_are(before + 1)
+        await given_up.close()
+        await until_there_are(before)
+        without_row = ahead(78)
+        await until_there_are(before + 1)
+        with pytest.raises(SandboxEnded):
+            await without_row.stored()
+        await without_row.close()
+        await until_there_are(before)
+        assert (await me.run(made.id, "echo", "here")).stdout == b"here\n"
+    finally:
+        client.close()
 
 
 async def test_environment_and_folder_are_the_sandboxs_and_the_processs(me: Agent) -> None:

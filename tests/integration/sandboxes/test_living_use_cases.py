@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -395,6 +396,40 @@ async def test_nothing_lives_on_of_a_sandbox_whose_caller_was_cancelled(
     node.holds.set()
     (row,) = await living.list_newest(caller, limit=10)
     assert (row.state, row.reason) == (Life.ENDED, EndReason.KILLED)
+
+
+async def test_a_plain_sandbox_is_made_ready_before_its_row_is_stored(
+    caller: Caller, node: PlayedNode, living: LivingSandboxes
+) -> None:
+    """One with a secret is not: its node must read the row first."""
+    made = await living.create(caller, NANO)
+    assert node.ahead == [made.spec]
+    await living.create(caller, replace(NANO, secret_env={"TOKEN": "token"}))
+    assert node.ahead == [made.spec]
+
+
+async def test_what_was_made_ahead_is_given_up_if_its_row_is_not_stored(
+    caller: Caller, node: PlayedNode, living: LivingSandboxes, superuser: Any
+) -> None:
+    """The node learns it by the end of the call. The control: another one is made and stays."""
+    with superuser.transaction():
+        superuser.execute("LOCK TABLE sandboxes IN SHARE MODE")
+        creating = asyncio.create_task(living.create(caller, NANO))
+        async with asyncio.timeout(PATIENCE_S):
+            while not node.ahead:  # noqa: ASYNC110 - it has nothing to wait for
+                await asyncio.sleep(0.02)
+        assert not node.hung_up.is_set()
+        creating.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await creating
+    async with asyncio.timeout(PATIENCE_S):
+        await node.hung_up.wait()
+    assert not node.made.is_set()
+    running = partial(living.list_newest, caller, states=[Life.RUNNING], limit=10)
+    assert await running() == []
+    made = await living.create(caller, NANO)
+    assert [each.id for each in await running()] == [made.id]
+    assert node.made.is_set()
 
 
 class Packed:

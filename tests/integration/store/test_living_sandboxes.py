@@ -10,7 +10,10 @@ import psycopg
 import pytest
 from pydantic import SecretStr
 
+from runner.audit import events as audit
+from runner.audit.events import Action, Filter
 from runner.embedded.services import Services
+from runner.node.residents.journal import sandbox_event
 from runner.store import projects, quotas, residents, retention, sandboxes, tenants
 from runner.store.db import Database
 from runner.store.idempotency import Once
@@ -22,7 +25,7 @@ from runner.words.ids import new_id
 from runner.words.lives import EndReason, Life, OnTimeout
 from runner.words.living import SandboxRequest, StoredSandbox
 from runner.words.resources import Resources
-from runner.words.sandbox import SandboxSpec
+from runner.words.sandbox import Isolation, SandboxSpec
 from tests.integration.store.conftest import LEASE, new_tenant
 
 SPEC = SandboxSpec("python", Resources(cpu=1, memory_mb=64, pids=8, disk_mb=8))
@@ -192,6 +195,103 @@ async def test_a_life_goes_by_the_table_and_ends_once(
         EndReason.EXPIRED,
         "its time was up",
     )
+
+
+PLAIN = replace(ASKED, egress=(), secret_env={})
+
+
+async def begin(worker: Database, tenant: UUID, id_: UUID, spec: SandboxSpec = SPEC) -> Life:
+    """Claim and start a sandbox at once, with a record; return its state."""
+    record = audit.body(tenant, sandbox_event(Action.SANDBOX_START, id_, {}))
+    hold = SandboxHold(tenant, id_, "i1")
+    async with worker.single(tenant) as tx:
+        sandbox, started_at = await residents.begin(
+            tx, hold, spec, GUEST, node="n1", lease=LEASE, cpu_s=1.5, record=record
+        )
+    assert sandbox.started_at == started_at
+    return sandbox.state
+
+
+async def starts_on_record(api: Database, tenant: UUID) -> int:
+    async with api.tenant(tenant) as tx:
+        return len(await audit.list_after(tx, 0, Filter(action="sandbox:start"), 9))
+
+
+async def test_a_plain_sandbox_is_claimed_and_started_at_once(
+    api: Database, owner: Database, worker: Database
+) -> None:
+    """Once: its start is on record once, and who comes later gets nothing."""
+    tenant = await new_tenant(owner, "sandbox-at-once")
+    id_ = await made(api, tenant, PLAIN)
+    assert await begin(worker, tenant, id_) is Life.RUNNING
+    assert (await read(api, tenant, id_)).started_at is not None
+    with pytest.raises(LeaseLost):
+        await begin(worker, tenant, id_)
+    with pytest.raises(LeaseLost):
+        await claimed(worker, tenant, id_)
+    assert await starts_on_record(api, tenant) == 1
+    async with worker.tenant(tenant) as tx:
+        await residents.change(tx, SandboxHold(tenant, id_, "i1"), Life.PAUSING)
+
+
+@pytest.mark.parametrize(
+    "otherwise",
+    [
+        replace(PLAIN, egress=ASKED.egress),
+        replace(PLAIN, secret_env=ASKED.secret_env),
+        replace(PLAIN, spec=replace(SPEC, image="data")),
+        replace(PLAIN, spec=replace(SPEC, builds=True)),
+        replace(PLAIN, spec=replace(SPEC, isolation=Isolation.GVISOR)),
+        replace(PLAIN, spec=replace(SPEC, resources=replace(SPEC.resources, memory_mb=128))),
+    ],
+    ids=["egress", "secrets", "image", "builds", "isolation", "memory"],
+)
+async def test_what_was_made_ahead_is_only_for_a_row_that_asks_for_it(
+    api: Database, owner: Database, worker: Database, otherwise: SandboxRequest
+) -> None:
+    """Nothing is changed or put on record. The control: an ordinary claim of the row succeeds."""
+    tenant = await new_tenant(owner, f"sandbox-otherwise-{new_id()}")
+    id_ = await made(api, tenant, otherwise)
+    with pytest.raises(LeaseLost):
+        await begin(worker, tenant, id_)
+    assert await starts_on_record(api, tenant) == 0
+    await claimed(worker, tenant, id_)
+
+
+async def test_one_that_was_killed_or_is_another_tenants_is_not_begun(
+    api: Database, owner: Database, worker: Database
+) -> None:
+    tenant, stranger = (
+        await new_tenant(owner, "sandbox-begin-killed"),
+        await new_tenant(owner, "sandbox-begin-stranger"),
+    )
+    id_ = await made(api, tenant, PLAIN)
+    with pytest.raises(LeaseLost):
+        await begin(worker, stranger, id_)
+    async with api.tenant(tenant) as tx:
+        assert await sandboxes.end_unclaimed(tx, id_, EndReason.KILLED, "killed")
+    with pytest.raises(LeaseLost):
+        await begin(worker, tenant, id_)
+    assert await starts_on_record(api, tenant) == await starts_on_record(api, stranger) == 0
+
+
+async def test_a_change_that_is_refused_leaves_no_record(
+    api: Database, owner: Database, worker: Database
+) -> None:
+    """The control: one that is made leaves its record."""
+    tenant = await new_tenant(owner, "sandbox-unrecorded")
+    hold = await running(api, worker, tenant)
+    record = audit.body(tenant, sandbox_event(Action.SANDBOX_PAUSE, hold.sandbox_id, {}))
+    paused = Filter(action="sandbox:pause")
+    for instance, recorded in (("i2", 0), ("i1", 1)):
+        try:
+            async with worker.single(tenant) as tx:
+                held = replace(hold, instance=instance)
+                await residents.change(tx, held, Life.PAUSING, record=record)
+        except LeaseLost:
+            assert instance == "i2"
+        async with api.tenant(tenant) as tx:
+            assert len(await audit.list_after(tx, 0, paused, 9)) == recorded
 
 
 async def test_only_who_holds_it_may_change_it(

@@ -8,7 +8,8 @@ from itertools import islice
 from runner.api.e2b.daemon import answers
 from runner.api.e2b.daemon.connect import Code, ConnectError
 from runner.api.e2b.daemon.tree import Tree
-from runner.door.client import MAX_LISTED_BYTES, FileListing
+from runner.door.client import MAX_LISTED_BYTES
+from runner.door.streams import FileListing
 from runner.words.living import FileEntry
 
 MAX_DEPTH = 64

@@ -18,8 +18,9 @@ from runner.api.e2b.daemon import answers, listing
 from runner.api.e2b.daemon.connect import Code, ConnectError
 from runner.api.e2b.daemon.listing import MAX_DEPTH, listed, ordered, require_whole
 from runner.api.e2b.daemon.tree import Tree
-from runner.door.client import MAX_LISTED_BYTES, Door, FileListing
+from runner.door.client import MAX_LISTED_BYTES, Door
 from runner.door.replies import DoneReply, FilesReply
+from runner.door.streams import FileListing
 from runner.words.living import FileEntry, FileKind
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
