@@ -140,7 +140,10 @@ def test_npm_installs_what_the_next_process_requires(world: World) -> None:
     reached = [host_of(world.registry)]
     with world.client("installs").sandboxes.create(image="code", egress=reached, env=env) as made:
         made.files.write(AUTHORITIES, world.authorities)
-        installed = made.run("npm install --silent is-number", timeout_s=INSTALL_S)
+        # npm asks for a scoped package by a path with %2f in it.
+        installed = made.run("npm install --silent is-number @types/ms", timeout_s=INSTALL_S)
         assert installed.exit_code == 0, installed.stderr.text
         found = made.run(["node", "-e", "console.log(require('is-number')('7'))"])
+        scoped = made.run("cat node_modules/@types/ms/package.json")
     assert (found.exit_code, found.stdout.text) == (0, "true\n"), found.stderr.text
+    assert '"name": "@types/ms"' in scoped.stdout.text
