@@ -4,7 +4,8 @@ Commands run with the rights of the user who types them.
 
     app      the table of commands
     serve    runs a process of the product
-    operate  schema, keys, images, the host
+    operate  schema, images, the host
+    keys     API keys
     tenants  tenants and their terms
     operators  operators' keys
     nodes    nodes: what they hold, drained and removed

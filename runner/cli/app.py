@@ -8,6 +8,7 @@ from runner.cli import (
     demo,
     explain,
     files,
+    keys,
     mcp,
     members,
     nodes,
@@ -50,7 +51,7 @@ app.add_typer(operators.operators, name="operators")
 app.add_typer(nodes.nodes, name="nodes")
 app.add_typer(members.members, name="members")
 app.command("usage")(usage.usage)
-app.add_typer(operate.keys, name="keys")
+app.add_typer(keys.keys, name="keys")
 app.add_typer(operate.images, name="images")
 app.add_typer(use.executions, name="executions")
 app.command("explain")(explain.explain)

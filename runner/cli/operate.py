@@ -1,4 +1,4 @@
-"""Commands of the operator: schema, keys, images, and what this host offers."""
+"""Commands of the operator: schema, images, and what this host offers."""
 
 import asyncio
 from typing import Annotated, Any
@@ -6,11 +6,9 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from runner.auth.keys import in_e2b_form
 from runner.base.settings import Settings
 from runner.cli import host, human
-from runner.cli.arguments import MOST_AT_ONCE, label, tenant_name
-from runner.cli.console import err, fail, out, plain, reports_errors, required
+from runner.cli.console import err, out, plain, reports_errors, required
 from runner.cli.database import as_owner
 from runner.cli.listing import AsJson, print_json, print_rows
 from runner.cli.session import operated
@@ -19,12 +17,9 @@ from runner.quotas.tiers import load_tiers
 from runner.sandbox.engine.docker import Engine
 from runner.sandbox.engine.images import BuiltImage, Images
 from runner.store import migrations
-from runner.tenants.tenancy import create_key, publish_tiers
+from runner.tenants.tenancy import publish_tiers
 from runner.words.errors import DockerUnavailable
-from runner.words.principal import Role, Tier
-from runner.words.sandbox import Isolation
 
-keys = typer.Typer(help="API keys.", no_args_is_help=True)
 images = typer.Typer(help="Sandbox images.", no_args_is_help=True)
 
 DIGITS = 12
@@ -48,59 +43,6 @@ def migrate() -> None:
     migrations.migrate(owner, *(url for url in logins if url))
     as_owner(settings, lambda database: publish_tiers(database, tiers))
     out.print("schema is up to date")
-
-
-@keys.command("create")
-@reports_errors
-def keys_create(
-    tenant: Annotated[
-        str, typer.Option(help="The tenant; made if it is new.", callback=tenant_name)
-    ],
-    role: Annotated[Role, typer.Option(help="What the key may do.")] = Role.OWNER,
-    name: Annotated[str, typer.Option(help="What the key is for.", callback=label)] = "bootstrap",
-    max_size: Annotated[
-        str, typer.Option(help="The largest size a new tenant may ask for.")
-    ] = "large",
-    tier: Annotated[Tier, typer.Option(help="What rates and quotas a new tenant has.")] = Tier.FREE,
-    concurrency: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            max=MOST_AT_ONCE,
-            help="Executions a new tenant may run at once, instead of its tier's.",
-        ),
-    ] = None,
-    isolation: Annotated[
-        Isolation | None, typer.Option(help="A new tenant must use it; by default it may choose.")
-    ] = None,
-    *,
-    e2b: Annotated[
-        bool, typer.Option("--e2b", help="Print it as E2B's clients want it, for E2B_API_KEY.")
-    ] = False,
-) -> None:
-    """Make an API key and print it, once."""
-    settings = operated()
-    sizes = load_sizes(settings.profiles_path)
-    if max_size not in sizes:
-        fail(f"size {max_size!r} is not one of {', '.join(sorted(sizes))}")
-
-    made = as_owner(
-        settings,
-        lambda owner: create_key(
-            owner,
-            tenant=tenant,
-            role=role,
-            name=name,
-            max_limits=sizes[max_size],
-            tier=tier,
-            max_concurrency=concurrency,
-            required_isolation=Isolation.GVISOR if isolation is Isolation.GVISOR else None,
-        ),
-    )
-    if made.of_new_tenant:
-        err.print(f"there was no tenant {tenant!r}: it was made, too", highlight=False)
-    err.print("shown once; only its hash is stored:")
-    out.print(in_e2b_form(made.token) if e2b else made.token, highlight=False, soft_wrap=True)
 
 
 @images.command("build")

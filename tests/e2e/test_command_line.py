@@ -428,3 +428,24 @@ def left_running(folder: Path) -> list[str]:
         if str(folder) in line:
             found.append(line)
     return found
+
+
+def test_keys_are_listed_rotated_and_revoked_by_their_prefix(shared: Deployment) -> None:
+    """A key that is revoked is listed on request only."""
+    env = {"RUNNER_URL": shared.url, "RUNNER_API_KEY": shared.key("locksmith")}
+    own = env["RUNNER_API_KEY"].split("_")[1]
+    listed = runner("keys", "list", env=env)
+    assert listed.returncode == 0, listed.stderr
+    assert [line.split()[0] for line in listed.stdout.splitlines()] == ["key", own]
+    rotated = runner("keys", "rotate", own, env=env)
+    assert rotated.returncode == 0, rotated.stderr
+    env["RUNNER_API_KEY"] = rotated.stdout.strip()
+    new = env["RUNNER_API_KEY"].split("_")[1]
+    revoked = runner("keys", "revoke", own, env=env)
+    assert (revoked.returncode, revoked.stderr) == (0, f"{own} is revoked\n")
+    assert own not in runner("keys", "list", env=env).stdout
+    everything = runner("keys", "list", "--all", "--json", env=env)
+    assert [each["prefix"] for each in json.loads(everything.stdout)] == [new, own]
+    unknown = runner("keys", "revoke", "no-such-key", env=env)
+    assert unknown.returncode == 1
+    assert "runner keys list --all" in unknown.stderr
