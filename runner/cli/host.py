@@ -266,7 +266,8 @@ def _users(settings: Settings, root: Path = Path("/")) -> Finding:
 def _terminals(settings: Settings, root: Path = Path("/")) -> Finding:
     kernel = root / "proc/sys/kernel/pty"
     # The kernel reserves some for the host itself (filesystems/devpts.rst).
-    free = int((kernel / "max").read_text()) - int((kernel / "reserve").read_text())
+    reserved = int((kernel / "reserve").read_text())
+    free = int((kernel / "max").read_text()) - reserved
     wanted = settings.most_sandboxes * PTYS
     return Finding(
         "pseudo-terminals",
@@ -274,7 +275,8 @@ def _terminals(settings: Settings, root: Path = Path("/")) -> Finding:
         f"{free} for sandboxes",
         ""
         if wanted <= free
-        else f"{settings.most_sandboxes} sandboxes may take {wanted}: raise kernel.pty.max",
+        else f"{settings.most_sandboxes} sandboxes may take {wanted}: "
+        f"run `sysctl -w kernel.pty.max={wanted + reserved}`, and write it to /etc/sysctl.d",
     )
 
 

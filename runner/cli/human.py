@@ -38,9 +38,11 @@ def number(value: float) -> str:
 
 
 def quantity(name: str, value: float) -> str:
-    """Return a value of the API in the unit that its name implies: bytes, seconds or a number."""
+    """Return a value of the API in the unit that its name implies, or as a plain number."""
     if "bytes" in name.split("_"):
         return size(value)
+    if name.endswith("_mb"):
+        return size(value * STEP * STEP)
     if name.endswith(("_s", "_s_per_day")) and not name.endswith("gib_s"):
         return duration(value)
     return number(value)

@@ -37,7 +37,7 @@ def add(
 ) -> None:
     """Invite somebody to a tenant, and print the one-time token to hand to them."""
     token = as_owner(operated(), lambda db: _invite(db, tenant, _address(email), role))
-    err.print("good once, for seven days; for POST /v1/login/accept with a password:")
+    err.print("works once, within seven days; send it with a password to POST /v1/login/accept:")
     out.print(token, highlight=False)
 
 
@@ -46,7 +46,7 @@ def add(
 def reset(email: EmailOption) -> None:
     """Print a one-time token by which somebody who forgot their password sets a new one."""
     token = as_owner(operated(), lambda db: _reset(db, _address(email)))
-    err.print("good once, for a day; for POST /v1/login/accept with a new password:")
+    err.print("works once, within a day; send it with a new password to POST /v1/login/accept:")
     out.print(token, highlight=False)
 
 

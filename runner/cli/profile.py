@@ -12,6 +12,7 @@ from runner.base.seccomp import Document, compile_filter, load_profile, read_pro
 from runner.base.settings import Settings
 from runner.cli.console import err, fail, out, read_settings, reports_errors
 from runner.cli.listing import AsJson, print_json, print_rows
+from runner.cli.passing_on import PassesOn
 from runner.cli.session import operated
 from runner.profiles.dangerous import DANGEROUS
 from runner.quotas.sizes import load_sizes
@@ -84,11 +85,16 @@ def show(name: NameArgument = "default") -> None:
 @reports_errors
 def check(
     file: Annotated[
-        Path | None, typer.Argument(dir_okay=False, help="A profile; default: the one in force.")
+        Path | None,
+        typer.Argument(
+            dir_okay=False, help="A file, or a profile's name; by default the one in force."
+        ),
     ] = None,
 ) -> None:
     """Compile a profile as a worker does when it starts, and name what it should not allow."""
-    path = file or _path(read_settings(), "default")
+    path = file or Path("default")
+    if not path.exists() and (named := _path(read_settings(), str(path))).exists():
+        path = named
     _, document = read_profile(path)
     try:
         compile_filter(document)
@@ -99,10 +105,12 @@ def check(
         err.print(f"[yellow]warning:[/] {name}: it {DANGEROUS[name]}", highlight=False)
 
 
-@profile.command("learn", context_settings={"ignore_unknown_options": True})
+@profile.command("learn", cls=PassesOn)
 @reports_errors
 def learn_profile(
-    command: Annotated[list[str], typer.Argument(metavar="-- COMMAND...", help="What to observe.")],
+    command: Annotated[
+        list[str], typer.Argument(metavar="COMMAND…", help="What to observe, with its arguments.")
+    ],
     inputs: Annotated[
         list[Path] | None,
         typer.Option(

@@ -73,7 +73,9 @@ def test_too_few_pseudo_terminals_are_told(tmp_path: Path) -> None:
     settings = Settings(state_dir=tmp_path, slots=4, sandboxes=30, pool_max=10)
     for most, status in ((2048, Status.OK), (2047, Status.WARN)):
         (kernel / "max").write_text(f"{most}\n")
-        assert _terminals(settings, tmp_path).status is status
+        found = _terminals(settings, tmp_path)
+        assert found.status is status
+    assert "kernel.pty.max=2048" in found.advice
 
 
 def test_swap_that_is_on_is_told() -> None:

@@ -28,7 +28,7 @@ def runner(state_dir: Path, *arguments: str, **settings: str) -> subprocess.Comp
 
 def test_learn_prints_a_diff_and_writes_a_profile_that_compiles(tmp_path: Path) -> None:
     proposed = tmp_path / "mine.json"
-    learnt = runner(tmp_path, "learn", "--write", str(proposed), "--", "unshare", "-U", "id", "-u")
+    learnt = runner(tmp_path, "learn", "--write", str(proposed), "unshare", "-U", "id", "-u")
     assert learnt.returncode == 0, learnt.stderr
     assert learnt.stdout.startswith("--- a/seccomp/default.json\n+++ b/seccomp/default.json\n")
     assert '+      "comment": "Needed by: unshare -U id -u",\n' in learnt.stdout
@@ -75,6 +75,16 @@ def test_list_shows_the_operators_own_sizes_and_profiles(tmp_path: Path) -> None
     assert listed.returncode == 0, listed.stderr
     assert "notebook" in listed.stdout
     assert "384" in listed.stdout
+
+
+def test_check_takes_the_name_that_show_takes(tmp_path: Path) -> None:
+    """A file of that name in the current folder comes first."""
+    checked = runner(tmp_path, "check", "egress")
+    assert (checked.returncode, checked.stderr) == (0, "")
+    assert "seccomp/egress.json: 82 system calls allowed" in checked.stdout
+    missing = runner(tmp_path, "check", "no-such-profile")
+    assert missing.returncode == 78
+    assert "no-such-profile" in missing.stderr
 
 
 @pytest.mark.parametrize(

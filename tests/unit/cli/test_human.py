@@ -48,6 +48,7 @@ def test_a_span_of_time_is_in_its_two_largest_units(seconds: float, written: str
         ("storage_bytes", 1_099_511_627_776, "1.0 TiB"),
         ("egress_bytes_up", 10, "10 B"),
         ("egress_bytes_per_day", 0, "0 B"),
+        ("sandbox_memory_mb", 1_048_576, "1.0 TiB"),
         ("cpu_s", 43.2, "43 s"),
         ("cpu_s_per_day", 7200, "2 h"),
         ("stored_objects", 5_000_000, "5,000,000"),
