@@ -126,7 +126,7 @@ class ProcessStream:
     def __init__(self, call: OpenCall, process: ProcessInfo, offset: int) -> None:
         self._call = call
         self.process = process
-        """As it was when the call began."""
+        """The process as it was when the call began."""
         self.offset = offset
         """Up to which byte its output has arrived; bytes that are no longer kept count."""
         self.end: ProcessEnd | None = process.end

@@ -10,7 +10,7 @@ _SHORT = frozenset(
         errno.EDQUOT,
     }
 )  # fmt: skip
-"""What the kernel says where another process may free what is lacking."""
+"""Errors of the kernel that pass once another process frees memory, threads, files or space."""
 _NO_THREAD = "can't start new thread"
 """What Python says for EAGAIN from pthread_create(3), which it hides in a RuntimeError."""
 

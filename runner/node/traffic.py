@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 QUIET_S = 1.0
-"""Without an execution for so long, a worker is not busy: an agent's next call comes sooner."""
+"""A worker without an execution for so long is not busy: an agent's next call comes sooner."""
 PATIENCE_S = 30.0
 """How long anything is put off."""
 

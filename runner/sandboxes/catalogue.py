@@ -19,7 +19,7 @@ from runner.words.templates import DEFAULT_TAG, template_in
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SandboxOffer:
-    """What sandboxes a tenant may have. Each method raises Invalid naming the field."""
+    """The sandboxes that a tenant may have. Each method raises Invalid and names the field."""
 
     sizes: Mapping[str, Limits]
     images: Mapping[str, frozenset[str]]

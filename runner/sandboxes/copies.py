@@ -28,7 +28,7 @@ from runner.words.sandbox import WORKSPACE
 
 @dataclass(frozen=True, slots=True)
 class ForkTerms:
-    """What of a copy differs from its source; fields that are None stay as they are there."""
+    """How a copy differs from its source; a field that is None stays as in the source."""
 
     timeout_s: float | None
     on_timeout: OnTimeout | None = None

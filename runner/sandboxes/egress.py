@@ -64,7 +64,7 @@ async def rules_in_place(
 async def not_in_force(
     database: Database, caller: Caller, sandbox_id: UUID, why: RunnerError
 ) -> None:
-    """Put on record that nobody has confirmed rules which are stored, and on record as stored."""
+    """Record that no node has confirmed rules that are stored and already recorded as stored."""
     facts = {"egress_in_force": False, "why": why.detail}
     async with database.tenant(caller.tenant_id) as tx:
         caller.record(

@@ -8,7 +8,7 @@ from runner.store.ledger import Room
 
 
 class Measured:
-    """What went by: how many bytes, and their SHA-256 sum."""
+    """Counts bytes that pass, and computes their SHA-256 sum."""
 
     def __init__(self, room: Room) -> None:
         self.size = 0

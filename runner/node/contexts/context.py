@@ -109,15 +109,15 @@ class Context:
         self._charge = charge
         self._written = written
         self._offset: int | None = None if known else 0
-        """Where it says something new; None for wherever it is now."""
+        """The byte from which its output is new; None for the end of the output as it is now."""
         self._turn = asyncio.Lock()
         self._waiting = 0
         self._number = int(time.time() * 1000)
-        """The last run's; this clock is ahead of what an earlier process of this node counted."""
+        """The last run's number: the clock is ahead of those of earlier processes of this node."""
         self._run: ContextRun | None = None
         self._gone = False
         self._tasks: set[asyncio.Task[None]] = set()
-        """What is under way. It ends with the connection to the sandbox at the latest."""
+        """Tasks under way. They end with the connection to the sandbox at the latest."""
 
     @property
     def number(self) -> int:

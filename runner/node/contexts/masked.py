@@ -20,9 +20,9 @@ from runner.words.json import RepeatedKey, read_json
 MOST_ELEMENTS = 100_000
 """How many values and keys a JSON text may have, about. Each costs far more than its bytes."""
 HOP_S = 100e-6
-"""What it costs the event loop, on a slow core, to have a thread mask something."""
+"""Seconds of the event loop, on a slow core, for letting a thread mask something."""
 _CHAR_S = 20e-9
-"""What a character of JSON costs at least."""
+"""The fewest seconds that a character of JSON takes."""
 _SEPARATOR = "\n"
 _STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 

@@ -38,7 +38,7 @@ MOST_HELD = 1024 * 1024
 MOST_KINDS = 64
 """How many kinds one result may have; each costs its readers something, even if it is empty."""
 _HELD = 256
-"""What a piece of it counts beside its bytes: what it takes to hold it."""
+"""Bytes that each piece counts beside its own: the memory of the object that holds it."""
 _AHEAD = 16
 """How many events wait for the caller, at most a few 100 KiB."""
 _KINDS = {Stream.STDOUT: b"O", Stream.STDERR: b"E"}

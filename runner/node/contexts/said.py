@@ -1,4 +1,4 @@
-"""What a context's program says: one JSON object a line, checked against its class."""
+"""Reports of a context's program: one JSON object a line, checked against its class."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
@@ -14,7 +14,7 @@ from runner.words.living import OutputGap, OutputPiece
 
 LINE_S = 10e-6
 LINE_BYTE_S = 8e-9
-"""What it costs the event loop, on a slow core, to check a line, and each of its bytes."""
+"""Seconds of the event loop, on a slow core, for checking a line, and for each of its bytes."""
 LONGEST = 512 * 1024
 """The longest line. A piece of a value is far shorter, whatever characters it has."""
 MOST_TRACE = 64 * 1024
@@ -23,9 +23,10 @@ Piece: TypeAlias = Annotated[str, Field(max_length=64 * 1024)]
 
 
 class ContextBroken(SandboxFault):
-    """What speaks for a context said something that it never says; the context is of no use.
+    """The program of a context sent what it never sends; the context cannot be used again.
 
-    The code shares a user with it, and may have changed it: no reason to end the sandbox.
+    Code in the context shares a user with that program and may have changed it, so the sandbox
+    need not end.
     """
 
 
@@ -132,7 +133,7 @@ SAID: Codec[Said] = Codec(
 
 
 class SaidLines:
-    """What the program says, from a byte of its output on. Iterate over it once."""
+    """The program's reports, from a byte of its output on. Iterate over them once."""
 
     def __init__(
         self,
@@ -146,7 +147,7 @@ class SaidLines:
         `charge` is told what each piece takes of the event loop's time, in seconds.
         """
         self.offset: int | None = None
-        """Where the next line begins, once a line has come."""
+        """The byte at which the next line begins; None until a line has come."""
         self._output = output
         self._torn = torn
         self._charge = charge

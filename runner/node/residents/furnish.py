@@ -46,7 +46,7 @@ class Furnished:
 
     guest: LivingSandbox
     environment: dict[str, str]
-    """What every process gets; it follows the rules of its way out."""
+    """Variables of every process; they follow the sandbox's egress rules."""
     masker: Masker
     way: WayOut
     closing: AsyncExitStack

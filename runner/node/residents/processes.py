@@ -37,7 +37,7 @@ class ProcessLabel:
     tag: str | None
     started_at: Annotated[float, Field(ge=0)]
     until: float | None
-    """By the host's clock, which goes on while no process of the node runs."""
+    """Its deadline by the host's clock, which goes on while no process of the node runs."""
 
     @classmethod
     def of(cls, launch: Launch) -> "ProcessLabel":
@@ -77,7 +77,7 @@ class TrackedProcess:
     timed_out: bool = False
     end: ProcessEnd | None = None
     ended_at: datetime | None = None
-    """Also None if no process of this node saw it end."""
+    """None while it runs, and if no process of this node saw it end."""
     timer: asyncio.TimerHandle | None = None
     noted: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once its end was noted, or can no longer be seen."""

@@ -30,10 +30,10 @@ from runner.words.execution import JSON, Artifact, Claim, ExecutionRequest, Resu
 from runner.words.states import ACTIVE, Reason, State
 
 _HASHED_INLINE = 64 * 1024
-"""With more bytes of input than this, a thread makes the receipt, as it hashes the input."""
+"""If the input has more bytes than this, a thread makes the receipt, which hashes the input."""
 
 MOST_GIVEN_BACK = 50
-"""Most returns of one execution, even if the nodes are at fault: it may be what breaks them."""
+"""How often one execution is given back at most, even if nodes are at fault: it may break them."""
 UNKNOWN = Ran(
     node=None,
     sandbox=None,

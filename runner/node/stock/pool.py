@@ -33,8 +33,8 @@ TICK_S = 1.0
 IMAGES_S = 3.0
 """How often images are checked for a newer build; a claim in between may get an older one."""
 FEW = 4
-"""With this many left, further starts can wait. They would slow down what runs, and if sandboxes
-are requested faster than Docker starts them, starting sooner does not help."""
+"""While this many sandboxes are ready, further starts can wait. They would slow down running
+programs, and where sandboxes are requested faster than Docker starts them, they would not help."""
 MAX_KINDS = 8
 """How many kinds are kept ready: those requested last, as special limits make a kind each."""
 REST_S = 60.0

@@ -28,12 +28,12 @@ OURS = frozenset(
         *("/tmp", WORKSPACE),  # noqa: S108 - the sandbox's own
     }
 )  # fmt: skip
-"""What no template changes."""
+"""Places that no template changes."""
 MOST_ENTRIES = 500_000
 WHITEOUT = ".wh."
 _OPAQUE = ".wh..wh..opq"
 _NO_NAMES = frozenset(f"{WHITEOUT}{name}" for name in ("", ".", ".."))
-"""What would remove the folder that it is in, or the one above."""
+"""Names of whiteouts that would remove their own folder or the one above it."""
 _LATEST = 2**33 - 1
 """The last second that tar's header holds."""
 _MODES = 0o1777

@@ -25,9 +25,9 @@ SOCKETS_SHARE = 16
 RUNTIMES: Mapping[Isolation, str] = {Isolation.CONTAINER: "runc", Isolation.GVISOR: "runsc"}
 """Docker's names. Always given, so that a daemon's changed default changes no sandbox."""
 GVISOR_ARGUMENTS = ("--host-uds=open", "--network=none", "--oci-seccomp")
-"""What `runsc` needs beside its name: the supervisor's socket, no network, and our profile."""
+"""Arguments that `runsc` needs: the supervisor's socket, no network, and our profile."""
 LIMITLESS = "--ignore-cgroups"
-"""What `runsc` must not be told: no limit would hold."""
+"""An argument that `runsc` must not have: no limit would hold."""
 
 BUILDING = "/mnt"
 """Where a template is built: in memory, so that its limits hold for all that a build writes."""
@@ -39,8 +39,8 @@ ROOTS_CAPABILITIES = (
     # To drop that one.
     "SETPCAP",
 )
-"""Of root in gVisor, in the sandbox of a build: gVisor's kernel checks them. On the host its
-process is nobody and has none."""
+"""Capabilities of root inside gVisor, in the sandbox of a build. gVisor's kernel checks them. On
+the host, the process runs as nobody and has none."""
 
 PTYS = 16
 """Pseudo-terminals a sandbox may have at once. All of a host's share `kernel.pty.max` (pty(7))."""

@@ -49,7 +49,7 @@ class Channel:
         self._reading = cast("asyncio.ReadTransport", writer.transport)
         self._buffer = bytearray()
         self.pace = Pace()
-        """What it may take of the event loop: its container's, once that is known."""
+        """Its share of the event loop; that of its container once this is known."""
         self._programs = 0
         self._generation = 0
         self._image = ""

@@ -32,7 +32,7 @@ CALLERS = 16
 _WORD_S = 1.0
 """How long each of them may take to say who it is."""
 _CALLER_S = 300e-6
-"""What it costs, on a slow core, to accept one, to hear it and to hang up."""
+"""Seconds on a slow core for accepting a connection, hearing it and hanging up."""
 
 _log = structlog.get_logger("runner.worker")
 

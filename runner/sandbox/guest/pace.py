@@ -23,8 +23,8 @@ PIECE_S = 15e-6
 BYTE_S = 0.4e-9
 REPORT_S = 30e-6
 REPORT_BYTE_S = 40e-9
-"""What it costs, on a slow core, to be woken, to read a frame, to read one and keep it until its
-stream is read, to pass on a piece of output and its bytes, and to check a report and its bytes."""
+"""Seconds on a slow core for: reading a frame; reading one that is kept until its stream is read;
+passing on a piece of output, and each of its bytes; checking a report, and each of its bytes."""
 
 
 class Pace:

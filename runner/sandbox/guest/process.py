@@ -32,7 +32,7 @@ _log = structlog.get_logger("runner.worker")
 
 @dataclass(frozen=True, slots=True)
 class RunTerms:
-    """What a run is held to: its time and kept output, when it floods, and its grace at the end."""
+    """Bounds of a run: its time and kept output, how much is a flood, and its grace at the end."""
 
     bounds: RunBounds
     flood_bytes: int

@@ -14,7 +14,7 @@ from runner.words.execution import Program, Stream
 
 _STREAMS = {b"O": Stream.STDOUT, b"E": Stream.STDERR}
 _HELD_UP_S = 0.25
-"""So late a look at the clock means that the event loop was held up."""
+"""If the clock is looked at this much too late, the event loop was held up."""
 _CATCH_UP_S = 1.0
 _HEARING_S = 0.05
 

@@ -11,7 +11,7 @@ from pathlib import Path
 SUPERVISOR_SOCKET = "supervisor.sock"
 EGRESS_SOCKET = "egress.sock"
 _EGRESS_BACKLOG = 128
-"""As many as the bridge carries: none is refused because the proxy is busy for a moment."""
+"""As many as the bridge carries, so that none is refused while the proxy is busy for a moment."""
 
 
 def listen(home: Path, name: str, *, backlog: int) -> socket.socket:

@@ -49,7 +49,7 @@ class Stream:
     """Opened by `Mux.open`. As a context manager, it is cancelled on exit unless it has ended."""
 
     def __init__(self, carrier: Carrier, number: int, turn: Turn, hear: Hear | None = None) -> None:
-        """With `hear`, events go there, and `read` returns only pieces."""
+        """Make it. If there is a `hear`, it gets the events, and `read` returns only pieces."""
         self.number = number
         self.ended = False
         """Whether the last event has come."""

@@ -83,7 +83,7 @@ class Spreads:
 
     def __init__(self) -> None:
         self._spreads: dict[str, float] = {}
-        """Of the tenants whose spread is more than one."""
+        """The spread of each tenant that has one above 1."""
 
     def after(self, used: Mapping[str, Iterable[float]]) -> dict[str, int]:
         """Return by what weights are divided after a further second, where that is not one.
