@@ -61,7 +61,7 @@ def test_a_figure_and_a_data_frame_are_shown(sandbox: Sandbox) -> None:
 
 
 def test_a_watch_tells_of_each_kind_of_change(sandbox: Sandbox) -> None:
-    """Also below a folder that was made after it began."""
+    """It also tells of changes below a folder that was made after it began."""
     sandbox.files.make_folder("watched")
     wanted = {
         ("made", "one"), ("written", "one"), ("attributes", "one"), ("made", "below"),

@@ -242,7 +242,7 @@ def test_an_upload_without_a_file_is_refused(chat: httpx.Client) -> None:
 
 
 def test_a_key_is_needed_and_comes_in_three_ways(offering: Deployment) -> None:
-    """As a header, as the address's password, and as a bearer's; the header comes first."""
+    """It may be a header, the address's password or a bearer token. The header comes first."""
     key = offering.key("chat")
     session = upload(knowing(offering, key), a="1")["session_id"]
     url = f"{offering.url}{URL}/files/{session}"

@@ -61,7 +61,7 @@ def test_a_noisy_tenant_is_nobody_elses_wait(own: Deployment) -> None:
 
 
 def test_a_tenants_concurrency_cap_holds(shared: Deployment) -> None:
-    """Of four slots, a tenant with a cap of two gets two."""
+    """A tenant with a cap of two gets two of four slots."""
     client = shared.client("at-once-capped", max_concurrency=2)
     submitted = [client.submit(command=["sleep", "1"], size="nano") for _ in range(4)]
     most = 0

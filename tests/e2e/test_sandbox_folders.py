@@ -92,7 +92,7 @@ def test_a_full_disk_is_told_and_what_was_unpacked_stays(api: Client, tmp_path: 
 def test_an_upload_that_breaks_off_leaves_a_whole_sandbox(
     shared: Deployment, sandbox: Sandbox
 ) -> None:
-    """Of the archive, what had come is there; tar is gone."""
+    """The part of the archive that had arrived is there, and tar is gone."""
 
     def breaks() -> Iterator[bytes]:
         info = tarfile.TarInfo("half")

@@ -191,7 +191,7 @@ def test_what_it_uses_is_sampled(brief: Sandbox) -> None:
 
 
 def test_what_it_may_reach_changes_while_it_lives(brief: Sandbox) -> None:
-    """Also from nothing and back to nothing; the log and the events hold both sides."""
+    """It can go from nothing to something and back. Log and events hold the old and new rules."""
 
     def fetch(host: str) -> str:
         """Return what the proxy answered: nothing if there is none."""

@@ -57,7 +57,7 @@ def test_a_busy_sandbox_is_in_the_usage_when_it_is_paused_and_when_it_has_ended(
 
 
 def test_what_goes_through_its_way_out_is_counted_while_it_lives(shared: Deployment) -> None:
-    """Also the proxy's refusals. Once: the end adds nothing to it."""
+    """The proxy's refusals count, too. All counts once: the end of the sandbox adds nothing."""
     client = shared.client("sandbox-reaching")
     with client.sandboxes.create(size="small", egress=["allowed.test"]) as sandbox:
         sandbox.run("curl -s -o /dev/null http://refused.test/")

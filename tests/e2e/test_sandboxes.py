@@ -399,7 +399,7 @@ def test_a_request_that_is_wrong_is_told_so(
 
 
 def test_a_sandbox_that_cannot_be_is_refused(api: Client) -> None:
-    """As an execution's is, naming the field."""
+    """The refusal names the field, as that of an execution does."""
     for options, field in (
         ({"image": "windows"}, "body.image"),
         ({"size": "gigantic"}, "body.size"),

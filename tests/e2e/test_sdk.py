@@ -92,7 +92,7 @@ def test_a_process_is_fed_followed_and_ended(sandbox: Sandbox) -> None:
 
 
 def test_files_go_in_and_come_out(sandbox: Sandbox, tmp_path: Path) -> None:
-    """As bytes, as text, in pieces, from a file, and as folders; a watch tells of them."""
+    """They go as bytes, text, pieces, from a file and as folders. A watch reports them."""
     raw = os.urandom(700_000)
     (tmp_path / "raw").write_bytes(raw)
     with sandbox.files.watch() as watch:

@@ -265,7 +265,7 @@ def test_other_tenants_have_no_such_snapshot(shared: Deployment, source: Sandbox
 
 
 def test_a_sandbox_begins_with_files(api: Client) -> None:
-    """Of the request, and of the tenant's stored ones; beside those of a snapshot."""
+    """The request may hold them, or name stored ones, also beside those of a snapshot."""
     api.files.put("data/in.csv", b"a,b\n")
     files = {
         "a/text": "text",

@@ -171,7 +171,7 @@ def test_a_process_without_a_terminal_has_none_to_open(sandbox: Sandbox) -> None
 def test_strangers_and_other_tenants_are_refused_before_anything_is_open(
     shared: Deployment, shell: Process
 ) -> None:
-    """As on every route: by status, and another tenant's sandbox is as unknown as nobody's."""
+    """The refusal is a status, as on every route. Another tenant's sandbox counts as unknown."""
     key = shared.key("terminals")
     with opened(shared, shell, Authorization=f"Bearer {key}") as ours:
         assert ours.response is not None

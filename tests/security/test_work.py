@@ -68,7 +68,7 @@ def limited(image: None) -> Iterator[Deployment]:
 
 @pytest.mark.parametrize("declared", [True, False], ids=["declared", "chunked"])
 def test_a_large_body_takes_places_of_its_rate(declared: bool, limited: Deployment) -> None:
-    """Of 100 places, 16 MiB take 64, and so does an ill-formed body. Two bodies leave none."""
+    """16 MiB take 64 of 100 places, and so does an ill-formed body. Two bodies leave none."""
     key = limited.key(f"large-{declared}".lower(), tier=Tier.FREE)
     headers = {"Authorization": f"Bearer {key}", **JSON}
     large = b" " * 16 * MIB

@@ -24,7 +24,7 @@ class Named:
 
 
 def test_the_longest_modules_begin_first_and_nothing_else_moves() -> None:
-    """Of each module, the tests stay together and in order."""
+    """The tests of a module stay together and in order."""
     other, second, first = "tests/unit/test_order.py", LONGEST[1], LONGEST[0]
     given = [(other, "a"), (second, "a"), (first, "a"), (second, "b"), (other, "b")]
     items = [Named(ROOT / module, name) for module, name in given]

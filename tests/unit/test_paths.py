@@ -14,7 +14,7 @@ from tests.support.hostile_names import HOSTILE, ODD, PLAIN
 
 @pytest.mark.parametrize("name", HOSTILE.values(), ids=HOSTILE.keys())
 def test_a_name_that_leads_elsewhere_is_refused(name: str) -> None:
-    """So is a name with control characters, or one that is longer than Linux allows."""
+    """A name with control characters, or one that is longer than Linux allows, is refused, too."""
     with pytest.raises(ValueError, match="must"):
         file_path(name)
 
@@ -26,7 +26,7 @@ def test_any_other_name_stays_as_it_is(name: str) -> None:
 
 
 def test_names_that_look_alike_are_different_names() -> None:
-    """As on the system that made them, nothing is normalised."""
+    """Nothing is normalised: names stay as on the system that made them."""
     names = ("caf\u00e9", "cafe\u0301", "ﬁle", "file", "a\u00a0b", "a b")
     assert [file_path(name) for name in names] == list(names)
 

@@ -23,7 +23,7 @@ def inside(
 
 
 def test_agents_work_in_a_sandbox(inside: Framework) -> None:
-    """Also as our page says."""
+    """The program of our page works, too."""
     found = inside.suite("adk_suite.py")
     assert {name: wrong for name, wrong in found.items() if wrong} == {}
 

@@ -45,7 +45,7 @@ def by_e2b(inside: Framework) -> Iterator[Framework]:
 
 
 def test_agents_work_in_a_sandbox(inside: Framework) -> None:
-    """Also as our page says."""
+    """The program of our page works, too."""
     found = inside.suite("openai_agents_suite.py")
     assert {name: wrong for name, wrong in found.items() if wrong} == {}
 

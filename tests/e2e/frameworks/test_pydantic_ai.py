@@ -32,7 +32,7 @@ def test_the_workspace_follows_every_rule_of_the_frameworks_own_suite(inside: Fr
 
 
 def test_an_agent_works_in_a_sandbox(inside: Framework) -> None:
-    """Also as our page says."""
+    """The program of our page works, too."""
     found = inside.suite("pydantic_ai_agents.py")
     assert {name: wrong for name, wrong in found.items() if wrong} == {}
 

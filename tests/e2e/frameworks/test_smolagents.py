@@ -25,7 +25,7 @@ def inside(
 
 
 def test_agents_run_their_code_in_a_sandbox(inside: Framework) -> None:
-    """Also as our page says."""
+    """The program of our page works, too."""
     found = inside.suite("smolagents_suite.py")
     assert {name: wrong for name, wrong in found.items() if wrong} == {}
 

@@ -215,7 +215,7 @@ def test_an_expired_key_is_over(shared: Deployment) -> None:
 
 
 def test_a_key_works_from_its_networks_alone(shared: Deployment) -> None:
-    """Elsewhere it gets the answer for unknown keys, and its tenant's log says why."""
+    """From other networks, it gets the answer for unknown keys, and its tenant's log says why."""
     owner = shared.http("k-networks")
     here = make(owner, networks=["127.0.0.0/8", "2001:db8::/32"])
     elsewhere = make(owner, networks=["192.0.2.0/24"])

@@ -283,7 +283,7 @@ def test_every_route_is_in_a_group_that_is_meant_for_it(shared: Deployment) -> N
 
 
 def test_what_many_sandboxes_use_counts_once_for_each(limited: Deployment) -> None:
-    """Also of those that are not there: each is looked for."""
+    """Sandboxes that do not exist count, too, because each is looked for."""
     most = 10 * ENTERPRISE.burst
     key = {"X-API-KEY": in_e2b_form(limited.key("measured", tier=Tier.ENTERPRISE))}
     with httpx.Client(base_url=limited.url, headers=key, timeout=30) as client:

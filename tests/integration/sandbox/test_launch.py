@@ -135,7 +135,7 @@ async def test_a_clean_up_that_fails_does_not_replace_a_cancellation(
 
 
 async def test_destroying_twice_is_fine(bench: Bench) -> None:
-    """So is destroying a container that is gone already."""
+    """A container that is gone already can be destroyed, too."""
     async with bench.sandbox() as sandbox:
         await bench.launcher.engine.remove(sandbox.container.id)
         await sandbox.destroy()

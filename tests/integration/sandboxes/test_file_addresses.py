@@ -240,7 +240,7 @@ async def test_what_was_never_signed_is_refused(signed: Signed, token: str) -> N
 async def test_an_address_ends_with_the_key_that_signed_it(
     signed: Signed, api: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As soon as the key is revoked, and that is on record."""
+    """It ends as soon as the key is revoked, and the audit log says so."""
     async with api.tenant(signed.caller.tenant_id) as tx:
         await stored_rights.end_key_alone(tx, signed.caller.principal.id)
     assert await refused(signed.used())

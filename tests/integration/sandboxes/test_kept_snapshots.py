@@ -254,7 +254,7 @@ async def test_a_request_is_not_repeated_while_its_snapshot_is_taken(kept: Kept)
 async def test_a_snapshot_that_failed_is_taken_anew(
     kept: Kept, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also if the process died that took it: after the longest time that one may take."""
+    """If the process that took it died, this takes the longest time that a snapshot may take."""
     kept.workspace.fails = True
     with pytest.raises(NodeAway, match="it went away"):
         await kept.take(once=ONCE)

@@ -245,7 +245,7 @@ async def test_a_repeated_request_makes_anew_what_did_not_start(
 async def test_a_repeated_request_makes_anew_what_was_cancelled(
     api: Database, caller: Caller, node: PlayedNode, living: LivingSandboxes
 ) -> None:
-    """Also if the process that was making it died, and its node ended it later."""
+    """The same holds if the process that was making it died and its node ended it later."""
 
     async def same(_: bytes) -> bool:
         return True
@@ -385,7 +385,7 @@ async def test_egress_rules_that_the_node_did_not_get_are_not_said_to_be_in_forc
 async def test_nothing_lives_on_of_a_sandbox_whose_caller_was_cancelled(
     caller: Caller, node: PlayedNode, living: LivingSandboxes
 ) -> None:
-    """Also if the node has made it by then."""
+    """The sandbox is ended even if the node has made it by then."""
     node.holds = asyncio.Event()
     creating = asyncio.create_task(living.create(caller, NANO))
     async with asyncio.timeout(PATIENCE_S):

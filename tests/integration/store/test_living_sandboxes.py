@@ -158,7 +158,7 @@ async def test_a_listing_is_by_state_metadata_and_project_newest_first(
 async def test_one_node_gets_a_new_sandbox(
     api: Database, owner: Database, worker: Database
 ) -> None:
-    """Of two claims at once, one is refused."""
+    """If two nodes claim it at once, one is refused."""
     tenant = await new_tenant(owner, "sandbox-claim")
     id_ = await made(api, tenant)
     came = await asyncio.gather(

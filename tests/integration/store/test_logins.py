@@ -91,7 +91,7 @@ def test_the_platforms_own_log_is_no_tenants(postgres: Services, operator: Conne
 async def test_a_person_is_changed_in_a_tenant_of_theirs_alone(
     owner: Database, postgres: Services
 ) -> None:
-    """Elsewhere and without a tenant, the functions find nobody. The control is their own."""
+    """In another tenant, and without one, the functions find nobody. Their own is the control."""
     ours, theirs = await new_tenant(owner, "logins-a"), await new_tenant(owner, "logins-b")
     user = new_id()
     with psycopg.connect(postgres.postgres.url("postgres", "runner")) as connection:

@@ -98,7 +98,7 @@ async def test_a_range_is_read_alone(objects: ObjectStore) -> None:
 
 
 async def test_a_listing_is_of_one_tenant(objects: ObjectStore) -> None:
-    """So is a removal: the other tenant's objects stay."""
+    """A removal is of one tenant, too: the other tenant's objects stay."""
     ours, theirs = new_id(), new_id()
     keys = {tenant: [new_key(tenant, "files") for _ in range(3)] for tenant in (ours, theirs)}
     for key in (*keys[ours], *keys[theirs]):

@@ -19,7 +19,7 @@ from tests.integration.store.conftest import new_tenant
 
 
 async def test_a_token_that_is_used_elsewhere_is_on_record(api: Database, owner: Database) -> None:
-    """As the key itself would be: its owner sees that it, or a token of it, was stolen."""
+    """The key itself leaves the same record: its owner sees that it, or its token, was stolen."""
     tenant, made, key_id = await new_tenant(owner, "elsewhere"), keys.generate(), new_id()
     async with api.tenant(tenant) as tx:
         await stored_keys.insert(

@@ -46,7 +46,7 @@ def answered(path: str, error: RunnerError, **headers: str) -> tuple[JSONRespons
 def test_a_failure_has_a_status_that_their_clients_know(
     error: RunnerError, status: int, word: str
 ) -> None:
-    """As a number on the control plane, as a word for calls in the Connect protocol."""
+    """It is a number on the control plane, and a word for calls in the Connect protocol."""
     for path, code in (("/sandboxes", status), ("/process.Process/Start", word)):
         answer, body = answered(path, error)
         assert answer.status_code == status

@@ -82,7 +82,7 @@ def test_addresses_that_may_be_a_webhooks(url: str, parsed: tuple[str, int, str]
     ],
 )  # fmt: skip
 def test_addresses_that_may_mean_two_things_are_refused(url: str) -> None:
-    """So are addresses that mean nothing, or something else than HTTPS."""
+    """Addresses that mean nothing, or something else than HTTPS, are refused, too."""
     with pytest.raises(ValueError, match=r"must|host"):
         webhook.parse_url(url)
 

@@ -30,7 +30,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_what_runs_beside_is_found_by_the_state_folder_while_it_runs(folder: Path) -> None:
-    """So are its Docker and its logins; only its user may read them."""
+    """Its Docker and its logins are found, too. Only its user may read them."""
     with held(folder), session.announced(Settings(), BESIDE):
         assert session.found(Settings()) == BESIDE
         operated = session.operated()

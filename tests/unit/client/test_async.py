@@ -112,7 +112,7 @@ async def test_requests_of_several_tasks_are_under_way_at_once() -> None:
 
 
 async def test_a_sandbox_is_killed_though_its_context_is_cancelled() -> None:
-    """As a timeout does it; so is a sandbox whose context fails."""
+    """A timeout cancels in this way. A sandbox whose context fails is killed, too."""
     asked: list[str] = []
     waits = asyncio.Event()
 

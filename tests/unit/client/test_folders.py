@@ -123,7 +123,7 @@ def _umask() -> int:
 
 
 def test_a_folder_comes_back_as_it_was(tmp_path: Path) -> None:
-    """Also with names that are no text, empty folders and holes."""
+    """It has names that are not text, empty folders, and files with holes."""
     folder, back = tmp_path / "folder", tmp_path / "back"
     (folder / "empty").mkdir(parents=True)
     (folder / ("long" * 40)).mkdir()

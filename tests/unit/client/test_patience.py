@@ -120,7 +120,7 @@ def test_what_is_safe_to_repeat_waits_and_is_repeated(connect: Connect, what: st
 def test_what_is_not_safe_to_repeat_is_refused_at_once(
     connect: Connect, use: Callable[[Client], Any]
 ) -> None:
-    """So is what cannot be sent twice. The error says when to ask again."""
+    """A body that cannot be sent twice is refused, too. The error says when to ask again."""
     busy = Busy(EXECUTION, Retry_After="1")
     with served(busy) as url, connect(url, KEY) as api, pytest.raises(TooMany) as refused:
         use(api)

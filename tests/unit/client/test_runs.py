@@ -30,7 +30,7 @@ def result(value: str) -> tuple[str, dict[str, Any]]:
 
 
 def test_the_beginning_of_output_is_kept_and_the_rest_counted() -> None:
-    """Of each stream by itself; whoever wants all of it has callbacks."""
+    """Each stream is bounded by itself. To get all of it, use callbacks."""
     pieces = [("stdout", {"text": "x" * 1000})] * 3 + [("stderr", {"text": "e" * 1000})]
     heard = list[str]()
     whole = ran(*pieces, ENDED)

@@ -381,7 +381,7 @@ async def test_a_sandbox_outlives_its_node_and_is_taken_over(home: House) -> Non
 
 
 async def test_as_many_processes_as_are_remembered_are_taken_over(home: House) -> None:
-    """Also with labels as long as can be, in a sandbox that is read from no faster than others."""
+    """Their labels are as long as can be, and the sandbox is read from no faster than others."""
     before = await home.start()
     label = "\U0001f600" * 8 * 1024
     started = [await before.start(program("true"), label=label) for _ in range(256)]

@@ -169,7 +169,7 @@ async def test_no_more_is_sent_than_the_supervisor_grants() -> None:
 
 
 async def test_a_stream_that_ended_takes_no_more_bytes() -> None:
-    """As when the disk is full: who sends learns of it, and then reads why."""
+    """This happens when the disk is full: the sender learns of it, and then reads why."""
     async with played() as (mux, peer):
         stream = mux.open(WRITE)
         await peer.hears(WriteFile)

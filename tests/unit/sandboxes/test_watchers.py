@@ -215,7 +215,7 @@ async def test_long_paths_take_bounded_memory(character: str) -> None:
 async def test_all_watchers_together_take_bounded_memory(
     monkeypatch: pytest.MonkeyPatch, bound: str
 ) -> None:
-    """Of a tenant and of the process. What has been told, or whose watcher has ended, is free."""
+    """A tenant has a bound, and so has the process. Changes that were told no longer count."""
     monkeypatch.setattr(watchers, bound, 5 * (watchers.CHANGE_BYTES + 1))
     seen, three = changes(*"abc"), (3, False)
     other = caller(uuid4())

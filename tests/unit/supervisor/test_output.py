@@ -120,7 +120,7 @@ async def test_of_more_than_is_kept_the_end_is_there_and_the_rest_told(node: Nod
 
 
 async def test_a_process_waits_for_a_reader_that_keeps_up(node: Node) -> None:
-    """Of 20 MiB through a ring of 64 KiB nothing is lost."""
+    """A reader gets all of 20 MiB through a ring of 64 KiB."""
     script = "import os\nfor _ in range(320): os.write(1, b'x' * 65536)"
     waits = f'read go; exec python3 -c "{script}"'
     number = await node.start("sh", "-c", waits, stdin=True, keep_bytes=0)

@@ -101,7 +101,7 @@ async def test_who_hangs_up_before_a_word_is_tried_again(sandbox: Sandbox) -> No
 
 
 async def test_without_a_node_it_ends_in_time(sandbox: Sandbox) -> None:
-    """Also when somebody answers the door and says nothing."""
+    """It also ends if somebody answers the door and says nothing."""
     node = await sandbox.start(alone_s=1)
     assert sandbox.process is not None
     await node.close()

@@ -256,7 +256,7 @@ def test_what_is_not_the_protocol_is_refused_in_its_words(inside: httpx.Client) 
 
 
 def test_a_stream_of_a_sandbox_that_is_killed_says_that_it_is_gone(deployed: Deployment) -> None:
-    """As a failure at its end, and not as if the process had ended."""
+    """The stream ends with a failure, not as if the process had ended."""
     client = control(deployed, "e2b-processes")
     made = create(client)
     other = within(deployed, made)

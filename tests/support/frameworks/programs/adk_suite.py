@@ -73,7 +73,7 @@ async def test_a_command_that_takes_too_long_is_killed(environment: RunnerEnviro
 
 
 async def test_a_command_that_is_cancelled_is_killed(environment: RunnerEnvironment) -> None:
-    """Also if that happens while it is being started."""
+    """It is killed even if it is cancelled while it is being started."""
     for delay_s in (0.0, 0.02, 0.5):
         running = asyncio.ensure_future(environment.execute("sleep 600.75"))
         await asyncio.sleep(delay_s)

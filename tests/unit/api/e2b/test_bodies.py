@@ -81,7 +81,7 @@ async def test_what_looks_like_a_boundary_is_content() -> None:
 
 
 async def test_names_are_read_as_clients_write_them() -> None:
-    """As httpx and browsers escape quotes, backslashes and other alphabets."""
+    """Clients escape quotes, backslashes and other alphabets as httpx does, or as browsers do."""
     for written, meant in (
         ("a%22b", 'a"b'), (r"a\"b", 'a"b'), ("a\\\\b", "a\\b"), ("ä/ü.txt", "ä/ü.txt"), ("", ""),
         ("/home/user/x; y=z", "/home/user/x; y=z"),

@@ -18,7 +18,7 @@ def test_labels_are_quoted_twice() -> None:
      ("a=%2500", "NUL"), ("a%2500=b", "NUL"), ("a=%00", "NUL"), ("a=\0", "NUL")],
 )  # fmt: skip
 def test_labels_that_cannot_be_are_refused(text: str, said: str) -> None:
-    """As an error of the client, which says what is wrong; PostgreSQL takes no NUL."""
+    """The answer is an error of the client and says what is wrong. PostgreSQL takes no NUL."""
     with pytest.raises(RequestValidationError) as refused:
         _metadata(text)
     assert said in refused.value.errors()[0]["msg"]

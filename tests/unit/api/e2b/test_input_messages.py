@@ -53,7 +53,7 @@ async def test_the_event_loop_goes_on_between_messages() -> None:
 
 @pytest.mark.parametrize("said", [DATA, {"keepalive": {}}], ids=["input", "keepalives"])
 async def test_messages_are_paid_for(said: dict[str, object]) -> None:
-    """Also those that say nothing."""
+    """Empty messages are paid for, too."""
     places = 0
 
     async def charge(cost: int) -> None:

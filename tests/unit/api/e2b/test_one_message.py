@@ -66,7 +66,7 @@ async def test_the_second_of_endless_messages_is_refused() -> None:
 
 
 async def test_a_body_above_one_messages_bound_is_refused() -> None:
-    """Also if what is behind the message is never complete."""
+    """That holds even if the bytes behind the message are never complete."""
     unfinished = bytes(1) + connect.MAX_MESSAGE.to_bytes(4)
 
     async def long() -> AsyncIterator[bytes]:

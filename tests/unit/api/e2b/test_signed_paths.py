@@ -19,7 +19,7 @@ def inside(signed: str | None) -> Inside:
 
 
 async def test_an_address_signed_for_no_path_writes_and_reads_nothing() -> None:
-    """Else a part's file name would say where it is written. Nothing of the body is read first."""
+    """Otherwise a part's file name would decide where it is written. The body is not read first."""
     for path in (None, "", "/etc/passwd"):
         with pytest.raises(ConnectError, match="signed for no path"):
             await write_files(cast(Request, None), inside(""), cast(Dependencies, None), path, None)

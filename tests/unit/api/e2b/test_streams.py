@@ -134,7 +134,7 @@ async def test_a_client_that_leaves_ends_the_work_and_gets_no_end() -> None:
 async def test_a_silent_stream_is_kept_alive_and_loses_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """As often as its client asks; what comes meanwhile comes once."""
+    """Its client asks how often. A message that comes meanwhile is sent once."""
     monkeypatch.setattr(calls, "_every_s", lambda _: 0.01)
     client = Client()
 
