@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, ProcessCollector
 from pydantic.json_schema import models_json_schema
 from starlette.middleware.cors import CORSMiddleware
 
@@ -109,6 +109,7 @@ def create_app(parts: Dependencies) -> FastAPI:
         redoc_url=None,
     )
     registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
     app.state.parts = parts
     app.state.registry = registry
     problems.install(app)

@@ -7,9 +7,10 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import PlainTextResponse
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 from runner.api.deps import Dependencies, Parts
+from runner.api.gauges import read_gauges
 from runner.api.problems import RETRY_AFTER_S, responses
 from runner.api.views import View
 from runner.words.errors import NotReady
@@ -81,24 +82,9 @@ async def metrics(
     parts: Parts, metrics: Annotated[CollectorRegistry, Depends(registry)]
 ) -> Response:
     """Return counters of this process and gauges of the deployment in Prometheus' text format."""
-    async with parts.database.no_tenant() as tx:
-        rows = await tx.all("scheduling.state_counts")
-        unsealed = await tx.one("audit.unsealed")
-    counts = {row["state"]: row["executions"] for row in rows}
-    snapshot = CollectorRegistry()
-    gauge = Gauge(
-        "runner_executions", "Executions that have not ended.", ("state",), registry=snapshot
-    )
-    for state in ("queued", "starting", "running"):
-        gauge.labels(state).set(counts.get(state, 0))
-    Gauge(
-        "runner_audit_unsealed_seconds",
-        "Age of the oldest audit record that no checkpoint covers: much above "
-        "RUNNER_AUDIT_CHECKPOINT_S, a worker is away or refuses to seal a log that does not hold.",
-        registry=snapshot,
-    ).set(unsealed["seconds"] if unsealed else 0)
+    gauges = await read_gauges(parts.database)
     return Response(
-        generate_latest(metrics) + generate_latest(snapshot), media_type=CONTENT_TYPE_LATEST
+        generate_latest(metrics) + generate_latest(gauges), media_type=CONTENT_TYPE_LATEST
     )
 
 

@@ -8,6 +8,7 @@ It knows tenants and executions only from `runner.words`, and reaches no other p
     rates      how often callers may send requests, as the operator sets it
     telemetry  structured logs, without secrets
     listening  the socket that the API listens on
+    exposition  a process's metrics, for Prometheus on this host
     health     what a worker says about itself, for whoever supervises its process
     duties     supervised work that continues as long as its process
     locks      files that a process locks to show that it runs

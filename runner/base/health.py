@@ -39,13 +39,17 @@ class Health:
         finally:
             self._path.unlink(missing_ok=True)
 
+    @property
+    def found(self) -> Problems:
+        """What is wrong now."""
+        return {name: why for source in self._sources for name, why in source().items()}
+
     async def _tell(self) -> None:
         self._say()
 
     def _say(self) -> None:
-        problems = {name: why for source in self._sources for name, why in source().items()}
         # CLOCK_MONOTONIC is the same for all processes of a host (clock_gettime(2)).
-        said = {"pid": os.getpid(), "at": time.monotonic(), "problems": problems}
+        said = {"pid": os.getpid(), "at": time.monotonic(), "problems": self.found}
         fresh = self._path.with_suffix(".new")
         fresh.write_text(json.dumps(said))
         fresh.replace(self._path)

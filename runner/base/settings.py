@@ -176,6 +176,8 @@ class Settings(BaseSettings):
     """What a worker that stops does with living sandboxes: leave them to the next one, or end."""
     door_gid: int | None = Field(default=None, ge=0, le=2**31 - 1)
     """Group that may knock at the worker's door: the API's, if it runs as another user."""
+    worker_metrics_port: int | None = Field(default=None, ge=1, le=65535)
+    """Port of 127.0.0.1 where the worker answers `/metrics`; none by default."""
     output_flood_mb: int = Field(default=256, ge=1)
     """Output beyond this ends the execution; output between `output_kb` and this is dropped."""
     max_artifacts: int = Field(default=64, ge=0, le=1024)

@@ -15,6 +15,7 @@ it.
     membership  registers this node, and says that it lives
     gate        whether the node takes anything new
     starvation  tells a host that is short of something for now from a defect of ours
+    measures    what the node counts, for Prometheus
     retention   removes what is kept no longer
 
 It distrusts Redis (a ring is a hint), the sandbox (all its bytes) and itself (every write is

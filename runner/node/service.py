@@ -22,6 +22,7 @@ from runner.base.settings import Settings
 from runner.base.signing import Signer, TrustedKeys
 from runner.egress.gateway import EgressGateway
 from runner.node.breaker import STARTING, Breaker
+from runner.node.measures import Measures, NodeGauges
 from runner.node.membership import BEAT_S, free_mb, joined
 from runner.node.named import read_named
 from runner.node.reaper import Reaper
@@ -80,7 +81,7 @@ async def worker(
         flood_bytes=settings.output_flood_mb * 2**20,
         max_artifacts=settings.max_artifacts,
     )
-    traffic, duties = Traffic(), Duties()
+    traffic, measures, duties = Traffic(), Measures(), Duties()
     async with AsyncExitStack() as stack:
         named = read_named(settings)
         stack.enter_context(_only_worker(settings))
@@ -158,7 +159,9 @@ async def worker(
             settler=settler,
             policy=policy,
         )
-        egress = Egress(gateway=gateway, ceiling=named.ceiling, secrets=tenants_secrets)
+        egress = Egress(
+            gateway=gateway, ceiling=named.ceiling, secrets=tenants_secrets, measures=measures
+        )
         executor = Executor(
             database=database,
             changes=changes,
@@ -183,6 +186,7 @@ async def worker(
                 interruptions,
             ),
             traffic=traffic,
+            measures=measures,
             policy=policy,
         )
         # Before the door opens: nobody knocks at a node that was removed.
@@ -227,6 +231,7 @@ async def worker(
                 vault=vault,
                 templates=templates,
                 objects=named.objects,
+                measures=measures,
             )
         )
         reaper = Reaper(
@@ -288,7 +293,10 @@ async def worker(
             slots=settings.slots,
         )
         try:
-            async with health.told(duties):
+            async with (
+                health.told(duties),
+                measures.exposed(settings, NodeGauges(claimer, pool, residents, health)),
+            ):
                 yield claimer
         finally:
             consumers.request_stop()

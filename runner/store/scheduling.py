@@ -27,6 +27,8 @@ class Claimed:
 
     claim: Claim
     cancel_requested: bool
+    waited_s: float
+    """How long it waited in the queue before this attempt."""
     _row: DictRow
     _files: Sequence[DictRow]
 
@@ -62,6 +64,11 @@ def _input_file(row: DictRow) -> InputFile:
     return InputFile(row["path"], StoredObject(row["object_key"], row["size"], row["sha256"]))
 
 
+def _claimed(claim: Claim, row: DictRow, files: Sequence[DictRow]) -> Claimed:
+    asked = row["cancel_requested_at"] is not None
+    return Claimed(claim, asked, row["waited_s"] or 0.0, row, files)
+
+
 async def load(tx: Transaction, claim: Claim) -> Claimed:
     """Load a claimed execution, in a transaction of its tenant."""
     _, (row,), files = await tx.together(
@@ -69,7 +76,7 @@ async def load(tx: Transaction, claim: Claim) -> Claimed:
         ("executions.load_claimed", {}),
         ("executions.load_claimed_files", {}),
     )
-    return Claimed(claim, row["cancel_requested_at"] is not None, row, files)
+    return _claimed(claim, row, files)
 
 
 async def claim(
@@ -90,7 +97,7 @@ async def claim(
         return None
     (ours,), (row,) = claims, requests
     claim = Claim(ours["execution_id"], ours["tenant_id"], ours["attempt"])
-    return Claimed(claim, row["cancel_requested_at"] is not None, row, files)
+    return _claimed(claim, row, files)
 
 
 async def claimable(tx: Transaction) -> bool:

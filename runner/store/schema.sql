@@ -1385,6 +1385,20 @@ BEGIN ATOMIC
     WHERE e.state IN ('queued', 'starting', 'running') GROUP BY e.state;
 END;
 
+-- How far the deployment is behind, in sums over all tenants.
+CREATE FUNCTION deployment_lags(OUT queue_oldest_s double precision, OUT queue_tenants bigint,
+                                OUT executions_overdue bigint, OUT sandboxes_overdue bigint)
+    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
+BEGIN ATOMIC
+    SELECT (SELECT GREATEST(EXTRACT(EPOCH FROM clock_timestamp() - min(e.queued_at)), 0)
+            FROM executions e WHERE e.state = 'queued')::double precision,
+           (SELECT count(*) FROM queues q WHERE q.ready),
+           (SELECT count(*) FROM executions e
+            WHERE e.state IN ('starting', 'running') AND e.lease_until < clock_timestamp()),
+           (SELECT count(*) FROM sandboxes s
+            WHERE s.state <> 'ended' AND s.lease_until < clock_timestamp());
+END;
+
 -- Adds what the ledger got to its day.
 CREATE FUNCTION usage_adds_up() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
@@ -1784,6 +1798,17 @@ BEGIN ATOMIC
     WHERE h.seq > newest.seq;
 END;
 
+-- Age of the oldest record that each sink has yet to get.
+CREATE FUNCTION audit_undelivered() RETURNS TABLE (sink text, seconds double precision)
+    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
+BEGIN ATOMIC
+    SELECT c.sink, EXTRACT(EPOCH FROM now() - min(e.at::timestamptz))::double precision
+    FROM audit_cursors c
+    JOIN audit_heads h ON h.tenant_id = c.tenant_id AND h.seq > c.seq
+    JOIN audit_events e ON e.tenant_id = c.tenant_id AND e.seq = c.seq + 1
+    GROUP BY c.sink;
+END;
+
 -- The delivery that has been due for longest, for the caller alone until the lease ends.
 CREATE FUNCTION claim_audit_delivery(p_sink text, p_lease interval)
     RETURNS TABLE (tenant_id uuid, seq bigint, failures integer, claim uuid)
@@ -1923,12 +1948,14 @@ BEGIN
         'add_user(uuid, text, text)',
         'audit_chain()',
         'audit_chains_due(interval, uuid[], integer)',
+        'audit_undelivered()',
         'audit_unsealed_s()',
         'claim_audit_delivery(text, interval)',
         'claim_execution(text, text, interval)',
         'claim_interval()',
         'clear_sessions(uuid, interval)',
         'count_object()',
+        'deployment_lags()',
         'end_leases_of_node(text, text)',
         'end_sessions(uuid, uuid)',
         'executions_of_suspended(integer)',
@@ -1985,8 +2012,8 @@ ALTER FUNCTION erase_tenant() OWNER TO runner_eraser;
 
 REVOKE ALL ON FUNCTION
     add_user(uuid, text, text), audit_chain(), audit_chains_due(interval, uuid[], integer),
-    audit_unsealed_s(), claim_audit_delivery(text, interval),
-    claim_execution(text, text, interval), claim_interval(), clear_sessions(uuid, interval),
+    audit_undelivered(), audit_unsealed_s(), claim_audit_delivery(text, interval),
+    deployment_lags(), claim_execution(text, text, interval), claim_interval(), clear_sessions(uuid, interval),
     count_object(), end_leases_of_node(text, text), end_sessions(uuid, uuid), erase_tenant(),
     executions_of_suspended(integer), expired_leases(integer), find_api_key(text),
     find_identity(text, text, text), find_invitation(bytea), find_login(text, text),
@@ -2007,7 +2034,8 @@ REVOKE ALL ON FUNCTION
     weigh_queues()
 FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION
-    add_user(uuid, text, text), audit_unsealed_s(), claim_interval(),
+    add_user(uuid, text, text), audit_undelivered(), audit_unsealed_s(), claim_interval(),
+    deployment_lags(),
     clear_sessions(uuid, interval), end_sessions(uuid, uuid), find_api_key(text),
     find_identity(text, text, text), find_invitation(bytea), find_login(text, text),
     find_reset(bytea),

@@ -27,6 +27,7 @@ from runner.door.replies import (
     told,
 )
 from runner.door.wire import READ_AHEAD, Chunk, DoorLine, Hung
+from runner.node.measures import Measures
 from runner.node.residents import archives, coding, files, talks
 from runner.node.residents.attend import NodeLine, out_of_turn
 from runner.node.residents.callers import CallTable
@@ -61,12 +62,14 @@ class NodeDoor:
         residents: Residents,
         journal: Journal,
         key: GrantKey,
+        measures: Measures,
         most: int = MOST_CALLS,
         callers: CallTable | None = None,
     ) -> None:
         self._residents = residents
         self._journal = journal
         self._key = key
+        self._measures = measures
         self._most = most
         self._callers = callers or CallTable()
         self._under_way: set[asyncio.Task[None]] = set()
@@ -119,7 +122,8 @@ class NodeDoor:
         except TimeoutError:
             raise NotPermitted("no call came in time") from None
         await line.tell(AdmittedReply(), may_wait=isinstance(call, _ANSWERED_SOON))
-        return await self._answer(line, grant, call) or DoneReply()
+        with self._measures.answering(call.name):
+            return await self._answer(line, grant, call) or DoneReply()
 
     async def _admit(self, line: NodeLine) -> tuple[DoorGrant, DoorCall]:
         knock, call = await line.hear(), await line.hear()
@@ -203,14 +207,20 @@ class NodeDoor:
 
 @asynccontextmanager
 async def open_door(
-    folder: Path, *, residents: Residents, journal: Journal, group: int | None = None
+    folder: Path,
+    *,
+    residents: Residents,
+    journal: Journal,
+    measures: Measures,
+    group: int | None = None,
 ) -> AsyncIterator[NodeDoor]:
     """Answer at the door's socket while the context lasts.
 
     Only the node's user can reach the folder, and with `group` also that group. Raises SetupError
     if others can read the key for grants.
     """
-    door = NodeDoor(residents=residents, journal=journal, key=_furnished(folder, group))
+    key = _furnished(folder, group)
+    door = NodeDoor(residents=residents, journal=journal, key=key, measures=measures)
     path = folder / SOCKET
     server = await asyncio.start_unix_server(door.serve, path, limit=READ_AHEAD)
     try:

@@ -10,6 +10,7 @@ from runner.base.duties import Duties
 from runner.base.signing import Signer
 from runner.node.contexts.masked import JsonMasking
 from runner.node.gate import Gate
+from runner.node.measures import Measures
 from runner.node.residents.door import open_door
 from runner.node.residents.ending import EndRecords
 from runner.node.residents.evicting import Evictor
@@ -74,6 +75,7 @@ async def open_residents(
     vault: Vault,
     templates: TemplateImages,
     objects: ObjectStore,
+    measures: Measures,
 ) -> AsyncIterator[Residents]:
     """Let sandboxes live here while the context lasts; the next process takes them over.
 
@@ -121,7 +123,13 @@ async def open_residents(
         for name, work, every_s in sweeps:
             await stack.enter_async_context(duties.doing(name, work, every_s=every_s))
         await stack.enter_async_context(
-            open_door(terms.folder, residents=residents, journal=journal, group=terms.group)
+            open_door(
+                terms.folder,
+                residents=residents,
+                journal=journal,
+                measures=measures,
+                group=terms.group,
+            )
         )
         yield residents
 

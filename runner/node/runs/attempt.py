@@ -12,6 +12,7 @@ from runner.receipts.document import Ran
 from runner.sandbox.guest.sandbox import Sandbox
 from runner.store.executions import StoredArtifact
 from runner.words.execution import Claim, ExecutionRequest, Result, Stream, Usage, never_ran
+from runner.words.explanation import Source
 from runner.words.states import Reason, State
 
 NOT_COLLECTED = "the files that it left were not collected completely"
@@ -39,6 +40,13 @@ class Attempt:
     def begun(self) -> bool:
         """Whether the program has begun, or is recorded as begun."""
         return self.start is not None and self.start.at is not None
+
+    @property
+    def source(self) -> Source:
+        """Where its sandbox came from."""
+        if self.runs_before:
+            return "reused"
+        return "stock" if self.from_stock else "fresh"
 
     def ended(self, result: Result) -> None:
         """Note how the program ended, before anything is done with the files that it left.

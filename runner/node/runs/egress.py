@@ -10,6 +10,7 @@ from runner.audit import events as audit
 from runner.egress.gateway import EgressGateway, GatewaySession
 from runner.egress.policy import Policy, Rule, rule_from_json
 from runner.egress.session import Decision, Summary
+from runner.node.measures import Measures
 from runner.node.runs.actor import SandboxUser
 from runner.node.runs.secrets import Secrets
 from runner.sandbox.guest.sandbox import Bridge
@@ -97,10 +98,13 @@ class Listening(Protocol):
 class Egress:
     """Connects sandboxes to the egress proxy."""
 
-    def __init__(self, *, gateway: EgressGateway, ceiling: Policy, secrets: Secrets) -> None:
+    def __init__(
+        self, *, gateway: EgressGateway, ceiling: Policy, secrets: Secrets, measures: Measures
+    ) -> None:
         self._gateway = gateway
         self._ceiling = ceiling
         self._secrets = secrets
+        self._measures = measures
 
     @asynccontextmanager
     async def open(
@@ -174,6 +178,7 @@ class Egress:
         notes = Notes(watch.note)
 
         def record(decision: Decision) -> None:
+            self._measures.decided(decision.outcome, decision.reason)
             watch.decide(*_records(user, decision))
             notes.hear(decision)
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import structlog
 
 from runner.base.tasks import cancelled
+from runner.node.measures import ExecutionStage, Measures
 from runner.node.runs.attempt import Attempt
 from runner.node.runs.finish import Finisher
 from runner.node.runs.interrupted import Interruptions
@@ -63,6 +64,7 @@ class Executor:
         programs: Programs,
         endings: Endings,
         traffic: Traffic,
+        measures: Measures,
         policy: ExecutionPolicy,
     ) -> None:
         self._database = database
@@ -72,6 +74,7 @@ class Executor:
         self._programs = programs
         self._endings = endings
         self._traffic = traffic
+        self._measures = measures
         self._policy = policy
 
     async def execute(self, claimed: Claimed, asked_at: float) -> bool:
@@ -88,6 +91,7 @@ class Executor:
             asked_at=asked_at,
         )
         self._changes.announce(claim.execution_id)
+        self._measures.spent(ExecutionStage.WAIT, claimed.waited_s)
         attempt: Attempt | None = None
         try:
             request = claimed.request()
@@ -105,6 +109,7 @@ class Executor:
                     return await keeper.guard(self._attempt(attempt, keeper, afterwards))
         except LeaseLost as error:
             log.warning("lease_lost", detail=error.detail)
+            self._measures.lost_lease()
             await self._endings.interruptions.lost(claim, error.detail)
         except asyncio.CancelledError:
             await self._endings.interruptions.break_off(claim, attempt, Reason.WORKER_DRAINED)
@@ -138,7 +143,11 @@ class Executor:
                 return True
             result = ending
         keeper.release()
-        return await self._endings.finisher.finish(attempt, result)
+        ran_until = time.monotonic()
+        more = await self._endings.finisher.finish(attempt, result)
+        self._measures.spent(ExecutionStage.FINISH, time.monotonic() - ran_until)
+        self._measures.ended(result.state, result.reason)
+        return more
 
     async def _in_sandbox(
         self, attempt: Attempt, keeper: LeaseKeeper, afterwards: AsyncExitStack
@@ -151,7 +160,11 @@ class Executor:
         keeper.fence(sandbox)
         attempt.sandbox, attempt.runs_before = sandbox, sandbox.runs
         attempt.from_stock = sandbox.started_at < claimed_at
+        self._measures.used(attempt.source)
         result = await self._programs.run(attempt, sandbox, keeper.cancel_requested)
+        if attempt.start is not None and attempt.start.at is not None:
+            self._measures.spent(ExecutionStage.START, attempt.start.at - claimed_at)
+            self._measures.spent(ExecutionStage.RUN, result.usage.wall_s)
         if result.state is State.CANCELLED:
             # Nobody waits for it, and it holds its tenant's slot until all of it is gone: or
             # submitting and cancelling would keep the host busy with containers for nothing.

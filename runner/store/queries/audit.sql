@@ -43,6 +43,9 @@ ORDER BY seq LIMIT %(limit)s;
 -- name: unsealed
 SELECT audit_unsealed_s() AS seconds;
 
+-- name: forwarding_lag
+SELECT sink, seconds FROM audit_undelivered();
+
 -- name: hash
 SELECT hash FROM audit_events WHERE tenant_id = app_tenant() AND seq = %(seq)s;
 

@@ -110,7 +110,8 @@ ORDER BY execution_id DESC LIMIT %(limit)s;
 -- name: load_claimed
 SELECT argv, env, stdin, language, image, size, limits, isolation, egress, egress_policy,
        secret_env, metadata, on_worker_loss, artifacts, artifacts_to, interpret, reuse,
-       output_keep, cancel_requested_at
+       output_keep, cancel_requested_at,
+       EXTRACT(EPOCH FROM claimed_at - queued_at)::double precision AS waited_s
 FROM executions
 WHERE execution_id = NULLIF(current_setting('runner.claimed', true), '')::uuid;
 

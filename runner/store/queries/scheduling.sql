@@ -17,6 +17,9 @@ SELECT tenant_id, execution_id, attempt FROM expired_leases(%(limit)s);
 -- name: end_leases_of_node
 SELECT end_leases_of_node(%(node)s, %(instance)s) AS ended;
 
+-- name: lags
+SELECT queue_oldest_s, queue_tenants, executions_overdue, sandboxes_overdue FROM deployment_lags();
+
 -- name: state_counts
 SELECT state, executions FROM state_counts();
 

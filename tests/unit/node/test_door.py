@@ -20,6 +20,7 @@ from runner.door.grants import GrantKey, Knock, read_key
 from runner.door.replies import REPLIES, AdmittedReply, FailedReply
 from runner.door.wire import DoorLine, Hung
 from runner.node.gate import Gate
+from runner.node.measures import Measures
 from runner.node.residents import door as doors
 from runner.node.residents.door import NodeDoor, open_door
 from runner.node.residents.ending import EndRecords
@@ -62,7 +63,9 @@ async def residents() -> Residents:
 @pytest.fixture
 async def folder(tmp_path: Path, residents: Residents) -> AsyncIterator[Path]:
     journal = Journal(Database(SecretStr("postgresql://nowhere.invalid/")))
-    async with open_door(tmp_path / "door", residents=residents, journal=journal):
+    async with open_door(
+        tmp_path / "door", residents=residents, journal=journal, measures=Measures()
+    ):
         yield tmp_path / "door"
 
 
@@ -165,7 +168,9 @@ async def test_the_folder_the_socket_and_the_key_are_the_nodes_alone(folder: Pat
 async def test_a_group_that_may_knock_may_read_the_key(tmp_path: Path) -> None:
     journal = Journal(Database(SecretStr("postgresql://nowhere.invalid/")))
     group = os.getgid()
-    async with open_door(tmp_path / "d", residents=nobody(), journal=journal, group=group):
+    async with open_door(
+        tmp_path / "d", residents=nobody(), journal=journal, measures=Measures(), group=group
+    ):
         modes, groups = found(tmp_path / "d")
         assert modes == {"d": 0o750, "door.sock": 0o660, "key": 0o640}
         assert groups == {group}
@@ -205,7 +210,7 @@ async def test_a_key_that_was_made_anew_is_read_anew(folder: Path) -> None:
 async def test_more_calls_than_it_answers_are_refused(tmp_path: Path) -> None:
     journal = Journal(Database(SecretStr("postgresql://nowhere.invalid/")))
     key = GrantKey(b"k" * 32)
-    door = NodeDoor(residents=nobody(), journal=journal, key=key, most=2)
+    door = NodeDoor(residents=nobody(), journal=journal, measures=Measures(), key=key, most=2)
     server = await asyncio.start_unix_server(door.serve, tmp_path / "door.sock")
     (tmp_path / "key").write_bytes(b"k" * 32)
     held = [await asyncio.open_unix_connection(tmp_path / "door.sock") for _ in range(2)]

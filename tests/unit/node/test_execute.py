@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from runner.node import traffic as traffics
+from runner.node.measures import Measures
 from runner.node.runs import execute
 from runner.node.runs.execute import Executor
 from runner.node.traffic import Traffic
@@ -22,7 +23,7 @@ async def test_a_cancelled_execution_passes_until_its_sandbox_is_gone(
     """Removing its container needs processor time, for which other work is put off."""
     monkeypatch.setattr(traffics, "QUIET_S", 0.0)
     monkeypatch.setattr(execute, "CANCELLED_HOLDS_S", 0.0)
-    traffic, busy = Traffic(), []
+    traffic, measures, busy = Traffic(), Measures(), []
 
     async def now(sandbox: object) -> None:
         busy.append((sandbox, traffic.busy))
@@ -59,6 +60,7 @@ async def test_a_cancelled_execution_passes_until_its_sandbox_is_gone(
         programs=SimpleNamespace(run=cancelled),  # type: ignore[arg-type]
         endings=SimpleNamespace(finisher=SimpleNamespace(finish=finish)),  # type: ignore[arg-type]
         traffic=traffic,
+        measures=measures,
     )
     claimed: Any = SimpleNamespace(
         claim=SimpleNamespace(tenant_id="t", execution_id="e", attempt=1),
@@ -66,7 +68,10 @@ async def test_a_cancelled_execution_passes_until_its_sandbox_is_gone(
             run=SimpleNamespace(bounds=None), sandbox=None, reuse=False
         ),
         cancel_requested=False,
+        waited_s=1.5,
     )
     assert await executor.execute(claimed, 0.0)
     assert [under_way for _, under_way in busy] == [True]
+    ended = 'runner_executions_ended_total{reason="cancel_requested",state="cancelled"} 1.0'
+    assert ended in measures.text().decode()
     assert not traffic.busy

@@ -17,6 +17,7 @@ from fastapi import FastAPI
 from runner.api import problems
 from runner.api.middleware import LastResort, RequestId
 from runner.door.client import Door
+from runner.node.measures import Measures
 from runner.node.residents.door import open_door
 from runner.node.residents.journal import Journal
 from runner.node.starvation import starved
@@ -67,7 +68,7 @@ async def through_the_door(tmp_path: Path, error: Exception) -> AsyncIterator[ht
     journal = Journal(Database.__new__(Database))
     transport = httpx.ASGITransport(app=app)
     async with (
-        open_door(tmp_path / "door", residents=residents, journal=journal),
+        open_door(tmp_path / "door", residents=residents, journal=journal, measures=Measures()),
         httpx.AsyncClient(transport=transport, base_url="http://test") as client,
     ):
         yield client
