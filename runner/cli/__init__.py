@@ -11,6 +11,7 @@ Commands run with the rights of the user who types them.
     nodes    nodes: what they hold, drained and removed
     members  user accounts
     profile  seccomp profiles and sizes
+    top      nodes, the queue by tenant and rates, as they change
     verify   tries every attack of the catalogue
     run      runs a program in a sandbox, as if it ran here
     use      executions: show, follow, cancel

@@ -23,6 +23,7 @@ from runner.cli import (
     snapshots,
     templates,
     tenants,
+    top,
     usage,
     use,
     verify,
@@ -42,6 +43,7 @@ app.command("api")(serve.api)
 app.command("worker")(serve.worker)
 app.command("migrate")(operate.migrate)
 app.command("doctor")(operate.doctor)
+app.command("top")(top.top)
 app.command("verify")(verify.verify)
 app.command("run", cls=PassesOn)(run.run)
 app.command("mcp")(mcp.mcp)

@@ -137,3 +137,29 @@ async def end_leases_of_node(tx: Transaction, *, node: str, instance: str) -> in
     """End the leases that earlier worker processes of this node left; return how many."""
     row = await tx.one("scheduling.end_leases_of_node", node=node, instance=instance)
     return int(row["ended"]) if row else 0
+
+
+@dataclass(frozen=True, slots=True)
+class TenantLoad:
+    """How much work a tenant has, and how much it has done lately."""
+
+    tenant: str
+    tier: str
+    suspended: bool
+    waiting: int
+    active: int
+    concurrent: int
+    """How many of its executions may run at once."""
+    living: int
+    """Sandboxes."""
+    ended_last_minute: int
+    """Executions."""
+
+
+async def load_by_tenant(tx: Transaction, limit: int) -> list[TenantLoad]:
+    """Return the tenants that have work, those with the longest queues first.
+
+    Needs the operator's login.
+    """
+    rows = await tx.all("scheduling.load_by_tenant", limit=limit)
+    return [TenantLoad(**row) for row in rows]

@@ -17,6 +17,10 @@ SELECT tenant_id, execution_id, attempt FROM expired_leases(%(limit)s);
 -- name: end_leases_of_node
 SELECT end_leases_of_node(%(node)s, %(instance)s) AS ended;
 
+-- name: load_by_tenant
+SELECT tenant, tier, suspended, waiting, active, concurrent, living, ended_last_minute
+FROM load_by_tenant(%(limit)s);
+
 -- name: lags
 SELECT queue_oldest_s, queue_tenants, executions_overdue, sandboxes_overdue FROM deployment_lags();
 
