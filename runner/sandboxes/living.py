@@ -18,7 +18,7 @@ from runner.quotas.tiers import resume_refusal, sandbox_refusal
 from runner.sandboxes.catalogue import Catalogue, policy_in
 from runner.sandboxes.egress import EgressOrder, not_in_force, rules_in_place
 from runner.sandboxes.order import LivingOrder, resolve_sandbox
-from runner.sandboxes.place import KIND, NO_SANDBOX, SandboxPlaces, ended, took_commands
+from runner.sandboxes.place import KIND, NO_SANDBOX, SandboxPlaces, ended, knock_of, took_commands
 from runner.sandboxes.starting import SandboxStart
 from runner.store import quotas, sandboxes
 from runner.store.db import Database
@@ -249,17 +249,17 @@ class LivingSandboxes:
 
     async def _change(self, caller: Caller, sandbox_id: UUID, target: Life) -> StoredSandbox:
         """Have the node change a sandbox's state, unless the sandbox is in that state already."""
-        found = await self.read(caller, sandbox_id)
+        found = await self.places.find(caller, sandbox_id)
         if found.state is Life.ENDED:
             raise ended(found)
         if found.state is target:
-            return found
+            return await self.read(caller, sandbox_id)
         if target is Life.RUNNING:
             await self.may_resume(caller, sandbox_id)
         self.places.forget(caller.tenant_id, sandbox_id)
         act = self.door.pause if target is Life.PAUSED else self.door.resume
         try:
-            await act(await self.places.knock(caller, sandbox_id))
+            await act(knock_of(caller, sandbox_id, found.door))
         except SandboxEnded:
             now = await self.read(caller, sandbox_id)
             raise ended(now) from None

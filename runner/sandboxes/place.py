@@ -61,10 +61,14 @@ class SandboxPlaces:
 
         Raises NotFound, also for another tenant's sandbox.
         """
+        return knock_of(caller, sandbox_id, (await self.find(caller, sandbox_id)).door)
+
+    async def find(self, caller: Caller, sandbox_id: UUID) -> Whereabouts:
+        """Return where a sandbox is now. Raises NotFound, also for another tenant's sandbox."""
         found = await self._find(caller, sandbox_id)
         if found is None:
             raise NotFound(NO_SANDBOX)
-        return knock_of(caller, sandbox_id, found.door)
+        return found
 
     async def _find(self, caller: Caller, sandbox_id: UUID) -> Whereabouts | None:
         async with self._database.single(caller.tenant_id) as tx:
