@@ -10,7 +10,7 @@ import asyncio
 import time
 from weakref import WeakValueDictionary
 
-SHARE = 0.2
+SHARE = 0.25
 """How much of the loop's time one sandbox may take; far more than a program that works needs."""
 TENANT_SHARE = 0.3
 """The share that all sandboxes of one tenant may take together."""
