@@ -64,6 +64,7 @@ from runner.api.edge.routing import Routing
 from runner.api.edge.shares import Shared, Shares
 from runner.api.edge.sockets import Handshakes
 from runner.api.edge.tunnel import Switches
+from runner.api.librechat import calling
 from runner.api.librechat import routes as librechat
 from runner.api.mcp import oauth
 from runner.api.mcp import route as mcp
@@ -193,6 +194,7 @@ def _wanted(parts: Dependencies) -> list[APIRouter]:
         (nodes.router, parts.operators),
         (fusion.router, settings.sandbox_fusion),
         (librechat.router, settings.librechat),
+        (calling.router, settings.librechat),
         (oauth.router, settings.mcp_resource),
     )
     return [router for router, wanted in optional if wanted]

@@ -8,6 +8,7 @@ import pytest
 from fastapi.routing import APIRoute
 
 from runner.api.edge.groups import Group, group_of
+from runner.api.librechat import calling
 from runner.api.librechat.paths import PREFIX
 from runner.api.librechat.routes import router
 from runner.words.principal import Role
@@ -17,6 +18,7 @@ ALL = set(Role)
 MAKERS = ALL - {Role.VIEWER}
 PROMISED: Mapping[str, set[Role]] = {
     "POST /librechat/exec": MAKERS,
+    "POST /librechat/exec/programmatic": MAKERS,
     "POST /librechat/upload": MAKERS,
     "POST /librechat/upload/batch": MAKERS,
     "GET /librechat/files/{session_id}": ALL,
@@ -26,6 +28,7 @@ PROMISED: Mapping[str, set[Role]] = {
 """Written by people: it is our promise."""
 GROUPS: Mapping[str, Group] = {
     "POST /librechat/exec": Group.SUBMIT,
+    "POST /librechat/exec/programmatic": Group.SUBMIT,
     "POST /librechat/upload": Group.WRITE,
     "POST /librechat/upload/batch": Group.WRITE,
     "GET /librechat/files/{session_id}": Group.READ,
@@ -34,7 +37,7 @@ GROUPS: Mapping[str, Group] = {
 }
 ROUTES = [
     (method, route.path)
-    for route in router.routes
+    for route in (*router.routes, *calling.router.routes)
     if isinstance(route, APIRoute)
     for method in sorted(route.methods or ())
 ]
@@ -70,6 +73,8 @@ def send(
         return client.post(url, files={"file": ("a.txt", b"1")})
     refers = {"id": file_id, "name": "a.txt", "session_id": session}
     body = {"lang": "bash", "code": "cat a.txt", "files": [refers]}
+    if "programmatic" in path:
+        body |= {"lang": "py", "code": "print(open('a.txt').read())", "tools": [{"name": "look"}]}
     return client.post(url, json=body)
 
 
@@ -99,7 +104,7 @@ def test_each_role_may_what_was_promised_and_nothing_else(offering: Deployment) 
 def test_the_probe_sees_a_route_that_lost_its_check(offering: Deployment) -> None:
     """The control: if a viewer were an owner, each row that keeps viewers out would fail."""
     wrong = broken({Role.VIEWER: offering.http("chat-roles")})
-    assert len(wrong) == sum(Role.VIEWER not in may for may in PROMISED.values()) == 3
+    assert len(wrong) == sum(Role.VIEWER not in may for may in PROMISED.values()) == 4
 
 
 def test_a_stranger_gets_nowhere(offering: Deployment) -> None:

@@ -6,7 +6,7 @@ from enum import StrEnum
 from types import MappingProxyType
 
 from runner.api.e2b.paths import Part, part_of
-from runner.api.librechat.paths import EXEC
+from runner.api.librechat.paths import EXEC, PROGRAMMATIC
 
 
 class Group(StrEnum):
@@ -131,6 +131,7 @@ RULES = (
                 "/v1/sandboxes",
                 RUN_CODE,
                 EXEC,
+                PROGRAMMATIC,
                 f"{SANDBOX}/fork",
                 f"{SANDBOX}/snapshots",
                 "/v1/templates",

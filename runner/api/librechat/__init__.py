@@ -15,5 +15,8 @@ of the tenant, may read them; LibreChat itself keeps its users apart. Files expi
     messages  what LibreChat sends, and what it reads
     sessions  files by session and id
     uploads   files on their way in
+    runs      code as an execution, and what is left of it
     routes    the routes
+    calling   code that calls LibreChat's tools
+    replay    the program that runs such code in a sandbox
 """

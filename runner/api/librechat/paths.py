@@ -14,6 +14,7 @@ from runner.auth.identity import of_basic
 
 PREFIX = "/librechat/"
 EXEC = f"{PREFIX}exec"
+PROGRAMMATIC = f"{EXEC}/programmatic"
 API_KEY = "x-api-key"
 
 
