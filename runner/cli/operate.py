@@ -1,7 +1,7 @@
 """Commands of the operator: schema, images, and what this host offers."""
 
 import asyncio
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.text import Text
@@ -14,11 +14,13 @@ from runner.cli.listing import AsJson, print_json, print_rows
 from runner.cli.session import operated
 from runner.quotas.sizes import load_sizes
 from runner.quotas.tiers import load_tiers
-from runner.sandbox.engine.docker import Engine
-from runner.sandbox.engine.images import BuiltImage, Images
 from runner.store import migrations
 from runner.tenants.tenancy import publish_tiers
 from runner.words.errors import DockerUnavailable
+
+if TYPE_CHECKING:
+    from runner.sandbox.engine.docker import Engine
+    from runner.sandbox.engine.images import BuiltImage
 
 images = typer.Typer(help="Sandbox images.", no_args_is_help=True)
 
@@ -51,9 +53,11 @@ def images_build(
     name: Annotated[list[str] | None, typer.Argument(help="Default: every image in use.")] = None,
 ) -> None:
     """Build sandbox images from this host's own Debian or Ubuntu packages; cached."""
+    from runner.sandbox.engine.images import Images
+
     settings = operated()
 
-    async def build(image: str) -> BuiltImage:
+    async def build(image: str) -> "BuiltImage":
         async with engine(settings) as docker:
             return await Images(docker, settings.recipes_path).build(image, settings)
 
@@ -67,9 +71,11 @@ def images_build(
 @reports_errors
 def images_list(*, as_json: AsJson = False) -> None:
     """List the sandbox images on this host."""
+    from runner.sandbox.engine.images import Images
+
     settings = operated()
 
-    async def collect() -> list[BuiltImage]:
+    async def collect() -> "list[BuiltImage]":
         async with engine(settings) as docker:
             return await Images(docker, settings.recipes_path).list_images()
 
@@ -114,8 +120,10 @@ def _short(digest: str) -> str:
     return f"{kind}:{digits[:DIGITS]}"
 
 
-def engine(settings: Settings) -> Engine:
+def engine(settings: Settings) -> "Engine":
     """Return a connection to Docker for one command."""
+    from runner.sandbox.engine.docker import Engine
+
     timeout_s = settings.patient(settings.docker_timeout_s)
     return Engine(settings.docker_url, timeout_s=timeout_s, threads=2)
 

@@ -19,7 +19,6 @@ from runner.base.settings import Settings
 from runner.cli import session
 from runner.cli.console import err, out, read_settings, reports_errors, required, shown
 from runner.cli.credentials import require_sound
-from runner.embedded.stack import stack
 
 if TYPE_CHECKING:
     from runner.auth.oidc import Issuer
@@ -270,6 +269,8 @@ async def _worker(settings: Settings) -> None:
 
 
 async def _dev(settings: Settings) -> None:
+    from runner.embedded.stack import stack
+
     stop = stop_requested()
     async with stack(settings) as running:
         with out.status("starting"):

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from anyio.from_thread import start_blocking_portal
 from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
@@ -18,12 +19,14 @@ from agent_runner import Client
 from runner.base.settings import ClientSettings, Settings
 from runner.cli.console import err, read_settings
 from runner.embedded.hold import is_held
-from runner.embedded.stack import Stack, stack
 from runner.quotas.sizes import load_sizes
 from runner.store.db import Database
 from runner.tenants.tenancy import NewKey, create_key
 from runner.words.errors import SetupError
 from runner.words.principal import Role, Tier
+
+if TYPE_CHECKING:
+    from runner.embedded.stack import Stack
 
 DEV_TENANT = "dev"
 
@@ -45,7 +48,7 @@ class Beside(Address):
     operator_url: str
 
     @classmethod
-    def of(cls, running: Stack, api_key: str) -> "Beside":
+    def of(cls, running: "Stack", api_key: str) -> "Beside":
         """Return how to reach a running stack."""
         return cls(
             url=running.url,
@@ -169,6 +172,8 @@ def embedded(settings: Settings, *, ephemeral: bool = False) -> Iterator[Address
 @asynccontextmanager
 async def deployment(settings: Settings, *, ephemeral: bool) -> AsyncIterator[Address]:
     """Run the embedded stack with a first key, on a free port, inside the context."""
+    from runner.embedded.stack import stack
+
     async with stack(settings.model_copy(update={"port": 0}), ephemeral=ephemeral) as running:
         await running.ready()
         key = await first_key(running.services.owner_url, settings)

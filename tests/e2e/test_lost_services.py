@@ -58,7 +58,10 @@ def test_after_redis_was_away_every_slot_hears_of_it_soon(own: Deployment) -> No
     own.stack.services.redis.start()
     eventually(lambda: accepted(client))
     slots = own.stack.settings.slots
-    submitted = [client.submit(command=["sleep", "10"], size="nano") for _ in range(slots)]
+    submitted = [
+        client.submit(command=["sleep", "10"], size="nano", limits={"timeout_s": 120})
+        for _ in range(slots)
+    ]
     ran = [client.wait(each) for each in submitted]
     assert {each.state for each in ran} == {"succeeded"}
     began, ended = ([getattr(each, name) for each in ran] for name in ("started_at", "ended_at"))
