@@ -9,6 +9,8 @@ import pytest
 from tests.support import deployment as deployments
 from tests.support.deployment import Deployment
 
+pytestmark = pytest.mark.timeout(600)
+
 MOST = 20
 
 

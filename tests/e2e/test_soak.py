@@ -10,6 +10,7 @@ from tests.support.deployment import build_image
 TERMS = Terms(sandboxes=12, tenants=3, seconds=14.0, kills=1)
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(300)
 def test_no_sandbox_and_no_byte_is_lost_when_the_worker_is_killed() -> None:
     """Nothing is left at the end. `tests/unit/test_soak.py` shows that losses would be seen."""
