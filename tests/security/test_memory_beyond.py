@@ -55,7 +55,7 @@ KEPT = {
 
 async def peak(bench: Bench, code: str) -> int:
     """Return the peak memory of a sandbox that ran this."""
-    ran = await bench.python(PLENTY + code)
+    ran = await bench.python(PLENTY + code, timeout_s=80)
     assert ran.ending.exit_code == 0, ran
     assert ran.ending.usage.memory_peak_bytes is not None
     return ran.ending.usage.memory_peak_bytes
