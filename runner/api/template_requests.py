@@ -16,6 +16,7 @@ from runner.words.templates import (
     CopyStep,
     EnvStep,
     RunStep,
+    Startup,
     Step,
     UserStep,
     WorkdirStep,
@@ -25,6 +26,8 @@ MAX_STEPS = 200
 MAX_COMMAND = 64 * 1024
 MAX_BUILD_S = 3600
 DEFAULT_BUILD_S = 900.0
+MAX_READY_S = 600
+DEFAULT_READY_S = 60
 DEFAULT_BUILD_SIZE = "medium"
 
 TemplateName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
@@ -35,6 +38,7 @@ ImageName = Annotated[
         pattern=r"^[a-z][a-z0-9-]{0,31}(:[A-Za-z0-9][A-Za-z0-9._-]{0,63}|@[0-9a-f-]{36})?$"
     ),
 ]
+Command = Annotated[Text, StringConstraints(min_length=1, max_length=MAX_COMMAND)]
 Value = Annotated[Text, StringConstraints(max_length=8192)]
 
 
@@ -57,7 +61,7 @@ class CopiedFile(Content):
 class TemplateStep(Strict):
     """A step of a build: exactly one of its fields."""
 
-    run: Annotated[Text, StringConstraints(min_length=1, max_length=MAX_COMMAND)] | None = Field(
+    run: Command | None = Field(
         default=None, description="A command for `/bin/sh`, by the user of the step `user`."
     )
     copy_: CopiedFile | None = Field(default=None, alias="copy", description="A file to write.")
@@ -94,6 +98,11 @@ class TemplateStep(Strict):
         if self.arg is not None:
             return EnvStep(self.arg, kept=False)
         return WorkdirStep(self.workdir) if self.workdir is not None else UserStep(self.user or "")
+
+
+def startup_of(start: str | None, ready: str | None, within_s: int) -> Startup | None:
+    """Return what begins in each sandbox of a template; None if nothing is given."""
+    return Startup(start, ready, within_s) if start or ready else None
 
 
 class NewTemplate(Strict):
@@ -157,6 +166,19 @@ class NewTemplate(Strict):
         description="Variables of the steps, each with the name of the secret that is its value. "
         "The values are masked in the log; a step that writes one to a file leaves it there.",
     )
+    start: Command | None = Field(
+        default=None,
+        description="A command for `/bin/sh` that begins in each of its sandboxes, as the process "
+        "with the tag `start`. If both are left out, `start` and `ready` are those of the base.",
+    )
+    ready: Command | None = Field(
+        default=None,
+        description="A command for `/bin/sh` that is repeated in a new sandbox until it exits with "
+        "0: only then is the sandbox made. If it does not, or `start` fails first, no sandbox is.",
+    )
+    ready_s: Annotated[int, Field(ge=1, le=MAX_READY_S)] = Field(
+        default=DEFAULT_READY_S, description="How many seconds `ready` has for that."
+    )
     timeout_s: Annotated[float, Field(ge=1, le=MAX_BUILD_S)] = Field(
         default=DEFAULT_BUILD_S, description="How many seconds the build may take."
     )
@@ -168,6 +190,7 @@ class NewTemplate(Strict):
             tag=self.tag,
             base=self.base,
             steps=tuple(each.step() for each in self.steps),
+            startup=startup_of(self.start, self.ready, self.ready_s),
             anew=self.anew,
             terms=BuildTerms(
                 size=self.size,

@@ -41,6 +41,9 @@ class TemplateView(View):
     base: str = Field(description="The deployment's image below it.")
     steps: int = Field(description="How many steps made it, with those of templates below it.")
     env: dict[str, str]
+    start: str | None = Field(description="The command that begins in each of its sandboxes.")
+    ready: str | None = Field(description="The command that says when a new sandbox is ready.")
+    ready_s: int | None = Field(description="How many seconds `ready` has.")
     size_bytes: int | None = Field(description="Bytes of what its own build has changed.")
     sha256: str | None = Field(description="Of the archive of that; checked whenever it is used.")
     created_by: str
@@ -50,6 +53,7 @@ class TemplateView(View):
     @classmethod
     def of(cls, stored: StoredTemplate) -> Self:
         """Return the view of a template."""
+        startup = stored.startup
         return cls(
             id=stored.id,
             name=stored.name,
@@ -60,6 +64,9 @@ class TemplateView(View):
             base=stored.base_image,
             steps=len(stored.steps),
             env=dict(stored.env),
+            start=startup and startup.command,
+            ready=startup and startup.ready,
+            ready_s=startup and startup.within_s,
             size_bytes=stored.archive_bytes,
             sha256=stored.sha256,
             created_by=stored.created_by,

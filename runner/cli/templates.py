@@ -33,6 +33,13 @@ def build(
     ] = None,
     size: Annotated[str, typer.Option(help="The size of the build's sandbox.")] = "medium",
     timeout: Annotated[float, typer.Option(help="Seconds that the build may take.")] = 900.0,
+    start: Annotated[
+        str | None, typer.Option(help="A command that begins in each of its sandboxes.")
+    ] = None,
+    ready: Annotated[
+        str | None, typer.Option(help="A command that exits with 0 once a sandbox is ready.")
+    ] = None,
+    ready_within: Annotated[int, typer.Option(help="Seconds that --ready has for that.")] = 60,
     anew: Annotated[bool, typer.Option("--anew", help="Do steps again that were done.")] = False,
 ) -> None:
     """Build a template from a Dockerfile; print its log, and on success its image's name.
@@ -50,6 +57,9 @@ def build(
             egress=egress or [],
             size=size,
             timeout_s=timeout,
+            start=start,
+            ready=ready,
+            ready_s=ready_within,
             anew=anew,
         )
         ended = _followed(api, begun.id)

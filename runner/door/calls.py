@@ -52,7 +52,9 @@ class EndCall(DoorCall):
     """End the sandbox, whatever it is doing; `done` once its row says so."""
 
     name = "end"
-    reason: Literal["killed", "tenant_suspended"]
+    reason: Literal["killed", "tenant_suspended", "start_failed"]
+    detail: Annotated[str, Field(max_length=4096)] | None = None
+    """What its row says of it; the reason, if there is nothing more to say."""
 
 
 @with_config(STRICT)

@@ -89,10 +89,13 @@ class Door:
         return Creation(self._call, knocking, spec)
 
     async def end(
-        self, knock: Knock, reason: Literal["killed", "tenant_suspended"] = "killed"
+        self,
+        knock: Knock,
+        reason: Literal["killed", "tenant_suspended", "start_failed"] = "killed",
+        detail: str | None = None,
     ) -> None:
         """End it, whatever it is doing; return once nothing of it runs and its row is `ended`."""
-        await self._short(knock, calls.EndCall(reason))
+        await self._short(knock, calls.EndCall(reason, detail))
 
     async def refresh(self, knock: Knock) -> None:
         """Have the node read its row again."""

@@ -6,6 +6,7 @@ through the node's door, with a grant that is made here after the caller's right
 
     living      make, read, list, change, pause, resume and kill a sandbox
     starting    have a node make the sandbox of a stored row
+    startup     begin what a template names, and wait until it is ready
     use         processes and files in a running sandbox
     ports       open ports for callers without a key, and who may reach one
     addresses   signed addresses by which others read or write one file

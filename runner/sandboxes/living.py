@@ -20,6 +20,8 @@ from runner.sandboxes.egress import EgressOrder, not_in_force, rules_in_place
 from runner.sandboxes.order import LivingOrder, resolve_sandbox
 from runner.sandboxes.place import KIND, NO_SANDBOX, SandboxPlaces, ended, knock_of, took_commands
 from runner.sandboxes.starting import SandboxStart
+from runner.sandboxes.startup import begin
+from runner.sandboxes.use import Using
 from runner.store import quotas, sandboxes
 from runner.store.db import Database
 from runner.store.idempotency import KeyUse, Once
@@ -76,7 +78,8 @@ class LivingSandboxes:
         If the idempotency key was used before, returns the earlier sandbox as it is. Raises
         NodeAway while that one is still starting or being filled, and Conflict if the key belongs
         to another request. Raises Invalid, QuotaExceeded, and NotReady if the sandbox does not
-        start: its row then ends as `start_failed`.
+        start, or StartupFailed if its template's commands do not begin: its row then ends as
+        `start_failed`.
 
         If this fails or is cancelled, nothing of the sandbox lives on, and its key is free again.
         """
@@ -100,11 +103,15 @@ class LivingSandboxes:
         caller, new = start.caller, start.new
         try:
             started = await start.stored(accepted)
-            if fill is None:
+            if fill is None and start.startup is None:
                 # As its row is now: nobody else knows of it yet.
                 made = replace(accepted, state=Life.RUNNING, started_at=started.at)
             else:
-                await fill(new)
+                if fill is not None:
+                    await fill(new)
+                if start.startup is not None:
+                    using = Using(self.door, self.places, self.may_resume)
+                    await begin(using, caller, new, start.startup)
                 await self._filled(caller, new)
                 made = await self.read(caller, new)
         except BaseException:
@@ -319,8 +326,14 @@ class LivingSandboxes:
             ):
                 raise refused
             start.ahead(wanted)
+            if offer.template is not None and not order.builds:
+                start.startup = offer.template.startup
             insertion = sandboxes.insert_later(
-                tx, new, wanted, created_by=caller.actor, filling=filling
+                tx,
+                new,
+                wanted,
+                created_by=caller.actor,
+                filling=filling or start.startup is not None,
             )
             facts = {
                 "image": wanted.spec.image,

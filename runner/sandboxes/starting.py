@@ -25,7 +25,7 @@ from runner.store.nodes import StoredNode
 from runner.words.errors import NodeAway, RunnerError, SandboxFault, SandboxNotStarted
 from runner.words.lives import EndReason
 from runner.words.living import SandboxRequest, StoredSandbox
-from runner.words.templates import template_in
+from runner.words.templates import Startup, template_in
 
 _log = structlog.get_logger("runner.api")
 
@@ -52,6 +52,8 @@ class SandboxStart:
         self._creation: Creation | None = None
         self._asked: set[str | None] = set()
         """The doors of the nodes that were asked."""
+        self.startup: Startup | None = None
+        """What its template begins in it, once that is known."""
 
     async def __aenter__(self) -> Self:
         return self

@@ -327,6 +327,11 @@ CREATE TABLE templates (
     sha256        text CHECK (sha256 ~ '^[0-9a-f]{64}$'),
     sealed_key    bytea,
     object_key    text,
+    start_command text CHECK (length(start_command) BETWEEN 1 AND 65536),
+    ready_command text CHECK (length(ready_command) BETWEEN 1 AND 65536),
+    ready_s       integer CHECK (ready_s BETWEEN 1 AND 600),
+    CONSTRAINT templates_startup
+        CHECK ((num_nonnulls(start_command, ready_command) > 0) = (ready_s IS NOT NULL)),
     CONSTRAINT templates_ended CHECK ((state IN ('waiting', 'building')) = (ended_at IS NULL)),
     CONSTRAINT templates_content CHECK ((state = 'building' OR (state = 'ready') = (object_key IS NOT NULL))
         AND num_nulls(bytes, sha256, sealed_key, object_key) IN (0, 4)),
@@ -347,6 +352,10 @@ COMMENT ON COLUMN templates.steps IS
 COMMENT ON COLUMN templates.bytes IS 'Of the archive in the object.';
 COMMENT ON COLUMN templates.sha256 IS 'Of the archive before it was sealed.';
 COMMENT ON COLUMN templates.sealed_key IS 'The object''s own key, under the tenant''s data key.';
+COMMENT ON COLUMN templates.start_command IS 'Runs in every sandbox that is made from it.';
+COMMENT ON COLUMN templates.ready_command IS
+    'Repeated in a new sandbox until it exits with 0; nobody uses the sandbox before.';
+COMMENT ON COLUMN templates.ready_s IS 'Seconds that the ready command has for that.';
 
 -- What a build writes, in order.
 CREATE TABLE template_logs (
@@ -2107,7 +2116,7 @@ GRANT SELECT, INSERT, UPDATE (state, since) ON objects TO runner_api;
 GRANT SELECT, INSERT, DELETE ON snapshots TO runner_api;
 GRANT SELECT, INSERT ON snapshots TO runner_worker;
 GRANT SELECT, INSERT, UPDATE (state, detail, ended_at, bytes, sha256, sealed_key, object_key, due_at,
-    base_image, base_template, env, steps), DELETE
+    base_image, base_template, env, steps, start_command, ready_command, ready_s), DELETE
     ON templates TO runner_api;
 GRANT SELECT, INSERT ON template_logs TO runner_api;
 GRANT SELECT (tenant_id, template_id, state, base_image, base_template, bytes, sha256, sealed_key,

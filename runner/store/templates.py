@@ -10,7 +10,7 @@ from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 
 from runner.store.transaction import Transaction
-from runner.words.templates import image_of
+from runner.words.templates import Startup, image_of
 
 
 class TemplateState(StrEnum):
@@ -37,6 +37,7 @@ class TemplateFacts:
     env: Mapping[str, str] = field(repr=False)
     steps: tuple[str, ...]
     """For each step, a hash of it and of all that came before."""
+    startup: Startup | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +100,7 @@ async def insert(
         base_template=new.base_template,
         env=Jsonb(dict(new.env)),
         steps=list(new.steps),
+        **_startup_columns(new.startup),
     )
     if row is None:
         raise RuntimeError("PostgreSQL stored a template and returned nothing")
@@ -115,6 +117,7 @@ async def start(tx: Transaction, new: TemplateFacts, *, within: timedelta) -> St
         base_template=new.base_template,
         env=Jsonb(dict(new.env)),
         steps=list(new.steps),
+        **_startup_columns(new.startup),
     )
     return _of_row(row) if row else None
 
@@ -212,11 +215,21 @@ async def said(tx: Transaction, template_id: UUID, *, after: int, limit: int) ->
     return [LogEntry(**row) for row in rows]
 
 
+def _startup_columns(startup: Startup | None) -> dict[str, object]:
+    return {
+        "start_command": startup.command if startup else None,
+        "ready_command": startup.ready if startup else None,
+        "ready_s": startup.within_s if startup else None,
+    }
+
+
 def _of_row(row: DictRow) -> StoredTemplate:
+    starts = row.pop("start_command"), row.pop("ready_command"), row.pop("ready_s")
     return StoredTemplate(
         id=row.pop("template_id"),
         state=TemplateState(row.pop("state")),
         archive_bytes=row.pop("bytes"),
         steps=tuple(row.pop("steps")),
+        startup=None if starts[2] is None else Startup(*starts),
         **row,
     )

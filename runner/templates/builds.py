@@ -25,7 +25,7 @@ from runner.templates.steps import Work, hashes, kept_env, works
 from runner.words.errors import Conflict, Invalid, NotFound, RunnerError
 from runner.words.ids import new_id
 from runner.words.sandbox import Isolation
-from runner.words.templates import DEFAULT_TAG, Step
+from runner.words.templates import DEFAULT_TAG, Startup, Step
 
 KIND = "template"
 NO_TEMPLATE = "no such template"
@@ -52,6 +52,8 @@ class TemplateOrder:
     base: str | None = None
     """An image, or a template by `name`, `name:tag` or `name@id`; None for the default image."""
     steps: tuple[Step, ...] = ()
+    startup: Startup | None = None
+    """What begins in each of its sandboxes; None for what begins in those of its base."""
     anew: bool = False
     """Whether all steps are done, even if a template was made by the same ones."""
     terms: BuildTerms = field(repr=False)
@@ -63,6 +65,18 @@ class _Begun:
     image: str
     """What its sandbox is made from."""
     works: Sequence[Work]
+
+
+@dataclass(frozen=True, slots=True)
+class _Base:
+    """What a template is built on."""
+
+    image: str
+    """The operator's image below all."""
+    template: StoredTemplate | None = None
+    steps: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
+    startup: Startup | None = None
 
 
 class Templates:
@@ -161,7 +175,8 @@ class Templates:
         self, tx: Transaction, caller: Caller, order: TemplateOrder, waiting: UUID | None
     ) -> _Begun:
         """Store the template; find the one that was made by most of the same steps."""
-        upon, base_image, earlier, env = await self._base(tx, order.base)
+        below = await self._base(tx, order.base)
+        upon, base_image, earlier, env = below.template, below.image, below.steps, below.env
         mine = hashes(earlier[-1] if earlier else base_image, order.steps)
         done = 0
         if not order.anew:
@@ -177,6 +192,7 @@ class Templates:
             base_template=upon.id if upon else None,
             env=kept_env(order.steps, env),
             steps=(*earlier, *mine),
+            startup=order.startup or below.startup,
         )
         within = timedelta(seconds=order.terms.within_s + _GRACE_S)
         put = templates.insert if waiting is None else templates.start
@@ -186,14 +202,12 @@ class Templates:
         image = upon.image if upon else base_image
         return _Begun(stored, image, tuple(works(order.steps, env, skip=done)))
 
-    async def _base(
-        self, tx: Transaction, name: str | None
-    ) -> tuple[StoredTemplate | None, str, tuple[str, ...], Mapping[str, str]]:
-        """Return the template below, the image below all, the steps so far, and the variables."""
+    async def _base(self, tx: Transaction, name: str | None) -> _Base:
+        """Return what is below. Raises Invalid if there is nothing of that name."""
         images = self._catalogue.images
         name = name or next(iter(images))
         if name in images:
-            return None, name, (), {}
+            return _Base(name)
         found = await named_template(tx, name)
         if found is None:
             raise Invalid(
@@ -201,7 +215,7 @@ class Templates:
                 "yours",
                 "base",
             )
-        return found, found.base_image, found.steps, found.env
+        return _Base(found.base_image, found, found.steps, found.env, found.startup)
 
     async def _run(self, caller: Caller, begun: _Begun, terms: BuildTerms) -> None:
         template = begun.template

@@ -20,7 +20,8 @@
     │   ├── NotPermitted
     │   │   └── TenantSuspended
     │   ├── Conflict
-    │   │   └── SandboxEnded
+    │   │   ├── SandboxEnded
+    │   │   └── StartupFailed
     │   ├── FileRefused
     │   ├── Gone
     │   ├── PreconditionFailed
@@ -156,6 +157,12 @@ class Conflict(Refused):
 
 class SandboxEnded(Conflict):
     """The sandbox has ended."""
+
+
+class StartupFailed(Conflict):
+    """What a template begins in its sandboxes has failed, or was not ready in time."""
+
+    reason = "start_failed"
 
 
 class FileRefused(Refused):

@@ -7,6 +7,8 @@ from typing import TypeAlias
 from uuid import UUID
 
 DEFAULT_TAG = "default"
+START_TAG = "start"
+"""The tag of the process that is a template's start command."""
 ROOT = "root"
 _IMAGE = re.compile(
     r"(?P<name>[a-z][a-z0-9-]{0,31})@(?P<id>[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})"
@@ -70,6 +72,18 @@ class UserStep:
 
 
 Step: TypeAlias = RunStep | CopyStep | UnpackStep | EnvStep | WorkdirStep | UserStep
+
+
+@dataclass(frozen=True, slots=True)
+class Startup:
+    """What begins in every sandbox of a template, before anybody uses the sandbox."""
+
+    command: str | None
+    """Runs as a process for as long as it likes."""
+    ready: str | None
+    """Is repeated until it exits with 0."""
+    within_s: int
+    """How many seconds `ready` has for that."""
 
 
 def image_of(name: str, template_id: UUID) -> str:

@@ -15,11 +15,11 @@ import pytest
 from agent_runner import Client, Sandbox
 from runner.base.settings import Settings
 from tests.support import deployment as deployments
-from tests.support.deployment import Deployment, eventually
+from tests.support.deployment import Deployment
+from tests.support.templates import BUILT_S, build, log
 from tests.support.upstreams import Answer, Upstream, serving
 
 HOST = "packages.example.test"
-BUILT_S = 120.0
 
 
 @pytest.fixture(scope="module")
@@ -57,31 +57,6 @@ def http(made: Deployment) -> httpx.Client:
 def api(made: Deployment) -> Client:
     """Return the same tenant's client."""
     return made.client("builder")
-
-
-def build(http: httpx.Client, name: str, *steps: Any, **more: Any) -> dict[str, Any]:
-    """Build a template, and return it once its build has ended."""
-    answer = http.post("/v1/templates", json={"name": name, "steps": list(steps), **more})
-    assert answer.status_code == 202, answer.text
-    assert answer.json()["state"] == "building"
-
-    def ended() -> dict[str, Any] | None:
-        found: dict[str, Any] = http.get(answer.headers["Location"]).json()
-        return found if found["state"] != "building" else None
-
-    template: dict[str, Any] = eventually(ended, within_s=BUILT_S)
-    return template
-
-
-def log(http: httpx.Client, template: dict[str, Any]) -> str:
-    """Return what a build has written, read in small pages."""
-    text, after = "", 0
-    while items := http.get(
-        f"/v1/templates/{template['id']}/logs", params={"after": after, "limit": 2}
-    ).json()["items"]:
-        text += "".join(each["text"] for each in items)
-        after = items[-1]["seq"]
-    return text
 
 
 def said(sandbox: Sandbox, command: str) -> str:

@@ -1,6 +1,7 @@
 """What E2B's clients ask of a template that is to be built, and its steps as ours."""
 
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from typing import Annotated
 
@@ -8,10 +9,25 @@ from pydantic import Field, StringConstraints
 
 from runner.api.e2b.requests import E2bBody, lacks
 from runner.api.fields import Strict, Text
-from runner.api.template_requests import MAX_COMMAND, MAX_STEPS, TemplateTag
+from runner.api.template_requests import (
+    DEFAULT_READY_S,
+    MAX_COMMAND,
+    MAX_STEPS,
+    Command,
+    TemplateTag,
+    startup_of,
+)
 from runner.store.files import StoredFile
 from runner.words.errors import Invalid
-from runner.words.templates import DEFAULT_TAG, EnvStep, RunStep, Step, UnpackStep, UserStep
+from runner.words.templates import (
+    DEFAULT_TAG,
+    EnvStep,
+    RunStep,
+    Startup,
+    Step,
+    UnpackStep,
+    UserStep,
+)
 from runner.words.templates import WorkdirStep as Workdir
 
 _NAME = re.compile(r"(?P<name>[a-z][a-z0-9-]{0,31})(:(?P<tag>[A-Za-z0-9][A-Za-z0-9._-]{0,63}))?")
@@ -19,7 +35,6 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _OCTAL = re.compile(r"[0-7]{3,4}")
 Hash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Argument = Annotated[Text, StringConstraints(max_length=MAX_COMMAND)]
-STARTING = "start it with commands.run once the sandbox is made"
 
 
 class E2bTemplate(E2bBody):
@@ -66,8 +81,17 @@ class E2bBuild(E2bBody):
     from_image_registry: Annotated[None, lacks("no registry is used: images are built here")] = None
     force: bool | None = None
     steps: list[E2bStep] = Field(default_factory=list, max_length=MAX_STEPS)
-    start_cmd: Annotated[None, lacks(STARTING)] = None
-    ready_cmd: Annotated[None, lacks(STARTING)] = None
+    start_cmd: Command | None = None
+    ready_cmd: Command | None = None
+
+    @property
+    def startup(self) -> Startup | None:
+        """What begins in each of its sandboxes, by bash as a login shell, as in E2B's."""
+        start, ready = (
+            each and f"exec /bin/bash -l -c {shlex.quote(each)}"
+            for each in (self.start_cmd, self.ready_cmd)
+        )
+        return startup_of(start, ready, DEFAULT_READY_S)
 
     @property
     def anew(self) -> bool:

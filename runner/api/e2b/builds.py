@@ -84,6 +84,7 @@ async def begin(
         name="",
         base=base,
         steps=tuple(steps_of(body.steps, account.user, account.home, stored)),
+        startup=body.startup,
         anew=body.anew,
         terms=BuildTerms(
             size=DEFAULT_BUILD_SIZE,

@@ -141,8 +141,9 @@ class NodeDoor:
             case calls.CreateCall(ahead=spec):
                 await line.tell(StartedReply(await self._create(line, grant, spec)))
                 return None
-            case calls.EndCall(reason=reason):
-                await self._residents.end(grant.tenant, grant.sandbox, EndReason(reason))
+            case calls.EndCall(reason=reason, detail=detail):
+                why = EndReason(reason), detail or reason.replace("_", " ")
+                await self._residents.end(grant.tenant, grant.sandbox, *why)
                 return None
         resident = self._residents.get(grant.tenant, grant.sandbox)
         try:

@@ -267,13 +267,13 @@ class Residents:
 
     # ---- Ends --------------------------------------------------------------------------------
 
-    async def end(self, tenant_id: UUID, sandbox_id: UUID, reason: EndReason) -> None:
+    async def end(self, tenant_id: UUID, sandbox_id: UUID, reason: EndReason, detail: str) -> None:
         """End a sandbox. If it is being made, wait for that: its row says that it is to stop."""
         if (making := self._making.get(sandbox_id)) is not None:
             await asyncio.wait({making})
             if sandbox_id not in self._by_id:
                 return
-        await self.get(tenant_id, sandbox_id).end(reason, reason.value.replace("_", " "))
+        await self.get(tenant_id, sandbox_id).end(reason, detail)
 
     async def leave(self, *, ends: bool) -> None:
         """Leave all alive for a later process of this node, or with `ends` end them."""

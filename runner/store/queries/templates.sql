@@ -1,16 +1,18 @@
 -- name: insert
 INSERT INTO templates (tenant_id, template_id, name, tag, state, created_by, due_at, base_image,
-                       base_template, env, steps)
+                       base_template, env, steps, start_command, ready_command, ready_s)
 VALUES (app_tenant(), %(template_id)s, %(name)s, %(tag)s, %(state)s, %(created_by)s,
-        now() + %(within)s, %(base_image)s, %(base_template)s, %(env)s, %(steps)s)
+        now() + %(within)s, %(base_image)s, %(base_template)s, %(env)s, %(steps)s,
+        %(start_command)s, %(ready_command)s, %(ready_s)s)
 RETURNING template_id, name, tag, state, detail, created_by, created_at, ended_at, base_image,
-          base_template, env, steps, bytes, sha256;
+          base_template, env, steps, bytes, sha256, start_command, ready_command, ready_s;
 
 -- name: get
 SELECT template_id, name, tag, CASE WHEN t.lost THEN 'failed' ELSE state END AS state,
        CASE WHEN t.lost THEN 'it lost the client or the process that built it: build it again' ELSE detail END
            AS detail,
-       created_by, created_at, ended_at, base_image, base_template, env, steps, bytes, sha256
+       created_by, created_at, ended_at, base_image, base_template, env, steps, bytes, sha256,
+       start_command, ready_command, ready_s
 FROM (SELECT *, state IN ('waiting', 'building') AND due_at < now() AS lost FROM templates) t
 WHERE tenant_id = app_tenant() AND template_id = %(template_id)s;
 
@@ -18,7 +20,8 @@ WHERE tenant_id = app_tenant() AND template_id = %(template_id)s;
 SELECT template_id, name, tag, CASE WHEN t.lost THEN 'failed' ELSE state END AS state,
        CASE WHEN t.lost THEN 'it lost the client or the process that built it: build it again' ELSE detail END
            AS detail,
-       created_by, created_at, ended_at, base_image, base_template, env, steps, bytes, sha256
+       created_by, created_at, ended_at, base_image, base_template, env, steps, bytes, sha256,
+       start_command, ready_command, ready_s
 FROM (SELECT *, state IN ('waiting', 'building') AND due_at < now() AS lost FROM templates) t
 WHERE tenant_id = app_tenant() AND (%(before)s::uuid IS NULL OR template_id < %(before)s)
   AND (%(name)s::text IS NULL OR name = %(name)s)
@@ -26,14 +29,14 @@ ORDER BY template_id DESC LIMIT %(limit)s;
 
 -- name: newest
 SELECT template_id, name, tag, state, detail, created_by, created_at, ended_at, base_image,
-       base_template, env, steps, bytes, sha256
+       base_template, env, steps, bytes, sha256, start_command, ready_command, ready_s
 FROM templates
 WHERE tenant_id = app_tenant() AND name = %(name)s AND tag = %(tag)s AND state = 'ready'
 ORDER BY template_id DESC LIMIT 1;
 
 -- name: begun_alike
 SELECT template_id, name, tag, state, detail, created_by, created_at, ended_at, base_image,
-       base_template, env, steps, bytes, sha256
+       base_template, env, steps, bytes, sha256, start_command, ready_command, ready_s
 FROM templates
 WHERE tenant_id = app_tenant() AND base_image = %(base_image)s AND state = 'ready'
   AND cardinality(steps) > 0 AND steps = (%(steps)s::text[])[:cardinality(steps)]
@@ -46,10 +49,11 @@ WHERE tenant_id = app_tenant() AND state = 'building' AND due_at > now();
 -- name: start
 UPDATE templates
 SET state = 'building', due_at = now() + %(within)s, base_image = %(base_image)s,
-    base_template = %(base_template)s, env = %(env)s, steps = %(steps)s
+    base_template = %(base_template)s, env = %(env)s, steps = %(steps)s,
+    start_command = %(start_command)s, ready_command = %(ready_command)s, ready_s = %(ready_s)s
 WHERE tenant_id = app_tenant() AND template_id = %(template_id)s AND state = 'waiting'
 RETURNING template_id, name, tag, state, detail, created_by, created_at, ended_at, base_image,
-          base_template, env, steps, bytes, sha256;
+          base_template, env, steps, bytes, sha256, start_command, ready_command, ready_s;
 
 -- name: keep
 UPDATE templates

@@ -12,6 +12,7 @@ from runner.words.errors import Invalid
 from runner.words.templates import (
     EnvStep,
     RunStep,
+    Startup,
     Step,
     UnpackStep,
     UserStep,
@@ -119,7 +120,17 @@ def test_another_name_is_refused(body: dict[str, Any]) -> None:
         E2bTemplate.model_validate(body).named()
 
 
-@pytest.mark.parametrize("field", ["startCmd", "readyCmd", "fromImageRegistry"])
-def test_what_there_is_not_is_refused_by_its_name(field: str) -> None:
+def test_what_there_is_not_is_refused_by_its_name() -> None:
     with pytest.raises(ValidationError, match="is not supported here"):
-        E2bBuild.model_validate({field: "x"})
+        E2bBuild.model_validate({"fromImageRegistry": "x"})
+
+
+def test_what_begins_in_a_sandbox_runs_by_bash_as_a_login_shell() -> None:
+    """A base's commands hold if neither is given."""
+    body = {"startCmd": "[[ -n 'it' ]] && serve", "readyCmd": "sleep 1"}
+    assert E2bBuild.model_validate(body).startup == Startup(
+        """exec /bin/bash -l -c '[[ -n '"'"'it'"'"' ]] && serve'""",
+        "exec /bin/bash -l -c 'sleep 1'",
+        60,
+    )
+    assert E2bBuild.model_validate({}).startup is None

@@ -74,6 +74,9 @@ class TemplateInfo:
     base: str
     steps: int
     env: dict[str, str]
+    start: str | None
+    ready: str | None
+    ready_s: int | None
     size_bytes: int | None
     sha256: str | None
     created_by: str

@@ -58,6 +58,22 @@ async def template_is_built(w: World) -> None:
         assert ran.stdout == "mine\nby-root\nhello\nown\n"
 
 
+@CASES.case("Template.build")
+async def template_starts_a_server(w: World) -> None:
+    """Each of its sandboxes is made once the server listens; one that never does is no template."""
+    name = f"serves-{uuid.uuid4().hex[:12]}"
+    serves = "[[ -n $HOME ]] && exec python3 -m http.server 8000 --directory /etc"
+    template = w.sdk.Template().from_base_image().set_start_cmd(serves, w.sdk.wait_for_port(8000))
+    await begun(w, lambda: w.named("Template").build(template, name))
+    async with w.own(template=name) as box:
+        ran = await w(box.commands.run("curl -sS --fail http://127.0.0.1:8000/hostname"))
+        assert ran.exit_code == 0
+    failing = w.sdk.Template().from_base_image().set_start_cmd("exit 3", w.sdk.wait_for_port(1))
+    call = lambda: w.named("Template").build(failing, f"{name}-not")  # noqa: E731
+    said = str(await w.raises("BuildException", lambda: begun(w, call)))
+    assert "start command exited with 3" in said, said
+
+
 @CASES.case("Template.build_in_background", "Template.get_build_status")
 async def build_is_followed(w: World) -> None:
     """Until it has failed, with its reason."""

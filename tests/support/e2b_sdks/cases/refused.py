@@ -78,14 +78,6 @@ async def image_that_is_unknown(w: World) -> None:
     await unsupported(w, call, ("there is no image 'python:3.12'",))
 
 
-@CASES.case("Template.build")
-async def start_command_is_refused(w: World) -> None:
-    template, built = w.named("Template"), w.sdk.Template().from_base_image()
-    started = built.set_start_cmd("sleep 600", "true")
-    call = lambda: template.build(started, "with-start")  # noqa: E731
-    await unsupported(w, call, ("is not supported here: start it with commands.run",))
-
-
 @CASES.case("Template.get_tags", "Template.assign_tags", "Template.remove_tags")
 async def tags_are_refused(w: World) -> None:
     template = w.named("Template")

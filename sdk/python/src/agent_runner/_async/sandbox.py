@@ -338,5 +338,7 @@ async def created(
 ) -> SandboxInfo:
     """Make a sandbox with these fields of the API."""
     headers = keyed(idempotency_key)
-    timeout = PATIENT if "snapshot" in options else httpx.USE_CLIENT_DEFAULT
+    # A snapshot's files are put into it first, and what its template begins becomes ready first.
+    slow = options.keys() & {"snapshot", "image"}
+    timeout = PATIENT if slow else httpx.USE_CLIENT_DEFAULT
     return await call(http, SANDBOX, "POST", ROUTE, json=options, headers=headers, timeout=timeout)
