@@ -74,14 +74,17 @@ class TemplateInfo:
     base: str
     steps: int
     env: dict[str, str]
-    start: str | None
-    ready: str | None
-    ready_s: int | None
     size_bytes: int | None
     sha256: str | None
     created_by: str
     created_at: str
     ended_at: str | None
+    start: str | None = None
+    """What begins in each of its sandboxes."""
+    ready: str | None = None
+    """What says that one of them is ready."""
+    ready_s: int | None = None
+    """How many seconds `ready` has."""
 
 
 @dataclass(frozen=True, slots=True)
