@@ -124,9 +124,10 @@ def workdir(command: dict[str, Any]) -> None:
 
 def gather(command: dict[str, Any]) -> None:
     """Make what the steps have changed fit to be packed."""
+    # Before what is mounted anew is left out: a home may be below that, such as /mnt/data.
+    _to_skeleton(UPPER / command["home"].lstrip("/"))
     for name in MOUNTED:
         shutil.rmtree(UPPER / name, ignore_errors=True)
-    _to_skeleton(UPPER / command["home"].lstrip("/"))
     for folder, folders, files in os.walk(UPPER):
         for name in (*folders, *files):
             _mark(Path(folder, name))

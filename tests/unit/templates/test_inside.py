@@ -1,0 +1,23 @@
+"""What a build gathers of what its steps have changed, apart from what needs a kernel."""
+
+from pathlib import Path
+
+import pytest
+
+from runner.templates import inside
+
+
+@pytest.mark.parametrize("home", ["/workspace", "/home/user", "/mnt/data"])
+def test_a_home_is_kept_wherever_it_is(
+    home: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also below a folder that each sandbox mounts anew, of which nothing else is kept."""
+    monkeypatch.setattr(inside, "UPPER", tmp_path)
+    for path in (f"{home}/own/file", "/mnt/other", "/tmp/x", "/srv/kept"):  # noqa: S108 - below
+        file = tmp_path / path.lstrip("/")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(path)
+    inside.gather({"home": home})
+    assert {str(each.relative_to(tmp_path)) for each in tmp_path.rglob("*") if each.is_file()} == {
+        "opt/skeleton/own/file", "srv/kept"
+    }  # fmt: skip
