@@ -53,6 +53,7 @@ Resources, a file each, between HTTP and the use cases of `runner.executions`, `
     audit          the audit log: listed, verified, exported
     audit_webhook  the webhook that gets the audit log
     fusion         code run once, in the form of SandboxFusion
+    public_templates  templates that the operator makes everybody's
     operator       what the operator does with tenants
     nodes          what the operator does with nodes
     health         liveness, readiness, metrics

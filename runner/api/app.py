@@ -32,6 +32,7 @@ from runner.api import (
     problems,
     processes,
     projects,
+    public_templates,
     receipts,
     reference,
     sandbox_archives,
@@ -192,6 +193,7 @@ def _wanted(parts: Dependencies) -> list[APIRouter]:
     optional = (
         (operator.router, parts.operators),
         (nodes.router, parts.operators),
+        (public_templates.router, parts.operators),
         (fusion.router, settings.sandbox_fusion),
         (librechat.router, settings.librechat),
         (calling.router, settings.librechat),

@@ -23,6 +23,7 @@ from runner.words.templates import (
 )
 
 MAX_STEPS = 200
+MAX_TAGS = 16
 MAX_COMMAND = 64 * 1024
 MAX_BUILD_S = 3600
 DEFAULT_BUILD_S = 900.0
@@ -132,7 +133,7 @@ class NewTemplate(Strict):
     )
     base: ImageName | None = Field(
         default=None,
-        description="What it is built on: an image, or a template of yours by `name`, `name:tag` "
+        description="What it is built on: an image, or a template by `name`, `name:tag` "
         "or `name@id`; by default the deployment's first image.",
     )
     steps: list[TemplateStep] = Field(

@@ -5,18 +5,20 @@ from http import HTTPStatus
 from typing import Annotated, Self
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Query, Request, Response
-from pydantic import Field
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from pydantic import ConfigDict, Field
 
 from runner.api import cursors
 from runner.api.deps import Allow, Parts, id_in_path, require
 from runner.api.edge.json import JsonRoute
+from runner.api.fields import Strict
 from runner.api.problems import JSON_TAKEN, responses
-from runner.api.template_requests import NewTemplate
+from runner.api.template_requests import MAX_TAGS, NewTemplate, TemplateTag
 from runner.api.views import View
 from runner.auth.caller import Caller
 from runner.auth.permissions import Permission
 from runner.store.templates import LogEntry, StoredTemplate, TemplateState
+from runner.templates import tagging
 from runner.templates.builds import NO_TEMPLATE
 
 router = APIRouter(prefix="/v1/templates", tags=["templates"], route_class=JsonRoute)
@@ -46,6 +48,10 @@ class TemplateView(View):
     ready_s: int | None = Field(description="How many seconds `ready` has.")
     size_bytes: int | None = Field(description="Bytes of what its own build has changed.")
     sha256: str | None = Field(description="Of the archive of that; checked whenever it is used.")
+    tags: list[str] = Field(description="The tags that stand for it now.")
+    public: bool = Field(
+        description="Whether the operator has made it everybody's. Nobody changes it then."
+    )
     created_by: str
     created_at: datetime
     ended_at: datetime | None
@@ -69,6 +75,8 @@ class TemplateView(View):
             ready_s=startup and startup.within_s,
             size_bytes=stored.archive_bytes,
             sha256=stored.sha256,
+            tags=list(stored.tags),
+            public=stored.public,
             created_by=stored.created_by,
             created_at=stored.created_at,
             ended_at=stored.ended_at,
@@ -80,6 +88,28 @@ class TemplatePage(View):
 
     items: list[TemplateView]
     next_cursor: str | None = Field(description="Give it as `cursor` for the next page.")
+
+
+class TemplateTags(Strict):
+    """Tags for a template."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"tags": ["stable", "v2"]}]})
+
+    tags: list[TemplateTag] = Field(min_length=1, max_length=MAX_TAGS)
+
+
+class TagView(View):
+    """A tag of a name, and the template that it stands for."""
+
+    tag: str
+    template_id: UUID
+    assigned_at: datetime
+
+
+class TagList(View):
+    """Every tag of a name."""
+
+    items: list[TagView]
 
 
 class LogEntryView(View):
@@ -137,10 +167,13 @@ async def list_templates(
     cursor: Annotated[str | None, Query(max_length=cursors.MAX_LENGTH)] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     name: Annotated[str | None, Query(max_length=64)] = None,
+    public: Annotated[bool, Query(description="List the operator's instead.")] = False,  # noqa: FBT002 - FastAPI passes it by name
 ) -> TemplatePage:
     """Return the tenant's templates, newest first, with builds that go on or have failed."""
     before = cursors.decode_id(cursor)
-    found = await parts.templates.list_newest(caller, before=before, limit=limit + 1, name=name)
+    found = await parts.templates.list_newest(
+        caller, before=before, limit=limit + 1, name=name, public=public
+    )
     page, next_cursor = cursors.page(found, limit, lambda each: each.id)
     return TemplatePage(items=[TemplateView.of(each) for each in page], next_cursor=next_cursor)
 
@@ -149,7 +182,7 @@ async def list_templates(
     "/{template_id}", summary="Read one template", responses=responses(HTTPStatus.NOT_FOUND)
 )
 async def read(template_id: TemplateId, caller: CanReadTemplates, parts: Parts) -> TemplateView:
-    """Describe a template, and how its build goes on or has ended."""
+    """Describe a template of yours or the operator's, and how its build goes on or has ended."""
     return TemplateView.of(await parts.templates.read(caller, template_id))
 
 
@@ -169,6 +202,54 @@ async def logs(
     stored = await parts.templates.read(caller, template_id)
     found = await parts.templates.log(caller, template_id, after=after, limit=limit)
     return TemplateLogView(state=stored.state, items=[LogEntryView.of(each) for each in found])
+
+
+@router.get(
+    "/{template_id}/tags",
+    summary="List a template's tags",
+    responses=responses(HTTPStatus.NOT_FOUND),
+)
+async def list_tags(template_id: TemplateId, caller: CanReadTemplates, parts: Parts) -> TagList:
+    """Return every tag of the template's name, with the template that each stands for."""
+    stored = await parts.templates.read(caller, template_id)
+    found = await tagging.tags_of(parts.database, caller, stored.name)
+    return TagList(
+        items=[
+            TagView(tag=each.tag, template_id=each.template_id, assigned_at=each.assigned_at)
+            for each in found
+        ]
+    )
+
+
+@router.post(
+    "/{template_id}/tags",
+    summary="Tag a template",
+    responses=responses(*JSON_TAKEN, HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT),
+)
+async def tag(
+    template_id: TemplateId, body: TemplateTags, caller: CanBuild, parts: Parts
+) -> TemplateView:
+    """Let tags of its name stand for this template from now on, whatever they stood for before."""
+    stored = await parts.templates.read(caller, template_id)
+    await tagging.tag(parts.database, caller, stored, body.tags)
+    return TemplateView.of(await parts.templates.read(caller, template_id))
+
+
+@router.delete(
+    "/{template_id}/tags/{tag}",
+    summary="Remove a template's tag",
+    status_code=HTTPStatus.NO_CONTENT,
+    responses=responses(HTTPStatus.NOT_FOUND),
+)
+async def untag(
+    template_id: TemplateId,
+    tag: Annotated[str, Path(max_length=64)],
+    caller: CanBuild,
+    parts: Parts,
+) -> None:
+    """Let a tag stand for nothing. The template stays, and has its other tags."""
+    stored = await parts.templates.read(caller, template_id)
+    await tagging.untag(parts.database, caller, stored.name, [tag], template_id)
 
 
 @router.delete(

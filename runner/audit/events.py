@@ -89,6 +89,10 @@ class Action(StrEnum):
     TEMPLATE_BUILD = "template:build"
     TEMPLATE_DELETE = "template:delete"
     TEMPLATE_END = "template:end"
+    TEMPLATE_PUBLISH = "template:publish"
+    TEMPLATE_TAG = "template:tag"
+    TEMPLATE_UNPUBLISH = "template:unpublish"
+    TEMPLATE_UNTAG = "template:untag"
     QUEUE_JOB = "queue_job:run"
     RECEIPT_READ = "receipt:read"
 

@@ -20,6 +20,7 @@ Commands run with the rights of the user who types them.
     sandbox_use  commands and files in sandboxes
     snapshots  files of sandboxes, kept
     templates  what sandboxes are made from
+    public_templates  those of them that are everybody's
     sandbox_shell  a terminal in a sandbox
     sandbox_watch  events of sandboxes
     sandbox_ports  a local port for one of theirs

@@ -11,9 +11,11 @@ from agent_runner import Client, TemplateInfo
 from runner.cli import dockerfile, human
 from runner.cli.console import err, plain, read_settings, reports_errors
 from runner.cli.listing import AsJson, Column, print_json, print_older, print_rows
+from runner.cli.public_templates import public
 from runner.cli.session import client
 
 templates = typer.Typer(help="What sandboxes are made from.", no_args_is_help=True)
+templates.add_typer(public, name="public")
 
 POLL_S = 0.5
 TemplateArgument = Annotated[str, typer.Argument(metavar="ID", help="The template's id.")]
@@ -93,21 +95,24 @@ def list_templates(
         str | None, typer.Option(help="Continue where the listing that printed this ended.")
     ] = None,
     *,
+    everybodys: Annotated[
+        bool, typer.Option("--public", help="List those of the operator instead.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """List templates, newest first, with builds that go on or have failed."""
     with client(read_settings()) as api:
-        found, next_cursor = api.templates.list(limit=limit, cursor=cursor)
+        found, next_cursor = api.templates.list(limit=limit, cursor=cursor, public=everybodys)
     if as_json:
         print_json({"items": found, "next_cursor": next_cursor})
         return
     print_rows(
-        (Column("id", whole=True), "name", "tag", "state", "base", "bytes", "created"),
+        (Column("id", whole=True), "name", "tags", "state", "base", "bytes", "created"),
         (
             (
                 each.id,
                 each.name,
-                each.tag,
+                ", ".join(each.tags) or f"({each.tag})",
                 each.state,
                 each.base,
                 human.size(each.size_bytes or 0),
@@ -126,6 +131,29 @@ def logs(template_id: TemplateArgument) -> None:
     """Print what the build of a template wrote, until it ends."""
     with client(read_settings()) as api:
         _followed(api, template_id)
+
+
+@templates.command("tag")
+@reports_errors
+def tag(
+    template_id: TemplateArgument,
+    tags: Annotated[list[str], typer.Argument(metavar="TAG…", help="Tags of its name.")],
+) -> None:
+    """Let tags of its name stand for a template, whatever they stood for before."""
+    with client(read_settings()) as api:
+        api.templates.tag(template_id, tags)
+
+
+@templates.command("untag")
+@reports_errors
+def untag(
+    template_id: TemplateArgument,
+    tags: Annotated[list[str], typer.Argument(metavar="TAG…", help="Tags of the template.")],
+) -> None:
+    """Let tags of a template stand for nothing. The template stays."""
+    with client(read_settings()) as api:
+        for each in tags:
+            api.templates.untag(template_id, each)
 
 
 @templates.command("delete")

@@ -118,7 +118,7 @@ def list_tenants(*, as_json: AsJson = False) -> None:
 def show(name: Name, *, as_json: AsJson = False) -> None:
     """Show what a tenant may have: limits of an execution, and quotas."""
     settings = operated()
-    found = as_operator(settings, lambda database: _named(database, name))
+    found = as_operator(settings, lambda database: named_tenant(database, name))
     terms = found.terms
     sizes = load_sizes(settings.profiles_path)
     quotas = {
@@ -181,7 +181,7 @@ def change(
     settings = operated()
 
     async def work(database: Database) -> Tenant:
-        found = await _named(database, name)
+        found = await named_tenant(database, name)
         terms = _changed(
             settings,
             found.terms,
@@ -207,7 +207,7 @@ def suspend(
     """Let a tenant only read; workers end its queued and running executions."""
 
     async def work(database: Database) -> Tenant:
-        return await tenancy.suspend(database, (await _named(database, name)).id, why, By())
+        return await tenancy.suspend(database, (await named_tenant(database, name)).id, why, By())
 
     as_operator(operated(), work)
     out.print(f"{name}: suspended")
@@ -219,7 +219,7 @@ def resume(name: Name) -> None:
     """End a suspension."""
 
     async def work(database: Database) -> Tenant:
-        return await tenancy.resume(database, (await _named(database, name)).id, By())
+        return await tenancy.resume(database, (await named_tenant(database, name)).id, By())
 
     as_operator(operated(), work)
     out.print(f"{name}: resumed")
@@ -237,7 +237,7 @@ def delete(
     settings = operated()
 
     async def work(database: Database) -> tenancy.Removed:
-        found = await _named(database, name)
+        found = await named_tenant(database, name)
         objects = ObjectStore.open(settings)
         return await tenancy.delete(database, objects, found.id, By())
 
@@ -312,7 +312,8 @@ async def _all(database: Database) -> list[Tenant]:
     return found
 
 
-async def _named(database: Database, name: str) -> Tenant:
+async def named_tenant(database: Database, name: str) -> Tenant:
+    """Return the tenant of that name. Raises NotFound."""
     for each in await _all(database):
         if each.name == name:
             return each

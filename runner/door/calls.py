@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field, with_config
 
@@ -13,6 +13,7 @@ from runner.protocol.living import Mode, Path, StreamId, Terminal
 from runner.words.sandbox import SandboxSpec
 
 MOST_KEPT = 64 * 2**20
+AskedEnd: TypeAlias = Literal["killed", "tenant_suspended", "start_failed"]
 
 
 @with_config(STRICT)
@@ -52,8 +53,8 @@ class EndCall(DoorCall):
     """End the sandbox, whatever it is doing; `done` once its row says so."""
 
     name = "end"
-    reason: Literal["killed", "tenant_suspended", "start_failed"]
-    detail: Annotated[str, Field(max_length=4096)] | None = None
+    reason: AskedEnd
+    detail: Annotated[str, Field(max_length=4096)] = ""
     """What its row says of it; the reason, if there is nothing more to say."""
 
 

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from runner.door import calls
 from runner.door.call import DoorCall
@@ -88,12 +88,7 @@ class Door:
         """Have a node make a sandbox ready whose row is about to be stored. Close the result."""
         return Creation(self._call, knocking, spec)
 
-    async def end(
-        self,
-        knock: Knock,
-        reason: Literal["killed", "tenant_suspended", "start_failed"] = "killed",
-        detail: str | None = None,
-    ) -> None:
+    async def end(self, knock: Knock, reason: calls.AskedEnd = "killed", detail: str = "") -> None:
         """End it, whatever it is doing; return once nothing of it runs and its row is `ended`."""
         await self._short(knock, calls.EndCall(reason, detail))
 

@@ -5,7 +5,7 @@ A tenant's quotas limit what it has waiting; this limits all tenants together.
 
 import asyncio
 
-from runner.quotas.tiers import Waiting, overload
+from runner.quotas.waiting import Waiting, overload
 from runner.store import quotas
 from runner.store.db import Database
 

@@ -13,7 +13,8 @@ from runner.executions.order import Offer, Order, resolve
 from runner.executions.read import Seen, read
 from runner.queue.changes import Changes, News
 from runner.queue.doorbell import Doorbell
-from runner.quotas.tiers import Standing, Waiting, refusal
+from runner.quotas.tiers import Standing, refusal
+from runner.quotas.waiting import Waiting
 from runner.sandboxes.catalogue import Catalogue, policy_in
 from runner.store import executions, files, quotas
 from runner.store.db import Database

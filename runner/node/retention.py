@@ -1,4 +1,4 @@
-"""Removes what is kept no longer: executions, sandboxes, files, snapshots, then unused objects.
+"""Removes what is kept no longer: executions, sandboxes, files, snapshots, templates, objects.
 
 Each batch is one transaction of one tenant, with its record in that tenant's log; any number of
 workers may do it at once. An object is gone before the transaction commits that takes it off the
@@ -76,12 +76,14 @@ class Retention:
             sandboxes = await retention.remove_sandboxes(tx, self._terms, BATCH)
             files = await retention.remove_files(tx, BATCH)
             snapshots = await retention.remove_snapshots(tx, BATCH)
+            templates = await retention.remove_templates(tx, BATCH)
             objects = await self._remove_objects(tx)
             counts = {
                 **asdict(executions),
                 "sandboxes": sandboxes,
                 "files": files,
                 "snapshots": snapshots,
+                "templates": templates,
                 "objects": len(objects),
             }
             if not any(counts.values()):

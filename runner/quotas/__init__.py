@@ -2,4 +2,5 @@
 
 sizes   what one sandbox may use, by name, and a request's changes within a ceiling
 tiers   what a tenant may use at a time, in a day and in all, and whether that is reached
+waiting  what waits in the whole deployment, and whom a full one still accepts
 """

@@ -6,7 +6,6 @@ until the tenant deletes something. Quotas of living sandboxes refuse until one 
 of UTC; what an execution used counts on the day on which it ended.
 """
 
-import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -17,12 +16,11 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field, StringConstraints, ValidationError
 from pydantic.dataclasses import dataclass as checked
 
-from runner.words.errors import Invalid, Overloaded, QuotaExceeded, SetupError
+from runner.words.errors import Invalid, QuotaExceeded, SetupError
 from runner.words.execution import JSON
 from runner.words.principal import Tier
 from runner.words.resources import Limits
 
-LONGEST_RETRY_S = 60
 QUEUE_RETRY_S = 5
 """Nobody knows when the next place in a queue is free; this keeps clients from asking without
 pause."""
@@ -53,6 +51,10 @@ class Quotas:
     snapshot_bytes: _Amount
     snapshot_days: Annotated[int, Field(ge=0, le=36_500)]
     """For how long snapshots are kept at most; 0 until somebody deletes them."""
+    templates: _Few
+    template_bytes: _Amount
+    template_days: Annotated[int, Field(ge=0, le=36_500)]
+    """For how long a template is kept that no tag stands for; 0 until somebody deletes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,10 @@ class Standing:
     snapshot_bytes: int = 0
     snapshots_expire_at: datetime | None = None
     """When the first of the snapshots expires, if any does."""
+    templates: int = 0
+    template_bytes: int = 0
+    templates_expire_at: datetime | None = None
+    """When the first of the templates without a tag is removed, if any is."""
 
     @property
     def cpu_left(self) -> float:
@@ -119,6 +125,13 @@ class Standing:
                 quotas.snapshot_bytes,
                 self.snapshot_bytes,
                 frees_at=self.snapshots_expire_at,
+            ),
+            Figure("templates", quotas.templates, self.templates, self.templates_expire_at),
+            Figure(
+                "template_bytes",
+                quotas.template_bytes,
+                self.template_bytes,
+                frees_at=self.templates_expire_at,
             ),
         )
 
@@ -188,6 +201,9 @@ _ANY = Quotas(
     sandbox_hours_per_day=0,
     snapshot_bytes=0,
     snapshot_days=0,
+    templates=0,
+    template_bytes=0,
+    template_days=0,
 )
 
 
@@ -252,6 +268,17 @@ def snapshot_refusal(standing: Standing) -> QuotaExceeded | None:
     return _exceeded(figure, standing.now) if figure.used >= figure.limit else None
 
 
+def template_refusal(standing: Standing, more_bytes: int = 0) -> QuotaExceeded | None:
+    """Return why no template may be built, or none with so many bytes be kept; None if it may."""
+    figures = {figure.name: figure for figure in standing.figures()}
+    if more_bytes == 0 and (count := figures["templates"]).used >= count.limit:
+        return _exceeded(count, standing.now)
+    stored = figures["template_bytes"]
+    if stored.used >= stored.limit or stored.used + more_bytes > stored.limit:
+        return _exceeded(stored, standing.now, more_bytes)
+    return None
+
+
 def _exceeded(figure: Figure, now: datetime, more: int = 0) -> QuotaExceeded:
     asked = f", and this takes {more}" if more > 1 else ""
     return QuotaExceeded(
@@ -278,31 +305,6 @@ def too_many_keys(usable: int) -> QuotaExceeded | None:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """Executions that wait in the whole deployment. `interval_s` is None if unknown."""
-
-    executions: int
-    tenants: int
-    interval_s: float | None
-
-
-def overload(waiting: Waiting, most: int, own: int) -> Overloaded | None:
-    """Return why a full deployment accepts no more from this tenant now; None if it does.
-
-    One tenant's executions may fill the queue. A tenant with less than its equal share of the
-    waiting places is still accepted, so no tenant can shut out the others.
-    """
-    if waiting.executions < most or own < most / (waiting.tenants + (own == 0)):
-        return None
-    beyond = waiting.executions - most + 1
-    soon = math.ceil(beyond * (waiting.interval_s or 0))
-    return Overloaded(
-        f"the queue of this deployment is full ({waiting.executions} of {most}); try again",
-        retry_after_s=min(max(soon, 1), LONGEST_RETRY_S),
-    )
-
-
 _WORDS = {
     "storage_bytes": "this tenant's storage is full",
     "stored_objects": "this tenant stores as many files and artifacts as it is allowed",
@@ -312,6 +314,8 @@ _WORDS = {
     "sandboxes": "this tenant has as many living sandboxes as it may have at once",
     "sandbox_hours_per_day": "this tenant's sandboxes have run for as many hours as they may today",
     "snapshot_bytes": "this tenant's snapshots take as many bytes as they may",
+    "templates": "this tenant has as many templates as it may have",
+    "template_bytes": "this tenant's templates take as many bytes as they may",
     "sandbox_memory_mb": "this tenant's sandboxes together have as much memory (MiB) as they may",
 }
 
@@ -319,7 +323,7 @@ _WORDS = {
 def _frees(figure: Figure) -> str:
     if figure.name in ("sandboxes", "sandbox_memory_mb"):
         return "kill one, or ask the operator for more"
-    if figure.name == "snapshot_bytes":
+    if figure.name in ("snapshot_bytes", "templates", "template_bytes"):
         first = f"; the first expires at {_at(figure.frees_at)}" if figure.frees_at else ""
         return f"delete one, or ask the operator for more{first}"
     if figure.frees_at is not None:

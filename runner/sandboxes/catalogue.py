@@ -117,16 +117,16 @@ class Catalogue:
 
 
 async def named_template(tx: Transaction, name: str) -> StoredTemplate | None:
-    """Return the tenant's template of this `name`, `name:tag` or `name@id`, if it was built.
+    """Return the template of this `name`, `name:tag` or `name@id`, if it was built.
 
-    A name without an id stands for the last one that was built.
+    By a name and a tag, the tenant's own comes before the operator's.
     """
     if (template_id := template_in(name)) is not None:
         found = await templates.get(tx, template_id)
         # One whose content is kept is tried before its build ends.
         return found if found and found.image == name and found.sha256 else None
     bare, _, tag = name.partition(":")
-    return await templates.newest(tx, bare, tag or DEFAULT_TAG)
+    return await templates.named(tx, bare, tag or DEFAULT_TAG)
 
 
 async def policy_in(tx: Transaction, project: str | None, own: str | None) -> str | None:

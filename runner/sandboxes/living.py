@@ -328,12 +328,9 @@ class LivingSandboxes:
             start.ahead(wanted)
             if offer.template is not None and not order.builds:
                 start.startup = offer.template.startup
+                filling = filling or start.startup is not None
             insertion = sandboxes.insert_later(
-                tx,
-                new,
-                wanted,
-                created_by=caller.actor,
-                filling=filling or start.startup is not None,
+                tx, new, wanted, created_by=caller.actor, filling=filling
             )
             facts = {
                 "image": wanted.spec.image,

@@ -13,6 +13,7 @@ another tenant. SQL is in `queries/*.sql`.
     unfinished       bytes left behind by writers that died
     snapshots        the files of sandboxes, kept as objects
     templates        templates, and what their builds wrote
+    public_templates  those of them that are everybody's
     tenants          tenants and their terms
     projects         groups of executions
     members          members and invitations

@@ -5,7 +5,8 @@ from dataclasses import asdict
 
 from psycopg.rows import DictRow
 
-from runner.quotas.tiers import Quotas, Standing, Waiting
+from runner.quotas.tiers import Quotas, Standing
+from runner.quotas.waiting import Waiting
 from runner.store import tenants
 from runner.store.tenants import Tenant
 from runner.store.transaction import Transaction
@@ -64,6 +65,9 @@ def _standing(rows: Sequence[DictRow]) -> Standing:
         day_ends=row["day_ends"],
         snapshot_bytes=row["used_snapshot_bytes"],
         snapshots_expire_at=row["snapshots_expire_at"],
+        templates=row["used_templates"],
+        template_bytes=row["used_template_bytes"],
+        templates_expire_at=row["templates_expire_at"],
         sandboxes=row["used_sandboxes"],
         sandbox_memory_mb=row["used_sandbox_memory_mb"],
         sandbox_hours=row["used_sandbox_hours"],

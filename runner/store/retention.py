@@ -56,6 +56,12 @@ async def remove_snapshots(tx: Transaction, limit: int) -> int:
     return int(row["snapshots"]) if row else 0
 
 
+async def remove_templates(tx: Transaction, limit: int) -> int:
+    """Remove templates of this tenant that nothing stands or rests on; return how many."""
+    row = await tx.one("retention.templates", limit=limit)
+    return int(row["templates"]) if row else 0
+
+
 async def remove_sandboxes(tx: Transaction, terms: RetentionTerms, limit: int) -> int:
     """Remove sandboxes of this tenant that ended too long ago; return how many."""
     row = await tx.one("retention.sandboxes", days=terms.days, limit=limit)

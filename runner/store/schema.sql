@@ -82,8 +82,13 @@ CREATE TABLE tiers (
     sandbox_memory_mb    integer NOT NULL CHECK (sandbox_memory_mb >= 0),
     sandbox_hours_per_day integer NOT NULL CHECK (sandbox_hours_per_day >= 0),
     snapshot_bytes       bigint NOT NULL CHECK (snapshot_bytes >= 0),
-    snapshot_days        integer NOT NULL CHECK (snapshot_days >= 0)
+    snapshot_days        integer NOT NULL CHECK (snapshot_days >= 0),
+    templates            integer NOT NULL CHECK (templates >= 0),
+    template_bytes       bigint NOT NULL CHECK (template_bytes >= 0),
+    template_days        integer NOT NULL CHECK (template_days >= 0)
 );
+COMMENT ON COLUMN tiers.template_days IS
+    'At most, from when the last tag was taken from one; 0 for no limit.';
 COMMENT ON COLUMN tiers.snapshot_days IS 'At most, from when one was taken; 0 for no limit.';
 
 -- The platform's operators: keys that belong to no tenant.
@@ -128,7 +133,10 @@ SELECT t.tenant_id, t.tier, t.suspended_at IS NOT NULL AS suspended,
        COALESCE((t.quotas ->> 'sandbox_hours_per_day')::integer, r.sandbox_hours_per_day)
            AS sandbox_hours_per_day,
        COALESCE((t.quotas ->> 'snapshot_bytes')::bigint, r.snapshot_bytes) AS snapshot_bytes,
-       COALESCE((t.quotas ->> 'snapshot_days')::integer, r.snapshot_days) AS snapshot_days
+       COALESCE((t.quotas ->> 'snapshot_days')::integer, r.snapshot_days) AS snapshot_days,
+       COALESCE((t.quotas ->> 'templates')::integer, r.templates) AS templates,
+       COALESCE((t.quotas ->> 'template_bytes')::bigint, r.template_bytes) AS template_bytes,
+       COALESCE((t.quotas ->> 'template_days')::integer, r.template_days) AS template_days
 FROM tenants t JOIN tiers r USING (tier);
 
 -- ==== Keys, people and sessions =================================================================
@@ -330,16 +338,21 @@ CREATE TABLE templates (
     start_command text CHECK (length(start_command) BETWEEN 1 AND 65536),
     ready_command text CHECK (length(ready_command) BETWEEN 1 AND 65536),
     ready_s       integer CHECK (ready_s BETWEEN 1 AND 600),
+    more_tags     text[] NOT NULL DEFAULT '{}',
+    base_owner    uuid,
+    untagged_at   timestamptz,
     CONSTRAINT templates_startup
         CHECK ((num_nonnulls(start_command, ready_command) > 0) = (ready_s IS NOT NULL)),
     CONSTRAINT templates_ended CHECK ((state IN ('waiting', 'building')) = (ended_at IS NULL)),
     CONSTRAINT templates_content CHECK ((state = 'building' OR (state = 'ready') = (object_key IS NOT NULL))
         AND num_nulls(bytes, sha256, sealed_key, object_key) IN (0, 4)),
     PRIMARY KEY (tenant_id, template_id),
-    FOREIGN KEY (tenant_id, base_template) REFERENCES templates(tenant_id, template_id),
+    CONSTRAINT templates_below FOREIGN KEY (base_owner, base_template)
+        REFERENCES templates(tenant_id, template_id),
+    CONSTRAINT templates_base_owner CHECK ((base_owner IS NULL) = (base_template IS NULL)),
     FOREIGN KEY (tenant_id, object_key) REFERENCES objects(tenant_id, object_key)
 );
-CREATE INDEX templates_base ON templates (tenant_id, base_template)
+CREATE INDEX templates_base ON templates (base_owner, base_template)
 WHERE (base_template IS NOT NULL);
 CREATE INDEX templates_name ON templates (tenant_id, name, tag, template_id);
 CREATE INDEX templates_object ON templates (tenant_id, object_key) WHERE (object_key IS NOT NULL);
@@ -356,6 +369,39 @@ COMMENT ON COLUMN templates.start_command IS 'Runs in every sandbox that is made
 COMMENT ON COLUMN templates.ready_command IS
     'Repeated in a new sandbox until it exits with 0; nobody uses the sandbox before.';
 COMMENT ON COLUMN templates.ready_s IS 'Seconds that the ready command has for that.';
+COMMENT ON COLUMN templates.more_tags IS 'What it is tagged besides `tag` once it is ready.';
+CREATE INDEX templates_untagged ON templates (tenant_id, untagged_at)
+WHERE (untagged_at IS NOT NULL);
+COMMENT ON COLUMN templates.untagged_at IS 'Since when no tag stands for it; null while one does.';
+COMMENT ON COLUMN templates.base_owner IS 'Whose the template below is.';
+
+CREATE TABLE template_tags (
+    tenant_id   uuid NOT NULL,
+    name        text NOT NULL,
+    tag         text NOT NULL,
+    template_id uuid NOT NULL,
+    assigned_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (tenant_id, name, tag),
+    FOREIGN KEY (tenant_id, template_id)
+        REFERENCES templates(tenant_id, template_id) ON DELETE CASCADE
+);
+CREATE INDEX template_tags_template ON template_tags (tenant_id, template_id);
+COMMENT ON TABLE template_tags IS 'Which build each name and tag of a tenant stands for.';
+
+CREATE TABLE public_templates (
+    name         text NOT NULL,
+    tag          text NOT NULL,
+    tenant_id    uuid NOT NULL,
+    template_id  uuid NOT NULL,
+    published_by text NOT NULL,
+    published_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (name, tag),
+    FOREIGN KEY (tenant_id, template_id)
+        REFERENCES templates(tenant_id, template_id) ON DELETE CASCADE
+);
+CREATE INDEX public_templates_template ON public_templates (tenant_id, template_id);
+COMMENT ON TABLE public_templates IS
+    'Templates that the operator has made everybody''s. Only the operator writes here.';
 
 -- What a build writes, in order.
 CREATE TABLE template_logs (
@@ -1679,11 +1725,45 @@ BEGIN ATOMIC
                   < now() - make_interval(days => COALESCE(t.retention_days, p_days)))
        OR EXISTS (SELECT FROM files f WHERE f.tenant_id = t.tenant_id AND f.expires_at <= now())
        OR EXISTS (SELECT FROM snapshots s WHERE s.tenant_id = t.tenant_id AND s.expires_at <= now())
+       OR EXISTS (SELECT FROM templates m JOIN tenant_quotas q USING (tenant_id)
+                  WHERE m.tenant_id = t.tenant_id AND q.template_days > 0
+                    AND m.untagged_at < now() - make_interval(days => q.template_days))
        OR EXISTS (SELECT FROM objects o WHERE o.tenant_id = t.tenant_id AND o.state <> 'kept'
                   AND o.since < now() - CASE o.state WHEN 'doomed' THEN p_grace
                                                      ELSE p_abandoned END);
 END;
 
+-- Whether a template of this tenant is below another one, which may be another tenant's.
+CREATE FUNCTION is_below_a_template(p_template uuid) RETURNS boolean
+    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+    SELECT EXISTS (SELECT FROM templates
+                   WHERE base_owner = app_tenant() AND base_template = p_template)
+$$;
+
+-- Of this transaction's tenant: templates that no tag has stood for too long, and on which nothing
+-- rests: no template, no sandbox that lives, no snapshot, and not everybody. Objects are let go of.
+CREATE FUNCTION remove_expired_templates(p_limit integer) RETURNS bigint
+    LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
+BEGIN ATOMIC
+    WITH chosen AS (
+        SELECT t.tenant_id, t.template_id FROM templates t JOIN tenant_quotas q USING (tenant_id)
+        WHERE t.tenant_id = app_tenant() AND t.state = 'ready' AND q.template_days > 0
+          AND t.untagged_at < now() - make_interval(days => q.template_days)
+          AND NOT EXISTS (SELECT FROM public_templates p
+                          WHERE p.tenant_id = t.tenant_id AND p.template_id = t.template_id)
+          AND NOT EXISTS (SELECT FROM templates u
+                          WHERE u.base_owner = t.tenant_id AND u.base_template = t.template_id)
+          AND NOT EXISTS (SELECT FROM sandboxes s
+                          WHERE s.image = t.name || '@' || t.template_id AND s.state <> 'ended')
+          AND NOT EXISTS (SELECT FROM snapshots n WHERE n.image = t.name || '@' || t.template_id)
+        ORDER BY t.untagged_at LIMIT p_limit
+    ), gone AS (
+        DELETE FROM templates t USING chosen c
+        WHERE t.tenant_id = c.tenant_id AND t.template_id = c.template_id
+        RETURNING 1
+    )
+    SELECT count(*) FROM gone;
+END;
 -- Of this transaction's tenant: executions that ended longer ago than it keeps them, with all that
 -- belongs to them. One that runs has no end and is out of reach.
 CREATE FUNCTION remove_expired_executions(p_days integer, p_limit integer)
@@ -1888,6 +1968,24 @@ CREATE TRIGGER release_inputs AFTER UPDATE OF state ON executions
     FOR EACH ROW
     WHEN (old.ended_at IS NULL AND new.ended_at IS NOT NULL)
     EXECUTE FUNCTION release_inputs();
+-- Keeps templates.untagged_at.
+CREATE FUNCTION tag_moves() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+BEGIN
+    IF TG_OP <> 'INSERT' THEN
+        UPDATE templates t SET untagged_at = clock_timestamp()
+        WHERE t.tenant_id = OLD.tenant_id AND t.template_id = OLD.template_id
+          AND NOT EXISTS (SELECT FROM template_tags g WHERE g.tenant_id = t.tenant_id
+                          AND g.template_id = t.template_id);
+    END IF;
+    IF TG_OP <> 'DELETE' THEN
+        UPDATE templates t SET untagged_at = NULL
+        WHERE t.tenant_id = NEW.tenant_id AND t.template_id = NEW.template_id
+          AND t.untagged_at IS NOT NULL;
+    END IF;
+    RETURN NULL;
+END
+$$;
 CREATE TRIGGER release_object AFTER DELETE OR UPDATE OF object_key ON files
     FOR EACH ROW EXECUTE FUNCTION release_object();
 CREATE TRIGGER release_object AFTER DELETE ON input_files
@@ -1896,6 +1994,8 @@ CREATE TRIGGER release_object AFTER DELETE ON snapshots
     FOR EACH ROW EXECUTE FUNCTION release_object();
 CREATE TRIGGER release_object AFTER DELETE OR UPDATE OF object_key ON templates
     FOR EACH ROW EXECUTE FUNCTION release_object();
+CREATE TRIGGER tag_moves AFTER INSERT OR DELETE OR UPDATE OF template_id ON template_tags
+    FOR EACH ROW EXECUTE FUNCTION tag_moves();
 CREATE TRIGGER forget_user AFTER DELETE ON memberships FOR EACH ROW EXECUTE FUNCTION forget_user();
 CREATE TRIGGER count_object AFTER INSERT OR DELETE OR UPDATE ON objects
     FOR EACH ROW EXECUTE FUNCTION count_object();
@@ -1916,9 +2016,9 @@ BEGIN
         'api_keys', 'artifacts', 'audit_checkpoints', 'audit_cursors', 'audit_events',
         'audit_heads', 'audit_webhooks', 'egress_policies', 'events', 'executions',
         'files', 'idempotency_keys', 'identities', 'input_files', 'invitations', 'labels', 'memberships',
-        'objects', 'projects', 'queues', 'receipts', 'sandbox_holders', 'sandbox_ports', 'sandbox_receipts',
+        'objects', 'projects', 'public_templates', 'queues', 'receipts', 'sandbox_holders', 'sandbox_ports', 'sandbox_receipts',
         'sandboxes', 'secret_keys', 'secrets', 'sessions', 'snapshots',
-        'storage_usage', 'template_logs', 'templates', 'tenants', 'usage_days', 'usage_records'
+        'storage_usage', 'template_logs', 'template_tags', 'templates', 'tenants', 'usage_days', 'usage_records'
     ] LOOP
         EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', name);
         EXECUTE format('ALTER TABLE %I FORCE ROW LEVEL SECURITY', name);
@@ -1955,6 +2055,12 @@ CREATE POLICY across_tenants ON sandbox_ports TO runner_definer USING (true) WIT
 CREATE POLICY across_tenants ON sandbox_holders TO runner_definer USING (true) WITH CHECK (true);
 CREATE POLICY across_tenants ON sandboxes TO runner_definer USING (true) WITH CHECK (true);
 CREATE POLICY across_tenants ON snapshots FOR SELECT TO runner_definer USING (true);
+CREATE POLICY everybodys ON public_templates FOR SELECT USING (true);
+CREATE POLICY everybodys ON templates FOR SELECT TO runner_api, runner_worker
+    USING (EXISTS (SELECT FROM public_templates p
+                   WHERE p.tenant_id = templates.tenant_id AND p.template_id = templates.template_id));
+CREATE POLICY across_tenants ON templates TO runner_definer USING (true) WITH CHECK (true);
+CREATE POLICY across_tenants ON template_tags FOR SELECT TO runner_definer USING (true);
 CREATE POLICY across_tenants ON secret_keys FOR SELECT TO runner_definer USING (true);
 CREATE POLICY across_tenants ON sessions FOR SELECT TO runner_definer USING (true);
 CREATE POLICY ending ON sessions FOR DELETE TO runner_definer USING (true);
@@ -2003,6 +2109,7 @@ BEGIN
         'forget_user()',
         'held_by_node(text, integer)',
         'hold_password(uuid, text)',
+        'is_below_a_template(uuid)',
         'is_member(uuid)',
         'issue_reset(text, bytea, timestamptz)',
         'keep_object_as(text, bigint)',
@@ -2018,6 +2125,8 @@ BEGIN
         'remove_expired_files(integer)',
         'remove_expired_sandboxes(integer, integer)',
         'remove_expired_snapshots(integer)',
+        'remove_expired_templates(integer)',
+        'tag_moves()',
         'renew_sandbox_leases(text, text, interval)',
         'replace_password(uuid, text, text)',
         'reset_password(bytea, text)',
@@ -2051,12 +2160,14 @@ REVOKE ALL ON FUNCTION
     find_reset(bytea),
     find_sandbox_port(uuid, integer), find_session(bytea, interval), find_tenant(text),
     find_token_holders(integer, integer), token_holders_of(uuid), forget_user(),
-    held_by_node(text, integer), hold_password(uuid, text), is_member(uuid), issue_reset(text, bytea, timestamptz),
+    held_by_node(text, integer), hold_password(uuid, text), is_below_a_template(uuid), is_member(uuid),
+    issue_reset(text, bytea, timestamptz),
     keep_object_as(text, bigint), memberships_of(uuid), next_tenant(), password_of(uuid), queue_moves(),
     queue_position(uuid), release_inputs(), release_object(),
     remove_expired_executions(integer, integer), remove_expired_files(integer),
     replace_password(uuid, text, text), reset_password(bytea, text),
     remove_expired_sandboxes(integer, integer), remove_expired_snapshots(integer),
+    remove_expired_templates(integer), tag_moves(),
     renew_sandbox_leases(text, text, interval),
     rights_that_stand(uuid[], uuid[], uuid[], interval), sandbox_counts(),
     sandboxes_of_node(text), sandboxes_of_suspended(text, integer), secret_keys_not_under(text),
@@ -2072,7 +2183,7 @@ GRANT EXECUTE ON FUNCTION
     find_reset(bytea),
     find_sandbox_port(uuid, integer), find_session(bytea, interval),
     find_token_holders(integer, integer), token_holders_of(uuid), hold_password(uuid, text),
-    keep_object_as(text, bigint), memberships_of(uuid),
+    is_below_a_template(uuid), keep_object_as(text, bigint), memberships_of(uuid),
     password_of(uuid), queue_position(uuid), replace_password(uuid, text, text),
     reset_password(bytea, text), rights_that_stand(uuid[], uuid[], uuid[], interval),
     sandbox_counts(), sessions_of(uuid, interval), state_counts(), take_submission_turn(), tenant_standing(text),
@@ -2089,10 +2200,10 @@ GRANT EXECUTE ON FUNCTION
     audit_chains_due(interval, uuid[], integer), claim_audit_delivery(text, interval),
     claim_execution(text, text, interval), end_leases_of_node(text, text),
     executions_of_suspended(integer), expired_leases(integer), next_tenant(),
-    expired_sandbox_leases(integer), keep_object_as(text, bigint),
+    expired_sandbox_leases(integer), is_below_a_template(uuid), keep_object_as(text, bigint),
     remove_expired_executions(integer, integer),
     remove_expired_files(integer), remove_expired_sandboxes(integer, integer),
-    remove_expired_snapshots(integer),
+    remove_expired_snapshots(integer), remove_expired_templates(integer),
     renew_sandbox_leases(text, text, interval), sandboxes_of_node(text),
     sandboxes_of_suspended(text, integer), tenants_with_expired(integer, interval, interval)
 TO runner_worker;
@@ -2116,11 +2227,21 @@ GRANT SELECT, INSERT, UPDATE (state, since) ON objects TO runner_api;
 GRANT SELECT, INSERT, DELETE ON snapshots TO runner_api;
 GRANT SELECT, INSERT ON snapshots TO runner_worker;
 GRANT SELECT, INSERT, UPDATE (state, detail, ended_at, bytes, sha256, sealed_key, object_key, due_at,
-    base_image, base_template, env, steps, start_command, ready_command, ready_s), DELETE
+    base_image, base_template, env, steps, start_command, ready_command, ready_s, base_owner), DELETE
     ON templates TO runner_api;
+GRANT SELECT, INSERT, UPDATE (template_id, assigned_at), DELETE ON template_tags TO runner_api;
+GRANT SELECT ON public_templates TO runner_api, runner_worker;
+GRANT SELECT, INSERT, UPDATE (tenant_id, template_id, published_by, published_at), DELETE
+    ON public_templates TO runner_operator;
+GRANT SELECT (tenant_id, template_id, name, tag, state) ON templates TO runner_operator;
+GRANT SELECT (tenant_id, template_id, base_owner, base_template, name, state, untagged_at),
+      UPDATE (untagged_at), DELETE
+    ON templates TO runner_definer;
+GRANT SELECT ON template_tags, public_templates TO runner_definer;
+GRANT SELECT (image) ON sandboxes TO runner_definer;
 GRANT SELECT, INSERT ON template_logs TO runner_api;
-GRANT SELECT (tenant_id, template_id, state, base_image, base_template, bytes, sha256, sealed_key,
-              object_key)
+GRANT SELECT (tenant_id, template_id, state, base_image, base_template, base_owner, bytes, sha256,
+              sealed_key, object_key, untagged_at)
     ON templates TO runner_worker;
 -- A key is free again if nothing came of its first use.
 GRANT DELETE ON idempotency_keys TO runner_api;
@@ -2210,7 +2331,7 @@ GRANT SELECT (tenant_id, seq, at, action) ON audit_events TO runner_definer;
 -- The function that ends a tenant.
 GRANT SELECT (tenant_id, suspended_at), DELETE ON tenants TO runner_eraser;
 GRANT DELETE ON projects, api_keys, identities, memberships, invitations, sessions, objects,
-    storage_usage, files, snapshots, templates, template_logs, labels, input_files, events, artifacts, receipts, sandbox_receipts,
+    storage_usage, files, snapshots, templates, template_logs, template_tags, public_templates, labels, input_files, events, artifacts, receipts, sandbox_receipts,
     idempotency_keys,
     queues, usage_records, usage_days, egress_policies, secret_keys, secrets, audit_events, audit_heads,
     audit_checkpoints, audit_webhooks, audit_cursors, sandbox_ports, sandbox_holders TO runner_eraser;

@@ -34,15 +34,19 @@ class TemplateFacts:
     """The operator's image below all templates."""
     base_template: UUID | None
     """The template on which it is built; None if that is the image itself."""
+    base_owner: UUID | None = None
+    """Whose that template is."""
     env: Mapping[str, str] = field(repr=False)
     steps: tuple[str, ...]
     """For each step, a hash of it and of all that came before."""
     startup: Startup | None = None
+    more_tags: tuple[str, ...] = ()
+    """What it is tagged besides `tag` once it is ready."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredTemplate(TemplateFacts):
-    """A template of this tenant."""
+    """A template of this tenant, or one that the operator has made everybody's."""
 
     state: TemplateState
     detail: str | None
@@ -51,6 +55,12 @@ class StoredTemplate(TemplateFacts):
     ended_at: datetime | None
     archive_bytes: int | None
     sha256: str | None
+    owner: UUID
+    """The tenant whose it is."""
+    public: bool
+    """Whether it is everybody's."""
+    tags: tuple[str, ...]
+    """What it is tagged now: those of the operator if it is not this tenant's."""
 
     @property
     def image(self) -> str:
@@ -62,13 +72,25 @@ class StoredTemplate(TemplateFacts):
 class TemplateContent:
     """What a node needs to make an image of a template."""
 
+    owner: UUID
+    """The tenant whose key opens its object."""
     base_image: str
     base_template: UUID | None
+    base_owner: UUID | None
     archive_bytes: int
     sha256: str
     """Of the archive before it was sealed."""
     sealed_key: bytes = field(repr=False)
     object_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateTag:
+    """Which build of a name a tag stands for, and since when."""
+
+    tag: str
+    template_id: UUID
+    assigned_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +120,10 @@ async def insert(
         within=within,
         base_image=new.base_image,
         base_template=new.base_template,
+        base_owner=new.base_owner,
         env=Jsonb(dict(new.env)),
         steps=list(new.steps),
+        more_tags=list(new.more_tags),
         **_startup_columns(new.startup),
     )
     if row is None:
@@ -115,6 +139,7 @@ async def start(tx: Transaction, new: TemplateFacts, *, within: timedelta) -> St
         within=within,
         base_image=new.base_image,
         base_template=new.base_template,
+        base_owner=new.base_owner,
         env=Jsonb(dict(new.env)),
         steps=list(new.steps),
         **_startup_columns(new.startup),
@@ -123,14 +148,14 @@ async def start(tx: Transaction, new: TemplateFacts, *, within: timedelta) -> St
 
 
 async def get(tx: Transaction, template_id: UUID) -> StoredTemplate | None:
-    """Return the template, or None if this tenant has none with that id."""
+    """Return the template, or None if this tenant sees none with that id."""
     row = await tx.one("templates.get", template_id=template_id)
     return _of_row(row) if row else None
 
 
-async def newest(tx: Transaction, name: str, tag: str) -> StoredTemplate | None:
-    """Return the template that a name and a tag stand for: the last one that was built."""
-    row = await tx.one("templates.newest", name=name, tag=tag)
+async def named(tx: Transaction, name: str, tag: str) -> StoredTemplate | None:
+    """Return the template that a name and a tag stand for: the tenant's, or else everybody's."""
+    row = await tx.one("templates.named", name=name, tag=tag)
     return _of_row(row) if row else None
 
 
@@ -143,10 +168,18 @@ async def begun_alike(
 
 
 async def list_newest(
-    tx: Transaction, *, before: UUID | None, limit: int, name: str | None = None
+    tx: Transaction,
+    *,
+    before: UUID | None,
+    limit: int,
+    name: str | None = None,
+    public: bool = False,
 ) -> list[StoredTemplate]:
-    """Return templates, newest first; `before` is the last id of the previous page."""
-    rows = await tx.all("templates.list", before=before, name=name, limit=limit)
+    """Return this tenant's templates, or everybody's, newest first.
+
+    `before` is the last id of the previous page.
+    """
+    rows = await tx.all("templates.list", before=before, name=name, limit=limit, public=public)
     return [_of_row(row) for row in rows]
 
 
@@ -170,8 +203,28 @@ async def keep(tx: Transaction, template_id: UUID, content: TemplateContent) -> 
 
 
 async def ready(tx: Transaction, template_id: UUID) -> bool:
-    """End a build whose content is kept; return whether it had not ended yet."""
+    """End a build whose content is kept, and give it its tags; return whether it still went on."""
     return await tx.run("templates.ready", template_id=template_id) > 0
+
+
+async def assign(tx: Transaction, template_id: UUID, tags: Sequence[str]) -> bool:
+    """Give a template of this tenant tags, taking them from others of its name.
+
+    Return whether it is ready: to one that is not, nothing is given.
+    """
+    return await tx.run("templates.assign", template_id=template_id, tags=list(tags)) > 0
+
+
+async def unassign(
+    tx: Transaction, name: str, tags: Sequence[str], template_id: UUID | None = None
+) -> int:
+    """Remove tags of a name, or only where they are this template's; return how many there were."""
+    return await tx.run("templates.unassign", name=name, tags=list(tags), template_id=template_id)
+
+
+async def tags_of(tx: Transaction, name: str) -> list[TemplateTag]:
+    """Return the tags of one of this tenant's names."""
+    return [TemplateTag(**row) for row in await tx.all("templates.tags", name=name)]
 
 
 async def failed(tx: Transaction, template_id: UUID, detail: str) -> bool:
@@ -182,7 +235,8 @@ async def failed(tx: Transaction, template_id: UUID, detail: str) -> bool:
 async def delete(tx: Transaction, template_id: UUID) -> str | None:
     """Forget a template, and let go of its object; return its name.
 
-    None if there is none, if it is being built, or if another template is built on it.
+    None if there is none, if it is being built, if another template is built on it, or if it is
+    everybody's.
     """
     row = await tx.one("templates.delete", template_id=template_id)
     return row["name"] if row else None
@@ -199,7 +253,7 @@ async def forget_waiting(tx: Transaction, *, keep: int) -> int:
 
 
 async def content(tx: Transaction, template_id: UUID) -> TemplateContent | None:
-    """Return what a node needs of a template that was built."""
+    """Return what a node needs of a template that was built and that this tenant may use."""
     row = await tx.one("templates.content", template_id=template_id)
     return TemplateContent(archive_bytes=row.pop("bytes"), **row) if row else None
 
@@ -230,6 +284,8 @@ def _of_row(row: DictRow) -> StoredTemplate:
         state=TemplateState(row.pop("state")),
         archive_bytes=row.pop("bytes"),
         steps=tuple(row.pop("steps")),
+        tags=tuple(row.pop("tags")),
+        more_tags=tuple(row.pop("more_tags")),
         startup=None if starts[2] is None else Startup(*starts),
         **row,
     )

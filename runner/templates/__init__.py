@@ -10,4 +10,6 @@ sandbox needs it, its node makes an image of it.
     log       what a build writes, stored some at a time
     building  one build, from its sandbox to its content
     builds    build, read, list and delete templates
+    counting  how many a tenant may have, and one that adds to them at a time
+    tagging   tags: which build of a name each stands for
 """

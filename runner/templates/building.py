@@ -10,6 +10,7 @@ from uuid import UUID
 
 from runner.auth.caller import Caller
 from runner.base.tasks import uninterrupted
+from runner.quotas.tiers import template_refusal
 from runner.sandboxes.living import LivingSandboxes
 from runner.sandboxes.measured import Measured
 from runner.sandboxes.order import LivingOrder
@@ -17,7 +18,7 @@ from runner.sandboxes.use import Using
 from runner.secrets.envelope import new_key, template_of
 from runner.secrets.streams import sealed, sealed_size
 from runner.secrets.vault import Vault
-from runner.store import ledger, objects, templates
+from runner.store import ledger, objects, quotas, templates
 from runner.store.db import Database
 from runner.store.objects import ObjectStore
 from runner.store.templates import StoredTemplate, TemplateContent
@@ -33,9 +34,9 @@ from runner.words.sandbox import WORKSPACE, Isolation
 BUILD = "/mnt"
 UPPER = f"{BUILD}/upper"
 """What the steps have changed: as in `inside`, which is not imported but sent."""
-_INSIDE = f"{BUILD}/inside.py"
+INSIDE = f"{BUILD}/inside.py"
 _CONTENT = f"{BUILD}/content"
-_PYTHON = ("/usr/bin/python3", "-I", _INSIDE)
+_PYTHON = ("/usr/bin/python3", "-I", INSIDE)
 _MIB = 2**20
 _HEADERS = 64 * _MIB
 """What an archive may take beyond its files: a header for each small one."""
@@ -52,6 +53,28 @@ class BuildTerms:
     secret_env: Mapping[str, str]
     """Variables of its steps by the secrets that they hold. They are no variables afterwards."""
     within_s: float
+
+
+def build_order(name: str, image: str, terms: BuildTerms) -> LivingOrder:
+    """Return the sandbox in which a template of this name is built on this image."""
+    return LivingOrder(
+        size=terms.size,
+        limits=terms.limits,
+        image=image,
+        isolation=Isolation.GVISOR,
+        egress=terms.egress,
+        egress_policy=terms.egress_policy,
+        secret_env=terms.secret_env,
+        metadata={"template": name},
+        timeout_s=terms.within_s,
+        max_life_s=terms.within_s,
+        builds=True,
+    )
+
+
+def inside_program() -> bytes:
+    """Return the program that root runs in a build's sandbox."""
+    return resources.files(__package__).joinpath("inside.py").read_bytes()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,23 +116,9 @@ class Building:
     async def _sandbox(
         self, caller: Caller, template: StoredTemplate, image: str, terms: BuildTerms
     ) -> AsyncIterator[StoredSandbox]:
-        order = LivingOrder(
-            size=terms.size,
-            limits=terms.limits,
-            image=image,
-            isolation=Isolation.GVISOR,
-            egress=terms.egress,
-            egress_policy=terms.egress_policy,
-            secret_env=terms.secret_env,
-            metadata={"template": template.name},
-            timeout_s=terms.within_s,
-            max_life_s=terms.within_s,
-            builds=True,
-        )
-        made = await self._made(caller, order)
+        made = await self._made(caller, build_order(template.name, image, terms))
         try:
-            program = resources.files(__package__).joinpath("inside.py").read_bytes()
-            await self.using.write_file(caller, made.id, _INSIDE, _once(program))
+            await self.using.write_file(caller, made.id, INSIDE, _once(inside_program()))
             yield made
         finally:
             await uninterrupted(self.living.kill(caller, made.id))
@@ -164,9 +173,12 @@ class Building:
             async with self.using.pack_folder(caller, sandbox.id, UPPER) as stream:
                 passing = measured.passing(stream.chunks())
                 await self.objects.write(object_key, sealed(passing, own_key, bound_to=bound_to))
+            await self._require_room(caller, measured.size)
             content = TemplateContent(
+                owner=caller.tenant_id,
                 base_image=template.base_image,
                 base_template=template.base_template,
+                base_owner=template.base_owner,
                 archive_bytes=measured.size,
                 sha256=measured.sha256,
                 sealed_key=sealed_key,
@@ -180,6 +192,13 @@ class Building:
             raise
         if not goes_on:
             raise Conflict("the build was given up meanwhile")
+
+    async def _require_room(self, caller: Caller, size: int) -> None:
+        """Raise QuotaExceeded if the tenant may not have so many bytes more of templates."""
+        async with self.database.single(caller.tenant_id) as tx:
+            refused = template_refusal(await quotas.standing(tx), size)
+        if refused is not None:
+            raise refused
 
     async def _give_up(self, caller: Caller, object_key: str) -> None:
         async with self.database.tenant(caller.tenant_id) as tx:

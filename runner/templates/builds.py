@@ -16,10 +16,17 @@ from runner.auth.caller import Caller
 from runner.base.tasks import uninterrupted
 from runner.sandboxes.catalogue import listed, named_template
 from runner.sandboxes.living import LivingSandboxes
-from runner.store import quotas, templates
-from runner.store.templates import LogEntry, StoredTemplate, TemplateFacts, TemplateState
+from runner.sandboxes.order import resolve_sandbox
+from runner.store import templates
+from runner.store.templates import (
+    LogEntry,
+    StoredTemplate,
+    TemplateFacts,
+    TemplateState,
+)
 from runner.store.transaction import Transaction
-from runner.templates.building import Building, BuildTerms
+from runner.templates.building import Building, BuildTerms, build_order
+from runner.templates.counting import KIND, alone
 from runner.templates.log import BuildLog
 from runner.templates.steps import Work, hashes, kept_env, works
 from runner.words.errors import Conflict, Invalid, NotFound, RunnerError
@@ -27,7 +34,6 @@ from runner.words.ids import new_id
 from runner.words.sandbox import Isolation
 from runner.words.templates import DEFAULT_TAG, Startup, Step
 
-KIND = "template"
 NO_TEMPLATE = "no such template"
 AT_ONCE = 8
 """How many templates one tenant may build at once. Its quota of sandboxes holds, too."""
@@ -112,21 +118,23 @@ class Templates:
         self._may_build(order.name)
         return await self._started(caller, order, None)
 
-    async def announce(self, caller: Caller, name: str, tag: str) -> StoredTemplate:
+    async def announce(
+        self, caller: Caller, name: str, tag: str, more_tags: Sequence[str] = ()
+    ) -> StoredTemplate:
         """Return a template that waits for its steps. Raises what `build` raises."""
         self._may_build(name)
         new = TemplateFacts(
             id=new_id(),
             name=name,
             tag=tag,
+            more_tags=tuple(more_tags),
             created_by=caller.actor,
             base_image="",
             base_template=None,
             env={},
             steps=(),
         )
-        async with self._database.tenant(caller.tenant_id) as tx:
-            await quotas.alone(tx)
+        async with alone(self._database, caller) as (tx, _, _):
             await templates.forget_failed(tx, keep=FAILED_KEPT)
             await templates.forget_waiting(tx, keep=WAITING - 1)
             return await templates.insert(tx, new, within=_WAITS, state=TemplateState.WAITING)
@@ -138,7 +146,7 @@ class Templates:
 
         Raises NotFound, what `build` raises, and Conflict if it does not wait any more.
         """
-        await self.read(caller, template_id)
+        await self._own(caller, template_id)
         return await self._started(caller, order, template_id)
 
     def _may_build(self, name: str) -> None:
@@ -154,15 +162,18 @@ class Templates:
     async def _started(
         self, caller: Caller, order: TemplateOrder, waiting: UUID | None
     ) -> StoredTemplate:
-        async with self._database.tenant(caller.tenant_id) as tx:
-            # Locked until the transaction ends, so that the last place is given away only once.
-            await quotas.alone(tx)
+        async with alone(self._database, caller, counts=waiting is None) as (tx, tenant, standing):
             if await templates.building(tx) >= AT_ONCE:
                 raise Conflict(
                     f"this tenant builds {AT_ONCE} templates already; wait until one has ended"
                 )
             await templates.forget_failed(tx, keep=FAILED_KEPT)
             begun = await self._begin(tx, caller, order, waiting)
+            offer = await self._catalogue.offer(
+                tx, tenant, standing, order.terms.egress_policy, begun.image
+            )
+            # What the build could not have is refused now, and not when it is under way.
+            resolve_sandbox(build_order(begun.template.name, begun.image, order.terms), offer)
             named = begun.template
             facts = {"name": named.name, "tag": named.tag, "base": begun.image}
             caller.record(tx, Action.TEMPLATE_BUILD, KIND, str(named.id), facts)
@@ -190,6 +201,7 @@ class Templates:
             created_by=caller.actor,
             base_image=base_image,
             base_template=upon.id if upon else None,
+            base_owner=upon.owner if upon else None,
             env=kept_env(order.steps, env),
             steps=(*earlier, *mine),
             startup=order.startup or below.startup,
@@ -211,8 +223,7 @@ class Templates:
         found = await named_template(tx, name)
         if found is None:
             raise Invalid(
-                f"there is no image {name!r}; choose one of {listed(images)}, or a template of "
-                "yours",
+                f"there is no image {name!r}; choose one of {listed(images)}, or a template",
                 "base",
             )
         return _Base(found.base_image, found, found.steps, found.env, found.startup)
@@ -258,11 +269,17 @@ class Templates:
                 )
 
     async def read(self, caller: Caller, template_id: UUID) -> StoredTemplate:
-        """Return a template. Raises NotFound."""
+        """Return a template of the tenant's, or of the operator's. Raises NotFound."""
         async with self._database.tenant(caller.tenant_id) as tx:
             found = await templates.get(tx, template_id)
         if found is None:
             raise NotFound(NO_TEMPLATE)
+        return found
+
+    async def _own(self, caller: Caller, template_id: UUID) -> StoredTemplate:
+        """Return a template that the tenant may change. Raises NotFound."""
+        found = await self.read(caller, template_id)
+        require_own(caller, found)
         return found
 
     async def find(self, caller: Caller, name: str) -> StoredTemplate | None:
@@ -274,26 +291,43 @@ class Templates:
             return await named_template(tx, name)
 
     async def list_newest(
-        self, caller: Caller, *, before: UUID | None, limit: int, name: str | None = None
+        self,
+        caller: Caller,
+        *,
+        before: UUID | None,
+        limit: int,
+        name: str | None = None,
+        public: bool = False,
     ) -> list[StoredTemplate]:
-        """Return templates, newest first; `before` is the last id of the previous page."""
+        """Return the tenant's templates, or the operator's, newest first.
+
+        `before` is the last id of the previous page.
+        """
         async with self._database.tenant(caller.tenant_id) as tx:
-            return await templates.list_newest(tx, before=before, limit=limit, name=name)
+            return await templates.list_newest(
+                tx, before=before, limit=limit, name=name, public=public
+            )
 
     async def log(
         self, caller: Caller, template_id: UUID, *, after: int, limit: int
     ) -> list[LogEntry]:
         """Return what a build wrote after entry number `after`. Raises NotFound."""
-        await self.read(caller, template_id)
+        await self._own(caller, template_id)
         async with self._database.tenant(caller.tenant_id) as tx:
             return await templates.said(tx, template_id, after=after, limit=limit)
 
     async def delete(self, caller: Caller, template_id: UUID) -> None:
         """Forget a template; sandboxes that were made from it live on.
 
-        Raises NotFound, and Conflict if it is being built or another one is built on it.
+        Raises NotFound, and Conflict if it is being built, another one is built on it, or the
+        operator has made it everybody's.
         """
-        found = await self.read(caller, template_id)
+        found = await self._own(caller, template_id)
+        if found.public:
+            raise Conflict(
+                f"the operator has made the template {found.image} everybody's: the operator takes "
+                "it back first"
+            )
         async with self._database.tenant(caller.tenant_id) as tx:
             if await templates.delete(tx, template_id) is None:
                 raise Conflict(
@@ -301,3 +335,9 @@ class Templates:
                     "it: delete that one first"
                 )
             caller.record(tx, Action.TEMPLATE_DELETE, KIND, str(template_id), {"name": found.name})
+
+
+def require_own(caller: Caller, found: StoredTemplate) -> None:
+    """Raise NotFound for a template that only the operator changes."""
+    if found.owner != caller.tenant_id:
+        raise NotFound(f"{NO_TEMPLATE} of yours: the operator's are changed by the operator")

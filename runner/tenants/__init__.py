@@ -4,6 +4,7 @@ A use case takes the caller, plain values and a transaction of the tenant; if it
 transaction, it takes the database. It raises errors of `runner.words.errors`.
 
     tenancy    what the operator does: creates, changes, suspends, deletes
+    publishing  templates that the operator makes everybody's
     members    who belongs to a tenant, in which role
     identities  subjects of an identity provider that stand for members
     keys       API keys

@@ -37,6 +37,7 @@ DEMANDED: Mapping[str, str] = {
     "StoredFile": "created_at etag expires_at media_type path sha256 size updated_at",
     "TemplateInfo": "base created_at created_by detail ended_at env id image name sha256 "
     "size_bytes state steps tag",
+    "TemplateTag": "assigned_at tag template_id",
 }
 """What each answer has in every release. Never add a field to a row: give it a default instead."""
 

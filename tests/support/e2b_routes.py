@@ -17,6 +17,8 @@ BODIES: Mapping[str, Any] = {
     "POST /sandboxes": {"templateID": "nobodys"},
     "POST /v2/sandboxes": {"templateID": "nobodys"},
     "POST /sandboxes/{sandbox_id}/timeout": {"timeout": 60},
+    "POST /templates/tags": {"target": "nobodys", "tags": ["v1"]},
+    "DELETE /templates/tags": {"name": "nobodys", "tags": ["v1"]},
     "POST /v3/templates": {"name": "nobodys"},
     "POST /v2/templates/{template_id}/builds/{build_id}": {"fromImage": "e2bdev/base"},
 }

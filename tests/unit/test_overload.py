@@ -2,7 +2,7 @@
 
 import pytest
 
-from runner.quotas.tiers import LONGEST_RETRY_S, Waiting, overload
+from runner.quotas.waiting import LONGEST_RETRY_S, Waiting, overload
 
 
 @pytest.mark.parametrize(

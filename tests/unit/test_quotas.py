@@ -38,6 +38,9 @@ QUOTAS = Quotas(
     sandbox_hours_per_day=5,
     snapshot_bytes=500,
     snapshot_days=0,
+    templates=5,
+    template_bytes=400,
+    template_days=0,
 )
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 IDLE = Standing(

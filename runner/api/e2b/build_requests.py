@@ -13,6 +13,7 @@ from runner.api.template_requests import (
     DEFAULT_READY_S,
     MAX_COMMAND,
     MAX_STEPS,
+    MAX_TAGS,
     Command,
     TemplateTag,
     startup_of,
@@ -42,13 +43,13 @@ class E2bTemplate(E2bBody):
 
     name: Annotated[Text, StringConstraints(max_length=128)] | None = None
     alias: Annotated[Text, StringConstraints(max_length=128)] | None = None
-    tags: list[TemplateTag] = Field(default_factory=list, max_length=16)
+    tags: list[TemplateTag] = Field(default_factory=list, max_length=MAX_TAGS)
     cpu_count: int | None = Field(default=None, ge=1, le=1024)
     memory_mb: Annotated[int | None, Field(alias="memoryMB", ge=1, le=2**22)] = None
     min_free_disk_mb: Annotated[None, lacks("a sandbox's size says what its disk holds")] = None
 
-    def named(self) -> tuple[str, str]:
-        """Return name and tag. Raises Invalid."""
+    def named(self) -> tuple[str, list[str]]:
+        """Return the name and its tags, of which there is at least one. Raises Invalid."""
         given = self.name or self.alias or ""
         found = _NAME.fullmatch(given)
         if found is None:
@@ -58,9 +59,21 @@ class E2bTemplate(E2bBody):
                 "name",
             )
         tags = list(dict.fromkeys([*([found["tag"]] if found["tag"] else []), *self.tags]))
-        if len(tags) > 1:
-            raise Invalid("a template has one tag here", "tags")
-        return found["name"], tags[0] if tags else DEFAULT_TAG
+        return found["name"], tags or [DEFAULT_TAG]
+
+
+class NewTags(E2bBody):
+    """Tags for what a name with a tag stands for."""
+
+    target: Annotated[Text, StringConstraints(max_length=128)]
+    tags: list[TemplateTag] = Field(min_length=1, max_length=MAX_TAGS)
+
+
+class OldTags(E2bBody):
+    """Tags of a name to remove."""
+
+    name: Annotated[Text, StringConstraints(max_length=128)]
+    tags: list[TemplateTag] = Field(min_length=1, max_length=MAX_TAGS)
 
 
 class E2bStep(Strict):

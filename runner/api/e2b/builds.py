@@ -39,8 +39,8 @@ TemplateId = Annotated[UUID, Depends(id_in_path("template_id", "The template's i
 @router.post("/v3/templates", status_code=HTTPStatus.ACCEPTED)
 async def announce(body: E2bTemplate, caller: CanBuild, parts: Parts) -> BuildAnswer:
     """Give a template an id. Its steps come later."""
-    name, tag = body.named()
-    return BuildAnswer.of(await parts.templates.announce(caller, name, tag))
+    name, (tag, *more) = body.named()
+    return BuildAnswer.of(await parts.templates.announce(caller, name, tag, more))
 
 
 @router.get("/templates/{template_id}/files/{files_hash}", status_code=HTTPStatus.CREATED)

@@ -2,7 +2,16 @@
 
 from fastapi import APIRouter
 
-from runner.api.e2b import builds, health, interpreter, measures, sandboxes, snapshots, unsupported
+from runner.api.e2b import (
+    builds,
+    health,
+    interpreter,
+    measures,
+    sandboxes,
+    snapshots,
+    tags,
+    unsupported,
+)
 from runner.api.e2b.daemon import environment, files, filesystem, process
 
 
@@ -14,6 +23,8 @@ def routers() -> tuple[APIRouter, ...]:
         sandboxes.router,
         # Before `snapshots`, where `files` would be a part of a template's name.
         builds.router,
+        # Before `snapshots`, where `tags` would be a template's name.
+        tags.router,
         snapshots.router,
         health.router,
         process.router,

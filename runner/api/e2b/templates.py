@@ -18,6 +18,8 @@ class Source:
     """What a sandbox is made from: an image or a template, or a snapshot with its image."""
 
     image: str | None = None
+    public: bool = True
+    """Whether it is the operator's, and so everybody's."""
     snapshot: UUID | None = None
 
 
@@ -26,7 +28,7 @@ async def find(name: str, images: Collection[str], own: Templates, caller: Calle
     if name.partition(":")[0] not in images:
         template = await own.find(caller, name)
         if template is not None:
-            return Source(image=template.image)
+            return Source(image=template.image, public=template.public)
     return resolve(name, images)
 
 
@@ -37,7 +39,7 @@ def resolve(name: str, images: Collection[str]) -> Source:
         if bare in images:
             return Source(image=bare)
         if (snapshot := snapshot_in(bare)) is not None:
-            return Source(snapshot=snapshot)
+            return Source(snapshot=snapshot, public=False)
     known = ", ".join(sorted(images))
     hint = f"; the operator may add {bare} to RUNNER_IMAGES" if bare in THEIRS else ""
     raise NotFound(

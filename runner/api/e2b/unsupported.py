@@ -11,8 +11,8 @@ from runner.api.e2b.shape import refusal
 
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 _TEMPLATES = (
-    "templates are built and deleted, but not listed, changed or tagged by this interface: list"
-    " them by GET /v1/templates, and build one with another tag"
+    "templates are built, tagged and deleted, but not listed or changed by this interface: list"
+    " them by GET /v1/templates"
 )
 _VOLUMES = "there are no volumes: keep files in snapshots, or by PUT /v1/files/{path}"
 _SECRETS = (

@@ -160,9 +160,24 @@ class BuildAnswer(E2bAnswer):
             template_id=str(stored.id),
             build_id=str(stored.id),
             names=[stored.name],
-            tags=[stored.tag],
+            tags=[stored.tag, *stored.more_tags],
             aliases=[stored.name],
         )
+
+
+class TagAnswer(E2bAnswer):
+    """A tag of a template's name, and the build that it stands for."""
+
+    tag: str
+    build_id: str = Field(alias="buildID")
+    created_at: datetime = Field(alias="createdAt")
+
+
+class AssignedTags(E2bAnswer):
+    """Tags that a build was given."""
+
+    tags: list[str]
+    build_id: str = Field(alias="buildID")
 
 
 class FilesAnswer(E2bAnswer):

@@ -1,11 +1,13 @@
 -- name: publish
 INSERT INTO tiers (tier, concurrent, queued, cpu_s_per_day, egress_bytes_per_day, storage_bytes,
                    stored_objects, max_size, weight, sandboxes, sandbox_memory_mb,
-                   sandbox_hours_per_day, snapshot_bytes, snapshot_days)
+                   sandbox_hours_per_day, snapshot_bytes, snapshot_days, templates, template_bytes,
+                   template_days)
 VALUES (%(tier)s, %(concurrent)s, %(queued)s, %(cpu_s_per_day)s, %(egress_bytes_per_day)s,
         %(storage_bytes)s, %(stored_objects)s, %(max_size)s, %(weight)s, %(sandboxes)s,
         %(sandbox_memory_mb)s, %(sandbox_hours_per_day)s,
-        %(snapshot_bytes)s, %(snapshot_days)s)
+        %(snapshot_bytes)s, %(snapshot_days)s, %(templates)s, %(template_bytes)s,
+        %(template_days)s)
 ON CONFLICT (tier) DO UPDATE
 SET concurrent = EXCLUDED.concurrent, queued = EXCLUDED.queued,
     cpu_s_per_day = EXCLUDED.cpu_s_per_day,
@@ -14,7 +16,9 @@ SET concurrent = EXCLUDED.concurrent, queued = EXCLUDED.queued,
     weight = EXCLUDED.weight, sandboxes = EXCLUDED.sandboxes,
     sandbox_memory_mb = EXCLUDED.sandbox_memory_mb,
     sandbox_hours_per_day = EXCLUDED.sandbox_hours_per_day,
-    snapshot_bytes = EXCLUDED.snapshot_bytes, snapshot_days = EXCLUDED.snapshot_days;
+    snapshot_bytes = EXCLUDED.snapshot_bytes, snapshot_days = EXCLUDED.snapshot_days,
+    templates = EXCLUDED.templates, template_bytes = EXCLUDED.template_bytes,
+    template_days = EXCLUDED.template_days;
 
 -- name: weigh
 SELECT weigh_queues();
@@ -25,7 +29,10 @@ SELECT take_submission_turn();
 -- name: standing
 SELECT t.tier, t.concurrent, t.queued, t.cpu_s_per_day, t.egress_bytes_per_day, t.storage_bytes,
        t.stored_objects, t.max_size, t.weight, t.sandboxes, t.sandbox_memory_mb,
-       t.sandbox_hours_per_day, t.snapshot_bytes, t.snapshot_days,
+       t.sandbox_hours_per_day, t.snapshot_bytes, t.snapshot_days, t.templates, t.template_bytes,
+       t.template_days, m.templates AS used_templates, m.bytes AS used_template_bytes,
+       CASE WHEN t.template_days > 0 THEN m.untagged_at + make_interval(days => t.template_days)
+            END AS templates_expire_at,
        (COALESCE(d.sandbox_wall_s, 0) / 3600)::float8 AS used_sandbox_hours,
        l.sandboxes AS used_sandboxes, l.memory_mb AS used_sandbox_memory_mb,
        l.end_at AS sandboxes_end_at, COALESCE(q.active, 0) AS used_active,
@@ -45,6 +52,10 @@ CROSS JOIN (SELECT count(*) AS sandboxes,
                    min(LEAST(CASE on_timeout WHEN 'kill' THEN expires_at END, lives_until))
                        AS end_at
             FROM sandboxes WHERE tenant_id = app_tenant() AND state <> 'ended') l
+CROSS JOIN (SELECT count(*) FILTER (WHERE state = 'ready' OR ended_at IS NULL AND due_at > now())
+                       AS templates,
+                   COALESCE(sum(bytes), 0)::bigint AS bytes, min(untagged_at) AS untagged_at
+            FROM templates WHERE tenant_id = app_tenant()) m
 LEFT JOIN queues q ON q.tenant_id = t.tenant_id
 LEFT JOIN usage_days d ON d.tenant_id = t.tenant_id AND d.day = c.day
 LEFT JOIN storage_usage s ON s.tenant_id = t.tenant_id

@@ -13,3 +13,6 @@ SELECT remove_expired_sandboxes(%(days)s, %(limit)s) AS sandboxes;
 
 -- name: snapshots
 SELECT remove_expired_snapshots(%(limit)s) AS snapshots;
+
+-- name: templates
+SELECT remove_expired_templates(%(limit)s) AS templates;

@@ -70,6 +70,13 @@ async def api(postgres: Services) -> AsyncIterator[Database]:
 
 
 @pytest.fixture
+async def operators(postgres: Services) -> AsyncIterator[Database]:
+    """Return a pool of the operators' role."""
+    async with Database(SecretStr(postgres.operator_url), max_size=1) as database:
+        yield database
+
+
+@pytest.fixture
 async def worker(postgres: Services) -> AsyncIterator[Database]:
     """Return a pool of the worker's role."""
     async with Database(SecretStr(postgres.worker_url), max_size=4) as database:

@@ -7,7 +7,7 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from runner.store import ledger, templates
+from runner.store import ledger, public_templates, templates
 from runner.store.db import Database
 from runner.store.objects import new_key
 from runner.store.templates import (
@@ -32,6 +32,7 @@ async def tenant(owner: Database) -> UUID:
 async def begin(api: Database, tenant: UUID, *steps: str, **more: Any) -> StoredTemplate:
     """Store a template whose build begins."""
     facts: dict[str, Any] = {"name": "tools", "tag": "default", "base_template": None, **more}
+    facts.setdefault("base_owner", tenant if facts["base_template"] else None)
     within, state = facts.pop("within", WITHIN), facts.pop("state", TemplateState.BUILDING)
     new = TemplateFacts(
         id=new_id(), created_by="key:one", base_image="python", env={}, steps=steps, **facts
@@ -43,7 +44,7 @@ async def begin(api: Database, tenant: UUID, *steps: str, **more: Any) -> Stored
 async def keep(api: Database, tenant: UUID, template: StoredTemplate) -> str:
     """Store a template's content, and return its object's key."""
     object_key = new_key(tenant, "templates")
-    content = TemplateContent("python", None, 10, "0" * 64, b"sealed", object_key)
+    content = TemplateContent(tenant, "python", None, None, 10, "0" * 64, b"sealed", object_key)
     async with api.tenant(tenant) as tx:
         await ledger.reserve_room(tx, object_key, 100, snapshot=False)
         assert await ledger.keep_as(tx, object_key, 10)
@@ -77,10 +78,10 @@ async def test_a_name_is_the_last_template_that_is_ready(api: Database, tenant: 
     async with api.tenant(tenant) as tx:
         await templates.failed(tx, failing.id, "it failed")
         for tag, wanted in (("default", second.id), ("other", other.id)):
-            found = await templates.newest(tx, "tools", tag)
+            found = await templates.named(tx, "tools", tag)
             assert found is not None
             assert found.id == wanted
-        assert await templates.newest(tx, "unknown", "default") is None
+        assert await templates.named(tx, "unknown", "default") is None
 
 
 async def test_steps_are_found_again_from_the_first_one_on(api: Database, tenant: UUID) -> None:
@@ -103,7 +104,7 @@ async def test_another_tenant_sees_none(api: Database, owner: Database, tenant: 
     for who, sees in ((other, False), (tenant, True)):
         async with api.tenant(who) as tx:
             assert (await templates.get(tx, template.id) is not None) is sees
-            assert (await templates.newest(tx, "tools", "default") is not None) is sees
+            assert (await templates.named(tx, "tools", "default") is not None) is sees
             assert (await templates.begun_alike(tx, "python", ("a",)) is not None) is sees
             assert (await templates.content(tx, template.id) is not None) is sees
             assert bool(await templates.list_newest(tx, before=None, limit=9)) is sees
@@ -241,3 +242,105 @@ async def test_other_tenants_failed_builds_are_not_forgotten(
         assert await templates.forget_failed(tx, keep=0) == 0
     async with api.tenant(other) as tx:
         assert await templates.get(tx, theirs.id) is not None
+
+
+async def test_a_tag_is_moved_and_removed(api: Database, owner: Database, tenant: UUID) -> None:
+    """A build gets its tags when it is ready; then they are moved by hand. The control: others'."""
+    first = await built(api, tenant, more_tags=("v1",))
+    second = await built(api, tenant, tag="v2")
+    going = await begin(api, tenant)
+    other = await new_tenant(owner, f"templates-{new_id()}")
+
+    async def standing() -> dict[str, UUID]:
+        async with api.tenant(tenant) as tx:
+            return {each.tag: each.template_id for each in await templates.tags_of(tx, "tools")}
+
+    assert await standing() == {"default": first.id, "v1": first.id, "v2": second.id}
+    async with api.tenant(other) as tx:
+        assert not await templates.assign(tx, second.id, ["v1"])
+        assert await templates.unassign(tx, "tools", ["v1"]) == 0
+        assert await templates.tags_of(tx, "tools") == []
+    async with api.tenant(tenant) as tx:
+        assert await templates.assign(tx, second.id, ["v1", "stable"])
+        assert not await templates.assign(tx, going.id, ["v1"])
+        found = await templates.get(tx, second.id)
+        assert found is not None
+        assert found.tags == ("stable", "v1", "v2")
+        assert await templates.unassign(tx, "tools", ["v1"], first.id) == 0
+        assert await templates.unassign(tx, "tools", ["v1"], second.id) == 1
+        assert await templates.delete(tx, second.id) == "tools"
+    assert await standing() == {"default": first.id}
+
+
+async def test_only_what_the_operator_publishes_is_everybodys(
+    api: Database, worker: Database, operators: Database, owner: Database, tenant: UUID
+) -> None:
+    """Others see and use that one, change nothing of it, and prefer their own of its name."""
+    shown, kept = await built(api, tenant, "a"), await built(api, tenant, "b", name="hidden")
+    other = await new_tenant(owner, f"templates-{new_id()}")
+
+    async def seen() -> list[bool]:
+        """Return whether the other tenant reaches them, in each way that there is."""
+        async with api.tenant(other) as tx:
+            ways: list[Any] = [
+                await templates.get(tx, shown.id),
+                await templates.named(tx, "tools", "v9"),
+                await templates.list_newest(tx, before=None, limit=9, public=True),
+            ]
+            hidden: list[Any] = [
+                await templates.get(tx, kept.id),
+                await templates.named(tx, "hidden", "default"),
+                await templates.list_newest(tx, before=None, limit=9, name="tools"),
+                await templates.begun_alike(tx, "python", ("a",)),
+                await templates.said(tx, shown.id, after=0, limit=9),
+            ]
+        async with worker.tenant(other) as tx:
+            ways.append(await templates.content(tx, shown.id))
+            hidden.append(await templates.content(tx, kept.id))
+        assert not any(hidden)
+        return [bool(each) for each in ways]
+
+    assert await seen() == [False] * 4
+    async with operators.tenant(tenant) as tx:
+        made = await public_templates.publish(tx, shown.id, tag="v9", by="operator:one")
+    assert (made.name, made.tag, made.tenant_id) == ("tools", "v9", tenant)
+    assert await seen() == [True] * 4
+    async with api.tenant(other) as tx:
+        found = await templates.get(tx, shown.id)
+        assert found is not None
+        assert (found.owner, found.created_by, found.tags) == (tenant, "operator", ("v9",))
+        assert await templates.delete(tx, shown.id) is None
+        assert not await templates.assign(tx, shown.id, ["mine"])
+    for database in (api, worker):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            async with database.tenant(tenant) as tx:
+                await tx.run("templates.unpublish", name="tools", tag="v9")
+    async with api.tenant(tenant) as tx:
+        assert await templates.delete(tx, shown.id) is None
+    own = await built(api, other, tag="v9")
+    async with api.tenant(other) as tx:
+        preferred = await templates.named(tx, "tools", "v9")
+        assert preferred is not None
+        assert preferred.id == own.id
+        assert await templates.delete(tx, own.id) == "tools"
+    upon = await begin(api, other, base_template=shown.id, base_owner=tenant, name="upon")
+    async with operators.tenant(tenant) as tx:
+        assert await public_templates.unpublish(tx, "tools", "v9")
+    assert await seen() == [False] * 4
+    async with api.tenant(tenant) as tx:
+        assert await templates.delete(tx, shown.id) is None  # another tenant's is built on it
+    async with api.tenant(other) as tx:
+        await templates.failed(tx, upon.id, "it failed")  # and so rests on nothing
+    async with api.tenant(tenant) as tx:
+        assert await templates.delete(tx, shown.id) == "tools"
+
+
+async def test_an_operator_publishes_no_more_than_it_names(
+    api: Database, operators: Database, tenant: UUID, owner: Database
+) -> None:
+    """Another tenant's template is none of this tenant's, and one that is not ready is none."""
+    theirs, going = await built(api, tenant), await begin(api, tenant)
+    other = await new_tenant(owner, f"templates-{new_id()}")
+    for of, template in ((other, theirs), (tenant, going)):
+        async with operators.tenant(of) as tx:
+            assert await public_templates.find(tx, template.id, None) is None

@@ -35,7 +35,6 @@ def _plain(what: str, names: str) -> dict[str, Line]:
     return {name: Line(what) for name in names.split()}
 
 
-TAGS = "a template has the one tag that it was built with"
 VOLUMES = "there are no volumes; keep files in snapshots, or by `/v1/files`"
 SECRETS = "write secrets by `/v1/secrets`, and let the egress proxy set them"
 
@@ -48,6 +47,7 @@ LINES: dict[str, Line] = {
         timeout_is_set="Sandbox.set_timeout",
         template_exists="Template.exists Template.alias_exists",
         template_is_built="Template.build",
+        template_is_tagged="Template.get_tags Template.assign_tags Template.remove_tags",
         build_is_followed="Template.build_in_background Template.get_build_status",
         paused_and_resumed="Sandbox.pause",
         paused_by_its_old_name="Sandbox.beta_pause",
@@ -98,8 +98,6 @@ LINES: dict[str, Line] = {
     ),
     **_refused("the file is root's, and nobody is root", "mcp_token_is_refused",
                "Sandbox.get_mcp_token"),
-    **_refused(TAGS, "tags_are_refused",
-               "Template.get_tags Template.assign_tags Template.remove_tags"),
     **_refused(VOLUMES, "volumes_are_missing",
                "Volume.create Volume.connect Volume.destroy Volume.get_info Volume.list "
                "Volume.exists Volume.make_dir Volume.read_file Volume.remove "

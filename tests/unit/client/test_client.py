@@ -35,7 +35,7 @@ def test_the_public_names_are_these() -> None:
         "NotAuthenticated", "NotFound", "NotPermitted", "OpenedPort", "OutputEvent", "PortInfo",
         "Process", "ProcessInfo", "Project", "Ran", "Result", "Run", "RunEvent", "Sandbox",
         "SandboxEvent", "SandboxInfo", "SignedUrl", "SnapshotInfo", "StoredFile", "Stream",
-        "TemplateInfo", "Terminal", "TooMany", "Unavailable", "UnsafeArchive",
+        "TemplateInfo", "TemplateTag", "Terminal", "TooMany", "Unavailable", "UnsafeArchive",
     }  # fmt: skip
 
 

@@ -70,6 +70,7 @@ from agent_runner.living import (
     SignedUrl,
     SnapshotInfo,
     TemplateInfo,
+    TemplateTag,
 )
 from agent_runner.runs import CodeError, ContextInfo, Result, Run, RunEvent
 from agent_runner.types import (
@@ -135,6 +136,7 @@ __all__ = [
     "StoredFile",
     "Stream",
     "TemplateInfo",
+    "TemplateTag",
     "Terminal",
     "TooMany",
     "Unavailable",

@@ -85,6 +85,19 @@ class TemplateInfo:
     """What says that one of them is ready."""
     ready_s: int | None = None
     """How many seconds `ready` has."""
+    tags: tuple[str, ...] = ()
+    """The tags of its name that stand for it now."""
+    public: bool = False
+    """Whether it is everybody's."""
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateTag:
+    """A tag of a name, the template that it stands for, and since when."""
+
+    tag: str
+    template_id: str
+    assigned_at: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ from agent_runner.living import (
     SnapshotInfo,
     Started,
     TemplateInfo,
+    TemplateTag,
 )
 from agent_runner.types import Stream
 
@@ -49,6 +50,11 @@ def _snapshot(body: Any) -> SnapshotInfo:
     if not isinstance(known["id"], str):
         raise TypeError("not an id")
     return made(SnapshotInfo)({**known, "metadata": object_of(known["metadata"])})
+
+
+def _template(body: Any) -> TemplateInfo:
+    known = object_of(body)
+    return made(TemplateInfo)({**known, "tags": tuple(known.get("tags", ()))})
 
 
 def _process(body: Any) -> ProcessInfo:
@@ -105,8 +111,9 @@ SANDBOX = Answer("a sandbox", _sandbox)
 SANDBOXES = Answer("a page of sandboxes", page(_sandbox))
 SNAPSHOT = Answer("a snapshot", _snapshot)
 SNAPSHOTS = Answer("a page of snapshots", page(_snapshot))
-TEMPLATE = Answer("a template", made(TemplateInfo))
-TEMPLATES = Answer("a page of templates", page(made(TemplateInfo)))
+TEMPLATE = Answer("a template", _template)
+TEMPLATES = Answer("a page of templates", page(_template))
+TEMPLATE_TAGS = Answer("a list of tags", items(made(TemplateTag)))
 TEMPLATE_LOG = Answer("the log of a build", items(made(BuildOutput)))
 COPIES = Answer("a list of sandboxes", items(_sandbox))
 _USED = having(

@@ -42,6 +42,9 @@ PROMISED: Mapping[str, set[Role]] = {
     "GET /templates/{template_id}/files/{files_hash}": MAKERS,
     "POST /v2/templates/{template_id}/builds/{build_id}": MAKERS,
     "GET /templates/{template_id}/builds/{build_id}/status": ALL,
+    "POST /templates/tags": MAKERS,
+    "DELETE /templates/tags": MAKERS,
+    "GET /templates/{named}/tags": ALL,
     "DELETE /templates/{template}": MAKERS,
     "GET /templates/aliases/{alias}": ALL,
 }

@@ -74,6 +74,24 @@ async def template_starts_a_server(w: World) -> None:
     assert "start command exited with 3" in said, said
 
 
+@CASES.case("Template.get_tags", "Template.assign_tags", "Template.remove_tags")
+async def template_is_tagged(w: World) -> None:
+    """A build has the tags that it was given, until they are moved to another one."""
+    kind, name = w.named("Template"), f"tagged-{uuid.uuid4().hex[:12]}"
+    template = w.sdk.Template().from_base_image().run_cmd(f": {name}")
+    info = await begun(w, lambda: kind.build(template, name, tags=["v1", "v2"]))
+    given = await w(kind.assign_tags(f"{name}:v1", ["stable", "v3"]))
+    assert (given.build_id, sorted(given.tags)) == (info.build_id, ["stable", "v3"])
+    await w(kind.remove_tags(name, "v2"))
+    found = await w(kind.get_tags(name))
+    assert {(each.tag, each.build_id) for each in found} == {
+        (tag, info.build_id) for tag in ("stable", "v1", "v3")
+    }
+    async with w.own(template=f"{name}:stable") as box:
+        assert (await w(box.commands.run("true"))).exit_code == 0
+    await w.raises("TemplateException", lambda: kind.assign_tags("nobodys:v1", "v2"))
+
+
 @CASES.case("Template.build_in_background", "Template.get_build_status")
 async def build_is_followed(w: World) -> None:
     """Until it has failed, with its reason."""

@@ -78,19 +78,6 @@ async def image_that_is_unknown(w: World) -> None:
     await unsupported(w, call, ("there is no image 'python:3.12'",))
 
 
-@CASES.case("Template.get_tags", "Template.assign_tags", "Template.remove_tags")
-async def tags_are_refused(w: World) -> None:
-    template = w.named("Template")
-    for call in (
-        lambda: template.get_tags("own"),
-        lambda: template.assign_tags("own:v1", "v2"),
-    ):
-        await unsupported(w, call)
-    # What can be removed is a snapshot, and tags are none.
-    removing = lambda: template.remove_tags("own", "v2")  # noqa: E731
-    await unsupported(w, removing, ("there is no snapshot",))
-
-
 @CASES.case("Volume.get_info", "Volume.read_file")
 async def volumes_are_missing(w: World) -> None:
     kind = w.named("Volume")

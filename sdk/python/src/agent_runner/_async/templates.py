@@ -8,8 +8,8 @@ import httpx
 
 from agent_runner._async.calls import call, delete
 from agent_runner._async.local import sleep
-from agent_runner.living import BuildOutput, TemplateInfo
-from agent_runner.living_answers import TEMPLATE, TEMPLATE_LOG, TEMPLATES
+from agent_runner.living import BuildOutput, TemplateInfo, TemplateTag
+from agent_runner.living_answers import TEMPLATE, TEMPLATE_LOG, TEMPLATE_TAGS, TEMPLATES
 from agent_runner.transport import params
 
 _TEMPLATES = "/v1/templates"
@@ -44,16 +44,37 @@ class AsyncTemplates:
         return await call(self._http, TEMPLATE, "GET", _path(template_id))
 
     async def list(
-        self, *, name: str | None = None, limit: int = 50, cursor: str | None = None
+        self,
+        *,
+        name: str | None = None,
+        public: bool = False,
+        limit: int = 50,
+        cursor: str | None = None,
     ) -> tuple[Sequence[TemplateInfo], str | None]:
-        """Return a page of templates, newest first, and the cursor of the next one."""
-        wanted = params(name=name, limit=limit, cursor=cursor)
+        """Return a page of templates, newest first, and the cursor of the next one.
+
+        With `public`, these are the operator's, which are everybody's.
+        """
+        wanted = params(name=name, limit=limit, cursor=cursor, public="true" if public else None)
         return await call(self._http, TEMPLATES, "GET", _TEMPLATES, params=wanted)
 
     async def logs(self, template_id: str, *, after: int = 0) -> Sequence[BuildOutput]:
         """Return what a build wrote after entry number `after`; at most 200 entries at once."""
         path = f"{_path(template_id)}/logs"
         return await call(self._http, TEMPLATE_LOG, "GET", path, params=params(after=after))
+
+    async def tags(self, template_id: str) -> Sequence[TemplateTag]:
+        """Return every tag of a template's name, and what each stands for. Raises ApiError."""
+        return await call(self._http, TEMPLATE_TAGS, "GET", f"{_path(template_id)}/tags")
+
+    async def tag(self, template_id: str, tags: Sequence[str]) -> TemplateInfo:
+        """Let tags of its name stand for a template from now on. Raises ApiError."""
+        path, body = f"{_path(template_id)}/tags", {"tags": [*tags]}
+        return await call(self._http, TEMPLATE, "POST", path, json=body)
+
+    async def untag(self, template_id: str, tag: str) -> None:
+        """Let a tag of a template stand for nothing. Raises ApiError."""
+        await delete(self._http, f"{_path(template_id)}/tags/{quote(tag, safe='')}")
 
     async def delete(self, template_id: str) -> None:
         """Delete a template; sandboxes that were made from it live on. Raises ApiError."""
