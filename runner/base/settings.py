@@ -141,8 +141,7 @@ class Settings(BaseSettings):
     oidc_members: bool = False
     """Whether a token stands for a member, linked by `runner members link`, with their role."""
     mcp_resource: forms.McpUrl | None = None
-    """The address of `/mcp` for clients that log in at the identity provider, and the audience of
-    their tokens."""
+    """The address of `/mcp` for clients that log in elsewhere, and the audience of their tokens."""
 
     slots: int = Field(default_factory=lambda: max(2, 2 * (os.cpu_count() or 1)), ge=1, le=256)
     """Executions this worker runs at once: one RQ consumer thread each."""
@@ -172,6 +171,7 @@ class Settings(BaseSettings):
     """How long a living sandbox goes on without its worker, which may be restarted meanwhile."""
     sandbox_reserve_mb: int = Field(default=512, ge=0)
     """Memory of the host, in MiB, for which paused sandboxes are evicted if tenants chose so."""
+    template_images_mb: int = Field(default=20_480, ge=0)
     sandboxes_on_stop: Literal["leave", "end"] = "leave"
     """What a worker that stops does with living sandboxes: leave them to the next one, or end."""
     door_gid: int | None = Field(default=None, ge=0, le=2**31 - 1)

@@ -206,6 +206,7 @@ async def worker(
             images=launcher.maker.images,
             node=policy.node,
             folder=settings.state_dir / "templates",
+            most_bytes=settings.template_images_mb * 2**20,
         )
         residents = await stack.enter_async_context(
             open_residents(

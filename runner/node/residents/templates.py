@@ -10,14 +10,15 @@ import shutil
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
 
-from runner.sandbox.engine.images import BuiltImage, Images, TemplateImage
+from runner.sandbox.engine.images import BuiltImage, Images
 from runner.sandbox.engine.layers import SKELETON
+from runner.sandbox.engine.template_image import TemplateImage
 from runner.sandbox.guest.living import LivingSandbox
 from runner.secrets.envelope import Unopened, template_of
 from runner.secrets.streams import opened
@@ -39,6 +40,8 @@ ABANDONED_S = 3600.0
 """Seconds after which nothing is done any more in a folder where nothing was begun meanwhile."""
 MOST_TOLD = 1000
 """How many of its templates a node tells of, for sandboxes that would rather be on it."""
+WANTED_S = 600.0
+"""For how long an image stays after it was wanted."""
 _FILL_S = 60.0
 _FILL = f'test ! -d {SKELETON} || cp -RT {SKELETON} "$HOME"'
 
@@ -54,6 +57,10 @@ class TemplateImages:
     node: str
     folder: Path
     """Where archives are while an image is made of them."""
+    most_bytes: int
+    """What images of templates may take together, before those that were unused longest go."""
+    _used: dict[UUID, float] = field(default_factory=dict)
+    """When each was last wanted, by this process's clock."""
     _turns: dict[UUID, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
     _held: set[UUID] = field(default_factory=set)
     _making: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
@@ -70,13 +77,28 @@ class TemplateImages:
         it holds what no template may, KeyUnavailable and StoreUnavailable.
         """
         template = template_in(image)
-        if template is not None:
-            await self._image(tenant, template, image)
+        if template is None:
+            return
+        self._used[template] = time.monotonic()
+        try:
+            # The usual case, without a statement: a template of the tenant itself.
+            await self.images.find_template(image, template, tenant)
+            self._held.add(template)
+        except ImageMissing:
+            await self._image(await self._owner(tenant, template, image), template, image)
+
+    async def _owner(self, tenant: UUID, template: UUID, name: str) -> UUID:
+        """Return whose template it is: the tenant's, or one that the operator made everybody's."""
+        async with self.database.tenant(tenant) as tx:
+            content = await templates.content(tx, template)
+        if content is None:
+            raise ImageMissing(f"the template {name} was deleted, or was never built")
+        return content.owner
 
     async def _image(self, tenant: UUID, template: UUID, name: str) -> BuiltImage:
         async with self._turns[template]:
             try:
-                found = await self.images.find(name)
+                found = await self.images.find_template(name, template, tenant)
             except ImageMissing:
                 found = await self._make(tenant, template, name)
             self._held.add(template)
@@ -85,16 +107,16 @@ class TemplateImages:
     async def _make(self, tenant: UUID, template: UUID, name: str) -> BuiltImage:
         async with self.database.tenant(tenant) as tx:
             content = await templates.content(tx, template)
-            if content is None:
+            if content is None or content.owner != tenant:
                 raise ImageMissing(f"the template {name} was deleted, or was never built")
             bound_to = template_of(tenant, template)
             key = await self.vault.unseal(tx, tenant, content.sealed_key, bound_to=bound_to)
-        if content.base_template is None:
+        if content.base_template is None or content.base_owner is None:
             base = await self.images.find(content.base_image)
         else:
             # What it is called does not matter: an image is found by its template's id.
             below = image_of("base", content.base_template)
-            base = await self._image(tenant, content.base_template, below)
+            base = await self._image(content.base_owner, content.base_template, below)
         made = TemplateImage(name, template, tenant, self.node)
         stored = self.objects.read(content.object_key)
         chunks = opened(stored, bytes.fromhex(key), bound_to=bound_to)
@@ -137,16 +159,45 @@ class TemplateImages:
             )
 
     async def sweep(self) -> None:
-        """Remove images of templates that were deleted, and what a killed process has left."""
+        """Remove images of templates that were deleted, and what a killed process has left.
+
+        If those that stay take too much, remove those that were unused longest, and are not in use.
+        """
         await asyncio.to_thread(remove_abandoned, self.folder)
+        kept = []
         for made in await self.images.templates(self.node):
             async with self.database.tenant(made.tenant) as tx:
-                if await templates.content(tx, made.template) is not None:
-                    self._held.add(made.template)
-                    continue
-            self._held.discard(made.template)
+                gone = await templates.content(tx, made.template) is None
+            if gone:
+                await self._remove(made)
+            else:
+                self._held.add(made.template)
+                kept.append(made)
+        for made in beyond(kept, self._used, self.most_bytes, now=time.monotonic()):
+            await self._remove(made)
+
+    async def _remove(self, made: TemplateImage) -> None:
+        """Remove an image, unless something has it. Who wants it again has it made anew."""
+        async with self._turns[made.template]:
             await self.images.remove_template(made)
-            self._turns.pop(made.template, None)
+        self._held.discard(made.template)
+        self._turns.pop(made.template, None)
+        self._used.pop(made.template, None)
+
+
+def beyond(
+    made: Sequence[TemplateImage], used: Mapping[UUID, float], most_bytes: int, *, now: float
+) -> Iterator[TemplateImage]:
+    """Yield the images without which the others take at most so many bytes, unused longest first.
+
+    One that was wanted just now stays: its sandbox may not have been made yet.
+    """
+    left = sum(each.bytes for each in made)
+    for each in sorted(made, key=lambda image: used.get(image.template, 0.0)):
+        if left <= most_bytes or now - used.get(each.template, now - WANTED_S) < WANTED_S:
+            return
+        yield each
+        left -= each.bytes
 
 
 def remove_abandoned(folder: Path) -> None:

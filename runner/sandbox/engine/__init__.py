@@ -6,6 +6,7 @@ spec     every hardening flag, as a pure function; nothing else writes Docker ar
 users    which user id each sandbox has, alone on its host
 rootfs   an image's files, built from the distribution's packages
 images   which image a name means today
+template_image  what the image of a template is called, and the labels that say whose it is
 entries  reads an archive of which nothing is believed
 layers   what a build changed, made harmless, as a layer of an image
 """

@@ -30,19 +30,24 @@ from runner.sandbox.engine.rootfs import (
     mmdebstrap_command,
 )
 from runner.sandbox.engine.spec import CONTEXTS, SUPERVISOR
+from runner.sandbox.engine.template_image import (
+    BYTES_LABEL,
+    REPOSITORY,
+    TEMPLATE_LABEL,
+    TENANT_LABEL,
+    TemplateImage,
+    repository_of,
+)
 from runner.sandbox.engine.users import NOBODY
 from runner.words.errors import ImageMissing, SetupError
 from runner.words.sandbox import USER, WORKSPACE, UnixAccount
 from runner.words.templates import template_in
 
-REPOSITORY = "agent-runner"
 NAME_LABEL = "runner.image"
 RECIPE_LABEL = "runner.recipe"
 HOME_LABEL = "runner.home"
 USER_LABEL = "runner.user"
 BASE_LABEL = "runner.base"
-TEMPLATE_LABEL = "runner.template"
-TENANT_LABEL = "runner.tenant"
 TAR_LABEL = "runner.tar.sha256"
 COMMANDS = "bin"
 """The folder of commands that every image has."""
@@ -67,22 +72,6 @@ class BuiltImage:
     account: UnixAccount
 
 
-@dataclass(frozen=True, slots=True)
-class TemplateImage:
-    """An image of a tenant's template, made by a node. Several nodes may share a Docker daemon."""
-
-    name: str
-    """What sandboxes call it."""
-    template: UUID
-    tenant: UUID
-    node: str
-
-    @property
-    def tag(self) -> str:
-        """What Docker calls it. Its labels do not name the node, so each makes the same image."""
-        return f"{_repository(self.node)}:{self.template}"
-
-
 class Images:
     """The sandbox images of one Docker daemon."""
 
@@ -103,7 +92,7 @@ class Images:
         if (known := self._found.get(name)) and time.monotonic() - known[0] < KEPT_S:
             return known[1]
         if (template := template_in(name)) is not None:
-            return await self._find_template(name, template)
+            return await self.find_template(name, template)
         for image in await self.list_images():
             if image.name == name and image.current:
                 self._found[name] = (time.monotonic(), image)
@@ -112,8 +101,20 @@ class Images:
             f"the sandbox image {name!r} is not on this host; `runner images build {name}` makes it"
         )
 
-    async def _find_template(self, name: str, template: UUID) -> BuiltImage:
-        for facts in await self._engine.images(f"{TEMPLATE_LABEL}={template}"):
+    async def find_template(
+        self, name: str, template: UUID, tenant: UUID | None = None
+    ) -> BuiltImage:
+        """Return the image of a template: of this tenant's, if one is given. Raises ImageMissing.
+
+        No two tenants have a template of one id: where images say so, none counts by its id alone.
+        """
+        found = await self._engine.images(f"{TEMPLATE_LABEL}={template}")
+        owners = {facts["Labels"].get(TENANT_LABEL) for facts in found}
+        if tenant is None and len(owners) > 1:
+            raise ImageMissing(f"images of several tenants claim to be the template {name}")
+        for facts in found:
+            if tenant is not None and facts["Labels"].get(TENANT_LABEL) != str(tenant):
+                continue
             image = BuiltImage(
                 name=name,
                 digest=facts["Id"],
@@ -148,7 +149,8 @@ class Images:
             with archive.open("rb") as source, layer.open("w+b") as target:
                 written = write_layer(source, target, base.account, most=most)
             with image.open("wb") as target:
-                write_image(target, below, layer, written, tag=made.tag, labels=labels)
+                more = labels | {BYTES_LABEL: str(written.size)}
+                write_image(target, below, layer, written, tag=made.tag, labels=more)
 
         try:
             await asyncio.to_thread(write)
@@ -156,17 +158,21 @@ class Images:
         finally:
             layer.unlink(missing_ok=True)
             image.unlink(missing_ok=True)
-        return await self._find_template(made.name, made.template)
+        return await self.find_template(made.name, made.template, made.tenant)
 
     async def templates(self, node: str) -> list[TemplateImage]:
         """Return the templates whose images a node has made."""
         return [
             TemplateImage(
-                "", UUID(each["Labels"][TEMPLATE_LABEL]), UUID(each["Labels"][TENANT_LABEL]), node
+                "",
+                UUID(each["Labels"][TEMPLATE_LABEL]),
+                UUID(each["Labels"][TENANT_LABEL]),
+                node,
+                int(each["Labels"].get(BYTES_LABEL, 0)),
             )
             for each in await self._engine.images(TEMPLATE_LABEL)
             for tag in each["RepoTags"] or ()
-            if tag.startswith(f"{_repository(node)}:")
+            if tag.startswith(f"{repository_of(node)}:")
         ]
 
     async def remove_template(self, made: TemplateImage) -> None:
@@ -300,10 +306,6 @@ class Images:
         for path in self._ours():
             total.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
         return total.hexdigest()
-
-
-def _repository(node: str) -> str:
-    return f"{REPOSITORY}/template-{hashlib.sha256(node.encode()).hexdigest()[:12]}"
 
 
 def _account(labels: Mapping[str, str]) -> UnixAccount:

@@ -1,0 +1,33 @@
+"""What the image of a tenant's template is called, and the labels that say whose it is."""
+
+import hashlib
+from dataclasses import dataclass
+from uuid import UUID
+
+REPOSITORY = "agent-runner"
+TEMPLATE_LABEL = "runner.template"
+TENANT_LABEL = "runner.tenant"
+BYTES_LABEL = "runner.bytes"
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateImage:
+    """An image of a tenant's template, made by a node. Several nodes may share a Docker daemon."""
+
+    name: str
+    """What sandboxes call it."""
+    template: UUID
+    tenant: UUID
+    node: str
+    bytes: int = 0
+    """What it takes beyond its base, once it is made."""
+
+    @property
+    def tag(self) -> str:
+        """What Docker calls it. Its labels do not name the node, so each makes the same image."""
+        return f"{repository_of(self.node)}:{self.template}"
+
+
+def repository_of(node: str) -> str:
+    """Return where in Docker a node has its images of templates."""
+    return f"{REPOSITORY}/template-{hashlib.sha256(node.encode()).hexdigest()[:12]}"
