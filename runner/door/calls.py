@@ -2,18 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated
 
 from pydantic import Field, with_config
 
-from runner.door.call import MOST_ARGUMENTS, DoorCall, Offset, Signed, Text
+from runner.door.call import MOST_ARGUMENTS, DoorCall, EndCall, Offset, Signed, Text
 from runner.door.code_calls import CODE_CALLS
 from runner.protocol.codec import STRICT, Codec
 from runner.protocol.living import Mode, Path, StreamId, Terminal
 from runner.words.sandbox import SandboxSpec
 
 MOST_KEPT = 64 * 2**20
-AskedEnd: TypeAlias = Literal["killed", "tenant_suspended", "start_failed"]
 
 
 @with_config(STRICT)
@@ -45,17 +44,6 @@ class StoredCall(DoorCall):
     """Within `create`: the sandbox's row is stored."""
 
     name = "stored"
-
-
-@with_config(STRICT)
-@dataclass(frozen=True, slots=True)
-class EndCall(DoorCall):
-    """End the sandbox, whatever it is doing; `done` once its row says so."""
-
-    name = "end"
-    reason: AskedEnd
-    detail: Annotated[str, Field(max_length=4096)] = ""
-    """What its row says of it; the reason, if there is nothing more to say."""
 
 
 @with_config(STRICT)

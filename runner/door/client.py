@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.door import calls
-from runner.door.call import DoorCall
+from runner.door.call import AskedEnd, DoorCall, EndCall
 from runner.door.calls import CALLS, KnockCall
 from runner.door.contexts import ContextsDoor
 from runner.door.creation import Creation
@@ -88,9 +88,9 @@ class Door:
         """Have a node make a sandbox ready whose row is about to be stored. Close the result."""
         return Creation(self._call, knocking, spec)
 
-    async def end(self, knock: Knock, reason: calls.AskedEnd = "killed", detail: str = "") -> None:
+    async def end(self, knock: Knock, reason: AskedEnd = "killed", detail: str = "") -> None:
         """End it, whatever it is doing; return once nothing of it runs and its row is `ended`."""
-        await self._short(knock, calls.EndCall(reason, detail))
+        await self._short(knock, EndCall(reason, detail))
 
     async def refresh(self, knock: Knock) -> None:
         """Have the node read its row again."""

@@ -8,11 +8,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
-from runner.door.call import DoorCall
+from runner.door.call import DoorCall, EndCall
 from runner.door.calls import (
     CALLS,
     CreateCall,
-    EndCall,
     KnockCall,
     PauseCall,
     ProcessesCall,

@@ -13,7 +13,7 @@ from pathlib import Path
 import structlog
 
 from runner.door import calls
-from runner.door.call import DoorCall
+from runner.door.call import DoorCall, EndCall
 from runner.door.calls import CALLS, KnockCall
 from runner.door.client import SOCKET
 from runner.door.grants import DoorGrant, GrantKey, give, make_key
@@ -141,7 +141,7 @@ class NodeDoor:
             case calls.CreateCall(ahead=spec):
                 await line.tell(StartedReply(await self._create(line, grant, spec)))
                 return None
-            case calls.EndCall(reason=reason, detail=detail):
+            case EndCall(reason=reason, detail=detail):
                 why = EndReason(reason), detail or reason.replace("_", " ")
                 await self._residents.end(grant.tenant, grant.sandbox, *why)
                 return None

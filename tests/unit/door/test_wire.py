@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from runner.door import calls, replies
-from runner.door.call import DoorCall
+from runner.door.call import DoorCall, EndCall
 from runner.door.calls import CALLS
 from runner.door.replies import REPLIES, raised, told
 from runner.door.wire import CONTROL, PIECE, Chunk, DoorLine, Hung
@@ -59,7 +59,7 @@ async def pair(
             attach=True,
         ),
         calls.ReadCall("a", 5, None),
-        calls.EndCall("killed"),
+        EndCall("killed"),
         calls.FinishCall(),
     ],
     ids=lambda call: call.name,
