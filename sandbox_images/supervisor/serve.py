@@ -28,14 +28,11 @@ import sys
 
 import interpreter
 from clean import Baseline, clean, clean_of
+from collect import Bounds, collect
 from files import MainFile
 from processes import in_child, set_dumpable
 from run import Run, live, load_living
 from wire import SOCKET, Disconnected, Wire
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:  # what only a checker needs is not loaded into every sandbox
-    from typing import Any
 
 
 def serve(wire: Wire, children: socket.socket, wakeup: socket.socket) -> interpreter.Script | None:
@@ -59,16 +56,17 @@ def serve(wire: Wire, children: socket.socket, wakeup: socket.socket) -> interpr
                 return script
             main_file = run.main_file
         elif command["do"] == "collect":
+            bounds = Bounds(command["max_files"], command["max_bytes"], command["names_bytes"])
             if not command["again"]:
-                _collect(wire, memory, command)
+                collect(wire, memory, bounds)
                 wire.command()
                 raise Disconnected
-            if not command["names_bytes"] and main_file and baseline.holds_only(main_file):
+            if not bounds.names_bytes and main_file and baseline.holds_only(main_file):
                 wire.say("collected", refused=[], refused_total=0)
                 _await_clean(wire)
                 left = clean_of(main_file, baseline)
             else:
-                told = in_child(_collect_and_clean, wire, memory, command, baseline)
+                told = in_child(_collect_and_clean, wire, memory, bounds, baseline)
                 left = told.splitlines()
             memory = _forget(memory)
             wire.say("cleaned", left=left)
@@ -76,17 +74,9 @@ def serve(wire: Wire, children: socket.socket, wakeup: socket.socket) -> interpr
             live(wire, children, command)
 
 
-def _collect(wire: Wire, memory: int, command: dict[str, Any]) -> None:
-    """Collect what the run left. A sandbox that waits for a run is not to hold what that takes."""
-    from collect import Bounds, collect  # noqa: PLC0415 - as said
-
-    bounds = Bounds(command["max_files"], command["max_bytes"], command["names_bytes"])
-    collect(wire, memory, bounds)
-
-
-def _collect_and_clean(wire: Wire, memory: int, command: dict[str, Any], baseline: Baseline) -> str:
+def _collect_and_clean(wire: Wire, memory: int, bounds: Bounds, baseline: Baseline) -> str:
     """Collect what the run left, and clean up when the worker has it; return what is left."""
-    _collect(wire, memory, command)
+    collect(wire, memory, bounds)
     _await_clean(wire)
     return clean(baseline)
 

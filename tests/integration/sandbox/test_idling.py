@@ -13,8 +13,6 @@ print(json.dumps(list(sys.modules)))
 """
 ONLY_SOME_USE = {
     "bridge": "runs with egress",
-    "collect": "runs that have left files",
-    "choose": "runs that have left files",
     "ctypes": "no run: `_ctypes` alone calls the C library",
     "live": "sandboxes that live, which load it on command",
 }
