@@ -12,7 +12,7 @@ from runner.door.call import AskedEnd, DoorCall, EndCall
 from runner.door.calls import CALLS, KnockCall
 from runner.door.contexts import ContextsDoor
 from runner.door.creation import Creation
-from runner.door.grants import GrantKey, Knock, read_key
+from runner.door.grants import GOOD_FOR_S, GrantKey, Knock, read_key
 from runner.door.replies import (
     REPLIES,
     AdmittedReply,
@@ -327,10 +327,12 @@ class Door:
         self, folder: Path, line: ApiLine, call: OpenCall, knock: Knock, asked: DoorCall
     ) -> None:
         key = self._keys[folder] = self._keys.get(folder) or read_key(folder)
+        # It must not expire while the node is still waited for.
+        grant = key.sign(knock, asked.name, good_for_s=max(GOOD_FOR_S, self._away_s))
         try:
             async with asyncio.timeout(self._away_s):
                 with suppress(Hung):
-                    await line.tell(KnockCall(key.sign(knock, asked.name), asked.name))
+                    await line.tell(KnockCall(grant, asked.name))
                     await line.tell(asked)
                 # Even if it has hung up: it may have said why before that.
                 await call.expect(AdmittedReply)

@@ -218,6 +218,7 @@ async def worker(
                     folder=settings.door_dir,
                     group=settings.door_gid,
                     reserve_mb=settings.sandbox_reserve_mb,
+                    patience=settings.patience,
                 ),
                 database=database,
                 launcher=launcher,

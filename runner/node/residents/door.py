@@ -16,7 +16,7 @@ from runner.door import calls
 from runner.door.call import DoorCall, EndCall
 from runner.door.calls import CALLS, KnockCall
 from runner.door.client import SOCKET
-from runner.door.grants import DoorGrant, GrantKey, give, make_key
+from runner.door.grants import MOST_S, DoorGrant, GrantKey, give, make_key
 from runner.door.replies import (
     REPLIES,
     AdmittedReply,
@@ -41,7 +41,7 @@ from runner.words.lives import EndReason
 from runner.words.sandbox import SandboxSpec
 
 ADMITTED_S = 2.0
-"""How long a caller may take to say what it wants."""
+"""How long a caller may take to say what it wants, unless its host is slow."""
 LINGER_S = 2.0
 """How long a caller is still read from after its call has failed, so that it learns why."""
 STORED_S = 60.0
@@ -65,6 +65,7 @@ class NodeDoor:
         measures: Measures,
         most: int = MOST_CALLS,
         callers: CallTable | None = None,
+        patience: int = 1,
     ) -> None:
         self._residents = residents
         self._journal = journal
@@ -72,6 +73,7 @@ class NodeDoor:
         self._measures = measures
         self._most = most
         self._callers = callers or CallTable()
+        self._patience = patience
         self._under_way: set[asyncio.Task[None]] = set()
 
     def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -117,7 +119,7 @@ class NodeDoor:
 
     async def _call(self, line: NodeLine) -> DoneReply:
         try:
-            async with asyncio.timeout(ADMITTED_S):
+            async with asyncio.timeout(ADMITTED_S * self._patience):
                 grant, call = await self._admit(line)
         except TimeoutError:
             raise NotPermitted("no call came in time") from None
@@ -131,7 +133,7 @@ class NodeDoor:
             raise out_of_turn(knock)
         if isinstance(call, Chunk) or call.name != knock.call:
             raise out_of_turn(call)
-        grant = self._key.check(knock.grant, call.name)
+        grant = self._key.check(knock.grant, call.name, most_s=MOST_S * self._patience)
         if len(self._under_way) > self._most:
             raise NodeAway(f"the node answers {self._most} calls already")
         return grant, call
@@ -214,14 +216,17 @@ async def open_door(
     journal: Journal,
     measures: Measures,
     group: int | None = None,
+    patience: int = 1,
 ) -> AsyncIterator[NodeDoor]:
     """Answer at the door's socket while the context lasts.
 
-    Only the node's user can reach the folder, and with `group` also that group. Raises SetupError
-    if others can read the key for grants.
+    Only the node's user can reach the folder, and with `group` also that group. `patience` is that
+    of a slow host. Raises SetupError if others can read the key for grants.
     """
     key = _furnished(folder, group)
-    door = NodeDoor(residents=residents, journal=journal, key=key, measures=measures)
+    door = NodeDoor(
+        residents=residents, journal=journal, key=key, measures=measures, patience=patience
+    )
     path = folder / SOCKET
     server = await asyncio.start_unix_server(door.serve, path, limit=READ_AHEAD)
     try:

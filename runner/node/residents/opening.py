@@ -56,6 +56,8 @@ class LivingTerms:
     """Who else may knock besides the node's own user."""
     reserve_mb: int
     """While the host has less memory free, paused sandboxes are evicted whose tenants permit it."""
+    patience: int
+    """How many times longer than elsewhere callers may take on this host."""
 
 
 @asynccontextmanager
@@ -129,6 +131,7 @@ async def open_residents(
                 journal=journal,
                 measures=measures,
                 group=terms.group,
+                patience=terms.patience,
             )
         )
         yield residents

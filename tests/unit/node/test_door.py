@@ -160,6 +160,53 @@ async def test_who_says_nothing_is_not_waited_for(
     assert refused.error == "NotPermitted"
 
 
+@pytest.mark.parametrize(("patience", "first"), [(1, FailedReply), (20, AdmittedReply)])
+async def test_on_a_slow_host_a_call_may_be_on_its_way_for_longer(
+    tmp_path: Path, residents: Residents, patience: int, first: type[object]
+) -> None:
+    """It was signed half a minute ago. The control: elsewhere nobody signs for that long."""
+    journal = Journal(Database(SecretStr("postgresql://nowhere.invalid/")))
+    door = open_door(
+        tmp_path / "d",
+        residents=residents,
+        journal=journal,
+        measures=Measures(),
+        patience=patience,
+    )
+    async with door:
+        signed = read_key(tmp_path / "d").sign(
+            KNOCK, "refresh", good_for_s=80, now=time.time() - 30
+        )
+        heard = await said(
+            tmp_path / "d",
+            framed(calls.KnockCall(signed, "refresh")),
+            framed(calls.RefreshCall()),
+        )
+    assert isinstance(heard[0], first)
+
+
+async def test_a_grant_is_good_for_as_long_as_its_caller_waits(
+    folder: Path, tmp_path: Path
+) -> None:
+    slow = tmp_path / "slow"
+    slow.mkdir()
+    (slow / "key").write_bytes((folder / "key").read_bytes())
+    heard: asyncio.Queue[object] = asyncio.Queue()
+
+    async def hear(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        line = DoorLine(reader, writer, says=REPLIES, hears=CALLS)
+        heard.put_nowait(await line.hear())
+        line.abort()
+
+    async with await asyncio.start_unix_server(hear, slow / "door.sock"):
+        asked_at = time.time()
+        with pytest.raises(NodeAway, match="went away"):
+            await Door(slow, away_s=40).refresh(KNOCK)
+    knock = heard.get_nowait()
+    assert isinstance(knock, calls.KnockCall)
+    read_key(slow).check(knock.grant, "refresh", most_s=600, now=asked_at + 40 - 1)
+
+
 async def test_the_folder_the_socket_and_the_key_are_the_nodes_alone(folder: Path) -> None:
     modes, _ = found(folder)
     assert modes == {"door": 0o700, "door.sock": 0o600, "key": 0o600}
