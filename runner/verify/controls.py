@@ -223,6 +223,12 @@ CONTROLS: Mapping[str, Control] = {
     ),
     "terminals": Control("a limit on pseudo-terminals", _dockers_terminals),
     "masked paths": Control("kernel files masked", host(MaskedPaths=[]), root),
+    # The kernel opens /proc/kcore for CAP_SYS_RAWIO alone (capabilities(7)).
+    "masked paths, for root": Control(
+        "kernel files masked, with every capability given",
+        host(MaskedPaths=[]),
+        both(root, all_capabilities),
+    ),
     "read-only paths": Control("kernel settings mounted read-only", host(ReadonlyPaths=[]), root),
     "no interface": Control("no network interface", _connected),
     "host network": Control("a network namespace of its own", _host_network),

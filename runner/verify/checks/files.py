@@ -184,6 +184,8 @@ _DEVICES: tuple[Check, ...] = (
 
 _MOBY = "moby default masked paths; CVE-2025-31133"
 _PROC = "proc(5)"
+_MASKED_FOR = {"/proc/kcore": "masked paths, for root"}
+"""Without the mask, the kernel still refuses it to root without capabilities."""
 
 _MASKED: tuple[Check, ...] = tuple(
     Probe(
@@ -193,7 +195,7 @@ _MASKED: tuple[Check, ...] = tuple(
         title=f"{path} reveals nothing",
         meaning=meaning,
         source=source,
-        control="masked paths",
+        control=_MASKED_FOR.get(path, "masked paths"),
         code=f"path = {path!r}\n"
         "def look(path):\n"
         "    if os.path.isdir(path): return os.listdir(path)\n"
