@@ -9,11 +9,13 @@ an operator's own deployment.
     trial         checks that are run from outside a sandbox
     checks        every check, by group
     controls      the controls that checks test, and how to take each away
+    build_guest   the sandbox of a template's build, as checks see it
     guests        how an attack comes into a sandbox: as an execution, or where one lives
     bench         sandboxes in which to try attacks
     suite         tries every check twice
     report        the results
     layers        layers of the host that hide a proof
+    build         what a step of a template's build may do, and why
     gvisor        where gVisor's kernel answers differently
     outside       a server to attack, behind the egress proxy
     speech        what a hostile client says to that proxy

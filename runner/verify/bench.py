@@ -17,6 +17,7 @@ from runner.sandbox.engine.spec import container_config
 from runner.sandbox.guest.run import OnOutput
 from runner.sandbox.guest.sandbox import Sandbox
 from runner.sandbox.launch import Launcher, SandboxOrder
+from runner.verify.build_guest import BuildGuest
 from runner.verify.check import Observation, Probe
 from runner.verify.controls import Change
 from runner.verify.guests import (
@@ -146,6 +147,11 @@ class Bench:
         """Whether its sandboxes live."""
         return Way.EXECUTION not in self.ways
 
+    @property
+    def builds(self) -> bool:
+        """Whether templates are built in its sandboxes."""
+        return Way.BUILD in self.ways
+
     async def outside(self) -> Outside:
         """Return the server and the proxies for the checks of egress; start them at first use."""
         if self._outside is None:
@@ -163,7 +169,8 @@ class Bench:
                 return
             lives = await sandbox.live(secrets.token_hex(32), alone_s=_ALONE_S)
             try:
-                yield LivingGuest(lives, self._source)
+                guest = LivingGuest(lives, self._source)
+                yield BuildGuest(guest) if self.builds else guest
             finally:
                 lives.leave()
 
@@ -199,7 +206,12 @@ class Bench:
         launcher = self.launcher
         launcher.maker.configure = changed
         order = SandboxOrder(
-            SandboxSpec(self.settings.images[0], self.within(limits).resources, self.isolation),
+            SandboxSpec(
+                self.settings.images[0],
+                self.within(limits).resources,
+                self.isolation,
+                self.builds,
+            ),
             tenant="verify",
             execution="verify",
             attempt="1",

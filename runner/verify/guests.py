@@ -36,6 +36,7 @@ class Way(StrEnum):
     TERMINAL = "on a terminal of a living sandbox"
     RESUMED = "in a living sandbox that was paused and resumed"
     FORKED = "on a terminal of a copy of a living sandbox"
+    BUILD = "by root, in a step of a template's build"
 
 
 LIVING_WAYS = (Way.PROCESS, Way.TERMINAL, Way.RESUMED, Way.FORKED)
@@ -128,6 +129,10 @@ class LivingGuest:
         except ProtocolViolation:
             # That is also what the end of its container looks like.
             return GuestRun(b"".join(said), "the sandbox died", by_itself=False, usable=False)
+
+    async def write(self, path: str, content: bytes) -> None:
+        """Write a file in it."""
+        await self._sandbox.files.write(path, _whole(content), mode=0o644, parents=True)
 
     async def pack(self) -> bytes:
         """Return its workspace as an archive."""

@@ -11,6 +11,7 @@ from enum import StrEnum
 from functools import partial
 
 from runner.verify.bench import Bench
+from runner.verify.build import BUILD_DIFFERENCES
 from runner.verify.check import Check, Observation, Probe
 from runner.verify.controls import CONTROLS, Change, host_capabilities
 from runner.verify.guests import ON_TERMINAL, Guest, Way
@@ -113,7 +114,8 @@ async def run(bench: Bench, checks: Sequence[Check]) -> AsyncIterator[CheckResul
     for name in dict.fromkeys(probe.control for probe in probes):
         leaning = [probe for probe in probes if probe.control == name]
         for outcome in await _without(bench, name, leaning, guarded, shown=not behind_gvisor):
-            differs = DIFFERENCES.get(outcome.check.id, "") if behind_gvisor else ""
+            known = BUILD_DIFFERENCES if bench.builds else DIFFERENCES
+            differs = known.get(outcome.check.id, "") if behind_gvisor else ""
             yield replace(outcome, differs=differs)
     for check in checks:
         if isinstance(check, Trial):
