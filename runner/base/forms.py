@@ -89,6 +89,11 @@ McpUrl = Annotated[
 ]
 """The address of `/mcp` as a resource identifier: in lower case, no query (RFC 9728 1.2)."""
 ImageName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+Place = Annotated[
+    str,
+    StringConstraints(pattern=r"^([A-Za-z0-9._-]{1,253}|\[[0-9a-fA-F:]{2,45}\]):[1-9][0-9]{0,4}$"),
+]
+"""A host and a port; an address of IPv6 is in brackets."""
 Host = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.:_-]{1,253}$")]
 
 

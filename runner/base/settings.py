@@ -7,7 +7,6 @@ do not appear in a repr, a log or an error.
 import hashlib
 import json
 import os
-import socket
 from pathlib import Path
 from typing import Literal, Self
 
@@ -21,22 +20,10 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from runner.base import forms
+from runner.base.defaults import default_node, default_state_dir
 from runner.base.rates import RateLimits
 from runner.words.principal import Role
 from runner.words.sandbox import Isolation
-
-
-def default_state_dir() -> Path:
-    """Return where durable state is stored: root uses the system's place, others their own."""
-    if os.geteuid() == 0:
-        return Path("/var/lib/agent-runner")
-    return Path.home() / ".local" / "state" / "agent-runner"
-
-
-def default_node() -> str:
-    """Return this host's name, for container labels and leases."""
-    return socket.gethostname()
-
 
 FIRST_SANDBOX_UID = 1000
 """Ids below this belong to users of the system itself (login.defs(5))."""
@@ -176,6 +163,8 @@ class Settings(BaseSettings):
     """What a worker that stops does with living sandboxes: leave them to the next one, or end."""
     door_gid: int | None = Field(default=None, ge=0, le=2**31 - 1)
     """Group that may knock at the worker's door: the API's, if it runs as another user."""
+    door_address: forms.Place | None = None
+    """`host:port` where APIs of other hosts reach this worker's door; needs certificates."""
     worker_metrics_port: int | None = Field(default=None, ge=1, le=65535)
     """Port of 127.0.0.1 where the worker answers `/metrics`; none by default."""
     output_flood_mb: int = Field(default=256, ge=1)
@@ -302,6 +291,11 @@ class Settings(BaseSettings):
     def door_dir(self) -> Path:
         """Where the API reaches this host's worker."""
         return self.run_dir / "door"
+
+    @property
+    def door_certificates(self) -> Path:
+        """Who this host is at doors that other hosts reach."""
+        return self.state_dir / "door"
 
     @property
     def secrets_key_path(self) -> Path:

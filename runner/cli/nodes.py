@@ -1,15 +1,20 @@
 """Operators' commands for nodes."""
 
+from datetime import timedelta
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from runner.auth.caller import By
 from runner.cli import human
+from runner.cli.arguments import MOST_DAYS
 from runner.cli.console import fail, out, reports_errors
 from runner.cli.database import as_operator
 from runner.cli.listing import AsJson, Column, print_facts, print_json, print_rows
 from runner.cli.session import operated
+from runner.door import identity
+from runner.door.identity import DoorRole
 from runner.fleet import operating
 from runner.fleet.operating import NodeContents
 from runner.store.db import Database
@@ -126,6 +131,32 @@ def remove(name: Name) -> None:
         return node
 
     out.print(f"{as_operator(operated(), work)}: removed", highlight=False)
+
+
+@nodes.command("authority")
+@reports_errors
+def authority(
+    folder: Annotated[Path, typer.Argument(help="A folder that no node and no API can read.")],
+) -> None:
+    """Make the authority that signs the certificates of this deployment's doors, once."""
+    identity.make_authority(folder)
+    out.print(f"{folder / identity.AUTHORITY_KEY}: keep it secret, and off every host that serves")
+
+
+@nodes.command("certify")
+@reports_errors
+def certify(
+    name: Annotated[str, typer.Argument(help="The node's whole name, or a name of an API's host.")],
+    folder: Annotated[Path, typer.Option("--to", help="Becomes `door` in its state folder.")],
+    authority_in: Annotated[Path, typer.Option("--authority", help="Where the authority is.")],
+    days: Annotated[int, typer.Option(min=1, max=MOST_DAYS, help="Days it is good for.")] = 90,
+    *,
+    for_api: Annotated[bool, typer.Option("--api", help="It is for an API, not a node.")] = False,
+) -> None:
+    """Make a key and a certificate with which a node answers at its door, or an API knocks."""
+    role = DoorRole.API if for_api else DoorRole.NODE
+    identity.certify(authority_in, folder, role, name, timedelta(days=days))
+    out.print(f"{folder}: {role.value} {name}, for {days} days", highlight=False)
 
 
 async def _named(database: Database, name: str) -> str:

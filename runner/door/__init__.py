@@ -1,6 +1,8 @@
 """The node's door: how the API reaches a sandbox that lives, without the database in between.
 
-    wire     frames on a unix socket, one connection for each call
+    wire     frames on a connection, one for each call
+    reaching  connections to doors: a socket of this host, or TLS
+    identity  who is at each end of a door that other hosts reach
     grants   permission to knock: signed, for one sandbox and one call, for a few seconds
     call     what every call shares
     calls    what the API says

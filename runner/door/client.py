@@ -9,12 +9,13 @@ from typing import Any
 
 from runner.door import calls
 from runner.door.call import AskedEnd, DoorCall, EndCall
-from runner.door.calls import CALLS, KnockCall
+from runner.door.calls import KnockCall
 from runner.door.contexts import ContextsDoor
 from runner.door.creation import Creation
-from runner.door.grants import GOOD_FOR_S, GrantKey, Knock, read_key
+from runner.door.grants import GOOD_FOR_S, Knock
+from runner.door.identity import DoorIdentity
+from runner.door.reaching import DoorWays, Reached
 from runner.door.replies import (
-    REPLIES,
     AdmittedReply,
     ConnectedReply,
     DoneReply,
@@ -27,7 +28,6 @@ from runner.door.replies import (
     WatchingReply,
 )
 from runner.door.streams import (
-    ApiLine,
     ArchiveStream,
     FileListing,
     FileStream,
@@ -36,7 +36,7 @@ from runner.door.streams import (
     ProcessStream,
     WatchStream,
 )
-from runner.door.wire import READ_AHEAD, DoorLine, Hung
+from runner.door.wire import Hung
 from runner.protocol.living import Terminal
 from runner.words.errors import NodeAway, NotPermitted
 from runner.words.living import (
@@ -48,20 +48,12 @@ from runner.words.living import (
 )
 from runner.words.sandbox import SandboxSpec
 
-SOCKET = "door.sock"
-UNIX = "unix:"
-"""How the address of a door begins that is a folder of this host."""
 _SILENT = "the node of this sandbox does not answer at its door"
 AWAY_S = 2.0
 """A node that does not admit a call within this time counts as away, unless its host is slow."""
 
 MAX_LISTED_BYTES = 4 * 2**20
 """Characters of all paths of one listing. Deep folders have long paths in every entry."""
-
-
-def address_of(folder: Path) -> str:
-    """Return the address of the door whose socket and key are in `folder`."""
-    return f"{UNIX}{folder.absolute()}"
 
 
 class Door:
@@ -71,10 +63,12 @@ class Door:
     SandboxEnded if the sandbox does not live there, and any other failure that the node reports.
     """
 
-    def __init__(self, folder: Path, *, away_s: float = AWAY_S) -> None:
-        self._folder = folder
+    def __init__(
+        self, folder: Path, *, away_s: float = AWAY_S, identity: DoorIdentity | None = None
+    ) -> None:
+        """Take the folder, and by what this process is known to nodes on other hosts."""
+        self._ways = DoorWays(folder, identity)
         self._away_s = away_s
-        self._keys: dict[Path, GrantKey] = {}
         self.contexts = ContextsDoor(self._call)
 
     # ---- Life --------------------------------------------------------------------------------
@@ -302,45 +296,36 @@ class Door:
 
     @asynccontextmanager
     async def _call(self, knock: Knock, asked: DoorCall) -> AsyncIterator[OpenCall]:
-        folder = self._folder_of(knock)
         try:
             async with asyncio.timeout(self._away_s):
-                line = await self._connect(folder)
+                reached = await self._ways.reach(knock.door)
         except (OSError, TimeoutError) as error:
             raise NodeAway(_SILENT) from error
         try:
-            call = OpenCall(line)
-            await self._admitted(folder, line, call, knock, asked)
+            call = OpenCall(reached.line)
+            await self._admitted(reached, call, knock, asked)
             yield call
         finally:
             # Nobody is left to hear what the node has yet to say.
-            line.abort()
-
-    def _folder_of(self, knock: Knock) -> Path:
-        return self._folder if knock.door is None else Path(knock.door.removeprefix(UNIX))
-
-    async def _connect(self, folder: Path) -> ApiLine:
-        reader, writer = await asyncio.open_unix_connection(str(folder / SOCKET), limit=READ_AHEAD)
-        return DoorLine(reader, writer, says=CALLS, hears=REPLIES)
+            reached.line.abort()
 
     async def _admitted(
-        self, folder: Path, line: ApiLine, call: OpenCall, knock: Knock, asked: DoorCall
+        self, reached: Reached, call: OpenCall, knock: Knock, asked: DoorCall
     ) -> None:
-        key = self._keys[folder] = self._keys.get(folder) or read_key(folder)
         # It must not expire while the node is still waited for.
-        grant = key.sign(knock, asked.name, good_for_s=max(GOOD_FOR_S, self._away_s))
+        grant = reached.sign(knock, asked.name, max(GOOD_FOR_S, self._away_s))
         try:
             async with asyncio.timeout(self._away_s):
                 with suppress(Hung):
-                    await line.tell(KnockCall(grant, asked.name))
-                    await line.tell(asked)
+                    await reached.line.tell(KnockCall(grant, asked.name))
+                    await reached.line.tell(asked)
                 # Even if it has hung up: it may have said why before that.
                 await call.expect(AdmittedReply)
         except TimeoutError as error:
             raise NodeAway(_SILENT) from error
         except NotPermitted as error:
             # The node may have made a new key. The caller did nothing wrong.
-            self._keys.pop(folder, None)
+            self._ways.doubt(knock.door)
             raise NodeAway(f"the node refused our grant: {error.detail}") from error
 
 

@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Annotated, Final
 from uuid import UUID
 
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from pydantic import Field, TypeAdapter, ValidationError, with_config
 
 from runner.base.signing import replace_file
@@ -85,42 +87,89 @@ class GrantKey:
         now: float | None = None,
     ) -> str:
         """Return a grant for one call on one sandbox."""
-        said = DoorGrant(
-            tenant=knock.tenant_id,
-            sandbox=knock.sandbox_id,
-            call=call,
-            until=(time.time() if now is None else now) + good_for_s,
-            actor=knock.actor[:_TEXT],
-            ip=_short(knock.ip),
-            user_agent=_short(knock.user_agent),
-            request_id=_short(knock.request_id),
-        )
-        body = json.dumps(
-            _GRANT.dump_python(said, mode="json"), sort_keys=True, separators=(",", ":")
-        )
-        return f"{_text(body.encode())}.{_text(self._mac(body.encode()))}"
+        body = _written(knock, call, good_for_s, now)
+        return f"{_text(body)}.{_text(self._mac(body))}"
 
     def check(
         self, text: str, call: str, *, most_s: float = MOST_S, now: float | None = None
     ) -> DoorGrant:
         """Return what the grant says. Raises NotPermitted unless it is good for this call now."""
-        now = time.time() if now is None else now
         body, mac = _parts(text)
         if not hmac.compare_digest(self._mac(body), mac):
             raise NotPermitted("the grant was not signed by this host's key")
-        try:
-            read_json(body.decode())
-            grant = _GRANT.validate_json(body)
-        except (ValueError, ValidationError, RecursionError):
-            raise NotPermitted("the grant is not one of ours") from None
-        if not now < grant.until <= now + most_s:
-            raise NotPermitted("the grant has expired")
-        if grant.call != call:
-            raise NotPermitted("the grant is for another call")
-        return grant
+        return _read_body(body, call, most_s, now)
 
     def _mac(self, body: bytes) -> bytes:
         return hmac.digest(self._key, body, hashlib.sha256)
+
+
+def sign_for(
+    key: Ed25519PrivateKey,
+    node: str,
+    knock: Knock,
+    call: str,
+    *,
+    good_for_s: float = GOOD_FOR_S,
+    now: float | None = None,
+) -> str:
+    """Return a grant that only one node takes, and only from whoever has this key."""
+    body = _written(knock, call, good_for_s, now)
+    return f"{_text(body)}.{_text(key.sign(_for_node(node, body)))}"
+
+
+def check_for(
+    key: Ed25519PublicKey,
+    node: str,
+    text: str,
+    call: str,
+    *,
+    most_s: float = MOST_S,
+    now: float | None = None,
+) -> DoorGrant:
+    """Return what a grant says that the holder of this key has made for this node.
+
+    Raises NotPermitted unless it is good for this call now.
+    """
+    body, signature = _parts(text)
+    try:
+        key.verify(signature, _for_node(node, body))
+    except InvalidSignature:
+        raise NotPermitted("the grant was not signed by its caller for this node") from None
+    return _read_body(body, call, most_s, now)
+
+
+def _for_node(node: str, body: bytes) -> bytes:
+    return b"agent-runner/door-grant/" + node.encode() + b"\0" + body
+
+
+def _written(knock: Knock, call: str, good_for_s: float, now: float | None) -> bytes:
+    said = DoorGrant(
+        tenant=knock.tenant_id,
+        sandbox=knock.sandbox_id,
+        call=call,
+        until=(time.time() if now is None else now) + good_for_s,
+        actor=knock.actor[:_TEXT],
+        ip=_short(knock.ip),
+        user_agent=_short(knock.user_agent),
+        request_id=_short(knock.request_id),
+    )
+    plain = _GRANT.dump_python(said, mode="json")
+    return json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()
+
+
+def _read_body(body: bytes, call: str, most_s: float, now: float | None) -> DoorGrant:
+    """Return what a grant says whose signature is right."""
+    try:
+        read_json(body.decode())
+        grant = _GRANT.validate_json(body)
+    except (ValueError, ValidationError, RecursionError):
+        raise NotPermitted("the grant is not one of ours") from None
+    now = time.time() if now is None else now
+    if not now < grant.until <= now + most_s:
+        raise NotPermitted("the grant has expired")
+    if grant.call != call:
+        raise NotPermitted("the grant is for another call")
+    return grant
 
 
 def make_key(folder: Path, group: int | None = None) -> GrantKey:

@@ -25,6 +25,8 @@ WAITS_S = 0.02
 more than the message."""
 _LARGE = 16 * 1024
 """To copy so many bytes costs more than to write them by themselves."""
+_AT_ONCE = struct.pack("ii", 1, 0)
+_CLOSED = -1
 READ_AHEAD = 2 * PIECE
 """How much a connection takes from its socket before somebody reads it."""
 
@@ -57,6 +59,8 @@ class DoorLine(Generic[S, H]):
     ) -> None:
         self._reader = reader
         self._writer = writer
+        # TLS forgets it when the connection ends.
+        self._peer: socket.socket = writer.get_extra_info("socket")
         self._says = says
         self._hears = hears
         self._gathered = bytearray()
@@ -67,8 +71,7 @@ class DoorLine(Generic[S, H]):
     @property
     def peer(self) -> socket.socket:
         """The socket itself: the kernel knows who is at its other end."""
-        found: socket.socket = self._writer.get_extra_info("socket")
-        return found
+        return self._peer
 
     async def tell(self, message: S, *, may_wait: bool = False) -> None:
         """Say one message. Raises Hung, and ValueError if it is too long.
@@ -101,6 +104,9 @@ class DoorLine(Generic[S, H]):
     def abort(self) -> None:
         """Hang up at once."""
         self._forget()
+        if self.peer.family != socket.AF_UNIX and self.peer.fileno() != _CLOSED:
+            # Otherwise TCP would first deliver what was written, to an end that may read no more.
+            self.peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
         self._writer.transport.abort()
 
     async def _frame(self) -> tuple[bytes, bytes]:

@@ -14,7 +14,7 @@ import structlog
 from runner import __version__
 from runner.audit import events as audit
 from runner.base.settings import Settings
-from runner.door.client import address_of
+from runner.door.reaching import tls_address, unix_address
 from runner.node.gate import Gate
 from runner.store import nodes
 from runner.store.db import Database
@@ -123,7 +123,9 @@ def facts_of(settings: Settings, instance: str) -> NodeFacts:
         node=settings.node_id,
         instance=instance,
         version=__version__,
-        door=address_of(settings.door_dir),
+        door=tls_address(settings.door_address, settings.node_id)
+        if settings.door_address
+        else unix_address(settings.door_dir),
         zone=settings.zone,
         isolations=settings.isolation,
         images=settings.images,

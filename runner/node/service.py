@@ -216,6 +216,8 @@ async def worker(
                     ends=settings.sandboxes_on_stop == "end",
                     sweep_s=settings.reconcile_s,
                     folder=settings.door_dir,
+                    place=settings.door_address,
+                    certificates=settings.door_certificates,
                     group=settings.door_gid,
                     reserve_mb=settings.sandbox_reserve_mb,
                     patience=settings.patience,

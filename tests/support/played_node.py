@@ -19,8 +19,8 @@ from runner.door.calls import (
     ResumeCall,
     StoredCall,
 )
-from runner.door.client import SOCKET
 from runner.door.grants import DoorGrant, GrantKey, make_key
+from runner.door.reaching import SOCKET
 from runner.door.replies import (
     REPLIES,
     AdmittedReply,

@@ -21,13 +21,14 @@ from runner.node.residents.journal import Journal, sandbox_event
 from runner.node.runs.policy import ExecutionPolicy
 from runner.node.starvation import starved
 from runner.sandbox.guest.living import LivingSandbox
-from runner.store import residents
+from runner.store import nodes, residents
 from runner.store.db import Database
 from runner.store.residents import SandboxHold
-from runner.words.errors import LeaseLost, RunnerError, SandboxEnded
+from runner.words.errors import LeaseLost, NodeAway, RunnerError, SandboxEnded
 from runner.words.execution import JSON
 from runner.words.lives import EndReason
 from runner.words.living import StoredSandbox
+from runner.words.nodes import NodeState
 from runner.words.sandbox import SandboxSpec
 
 _log = structlog.get_logger("runner.worker")
@@ -136,7 +137,7 @@ class Beginnings:
         except BaseException as error:
             await uninterrupted(self.furnisher.remove(guest))
             if isinstance(error, LeaseLost):
-                raise SandboxEnded(error.detail) from error
+                raise await self._refused(error) from error
             # PostgreSQL may have stored it before it went away.
             await self._failed(hold, error)
             raise
@@ -155,7 +156,15 @@ class Beginnings:
                     lease=policy.lease,
                 )
         except LeaseLost as error:
-            raise SandboxEnded(error.detail) from error
+            raise await self._refused(error) from error
+
+    async def _refused(self, error: LeaseLost) -> RunnerError:
+        """Return why a row was not claimed: this node drains, or the row waits for no node."""
+        async with self.database.statements() as tx:
+            found = await nodes.get(tx, self.policy.node)
+        if found is not None and (found.draining or found.state is NodeState.REMOVED):
+            return NodeAway("this node drains, and takes nothing new")
+        return SandboxEnded(error.detail)
 
     async def _record(self, hold: SandboxHold, guest: LivingSandbox) -> datetime:
         """Write that it takes commands; return since when."""

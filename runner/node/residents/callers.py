@@ -7,6 +7,7 @@ however much is unread.
 
 import asyncio
 import select
+import socket
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -76,13 +77,16 @@ class CallTable:
 
     def _look(self) -> None:
         self._looking = None
-        by_descriptor = {line.peer.fileno(): task for line, task in self._calls.items()}
-        if (task := by_descriptor.pop(_CLOSED, None)) is not None:
-            task.cancel()
         poll = select.poll()
-        for descriptor in by_descriptor:
-            # No event is asked for: poll(2) reports a hang-up in any case.
-            poll.register(descriptor, 0)
+        by_descriptor = {}
+        for line, task in self._calls.items():
+            if (descriptor := line.peer.fileno()) == _CLOSED:
+                task.cancel()
+                continue
+            by_descriptor[descriptor] = task
+            # poll(2) reports a hang-up in any case; but over TCP, the caller ends only its half.
+            near = line.peer.family == socket.AF_UNIX
+            poll.register(descriptor, 0 if near else select.POLLRDHUP)
         for descriptor, _ in poll.poll(0):
             by_descriptor[descriptor].cancel()
         if self._calls:

@@ -5,18 +5,21 @@ bounded length at a time, a bounded number of connections, a short time to say w
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
+from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 import structlog
 
 from runner.door import calls
 from runner.door.call import DoorCall, EndCall
 from runner.door.calls import CALLS, KnockCall
-from runner.door.client import SOCKET
-from runner.door.grants import MOST_S, DoorGrant, GrantKey, give, make_key
+from runner.door.grants import MOST_S, DoorGrant, GrantKey, check_for, give, make_key
+from runner.door.identity import DoorRole, peer_of
+from runner.door.reaching import SOCKET
 from runner.door.replies import (
     REPLIES,
     AdmittedReply,
@@ -50,6 +53,8 @@ MOST_CALLS = 4096
 _ANSWERED_SOON = (calls.StartCall, calls.ProcessCall, calls.ReadCall, calls.StatCall)
 """Calls that nobody adds to and that are mostly answered in the next moment: their answer tells
 that they were admitted."""
+CheckGrant: TypeAlias = Callable[[str, str], DoorGrant]
+"""Returns what a grant says, if it is good for this call. Raises NotPermitted."""
 _log = structlog.get_logger("runner.worker")
 
 
@@ -63,6 +68,7 @@ class NodeDoor:
         journal: Journal,
         key: GrantKey,
         measures: Measures,
+        node: str,
         most: int = MOST_CALLS,
         callers: CallTable | None = None,
         patience: int = 1,
@@ -71,15 +77,33 @@ class NodeDoor:
         self._journal = journal
         self._key = key
         self._measures = measures
+        self._node = node
         self._most = most
         self._callers = callers or CallTable()
         self._patience = patience
+        self._most_s = MOST_S * patience
         self._under_way: set[asyncio.Task[None]] = set()
 
     def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer one connection's call."""
+        """Answer one call of this host, whose grant this host's key has signed."""
+        self._answers(reader, writer, partial(self._key.check, most_s=self._most_s))
+
+    def serve_far(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer one call over TLS, whose grant the caller itself has signed for this node."""
+        try:
+            peer = peer_of(writer.get_extra_info("ssl_object"), DoorRole.API)
+        except NotPermitted as error:
+            _log.warning("knock_refused", why=error.detail)
+            writer.transport.abort()
+            return
+        check = partial(check_for, peer.key, self._node, most_s=self._most_s)
+        self._answers(reader, writer, check)
+
+    def _answers(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, check: CheckGrant
+    ) -> None:
         line = DoorLine(reader, writer, says=REPLIES, hears=CALLS)
-        task = asyncio.create_task(self._serve(line))
+        task = asyncio.create_task(self._serve(line, check))
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
 
@@ -89,10 +113,10 @@ class NodeDoor:
             task.cancel()
         await asyncio.gather(*self._under_way, return_exceptions=True)
 
-    async def _serve(self, line: NodeLine) -> None:
+    async def _serve(self, line: NodeLine, check: CheckGrant) -> None:
         try:
             try:
-                done = await self._call(line)
+                done = await self._call(line, check)
             except Hung:
                 return
             except RunnerError as error:
@@ -117,23 +141,23 @@ class NodeDoor:
                 while True:
                     await line.hear()
 
-    async def _call(self, line: NodeLine) -> DoneReply:
+    async def _call(self, line: NodeLine, check: CheckGrant) -> DoneReply:
         try:
             async with asyncio.timeout(ADMITTED_S * self._patience):
-                grant, call = await self._admit(line)
+                grant, call = await self._admit(line, check)
         except TimeoutError:
             raise NotPermitted("no call came in time") from None
         await line.tell(AdmittedReply(), may_wait=isinstance(call, _ANSWERED_SOON))
         with self._measures.answering(call.name):
             return await self._answer(line, grant, call) or DoneReply()
 
-    async def _admit(self, line: NodeLine) -> tuple[DoorGrant, DoorCall]:
+    async def _admit(self, line: NodeLine, check: CheckGrant) -> tuple[DoorGrant, DoorCall]:
         knock, call = await line.hear(), await line.hear()
         if not isinstance(knock, KnockCall):
             raise out_of_turn(knock)
         if isinstance(call, Chunk) or call.name != knock.call:
             raise out_of_turn(call)
-        grant = self._key.check(knock.grant, call.name, most_s=MOST_S * self._patience)
+        grant = check(knock.grant, call.name)
         if len(self._under_way) > self._most:
             raise NodeAway(f"the node answers {self._most} calls already")
         return grant, call
@@ -215,6 +239,7 @@ async def open_door(
     residents: Residents,
     journal: Journal,
     measures: Measures,
+    node: str,
     group: int | None = None,
     patience: int = 1,
 ) -> AsyncIterator[NodeDoor]:
@@ -225,7 +250,12 @@ async def open_door(
     """
     key = _furnished(folder, group)
     door = NodeDoor(
-        residents=residents, journal=journal, key=key, measures=measures, patience=patience
+        residents=residents,
+        journal=journal,
+        key=key,
+        measures=measures,
+        node=node,
+        patience=patience,
     )
     path = folder / SOCKET
     server = await asyncio.start_unix_server(door.serve, path, limit=READ_AHEAD)

@@ -8,12 +8,14 @@ from pathlib import Path
 
 from runner.base.duties import Duties
 from runner.base.signing import Signer
+from runner.door.identity import DoorIdentity, DoorRole
 from runner.node.contexts.masked import JsonMasking
 from runner.node.gate import Gate
 from runner.node.measures import Measures
 from runner.node.residents.door import open_door
 from runner.node.residents.ending import EndRecords
 from runner.node.residents.evicting import Evictor
+from runner.node.residents.far import open_far_door
 from runner.node.residents.following import FOLLOW_S, follow
 from runner.node.residents.furnish import Furnisher
 from runner.node.residents.journal import FLUSH_S, Journal
@@ -32,7 +34,7 @@ from runner.sandboxes.keeping import SnapshotKeeper
 from runner.secrets.vault import Vault
 from runner.store.db import Database
 from runner.store.objects import ObjectStore
-from runner.words.errors import NotReady
+from runner.words.errors import NotReady, SetupError
 
 TAKING_OVER = "taking over living sandboxes"
 _LOOK_S = 10.0
@@ -52,6 +54,9 @@ class LivingTerms:
     sweep_s: float
     folder: Path
     """Where the door is."""
+    place: str | None
+    """Where APIs of other hosts reach it."""
+    certificates: Path
     group: int | None
     """Who else may knock besides the node's own user."""
     reserve_mb: int
@@ -124,17 +129,30 @@ async def open_residents(
         stack.push_async_callback(_leave, residents, journal, ends=terms.ends)
         for name, work, every_s in sweeps:
             await stack.enter_async_context(duties.doing(name, work, every_s=every_s))
-        await stack.enter_async_context(
+        door = await stack.enter_async_context(
             open_door(
                 terms.folder,
                 residents=residents,
                 journal=journal,
                 measures=measures,
+                node=policy.node,
                 group=terms.group,
                 patience=terms.patience,
             )
         )
+        if terms.place is not None:
+            identity = _identity(terms.certificates, policy.node)
+            await stack.enter_async_context(open_far_door(door, terms.place, identity, duties))
         yield residents
+
+
+def _identity(folder: Path, node: str) -> DoorIdentity:
+    try:
+        return DoorIdentity(folder, DoorRole.NODE)
+    except SetupError as error:
+        raise SetupError(
+            f"{error.detail}; RUNNER_DOOR_ADDRESS needs what `runner nodes certify {node}` makes"
+        ) from error
 
 
 async def _leave(residents: Residents, journal: Journal, *, ends: bool) -> None:

@@ -3,7 +3,8 @@
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TypeAlias
 from uuid import UUID
 
 import pytest
@@ -18,6 +19,7 @@ from runner.words.errors import NodeAway
 from runner.words.ids import new_id
 
 TENANT, SANDBOX = new_id(), new_id()
+Connected: TypeAlias = AbstractAsyncContextManager[tuple[NodeLine, asyncio.StreamWriter]]
 PLENTY = bytes(8 * 1024 * 1024)
 
 
@@ -38,6 +40,20 @@ async def connected() -> AsyncIterator[tuple[NodeLine, asyncio.StreamWriter]]:
         caller.transport.abort()
 
 
+@asynccontextmanager
+async def connected_by_tcp() -> AsyncIterator[tuple[NodeLine, asyncio.StreamWriter]]:
+    """Yield the same over TCP, as between hosts."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        _, caller = await asyncio.open_connection(*listener.getsockname())
+        ours, _ = await asyncio.to_thread(listener.accept)
+    reader, writer = await asyncio.open_connection(sock=ours)
+    try:
+        yield DoorLine(reader, writer, says=REPLIES, hears=CALLS), caller
+    finally:
+        writer.transport.abort()
+        caller.transport.abort()
+
+
 async def waits_for_ever() -> None:
     await asyncio.Event().wait()
 
@@ -49,15 +65,18 @@ async def answering(
         await work()
 
 
-@pytest.mark.parametrize("unread", [b"", PLENTY])
-async def test_a_call_that_waits_ends_when_its_caller_hangs_up(unread: bytes) -> None:
+@pytest.mark.parametrize("unread", [b"", PLENTY], ids=["none", "plenty"])
+@pytest.mark.parametrize("way", [connected, connected_by_tcp], ids=["unix", "tcp"])
+async def test_a_call_that_waits_ends_when_its_caller_hangs_up(
+    unread: bytes, way: Callable[[], Connected]
+) -> None:
     """This holds however many unread bytes the caller has sent."""
-    async with connected() as (line, caller):
+    async with way() as (line, caller):
         call = asyncio.create_task(answering(CallTable(), line, waits_for_ever))
         caller.write(unread)
         await asyncio.sleep(0.7)
         assert not call.done()
-        caller.transport.abort()
+        DoorLine(asyncio.StreamReader(), caller, says=CALLS, hears=REPLIES).abort()
         async with asyncio.timeout(60):
             await asyncio.wait({call})
         assert call.cancelled()

@@ -64,7 +64,7 @@ async def residents() -> Residents:
 async def folder(tmp_path: Path, residents: Residents) -> AsyncIterator[Path]:
     journal = Journal(Database(SecretStr("postgresql://nowhere.invalid/")))
     async with open_door(
-        tmp_path / "door", residents=residents, journal=journal, measures=Measures()
+        tmp_path / "door", residents=residents, journal=journal, measures=Measures(), node="n"
     ):
         yield tmp_path / "door"
 
@@ -216,7 +216,12 @@ async def test_a_group_that_may_knock_may_read_the_key(tmp_path: Path) -> None:
     journal = Journal(Database(SecretStr("postgresql://nowhere.invalid/")))
     group = os.getgid()
     async with open_door(
-        tmp_path / "d", residents=nobody(), journal=journal, measures=Measures(), group=group
+        tmp_path / "d",
+        residents=nobody(),
+        journal=journal,
+        measures=Measures(),
+        node="n",
+        group=group,
     ):
         modes, groups = found(tmp_path / "d")
         assert modes == {"d": 0o750, "door.sock": 0o660, "key": 0o640}
@@ -247,7 +252,7 @@ async def test_a_key_that_was_made_anew_is_read_anew(folder: Path) -> None:
     door = Door(folder)
     with pytest.raises(NodeAway, match="just started"):
         await door.refresh(KNOCK)
-    door._keys[folder] = GrantKey(b"o" * 32)
+    door._ways._keys[folder] = GrantKey(b"o" * 32)
     with pytest.raises(NodeAway, match="refused our grant"):
         await door.refresh(KNOCK)
     with pytest.raises(NodeAway, match="just started"):
@@ -257,7 +262,9 @@ async def test_a_key_that_was_made_anew_is_read_anew(folder: Path) -> None:
 async def test_more_calls_than_it_answers_are_refused(tmp_path: Path) -> None:
     journal = Journal(Database(SecretStr("postgresql://nowhere.invalid/")))
     key = GrantKey(b"k" * 32)
-    door = NodeDoor(residents=nobody(), journal=journal, measures=Measures(), key=key, most=2)
+    door = NodeDoor(
+        residents=nobody(), journal=journal, measures=Measures(), node="n", key=key, most=2
+    )
     server = await asyncio.start_unix_server(door.serve, tmp_path / "door.sock")
     (tmp_path / "key").write_bytes(b"k" * 32)
     held = [await asyncio.open_unix_connection(tmp_path / "door.sock") for _ in range(2)]

@@ -68,7 +68,9 @@ async def through_the_door(tmp_path: Path, error: Exception) -> AsyncIterator[ht
     journal = Journal(Database.__new__(Database))
     transport = httpx.ASGITransport(app=app)
     async with (
-        open_door(tmp_path / "door", residents=residents, journal=journal, measures=Measures()),
+        open_door(
+            tmp_path / "door", residents=residents, journal=journal, measures=Measures(), node="n"
+        ),
         httpx.AsyncClient(transport=transport, base_url="http://test") as client,
     ):
         yield client

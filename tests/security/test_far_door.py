@@ -1,0 +1,251 @@
+"""Only an API of this deployment may knock at a node's door from another host, and only there."""
+
+import asyncio
+import socket
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from runner.base.duties import Duties
+from runner.door.calls import CALLS, KnockCall, RefreshCall
+from runner.door.client import Door
+from runner.door.grants import Knock, sign_for
+from runner.door.identity import DoorIdentity, DoorRole, certify, make_authority
+from runner.door.reaching import tls_address
+from runner.door.replies import REPLIES, FailedReply
+from runner.door.streams import ApiLine
+from runner.door.wire import DoorLine, Hung
+from runner.node.residents.door import open_door
+from runner.node.residents.far import FarDoor, open_far_door
+from runner.node.residents.journal import Journal
+from runner.store.db import Database
+from runner.words.errors import NodeAway, SandboxEnded, SetupError
+from runner.words.ids import new_id
+from tests.unit.node.test_door import nobody
+
+DAY = timedelta(days=1)
+SANDBOX = (new_id(), new_id(), "key:agent")
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Path:
+    make_authority(tmp_path / "authority")
+    return tmp_path / "authority"
+
+
+@pytest.fixture
+def certificates(tmp_path: Path, authority: Path) -> Path:
+    """Return a folder with the certificates of the node `one` and of an API."""
+    folder = tmp_path / "door-of-one"
+    certify(authority, folder, DoorRole.NODE, "one", DAY)
+    certify(authority, folder, DoorRole.API, "api-1", DAY)
+    return folder
+
+
+@asynccontextmanager
+async def answering(
+    folder: Path, certificates: Path, node: str
+) -> AsyncIterator[tuple[str, FarDoor]]:
+    """Let a node on which nothing lives answer; yield where, and its door."""
+    residents = nobody()
+    residents.taken_over.set()
+    journal = Journal(Database(SecretStr("postgresql://nowhere.invalid/")))
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    place = f"127.0.0.1:{port}"
+    identity = DoorIdentity(certificates, DoorRole.NODE)
+    async with (
+        open_door(
+            folder, residents=residents, journal=journal, measures=Measures(), node=node
+        ) as door,
+        open_far_door(door, place, identity, Duties()) as far,
+    ):
+        yield place, far
+
+
+@pytest.fixture
+async def one(tmp_path: Path, certificates: Path) -> AsyncIterator[tuple[str, FarDoor]]:
+    async with answering(tmp_path / "one", certificates, "one") as found:
+        yield found
+
+
+def knock_at(place: str, node: str = "one") -> Knock:
+    return Knock(*SANDBOX, door=tls_address(place, node))
+
+
+def api(certificates: Path) -> Door:
+    """Return an API that is known by these certificates, and has no door of its own host."""
+    identity = DoorIdentity(certificates, DoorRole.API)
+    return Door(Path("/nowhere"), away_s=30, identity=identity)
+
+
+async def test_an_api_with_its_certificate_is_let_in(
+    one: tuple[str, FarDoor], certificates: Path
+) -> None:
+    """The control of what follows: the node looks for the sandbox, which never lived there."""
+    with pytest.raises(SandboxEnded, match="does not live on this node"):
+        await api(certificates).refresh(knock_at(one[0]))
+
+
+async def heard(
+    place: str, context: ssl.SSLContext, *said: KnockCall | RefreshCall
+) -> list[object]:
+    """Return what a node answers to somebody with this context until it hangs up."""
+    host, _, port = place.rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port), ssl=context)
+    line: ApiLine = DoorLine(reader, writer, says=CALLS, hears=REPLIES)
+    found: list[object] = []
+    try:
+        async with asyncio.timeout(60):
+            for each in said:
+                await line.tell(each)
+            while not (found and isinstance(found[-1], FailedReply)):
+                found.append(await line.hear())
+    except Hung:
+        return found
+    finally:
+        line.abort()
+    return found
+
+
+def stranger(certificates: Path, own: Path | None) -> ssl.SSLContext:
+    """Return what somebody connects with who knows this deployment's authority."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.load_verify_locations(certificates / "authority.pem")
+    if own is not None:
+        context.load_cert_chain(own)
+    return context
+
+
+async def test_strangers_learn_nothing(
+    one: tuple[str, FarDoor], certificates: Path, tmp_path: Path, authority: Path
+) -> None:
+    """No certificate, a node's own, an expired one, one of another authority: none is answered."""
+    make_authority(tmp_path / "other")
+    certify(tmp_path / "other", tmp_path / "foreign", DoorRole.API, "api-1", DAY)
+    past = datetime.now(UTC) - 3 * DAY
+    certify(authority, tmp_path / "old", DoorRole.API, "api-1", DAY, now=past)
+    certify(authority, tmp_path / "two", DoorRole.NODE, "two", DAY)
+    good = certificates / "api.pem"
+    for own in (
+        None,
+        tmp_path / "two" / "node.pem",
+        tmp_path / "old" / "api.pem",
+        tmp_path / "foreign" / "api.pem",
+    ):
+        assert await answered(one[0], certificates, own) == [], own
+    assert isinstance((await answered(one[0], certificates, good))[-1], FailedReply)
+
+
+async def answered(place: str, certificates: Path, own: Path | None) -> list[object]:
+    """Return what somebody hears who has a grant by the API's own key."""
+    grant = sign_for(
+        DoorIdentity(certificates, DoorRole.API).key, "one", Knock(*SANDBOX), "refresh"
+    )
+    said = (KnockCall(grant, "refresh"), RefreshCall())
+    try:
+        return await heard(place, stranger(certificates, own), *said)
+    except (ssl.SSLError, ConnectionError):
+        return []
+
+
+async def test_older_versions_of_tls_are_refused(
+    one: tuple[str, FarDoor], certificates: Path
+) -> None:
+    context = stranger(certificates, certificates / "api.pem")
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    with pytest.raises((ssl.SSLError, ConnectionError)):
+        await heard(one[0], context)
+    context.maximum_version = ssl.TLSVersion.TLSv1_3
+    grant = KnockCall("none", "refresh")
+    assert isinstance((await heard(one[0], context, grant, RefreshCall()))[-1], FailedReply)
+
+
+async def test_a_grant_opens_only_the_door_that_it_was_made_for(
+    one: tuple[str, FarDoor], certificates: Path, tmp_path: Path
+) -> None:
+    """Nor is one taken that another key than the caller's has signed."""
+    context = stranger(certificates, certificates / "api.pem")
+    key = DoorIdentity(certificates, DoorRole.API).key
+    foreign = DoorIdentity(certificates, DoorRole.NODE).key
+
+    async def said(grant: str) -> str:
+        answer = await heard(one[0], context, KnockCall(grant, "refresh"), RefreshCall())
+        assert isinstance(answer[-1], FailedReply)
+        return str(answer[-1])
+
+    for grant in (
+        sign_for(key, "two", Knock(*SANDBOX), "refresh"),
+        sign_for(foreign, "one", Knock(*SANDBOX), "refresh"),
+    ):
+        assert "not signed by its caller for this node" in await said(grant)
+    assert "expired" in await said(sign_for(key, "one", Knock(*SANDBOX), "refresh", now=1.0))
+    good = sign_for(key, "one", Knock(*SANDBOX), "refresh")
+    assert "does not live on this node" in await said(good)
+
+
+async def test_an_api_speaks_to_nobody_but_the_node_that_it_means(
+    tmp_path: Path, certificates: Path, authority: Path
+) -> None:
+    """Another node answers at the address, or somebody with a certificate of an API."""
+    certify(authority, tmp_path / "door-of-two", DoorRole.NODE, "two", DAY)
+    async with answering(tmp_path / "two", tmp_path / "door-of-two", "two") as (place, _):
+        with pytest.raises(NodeAway, match="is not the node one"):
+            await api(certificates).refresh(knock_at(place))
+        with pytest.raises(SandboxEnded):
+            await api(certificates).refresh(knock_at(place, "two"))
+    make_authority(tmp_path / "other")
+    certify(tmp_path / "other", tmp_path / "door-of-three", DoorRole.NODE, "one", DAY)
+    async with answering(tmp_path / "three", tmp_path / "door-of-three", "one") as (place, _):
+        with pytest.raises(NodeAway, match="does not answer"):
+            await api(certificates).refresh(knock_at(place))
+
+
+async def test_certificates_are_replaced_without_a_stop(
+    one: tuple[str, FarDoor], certificates: Path, tmp_path: Path
+) -> None:
+    """Both ends go over to another authority while a connection stays open."""
+    place, far = one
+    door = api(certificates)
+    with pytest.raises(SandboxEnded):
+        await door.refresh(knock_at(place))
+    host, _, port = place.rpartition(":")
+    context = stranger(certificates, certificates / "api.pem")
+    key = DoorIdentity(certificates, DoorRole.API).key
+    reader, writer = await asyncio.open_connection(host, int(port), ssl=context)
+    open_line: ApiLine = DoorLine(reader, writer, says=CALLS, hears=REPLIES)
+    make_authority(tmp_path / "new")
+    for role, name in ((DoorRole.NODE, "one"), (DoorRole.API, "api-1")):
+        certify(tmp_path / "new", certificates, role, name, DAY)
+    await far.follow()
+    with pytest.raises(SandboxEnded):
+        await door.refresh(knock_at(place))
+    # What the old authority has signed is not taken any more, but an open call is answered.
+    with pytest.raises((ssl.SSLError, ConnectionError)):
+        await heard(place, context)
+    await open_line.tell(KnockCall(sign_for(key, "one", Knock(*SANDBOX), "refresh"), "refresh"))
+    await open_line.tell(RefreshCall())
+    async with asyncio.timeout(60):
+        await open_line.hear()
+        assert "does not live" in str(await open_line.hear())
+    open_line.abort()
+
+
+async def test_unusable_certificates_change_nothing(
+    one: tuple[str, FarDoor], certificates: Path
+) -> None:
+    """A half-written file is not used; what was in use stays so."""
+    place, far = one
+    whole = (certificates / "node.pem").read_bytes()
+    (certificates / "node.pem").write_bytes(whole[:100])
+    await far.follow()
+    with pytest.raises(SandboxEnded):
+        await api(certificates).refresh(knock_at(place))
+    with pytest.raises(SetupError):
+        DoorIdentity(certificates, DoorRole.NODE)
