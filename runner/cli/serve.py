@@ -119,6 +119,7 @@ async def _api(settings: Settings, fd: int | None) -> None:
     from runner.auth.sandbox_tokens import SandboxTokens
     from runner.auth.sessions import Lifetime
     from runner.base.signing import TrustedKeys
+    from runner.door.client import AWAY_S, Door
     from runner.egress.policy import load_ceiling
     from runner.executions.admission import Admission
     from runner.executions.submit import Submitting
@@ -168,7 +169,8 @@ async def _api(settings: Settings, fd: int | None) -> None:
             isolations=settings.isolation,
             egress_ceiling=egress_ceiling,
         )
-        door = _door(settings)
+        away_s, certificates = settings.patient(AWAY_S), settings.door_certificates
+        door = Door(settings.door_dir, away_s=away_s, certificates=certificates)
         places, gates = SandboxPlaces(database), PortGates(database)
         living = _living(settings, database, door, places, catalogue)
         using, vault = Using(door, places, living.may_resume), Vault(keys)
@@ -210,14 +212,6 @@ async def _api(settings: Settings, fd: int | None) -> None:
         )
         async with _settled(watchers), templates:
             await serve(app, settings, fd=fd)
-
-
-def _door(settings: Settings) -> "Door":
-    from runner.door.client import AWAY_S, Door
-    from runner.door.identity import api_identity
-
-    identity = api_identity(settings.door_certificates)
-    return Door(settings.door_dir, away_s=settings.patient(AWAY_S), identity=identity)
 
 
 def _living(

@@ -13,7 +13,6 @@ from runner.door.calls import KnockCall
 from runner.door.contexts import ContextsDoor
 from runner.door.creation import Creation
 from runner.door.grants import GOOD_FOR_S, Knock
-from runner.door.identity import DoorIdentity
 from runner.door.reaching import DoorWays, Reached
 from runner.door.replies import (
     AdmittedReply,
@@ -64,10 +63,10 @@ class Door:
     """
 
     def __init__(
-        self, folder: Path, *, away_s: float = AWAY_S, identity: DoorIdentity | None = None
+        self, folder: Path, *, away_s: float = AWAY_S, certificates: Path | None = None
     ) -> None:
-        """Take the folder, and by what this process is known to nodes on other hosts."""
-        self._ways = DoorWays(folder, identity)
+        """Take the folder, and where that is by which nodes on other hosts know this process."""
+        self._ways = DoorWays(folder, certificates)
         self._away_s = away_s
         self.contexts = ContextsDoor(self._call)
 

@@ -123,12 +123,6 @@ class DoorIdentity:
         return context
 
 
-def api_identity(folder: Path) -> DoorIdentity | None:
-    """Return by what an API is known to nodes on other hosts; None if it has no certificate."""
-    there = (folder / f"{DoorRole.API.value}.pem").exists()
-    return DoorIdentity(folder, DoorRole.API) if there else None
-
-
 def peer_of(connection: ssl.SSLObject, wanted: DoorRole, name: str | None = None) -> DoorPeer:
     """Return whom the other end's certificate names, which the handshake has verified.
 

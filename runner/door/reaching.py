@@ -19,7 +19,7 @@ from runner.door.identity import DoorIdentity, DoorRole, peer_of
 from runner.door.replies import REPLIES
 from runner.door.streams import ApiLine
 from runner.door.wire import READ_AHEAD, DoorLine
-from runner.words.errors import NodeAway, NotPermitted
+from runner.words.errors import NodeAway, NotPermitted, SetupError
 
 SOCKET = "door.sock"
 _UNIX = "unix:"
@@ -50,10 +50,11 @@ class Reached:
 class DoorWays:
     """Reaches doors. An address of None stands for the door of this host, in `folder`."""
 
-    def __init__(self, folder: Path, identity: DoorIdentity | None = None) -> None:
-        """Take the folder, and by what this process is known to nodes on other hosts."""
+    def __init__(self, folder: Path, certificates: Path | None = None) -> None:
+        """Take the folder, and where that is by which nodes on other hosts know this process."""
         self._here = unix_address(folder)
-        self._identity = identity
+        self._certificates = certificates
+        self._identity: DoorIdentity | None = None
         self._keys: dict[Path, GrantKey] = {}
 
     async def reach(self, address: str | None) -> Reached:
@@ -79,19 +80,32 @@ class DoorWays:
     async def _over_tls(self, place: str) -> Reached:
         at, _, node = place.partition("/")
         host, _, port = at.rpartition(":")
-        if self._identity is None:
-            raise NodeAway(f"the node {node} is on another host: this API has no certificate")
-        self._identity.follow()
+        identity = self._known(node)
         reader, writer = await asyncio.open_connection(
-            host.strip("[]"), int(port), ssl=self._identity.context, limit=READ_AHEAD
+            host.strip("[]"), int(port), ssl=identity.context, limit=READ_AHEAD
         )
         try:
             peer_of(writer.get_extra_info("ssl_object"), DoorRole.NODE, node)
         except NotPermitted as error:
             writer.transport.abort()
             raise NodeAway(f"{at} is not the node {node}: {error.detail}") from error
-        key = self._identity.key
+        key = identity.key
         return Reached(_line(reader, writer), partial(_sign_far, key, node))
+
+    def _known(self, node: str) -> DoorIdentity:
+        """Return this process's identity as it is now: the operator may have just brought it."""
+        if self._identity is not None:
+            self._identity.follow()
+            return self._identity
+        if self._certificates is None:
+            raise NodeAway(
+                f"the node {node} is on another host, and this process has no certificate"
+            )
+        try:
+            self._identity = DoorIdentity(self._certificates, DoorRole.API)
+        except SetupError as error:
+            raise NodeAway(f"the node {node} is on another host: {error.detail}") from error
+        return self._identity
 
 
 def _sign_far(

@@ -7,11 +7,14 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from runner.door.identity import DoorRole, certify, make_authority
 from tests.support import deployment as deployments
 from tests.support.deployment import NO_POOL, Deployment, eventually
 from tests.support.nodes import Node, further_node
@@ -339,3 +342,31 @@ def test_a_node_that_is_added_takes_its_share_at_once(
         made.end_sandboxes()
     assert nodes(operator)[third.name]["state"] == "away"
     assert operator.delete(f"{NODES}/{third.name}").status_code == 204
+
+
+def test_a_node_of_another_host_is_reached_by_tls(
+    made: Deployment, operator: httpx.Client, first: str, second: Node, tmp_path: Path
+) -> None:
+    """Its sandboxes are used as all others, once the API has a certificate, too."""
+    two_nodes(operator, first, second)
+    client = made.http("far")
+    make_authority(tmp_path / "doors")
+    held = made.stack.settings.door_certificates
+    with further_node(made, "far", authority=tmp_path / "doors") as far:
+        certify(tmp_path / "doors", held, DoorRole.API, "api-1", timedelta(days=1))
+        place = far.settings.door_address
+        eventually(lambda: nodes(operator)[far.name]["state"] == "ready")
+        assert nodes(operator)[far.name]["door"] == f"tls://{place}/{far.name}"
+        time.sleep(1.1)  # An API remembers the nodes for a second.
+        boxes = [new_sandbox(client) for _ in range(6)]
+        there = next(each for each in boxes if node_of(made, each) == far.name)
+        assert f"far {there}" in said(client, there, f"far {there}")
+        content = bytes(range(256)) * 4096
+        path = f"/v1/sandboxes/{there}/files/content"
+        assert client.put(path, params={"path": "a"}, content=content).is_success
+        assert client.get(path, params={"path": "a"}).content == content
+        assert client.post(f"/v1/sandboxes/{there}/pause").json()["state"] == "paused"
+        assert client.post(f"/v1/sandboxes/{there}/resume").json()["state"] == "running"
+        assert client.delete(f"/v1/sandboxes/{there}").is_success
+        made.end_sandboxes()
+    assert operator.delete(f"{NODES}/{far.name}").status_code == 204

@@ -80,8 +80,7 @@ def knock_at(place: str, node: str = "one") -> Knock:
 
 def api(certificates: Path) -> Door:
     """Return an API that is known by these certificates, and has no door of its own host."""
-    identity = DoorIdentity(certificates, DoorRole.API)
-    return Door(Path("/nowhere"), away_s=30, identity=identity)
+    return Door(Path("/nowhere"), away_s=30, certificates=certificates)
 
 
 async def test_an_api_with_its_certificate_is_let_in(
@@ -90,6 +89,18 @@ async def test_an_api_with_its_certificate_is_let_in(
     """The control of what follows: the node looks for the sandbox, which never lived there."""
     with pytest.raises(SandboxEnded, match="does not live on this node"):
         await api(certificates).refresh(knock_at(one[0]))
+
+
+async def test_an_api_without_certificates_says_what_it_lacks(
+    one: tuple[str, FarDoor], certificates: Path, tmp_path: Path
+) -> None:
+    """Once they are there, they are used: the API is not started again."""
+    door = api(tmp_path / "later")
+    with pytest.raises(NodeAway, match=r"the door's certificates in .*later"):
+        await door.refresh(knock_at(one[0]))
+    (tmp_path / "later").symlink_to(certificates)
+    with pytest.raises(SandboxEnded):
+        await door.refresh(knock_at(one[0]))
 
 
 async def heard(

@@ -8,9 +8,11 @@ daemon or a network of its own passes `docker_url`, and overrides what else diff
 import asyncio
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ import docker
 
 from runner.base import health
 from runner.base.settings import Settings
+from runner.door.identity import DoorRole, certify
 from runner.embedded.stack import Child
 from tests.support.deployment import Deployment, eventually, state_folder
 
@@ -89,10 +92,20 @@ class Node:
 
 
 @contextmanager
-def further_node(made: Deployment, name: str, **settings: Any) -> Iterator[Node]:
-    """Run a further node of a deployment inside the context; nothing is left of it afterwards."""
+def further_node(
+    made: Deployment, name: str, *, authority: Path | None = None, **settings: Any
+) -> Iterator[Node]:
+    """Run a further node of a deployment inside the context; nothing is left of it afterwards.
+
+    With `authority`, its door can be reached from other hosts, at a port of its own.
+    """
     with state_folder() as folder:
+        if authority is not None:
+            settings["door_address"] = f"127.0.0.1:{free_port()}"
         node = prepared(made, folder, name, **settings)
+        if authority is not None:
+            held = node.settings.door_certificates
+            certify(authority, held, DoorRole.NODE, node.name, timedelta(days=1))
         try:
             node.start()
             yield node
@@ -130,3 +143,10 @@ def prepared(made: Deployment, folder: Path, name: str, **settings: Any) -> Node
     }
     log = folder / "log" / "worker.log"
     return Node(own, Child("worker", environment, log, stop_after_s=STOPS_AFTER_S))
+
+
+def free_port() -> int:
+    """Return a port of the loopback that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+    return port
