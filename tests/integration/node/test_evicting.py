@@ -34,6 +34,7 @@ from runner.store.sandboxes import LifeChange
 from runner.words.errors import Conflict, NodeAway
 from runner.words.lives import EndReason, Life, OnShortage
 from runner.words.living import StoredSandbox
+from runner.words.nodes import NodeState
 from tests.integration.node.test_resident import Guest, resident_of
 from tests.integration.store.conftest import new_tenant
 from tests.integration.store.test_living_sandboxes import ASKED, claimed, made, read
@@ -171,6 +172,38 @@ async def test_one_that_runs_is_never_evicted(host: Host) -> None:
     resident, _ = await host.paused()
     await resident.resume()
     await host.sweep(reserve_mb=10_000)
+    assert (await host.row(resident)).state is Life.RUNNING
+
+
+async def test_a_node_that_drains_keeps_all_that_may_go_whatever_memory_is_free(
+    host: Host,
+) -> None:
+    """One that runs nothing is paused first; one whose owner did not choose it stays."""
+    host.free = 2**40
+    await host.paused(OnShortage.KEEP)
+    await host.paused()
+    quiet, _ = await host.paused()
+    await quiet.resume()
+    gate = Gate()
+    evictor = Evictor(host.living, host.keeper, reserve_mb=0, gate=gate, quiet_s=0)
+    await evictor.sweep()
+    assert (await host.row(quiet)).state is Life.RUNNING
+    gate.follow(NodeState.DRAINING)
+    await evictor.sweep()
+    assert await host.evicted() == [False, True, True]
+    assert "its node was drained" in ((await host.row(quiet)).detail or "")
+
+
+async def test_one_that_ran_something_lately_is_not_paused_by_draining(host: Host) -> None:
+    """Its quiet time begins anew with each process."""
+    resident, _ = await host.paused()
+    await resident.resume()
+    gate = Gate()
+    gate.follow(NodeState.DRAINING)
+    evictor = Evictor(host.living, host.keeper, reserve_mb=0, gate=gate, quiet_s=3600)
+    await evictor.sweep()
+    resident.processes.started += 1
+    await evictor.sweep()
     assert (await host.row(resident)).state is Life.RUNNING
 
 
