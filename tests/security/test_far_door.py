@@ -20,6 +20,7 @@ from runner.door.reaching import tls_address
 from runner.door.replies import REPLIES, FailedReply
 from runner.door.streams import ApiLine
 from runner.door.wire import DoorLine, Hung
+from runner.node.measures import Measures
 from runner.node.residents.door import open_door
 from runner.node.residents.far import FarDoor, open_far_door
 from runner.node.residents.journal import Journal
