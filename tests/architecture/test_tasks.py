@@ -34,7 +34,7 @@ AWAITED = {
     "runner/sandboxes/watchers.py Watchers.begin": "one watcher; who waits or asks gets what fails",
     "runner/api/kept_alive.py kept_alive": "one piece, awaited in the same function",
     "runner/node/contexts/context.py Context._in_background": "one run's; it tells who waits",
-    "runner/node/residents/door.py NodeDoor.serve": "one call; it logs what fails",
+    "runner/node/residents/door.py NodeDoor._answers": "one call; it logs what fails",
     "runner/node/residents/freezing.py Freezing._borrow": "one thaw, awaited in the same function",
     "runner/node/residents/freezing.py Freezing._whole": "one change; its caller hears of it",
     "runner/node/residents/resident.py Resident.__init__": "one life; it ends with what fails",
