@@ -108,9 +108,7 @@ class DoorWays:
         return self._identity
 
 
-def _sign_far(
-    key: Ed25519PrivateKey, node: str, knock: Knock, call: str, good_for_s: float
-) -> str:
+def _sign_far(key: Ed25519PrivateKey, node: str, knock: Knock, call: str, good_for_s: float) -> str:
     return sign_for(key, node, knock, call, good_for_s=good_for_s)
 
 

@@ -171,6 +171,7 @@ async def test_on_a_slow_host_a_call_may_be_on_its_way_for_longer(
         residents=residents,
         journal=journal,
         measures=Measures(),
+        node="n",
         patience=patience,
     )
     async with door:
