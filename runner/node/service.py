@@ -290,12 +290,7 @@ async def worker(
         for name, work, every_s in sweeps:
             await stack.enter_async_context(duties.doing(name, work, every_s=every_s))
         consumers.start()
-        _log.info(
-            "worker_ready",
-            node=policy.node,
-            instance=policy.instance,
-            slots=settings.slots,
-        )
+        _log.info("worker_ready", node=policy.node, instance=policy.instance, slots=settings.slots)
         try:
             async with (
                 health.told(duties),
@@ -324,8 +319,7 @@ def _use(
 
 
 async def _start_and_end(launcher: Launcher, kind: SandboxSpec) -> None:
-    sandbox = await launcher.launch(SandboxOrder(kind))
-    await sandbox.destroy()
+    await (await launcher.launch(SandboxOrder(kind))).destroy()
 
 
 async def _sweep_strays(launcher: Launcher, residents: Residents) -> None:
