@@ -2241,7 +2241,7 @@ GRANT SELECT ON template_tags, public_templates TO runner_definer;
 GRANT SELECT (image) ON sandboxes TO runner_definer;
 GRANT SELECT, INSERT ON template_logs TO runner_api;
 GRANT SELECT (tenant_id, template_id, state, base_image, base_template, base_owner, bytes, sha256,
-              sealed_key, object_key, untagged_at)
+              sealed_key, object_key, untagged_at, due_at)
     ON templates TO runner_worker;
 -- A key is free again if nothing came of its first use.
 GRANT DELETE ON idempotency_keys TO runner_api;

@@ -52,7 +52,8 @@ CROSS JOIN (SELECT count(*) AS sandboxes,
                    min(LEAST(CASE on_timeout WHEN 'kill' THEN expires_at END, lives_until))
                        AS end_at
             FROM sandboxes WHERE tenant_id = app_tenant() AND state <> 'ended') l
-CROSS JOIN (SELECT count(*) FILTER (WHERE state = 'ready' OR ended_at IS NULL AND due_at > now())
+CROSS JOIN (SELECT count(*) FILTER (WHERE state = 'ready'
+                                            OR state IN ('waiting', 'building') AND due_at > now())
                        AS templates,
                    COALESCE(sum(bytes), 0)::bigint AS bytes, min(untagged_at) AS untagged_at
             FROM templates WHERE tenant_id = app_tenant()) m

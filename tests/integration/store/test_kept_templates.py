@@ -47,9 +47,12 @@ def untagged(superuser: Superuser, template: StoredTemplate, days: float) -> Non
 
 
 async def test_what_is_built_or_waits_counts_and_a_refusal_names_it(
-    api: Database, tenant: UUID, superuser: Superuser
+    api: Database, worker: Database, tenant: UUID, superuser: Superuser
 ) -> None:
-    """A failed build counts for nothing. A template without a tag says when a place is free."""
+    """A failed build counts for nothing. A template without a tag says when a place is free.
+
+    Nodes read the same: they ask for what is left of the quotas before they open a way out.
+    """
     set_quotas(superuser, tenant, templates=3, template_bytes=25, template_days=30)
     first = await built(api, tenant)
     await begin(api, tenant, state=TemplateState.WAITING)
@@ -62,6 +65,8 @@ async def test_what_is_built_or_waits_counts_and_a_refusal_names_it(
         assert template_refusal(standing, 15) is None
         large = template_refusal(standing, 16)
     assert large is not None
+    async with worker.tenant(tenant) as tx:
+        assert (await quotas.standing(tx)).templates == 2
     assert (large.quota, large.limit, large.used) == ("template_bytes", 25, 10)
     await built(api, tenant)
     async with api.tenant(tenant) as tx:
