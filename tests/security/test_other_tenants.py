@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from urllib.parse import urlencode
 
 import httpx
@@ -30,7 +31,8 @@ class Theirs:
 
     def swap(self, text: str) -> str:
         """Return an answer with the names in it made anonymous."""
-        for each in (each for both in self.values.values() for each in both):
+        # The longest first: one name may be the beginning of another.
+        for each in sorted(chain.from_iterable(self.values.values()), key=len, reverse=True):
             # As a word: the number of a process is a part of many others.
             text = re.sub(rf"(?<!\w){re.escape(each)}(?!\w)", "X", text)
         return re.sub(r"[0-9a-f]{32}|\d{4}-\d\d-\d\dT[\d:.]+Z?", "", text)
