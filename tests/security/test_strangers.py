@@ -16,15 +16,20 @@ import runner
 from runner.api import middleware
 from runner.api.e2b.routes import routers as e2b_routers
 from runner.api.edge.routing import TEMPLATE
+from runner.api.gauges import SINKS
 from runner.api.middleware import METHODS, OTHER, Metrics
+from runner.words.lives import LIVING
 from tests.support import wire
 from tests.support.deployment import Deployment, eventually
 from tests.support.routes import fetch
 
 INVENTED = 100
 LONG = 28_000
-LABELS = {"route", "method", "status", "state"}
-"""Every label that a metric of ours may have; tests below check the values of each."""
+LABELS = {"route", "method", "status", "state", "sink"}
+"""Every label that a metric of the API may have; tests below check the values of each."""
+MEASURES = "node/measures.py"
+OF_WORKERS = {"stage", "state", "reason", "source", "outcome", "call"}
+"""Those of a worker's metrics, whose values tests/unit/node/test_measures.py checks."""
 
 
 def heads(n: int) -> Iterator[bytes]:
@@ -105,7 +110,8 @@ def test_labels_are_from_fixed_sets(shared: Deployment) -> None:
     assert found["method"] <= METHODS | {OTHER}
     assert {_plain(route) for route in found["route"]} <= templates
     assert {int(status) for status in found["status"]} <= set(HTTPStatus)
-    assert found["state"] == {"queued", "starting", "running"}
+    assert found["state"] == {"queued", "starting", "running"} | LIVING
+    assert found["sink"] == set(SINKS)
 
 
 def _plain(template: str) -> str:
@@ -128,7 +134,8 @@ def test_every_metric_has_known_labels() -> None:
                     *(k.value for k in node.keywords if k.arg == "labelnames"),
                 ]
                 names = {each for value in given for each in ast.literal_eval(value)}
-                unknown += [f"{path}:{node.lineno}: {name}" for name in names - LABELS]
+                known = OF_WORKERS if path.match(MEASURES) else LABELS
+                unknown += [f"{path}:{node.lineno}: {name}" for name in names - known]
     assert unknown == []
 
 
