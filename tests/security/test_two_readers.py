@@ -39,6 +39,7 @@ WRITTEN = {
     b"retry-after",
     b"set-cookie",
     b"vary",
+    b"www-authenticate",
     b"x-next-token",
 }
 """Headers that are only written."""
