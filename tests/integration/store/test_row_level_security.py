@@ -259,6 +259,7 @@ async def test_a_unique_constraint_tells_nothing_of_others(
         "api_keys_prefix_key",
         "identities_by_id",
         "invitations_hash_key",
+        "public_templates_pkey",
         "sandbox_ports_found",
         "sessions_by_id",
         "sessions_hash_key",
