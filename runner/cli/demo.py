@@ -45,14 +45,15 @@ def demo() -> None:
     settings = operated()
     operate.images_build([settings.images[0]])
     out.print("[dim]starting PostgreSQL, Redis, API and worker …[/]")
+    timeout_s = min(settings.patient(TASK_S), LONGEST_S)
     with (
         temporary_state(settings) as private,
         embedded(private, ephemeral=True) as address,
         Client(address.url, address.api_key) as api,
     ):
         wrong = [
-            *analysis(api, min(settings.patient(TASK_S), LONGEST_S)),
-            *hostile(api),
+            *analysis(api, timeout_s),
+            *hostile(api, timeout_s),
             *living(api),
             *audit(api),
         ]
@@ -83,11 +84,14 @@ def analysis(api: Client, timeout_s: float) -> Iterator[str]:
         yield "chart.png is no PNG"
 
 
-def hostile(api: Client) -> Iterator[str]:
+def hostile(api: Client, timeout_s: float) -> Iterator[str]:
     """Run the hostile program; yield every attempt that was not refused."""
     out.rule("2. A hostile program: everything it tries is refused")
     submitted = api.submit(
-        code=program("hostile.py"), language="python", metadata={"demo": "hostile"}
+        code=program("hostile.py"),
+        language="python",
+        limits={"timeout_s": timeout_s},
+        metadata={"demo": "hostile"},
     )
     ended = api.wait(submitted)
     table = Table("it tries to", "answer")
