@@ -22,6 +22,7 @@ from runner.auth.caller import Caller
 from runner.auth.rights import Rights
 from runner.base.settings import Settings
 from runner.door.client import Door
+from runner.door.grants import MOST_S
 from runner.egress.policy import Policy
 from runner.fleet.directory import NodeDirectory
 from runner.quotas.sizes import load_sizes
@@ -123,7 +124,7 @@ async def signed(
         egress_ceiling=Policy(rules=()),
     )
     living = LivingSandboxes(
-        api, Door(tmp_path, away_s=60), SandboxPlaces(api), catalogue, NodeDirectory(api)
+        api, Door(tmp_path, away_s=MOST_S), SandboxPlaces(api), catalogue, NodeDirectory(api)
     )
     ring = KeyRing.parse(base64.b64encode(bytes(32)).decode(), "test")
     signing = FileAddresses(api, Vault(ring), Rights(api, idle=timedelta(hours=1)))

@@ -19,6 +19,7 @@ from runner.audit.events import Filter, Origin
 from runner.auth.caller import Caller
 from runner.base.settings import Settings
 from runner.door.client import Door
+from runner.door.grants import MOST_S
 from runner.egress.policy import Policy
 from runner.fleet.directory import NodeDirectory
 from runner.node.retention import Retention
@@ -137,7 +138,7 @@ async def kept(
         egress_ceiling=Policy(rules=()),
     )
     living = LivingSandboxes(
-        api, Door(tmp_path, away_s=60), SandboxPlaces(api), catalogue, NodeDirectory(api)
+        api, Door(tmp_path, away_s=MOST_S), SandboxPlaces(api), catalogue, NodeDirectory(api)
     )
     ring = KeyRing.parse(base64.b64encode(bytes(32)).decode(), "test")
     workspace, settings = Workspace(), Settings(state_dir=tmp_path)

@@ -19,6 +19,7 @@ from runner.audit.events import Filter, Origin
 from runner.auth.caller import Caller
 from runner.base.settings import Settings
 from runner.door.client import Door
+from runner.door.grants import MOST_S
 from runner.egress.policy import Policy
 from runner.fleet.directory import NodeDirectory
 from runner.quotas.sizes import load_sizes
@@ -93,7 +94,7 @@ def living(api: Database, places: SandboxPlaces, tmp_path: Path) -> LivingSandbo
         egress_ceiling=Policy(rules=()),
     )
     return LivingSandboxes(
-        api, Door(tmp_path, away_s=60), places, catalogue, NodeDirectory(api, fresh_s=600)
+        api, Door(tmp_path, away_s=MOST_S), places, catalogue, NodeDirectory(api, fresh_s=600)
     )
 
 
