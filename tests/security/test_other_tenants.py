@@ -98,7 +98,7 @@ def furnish(deployment: Deployment, tenant: str) -> Theirs:
             "sandbox_id": (lives["id"], UNKNOWN_ID),
             "snapshot_id": (kept.json()["id"], UNKNOWN_ID),
             "template_id": (built["id"], UNKNOWN_ID),
-            "tag": (CANARY, "nobodys"),
+            "tag": ("first-tag", "other-tag"),
             "process": (str(started["process"]), "4000"),
             "port": ("4711", "4712"),
             "context": (str(opened["context"]), "4001"),

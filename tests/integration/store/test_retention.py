@@ -168,7 +168,7 @@ async def test_what_has_expired_goes_and_nothing_else(site: Site, owner: Databas
     # What a removal freed is doomed by it, and gone with the next batch.
     said = site.records(ours)
     assert {name: sum(each[name] for each in said) for name in said[0]} == {
-        **one, "sandboxes": 0, "files": 0, "snapshots": 0, "objects": 2, "bytes": 20
+        **one, "sandboxes": 0, "files": 0, "snapshots": 0, "templates": 0, "objects": 2, "bytes": 20
     }  # fmt: skip
     assert site.records(longer) == []
     row = site.superuser.execute(

@@ -52,7 +52,12 @@ PROMISED: Mapping[str, set[Role]] = {
 UNMADE = {"POST /sandboxes", "POST /v2/sandboxes", "GET /templates/aliases/{alias}"}
 """Routes that name a template of the deployment, which every tenant sees."""
 
-IDS = {"sandbox_id": "sandboxID", "template": "snapshotID", "template_id": "templateID"}
+IDS = {
+    "sandbox_id": "sandboxID",
+    "template": "snapshotID",
+    "template_id": "templateID",
+    "named": "templateID",
+}
 BESIDE = {"build_id", "files_hash"}
 """Parameters beside the id of what they belong to."""
 
