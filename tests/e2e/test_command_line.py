@@ -66,14 +66,16 @@ def test_run_streams_output_and_exits_as_the_program(
 def test_a_program_gets_arguments_input_and_variables_as_here(
     env: Mapping[str, str], tmp_path: Path
 ) -> None:
-    """After a double dash, arguments may look like options."""
+    """What follows the program is the program's, even if it looks like an option or a `--`."""
     program = tmp_path / "tell.py"
     program.write_text(
         "import os, sys\nprint(sys.argv, repr(sys.stdin.read()), os.environ['GREETING'])"
     )
     ran = runner("run", "-e", "GREETING=hi=there", str(program), "one", "--", "--two",
                  env=env, stdin="from a pipe")  # fmt: skip
-    assert ran.stdout == "['tell.py', 'one', '--two'] 'from a pipe' hi=there\n", ran.stderr
+    assert ran.stdout == "['tell.py', 'one', '--', '--two'] 'from a pipe' hi=there\n", ran.stderr
+    dashed = runner("run", "-e", "GREETING=", str(program), "--", "--two", env=env)
+    assert dashed.stdout == "['tell.py', '--two'] '' \n", dashed.stderr
     without = runner("run", "-n", "-e", "GREETING=", str(program), env=env, stdin="from a pipe")
     assert without.stdout == "['main.py'] '' \n", without.stderr
 
