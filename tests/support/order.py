@@ -8,6 +8,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 ALONE = "alone"
 LONGEST = (
+    "tests/security/test_checks_builds.py",
     "tests/e2e/frameworks/test_deepagents.py",
     "tests/e2e/e2b/test_sdks.py",
     "tests/e2e/test_command_line.py",
