@@ -36,8 +36,10 @@ def folder() -> Iterator[Path]:
 def another_user(path: Path) -> "subprocess.Popen[str]":
     """Try to lock a file as the user `nobody`."""
     user = pwd.getpwnam("nobody")
+    # Not the environment's link to it, which may be in a folder that only root may look into.
+    python = Path(sys.executable).resolve()
     return subprocess.Popen(
-        [sys.executable, "-I", "-S", "-c", SHARED, str(path)],
+        [python, "-I", "-S", "-c", SHARED, str(path)],
         user=user.pw_uid,
         group=user.pw_gid,
         extra_groups=(),

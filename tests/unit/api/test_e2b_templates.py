@@ -22,7 +22,7 @@ def test_a_template_of_theirs_is_the_image_of_that_name(name: str) -> None:
 def test_an_image_or_a_snapshot_is_a_template() -> None:
     id_ = uuid4()
     assert resolve("python", ("python",)) == Source(image="python")
-    assert resolve(f"{id_}:default", ("python",)) == Source(snapshot=id_)
+    assert resolve(f"{id_}:default", ("python",)) == Source(snapshot=id_, public=False)
 
 
 @pytest.mark.parametrize("name", ["nobodys", "python:v2", "base:v2", "code-interpreter"])
