@@ -1,6 +1,8 @@
 """The proxy process: starts, gives up its rights, and serves sessions until its worker is gone."""
 
 import asyncio
+import encodings.idna
+import encodings.punycode
 import socket
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
+import idna.uts46data
 import structlog
 
 from runner.base.sockets import accept
@@ -29,6 +32,10 @@ LOOKUP_THREADS = 64
 ACCEPT_AGAIN_S = 0.5
 _OWN_DESCRIPTORS = 1024
 """Reserved for listeners of sandboxes, lookups and the proxy itself; a connection needs two."""
+
+_LOADED = (encodings.idna, encodings.punycode, idna.uts46data)
+"""Python loads these at the first name that it looks up or translates. By then, this process has no
+rights, and the folder that they are in may be out of reach."""
 
 _log = structlog.get_logger("runner.egress")
 

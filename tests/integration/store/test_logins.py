@@ -54,8 +54,9 @@ def records(postgres: Services, tenant: UUID) -> int:
 async def test_the_operators_login_deletes_no_single_row(
     owner: Database, postgres: Services, operator: Connection
 ) -> None:
+    """But it takes back what it has made everybody's."""
     name_tenant(operator, await new_tenant(owner, "logins-rows"))
-    for table in tables(postgres):
+    for table in set(tables(postgres)) - {"public_templates"}:
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             operator.execute(sql.SQL("DELETE FROM {}").format(sql.Identifier(table)))
 
