@@ -147,3 +147,4 @@ def test_a_stopped_worker_leaves_none_of_them(deployed: Deployment) -> None:
     assert deployed.portal.call(deployed.worker.stop) == 0
     assert deployed.containers() == []
     deployed.restart_worker()
+    run(client, "print(2)", reuse="tenant")
