@@ -211,22 +211,26 @@ class Images:
         """
         if (found := await self._current(name)) is not None:
             return found
-        base_hash = self._base_hash(name)
-        base = await self._base(base_hash)
-        if base is None:
-            say(f"building {name} from {codename()} packages (one or two minutes, once)")
-            await self._build_base(name, base_hash, settings)
+        # Held to the end, so that builds at once do not make two images of one recipe.
+        async with build_folder(settings.state_dir) as folder:
+            if (found := await self._current(name)) is not None:
+                return found  # by another build, while this one waited for the folder
+            base_hash = self._base_hash(name)
             base = await self._base(base_hash)
-        if base is None:
-            raise SetupError(f"the base of image {name} was built, but Docker does not list it")
-        say(f"adding the supervisor to {name}")
-        recipe = self._hash(name)
-        await self._engine.build(
-            self._context(name, base, recipe), tag=f"{REPOSITORY}/{name}:{recipe[:12]}"
-        )
-        if (found := await self._current(name)) is None:
-            raise SetupError(f"image {name} was built, but Docker does not list it")
-        return found
+            if base is None:
+                say(f"building {name} from {codename()} packages (one or two minutes, once)")
+                await self._build_base(name, folder, settings)
+                base = await self._base(base_hash)
+            if base is None:
+                raise SetupError(f"the base of image {name} was built, but Docker does not list it")
+            say(f"adding the supervisor to {name}")
+            recipe = self._hash(name)
+            await self._engine.build(
+                self._context(name, base, recipe), tag=f"{REPOSITORY}/{name}:{recipe[:12]}"
+            )
+            if (found := await self._current(name)) is None:
+                raise SetupError(f"image {name} was built, but Docker does not list it")
+            return found
 
     async def _base(self, base_hash: str) -> str | None:
         """Return the id of the packages' layer: by id, a build never looks to a registry."""
@@ -239,14 +243,10 @@ class Images:
         images = await self.list_images()
         return next((i for i in images if i.name == name and i.current), None)
 
-    async def _build_base(self, name: str, base_hash: str, settings: Settings) -> None:
-        recipe = self._recipe(name)
-        async with build_folder(settings.state_dir) as folder:
-            if await self._base(base_hash) is not None:
-                return  # by another build, while this one waited for the folder
-            tar = folder / "root.tar"
-            await make_archive(recipe, tar, settings.patient(BUILD_TIMEOUT_S))
-            await self.add_base(name, tar)
+    async def _build_base(self, name: str, folder: Path, settings: Settings) -> None:
+        tar = folder / "root.tar"
+        await make_archive(self._recipe(name), tar, settings.patient(BUILD_TIMEOUT_S))
+        await self.add_base(name, tar)
 
     async def add_base(self, name: str, tar: Path) -> None:
         """Make the packages' layer of an archive, which the recipe's command has written."""

@@ -1,5 +1,6 @@
 """Images are found by what they were made from."""
 
+import asyncio
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -22,12 +23,28 @@ async def engine() -> AsyncIterator[Engine]:
 async def test_a_second_build_is_the_first_ones_image(engine: Engine, tmp_path: Path) -> None:
     """Nothing is built twice, and what was built can be required."""
     images = Images(engine, Settings().recipes_path)
+    await images.build("python", Settings())
     said: list[str] = []
     built = await images.build("python", Settings(state_dir=tmp_path), said.append)
     assert said == []
     assert built.current
     assert built.size_bytes < 600 * 10**6
     assert await images.require("python") in {i.digest for i in await images.list_images()}
+
+
+async def test_builds_at_once_make_one_image(engine: Engine, tmp_path: Path) -> None:
+    """Whoever comes second waits, and gets the first one's image."""
+    recipes = tmp_path / "recipes"
+    shutil.copytree(Settings().recipes_path, recipes)
+    with (recipes / "supervisor" / "wire.py").open("a") as file:
+        file.write(f"# only of {tmp_path}\n")
+    here = Images(engine, recipes)
+    builds = [here.build("python", Settings(state_dir=tmp_path)) for _ in range(3)]
+    try:
+        assert len({built.digest for built in await asyncio.gather(*builds)}) == 1
+    finally:
+        for image in [each for each in await here.list_images() if each.current]:
+            await engine.remove_image(image.digest)
 
 
 async def test_what_a_recipe_gives_is_asked_once_in_a_while(
