@@ -14,15 +14,23 @@ import json
 import keyword
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from fastapi import APIRouter, Depends, Request
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+)
 
 from runner.api.attended import run_to_its_end
 from runner.api.deps import Allow, Parts, require
-from runner.api.edge.json import JsonRoute
+from runner.api.edge.json import JsonRoute, NotStrict, aside, read
 from runner.api.fields import Text
 from runner.api.librechat import replay
 from runner.api.librechat.messages import ExecAnswer, FileRef, FileReference
@@ -33,7 +41,6 @@ from runner.api.requests import MAX_CODE, MAX_FILES
 from runner.api.views import View
 from runner.auth.caller import Caller
 from runner.auth.permissions import Permission
-from runner.executions.read import Seen
 from runner.words.errors import Invalid
 from runner.words.execution import Stream
 
@@ -44,6 +51,15 @@ RUNS, KNOWN = "_calls.py", "_calls.json"
 NO_TOKEN = "continuation_token is no token of this API, or has been changed"  # noqa: S105 - an answer
 router = APIRouter(route_class=JsonRoute, include_in_schema=False)
 CanRun = Annotated[Caller, Depends(Allow(Permission.EXECUTION_CREATE))]
+
+
+def _of_json(value: Any) -> Any:
+    """Refuse what an answer in JSON cannot hold, wherever it is in a value."""
+    try:
+        json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+    except ValueError:
+        raise ValueError("must hold finite numbers and valid Unicode only") from None
+    return value
 
 
 class _Sent(BaseModel):
@@ -61,18 +77,18 @@ class CalledTool(_Sent):
 class ToolWanted(_Sent):
     """A call that the code waits for."""
 
-    id: str
-    name: str
-    input: dict[str, Any]
+    id: Text
+    name: Text
+    input: Annotated[dict[str, Any], AfterValidator(_of_json)]
 
 
 class ToolOutcome(_Sent):
     """What came of a call."""
 
-    call_id: str
-    result: Any = None
+    call_id: Text
+    result: Annotated[Any, AfterValidator(_of_json)] = None
     is_error: bool = False
-    error_message: str | None = None
+    error_message: Text | None = None
 
 
 class CallingCode(_Sent):
@@ -100,9 +116,14 @@ class Going(_Sent):
 
     @classmethod
     def of(cls, token: str) -> Self:
-        """Return what a token holds. Raises Invalid."""
+        """Return what a token holds, if it is as strict as a body. Raises Invalid."""
         try:
-            return cls.model_validate_json(base64.b64decode(token, b"-_", validate=True))
+            held = base64.b64decode(token, b"-_", validate=True)
+            # Few bytes can hold many values, which take far more memory and time than the bytes.
+            read(held)
+            return cls.model_validate_json(held)
+        except NotStrict as error:
+            raise Invalid(f"what continuation_token holds {error}", "continuation_token") from error
         except (binascii.Error, ValidationError, ValueError) as error:
             raise Invalid(NO_TOKEN, "continuation_token") from error
 
@@ -167,26 +188,34 @@ async def run(
     """Run code until it ends, or waits for tools. Raises Invalid and NotFound."""
     await require(request, parts, caller, Permission.EXECUTION_READ)
     await require(request, parts, caller, Permission.FILE_WRITE)
-    going = body.going()
+    going, names, told = await aside(request.scope, partial(_prepared, body))
     if going.code.files:
         await require(request, parts, caller, Permission.FILE_READ)
-    names = _names(going.code.tools)
     placed = await placed_files(parts, caller, going.code.files)
     runs, known = (_unused(name, placed) for name in (RUNS, KNOWN))
     placed[runs] = {"text": await asyncio.to_thread(Path(replay.__file__).read_text)}
-    placed[known] = {"text": json.dumps(_told(going, names))}
+    placed[known] = {"text": told}
     program = {"command": ["python3", runs, known], "output_keep": "head_and_tail"}
     submission = submitted(program, placed, going.code.timeout)
     seen, result = await run_to_its_end(request, parts, caller, submission)
-    if (wanted := _wanted(seen, names)) is not None:
+    said = (seen.output or {}).get(Stream.STDERR)
+    if said is not None and (wanted := wanted_calls(said.raw, names)):
         waiting = going.waiting(wanted, names)
         calls = [each.model_dump() for each in waiting.asked]
-        return Waits(continuation_token=waiting.token, tool_calls=calls)
+        token = await aside(request.scope, lambda: waiting.token)
+        return Waits(continuation_token=token, tool_calls=calls)
     made, notes = await keep(parts, caller, seen, session := new_session())
     stdout, stderr = output(seen, result, notes)
     return Completed(
         session_id=session, stdout=stdout, stderr=stderr, files=[FileRef.of(each) for each in made]
     )
+
+
+def _prepared(body: CodeOrResults) -> tuple[Going, dict[str, str], str]:
+    """Return the code to run, its tools' names, and what the program is told. Raises Invalid."""
+    going = body.going()
+    names = _names(going.code.tools)
+    return going, names, json.dumps(_told(going, names))
 
 
 def _unused(name: str, placed: Mapping[str, object]) -> str:
@@ -219,22 +248,21 @@ def _names(tools: Sequence[CalledTool]) -> dict[str, str]:
     return found
 
 
-def _wanted(seen: Seen, names: Mapping[str, str]) -> list[dict[str, Any]] | None:
-    """Return the calls that the code waits for, or None if it waits for none.
+def wanted_calls(stderr: bytes, names: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Return the calls that the code waits for: none if it has ended.
 
-    Code may write this line itself; then it asks for what it could also have called.
+    Code may write this line itself; then it asks for what it could also have called. What no answer
+    could hold is none.
     """
-    stderr = (seen.output or {}).get(Stream.STDERR)
-    if stderr is None:
-        return None
-    last = stderr.raw.decode(errors="replace").removesuffix("\n").rpartition("\n")[2]
+    last = stderr.decode(errors="replace").removesuffix("\n").rpartition("\n")[2]
     if not last.startswith(replay.ASKED):
-        return None
+        return []
     try:
-        wanted = json.loads(last.removeprefix(replay.ASKED))
-        calls = [ToolWanted.model_validate({"id": "", **each}) for each in wanted]
-    except (TypeError, ValueError, RecursionError):
-        return None
+        wanted = read(last.removeprefix(replay.ASKED).encode())
+        # One more than there may be shows that there are too many.
+        calls = [ToolWanted.model_validate({"id": "", **each}) for each in wanted[: MAX_CALLS + 1]]
+    except (TypeError, ValueError, KeyError):
+        return []
     if not all(each.name in names for each in calls):
-        return None
+        return []
     return [{"name": each.name, "input": each.input} for each in calls]
