@@ -35,6 +35,7 @@ AWAITED = {
     "runner/api/kept_alive.py kept_alive": "one piece, awaited in the same function",
     "runner/node/contexts/context.py Context._in_background": "one run's; it tells who waits",
     "runner/node/residents/door.py NodeDoor._answers": "one call; it logs what fails",
+    "runner/node/residents/far.py FarDoor._meet": "one handshake; it logs what fails",
     "runner/node/residents/freezing.py Freezing._borrow": "one thaw, awaited in the same function",
     "runner/node/residents/freezing.py Freezing._whole": "one change; its caller hears of it",
     "runner/node/residents/resident.py Resident.__init__": "one life; it ends with what fails",

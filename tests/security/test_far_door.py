@@ -4,10 +4,11 @@ import asyncio
 import socket
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import psutil
 import pytest
 from pydantic import SecretStr
 
@@ -22,7 +23,7 @@ from runner.door.streams import ApiLine
 from runner.door.wire import DoorLine, Hung
 from runner.node.measures import Measures
 from runner.node.residents.door import open_door
-from runner.node.residents.far import FarDoor, open_far_door
+from runner.node.residents.far import MOST_STRANGERS, FarDoor, open_far_door
 from runner.node.residents.journal import Journal
 from runner.store.db import Database
 from runner.words.errors import NodeAway, SandboxEnded, SetupError
@@ -50,9 +51,12 @@ def certificates(tmp_path: Path, authority: Path) -> Path:
 
 @asynccontextmanager
 async def answering(
-    folder: Path, certificates: Path, node: str
+    folder: Path, certificates: Path, node: str, *, most: int = MOST_STRANGERS
 ) -> AsyncIterator[tuple[str, FarDoor]]:
-    """Let a node on which nothing lives answer; yield where, and its door."""
+    """Let a node on which nothing lives answer; yield where, and its door.
+
+    It knows at most `most` strangers at once.
+    """
     residents = nobody()
     residents.taken_over.set()
     journal = Journal(Database(SecretStr("postgresql://nowhere.invalid/")))
@@ -64,7 +68,7 @@ async def answering(
         open_door(
             folder, residents=residents, journal=journal, measures=Measures(), node=node
         ) as door,
-        open_far_door(door, place, identity, Duties()) as far,
+        open_far_door(door, place, identity, Duties(), most=most, within_s=600) as far,
     ):
         yield place, far
 
@@ -261,3 +265,71 @@ async def test_unusable_certificates_change_nothing(
         await api(certificates).refresh(knock_at(place))
     with pytest.raises(SetupError):
         DoorIdentity(certificates, DoorRole.NODE)
+
+
+NEIGHBOUR, OTHER = "127.0.0.2", "127.0.0.3"
+"""Hosts of strangers; every address of 127.0.0.0/8 is this host's own."""
+
+
+@pytest.mark.parametrize(("most", "kept"), [(8, 8), (1000, 40)], ids=["bounded", "unbounded"])
+async def test_strangers_hold_few_of_a_nodes_descriptors(
+    tmp_path: Path, certificates: Path, most: int, kept: int
+) -> None:
+    """They connect and say nothing. Without the bound, the node keeps a descriptor for each."""
+    async with (
+        answering(tmp_path / "one", certificates, "one", most=most) as (place, _),
+        silent(place, NEIGHBOUR, 40),
+    ):
+        async with asyncio.timeout(60):
+            while len(held_by_node(place)) != kept:  # noqa: ASYNC110 - sockets tell nobody
+                await asyncio.sleep(0.01)
+        with pytest.raises(SandboxEnded):
+            await api(certificates).refresh(knock_at(place))
+
+
+async def test_a_host_of_many_strangers_shuts_out_no_other_host(
+    tmp_path: Path, certificates: Path
+) -> None:
+    """Whoever has most of them loses its oldest one: one that is slow elsewhere gets its time."""
+    async with (
+        answering(tmp_path / "one", certificates, "one", most=8) as (place, _),
+        silent(place, OTHER, 1) as (slow,),
+        silent(place, NEIGHBOUR, 40) as many,
+    ):
+        async with asyncio.timeout(60):
+            # The bound of 8, less the one that is slow.
+            await cut(many, 40 - 7)
+        assert OTHER in held_by_node(place)
+        assert not slow.at_eof()
+
+
+@asynccontextmanager
+async def silent(
+    place: str, host: str, number: int
+) -> AsyncIterator[tuple[asyncio.StreamReader, ...]]:
+    """Connect as often as that from a host, and say nothing."""
+    at, _, port = place.rpartition(":")
+    async with AsyncExitStack() as stack:
+        readers = []
+        for _ in range(number):
+            reader, writer = await asyncio.open_connection(at, int(port), local_addr=(host, 0))
+            stack.callback(writer.transport.abort)
+            readers.append(reader)
+        yield tuple(readers)
+
+
+async def cut(strangers: tuple[asyncio.StreamReader, ...], number: int) -> None:
+    """Wait until the node has hung up on the first ones of them."""
+    for each in strangers[:number]:
+        with suppress(ConnectionError):
+            assert await each.read() == b""
+
+
+def held_by_node(place: str) -> list[str]:
+    """Return the other ends of the connections that the node at this address has open."""
+    port = int(place.rpartition(":")[2])
+    return [
+        each.raddr.ip
+        for each in psutil.Process().net_connections("tcp")
+        if each.laddr.port == port and each.status == psutil.CONN_ESTABLISHED
+    ]
