@@ -48,6 +48,9 @@ async def serve_connection(
         session.deny(Asked("connect", "", 0, meter=meter), why)
     except (OSError, EOFError, TimeoutError, ssl.SSLError, Refusing, h11.ProtocolError) as error:
         _log.debug("connection_ended", session=session.id, why=type(error).__name__)
+    except Exception as error:
+        session.fail(meter.asked or Asked("connect", "", 0, meter=meter), error)
+        raise
     finally:
         session.leave(entered=entered)
         client.cut()

@@ -70,6 +70,8 @@ class Meter:
         self._servers = (0, 0)
         self.up = 0
         self.down = 0
+        self.asked: Asked | None = None
+        """The last request of the connection."""
 
     def count(self, received: int, sent: int) -> None:
         """Count bytes from and to the sandbox. Raises Denied if the budget is used up."""
@@ -113,7 +115,10 @@ class Asked:
         self.method = method
         self.host = host
         self.port = port
+        self.told = False
+        """Whether it was reported."""
         self._meter = meter
+        self._meter.asked = self
         self._since = monotonic()
         self._up, self._down = after
 
@@ -241,6 +246,12 @@ class ProxySession:
         asked.refused()
         self._tell(asked, "denied", why.address, why.rule, why.reason, why.detail)
 
+    def fail(self, asked: Asked, error: Exception) -> None:
+        """Report a request that a fault of the proxy has ended, unless it was reported before."""
+        if not asked.told:
+            why = f"the proxy failed ({type(error).__name__}); the worker's log says how"
+            self.deny(asked, Denied("proxy_failed", why))
+
     def allow(self, asked: Asked, address: Address | None, rule: Rule, detail: str) -> None:
         """Report a permitted request that has ended."""
         self._allowed += 1
@@ -255,6 +266,7 @@ class ProxySession:
         reason: str,
         detail: str,
     ) -> None:
+        asked.told = True
         self._records += 1
         if self._records > MAX_RECORDS:
             return

@@ -97,9 +97,9 @@ async def _carry(
     except Denied as why:
         why.address = address
         session.deny(asked, why)
-    except asyncio.CancelledError:
-        # The execution ended before the connection: record what it carried all the same.
-        session.allow(asked, address, target.rules[0], "a tunnel")
+    except (OSError, EOFError, asyncio.CancelledError):
+        # The client hung up, or the execution ended: record what it carried all the same.
+        session.allow(asked, address, target.rules[0], "a tunnel: cut")
         raise
     else:
         session.allow(asked, address, target.rules[0], "a tunnel")
