@@ -173,7 +173,8 @@ class ReusedSandboxes:
         waiting.remove(held)
         if not waiting:
             del self._waiting[held.owner]
-        await self._others.dispose(held.sandbox)
+        # Nobody else knows of it any more.
+        await uninterrupted(self._others.dispose(held.sandbox))
 
     def _too_old(self, held: _Held) -> bool:
         return held.since < time.monotonic() - self._bounds.age_s

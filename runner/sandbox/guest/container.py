@@ -14,6 +14,7 @@ from typing import Any
 
 import structlog
 
+from runner.base.tasks import uninterrupted
 from runner.sandbox.engine.docker import Engine
 from runner.sandbox.guest.pace import Pace, TenantPaces
 from runner.sandbox.observe.cgroups import Counters, InUse
@@ -168,11 +169,14 @@ class Container:
         return bool(state.get("OOMKilled"))
 
     async def remove(self) -> None:
-        """Remove it and its folder. Safe to repeat.
+        """Remove it and its folder, even if cancelled meanwhile. Safe to repeat.
 
         When Docker does not answer, raises DockerUnavailable: what runs in it is ended all the
         same, and `reap.remove_strays` then finds the rest.
         """
+        await uninterrupted(self._remove())
+
+    async def _remove(self) -> None:
         self.alive = False
         self.end_by(Term.OVER, time.monotonic() + _REMOVED_S)
         if self.paused:

@@ -111,6 +111,19 @@ async def test_nobody_else_and_nothing_unlike_gets_it(
         assert await use(made, bench) == first
 
 
+async def test_a_sweep_that_is_cancelled_loses_none(bench: Bench) -> None:
+    """A worker that stops cancels it. The bench counts at the end."""
+    async with reused(bench, idle_s=0) as made:
+        await use(made, bench)
+        sweeping = asyncio.create_task(made.sweep())
+        while made.waiting:  # noqa: ASYNC110 - it tells nobody
+            await asyncio.sleep(0)
+        sweeping.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await sweeping
+        assert bench.launcher.live == set()
+
+
 async def test_at_once_each_has_its_own(bench: Bench) -> None:
     """A sandbox serves one execution at a time; afterwards all of them wait."""
     async with reused(bench) as made:

@@ -134,6 +134,26 @@ async def test_a_clean_up_that_fails_does_not_replace_a_cancellation(
     assert await remove_strays(launcher) == 1
 
 
+async def test_a_removal_that_is_cancelled_is_finished(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that stops cancels it, and nobody else would remove the folder."""
+    sandbox, engine = await bench.launcher.launch(bench.order()), bench.launcher.engine
+    original, reached = engine.remove, asyncio.Event()
+
+    async def announced(container: str) -> None:
+        reached.set()
+        await original(container)
+
+    monkeypatch.setattr(engine, "remove", announced)
+    removing = asyncio.create_task(sandbox.destroy())
+    await reached.wait()
+    removing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await removing
+    assert not sandbox.container.home.exists()
+
+
 async def test_destroying_twice_is_fine(bench: Bench) -> None:
     """A container that is gone already can be destroyed, too."""
     async with bench.sandbox() as sandbox:
