@@ -1740,6 +1740,13 @@ CREATE FUNCTION is_below_a_template(p_template uuid) RETURNS boolean
                    WHERE base_owner = app_tenant() AND base_template = p_template)
 $$;
 
+-- How many templates of other tenants are built on this tenant's.
+CREATE FUNCTION others_build_on_ours() RETURNS bigint
+    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
+BEGIN ATOMIC
+    SELECT count(*) FROM templates WHERE base_owner = app_tenant() AND tenant_id <> app_tenant();
+END;
+
 -- Of this transaction's tenant: templates that no tag has stood for too long, and on which nothing
 -- rests: no template, no sandbox that lives, no snapshot, and not everybody. Objects are let go of.
 CREATE FUNCTION remove_expired_templates(p_limit integer) RETURNS bigint
@@ -2116,6 +2123,7 @@ BEGIN
         'load_by_tenant(integer)',
         'memberships_of(uuid)',
         'next_tenant()',
+        'others_build_on_ours()',
         'password_of(uuid)',
         'queue_moves()',
         'queue_position(uuid)',
@@ -2162,7 +2170,7 @@ REVOKE ALL ON FUNCTION
     find_token_holders(integer, integer), token_holders_of(uuid), forget_user(),
     held_by_node(text, integer), hold_password(uuid, text), is_below_a_template(uuid), is_member(uuid),
     issue_reset(text, bytea, timestamptz),
-    keep_object_as(text, bigint), memberships_of(uuid), next_tenant(), password_of(uuid), queue_moves(),
+    keep_object_as(text, bigint), memberships_of(uuid), next_tenant(), others_build_on_ours(), password_of(uuid), queue_moves(),
     queue_position(uuid), release_inputs(), release_object(),
     remove_expired_executions(integer, integer), remove_expired_files(integer),
     replace_password(uuid, text, text), reset_password(bytea, text),
@@ -2190,7 +2198,7 @@ GRANT EXECUTE ON FUNCTION
     waiting_everywhere()
 TO runner_api;
 GRANT EXECUTE ON FUNCTION
-    erase_tenant(), load_by_tenant(integer), held_by_node(text, integer)
+    erase_tenant(), load_by_tenant(integer), held_by_node(text, integer), others_build_on_ours()
 TO runner_operator;
 GRANT EXECUTE ON FUNCTION
     find_tenant(text), issue_reset(text, bytea, timestamptz), secret_keys_not_under(text),

@@ -104,6 +104,15 @@ async def active(tx: Transaction) -> int:
     return int(row["active"]) if row else 0
 
 
+async def shared(tx: Transaction) -> tuple[int, int]:
+    """Return how many of its templates are everybody's, and how many of others are built on any.
+
+    Needs the operator's login.
+    """
+    row = await tx.one("tenants.shared")
+    return (int(row["public"]), int(row["below_others"])) if row else (0, 0)
+
+
 async def head(tx: Transaction) -> Head | None:
     """Return the end of the tenant's audit log, or None if it is empty."""
     row = await tx.one("tenants.head")

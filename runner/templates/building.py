@@ -173,7 +173,6 @@ class Building:
             async with self.using.pack_folder(caller, sandbox.id, UPPER) as stream:
                 passing = measured.passing(stream.chunks())
                 await self.objects.write(object_key, sealed(passing, own_key, bound_to=bound_to))
-            await self._require_room(caller, measured.size)
             content = TemplateContent(
                 owner=caller.tenant_id,
                 base_image=template.base_image,
@@ -184,21 +183,24 @@ class Building:
                 sealed_key=sealed_key,
                 object_key=object_key,
             )
-            async with self.database.tenant(caller.tenant_id) as tx:
-                kept = await ledger.keep_as(tx, object_key, sealed_size(measured.size))
-                goes_on = kept and await templates.keep(tx, template.id, content)
+            goes_on = await self._stored(caller, template, content, measured.size)
         except BaseException:
             await uninterrupted(self._give_up(caller, object_key))
             raise
         if not goes_on:
             raise Conflict("the build was given up meanwhile")
 
-    async def _require_room(self, caller: Caller, size: int) -> None:
-        """Raise QuotaExceeded if the tenant may not have so many bytes more of templates."""
-        async with self.database.single(caller.tenant_id) as tx:
-            refused = template_refusal(await quotas.standing(tx), size)
-        if refused is not None:
-            raise refused
+    async def _stored(
+        self, caller: Caller, template: StoredTemplate, content: TemplateContent, size: int
+    ) -> bool:
+        """Store what the build has made; return whether the build goes on. Raises QuotaExceeded."""
+        async with self.database.tenant(caller.tenant_id) as tx:
+            # Locked until the transaction ends, so that the last bytes are given away only once.
+            _, standing = await quotas.alone(tx)
+            if (refused := template_refusal(standing, size)) is not None:
+                raise refused
+            kept = await ledger.keep_as(tx, content.object_key, sealed_size(size))
+            return kept and await templates.keep(tx, template.id, content)
 
     async def _give_up(self, caller: Caller, object_key: str) -> None:
         async with self.database.tenant(caller.tenant_id) as tx:

@@ -152,6 +152,18 @@ async def delete(database: Database, objects: ObjectStore, tenant_id: UUID, by: 
                 f"{running} executions and sandboxes of this tenant are still ending; "
                 "try again in a moment"
             )
+        # Once no template is everybody's, nobody else begins to build on one.
+        public, below_others = await tenants.shared(tx)
+        if public:
+            raise Conflict(
+                f"{public} templates of this tenant are everybody's: take them back first "
+                "(`runner templates public` lists them)"
+            )
+        if below_others:
+            raise Conflict(
+                f"{below_others} templates of other tenants are built on this tenant's templates: "
+                "they must be deleted first"
+            )
     # Remove objects before rows: after a crash, the rows still say whose the remaining objects are.
     await _audit_platform(database, Action.TENANT_DELETE, tenant, by, {"phase": "begun"})
     gone = await objects.remove_tenant(tenant_id)

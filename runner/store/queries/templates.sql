@@ -94,6 +94,8 @@ SET state = 'building', due_at = now() + %(within)s, base_image = %(base_image)s
     base_template = %(base_template)s, base_owner = %(base_owner)s, env = %(env)s, steps = %(steps)s,
     start_command = %(start_command)s, ready_command = %(ready_command)s, ready_s = %(ready_s)s
 WHERE tenant_id = app_tenant() AND template_id = %(template_id)s AND state = 'waiting'
+  -- One whose time is over counts in no quota any more.
+  AND due_at > now()
 RETURNING template_id, name, tag, state, detail, created_by, created_at, ended_at, base_image,
           base_template, base_owner, env, steps, bytes, sha256, start_command, ready_command, ready_s,
           more_tags, tenant_id AS owner, '{}'::text[] AS tags, false AS public;

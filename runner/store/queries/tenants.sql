@@ -40,6 +40,10 @@ SELECT (SELECT count(*) FROM executions
      + (SELECT count(*) FROM sandboxes
         WHERE tenant_id = app_tenant() AND state <> 'ended') AS active;
 
+-- name: shared
+SELECT (SELECT count(*) FROM public_templates WHERE tenant_id = app_tenant()) AS public,
+       others_build_on_ours() AS below_others;
+
 -- name: head
 SELECT seq, hash FROM audit_heads WHERE tenant_id = app_tenant();
 

@@ -1,23 +1,29 @@
 """Rows of templates: which one a name or a list of steps stands for, and what is let go of."""
 
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import psycopg
 import pytest
 
-from runner.store import ledger, public_templates, templates
+from runner.auth.caller import By
+from runner.base.settings import Settings
+from runner.store import ledger, public_templates, quotas, templates, tenants
 from runner.store.db import Database
-from runner.store.objects import new_key
+from runner.store.objects import ObjectStore, new_key
 from runner.store.templates import (
     StoredTemplate,
     TemplateContent,
     TemplateFacts,
     TemplateState,
 )
+from runner.tenants import publishing, tenancy
+from runner.words.errors import Conflict
 from runner.words.ids import new_id
 from tests.integration.store.conftest import new_tenant
+from tests.integration.store.test_objects import pieces
 
 Superuser = psycopg.Connection[dict[str, Any]]
 WITHIN = timedelta(minutes=5)
@@ -172,6 +178,20 @@ async def test_one_that_waits_is_begun_once(api: Database, tenant: UUID) -> None
         assert (begun.state, begun.name, begun.base_image) == ("building", "tools", "data")
         assert await templates.start(tx, facts, within=WITHIN) is None
         assert await templates.building(tx) == 1
+
+
+async def test_one_that_has_waited_too_long_is_not_begun(api: Database, tenant: UUID) -> None:
+    """It no longer counts in the tenant's quota, and would come on top of that."""
+    waits = await begin(
+        api, tenant, state=TemplateState.WAITING, within=timedelta(seconds=-1), name="late"
+    )
+    facts = TemplateFacts(
+        id=waits.id, name="late", tag="v1", created_by="key:one", base_image="python",
+        base_template=None, env={}, steps=(),
+    )  # fmt: skip
+    async with api.tenant(tenant) as tx:
+        assert (await quotas.standing(tx)).templates == 0
+        assert await templates.start(tx, facts, within=WITHIN) is None
 
 
 async def test_a_log_is_read_from_where_the_reader_is(api: Database, tenant: UUID) -> None:
@@ -333,6 +353,31 @@ async def test_only_what_the_operator_publishes_is_everybodys(
         await templates.failed(tx, upon.id, "it failed")  # and so rests on nothing
     async with api.tenant(tenant) as tx:
         assert await templates.delete(tx, shown.id) == "tools"
+
+
+async def test_a_tenant_whose_templates_others_use_is_not_erased_in_part(
+    api: Database, operators: Database, owner: Database, tenant: UUID, tmp_path: Path
+) -> None:
+    """Its objects would be gone, and its rows would stay: others' rows rest on them."""
+    store = ObjectStore.open(Settings(state_dir=tmp_path))
+    template = await built(api, tenant, "a")
+    other = await new_tenant(owner, f"templates-{new_id()}")
+    await store.write(new_key(tenant, "templates"), pieces(b"content"))
+    async with operators.tenant(tenant) as tx:
+        await public_templates.publish(tx, template.id, tag="v1", by="operator:one")
+    await tenancy.suspend(operators, tenant, "erased next", By())
+    with pytest.raises(Conflict, match="1 templates of this tenant are everybody's"):
+        await tenancy.delete(operators, store, tenant, By())
+    upon = await begin(api, other, base_template=template.id, base_owner=tenant, name="upon")
+    await publishing.take_back(operators, template.name, "v1", By())
+    with pytest.raises(Conflict, match="1 templates of other tenants are built on"):
+        await tenancy.delete(operators, store, tenant, By())
+    with pytest.raises(psycopg.errors.ForeignKeyViolation):
+        async with operators.tenant(tenant) as tx:
+            await tenants.erase(tx)
+    async with api.tenant(other) as tx:
+        await templates.failed(tx, upon.id, "it failed")
+    assert (await tenancy.delete(operators, store, tenant, By())).objects == 1
 
 
 async def test_an_operator_publishes_no_more_than_it_names(
