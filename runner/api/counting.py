@@ -8,6 +8,9 @@ from runner.api.edge.rates import hit
 from runner.auth.caller import Caller
 from runner.words.errors import QueueUnavailable, TooManyAttempts
 
+ENTRIES_FOR_ONE = 1000
+"""A listing of files costs one more place of its rate for each so many entries."""
+
 
 async def count(parts: Dependencies, caller: Caller, group: Group, cost: int = 1) -> None:
     """Count `cost` more requests of this group. Raises TooManyAttempts and QueueUnavailable."""

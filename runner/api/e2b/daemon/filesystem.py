@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from runner.api.counting import count
+from runner.api.counting import ENTRIES_FOR_ONE, count
 from runner.api.deps import Parts
 from runner.api.e2b.daemon.answers import KEEPALIVE
 from runner.api.e2b.daemon.calls import Answers, CallRoute, streamed
@@ -27,8 +27,6 @@ from runner.api.e2b.inside import InSandbox
 from runner.api.edge.groups import Group
 from runner.words.errors import FileRefused
 
-ENTRIES_FOR_ONE = 1000
-"""A listing costs one more place of its rate for each so many entries."""
 OBJECT = {"type": "object", "additionalProperties": True}
 
 router = APIRouter(prefix="/filesystem.Filesystem", tags=["e2b"], route_class=CallRoute)
