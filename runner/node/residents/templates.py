@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
+from weakref import WeakValueDictionary
 
 from runner.sandbox.engine.images import BuiltImage, Images
 from runner.sandbox.engine.layers import SKELETON
@@ -62,6 +63,8 @@ class TemplateImages:
     _used: dict[UUID, float] = field(default_factory=dict)
     """When each was last wanted, by this process's clock."""
     _turns: dict[UUID, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
+    _lanes: WeakValueDictionary[UUID, asyncio.Lock] = field(default_factory=WeakValueDictionary)
+    """For each tenant that waits for an image, its turn."""
     _held: set[UUID] = field(default_factory=set)
     _making: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
 
@@ -85,7 +88,10 @@ class TemplateImages:
             await self.images.find_template(image, template, tenant)
             self._held.add(template)
         except ImageMissing:
-            await self._image(await self._owner(tenant, template, image), template, image)
+            owner = await self._owner(tenant, template, image)
+            # One at a time for each tenant: others do not wait for all that it has wanted.
+            async with self._lanes.setdefault(tenant, asyncio.Lock()):
+                await self._image(owner, template, image)
 
     async def _owner(self, tenant: UUID, template: UUID, name: str) -> UUID:
         """Return whose template it is: the tenant's, or one that the operator made everybody's."""
