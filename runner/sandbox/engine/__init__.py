@@ -9,4 +9,5 @@ images   which image a name means today
 template_image  what the image of a template is called, and the labels that say whose it is
 entries  reads an archive of which nothing is believed
 layers   what a build changed, made harmless, as a layer of an image
+layering  a process that writes such an image, beside the node's
 """

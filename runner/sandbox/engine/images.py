@@ -20,7 +20,7 @@ from uuid import UUID
 from runner.base.recipe import Recipe, read_recipe
 from runner.base.settings import Settings
 from runner.sandbox.engine.docker import Engine
-from runner.sandbox.engine.layers import write_image, write_layer
+from runner.sandbox.engine.layering import ImageOrder, write_aside
 from runner.sandbox.engine.rootfs import (
     BUILD_TIMEOUT_S,
     EPOCH,
@@ -142,21 +142,21 @@ class Images:
             HOME_LABEL: base.account.home,
             USER_LABEL: base.account.user,
         }
-        below = await self._engine.image(base.digest)
-        layer, image = archive.with_suffix(".layer"), archive.with_suffix(".image")
-
-        def write() -> None:
-            with archive.open("rb") as source, layer.open("w+b") as target:
-                written = write_layer(source, target, base.account, most=most)
-            with image.open("wb") as target:
-                more = labels | {BYTES_LABEL: str(written.size)}
-                write_image(target, below, layer, written, tag=made.tag, labels=more)
-
+        image = archive.with_suffix(".image")
+        order = ImageOrder(
+            archive=str(archive),
+            image=str(image),
+            most=most,
+            user=base.account.user,
+            home=base.account.home,
+            base=await self._engine.image(base.digest),
+            tag=made.tag,
+            labels=labels,
+        )
         try:
-            await asyncio.to_thread(write)
+            await write_aside(order)
             await self._engine.load_image(image)
         finally:
-            layer.unlink(missing_ok=True)
             image.unlink(missing_ok=True)
         return await self.find_template(made.name, made.template, made.tenant)
 
