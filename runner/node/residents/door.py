@@ -177,7 +177,8 @@ class NodeDoor:
         except SandboxFault as error:
             # If the sandbox has ended, that is what the caller has to learn.
             if resident.over:
-                raise SandboxEnded(f"this sandbox has ended: {error.detail}") from error
+                cause = resident.why or error.detail
+                raise SandboxEnded(f"this sandbox has ended: {cause}") from error
             raise
 
     async def _create(self, line: NodeLine, grant: DoorGrant, spec: SandboxSpec | None) -> datetime:

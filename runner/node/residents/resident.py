@@ -88,6 +88,8 @@ class Resident:
         self._rewiring = asyncio.Lock()
         self._freezing = Freezing(self.guest, self._row.change, self._require_not_over)
         self._ending: asyncio.Task[None] | None = None
+        self.why: str | None = None
+        """Why it ends, once it does."""
         self._watching = asyncio.create_task(self._watch())
         self.guest.lost.add_done_callback(lambda _: self._hung_up())
 
@@ -207,6 +209,7 @@ class Resident:
     def ends(self, reason: EndReason, detail: str) -> asyncio.Task[None]:
         """Begin to end it, unless somebody has; return the task that ends it."""
         if self._ending is None:
+            self.why = detail
             self._ending = asyncio.create_task(self._end(reason, detail))
         return self._ending
 

@@ -245,7 +245,13 @@ async def test_changes_below_a_folder_are_told(me: Agent) -> None:
 
 
 async def test_a_sandbox_ends_when_its_time_is_up(me: Agent) -> None:
-    made = await me.living.create(me.caller, replace(SMALL, timeout_s=1.0))
+    """Whoever listens to it then learns why."""
+    made = await me.living.create(me.caller, replace(SMALL, timeout_s=60))
+    async with me.using.start(me.caller, made.id, Launch(("sleep", "600"))) as stream:
+        await me.living.update(me.caller, made.id, LifeChange(sets_timeout=True, timeout_s=0.2))
+        with pytest.raises(SandboxEnded, match="its time was up"):
+            async for _ in stream.output():
+                pass
     ended = await until(Life.ENDED, me, made.id)
     assert ended.reason is EndReason.EXPIRED
 
