@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 import rfc8785
+from psycopg.rows import DictRow
 
 from runner.store.db import Database
 from runner.store.transaction import Transaction
@@ -249,6 +250,21 @@ async def newest_of(
         actions=list(actions),
         limit=limit,
     )
+    return _newest(rows)
+
+
+LIFE = frozenset(
+    {Action.SANDBOX_KILL, Action.SANDBOX_PAUSE, Action.SANDBOX_RESUME, Action.SANDBOX_START}
+)
+"""Actions on a sandbox's own life, beside which there may be millions of what was done in it."""
+
+
+async def newest_of_life(tx: Transaction, sandbox_id: UUID, limit: int) -> Newest:
+    """Return the newest `limit` records of a sandbox's own life."""
+    return _newest(await tx.all("audit.newest_of_life", resource_id=str(sandbox_id), limit=limit))
+
+
+def _newest(rows: Sequence[DictRow]) -> Newest:
     omitted = rows[0]["total"] - len(rows) if rows else 0
     records = [Listed(row["seq"], row["body"], row["hash"]) for row in reversed(rows)]
     return Newest(records, omitted)

@@ -13,7 +13,7 @@ from runner.audit import events as audit
 from runner.audit.events import Action, Newest, Outcome
 from runner.auth.caller import Caller
 from runner.sandboxes.meanings import MEANINGS
-from runner.sandboxes.place import KIND, NO_SANDBOX
+from runner.sandboxes.place import NO_SANDBOX
 from runner.store import sandboxes
 from runner.store.db import Database
 from runner.words.errors import NotFound
@@ -41,7 +41,7 @@ async def explain(database: Database, caller: Caller, sandbox_id: UUID) -> Expla
         where = await sandboxes.where(tx, sandbox_id)
         if sandbox is None or where is None:
             raise NotFound(NO_SANDBOX)
-        newest = await audit.newest_of(tx, KIND, str(sandbox_id), tuple(_STAGES), MOST_STAGES)
+        newest = await audit.newest_of_life(tx, sandbox_id, MOST_STAGES)
     return explained(sandbox, newest, claimed=where.node is not None)
 
 

@@ -883,6 +883,9 @@ CREATE TABLE audit_events (
 );
 CREATE INDEX audit_events_export ON audit_events (tenant_id, seq) WHERE (action = 'audit:export');
 CREATE INDEX audit_events_resource ON audit_events (tenant_id, resource_id, seq);
+-- Each process of a sandbox is a record of it: the few of its own life must be found among millions.
+CREATE INDEX audit_events_lives ON audit_events (tenant_id, resource_id, seq)
+WHERE (action IN ('sandbox:kill', 'sandbox:pause', 'sandbox:resume', 'sandbox:start'));
 
 -- Where a tenant's chain ends. Locked by who appends until the transaction ends.
 CREATE TABLE audit_heads (

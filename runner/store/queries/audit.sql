@@ -24,6 +24,13 @@ WHERE tenant_id = app_tenant() AND resource_id = %(resource_id)s
   AND resource_type = %(resource_type)s AND action = ANY (%(actions)s::text[])
 ORDER BY seq DESC LIMIT %(limit)s;
 
+-- name: newest_of_life
+-- The actions are those of the index audit_events_lives, which is used for no others.
+SELECT seq, body, hash, count(*) OVER () AS total FROM audit_events
+WHERE tenant_id = app_tenant() AND resource_id = %(resource_id)s
+  AND action IN ('sandbox:kill', 'sandbox:pause', 'sandbox:resume', 'sandbox:start')
+ORDER BY seq DESC LIMIT %(limit)s;
+
 -- name: list_newest
 SELECT seq, body, hash FROM audit_events
 WHERE tenant_id = app_tenant() AND seq < %(before)s

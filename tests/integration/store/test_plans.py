@@ -11,6 +11,7 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 from pydantic import SecretStr
 
+from runner.audit.events import LIFE
 from runner.embedded.services import Services, services
 from runner.store import executions
 from runner.store.db import Database
@@ -96,7 +97,10 @@ def rows(
     with psycopg.connect(services.api_url) as connection:
         connection.execute("SELECT set_config('app.tenant_id', %s, true)", [MANY])
         connection.execute(f"SET LOCAL plan_cache_mode = {mode}".encode())
-        types = {"metadata": "jsonb", "before": "uuid", "limit": "bigint", "states": "text[]"}
+        types = {
+            "metadata": "jsonb", "before": "uuid", "limit": "bigint", "states": "text[]",
+            "actions": "text[]", "resource_id": "text", "resource_type": "text",
+        }  # fmt: skip
         names = list(values)
         prepared = statement
         for number, name in enumerate(names, 1):
@@ -195,3 +199,40 @@ async def test_what_has_optional_filters_is_planned_for_its_values(filled: Servi
             prepared = [row["statement"] for row in await cursor.fetchall()]
     assert not [each for each in prepared if "IS NULL OR" in each]
     assert [each for each in prepared if "FROM executions WHERE execution_id" in each]
+
+
+RECORDS = """
+SET session_replication_role = replica;
+INSERT INTO audit_events (tenant_id, seq, body, previous_hash, hash)
+SELECT '0199f2a1-c0de-7b1f-b0d5-a9c1e7a0f3d2', n,
+       jsonb_build_object('id', n, 'at', '', 'actor', 'key', 'outcome', 'success',
+                          'action', CASE n WHEN 1 THEN 'sandbox:start' ELSE 'process:start' END,
+                          'resource_type', 'sandbox', 'resource_id', 'busy')::text, '', ''
+FROM generate_series(1, 50000) n;
+ANALYZE audit_events;
+"""
+
+
+@pytest.fixture(scope="module")
+def busy(postgres: Services) -> Services:
+    """Return services with a sandbox in which very much was done."""
+    with psycopg.connect(postgres.postgres.url("postgres"), autocommit=True) as connection:
+        connection.execute(RECORDS.encode())
+    return postgres
+
+
+@pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
+def test_a_sandboxs_life_is_found_among_all_that_was_done_in_it(busy: Services, mode: str) -> None:
+    """The control names the actions by a value: a plan for all values knows no index for them."""
+    statement = query("audit.newest_of_life")
+    wanted: dict[str, Any] = {"resource_id": "busy", "resource_type": "sandbox"}
+    assert len(rows(busy, statement, mode=mode, **wanted)) == 1
+    assert pages(busy, statement, mode=mode, **wanted) < 50
+    control = query("audit.newest_of_resource")
+    wanted["actions"] = sorted(LIFE)
+    assert pages(busy, control, mode="force_generic_plan", **wanted) > 1_000
+
+
+def test_the_index_of_lives_has_the_actions_that_are_asked_for() -> None:
+    asked = re.findall(r"'(sandbox:\w+)'", query("audit.newest_of_life"))
+    assert asked == sorted(LIFE)
