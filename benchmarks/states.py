@@ -16,7 +16,7 @@ import os
 import statistics
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -169,7 +169,10 @@ def ready(tree: Path) -> None:
 async def measure(
     old: Path, new: Path, rounds: int, *, quick: bool
 ) -> dict[str, dict[str, list[Block]]]:
-    """Return what each state did, for each task."""
+    """Return what each state did, for each task, in whole rounds.
+
+    An interruption or a deployment that fails ends it early, with the rounds before.
+    """
     found: dict[str, dict[str, list[Block]]] = {task.name: {OLD: [], NEW: []} for task in TASKS}
     pool = QUICK_POOL if quick else POOL
     async with AsyncExitStack() as opened:
@@ -178,15 +181,27 @@ async def measure(
             NEW: await opened.enter_async_context(driver(new, pool)),
         }
         # The first round warms up: neither state has loaded everything.
-        for number in range(rounds + 1):
-            order = (OLD, NEW) if number % 2 else (NEW, OLD)
-            for task in TASKS:
-                for name in order:
-                    block = await states[name].run(task.asked(quick=quick))
-                    if number:
-                        found[task.name][name].append(block)
-            print(f"round {number} of {rounds}", file=sys.stderr, flush=True)
+        try:
+            for number in range(rounds + 1):
+                blocks = await one_round(states, number, quick=quick)
+                for task, name in blocks if number else ():
+                    found[task][name].append(blocks[task, name])
+                print(f"round {number} of {rounds}", file=sys.stderr, flush=True)
+        except (RuntimeError, asyncio.CancelledError) as error:
+            print(f"round {number} was not finished: {error!r}", file=sys.stderr, flush=True)
     return found
+
+
+async def one_round(
+    states: Mapping[str, Driver], number: int, *, quick: bool
+) -> dict[tuple[str, str], Block]:
+    """Return what each state did in each task. They begin in turn."""
+    order = (OLD, NEW) if number % 2 else (NEW, OLD)
+    return {
+        (task.name, name): await states[name].run(task.asked(quick=quick))
+        for task in TASKS
+        for name in order
+    }
 
 
 def rows(found: dict[str, dict[str, list[Block]]]) -> list[Row]:
@@ -244,9 +259,14 @@ def main() -> int:
     if given.new is None:
         ready(ROOT)
     old, new = built(given.old), built(given.new) if given.new else ROOT
-    found = rows(asyncio.run(measure(old, new, given.rounds, quick=given.quick)))
-    results = {"rows": found, "old": given.old, "new": given.new or "here", "machine": machine()}
-    publish(given.json, results, sheet(found, given.rounds))
+    measured = asyncio.run(measure(old, new, given.rounds, quick=given.quick))
+    rounds = len(measured[TASKS[0].name][OLD])
+    if not rounds:
+        raise SystemExit("no round was finished")
+    found = rows(measured)
+    results = {"rows": found, "old": given.old, "new": given.new or "here", "rounds": rounds,
+               "machine": machine()}  # fmt: skip
+    publish(given.json, results, sheet(found, rounds))
     # The processor's time has no bound of its own: it is why the others change.
     judged = [each for each in found if not each.figure.startswith("processor")]
     return int(any(each.worse > 1 + given.worst for each in judged))
