@@ -2,12 +2,15 @@
 
 import ipaddress
 import json
+import re
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, StringConstraints
 
 _YEAR_S = 366 * 86_400
+_HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+: [\x20-\x7e]*")
+"""Names are tokens (RFC 9110 5.6.2); of values, only those that every server takes."""
 
 Seconds = Annotated[float, Field(gt=0, le=_YEAR_S)]
 """A time that a process waits; at most a year."""
@@ -95,6 +98,26 @@ Place = Annotated[
 ]
 """A host and a port; an address of IPv6 is in brackets."""
 Host = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.:_-]{1,253}$")]
+
+
+def headers(text: SecretStr) -> dict[str, str]:
+    """Return the headers that a JSON object holds. Raises ValueError, which names none of them."""
+    found = from_json(text.get_secret_value())
+    if not isinstance(found, dict) or not all(
+        isinstance(value, str) and _HEADER.fullmatch(f"{name}: {value}")
+        for name, value in found.items()
+    ):
+        raise ValueError('must be a JSON object of headers by their names, such as {"a": "b"}')
+    return found
+
+
+def _checked_headers(text: SecretStr) -> SecretStr:
+    headers(text)
+    return text
+
+
+Headers = Annotated[SecretStr, AfterValidator(_checked_headers)]
+"""Headers of a request, as a JSON object; their values may be secrets."""
 
 
 def from_json(value: Any) -> Any:

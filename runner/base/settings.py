@@ -44,6 +44,7 @@ _CREDENTIALS = {
     "objects_access_key",
     "objects_secret_key",
     "audit_webhook_secret",
+    "traces_headers",
 }
 
 
@@ -210,6 +211,15 @@ class Settings(BaseSettings):
     """`tcp://host:port` or `tls://host:port` of a syslog receiver that gets every audit record."""
     audit_trusted_networks: tuple[forms.Network, ...] = ()
     """Private networks that these two may be in; sandboxes and tenants cannot reach them."""
+
+    traces_url: forms.HttpUrl | None = None
+    """Where spans are sent by OTLP over HTTP; without it, there is no tracing."""
+    traces_headers: forms.Headers | None = None
+    """Headers that the collector demands, as a JSON object."""
+    traces_ratio: float = Field(default=1.0, ge=0, le=1)
+    """The share of requests that are traced, of those whose client does not decide it."""
+    traces_per_minute: int = Field(default=600, ge=0)
+    """The most requests of one tenant that one API process traces in a minute."""
 
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
 

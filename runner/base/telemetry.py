@@ -3,10 +3,13 @@
 import logging
 import sys
 from collections.abc import Mapping, MutableMapping
+from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from typing import Any
 
 import structlog
+
+from runner.words.trace import TracePlace
 
 SECRET_KEYS = frozenset(
     {
@@ -84,6 +87,13 @@ def _shortened(text: str, most: int) -> str:
         return text
     # The end of a traceback says what went wrong, and the beginning where.
     return f"{text[: most // 2]}… {len(text) - most} characters …{text[-(most // 2) :]}"
+
+
+def traced(place: TracePlace | None) -> AbstractContextManager[None]:
+    """Add the id of a trace, if there is one, to what is logged inside the context."""
+    if place is None:
+        return nullcontext()
+    return structlog.contextvars.bound_contextvars(trace_id=place.trace_id)
 
 
 def configure(level: str, *, json: bool) -> None:

@@ -199,6 +199,7 @@ async def _stack(
             for name, value in (
                 ("objects_access_key", settings.objects_access_key),
                 ("objects_secret_key", settings.objects_secret_key),
+                ("traces_headers", settings.traces_headers),
             )
             if value is not None
         }
