@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
-from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client import ProcessCollector
 from pydantic.json_schema import models_json_schema
 from starlette.middleware.cors import CORSMiddleware
 
@@ -64,6 +64,7 @@ from runner.api.edge.rates import PrincipalRates, StrangerRates
 from runner.api.edge.routing import Routing
 from runner.api.edge.shares import Shared, Shares
 from runner.api.edge.sockets import Handshakes
+from runner.api.edge.traced import TraceChoice, Traced
 from runner.api.edge.tunnel import Switches
 from runner.api.librechat import calling
 from runner.api.librechat import routes as librechat
@@ -109,8 +110,10 @@ def create_app(parts: Dependencies) -> FastAPI:
         # FastAPI's pages load scripts from elsewhere; `reference` has no script at all.
         docs_url=None,
         redoc_url=None,
+        # If the environment names a collector, it would make spans with paths and logs in them.
+        telemetry={"auto_configure": False, "tracing": False, "metrics": False, "logs": False},
     )
-    registry = CollectorRegistry()
+    registry = parts.registry
     ProcessCollector(registry=registry)
     app.state.parts = parts
     app.state.registry = registry
@@ -156,6 +159,13 @@ def create_app(parts: Dependencies) -> FastAPI:
         parts.issuer,
         E2bCallers(parts.database, parts.tokens),
         parts.addresses,
+    )
+    app.add_middleware(
+        Traced,
+        tracer=parts.tracer,
+        choice=TraceChoice(
+            ratio=settings.traces_ratio, per_minute=settings.traces_per_minute, registry=registry
+        ),
     )
     app.add_middleware(Authentication, callers=callers)
     if settings.mcp_resource:

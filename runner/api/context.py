@@ -3,9 +3,13 @@
 from fastapi import Request
 
 from runner.audit.events import Origin
+from runner.auth.caller import Caller
+from runner.words.principal import Principal
 from runner.words.text import printable
 
 MAX_USER_AGENT = 256
+TRACE = "runner.trace"
+"""Key in the ASGI scope: the request's place in a trace, if it has one."""
 
 
 def request_id(request: Request) -> str:
@@ -21,3 +25,8 @@ def origin(request: Request) -> Origin:
         user_agent=printable(agent[:MAX_USER_AGENT]) if agent else None,
         request_id=request_id(request),
     )
+
+
+def caller(request: Request, principal: Principal) -> Caller:
+    """Return the principal as the caller that makes the request."""
+    return Caller(principal, origin(request), request.scope.get(TRACE))

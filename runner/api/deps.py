@@ -7,9 +7,10 @@ from uuid import UUID
 
 from fastapi import Depends, Path, Request, Security
 from fastapi.security import HTTPBearer
+from prometheus_client import CollectorRegistry
 
+from runner.api import context
 from runner.api.callers import Cookies
-from runner.api.context import origin
 from runner.api.edge.ratelimit import RateLimiter
 from runner.api.edge.routing import TEMPLATE
 from runner.api.middleware import PRINCIPAL
@@ -24,6 +25,7 @@ from runner.auth.rights import HELD, Held, Rights
 from runner.auth.sandbox_tokens import SandboxTokens
 from runner.base.settings import Settings
 from runner.base.signing import TrustedKeys
+from runner.base.tracing import Tracer
 from runner.egress.policy import Policy
 from runner.executions.read import NO_EXECUTION
 from runner.executions.submit import Submitting
@@ -81,6 +83,9 @@ class Dependencies:
     cookies: Cookies
     tokens: SandboxTokens
     watchers: Watchers
+    tracer: Tracer
+    registry: CollectorRegistry
+    """What the process counts; the application adds its own."""
     issuer: Issuer | None = None
     operators: Database | None = None
 
@@ -121,7 +126,7 @@ class Allow:
         if not isinstance(held, Held):
             raise NotAuthenticated(ANSWER)
         # Check the rights as they are now: reading the body, for example, may have taken long.
-        caller = Caller(held.principal, origin(request))
+        caller = context.caller(request, held.principal)
         await require(request, given, caller, self.permission)
         return caller
 

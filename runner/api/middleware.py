@@ -22,6 +22,8 @@ from runner.words.errors import RunnerError
 
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{8,64}")
 PRINCIPAL = "runner.principal"
+BEGAN = "runner.began"
+"""When a request's head had come, in nanoseconds since the epoch."""
 
 _log = structlog.get_logger("runner.api")
 
@@ -40,6 +42,7 @@ class RequestId:
         offered = dict(scope["headers"]).get(b"x-request-id", b"")
         id_ = offered if REQUEST_ID.fullmatch(offered) else uuid4().hex.encode()
         scope["runner.request_id"] = id_.decode()
+        scope[BEGAN] = time.time_ns()
 
         async def marked(message: Message) -> None:
             if message["type"] == "http.response.start":

@@ -9,6 +9,7 @@ from runner.audit.events import Action, AuditEvent, Origin, Outcome
 from runner.store.transaction import Transaction
 from runner.words.execution import JSON
 from runner.words.principal import Principal
+from runner.words.trace import TracePlace
 
 SYSTEM = "system:operator"
 """The actor of commands, which do not know the operator's name."""
@@ -70,6 +71,8 @@ class Caller:
 
     principal: Principal
     origin: Origin
+    trace: TracePlace | None = None
+    """The place in a trace of its request, which the work for it continues."""
 
     @property
     def tenant_id(self) -> UUID:

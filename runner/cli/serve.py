@@ -21,7 +21,10 @@ from runner.cli.console import err, out, read_settings, reports_errors, required
 from runner.cli.credentials import require_sound
 
 if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
     from runner.auth.oidc import Issuer
+    from runner.base.tracing import Tracer
     from runner.door.client import Door
     from runner.sandboxes.catalogue import Catalogue
     from runner.sandboxes.living import LivingSandboxes
@@ -160,6 +163,7 @@ async def _api(settings: Settings, fd: int | None) -> None:
         Changes(redis_url) as changes,
         ratelimit.RateLimiter(redis_url, answer_s=settings.patient(ratelimit.ANSWER_S)) as limiter,
         throttling.Throttle(redis_url, answer_s=settings.patient(throttling.ANSWER_S)) as throttle,
+        _tracer(settings) as (tracer, registry),
     ):
         catalogue = Catalogue(
             sizes=sizes,
@@ -206,12 +210,26 @@ async def _api(settings: Settings, fd: int | None) -> None:
                 tokens=SandboxTokens(database, keys),
                 watchers=(watchers := Watchers(using)),
                 cookies=Cookies(lifetime, secure=not settings.insecure_cookies),
+                tracer=tracer,
+                registry=registry,
                 issuer=_issuer(settings, database),
                 operators=operators_database,
             )
         )
         async with _settled(watchers), templates:
             await serve(app, settings, fd=fd)
+
+
+@asynccontextmanager
+async def _tracer(settings: Settings) -> AsyncIterator["tuple[Tracer, CollectorRegistry]"]:
+    """Yield the API's tracer, and the registry in which it counts."""
+    from prometheus_client import CollectorRegistry
+
+    from runner.base.tracers import open_tracer
+
+    registry = CollectorRegistry()
+    async with open_tracer(settings, "runner-api", settings.node, registry) as tracer:
+        yield tracer, registry
 
 
 def _living(

@@ -26,6 +26,7 @@ from runner.base.signing import replace_file
 from runner.protocol.codec import STRICT
 from runner.words.errors import NodeAway, NotPermitted, SetupError
 from runner.words.json import read_json
+from runner.words.trace import TracePlace
 
 KEY_FILE: Final = "key"
 GOOD_FOR_S = 10.0
@@ -49,6 +50,8 @@ class Knock:
     ip: str | None = None
     user_agent: str | None = None
     request_id: str | None = None
+    trace: TracePlace | None = None
+    """The place in a trace of the caller's request."""
     door: str | None = None
     """The address of its node's door; None for the node of this host."""
 
@@ -67,6 +70,13 @@ class DoorGrant:
     ip: Annotated[str | None, Field(max_length=_TEXT)]
     user_agent: Annotated[str | None, Field(max_length=_TEXT)]
     request_id: Annotated[str | None, Field(max_length=_TEXT)]
+    trace: Annotated[str | None, Field(max_length=_TEXT)] = None
+    """A `traceparent`, if its spans are exported. Nodes before this field take no grant with it."""
+
+    @property
+    def place(self) -> TracePlace | None:
+        """The place in a trace of the caller's request."""
+        return TracePlace.read(self.trace) if self.trace else None
 
 
 _GRANT = TypeAdapter(DoorGrant)
@@ -152,8 +162,9 @@ def _written(knock: Knock, call: str, good_for_s: float, now: float | None) -> b
         ip=_short(knock.ip),
         user_agent=_short(knock.user_agent),
         request_id=_short(knock.request_id),
+        trace=knock.trace.text if knock.trace and knock.trace.sampled else None,
     )
-    plain = _GRANT.dump_python(said, mode="json")
+    plain = _GRANT.dump_python(said, mode="json", exclude_defaults=True)
     return json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()
 
 

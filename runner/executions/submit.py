@@ -100,7 +100,7 @@ class Submitting:
             if refused := refusal(standing, egress=bool(wanted.egress)):
                 raise refused
             self.admission.require(waiting, standing.queued)
-            executions.insert_later(tx, new, _naming(wanted, new))
+            executions.insert_later(tx, new, _naming(wanted, new), caller.trace)
             for path in sorted(order.keys):
                 caller.record(tx, Action.FILE_READ, "file", path, {"execution": str(new)})
             facts = {

@@ -11,7 +11,6 @@ import structlog
 from pydantic import SecretStr
 
 from runner.audit import checkpoints, forward
-from runner.audit.checkpoints import Checkpointer
 from runner.audit.forward import Forwarder
 from runner.audit.memory import Memory
 from runner.audit.sinks import open_sinks
@@ -20,6 +19,7 @@ from runner.base.health import Health
 from runner.base.locks import lock_file
 from runner.base.settings import Settings
 from runner.base.signing import Signer, TrustedKeys
+from runner.base.tracers import open_tracer
 from runner.egress.gateway import EgressGateway
 from runner.node.breaker import STARTING, Breaker
 from runner.node.measures import Measures, NodeGauges
@@ -85,6 +85,9 @@ async def worker(
     async with AsyncExitStack() as stack:
         named = read_named(settings)
         stack.enter_context(_only_worker(settings))
+        tracer = await stack.enter_async_context(
+            open_tracer(settings, "runner-worker", policy.node, measures.registry)
+        )
         launcher = await stack.enter_async_context(
             Launcher.open(settings, node=policy.node, instance=policy.instance)
         )
@@ -107,7 +110,7 @@ async def worker(
                 patience=settings.patience,
             )
         )
-        checkpointer = Checkpointer(
+        checkpointer = checkpoints.Checkpointer(
             database=database,
             signer=signer,
             trusted=TrustedKeys(settings.state_dir),
@@ -187,6 +190,7 @@ async def worker(
             ),
             traffic=traffic,
             measures=measures,
+            tracer=tracer,
             policy=policy,
         )
         # Before the door opens: nobody knocks at a node that was removed.
@@ -236,6 +240,7 @@ async def worker(
                 templates=templates,
                 objects=named.objects,
                 measures=measures,
+                tracer=tracer,
             )
         )
         reaper = Reaper(
@@ -253,11 +258,10 @@ async def worker(
                 days=settings.retention_days or None, grace=GRACE, abandoned=ABANDONED
             ),
         )
-        refusals = Refusals(database)
         consumers = Consumers(
             redis_url=redis_url,
             claimer=claimer,
-            refusals=refusals,
+            refusals=(refusals := Refusals(database)),
             slots=settings.slots,
             instance=policy.instance,
         )

@@ -144,6 +144,7 @@ def knock_of(caller: Caller, sandbox_id: UUID, door: str | None) -> Knock:
         ip=origin.ip,
         user_agent=origin.user_agent,
         request_id=origin.request_id,
+        trace=caller.trace,
         door=door,
     )
 

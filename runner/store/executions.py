@@ -30,6 +30,7 @@ from runner.words.execution import (
 from runner.words.resources import Limits
 from runner.words.sandbox import Isolation
 from runner.words.states import Reason, State
+from runner.words.trace import TracePlace
 
 LIMITS = TypeAdapter(Limits)
 RESULT = TypeAdapter(Result)
@@ -66,8 +67,16 @@ class Place:
     starts_in_s: float | None
 
 
-def insert_later(tx: Transaction, execution_id: UUID, request: ExecutionRequest) -> None:
-    """Store a new, queued execution with its files and first event, in the next round trip."""
+def insert_later(
+    tx: Transaction,
+    execution_id: UUID,
+    request: ExecutionRequest,
+    trace: TracePlace | None = None,
+) -> None:
+    """Store a new, queued execution with its files and first event, in the next round trip.
+
+    `trace` is the place in a trace of the request that submits it.
+    """
     run, program = request.run, request.run.program
     tx.later(
         "executions.insert",
@@ -91,6 +100,7 @@ def insert_later(tx: Transaction, execution_id: UUID, request: ExecutionRequest)
         interpret=program.interpret,
         reuse=request.reuse,
         output_keep=run.bounds.output_keep,
+        traceparent=trace and trace.text,
         paths=[file.path for file in run.files],
         contents=[None if _stored(file) else file.content for file in run.files],
         object_keys=[(held := _stored(file)) and held.object_key for file in run.files],

@@ -19,6 +19,7 @@ from runner.words.execution import (
     StoredObject,
 )
 from runner.words.sandbox import Isolation, SandboxSpec
+from runner.words.trace import TracePlace
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,8 @@ class Claimed:
     cancel_requested: bool
     waited_s: float
     """How long it waited in the queue before this attempt."""
+    trace: TracePlace | None
+    """The place in a trace of the request that submitted it."""
     _row: DictRow
     _files: Sequence[DictRow]
 
@@ -66,7 +69,8 @@ def _input_file(row: DictRow) -> InputFile:
 
 def _claimed(claim: Claim, row: DictRow, files: Sequence[DictRow]) -> Claimed:
     asked = row["cancel_requested_at"] is not None
-    return Claimed(claim, asked, row["waited_s"] or 0.0, row, files)
+    trace = row["traceparent"] and TracePlace.read(row["traceparent"])
+    return Claimed(claim, asked, row["waited_s"] or 0.0, trace, row, files)
 
 
 async def load(tx: Transaction, claim: Claim) -> Claimed:

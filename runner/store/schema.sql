@@ -459,6 +459,7 @@ CREATE TABLE executions (
     output_keep         text NOT NULL DEFAULT 'head'
                             CHECK (output_keep IN ('head', 'head_and_tail')),
     artifacts           text[] NOT NULL DEFAULT '{}',
+    traceparent         text CHECK (traceparent ~ '^00-[0-9a-f]{32}-[0-9a-f]{16}-0[01]$'),
     CHECK ((state IN ('starting', 'running')) = (lease_until IS NOT NULL)),
     CONSTRAINT executions_check1
         CHECK ((ended_at IS NULL) = (state IN ('queued', 'starting', 'running'))),
@@ -481,6 +482,8 @@ COMMENT ON COLUMN executions.artifacts_to IS
     'What the names of files made from artifacts begin with.';
 COMMENT ON COLUMN executions.interpret IS 'Python that an interpreter which is loaded may run.';
 COMMENT ON COLUMN executions.reuse IS 'May be run where the tenant''s executions were before.';
+COMMENT ON COLUMN executions.traceparent IS
+    'Place in a trace of the request that submitted it (W3C Trace Context).';
 COMMENT ON COLUMN executions.given_back IS
     'Attempts that failed before their program began, by a fault of a node: '
     'they count for nothing.';

@@ -13,6 +13,7 @@ import pytest
 from pydantic import SecretStr
 
 from runner.base.duties import Duties
+from runner.base.tracing import NoTracer
 from runner.door.calls import CALLS, KnockCall, RefreshCall
 from runner.door.client import Door
 from runner.door.grants import Knock, sign_for
@@ -66,7 +67,12 @@ async def answering(
     identity = DoorIdentity(certificates, DoorRole.NODE)
     async with (
         open_door(
-            folder, residents=residents, journal=journal, measures=Measures(), node=node
+            folder,
+            residents=residents,
+            journal=journal,
+            measures=Measures(),
+            tracer=NoTracer(),
+            node=node,
         ) as door,
         open_far_door(door, place, identity, Duties(), most=most, within_s=600) as far,
     ):

@@ -6,13 +6,12 @@ from http import HTTPStatus
 
 from fastapi import APIRouter, HTTPException, Request, Response
 
-from runner.api.context import origin
+from runner.api.context import caller
 from runner.api.deps import Parts
 from runner.api.edge.groups import MCP
 from runner.api.edge.routing import declared_length
 from runner.api.mcp.arguments import MAX_REQUEST
 from runner.api.mcp.tool import ToolCall
-from runner.auth.caller import Caller
 from runner.auth.identity import ANSWER
 from runner.auth.rights import HELD, Held
 from runner.words.errors import NotAuthenticated, NotPermitted
@@ -46,7 +45,7 @@ async def mcp(request: Request, parts: Parts) -> Response:
         raise NotPermitted(FROM_ELSEWHERE)
     if (declared_length(request.scope) or 0) > MAX_REQUEST:
         raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, TOO_LARGE)
-    call = ToolCall(request, parts, Caller(held.principal, origin(request)))
+    call = ToolCall(request, parts, caller(request, held.principal))
     # Loading takes most of a second once, in which the loop goes on.
     answer = await asyncio.to_thread(_sdk)
     return answer(call)

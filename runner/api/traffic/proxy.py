@@ -10,7 +10,8 @@ import structlog
 from fastapi import Request
 from starlette.types import Receive, Scope, Send
 
-from runner.api.context import origin, request_id
+from runner.api import context
+from runner.api.context import request_id
 from runner.api.deps import Dependencies, require
 from runner.api.edge.tunnel import TunnelClosed
 from runner.api.problems import Answered, of, problem
@@ -87,7 +88,7 @@ class PortProxy:
             held = scope.get(HELD)
             if not isinstance(held, Held):
                 raise NotAuthenticated(ANSWER)
-            caller = Caller(held.principal, origin(request))
+            caller = context.caller(request, held.principal)
             await require(request, self._parts, caller, Permission.SANDBOX_USE)
             with self._places.held(destination.sandbox_id, keyed=GATE not in scope):
                 async with dialled(

@@ -3,6 +3,7 @@
 import hashlib
 
 from runner.base.tasks import attended
+from runner.base.tracing import Tracer
 from runner.door import code_calls
 from runner.door.call import DoorCall
 from runner.door.grants import DoorGrant
@@ -12,6 +13,7 @@ from runner.node.contexts.context import Context
 from runner.node.residents.attend import NodeLine, nothing_more, out_of_turn
 from runner.node.residents.journal import Journal
 from runner.node.residents.resident import Resident
+from runner.node.residents.spans import run_of
 
 _SENT_S = 50e-6
 """The time, on a slow core, to send a part of a run to the API."""
@@ -28,7 +30,12 @@ ANSWERED = (
 
 
 async def answer(
-    line: NodeLine, resident: Resident, grant: DoorGrant, call: DoorCall, journal: Journal
+    line: NodeLine,
+    resident: Resident,
+    grant: DoorGrant,
+    call: DoorCall,
+    journal: Journal,
+    tracer: Tracer,
 ) -> None:
     """Answer one of these code_calls.
 
@@ -43,11 +50,16 @@ async def answer(
             await line.tell(ContextReply(contexts.get(number).info()))
         case _:
             await resident.awake()
-            await _answer_running(line, resident, grant, call, journal)
+            await _answer_running(line, resident, grant, call, journal, tracer)
 
 
 async def _answer_running(
-    line: NodeLine, resident: Resident, grant: DoorGrant, call: DoorCall, journal: Journal
+    line: NodeLine,
+    resident: Resident,
+    grant: DoorGrant,
+    call: DoorCall,
+    journal: Journal,
+    tracer: Tracer,
 ) -> None:
     contexts = resident.contexts
     match call:
@@ -62,7 +74,8 @@ async def _answer_running(
             journal.context(grant, "opened", {"context": opened.number, "language": language})
             await line.tell(ContextReply(opened.info()))
         case code_calls.RunCodeCall(context=number):
-            await _run(line, resident, grant, call, journal)
+            with run_of(tracer, grant, contexts.get(number).info().language):
+                await _run(line, resident, grant, call, journal)
         case code_calls.InterruptCall(context=number):
             await contexts.get(number).interrupt()
         case code_calls.RestartCall(context=number):

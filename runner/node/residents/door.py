@@ -7,6 +7,7 @@ bounded length at a time, a bounded number of connections, a short time to say w
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,8 @@ from typing import TypeAlias
 
 import structlog
 
+from runner.base.telemetry import traced
+from runner.base.tracing import Fact, Facts, Tracer, timed
 from runner.door import calls
 from runner.door.call import DoorCall, EndCall
 from runner.door.calls import CALLS, KnockCall
@@ -68,6 +71,7 @@ class NodeDoor:
         journal: Journal,
         key: GrantKey,
         measures: Measures,
+        tracer: Tracer,
         node: str,
         most: int = MOST_CALLS,
         callers: CallTable | None = None,
@@ -77,6 +81,7 @@ class NodeDoor:
         self._journal = journal
         self._key = key
         self._measures = measures
+        self._tracer = tracer
         self._node = node
         self._most = most
         self._callers = callers or CallTable()
@@ -148,7 +153,12 @@ class NodeDoor:
         except TimeoutError:
             raise NotPermitted("no call came in time") from None
         await line.tell(AdmittedReply(), may_wait=isinstance(call, _ANSWERED_SOON))
-        with self._measures.answering(call.name):
+        with (
+            traced(grant.place),
+            self._measures.answering(call.name),
+            timed(self._tracer, f"door {call.name}", grant.place, _facts(grant, call)) as here,
+        ):
+            grant = replace(grant, trace=here.text) if here else grant
             return await self._answer(line, grant, call) or DoneReply()
 
     async def _admit(self, line: NodeLine, check: CheckGrant) -> tuple[DoorGrant, DoorCall]:
@@ -220,10 +230,10 @@ class NodeDoor:
         self, line: NodeLine, resident: Resident, grant: DoorGrant, call: DoorCall
     ) -> DoneReply | None:
         if isinstance(call, talks.ANSWERED):
-            await talks.answer(line, resident, grant, call, self._journal)
+            await talks.answer(line, resident, grant, call, self._journal, self._tracer)
             return None
         if isinstance(call, coding.ANSWERED):
-            await coding.answer(line, resident, grant, call, self._journal)
+            await coding.answer(line, resident, grant, call, self._journal, self._tracer)
             return None
         if isinstance(call, files.ANSWERED):
             return await files.answer(line, resident, grant, call, self._journal)
@@ -233,6 +243,15 @@ class NodeDoor:
         raise out_of_turn(call)
 
 
+def _facts(grant: DoorGrant, call: DoorCall) -> Facts:
+    """Return what a span says of a call."""
+    return {
+        Fact.TENANT: str(grant.tenant),
+        Fact.SANDBOX: str(grant.sandbox),
+        Fact.CALL: call.name,
+    }
+
+
 @asynccontextmanager
 async def open_door(
     folder: Path,
@@ -240,6 +259,7 @@ async def open_door(
     residents: Residents,
     journal: Journal,
     measures: Measures,
+    tracer: Tracer,
     node: str,
     group: int | None = None,
     patience: int = 1,
@@ -255,6 +275,7 @@ async def open_door(
         journal=journal,
         key=key,
         measures=measures,
+        tracer=tracer,
         node=node,
         patience=patience,
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from runner.base.duties import Duties
 from runner.base.signing import Signer
+from runner.base.tracing import Tracer
 from runner.door.identity import DoorIdentity, DoorRole
 from runner.node.contexts.masked import JsonMasking
 from runner.node.gate import Gate
@@ -83,6 +84,7 @@ async def open_residents(
     templates: TemplateImages,
     objects: ObjectStore,
     measures: Measures,
+    tracer: Tracer,
 ) -> AsyncIterator[Residents]:
     """Let sandboxes live here while the context lasts; the next process takes them over.
 
@@ -135,6 +137,7 @@ async def open_residents(
                 residents=residents,
                 journal=journal,
                 measures=measures,
+                tracer=tracer,
                 node=policy.node,
                 group=terms.group,
                 patience=terms.patience,

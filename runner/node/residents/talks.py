@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import dataclass
 
 from runner.base.tasks import attended
+from runner.base.tracing import Tracer
 from runner.door import calls
 from runner.door.call import DoorCall
 from runner.door.calls import FinishCall
@@ -22,6 +23,7 @@ from runner.node.residents.journal import Journal
 from runner.node.residents.masked import before, gathered, masked
 from runner.node.residents.processes import TrackedProcess
 from runner.node.residents.resident import Resident
+from runner.node.residents.spans import follow_process
 from runner.sandbox.guest.dialled import DialledPort
 from runner.sandbox.guest.processes import Attached
 from runner.words.errors import GuestRefused
@@ -48,7 +50,12 @@ ANSWERED = (
 
 
 async def answer(
-    line: NodeLine, resident: Resident, grant: DoorGrant, call: DoorCall, journal: Journal
+    line: NodeLine,
+    resident: Resident,
+    grant: DoorGrant,
+    call: DoorCall,
+    journal: Journal,
+    tracer: Tracer,
 ) -> None:
     """Answer one of these calls. Raises NotFound, GuestRefused, SandboxEnded, Conflict."""
     match call:
@@ -62,16 +69,21 @@ async def answer(
                 resident.require_running()
             else:
                 await resident.awake()
-            await _answer_running(line, resident, grant, call, journal)
+            await _answer_running(line, resident, grant, call, journal, tracer)
 
 
 async def _answer_running(
-    line: NodeLine, resident: Resident, grant: DoorGrant, call: DoorCall, journal: Journal
+    line: NodeLine,
+    resident: Resident,
+    grant: DoorGrant,
+    call: DoorCall,
+    journal: Journal,
+    tracer: Tracer,
 ) -> None:
     processes = resident.processes
     match call:
         case calls.StartCall():
-            await _start(line, resident, grant, call)
+            await _start(line, resident, grant, call, tracer)
         case calls.AttachCall():
             await _attach(line, resident, call)
         case calls.InputCall():
@@ -89,7 +101,7 @@ async def _answer_running(
 
 
 async def _start(
-    line: NodeLine, resident: Resident, grant: DoorGrant, call: calls.StartCall
+    line: NodeLine, resident: Resident, grant: DoorGrant, call: calls.StartCall, tracer: Tracer
 ) -> None:
     """Start a process, and send its output if the call wants that."""
     size = call.terminal
@@ -105,9 +117,11 @@ async def _start(
     )
     if not call.attach:
         process = await resident.starts.alone(grant, launch)
+        follow_process(tracer, grant, process)
         await line.tell(ProcessReply(process.info()))
         return
     async with resident.starts.attached(grant, launch) as (process, attached):
+        follow_process(tracer, grant, process)
         # Its caller waits for the end, unless it has something to feed the process.
         await line.tell(ProcessReply(process.info()), may_wait=not call.stdin)
         sending = _send(line, resident, process, attached, 0, follow=True)

@@ -19,12 +19,30 @@ NOT_COLLECTED = "the files that it left were not collected completely"
 
 
 @dataclass(slots=True)
+class StageTimes:
+    """When the stages of an attempt were over, on this process's monotonic clock; None: not yet."""
+
+    asked: float = field(default_factory=time.monotonic)
+    """When an execution was asked for; the claim was over at `claimed`."""
+    claimed: float = field(default_factory=time.monotonic)
+    sandbox: float | None = None
+    """When it got its sandbox. When the program began: `Attempt.start`."""
+    run: float | None = None
+    """When the program had ended."""
+    collected: float | None = None
+    """When all but the writing of its result was done."""
+    finished: float | None = None
+    """When its result and receipt were stored."""
+
+
+@dataclass(slots=True)
 class Attempt:
     """One attempt. `result` is set from the moment at which the program has ended."""
 
     claim: Claim
     request: ExecutionRequest
     recorder: Recorder
+    times: StageTimes = field(default_factory=StageTimes)
     artifacts: list[StoredArtifact] = field(default_factory=list)
     sandbox: Sandbox | None = None
     runs_before: int = 0
@@ -33,6 +51,8 @@ class Attempt:
     way_out: WayOut = field(default_factory=WayOut)
     start: Start | None = None
     result: Result | None = None
+    settled: Result | None = None
+    """The result that is written, also of a program that never began."""
     tries: int = 0
     """How often writing its result was tried."""
 
@@ -53,6 +73,7 @@ class Attempt:
 
         No later failure makes it run again or leaves its use uncounted.
         """
+        self.times.run = time.monotonic()
         self.result = replace(result, artifacts_refused=(NOT_COLLECTED,))
 
     def ran(self, node: str, hashes: Mapping[Stream, str]) -> Ran:

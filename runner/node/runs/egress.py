@@ -4,6 +4,7 @@ import socket
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
 from typing import Protocol
 
 from runner.audit import events as audit
@@ -27,6 +28,9 @@ _NETWORKS_FAULT = frozenset({"unreachable", "lookup_failed"})
 MAX_NOTES = 8
 """How many refusals an execution's stderr reports; each different one once."""
 
+MOST_PASSAGES = 32
+"""How many decisions a trace shows."""
+
 _ENVIRONMENT = {
     **dict.fromkeys(("HTTP_PROXY", "http_proxy"), f"http://{_PROXY}"),
     **dict.fromkeys(("HTTPS_PROXY", "https_proxy"), f"http://{_PROXY}"),
@@ -48,6 +52,19 @@ _TRUSTING = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """What is kept of a decision for a trace: nothing that the program chose."""
+
+    at: datetime
+    duration_s: float
+    outcome: str
+    reason: str
+    method: str
+    bytes_up: int
+    bytes_down: int
+
+
 @dataclass(slots=True)
 class WayOut:
     """A run's access to the network, and its use once that is closed."""
@@ -60,6 +77,8 @@ class WayOut:
     session: GatewaySession | None = None
     max_bytes: int = 0
     """What it may carry in all."""
+    passages: list[Passage] = field(default_factory=list)
+    """The first decisions."""
 
     async def carried(self) -> tuple[int, int]:
         """Return the bytes up and down so far."""
@@ -179,6 +198,8 @@ class Egress:
 
         def record(decision: Decision) -> None:
             self._measures.decided(decision.outcome, decision.reason)
+            if len(way.passages) < MOST_PASSAGES:
+                way.passages.append(_passage(decision))
             watch.decide(*_records(user, decision))
             notes.hear(decision)
 
@@ -229,6 +250,18 @@ class Notes:
 def proxy_environment(trust: str = "") -> dict[str, str]:
     """Return the variables that make clients use the proxy and trust its certificate."""
     return _ENVIRONMENT | (dict.fromkeys(_TRUSTING, TRUST) if trust else {})
+
+
+def _passage(decision: Decision) -> Passage:
+    return Passage(
+        decision.at,
+        decision.duration_s,
+        decision.outcome,
+        decision.reason,
+        decision.method,
+        decision.bytes_up,
+        decision.bytes_down,
+    )
 
 
 def _usage(summary: Summary) -> EgressUsage:

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 import structlog
 
 from runner.base.tasks import cancelled
+from runner.base.telemetry import traced
+from runner.base.tracing import Tracer
 from runner.node.measures import ExecutionStage, Measures
-from runner.node.runs.attempt import Attempt
+from runner.node.runs.attempt import Attempt, StageTimes
 from runner.node.runs.finish import Finisher
 from runner.node.runs.interrupted import Interruptions
 from runner.node.runs.lease import LeaseKeeper
@@ -22,6 +24,7 @@ from runner.node.runs.policy import ExecutionPolicy
 from runner.node.runs.program import Programs
 from runner.node.runs.recorder import Recorder
 from runner.node.runs.settle import not_started
+from runner.node.runs.spans import record_attempt
 from runner.node.runs.unstarted import Returns
 from runner.node.stock.disposal import Disposals
 from runner.node.stock.sandboxes import Need, Sandboxes
@@ -65,6 +68,7 @@ class Executor:
         endings: Endings,
         traffic: Traffic,
         measures: Measures,
+        tracer: Tracer,
         policy: ExecutionPolicy,
     ) -> None:
         self._database = database
@@ -75,11 +79,16 @@ class Executor:
         self._endings = endings
         self._traffic = traffic
         self._measures = measures
+        self._tracer = tracer
         self._policy = policy
 
     async def execute(self, claimed: Claimed, asked_at: float) -> bool:
         """Bring it to its end; return whether another may wait to be claimed."""
-        claim = claimed.claim
+        with traced(claimed.trace):
+            return await self._execute(claimed, asked_at)
+
+    async def _execute(self, claimed: Claimed, asked_at: float) -> bool:
+        claim, times = claimed.claim, StageTimes(asked_at)
         log = _log.bind(
             tenant=str(claim.tenant_id), execution=str(claim.execution_id), attempt=claim.attempt
         )
@@ -101,7 +110,7 @@ class Executor:
                 claim=claim,
                 bounds=request.run.bounds,
             )
-            attempt = Attempt(claim, request, recorder)
+            attempt = Attempt(claim, request, recorder, times)
             if claimed.cancel_requested:
                 keeper.cancel_requested.set()
             with self._traffic.passing():
@@ -120,6 +129,7 @@ class Executor:
         finally:
             if attempt is not None:
                 await attempt.recorder.stop()
+                record_attempt(self._tracer, claimed, attempt, self._policy.node)
         return True
 
     async def _attempt(
@@ -143,9 +153,11 @@ class Executor:
                 return True
             result = ending
         keeper.release()
-        ran_until = time.monotonic()
+        attempt.settled, times = result, attempt.times
+        times.collected = time.monotonic()
         more = await self._endings.finisher.finish(attempt, result)
-        self._measures.spent(ExecutionStage.FINISH, time.monotonic() - ran_until)
+        times.finished = time.monotonic()
+        self._measures.spent(ExecutionStage.FINISH, times.finished - times.collected)
         self._measures.ended(result.state, result.reason)
         return more
 
@@ -158,6 +170,7 @@ class Executor:
         afterwards.push_async_callback(self._disposals.later, sandbox)
         sandbox.container.assign(str(attempt.claim.tenant_id))
         keeper.fence(sandbox)
+        attempt.times.sandbox = time.monotonic()
         attempt.sandbox, attempt.runs_before = sandbox, sandbox.runs
         attempt.from_stock = sandbox.started_at < claimed_at
         self._measures.used(attempt.source)

@@ -2,11 +2,12 @@
 WITH stored AS (
 INSERT INTO executions (tenant_id, execution_id, language, image, size, limits, isolation, egress,
                         egress_policy, secret_env, metadata, on_worker_loss, argv, env, stdin,
-                        project, artifacts, artifacts_to, interpret, reuse, output_keep, event_seq)
+                        project, artifacts, artifacts_to, interpret, reuse, output_keep,
+                        traceparent, event_seq)
 VALUES (app_tenant(), %(execution_id)s, %(language)s, %(image)s, %(size)s, %(limits)s,
         %(isolation)s, %(egress)s, %(egress_policy)s, %(secret_env)s, %(metadata)s,
         %(on_worker_loss)s, %(argv)s, %(env)s, %(stdin)s, %(project)s, %(artifacts)s,
-        %(artifacts_to)s, %(interpret)s, %(reuse)s, %(output_keep)s, 1)
+        %(artifacts_to)s, %(interpret)s, %(reuse)s, %(output_keep)s, %(traceparent)s, 1)
 RETURNING tenant_id, execution_id
 ), labelled AS (
 INSERT INTO labels (tenant_id, execution_id, key, value)
@@ -110,7 +111,7 @@ ORDER BY execution_id DESC LIMIT %(limit)s;
 -- name: load_claimed
 SELECT argv, env, stdin, language, image, size, limits, isolation, egress, egress_policy,
        secret_env, metadata, on_worker_loss, artifacts, artifacts_to, interpret, reuse,
-       output_keep, cancel_requested_at,
+       output_keep, traceparent, cancel_requested_at,
        EXTRACT(EPOCH FROM claimed_at - queued_at)::double precision AS waited_s
 FROM executions
 WHERE execution_id = NULLIF(current_setting('runner.claimed', true), '')::uuid;

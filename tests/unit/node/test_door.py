@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
+from runner.base.tracing import NoTracer
 from runner.door import calls
 from runner.door.call import DoorCall
 from runner.door.calls import CALLS
@@ -64,7 +65,12 @@ async def residents() -> Residents:
 async def folder(tmp_path: Path, residents: Residents) -> AsyncIterator[Path]:
     journal = Journal(Database(SecretStr("postgresql://nowhere.invalid/")))
     async with open_door(
-        tmp_path / "door", residents=residents, journal=journal, measures=Measures(), node="n"
+        tmp_path / "door",
+        residents=residents,
+        journal=journal,
+        measures=Measures(),
+        tracer=NoTracer(),
+        node="n",
     ):
         yield tmp_path / "door"
 
@@ -171,6 +177,7 @@ async def test_on_a_slow_host_a_call_may_be_on_its_way_for_longer(
         residents=residents,
         journal=journal,
         measures=Measures(),
+        tracer=NoTracer(),
         node="n",
         patience=patience,
     )
@@ -221,6 +228,7 @@ async def test_a_group_that_may_knock_may_read_the_key(tmp_path: Path) -> None:
         residents=nobody(),
         journal=journal,
         measures=Measures(),
+        tracer=NoTracer(),
         node="n",
         group=group,
     ):
@@ -264,7 +272,13 @@ async def test_more_calls_than_it_answers_are_refused(tmp_path: Path) -> None:
     journal = Journal(Database(SecretStr("postgresql://nowhere.invalid/")))
     key = GrantKey(b"k" * 32)
     door = NodeDoor(
-        residents=nobody(), journal=journal, measures=Measures(), node="n", key=key, most=2
+        residents=nobody(),
+        journal=journal,
+        measures=Measures(),
+        tracer=NoTracer(),
+        node="n",
+        key=key,
+        most=2,
     )
     server = await asyncio.start_unix_server(door.serve, tmp_path / "door.sock")
     (tmp_path / "key").write_bytes(b"k" * 32)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from runner.base.tracing import NoTracer
 from runner.node import traffic as traffics
 from runner.node.measures import Measures
 from runner.node.runs import execute
@@ -56,11 +57,12 @@ async def test_a_cancelled_execution_passes_until_its_sandbox_is_gone(
         changes=SimpleNamespace(announce=lambda *_: None),  # type: ignore[arg-type]  # as used
         sandboxes=SimpleNamespace(claim=claim),
         disposals=SimpleNamespace(now=now, later=now),  # type: ignore[arg-type]  # as used
-        policy=SimpleNamespace(lease=None),  # type: ignore[arg-type]
+        policy=SimpleNamespace(lease=None, node="n"),  # type: ignore[arg-type]
         programs=SimpleNamespace(run=cancelled),  # type: ignore[arg-type]
         endings=SimpleNamespace(finisher=SimpleNamespace(finish=finish)),  # type: ignore[arg-type]
         traffic=traffic,
         measures=measures,
+        tracer=NoTracer(),
     )
     claimed: Any = SimpleNamespace(
         claim=SimpleNamespace(tenant_id="t", execution_id="e", attempt=1),
@@ -69,6 +71,7 @@ async def test_a_cancelled_execution_passes_until_its_sandbox_is_gone(
         ),
         cancel_requested=False,
         waited_s=1.5,
+        trace=None,
     )
     assert await executor.execute(claimed, 0.0)
     assert [under_way for _, under_way in busy] == [True]

@@ -16,6 +16,7 @@ from fastapi import FastAPI
 
 from runner.api import problems
 from runner.api.middleware import LastResort, RequestId
+from runner.base.tracing import NoTracer
 from runner.door.client import Door
 from runner.node.measures import Measures
 from runner.node.residents.door import open_door
@@ -69,7 +70,12 @@ async def through_the_door(tmp_path: Path, error: Exception) -> AsyncIterator[ht
     transport = httpx.ASGITransport(app=app)
     async with (
         open_door(
-            tmp_path / "door", residents=residents, journal=journal, measures=Measures(), node="n"
+            tmp_path / "door",
+            residents=residents,
+            journal=journal,
+            measures=Measures(),
+            tracer=NoTracer(),
+            node="n",
         ),
         httpx.AsyncClient(transport=transport, base_url="http://test") as client,
     ):
