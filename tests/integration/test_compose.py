@@ -68,7 +68,9 @@ def test_the_apis_alone_reach_the_workers_door(compose: dict[str, Any]) -> None:
 
 
 def test_only_the_apis_listen_and_on_loopback_alone(compose: dict[str, Any]) -> None:
+    """And what shows traces, if somebody asks for it."""
     published = {name: each["ports"] for name, each in compose.items() if "ports" in each}
+    assert published.pop("jaeger") == ["127.0.0.1:16686:16686"]
     assert published == {name: [f"127.0.0.1:{port}:8080"] for name, port in APIS.items()}
     assert {name for name, each in compose.items() if "front" in each["networks"]} == set(APIS)
 
@@ -77,6 +79,17 @@ def test_the_api_that_can_delete_tenants_runs_on_request_only(compose: dict[str,
     able = {name for name, each in compose.items() if OPERATOR in each.get("secrets", ())}
     assert able == {"migrate", "operator"}
     assert compose["operator"].get("profiles") == ["operator"]
+
+
+def test_what_shows_traces_runs_on_request_only_and_reaches_no_data(
+    compose: dict[str, Any],
+) -> None:
+    shown = compose["jaeger"]
+    assert shown["profiles"] == ["tracing"]
+    assert {"data", "front", "out"}.isdisjoint(shown["networks"])
+    assert "secrets" not in shown
+    told = {name for name, each in compose.items() if "traces" in each["networks"]}
+    assert told == {"jaeger", "worker", *APIS}
 
 
 def test_each_process_of_ours_reads_the_settings_in_one_file(compose: dict[str, Any]) -> None:
