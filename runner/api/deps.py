@@ -25,7 +25,7 @@ from runner.auth.rights import HELD, Held, Rights
 from runner.auth.sandbox_tokens import SandboxTokens
 from runner.base.settings import Settings
 from runner.base.signing import TrustedKeys
-from runner.base.tracing import Tracer
+from runner.base.tracing import SpanTracer
 from runner.egress.policy import Policy
 from runner.executions.read import NO_EXECUTION
 from runner.executions.submit import Submitting
@@ -83,7 +83,7 @@ class Dependencies:
     cookies: Cookies
     tokens: SandboxTokens
     watchers: Watchers
-    tracer: Tracer
+    tracer: SpanTracer
     registry: CollectorRegistry
     """What the process counts; the application adds its own."""
     issuer: Issuer | None = None

@@ -8,6 +8,9 @@ It knows tenants and executions only from `runner.words`, and reaches no other p
     forms      the forms that settings must have
     rates      how often callers may send requests, as the operator sets it
     telemetry  structured logs, without secrets
+    tracing    spans: what they may say, and who takes them
+    tracers    which tracer a process has
+    otlp       sends spans to a collector, from a thread of its own
     listening  the socket that the API listens on
     exposition  a process's metrics, for Prometheus on this host
     health     what a worker says about itself, for whoever supervises its process

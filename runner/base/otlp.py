@@ -33,7 +33,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, St
 from prometheus_client import CollectorRegistry, Counter
 
 from runner import __version__
-from runner.base.tracing import SCHEMA, Source, Span, SpanKind, Value
+from runner.base.tracing import SCHEMA, SpanKind, SpanSource, TraceSpan, Value
 
 MOST_WAITING: Final = 4096
 """Spans that wait to be sent; one takes about 1 KiB."""
@@ -83,8 +83,10 @@ class OtlpTracer:
 
     exports = True
 
-    def __init__(self, collector: Collector, source: Source, registry: CollectorRegistry) -> None:
-        self._queue: queue.Queue[Span] = queue.Queue(MOST_WAITING)
+    def __init__(
+        self, collector: Collector, source: SpanSource, registry: CollectorRegistry
+    ) -> None:
+        self._queue: queue.Queue[TraceSpan] = queue.Queue(MOST_WAITING)
         self._resource = Resource(
             attributes=_attributes(
                 {
@@ -115,7 +117,7 @@ class OtlpTracer:
         self._thread = threading.Thread(target=self._run, name="spans", daemon=True)
         self._fails = False
 
-    def record(self, span: Span) -> None:
+    def record(self, span: TraceSpan) -> None:
         """Export a span soon; drop it if too many wait."""
         if not span.place.sampled:
             return
@@ -146,14 +148,14 @@ class OtlpTracer:
             self._counts.labels("failed").inc(refused)
             self._tell(fails=refused == len(batch))
 
-    def _taken(self) -> list[Span]:
-        taken: list[Span] = []
+    def _taken(self) -> list[TraceSpan]:
+        taken: list[TraceSpan] = []
         with suppress(queue.Empty):
             while len(taken) < MOST_AT_ONCE:
                 taken.append(self._queue.get_nowait())
         return taken
 
-    def _send(self, client: httpx.Client, batch: Sequence[Span]) -> int:
+    def _send(self, client: httpx.Client, batch: Sequence[TraceSpan]) -> int:
         """Send a batch; return how many of its spans the collector did not take."""
         body = gzip.compress(self._request(batch).SerializeToString(), compresslevel=1)
         for pause_s in PAUSES_S:
@@ -183,7 +185,7 @@ class OtlpTracer:
         else:
             _log.info("collector_works")
 
-    def _request(self, batch: Sequence[Span]) -> ExportTraceServiceRequest:
+    def _request(self, batch: Sequence[TraceSpan]) -> ExportTraceServiceRequest:
         spans = ScopeSpans(scope=_SCOPE, spans=map(_written, batch), schema_url=SCHEMA)
         return ExportTraceServiceRequest(
             resource_spans=[ResourceSpans(resource=self._resource, scope_spans=[spans])]
@@ -192,7 +194,7 @@ class OtlpTracer:
 
 @asynccontextmanager
 async def open_otlp(
-    collector: Collector, source: Source, registry: CollectorRegistry
+    collector: Collector, source: SpanSource, registry: CollectorRegistry
 ) -> AsyncIterator[OtlpTracer]:
     """Export spans inside the context, and count them in the registry."""
     tracer = OtlpTracer(collector, source, registry)
@@ -203,7 +205,7 @@ async def open_otlp(
         await asyncio.to_thread(tracer.stop)
 
 
-def _written(span: Span) -> trace_pb2.Span:
+def _written(span: TraceSpan) -> trace_pb2.Span:
     return trace_pb2.Span(
         trace_id=bytes.fromhex(span.place.trace_id),
         span_id=bytes.fromhex(span.place.span_id),

@@ -7,13 +7,13 @@ from prometheus_client import CollectorRegistry
 
 from runner.base.forms import headers
 from runner.base.settings import Settings
-from runner.base.tracing import NoTracer, Source, Tracer
+from runner.base.tracing import NoTracer, SpanSource, SpanTracer
 
 
 @asynccontextmanager
 async def open_tracer(
     settings: Settings, service: str, instance: str, registry: CollectorRegistry
-) -> AsyncIterator[Tracer]:
+) -> AsyncIterator[SpanTracer]:
     """Yield the tracer of this process; `service` and `instance` name the process in spans."""
     if settings.traces_url is None:
         yield NoTracer()
@@ -23,5 +23,5 @@ async def open_tracer(
 
     sent = headers(settings.traces_headers) if settings.traces_headers else {}
     collector = Collector(settings.traces_url, sent)
-    async with open_otlp(collector, Source(service, instance), registry) as tracer:
+    async with open_otlp(collector, SpanSource(service, instance), registry) as tracer:
         yield tracer

@@ -1,8 +1,8 @@
 """Spans: what a process tells a tracing backend of its work, if the operator wants that.
 
 A stage notes its times as it always did; when its work is over, it makes spans of them and gives
-them to its process's `Tracer`. Spans hold facts from a fixed list, with values that we chose: never
-code, arguments, names of files or hosts, output, or headers.
+them to its process's `SpanTracer`. Spans hold facts from a fixed list, with values that we chose:
+never code, arguments, names of files or hosts, output, or headers.
 """
 
 import time
@@ -75,7 +75,7 @@ def tool(name: str) -> Facts:
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class TraceSpan:
     """A piece of work that is over. Times are nanoseconds since the epoch."""
 
     name: str
@@ -90,21 +90,21 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class SpanSource:
     """The process that spans come from, as `service.name` and `service.instance.id`."""
 
     service: str
     instance: str
 
 
-class Tracer(Protocol):
+class SpanTracer(Protocol):
     """Takes spans."""
 
     @property
     def exports(self) -> bool:
         """Whether spans go anywhere."""
 
-    def record(self, span: Span) -> None:
+    def record(self, span: TraceSpan) -> None:
         """Export a span soon; the caller never waits. It is dropped if there are too many."""
 
 
@@ -113,7 +113,7 @@ class NoTracer:
 
     exports = False
 
-    def record(self, span: Span) -> None:
+    def record(self, span: TraceSpan) -> None:
         """Do nothing."""
 
 
@@ -142,7 +142,7 @@ class Clock:
 
 @contextmanager
 def timed(
-    tracer: Tracer, name: str, parent: TracePlace | None, facts: Facts
+    tracer: SpanTracer, name: str, parent: TracePlace | None, facts: Facts
 ) -> Iterator[TracePlace | None]:
     """Make a span of the context; yields its place, or None if its trace is not exported."""
     if parent is None or not (parent.sampled and tracer.exports):
@@ -154,4 +154,4 @@ def timed(
         failed = False
     finally:
         ended = time.time_ns()
-        tracer.record(Span(name, place, parent.span_id, began, ended, facts, failed=failed))
+        tracer.record(TraceSpan(name, place, parent.span_id, began, ended, facts, failed=failed))

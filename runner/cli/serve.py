@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
     from runner.auth.oidc import Issuer
-    from runner.base.tracing import Tracer
+    from runner.base.tracing import SpanTracer
     from runner.door.client import Door
     from runner.sandboxes.catalogue import Catalogue
     from runner.sandboxes.living import LivingSandboxes
@@ -221,7 +221,7 @@ async def _api(settings: Settings, fd: int | None) -> None:
 
 
 @asynccontextmanager
-async def _tracer(settings: Settings) -> AsyncIterator["tuple[Tracer, CollectorRegistry]"]:
+async def _tracer(settings: Settings) -> AsyncIterator["tuple[SpanTracer, CollectorRegistry]"]:
     """Yield the API's tracer, and the registry in which it counts."""
     from prometheus_client import CollectorRegistry
 

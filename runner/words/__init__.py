@@ -11,6 +11,7 @@ nodes      a node, and whether it takes anything
 explanation  why something waited, was refused or ended
 errors     every error that this package raises, as one tree
 templates  what a template is made by, and how its sandboxes name it
+trace      a place in a trace, as `traceparent` writes it
 ids        ids that sort by the time at which they were made
 paths      names of tenants' files
 text       text of unknown origin, made fit to be printed

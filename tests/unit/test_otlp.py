@@ -10,12 +10,12 @@ from prometheus_client import CollectorRegistry
 
 from runner.base import otlp
 from runner.base.otlp import MOST_WAITING, OTHER, Collector, OtlpTracer, open_otlp
-from runner.base.tracing import Fact, Source, Span
+from runner.base.tracing import Fact, SpanSource, TraceSpan
 from runner.words.trace import TracePlace
 from tests.support.collector import Collected, collector
 from tests.support.deployment import eventually
 
-TEST = Source("runner-test", "one")
+TEST = SpanSource("runner-test", "one")
 SENDS = """
 import asyncio, sys
 from prometheus_client import CollectorRegistry
@@ -45,9 +45,9 @@ def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(otlp, "PAUSES_S", (0.0, 0.01))
 
 
-def span(place: TracePlace | None = None, name: str = "work", **facts: str | float) -> Span:
+def span(place: TracePlace | None = None, name: str = "work", **facts: str | float) -> TraceSpan:
     place = place or TracePlace.new(sampled=True)
-    return Span(name, place, None, 1, 2, {Fact[each.upper()]: facts[each] for each in facts})
+    return TraceSpan(name, place, None, 1, 2, {Fact[each.upper()]: facts[each] for each in facts})
 
 
 class Counts:
@@ -65,7 +65,9 @@ async def test_a_span_arrives_as_it_was_recorded(collected: Collected) -> None:
     counts, parent = Counts(), TracePlace.new(sampled=True)
     place = parent.child()
     async with open_otlp(Collector(collected.url), TEST, counts.registry) as tracer:
-        tracer.record(Span("work", place, parent.span_id, 5, 9, {Fact.ATTEMPT: 3}, failed=True))
+        tracer.record(
+            TraceSpan("work", place, parent.span_id, 5, 9, {Fact.ATTEMPT: 3}, failed=True)
+        )
         (told,) = eventually(collected.spans)
         eventually(lambda: counts.of("exported") == 1)
     assert (told.service, told.name, told.failed) == ("runner-test", "work", True)

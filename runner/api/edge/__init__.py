@@ -13,6 +13,7 @@ A request passes, from outside in:
     routing     which route it is for: found once, and used by all later checks
     rates       strangers by address, before PostgreSQL is asked; known principals by tier
     doubt       credentials from an address that sent too many wrong ones
+    traced      the place of a tenant's request in a trace, and its span
     shares      how many of all connections and streams a principal may hold
     query       whether the route has each query parameter
     json        whether a body is strict JSON, before a parser sees it

@@ -20,7 +20,7 @@ from runner.api.context import TRACE
 from runner.api.edge.routing import TEMPLATE
 from runner.api.middleware import BEGAN, METHODS, OTHER, PRINCIPAL
 from runner.base import telemetry
-from runner.base.tracing import Fact, Span, SpanKind, Tracer
+from runner.base.tracing import Fact, SpanKind, SpanTracer, TraceSpan
 from runner.words.principal import Principal
 from runner.words.trace import TracePlace
 
@@ -76,7 +76,7 @@ class TraceChoice:
 class Traced:
     """Notes the request's place in a trace, and makes a span of the request."""
 
-    def __init__(self, app: ASGIApp, tracer: Tracer, choice: TraceChoice) -> None:
+    def __init__(self, app: ASGIApp, tracer: SpanTracer, choice: TraceChoice) -> None:
         self._app = app
         self._tracer = tracer
         self._choice = choice
@@ -123,7 +123,7 @@ class Traced:
             route = scope.get(TEMPLATE) or "none"
             failed = status is None or status >= FAILED
             self._tracer.record(
-                Span(
+                TraceSpan(
                     f"{method} {route}",
                     place,
                     offered.span_id if offered else None,

@@ -27,6 +27,7 @@ meter      reads a sandbox's counters
 timing     which limit of a sandbox's time comes next
 evicting   makes room on a host that is short of memory
 usage      enters use into the ledger, and pauses the sandboxes of tenants without quota left
+spans      what traces show of processes and code in sandboxes
 journal    audit records of actions in sandboxes, written in batches
 
 A resident outlives this process. Its row says where it is, under which lease, and by which secret

@@ -3,7 +3,7 @@
 import hashlib
 
 from runner.base.tasks import attended
-from runner.base.tracing import Tracer
+from runner.base.tracing import SpanTracer
 from runner.door import code_calls
 from runner.door.call import DoorCall
 from runner.door.grants import DoorGrant
@@ -35,7 +35,7 @@ async def answer(
     grant: DoorGrant,
     call: DoorCall,
     journal: Journal,
-    tracer: Tracer,
+    tracer: SpanTracer,
 ) -> None:
     """Answer one of these code_calls.
 
@@ -59,7 +59,7 @@ async def _answer_running(
     grant: DoorGrant,
     call: DoorCall,
     journal: Journal,
-    tracer: Tracer,
+    tracer: SpanTracer,
 ) -> None:
     contexts = resident.contexts
     match call:

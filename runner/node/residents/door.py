@@ -16,7 +16,7 @@ from typing import TypeAlias
 import structlog
 
 from runner.base.telemetry import traced
-from runner.base.tracing import Fact, Facts, Tracer, timed
+from runner.base.tracing import Fact, Facts, SpanTracer, timed
 from runner.door import calls
 from runner.door.call import DoorCall, EndCall
 from runner.door.calls import CALLS, KnockCall
@@ -71,7 +71,7 @@ class NodeDoor:
         journal: Journal,
         key: GrantKey,
         measures: Measures,
-        tracer: Tracer,
+        tracer: SpanTracer,
         node: str,
         most: int = MOST_CALLS,
         callers: CallTable | None = None,
@@ -259,7 +259,7 @@ async def open_door(
     residents: Residents,
     journal: Journal,
     measures: Measures,
-    tracer: Tracer,
+    tracer: SpanTracer,
     node: str,
     group: int | None = None,
     patience: int = 1,

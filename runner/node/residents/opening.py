@@ -8,7 +8,7 @@ from pathlib import Path
 
 from runner.base.duties import Duties
 from runner.base.signing import Signer
-from runner.base.tracing import Tracer
+from runner.base.tracing import SpanTracer
 from runner.door.identity import DoorIdentity, DoorRole
 from runner.node.contexts.masked import JsonMasking
 from runner.node.gate import Gate
@@ -84,7 +84,7 @@ async def open_residents(
     templates: TemplateImages,
     objects: ObjectStore,
     measures: Measures,
-    tracer: Tracer,
+    tracer: SpanTracer,
 ) -> AsyncIterator[Residents]:
     """Let sandboxes live here while the context lasts; the next process takes them over.
 

@@ -3,7 +3,7 @@
 import time
 from contextlib import AbstractContextManager
 
-from runner.base.tracing import Fact, Facts, Span, Tracer, Value, timed, tool
+from runner.base.tracing import Fact, Facts, SpanTracer, TraceSpan, Value, timed, tool
 from runner.door.grants import DoorGrant
 from runner.node.residents.processes import TrackedProcess
 from runner.words.trace import TracePlace
@@ -12,7 +12,7 @@ COMMAND = "command"
 """The name of the tool that starts processes."""
 
 
-def follow_process(tracer: Tracer, grant: DoorGrant, process: TrackedProcess) -> None:
+def follow_process(tracer: SpanTracer, grant: DoorGrant, process: TrackedProcess) -> None:
     """Export a span of a process that has just started, when it has ended."""
     parent = grant.place
     if parent is None or not (parent.sampled and tracer.exports):
@@ -27,14 +27,16 @@ def follow_process(tracer: Tracer, grant: DoorGrant, process: TrackedProcess) ->
 
 
 def run_of(
-    tracer: Tracer, grant: DoorGrant, language: str
+    tracer: SpanTracer, grant: DoorGrant, language: str
 ) -> AbstractContextManager[TracePlace | None]:
     """Make a span of the context, in which code runs in a context of the sandbox."""
     facts = {**_where(grant), **tool(language)}
     return timed(tracer, f"execute_tool {language}", grant.place, facts)
 
 
-def _process(grant: DoorGrant, parent: TracePlace, process: TrackedProcess, began: int) -> Span:
+def _process(
+    grant: DoorGrant, parent: TracePlace, process: TrackedProcess, began: int
+) -> TraceSpan:
     end = process.end
     facts: dict[Fact, Value | None] = {
         **_where(grant),
@@ -44,7 +46,7 @@ def _process(grant: DoorGrant, parent: TracePlace, process: TrackedProcess, bega
     if end is not None:
         facts[Fact.EXIT_CODE] = end.exit_code
         facts[Fact.SIGNAL] = end.signal
-    return Span(
+    return TraceSpan(
         f"execute_tool {COMMAND}",
         parent.child(),
         parent.span_id,

@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import dataclass
 
 from runner.base.tasks import attended
-from runner.base.tracing import Tracer
+from runner.base.tracing import SpanTracer
 from runner.door import calls
 from runner.door.call import DoorCall
 from runner.door.calls import FinishCall
@@ -55,7 +55,7 @@ async def answer(
     grant: DoorGrant,
     call: DoorCall,
     journal: Journal,
-    tracer: Tracer,
+    tracer: SpanTracer,
 ) -> None:
     """Answer one of these calls. Raises NotFound, GuestRefused, SandboxEnded, Conflict."""
     match call:
@@ -78,7 +78,7 @@ async def _answer_running(
     grant: DoorGrant,
     call: DoorCall,
     journal: Journal,
-    tracer: Tracer,
+    tracer: SpanTracer,
 ) -> None:
     processes = resident.processes
     match call:
@@ -101,7 +101,7 @@ async def _answer_running(
 
 
 async def _start(
-    line: NodeLine, resident: Resident, grant: DoorGrant, call: calls.StartCall, tracer: Tracer
+    line: NodeLine, resident: Resident, grant: DoorGrant, call: calls.StartCall, tracer: SpanTracer
 ) -> None:
     """Start a process, and send its output if the call wants that."""
     size = call.terminal

@@ -16,6 +16,7 @@ told         egress decisions, masked and shortened for reports
 recorder     gathers output and events, and writes them in batches
 output       the part of a stream that is kept: masked, bounded, in whole characters
 artifacts    stores the files that the program left
+spans        what traces show of an attempt, from the times of its stages
 finish       writes the end and its receipt, as much of it as can be stored
 settle       ends an attempt that has no result of its own
 unstarted    what happens if the program did not begin

@@ -14,7 +14,7 @@ import structlog
 
 from runner.base.tasks import cancelled
 from runner.base.telemetry import traced
-from runner.base.tracing import Tracer
+from runner.base.tracing import SpanTracer
 from runner.node.measures import ExecutionStage, Measures
 from runner.node.runs.attempt import Attempt, StageTimes
 from runner.node.runs.finish import Finisher
@@ -68,7 +68,7 @@ class Executor:
         endings: Endings,
         traffic: Traffic,
         measures: Measures,
-        tracer: Tracer,
+        tracer: SpanTracer,
         policy: ExecutionPolicy,
     ) -> None:
         self._database = database

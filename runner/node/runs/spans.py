@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from runner.base.tracing import Clock, Fact, Facts, Span, SpanKind, Tracer, Value, tool
+from runner.base.tracing import Clock, Fact, Facts, SpanKind, SpanTracer, TraceSpan, Value, tool
 from runner.node.runs.attempt import Attempt
 from runner.node.runs.egress import Passage
 from runner.store.scheduling import Claimed
@@ -12,11 +12,12 @@ from runner.words.trace import TracePlace
 
 COMMAND = "command"
 """The name of the tool if the client named a program, and no language."""
+NOTHING: Facts = {}
 INTERRUPTED = "interrupted"
 """The state of an attempt without a result: the execution is queued again, or another's."""
 
 
-def record_attempt(tracer: Tracer, claimed: Claimed, attempt: Attempt, node: str) -> None:
+def record_attempt(tracer: SpanTracer, claimed: Claimed, attempt: Attempt, node: str) -> None:
     """Export the attempt's spans, if the request that submitted the execution is traced."""
     if claimed.trace is None or not (claimed.trace.sampled and tracer.exports):
         return
@@ -26,7 +27,7 @@ def record_attempt(tracer: Tracer, claimed: Claimed, attempt: Attempt, node: str
 
 def spans(
     trace: TracePlace, waited_s: float, attempt: Attempt, node: str, clock: Clock
-) -> Iterator[Span]:
+) -> Iterator[TraceSpan]:
     """Yield the spans: one of the whole attempt, and below it one of each stage that began.
 
     `trace` is the place of the request that submitted the execution, which may be long over.
@@ -37,9 +38,9 @@ def spans(
     def at(moment: float | None) -> int:
         return now if moment is None else clock.at(moment)
 
-    def stage(name: str, began: float, ended: float | None, facts: Facts | None = None) -> Span:
+    def stage(name: str, began: float, ended: float | None, facts: Facts = NOTHING) -> TraceSpan:
         place = whole.child()
-        return Span(name, place, whole.span_id, at(began), at(ended), facts or {})
+        return TraceSpan(name, place, whole.span_id, at(began), at(ended), facts)
 
     queued = times.claimed - waited_s
     # A worker may have asked before there was anything to claim.
@@ -58,7 +59,7 @@ def spans(
         yield stage("collect", times.run, times.collected)
     if times.collected is not None:
         yield stage("receipt", times.collected, times.finished)
-    yield Span(
+    yield TraceSpan(
         "execution",
         whole,
         trace.span_id,
@@ -78,7 +79,7 @@ def spans(
     )
 
 
-def _run(whole: TracePlace, attempt: Attempt, began: int, ended: int) -> Span:
+def _run(whole: TracePlace, attempt: Attempt, began: int, ended: int) -> TraceSpan:
     """Return the span of the program, as the conventions for tools of agents describe one."""
     named, result = attempt.request.language or COMMAND, attempt.settled
     facts: dict[Fact, Value | None] = {
@@ -93,7 +94,7 @@ def _run(whole: TracePlace, attempt: Attempt, began: int, ended: int) -> Span:
     if failed := result is None or result.state is not State.SUCCEEDED:
         facts[Fact.ERROR] = facts.get(Fact.REASON, INTERRUPTED)
     name = f"execute_tool {named}"
-    return Span(name, whole.child(), whole.span_id, began, ended, facts, failed=failed)
+    return TraceSpan(name, whole.child(), whole.span_id, began, ended, facts, failed=failed)
 
 
 def _outcome(result: Result | None) -> dict[Fact, str]:
@@ -102,10 +103,10 @@ def _outcome(result: Result | None) -> dict[Fact, str]:
     return {Fact.STATE: result.state.value, Fact.REASON: result.reason.value}
 
 
-def _passage(run: TracePlace, passage: Passage) -> Span:
+def _passage(run: TracePlace, passage: Passage) -> TraceSpan:
     # The proxy reports a connection when it is over.
     ended = round(passage.at.timestamp() * 1e9)
-    return Span(
+    return TraceSpan(
         "egress",
         run.child(),
         run.span_id,

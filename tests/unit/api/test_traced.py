@@ -11,7 +11,7 @@ from runner.api.context import TRACE
 from runner.api.edge.routing import TEMPLATE
 from runner.api.edge.traced import TraceChoice, Traced
 from runner.api.middleware import BEGAN, PRINCIPAL
-from runner.base.tracing import Fact, NoTracer, Span, Tracer
+from runner.base.tracing import Fact, NoTracer, SpanTracer, TraceSpan
 from runner.words.ids import new_id
 from runner.words.principal import Principal, PrincipalKind, Role
 from runner.words.trace import TracePlace
@@ -21,12 +21,12 @@ TENANT, OTHER = new_id(), new_id()
 SAMPLED = TracePlace.new(sampled=True)
 
 
-class Spans(list[Span]):
+class Spans(list[TraceSpan]):
     """A tracer that keeps what it gets."""
 
     exports = True
 
-    def record(self, span: Span) -> None:
+    def record(self, span: TraceSpan) -> None:
         """Keep a span."""
         self.append(span)
 
@@ -42,7 +42,7 @@ def principal(tenant: UUID) -> Principal:
 
 
 async def served(
-    tracer: Tracer,
+    tracer: SpanTracer,
     *traceparents: str,
     status: int = 200,
     known: bool = True,

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from runner.base.tracing import Clock, Fact, Span, SpanKind
+from runner.base.tracing import Clock, Fact, SpanKind, TraceSpan
 from runner.node.runs.attempt import Attempt, StageTimes
 from runner.node.runs.egress import MOST_PASSAGES, Passage, WayOut
 from runner.node.runs.spans import spans
@@ -44,11 +44,11 @@ def started(at: float) -> Start:
     return start
 
 
-def by_name(of: Attempt) -> dict[str, Span]:
+def by_name(of: Attempt) -> dict[str, TraceSpan]:
     return {span.name: span for span in spans(SUBMIT, 2.0, of, "node", CLOCK)}
 
 
-def seconds(span: Span) -> tuple[float, float]:
+def seconds(span: TraceSpan) -> tuple[float, float]:
     return span.began / 1e9, span.ended / 1e9
 
 
