@@ -4,19 +4,20 @@ import asyncio
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from pydantic import SecretStr
 from rich.text import Text
 
 from runner.base.settings import Settings
 from runner.cli import host, human
 from runner.cli.console import err, out, plain, reports_errors, required
 from runner.cli.database import as_owner
-from runner.cli.listing import AsJson, print_json, print_rows
+from runner.cli.listing import AsJson, Column, print_json, print_rows
 from runner.cli.session import operated
 from runner.quotas.sizes import load_sizes
 from runner.quotas.tiers import load_tiers
 from runner.store import migrations
 from runner.tenants.tenancy import publish_tiers
-from runner.words.errors import DockerUnavailable
+from runner.words.errors import DockerUnavailable, SetupError
 
 if TYPE_CHECKING:
     from runner.sandbox.engine.docker import Engine
@@ -34,9 +35,20 @@ MARKS = {
 
 
 @reports_errors
-def migrate() -> None:
+def migrate(
+    *,
+    planned: Annotated[
+        bool, typer.Option("--plan", help="Say what would be done, and change nothing.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Bring schema and tiers' quotas up to date; needs RUNNER_DATABASE_OWNER_URL."""
     settings = operated()
+    if planned:
+        _plan(required(settings.database_owner_url, "RUNNER_DATABASE_OWNER_URL"), as_json=as_json)
+        return
+    if as_json:
+        raise SetupError("--json prints what --plan found: give both")
     tiers = load_tiers(settings.profiles_path, load_sizes(settings.profiles_path))
     logins = (
         settings.database_operator_url, settings.database_api_url, settings.database_worker_url
@@ -45,6 +57,40 @@ def migrate() -> None:
     migrations.migrate(owner, *(url for url in logins if url))
     as_owner(settings, lambda database: publish_tiers(database, tiers))
     out.print("schema is up to date")
+
+
+def _plan(owner: SecretStr, *, as_json: bool) -> None:
+    from runner.store.migrations.plan import LockedOut, plan
+
+    found = plan(owner)
+    if as_json:
+        print_json(found)
+        return
+    print_rows(
+        (Column("revision", whole=True), "does", "nobody uses", "nobody writes", "changes rows of",
+         "reversible"),
+        (
+            (
+                each.revision,
+                each.does,
+                *(
+                    ", ".join(name for name, who in each.locks.items() if who is whom)
+                    for whom in (LockedOut.EVERYBODY, LockedOut.WRITERS)
+                ),
+                ", ".join(each.writes),
+                "yes" if each.reversible else "no",
+            )
+            for each in found.revisions
+        ),
+        none=f"nothing to do: the schema is at revision {found.head}",
+    )  # fmt: skip
+    if found.revisions:
+        err.print(
+            f"from revision {found.now or 'none, an empty database,'} to {found.head}, in one "
+            "transaction: while it runs, others wait for the tables that nobody uses or writes. "
+            "To go back, restore a backup.",
+            highlight=False,
+        )
 
 
 @images.command("build")

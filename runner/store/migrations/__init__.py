@@ -7,7 +7,8 @@ changes what it made.
 Everything is one transaction. It does not wait long for a lock: everybody who asks for the same
 table later would wait behind it, so one long transaction of somebody else would stop them all.
 
-    env  Alembic's entry point
+    env   Alembic's entry point
+    plan  what would be done, told without doing it
 """
 
 import time
