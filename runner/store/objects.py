@@ -18,7 +18,7 @@ from pydantic import SecretStr
 
 from runner.base.settings import Settings
 from runner.store.unfinished import StagedFiles, Untold, UploadsInParts, Writes
-from runner.words.errors import SetupError, StoreUnavailable
+from runner.words.errors import ObjectMissing, SetupError, StoreUnavailable
 from runner.words.ids import new_id
 
 CHUNK = 256 * 1024
@@ -70,7 +70,10 @@ class ObjectStore:
             raise _unavailable(error) from error
 
     async def read(self, key: str, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
-        """Yield bytes from `start` up to but not including `end`, or to the last one if None."""
+        """Yield bytes from `start` up to but not including `end`, or to the last one if None.
+
+        Raises ObjectMissing if there is no such object.
+        """
         if end is not None and start >= end:
             return
         options: Any = {} if end is None and start == 0 else {"range": _range(start, end)}
@@ -98,6 +101,16 @@ class ObjectStore:
                 yield [each["path"] for each in some]
         except (BaseError, OSError) as error:
             raise _unavailable(error) from error
+
+    async def holds_anything(self) -> bool:
+        """Return whether there is any object, of whichever tenant."""
+        try:
+            async for some in obstore.list(self._store, prefix="tenants"):
+                if some:
+                    return True
+        except (BaseError, OSError) as error:
+            raise _unavailable(error) from error
+        return False
 
     async def older_than(self, age: timedelta) -> AsyncIterator[dict[UUID, list[str]]]:
         """Yield the keys of all objects that are at least this old, some at a time, by tenant.
@@ -193,4 +206,6 @@ def _range(start: int, end: int | None) -> Any:
 
 def _unavailable(error: Exception) -> StoreUnavailable:
     # Its message may hold addresses and keys: the type says enough, and the cause is chained.
+    if isinstance(error, FileNotFoundError):
+        return ObjectMissing("object store: there is no such object")
     return StoreUnavailable(f"object store: {type(error).__name__}; try again")

@@ -3,6 +3,7 @@
     RunnerError
     ├── NotReady            a part we need does not answer; the same call may succeed later
     │   ├── StoreUnavailable
+    │   │   ├── ObjectMissing
     │   │   ├── Unconfirmed
     │   │   └── RightUnconfirmed
     │   ├── QueueUnavailable
@@ -71,6 +72,10 @@ class NotReady(RunnerError):
 
 class StoreUnavailable(NotReady):
     """PostgreSQL or the object store does not answer."""
+
+
+class ObjectMissing(StoreUnavailable):
+    """The object store has no such object."""
 
 
 class Unconfirmed(StoreUnavailable):

@@ -28,7 +28,7 @@ from tests.support.pages import EXAMPLE, blocks
 ROOT = Path(__file__).resolve().parents[2]
 INSTALL = ("install", "settings", "migrate", "image")
 START = ("start-api", "start-worker")
-RESTORE = ("restore-files", "settings", "restore-database")
+RESTORE = ("restore-settings", "settings", "restore")
 SHELL = ("bash", "-euo", "pipefail", "-c")
 SECRET = "canary-of-the-backup-4c1f"  # noqa: S105 - made up, and searched for
 KEEP = """
@@ -173,7 +173,7 @@ def test_what_was_backed_up_is_there_after_a_restore(installed: Host) -> None:
         recorded = client.audit(resource_id=ran.id)["items"]
     with installed.started("start-api") as url, Client(url, key) as client:
         queued = client.submit(code="print(1)", language="python")
-        installed.run("back-up")
+        assert "whole" in installed.run("back-up")
     with host() as restored:
         for kept in ("backup", "backup-keys"):
             shutil.move(installed.checkout / kept, restored.checkout / kept)
@@ -200,10 +200,10 @@ def test_every_step_of_the_pages_is_taken() -> None:
 
 
 def test_a_dump_alone_cannot_be_restored(installed: Host) -> None:
-    """The control: without the page's earlier steps, the login roles are missing."""
+    """The control: without what `runner restore` does before, the login roles are missing."""
     installed.run("back-up")
     with host() as restored:
-        dump = installed.checkout / "backup" / "runner.dump"
+        dump = installed.checkout / "backup" / "database.dump"
         ran = subprocess.run(
             ["pg_restore", "--create", "--exit-on-error", "--dbname", "postgres", str(dump)],
             env=restored.environment, capture_output=True, text=True, timeout=60, check=False,

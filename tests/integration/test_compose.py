@@ -21,7 +21,8 @@ from runner.store.migrations import migrate
 from tests.support.deployment import state_folder
 
 ROOT = Path(__file__).resolve().parents[2]
-OURS = {"migrate", "api", "operator", "worker"}
+OURS = {"migrate", "api", "operator", "worker", "backup"}
+SUPERUSER = "runner_database_superuser_url"
 OPERATOR = "runner_database_operator_url"
 APIS = {"api": 8080, "operator": 8081}
 
@@ -53,11 +54,14 @@ def test_only_the_worker_reaches_docker(compose: dict[str, Any]) -> None:
 
 
 def test_the_apis_alone_reach_the_workers_door(compose: dict[str, Any]) -> None:
-    """The worker has the whole state folder, in which the door is."""
+    """The worker and backups have the whole state folder, in which the door is."""
     state = Path("/var/lib/agent-runner")
     door = str(Settings(state_dir=state).door_dir)
     assert {name for name, each in compose.items() if door in mounts(each)} == set(APIS)
-    assert {name for name, each in compose.items() if str(state) in mounts(each)} == {"worker"}
+    assert {name for name, each in compose.items() if str(state) in mounts(each)} == {
+        "worker",
+        "backup",
+    }
     for name in APIS:
         (volume,) = (
             each
@@ -77,7 +81,7 @@ def test_only_the_apis_listen_and_on_loopback_alone(compose: dict[str, Any]) -> 
 
 def test_the_api_that_can_delete_tenants_runs_on_request_only(compose: dict[str, Any]) -> None:
     able = {name for name, each in compose.items() if OPERATOR in each.get("secrets", ())}
-    assert able == {"migrate", "operator"}
+    assert able == {"migrate", "operator", "backup"}
     assert compose["operator"].get("profiles") == ["operator"]
 
 
@@ -90,6 +94,16 @@ def test_what_shows_traces_runs_on_request_only_and_reaches_no_data(
     assert "secrets" not in shown
     told = {name for name, each in compose.items() if "traces" in each["networks"]}
     assert told == {"jaeger", "worker", *APIS}
+
+
+def test_a_backup_alone_logs_in_as_a_superuser_and_runs_on_request_only(
+    compose: dict[str, Any],
+) -> None:
+    """It has no network but the database's, and does not wait for a schema."""
+    assert {n for n, each in compose.items() if SUPERUSER in each.get("secrets", ())} == {"backup"}
+    backup = compose["backup"]
+    assert (backup["profiles"], backup["networks"]) == (["backup"], ["data"])
+    assert list(backup["depends_on"]) == ["postgres"]
 
 
 def test_each_process_of_ours_reads_the_settings_in_one_file(compose: dict[str, Any]) -> None:

@@ -161,7 +161,16 @@ def bearing(url: str, token: str) -> httpx.Client:
 @contextmanager
 def deployment(**settings: Any) -> Iterator[Deployment]:
     """Run a deployment in a folder of its own; check at the end that nothing is left of it."""
-    with state_folder() as folder, ExitStack() as clients:
+    with state_folder() as folder:
+        copy_database(folder)
+        with deployment_in(folder, **settings) as made:
+            yield made
+
+
+@contextmanager
+def deployment_in(folder: Path, **settings: Any) -> Iterator[Deployment]:
+    """Run a deployment in this state folder; check at the end that nothing runs any more."""
+    with ExitStack() as clients:
         given = Settings(
             **{
                 "state_dir": folder,
@@ -172,7 +181,6 @@ def deployment(**settings: Any) -> Iterator[Deployment]:
                 **settings,
             }
         )
-        copy_database(folder)
         with (
             start_blocking_portal() as portal,
             portal.wrap_async_context_manager(stack(given, ephemeral=True)) as running,

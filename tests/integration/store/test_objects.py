@@ -2,15 +2,14 @@
 
 import asyncio
 import os
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
-import httpx
 import pytest
 from pydantic import SecretStr
 
@@ -18,7 +17,7 @@ from runner.base.settings import Settings
 from runner.store.objects import CHUNK, PART, ObjectStore, new_key
 from runner.words.errors import StoreUnavailable
 from runner.words.ids import new_id
-from tests.support.deployment import eventually
+from tests.support.buckets import bucket
 
 AT_ONCE = timedelta(0)
 BIG = os.urandom(3 * PART + 7)
@@ -40,29 +39,10 @@ async def whole(chunks: AsyncIterator[bytes]) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def s3() -> Iterator[dict[str, str]]:
+def s3() -> Iterator[dict[str, Any]]:
     """Run an S3 server with a bucket in it; yield the settings that lead there."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    server = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        endpoint = f"http://127.0.0.1:{port}"
-        eventually(lambda: _answers(port))
-        assert httpx.put(f"{endpoint}/objects").is_success
-        yield {"objects_url": "s3://objects/of/runner", "objects_endpoint": endpoint}
-    finally:
-        server.terminate()
-        server.wait(timeout=20)
-
-
-def _answers(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+    with bucket() as settings:
+        yield settings
 
 
 @pytest.fixture(params=["local", "s3"])
@@ -70,14 +50,7 @@ def objects(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
     """Return each kind of store in turn."""
     if request.param == "local":
         return ObjectStore.open(Settings(state_dir=tmp_path))
-    return ObjectStore.open(
-        Settings(
-            state_dir=tmp_path,
-            objects_access_key=SecretStr("test-key"),
-            objects_secret_key=SecretStr("test-secret"),
-            **request.getfixturevalue("s3"),
-        )
-    )
+    return ObjectStore.open(Settings(state_dir=tmp_path, **request.getfixturevalue("s3")))
 
 
 @pytest.mark.parametrize("content", [b"", b"x", BIG], ids=["empty", "one byte", "several parts"])
@@ -183,9 +156,6 @@ def killed(
     if request.node.callspec.params["objects"] == "s3":
         s3 = request.getfixturevalue("s3")
         environment |= {f"RUNNER_{name.upper()}": value for name, value in s3.items()}
-        environment |= {
-            "RUNNER_OBJECTS_ACCESS_KEY": "test-key", "RUNNER_OBJECTS_SECRET_KEY": "test-secret",
-        }  # fmt: skip
 
     def write(key: str) -> None:
         with subprocess.Popen(

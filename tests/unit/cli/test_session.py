@@ -15,6 +15,7 @@ BESIDE = session.Beside(
     url="http://127.0.0.1:8080",
     api_key="rk_x",
     docker_url="unix:///beside/docker.sock",
+    superuser_url="postgresql://postgres@/runner?host=/beside",
     owner_url="postgresql://runner_owner@/runner?host=/beside",
     operator_url="postgresql://runner_operator@/runner?host=/beside",
 )

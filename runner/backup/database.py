@@ -1,0 +1,175 @@
+"""PostgreSQL's own programs that dump and restore, and the roles that a dump refers to."""
+
+import asyncio
+import re
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import psycopg
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from pydantic import SecretStr
+
+from runner.store.db import Database
+from runner.store.migrations import migrate
+from runner.words.errors import SetupError, StoreUnavailable
+from runner.words.ids import new_id
+
+COUNTING = timedelta(minutes=10)
+"""How long a statement may take that reads a whole table."""
+_VERSION = re.compile(r"\(PostgreSQL\) (\d+)")
+_LAST_WORDS = 600
+_ESCAPED, _ESCAPE = re.compile(r"[:\\]"), r"\\\g<0>"
+"""What a line of a password file must write with a backslash (PostgreSQL's manual, 32.16)."""
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseLogins:
+    """DatabaseLogins to one database. `others` get their passwords when roles are made."""
+
+    superuser: SecretStr
+    owner: SecretStr
+    others: tuple[SecretStr, ...] = ()
+
+    @property
+    def owner_name(self) -> str:
+        """The role that owns the schema."""
+        return str(conninfo_to_dict(self.owner.get_secret_value()).get("user"))
+
+
+@dataclass(frozen=True, slots=True)
+class PostgresPrograms:
+    """`pg_dump` and `pg_restore` of one version."""
+
+    folder: Path
+    version: int
+
+    @classmethod
+    def choose(cls, folders: Sequence[Path], at_least: int) -> "PostgresPrograms":
+        """Return the first ones that are new enough. Raises SetupError if there are none.
+
+        They must not be older than the server or than the dump that they read.
+        """
+        versions = {}
+        for folder in folders:
+            if (version := _version(folder / "pg_dump")) is not None:
+                versions[folder] = version
+                if version >= at_least and _version(folder / "pg_restore") == version:
+                    return cls(folder, version)
+        there = ", ".join(f"{version} in {folder}" for folder, version in versions.items())
+        raise SetupError(
+            f"this needs `pg_dump` and `pg_restore` of PostgreSQL {at_least} or newer; there is "
+            f"{there or 'none'}: install the client programs of that version"
+        )
+
+    async def dump(self, url: SecretStr, snapshot: str, file: Path) -> None:
+        """Write the database, as the snapshot sees it, in PostgreSQL's own format.
+
+        Raises StoreUnavailable with the reason.
+        """
+        await self._run("pg_dump", url, "--format=custom", f"--snapshot={snapshot}",
+                        "--lock-wait-timeout=60s", f"--file={file}")  # fmt: skip
+
+    async def restore(self, url: SecretStr, file: Path) -> None:
+        """Restore all of a dump into an empty database, or nothing.
+
+        Raises StoreUnavailable with the reason.
+        """
+        await self._run("pg_restore", url, "--single-transaction", "--exit-on-error", str(file))
+
+    async def _run(self, program: str, url: SecretStr, *arguments: str) -> None:
+        login = {name: str(part) for name, part in conninfo_to_dict(url.get_secret_value()).items()}
+        password = login.pop("password", None)
+        with tempfile.NamedTemporaryFile("w", prefix="runner-") as file:
+            # Everybody on the host can read a command line, but not this file (mkstemp's mode).
+            if password is not None:
+                file.write(f"*:*:*:*:{_ESCAPED.sub(_ESCAPE, password)}\n")
+                file.flush()
+                login["passfile"] = file.name
+            process = await asyncio.create_subprocess_exec(
+                str(self.folder / program),
+                "--no-password",
+                f"--dbname={make_conninfo(**login)}",
+                *arguments,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.PIPE,
+            )
+            try:
+                _, said = await process.communicate()
+            except BaseException:
+                process.kill()
+                await process.wait()
+                raise
+        if process.returncode:
+            why = " ".join(said.decode(errors="replace").split())[-_LAST_WORDS:]
+            raise StoreUnavailable(f"{program} failed: {why}")
+
+
+async def require_superuser(database: Database, *, to_restore: bool) -> None:
+    """Raise SetupError if this login does not see every tenant's rows, or cannot make a database.
+
+    Row-level security would leave the others out silently.
+    """
+    async with database.no_tenant() as tx:
+        row = await tx.one("backup.sees_all")
+    if row is None or not row["makes_roles" if to_restore else "sees_all"]:
+        raise SetupError(
+            "RUNNER_DATABASE_SUPERUSER_URL: this login is no superuser of PostgreSQL, and would "
+            "not see all rows"
+        )
+
+
+async def relations(database: Database) -> list[str]:
+    """Return the names of the tables, views and sequences that the database holds."""
+    async with database.no_tenant() as tx:
+        return [row["name"] for row in await tx.all("backup.relations")]
+
+
+async def server_version(database: Database) -> int:
+    """Return the major version of the server."""
+    async with database.no_tenant() as tx:
+        row = await tx.one("backup.server")
+    return int(row["server"]) if row else 0
+
+
+def make_roles(logins: DatabaseLogins) -> None:
+    """Make the roles that a dump refers to, with their passwords and memberships.
+
+    Roles belong to the whole server, so the migrations make them in an empty database that is
+    dropped again. Raises StoreUnavailable if PostgreSQL refuses.
+    """
+    name = sql.Identifier(f"runner_roles_{new_id().hex}")
+    scratch = make_conninfo(logins.owner.get_secret_value(), dbname=name.as_string(None).strip('"'))
+    try:
+        with psycopg.connect(logins.superuser.get_secret_value(), autocommit=True) as superuser:
+            owner = sql.Identifier(logins.owner_name)
+            superuser.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(name, owner))
+            try:
+                migrate(SecretStr(scratch), *logins.others)
+            finally:
+                superuser.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(name))
+    except psycopg.Error as error:
+        why = " ".join(str(error).split())
+        raise StoreUnavailable(f"PostgreSQL did not make the roles: {why}") from error
+
+
+def gather_statistics(superuser: SecretStr) -> None:
+    """Let PostgreSQL look at restored tables: a dump holds no statistics for its planner."""
+    with psycopg.connect(superuser.get_secret_value(), autocommit=True) as connection:
+        connection.execute("ANALYZE")
+
+
+def _version(program: Path) -> int | None:
+    try:
+        said = subprocess.run(  # noqa: S603 - a program of PostgreSQL, without arguments of others
+            [program, "--version"], capture_output=True, text=True, timeout=20, check=True
+        ).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None
+    found = _VERSION.search(said)
+    return int(found[1]) if found else None
