@@ -33,6 +33,11 @@ OIDC = {"oidc_issuer": "https://login.example", "oidc_audience": "runner"}
         ({**OIDC, "mcp_resource": "https://runner.example/mcp?a=b"}, OIDC),
         ({**OIDC, "mcp_resource": "https://user@runner.example/mcp"}, OIDC),
         ({**OIDC, "mcp_resource": 'https://runner.example"/mcp'}, OIDC),
+        ({"traces_headers": '["a"]'}, {"traces_headers": '{"Authorization": "Basic eA=="}'}),
+        ({"traces_headers": '{"a": 1}'}, {"traces_headers": '{"a": "1"}'}),
+        ({"traces_headers": '{"a\\r\\nb": "1"}'}, {"traces_headers": "{}"}),
+        ({"traces_headers": '{"a": "1\\r\\nb: 2"}'}, {"traces_headers": '{"a": "1 b: 2"}'}),
+        ({"traces_url": "collector:4318"}, {"traces_url": "http://collector:4318/v1/traces"}),
         ({"librechat": True}, {"librechat": True, "images": ("python", "librechat")}),
     ],
 )  # fmt: skip

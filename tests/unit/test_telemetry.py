@@ -8,6 +8,7 @@ import pytest
 import structlog
 
 from runner.base import telemetry
+from runner.words.trace import TracePlace
 
 CANARY = "canary-5f1c"
 
@@ -52,6 +53,18 @@ def test_a_librarys_log_comes_out_as_one_json_line(capsys: pytest.CaptureFixture
     assert line["level"] == "warning"
     assert line["logger"] == "rq.worker"
     assert line["timestamp"].endswith("Z")
+
+
+def test_lines_of_a_trace_have_its_id(capsys: pytest.CaptureFixture[str]) -> None:
+    telemetry.configure("info", json=True)
+    place = TracePlace.new(sampled=False)
+    with telemetry.traced(place):
+        structlog.get_logger("test").info("inside")
+        logging.getLogger("rq.worker").warning("beside")
+    with telemetry.traced(None):
+        structlog.get_logger("test").info("outside")
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [line.get("trace_id") for line in lines] == [place.trace_id, place.trace_id, None]
 
 
 def test_the_level_is_kept_and_libraries_are_quieter(capsys: pytest.CaptureFixture[str]) -> None:
