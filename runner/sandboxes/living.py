@@ -18,7 +18,7 @@ from runner.quotas.tiers import resume_refusal, sandbox_refusal
 from runner.sandboxes.catalogue import Catalogue, policy_in
 from runner.sandboxes.egress import EgressOrder, not_in_force, rules_in_place
 from runner.sandboxes.order import LivingOrder, resolve_sandbox
-from runner.sandboxes.place import KIND, NO_SANDBOX, SandboxPlaces, ended, knock_of, took_commands
+from runner.sandboxes.place import KIND, NO_SANDBOX, SandboxPlaces, ended, knock_to, took_commands
 from runner.sandboxes.starting import SandboxStart
 from runner.sandboxes.startup import begin
 from runner.sandboxes.use import Using
@@ -266,7 +266,7 @@ class LivingSandboxes:
         self.places.forget(caller.tenant_id, sandbox_id)
         act = self.door.pause if target is Life.PAUSED else self.door.resume
         try:
-            await act(knock_of(caller, sandbox_id, found.door))
+            await act(knock_to(caller, sandbox_id, found))
         except SandboxEnded:
             now = await self.read(caller, sandbox_id)
             raise ended(now) from None

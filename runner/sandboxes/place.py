@@ -59,9 +59,9 @@ class SandboxPlaces:
     async def knock(self, caller: Caller, sandbox_id: UUID) -> Knock:
         """Return the knock for the door of the sandbox's node, whatever state it is in.
 
-        Raises NotFound, also for another tenant's sandbox.
+        Raises NotFound, also for another tenant's sandbox, and NodeAway if its node was removed.
         """
-        return knock_of(caller, sandbox_id, (await self.find(caller, sandbox_id)).door)
+        return knock_to(caller, sandbox_id, await self.find(caller, sandbox_id))
 
     async def find(self, caller: Caller, sandbox_id: UUID) -> Whereabouts:
         """Return where a sandbox is now. Raises NotFound, also for another tenant's sandbox."""
@@ -94,14 +94,17 @@ _ASLEEP = frozenset({Life.PAUSING, Life.PAUSED, Life.RESUMING})
 
 
 def require_running(found: Whereabouts | None) -> str | None:
-    """Return its node's door. Raises NotFound, Gone, Asleep or Conflict unless the sandbox runs."""
+    """Return its node's door.
+
+    Raises NotFound, Gone, Asleep or Conflict unless the sandbox runs, and what `door_of` raises.
+    """
     match found:
         case None:
             raise NotFound(NO_SANDBOX)
         case Whereabouts(state=Life.ENDED):
             raise ended(found)
-        case Whereabouts(state=Life.RUNNING, door=door):
-            return door
+        case Whereabouts(state=Life.RUNNING):
+            return door_of(found)
         case Whereabouts(auto_resume=True, state=state) if state in _ASLEEP:
             raise Asleep(f"this sandbox is {state.value}: resume it first")
         case Whereabouts(state=Life.PAUSED):
@@ -110,6 +113,16 @@ def require_running(found: Whereabouts | None) -> str | None:
             raise NodeAway(f"this sandbox is {state.value}: try again in a moment")
         case Whereabouts(state=state):
             raise Conflict(f"this sandbox is {state.value}")
+
+
+def door_of(found: Whereabouts) -> str | None:
+    """Return its node's door. Raises NodeAway if the node was removed.
+
+    Such a host still has the certificate of a node. Nobody gives it anything any more.
+    """
+    if found.node_removed:
+        raise NodeAway("the node of this sandbox was removed; the sandbox ends with its lease")
+    return found.door
 
 
 def ended(found: Whereabouts | StoredSandbox) -> Gone:
@@ -132,6 +145,11 @@ def took_commands(made: StoredSandbox) -> StoredSandbox:
     if made.started_at is not None:
         raise NodeAway("this sandbox is still being given its files: try again in a moment")
     raise NodeAway(f"this sandbox is {made.state.value}: try again in a moment")
+
+
+def knock_to(caller: Caller, sandbox_id: UUID, found: Whereabouts) -> Knock:
+    """Return the knock for the door of a sandbox's node. Raises NodeAway if that was removed."""
+    return knock_of(caller, sandbox_id, door_of(found))
 
 
 def knock_of(caller: Caller, sandbox_id: UUID, door: str | None) -> Knock:

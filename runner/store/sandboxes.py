@@ -120,6 +120,8 @@ class Whereabouts:
     kept_as: UUID | None = None
     door: str | None = None
     """Its node's; None if that has not registered."""
+    node_removed: bool = False
+    """Whether the operator has taken its node out of the deployment."""
 
 
 async def where(tx: Transaction, sandbox_id: UUID) -> Whereabouts | None:
@@ -135,6 +137,7 @@ async def where(tx: Transaction, sandbox_id: UUID) -> Whereabouts | None:
         row["auto_resume"],
         row["kept_as"],
         row["door"],
+        row["node_removed"],
     )
 
 

@@ -38,7 +38,8 @@ WHERE tenant_id = app_tenant()
 ORDER BY sandbox_id DESC LIMIT %(limit)s;
 
 -- name: where
-SELECT s.state, s.reason, s.detail, s.node, s.auto_resume, s.kept_as, n.door
+SELECT s.state, s.reason, s.detail, s.node, s.auto_resume, s.kept_as, n.door,
+       COALESCE(n.state = 'removed', false) AS node_removed
 FROM sandboxes s LEFT JOIN nodes n USING (node)
 WHERE s.sandbox_id = %(sandbox_id)s;
 

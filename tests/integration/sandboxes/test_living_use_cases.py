@@ -20,6 +20,7 @@ from runner.auth.caller import Caller
 from runner.base.settings import Settings
 from runner.door.client import Door
 from runner.door.grants import MOST_S
+from runner.door.reaching import unix_address
 from runner.egress.policy import Policy
 from runner.fleet.directory import NodeDirectory
 from runner.quotas.sizes import load_sizes
@@ -56,6 +57,12 @@ from tests.support.deployment import PATIENCE_S
 from tests.support.played_node import PROCESS, PlayedNode, played_node
 
 NANO = LivingOrder(size="nano", limits={"pids": 8, "memory_mb": 64, "disk_mb": 8})
+
+NODE = """
+INSERT INTO nodes (node, instance, door, version, isolations, images, slots, sandboxes, cpus,
+                   memory_mb, away_at)
+VALUES (%s, %s, %s, '1', '{}', '{}', 1, 1, 1, 1, 'infinity')
+"""
 
 
 def caller_of(tenant: UUID) -> Caller:
@@ -129,6 +136,36 @@ async def test_a_sandbox_is_made_and_killed(
     assert node.asked == [("key:test", "create"), ("key:test", "end")]
     assert ("sandbox:create", "success") in await recorded(api, caller)
     assert (await recorded(api, caller)).count(("sandbox:kill", "success")) == 1
+
+
+async def test_nobody_knocks_at_a_node_that_was_removed(
+    caller: Caller,
+    node: PlayedNode,
+    living: LivingSandboxes,
+    using: Using,
+    superuser: Any,
+    tmp_path: Path,
+) -> None:
+    """Although its door is open, and it may show the certificate of a node.
+
+    The control: it is asked before, and again when the operator takes it back.
+    """
+    made = await living.create(caller, NANO)
+    superuser.execute(NODE, (node.name, node.instance, unix_address(tmp_path)))
+    try:
+        for state, asked in (("ready", 1), ("removed", 0), ("ready", 1)):
+            superuser.execute("UPDATE nodes SET state = %s", (state,))
+            living.places.forget(caller.tenant_id, made.id)
+            before = len(node.asked)
+            if asked:
+                assert await using.processes(caller, made.id) == (PROCESS,)
+            else:
+                for attempt in (using.processes(caller, made.id), living.pause(caller, made.id)):
+                    with pytest.raises(NodeAway, match="was removed"):
+                        await attempt
+            assert len(node.asked) == before + asked
+    finally:
+        superuser.execute("DELETE FROM nodes")
 
 
 async def test_of_another_tenants_sandbox_nothing_is_told(
