@@ -1,6 +1,6 @@
 """Formats sizes, times and numbers for people; `--json` prints them exactly."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 _SPANS = ((86_400, "d"), (3600, "h"), (60, "min"))
@@ -56,8 +56,17 @@ def moment(text: str) -> str:
 
 def age(text: str, now: datetime | None = None) -> str:
     """Return how long ago a time of the API was, in one unit."""
-    seconds = ((now or datetime.now(UTC)) - datetime.fromisoformat(text)).total_seconds()
+    return f"{_span((now or datetime.now(UTC)) - datetime.fromisoformat(text))} ago"
+
+
+def ahead(text: str, now: datetime | None = None) -> str:
+    """Return in how long a time of the API will be, in one unit."""
+    return f"in {_span(datetime.fromisoformat(text) - (now or datetime.now(UTC)))}"
+
+
+def _span(time: timedelta) -> str:
+    seconds = max(time.total_seconds(), 0)
     for length, unit in _SPANS:
         if seconds >= length:
-            return f"{seconds // length:.0f} {unit} ago"
-    return f"{max(seconds, 0):.0f} s ago"
+            return f"{seconds // length:.0f} {unit}"
+    return f"{seconds:.0f} s"

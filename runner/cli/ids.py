@@ -1,13 +1,16 @@
 """Ids as people type them: whole, or only the beginning, as with git's commits."""
 
 import re
+from collections.abc import Mapping, Sequence
 from uuid import UUID
 
-from agent_runner import Client
+from agent_runner import Client, Sandbox
 from runner.cli.console import fail
 
 DIGITS = 32
 LEAST = 4
+SHORT = len("0199f2a1-c0de-7b20")
+"""How much of an id lists print: the time to the millisecond, and 12 random bits (RFC 9562)."""
 _BEGINNING = re.compile(rf"[0-9a-f]{{{LEAST},{DIGITS}}}")
 
 
@@ -27,6 +30,21 @@ def of_either(api: Client, given: str) -> str:
         return given
     found = [*_executions(api, digits), *_sandboxes(api, digits)]
     return _only(given, found, "execution or sandbox", "executions or sandboxes")
+
+
+def find_sandbox(api: Client, given: str) -> Sandbox:
+    """Return the one sandbox whose id begins like this, or end the command, as `whole` does."""
+    if (digits := _beginning(given)) is not None:
+        given = _only(given, _sandboxes(api, digits), "sandbox", "sandboxes")
+    return api.sandboxes.get(given)
+
+
+def shortened(ids: Sequence[str]) -> Mapping[str, str]:
+    """Return the beginning by which to print each id: no two are equal, and all equally long."""
+    length = SHORT
+    while len({each[:length] for each in ids}) < len(set(ids)):
+        length += 1
+    return {each: each[:length] for each in ids}
 
 
 def _executions(api: Client, digits: str) -> list[str]:

@@ -9,6 +9,7 @@ from rich.text import Text
 from agent_runner import SandboxInfo
 from runner.cli import human, sandbox_ports, sandbox_shell, sandbox_use, sandbox_watch
 from runner.cli.console import out, read_settings, reports_errors
+from runner.cli.ids import find_sandbox, shortened
 from runner.cli.listing import (
     AsJson,
     Cell,
@@ -126,17 +127,18 @@ def list_sandboxes(
     if as_json:
         print_json({"items": found, "next_cursor": next_cursor})
         return
+    ids = shortened([each.id for each in found])
     print_rows(
-        (Column("id", whole=True), "state", "reason", "image", "size", "created", "expires (UTC)"),
+        (Column("id", whole=True), "state", "reason", "image", "size", "created", "expires"),
         (
             (
-                each.id,
+                ids[each.id],
                 _state(each),
                 each.reason or "",
                 each.image,
                 each.size,
                 human.age(each.created_at),
-                human.moment(each.expires_at) if each.expires_at and not each.ended else "",
+                human.ahead(each.expires_at) if each.expires_at and not each.ended else "",
             )
             for each in found
         ),
@@ -152,7 +154,7 @@ def list_sandboxes(
 def show(sandbox_id: SandboxArgument, *, as_json: AsJson = False) -> None:
     """Show one sandbox."""
     with client(read_settings()) as api:
-        found = api.sandboxes.get(sandbox_id).info
+        found = find_sandbox(api, sandbox_id).info
     if as_json:
         print_json(found)
     else:
@@ -167,7 +169,7 @@ def extend(
 ) -> None:
     """Set how long a sandbox lives from now on."""
     with client(read_settings()) as api:
-        changed = api.sandboxes.get(sandbox_id).update(timeout_s=timeout_s or None)
+        changed = find_sandbox(api, sandbox_id).update(timeout_s=timeout_s or None)
     until = f"{human.moment(changed.expires_at)} UTC" if changed.expires_at else "killed"
     out.print(f"lives until {until}", highlight=False)
 
@@ -186,7 +188,7 @@ def set_egress(
 ) -> None:
     """Replace what a running sandbox may reach."""
     with client(read_settings()) as api:
-        changed = api.sandboxes.get(sandbox_id).update(
+        changed = find_sandbox(api, sandbox_id).update(
             egress=list(rules or ()), egress_policy=policy
         )
     for rule in changed.egress:
@@ -200,7 +202,7 @@ def set_egress(
 def pause(sandbox_id: SandboxArgument) -> None:
     """Freeze a sandbox's processes."""
     with client(read_settings()) as api:
-        out.print(api.sandboxes.get(sandbox_id).pause().state)
+        out.print(find_sandbox(api, sandbox_id).pause().state)
 
 
 @sandbox.command("resume")
@@ -208,7 +210,7 @@ def pause(sandbox_id: SandboxArgument) -> None:
 def resume(sandbox_id: SandboxArgument) -> None:
     """Let a paused sandbox's processes go on."""
     with client(read_settings()) as api:
-        out.print(api.sandboxes.get(sandbox_id).resume().state)
+        out.print(find_sandbox(api, sandbox_id).resume().state)
 
 
 @sandbox.command("snapshot")
@@ -226,8 +228,8 @@ def snapshot_of(
 ) -> None:
     """Keep the files of a sandbox's workspace, and print the snapshot's id."""
     with client(read_settings()) as api:
-        sandbox_of = api.sandboxes.get(sandbox_id)
-        kept = sandbox_of.snapshot(name, metadata=pairs("-m", metadata or ()), expires_s=expires_s)
+        found = find_sandbox(api, sandbox_id)
+        kept = found.snapshot(name, metadata=pairs("-m", metadata or ()), expires_s=expires_s)
     if as_json:
         print_json(kept)
     else:
@@ -245,7 +247,7 @@ def fork(
 ) -> None:
     """Make copies of a running sandbox, with its files, and print their ids."""
     with client(read_settings()) as api:
-        for each in api.sandboxes.get(sandbox_id).fork(count, timeout_s=timeout_s or None):
+        for each in find_sandbox(api, sandbox_id).fork(count, timeout_s=timeout_s or None):
             out.print(each.id, highlight=False)
 
 
@@ -257,7 +259,7 @@ def kill(
     """End sandboxes, whatever they are doing."""
     with client(read_settings()) as api:
         for each in sandbox_ids:
-            api.sandboxes.get(each).kill()
+            find_sandbox(api, each).kill()
 
 
 sandbox.command("exec", cls=PassesOn)(sandbox_use.execute)

@@ -10,6 +10,7 @@ import typer
 from agent_runner import ApiError, Forward
 from agent_runner.transport import LOOPBACK
 from runner.cli.console import err, fail, out, read_settings, reports_errors
+from runner.cli.ids import find_sandbox
 from runner.cli.run import Interrupted, Interruption
 from runner.cli.sandbox_use import SandboxArgument
 from runner.cli.session import client
@@ -36,7 +37,7 @@ def forward(
     """
     local, port = _read(ports)
     with client(read_settings()) as api, Interruption() as interruption:
-        sandbox = api.sandboxes.get(sandbox_id)
+        sandbox = find_sandbox(api, sandbox_id)
         try:
             with sandbox.ports.forward(port, local) as listening, suppress(Interrupted):
                 out.print(f"{LOOPBACK}:{listening.port}", highlight=False)

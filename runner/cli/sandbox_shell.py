@@ -18,6 +18,7 @@ import typer
 from agent_runner import ApiError, OutputEvent, Process, Sandbox, Terminal, Unavailable
 from agent_runner.types import omission
 from runner.cli.console import err, fail, read_settings, reports_errors
+from runner.cli.ids import find_sandbox
 from runner.cli.run import EX_SOFTWARE, Interrupted, Interruption, pairs
 from runner.cli.sandbox_use import exit_code
 from runner.cli.session import client
@@ -73,7 +74,7 @@ def shell(
             wanted: dict[str, Any] = {"image": image, "size": size, "egress": list(egress or ())}
             with err.status("making a sandbox"):
                 made = stack.enter_context(api.sandboxes.create(timeout_s=LIVES_S, **wanted))
-        lived_in = made or api.sandboxes.get(str(sandbox_id))
+        lived_in = made or find_sandbox(api, str(sandbox_id))
         rows, columns = window()
         process = lived_in.start(
             list(command or ("bash",)),

@@ -14,6 +14,7 @@ from agent_runner import ApiError, OutputEvent, Process
 from agent_runner.types import omission
 from runner.cli import human
 from runner.cli.console import err, fail, out, read_settings, reports_errors
+from runner.cli.ids import find_sandbox
 from runner.cli.listing import AsJson, print_json, print_rows
 from runner.cli.run import (
     CODES,
@@ -31,7 +32,11 @@ PIECE = 64 * 1024
 HERE = "-"
 
 SandboxArgument = Annotated[
-    str, typer.Argument(metavar="ID", help="The sandbox's id, as `sandbox list` shows it.")
+    str,
+    typer.Argument(
+        metavar="ID",
+        help="The sandbox's id, as `sandbox list` shows it, or enough of its beginning.",
+    ),
 ]
 
 
@@ -82,7 +87,7 @@ def execute(
     }
     with client(read_settings()) as api, Interruption() as interruption:
         # An interruption while it is started is kept: nobody would know what to signal.
-        sandbox = api.sandboxes.get(sandbox_id)
+        sandbox = find_sandbox(api, sandbox_id)
         try:
             started = sandbox.start(command[0] if shell else command, **wanted)
         except ApiError as error:
@@ -93,7 +98,7 @@ def execute(
             out.print(started.number, highlight=False)
             return
         if piped:
-            Thread(target=_feed, args=(sandbox_id, started.number), daemon=True).start()
+            Thread(target=_feed, args=(sandbox.id, started.number), daemon=True).start()
         ended = _followed(started, interruption)
     raise typer.Exit(exit_code(ended))
 
@@ -102,7 +107,7 @@ def execute(
 def processes(sandbox_id: SandboxArgument, *, as_json: AsJson = False) -> None:
     """List a sandbox's processes, in the order of their starts."""
     with client(read_settings()) as api:
-        found = api.sandboxes.get(sandbox_id).processes()
+        found = find_sandbox(api, sandbox_id).processes()
     if as_json:
         print_json(found)
         return
@@ -134,7 +139,7 @@ def logs(
 ) -> None:
     """Print what a process has written, as far as its sandbox keeps it."""
     with client(read_settings()) as api:
-        found = api.sandboxes.get(sandbox_id).process(process)
+        found = find_sandbox(api, sandbox_id).process(process)
         for event in found.output(offset=offset, follow=follow):
             pass_on(event)
 
@@ -216,7 +221,7 @@ def _feed(sandbox_id: str, number: int) -> None:
     # A client is not for several threads: this one is the thread's own.
     with client(read_settings()) as api:
         try:
-            process = api.sandboxes.get(sandbox_id).process(number)
+            process = find_sandbox(api, sandbox_id).process(number)
             while piece := os.read(sys.stdin.fileno(), PIECE):
                 process.write(piece)
             process.close_stdin()
@@ -227,7 +232,7 @@ def _feed(sandbox_id: str, number: int) -> None:
 
 def _put(local: str, sandbox_id: str, path: str) -> None:
     with client(read_settings()) as api:
-        files = api.sandboxes.get(sandbox_id).files
+        files = find_sandbox(api, sandbox_id).files
         if local == HERE:
             files.write(path, _pieces(sys.stdin.buffer))
             return
@@ -238,7 +243,7 @@ def _put(local: str, sandbox_id: str, path: str) -> None:
 
 
 def _get(sandbox_id: str, path: str, local: str) -> None:
-    with client(read_settings()) as api, api.sandboxes.get(sandbox_id).files.open(path) as pieces:
+    with client(read_settings()) as api, find_sandbox(api, sandbox_id).files.open(path) as pieces:
         if local == HERE:
             sys.stdout.buffer.writelines(pieces)
             sys.stdout.buffer.flush()
@@ -252,7 +257,7 @@ def _get(sandbox_id: str, path: str, local: str) -> None:
 
 def _put_folder(local: str, sandbox_id: str, path: str) -> None:
     with client(read_settings()) as api:
-        files = api.sandboxes.get(sandbox_id).files
+        files = find_sandbox(api, sandbox_id).files
         if local == HERE:
             files.write_archive(path, _pieces(sys.stdin.buffer))
         else:
@@ -261,7 +266,7 @@ def _put_folder(local: str, sandbox_id: str, path: str) -> None:
 
 def _get_folder(sandbox_id: str, path: str, local: str) -> None:
     with client(read_settings()) as api:
-        files = api.sandboxes.get(sandbox_id).files
+        files = find_sandbox(api, sandbox_id).files
         if local != HERE:
             files.download_folder(path, local)
             return

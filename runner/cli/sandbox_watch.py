@@ -8,6 +8,7 @@ import typer
 from agent_runner import SandboxEvent
 from runner.cli import human
 from runner.cli.console import out, read_settings, reports_errors
+from runner.cli.ids import find_sandbox
 from runner.cli.listing import AsJson, print_json, print_rows
 from runner.cli.sandbox_use import SandboxArgument
 from runner.cli.session import client
@@ -27,7 +28,7 @@ def events(
 ) -> None:
     """Print what has happened to a sandbox and in it."""
     with client(read_settings()) as api:
-        for event in api.sandboxes.get(sandbox_id).events(after=after, follow=follow):
+        for event in find_sandbox(api, sandbox_id).events(after=after, follow=follow):
             if as_json:
                 line = json.dumps({"id": event.id, "event": event.kind, **event.data})
             else:
@@ -52,7 +53,7 @@ def metrics(
 ) -> None:
     """Print what a sandbox uses, now or for the last hour."""
     with client(read_settings()) as api:
-        found = api.sandboxes.get(sandbox_id)
+        found = find_sandbox(api, sandbox_id)
         samples = found.metrics_series() if series else (found.metrics(),)
     if as_json:
         print_json(samples if series else samples[0])

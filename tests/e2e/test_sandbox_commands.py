@@ -94,7 +94,11 @@ def test_ctrl_c_is_passed_on(made: str, env: Mapping[str, str]) -> None:
 def test_sandboxes_are_listed_shown_and_changed(made: str, env: Mapping[str, str]) -> None:
     listed = json.loads(runner("sandbox", "list", "--json", "-m", "of=tests", env=env).stdout)
     assert [each["id"] for each in listed["items"]] == [made]
-    shown = runner("sandbox", "show", made, env=env).stdout
+    in_a_pipe = runner("sandbox", "list", "-m", "of=tests", env=env).stdout.splitlines()
+    assert max(map(len, in_a_pipe)) <= 80
+    short = in_a_pipe[1].split()[0]
+    assert len(short) < len(made)
+    shown = runner("sandbox", "show", short, env=env).stdout
     assert made in shown
     assert "running" in shown
     assert runner("sandbox", "extend", made, "0", env=env).stdout == "lives until killed\n"

@@ -79,3 +79,16 @@ def test_a_moment_is_in_utc_to_the_second() -> None:
 def test_an_age_is_in_one_unit(at: str, written: str) -> None:
     """If this clock is behind the server's, nothing is younger than new."""
     assert human.age(at, datetime(2026, 1, 2, 12, tzinfo=UTC)) == written
+
+
+@pytest.mark.parametrize(
+    ("at", "written"),
+    [
+        ("2026-01-02T12:04:59Z", "in 4 min"),
+        ("2026-01-04T12:00:00Z", "in 2 d"),
+        ("2026-01-02T11:00:00Z", "in 0 s"),
+    ],
+)
+def test_a_time_to_come_is_in_one_unit(at: str, written: str) -> None:
+    """If it has passed, it is now."""
+    assert human.ahead(at, datetime(2026, 1, 2, 12, tzinfo=UTC)) == written

@@ -1,4 +1,4 @@
-"""The beginning of an execution's id stands for it if only one id begins like that."""
+"""The beginning of an id stands for it if only one id begins like that."""
 
 import json
 from collections.abc import Iterator
@@ -10,9 +10,9 @@ import typer
 
 from agent_runner import Client
 from runner.api.cursors import decode_id
-from runner.cli.ids import whole
+from runner.cli.ids import SHORT, find_sandbox, shortened, whole
 from tests.support.answering import Request, reply, served
-from tests.unit.client.test_strangers import KEY, RUNNING
+from tests.unit.client.test_strangers import KEY, LIVES, RUNNING
 
 IDS = (
     "0199f2a1-c0de-7b1f-b0d5-a9c1e7a0f3d2",
@@ -25,14 +25,20 @@ IDS = (
 
 @pytest.fixture
 def api() -> Iterator[Client]:
-    """Return a client of a server that lists these executions as the API does."""
+    """Return a client of a server that has executions and sandboxes with these ids."""
 
     def answer(request: Request) -> None:
-        asked = parse_qs(urlsplit(request.path).query)
+        url = urlsplit(request.path)
+        kind = LIVES if "/sandboxes" in url.path else RUNNING
+        asked = parse_qs(url.query)
+        if not asked:
+            one = {**kind, "id": url.path.rpartition("/")[2]}
+            reply(request, 200, json.dumps(one).encode(), "application/json")
+            return
         before = decode_id(asked["cursor"][0])
         assert before is not None
         found = [each for each in sorted(IDS, reverse=True) if UUID(each) < before]
-        items = [{**RUNNING, "id": each} for each in found[: int(asked["limit"][0])]]
+        items = [{**kind, "id": each} for each in found[: int(asked["limit"][0])]]
         page = {"items": items, "next_cursor": None}
         reply(request, 200, json.dumps(page).encode(), "application/json")
 
@@ -79,3 +85,21 @@ def test_one_that_several_have_or_none_is_refused(
 @pytest.mark.parametrize("given", ["", "019", "latest", "0199f2a1-c0de-7b1f-b0d5-a9c1e7a0f3d2f"])
 def test_what_begins_no_id_is_left_to_the_api(api: Client, given: str) -> None:
     assert whole(api, given) == given
+
+
+def test_a_beginning_stands_for_a_sandbox_too(
+    api: Client, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert find_sandbox(api, "0199f2a1-c0de-7b20").id == IDS[2]
+    assert find_sandbox(api, IDS[0]).id == IDS[0]
+    with pytest.raises(typer.Exit):
+        find_sandbox(api, "0199f2a1-c0de-7b1f")
+    assert "the ids of several sandboxes begin with" in capsys.readouterr().err
+
+
+def test_ids_are_shortened_as_far_as_they_differ() -> None:
+    far = IDS[2:]
+    assert shortened(far) == {each: each[:SHORT] for each in far}
+    assert shortened(IDS) == {each: each for each in IDS}
+    assert shortened([IDS[0], IDS[0]]) == {IDS[0]: IDS[0][:SHORT]}
+    assert shortened([]) == {}
