@@ -1,4 +1,4 @@
-"""What happened: append-only, one hash chain for each tenant, sealed from outside the database.
+"""The audit log: append-only, one hash chain for each tenant, sealed from outside the database.
 
     events ──→ audit_events ──┬─→ export   (API)       NDJSON, whose last line is a checkpoint
     (in the transaction of    ├─→ checkpoints (worker) "record n had this hash", signed

@@ -31,7 +31,7 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """Where a chain ends, or how far it has been verified."""
+    """The end of a chain, or the point up to which it has been verified."""
 
     seq: int
     hash: bytes

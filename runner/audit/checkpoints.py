@@ -62,7 +62,7 @@ class Checkpoint:
 
     @property
     def pin(self) -> Pin:
-        """What a chain has to pass through."""
+        """The points that a chain has to pass through."""
         return Pin(self.seq, self.hash, f"the checkpoint signed {self.at}")
 
 

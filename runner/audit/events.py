@@ -17,7 +17,7 @@ from runner.words.ids import PLATFORM_TENANT, new_id
 
 
 class Action(StrEnum):
-    """What was done, as `resource:action`."""
+    """The action of a record, as `resource:action`."""
 
     EXECUTION_SUBMIT = "execution:submit"
     EXECUTION_START = "execution:start"
@@ -108,7 +108,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a request came from."""
+    """The origin of a request."""
 
     ip: str | None = None
     user_agent: str | None = None
@@ -130,7 +130,7 @@ class AuditEvent:
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which records to list; None permits any. Times are compared as ISO 8601 text in UTC."""
+    """A selection of records; None permits any. Times are compared as ISO 8601 text in UTC."""
 
     action: str | None = None
     actor: str | None = None

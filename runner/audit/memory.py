@@ -1,4 +1,4 @@
-"""What this worker has sealed, kept outside the database: one small file for each chain.
+"""Seals that this worker has made, kept outside the database: one small file for each chain.
 
 A file holds the newest checkpoint as it was signed. If somebody rewrites a chain and removes its
 checkpoints from the database, the worker still refuses to seal a chain that does not pass through

@@ -24,7 +24,7 @@ MAX_SEQ = 2**62
 
 
 class Kind(StrEnum):
-    """What is wrong with an export."""
+    """A fault of an export."""
 
     CHANGED = "changed"
     MISSING = "missing"
@@ -45,7 +45,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What an export contains, and what is wrong with it."""
+    """The contents of an export, and its faults."""
 
     tenant: str | None
     records: int

@@ -20,7 +20,7 @@ _PROBLEMS = {
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """Where to connect: the normalised host, the port, and the addresses of the host."""
+    """The destination of a connection: the normalised host, the port, and the host's addresses."""
 
     host: str
     port: int

@@ -55,7 +55,7 @@ class DeploymentWebhook:
 
 @dataclass(frozen=True, slots=True)
 class Receivers:
-    """Where the operator wants every audit record sent."""
+    """The place to which the operator wants every audit record sent."""
 
     webhook: tuple[str, bytes] | None = field(default=None, repr=False)
     """The address, and the key that signs what is sent there."""

@@ -32,7 +32,7 @@ _NIL = "-"
 
 @dataclass(frozen=True, slots=True)
 class Receiver:
-    """Where messages go."""
+    """The address that messages go to."""
 
     host: str
     port: int

@@ -1,4 +1,4 @@
-"""Who is it, and may they: keys, sessions and tokens to principals, principals to permissions.
+"""Authentication and authorisation: credentials to principals, principals to permissions.
 
 Runs in the API. A credential is looked up by its prefix or its hash before its tenant is known,
 through database functions that return only that one. Everything after that happens inside the

@@ -1,4 +1,4 @@
-"""Who calls and from where: use cases get it, and the audit log records it."""
+"""The caller and its address: use cases get them, and the audit log records them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

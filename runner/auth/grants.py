@@ -1,4 +1,4 @@
-"""Which rights may be passed on: nobody can make or take over a key that can do more than they."""
+"""Rights that may be passed on: nobody can make or take over a key that can do more than they."""
 
 from datetime import datetime
 

@@ -41,7 +41,7 @@ UNKNOWN = "user:unknown"
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """Who is calling, as far as that is no secret."""
+    """The caller, as far as that is no secret."""
 
     tenant: str
     email: str | None = None
@@ -50,7 +50,7 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Logins:
-    """What is needed to log people in and out."""
+    """The parts that logging people in and out takes."""
 
     database: Database
     passwords: Passwords

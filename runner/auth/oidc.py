@@ -55,7 +55,7 @@ _KINDS: Mapping[str, type[RSAKey | ECKey | OKPKey]] = {"RSA": RSAKey, "EC": ECKe
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """Which tokens are accepted, and what their claims mean here.
+    """The tokens that are accepted, and what their claims mean here.
 
     `mcp_audience` is the audience of tokens for `/mcp`, if it is another one. With `members`, a
     token's subject stands for a member here, who has the role of their membership. The keys are
@@ -85,7 +85,7 @@ class _Known:
 
 
 class _Unacceptable(Exception):
-    """What is wrong with a token or a document. Whoever presents the token never hears it."""
+    """The fault of a token or a document. Whoever presents the token never hears it."""
 
 
 class _Registry(JWSRegistry):

@@ -1,4 +1,4 @@
-"""What each role may do: one table on one screen."""
+"""The permissions of each role: one table on one screen."""
 
 from enum import StrEnum
 
@@ -6,7 +6,7 @@ from runner.words.principal import Principal, Role
 
 
 class Permission(StrEnum):
-    """What a route requires, as `resource:action`."""
+    """The permission that a route requires, as `resource:action`."""
 
     ACCOUNT_READ = "account:read"
     ACCOUNT_WRITE = "account:write"

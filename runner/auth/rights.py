@@ -1,4 +1,4 @@
-"""What ends with a right: things that somebody made, and requests that somebody opened.
+"""The end of a right, and of the things that somebody made and the requests that somebody opened.
 
 Things end in the transaction that ends the right: see `runner.store.rights`. A request, of any kind
 and however long, continues only as long as the API would accept it again. `Rights` checks all
@@ -36,7 +36,7 @@ UNCONFIRMED_S = 10.0
 """How long a request continues while PostgreSQL does not say whether its right still holds."""
 LOOKING = "looking at rights"
 HELD = "runner.held"
-"""Where a request's scope keeps its `Held`."""
+"""The key under which a request's scope keeps its `Held`."""
 OVER = (
     "your key, session or token ended, or lost this permission, while the request was under way: "
     "some of it may have been done"
@@ -65,7 +65,7 @@ class Held:
 
     @property
     def id(self) -> UUID:
-        """What PostgreSQL looks up: a login, a key, or the tenant that a token is for."""
+        """The id that PostgreSQL looks up: a login's, a key's, or that of the tenant of a token."""
         principal = self.principal
         if principal.kind is PrincipalKind.KEY:
             return principal.id

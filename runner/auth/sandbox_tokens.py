@@ -67,7 +67,7 @@ _BYTES = _SAID_BYTES + _MAC_BYTES
 
 
 class Use(Enum):
-    """What a token is good for: its prefix. Each is signed with a key of its own."""
+    """The purpose of a token: its prefix. Each is signed with a key of its own."""
 
     INSIDE = "st_"
     """All that can be done in the sandbox."""
@@ -76,13 +76,13 @@ class Use(Enum):
 
     @property
     def purpose(self) -> bytes:
-        """What its key is derived for."""
+        """The name that its key is derived for."""
         return b"sandbox-token" if self is Use.INSIDE else b"sandbox-traffic-token"
 
 
 @dataclass(frozen=True, slots=True)
 class Acting:
-    """Who acts in which sandbox. `path` is set if only one file there may be read or written."""
+    """An actor and its sandbox. `path` is set if only one file there may be read or written."""
 
     principal: Principal
     sandbox_id: UUID

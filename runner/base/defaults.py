@@ -1,4 +1,4 @@
-"""What settings are that depend on the host, if nobody sets them."""
+"""Defaults of settings that depend on the host."""
 
 import os
 import socket

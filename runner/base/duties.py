@@ -34,7 +34,7 @@ class Duties:
 
     @property
     def failing(self) -> Mapping[str, str]:
-        """What went wrong, by the names of the duties that do not do their work now."""
+        """The present faults, by the names of the duties that do not do their work."""
         return {duty.name: duty.fault for duty in self._kept if duty.fault and not duty.steady}
 
     @asynccontextmanager

@@ -19,7 +19,7 @@ EVERY_S = 1.0
 STALE_S = 10.0
 
 Problems = Mapping[str, str]
-"""What is wrong, by the names of what does not work; empty if all is well."""
+"""Faults, by the names of what does not work; empty if all is well."""
 
 
 class Health:
@@ -41,7 +41,7 @@ class Health:
 
     @property
     def found(self) -> Problems:
-        """What is wrong now."""
+        """The present faults."""
         return {name: why for source in self._sources for name, why in source().items()}
 
     async def _tell(self) -> None:

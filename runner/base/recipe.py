@@ -1,4 +1,4 @@
-"""What a sandbox image consists of, as its recipe says."""
+"""The contents of a sandbox image, as its recipe says."""
 
 import re
 import tomllib
@@ -48,7 +48,7 @@ class Recipe(BaseModel):
     """The workspace: the folder in which programs start and which they may write to. Where it is
     not `/workspace`, that name is a link to it."""
     user: UserName = USER
-    """What the sandbox's user is called; its number is the sandbox's own."""
+    """The name of the sandbox's user; its number is the sandbox's own."""
 
     @model_validator(mode="after")
     def _whole(self) -> Self:

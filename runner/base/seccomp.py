@@ -34,7 +34,7 @@ _ROOTS = (
     *("setfsgid", "setfsuid", "setgid", "setgroups", "setregid", "setresgid", "setresuid"),
     *("setreuid", "setuid", "fsetxattr", "lsetxattr", "setxattr"),
 )
-"""What root calls to build a template, beyond what every program may."""
+"""System calls that root needs to build a template, beyond what every program may call."""
 
 
 class _Strict(BaseModel):

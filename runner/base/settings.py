@@ -53,7 +53,7 @@ class Settings(BaseSettings):
 
     node: str = Field(default_factory=default_node, pattern=r"^[A-Za-z0-9._-]{1,63}$")
     zone: str | None = Field(default=None, pattern=r"^[A-Za-z0-9._-]{1,63}$")
-    """Where this host is, such as a data centre: the API prefers nodes of its own zone."""
+    """The place of this host, such as a data centre: the API prefers nodes of its own zone."""
     state_dir: Path = Field(default_factory=default_state_dir)
 
     database_superuser_url: forms.PostgresUrl | None = None
@@ -82,7 +82,7 @@ class Settings(BaseSettings):
     isolation: tuple[Isolation, ...] = Field(
         default=(Isolation.CONTAINER, Isolation.GVISOR), min_length=1
     )
-    """What executions may ask for, the default first; gVisor needs Docker's runtime `runsc`."""
+    """Isolation that executions may ask for, the default first; gVisor needs Docker's `runsc`."""
     profiles_dir: Path | None = None
     """Operator's own `profiles/`; unset means the shipped ones."""
 
@@ -155,7 +155,7 @@ class Settings(BaseSettings):
     """Memory of the host, in MiB, for which paused sandboxes are evicted if tenants chose so."""
     template_images_mb: int = Field(default=20_480, ge=0)
     sandboxes_on_stop: Literal["leave", "end"] = "leave"
-    """What a worker that stops does with living sandboxes: leave them to the next one, or end."""
+    """Fate of living sandboxes when their worker stops: left to the next worker, or ended."""
     door_gid: int | None = Field(default=None, ge=0, le=2**31 - 1)
     """Group that may knock at the worker's door: the API's, if it runs as another user."""
     door_address: forms.Place | None = None
@@ -183,7 +183,7 @@ class Settings(BaseSettings):
     """File with such keys; the embedded stack makes one below `state_dir`."""
 
     objects_url: str | None = None
-    """Where objects are kept, such as `s3://bucket/prefix`; if unset, a folder of `state_dir`."""
+    """The place of objects, such as `s3://bucket/prefix`; if unset, a folder of `state_dir`."""
     objects_endpoint: forms.HttpUrl | None = None
     """Address of an S3-compatible server that is not Amazon's."""
     objects_region: str = "us-east-1"
@@ -293,12 +293,12 @@ class Settings(BaseSettings):
 
     @property
     def door_dir(self) -> Path:
-        """Where the API reaches this host's worker."""
+        """The socket at which the API reaches this host's worker."""
         return self.run_dir / "door"
 
     @property
     def door_certificates(self) -> Path:
-        """Who this host is at doors that other hosts reach."""
+        """The files that identify this host at doors that other hosts reach."""
         return self.state_dir / "door"
 
     @property
@@ -313,17 +313,17 @@ class Settings(BaseSettings):
 
     @property
     def profiles_path(self) -> Path:
-        """Where sizes and seccomp profiles are read from."""
+        """The folder of sizes and seccomp profiles."""
         return self.profiles_dir or project_root() / "profiles"
 
     @property
     def recipes_path(self) -> Path:
-        """Where the recipes of sandbox images are read from."""
+        """The folder of the recipes of sandbox images."""
         return project_root() / "sandbox_images"
 
 
 class ClientSettings(BaseSettings):
-    """Which deployment the command line talks to."""
+    """The deployment that the command line talks to."""
 
     model_config = SettingsConfigDict(env_prefix="RUNNER_", frozen=True, extra="ignore")
 
@@ -332,7 +332,7 @@ class ClientSettings(BaseSettings):
 
 
 class ClaudeSettings(BaseSettings):
-    """Which work `runner agents claude` may fetch. Anthropic's package has given the name."""
+    """The work that `runner agents claude` may fetch. Anthropic's package has given the name."""
 
     model_config = SettingsConfigDict(env_prefix="ANTHROPIC_", frozen=True, extra="ignore")
 

@@ -1,4 +1,4 @@
-"""What asyncio lacks for sockets: a way to accept that loses no connection when cancelled."""
+"""A way to accept connections on a socket that loses none when cancelled, as asyncio has none."""
 
 import asyncio
 import socket

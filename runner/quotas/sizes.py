@@ -1,4 +1,4 @@
-"""What one execution may use: sizes by name, and a request's changes to them within a ceiling."""
+"""Limits of one execution: sizes by name, and a request's changes to them within a ceiling."""
 
 import dataclasses
 import math

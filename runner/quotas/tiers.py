@@ -1,4 +1,4 @@
-"""What a tenant may use: numbers by tier, a tenant's own instead of them, and refusals.
+"""Quotas of a tenant: numbers by tier, a tenant's own instead of them, and refusals.
 
 There are four kinds of quota. `concurrent` makes executions wait and refuses nothing. Quotas by
 day, and the length of the queue, refuse until some of the quota is free again. Storage refuses
@@ -35,7 +35,7 @@ _Amount = Annotated[int, Field(ge=0, le=MOST)]
 
 @checked(frozen=True, slots=True, config=ConfigDict(extra="forbid", strict=True))
 class Quotas:
-    """What a tenant may use. `weight` is its share of the slots while others wait, too."""
+    """The quotas of a tenant. `weight` is its share of the slots while others wait, too."""
 
     concurrent: _Count
     queued: _Count
@@ -76,14 +76,14 @@ class Standing:
     sandbox_hours: float = 0.0
     """For how long the tenant's sandboxes ran today, all together."""
     sandboxes_end_at: datetime | None = None
-    """When the first of the sandboxes that live is ended by the clock, if any is."""
+    """The time at which the clock ends the first of the living sandboxes, if any."""
     snapshot_bytes: int = 0
     snapshots_expire_at: datetime | None = None
-    """When the first of the snapshots expires, if any does."""
+    """The time at which the first of the snapshots expires, if any."""
     templates: int = 0
     template_bytes: int = 0
     templates_expire_at: datetime | None = None
-    """When the first of the templates without a tag is removed, if any is."""
+    """The time at which the first of the templates without a tag is removed, if any."""
 
     @property
     def cpu_left(self) -> float:

@@ -1,4 +1,4 @@
-"""What waits in the whole deployment, and whom a full one still accepts."""
+"""The queue of the whole deployment, and the tenants that it still accepts when full."""
 
 import math
 from dataclasses import dataclass

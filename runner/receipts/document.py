@@ -1,4 +1,4 @@
-"""What a receipt says: pure functions from known facts to the document that is signed."""
+"""The text of a receipt: pure functions from known facts to the document that is signed."""
 
 import hashlib
 from collections.abc import Mapping, Sequence

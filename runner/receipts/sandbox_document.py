@@ -1,4 +1,4 @@
-"""What the receipt of a sandbox's end says: a pure function from known facts to the document."""
+"""The receipt of a sandbox's end: a pure function from known facts to the document."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -15,7 +15,7 @@ from runner.words.living import StoredSandbox
 
 @dataclass(frozen=True, slots=True)
 class Lived:
-    """What the node that ends a sandbox knows of it itself."""
+    """The facts that the node that ends a sandbox knows itself."""
 
     node: str | None = None
     """None if the sandbox's node was lost and another one ends it."""

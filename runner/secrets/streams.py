@@ -15,7 +15,7 @@ from runner.secrets.envelope import Unopened
 PIECE = 64 * 1024
 TAG = 16
 MAGIC = b"runner/sealed/1\n"
-"""What a sealed content begins with, so that another form can follow."""
+"""The first bytes of a sealed content, so that another form can follow."""
 
 
 def sealed_size(plain: int) -> int:

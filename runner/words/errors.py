@@ -165,7 +165,7 @@ class SandboxEnded(Conflict):
 
 
 class StartupFailed(Conflict):
-    """What a template begins in its sandboxes has failed, or was not ready in time."""
+    """A template's start command has failed in a sandbox, or was not ready in time."""
 
     reason = "start_failed"
 
@@ -194,7 +194,7 @@ class Gone(Refused):
 
 
 class PreconditionFailed(Refused):
-    """What is stored does not meet the request's conditions: somebody changed it."""
+    """The stored object does not meet the request's conditions: somebody changed it."""
 
 
 class StorageFull(Refused):
@@ -251,7 +251,7 @@ class QuotaExceeded(Refused):
 
     @property
     def facts(self) -> dict[str, object]:
-        """What the audit log holds of it."""
+        """The details that the audit log keeps of it."""
         return {"quota": self.quota, "limit": self.limit, "used": self.used}
 
 

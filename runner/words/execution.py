@@ -59,7 +59,7 @@ class InputFile:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """What the supervisor starts: no shell is involved unless `argv` names one.
+    """The program that the supervisor starts: no shell is involved unless `argv` names one.
 
     `interpret` says that `argv` is Python with a script and its arguments. The supervisor may then
     fork its own interpreter to run it.
@@ -92,7 +92,7 @@ class RunSpec:
 
 @dataclass(frozen=True, slots=True)
 class ExecutionRequest:
-    """What a client asked to run, after names are resolved: limits are numbers, the image is known.
+    """A client's request, after names are resolved: limits are numbers, the image is known.
 
     It holds one run in a sandbox, and what belongs to neither the run nor the sandbox.
     """
@@ -133,7 +133,7 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class StoredOutput:
-    """What was kept of a stream, with notes of the service in it.
+    """The kept part of a stream, with notes of the service in it.
 
     `gap_at` is the place where bytes in the middle were left out, if any were. `noted` says how
     many bytes of `raw` are notes that the service wrote, not the program.
@@ -146,7 +146,7 @@ class StoredOutput:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a run used. None for what the worker cannot read on this host."""
+    """The resources that a run used. None for what the worker cannot read on this host."""
 
     wall_s: float
     cpu_s: float | None = None
@@ -156,7 +156,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class EgressUsage:
-    """What went through the egress proxy: decisions, connections, and bytes of the program."""
+    """The traffic through the egress proxy: decisions, connections, and bytes of the program."""
 
     allowed: int
     denied: int
@@ -212,7 +212,7 @@ def never_ran(state: State, reason: Reason, detail: str) -> Result:
 
 
 class EventKind(StrEnum):
-    """What kind of news an entry of an execution's event stream is."""
+    """The kind of an entry of an execution's event stream."""
 
     STATE = "state"
     STDOUT = "stdout"

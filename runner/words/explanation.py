@@ -1,4 +1,4 @@
-"""Why an execution or a sandbox waited, was refused or ended. Plain frozen values."""
+"""The explanation of why an execution or a sandbox waited, was refused or ended: frozen values."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -7,11 +7,11 @@ from typing import Literal, TypeAlias
 from uuid import UUID
 
 Source: TypeAlias = Literal["stock", "fresh", "reused"]
-"""Where a sandbox came from: started ahead, started for this use, or used before."""
+"""The origin of a sandbox: started ahead, started for this use, or used before."""
 
 
 class StageName(StrEnum):
-    """What an execution or a sandbox came to."""
+    """A stage in the life of an execution or a sandbox."""
 
     SUBMITTED = "submitted"
     QUEUED_AGAIN = "queued_again"
@@ -38,7 +38,7 @@ class Stage:
 
 
 class Hindrance(StrEnum):
-    """Why something waits."""
+    """The reason why something waits."""
 
     TENANT_SUSPENDED = "tenant_suspended"
     QUOTA = "quota"
@@ -49,7 +49,7 @@ class Hindrance(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Why something waits now. None means unknown, or that it does not apply."""
+    """The present wait and its reason. None means unknown, or that it does not apply."""
 
     why: Hindrance
     detail: str
@@ -65,7 +65,7 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """What a reason means, and what to do about it."""
+    """The meaning of a reason, and advice on it."""
 
     means: str
     advice: str
@@ -73,7 +73,7 @@ class Meaning:
 
 @dataclass(frozen=True, slots=True)
 class ExplainedEnd:
-    """Why it ended: in one word, in a sentence about this end, and what that means in general."""
+    """The end: in one word, in a sentence about this end, and what that means in general."""
 
     reason: str
     detail: str | None
@@ -82,7 +82,7 @@ class ExplainedEnd:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """What has happened to an execution or a sandbox, in order, and why."""
+    """The history of an execution or a sandbox, in order, with reasons."""
 
     id: UUID
     kind: Literal["execution", "sandbox"]

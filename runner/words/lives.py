@@ -21,7 +21,7 @@ class Life(StrEnum):
 
 
 class EndReason(StrEnum):
-    """Why a sandbox ended: one machine-readable word, beside a sentence."""
+    """The reason why a sandbox ended: one machine-readable word, beside a sentence."""
 
     KILLED = "killed"
     EXPIRED = "expired"

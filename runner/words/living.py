@@ -182,7 +182,7 @@ class FileEntry:
 
 @dataclass(frozen=True, slots=True)
 class FileChange:
-    """What happened to a file or folder below a watched folder."""
+    """A change of a file or folder below a watched folder."""
 
     kind: ChangeKind
     path: str
@@ -191,7 +191,7 @@ class FileChange:
 
 @dataclass(frozen=True, slots=True)
 class SandboxMetrics:
-    """What a sandbox uses. None for what the host does not report."""
+    """The resources that a sandbox uses. None for what the host does not report."""
 
     cpu_s: float | None
     """Processor time since it was made."""
@@ -209,7 +209,7 @@ class SandboxMetrics:
 
 @dataclass(frozen=True, slots=True)
 class MetricsPoint:
-    """What a sandbox used at a moment."""
+    """The resources that a sandbox used at a moment."""
 
     at: datetime
     used: SandboxMetrics

@@ -1,4 +1,4 @@
-"""Who acts: principals of a tenant, and operators of the deployment."""
+"""Principals of a tenant, and operators of the deployment."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -6,7 +6,7 @@ from uuid import UUID
 
 
 class Role(StrEnum):
-    """What a principal may do in its tenant, from most to least."""
+    """The rights of a principal in its tenant, from most to least."""
 
     OWNER = "owner"
     ADMIN = "admin"
@@ -15,7 +15,7 @@ class Role(StrEnum):
 
 
 class Tier(StrEnum):
-    """What a tenant has agreed with the operator: its tier decides rates and quotas."""
+    """The agreement of a tenant with the operator: its tier decides rates and quotas."""
 
     FREE = "free"
     PRO = "pro"
@@ -23,7 +23,7 @@ class Tier(StrEnum):
 
 
 class PrincipalKind(StrEnum):
-    """What a principal is."""
+    """The kinds of principals."""
 
     KEY = "key"
     USER = "user"
@@ -33,7 +33,7 @@ class PrincipalKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who acts in a tenant: an API key, a user, or whoever reaches an opened port; with one role.
+    """An actor in a tenant: an API key, a user, or a visitor of an opened port; with one role.
 
     `name` is a key's prefix, a user's id or a port, as audit events show it. `permissions`, if not
     None, limits those of its role. `suspended` says that its tenant is suspended. `login_id` is
@@ -60,7 +60,7 @@ class Principal:
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """Who runs the deployment: creates and deletes tenants, and belongs to none of them."""
+    """A person who runs the deployment: makes and deletes tenants, and belongs to none of them."""
 
     id: UUID
     prefix: str

@@ -1,4 +1,4 @@
-"""What a sandbox may use, and what one run in it may take.
+"""Limits of a sandbox, and of one run in it.
 
 Sizes carry their unit in the name (`_mb` = 2**20 bytes, `_kb` = 2**10 bytes, `_s` = seconds).
 """
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 OutputKeep: TypeAlias = Literal["head", "head_and_tail"]
-"""Which part of an output is kept if it is longer than its limit."""
+"""The part of an output that is kept if the output is longer than its limit."""
 MOST_TAIL = 2**20
 """Limit of the tail, because the worker holds it in memory until the run ends."""
 
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What a sandbox may use at any time while it lives."""
+    """The resources that a sandbox may use at any time while it lives."""
 
     cpu: float
     memory_mb: int
@@ -48,7 +48,7 @@ class RunBounds:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one sandbox may use. `output_kb` bounds stdout and stderr each."""
+    """The limits of one sandbox. `output_kb` bounds stdout and stderr each."""
 
     # A size: resources and bounds together, flat, as profiles, requests, rows, answers and receipts
     # hold them. The API's schema shows this docstring.

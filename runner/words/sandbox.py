@@ -1,4 +1,4 @@
-"""What a sandbox is and is made from, whoever uses it."""
+"""Facts about a sandbox and about its making, whoever uses it."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -11,11 +11,11 @@ WORKSPACE = "/workspace"
 An image may have it elsewhere (`UnixAccount.home`); there, this name is a link to it.
 """
 USER = "agent"
-"""What a sandbox's user is called unless the image says otherwise."""
+"""The name of a sandbox's user unless the image says otherwise."""
 
 
 class Isolation(StrEnum):
-    """What stands between a program and the host's kernel, beyond the container's own walls."""
+    """The wall between a program and the host's kernel, beyond the container's own walls."""
 
     CONTAINER = "container"
     GVISOR = "gvisor"
@@ -34,7 +34,7 @@ AGENT = UnixAccount()
 
 @dataclass(frozen=True, slots=True)
 class SandboxSpec:
-    """What a sandbox is made from."""
+    """The specification that a sandbox is made from."""
 
     image: str
     resources: Resources

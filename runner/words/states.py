@@ -24,7 +24,7 @@ class State(StrEnum):
 
 
 class Reason(StrEnum):
-    """Why an execution reached its state: one machine-readable word, stored beside a sentence."""
+    """The reason for an execution's state: one machine-readable word, stored beside a sentence."""
 
     COMPLETED = "completed"
     EXIT_NONZERO = "exit_nonzero"

@@ -1,4 +1,4 @@
-"""What a template is made by, and how its sandboxes name it."""
+"""The steps of a template, and the names by which its sandboxes refer to it."""
 
 import re
 from collections.abc import Mapping
@@ -66,7 +66,7 @@ class WorkdirStep:
 
 @dataclass(frozen=True, slots=True)
 class UserStep:
-    """Who runs the commands of all further steps: root, or another user of the template."""
+    """The user who runs the commands of all further steps: root, or another of the template's."""
 
     name: str
 
@@ -76,7 +76,7 @@ Step: TypeAlias = RunStep | CopyStep | UnpackStep | EnvStep | WorkdirStep | User
 
 @dataclass(frozen=True, slots=True)
 class Startup:
-    """What begins in every sandbox of a template, before anybody uses the sandbox."""
+    """The command that begins in every sandbox of a template, before anybody uses the sandbox."""
 
     command: str | None
     """Runs as a process for as long as it likes."""

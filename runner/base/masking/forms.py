@@ -1,4 +1,4 @@
-"""What programs print of a value by accident."""
+"""Forms of a value that programs print by accident."""
 
 import base64
 import html
@@ -25,7 +25,7 @@ _QUOTES_IN_HTML = (
 )
 
 _BREAKS = b" \t\r\n\v\f\\:"
-"""What encoders, and those who print their output, put between characters of base64 and hex."""
+"""Characters that encoders, and those who print their output, put into base64 and hex."""
 _PLAIN = bytes.maketrans(b"-_", b"+/")
 _IS_KEPT = bytes(each not in _BREAKS for each in range(256))
 

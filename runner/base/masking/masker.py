@@ -23,7 +23,7 @@ class _Found:
     written: list[Span]
     encoded: list[Span]
     begun: int
-    """Where something begins that may become a secret."""
+    """A place in the output that may be the beginning of a secret."""
     brief: bool
     """Whether this is so short, and followed by white space, that it may be shown."""
 
