@@ -25,7 +25,7 @@ CanWriteWebhook = Annotated[Caller, Depends(Allow(Permission.AUDIT_WEBHOOK_WRITE
 
 
 class WebhookBody(Strict):
-    """Where to deliver."""
+    """The address to deliver to."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"url": "https://siem.example.com/hooks/agent-runner"}]}

@@ -1,4 +1,4 @@
-"""Who calls: from a key, an identity provider's token, a session's cookie, or a signed address.
+"""Callers: by a key, an identity provider's token, a session's cookie, or a signed address.
 
 The header is checked before the cookie: browsers send cookies by themselves, but never that header.
 A change by cookie must come from our own pages: `Sec-Fetch-Site` and `Origin` must say so if the

@@ -1,4 +1,4 @@
-"""What every request carries: its id, and where it came from."""
+"""The context of every request: its id and its origin."""
 
 from fastapi import Request
 

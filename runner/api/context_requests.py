@@ -1,4 +1,4 @@
-"""What a client may ask of code contexts."""
+"""Requests of clients to code contexts."""
 
 import json
 from typing import Annotated, Self

@@ -1,4 +1,4 @@
-"""What the API returns about code contexts, and the events of a run."""
+"""Answers of the API about code contexts, and the events of a run."""
 
 import codecs
 import json
@@ -68,7 +68,7 @@ class ContextList(View):
 
 
 class RunEventView(View):
-    """What happens in a run, as the `data` of a server-sent event."""
+    """An event of a run, as the `data` of a server-sent event."""
 
     text: str | None = Field(default=None, description="Of `stdout` and `stderr`.")
     data: dict[str, Any] | None = Field(

@@ -1,4 +1,4 @@
-"""What routes get: the parts of the process, and the caller if it has the permission."""
+"""Dependencies of routes: the parts of the process, and the caller if it has the permission."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass

@@ -30,7 +30,7 @@ Name = Annotated[
 
 
 class PolicyBody(Strict):
-    """What a policy permits."""
+    """The hosts that a policy permits."""
 
     model_config = ConfigDict(
         json_schema_extra={

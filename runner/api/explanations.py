@@ -53,7 +53,7 @@ class StageView(View):
 
 
 class WaitView(View):
-    """Why something waits now."""
+    """The present wait, and its reason."""
 
     why: Hindrance = Field(description="In one word for programs.")
     detail: str = Field(description="In a sentence for people.")
@@ -70,7 +70,7 @@ class WaitView(View):
 
 
 class EndView(View):
-    """Why something ended."""
+    """The end, and its reason."""
 
     reason: str = Field(description="In one word for programs.", examples=["wall_clock_limit"])
     detail: str | None = Field(description="In a sentence about this end.")
@@ -89,7 +89,7 @@ class EndView(View):
 
 
 class ExplanationView(View):
-    """What has happened to an execution or a sandbox, in order, and why."""
+    """The history of an execution or a sandbox, in order, with reasons."""
 
     id: UUID
     kind: Literal["execution", "sandbox"]

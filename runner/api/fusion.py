@@ -115,7 +115,7 @@ class FusionRun(View):
 
 
 class FusionAnswer(View):
-    """What a run answers. `files` are base64, by the paths that were asked for."""
+    """The answer of a run. `files` are base64, by the paths that were asked for."""
 
     status: Literal["Success", "Failed", "SandboxError"]
     message: str

@@ -102,7 +102,7 @@ class MembershipView(View):
 
 
 class MeView(View):
-    """Who calls."""
+    """The caller."""
 
     kind: PrincipalKind
     name: str = Field(description="A key's prefix, or a user's id.")

@@ -1,4 +1,4 @@
-"""What the API returns about what a sandbox uses."""
+"""Answers of the API about the resources that a sandbox uses."""
 
 from dataclasses import asdict
 from datetime import datetime
@@ -11,7 +11,7 @@ from runner.words.living import MetricsPoint, SandboxMetrics
 
 
 class MetricsView(View):
-    """What a sandbox uses. Null where the host does not report it."""
+    """The resources that a sandbox uses. Null where the host does not report it."""
 
     cpu_s: float | None = Field(description="Processor time since it was made.")
     memory_bytes: int | None
@@ -31,7 +31,7 @@ class MetricsView(View):
 
 
 class MetricsPointView(MetricsView):
-    """What a sandbox used at a moment."""
+    """The resources that a sandbox used at a moment."""
 
     at: datetime
 
@@ -42,7 +42,7 @@ class MetricsPointView(MetricsView):
 
 
 class MetricsSeriesView(View):
-    """What a sandbox has used for the last hour, oldest first."""
+    """The resources that a sandbox has used for the last hour, oldest first."""
 
     every_s: int = Field(
         description="Seconds between two samples; where they are further apart, as while the "

@@ -1,4 +1,4 @@
-"""What a client may ask of a sandbox that is to be made."""
+"""Requests of clients for a new sandbox."""
 
 from typing import Annotated, Self
 from uuid import UUID

@@ -48,7 +48,7 @@ router = APIRouter(
 
 
 class TermsBody(Strict):
-    """What a tenant may have."""
+    """The terms of a tenant."""
 
     tier: Annotated[Tier, Field(strict=False)] = Tier.FREE
     max_concurrency: int | None = Field(
@@ -124,7 +124,7 @@ class NewTenant(TermsBody):
 
 
 class Suspension(Strict):
-    """Why a tenant is suspended. The tenant sees the reason."""
+    """The reason why a tenant is suspended. The tenant sees it."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"why": "unpaid since June"}]})
 
@@ -197,7 +197,7 @@ class TenantKeyView(View):
 
 
 class RemovedView(View):
-    """What a deletion removed."""
+    """The result of a deletion."""
 
     rows: dict[str, int] = Field(
         description="Removed rows by table; tables without any are left out."

@@ -31,14 +31,14 @@ _log = structlog.get_logger("runner.api")
 
 
 class FieldProblem(BaseModel):
-    """What is wrong with one field of the request; its value is not repeated."""
+    """The fault of one field of the request; its value is not repeated."""
 
     field: str = Field(examples=["body.limits.cpu"])
     message: str = Field(examples=["Input should be greater than 0"])
 
 
 class QuotaProblem(BaseModel):
-    """Which quota a request was refused by, and when some of it is free."""
+    """The quota that a request was refused by, and the time at which some of it is free."""
 
     name: str = Field(examples=["cpu_s_per_day"])
     limit: int = Field(examples=[7200])

@@ -1,4 +1,4 @@
-"""What a client may ask for: strict types, limits on everything, unknown fields refused."""
+"""Requests of clients: strict types, limits on everything, unknown fields refused."""
 
 import json
 from typing import Annotated, Literal, Self

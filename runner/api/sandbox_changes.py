@@ -1,4 +1,4 @@
-"""What a client may change of a sandbox that lives."""
+"""Requests of clients to change a living sandbox."""
 
 from typing import Annotated
 
@@ -13,7 +13,7 @@ from runner.words.lives import OnShortage
 
 
 class SandboxChange(Strict):
-    """What to change in a sandbox; fields that are left out stay as they are."""
+    """A change of a sandbox; fields that are left out stay as they are."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"timeout_s": 900}, {"metadata": {"step": "2"}}]}

@@ -1,4 +1,4 @@
-"""What a client may ask of sandboxes that live: strict types, with bounds on everything."""
+"""Requests of clients to living sandboxes: strict types, with bounds on everything."""
 
 import json
 import signal

@@ -1,4 +1,4 @@
-"""What the API returns about sandboxes that live, and about what is in them."""
+"""Answers of the API about living sandboxes and about everything in them."""
 
 import signal
 from datetime import datetime
@@ -269,14 +269,14 @@ class FileEntryView(View):
 
 
 class FolderView(View):
-    """What is in a folder."""
+    """The entries of a folder."""
 
     items: list[FileEntryView]
     more: bool = Field(description="Whether there is more than `limit`.")
 
 
 class FileChangeView(View):
-    """What happened to a file or folder."""
+    """A change of a file or folder."""
 
     kind: ChangeKind
     path: str
@@ -289,7 +289,7 @@ class FileChangeView(View):
 
 
 class FileChangesView(View):
-    """What has changed below a watched folder, as the `data` of a server-sent event."""
+    """Changes below a watched folder, as the `data` of a server-sent event."""
 
     changes: list[FileChangeView]
     lost: bool = Field(description="Whether there was more than could be told: look for yourself.")

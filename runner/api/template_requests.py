@@ -1,4 +1,4 @@
-"""What a client may ask of a template that is to be built."""
+"""Requests of clients to build a template."""
 
 from typing import Annotated, Self
 

@@ -126,7 +126,7 @@ class LogEntryView(View):
 
 
 class TemplateLogView(View):
-    """What a build wrote, in order, and how far it is."""
+    """The log of a build, in order, and the build's progress."""
 
     state: TemplateState = Field(description="As of just before the entries were read.")
     items: list[LogEntryView]

@@ -10,7 +10,7 @@ from runner.words.living import OutputGap, ProcessEnd
 
 
 class ResizeMessage(Strict):
-    """What a client may say."""
+    """A message of a client."""
 
     resize: WindowSize
 

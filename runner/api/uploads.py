@@ -52,7 +52,7 @@ async def in_time(
 
 
 class Bill:
-    """What a body costs whose head did not declare its length, as it comes."""
+    """The cost of a body whose head did not declare its length, as it comes."""
 
     def __init__(self, scope: Scope) -> None:
         self._charge: Charge | None = scope.get(CHARGE)

@@ -37,7 +37,7 @@ _Date = Annotated[date, BeforeValidator(_iso_date)]
 
 
 class UsageView(View):
-    """What was used in a period: by executions that ended in it, and by living sandboxes."""
+    """The usage of a period: by executions that ended in it, and by living sandboxes."""
 
     attempts: int = Field(description="Attempts that ended. An execution usually has one.")
     wall_s: float = Field(description="Seconds for which programs ran.")
@@ -79,7 +79,7 @@ def _sum(seconds: Iterable[Decimal]) -> float:
 
 
 class DayView(View):
-    """What was used on one day."""
+    """The usage of one day."""
 
     day: date = Field(
         description="In UTC. An execution counts on the day it ended, a sandbox while it lives."
@@ -111,7 +111,7 @@ class QuotaView(View):
 
 
 class UsageReport(View):
-    """What a tenant used, and may use."""
+    """The usage of a tenant, and its quotas."""
 
     tier: Tier
     max_size: str = Field(description="The largest size that executions may ask for.")

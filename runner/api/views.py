@@ -42,7 +42,7 @@ class View(BaseModel):
 
 
 class OutputView(View):
-    """What a stream carried."""
+    """The content of a stream."""
 
     content: str = Field(description="What was kept of it, in `encoding`.")
     encoding: Encoding

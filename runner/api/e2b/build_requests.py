@@ -1,4 +1,4 @@
-"""What E2B's clients ask of a template that is to be built, and its steps as ours."""
+"""Requests of E2B's clients for a template, and its steps as ours."""
 
 import re
 import shlex
@@ -99,7 +99,7 @@ class E2bBuild(E2bBody):
 
     @property
     def startup(self) -> Startup | None:
-        """What begins in each of its sandboxes, by bash as a login shell, as in E2B's."""
+        """The start command of each of its sandboxes, for bash as a login shell, as in E2B's."""
         start, ready = (
             each and f"exec /bin/bash -l -c {shlex.quote(each)}"
             for each in (self.start_cmd, self.ready_cmd)

@@ -31,7 +31,7 @@ from runner.words.errors import Invalid, NotFound
 router = APIRouter(route_class=JsonRoute)
 
 FILES = "e2b-builds"
-"""What the names of stored files begin with that E2B's clients have brought for a build."""
+"""The prefix of the names of stored files that E2B's clients have brought for a build."""
 MOST_ENTRIES = 100
 TemplateId = Annotated[UUID, Depends(id_in_path("template_id", "The template's id.", NO_TEMPLATE))]
 

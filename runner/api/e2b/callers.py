@@ -1,4 +1,4 @@
-"""Who calls by E2B's interface: an API key of ours in their form, or a sandbox's token.
+"""Callers by E2B's interface: an API key of ours in their form, or a sandbox's token.
 
 A key counts only on the control plane, and a token only inside the sandbox that it names. E2B's
 clients send no other token to a sandbox's contexts than that for its ports.

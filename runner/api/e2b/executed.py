@@ -1,4 +1,4 @@
-"""What happens in a run, as E2B's clients of the code interpreter read it: a line of JSON each.
+"""Events of a run, as E2B's clients of the code interpreter read them: a line of JSON each.
 
 Their clients build a result from one line that names each kind of it by a word of their own:
 `text`, `png`, `chart`. Kinds that have no such word are in `extra`, by media type.
@@ -45,7 +45,7 @@ MOST_DATA = 4 * MOST_HELD
 MOST_EXTRA = 64
 """How many kinds are in `extra`."""
 _KIND = 64
-"""What a kind in `extra` takes of its room beside its name and its value."""
+"""The part of its room that a kind in `extra` takes beside its name and its value."""
 _INLINE = 4096
 """Tables of more characters than this are read in a thread."""
 KEEP_ALIVE = b'{"type": "keepalive"}\n'
@@ -70,7 +70,7 @@ class ExecutionLines:
         """The kind of which pieces are coming."""
         self._is_json = False
         self._held: StringIO | None = None
-        """What has come of it, if it is held."""
+        """The JSON that has come, if it is held."""
         self._size = 0
         """How many characters of it have come."""
         self._extra: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""What routes inside a sandbox get: who calls, and in which sandbox."""
+"""Dependencies of routes inside a sandbox: the caller and the sandbox."""
 
 from dataclasses import dataclass
 from http import HTTPStatus

@@ -1,4 +1,4 @@
-"""What sandboxes use, as E2B's clients read it."""
+"""The resources that sandboxes use, as E2B's clients read them."""
 
 import asyncio
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Which requests are E2B's, by their paths alone: the control plane's, or those inside a sandbox.
+"""E2B's requests, known by their paths alone: the control plane's, or those inside a sandbox.
 
 The two sets have no path in common with each other or with the API's own, so one address serves
 all three.
@@ -11,12 +11,12 @@ from starlette.datastructures import Headers, QueryParams
 from starlette.types import Scope
 
 DAEMON_PORT = 49983
-"""Where E2B's clients expect the daemon of a sandbox: commands and files."""
+"""The port at which E2B's clients expect the daemon of a sandbox: commands and files."""
 INTERPRETER_PORT = 49999
-"""Where they expect its code interpreter."""
+"""The port at which they expect its code interpreter."""
 PORTS = frozenset({DAEMON_PORT, INTERPRETER_PORT})
 FILES = "/files"
-"""Where files inside a sandbox are read and written, also by signed addresses."""
+"""The path of files inside a sandbox, also by signed addresses."""
 TRAFFIC_TOKEN = "e2b-traffic-access-token"  # noqa: S105 - the name of a header
 """The header with the token for a sandbox's ports."""
 ACCESS_TOKEN = "x-access-token"  # noqa: S105 - the name of a header

@@ -1,4 +1,4 @@
-"""What a client may ask of E2B's control plane: strict types, with bounds on everything.
+"""Requests to E2B's control plane: strict types, with bounds on everything.
 
 Fields that this deployment does not support are known by name, so that they are refused with a
 reason; fields that nobody knows are refused as in every other request.
@@ -62,7 +62,7 @@ class AutoResume(E2bBody):
 
 
 class NetworkRules(E2bBody):
-    """What processes in a sandbox may reach."""
+    """The hosts that processes in a sandbox may reach."""
 
     allow_out: list[Destination] = Field(default_factory=list, max_length=MAX_DESTINATIONS)
     deny_out: list[Destination] = Field(default_factory=list, max_length=MAX_DESTINATIONS)
@@ -72,7 +72,7 @@ class NetworkRules(E2bBody):
 
 
 class Network(NetworkRules):
-    """What a sandbox may reach, and who may reach it."""
+    """The hosts that a sandbox may reach, and those who may reach it."""
 
     allow_public_traffic: Annotated[
         None, lacks("open ports one by one by POST /v1/sandboxes/{id}/ports/{port}")
@@ -82,7 +82,7 @@ class Network(NetworkRules):
 
 
 class NetworkChange(NetworkRules):
-    """What processes may reach from now on; fields that are left out permit nothing."""
+    """The hosts that processes may reach from now on; fields that are left out permit nothing."""
 
     allow_internet_access: Annotated[bool | None, Field(alias="allow_internet_access")] = None
 

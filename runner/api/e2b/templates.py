@@ -1,4 +1,4 @@
-"""What sandboxes are made from: our images, tenants' templates and snapshots, by one name."""
+"""Origins of sandboxes: our images, tenants' templates and snapshots, by one name."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ THEIRS = frozenset({"base", "code-interpreter-v1"})
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What a sandbox is made from: an image or a template, or a snapshot with its image."""
+    """The origin of a sandbox: an image or a template, or a snapshot with its image."""
 
     image: str | None = None
     public: bool = True

@@ -1,4 +1,4 @@
-"""What E2B has and this deployment has not: each refused by name, with what to do instead."""
+"""Features of E2B that this deployment lacks: each refused by name, with advice."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
@@ -41,7 +41,7 @@ REASONS: Mapping[str, str] = MappingProxyType(
         "/secrets/{rest:path}": _SECRETS,
     }
 )
-"""Why there is nothing at these paths."""
+"""The reason why there is nothing at these paths."""
 
 
 def _refusing(reason: str) -> Callable[[Request], Awaitable[JSONResponse]]:

@@ -1,4 +1,4 @@
-"""What E2B's control plane answers."""
+"""Answers of E2B's control plane."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -98,7 +98,7 @@ class ListedSandbox(E2bAnswer):
 
 
 class LifecycleAnswer(E2bAnswer):
-    """What happens when a sandbox's time is up, and whether its use resumes it."""
+    """The fate of a sandbox when its time is up, and whether its use resumes it."""
 
     auto_resume: bool
     on_timeout: OnTimeout
@@ -197,7 +197,7 @@ class BuildEntry(E2bAnswer):
 
 
 class BuildReason(E2bAnswer):
-    """Why a build failed."""
+    """The reason why a build failed."""
 
     message: str
 
@@ -227,14 +227,14 @@ class BuildStatus(E2bAnswer):
 
 
 class TemplateAnswer(E2bAnswer):
-    """What a template's name stands for."""
+    """The template that a name stands for."""
 
     template_id: str = Field(alias="templateID")
     public: bool
 
 
 class MeasureAnswer(E2bAnswer):
-    """What a sandbox used at a moment."""
+    """The resources that a sandbox used at a moment."""
 
     timestamp: datetime
     timestamp_unix: int

@@ -74,7 +74,7 @@ RFC 9110 5.3 permits two only for lists, and we read the lists among these from 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 """A `$` in a route's pattern also matches before a line feed at the end."""
 _REPLACEMENT = "\ufffd"
-"""What a decoder puts in place of bytes that are not UTF-8. A name may also contain it."""
+"""The character that a decoder puts in place of bytes that are not UTF-8; names may have it."""
 
 
 class HeadBounds:

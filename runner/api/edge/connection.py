@@ -69,9 +69,9 @@ class Connection(H11Protocol):
         self._place: Place | None = None
         self._watch: asyncio.TimerHandle | None = None
         self._owed_since: float | None = None
-        """When we began to wait for the end of a head, or of a body that nobody reads."""
+        """The time since which we wait for the end of a head, or of a body that nobody reads."""
         self._unread_since: float | None = None
-        """When the client fell behind with reading what is written."""
+        """The time at which the client fell behind with reading what is written."""
         self._closing_since: float | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

@@ -1,4 +1,4 @@
-"""Which other origins' pages may call the API from a browser: those that the operator names."""
+"""Origins whose pages may call the API from a browser: those that the operator names."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Which routes are counted together, and what happens to them without Redis: one table."""
+"""Groups of routes that are counted together, and their handling without Redis: one table."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -48,7 +48,7 @@ OPEN_WITHOUT_REDIS: Mapping[Group, bool] = MappingProxyType(
         Group.OPERATIONS: True,
     }
 )
-"""What happens without Redis. True: served uncounted. False: refused with 503."""
+"""The handling without Redis. True: served uncounted. False: refused with 503."""
 
 
 TIMES: Mapping[Group, int] = MappingProxyType({Group.USE: 10, Group.PORTS: 20})
@@ -75,11 +75,11 @@ class Rule:
 
 
 TRAFFIC = "/v1/sandboxes/{sandbox_id}/ports/{port}/{path}"
-"""What requests to the ports of sandboxes are counted as, by path or by name."""
+"""The group of requests to the ports of sandboxes, by path or by name."""
 MCP = "/mcp"
 RUN_CODE = "/run_code"
 SIGNED = "/v1/sandboxes/{sandbox_id}/files/signed/content"
-"""Where signed addresses lead. Their users share no rate with whoever signed them."""
+"""The paths of signed addresses. Their users share no rate with whoever signed them."""
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
 POST = frozenset({"POST"})
 DELETE = frozenset({"DELETE"})

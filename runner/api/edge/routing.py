@@ -1,4 +1,4 @@
-"""Which route a request is for, and what body it has: decided once, by the head.
+"""The route of a request, and its body: decided once, by the head.
 
 All checks before the routes use this decision.
 
@@ -35,7 +35,7 @@ _NAMED = re.compile(r"\(\?P<\w+>")
 
 
 class Body(Enum):
-    """What body a request has."""
+    """The kinds of a request's body."""
 
     NONE = auto()
     JSON = auto()

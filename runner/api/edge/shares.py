@@ -116,7 +116,7 @@ class Share:
 
 
 class Hold:
-    """What one request holds of a share. It may grow, and is given back as a whole."""
+    """One request's part of a share. It may grow, and is given back as a whole."""
 
     def __init__(self, share: Share, holder: Holder) -> None:
         self._share = share
@@ -227,7 +227,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """What the callers of a process share, whichever way their requests come."""
+    """The shares of a process's callers, whichever way their requests come."""
 
     connections: Share
     streams: Share

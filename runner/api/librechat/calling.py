@@ -63,7 +63,7 @@ def _of_json(value: Any) -> Any:
 
 
 class _Sent(BaseModel):
-    """What comes from LibreChat. Fields that are not here are ignored."""
+    """A request of LibreChat. Fields that are not here are ignored."""
 
     model_config = ConfigDict(strict=True, frozen=True)
 
@@ -83,7 +83,7 @@ class ToolWanted(_Sent):
 
 
 class ToolOutcome(_Sent):
-    """What came of a call."""
+    """The result of a call."""
 
     call_id: Text
     result: Annotated[Any, AfterValidator(_of_json)] = None

@@ -1,4 +1,4 @@
-"""What LibreChat sends, and what it reads of the answers.
+"""LibreChat's requests, and the parts of the answers that it reads.
 
 As in its description (`service/openapi.yml` of ClickHouse/code-interpreter), and as LibreChat's
 server and `@librechat/agents` use it: these also read fields that the description lacks.

@@ -1,4 +1,4 @@
-"""Which requests are LibreChat's, by their path alone; their credential; the shape of errors.
+"""LibreChat's requests, known by their path alone; their credential; the shape of errors.
 
 LibreChat up to 0.8 sends `X-API-Key`. Later versions have no setting for a key, but send what is in
 the address that they are given, as the password of Basic authentication (RFC 7617).

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 ASKED = "\x1ecalls "
-"""What the last line of stderr begins with if the code waits for tools."""
+"""The beginning of the last line of stderr if the code waits for tools."""
 TOGETHER_S = 0.05
 """How long the code may go on after a call, to make others at the same time."""
 NAME = "main.py"

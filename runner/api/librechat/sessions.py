@@ -48,7 +48,7 @@ class SessionFile:
 
     @property
     def suffix(self) -> str:
-        """What its name ends with, such as `.csv`."""
+        """The end of its name, such as `.csv`."""
         return PurePosixPath(self.name).suffix
 
 

@@ -1,4 +1,4 @@
-"""What a model may ask for: strict types, with bounds on everything, as on `/v1`."""
+"""Arguments of a model: strict types, with bounds on everything, as on `/v1`."""
 
 from typing import Annotated, Literal
 

@@ -100,7 +100,7 @@ class _Value:
 
 
 class ShownRun:
-    """What happened in a run."""
+    """The events of a run, put together."""
 
     def __init__(self) -> None:
         self.stdout, self.stderr = Excerpt(), Excerpt()

@@ -1,4 +1,4 @@
-"""What a model is told when a tool fails: what happened, and what to do next."""
+"""Messages to a model when a tool fails: what happened, and what to do next."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -22,7 +22,7 @@ NEXT: Mapping[type[errors.RunnerError], str] = MappingProxyType(
         errors.SandboxLate: "Try again in a moment.",
     }
 )
-"""What to do, by the nearest class of a failure; most details say it themselves."""
+"""Advice, by the nearest class of a failure; most details give it themselves."""
 
 _log = structlog.get_logger("runner.api")
 

@@ -1,4 +1,4 @@
-"""Where MCP clients log in: the document that names the identity provider, and the way to it.
+"""The way for MCP clients to log in: a document that names the identity provider, and its address.
 
 The deployment is an OAuth resource server and nothing else: it sees no password, code or refresh
 token. A client without a token gets 401 with the address of the document (RFC 9728 5.1). There it

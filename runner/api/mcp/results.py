@@ -1,4 +1,4 @@
-"""What a model reads: short, and honest about what was left out."""
+"""Results for a model to read: short, and honest about what was left out."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -41,7 +41,7 @@ Part = str | Picture
 
 @dataclass(frozen=True, slots=True)
 class ToolResult:
-    """What a tool answers. `failed` says that the tool failed, not the program that it ran."""
+    """The answer of a tool. `failed` says that the tool failed, not the program that it ran."""
 
     parts: tuple[Part, ...]
     failed: bool = False

@@ -1,4 +1,4 @@
-"""What a tool is, and what it gets when it is called."""
+"""A tool, and the context of its call."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -24,12 +24,12 @@ Arguments = TypeVar("Arguments", bound=Strict)
 
 @dataclass(slots=True)
 class Progress:
-    """What a call that takes long says of itself meanwhile."""
+    """The progress of a call that takes long."""
 
     total_s: float | None = None
     """How many seconds it may take."""
     output: Excerpt | None = None
-    """What it has written so far."""
+    """The output that it has written so far."""
 
     @property
     def message(self) -> str | None:

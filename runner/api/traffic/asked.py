@@ -27,7 +27,7 @@ HOP_BY_HOP = frozenset(
         b"upgrade",
     }
 )
-"""What concerns one connection alone (RFC 9110 7.6.1), whether `Connection` names it or not."""
+"""Headers that concern one connection alone (RFC 9110 7.6.1), if `Connection` names them or not."""
 OURS_TO_SAY = frozenset(
     {
         b"host",
@@ -45,7 +45,7 @@ OURS_TO_SAY = frozenset(
         TRAFFIC_TOKEN.encode(),
     }
 )
-"""What a client says of itself or to us: the server inside is told only what we know."""
+"""Headers of a client about itself or to us: the server inside is told only what we know."""
 _KEYS = tuple(f"{holder.value}_".encode() for holder in Holder)
 
 

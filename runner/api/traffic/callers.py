@@ -1,4 +1,4 @@
-"""Who may reach a port: a key that may use the sandbox, a port's token, or, if public, anybody.
+"""Callers that may reach a port: a key that may use the sandbox, a port's token, or anybody.
 
 E2B's clients have a token for all ports of a sandbox, in `E2B-Traffic-Access-Token`: it acts for
 the key that it was made for.

@@ -1,4 +1,4 @@
-"""Which port of which sandbox a request is for: by its path, or by the name of its host."""
+"""The sandbox and port that a request is for: by its path, or by the name of its host."""
 
 import re
 from dataclasses import dataclass, field
@@ -27,7 +27,7 @@ class PortTarget:
     target: bytes
     """The path and the query as the server gets them, without a token of ours."""
     prefix: bytes
-    """What was taken from the path in front of it; empty by name."""
+    """The part of the path that was taken from the front of it; empty by name."""
     by_name: bool
     token: str | None = field(default=None, repr=False)
     """The port's token, if the query had it."""
@@ -39,7 +39,7 @@ class Nowhere(Exception):
 
 @dataclass(frozen=True, slots=True)
 class PortAddresses:
-    """Where the ports of sandboxes are reached; by name only below `domain`."""
+    """The addresses of the ports of sandboxes; by name only below `domain`."""
 
     domain: str | None
 

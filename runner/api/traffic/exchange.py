@@ -27,7 +27,7 @@ TURN = 64
 
 
 class Unpassable(Exception):
-    """What the client sends is no request that can be passed on."""
+    """The client sends something that cannot be passed on as a request."""
 
 
 class Exchange:
@@ -99,7 +99,7 @@ class Exchange:
 
     @property
     def early(self) -> bytes:
-        """What came right behind an answer of 101."""
+        """The bytes that came right behind an answer of 101."""
         return self._http.trailing_data[0]
 
     async def _next(self) -> object:

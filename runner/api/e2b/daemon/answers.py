@@ -1,4 +1,4 @@
-"""What the daemon says: events of processes and of folders, and descriptions of files."""
+"""Answers of the daemon: events of processes and of folders, and descriptions of files."""
 
 import base64
 import posixpath

@@ -26,7 +26,7 @@ _END = 0b10
 
 
 class Code(StrEnum):
-    """What went wrong, in the protocol's words."""
+    """An error, in the protocol's words."""
 
     CANCELED = "canceled"
     UNKNOWN = "unknown"

@@ -1,4 +1,4 @@
-"""What is in a folder, as E2B's clients are told it: whole, or not at all."""
+"""The entries of a folder, as E2B's clients are told them: whole, or not at all."""
 
 import asyncio
 import json

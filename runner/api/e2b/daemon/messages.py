@@ -1,4 +1,4 @@
-"""What E2B's clients say to the daemon: protocol buffers as JSON, with bounds on everything.
+"""Messages of E2B's clients to the daemon: protocol buffers as JSON, with bounds on everything.
 
 The JSON mapping of protocol buffers permits both spellings of a field's name, null for an absent
 field, numbers as strings, and two alphabets of base64. Unknown fields are ignored, so that a newer
@@ -152,7 +152,7 @@ class StartRequest(ProtoMessage):
 
 
 class Selector(ProtoMessage):
-    """Which process: by its number or by its tag."""
+    """The choice of a process: by its number or by its tag."""
 
     pid: Annotated[int, Field(ge=0, le=_MAX_PID)] | None = None
     tag: Tag | None = None

@@ -52,7 +52,7 @@ from runner.words.living import OutputGap, ProcessInfo
 MESSAGES_FOR_ONE = 200
 """A stream of input costs one more place of its rate for each so many messages."""
 ALIVE = frozenset({b'{"keepalive":{}}', b'{"keepalive": {}}'})
-"""What an idle stream of input says."""
+"""The message of an idle stream of input."""
 INPUT_S = 300.0
 """How long a process may take to read the input of one call."""
 
