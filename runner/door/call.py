@@ -1,4 +1,4 @@
-"""What every call at the door shares, and how long its parts may be."""
+"""Parts that all calls at the door share, and the limits of these parts."""
 
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal, TypeAlias
@@ -32,4 +32,4 @@ class EndCall(DoorCall):
     name = "end"
     reason: AskedEnd
     detail: Annotated[str, Field(max_length=4096)] = ""
-    """What its row says of it; the reason, if there is nothing more to say."""
+    """The facts of its row; the reason, if there is nothing more to say."""

@@ -1,4 +1,4 @@
-"""What the API says at the door: one call on each connection, then what belongs to that call."""
+"""The API's calls at the door: one on each connection, then the messages that belong to it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What the API says at the door about code contexts."""
+"""The API's calls at the door about code contexts."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

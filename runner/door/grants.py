@@ -59,7 +59,7 @@ class Knock:
 @with_config(STRICT)
 @dataclass(frozen=True, slots=True)
 class DoorGrant:
-    """What a grant says."""
+    """The contents of a grant."""
 
     tenant: UUID
     sandbox: UUID

@@ -1,4 +1,4 @@
-"""Who is at each end of a door that other hosts reach: TLS 1.3, with a certificate at each end.
+"""Identities at a door that other hosts reach: TLS 1.3, with a certificate at each end.
 
 One authority of the deployment signs both. A certificate names one role and one name, in a URI
 (RFC 5280 4.2.1.6), and is good for one end of a connection only: a node's serves, an API's calls.
@@ -34,7 +34,7 @@ _log = structlog.get_logger("runner.door")
 
 
 class DoorRole(StrEnum):
-    """What a certificate is for."""
+    """The use of a certificate."""
 
     NODE = "node"
     """It answers at a door."""
@@ -67,7 +67,7 @@ class DoorIdentity:
 
     @property
     def context(self) -> ssl.SSLContext:
-        """What connections begin with from now on."""
+        """The certificate and key that connections begin with from now on."""
         if self._context is None:
             raise RuntimeError("refresh() was not called")
         return self._context

@@ -1,4 +1,4 @@
-"""What the node answers at the door. A call ends with `done` or `failed`."""
+"""The node's answers at the door. A call ends with `done` or `failed`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -164,7 +164,7 @@ class WatchingReply(Reply):
 @with_config(STRICT)
 @dataclass(frozen=True, slots=True)
 class ChangedReply(Reply):
-    """What has changed below a watched folder. With `lost`, more changed than is reported."""
+    """Changes below a watched folder. With `lost`, more changed than is reported."""
 
     name = "changed"
     changes: tuple[FileChange, ...]
@@ -190,7 +190,7 @@ class FinishReply(Reply):
 @with_config(STRICT)
 @dataclass(frozen=True, slots=True)
 class MetricsReply(Reply):
-    """What the sandbox uses now."""
+    """The resources that the sandbox uses now."""
 
     name = "metrics"
     metrics: SandboxMetrics
@@ -199,7 +199,7 @@ class MetricsReply(Reply):
 @with_config(STRICT)
 @dataclass(frozen=True, slots=True)
 class SeriesReply(Reply):
-    """What the sandbox has used, a sample each `every_s` seconds, oldest first."""
+    """The resources that the sandbox has used, a sample each `every_s` seconds, oldest first."""
 
     name = "series"
     every_s: int

@@ -194,7 +194,7 @@ class FileStream:
 
 @dataclass(frozen=True, slots=True)
 class FileListing:
-    """What is in a folder; with `more`, there is more than was asked for."""
+    """The entries of a folder; with `more`, there are more than was asked for."""
 
     files: tuple[FileEntry, ...]
     more: bool
@@ -216,7 +216,7 @@ class ArchiveStream:
 
 @dataclass(frozen=True, slots=True)
 class FileChanges:
-    """What has changed below a watched folder. With `lost`, more changed than is reported."""
+    """Changes below a watched folder. With `lost`, more changed than is reported."""
 
     changes: tuple[FileChange, ...]
     lost: bool

@@ -24,7 +24,7 @@ class BadHello(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """What a ClientHello says about the host."""
+    """The host that a ClientHello names."""
 
     server_name: str | None
     encrypted: bool

@@ -34,7 +34,7 @@ class Denied(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a client may be connected to."""
+    """A host and port that a client may be connected to."""
 
     host: str
     port: int

@@ -22,9 +22,9 @@ class OpenSession:
     on_decision: Callable[[Decision], None]
     closed: asyncio.Future[Summary]
     told: Summary = NOTHING
-    """What the current proxy has reported; reports of earlier ones are in `before`."""
+    """The counts that the current proxy has reported; those of earlier ones are in `before`."""
     counted: Summary = NOTHING
-    """What the current proxy last answered when asked how far the session has come."""
+    """The last answer of the current proxy to the question how far the session has come."""
     changed: asyncio.Future[None] | None = None
     """The proxy's word that it decides by `policy`."""
     changes: int = 0

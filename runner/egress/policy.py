@@ -1,4 +1,4 @@
-"""What a sandbox may reach: rules, their budgets, and the operator's ceiling above them.
+"""The destinations that a sandbox may reach: rules, budgets, and the operator's ceiling above them.
 
 Everything that no rule permits is denied. An empty policy denies everything, and so does a ceiling
 that is missing or empty.

@@ -41,7 +41,7 @@ _ECHOING = frozenset({"TRACE", "TRACK"})
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Where a request in absolute form leads."""
+    """The destination of a request in absolute form."""
 
     host: str
     port: int

@@ -25,7 +25,7 @@ stores them must mask the secrets first, and shorten the text afterwards."""
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What the proxy decided on one request, and how it went.
+    """The proxy's decision on one request, and how it went.
 
     The proxy reports a refusal at once, and a permitted request when it has ended.
     """

@@ -1,4 +1,4 @@
-"""What one tenant may take of the proxy: time of its loop, connections, lookups.
+"""One tenant's share of the proxy: time of its loop, connections, lookups.
 
 One process with one event loop serves every sandbox of a host. Without shares, a server that sends
 a flood of tiny messages, or a program that opens as many connections as it may, would make all

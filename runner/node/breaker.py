@@ -33,7 +33,7 @@ class Breaker:
 
     @property
     def failing(self) -> Mapping[str, str]:
-        """Why the node cannot start sandboxes, for as long as it cannot; also during a look."""
+        """The reason why the node cannot start sandboxes, while it cannot; also during a look."""
         return {} if self._fault is None else {STARTING: self._fault}
 
     async def whole(self) -> None:

@@ -1,4 +1,4 @@
-"""What this node counts, for Prometheus.
+"""The counts of this node, for Prometheus.
 
 Every label comes from a fixed set, or from a set that stops growing: however many tenants and
 sandboxes there are, and whatever they do, the number of series stays the same.
@@ -49,7 +49,7 @@ class ExecutionStage(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class NodeGauges:
-    """What is read anew each time Prometheus asks."""
+    """The values that are read anew each time Prometheus asks."""
 
     claimer: "Busy"
     pool: "Stock"

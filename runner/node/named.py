@@ -1,4 +1,4 @@
-"""What the worker's settings name, read before anything is started: a fault is told at once.
+"""Checks of the worker's settings before anything is started, so that a fault is told at once.
 
 A file that is missing, unreadable or of another form raises SetupError, which names the setting.
 """

@@ -1,4 +1,4 @@
-"""What keeps every execution moving: dead attempts are settled, unheard rings rung again."""
+"""The reaper, which keeps every execution moving: it settles dead attempts and rings again."""
 
 from uuid import UUID
 

@@ -12,7 +12,7 @@ _SHORT = frozenset(
 )  # fmt: skip
 """Errors of the kernel that pass once another process frees memory, threads, files or space."""
 _NO_THREAD = "can't start new thread"
-"""What Python says for EAGAIN from pthread_create(3), which it hides in a RuntimeError."""
+"""Python's message for EAGAIN from pthread_create(3), which it hides in a RuntimeError."""
 
 
 def starved(error: BaseException) -> NodeStarved | None:

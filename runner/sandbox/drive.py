@@ -52,7 +52,7 @@ class Shelf:
 
 @dataclass(frozen=True, slots=True)
 class ProgramRun:
-    """What became of one program."""
+    """The result of one program."""
 
     ending: Ending
     output: Sequence[tuple[Stream, bytes]]
@@ -62,7 +62,7 @@ class ProgramRun:
 
     @property
     def verdict(self) -> Verdict:
-        """What the ending means."""
+        """The meaning of the ending."""
         return classify(self.ending)
 
     @property

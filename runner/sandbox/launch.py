@@ -48,7 +48,7 @@ __all__ = ["Launcher", "Sandbox", "SandboxOrder", "Site"]
 
 @dataclass(frozen=True, slots=True)
 class SandboxOrder:
-    """What sandbox is wanted; tenant, execution and attempt become its container's labels.
+    """An order for a sandbox; tenant, execution and attempt become its container's labels.
 
     One that is started ahead is nobody's: the audit log tells whose it became.
     """
@@ -61,7 +61,7 @@ class SandboxOrder:
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """Where sandboxes are started: on which node, by which worker of it, and in which folder."""
+    """The site of sandboxes: on which node, by which worker of it, and in which folder."""
 
     node: str
     instance: str

@@ -1,4 +1,4 @@
-"""What an earlier worker on this node left behind: containers and socket directories."""
+"""Removal of what an earlier worker on this node left: containers and socket directories."""
 
 import asyncio
 import shutil

@@ -49,7 +49,7 @@ _log = structlog.get_logger("runner.worker")
 @with_config(STRICT)
 @dataclass(frozen=True, slots=True)
 class ContextLabel:
-    """What the node notes about a context, as the label of its process."""
+    """The node's notes about a context, as the label of its process."""
 
     context: Language
     cwd: Annotated[str, Field(max_length=_CWD)]

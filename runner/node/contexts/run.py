@@ -61,7 +61,7 @@ class ContextRun:
         self.begun = False
         """Whether the context was told to run the code."""
         self.withdrawn: EndedSaid | GoneSaid | None = None
-        """Why the context must not be told any more."""
+        """The reason why the context must not be told any more."""
         self.over = False
         """Whether it has ended."""
         self._masker = masker

@@ -45,7 +45,7 @@ class Store(Protocol):
 
 
 class Freezing:
-    """Where a sandbox stands between running and paused."""
+    """A sandbox's position between running and paused."""
 
     def __init__(self, guest: Freezes, store: Store, require: Callable[[], None]) -> None:
         """Take parts. `require` raises SandboxEnded once the sandbox ends."""

@@ -1,4 +1,4 @@
-"""What a living sandbox is given: a container from the stock, secrets, a way out."""
+"""The equipment of a living sandbox: a container from the stock, secrets, a way out."""
 
 import asyncio
 import secrets as randomness

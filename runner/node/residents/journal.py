@@ -32,7 +32,7 @@ MOST_OF_SANDBOX = 2_000
 """How many are kept of one sandbox, so that it leaves room for others."""
 MOST_IN_RECORD = 100
 NODE = "system:worker"
-"""What audit records call the node itself."""
+"""The name that audit records have for the node itself."""
 
 ContextDeed: TypeAlias = Literal["opened", "ran", "restarted", "closed"]
 Transfer: TypeAlias = Literal[
@@ -56,7 +56,7 @@ class _Deeds:
 
 @dataclass(slots=True)
 class _Port:
-    """What went through one port since the last batch."""
+    """The traffic of one port since the last batch."""
 
     connections: int = 0
     bytes_in: int = 0

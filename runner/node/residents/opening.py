@@ -44,7 +44,7 @@ _LOOK_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class LivingTerms:
-    """What holds for every living sandbox of a node."""
+    """The settings of every living sandbox of a node."""
 
     most: int
     """How many may live here at once."""
@@ -54,12 +54,12 @@ class LivingTerms:
     """Whether they end with this process, instead of waiting for the next one."""
     sweep_s: float
     folder: Path
-    """Where the door is."""
+    """The folder of the door's socket."""
     place: str | None
-    """Where APIs of other hosts reach it."""
+    """The address at which APIs of other hosts reach it."""
     certificates: Path
     group: int | None
-    """Who else may knock besides the node's own user."""
+    """The group that may knock besides the node's own user."""
     reserve_mb: int
     """While the host has less memory free, paused sandboxes are evicted whose tenants permit it."""
     patience: int

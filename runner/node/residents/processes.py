@@ -31,7 +31,7 @@ _ARGUMENT = 512
 @with_config(STRICT)
 @dataclass(frozen=True, slots=True)
 class ProcessLabel:
-    """What the node notes about a process."""
+    """The node's notes about a process."""
 
     argv: tuple[str, ...]
     tag: str | None

@@ -82,7 +82,7 @@ class Resident:
         self._sandbox = sandbox
         self._kept_as: UUID | None = None
         self.ran_until = _now()
-        """When it was last paused, by the event loop's clock."""
+        """The time at which it was last paused, by the event loop's clock."""
         self._expired = False
         self._told = asyncio.Event()
         self._rewiring = asyncio.Lock()

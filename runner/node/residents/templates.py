@@ -57,11 +57,11 @@ class TemplateImages:
     images: Images
     node: str
     folder: Path
-    """Where archives are while an image is made of them."""
+    """The folder of archives while an image is made of them."""
     most_bytes: int
-    """What images of templates may take together, before those that were unused longest go."""
+    """The bytes that images of templates may take together, before the longest unused go."""
     _used: dict[UUID, float] = field(default_factory=dict)
-    """When each was last wanted, by this process's clock."""
+    """The time at which each was last wanted, by this process's clock."""
     _turns: dict[UUID, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
     _lanes: WeakValueDictionary[UUID, asyncio.Lock] = field(default_factory=WeakValueDictionary)
     """For each tenant that waits for an image, its turn."""

@@ -1,4 +1,4 @@
-"""Who uses a sandbox: an execution, or the sandbox itself if it lives."""
+"""The user of a sandbox: an execution, or the sandbox itself if it lives."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -63,7 +63,7 @@ class Attempt:
 
     @property
     def source(self) -> Source:
-        """Where its sandbox came from."""
+        """The origin of its sandbox."""
         if self.runs_before:
             return "reused"
         return "stock" if self.from_stock else "fresh"

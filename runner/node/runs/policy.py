@@ -1,4 +1,4 @@
-"""What the deployment fixes for every execution."""
+"""The deployment's rules for every execution."""
 
 from dataclasses import dataclass
 from datetime import timedelta

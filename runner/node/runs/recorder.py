@@ -103,11 +103,11 @@ class Recorder:
         self._seq = 0
         self._begun = asyncio.Event()
         self._gathered: list[_Output | _Decision | _Note] = []
-        """What came since the last batch, with output as the program wrote it."""
+        """The events since the last batch, with output as the program wrote it."""
         self._last: dict[Stream, _Output] = {}
         self._bytes = 0
         self._taken: deque[_Output | _Decision | _Note] = deque()
-        """What to mask next."""
+        """The output to mask next."""
         self._left: list[Entry] = []
         """Masked entries that are not known to be stored."""
         self._audited: list[audit.AuditEvent] = []
@@ -217,7 +217,7 @@ class Recorder:
 
     @property
     def rest(self) -> Rest:
-        """What `close` has left for the caller to write.
+        """The events that `close` has left for the caller to write.
 
         If some of it may be stored already, it names no event to follow: better twice than never.
         """

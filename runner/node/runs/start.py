@@ -1,4 +1,4 @@
-"""When a program's start is recorded: before it, while the program runs, or with its end.
+"""The record of a program's start: before it, while the program runs, or with its end.
 
 If an attempt's start is not recorded and its worker dies, the attempt counts as not begun and runs
 again. So a program that may have effects outside its sandbox begins only after its start is
@@ -30,7 +30,7 @@ class Start:
         self.doubtful = False
         """Whether it may be recorded although nobody confirmed it, because that was cancelled."""
         self.at: float | None = None
-        """When the program began, on this process's monotonic clock."""
+        """The time at which the program began, on this process's monotonic clock."""
 
     async def begin(self) -> None:
         """Note that the program begins now."""

@@ -1,4 +1,4 @@
-"""Where runs get their sandboxes: a new one, one that was started ahead, or a reused one.
+"""The sources of sandboxes for runs: a new one, one that was started ahead, or a reused one.
 
 sandboxes  the interface, and a new container for each execution
 pool       sandboxes that were started ahead and belong to nobody yet

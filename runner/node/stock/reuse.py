@@ -28,7 +28,7 @@ CLEANED_SOON_S = 0.25
 
 @dataclass(frozen=True, slots=True)
 class ReuseBounds:
-    """What one sandbox may serve, and how many may wait."""
+    """The limits of reuse: how many runs one sandbox may serve, and how many sandboxes may wait."""
 
     runs: int
     age_s: float

@@ -56,7 +56,7 @@ class Need:
 
 
 class Sandboxes(Protocol):
-    """Where runs get their sandboxes."""
+    """The source of sandboxes for runs."""
 
     async def claim(self, wanted: Need) -> Sandbox:
         """Return a started sandbox that nobody else has or will use."""

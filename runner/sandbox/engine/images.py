@@ -1,4 +1,4 @@
-"""What sandboxes are made of: images built on this host from the distribution's own packages.
+"""Sandbox images, which are built on this host from the distribution's own packages.
 
 An image has two layers: the packages (minutes; `mmdebstrap`, `docker import`) and the supervisor
 (a second; `docker build` without a network). Each carries a label with the hash of all that went

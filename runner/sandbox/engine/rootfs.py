@@ -22,7 +22,7 @@ BUILD_TIMEOUT_S = 1800
 # Fixed, so that the same packages give the same archive (reproducible-builds.org).
 EPOCH = "1700000000"
 SUPERVISOR_PACKAGES = ("python3", "python3-greenlet")
-"""What every image has, whatever its recipe says: greenlet runs a program on a stack of its own."""
+"""Packages of every image, whatever its recipe says: greenlet runs a program on its own stack."""
 
 
 def mmdebstrap_command(

@@ -1,4 +1,4 @@
-"""What a sandbox is made of: every hardening flag, in one pure function.
+"""The container of a sandbox: every hardening flag, in one pure function.
 
 The result is the Docker Engine API's own `POST /containers/create` body, so nothing between here
 and the daemon adds or drops a field. Nothing else in the package writes Docker arguments.
@@ -30,7 +30,7 @@ LIMITLESS = "--ignore-cgroups"
 """An argument that `runsc` must not have: no limit would hold."""
 
 BUILDING = "/mnt"
-"""Where a template is built: in memory, so that its limits hold for all that a build writes."""
+"""The place where a template is built: in memory, so that its limits hold for all it writes."""
 ROOTS_CAPABILITIES = (
     # What a package manager needs.
     *("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD", "SETFCAP", "SETGID", "SETUID"),
@@ -115,7 +115,7 @@ _PTS = {
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """What the spec must know of the daemon's host."""
+    """The facts about the daemon's host that the spec needs."""
 
     cpus: int
     cgroup_parent: str
@@ -123,7 +123,7 @@ class Host:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where one sandbox goes: its image, its socket directory, user, labels and wall."""
+    """The place of one sandbox: its image, its socket directory, user, labels and wall."""
 
     image_id: str
     socket_dir: Path

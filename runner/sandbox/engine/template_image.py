@@ -1,4 +1,4 @@
-"""What the image of a tenant's template is called, and the labels that say whose it is."""
+"""The name of the image of a tenant's template, and the labels that say whose it is."""
 
 import hashlib
 from dataclasses import dataclass
@@ -15,16 +15,16 @@ class TemplateImage:
     """An image of a tenant's template, made by a node. Several nodes may share a Docker daemon."""
 
     name: str
-    """What sandboxes call it."""
+    """The name by which sandboxes refer to it."""
     template: UUID
     tenant: UUID
     node: str
     bytes: int = 0
-    """What it takes beyond its base, once it is made."""
+    """The bytes that it takes beyond its base, once it is made."""
 
     @property
     def tag(self) -> str:
-        """What Docker calls it. Its labels do not name the node, so each makes the same image."""
+        """Docker's name for it. Its labels do not name the node, so each makes the same image."""
         return f"{repository_of(self.node)}:{self.template}"
 
 

@@ -1,4 +1,4 @@
-"""Which user each sandbox is: one of its own, from the operator's range.
+"""The user of each sandbox: one of its own, from the operator's range.
 
 The kernel counts a good deal by user and not by container: inotify instances, pipe pages, pending
 signals, POSIX timers, descriptors in flight (user_namespaces(7), pipe(7), getrlimit(2)). Two

@@ -16,7 +16,7 @@ from runner.words.text import printable
 
 @dataclass(frozen=True, slots=True)
 class CollectedFiles:
-    """What became of the files the program left. `refused` is `path: reason`, the first fifty."""
+    """The files that the program left. `refused` is `path: reason`, the first fifty."""
 
     files: int
     bytes: int
@@ -28,7 +28,7 @@ NOTHING = CollectedFiles(files=0, bytes=0, refused=(), refused_total=0)
 
 
 class ArtifactSink(Protocol):
-    """Where artifacts go, one at a time."""
+    """The destination of artifacts, one at a time."""
 
     async def add(self, path: str, size: int, chunks: AsyncIterator[bytes]) -> None:
         """Take one file. `chunks` yields exactly `size` bytes, or raises SandboxFault."""

@@ -55,7 +55,7 @@ class Container:
         self.paused = bool(facts and facts["State"]["Paused"])
         """Whether it is frozen, or may be."""
         self.pace = Pace()
-        """What reading from it may take of the event loop."""
+        """The share of the event loop that reading from it may take."""
         self._facts = facts or {}
         self._engine = engine
         self._cgroups = guards.cgroups

@@ -10,7 +10,7 @@ from runner.words.execution import Output, Stream, Usage
 
 
 class Cause(StrEnum):
-    """Who ended the run, when it was not the program."""
+    """The cause of a run's end, if that was not the program."""
 
     NONE = "none"
     DEADLINE = "deadline"
@@ -41,11 +41,11 @@ class Ending:
 
 
 class Tally:
-    """What a run has put out so far, by our count and by the supervisor's."""
+    """The output of a run so far, by our count and by the supervisor's."""
 
     def __init__(self, allowance: int, *, kept: int | None = None) -> None:
         self.allowance = allowance
-        """What the supervisor is asked for, of each stream."""
+        """The bytes of each stream that the supervisor is asked for."""
         self._kept = allowance if kept is None else kept
         self.received = dict.fromkeys(Stream, 0)
         self.total = dict.fromkeys(Stream, 0)

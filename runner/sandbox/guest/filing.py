@@ -55,7 +55,7 @@ class FilesSeen:
 
 @dataclass(frozen=True, slots=True)
 class ChangesSeen:
-    """What has changed below a watched folder. With `lost`, more than this changed."""
+    """Changes below a watched folder. With `lost`, more than this changed."""
 
     changes: tuple[FileChange, ...]
     lost: bool
@@ -82,7 +82,7 @@ class OpenFile:
 
 
 class GuestListing:
-    """What is in a folder, by iterating once. Nothing is gathered here.
+    """The entries of a folder, by iterating once. Nothing is gathered here.
 
     It ends early, with `more`, once its names are `MOST_TEXT` long.
     """

@@ -57,7 +57,7 @@ class LivingSandbox:
         self.files = GuestFiles(mux)
         self.archives = GuestArchives(mux, waits)
         self.lost = mux.lost
-        """Why the connection is gone; its result is the ProtocolViolation."""
+        """The end of the connection; its result is the ProtocolViolation."""
         self._mux = mux
         self._patience = waits
         self._processes: dict[int, GuestProcess] = {}

@@ -71,9 +71,9 @@ class Awaited:
     image: str
     secret: str = field(repr=False)
     user: int
-    """Who must be seen at the other end of its connection."""
+    """The user who must be seen at the other end of its connection."""
     pid: int | None
-    """Which process, where that can be told."""
+    """The process at the other end, where that can be told."""
 
 
 async def meet_again(listener: socket.socket, awaited: Awaited, timeout_s: float) -> Channel:

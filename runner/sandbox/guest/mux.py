@@ -77,14 +77,14 @@ class Mux:
         With `returning`, processes may end before a listing makes their streams known.
         """
         self.lost: asyncio.Future[ProtocolViolation] = asyncio.get_running_loop().create_future()
-        """Why the connection is gone: Closed, or how the supervisor broke the protocol."""
+        """The end of the connection: Closed, or how the supervisor broke the protocol."""
         self.frozen = False
         """Set while the sandbox is paused: then nothing is late."""
         self._writer = connection.writer
         self._gathered: list[bytes | memoryview] = []
         self._splitter = Splitter()
         self._put_off = b""
-        """What has come and waits until the sandbox's share of the loop suffices."""
+        """Bytes that have come and wait until the sandbox's share of the loop suffices."""
         self._patience = waits
         self._pace = connection.pace
         self._heard = 0

@@ -1,4 +1,4 @@
-"""What an ending means: facts in, one state with one reason out.
+"""The meaning of an ending: facts in, one state with one reason out.
 
 Precedence, the first that holds: our own fault, cancellation, deadline, output flood, program not
 started, memory, signal, exit code. A program that we ended did not succeed, whatever its report.

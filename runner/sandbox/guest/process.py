@@ -41,7 +41,7 @@ class RunTerms:
 
 @dataclass(frozen=True, slots=True)
 class RunWatch:
-    """Who watches a run: is told of its start and its output, and may cancel it."""
+    """The watcher of a run: is told of its start and its output, and may cancel it."""
 
     on_started: OnStarted
     on_output: OnOutput

@@ -39,7 +39,7 @@ _OUTPUTS = {b"O": Output.STDOUT, b"E": Output.STDERR}
 
 
 class _State(Enum):
-    """What the supervisor has said of a process."""
+    """The supervisor's account of a process."""
 
     STARTING = auto()
     RUNS = auto()

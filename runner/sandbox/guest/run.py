@@ -42,7 +42,7 @@ class Run:
         self._on_output = on_output
         self._flood = asyncio.Event()
         self.began: asyncio.Future[float] = asyncio.get_running_loop().create_future()
-        """When the program started, by the clock of `time.monotonic`."""
+        """The time at which the program started, by the clock of `time.monotonic`."""
 
     async def follow(self, program: Program, *, egress: bool, trust: str) -> Report:
         """Start the program and pass its output on; None when the container dies first."""

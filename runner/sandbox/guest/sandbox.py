@@ -34,7 +34,7 @@ LIVING_GENERATION = 2
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What a sandbox is, for as long as it lives."""
+    """The identity of a sandbox, for as long as it lives."""
 
     id: str
     image_digest: str
@@ -66,7 +66,7 @@ class Sandbox:
         self.runs = 0
         self.spent = False
         self.started_at = time.monotonic()
-        """When it was ready, on this process's monotonic clock."""
+        """The time at which it was ready, on this process's monotonic clock."""
 
     def listen_for_egress(self) -> socket.socket:
         """Return a listening socket that this sandbox alone can reach, as its identity."""

@@ -54,7 +54,7 @@ class Stream:
         self.ended = False
         """Whether the last event has come."""
         self.deadline: asyncio.TimerHandle | None = None
-        """When the mux gives the sandbox up, unless the stream has ended by then."""
+        """The time at which the mux gives the sandbox up, unless the stream has ended by then."""
         self._carrier = carrier
         self._turn = turn
         self._hear = hear

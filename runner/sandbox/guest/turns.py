@@ -1,4 +1,4 @@
-"""What a supervisor may say on a stream, by the command that opened it."""
+"""The supervisor's turns on a stream, by the command that opened it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ from runner.protocol.living_events import (
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What may come on a stream: these events, of which those in `last` end it, and pieces."""
+    """The answers on a stream: these events, of which those in `last` end it, and pieces."""
 
     events: frozenset[type[SupervisorEvent]]
     last: frozenset[type[SupervisorEvent]]

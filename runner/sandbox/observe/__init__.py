@@ -1,4 +1,4 @@
-"""What the kernel says of a sandbox, and what holds it to its limits, whatever it says itself.
+"""The kernel's view of a sandbox, and its limits, whatever the sandbox says itself.
 
 kernel     files of the kernel, read with bounds
 cgroups    what a sandbox may use and has used

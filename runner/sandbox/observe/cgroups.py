@@ -1,4 +1,4 @@
-"""What a run used and which limits it met, as the kernel counts it (cgroup v1 and v2).
+"""The usage of a run and the limits that it met, as the kernel counts them (cgroup v1 and v2).
 
 Read from the host's files while the container lives: its groups go with it. What a kernel does
 not offer is None. See Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst.
@@ -69,7 +69,7 @@ class Counters:
 
 @dataclass(frozen=True, slots=True)
 class InUse:
-    """What a container holds now. None where this host does not tell."""
+    """The resources that a container holds now. None where this host does not tell."""
 
     memory_bytes: int | None
     """The page cache included."""
@@ -78,7 +78,7 @@ class InUse:
 
 @dataclass(frozen=True, slots=True)
 class Cgroups:
-    """Where this daemon keeps its containers' control groups."""
+    """The folders in which this daemon keeps its containers' control groups."""
 
     version: int
     parent: str

@@ -13,7 +13,7 @@ from runner.words.errors import LaunchFailed
 
 @dataclass(frozen=True, slots=True)
 class Guards:
-    """What the kernel counts, and the two threads that act on it."""
+    """The kernel's counters, and the two threads that act on them."""
 
     cgroups: Cgroups
     watchdog: Watchdog
@@ -42,7 +42,7 @@ class Guards:
 
     @property
     def failing(self) -> Mapping[str, str]:
-        """What is wrong, by the names of the threads that do not do their work now."""
+        """The present faults, by the names of the threads that do not do their work."""
         threads: dict[str, Watchdog | Keeper] = {
             "ending sandboxes in time": self.watchdog,
             "keeping sandboxes' limits": self.keeper,

@@ -1,4 +1,4 @@
-"""What really stands around a running sandbox, read back from the kernel, not from our wishes.
+"""The real walls of a running sandbox, read back from the kernel, not from our wishes.
 
 The first process of the container is looked at from the host: what holds for it holds for
 everything it starts, which can give up more and gain nothing. Under gVisor that process is
@@ -51,7 +51,7 @@ class EffectiveIsolation:
     swap_bytes: int | None
     """Beyond memory; None also where there is no limit."""
     socket_bytes: int | None
-    """What buffers of the internet's sockets may hold beyond memory (cgroup version 1)."""
+    """The most bytes that the internet's sockets may hold beyond memory (cgroup version 1)."""
     processes: int | None
     cpus: float | None
     security_label: str | None

@@ -1,4 +1,4 @@
-"""What the kernel tells in files of `/proc` and `/sys`, read with no more than it takes.
+"""Files of the kernel in `/proc` and `/sys`, read with no more than it takes.
 
 Several dozen are read for each run that follows another in its sandbox; text layers and path
 objects around each cost five times the reading.

@@ -1,4 +1,4 @@
-"""What a run has left in its sandbox, as far as the host can see: the supervisor is not asked.
+"""Traces of a run in its sandbox, as far as the host sees them: the supervisor is not asked.
 
 A worker that may not look into another user's process sees less, and finds less then; of gVisor,
 whose inside is no process of the host's, nobody outside sees more than its settings.
@@ -14,7 +14,7 @@ from runner.sandbox.observe.isolation import EffectiveIsolation, read_isolation
 from runner.sandbox.observe.kernel import entries, read
 
 PLACES = ("/tmp", "/dev/shm")  # noqa: S108 - the sandbox's own
-"""What a program may write to, beside its home."""
+"""The places that a program may write to, beside its home."""
 SOCKETS = ("sockstat", "sockstat6")
 """How many sockets of each kind there are in a network (sockstat); of TCP closed ones, too."""
 _OWN = {"inuse", "tw"}

@@ -36,7 +36,7 @@ Lives = Callable[[str], object]
 
 
 class Term(StrEnum):
-    """Why a sandbox may live until a point in time, and no longer."""
+    """The reason why a sandbox may live until a point in time, and no longer."""
 
     DEADLINE = "deadline"
     LEASE = "lease"
