@@ -1,4 +1,4 @@
-"""What all commands share: printing, reading, and failing."""
+"""Printing, reading and failing, as all commands share them."""
 
 import functools
 import os

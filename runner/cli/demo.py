@@ -33,7 +33,7 @@ from runner.cli.session import embedded, operated
 ROWS = 5000
 TASK_S = 30.0
 LONGEST_S = 600.0
-"""What the size `large`, and so the demo's key, permits."""
+"""The limits of the size `large`, and so of the demo's key."""
 REGIONS = ("north", "south", "east", "west")
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -128,7 +128,7 @@ def living(api: Client) -> Iterator[str]:
 
 
 Step = tuple[str, Callable[[], str], str]
-"""What the agent does, how, and the right answer."""
+"""A step of the agent: its description, the call that does it, and the right answer."""
 
 
 def _steps(sandbox: Sandbox) -> Iterator[Step]:

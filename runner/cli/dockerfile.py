@@ -19,7 +19,7 @@ _PAIR = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=")
 
 @dataclass(slots=True)
 class BuildFile:
-    """What a Dockerfile says: what is below, and the steps as `POST /v1/templates` takes them."""
+    """The content of a Dockerfile: its base, and the steps as `POST /v1/templates` takes them."""
 
     base: str | None = None
     steps: list[dict[str, Any]] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""What this host offers and what it lacks: the findings of `runner doctor`.
+"""The capabilities of this host and its lacks: the findings of `runner doctor`.
 
 Docker's facts are passed in, so that nothing here needs access to the daemon.
 """

@@ -54,7 +54,7 @@ CODES = {
 
 @dataclass(frozen=True, slots=True)
 class Language:
-    """What a file's suffix tells: the API's name of the language, and the command that runs it."""
+    """The meaning of a file's suffix: the API's name of the language, and its command."""
 
     name: str
     interpreter: str

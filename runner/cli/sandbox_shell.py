@@ -36,7 +36,7 @@ AS_IT_WAS = (
     b"\x1b[?1047l\x1b[?25h\x1b[?2004l\x1b[?1l\x1b>"
     b"\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[0m\r\n"
 )
-"""What a program that could not say goodbye may have left: the other screen, no cursor, a mouse."""
+"""Undoes the state of a killed program: the other screen, no cursor, a mouse."""
 
 
 @reports_errors

@@ -1,4 +1,4 @@
-"""What `runner sandbox` does in a sandbox: a command as if it ran here, its output, files."""
+"""Commands, output and files of a sandbox, as if they were here."""
 
 import os
 import signal

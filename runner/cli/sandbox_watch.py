@@ -1,4 +1,4 @@
-"""What `runner sandbox` tells about a sandbox while it lives, and what it used."""
+"""`runner sandbox events` and `metrics`: a living sandbox's events, and what it uses."""
 
 import json
 from typing import Annotated, Any

@@ -1,4 +1,4 @@
-"""Which deployment a command talks to: the one configured, the one `runner dev` runs, or its own.
+"""The deployment of a command: the one configured, the one `runner dev` runs, or its own.
 
 `runner dev` writes how to reach it to a file in the state folder, which only its user can read, and
 removes the file when it stops. If an HTTP command finds no deployment, it starts the stack for as

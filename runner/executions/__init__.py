@@ -1,4 +1,4 @@
-"""What callers can do with executions: use cases, without HTTP, RQ and Docker.
+"""Use cases of executions, without HTTP, RQ and Docker.
 
 A use case takes a caller, whose permission the API has checked, and plain values. It raises errors
 of `runner.words.errors`.

@@ -1,4 +1,4 @@
-"""Why an execution waited, was refused or ended: its timeline, from what is stored of it alone.
+"""The explanation of an execution's wait, refusal or end: its timeline, from stored facts alone.
 
 The times are those of the database's clock. The node and the sandbox of a start come from the
 tenant's own audit log. What other tenants do shows only as a place in the queue.

@@ -1,4 +1,4 @@
-"""What each reason for which an execution ended means, and what its submitter can do."""
+"""The meaning of each reason for which an execution ended, and advice for its submitter."""
 
 from collections.abc import Mapping
 from types import MappingProxyType

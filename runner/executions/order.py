@@ -1,4 +1,4 @@
-"""What a caller wants to run, given by names, and how the names become values."""
+"""A caller's order of a run, given by names, and how the names become values."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -65,7 +65,7 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What this deployment has, and what this tenant may use of it."""
+    """The means of this deployment, and the part of them that this tenant may use."""
 
     sandbox: SandboxOffer
     reuse: bool = False

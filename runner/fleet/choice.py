@@ -1,4 +1,4 @@
-"""Which nodes can take a sandbox, the best first. A wrong choice does no harm: the node refuses."""
+"""The nodes that can take a sandbox, best first. A wrong choice does no harm: the node refuses."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from runner.words.templates import template_in
 
 @dataclass(frozen=True, slots=True)
 class NodeNeed:
-    """What a sandbox needs of its node."""
+    """A sandbox's demands on its node."""
 
     image: str
     """An image of the deployment, or a template of the tenant."""

@@ -1,4 +1,4 @@
-"""What an operator watches: the nodes, and which tenants have work. Numbers and names alone."""
+"""The load that an operator watches: nodes, and tenants that have work. Numbers and names alone."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

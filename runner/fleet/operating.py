@@ -1,4 +1,4 @@
-"""What the operator does with nodes, by route or by command. Each change is on record.
+"""The operator's use cases of nodes, by route or by command. Each change is on record.
 
 The records are in the deployment's own log: a node belongs to no tenant.
 """

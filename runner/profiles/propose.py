@@ -55,12 +55,12 @@ SANDBOX = frozenset(
         Call("socketpair", ((0, 1),)),
     }
 )
-"""What every sandbox calls, whatever its program does; without these calls, none starts."""
+"""Calls of every sandbox, whatever its program does; without these calls, none starts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """What to change, and what to consider before."""
+    """A proposal: the changes to make, and considerations before."""
 
     before: str
     after: str

@@ -27,7 +27,7 @@ _ID = len(UUID(int=0).bytes)
 
 
 class News(Enum):
-    """What an announcement says about an execution."""
+    """An announcement about an execution."""
 
     CHANGED = b""
     CANCELLING = b"c"

@@ -45,7 +45,7 @@ return redis.call('HGETALL', KEYS[1])
 
 
 class Then(Enum):
-    """What to do after a job was refused."""
+    """The next step after a job was refused."""
 
     GO_ON = "go on"
     DISCARD = "throw away what waits behind it"

@@ -1,4 +1,4 @@
-"""What a job may say, and how to read that from whatever bytes Redis holds."""
+"""The content of a job, and how to read it from whatever bytes Redis holds."""
 
 import json
 import zlib

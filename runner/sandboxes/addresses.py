@@ -46,7 +46,7 @@ LENDER_GONE = "the right of whoever signed it has ended"
 
 
 class FileOperation(StrEnum):
-    """What an address is good for."""
+    """An operation that an address permits."""
 
     READ = "read"
     WRITE = "write"
@@ -55,7 +55,7 @@ class FileOperation(StrEnum):
 @with_config(STRICT)
 @dataclass(frozen=True, slots=True)
 class _Terms:
-    """What an address permits, and by whose right. The path is signed, too, but stands beside."""
+    """The right that an address gives, and its origin. The path, also signed, stands beside it."""
 
     sandbox: UUID
     operation: FileOperation
@@ -83,7 +83,7 @@ class NewAddress:
 
 @dataclass(frozen=True, slots=True)
 class AddressedFile:
-    """What somebody may do by an address, with the file at `path` as it was signed."""
+    """The right of an address's holder, with the file at `path` as it was signed."""
 
     principal: Principal
     """Whoever signed it, limited to the use of sandboxes, until the address expires."""

@@ -1,4 +1,4 @@
-"""What this deployment offers, and how much of that a tenant may have."""
+"""The offers of this deployment, and the part of them that a tenant may have."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -84,7 +84,7 @@ class SandboxOffer:
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
-    """What this deployment offers to any tenant."""
+    """The offers of this deployment to any tenant."""
 
     sizes: Mapping[str, Limits]
     images: Mapping[str, frozenset[str]]

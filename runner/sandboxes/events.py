@@ -1,4 +1,4 @@
-"""What happens to one living sandbox, in order, until it has ended.
+"""The events of one living sandbox, in order, until it has ended.
 
 The tenant's audit log already has all of it, in an order that never changes: its life, the starts
 and ends of its processes, its contexts, ports and forks, its egress decisions. An event is a
@@ -31,7 +31,7 @@ KIND: Final = "sandbox"
 
 
 class SandboxEventKind(StrEnum):
-    """What an event is about."""
+    """The kind of an event."""
 
     LIFE = "life"
     CHANGE = "change"
@@ -46,7 +46,7 @@ class SandboxEventKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, order=True)
 class EventPlace:
-    """Where an event stands: its record's number, and its place among the events of that record."""
+    """An event's position: its record's number, and its place among the events of that record."""
 
     seq: int = 0
     index: int = 0

@@ -1,4 +1,4 @@
-"""Why a sandbox started late, paused or ended: its life as the tenant's audit log has it."""
+"""The explanation of a sandbox's late start, pause or end, from the tenant's audit log."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence

@@ -36,7 +36,7 @@ LONGEST_S = 4000.0
 """Seconds after which nobody takes a snapshot any more: longer than any request may take."""
 _MIB = 2**20
 _HEADERS = 64 * _MIB
-"""What the archive of a full disk may take beyond the disk's size: a header for each small file."""
+"""The bytes of a full disk's archive beyond the disk's size: a header for each small file."""
 
 Archive: TypeAlias = Callable[[], AbstractAsyncContextManager[AsyncIterable[bytes]]]
 """Opens the archive of a sandbox's workspace, to be read once."""

@@ -1,4 +1,4 @@
-"""What each reason for which a sandbox ended means, and what its owner can do."""
+"""The meaning of each reason for which a sandbox ended, and advice for its owner."""
 
 from collections.abc import Mapping
 from types import MappingProxyType

@@ -23,7 +23,7 @@ MOST = 10_000
 """How many are remembered at once."""
 NO_SANDBOX = "no such sandbox"
 KIND = "sandbox"
-"""What audit records call it."""
+"""The name that audit records have for it."""
 
 
 @dataclass(frozen=True, slots=True)

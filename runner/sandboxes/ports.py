@@ -106,7 +106,7 @@ class SandboxPorts:
 
 
 class PortGates:
-    """Which ports are open, of all tenants' sandboxes: asked by callers that name no tenant."""
+    """The open ports of all tenants' sandboxes, for callers that name no tenant."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

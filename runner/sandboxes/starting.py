@@ -53,7 +53,7 @@ class SandboxStart:
         self._asked: set[str | None] = set()
         """The doors of the nodes that were asked."""
         self.startup: Startup | None = None
-        """What its template begins in it, once that is known."""
+        """The start command of its template, once that is known."""
 
     async def __aenter__(self) -> Self:
         return self

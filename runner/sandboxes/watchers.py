@@ -33,7 +33,7 @@ MOST_BYTES_OF_TENANT = 16 * 2**20
 MOST_BYTES_IN_ALL = 256 * 2**20
 """How many wait in this process."""
 CHANGE_BYTES = 128
-"""What a change takes beside its path."""
+"""The bytes that a change takes beside its path."""
 
 
 class TooManyWatchers(Conflict):
@@ -42,7 +42,7 @@ class TooManyWatchers(Conflict):
 
 @dataclass(frozen=True, slots=True)
 class WatcherReport:
-    """What a watcher has seen below `path`; `described` is what its maker wanted to know."""
+    """The changes that a watcher has seen below `path`; `described` is its maker's choice."""
 
     path: str
     described: bool

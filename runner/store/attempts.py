@@ -144,7 +144,7 @@ async def requeue(tx: Transaction, claim: Claim, why: str, *, free: bool = False
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """When an execution was submitted, began and ended, by the database's clock."""
+    """The times at which an execution was submitted, began and ended, by the database's clock."""
 
     created_at: datetime
     started_at: datetime | None

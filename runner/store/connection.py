@@ -27,7 +27,7 @@ DEAD_PEER = {
     "keepalives_count": 3,
     "tcp_user_timeout": 10_000,
 }
-"""When the kernel gives up a TCP connection, in seconds and in milliseconds (tcp(7))."""
+"""The time after which the kernel gives up a TCP connection, in s and in ms (tcp(7))."""
 
 
 class Connection(psycopg.AsyncConnection[DictRow]):

@@ -38,7 +38,7 @@ RESULT = TypeAdapter(Result)
 
 @dataclass(frozen=True, slots=True)
 class ExecutionQuery:
-    """Which executions a page lists: the newest `limit` that match all of this."""
+    """The executions that a page lists: the newest `limit` that match all of this."""
 
     limit: int
     before: UUID | None = None

@@ -38,7 +38,7 @@ class StoredFile:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """What a write requires to be there: no file (`only_new`), or a file with one of `contents`.
+    """A write's condition on its path: no file (`only_new`), or a file with one of `contents`.
 
     `contents` are SHA-256 sums. Empty means any content; None means no requirement.
     """

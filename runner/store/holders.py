@@ -1,4 +1,4 @@
-"""Which keys may hold a token of which sandbox."""
+"""The keys that may hold a token of a sandbox."""
 
 from uuid import UUID
 

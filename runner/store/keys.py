@@ -17,7 +17,7 @@ Network: TypeAlias = IPv4Network | IPv6Network
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What a key lets its holder do. None means no limit beyond the role's."""
+    """The rights of a key's holder. None means no limit beyond the role's."""
 
     role: Role
     permissions: frozenset[str] | None = None

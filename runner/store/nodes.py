@@ -19,7 +19,7 @@ Ordered: TypeAlias = Literal[NodeState.READY, NodeState.DRAINING, NodeState.REMO
 
 @dataclass(frozen=True, slots=True)
 class NodeFacts:
-    """What stays the same for as long as a node's process lives."""
+    """The facts about a node that stay the same for as long as its process lives."""
 
     node: str
     instance: str
@@ -36,7 +36,7 @@ class NodeFacts:
 
 @dataclass(frozen=True, slots=True)
 class NodeUse:
-    """What a node holds at the moment."""
+    """The load of a node at the moment."""
 
     running: int
     """Executions."""

@@ -53,12 +53,12 @@ class TakenOver:
     guest: Mapping[str, JSON] | None = field(repr=False)
     """None if it was not running yet."""
     masks: bytes | None = field(default=None, repr=False)
-    """What must be masked in it, sealed."""
+    """The values that must be masked in it, sealed."""
 
 
 @dataclass(frozen=True, slots=True)
 class LifeTimes:
-    """When a sandbox was made, began and ended, by the database's clock."""
+    """The times at which a sandbox was made, began and ended, by the database's clock."""
 
     created_at: datetime
     started_at: datetime | None

@@ -110,7 +110,7 @@ async def list_newest(
 
 @dataclass(frozen=True, slots=True)
 class Whereabouts:
-    """Which node has a sandbox, and its state. Without a node, none has claimed it."""
+    """A sandbox's node and state. Without a node, none has claimed it."""
 
     state: Life
     reason: EndReason | None
@@ -143,7 +143,7 @@ async def where(tx: Transaction, sandbox_id: UUID) -> Whereabouts | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LifeChange:
-    """What a client changes of its sandbox. Metadata that is None stays as it is."""
+    """A client's change of its sandbox. Metadata that is None stays as it is."""
 
     sets_timeout: bool = False
     """Whether its time begins again now: for `timeout_s`, or without end if that is None."""

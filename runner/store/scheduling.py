@@ -1,4 +1,4 @@
-"""What runs next, across tenants: what a worker claims, and what the reaper looks for."""
+"""The order of executions across tenants: the next one to claim, and those to reap."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +24,7 @@ from runner.words.trace import TracePlace
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """What a worker has claimed, and the request to carry out."""
+    """A claim of a worker, and the request to carry out."""
 
     claim: Claim
     cancel_requested: bool

@@ -41,7 +41,7 @@ class TemplateFacts:
     """For each step, a hash of it and of all that came before."""
     startup: Startup | None = None
     more_tags: tuple[str, ...] = ()
-    """What it is tagged besides `tag` once it is ready."""
+    """The tags that it gets besides `tag` once it is ready."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +50,7 @@ class StoredTemplate(TemplateFacts):
 
     state: TemplateState
     detail: str | None
-    """Why its build failed."""
+    """The reason why its build failed."""
     created_at: datetime
     ended_at: datetime | None
     archive_bytes: int | None
@@ -60,7 +60,7 @@ class StoredTemplate(TemplateFacts):
     public: bool
     """Whether it is everybody's."""
     tags: tuple[str, ...]
-    """What it is tagged now: those of the operator if it is not this tenant's."""
+    """Its present tags: those of the operator if it is not this tenant's."""
 
     @property
     def image(self) -> str:
@@ -70,7 +70,7 @@ class StoredTemplate(TemplateFacts):
 
 @dataclass(frozen=True, slots=True)
 class TemplateContent:
-    """What a node needs to make an image of a template."""
+    """The facts that a node needs to make an image of a template."""
 
     owner: UUID
     """The tenant whose key opens its object."""
@@ -86,7 +86,7 @@ class TemplateContent:
 
 @dataclass(frozen=True, slots=True)
 class TemplateTag:
-    """Which build of a name a tag stands for, and since when."""
+    """The build of a name that a tag stands for, and since when."""
 
     tag: str
     template_id: UUID

@@ -22,7 +22,7 @@ ERASURE = timedelta(minutes=10)
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What a tenant may have. `max_limits` is the most that one execution may ask for.
+    """The terms of a tenant. `max_limits` is the most that one execution may ask for.
 
     `egress_ceiling` holds rules that limit the tenant's, in addition to the deployment's ceiling.
     `max_concurrency` and `quotas` (by the names in `runner.quotas.tiers`) replace the tier's

@@ -25,7 +25,7 @@ _PRECISION = Decimal("0.000001")
 
 @dataclass(frozen=True, slots=True)
 class Day:
-    """What was used on a day (UTC). Memory is the limit times the time, not what was touched.
+    """The usage of one day (UTC). Memory is the limit times the time, not what was touched.
 
     The `sandbox_` fields say how much of it living sandboxes used.
     """
@@ -45,7 +45,7 @@ class Day:
 
 @dataclass(frozen=True, slots=True)
 class SandboxReading:
-    """What the counters of a living sandbox say now. They only grow."""
+    """The present counters of a living sandbox. They only grow."""
 
     cpu_s: float | None
     """Of its container since it was made; None if nobody can tell."""

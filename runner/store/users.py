@@ -14,7 +14,7 @@ from runner.words.principal import Role, Tier
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Who may log in, and into which tenant."""
+    """A person who may log in, and the tenant to log in to."""
 
     user_id: UUID
     tenant_id: UUID
@@ -89,7 +89,7 @@ class Membership:
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What a user logs in with."""
+    """The credentials that a user logs in with."""
 
     email: str
     password: str = field(repr=False)

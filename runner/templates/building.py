@@ -33,18 +33,18 @@ from runner.words.sandbox import WORKSPACE, Isolation
 
 BUILD = "/mnt"
 UPPER = f"{BUILD}/upper"
-"""What the steps have changed: as in `inside`, which is not imported but sent."""
+"""The folder of the steps' changes: as in `inside`, which is not imported but sent."""
 INSIDE = f"{BUILD}/inside.py"
 _CONTENT = f"{BUILD}/content"
 _PYTHON = ("/usr/bin/python3", "-I", INSIDE)
 _MIB = 2**20
 _HEADERS = 64 * _MIB
-"""What an archive may take beyond its files: a header for each small one."""
+"""The bytes of an archive beyond its files: a header for each small one."""
 
 
 @dataclass(frozen=True, slots=True)
 class BuildTerms:
-    """What a build may use, and what it may reach."""
+    """The resources that a build may use, and the hosts that it may reach."""
 
     size: str
     limits: Mapping[str, float]

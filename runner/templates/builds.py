@@ -59,7 +59,7 @@ class TemplateOrder:
     """An image, or a template by `name`, `name:tag` or `name@id`; None for the default image."""
     steps: tuple[Step, ...] = ()
     startup: Startup | None = None
-    """What begins in each of its sandboxes; None for what begins in those of its base."""
+    """The start command of each of its sandboxes; None for that of its base."""
     anew: bool = False
     """Whether all steps are done, even if a template was made by the same ones."""
     terms: BuildTerms = field(repr=False)
@@ -69,13 +69,13 @@ class TemplateOrder:
 class _Begun:
     template: StoredTemplate
     image: str
-    """What its sandbox is made from."""
+    """The specification that its sandbox is made from."""
     works: Sequence[Work]
 
 
 @dataclass(frozen=True, slots=True)
 class _Base:
-    """What a template is built on."""
+    """The image or template that a template is built on."""
 
     image: str
     """The operator's image below all."""

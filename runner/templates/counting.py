@@ -13,7 +13,7 @@ from runner.store.transaction import Transaction
 from runner.words.errors import NotFound
 
 KIND = "template"
-"""What audit records call one."""
+"""The name that audit records have for one."""
 
 
 @asynccontextmanager

@@ -1,4 +1,4 @@
-"""What a build writes, stored some at a time, so that clients can follow it."""
+"""The log of a build, stored some at a time, so that clients can follow it."""
 
 import asyncio
 from contextlib import suppress
@@ -29,7 +29,7 @@ class BuildLog:
     _left: int = MOST
     _waiting: list[str] = field(default_factory=list)
     _storing: str = ""
-    """What entry number `_seq` holds, until that is stored."""
+    """The content of entry number `_seq`, until it is stored."""
 
     def say(self, text: str) -> None:
         """Add to the log."""

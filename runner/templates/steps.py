@@ -1,4 +1,4 @@
-"""What a build does for each step, and the hash by which a step is known again."""
+"""The work of a build for each step, and the hash by which a step is known again."""
 
 import hashlib
 import json
@@ -36,7 +36,7 @@ class Work:
 
 @dataclass(slots=True)
 class _So:
-    """What the steps so far hold for those that follow."""
+    """The state that the steps so far leave to those that follow."""
 
     cwd: PurePosixPath
     user: str = ROOT

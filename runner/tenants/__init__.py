@@ -1,4 +1,4 @@
-"""What callers can do with tenants and in them: use cases, without HTTP, RQ and Docker.
+"""Use cases of tenants and of everything in them, without HTTP, RQ and Docker.
 
 A use case takes the caller, plain values and a transaction of the tenant; if it needs more than one
 transaction, it takes the database. It raises errors of `runner.words.errors`.

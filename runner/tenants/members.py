@@ -1,4 +1,4 @@
-"""Who belongs to a tenant, in which role: invitations, changes of role, removals.
+"""The members of a tenant and their roles: invitations, changes of role, removals.
 
 No mail is sent: the inviter hands the token over. Accepting an invitation proves only that somebody
 was given the token, and nothing about the address. So an address is a name, and opens no tenant.
@@ -32,7 +32,7 @@ LAST_OWNER = "a tenant keeps one owner; make somebody else one first"
 
 @dataclass(frozen=True, slots=True)
 class Decider:
-    """Who makes a change to a tenant's members: one of its principals, or the operator.
+    """The author of a change to a tenant's members: one of its principals, or the operator.
 
     `grant` is None for the operator, who may do everything. `user_id` is set if a user acts.
     """

@@ -1,4 +1,4 @@
-"""What the operator does with tenants, by route or by command: creates, changes, suspends, deletes.
+"""The operator's use cases of tenants: to create, change, suspend and delete them.
 
 Each of these is recorded in the tenant's log, and a deletion in the platform's log.
 """
@@ -43,7 +43,7 @@ class NewKey:
 
 @dataclass(frozen=True, slots=True)
 class Removed:
-    """What a deletion removed: rows by table, stored objects, and the log's last hash."""
+    """The result of a deletion: removed rows by table, stored objects, and the log's last hash."""
 
     rows: Mapping[str, int]
     objects: int

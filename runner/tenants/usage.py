@@ -1,4 +1,4 @@
-"""What a tenant used, by day, and what is left of its quotas."""
+"""The usage of a tenant, by day, and the rest of its quotas."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

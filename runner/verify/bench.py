@@ -76,7 +76,7 @@ for name in ('/proc/1/mem', '/proc/1/environ', '/run', '/', '..'):
     os.symlink(name, 'link' + name.replace('/', '-'))
 open('copied', 'w').close()
 """
-"""What a sandbox that is copied leaves in its workspace."""
+"""The content of the workspace of a sandbox that is copied."""
 
 
 class Bench:

@@ -1,4 +1,4 @@
-"""What a step of a template's build may do that no other program may, and why that is acceptable.
+"""Rights of a template's build that no other program has, and why that is acceptable.
 
 A build's root is gVisor's: the kernel that permits it something is the sandbox's own, and what it
 changes is a root in the sandbox's memory. On the host it is nobody, which

@@ -1,4 +1,4 @@
-"""What a check is, and what trying it can show."""
+"""A check, and the results that trying it can have."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -32,7 +32,7 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What one try showed: whether the attack succeeded, and what it saw, such as `EPERM`.
+    """The result of one try: whether the attack succeeded, and what it saw, such as `EPERM`.
 
     `absent` means that this host has nothing to attack here, `failed` that the probe itself broke.
     """
@@ -45,7 +45,7 @@ class Observation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """What a reviewer reads about a check.
+    """A check's description for a reviewer.
 
     `meaning` says what a success of the probe would mean, and `source` where the rule comes from.
     `control` names the one thing that stops it (for probes, see `runner.verify.controls`). If no

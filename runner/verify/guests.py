@@ -45,7 +45,7 @@ ON_TERMINAL = frozenset({Way.TERMINAL, Way.FORKED})
 
 @dataclass(frozen=True, slots=True)
 class GuestRun:
-    """What became of one program: what it wrote to stdout, and its end in words.
+    """The result of one program: what it wrote to stdout, and its end in words.
 
     `by_itself` says that it ended with an exit code of its own, `usable` that its sandbox can run
     another program.

@@ -1,4 +1,4 @@
-"""Where gVisor's kernel answers differently from the host's, and why that is acceptable.
+"""Answers of gVisor's kernel that differ from the host's, and why that is acceptable.
 
 A probe counts as breached as soon as some kernel lets it through. Behind gVisor, that kernel
 belongs to the sandbox, so the program gains power only over itself. Each difference is listed, so

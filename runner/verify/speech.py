@@ -1,4 +1,4 @@
-"""What a hostile client says to the egress proxy, by each of its methods."""
+"""Requests of a hostile client to the egress proxy, by each of its methods."""
 
 from collections.abc import Callable
 from typing import Any

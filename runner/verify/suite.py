@@ -23,7 +23,7 @@ from runner.words.sandbox import Isolation
 
 
 class CheckVerdict(StrEnum):
-    """What the tries of one check mean together."""
+    """The meaning of the tries of one check together."""
 
     HELD = "held"
     """It was stopped with its control, and succeeded without it."""

@@ -1,4 +1,4 @@
-"""What a probe looks for on its host: services, shared memory, names. The checks create them."""
+"""The objects of a host that a probe looks for: services, shared memory, names."""
 
 import ctypes
 import os

@@ -1,4 +1,4 @@
-"""What an agent might write: read a table, aggregate it, draw a chart, write a summary."""
+"""A program as an agent might write it: read a table, aggregate it, draw a chart, summarise."""
 
 import json
 

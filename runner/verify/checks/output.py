@@ -1,4 +1,4 @@
-"""What a program leaves behind: files that are not what they seem, and a hostile supervisor's."""
+"""Traps that a program leaves behind: files that are not what they seem, a hostile supervisor."""
 
 from runner.protocol import events
 from runner.sandbox.drive import Shelf

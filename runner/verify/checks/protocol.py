@@ -1,4 +1,4 @@
-"""What a hostile program behind the supervisor's socket says, and what a trusting reader would do.
+"""Messages of a hostile program behind the supervisor's socket, and what trust would lead to.
 
 The bytes go over a real pair of sockets into the reader that the worker uses, or, without the
 control, into a reader that believes everything. `tests/security` also has complete hostile

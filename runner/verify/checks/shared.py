@@ -1,4 +1,4 @@
-"""What the kernel counts by user: two sandboxes side by side, one of which takes all there is.
+"""Amounts that the kernel counts by user: one of two sandboxes side by side takes all there is.
 
 One sandbox uses up a limit while the other does what it did alone. Without the control, both run as
 one user, and the second gets less.
@@ -36,7 +36,7 @@ kept = []
 """
 _FULL = "all is taken"
 _ROOM = {"memory_mb": 512, "disk_mb": 128, "timeout_s": 30.0}
-"""What the kernel stores for a sandbox counts as the sandbox's memory."""
+"""Memory that the kernel holds for a sandbox counts as the sandbox's."""
 _TAKE = f"""
 try: take()
 except OSError: print('{_FULL}', flush=True)
