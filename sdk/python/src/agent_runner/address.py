@@ -1,4 +1,4 @@
-"""Where the deployment is, and with which key: as given, or from the environment."""
+"""The deployment's address and the key: as given, or from the environment."""
 
 import os
 

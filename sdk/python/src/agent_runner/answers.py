@@ -1,4 +1,4 @@
-"""What the API answers with: read here, or found to come from something else.
+"""Answers of the API: read here, or found to come from something else.
 
 Under the API's address a proxy may answer, its login page, another program, or another release. An
 answer that is not as promised ends in our error, never in a KeyError of whoever uses it.
@@ -34,7 +34,7 @@ from agent_runner.types import (
 T = TypeVar("T")
 Read = Callable[[Any], T]
 NOT_AS_PROMISED = (LookupError, TypeError, ValueError, AttributeError)
-"""What reading an answer raises that is not as promised."""
+"""Exceptions of reading an answer that is not as promised."""
 NOTHING = "204 No Content"
 
 

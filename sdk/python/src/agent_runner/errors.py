@@ -1,4 +1,4 @@
-"""What can go wrong with a call. The tree is drawn in `agent_runner`."""
+"""Errors of a call. The tree is drawn in `agent_runner`."""
 
 from errno import EFBIG
 from http import HTTPStatus

@@ -62,13 +62,13 @@ class SnapshotInfo:
 
 @dataclass(frozen=True, slots=True)
 class TemplateInfo:
-    """What sandboxes are made from, once `state` is `ready`."""
+    """The image that sandboxes are made from, once `state` is `ready`."""
 
     id: str
     name: str
     tag: str
     image: str
-    """What `sandboxes.create(image=…)` calls exactly this one."""
+    """The name of exactly this one for `sandboxes.create(image=…)`."""
     state: str
     detail: str | None
     base: str
@@ -80,9 +80,9 @@ class TemplateInfo:
     created_at: str
     ended_at: str | None
     start: str | None = None
-    """What begins in each of its sandboxes."""
+    """The command that begins in each of its sandboxes."""
     ready: str | None = None
-    """What says that one of them is ready."""
+    """The command that succeeds once one of them is ready."""
     ready_s: int | None = None
     """How many seconds `ready` has."""
     tags: tuple[str, ...] = ()
@@ -242,7 +242,7 @@ class FileEntry:
 
 @dataclass(frozen=True, slots=True)
 class FileChanges:
-    """What has changed below a watched folder; with `lost`, more than that changed."""
+    """Changes below a watched folder; with `lost`, more than these."""
 
     changes: tuple[dict[str, Any], ...]
     lost: bool

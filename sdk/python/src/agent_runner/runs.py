@@ -1,4 +1,4 @@
-"""What code contexts are, and what comes of code that runs in one, as plain values."""
+"""Code contexts, and the results of code that runs in one, as plain values."""
 
 import base64
 import json
@@ -20,7 +20,7 @@ MOST_OF_OUTPUT = 16 * 2**20
 MOST_OF_RESULTS = 64 * 2**20
 """How many bytes of JSON the results of a run may have together."""
 _RESULT = 256
-"""What a result takes besides its JSON."""
+"""The bytes of a result besides its JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Result:
 
     @property
     def chart(self) -> dict[str, Any] | None:
-        """What a figure of matplotlib draws, as data."""
+        """The content of a figure of matplotlib, as data."""
         return self.data.get(CHART)
 
     @property
@@ -77,7 +77,7 @@ class CodeError:
 
 @dataclass(frozen=True, slots=True)
 class RunEvent:
-    """What happens in a run: `stdout`, `stderr`, `result`, `error`, `gap` or `ended`."""
+    """An event of a run: `stdout`, `stderr`, `result`, `error`, `gap` or `ended`."""
 
     kind: str
     data: Mapping[str, Any]
@@ -108,11 +108,11 @@ class Run:
 
 
 class Gathering:
-    """What comes of a run, put together: its output and results, as far as they are kept."""
+    """The sum of a run's events: its output and results, as far as they are kept."""
 
     def __init__(self, most: int) -> None:
         self.run = Run()
-        """What is known already, without its output."""
+        """The facts so far, without its output."""
         self._kept = {"stdout": Kept(most), "stderr": Kept(most)}
         self._room = MOST_OF_RESULTS
 

@@ -1,4 +1,4 @@
-"""What every request of the SDK keeps to: how long it waits, when it is repeated, its errors."""
+"""Rules of every request of the SDK: how long it waits, when it is repeated, its errors."""
 
 import re
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 LEAST_PAUSE_S = 0.5
 MAX_PORT = 65535
 LOOPBACK = "127.0.0.1"
-"""Where a local port that stands for one in a sandbox is listened on."""
+"""The address of a local port that stands for one in a sandbox."""
 _SECONDS = re.compile(r"[0-9]{1,9}")
 
 

@@ -1,4 +1,4 @@
-"""What the API answers, as plain values."""
+"""Answers of the API, as plain values."""
 
 import base64
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ ENDED = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """What was kept of the program's stdout or stderr.
+    """The kept part of the program's stdout or stderr.
 
     `omitted_bytes` of its `total_bytes` are missing, after the first `omitted_at` bytes of `raw`.
     """
@@ -33,12 +33,12 @@ class Stream:
 
     @property
     def head(self) -> bytes:
-        """What comes before the bytes that are missing; everything, if none are."""
+        """The part before the bytes that are missing; everything, if none are."""
         return self.raw[: self.omitted_at]
 
     @property
     def tail(self) -> bytes:
-        """What comes after the bytes that are missing."""
+        """The part after the bytes that are missing."""
         return b"" if self.omitted_at is None else self.raw[self.omitted_at :]
 
     @property

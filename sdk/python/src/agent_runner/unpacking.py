@@ -37,7 +37,7 @@ _FACTS = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
 _DIGITS = re.compile(rb"\d+")
 _LENGTH = re.compile(rb"(\d{1,9}) ")
 _LINK = 256
-"""What a link takes besides its name and its target."""
+"""The bytes of a link besides its name and its target."""
 _SHOWN = 100
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -256,7 +256,7 @@ class _Pieces:
         self._pieces = pieces
         self._piece = b""
         self._at = 0
-        """Where in the piece the next byte is."""
+        """The position of the next byte in the piece."""
         self._position = 0
         self._most = most
         self._header: int | None = MOST_HEADER

@@ -260,7 +260,7 @@ class AsyncClient:
 
     @property
     def members(self) -> AsyncMembers:
-        """Who belongs to the tenant."""
+        """The members of the tenant."""
         return AsyncMembers(self._http)
 
     @property
@@ -290,7 +290,7 @@ class AsyncClient:
 
     @property
     def templates(self) -> AsyncTemplates:
-        """What the tenant has built for its sandboxes to be made from."""
+        """The templates that the tenant has built for its sandboxes."""
         return AsyncTemplates(self._http)
 
     async def verify_audit(

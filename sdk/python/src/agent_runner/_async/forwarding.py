@@ -32,7 +32,7 @@ class AsyncForward:
         self.port = local
         """The port on which it listens."""
         self.failure: ApiError | None = None
-        """Why the connection that failed last did, if one did."""
+        """The reason why the last failed connection failed; None if none has."""
 
     async def __aenter__(self) -> Self:
         self._listener = await asyncio.start_server(

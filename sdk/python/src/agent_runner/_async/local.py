@@ -1,4 +1,4 @@
-"""What the asynchronous client does here, on this host: wait, read and write files.
+"""Waiting, and reading and writing files on this host, for the asynchronous client.
 
 The synchronous one has a module of the same names. Files are read and written in a thread, and the
 event loop goes on meanwhile.
@@ -18,7 +18,7 @@ __all__ = ["Content", "packed", "sendable", "size_header", "sleep", "unpacked"]
 
 PIECE = 256 * 1024
 Content = bytes | IO[bytes] | Iterable[bytes] | AsyncIterable[bytes]
-"""What is sent as a body."""
+"""The body of a request."""
 
 T = TypeVar("T")
 

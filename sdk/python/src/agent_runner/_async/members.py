@@ -1,4 +1,4 @@
-"""Who belongs to the tenant: `client.members`."""
+"""The members of the tenant: `client.members`."""
 
 from collections.abc import Sequence
 from urllib.parse import quote

@@ -28,7 +28,7 @@ class AsyncProcess:
         self._path = f"{path}/{info.process}"
         self.info = info
         self.offset = offset
-        """Where the output that was not read here begins."""
+        """The offset of the first byte of output that was not read here."""
 
     def __repr__(self) -> str:
         return f"AsyncProcess({self.number})"

@@ -31,7 +31,7 @@ class AsyncTerminal:
         self._connection = connection
         self._closing = closing
         self.offset = offset
-        """Where the output that has not arrived here begins."""
+        """The offset of the first byte of output that has not arrived here."""
 
     async def __aenter__(self) -> Self:
         return self

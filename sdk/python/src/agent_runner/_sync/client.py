@@ -259,7 +259,7 @@ class Client:
 
     @property
     def members(self) -> Members:
-        """Who belongs to the tenant."""
+        """The members of the tenant."""
         return Members(self._http)
 
     @property
@@ -289,7 +289,7 @@ class Client:
 
     @property
     def templates(self) -> Templates:
-        """What the tenant has built for its sandboxes to be made from."""
+        """The templates that the tenant has built for its sandboxes."""
         return Templates(self._http)
 
     def verify_audit(self, *, seq: int | None = None, hash_: str | None = None) -> dict[str, Any]:

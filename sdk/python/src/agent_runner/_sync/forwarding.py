@@ -33,7 +33,7 @@ class Forward:
         self.port: int = self._listener.getsockname()[1]
         """The port on which it listens."""
         self.failure: ApiError | None = None
-        """Why the connection that failed last did, if one did."""
+        """The reason why the last failed connection failed; None if none has."""
 
     def __enter__(self) -> Self:
         Thread(target=self._accept, daemon=True).start()

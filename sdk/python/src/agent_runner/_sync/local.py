@@ -1,4 +1,4 @@
-"""What the synchronous client does here, on this host: wait, read and write files."""
+"""Waiting, and reading and writing files on this host, for the synchronous client."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -11,7 +11,7 @@ from agent_runner.packing import packed
 __all__ = ["Content", "packed", "sendable", "size_header", "sleep", "unpacked"]
 
 Content = bytes | IO[bytes] | Iterable[bytes]
-"""What is sent as a body."""
+"""The body of a request."""
 
 
 def sendable(content: Content) -> Content:

@@ -1,5 +1,5 @@
 # Written by scripts/make-sync from _async/members.py: change that.
-"""Who belongs to the tenant: `client.members`."""
+"""The members of the tenant: `client.members`."""
 
 from collections.abc import Sequence
 from urllib.parse import quote

@@ -30,7 +30,7 @@ class Terminal:
         self._connection = connection
         self._closing = closing
         self.offset = offset
-        """Where the output that has not arrived here begins."""
+        """The offset of the first byte of output that has not arrived here."""
 
     def __enter__(self) -> Self:
         return self

@@ -16,7 +16,7 @@ from agent_runner.types import Stream, omission
 MOST_KIB = 1024
 """The most of each output that the API returns."""
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
-"""What a shell has for a program that is missing, or that cannot be run (POSIX, 2.8.2)."""
+"""A shell's codes for a program that is missing, or that cannot be run (POSIX, 2.8.2)."""
 NEW_FILE, KEPT_MODE = 0o644, 0o777
 LEAST_S = 0.1
 """The shortest time limit that the API takes."""

@@ -20,7 +20,7 @@ from agent_runner import Client, NotFound, Sandbox
 from agent_runner.integrations.deepagents import RunnerSandbox
 
 LIFE_S = 4 * 3600
-"""When a sandbox ends at the latest, if whoever made it has not ended it."""
+"""Seconds after which a sandbox ends, if whoever made it has not ended it."""
 
 
 class RunnerProvider(SandboxProvider):
@@ -28,7 +28,7 @@ class RunnerProvider(SandboxProvider):
 
     @property
     def metadata(self) -> SandboxProviderMetadata:
-        """What the command line says of it."""
+        """Facts about it for the command line."""
         return SandboxProviderMetadata(
             name="agent-runner",
             working_dir="/workspace",

@@ -41,11 +41,11 @@ from agent_runner import (
 from agent_runner.integrations.refusals import kernel_errors
 
 LIFE_S = 6 * 3600
-"""When a sandbox ends at the latest, also if the process that evaluates was killed."""
+"""Seconds after which a sandbox ends, also if the process that evaluates was killed."""
 LABEL = "inspect_task"
 LIVING = ("starting", "running", "pausing", "paused", "resuming")
 NOT_FOUND = 127
-"""What a shell returns for a program that does not exist."""
+"""A shell's code for a program that does not exist."""
 MOST_KEPT_KB = 64 * 1024
 MOST_LABEL = 512
 USUAL = 0o644

@@ -77,7 +77,7 @@ class RunnerWorkspace:
 
     @property
     def ref(self) -> WorkspaceRef | None:
-        """Which sandbox it is; None until there is one."""
+        """Its sandbox's id; None until there is one."""
         return self._ref
 
     async def working_dir(self) -> str:

@@ -1,4 +1,4 @@
-"""What a sandbox's kernel refuses, as Python's own functions on files would say it."""
+"""Refusals of a sandbox's kernel, as Python's own functions on files would raise them."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""What a session of the OpenAI Agents SDK is made from, and what it takes to come back to it."""
+"""The options of a session of the OpenAI Agents SDK, and the state by which to come back to it."""
 
 from typing import Any, Literal
 
@@ -41,7 +41,7 @@ class RunnerSandboxClientOptions(BaseSandboxClientOptions):
 
 
 class RunnerSandboxSessionState(SandboxSessionState):
-    """What it takes to come back to a sandbox, or to make another one like it."""
+    """The state by which to come back to a sandbox, or to make another one like it."""
 
     type: Literal["agent-runner"] = BACKEND
     sandbox_id: str
