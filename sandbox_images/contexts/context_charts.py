@@ -1,4 +1,4 @@
-"""What a figure of matplotlib draws, as data: lines, points, bars, wedges, boxes.
+"""The data of a figure of matplotlib: lines, points, bars, wedges, boxes.
 
 An agent that sees only a picture cannot calculate with it. The shape is that of the interpreters
 that agents know: a chart's `type`, `title`, labels and `elements`; a figure with several charts is

@@ -33,7 +33,7 @@ COMMANDS = {
 
 
 class Outlet:
-    """What is still to be written to a pipe that may be full."""
+    """Bytes that are still to be written to a pipe that may be full."""
 
     def __init__(self, fd: int) -> None:
         self.fd = fd

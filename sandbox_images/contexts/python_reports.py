@@ -1,4 +1,4 @@
-"""What a context of Python tells the node, in lines of JSON."""
+"""Reports of a context of Python to the node, in lines of JSON."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ class Context:
         self._node = Outlet(sys.stdout.fileno())
         self._said = bytearray()
         self._waiting: list[dict[str, Any]] = []
-        """What is answered once the run under way has ended."""
+        """Answers to give once the run under way has ended."""
         self._number = 0
         """Of the last run that began."""
         self._running = False

@@ -1,4 +1,4 @@
-"""Where a sandbox begins; kept this short as Python compiles the file that it starts each time."""
+"""The entry point of a sandbox, kept short: Python compiles the file that it starts each time."""
 
 import interpreter
 from serve import main

@@ -207,7 +207,7 @@ class Archive(Filing):
 
 
 class Pack(Archive):
-    """What is in a folder, as an archive."""
+    """The content of a folder, as an archive."""
 
     options = WRITES
 

@@ -1,4 +1,4 @@
-"""Which of the files that a program left are its work, and which are kept first if not all can be.
+"""The choice of files that are a program's work, and of those that are kept if not all can be.
 
 A run may name its artifacts by patterns. If it does not, everything counts but what tools keep for
 themselves: installed packages, repositories, caches. Only a pattern that spells out the name of
@@ -33,7 +33,7 @@ TOOL_FOLDERS = frozenset(
 )
 VENV_MARK = "pyvenv.cfg"
 TOOL_FILES = frozenset({"package.json", "package-lock.json"})
-"""What `npm install` writes beside the program's own files: kept, but after them."""
+"""Files that `npm install` writes beside the program's own: kept, but after them."""
 ANY_FOLDERS = "**"
 
 

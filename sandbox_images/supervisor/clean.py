@@ -21,7 +21,7 @@ PLACES = {WORKSPACE: 0o700, "/tmp": 0o1777, "/dev/shm": 0o1777}  # noqa: S108 - 
 SOCKETS = ("/proc/net/sockstat", "/proc/net/sockstat6")
 """Of this network alone, but for what `ELSEWHERE` says. Closed connections count, too (`tw`)."""
 TABLES = ("tcp", "tcp6", "udp", "udp6", "unix")
-"""Where a kernel lacks those: each has a line for each socket."""
+"""Tables of a kernel that lacks those: each has a line for each socket."""
 ELSEWHERE = ("orphan", "alloc", "mem", "memory")
 LIMITS = [getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")]
 IPC = ("shm", "sem", "msg")
@@ -31,7 +31,7 @@ ENTRY = 20
 
 
 class Baseline:
-    """What holds for PID 1 before any program has run, and is inherited by each."""
+    """The state of PID 1 before any program has run, which each inherits."""
 
     def __init__(self) -> None:
         self.before = list(inherited())

@@ -29,7 +29,7 @@ FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class Bounds:
-    """What a run may leave: how many files, how many bytes, and of which names (none: of any).
+    """The bounds of a run's artifacts: their number, their bytes, their names (none: any).
 
     The names themselves follow, for the process that collects: they belong to the run.
     """

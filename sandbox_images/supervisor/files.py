@@ -12,7 +12,7 @@ from collections.abc import Iterable
 WORKSPACE = os.path.realpath("/workspace")
 """An image that has it elsewhere has a link there, on its read-only root."""
 MAIN_FILES = ("main.py", "main.sh", "main.js")
-"""What a program that is given as text is named."""
+"""Names of a program that is given as text."""
 
 
 class Placed:

@@ -159,7 +159,7 @@ def _which(folder: int) -> tuple[int, int]:
 
 
 class List(Filing):
-    """What is in a folder, and in those below it, the nearest first."""
+    """The entries of a folder, and of those below it, the nearest first."""
 
     def work(self, command: dict[str, Any]) -> Iterator[bool]:
         """Report it."""

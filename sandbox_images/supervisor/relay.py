@@ -18,7 +18,7 @@ ROOM = BACKLOG + 2 * (HEADER.size + PIECE)
 
 
 class Outbox:
-    """What is to be sent, in order. `full` is the time to read no more."""
+    """Bytes to send, in order. Read no more while it is `full`."""
 
     def __init__(self, connection: socket.socket, stream: int) -> None:
         self._socket = connection

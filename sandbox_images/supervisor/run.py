@@ -75,7 +75,7 @@ class Run:
         self.life: dict[str, Any] | None = None
         """The command to live, if that came instead of a program."""
         self.main_file: MainFile | None = None
-        """Where the program is given as text, and no other file is given."""
+        """The program's file, if it was given as text and no other file was given."""
 
     def serve(self, memory: int) -> Script | None:
         """Serve one program to its end. In the child that is to be a script: return that."""
