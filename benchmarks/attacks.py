@@ -1,4 +1,4 @@
-"""What the stress test does to a deployment, from a process of its own, until it is told to stop.
+"""The stress test's attacks on a deployment, from a process of its own, until told to stop.
 
 Every answer is written into a book. Requests are written to sockets by hand: a client library would
 neither reset a connection at a random moment nor send what strangers send.
@@ -47,7 +47,7 @@ MIXED: tuple[dict[str, Any], ...] = (
 
 @dataclass(frozen=True)
 class Target:
-    """Where to send requests, and which keys to use for which purpose."""
+    """The address for requests, and the keys for each purpose."""
 
     port: int
     redis_url: str
@@ -92,7 +92,7 @@ class Reply:
 
     @property
     def retry_after(self) -> float | None:
-        """When to come back, in seconds."""
+        """The time after which to come back, in seconds."""
         text = self.headers.get("retry-after", "")
         return float(text) if text.isdigit() else None
 

@@ -1,4 +1,4 @@
-"""What grows while many processes run one after the other in one sandbox, by the whole stack.
+"""Growth while many processes run one after the other in one sandbox, by the whole stack.
 
 `python -m benchmarks.soak --processes 10000`.
 """
@@ -24,12 +24,12 @@ SETTLE_S = 8.0
 
 @dataclass(frozen=True)
 class Reading:
-    """What there was after some processes: MiB, and numbers."""
+    """The state after some processes: MiB, and numbers."""
 
     processes: int
     pid1_mb: float
     pid1_own_mb: float
-    """What it shares with nobody: the other part is smaller where there are more sandboxes."""
+    """Memory that it shares with nobody: the other part is smaller if there are more sandboxes."""
     worker_mb: float
     worker_fds: int
     api_mb: float

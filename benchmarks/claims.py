@@ -1,4 +1,4 @@
-"""What a claim costs with a long queue, and what ledger and quota check add to a submission.
+"""The cost of a claim with a long queue, and that of ledger and quota check in a submission.
 
 It uses only the embedded PostgreSQL, and no sandbox. It calls the scheduling function as the
 worker's login does, with various numbers of waiting executions and tenants, and after one tenant

@@ -1,4 +1,4 @@
-"""What the Docker daemon itself can do with our exact container: single calls, and its rate.
+"""The speed of the Docker daemon itself with our exact container: single calls, and its rate.
 
 The client is a plain connection that stays open, so that the figures are the daemon's and not
 docker-py's. `daemon_rate` is compared with a worker's rate of fresh sandboxes. Usage: `python -m
@@ -130,7 +130,7 @@ class Seat:
 
 
 class Ours:
-    """What the daemon at this address needs to make our container."""
+    """The parameters of our container for the daemon at this address."""
 
     def __init__(self, settings: Settings, image: str, folder: Path) -> None:
         self.url = settings.docker_url
@@ -254,7 +254,7 @@ CHANGES: Mapping[str, Change | None] = {
     "networking not disabled": lambda config: config.update(NetworkDisabled=False),
     "no parent cgroup": _host(CgroupParent=""),
 }
-"""What a field costs. Most of these changes weaken a sandbox; they only serve to show the cost."""
+"""The cost of a field. Most of these changes weaken a sandbox; they only serve to show the cost."""
 
 STEPS = ("create", "start", "ready", "inspect", "remove")
 

@@ -26,7 +26,7 @@ from benchmarks.invariants import processes
 from runner.base import telemetry
 
 HOST = "files.example.test"
-"""What each sandbox may reach, so that the egress proxy has a part for it."""
+"""The hosts that each sandbox may reach, so that the egress proxy has a part for it."""
 ORDER = b'{"churn": true}\n'
 MOST_STEPS = 12
 """How many steps a client may take before it is killed: a sandbox takes it three."""
@@ -53,7 +53,7 @@ class Terms:
 
 @dataclass(frozen=True)
 class Holdings:
-    """What a deployment holds."""
+    """The contents of a deployment."""
 
     containers: int
     folders: int
@@ -66,14 +66,14 @@ class Holdings:
 
 @dataclass(frozen=True)
 class Survived:
-    """What the clients did, how their sandboxes ended, and what is not as it was."""
+    """The clients' actions, their sandboxes' ends, and everything that is not as it was."""
 
     terms: Terms
     steps: dict[str, int]
     clients_killed: int
     ends: dict[str, int]
     faults: list[str]
-    """Why those ended that were neither killed nor at the end of their time."""
+    """The reasons of those that ended, but were neither killed nor at the end of their time."""
     before: Holdings
     after: Holdings
     took_s: float

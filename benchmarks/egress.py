@@ -1,4 +1,4 @@
-"""What the egress proxy costs: throughput and latency beside a direct connection, in one run.
+"""The cost of the egress proxy: throughput and latency beside a direct connection, in one run.
 
 A server on loopback answers small and large requests. A client asks it directly, through the
 proxy's HTTP, and through a tunnel, so only the proxy makes a difference. Prints a table and a line

@@ -1,4 +1,4 @@
-"""What benchmarks share: a deployment of their own, a client that costs little, figures, facts.
+"""Parts that benchmarks share: a deployment of their own, a cheap client, figures, facts.
 
 Everything is compared within one run on one machine, so that ratios hold on a noisy machine.
 """
@@ -136,7 +136,7 @@ class Deployed:
 
     @property
     def port(self) -> int:
-        """Where the API answers, on this host."""
+        """The address of the API, on this host."""
         return int(self.stack.url.rpartition(":")[2])
 
     async def caller(self, key: str | None = None) -> Caller:

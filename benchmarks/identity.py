@@ -1,4 +1,4 @@
-"""What it costs to authenticate a caller, and whether the time tells if an account exists.
+"""The cost of authenticating a caller, and whether the time tells if an account exists.
 
 On one deployment in one run, each kind in turn: `GET /v1/me` by key, by session and by an identity
 provider's token; then logins with a wrong password, for an account and for an unknown address.

@@ -1,4 +1,4 @@
-"""What a program pays for its sandbox while it runs, beside the same program on the host.
+"""The price that a program pays for its sandbox while it runs, beside one on the host.
 
 For the host's side, the same interpreter of the same image runs in a container without isolation:
 privileged, no seccomp filter, no limits, the host's namespaces. Programs time themselves, so that

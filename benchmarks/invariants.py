@@ -1,4 +1,4 @@
-"""What must be true of a deployment after a stress test: nothing lost, repeated or left behind."""
+"""Invariants of a deployment after a stress test: nothing lost, repeated or left behind."""
 
 import asyncio
 import time

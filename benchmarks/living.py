@@ -28,7 +28,7 @@ REST_S = 0.5
 STOCK = 16
 TRUE = {"command": ["true"], "wait_s": 10}
 KIND: dict[str, Any] = {}
-"""What is created: what a request gets that asks for nothing, as the stock has it."""
+"""The sandbox of a request that asks for nothing, as the stock has it."""
 
 
 class Wire:

@@ -1,4 +1,4 @@
-"""What it costs to look for secrets: `python -m benchmarks.masking`. Needs no services.
+"""The cost of a look for secrets: `python -m benchmarks.masking`. Needs no services.
 
 For several sets of secrets and several outputs, it measures the time to make a mask and the memory
 that the mask takes, and the time for each byte of output: byte by byte, and in pieces of 32 KiB, in

@@ -1,4 +1,4 @@
-"""What an idle sandbox costs: proportional set size of its processes, and the host's own account.
+"""The cost of an idle sandbox: proportional set size of its processes, and the host's own account.
 
 Usage: `python -m benchmarks.memory --sandboxes 20`.
 """

@@ -1,4 +1,4 @@
-"""Where the time of one request goes, and what each process spends on it.
+"""The time of one request by its places, and what each process spends on it.
 
 `print(1)` runs again and again, from HTTP to the result. In turn with it, the same program runs in
 a sandbox that this process drives itself. The difference is what the API, the queue and the

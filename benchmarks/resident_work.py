@@ -1,4 +1,4 @@
-"""What happens in one living sandbox during a soak, and the proof that nothing of it was lost.
+"""The work in one living sandbox during a soak, and the proof that nothing of it was lost.
 
 All output is a function of its offset, so a byte that is missing, doubled or another's is seen at
 once. A call that failed because the node was away may have been done or not: both are right, but
@@ -48,7 +48,7 @@ def expected(offset: int, length: int) -> bytes:
 
 @dataclass
 class Findings:
-    """What all threads of a soak have done and found."""
+    """The work and the findings of all threads of a soak."""
 
     wrong: list[str] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)

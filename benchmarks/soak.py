@@ -60,7 +60,7 @@ class Terms:
 
 @dataclass(frozen=True)
 class Soaked:
-    """What a soak showed."""
+    """The results of a soak."""
 
     terms: Terms
     counts: dict[str, int]

@@ -38,7 +38,7 @@ OLD, NEW = "old", "new"
 
 @dataclass(frozen=True)
 class Task:
-    """What both states do in every round."""
+    """The tasks of both states in every round."""
 
     name: str
     body: dict[str, Any]
@@ -63,7 +63,7 @@ TASKS = (
 
 @dataclass(frozen=True)
 class Block:
-    """What one state did in one round."""
+    """The results of one state in one round."""
 
     latency: Figures
     per_s: float

@@ -27,7 +27,7 @@ from runner.sandbox.engine.rootfs import EPOCH, apt_sources, codename, mmdebstra
 
 ROOT = Path(__file__).resolve().parent.parent
 HOME = "root/agent-runner"
-"""Where the code is in the guest, from its root."""
+"""The folder of the code in the guest, from its root."""
 PACKAGES = (
     "apparmor", "apt", "ca-certificates", "dbus", "docker.io", "git", "iproute2", "libseccomp2",
     "linux-image-cloud-amd64", "make", "mmdebstrap", "python3", "python3-venv", "redis-server",

@@ -25,9 +25,9 @@ FRAMEWORKS = {
     "pydantic_ai": {"pydantic_ai"},
     "smolagents": {"PIL", "smolagents"},
 }
-"""What an adapter imports of its framework and of what comes with it; no other module does."""
+"""The packages of its framework that an adapter imports; no other module does."""
 SDK_NEEDS = {"agent_runner", "httpx", "httpx_sse", "websockets"}
-"""What the SDK may import besides Python's own library."""
+"""The packages that the SDK may import besides Python's own library."""
 
 
 SEEDED = [

@@ -39,7 +39,7 @@ DEMANDED: Mapping[str, str] = {
     "size_bytes state steps tag",
     "TemplateTag": "assigned_at tag template_id",
 }
-"""What each answer has in every release. Never add a field to a row: give it a default instead."""
+"""The fields of each answer in every release. Never add one to a row: give it a default instead."""
 
 
 def needed(kind: type) -> set[str]:

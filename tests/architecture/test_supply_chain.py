@@ -1,4 +1,4 @@
-"""What runs with rights of its own when code is pushed, and which findings the audit accepts."""
+"""Pushed code runs jobs with few rights, and the audit accepts listed findings only."""
 
 import tomllib
 from pathlib import Path

@@ -82,7 +82,7 @@ EXPECTED = {
 
 
 def test_each_thing_is_on_record_with_every_field(made: Deployment) -> None:
-    """Who did what to which, from where, when, and how it went; and no record holds content."""
+    """A record names actor, action, object, origin, time and result, and holds no content."""
     client, viewer = made.client("audited"), made.client("audited", Role.VIEWER)
     everything(client, viewer)
     found = records(client)

@@ -74,7 +74,7 @@ FAILS = {4, 5, 10, 11, 16, 17}
 
 
 def test_a_session_runs_its_tools_in_one_sandbox_of_its_own(shared: Deployment) -> None:
-    """What each tool answers, in order; afterwards the sandbox is gone, and the work given back."""
+    """Each tool answers, in order; afterwards the sandbox is gone, and the work given back."""
     session = Session([(name, given) for name, given, _ in CALLS], ttl_s=60)
     with queue_of(session) as queue, serving(shared, "claude", queue):
         assert session.stopped.wait(WITHIN_S), session.answers

@@ -66,7 +66,7 @@ def test_run_streams_output_and_exits_as_the_program(
 def test_a_program_gets_arguments_input_and_variables_as_here(
     env: Mapping[str, str], tmp_path: Path
 ) -> None:
-    """What follows the program is the program's, even if it looks like an option or a `--`."""
+    """Words behind the program are the program's, even if they look like an option or a `--`."""
     program = tmp_path / "tell.py"
     program.write_text(
         "import os, sys\nprint(sys.argv, repr(sys.stdin.read()), os.environ['GREETING'])"

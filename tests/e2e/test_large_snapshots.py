@@ -7,7 +7,7 @@ from tests.support.deployment import Deployment
 MIB = 2**20
 SIZE = 100 * MIB
 MOST = 48 * MIB
-"""What a process may grow by meanwhile: two parts of 5 MiB under way, and what each layer holds."""
+"""The most that a process may grow meanwhile: two parts of 5 MiB, and what each layer holds."""
 
 
 def test_a_large_snapshot_is_not_gathered_in_memory(shared: Deployment) -> None:

@@ -129,7 +129,7 @@ def test_a_failure_is_in_stderr(chat: httpx.Client) -> None:
 
 
 def test_files_go_in_and_on_to_the_next_run(chat: httpx.Client) -> None:
-    """What a run leaves in /mnt/data, another one gets by reference, and may change."""
+    """Another run gets a run's files in /mnt/data by reference, and may change them."""
     uploaded = upload(chat, **{"in.csv": ROWS})
     first = run(
         chat,

@@ -1,4 +1,4 @@
-"""What a living sandbox tells of itself, and how its terms change while it lives."""
+"""A living sandbox tells its events, and its terms change while it lives."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a living sandbox was given stays masked after its worker was started again."""
+"""The secrets of a living sandbox stay masked after its worker was started again."""
 
 import signal
 from functools import partial

@@ -1,4 +1,4 @@
-"""What living sandboxes use is in the usage, and once the day's CPU-seconds are gone they stop."""
+"""The usage has living sandboxes in it, which stop once the day's CPU-seconds are gone."""
 
 import signal
 from typing import Any

@@ -73,7 +73,7 @@ def test_what_a_process_writes_is_told_apart_and_counted(sandbox: Sandbox) -> No
 def test_a_process_that_takes_longer_than_the_answer_goes_on(
     sandbox: Sandbox, http: httpx.Client
 ) -> None:
-    """What the answer holds and what follows it are the whole, without a byte twice."""
+    """The answer and the bytes that follow it are the whole, without a byte twice."""
     script = "echo 1; echo 2; while [ ! -e go-on ]; do sleep 0.05; done; echo 3; echo 4"
     body = {"command": script, "wait_s": 0.5}
     answer = http.post(f"/v1/sandboxes/{sandbox.id}/processes", json=body)
@@ -413,7 +413,7 @@ def test_a_sandbox_that_cannot_be_is_refused(api: Client) -> None:
 
 
 def test_its_life_is_on_record(api: Client) -> None:
-    """Who made it, what was started in it by name and number of arguments, and its end."""
+    """The maker is on record, each process by name and number of arguments, and the end."""
     with api.sandboxes.create(size="nano") as made:
         made.run(["echo", "a-word-nobody-records"])
 

@@ -144,7 +144,7 @@ def slowly(pieces: Iterator[bytes]) -> Iterator[int]:
 def test_a_download_under_way_ends_with_the_key(
     sandbox: Sandbox, shared: Deployment, stranger: httpx.Client, slow: httpx.Client
 ) -> None:
-    """What was lent is taken back in the middle: the answer is cut off, visibly incomplete."""
+    """A right that is taken back in the middle cuts the answer off, visibly incomplete."""
     sandbox.run("head -c 24M /dev/zero > large")
     owner = shared.http("signed")
     lent = owner.post("/v1/keys", json={"name": "cut", "role": "developer"}).json()
@@ -178,7 +178,7 @@ def test_an_ended_sandbox_says_so(api: Client, stranger: httpx.Client) -> None:
 def test_both_ends_are_on_record_and_no_token_is_kept(
     sandbox: Sandbox, api: Client, shared: Deployment, stranger: httpx.Client
 ) -> None:
-    """Who signed, who used it from where; neither the log files nor the audit log hold a token."""
+    """Signer, user and address are on record; neither log files nor the audit log hold a token."""
     url = sandbox.files.signed_url("out/seite ä&b.html").url
     stranger.get(url, headers={"User-Agent": "borrower"})
     token = httpx.URL(url).params["token"]

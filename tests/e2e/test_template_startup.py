@@ -1,4 +1,4 @@
-"""What a template begins in its sandboxes: a start command, and one that says when it is ready."""
+"""A template begins a start command in its sandboxes, and another says when it is ready."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -100,7 +100,7 @@ def test_a_build_fails_whose_sandbox_does_not_become_ready(
 def test_a_sandbox_that_does_not_become_ready_has_ended_and_says_why(
     api: Client, http: httpx.Client
 ) -> None:
-    """What kept it: a variable of this one sandbox, so that the build's trial is ready."""
+    """A variable of this one sandbox kept it, so that the build's trial is ready."""
     ready = '[ -z "$KEPT" ] || { echo kept by $KEPT; false; }'
     template = build(http, "kept", ready=ready, ready_s=10, start="sleep 600")
     assert template["state"] == "ready", template

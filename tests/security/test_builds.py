@@ -172,7 +172,7 @@ async def test_root_of_a_build_reaches_nothing_beyond_its_sandbox(image: None) -
 
 
 async def test_a_build_ends_where_its_disk_and_memory_end(image: None) -> None:
-    """What it writes is in its memory, and bounded; nothing of it is on the host's disk."""
+    """Its files are in its memory, and bounded; nothing of them is on the host's disk."""
     async with launcher() as opened:
         spec = SandboxSpec("python", RESOURCES, Isolation.GVISOR, builds=True)
         async with living(opened, spec) as guest:

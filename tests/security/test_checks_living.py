@@ -28,7 +28,7 @@ PROBES = [check for check in CHECKS if isinstance(check, Probe)]
 
 @dataclass(frozen=True)
 class Tried:
-    """What became of the checks, by id, and how many programs that took."""
+    """The results of the checks, by id, and how many programs they took."""
 
     outcomes: dict[str, CheckResult]
     programs: int

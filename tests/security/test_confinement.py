@@ -1,4 +1,4 @@
-"""What a program cannot do in a sandbox, in tests that look at several probes or controls.
+"""A program is confined to its sandbox, in tests that look at several probes or controls.
 
 Single attacks, each with the one control that stops it, are the checks of `runner.verify`.
 """

@@ -20,7 +20,7 @@ LEASE_S = 4.0
 
 @dataclass(frozen=True)
 class Seen:
-    """What could be seen from outside while the loop was blocked."""
+    """The facts that could be seen from outside while the loop was blocked."""
 
     gone_in_time: bool
     """Whether the program's processes were gone before its lease ended."""

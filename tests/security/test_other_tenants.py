@@ -196,7 +196,7 @@ def test_ids_of_others_are_as_unknown_as_any(
 
 
 def test_no_route_is_missing_in_the_document() -> None:
-    """What is hidden there would not be tried here."""
+    """A hidden route would not be tried here."""
     routers = [module.router for module in MODULES]
     routes = [route for router in routers for route in router.routes]
     there = [each for each in routes if getattr(each, "path", "/v1/").startswith("/v1/")]

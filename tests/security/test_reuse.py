@@ -32,7 +32,7 @@ MARKER = "planted-" + "7d0e1c5f" * 4
 
 @dataclass(frozen=True)
 class Plant:
-    """What the first run does, and what the next one prints if it finds any of it.
+    """The first run's program, and the next one's, which prints if it finds any trace of the first.
 
     `removed` means that the sandbox is clean afterwards; otherwise, it is found unclean.
     """

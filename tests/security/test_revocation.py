@@ -1,4 +1,4 @@
-"""What somebody made or opened ends within a second after their right.
+"""Everything that somebody made or opened ends within a second after their right.
 
 One table says how a right ends, and which of the things that its holder made or opened end with it.
 Every test opens all of them and checks each one a second after the end. In the control nothing

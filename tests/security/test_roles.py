@@ -125,7 +125,7 @@ NEED_MORE: Mapping[str, str] = {
     "POST /v1/sandboxes/{sandbox_id}/fork": "sandbox:create",
     "POST /v1/templates": "sandbox:create",
 }
-"""What a route needs beside the permission that its description names: a fork uses the source,
+"""A permission that a route needs beside its description's: a fork uses the source,
 whose files and secrets it copies, and creates sandboxes. A template is built in a sandbox."""
 OPEN = {
     "GET /healthz", "GET /readyz", "GET /metrics", "POST /v1/login", "POST /v1/login/accept",

@@ -1,4 +1,4 @@
-"""What strangers send fills neither memory, nor `/metrics`, nor the log."""
+"""Requests of strangers fill neither memory, nor `/metrics`, nor the log."""
 
 import ast
 import json

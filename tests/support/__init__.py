@@ -1,1 +1,1 @@
-"""What tests share: real parts, which they make and remove, and attackers of these parts."""
+"""Parts that tests share: real ones, which they make and remove, and attackers of these."""

@@ -28,7 +28,7 @@ from pydantic import AnyUrl
 from tests.support.issuers import Answer, Provider
 
 BACK = "http://127.0.0.1:9/back"
-"""Where a browser would be sent after the login; nothing needs to answer there."""
+"""The address to which a browser would be sent after the login; nothing needs to answer there."""
 
 
 @dataclass
@@ -87,7 +87,7 @@ class AuthorizationServer:
 
 @dataclass
 class Memory:
-    """What a client remembers of its registration and its tokens."""
+    """The memory of a client: its registration and its tokens."""
 
     tokens: OAuthToken | None = None
     registered: OAuthClientInformationFull | None = None

@@ -55,7 +55,7 @@ class Deployment:
 
     @property
     def url(self) -> str:
-        """Where the API answers."""
+        """The address of the API."""
         return self.stack.url
 
     @property

@@ -22,7 +22,7 @@ BODIES: Mapping[str, Any] = {
     "POST /v3/templates": {"name": "nobodys"},
     "POST /v2/templates/{template_id}/builds/{build_id}": {"fromImage": "e2bdev/base"},
 }
-"""What a route needs in its body; the others take an empty object, or refuse it later."""
+"""Fields that a route needs in its body; the others take an empty object, or refuse it later."""
 QUERIES: Mapping[str, Mapping[str, str]] = {
     "GET /sandboxes/metrics": {"sandbox_ids": UNKNOWN_ID},
 }

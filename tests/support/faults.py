@@ -1,4 +1,4 @@
-"""What tests of failures share: programs that take a while, and how a worker is killed."""
+"""Parts of tests of failures: programs that take a while, and how a worker is killed."""
 
 import os
 import signal

@@ -93,7 +93,7 @@ def blocked(portal: BlockingPortal, value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Half:
-    """What makes clients of one half of the SDK, and sandboxes with connections of their own."""
+    """Makes clients of one half of the SDK, and sandboxes with connections of their own."""
 
     client: Connect
     sandbox: Callable[..., Sandbox]

@@ -25,7 +25,7 @@ def repeated(unit: bytes) -> bytes:
 
 @dataclass(frozen=True)
 class Flood:
-    """What the server says first, what it then repeats without end, and how the programs ask."""
+    """The server's first words, those that it repeats without end, and how the programs ask."""
 
     first: bytes = b""
     then: bytes = b""

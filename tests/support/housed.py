@@ -27,7 +27,7 @@ WAITS = Patience(10)
 
 
 class House:
-    """Where one supervisor lives: its folder, its workspace, its process."""
+    """The home of one supervisor: its folder, its workspace, its process."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -35,7 +35,7 @@ def new_key(kind: str, kid: str) -> Key:
 
 @dataclass
 class Provider:
-    """What the server says, and how often it was asked."""
+    """A provider that notes its requests, and answers as it is told."""
 
     server: ThreadingHTTPServer
     keys: dict[str, Key] = field(default_factory=dict)
@@ -43,7 +43,7 @@ class Provider:
     down: bool = False
     says: dict[str, Any] = field(default_factory=dict)
     more: Callable[[str, str, bytes], Answer | None] = lambda *_: None
-    """What it answers to other requests, by method, path and body; None is an error."""
+    """Answers to other requests, by method, path and body; None is an error."""
 
     @property
     def url(self) -> str:

@@ -52,7 +52,7 @@ spoken.greet()
 from live import Living
 Living(spoken, children, spoken.command()).live()
 """
-"""What `serve` does before a sandbox lives, without what that has to do with runs."""
+"""The work of `serve` before a sandbox lives, apart from runs."""
 
 E = TypeVar("E", bound=SupervisorEvent)
 Heard = SupervisorEvent | Data
@@ -66,7 +66,7 @@ class Node:
         self.writer = writer
         self._heard: dict[int, asyncio.Queue[Heard | None]] = defaultdict(asyncio.Queue)
         self._left: dict[int, int] = defaultdict(lambda: WINDOW)
-        """What the supervisor may still send, by stream."""
+        """The bytes that the supervisor may still send, by stream."""
         self._may_send: dict[int, int] = defaultdict(lambda: WINDOW)
         self._granted = asyncio.Event()
         self.next = 1

@@ -1,4 +1,4 @@
-"""What a living sandbox's supervisor says: an example of each event, and every way to spoil it."""
+"""Examples of each event of a living sandbox's supervisor, and every way to spoil it."""
 
 import json
 from collections.abc import Iterator, Mapping

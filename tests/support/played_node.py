@@ -53,25 +53,25 @@ PROCESS = ProcessInfo(
 
 @dataclass
 class PlayedNode:
-    """What it was asked, and how it is to fail."""
+    """A node that notes its requests, and fails as it is told."""
 
     database: Database
     key: GrantKey = field(repr=False)
     name: str = "played"
     instance: str = "i1"
     fails: RunnerError | None = None
-    """What the next sandbox fails with that is to be made; before it is claimed."""
+    """The failure of the next sandbox that is to be made; before it is claimed."""
     fails_later: RunnerError | None = None
     """The same, after it is claimed."""
     fails_to_pause: RunnerError | None = None
     holds: asyncio.Event | None = None
-    """What it waits for once it has made a sandbox, before it says so."""
+    """The event that it awaits once it has made a sandbox, before it says so."""
     made: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once it has made a sandbox."""
     asked: list[tuple[str, str]] = field(default_factory=list)
-    """Who asked for what."""
+    """Callers, each with its request."""
     ahead: list[SandboxSpec] = field(default_factory=list)
-    """What it was asked to make ready before a row was stored."""
+    """The sandboxes that it was asked to make ready before a row was stored."""
     hung_up: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once a caller has hung up in the middle of its call."""
     _held: set[tuple[UUID, UUID]] = field(default_factory=set)

@@ -55,7 +55,7 @@ class Spoilt(NamedTuple):
     how: str
     payload: bytes
     told: str
-    """What the error says about it."""
+    """The error's words about it."""
 
     def __str__(self) -> str:
         return f"{self.event}-{self.field}-{self.how}".replace(" ", "_")

@@ -70,7 +70,7 @@ class Way:
 
     @property
     def reasons(self) -> list[str]:
-        """Why requests were refused, in order."""
+        """The reasons why requests were refused, in order."""
         return [each.reason for each in self.told if each.outcome == "denied"]
 
 

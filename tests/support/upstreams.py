@@ -27,7 +27,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a server answers."""
+    """The answer of a server."""
 
     body: bytes
     status: int = 200

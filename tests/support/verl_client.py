@@ -1,4 +1,4 @@
-"""What verl's own client makes of code, for each kind of end. Runs where verl is installed.
+"""Results of verl's own client, for each kind of end. Runs where verl is installed.
 
 The package verl imports torch and Ray when it is imported. Its client needs neither, so this gives
 it the packages around it without what they import. The client itself is unmodified.

@@ -1,4 +1,4 @@
-"""What counts as left behind after clients of E2B's SDK were killed."""
+"""The check after killed clients of E2B's SDK counts everything that is left behind."""
 
 from dataclasses import asdict, replace
 

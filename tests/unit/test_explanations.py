@@ -1,4 +1,4 @@
-"""What an explanation says, from the rows and records of one life."""
+"""An explanation follows from the rows and records of one life."""
 
 import json
 from collections.abc import Mapping

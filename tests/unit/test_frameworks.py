@@ -1,4 +1,4 @@
-"""What a framework's environment reports: every failure of a suite, every mistake in types."""
+"""A framework's environment reports every failure of a suite, and every mistake in types."""
 
 import sys
 from pathlib import Path

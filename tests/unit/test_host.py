@@ -79,7 +79,7 @@ def test_too_few_pseudo_terminals_are_told(tmp_path: Path) -> None:
 
 
 def test_swap_that_is_on_is_told() -> None:
-    """Where systemd manages control groups, a reload of its units lifts the limit, too."""
+    """If systemd manages control groups, a reload of its units lifts the limit, too."""
     others = {**DOCKER, "info": {**DOCKER["info"], "CgroupDriver": "cgroupfs"}}
     for docker in (DOCKER, others, None):
         assert _swap(docker, 0).status is Status.OK

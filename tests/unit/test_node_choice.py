@@ -1,4 +1,4 @@
-"""Which nodes can take a sandbox, and in which order they are asked."""
+"""Nodes that can take a sandbox are asked in an order, the best first."""
 
 from dataclasses import replace
 from datetime import UTC, datetime

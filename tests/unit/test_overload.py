@@ -1,4 +1,4 @@
-"""When a full deployment still accepts an execution, and what it says otherwise."""
+"""A full deployment still accepts some executions, and explains why not the others."""
 
 import pytest
 

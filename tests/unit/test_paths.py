@@ -1,4 +1,4 @@
-"""Which names of files are refused; all others stay unchanged."""
+"""Some names of files are refused; all others stay unchanged."""
 
 import unicodedata
 

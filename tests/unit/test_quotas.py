@@ -1,4 +1,4 @@
-"""What a tenant may use: read from a file, bounded by its own numbers, refused with reasons."""
+"""Quotas of a tenant: read from a file, bounded by its own numbers, refused with reasons."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""What of an audit record becomes an event that every role may read."""
+"""The part of an audit record that becomes an event may be read by every role."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a request for a living sandbox may contain, and what it is resolved to."""
+"""A request for a living sandbox is bounded, and is resolved to values."""
 
 import dataclasses
 from typing import Any

@@ -1,4 +1,4 @@
-"""What the soak counts as broken: it must see what is lost, doubled or another's."""
+"""The soak counts everything that is lost, doubled or another's as broken."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What the stress test counts as broken: it must not count our failures as refusals."""
+"""The stress test counts our failures as broken, and never as refusals."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What the frameworks' tests share: environments, and a tenant to work in."""
+"""Environments of the frameworks' tests, and a tenant to work in."""
 
 from collections.abc import Mapping
 

@@ -79,7 +79,7 @@ def test_langchains_package_for_e2b_passes_its_suite_unmodified(e2b: Framework) 
 
 
 def test_the_pages_example_does_what_the_model_says(newest: Framework) -> None:
-    """What the model is told of its command comes from a sandbox."""
+    """The result of a command that the model gets comes from a sandbox."""
     [example] = blocks("python", PAGE)
     command = "python3 -c 'print(6 * 7)' | tee answer.txt"
     use = {"type": "tool_use", "id": "toolu_1", "name": "execute", "input": {"command": command}}

@@ -21,7 +21,7 @@ EXCEPTIONS = {
     "test_exec_as_user": "SandboxUserUnsupportedError: a command cannot run as root",
     "test_exec_large_command": "together exceed 196608 bytes",
 }
-"""What the page says that we refuse, and how."""
+"""The refusals that the page names, and their form."""
 
 pytestmark = pytest.mark.timeout(600)
 

@@ -91,7 +91,7 @@ def test_quotas_of_its_own_stand_in_place_of_the_tiers(
 
 
 def test_a_suspended_tenant_only_reads(shared: Deployment, operator: httpx.Client) -> None:
-    """What runs and waits is ended, and nothing is accepted until the suspension ends."""
+    """All that runs or waits is ended, and nothing is accepted until the suspension ends."""
     id_, token = make(operator, "o-suspended", max_concurrency=1)
     with bearing(shared.url, token) as client:
         for _ in range(3):

@@ -121,7 +121,7 @@ def test_strangers_are_counted_by_their_address(limited: Deployment) -> None:
 
 
 def test_an_address_that_pretends_is_found_out(limited: Deployment) -> None:
-    """What a client writes itself changes nothing, behind the proxy or around it."""
+    """Headers that a client writes itself change nothing, behind the proxy or around it."""
     for n in range(ANONYMOUS):
         ask(limited, 1, X_Forwarded_For=f"203.0.113.{n}, 198.51.100.3")
     assert count(ask(limited, 1, X_Forwarded_For="203.0.113.99, 198.51.100.3")) == {429: 1}

@@ -107,7 +107,7 @@ def heard(connection: socket.socket, size: int) -> bytes:
 
 
 def test_bytes_go_both_ways_until_each_end_has_finished(url: str, echo: Echo) -> None:
-    """What came behind the head is the tunnel's; a plain answer leaves the connection as it was."""
+    """Bytes behind the head are the tunnel's; a plain answer leaves the connection as it was."""
     with tunnel(url, b"early") as connection:
         assert heard(connection, 5) == b"early"
         connection.sendall(b"y" * 1000)

@@ -1,4 +1,4 @@
-"""When an execution ends, its connections are cut off, and still recorded."""
+"""The end of an execution cuts its connections off, and they are still recorded."""
 
 import asyncio
 import ssl
@@ -58,7 +58,7 @@ async def test_a_connection_that_is_cut_off_is_told(
 async def test_an_open_tunnel_is_counted_while_it_is_open(
     proxy: EgressGateway, tmp_path: Path
 ) -> None:
-    """What it has carried is known before any decision is told, and of no session is nothing."""
+    """Its bytes are known before any decision is told; an unknown session has carried nothing."""
     reached = asyncio.Event()
 
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,4 +1,4 @@
-"""What happened while a program ran is stored once, wherever its writer is cancelled."""
+"""The events of a program's run are stored once, wherever their writer is cancelled."""
 
 from typing import Any, TypeAlias
 

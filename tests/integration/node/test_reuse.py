@@ -1,4 +1,4 @@
-"""Who gets a used sandbox: its tenant, for similar executions, while it is clean."""
+"""A used sandbox serves its tenant's similar executions, while it is clean."""
 
 import asyncio
 from collections.abc import AsyncIterator

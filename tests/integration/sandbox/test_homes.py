@@ -100,7 +100,7 @@ async def test_what_its_users_take_for_granted_is_there(outside: Bench) -> None:
 
 
 async def test_home_is_emptied_between_runs(inside: Bench) -> None:
-    """What a run leaves there is seen from outside, and is gone for the next."""
+    """The traces of a run there are seen from outside, and are gone for the next."""
     bounds = inside.limits.bounds
     async with inside.sandbox() as sandbox:
         leave = "mkdir -p a/b; echo x > a/b/c; chmod 0 a/b; chmod 755 ."

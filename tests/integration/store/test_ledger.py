@@ -49,7 +49,7 @@ async def with_room_for_ten(owner: Database, superuser: Superuser, name: str) ->
 async def test_the_last_place_is_one_reservations(
     postgres: Services, owner: Database, superuser: Superuser
 ) -> None:
-    """Where ten fit and thirty come at once, ten are accepted."""
+    """If ten fit and thirty come at once, ten are accepted."""
     tenant = await with_room_for_ten(owner, superuser, "ledger-race")
     assert await race(postgres, tenant) == 10
 

@@ -1,4 +1,4 @@
-"""What a login may do by hand-written SQL, if the process that holds it is taken over."""
+"""A login's rights bound hand-written SQL, too, if its process is taken over."""
 
 from collections.abc import Iterator
 from typing import Any

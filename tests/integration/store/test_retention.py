@@ -1,4 +1,4 @@
-"""What is past its retention goes, and all else stays, tenant by tenant."""
+"""Everything past its retention goes, and all else stays, tenant by tenant."""
 
 import asyncio
 import os

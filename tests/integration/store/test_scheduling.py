@@ -1,4 +1,4 @@
-"""Which execution runs next: shares by weight and time, however a tenant submits."""
+"""Executions run in an order of shares by weight and time, however a tenant submits."""
 
 import asyncio
 import random
@@ -358,7 +358,7 @@ async def test_an_estimate_comes_from_how_fast_others_were_claimed(
 async def test_an_end_tells_what_waits_once_it_is_stored(
     api: Database, worker: Database, owner: Database
 ) -> None:
-    """What was not to be claimed while its tenant was at its cap can be; its ring is long gone.
+    """An execution can be claimed once its tenant is below its cap; its ring is long gone by then.
 
     The control: asked before that, nothing is to be claimed.
     """

@@ -1,4 +1,4 @@
-"""Which keys are tried when an address says neither who signed it nor for which sandbox."""
+"""Keys are tried in turn if an address names neither its signer nor its sandbox."""
 
 from typing import Any
 from uuid import UUID

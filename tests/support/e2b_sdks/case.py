@@ -14,7 +14,7 @@ Try: TypeAlias = "Callable[[World], Awaitable[None]]"
 
 @dataclass(frozen=True)
 class Case:
-    """What is tried, by name. `needs` are the parts of the SDK that it is about.
+    """A case, by name. `needs` are the parts of the SDK that it is about.
 
     A need is written as `Sandbox.fork`, `files.write:metadata` (a parameter) or `SandboxQuery`.
     An old version that lacks one of them has no such case.

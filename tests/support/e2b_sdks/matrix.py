@@ -19,7 +19,7 @@ PROGRAM_S = 500
 
 @dataclass(frozen=True)
 class Row:
-    """What became of a case: `works`, `failed`, or the version `lacks` what it is about."""
+    """The result of a case: `works`, `failed`, or the version `lacks` what it is about."""
 
     case: str
     outcome: str

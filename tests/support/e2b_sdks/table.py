@@ -1,4 +1,4 @@
-"""What becomes of each method of the newest SDKs: the table in `docs/e2b.md`.
+"""The support of each method of the newest SDKs: the table in `docs/e2b.md`.
 
 `python -m tests.support.e2b_sdks.table` writes it there.
 """
@@ -14,7 +14,7 @@ BEGIN, END = "<!-- table: begin -->\n", "<!-- table: end -->\n"
 
 @dataclass(frozen=True)
 class Line:
-    """What becomes of a method, and the case that shows it; none for what makes no request."""
+    """The support of a method, and the case that shows it; none for what makes no request."""
 
     what: str
     case: str | None = None

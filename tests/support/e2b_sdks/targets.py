@@ -1,4 +1,4 @@
-"""Which SDKs are tried, and in which versions."""
+"""The SDKs that are tried, and their versions."""
 
 import re
 from dataclasses import dataclass

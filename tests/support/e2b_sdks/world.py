@@ -1,4 +1,4 @@
-"""What a case works with: an SDK's classes, sync or async, and a sandbox that cases share."""
+"""The world of a case: an SDK's classes, sync or async, and a sandbox that cases share."""
 
 import importlib
 import inspect

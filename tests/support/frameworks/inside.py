@@ -1,4 +1,4 @@
-"""What a test does in a framework's environment."""
+"""The work of a test in a framework's environment."""
 
 import os
 import subprocess

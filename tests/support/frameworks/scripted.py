@@ -12,7 +12,7 @@ from typing import Any
 
 @dataclass
 class Script:
-    """What the model answers next, and what it was asked."""
+    """A model that gives these answers in turn, and notes its questions."""
 
     url: str
     answers: list[Mapping[str, Any]]

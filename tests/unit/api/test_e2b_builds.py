@@ -1,4 +1,4 @@
-"""What E2B's clients ask of a template that is to be built, as our steps."""
+"""Requests of E2B's clients for a template become our steps."""
 
 from datetime import UTC, datetime
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a run tells, as lines that E2B's clients of the code interpreter read."""
+"""The events of a run become lines that E2B's clients of the code interpreter read."""
 
 import json
 from collections.abc import AsyncIterator
@@ -100,7 +100,7 @@ async def test_a_character_may_be_torn_between_two_pieces() -> None:
 
 
 async def test_kinds_without_a_word_have_a_bound_together() -> None:
-    """What there is no room for is left out; the rest of the result is whole."""
+    """Data without room is left out; the rest of the result is whole."""
     large = "x" * (MOST_HELD // 2)
     found = await result(
         *value("a/a", large), *value("b/b", large, "x"), *value("text/html", "<b>")

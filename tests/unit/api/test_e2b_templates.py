@@ -1,4 +1,4 @@
-"""What an E2B template id stands for."""
+"""An E2B template id stands for an image, a template or a snapshot."""
 
 from uuid import uuid4
 

@@ -18,7 +18,7 @@ SENT: dict[str, Any] = {
     "metadata": {"b": "2", "a": "1"},
 }
 STORED_BY_1 = bytes.fromhex("6f79b36fe20625b869bf17a5e88818519553b38b89212c215daba02b4bae147d")
-"""What the version that hashed the whole model stored for it."""
+"""The hash that the version that hashed the whole model stored for it."""
 
 
 class NextSubmission(Submission):

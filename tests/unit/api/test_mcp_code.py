@@ -1,4 +1,4 @@
-"""What a model gets of a run's results: a bounded part, and how many it does not get."""
+"""A model gets a bounded part of a run's results, and the number of the others."""
 
 import base64
 
@@ -50,7 +50,7 @@ def length(parts: list[Part]) -> int:
     ],
 )
 def test_however_many_results_a_run_has_a_model_gets_some(mime: str, data: bytes) -> None:
-    """What it does not get is counted."""
+    """The results that it does not get are counted."""
     times = 3000
     parts = shown(*value(mime, data), DONE, times=times)
     *some, last = parts

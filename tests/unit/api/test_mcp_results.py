@@ -1,4 +1,4 @@
-"""What a model reads: short, whole characters, and honest about what is missing."""
+"""Results for a model are short, of whole characters, and honest about what is missing."""
 
 import subprocess
 import sys

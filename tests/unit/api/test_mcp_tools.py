@@ -1,4 +1,4 @@
-"""What models are told of the tools."""
+"""Models are told of the tools."""
 
 import pytest
 

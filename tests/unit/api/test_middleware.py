@@ -1,4 +1,4 @@
-"""What surrounds every route: labels, the last resort, and limits of bodies."""
+"""Every route has labels, a last resort for errors, and limits of bodies around it."""
 
 from collections.abc import AsyncIterator
 

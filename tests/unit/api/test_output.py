@@ -1,4 +1,4 @@
-"""What an answer says about a stream whose output was cut."""
+"""An answer describes a stream whose output was cut."""
 
 import pytest
 

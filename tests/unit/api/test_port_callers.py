@@ -1,4 +1,4 @@
-"""Who reaches a port, with which cookie, in how many places, and at what cost."""
+"""A port's callers have a cookie, a bounded number of places, and a bounded cost."""
 
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta

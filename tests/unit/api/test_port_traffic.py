@@ -185,7 +185,7 @@ async def test_a_body_of_another_length_is_the_clients_fault() -> None:
 
 
 async def test_no_request_becomes_two() -> None:
-    """What a client's head holds cannot end the head that goes inside."""
+    """No content of a client's head can end the head that goes inside."""
     for headers in ([(b"x", b"a\r\nb: c")], [(b"x\r\ny", b"")], [(b"host", b"a\n")]):
         server: Any = Hostile()
         with pytest.raises((Unpassable, h11.LocalProtocolError)):

@@ -1,4 +1,4 @@
-"""Which paths need an identity before anything of a request is read."""
+"""Protected paths need an identity before anything of a request is read."""
 
 from collections.abc import AsyncIterator
 

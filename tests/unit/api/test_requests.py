@@ -1,4 +1,4 @@
-"""What a submission may contain, and what it is resolved to."""
+"""A submission is bounded, and is resolved to values."""
 
 import dataclasses
 import subprocess

@@ -1,4 +1,4 @@
-"""What a run tells, as server-sent events."""
+"""The events of a run become server-sent events."""
 
 import json
 from collections.abc import AsyncIterator

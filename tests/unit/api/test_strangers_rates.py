@@ -1,4 +1,4 @@
-"""What counts as a request's credential, and when a signed address is counted, without services."""
+"""Requests are counted by their credential, and signed addresses in time, without services."""
 
 from typing import Any, cast
 from uuid import UUID

@@ -1,4 +1,4 @@
-"""What a delivery sends, and where it may go, without a network."""
+"""A delivery has a body and a permitted destination, without a network."""
 
 import base64
 import hashlib

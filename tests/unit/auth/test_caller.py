@@ -1,4 +1,4 @@
-"""What the audit log says about a caller."""
+"""The audit log describes a caller."""
 
 import json
 from dataclasses import dataclass, field

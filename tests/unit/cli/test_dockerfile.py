@@ -44,7 +44,7 @@ def test_each_instruction_is_a_step(tmp_path: Path) -> None:
 
 
 def test_files_and_folders_are_copied_as_docker_does_it(tmp_path: Path) -> None:
-    """What a folder holds goes below the target; several files need a folder as target."""
+    """The content of a folder goes below the target; several files need a folder as target."""
     (tmp_path / "app" / "sub").mkdir(parents=True)
     (tmp_path / "app" / "a.py").write_text("a")
     (tmp_path / "app" / "sub" / "b").write_text("b")

@@ -1,4 +1,4 @@
-"""What a command imports before it knows that it needs it."""
+"""A command imports little before it knows that it needs more."""
 
 import subprocess
 import sys

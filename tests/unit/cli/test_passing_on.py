@@ -1,4 +1,4 @@
-"""What follows our own arguments belongs to the program: no option in it is ours."""
+"""Words behind our own arguments belong to the program: no option in them is ours."""
 
 import shlex
 from typing import Annotated

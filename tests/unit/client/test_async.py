@@ -1,4 +1,4 @@
-"""What only the SDK's asynchronous half has to get right: the event loop goes on, or is left."""
+"""The SDK's asynchronous half lets the event loop go on, and leaves it when cancelled."""
 
 import asyncio
 import io

@@ -1,4 +1,4 @@
-"""What the SDK keeps of code that runs in a context: the beginning, and a count of the rest."""
+"""The SDK keeps the beginning of a run's output, and a count of the rest."""
 
 import json
 from typing import Any

@@ -222,7 +222,7 @@ IN_SANDBOXES = {
 }
 NO_REQUEST = {"close", "sandbox.close", "sandbox.ports.url"}
 WHEN_USED = {"sandbox.ports.forward"}
-"""What asks nothing of the API before somebody uses it."""
+"""Methods that ask nothing of the API before somebody uses their result."""
 
 STRANGERS: dict[str, tuple[int, str, bytes]] = {
     "a page": (200, "text/html", b"<p>Sign in"),

@@ -1,4 +1,4 @@
-"""What the proxy reads in a ClientHello, from a real TLS client and from bent ones."""
+"""The proxy reads ClientHellos, of a real TLS client and bent ones."""
 
 import ssl
 import struct

@@ -206,7 +206,7 @@ def test_a_path_is_read_once_however_many_rules_there_are(monkeypatch: pytest.Mo
 
 
 def test_a_path_too_long_to_be_read_is_refused_where_a_prefix_counts() -> None:
-    """Where no prefix has to be compared, the path is sent on."""
+    """If no prefix has to be compared, the path is sent on."""
     path = "/open/" + "a" * 8192
     below, any_path = Rule("example.test", 443, path_prefix=PREFIX), Rule("example.test", 443)
     with pytest.raises(Denied) as refused:

@@ -1,4 +1,4 @@
-"""What a rule says, what it covers, and what the operator's ceiling permits."""
+"""A rule has a text, covers hosts, and is bounded by the operator's ceiling."""
 
 from pathlib import Path
 from typing import Any

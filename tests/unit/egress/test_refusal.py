@@ -1,4 +1,4 @@
-"""What a client is told about a refusal, and what an agent can read."""
+"""A refusal tells a client its reason in words that an agent can read."""
 
 import http
 import json

@@ -1,4 +1,4 @@
-"""Which of a request's fields the proxy sends on."""
+"""The proxy sends on some of a request's fields."""
 
 import h11
 import pytest

@@ -1,4 +1,4 @@
-"""What one tenant may take of the proxy: time, turns and connections."""
+"""One tenant has a share of the proxy: time, turns and connections."""
 
 import asyncio
 from collections.abc import AsyncIterator

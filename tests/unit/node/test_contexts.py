@@ -80,8 +80,8 @@ async def ran(
 
 
 LASTING = "sh -c 'echo begun; exec sleep 600'"
-"""What says that it has begun is what an interrupt ends: a shell between two commands, or one that
-has just made a process for the second, may lose it."""
+"""A program that says when it has begun. An interrupt ends it then; earlier, a shell may lose one
+between two commands, or just after it has made a process for the second."""
 
 
 async def under_way(context: Context) -> asyncio.Task[RunEvent]:

@@ -1,4 +1,4 @@
-"""Who may enter through the node's door, over a real socket, without any sandbox."""
+"""The node's door admits callers with a grant, over a real socket, without any sandbox."""
 
 import asyncio
 import os

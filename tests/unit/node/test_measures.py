@@ -1,4 +1,4 @@
-"""What a worker tells Prometheus: how it is counted, and who may ask how."""
+"""A worker's metrics for Prometheus: how they are counted, and who may read them."""
 
 import asyncio
 import socket

@@ -1,4 +1,4 @@
-"""What the node notes about a process, and gets back from an untrusted supervisor."""
+"""The node's notes about a process come back from an untrusted supervisor."""
 
 import json
 import time

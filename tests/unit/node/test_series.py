@@ -1,4 +1,4 @@
-"""What a node keeps of a sandbox's metrics, and for how long."""
+"""A node keeps a bounded part of a sandbox's metrics, for a bounded time."""
 
 from datetime import UTC, datetime, timedelta
 

@@ -1,4 +1,4 @@
-"""Which images of templates go when they take more of a node's disk than they may."""
+"""The images of templates that are unused longest go when all take too much of a node's disk."""
 
 from uuid import UUID
 

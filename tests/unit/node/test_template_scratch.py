@@ -1,4 +1,4 @@
-"""What a node writes while it makes an image of a template does not outlive a killed process."""
+"""A node's files of a template's image do not outlive a killed process."""
 
 import os
 import time

@@ -1,4 +1,4 @@
-"""What the worker sends to a sandbox arrives whole, in order and on the right stream."""
+"""The worker's messages to a sandbox arrive whole, in order and on the right stream."""
 
 import asyncio
 import socket

@@ -1,4 +1,4 @@
-"""Which files a run's patterns name, which folders are tools' own, and which files come first."""
+"""A run's patterns name files, tools have folders of their own, and files have an order."""
 
 import importlib.util
 import os

@@ -206,7 +206,7 @@ async def test_output_that_does_not_add_up_is_not_believed(
 
 
 async def test_one_process_cannot_be_given_the_output_of_another() -> None:
-    """What is said on a stream is given to who opened it, and to nobody else."""
+    """Messages on a stream reach the client that opened it, and nobody else."""
     async with held() as (living, peer):
         one, other = await started(living, peer), await started(living, peer)
         async with one.attach() as first, other.attach() as second:
@@ -279,7 +279,7 @@ async def test_more_entries_than_were_asked_for_are_not_taken() -> None:
 async def test_an_archive_that_does_not_move_is_given_up(
     what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What moves before that is passed on. The sandbox itself is not lost."""
+    """Bytes that move before that are passed on. The sandbox itself is not lost."""
     monkeypatch.setattr(patience, "ARCHIVE_S", 0.01)
     async with held() as (living, peer), asyncio.timeout(60):
         passed = list[bytes]()

@@ -1,4 +1,4 @@
-"""What an image is made of and from, before anything is built."""
+"""A recipe decides the contents of an image, before anything is built."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What a sandbox has packed becomes a layer of an image only in harmless form."""
+"""A sandbox's archive becomes a layer of an image only in harmless form."""
 
 import io
 import subprocess

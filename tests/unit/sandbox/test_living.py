@@ -464,7 +464,7 @@ async def test_a_flood_of_strangers_costs_little_and_is_logged_once(home: House)
 
 
 async def test_another_process_is_not_heard_even_with_the_secret(home: House) -> None:
-    """Where the supervisor's own is known."""
+    """This holds on hosts that show the supervisor's own process."""
     before = await home.start()
     before.leave()
     with home.door() as listener:

@@ -252,7 +252,7 @@ async def test_a_sandbox_that_is_paused_is_not_late(monkeypatch: pytest.MonkeyPa
 
 
 async def test_the_end_of_the_connection_is_told_to_everybody_who_waits() -> None:
-    """What came before is still read."""
+    """Bytes that came before are still read."""
     async with played() as (mux, peer):
         reading, writing = mux.open(READ), mux.open(WRITE)
         peer.says(1, FOUND)

@@ -1,4 +1,4 @@
-"""What an ending means, and which of several facts decides."""
+"""An ending has one meaning, and one of several facts decides it."""
 
 from typing import Any
 

@@ -274,7 +274,7 @@ def test_containers_of_a_tenant_share_its_pace(tmp_path: Path) -> None:
 
 
 async def test_a_connection_that_lives_on_keeps_its_pace() -> None:
-    """What comes then is charged to the tenant, too."""
+    """Bytes that come then are charged to the tenant, too."""
     ours, theirs = socket.socketpair()
     channel = Channel(*await asyncio.open_connection(sock=ours))
     charged = asyncio.Event()

@@ -47,7 +47,7 @@ def compute_for(seconds: float) -> None:
 
 
 def test_a_sandbox_is_ended_at_its_time_while_the_rest_of_the_process_is_busy() -> None:
-    """What it used is recorded, and the reason is the one that was due first."""
+    """Its usage is recorded, and the reason is the one that was due first."""
     killed: dict[str, float] = {}
     with watching(killed) as watchdog:
         began = time.monotonic()

@@ -55,7 +55,7 @@ def test_a_tenant_that_stops_spreading_is_as_heavy_as_before_within_a_minute() -
 # ---- Games ------------------------------------------------------------------------------------
 
 Demands = Callable[[int, list[float]], list[float]]
-"""What a tenant's sandboxes want in a second, by its number and by what they used in the last."""
+"""The time that a tenant's sandboxes want in a second, by its number and by their last use."""
 Rule = Callable[[Mapping[str, list[float]]], Mapping[str, int]]
 
 

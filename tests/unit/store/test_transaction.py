@@ -1,4 +1,4 @@
-"""Which statements are sent to PostgreSQL in which round trip."""
+"""Statements travel to PostgreSQL together, in few round trips."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager

@@ -100,7 +100,7 @@ async def test_what_is_no_folder_of_the_clients_is_refused(
 
 
 async def test_what_is_no_archive_is_told(node: Node, sandbox: Sandbox) -> None:
-    """What a broken archive held before it broke stays."""
+    """The files that a broken archive held before it broke stay."""
     for wrong in (b"", b"not an archive" * 1000, b"\x1f\x8b" + bytes(2000)):
         ended = await unpacked(node, ".", wrong)
         assert ended.exit_code == 2

@@ -31,7 +31,7 @@ from tests.support.living import WITHIN_S, Node, Sandbox
 
 
 class Footprint(NamedTuple):
-    """What a process holds."""
+    """The memory and the descriptors of a process."""
 
     descriptors: int
     kib: int
@@ -125,7 +125,7 @@ async def test_a_program_has_its_folder_its_environment_and_nothing_of_the_super
 
 
 async def test_a_program_leads_a_session_and_is_the_first_to_go(node: Node) -> None:
-    """When memory runs out, the kernel ends it, and not the supervisor."""
+    """The kernel, out of memory, ends the program and not the supervisor."""
     script = "read go; ps -o pid= -o pgid= -o sid= -p $$; cat /proc/$$/oom_score_adj; true"
     number = await node.start("sh", "-c", script, stdin=True)
     await node.send(number, b"go\n")

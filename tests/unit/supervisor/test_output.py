@@ -71,7 +71,7 @@ def _kept(log: "object") -> list[tuple[int, int]]:
 
 
 def test_runs_of_both_outputs_take_bounded_memory(logs: ModuleType) -> None:
-    """Who alternates after each byte keeps fewer bytes, and takes no more memory."""
+    """A program that alternates after each byte keeps fewer bytes, and takes no more memory."""
     log = logs.Log(2**20)
     for turn in range(60_000):
         source, sink = os.pipe()

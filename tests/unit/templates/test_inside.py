@@ -1,4 +1,4 @@
-"""What a build gathers of what its steps have changed, apart from what needs a kernel."""
+"""A build gathers its steps' changes, apart from those that need a kernel."""
 
 from pathlib import Path
 

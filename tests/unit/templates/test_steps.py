@@ -1,4 +1,4 @@
-"""What a build does for each step, and by which hash a step is known again."""
+"""A build does some work for each step, and knows a step again by its hash."""
 
 import itertools
 

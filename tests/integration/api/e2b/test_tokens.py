@@ -104,7 +104,7 @@ def test_a_token_ends_with_its_key(deployed: Deployment, client: httpx.Client) -
 def test_a_token_has_no_more_rights_than_its_key(
     deployed: Deployment, made: dict[str, Any]
 ) -> None:
-    """Who may not use sandboxes gets no token, or one that is worth nothing."""
+    """A caller that may not use sandboxes gets no token, or one that is worth nothing."""
     viewer = control(deployed, "e2b-tokens", Role.VIEWER)
     connecting = viewer.post(f"/v2/sandboxes/{made['sandboxID']}/connect", json={})
     assert (connecting.status_code, connecting.json()["code"]) == (403, 403)
@@ -165,7 +165,7 @@ def test_a_signed_address_needs_neither_token_nor_id(
 def test_a_name_of_its_own_leads_inside_and_nowhere_else(
     deployed: Deployment, made: dict[str, Any]
 ) -> None:
-    """Where sandboxes have names, E2B's two ports lead to this API, for what is inside only."""
+    """If sandboxes have names, E2B's two ports lead to this API, for what is inside only."""
     token, id_ = made["envdAccessToken"], made["sandboxID"]
     for port in (49983, 49999):
         headers = {"Host": f"{port}-{id_}.{PORTS_DOMAIN}", "X-Access-Token": token}

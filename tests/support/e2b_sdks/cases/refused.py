@@ -1,4 +1,4 @@
-"""What is not supported: refused loudly, with a message that names it."""
+"""Unsupported features: refused loudly, with a message that names each."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What LangChain's suite does not ask of a backend."""
+"""Requests to a backend that LangChain's suite does not make."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""What Inspect's suite does not ask of a sandbox."""
+"""Requests to a sandbox that Inspect's suite does not make."""
 
 import asyncio
 from collections.abc import AsyncIterator

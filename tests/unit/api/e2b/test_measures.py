@@ -1,4 +1,4 @@
-"""What sandboxes use, in E2B's terms."""
+"""The resources that sandboxes use, in E2B's terms."""
 
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace

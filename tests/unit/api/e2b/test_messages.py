@@ -1,4 +1,4 @@
-"""What E2B's clients say: protocol buffers as JSON, as lenient as that mapping is."""
+"""Messages of E2B's clients: protocol buffers as JSON, as lenient as that mapping is."""
 
 import json
 from contextlib import suppress

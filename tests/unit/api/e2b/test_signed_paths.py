@@ -1,4 +1,4 @@
-"""What a signed address permits at E2B's `/files`, without services."""
+"""A signed address permits one use of E2B's `/files`, without services."""
 
 from typing import cast
 from uuid import UUID
