@@ -26,7 +26,7 @@ REST_S = 0.5
 
 @dataclass(frozen=True)
 class Way:
-    """How to make a sandbox, how to run the command in it, and what it puts out."""
+    """A way to make a sandbox, to run the command in it, and to read its output."""
 
     make: Callable[[], Any]
     run: Callable[[Any], str]

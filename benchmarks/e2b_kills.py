@@ -42,7 +42,7 @@ client that was killed would be more."""
 
 @dataclass(frozen=True)
 class Terms:
-    """How many sandboxes, by how many clients at once, and for how long one lives by itself."""
+    """The number of sandboxes and of clients at once, and how long a sandbox lives by itself."""
 
     sandboxes: int
     clients: int = 4

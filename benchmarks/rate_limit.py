@@ -1,4 +1,4 @@
-"""Whether the rate limiter is exact with several processes at once, and what a request costs.
+"""The rate limiter's exactness with several processes at once, and its cost for a request.
 
 It compares the two sliding windows of the library `limits`: a log of every request, like ours, and
 two counters weighted by time. Then it sends a cheap request to two deployments in turn, one that

@@ -50,7 +50,7 @@ AT_ONCE = 8
 
 @dataclass(frozen=True)
 class Terms:
-    """How large a soak is."""
+    """The size of a soak."""
 
     sandboxes: int
     tenants: int

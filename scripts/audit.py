@@ -27,7 +27,7 @@ TIMEOUT_S = 300
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """How a step ended. `checked` is false if it could not look."""
+    """The end of a step. `checked` is false if it could not look."""
 
     summary: str
     findings: tuple[str, ...] = ()

@@ -65,7 +65,7 @@ class CheckpointView(View):
 
 
 class Verification(View):
-    """Whether the log is intact: no record changed, removed, inserted or moved."""
+    """The result of a check of the log: that no record was changed, removed, inserted or moved."""
 
     valid: bool
     records: int = Field(description="Number of intact records, from the first.")

@@ -46,7 +46,7 @@ FROM_ELSEWHERE = "a change by cookie must come from this deployment's own pages,
 
 @dataclass(frozen=True, slots=True)
 class Cookies:
-    """How a session's id travels. `secure` is False only in development on one host."""
+    """The cookie of a session's id. `secure` is False only in development on one host."""
 
     NAMES: ClassVar[tuple[str, str]] = ("__Host-runner_session", "runner_session")
     lifetime: Lifetime

@@ -105,7 +105,7 @@ class FusionRequest(BaseModel):
 
 
 class FusionRun(View):
-    """How a command ended. `execution_time` is in seconds."""
+    """The end of a command. `execution_time` is in seconds."""
 
     status: Literal["Finished", "Error", "TimeLimitExceeded"]
     execution_time: float

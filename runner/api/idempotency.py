@@ -1,4 +1,4 @@
-"""Whether two submissions with one idempotency key are the same: by what the client sent."""
+"""Comparison of two submissions with one idempotency key, by what the client sent."""
 
 import hashlib
 import json

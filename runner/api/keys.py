@@ -88,7 +88,7 @@ class NewKeyBody(Strict):
 
 
 class Rotation(Strict):
-    """How a key is replaced."""
+    """The terms on which a key is replaced."""
 
     overlap_s: float = Field(
         default=3600, ge=0, le=MAX_OVERLAP_S, description="Seconds the old key stays valid."

@@ -82,7 +82,7 @@ class LastResort:
 
 
 def _nobody_listens(error: Exception) -> bool:
-    """Whether an event stream failed only because its client has left.
+    """Return whether an event stream failed only because its client has left.
 
     FastAPI closes the reading end of its own queue before it stops the task that writes into it
     (its discussion 15725), so every client that hangs up would cause a traceback in the log.

@@ -22,7 +22,7 @@ router = APIRouter(prefix="/v1/sandboxes/{sandbox_id}/ports", tags=["ports"], ro
 
 
 class Opening(Strict):
-    """How to open a port."""
+    """The terms on which to open a port."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"public": False, "expires_s": 600}]})
 

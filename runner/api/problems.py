@@ -108,7 +108,7 @@ _NO_ROUTE = {
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """How a failure is answered: its status, and what lets programs tell it apart."""
+    """The answer to a failure: its status, and the fields by which programs tell it apart."""
 
     status: HTTPStatus
     kind: str | None = None

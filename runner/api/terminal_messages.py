@@ -34,7 +34,7 @@ class GapMessage(View):
 
 
 class ExitView(View):
-    """How a process ended."""
+    """The end of a process."""
 
     offset: int
     exit_code: int | None

@@ -94,7 +94,7 @@ class ArtifactView(View):
 
 
 class ResultView(View):
-    """How the execution ended."""
+    """The end of an execution."""
 
     reason: Reason = Field(description="Why it ended, in one word for programs.")
     detail: str = Field(description="Why it ended, in a sentence for people.")

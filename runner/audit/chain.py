@@ -59,7 +59,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class ChainCheck:
-    """How many records were checked, and the first fault if there is one."""
+    """The number of records that were checked, and the first fault if there is one."""
 
     records: int
     head: str

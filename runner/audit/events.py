@@ -99,7 +99,7 @@ class Action(StrEnum):
 
 
 class Outcome(StrEnum):
-    """How an action ended."""
+    """The result of an action."""
 
     SUCCESS = "success"
     FAILURE = "failure"

@@ -65,7 +65,7 @@ _UNREADABLE = (ValueError, TypeError, KeyError, RecursionError, rfc8785.Canonica
 
 @dataclass(slots=True)
 class _Reader:
-    """How far the pass has got."""
+    """The progress of the pass."""
 
     keys: tuple[PublicKey, ...] | None
     known: Sequence[Checkpoint]

@@ -23,7 +23,7 @@ _ID = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Lifetime:
-    """How long sessions last: without use, and at most."""
+    """The lifetimes of sessions: without use, and at most."""
 
     idle: timedelta
     absolute: timedelta

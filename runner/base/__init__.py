@@ -1,4 +1,4 @@
-"""What every process needs: settings, logs, keys, tasks, masking, system call filters.
+"""Parts that every process needs: settings, logs, keys, tasks, masking, system call filters.
 
 It knows tenants and executions only from `runner.words`, and reaches no other part of a deployment.
 

@@ -1,4 +1,4 @@
-"""Whether this host's worker works: it says so every second, in a file in its run folder.
+"""The health of this host's worker, which writes it every second to a file in its run folder.
 
 `runner worker --healthy` reads the file, for Docker's and systemd's checks, because a worker
 listens on no port. An old statement does not count: a worker that hangs, or cannot write, is not

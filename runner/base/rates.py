@@ -10,7 +10,7 @@ SUSTAINED_MINUTES = 5
 
 
 class Rate(BaseModel):
-    """How often a caller may send requests: at most `burst` in any minute.
+    """The rate at which a caller may send requests: at most `burst` in any minute.
 
     Over a longer time it is `per_minute`, counted over any five minutes.
     """

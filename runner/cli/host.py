@@ -32,7 +32,7 @@ OLDEST_ENGINE_MAJOR = 25
 
 
 class Status(StrEnum):
-    """How serious a finding is."""
+    """The severity of a finding."""
 
     OK = "ok"
     WARN = "warn"

@@ -41,7 +41,7 @@ class Address(BaseModel):
 
 
 class Beside(Address):
-    """How other commands of the same user reach the deployment of `runner dev`."""
+    """The address and key by which a user's other commands reach the deployment of `runner dev`."""
 
     docker_url: str
     superuser_url: str

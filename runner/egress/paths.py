@@ -1,4 +1,4 @@
-"""Whether a request's path lies below a prefix, however the server may read that path.
+"""Comparison of a request's path with a prefix, however the server may read that path.
 
 The proxy sends exactly the bytes of the path that it checked, so the only question is how the
 server reads them. Servers differ: they decode percent-encoding never, once or twice, accept
@@ -53,6 +53,6 @@ def _readings(decoded: str) -> Iterator[str]:
 
 
 def _climbs(reading: str) -> bool:
-    """Whether a segment, without its parameters, has only dots and droppable characters."""
+    """Return whether a segment, without its parameters, has only dots and droppable characters."""
     segments = _SEPARATORS.split(reading)
     return any(_DOTS.fullmatch(each.partition(";")[0]) for each in segments)

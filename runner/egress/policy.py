@@ -232,7 +232,7 @@ def _host(written: str) -> str:
 
 
 def _covers(pattern: str, host: str) -> bool:
-    """Whether the first matches every name that the second does, be it a pattern or a name."""
+    """Return whether the first matches every name that the second does, pattern or name."""
     if pattern == host:
         return True
     if pattern == ANY:

@@ -28,7 +28,7 @@ class Unreachable(Denied):
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """How long the proxy waits, in seconds."""
+    """The time-outs of the proxy, in seconds."""
 
     lookup_s: float = 5.0
     head_s: float = 10.0

@@ -1,4 +1,4 @@
-"""Whether the deployment accepts one more execution, so that its queue cannot grow without end.
+"""The decision to accept one more execution, so that the queue cannot grow without end.
 
 A tenant's quotas limit what it has waiting; this limits all tenants together.
 """

@@ -39,7 +39,7 @@ MOST_CHANGES = 200
 
 @dataclass(frozen=True, slots=True)
 class QueueStanding:
-    """How a queued execution stands in its tenant, and its tenant among the others."""
+    """The place of a queued execution in its tenant, and of its tenant among the others."""
 
     place: Place | None
     suspended: bool

@@ -1,4 +1,4 @@
-"""Whether this node can start sandboxes. While it cannot it claims nothing, and says so.
+"""The breaker of a node that cannot start sandboxes: meanwhile it claims nothing, and says so.
 
 A node whose Docker is broken fails each execution in a moment, and so would take more of the queue
 than a whole one beside it. When a start fails, a start of nobody's tells whether the node is at

@@ -1,4 +1,4 @@
-"""Whether this node takes anything new, as the operator wants it."""
+"""The gate of this node: it takes anything new only while the operator wants it."""
 
 import asyncio
 

@@ -35,7 +35,7 @@ _CALLS = TypeAdapter(list[list[int]])
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """How the command ended, and which calls it made."""
+    """The end of the command, and the calls that it made."""
 
     ending: Ending
     calls: frozenset[Call]

@@ -28,7 +28,7 @@ from runner.words.sandbox import WORKSPACE
 
 @dataclass(frozen=True, slots=True)
 class ForkTerms:
-    """How a copy differs from its source; a field that is None stays as in the source."""
+    """The differences of a copy from its source; a field that is None stays as in the source."""
 
     timeout_s: float | None
     on_timeout: OnTimeout | None = None

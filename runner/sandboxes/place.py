@@ -1,4 +1,4 @@
-"""Whether a sandbox runs, remembered for a moment so that no command waits for a statement.
+"""The node of a running sandbox, remembered for a moment so that no command waits for PostgreSQL.
 
 The memory may be out of date. The node, which knows, then refuses, and the row is read again.
 """

@@ -50,7 +50,7 @@ class WatcherReport:
 
 
 class _Memory:
-    """How many bytes of changes wait in this process, by tenant."""
+    """The bytes of changes that wait in this process, by tenant."""
 
     def __init__(self) -> None:
         self._held: Counter[UUID] = Counter()

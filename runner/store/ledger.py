@@ -23,7 +23,7 @@ class Removable:
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """How large a new object may become: what it may be at most, or what is left of a limit."""
+    """The most bytes that a new object may have: its own limit, or what is left of another."""
 
     limit: str
     allowed: int

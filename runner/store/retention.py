@@ -9,7 +9,7 @@ from runner.store.transaction import Transaction
 
 @dataclass(frozen=True, slots=True)
 class RetentionTerms:
-    """How long things are kept. `days` applies to tenants without a number of their own."""
+    """The times for which things are kept. `days` is for tenants without a number of their own."""
 
     days: int | None
     grace: timedelta
@@ -20,7 +20,7 @@ class RetentionTerms:
 
 @dataclass(frozen=True, slots=True)
 class Removed:
-    """How many rows were removed with executions."""
+    """The number of rows that were removed with executions."""
 
     executions: int
     events: int

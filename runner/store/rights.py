@@ -1,4 +1,4 @@
-"""Whether a right still holds, and the end of everything that was made with it.
+"""Rights that still hold, and the end of everything that was made with one.
 
 Only `end` ends what a principal made. If a new kind of thing can be made, add it to the statement
 `end` in `queries/rights.sql`.
@@ -27,7 +27,7 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How many things were ended."""
+    """The number of things that were ended."""
 
     keys: int = 0
     invitations: int = 0

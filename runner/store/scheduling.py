@@ -145,7 +145,7 @@ async def end_leases_of_node(tx: Transaction, *, node: str, instance: str) -> in
 
 @dataclass(frozen=True, slots=True)
 class TenantLoad:
-    """How much work a tenant has, and how much it has done lately."""
+    """The work that a tenant has waiting, and the work that it has done lately."""
 
     tenant: str
     tier: str

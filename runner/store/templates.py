@@ -14,7 +14,7 @@ from runner.words.templates import Startup, image_of
 
 
 class TemplateState(StrEnum):
-    """How far a build is. One that waits has no steps yet: its client will send them."""
+    """The progress of a build. One that waits has no steps yet: its client will send them."""
 
     WAITING = "waiting"
     BUILDING = "building"

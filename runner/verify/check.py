@@ -22,7 +22,7 @@ class Group(StrEnum):
 
 
 class Severity(StrEnum):
-    """How much a success of the probe would be worth to an attacker."""
+    """The worth of a probe's success to an attacker."""
 
     CRITICAL = "critical"
     HIGH = "high"

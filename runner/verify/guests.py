@@ -29,7 +29,7 @@ _TERMINAL = TerminalSize(24, 80)
 
 
 class Way(StrEnum):
-    """How a check's program comes into a sandbox."""
+    """The way in which a check's program comes into a sandbox."""
 
     EXECUTION = "as an execution"
     PROCESS = "as a process of a living sandbox"

@@ -125,7 +125,7 @@ class ExecutionRequest:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """How much a stream carried. `total_bytes` includes what was dropped."""
+    """The size of an output. `total_bytes` includes what was dropped."""
 
     total_bytes: int
     truncated: bool
@@ -177,7 +177,7 @@ class Artifact:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How an execution ended. `limits_hit` names the limits the program ran into."""
+    """The end of an execution. `limits_hit` names the limits the program ran into."""
 
     state: State
     reason: Reason

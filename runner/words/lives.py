@@ -37,14 +37,14 @@ class EndReason(StrEnum):
 
 
 class OnTimeout(StrEnum):
-    """What happens to a sandbox when its time is up."""
+    """The fate of a sandbox when its time is up."""
 
     KILL = "kill"
     PAUSE = "pause"
 
 
 class OnShortage(StrEnum):
-    """What happens to a paused sandbox when its host is short of memory."""
+    """The fate of a paused sandbox when its host is short of memory."""
 
     KEEP = "keep"
     SNAPSHOT = "snapshot"

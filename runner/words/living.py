@@ -116,7 +116,7 @@ class Launch:
 
 @dataclass(frozen=True, slots=True)
 class ProcessEnd:
-    """How a process ended: with an exit code or by a signal; a timeout ends it by a signal."""
+    """The end of a process: with an exit code or by a signal; a timeout ends it by a signal."""
 
     exit_code: int | None
     signal: int | None

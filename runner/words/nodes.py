@@ -4,7 +4,7 @@ from enum import StrEnum
 
 
 class NodeState(StrEnum):
-    """Whether a node takes executions and sandboxes."""
+    """A node's readiness to take executions and sandboxes."""
 
     READY = "ready"
     DRAINING = "draining"

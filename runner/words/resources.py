@@ -24,7 +24,7 @@ class Resources:
 
 @dataclass(frozen=True, slots=True)
 class RunBounds:
-    """How long one run may take, and how much of its stdout and of its stderr is kept."""
+    """The time that one run may take, and how much of its stdout and of its stderr is kept."""
 
     timeout_s: float
     output_kb: int

@@ -44,7 +44,7 @@ class Reader(Stream):
         process.readers.append(self)
 
     def keeps_up(self, now: float) -> bool:
-        """Whether it has lately taken something, or had taken all that there was."""
+        """Return whether it has lately taken something, or had taken all that there was."""
         return now - self._took_at < PATIENCE_S
 
     def heard(self, before: int) -> None:

@@ -181,7 +181,7 @@ class Watch(Filing):
             self._changes[kind, path, folder] = None
 
     def _within(self, folder: Folder) -> bool:
-        """Whether it is still where it was found: once moved away, it may be anywhere."""
+        """Return whether it is still where it was found: once moved away, it may be anywhere."""
         while folder.above is not None:
             folder = folder.above
         return folder is self._root

@@ -70,7 +70,7 @@ def test_after_redis_was_away_every_slot_hears_of_it_soon(own: Deployment) -> No
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_worker_stops_at_once_though_redis_is_gone(own: Deployment, how: signal.Signals) -> None:
-    """Whether Redis is dead or silent, no step of the stop waits for it longer than a time-out."""
+    """No step of the stop waits for Redis, dead or silent, longer than a time-out."""
     client = own.client("stop-without-redis")
     eventually(lambda: accepted(client))
     server = own.stack.services.redis

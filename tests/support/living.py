@@ -164,7 +164,7 @@ class Node:
         return heard
 
     def silent(self, stream: int) -> bool:
-        """Whether nothing was said on a stream that was not awaited."""
+        """Return whether nothing was said on a stream that was not awaited."""
         return self._heard[stream].empty()
 
     async def until(self, stream: int, kind: type[E]) -> tuple[dict[bytes, bytes], E]:

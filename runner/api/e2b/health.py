@@ -1,4 +1,4 @@
-"""Whether a sandbox runs, as E2B's clients ask inside it."""
+"""The health of a sandbox, as E2B's clients ask for it inside."""
 
 from http import HTTPStatus
 

@@ -56,7 +56,7 @@ def lacks(reason: str) -> BeforeValidator:
 
 
 class AutoResume(E2bBody):
-    """Whether traffic resumes a paused sandbox."""
+    """The choice whether traffic resumes a paused sandbox."""
 
     enabled: bool
 
@@ -172,7 +172,7 @@ class Refreshing(E2bBody):
 
 
 class Pausing(E2bBody):
-    """How a sandbox is to be paused."""
+    """The way in which a sandbox is to be paused."""
 
     memory: bool = True
     require_healthy_guest: bool = False

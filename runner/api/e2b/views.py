@@ -181,7 +181,7 @@ class AssignedTags(E2bAnswer):
 
 
 class FilesAnswer(E2bAnswer):
-    """Whether the files of a step are stored, and where and how to bring them."""
+    """The answer whether the files of a step are stored, and where and how to bring them."""
 
     present: bool
     url: str
@@ -203,7 +203,7 @@ class BuildReason(E2bAnswer):
 
 
 class BuildStatus(E2bAnswer):
-    """How a build goes on."""
+    """The progress of a build."""
 
     template_id: str = Field(alias="templateID")
     build_id: str = Field(alias="buildID")

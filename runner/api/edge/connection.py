@@ -39,7 +39,7 @@ _log = structlog.get_logger("runner.api")
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How much time and how many connections clients may use."""
+    """The time and the number of connections that clients may use."""
 
     client_s: float
     """Seconds for a head, for the rest of an unwanted body, and for reading an answer."""

@@ -104,7 +104,7 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """Whether the request may continue, and the state of its key's windows."""
+    """A decision whether the request may continue, and the state of its key's windows."""
 
     allowed: bool
     windows: tuple[Window, ...]

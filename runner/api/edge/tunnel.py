@@ -146,7 +146,7 @@ class Tunnel(asyncio.Protocol):
 
 
 class Switch:
-    """How a request leaves HTTP: `open` is called with the headers of its answer."""
+    """The way out of HTTP for a request: `open` is called with the headers of its answer."""
 
     def __init__(self, opening: Callable[[Headers], Tunnel]) -> None:
         self._opening = opening

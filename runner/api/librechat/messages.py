@@ -84,7 +84,7 @@ class FileRef(View):
 
 
 class ExecAnswer(View):
-    """How code ended."""
+    """The end of code."""
 
     session_id: str
     stdout: str

@@ -243,7 +243,7 @@ async def _dial(
 
 @dataclass(slots=True)
 class _Carried:
-    """How many bytes went into the sandbox and came out of it."""
+    """The number of bytes that went into the sandbox and came out of it."""
 
     bytes_in: int = 0
     bytes_out: int = 0

@@ -44,7 +44,7 @@ _log = structlog.get_logger("runner.worker")
 
 @dataclass(frozen=True, slots=True)
 class Endings:
-    """How attempts end."""
+    """The parts that end attempts."""
 
     finisher: Finisher
     """Those whose program has ended."""

@@ -27,7 +27,7 @@ class PoolBounds:
 
 
 class Demand:
-    """How often one kind was requested lately, and how long its starts took."""
+    """The rate at which one kind was requested lately, and the time that its starts took."""
 
     def __init__(self, start_s: float = 0.3) -> None:
         self.last = 0.0

@@ -71,7 +71,7 @@ class Multipart:
         await _skip(self._body)
 
     async def _goes_on(self) -> bool:
-        """Whether another part follows the boundary that was read, and not the end."""
+        """Return whether another part follows the boundary that was read, and not the end."""
         while len(self._held) < 2:  # noqa: PLR2004 - what the last boundary has more
             await self._more()
         return not self._held.startswith(b"--")

@@ -35,7 +35,7 @@ def whole(changes: Iterable[FileChange]) -> Iterator[FileChange]:
 
 
 class Looks:
-    """How many changes may still be described: each takes questions to the sandbox.
+    """The number of changes that may still be described: each takes questions to the sandbox.
 
     There are MAX_DESCRIBED of them, and as many again every `each_s` seconds; None for never.
     """

@@ -11,7 +11,7 @@ OURS = frozenset({"type", "exposed_ports", "pause_on_exit"})
 
 
 class RunnerSandboxClientOptions(BaseSandboxClientOptions):
-    """How to make a sandbox, in the fields of the API.
+    """The options of a sandbox to make, in the fields of the API.
 
     `exposed_ports` are those that others may reach. With `pause_on_exit`, the sandbox is paused at
     the end of its session, not killed.
