@@ -35,7 +35,7 @@ from runner.api.fields import Text
 from runner.api.librechat import replay
 from runner.api.librechat.messages import ExecAnswer, FileRef, FileReference
 from runner.api.librechat.paths import PROGRAMMATIC
-from runner.api.librechat.runs import keep, output, placed_files, submitted
+from runner.api.librechat.runs import keep, output, placed_files, submitted, unused
 from runner.api.librechat.sessions import new_session
 from runner.api.requests import MAX_CODE, MAX_FILES
 from runner.api.views import View
@@ -192,7 +192,7 @@ async def run(
     if going.code.files:
         await require(request, parts, caller, Permission.FILE_READ)
     placed = await placed_files(parts, caller, going.code.files)
-    runs, known = (_unused(name, placed) for name in (RUNS, KNOWN))
+    runs, known = (unused(name, placed) for name in (RUNS, KNOWN))
     placed[runs] = {"text": await asyncio.to_thread(Path(replay.__file__).read_text)}
     placed[known] = {"text": told}
     program = {"command": ["python3", runs, known], "output_keep": "head_and_tail"}
@@ -216,13 +216,6 @@ def _prepared(body: CodeOrResults) -> tuple[Going, dict[str, str], str]:
     going = body.going()
     names = _names(going.code.tools)
     return going, names, json.dumps(_told(going, names))
-
-
-def _unused(name: str, placed: Mapping[str, object]) -> str:
-    """Return a name for a file of ours that is none of the user's."""
-    while name in placed:
-        name = f"_{name}"
-    return name
 
 
 def _told(going: Going, names: Mapping[str, str]) -> dict[str, object]:

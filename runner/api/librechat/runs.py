@@ -32,11 +32,17 @@ async def submission_of(parts: Dependencies, caller: Caller, body: ExecRequest) 
     program: dict[str, object] = {"code": body.code, "language": body.language}
     name, command = CODE_FILES[body.language]
     if body.args or name in placed:
-        while name in placed:
-            name = f"_{name}"
+        name = unused(name, placed)
         placed[name] = {"text": body.code}
         program = {"command": [*command[:-1], name, *body.args]}
     return submitted(program, placed, body.timeout)
+
+
+def unused(name: str, placed: Mapping[str, object]) -> str:
+    """Return a name for a file of ours that is none of the user's."""
+    while name in placed:
+        name = f"_{name}"
+    return name
 
 
 async def placed_files(
