@@ -110,7 +110,7 @@ async def insert(
     state: TemplateState = TemplateState.BUILDING,
 ) -> StoredTemplate:
     """Store a template whose build begins, and has ended after `within`; or that waits as long."""
-    row = await tx.one(
+    await tx.run(
         "templates.insert",
         template_id=new.id,
         name=new.name,
@@ -126,14 +126,15 @@ async def insert(
         more_tags=list(new.more_tags),
         **_startup_columns(new.startup),
     )
-    if row is None:
-        raise RuntimeError("PostgreSQL stored a template and returned nothing")
-    return _of_row(row)
+    stored = await get(tx, new.id)
+    if stored is None:
+        raise RuntimeError("PostgreSQL stored a template and does not return it")
+    return stored
 
 
 async def start(tx: Transaction, new: TemplateFacts, *, within: timedelta) -> StoredTemplate | None:
     """Begin the build of a template that waits; None if it does not."""
-    row = await tx.one(
+    began = await tx.run(
         "templates.start",
         template_id=new.id,
         within=within,
@@ -144,7 +145,7 @@ async def start(tx: Transaction, new: TemplateFacts, *, within: timedelta) -> St
         steps=list(new.steps),
         **_startup_columns(new.startup),
     )
-    return _of_row(row) if row else None
+    return await get(tx, new.id) if began else None
 
 
 async def get(tx: Transaction, template_id: UUID) -> StoredTemplate | None:

@@ -21,15 +21,23 @@ SHUTDOWN = "57P"
 Text: TypeAlias = str | sql.Composed
 Statement: TypeAlias = tuple[Text, Mapping[str, Any]]
 Cursor: TypeAlias = psycopg.AsyncCursor[DictRow]
-_MARK = "-- name: "
+_BLOCK = re.compile(r"^-- (name|part): (\w+)\n", re.MULTILINE)
+_USED_PART = re.compile(r"\{([a-z_]+)\}")
 _PLANNED_ANEW = re.compile(r"%\(\w+\)s(::\S+)? IS NULL OR |^-- Planned anew", re.MULTILINE)
 
 
 @cache
 def _file(resource: str) -> Mapping[str, str]:
+    """Return a file's statements by name. A `part` of some is written once, and used as {part}."""
     text = resources.files("runner.store").joinpath("queries", f"{resource}.sql").read_text("utf-8")
-    blocks = text.split(_MARK)[1:]
-    return {name.strip(): body for name, _, body in (block.partition("\n") for block in blocks)}
+    _, *blocks = _BLOCK.split(text)
+    found = list(zip(blocks[::3], blocks[1::3], blocks[2::3], strict=True))
+    parts = {name: body.strip() for kind, name, body in found if kind == "part"}
+    return {
+        name: _USED_PART.sub(lambda used: parts[used[1]], body)
+        for kind, name, body in found
+        if kind == "name"
+    }
 
 
 def query(name: str) -> str:

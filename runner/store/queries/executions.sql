@@ -1,3 +1,8 @@
+-- part: columns
+tenant_id, execution_id, state, attempt, created_at, started_at, ended_at, cancel_requested_at,
+project, language, image, size, limits, isolation, interpret, reuse, output_keep, egress,
+egress_policy, metadata, result
+
 -- name: insert
 WITH stored AS (
 INSERT INTO executions (tenant_id, execution_id, language, image, size, limits, isolation, egress,
@@ -28,15 +33,11 @@ INSERT INTO events (tenant_id, execution_id, seq, attempt, kind, data)
 VALUES (app_tenant(), %(execution_id)s, %(seq)s, %(attempt)s, %(kind)s, %(data)s);
 
 -- name: get
-SELECT tenant_id, execution_id, state, attempt, created_at, started_at, ended_at,
-       cancel_requested_at, project, language, image, size, limits, isolation, interpret, reuse,
-       output_keep, egress, egress_policy, metadata, result
+SELECT {columns}
 FROM executions WHERE execution_id = %(execution_id)s;
 
 -- name: list
-SELECT tenant_id, execution_id, state, attempt, created_at, started_at, ended_at,
-       cancel_requested_at, project, language, image, size, limits, isolation, interpret, reuse,
-       output_keep, egress, egress_policy, metadata, result
+SELECT {columns}
 FROM executions
 WHERE tenant_id = app_tenant()
   AND (%(before)s::uuid IS NULL OR execution_id < %(before)s)
@@ -57,9 +58,7 @@ WITH wanted AS (
         ) few
     ) LIMIT 1
 )
-SELECT e.tenant_id, execution_id, state, attempt, created_at, started_at, ended_at,
-       cancel_requested_at, project, language, image, size, limits, isolation, interpret, reuse,
-       output_keep, egress, egress_policy, metadata, result
+SELECT {columns}
 FROM labels l JOIN executions e USING (tenant_id, execution_id)
 WHERE l.tenant_id = app_tenant()
   AND l.key = (SELECT key FROM wanted) AND l.value = (SELECT value FROM wanted)
@@ -94,9 +93,7 @@ FROM (
 -- name: list_labelled_by_state
 -- For rare states: read the executions in these states, and compare their labels.
 WITH rare AS MATERIALIZED (
-    SELECT tenant_id, execution_id, state, attempt, created_at, started_at, ended_at,
-           cancel_requested_at, project, language, image, size, limits, isolation, interpret,
-           reuse, output_keep, egress, egress_policy, metadata, result
+    SELECT {columns}
     FROM executions
     WHERE tenant_id = app_tenant() AND state = ANY (%(states)s::text[])
 )

@@ -1,5 +1,8 @@
+-- part: columns
+path, size, sha256, media_type, object_key, created_at, updated_at, expires_at
+
 -- name: lock
-SELECT path, size, sha256, media_type, object_key, created_at, updated_at, expires_at FROM files
+SELECT {columns} FROM files
 WHERE tenant_id = app_tenant() AND path = %(path)s
   AND (expires_at IS NULL OR expires_at > now())
 FOR UPDATE;
@@ -15,21 +18,21 @@ SET size = excluded.size, sha256 = excluded.sha256, media_type = excluded.media_
     created_at = CASE WHEN f.expires_at <= now() THEN excluded.created_at ELSE f.created_at END,
     expires_at = excluded.expires_at
 WHERE NOT %(only_new)s OR f.expires_at <= now()
-RETURNING path, size, sha256, media_type, object_key, created_at, updated_at, expires_at;
+RETURNING {columns};
 
 -- name: get
-SELECT path, size, sha256, media_type, object_key, created_at, updated_at, expires_at FROM files
+SELECT {columns} FROM files
 WHERE tenant_id = app_tenant() AND path = %(path)s
   AND (expires_at IS NULL OR expires_at > now());
 
 -- name: hold
-SELECT path, size, sha256, media_type, object_key, created_at, updated_at, expires_at FROM files
+SELECT {columns} FROM files
 WHERE tenant_id = app_tenant() AND path = ANY (%(paths)s)
   AND (expires_at IS NULL OR expires_at > now())
 ORDER BY path FOR SHARE;
 
 -- name: list
-SELECT path, size, sha256, media_type, object_key, created_at, updated_at, expires_at FROM files
+SELECT {columns} FROM files
 WHERE tenant_id = app_tenant() AND path > %(after)s AND path >= %(prefix)s
   AND starts_with(path, %(prefix)s) AND (expires_at IS NULL OR expires_at > now())
 ORDER BY path LIMIT %(limit)s;

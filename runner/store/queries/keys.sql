@@ -1,3 +1,7 @@
+-- part: columns
+key_id, prefix, name, role, permissions, networks::text[] AS networks, created_by, created_at,
+expires_at, revoked_at, last_used_at, replaced_by
+
 -- name: insert
 INSERT INTO api_keys (key_id, tenant_id, prefix, hash, role, name, permissions, networks,
                       expires_at, created_by)
@@ -13,18 +17,15 @@ FROM find_api_key(%(prefix)s);
 UPDATE api_keys SET last_used_at = now() WHERE key_id = %(key_id)s;
 
 -- name: get
-SELECT key_id, prefix, name, role, permissions, networks::text[] AS networks, created_by,
-       created_at, expires_at, revoked_at, last_used_at, replaced_by
+SELECT {columns}
 FROM api_keys WHERE key_id = %(key_id)s;
 
 -- name: lock
-SELECT key_id, prefix, name, role, permissions, networks::text[] AS networks, created_by,
-       created_at, expires_at, revoked_at, last_used_at, replaced_by
+SELECT {columns}
 FROM api_keys WHERE key_id = %(key_id)s FOR UPDATE;
 
 -- name: list
-SELECT key_id, prefix, name, role, permissions, networks::text[] AS networks, created_by,
-       created_at, expires_at, revoked_at, last_used_at, replaced_by
+SELECT {columns}
 FROM api_keys
 WHERE tenant_id = app_tenant() AND (%(before)s::uuid IS NULL OR key_id < %(before)s)
 ORDER BY key_id DESC LIMIT %(limit)s;

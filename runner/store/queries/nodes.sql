@@ -1,3 +1,8 @@
+-- part: columns
+node, state, away_at <= clock_timestamp() AS away, version, door, zone, isolations, images,
+templates, slots, sandboxes, cpus, memory_mb, running, living, free_mb, fault, joined_at,
+started_at, seen_at
+
 -- name: join
 -- A node that was removed stays removed: no row comes back.
 INSERT INTO nodes AS n (node, instance, version, door, zone, isolations, images, slots, sandboxes,
@@ -28,15 +33,11 @@ UPDATE nodes SET away_at = clock_timestamp(), running = 0
 WHERE node = %(node)s AND instance = %(instance)s;
 
 -- name: list
-SELECT node, state, away_at <= clock_timestamp() AS away, version, door, zone, isolations, images,
-       templates, slots, sandboxes, cpus, memory_mb, running, living, free_mb, fault, joined_at,
-       started_at, seen_at
+SELECT {columns}
 FROM nodes ORDER BY node;
 
 -- name: get
-SELECT node, state, away_at <= clock_timestamp() AS away, version, door, zone, isolations, images,
-       templates, slots, sandboxes, cpus, memory_mb, running, living, free_mb, fault, joined_at,
-       started_at, seen_at
+SELECT {columns}
 FROM nodes WHERE node = %(node)s;
 
 -- name: lock

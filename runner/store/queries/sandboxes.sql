@@ -1,3 +1,9 @@
+-- part: columns
+tenant_id, sandbox_id, state, reason, detail, created_at, started_at, ended_at, expires_at,
+timeout_s, on_timeout, auto_resume, lives_until, project, image, size, resources, isolation,
+egress, egress_policy, env, secret_env, metadata, created_by, filling, builds, on_shortage,
+kept_as
+
 -- name: insert
 INSERT INTO sandboxes (tenant_id, sandbox_id, created_by, timeout_s, expires_at, on_timeout,
                        auto_resume, lives_until, project, image, size, resources, isolation, egress,
@@ -10,23 +16,14 @@ VALUES (app_tenant(), %(sandbox_id)s, %(created_by)s, %(timeout_s)s,
         %(resources)s, %(isolation)s, %(egress)s, %(egress_policy)s, %(env)s, %(secret_env)s,
         %(metadata)s, now() + %(unclaimed)s, %(filling)s, %(builds)s,
         %(on_shortage)s)
-RETURNING tenant_id, sandbox_id, state, reason, detail, created_at, started_at, ended_at,
-          expires_at, timeout_s, on_timeout, auto_resume, lives_until, project, image, size, resources,
-          isolation, egress, egress_policy, env, secret_env, metadata, created_by, filling,
-          builds, on_shortage, kept_as;
+RETURNING {columns};
 
 -- name: get
-SELECT tenant_id, sandbox_id, state, reason, detail, created_at, started_at, ended_at, expires_at,
-       timeout_s, on_timeout, auto_resume, lives_until, project, image, size, resources, isolation, egress,
-       egress_policy, env, secret_env, metadata, created_by, filling, builds, on_shortage,
-       kept_as
+SELECT {columns}
 FROM sandboxes WHERE sandbox_id = %(sandbox_id)s;
 
 -- name: list
-SELECT tenant_id, sandbox_id, state, reason, detail, created_at, started_at, ended_at, expires_at,
-       timeout_s, on_timeout, auto_resume, lives_until, project, image, size, resources, isolation, egress,
-       egress_policy, env, secret_env, metadata, created_by, filling, builds, on_shortage,
-       kept_as
+SELECT {columns}
 FROM sandboxes
 WHERE tenant_id = app_tenant()
   AND (%(before)s::uuid IS NULL OR sandbox_id < %(before)s)
@@ -56,10 +53,7 @@ SET timeout_s = CASE WHEN %(sets_timeout)s THEN %(timeout_s)s ELSE timeout_s END
                          ELSE %(egress_policy)s END
 WHERE sandbox_id = %(sandbox_id)s
   AND state IN ('starting', 'running', 'pausing', 'paused', 'resuming')
-RETURNING tenant_id, sandbox_id, state, reason, detail, created_at, started_at, ended_at,
-          expires_at, timeout_s, on_timeout, auto_resume, lives_until, project, image, size, resources,
-          isolation, egress, egress_policy, env, secret_env, metadata, created_by, filling,
-          builds, on_shortage, kept_as;
+RETURNING {columns};
 
 -- name: filled
 UPDATE sandboxes
@@ -85,10 +79,7 @@ WHERE sandbox_id = %(sandbox_id)s AND node IS NULL AND state = 'starting'
   AND lease_until > clock_timestamp()
   AND NOT EXISTS (SELECT FROM nodes n WHERE n.node = %(node)s
                   AND (n.state <> 'ready' OR n.instance <> %(instance)s))
-RETURNING tenant_id, sandbox_id, state, reason, detail, created_at, started_at, ended_at,
-          expires_at, timeout_s, on_timeout, auto_resume, lives_until, project, image, size, resources,
-          isolation, egress, egress_policy, env, secret_env, metadata, created_by, filling,
-          builds, on_shortage, kept_as;
+RETURNING {columns};
 
 -- name: start
 WITH started AS (
@@ -116,10 +107,7 @@ WITH begun AS (
       AND NOT builds AND egress = '[]' AND secret_env = '{}'
       AND NOT EXISTS (SELECT FROM nodes n WHERE n.node = %(node)s
                       AND (n.state <> 'ready' OR n.instance <> %(instance)s))
-    RETURNING tenant_id, sandbox_id, state, reason, detail, created_at, started_at, ended_at,
-              expires_at, timeout_s, on_timeout, auto_resume, lives_until, project, image, size,
-              resources, isolation, egress, egress_policy, env, secret_env, metadata, created_by,
-              filling, builds, on_shortage, kept_as
+    RETURNING {columns}
 ), recorded AS (
     INSERT INTO audit_events (tenant_id, body) SELECT app_tenant(), %(record)s::text FROM begun
 )
@@ -153,10 +141,7 @@ SET instance = %(instance)s, lease_until = clock_timestamp() + %(lease)s,
     counted_up = 0, counted_down = 0
 WHERE sandbox_id = %(sandbox_id)s AND node = %(node)s AND instance = %(earlier)s
   AND state <> 'ended'
-RETURNING tenant_id, sandbox_id, state, reason, detail, created_at, started_at, ended_at,
-          expires_at, timeout_s, on_timeout, auto_resume, lives_until, project, image, size, resources,
-          isolation, egress, egress_policy, env, secret_env, metadata, created_by, filling,
-          builds, on_shortage, kept_as, guest, masks;
+RETURNING {columns}, guest, masks;
 
 -- name: end
 UPDATE sandboxes

@@ -1,3 +1,7 @@
+-- part: columns
+snapshot_id, sandbox_id, name, metadata, created_by, created_at, image, size, resources,
+isolation, bytes, sha256, sealed_key, object_key, expires_at
+
 -- name: insert
 INSERT INTO snapshots (tenant_id, snapshot_id, sandbox_id, name, metadata, created_by, image, size,
                        resources, isolation, bytes, sha256, sealed_key, object_key, expires_at)
@@ -8,24 +12,20 @@ SELECT app_tenant(), %(snapshot_id)s, %(sandbox_id)s, %(name)s, %(metadata)s, %(
        LEAST(now() + make_interval(secs => %(lasts_s)s),
              now() + make_interval(days => NULLIF(q.snapshot_days, 0)))
 FROM tenant_quotas q WHERE q.tenant_id = app_tenant()
-RETURNING snapshot_id, sandbox_id, name, metadata, created_by, created_at, image, size, resources,
-          isolation, bytes, sha256, sealed_key, object_key, expires_at;
+RETURNING {columns};
 
 -- name: get
-SELECT snapshot_id, sandbox_id, name, metadata, created_by, created_at, image, size, resources,
-       isolation, bytes, sha256, sealed_key, object_key, expires_at
+SELECT {columns}
 FROM snapshots WHERE tenant_id = app_tenant() AND snapshot_id = %(snapshot_id)s
   AND (expires_at IS NULL OR expires_at > now());
 
 -- name: of_object
-SELECT snapshot_id, sandbox_id, name, metadata, created_by, created_at, image, size, resources,
-       isolation, bytes, sha256, sealed_key, object_key, expires_at
+SELECT {columns}
 FROM snapshots WHERE tenant_id = app_tenant() AND object_key = %(object_key)s
   AND (expires_at IS NULL OR expires_at > now());
 
 -- name: list
-SELECT snapshot_id, sandbox_id, name, metadata, created_by, created_at, image, size, resources,
-       isolation, bytes, sha256, sealed_key, object_key, expires_at
+SELECT {columns}
 FROM snapshots
 WHERE tenant_id = app_tenant() AND (%(before)s::uuid IS NULL OR snapshot_id < %(before)s)
   AND (%(of)s::uuid IS NULL OR sandbox_id = %(of)s)
@@ -35,5 +35,4 @@ ORDER BY snapshot_id DESC LIMIT %(limit)s;
 
 -- name: delete
 DELETE FROM snapshots WHERE tenant_id = app_tenant() AND snapshot_id = %(snapshot_id)s
-RETURNING snapshot_id, sandbox_id, name, metadata, created_by, created_at, image, size, resources,
-          isolation, bytes, sha256, sealed_key, object_key, expires_at;
+RETURNING {columns};

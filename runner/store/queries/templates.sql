@@ -1,78 +1,13 @@
--- name: insert
-INSERT INTO templates (tenant_id, template_id, name, tag, state, created_by, due_at, base_image,
-                       base_template, base_owner, env, steps, start_command, ready_command, ready_s,
-                       more_tags)
-VALUES (app_tenant(), %(template_id)s, %(name)s, %(tag)s, %(state)s, %(created_by)s,
-        now() + %(within)s, %(base_image)s, %(base_template)s, %(base_owner)s, %(env)s,
-        %(steps)s, %(start_command)s, %(ready_command)s, %(ready_s)s, %(more_tags)s)
-RETURNING template_id, name, tag, state, detail, created_by, created_at, ended_at, base_image,
-          base_template, base_owner, env, steps, bytes, sha256, start_command, ready_command, ready_s,
-          more_tags, tenant_id AS owner, '{}'::text[] AS tags, false AS public;
-
--- name: get
-SELECT template_id, name, tag, CASE WHEN t.lost THEN 'failed' ELSE state END AS state,
-       CASE WHEN t.lost THEN 'it lost the client or the process that built it: build it again' ELSE detail END
-           AS detail,
-       CASE WHEN tenant_id = app_tenant() THEN created_by ELSE 'operator' END AS created_by,
-       created_at, ended_at, base_image, base_template, base_owner, env, steps, bytes, sha256,
-       start_command, ready_command, ready_s, more_tags, tenant_id AS owner,
-       CASE WHEN tenant_id = app_tenant()
-            THEN ARRAY(SELECT g.tag FROM template_tags g WHERE g.tenant_id = t.tenant_id
-                       AND g.template_id = t.template_id ORDER BY g.tag)
-            ELSE ARRAY(SELECT p.tag FROM public_templates p WHERE p.tenant_id = t.tenant_id
-                       AND p.template_id = t.template_id ORDER BY p.tag) END AS tags,
-       EXISTS (SELECT FROM public_templates p WHERE p.tenant_id = t.tenant_id
-               AND p.template_id = t.template_id) AS public
-FROM (SELECT *, state IN ('waiting', 'building') AND due_at < now() AS lost FROM templates) t
-WHERE template_id = %(template_id)s;
-
--- name: list
-SELECT template_id, name, tag, CASE WHEN t.lost THEN 'failed' ELSE state END AS state,
-       CASE WHEN t.lost THEN 'it lost the client or the process that built it: build it again' ELSE detail END
-           AS detail,
-       CASE WHEN tenant_id = app_tenant() THEN created_by ELSE 'operator' END AS created_by,
-       created_at, ended_at, base_image, base_template, base_owner, env, steps, bytes, sha256,
-       start_command, ready_command, ready_s, more_tags, tenant_id AS owner,
-       CASE WHEN tenant_id = app_tenant()
-            THEN ARRAY(SELECT g.tag FROM template_tags g WHERE g.tenant_id = t.tenant_id
-                       AND g.template_id = t.template_id ORDER BY g.tag)
-            ELSE ARRAY(SELECT p.tag FROM public_templates p WHERE p.tenant_id = t.tenant_id
-                       AND p.template_id = t.template_id ORDER BY p.tag) END AS tags,
-       EXISTS (SELECT FROM public_templates p WHERE p.tenant_id = t.tenant_id
-               AND p.template_id = t.template_id) AS public
-FROM (SELECT *, state IN ('waiting', 'building') AND due_at < now() AS lost FROM templates) t
-WHERE CASE WHEN %(public)s THEN EXISTS (SELECT FROM public_templates p WHERE p.tenant_id = t.tenant_id
-                                        AND p.template_id = t.template_id)
-      ELSE tenant_id = app_tenant() END
-  AND (%(before)s::uuid IS NULL OR template_id < %(before)s)
-  AND (%(name)s::text IS NULL OR name = %(name)s)
-ORDER BY template_id DESC LIMIT %(limit)s;
-
--- name: named
-SELECT template_id, name, tag, state, detail,
-       CASE WHEN tenant_id = app_tenant() THEN created_by ELSE 'operator' END AS created_by,
-       created_at, ended_at, base_image, base_template, base_owner, env, steps, bytes, sha256,
-       start_command, ready_command, ready_s, more_tags, tenant_id AS owner,
-       CASE WHEN tenant_id = app_tenant()
-            THEN ARRAY(SELECT g.tag FROM template_tags g WHERE g.tenant_id = t.tenant_id
-                       AND g.template_id = t.template_id ORDER BY g.tag)
-            ELSE ARRAY(SELECT p.tag FROM public_templates p WHERE p.tenant_id = t.tenant_id
-                       AND p.template_id = t.template_id ORDER BY p.tag) END AS tags,
-       EXISTS (SELECT FROM public_templates p WHERE p.tenant_id = t.tenant_id
-               AND p.template_id = t.template_id) AS public
-FROM (SELECT tenant_id, template_id, 1 AS turn FROM template_tags
-      WHERE tenant_id = app_tenant() AND name = %(name)s AND tag = %(tag)s
-      UNION ALL
-      SELECT tenant_id, template_id, 2 FROM public_templates WHERE name = %(name)s AND tag = %(tag)s) n
-JOIN templates t USING (tenant_id, template_id)
-WHERE state = 'ready' ORDER BY turn LIMIT 1;
-
--- name: begun_alike
-SELECT template_id, name, tag, state, detail,
-       CASE WHEN tenant_id = app_tenant() THEN created_by ELSE 'operator' END AS created_by,
-       created_at, ended_at, base_image, base_template, base_owner, env, steps, bytes, sha256,
-       start_command, ready_command, ready_s, more_tags, tenant_id AS owner,
-       CASE WHEN tenant_id = app_tenant()
+-- part: shown
+-- Templates as a tenant sees them: its own, and everybody's.
+SELECT t.tenant_id AS owner, t.template_id, t.name, t.tag,
+       CASE WHEN l.lost THEN 'failed' ELSE t.state END AS state,
+       CASE WHEN l.lost THEN 'it lost the client or the process that built it: build it again'
+            ELSE t.detail END AS detail,
+       CASE WHEN t.tenant_id = app_tenant() THEN t.created_by ELSE 'operator' END AS created_by,
+       t.created_at, t.ended_at, t.base_image, t.base_template, t.base_owner, t.env, t.steps,
+       t.bytes, t.sha256, t.start_command, t.ready_command, t.ready_s, t.more_tags,
+       CASE WHEN t.tenant_id = app_tenant()
             THEN ARRAY(SELECT g.tag FROM template_tags g WHERE g.tenant_id = t.tenant_id
                        AND g.template_id = t.template_id ORDER BY g.tag)
             ELSE ARRAY(SELECT p.tag FROM public_templates p WHERE p.tenant_id = t.tenant_id
@@ -80,9 +15,42 @@ SELECT template_id, name, tag, state, detail,
        EXISTS (SELECT FROM public_templates p WHERE p.tenant_id = t.tenant_id
                AND p.template_id = t.template_id) AS public
 FROM templates t
-WHERE tenant_id = app_tenant() AND base_image = %(base_image)s AND state = 'ready'
-  AND cardinality(steps) > 0 AND steps = (%(steps)s::text[])[:cardinality(steps)]
-ORDER BY cardinality(steps) DESC, template_id DESC LIMIT 1;
+CROSS JOIN LATERAL (SELECT t.state IN ('waiting', 'building') AND t.due_at < now() AS lost) l
+
+-- name: insert
+INSERT INTO templates (tenant_id, template_id, name, tag, state, created_by, due_at, base_image,
+                       base_template, base_owner, env, steps, start_command, ready_command, ready_s,
+                       more_tags)
+VALUES (app_tenant(), %(template_id)s, %(name)s, %(tag)s, %(state)s, %(created_by)s,
+        now() + %(within)s, %(base_image)s, %(base_template)s, %(base_owner)s, %(env)s,
+        %(steps)s, %(start_command)s, %(ready_command)s, %(ready_s)s, %(more_tags)s);
+
+-- name: get
+{shown}
+WHERE t.template_id = %(template_id)s;
+
+-- name: list
+SELECT * FROM ({shown}) s
+WHERE CASE WHEN %(public)s THEN public ELSE owner = app_tenant() END
+  AND (%(before)s::uuid IS NULL OR template_id < %(before)s)
+  AND (%(name)s::text IS NULL OR name = %(name)s)
+ORDER BY template_id DESC LIMIT %(limit)s;
+
+-- name: named
+{shown}
+JOIN (
+    SELECT tenant_id, template_id, 1 AS turn FROM template_tags
+    WHERE tenant_id = app_tenant() AND name = %(name)s AND tag = %(tag)s
+    UNION ALL
+    SELECT tenant_id, template_id, 2 FROM public_templates WHERE name = %(name)s AND tag = %(tag)s
+) n USING (tenant_id, template_id)
+WHERE t.state = 'ready' ORDER BY n.turn LIMIT 1;
+
+-- name: begun_alike
+{shown}
+WHERE t.tenant_id = app_tenant() AND t.base_image = %(base_image)s AND t.state = 'ready'
+  AND cardinality(t.steps) > 0 AND t.steps = (%(steps)s::text[])[:cardinality(t.steps)]
+ORDER BY cardinality(t.steps) DESC, t.template_id DESC LIMIT 1;
 
 -- name: building
 SELECT count(*) AS builds FROM templates
@@ -95,10 +63,7 @@ SET state = 'building', due_at = now() + %(within)s, base_image = %(base_image)s
     start_command = %(start_command)s, ready_command = %(ready_command)s, ready_s = %(ready_s)s
 WHERE tenant_id = app_tenant() AND template_id = %(template_id)s AND state = 'waiting'
   -- One whose time is over counts in no quota any more.
-  AND due_at > now()
-RETURNING template_id, name, tag, state, detail, created_by, created_at, ended_at, base_image,
-          base_template, base_owner, env, steps, bytes, sha256, start_command, ready_command, ready_s,
-          more_tags, tenant_id AS owner, '{}'::text[] AS tags, false AS public;
+  AND due_at > now();
 
 -- name: keep
 UPDATE templates

@@ -1,3 +1,7 @@
+-- part: columns
+tenant_id, name, tier, max_concurrency, max_limits, required_isolation, egress_ceiling,
+retention_days, quotas, reuse, suspended_at, suspended_why, created_at
+
 -- name: find
 SELECT find_tenant(%(name)s) AS tenant_id;
 
@@ -10,13 +14,11 @@ VALUES (%(tenant_id)s, %(name)s, %(tier)s, %(max_concurrency)s, %(max_limits)s,
 ON CONFLICT DO NOTHING;
 
 -- name: get
-SELECT tenant_id, name, tier, max_concurrency, max_limits, required_isolation, egress_ceiling,
-       retention_days, quotas, reuse, suspended_at, suspended_why, created_at
+SELECT {columns}
 FROM tenants WHERE tenant_id = app_tenant();
 
 -- name: list
-SELECT tenant_id, name, tier, max_concurrency, max_limits, required_isolation, egress_ceiling,
-       retention_days, quotas, reuse, suspended_at, suspended_why, created_at
+SELECT {columns}
 FROM tenants WHERE %(after)s::text IS NULL OR name > %(after)s ORDER BY name LIMIT %(limit)s;
 
 -- name: update

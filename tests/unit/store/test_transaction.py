@@ -1,12 +1,17 @@
 """Statements travel to PostgreSQL together, in few round trips."""
 
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from runner import store
 from runner.store.transaction import Transaction, query
+
+QUERIES = Path(store.__file__).with_name("queries")
 
 NAMES = {
     query(name): name
@@ -111,3 +116,25 @@ async def test_single_statements_take_no_record(wire: Any) -> None:
     """It would never be written."""
     with pytest.raises(RuntimeError, match="no end"):
         Transaction(wire).append_record("1")
+
+
+STATEMENTS = sorted(
+    f"{path.stem}.{name}"
+    for path in QUERIES.glob("*.sql")
+    for name in re.findall(r"^-- name: (\w+)$", path.read_text(), re.MULTILINE)
+)
+
+
+@pytest.mark.parametrize("name", STATEMENTS)
+def test_a_statement_has_the_parts_that_it_names(name: str) -> None:
+    """What several statements have in common is written once in their file."""
+    statement = query(name)
+    assert statement.strip().endswith(";")
+    assert not re.search(r"\{[a-z_]+\}|^-- part", statement, re.MULTILINE)
+
+
+def test_each_part_is_used_more_than_once() -> None:
+    for path in QUERIES.glob("*.sql"):
+        text = path.read_text()
+        for part in re.findall(r"^-- part: (\w+)$", text, re.MULTILINE):
+            assert text.count(f"{{{part}}}") > 1, (path.name, part)
