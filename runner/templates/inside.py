@@ -23,6 +23,8 @@ SKELETON = "opt/skeleton"
 MOUNTED = ("proc", "dev", "sys", "run", "tmp", "mnt")
 WHITEOUT, OPAQUE = ".wh.", ".wh..wh..opq"
 _MADE_OPAQUE = "trusted.overlay.opaque"
+TOLD = 10
+"""How many of the files that are not kept the log names."""
 _PR_CAPBSET_DROP = 24
 _SYS_ADMIN = 21
 """The capability to mount (capabilities(7)): no step has it."""
@@ -126,6 +128,9 @@ def gather(command: dict[str, Any]) -> None:
     """Make what the steps have changed fit to be packed."""
     # Before what is mounted anew is left out: a home may be below that, such as /mnt/data.
     _to_skeleton(UPPER / command["home"].lstrip("/"))
+    if lost := sorted(str(each.relative_to(UPPER)) for each in (UPPER / "mnt").glob("*")):
+        # What is mounted elsewhere is nobody's surprise; files in /mnt may be meant to stay.
+        sys.stdout.write(f"not kept, as builds use /mnt themselves: /{', /'.join(lost[:TOLD])}\n")
     for name in MOUNTED:
         shutil.rmtree(UPPER / name, ignore_errors=True)
     for folder, folders, files in os.walk(UPPER):

@@ -9,9 +9,12 @@ from runner.templates import inside
 
 @pytest.mark.parametrize("home", ["/workspace", "/home/user", "/mnt/data"])
 def test_a_home_is_kept_wherever_it_is(
-    home: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    home: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Also below a folder that each sandbox mounts anew, of which nothing else is kept."""
+    """Also below /mnt, of which nothing else is kept: the build's log says so."""
     monkeypatch.setattr(inside, "UPPER", tmp_path)
     for path in (f"{home}/own/file", "/mnt/other", "/tmp/x", "/srv/kept"):  # noqa: S108 - below
         file = tmp_path / path.lstrip("/")
@@ -21,3 +24,4 @@ def test_a_home_is_kept_wherever_it_is(
     assert {str(each.relative_to(tmp_path)) for each in tmp_path.rglob("*") if each.is_file()} == {
         "opt/skeleton/own/file", "srv/kept"
     }  # fmt: skip
+    assert capsys.readouterr().out == "not kept, as builds use /mnt themselves: /mnt/other\n"
