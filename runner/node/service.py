@@ -28,7 +28,6 @@ from runner.node.named import read_named
 from runner.node.reaper import Reaper
 from runner.node.residents.opening import LivingTerms, open_residents
 from runner.node.residents.residents import Residents
-from runner.node.residents.templates import TemplateImages
 from runner.node.retention import ABANDONED, GRACE, TIDY_EVERY_S, Retention
 from runner.node.runs.claimer import Claimer
 from runner.node.runs.consumer import Consumers
@@ -46,6 +45,7 @@ from runner.node.stock.demand import PoolBounds
 from runner.node.stock.disposal import Disposals
 from runner.node.stock.pool import open_pool
 from runner.node.stock.reuse import ReuseBounds, open_reuse
+from runner.node.stock.templates import SandboxesOfTemplates, TemplateImages
 from runner.node.traffic import Traffic
 from runner.queue.changes import Changes
 from runner.queue.doorbell import Doorbell
@@ -137,18 +137,25 @@ async def worker(
                 blames_node=breaker.blames_node,
             )
         )
-        sandboxes = await stack.enter_async_context(
-            open_reuse(
-                pool,
-                bounds=ReuseBounds(
-                    runs=settings.reuse_runs,
-                    age_s=settings.reuse_age_s,
-                    idle_s=settings.pool_idle_s,
-                    waiting=settings.pool_max,
-                ),
-                digest=launcher.maker.images.require,
-                duties=duties,
-            )
+        templates = TemplateImages(
+            database=database,
+            objects=named.objects,
+            vault=vault,
+            images=launcher.maker.images,
+            node=policy.node,
+            folder=settings.state_dir / "templates",
+            most_bytes=settings.template_images_mb * 2**20,
+        )
+        sandboxes = SandboxesOfTemplates(
+            await stack.enter_async_context(
+                open_reuse(
+                    pool,
+                    bounds=ReuseBounds.of(settings),
+                    digest=launcher.maker.images.require,
+                    duties=duties,
+                )
+            ),
+            templates,
         )
         settler = Settler(database=database, signer=signer, max_attempts=policy.max_attempts)
         disposals = Disposals(
@@ -203,15 +210,6 @@ async def worker(
             interruptions=interruptions,
             policy=policy,
         )
-        templates = TemplateImages(
-            database=database,
-            objects=named.objects,
-            vault=vault,
-            images=launcher.maker.images,
-            node=policy.node,
-            folder=settings.state_dir / "templates",
-            most_bytes=settings.template_images_mb * 2**20,
-        )
         residents = await stack.enter_async_context(
             open_residents(
                 LivingTerms(
@@ -237,7 +235,6 @@ async def worker(
                 changes=changes,
                 signer=signer,
                 vault=vault,
-                templates=templates,
                 objects=named.objects,
                 measures=measures,
                 tracer=tracer,
@@ -282,6 +279,7 @@ async def worker(
             ("cancelling for suspended tenants", reaper.end_suspended, settings.reconcile_s),
             ("ringing again", reaper.reconcile, settings.reconcile_s),
             ("removing strays", partial(_sweep_strays, launcher, residents), SWEEP_S),
+            ("removing deleted templates' images", templates.sweep, templates.SWEEP_S),
             ("retention", retention.sweep, settings.retention_every_s),
             ("tidying the object store", retention.tidy, TIDY_EVERY_S),
             ("checkpoints", checkpointer.sweep, checkpoints.SWEEP_S),

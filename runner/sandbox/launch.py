@@ -36,6 +36,7 @@ from runner.sandbox.observe.cgroups import Cgroups
 from runner.sandbox.observe.guards import Guards
 from runner.words.errors import LaunchFailed, RunnerError
 from runner.words.sandbox import SandboxSpec
+from runner.words.templates import template_in
 
 NODE_LABEL = "runner.node"
 INSTANCE_LABEL = "runner.instance"
@@ -192,7 +193,8 @@ class Launcher:
                 raise LaunchFailed(f"this host refused a sandbox: {error.strerror}") from error
             raise
         identity = Identity(sandbox_id, image.digest, self.maker.profile.hash)
-        return Sandbox(identity, container, channel, self._patience)
+        furnished = template_in(order.spec.image) is not None and not order.spec.builds
+        return Sandbox(identity, container, channel, self._patience, furnished=furnished)
 
     async def adopt(self, residence: Residence) -> LivingSandbox:
         """Take over a sandbox that an earlier worker of this node has told to live.

@@ -33,7 +33,8 @@
     │   └── GuestRefused    in a living sandbox, by its kernel
     ├── SandboxFault        the sandbox, not the program, went wrong
     │   ├── ImageMissing
-    │   │   └── ImageIncompatible
+    │   │   ├── ImageIncompatible
+    │   │   └── TemplateMissing
     │   ├── IsolationMissing
     │   ├── LaunchFailed
     │   └── ProtocolViolation
@@ -275,6 +276,10 @@ class ImageMissing(SandboxFault):
 
 class ImageIncompatible(ImageMissing):
     """The image's supervisor and this worker have no protocol generation in common."""
+
+
+class TemplateMissing(ImageMissing):
+    """The tenant's template was deleted or never built, or what is stored of it is damaged."""
 
 
 class IsolationMissing(SandboxFault):

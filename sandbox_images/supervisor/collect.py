@@ -99,7 +99,8 @@ class Collector:
                     if not places:
                         return
                 elif tools:
-                    self._refuse(path + "/", "made_by_tools")
+                    if not self.placed.held(path):
+                        self._refuse(path + "/", "made_by_tools")
                     return
                 in_tools = in_tools or tools
             prefix = path and path + "/"
@@ -139,10 +140,10 @@ class Collector:
 
     def _consider(self, path: str, status: os.stat_result, pattern: int) -> str | None:
         """Note a file to hand back; return why it is refused, or None."""
-        if not stat.S_ISREG(status.st_mode):
-            return "not_a_regular_file"
         if self.placed.unchanged(path, status):
             return None
+        if not stat.S_ISREG(status.st_mode):
+            return "not_a_regular_file"
         if status.st_nlink != 1:
             return "hard_link"
         if status.st_size > self.bytes_left:

@@ -24,6 +24,8 @@ class Placed:
     def __init__(self, memory: int) -> None:
         self._memory = memory
         self._known: dict[str, list[int]] = {}
+        self._begun: set[str] = set()
+        """What the template has put there. An input file of the same name takes its place."""
         # A write by the program, however soon, gives a later time than this.
         self._stamp = time.time_ns() - 10**9
 
@@ -39,14 +41,22 @@ class Placed:
         """Leave word of all that was placed."""
         os.pwrite(self._memory, json.dumps(self._known).encode(), 0)
 
+    def begin_with(self, path: str, status: os.stat_result) -> None:
+        """Note what the template has put below the workspace."""
+        self._begun.add(path)
+        self._known[path] = mark(status)
+
     def place(self, path: str, pieces: Iterable[bytes]) -> None:
-        """Write a new file below the workspace; never through a link, never over a file."""
+        """Write a new file below the workspace; never through a link, never over an input file."""
         *folders, name = path.split("/")
         folder = os.open(WORKSPACE, os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             for part in folders:
                 outer, folder = folder, self._enter(folder, part)
                 os.close(outer)
+            if path in self._begun:
+                self._begun.remove(path)
+                os.unlink(name, dir_fd=folder)
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             file = os.open(name, flags, 0o644, dir_fd=folder)
         finally:
@@ -66,8 +76,12 @@ class Placed:
         return os.open(name, os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
 
     def unchanged(self, path: str, status: os.stat_result) -> bool:
-        """Return whether this is an input file that nobody wrote to since."""
+        """Return whether this was there before the program, and nobody wrote to it since."""
         return self._known.get(path) == mark(status)
+
+    def held(self, path: str) -> bool:
+        """Return whether something of this name was there before the program."""
+        return path in self._known
 
     def main_file(self) -> tuple[str, list[int]] | None:
         """Return name and mark of a program that was given as text, if nothing else was placed."""

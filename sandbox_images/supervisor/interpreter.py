@@ -72,11 +72,21 @@ def suits(env: Mapping[str, str]) -> bool:
     """Return whether a program with this environment, in this folder, may run here."""
     if any(name.startswith(AT_START + AT_IMPORT) for name in env.keys() - EITHER_WAY):
         return False
+    if not _is_python3(env.get("PATH") or os.environ.get("PATH", os.defpath)):
+        return False
     # Modules of the program's own that are named as one that is loaded: they would not be found.
     loaded = sys.modules.keys() - OURS - LIBRARY
     if any(name.removesuffix(".py").partition(".cpython")[0] in loaded for name in os.listdir(".")):
         return False
     return not os.path.isdir(sys.modules["site"].USER_SITE)
+
+
+def _is_python3(path: str) -> bool:
+    """Return whether `python3` stands for this interpreter: a template may have another."""
+    for folder in path.split(os.pathsep):
+        with contextlib.suppress(OSError):
+            return os.path.samefile(f"{folder}/python3", sys.executable)
+    return False
 
 
 def rehearse() -> None:

@@ -46,17 +46,20 @@ def prepare(
     """
     try:
         interpreter.rehearse()
-        command = _next(wire)
         placed = Placed(memory)
+        missing = _begin(placed)
+        command = _next(wire)
         while command["do"] == "place":
             _place(wire, placed, command)
             command = _next(wire)
         if command["do"] == "live":
             # Not for this process: PID 1 does that, on the stream that it was told on.
-            parent.sendall(json.dumps({"life": command, "stream": wire.stream}).encode())
+            told = {"life": command, "missing": missing, "stream": wire.stream}
+            parent.sendall(json.dumps(told).encode())
             os._exit(0)
         program = json.loads(b"".join(wire.pieces(command["program_bytes"])))
         stdin = _take_stdin(wire, command["stdin_bytes"])
+        _require(missing)
         placed.remember()
         if command["trust"]:
             from bridge import trust  # noqa: PLC0415 - not before it is needed, to save memory
@@ -73,6 +76,20 @@ def prepare(
     except (Disconnected, KeyError):  # or a command that has no place here
         pass
     os._exit(127)
+
+
+def _begin(placed: Placed) -> int:
+    """Put there what the template begins with; return the errno of what prevents that, or 0."""
+    if not os.path.isdir("/opt/skeleton"):
+        return 0
+    from skeleton import fill  # noqa: PLC0415 - only a template's sandbox needs it
+
+    return fill(placed)
+
+
+def _require(missing: int) -> None:
+    if missing:
+        raise OSError(missing, "its template's files are not there")
 
 
 def _next(wire: Wire) -> dict[str, Any]:

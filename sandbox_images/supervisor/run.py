@@ -119,6 +119,8 @@ class Run:
         facts = json.loads(said)
         if "life" in facts:
             self.wire.stream = facts["stream"]
+            if facts["missing"]:
+                return facts["missing"], 0
             self.life = facts["life"]
             return None, 0
         if facts["main_file"]:

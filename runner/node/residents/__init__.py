@@ -21,7 +21,6 @@ processes  the processes that were started in a sandbox, and what the node knows
 starts     starts processes, and records that
 masked     output with its secrets starred and its bytes in order
 furnish    what a sandbox is given: a container, secrets, a way out
-templates  makes images of tenants' templates, and removes them
 masks      keeps what must be masked, sealed, for a later process
 meter      reads a sandbox's counters
 timing     which limit of a sandbox's time comes next

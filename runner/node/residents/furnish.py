@@ -17,7 +17,6 @@ from runner.node.contexts.masked import JsonMasking
 from runner.node.contexts.table import ContextTable
 from runner.node.residents.journal import Journal
 from runner.node.residents.masks import MaskStore
-from runner.node.residents.templates import TemplateImages
 from runner.node.runs.actor import SandboxUser
 from runner.node.runs.egress import TRUST, Egress, Listening, WayOut
 from runner.node.runs.secrets import Secrets
@@ -102,7 +101,6 @@ class Furnisher:
         masks: MaskStore,
         journal: Journal,
         json: JsonMasking,
-        templates: TemplateImages,
         alone_s: int,
     ) -> None:
         """Take parts. A sandbox survives `alone_s` seconds without a process of its node."""
@@ -114,7 +112,6 @@ class Furnisher:
         self._masks = masks
         self._journal = journal
         self._json = json
-        self._templates = templates
         self._alone_s = alone_s
 
     async def new(self, hold: SandboxHold, sandbox: StoredSandbox) -> Furnished:
@@ -123,7 +120,6 @@ class Furnisher:
         Raises SandboxFault, KeyUnavailable, and Invalid for a missing secret.
         """
         given = await self._secrets.environment(_user(hold), sandbox.secret_env)
-        await self._templates.require(hold.tenant_id, sandbox.image)
         async with AsyncExitStack() as undoing:
             container = await self._container(hold.tenant_id, sandbox.spec, undoing)
             async with AsyncExitStack() as closing:
@@ -132,8 +128,6 @@ class Furnisher:
                 if watch.values:
                     await self._masks.keep(hold, watch.values)
                 guest = await self._living(container, way.bridge)
-                if not sandbox.builds:
-                    await self._templates.fill(guest, sandbox.image)
                 furnished = self._furnished(hold, guest, sandbox, way, given, watch, closing)
                 undoing.pop_all()
                 return furnished

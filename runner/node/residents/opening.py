@@ -23,7 +23,6 @@ from runner.node.residents.journal import FLUSH_S, Journal
 from runner.node.residents.masks import MaskStore
 from runner.node.residents.meter import SAMPLE_S
 from runner.node.residents.residents import Residents
-from runner.node.residents.templates import SWEEP_S, TemplateImages
 from runner.node.residents.usage import COUNT_S, UsageSweep, sample
 from runner.node.runs.egress import Egress
 from runner.node.runs.policy import ExecutionPolicy
@@ -81,7 +80,6 @@ async def open_residents(
     changes: Changes,
     signer: Signer,
     vault: Vault,
-    templates: TemplateImages,
     objects: ObjectStore,
     measures: Measures,
     tracer: SpanTracer,
@@ -103,7 +101,6 @@ async def open_residents(
             masks=MaskStore(database, vault),
             journal=journal,
             json=json,
-            templates=templates,
             alone_s=terms.alone_s,
         ),
         journal=journal,
@@ -124,7 +121,6 @@ async def open_residents(
         ("counting living sandboxes' use", UsageSweep(residents, database).count, COUNT_S),
         ("sampling living sandboxes", partial(sample, residents), SAMPLE_S),
         ("writing what is done in sandboxes", journal.write, FLUSH_S),
-        ("removing deleted templates' images", templates.sweep, SWEEP_S),
     )
     async with AsyncExitStack() as stack:
         stack.callback(json.close)

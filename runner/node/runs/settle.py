@@ -25,6 +25,7 @@ from runner.words.errors import (
     RunnerError,
     SandboxFault,
     SecretsUnreadable,
+    TemplateMissing,
 )
 from runner.words.execution import JSON, Artifact, Claim, ExecutionRequest, Result, never_ran
 from runner.words.states import ACTIVE, Reason, State
@@ -108,7 +109,9 @@ def told(error: Exception) -> tuple[Reason, str]:
     """
     match error:
         case ImageMissing():
-            return Reason.IMAGE_MISSING, "the worker's host has no image that this worker can use"
+            why = "the worker's host has no image that this worker can use"
+            # A template is the tenant's own.
+            return Reason.IMAGE_MISSING, error.detail if isinstance(error, TemplateMissing) else why
         case IsolationMissing():
             return Reason.ISOLATION_MISSING, "the worker's host lacks the isolation asked for"
         case KeyUnavailable() | SecretsUnreadable():

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import structlog
 
 from runner.base.duties import Duties
+from runner.base.settings import Settings
 from runner.base.tasks import uninterrupted
 from runner.node.stock.pool import answers
 from runner.node.stock.sandboxes import Need, Owner, Sandboxes
@@ -34,6 +35,16 @@ class ReuseBounds:
     age_s: float
     idle_s: float
     waiting: int
+
+    @classmethod
+    def of(cls, settings: Settings) -> "ReuseBounds":
+        """Return the operator's bounds."""
+        return cls(
+            runs=settings.reuse_runs,
+            age_s=settings.reuse_age_s,
+            idle_s=settings.pool_idle_s,
+            waiting=settings.pool_max,
+        )
 
 
 @dataclass(slots=True)

@@ -30,6 +30,7 @@ _NOT_STARTED = {
     "E2BIG": "its arguments and environment are too long",
     "EAGAIN": "the pids limit leaves no room for it",
     "ENOMEM": "the memory limit leaves no room for it",
+    "ENOSPC": "the disk limit leaves no room for the files that its template begins with",
 }
 _MAX_SHOWN = 128
 """Characters of a command's name in a sentence about it."""

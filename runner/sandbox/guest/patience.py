@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from runner.words.errors import SandboxLate
 
 UPLOAD_S = 60.0
+FURNISH_S = 60.0
 COLLECT_S = 60.0
 LOAD_S = 30.0
 CLEAN_S = 10.0

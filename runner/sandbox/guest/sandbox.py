@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 from runner.base.masking import Masker
 from runner.protocol.commands import Clean, Live, Load, Ping, Prepare
-from runner.protocol.events import Alive, Cleaned, Living, Loaded
+from runner.protocol.events import Alive, Cleaned, Living, Loaded, NotStarted
 from runner.sandbox.guest import patience
 from runner.sandbox.guest.artifacts import NOTHING, ArtifactSink, CollectedFiles, collect, plain
-from runner.sandbox.guest.channel import Channel, Closed
+from runner.sandbox.guest.channel import Channel, Closed, unexpected
 from runner.sandbox.guest.container import Container
 from runner.sandbox.guest.ending import Ending
 from runner.sandbox.guest.inputs import Reader, nothing_stored, place
@@ -25,7 +25,7 @@ from runner.sandbox.guest.process import Process, RunTerms, RunWatch
 from runner.sandbox.guest.run import Report, Run
 from runner.sandbox.guest.sockets import listen_for_egress
 from runner.sandbox.observe.watchdog import Term
-from runner.words.errors import LeaseLost
+from runner.words.errors import LaunchFailed, LeaseLost
 from runner.words.execution import InputFile, Program
 
 LIVING_GENERATION = 2
@@ -55,13 +55,21 @@ class Sandbox:
     """
 
     def __init__(
-        self, identity: Identity, container: Container, channel: Channel, waits: Patience
+        self,
+        identity: Identity,
+        container: Container,
+        channel: Channel,
+        waits: Patience,
+        *,
+        furnished: bool = False,
     ) -> None:
+        """Take its parts. If it is `furnished`, its home begins with the files of its template."""
         self.id = identity.id
         self.identity = identity
         self.container = container
         self._channel = channel
         self._patience = waits
+        self._furnished = furnished
         self._preparing = False
         self.runs = 0
         self.spent = False
@@ -111,14 +119,25 @@ class Sandbox:
         """Let it live from now on; this object is spent then, and the other one stands for it.
 
         `secret` is 64 hexadecimal digits, by which the supervisor is known again. Without its node
-        it lives for `alone_s` seconds. Raises ImageIncompatible for an image that cannot live.
+        it lives for `alone_s` seconds. Raises ImageIncompatible for an image that cannot live, and
+        LaunchFailed if its home cannot hold the files of its template.
         """
         self.spent = True
         self._channel.require(LIVING_GENERATION)
         trust = bridge.trust if bridge else ""
+        if self._furnished:
+            await self.prepare()
         async with self._patience(patience.START_S, "begin to live"):
             await self._channel.send(Live(secret, alone_s, bridge is not None, trust))
-            await self._channel.expect(Living)
+            answer = await self._channel.read()
+        if isinstance(answer, NotStarted):
+            # As it answers `run`: the process that was made ahead has not become anything.
+            raise LaunchFailed(
+                f"the template's files were not copied to the home ({answer.error}); does the "
+                "sandbox's disk have room for them?"
+            )
+        if not isinstance(answer, Living):
+            raise unexpected(answer)
         identity = self.identity
         residence = Residence(
             sandbox_id=identity.id,
@@ -133,11 +152,17 @@ class Sandbox:
     async def prepare(self) -> None:
         """Let it make the process that becomes the next program, so that nobody waits for it.
 
-        Raises ProtocolViolation when the container has died.
+        That process copies its template's files, if there are any: this returns when it has.
+        Raises ProtocolViolation when the container has died or takes too long.
         """
-        if not self._preparing:
-            await self._channel.send(Prepare())
-            self._preparing = True
+        if self._preparing:
+            return
+        await self._channel.send(Prepare())
+        self._preparing = True
+        if self._furnished:
+            async with self._patience(patience.FURNISH_S, "copy its template's files"):
+                await self._channel.send(Ping())
+                await self._channel.expect(Alive)
 
     async def upload(self, files: Sequence[InputFile], read: Reader = nothing_stored) -> None:
         """Place files in the workspace. Raises SandboxFault when one does not fit.

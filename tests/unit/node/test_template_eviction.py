@@ -2,7 +2,7 @@
 
 from uuid import UUID
 
-from runner.node.residents.templates import WANTED_S, beyond
+from runner.node.stock.templates import WANTED_S, beyond
 from runner.sandbox.engine.template_image import TemplateImage
 from runner.words.ids import new_id
 

@@ -4,7 +4,7 @@ import asyncio
 from typing import Any, ClassVar, cast
 from uuid import UUID
 
-from runner.node.residents.templates import AT_ONCE, TemplateImages
+from runner.node.stock.templates import AT_ONCE, TemplateImages
 from runner.sandbox.engine.images import BuiltImage
 from runner.words.errors import ImageMissing
 from runner.words.ids import new_id

@@ -4,7 +4,7 @@ import os
 import time
 from pathlib import Path
 
-from runner.node.residents.templates import ABANDONED_S, remove_abandoned
+from runner.node.stock.templates import ABANDONED_S, remove_abandoned
 
 
 def test_what_a_killed_process_has_left_is_removed(tmp_path: Path) -> None:

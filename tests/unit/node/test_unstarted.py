@@ -21,6 +21,7 @@ from runner.words.errors import (
     SecretsUnreadable,
     SetupError,
     StoreUnavailable,
+    TemplateMissing,
 )
 from runner.words.states import Reason, State
 
@@ -78,6 +79,11 @@ def test_a_tenant_is_told_nothing_of_the_host(kind: type[RunnerError], reason: R
     result = settle.not_started(error)
     assert result.reason is reason
     assert "/" not in result.detail
+
+
+def test_a_tenant_is_told_what_became_of_its_template() -> None:
+    error = TemplateMissing("the template tools@1 was deleted, or was never built")
+    assert told(error) == (Reason.IMAGE_MISSING, error.detail)
 
 
 def test_a_drain_before_the_program_began_costs_no_attempt() -> None:

@@ -14,13 +14,14 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterator, Mapping, Seq
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 from uuid import UUID
 from weakref import WeakValueDictionary
 
+from runner.node.stock.sandboxes import Need, Sandboxes
 from runner.sandbox.engine.images import BuiltImage, Images
-from runner.sandbox.engine.layers import SKELETON
 from runner.sandbox.engine.template_image import TemplateImage
-from runner.sandbox.guest.living import LivingSandbox
+from runner.sandbox.guest.sandbox import Sandbox
 from runner.secrets.envelope import Unopened, template_of
 from runner.secrets.streams import opened
 from runner.secrets.vault import Vault
@@ -28,11 +29,9 @@ from runner.store import templates
 from runner.store.db import Database
 from runner.store.objects import ObjectStore
 from runner.store.templates import TemplateContent
-from runner.words.errors import ImageMissing, LaunchFailed
-from runner.words.execution import Program
+from runner.words.errors import ImageMissing, TemplateMissing
 from runner.words.templates import image_of, template_in
 
-SWEEP_S = 300.0
 HOLES = 64 * 2**20
 """How many bytes more than its archive a template's files may have: holes are written, too."""
 AT_ONCE = 2
@@ -43,14 +42,14 @@ MOST_TOLD = 1000
 """How many of its templates a node tells of, for sandboxes that would rather be on it."""
 WANTED_S = 600.0
 """For how long an image stays after it was wanted."""
-_FILL_S = 60.0
-_FILL = f'test ! -d {SKELETON} || cp -RT {SKELETON} "$HOME"'
 
 
 @dataclass(frozen=True, slots=True)
 class TemplateImages:
     """The templates' images of one node."""
 
+    SWEEP_S: ClassVar = 300.0
+    """How often to look for images that are to go."""
     database: Database
     objects: ObjectStore
     vault: Vault
@@ -76,8 +75,8 @@ class TemplateImages:
     async def require(self, tenant: UUID, image: str) -> None:
         """Make the image if it is a template's that this node has none of.
 
-        Raises ImageMissing if this tenant has no such template or its base is missing, Invalid if
-        it holds what no template may, KeyUnavailable and StoreUnavailable.
+        Raises TemplateMissing if this tenant has no such template, ImageMissing if its base is
+        missing, Invalid if it holds what no template may, KeyUnavailable and StoreUnavailable.
         """
         template = template_in(image)
         if template is None:
@@ -98,7 +97,7 @@ class TemplateImages:
         async with self.database.tenant(tenant) as tx:
             content = await templates.content(tx, template)
         if content is None:
-            raise ImageMissing(f"the template {name} was deleted, or was never built")
+            raise TemplateMissing(f"the template {name} was deleted, or was never built")
         return content.owner
 
     async def _image(self, tenant: UUID, template: UUID, name: str) -> BuiltImage:
@@ -114,7 +113,7 @@ class TemplateImages:
         async with self.database.tenant(tenant) as tx:
             content = await templates.content(tx, template)
             if content is None or content.owner != tenant:
-                raise ImageMissing(f"the template {name} was deleted, or was never built")
+                raise TemplateMissing(f"the template {name} was deleted, or was never built")
             bound_to = template_of(tenant, template)
             key = await self.vault.unseal(tx, tenant, content.sealed_key, bound_to=bound_to)
         if content.base_template is None or content.base_owner is None:
@@ -141,29 +140,6 @@ class TemplateImages:
         finally:
             await asyncio.to_thread(shutil.rmtree, scratch)
 
-    async def fill(self, guest: LivingSandbox, image: str) -> None:
-        """Give a new sandbox the files that its template has in its home.
-
-        The sandbox's own user copies them. Raises LaunchFailed if that fails or takes too long.
-        """
-        if template_in(image) is None:
-            return
-        process = await guest.start(Program(("/bin/sh", "-c", _FILL), {}))
-        try:
-            async with asyncio.timeout(_FILL_S):
-                end = await process.exited
-        except TimeoutError:
-            raise LaunchFailed(
-                f"the files of {image} were not copied within {_FILL_S:g} s"
-            ) from None
-        finally:
-            guest.forget(process.number)
-        if end.exit_code != 0:
-            raise LaunchFailed(
-                f"the files of {image} were not copied to its home; "
-                "does the sandbox's disk have room for them?"
-            )
-
     async def sweep(self) -> None:
         """Remove images of templates that were deleted, and what a killed process has left.
 
@@ -189,6 +165,27 @@ class TemplateImages:
         self._held.discard(made.template)
         self._turns.pop(made.template, None)
         self._used.pop(made.template, None)
+
+
+class SandboxesOfTemplates:
+    """Implements `Sandboxes` in front of others: makes the image that a template's sandbox needs.
+
+    Sandboxes of a template wait in the stock like those of any image, and belong to nobody. A
+    tenant gets one only if the template is its own or everybody's, which is asked each time.
+    """
+
+    def __init__(self, others: Sandboxes, images: TemplateImages) -> None:
+        self._others = others
+        self._images = images
+
+    async def claim(self, wanted: Need) -> Sandbox:
+        """Return a sandbox of the others, once this node has its image."""
+        await self._images.require(UUID(wanted.order.tenant), wanted.order.spec.image)
+        return await self._others.claim(wanted)
+
+    async def dispose(self, sandbox: Sandbox, *, at_once: bool = False) -> None:
+        """Give it back to the others."""
+        await self._others.dispose(sandbox, at_once=at_once)
 
 
 def beyond(
@@ -218,7 +215,7 @@ def remove_abandoned(folder: Path) -> None:
 async def _write(
     chunks: AsyncIterable[bytes], archive: Path, content: TemplateContent, name: str
 ) -> None:
-    """Write the archive. Raises ImageMissing if it is not the one that was kept."""
+    """Write the archive. Raises TemplateMissing if it is not the one that was kept."""
     digest = hashlib.sha256()
     try:
         with archive.open("wb") as file:
@@ -231,8 +228,8 @@ async def _write(
         raise _damaged(name)
 
 
-def _damaged(name: str) -> ImageMissing:
-    return ImageMissing(
+def _damaged(name: str) -> TemplateMissing:
+    return TemplateMissing(
         f"the template {name} is damaged: its object has changed since it was written. "
         "Build it again"
     )
