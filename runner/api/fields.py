@@ -48,6 +48,13 @@ Email = Annotated[
         ),
     ),
 ]
+ImageName = Annotated[
+    str,
+    StringConstraints(
+        pattern=r"^[a-z][a-z0-9-]{0,31}(:[A-Za-z0-9][A-Za-z0-9._-]{0,63}|@[0-9a-f-]{36})?$"
+    ),
+]
+"""An image of the deployment, or a template by `name`, `name:tag` or `name@id`."""
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 
 

@@ -11,7 +11,7 @@ from pydantic import (
 )
 
 from runner.api.contents import TextOrFileContent
-from runner.api.fields import EnvName, Name, SecretName, Strict, Text
+from runner.api.fields import EnvName, ImageName, Name, SecretName, Strict, Text
 from runner.api.requests import (
     MAX_ENV,
     MAX_FILES,
@@ -20,7 +20,6 @@ from runner.api.requests import (
 )
 from runner.api.rules import EgressEntry, entries
 from runner.api.sandbox_requests import Metadata, SandboxPath, Seconds
-from runner.api.template_requests import ImageName
 from runner.quotas.sizes import DEFAULT_SIZE
 from runner.sandboxes.copies import Beginning
 from runner.sandboxes.order import DEFAULT_TIMEOUT_S, LivingOrder

@@ -17,6 +17,7 @@ from runner.api.fields import (
     EnvName,
     FilePath,
     FilePrefix,
+    ImageName,
     Label,
     Name,
     SecretName,
@@ -120,7 +121,7 @@ class Submission(Strict):
     language: Literal["python", "bash", "javascript"] | None = Field(
         default=None,
         description="What `code` is written in. Every image runs Python and Bash, and those that "
-        "have Node run JavaScript.",
+        "have Node run JavaScript. Of a template, nobody checks that it has the language.",
     )
     command: Command | None = Field(
         default=None,
@@ -176,8 +177,10 @@ class Submission(Strict):
         "last is at most 1 MiB; the last half is sent when the program has ended. `omitted_bytes` "
         "and `omitted_at` in the result say how much is missing, and where.",
     )
-    image: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,31}$")] | None = Field(
-        default=None, description="The sandbox image; by default the deployment's first."
+    image: ImageName | None = Field(
+        default=None,
+        description="The sandbox image, or a template of yours by `name`, `name:tag` or `name@id`; "
+        "by default the deployment's first image.",
     )
     isolation: Annotated[Isolation, Field(strict=False)] | None = Field(
         default=None,

@@ -5,7 +5,7 @@ from typing import Annotated, Self
 from pydantic import ConfigDict, Field, StringConstraints, model_validator
 
 from runner.api.contents import Content
-from runner.api.fields import EnvName, SecretName, Strict, Text
+from runner.api.fields import EnvName, ImageName, SecretName, Strict, Text
 from runner.api.requests import MAX_ENV, MAX_SECRET_ENV, ResourceOverrides
 from runner.api.rules import EgressEntry, entries
 from runner.api.sandbox_requests import SandboxPath
@@ -33,12 +33,6 @@ DEFAULT_BUILD_SIZE = "medium"
 
 TemplateName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
 TemplateTag = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-ImageName = Annotated[
-    str,
-    StringConstraints(
-        pattern=r"^[a-z][a-z0-9-]{0,31}(:[A-Za-z0-9][A-Za-z0-9._-]{0,63}|@[0-9a-f-]{36})?$"
-    ),
-]
 Command = Annotated[Text, StringConstraints(min_length=1, max_length=MAX_COMMAND)]
 Value = Annotated[Text, StringConstraints(max_length=8192)]
 

@@ -32,7 +32,8 @@ from runner.words.sandbox import Isolation
 
 SizeOption = Annotated[str, typer.Option(help="A size of limits: `runner profile list`.")]
 ImageOption = Annotated[
-    str | None, typer.Option(help="The sandbox image; by default the deployment's first.")
+    str | None,
+    typer.Option(help="The sandbox image, or a template; by default the deployment's first image."),
 ]
 IsolationOption = Annotated[
     Isolation | None, typer.Option(help="The isolation; by default the tenant's.")

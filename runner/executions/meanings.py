@@ -51,7 +51,10 @@ MEANINGS: Mapping[Reason, Meaning] = MappingProxyType(
         Reason.ISOLATION_MISSING: Meaning(
             "the worker's host lacks the isolation that was asked for; nothing ran", _TELL
         ),
-        Reason.IMAGE_MISSING: Meaning("the worker's host has no usable image; nothing ran", _TELL),
+        Reason.IMAGE_MISSING: Meaning(
+            "the worker's host has no usable image, or the template was deleted; nothing ran",
+            "Name another template, or tell the operator; then submit it again.",
+        ),
         Reason.SANDBOX_START_FAILED: Meaning("no sandbox could be started; nothing ran", _AGAIN),
         Reason.SANDBOX_DIED: Meaning("the sandbox ended without a report", _TWICE),
         Reason.SANDBOX_PROTOCOL: Meaning(

@@ -77,13 +77,16 @@ class Offer:
 def resolve(order: Order, offer: Offer) -> ExecutionRequest:
     """Return the order with values in place of names. Raises Invalid with `field` set."""
     base = offer.sandbox
-    image = base.image(order.image, templates=False)
-    if order.language is not None and order.language not in base.images[image]:
-        can = listed(base.images[image])
-        raise Invalid(f"the image {image!r} cannot run {order.language}; it runs {can}", "language")
+    image = base.image(order.image)
+    # What a template can run, only its build knows.
+    can = base.images.get(image) if base.template is None else None
+    if order.language is not None and can is not None and order.language not in can:
+        raise Invalid(
+            f"the image {image!r} cannot run {order.language}; it runs {listed(can)}", "language"
+        )
     limits = resolve_limits(base.size(order.size), order.limits, base.max_limits)
     files = [InputFile(path, _content(path, each, offer)) for path, each in order.files.items()]
-    argv, env = order.command, dict(order.env)
+    argv, env = order.command, dict(base.environment(order.env, order.secret_env))
     if order.code is not None and order.language is not None:
         name, argv = CODE_FILES[order.language]
         files.append(InputFile(name, order.code.encode()))

@@ -116,7 +116,7 @@ class Submitting:
         self, tx: Transaction, tenant: Tenant, standing: Standing, order: Order
     ) -> Offer:
         return Offer(
-            await self.catalogue.offer(tx, tenant, standing, order.egress_policy),
+            await self.catalogue.offer(tx, tenant, standing, order.egress_policy, order.image),
             reuse=tenant.terms.reuse,
             stored={
                 path: StoredObject(each.object_key, each.size, each.sha256)

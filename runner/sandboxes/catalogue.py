@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from runner.egress.policy import Policy, Rule, rule_from_json, rule_to_json
 from runner.quotas.tiers import Standing, ceiling
 from runner.store import egress_policies, projects, templates
-from runner.store.templates import StoredTemplate
+from runner.store.templates import StoredTemplate, TemplateState
 from runner.store.tenants import Tenant
 from runner.store.transaction import Transaction
 from runner.tenants.policies import Entry, ceilings, permitted
@@ -33,6 +33,8 @@ class SandboxOffer:
     """The rules of the policy that the order names; None if the tenant has no such policy."""
     template: StoredTemplate | None = None
     """The template that the order names; None if it names an image, or nothing there is."""
+    no_template: str | None = None
+    """Why the order's name stands for no template, if one was begun by that name."""
 
     def size(self, name: str) -> Limits:
         """Return the limits of a size."""
@@ -40,22 +42,26 @@ class SandboxOffer:
             raise Invalid(f"there is no size {name!r}; choose one of {listed(self.sizes)}", "size")
         return self.sizes[name]
 
-    def image(self, name: str | None, *, templates: bool = True) -> str:
-        """Return the name of the image or template, or of the default image.
-
-        `templates` says whether the caller takes templates, too.
-        """
+    def image(self, name: str | None) -> str:
+        """Return the name of the image or template, or of the default image."""
         if self.template is not None:
             return self.template.image
         image = name or next(iter(self.images))
         if image not in self.images:
-            also = (
-                ", or a template of yours" if templates else "; templates are for living sandboxes"
-            )
             raise Invalid(
-                f"there is no image {image!r}; choose one of {listed(self.images)}{also}", "image"
+                self.no_template
+                or f"there is no image {image!r}; choose one of {listed(self.images)}, "
+                "or a template of yours",
+                "image",
             )
         return image
+
+    def environment(
+        self, own: Mapping[str, str], secret_env: Mapping[str, str]
+    ) -> Mapping[str, str]:
+        """Return the variables of an order, with those of its template that it does not set."""
+        given = self.template.env if self.template else {}
+        return {name: value for name, value in given.items() if name not in secret_env} | dict(own)
 
     def isolation(self, wanted: Isolation | None) -> Isolation:
         """Return the isolation that was asked for, else the tenant's, else the deployment's."""
@@ -100,9 +106,10 @@ class Catalogue:
         image: str | None = None,
     ) -> SandboxOffer:
         """Return what the tenant may have, with the egress policy and the template of that name."""
-        template = None
+        template = no_template = None
         if image is not None and image not in self.images:
             template = await named_template(tx, image)
+            no_template = await why_unbuilt(tx, image) if template is None else None
         policy = egress_policy and await egress_policies.get(tx, egress_policy)
         return SandboxOffer(
             sizes=self.sizes,
@@ -113,6 +120,7 @@ class Catalogue:
             egress_ceilings=ceilings(self.egress_ceiling, tenant.terms),
             egress_policy=tuple(map(rule_from_json, policy.rules)) if policy else None,
             template=template,
+            no_template=no_template,
         )
 
 
@@ -124,9 +132,27 @@ async def named_template(tx: Transaction, name: str) -> StoredTemplate | None:
     if (template_id := template_in(name)) is not None:
         found = await templates.get(tx, template_id)
         # One whose content is kept is tried before its build ends.
-        return found if found and found.image == name and found.sha256 else None
+        usable = found and found.sha256 and found.state is not TemplateState.FAILED
+        return found if found and usable and found.image == name else None
     bare, _, tag = name.partition(":")
     return await templates.named(tx, bare, tag or DEFAULT_TAG)
+
+
+async def why_unbuilt(tx: Transaction, name: str) -> str | None:
+    """Return why this `name`, `name:tag` or `name@id` is no template; None if none was begun."""
+    if (template_id := template_in(name)) is not None:
+        known = await templates.get(tx, template_id)
+        begun = known if known and known.image == name else None
+    else:
+        bare = name.partition(":")[0]
+        begun = next(iter(await templates.list_newest(tx, before=None, limit=1, name=bare)), None)
+    if begun is None:
+        return None
+    if begun.state is TemplateState.FAILED:
+        return f"the template {name!r} was not built: {begun.detail}"
+    if begun.state is TemplateState.READY:
+        return f"no build of this template has the tag that {name!r} names"
+    return f"the template {name!r} is still being built: wait until its state is ready"
 
 
 async def policy_in(tx: Transaction, project: str | None, own: str | None) -> str | None:

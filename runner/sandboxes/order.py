@@ -49,14 +49,12 @@ def resolve_sandbox(order: LivingOrder, offer: SandboxOffer) -> SandboxRequest:
         offer.isolation(order.isolation),
         order.builds,
     )
-    given = offer.template.env if offer.template else {}
     return SandboxRequest(
         spec=spec,
         size=order.size or DEFAULT_SIZE,
         egress=offer.egress(order.egress, order.egress_policy),
         egress_policy=order.egress_policy,
-        env={name: value for name, value in given.items() if name not in order.secret_env}
-        | dict(order.env),
+        env=offer.environment(order.env, order.secret_env),
         secret_env=order.secret_env,
         metadata=order.metadata,
         project=order.project,

@@ -354,6 +354,7 @@ CREATE TABLE templates (
 );
 CREATE INDEX templates_base ON templates (base_owner, base_template)
 WHERE (base_template IS NOT NULL);
+CREATE INDEX templates_id ON templates (template_id);
 CREATE INDEX templates_name ON templates (tenant_id, name, tag, template_id);
 CREATE INDEX templates_object ON templates (tenant_id, object_key) WHERE (object_key IS NOT NULL);
 COMMENT ON COLUMN templates.due_at IS
@@ -1272,7 +1273,13 @@ BEGIN
         SELECT e.execution_id INTO chosen FROM executions e
         WHERE e.tenant_id = turn.tenant_id AND e.state = 'queued'
           AND (taker.node IS NULL
-               OR (e.isolation = ANY (taker.isolations) AND e.image = ANY (taker.images)))
+               OR (e.isolation = ANY (taker.isolations)
+                   AND CASE WHEN strpos(e.image, '@') = 0 THEN e.image = ANY (taker.images)
+                       -- Of a template, it makes an image on the template's base. One that was
+                       -- deleted meanwhile is nobody's: whoever claims it ends it.
+                       ELSE NOT EXISTS (SELECT FROM templates t
+                                        WHERE t.template_id = right(e.image, 36)::uuid
+                                          AND t.base_image <> ALL (taker.images)) END))
         ORDER BY e.queued_at, e.execution_id LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED;
         EXIT WHEN FOUND;
         -- What it has waiting is being cancelled, or is for other nodes.
@@ -1754,7 +1761,8 @@ BEGIN ATOMIC
 END;
 
 -- Of this transaction's tenant: templates that no tag has stood for too long, and on which nothing
--- rests: no template, no sandbox that lives, no snapshot, and not everybody. Objects are let go of.
+-- rests: no template, no sandbox that lives, no execution that has not ended, no snapshot, and not
+-- everybody. Objects are let go of.
 CREATE FUNCTION remove_expired_templates(p_limit integer) RETURNS bigint
     LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
 BEGIN ATOMIC
@@ -1769,6 +1777,9 @@ BEGIN ATOMIC
           AND NOT EXISTS (SELECT FROM sandboxes s
                           WHERE s.image = t.name || '@' || t.template_id AND s.state <> 'ended')
           AND NOT EXISTS (SELECT FROM snapshots n WHERE n.image = t.name || '@' || t.template_id)
+          AND NOT EXISTS (SELECT FROM executions e
+                          WHERE e.tenant_id = t.tenant_id AND e.image = t.name || '@' || t.template_id
+                            AND e.state IN ('queued', 'starting', 'running'))
         ORDER BY t.untagged_at LIMIT p_limit
     ), gone AS (
         DELETE FROM templates t USING chosen c
@@ -2248,7 +2259,7 @@ GRANT SELECT ON public_templates TO runner_api, runner_worker;
 GRANT SELECT, INSERT, UPDATE (tenant_id, template_id, published_by, published_at), DELETE
     ON public_templates TO runner_operator;
 GRANT SELECT (tenant_id, template_id, name, tag, state) ON templates TO runner_operator;
-GRANT SELECT (tenant_id, template_id, base_owner, base_template, name, state, untagged_at),
+GRANT SELECT (tenant_id, template_id, base_image, base_owner, base_template, name, state, untagged_at),
       UPDATE (untagged_at), DELETE
     ON templates TO runner_definer;
 GRANT SELECT ON template_tags, public_templates TO runner_definer;

@@ -14,7 +14,7 @@ import structlog
 from runner.audit.events import Action, Outcome
 from runner.auth.caller import Caller
 from runner.base.tasks import uninterrupted
-from runner.sandboxes.catalogue import listed, named_template
+from runner.sandboxes.catalogue import listed, named_template, why_unbuilt
 from runner.sandboxes.living import LivingSandboxes
 from runner.sandboxes.order import resolve_sandbox
 from runner.store import templates
@@ -223,7 +223,8 @@ class Templates:
         found = await named_template(tx, name)
         if found is None:
             raise Invalid(
-                f"there is no image {name!r}; choose one of {listed(images)}, or a template",
+                await why_unbuilt(tx, name)
+                or f"there is no image {name!r}; choose one of {listed(images)}, or a template",
                 "base",
             )
         return _Base(found.base_image, found, found.steps, found.env, found.startup)

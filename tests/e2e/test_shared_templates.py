@@ -40,9 +40,13 @@ def two(http: httpx.Client) -> list[dict[str, Any]]:
 
 
 def which(client: Client, image: str) -> str:
-    """Return which build a sandbox of an image was made from."""
+    """Return which build a sandbox of an image was made from, and an execution's as well."""
+    ran = client.run(image=image, command="cat /srv/which", size="nano")
+    assert ran.stdout is not None, ran
     with client.sandboxes.create(image=image, size="nano") as sandbox:
-        return said(sandbox)
+        found = said(sandbox)
+    assert ran.stdout.text == f"{found}\n"
+    return found
 
 
 def said(sandbox: Sandbox) -> str:

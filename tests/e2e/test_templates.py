@@ -15,7 +15,7 @@ import pytest
 from agent_runner import Client, Sandbox
 from runner.base.settings import Settings
 from tests.support import deployment as deployments
-from tests.support.deployment import Deployment
+from tests.support.deployment import Deployment, eventually
 from tests.support.templates import BUILT_S, build, log
 from tests.support.upstreams import Answer, Upstream, serving
 
@@ -49,14 +49,14 @@ def made(
 
 @pytest.fixture(scope="module")
 def http(made: Deployment) -> httpx.Client:
-    """Return a connection of a tenant that builds."""
-    return made.http("builder")
+    """Return a connection of a tenant that builds, and may reuse sandboxes."""
+    return made.http("builder", reuse=True)
 
 
 @pytest.fixture(scope="module")
 def api(made: Deployment) -> Client:
     """Return the same tenant's client."""
-    return made.client("builder")
+    return made.client("builder", reuse=True)
 
 
 def said(sandbox: Sandbox, command: str) -> str:
@@ -119,6 +119,101 @@ def test_in_a_sandbox_the_template_is_roots_and_the_home_its_users(
         assert said(sandbox, "stat -c %U ~/who; touch ~/own/x && echo written") == (
             "agent\nwritten\n"
         )
+
+
+@pytest.mark.parametrize("isolation", ["container", "gvisor"])
+def test_an_execution_finds_what_the_steps_have_made(
+    api: Client, http: httpx.Client, tools: dict[str, Any], isolation: str
+) -> None:
+    """Its receipt names the template and the image. The template's files are no artifacts."""
+    command = "cat /srv/app/out ~/who; echo $GREETING-$IN_BUILD-; echo x > ~/made"
+    ran = api.run(image="tools", command=command, isolation=isolation)
+    assert ran.stdout is not None, ran
+    assert ran.stdout.text == "hello yes from /srv/app\nagent\nrefused\nhello--\n"
+    assert [each.path for each in ran.artifacts] == ["made"]
+    assert ran.image == tools["image"]
+    receipt = http.get(f"/v1/executions/{ran.id}/receipt").json()["body"]
+    assert receipt["image"] == tools["image"]
+    assert receipt["image_digest"].startswith("sha256:")
+
+
+def test_executions_of_a_template_get_sandboxes_that_waited(
+    api: Client, tools: dict[str, Any]
+) -> None:
+    """By demand, as those of any image. Each begins with the template's files."""
+
+    def from_stock() -> bool:
+        ran = api.run(image=tools["image"], language="python", code="print(open('who').read())")
+        assert ran.stdout is not None, ran
+        assert ran.stdout.text == "agent\nrefused\n\n"
+        (start,) = api.audit(resource_id=ran.id, action="execution:start")["items"]
+        return bool(start["record"]["metadata"]["sandbox_from_stock"])
+
+    eventually(from_stock)
+
+
+def test_a_reused_sandbox_begins_with_the_templates_files_anew(
+    api: Client, http: httpx.Client, tools: dict[str, Any]
+) -> None:
+    used = []
+    for _ in range(2):
+        ran = api.run(image="tools", command="cat ~/who; rm ~/who", reuse="tenant")
+        assert ran.stdout is not None, ran
+        assert ran.stdout.text == "agent\nrefused\n"
+        used.append(http.get(f"/v1/executions/{ran.id}/receipt").json()["body"])
+    assert [each["sandbox_runs_before"] for each in used] == [0, 1]
+
+
+def test_a_program_runs_in_a_template_from_the_command_line(
+    made: Deployment, tools: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "main.sh").write_text("cat /srv/app/out\n")
+    ran = subprocess.run(
+        [sys.executable, "-m", "runner", "run", "--image", "tools", str(tmp_path / "main.sh")],
+        env={**os.environ, "RUNNER_URL": made.url, "RUNNER_API_KEY": made.key("builder")},
+        capture_output=True, text=True, timeout=BUILT_S, check=False, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert (ran.returncode, ran.stdout) == (0, "hello yes from /srv/app\n"), ran.stderr
+
+
+def test_a_template_that_is_not_ready_is_refused_with_the_reason(
+    http: httpx.Client, tools: dict[str, Any]
+) -> None:
+    """For executions and sandboxes alike, by its name and by its id."""
+
+    def refused(image: str) -> str:
+        said = set()
+        for path, body in (("executions", {"command": ["true"]}), ("sandboxes", {})):
+            answer = http.post(f"/v1/{path}", json={**body, "image": image})
+            assert answer.status_code == 422, answer.text
+            assert answer.headers["Content-Type"] == "application/problem+json"
+            assert answer.json()["errors"][0]["field"] == "body.image"
+            said.add(answer.json()["detail"])
+        (detail,) = said
+        return str(detail)
+
+    slow = http.post("/v1/templates", json={"name": "unready", "steps": [{"run": "sleep 30"}]})
+    for image in ("unready", f"unready@{slow.json()['id']}"):
+        assert "is still being built" in refused(image)
+    failed = build(http, "broken", {"run": "exit 3"})
+    for image in ("broken", f"broken@{failed['id']}"):
+        assert "it exited with 3" in refused(image)
+    assert "no build of this template has the tag" in refused("tools:other")
+    assert "there is no image" in refused("never-begun")
+
+
+def test_an_execution_whose_template_is_deleted_before_it_runs_says_so(
+    made: Deployment, http: httpx.Client, api: Client
+) -> None:
+    template = build(http, "short-lived", {"run": "true"})
+    made.portal.call(made.worker.stop)
+    queued = api.submit(image="short-lived", command=["true"])
+    assert http.delete(f"/v1/templates/{template['id']}").status_code == 204
+    made.remove_templates()
+    made.restart_worker()
+    ended = api.wait(queued)
+    assert (ended.state, ended.reason) == ("system_error", "image_missing")
+    assert "was deleted" in str(ended.detail)
 
 
 def test_a_receipt_names_the_template_and_the_digest_of_its_image(
@@ -251,6 +346,7 @@ def test_a_build_that_takes_too_long_is_ended(http: httpx.Client) -> None:
         ({"name": "x", "steps": [{"run": "a", "user": "b"}]}, "body.steps.0"),
         ({"name": "x", "steps": [{"copy": {"to": "a"}}]}, "body.steps.0.copy"),
         ({"name": "X"}, "body.name"),
+        ({"name": "x", "egress": ["packages.elsewhere.test"]}, "body.egress"),
     ],
 )
 def test_what_cannot_be_built_is_refused_by_its_field(
@@ -266,6 +362,7 @@ def test_another_tenants_template_is_no_image(made: Deployment, tools: dict[str,
     for image in ("tools", tools["image"]):
         for path, body in (
             ("/v1/sandboxes", {"image": image}),
+            ("/v1/executions", {"image": image, "command": ["true"]}),
             ("/v1/templates", {"name": "x", "base": image}),
         ):
             answer = other.post(path, json=body)

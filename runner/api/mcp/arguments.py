@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints
 
 from runner.api.context_requests import MAX_CODE
-from runner.api.fields import Name, Strict, Text
+from runner.api.fields import ImageName, Name, Strict, Text
 from runner.api.sandbox_requests import MAX_CODE as MAX_COMMAND
 from runner.api.sandbox_requests import SandboxPath
 from runner.words.paths import MAX_BYTES
@@ -73,7 +73,10 @@ class RunCommandArguments(Strict):
 class CreateSandboxArguments(Strict):
     """A sandbox to make."""
 
-    image: Slug | None = Field(default=None, description="By default the deployment's first.")
+    image: ImageName | None = Field(
+        default=None,
+        description="An image, or a template by its name; by default the deployment's first image.",
+    )
     size: Slug | None = Field(default=None, description="nano, small, medium, large, …")
     timeout_s: Annotated[float, Field(ge=1, le=MAX_LIFE_S)] = Field(
         default=LIFE_S, description="How many seconds it lives."

@@ -1,5 +1,6 @@
 """How many templates a tenant may have, and which are removed after their time."""
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -8,13 +9,14 @@ import psycopg
 import pytest
 
 from runner.quotas.tiers import template_refusal
-from runner.store import ledger, public_templates, quotas, retention, templates
+from runner.store import executions, ledger, public_templates, quotas, retention, templates
 from runner.store.db import Database
 from runner.store.objects import new_key
 from runner.store.retention import RetentionTerms
 from runner.store.templates import StoredTemplate, TemplateState
 from runner.words.ids import new_id
-from tests.integration.store.conftest import new_tenant
+from runner.words.states import State
+from tests.integration.store.conftest import REQUEST, new_tenant
 from tests.integration.store.test_templates import begin, built
 
 TERMS = RetentionTerms(days=30, grace=timedelta(minutes=5), abandoned=timedelta(hours=3))
@@ -88,7 +90,7 @@ async def test_one_without_a_tag_is_removed_after_its_time_unless_something_rest
     superuser: Superuser,
 ) -> None:  # fmt: skip
     """Nothing goes while the tenant's tier keeps them for ever."""
-    names = ("goes", "young", "tagged", "below", "everybodys", "lived-in", "kept-from")
+    names = ("goes", "young", "tagged", "below", "everybodys", "lived-in", "run-in", "kept-from")
     made = {name: await built(api, tenant, name=name) for name in names}
     upon = await begin(api, tenant, name="upon", base_template=made["below"].id)
     async with operators.tenant(tenant) as tx:
@@ -101,8 +103,11 @@ async def test_one_without_a_tag_is_removed_after_its_time_unless_something_rest
         "'kill', now())",
         [other, new_id(), made["lived-in"].image],
     )
+    execution = new_id()
+    run_in = replace(REQUEST, sandbox=replace(REQUEST.sandbox, image=made["run-in"].image))
     object_key = new_key(tenant, "snapshots")
     async with api.tenant(tenant) as tx:
+        executions.insert_later(tx, execution, run_in)
         await ledger.reserve_room(tx, object_key, 100, snapshot=True)
         assert await ledger.keep_as(tx, object_key, 10)
     superuser.execute(
@@ -142,5 +147,6 @@ async def test_one_without_a_tag_is_removed_after_its_time_unless_something_rest
         await public_templates.unpublish(tx, "everybodys", "v1")
     async with api.tenant(tenant) as tx:
         await templates.failed(tx, upon.id, "it failed")
+        assert await executions.cancel(tx, execution) is State.QUEUED
     assert await left() == {"young", "tagged", "upon"}
     assert due == [False, True, True]

@@ -10,16 +10,17 @@ from pydantic import SecretStr
 from runner.auth.caller import By
 from runner.embedded.services import Services
 from runner.fleet import operating
-from runner.store import nodes, scheduling
+from runner.store import executions, nodes, scheduling, templates
 from runner.store.db import Database
 from runner.store.nodes import NodeFacts, NodeUse
 from runner.words.errors import Conflict, LeaseLost, NotFound
 from runner.words.ids import new_id
 from runner.words.nodes import NodeState
 from runner.words.sandbox import Isolation
-from tests.integration.store.conftest import LEASE, new_tenant
+from tests.integration.store.conftest import LEASE, REQUEST, new_tenant
 from tests.integration.store.test_living_sandboxes import claimed, made, running
 from tests.integration.store.test_scheduling import submit
+from tests.integration.store.test_templates import built
 
 SOON = timedelta(seconds=30)
 
@@ -103,6 +104,30 @@ async def test_what_a_node_may_not_claim_stays_for_others(
     await operating.drain(operator, facts.node, By())
     assert await claim(worker, facts) is None
     await operating.resume(operator, facts.node, By())
+    assert await claim(worker, facts) is not None
+
+
+async def test_a_template_is_claimed_by_nodes_that_have_its_base(
+    api: Database, worker: Database, owner: Database, facts: NodeFacts
+) -> None:
+    """One that was deleted is claimed by any node, which ends its executions."""
+    tenant = await new_tenant(owner, f"t-{new_id()}")
+    template = await built(api, tenant)
+    in_template = replace(REQUEST, sandbox=replace(REQUEST.sandbox, image=template.image))
+
+    async def queue() -> None:
+        async with api.tenant(tenant) as tx:
+            executions.insert_later(tx, new_id(), in_template)
+
+    await queue()
+    await join(worker, replace(facts, images=("data",)))
+    assert await claim(worker, facts) is None
+    await join(worker, facts)
+    assert await claim(worker, facts) is not None
+    await queue()
+    async with api.tenant(tenant) as tx:
+        assert await templates.delete(tx, template.id) == template.name
+    await join(worker, replace(facts, images=("data",)))
     assert await claim(worker, facts) is not None
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import subprocess
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -11,7 +12,9 @@ from runner.api.requests import Submission
 from runner.egress.policy import Policy, Rule
 from runner.executions.order import Offer, resolve
 from runner.sandboxes.catalogue import SandboxOffer
+from runner.store.templates import StoredTemplate, TemplateState
 from runner.words.errors import Invalid
+from runner.words.ids import new_id
 from runner.words.resources import Limits
 from runner.words.sandbox import Isolation
 
@@ -49,11 +52,62 @@ def test_a_language_that_the_image_cannot_run_is_refused() -> None:
     assert [file.path for file in run.files] == ["main.js"]
 
 
-def test_an_execution_that_names_a_template_is_told_what_takes_one() -> None:
+def test_an_unknown_image_may_be_a_misspelt_template() -> None:
     body = Submission(command=["true"], image="tools")
-    with pytest.raises(Invalid, match="one of python; templates are for living sandboxes") as no:
+    with pytest.raises(Invalid, match="choose one of python, or a template of yours") as no:
         resolve(body.order(), OFFER)
     assert no.value.field == "image"
+    unready = offering(no_template="the template 'tools' is still being built")
+    with pytest.raises(Invalid, match="still being built"):
+        resolve(body.order(), unready)
+
+
+@pytest.mark.parametrize(
+    "image", ["tools", "tools:v1.2", "tools@019f5a41-0b1d-7e2a-9c3b-4d5e6f708192"]
+)
+def test_an_image_may_be_a_template(image: str) -> None:
+    """Its exact build is kept. Its variables come first, and nobody checks its languages."""
+    body = Submission(
+        code="1",
+        language="javascript",
+        image=image,
+        env={"A": "own"},
+        secret_env={"C": "secret"},
+    )
+    template = built({"A": "its", "B": "its", "C": "its"})
+    wanted = resolve(body.order(), offering(template=template))
+    assert wanted.sandbox.image == f"tools@{template.id}"
+    assert wanted.run.program.env == {"A": "own", "B": "its"}
+    assert wanted.run.program.argv == ("node", "main.js")
+
+
+@pytest.mark.parametrize("image", ["Tools", "tools:", "tools:a b", "tools@1", "a/b"])
+def test_what_cannot_be_an_images_name_is_refused(image: str) -> None:
+    with pytest.raises(ValidationError, match="image"):
+        Submission(command=["true"], image=image)
+
+
+def built(env: dict[str, str]) -> StoredTemplate:
+    """Return a template of the name `tools`."""
+    return StoredTemplate(
+        id=new_id(),
+        name="tools",
+        tag="default",
+        created_by="key:one",
+        base_image="python",
+        base_template=None,
+        env=env,
+        steps=(),
+        state=TemplateState.READY,
+        detail=None,
+        created_at=datetime.now(UTC),
+        ended_at=datetime.now(UTC),
+        archive_bytes=1,
+        sha256="0" * 64,
+        owner=new_id(),
+        public=False,
+        tags=("default",),
+    )
 
 
 def test_code_becomes_a_file_and_a_command() -> None:

@@ -18,7 +18,7 @@ _POLL_S = 0.5
 
 
 class Templates:
-    """The tenant's templates. `client.sandboxes.create(image=name)` makes a sandbox from one."""
+    """The tenant's templates: `image=name` in `sandboxes.create`, `submit` and `run` means one."""
 
     def __init__(self, http: httpx.Client) -> None:
         self._http = http
