@@ -4,6 +4,13 @@ COPY requirements.lock .
 RUN python -m venv --without-pip /opt/venv \
  && pip --python /opt/venv/bin/python install --no-cache-dir --require-hashes -r requirements.lock
 
+FROM node:22-bookworm-slim AS console
+WORKDIR /console
+COPY console/package.json console/package-lock.json console/.npmrc ./
+RUN npm ci
+COPY console ./
+RUN npm run build
+
 FROM python:3.11-slim-bookworm
 RUN apt-get update \
  && apt-get install -y --no-install-recommends libseccomp2 \
@@ -12,6 +19,7 @@ RUN apt-get update \
  && useradd --system --uid 10000 --no-create-home --shell /usr/sbin/nologin runner
 COPY --from=packages /opt/venv /opt/venv
 WORKDIR /app
+COPY --from=console /console/dist console/dist
 COPY deploy/entrypoint deploy/
 COPY profiles profiles
 COPY sandbox_images sandbox_images

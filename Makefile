@@ -7,13 +7,16 @@ AUDIT_ARGS ?=
 GUEST_ARGS ?=
 STRESS_ARGS ?=
 
-.PHONY: help setup demo dev test check lint types imports unit cover image lock bench stress soak compare verify guest audit clean
+.PHONY: help setup console demo dev test check lint types imports unit cover image lock bench stress soak compare verify guest audit clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: ## Install what is missing; quiet when nothing is
 	@scripts/bootstrap
+
+console: ## Build the pages for people, at /console; `setup` does it too
+	@scripts/console
 
 demo: setup ## Run the main job once, on real parts, and show it
 	@$(WITH_DOCKER) $(BIN)/runner demo
@@ -89,4 +92,4 @@ lock: ## Write the lock files anew from pyproject.toml and the SDK's
 	done
 
 clean: ## Remove what builds and tests left in this folder
-	rm -rf .venv .audit-venv .peers-venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage* build *.egg-info
+	rm -rf .venv .audit-venv .peers-venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage* build *.egg-info console/dist console/node_modules

@@ -59,6 +59,7 @@ Resources, a file each, between HTTP and the use cases of `runner.executions`, `
     health         liveness, readiness, metrics
     gauges         the metrics of the whole deployment
     reference      the API's description, as a page
+    console        the files of the pages for people
 
 What resources share:
 

@@ -15,6 +15,7 @@ from runner.api import (
     artifacts,
     audit,
     audit_webhook,
+    console,
     contexts,
     egress,
     events,
@@ -200,6 +201,7 @@ def create_app(parts: Dependencies) -> FastAPI:
 def _wanted(parts: Dependencies) -> list[APIRouter]:
     """Return the routers that this process has only if the operator wants them."""
     settings = parts.settings
+    pages = console.router(console.assets(settings.console_path) if settings.console else {})
     optional = (
         (operator.router, parts.operators),
         (nodes.router, parts.operators),
@@ -208,6 +210,7 @@ def _wanted(parts: Dependencies) -> list[APIRouter]:
         (librechat.router, settings.librechat),
         (calling.router, settings.librechat),
         (oauth.router, settings.mcp_resource),
+        (pages, settings.console),
     )
     return [router for router, wanted in optional if wanted]
 

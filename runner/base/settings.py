@@ -105,6 +105,8 @@ class Settings(BaseSettings):
     """Whether `POST /run_code` runs code in the form of SandboxFusion."""
     librechat: bool = False
     """Whether `/librechat/` runs code and keeps files for LibreChat, in the image `librechat`."""
+    console: bool = True
+    """Whether `/console` serves the pages for people, if they were built."""
     rate_limiting: bool = True
     rate_limits: RateLimits = RateLimits()
 
@@ -315,6 +317,11 @@ class Settings(BaseSettings):
     def profiles_path(self) -> Path:
         """The folder of sizes and seccomp profiles."""
         return self.profiles_dir or project_root() / "profiles"
+
+    @property
+    def console_path(self) -> Path:
+        """Where the console's build leaves its files."""
+        return project_root() / "console" / "dist"
 
     @property
     def recipes_path(self) -> Path:

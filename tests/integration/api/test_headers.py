@@ -62,6 +62,8 @@ def paths(document: dict[str, Any]) -> list[str]:
         *made,
         "/openapi.json",
         "/docs",
+        "/console",
+        "/console/licences.txt",
         "/redoc",
         "/",
         "/v1",

@@ -1,0 +1,67 @@
+// Lists that the API gives page by page, by cursors.
+import type { ComponentChildren, JSX } from "preact";
+import { useState } from "preact/hooks";
+import type { Query } from "../api";
+import { useLoad, type Loaded } from "../hooks";
+import { useSession } from "../session";
+import { Loading } from "./common";
+
+export interface Cursored<T> {
+  items: T[];
+  next_cursor: string | null;
+}
+
+export interface Paged<T> extends Loaded<Cursored<T>> {
+  number: number;
+  turn: (by: 1 | -1) => void;
+}
+
+/** Load one page of a list. Another `query` begins at the first page again. */
+export function usePages<T>(address: string, query: Query): Paged<T> {
+  const { api } = useSession();
+  const key = JSON.stringify([address, query]);
+  const [places, setPlaces] = useState<{ key: string; cursors: (string | null)[] }>({
+    key,
+    cursors: [null],
+  });
+  const cursors = places.key === key ? places.cursors : [null];
+  const cursor = cursors[cursors.length - 1] ?? null;
+  const loaded = useLoad(
+    (signal) => api.get<Cursored<T>>(address, { ...query, cursor }, signal),
+    `${key} ${cursor}`,
+  );
+  const turn = (by: 1 | -1): void => {
+    const next = loaded.data?.next_cursor ?? null;
+    if (by === 1 && next) setPlaces({ key, cursors: [...cursors, next] });
+    if (by === -1 && cursors.length > 1) setPlaces({ key, cursors: cursors.slice(0, -1) });
+  };
+  return { ...loaded, number: cursors.length, turn };
+}
+
+export function Pages<T>(given: {
+  of: Paged<T>;
+  label: string;
+  children: (items: T[]) => ComponentChildren;
+}): JSX.Element {
+  const { of } = given;
+  return (
+    <Loading of={of}>
+      {(page) => (
+        <>
+          {given.children(page.items)}
+          {(of.number > 1 || page.next_cursor) && (
+            <nav class="pager" aria-label={`Pages of ${given.label}`}>
+              <button type="button" disabled={of.number === 1} onClick={() => of.turn(-1)}>
+                Previous
+              </button>
+              <span aria-live="polite">Page {of.number}</span>
+              <button type="button" disabled={!page.next_cursor} onClick={() => of.turn(1)}>
+                Next
+              </button>
+            </nav>
+          )}
+        </>
+      )}
+    </Loading>
+  );
+}

@@ -1,0 +1,100 @@
+"""`/console`: the pages for people, as their build has left them in `console/dist`.
+
+They are files for everybody, without a word about any tenant. What they show, they ask of `/v1`
+with the session of whoever is logged in. If they were not built, the API serves everything else.
+"""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+
+import structlog
+from fastapi import APIRouter, Request, Response
+
+from runner.words.errors import NotFound
+
+PAGE = "index.html"
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+    "require-trusted-types-for 'script'; trusted-types 'none'"
+)
+"""CSP 3 and Trusted Types. Scripts and styles are our own files, and no script can make a text into
+HTML or into a script. Images may be `blob:`, as which the console shows artifacts."""
+FOR_EVER = "public, max-age=31536000, immutable"
+"""RFC 8246: for files in whose names the build has put a hash of their content."""
+ASK_FIRST = "no-cache"
+MEDIA_TYPES = {
+    ".css": "text/css; charset=utf-8",
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+    ".txt": "text/plain; charset=utf-8",
+}
+NOT_BUILT = "the console was not built on this host: run `make console`, and start the API again"
+NO_FILE = "the console has no such file: reload the page"
+
+
+_HASHED = re.compile(r".*-[0-9A-Z]{8}\.[a-z]+")
+_log = structlog.get_logger("runner.api")
+
+
+@dataclass(frozen=True, slots=True)
+class Asset:
+    """A file of the console."""
+
+    content: bytes
+    media_type: str
+    cached: str
+
+    def response(self, request: Request) -> Response:
+        """Return the file, or that the browser has it already."""
+        etag = f'"{hashlib.sha256(self.content).hexdigest()[:32]}"'
+        headers = {
+            "Content-Security-Policy": POLICY,
+            "Cache-Control": self.cached,
+            "ETag": etag,
+        }
+        if request.headers.get("if-none-match") == etag:
+            return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
+        return Response(self.content, media_type=self.media_type, headers=headers)
+
+
+def assets(folder: Path) -> Mapping[str, Asset]:
+    """Return the console's files by name; none if it was not built, which the log then says."""
+    if not (folder / PAGE).is_file():
+        _log.warning("console_not_built", folder=str(folder), advice="make console")
+        return {}
+    return {
+        path.name: Asset(
+            path.read_bytes(),
+            MEDIA_TYPES[path.suffix],
+            FOR_EVER if _HASHED.fullmatch(path.name) else ASK_FIRST,
+        )
+        for path in folder.iterdir()
+        if path.suffix in MEDIA_TYPES
+    }
+
+
+def router(found: Mapping[str, Asset]) -> APIRouter:
+    """Return the routes that serve these files."""
+    made = APIRouter(prefix="/console", include_in_schema=False)
+
+    @made.get("")
+    async def page(request: Request) -> Response:
+        """Return the page. Where in it a browser is, it keeps to itself, behind `#`."""
+        if PAGE not in found:
+            raise NotFound(NOT_BUILT)
+        return found[PAGE].response(request)
+
+    @made.get("/{name}")
+    async def file(request: Request, name: str) -> Response:
+        """Return a file that the page loads."""
+        if name not in found:
+            raise NotFound(NO_FILE if found else NOT_BUILT)
+        return found[name].response(request)
+
+    return made
