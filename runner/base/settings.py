@@ -277,8 +277,7 @@ class Settings(BaseSettings):
     def patient(self, seconds: float) -> float:
         """Return how long to wait for a part of this host that needs `seconds` elsewhere.
 
-        Do not use it for what clients, tenants or leases count on: see
-        docs/operations/configuration.md.
+        Not for what clients, tenants or leases count on: see docs/operations/configuration.md.
         """
         return seconds * self.patience
 

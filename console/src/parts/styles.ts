@@ -13,23 +13,26 @@ export function documentWithoutInlineStyles(real: Document): Document {
 }
 
 function made(target: Document, tag: string): HTMLElement {
+  if (tag === "style") return sheet(target);
   const element = target.createElement(tag);
-  if (tag === "style") becomeSheet(target, element);
   if (tag === "span") setThroughProperties(element);
   return element;
 }
 
-function becomeSheet(target: Document, element: HTMLElement): void {
-  const sheet = new CSSStyleSheet();
-  target.adoptedStyleSheets.push(sheet);
+/** An element whose text is a style sheet. It is no <style>: the policy forbids even an empty one. */
+function sheet(target: Document): HTMLElement {
+  const element = target.createElement("meta");
+  const made = new CSSStyleSheet();
+  target.adoptedStyleSheets.push(made);
   Object.defineProperty(element, "textContent", {
-    set: (text: string) => sheet.replaceSync(text),
+    set: (text: string) => made.replaceSync(text),
     get: () => "",
   });
   element.remove = () => {
-    target.adoptedStyleSheets = target.adoptedStyleSheets.filter((each) => each !== sheet);
+    target.adoptedStyleSheets = target.adoptedStyleSheets.filter((each) => each !== made);
     Element.prototype.remove.call(element);
   };
+  return element;
 }
 
 function setThroughProperties(element: HTMLElement): void {
