@@ -60,10 +60,11 @@ READ_ONCE = frozenset(
         b"sec-websocket-version",
         b"transfer-encoding",
         b"user-agent",
-        b"x-csrf-token",
-        b"x-request-id",
         b"x-access-token",
         b"x-api-key",
+        b"x-csrf-token",
+        b"x-request-id",
+        b"x-runner-tenant",
     }
 )
 """Headers that this API reads as one value. Of two, some readers take the first, others the last.
