@@ -25,6 +25,7 @@ from runner.store.receipts import KIND
 from tests.support.deployment import eventually, state_folder
 from tests.support.pages import EXAMPLE, blocks
 
+pytestmark = pytest.mark.timeout(600)
 ROOT = Path(__file__).resolve().parents[2]
 INSTALL = ("install", "settings", "migrate", "image")
 START = ("start-api", "start-worker")

@@ -13,9 +13,9 @@ HELD = "import time\nprint('begun', flush=True)\ntime.sleep({seconds})\nprint('d
 """A program that takes this many seconds."""
 
 
-def running(client: Client, **options: Any) -> str:
+def running(client: Client, *, seconds: int = 8, **options: Any) -> str:
     """Submit a program that takes a while; return its id once it runs."""
-    submitted = client.submit(code=HELD.format(seconds=8), language="python", **options)
+    submitted = client.submit(code=HELD.format(seconds=seconds), language="python", **options)
     eventually(lambda: state_of(client, submitted)() == "running")
     return submitted.id
 
