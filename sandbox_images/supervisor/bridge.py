@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-import socket
+
+from sockets import AF_UNIX, SHUT_WR, SO_REUSEADDR, SOL_SOCKET, Socket, accept
 
 ADDRESS = ("127.0.0.1", 3128)
 SOCKET = "/run/sandbox/egress.sock"
@@ -23,7 +24,7 @@ GONE = (BrokenPipeError, ConnectionResetError, ConnectionAbortedError)
 class End:
     """One side of a connection: what it still has to be sent, and which directions are open."""
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: Socket) -> None:
         connection.setblocking(False)  # noqa: FBT003 - the standard library's signature
         self.socket = connection
         self.other: End
@@ -53,15 +54,15 @@ class End:
                 self.pending = self.pending[self.socket.send(self.pending) :]
         if not self.pending and not self.other.reading and self.writing:
             self.writing = False
-            self.socket.shutdown(socket.SHUT_WR)
+            self.socket.shutdown(SHUT_WR)
 
 
 class Bridge:
     """All connections of one run."""
 
     def __init__(self) -> None:
-        self.listener = socket.socket()
-        self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.listener = Socket()
+        self.listener.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
         self.listener.bind(ADDRESS)
         self.listener.listen(64)
         self.listener.setblocking(False)  # noqa: FBT003 - the standard library's signature
@@ -99,8 +100,8 @@ class Bridge:
 
     def _accept(self) -> None:
         with contextlib.suppress(BlockingIOError, *GONE):
-            inside, _ = self.listener.accept()
-            outside = socket.socket(socket.AF_UNIX)
+            inside = accept(self.listener)
+            outside = Socket(AF_UNIX)
             outside.setblocking(False)  # noqa: FBT003 - the standard library's signature
             try:
                 outside.connect(SOCKET)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import errno
-import socket
 
 from loop import IN, OUT
+from sockets import AF_INET, AF_INET6, SHUT_WR, SO_ERROR, SOCK_STREAM, SOL_SOCKET, Socket
 from streams import OVERHEAD, Stream
 from wire import PIECE
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # what only a checker needs is not loaded into every sandbox
     from loop import Loop
     from streams import Streams
 
-LOOPBACKS = ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))
+LOOPBACKS = ((AF_INET, "127.0.0.1"), (AF_INET6, "::1"))
 
 
 class Dial(Stream):
@@ -27,7 +27,7 @@ class Dial(Stream):
         self._loop = loop
         self._port: int = command["port"]
         self._left = list(LOOPBACKS)
-        self._socket: socket.socket | None = None
+        self._socket: Socket | None = None
         self._connected = False
         self._pending = bytearray()
         self._overhead = 0
@@ -68,7 +68,7 @@ class Dial(Stream):
         while self._left:
             family, address = self._left.pop(0)
             try:
-                self._socket = socket.socket(family, socket.SOCK_STREAM)
+                self._socket = Socket(family, SOCK_STREAM)
                 self._socket.setblocking(False)  # noqa: FBT003 - the standard library's signature
                 error = self._socket.connect_ex((address, self._port))
             except OSError as problem:
@@ -83,7 +83,7 @@ class Dial(Stream):
     def _arrived(self, _: int) -> None:
         if self._socket is None:
             return
-        if error := self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+        if error := self._socket.getsockopt(SOL_SOCKET, SO_ERROR):
             self.release()
             self._connect(error)
         else:
@@ -126,7 +126,7 @@ class Dial(Stream):
             self._reading = False
             self.say("finish")
 
-    def _write(self, connection: socket.socket) -> None:
+    def _write(self, connection: Socket) -> None:
         while self._pending and self._writing:
             try:
                 size = connection.send(self._pending)
@@ -140,7 +140,7 @@ class Dial(Stream):
         if self._finished and self._writing:
             self._writing = False
             try:
-                connection.shutdown(socket.SHUT_WR)
+                connection.shutdown(SHUT_WR)
             except OSError:
                 self._reading = False
 

@@ -29,14 +29,14 @@ if TYPE_CHECKING:  # what only a checker needs is not loaded into every sandbox
 FOLDER = os.path.dirname(os.path.abspath(__file__))
 LIST = os.path.join(FOLDER, "preload.txt")
 OURS = frozenset(name[:-3] for name in os.listdir(FOLDER) if name.endswith(".py")) - {"__main__"}
-LIBRARY = frozenset({"greenlet", "greenlet._greenlet"})
-"""Neither these nor the supervisor's own modules are a program's to find."""
+HIDDEN = OURS | {"greenlet", "greenlet._greenlet"}
+"""The modules that a program must not find: the supervisor's own, and its library."""
 AT_START = ("PYTHON", "LD_", "LC_", "LANG", "GLIBC_", "MALLOC_", "HOME", "OPENSSL_")
 """Variables that take effect when an interpreter starts, by what their names begin with."""
 AT_IMPORT = ("OPENBLAS_", "OMP_", "MKL_", "NUMEXPR_", "MPL", "NPY_", "PANDAS_", "TZ")
 """Variables that a module of a list may look at when it is imported."""
-_HIDDEN: list[ModuleType] = []
-"""The modules that a program must not find."""
+_KEPT: list[ModuleType] = []
+"""Hidden modules, which are not taken apart."""
 STDERR = 2
 UNFLUSHED = 120
 """The exit code of an interpreter whose output could not be written at its end."""
@@ -75,8 +75,9 @@ def suits(env: Mapping[str, str]) -> bool:
     if not _is_python3(env.get("PATH") or os.environ.get("PATH", os.defpath)):
         return False
     # Modules of the program's own that are named as one that is loaded: they would not be found.
-    loaded = sys.modules.keys() - OURS - LIBRARY
-    if any(name.removesuffix(".py").partition(".cpython")[0] in loaded for name in os.listdir(".")):
+    # Looked up one by one: to go through all that are loaded would copy the memory they are in.
+    names = (name.removesuffix(".py").partition(".cpython")[0] for name in os.listdir("."))
+    if any(name in sys.modules and name not in HIDDEN for name in names):
         return False
     return not os.path.isdir(sys.modules["site"].USER_SITE)
 
@@ -114,7 +115,7 @@ def run(script: Script) -> NoReturn:
     _open_streams(unbuffered=bool(os.environ.get("PYTHONUNBUFFERED")))
     _reseed()
     # Only hidden: to take them apart would copy the memory that they are in.
-    _HIDDEN.extend(sys.modules.pop(name) for name in (OURS | LIBRARY) & sys.modules.keys())
+    _KEPT.extend(sys.modules.pop(name) for name in HIDDEN & sys.modules.keys())
     sys.path_importer_cache.pop(FOLDER, None)
     folder = os.getcwd()
     sys.path[0] = folder

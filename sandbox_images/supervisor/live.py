@@ -30,10 +30,10 @@ from wire import Disconnected
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # what only a checker needs is not loaded into every sandbox
-    import socket
     from collections.abc import Iterator
     from typing import Any, NoReturn
 
+    from sockets import Socket
     from wire import Wire
 
 TIDY_S = 5.0
@@ -53,7 +53,7 @@ ARCHIVES = {"pack": Pack, "unpack": Unpack}
 class Living:
     """A sandbox that lives: its connection, its streams, its programs."""
 
-    def __init__(self, wire: Wire, children: socket.socket, command: dict[str, Any]) -> None:
+    def __init__(self, wire: Wire, children: Socket, command: dict[str, Any]) -> None:
         if command["trust"]:
             trust(command["trust"])
         self._secret: str = command["secret"]

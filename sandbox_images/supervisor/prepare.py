@@ -13,7 +13,6 @@ import errno
 import json
 import os
 import signal
-import socket
 import struct
 
 import interpreter
@@ -24,6 +23,8 @@ from wire import Disconnected, Wire
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # what only a checker needs is not loaded into every sandbox
     from typing import Any
+
+    from sockets import Socket
 
 LAST_FD = 1 << 16
 
@@ -37,7 +38,7 @@ class Standard:
 
 
 def prepare(
-    wire: Wire, memory: int, standard: Standard, parent: socket.socket, others: list[socket.socket]
+    wire: Wire, memory: int, standard: Standard, parent: Socket, others: list[Socket]
 ) -> interpreter.Script:
     """Obey the worker up to the program's start, and be the program.
 
@@ -126,8 +127,8 @@ def _take_stdin(wire: Wire, size: int) -> int:
 def _become(
     program: dict[str, Any],
     standard: tuple[int, int, int],
-    parent: socket.socket,
-    others: list[socket.socket],
+    parent: Socket,
+    others: list[Socket],
 ) -> interpreter.Script:
     """Turn into the program, with nothing of ours in its hands."""
     os.setsid()

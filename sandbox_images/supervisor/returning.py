@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import socket
 import sys
 
 from loop import IN
+from sockets import AF_UNIX, Socket
 from streams import Link
 from wire import GENERATIONS, GREETING, SOCKET
 
@@ -31,13 +31,13 @@ class Return:
             {"say": "returning", "generations": GENERATIONS, "secret": secret}
         ).encode()
         self._met = met
-        self._socket: socket.socket | None = None
+        self._socket: Socket | None = None
         self._answer = bytearray()
         loop.after(alone_s, self._give_up)
         self._knock()
 
     def _knock(self) -> None:
-        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket = Socket(AF_UNIX)
         self._socket.setblocking(False)  # noqa: FBT003 - the standard library's signature
         self._answer.clear()
         try:

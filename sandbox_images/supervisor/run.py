@@ -8,7 +8,6 @@ import json
 import os
 import select
 import signal
-import socket
 import struct
 
 from files import WORKSPACE, MainFile
@@ -16,6 +15,7 @@ from interpreter import Script
 from prepare import Standard, prepare
 from processes import kill_all, reaped, signal_all
 from relay import Outbox
+from sockets import AF_UNIX, SOCK_SEQPACKET, socketpair
 from wire import Disconnected, Wire
 
 TYPE_CHECKING = False
@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # what only a checker needs is not loaded into every sandbox
 
     from bridge import Bridge
     from live import Living
+    from sockets import Socket
 
 REPORT_EVERY = 1024 * 1024
 FACTS = 64 * 1024
@@ -64,11 +65,10 @@ class Output:
 class Run:
     """The one program, from its start to the report of its end."""
 
-    def __init__(self, wire: Wire, children: socket.socket, wakeup: socket.socket) -> None:
+    def __init__(self, wire: Wire, children: Socket, wakeup: Socket) -> None:
         self.wire = wire
         self.children = children
         self.wakeup = wakeup
-        self.outbox = Outbox(wire.socket, wire.stream)
         self.status: int | None = None
         self.reported = 0
         self.bridge: Bridge | None = None
@@ -79,7 +79,7 @@ class Run:
 
     def serve(self, memory: int) -> Script | None:
         """Serve one program to its end. In the child that is to be a script: return that."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours, theirs = socketpair(AF_UNIX, SOCK_SEQPACKET)
         out_read, out_write = os.pipe()
         err_read, err_write = os.pipe()
         self.pid = os.fork()
@@ -90,13 +90,14 @@ class Run:
         theirs.close()
         os.close(out_write)
         os.close(err_write)
-        with ours:
+        with contextlib.closing(ours):
             problem, allowance = self._see_off(ours)
         if self.life is not None:
             for fd in (out_read, err_read):
                 os.close(fd)
-            del self.outbox  # its memory: no program is run here
             live(self.wire, self.children, self.life)
+        # Not before: a sandbox that waits for its program would hold the memory.
+        self.outbox = Outbox(self.wire.socket, self.wire.stream)
         self.outputs = [Output(b"O", out_read, allowance), Output(b"E", err_read, allowance)]
         if problem is None:
             self.wire.say("started")
@@ -109,7 +110,7 @@ class Run:
             self.wire.say("not_started", error=errno.errorcode.get(problem, "EIO"))
         return None
 
-    def _see_off(self, child: socket.socket) -> tuple[int | None, int]:
+    def _see_off(self, child: Socket) -> tuple[int | None, int]:
         """Wait until the child is the program; return why not, and how much it may put out."""
         said = child.recv(FACTS)
         if not said:
@@ -224,7 +225,7 @@ class Run:
         )
 
 
-def live(wire: Wire, children: socket.socket, command: dict[str, Any]) -> NoReturn:
+def live(wire: Wire, children: Socket, command: dict[str, Any]) -> NoReturn:
     """Live from now on. Raises Disconnected for any other command."""
     if command["do"] != "live":
         raise Disconnected

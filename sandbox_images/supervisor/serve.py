@@ -23,7 +23,6 @@ from __future__ import annotations
 import gc
 import os
 import signal
-import socket
 import sys
 
 import interpreter
@@ -32,10 +31,11 @@ from collect import Bounds, collect
 from files import MainFile
 from processes import in_child, set_dumpable
 from run import Run, live, load_living
+from sockets import AF_UNIX, Socket, socketpair
 from wire import SOCKET, Disconnected, Wire
 
 
-def serve(wire: Wire, children: socket.socket, wakeup: socket.socket) -> interpreter.Script | None:
+def serve(wire: Wire, children: Socket, wakeup: Socket) -> interpreter.Script | None:
     """Obey the worker until it hangs up. Returns only in a child that is to be a script."""
     baseline = Baseline()
     memory = -1
@@ -96,7 +96,7 @@ def _forget(memory: int) -> int:
 def main() -> interpreter.Script | None:
     """Connect, become unreadable, serve."""
     set_dumpable(0)
-    children, wakeup = socket.socketpair()
+    children, wakeup = socketpair()
     for end in (children, wakeup):
         end.setblocking(False)  # noqa: FBT003 - the standard library's signature
     # Python's own SIGINT handler would let the program interrupt us.
@@ -106,7 +106,7 @@ def main() -> interpreter.Script | None:
     interpreter.rehearse()
     # What is here now stays: no child's collector has to look at it, or copies it by looking.
     gc.freeze()
-    connection = socket.socket(socket.AF_UNIX)
+    connection = Socket(AF_UNIX)
     connection.connect(SOCKET)
     try:
         return serve(Wire(connection), children, wakeup)

@@ -15,8 +15,9 @@ from wire import CONTROL, HEADER, PIECE, Disconnected
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # what only a checker needs is not loaded into every sandbox
-    import socket
     from typing import Any
+
+    from sockets import Socket
 
 WINDOW = 256 * 1024
 OVERHEAD = 64
@@ -33,7 +34,7 @@ STEPS = 64
 class Link:
     """The non-blocking socket: receives frames, and keeps those that wait to be sent."""
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: Socket) -> None:
         connection.setblocking(False)  # noqa: FBT003 - the standard library's signature
         self.socket = connection
         self._closed = False

@@ -8,13 +8,14 @@ whole, and tests hold this end to it.
 from __future__ import annotations
 
 import json
-import socket
 import struct
 from collections.abc import Iterator
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # what only a checker needs is not loaded into every sandbox
     from typing import Any
+
+    from sockets import Socket
 
 GENERATIONS = (2,)
 """Of the protocol: those that this supervisor speaks."""
@@ -36,7 +37,7 @@ class Wire:
     Everything here blocks; while the program runs, `relay.Outbox` writes instead.
     """
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: Socket) -> None:
         self.socket = connection
         self.stream = 0
         """That of the command that is obeyed, on which everything is said."""
