@@ -301,16 +301,16 @@ def test_what_many_sandboxes_use_counts_once_for_each(limited: Deployment) -> No
 def test_a_long_listing_of_a_sandbox_costs_as_much_as_further_requests(limited: Deployment) -> None:
     """To make the answer is the work of several plain requests."""
     client = limited.client("listing", tier=Tier.ENTERPRISE)
-    with client.sandboxes.create(size="nano") as sandbox:
-        made = sandbox.run("mkdir many && cd many && seq 5000 | xargs touch")
+    with client.sandboxes.create(size="small") as sandbox:
+        made = sandbox.run("mkdir many && cd many && seq 3000 | xargs touch")
         assert made.exit_code == 0
 
         def listed(limit: int) -> dict[int, int]:
             """Return the statuses of answers to a key that has asked for nothing else."""
             key = limited.key("listing", tier=Tier.ENTERPRISE)
             path = f"/v1/sandboxes/{sandbox.id}/files?path=many&limit={limit}"
-            return count(ask(limited, 20, path, Authorization=f"Bearer {key}"))
+            return count(ask(limited, 60, path, Authorization=f"Bearer {key}"))
 
-        assert listed(limit=900) == {200: 20}
+        assert listed(limit=900) == {200: 60}
         # Of 80 places, each takes one, and another one for each thousand entries.
-        assert listed(limit=5000).keys() == {200, 429}
+        assert listed(limit=3000).keys() == {200, 429}
