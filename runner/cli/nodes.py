@@ -9,12 +9,13 @@ import typer
 from runner.auth.caller import By
 from runner.cli import human
 from runner.cli.arguments import MOST_DAYS
-from runner.cli.console import fail, out, reports_errors
+from runner.cli.console import err, fail, out, reports_errors
 from runner.cli.database import as_operator
 from runner.cli.listing import AsJson, Column, print_facts, print_json, print_rows
 from runner.cli.session import operated
 from runner.door import identity
 from runner.door.identity import DoorRole
+from runner.door.revocation import REVOKED
 from runner.fleet import operating
 from runner.fleet.operating import NodeContents
 from runner.store.db import Database
@@ -157,6 +158,23 @@ def certify(
     role = DoorRole.API if for_api else DoorRole.NODE
     identity.certify(authority_in, folder, role, name, timedelta(days=days))
     out.print(f"{folder}: {role.value} {name}, for {days} days", highlight=False)
+
+
+@nodes.command("revoke")
+@reports_errors
+def revoke(
+    name: Annotated[str, typer.Argument(help="The name that the certificates are for.")],
+    authority_in: Annotated[Path, typer.Option("--authority", help="Where the authority is.")],
+    *,
+    of_api: Annotated[bool, typer.Option("--api", help="They are an API's, not a node's.")] = False,
+) -> None:
+    """Take back all certificates that a node or an API was given, before they expire."""
+    role = DoorRole.API if of_api else DoorRole.NODE
+    number = identity.revoke(authority_in, role, name)
+    err.print(
+        f"{role.value} {name}: {number} revoked; copy the list to `door` in all state folders"
+    )
+    out.print(str(authority_in / REVOKED), highlight=False, soft_wrap=True)
 
 
 async def _named(database: Database, name: str) -> str:

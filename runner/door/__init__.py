@@ -3,6 +3,7 @@
     wire     frames on a connection, one for each call
     reaching  connections to doors: a socket of this host, or TLS
     identity  who is at each end of a door that other hosts reach
+    revocation  certificates that are taken back before they expire
     grants   permission to knock: signed, for one sandbox and one call, for a few seconds
     call     what every call shares
     calls    what the API says

@@ -5,7 +5,8 @@ One authority of the deployment signs both. A certificate names one role and one
 So a host that loses its key can pretend to be itself and nobody else.
 
 A folder holds `authority.pem`, whom to trust, and `node.pem` or `api.pem`: a key and its
-certificate. All may be replaced at any time: connections that begin later use what is there then.
+certificate; and `revoked.pem`, if any were revoked. All may be replaced at any time: connections
+that begin later use what is there then.
 """
 
 import os
@@ -23,6 +24,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from runner.base.signing import replace_file
+from runner.door import revocation
 from runner.words.errors import NotPermitted, SetupError
 
 AUTHORITY = "authority.pem"
@@ -59,6 +61,7 @@ class DoorIdentity:
         self._folder = folder
         self._own = folder / f"{role.value}.pem"
         self._authority = folder / AUTHORITY
+        self._revoked = folder / revocation.REVOKED
         self._role = role
         self._read_of: Sequence[tuple[int, int]] | None = None
         self._context: ssl.SSLContext | None = None
@@ -106,7 +109,8 @@ class DoorIdentity:
             _log.error("door_certificates_unusable", why=error.detail)
 
     def _stats(self) -> list[os.stat_result]:
-        return [self._own.stat(), self._authority.stat()]
+        revoked = [self._revoked] if self._revoked.exists() else []
+        return [each.stat() for each in (self._own, self._authority, *revoked)]
 
     def _made(self) -> ssl.SSLContext:
         serves = self._role is DoorRole.NODE
@@ -119,6 +123,10 @@ class DoorIdentity:
             # Each connection is verified by itself: what has expired is not resumed.
             context.num_tickets = 0
         context.load_verify_locations(self._authority)
+        if self._revoked.exists():
+            revocation.require_of(self._authority.read_bytes(), self._revoked.read_bytes())
+            context.load_verify_locations(self._revoked)
+            context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
         context.load_cert_chain(self._own)
         return context
 
@@ -187,17 +195,10 @@ def certify(
     Files that are there are replaced, each at once. Raises SetupError if the authority cannot be
     read.
     """
-    try:
-        signer = serialization.load_pem_private_key((authority / AUTHORITY_KEY).read_bytes(), None)
-        trust = (authority / AUTHORITY).read_bytes()
-        issuer = x509.load_pem_x509_certificate(trust)
-    except (OSError, ValueError) as error:
-        raise SetupError(f"the doors' authority in {authority}: {error}") from error
-    if not isinstance(signer, Ed25519PrivateKey):
-        raise SetupError(f"{authority / AUTHORITY_KEY} is not an Ed25519 key")
+    signer, issuer = _authority_in(authority)
     key = Ed25519PrivateKey.generate()
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"{role.value} {name}"[:64])])
-    uri = x509.UniformResourceIdentifier(f"{_SCHEME}{role.value}/{name}")
+    uri = x509.UniformResourceIdentifier(_uri(role, name))
     serves = role is DoorRole.NODE
     purpose = ExtendedKeyUsageOID.SERVER_AUTH if serves else ExtendedKeyUsageOID.CLIENT_AUTH
     certificate = (
@@ -211,10 +212,37 @@ def certify(
         )
         .sign(signer, None)
     )
+    revocation.keep_copy(authority, certificate)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    replace_file(folder / AUTHORITY, trust, 0o644)
+    for each in (AUTHORITY, revocation.REVOKED):
+        if (authority / each).exists():
+            replace_file(folder / each, (authority / each).read_bytes(), 0o644)
     own = _pem(key) + certificate.public_bytes(serialization.Encoding.PEM)
     replace_file(folder / f"{role.value}.pem", own, 0o600)
+
+
+def revoke(authority: Path, role: DoorRole, name: str) -> int:
+    """List in `revoked.pem` what a name was given and is still good; return how much that is.
+
+    Raises SetupError if that is nothing, or the authority cannot be read.
+    """
+    signer, issuer = _authority_in(authority)
+    return revocation.revoke(authority, signer, issuer.subject, _uri(role, name))
+
+
+def _authority_in(folder: Path) -> tuple[Ed25519PrivateKey, x509.Certificate]:
+    try:
+        signer = serialization.load_pem_private_key((folder / AUTHORITY_KEY).read_bytes(), None)
+        issuer = x509.load_pem_x509_certificate((folder / AUTHORITY).read_bytes())
+    except (OSError, ValueError) as error:
+        raise SetupError(f"the doors' authority in {folder}: {error}") from error
+    if not isinstance(signer, Ed25519PrivateKey):
+        raise SetupError(f"{folder / AUTHORITY_KEY} is not an Ed25519 key")
+    return signer, issuer
+
+
+def _uri(role: DoorRole, name: str) -> str:
+    return f"{_SCHEME}{role.value}/{name}"
 
 
 def _begun(

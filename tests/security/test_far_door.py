@@ -1,6 +1,7 @@
 """Only an API of this deployment may knock at a node's door from another host, and only there."""
 
 import asyncio
+import shutil
 import socket
 import ssl
 from collections.abc import AsyncIterator
@@ -17,9 +18,10 @@ from runner.base.tracing import NoTracer
 from runner.door.calls import CALLS, KnockCall, RefreshCall
 from runner.door.client import Door
 from runner.door.grants import Knock, sign_for
-from runner.door.identity import DoorIdentity, DoorRole, certify, make_authority
+from runner.door.identity import DoorIdentity, DoorRole, certify, make_authority, revoke
 from runner.door.reaching import tls_address
 from runner.door.replies import REPLIES, FailedReply
+from runner.door.revocation import REVOKED
 from runner.door.streams import ApiLine
 from runner.door.wire import DoorLine, Hung
 from runner.node.measures import Measures
@@ -271,6 +273,76 @@ async def test_unusable_certificates_change_nothing(
         await api(certificates).refresh(knock_at(place))
     with pytest.raises(SetupError):
         DoorIdentity(certificates, DoorRole.NODE)
+
+
+async def test_whoever_has_a_revoked_certificate_is_not_let_in(
+    one: tuple[str, FarDoor], certificates: Path, authority: Path, tmp_path: Path
+) -> None:
+    """Others are, and so is a certificate that the same name was given later."""
+    place, far = one
+    good = await asyncio.to_thread((certificates / "api.pem").read_bytes)
+    certify(authority, tmp_path / "other", DoorRole.API, "api-2", DAY)
+    assert await answered(place, certificates, certificates / "api.pem")
+    assert revoke(authority, DoorRole.API, "api-1") == 1
+    # Until the node has the list, it knows nothing of it.
+    assert await answered(place, certificates, certificates / "api.pem")
+    await bring(authority, certificates)
+    await far.follow()
+    assert await answered(place, certificates, certificates / "api.pem") == []
+    assert await answered(place, certificates, tmp_path / "other" / "api.pem")
+    certify(authority, certificates, DoorRole.API, "api-1", DAY)
+    assert await answered(place, certificates, certificates / "api.pem")
+    # A list that was made later holds what was revoked before.
+    assert revoke(authority, DoorRole.API, "api-2") == 1
+    await bring(authority, certificates)
+    await far.follow()
+    stolen = tmp_path / "stolen.pem"
+    await asyncio.to_thread(stolen.write_bytes, good)
+    for own in (stolen, tmp_path / "other" / "api.pem"):
+        assert await answered(place, certificates, own) == []
+
+
+async def test_an_api_speaks_to_no_node_whose_certificate_was_revoked(
+    one: tuple[str, FarDoor], certificates: Path, authority: Path
+) -> None:
+    door = api(certificates)
+    with pytest.raises(SandboxEnded):
+        await door.refresh(knock_at(one[0]))
+    revoke(authority, DoorRole.NODE, "one")
+    await bring(authority, certificates)
+    with pytest.raises(NodeAway, match="does not answer"):
+        await door.refresh(knock_at(one[0]))
+
+
+async def test_a_list_of_another_authority_shuts_no_door(
+    one: tuple[str, FarDoor], certificates: Path, tmp_path: Path
+) -> None:
+    """With it, no certificate could be checked: what was in use stays so, and a start says why."""
+    place, far = one
+    door = api(certificates)
+    with pytest.raises(SandboxEnded):
+        await door.refresh(knock_at(place))
+    make_authority(tmp_path / "other")
+    certify(tmp_path / "other", tmp_path / "foreign", DoorRole.API, "api-1", DAY)
+    revoke(tmp_path / "other", DoorRole.API, "api-1")
+    await bring(tmp_path / "other", certificates)
+    await far.follow()
+    with pytest.raises(SandboxEnded):
+        await door.refresh(knock_at(place))
+    with pytest.raises(SetupError, match=r"revoked\.pem is another authority's"):
+        DoorIdentity(certificates, DoorRole.NODE)
+
+
+def test_only_what_is_still_good_is_revoked(authority: Path, tmp_path: Path) -> None:
+    certify(authority, tmp_path / "x", DoorRole.API, "old", DAY, now=datetime.now(UTC) - 3 * DAY)
+    for name in ("old", "never-made"):
+        with pytest.raises(SetupError, match=r"has signed no certificate for .*good"):
+            revoke(authority, DoorRole.API, name)
+
+
+async def bring(authority: Path, certificates: Path) -> None:
+    """Copy the list of what was revoked to where a node or an API reads it."""
+    await asyncio.to_thread(shutil.copy, authority / REVOKED, certificates)
 
 
 NEIGHBOUR, OTHER = "127.0.0.2", "127.0.0.3"
