@@ -6,7 +6,6 @@ door: on record, with the sandbox's variables, and with secrets starred in what 
 
 import asyncio
 from codecs import getincrementaldecoder
-from collections.abc import Callable
 from contextlib import suppress
 from uuid import UUID
 
@@ -16,6 +15,7 @@ from runner.sandboxes.use import Using
 from runner.words.errors import RunnerError, StartupFailed
 from runner.words.living import Launch, OutputPiece, ProcessEnd
 from runner.words.templates import START_TAG, Startup
+from runner.words.text import printable
 
 READY_TAG = "ready"
 _UNTIL_READY = 'until /bin/sh -c "$1"; do sleep 0.5; done'
@@ -64,7 +64,7 @@ async def _failed(started: ProcessStream) -> None:
     """Return once the start command has ended well. Raises StartupFailed if it fails."""
     end, wrote = await _heard(started)
     if end is not None and end.exit_code != 0:
-        raise StartupFailed(f"the template's start command {_how(end)}{wrote()}")
+        raise StartupFailed(f"the template's start command {_how(end)}{wrote}")
 
 
 async def _until_ready(using: Using, caller: Caller, sandbox_id: UUID, startup: Startup) -> None:
@@ -74,18 +74,20 @@ async def _until_ready(using: Using, caller: Caller, sandbox_id: UUID, startup: 
         end, wrote = await _heard(checking)
     if end is None or end.exit_code != 0:
         raise StartupFailed(
-            f"the template's ready command did not exit with 0 within {startup.within_s} s{wrote()}"
+            f"the template's ready command did not exit with 0 within {startup.within_s} s{wrote}"
         )
     await using.forget(caller, sandbox_id, checking.process.number)
 
 
-async def _heard(process: ProcessStream) -> tuple[ProcessEnd | None, Callable[[], str]]:
-    """Wait until a process has ended; return how, and what tells the last of what it wrote."""
+async def _heard(process: ProcessStream) -> tuple[ProcessEnd | None, str]:
+    """Wait until a process has ended; return how, and a text with the last of what it wrote."""
     decoder, last = getincrementaldecoder("utf-8")("replace"), ""
     async for piece in process.output():
         if isinstance(piece, OutputPiece):
             last = (last + decoder.decode(piece.data))[-_TOLD:]
-    return process.end, lambda: f"; it wrote: {last.strip()}" if last.strip() else ""
+    # It may be anything, and ends up in a row, which keeps no NUL, and on a terminal.
+    wrote = printable(" ".join(last.split()))
+    return process.end, f"; it wrote: {wrote}" if wrote else ""
 
 
 def _how(end: ProcessEnd) -> str:

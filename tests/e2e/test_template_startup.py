@@ -87,6 +87,8 @@ def test_a_copy_of_its_sandbox_and_a_template_upon_it_begin_alike(
         ({"start": "sleep 600", "ready": "echo not yet; false", "ready_s": 2},
          "did not exit with 0 within 2 s; it wrote: not yet"),
         ({"ready": "sleep 600", "ready_s": 2}, "did not exit with 0 within 2 s"),
+        ({"ready": r"printf 'not\0\033[2J yet'; false", "ready_s": 2},
+         "it wrote: not\ufffd\ufffd[2J yet"),
     ],
 )  # fmt: skip
 def test_a_build_fails_whose_sandbox_does_not_become_ready(
