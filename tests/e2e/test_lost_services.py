@@ -9,6 +9,7 @@ import pytest
 import redis
 
 from agent_runner import Unavailable
+from runner.store.db import PASSING
 from tests.support import deployment as deployments
 from tests.support.deployment import NO_POOL, Deployment, eventually
 from tests.support.faults import HELD, accepted, health, kill_worker, running, settled
@@ -103,6 +104,29 @@ def test_without_postgres_nothing_is_accepted_and_nothing_is_queued(own: Deploym
     assert client.run(command=["true"]).state == "succeeded"
 
 
+def test_a_submission_whose_commit_is_not_confirmed_may_be_stored(own: Deployment) -> None:
+    """The answer says so, and promises nothing; with the same key, one execution is stored."""
+    http, asked = own.http("unconfirmed"), {"command": ["true"], "size": "nano"}
+    key = {"Idempotency-Key": "once"}
+    own.sql(
+        "CREATE FUNCTION goes_away() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS "
+        "$$ BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NULL; END $$"
+    )
+    own.sql(
+        "CREATE CONSTRAINT TRIGGER goes_away AFTER INSERT ON executions "
+        "DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION goes_away()"
+    )
+    answer = http.post("/v1/executions", json=asked, headers=key)
+    problem = answer.json()
+    assert (answer.status_code, problem["type"]) == (503, "urn:runner:problem:unconfirmed")
+    assert int(answer.headers["Retry-After"]) > 0
+    assert "may be stored or not" in problem["detail"]
+    own.sql("DROP TRIGGER goes_away ON executions")
+    again = [http.post("/v1/executions", json=asked, headers=key) for _ in range(2)]
+    assert len({each.json()["id"] for each in again}) == 1
+    assert own.sql("SELECT count(*) AS n FROM executions") == [{"n": 1}]
+
+
 def test_a_result_survives_a_restart_of_postgres(image: None) -> None:
     """PostgreSQL crashes mid-run and is back within the lease: the result is stored once."""
     with deployments.deployment(lease_s=15.0, reconcile_s=0.5, **NO_POOL) as own:
@@ -137,3 +161,50 @@ def test_a_read_only_postgres_ends_no_sweep(own: Deployment) -> None:
     assert (ended.state, ended.reason) == ("system_error", "worker_lost")
     assert client.run(command=["true"]).state == "succeeded"
     eventually(lambda: health(own)[0] == 0)
+
+
+def test_a_read_only_postgres_is_answered_503(own: Deployment) -> None:
+    """The client is told to try again, and that is right once PostgreSQL takes writes again."""
+    http, asked = own.http("refused"), {"command": ["true"], "size": "nano"}
+
+    def status() -> int:
+        return http.post("/v1/executions", json=asked).status_code
+
+    read_only(own, "on")
+    eventually(lambda: status() == 503)
+    refused = http.post("/v1/executions", json=asked)
+    assert (refused.status_code, refused.json()["type"]) == (
+        503,
+        "urn:runner:problem:service-unavailable",
+    ), refused.text
+    assert int(refused.headers["Retry-After"]) > 0
+    read_only(own, "off")
+    eventually(lambda: status() != 503)
+    assert http.post("/v1/executions", json=asked).is_success
+
+
+REFUSALS = {
+    "08006": 503, "25006": 503, "40001": 503, "40P01": 503, "53100": 503, "53300": 503,
+    "55P03": 503, "57014": 503, "58030": 503, "54000": 500, "XX000": 500,
+}  # fmt: skip
+"""Answers by PostgreSQL's reason; the last two do not pass by themselves."""
+
+
+def test_what_passes_by_itself_is_answered_503_and_nothing_else_is(own: Deployment) -> None:
+    """Each of the classes of errors is tried: a client that repeats what stays is no help."""
+    assert {code[:2] for code, status in REFUSALS.items() if status == 503} == PASSING
+    http, asked = own.http("passing"), {"command": ["true"], "size": "nano"}
+    for code, status in REFUSALS.items():
+        own.sql(
+            "CREATE OR REPLACE FUNCTION refuses() RETURNS trigger LANGUAGE plpgsql AS "
+            f"$$ BEGIN RAISE EXCEPTION 'not now' USING ERRCODE = '{code}'; END $$"
+        )
+        own.sql(
+            "CREATE OR REPLACE TRIGGER refuses BEFORE INSERT ON executions "
+            "FOR EACH ROW EXECUTE FUNCTION refuses()"
+        )
+        answer = http.post("/v1/executions", json=asked)
+        assert answer.status_code == status, (code, answer.text)
+        assert ("Retry-After" in answer.headers) is (status == 503), code
+    own.sql("DROP TRIGGER refuses ON executions")
+    assert http.post("/v1/executions", json=asked).is_success

@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
@@ -18,45 +17,11 @@ from runner.sandbox.guest.sandbox import Sandbox
 from runner.store.db import Database
 from runner.words.errors import LeaseLost, StoreUnavailable
 from tests.integration.store.conftest import Claimed
+from tests.support.networks import Network
 
 pytestmark = pytest.mark.alone
 
 LEASE = timedelta(seconds=3)
-SOCKET = ".s.PGSQL.5432"
-
-
-class Network:
-    """Lies between worker and PostgreSQL. Unless `open`, it carries nothing and reports nothing."""
-
-    def __init__(self) -> None:
-        self.open = asyncio.Event()
-        self.open.set()
-
-    @asynccontextmanager
-    async def to(self, real: Path, here: Path) -> AsyncIterator[None]:
-        """Lead from a socket in the folder `here` to PostgreSQL's in the folder `real`."""
-        server = await asyncio.start_unix_server(
-            lambda reader, writer: self._serve(reader, writer, real / SOCKET), here / SOCKET
-        )
-        async with server:
-            yield
-
-    async def _serve(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, real: Path
-    ) -> None:
-        their_reader, their_writer = await asyncio.open_unix_connection(real)
-        ways = [self._carry(reader, their_writer), self._carry(their_reader, writer)]
-        try:
-            await asyncio.gather(*ways)
-        finally:
-            their_writer.close()
-            writer.close()
-
-    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while piece := await reader.read(65536):
-            await self.open.wait()
-            writer.write(piece)
-        writer.close()
 
 
 @pytest.fixture
