@@ -7,7 +7,7 @@ AUDIT_ARGS ?=
 GUEST_ARGS ?=
 STRESS_ARGS ?=
 
-.PHONY: help setup console demo dev test check lint types imports unit cover image lock bench stress soak compare verify guest audit clean
+.PHONY: help setup console pictures demo dev test check lint types imports unit cover image lock bench stress soak compare verify guest audit clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -17,6 +17,9 @@ setup: ## Install what is missing; quiet when nothing is
 
 console: ## Build the pages for people, at /console; `setup` does it too
 	@scripts/console
+
+pictures: setup image ## Take the pictures of the console in docs/operations/console
+	$(WITH_DOCKER) $(BIN)/python -m tests.support.pictures
 
 demo: setup ## Run the main job once, on real parts, and show it
 	@$(WITH_DOCKER) $(BIN)/runner demo

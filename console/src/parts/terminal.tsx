@@ -7,7 +7,7 @@ import type { JSX } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 import { path, withQuery } from "../api";
 import { paused } from "../hooks";
-import { documentWithoutInlineStyles } from "./styles";
+import { withoutInlineStyles } from "./styles";
 
 const NORMAL = 1000;
 const FIRST_REFUSAL = 4000;
@@ -22,8 +22,8 @@ export function Terminal(given: { sandbox: string; process: number }): JSX.Eleme
   useEffect(() => {
     if (!box.current) return;
     const leaving = new AbortController();
+    const restore = withoutInlineStyles(document);
     const screen = new Xterm({
-      documentOverride: documentWithoutInlineStyles(document),
       fontFamily: 'ui-monospace, "DejaVu Sans Mono", monospace',
       fontSize: 14,
       cursorBlink: false,
@@ -48,6 +48,7 @@ export function Terminal(given: { sandbox: string; process: number }): JSX.Eleme
       leaving.abort();
       resized.disconnect();
       screen.dispose();
+      restore();
     };
   }, [given.sandbox, given.process]);
   return (
