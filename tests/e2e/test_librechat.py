@@ -277,6 +277,7 @@ def test_it_is_off_by_default(shared: Deployment) -> None:
         assert client.post(f"{URL}/exec", json={"lang": "py", "code": "1"}).status_code == 404
 
 
+@pytest.mark.timeout(900)  # npm installs 530 MB for it
 def test_its_own_package_works_with_the_address_alone(offering: Deployment, tmp_path: Path) -> None:
     """The key is in LIBRECHAT_CODE_BASEURL, and nothing else is set."""
     base = offering.url.replace("//", f"//key:{offering.key('chat-package')}@") + URL
@@ -287,7 +288,7 @@ def test_its_own_package_works_with_the_address_alone(offering: Deployment, tmp_
         check=False,
         capture_output=True,
         text=True,
-        timeout=150,
+        timeout=300,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     seen = json.loads(done.stdout.splitlines()[-1])

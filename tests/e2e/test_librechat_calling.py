@@ -140,6 +140,7 @@ def test_a_result_that_is_missing_is_named(chat: httpx.Client) -> None:
     assert call["id"] in refused.json()["details"]
 
 
+@pytest.mark.timeout(900)  # npm installs 530 MB for it
 def test_its_own_package_calls_tools(offering: Deployment, tmp_path: Path) -> None:
     """`createProgrammaticToolCallingTool` of the unmodified package, with the address alone."""
     base = offering.url.replace("//", f"//key:{offering.key('calling')}@") + "/librechat"
@@ -147,7 +148,7 @@ def test_its_own_package_calls_tools(offering: Deployment, tmp_path: Path) -> No
     (folder / SCRIPT.name).write_bytes(SCRIPT.read_bytes())
     done = subprocess.run(
         ["node", folder / SCRIPT.name, base],
-        check=False, capture_output=True, text=True, timeout=150,
+        check=False, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     seen = json.loads(done.stdout.splitlines()[-1])
