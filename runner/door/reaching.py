@@ -17,6 +17,7 @@ from runner.door.calls import CALLS
 from runner.door.grants import GrantKey, Knock, read_key, sign_for
 from runner.door.identity import DoorIdentity, DoorRole, peer_of
 from runner.door.replies import REPLIES
+from runner.door.silence import guard
 from runner.door.streams import ApiLine
 from runner.door.wire import READ_AHEAD, DoorLine
 from runner.words.errors import NodeAway, NotPermitted, SetupError
@@ -89,6 +90,7 @@ class DoorWays:
         except NotPermitted as error:
             writer.transport.abort()
             raise NodeAway(f"{at} is not the node {node}: {error.detail}") from error
+        guard(writer.transport)
         key = identity.key
         return Reached(_line(reader, writer), partial(_sign_far, key, node))
 

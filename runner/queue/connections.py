@@ -5,7 +5,6 @@ Here nothing is repeated silently: the caller decides when to ask again, after `
 Time-outs find a peer that has vanished, and where a connection only listens, TCP keepalives do.
 """
 
-import socket
 from typing import Any
 
 import redis
@@ -15,12 +14,13 @@ from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from runner.base.lost_peers import KEEPALIVE
+
 TIMEOUT_S = 1.0
 """How long Redis may take to answer, or to accept a connection."""
 RETRY_S = 1.0
 """Pause after a failure before Redis is asked again. So it is found two seconds after its return at
 latest."""
-_KEEPALIVE = {socket.TCP_KEEPIDLE: 5, socket.TCP_KEEPINTVL: 1, socket.TCP_KEEPCNT: 3}
 
 
 def connect(url: SecretStr, *, blocks_s: float = 0) -> "redis.Redis":
@@ -37,7 +37,7 @@ def connect_async(url: SecretStr, *, listens: bool = False) -> "redis.asyncio.Re
     """Return a connection for the loop; one that `listens` may wait without limit."""
     options: dict[str, Any] = {}
     if not url.get_secret_value().startswith("unix:"):
-        options = {"socket_keepalive": True, "socket_keepalive_options": _KEEPALIVE}
+        options = {"socket_keepalive": True, "socket_keepalive_options": KEEPALIVE}
     return redis.asyncio.Redis.from_url(
         url.get_secret_value(),
         socket_timeout=None if listens else TIMEOUT_S,

@@ -7,6 +7,7 @@ exchange has done, and the cancelled caller cannot wait to find out.
 
 import asyncio
 import select
+import socket
 from contextlib import suppress
 from datetime import timedelta
 
@@ -16,16 +17,18 @@ from psycopg.abc import RV, PQGen
 from psycopg.pq import PipelineStatus, TransactionStatus
 from psycopg.rows import DictRow
 
+from runner.base.lost_peers import KEEPALIVE, LOST_MS
+
 STATEMENT_TIMEOUT = timedelta(seconds=15)
 """How long PostgreSQL lets a statement run."""
 GRACE_S = 2.0
 ANSWER_TIMEOUT_S = STATEMENT_TIMEOUT.total_seconds() + GRACE_S
 """How long we wait for an answer: the network may lose PostgreSQL's."""
 DEAD_PEER = {
-    "keepalives_idle": 5,
-    "keepalives_interval": 2,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 10_000,
+    "keepalives_idle": KEEPALIVE[socket.TCP_KEEPIDLE],
+    "keepalives_interval": KEEPALIVE[socket.TCP_KEEPINTVL],
+    "keepalives_count": KEEPALIVE[socket.TCP_KEEPCNT],
+    "tcp_user_timeout": LOST_MS,
 }
 """The time after which the kernel gives up a TCP connection, in s and in ms (tcp(7))."""
 

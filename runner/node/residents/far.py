@@ -17,6 +17,7 @@ import structlog
 from runner.base.duties import Duties
 from runner.base.sockets import accept
 from runner.door.identity import DoorIdentity
+from runner.door.silence import guard
 from runner.door.wire import READ_AHEAD
 from runner.node.residents.door import ADMITTED_S, NodeDoor
 from runner.words.errors import SetupError
@@ -96,6 +97,7 @@ class FarDoor:
         except OSError as error:
             _log.debug("stranger_not_let_in", why=str(error) or type(error).__name__)
             return
+        guard(transport)
         self._door.serve_far(reader, asyncio.StreamWriter(transport, protocol, reader, loop))
 
     def _greeted(self, link: socket.socket, task: asyncio.Task[None]) -> None:

@@ -1,0 +1,29 @@
+"""Hangs up on an end of a door's connection between hosts that the network has lost.
+
+A call may last as long as its sandbox. So no time bounds it, but only what the kernel knows of the
+other host.
+"""
+
+import asyncio
+
+from runner.base.lost_peers import is_lost, keep_alive
+
+LOOK_S = 2.0
+"""How often a connection is looked at."""
+_CLOSED = -1
+
+
+def guard(transport: asyncio.WriteTransport) -> None:
+    """Abort a TCP or TLS connection once its other end is lost, also while it is being closed."""
+    link = transport.get_extra_info("socket")
+    keep_alive(link)
+    loop = asyncio.get_running_loop()
+
+    def look() -> None:
+        if link.fileno() == _CLOSED:
+            return
+        if is_lost(link):
+            transport.abort()
+        loop.call_later(LOOK_S, look)
+
+    loop.call_later(LOOK_S, look)
