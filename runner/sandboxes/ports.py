@@ -31,10 +31,14 @@ TOKEN_PREFIX = "pt_"  # noqa: S105 - how tokens begin, not one
 _TOKEN = re.compile(rf"{TOKEN_PREFIX}[A-Za-z0-9_-]{{43}}")
 KNOWN_S = 600.0
 """For how long strangers may ask for a port that was seen open, however many fail beside."""
-FRESH_S = 1.0
+FRESH_S = 0.3
 """For how long this process remembers what it has read of a port."""
-LOOK_S = 2.0
-"""How often it looks whether a port that is in use is still open."""
+LOOK_S = 0.5
+"""How often it looks whether a port that is in use is still open.
+
+Both together bound how long a request goes on after the right of whoever opened the port has ended:
+as all other requests, less than a second.
+"""
 MOST_REMEMBERED = 10_000
 
 
@@ -118,7 +122,7 @@ class PortGates:
         return found is not None and until > _now() - KNOWN_S
 
     async def find(self, sandbox_id: UUID, port: int) -> FoundPort | None:
-        """Return an opened port, as it was a second ago at most. Raises StoreUnavailable."""
+        """Return an opened port, as it was `FRESH_S` ago at most. Raises StoreUnavailable."""
         key = sandbox_id, port
         until, found = self._seen.get(key, (0.0, None))
         if until <= _now():
