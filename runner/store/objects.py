@@ -24,6 +24,14 @@ from runner.words.ids import new_id
 CHUNK = 256 * 1024
 PART = 5 * 2**20
 """The smallest part that S3 accepts in an upload in parts."""
+CONNECT = timedelta(seconds=5)
+STALLED = timedelta(seconds=30)
+"""How long a store may send nothing while something is awaited of it."""
+LONGEST = timedelta(days=1)
+"""How long one answer of a store may take as a whole.
+
+The client's own bound of 30 s would cut off a large object that somebody reads slowly.
+"""
 PARTS_AT_ONCE = 2
 """How many parts an upload may hold in memory."""
 
@@ -186,10 +194,15 @@ def _store(settings: Settings) -> tuple[obstore.store.ObjectStore, Writes]:
         return other, StagedFiles(Path(folder)) if folder is not None else Untold()
     # Short, so that a client learns that the server is away while it still waits.
     retries = {"max_retries": 3, "retry_timeout": timedelta(seconds=10)}
-    options: dict[str, Any] = {"region": settings.objects_region, "retry_config": retries}
+    bounds = {"connect_timeout": CONNECT, "read_timeout": STALLED, "timeout": LONGEST}
+    options: dict[str, Any] = {
+        "region": settings.objects_region,
+        "retry_config": retries,
+        "client_options": bounds,
+    }
     if (endpoint := settings.objects_endpoint) is not None:
         options["endpoint"] = endpoint
-        options["client_options"] = {"allow_http": endpoint.startswith("http://")}
+        options["client_options"] = {**bounds, "allow_http": endpoint.startswith("http://")}
     if settings.objects_access_key is not None:
         options["access_key_id"] = _plain(settings.objects_access_key)
         options["secret_access_key"] = _plain(settings.objects_secret_key)

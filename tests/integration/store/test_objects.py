@@ -14,6 +14,7 @@ import pytest
 from pydantic import SecretStr
 
 from runner.base.settings import Settings
+from runner.store import objects as store_objects
 from runner.store.objects import CHUNK, PART, ObjectStore, new_key
 from runner.words.errors import StoreUnavailable
 from runner.words.ids import new_id
@@ -122,6 +123,40 @@ async def test_wrong_credentials_say_nothing_of_themselves(tmp_path: Path) -> No
         await objects.write(new_key(new_id(), "files"), pieces(b"x"))
     assert "canary" not in str(refused.value)
     assert "127.0.0.1" not in str(refused.value)
+
+
+STALLS = b"HTTP/1.1 200 OK\r\nETag: e\r\nLast-Modified: Mon, 02 Nov 2026 00:00:00 GMT\r\n"
+
+
+@pytest.mark.parametrize(
+    "said", [b"", STALLS + b"Content-Length: 9\r\n\r\nxxx"], ids=["mute", "part"]
+)
+async def test_a_store_that_stalls_is_given_up(
+    said: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither bound of the whole answer would end it: it is the silence that counts."""
+    monkeypatch.setattr(store_objects, "STALLED", timedelta(seconds=1))
+    kept: list[asyncio.StreamWriter] = []
+
+    def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(said)
+        kept.append(writer)
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        objects = ObjectStore.open(
+            Settings(
+                state_dir=tmp_path,
+                objects_url="s3://objects",
+                objects_endpoint=f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}",
+                objects_access_key=SecretStr("key"),
+                objects_secret_key=SecretStr("secret"),
+            )
+        )
+        async with asyncio.timeout(600):
+            with pytest.raises(StoreUnavailable):
+                await whole(objects.read(new_key(new_id(), "files")))
+        for writer in kept:
+            writer.transport.abort()
 
 
 async def test_nobody_else_may_enter_the_folder(tmp_path: Path) -> None:
