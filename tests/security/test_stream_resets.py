@@ -35,8 +35,9 @@ def test_1500_streams_reset_at_random_moments_cost_no_other_tenant_an_answer(
     """
     log = shared.stack.settings.state_dir / "log" / "api.log"
     logged = log.stat().st_size
-    watched = shared.client("reset-viewer").submit(
-        code=CHATTY, language="python", size="small", limits={"timeout_s": 120}
+    watching = shared.client("reset-viewer")
+    watched = watching.submit(
+        code=CHATTY, language="python", size="small", limits={"timeout_s": 300}
     )
     viewer = shared.key("reset-viewer", Role.VIEWER)
     other = shared.http("reset-other")
@@ -66,6 +67,9 @@ def test_1500_streams_reset_at_random_moments_cost_no_other_tenant_an_answer(
             )
         for each in attack:
             each.result()
+    # Had it ended, later resets would have hit a stream that sends nothing more.
+    assert watching.get(watched.id).state == "running"
+    watching.cancel(watched.id)
     answers += [other.get(path) for path in ("/v1/executions", "/readyz") for _ in range(40)]
 
     assert [answer.text for answer in answers if answer.is_server_error] == []
