@@ -16,6 +16,9 @@ _CLOSED = -1
 def guard(transport: asyncio.WriteTransport) -> None:
     """Abort a TCP or TLS connection once its other end is lost, also while it is being closed."""
     link = transport.get_extra_info("socket")
+    if link is None or link.fileno() == _CLOSED:
+        # The other end has hung up already. TLS forgets its socket then.
+        return
     keep_alive(link)
     loop = asyncio.get_running_loop()
 
