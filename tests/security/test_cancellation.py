@@ -84,12 +84,28 @@ async def _single_statements(database: Database, tenant: UUID) -> None:
         await tx.one("session.ping")
 
 
+async def _write_and_ask_afterwards(database: Database, tenant: UUID) -> None:
+    """Write an execution, and ask in the same round trip for what was stored with it."""
+    async with database.tenant(tenant) as tx:
+        executions.insert_later(tx, new_id(), REQUEST)
+        asked = tx.afterwards("session.ping")
+    assert await asked.one() == {"?column?": 1}
+
+
+async def _one_exchange(database: Database, tenant: UUID) -> None:
+    """Read in a transaction that needs no BEGIN and COMMIT."""
+    async with database.single(tenant) as tx:
+        assert await executions.get(tx, new_id()) is None
+
+
 USES: list[Use] = [
     _write,
     _write_after_reading,
     _read_in_one_round_trip,
     _read_a_snapshot,
     _single_statements,
+    _write_and_ask_afterwards,
+    _one_exchange,
 ]
 
 

@@ -18,9 +18,11 @@ import runner.egress.gateway
 from runner.base.settings import project_root
 from runner.egress.control import Control
 from runner.egress.gateway import EgressGateway
+from runner.egress.session import Decision
 from runner.network.roots import read_roots
 from runner.words.errors import SetupError
-from tests.support.proxying import way_out
+from tests.support.interruption import AGAIN, cancelled_everywhere
+from tests.support.proxying import policy, way_out
 
 PROFILES = project_root() / "profiles"
 
@@ -242,3 +244,44 @@ async def test_a_descriptor_that_nobody_asked_for_is_closed() -> None:
         assert descriptors() == before
     ours.close()
     far.close()
+
+
+async def test_a_session_is_closed_wherever_its_opening_or_its_end_is_cancelled(
+    gateway: EgressGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise its socket stays open, here and in the proxy, and nobody knows of it any more."""
+    send = Control._send_piece
+
+    async def full_at_first(control: Control, piece: bytes, descriptors: list[int]) -> None:
+        await asyncio.sleep(0)
+        await send(control, piece, descriptors)
+
+    monkeypatch.setattr(Control, "_send_piece", full_at_first)
+    # The proxy gives no word of a session that it never heard of.
+    monkeypatch.setattr(runner.egress.gateway, "CLOSE_S", 0.5)
+    numbers, listeners = iter(range(10_000)), list[socket.socket]()
+
+    async def work() -> None:
+        listener = socket.socket(socket.AF_UNIX)
+        listeners.append(listener)
+        number = next(numbers)
+        listener.bind(str(tmp_path / f"{number}.sock"))
+        listener.listen()
+        opening = gateway.open_session(
+            f"s{number}", "tenant", policy("https://example.test:443"), listener, {}, ignored
+        )
+        await (await opening).close()
+
+    async def whole() -> None:
+        assert gateway._sessions == {}
+        assert listeners[-1].fileno() == -1, "closed"
+
+    before = len(sockets_of(gateway.pid))
+    assert await cancelled_everywhere(work, whole, AGAIN["once"]) > 0
+    async with asyncio.timeout(20):
+        while len(sockets_of(gateway.pid)) > before:  # noqa: ASYNC110 - seen from outside
+            await asyncio.sleep(0.05)
+
+
+def ignored(_: Decision) -> None:
+    """Take a decision that no test asks for."""
