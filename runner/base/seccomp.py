@@ -7,6 +7,7 @@ so no sandbox ever starts with only a part of it.
 
 import hashlib
 import json
+import socket
 from dataclasses import dataclass, field
 from errno import EPERM
 from pathlib import Path
@@ -29,6 +30,10 @@ _OPERATORS = {
 _UNKNOWN = -1
 _ALLOW = "SCMP_ACT_ALLOW"
 _ERRNO = "SCMP_ACT_ERRNO"
+_NETLINK_AUDIT = 9
+"""The protocol of netlink(7) by which changes of users are put on the kernel's record."""
+_GVISORS = {"pselect6": "pselect"}
+"""Names of system calls in gVisor's own table (pkg/sentry/syscalls/linux), where they differ."""
 _ROOTS = (
     *("capget", "capset", "chroot", "mknod", "mount", "pivot_root", "prctl", "umount2"),
     *("setfsgid", "setfsuid", "setgid", "setgroups", "setregid", "setresgid", "setresuid"),
@@ -108,9 +113,12 @@ class SeccompProfile:
         take EPERM as a sign to do without a call: with EPERM from clone3, it makes no threads. So a
         call with an answer of its own is left to gVisor's kernel, which is not the host's and
         answers for itself. The exception is io_uring, which no program needs.
+
+        It knows some calls by other names, and skips names that it does not know.
         """
         document = json.loads(self.json)
         for entry in document["syscalls"]:
+            entry["names"] += [_GVISORS[name] for name in entry["names"] if name in _GVISORS]
             if entry.pop("errnoRet", EPERM) != EPERM:
                 entry["names"] = [n for n in entry["names"] if not n.startswith("io_uring_")]
                 entry["action"] = _ALLOW
@@ -124,6 +132,12 @@ class SeccompProfile:
         """
         document = json.loads(self.for_gvisor())
         document["syscalls"].append({"names": list(_ROOTS), "action": _ALLOW})
+        # gVisor has no audit, and says so; with EPERM, useradd(8) gives up.
+        audit = [
+            {"index": index, "value": value, "valueTwo": 0, "op": "SCMP_CMP_EQ"}
+            for index, value in ((0, socket.AF_NETLINK), (2, _NETLINK_AUDIT))
+        ]
+        document["syscalls"].append({"names": ["socket"], "action": _ALLOW, "args": audit})
         return _canonical(document)
 
 

@@ -192,7 +192,8 @@ def test_for_gvisor_calls_with_an_answer_of_their_own_are_left_to_its_kernel(
     before = Document.model_validate(document)
     answered = {n for e in before.entries if not e.is_allowed for n in e.names}
     io_uring = {"io_uring_enter", "io_uring_register", "io_uring_setup"}
-    assert changed.allowed - before.allowed == answered - io_uring
+    # In gVisor's table, pselect6 has another name.
+    assert changed.allowed - before.allowed == answered - io_uring | {"pselect"}
     assert all(entry.is_allowed for entry in changed.entries)
 
 

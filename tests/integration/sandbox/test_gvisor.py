@@ -69,6 +69,21 @@ async def test_the_data_stack_runs(gvisor: Bench) -> None:
     assert ran.stdout == b"thread\n1\n42\n"
 
 
+WAITS = """
+import os, select
+
+reading, writing = os.pipe()
+os.write(writing, b"x")
+print(select.select([reading], [], [], 5)[0] == [reading])
+"""
+
+
+async def test_a_program_can_wait_with_select(gvisor: Bench) -> None:
+    """For gVisor, the call that it makes has another name than for Linux."""
+    ran = await gvisor.python(WAITS)
+    assert (ran.stdout, ran.stderr) == (b"True\n", b"")
+
+
 async def test_the_deadline_ends_everything(gvisor: Bench) -> None:
     """This includes a program that ignores SIGTERM, and what it started."""
     ran = await gvisor.bash(

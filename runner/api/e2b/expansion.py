@@ -1,0 +1,49 @@
+"""Variables in what E2B's clients set: `$NAME` stands for a value, as in a Dockerfile."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+_VARIABLE = re.compile(
+    r"\\(?P<escaped>\$)|\$(?:(?P<name>[A-Za-z_]\w*)|"
+    r"\{(?P<braced>[A-Za-z_]\w*)(?::(?P<mark>[-+])(?P<word>[^}$]*))?\})",
+    re.ASCII,
+)
+MOST = 32 * 1024
+"""How many characters one value may have: each of them may repeat another twice."""
+
+
+@dataclass(slots=True)
+class Variables:
+    """The variables that are set so far. A name that is not set stands for nothing."""
+
+    values: dict[str, str] = field(repr=False)
+
+    def expanded(self, text: str) -> str:
+        """Return the text with values in place of variables. Raises ValueError if it is too long.
+
+        `${NAME:-word}` and `${NAME:+word}` mean what they mean in a Dockerfile. A backslash before
+        a dollar makes it a dollar.
+        https://docs.docker.com/reference/dockerfile/#environment-replacement
+        """
+        made = _VARIABLE.sub(self._value, text)
+        if len(made) > MOST:
+            raise ValueError(f"with its variables, it has {len(made)} characters; {MOST} may be")
+        return made
+
+    def set(self, given: Mapping[str, str]) -> dict[str, str]:
+        """Set variables, and return what they hold. All of them see what was set before."""
+        made = {name: self.expanded(value) for name, value in given.items()}
+        self.values |= made
+        return made
+
+    def _value(self, found: re.Match[str]) -> str:
+        if found["escaped"]:
+            return "$"
+        value = self.values.get(found["name"] or found["braced"], "")
+        match found["mark"]:
+            case "-":
+                return value or found["word"]
+            case "+":
+                return found["word"] if value else ""
+        return value
