@@ -79,6 +79,12 @@ async def test_what_pip_lists_can_be_imported(inside: Bench) -> None:
     assert (ran.ending.exit_code, ran.stdout) == (0, b"")
 
 
+async def test_apt_could_install_something(inside: Bench) -> None:
+    """As it does in templates: it begins with nothing while a dependency is not met."""
+    ran = await inside.bash("apt-get -o Debug::NoLocking=1 check 2>&1; echo $?")
+    assert ran.stdout.splitlines()[-1] == b"0", ran.stdout.decode()
+
+
 async def test_it_is_as_small_as_is_said(inside: Bench, name: str) -> None:
     """Docker's own figure."""
     settings = Settings()
