@@ -18,8 +18,11 @@ from typing import Any
 BUILD = Path("/mnt")
 UPPER, WORK, ROOT = BUILD / "upper", BUILD / "work", BUILD / "root"
 ACCOUNTS = ("passwd", "group")
+DEBIANS = Path("/usr/share/base-passwd")
+"""Where Debian's package of that name has them."""
 TRUST = "tmp/.egress/trusted.pem"
 SKELETON = "opt/skeleton"
+SYSTEM = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 MOUNTED = ("proc", "dev", "sys", "run", "tmp", "mnt")
 WHITEOUT, OPAQUE = ".wh.", ".wh..wh..opq"
 _MADE_OPAQUE = "trusted.overlay.opaque"
@@ -40,13 +43,26 @@ def prepare() -> None:
     (ROOT / "tmp").chmod(0o1777)
     for name in ACCOUNTS:
         # In a sandbox these are links to files that its node writes.
-        known = Path("/etc", name).read_bytes()
+        known = Path("/etc", name).read_text()
         (ROOT / "etc" / name).unlink(missing_ok=True)
-        (ROOT / "etc" / name).write_bytes(known)
+        (ROOT / "etc" / name).write_text(known + system_accounts(name, known))
     for user in pwd.getpwall():
         home = ROOT / user.pw_dir.lstrip("/")
         if user.pw_uid != 0 and home.is_dir():
             os.chown(home, user.pw_uid, user.pw_gid)
+
+
+def system_accounts(name: str, known: str) -> str:
+    """Return Debian's own users or groups, but for those that are known.
+
+    Sandboxes do without them. Package managers do not: apt downloads and reads as `_apt`.
+    """
+    names = {line.partition(":")[0] for line in known.splitlines()}
+    try:
+        lines = (DEBIANS / f"{name}.master").read_text().splitlines()
+    except FileNotFoundError:
+        return ""
+    return "".join(f"{line}\n" for line in lines if line.partition(":")[0] not in names)
 
 
 def run(command: dict[str, Any]) -> None:
@@ -61,8 +77,10 @@ def run(command: dict[str, Any]) -> None:
     os.setgid(user.pw_gid)
     os.setuid(user.pw_uid)
     home = {"HOME": user.pw_dir, "USER": user.pw_name} if command["user"] != "root" else {}
-    environment = {"HOME": "/root", "USER": "root", **home, **command["env"]}
-    os.execve("/bin/sh", ["/bin/sh", "-ec", command["command"]], {**os.environ, **environment})  # noqa: S606
+    environment = {**os.environ, "HOME": "/root", "USER": "root", **home, **command["env"]}
+    # A sandbox has no use for these folders; package managers do, and refuse to work without them.
+    environment["PATH"] = ":".join([environment["PATH"], *SYSTEM])
+    os.execve(command["command"][0], command["command"], environment)  # noqa: S606
 
 
 def copy(command: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ from runner.words.errors import Invalid
 from runner.words.execution import JSON
 from runner.words.templates import (
     ROOT,
+    SH,
     CopyStep,
     EnvStep,
     RunStep,
@@ -57,10 +58,10 @@ def works(steps: Sequence[Step], env: Mapping[str, str], *, skip: int = 0) -> It
 
 def _work(step: Step, so: _So, where: str) -> Work | None:
     match step:
-        case RunStep(command):
+        case RunStep(command, shell):
             does: dict[str, JSON] = {
                 "do": "run",
-                "command": command,
+                "command": [shell, "-ec", command],
                 "user": so.user,
                 "cwd": str(so.cwd),
                 "env": dict(so.env),
@@ -131,8 +132,9 @@ def hashes(base: str, steps: Sequence[Step]) -> tuple[str, ...]:
 
 def _text(step: Step) -> str:
     match step:
-        case RunStep(command):
-            told: JSON = ["run", command]
+        case RunStep(command, shell):
+            # The usual shell is not told, so that templates of earlier releases are known again.
+            told: JSON = ["run", command, *([] if shell == SH else [shell])]
         case CopyStep(path, content, mode):
             told = ["copy", path, hashlib.sha256(content).hexdigest(), mode]
         case UnpackStep():

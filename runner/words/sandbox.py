@@ -14,6 +14,15 @@ USER = "agent"
 """The name of a sandbox's user unless the image says otherwise."""
 
 
+PACKAGES = ".local"
+"""The folder of the workspace below which pip and npm install. No artifacts come from it."""
+
+
+def search_path(home: str) -> str:
+    """Return where programs are found by their names, in a sandbox with its workspace there."""
+    return f"{home}/{PACKAGES}/bin:/usr/local/bin:/usr/bin:/bin"
+
+
 class Isolation(StrEnum):
     """The wall between a program and the host's kernel, beyond the container's own walls."""
 

@@ -10,6 +10,7 @@ DEFAULT_TAG = "default"
 START_TAG = "start"
 """The tag of the process that is a template's start command."""
 ROOT = "root"
+SH, BASH = "/bin/sh", "/bin/bash"
 _IMAGE = re.compile(
     r"(?P<name>[a-z][a-z0-9-]{0,31})@(?P<id>[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})"
 )
@@ -17,9 +18,10 @@ _IMAGE = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class RunStep:
-    """A command that `/bin/sh` runs."""
+    """A command that a shell runs, until its first failure."""
 
     command: str
+    shell: str = SH
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ The control plane:
     snapshots  snapshots of sandboxes, and copies of them
     builds     templates: announced, built, followed
     build_requests  what a client may ask of one that is to be built
+    expansion  variables in those steps
     tags       tags of templates
     measures   what sandboxes use
     unsupported  what there is not, refused by name

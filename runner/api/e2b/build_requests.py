@@ -7,6 +7,7 @@ from typing import Annotated
 
 from pydantic import Field, StringConstraints
 
+from runner.api.e2b.expansion import Variables
 from runner.api.e2b.requests import E2bBody, lacks
 from runner.api.fields import Strict, Text
 from runner.api.template_requests import (
@@ -20,7 +21,9 @@ from runner.api.template_requests import (
 )
 from runner.store.files import StoredFile
 from runner.words.errors import Invalid
+from runner.words.sandbox import UnixAccount, search_path
 from runner.words.templates import (
+    BASH,
     DEFAULT_TAG,
     EnvStep,
     RunStep,
@@ -113,14 +116,23 @@ class E2bBuild(E2bBody):
 
 
 def steps_of(
-    given: list[E2bStep], user: str, home: str, files: Mapping[str, StoredFile]
+    given: list[E2bStep],
+    account: UnixAccount,
+    env: Mapping[str, str],
+    files: Mapping[str, StoredFile],
 ) -> Iterator[Step]:
-    """Yield the steps; at first, they are the user's and run in its home. Raises Invalid."""
+    """Yield the steps; at first, they are the user's and run in its home. Raises Invalid.
+
+    `env` holds the variables of what they build on.
+    """
+    user = account.user
+    known = {"PATH": search_path(account.home), "HOME": account.home, "USER": user}
+    variables = Variables({**known, **env})
     yield UserStep(user)
-    yield Workdir(home)
+    yield Workdir(account.home)
     for number, each in enumerate(given):
         try:
-            for step in _steps(each, user, files):
+            for step in _steps(each, user, variables, files):
                 if isinstance(step, UserStep):
                     user = step.name
                 yield step
@@ -128,22 +140,24 @@ def steps_of(
             raise Invalid(f"{each.type}: {error}", f"steps.{number}") from None
 
 
-def _steps(each: E2bStep, user: str, files: Mapping[str, StoredFile]) -> Iterator[Step]:
+def _steps(
+    each: E2bStep, user: str, variables: Variables, files: Mapping[str, StoredFile]
+) -> Iterator[Step]:
     match each.type.upper(), each.args:
         case "RUN", [command]:
-            yield RunStep(command)
+            yield RunStep(command, BASH)
         case "RUN", [command, other]:
             yield UserStep(other or user)
-            yield RunStep(command)
+            yield RunStep(command, BASH)
             yield UserStep(user)
         case "WORKDIR", [path]:
-            yield Workdir(path)
+            yield Workdir(variables.expanded(path))
         case "USER", [name]:
-            yield UserStep(name)
+            yield UserStep(variables.expanded(name))
         case "ENV", [*words] if words and len(words) % 2 == 0:
-            yield EnvStep(_variables(words))
+            yield EnvStep(variables.set(_variables(words)))
         case "ARG", [*words] if words and len(words) % 2 == 0:
-            yield EnvStep(_variables(words), kept=False)
+            yield EnvStep(variables.set(_variables(words)), kept=False)
         case "COPY", [source, path, *more]:
             yield _copy(each, source, path, more, files)
         case "RUN" | "WORKDIR" | "USER" | "ENV" | "ARG" | "COPY", _:

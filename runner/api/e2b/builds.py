@@ -4,7 +4,9 @@ Files are stored among the tenant's own, below `e2b-builds/`, by the route for t
 that says where has the caller's own key for it, which their client does not send by itself.
 """
 
+from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Annotated
 from uuid import UUID
@@ -75,15 +77,15 @@ async def begin(
     for each in (Permission.SANDBOX_CREATE, Permission.FILE_READ):
         await require(request, parts, caller, each)
     await parts.templates.read(caller, template_id)
-    base, image = await _base(body, caller, parts)
-    account = read_recipe(parts.settings.recipes_path, image).account
+    base = await _base(body, caller, parts)
+    account = read_recipe(parts.settings.recipes_path, base.image).account
     wanted = [each.files_hash for each in body.steps if each.files_hash]
     stored = await _stored(parts, caller, wanted)
     egress = await egress_order(caller, parts, None, internet=None)
     order = TemplateOrder(
         name="",
-        base=base,
-        steps=tuple(steps_of(body.steps, account.user, account.home, stored)),
+        base=base.name,
+        steps=tuple(steps_of(body.steps, account, base.env, stored)),
         startup=body.startup,
         anew=body.anew,
         terms=BuildTerms(
@@ -113,14 +115,23 @@ async def status(
     return BuildStatus.of(found, entries)
 
 
-async def _base(body: E2bBuild, caller: Caller, parts: Dependencies) -> tuple[str, str]:
-    """Return what the template is built on, and the deployment's image below that."""
+@dataclass(frozen=True, slots=True)
+class _Base:
+    """What a template is built on."""
+
+    name: str
+    image: str
+    """The deployment's image, which is below all."""
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+async def _base(body: E2bBuild, caller: Caller, parts: Dependencies) -> _Base:
     settings = parts.settings
     if body.from_template is not None and body.from_template not in settings.images:
         found = await parts.templates.find(caller, body.from_template)
         if found is None:
             raise Invalid(f"there is no template {body.from_template!r}", "fromTemplate")
-        return found.image, found.base_image
+        return _Base(found.image, found.base_image, found.env)
     asked = body.from_template or body.from_image or ""
     bare = asked.removesuffix(":latest")
     image = settings.template_images.get(asked) or settings.template_images.get(bare) or bare
@@ -131,7 +142,7 @@ async def _base(body: E2bBuild, caller: Caller, parts: Dependencies) -> tuple[st
             "names further ones in RUNNER_TEMPLATE_IMAGES",
             "fromImage",
         )
-    return image, image
+    return _Base(image, image)
 
 
 async def _stored(parts: Dependencies, caller: Caller, hashes: list[str]) -> dict[str, StoredFile]:

@@ -12,7 +12,7 @@ from typing import Any
 from runner.base.seccomp import SeccompProfile
 from runner.words.errors import IsolationMissing
 from runner.words.resources import Resources
-from runner.words.sandbox import AGENT, Isolation, UnixAccount
+from runner.words.sandbox import AGENT, PACKAGES, Isolation, UnixAccount, search_path
 
 SUPERVISOR = "/opt/supervisor"
 CONTEXTS = "/opt/contexts"
@@ -44,9 +44,6 @@ the host, the process runs as nobody and has none."""
 
 PTYS = 16
 """Pseudo-terminals a sandbox may have at once. All of a host's share `kernel.pty.max` (pty(7))."""
-
-_PACKAGES = ".local"
-"""Below home: where pip installs to as it is, and npm as it is told: not taken for artifacts."""
 
 _BASE_ENVIRONMENT = (
     "LANG=C.UTF-8",
@@ -193,11 +190,10 @@ def _config(
 
 
 def _home_environment(home: str) -> tuple[str, ...]:
-    packages = f"{home}/{_PACKAGES}"
     return (
-        f"PATH={packages}/bin:/usr/local/bin:/usr/bin:/bin",
+        f"PATH={search_path(home)}",
         f"HOME={home}",
-        f"NPM_CONFIG_PREFIX={packages}",
+        f"NPM_CONFIG_PREFIX={home}/{PACKAGES}",
     )
 
 

@@ -1,5 +1,6 @@
 """Requests of E2B's clients for a template become our steps."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -9,7 +10,9 @@ from pydantic import ValidationError
 from runner.api.e2b.build_requests import E2bBuild, E2bStep, E2bTemplate, steps_of
 from runner.store.files import StoredFile
 from runner.words.errors import Invalid
+from runner.words.sandbox import UnixAccount
 from runner.words.templates import (
+    BASH,
     EnvStep,
     RunStep,
     Startup,
@@ -33,10 +36,11 @@ STORED = StoredFile(
 )
 
 
-def steps(*given: dict[str, Any]) -> list[Step]:
+def steps(*given: dict[str, Any], env: Mapping[str, str] | None = None) -> list[Step]:
     """Return the steps after those by which a build begins."""
     asked = [E2bStep.model_validate(each) for each in given]
-    first, second, *found = steps_of(asked, "user", "/home/user", {HASH: STORED})
+    account = UnixAccount("user", "/home/user")
+    first, second, *found = steps_of(asked, account, env or {}, {HASH: STORED})
     assert (first, second) == (UserStep("user"), WorkdirStep("/home/user"))
     return found
 
@@ -54,7 +58,7 @@ def test_each_of_their_steps_is_one_of_ours() -> None:
         step("WORKDIR", "app"),
         step("USER", "root"),
     ) == [
-        RunStep("make"),
+        RunStep("make", BASH),
         EnvStep({"A": "1", "B": ""}),
         EnvStep({"C": "2"}, kept=False),
         WorkdirStep("app"),
@@ -65,8 +69,47 @@ def test_each_of_their_steps_is_one_of_ours() -> None:
 def test_a_command_of_another_user_changes_nobody_elses() -> None:
     found = steps(step("USER", "one"), step("RUN", "a", "root"), step("RUN", "b"))
     assert found == [
-        UserStep("one"), UserStep("root"), RunStep("a"), UserStep("one"), RunStep("b")
+        UserStep("one"), UserStep("root"), RunStep("a", BASH), UserStep("one"), RunStep("b", BASH)
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("/opt/bin:$PATH", "/opt/bin:/home/user/.local/bin:/usr/local/bin:/usr/bin:/bin"),
+        ("$HOME/app", "/home/user/app"),
+        ("${USER}s", "users"),
+        ("$BASE-$EARLIER", "of the base-1"),
+        ("<$UNSET>", "<>"),
+        ("${UNSET:-other} ${BASE:-other}", "other of the base"),
+        ("${UNSET:+other} ${BASE:+other}", " other"),
+        (r"\$HOME $ $1 ${", "$HOME $ $1 ${"),
+    ],
+)
+def test_a_variable_stands_for_what_was_set_before(text: str, value: str) -> None:
+    """As in a Dockerfile, and in a working directory and a user's name, too."""
+    env = {"BASE": "of the base"}
+    earlier, new, workdir, user = steps(
+        step("ARG", "EARLIER", "1"),
+        step("ENV", "NEW", text, "SAME", "$NEW"),
+        step("WORKDIR", text),
+        step("USER", text),
+        env=env,
+    )
+    assert earlier == EnvStep({"EARLIER": "1"}, kept=False)
+    assert new == EnvStep({"NEW": value, "SAME": ""})
+    assert (workdir, user) == (WorkdirStep(value), UserStep(value))
+
+
+def test_a_command_is_left_to_its_shell() -> None:
+    assert steps(step("RUN", "echo $HOME")) == [RunStep("echo $HOME", BASH)]
+
+
+def test_a_value_that_repeats_itself_has_a_bound() -> None:
+    twice = step("ENV", "A", "$A$A")
+    with pytest.raises(Invalid, match="32768 may be") as refused:
+        steps(step("ENV", "A", "x" * 1000), *[twice] * 40)
+    assert refused.value.field == "steps.6"
 
 
 def test_files_are_those_that_were_stored() -> None:

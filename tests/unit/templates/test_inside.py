@@ -25,3 +25,13 @@ def test_a_home_is_kept_wherever_it_is(
         "opt/skeleton/own/file", "srv/kept"
     }  # fmt: skip
     assert capsys.readouterr().out == "not kept, as builds use /mnt themselves: /mnt/other\n"
+
+
+def test_a_build_has_the_users_that_package_managers_need(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever is in the sandbox already stays who they are."""
+    monkeypatch.setattr(inside, "DEBIANS", tmp_path)
+    (tmp_path / "passwd.master").write_text("root:*:0:0::/root:/bin/bash\n_apt:*:42:65534:::\n")
+    assert inside.system_accounts("passwd", "root:x:0:0:::\n") == "_apt:*:42:65534:::\n"
+    assert inside.system_accounts("group", "root:x:0:\n") == ""

@@ -23,7 +23,7 @@ def test_a_command_has_what_the_steps_before_it_have_set() -> None:
     *_, run = works(STEPS, {"BASE": "0"})
     assert run.command == {
         "do": "run",
-        "command": "make",
+        "command": ["/bin/sh", "-ec", "make"],
         "user": "agent",
         "cwd": "/srv/app",
         "env": {"BASE": "0", "A": "1", "B": "2"},
