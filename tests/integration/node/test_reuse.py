@@ -13,7 +13,14 @@ from runner.node.stock.reuse import ReuseBounds, ReusedSandboxes, open_reuse
 from runner.node.stock.sandboxes import FreshSandboxes, Need
 from runner.sandbox import drive
 from runner.sandbox.guest.sandbox import Sandbox
-from runner.words.execution import Claim, ExecutionRequest, Program, RunSpec
+from runner.words.execution import (
+    Claim,
+    ExecutionRequest,
+    InputFile,
+    Program,
+    RunSpec,
+    StoredObject,
+)  # fmt: skip
 from runner.words.ids import new_id
 from runner.words.resources import RunBounds
 from runner.words.sandbox import Isolation
@@ -246,6 +253,55 @@ async def test_a_cancellation_leaves_no_sandbox_behind(
         work.cancel()
         await asyncio.wait({work})
         assert (work.cancelled(), made.waiting, bench.launcher.live) == (True, 0, set())
+
+
+class Stuck:
+    """Takes the first artifact, and never comes to its end."""
+
+    def __init__(self) -> None:
+        self.begun = asyncio.Event()
+
+    async def add(self, *_: object) -> None:
+        """Wait for ever."""
+        self.begun.set()
+        await asyncio.Future[None]()
+
+
+@pytest.mark.parametrize("during", ["the upload", "the collection"])
+async def test_one_whose_files_were_cut_short_serves_nobody(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, during: str
+) -> None:
+    """Its channel is in the middle of a file: it is not even asked to clean itself."""
+    asked, stuck = list[Sandbox](), Stuck()
+
+    async def clean(sandbox: Sandbox) -> list[str]:
+        asked.append(sandbox)
+        return []
+
+    async def stalls(_: object) -> AsyncIterator[bytes]:
+        yield b"half"
+        stuck.begun.set()
+        await asyncio.Future[None]()
+
+    async with reused(bench) as made:
+        sandbox = await made.claim(Need.of(Claim(new_id(), TENANT, 1), request(bench)))
+        leave = Program(("bash", "-c", "echo left > file"), {})
+        work: asyncio.Future[object]
+        if during == "the upload":
+            stored = StoredObject("key", 8, "0" * 64)
+            work = asyncio.ensure_future(sandbox.upload([InputFile("in", stored)], stalls))
+        else:
+            await drive.run(sandbox, leave, bench.limits.bounds)
+            work = asyncio.ensure_future(
+                sandbox.collect(max_files=9, max_bytes=999, sink=stuck, again=True)
+            )
+        await stuck.begun.wait()
+        work.cancel()
+        await asyncio.wait({work})
+        monkeypatch.setattr(Sandbox, "clean", clean)
+        await made.dispose(sandbox)
+        assert (sandbox.spent, asked, made.waiting) == (True, [], 0)
+        assert bench.launcher.live == set()
 
 
 async def test_one_whose_cleaning_fails_unexpectedly_is_destroyed(
