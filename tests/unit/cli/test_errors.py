@@ -49,8 +49,12 @@ def invoked(path: tuple[str, ...], env: Mapping[str, str | None]) -> Result:
 
 
 @pytest.fixture
-def env(tmp_path: Path) -> dict[str, str | None]:
-    """Return an environment in which nothing answers: no API, no Docker, no database."""
+def env(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str | None]:
+    """Return an environment in which nothing answers: no API, no Docker, no database.
+
+    What a command writes into the working folder, such as a key, is in a folder of the test's.
+    """
+    monkeypatch.chdir(tmp_path)
     return {
         "RUNNER_STATE_DIR": str(tmp_path / "state"),
         "RUNNER_URL": "http://127.0.0.1:1",
