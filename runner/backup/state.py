@@ -10,8 +10,9 @@ from pathlib import Path
 from runner.backup import files
 from runner.backup.manifest import BackedFile
 
-PUBLIC = ("trusted-keys/*.pub", "sealed/*.json", "door/authority.pem")
-"""Public keys and certificates, and what the worker remembers to have sealed."""
+PUBLIC = ("trusted-keys/*.pub", "sealed/*.json", "door/authority.pem", "door/revoked.pem")
+"""Public keys, certificates, those that were revoked, and what the worker remembers to have sealed.
+"""
 SECRETS_RING = "keys/secrets.kek"
 """The keys of tenants' secrets, wherever the deployment keeps them."""
 PRIVATE = (
