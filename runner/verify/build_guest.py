@@ -15,7 +15,7 @@ from runner.words.errors import LaunchFailed
 from runner.words.execution import Program
 from runner.words.resources import RunBounds
 from runner.words.sandbox import WORKSPACE
-from runner.words.templates import ROOT
+from runner.words.templates import ROOT, SH
 
 
 class BuildGuest:
@@ -39,7 +39,7 @@ class BuildGuest:
             self._prepared = True
         command: dict[str, object] = {
             "do": "run",
-            "command": shlex.join(program.argv),
+            "command": [SH, "-ec", shlex.join(program.argv)],
             "user": ROOT,
             "cwd": WORKSPACE,
             "env": dict(program.env),
