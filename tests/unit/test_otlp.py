@@ -145,6 +145,12 @@ async def test_spans_that_a_collector_refuses_are_counted(
         collected.answers = 200
         tracer.record(span())
         eventually(lambda: counts.of("exported") == 1)
+    outcomes = {
+        sample.labels["outcome"]
+        for metric in counts.registry.collect()
+        for sample in metric.samples
+    }
+    assert outcomes == {"exported", "dropped", "failed"}
 
 
 async def test_a_collector_that_is_not_there_costs_the_spans() -> None:
