@@ -13,6 +13,7 @@ from uuid import UUID
 
 import httpx
 import pytest
+from prometheus_client import CollectorRegistry
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -267,7 +268,10 @@ def test_every_route_with_a_body_uses_the_value_that_was_checked() -> None:
 
 
 class Unopened:
-    """Parts of an app that serves nothing, which needs only the settings."""
+    """Parts of an app that serves nothing, which needs only the settings and a registry."""
+
+    settings = Settings(node="work")
+    registry = CollectorRegistry()
 
     def __getattr__(self, name: str) -> object:
-        return Settings(node="work") if name == "settings" else True
+        return True
