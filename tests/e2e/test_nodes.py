@@ -139,7 +139,7 @@ def test_sandboxes_live_on_both_and_are_reached_at_the_right_door(
         assert client.post(f"/v1/sandboxes/{each}/pause").json()["state"] == "paused"
         assert client.post(f"/v1/sandboxes/{each}/resume").json()["state"] == "running"
         assert client.delete(f"/v1/sandboxes/{each}").is_success
-    assert second.containers() == []
+    eventually(lambda: second.containers() == [])
 
 
 def test_executions_run_on_both(
