@@ -17,6 +17,7 @@ from agent_runner import ApiError, Client
 from runner.backup import state
 from runner.base.signing import TrustedKeys, verify
 from runner.store.receipts import KIND, SANDBOX_KIND
+from tests.support.backups import SECRET
 from tests.support.deployment import (
     NO_POOL,
     Deployment,
@@ -28,7 +29,6 @@ from tests.support.deployment import (
 from tests.support.faults import running
 
 pytestmark = pytest.mark.timeout(900)
-SECRET = "canary-of-the-backup-4c1f"  # noqa: S105 - made up, and searched for
 KEEP = """
 import os
 from pathlib import Path

@@ -22,6 +22,7 @@ from runner.base.signing import TrustedKeys, verify
 from runner.embedded import postgres
 from runner.embedded.services import Services, services
 from runner.store.receipts import KIND
+from tests.support.backups import SECRET
 from tests.support.deployment import eventually, state_folder
 from tests.support.pages import EXAMPLE, blocks
 
@@ -31,7 +32,6 @@ INSTALL = ("install", "settings", "migrate", "image")
 START = ("start-api", "start-worker")
 RESTORE = ("restore-settings", "settings", "restore")
 SHELL = ("bash", "-euo", "pipefail", "-c")
-SECRET = "canary-of-the-backup-4c1f"  # noqa: S105 - made up, and searched for
 KEEP = """
 import os
 from pathlib import Path
