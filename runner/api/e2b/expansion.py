@@ -4,13 +4,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from runner.templates.steps import MOST_ENV
+
 _VARIABLE = re.compile(
     r"\\(?P<escaped>\$)|\$(?:(?P<name>[A-Za-z_]\w*)|"
     r"\{(?P<braced>[A-Za-z_]\w*)(?::(?P<mark>[-+])(?P<word>[^}$]*))?\})",
     re.ASCII,
 )
-MOST = 32 * 1024
-"""How many characters one value may have: each of them may repeat another twice."""
 
 
 @dataclass(slots=True)
@@ -26,10 +26,12 @@ class Variables:
         a dollar makes it a dollar.
         https://docs.docker.com/reference/dockerfile/#environment-replacement
         """
-        made = _VARIABLE.sub(self._value, text)
-        if len(made) > MOST:
-            raise ValueError(f"with its variables, it has {len(made)} characters; {MOST} may be")
-        return made
+        found = _VARIABLE.finditer(text)
+        size = len(text) + sum(len(self._value(each)) - len(each[0]) for each in found)
+        # Before it is made: a short text may name a long value many times.
+        if size > MOST_ENV:
+            raise ValueError(f"with its variables, it has {size} characters; {MOST_ENV} may be")
+        return _VARIABLE.sub(self._value, text)
 
     def set(self, given: Mapping[str, str]) -> dict[str, str]:
         """Set variables, and return what they hold. All of them see what was set before."""

@@ -1,5 +1,6 @@
 """Requests of E2B's clients for a template become our steps."""
 
+import tracemalloc
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -110,6 +111,19 @@ def test_a_value_that_repeats_itself_has_a_bound() -> None:
     with pytest.raises(Invalid, match="32768 may be") as refused:
         steps(step("ENV", "A", "x" * 1000), *[twice] * 40)
     assert refused.value.field == "steps.6"
+
+
+def test_a_value_that_is_too_long_is_never_made() -> None:
+    """It would have 480 MB."""
+    long = step("ENV", "A", "x" * 30_000)
+    tracemalloc.start()
+    try:
+        with pytest.raises(Invalid, match="480000000 characters"):
+            steps(long, step("ENV", "B", "$A" * 16_000))
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 32 * 2**20
 
 
 def test_files_are_those_that_were_stored() -> None:
