@@ -45,6 +45,7 @@ def test_somebody_who_is_invited_accepts_and_logs_in(
         theirs.get_by_role("textbox", name="Token").fill(token)
         theirs.get_by_label("Password").fill(PASSWORD)
         theirs.get_by_role("button", name="Accept").click()
+        expect(theirs.get_by_role("status")).to_contain_text("You can log in now")
         theirs.get_by_role("link", name="Log in").click()
         theirs.get_by_label("E-mail").fill("new@example.com")
         theirs.get_by_label("Password").fill(PASSWORD)
