@@ -9,7 +9,7 @@ import pytest
 
 from runner.__main__ import GARBAGE_AT
 from tests.support import deployment as deployments
-from tests.support import order
+from tests.support import order, times
 from tests.support.deployment import NO_POOL, Deployment
 
 # Hypothesis's limit of 200 ms for an example measures how busy the host is. pytest-timeout ends
@@ -44,6 +44,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     order.demand_that_marks_are_written(items)
     if hasattr(config, "workerinput"):
         order.longest_first(items)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say where the time went after a long run."""
+    reports = [report for kept in terminalreporter.stats.values() for report in kept]
+    if lines := times.told(reports):
+        terminalreporter.section("seconds by group and by module, set-up included")
+        for line in lines:
+            terminalreporter.line(line)
 
 
 @pytest.fixture(scope="session", autouse=True)
