@@ -24,6 +24,8 @@ import redis.asyncio
 from redis.exceptions import RedisError
 
 ANSWERED_S = 100.0
+HOST = "example.test"
+"""The name by which sandboxes reach this host."""
 _RESET = struct.pack("ii", 1, 0)
 """SO_LINGER with a time of zero: close(2) then sends a reset."""
 SECRET_LINES = 910
@@ -35,14 +37,22 @@ import fcntl, os
 fcntl.fcntl(1, fcntl.F_SETFL, fcntl.fcntl(1, fcntl.F_GETFL) | os.O_DIRECT)
 for n in range(30000): os.write(1, b'abcdefgh'[n % 8:n % 8 + 1])
 """
+LEAVES = "leaves"
+"""The label of executions that leave a file; its value is the file's name."""
+VISITED = "{visited}"
+"""Stands for an address of each execution's own, where it is counted how often its program ran."""
+FILES = 40
 MIXED: tuple[dict[str, Any], ...] = (
-    {"code": "open('a.txt', 'w').write('x' * 100000); print(1)", "language": "python"},
+    {
+        "code": "open('a.txt', 'w').write('x' * 100000); print(1)", "language": "python",
+        "metadata": {LEAVES: "a.txt"},
+    },
     {"code": "import sys; sys.exit(3)", "language": "python"},
     {"command": ["sleep", "5"], "limits": {"timeout_s": 1}},
     {"code": "bytearray(10**9)", "language": "python", "size": "nano"},
     {"command": ["sh", "-c", "head -c 3M /dev/zero"]},
-    {"command": ["curl", "-s", "http://example.test/"], "egress": ["http://example.test:80"]},
-)
+    {"command": ["sh", "-c", "curl -s $0; sleep 2", VISITED], "egress": [VISITED]},
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -52,6 +62,8 @@ class Target:
     port: int
     redis_url: str
     keys: Mapping[str, str]
+    visited: int
+    """Port of the server that counts visits."""
 
 
 @dataclass
@@ -97,6 +109,11 @@ class Reply:
         return float(text) if text.isdigit() else None
 
     @property
+    def complete(self) -> bool:
+        """Whether the whole body arrived: a server that fails in the middle hangs up."""
+        return len(self.body) == int(self.headers.get("content-length", len(self.body)))
+
+    @property
     def title(self) -> str:
         """The title of a problem document; otherwise, the beginning of the body."""
         try:
@@ -131,6 +148,8 @@ async def exchange(port: int, said: bytes, source: str = "127.0.0.1") -> Reply:
             answer = await reader.read()
         finally:
             writer.transport.abort()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
     top, _, body = answer.partition(b"\r\n\r\n")
     first, *lines = top.decode("latin-1").split("\r\n")
     if not first.startswith("HTTP/"):
@@ -249,15 +268,37 @@ async def strangers(book: Book, target: Target) -> None:
 
 
 async def work(book: Book, target: Target) -> None:
-    """Do what tenants do: files, failures, limits, refused addresses."""
+    """Do what tenants do: artifacts, failures, limits, requests to the outside."""
     body = random.choice(MIXED)  # noqa: S311
-    retry = {"on_worker_loss": random.choice(("fail", "retry")), "wait_s": 20}  # noqa: S311
-    if await submit(book, target, "busy", {**body, **retry}):
+    on_loss = random.choice(("fail", "retry"))  # noqa: S311
+    if body.get("egress"):
+        site = f"http://{HOST}:{target.visited}"
+        command = [each.replace(VISITED, f"{site}/{on_loss}/{uuid4()}") for each in body["command"]]
+        body = {"command": command, "egress": [site]}
+    if await submit(book, target, "busy", {**body, "on_worker_loss": on_loss, "wait_s": 20}):
         book.done["runs of a busy tenant"] += 1
 
 
+async def files(book: Book, target: Target) -> None:
+    """Write a file, and read it back: what was accepted is there, byte for byte."""
+    content = random.randbytes(random.choice((100, 100_000, 1_000_000)))  # noqa: S311
+    path, key = f"/v1/files/stress-{random.randrange(FILES)}", target.keys["busy"]  # noqa: S311
+    length = {"Content_Type": "application/octet-stream", "Content_Length": str(len(content))}
+    reply = await exchange(target.port, head("PUT", path, key, **length) + content)
+    book.note("files", reply)
+    if reply.status in {200, 201}:
+        book.done["files written"] += 1
+        reply = await exchange(target.port, head("GET", path, key))
+        book.note("files", reply)
+        if reply.complete and reply.status == 200:  # noqa: PLR2004 - HTTP's own
+            book.done["files read back"] += 1
+            if reply.body != content:
+                book.wrong[f"files: {path} is not what was written"] += 1
+    await asyncio.sleep(reply.retry_after or 1)
+
+
 ATTACKS: tuple[Callable[[Book, Target], Awaitable[None]], ...] = (
-    resets, secrets, forged, strangers, strangers, work,
+    resets, secrets, forged, strangers, strangers, work, files,
 )  # fmt: skip
 """Three of them have an execution running at a time. One more would take the last of a small host's
 four slots, and the quiet tenant would wait for a slot, which would be load and not an attack."""

@@ -2,50 +2,147 @@
 
 import asyncio
 import time
-from typing import Any
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Self
 
 import docker
 import psutil
 import psycopg
 
-from benchmarks.attacks import Book
+from benchmarks.attacks import LEAVES, Book
 from runner.base.settings import Settings
 from runner.embedded.stack import Stack
+from runner.store.objects import ObjectStore
 from runner.words.states import ENDED
 
 SETTLED_S = 240.0
+_ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
+
+
+class Visits:
+    """A server that programs of executions visit, each at a path `/ON_WORKER_LOSS/NAME` of its own.
+
+    It lies outside of the deployment: what it counts has happened, whatever is recorded of it.
+    """
+
+    def __init__(self) -> None:
+        self.port = 0
+        self.paths: Counter[str] = Counter()
+
+    @classmethod
+    @asynccontextmanager
+    async def counted(cls) -> AsyncIterator[Self]:
+        """Serve inside the context."""
+        visits = cls()
+        server = await asyncio.start_server(visits._serve, "127.0.0.1", 0)
+        visits.port = server.sockets[0].getsockname()[1]
+        async with server:
+            yield visits
+
+    def unasked(self, book: Book) -> list[str]:
+        """Return what ran twice without having asked for it; write down how many have run."""
+        book.done["programs that visited"] = len(self.paths)
+        return [
+            f"the program that visited {path} ran {times} times"
+            for path, times in self.paths.items()
+            if times > 1 and path.startswith("/fail/")
+        ]
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError, EOFError):
+            head = await reader.readuntil(b"\r\n\r\n")
+            self.paths[head.split()[1].decode()] += 1
+            writer.write(_ANSWER)
+            await writer.drain()
+        writer.close()
+
+
+class _Reader:
+    """Reads what a deployment has stored, as a superuser."""
+
+    def __init__(self, connection: psycopg.AsyncConnection[Any]) -> None:
+        self._connection = connection
+
+    async def rows(self, statement: bytes, **values: Any) -> list[tuple[Any, ...]]:
+        """Return the rows of a statement."""
+        return await (await self._connection.execute(statement, values)).fetchall()
 
 
 async def broken(running: Stack, book: Book) -> list[str]:
     """Wait until everything accepted has ended; return what is not as it should be."""
-    deadline = time.monotonic() + SETTLED_S
     url = running.services.postgres.url("postgres")
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+        reader = _Reader(connection)
+        return [
+            *await _not_once(reader, book),
+            *await _begun_again(reader),
+            *await _bytes_lost(reader, ObjectStore.open(running.settings)),
+        ]
+
+
+async def _not_once(reader: _Reader, book: Book) -> list[str]:
+    """Return the executions that do not end, that are gone, and that have not exactly one end."""
+    deadline = time.monotonic() + SETTLED_S
     ended = [str(state) for state in ENDED]
     wrong = []
-    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
-
-        async def rows(statement: bytes, *values: Any) -> list[tuple[Any, ...]]:
-            return await (await connection.execute(statement, values)).fetchall()
-
-        open_ = b"SELECT execution_id, state FROM executions WHERE NOT state = ANY(%s)"
-        while (left := await rows(open_, ended)) and time.monotonic() < deadline:  # noqa: ASYNC110
-            await asyncio.sleep(0.5)
-        wrong += [f"execution {id_} is still {state}" for id_, state in left[:5]]
-        if len(left) > 5:  # noqa: PLR2004 - enough to look into
-            wrong.append(f"and {len(left) - 5} more have not ended")
-        known = {str(id_) for (id_,) in await rows(b"SELECT execution_id FROM executions")}
-        wrong += [f"execution {id_} was accepted and is gone" for id_ in {*book.accepted} - known]
-        twice = b"""SELECT resource_id, count(*) FROM audit_events
-                    WHERE action = 'execution:end' GROUP BY 1 HAVING count(*) <> 1"""
-        wrong += [f"execution {id_} ended {n} times" for id_, n in await rows(twice)]
-        ends = (
-            b"SELECT count(DISTINCT resource_id) FROM audit_events WHERE action = 'execution:end'"
-        )
-        ((count,),) = await rows(ends)
-        if count != len(known) - len(left):
-            wrong.append(f"{len(known) - len(left)} executions ended, {count} have a record of it")
+    open_ = b"SELECT execution_id, state FROM executions WHERE NOT state = ANY(%(ended)s)"
+    while (  # noqa: ASYNC110 - nobody tells
+        left := await reader.rows(open_, ended=ended)
+    ) and time.monotonic() < deadline:
+        await asyncio.sleep(0.5)
+    wrong += [f"execution {id_} is still {state}" for id_, state in left[:5]]
+    if len(left) > 5:  # noqa: PLR2004 - enough to look into
+        wrong.append(f"and {len(left) - 5} more have not ended")
+    known = {str(id_) for (id_,) in await reader.rows(b"SELECT execution_id FROM executions")}
+    wrong += [f"execution {id_} was accepted and is gone" for id_ in {*book.accepted} - known]
+    twice = b"""SELECT resource_id, count(*) FROM audit_events
+                WHERE action = 'execution:end' GROUP BY 1 HAVING count(*) <> 1"""
+    wrong += [f"execution {id_} ended {n} times" for id_, n in await reader.rows(twice)]
+    ends = b"SELECT count(DISTINCT resource_id) FROM audit_events WHERE action = 'execution:end'"
+    ((count,),) = await reader.rows(ends)
+    if count != len(known) - len(left):
+        wrong.append(f"{len(known) - len(left)} executions ended, {count} have a record of it")
     book.done["executions accepted and ended"] = len(known) - len(left)
     return wrong
+
+
+async def _begun_again(reader: _Reader) -> list[str]:
+    """Return the executions that began twice on record though they had not asked for it."""
+    again = b"""SELECT resource_id, count(*) FROM audit_events
+                JOIN executions ON execution_id::text = resource_id
+                WHERE action = 'execution:start' AND on_worker_loss = 'fail'
+                GROUP BY 1 HAVING count(*) > 1"""
+    return [f"execution {id_} began {n} times" for id_, n in await reader.rows(again)]
+
+
+async def _bytes_lost(reader: _Reader, objects: ObjectStore) -> list[str]:
+    """Return the artifacts that were neither kept nor named, and the objects without bytes."""
+    unnamed = b"""
+        SELECT execution_id FROM executions e
+        WHERE state = 'succeeded' AND metadata ? %(label)s::text
+        AND NOT EXISTS (
+            SELECT FROM artifacts a WHERE (a.tenant_id, a.execution_id, a.path)
+                = (e.tenant_id, e.execution_id, e.metadata ->> %(label)s::text))
+        AND NOT EXISTS (
+            SELECT FROM jsonb_array_elements_text(e.result -> 'artifacts_refused') refused
+            WHERE refused LIKE (e.metadata ->> %(label)s::text) || ': %%')"""
+    wrong = [
+        f"execution {id_} neither kept nor named what it left"
+        for (id_,) in await reader.rows(unnamed, label=LEAVES)
+    ]
+    stored = await reader.rows(
+        b"""SELECT tenant_id, object_key FROM artifacts
+            UNION SELECT tenant_id, object_key FROM files"""
+    )
+    there = {
+        key
+        for tenant_id in {tenant_id for tenant_id, _ in stored}
+        async for some in objects.keys(tenant_id)
+        for key in some
+    }
+    return wrong + [f"the bytes of {key} are lost" for _, key in stored if key not in there]
 
 
 def processes(running: Stack) -> list[psutil.Process]:

@@ -2,24 +2,23 @@
 
     python -m benchmarks.stress --minutes 60
 
-One embedded stack with its default settings. First the quiet tenant runs alone; then attacks
-(`benchmarks/attacks.py`) and faults go on for the given minutes. Exits with 1 if an invariant is
-broken: the quiet tenant's median is 10 times as long as alone; somebody gets a 5xx other than 503
-with `Retry-After`; an accepted execution is lost or finished twice; something is left behind.
+One embedded stack with its default settings, and an S3 server for its objects. First the quiet
+tenant runs alone; then attacks (`benchmarks/attacks.py`) and faults (`benchmarks/faults.py`) go on
+for the given minutes. Exits with 1 if an invariant (`benchmarks/invariants.py`) is broken: the
+quiet tenant's median is 10 times as long as alone; somebody gets a 5xx other than 503 with
+`Retry-After`; an accepted execution, artifact or file is lost; an execution finishes twice, or its
+program runs twice and had not asked for that; something is left behind.
 """
 
 import asyncio
 import json
 import multiprocessing
-import random
 import re
 import shutil
-import signal
 import statistics
 import sys
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection
@@ -29,9 +28,10 @@ from uuid import uuid4
 
 import psutil
 
-from benchmarks.attacks import Book, Target, ask, attacker
+from benchmarks.attacks import HOST, Book, Target, ask, attacker
+from benchmarks.faults import Far, Parts, one_after_another
 from benchmarks.harness import Figures, Sheet, arguments, machine, new_key, publish
-from benchmarks.invariants import broken, left_behind, processes
+from benchmarks.invariants import Visits, broken, left_behind, processes
 from runner.base.settings import Settings
 from runner.cli.demo import temporary_state
 from runner.embedded.stack import Stack, stack
@@ -42,10 +42,7 @@ QUIET = {
     "language": "python", "code": "print(1)", "wait_s": 60, "on_worker_loss": "retry",
 }  # fmt: skip
 TIMES = 10.0
-PAUSE_S = (8.0, 20.0)
-STALL_S = (1.0, 4.0)
 EVERY_S = 0.5
-HOST = "example.test"
 ERROR = re.compile(r"^[ |]*([\w.]+(?:Error|Exception|Group|Timeout)\b.*)$", re.MULTILINE)
 """The line of a traceback that names the exception."""
 
@@ -100,62 +97,11 @@ class Quiet:
         return {}
 
 
-async def kill_worker(running: Stack) -> None:
-    """End the worker as a crash would, and start the next."""
-    await running.worker.stop(signal.SIGKILL)
-    await asyncio.sleep(random.uniform(0, 1))  # noqa: S311 - no secret
-    running.worker.start()
-
-
-async def stall_postgres(running: Stack) -> None:
-    """Stop PostgreSQL for a while: connections stay open and nothing answers."""
-    await _stalled(running.services.postgres.pid)
-
-
-async def stall_redis(running: Stack) -> None:
-    """Stop Redis for a while."""
-    await _stalled(running.services.redis.pid)
-
-
-async def kill_proxy(running: Stack) -> None:
-    """End the egress proxy as a crash would."""
-    for child in psutil.Process(running.worker.pid).children():
-        if "runner.egress" in child.cmdline():
-            child.kill()
-
-
-FAULTS: tuple[Callable[[Stack], Awaitable[None]], ...] = (
-    kill_worker, stall_postgres, stall_redis, kill_proxy,
-)  # fmt: skip
-
-
-async def _stalled(pid: int) -> None:
-    parent = psutil.Process(pid)
-    stopped = [parent]
-    parent.suspend()
-    try:
-        for child in parent.children(recursive=True):
-            with suppress(psutil.NoSuchProcess):
-                child.suspend()
-                stopped.append(child)
-        await asyncio.sleep(random.uniform(*STALL_S))  # noqa: S311 - no secret
-    finally:
-        for each in stopped:
-            with suppress(psutil.NoSuchProcess):
-                each.resume()
-
-
-async def faults(running: Stack, book: Book) -> None:
-    """Make one part after another fail, until cancelled."""
-    while True:
-        for fault in random.sample(FAULTS, len(FAULTS)):
-            await asyncio.sleep(random.uniform(*PAUSE_S))  # noqa: S311 - no secret
-            await fault(running)
-            book.done[fault.__name__] += 1
-
-
-async def stressed(running: Stack, quiet: Quiet, book: Book, seconds: float) -> list[float]:
+async def stressed(
+    parts: Parts, visits: Visits, quiet: Quiet, book: Book, seconds: float
+) -> list[float]:
     """Return how long the quiet tenant's runs took under attacks and faults."""
+    running = parts.stack
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     target = Target(
@@ -165,6 +111,7 @@ async def stressed(running: Stack, quiet: Quiet, book: Book, seconds: float) -> 
             **{name: await new_key(running, name) for name in ("viewed", "secrets", "busy")},
             "viewer": await new_key(running, "viewed", role=Role.VIEWER),
         },
+        visited=visits.port,
     )
     child = context.Process(target=attacker, args=(target, theirs))
     child.start()
@@ -172,7 +119,7 @@ async def stressed(running: Stack, quiet: Quiet, book: Book, seconds: float) -> 
     try:
         await _heard(ours)
         say("attacks and faults begin")
-        failing = asyncio.create_task(faults(running, book))
+        failing = asyncio.create_task(one_after_another(parts, book.done))
         measured = await quiet.run(seconds)
         failing.cancel()
         with suppress(asyncio.CancelledError):
@@ -198,30 +145,31 @@ async def run(minutes: float) -> tuple[dict[str, Any], Sheet, list[str]]:
     """Return the figures and every invariant that was broken."""
     book = Book()
     with temporary_state(Settings()) as private:
-        settings = private.model_copy(
-            update={
-                "port": 0,
-                "log_level": "warning",
-                "profiles_dir": _with_ceiling(private),
-                "egress_hosts": {HOST: "127.0.0.1"},
-            }
-        )
-        async with stack(settings, ephemeral=True) as running:
-            await running.ready()
-            key = await new_key(running, "quiet", tier=Tier.PRO, reuse=False)
-            quiet = Quiet(int(running.url.rpartition(":")[2]), key, book)
-            await quiet.run(3)
-            say("the quiet tenant runs alone")
-            alone = await quiet.run(max(15.0, min(60.0, minutes * 12)))
-            under = await stressed(running, quiet, book, minutes * 60)
-            say(f"waiting until all of {len(book.accepted)} accepted executions have ended")
-            wrong = await broken(running, book)
-            sizes = _sizes(running, settings.state_dir)
-            metrics = await ask(int(running.url.rpartition(":")[2]), "GET", "/metrics", "")
-            sizes["metrics, bytes"] = len(metrics.body)
-            failures = _failures(settings.state_dir / "log" / "api.log")
-            parts = processes(running)
-        wrong += left_behind(settings, parts)
+        async with Visits.counted() as visits, Far.between(private) as far:
+            settings = far.settings.model_copy(
+                update={
+                    "port": 0,
+                    "log_level": "warning",
+                    "profiles_dir": _with_ceiling(private, visits.port),
+                    "egress_hosts": {HOST: "127.0.0.1"},
+                }
+            )
+            async with stack(settings, ephemeral=True) as running:
+                await running.ready()
+                key = await new_key(running, "quiet", tier=Tier.PRO, reuse=False)
+                quiet = Quiet(int(running.url.rpartition(":")[2]), key, book)
+                await quiet.run(3)
+                say("the quiet tenant runs alone")
+                alone = await quiet.run(max(15.0, min(60.0, minutes * 12)))
+                under = await stressed(Parts(running, far), visits, quiet, book, minutes * 60)
+                say(f"waiting until all of {len(book.accepted)} accepted executions have ended")
+                wrong = [*await broken(running, book), *visits.unasked(book)]
+                sizes = _sizes(running, settings.state_dir)
+                metrics = await ask(int(running.url.rpartition(":")[2]), "GET", "/metrics", "")
+                sizes["metrics, bytes"] = len(metrics.body)
+                failures = _failures(settings.state_dir / "log" / "api.log")
+                alive = processes(running)
+        wrong += left_behind(private, alive)
     ratio = statistics.median(under) / statistics.median(alone)
     if ratio >= TIMES:
         wrong.append(f"the quiet tenant's median is {ratio:.1f} times that of alone")
@@ -240,12 +188,12 @@ async def run(minutes: float) -> tuple[dict[str, Any], Sheet, list[str]]:
     return figures, sheet(figures), wrong
 
 
-def _with_ceiling(settings: Settings) -> Path:
-    """Return a copy of the profiles whose egress ceiling permits one host, which is not public."""
+def _with_ceiling(settings: Settings, port: int) -> Path:
+    """Return a copy of the profiles whose egress ceiling permits one port of this host."""
     copy = settings.state_dir / "profiles"
     shutil.copytree(settings.profiles_path, copy)
     (copy / "egress" / "ceiling.toml").write_text(
-        f'[[allow]]\nhost = "{HOST}"\nscheme = "http"\nport = 80\n'
+        f'[[allow]]\nhost = "{HOST}"\nscheme = "http"\nport = {port}\n'
     )
     return copy
 

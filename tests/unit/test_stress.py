@@ -2,7 +2,8 @@
 
 import pytest
 
-from benchmarks.attacks import Book, Reply
+from benchmarks.attacks import Book, Reply, exchange
+from benchmarks.invariants import Visits
 from benchmarks.stress import ERROR
 
 
@@ -34,6 +35,22 @@ def test_books_are_added_up() -> None:
     ours.add(theirs)
     assert ours.accepted == ["a", "b"]
     assert sum(ours.wrong.values()) == 1
+
+
+def test_an_answer_that_was_cut_off_is_known() -> None:
+    assert Reply(200, {"content-length": "2"}, b"ok").complete
+    assert not Reply(200, {"content-length": "3"}, b"ok").complete
+
+
+async def test_a_program_that_runs_twice_is_broken_unless_it_asked_for_that() -> None:
+    """The server that is visited counts, whatever the deployment has on record."""
+    async with Visits.counted() as visits:
+        for path in ("/fail/once", "/fail/twice", "/fail/twice", "/retry/twice", "/retry/twice"):
+            said = f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"
+            assert (await exchange(visits.port, said.encode())).body == b"ok"
+    book = Book()
+    assert visits.unasked(book) == ["the program that visited /fail/twice ran 2 times"]
+    assert book.done["programs that visited"] == 3
 
 
 def test_the_reason_of_a_failure_is_found_in_a_traceback_and_in_a_group() -> None:

@@ -17,7 +17,7 @@ from runner.sandbox.guest.sandbox import Sandbox
 from runner.store.db import Database
 from runner.words.errors import LeaseLost, StoreUnavailable
 from tests.integration.store.conftest import Claimed
-from tests.support.networks import Network
+from tests.support.networks import POSTGRES, Network
 
 pytestmark = pytest.mark.alone
 
@@ -38,7 +38,7 @@ async def far_away(
 ) -> AsyncIterator[Database]:
     """Return a worker's pool, at the other end of the network."""
     real = postgres.postgres.sockets
-    async with network.to(real, tmp_path):
+    async with network.to(real / POSTGRES, tmp_path / POSTGRES):
         url = postgres.worker_url.replace(str(real), str(tmp_path))
         async with Database(SecretStr(url), max_size=2) as database:
             yield database

@@ -16,7 +16,7 @@ from runner.store.db import Database
 from runner.words.errors import StoreUnavailable, Unconfirmed
 from runner.words.ids import new_id
 from tests.integration.store.conftest import REQUEST, SUBMITTED, new_tenant
-from tests.support.networks import Network
+from tests.support.networks import POSTGRES, Network
 
 Change = Callable[[Database, UUID], Awaitable[None]]
 IDLE = b"Z\0\0\0\5I"
@@ -33,7 +33,7 @@ async def network() -> Network:
 async def far_away(postgres: Services, network: Network, tmp_path: Path) -> AsyncIterator[Database]:
     """Return a pool of the API's role, at the other end of the network."""
     real = postgres.postgres.sockets
-    async with network.to(real, tmp_path):
+    async with network.to(real / POSTGRES, tmp_path / POSTGRES):
         url = postgres.api_url.replace(str(real), str(tmp_path))
         async with Database(SecretStr(url), max_size=1) as database:
             async with database.statements() as tx:
