@@ -4,6 +4,7 @@ It must be what the supervisor has tar write, which is `--format=gnu --sparse`. 
 refused: what they hold has no bound, and `tarfile` would gather it.
 """
 
+import re
 import tarfile
 from collections.abc import Iterator, Sequence
 from typing import IO, TypeAlias
@@ -23,6 +24,7 @@ _FURTHER, _STILL_MORE = slice(0, 504), 504
 _NUMBER = 12
 _BINARY = 0x80
 """The first byte of a positive number that is not written in octal digits."""
+_OCTAL = re.compile(rb"[0-7]*[\0 ]*")
 
 Piece: TypeAlias = tuple[int, int]
 
@@ -78,6 +80,10 @@ def _name(source: IO[bytes], size: int) -> str:
 def _number(field: bytes) -> int:
     if field[0] == _BINARY:
         return int.from_bytes(field[1:], "big")
+    # `int` would take a sign: a piece of negative length makes a file longer than its header says,
+    # and what is beyond that would be read as the header of a further entry.
+    if not _OCTAL.fullmatch(field):
+        raise ValueError("a number is not written in octal digits")
     return int(field.rstrip(b"\0 ") or b"0", 8)
 
 

@@ -3,14 +3,15 @@
 The archive comes from a sandbox in which somebody else was root. So every entry of the layer is
 written anew from its checked fields: files, folders and links, owned by root, without set-user-ID
 bits, devices, capabilities or other attributes. Nothing here is unpacked; Docker does that, in a
-root of its own. Names that a sandbox is given anew by its node are left out.
+root of its own. Names that a sandbox is given anew by its node are left out. They cannot be reached
+by another way either: a folder above them stays a folder, and nothing is written through a link.
 """
 
 import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
@@ -56,7 +57,7 @@ def write_layer(
     The target must be empty, and readable, too. Raises Invalid if it is no archive, or holds what
     no template may.
     """
-    left = most
+    left, layer = most, _Layer(account)
     try:
         for number, (entry, content) in enumerate(read_entries(source), 1):
             left -= entry.size if entry.isreg() else 0
@@ -64,7 +65,7 @@ def write_layer(
                 raise _refused(
                     f"they are more than {MOST_ENTRIES}, or than {most} bytes, holes included"
                 )
-            made = _checked(entry, account)
+            made = layer.checked(entry)
             if made is not None:
                 target.write(made.tobuf(tarfile.PAX_FORMAT, ENCODING, ERRORS))
                 target.writelines(content)
@@ -77,43 +78,76 @@ def write_layer(
     return WrittenLayer(f"sha256:{hashlib.file_digest(target, 'sha256').hexdigest()}", size)
 
 
-def _checked(entry: tarfile.TarInfo, account: UnixAccount) -> tarfile.TarInfo | None:
-    """Return the entry as it goes into a layer; None for what is left out."""
-    path = _path(entry.name)
-    if path == PurePosixPath("/") or _is_ours(path, account):
-        return None
-    if path.name in _NO_NAMES or (path.name.startswith(".wh..wh.") and path.name != _OPAQUE):
-        raise _refused(f"none may be called {path.name!r}")
-    made = tarfile.TarInfo(str(path)[1:])
-    made.mode, made.mtime = entry.mode & _MODES, min(max(0, int(entry.mtime)), _LATEST)
-    if entry.isreg():
-        made.size = entry.size
-    elif entry.isdir():
-        made.type = tarfile.DIRTYPE
-    elif entry.issym():
-        made.type, made.linkname = tarfile.SYMTYPE, entry.linkname
-    elif entry.islnk():
-        target = _path(entry.linkname)
-        if _is_ours(target, account):
+class _Layer:
+    """What a layer may hold for an account, and the links that it has so far."""
+
+    def __init__(self, account: UnixAccount) -> None:
+        self._ours = OURS | {account.home}
+        self._above = {str(each) for name in self._ours for each in PurePosixPath(name).parents}
+        self._links: set[int] = set()
+        """Hashes of their names: half a million of these may be long."""
+
+    def checked(self, entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
+        """Return an entry as it goes into the layer; None for what is left out. Raises Invalid."""
+        path = _path(entry.name)
+        if path == "/" or self._is_ours(path):
             return None
-        made.type, made.linkname = tarfile.LNKTYPE, str(target)[1:]
-    else:
-        raise _refused(f"{path} is a device, a pipe or a socket")
-    return made
+        name = path.rpartition("/")[2]
+        if name in _NO_NAMES or (name.startswith(".wh..wh.") and name != _OPAQUE):
+            raise _refused(f"none may be called {name!r}")
+        self._require_no_link_above(path)
+        removes = name.startswith(WHITEOUT)
+        if _changed(path) in self._above and (removes or not entry.isdir()):
+            raise _refused(f"{_changed(path)} has to stay: it holds what is the sandbox's own")
+        made = tarfile.TarInfo(path[1:])
+        made.mode, made.mtime = entry.mode & _MODES, min(max(0, int(entry.mtime)), _LATEST)
+        if entry.isreg():
+            made.size = entry.size
+        elif entry.isdir():
+            made.type = tarfile.DIRTYPE
+        elif entry.issym():
+            self._links.add(hash(path))
+            made.type, made.linkname = tarfile.SYMTYPE, entry.linkname
+        elif entry.islnk():
+            target = _path(entry.linkname)
+            if self._is_ours(target):
+                return None
+            self._require_no_link_above(target)
+            # It may be another name of a symbolic link.
+            self._links.add(hash(path))
+            made.type, made.linkname = tarfile.LNKTYPE, target[1:]
+        else:
+            raise _refused(f"{path} is a device, a pipe or a socket")
+        return made
+
+    def _is_ours(self, path: str) -> bool:
+        changed = _changed(path)
+        return any(each in self._ours for each in (changed, *_parents(changed)))
+
+    def _require_no_link_above(self, path: str) -> None:
+        """Raise Invalid if whatever unpacks the layer would follow a link, and write elsewhere."""
+        if self._links and any(hash(each) in self._links for each in _parents(path)):
+            raise _refused(f"{path} is below a link")
 
 
-def _path(name: str) -> PurePosixPath:
+def _path(name: str) -> str:
     parts = [part for part in name.split("/") if part not in {"", "."}]
     if ".." in parts or "\0" in name:
         raise _refused(f"none may be called {name[:200]!r}")
-    return PurePosixPath("/", *parts)
+    return f"/{'/'.join(parts)}"
 
 
-def _is_ours(path: PurePosixPath, account: UnixAccount) -> bool:
-    # What removes a file has its name behind the mark.
-    hidden = path.name.removeprefix(WHITEOUT) if path.name != _OPAQUE else ""
-    path = path.parent / hidden if hidden else path.parent
-    return any(str(each) in OURS or str(each) == account.home for each in (path, *path.parents))
+def _changed(path: str) -> str:
+    """Return the path that an entry changes: what removes a file has its name behind a mark."""
+    above, _, name = path.rpartition("/")
+    if name == _OPAQUE:
+        return above or "/"
+    return f"{above}/{name.removeprefix(WHITEOUT)}"
+
+
+def _parents(path: str) -> Iterator[str]:
+    while path := path.rpartition("/")[0]:
+        yield path
 
 
 def _refused(why: str) -> Invalid:

@@ -178,6 +178,26 @@ def test_pieces_that_are_no_file_are_refused(tmp_path: Path, damage: str) -> Non
         layer(io.BytesIO(packed))
 
 
+def summed(header: bytearray) -> bytes:
+    """Return a header with the sum that fits."""
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header)
+
+
+def test_a_piece_of_negative_length_hides_no_further_entry() -> None:
+    """The file would be longer than its header says, and its end be read as an entry."""
+    device = tarfile.TarInfo("disk")
+    device.type, device.devmajor = tarfile.BLKTYPE, 8
+    hidden = device.tobuf(tarfile.GNU_FORMAT)
+    header = bytearray(archive(("file", b"", {})).getvalue()[:512])
+    header[156:157] = tarfile.GNUTYPE_SPARSE
+    header[386:434] = b"%011o\0%011o\0%011o\0-%010o\0" % (0, 1024, 1024, 512)
+    header[124:136] = header[483:495] = b"%011o\0" % 512
+    with pytest.raises(Invalid, match="octal digits"):
+        layer(io.BytesIO(summed(header) + b"x" * 512 + hidden + bytes(1024)))
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -200,6 +220,55 @@ def test_the_home_of_an_image_is_left_out() -> None:
 def test_what_was_removed_is_marked_as_removed() -> None:
     packed = archive(("etc/.wh.debian_version", b"", {}), ("etc/apt/.wh..wh..opq", b"", {}))
     assert list(layer(packed)[1]) == ["etc/.wh.debian_version", "etc/apt/.wh..wh..opq"]
+
+
+LINK: dict[str, object] = {"type": tarfile.SYMTYPE, "linkname": "/srv/mine"}
+
+
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        *(("opt", LINK), ("opt", {"type": tarfile.LNKTYPE, "linkname": "srv"}), ("opt", {})),
+        *((name, {}) for name in (".wh.opt", ".wh.etc", ".wh..wh..opq", "opt/.wh..wh..opq")),
+        (".wh.etc", {"type": tarfile.DIRTYPE}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_folder_that_holds_what_is_the_sandboxs_own_stays(
+    name: str, fields: dict[str, object]
+) -> None:
+    """Otherwise the programs of PID 1, for instance, would be whatever the template says."""
+    kept = ("opt", None, {"type": tarfile.DIRTYPE, "mode": 0o755})
+    assert list(layer(archive(kept))[1]) == ["opt"]
+    with pytest.raises(Invalid, match="has to stay"):
+        layer(archive((name, b"", fields)))
+
+
+def test_the_folder_above_a_home_stays() -> None:
+    packed = archive((".wh.home", b"", {}))
+    with pytest.raises(Invalid, match="has to stay"):
+        layer(packed, UnixAccount("user", "/home/user"))
+
+
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        ("way/supervisor/serve.py", {}),
+        ("way/.wh.supervisor", {}),
+        ("same/supervisor/serve.py", {}),
+        ("hard", {"type": tarfile.LNKTYPE, "linkname": "way/supervisor/serve.py"}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_nothing_is_written_through_a_link(name: str, fields: dict[str, object]) -> None:
+    """By a link to the folder above, it would reach what no template changes."""
+    links: list[tuple[str, None, dict[str, object]]] = [
+        ("way", None, {"type": tarfile.SYMTYPE, "linkname": "/opt"}),
+        ("same", None, {"type": tarfile.LNKTYPE, "linkname": "way"}),
+    ]
+    assert list(layer(archive(*links, ("ways/file", b"", {})))[1]) == ["way", "same", "ways/file"]
+    with pytest.raises(Invalid, match="below a link"):
+        layer(archive(*links, (name, b"", fields)))
 
 
 @pytest.mark.parametrize(
