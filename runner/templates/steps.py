@@ -22,6 +22,8 @@ from runner.words.templates import (
 
 MOST_ENV = 32 * 1024
 """Bytes of the variables that one template's steps and its base set."""
+MOST_PATH = 4096
+"""Bytes of a working directory's path (PATH_MAX of Linux). It grows from step to step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,8 @@ class _So:
 def works(steps: Sequence[Step], env: Mapping[str, str], *, skip: int = 0) -> Iterator[Work]:
     """Yield what is to be done, with the variables of the base.
 
-    The first `skip` steps are done already: what they set holds for the others.
+    The first `skip` steps are done already: what they set holds for the others. Raises Invalid if a
+    working directory's path is longer than `MOST_PATH` bytes.
     """
     so = _So(PurePosixPath("/"), env=dict(env))
     for number, step in enumerate(steps, 1):
@@ -83,6 +86,8 @@ def _work(step: Step, so: _So, where: str) -> Work | None:
             return Work(title, does, object_key=step.object_key)
         case WorkdirStep(path):
             so.cwd /= path
+            if len(str(so.cwd).encode()) > MOST_PATH:
+                raise Invalid(f"{where} WORKDIR: its path has more than {MOST_PATH} bytes", "steps")
             does = {"do": "workdir", "cwd": str(so.cwd), "user": so.user}
             return Work(f"{where} WORKDIR {so.cwd}", does)
         case EnvStep(values):
@@ -98,10 +103,10 @@ def kept_env(steps: Sequence[Step], env: Mapping[str, str]) -> dict[str, str]:
     Raises Invalid if all that are set take more than `MOST_ENV` bytes: each row of a template holds
     them, and so does the command line of each step.
     """
-    kept, size = dict(env), _size(env)
+    kept, size = dict(env), size_of(env)
     for step in steps:
         if isinstance(step, EnvStep):
-            size += _size(step.values)
+            size += size_of(step.values)
             if step.kept:
                 kept |= step.values
     if size > MOST_ENV:
@@ -112,7 +117,8 @@ def kept_env(steps: Sequence[Step], env: Mapping[str, str]) -> dict[str, str]:
     return kept
 
 
-def _size(values: Mapping[str, str]) -> int:
+def size_of(values: Mapping[str, str]) -> int:
+    """Return the bytes that variables count as."""
     return sum(len(name) + len(value.encode()) for name, value in values.items())
 
 

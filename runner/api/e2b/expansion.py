@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from runner.templates.steps import MOST_ENV
+from runner.templates.steps import MOST_ENV, size_of
 
 _VARIABLE = re.compile(
     r"\\(?P<escaped>\$)|\$(?:(?P<name>[A-Za-z_]\w*)|"
@@ -18,6 +18,8 @@ class Variables:
     """The variables that are set so far. A name that is not set stands for nothing."""
 
     values: dict[str, str] = field(repr=False)
+    _set_bytes: int = 0
+    """The size of all that steps have set, even if a later step has set it again."""
 
     def expanded(self, text: str) -> str:
         """Return the text with values in place of variables. Raises ValueError if it is too long.
@@ -30,12 +32,20 @@ class Variables:
         size = len(text) + sum(len(self._value(each)) - len(each[0]) for each in found)
         # Before it is made: a short text may name a long value many times.
         if size > MOST_ENV:
-            raise ValueError(f"with its variables, it has {size} characters; {MOST_ENV} may be")
+            raise ValueError(f"expanded, it has {size} characters; {MOST_ENV} are allowed")
         return _VARIABLE.sub(self._value, text)
 
     def set(self, given: Mapping[str, str]) -> dict[str, str]:
-        """Set variables, and return what they hold. All of them see what was set before."""
-        made = {name: self.expanded(value) for name, value in given.items()}
+        """Set variables, and return what they hold. All of them see what was set before.
+
+        Raises ValueError if all that was set takes more than `MOST_ENV` bytes.
+        """
+        made: dict[str, str] = {}
+        for name, value in given.items():
+            made[name] = self.expanded(value)
+            self._set_bytes += size_of({name: made[name]})
+            if self._set_bytes > MOST_ENV:
+                raise ValueError(f"the variables of all steps may take {MOST_ENV} bytes together")
         self.values |= made
         return made
 

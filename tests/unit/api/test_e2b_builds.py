@@ -108,9 +108,23 @@ def test_a_command_is_left_to_its_shell() -> None:
 
 def test_a_value_that_repeats_itself_has_a_bound() -> None:
     twice = step("ENV", "A", "$A$A")
-    with pytest.raises(Invalid, match="32768 may be") as refused:
+    with pytest.raises(Invalid, match="32768 bytes together") as refused:
         steps(step("ENV", "A", "x" * 1000), *[twice] * 40)
-    assert refused.value.field == "steps.6"
+    assert refused.value.field == "steps.5"
+
+
+@pytest.mark.parametrize("kind", ["ENV", "ARG"])
+def test_all_variables_have_a_bound_before_they_are_made(kind: str) -> None:
+    """They would have 195 MB: of 200 steps, each sets 32 variables to 30 KB."""
+    names = [word for number in range(32) for word in (f"B{number}", "$A$A")]
+    tracemalloc.start()
+    try:
+        with pytest.raises(Invalid, match="32768 bytes together"):
+            steps(step(kind, "A", "x" * 15_000), *[step(kind, *names)] * 199)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 32 * 2**20
 
 
 def test_a_value_that_is_too_long_is_never_made() -> None:

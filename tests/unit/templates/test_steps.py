@@ -57,6 +57,15 @@ def test_variables_have_a_bound_that_counts_the_base_and_every_step(*, kept: boo
         kept_env((step(1000), step(MOST_ENV - 1999)), base)
 
 
+def test_a_working_directory_has_a_bound_however_many_steps_add_to_it() -> None:
+    """Each step holds its path, so 200 long ones would hold more than a GB."""
+    deep = WorkdirStep("x" * 999)
+    *_, last = works([deep] * 4, {})
+    assert len(str(last.command["cwd"])) == 4000
+    with pytest.raises(Invalid, match=r"\[5/200\] WORKDIR: its path has more than 4096 bytes"):
+        tuple(works([deep] * 200, {}))
+
+
 def test_a_hash_covers_a_step_and_all_before_it() -> None:
     assert len(set(hashes("python", STEPS))) == len(STEPS)
     assert hashes("python", STEPS[:3]) == hashes("python", STEPS)[:3]
