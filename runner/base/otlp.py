@@ -1,8 +1,8 @@
 """Exports spans to a collector by OTLP over HTTP, from a thread of its own.
 
 The loop only puts spans into a bounded queue. The thread sends what is there once a second, and
-waits for the collector. A collector that is down, slow or hangs costs spans, and nothing else; the
-spans that are lost are counted.
+waits for the collector. A collector that is down, slow, hangs or answers without end costs spans,
+and nothing else; the spans that are lost are counted.
 
 The protocol: https://opentelemetry.io/docs/specs/otlp/#otlphttp. This module is imported only if a
 collector is set.
@@ -13,6 +13,7 @@ import gzip
 import queue
 import re
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -42,7 +43,9 @@ MOST_AT_ONCE: Final = 512
 EVERY_S: Final = 1.0
 """How long spans are gathered before they are sent."""
 ANSWER_S: Final = 5.0
-"""How long the collector may pause in one answer."""
+"""How long the collector may pause in an answer, and how long all of its body may take."""
+MOST_ANSWER: Final = 64 * 1024
+"""The bytes of an answer that are read. The protocol's own has a few."""
 PAUSES_S: Final = (0.0, 1.0, 2.0)
 """Pauses before each try to send a request."""
 LEAVE_S: Final = 2.0
@@ -101,6 +104,8 @@ class OtlpTracer:
             **collector.headers,
             "Content-Type": "application/x-protobuf",
             "Content-Encoding": "gzip",
+            # An answer that is unpacked has no bound.
+            "Accept-Encoding": "identity",
             "User-Agent": f"agent-runner/{__version__}",
         }
         self._counts = Counter(
@@ -162,15 +167,11 @@ class OtlpTracer:
             if pause_s and self._stopping.wait(pause_s):
                 break
             try:
-                answer = client.post(self._url, content=body)
-                if answer.is_success:
-                    told = ExportTraceServiceResponse.FromString(answer.content)
-                    refused: int = told.partial_success.rejected_spans
-                    return min(max(refused, 0), len(batch))
+                with client.stream("POST", self._url, content=body) as answer:
+                    if answer.is_success:
+                        return min(_refused(answer), len(batch))
             except (httpx.HTTPError, httpx.InvalidURL):
                 continue
-            except DecodeError:
-                return 0
             if answer.status_code not in AGAIN:
                 break
         return len(batch)
@@ -203,6 +204,23 @@ async def open_otlp(
         yield tracer
     finally:
         await asyncio.to_thread(tracer.stop)
+
+
+def _refused(answer: httpx.Response) -> int:
+    """Return how many spans a collector that took the request says it refused.
+
+    What is too long, takes too long or is not of the protocol says nothing, so none were.
+    """
+    said, until = b"", time.monotonic() + ANSWER_S
+    for chunk in answer.iter_raw():
+        said += chunk
+        if len(said) > MOST_ANSWER or time.monotonic() > until:
+            return 0
+    try:
+        told = ExportTraceServiceResponse.FromString(said)
+    except DecodeError:
+        return 0
+    return max(int(told.partial_success.rejected_spans), 0)
 
 
 def _written(span: TraceSpan) -> trace_pb2.Span:

@@ -2,8 +2,9 @@
 
 import gzip
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -46,6 +47,8 @@ class Collected:
     """Those of the last request, by their names in lower case."""
     goes_on: threading.Event = field(default_factory=threading.Event)
     """While it is not set, requests are taken, and never answered."""
+    endless: tuple[bytes, float] | None = None
+    """A piece that it repeats without end as its answer, and the seconds between two."""
     asked: threading.Event = field(default_factory=threading.Event)
     """Set once a request has come."""
 
@@ -111,11 +114,24 @@ def collector() -> Iterator[Collected]:
                 collected.requests.append(
                     ExportTraceServiceRequest.FromString(gzip.decompress(body))
                 )
+            if collected.endless is not None:
+                self.repeat(*collected.endless)
+                return
             answer = ExportTraceServiceResponse().SerializeToString()
             self.send_response(collected.answers)
             self.send_header("Content-Length", str(len(answer)))
             self.end_headers()
             self.wfile.write(answer)
+
+        def repeat(self, piece: bytes, every_s: float) -> None:
+            """Answer until the client hangs up."""
+            self.close_connection = True
+            self.send_response(collected.answers)
+            self.end_headers()
+            with suppress(OSError):
+                while True:
+                    self.wfile.write(piece)
+                    time.sleep(every_s)
 
         def log_message(self, *_: object) -> None:
             """Write nothing."""

@@ -178,6 +178,30 @@ async def test_a_collector_that_is_busy_is_asked_again(
     eventually(lambda: counts.of("failed") == 1)
 
 
+@pytest.mark.parametrize("endless", [(b"x" * 65536, 0.0), (b"x", 0.01)], ids=["much", "slowly"])
+@pytest.mark.parametrize("status", [200, 400])
+async def test_an_answer_without_end_is_not_read_to_its_end(
+    collected: Collected, monkeypatch: pytest.MonkeyPatch, endless: tuple[bytes, float], status: int
+) -> None:
+    """It would fill the memory of the process, or keep its spans for ever."""
+    monkeypatch.setattr(otlp, "ANSWER_S", 0.1)
+    counts = Counts()
+    collected.endless, collected.answers = endless, status
+    async with open_otlp(Collector(collected.url), TEST, counts.registry) as tracer:
+        tracer.record(span())
+        eventually(lambda: counts.of("exported" if status == 200 else "failed") == 1)
+        collected.endless, collected.answers = None, 200
+        tracer.record(span(name="later"))
+        eventually(lambda: any(each.name == "later" for each in collected.spans()))
+
+
+async def test_an_answer_that_is_packed_is_not_unpacked(collected: Collected) -> None:
+    async with open_otlp(Collector(collected.url), TEST, CollectorRegistry()) as tracer:
+        tracer.record(span())
+        eventually(collected.spans)
+    assert collected.headers["accept-encoding"] == "identity"
+
+
 async def test_headers_that_the_collector_demands_are_sent_and_never_shown(
     collected: Collected,
 ) -> None:
