@@ -22,12 +22,22 @@ Entry: TypeAlias = str | Mapping[str, Any]
 def permitted(
     entries: Sequence[Entry], ceilings: Sequence[Policy], *, field: str
 ) -> tuple[Rule, ...]:
-    """Return the rules. Raises Invalid for one that is malformed or beyond a ceiling."""
-    rules = tuple(map(parse_rule, entries))
-    for rule in rules:
+    """Return the rules that the client sent as `field`.
+
+    Raises Invalid naming the first one that is malformed or beyond a ceiling, such as `egress.2`.
+    """
+    rules = []
+    for number, entry in enumerate(entries):
+        try:
+            rule = parse_rule(entry)
+        except Invalid as error:
+            raise Invalid(error.detail, f"{field}.{number}") from None
         if not all(within(rule, ceiling) for ceiling in ceilings):
-            raise Invalid(f"the operator does not let this tenant reach {rule.name}", field)
-    return rules
+            raise Invalid(
+                f"the operator does not let this tenant reach {rule.name}", f"{field}.{number}"
+            )
+        rules.append(rule)
+    return tuple(rules)
 
 
 def ceilings(deployment: Policy, terms: Terms) -> tuple[Policy, ...]:

@@ -346,7 +346,7 @@ def test_a_build_that_takes_too_long_is_ended(http: httpx.Client) -> None:
         ({"name": "x", "steps": [{"run": "a", "user": "b"}]}, "body.steps.0"),
         ({"name": "x", "steps": [{"copy": {"to": "a"}}]}, "body.steps.0.copy"),
         ({"name": "X"}, "body.name"),
-        ({"name": "x", "egress": ["packages.elsewhere.test"]}, "body.egress"),
+        ({"name": "x", "egress": ["packages.elsewhere.test"]}, "body.egress.0"),
     ],
 )
 def test_what_cannot_be_built_is_refused_by_its_field(

@@ -64,6 +64,6 @@ def test_what_the_deployment_lacks_is_refused_by_its_name() -> None:
 
 
 def test_no_egress_rule_is_beyond_the_ceiling() -> None:
-    assert refused(egress=("example.net",)) == "egress"
+    assert refused(egress=("api.example", "example.net")) == "egress.1"
     wanted = resolve_sandbox(LivingOrder(egress=("api.example",)), OFFER)
     assert [rule["host"] for rule in wanted.egress] == ["api.example"]

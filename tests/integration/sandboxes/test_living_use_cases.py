@@ -198,7 +198,7 @@ async def test_what_cannot_be_is_refused_before_anything_is_stored(
     for order, field in (
         (replace(NANO, image="rust"), "image"),
         (replace(NANO, project="none-such"), "project"),
-        (replace(NANO, egress=("a.example",)), "egress"),
+        (replace(NANO, egress=("a.example",)), "egress.0"),
     ):
         with pytest.raises(Invalid) as refused:
             await living.create(caller, order)
