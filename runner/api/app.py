@@ -67,6 +67,7 @@ from runner.api.edge.shares import Shared, Shares
 from runner.api.edge.sockets import Handshakes
 from runner.api.edge.traced import TraceChoice, Traced
 from runner.api.edge.tunnel import Switches
+from runner.api.gauges import DeploymentGauges
 from runner.api.librechat import calling
 from runner.api.librechat import routes as librechat
 from runner.api.mcp import oauth
@@ -118,6 +119,7 @@ def create_app(parts: Dependencies) -> FastAPI:
     ProcessCollector(registry=registry)
     app.state.parts = parts
     app.state.registry = registry
+    app.state.gauges = DeploymentGauges(parts.database)
     problems.install(app)
     settings = parts.settings
     routers = [*(each.router for each in MODULES), *_wanted(parts)]

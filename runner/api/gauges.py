@@ -1,15 +1,43 @@
-"""Gauges of the whole deployment, read from PostgreSQL each time Prometheus asks.
+"""Gauges of the whole deployment, read from PostgreSQL when Prometheus asks.
 
 Each is a sum over all tenants: none has a label of a tenant, an execution or a sandbox.
 """
 
-from prometheus_client import CollectorRegistry, Gauge
+import asyncio
+import time
+
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
 from runner.store.db import Database
 from runner.words.lives import LIVING, Life
 from runner.words.states import ACTIVE, WAITING, State
 
 SINKS = ("tenant", "webhook", "syslog")
+KEPT_S = 1.0
+"""How old the gauges may be. Nobody needs a key to ask for them, and each reading takes five
+statements over all tenants: however many ask, PostgreSQL answers once a second."""
+
+
+class DeploymentGauges:
+    """The gauges as text; one reading serves all who ask meanwhile, and for `KEPT_S` after it."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._reading: asyncio.Task[bytes] | None = None
+        self._good_until = 0.0
+
+    async def text(self) -> bytes:
+        """Return them in Prometheus' text format. Raises StoreUnavailable."""
+        reading = self._reading
+        if reading is None or (reading.done() and time.monotonic() >= self._good_until):
+            reading = self._reading = asyncio.create_task(self._read())
+        # Whoever hangs up takes it from nobody else.
+        return await asyncio.shield(reading)
+
+    async def _read(self) -> bytes:
+        found = await read_gauges(self._database)
+        self._good_until = time.monotonic() + KEPT_S
+        return generate_latest(found)
 
 
 async def read_gauges(database: Database) -> CollectorRegistry:

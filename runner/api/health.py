@@ -10,7 +10,7 @@ from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 from runner.api.deps import Dependencies, Parts
-from runner.api.gauges import read_gauges
+from runner.api.gauges import DeploymentGauges
 from runner.api.problems import RETRY_AFTER_S, responses
 from runner.api.views import View
 from runner.words.errors import NotReady
@@ -72,6 +72,12 @@ async def registry(request: Request) -> CollectorRegistry:
     return found
 
 
+async def gauges(request: Request) -> DeploymentGauges:
+    """Return the deployment's gauges, as this app reads them."""
+    found: DeploymentGauges = request.app.state.gauges
+    return found
+
+
 @router.get(
     "/metrics",
     summary="Prometheus metrics",
@@ -79,13 +85,15 @@ async def registry(request: Request) -> CollectorRegistry:
     responses={503: responses()[503]},
 )
 async def metrics(
-    parts: Parts, metrics: Annotated[CollectorRegistry, Depends(registry)]
+    counted: Annotated[CollectorRegistry, Depends(registry)],
+    deployment: Annotated[DeploymentGauges, Depends(gauges)],
 ) -> Response:
-    """Return counters of this process and gauges of the deployment in Prometheus' text format."""
-    gauges = await read_gauges(parts.database)
-    return Response(
-        generate_latest(metrics) + generate_latest(gauges), media_type=CONTENT_TYPE_LATEST
-    )
+    """Return counters of this process and gauges of the deployment in Prometheus' text format.
+
+    The gauges may be a second old.
+    """
+    told = await deployment.text()
+    return Response(generate_latest(counted) + told, media_type=CONTENT_TYPE_LATEST)
 
 
 async def _postgres(parts: Dependencies) -> None:

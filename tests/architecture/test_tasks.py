@@ -34,6 +34,7 @@ AWAITED = {
     "runner/api/e2b/daemon/calls.py Stream._frames": "one answer, awaited in the same function",
     "runner/sandboxes/watchers.py Watchers.begin": "one watcher; who waits or asks gets what fails",
     "runner/api/kept_alive.py kept_alive": "one piece, awaited in the same function",
+    "runner/api/gauges.py DeploymentGauges.text": "one reading; all who ask await it",
     "runner/node/contexts/context.py Context._in_background": "one run's; it tells who waits",
     "runner/node/residents/door.py NodeDoor._answers": "one call; it logs what fails",
     "runner/node/residents/far.py FarDoor._meet": "one handshake; it logs what fails",

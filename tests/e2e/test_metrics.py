@@ -2,12 +2,14 @@
 
 import re
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
+from runner.api.gauges import KEPT_S
 from tests.support import deployment as deployments
 from tests.support.deployment import NO_POOL, Deployment, eventually
 from tests.support.prometheus import MONITORING, prometheus
@@ -45,6 +47,7 @@ def measured(image: None, port: int) -> Iterator[Deployment]:
 
 def scrape(url: str) -> dict[str, float]:
     """Return the series at an address, by their names and labels, without those of a process."""
+    time.sleep(KEPT_S)
     lines = httpx.get(f"{url}/metrics", timeout=60).raise_for_status().text.splitlines()
     pairs = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
     return {name: float(value) for name, value in pairs if not name.startswith("process_")}

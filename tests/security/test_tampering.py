@@ -17,6 +17,7 @@ import pytest
 
 from agent_runner import Client
 from agent_runner.errors import Unavailable
+from runner.api.gauges import KEPT_S
 from runner.audit import checkpoints
 from runner.audit.chain import Head, link_hash
 from runner.audit.memory import Memory
@@ -121,6 +122,7 @@ class Victim:
 
     def unsealed_s(self) -> float:
         """Return the value of the metric."""
+        time.sleep(KEPT_S)
         text = self.deployment.http("sec-metrics").get("/metrics").text
         name = "runner_audit_unsealed_seconds "
         (line,) = [line for line in text.splitlines() if line.startswith(name)]
