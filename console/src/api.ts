@@ -1,6 +1,8 @@
 // The API, as a browser with a session calls it. The browser holds the session's cookie, which no
 // script can read; this holds the token that proves that a change comes from our own pages.
 
+import type { Presence } from "./presence";
+
 const NO_ANSWER = 0;
 
 export interface FieldProblem {
@@ -58,7 +60,10 @@ export class Api {
   private csrf: string | null = null;
 
   /** `signedOut` is called when the API no longer knows the session. */
-  constructor(private readonly signedOut: () => void) {}
+  constructor(
+    private readonly signedOut: () => void,
+    private readonly presence: Presence,
+  ) {}
 
   trust(csrf: string | null): void {
     this.csrf = csrf;
@@ -125,6 +130,7 @@ export class Api {
   private async fetch(address: string, init: RequestInit = {}): Promise<Response> {
     const headers = new Headers(init.headers);
     if (this.csrf && init.method && init.method !== "GET") headers.set("X-CSRF-Token", this.csrf);
+    if (!this.presence.isThere) headers.set("X-Runner-Unattended", "1");
     let answer: Response;
     try {
       answer = await fetch(address, { ...init, headers, credentials: "same-origin" });

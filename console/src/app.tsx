@@ -6,6 +6,7 @@ import { problemOf } from "./hooks";
 import { Login } from "./pages/login";
 import { Accept } from "./pages/accept";
 import { Notice } from "./parts/common";
+import { Presence } from "./presence";
 import { usePlace } from "./router";
 import { SessionContext, type Me, type Session } from "./session";
 import { Shell } from "./shell";
@@ -20,8 +21,10 @@ export function App(): JSX.Element {
   const place = usePlace();
   const api = useMemo(
     () =>
-      new Api(() =>
-        setWho((before) => ({ state: "stranger", why: before.state === "known" ? OVER : null })),
+      new Api(
+        () =>
+          setWho((before) => ({ state: "stranger", why: before.state === "known" ? OVER : null })),
+        new Presence(window),
       ),
     [],
   );

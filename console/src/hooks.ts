@@ -80,6 +80,21 @@ export function useAction<A extends unknown[]>(act: (...given: A) => Promise<unk
   return { run, busy, problem };
 }
 
+/** A number that changes when the page is to be drawn again: once a frame, however often it is asked. */
+export function useDrawing(): { turn: number; draw: () => void } {
+  const [turn, setTurn] = useState(0);
+  const waiting = useRef(false);
+  const draw = useCallback(() => {
+    if (waiting.current) return;
+    waiting.current = true;
+    requestAnimationFrame(() => {
+      waiting.current = false;
+      setTurn((before) => before + 1);
+    });
+  }, []);
+  return { turn, draw };
+}
+
 export type Following = "open" | "lost" | "ended";
 const FIRST_PAUSE_MS = 500;
 const LONGEST_PAUSE_MS = 15_000;

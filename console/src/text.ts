@@ -2,8 +2,10 @@
 // would move, hide or reorder other text are shown, not obeyed.
 
 const CONTROL = /[\u0000-\u0008\u000b-\u001f\u007f]/g;
-// C1 controls, and those that reorder text (UAX 9) or have no width: CVE-2021-42574.
-const HIDDEN = /[\u0080-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g;
+// C1 controls, and what reorders text (UAX 9; CVE-2021-42574) or is not drawn at all (UAX 44,
+// Default_Ignorable_Code_Point). What asks for the coloured or the plain form of a sign may follow it.
+const HIDDEN =
+  /[\u0080-\u009f\u2028\u2029]|(?![\ufe0e\ufe0f])[\p{Cf}\p{DI}]|(?<!\p{Extended_Pictographic})[\ufe0e\ufe0f]/gu;
 
 /** Text of unknown origin, such as output or a file's content, with lines as they are. */
 export function plain(text: string): string {
@@ -12,7 +14,10 @@ export function plain(text: string): string {
     .replace(CONTROL, (each) =>
       each === "\u007f" ? "\u2421" : String.fromCharCode(0x2400 + each.charCodeAt(0)),
     )
-    .replace(HIDDEN, (each) => `⟨U+${each.charCodeAt(0).toString(16).toUpperCase().padStart(4, "0")}⟩`);
+    .replace(HIDDEN, (each) => {
+      const number = each.codePointAt(0) ?? 0;
+      return `⟨U+${number.toString(16).toUpperCase().padStart(4, "0")}⟩`;
+    });
 }
 
 /** A name of unknown origin, on one line. */

@@ -36,6 +36,9 @@ ADDRESSED = "runner.addressed"
 """Key in the ASGI scope: the file of a request that came by a signed address."""
 OPERATIONS = {"GET": FileOperation.READ, "PUT": FileOperation.WRITE}
 CSRF_HEADER = "x-csrf-token"
+UNATTENDED = "x-runner-unattended"
+"""A page sends this header with what it asks by itself while nobody is at it: that is no use of the
+session."""
 TENANT_HEADER = "x-runner-tenant"
 """The name of the tenant in which somebody acts whose token does not say it."""
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -157,7 +160,12 @@ class Callers:
         return found.principal
 
     async def _in_session(self, request: Request, presented: SessionId) -> Principal:
-        found = await sessions.find(self.database, presented, self.cookies.lifetime.idle)
+        found = await sessions.find(
+            self.database,
+            presented,
+            self.cookies.lifetime.idle,
+            attended=UNATTENDED not in request.headers,
+        )
         if found is None:
             raise NotAuthenticated(ANSWER)
         principal, session = found

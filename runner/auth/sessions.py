@@ -71,17 +71,18 @@ def csrf_matches(session: Session, offered: str | None) -> bool:
 
 
 async def find(
-    database: Database, presented: SessionId, idle: timedelta
+    database: Database, presented: SessionId, idle: timedelta, *, attended: bool = True
 ) -> tuple[Principal, Session] | None:
     """Return who acts in the session of that id, or None if it is over or there is none.
 
-    The role is what the user has now, not what they had when they logged in.
+    The role is what the user has now, not what they had when they logged in. Unless the request is
+    `attended`, it is no use of the session, which ends as if nobody had asked.
     """
     async with database.no_tenant() as tx:
         found = await users.find_session(tx, presented.hash, idle)
     if found is None:
         return None
-    if found.unused:
+    if found.unused and attended:
         async with database.tenant(found.tenant_id) as tx:
             await users.used(tx, found.session_id)
     principal = Principal(

@@ -1,7 +1,7 @@
 import type { JSX } from "preact";
-import { useRef, useState } from "preact/hooks";
+import { useRef } from "preact/hooks";
 import { path, segments } from "../api";
-import { useAction, useEvents, useLoad } from "../hooks";
+import { useAction, useDrawing, useEvents, useLoad } from "../hooks";
 import { Artifacts } from "../parts/artifacts";
 import { Asking, Facts, Loading, Notice, Page, Section, State, Time } from "../parts/common";
 import { Decisions } from "../parts/decisions";
@@ -12,6 +12,9 @@ import { useSession } from "../session";
 import { between, bytes, inline, seconds, short } from "../text";
 import { ENDED, type Decision, type ExecutionEvent, type ExecutionView } from "../views";
 import { Labels } from "./executions";
+
+/** A program may try to connect as often as it likes; the newest are shown. */
+const MOST_DECISIONS = 500;
 
 export function Execution({ id }: { id: string }): JSX.Element {
   const { api, can } = useSession();
@@ -128,18 +131,8 @@ function useLive(id: string, changed: () => void): {
 } {
   const { api } = useSession();
   const output = useRef(new Gathered());
-  const drawing = useRef(false);
-  const [turn, setTurn] = useState(0);
-  const [decisions, setDecisions] = useState<Decision[]>([]);
-  const draw = (): void => {
-    // Once a frame, however many pieces have come.
-    if (drawing.current) return;
-    drawing.current = true;
-    requestAnimationFrame(() => {
-      drawing.current = false;
-      setTurn((before) => before + 1);
-    });
-  };
+  const decisions = useRef<Decision[]>([]);
+  const { turn, draw } = useDrawing();
   const following = useEvents(
     api,
     path`/v1/executions/${id}/events`,
@@ -150,8 +143,8 @@ function useLive(id: string, changed: () => void): {
         output.current.write(event, told.content, told.encoding);
       }
       if (told.egress) {
-        const decision = told.egress;
-        setDecisions((before) => [...before, decision]);
+        decisions.current.push(told.egress);
+        if (decisions.current.length > MOST_DECISIONS) decisions.current.shift();
       }
       if (told.state && told.state !== "queued") changed();
       draw();
@@ -159,5 +152,5 @@ function useLive(id: string, changed: () => void): {
     ({ event, data }) =>
       event === "state" && ENDED.has((JSON.parse(data) as ExecutionEvent).state ?? ""),
   );
-  return { output: output.current, turn, decisions, ...following };
+  return { output: output.current, turn, decisions: decisions.current, ...following };
 }

@@ -11,6 +11,7 @@ import { read as readTable } from "./tables";
 
 const MOST_BYTES = 4 * 2 ** 20;
 const MOST_TEXT = 256 * 1024;
+const DEEPEST = 50;
 const IMAGES: Record<string, string> = {
   png: "image/png",
   jpg: "image/jpeg",
@@ -131,10 +132,21 @@ function Text({ ending, blob }: { ending: string; blob: Blob }): JSX.Element {
   );
 }
 
+/** JSON with a line for each value, unless it is nested so deeply that 10 KB would become 50 MB. */
 function indented(text: string): string {
   try {
-    return JSON.stringify(JSON.parse(text), null, 2);
+    return depth(text) > DEEPEST ? text : JSON.stringify(JSON.parse(text), null, 2);
   } catch {
     return text;
   }
+}
+
+function depth(text: string): number {
+  let now = 0;
+  let most = 0;
+  for (const each of text.replace(/"(?:[^"\\]|\\.)*"/g, "")) {
+    if (each === "[" || each === "{") most = Math.max(most, (now += 1));
+    else if (each === "]" || each === "}") now -= 1;
+  }
+  return most;
 }

@@ -6,10 +6,14 @@ import { count, plain } from "../text";
 export interface Piece {
   stream: "stdout" | "stderr" | "note";
   text: string;
+  /** The text as it is shown, until more is added to it. */
+  shown?: string | undefined;
 }
 
 /** Characters that are kept: a page with more is slow, and the API has all of it. */
 const MOST = 2 ** 20;
+/** Pieces that are kept: a program that writes to both streams in turn makes one of each byte. */
+const MOST_PIECES = 2000;
 
 /** Gathers output that comes in pieces, which may end inside a character. */
 export class Gathered {
@@ -36,10 +40,12 @@ export class Gathered {
 
   private add(piece: Piece): void {
     const last = this.list[this.list.length - 1];
-    if (last && last.stream === piece.stream && last.text.length < 4096) last.text += piece.text;
-    else this.list.push(piece);
+    if (last && last.stream === piece.stream && last.text.length < 4096) {
+      last.text += piece.text;
+      last.shown = undefined;
+    } else this.list.push(piece);
     this.length += piece.text.length;
-    while (this.length > MOST && this.list.length > 1) {
+    while (this.list.length > 1 && (this.length > MOST || this.list.length > MOST_PIECES)) {
       const gone = this.list.shift()?.text.length ?? 0;
       this.length -= gone;
       this.dropped += gone;
@@ -78,7 +84,7 @@ export function Output(given: { of: Gathered; label: string; turn: number }): JS
         {pieces.length ? (
           pieces.map((each, number) => (
             <span key={dropped ? undefined : number} class={each.stream}>
-              {plain(each.text)}
+              {(each.shown ??= plain(each.text))}
             </span>
           ))
         ) : (

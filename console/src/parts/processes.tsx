@@ -1,8 +1,8 @@
 import type { JSX } from "preact";
 import { lazy } from "./lazy";
 import { path } from "../api";
-import { useAction, useEvents, useEvery, useLoad } from "../hooks";
-import { useRef, useState } from "preact/hooks";
+import { useAction, useDrawing, useEvents, useEvery, useLoad } from "../hooks";
+import { useRef } from "preact/hooks";
 import { go, link } from "../router";
 import { useSession } from "../session";
 import { bytes, inline } from "../text";
@@ -126,7 +126,7 @@ interface OutputEvent {
 function ProcessOutput(given: { sandbox: string; process: number }): JSX.Element {
   const { api } = useSession();
   const output = useRef(new Gathered());
-  const [turn, setTurn] = useState(0);
+  const { turn, draw } = useDrawing();
   const { state, problem } = useEvents(
     api,
     path`/v1/sandboxes/${given.sandbox}/processes/${given.process}/output`,
@@ -136,7 +136,7 @@ function ProcessOutput(given: { sandbox: string; process: number }): JSX.Element
       if (event === "stdout" || event === "stderr") {
         output.current.write(event, told.content ?? "", told.encoding);
       }
-      setTurn((before) => before + 1);
+      draw();
     },
     ({ event }) => event === "ended",
   );

@@ -4,6 +4,7 @@ import { useState } from "preact/hooks";
 import { Problem } from "../api";
 import { useAction } from "../hooks";
 import { useSession } from "../session";
+import { plain } from "../text";
 import { Notice } from "./common";
 import { fromBase64 } from "./output";
 
@@ -51,7 +52,7 @@ export function Receipt({ address, name }: { address: string; name: string }): J
       )}
       {text && (
         <pre class="output" tabIndex={0} aria-label="Receipt">
-          {JSON.stringify(JSON.parse(text), null, 2)}
+          {plain(JSON.stringify(JSON.parse(text), null, 2))}
         </pre>
       )}
     </>

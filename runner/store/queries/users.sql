@@ -3,7 +3,7 @@ SELECT user_id, password, tenant_id FROM find_login(%(email)s, %(tenant)s);
 
 -- name: find_session
 SELECT tenant_id, session_id, user_id, role, tier, suspended,
-       unused_for > interval '1 minute' AS unused
+       unused_for > least(interval '1 minute', %(idle)s::interval / 10) AS unused
 FROM find_session(%(hash)s, %(idle)s);
 
 -- name: insert_session

@@ -22,7 +22,8 @@ MARKUP = (
 )
 ESCAPES = "\x1b[2J\x1b[31mred\x1b]0;title\x07\x1b]8;;https://evil.test\x07link\x9b3J"
 REORDERED = "user\u202etxt.exe"
-HOSTILE = MARKUP + ESCAPES + REORDERED
+UNSEEN = "pay\u00adroll\U000e0041\u3164\u206a \u2714\ufe0f"
+HOSTILE = MARKUP + ESCAPES + REORDERED + UNSEEN
 BAD_NAME = "a<img src=x onerror=hacked=1>.html"
 PIXEL = (
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk"
@@ -120,7 +121,7 @@ def test_after_a_lost_connection_output_goes_on_without_gap_or_repetition(
 def test_what_a_program_writes_is_text_and_nothing_else(
     world: Deployment, visit: Callable[..., Visitor]
 ) -> None:
-    """Neither markup nor terminal escapes nor marks that reorder text are obeyed."""
+    """Neither markup nor terminal escapes nor marks that reorder or hide text are obeyed."""
     code = (
         f"import sys; sys.stdout.write({HOSTILE!r}); open({BAD_NAME!r}, 'w').write({MARKUP!r}); "
         f"open('a.svg', 'w').write({MARKUP!r}); open('a.csv', 'w').write('h\\n' + {MARKUP!r})"
@@ -131,11 +132,40 @@ def test_what_a_program_writes_is_text_and_nothing_else(
     expect(log).to_contain_text(MARKUP)
     expect(log).to_contain_text("␛[2J␛[31mred␛]0;title␇")
     expect(log).to_contain_text("user⟨U+202E⟩txt.exe")
+    expect(log).to_contain_text("pay⟨U+00AD⟩roll⟨U+E0041⟩⟨U+3164⟩⟨U+206A⟩ ✔️")
     assert log.locator("script, img, svg, iframe").count() == 0
     for name in (BAD_NAME, "a.svg", "a.csv"):
         page.get_by_role("button", name=f"Show {name}").click()
         expect(page.locator("figure")).to_contain_text(f"<script>{HACKED}=1</script>")
     assert page.locator("main :is(script, img, svg, iframe)").count() == 0
+
+
+def test_a_program_that_writes_byte_by_byte_does_not_freeze_the_page(
+    world: Deployment, visit: Callable[..., Visitor]
+) -> None:
+    """Written to both streams in turn, each byte is a piece of output by itself."""
+    code = (
+        "import os\nfor _ in range(20000):\n    os.write(1, b'o'); os.write(2, b'e')\n"
+        "os.write(1, b'the end')"
+    )
+    page = visit(Role.VIEWER).open(f"executions/{ran(world, code)}")
+    log = page.get_by_role("log")
+    expect(log).to_contain_text("the end")
+    assert 0 < log.locator("span").count() <= 2000
+
+
+def test_json_that_grows_when_it_is_indented_is_shown_as_it_is(
+    world: Deployment, visit: Callable[..., Visitor]
+) -> None:
+    """10 KB would become 50 MB. What closes more brackets within a text is nested all the same."""
+    code = (
+        "open('deep.json', 'w').write('[' * 3000 + ']' * 3000)\n"
+        "open('sly.json', 'w').write('[\"' + ']' * 3000 + '\", ' + '[' * 3000 + ']' * 3001)"
+    )
+    page = visit(Role.VIEWER).open(f"executions/{ran(world, code)}")
+    for name in ("deep.json", "sly.json"):
+        page.get_by_role("button", name=f"Show {name}").click()
+        expect(page.get_by_label("Content")).to_contain_text("[[[[")
 
 
 def test_the_same_content_runs_where_it_is_taken_for_markup(browser: Browser) -> None:

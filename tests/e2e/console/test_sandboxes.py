@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Request, expect
 
 from agent_runner import Sandbox
 from runner.words.principal import Role
@@ -65,6 +65,33 @@ def test_a_terminal_is_used_by_keyboard_and_goes_on_after_a_reload(
     page.keyboard.press("Enter")
     typed(page, "exit 3")
     expect(page.get_by_text("ended with code 3")).to_be_visible()
+
+
+def test_a_page_that_nobody_touches_does_not_keep_its_session_alive(
+    world: Deployment, visit: Callable[..., Visitor], sandbox: Sandbox
+) -> None:
+    """It goes on asking, and says that nobody is there; the API then counts that as no use."""
+    page = visit(Role.VIEWER).page
+    page.clock.install()
+    page.goto(f"{world.url}/console#/sandboxes/{sandbox.id}")
+    expect(page.get_by_role("heading", name="Facts")).to_be_visible()
+    alone: list[bool] = []
+
+    def asked(request: Request) -> None:
+        if request.url.endswith(f"/v1/sandboxes/{sandbox.id}"):
+            alone.append("x-runner-unattended" in request.headers)
+
+    page.on("request", asked)
+    page.clock.run_for(20_000)
+    eventually(lambda: alone)
+    assert not any(alone)
+    page.clock.run_for(90_000)
+    eventually(lambda: alone[-1])
+    page.keyboard.press("Shift")
+    alone.clear()
+    page.clock.run_for(20_000)
+    eventually(lambda: alone)
+    assert not any(alone)
 
 
 def test_what_runs_in_a_terminal_does_not_leave_it(
