@@ -40,8 +40,10 @@ _JSON = {
 
 def fail(message: str, code: int = EXIT_FAILURE) -> NoReturn:
     """Print the reason on stderr and exit."""
-    # Do not wrap it: in a pipe, an error is one line, and a terminal wraps by itself.
-    err.print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
+    # It may name files or quote what a program wrote. Do not wrap it: in a pipe, an error is one
+    # line, and a terminal wraps by itself.
+    said = "\n".join(map(shown, message.split("\n")))
+    err.print(f"[bold red]error:[/] {said}", highlight=False, soft_wrap=True)
     raise typer.Exit(code)
 
 

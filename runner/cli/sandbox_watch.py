@@ -12,6 +12,7 @@ from runner.cli.ids import find_sandbox
 from runner.cli.listing import AsJson, print_json, print_rows
 from runner.cli.sandbox_use import SandboxArgument
 from runner.cli.session import client
+from runner.words.text import escaped, printable
 
 
 @reports_errors
@@ -32,7 +33,7 @@ def events(
             if as_json:
                 line = json.dumps({"id": event.id, "event": event.kind, **event.data})
             else:
-                line = _line(event)
+                line = printable(_line(event), escaped)
             out.print(line, markup=False, highlight=False, soft_wrap=True)
 
 

@@ -9,7 +9,7 @@ import typer
 
 from agent_runner import Client, TemplateInfo
 from runner.cli import dockerfile, human
-from runner.cli.console import err, plain, read_settings, reports_errors
+from runner.cli.console import err, plain, read_settings, reports_errors, shown
 from runner.cli.listing import AsJson, Column, print_json, print_older, print_rows
 from runner.cli.public_templates import public
 from runner.cli.session import client
@@ -66,7 +66,7 @@ def build(
         )
         ended = _followed(api, begun.id)
     if ended.state != "ready":
-        err.print(f"the build failed: {ended.detail}", markup=False, highlight=False)
+        err.print(f"the build failed: {shown(str(ended.detail))}", highlight=False)
         raise typer.Exit(1)
     sys.stdout.write(f"{ended.image}\n")
 
