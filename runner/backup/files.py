@@ -1,9 +1,11 @@
 """Files that are copied and hashed, and folders that appear whole or not at all."""
 
+import errno
 import fcntl
 import hashlib
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +15,7 @@ from runner.backup.manifest import BackedFile
 from runner.words.errors import SetupError
 
 CHUNK = 1024 * 1024
+_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 PARTIAL = ".partial"
 
 
@@ -23,8 +26,13 @@ def described(folder: Path, path: str) -> BackedFile:
 
 
 def hashed(path: Path) -> tuple[int, str]:
-    """Return a file's bytes and the SHA-256 of its content. Raises OSError."""
-    with path.open("rb") as file:
+    """Return a file's bytes and the SHA-256 of its content.
+
+    Raises OSError, also for what is no regular file: a pipe or a device might have no end.
+    """
+    with open(path, "rb", opener=_without_waiting) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         return file.tell(), sha256
 
@@ -56,27 +64,35 @@ def made(folder: Path) -> None:
             each.mkdir(mode=0o700, exist_ok=True)
 
 
+def partial(target: Path) -> Path:
+    """Return the folder that becomes `target` once it is whole."""
+    return target.with_name(target.name + PARTIAL)
+
+
 @contextmanager
 def appearing(target: Path) -> Iterator[Path]:
     """Yield a folder to fill beside `target`, which gets its name once the context ends well.
 
-    What an earlier attempt left there is still in it. Raises SetupError if `target` exists, or if
-    somebody else fills the folder.
+    What an earlier attempt left there is still in it. Raises SetupError if `target` exists, if
+    somebody else fills the folder, or if other users may read or fill it.
     """
     if target.exists():
         raise SetupError(f"{target} exists already: name a folder that does not exist yet")
-    partial = target.with_name(target.name + PARTIAL)
-    made(partial)
-    # Only its owner may open the folder, so nobody else can lock it.
-    descriptor = os.open(partial, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    filled = partial(target)
+    made(filled)
+    descriptor = os.open(filled, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
+        status = os.fstat(descriptor)
+        # Where others may write, such as in /tmp, somebody may have made it beforehand.
+        if status.st_uid != os.geteuid() or status.st_mode & _OTHERS:
+            raise SetupError(f"{filled} is another user's, or open to others: remove it first")
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise SetupError(f"another backup is being written to {partial}") from None
-        yield partial
+            raise SetupError(f"another backup is being written to {filled}") from None
+        yield filled
         os.sync()
-        partial.rename(target)
+        filled.rename(target)
     finally:
         os.close(descriptor)
 
@@ -93,6 +109,10 @@ def remove_others(folder: Path, wanted: Callable[[str], bool]) -> None:
     for path in list(present(folder)):
         if not wanted(path):
             (folder / path).unlink()
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _opened(path: Path, mode: int) -> BinaryIO:

@@ -26,8 +26,15 @@ def _within(path: str) -> str:
     return path
 
 
+def _moment(text: str) -> str:
+    datetime.fromisoformat(text)
+    return text
+
+
+Moment = Annotated[str, AfterValidator(_moment)]
 Inside = Annotated[str, AfterValidator(_within)]
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+_UUID = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 
 
 class _Frozen(BaseModel):
@@ -45,7 +52,7 @@ class BackedFile(_Frozen):
 class BackedObject(_Frozen):
     """An object of a backup, as a line of the index."""
 
-    key: Inside
+    key: Annotated[Inside, Field(pattern=rf"^tenants/{_UUID}/.")]
     bytes: int = Field(ge=0)
     sha256: Hash
 
@@ -53,7 +60,7 @@ class BackedObject(_Frozen):
 class ChainEnd(_Frozen):
     """Where the audit chain of a tenant ended, as a line of the list of chains."""
 
-    tenant: str
+    tenant: Annotated[str, Field(pattern=rf"^{_UUID}$")]
     seq: int = Field(gt=0)
     hash: Hash
 
@@ -77,7 +84,7 @@ class Manifest(_Frozen):
     """A backup's description of itself."""
 
     began_at: str
-    of: str
+    of: Moment
     """The moment whose database it holds."""
     ended_at: str
     node: str

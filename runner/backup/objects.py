@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +70,9 @@ async def copy_out(store: ObjectStore, some: list[KeptObject], folder: Path) -> 
             with draft.open("wb") as file:
                 async for chunk in store.read(wanted.key):
                     file.write(chunk)
+                # What has its name is never copied again, even after a loss of power.
+                file.flush()
+                await asyncio.to_thread(os.fsync, file.fileno())
         except ObjectMissing:
             draft.unlink()
             return wanted.key

@@ -5,6 +5,7 @@ own files, images being built, and objects, which are copied by their keys.
 """
 
 from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from runner.backup import files
@@ -22,6 +23,15 @@ PRIVATE = (
 """Keys that sign or decrypt, and certificates that are in one file with their keys."""
 _READABLE = 0o644
 _CLOSED = 0o600
+
+
+def belongs(name: str, patterns: Sequence[str]) -> bool:
+    """Return whether a file of this name, relative to the folder, matches one of the patterns."""
+    parts = name.split("/")
+    return any(
+        len(parts) == len(wanted) and all(map(fnmatchcase, parts, wanted))
+        for wanted in (pattern.split("/") for pattern in patterns)
+    )
 
 
 def found(folder: Path, patterns: Sequence[str]) -> Iterator[str]:

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from runner.backup import files
 from runner.backup.manifest import (
     CHAINS,
+    DUMP,
     MANIFEST,
     OBJECTS,
     OBJECTS_INDEX,
@@ -19,6 +20,7 @@ from runner.backup.manifest import (
     Manifest,
     opened,
 )
+from runner.backup.state import PRIVATE, PUBLIC, belongs
 from runner.base.signing import BadSignature, PublicKey, TrustedKeys
 from runner.words.errors import SetupError
 
@@ -51,7 +53,8 @@ def require_whole(source: Path, keys: Path | None, manifest: Manifest) -> None:
 
     `keys` is the folder of private keys; None leaves them out.
     """
-    found = list(islice(_faults(source, keys, manifest), _SHOWN))
+    # The names first: a forger's would otherwise write where they like in the state folder.
+    found = list(islice(_strange(manifest) or _faults(source, keys, manifest), _SHOWN))
     if found:
         raise SetupError(f"the backup {source} does not hold: {'; '.join(found)}")
 
@@ -68,6 +71,13 @@ def chain_ends(source: Path) -> Iterator[ChainEnd]:
     with (source / CHAINS).open() as lines:
         for line in lines:
             yield ChainEnd.model_validate_json(line)
+
+
+def _strange(manifest: Manifest) -> list[str]:
+    """Return what is wrong with the names that a manifest gives to files."""
+    names = [each.path for each in manifest.files if not _is_public(each.path)]
+    names += [each.path for each in manifest.keys or () if not belongs(each.path, PRIVATE)]
+    return [f"{name} is no file of a backup" for name in names]
 
 
 def _faults(source: Path, keys: Path | None, manifest: Manifest) -> Iterator[str]:
@@ -97,6 +107,11 @@ def _faults(source: Path, keys: Path | None, manifest: Manifest) -> Iterator[str
         expected := count + len(manifest.files) + 1
     ):
         yield f"there are {there} files, not {expected}: some were added"
+
+
+def _is_public(path: str) -> bool:
+    name = path.removeprefix(f"{STATE}/")
+    return belongs(name, PUBLIC) if name != path else path in {DUMP, OBJECTS_INDEX, CHAINS}
 
 
 def _fault(folder: Path, stored: BackedFile) -> str | None:

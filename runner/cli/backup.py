@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -145,8 +146,9 @@ def restore(
         whole.require_whole(source, private_keys, manifest)
     if not trusted:
         err.print(
-            "the backup fits to the keys that came with it, as a forger's would: give --key with "
-            "what `runner signing show` printed on its host",
+            "the backup fits to the keys that came with it. So would a forger's, whose database "
+            "could run commands as PostgreSQL's superuser: if others could write to it, give --key "
+            "with what `runner signing show` printed on its host",
             highlight=False,
         )
     if check_only:
@@ -335,8 +337,10 @@ def _require_choice(folder: Path | None, *, none: bool) -> None:
 
 
 def _require_apart(target: Path, keys: Path) -> None:
-    one, other = target.absolute(), keys.absolute()
-    if one == other or one in other.parents or other in one.parents:
+    from runner.backup.files import partial
+
+    folders = [(each, partial(each)) for each in (target.resolve(), keys.resolve())]
+    if any(a == b or a in b.parents or b in a.parents for a, b in product(*folders)):
         raise SetupError("keep the private keys apart: give --private-keys a folder beside TARGET")
 
 
