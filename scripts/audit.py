@@ -7,6 +7,7 @@ Exits with 1 if anything was found; with `--strict`, also if anything was not ch
 import argparse
 import json
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -19,6 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 TOOLS = ROOT / ".audit-venv" / "bin"
 LOCK = ROOT / "requirements.lock"
 POLICY = ROOT / "scripts" / "audit.toml"
+CONSOLE = ROOT / "console"
 SBOM = ROOT / "build" / "sbom.cdx.json"
 CODE = ("runner", "sdk", "scripts", "sandbox_images", "benchmarks", "deploy")
 NOT_SCANNED = re.compile(r"\.lock$|^scripts/audit\.toml$")
@@ -75,6 +77,57 @@ def vulnerabilities(policy: dict[str, Any]) -> Step:
         ]
         return Step(f"{len(asked)} packages by {service}", tuple(found))
     return Step(f"no advisory service could be asked ({said[:160]})", checked=False)
+
+
+def console(policy: dict[str, Any]) -> Step:
+    """Ask npm's registry about every package of the console, and compare their licences.
+
+    Those that only build or test it count, too: what they write is delivered.
+    """
+    rules = policy["console"]
+    listed = json.loads((CONSOLE / "package-lock.json").read_text())["packages"]
+    packages = {path.rpartition("node_modules/")[2]: each for path, each in listed.items() if path}
+    found = [
+        f"{name}: {each.get('license', 'no licence')}"
+        for name, each in packages.items()
+        if each.get("license") not in rules["licences"] and name not in rules["exceptions"]
+    ]
+    found += [f"{name} has no hash" for name, each in packages.items() if "integrity" not in each]
+    npm = shutil.which("npm")
+    if npm is None:
+        return Step("npm is not installed: vulnerabilities not looked up", (*found,), checked=False)
+    done = subprocess.run(  # noqa: S603 - our own arguments
+        [npm, "audit", "--json"],
+        cwd=CONSOLE, capture_output=True, text=True, timeout=TIMEOUT_S, check=False,
+    )  # fmt: skip
+    try:
+        answer = json.loads(done.stdout)
+        flaws = answer["vulnerabilities"]
+    except (ValueError, KeyError):
+        # The address of the registry may hold a credential.
+        status = re.search(r"\b[45]\d\d [A-Z][\w ]+", done.stdout)
+        said = f"it says {status[0].strip()}" if status else "it does not answer"
+        return Step(
+            f"npm's registry serves no advisories ({said}); licences and hashes of "
+            f"{len(packages)} packages looked at",
+            (*found,),
+            checked=False,
+        )
+    told = {
+        (flaw["name"], flaw["url"].rpartition("/")[2], flaw["severity"])
+        for each in flaws.values()
+        for flaw in each["via"]
+        if isinstance(flaw, dict)
+    }
+    found += [
+        f"{name}: {id_}, {severity}" for name, id_, severity in sorted(told)
+        if id_ not in rules["accepted"]
+    ]  # fmt: skip
+    found += [
+        f"accepted for nothing: {id_}"
+        for id_ in sorted(rules["accepted"].keys() - {id_ for _, id_, _ in told})
+    ]
+    return Step(f"{len(packages)} packages by npm", (*found,))
 
 
 def code(policy: dict[str, Any]) -> Step:
@@ -181,6 +234,7 @@ def materials(_policy: dict[str, Any]) -> Step:
 
 STEPS: tuple[Callable[[dict[str, Any]], Step], ...] = (
     vulnerabilities,
+    console,
     code,
     secrets,
     licences,
