@@ -44,6 +44,8 @@ class Visits:
     def unasked(self, book: Book) -> list[str]:
         """Return what ran twice without having asked for it; write down how many have run."""
         book.done["programs that visited"] = len(self.paths)
+        if not self.paths:
+            return ["no program reached the server that counts visits"]
         return [
             f"the program that visited {path} ran {times} times"
             for path, times in self.paths.items()

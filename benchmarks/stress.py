@@ -152,6 +152,7 @@ async def run(minutes: float) -> tuple[dict[str, Any], Sheet, list[str]]:
                     "log_level": "warning",
                     "profiles_dir": _with_ceiling(private, visits.port),
                     "egress_hosts": {HOST: "127.0.0.1"},
+                    "egress_trusted_networks": ("127.0.0.0/8",),
                 }
             )
             async with stack(settings, ephemeral=True) as running:

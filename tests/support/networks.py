@@ -51,6 +51,8 @@ class Network:
         """Listen, as if the part had been started again. Raises RuntimeError outside of `to`."""
         if self._places is None:
             raise RuntimeError("this network leads nowhere")
+        if self._server is not None and self._server.is_serving():
+            return
         _, here = self._places
         if isinstance(here, Path):
             here.unlink(missing_ok=True)

@@ -45,6 +45,7 @@ def test_an_answer_that_was_cut_off_is_known() -> None:
 async def test_a_program_that_runs_twice_is_broken_unless_it_asked_for_that() -> None:
     """The server that is visited counts, whatever the deployment has on record."""
     async with Visits.counted() as visits:
+        assert visits.unasked(Book()), "a server that nobody can reach shows nothing"
         for path in ("/fail/once", "/fail/twice", "/fail/twice", "/retry/twice", "/retry/twice"):
             said = f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"
             assert (await exchange(visits.port, said.encode())).body == b"ok"
