@@ -7,6 +7,8 @@ from runner.network.names import Address
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
+ONE_SITE_V6 = 64
+"""Bits of an IPv6 address that a subscriber does not choose (RFC 6177, RFC 4291 2.5.1)."""
 _GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
 """Global unicast (RFC 4291). Outside it are loopback, link-local, unique local, multicast, and
 every form that carries an IPv4 address: mapped, compatible, NAT64 (RFC 6052, RFC 8215)."""
@@ -27,6 +29,15 @@ _REFUSED = tuple(
 def networks(texts: Iterable[str]) -> tuple[Network, ...]:
     """Return the networks in the texts. Raises ValueError for a text that is not a network."""
     return tuple(ipaddress.ip_network(text) for text in texts)
+
+
+def site(address: Address) -> str:
+    """Return the addresses that count as one client: an IPv4 address, or an IPv6 /64."""
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.ipv4_mapped is not None:
+            return str(address.ipv4_mapped)
+        return str(ipaddress.IPv6Network((int(address), ONE_SITE_V6), strict=False))
+    return str(address)
 
 
 def may_connect(address: Address, trusted: Sequence[Network]) -> bool:

@@ -28,6 +28,7 @@ from runner.node.measures import Measures
 from runner.node.residents.door import open_door
 from runner.node.residents.far import MOST_STRANGERS, FarDoor, open_far_door
 from runner.node.residents.journal import Journal
+from runner.node.residents.strangers import Failures
 from runner.store.db import Database
 from runner.words.errors import NodeAway, SandboxEnded, SetupError
 from runner.words.ids import new_id
@@ -54,7 +55,12 @@ def certificates(tmp_path: Path, authority: Path) -> Path:
 
 @asynccontextmanager
 async def answering(
-    folder: Path, certificates: Path, node: str, *, most: int = MOST_STRANGERS
+    folder: Path,
+    certificates: Path,
+    node: str,
+    *,
+    most: int = MOST_STRANGERS,
+    failures: Failures | None = None,
 ) -> AsyncIterator[tuple[str, FarDoor]]:
     """Let a node on which nothing lives answer; yield where, and its door.
 
@@ -76,7 +82,9 @@ async def answering(
             tracer=NoTracer(),
             node=node,
         ) as door,
-        open_far_door(door, place, identity, Duties(), most=most, within_s=600) as far,
+        open_far_door(
+            door, place, identity, Duties(), most=most, within_s=600, failures=failures
+        ) as far,
     ):
         yield place, far
 
@@ -117,11 +125,16 @@ async def test_an_api_without_certificates_says_what_it_lacks(
 
 
 async def heard(
-    place: str, context: ssl.SSLContext, *said: KnockCall | RefreshCall
+    place: str,
+    context: ssl.SSLContext,
+    *said: KnockCall | RefreshCall,
+    source: str = "127.0.0.1",
 ) -> list[object]:
     """Return what a node answers to somebody with this context until it hangs up."""
     host, _, port = place.rpartition(":")
-    reader, writer = await asyncio.open_connection(host, int(port), ssl=context)
+    reader, writer = await asyncio.open_connection(
+        host, int(port), ssl=context, local_addr=(source, 0)
+    )
     line: ApiLine = DoorLine(reader, writer, says=CALLS, hears=REPLIES)
     found: list[object] = []
     try:
@@ -167,14 +180,16 @@ async def test_strangers_learn_nothing(
     assert isinstance((await answered(one[0], certificates, good))[-1], FailedReply)
 
 
-async def answered(place: str, certificates: Path, own: Path | None) -> list[object]:
+async def answered(
+    place: str, certificates: Path, own: Path | None, source: str = "127.0.0.1"
+) -> list[object]:
     """Return what somebody hears who has a grant by the API's own key."""
     grant = sign_for(
         DoorIdentity(certificates, DoorRole.API).key, "one", Knock(*SANDBOX), "refresh"
     )
     said = (KnockCall(grant, "refresh"), RefreshCall())
     try:
-        return await heard(place, stranger(certificates, own), *said)
+        return await heard(place, stranger(certificates, own), *said, source=source)
     except (ssl.SSLError, ConnectionError):
         return []
 
@@ -379,6 +394,23 @@ async def test_a_host_of_many_strangers_shuts_out_no_other_host(
             await cut(many, 40 - 7)
         assert OTHER in held_by_node(place)
         assert not slow.at_eof()
+
+
+@pytest.mark.parametrize(("at_once", "greeted"), [(5, False), (1000, True)])
+async def test_a_host_whose_handshakes_fail_is_not_greeted_for_a_while(
+    tmp_path: Path, certificates: Path, *, at_once: int, greeted: bool
+) -> None:
+    """Not even if it could show a certificate; other hosts are. Without the bound, it would be."""
+    now = [0.0]
+    failures = Failures(at_once, per_s=1.0, clock=lambda: now[0])
+    good = certificates / "api.pem"
+    async with answering(tmp_path / "one", certificates, "one", failures=failures) as (place, _):
+        for _ in range(5):
+            assert await answered(place, certificates, None, NEIGHBOUR) == []
+        assert bool(await answered(place, certificates, good, NEIGHBOUR)) is greeted
+        assert await answered(place, certificates, good, OTHER)
+        now[0] += 1
+        assert await answered(place, certificates, good, NEIGHBOUR)
 
 
 @asynccontextmanager

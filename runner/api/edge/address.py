@@ -5,14 +5,13 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from runner.network import addresses
+
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
 PROXIED = "runner.proxied"
 """Key in the ASGI scope: whether the peer is a trusted proxy, which serves many clients."""
-
-ONE_SITE_V6 = 64
-"""Bits of an IPv6 address that a subscriber does not choose (RFC 6177, RFC 4291 2.5.1)."""
 
 
 class ClientAddress:
@@ -56,9 +55,7 @@ def client_address(peer: str, lines: Sequence[bytes], trusted: Sequence[Network]
 def site(address: str) -> str:
     """Return the addresses that count as one client: an IPv4 address, or an IPv6 /64."""
     parsed = _parse(address)
-    if isinstance(parsed, IPv6Address):
-        return str(IPv6Network((parsed, ONE_SITE_V6), strict=False))
-    return str(parsed) if parsed else address
+    return addresses.site(parsed) if parsed else address
 
 
 def _is_trusted(address: Address | None, trusted: Sequence[Network]) -> bool:

@@ -3,6 +3,7 @@
 opening    opens everything here, and closes it
 door       the socket where the API knocks: who may, and which call it makes
 far        the same door for APIs on other hosts, over TLS
+strangers  how often hosts have failed to show a certificate there
 talks      calls about processes, with their output and input, and about ports
 coding     calls about code contexts
 files      calls that read and write files

@@ -3,6 +3,7 @@
 Whoever connects is a stranger until the handshake has shown a certificate of this deployment. All
 strangers together hold a bounded number of descriptors, so that the node keeps its own. If there
 are too many, the host that has most of them loses its oldest one, so no host can shut out another.
+A host whose handshakes keep failing is not greeted for a while (`strangers`).
 """
 
 import asyncio
@@ -20,6 +21,7 @@ from runner.door.identity import DoorIdentity
 from runner.door.silence import guard
 from runner.door.wire import READ_AHEAD
 from runner.node.residents.door import ADMITTED_S, NodeDoor
+from runner.node.residents.strangers import Failures
 from runner.words.errors import SetupError
 
 FOLLOW_S = 5.0
@@ -40,6 +42,7 @@ class FarDoor:
         *,
         most: int = MOST_STRANGERS,
         within_s: float = ADMITTED_S,
+        failures: Failures | None = None,
     ) -> None:
         """Give at most `most` strangers at once `within_s` seconds to show who they are."""
         listener.setblocking(False)  # noqa: FBT003 - the standard library's signature
@@ -48,6 +51,7 @@ class FarDoor:
         self._identity = identity
         self._most = most
         self._within_s = within_s
+        self._failures = failures or Failures()
         self._strangers: dict[asyncio.Task[None], str] = {}
         """Handshakes under way, the oldest first, each with the other end's host."""
 
@@ -69,9 +73,12 @@ class FarDoor:
             # It has hung up already.
             link.close()
             return
+        if self._failures.too_many(host):
+            link.close()
+            return
         if len(self._strangers) >= self._most:
             self._turn_away()
-        task = asyncio.create_task(self._greet(link))
+        task = asyncio.create_task(self._greet(link, host))
         self._strangers[task] = host
         task.add_done_callback(partial(self._greeted, link))
 
@@ -82,7 +89,7 @@ class FarDoor:
         del self._strangers[oldest]
         oldest.cancel()
 
-    async def _greet(self, link: socket.socket) -> None:
+    async def _greet(self, link: socket.socket, host: str) -> None:
         """Have the other end show its certificate, then answer its call."""
         loop = asyncio.get_running_loop()
         reader = asyncio.StreamReader(limit=READ_AHEAD)
@@ -95,6 +102,7 @@ class FarDoor:
                 ssl_handshake_timeout=self._within_s,
             )
         except OSError as error:
+            self._failures.add(host)
             _log.debug("stranger_not_let_in", why=str(error) or type(error).__name__)
             return
         guard(transport)
@@ -126,6 +134,7 @@ async def open_far_door(
     *,
     most: int = MOST_STRANGERS,
     within_s: float = ADMITTED_S,
+    failures: Failures | None = None,
 ) -> AsyncIterator[FarDoor]:
     """Answer at `place`, a host and a port, inside the context. Raises SetupError."""
     host, _, port = place.rpartition(":")
@@ -136,7 +145,7 @@ async def open_far_door(
     except OSError as error:
         raise SetupError(f"RUNNER_DOOR_ADDRESS: cannot listen at {place}: {error}") from error
     with listener:
-        far = FarDoor(door, listener, identity, most=most, within_s=within_s)
+        far = FarDoor(door, listener, identity, most=most, within_s=within_s, failures=failures)
         try:
             async with (
                 duties.doing("following the door's certificates", far.follow, every_s=FOLLOW_S),
