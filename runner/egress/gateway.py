@@ -21,9 +21,9 @@ from runner.base.duties import Duties
 from runner.base.tasks import uninterrupted
 from runner.egress.certificates import load_or_make_authority
 from runner.egress.control import Control
-from runner.egress.opened import NOTHING, OpenSession, added, confirm, including
+from runner.egress.opened import OpenSession, added, confirm, including
 from runner.egress.policy import Policy, policy_to_json
-from runner.egress.session import Decision, Summary
+from runner.egress.session import NOTHING, Decision, Summary
 from runner.words.errors import NotReady, SetupError
 
 READY_S = 20.0
@@ -106,7 +106,6 @@ class EgressGateway:
             listener=listener,
             secrets=secrets,
             on_decision=on_decision,
-            closed=asyncio.get_running_loop().create_future(),
         )
         self._sessions[session] = opened
         try:
@@ -169,13 +168,17 @@ class EgressGateway:
                 raise NotReady("the egress proxy did not confirm the new rules in time")
 
     async def close_session(self, session: str) -> Summary:
-        """Cut every connection of the session and return its sums."""
+        """Cut every connection of the session and return its sums.
+
+        If the proxy dies meanwhile, they are cut with it.
+        """
         opened = self._sessions[session]
+        opened.closed = asyncio.get_running_loop().create_future()
         try:
             if self._control is not None:
                 await self._control.send({"do": "close", "session": session})
                 async with asyncio.timeout(CLOSE_S * self._patience):
-                    return added(opened.before, await opened.closed)
+                    await opened.closed
         except (ConnectionError, TimeoutError) as error:
             _log.warning("session_closed_without_proxy", session=session, why=type(error).__name__)
         finally:
@@ -225,7 +228,7 @@ class EgressGateway:
                 answer = await control.receive()
         except BaseException as error:
             control.close()
-            code = await self._end()
+            code = await uninterrupted(self._end())
             if isinstance(error, ConnectionError | TimeoutError):
                 raise SetupError(
                     f"the egress proxy did not start (exit code {code}); its log says why"
@@ -233,7 +236,7 @@ class EgressGateway:
             raise
         if answer["say"] == "failed":
             control.close()
-            await self._end()
+            await uninterrupted(self._end())
             raise SetupError(f"the egress proxy does not start: {answer['why']}")
         self.pid = process.pid
         self._control = control
@@ -245,18 +248,17 @@ class EgressGateway:
             for session, opened in list(self._sessions.items()):
                 opened.before = added(opened.before, opened.known)
                 opened.told = opened.counted = NOTHING
-                opened.answer = None
                 await self._hand_over(session, opened)
-                confirm(opened)
+                confirm(opened.changed)
         try:
             while self._control is not None:
                 self._heard(await self._control.receive())
         except ConnectionError:
-            code = await self._end()
+            code = await uninterrupted(self._end())
             raise NotReady(f"the egress proxy died (exit code {code})") from None
         except Exception:
             # After a message that makes no sense, the next ones cannot be trusted either.
-            await self._end()
+            await uninterrupted(self._end())
             raise
 
     async def _end(self) -> int | None:
@@ -265,6 +267,11 @@ class EgressGateway:
         process, self._process = self._process, None
         if control is not None:
             control.close()
+        for opened in self._sessions.values():
+            # Nobody says more than is known.
+            confirm(opened.closed)
+            confirm(opened.answer)
+            opened.answer = None
         if process is None:
             return None
         try:
@@ -276,20 +283,19 @@ class EgressGateway:
 
     def _heard(self, message: Mapping[str, Any]) -> None:
         if message["say"] == "closed":
-            opened = self._sessions.get(message["session"])
-            if opened and not opened.closed.done():
-                opened.closed.set_result(Summary(**message["summary"]))
+            if opened := self._sessions.get(message["session"]):
+                opened.counted = Summary(**message["summary"])
+                confirm(opened.closed)
         elif message["say"] == "changed":
             opened = self._sessions.get(message["session"])
             # The word on a change that came too late is none on the next one.
             if opened and opened.changes == message["number"]:
-                confirm(opened)
+                confirm(opened.changed)
         elif message["say"] == "counted":
             if opened := self._sessions.get(message["session"]):
                 opened.counted = Summary(**message["summary"])
-                if opened.answer is not None:
-                    opened.answer.set_result(None)
-                    opened.answer = None
+                confirm(opened.answer)
+                opened.answer = None
         elif message["say"] == "decided":
             fields = message["decision"]
             decision = Decision(**{**fields, "at": datetime.fromisoformat(fields["at"])})

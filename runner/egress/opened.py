@@ -6,9 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import astuple, dataclass, field, replace
 
 from runner.egress.policy import Policy
-from runner.egress.session import Decision, Summary
-
-NOTHING = Summary(0, 0, 0, 0, 0)
+from runner.egress.session import NOTHING, Decision, Summary
 
 
 @dataclass(slots=True)
@@ -20,11 +18,12 @@ class OpenSession:
     listener: socket.socket
     secrets: Mapping[str, str] = field(repr=False)
     on_decision: Callable[[Decision], None]
-    closed: asyncio.Future[Summary]
+    closed: asyncio.Future[None] | None = None
+    """The proxy's word that it has closed the session, while somebody waits for it."""
     told: Summary = NOTHING
     """The counts that the current proxy has reported; those of earlier ones are in `before`."""
     counted: Summary = NOTHING
-    """The last answer of the current proxy to the question how far the session has come."""
+    """The last word of the current proxy on how far the session has come."""
     changed: asyncio.Future[None] | None = None
     """The proxy's word that it decides by `policy`."""
     changes: int = 0
@@ -41,10 +40,10 @@ class OpenSession:
         return Summary(*map(max, told, counted))
 
 
-def confirm(opened: OpenSession) -> None:
-    """Note that the proxy decides by the session's present rules."""
-    if opened.changed is not None and not opened.changed.done():
-        opened.changed.set_result(None)
+def confirm(word: asyncio.Future[None] | None) -> None:
+    """Let whoever waits for this word go on, if anybody does."""
+    if word is not None and not word.done():
+        word.set_result(None)
 
 
 def added(first: Summary, second: Summary) -> Summary:

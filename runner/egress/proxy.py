@@ -21,7 +21,7 @@ from runner.egress.confine import confine
 from runner.egress.control import Control
 from runner.egress.policy import policy_from_json
 from runner.egress.serve import serve_connection
-from runner.egress.session import Decision, ProxySession
+from runner.egress.session import NOTHING, Decision, ProxySession
 from runner.egress.share import Share, Slots
 from runner.egress.upstream import Outside, trusting
 from runner.network.addresses import networks
@@ -144,15 +144,14 @@ class Proxy:
         self._sandboxes[session.id] = Sandbox(session, self._outside, self._slots, listener)
 
     async def _close(self, id_: str) -> None:
-        sandbox = self._sandboxes.pop(id_, None)
-        if sandbox is None:
-            return
-        await sandbox.close()
-        while not self._decided.empty():
-            await self._send_decision(self._decided.get_nowait())
-        await self._control.send(
-            {"say": "closed", "session": id_, "summary": asdict(sandbox.session.summary())}
-        )
+        # One whose opening was broken off was never heard of: it is closed, too.
+        summary = NOTHING
+        if sandbox := self._sandboxes.pop(id_, None):
+            await sandbox.close()
+            while not self._decided.empty():
+                await self._send_decision(self._decided.get_nowait())
+            summary = sandbox.session.summary()
+        await self._control.send({"say": "closed", "session": id_, "summary": asdict(summary)})
 
     def _change(self, message: dict[str, Any]) -> None:
         if sandbox := self._sandboxes.get(message["session"]):

@@ -56,6 +56,9 @@ class Summary:
     bytes_down: int
 
 
+NOTHING = Summary(0, 0, 0, 0, 0)
+
+
 class Meter:
     """Counts the bytes of one connection and charges them to its session's budget.
 

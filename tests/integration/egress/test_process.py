@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import signal
 import socket
 import ssl
 import subprocess
@@ -18,13 +19,16 @@ import runner.egress.gateway
 from runner.base.settings import project_root
 from runner.egress.control import Control
 from runner.egress.gateway import EgressGateway
-from runner.egress.session import Decision
+from runner.egress.session import NOTHING, Decision
 from runner.network.roots import read_roots
 from runner.words.errors import SetupError
 from tests.support.interruption import AGAIN, cancelled_everywhere
 from tests.support.proxying import policy, way_out
 
 PROFILES = project_root() / "profiles"
+FOREVER_S = 3600.0
+ENDS_S = 120.0
+"""Longer than anything takes here, and much shorter than for ever."""
 
 TRIES = """
 import json, os, socket, sys, threading
@@ -257,8 +261,8 @@ async def test_a_session_is_closed_wherever_its_opening_or_its_end_is_cancelled(
         await send(control, piece, descriptors)
 
     monkeypatch.setattr(Control, "_send_piece", full_at_first)
-    # The proxy gives no word of a session that it never heard of.
-    monkeypatch.setattr(runner.egress.gateway, "CLOSE_S", 0.5)
+    # The proxy answers at once, also about a session that it never heard of.
+    monkeypatch.setattr(runner.egress.gateway, "CLOSE_S", FOREVER_S)
     numbers, listeners = iter(range(10_000)), list[socket.socket]()
 
     async def work() -> None:
@@ -277,10 +281,35 @@ async def test_a_session_is_closed_wherever_its_opening_or_its_end_is_cancelled(
         assert listeners[-1].fileno() == -1, "closed"
 
     before = len(sockets_of(gateway.pid))
-    assert await cancelled_everywhere(work, whole, AGAIN["once"]) > 0
+    async with asyncio.timeout(ENDS_S):
+        assert await cancelled_everywhere(work, whole, AGAIN["once"]) > 0
     async with asyncio.timeout(20):
         while len(sockets_of(gateway.pid)) > before:  # noqa: ASYNC110 - seen from outside
             await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize("asked", ["close", "count"])
+async def test_a_proxy_that_dies_keeps_nobody_waiting(
+    gateway: EgressGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str
+) -> None:
+    """With it, all its connections are cut: what was asked of it is answered with what is known."""
+    monkeypatch.setattr(runner.egress.gateway, "CLOSE_S", FOREVER_S)
+    monkeypatch.setattr(runner.egress.gateway, "COUNT_S", FOREVER_S)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(tmp_path / "way.sock"))
+    listener.listen()
+    rules = policy("https://example.test:443")
+    session = await gateway.open_session("s", "tenant", rules, listener, {}, ignored)
+    assert await session.count() == NOTHING
+    assert gateway.pid is not None
+    os.kill(gateway.pid, signal.SIGSTOP)
+    asking = asyncio.create_task(session.close() if asked == "close" else session.count())
+    assert not (await asyncio.wait({asking}, timeout=0.2))[0]
+    os.kill(gateway.pid, signal.SIGKILL)
+    async with asyncio.timeout(ENDS_S):
+        assert await asking == NOTHING
+    if asked == "count":
+        await session.close()
 
 
 def ignored(_: Decision) -> None:
