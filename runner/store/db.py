@@ -175,6 +175,9 @@ _NOT_NOW = (
     psycopg.OperationalError,  # statement time-outs, too
     psycopg.InterfaceError,
     psycopg.errors.ReadOnlySqlTransaction,  # a standby, as in a failover
+    # An operator's bounds on whole transactions: PostgreSQL hangs up, and nothing is stored.
+    psycopg.errors.IdleInTransactionSessionTimeout,
+    psycopg.errors.TransactionTimeout,
     PoolTimeout,
 )
 

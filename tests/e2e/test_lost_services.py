@@ -184,10 +184,11 @@ def test_a_read_only_postgres_is_answered_503(own: Deployment) -> None:
 
 
 REFUSALS = {
-    "08006": 503, "25006": 503, "40001": 503, "40P01": 503, "53100": 503, "53300": 503,
-    "55P03": 503, "57014": 503, "58030": 503, "54000": 500, "XX000": 500,
+    "08006": 503, "25006": 503, "25P03": 503, "25P04": 503, "40001": 503, "40P01": 503,
+    "53100": 503, "53300": 503, "55P03": 503, "57014": 503, "58030": 503,
+    "25001": 500, "54000": 500, "XX000": 500,
 }  # fmt: skip
-"""Answers by PostgreSQL's reason; the last two do not pass by themselves."""
+"""Answers by PostgreSQL's reason; the last three do not pass by themselves."""
 
 
 def test_what_passes_by_itself_is_answered_503_and_nothing_else_is(own: Deployment) -> None:

@@ -235,3 +235,23 @@ async def test_a_patient_transaction_has_its_bound_too(api: Database, owner: Dat
 
     with pytest.raises(StoreUnavailable, match="QueryCanceled"):
         await slow()
+
+
+async def test_a_transaction_that_postgresql_gave_up_may_be_tried_again(
+    api: Database, owner: Database
+) -> None:
+    """An operator may bound how long one stands idle. Nothing of it is stored."""
+    tenant, id_ = await new_tenant(owner, "tx-idle"), new_id()
+
+    async def too_slow() -> None:
+        async with api.tenant(tenant) as tx:
+            executions.insert_later(tx, id_, REQUEST)
+            await tx.flush()
+            await tx._execute("SET LOCAL idle_in_transaction_session_timeout = 50", {})
+            await asyncio.sleep(1)
+            await executions.get(tx, id_)
+
+    with pytest.raises(StoreUnavailable, match="IdleInTransactionSessionTimeout"):
+        await too_slow()
+    async with api.tenant(tenant) as tx:
+        assert await executions.get(tx, id_) is None
