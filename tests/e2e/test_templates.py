@@ -205,11 +205,11 @@ def test_a_template_that_is_not_ready_is_refused_with_the_reason(
 def test_an_execution_whose_template_is_deleted_before_it_runs_says_so(
     made: Deployment, http: httpx.Client, api: Client
 ) -> None:
+    """Also where the node still has its image."""
     template = build(http, "short-lived", {"run": "true"})
     made.portal.call(made.worker.stop)
     queued = api.submit(image="short-lived", command=["true"])
     assert http.delete(f"/v1/templates/{template['id']}").status_code == 204
-    made.remove_templates()
     made.restart_worker()
     ended = api.wait(queued)
     assert (ended.state, ended.reason) == ("system_error", "image_missing")

@@ -75,19 +75,19 @@ class TemplateImages:
     async def require(self, tenant: UUID, image: str) -> None:
         """Make the image if it is a template's that this node has none of.
 
-        Raises TemplateMissing if this tenant has no such template, ImageMissing if its base is
-        missing, Invalid if it holds what no template may, KeyUnavailable and StoreUnavailable.
+        Raises TemplateMissing if this tenant has no such template, even if the node still has the
+        image of one that was deleted; ImageMissing if its base is missing, Invalid if it holds what
+        no template may, KeyUnavailable and StoreUnavailable.
         """
         template = template_in(image)
         if template is None:
             return
+        owner = await self._owner(tenant, template, image)
         self._used[template] = time.monotonic()
         try:
-            # The usual case, without a statement: a template of the tenant itself.
-            await self.images.find_template(image, template, tenant)
+            await self.images.find_template(image, template, owner)
             self._held.add(template)
         except ImageMissing:
-            owner = await self._owner(tenant, template, image)
             # One at a time for each tenant: others do not wait for all that it has wanted.
             async with self._lanes.setdefault(tenant, asyncio.Lock()):
                 await self._image(owner, template, image)
