@@ -51,6 +51,8 @@ class DoorPeer:
     role: DoorRole
     name: str
     key: Ed25519PublicKey
+    serial: int
+    """The certificate's number."""
 
 
 class DoorIdentity:
@@ -66,6 +68,7 @@ class DoorIdentity:
         self._read_of: Sequence[tuple[int, int]] | None = None
         self._context: ssl.SSLContext | None = None
         self._key: Ed25519PrivateKey | None = None
+        self._taken_back: frozenset[int] = frozenset()
         self.refresh()
 
     @property
@@ -82,6 +85,11 @@ class DoorIdentity:
             raise RuntimeError("refresh() was not called")
         return self._key
 
+    @property
+    def taken_back(self) -> frozenset[int]:
+        """The numbers of the certificates that were revoked."""
+        return self._taken_back
+
     def refresh(self) -> bool:
         """Use what the folder holds now; return whether that has changed. Raises SetupError.
 
@@ -92,25 +100,38 @@ class DoorIdentity:
             if marks == self._read_of:
                 return False
             key = serialization.load_pem_private_key(self._own.read_bytes(), None)
+            taken_back = self._listed()
             context = self._made()
         except (OSError, ValueError, ssl.SSLError) as error:
             raise SetupError(f"the door's certificates in {self._folder}: {error}") from error
         if not isinstance(key, Ed25519PrivateKey):
             raise SetupError(f"{self._own} holds no Ed25519 key")
         self._context, self._key, self._read_of = context, key, marks
+        self._taken_back = taken_back
         return True
 
-    def follow(self) -> None:
-        """Use what the folder holds now; if it cannot be used, log that and go on as before."""
+    def follow(self) -> bool:
+        """Use what the folder holds now; return whether that has changed.
+
+        If it cannot be used, log that and go on as before.
+        """
         try:
-            if self.refresh():
-                _log.info("door_certificates_read", folder=str(self._folder))
+            changed = self.refresh()
         except SetupError as error:
             _log.error("door_certificates_unusable", why=error.detail)
+            return False
+        if changed:
+            _log.info("door_certificates_read", folder=str(self._folder))
+        return changed
 
     def _stats(self) -> list[os.stat_result]:
         revoked = [self._revoked] if self._revoked.exists() else []
         return [each.stat() for each in (self._own, self._authority, *revoked)]
+
+    def _listed(self) -> frozenset[int]:
+        if not self._revoked.exists():
+            return frozenset()
+        return revocation.serials_in(self._authority.read_bytes(), self._revoked.read_bytes())
 
     def _made(self) -> ssl.SSLContext:
         serves = self._role is DoorRole.NODE
@@ -124,7 +145,6 @@ class DoorIdentity:
             context.num_tickets = 0
         context.load_verify_locations(self._authority)
         if self._revoked.exists():
-            revocation.require_of(self._authority.read_bytes(), self._revoked.read_bytes())
             context.load_verify_locations(self._revoked)
             context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
         context.load_cert_chain(self._own)
@@ -154,7 +174,7 @@ def _named(connection: ssl.SSLObject) -> DoorPeer:
         role, _, name = uri.removeprefix(_SCHEME).partition("/")
         if not uri.startswith(_SCHEME) or not name or not isinstance(key, Ed25519PublicKey):
             raise ValueError(uri)  # noqa: TRY301 - one way out for all foreign certificates
-        return DoorPeer(DoorRole(role), name, key)
+        return DoorPeer(DoorRole(role), name, key, certificate.serial_number)
     except (ValueError, x509.ExtensionNotFound):
         raise NotPermitted("the other end's certificate is none of this deployment's") from None
 

@@ -61,12 +61,16 @@ def revoke(authority: Path, signer: Ed25519PrivateKey, issuer: x509.Name, uri: s
     return len(taken)
 
 
-def require_of(authority: bytes, revoked: bytes) -> None:
-    """Raise ValueError unless this authority has signed the list: it would shut every door."""
+def serials_in(authority: bytes, revoked: bytes) -> frozenset[int]:
+    """Return the numbers of the certificates that a list takes back.
+
+    Raises ValueError unless this authority has signed it: it would shut every door.
+    """
     key = x509.load_pem_x509_certificate(authority).public_key()
     found = x509.load_pem_x509_crl(revoked)
     if not isinstance(key, Ed25519PublicKey) or not found.is_signature_valid(key):
         raise ValueError(f"{REVOKED} is another authority's: remove it")
+    return frozenset(each.serial_number for each in found)
 
 
 def _issued(authority: Path) -> list[x509.Certificate]:

@@ -61,10 +61,11 @@ async def answering(
     *,
     most: int = MOST_STRANGERS,
     failures: Failures | None = None,
+    patience: int = 1,
 ) -> AsyncIterator[tuple[str, FarDoor]]:
     """Let a node on which nothing lives answer; yield where, and its door.
 
-    It knows at most `most` strangers at once.
+    It knows at most `most` strangers at once, and waits `patience` times as long for a call.
     """
     residents = nobody()
     residents.taken_over.set()
@@ -81,6 +82,7 @@ async def answering(
             measures=Measures(),
             tracer=NoTracer(),
             node=node,
+            patience=patience,
         ) as door,
         open_far_door(
             door, place, identity, Duties(), most=most, within_s=600, failures=failures
@@ -315,6 +317,42 @@ async def test_whoever_has_a_revoked_certificate_is_not_let_in(
     await asyncio.to_thread(stolen.write_bytes, good)
     for own in (stolen, tmp_path / "other" / "api.pem"):
         assert await answered(place, certificates, own) == []
+
+
+async def test_what_is_open_with_a_revoked_certificate_is_cut(
+    certificates: Path, authority: Path, tmp_path: Path
+) -> None:
+    """What another one has open goes on, and so does everything until the node has the list."""
+    certify(authority, tmp_path / "other", DoorRole.API, "api-2", DAY)
+    async with answering(tmp_path / "one", certificates, "one", patience=100) as (place, far):
+        stolen = await opened(place, certificates, certificates / "api.pem")
+        other = await opened(place, certificates, tmp_path / "other" / "api.pem")
+        revoke(authority, DoorRole.API, "api-1")
+        await far.follow()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await stolen.hear()
+        await bring(authority, certificates)
+        await far.follow()
+        async with asyncio.timeout(60):
+            with pytest.raises(Hung):
+                await stolen.hear()
+        key = DoorIdentity(tmp_path / "other", DoorRole.API).key
+        await other.tell(KnockCall(sign_for(key, "one", Knock(*SANDBOX), "refresh"), "refresh"))
+        await other.tell(RefreshCall())
+        async with asyncio.timeout(60):
+            await other.hear()
+            assert "does not live" in str(await other.hear())
+        for line in (stolen, other):
+            line.abort()
+
+
+async def opened(place: str, certificates: Path, own: Path) -> ApiLine:
+    """Connect with a certificate, and say nothing yet."""
+    host, _, port = place.rpartition(":")
+    context = stranger(certificates, own)
+    reader, writer = await asyncio.open_connection(host, int(port), ssl=context)
+    return DoorLine(reader, writer, says=CALLS, hears=REPLIES)
 
 
 async def test_an_api_speaks_to_no_node_whose_certificate_was_revoked(

@@ -5,6 +5,7 @@ bounded length at a time, a bounded number of connections, a short time to say w
 """
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
@@ -21,7 +22,7 @@ from runner.door import calls
 from runner.door.call import DoorCall, EndCall
 from runner.door.calls import CALLS, KnockCall
 from runner.door.grants import MOST_S, DoorGrant, GrantKey, check_for, give, make_key
-from runner.door.identity import DoorRole, peer_of
+from runner.door.identity import DoorPeer, DoorRole, peer_of
 from runner.door.reaching import SOCKET
 from runner.door.replies import (
     REPLIES,
@@ -88,6 +89,9 @@ class NodeDoor:
         self._patience = patience
         self._most_s = MOST_S * patience
         self._under_way: set[asyncio.Task[None]] = set()
+        self._far: dict[asyncio.Task[None], int] = {}
+        """Calls over TLS, each with the number of its caller's certificate."""
+        self._taken_back: frozenset[int] = frozenset()
 
     def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer one call of this host, whose grant this host's key has signed."""
@@ -96,21 +100,41 @@ class NodeDoor:
     def serve_far(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer one call over TLS, whose grant the caller itself has signed for this node."""
         try:
-            peer = peer_of(writer.get_extra_info("ssl_object"), DoorRole.API)
+            peer = self._known(writer.get_extra_info("ssl_object"))
         except NotPermitted as error:
             _log.warning("knock_refused", why=error.detail)
             writer.transport.abort()
             return
         check = partial(check_for, peer.key, self._node, most_s=self._most_s)
-        self._answers(reader, writer, check)
+        task = self._answers(reader, writer, check)
+        self._far[task] = peer.serial
+        task.add_done_callback(self._far.pop)
+
+    def _known(self, connection: ssl.SSLObject) -> DoorPeer:
+        peer = peer_of(connection, DoorRole.API)
+        # Its handshake may have begun before the node knew.
+        if peer.serial in self._taken_back:
+            raise NotPermitted(f"the certificate of {peer.name} was revoked")
+        return peer
+
+    def refuse(self, taken_back: frozenset[int]) -> None:
+        """Cut the calls of those who have one of these certificates, and admit no further ones.
+
+        Whoever stole a key would otherwise keep what they have open for as long as they like.
+        """
+        self._taken_back = taken_back
+        for task, serial in self._far.items():
+            if serial in taken_back:
+                task.cancel()
 
     def _answers(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, check: CheckGrant
-    ) -> None:
+    ) -> asyncio.Task[None]:
         line = DoorLine(reader, writer, says=REPLIES, hears=CALLS)
         task = asyncio.create_task(self._serve(line, check))
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
+        return task
 
     async def close(self) -> None:
         """Cancel all calls under way."""

@@ -56,8 +56,12 @@ class FarDoor:
         """Handshakes under way, the oldest first, each with the other end's host."""
 
     async def follow(self) -> None:
-        """Let connections that begin later use what the folder of certificates holds now."""
-        self._identity.follow()
+        """Let connections that begin later use what the folder of certificates holds now.
+
+        Calls of those whose certificate was revoked are cut.
+        """
+        if self._identity.follow():
+            self._door.refuse(self._identity.taken_back)
 
     async def answer(self) -> None:
         """Greet whoever connects, for ever. Raises OSError if there are no descriptors left."""
