@@ -8,6 +8,7 @@ from runner.node.runs.egress import Passage
 from runner.store.scheduling import Claimed
 from runner.words.execution import Result
 from runner.words.states import State
+from runner.words.templates import template_in
 from runner.words.trace import TracePlace
 
 COMMAND = "command"
@@ -70,13 +71,19 @@ def spans(
             Fact.EXECUTION: str(attempt.claim.execution_id),
             Fact.ATTEMPT: attempt.claim.attempt,
             Fact.NODE: node,
-            Fact.IMAGE: request.sandbox.image,
+            Fact.IMAGE: _image(request.sandbox.image),
             Fact.ISOLATION: request.sandbox.isolation.value,
             **_outcome(result),
         },
         SpanKind.CONSUMER,
         failed=result is None or result.state is State.SYSTEM_ERROR,
     )
+
+
+def _image(name: str) -> str:
+    """Return the text for an image: a template's id, because a tenant chose the template's name."""
+    template = template_in(name)
+    return name if template is None else f"template:{template}"
 
 
 def _run(whole: TracePlace, attempt: Attempt, began: int, ended: int) -> TraceSpan:

@@ -15,6 +15,7 @@ from runner.words.ids import new_id
 from runner.words.resources import Resources, RunBounds
 from runner.words.sandbox import SandboxSpec
 from runner.words.states import Reason, State
+from runner.words.templates import image_of
 from runner.words.trace import TracePlace
 
 SUBMIT = TracePlace.new(sampled=True)
@@ -22,10 +23,12 @@ CLOCK = Clock(0)
 SUCCEEDED = never_ran(State.SUCCEEDED, Reason.COMPLETED, "")
 
 
-def attempt(times: StageTimes, result: Result | None = None, **values: Any) -> Attempt:
+def attempt(
+    times: StageTimes, result: Result | None = None, *, image: str = "python", **values: Any
+) -> Attempt:
     """Return an attempt that came as far as these times say."""
     request = ExecutionRequest(
-        SandboxSpec("python", Resources(1.0, 256, 64, 128)),
+        SandboxSpec(image, Resources(1.0, 256, 64, 128)),
         RunSpec(Program(("canary",), {"CANARY": "canary"}), RunBounds(1.0, 1)),
         size="small",
         language="python",
@@ -87,6 +90,13 @@ def test_an_attempt_that_went_no_further_has_the_stages_that_began(
     assert found.keys() == {"execution", "queue", "claim", *last}
     assert found["execution"].failed
     assert found["execution"].facts[Fact.STATE] == "interrupted"
+
+
+def test_a_template_is_named_by_its_id_alone() -> None:
+    """Its tenant chose its name, and may have put anything into it."""
+    template = new_id()
+    whole = by_name(attempt(StageTimes(9, 10), image=image_of("canary", template)))["execution"]
+    assert whole.facts[Fact.IMAGE] == f"template:{template}"
 
 
 def test_a_program_that_fails_is_a_failure_of_its_span_and_not_of_ours() -> None:
