@@ -1,7 +1,8 @@
-"""`/console`: the pages for people, as their build has left them in `console/dist`.
+"""`/console`: the files of the console, as its build has left them in `console/dist`.
 
-They are files for everybody, without a word about any tenant. What they show, they ask of `/v1`
-with the session of whoever is logged in. If they were not built, the API serves everything else.
+Everybody may read these files, because they say nothing about any tenant. What the console shows,
+it asks of `/v1`, with the session of whoever is logged in. If the files are missing, the API serves
+everything else.
 """
 
 import hashlib
@@ -22,8 +23,8 @@ POLICY = (
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
     "require-trusted-types-for 'script'; trusted-types 'none'"
 )
-"""CSP 3 and Trusted Types. Scripts and styles are our own files, and no script can make a text into
-HTML or into a script. Images may be `blob:`, as which the console shows artifacts."""
+"""CSP 3 and Trusted Types. Scripts and styles are our own files, and no script can turn text into
+HTML or into a script. Images may be `blob:`, because the console shows artifacts that way."""
 FOR_EVER = "public, max-age=31536000, immutable"
 """RFC 8246: for files in whose names the build has put a hash of their content."""
 ASK_FIRST = "no-cache"
@@ -51,7 +52,7 @@ class Asset:
     cached: str
 
     def response(self, request: Request) -> Response:
-        """Return the file, or that the browser has it already."""
+        """Return the file, or 304 if the browser has it already."""
         etag = f'"{hashlib.sha256(self.content).hexdigest()[:32]}"'
         headers = {
             "Content-Security-Policy": POLICY,
@@ -85,7 +86,7 @@ def router(found: Mapping[str, Asset]) -> APIRouter:
 
     @made.get("")
     async def page(request: Request) -> Response:
-        """Return the page. Where in it a browser is, it keeps to itself, behind `#`."""
+        """Return the page. A browser does not send the part of the address behind `#`."""
         if PAGE not in found:
             raise NotFound(NOT_BUILT)
         return found[PAGE].response(request)

@@ -102,7 +102,7 @@ class Manifest(_Frozen):
     files: tuple[BackedFile, ...]
     """All files except the manifest and the objects."""
     keys: tuple[BackedFile, ...] | None
-    """The private keys, in a folder of their own; None if they were left out."""
+    """The private keys, which are in another folder; None if they were left out."""
 
     @property
     def moment(self) -> datetime:

@@ -1,7 +1,7 @@
-"""Puts a backup into an empty deployment, in an order that a crash cannot make look whole.
+"""Puts a backup into an empty deployment, so that a crash leaves nothing that looks whole.
 
-Roles come first, then objects and the state folder, and the database last, in one transaction: as
-long as it is empty, nothing refers to what is there already. The next attempt continues.
+Roles come first, then objects and the state folder, and the database last, in one transaction.
+While the database is empty, nothing refers to what was restored, and the next attempt continues.
 """
 
 import asyncio
@@ -89,7 +89,7 @@ def _restore_keys(folder: Path, manifest: Manifest, to: Place) -> None:
 
 
 async def _require_empty(database: Database, source: Path, to: Place, *, with_keys: bool) -> None:
-    """Raise SetupError that names everything that a restore would mix with a backup."""
+    """Raise SetupError if there is something here already, and name it."""
     found = []
     if tables := await programs.relations(database):
         found.append(f"the database holds {len(tables)} tables and views, such as {tables[0]}")

@@ -1,7 +1,8 @@
 """Which files of a state folder belong to a backup, and which of them are private.
 
-Left out is what a start makes anew, or what stands elsewhere: sockets, logs, the embedded services'
-own files, images being built, and objects, which are copied by their keys.
+A backup leaves out what a start makes anew: sockets, logs and images that are being built. It also
+leaves out what is copied in another way: the files of the embedded services, which are dumped, and
+objects, which are copied by their keys.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,8 +13,7 @@ from runner.backup import files
 from runner.backup.manifest import BackedFile
 
 PUBLIC = ("trusted-keys/*.pub", "sealed/*.json", "door/authority.pem", "door/revoked.pem")
-"""Public keys, certificates, those that were revoked, and what the worker remembers to have sealed.
-"""
+"""Public keys, certificates, the list of revoked ones, and the worker's record of its seals."""
 SECRETS_RING = "keys/secrets.kek"
 """The keys of tenants' secrets, wherever the deployment keeps them."""
 PRIVATE = (

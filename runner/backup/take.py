@@ -35,7 +35,7 @@ from runner.words.errors import SetupError, StoreUnavailable
 from runner.words.states import ENDED, State
 
 TRIES = 5
-"""How often the objects are compared with the database, if some are removed meanwhile."""
+"""How often the objects are compared with the database if some are removed in the meantime."""
 OLDEST = "0024"
 """The first schema with all that a backup reads."""
 _DRAFT = ".listed"

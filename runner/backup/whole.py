@@ -60,14 +60,14 @@ def require_whole(source: Path, keys: Path | None, manifest: Manifest) -> None:
 
 
 def listed_objects(source: Path) -> Iterator[BackedObject]:
-    """Yield the lines of the index of objects. Raises ValidationError for what is none."""
+    """Yield the lines of the index of objects. Raises ValidationError for any other line."""
     with (source / OBJECTS_INDEX).open() as lines:
         for line in lines:
             yield BackedObject.model_validate_json(line)
 
 
 def chain_ends(source: Path) -> Iterator[ChainEnd]:
-    """Yield where the chains ended. Raises ValidationError for a line that does not say so."""
+    """Yield where the chains ended. Raises ValidationError for any other line."""
     with (source / CHAINS).open() as lines:
         for line in lines:
             yield ChainEnd.model_validate_json(line)

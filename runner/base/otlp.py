@@ -1,7 +1,7 @@
 """Exports spans to a collector by OTLP over HTTP, from a thread of its own.
 
-The loop only puts spans into a bounded queue. The thread sends what is there once a second, and
-waits for the collector. A collector that is down, slow, hangs or answers without end costs spans,
+The event loop only puts spans into a bounded queue. The thread sends them once a second, and waits
+for the collector. A collector that is down, slow, hangs or answers without end costs spans,
 and nothing else; the spans that are lost are counted.
 
 The protocol: https://opentelemetry.io/docs/specs/otlp/#otlphttp. This module is imported only if a

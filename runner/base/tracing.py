@@ -1,8 +1,8 @@
-"""Spans: what a process tells a tracing backend of its work, if the operator wants that.
+"""Spans: what a process tells a tracing backend about its work, if the operator wants that.
 
-A stage notes its times as it always did; when its work is over, it makes spans of them and gives
-them to its process's `SpanTracer`. Spans hold facts from a fixed list, with values that we chose:
-never code, arguments, names of files or hosts, output, or headers.
+A stage of the work notes when it begins and ends. When the work is over, these times become spans,
+which the process's `SpanTracer` exports. Spans hold facts from a fixed list, with values that we
+chose: never code, arguments, names of files or hosts, output, or headers.
 """
 
 import time
@@ -67,7 +67,7 @@ Facts: TypeAlias = Mapping[Fact, Value | None]
 
 
 def tool(name: str) -> Facts:
-    """Return what the conventions for agents say of something that runs for one.
+    """Return the attributes that the conventions for agents give to a tool that an agent uses.
 
     https://github.com/open-telemetry/semantic-conventions/blob/v1.41.0/docs/gen-ai/gen-ai-agent-spans.md
     """

@@ -3,7 +3,7 @@
     wire     frames on a connection, one for each call
     reaching  connections to doors: a socket of this host, or TLS
     identity  who is at each end of a door that other hosts reach
-    revocation  certificates that are taken back before they expire
+    revocation  certificates that are revoked before they expire
     silence  hanging up on another host that the network has lost
     grants   permission to knock: signed, for one sandbox and one call, for a few seconds
     call     what every call shares

@@ -1,9 +1,10 @@
-"""Grants: permission to knock at a node's door, signed with a key that this host alone holds.
+"""Grants: permission to knock at a node's door, for one call.
 
 A grant names the tenant, the sandbox, the one call that it is good for, its expiry and the caller.
-It is signed by HMAC-SHA256 (RFC 2104) over the bytes as they are sent: the node checks the
-signature before it parses them. The API makes a grant right before it knocks, after it has checked
-the caller's permission.
+The API makes it right before it knocks, after it has checked the caller's permission. It signs the
+bytes as they are sent, and the node checks the signature before it parses them. On one host, both
+have a key that nobody else has (HMAC-SHA256, RFC 2104). Between hosts, the API signs with the key
+of its door's certificate (Ed25519, RFC 8032), for one node.
 """
 
 import base64
@@ -71,7 +72,8 @@ class DoorGrant:
     user_agent: Annotated[str | None, Field(max_length=_TEXT)]
     request_id: Annotated[str | None, Field(max_length=_TEXT)]
     trace: Annotated[str | None, Field(max_length=_TEXT)] = None
-    """A `traceparent`, if its spans are exported. Nodes before this field take no grant with it."""
+    """A `traceparent`, if its spans are exported. Nodes of earlier releases refuse a grant with it.
+    """
 
     @property
     def place(self) -> TracePlace | None:

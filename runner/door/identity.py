@@ -1,12 +1,12 @@
 """Identities at a door that other hosts reach: TLS 1.3, with a certificate at each end.
 
 One authority of the deployment signs both. A certificate names one role and one name, in a URI
-(RFC 5280 4.2.1.6), and is good for one end of a connection only: a node's serves, an API's calls.
-So a host that loses its key can pretend to be itself and nobody else.
+(RFC 5280 4.2.1.6), and is good for one end of a connection only: a node's for the server, an API's
+for the client. So whoever steals a host's key can pretend to be that host and nobody else.
 
-A folder holds `authority.pem`, whom to trust, and `node.pem` or `api.pem`: a key and its
-certificate; and `revoked.pem`, if any were revoked. All may be replaced at any time: connections
-that begin later use what is there then.
+A folder holds `authority.pem`, the certificate of the authority to trust; `node.pem` or `api.pem`,
+a key and its certificate; and, if certificates were revoked, `revoked.pem`. All of them may be
+replaced at any time. Connections that begin later use the new ones.
 """
 
 import os
@@ -46,7 +46,7 @@ class DoorRole(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class DoorPeer:
-    """Whom a certificate names, with the key that it is for."""
+    """The end of a connection that a certificate names, and the certificate's key."""
 
     role: DoorRole
     name: str
@@ -152,9 +152,9 @@ class DoorIdentity:
 
 
 def peer_of(connection: ssl.SSLObject, wanted: DoorRole, name: str | None = None) -> DoorPeer:
-    """Return whom the other end's certificate names, which the handshake has verified.
+    """Return what the other end's certificate says, which the handshake has verified.
 
-    Raises NotPermitted unless it has the wanted role, and the name, if there is one.
+    Raises NotPermitted if it has not the wanted role, or not the name, if one is given.
     """
     peer = _named(connection)
     if peer.role is not wanted or name not in {None, peer.name}:
@@ -210,9 +210,9 @@ def certify(
     *,
     now: datetime | None = None,
 ) -> None:
-    """Write a new key and its certificate for one end to a folder, with whom to trust.
+    """Write a new key and its certificate for one end to a folder, beside the authority's.
 
-    Files that are there are replaced, each at once. Raises SetupError if the authority cannot be
+    Existing files are replaced, each in one step. Raises SetupError if the authority cannot be
     read.
     """
     signer, issuer = _authority_in(authority)
@@ -242,9 +242,9 @@ def certify(
 
 
 def revoke(authority: Path, role: DoorRole, name: str) -> int:
-    """List in `revoked.pem` what a name was given and is still good; return how much that is.
+    """Add a name's certificates that have not expired to `revoked.pem`; return how many there are.
 
-    Raises SetupError if that is nothing, or the authority cannot be read.
+    Raises SetupError if there are none, or if the authority cannot be read.
     """
     signer, issuer = _authority_in(authority)
     return revocation.revoke(authority, signer, issuer.subject, _uri(role, name))

@@ -1,9 +1,9 @@
-"""Takes doors' certificates back before they expire, by a list that the authority signs.
+"""Revokes certificates of doors before they expire, by a list that the authority signs.
 
 It is the list of RFC 5280, section 5. The authority keeps a copy of each certificate that it signs,
-without its key. To revoke a name is to list all that it was ever given and that are still good.
-Whoever has the list in its folder of certificates lets none of them in; a certificate that is made
-for the name later is not on it.
+without its key. Revoking a name adds all its certificates that have not expired to the list. An end
+whose folder of certificates has the list refuses them. A certificate that the name gets later is
+not on the list, and is good.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -20,11 +20,11 @@ REVOKED = "revoked.pem"
 _ISSUED = "issued"
 _CLOCKS_DIFFER = timedelta(minutes=5)
 _LASTING = timedelta(days=3650)
-"""A list that has expired would shut every door; a newer one replaces it."""
+"""How long a list is valid. With one that has expired, no certificate is accepted."""
 
 
 def keep_copy(authority: Path, certificate: x509.Certificate) -> None:
-    """Note that the authority has signed this."""
+    """Keep a copy of a certificate that the authority has signed."""
     issued = authority / _ISSUED
     issued.mkdir(mode=0o700, exist_ok=True)
     pem = certificate.public_bytes(serialization.Encoding.PEM)
@@ -32,9 +32,9 @@ def keep_copy(authority: Path, certificate: x509.Certificate) -> None:
 
 
 def revoke(authority: Path, signer: Ed25519PrivateKey, issuer: x509.Name, uri: str) -> int:
-    """List all that is still good of what this URI was given; return how much that is.
+    """List the certificates for this URI that have not expired; return how many there are.
 
-    Raises SetupError if that is nothing.
+    Raises SetupError if there are none.
     """
     now = datetime.now(UTC)
     named = [each for each in _issued(authority) if _names(each, uri)]
@@ -62,9 +62,10 @@ def revoke(authority: Path, signer: Ed25519PrivateKey, issuer: x509.Name, uri: s
 
 
 def serials_in(authority: bytes, revoked: bytes) -> frozenset[int]:
-    """Return the numbers of the certificates that a list takes back.
+    """Return the numbers of the certificates on a list.
 
-    Raises ValueError unless this authority has signed it: it would shut every door.
+    Raises ValueError unless this authority has signed it: with another one's list, no certificate
+    is accepted.
     """
     key = x509.load_pem_x509_certificate(authority).public_key()
     found = x509.load_pem_x509_crl(revoked)

@@ -1,7 +1,7 @@
-"""Hangs up on an end of a door's connection between hosts that the network has lost.
+"""Ends connections to doors whose other host can no longer be reached.
 
-A call may last as long as its sandbox. So no time bounds it, but only what the kernel knows of the
-other host.
+A call may last as long as its sandbox, so it has no time limit. It ends when the kernel finds that
+the other host does not answer.
 """
 
 import asyncio

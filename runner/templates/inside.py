@@ -1,7 +1,7 @@
 """The program in the sandbox of a build: prepares a root, runs steps in it, gathers what changed.
 
-It runs there as root of gVisor, with the sandbox's own Python and nothing else. Nobody believes
-what it leaves: its node checks each entry (`runner.sandbox.engine.layers`).
+It runs as root of gVisor, with the sandbox's own Python and nothing else. A step may have changed
+all that it leaves, so its node checks each entry (`runner.sandbox.engine.layers`).
 """
 
 import ctypes
@@ -176,7 +176,7 @@ def _to_skeleton(home: Path) -> None:
 
 
 def _mark(path: Path) -> None:
-    """Say as an image's layer does what was removed (OCI image specification, layer.md)."""
+    """Mark what was removed in the way of an image's layer (OCI image specification, layer.md)."""
     status = path.lstat()
     if stat.S_ISCHR(status.st_mode) and status.st_rdev == 0:
         path.unlink()
@@ -189,7 +189,7 @@ def _mark(path: Path) -> None:
 
 
 def _trust() -> None:
-    """Bring the certificate along that clients are told to trust."""
+    """Copy the certificate that clients are told to trust into the root."""
     if Path("/", TRUST).is_file():
         (ROOT / TRUST).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(Path("/", TRUST), ROOT / TRUST)
@@ -221,7 +221,7 @@ DOES = {"run": run, "copy": copy, "unpack": unpack, "workdir": workdir, "gather"
 
 
 def main(command: dict[str, Any]) -> None:
-    """Do one thing. What goes wrong is told in a line."""
+    """Do one thing; if it fails, say why in one line."""
     os.umask(0o022)
     try:
         if command["do"] == "prepare":

@@ -1,8 +1,8 @@
-"""Writes a template's image in a process of its own, which knows the archive and nothing else.
+"""Writes a template's image in a process of its own, to which the node gives only the archive.
 
-Somebody else was root where the archive was packed, and may have packed half a million files. To
-read these takes minutes of an interpreter. In the node's own, everything else would wait for a part
-of that, and hostile bytes would be read beside its secrets. The process ends with the node's.
+A tenant was root where the archive was packed, and may have packed half a million files. Reading
+them takes Python minutes. If the node's own process did that, its other work would wait, and
+hostile bytes would be read beside its secrets. The process ends when the node's ends.
 """
 
 import asyncio
@@ -57,7 +57,7 @@ async def write_aside(order: ImageOrder) -> None:
     try:
         if process.stdin is None or process.stdout is None:
             raise RuntimeError("a process was started without its pipes")
-        # Not closed: by that, it would learn that the node has ended.
+        # Stdin stays open: the process takes its end for the end of the node.
         process.stdin.write(json.dumps(asdict(order)).encode() + b"\n")
         answer = await process.stdout.read()
     finally:
