@@ -287,7 +287,7 @@ async def work(book: Book, target: Target) -> None:
 
 async def files(book: Book, target: Target) -> None:
     """Write a file, and read it back: what was accepted is there, byte for byte."""
-    content = random.randbytes(random.choice((100, 100_000, 1_000_000)))  # noqa: S311
+    content = random.randbytes(random.choice((100, 100_000, 300_000)))  # noqa: S311
     path, key = f"/v1/files/stress-{random.randrange(FILES)}", target.keys["busy"]  # noqa: S311
     # A server that refuses a body may hang up on whoever asked it to, before the answer is read.
     length = {
@@ -304,7 +304,7 @@ async def files(book: Book, target: Target) -> None:
             book.done["files read back"] += 1
             if reply.body != content:
                 book.wrong[f"files: {path} is not what was written"] += 1
-    await asyncio.sleep(reply.retry_after or 1)
+    await asyncio.sleep(reply.retry_after or 3)
 
 
 ATTACKS: tuple[Callable[[Book, Target], Awaitable[None]], ...] = (
