@@ -116,12 +116,16 @@ class Driver:
 
 
 @asynccontextmanager
-async def driver(tree: Path, pool: int) -> AsyncIterator[Driver]:
+async def driver(
+    tree: Path, pool: int, environment: Mapping[str, str] | None = None
+) -> AsyncIterator[Driver]:
     """Run a state's deployment; it is gone afterwards."""
     process = await asyncio.create_subprocess_exec(
         tree / ".venv/bin/python", DRIVER, str(pool),
         cwd=tree,
-        env={**os.environ, "PYTHONPATH": str(tree), "PYTHONSAFEPATH": "1"},
+        env={
+            **os.environ, "PYTHONPATH": str(tree), "PYTHONSAFEPATH": "1", **(environment or {}),
+        },
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         limit=2**20,
