@@ -148,7 +148,8 @@ def make_roles(logins: DatabaseLogins) -> None:
     try:
         with psycopg.connect(logins.superuser.get_secret_value(), autocommit=True) as superuser:
             owner = sql.Identifier(logins.owner_name)
-            superuser.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(name, owner))
+            made = sql.SQL("CREATE DATABASE {} OWNER {} TEMPLATE template0 ENCODING 'UTF8'")
+            superuser.execute(made.format(name, owner))
             try:
                 migrate(SecretStr(scratch), *logins.others)
             finally:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 from datetime import timedelta
 from importlib import resources
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import psycopg
 import structlog
@@ -41,6 +41,11 @@ LOCKED = (
     "with `SELECT pg_terminate_backend(pid)`; then migrate again"
 )
 
+ENCODING = "UTF8"
+WRONG_ENCODING = (
+    "the database {name} stores text as {encoding}, not as UTF8; drop it, make it again with "
+    "`CREATE DATABASE {name} OWNER {owner} TEMPLATE template0 ENCODING 'UTF8'`, and migrate again"
+)
 
 _VERSION_TABLE = (
     "CREATE TABLE IF NOT EXISTS alembic_version "
@@ -70,7 +75,8 @@ def refuse(why: str) -> NoReturn:
 def migrate(owner_url: SecretStr, *login_urls: SecretStr) -> None:
     """Bring the schema up to date and give each login role the password of its URL.
 
-    Raises StoreUnavailable if PostgreSQL does not answer or a lock cannot be had.
+    Raises StoreUnavailable if PostgreSQL does not answer or a lock cannot be had, and SetupError
+    if the database does not store text as UTF-8.
     """
     log = structlog.get_logger("runner.migrate")
     for pause_s in (*LOCK_PAUSES_S, None):
@@ -97,7 +103,7 @@ def _upgrade(owner_url: SecretStr) -> None:
 
     engine = sqlalchemy.create_engine(
         "postgresql+psycopg://",
-        creator=lambda: psycopg.connect(owner_url.get_secret_value(), connect_timeout=5),
+        creator=lambda: connected(owner_url),
         poolclass=sqlalchemy.NullPool,
     )
     config = Config()
@@ -112,6 +118,21 @@ def _upgrade(owner_url: SecretStr) -> None:
             command.upgrade(config, "head")
     except sqlalchemy.exc.OperationalError as error:
         raise (error.orig or error) from error
+
+
+def connected(owner_url: SecretStr) -> "psycopg.Connection[tuple[Any, ...]]":
+    """Connect. Raises SetupError if the database does not store text as UTF-8.
+
+    psycopg would read the texts of one that stores SQL_ASCII as bytes, and every other encoding
+    lacks characters that users send. A server whose locale is C makes such databases.
+    """
+    connection = psycopg.connect(owner_url.get_secret_value(), connect_timeout=5)
+    told = connection.info
+    if (encoding := told.parameter_status("server_encoding")) != ENCODING:
+        why = WRONG_ENCODING.format(name=told.dbname, encoding=encoding, owner=told.user)
+        connection.close()
+        raise SetupError(why)
+    return connection
 
 
 def _take_turn(connection: "sqlalchemy.Connection") -> None:

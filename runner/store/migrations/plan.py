@@ -14,6 +14,7 @@ from pathlib import Path
 import psycopg
 from pydantic import SecretStr
 
+from runner.store.migrations import connected
 from runner.words.errors import SetupError, StoreUnavailable
 
 
@@ -84,7 +85,7 @@ def plan(owner_url: SecretStr) -> Plan:
     """Return what `migrate` would do to this database.
 
     Raises StoreUnavailable if PostgreSQL does not answer, and SetupError if the database is newer
-    than this release.
+    than this release or does not store text as UTF-8.
     """
     now, tables = _standing(owner_url)
     # Import it here: it takes a third of a second, and most commands migrate nothing.
@@ -132,7 +133,7 @@ def effects(text: str) -> tuple[dict[str, LockedOut], set[str]]:
 def _standing(owner_url: SecretStr) -> tuple[str | None, frozenset[str]]:
     """Return the database's revision, and the tables that exist."""
     try:
-        with psycopg.connect(owner_url.get_secret_value(), connect_timeout=5) as connection:
+        with connected(owner_url) as connection:
             tables = frozenset(str(name) for (name,) in connection.execute(_TABLES))
             if "alembic_version" not in tables:
                 return None, tables

@@ -12,6 +12,7 @@ from typing import TypeAlias
 import psycopg
 import pytest
 from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
 from pydantic import SecretStr
 
 from runner.embedded.services import Services
@@ -105,6 +106,24 @@ def made_by(url: str, schema: str) -> list[str]:
     with psycopg.connect(url) as connection:
         connection.execute(schema.encode())
     return catalogue(url)
+
+
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
+def test_a_database_that_cannot_store_every_text_is_refused(
+    postgres: Services, empty: Made, encoding: str
+) -> None:
+    """A server whose locale is C makes such databases unless it is told otherwise."""
+    url = empty()
+    name = str(conninfo_to_dict(url)["dbname"])
+    with psycopg.connect(postgres.postgres.url("postgres"), autocommit=True) as superuser:
+        superuser.execute(sql.SQL("DROP DATABASE {}").format(sql.Identifier(name)))
+        superuser.execute(
+            sql.SQL(
+                "CREATE DATABASE {} OWNER runner_owner TEMPLATE template0 ENCODING {} LOCALE 'C'"
+            ).format(sql.Identifier(name), sql.Literal(encoding))
+        )
+    with pytest.raises(SetupError, match=f"{name} stores text as {encoding}, not as UTF8"):
+        migrate(SecretStr(url))
 
 
 def test_the_schema_to_read_is_what_the_migrations_add_up_to(empty: Made, fresh: list[str]) -> None:
