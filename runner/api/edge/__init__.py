@@ -3,6 +3,7 @@
 A request passes, from outside in:
 
     connection  TCP connections: time limits for heads, and for answers that nobody reads
+    lingering   their end, while the client is still sending a body that was refused
     upgraded    the same for connections that became WebSockets
     tunnel      the same for connections that became tunnels
     sockets     handshakes of WebSockets, which later checks see as GET requests

@@ -23,6 +23,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from runner.api.e2b.paths import part_of, signature_of
 from runner.api.edge.headers import RAW_HEADERS
+from runner.api.edge.lingering import Lingering
 from runner.api.edge.shares import Place, Strangers
 from runner.api.edge.tunnel import SWITCH, Headers, Switch, Tunnel, TunnelClosed
 from runner.api.edge.upgraded import Upgraded, is_handshake, placed
@@ -67,6 +68,7 @@ class Connection(H11Protocol):
         self._patience = patience
         self._strangers = strangers
         self._place: Place | None = None
+        self._line: Lingering
         self._watch: asyncio.TimerHandle | None = None
         self._owed_since: float | None = None
         """The time since which we wait for the end of a head, or of a body that nobody reads."""
@@ -77,6 +79,8 @@ class Connection(H11Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take a connection as a stranger's; if there are too many, cut off another one."""
         super().connection_made(cast(asyncio.Transport, transport))
+        self._line = Lingering(self.transport, lambda: self.conn.their_state is h11.SEND_BODY)
+        self.transport = cast(asyncio.Transport, self._line)
         self._place = Place(self._strangers, self.transport.abort)
         self.app = placed(self.app, self._place)
         self._owed_since = self.loop.time()
@@ -92,6 +96,8 @@ class Connection(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take bytes from the client."""
+        if self._line.lingers:
+            return
         super().data_received(data)
         self._note_debt()
 
@@ -191,7 +197,8 @@ class Connection(H11Protocol):
             # Closing would wait until the client has read the rest, however long that takes.
             self._closing_since = self._closing_since or now
         if self._over(self._closing_since, now) or self._over(self._unread_since, now):
-            _log.info("client_cut_off", why="answer not read", client=self.client)
+            why = "request not ended" if self._line.lingers else "answer not read"
+            _log.info("client_cut_off", why=why, client=self.client)
             self.transport.abort()
             return
         if self._over(self._owed_since, now):
@@ -203,7 +210,7 @@ class Connection(H11Protocol):
                     f"the request did not come within {self._patience.client_s:g} s",
                 )
             else:
-                self.transport.close()
+                self._line.hang_up()
         self._look_later()
 
     def _over(self, since: float | None, now: float) -> bool:
@@ -232,7 +239,7 @@ class Connection(H11Protocol):
                     )
                 )
             )
-        self.transport.close()
+        self._line.hang_up()
 
 
 def connections(
