@@ -84,5 +84,6 @@ What resources share:
     attended        code for a client that waits for its end
     uploads         bodies of any bytes, received as they come
     downloads       files of sandboxes on their way out
+    stored          bytes of the object store on their way out
     turns           turns for work that takes long
 """

@@ -9,6 +9,7 @@ from fastapi.responses import StreamingResponse
 from runner.api import representation
 from runner.api.deps import Allow, ExecutionId, Parts
 from runner.api.problems import responses
+from runner.api.stored import begun
 from runner.api.views import ArtifactList, ArtifactView
 from runner.auth.caller import Caller
 from runner.auth.permissions import Permission
@@ -56,7 +57,7 @@ async def download(
     async with parts.database.tenant(caller.tenant_id) as tx:
         stored = await artifact(tx, execution_id, path)
     return StreamingResponse(
-        parts.objects.read(stored.object_key),
+        await begun(parts.objects.read(stored.object_key)),
         # A browser must not run on our origin what a program calls HTML.
         media_type="application/octet-stream",
         headers={

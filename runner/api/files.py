@@ -14,6 +14,7 @@ from runner.api.deps import Allow, Parts
 from runner.api.fields import FilePrefix
 from runner.api.problems import problem, responses
 from runner.api.representation import MAX_HEADER, Unsatisfiable
+from runner.api.stored import begun
 from runner.api.uploads import BYTES, UNKNOWN, plain, received
 from runner.api.views import View
 from runner.auth.caller import Caller
@@ -208,7 +209,7 @@ async def read(
         )
     if part is None:
         return StreamingResponse(
-            parts.objects.read(found.object_key),
+            await begun(parts.objects.read(found.object_key)),
             media_type=UNKNOWN,
             headers={
                 **headers,
@@ -217,7 +218,7 @@ async def read(
             },
         )
     return StreamingResponse(
-        parts.objects.read(found.object_key, part.start, part.end),
+        await begun(parts.objects.read(found.object_key, part.start, part.end)),
         HTTPStatus.PARTIAL_CONTENT,
         media_type=UNKNOWN,
         headers={

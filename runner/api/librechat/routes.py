@@ -24,6 +24,7 @@ from runner.api.librechat.sessions import (
     one,
 )
 from runner.api.librechat.uploads import Uploading
+from runner.api.stored import begun
 from runner.api.uploads import BYTES, UNKNOWN, taken
 from runner.auth.caller import Caller
 from runner.auth.permissions import Permission
@@ -113,7 +114,7 @@ async def download(
         file = await one(tx, session_id, file_id)
         stored = await files.read(tx, caller, file.stored.path)
     return StreamingResponse(
-        parts.objects.read(stored.object_key),
+        await begun(parts.objects.read(stored.object_key)),
         media_type=UNKNOWN,
         headers={
             "Content-Length": str(stored.size),

@@ -41,6 +41,32 @@ def used(deployment: Deployment, tenant: str) -> tuple[int, int]:
     return (rows[0]["bytes"], rows[0]["objects"]) if rows else (0, 0)
 
 
+def test_what_the_store_does_not_give_is_answered_503(
+    shared: Deployment, request: pytest.FixtureRequest
+) -> None:
+    """A 200 that is cut off before its first byte would not say that it may be tried again."""
+    http, sdk = shared.http(_name(request)), shared.client(_name(request))
+    assert http.put(f"{FILES}/lost", content=BODY).is_success
+    ran = sdk.run(command=["sh", "-c", "echo > a.txt"], size="nano")
+    download = f"/v1/executions/{ran.id}/artifacts/a.txt"
+    asked: list[tuple[str, dict[str, str]]] = [
+        (f"{FILES}/lost", {}), (f"{FILES}/lost", {"Range": "bytes=1-2"}), (download, {}),
+    ]  # fmt: skip
+    assert all(http.get(path, headers=headers).is_success for path, headers in asked)
+    for row in shared.sql(
+        "SELECT object_key FROM objects JOIN tenants USING (tenant_id) WHERE name = %s",
+        _name(request),
+    ):
+        (shared.stack.settings.objects_dir / row["object_key"]).unlink()
+    for path, headers in asked:
+        refused = http.get(path, headers=headers)
+        assert (refused.status_code, refused.json()["type"]) == (
+            503,
+            "urn:runner:problem:service-unavailable",
+        )
+        assert int(refused.headers["Retry-After"]) > 0
+
+
 def test_a_file_is_written_read_listed_and_deleted(client: httpx.Client) -> None:
     """The test follows one file through its whole life."""
     made = client.put(f"{FILES}/data/in.csv", content=BODY, headers={"Content-Type": "text/csv"})
