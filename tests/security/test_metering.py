@@ -1,11 +1,15 @@
 """However an attempt ends, it is charged for what its program used, and has a receipt.
 
-The worker runs in this process, so that tests can make each of its steps fail.
+It is charged no less than the program knows that it used, and no more than the kernel has counted
+for its container. The worker runs in this process, so that tests can make each of its steps fail.
 """
 
 import asyncio
-from collections.abc import Callable, Container, Iterator
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterator
+from collections.abc import Container as Holding
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -20,7 +24,9 @@ from runner.node.runs.artifacts import ArtifactFiler
 from runner.node.runs.attempt import NOT_COLLECTED, Attempt
 from runner.node.runs.recorder import Recorder
 from runner.node.service import worker
+from runner.sandbox.guest.container import Container
 from runner.sandbox.guest.sandbox import Sandbox
+from runner.sandbox.observe.cgroups import Cgroups
 from runner.store import attempts
 from runner.store.objects import ObjectStore
 from runner.words.errors import LeaseLost, StoreUnavailable
@@ -67,6 +73,16 @@ class Worker:
         )
         return [float(row["cpu_s"]) for row in rows]
 
+    def charged_by_the_clock(self, execution: Execution) -> tuple[float, float]:
+        """Return what its only attempt was charged, and its CPU limit; it was not measured."""
+        (row,) = self.deployment.sql(
+            "SELECT cpu_s, cpu_measured, (limits ->> 'cpu')::numeric AS cpu FROM usage_records "
+            "JOIN executions USING (execution_id) WHERE execution_id = %s",
+            execution.id,
+        )
+        assert not row["cpu_measured"]
+        return float(row["cpu_s"]), float(row["cpu"])
+
     def receipts(self, execution: Execution) -> int:
         """Return how many receipts the execution has."""
         (row,) = self.deployment.sql(
@@ -79,7 +95,7 @@ class Worker:
 def here(image: None) -> Iterator[Worker]:
     """Return a deployment whose worker runs here instead of in a process of its own."""
     # Nobody needs the worker's tracebacks here, and printing them takes seconds.
-    with capture_logs(), deployments.deployment(slots=2, **NO_POOL) as made:
+    with capture_logs(), deployments.deployment(slots=2, output_flood_mb=1, **NO_POOL) as made:
         made.portal.call(made.worker.stop)
         services = made.stack.services
         working = worker(
@@ -91,6 +107,49 @@ def here(image: None) -> Iterator[Worker]:
             client = made.client("metered")
             client.put_secret("password", VALUE)
             yield Worker(made, client)
+
+
+@dataclass
+class Groups:
+    """Control groups' counts of processor time, which the test reads from the kernel itself."""
+
+    deployment: Deployment
+    counted: dict[str, float] = field(default_factory=dict)
+
+    def look(self, container: str) -> None:
+        """Note what a container's group has counted, unless it is gone."""
+        for pattern, unit in (
+            (f"cpuacct/*/{container}/cpuacct.usage", 1e9),
+            (f"*/*{container}*/cpu.stat", 1e6),
+        ):
+            for path in Path("/sys/fs/cgroup").glob(pattern):
+                # In version 2 the first line is `usage_usec N`.
+                self.counted[container] = int(path.read_text().split("\n")[0].split()[-1]) / unit
+
+    def only(self) -> float:
+        """Return the count of the only container, once it is gone."""
+        eventually(lambda: self.deployment.containers() == [])
+        (seconds,) = self.counted.values()
+        return seconds + 1e-6  # Charges are rounded to microseconds.
+
+
+@pytest.fixture
+def groups(here: Worker, monkeypatch: pytest.MonkeyPatch) -> Groups:
+    """Look at each container of the test before and after it is killed and removed."""
+    eventually(lambda: here.deployment.containers() == [])
+    found = Groups(here.deployment)
+
+    def looking(original: Callable[..., Any]) -> Callable[..., Any]:
+        async def looked(container: Container) -> None:
+            found.look(container.id)
+            await original(container)
+            found.look(container.id)
+
+        return looked
+
+    for name in ("kill", "_remove"):
+        monkeypatch.setattr(Container, name, looking(getattr(Container, name)))
+    return found
 
 
 def fails(error: Exception, times: int = 10**6) -> Callable[..., Any]:
@@ -134,7 +193,7 @@ ENDINGS: dict[str, tuple[Any, str, Callable[..., Any], str]] = {
 
 @pytest.mark.parametrize("step", ENDINGS)
 def test_a_failure_of_ours_neither_repeats_a_run_nor_forgets_its_use(
-    here: Worker, step: str, monkeypatch: pytest.MonkeyPatch
+    here: Worker, groups: Groups, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """There is one attempt, charged like the program's own end, with its receipt."""
     owner, name, failing, state = ENDINGS[step]
@@ -142,15 +201,62 @@ def test_a_failure_of_ours_neither_repeats_a_run_nor_forgets_its_use(
     ended = here.run(TALKATIVE if step == "events" else "")
     assert (ended.state, ended.attempt) == (state, 1), ended
     (charged,) = here.charged(ended)
-    assert charged >= CHARGED_S
+    assert CHARGED_S <= charged <= groups.only()
     assert here.receipts(ended) == 1
     if state == "succeeded":
         assert ended.stdout is not None
         assert ended.stdout.text.startswith("done\n")
 
 
+OWN_ENDINGS: dict[str, tuple[str, dict[str, Any], str]] = {
+    "success": ("", {}, "succeeded"),
+    "exit code": ("raise SystemExit(3)", {}, "failed"),
+    "signal": ("os.kill(os.getpid(), 9)", {}, "failed"),
+    "time limit": ("time.sleep(60)", {"limits": {"timeout_s": 2}}, "timed_out"),
+    "memory limit": ("bytearray(10**9); time.sleep(60)", {"size": "nano"}, "out_of_memory"),
+    "output limit": ("print('x' * 2**21); time.sleep(60)", {}, "output_limit_exceeded"),
+}
+"""What the program does when it has used its time, what is submitted with it, and its end."""
+
+
+@pytest.mark.parametrize("ending", OWN_ENDINGS)
+def test_a_programs_own_end_is_charged_as_its_group_counts(
+    here: Worker, groups: Groups, ending: str
+) -> None:
+    more, options, state = OWN_ENDINGS[ending]
+    ended = here.run(more, **options)
+    assert (ended.state, ended.attempt) == (state, 1), ended
+    (charged,) = here.charged(ended)
+    assert CHARGED_S <= charged <= groups.only()
+
+
+def test_a_cancelled_program_is_charged_as_its_group_counts(here: Worker, groups: Groups) -> None:
+    submitted = here.client.submit(code=PROGRAM.format(more="time.sleep(60)"), language="python")
+    assert any(event.kind == "stdout" for event in here.client.events(submitted.id))
+    here.client.cancel(submitted.id)
+    ended = here.client.wait(submitted)
+    assert ended.state == "cancelled"
+    (charged,) = here.charged(ended)
+    assert CHARGED_S <= charged <= groups.only()
+
+
+def test_a_charge_beyond_the_group_is_noticed(
+    here: Worker, groups: Groups, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control: the worker reads four times what the kernel has counted."""
+    original = Cgroups.cpu_s
+
+    def too_much(self: Cgroups, container: str) -> float | None:
+        seconds = original(self, container)
+        return None if seconds is None else 4 * seconds
+
+    monkeypatch.setattr(Cgroups, "cpu_s", too_much)
+    (charged,) = here.charged(here.run())
+    assert charged > groups.only()
+
+
 def test_a_result_that_is_never_stored_ends_as_less(
-    here: Worker, monkeypatch: pytest.MonkeyPatch
+    here: Worker, groups: Groups, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """PostgreSQL seems unreachable each time: the worker tries for a while, not for ever."""
     monkeypatch.setattr(finish, "AWAY_S", 0.5)
@@ -165,7 +271,7 @@ def test_a_result_that_is_never_stored_ends_as_less(
     monkeypatch.setattr(attempts, "finish_with", away)
     ended = here.run()
     assert (ended.state, ended.reason, ended.attempt) == ("system_error", "result_not_stored", 1)
-    assert here.charged(ended)[0] >= CHARGED_S
+    assert CHARGED_S <= here.charged(ended)[0] <= groups.only()
 
 
 def test_an_attempt_that_lost_its_lease_writes_nothing_more(
@@ -174,7 +280,7 @@ def test_an_attempt_that_lost_its_lease_writes_nothing_more(
     """The task that writes its output ends with it, even if PostgreSQL accepts none of it."""
     lost: list[Recorder] = []
 
-    async def close(recorder: Recorder, *, cut: Container[Stream]) -> None:
+    async def close(recorder: Recorder, *, cut: Holding[Stream]) -> None:
         lost.append(recorder)
         raise LeaseLost("injected")
 
@@ -189,13 +295,13 @@ def test_an_attempt_that_lost_its_lease_writes_nothing_more(
 
 
 def test_a_worker_that_cannot_sign_still_charges(
-    here: Worker, monkeypatch: pytest.MonkeyPatch
+    here: Worker, groups: Groups, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Only the receipt is missing then."""
     monkeypatch.setattr(Signer, "sign", fails(FAULT)(Signer.sign))
     ended = here.run()
     assert (ended.state, ended.reason, ended.attempt) == ("system_error", "result_not_stored", 1)
-    assert here.charged(ended)[0] >= CHARGED_S
+    assert CHARGED_S <= here.charged(ended)[0] <= groups.only()
 
 
 def test_a_failure_while_it_runs_is_charged_by_the_clock(
@@ -203,9 +309,12 @@ def test_a_failure_while_it_runs_is_charged_by_the_clock(
 ) -> None:
     """The program is stopped and not run again: the same thing would make the worker fail again."""
     monkeypatch.setattr(Recorder, "add", fails(FAULT)(Recorder.add))
+    began = time.monotonic()
     ended = here.run("time.sleep(30)")
+    lasted_s = time.monotonic() - began
     assert (ended.state, ended.reason, ended.attempt) == ("system_error", "internal_error", 1)
-    assert here.charged(ended)[0] >= CHARGED_S
+    charged, limit = here.charged_by_the_clock(ended)
+    assert CHARGED_S <= charged <= lasted_s * limit
     assert here.receipts(ended) == 1
 
 
@@ -221,7 +330,7 @@ def test_without_what_is_known_of_its_end_it_ran_three_times_for_nothing(
 
 
 def test_a_stopping_worker_keeps_what_has_run(
-    here: Worker, monkeypatch: pytest.MonkeyPatch
+    here: Worker, groups: Groups, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is interrupted while it collects: the program's end is known and stays so."""
 
@@ -232,7 +341,7 @@ def test_a_stopping_worker_keeps_what_has_run(
     ended = here.run()
     assert (ended.state, ended.exit_code, ended.attempt) == ("succeeded", 0, 1)
     assert ended.artifacts_refused == (NOT_COLLECTED,)
-    assert here.charged(ended)[0] >= CHARGED_S
+    assert CHARGED_S <= here.charged(ended)[0] <= groups.only()
 
 
 def test_what_the_store_refused_is_named(here: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
