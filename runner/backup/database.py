@@ -148,8 +148,11 @@ def make_roles(logins: DatabaseLogins) -> None:
     try:
         with psycopg.connect(logins.superuser.get_secret_value(), autocommit=True) as superuser:
             owner = sql.Identifier(logins.owner_name)
-            made = sql.SQL("CREATE DATABASE {} OWNER {} TEMPLATE template0 ENCODING 'UTF8'")
-            superuser.execute(made.format(name, owner))
+            superuser.execute(
+                sql.SQL("CREATE DATABASE {} OWNER {} TEMPLATE template0 ENCODING 'UTF8'").format(
+                    name, owner
+                )
+            )
             try:
                 migrate(SecretStr(scratch), *logins.others)
             finally:
