@@ -1,9 +1,10 @@
 """The values that fields of requests may have, and the base of every request body."""
 
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
 
+from runner.base.forms import ImageReference
 from runner.words import paths
 
 MAX_CONTENT = 256 * 2**20
@@ -48,13 +49,8 @@ Email = Annotated[
         ),
     ),
 ]
-ImageName = Annotated[
-    str,
-    StringConstraints(
-        pattern=r"^[a-z][a-z0-9-]{0,31}(:[A-Za-z0-9][A-Za-z0-9._-]{0,63}|@[0-9a-f-]{36})?$"
-    ),
-]
-"""An image of the deployment, or a template by `name`, `name:tag` or `name@id`."""
+ImageName: TypeAlias = ImageReference
+"""An image of the deployment by any of its names, or a template: `name`, `name:tag`, `name@id`."""
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 
 

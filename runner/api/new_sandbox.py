@@ -41,7 +41,7 @@ class NewSandbox(Strict):
 
     image: ImageName | None = Field(
         default=None,
-        description="The sandbox image, or a template of yours by `name`, `name:tag` or `name@id`; "
+        description="The sandbox image, or a template by `name`, `name:tag` or `name@id`; "
         "by default the deployment's first image.",
     )
     size: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,31}$")] = Field(

@@ -112,7 +112,7 @@ async def publish(
 )
 async def take_back(
     request: Request,
-    template_name: Annotated[str, Path(max_length=64)],
+    template_name: Annotated[str, Path(max_length=128)],
     tag: Annotated[str, Path(max_length=64)],
     operator: IsOperator,
     parts: Parts,

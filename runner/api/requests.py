@@ -179,7 +179,7 @@ class Submission(Strict):
     )
     image: ImageName | None = Field(
         default=None,
-        description="The sandbox image, or a template of yours by `name`, `name:tag` or `name@id`; "
+        description="The sandbox image, or a template by `name`, `name:tag` or `name@id`; "
         "by default the deployment's first image.",
     )
     isolation: Annotated[Isolation, Field(strict=False)] | None = Field(

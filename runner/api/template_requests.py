@@ -13,6 +13,8 @@ from runner.templates.building import BuildTerms
 from runner.templates.builds import TemplateOrder
 from runner.words.templates import (
     DEFAULT_TAG,
+    NAME,
+    TAG,
     CopyStep,
     EnvStep,
     RunStep,
@@ -31,8 +33,8 @@ MAX_READY_S = 600
 DEFAULT_READY_S = 60
 DEFAULT_BUILD_SIZE = "medium"
 
-TemplateName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
-TemplateTag = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+TemplateName = Annotated[str, StringConstraints(pattern=rf"^{NAME}$")]
+TemplateTag = Annotated[str, StringConstraints(pattern=rf"^{TAG}$")]
 Command = Annotated[Text, StringConstraints(min_length=1, max_length=MAX_COMMAND)]
 Value = Annotated[Text, StringConstraints(max_length=8192)]
 

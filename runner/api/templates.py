@@ -166,7 +166,7 @@ async def list_templates(
     parts: Parts,
     cursor: Annotated[str | None, Query(max_length=cursors.MAX_LENGTH)] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
-    name: Annotated[str | None, Query(max_length=64)] = None,
+    name: Annotated[str | None, Query(max_length=128)] = None,
     public: Annotated[bool, Query(description="List the operator's instead.")] = False,  # noqa: FBT002 - FastAPI passes it by name
 ) -> TemplatePage:
     """Return the tenant's templates, newest first, with builds that go on or have failed."""

@@ -8,6 +8,8 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, StringConstraints
 
+from runner.words.templates import MOST_REFERENCE, REFERENCE
+
 _YEAR_S = 366 * 86_400
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+: [\x20-\x7e]*")
 """Names are tokens (RFC 9110 5.6.2); of values, only those that every server takes."""
@@ -92,6 +94,9 @@ McpUrl = Annotated[
 ]
 """The address of `/mcp` as a resource identifier: in lower case, no query (RFC 9728 1.2)."""
 ImageName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+ImageReference = Annotated[
+    str, StringConstraints(pattern=rf"^{REFERENCE}$", max_length=MOST_REFERENCE)
+]
 Place = Annotated[
     str,
     StringConstraints(pattern=r"^([A-Za-z0-9._-]{1,253}|\[[0-9a-fA-F:]{2,45}\]):[1-9][0-9]{0,4}$"),

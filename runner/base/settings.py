@@ -75,10 +75,10 @@ class Settings(BaseSettings):
     """Multiplies every wait on a part of this host: for slow, emulated or overloaded hosts."""
     images: tuple[forms.ImageName, ...] = Field(default=("python", "data"), min_length=1)
     """Names under `sandbox_images/` that executions may use; the first is the default."""
-    template_images: dict[str, forms.ImageName] = Field(
+    template_images: dict[forms.ImageReference, forms.ImageName] = Field(
         default={"e2bdev/base": "base", "e2bdev/code-interpreter": "code-interpreter-v1"}
     )
-    """Names of images that E2B's clients build templates on, and which of ours each stands for."""
+    """Further names by which clients may ask for images, and which of ours each stands for."""
     isolation: tuple[Isolation, ...] = Field(
         default=(Isolation.CONTAINER, Isolation.GVISOR), min_length=1
     )

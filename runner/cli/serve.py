@@ -172,6 +172,7 @@ async def _api(settings: Settings, fd: int | None) -> None:
             },
             isolations=settings.isolation,
             egress_ceiling=egress_ceiling,
+            image_names=settings.template_images,
         )
         away_s, certificates = settings.patient(AWAY_S), settings.door_certificates
         door = Door(settings.door_dir, away_s=away_s, certificates=certificates)

@@ -1,7 +1,7 @@
 """The offers of this deployment, and the part of them that a tenant may have."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from runner.egress.policy import Policy, Rule, rule_from_json, rule_to_json
 from runner.quotas.tiers import Standing, ceiling
@@ -31,6 +31,8 @@ class SandboxOffer:
     """The deployment's ceiling, and the tenant's if it has one: a rule must be within each."""
     egress_policy: tuple[Rule, ...] | None = None
     """The rules of the policy that the order names; None if the tenant has no such policy."""
+    image_names: Mapping[str, str] = field(default_factory=dict)
+    """Further names, and which of the images each stands for."""
     template: StoredTemplate | None = None
     """The template that the order names; None if it names an image, or nothing there is."""
     no_template: str | None = None
@@ -46,12 +48,14 @@ class SandboxOffer:
         """Return the name of the image or template, or of the default image."""
         if self.template is not None:
             return self.template.image
-        image = name or next(iter(self.images))
-        if image not in self.images:
+        if name is None:
+            return next(iter(self.images))
+        image = image_called(name, self.images, self.image_names)
+        if image is None:
+            known = listed(names_of(self.images, self.image_names))
             raise Invalid(
                 self.no_template
-                or f"there is no image {image!r}; choose one of {listed(self.images)}, "
-                "or a template of yours",
+                or f"there is no image {name!r}; choose one of {known}, or a template of yours",
                 "image",
             )
         return image
@@ -96,6 +100,8 @@ class Catalogue:
     images: Mapping[str, frozenset[str]]
     isolations: tuple[Isolation, ...]
     egress_ceiling: Policy
+    image_names: Mapping[str, str] = field(default_factory=dict)
+    """Further names that the operator gives to images, such as `python:3.12`."""
 
     async def offer(
         self,
@@ -119,9 +125,28 @@ class Catalogue:
             required_isolation=tenant.terms.required_isolation,
             egress_ceilings=ceilings(self.egress_ceiling, tenant.terms),
             egress_policy=tuple(map(rule_from_json, policy.rules)) if policy else None,
+            image_names=self.image_names,
             template=template,
             no_template=no_template,
         )
+
+
+def image_called(name: str, images: Collection[str], names: Mapping[str, str]) -> str | None:
+    """Return the image that a name stands for; None if there is none.
+
+    The tags `latest` and `default` change nothing. A template of the same name and tag comes before
+    a name that is not the image's own, so that no setting changes what sandboxes are made from.
+    """
+    if name in images:
+        return name
+    bare = name.removesuffix(":latest").removesuffix(f":{DEFAULT_TAG}")
+    found = names.get(name) or names.get(bare) or bare
+    return found if found in images else None
+
+
+def names_of(images: Collection[str], names: Mapping[str, str]) -> set[str]:
+    """Return all names by which somebody may ask for an image."""
+    return {*images, *(name for name, image in names.items() if image in images)}
 
 
 async def named_template(tx: Transaction, name: str) -> StoredTemplate | None:

@@ -8,6 +8,7 @@ sandbox needs it, its node makes an image of it.
     steps     what a build does for each step, and the hash by which a step is known again
     inside    the program that does it, as root in the sandbox
     log       what a build writes, stored some at a time
+    below     what a template is built on
     building  one build, from its sandbox to its content
     builds    build, read, list and delete templates
     counting  how many a tenant may have, and one that adds to them at a time

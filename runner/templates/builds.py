@@ -1,7 +1,7 @@
 """Templates of a tenant: built, read, listed and deleted."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -14,7 +14,7 @@ import structlog
 from runner.audit.events import Action, Outcome
 from runner.auth.caller import Caller
 from runner.base.tasks import uninterrupted
-from runner.sandboxes.catalogue import listed, named_template, why_unbuilt
+from runner.sandboxes.catalogue import named_template
 from runner.sandboxes.living import LivingSandboxes
 from runner.sandboxes.order import resolve_sandbox
 from runner.store import templates
@@ -25,6 +25,7 @@ from runner.store.templates import (
     TemplateState,
 )
 from runner.store.transaction import Transaction
+from runner.templates.below import below_by
 from runner.templates.building import Building, BuildTerms, build_order
 from runner.templates.counting import KIND, alone
 from runner.templates.log import BuildLog
@@ -32,7 +33,7 @@ from runner.templates.steps import Work, hashes, kept_env, works
 from runner.words.errors import Conflict, Invalid, NotFound, RunnerError
 from runner.words.ids import new_id
 from runner.words.sandbox import Isolation
-from runner.words.templates import DEFAULT_TAG, Startup, Step
+from runner.words.templates import DEFAULT_TAG, Startup, Step, looks_like_an_id
 
 NO_TEMPLATE = "no such template"
 AT_ONCE = 8
@@ -71,18 +72,6 @@ class _Begun:
     image: str
     """The specification that its sandbox is made from."""
     works: Sequence[Work]
-
-
-@dataclass(frozen=True, slots=True)
-class _Base:
-    """The image or template that a template is built on."""
-
-    image: str
-    """The operator's image below all."""
-    template: StoredTemplate | None = None
-    steps: tuple[str, ...] = ()
-    env: Mapping[str, str] = field(default_factory=dict, repr=False)
-    startup: Startup | None = None
 
 
 class Templates:
@@ -158,6 +147,8 @@ class Templates:
             )
         if name in self._catalogue.images:
             raise Invalid(f"{name!r} is an image of this deployment", "name")
+        if looks_like_an_id(name):
+            raise Invalid(f"{name!r} has the form of an id: choose another name", "name")
 
     async def _started(
         self, caller: Caller, order: TemplateOrder, waiting: UUID | None
@@ -186,7 +177,7 @@ class Templates:
         self, tx: Transaction, caller: Caller, order: TemplateOrder, waiting: UUID | None
     ) -> _Begun:
         """Store the template; find the one that was made by most of the same steps."""
-        below = await self._base(tx, order.base)
+        below = await below_by(tx, self._catalogue, order.base)
         upon, base_image, earlier, env = below.template, below.image, below.steps, below.env
         mine = hashes(earlier[-1] if earlier else base_image, order.steps)
         done = 0
@@ -213,21 +204,6 @@ class Templates:
             raise Conflict("this template has its steps already; build another one")
         image = upon.image if upon else base_image
         return _Begun(stored, image, tuple(works(order.steps, env, skip=done)))
-
-    async def _base(self, tx: Transaction, name: str | None) -> _Base:
-        """Return what is below. Raises Invalid if there is nothing of that name."""
-        images = self._catalogue.images
-        name = name or next(iter(images))
-        if name in images:
-            return _Base(name)
-        found = await named_template(tx, name)
-        if found is None:
-            raise Invalid(
-                await why_unbuilt(tx, name)
-                or f"there is no image {name!r}; choose one of {listed(images)}, or a template",
-                "base",
-            )
-        return _Base(found.base_image, found, found.steps, found.env, found.startup)
 
     async def _run(self, caller: Caller, begun: _Begun, terms: BuildTerms) -> None:
         template = begun.template

@@ -11,9 +11,14 @@ START_TAG = "start"
 """The tag of the process that is a template's start command."""
 ROOT = "root"
 SH, BASH = "/bin/sh", "/bin/bash"
-_IMAGE = re.compile(
-    r"(?P<name>[a-z][a-z0-9-]{0,31})@(?P<id>[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})"
-)
+NAME = r"[a-z0-9_-]{1,128}"
+"""A template's name, as E2B's clients choose it."""
+TAG = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+_ID = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+REFERENCE = rf"[a-z0-9_-][a-z0-9._-]*(:[0-9]+)?(/[a-z0-9._-]+)*(:{TAG}|@{_ID})?"
+"""How somebody may name an image: as a registry would, or as a template."""
+MOST_REFERENCE = 255
+_IMAGE = re.compile(rf"(?P<name>{NAME})@(?P<id>{_ID})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +91,15 @@ class Startup:
     """Is repeated until it exits with 0."""
     within_s: int
     """How many seconds `ready` has for that."""
+
+
+def looks_like_an_id(name: str) -> bool:
+    """Return whether a name could be the id of a template or a snapshot, and so be no name."""
+    try:
+        UUID(name)
+    except ValueError:
+        return False
+    return True
 
 
 def image_of(name: str, template_id: UUID) -> str:

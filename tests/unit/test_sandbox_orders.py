@@ -56,6 +56,25 @@ def test_an_unknown_image_may_be_a_misspelt_template() -> None:
         resolve_sandbox(LivingOrder(image="rust"), OFFER)
 
 
+@pytest.mark.parametrize(
+    ("asked", "image"),
+    [
+        ("python", "python"),
+        ("python:latest", "python"),
+        ("python:default", "python"),
+        ("python:3.12", "code"),
+        ("registry.example.com/team/tools", "code"),
+        ("registry.example.com/team/tools:latest", "code"),
+    ],
+)
+def test_an_image_has_the_further_names_that_the_operator_gives_it(asked: str, image: str) -> None:
+    names = {"python:3.12": "code", "registry.example.com/team/tools": "code", "gone": "rust"}
+    offer = dataclasses.replace(OFFER, image_names=names)
+    assert resolve_sandbox(LivingOrder(image=asked), offer).spec.image == image
+    with pytest.raises(Invalid, match=r"code, python, python:3\.12, registry"):
+        resolve_sandbox(LivingOrder(image="gone"), offer)
+
+
 def test_what_the_deployment_lacks_is_refused_by_its_name() -> None:
     assert refused(image="rust") == "image"
     assert refused(size="giant") == "size"

@@ -25,6 +25,8 @@ from runner.words.sandbox import UnixAccount, search_path
 from runner.words.templates import (
     BASH,
     DEFAULT_TAG,
+    NAME,
+    TAG,
     EnvStep,
     RunStep,
     Startup,
@@ -34,7 +36,7 @@ from runner.words.templates import (
 )
 from runner.words.templates import WorkdirStep as Workdir
 
-_NAME = re.compile(r"(?P<name>[a-z][a-z0-9-]{0,31})(:(?P<tag>[A-Za-z0-9][A-Za-z0-9._-]{0,63}))?")
+_NAME = re.compile(rf"(?P<name>{NAME})(:(?P<tag>{TAG}))?")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _OCTAL = re.compile(r"[0-7]{3,4}")
 Hash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -57,8 +59,8 @@ class E2bTemplate(E2bBody):
         found = _NAME.fullmatch(given)
         if found is None:
             raise Invalid(
-                f"{given!r} is no name for a template here: up to 32 lower-case letters, digits "
-                "and hyphens, and perhaps a tag after a colon",
+                f"{given!r} is no name for a template: up to 128 lower-case letters, digits, "
+                "hyphens and underscores, and perhaps a tag after a colon",
                 "name",
             )
         tags = list(dict.fromkeys([*([found["tag"]] if found["tag"] else []), *self.tags]))

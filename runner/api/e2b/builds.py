@@ -24,6 +24,7 @@ from runner.auth.caller import Caller
 from runner.auth.keys import from_e2b_form
 from runner.auth.permissions import Permission
 from runner.base.recipe import read_recipe
+from runner.sandboxes.catalogue import image_called, listed, names_of
 from runner.store.files import StoredFile
 from runner.templates.building import BuildTerms
 from runner.templates.builds import NO_TEMPLATE, TemplateOrder
@@ -126,20 +127,20 @@ class _Base:
 
 
 async def _base(body: E2bBuild, caller: Caller, parts: Dependencies) -> _Base:
-    settings = parts.settings
-    if body.from_template is not None and body.from_template not in settings.images:
-        found = await parts.templates.find(caller, body.from_template)
-        if found is None:
-            raise Invalid(f"there is no template {body.from_template!r}", "fromTemplate")
-        return _Base(found.image, found.base_image, found.env)
-    asked = body.from_template or body.from_image or ""
-    bare = asked.removesuffix(":latest")
-    image = settings.template_images.get(asked) or settings.template_images.get(bare) or bare
-    if image not in settings.images:
-        known = sorted({*settings.template_images, *settings.images})
+    images, names = parts.sandboxes.catalogue.images, parts.sandboxes.catalogue.image_names
+    if (given := body.from_template) is not None and given not in images:
+        found = await parts.templates.find(caller, given)
+        if found is not None:
+            return _Base(found.image, found.base_image, found.env)
+    asked = given or body.from_image or ""
+    image = image_called(asked, images, names)
+    if image is None and given is not None:
+        raise Invalid(f"there is no template {given!r}", "fromTemplate")
+    if image is None:
         raise Invalid(
-            f"there is no image {asked!r} to build on; there are {', '.join(known)}. The operator "
-            "names further ones in RUNNER_TEMPLATE_IMAGES",
+            f"there is no image {asked!r} to build on; there are "
+            f"{listed(names_of(images, names))}. The operator names further ones in "
+            "RUNNER_TEMPLATE_IMAGES",
             "fromImage",
         )
     return _Base(image, image)

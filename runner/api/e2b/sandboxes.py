@@ -91,8 +91,8 @@ async def _create(
 ) -> SandboxAnswer:
     # Without it there would be a sandbox that nobody can use.
     parts.tokens.require_key()
-    images = parts.settings.images
-    source = await templates.find(body.template_id, images, parts.templates, caller)
+    catalogue = parts.sandboxes.catalogue
+    source = await templates.find(body.template_id, catalogue, parts.templates, caller)
     egress = await egress_order(caller, parts, body.network, internet=body.internet)
     order = LivingOrder(
         image=source.image,

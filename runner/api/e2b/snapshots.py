@@ -70,8 +70,7 @@ async def delete(
 @router.get("/templates/aliases/{alias}")
 async def read_alias(alias: TemplateName, caller: CanReadSnapshots, parts: Parts) -> TemplateAnswer:
     """Return what a template's name stands for."""
-    images = parts.settings.images
-    source = await templates.find(alias, images, parts.templates, caller)
+    source = await templates.find(alias, parts.sandboxes.catalogue, parts.templates, caller)
     if source.snapshot is not None:
         kept = await parts.copies.snapshots.read(caller, source.snapshot)
         return TemplateAnswer(template_id=str(kept.id), public=False)

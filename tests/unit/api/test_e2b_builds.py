@@ -177,13 +177,16 @@ def test_what_is_no_step_here_is_refused_by_its_number(wrong: dict[str, Any]) ->
         ({"name": "a:v1"}, ("a", ["v1"])),
         ({"name": "a", "tags": ["v1"]}, ("a", ["v1"])),
         ({"name": "a:v1", "tags": ["v1", "v2"]}, ("a", ["v1", "v2"])),
+        ({"name": "3d_tools-v2"}, ("3d_tools-v2", ["default"])),
+        ({"name": "_a-"}, ("_a-", ["default"])),
+        ({"name": "a" * 128}, ("a" * 128, ["default"])),
     ],
 )
 def test_a_name_may_have_its_tag(body: dict[str, Any], named: tuple[str, list[str]]) -> None:
     assert E2bTemplate.model_validate(body).named() == named
 
 
-@pytest.mark.parametrize("body", [{}, {"name": "A"}, {"name": "team/a"}])
+@pytest.mark.parametrize("body", [{}, {"name": "A"}, {"name": "team/a"}, {"name": "a.b"}])
 def test_another_name_is_refused(body: dict[str, Any]) -> None:
     with pytest.raises(Invalid):
         E2bTemplate.model_validate(body).named()

@@ -1,0 +1,47 @@
+"""The image or template that a template is built on."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from runner.sandboxes.catalogue import (
+    Catalogue,
+    image_called,
+    listed,
+    named_template,
+    names_of,
+    why_unbuilt,
+)
+from runner.store.templates import StoredTemplate
+from runner.store.transaction import Transaction
+from runner.words.errors import Invalid
+from runner.words.templates import Startup
+
+
+@dataclass(frozen=True, slots=True)
+class Below:
+    """The image or template that a template is built on, and what holds for its steps."""
+
+    image: str
+    """The operator's image below all."""
+    template: StoredTemplate | None = None
+    steps: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
+    startup: Startup | None = None
+
+
+async def below_by(tx: Transaction, catalogue: Catalogue, name: str | None) -> Below:
+    """Return what a name stands for, or the default image. Raises Invalid if it stands for none."""
+    images, names = catalogue.images, catalogue.image_names
+    name = name or next(iter(images))
+    found = None if name in images else await named_template(tx, name)
+    if found is not None:
+        return Below(found.base_image, found, found.steps, found.env, found.startup)
+    image = image_called(name, images, names)
+    if image is None:
+        known = listed(names_of(images, names))
+        raise Invalid(
+            await why_unbuilt(tx, name)
+            or f"there is no image {name!r}; choose one of {known}, or a template",
+            "base",
+        )
+    return Below(image)
