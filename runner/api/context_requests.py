@@ -29,7 +29,9 @@ class NewContext(Strict):
 
     language: Language = Field(description="What its code is written in; the image must have it.")
     cwd: SandboxPath | None = Field(
-        default=None, description="The folder it starts in; by default `/workspace`."
+        default=None,
+        description="The folder it starts in; by default its template's working directory, or "
+        "`/workspace`.",
     )
     env: Env = Field(
         default_factory=dict, description="Environment variables, beside those of the sandbox."

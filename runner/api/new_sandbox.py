@@ -137,7 +137,7 @@ class NewSandbox(Strict):
     def order(self) -> LivingOrder:
         """Return the order for this sandbox."""
         return LivingOrder(
-            # A snapshot has a size of its own, unless another one is asked for.
+            # A snapshot or a template may have resources of its own, unless a size is asked for.
             size=self.size if "size" in self.model_fields_set else None,
             limits=self.limits.model_dump(exclude_none=True),
             image=self.image,

@@ -259,7 +259,8 @@ class Submission(Strict):
             artifacts_to=self.artifacts_to,
             env=self.env,
             secret_env=self.secret_env,
-            size=self.size,
+            # A template may have resources of its own, unless a size is asked for.
+            size=self.size if "size" in self.model_fields_set else None,
             limits=self.limits.model_dump(exclude_none=True),
             output_keep=self.output_keep,
             image=self.image,

@@ -87,7 +87,9 @@ class NewProcess(Strict):
         default=None, description="What `code` is written in; the image must have it."
     )
     cwd: SandboxPath | None = Field(
-        default=None, description="The folder it starts in; by default `/workspace`."
+        default=None,
+        description="The folder it starts in; by default its template's working directory, or "
+        "`/workspace`.",
     )
     env: dict[EnvName, Annotated[Text, StringConstraints(max_length=8192)]] = Field(
         default_factory=dict,

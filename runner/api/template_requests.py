@@ -71,7 +71,9 @@ class TemplateStep(Strict):
         default=None, max_length=MAX_ENV, description="Variables of all further steps only."
     )
     workdir: SandboxPath | None = Field(
-        default=None, description="The folder in which further steps run; made if it is missing."
+        default=None,
+        description="The folder in which further steps run, made if it is missing. Processes "
+        "of its sandboxes start in that of the last such step.",
     )
     user: Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_-]{0,31}$")] | None = Field(
         default=None, description="The user that runs further commands; at first `root`."
@@ -147,6 +149,11 @@ class NewTemplate(Strict):
     limits: ResourceOverrides = Field(
         default=ResourceOverrides(), description="Resources that override the size's."
     )
+    sandbox_limits: ResourceOverrides = Field(
+        default=ResourceOverrides(),
+        description="Resources of its sandboxes and executions that differ from those of its base, "
+        "or from the default size's. Whoever asks for a size gets that one.",
+    )
     egress: list[EgressEntry] = Field(
         default_factory=list,
         max_length=64,
@@ -188,6 +195,7 @@ class NewTemplate(Strict):
             base=self.base,
             steps=tuple(each.step() for each in self.steps),
             startup=startup_of(self.start, self.ready, self.ready_s),
+            limits=self.sandbox_limits.model_dump(exclude_none=True),
             anew=self.anew,
             terms=BuildTerms(
                 size=self.size,

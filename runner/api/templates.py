@@ -43,6 +43,12 @@ class TemplateView(View):
     base: str = Field(description="The deployment's image below it.")
     steps: int = Field(description="How many steps made it, with those of templates below it.")
     env: dict[str, str]
+    sandbox_limits: dict[str, float] = Field(
+        description="Resources of its sandboxes that differ from the default size's."
+    )
+    workdir: str | None = Field(
+        description="The folder in which processes of its sandboxes start; null for the home."
+    )
     start: str | None = Field(description="The command that begins in each of its sandboxes.")
     ready: str | None = Field(description="The command that says when a new sandbox is ready.")
     ready_s: int | None = Field(description="How many seconds `ready` has.")
@@ -70,6 +76,8 @@ class TemplateView(View):
             base=stored.base_image,
             steps=len(stored.steps),
             env=dict(stored.env),
+            sandbox_limits=dict(stored.limits),
+            workdir=stored.workdir,
             start=startup and startup.command,
             ready=startup and startup.ready,
             ready_s=startup and startup.within_s,

@@ -21,6 +21,7 @@ from anthropic.types import beta as types
 from pydantic import BaseModel
 
 from agent_runner import ApiError, AsyncClient, AsyncContext, AsyncSandbox, Ran
+from runner.words.sandbox import WORKSPACE
 
 AsyncTool = Callable[..., Coroutine[Any, Any, BetaFunctionToolResultType]]
 
@@ -32,7 +33,7 @@ PDF_BYTES = 20 * 1024 * 1024
 COMMAND_S = 120.0
 """Less than the 150 seconds after which Anthropic's worker ends a call."""
 SEARCH_S = 30.0
-SKILLS = "/workspace/skills"
+SKILLS = f"{WORKSPACE}/skills"
 IMAGES: Mapping[str, str] = {
     ".png": "image/png",
     ".jpg": "image/jpeg",
@@ -95,7 +96,7 @@ class SandboxTools:
             if restart and self._shell is not None:
                 await self._shell.restart()
             if self._shell is None or self._shell.ended:
-                self._shell = await sandbox.contexts.create("bash")
+                self._shell = await sandbox.contexts.create("bash", cwd=WORKSPACE)
             if restart:
                 return "bash session restarted"
             if not command:
@@ -168,14 +169,14 @@ class SandboxTools:
 
     async def glob(self, pattern: str, path: str | None = None) -> str:
         """List files whose names match a pattern, newest first."""
-        ran = await self._ran("glob", ["python3", "-c", GLOB, pattern, path or "/workspace"])
+        ran = await self._ran("glob", ["python3", "-c", GLOB, pattern, path or WORKSPACE])
         return _said(ran).strip("\n") or "no matches"
 
     async def grep(self, pattern: str, path: str | None = None) -> str:
         """Search files for a regular expression."""
         skipped = [f"--exclude-dir={name}" for name in (".git", "node_modules")]
         ran = await self._ran(
-            "grep", ["grep", "-rnIP", *skipped, "-e", pattern, "--", path or "/workspace"], fine=1
+            "grep", ["grep", "-rnIP", *skipped, "-e", pattern, "--", path or WORKSPACE], fine=1
         )
         return _said(ran).strip("\n") or "no matches"
 
@@ -183,7 +184,7 @@ class SandboxTools:
         """Run a program to its end. Raises ToolError if its exit code is above `fine`."""
         sandbox = await self._sandbox()
         try:
-            ran = await sandbox.run(command, timeout_s=SEARCH_S, output_kb=OUTPUT_KB)
+            ran = await sandbox.run(command, cwd=WORKSPACE, timeout_s=SEARCH_S, output_kb=OUTPUT_KB)
         except ApiError as error:
             raise _failure(name, error) from error
         if ran.timed_out:

@@ -30,7 +30,12 @@ from runner.cli.session import client
 from runner.words.resources import OutputKeep
 from runner.words.sandbox import Isolation
 
-SizeOption = Annotated[str, typer.Option(help="A size of limits: `runner profile list`.")]
+SizeOption = Annotated[
+    str | None,
+    typer.Option(
+        help="A size of limits: `runner profile list`; by default small, or the template's."
+    ),
+]
 ImageOption = Annotated[
     str | None,
     typer.Option(help="The sandbox image, or a template; by default the deployment's first image."),
@@ -100,7 +105,7 @@ def run(
         list[str] | None,
         typer.Option(metavar="PATTERN", help="Keep only such files: out/**, *.csv; repeatable."),
     ] = None,
-    size: SizeOption = "small",
+    size: SizeOption = None,
     timeout_s: Annotated[float | None, typer.Option(help="Seconds it may take.")] = None,
     image: ImageOption = None,
     isolation: IsolationOption = None,
@@ -134,7 +139,7 @@ def run(
         **_program(file, arguments or []),
         "env": pairs("-e", env or ()),
         "secret_env": pairs("--secret", secret or ()),
-        "size": size,
+        **({} if size is None else {"size": size}),
         "limits": {name: value for name, value in limits.items() if value is not None},
         "output_keep": output_keep,
         "image": image,

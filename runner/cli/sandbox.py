@@ -45,7 +45,7 @@ def create(
     image: ImageOption = None,
     size: Annotated[
         str | None,
-        typer.Option(help="A size of limits; by default small, or the snapshot's."),
+        typer.Option(help="A size of limits; by default small, or the snapshot's or template's."),
     ] = None,
     isolation: IsolationOption = None,
     egress: EgressOption = None,

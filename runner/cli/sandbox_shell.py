@@ -50,7 +50,9 @@ def shell(
         typer.Argument(metavar="COMMAND…", help="A program in place of bash, after an ID."),
     ] = None,
     image: Annotated[str | None, typer.Option(help="The image of a sandbox that is made.")] = None,
-    size: Annotated[str, typer.Option(help="The size of a sandbox that is made.")] = "small",
+    size: Annotated[
+        str | None, typer.Option(help="The size of a sandbox that is made; by default small.")
+    ] = None,
     egress: Annotated[
         list[str] | None, typer.Option(help="What a sandbox that is made may reach; repeatable.")
     ] = None,
@@ -71,7 +73,11 @@ def shell(
     with Interruption() as interruption, client(read_settings()) as api, ExitStack() as stack:
         made: Sandbox | None = None
         if sandbox_id is None:
-            wanted: dict[str, Any] = {"image": image, "size": size, "egress": list(egress or ())}
+            wanted: dict[str, Any] = {
+                "image": image,
+                "egress": list(egress or ()),
+                **({} if size is None else {"size": size}),
+            }
             with err.status("making a sandbox"):
                 made = stack.enter_context(api.sandboxes.create(timeout_s=LIVES_S, **wanted))
         lived_in = made or find_sandbox(api, str(sandbox_id))

@@ -42,6 +42,8 @@ def build(
         str | None, typer.Option(help="A command that exits with 0 once a sandbox is ready.")
     ] = None,
     ready_within: Annotated[int, typer.Option(help="Seconds that --ready has for that.")] = 60,
+    cpu: Annotated[float | None, typer.Option(help="Processors of its sandboxes.")] = None,
+    memory_mb: Annotated[int | None, typer.Option(help="MiB of memory of its sandboxes.")] = None,
     anew: Annotated[bool, typer.Option("--anew", help="Do steps again that were done.")] = False,
 ) -> None:
     """Build a template from a Dockerfile; print its log, and on success its image's name.
@@ -50,6 +52,7 @@ def build(
     understood. Exits with 1 if the build fails.
     """
     said = dockerfile.read(folder)
+    limits = {"cpu": cpu, "memory_mb": memory_mb}
     with client(read_settings()) as api:
         begun = api.templates.build(
             name or folder.resolve().name,
@@ -62,6 +65,7 @@ def build(
             start=start,
             ready=ready,
             ready_s=ready_within,
+            sandbox_limits={name: value for name, value in limits.items() if value is not None},
             anew=anew,
         )
         ended = _followed(api, begun.id)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from runner.quotas.sizes import DEFAULT_SIZE, resolve_limits
+from runner.quotas.sizes import DEFAULT_SIZE
 from runner.sandboxes.catalogue import SandboxOffer, listed
 from runner.tenants.policies import Entry
 from runner.words.errors import Invalid
@@ -43,7 +43,8 @@ class Order:
     artifacts_to: str | None = None
     env: Mapping[str, str] = field(default_factory=dict)
     secret_env: Mapping[str, str] = field(default_factory=dict)
-    size: str = DEFAULT_SIZE
+    size: str | None = None
+    """None for the default one, with what its template needs."""
     limits: Mapping[str, float] = field(default_factory=dict)
     output_keep: OutputKeep = "head"
     image: str | None = None
@@ -84,7 +85,8 @@ def resolve(order: Order, offer: Offer) -> ExecutionRequest:
         raise Invalid(
             f"the image {image!r} cannot run {order.language}; it runs {listed(can)}", "language"
         )
-    limits = resolve_limits(base.size(order.size), order.limits, base.max_limits)
+    size = order.size or DEFAULT_SIZE
+    limits = base.limits(base.size(size), order.limits, named=order.size is not None)
     files = [InputFile(path, _content(path, each, offer)) for path, each in order.files.items()]
     argv, env = order.command, dict(base.environment(order.env, order.secret_env))
     if order.code is not None and order.language is not None:
@@ -110,7 +112,7 @@ def resolve(order: Order, offer: Offer) -> ExecutionRequest:
             order.secret_env,
             order.artifacts,
         ),
-        size=order.size,
+        size=size,
         egress=base.egress(order.egress, order.egress_policy),
         egress_policy=order.egress_policy,
         metadata=order.metadata,

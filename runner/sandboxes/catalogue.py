@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from runner.egress.policy import Policy, Rule, rule_from_json, rule_to_json
+from runner.quotas.sizes import resolve_limits
 from runner.quotas.tiers import Standing, ceiling
 from runner.store import egress_policies, projects, templates
 from runner.store.templates import StoredTemplate, TemplateState
@@ -43,6 +44,20 @@ class SandboxOffer:
         if name not in self.sizes:
             raise Invalid(f"there is no size {name!r}; choose one of {listed(self.sizes)}", "size")
         return self.sizes[name]
+
+    def limits(self, size: Limits, own: Mapping[str, float], *, named: bool) -> Limits:
+        """Return the limits of an order: its size's, its template's, and its own changes.
+
+        A size that the order has `named` counts instead of the template's.
+        """
+        given = self.template.limits if self.template and not named else {}
+        try:
+            return resolve_limits(size, {**given, **own}, self.max_limits)
+        except Invalid as error:
+            if error.field.removeprefix("limits.") not in given.keys() - own.keys():
+                raise
+            why = f"its template has other resources than this tenant may have: {error.detail}"
+            raise Invalid(f"{why}. Name a size, or this limit", error.field) from None
 
     def image(self, name: str | None) -> str:
         """Return the name of the image or template, or of the default image."""

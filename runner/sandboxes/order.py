@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 
-from runner.quotas.sizes import DEFAULT_SIZE, resolve_limits
+from runner.quotas.sizes import DEFAULT_SIZE
 from runner.sandboxes.catalogue import SandboxOffer
 from runner.tenants.policies import Entry
 from runner.words.errors import Invalid
@@ -63,6 +63,7 @@ def resolve_sandbox(order: LivingOrder, offer: SandboxOffer) -> SandboxRequest:
         auto_resume=order.auto_resume,
         on_shortage=order.on_shortage,
         max_life_s=order.max_life_s,
+        workdir=offer.template.workdir if offer.template else None,
     )
 
 
@@ -73,7 +74,8 @@ def _resources(order: LivingOrder, offer: SandboxOffer) -> Resources:
     # A size also bounds a single run. Processes in a sandbox have bounds of their own, so no size
     # is refused for its bounds on a run.
     bounds = {name: min(getattr(size, name), getattr(most, name)) for name in _bounds()}
-    return resolve_limits(replace(size, **bounds), order.limits, most).resources
+    bounded, named = replace(size, **bounds), order.size is not None
+    return offer.limits(bounded, order.limits, named=named).resources
 
 
 def _bounds() -> frozenset[str]:

@@ -61,6 +61,7 @@ def insert_later(
         filling=filling,
         filling_for=FILLING,
         builds=request.spec.builds,
+        workdir=request.workdir,
     )
 
 

@@ -341,6 +341,8 @@ CREATE TABLE templates (
     more_tags     text[] NOT NULL DEFAULT '{}',
     base_owner    uuid,
     untagged_at   timestamptz,
+    limits        jsonb NOT NULL DEFAULT '{}',
+    workdir       text CHECK (length(workdir) BETWEEN 1 AND 4096),
     CONSTRAINT templates_startup
         CHECK ((num_nonnulls(start_command, ready_command) > 0) = (ready_s IS NOT NULL)),
     CONSTRAINT templates_ended CHECK ((state IN ('waiting', 'building')) = (ended_at IS NULL)),
@@ -361,6 +363,9 @@ COMMENT ON COLUMN templates.due_at IS
     'When its build has ended at the latest; a build that goes on then has lost its process.';
 COMMENT ON COLUMN templates.base_image IS 'The operator''s image below all templates.';
 COMMENT ON COLUMN templates.env IS 'Variables of every process in its sandboxes.';
+COMMENT ON COLUMN templates.limits IS
+    'Resources of its sandboxes that differ from the default size''s.';
+COMMENT ON COLUMN templates.workdir IS 'Where processes of its sandboxes start; NULL: at home.';
 COMMENT ON COLUMN templates.steps IS
     'For each step, a hash of it and of all that came before, from the image on.';
 COMMENT ON COLUMN templates.bytes IS 'Of the archive in the object.';
@@ -647,6 +652,7 @@ CREATE TABLE sandboxes (
     builds        boolean NOT NULL DEFAULT false,
     on_shortage   text NOT NULL DEFAULT 'keep' CHECK (on_shortage IN ('keep', 'snapshot')),
     kept_as       uuid,
+    workdir       text CHECK (length(workdir) BETWEEN 1 AND 4096),
     PRIMARY KEY (tenant_id, sandbox_id),
     FOREIGN KEY (tenant_id, project)
         REFERENCES projects(tenant_id, name) ON DELETE SET NULL (project),
@@ -685,6 +691,7 @@ COMMENT ON COLUMN sandboxes.on_shortage IS
     'What happens to it, while it is paused, if its host is short of memory.';
 COMMENT ON COLUMN sandboxes.kept_as IS
     'The snapshot that holds the files of an evicted one; it may have been deleted since.';
+COMMENT ON COLUMN sandboxes.workdir IS 'Where its processes start; NULL: at home.';
 COMMENT ON COLUMN sandboxes.masks IS
     'Every value of a secret that it was ever given, sealed: the worker''s alone to read.';
 
@@ -2252,7 +2259,8 @@ GRANT SELECT, INSERT, UPDATE (state, since) ON objects TO runner_api;
 GRANT SELECT, INSERT, DELETE ON snapshots TO runner_api;
 GRANT SELECT, INSERT ON snapshots TO runner_worker;
 GRANT SELECT, INSERT, UPDATE (state, detail, ended_at, bytes, sha256, sealed_key, object_key, due_at,
-    base_image, base_template, env, steps, start_command, ready_command, ready_s, base_owner), DELETE
+    base_image, base_template, env, steps, start_command, ready_command, ready_s, base_owner, limits,
+    workdir), DELETE
     ON templates TO runner_api;
 GRANT SELECT, INSERT, UPDATE (template_id, assigned_at), DELETE ON template_tags TO runner_api;
 GRANT SELECT ON public_templates TO runner_api, runner_worker;
@@ -2276,10 +2284,10 @@ GRANT SELECT, INSERT, UPDATE (state, ended_at, cancel_requested_at, event_seq, r
 GRANT SELECT (tenant_id, sandbox_id, state, reason, detail, created_at, created_by, started_at,
               ended_at, timeout_s, expires_at, on_timeout, lives_until, project, image, size,
               resources, isolation, egress, egress_policy, env, secret_env, metadata, node,
-              lease_until, auto_resume, filling, builds, on_shortage, kept_as),
+              lease_until, auto_resume, filling, builds, on_shortage, kept_as, workdir),
       INSERT (tenant_id, sandbox_id, created_by, timeout_s, expires_at, on_timeout, lives_until,
               project, image, size, resources, isolation, egress, egress_policy, env, secret_env,
-              metadata, lease_until, auto_resume, filling, builds, on_shortage),
+              metadata, lease_until, auto_resume, filling, builds, on_shortage, workdir),
       UPDATE (state, reason, detail, ended_at, timeout_s, expires_at, metadata, lease_until,
               egress, egress_policy, filling, on_shortage)
     ON sandboxes TO runner_api;

@@ -42,6 +42,10 @@ class TemplateFacts:
     startup: Startup | None = None
     more_tags: tuple[str, ...] = ()
     """The tags that it gets besides `tag` once it is ready."""
+    limits: Mapping[str, float] = field(default_factory=dict)
+    """Resources of its sandboxes that differ from the default size's."""
+    workdir: str | None = None
+    """The folder in which processes of its sandboxes start; None for the home."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +128,8 @@ async def insert(
         env=Jsonb(dict(new.env)),
         steps=list(new.steps),
         more_tags=list(new.more_tags),
+        limits=Jsonb(dict(new.limits)),
+        workdir=new.workdir,
         **_startup_columns(new.startup),
     )
     stored = await get(tx, new.id)
@@ -133,7 +139,10 @@ async def insert(
 
 
 async def start(tx: Transaction, new: TemplateFacts, *, within: timedelta) -> StoredTemplate | None:
-    """Begin the build of a template that waits; None if it does not."""
+    """Begin the build of a template that waits; None if it does not.
+
+    Limits that it was announced with stay.
+    """
     began = await tx.run(
         "templates.start",
         template_id=new.id,
@@ -143,6 +152,8 @@ async def start(tx: Transaction, new: TemplateFacts, *, within: timedelta) -> St
         base_owner=new.base_owner,
         env=Jsonb(dict(new.env)),
         steps=list(new.steps),
+        limits=Jsonb(dict(new.limits)),
+        workdir=new.workdir,
         **_startup_columns(new.startup),
     )
     return await get(tx, new.id) if began else None

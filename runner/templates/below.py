@@ -5,12 +5,14 @@ from dataclasses import dataclass, field
 
 from runner.sandboxes.catalogue import (
     Catalogue,
+    SandboxOffer,
     image_called,
     listed,
     named_template,
     names_of,
     why_unbuilt,
 )
+from runner.sandboxes.order import LivingOrder, resolve_sandbox
 from runner.store.templates import StoredTemplate
 from runner.store.transaction import Transaction
 from runner.words.errors import Invalid
@@ -27,6 +29,15 @@ class Below:
     steps: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
     startup: Startup | None = None
+    limits: Mapping[str, float] = field(default_factory=dict)
+    workdir: str | None = None
+
+    @property
+    def hash(self) -> str:
+        """The name by which hashes of further steps begin."""
+        if not self.steps:
+            return self.image
+        return f"{self.steps[-1]} {self.workdir}" if self.workdir else self.steps[-1]
 
 
 async def below_by(tx: Transaction, catalogue: Catalogue, name: str | None) -> Below:
@@ -35,7 +46,15 @@ async def below_by(tx: Transaction, catalogue: Catalogue, name: str | None) -> B
     name = name or next(iter(images))
     found = None if name in images else await named_template(tx, name)
     if found is not None:
-        return Below(found.base_image, found, found.steps, found.env, found.startup)
+        return Below(
+            found.base_image,
+            found,
+            found.steps,
+            found.env,
+            found.startup,
+            found.limits,
+            found.workdir,
+        )
     image = image_called(name, images, names)
     if image is None:
         known = listed(names_of(images, names))
@@ -45,3 +64,12 @@ async def below_by(tx: Transaction, catalogue: Catalogue, name: str | None) -> B
             "base",
         )
     return Below(image)
+
+
+def require_limits(limits: Mapping[str, float], offer: SandboxOffer) -> None:
+    """Raise Invalid if the tenant may have no sandbox with these resources."""
+    try:
+        resolve_sandbox(LivingOrder(limits=limits), offer)
+    except Invalid as error:
+        why = f"the template's sandboxes could not be made: {error.detail}"
+        raise Invalid(why, f"sandbox_{error.field}") from None

@@ -25,7 +25,7 @@ from runner.store.templates import StoredTemplate, TemplateContent
 from runner.templates.log import BuildLog
 from runner.templates.steps import Work
 from runner.tenants.policies import Entry
-from runner.words.errors import Conflict, NotFound, NotReady
+from runner.words.errors import Conflict, FileRefused, NotFound, NotReady
 from runner.words.execution import JSON, Stream
 from runner.words.ids import new_id
 from runner.words.living import Launch, OutputGap, OutputPiece, StoredSandbox
@@ -93,10 +93,13 @@ class Building:
         template: StoredTemplate,
         image: str,
         works: Sequence[Work],
+        user: str | None,
         terms: BuildTerms,
         log: BuildLog,
     ) -> None:
         """Do the work in a sandbox of this image, keep what it changed, and try it.
+
+        The log says if its sandboxes cannot have the `user` that the steps name last.
 
         Raises Conflict if a step fails, and what else keeps a sandbox from living or being kept.
         """
@@ -106,11 +109,27 @@ class Building:
                 log.say(f"{work.title}\n")
                 await self._do(caller, sandbox.id, work, log)
             home = (await self.using.stat_file(caller, sandbox.id, WORKSPACE)).target or WORKSPACE
-            await self._do(caller, sandbox.id, Work("gather", {"do": "gather", "home": home}), log)
+            gather = Work("gather", {"do": "gather", "home": home, "user": user})
+            await self._do(caller, sandbox.id, gather, log)
             await self._keep(caller, sandbox, template)
         log.say("trying the template\n")
         tried = await self._made(caller, LivingOrder(image=template.image))
-        await uninterrupted(self.living.kill(caller, tried.id))
+        try:
+            if template.workdir is not None:
+                await self._begins_in(caller, tried.id, template.workdir)
+        finally:
+            await uninterrupted(self.living.kill(caller, tried.id))
+
+    async def _begins_in(self, caller: Caller, sandbox_id: UUID, workdir: str) -> None:
+        """Raise Conflict if no process of a sandbox can start in its working directory."""
+        try:
+            async with self.using.start(caller, sandbox_id, Launch(("/bin/true",))):
+                pass
+        except FileRefused as error:
+            raise Conflict(
+                f"processes of its sandboxes cannot start in its working directory {workdir}: "
+                f"{error.detail}"
+            ) from None
 
     @asynccontextmanager
     async def _sandbox(

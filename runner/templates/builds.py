@@ -1,11 +1,11 @@
 """Templates of a tenant: built, read, listed and deleted."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Self
 from uuid import UUID
 
@@ -25,11 +25,11 @@ from runner.store.templates import (
     TemplateState,
 )
 from runner.store.transaction import Transaction
-from runner.templates.below import below_by
+from runner.templates.below import below_by, require_limits
 from runner.templates.building import Building, BuildTerms, build_order
 from runner.templates.counting import KIND, alone
 from runner.templates.log import BuildLog
-from runner.templates.steps import Work, hashes, kept_env, works
+from runner.templates.steps import Work, hashes, kept_env, kept_workdir, last_user, works
 from runner.words.errors import Conflict, Invalid, NotFound, RunnerError
 from runner.words.ids import new_id
 from runner.words.sandbox import Isolation
@@ -61,6 +61,8 @@ class TemplateOrder:
     steps: tuple[Step, ...] = ()
     startup: Startup | None = None
     """The start command of each of its sandboxes; None for that of its base."""
+    limits: Mapping[str, float] = field(default_factory=dict)
+    """Resources of its sandboxes that differ from those of its base, or the default size's."""
     anew: bool = False
     """Whether all steps are done, even if a template was made by the same ones."""
     terms: BuildTerms = field(repr=False)
@@ -72,6 +74,8 @@ class _Begun:
     image: str
     """The specification that its sandbox is made from."""
     works: Sequence[Work]
+    user: str | None
+    """The user of its last step that names one."""
 
 
 class Templates:
@@ -108,9 +112,17 @@ class Templates:
         return await self._started(caller, order, None)
 
     async def announce(
-        self, caller: Caller, name: str, tag: str, more_tags: Sequence[str] = ()
+        self,
+        caller: Caller,
+        name: str,
+        tag: str,
+        more_tags: Sequence[str] = (),
+        limits: Mapping[str, float] = MappingProxyType({}),
     ) -> StoredTemplate:
-        """Return a template that waits for its steps. Raises what `build` raises."""
+        """Return a template that waits for its steps. Raises what `build` raises.
+
+        Its sandboxes get these limits instead of the default size's.
+        """
         self._may_build(name)
         new = TemplateFacts(
             id=new_id(),
@@ -122,8 +134,10 @@ class Templates:
             base_template=None,
             env={},
             steps=(),
+            limits=limits,
         )
-        async with alone(self._database, caller) as (tx, _, _):
+        async with alone(self._database, caller) as (tx, tenant, standing):
+            require_limits(limits, await self._catalogue.offer(tx, tenant, standing, None))
             await templates.forget_failed(tx, keep=FAILED_KEPT)
             await templates.forget_waiting(tx, keep=WAITING - 1)
             return await templates.insert(tx, new, within=_WAITS, state=TemplateState.WAITING)
@@ -165,6 +179,7 @@ class Templates:
             )
             # What the build could not have is refused now, and not when it is under way.
             resolve_sandbox(build_order(begun.template.name, begun.image, order.terms), offer)
+            require_limits(begun.template.limits, offer)
             named = begun.template
             facts = {"name": named.name, "tag": named.tag, "base": begun.image}
             caller.record(tx, Action.TEMPLATE_BUILD, KIND, str(named.id), facts)
@@ -179,12 +194,14 @@ class Templates:
         """Store the template; find the one that was made by most of the same steps."""
         below = await below_by(tx, self._catalogue, order.base)
         upon, base_image, earlier, env = below.template, below.image, below.steps, below.env
-        mine = hashes(earlier[-1] if earlier else base_image, order.steps)
+        mine = hashes(below.hash, order.steps)
         done = 0
         if not order.anew:
             alike = await templates.begun_alike(tx, base_image, (*earlier, *mine))
             if alike is not None and len(alike.steps) > len(earlier):
                 upon, done = alike, len(alike.steps) - len(earlier)
+        # Before all that they set is kept: it bounds each working directory.
+        todo = tuple(works(order.steps, env, below.workdir, skip=done))
         new = TemplateFacts(
             id=waiting or new_id(),
             name=order.name,
@@ -196,6 +213,8 @@ class Templates:
             env=kept_env(order.steps, env),
             steps=(*earlier, *mine),
             startup=order.startup or below.startup,
+            limits={**below.limits, **order.limits},
+            workdir=kept_workdir(order.steps, below.workdir),
         )
         within = timedelta(seconds=order.terms.within_s + _GRACE_S)
         put = templates.insert if waiting is None else templates.start
@@ -203,7 +222,7 @@ class Templates:
         if stored is None:
             raise Conflict("this template has its steps already; build another one")
         image = upon.image if upon else base_image
-        return _Begun(stored, image, tuple(works(order.steps, env, skip=done)))
+        return _Begun(stored, image, todo, last_user(order.steps))
 
     async def _run(self, caller: Caller, begun: _Begun, terms: BuildTerms) -> None:
         template = begun.template
@@ -215,7 +234,9 @@ class Templates:
         failure = "the process that built it was stopped: build it again"
         try:
             async with asyncio.timeout(terms.within_s):
-                await self._building.build(caller, template, begun.image, begun.works, terms, log)
+                await self._building.build(
+                    caller, template, begun.image, begun.works, begun.user, terms, log
+                )
             failure = ""
         except TimeoutError:
             failure = f"the build took longer than {terms.within_s:g} s"

@@ -144,6 +144,7 @@ def workdir(command: dict[str, Any]) -> None:
 
 def gather(command: dict[str, Any]) -> None:
     """Make what the steps have changed fit to be packed."""
+    _tell_user(command["user"], command["home"])
     # Before what is mounted anew is left out: a home may be below that, such as /mnt/data.
     _to_skeleton(UPPER / command["home"].lstrip("/"))
     if lost := sorted(str(each.relative_to(UPPER)) for each in (UPPER / "mnt").glob("*")):
@@ -154,6 +155,13 @@ def gather(command: dict[str, Any]) -> None:
     for folder, folders, files in os.walk(UPPER):
         for name in (*folders, *files):
             _mark(Path(folder, name))
+
+
+def _tell_user(name: str | None, home: str) -> None:
+    """Say if sandboxes cannot have the user that the steps have named last."""
+    own = next((each.pw_name for each in pwd.getpwall() if each.pw_dir == home), None)
+    if name is not None and own is not None and name.partition(":")[0] != own:
+        sys.stdout.write(f"processes of its sandboxes run as {own}: a sandbox has no user {name}\n")
 
 
 def _to_skeleton(home: Path) -> None:

@@ -46,13 +46,15 @@ class _So:
     env: dict[str, str] = field(default_factory=dict)
 
 
-def works(steps: Sequence[Step], env: Mapping[str, str], *, skip: int = 0) -> Iterator[Work]:
-    """Yield what is to be done, with the variables of the base.
+def works(
+    steps: Sequence[Step], env: Mapping[str, str], workdir: str | None = None, *, skip: int = 0
+) -> Iterator[Work]:
+    """Yield what is to be done, with the variables and in the working directory of the base.
 
     The first `skip` steps are done already: what they set holds for the others. Raises Invalid if a
     working directory's path is longer than `MOST_PATH` bytes.
     """
-    so = _So(PurePosixPath("/"), env=dict(env))
+    so = _So(PurePosixPath(workdir or "/"), env=dict(env))
     for number, step in enumerate(steps, 1):
         work = _work(step, so, f"[{number}/{len(steps)}]")
         if work is not None and number > skip:
@@ -117,6 +119,23 @@ def kept_env(steps: Sequence[Step], env: Mapping[str, str]) -> dict[str, str]:
     return kept
 
 
+def kept_workdir(steps: Sequence[Step], workdir: str | None) -> str | None:
+    """Return the folder in which processes of a sandbox start, or that of the base.
+
+    None if none of them names one.
+    """
+    kept = workdir and PurePosixPath(workdir)
+    for step in steps:
+        if isinstance(step, WorkdirStep):
+            kept = PurePosixPath(kept or "/") / step.path
+    return str(kept) if kept else None
+
+
+def last_user(steps: Sequence[Step]) -> str | None:
+    """Return the user of the last step that names one."""
+    return next((each.name for each in reversed(steps) if isinstance(each, UserStep)), None)
+
+
 def size_of(values: Mapping[str, str]) -> int:
     """Return the bytes that variables count as."""
     return sum(len(name) + len(value.encode()) for name, value in values.items())
@@ -125,8 +144,8 @@ def size_of(values: Mapping[str, str]) -> int:
 def hashes(base: str, steps: Sequence[Step]) -> tuple[str, ...]:
     """Return for each step a hash of it and of all before it, from the base on.
 
-    The base is an image's name, or the last hash of a template. What that template's steps have set
-    does not hold for these, so the same steps in one template have other hashes.
+    The base is an image's name, or the last hash of a template and its working directory. Not all
+    that its steps have set holds for these, so the same steps in one template have other hashes.
     """
     found = []
     total = hashlib.sha256(base.encode()).hexdigest()

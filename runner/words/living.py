@@ -41,6 +41,8 @@ class SandboxRequest:
     on_shortage: OnShortage = OnShortage.KEEP
     max_life_s: float | None = None
     """How long it may live in all, however often its time is set again."""
+    workdir: str | None = None
+    """The folder in which its processes start unless they name one; None for the home."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +80,8 @@ class StoredSandbox:
     on_shortage: OnShortage = OnShortage.KEEP
     kept_as: UUID | None = None
     """The snapshot that holds its files, if it was evicted."""
+    workdir: str | None = None
+    """The folder in which its processes start unless they name one; None for the home."""
 
     @property
     def spec(self) -> SandboxSpec:

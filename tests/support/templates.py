@@ -1,9 +1,12 @@
-"""Builds templates over HTTP, and reads what the builds wrote."""
+"""Builds templates over HTTP, and reads what the builds wrote; rows of templates."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
 
+from runner.store.templates import StoredTemplate, TemplateState
+from runner.words.ids import new_id
 from tests.support.deployment import eventually
 
 BUILT_S = 120.0
@@ -32,3 +35,27 @@ def log(http: httpx.Client, template: dict[str, Any]) -> str:
         text += "".join(each["text"] for each in items)
         after = items[-1]["seq"]
     return text
+
+
+def stored_template(**facts: Any) -> StoredTemplate:
+    """Return a template of the name `tools` that is ready, with some facts of it changed."""
+    plain: dict[str, Any] = {
+        "id": new_id(),
+        "name": "tools",
+        "tag": "default",
+        "created_by": "key:one",
+        "base_image": "python",
+        "base_template": None,
+        "env": {},
+        "steps": (),
+        "state": TemplateState.READY,
+        "detail": None,
+        "created_at": datetime.now(UTC),
+        "ended_at": datetime.now(UTC),
+        "archive_bytes": 1,
+        "sha256": "0" * 64,
+        "owner": new_id(),
+        "public": False,
+        "tags": ("default",),
+    }
+    return StoredTemplate(**{**plain, **facts})

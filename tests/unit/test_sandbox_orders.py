@@ -8,11 +8,13 @@ import pytest
 from runner.egress.policy import Policy, Rule
 from runner.sandboxes.catalogue import SandboxOffer
 from runner.sandboxes.order import LivingOrder, resolve_sandbox
+from runner.templates.below import require_limits
 from runner.words.errors import Invalid
 from runner.words.resources import Limits, Resources
 from runner.words.sandbox import Isolation
+from tests.support.templates import stored_template
 
-SMALL = Limits(cpu=1, memory_mb=256, pids=64, disk_mb=64, timeout_s=30, output_kb=64)
+SMALL = Limits(cpu=1.0, memory_mb=256, pids=64, disk_mb=64, timeout_s=30, output_kb=64)
 OFFER = SandboxOffer(
     sizes={"small": SMALL},
     images={"python": frozenset({"python"}), "code": frozenset({"python", "javascript"})},
@@ -86,3 +88,28 @@ def test_no_egress_rule_is_beyond_the_ceiling() -> None:
     assert refused(egress=("api.example", "example.net")) == "egress.1"
     wanted = resolve_sandbox(LivingOrder(egress=("api.example",)), OFFER)
     assert [rule["host"] for rule in wanted.egress] == ["api.example"]
+
+
+def test_a_sandbox_has_its_templates_resources_unless_it_names_a_size() -> None:
+    """Or a limit of its own; and it starts in the template's working directory."""
+    template = stored_template(limits={"memory_mb": 512, "cpu": 0.5}, workdir="/srv/app")
+    offer = dataclasses.replace(OFFER, template=template)
+    plain = resolve_sandbox(LivingOrder(image="tools"), offer)
+    assert plain.spec.resources == Resources(cpu=0.5, memory_mb=512, pids=64, disk_mb=64)
+    assert (plain.size, plain.workdir) == ("small", "/srv/app")
+    sized = resolve_sandbox(LivingOrder(image="tools", size="small"), offer)
+    assert sized.spec.resources == Resources(cpu=1, memory_mb=256, pids=64, disk_mb=64)
+    own = resolve_sandbox(LivingOrder(image="tools", limits={"memory_mb": 64}), offer)
+    assert own.spec.resources == Resources(cpu=0.5, memory_mb=64, pids=64, disk_mb=64)
+
+
+def test_a_templates_resources_are_refused_where_the_tenant_may_not_have_them() -> None:
+    offer = dataclasses.replace(OFFER, template=stored_template(limits={"memory_mb": 1024}))
+    with pytest.raises(Invalid, match=r"its template has .* Name a size") as refused:
+        resolve_sandbox(LivingOrder(image="tools"), offer)
+    assert refused.value.field == "limits.memory_mb"
+    resolve_sandbox(LivingOrder(image="tools", limits={"memory_mb": 512}), offer)
+    with pytest.raises(Invalid, match="the template's sandboxes could not be made") as refused:
+        require_limits({"memory_mb": 1024}, OFFER)
+    assert refused.value.field == "sandbox_limits.memory_mb"
+    require_limits({"memory_mb": 512}, OFFER)

@@ -66,6 +66,12 @@ class E2bTemplate(E2bBody):
         tags = list(dict.fromkeys([*([found["tag"]] if found["tag"] else []), *self.tags]))
         return found["name"], tags or [DEFAULT_TAG]
 
+    @property
+    def limits(self) -> dict[str, float]:
+        """The resources of its sandboxes."""
+        asked = {"cpu": self.cpu_count, "memory_mb": self.memory_mb}
+        return {name: value for name, value in asked.items() if value is not None}
+
 
 class NewTags(E2bBody):
     """Tags for what a name with a tag stands for."""
@@ -122,16 +128,17 @@ def steps_of(
     account: UnixAccount,
     env: Mapping[str, str],
     files: Mapping[str, StoredFile],
+    workdir: str | None = None,
 ) -> Iterator[Step]:
     """Yield the steps; at first, they are the user's and run in its home. Raises Invalid.
 
-    `env` holds the variables of what they build on.
+    `env` holds the variables of what they build on, and `workdir` its working directory.
     """
     user = account.user
     known = {"PATH": search_path(account.home), "HOME": account.home, "USER": user}
     variables = Variables({**known, **env})
     yield UserStep(user)
-    yield Workdir(account.home)
+    yield Workdir(workdir or account.home)
     for number, each in enumerate(given):
         try:
             for step in _steps(each, user, variables, files):

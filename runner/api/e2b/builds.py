@@ -43,7 +43,8 @@ TemplateId = Annotated[UUID, Depends(id_in_path("template_id", "The template's i
 async def announce(body: E2bTemplate, caller: CanBuild, parts: Parts) -> BuildAnswer:
     """Give a template an id. Its steps come later."""
     name, (tag, *more) = body.named()
-    return BuildAnswer.of(await parts.templates.announce(caller, name, tag, more))
+    announced = await parts.templates.announce(caller, name, tag, more, body.limits)
+    return BuildAnswer.of(announced)
 
 
 @router.get("/templates/{template_id}/files/{files_hash}", status_code=HTTPStatus.CREATED)
@@ -86,7 +87,7 @@ async def begin(
     order = TemplateOrder(
         name="",
         base=base.name,
-        steps=tuple(steps_of(body.steps, account, base.env, stored)),
+        steps=tuple(steps_of(body.steps, account, base.env, stored, base.workdir)),
         startup=body.startup,
         anew=body.anew,
         terms=BuildTerms(
@@ -124,6 +125,7 @@ class _Base:
     image: str
     """The deployment's image, which is below all."""
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
+    workdir: str | None = None
 
 
 async def _base(body: E2bBuild, caller: Caller, parts: Dependencies) -> _Base:
@@ -131,7 +133,7 @@ async def _base(body: E2bBuild, caller: Caller, parts: Dependencies) -> _Base:
     if (given := body.from_template) is not None and given not in images:
         found = await parts.templates.find(caller, given)
         if found is not None:
-            return _Base(found.image, found.base_image, found.env)
+            return _Base(found.image, found.base_image, found.env, found.workdir)
     asked = given or body.from_image or ""
     image = image_called(asked, images, names)
     if image is None and given is not None:

@@ -61,7 +61,9 @@ class RunCommandArguments(Strict):
         StringConstraints(min_length=1, max_length=MAX_COMMAND),
         Field(description="A line for bash."),
     ]
-    cwd: SandboxPath | None = Field(default=None, description=f"By default {WORKSPACE}.")
+    cwd: SandboxPath | None = Field(
+        default=None, description=f"By default {WORKSPACE}, or its template's."
+    )
     timeout_s: RunSeconds = Field(default=RUN_S, description="After it, the command is killed.")
     background: bool = Field(
         default=False,

@@ -34,9 +34,12 @@ class ContextTable:
         masker: Callable[[], Masker],
         json: JsonMasking,
         *,
+        workdir: str = WORKSPACE,
         serve: tuple[str, ...] = SERVE,
     ) -> None:
         """Take a sandbox, and the environment of everything in it; `serve` begins a context.
+
+        A context that names no folder starts in `workdir`.
 
         `masker` returns what stars the secrets that are known now, and `json` does that in JSON.
         """
@@ -44,6 +47,7 @@ class ContextTable:
         self._environment = environment
         self._masker = masker
         self._json = json.turns(guest.charge)
+        self._workdir = workdir
         self._serve = serve
         self._known: dict[int, Context] = {}
         self._beginning = 0
@@ -86,7 +90,7 @@ class ContextTable:
             raise Conflict(f"this sandbox has {MOST} contexts: remove one first")
         self._beginning += 1
         try:
-            folder = posixpath.join(WORKSPACE, cwd or "")
+            folder = posixpath.join(WORKSPACE, cwd) if cwd else self._workdir
             label = ContextLabel.of(language, folder, shared=shared)
             process = await self._guest.start(
                 Program(

@@ -17,6 +17,8 @@ from runner.node.contexts.masked import JsonMasking
 from runner.node.contexts.table import ContextTable
 from runner.node.residents.journal import Journal
 from runner.node.residents.masks import MaskStore
+from runner.node.residents.processes import ProcessTable
+from runner.node.residents.starts import Starts
 from runner.node.runs.actor import SandboxUser
 from runner.node.runs.egress import TRUST, Egress, Listening, WayOut
 from runner.node.runs.secrets import Secrets
@@ -30,7 +32,7 @@ from runner.store.residents import SandboxHold, TakenOver
 from runner.words.errors import LaunchFailed, NotReady, RunnerError
 from runner.words.execution import JSON
 from runner.words.living import StoredSandbox
-from runner.words.sandbox import SandboxSpec
+from runner.words.sandbox import WORKSPACE, SandboxSpec
 
 _SECRET_BYTES = 32
 SYSTEM_TRUST = "/etc/ssl/certs/ca-certificates.crt"
@@ -53,10 +55,16 @@ class Furnished:
     rewire: "Rewire"
     json: JsonMasking
     """Stars secrets in JSON, for every sandbox of the node."""
+    workdir: str = WORKSPACE
+    """The folder in which processes and contexts start unless they name one."""
+
+    def starts(self, processes: ProcessTable, journal: Journal) -> Starts:
+        """Return what starts its processes, and keeps and records them."""
+        return Starts(self.guest, processes, journal, self.environment, self.workdir)
 
     def contexts(self, masker: Callable[[], Masker]) -> ContextTable:
         """Return its code contexts; `masker` returns what stars the secrets that are known now."""
-        return ContextTable(self.guest, self.environment, masker, self.json)
+        return ContextTable(self.guest, self.environment, masker, self.json, workdir=self.workdir)
 
 
 Rewire: TypeAlias = Callable[[StoredSandbox], Awaitable[Masker]]
@@ -256,7 +264,14 @@ class Furnisher:
             return watch.masker
 
         return Furnished(
-            guest, environment, watch.masker, way, closing.pop_all(), rewire, self._json
+            guest,
+            environment,
+            watch.masker,
+            way,
+            closing.pop_all(),
+            rewire,
+            self._json,
+            sandbox.workdir or WORKSPACE,
         )
 
 

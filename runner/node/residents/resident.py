@@ -16,7 +16,6 @@ from runner.node.residents.journal import Journal
 from runner.node.residents.meter import MetricsSeries, SandboxMeter
 from runner.node.residents.processes import ProcessLabel, ProcessTable
 from runner.node.residents.row import SandboxRow
-from runner.node.residents.starts import Starts
 from runner.node.residents.timing import next_limit, why_over
 from runner.node.runs.recorder import until_stored
 from runner.quotas.tiers import resume_refusal
@@ -71,7 +70,7 @@ class Resident:
             forget=self.guest.forget,
             on_end=lambda number, end: journal.ended(hold.tenant_id, hold.sandbox_id, number, end),
         )
-        self.starts = Starts(self.guest, self.processes, journal, furnished.environment)
+        self.starts = furnished.starts(self.processes, journal)
         self.contexts = furnished.contexts(lambda: self.masker)
         self._closing = furnished.closing
         self._rewire = furnished.rewire

@@ -23,12 +23,18 @@ class Starts:
         processes: ProcessTable,
         journal: Journal,
         environment: Mapping[str, str],
+        workdir: str,
     ) -> None:
-        """Take parts. Every process gets this environment, overridden by its own."""
+        """Take parts.
+
+        Every process gets this environment, overridden by its own, and starts in this folder
+        unless it names another one.
+        """
         self._guest = guest
         self._processes = processes
         self._journal = journal
         self._environment = environment
+        self._workdir = workdir
 
     async def alone(self, grant: DoorGrant, launch: Launch) -> TrackedProcess:
         """Start a process."""
@@ -61,7 +67,7 @@ class Starts:
         return Program(
             argv=launch.argv,
             env={**self._environment, **launch.env},
-            cwd=posixpath.join(WORKSPACE, launch.cwd or ""),
+            cwd=posixpath.join(WORKSPACE, launch.cwd) if launch.cwd else self._workdir,
         )
 
     def _tracked(

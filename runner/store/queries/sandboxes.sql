@@ -2,20 +2,20 @@
 tenant_id, sandbox_id, state, reason, detail, created_at, started_at, ended_at, expires_at,
 timeout_s, on_timeout, auto_resume, lives_until, project, image, size, resources, isolation,
 egress, egress_policy, env, secret_env, metadata, created_by, filling, builds, on_shortage,
-kept_as
+kept_as, workdir
 
 -- name: insert
 INSERT INTO sandboxes (tenant_id, sandbox_id, created_by, timeout_s, expires_at, on_timeout,
                        auto_resume, lives_until, project, image, size, resources, isolation, egress,
                        egress_policy, env, secret_env, metadata, lease_until, filling, builds,
-                       on_shortage)
+                       on_shortage, workdir)
 VALUES (app_tenant(), %(sandbox_id)s, %(created_by)s, %(timeout_s)s,
         now() + CASE WHEN %(filling)s THEN %(filling_for)s
                      ELSE make_interval(secs => %(timeout_s)s) END, %(on_timeout)s,
         %(auto_resume)s, now() + make_interval(secs => %(max_life_s)s), %(project)s, %(image)s, %(size)s,
         %(resources)s, %(isolation)s, %(egress)s, %(egress_policy)s, %(env)s, %(secret_env)s,
         %(metadata)s, now() + %(unclaimed)s, %(filling)s, %(builds)s,
-        %(on_shortage)s)
+        %(on_shortage)s, %(workdir)s)
 RETURNING {columns};
 
 -- name: get

@@ -160,7 +160,8 @@ async def test_a_build_whose_process_has_died_counts_as_failed(api: Database, te
 
 
 async def test_one_that_waits_is_begun_once(api: Database, tenant: UUID) -> None:
-    waits = await begin(api, tenant, state=TemplateState.WAITING)
+    """Its base's limits hold where it was announced with none."""
+    waits = await begin(api, tenant, state=TemplateState.WAITING, limits={"memory_mb": 512})
     facts = TemplateFacts(
         id=waits.id,
         name="other",
@@ -170,12 +171,15 @@ async def test_one_that_waits_is_begun_once(api: Database, tenant: UUID) -> None
         base_template=None,
         env={"A": "1"},
         steps=("a",),
+        limits={"memory_mb": 64, "cpu": 0.5},
+        workdir="/srv",
     )
     async with api.tenant(tenant) as tx:
         assert await templates.building(tx) == 0
         begun = await templates.start(tx, facts, within=WITHIN)
         assert begun is not None
         assert (begun.state, begun.name, begun.base_image) == ("building", "tools", "data")
+        assert (begun.limits, begun.workdir) == ({"memory_mb": 512, "cpu": 0.5}, "/srv")
         assert await templates.start(tx, facts, within=WITHIN) is None
         assert await templates.building(tx) == 1
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import subprocess
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -12,13 +11,12 @@ from runner.api.requests import Submission
 from runner.egress.policy import Policy, Rule
 from runner.executions.order import Offer, resolve
 from runner.sandboxes.catalogue import SandboxOffer
-from runner.store.templates import StoredTemplate, TemplateState
 from runner.words.errors import Invalid
-from runner.words.ids import new_id
 from runner.words.resources import Limits
 from runner.words.sandbox import Isolation
+from tests.support.templates import stored_template
 
-SMALL = Limits(cpu=1, memory_mb=256, pids=64, disk_mb=1, timeout_s=30, output_kb=64)
+SMALL = Limits(cpu=1.0, memory_mb=256, pids=64, disk_mb=1, timeout_s=30, output_kb=64)
 SANDBOX = SandboxOffer(
     sizes={"small": SMALL},
     images={"python": frozenset({"python", "bash"})},
@@ -74,11 +72,34 @@ def test_an_image_may_be_a_template(image: str) -> None:
         env={"A": "own"},
         secret_env={"C": "secret"},
     )
-    template = built({"A": "its", "B": "its", "C": "its"})
+    template = stored_template(env={"A": "its", "B": "its", "C": "its"})
     wanted = resolve(body.order(), offering(template=template))
     assert wanted.sandbox.image == f"tools@{template.id}"
     assert wanted.run.program.env == {"A": "own", "B": "its"}
     assert wanted.run.program.argv == ("node", "main.js")
+
+
+def test_an_execution_has_its_templates_resources_unless_it_names_a_size() -> None:
+    """Or a limit of its own. What the tenant may not have is refused."""
+    asked: dict[str, Any] = {"command": ["true"], "image": "tools"}
+    template = stored_template(limits={"memory_mb": 128, "cpu": 0.5})
+    offer = offering(template=template)
+    for body, memory_mb, cpu in (
+        (asked, 128, 0.5),
+        ({**asked, "size": "small"}, 256, 1),
+        ({**asked, "limits": {"memory_mb": 64}}, 64, 0.5),
+    ):
+        wanted = resolve(Submission.model_validate(body).order(), offer)
+        assert wanted.size == "small"
+        assert (wanted.sandbox.resources.memory_mb, wanted.sandbox.resources.cpu) == (
+            memory_mb,
+            cpu,
+        )
+    larger = offering(template=stored_template(limits={"memory_mb": 512}))
+    with pytest.raises(Invalid, match="its template has other resources") as refused:
+        resolve(Submission.model_validate(asked).order(), larger)
+    assert refused.value.field == "limits.memory_mb"
+    resolve(Submission.model_validate({**asked, "size": "small"}).order(), larger)
 
 
 @pytest.mark.parametrize(
@@ -87,29 +108,6 @@ def test_an_image_may_be_a_template(image: str) -> None:
 def test_what_cannot_be_an_images_name_is_refused(image: str) -> None:
     with pytest.raises(ValidationError, match="image"):
         Submission(command=["true"], image=image)
-
-
-def built(env: dict[str, str]) -> StoredTemplate:
-    """Return a template of the name `tools`."""
-    return StoredTemplate(
-        id=new_id(),
-        name="tools",
-        tag="default",
-        created_by="key:one",
-        base_image="python",
-        base_template=None,
-        env=env,
-        steps=(),
-        state=TemplateState.READY,
-        detail=None,
-        created_at=datetime.now(UTC),
-        ended_at=datetime.now(UTC),
-        archive_bytes=1,
-        sha256="0" * 64,
-        owner=new_id(),
-        public=False,
-        tags=("default",),
-    )
 
 
 def test_code_becomes_a_file_and_a_command() -> None:

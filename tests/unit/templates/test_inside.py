@@ -1,5 +1,6 @@
 """A build gathers its steps' changes, apart from those that need a kernel."""
 
+import pwd
 from pathlib import Path
 
 import pytest
@@ -20,11 +21,35 @@ def test_a_home_is_kept_wherever_it_is(
         file = tmp_path / path.lstrip("/")
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(path)
-    inside.gather({"home": home})
+    inside.gather({"home": home, "user": None})
     assert {str(each.relative_to(tmp_path)) for each in tmp_path.rglob("*") if each.is_file()} == {
         "opt/skeleton/own/file", "srv/kept"
     }  # fmt: skip
     assert capsys.readouterr().out == "not kept, as builds use /mnt themselves: /mnt/other\n"
+
+
+@pytest.mark.parametrize(
+    ("user", "told"),
+    [
+        (None, ""),
+        ("agent", ""),
+        ("agent:agent", ""),
+        ("root", "processes of its sandboxes run as agent: a sandbox has no user root\n"),
+        ("made", "processes of its sandboxes run as agent: a sandbox has no user made\n"),
+    ],
+)
+def test_the_log_says_if_sandboxes_cannot_have_the_last_user(
+    user: str | None,
+    told: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    agent = pwd.struct_passwd(("agent", "x", 1000, 1000, "", "/workspace", "/bin/sh"))
+    monkeypatch.setattr(inside, "UPPER", tmp_path)
+    monkeypatch.setattr(pwd, "getpwall", lambda: [agent])
+    inside.gather({"home": "/workspace", "user": user})
+    assert capsys.readouterr().out == told
 
 
 def test_a_build_has_the_users_that_package_managers_need(

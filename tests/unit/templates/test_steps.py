@@ -4,7 +4,14 @@ import itertools
 
 import pytest
 
-from runner.templates.steps import MOST_ENV, hashes, kept_env, works
+from runner.templates.steps import (
+    MOST_ENV,
+    hashes,
+    kept_env,
+    kept_workdir,
+    last_user,
+    works,
+)
 from runner.words.errors import Invalid
 from runner.words.templates import CopyStep, EnvStep, RunStep, Step, UserStep, WorkdirStep
 
@@ -40,6 +47,37 @@ def test_steps_that_only_set_something_do_nothing() -> None:
 def test_steps_that_are_done_already_still_hold() -> None:
     (run,) = works(STEPS, {}, skip=6)
     assert (run.command["cwd"], run.command["user"]) == ("/srv/app", "agent")
+
+
+def test_steps_begin_in_the_working_directory_of_the_base() -> None:
+    (run,) = works((RunStep("make"),), {}, "/opt/base")
+    assert run.command["cwd"] == "/opt/base"
+    *_, run = works((WorkdirStep("app"), RunStep("make")), {}, "/opt/base")
+    assert run.command["cwd"] == "/opt/base/app"
+
+
+@pytest.mark.parametrize(
+    ("steps", "base", "kept"),
+    [
+        ((), None, None),
+        ((), "/opt", "/opt"),
+        ((RunStep("cd /srv"),), None, None),
+        ((WorkdirStep("/srv"), WorkdirStep("app")), None, "/srv/app"),
+        ((WorkdirStep("app"),), "/opt", "/opt/app"),
+        ((WorkdirStep("app"),), None, "/app"),
+        ((WorkdirStep("/"),), "/opt", "/"),
+    ],
+)
+def test_a_template_keeps_its_last_working_directory(
+    steps: tuple[Step, ...], base: str | None, kept: str | None
+) -> None:
+    assert kept_workdir(steps, base) == kept
+
+
+def test_the_last_user_is_known() -> None:
+    assert last_user(STEPS) == "agent"
+    assert last_user(STEPS[:3]) is None
+    assert last_user((*STEPS, UserStep("root"))) == "root"
 
 
 def test_variables_of_the_build_alone_are_not_kept() -> None:

@@ -89,6 +89,10 @@ class TemplateInfo:
     """The tags of its name that stand for it now."""
     public: bool = False
     """Whether it is everybody's."""
+    sandbox_limits: dict[str, float] = field(default_factory=dict)
+    """Resources of its sandboxes that differ from the default size's."""
+    workdir: str | None = None
+    """The folder in which processes of its sandboxes start; None for the home."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ import anyio
 
 from agent_runner import ApiError, AsyncSandbox, NotFound
 from agent_runner._async.local import Content
+from agent_runner._async.sandbox_files import WORKSPACE
 from agent_runner.living import Ran
 from agent_runner.transport import params
 from agent_runner.types import Stream, omission
@@ -37,7 +38,8 @@ async def finished(
     """
     tag = f"cancellable {uuid4()}"
     limit = None if timeout_s is None else max(timeout_s, LEAST_S)
-    options = params(cwd=cwd, env=env, timeout_s=limit)
+    # Where the files of the adapters are, whatever the template's working directory is.
+    options = params(cwd=cwd or WORKSPACE, env=env, timeout_s=limit)
     run = sandbox.run(command, output_kb=MOST_KIB, tag=tag, **options)
     running = asyncio.ensure_future(run)
     try:

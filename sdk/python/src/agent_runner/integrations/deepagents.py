@@ -18,6 +18,7 @@ from deepagents.backends.protocol import (
 from deepagents.backends.sandbox import BaseSandbox
 
 from agent_runner import Sandbox
+from agent_runner._sync.sandbox_files import WORKSPACE
 from agent_runner.integrations.refusals import kernel_errors
 
 COMMAND_S = 30 * 60
@@ -64,7 +65,9 @@ class RunnerSandbox(BaseSandbox):
         if limit < 0:
             raise ValueError(f"timeout must not be negative, but is {limit}")
         argv, stdin = _line(command)
-        ran = self.sandbox.run(argv, stdin=stdin, timeout_s=limit or None, output_kb=MOST_KB)
+        ran = self.sandbox.run(
+            argv, stdin=stdin, cwd=WORKSPACE, timeout_s=limit or None, output_kb=MOST_KB
+        )
         output, status = ran.stdout.text, ran.status
         if ran.timed_out:
             output, status = f"{output}\nThe command was killed after {limit} seconds.", TIMED_OUT

@@ -38,6 +38,7 @@ from agent_runner import (
     Ran,
     Unavailable,
 )
+from agent_runner._async.sandbox_files import WORKSPACE
 from agent_runner.integrations.refusals import kernel_errors
 
 LIFE_S = 6 * 3600
@@ -129,7 +130,7 @@ class RunnerSandboxEnvironment(SandboxEnvironment):
             with kernel_errors(cmd[0]):
                 process = await self.sandbox.start(
                     cmd,
-                    cwd=cwd,
+                    cwd=cwd or WORKSPACE,
                     env=env,
                     keep_stdin_open=input is not None,
                     keep_kb=min(-(-limit // 1024), MOST_KEPT_KB),
