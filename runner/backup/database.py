@@ -21,6 +21,8 @@ from runner.words.ids import new_id
 
 COUNTING = timedelta(minutes=10)
 """How long a statement may take that reads a whole table."""
+SETS_TIME_OUT = 17
+"""From this version on, `pg_restore` sets `transaction_timeout`, which older servers refuse."""
 _VERSION = re.compile(r"\(PostgreSQL\) (\d+)")
 _LAST_WORDS = 600
 _ESCAPED, _ESCAPE = re.compile(r"[:\\]"), r"\\\g<0>"
@@ -29,7 +31,7 @@ _ESCAPED, _ESCAPE = re.compile(r"[:\\]"), r"\\\g<0>"
 
 @dataclass(frozen=True, slots=True)
 class DatabaseLogins:
-    """DatabaseLogins to one database. `others` get their passwords when roles are made."""
+    """Logins to one database. `others` get their passwords when roles are made."""
 
     superuser: SecretStr
     owner: SecretStr
@@ -49,21 +51,30 @@ class PostgresPrograms:
     version: int
 
     @classmethod
-    def choose(cls, folders: Sequence[Path], at_least: int) -> "PostgresPrograms":
-        """Return the first ones that are new enough. Raises SetupError if there are none.
+    def choose(cls, folders: Sequence[Path], server: int, dump: int = 0) -> "PostgresPrograms":
+        """Return the first ones that fit to a server, and to a dump if one is to be restored.
 
-        They must not be older than the server or than the dump that they read.
+        They must not be older than either, and what they write must not need a newer server.
+        Raises SetupError if there are none.
         """
+        if server < SETS_TIME_OUT <= dump:
+            raise SetupError(
+                f"`pg_dump` {dump} made this backup, so PostgreSQL {server} cannot restore it: "
+                f"restore into PostgreSQL {SETS_TIME_OUT} or newer"
+            )
+        at_least = max(server, dump)
         versions = {}
         for folder in folders:
             if (version := _version(folder / "pg_dump")) is not None:
                 versions[folder] = version
-                if version >= at_least and _version(folder / "pg_restore") == version:
+                fits = version >= at_least and (version < SETS_TIME_OUT or server >= SETS_TIME_OUT)
+                if fits and _version(folder / "pg_restore") == version:
                     return cls(folder, version)
         there = ", ".join(f"{version} in {folder}" for folder, version in versions.items())
+        below = f" but older than {SETS_TIME_OUT}" if server < SETS_TIME_OUT else ""
         raise SetupError(
-            f"this needs `pg_dump` and `pg_restore` of PostgreSQL {at_least} or newer; there is "
-            f"{there or 'none'}: install the client programs of that version"
+            f"this needs `pg_dump` and `pg_restore` of PostgreSQL {at_least} or newer{below}; "
+            f"there is {there or 'none'}: install the client programs of that version"
         )
 
     async def dump(self, url: SecretStr, snapshot: str, file: Path) -> None:

@@ -56,7 +56,7 @@ async def restore(
     async with Database(to.logins.superuser, max_size=1) as database:
         await programs.require_superuser(database, to_restore=True)
         server = await programs.server_version(database)
-        tools = PostgresPrograms.choose(folders, max(server, manifest.programs))
+        tools = PostgresPrograms.choose(folders, server, manifest.programs)
         await _require_empty(database, source, to, with_keys=keys is not None)
     # With the permissions that a worker would give it: sandboxes' sockets are below.
     to.state_dir.mkdir(parents=True, exist_ok=True)

