@@ -56,6 +56,7 @@ Resources, a file each, between HTTP and the use cases of `runner.executions`, `
     public_templates  templates that the operator makes everybody's
     operator       what the operator does with tenants
     nodes          what the operator does with nodes
+    node_invitations  one-time tokens by which hosts join
     health         liveness, readiness, metrics
     gauges         the metrics of the whole deployment
     reference      the API's description, as a page

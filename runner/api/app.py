@@ -27,6 +27,7 @@ from runner.api import (
     keys,
     login,
     members,
+    node_invitations,
     nodes,
     operator,
     ports,
@@ -207,6 +208,7 @@ def _wanted(parts: Dependencies) -> list[APIRouter]:
     optional = (
         (operator.router, parts.operators),
         (nodes.router, parts.operators),
+        (node_invitations.router, parts.operators),
         (public_templates.router, parts.operators),
         (fusion.router, settings.sandbox_fusion),
         (librechat.router, settings.librechat),

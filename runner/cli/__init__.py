@@ -10,6 +10,7 @@ Commands run with the rights of the user who types them.
     tenants  tenants and their terms
     operators  operators' keys
     nodes    nodes: what they hold, drained and removed
+    joining  how hosts become nodes: invitations, the admission, joining
     members  user accounts
     profile  seccomp profiles and sizes
     top      nodes, the queue by tenant and rates, as they change

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from runner.auth.caller import By
-from runner.cli import human
+from runner.cli import human, joining
 from runner.cli.arguments import MOST_DAYS
 from runner.cli.console import err, fail, out, reports_errors
 from runner.cli.database import as_operator
@@ -27,6 +27,11 @@ nodes = typer.Typer(
     help="Nodes: Docker hosts; needs RUNNER_DATABASE_OPERATOR_URL, or `runner dev` beside it.",
     no_args_is_help=True,
 )
+nodes.command("invite")(joining.invite)
+nodes.command("invitations")(joining.list_invitations)
+nodes.command("uninvite")(joining.uninvite)
+nodes.command("admit")(joining.admit)
+nodes.command("join")(joining.join)
 Name = Annotated[
     str, typer.Argument(help="The node's name, or its beginning if no other begins like it.")
 ]

@@ -3,6 +3,7 @@
     wire     frames on a connection, one for each call
     reaching  connections to doors: a socket of this host, or TLS
     identity  who is at each end of a door that other hosts reach
+    joining  how a new host gets its first certificate, by a one-time token
     revocation  certificates that are revoked before they expire
     silence  hanging up on another host that the network has lost
     grants   permission to knock: signed, for one sandbox and one call, for a few seconds

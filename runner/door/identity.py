@@ -42,6 +42,8 @@ class DoorRole(StrEnum):
     """It answers at a door."""
     API = "api"
     """It knocks."""
+    ADMISSION = "admission"
+    """It gives certificates to hosts that join, and neither answers at a door nor knocks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +168,11 @@ def _named(connection: ssl.SSLObject) -> DoorPeer:
     raw = connection.getpeercert(binary_form=True)
     if raw is None:
         raise NotPermitted("the other end has shown no certificate")
-    certificate = x509.load_der_x509_certificate(raw)
+    return named_in(x509.load_der_x509_certificate(raw))
+
+
+def named_in(certificate: x509.Certificate) -> DoorPeer:
+    """Return whom a certificate names. Raises NotPermitted if it is none of ours."""
     key = certificate.public_key()
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
@@ -215,14 +221,35 @@ def certify(
     Existing files are replaced, each in one step. Raises SetupError if the authority cannot be
     read.
     """
-    signer, issuer = _authority_in(authority)
     key = Ed25519PrivateKey.generate()
+    keep(folder, role, key, certificate_for(authority, role, name, key.public_key(), lasting, now))
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """A certificate in PEM, and whom its holder trusts: its authority and what that has revoked."""
+
+    certificate: bytes
+    authority: bytes
+    revoked: bytes | None
+
+
+def certificate_for(
+    authority: Path,
+    role: DoorRole,
+    name: str,
+    key: Ed25519PublicKey,
+    lasting: timedelta,
+    now: datetime | None = None,
+) -> Issued:
+    """Sign one end's key, and keep a copy, so that it can be revoked. Raises SetupError."""
+    signer, issuer = _authority_in(authority)
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"{role.value} {name}"[:64])])
     uri = x509.UniformResourceIdentifier(_uri(role, name))
-    serves = role is DoorRole.NODE
-    purpose = ExtendedKeyUsageOID.SERVER_AUTH if serves else ExtendedKeyUsageOID.CLIENT_AUTH
+    knocks = role is DoorRole.API
+    purpose = ExtendedKeyUsageOID.CLIENT_AUTH if knocks else ExtendedKeyUsageOID.SERVER_AUTH
     certificate = (
-        _begun(subject, issuer.subject, key.public_key(), lasting, now)
+        _begun(subject, issuer.subject, key, lasting, now)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(signs_certificates=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage([purpose]), critical=True)
@@ -233,12 +260,21 @@ def certify(
         .sign(signer, None)
     )
     revocation.keep_copy(authority, certificate)
+    revoked = authority / revocation.REVOKED
+    return Issued(
+        certificate.public_bytes(serialization.Encoding.PEM),
+        (authority / AUTHORITY).read_bytes(),
+        revoked.read_bytes() if revoked.exists() else None,
+    )
+
+
+def keep(folder: Path, role: DoorRole, key: Ed25519PrivateKey, issued: Issued) -> None:
+    """Write one end's key and certificate to its folder, each file at once."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for each in (AUTHORITY, revocation.REVOKED):
-        if (authority / each).exists():
-            replace_file(folder / each, (authority / each).read_bytes(), 0o644)
-    own = _pem(key) + certificate.public_bytes(serialization.Encoding.PEM)
-    replace_file(folder / f"{role.value}.pem", own, 0o600)
+    replace_file(folder / AUTHORITY, issued.authority, 0o644)
+    if issued.revoked is not None:
+        replace_file(folder / revocation.REVOKED, issued.revoked, 0o644)
+    replace_file(folder / f"{role.value}.pem", _pem(key) + issued.certificate, 0o600)
 
 
 def revoke(authority: Path, role: DoorRole, name: str) -> int:

@@ -21,6 +21,7 @@ another tenant. SQL is in `queries/*.sql`.
     keys             API keys
     operators        operators' keys
     nodes            nodes: what each tells of itself, and what the operator wants of it
+    node_invitations  one-time tokens by which hosts join, as hashes
     rights           what was made with a right, and how it ends
     executions       executions as a client sees them
     idempotency      what an idempotency key was first used for

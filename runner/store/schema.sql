@@ -605,6 +605,23 @@ COMMENT ON COLUMN nodes.templates IS 'Tenants'' templates that it has made an im
 COMMENT ON COLUMN nodes.fault IS 'Why it cannot start sandboxes now.';
 COMMENT ON COLUMN nodes.away_at IS 'From then on it counts as away, unless it is seen again.';
 
+-- One-time tokens by which hosts join, of which only hashes are stored.
+CREATE TABLE node_invitations (
+    invitation_id uuid PRIMARY KEY,
+    node          text NOT NULL CHECK (node ~ '^[A-Za-z0-9._-]{1,63}$'),
+    hash          bytea NOT NULL UNIQUE CHECK (octet_length(hash) = 32),
+    made_by       text NOT NULL,
+    made_at       timestamptz NOT NULL DEFAULT now(),
+    expires_at    timestamptz NOT NULL CHECK (expires_at > made_at),
+    revoked_at    timestamptz,
+    used_at       timestamptz,
+    used_as       text,
+    CHECK (num_nonnulls(revoked_at, used_at) <= 1),
+    CHECK ((used_at IS NULL) = (used_as IS NULL))
+);
+COMMENT ON COLUMN node_invitations.node IS 'Its name without the digits of its state folder.';
+COMMENT ON COLUMN node_invitations.used_as IS 'The node that was given a certificate for it.';
+
 -- ==== Sandboxes that live =======================================================================
 
 -- States and their allowed changes: runner/words/lives.py. A sandbox is the API's to ask for and
@@ -2329,6 +2346,11 @@ GRANT INSERT (node, instance, version, door, zone, isolations, images, slots, sa
       UPDATE (instance, version, door, zone, isolations, images, templates, slots, sandboxes, cpus,
               memory_mb, running, living, free_mb, fault, started_at, seen_at, away_at)
     ON nodes TO runner_worker;
+
+-- The operator's alone: whoever could write here could become a node.
+GRANT SELECT, INSERT (invitation_id, node, hash, made_by, expires_at),
+      UPDATE (revoked_at, used_at, used_as)
+    ON node_invitations TO runner_operator;
 
 -- The operators' part of the API: tenants, not what is theirs.
 GRANT SELECT, INSERT, UPDATE (max_concurrency, max_limits, required_isolation, tier,

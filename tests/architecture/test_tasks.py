@@ -35,6 +35,7 @@ AWAITED = {
     "runner/sandboxes/watchers.py Watchers.begin": "one watcher; who waits or asks gets what fails",
     "runner/api/kept_alive.py kept_alive": "one piece, awaited in the same function",
     "runner/api/gauges.py DeploymentGauges.text": "one reading; all who ask await it",
+    "runner/fleet/admission.py NodeAdmission._meet": "one host; it logs what fails",
     "runner/node/contexts/context.py Context._in_background": "one run's; it tells who waits",
     "runner/node/residents/door.py NodeDoor._answers": "one call; it logs what fails",
     "runner/node/residents/far.py FarDoor._meet": "one handshake; it logs what fails",

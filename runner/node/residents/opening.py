@@ -150,7 +150,8 @@ def _identity(folder: Path, node: str) -> DoorIdentity:
         return DoorIdentity(folder, DoorRole.NODE)
     except SetupError as error:
         raise SetupError(
-            f"{error.detail}; RUNNER_DOOR_ADDRESS needs what `runner nodes certify {node}` makes"
+            f"{error.detail}; RUNNER_DOOR_ADDRESS needs what `runner nodes join`, "
+            f"or `runner nodes certify {node}`, makes"
         ) from error
 
 
