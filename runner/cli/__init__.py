@@ -50,6 +50,7 @@ What commands share:
     session      which deployment a command talks to
     database     runs operators' work in PostgreSQL
     host         what this host offers
+    redis_finding  what it says of an operator's own Redis
     omitted      tells users about output that was cut
     credentials  weaknesses of the deployment's own secrets
     observe      what learning a profile needs
