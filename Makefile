@@ -6,8 +6,9 @@ PYTEST_ARGS ?=
 AUDIT_ARGS ?=
 GUEST_ARGS ?=
 STRESS_ARGS ?=
+CHAOS_ARGS ?=
 
-.PHONY: help setup console pictures demo dev test check lint types imports unit cover image lock bench stress soak compare verify guest audit clean
+.PHONY: help setup console pictures demo dev test check lint types imports unit cover image lock bench stress soak chaos compare verify guest audit clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,6 +63,9 @@ stress: setup image ## Attacks and faults beside a quiet tenant: STRESS_ARGS='--
 
 soak: setup image ## A hundred living sandboxes while their worker is killed: SOAK_ARGS='--processes 10000'
 	$(WITH_DOCKER) $(BIN)/python -m benchmarks.soak $(SOAK_ARGS)
+
+chaos: setup image ## Each fault of the catalogue ten times, under load: CHAOS_ARGS='--faults 2,13'
+	$(WITH_DOCKER) $(BIN)/python -m benchmarks.chaos $(CHAOS_ARGS)
 
 compare: setup image ## The same attacks in four containers; writes docs/security/comparison.md
 	WITH_DOCKER_RUNTIME=runsc $(WITH_DOCKER) $(BIN)/python benchmarks/comparison.py

@@ -83,12 +83,12 @@ async def kill_worker(parts: Parts) -> None:
 
 async def stall_postgres(parts: Parts) -> None:
     """Stop PostgreSQL for a while: connections stay open and nothing answers."""
-    await _stopped(parts.stack.services.postgres.pid)
+    await stopped(parts.stack.services.postgres.pid, a_while())
 
 
 async def stall_redis(parts: Parts) -> None:
     """Stop Redis for a while."""
-    await _stopped(parts.stack.services.redis.pid)
+    await stopped(parts.stack.services.redis.pid, a_while())
 
 
 async def kill_proxy(parts: Parts) -> None:
@@ -133,14 +133,15 @@ async def one_after_another(parts: Parts, done: Counter[str]) -> None:
             done[fault.__name__] += 1
 
 
-async def _a_while() -> None:
-    await asyncio.sleep(random.uniform(*AWAY_S))  # noqa: S311 - no secret
+def a_while() -> float:
+    """Return for how many seconds a part is away."""
+    return random.uniform(*AWAY_S)  # noqa: S311 - no secret
 
 
 async def _lost(network: Network) -> None:
     network.cut()
     try:
-        await _a_while()
+        await asyncio.sleep(a_while())
     finally:
         await network.restore()
 
@@ -148,22 +149,23 @@ async def _lost(network: Network) -> None:
 async def _stalled(network: Network) -> None:
     network.open.clear()
     try:
-        await _a_while()
+        await asyncio.sleep(a_while())
     finally:
         network.open.set()
 
 
-async def _stopped(pid: int) -> None:
+async def stopped(pid: int, seconds: float) -> None:
+    """Stop a process and its children for this time, as if its host hung."""
     parent = psutil.Process(pid)
-    stopped = [parent]
+    held = [parent]
     parent.suspend()
     try:
         for child in parent.children(recursive=True):
             with suppress(psutil.NoSuchProcess):
                 child.suspend()
-                stopped.append(child)
-        await _a_while()
+                held.append(child)
+        await asyncio.sleep(seconds)
     finally:
-        for each in stopped:
+        for each in held:
             with suppress(psutil.NoSuchProcess):
                 each.resume()

@@ -10,14 +10,29 @@ from typing import Any, Self
 import docker
 import psutil
 import psycopg
+from pydantic import SecretStr
 
 from benchmarks.attacks import LEAVES, Book
+from runner.audit.checkpoints import verify_log
 from runner.base.settings import Settings
+from runner.base.signing import TrustedKeys
 from runner.embedded.stack import Stack
+from runner.store.db import Database
 from runner.store.objects import ObjectStore
 from runner.words.states import ENDED
 
 SETTLED_S = 240.0
+_LEDGER = b"""
+    SELECT tenant_id, d.attempts, r.attempts, d.cpu_s, r.cpu_s FROM
+        (SELECT tenant_id, sum(attempts) AS attempts, sum(cpu_s) AS cpu_s
+         FROM usage_days GROUP BY 1) d
+        FULL JOIN
+        (SELECT tenant_id, count(*) FILTER (WHERE kind = 'execution') AS attempts,
+                sum(cpu_s) AS cpu_s FROM usage_records GROUP BY 1) r USING (tenant_id)
+    WHERE (d.attempts, d.cpu_s) IS DISTINCT FROM (r.attempts, r.cpu_s)"""
+_WITHOUT_RECEIPT = b"""
+    SELECT execution_id FROM executions e WHERE state = ANY(%(ended)s)
+    AND NOT EXISTS (SELECT FROM receipts r WHERE r.execution_id = e.execution_id) LIMIT 5"""
 _ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
 
 
@@ -145,6 +160,27 @@ async def _bytes_lost(reader: _Reader, objects: ObjectStore) -> list[str]:
         for key in some
     }
     return wrong + [f"the bytes of {key} are lost" for _, key in stored if key not in there]
+
+
+async def unproven(running: Stack) -> list[str]:
+    """Return what the ledger, the audit logs, the checkpoints and the receipts do not bear out."""
+    url = running.services.postgres.url("postgres")
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+        reader = _Reader(connection)
+        wrong = [
+            f"the ledger of tenant {tenant} does not add up: {figures}"
+            for tenant, *figures in await reader.rows(_LEDGER)
+        ]
+        tenants = await reader.rows(b"SELECT DISTINCT tenant_id FROM audit_events")
+        lacking = await reader.rows(_WITHOUT_RECEIPT, ended=[str(state) for state in ENDED])
+        wrong += [f"execution {id_} has ended without a receipt" for (id_,) in lacking]
+    keys = TrustedKeys(running.settings.state_dir).read()
+    async with Database(SecretStr(url), max_size=2) as superuser:
+        for (tenant,) in tenants:
+            fault = (await verify_log(superuser, tenant, keys)).verdict.fault
+            if fault is not None:
+                wrong.append(f"the log of {tenant} does not hold: {fault.what}")
+    return wrong
 
 
 def processes(running: Stack) -> list[psutil.Process]:

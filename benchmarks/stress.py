@@ -150,7 +150,7 @@ async def run(minutes: float) -> tuple[dict[str, Any], Sheet, list[str]]:
                 update={
                     "port": 0,
                     "log_level": "warning",
-                    "profiles_dir": _with_ceiling(private, visits.port),
+                    "profiles_dir": with_ceiling(private, visits.port),
                     "egress_hosts": {HOST: "127.0.0.1"},
                     "egress_trusted_networks": ("127.0.0.0/8",),
                 }
@@ -189,7 +189,7 @@ async def run(minutes: float) -> tuple[dict[str, Any], Sheet, list[str]]:
     return figures, sheet(figures), wrong
 
 
-def _with_ceiling(settings: Settings, port: int) -> Path:
+def with_ceiling(settings: Settings, port: int) -> Path:
     """Return a copy of the profiles whose egress ceiling permits one port of this host."""
     copy = settings.state_dir / "profiles"
     shutil.copytree(settings.profiles_path, copy)

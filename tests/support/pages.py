@@ -20,7 +20,7 @@ EXAMPLE = "example"
 _BLOCK = re.compile(r"^( *)```([^\n`]*)\n(.*?)^ *```$", re.DOTALL | re.MULTILINE)
 _HEADING = re.compile(r"^#{1,6} +(.*)$", re.MULTILINE)
 _PATH = re.compile(
-    r"`((?:benchmarks|deploy|docs|profiles|runner|sandbox_images|scripts|sdk|tests)/[^`\s]*)`"
+    r"`((?:benchmarks|deploy|docs|profiles|runner|sandbox_images|scripts|sdk|tests)/[^`\s]*?)(?:::\w+)?`"
 )
 _LINK = re.compile(r"\]\(([^()\s]+)\)")
 
