@@ -227,7 +227,9 @@ def _verify_online(keys: "tuple[PublicKey, ...] | None", against: list[Path]) ->
     checkpoint = verdict["checkpoint"]
     if checkpoint and keys:
         _sealed(checkpoint["document"], keys, tenant, "the newest checkpoint")
-    out.print(f"[green]whole[/]: {verdict['records']} records, head {verdict['head']}")
+    out.print(
+        f"[green]whole[/]: {human.counted(verdict['records'], 'record')}, head {verdict['head']}"
+    )
     if not checkpoint:
         out.print("not sealed yet: no worker has signed a checkpoint", highlight=False)
         return
@@ -285,7 +287,7 @@ def _print(report: "Report", *, trusted: bool) -> None:
         )
     else:
         tenant = shown(report.tenant or "")
-        out.print(f"[green]whole[/]: {report.records} records of tenant {tenant}")
+        out.print(f"[green]whole[/]: {human.counted(report.records, 'record')} of tenant {tenant}")
     out.print(
         f"sealed up to record {sealed.seq} at {shown(sealed.at)} by key {shown(sealed.key)}",
         highlight=False,

@@ -15,8 +15,8 @@ from pydantic import SecretStr
 
 from runner import __version__
 from runner.base.settings import Settings
-from runner.cli import human
 from runner.cli.console import err, fail, out, read_text, reports_errors, required
+from runner.cli.human import counted, duration, moment, size
 from runner.cli.listing import AsJson, print_json, print_rows
 from runner.cli.session import operated
 from runner.words.errors import SetupError
@@ -90,13 +90,11 @@ def backup(
         print_json(_told(made))
         return
     held = made.contents
-    out.print(
-        f"[green]whole[/]: {held.tenants} tenants, {held.executions} executions, {held.objects} "
-        f"objects ({human.size(held.object_bytes)}) of {human.moment(made.of)} UTC",
-        highlight=False,
-    )
+    what = f"{counted(held.tenants, 'tenant')}, {counted(held.executions, 'execution')}"
+    objects = f"{counted(held.objects, 'object')} ({size(held.object_bytes)})"
+    out.print(f"[green]whole[/]: {what}, {objects} of {moment(made.of)} UTC", highlight=False)
     if held.lost:
-        err.print(f"{held.lost} objects were lost before: they are not in it", highlight=False)
+        err.print(f"{counted(held.lost, 'object')} had been lost before", highlight=False)
     if private_keys is None:
         err.print("without private keys: keep those of this host yourself", highlight=False)
 
@@ -155,7 +153,7 @@ def restore(
         if as_json:
             print_json(_told(manifest))
         else:
-            out.print(f"[green]whole[/]: a backup of {human.moment(manifest.of)} UTC")
+            out.print(f"[green]whole[/]: a backup of {moment(manifest.of)} UTC")
         return
     began = time.monotonic()
     with _logins(settings, make=True) as logins, _telling() as tell:
@@ -233,7 +231,7 @@ def _report(
                     str(each.checkpoints),
                     str(each.receipts + each.sandbox_receipts),
                     str(each.objects),
-                    human.size(each.bytes),
+                    size(each.bytes),
                     each.secrets,
                     "does not hold" if each.faults else "verified",
                 )
@@ -242,7 +240,7 @@ def _report(
             none="the backup holds no tenant",
         )
         _say_what_runs(manifest, cancelled)
-        err.print(f"restored and verified in {human.duration(took_s)}", highlight=False)
+        err.print(f"restored and verified in {duration(took_s)}", highlight=False)
     if faults:
         fail("; ".join(faults))
 
@@ -250,16 +248,18 @@ def _report(
 def _say_what_runs(manifest: "Manifest", cancelled: int | None) -> None:
     held = manifest.contents
     if cancelled is not None:
-        err.print(f"{cancelled} executions that had not ended were cancelled", highlight=False)
+        err.print(
+            f"cancelled {counted(cancelled, 'execution')} that had not ended", highlight=False
+        )
     elif held.waiting:
         err.print(
-            f"{held.waiting} executions had not ended: once a worker runs, those that waited run, "
-            "even if they ended after the backup, and those that ran end as lost or run again, as "
-            "they asked. `runner executions cancel ID` ends one before that.",
+            f"{counted(held.waiting, 'execution')} had not ended: once a worker runs, those that "
+            "waited run, even if they ended after the backup, and those that ran end as lost or "
+            "run again, as they asked. `runner executions cancel ID` ends one before that.",
             highlight=False,
         )
     if held.sandboxes:
-        err.print(f"{held.sandboxes} sandboxes lived: they end as lost", highlight=False)
+        err.print(f"{counted(held.sandboxes, 'living sandbox')} will end as lost", highlight=False)
 
 
 @contextmanager

@@ -28,6 +28,7 @@ from runner.base.settings import Settings
 from runner.cli import operate
 from runner.cli.audit import print_audit
 from runner.cli.console import err, out, reports_errors
+from runner.cli.human import counted
 from runner.cli.session import embedded, operated
 
 ROWS = 5000
@@ -176,7 +177,8 @@ def audit(api: Client) -> Iterator[str]:
     records = api.audit(limit=100)["items"]
     print_audit(records)
     verdict = api.verify_audit()
-    out.print(f"verification: {verdict['records']} records, head {verdict['head'][:16]}…, "
+    whole = counted(verdict["records"], "record")
+    out.print(f"verification: {whole}, head {verdict['head'][:16]}…, "
               f"{'[green]whole[/]' if verdict['valid'] else '[red]broken[/]'}")  # fmt: skip
     if not verdict["valid"]:
         yield f"the audit log does not hold: {verdict['fault']}"

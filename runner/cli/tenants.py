@@ -250,7 +250,8 @@ def delete(
         ],
         none="",
     )
-    out.print(f"audit log: {removed.audit_records} records, last hash {removed.audit_head}")
+    records = human.counted(removed.audit_records, "record")
+    out.print(f"audit log: {records}, last hash {removed.audit_head}")
 
 
 def _changed(

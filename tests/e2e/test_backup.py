@@ -165,7 +165,7 @@ def test_a_deployment_under_load_is_restored_and_works_on(
         assert "acme" in told.stdout
         assert "does not hold" not in told.stdout
         assert "had not ended" in told.stderr
-        assert "1 sandboxes lived" in told.stderr
+        assert "1 living sandbox will end as lost" in told.stderr
         with deployment_in(folder, slots=2, **NO_POOL) as made:
             client = made.clients.enter_context(Client(made.url, before.key))
             assert client.get(before.ran.id) == before.ran
