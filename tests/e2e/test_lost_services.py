@@ -1,18 +1,37 @@
 """Redis or PostgreSQL is away; what was accepted still ends once, and the same processes go on."""
 
+import asyncio
 import os
 import signal
+import threading
 import time
+from contextlib import ExitStack
 
 import httpx
 import pytest
 import redis
+from rq import Worker
 
 from agent_runner import Unavailable
+from runner.base.duties import _Duty
+from runner.queue import connections
+from runner.queue.connections import RETRY_S
+from runner.queue.consumer import Consumer
 from runner.store.db import PASSING
 from tests.support import deployment as deployments
 from tests.support.deployment import NO_POOL, Deployment, eventually
-from tests.support.faults import HELD, accepted, health, kill_worker, running, settled
+from tests.support.faults import (
+    HELD,
+    accepted,
+    health,
+    kill_worker,
+    running,
+    settled,
+    worker_here,
+)
+
+WAITING = {"blmove", "blpop", "brpop"}
+"""The commands of Redis by which somebody waits for an entry of a list."""
 
 
 def test_a_lost_redis_loses_no_execution(own: Deployment) -> None:
@@ -45,28 +64,41 @@ def test_without_redis_nothing_is_accepted_and_nothing_is_stored(own: Deployment
     assert client.run(command=["true"]).state == "succeeded"
 
 
-def test_after_redis_was_away_every_slot_hears_of_it_soon(own: Deployment) -> None:
-    """It does not matter how long. The control: RQ's own pauses double, up to a minute.
+def all_listen(own: Deployment) -> bool:
+    """Return whether every slot waits at the queue, as Redis itself tells."""
+    with redis.Redis.from_url(own.stack.services.redis_url) as connection:
+        # Many times: between two waits of a second, a slot does not wait for a moment.
+        for _ in range(40):
+            found = sum(each["cmd"] in WAITING for each in connection.client_list())
+            if found == own.stack.settings.slots:
+                return True
+            time.sleep(0.05)
+    return False
 
-    With these, a consumer that heard nothing at 31 s asks again at 63 s. Executions that several
-    slots would run side by side then run one after another, in the slot that was busy when Redis
-    went.
+
+RQS_OWN_S = Worker.max_connection_wait_time
+"""The longest pause after which RQ by itself asks Redis again. Its pauses double until then."""
+
+
+@pytest.mark.parametrize(("longest_s", "soon"), [(RETRY_S, True), (RQS_OWN_S, False)])
+def test_after_redis_was_away_every_slot_hears_of_it_soon(
+    own: Deployment, monkeypatch: pytest.MonkeyPatch, *, longest_s: float, soon: bool
+) -> None:
+    """It does not matter how long.
+
+    The control: with RQ's own pauses, a slot that heard nothing at 31 s asks again at 63 s.
     """
+    monkeypatch.setattr(Consumer, "max_connection_wait_time", longest_s)
     client = own.client("back-again")
-    eventually(lambda: accepted(client))
-    own.stack.services.redis.stop()
-    time.sleep(33)
-    own.stack.services.redis.start()
-    eventually(lambda: accepted(client))
-    slots = own.stack.settings.slots
-    submitted = [
-        client.submit(command=["sleep", "10"], size="nano", limits={"timeout_s": 120})
-        for _ in range(slots)
-    ]
-    ran = [client.wait(each) for each in submitted]
-    assert {each.state for each in ran} == {"succeeded"}
-    began, ended = ([getattr(each, name) for each in ran] for name in ("started_at", "ended_at"))
-    assert max(began) < min(ended), "they ran side by side"
+    with worker_here(own):
+        eventually(lambda: all_listen(own))
+        own.stack.services.redis.stop()
+        time.sleep(33)
+        own.stack.services.redis.start()
+        time.sleep(6)
+        assert all_listen(own) is soon
+        if soon:
+            assert client.run(command=["true"], size="nano").state == "succeeded"
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
@@ -88,6 +120,42 @@ def test_a_worker_stops_at_once_though_redis_is_gone(own: Deployment, how: signa
     finally:
         if how is signal.SIGSTOP:
             os.kill(pid, signal.SIGCONT)
+
+
+@pytest.mark.parametrize(
+    ("how", "place", "name", "value"),
+    [
+        (signal.SIGKILL, Consumer, "max_connection_wait_time", RQS_OWN_S),
+        (signal.SIGSTOP, connections, "TIMEOUT_S", RQS_OWN_S),
+    ],
+    ids=["dead", "silent"],
+)
+def test_a_worker_that_waits_longer_for_redis_stops_late(
+    own: Deployment,
+    monkeypatch: pytest.MonkeyPatch,
+    how: signal.Signals,
+    place: object,
+    name: str,
+    value: float,
+) -> None:
+    """The control: RQ's own pauses if Redis is dead, and a long time-out if it is silent."""
+    monkeypatch.setattr(place, name, value)
+    server = own.stack.services.redis
+    pid = server.pid
+    with ExitStack() as stack:
+        stack.enter_context(worker_here(own))
+        eventually(lambda: all_listen(own))
+        if how is signal.SIGKILL:
+            server.kill()
+        else:
+            os.kill(pid, how)
+        time.sleep(16)
+        waking = threading.Timer(12, os.kill, (pid, signal.SIGCONT))
+        if how is signal.SIGSTOP:
+            waking.start()
+        began = time.monotonic()
+        stack.close()
+        assert time.monotonic() - began > 6
 
 
 def test_without_postgres_nothing_is_accepted_and_nothing_is_queued(own: Deployment) -> None:
@@ -161,6 +229,27 @@ def test_a_read_only_postgres_ends_no_sweep(own: Deployment) -> None:
     assert (ended.state, ended.reason) == ("system_error", "worker_lost")
     assert client.run(command=["true"]).state == "succeeded"
     eventually(lambda: health(own)[0] == 0)
+
+
+def test_a_sweep_that_fails_for_good_leaves_executions_behind(
+    own: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control: after its first failure, a task is not repeated any more."""
+
+    async def until_it_fails(duty: _Duty) -> None:
+        while await duty._fault() is None:  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(duty._every_s)
+
+    monkeypatch.setattr(_Duty, "run", until_it_fails)
+    client = own.client("swept-once")
+    with worker_here(own):
+        id_ = running(client)
+        read_only(own, "on")
+        time.sleep(own.stack.settings.lease_s + 1)
+        read_only(own, "off")
+        assert client.run(command=["true"]).state == "succeeded"
+        time.sleep(own.stack.settings.lease_s)
+        assert client.get(id_).state == "running"
 
 
 def test_a_read_only_postgres_is_answered_503(own: Deployment) -> None:

@@ -4,9 +4,14 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+from pydantic import SecretStr
+
 from agent_runner import Client, Unavailable
+from runner.node.service import worker
 from tests.support.deployment import Deployment, eventually, state_of
 
 HELD = "import time\nprint('begun', flush=True)\ntime.sleep({seconds})\nprint('done')"
@@ -23,6 +28,20 @@ def running(client: Client, *, seconds: int = 8, **options: Any) -> str:
 def kill_worker(own: Deployment) -> None:
     """End the worker as a crash would."""
     own.portal.call(own.worker.stop, signal.SIGKILL)
+
+
+@contextmanager
+def worker_here(own: Deployment, database_url: str | None = None) -> Iterator[None]:
+    """Run the deployment's worker in this process, where a test can take a part of it away."""
+    own.portal.call(own.worker.stop)
+    services = own.stack.services
+    working = worker(
+        own.stack.settings,
+        database_url=SecretStr(database_url or services.worker_url),
+        redis_url=SecretStr(services.redis_url),
+    )
+    with own.portal.wrap_async_context_manager(working):
+        yield
 
 
 def accepted(client: Client) -> bool:
