@@ -4,13 +4,14 @@ import asyncio
 import signal
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
 import docker
 import pytest
 
+from runner.base import health
 from runner.door.creation import Creation
 from runner.door.grants import Knock
 from runner.store.sandboxes import LifeChange
@@ -452,13 +453,36 @@ async def test_one_whose_node_does_not_come_back_is_lost(me: Agent, shared: Depl
     assert ended.reason is EndReason.LOST
 
 
-async def answers_after_restart(
-    own: Deployment, me: Agent, sandboxes: list[StoredSandbox]
-) -> float:
-    """Start the worker, which was killed; return in how many seconds all answer."""
+@dataclass(frozen=True)
+class Back:
+    """In how many seconds a worker was ready after its start, and in how many all answered."""
+
+    ready_s: float
+    all_s: float
+
+    @property
+    def soon(self) -> bool:
+        """Whether all answered in the time that a worker needs to start, or little more.
+
+        A host that is busy with other things takes longer for both.
+        """
+        return self.all_s < max(5.0, 2 * self.ready_s)
+
+
+async def answers_after_restart(own: Deployment, me: Agent, sandboxes: list[StoredSandbox]) -> Back:
+    """Start the worker, which was killed; return when it was ready and when all answered."""
     restarted = time.monotonic()
     # From this thread: the worker dies with the thread that has started it (prctl(2)).
     own.restart_worker()
+
+    async def until_ready() -> float:
+        while health.problems(  # noqa: ASYNC110 - a file tells nobody
+            own.stack.settings.run_dir, own.worker.pid
+        ):
+            await asyncio.sleep(0.02)
+        return time.monotonic() - restarted
+
+    ready = asyncio.create_task(until_ready())
     for each in sandboxes:
         while True:
             try:
@@ -466,12 +490,14 @@ async def answers_after_restart(
                 break
             except NodeAway:
                 await asyncio.sleep(0.05)
-    return time.monotonic() - restarted
+    all_s = time.monotonic() - restarted
+    async with asyncio.timeout(60):
+        return Back(await ready, all_s)
 
 
 @pytest.mark.alone
 async def test_sandboxes_outlive_their_worker(own: Deployment) -> None:
-    """After SIGKILL, the processes continue, no output is lost, and all is back within 5 s."""
+    """After SIGKILL, the processes continue, no output is lost, and all is back at once."""
     async with agent(own, "outlives") as me:
         made = [await me.living.create(me.caller, SMALL) for _ in range(3)]
         code = "import time\nfor n in range(60): print(n, flush=True); time.sleep(0.1)"
@@ -484,7 +510,7 @@ async def test_sandboxes_outlive_their_worker(own: Deployment) -> None:
         await asyncio.to_thread(own.portal.call, own.worker.stop, signal.SIGKILL)
         with pytest.raises(NodeAway):
             await me.run(made[0].id, "true")
-        took = await answers_after_restart(own, me, made[:2])
+        back = await answers_after_restart(own, me, made[:2])
         expected = "".join(f"{n}\n" for n in range(60)).encode()
         for each, number in zip(made[:2], numbers[:2], strict=True):
             whole = await me.read(each.id, number)
@@ -498,10 +524,10 @@ async def test_sandboxes_outlive_their_worker(own: Deployment) -> None:
                 except NodeAway:
                     await asyncio.sleep(0.05)
         assert (await me.read(made[2].id, numbers[2])).stdout == expected
-        if took >= 5:  # Once, the host may have had something else to do.
+        if not back.soon:  # Once, the host may have had something else to do.
             await asyncio.to_thread(own.portal.call, own.worker.stop, signal.SIGKILL)
-            took = await answers_after_restart(own, me, made[:2])
-        assert took < 5
+            back = await answers_after_restart(own, me, made[:2])
+        assert back.soon, back
 
 
 async def test_what_it_reaches_is_decided_and_on_record(me: Agent) -> None:
