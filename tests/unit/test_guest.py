@@ -1,6 +1,7 @@
 """The guest gets the locked packages for its own Python, and names the step that failed."""
 
 import importlib.util
+import re
 from pathlib import Path
 from types import ModuleType
 
@@ -17,6 +18,15 @@ def guest() -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def test_the_tests_that_are_chosen_for_it_exist() -> None:
+    """It takes hours until a wrong name is noticed there."""
+    script = (ROOT / "scripts" / "guest-inside").read_text()
+    (chosen,) = re.findall(r'^choice="([^"]+)"', script, re.MULTILINE)
+    for path, _, name in (each.partition("::") for each in chosen.split()):
+        assert (ROOT / path).is_file(), path
+        assert f"def {name}(" in (ROOT / path).read_text() or not name, name
 
 
 LOCK = (

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
+import pytest
+
 from runner.sandbox.drive import run
 from runner.sandbox.guest.sandbox import Sandbox
 from runner.sandbox.observe.isolation import read_isolation
@@ -49,6 +51,28 @@ async def test_every_limit_is_set_back(bench: Bench) -> None:
         for name, path in files.items():
             path.write_text("max" if name == "pids" else lifted)
         assert {name: path.read_text() for name, path in files.items()} != before
+        assert await soon(
+            lambda: {name: path.read_text() for name, path in files.items()} == before
+        )
+        await sandbox.ping()
+
+
+SYSTEMD = [True] if Path("/run/systemd/system").is_dir() else []
+
+
+@pytest.mark.parametrize("reloaded", [False, *SYSTEMD])
+async def test_a_reload_of_systemd_leaves_no_limit_lifted(bench: Bench, *, reloaded: bool) -> None:
+    """It writes the limits of its units anew: without Docker's for swap. The control is no reload.
+
+    Only a host that is run by systemd can show it (`make guest`).
+    """
+    async with bench.sandbox() as sandbox:
+        files = places(bench, sandbox)
+        before = {name: path.read_text() for name, path in files.items()}
+        if reloaded:
+            reload = await asyncio.create_subprocess_exec("systemctl", "daemon-reload")
+            assert await reload.wait() == 0
+            await asyncio.sleep(1)  # systemd writes them a moment later.
         assert await soon(
             lambda: {name: path.read_text() for name, path in files.items()} == before
         )
