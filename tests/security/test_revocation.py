@@ -2,7 +2,8 @@
 
 One table says how a right ends, and which of the things that its holder made or opened end with it.
 Every test opens all of them and checks each one a second after the end. In the control nothing
-ends, and all of them must live, or the table would show nothing.
+ends, and all of them must live, or the table would show nothing. What needs a worker has tests of
+its own: all else is opened where executions stay queued.
 """
 
 import signal
@@ -18,15 +19,24 @@ from typing import Any
 
 import httpx
 import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
 
 from runner.words.principal import Role
 from tests.support import deployment as deployments
-from tests.support.deployment import NO_POOL, Deployment, bearing
+from tests.support.deployment import NO_POOL, Deployment, bearing, eventually
 from tests.support.people import PASSWORD, Person
 
 WITHIN_S = 1.0
 LARGE = 24 * 2**20
 """Size of a file: more than all buffers between disk and client hold."""
+ECHO = """
+import socket, threading
+def echo(connection):
+    while data := connection.recv(100): connection.sendall(data)
+listener = socket.create_server(("127.0.0.1", 9000))
+while True: threading.Thread(target=echo, args=(listener.accept()[0],)).start()
+"""
 NEW_PASSWORD = "walrus tempo granite umbrella"  # noqa: S105 - of people who are not
 
 Lives = Callable[[], bool]
@@ -47,13 +57,23 @@ class SlowBody:
         yield self.second
 
 
+@dataclass(frozen=True)
+class Present:
+    """What the tenant has before the holder opens anything, by id."""
+
+    execution: str = ""
+    """It stays queued."""
+    sandbox: str = ""
+    """On its port 9000, a server repeats what it hears."""
+
+
 @dataclass
 class Holder:
     """Somebody with a right, a session or a key, and a client that uses it."""
 
     http: httpx.Client
     deployment: Deployment
-    execution: str
+    present: Present
     stack: ExitStack = field(default_factory=ExitStack)
 
     def another(self) -> httpx.Client:
@@ -78,7 +98,7 @@ def session_or_key(holder: Holder) -> Lives:
 def event_stream(holder: Holder) -> Lives:
     """Follow an execution that says nothing more."""
     client = holder.another()
-    url = f"/v1/executions/{holder.execution}/events"
+    url = f"/v1/executions/{holder.present.execution}/events"
     timeout = httpx.Timeout(30, read=0.3)
     answer = holder.stack.enter_context(client.stream("GET", url, timeout=timeout))
     assert answer.status_code == 200
@@ -152,6 +172,36 @@ def submission(holder: Holder) -> Lives:
     return slow_request(holder, "POST", "/v1/executions", body, "application/json")
 
 
+def port_stream(holder: Holder) -> Lives:
+    """Dial a port of a sandbox."""
+    url = f"{holder.deployment.url}/v1/sandboxes/{holder.present.sandbox}/tcp/9000"
+    given = {"Authorization": holder.http.headers.get("Authorization", "")}
+    if not given["Authorization"]:
+        cookies = (f"{each.name}={each.value}" for each in holder.http.cookies.jar)
+        given = {"Cookie": "; ".join(cookies), "Origin": holder.deployment.url}
+
+    def dialled() -> ClientConnection | None:
+        try:
+            dialling = connect(url.replace("http", "ws", 1), additional_headers=given, proxy=None)
+            return holder.stack.enter_context(dialling)
+        except InvalidStatus as refused:
+            if refused.response.status_code == 502:  # The server listens soon.
+                return None
+            raise
+
+    opened: ClientConnection = eventually(dialled)
+
+    def lives() -> bool:
+        try:
+            opened.send(b"heard?")
+            return opened.recv(30) == b"heard?"
+        except ConnectionClosed:
+            return False
+
+    assert lives()
+    return lives
+
+
 def child_key(holder: Holder, role: str = "viewer") -> Lives:
     """Make a key."""
     made = holder.http.post("/v1/keys", json={"name": "child", "role": role})
@@ -164,7 +214,7 @@ def grandchild_key(holder: Holder) -> Lives:
     """Make a key with a key that the holder made."""
     made = holder.http.post("/v1/keys", json={"name": "child", "role": "admin"}).json()
     child = holder.stack.enter_context(bearing(holder.deployment.url, made["token"]))
-    return child_key(Holder(child, holder.deployment, holder.execution, holder.stack))
+    return child_key(Holder(child, holder.deployment, holder.present, holder.stack))
 
 
 def invitation(holder: Holder) -> Lives:
@@ -180,14 +230,16 @@ def invitation_by_a_child(holder: Holder) -> Lives:
     """Invite somebody with a key that the holder made."""
     made = holder.http.post("/v1/keys", json={"name": "child", "role": "admin"}).json()
     child = holder.stack.enter_context(bearing(holder.deployment.url, made["token"]))
-    return invitation(Holder(child, holder.deployment, holder.execution, holder.stack))
+    return invitation(Holder(child, holder.deployment, holder.present, holder.stack))
 
 
 READS = (event_stream, download)
-WRITES = (upload, submission)
+WRITES = (upload, submission, port_stream)
 MADE = (child_key, grandchild_key, invitation, invitation_by_a_child)
-OPENED: tuple[Opening, ...] = (session_or_key, *READS, *WRITES, *MADE)
-EVERYTHING = {each.__name__ for each in OPENED}
+LIVING = (port_stream,)
+"""What needs a worker."""
+EVERYTHING = {each.__name__ for each in (session_or_key, *READS, *WRITES, *MADE)}
+OPENED: tuple[Opening, ...] = (session_or_key, *READS, upload, submission, *MADE)
 
 
 def names(*groups: Opening) -> set[str]:
@@ -273,8 +325,9 @@ def suspend(case: Case, _: Person | None) -> None:
 
 def delete_tenant(case: Case, _: Person | None) -> None:
     suspend(case, None)
-    path = f"/operator/v1/tenants/{case.tenant_id}"
-    assert case.deployment.operator().delete(path).is_success
+    path, operator = f"/operator/v1/tenants/{case.tenant_id}", case.deployment.operator()
+    # Not before its sandboxes have ended.
+    eventually(lambda: operator.delete(path).is_success)
 
 
 @pytest.fixture(scope="module")
@@ -285,8 +338,20 @@ def lasting(image: None) -> Iterator[Deployment]:
         yield made
 
 
+@pytest.fixture(scope="module")
+def living(image: None) -> Iterator[Deployment]:
+    """Return a deployment with sessions over plain HTTP, in which sandboxes live."""
+    with deployments.deployment(insecure_cookies=True, **NO_POOL) as made:
+        yield made
+
+
 @pytest.fixture
 def case(lasting: Deployment) -> Case:
+    """Return a tenant where executions stay queued."""
+    return new_case(lasting)
+
+
+def new_case(lasting: Deployment) -> Case:
     """Return a tenant with an owner, and a key that a key of the owner made."""
     tenant = f"rev-{next(_numbers)}"
     owner = lasting.http(tenant)
@@ -303,10 +368,24 @@ def member(case: Case) -> Person:
 
 
 @pytest.fixture
-def queued(case: Case) -> str:
-    """Return an execution that has not ended, and store a large file beside it."""
+def present(case: Case) -> Present:
+    """Give the tenant an execution that does not end, and a large file."""
     assert case.owner.put("/v1/files/large", content=b"x" * LARGE, timeout=120).is_success
-    return str(case.owner.post("/v1/executions", json={"command": ["true"]}).json()["id"])
+    submitted = case.owner.post("/v1/executions", json={"command": ["true"]})
+    return Present(execution=submitted.json()["id"])
+
+
+@pytest.fixture
+def with_sandbox(living: Deployment) -> Iterator[tuple[Case, Present]]:
+    """Return a tenant that has a sandbox."""
+    case = new_case(living)
+    made = case.owner.post("/v1/sandboxes", json={"size": "nano"})
+    assert made.status_code == 201, made.text
+    sandbox = f"/v1/sandboxes/{made.json()['id']}"
+    served = {"command": ["python3", "-c", ECHO]}
+    assert case.owner.post(f"{sandbox}/processes", json=served).is_success
+    yield case, Present(sandbox=made.json()["id"])
+    living.end_sandboxes()
 
 
 def ended(holder: Holder, end: Callable[[], None], opened: Sequence[Opening] = OPENED) -> set[str]:
@@ -318,27 +397,48 @@ def ended(holder: Holder, end: Callable[[], None], opened: Sequence[Opening] = O
         return {name for name, lives in living.items() if not lives()}
 
 
-@pytest.mark.parametrize(
-    ("end", "over"),
-    [
-        (nothing, set()),
-        (revoke, EVERYTHING),
-        (revoke_maker, EVERYTHING),
-        # After a rotation, the new key takes over what the old one made; to end that, revoke the
-        # key.
-        (rotate, EVERYTHING - names(*MADE)),
-        (suspend, names(*WRITES)),
-        (delete_tenant, EVERYTHING),
-    ],
-)
+BY_KEY: list[tuple[Callable[[Case, None], None], set[str]]] = [
+    (nothing, set()),
+    (revoke, EVERYTHING),
+    (revoke_maker, EVERYTHING),
+    # After a rotation, the new key takes over what the old one made; to end that, revoke the key.
+    (rotate, EVERYTHING - names(*MADE)),
+    (suspend, names(*WRITES)),
+    (delete_tenant, EVERYTHING),
+]
+BY_LOGIN: list[tuple[Callable[[Case, Person], None], set[str]]] = [
+    (nothing, set()),
+    (remove, EVERYTHING),
+    # A viewer may go on reading, and could have made none of the other things.
+    (demote, names(*WRITES, *MADE)),
+    # The person has not changed, so what they made stays.
+    (change_password, names(session_or_key, *READS, *WRITES)),
+    (log_out, names(session_or_key, *READS, *WRITES)),
+    (expire_session, names(session_or_key, *READS, *WRITES)),
+    (suspend, names(*WRITES)),
+]
+
+
+@pytest.mark.parametrize(("end", "over"), BY_KEY)
 def test_what_a_key_made_and_opened_ends_with_it(
-    case: Case, queued: str, end: Callable[[Case, None], None], over: set[str]
+    case: Case, present: Present, end: Callable[[Case, None], None], over: set[str]
 ) -> None:
     with bearing(case.deployment.url, case.made["token"]) as http:
-        assert ended(Holder(http, case.deployment, queued), lambda: end(case, None)) == over
+        holder = Holder(http, case.deployment, present)
+        assert ended(holder, lambda: end(case, None)) == over - names(*LIVING)
 
 
-def test_what_a_key_made_and_opened_ends_when_it_expires(case: Case, queued: str) -> None:
+@pytest.mark.parametrize(("end", "over"), BY_KEY)
+def test_what_a_key_opened_in_a_sandbox_ends_with_it(
+    with_sandbox: tuple[Case, Present], end: Callable[[Case, None], None], over: set[str]
+) -> None:
+    case, present = with_sandbox
+    with bearing(case.deployment.url, case.made["token"]) as http:
+        holder = Holder(http, case.deployment, present)
+        assert ended(holder, lambda: end(case, None), LIVING) == over & names(*LIVING)
+
+
+def test_what_a_key_made_and_opened_ends_when_it_expires(case: Case, present: Present) -> None:
     """Only keys without an end can make invitations."""
     until = datetime.now(UTC) + timedelta(seconds=5)
     body = {"name": "holder", "role": "admin", "expires_at": until.isoformat()}
@@ -351,32 +451,29 @@ def test_what_a_key_made_and_opened_ends_when_it_expires(case: Case, queued: str
     with bearing(case.deployment.url, made["token"]) as http:
         refused = http.post("/v1/members", json={"email": "x@example.com", "role": "viewer"})
         assert refused.status_code == 403
-        assert ended(Holder(http, case.deployment, queued), wait, opened) == names(*opened)
+        assert ended(Holder(http, case.deployment, present), wait, opened) == names(*opened)
 
 
-@pytest.mark.parametrize(
-    ("end", "over"),
-    [
-        (nothing, set()),
-        (remove, EVERYTHING),
-        # A viewer may go on reading, and could have made none of the other things.
-        (demote, names(*WRITES, *MADE)),
-        # The person has not changed, so what they made stays.
-        (change_password, names(session_or_key, *READS, *WRITES)),
-        (log_out, names(session_or_key, *READS, *WRITES)),
-        (expire_session, names(session_or_key, *READS, *WRITES)),
-        (suspend, names(*WRITES)),
-    ],
-)
+@pytest.mark.parametrize(("end", "over"), BY_LOGIN)
 def test_what_a_member_made_and_opened_ends_with_their_right(
     case: Case,
-    queued: str,
+    present: Present,
     member: Person,
     end: Callable[[Case, Person], None],
     over: set[str],
 ) -> None:
-    holder = Holder(member.http, case.deployment, queued)
-    assert ended(holder, lambda: end(case, member)) == over
+    holder = Holder(member.http, case.deployment, present)
+    assert ended(holder, lambda: end(case, member)) == over - names(*LIVING)
+
+
+@pytest.mark.parametrize(("end", "over"), BY_LOGIN)
+def test_what_a_member_opened_in_a_sandbox_ends_with_their_right(
+    with_sandbox: tuple[Case, Present], end: Callable[[Case, Person], None], over: set[str]
+) -> None:
+    case, present = with_sandbox
+    member = case.joined(Role.ADMIN)
+    holder = Holder(member.http, case.deployment, present)
+    assert ended(holder, lambda: end(case, member), LIVING) == over & names(*LIVING)
 
 
 def test_an_owner_who_was_removed_does_not_come_back(case: Case) -> None:
