@@ -202,15 +202,23 @@ def test_a_template_that_is_not_ready_is_refused_with_the_reason(
     assert "there is no image" in refused("never-begun")
 
 
-def test_an_execution_whose_template_is_deleted_before_it_runs_says_so(
-    made: Deployment, http: httpx.Client, api: Client
-) -> None:
-    """Also where the node still has its image."""
+def test_a_template_that_takes_the_place_of_the_supervisor_is_not_made(http: httpx.Client) -> None:
+    """Root of a build may do so there; no sandbox begins with it."""
+    fake = "mkdir -p /srv/mine/supervisor && rm -rf /opt && ln -s srv/mine /opt"
+    failed = build(http, "taken-over", {"run": fake})
+    assert failed["state"] == "failed"
+    assert "/opt has to stay" in failed["detail"], failed
+
+
+def test_an_execution_whose_template_is_deleted_before_it_runs_says_so(made: Deployment) -> None:
+    """The node still has the template's image, in which the build was tried."""
+    api, http = made.client("hasty", max_concurrency=1), made.http("hasty")
     template = build(http, "short-lived", {"run": "true"})
-    made.portal.call(made.worker.stop)
+    first = api.submit(command=["sleep", "600"])
+    eventually(lambda: api.get(first.id).state == "running")
     queued = api.submit(image="short-lived", command=["true"])
     assert http.delete(f"/v1/templates/{template['id']}").status_code == 204
-    made.restart_worker()
+    api.cancel(first.id)
     ended = api.wait(queued)
     assert (ended.state, ended.reason) == ("system_error", "image_missing")
     assert "was deleted" in str(ended.detail)
