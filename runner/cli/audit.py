@@ -228,7 +228,8 @@ def _verify_online(keys: "tuple[PublicKey, ...] | None", against: list[Path]) ->
     if checkpoint and keys:
         _sealed(checkpoint["document"], keys, tenant, "the newest checkpoint")
     out.print(
-        f"[green]whole[/]: {human.counted(verdict['records'], 'record')}, head {verdict['head']}"
+        f"[green]whole[/]: {human.counted(verdict['records'], 'record')}, head {verdict['head']}",
+        soft_wrap=True,
     )
     if not checkpoint:
         out.print("not sealed yet: no worker has signed a checkpoint", highlight=False)
