@@ -18,6 +18,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Final
 
 import httpx
@@ -141,7 +142,9 @@ class OtlpTracer:
         self._thread.join(LEAVE_S)
 
     def _run(self) -> None:
-        with httpx.Client(headers=self._headers, timeout=ANSWER_S) as client:
+        # A jar that takes no cookies: a collector could fill it without end.
+        none = CookieJar(DefaultCookiePolicy(allowed_domains=()))
+        with httpx.Client(headers=self._headers, cookies=none, timeout=ANSWER_S) as client:
             while not self._stopping.wait(EVERY_S):
                 self._send_waiting(client)
             self._send_waiting(client)

@@ -120,6 +120,7 @@ def collector() -> Iterator[Collected]:
             answer = ExportTraceServiceResponse().SerializeToString()
             self.send_response(collected.answers)
             self.send_header("Content-Length", str(len(answer)))
+            self.send_header("Set-Cookie", f"number{len(collected.requests)}=value")
             self.end_headers()
             self.wfile.write(answer)
 

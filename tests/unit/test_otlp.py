@@ -195,6 +195,16 @@ async def test_an_answer_without_end_is_not_read_to_its_end(
         eventually(lambda: any(each.name == "later" for each in collected.spans()))
 
 
+async def test_a_collector_sets_no_cookies(collected: Collected) -> None:
+    """Each answer could add some, and they would be kept as long as the process lives."""
+    async with open_otlp(Collector(collected.url), TEST, CollectorRegistry()) as tracer:
+        tracer.record(span())
+        eventually(collected.spans)
+        tracer.record(span())
+        eventually(lambda: len(collected.requests) > 1)
+    assert "cookie" not in collected.headers
+
+
 async def test_an_answer_that_is_packed_is_not_unpacked(collected: Collected) -> None:
     async with open_otlp(Collector(collected.url), TEST, CollectorRegistry()) as tracer:
         tracer.record(span())
