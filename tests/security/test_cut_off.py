@@ -13,15 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import SecretStr
 from structlog.testing import capture_logs
 
 from agent_runner import Execution
 from runner.base.settings import Settings
 from runner.node.runs.lease import LeaseKeeper
-from runner.node.service import worker
 from tests.support import deployment as deployments
 from tests.support.deployment import NO_POOL, Deployment, eventually
+from tests.support.faults import worker_here
 from tests.support.networks import POSTGRES, Network
 from tests.support.nodes import further_node
 from tests.support.upstreams import Answer, Request, Upstream, serving
@@ -90,7 +89,7 @@ def upstream(visits: Visits) -> Iterator[Upstream]:
 
 @pytest.fixture
 def made(image: None, upstream: Upstream, tmp_path: Path) -> Iterator[Deployment]:
-    """Return a deployment without a worker, whose programs may visit the server."""
+    """Return a deployment whose programs may visit the server."""
     profiles = tmp_path / "profiles"
     shutil.copytree(Settings().profiles_path, profiles)
     (profiles / "egress" / "ceiling.toml").write_text(
@@ -105,7 +104,6 @@ def made(image: None, upstream: Upstream, tmp_path: Path) -> Iterator[Deployment
         **NO_POOL,
     }
     with capture_logs(), deployments.deployment(**options) as own:
-        own.portal.call(own.worker.stop)
         yield own
 
 
@@ -118,12 +116,7 @@ def cut_off(made: Deployment, upstream: Upstream, visits: Visits, folder: Path) 
     with ExitStack() as open_:
         way = network.to(real / POSTGRES, folder / POSTGRES)
         open_.enter_context(made.portal.wrap_async_context_manager(way))
-        working = worker(
-            made.stack.settings,
-            database_url=SecretStr(far),
-            redis_url=SecretStr(services.redis_url),
-        )
-        open_.enter_context(made.portal.wrap_async_context_manager(working))
+        open_.enter_context(worker_here(made, far))
         submitted = client.submit(
             code=VISITOR.format(port=upstream.port),
             language="python",

@@ -14,7 +14,6 @@ from typing import Any
 
 import psycopg
 import pytest
-from pydantic import SecretStr
 from structlog.testing import capture_logs
 
 from agent_runner import Client, Execution
@@ -23,7 +22,6 @@ from runner.node.runs import finish, program
 from runner.node.runs.artifacts import ArtifactFiler
 from runner.node.runs.attempt import NOT_COLLECTED, Attempt
 from runner.node.runs.recorder import Recorder
-from runner.node.service import worker
 from runner.sandbox.guest.container import Container
 from runner.sandbox.guest.sandbox import Sandbox
 from runner.sandbox.observe.cgroups import Cgroups
@@ -33,6 +31,7 @@ from runner.words.errors import LeaseLost, StoreUnavailable
 from runner.words.execution import Stream
 from tests.support import deployment as deployments
 from tests.support.deployment import NO_POOL, Deployment, eventually
+from tests.support.faults import worker_here
 
 CPU_S = 0.3
 CHARGED_S = 0.9 * CPU_S
@@ -95,18 +94,14 @@ class Worker:
 def here(image: None) -> Iterator[Worker]:
     """Return a deployment whose worker runs here instead of in a process of its own."""
     # Nobody needs the worker's tracebacks here, and printing them takes seconds.
-    with capture_logs(), deployments.deployment(slots=2, output_flood_mb=1, **NO_POOL) as made:
-        made.portal.call(made.worker.stop)
-        services = made.stack.services
-        working = worker(
-            made.stack.settings,
-            database_url=SecretStr(services.worker_url),
-            redis_url=SecretStr(services.redis_url),
-        )
-        with made.portal.wrap_async_context_manager(working):
-            client = made.client("metered")
-            client.put_secret("password", VALUE)
-            yield Worker(made, client)
+    with (
+        capture_logs(),
+        deployments.deployment(slots=2, output_flood_mb=1, **NO_POOL) as made,
+        worker_here(made),
+    ):
+        client = made.client("metered")
+        client.put_secret("password", VALUE)
+        yield Worker(made, client)
 
 
 @dataclass
