@@ -2,7 +2,7 @@ import type { JSX } from "preact";
 import { path } from "../api";
 import { Collection, Remove } from "../parts/collection";
 import { Choice, Input, State, Time } from "../parts/common";
-import { usePages } from "../parts/pages";
+import { Pager, usePages } from "../parts/pages";
 import { useSession } from "../session";
 import { inline } from "../text";
 import { ROLES } from "./members";
@@ -21,7 +21,7 @@ interface Key {
 
 export function Keys(): JSX.Element {
   const { api, can } = useSession();
-  const found = usePages<Key>("/v1/keys", { limit: 200 });
+  const found = usePages<Key>("/v1/keys", {});
   const writes = can("api_key:write");
   return (
     <Collection
@@ -30,6 +30,7 @@ export function Keys(): JSX.Element {
       found={found}
       head={["Key", "Name", "Role", "State", "Made by", "Created", "Last used", "Expires", ""]}
       empty="There are no keys."
+      below={<Pager of={found} label="keys" />}
       rows={({ items }, removing) =>
         items.map((each) => ({
           key: each.id,

@@ -2,7 +2,7 @@ import type { JSX } from "preact";
 import { path } from "../api";
 import { Collection, Remove } from "../parts/collection";
 import { Input, Time } from "../parts/common";
-import { usePages } from "../parts/pages";
+import { Pager, usePages } from "../parts/pages";
 import { link } from "../router";
 import { useSession } from "../session";
 import { inline } from "../text";
@@ -16,7 +16,7 @@ interface Project {
 
 export function Projects(): JSX.Element {
   const { api, can } = useSession();
-  const found = usePages<Project>("/v1/projects", { limit: 200 });
+  const found = usePages<Project>("/v1/projects", {});
   return (
     <Collection
       title="Projects"
@@ -24,6 +24,7 @@ export function Projects(): JSX.Element {
       found={found}
       head={["Name", "Description", "Egress policy", "Created", ""]}
       empty="There are no projects."
+      below={<Pager of={found} label="projects" />}
       rows={({ items }, removing) =>
         items.map((each) => ({
           key: each.name,

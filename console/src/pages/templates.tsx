@@ -20,6 +20,9 @@ interface Template {
   created_at: string;
 }
 
+/** Entries of a log that the API gives at once. */
+const ENTRIES = 1000;
+
 export function Templates(): JSX.Element {
   const { api, can } = useSession();
   const [open, setOpen] = useState<Template | null>(null);
@@ -84,11 +87,19 @@ export function Templates(): JSX.Element {
 
 function Log({ id }: { id: string }): JSX.Element {
   const { api } = useSession();
-  const found = useLoad(
-    (signal) =>
-      api.get<{ items: { text: string }[] }>(path`/v1/templates/${id}/logs`, {}, signal),
-    id,
-  );
+  const found = useLoad(async (signal) => {
+    const items: { seq: number; text: string }[] = [];
+    for (;;) {
+      const after = items[items.length - 1]?.seq ?? 0;
+      const page = await api.get<{ items: typeof items }>(
+        path`/v1/templates/${id}/logs`,
+        { after, limit: ENTRIES },
+        signal,
+      );
+      items.push(...page.items);
+      if (page.items.length < ENTRIES) return { items };
+    }
+  }, id);
   return (
     <Loading of={found}>
       {({ items }) => (

@@ -20,6 +20,8 @@ export function Collection<T>(given: {
   empty: string;
   rows: (data: T, removing: Removing) => Row[];
   made: Made | null;
+  /** What follows the list, such as the way to its other pages. */
+  below?: ComponentChildren;
   children?: ComponentChildren;
 }): JSX.Element {
   const [told, setTold] = useState<string | null>(null);
@@ -49,6 +51,7 @@ export function Collection<T>(given: {
             />
           )}
         </Loading>
+        {given.below}
       </Section>
       {given.made && (
         <Section title={given.made.title}>

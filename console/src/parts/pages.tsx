@@ -49,19 +49,26 @@ export function Pages<T>(given: {
       {(page) => (
         <>
           {given.children(page.items)}
-          {(of.number > 1 || page.next_cursor) && (
-            <nav class="pager" aria-label={`Pages of ${given.label}`}>
-              <button type="button" disabled={of.number === 1} onClick={() => of.turn(-1)}>
-                Previous
-              </button>
-              <span aria-live="polite">Page {of.number}</span>
-              <button type="button" disabled={!page.next_cursor} onClick={() => of.turn(1)}>
-                Next
-              </button>
-            </nav>
-          )}
+          <Pager of={of} label={given.label} />
         </>
       )}
     </Loading>
+  );
+}
+
+/** Turns the pages of a list, if it has several. */
+export function Pager<T>({ of, label }: { of: Paged<T>; label: string }): JSX.Element | null {
+  const more = Boolean(of.data?.next_cursor);
+  if (of.number === 1 && !more) return null;
+  return (
+    <nav class="pager" aria-label={`Pages of ${label}`}>
+      <button type="button" disabled={of.number === 1} onClick={() => of.turn(-1)}>
+        Previous
+      </button>
+      <span aria-live="polite">Page {of.number}</span>
+      <button type="button" disabled={!more} onClick={() => of.turn(1)}>
+        Next
+      </button>
+    </nav>
   );
 }

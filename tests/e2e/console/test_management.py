@@ -6,6 +6,7 @@ import httpx
 from playwright.sync_api import Browser, expect
 
 from runner.words.principal import Role
+from tests.e2e.console.conftest import TENANT
 from tests.support.browser import Visitor, visitor
 from tests.support.deployment import PATIENCE_S, Deployment
 from tests.support.people import PASSWORD
@@ -31,6 +32,25 @@ def test_a_key_is_shown_once_works_and_is_revoked(
     page.reload()
     expect(row).to_be_visible()
     expect(page.locator(".once")).to_have_count(0)
+
+
+def test_keys_and_projects_beyond_the_first_page_are_reached(
+    world: Deployment, visit: Callable[..., Visitor]
+) -> None:
+    """Otherwise an old key could not be revoked."""
+    owner = world.http(TENANT)
+    for number in range(51):
+        for kind, body in (("keys", {"name": f"k{number}", "role": "viewer"}),
+                           ("projects", {"name": f"p{number}"})):  # fmt: skip
+            assert owner.post(f"/v1/{kind}", json=body).status_code == 201
+    shown = visit(Role.ADMIN)
+    for kind, first in (("keys", "k0"), ("projects", "p9")):
+        page = shown.open(kind)
+        cell = page.get_by_role("cell", name=first, exact=True)
+        expect(page.get_by_text("Page 1")).to_be_visible()
+        expect(cell).to_have_count(0)
+        page.get_by_role("button", name="Next").click()
+        expect(cell).to_be_visible()
 
 
 def test_somebody_who_is_invited_accepts_and_logs_in(
