@@ -207,11 +207,14 @@ OWN_ENDINGS: dict[str, tuple[str, dict[str, Any], str]] = {
     "success": ("", {}, "succeeded"),
     "exit code": ("raise SystemExit(3)", {}, "failed"),
     "signal": ("os.kill(os.getpid(), 9)", {}, "failed"),
-    "time limit": ("time.sleep(60)", {"limits": {"timeout_s": 2}}, "timed_out"),
+    "time limit": ("time.sleep(60)", {"limits": {"timeout_s": 12}}, "timed_out"),
     "memory limit": ("bytearray(10**9); time.sleep(60)", {"size": "nano"}, "out_of_memory"),
     "output limit": ("print('x' * 2**21); time.sleep(60)", {}, "output_limit_exceeded"),
 }
-"""What the program does when it has used its time, what is submitted with it, and its end."""
+"""What the program does when it has used its time, what is submitted with it, and its end.
+
+On a busy host it takes seconds to use it.
+"""
 
 
 @pytest.mark.parametrize("ending", OWN_ENDINGS)
