@@ -49,7 +49,11 @@ def prepare() -> None:
     for user in pwd.getpwall():
         home = ROOT / user.pw_dir.lstrip("/")
         if user.pw_uid != 0 and home.is_dir():
-            os.chown(home, user.pw_uid, user.pw_gid)
+            if Path("/", SKELETON).is_dir():
+                # What is at home in the base: the sandbox's own home is not filled for root.
+                shutil.copytree(Path("/", SKELETON), home, symlinks=True, dirs_exist_ok=True)
+            for each in (home, *home.rglob("*")):
+                os.chown(each, user.pw_uid, user.pw_gid, follow_symlinks=False)
 
 
 def system_accounts(name: str, known: str) -> str:
@@ -171,8 +175,11 @@ def _to_skeleton(home: Path) -> None:
     skeleton = UPPER / SKELETON
     shutil.rmtree(skeleton, ignore_errors=True)
     skeleton.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(home, skeleton, symlinks=True)
+    shutil.copytree(home, skeleton, symlinks=True, ignore=_kindless)
     shutil.rmtree(home)
+    if Path("/", SKELETON).is_dir():
+        # It began with all that the base has at home. What is missing now was removed.
+        (skeleton / OPAQUE).touch()
     if not any(skeleton.iterdir()):
         skeleton.rmdir()
     for folder, folders, files in os.walk(skeleton):
@@ -181,6 +188,13 @@ def _to_skeleton(home: Path) -> None:
             if not stat.S_ISLNK(mode):
                 owners = (mode >> 6) & 7
                 path.chmod(stat.S_IMODE(mode) | (owners & 5) << 3 | (owners & 5))
+
+
+def _kindless(folder: str, names: list[str]) -> list[str]:
+    """Return the names of what is neither a file, a folder nor a link, such as a removal's mark."""
+    kinds = {each: Path(folder, each).lstat().st_mode for each in names}
+    plain = (stat.S_ISREG, stat.S_ISDIR, stat.S_ISLNK)
+    return [each for each, mode in kinds.items() if not any(is_kind(mode) for is_kind in plain)]
 
 
 def _mark(path: Path) -> None:

@@ -282,6 +282,27 @@ def test_the_same_first_steps_are_not_done_again(http: httpx.Client, api: Client
     assert http.get(f"/v1/templates/{one['id']}").status_code == 404
 
 
+def test_steps_find_what_earlier_steps_and_the_base_left_at_home(
+    http: httpx.Client, api: Client
+) -> None:
+    """Also if those steps are not done again. What they remove there is removed."""
+    agent = {"user": "agent"}
+    first = {
+        "run": "cd; echo kept > kept; touch gone a; mv a b; mkdir -p sub; touch sub/c; rm sub/c"
+    }
+    one = build(http, "homely", agent, first)
+    assert one["state"] == "ready", log(http, one)
+    second = {"run": "cd; cat kept; test -O kept; rm gone b; echo more >> sub/more"}
+    two = build(http, "homely", agent, first, second)
+    assert two["state"] == "ready", log(http, two)
+    assert "[2/3]" not in log(http, two)
+    upon = build(http, "upon-homely", agent, {"run": "cd; cat sub/more; rm -r sub"}, base="homely")
+    assert upon["state"] == "ready", log(http, upon)
+    for template, left in ((one, "b gone kept sub"), (two, "kept sub"), (upon, "kept")):
+        with api.sandboxes.create(image=template["image"]) as sandbox:
+            assert said(sandbox, "echo *") == f"{left}\n"
+
+
 def test_a_name_stands_for_the_last_build_and_a_tag_for_its_own(
     http: httpx.Client, api: Client
 ) -> None:

@@ -1,5 +1,6 @@
 """A build gathers its steps' changes, apart from those that need a kernel."""
 
+import os
 import pwd
 from pathlib import Path
 
@@ -21,6 +22,8 @@ def test_a_home_is_kept_wherever_it_is(
         file = tmp_path / path.lstrip("/")
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(path)
+    # A pipe stands for the mark that the kernel leaves of what was removed: a device.
+    os.mkfifo(tmp_path / home.lstrip("/") / "own" / "gone")
     inside.gather({"home": home, "user": None})
     assert {str(each.relative_to(tmp_path)) for each in tmp_path.rglob("*") if each.is_file()} == {
         "opt/skeleton/own/file", "srv/kept"
