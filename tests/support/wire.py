@@ -1,6 +1,7 @@
 """HTTP as bytes on a socket, for requests that no client library would send."""
 
 import socket
+from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 import h11
@@ -47,6 +48,17 @@ def answer(connection: socket.socket) -> tuple[int, dict[str, str], bytes]:
             body += event.data
         elif isinstance(event, (h11.EndOfMessage, h11.ConnectionClosed)):
             return status, headers, body
+
+
+def twice(name: str, method: str, target: str, given: Mapping[str, str]) -> bytes:
+    """Return a request with a body of `{}` and these headers, one of which is in two lines."""
+    sent = {"content-length": "2", "transfer-encoding": "chunked", "host": "x", **given}
+    value = sent.get(name, "a")
+    lines = [f"{method} {target} HTTP/1.1"]
+    lines += [f"{each}: {value}" for each, value in given.items() if each != name]
+    lines += [] if name == "host" else ["Host: x"]
+    lines += [f"{name}: {value}", f"{name.upper()}: {value}x"]
+    return "\r\n".join([*lines, "", "{}"]).encode()
 
 
 def exchange(url: str, request: bytes) -> tuple[int, dict[str, str], bytes]:

@@ -17,6 +17,7 @@ from runner.api.edge.headers import SecurityHeaders
 from runner.words.principal import Role
 from tests.support import wire
 from tests.support.deployment import NO_POOL, Deployment, deployment
+from tests.support.interfaces import hidden, unserved
 
 REQUIRED = {
     "strict-transport-security": "max-age=63072000; includeSubDomains",
@@ -60,6 +61,7 @@ def paths(document: dict[str, Any]) -> list[str]:
         made.append(path)
     return [
         *made,
+        *sorted({each.path for each in hidden(unserved())}),
         "/openapi.json",
         "/docs",
         "/console",
