@@ -8,8 +8,8 @@ import subprocess
 import pytest
 
 from tests.support.e2b_sdks.cases import CASES
-from tests.support.e2b_sdks.table import LINES, PAGE, shown, table
-from tests.support.e2b_sdks.targets import TARGETS, Target
+from tests.support.e2b_sdks.table import LINES, PAGE, TABLES, shown
+from tests.support.e2b_sdks.targets import SINCE, TARGETS, Target
 from tests.support.environments import ROOT, Environments
 
 NEWEST = {target.package: target for target in TARGETS if target.newest and target.form == "sync"}
@@ -55,6 +55,11 @@ def test_a_line_names_a_case_that_calls_the_method(method: str) -> None:
     assert f".{method.rpartition('.')[2]}(" in inspect.getsource(case.attempt)
 
 
-def test_the_page_has_this_table() -> None:
+@pytest.mark.parametrize("name", TABLES)
+def test_the_page_has_this_table(name: str) -> None:
     """`python -m tests.support.e2b_sdks.table` writes it."""
-    assert shown(PAGE.read_text()) == table()
+    assert shown(PAGE.read_text(), name) == TABLES[name]()
+
+
+def test_what_a_version_lacks_is_a_case() -> None:
+    assert SINCE.keys() < CASES["e2b"].keys()

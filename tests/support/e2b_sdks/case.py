@@ -23,18 +23,24 @@ class Case:
     name: str
     attempt: Try
     needs: tuple[str, ...]
+    once: bool = False
+    """Whether only one version tries it: it takes long, and sends what shorter cases send, too."""
 
 
 class Cases(dict[str, Case]):
     """Cases by name, in the order in which they run."""
 
-    def case(self, *needs: str) -> Callable[[Try], Try]:
+    def case(self, *needs: str, once: bool = False) -> Callable[[Try], Try]:
         """Register a function as a case of its own name."""
 
         def register(attempt: Try) -> Try:
             name = getattr(attempt, "__name__", "")
             assert name not in self, f"two cases are called {name}"
-            self[name] = Case(name, attempt, needs)
+            self[name] = Case(name, attempt, needs, once)
             return attempt
 
         return register
+
+    def of_version(self, *, whole: bool) -> list[Case]:
+        """Return the cases that a version tries: the whole, or without those for one alone."""
+        return [each for each in self.values() if whole or not each.once]

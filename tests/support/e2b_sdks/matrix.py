@@ -90,4 +90,5 @@ def _command(environments: Environments, target: Target) -> list[str]:
         return ["node", str(script), target.package]
     package = target.package.replace("-", "_")
     python = environments.python(target.requirement)
-    return [str(python), "-m", "tests.support.e2b_sdks.run", package, target.form]
+    whole = ["whole"] if target.whole else []
+    return [str(python), "-m", "tests.support.e2b_sdks.run", package, target.form, *whole]

@@ -1,4 +1,4 @@
-"""Run cases through the SDK of this environment: `run PACKAGE sync|async`.
+"""Run cases through the SDK of this environment: `run PACKAGE sync|async [whole]`.
 
 Writes a line of JSON for each case, as soon as it is over.
 """
@@ -20,7 +20,7 @@ CASE_S = 150
 """How long a case may take; generous, because the host may be busy."""
 
 
-async def run(package: str, *, sync: bool) -> None:
+async def run(package: str, *, sync: bool, whole: bool) -> None:
     """Run the cases of a package, one after another."""
     world = World(package, sync=sync)
     said = None
@@ -29,7 +29,7 @@ async def run(package: str, *, sync: bool) -> None:
     except Exception:  # noqa: BLE001 - told for each case
         said = traceback.format_exc()
     try:
-        for case in CASES[package].values():
+        for case in CASES[package].of_version(whole=whole):
             started = time.monotonic()
             outcome, detail = ("failed", said) if said else await tried(world, case)
             tell(case.name, outcome, detail, time.monotonic() - started)
@@ -77,4 +77,4 @@ def tell(name: str, outcome: str, detail: str, seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(run(sys.argv[1], sync=sys.argv[2] == "sync"))
+    asyncio.run(run(sys.argv[1], sync=sys.argv[2] == "sync", whole="whole" in sys.argv[3:]))

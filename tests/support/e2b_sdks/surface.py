@@ -1,7 +1,8 @@
 """Say what an SDK offers in public, as JSON: run in an environment that has it.
 
 A line of the table is a method of a class. Methods of what a sandbox holds, such as its files, are
-listed with the sandbox: that is how code names them.
+listed with the sandbox: that is how code names them. What adds steps to a template is no public
+class: it is what `Template.from_image` returns.
 """
 
 import importlib
@@ -34,13 +35,21 @@ def offered(module: Any, name: str) -> Iterator[str]:
                 yield from (f"{name}.{each}.{method}" for method, _ in methods(held))
 
 
+def builder(module: Any) -> Iterator[str]:
+    """Yield the names of what adds steps to a template."""
+    adds = get_type_hints(module.Template.from_image)["return"]
+    yield from (f"{adds.__name__}.{name}" for name, _ in methods(adds))
+
+
 def surface(package: str) -> list[str]:
     """Return all names that a package offers; those of a base package are left out."""
     module = importlib.import_module(package)
     found = {
         each for name in CLASSES[package] if hasattr(module, name) for each in offered(module, name)
     }
-    if package != "e2b":
+    if package == "e2b":
+        found |= set(builder(module))
+    else:
         found -= set(surface("e2b"))
     return sorted(found)
 

@@ -1,15 +1,19 @@
-"""The support of each method of the newest SDKs: the table in `docs/e2b.md`.
+"""The support of each method of the newest SDKs, and of each version: the tables in `docs/e2b.md`.
 
-`python -m tests.support.e2b_sdks.table` writes it there.
+`python -m tests.support.e2b_sdks.table` writes them there.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support.e2b_sdks.targets import SINCE, TARGETS, VERSIONS
+
 ROOT = Path(__file__).resolve().parents[3]
 PAGE = ROOT / "docs/e2b.md"
-BEGIN, END = "<!-- table: begin -->\n", "<!-- table: end -->\n"
+MARKS = {
+    each: (f"<!-- {each}: begin -->\n", f"<!-- {each}: end -->\n") for each in ("table", "versions")
+}
 
 
 @dataclass(frozen=True)
@@ -27,8 +31,12 @@ def _works(**cases: str) -> dict[str, Line]:
     }
 
 
+def _one(what: str, case: str, methods: str) -> dict[str, Line]:
+    return {method: Line(what, case) for method in methods.split()}
+
+
 def _refused(reason: str, case: str, methods: str) -> dict[str, Line]:
-    return {method: Line(f"refused: {reason}", case) for method in methods.split()}
+    return _one(f"refused: {reason}", case, methods)
 
 
 def _plain(what: str, names: str) -> dict[str, Line]:
@@ -46,9 +54,28 @@ LINES: dict[str, Line] = {
         listed_by_metadata_and_state="Sandbox.list",
         timeout_is_set="Sandbox.set_timeout",
         template_exists="Template.exists Template.alias_exists",
-        template_is_built="Template.build",
-        template_is_tagged="Template.get_tags Template.assign_tags Template.remove_tags",
-        build_is_followed="Template.build_in_background Template.get_build_status",
+        template_is_built=(
+            "Template.build Template.from_base_image TemplateBuilder.run_cmd "
+            "TemplateBuilder.set_envs TemplateBuilder.set_workdir"
+        ),
+        template_is_built_by_steps_of_every_kind=(
+            "TemplateBuilder.make_dir TemplateBuilder.rename TemplateBuilder.remove "
+            "TemplateBuilder.make_symlink TemplateBuilder.git_clone"
+        ),
+        template_is_tagged=(
+            "Template.get_tags Template.assign_tags Template.remove_tags Template.from_dockerfile "
+            "Template.to_dockerfile Template.to_json TemplateBuilder.set_ready_cmd"
+        ),
+        template_starts_a_server="TemplateBuilder.set_start_cmd",
+        build_is_followed=(
+            "Template.build_in_background Template.get_build_status Template.from_image "
+            "Template.skip_cache"
+        ),
+        packages_are_installed=(
+            "Template.from_template TemplateBuilder.skip_cache TemplateBuilder.pip_install "
+            "TemplateBuilder.npm_install TemplateBuilder.apt_install"
+        ),
+        files_are_copied_into_a_template="TemplateBuilder.copy TemplateBuilder.copy_items",
         paused_and_resumed="Sandbox.pause",
         paused_by_its_old_name="Sandbox.beta_pause",
         copied_by_a_snapshot=(
@@ -109,15 +136,22 @@ LINES: dict[str, Line] = {
         "makes no request; its server is not there",
         "Sandbox.get_mcp_url Sandbox.mcp_port Sandbox.default_mcp_template",
     ),
-    **_plain(
-        "makes no request; an image that the operator has not named is refused when it is built",
-        "Template.from_alpine_image Template.from_arch_image Template.from_aws_registry "
-        "Template.from_base_image Template.from_bun_image Template.from_debian_image "
-        "Template.from_dockerfile Template.from_fedora_image Template.from_gcp_registry "
-        "Template.from_image Template.from_node_image Template.from_python_image "
-        "Template.from_template Template.from_ubuntu_image Template.skip_cache "
-        "Template.to_dockerfile Template.to_json",
-    ),
+    **_one("works for steps; processes of sandboxes run as `user`, whoever is set last",
+           "template_is_built_by_steps_of_every_kind", "TemplateBuilder.set_user"),
+    **_one("fails unless a step has installed bun", "build_is_followed",
+           "TemplateBuilder.bun_install"),
+    **_one("works with an image that the operator has named; others are refused",
+           "image_that_is_unknown",
+           "Template.from_debian_image Template.from_ubuntu_image Template.from_python_image "
+           "Template.from_node_image Template.from_bun_image"),
+    **_one("works with an image that the operator has named; others are refused",
+           "image_of_a_new_version_that_is_unknown",
+           "Template.from_alpine_image Template.from_arch_image Template.from_fedora_image"),
+    **_refused("no registry is used; the operator names images", "registries_are_refused",
+               "Template.from_aws_registry Template.from_gcp_registry"),
+    **_refused("their template is not here", "templates_of_their_own_are_missing",
+               "TemplateBuilder.add_mcp_server TemplateBuilder.beta_dev_container_prebuild "
+               "TemplateBuilder.beta_set_dev_container_start"),
     **_plain(
         "makes no request",
         "Sandbox.commands Sandbox.files Sandbox.pty Sandbox.git Sandbox.sandbox_id "
@@ -145,11 +179,34 @@ def _rows() -> Iterator[str]:
         yield f"| `{name}` | {line.what} | {f'`{line.case}`' if line.case else ''} |\n"
 
 
-def shown(page: str) -> str:
-    """Return the table that a page has."""
-    return page.partition(BEGIN)[2].partition(END)[0]
+def versions() -> str:
+    """Return the table of what works in each version of `e2b`, as the page has it."""
+    return "".join(_by_version())
+
+
+def _by_version() -> Iterator[str]:
+    targets = [each for each in reversed(TARGETS) if each.package == "e2b" and each.form == "sync"]
+    names = [each.version.removesuffix(".*") for each in targets]
+    yield f"| case | {' | '.join(names)} |\n|---{'|---' * len(names)}|\n"
+    for case in sorted(SINCE, key=lambda each: (VERSIONS.index(SINCE[each]), each)):
+        marks = ["lacks" if each.lacks(case) else "passes" for each in targets]
+        yield f"| `{case}` | {' | '.join(marks)} |\n"
+    others = len(targets[0].cases) - len(SINCE)
+    yield f"| each of the other {others} | {' | '.join(['passes'] * len(targets))} |\n"
+
+
+TABLES = {"table": table, "versions": versions}
+
+
+def shown(page: str, name: str) -> str:
+    """Return a table that a page has."""
+    begin, end = MARKS[name]
+    return page.partition(begin)[2].partition(end)[0]
 
 
 if __name__ == "__main__":
     text = PAGE.read_text()
-    PAGE.write_text(text.replace(BEGIN + shown(text) + END, BEGIN + table() + END))
+    for each, made in TABLES.items():
+        begin, end = MARKS[each]
+        text = text.replace(begin + shown(text, each) + end, begin + made() + end)
+    PAGE.write_text(text)

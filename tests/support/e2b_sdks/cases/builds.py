@@ -16,10 +16,34 @@ WITHIN_S = 120.0
 """A tenant builds eight templates at once, and each version of the SDK has its own to build."""
 
 
+COMMIT = "git -c user.name=a -c user.email=a@example.test commit -q --allow-empty -m first"
+MAKE_WHEEL = """python3 -c '
+import zipfile
+name = "greeting-1.0"
+with zipfile.ZipFile(f"{name}-py3-none-any.whl", "w") as wheel:
+    wheel.writestr("greeting.py", "HELLO = 1")
+    for file, text in (
+        ("METADATA", "Metadata-Version: 2.1\\nName: greeting\\nVersion: 1.0\\n"),
+        ("WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n"),
+        ("RECORD", ""),
+    ):
+        wheel.writestr(f"{name}.dist-info/{file}", text)
+'"""
+"""A package for pip that needs no index, and one for npm and one for apt."""
+MAKE_NPM = """mkdir greets && echo 'module.exports = 2' > greets/index.js &&
+echo '{"name": "greets", "version": "1.0.0"}' > greets/package.json"""
+MAKE_DEB = """mkdir -p deb/DEBIAN deb/usr/share/greeted && printf '%s\\n' 'Package: greeted' \
+'Version: 1.0' 'Architecture: all' 'Maintainer: nobody <nobody@example.test>' \
+'Description: says hello' > deb/DEBIAN/control && echo 3 > deb/usr/share/greeted/hello &&
+dpkg-deb --root-owner-group --build deb /opt/greeted.deb && rm -rf /etc/apt/sources.list*"""
+
+
 def write_app(folder: Path) -> None:
     """Write what is copied into a template."""
     (folder / "app").mkdir()
     (folder / "app" / "main.py").write_text("print('from the template')")
+    (folder / "one").write_text("1")
+    (folder / "two").write_text("2")
 
 
 async def begun(w: World, build: Callable[[], Any]) -> Any:
@@ -36,8 +60,11 @@ async def begun(w: World, build: Callable[[], Any]) -> Any:
 
 @CASES.case("Template.build")
 async def template_is_built(w: World) -> None:
-    """By root and by the user; variables stay, and what is in the home is the user's."""
-    name = f"built-{uuid.uuid4().hex[:12]}"
+    """By root and by the user; its sandboxes start where the steps have ended.
+
+    Variables stay, what is in the home is the user's, and the size is the one that was asked for.
+    """
+    name = f"built_{uuid.uuid4().hex[:12]}"
     template = (
         w.sdk.Template()
         .from_base_image()
@@ -45,17 +72,70 @@ async def template_is_built(w: World) -> None:
         .run_cmd(f"echo mine > ~/made; : {name}")
         .run_cmd("echo by-root > /usr/local/share/made", user="root")
         .set_envs({"GREETING": "hello"})
+        .set_workdir("work")
     )
     said: list[str] = []
     build = lambda: w.named("Template").build(  # noqa: E731
-        template, name, on_build_logs=lambda entry: said.append(entry.message)
+        template,
+        name,
+        cpu_count=1,
+        memory_mb=384,
+        on_build_logs=lambda entry: said.append(entry.message),
     )
     await begun(w, build)
     assert any("echo mine" in each for each in said), said
     async with w.own(template=name) as box:
-        command = "cat ~/made /usr/local/share/made; echo $GREETING; test -O ~/made && echo own"
+        command = "cat ~/made /usr/local/share/made; echo $GREETING; test -O ~/made && pwd"
         ran = await w(box.commands.run(command))
-        assert ran.stdout == "mine\nby-root\nhello\nown\n"
+        assert ran.stdout == "mine\nby-root\nhello\n/home/user/work\n"
+        info = await w(box.get_info())
+        assert (info.cpu_count, info.memory_mb) == (1, 384)
+
+
+@CASES.case("Template.build", once=True)
+async def template_is_built_by_steps_of_every_kind(w: World) -> None:
+    name = f"steps-{uuid.uuid4().hex[:12]}"
+    template = (
+        w.sdk.Template()
+        .from_base_image()
+        .make_dir(["in", "out"], mode=0o700)
+        .run_cmd(["echo 1 > in/first", "echo 2 > in/second", "echo 3 > in/third"])
+        .rename("in/first", "out/renamed")
+        .remove("in/second")
+        .make_symlink("/home/user/in/third", "out/link")
+        .set_user("root")
+        .run_cmd("id -un > /opt/who")
+        .set_user("user")
+        .run_cmd(["git init -q origin", "cd origin", COMMIT])
+        .git_clone("/home/user/origin", "cloned", depth=1)
+    )
+    await begun(w, lambda: w.named("Template").build(template, name))
+    async with w.own(template=name) as box:
+        command = "echo in/* out/*; cat out/renamed out/link /opt/who; id -un"
+        ran = await w(box.commands.run(f"{command}; git -C cloned log -1 --format=%s"))
+        assert ran.stdout == "in/third out/link out/renamed\n1\n3\nroot\nuser\nfirst\n"
+
+
+@CASES.case("Template.build", once=True)
+async def packages_are_installed(w: World) -> None:
+    """Globally by pip, npm and apt, as root. An index is reached as egress rules permit."""
+    name = f"packages-{uuid.uuid4().hex[:12]}"
+    template = (
+        w.sdk.Template()
+        .from_template("base")
+        .skip_cache()
+        .run_cmd([MAKE_WHEEL, MAKE_NPM])
+        .run_cmd(MAKE_DEB, user="root")
+        .pip_install("/home/user/greeting-1.0-py3-none-any.whl")
+        .npm_install("/home/user/greets", g=True)
+        .apt_install("/opt/greeted.deb", no_install_recommends=True)
+    )
+    await begun(w, lambda: w.named("Template").build(template, name))
+    async with w.own(template=name) as box:
+        node = "NODE_PATH=$(npm root -g) node -p 'require(\"greets\")'"
+        python = "python3 -c 'import greeting; print(greeting.HELLO)'"
+        ran = await w(box.commands.run(f"{python}; {node}; cat /usr/share/greeted/hello"))
+        assert ran.stdout == "1\n2\n3\n"
 
 
 @CASES.case("Template.build")
@@ -63,7 +143,8 @@ async def template_starts_a_server(w: World) -> None:
     """Each of its sandboxes is made once the server listens; one that never does is no template."""
     name = f"serves-{uuid.uuid4().hex[:12]}"
     serves = "[[ -n $HOME ]] && exec python3 -m http.server 8000 --directory /etc"
-    template = w.sdk.Template().from_base_image().set_start_cmd(serves, w.sdk.wait_for_port(8000))
+    begins = w.sdk.Template().from_template("base")
+    template = begins.set_start_cmd(serves, w.sdk.wait_for_port(8000))
     await begun(w, lambda: w.named("Template").build(template, name))
     async with w.own(template=name) as box:
         ran = await w(box.commands.run("curl -sS --fail http://127.0.0.1:8000/hostname"))
@@ -76,9 +157,18 @@ async def template_starts_a_server(w: World) -> None:
 
 @CASES.case("Template.get_tags", "Template.assign_tags", "Template.remove_tags")
 async def template_is_tagged(w: World) -> None:
-    """A build has the tags that it was given, until they are moved to another one."""
+    """A build has the tags that it was given, until they are moved to another one.
+
+    It is built from a Dockerfile, whose last folder its sandboxes start in.
+    """
     kind, name = w.named("Template"), f"tagged-{uuid.uuid4().hex[:12]}"
-    template = w.sdk.Template().from_base_image().run_cmd(f": {name}")
+    lines = (
+        "FROM e2bdev/base:latest", f"ARG WHO={name}", "ENV NAMED=$WHO", "WORKDIR /opt/app",
+        "RUN id -un > who",
+    )  # fmt: skip
+    template = w.sdk.Template().from_dockerfile("\n".join(lines)).set_ready_cmd("test -f who")
+    assert "RUN id -un > who" in kind.to_dockerfile(template)
+    assert '"fromImage": "e2bdev/base:latest"' in kind.to_json(template)
     info = await begun(w, lambda: kind.build(template, name, tags=["v1", "v2"]))
     given = await w(kind.assign_tags(f"{name}:v1", ["stable", "v3"]))
     assert (given.build_id, sorted(given.tags)) == (info.build_id, ["stable", "v3"])
@@ -88,14 +178,16 @@ async def template_is_tagged(w: World) -> None:
         (tag, info.build_id) for tag in ("stable", "v1", "v3")
     }
     async with w.own(template=f"{name}:stable") as box:
-        assert (await w(box.commands.run("true"))).exit_code == 0
+        ran = await w(box.commands.run("echo $NAMED; pwd; cat who; id -un"))
+        assert ran.stdout == f"{name}\n/opt/app\nroot\nuser\n"
     await w.raises("TemplateException", lambda: kind.assign_tags("nobodys:v1", "v2"))
 
 
 @CASES.case("Template.build_in_background", "Template.get_build_status")
 async def build_is_followed(w: World) -> None:
     """Until it has failed, with its reason."""
-    template = w.sdk.Template().from_base_image().run_cmd("exit 3")
+    # There is no bun in the image.
+    template = w.sdk.Template().skip_cache().from_image("base").bun_install("left-pad")
     name = f"followed-{uuid.uuid4().hex[:12]}"
     info = await begun(w, lambda: w.named("Template").build_in_background(template, name))
     deadline = time.monotonic() + WITHIN_S
@@ -103,7 +195,7 @@ async def build_is_followed(w: World) -> None:
         assert found.status in {"waiting", "building"}
         assert time.monotonic() < deadline
         await asyncio.sleep(0.3)
-    assert "exited with 3" in found.reason.message
+    assert "exited with 127" in found.reason.message
 
 
 @CASES.case("Template.build:min_free_disk_mb")
@@ -116,8 +208,9 @@ async def files_are_copied_into_a_template(w: World) -> None:
             w.sdk.Template(file_context_path=folder)
             .from_base_image()
             .copy("app", "/home/user/app/")
+            .copy_items([{"src": "one", "dest": "both/"}, {"src": "two", "dest": "both/"}])
         )
         await begun(w, lambda: w.named("Template").build(template, name))
     async with w.own(template=name) as box:
-        ran = await w(box.commands.run("python3 app/main.py"))
-        assert ran.stdout == "from the template\n"
+        ran = await w(box.commands.run("python3 app/main.py; cat both/one both/two"))
+        assert ran.stdout == "from the template\n12"

@@ -70,12 +70,56 @@ async def oldest_first_is_refused(w: World) -> None:
     }
 
 
+async def unbuilt(w: World, template: Any, reason: str) -> None:
+    """Check that a build is refused at once, for this reason."""
+    build = lambda: w.named("Template").build(template, "refused")  # noqa: E731
+    await unsupported(w, build, (reason,))
+
+
 @CASES.case("Template.build")
 async def image_that_is_unknown(w: World) -> None:
     """It is refused by its name, with what there is."""
-    template, built = w.named("Template"), w.sdk.Template().from_image("python:3.12")
-    call = lambda: template.build(built, "unknown-image")  # noqa: E731
-    await unsupported(w, call, ("there is no image 'python:3.12'",))
+    of = w.sdk.Template
+    for template, image in (
+        (of().from_image("python:3.12"), "python:3.12"),
+        (of().from_python_image("3.11"), "python:3.11"),
+        (of().from_debian_image("trixie"), "debian:trixie"),
+        (of().from_ubuntu_image("22.04"), "ubuntu:22.04"),
+        (of().from_node_image("24"), "node:24"),
+        (of().from_bun_image("1"), "oven/bun:1"),
+    ):
+        await unbuilt(w, template, f"there is no image {image!r}")
+
+
+@CASES.case("Template.from_alpine_image")
+async def image_of_a_new_version_that_is_unknown(w: World) -> None:
+    of = w.sdk.Template
+    for template, image in (
+        (of().from_alpine_image("3"), "alpine:3"),
+        (of().from_arch_image("base"), "archlinux:base"),
+        (of().from_fedora_image("44"), "fedora:44"),
+    ):
+        await unbuilt(w, template, f"there is no image {image!r}")
+
+
+@CASES.case("Template.build")
+async def registries_are_refused(w: World) -> None:
+    of = w.sdk.Template
+    account = {"type": "service_account"}
+    for template in (
+        of().from_aws_registry("own", "key", "secret", "eu-west-1"),
+        of().from_gcp_registry("own", account),
+    ):
+        await unbuilt(w, template, "no registry is used")
+
+
+@CASES.case("Template.build")
+async def templates_of_their_own_are_missing(w: World) -> None:
+    gateway = w.sdk.Template().from_template("mcp-gateway").add_mcp_server("time")
+    await unbuilt(w, gateway, "there is no template 'mcp-gateway'")
+    begins = w.sdk.Template().from_template("devcontainer")
+    container = begins.beta_dev_container_prebuild("/own").beta_set_dev_container_start("/own")
+    await unbuilt(w, container, "there is no template 'devcontainer'")
 
 
 @CASES.case("Volume.get_info", "Volume.read_file")
