@@ -37,6 +37,7 @@ from runner.base import telemetry
 from runner.base.settings import Settings
 from runner.cli.demo import temporary_state
 from runner.embedded.stack import Stack, stack
+from runner.node.service import SWEEP_S
 from tests.support.nodes import free_port
 
 LEASE_S = 4.0
@@ -79,6 +80,9 @@ async def survive(fault: Fault, rounds: int) -> Survived:
                     made.wrong += [*scene.wrong, *findings.wrong]
                     made.wrong += [*await broken(running, book), *visits.unasked(book)]
                     made.wrong += await unproven(running)
+                    if fault.hits_docker:
+                        # A node looks now and then for what it could not remove when it ended.
+                        await asyncio.sleep(1.5 * SWEEP_S)
                     parts = processes(running)
         made.wrong += left_behind(private, parts)
     made.wrong += [f"{count} x {what}" for what, count in book.wrong.most_common()]
@@ -109,6 +113,8 @@ def _settings(settings: Settings, visited: int) -> Settings:
             "lease_s": LEASE_S,
             "reconcile_s": 0.5,
             "drain_s": 2.0,
+            # As operators have it; the work ends its sandboxes itself.
+            "sandboxes_on_stop": "leave",
             "sandboxes": SANDBOXES + 4,
             "profiles_dir": with_ceiling(settings, visited),
             "egress_hosts": {HOST: "127.0.0.1"},
@@ -222,7 +228,11 @@ async def run(faults: Sequence[Fault], rounds: int) -> list[Survived]:
     survived = []
     for fault in faults:
         began = time.monotonic()
-        survived.append(await survive(fault, rounds))
+        try:
+            survived.append(await survive(fault, rounds))
+        except Exception as error:  # noqa: BLE001 - the other faults are tried all the same
+            told = f"this fault's run failed: {type(error).__name__}: {error}"
+            survived.append(Survived(fault.number, fault.name, wrong=[told]))
         state = "broken" if survived[-1].wrong else "survived"
         say(f"{fault.number}. {fault.name}: {state}, {time.monotonic() - began:.0f} s")
         for each in survived[-1].wrong:

@@ -69,6 +69,7 @@ class Fault:
     name: str
     act: Callable[[Scene], Awaitable[None]]
     sets_clock: bool = False
+    hits_docker: bool = False
 
 
 async def worker_killed_before_start(scene: Scene) -> None:
@@ -142,16 +143,9 @@ async def postgres_away(scene: Scene) -> None:
     await asyncio.to_thread(postgres.start)
 
 
-async def disk_full(scene: Scene) -> None:
-    """Let no sandbox find a place for its socket, and nothing be stored, for a while."""
-    folder = scene.parts.stack.settings.run_dir / "sandboxes"
-    away = folder.rename(folder.with_name("away"))
-    folder.touch()
-    try:
-        await faults.lose_objects(scene.parts)
-    finally:
-        folder.unlink()
-        away.rename(folder)
+async def store_full(scene: Scene) -> None:
+    """Let the object store take nothing for a while."""
+    await faults.lose_objects(scene.parts)
 
 
 async def clock_jumps(scene: Scene) -> None:
@@ -212,8 +206,9 @@ async def poison(scene: Scene) -> None:
     while found["state"] in {"queued", "starting", "running"}:
         await asyncio.sleep(0.1)
         found = await scene.load.read(id_)
-    if found["reason"] != "attempts_exhausted":
-        scene.wrong.append(f"a poison execution ended as {found['state']}, {found['reason']}")
+    reason = found["result"]["reason"]
+    if reason != "attempts_exhausted":
+        scene.wrong.append(f"a poison execution ended as {found['state']}, {reason}")
 
 
 async def proxy_killed(scene: Scene) -> None:
@@ -231,13 +226,13 @@ CATALOGUE = (
     Fault(2, "worker killed in a run", worker_killed_in_a_run),
     Fault(3, "worker killed after a result", worker_killed_after_a_result),
     Fault(4, "worker stopped", worker_stopped),
-    Fault(5, "Docker restarted", docker_restarted),
-    Fault(6, "Docker hangs", docker_hangs),
+    Fault(5, "Docker restarted", docker_restarted, hits_docker=True),
+    Fault(6, "Docker hangs", docker_hangs, hits_docker=True),
     Fault(7, "Redis emptied and restarted", redis_lost),
     Fault(8, "Redis full", redis_full),
     Fault(9, "PostgreSQL crashed", postgres_crashed),
     Fault(10, "PostgreSQL away", postgres_away),
-    Fault(11, "disk full", disk_full),
+    Fault(11, "object store takes nothing", store_full),
     Fault(12, "clock jumps by an hour", clock_jumps, sets_clock=True),
     Fault(13, "API killed while streaming", api_restarted),
     Fault(14, "jobs delivered again", jobs_twice),
@@ -245,7 +240,7 @@ CATALOGUE = (
     Fault(17, "host crashed", host_crashed),
     Fault(18, "poison execution", poison),
     Fault(19, "egress proxy killed", proxy_killed),
-    Fault(20, "any of these", anything),
+    Fault(20, "any of these", anything, hits_docker=True),
 )
 
 
