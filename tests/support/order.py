@@ -14,6 +14,8 @@ LONGEST = (
     "tests/e2e/test_command_line.py",
     "tests/security/test_checks_living.py",
     "tests/integration/api/test_contract.py",
+    "tests/e2e/test_templates.py",
+    "tests/e2e/test_template_defaults.py",
     "tests/e2e/test_librechat.py",
     "tests/e2e/test_mcp.py",
     "tests/e2e/test_pages.py",
