@@ -65,6 +65,7 @@ READ_ONCE = frozenset(
         b"x-csrf-token",
         b"x-request-id",
         b"x-runner-tenant",
+        b"x-runner-unattended",
     }
 )
 """Headers that this API reads as one value. Of two, some readers take the first, others the last.
