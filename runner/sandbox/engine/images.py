@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 from runner.base.recipe import Recipe, read_recipe
@@ -93,10 +94,9 @@ class Images:
             return known[1]
         if (template := template_in(name)) is not None:
             return await self.find_template(name, template)
-        for image in await self.list_images():
-            if image.name == name and image.current:
-                self._found[name] = (time.monotonic(), image)
-                return image
+        if (image := await self._current(name)) is not None:
+            self._found[name] = (time.monotonic(), image)
+            return image
         raise ImageMissing(
             f"the sandbox image {name!r} is not on this host; `runner images build {name}` makes it"
         )
@@ -181,24 +181,10 @@ class Images:
 
     async def list_images(self) -> list[BuiltImage]:
         """Return every sandbox image on this host, the newest first."""
-        wanted: dict[str, str | None] = {}
-        found = []
-        for facts in await self._engine.images(RECIPE_LABEL):
-            labels = facts["Labels"]
-            name, recipe = labels[NAME_LABEL], labels[RECIPE_LABEL]
-            if name not in wanted:
-                wanted[name] = self._hash(name) if self._known(name) else None
-            found.append(
-                BuiltImage(
-                    name=name,
-                    digest=facts["Id"],
-                    recipe=recipe,
-                    size_bytes=facts["Size"],
-                    created=facts["Created"],
-                    current=recipe == wanted[name],
-                    account=_account(labels),
-                )
-            )
+        listed = await self._engine.images(RECIPE_LABEL)
+        names = {facts["Labels"][NAME_LABEL] for facts in listed}
+        wanted = {name: self._hash(name) if self._known(name) else None for name in names}
+        found = [_built(facts, wanted[facts["Labels"][NAME_LABEL]]) for facts in listed]
         return sorted(found, key=lambda image: image.created, reverse=True)
 
     async def build(
@@ -215,7 +201,7 @@ class Images:
         async with build_folder(settings.state_dir) as folder:
             if (found := await self._current(name)) is not None:
                 return found  # by another build, while this one waited for the folder
-            base_hash = self._base_hash(name)
+            base_hash = self._base_hash(self._recipe(name))
             base = await self._base(base_hash)
             if base is None:
                 say(f"building {name} from {codename()} packages (one or two minutes, once)")
@@ -240,8 +226,16 @@ class Images:
         return None
 
     async def _current(self, name: str) -> BuiltImage | None:
-        images = await self.list_images()
-        return next((i for i in images if i.name == name and i.current), None)
+        """Return the image that the recipe gives. Other images cost nothing here."""
+        if not self._known(name):
+            return None
+        wanted = self._hash(name)
+        found = [
+            _built(facts, wanted)
+            for facts in await self._engine.images(f"{RECIPE_LABEL}={wanted}")
+            if facts["Labels"][NAME_LABEL] == name
+        ]
+        return max(found, key=lambda image: image.created, default=None)
 
     async def _build_base(self, name: str, folder: Path, settings: Settings) -> None:
         tar = folder / "root.tar"
@@ -250,7 +244,7 @@ class Images:
 
     async def add_base(self, name: str, tar: Path) -> None:
         """Make the packages' layer of an archive, which the recipe's command has written."""
-        base_hash = self._base_hash(name)
+        base_hash = self._base_hash(self._recipe(name))
         digest = await asyncio.to_thread(_sha256, tar)
         await self._engine.import_image(
             tar,
@@ -293,19 +287,32 @@ class Images:
     def _recipe(self, name: str) -> Recipe:
         return read_recipe(self._recipes_dir, name)
 
-    def _base_hash(self, name: str) -> str:
-        recipe = self._recipe(name)
+    def _base_hash(self, recipe: Recipe) -> str:
         what = mmdebstrap_command(recipe, Path("root.tar"), sources=[])
         return hashlib.sha256(json.dumps([what, platform.machine()]).encode()).hexdigest()
 
     def _hash(self, name: str) -> str:
-        total = hashlib.sha256(self._base_hash(name).encode())
         recipe = self._recipe(name)
+        total = hashlib.sha256(self._base_hash(recipe).encode())
         total.update(_steps(recipe.account).encode())
         total.update(json.dumps(recipe.preload).encode())
         for path in self._ours():
             total.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
         return total.hexdigest()
+
+
+def _built(facts: Mapping[str, Any], wanted: str | None) -> BuiltImage:
+    """Return an image as Docker lists it. `wanted` is the hash of its recipe today, if any."""
+    labels = facts["Labels"]
+    return BuiltImage(
+        name=labels[NAME_LABEL],
+        digest=facts["Id"],
+        recipe=labels[RECIPE_LABEL],
+        size_bytes=facts["Size"],
+        created=facts["Created"],
+        current=labels[RECIPE_LABEL] == wanted,
+        account=_account(labels),
+    )
 
 
 def _account(labels: Mapping[str, str]) -> UnixAccount:
