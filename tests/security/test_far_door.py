@@ -451,6 +451,19 @@ async def test_a_host_whose_handshakes_fail_is_not_greeted_for_a_while(
         assert await answered(place, certificates, good, NEIGHBOUR)
 
 
+async def test_an_api_whose_calls_are_broken_off_is_greeted(
+    tmp_path: Path, certificates: Path
+) -> None:
+    """A tenant's clients may hang up as often as they like: others' calls get through."""
+    failures = Failures(3, per_s=0.0)
+    good = certificates / "api.pem"
+    async with answering(tmp_path / "one", certificates, "one", failures=failures) as (place, _):
+        for _ in range(4):
+            for _ in range(2):
+                assert await answered(place, certificates, None, NEIGHBOUR) == []
+            assert await answered(place, certificates, good, NEIGHBOUR)
+
+
 @asynccontextmanager
 async def silent(
     place: str, host: str, number: int

@@ -109,6 +109,7 @@ class FarDoor:
             self._failures.add(host)
             _log.debug("stranger_not_let_in", why=str(error) or type(error).__name__)
             return
+        self._failures.forget(host)
         guard(transport)
         self._door.serve_far(reader, asyncio.StreamWriter(transport, protocol, reader, loop))
 

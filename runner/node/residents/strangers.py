@@ -1,7 +1,7 @@
 """How often strangers have failed at the door lately, by where they come from.
 
-A handshake costs the event loop a signature. Whoever cannot show a certificate of this deployment
-may begin a few in a row and then some each second, and is hung up on otherwise.
+A handshake costs the event loop a signature. A site from which nobody shows a certificate of this
+deployment may begin some at once and then some each second, and is hung up on otherwise.
 """
 
 import time
@@ -12,8 +12,8 @@ from ipaddress import ip_address
 from runner.network.addresses import site
 
 AT_ONCE = 100
-"""Failures in a row after which a site is not greeted. An API whose calls are cancelled has some,
-too."""
+"""Failures after which a site is not greeted. An API has some, too: clients hang up while it calls.
+So one handshake that succeeds makes up for all of them."""
 PER_S = 10.0
 """How many of them are forgotten in a second."""
 MOST_SITES = 4096
@@ -49,6 +49,10 @@ class Failures:
         self._sites.move_to_end(where)
         if len(self._sites) > self._most_sites:
             self._sites.popitem(last=False)
+
+    def forget(self, host: str) -> None:
+        """Forget the failures of this host: it has shown a certificate of this deployment."""
+        self._sites.pop(_site(host), None)
 
     def _count(self, where: str) -> float:
         count, at = self._sites.get(where, (0.0, 0.0))

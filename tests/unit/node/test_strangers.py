@@ -29,6 +29,15 @@ def test_failures_are_forgotten_at_their_rate() -> None:
     assert not failures.too_many("192.0.2.1")
 
 
+def test_a_success_makes_up_for_all_failures_of_its_site() -> None:
+    failures = Failures(1, per_s=0.0)
+    failures.add("192.0.2.1")
+    failures.add("192.0.2.2")
+    failures.forget("192.0.2.1")
+    failures.forget("192.0.2.3")
+    assert [failures.too_many(f"192.0.2.{number}") for number in (1, 2, 3)] == [False, True, False]
+
+
 def test_each_site_has_its_own_count() -> None:
     """Whoever has an IPv6 /64 has all its addresses; IPv4 by IPv6 is the same host."""
     failures = Failures(1, per_s=0.0)
