@@ -94,6 +94,12 @@ class Connection(H11Protocol):
             self._place.close()
         super().connection_lost(exc)
 
+    def shutdown(self) -> None:
+        """End with the server, which waits for no client whose body was refused."""
+        super().shutdown()
+        if self._line.lingers:
+            self._line.hang_up()
+
     def data_received(self, data: bytes) -> None:
         """Take bytes from the client."""
         if self._line.lingers:

@@ -95,6 +95,16 @@ async def test_who_never_ends_its_body_is_hung_up_on() -> None:
         await asyncio.sleep(0)
 
 
+async def test_a_server_that_stops_waits_for_none_of_them() -> None:
+    async with asyncio.timeout(60):
+        async with serving(client_s=600) as port:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(HEAD)
+            assert (await reader.read()).startswith(FORBIDDEN)
+        writer.transport.abort()
+        await asyncio.sleep(0)
+
+
 async def test_a_request_without_a_body_is_answered_and_hung_up_on() -> None:
     """There is nothing to wait for."""
     async with serving(client_s=60) as port, asyncio.timeout(30):
