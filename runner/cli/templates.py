@@ -52,7 +52,9 @@ def build(
     understood. Exits with 1 if the build fails.
     """
     said = dockerfile.read(folder)
-    limits = {"cpu": cpu, "memory_mb": memory_mb}
+    limits = {
+        name: value for name, value in (("cpu", cpu), ("memory_mb", memory_mb)) if value is not None
+    }
     with client(read_settings()) as api:
         begun = api.templates.build(
             name or folder.resolve().name,
@@ -65,7 +67,8 @@ def build(
             start=start,
             ready=ready,
             ready_s=ready_within,
-            sandbox_limits={name: value for name, value in limits.items() if value is not None},
+            # An API of an earlier release does not know the field.
+            **({"sandbox_limits": limits} if limits else {}),
             anew=anew,
         )
         ended = _followed(api, begun.id)
