@@ -149,13 +149,7 @@ async def _round(
     async def execution() -> None:
         async with asyncio.timeout(GIVE_UP_S):
             while True:
-                body = {
-                    "command": ["true"],
-                    "size": "nano",
-                    "wait_s": 20,
-                    "on_worker_loss": "retry",
-                }
-                found = await executions.submit(body)
+                found = await executions.submit(PROBE)
                 if found["state"] == "succeeded":
                     break
         made.executions.append(time.monotonic() - began)
