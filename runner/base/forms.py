@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field, SecretStr, StringConstraints
 from runner.words.templates import MOST_REFERENCE, REFERENCE
 
 _YEAR_S = 366 * 86_400
+MOST_PORT = 2**16 - 1
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+: [\x20-\x7e]*")
 """Names are tokens (RFC 9110 5.6.2); of values, only those that every server takes."""
 
@@ -40,6 +41,12 @@ def _network(text: str) -> str:
     except ValueError as error:
         raise ValueError(f"{error}; a network is written like 10.2.0.0/16") from None
     return text
+
+
+def _with_port(place: str) -> str:
+    if int(place.rpartition(":")[2]) > MOST_PORT:
+        raise ValueError(f"a port is at most {MOST_PORT}")
+    return place
 
 
 def _trustworthy(url: str) -> str:
@@ -100,6 +107,7 @@ ImageReference = Annotated[
 Place = Annotated[
     str,
     StringConstraints(pattern=r"^([A-Za-z0-9._-]{1,253}|\[[0-9a-fA-F:]{2,45}\]):[1-9][0-9]{0,4}$"),
+    AfterValidator(_with_port),
 ]
 """A host and a port; an address of IPv6 is in brackets."""
 Host = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.:_-]{1,253}$")]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
 import typer
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from runner.auth.caller import By
 from runner.base import forms, telemetry
@@ -19,13 +19,21 @@ from runner.base.settings import Settings
 from runner.base.signing import replace_file
 from runner.cli import human
 from runner.cli.arguments import MOST_DAYS
-from runner.cli.console import err, fail, out, read_settings, reports_errors, required
+from runner.cli.console import (
+    err,
+    fail,
+    out,
+    read_settings,
+    read_text,
+    reports_errors,
+    required,
+)
 from runner.cli.database import as_operator
 from runner.cli.listing import AsJson, Column, print_json, print_rows
 from runner.cli.serve import stop_requested
 from runner.cli.session import operated
 from runner.door import joining
-from runner.door.joining import JoinToken, SettingName, SettingValue
+from runner.door.joining import MOST_SETTINGS, JoinToken, SettingName, SettingValue
 from runner.fleet import invitations
 from runner.store.node_invitations import StoredInvitation
 
@@ -38,7 +46,9 @@ _OWN = {"RUNNER_NODE", "RUNNER_STATE_DIR", "RUNNER_DOOR_ADDRESS"}
 """Settings of one host alone."""
 _OPERATORS = {f"RUNNER_DATABASE_{who}_URL" for who in ("SUPERUSER", "OWNER", "OPERATOR", "API")}
 """Logins that no node needs."""
-_GIVEN: TypeAdapter[dict[str, str]] = TypeAdapter(dict[SettingName, SettingValue])
+_GIVEN: TypeAdapter[dict[str, str]] = TypeAdapter(
+    Annotated[dict[SettingName, SettingValue], Field(max_length=MOST_SETTINGS)]
+)
 
 
 def _node_name(text: str) -> str:
@@ -194,11 +204,14 @@ def join(
 
 def _read_settings_file(path: Path) -> Mapping[str, str]:
     """Return what each node is given. Exits if one of it is for no other host."""
-    pairs = [each.partition("=") for each in shlex.split(path.read_text(), comments=True)]
     try:
+        pairs = [each.partition("=") for each in shlex.split(read_text(path), comments=True)]
         found = _GIVEN.validate_python({name: value for name, _, value in pairs})
-    except ValidationError:
-        fail(f"{path} may hold lines RUNNER_NAME=VALUE only, without quotes in a value")
+    except ValueError:
+        fail(
+            f"{path} may hold at most {MOST_SETTINGS} lines RUNNER_NAME=VALUE, without quotes in a "
+            "value"
+        )
     if wrong := sorted(found.keys() & (_OWN | _OPERATORS)):
         fail(f"{path} sets {wrong[0]}, which is not for other hosts")
     return found

@@ -38,6 +38,8 @@ _RAW = 32
 _TOKEN = re.compile(r"rn_([A-Za-z0-9_-]{43})([A-Za-z0-9_-]{43})_([A-Za-z0-9._-]{1,63})", re.ASCII)
 _NODE_ID = re.compile(r"([A-Za-z0-9._-]{1,63})-[0-9a-f]{8}", re.ASCII)
 _PEM = 64 * 1024
+MOST_SETTINGS = 64
+"""How many settings a new node can be given."""
 
 Pem: TypeAlias = Annotated[str, Field(max_length=_PEM)]
 SettingName: TypeAlias = Annotated[str, Field(pattern=r"^RUNNER_[A-Z0-9_]{1,64}$")]
@@ -110,7 +112,7 @@ class JoinedReply(JoinMessage):
     certificate: Pem
     authority: Pem
     revoked: Annotated[str | None, Field(max_length=512 * 1024)]
-    settings: Annotated[Mapping[SettingName, SettingValue], Field(max_length=64)]
+    settings: Annotated[Mapping[SettingName, SettingValue], Field(max_length=MOST_SETTINGS)]
 
 
 @with_config(STRICT)

@@ -117,7 +117,8 @@ class NodeAdmission:
             return
         full = len(self._hosts) >= MOST_AT_ONCE
         if full or not self._attempts.allow(address, time.monotonic()):
-            _log.warning("host_turned_away", address=address)
+            # Strangers decide how often this happens, and must not fill the log.
+            _log.debug("host_turned_away", address=address)
             link.close()
             return
         task = asyncio.create_task(self._serve(link, address))

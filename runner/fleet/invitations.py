@@ -56,11 +56,12 @@ async def invite(
     return NewNodeInvitation(stored, str(token))
 
 
-async def list_invitations(database: Database, *, ended: bool = False) -> list[StoredInvitation]:
+async def list_invitations(
+    database: Database, *, ended: bool = False
+) -> Sequence[StoredInvitation]:
     """Return the newest invitations, newest first; those that have ended only with `ended`."""
     async with database.no_tenant() as tx:
-        found: Sequence[StoredInvitation] = await node_invitations.list_newest(tx, SHOWN)
-    return [each for each in found if ended or each.open]
+        return await node_invitations.list_newest(tx, SHOWN, ended=ended)
 
 
 async def revoke(database: Database, invitation_id: UUID, by: By) -> None:

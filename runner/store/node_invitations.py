@@ -48,9 +48,10 @@ async def insert(
     return StoredInvitation(**row)
 
 
-async def list_newest(tx: Transaction, limit: int) -> Sequence[StoredInvitation]:
-    """Return invitations, also those that have ended, newest first."""
-    return [StoredInvitation(**row) for row in await tx.all("node_invitations.list", limit=limit)]
+async def list_newest(tx: Transaction, limit: int, *, ended: bool) -> Sequence[StoredInvitation]:
+    """Return the newest open invitations, newest first; with `ended`, the newest of all."""
+    rows = await tx.all("node_invitations.list", limit=limit, ended=ended)
+    return [StoredInvitation(**row) for row in rows]
 
 
 async def revoke(tx: Transaction, invitation_id: UUID) -> str | None:

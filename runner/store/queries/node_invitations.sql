@@ -9,7 +9,9 @@ RETURNING {columns};
 
 -- name: list
 SELECT {columns}
-FROM node_invitations ORDER BY invitation_id DESC LIMIT %(limit)s;
+FROM node_invitations
+WHERE %(ended)s OR (expires_at > clock_timestamp() AND num_nonnulls(revoked_at, used_at) = 0)
+ORDER BY invitation_id DESC LIMIT %(limit)s;
 
 -- name: revoke
 UPDATE node_invitations SET revoked_at = clock_timestamp()

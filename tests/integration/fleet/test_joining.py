@@ -159,6 +159,20 @@ async def test_an_expired_token_is_refused(
     await joining.join(place, token, NODE_ID, tmp_path / "door")
 
 
+async def test_an_open_invitation_is_listed_however_many_have_ended_since(
+    operators: Database, authority: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(invitations, "SHOWN", 2)
+    await invited(operators, authority)
+    (still_open,) = await invitations.list_invitations(operators)
+    for _ in range(2):
+        await invited(operators, authority)
+        newest = (await invitations.list_invitations(operators))[0]
+        await invitations.revoke(operators, newest.invitation_id, By())
+    assert [*await invitations.list_invitations(operators)] == [still_open]
+    assert len(await invitations.list_invitations(operators, ended=True)) == 2
+
+
 async def test_a_revoked_token_is_refused(
     operators: Database, authority: Path, place: str, tmp_path: Path, superuser_in: Superuser
 ) -> None:
@@ -167,7 +181,7 @@ async def test_a_revoked_token_is_refused(
     (mine,) = await invitations.list_invitations(operators)
     await invitations.revoke(operators, mine.invitation_id, By())
     await refused(place, token, tmp_path / "door")
-    assert await invitations.list_invitations(operators) == []
+    assert [*await invitations.list_invitations(operators)] == []
     superuser_in.execute(UNREVOKED)
     await joining.join(place, token, NODE_ID, tmp_path / "door")
     with pytest.raises(NotFound):

@@ -7,7 +7,7 @@ from typer.testing import CliRunner, Result
 
 from runner.cli.app import app
 from runner.door.identity import make_authority
-from runner.door.joining import JoinToken
+from runner.door.joining import MOST_SETTINGS, JoinToken
 
 TOKEN = JoinToken.make(bytes(32), "host-2")
 NOWHERE = "127.0.0.1:1"
@@ -47,7 +47,7 @@ def test_what_is_no_token_is_not_tried(state: Path) -> None:
     assert TOKEN.secret not in run.output
 
 
-@pytest.mark.parametrize("place", ["10.0.0.1", "host:", ":7444", "a b:1", "[::1:7444"])
+@pytest.mark.parametrize("place", ["10.0.0.1", "host:", ":7444", "a b:1", "[::1:7444", "a:65536"])
 def test_an_address_is_a_host_and_a_port(state: Path, place: str) -> None:
     run = nodes(state, "join", place, str(TOKEN))
     assert run.exit_code == 2
@@ -64,6 +64,8 @@ def test_an_address_is_a_host_and_a_port(state: Path, place: str) -> None:
         ("RUNNER_STATE_DIR=/elsewhere", "RUNNER_STATE_DIR"),
         ("PATH=/elsewhere", "RUNNER_NAME=VALUE"),
         ('RUNNER_ZONE="it\'s"', "without quotes"),
+        ("RUNNER_ZONE='a", "without quotes"),
+        ("\n".join(f"RUNNER_{number}=1" for number in range(MOST_SETTINGS)), "at most 64 lines"),
     ],
 )
 def test_a_node_is_given_nothing_of_the_operators(
