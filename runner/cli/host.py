@@ -29,6 +29,9 @@ MIN_MEMORY_GIB = 2
 FIXED_RUNC = ((1, 2, 8), (1, 3, 3))
 """First release of each line without CVE-2025-31133, CVE-2025-52565 and CVE-2025-52881."""
 OLDEST_ENGINE_MAJOR = 25
+UNPACKING_APART = {"overlay2", "overlayfs"}
+"""Storage drivers that unpack each layer of an image into a folder of its own, so no link of
+another layer is followed."""
 
 
 class Status(StrEnum):
@@ -143,10 +146,15 @@ def _docker(facts: Mapping[str, Any]) -> Iterator[Finding]:
         "" if recent else "no longer maintained upstream: rely on your distribution's fixes",
     )
     yield _runc(version)
+    apart = info.get("Driver") in UNPACKING_APART
     yield Finding(
         "storage, cgroups",
-        Status.OK,
+        Status.OK if apart else Status.WARN,
         f"{info.get('Driver')}, {info.get('CgroupDriver')} v{info.get('CgroupVersion', '1')}",
+        ""
+        if apart
+        else "a template that is built on another one could change what starts in its sandboxes: "
+        "use the storage driver overlay2",
     )
     options = [str(option) for option in info.get("SecurityOptions") or ()]
     enforced = any("seccomp" in option for option in options)

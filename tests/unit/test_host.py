@@ -48,6 +48,13 @@ def test_a_good_docker_gets_no_advice(tmp_path: Path) -> None:
         assert found[name].advice == ""
 
 
+def test_a_storage_driver_that_follows_links_of_other_layers_is_told(tmp_path: Path) -> None:
+    found = findings(tmp_path, info={"Driver": "vfs"})["storage, cgroups"]
+    assert found.status is Status.WARN
+    assert "overlay2" in found.advice
+    assert findings(tmp_path)["storage, cgroups"].status is Status.OK
+
+
 def test_ids_of_sandboxes_that_somebody_else_has_are_told(tmp_path: Path) -> None:
     """They are users of the host, or ranges that users may map (subuid(5))."""
     settings = Settings(state_dir=tmp_path, sandbox_uids="70000:4096")

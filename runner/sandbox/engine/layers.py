@@ -4,7 +4,9 @@ The archive comes from a sandbox in which somebody else was root. So every entry
 written anew from its checked fields: files, folders and links, owned by root, without set-user-ID
 bits, devices, capabilities or other attributes. Nothing here is unpacked; Docker does that, in a
 root of its own. Names that a sandbox is given anew by its node are left out. They cannot be reached
-by another way either: a folder above them stays a folder, and nothing is written through a link.
+by another way either: a folder above them stays a folder, and nothing is written through a link
+of the layer. A link of a layer below does not matter where Docker unpacks each layer into a folder
+of its own, as it does with the storage driver overlay2; `runner doctor` warns of others.
 """
 
 import hashlib
