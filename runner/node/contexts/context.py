@@ -41,6 +41,8 @@ MOST_WAITING = 16
 """How many runs wait for the one under way."""
 KILLED_AFTER_S = 5.0
 """How long code may go on after it was interrupted because its time was up."""
+AGAIN_AFTER_S = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+"""When to interrupt code again that nobody waits for."""
 _CWD = 512
 
 _log = structlog.get_logger("runner.worker")
@@ -197,7 +199,7 @@ class Context:
         finally:
             run.leave()
             if not run.over:
-                self._in_background(self._interrupt(run))
+                self._in_background(self._end_unwanted(run))
 
     async def _my_turn(self) -> None:
         self._waiting += 1
@@ -256,6 +258,18 @@ class Context:
             await asyncio.sleep(KILLED_AFTER_S)
             # The code has stopped even what stands before the interpreter.
             self.process.signal(SIGKILL)
+
+    async def _end_unwanted(self, run: ContextRun) -> None:
+        """Interrupt a run that nobody waits for until it ends, or is stubborn.
+
+        One interrupt can be lost: bash ignores it if the program that it is just about to run does
+        not end by it. The next run would wait behind that program.
+        """
+        for pause_s in AGAIN_AFTER_S:
+            await self._interrupt(run)
+            await asyncio.sleep(pause_s)
+            if run.over:
+                return
 
     async def _interrupt(self, run: ContextRun) -> None:
         """Interrupt a run, or keep it from beginning. One that has ended meanwhile stays so."""

@@ -152,6 +152,22 @@ async def test_a_caller_that_leaves_interrupts_and_frees_the_turn(home: House) -
     assert (await ran(context, "echo ${late-no}"))[0] == b"no\n"
 
 
+HALF_DEAF = (
+    "python3 -c 'import signal, time; "
+    "signal.signal(2, lambda *_: signal.signal(2, signal.SIG_DFL)); "
+    'print("begun", flush=True); time.sleep(600)\''
+)
+"""A program that only a second interrupt ends."""
+
+
+async def test_a_caller_that_leaves_interrupts_until_the_code_ends(home: House) -> None:
+    context = await shell(home, table(home, await home.start()))
+    async with context.run(HALF_DEAF, {}, None) as events:
+        assert isinstance(await anext(aiter(events)), Chunk)
+    async with asyncio.timeout(WITHIN_S):
+        assert (await ran(context, "echo on"))[0] == b"on\n"
+
+
 async def test_more_than_some_may_not_wait(home: House) -> None:
     context = await shell(home, table(home, await home.start()))
     first = await under_way(context)
