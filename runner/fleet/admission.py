@@ -216,7 +216,7 @@ async def open_admission(
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listener = socket.create_server((host, int(port)), family=family, backlog=MOST_AT_ONCE)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         raise SetupError(f"cannot listen at {place}: {error}") from error
     with listener:
         admission = NodeAdmission(database, terms, listener, attempts, within_s=within_s)
