@@ -59,7 +59,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def _nothing_stays() -> Iterator[None]:
     """Remove at the end what deployments are made from."""
     yield
-    deployments.forget_migrated()
+    deployments.end_fork_server()
+    deployments.forget_databases()
 
 
 @pytest.fixture(scope="session")

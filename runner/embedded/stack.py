@@ -11,10 +11,11 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Protocol, TypeAlias
 
 import httpx
 from pydantic import SecretStr
@@ -41,17 +42,64 @@ STOP_AFTER_S = 40.0
 WATCH_EVERY_S = 0.5
 
 
+class StartedProcess(Protocol):
+    """A process that was started; a `subprocess.Popen`, as far as it is used here."""
+
+    pid: int
+
+    def poll(self) -> int | None:
+        """Return its exit code if it has ended."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Return its exit code once it has ended. Raises subprocess.TimeoutExpired."""
+
+    def send_signal(self, sig: int) -> None:
+        """Signal it unless it has ended."""
+
+    def kill(self) -> None:
+        """End it at once."""
+
+
+Spawn: TypeAlias = Callable[
+    [Sequence[str], Mapping[str, str], IO[bytes], tuple[int, ...]], StartedProcess
+]
+"""Starts a command with an environment, a log and descriptors, in a process group of its own."""
+
+
+def spawned(
+    argv: Sequence[str], env: Mapping[str, str], log: IO[bytes], pass_fds: tuple[int, ...]
+) -> StartedProcess:
+    """Start a command, which ends with this process."""
+    return subprocess.Popen(  # noqa: S603 - our own module, our own arguments
+        argv,
+        env=env,
+        stdout=log,
+        stderr=log,
+        stdin=subprocess.DEVNULL,
+        pass_fds=pass_fds,
+        process_group=0,
+        preexec_fn=process.die_with_parent,  # noqa: PLW1509 - one prctl, no locks taken
+    )
+
+
 class Child:
     """One of our own processes: `runner api` or `runner worker`."""
 
     def __init__(
-        self, name: str, environment: Mapping[str, str], log: Path, *, stop_after_s: float
+        self,
+        name: str,
+        environment: Mapping[str, str],
+        log: Path,
+        *,
+        stop_after_s: float,
+        spawn: Spawn = spawned,
     ) -> None:
         self._name = name
         self._environment = dict(environment)
         self._log = log
         self._stop_after_s = stop_after_s
-        self._process: subprocess.Popen[bytes] | None = None
+        self._spawn = spawn
+        self._process: StartedProcess | None = None
 
     @property
     def pid(self) -> int:
@@ -62,17 +110,9 @@ class Child:
 
     def start(self, *arguments: str, pass_fds: tuple[int, ...] = ()) -> None:
         """Start it; it ends with this process."""
+        argv = [sys.executable, "-m", "runner", self._name, *arguments]
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(  # noqa: S603 - our own module, our own arguments
-                [sys.executable, "-m", "runner", self._name, *arguments],
-                env=self._environment,
-                stdout=log,
-                stderr=log,
-                stdin=subprocess.DEVNULL,
-                pass_fds=pass_fds,
-                process_group=0,
-                preexec_fn=process.die_with_parent,  # noqa: PLW1509 - one prctl, no locks taken
-            )
+            self._process = self._spawn(argv, self._environment, log, pass_fds)
 
     def running(self) -> bool:
         """Return whether the process is alive."""
@@ -164,8 +204,10 @@ class Stack:
 
 
 @asynccontextmanager
-async def stack(settings: Settings, *, ephemeral: bool = False) -> AsyncIterator[Stack]:
-    """Run everything below `settings.state_dir` inside the context.
+async def stack(
+    settings: Settings, *, ephemeral: bool = False, spawn: Spawn = spawned
+) -> AsyncIterator[Stack]:
+    """Run everything below `settings.state_dir` inside the context; `spawn` starts our processes.
 
     Raises SetupError if another stack runs in the folder or the address is taken, before it touches
     anything there; and if a setting cannot be used, before it starts anything.
@@ -173,13 +215,13 @@ async def stack(settings: Settings, *, ephemeral: bool = False) -> AsyncIterator
     with held(settings.state_dir) as tell, listen(settings) as listener:
         tell(url(listener))
         read_named(settings)
-        async with _stack(settings, listener, ephemeral=ephemeral) as running:
+        async with _stack(settings, listener, ephemeral=ephemeral, spawn=spawn) as running:
             yield running
 
 
 @asynccontextmanager
 async def _stack(
-    settings: Settings, listener: socket.socket, *, ephemeral: bool
+    settings: Settings, listener: socket.socket, *, ephemeral: bool, spawn: Spawn
 ) -> AsyncIterator[Stack]:
     address = url(listener)
     logs = settings.state_dir / "log"
@@ -226,12 +268,14 @@ async def _stack(
             {**common, **logins},
             logs / "api.log",
             stop_after_s=settings.patient(STOP_AFTER_S),
+            spawn=spawn,
         )
         worker = Child(
             "worker",
             {**common, **signs, "RUNNER_DATABASE_WORKER_URL": running.worker_url},
             logs / "worker.log",
             stop_after_s=settings.patient(STOP_AFTER_S),
+            spawn=spawn,
         )
         try:
             api.start("--fd", str(listener.fileno()), pass_fds=(listener.fileno(),))

@@ -19,7 +19,7 @@ from runner.door.joining import JoinToken
 from runner.embedded.stack import Child
 from tests.e2e.test_nodes import NODES, command, new_sandbox, node_of, nodes, said
 from tests.support import deployment as deployments
-from tests.support.deployment import NO_POOL, Deployment, eventually, state_folder
+from tests.support.deployment import NO_POOL, Deployment, eventually, spawn, state_folder
 from tests.support.namespaces import Host, further_host, in_own_network
 from tests.support.nodes import STOPS_AFTER_S, Node
 
@@ -119,7 +119,10 @@ def node_in(made: Deployment, folder: Path) -> Node:
         update={"node": written["RUNNER_NODE"], "state_dir": folder}
     )
     log = folder / "log" / "worker.log"
-    return Node(settings, Child("worker", {**plain(), **written}, log, stop_after_s=STOPS_AFTER_S))
+    environment = {**plain(), **written}
+    return Node(
+        settings, Child("worker", environment, log, stop_after_s=STOPS_AFTER_S, spawn=spawn())
+    )
 
 
 def test_a_host_joins_takes_sandboxes_and_replaces_its_certificate(

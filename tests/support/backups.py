@@ -1,6 +1,7 @@
 """Small deployments without Docker, to be backed up: a database, objects, logs, secrets, keys."""
 
 import hashlib
+import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ from runner.store.migrations import migrate
 from runner.store.objects import ObjectStore, new_key
 from runner.tenants.tenancy import create_key, publish_tiers
 from runner.words.principal import Role
-from tests.support.deployment import state_folder
+from tests.support.deployment import copy_database, initialised, state_folder
 
 SECRET = "canary-of-the-backup-4c1f"  # noqa: S105 - made up, and searched for
 HERE = [programs()]
@@ -182,5 +183,16 @@ class Small:
 @contextmanager
 def small(**settings: Any) -> Iterator[Small]:
     """Run PostgreSQL and Redis in a new state folder, in which nothing is installed yet."""
-    with state_folder() as folder, services(folder, ephemeral=True) as running:
-        yield Small(Settings(state_dir=folder, **settings), running)
+    with state_folder() as folder:
+        copy_database(folder, initialised())
+        with services(folder, ephemeral=True) as running:
+            yield Small(Settings(state_dir=folder, **settings), running)
+
+
+@contextmanager
+def small_copy(of: Path) -> Iterator[Small]:
+    """Run a copy of the deployment that is in a state folder, and does not run."""
+    with state_folder() as folder:
+        subprocess.run(["cp", "--archive", "--sparse=always", f"{of}/.", folder], check=True)
+        with services(folder, ephemeral=True) as running:
+            yield Small(Settings(state_dir=folder), running)

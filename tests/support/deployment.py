@@ -3,6 +3,7 @@
 import asyncio
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -23,7 +24,7 @@ from agent_runner import Client, Execution
 from runner.base.rates import Rate, RateLimits
 from runner.base.settings import Settings
 from runner.embedded.services import services
-from runner.embedded.stack import Child, Stack, stack
+from runner.embedded.stack import Child, Spawn, Stack, spawned, stack
 from runner.quotas.sizes import load_sizes
 from runner.sandbox.engine.docker import Engine
 from runner.sandbox.engine.images import Images
@@ -31,6 +32,7 @@ from runner.store.db import Database
 from runner.store.migrations import migrate
 from runner.tenants.tenancy import create_key, create_operator
 from runner.words.principal import Role, Tier
+from tests.support.forkserver import ForkServer
 from tests.support.sandboxes import BESIDE_OTHERS
 
 PATIENCE_S = Settings().patient(60.0)
@@ -183,7 +185,9 @@ def deployment_in(folder: Path, **settings: Any) -> Iterator[Deployment]:
         )
         with (
             start_blocking_portal() as portal,
-            portal.wrap_async_context_manager(stack(given, ephemeral=True)) as running,
+            portal.wrap_async_context_manager(
+                stack(given, ephemeral=True, spawn=spawn())
+            ) as running,
         ):
             portal.call(running.ready)
             made = Deployment(running, portal, clients)
@@ -195,30 +199,68 @@ def deployment_in(folder: Path, **settings: Any) -> Iterator[Deployment]:
         assert made.sockets() == []
 
 
-def copy_database(folder: Path) -> None:
-    """Give a state folder a database of its own that has the schema."""
+@cache
+def fork_server() -> ForkServer:
+    """Return what starts our processes; there is one per process of tests.
+
+    `end_fork_server` ends it.
+    """
+    return ForkServer()
+
+
+def spawn() -> Spawn:
+    """Return how the processes of a deployment are started."""
+    # Only a process that was started anew is measured.
+    return spawned if "coverage" in sys.modules else fork_server().spawn
+
+
+def end_fork_server() -> None:
+    """End what starts our processes, if it runs."""
+    if fork_server.cache_info().currsize:
+        fork_server().close()
+        fork_server.cache_clear()
+
+
+def copy_database(folder: Path, of: Path | None = None) -> None:
+    """Give a state folder a database of its own: a copy of one that has the schema, or of `of`."""
     made = folder / "services"
     made.mkdir()
-    subprocess.run(["cp", "--archive", migrated() / "services" / "postgres", made], check=True)
+    source = (of or migrated()) / "services" / "postgres"
+    # Half of a new database is zeros of its log, which need not be written.
+    subprocess.run(["cp", "--archive", "--sparse=always", source, made], check=True)
+
+
+@cache
+def initialised() -> Path:
+    """Return a state folder whose database is empty; it is made once per process.
+
+    `forget_databases` removes it.
+    """
+    folder = new_state_folder()
+    with services(folder, ephemeral=True):
+        pass
+    return folder
 
 
 @cache
 def migrated() -> Path:
     """Return a state folder whose database has the schema; it is made once per process.
 
-    `forget_migrated` removes it.
+    `forget_databases` removes it.
     """
     folder = new_state_folder()
+    copy_database(folder, initialised())
     with services(folder, ephemeral=True) as running:
         migrate(SecretStr(running.owner_url))
     return folder
 
 
-def forget_migrated() -> None:
-    """Remove the folder that `migrated` made, if it did."""
-    if migrated.cache_info().currsize:
-        shutil.rmtree(migrated())
-        migrated.cache_clear()
+def forget_databases() -> None:
+    """Remove the folders that `initialised` and `migrated` made, if they did."""
+    for each in (migrated, initialised):
+        if each.cache_info().currsize:
+            shutil.rmtree(each())
+            each.cache_clear()
 
 
 @contextmanager

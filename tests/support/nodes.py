@@ -22,7 +22,7 @@ from runner.base import health
 from runner.base.settings import Settings
 from runner.door.identity import DoorRole, certify
 from runner.embedded.stack import Child
-from tests.support.deployment import Deployment, eventually, state_folder
+from tests.support.deployment import Deployment, eventually, spawn, state_folder
 
 STOPS_AFTER_S = 60.0
 
@@ -142,7 +142,7 @@ def prepared(made: Deployment, folder: Path, name: str, **settings: Any) -> Node
         "RUNNER_DATABASE_WORKER_URL": made.stack.services.worker_url,
     }
     log = folder / "log" / "worker.log"
-    return Node(own, Child("worker", environment, log, stop_after_s=STOPS_AFTER_S))
+    return Node(own, Child("worker", environment, log, stop_after_s=STOPS_AFTER_S, spawn=spawn()))
 
 
 def free_port() -> int:

@@ -51,7 +51,8 @@ def main() -> None:
             page.get_by_role("button", name="Verify the whole log").click()
             expect(page.locator(".notice.good")).to_be_visible()
             page.screenshot(path=FOLDER / "audit.png")
-    deployments.forget_migrated()
+    deployments.end_fork_server()
+    deployments.forget_databases()
 
 
 if __name__ == "__main__":

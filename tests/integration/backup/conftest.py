@@ -1,30 +1,21 @@
-"""Deployments to be backed up, and empty ones to restore to."""
+"""Deployments to be backed up, and empty ones to restore to.
 
-from collections.abc import AsyncIterator, Iterator
+What most tests begin with is made once, and copied for each.
+"""
+
+import asyncio
+import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from runner.backup.manifest import Manifest
-from tests.support.backups import Small, small
-
-
-@pytest.fixture
-async def running() -> AsyncIterator[Small]:
-    """Return a deployment of two tenants."""
-    with small() as made:
-        await made.install()
-        for name in ("acme", "umbrella"):
-            await made.tenant(name)
-        yield made
-
-
-@pytest.fixture
-def empty() -> Iterator[Small]:
-    """Return a deployment in which nothing is installed."""
-    with small() as made:
-        yield made
+from runner.base.settings import Settings
+from runner.embedded.services import services
+from tests.support.backups import Small, small, small_copy
+from tests.support.deployment import copy_database, initialised, state_folder
 
 
 @dataclass(frozen=True)
@@ -37,9 +28,54 @@ class Made:
     manifest: Manifest
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """The folder of a deployment that does not run any more, and a backup of it."""
+
+    state: Path
+    folder: Path
+    keys: Path
+    manifest: Manifest
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prepared]:
+    """Make a deployment of two tenants, and back it up with its private keys."""
+    made = tmp_path_factory.mktemp("prepared")
+    folder, keys = made / "backup", made / "keys"
+    with state_folder() as state:
+        copy_database(state, initialised())
+        with services(state, ephemeral=True) as running:
+            source = Small(Settings(state_dir=state), running)
+            manifest = asyncio.run(_two_tenants(source, folder, keys))
+        yield Prepared(state, folder, keys, manifest)
+
+
+async def _two_tenants(of: Small, folder: Path, keys: Path) -> Manifest:
+    await of.install()
+    for name in ("acme", "umbrella"):
+        await of.tenant(name)
+    return await of.backed_up(folder, keys)
+
+
 @pytest.fixture
-async def backup(running: Small, tmp_path: Path) -> Made:
+def running(prepared: Prepared) -> Iterator[Small]:
+    """Return a deployment of two tenants."""
+    with small_copy(prepared.state) as made:
+        yield made
+
+
+@pytest.fixture
+def empty() -> Iterator[Small]:
+    """Return a deployment in which nothing is installed."""
+    with small() as made:
+        yield made
+
+
+@pytest.fixture
+def backup(prepared: Prepared, running: Small, tmp_path: Path) -> Made:
     """Return a backup with its private keys."""
     folder, keys = tmp_path / "backup", tmp_path / "keys"
-    manifest = await running.backed_up(folder, keys)
-    return Made(running, folder, keys, manifest)
+    shutil.copytree(prepared.folder, folder)
+    shutil.copytree(prepared.keys, keys)
+    return Made(running, folder, keys, prepared.manifest)
