@@ -12,6 +12,7 @@ an operator's own deployment.
     build_guest   the sandbox of a template's build, as checks see it
     guests        how an attack comes into a sandbox: as an execution, or where one lives
     bench         sandboxes in which to try attacks
+    programs      programs that try one probe, or many
     suite         tries every check twice
     report        the results
     layers        layers of the host that hide a proof

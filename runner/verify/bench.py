@@ -17,6 +17,7 @@ from runner.sandbox.engine.spec import container_config
 from runner.sandbox.guest.run import OnOutput
 from runner.sandbox.guest.sandbox import Sandbox
 from runner.sandbox.launch import Launcher, SandboxOrder
+from runner.verify import programs
 from runner.verify.build_guest import BuildGuest
 from runner.verify.check import Observation, Probe
 from runner.verify.controls import Change
@@ -26,6 +27,7 @@ from runner.verify.guests import (
     GuestRun,
     LivingGuest,
     Way,
+    exit_words,
 )
 from runner.verify.layers import Layer, layers
 from runner.verify.outside import Outside
@@ -35,38 +37,10 @@ from runner.words.resources import Limits, RunBounds
 from runner.words.sandbox import Isolation, SandboxSpec
 
 PATIENCE_S = 10.0
+_LONGER = 4
+"""How many times as long as one probe many of them may take together."""
 _ALONE_S = 60
 """How long a living sandbox outlives a bench that has crashed."""
-
-_PRELUDE = """
-import ctypes, errno, json, os, socket, struct, sys
-libc = ctypes.CDLL(None, use_errno=True)
-libc.syscall.restype = ctypes.c_long
-def end(breached, saw, absent=False):
-    sys.stdout.write('\\n' + json.dumps({'breached': breached, 'saw': str(saw), 'absent': absent}))
-    sys.stdout.flush()
-    os._exit(0)
-def held(saw='refused'): end(False, saw)
-def breached(saw='succeeded'): end(True, saw)
-def absent(saw='not on this host'): end(False, saw, True)
-def name(number): return errno.errorcode.get(number, str(number))
-def call(number, *arguments):
-    ctypes.set_errno(0)
-    given = [ctypes.c_long(a) if isinstance(a, int) else a for a in arguments]
-    result = libc.syscall(ctypes.c_long(number), *given)
-    return '' if result != -1 else name(ctypes.get_errno())
-def refused(number, *arguments, by='EPERM'):
-    saw = call(number, *arguments)
-    # gVisor's filter can say EPERM only, and leaves some calls to a kernel that lacks them.
-    stopped = {by, 'EPERM'} if FACTS.get('isolation') == 'gvisor' else {by}
-    held(saw) if saw in stopped else breached(saw or 'succeeded')
-def attempt(action):
-    try: action()
-    except FileNotFoundError: absent('ENOENT')
-    except OSError as error: held(name(error.errno))
-    breached()
-FACTS = json.loads(os.environ.get('FACTS', '{}'))
-"""
 
 _LEAVES = """
 import os
@@ -225,9 +199,29 @@ class Bench:
 
     async def probe(self, guest: Guest, probe: Probe, way: Way) -> tuple[Observation, bool]:
         """Run a probe; return what it showed, and whether the sandbox can serve another."""
-        code = _PRELUDE + probe.code
-        ran = await self.run(guest, code, way=way, bounds=self.within(probe.limits).bounds)
+        bounds = self.within(probe.limits).bounds
+        ran = await self.run(guest, programs.alone(probe.code), way=way, bounds=bounds)
         return observation(ran), ran.usable
+
+    async def probes(
+        self, guest: Guest, probes: Sequence[Probe], way: Way
+    ) -> tuple[dict[str, Observation], bool]:
+        """Run some probes in turn, as one program; as `probe`, of those that came to an end.
+
+        The next one took too long, or ended more than itself: it must be tried alone.
+        """
+        together = programs.Together.of([each.code for each in probes], self.limits.timeout_s)
+        bounds = replace(self.limits.bounds, timeout_s=self.limits.timeout_s * _LONGER)
+        ran = await self.run(guest, together.program, way=way, bounds=bounds)
+        said = together.said(ran.stdout)
+        self.tries += len(said) - 1
+        found = {
+            probe.id: observation(
+                GuestRun(each.stdout, exit_words(each.code), by_itself=each.code >= 0, usable=True)
+            )
+            for probe, each in zip(probes, said, strict=False)
+        }
+        return found, ran.usable
 
     async def run(
         self,

@@ -67,12 +67,14 @@ class Probe(Check):
     """A check that is a program in a sandbox.
 
     `code` is Python and ends with `held(saw)` or `breached(saw)` of the prelude. `expect` is what a
-    guarded probe must have seen in a plain container. With `alone`, it has its own sandbox.
+    guarded probe must have seen in a plain container. With `alone`, it has its own sandbox; with
+    `apart`, only a program of its own, because it looks at how programs are started.
     """
 
     code: str
     expect: str = ""
     alone: bool = False
+    apart: bool = False
     limits: dict[str, float] = field(default_factory=dict)
     needs: str = ""
     """A capability without which nobody on the host could succeed, not even the host's root."""

@@ -204,5 +204,10 @@ def _told(end: ProcessEnd) -> str:
     return Cause.DEADLINE.value if end.timed_out else _code(end.exit_code, end.signal)
 
 
+def exit_words(code: int) -> str:
+    """Return how a program ended, by its exit code, or by a signal's number below 0."""
+    return _code(code, None) if code >= 0 else _code(None, -code)
+
+
 def _code(exit_code: int | None, signal: int | None) -> str:
     return f"signal {signal}" if signal else f"exit code {exit_code}"

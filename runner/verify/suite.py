@@ -2,6 +2,7 @@
 
 Probes of one kind share a sandbox: one sandbox with every control for all of them, and one without
 it for all that test the same control. So two hundred checks take a minute instead of an hour.
+Within a sandbox, many probes share a program (`runner.verify.programs`).
 """
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
@@ -9,6 +10,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
+from itertools import takewhile
 
 from runner.verify.bench import Bench
 from runner.verify.build import BUILD_DIFFERENCES
@@ -17,6 +19,7 @@ from runner.verify.controls import CONTROLS, Change, host_capabilities
 from runner.verify.guests import ON_TERMINAL, Guest, Way
 from runner.verify.gvisor import DIFFERENCES
 from runner.verify.layers import Layer
+from runner.verify.programs import AT_ONCE
 from runner.verify.trial import Trial
 from runner.words.errors import SandboxFault
 from runner.words.sandbox import Isolation
@@ -212,22 +215,71 @@ async def series(
     """
     way = way or bench.ways[0]
     found: dict[str, Observation] = {}
-    shared: Guest | None = None
     async with AsyncExitStack() as stack:
+        shared = _Shared(bench, changes, way, stack)
         for probe in probes:
-            try:
-                if probe.alone:
-                    async with bench.sandbox(*changes, limits=probe.limits) as own:
-                        found[probe.id], _ = await bench.probe(own, probe, way)
-                    continue
-                if shared is None:
-                    shared = await stack.enter_async_context(bench.sandbox(*changes))
-                found[probe.id], usable = await bench.probe(shared, probe, way)
-                if not usable:
-                    shared = None
-            except SandboxFault as error:
-                found[probe.id] = Observation(
-                    breached=False, saw=f"{type(error).__name__}: {error}"
-                )
-                shared = None
+            if probe.alone:
+                found |= await shared.tried_alone(probe)
+        waiting = [probe for probe in probes if not probe.alone]
+        while waiting:
+            many = list(takewhile(lambda probe: not probe.apart, waiting[:AT_ONCE]))
+            told = await shared.tried_together(many) if len(many) > 1 else {}
+            found |= told
+            waiting = waiting[len(told) :]
+            if not told or len(told) < len(many):
+                # It is apart, or the only one, or broke the others off.
+                found |= await shared.tried_by_itself(waiting.pop(0))
     return found
+
+
+class _Shared:
+    """A sandbox for one probe after the other; when it is spent, another one."""
+
+    def __init__(
+        self, bench: Bench, changes: tuple[Change, ...], way: Way, stack: AsyncExitStack
+    ) -> None:
+        self._bench = bench
+        self._changes = changes
+        self._way = way
+        self._stack = stack
+        self._guest: Guest | None = None
+
+    async def tried_together(self, probes: Sequence[Probe]) -> dict[str, Observation]:
+        """Return what those probes showed that came to an end before one broke them off."""
+        try:
+            found, usable = await self._bench.probes(await self._get(), probes, self._way)
+        except SandboxFault:
+            # The first one will be tried by itself, and its fault told.
+            found, usable = {}, False
+        if not usable:
+            self._guest = None
+        return found
+
+    async def tried_by_itself(self, probe: Probe) -> dict[str, Observation]:
+        """Return what a probe shows as a program of its own."""
+        try:
+            found, usable = await self._bench.probe(await self._get(), probe, self._way)
+        except SandboxFault as error:
+            found, usable = _fault(error), False
+        if not usable:
+            self._guest = None
+        return {probe.id: found}
+
+    async def tried_alone(self, probe: Probe) -> dict[str, Observation]:
+        """Return what a probe shows in a sandbox of its own."""
+        try:
+            async with self._bench.sandbox(*self._changes, limits=probe.limits) as own:
+                found, _ = await self._bench.probe(own, probe, self._way)
+        except SandboxFault as error:
+            found = _fault(error)
+        return {probe.id: found}
+
+    async def _get(self) -> Guest:
+        if self._guest is None:
+            made = self._bench.sandbox(*self._changes)
+            self._guest = await self._stack.enter_async_context(made)
+        return self._guest
+
+
+def _fault(error: SandboxFault) -> Observation:
+    return Observation(breached=False, saw=f"{type(error).__name__}: {error}")

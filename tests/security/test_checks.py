@@ -14,7 +14,7 @@ from runner.verify.check import Check, Group, Observation, Probe
 from runner.verify.checks import every_check
 from runner.verify.controls import CONTROLS, Control, host, root
 from runner.verify.layers import Layer
-from runner.verify.suite import CheckResult, CheckVerdict, checked, run
+from runner.verify.suite import CheckResult, CheckVerdict, checked, run, series
 from runner.verify.trial import Trial
 from runner.words.sandbox import Isolation
 
@@ -109,6 +109,28 @@ async def test_a_probe_that_says_nothing_is_not_taken_for_held(image: None) -> N
     (outcome,) = (await tried((probe(code="1/0"),), Isolation.CONTAINER)).values()
     assert outcome.verdict is CheckVerdict.BROKEN
     assert outcome.guarded.saw == "exit code 1"
+
+
+async def test_a_probe_that_breaks_off_the_others_costs_none_of_them(image: None) -> None:
+    """It is told by itself, and those behind it are tried as if it had not been there."""
+    probes = [
+        probe(id="before", code="held('before')"),
+        probe(id="breaks", code="os.kill(os.getppid(), 9) if os.getppid() > 1 else held('alone')"),
+        probe(id="ends", code="os.kill(-1, 9)"),  # all but itself
+        probe(id="after", code="breached('after')"),
+        probe(id="last", code="held('last')"),
+    ]
+    async with Bench.open(Settings()) as bench:
+        found = await series(bench, probes, ())
+        assert bench.tries == len(probes)
+    assert {id_: each.saw for id_, each in found.items()} == {
+        "before": "before",
+        "breaks": "alone",
+        "ends": "exit code 0",
+        "after": "after",
+        "last": "last",
+    }
+    assert found["after"].breached
 
 
 HIDDEN = probe(

@@ -200,6 +200,7 @@ _IDENTITY: tuple[Check, ...] = (
         meaning="a descriptor of the host would lead out of the container",
         source="CVE-2024-21626",
         control="closed descriptors",
+        apart=True,
         undemonstrable="the interpreter that starts programs opens every descriptor close-on-exec",
         code="extra = [fd for fd in os.listdir('/proc/self/fd') if int(fd) > 3]\n"
         "held('none') if not extra else breached(extra)",
@@ -286,6 +287,7 @@ _VISIBLE: tuple[Check, ...] = (
         meaning="other tenants' programs and their arguments could be read",
         source="CIS Docker Benchmark 5.16",
         control="pid namespace",
+        apart=True,
         undemonstrable="a sandbox among the host's processes could end other tenants': not tried",
         code="others = [p for p in os.listdir('/proc') if p.isdigit()]\n"
         "held(len(others)) if len(others) == 2 else breached(others)",
