@@ -100,14 +100,19 @@ def command(section: Section) -> tuple[str, ...]:
     return (f"benchmarks.{section.module}", *section.arguments)
 
 
-def run(section: Section) -> dict[str, Any]:
-    """Return the figures that a benchmark wrote."""
+def run(section: Section) -> tuple[dict[str, Any], bool]:
+    """Return the figures that a benchmark wrote, and whether they are as they have to be.
+
+    Raises CalledProcessError if it wrote none.
+    """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "figures.json"
         words = (sys.executable, "-m", *command(section), "--json", str(path))
-        subprocess.run(words, check=True, timeout=PATIENCE_S)
+        ran = subprocess.run(words, check=False, timeout=PATIENCE_S)
+        if not path.exists():
+            raise subprocess.CalledProcessError(ran.returncode, words)
         found: dict[str, Any] = json.loads(path.read_text())
-    return found
+    return found, ran.returncode == 0
 
 
 def page(results: dict[str, Any]) -> str:
@@ -134,8 +139,8 @@ def _differences(before: dict[str, str], now: dict[str, str]) -> str:
     return ", ".join(name for name in names if before.get(name) != now.get(name))
 
 
-def main() -> None:
-    """Measure everything, and write the results."""
+def main() -> int:
+    """Measure everything, and write the results; 1 if a benchmark says that one is wrong."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--only", nargs="*", help="modules; the others keep their figures, of the same machine"
@@ -151,14 +156,19 @@ def main() -> None:
             parser.error(f"the other figures are of another machine ({other}): measure all of them")
         results["benchmarks"], took_s = earlier["benchmarks"], earlier["took_s"]
         results["again"] = sorted({*earlier.get("again", ()), *given.only})
+    wrong = []
     for section in SECTIONS:
         if not given.only or section.module in given.only:
-            results["benchmarks"][section.module] = run(section)
+            results["benchmarks"][section.module], fine = run(section)
+            wrong += [] if fine else [section.module]
     results["took_s"] = took_s + round(time.monotonic() - began)
     path.write_text(json.dumps(results, indent=1) + "\n")
     sealed.seal(path, Signer.open(Settings().state_dir), results["machine"]["revision"])
     (DOCS / "performance.md").write_text(page(results))
+    for each in wrong:
+        print(f"{each}: its figures are not as they have to be; its table says why")
+    return int(bool(wrong))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
