@@ -26,6 +26,7 @@ from runner.api.sandbox_views import SandboxPage, SandboxView
 from runner.api.uploads import attentive
 from runner.auth.caller import Caller
 from runner.auth.permissions import Permission
+from runner.store.sandboxes import SandboxListing
 from runner.words.lives import Life
 
 router = APIRouter(prefix="/v1/sandboxes", tags=["sandboxes"], route_class=JsonRoute)
@@ -85,14 +86,14 @@ async def list_sandboxes(
     state: Annotated[list[Life] | None, Query(max_length=len(Life))] = None,
 ) -> SandboxPage:
     """Return the tenant's sandboxes, living and ended, newest first."""
-    found = await parts.sandboxes.list_newest(
-        caller,
-        before=cursors.decode_id(cursor),
+    wanted = SandboxListing(
+        limit=limit + 1,
+        beyond=cursors.decode_id(cursor),
         project=project,
         metadata=labels(metadata),
         states=state,
-        limit=limit + 1,
     )
+    found = await parts.sandboxes.list_some(caller, wanted)
     page, next_cursor = cursors.page(found, limit, lambda each: each.id)
     return SandboxPage(items=[SandboxView.of(each) for each in page], next_cursor=next_cursor)
 

@@ -49,6 +49,10 @@ class TemplateView(View):
     workdir: str | None = Field(
         description="The folder in which processes of its sandboxes start; null for the home."
     )
+    user: str | None = Field(
+        description="The user of its sandboxes, whose home is `/home/` and this name; null for "
+        "the base's own."
+    )
     start: str | None = Field(description="The command that begins in each of its sandboxes.")
     ready: str | None = Field(description="The command that says when a new sandbox is ready.")
     ready_s: int | None = Field(description="How many seconds `ready` has.")
@@ -78,6 +82,7 @@ class TemplateView(View):
             env=dict(stored.env),
             sandbox_limits=dict(stored.limits),
             workdir=stored.workdir,
+            user=stored.user,
             start=startup and startup.command,
             ready=startup and startup.ready,
             ready_s=startup and startup.within_s,

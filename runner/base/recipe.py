@@ -8,7 +8,7 @@ from typing import Annotated, Self
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError, model_validator
 
 from runner.words.errors import SetupError
-from runner.words.sandbox import USER, WORKSPACE, UnixAccount
+from runner.words.sandbox import OTHERS, USER, USER_NAME, WORKSPACE, UnixAccount
 
 Module = Annotated[
     str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*$")
@@ -16,9 +16,7 @@ Module = Annotated[
 HomeFolder = Annotated[
     str, StringConstraints(pattern=rf"^({WORKSPACE}|/mnt/data|/home/[a-z][a-z0-9-]{{0,30}})$")
 ]
-UserName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,30}$")]
-
-_TAKEN = frozenset({"root", "nobody", "nogroup", "tty"})
+UserName = Annotated[str, StringConstraints(pattern=rf"^{USER_NAME}$")]
 
 
 class Recipe(BaseModel):
@@ -54,7 +52,7 @@ class Recipe(BaseModel):
     def _whole(self) -> Self:
         if self.like is None and not self.packages:
             raise ValueError("a recipe has packages, or another that it is like")
-        if self.user in _TAKEN:
+        if self.user in OTHERS:
             raise ValueError(f"{self.user} is somebody else in every sandbox")
         return self
 

@@ -1,9 +1,8 @@
 """Sandboxes that live: made, read, listed, changed, paused, resumed and killed."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import TypeAlias
 from uuid import UUID
 
@@ -25,7 +24,7 @@ from runner.sandboxes.use import Using
 from runner.store import quotas, sandboxes
 from runner.store.db import Database
 from runner.store.idempotency import KeyUse, Once
-from runner.store.sandboxes import LifeChange
+from runner.store.sandboxes import LifeChange, SandboxListing
 from runner.words.errors import (
     NodeAway,
     NotFound,
@@ -157,30 +156,10 @@ class LivingSandboxes:
             raise NotFound(NO_SANDBOX)
         return found
 
-    async def list_newest(
-        self,
-        caller: Caller,
-        *,
-        before: UUID | None = None,
-        project: str | None = None,
-        metadata: Mapping[str, str] | None = None,
-        states: Sequence[Life] | None = None,
-        limit: int,
-        image: str | None = None,
-        started_after: datetime | None = None,
-    ) -> list[StoredSandbox]:
-        """Return sandboxes, newest first; `before` is the last id of the previous page."""
+    async def list_some(self, caller: Caller, wanted: SandboxListing) -> list[StoredSandbox]:
+        """Return sandboxes, newest first unless the listing says otherwise."""
         async with self.database.tenant(caller.tenant_id) as tx:
-            return await sandboxes.list_newest(
-                tx,
-                before=before,
-                project=project,
-                metadata=metadata or {},
-                states=states,
-                limit=limit,
-                image=image,
-                started_after=started_after,
-            )
+            return await sandboxes.list_some(tx, wanted)
 
     async def update(
         self,

@@ -64,6 +64,7 @@ def resolve_sandbox(order: LivingOrder, offer: SandboxOffer) -> SandboxRequest:
         on_shortage=order.on_shortage,
         max_life_s=order.max_life_s,
         workdir=offer.template.workdir if offer.template else None,
+        user=offer.template.user if offer.template else None,
     )
 
 

@@ -40,6 +40,7 @@ class SandboxPlaces:
         self._fresh_s = fresh_s
         self._most = most
         self._seen: OrderedDict[tuple[UUID, UUID], _Seen] = OrderedDict()
+        self._users: OrderedDict[tuple[UUID, UUID], str | None] = OrderedDict()
 
     async def locate(self, caller: Caller, sandbox_id: UUID) -> Knock:
         """Return the knock for the door of the sandbox's node, if the sandbox runs.
@@ -72,7 +73,22 @@ class SandboxPlaces:
 
     async def _find(self, caller: Caller, sandbox_id: UUID) -> Whereabouts | None:
         async with self._database.single(caller.tenant_id) as tx:
-            return await sandboxes.where(tx, sandbox_id)
+            found = await sandboxes.where(tx, sandbox_id)
+        if found is not None:
+            self._users[caller.tenant_id, sandbox_id] = found.user
+            self._users.move_to_end((caller.tenant_id, sandbox_id))
+            while len(self._users) > self._most:
+                self._users.popitem(last=False)
+        return found
+
+    async def user_of(self, caller: Caller, sandbox_id: UUID) -> str | None:
+        """Return the user of a sandbox's processes, if its template names one. Raises NotFound.
+
+        It never changes.
+        """
+        if (key := (caller.tenant_id, sandbox_id)) in self._users:
+            return self._users[key]
+        return (await self.find(caller, sandbox_id)).user
 
     def remember(self, tenant_id: UUID, sandbox_id: UUID, door: str | None) -> None:
         """Count a sandbox as running at this door for a moment."""

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -62,6 +62,7 @@ def insert_later(
         filling_for=FILLING,
         builds=request.spec.builds,
         workdir=request.workdir,
+        username=request.user,
     )
 
 
@@ -84,27 +85,44 @@ async def get(tx: Transaction, sandbox_id: UUID) -> StoredSandbox | None:
     return of_row(row) if row else None
 
 
-async def list_newest(
-    tx: Transaction,
-    *,
-    before: UUID | None,
-    project: str | None,
-    metadata: Mapping[str, str],
-    states: Sequence[Life] | None,
-    limit: int,
-    image: str | None = None,
-    started_after: datetime | None = None,
-) -> list[StoredSandbox]:
-    """Return sandboxes, newest first; `before` is the last id of the previous page."""
+@dataclass(frozen=True, slots=True)
+class ImageFilter:
+    """The images of sandboxes to list: one image, or those whose names begin or end so."""
+
+    exactly: str | None = None
+    begins: str | None = None
+    ends: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SandboxListing:
+    """The sandboxes to list. What is None lets all through."""
+
+    limit: int
+    beyond: UUID | None = None
+    """The last id of the previous page."""
+    oldest_first: bool = False
+    project: str | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    states: Sequence[Life] | None = None
+    image: ImageFilter = ImageFilter()
+    started_from: datetime | None = None
+    """When the first of them may have started."""
+
+
+async def list_some(tx: Transaction, wanted: SandboxListing) -> list[StoredSandbox]:
+    """Return sandboxes, newest first unless the listing says otherwise."""
     rows = await tx.all(
-        "sandboxes.list",
-        before=before,
-        project=project,
-        metadata=Jsonb(dict(metadata)) if metadata else None,
-        states=list(states) if states else None,
-        limit=limit,
-        image=image,
-        started_after=started_after,
+        "sandboxes.list_oldest" if wanted.oldest_first else "sandboxes.list",
+        beyond=wanted.beyond,
+        project=wanted.project,
+        metadata=Jsonb(dict(wanted.metadata)) if wanted.metadata else None,
+        states=list(wanted.states) if wanted.states else None,
+        limit=wanted.limit,
+        image=wanted.image.exactly,
+        image_begins=wanted.image.begins,
+        image_ends=wanted.image.ends,
+        started_from=wanted.started_from,
     )
     return [of_row(row) for row in rows]
 
@@ -123,6 +141,8 @@ class Whereabouts:
     """Its node's; None if that has not registered."""
     node_removed: bool = False
     """Whether the operator has taken its node out of the deployment."""
+    user: str | None = None
+    """Its processes' user, if its template names one."""
 
 
 async def where(tx: Transaction, sandbox_id: UUID) -> Whereabouts | None:
@@ -139,6 +159,7 @@ async def where(tx: Transaction, sandbox_id: UUID) -> Whereabouts | None:
         row["kept_as"],
         row["door"],
         row["node_removed"],
+        row["username"],
     )
 
 
@@ -203,6 +224,7 @@ def of_row(row: DictRow) -> StoredSandbox:
         resources=_RESOURCES.validate_python(row.pop("resources")),
         isolation=Isolation(row.pop("isolation")),
         egress=tuple(row.pop("egress")),
+        user=row.pop("username"),
         **{name: value for name, value in row.items() if name != "reason"},
     )
 

@@ -343,6 +343,7 @@ CREATE TABLE templates (
     untagged_at   timestamptz,
     limits        jsonb NOT NULL DEFAULT '{}',
     workdir       text CHECK (length(workdir) BETWEEN 1 AND 4096),
+    username      text CHECK (username ~ '^[a-z][a-z0-9_-]{0,30}$'),
     CONSTRAINT templates_startup
         CHECK ((num_nonnulls(start_command, ready_command) > 0) = (ready_s IS NOT NULL)),
     CONSTRAINT templates_ended CHECK ((state IN ('waiting', 'building')) = (ended_at IS NULL)),
@@ -366,6 +367,8 @@ COMMENT ON COLUMN templates.env IS 'Variables of every process in its sandboxes.
 COMMENT ON COLUMN templates.limits IS
     'Resources of its sandboxes that differ from the default size''s.';
 COMMENT ON COLUMN templates.workdir IS 'Where processes of its sandboxes start; NULL: at home.';
+COMMENT ON COLUMN templates.username IS
+    'The user of its sandboxes, whose home is /home/ and this name; NULL: that of its base.';
 COMMENT ON COLUMN templates.steps IS
     'For each step, a hash of it and of all that came before, from the image on.';
 COMMENT ON COLUMN templates.bytes IS 'Of the archive in the object.';
@@ -670,6 +673,7 @@ CREATE TABLE sandboxes (
     on_shortage   text NOT NULL DEFAULT 'keep' CHECK (on_shortage IN ('keep', 'snapshot')),
     kept_as       uuid,
     workdir       text CHECK (length(workdir) BETWEEN 1 AND 4096),
+    username      text CHECK (username ~ '^[a-z][a-z0-9_-]{0,30}$'),
     PRIMARY KEY (tenant_id, sandbox_id),
     FOREIGN KEY (tenant_id, project)
         REFERENCES projects(tenant_id, name) ON DELETE SET NULL (project),
@@ -709,6 +713,7 @@ COMMENT ON COLUMN sandboxes.on_shortage IS
 COMMENT ON COLUMN sandboxes.kept_as IS
     'The snapshot that holds the files of an evicted one; it may have been deleted since.';
 COMMENT ON COLUMN sandboxes.workdir IS 'Where its processes start; NULL: at home.';
+COMMENT ON COLUMN sandboxes.username IS 'The user of its processes; NULL: the image''s own.';
 COMMENT ON COLUMN sandboxes.masks IS
     'Every value of a secret that it was ever given, sealed: the worker''s alone to read.';
 
@@ -2277,7 +2282,7 @@ GRANT SELECT, INSERT, DELETE ON snapshots TO runner_api;
 GRANT SELECT, INSERT ON snapshots TO runner_worker;
 GRANT SELECT, INSERT, UPDATE (state, detail, ended_at, bytes, sha256, sealed_key, object_key, due_at,
     base_image, base_template, env, steps, start_command, ready_command, ready_s, base_owner, limits,
-    workdir), DELETE
+    workdir, username), DELETE
     ON templates TO runner_api;
 GRANT SELECT, INSERT, UPDATE (template_id, assigned_at), DELETE ON template_tags TO runner_api;
 GRANT SELECT ON public_templates TO runner_api, runner_worker;
@@ -2291,7 +2296,7 @@ GRANT SELECT ON template_tags, public_templates TO runner_definer;
 GRANT SELECT (image) ON sandboxes TO runner_definer;
 GRANT SELECT, INSERT ON template_logs TO runner_api;
 GRANT SELECT (tenant_id, template_id, state, base_image, base_template, base_owner, bytes, sha256,
-              sealed_key, object_key, untagged_at, due_at)
+              sealed_key, object_key, untagged_at, due_at, username)
     ON templates TO runner_worker;
 -- A key is free again if nothing came of its first use.
 GRANT DELETE ON idempotency_keys TO runner_api;
@@ -2301,10 +2306,12 @@ GRANT SELECT, INSERT, UPDATE (state, ended_at, cancel_requested_at, event_seq, r
 GRANT SELECT (tenant_id, sandbox_id, state, reason, detail, created_at, created_by, started_at,
               ended_at, timeout_s, expires_at, on_timeout, lives_until, project, image, size,
               resources, isolation, egress, egress_policy, env, secret_env, metadata, node,
-              lease_until, auto_resume, filling, builds, on_shortage, kept_as, workdir),
+              lease_until, auto_resume, filling, builds, on_shortage, kept_as, workdir,
+              username),
       INSERT (tenant_id, sandbox_id, created_by, timeout_s, expires_at, on_timeout, lives_until,
               project, image, size, resources, isolation, egress, egress_policy, env, secret_env,
-              metadata, lease_until, auto_resume, filling, builds, on_shortage, workdir),
+              metadata, lease_until, auto_resume, filling, builds, on_shortage, workdir,
+              username),
       UPDATE (state, reason, detail, ended_at, timeout_s, expires_at, metadata, lease_until,
               egress, egress_policy, filling, on_shortage)
     ON sandboxes TO runner_api;

@@ -46,6 +46,8 @@ class TemplateFacts:
     """Resources of its sandboxes that differ from the default size's."""
     workdir: str | None = None
     """The folder in which processes of its sandboxes start; None for the home."""
+    user: str | None = None
+    """The user of its sandboxes; None for that of the image below it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +88,8 @@ class TemplateContent:
     """Of the archive before it was sealed."""
     sealed_key: bytes = field(repr=False)
     object_key: str
+    user: str | None = None
+    """The user of its sandboxes; None for that of its base."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +134,7 @@ async def insert(
         more_tags=list(new.more_tags),
         limits=Jsonb(dict(new.limits)),
         workdir=new.workdir,
+        username=new.user,
         **_startup_columns(new.startup),
     )
     stored = await get(tx, new.id)
@@ -154,6 +159,7 @@ async def start(tx: Transaction, new: TemplateFacts, *, within: timedelta) -> St
         steps=list(new.steps),
         limits=Jsonb(dict(new.limits)),
         workdir=new.workdir,
+        username=new.user,
         **_startup_columns(new.startup),
     )
     return await get(tx, new.id) if began else None
@@ -267,7 +273,9 @@ async def forget_waiting(tx: Transaction, *, keep: int) -> int:
 async def content(tx: Transaction, template_id: UUID) -> TemplateContent | None:
     """Return what a node needs of a template that was built and that this tenant may use."""
     row = await tx.one("templates.content", template_id=template_id)
-    return TemplateContent(archive_bytes=row.pop("bytes"), **row) if row else None
+    if row is None:
+        return None
+    return TemplateContent(archive_bytes=row.pop("bytes"), user=row.pop("username"), **row)
 
 
 def say_later(tx: Transaction, template_id: UUID, seq: int, text: str) -> None:
@@ -299,5 +307,6 @@ def _of_row(row: DictRow) -> StoredTemplate:
         tags=tuple(row.pop("tags")),
         more_tags=tuple(row.pop("more_tags")),
         startup=None if starts[2] is None else Startup(*starts),
+        user=row.pop("username"),
         **row,
     )

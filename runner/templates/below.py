@@ -31,6 +31,7 @@ class Below:
     startup: Startup | None = None
     limits: Mapping[str, float] = field(default_factory=dict)
     workdir: str | None = None
+    user: str | None = None
 
     @property
     def hash(self) -> str:
@@ -54,6 +55,7 @@ async def below_by(tx: Transaction, catalogue: Catalogue, name: str | None) -> B
             found.startup,
             found.limits,
             found.workdir,
+            found.user,
         )
     image = image_called(name, images, names)
     if image is None:

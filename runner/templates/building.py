@@ -93,13 +93,14 @@ class Building:
         template: StoredTemplate,
         image: str,
         works: Sequence[Work],
-        user: str | None,
         terms: BuildTerms,
         log: BuildLog,
+        *,
+        root: bool,
     ) -> None:
         """Do the work in a sandbox of this image, keep what it changed, and try it.
 
-        The log says if its sandboxes cannot have the `user` that the steps name last.
+        If the steps end as `root`, the log says that its sandboxes have another user.
 
         Raises Conflict if a step fails, and what else keeps a sandbox from living or being kept.
         """
@@ -109,26 +110,28 @@ class Building:
                 log.say(f"{work.title}\n")
                 await self._do(caller, sandbox.id, work, log)
             home = (await self.using.stat_file(caller, sandbox.id, WORKSPACE)).target or WORKSPACE
-            gather = Work("gather", {"do": "gather", "home": home, "user": user})
+            gathers = {"do": "gather", "home": home, "user": template.user, "root": root}
+            gather = Work("gather", gathers)
             await self._do(caller, sandbox.id, gather, log)
             await self._keep(caller, sandbox, template)
         log.say("trying the template\n")
         tried = await self._made(caller, LivingOrder(image=template.image))
         try:
-            if template.workdir is not None:
-                await self._begins_in(caller, tried.id, template.workdir)
+            await self._begins(caller, tried.id, template)
         finally:
             await uninterrupted(self.living.kill(caller, tried.id))
 
-    async def _begins_in(self, caller: Caller, sandbox_id: UUID, workdir: str) -> None:
-        """Raise Conflict if no process of a sandbox can start in its working directory."""
+    async def _begins(self, caller: Caller, sandbox_id: UUID, template: StoredTemplate) -> None:
+        """Raise Conflict if no process of a sandbox can start where, and as whom, it should."""
+        if template.workdir is None and template.user is None:
+            return
         try:
             async with self.using.start(caller, sandbox_id, Launch(("/bin/true",))):
                 pass
         except FileRefused as error:
             raise Conflict(
-                f"processes of its sandboxes cannot start in its working directory {workdir}: "
-                f"{error.detail}"
+                "processes of its sandboxes cannot start in its working directory "
+                f"{template.workdir or 'at home'}: {error.detail}"
             ) from None
 
     @asynccontextmanager

@@ -29,11 +29,19 @@ from runner.templates.below import below_by, require_limits
 from runner.templates.building import Building, BuildTerms, build_order
 from runner.templates.counting import KIND, alone
 from runner.templates.log import BuildLog
-from runner.templates.steps import Work, hashes, kept_env, kept_workdir, last_user, works
+from runner.templates.steps import (
+    Work,
+    hashes,
+    kept_env,
+    kept_user,
+    kept_workdir,
+    last_user,
+    works,
+)
 from runner.words.errors import Conflict, Invalid, NotFound, RunnerError
 from runner.words.ids import new_id
 from runner.words.sandbox import Isolation
-from runner.words.templates import DEFAULT_TAG, Startup, Step, looks_like_an_id
+from runner.words.templates import DEFAULT_TAG, ROOT, Startup, Step, looks_like_an_id
 
 NO_TEMPLATE = "no such template"
 AT_ONCE = 8
@@ -74,8 +82,8 @@ class _Begun:
     image: str
     """The specification that its sandbox is made from."""
     works: Sequence[Work]
-    user: str | None
-    """The user of its last step that names one."""
+    root: bool
+    """Whether its last step that names a user names root."""
 
 
 class Templates:
@@ -215,6 +223,7 @@ class Templates:
             startup=order.startup or below.startup,
             limits={**below.limits, **order.limits},
             workdir=kept_workdir(order.steps, below.workdir),
+            user=kept_user(order.steps, below.user),
         )
         within = timedelta(seconds=order.terms.within_s + _GRACE_S)
         put = templates.insert if waiting is None else templates.start
@@ -222,7 +231,7 @@ class Templates:
         if stored is None:
             raise Conflict("this template has its steps already; build another one")
         image = upon.image if upon else base_image
-        return _Begun(stored, image, todo, last_user(order.steps))
+        return _Begun(stored, image, todo, last_user(order.steps) == ROOT)
 
     async def _run(self, caller: Caller, begun: _Begun, terms: BuildTerms) -> None:
         template = begun.template
@@ -235,7 +244,7 @@ class Templates:
         try:
             async with asyncio.timeout(terms.within_s):
                 await self._building.build(
-                    caller, template, begun.image, begun.works, begun.user, terms, log
+                    caller, template, begun.image, begun.works, terms, log, root=begun.root
                 )
             failure = ""
         except TimeoutError:

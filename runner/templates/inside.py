@@ -22,6 +22,10 @@ DEBIANS = Path("/usr/share/base-passwd")
 """Where Debian's package of that name has them."""
 TRUST = "tmp/.egress/trusted.pem"
 SKELETON = "opt/skeleton"
+KEPT_ACCOUNTS = "opt/accounts"
+"""Where a template keeps the users that its steps have made, for builds on it."""
+NOT_KEPT = frozenset({"root", "nobody", "nogroup", "tty"})
+HOMES = Path("/home")
 SYSTEM = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 MOUNTED = ("proc", "dev", "sys", "run", "tmp", "mnt")
 WHITEOUT, OPAQUE = ".wh.", ".wh..wh..opq"
@@ -45,15 +49,46 @@ def prepare() -> None:
         # In a sandbox these are links to files that its node writes.
         known = Path("/etc", name).read_text()
         (ROOT / "etc" / name).unlink(missing_ok=True)
+        known += kept_accounts(name, known)
         (ROOT / "etc" / name).write_text(known + system_accounts(name, known))
-    for user in pwd.getpwall():
-        home = ROOT / user.pw_dir.lstrip("/")
-        if user.pw_uid != 0 and home.is_dir():
-            if Path("/", SKELETON).is_dir():
-                # What is at home in the base: the sandbox's own home is not filled for root.
-                shutil.copytree(Path("/", SKELETON), home, symlinks=True, dirs_exist_ok=True)
-            for each in (home, *home.rglob("*")):
-                os.chown(each, user.pw_uid, user.pw_gid, follow_symlinks=False)
+    own = own_account()
+    if own is not None and (home := ROOT / own.pw_dir.lstrip("/")).is_dir():
+        # Steps of another user may look into it, as they may where E2B builds.
+        home.chmod(0o755)
+        if Path("/", SKELETON).is_dir():
+            # What is at home in the base: the sandbox's own home is not filled for root.
+            shutil.copytree(Path("/", SKELETON), home, symlinks=True, dirs_exist_ok=True)
+    accounts = (ROOT / "etc" / "passwd").read_text().splitlines()
+    for user in filter(None, map(_account, accounts)):
+        home = Path(user.pw_dir)
+        if user.pw_name in NOT_KEPT or not (home.parent == HOMES or user == own):
+            continue
+        # In an image, all files are root's.
+        below = ROOT / user.pw_dir.lstrip("/")
+        for each in (below, *below.rglob("*")) if below.is_dir() else ():
+            os.chown(each, user.pw_uid, user.pw_gid, follow_symlinks=False)
+
+
+def own_account() -> pwd.struct_passwd | None:
+    """Return the account of the sandbox's own user."""
+    return next((each for each in pwd.getpwall() if each.pw_name not in NOT_KEPT), None)
+
+
+def _account(line: str) -> pwd.struct_passwd | None:
+    """Return a line of passwd(5); None for one that is none."""
+    match line.split(":"):
+        case [name, secret, uid, gid, about, home, shell] if uid.isdecimal() and gid.isdecimal():
+            return pwd.struct_passwd((name, secret, int(uid), int(gid), about, home, shell))
+    return None
+
+
+def kept_accounts(name: str, known: str) -> str:
+    """Return the users or groups that steps of the base have made, but for those that are known."""
+    try:
+        lines = Path("/", KEPT_ACCOUNTS, name).read_text().splitlines()
+    except FileNotFoundError:
+        return ""
+    return _unknown(lines, known)
 
 
 def system_accounts(name: str, known: str) -> str:
@@ -61,11 +96,15 @@ def system_accounts(name: str, known: str) -> str:
 
     Sandboxes do without them. Package managers do not: apt downloads and reads as `_apt`.
     """
-    names = {line.partition(":")[0] for line in known.splitlines()}
     try:
         lines = (DEBIANS / f"{name}.master").read_text().splitlines()
     except FileNotFoundError:
         return ""
+    return _unknown(lines, known)
+
+
+def _unknown(lines: list[str], known: str) -> str:
+    names = {line.partition(":")[0] for line in known.splitlines()}
     return "".join(f"{line}\n" for line in lines if line.partition(":")[0] not in names)
 
 
@@ -148,9 +187,14 @@ def workdir(command: dict[str, Any]) -> None:
 
 def gather(command: dict[str, Any]) -> None:
     """Make what the steps have changed fit to be packed."""
-    _tell_user(command["user"], command["home"])
+    _keep_accounts()
+    home = _home_of(command["user"], command["home"])
+    # All of another user's home, where that is: it was no home in the base, and is none here.
+    moved = home != command["home"]
+    if command["root"]:
+        sys.stdout.write("nobody is root in a sandbox: the last user is of the steps alone\n")
     # Before what is mounted anew is left out: a home may be below that, such as /mnt/data.
-    _to_skeleton(UPPER / command["home"].lstrip("/"))
+    _to_skeleton(home, ROOT if moved else UPPER)
     if lost := sorted(str(each.relative_to(UPPER)) for each in (UPPER / "mnt").glob("*")):
         # What is mounted elsewhere is nobody's surprise; files in /mnt may be meant to stay.
         sys.stdout.write(f"not kept, as builds use /mnt themselves: /{', /'.join(lost[:TOLD])}\n")
@@ -161,22 +205,51 @@ def gather(command: dict[str, Any]) -> None:
             _mark(Path(folder, name))
 
 
-def _tell_user(name: str | None, home: str) -> None:
-    """Say if sandboxes cannot have the user that the steps have named last."""
-    own = next((each.pw_name for each in pwd.getpwall() if each.pw_dir == home), None)
-    if name is not None and own is not None and name.partition(":")[0] != own:
-        sys.stdout.write(f"processes of its sandboxes run as {own}: a sandbox has no user {name}\n")
+def _keep_accounts() -> None:
+    for name in ACCOUNTS:
+        if not (made := ROOT / "etc" / name).is_file():
+            continue
+        lines = (line for line in made.read_text().splitlines() if ":" in line)
+        kept = [line for line in lines if line.partition(":")[0] not in NOT_KEPT]
+        folder = UPPER / KEPT_ACCOUNTS
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("".join(f"{line}\n" for line in kept))
 
 
-def _to_skeleton(home: Path) -> None:
+def _home_of(name: str | None, own_home: str) -> str:
+    """Return the home of the user of the template's sandboxes, which is there afterwards.
+
+    Raises ValueError if the steps have no such user, or its home is where no sandbox has one.
+    """
+    own = own_account()
+    if name is None or (own is not None and own.pw_name == name):
+        return own_home
+    lines = (ROOT / "etc" / "passwd").read_text().splitlines()
+    found = next((each for each in map(_account, lines) if each and each.pw_name == name), None)
+    if found is None:
+        raise ValueError(f"there is no user {name}: make it in a step, by useradd or adduser")
+    if found.pw_uid == 0:
+        raise ValueError(f"the user {name} is root, and nobody is root in a sandbox")
+    home = str(HOMES / name)
+    if found.pw_dir != home:
+        raise ValueError(f"the home of the user {name} is {found.pw_dir}: it must be {home}")
+    if (ROOT / home.lstrip("/")).is_symlink():
+        raise ValueError(f"{home} is a link: the home must be a folder")
+    # Without it, its sandboxes would begin with what the base has at home.
+    (ROOT / home.lstrip("/")).mkdir(parents=True, exist_ok=True)
+    return home
+
+
+def _to_skeleton(home_path: str, root: Path) -> None:
     """Put what is in the home where each sandbox copies it from, readable for its user."""
+    home = root / home_path.lstrip("/")
     if not home.is_dir() or home.is_symlink():
         return
     skeleton = UPPER / SKELETON
     shutil.rmtree(skeleton, ignore_errors=True)
     skeleton.parent.mkdir(parents=True, exist_ok=True)
     shutil.copytree(home, skeleton, symlinks=True, ignore=_kindless)
-    shutil.rmtree(home)
+    shutil.rmtree(UPPER / home_path.lstrip("/"), ignore_errors=True)
     if Path("/", SKELETON).is_dir():
         # It began with all that the base has at home. What is missing now was removed.
         (skeleton / OPAQUE).touch()

@@ -2,12 +2,14 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from runner.words.errors import Invalid
 from runner.words.execution import JSON
+from runner.words.sandbox import OTHERS, USER_NAME
 from runner.words.templates import (
     ROOT,
     SH,
@@ -125,15 +127,35 @@ def kept_workdir(steps: Sequence[Step], workdir: str | None) -> str | None:
     None if none of them names one.
     """
     kept = workdir and PurePosixPath(workdir)
+    so_far = kept or PurePosixPath("/")
     for step in steps:
         if isinstance(step, WorkdirStep):
-            kept = PurePosixPath(kept or "/") / step.path
+            so_far /= step.path
+            kept = so_far if step.kept else kept
     return str(kept) if kept else None
 
 
 def last_user(steps: Sequence[Step]) -> str | None:
-    """Return the user of the last step that names one."""
-    return next((each.name for each in reversed(steps) if isinstance(each, UserStep)), None)
+    """Return the user of the last step that names one, without a group."""
+    names = (each.name for each in reversed(steps) if isinstance(each, UserStep))
+    return next((name.partition(":")[0] for name in names), None)
+
+
+def kept_user(steps: Sequence[Step], user: str | None) -> str | None:
+    """Return the user of a template's sandboxes, or that of the base. None for the image's own.
+
+    Root is the steps' alone. Raises Invalid if no sandbox can have the user who was named last.
+    """
+    name = last_user(steps)
+    if name in {None, ROOT}:
+        return user
+    if name in OTHERS or re.fullmatch(USER_NAME, name or "") is None:
+        raise Invalid(
+            f"no sandbox can have {name!r:.40} as its user, whom these steps name last: name one "
+            "whose name has up to 31 lower-case letters, digits, hyphens and underscores",
+            "steps",
+        )
+    return name
 
 
 def size_of(values: Mapping[str, str]) -> int:

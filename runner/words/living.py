@@ -43,6 +43,8 @@ class SandboxRequest:
     """How long it may live in all, however often its time is set again."""
     workdir: str | None = None
     """The folder in which its processes start unless they name one; None for the home."""
+    user: str | None = None
+    """Its processes' user, if its template names one; None for the image's own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +84,8 @@ class StoredSandbox:
     """The snapshot that holds its files, if it was evicted."""
     workdir: str | None = None
     """The folder in which its processes start unless they name one; None for the home."""
+    user: str | None = None
+    """Its processes' user, if its template names one; None for the image's own."""
 
     @property
     def spec(self) -> SandboxSpec:

@@ -12,7 +12,11 @@ An image may have it elsewhere (`UnixAccount.home`); there, this name is a link 
 """
 USER = "agent"
 """The name of a sandbox's user unless the image says otherwise."""
-
+HOMES = "/home"
+"""Where the users have their homes whom templates name."""
+USER_NAME = r"[a-z][a-z0-9_-]{0,30}"
+OTHERS = frozenset({"root", "nobody", "nogroup", "tty"})
+"""Names that belong to others in every sandbox: its user has none of them."""
 
 PACKAGES = ".local"
 """The folder of the workspace below which pip and npm install. No artifacts come from it."""
@@ -39,6 +43,13 @@ class UnixAccount:
 
 
 AGENT = UnixAccount()
+
+
+def account_called(name: str | None, own: UnixAccount) -> UnixAccount:
+    """Return the account of a template whose user has this name, on an image whose own is `own`."""
+    if name is None or name == own.user:
+        return own
+    return UnixAccount(name, f"{HOMES}/{name}")
 
 
 @dataclass(frozen=True, slots=True)

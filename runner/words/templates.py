@@ -66,14 +66,21 @@ class EnvStep:
 
 @dataclass(frozen=True, slots=True)
 class WorkdirStep:
-    """The working directory of all further steps, made if it is missing."""
+    """The working directory of all further steps, made if it is missing.
+
+    Unless it is `kept`, processes of sandboxes do not start there.
+    """
 
     path: str
+    kept: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class UserStep:
-    """The user who runs the commands of all further steps: root, or another of the template's."""
+    """The user who runs the commands of all further steps: root, or another of the template's.
+
+    The last one is the user of the template's sandboxes, unless it is root.
+    """
 
     name: str
 

@@ -186,10 +186,9 @@ def test_a_working_directory_that_sandboxes_lack_fails_the_build(http: httpx.Cli
     assert "cannot start in its working directory /run/app" in template["detail"]
 
 
-def test_the_log_says_that_no_sandbox_has_the_last_user(
-    http: httpx.Client, app: dict[str, Any]
-) -> None:
-    assert "run as agent: a sandbox has no user root\n" in log(http, app)
+def test_the_log_says_that_nobody_is_root(http: httpx.Client, app: dict[str, Any]) -> None:
+    assert "nobody is root in a sandbox: the last user is of the steps alone\n" in log(http, app)
+    assert app["user"] is None
 
 
 def test_a_sandbox_has_its_templates_resources_by_every_door(

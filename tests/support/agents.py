@@ -21,6 +21,7 @@ from runner.sandboxes.order import LivingOrder
 from runner.sandboxes.place import SandboxPlaces
 from runner.sandboxes.use import Using
 from runner.store.db import Database
+from runner.store.sandboxes import SandboxListing
 from runner.words.execution import Stream
 from runner.words.ids import new_id
 from runner.words.living import Launch, OutputGap, OutputPiece, ProcessEnd, ProcessInfo
@@ -106,5 +107,5 @@ async def agent(deployment: Deployment, tenant: str) -> AsyncIterator[Agent]:
             database,
         )
         yield made
-        for each in await living.list_newest(made.caller, limit=100):
+        for each in await living.list_some(made.caller, SandboxListing(limit=100)):
             await living.kill(made.caller, each.id)

@@ -26,6 +26,7 @@ from runner.words.templates import (
     BASH,
     DEFAULT_TAG,
     NAME,
+    ROOT,
     TAG,
     EnvStep,
     RunStep,
@@ -132,21 +133,31 @@ def steps_of(
 ) -> Iterator[Step]:
     """Yield the steps; at first, they are the user's and run in its home. Raises Invalid.
 
-    `env` holds the variables of what they build on, and `workdir` its working directory.
+    `env` holds the variables of what they build on, and `workdir` its working directory. The last
+    user is that of the template's sandboxes, so nobody is root at the end.
     """
     user = account.user
     known = {"PATH": search_path(account.home), "HOME": account.home, "USER": user}
     variables = Variables({**known, **env})
     yield UserStep(user)
-    yield Workdir(workdir or account.home)
+    yield Workdir(workdir) if workdir else Workdir(account.home, kept=False)
+    last = 0
     for number, each in enumerate(given):
         try:
             for step in _steps(each, user, variables, files):
                 if isinstance(step, UserStep):
                     user = step.name
+                    last = number
                 yield step
         except ValueError as error:
             raise Invalid(f"{each.type}: {error}", f"steps.{number}") from None
+    if user.partition(":")[0] == ROOT:
+        raise Invalid(
+            "USER: nobody is root in a sandbox, so the last user must be another one: add"
+            f' set_user("{account.user}"), or USER {account.user} in a Dockerfile. Steps before it'
+            " may run as root",
+            f"steps.{last}",
+        )
 
 
 def _steps(

@@ -30,6 +30,7 @@ from runner.templates.building import BuildTerms
 from runner.templates.builds import NO_TEMPLATE, TemplateOrder
 from runner.tenants import files
 from runner.words.errors import Invalid, NotFound
+from runner.words.sandbox import account_called
 
 router = APIRouter(route_class=JsonRoute)
 
@@ -80,7 +81,8 @@ async def begin(
         await require(request, parts, caller, each)
     await parts.templates.read(caller, template_id)
     base = await _base(body, caller, parts)
-    account = read_recipe(parts.settings.recipes_path, base.image).account
+    own = read_recipe(parts.settings.recipes_path, base.image).account
+    account = account_called(base.user, own)
     wanted = [each.files_hash for each in body.steps if each.files_hash]
     stored = await _stored(parts, caller, wanted)
     egress = await egress_order(caller, parts, None, internet=None)
@@ -126,6 +128,7 @@ class _Base:
     """The deployment's image, which is below all."""
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
     workdir: str | None = None
+    user: str | None = None
 
 
 async def _base(body: E2bBuild, caller: Caller, parts: Dependencies) -> _Base:
@@ -133,7 +136,7 @@ async def _base(body: E2bBuild, caller: Caller, parts: Dependencies) -> _Base:
     if (given := body.from_template) is not None and given not in images:
         found = await parts.templates.find(caller, given)
         if found is not None:
-            return _Base(found.image, found.base_image, found.env, found.workdir)
+            return _Base(found.image, found.base_image, found.env, found.workdir, found.user)
     asked = given or body.from_image or ""
     image = image_called(asked, images, names)
     if image is None and given is not None:

@@ -17,6 +17,9 @@ from runner.auth.sandbox_tokens import ANSWER, Acting
 from runner.sandboxes.place import Asleep
 from runner.words.errors import Conflict, Gone, NotAuthenticated, NotFound
 
+USER = "user"
+"""The user of a sandbox whose template names none."""
+
 
 @dataclass(frozen=True, slots=True)
 class Inside:
@@ -27,6 +30,8 @@ class Inside:
 
     caller: Caller
     sandbox_id: UUID
+    user: str
+    """Whom commands run as, and files belong to."""
     path: str | None = None
 
 
@@ -51,7 +56,8 @@ async def inside(request: Request, caller: CanUseSandboxes, parts: Parts) -> Ins
         pass
     except (NotFound, Gone, Conflict):
         raise Answered(gone(request)) from None
-    return Inside(caller, acting.sandbox_id, acting.path)
+    user = await parts.using.places.user_of(caller, acting.sandbox_id)
+    return Inside(caller, acting.sandbox_id, user or USER, acting.path)
 
 
 InSandbox = Annotated[Inside, Depends(inside)]

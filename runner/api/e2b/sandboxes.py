@@ -43,7 +43,7 @@ from runner.sandboxes.copies import Beginning
 from runner.sandboxes.egress import EgressOrder
 from runner.sandboxes.order import LivingOrder
 from runner.sandboxes.place import NO_SANDBOX
-from runner.store.sandboxes import LifeChange
+from runner.store.sandboxes import ImageFilter, LifeChange, SandboxListing
 from runner.tenants import policies
 from runner.words.errors import Conflict, NotFound
 from runner.words.lives import Life, OnTimeout
@@ -55,6 +55,7 @@ CanCreate = Annotated[Caller, Depends(Allow(Permission.SANDBOX_CREATE))]
 CanDelete = Annotated[Caller, Depends(Allow(Permission.SANDBOX_DELETE))]
 Filter = Annotated[str, StringConstraints(max_length=4096)]
 MOST_LISTED = 1000
+ORDERS = frozenset({None, "asc", "desc"})
 MOST_LABELS = 64
 """How many labels a filter may have."""
 SHORTEST_S = 1.0
@@ -119,12 +120,10 @@ async def list_running(
     caller: CanReadSandboxes, parts: Parts, metadata: Annotated[Filter | None, Query()] = None
 ) -> list[ListedSandbox]:
     """Return the tenant's running sandboxes, newest first."""
-    found = await parts.sandboxes.list_newest(
-        caller,
-        metadata=_metadata(metadata),
-        states=sorted(LISTED["running"]),
-        limit=MOST_LISTED,
+    wanted = SandboxListing(
+        limit=MOST_LISTED, metadata=_metadata(metadata), states=sorted(LISTED["running"])
     )
+    found = await parts.sandboxes.list_some(caller, wanted)
     return [ListedSandbox.of(each) for each in found]
 
 
@@ -141,18 +140,23 @@ async def list_sandboxes(
     token: Annotated[str | None, Query(alias="nextToken", max_length=cursors.MAX_LENGTH)] = None,
     limit: Annotated[int, Query(ge=1, le=MOST_LISTED)] = 100,
 ) -> list[ListedSandbox]:
-    """Return the tenant's running and paused sandboxes, newest first, a page at a time."""
-    if order not in {None, "desc"}:
-        raise cursors.invalid("order", "only desc is supported here: newest first")
-    found = await parts.sandboxes.list_newest(
-        caller,
-        before=cursors.decode_id(token),
+    """Return the tenant's running and paused sandboxes a page at a time, by default newest first.
+
+    `template` is a template's id, or its name: then it stands for all builds of that name, or,
+    with a tag, for the one that has the tag now.
+    """
+    if order not in ORDERS:
+        raise cursors.invalid("order", "it is asc or desc")
+    wanted = SandboxListing(
+        limit=limit + 1,
+        beyond=cursors.decode_id(token),
+        oldest_first=order == "asc",
         metadata=_metadata(metadata),
         states=_states(state),
-        limit=limit + 1,
-        image=template,
-        started_after=cursors.in_range(started_after),
+        image=await _image(template, caller, parts),
+        started_from=cursors.in_range(started_after),
     )
+    found = await parts.sandboxes.list_some(caller, wanted)
     page, following = cursors.page(found, limit, lambda each: each.id)
     if following is not None:
         response.headers["x-next-token"] = following
@@ -318,6 +322,16 @@ def _metadata(text: str | None) -> dict[str, str]:
         return {storable(unquote(name)): storable(unquote(value)) for name, value in pairs}
     except ValueError as error:
         raise cursors.invalid("metadata", f"names and values {error}") from None
+
+
+async def _image(name: str | None, caller: Caller, parts: Dependencies) -> ImageFilter:
+    """Return which images a filter by template stands for. Raises Invalid for a snapshot's id."""
+    if name is None:
+        return ImageFilter()
+    found = await templates.images_of(name, parts.sandboxes.catalogue, parts.templates, caller)
+    if found.ends is not None:
+        await templates.require_no_snapshot(name, parts.copies.snapshots, caller)
+    return found
 
 
 def _states(text: str | None) -> list[Life]:

@@ -74,7 +74,9 @@ async def read_alias(alias: TemplateName, caller: CanReadSnapshots, parts: Parts
     if source.snapshot is not None:
         kept = await parts.copies.snapshots.read(caller, source.snapshot)
         return TemplateAnswer(template_id=str(kept.id), public=False)
-    return TemplateAnswer(template_id=source.image or "", public=source.public)
+    return TemplateAnswer(
+        template_id=str(source.template or source.image or ""), public=source.public
+    )
 
 
 @router.post("/sandboxes/{sandbox_id}/fork", status_code=HTTPStatus.CREATED)

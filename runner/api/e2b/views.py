@@ -13,6 +13,7 @@ from runner.store.snapshots import StoredSnapshot
 from runner.store.templates import LogEntry, StoredTemplate, TemplateState
 from runner.words.lives import Life, OnTimeout
 from runner.words.living import StoredSandbox
+from runner.words.templates import template_in
 
 ENVD_VERSION = "0.5.7"
 """The version of E2B's daemon whose features there are: clients choose their calls by it."""
@@ -32,6 +33,15 @@ class E2bAnswer(BaseModel):
     )
 
 
+def _template(image: str) -> dict[str, str]:
+    """Return the id and the name of what a sandbox is made from, as clients know them."""
+    template = template_in(image)
+    return {
+        "template_id": image if template is None else str(template),
+        "alias": image.partition("@")[0],
+    }
+
+
 class SandboxAnswer(E2bAnswer):
     """A sandbox that takes commands, with the token for its inside."""
 
@@ -48,8 +58,7 @@ class SandboxAnswer(E2bAnswer):
     def of(cls, stored: StoredSandbox, token: str, traffic: str, domain: str | None) -> Self:
         """Return the answer for a sandbox, with its tokens."""
         return cls(
-            template_id=stored.image,
-            alias=stored.image,
+            **_template(stored.image),
             sandbox_id=str(stored.id),
             envd_access_token=token,
             traffic_access_token=traffic,
@@ -79,8 +88,7 @@ class ListedSandbox(E2bAnswer):
         resources = stored.resources
         ends = [each for each in (stored.expires_at, stored.lives_until) if each is not None]
         return {
-            "template_id": stored.image,
-            "alias": stored.image,
+            **_template(stored.image),
             "sandbox_id": str(stored.id),
             "started_at": stored.started_at or stored.created_at,
             "end_at": min(ends, default=datetime.now(UTC) + FOREVER),

@@ -4,6 +4,7 @@ from runner.api.mcp.arguments import CreateSandboxArguments, NoArguments, Sandbo
 from runner.api.mcp.results import ToolResult, of_lines
 from runner.api.mcp.tool import ToolCall, sandbox_id
 from runner.api.new_sandbox import NewSandbox
+from runner.store.sandboxes import SandboxListing
 from runner.words.lives import Life
 from runner.words.living import StoredSandbox
 
@@ -21,7 +22,9 @@ async def create_sandbox(call: ToolCall, arguments: CreateSandboxArguments) -> T
 
 async def list_sandboxes(call: ToolCall, _: NoArguments) -> ToolResult:
     """List the tenant's sandboxes that have not ended, newest first."""
-    found = await call.parts.sandboxes.list_newest(call.caller, states=LIVING, limit=MOST + 1)
+    found = await call.parts.sandboxes.list_some(
+        call.caller, SandboxListing(states=LIVING, limit=MOST + 1)
+    )
     lines = ["; ".join((f"sandbox_id: {each.id}", *_facts(each))) for each in found[:MOST]]
     if len(found) > MOST:
         lines.append(f"[only the {MOST} newest are shown]")

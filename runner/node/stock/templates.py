@@ -29,17 +29,22 @@ from runner.store import templates
 from runner.store.db import Database
 from runner.store.objects import ObjectStore
 from runner.store.templates import TemplateContent
-from runner.words.errors import ImageMissing, TemplateMissing
+from runner.words.errors import ImageMissing, NodeStarved, TemplateMissing
 from runner.words.templates import image_of, template_in
 
 HOLES = 64 * 2**20
 """How many bytes more than its archive a template's files may have: holes are written, too."""
 AT_ONCE = 2
-"""How many images are made at once: each takes three times its archive's bytes of this disk."""
+"""How many images are made at once."""
 ABANDONED_S = 3600.0
 """Seconds after which nothing is done any more in a folder where nothing was begun meanwhile."""
 MOST_TOLD = 1000
 """How many of its templates a node tells of, for sandboxes that would rather be on it."""
+TIMES = 3
+"""How many times its archive's bytes the making of an image takes of this disk."""
+SPARE = 5 * 2**30
+"""Free bytes of this disk below which images that nobody wants go, however few they are. Whoever
+runs the node is warned at the same number (`RunnerDiskShort`)."""
 WANTED_S = 600.0
 """For how long an image stays after it was wanted."""
 
@@ -122,7 +127,8 @@ class TemplateImages:
             # What it is called does not matter: an image is found by its template's id.
             below = image_of("base", content.base_template)
             base = await self._image(content.base_owner, content.base_template, below)
-        made = TemplateImage(name, template, tenant, self.node)
+        made = TemplateImage(name, template, tenant, self.node, user=content.user)
+        await self._require_room(TIMES * content.archive_bytes + HOLES, name)
         stored = self.objects.read(content.object_key)
         chunks = opened(stored, bytes.fromhex(key), bound_to=bound_to)
         async with self._making, self._scratch() as scratch:
@@ -130,6 +136,32 @@ class TemplateImages:
             await _write(chunks, archive, content, name)
             most = content.archive_bytes + HOLES
             return await self.images.add_template(made, base, archive, most=most)
+
+    async def _require_room(self, needed: int, name: str) -> None:
+        """Have so many bytes of this disk free; raise NodeStarved if they cannot be freed."""
+        if await asyncio.to_thread(self._free) < needed:
+            await self._remove_beyond(await self.images.templates(self.node), spare=needed)
+        if (free := await asyncio.to_thread(self._free)) < needed:
+            raise NodeStarved(
+                f"the disk of this node has no room for the image of the template {name}: making "
+                f"it takes {needed} bytes, and {free} are free"
+            )
+
+    async def _remove_beyond(self, kept: Sequence[TemplateImage], *, spare: int) -> None:
+        """Remove those unused longest until the others take no more than they may.
+
+        That is less than usual while less than `spare` bytes are free.
+        """
+        short = max(0, spare - await asyncio.to_thread(self._free))
+        most = min(self.most_bytes, sum(each.bytes for each in kept) - short)
+        for made in beyond(kept, self._used, most, now=time.monotonic()):
+            # Nobody waits for another's turn who has one: they could wait for each other.
+            if not self._turns[made.template].locked():
+                await self._remove(made)
+
+    def _free(self) -> int:
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return shutil.disk_usage(self.folder).free
 
     @asynccontextmanager
     async def _scratch(self) -> AsyncIterator[Path]:
@@ -143,7 +175,8 @@ class TemplateImages:
     async def sweep(self) -> None:
         """Remove images of templates that were deleted, and what a killed process has left.
 
-        If those that stay take too much, remove those that were unused longest, and are not in use.
+        If those that stay take too much, or the disk is nearly full, remove those that were unused
+        longest, and are not in use.
         """
         await asyncio.to_thread(remove_abandoned, self.folder)
         kept = []
@@ -155,8 +188,7 @@ class TemplateImages:
             else:
                 self._held.add(made.template)
                 kept.append(made)
-        for made in beyond(kept, self._used, self.most_bytes, now=time.monotonic()):
-            await self._remove(made)
+        await self._remove_beyond(kept, spare=SPARE)
 
     async def _remove(self, made: TemplateImage) -> None:
         """Remove an image, unless something has it. Who wants it again has it made anew."""

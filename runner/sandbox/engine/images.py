@@ -13,7 +13,7 @@ import platform
 import tarfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -41,7 +41,7 @@ from runner.sandbox.engine.template_image import (
 )
 from runner.sandbox.engine.users import NOBODY
 from runner.words.errors import ImageMissing, SetupError
-from runner.words.sandbox import USER, WORKSPACE, UnixAccount
+from runner.words.sandbox import USER, WORKSPACE, UnixAccount, account_called
 from runner.words.templates import template_in
 
 NAME_LABEL = "runner.image"
@@ -136,19 +136,20 @@ class Images:
         The archive is as its sandbox packed it, and its files have at most `most` bytes. What is
         written beside it is gone afterwards. Raises Invalid if it holds what no template may.
         """
+        account = account_called(made.user, base.account)
         labels = {
             TEMPLATE_LABEL: str(made.template),
             TENANT_LABEL: str(made.tenant),
-            HOME_LABEL: base.account.home,
-            USER_LABEL: base.account.user,
+            HOME_LABEL: account.home,
+            USER_LABEL: account.user,
         }
         image = archive.with_suffix(".image")
         order = ImageOrder(
             archive=str(archive),
             image=str(image),
             most=most,
-            user=base.account.user,
-            home=base.account.home,
+            **asdict(account),
+            moved=account.home != base.account.home,
             base=await self._engine.image(base.digest),
             tag=made.tag,
             labels=labels,

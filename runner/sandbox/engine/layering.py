@@ -37,6 +37,8 @@ class ImageOrder:
     """How many bytes the archive's files may have, holes included."""
     user: str
     home: str
+    moved: bool
+    """Whether the home is another than that of the base."""
     base: Mapping[str, Any]
     """What Docker tells of the base."""
     tag: str
@@ -80,7 +82,7 @@ def write(order: ImageOrder) -> None:
     account = UnixAccount(order.user, order.home)
     try:
         with Path(order.archive).open("rb") as source, path.open("w+b") as target:
-            layer = write_layer(source, target, account, most=order.most)
+            layer = write_layer(source, target, account, most=order.most, moved=order.moved)
         labels = {**order.labels, BYTES_LABEL: str(layer.size)}
         with Path(order.image).open("wb") as target:
             write_image(target, order.base, path, layer, tag=order.tag, labels=labels)

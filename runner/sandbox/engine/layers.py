@@ -52,14 +52,22 @@ class WrittenLayer:
 
 
 def write_layer(
-    source: IO[bytes], target: io.BufferedRandom | io.BytesIO, account: UnixAccount, *, most: int
+    source: IO[bytes],
+    target: io.BufferedRandom | io.BytesIO,
+    account: UnixAccount,
+    *,
+    most: int,
+    moved: bool = False,
 ) -> WrittenLayer:
     """Write a layer of what the archive holds; its files have at most `most` bytes, holes included.
 
+    If the account's home has `moved`, the layer has the folder over which that is mounted.
     The target must be empty, and readable, too. Raises Invalid if it is no archive, or holds what
     no template may.
     """
     left, layer = most, _Layer(account)
+    for each in _home(account) if moved else ():
+        target.write(each.tobuf(tarfile.PAX_FORMAT, ENCODING, ERRORS))
     try:
         for number, (entry, content) in enumerate(read_entries(source), 1):
             left -= entry.size if entry.isreg() else 0
@@ -78,6 +86,17 @@ def write_layer(
     size = target.tell()
     target.seek(0)
     return WrittenLayer(f"sha256:{hashlib.file_digest(target, 'sha256').hexdigest()}", size)
+
+
+def _home(account: UnixAccount) -> Iterator[tarfile.TarInfo]:
+    """Yield what an image has of its home: the folder, and the workspace's link to it."""
+    folder = tarfile.TarInfo(account.home[1:])
+    # runc gives a tmpfs the mode of the folder it covers, whatever its options say.
+    folder.type, folder.mode = tarfile.DIRTYPE, 0o700
+    yield folder
+    link = tarfile.TarInfo(WORKSPACE[1:])
+    link.type, link.mode, link.linkname = tarfile.SYMTYPE, 0o777, account.home
+    yield link
 
 
 class _Layer:

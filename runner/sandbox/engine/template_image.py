@@ -21,6 +21,8 @@ class TemplateImage:
     node: str
     bytes: int = 0
     """The bytes that it takes beyond its base, once it is made."""
+    user: str | None = None
+    """The user of its sandboxes; None for that of its base."""
 
     @property
     def tag(self) -> str:

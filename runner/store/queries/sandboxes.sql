@@ -2,40 +2,52 @@
 tenant_id, sandbox_id, state, reason, detail, created_at, started_at, ended_at, expires_at,
 timeout_s, on_timeout, auto_resume, lives_until, project, image, size, resources, isolation,
 egress, egress_policy, env, secret_env, metadata, created_by, filling, builds, on_shortage,
-kept_as, workdir
+kept_as, workdir, username
 
 -- name: insert
 INSERT INTO sandboxes (tenant_id, sandbox_id, created_by, timeout_s, expires_at, on_timeout,
                        auto_resume, lives_until, project, image, size, resources, isolation, egress,
                        egress_policy, env, secret_env, metadata, lease_until, filling, builds,
-                       on_shortage, workdir)
+                       on_shortage, workdir, username)
 VALUES (app_tenant(), %(sandbox_id)s, %(created_by)s, %(timeout_s)s,
         now() + CASE WHEN %(filling)s THEN %(filling_for)s
                      ELSE make_interval(secs => %(timeout_s)s) END, %(on_timeout)s,
         %(auto_resume)s, now() + make_interval(secs => %(max_life_s)s), %(project)s, %(image)s, %(size)s,
         %(resources)s, %(isolation)s, %(egress)s, %(egress_policy)s, %(env)s, %(secret_env)s,
         %(metadata)s, now() + %(unclaimed)s, %(filling)s, %(builds)s,
-        %(on_shortage)s, %(workdir)s)
+        %(on_shortage)s, %(workdir)s, %(username)s)
 RETURNING {columns};
 
 -- name: get
 SELECT {columns}
 FROM sandboxes WHERE sandbox_id = %(sandbox_id)s;
 
--- name: list
-SELECT {columns}
-FROM sandboxes
+-- part: listed
 WHERE tenant_id = app_tenant()
-  AND (%(before)s::uuid IS NULL OR sandbox_id < %(before)s)
   AND (%(project)s::text IS NULL OR project = %(project)s)
   AND (%(states)s::text[] IS NULL OR state = ANY (%(states)s))
   AND (%(metadata)s::jsonb IS NULL OR metadata @> %(metadata)s)
   AND (%(image)s::text IS NULL OR image = %(image)s)
-  AND (%(started_after)s::timestamptz IS NULL OR started_at > %(started_after)s)
+  AND (%(image_begins)s::text IS NULL OR starts_with(image, %(image_begins)s))
+  AND (%(image_ends)s::text IS NULL OR right(image, length(%(image_ends)s)) = %(image_ends)s)
+  AND (%(started_from)s::timestamptz IS NULL OR started_at >= %(started_from)s)
+
+-- name: list
+SELECT {columns}
+FROM sandboxes
+{listed}
+  AND (%(beyond)s::uuid IS NULL OR sandbox_id < %(beyond)s)
 ORDER BY sandbox_id DESC LIMIT %(limit)s;
 
+-- name: list_oldest
+SELECT {columns}
+FROM sandboxes
+{listed}
+  AND (%(beyond)s::uuid IS NULL OR sandbox_id > %(beyond)s)
+ORDER BY sandbox_id LIMIT %(limit)s;
+
 -- name: where
-SELECT s.state, s.reason, s.detail, s.node, s.auto_resume, s.kept_as, n.door,
+SELECT s.state, s.reason, s.detail, s.node, s.auto_resume, s.kept_as, s.username, n.door,
        COALESCE(n.state = 'removed', false) AS node_removed
 FROM sandboxes s LEFT JOIN nodes n USING (node)
 WHERE s.sandbox_id = %(sandbox_id)s;

@@ -7,6 +7,7 @@ SELECT t.tenant_id AS owner, t.template_id, t.name, t.tag,
        CASE WHEN t.tenant_id = app_tenant() THEN t.created_by ELSE 'operator' END AS created_by,
        t.created_at, t.ended_at, t.base_image, t.base_template, t.base_owner, t.env, t.steps,
        t.bytes, t.sha256, t.start_command, t.ready_command, t.ready_s, t.more_tags, t.limits, t.workdir,
+       t.username,
        CASE WHEN t.tenant_id = app_tenant()
             THEN ARRAY(SELECT g.tag FROM template_tags g WHERE g.tenant_id = t.tenant_id
                        AND g.template_id = t.template_id ORDER BY g.tag)
@@ -20,11 +21,11 @@ CROSS JOIN LATERAL (SELECT t.state IN ('waiting', 'building') AND t.due_at < now
 -- name: insert
 INSERT INTO templates (tenant_id, template_id, name, tag, state, created_by, due_at, base_image,
                        base_template, base_owner, env, steps, start_command, ready_command, ready_s,
-                       more_tags, limits, workdir)
+                       more_tags, limits, workdir, username)
 VALUES (app_tenant(), %(template_id)s, %(name)s, %(tag)s, %(state)s, %(created_by)s,
         now() + %(within)s, %(base_image)s, %(base_template)s, %(base_owner)s, %(env)s,
         %(steps)s, %(start_command)s, %(ready_command)s, %(ready_s)s, %(more_tags)s,
-        %(limits)s, %(workdir)s);
+        %(limits)s, %(workdir)s, %(username)s);
 
 -- name: get
 {shown}
@@ -63,7 +64,8 @@ SET state = 'building', due_at = now() + %(within)s, base_image = %(base_image)s
     base_template = %(base_template)s, base_owner = %(base_owner)s, env = %(env)s, steps = %(steps)s,
     start_command = %(start_command)s, ready_command = %(ready_command)s, ready_s = %(ready_s)s,
     -- Its own came when it was announced.
-    limits = %(limits)s::jsonb || limits, workdir = %(workdir)s
+    limits = %(limits)s::jsonb || limits, workdir = %(workdir)s,
+    username = %(username)s
 WHERE tenant_id = app_tenant() AND template_id = %(template_id)s AND state = 'waiting'
   -- One whose time is over counts in no quota any more.
   AND due_at > now();
@@ -138,7 +140,8 @@ WHERE tenant_id = app_tenant() AND state = 'waiting' AND template_id NOT IN (
     ORDER BY template_id DESC LIMIT %(keep)s);
 
 -- name: content
-SELECT tenant_id AS owner, base_image, base_template, base_owner, bytes, sha256, sealed_key, object_key
+SELECT tenant_id AS owner, base_image, base_template, base_owner, bytes, sha256, sealed_key, object_key,
+       username
 FROM templates
 WHERE template_id = %(template_id)s AND object_key IS NOT NULL;
 

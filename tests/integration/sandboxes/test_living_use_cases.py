@@ -34,7 +34,7 @@ from runner.sandboxes.snapshots import Snapshots
 from runner.sandboxes.use import Using
 from runner.store.db import Database
 from runner.store.idempotency import Once
-from runner.store.sandboxes import FILLING, LifeChange
+from runner.store.sandboxes import FILLING, LifeChange, SandboxListing
 from runner.words.errors import (
     Conflict,
     Gone,
@@ -129,7 +129,9 @@ async def test_a_sandbox_is_made_and_killed(
     """It takes commands once its maker has the answer; a second kill changes nothing."""
     made = await living.create(caller, NANO)
     assert (made.state, made.image, made.created_by) == (Life.RUNNING, "python", "key:test")
-    assert [each.id for each in await living.list_newest(caller, limit=10)] == [made.id]
+    assert [each.id for each in await living.list_some(caller, SandboxListing(limit=10))] == [
+        made.id
+    ]
     killed = await living.kill(caller, made.id)
     assert (killed.state, killed.reason) == (Life.ENDED, EndReason.KILLED)
     assert await living.kill(caller, made.id) == killed
@@ -188,7 +190,7 @@ async def test_of_another_tenants_sandbox_nothing_is_told(
     ):
         with pytest.raises(NotFound, match="no such sandbox"):
             await attempt
-    assert await living.list_newest(stranger, limit=10) == []
+    assert await living.list_some(stranger, SandboxListing(limit=10)) == []
     assert len(node.asked) == asked_before, "nothing of it may reach the door"
 
 
@@ -203,7 +205,7 @@ async def test_what_cannot_be_is_refused_before_anything_is_stored(
         with pytest.raises(Invalid) as refused:
             await living.create(caller, order)
         assert refused.value.field == field
-    assert await living.list_newest(caller, limit=10) == []
+    assert await living.list_some(caller, SandboxListing(limit=10)) == []
     assert node.asked == []
 
 
@@ -242,7 +244,7 @@ async def test_of_many_that_come_at_once_as_many_are_made_as_may_live(
         *(living.create(caller, NANO) for _ in range(8)), return_exceptions=True
     )
     assert sum(isinstance(each, QuotaExceeded) for each in came) == 5
-    assert len(await living.list_newest(caller, states=[Life.RUNNING], limit=10)) == 3
+    assert len(await living.list_some(caller, SandboxListing(states=[Life.RUNNING], limit=10))) == 3
 
 
 async def test_a_repeated_request_gets_the_same_sandbox(
@@ -278,7 +280,7 @@ async def test_a_repeated_request_makes_anew_what_did_not_start(
     made = await living.create(caller, NANO, once=once)
     assert made.state is Life.RUNNING
     assert (await living.create(caller, NANO, once=once)).id == made.id
-    states = [each.state for each in await living.list_newest(caller, limit=10)]
+    states = [each.state for each in await living.list_some(caller, SandboxListing(limit=10))]
     assert states == [Life.RUNNING, Life.ENDED]
 
 
@@ -303,7 +305,7 @@ async def test_a_repeated_request_makes_anew_what_was_cancelled(
     creating.cancel()
     with pytest.raises(asyncio.CancelledError):
         await creating
-    (over,) = await living.list_newest(caller, limit=10)
+    (over,) = await living.list_some(caller, SandboxListing(limit=10))
     async with api.tenant(caller.tenant_id) as tx:
         # As a process leaves it that dies.
         assert await once.reserve(tx, sandbox_id=over.id) is None
@@ -343,7 +345,7 @@ async def test_a_fork_is_repeated_by_its_key(
     assert await fork() == made
     with pytest.raises(Conflict):
         await fork(replace(once, fingerprint=b"b", same=lambda _: _false()))
-    running = await living.list_newest(caller, states=[Life.RUNNING], limit=10)
+    running = await living.list_some(caller, SandboxListing(states=[Life.RUNNING], limit=10))
     assert {each.id for each in running} == {source.id, *made}
     await living.kill(caller, source.id)
     assert await fork() == made, "its source is not asked again"
@@ -360,7 +362,7 @@ async def test_without_a_node_nothing_is_left_living(
     with pytest.raises(NodeAway) as away:
         await living.create(caller, NANO)
     assert away.value.retry_after_s is not None
-    (row,) = await living.list_newest(caller, limit=10)
+    (row,) = await living.list_some(caller, SandboxListing(limit=10))
     assert (row.state, row.reason) == (Life.ENDED, EndReason.START_FAILED)
     assert ("sandbox:end", "failure") in await recorded(api, caller)
 
@@ -372,7 +374,7 @@ async def test_what_a_node_claimed_and_did_not_give_is_asked_to_stop(
     node.fails_later = NodeAway("the node went away during a call")
     with pytest.raises(NodeAway):
         await living.create(caller, NANO)
-    (row,) = await living.list_newest(caller, limit=10)
+    (row,) = await living.list_some(caller, SandboxListing(limit=10))
     assert row.state is Life.STOPPING
 
 
@@ -434,7 +436,7 @@ async def test_nothing_lives_on_of_a_sandbox_whose_caller_was_cancelled(
     with pytest.raises(asyncio.CancelledError):
         await creating
     node.holds.set()
-    (row,) = await living.list_newest(caller, limit=10)
+    (row,) = await living.list_some(caller, SandboxListing(limit=10))
     assert (row.state, row.reason) == (Life.ENDED, EndReason.KILLED)
 
 
@@ -469,7 +471,7 @@ async def test_what_was_made_ahead_is_given_up_if_its_row_is_not_stored(
     async with asyncio.timeout(PATIENCE_S):
         await node.hung_up.wait()
     assert not node.made.is_set()
-    running = partial(living.list_newest, caller, states=[Life.RUNNING], limit=10)
+    running = partial(living.list_some, caller, SandboxListing(states=[Life.RUNNING], limit=10))
     assert [each.id for each in await running()] == [first.id]
     made = await living.create(caller, NANO)
     assert [each.id for each in await running()] == [made.id, first.id]
@@ -507,7 +509,7 @@ async def test_no_copy_stays_of_a_fork_that_was_cancelled(
 
     async def copies_now() -> list[bool]:
         """Return of each copy that runs whether it is still being filled."""
-        found = await living.list_newest(caller, states=[Life.RUNNING], limit=10)
+        found = await living.list_some(caller, SandboxListing(states=[Life.RUNNING], limit=10))
         return sorted(each.filling for each in found if each.id != source.id)
 
     async with asyncio.timeout(PATIENCE_S):
@@ -516,7 +518,8 @@ async def test_no_copy_stays_of_a_fork_that_was_cancelled(
     forking.cancel()
     with pytest.raises(asyncio.CancelledError):
         await forking
-    left = await living.list_newest(caller, states=[*(set(Life) - {Life.ENDED})], limit=10)
+    lives = [*(set(Life) - {Life.ENDED})]
+    left = await living.list_some(caller, SandboxListing(states=lives, limit=10))
     assert [each.id for each in left] == [source.id]
 
 
@@ -563,7 +566,7 @@ async def test_a_sandbox_counts_as_made_once_it_has_its_files(
     with pytest.raises(NodeAway, match="files: try again") as again:
         await living.create(caller, order, once=once, fill=fill)
     assert again.value.retry_after_s is not None
-    (row,) = await living.list_newest(caller, limit=10)
+    (row,) = await living.list_some(caller, SandboxListing(limit=10))
     assert row.expires_at == row.created_at + FILLING
     files.set()
     made = await creating
@@ -666,5 +669,5 @@ async def test_a_sandbox_that_did_not_start_is_no_fault_of_the_callers(
     with pytest.raises(SandboxNotStarted, match="the container did not start") as caught:
         await living.create(caller, NANO)
     assert caught.value.reason == "start_failed"
-    (row,) = await living.list_newest(caller, limit=10)
+    (row,) = await living.list_some(caller, SandboxListing(limit=10))
     assert (row.reason, row.detail) == (EndReason.START_FAILED, "the container did not start")

@@ -19,7 +19,7 @@ from runner.store.db import Database
 from runner.store.idempotency import Once
 from runner.store.residents import HeldSandbox, SandboxHold
 from runner.store.retention import RetentionTerms
-from runner.store.sandboxes import LifeChange
+from runner.store.sandboxes import ImageFilter, LifeChange, SandboxListing
 from runner.words.errors import Conflict, LeaseLost, StoreUnavailable
 from runner.words.ids import new_id
 from runner.words.lives import EndReason, Life, OnTimeout
@@ -127,17 +127,11 @@ async def test_another_tenants_sandbox_is_as_unknown_as_any(
 
 async def listed(tx: Any, **wanted: Any) -> list[UUID]:
     """Return the ids of a listing."""
-    every: dict[str, Any] = {
-        "before": None,
-        "project": None,
-        "metadata": {},
-        "states": None,
-        "limit": 10,
-    }
-    return [each.id for each in await sandboxes.list_newest(tx, **{**every, **wanted})]
+    listing = SandboxListing(**{"limit": 10, **wanted})
+    return [each.id for each in await sandboxes.list_some(tx, listing)]
 
 
-async def test_a_listing_is_by_state_metadata_and_project_newest_first(
+async def test_a_listing_is_by_state_metadata_project_and_image_in_either_order(
     api: Database, owner: Database
 ) -> None:
     tenant = await new_tenant(owner, "sandbox-list")
@@ -148,11 +142,20 @@ async def test_a_listing_is_by_state_metadata_and_project_newest_first(
     async with api.tenant(tenant) as tx:
         await sandboxes.end_unclaimed(tx, first, EndReason.START_FAILED, "no node")
         assert await listed(tx) == [second, first]
-        assert await listed(tx, before=second) == [first]
+        assert await listed(tx, beyond=second) == [first]
+        assert await listed(tx, oldest_first=True) == [first, second]
+        assert await listed(tx, oldest_first=True, beyond=first) == [second]
         assert await listed(tx, limit=1) == [second]
         assert await listed(tx, states=[Life.ENDED]) == [first]
         assert await listed(tx, metadata={"agent": "eight"}) == [second]
         assert await listed(tx, project="p") == [second]
+        image = ASKED.spec.image
+        assert await listed(tx, image=ImageFilter(image)) == [second, first]
+        assert await listed(tx, image=ImageFilter(begins=image[:2])) == [second, first]
+        assert await listed(tx, image=ImageFilter(ends=image[-2:])) == [second, first]
+        # Not even where a pattern would: `_` stands for any character there.
+        for other in (ImageFilter(f"{image}x"), ImageFilter(begins="_"), ImageFilter(ends="%")):
+            assert await listed(tx, image=other) == []
 
 
 async def test_one_node_gets_a_new_sandbox(

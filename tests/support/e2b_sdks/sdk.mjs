@@ -3,7 +3,10 @@
 // Writes a line of JSON for each case, as soon as it is over.
 
 import assert from "node:assert/strict";
+import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { request } from "node:http";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import process from "node:process";
 import { setTimeout as pause } from "node:timers/promises";
 
@@ -251,6 +254,115 @@ const CASES = {
       const status = await box.git.status(repo);
       assert.deepEqual(status.fileStatus.map((each) => each.name), ["a.txt"]);
     },
+    async template_is_built_and_its_sandboxes_are_listed({ sdk, ownOf }) {
+      const { Template, Sandbox } = sdk;
+      const name = named("js-built");
+      const template = Template()
+        .fromBaseImage()
+        .runCmd("useradd --create-home --shell /bin/bash app", { user: "root" })
+        .setEnvs({ GREETING: "hello" })
+        .setUser("app")
+        .runCmd(["mkdir ~/made", "echo mine > ~/made/it"])
+        .setWorkdir("/home/app/made");
+      const heard = [];
+      const onBuildLogs = (entry) => heard.push(entry.message);
+      const sizes = { cpuCount: 1, memoryMB: 384 };
+      const info = await begun(() => Template.build(template, name, { ...sizes, onBuildLogs }));
+      assert.equal(info.name, name);
+      assert.ok(heard.some((each) => each.includes("echo mine")), heard.join("\n"));
+      await ownOf(name, async (box) => {
+        const done = await box.commands.run("id -un; pwd; cat it; echo $GREETING");
+        assert.equal(done.stdout, "app\n/home/app/made\nmine\nhello\n");
+        await assert.rejects(box.commands.run("true", { user: "user" }), /no user 'user'/);
+        const told = await box.getInfo();
+        assert.deepEqual(
+          [told.templateId, told.name, told.cpuCount, told.memoryMB],
+          [info.templateId, name, 1, 384],
+        );
+        for (const each of [name, `${name}:default`, info.templateId]) {
+          const found = await Sandbox.list({ query: { template: each } }).nextItems();
+          assert.deepEqual(found.map((one) => one.sandboxId), [box.sandboxId], each);
+        }
+      });
+    },
+    async template_is_followed_and_tagged({ sdk, ownOf }) {
+      const { Template } = sdk;
+      const name = named("js-tagged");
+      assert.equal(await Template.exists(name), false);
+      const template = Template().fromTemplate("base").runCmd(`echo ${name} > made`);
+      const info = await begun(() => Template.buildInBackground(template, name, { tags: ["v1"] }));
+      const heard = [];
+      await becomes(async () => {
+        const status = await Template.getBuildStatus(info, { logsOffset: heard.length });
+        heard.push(...status.logEntries.map((entry) => entry.message));
+        assert.notEqual(status.status, "error", status.reason?.message);
+        return status.status === "ready";
+      });
+      assert.ok(heard.join("").includes(`echo ${name}`), heard.join("\n"));
+      const given = await Template.assignTags(`${name}:v1`, ["stable", "v2"]);
+      assert.equal(given.buildId, info.buildId);
+      await Template.removeTags(name, "v2");
+      const tags = await Template.getTags(name);
+      assert.deepEqual(tags.map((each) => each.tag).sort(), ["stable", "v1"]);
+      assert.equal(await Template.exists(`${name}:stable`), true);
+      assert.equal(await Template.aliasExists("code-interpreter-v1"), true);
+      await ownOf(`${name}:stable`, async (box) => {
+        assert.equal(await box.files.read("made"), `${name}\n`);
+      });
+    },
+    async template_gets_files({ sdk, ownOf }) {
+      const name = named("js-copied");
+      const folder = await mkdtemp(join(tmpdir(), "copied-"));
+      try {
+        await mkdir(join(folder, "app"));
+        await writeFile(join(folder, "app", "main.js"), "console.log('from the template');");
+        await writeFile(join(folder, "one"), "1");
+        const template = sdk
+          .Template({ fileContextPath: folder })
+          .fromBaseImage()
+          .copy("app", "/home/user/app/")
+          .copyItems([{ src: "one", dest: "both/" }]);
+        await begun(() => sdk.Template.build(template, name));
+      } finally {
+        await rm(folder, { recursive: true });
+      }
+      await ownOf(name, async (box) => {
+        const done = await box.commands.run("node app/main.js; cat both/one");
+        assert.equal(done.stdout, "from the template\n1");
+      });
+    },
+    async template_starts_a_server({ sdk, ownOf }) {
+      const { Template, waitForPort } = sdk;
+      const name = named("js-serves");
+      const dockerfile = ["FROM e2bdev/base:latest", "WORKDIR /srv/page", "RUN echo it > page.txt"];
+      const serves = "python3 -m http.server 8000 --directory /srv/page";
+      const template = Template()
+        .fromDockerfile(dockerfile.join("\n"))
+        .setStartCmd(serves, waitForPort(8000));
+      assert.match(Template.toDockerfile(template), /RUN echo it/);
+      await begun(() => Template.build(template, name));
+      await ownOf(name, async (box) => {
+        const done = await box.commands.run("curl -sS http://127.0.0.1:8000/page.txt; id -un");
+        assert.equal(done.stdout, "it\nuser\n");
+      });
+    },
+    async template_that_cannot_be_is_refused({ sdk }) {
+      const { Template } = sdk;
+      const refused = [
+        [Template().fromImage("python:3.12"), /there is no image 'python:3.12'/],
+        [Template().fromBaseImage().setUser("root"), /nobody is root in a sandbox/],
+        [Template().fromAWSRegistry("own", { accessKeyId: "k", secretAccessKey: "s", region: "r" }),
+          /no registry is used/],
+      ];
+      for (const [template, reason] of refused) {
+        await assert.rejects(Template.build(template, "js-refused"), reason);
+      }
+      const failing = Template().skipCache().fromBaseImage().runCmd("exit 7");
+      await assert.rejects(
+        begun(() => Template.build(failing, named("js-fails"))),
+        (error) => error instanceof sdk.BuildError && /exited with 7/.test(error.message),
+      );
+    },
   },
   "@e2b/code-interpreter": {
     async code_has_a_value_and_output({ box }) {
@@ -313,6 +425,23 @@ const CASES = {
   },
 };
 
+function named(prefix) {
+  return `${prefix}-${crypto.randomUUID().slice(0, 12)}`;
+}
+
+// A tenant builds eight templates at once; others may be building theirs.
+async function begun(build) {
+  const deadline = Date.now() + WITHIN_MS;
+  for (;;) {
+    try {
+      return await build();
+    } catch (error) {
+      if (!/templates already/.test(error.message) || Date.now() > deadline) throw error;
+    }
+    await pause(1000);
+  }
+}
+
 async function becomes(what) {
   const deadline = Date.now() + WITHIN_MS;
   for (;;) {
@@ -354,14 +483,17 @@ async function tried(attempt, world) {
 
 const [name] = process.argv.slice(2);
 const sdk = await import(name);
-const own = async (options, use) => {
-  const box = await sdk.Sandbox.create({ timeoutMs: 120_000, ...options });
+const used = async (box, use) => {
   try {
     await use(box);
   } finally {
     await box.kill();
   }
 };
+const own = async (options, use) =>
+  used(await sdk.Sandbox.create({ timeoutMs: 120_000, ...options }), use);
+const ownOf = async (template, use) =>
+  used(await sdk.Sandbox.create(template, { timeoutMs: 120_000 }), use);
 
 let box;
 let broken;
@@ -372,7 +504,7 @@ try {
 }
 for (const [each, attempt] of Object.entries(CASES[name])) {
   const started = Date.now();
-  const [outcome, detail] = broken ? ["failed", broken] : await tried(attempt, { sdk, box, own });
+  const [outcome, detail] = broken ? ["failed", broken] : await tried(attempt, { sdk, box, own, ownOf });
   const seconds = (Date.now() - started) / 1000;
   process.stdout.write(`${JSON.stringify({ case: each, outcome, detail, seconds })}\n`);
 }

@@ -42,7 +42,7 @@ def steps(*given: dict[str, Any], env: Mapping[str, str] | None = None) -> list[
     asked = [E2bStep.model_validate(each) for each in given]
     account = UnixAccount("user", "/home/user")
     first, second, *found = steps_of(asked, account, env or {}, {HASH: STORED})
-    assert (first, second) == (UserStep("user"), WorkdirStep("/home/user"))
+    assert (first, second) == (UserStep("user"), WorkdirStep("/home/user", kept=False))
     return found
 
 
@@ -58,13 +58,31 @@ def test_each_of_their_steps_is_one_of_ours() -> None:
         step("ARG", "C", "2"),
         step("WORKDIR", "app"),
         step("USER", "root"),
+        step("USER", "app"),
     ) == [
         RunStep("make", BASH),
         EnvStep({"A": "1", "B": ""}),
         EnvStep({"C": "2"}, kept=False),
         WorkdirStep("app"),
         UserStep("root"),
+        UserStep("app"),
     ]
+
+
+@pytest.mark.parametrize("name", ["root", "root:root"])
+def test_a_template_whose_last_user_is_root_is_refused_with_what_to_do(name: str) -> None:
+    with pytest.raises(Invalid, match=r'set_user\("user"\)') as refused:
+        steps(step("USER", "app"), step("USER", name), step("RUN", "make"))
+    assert refused.value.field == "steps.1"
+    steps(step("USER", name), step("RUN", "make", "root"), step("USER", "user"))
+
+
+def test_steps_go_on_as_the_user_and_in_the_folder_of_the_base() -> None:
+    account = UnixAccount("app", "/home/app")
+    assert list(steps_of([], account, {}, {})) == [
+        UserStep("app"), WorkdirStep("/home/app", kept=False)
+    ]  # fmt: skip
+    assert list(steps_of([], account, {}, {}, "/srv")) == [UserStep("app"), WorkdirStep("/srv")]
 
 
 def test_a_command_of_another_user_changes_nobody_elses() -> None:

@@ -38,6 +38,7 @@ def order(folder: Path, *names: str) -> ImageOrder:
         most=2**20,
         user="agent",
         home="/home/agent",
+        moved=False,
         base=BASE,
         tag="template:1",
         labels={"whose": "tenant"},

@@ -57,6 +57,25 @@ def test_files_folders_and_links_are_kept_and_belong_to_root() -> None:
     assert written.diff_id.startswith("sha256:")
 
 
+def test_a_home_that_has_moved_is_a_folder_of_its_own_and_the_workspace_leads_to_it() -> None:
+    """A template decides about neither, whatever its archive holds."""
+    packed = archive(
+        ("./home/app", None, {"type": tarfile.SYMTYPE, "linkname": "/etc"}),
+        ("./workspace", None, {"type": tarfile.SYMTYPE, "linkname": "/etc"}),
+        ("./home/user", None, {"type": tarfile.DIRTYPE, "mode": 0o755}),
+    )
+    target = io.BytesIO()
+    write_layer(packed, target, UnixAccount("app", "/home/app"), most=MOST, moved=True)
+    target.seek(0)
+    with tarfile.open(fileobj=target) as reading:
+        found = [(each.name, each.type, each.mode, each.linkname, each.uid) for each in reading]
+    assert found == [
+        ("home/app", tarfile.DIRTYPE, 0o700, "", 0),
+        ("workspace", tarfile.SYMTYPE, 0o777, "/home/app", 0),
+        ("home/user", tarfile.DIRTYPE, 0o755, "", 0),
+    ]
+
+
 def test_the_same_archive_gives_the_same_layer() -> None:
     """Each node makes the same image of a template."""
     one, other = (archive(("a", b"content", {"mtime": 5})) for _ in range(2))

@@ -8,6 +8,7 @@ from runner.templates.steps import (
     MOST_ENV,
     hashes,
     kept_env,
+    kept_user,
     kept_workdir,
     last_user,
     works,
@@ -77,7 +78,38 @@ def test_a_template_keeps_its_last_working_directory(
 def test_the_last_user_is_known() -> None:
     assert last_user(STEPS) == "agent"
     assert last_user(STEPS[:3]) is None
-    assert last_user((*STEPS, UserStep("root"))) == "root"
+    assert last_user((*STEPS, UserStep("root:root"))) == "root"
+
+
+@pytest.mark.parametrize(
+    ("name", "base", "user"),
+    [
+        ("app", None, "app"),
+        ("app:staff", "other", "app"),
+        ("root", None, None),
+        ("root", "other", "other"),
+        ("my_app-1", None, "my_app-1"),
+    ],
+)
+def test_the_last_user_is_that_of_sandboxes_unless_it_is_root(
+    name: str, base: str | None, user: str | None
+) -> None:
+    assert kept_user((UserStep("first"), UserStep(name)), base) == user
+    assert kept_user((), base) == base
+
+
+@pytest.mark.parametrize("name", ["nobody", "tty", "1000", "1000:1000", "A", "a" * 32, "", "../x"])
+def test_a_user_whom_no_sandbox_can_have_is_refused(name: str) -> None:
+    with pytest.raises(Invalid, match="no sandbox can have"):
+        kept_user((UserStep(name),), None)
+    assert kept_user((UserStep(name), UserStep("app")), None) == "app"
+
+
+def test_a_working_directory_may_be_that_of_steps_alone() -> None:
+    steps = (WorkdirStep("/home/user", kept=False), RunStep("make"))
+    assert kept_workdir(steps, None) is None
+    assert kept_workdir((*steps, WorkdirStep("app")), None) == "/home/user/app"
+    assert kept_workdir((*steps, WorkdirStep("/srv")), "/base") == "/srv"
 
 
 def test_variables_of_the_build_alone_are_not_kept() -> None:

@@ -17,11 +17,10 @@ from runner.words.living import (
     ProcessEnd,
     ProcessInfo,
 )
+from runner.words.sandbox import HOMES
 
 Answer: TypeAlias = Mapping[str, Any]
 
-USER = "user"
-"""The only user whom a client may name."""
 _TYPES: Mapping[FileKind, str] = {
     "file": "FILE_TYPE_FILE",
     "folder": "FILE_TYPE_DIRECTORY",
@@ -89,14 +88,16 @@ def process(found: ProcessInfo) -> Answer:
     return {"config": {"cmd": command, "args": arguments}, "pid": found.number, **tag}
 
 
-def entry(found: FileEntry, target: FileEntry | None = None) -> Answer:
-    """Describe a file, folder or link; `target` is what a link leads to, if anything.
+def entry(found: FileEntry, target: FileEntry | None, user: str) -> Answer:
+    """Describe a file, folder or link in a sandbox of this user.
+
+    `target` is what a link leads to, if anything.
 
     A link has its target's type, as the newest daemon has it: old SDKs know no type of links.
     """
     link = found.kind == "link"
     kind = target.kind if target is not None else found.kind
-    owner = _owner(found.path)
+    owner = _owner(found.path, user)
     pointing = {} if found.target is None else {"symlinkTarget": _led_to(found, target)}
     when = found.modified_at.astimezone(UTC).isoformat().replace("+00:00", "Z")
     return {
@@ -122,12 +123,13 @@ def _led_to(link: FileEntry, target: FileEntry | None) -> str:
     return posixpath.join(posixpath.dirname(link.path), link.target or "")
 
 
-_WRITABLE = ("/home/", "/workspace", "/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 - no file here
+_WRITABLE = ("/workspace", "/mnt/data", "/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 - no file here
 
 
-def _owner(path: str) -> str:
+def _owner(path: str, user: str) -> str:
     """Return the owner of a file: a sandbox's image is root's, and what it may write its user's."""
-    return USER if path.startswith(_WRITABLE) else "root"
+    home = f"{HOMES}/{user}"
+    return user if path.startswith((*_WRITABLE, f"{home}/")) or path == home else "root"
 
 
 def written(found: FileEntry) -> Answer:

@@ -64,7 +64,9 @@ Path = Annotated[
     str | None,
     Query(max_length=MAX_PATH, pattern=r"^[^\x00]*$", description="Relative to the user's home."),
 ]
-User = Annotated[str | None, Query(max_length=64, description="Only `user` is there.")]
+User = Annotated[
+    str | None, Query(max_length=64, description="The sandbox's own; no other is there.")
+]
 Signature = Annotated[
     str | None,
     Query(max_length=64, description="Permits this path alone, in place of a token."),
@@ -84,7 +86,7 @@ async def opened(
     range_: Annotated[str | None, Header(alias="Range", max_length=MAX_HEADER)] = None,
 ) -> AsyncIterator[Download]:
     """Open the file before the answer begins, and close it whichever way the answer ends."""
-    require_user(username)
+    require_user(username, inside)
     path = permitted(inside, path)
     read = partial(parts.using.read_file, inside.caller, inside.sandbox_id, resolved(path or ""))
     async with downloads.opened(read, range_) as download:
@@ -147,7 +149,7 @@ async def write_files(
     see the old file or the whole new one; of several files, those before a failure stay written.
     Each file costs as much as a request with that file alone.
     """
-    require_user(username)
+    require_user(username, inside)
     path = permitted(inside, path)
     if any(name.startswith(METADATA) for name in request.headers):
         raise ConnectError(

@@ -53,14 +53,18 @@ async def listed(tree: Tree, found: FileListing) -> bytes:
     files = await asyncio.to_thread(ordered, found.files)
     links = islice((each for each in files if each.kind == "link"), MAX_LINKS_FOLLOWED)
     targets = {each.path: await tree.target(each) for each in links}
-    return await asyncio.to_thread(_encoded, files, targets)
+    return await asyncio.to_thread(_encoded, files, targets, tree.inside.user)
 
 
-def _encoded(files: Sequence[FileEntry], targets: Mapping[str, FileEntry | None]) -> bytes:
+def _encoded(
+    files: Sequence[FileEntry], targets: Mapping[str, FileEntry | None], user: str
+) -> bytes:
     # Entry by entry: the encoder keeps all other threads waiting for as long as one call takes.
     entries = (
         json.dumps(
-            answers.entry(each, targets.get(each.path)), separators=(",", ":"), ensure_ascii=False
+            answers.entry(each, targets.get(each.path), user),
+            separators=(",", ":"),
+            ensure_ascii=False,
         ).encode()
         for each in files
     )

@@ -90,7 +90,9 @@ class Tree:
 
     async def described(self, found: FileEntry) -> Answer:
         """Describe a file, folder or link."""
-        return answers.entry(found, await self.target(found) if found.kind == "link" else None)
+        return answers.entry(
+            found, await self.target(found) if found.kind == "link" else None, self.inside.user
+        )
 
     async def exists(self, path: str) -> ConnectError:
         """Return why a folder cannot be made where something is already."""

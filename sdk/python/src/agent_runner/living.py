@@ -93,6 +93,8 @@ class TemplateInfo:
     """Resources of its sandboxes that differ from the default size's."""
     workdir: str | None = None
     """The folder in which processes of its sandboxes start; None for the home."""
+    user: str | None = None
+    """The user of its sandboxes; None for the base's own."""
 
 
 @dataclass(frozen=True, slots=True)

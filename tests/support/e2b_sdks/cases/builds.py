@@ -116,6 +116,47 @@ async def template_is_built_by_steps_of_every_kind(w: World) -> None:
         assert ran.stdout == "in/third out/link out/renamed\n1\n3\nroot\nuser\nfirst\n"
 
 
+@CASES.case("Template.build", "SandboxQuery:template", once=True)
+async def template_names_a_user_and_its_sandboxes_are_listed(w: World) -> None:
+    """Commands, terminals and files are that user's. Sandboxes are listed by id, name and tag."""
+    name, query = f"user-{uuid.uuid4().hex[:12]}", w.sdk.SandboxQuery
+    template = (
+        w.sdk.Template()
+        .from_base_image()
+        .run_cmd("useradd --create-home --shell /bin/bash app", user="root")
+        .set_user("app")
+        .run_cmd("echo mine > ~/made")
+        .set_start_cmd("id -un > ~/started", "test -s ~/started")
+    )
+    info = await begun(w, lambda: w.named("Template").build(template, name))
+    async with w.own(template=name) as box:
+        ran = await w(box.commands.run("id -un; pwd; cat made started; test -O made && echo own"))
+        assert ran.stdout == "app\n/home/app\nmine\napp\nown\n"
+        wrote = await w(box.files.write("up", "x"))
+        assert wrote.path == "/home/app/up"
+        assert (await w(box.files.get_info("up"))).owner == "app"
+        assert (await w(box.commands.run("cat up", user="app"))).stdout == "x"
+        for user, why in (("user", "there is no user 'user'"), ("root", "nobody is root")):
+            call = lambda user=user: box.commands.run("true", user=user)  # noqa: E731
+            assert why in str(await w.raises("SandboxException", call))
+        told = await w(box.get_info())
+        assert (told.template_id, told.name) == (info.template_id, name)
+        for wanted in (name, f"{name}:default", info.template_id):
+            page = await w(w.Sandbox.list(query=query(template=wanted)).next_items())
+            assert [each.sandbox_id for each in page] == [box.sandbox_id], wanted
+        again = await begun(
+            w, lambda: w.named("Template").build(template.run_cmd("echo more > ~/made"), name)
+        )
+        async with w.own(template=name) as second:
+            ids = [second.sandbox_id, box.sandbox_id]
+            for wanted, found in (
+                (name, ids), (f"{name}:default", ids[:1]), (again.template_id, ids[:1]),
+                (info.template_id, ids[1:]),
+            ):  # fmt: skip
+                page = await w(w.Sandbox.list(query=query(template=wanted)).next_items())
+                assert [each.sandbox_id for each in page] == found, wanted
+
+
 @CASES.case("Template.build", once=True)
 async def packages_are_installed(w: World) -> None:
     """Globally by pip, npm and apt, as root. An index is reached as egress rules permit."""

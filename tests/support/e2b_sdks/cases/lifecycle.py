@@ -110,6 +110,37 @@ async def listed_by_metadata_and_state(w: World) -> None:
         assert paused == []
 
 
+@CASES.case("Sandbox.list:order")
+async def listed_in_either_order(w: World) -> None:
+    """A page at a time."""
+    mark = uuid.uuid4().hex
+    query = w.sdk.SandboxQuery(metadata={"mark": mark})
+    async with w.own(metadata={"mark": mark}) as one, w.own(metadata={"mark": mark}) as two:
+        ids = [one.sandbox_id, two.sandbox_id]
+        for order, wanted in (("asc", ids), ("desc", ids[::-1])):
+            found = await listed(w, query=query, order=order, limit=1)
+            assert [each.sandbox_id for each in found] == wanted, order
+
+
+@CASES.case("SandboxQuery:template")
+async def listed_by_template(w: World) -> None:
+    """By an image's name, with and without a tag; a name that nothing has lists none."""
+    mark = uuid.uuid4().hex
+    query = w.sdk.SandboxQuery
+    async with w.own(template="base", metadata={"mark": mark}) as box:
+        for template, wanted in (
+            ("base", [box.sandbox_id]),
+            ("base:default", [box.sandbox_id]),
+            ("code-interpreter-v1", []),
+            ("no-such-template", []),
+            (UNKNOWN, []),
+        ):
+            asked = query(metadata={"mark": mark}, template=template)
+            assert [each.sandbox_id for each in await listed(w, query=asked)] == wanted, template
+        info = await w(box.get_info())
+        assert (info.template_id, info.name) == ("base", "base")
+
+
 @CASES.case("Template.exists", "Template.alias_exists")
 async def template_exists(w: World) -> None:
     template = w.named("Template")

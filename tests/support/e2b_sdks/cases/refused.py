@@ -62,14 +62,6 @@ async def metadata_of_files_are_refused(w: World) -> None:
     await w.raises("TemplateException", lambda: write("labelled", "x", metadata={"a": "b"}))
 
 
-@CASES.case("Sandbox.list:order")
-async def oldest_first_is_refused(w: World) -> None:
-    await refused(w, "order", lambda: w.Sandbox.list(order="asc").next_items())
-    assert w.box.sandbox_id in {
-        each.sandbox_id for each in await w(w.Sandbox.list(order="desc").next_items())
-    }
-
-
 async def unbuilt(w: World, template: Any, reason: str) -> None:
     """Check that a build is refused at once, for this reason."""
     build = lambda: w.named("Template").build(template, "refused")  # noqa: E731
@@ -120,6 +112,15 @@ async def templates_of_their_own_are_missing(w: World) -> None:
     begins = w.sdk.Template().from_template("devcontainer")
     container = begins.beta_dev_container_prebuild("/own").beta_set_dev_container_start("/own")
     await unbuilt(w, container, "there is no template 'devcontainer'")
+
+
+@CASES.case("Template.build")
+async def template_of_root_is_refused(w: World) -> None:
+    """At once, and with what to do: otherwise its users would think that they are root."""
+    of = w.sdk.Template
+    made = of().from_base_image().run_cmd("echo by-user").set_user("root").run_cmd("echo by-root")
+    await unbuilt(w, made, "nobody is root in a sandbox")
+    await unbuilt(w, of().from_dockerfile("FROM base\nUSER root\nRUN id"), 'set_user("user")')
 
 
 @CASES.case("Volume.get_info", "Volume.read_file")

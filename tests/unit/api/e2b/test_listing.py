@@ -18,6 +18,7 @@ from runner.api.e2b.daemon import answers, listing
 from runner.api.e2b.daemon.connect import Code, ConnectError
 from runner.api.e2b.daemon.listing import MAX_DEPTH, listed, ordered, require_whole
 from runner.api.e2b.daemon.tree import Tree
+from runner.api.e2b.inside import Inside
 from runner.door.client import MAX_LISTED_BYTES, Door
 from runner.door.replies import DoneReply, FilesReply
 from runner.door.streams import FileListing
@@ -100,22 +101,22 @@ async def test_a_thread_makes_the_answer(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(listing, "MAX_LINKS_FOLLOWED", 1)
     threads = set()
 
-    def watched(found: FileEntry, target: FileEntry | None = None) -> dict[str, Any]:
+    def watched(found: FileEntry, target: FileEntry | None, user: str) -> dict[str, Any]:
         threads.add(threading.get_ident())
-        return {"path": found.path, "target": target.path if target else None}
+        return {"path": found.path, "target": target.path if target else None, "user": user}
 
     async def target(_: Tree, found: FileEntry) -> FileEntry:
         return entry(f"{found.path}/led")
 
     monkeypatch.setattr(answers, "entry", watched)
     monkeypatch.setattr(Tree, "target", target)
-    tree = Tree(cast(Any, None), cast(Any, uuid4()))
+    tree = Tree(cast(Any, None), Inside(cast(Any, None), uuid4(), "app"))
     found = FileListing((entry("/b", "link"), entry("/a/x", "link"), entry("/a")), more=False)
     assert json.loads(await listed(tree, found)) == {
         "entries": [
-            {"path": "/a", "target": None},
-            {"path": "/a/x", "target": "/a/x/led"},
-            {"path": "/b", "target": None},
+            {"path": "/a", "target": None, "user": "app"},
+            {"path": "/a/x", "target": "/a/x/led", "user": "app"},
+            {"path": "/b", "target": None, "user": "app"},
         ]
     }
     assert threads

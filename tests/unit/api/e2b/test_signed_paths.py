@@ -15,7 +15,7 @@ from runner.auth.caller import Caller
 
 def inside(signed: str | None) -> Inside:
     """Return somebody in a sandbox, by an address signed for this path, or by a token."""
-    return Inside(cast(Caller, None), UUID(int=1), signed)
+    return Inside(cast(Caller, None), UUID(int=1), "user", signed)
 
 
 async def test_an_address_signed_for_no_path_writes_and_reads_nothing() -> None:
