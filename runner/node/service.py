@@ -209,6 +209,7 @@ async def worker(
             executor=executor,
             interruptions=interruptions,
             policy=policy,
+            doorbell=doorbell,
         )
         residents = await stack.enter_async_context(
             open_residents(

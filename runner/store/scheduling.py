@@ -83,22 +83,33 @@ async def load(tx: Transaction, claim: Claim) -> Claimed:
     return _claimed(claim, row, files)
 
 
+@dataclass(frozen=True, slots=True)
+class Left:
+    """An execution of a template that another node has the image of: left to that one for now."""
+
+    tenant_id: UUID
+    execution_id: UUID
+
+
 async def claim(
     database: Database, *, node: str, instance: str, lease: timedelta
-) -> Claimed | None:
+) -> Claimed | Left | None:
     """Claim the next execution and load it; return None if no tenant may run one now.
 
+    Returns an execution that is left to another node if there is nothing else.
     The transaction begins without a tenant. From the claim on, it belongs to the claimed one's
     tenant.
     """
-    claims, requests, files = await database.at_once(
+    claims, requests, files, left = await database.at_once(
         None,
         ("scheduling.claim", {"node": node, "instance": instance, "lease": lease}),
         ("executions.load_claimed", {}),
         ("executions.load_claimed_files", {}),
+        ("scheduling.left", {}),
     )
     if not claims:
-        return None
+        one = left[0]["one"]
+        return Left(*map(UUID, one.split())) if one else None
     (ours,), (row,) = claims, requests
     claim = Claim(ours["execution_id"], ours["tenant_id"], ours["attempt"])
     return _claimed(claim, row, files)

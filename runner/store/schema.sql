@@ -1276,6 +1276,7 @@ DECLARE
     tried uuid[] := '{}';
     turn queues;
     chosen uuid;
+    leaves boolean;
     claimed executions;
     taker nodes;
 BEGIN
@@ -1299,18 +1300,37 @@ BEGIN
         IF NOT FOUND THEN
             RETURN;
         END IF;
-        SELECT e.execution_id INTO chosen FROM executions e
-        WHERE e.tenant_id = turn.tenant_id AND e.state = 'queued'
-          AND (taker.node IS NULL
-               OR (e.isolation = ANY (taker.isolations)
-                   AND CASE WHEN strpos(e.image, '@') = 0 THEN e.image = ANY (taker.images)
-                       -- Of a template, it makes an image on the template's base. One that was
-                       -- deleted meanwhile is nobody's: whoever claims it ends it.
-                       ELSE NOT EXISTS (SELECT FROM templates t
-                                        WHERE t.template_id = right(e.image, 36)::uuid
-                                          AND t.base_image <> ALL (taker.images)) END))
-        ORDER BY e.queued_at, e.execution_id LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED;
-        EXIT WHEN FOUND;
+        FOREACH leaves IN ARRAY ARRAY[true, false] LOOP
+            SELECT e.execution_id INTO chosen FROM executions e
+            WHERE e.tenant_id = turn.tenant_id AND e.state = 'queued'
+              AND (taker.node IS NULL
+                   OR (e.isolation = ANY (taker.isolations)
+                       AND CASE WHEN strpos(e.image, '@') = 0 THEN e.image = ANY (taker.images)
+                           -- Of a template, it makes an image on the template's base. One that was
+                           -- deleted meanwhile is nobody's: whoever claims it ends it.
+                           ELSE NOT EXISTS (SELECT FROM templates t
+                                            WHERE t.template_id = right(e.image, 36)::uuid
+                                              AND t.base_image <> ALL (taker.images)) END))
+              -- For a moment, it leaves one to a node with a slot that has the image already.
+              AND NOT (leaves AND taker.node IS NOT NULL AND strpos(e.image, '@') > 0
+                       AND right(e.image, 36)::uuid <> ALL (taker.templates)
+                       AND e.queued_at > clock_timestamp() - interval '2 seconds'
+                       AND EXISTS (SELECT FROM nodes n
+                                   WHERE right(e.image, 36)::uuid = ANY (n.templates)
+                                     AND n.node <> taker.node AND n.state = 'ready'
+                                     AND n.away_at > clock_timestamp() AND n.fault IS NULL
+                                     AND e.isolation = ANY (n.isolations)
+                                     AND n.slots > (SELECT count(*) FROM executions r
+                                                    WHERE r.node = n.node
+                                                      AND r.state IN ('starting', 'running'))))
+            ORDER BY e.queued_at, e.execution_id LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED;
+            EXIT WHEN chosen IS NOT NULL;
+        END LOOP;
+        EXIT WHEN leaves;
+        IF chosen IS NOT NULL THEN
+            -- The ring for it woke this node: it rings again, until that one hears it.
+            PERFORM set_config('runner.left', format('%s %s', turn.tenant_id, chosen), true);
+        END IF;
         -- What it has waiting is being cancelled, or is for other nodes.
         tried := tried || turn.tenant_id;
     END LOOP;

@@ -3,14 +3,24 @@
 import asyncio
 import time
 
+import structlog
+
 from runner.node.breaker import Breaker
 from runner.node.gate import Gate
 from runner.node.runs.execute import Executor
 from runner.node.runs.interrupted import Interruptions
 from runner.node.runs.policy import ExecutionPolicy
+from runner.queue.doorbell import Doorbell
 from runner.store import scheduling
 from runner.store.db import Database
+from runner.store.scheduling import Left
+from runner.words.errors import QueueUnavailable
 from runner.words.states import Reason
+
+AGAIN_S = 0.05
+"""How long after it left an execution to another node this node rings for it again. Redis gives a
+ring to whoever has waited longest, so after at most one for each slot the other node hears it."""
+_log = structlog.get_logger("runner.worker")
 
 
 class Claimer:
@@ -25,7 +35,9 @@ class Claimer:
         executor: Executor,
         interruptions: Interruptions,
         policy: ExecutionPolicy,
+        doorbell: Doorbell,
     ) -> None:
+        self._doorbell = doorbell
         self._database = database
         self._breaker = breaker
         self._gate = gate
@@ -34,6 +46,7 @@ class Claimer:
         self._policy = policy
         self._draining = asyncio.Event()
         self._running: set[asyncio.Task[bool]] = set()
+        self._ringing: asyncio.Task[None] | None = None
 
     @property
     def running(self) -> int:
@@ -53,6 +66,11 @@ class Claimer:
             instance=self._policy.instance,
             lease=self._policy.lease,
         )
+        if isinstance(claimed, Left):
+            # The ring for it came here, and not to the node that it is left to.
+            if self._ringing is None or self._ringing.done():
+                self._ringing = asyncio.create_task(self._ring_again(claimed))
+            return False
         if claimed is None:
             return False
         if self._draining.is_set():
@@ -65,11 +83,22 @@ class Claimer:
         await asyncio.wait({task})
         return task.cancelled() or task.result()
 
+    async def _ring_again(self, left: Left) -> None:
+        await asyncio.sleep(AGAIN_S)
+        try:
+            await self._doorbell.ring(left.tenant_id, left.execution_id)
+        except QueueUnavailable as error:
+            # The reconciler rings once Redis is back.
+            _log.warning("not_rung", execution=str(left.execution_id), why=error.detail)
+
     async def drain(self, patience_s: float) -> None:
         """Stop claiming; after `patience_s` seconds, interrupt and settle what still runs."""
         self._draining.set()
         self._breaker.stop()
         self._gate.stop()
+        if self._ringing is not None:
+            # It takes no longer than a moment, and nobody else would ring now.
+            await asyncio.wait({self._ringing})
         if self._running:
             await asyncio.wait(set(self._running), timeout=patience_s)
         for task in self._running:

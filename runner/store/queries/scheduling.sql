@@ -5,6 +5,9 @@ SELECT tenant_id, execution_id, attempt,
        set_config('runner.claimed', execution_id::text, true)
 FROM claim_execution(%(node)s, %(instance)s, %(lease)s);
 
+-- name: left
+SELECT NULLIF(current_setting('runner.left', true), '') AS one;
+
 -- name: take_up
 SELECT set_config('runner.claimed', %(execution_id)s::text, true);
 

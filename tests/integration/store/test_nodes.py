@@ -1,8 +1,9 @@
 """Rows of nodes: who is a node, and what it may claim."""
 
 from collections.abc import AsyncIterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
+from uuid import UUID
 
 import pytest
 from pydantic import SecretStr
@@ -13,13 +14,15 @@ from runner.fleet import operating
 from runner.store import executions, nodes, scheduling, templates
 from runner.store.db import Database
 from runner.store.nodes import NodeFacts, NodeUse
+from runner.store.scheduling import Claimed, Left
 from runner.words.errors import Conflict, LeaseLost, NotFound
+from runner.words.execution import ExecutionRequest
 from runner.words.ids import new_id
 from runner.words.nodes import NodeState
 from runner.words.sandbox import Isolation
 from tests.integration.store.conftest import LEASE, REQUEST, new_tenant
 from tests.integration.store.test_living_sandboxes import claimed, made, running
-from tests.integration.store.test_scheduling import submit
+from tests.integration.store.test_scheduling import Superuser, submit
 from tests.integration.store.test_templates import built
 
 SOON = timedelta(seconds=30)
@@ -56,9 +59,12 @@ async def join(
         return await nodes.join(tx, facts, free_mb=512, lasting=lasting)
 
 
-async def beat(worker: Database, facts: NodeFacts) -> NodeState | None:
+async def beat(
+    worker: Database, facts: NodeFacts, *held: UUID, fault: str | None = None
+) -> NodeState | None:
+    use = NodeUse(1, 1, 256, fault=fault, templates=held)
     async with worker.statements() as tx:
-        return await nodes.beat(tx, facts.node, facts.instance, NodeUse(1, 1, 256), SOON)
+        return await nodes.beat(tx, facts.node, facts.instance, use, SOON)
 
 
 async def claim(worker: Database, facts: NodeFacts) -> object:
@@ -129,6 +135,112 @@ async def test_a_template_is_claimed_by_nodes_that_have_its_base(
         assert await templates.delete(tx, template.id) == template.name
     await join(worker, replace(facts, images=("data",)))
     assert await claim(worker, facts) is not None
+
+
+@dataclass(frozen=True)
+class InTemplate:
+    """Executions of a template of a tenant of their own."""
+
+    api: Database
+    worker: Database
+    superuser: Superuser
+    tenant: UUID
+    template: UUID
+    request: ExecutionRequest
+
+    @classmethod
+    async def new(
+        cls, api: Database, worker: Database, owner: Database, superuser: Superuser
+    ) -> "InTemplate":
+        """Build the template."""
+        tenant = await new_tenant(owner, f"l-{new_id()}")
+        template = await built(api, tenant)
+        request = replace(REQUEST, sandbox=replace(REQUEST.sandbox, image=template.image))
+        return cls(api, worker, superuser, tenant, template.id, request)
+
+    async def queue(self, request: ExecutionRequest | None = None) -> UUID:
+        """Submit one, which stays new however slow this host is."""
+        id_ = new_id()
+        async with self.api.tenant(self.tenant) as tx:
+            executions.insert_later(tx, id_, request or self.request)
+        self.aged(id_, timedelta(hours=-1))
+        return id_
+
+    def aged(self, id_: UUID, by: timedelta) -> None:
+        """Have one wait for so long."""
+        change = "UPDATE executions SET queued_at = now() - %s WHERE execution_id = %s"
+        self.superuser.execute(change, [by, id_])
+
+    async def taken(self, by: NodeFacts) -> UUID:
+        """Return which one a node claims."""
+        found = await claim(self.worker, by)
+        assert isinstance(found, Claimed), found
+        return found.claim.execution_id
+
+
+@pytest.fixture
+async def work(
+    api: Database, worker: Database, owner: Database, superuser: Superuser
+) -> InTemplate:
+    return await InTemplate.new(api, worker, owner, superuser)
+
+
+async def test_an_execution_is_left_for_a_moment_to_a_node_that_has_its_template(
+    worker: Database, facts: NodeFacts, work: InTemplate
+) -> None:
+    """Only as long as that one has a slot. Other work is not held up by it."""
+    near = replace(facts, node=f"n-{new_id()}", slots=1)
+    for each in (facts, near):
+        await join(worker, each)
+    # Nobody has its image: whoever asks takes it.
+    first = await work.queue()
+    assert await work.taken(facts) == first
+    await beat(worker, near, work.template)
+    second = await work.queue()
+    assert await claim(worker, facts) == Left(work.tenant, second)
+    other = await work.queue(REQUEST)
+    assert await work.taken(facts) == other
+    assert await work.taken(near) == second
+    # The other node's only slot is in use now.
+    third = await work.queue()
+    assert await work.taken(facts) == third
+
+
+async def test_an_execution_is_left_for_no_longer_than_a_moment(
+    worker: Database, facts: NodeFacts, work: InTemplate
+) -> None:
+    near = replace(facts, node=f"n-{new_id()}")
+    for each in (facts, near):
+        await join(worker, each)
+    await beat(worker, near, work.template)
+    late = await work.queue()
+    assert await claim(worker, facts) == Left(work.tenant, late)
+    work.aged(late, timedelta(seconds=3))
+    assert await work.taken(facts) == late
+
+
+@pytest.mark.parametrize("why", ["drains", "is away", "is broken", "has it no more", "other wall"])
+async def test_an_execution_is_left_to_no_node_that_cannot_take_it(
+    worker: Database, operator: Database, facts: NodeFacts, work: InTemplate, why: str
+) -> None:
+    near = replace(facts, node=f"n-{new_id()}")
+    for each in (facts, near):
+        await join(worker, each)
+    await beat(worker, near, work.template)
+    id_ = await work.queue()
+    assert await claim(worker, facts) == Left(work.tenant, id_)
+    match why:
+        case "drains":
+            await operating.drain(operator, near.node, By())
+        case "is away":
+            await join(worker, near, timedelta(0))
+        case "is broken":
+            await beat(worker, near, work.template, fault="no Docker")
+        case "has it no more":
+            await beat(worker, near)
+        case "other wall":
+            await join(worker, replace(near, isolations=(Isolation.GVISOR,)))
+    assert await work.taken(facts) == id_
 
 
 async def test_a_node_that_drains_claims_no_sandbox(

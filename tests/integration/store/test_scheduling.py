@@ -32,7 +32,7 @@ from runner.queue.doorbell import Doorbell
 from runner.store import attempts, executions, scheduling
 from runner.store.db import Database
 from runner.store.migrations import migrate
-from runner.store.scheduling import Claimed
+from runner.store.scheduling import Claimed, Left
 from runner.tenants.tenancy import create_key
 from runner.words.errors import DockerUnavailable, LeaseLost, RunnerError, SecretsUnreadable
 from runner.words.execution import Claim, InputFile, Result, never_ran
@@ -98,7 +98,7 @@ async def submit(api: Database, of: UUID, count: int = 1) -> list[UUID]:
 async def claim(worker: Database) -> Claim | None:
     """Claim what is next."""
     found = await scheduling.claim(worker, node="n", instance="i", lease=LEASE)
-    return found.claim if found else None
+    return found.claim if isinstance(found, Claimed) else None
 
 
 async def claimed(worker: Database) -> Claim:
@@ -144,7 +144,7 @@ async def test_a_claim_comes_with_what_it_is_to_do(
         executions.insert_later(tx, id_, wanted)
     await submit(api, other)
     found = await scheduling.claim(worker, node="n", instance="i", lease=LEASE)
-    assert found is not None
+    assert isinstance(found, Claimed)
     assert found.claim == Claim(id_, mine, 1)
     assert found.request() == replace(REQUEST, run=replace(REQUEST.run, files=files[::-1]))
     assert not found.cancel_requested
@@ -427,7 +427,7 @@ async def test_what_is_claimed_while_draining_is_given_back(
     really = scheduling.claim
     nowhere: Any = None
 
-    async def slow(*args: Any, **named: Any) -> Claimed | None:
+    async def slow(*args: Any, **named: Any) -> Claimed | Left | None:
         found = await really(*args, **named)
         await claimer.drain(0)
         return found
@@ -450,6 +450,7 @@ async def test_what_is_claimed_while_draining_is_given_back(
                 policy=POLICY,
             ),
             policy=POLICY,
+            doorbell=nowhere,
         )
         monkeypatch.setattr(scheduling, "claim", slow)
         assert not await claimer.run_next()
@@ -457,6 +458,37 @@ async def test_what_is_claimed_while_draining_is_given_back(
         "SELECT state, attempt, given_back FROM executions WHERE execution_id = %s", [id_]
     ).fetchone()
     assert row == {"state": "queued", "attempt": 1, "given_back": 1}
+
+
+async def test_a_node_that_leaves_an_execution_rings_for_it_until_the_other_hears(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Once in a moment, however many of its slots looked, and also while it drains."""
+    left = Left(new_id(), new_id())
+    rung: list[tuple[UUID, UUID]] = []
+    nowhere: Any = None
+
+    class Bell:
+        """Notes who is rung for."""
+
+        async def ring(self, tenant_id: UUID, execution_id: UUID) -> None:
+            rung.append((tenant_id, execution_id))
+
+    async def leaves(*_: Any, **__: Any) -> Left:
+        return left
+
+    async def probe() -> None:
+        raise AssertionError("nothing is started")
+
+    bell: Any = Bell()
+    claimer = Claimer(
+        database=nowhere, breaker=Breaker(probe), gate=Gate(), executor=nowhere,
+        interruptions=nowhere, policy=POLICY, doorbell=bell,
+    )  # fmt: skip
+    monkeypatch.setattr(scheduling, "claim", leaves)
+    assert await asyncio.gather(*(claimer.run_next() for _ in range(3))) == [False] * 3
+    await claimer.drain(0)
+    assert rung == [(left.tenant_id, left.execution_id)]
 
 
 async def test_without_redis_every_dead_attempt_of_a_pass_is_settled(
