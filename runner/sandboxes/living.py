@@ -119,6 +119,7 @@ class LivingSandboxes:
             raise
         if made.state is Life.RUNNING:
             self.places.remember(caller.tenant_id, new, started.door)
+            self.places.learn_user(caller.tenant_id, new, made.user)
         return made
 
     async def _undo(self, caller: Caller, new: UUID, once: Once | None) -> None:

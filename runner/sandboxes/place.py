@@ -75,20 +75,24 @@ class SandboxPlaces:
         async with self._database.single(caller.tenant_id) as tx:
             found = await sandboxes.where(tx, sandbox_id)
         if found is not None:
-            self._users[caller.tenant_id, sandbox_id] = found.user
-            self._users.move_to_end((caller.tenant_id, sandbox_id))
-            while len(self._users) > self._most:
-                self._users.popitem(last=False)
+            self.learn_user(caller.tenant_id, sandbox_id, found.user)
         return found
 
     async def user_of(self, caller: Caller, sandbox_id: UUID) -> str | None:
         """Return the user of a sandbox's processes, if its template names one. Raises NotFound.
 
-        It never changes.
+        It never changes, so it is remembered for longer than a moment.
         """
         if (key := (caller.tenant_id, sandbox_id)) in self._users:
             return self._users[key]
         return (await self.find(caller, sandbox_id)).user
+
+    def learn_user(self, tenant_id: UUID, sandbox_id: UUID, user: str | None) -> None:
+        """Remember the user of a sandbox."""
+        self._users[tenant_id, sandbox_id] = user
+        self._users.move_to_end((tenant_id, sandbox_id))
+        while len(self._users) > self._most:
+            self._users.popitem(last=False)
 
     def remember(self, tenant_id: UUID, sandbox_id: UUID, door: str | None) -> None:
         """Count a sandbox as running at this door for a moment."""

@@ -153,9 +153,11 @@ class TemplateImages:
         That is less than usual while less than `spare` bytes are free.
         """
         short = max(0, spare - await asyncio.to_thread(self._free))
-        most = min(self.most_bytes, sum(each.bytes for each in kept) - short)
-        for made in beyond(kept, self._used, most, now=time.monotonic()):
-            # Nobody waits for another's turn who has one: they could wait for each other.
+        # Nobody waits for another's turn who has one: they could wait for each other.
+        idle = [each for each in kept if not self._turns[each.template].locked()]
+        in_use = sum(each.bytes for each in kept) - sum(each.bytes for each in idle)
+        most = min(self.most_bytes, sum(each.bytes for each in kept) - short) - in_use
+        for made in beyond(idle, self._used, most, now=time.monotonic()):
             if not self._turns[made.template].locked():
                 await self._remove(made)
 

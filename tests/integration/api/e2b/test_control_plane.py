@@ -25,7 +25,7 @@ def test_a_sandbox_from_create_to_kill(deployed: Deployment) -> None:
     ):
         listed = client.get("/v2/sandboxes", params=query).json()
         assert [each["sandboxID"] for each in listed] == found, query
-    assert client.get("/v2/sandboxes", params={"order": "asc"}).status_code == 400
+    assert client.get("/v2/sandboxes", params={"order": "sideways"}).status_code == 400
     for path in ("/sandboxes", "/v2/sandboxes"):
         assert [each["sandboxID"] for each in client.get(path, params=quoted).json()] == [id_]
     assert client.post(f"/sandboxes/{id_}/timeout", json={"timeout": 900}).status_code == 204

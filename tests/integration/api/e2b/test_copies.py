@@ -45,6 +45,9 @@ def test_a_snapshot_is_a_template(deployed: Deployment, client: httpx.Client) ->
     assert "x-next-token" not in rest.headers
     alias = client.get(f"/templates/aliases/{snapshot}").json()
     assert alias == {"templateID": snapshot, "public": False}
+    # No sandbox records from which snapshot it was made: an empty list would be a lie.
+    told = client.get("/v2/sandboxes", params={"template": snapshot})
+    assert (told.status_code, "is a snapshot" in told.json()["message"]) == (400, True), told.text
     again = create(client, templateID=f"{snapshot}:default", timeout=60)
     assert within(deployed, again).get("/health").status_code == 204
     assert client.delete(f"/templates/{snapshot}").status_code == 204

@@ -120,14 +120,14 @@ async def template_is_built_by_steps_of_every_kind(w: World) -> None:
 async def template_names_a_user_and_its_sandboxes_are_listed(w: World) -> None:
     """Commands, terminals and files are that user's. Sandboxes are listed by id, name and tag."""
     name, query = f"user-{uuid.uuid4().hex[:12]}", w.sdk.SandboxQuery
-    template = (
+    steps = (
         w.sdk.Template()
         .from_base_image()
         .run_cmd("useradd --create-home --shell /bin/bash app", user="root")
         .set_user("app")
         .run_cmd("echo mine > ~/made")
-        .set_start_cmd("id -un > ~/started", "test -s ~/started")
     )
+    template = steps.set_start_cmd("id -un > ~/started", "test -s ~/started")
     info = await begun(w, lambda: w.named("Template").build(template, name))
     async with w.own(template=name) as box:
         ran = await w(box.commands.run("id -un; pwd; cat made started; test -O made && echo own"))
@@ -144,10 +144,11 @@ async def template_names_a_user_and_its_sandboxes_are_listed(w: World) -> None:
         for wanted in (name, f"{name}:default", info.template_id):
             page = await w(w.Sandbox.list(query=query(template=wanted)).next_items())
             assert [each.sandbox_id for each in page] == [box.sandbox_id], wanted
-        again = await begun(
-            w, lambda: w.named("Template").build(template.run_cmd("echo more > ~/made"), name)
-        )
+        more = steps.run_cmd("echo more >> ~/made")
+        again = await begun(w, lambda: w.named("Template").build(more, name))
         async with w.own(template=name) as second:
+            ran = await w(second.commands.run("cat made"))
+            assert ran.stdout == "mine\nmore\n"
             ids = [second.sandbox_id, box.sandbox_id]
             for wanted, found in (
                 (name, ids), (f"{name}:default", ids[:1]), (again.template_id, ids[:1]),
