@@ -22,6 +22,7 @@ AWAITED = {
     "runner/sandboxes/foreground.py run": "one process's stdin, awaited in the same function",
     "runner/sandboxes/startup.py _begin": "two commands, awaited in the same function",
     "runner/backup/objects.py _at_once": "one object, awaited in the same function",
+    "runner/cli/operate.py images_build.build_all": "one build, awaited in the same function",
     "runner/cli/claude_worker.py _serve": "a task group: one's failure ends the command",
     "runner/api/terminals.py TerminalTalk._talk": "one WebSocket's, awaited in the same function",
     "runner/base/tasks.py": "awaited in the same function",

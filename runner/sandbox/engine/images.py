@@ -198,11 +198,11 @@ class Images:
         """
         if (found := await self._current(name)) is not None:
             return found
+        base_hash = self._base_hash(self._recipe(name))
         # Held to the end, so that builds at once do not make two images of one recipe.
-        async with build_folder(settings.state_dir) as folder:
+        async with build_folder(settings.state_dir, base_hash[:12]) as folder:
             if (found := await self._current(name)) is not None:
                 return found  # by another build, while this one waited for the folder
-            base_hash = self._base_hash(self._recipe(name))
             base = await self._base(base_hash)
             if base is None:
                 say(f"building {name} from {codename()} packages (one or two minutes, once)")

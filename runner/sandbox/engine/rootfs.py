@@ -120,26 +120,40 @@ async def make_archive(recipe: Recipe, tar: Path, timeout_s: float) -> None:
 
 
 @asynccontextmanager
-async def build_folder(below: Path) -> AsyncIterator[Path]:
-    """Yield an empty folder, one build at a time; it is gone afterwards.
+async def build_folder(below: Path, what: str) -> AsyncIterator[Path]:
+    """Yield an empty folder in which this is built, once at a time; it is gone afterwards.
 
-    What a killed build left behind is removed by the next one.
+    What killed builds left behind, of this or of something else, is removed by the next one.
     """
-    folder = below / "build"
-    below.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240 - one call, at the start
-    with (below / "build.lock").open("w") as lock:
+    builds = below / "build"
+    builds.mkdir(parents=True, exist_ok=True)
+    folder = builds / what
+    with _lock_file(folder).open("w") as lock:
         while not _locked(lock):  # noqa: ASYNC110 - another process holds it
             await asyncio.sleep(0.2)
-        if folder.exists():
-            await asyncio.to_thread(_unmount_below, folder)
-            await asyncio.to_thread(shutil.rmtree, folder)
+        await asyncio.to_thread(_clear, builds, folder)
         folder.mkdir()
         # Apt downloads as a user of its own, who passes through.
-        folder.chmod(0o711)
+        for each in (builds, folder):
+            each.chmod(0o711)
         try:
             yield folder
         finally:
             await asyncio.to_thread(shutil.rmtree, folder)
+
+
+def _clear(builds: Path, own: Path) -> None:
+    """Remove the folders in which nothing is built any more. `own` is locked by the caller."""
+    for folder in [each for each in builds.iterdir() if each.is_dir()]:
+        with _lock_file(folder).open("w") as lock:
+            if folder == own or _locked(lock):
+                _unmount_below(folder)
+                # Another build that ends removes its own.
+                shutil.rmtree(folder, ignore_errors=folder != own)
+
+
+def _lock_file(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.lock")
 
 
 def _unmount_below(folder: Path) -> None:

@@ -35,7 +35,7 @@ from pathlib import Path
 from runner.base.recipe import Recipe
 from runner.sandbox.engine.rootfs import build_folder, make_archive
 async def build(below):
-    async with build_folder(below) as folder:
+    async with build_folder(below, "what") as folder:
         await make_archive(Recipe(packages=("bash",)), folder / "root.tar", 30)
         print((folder / "root.tar").stat().st_size)
 asyncio.run(build(Path(sys.argv[1])))
@@ -64,30 +64,41 @@ def test_a_build_takes_no_room_in_tmp(disk: Path) -> None:
         check=False,
     )  # fmt: skip
     assert (ran.returncode, ran.stdout) == (0, f"{4 * 2**20}\n"), ran.stderr
-    assert [path.name for path in (disk / "state").iterdir()] == ["build.lock"]
+    assert [path.name for path in (disk / "state" / "build").iterdir()] == ["what.lock"]
 
 
-async def test_builds_take_turns_and_clear_away_what_a_killed_one_left(tmp_path: Path) -> None:
-    """The second waits for the first one's folder."""
-    (tmp_path / "build" / "left").mkdir(parents=True)
-    async with build_folder(tmp_path) as first:
-        assert list(first.iterdir()) == []
+async def test_builds_of_one_thing_take_turns(tmp_path: Path) -> None:
+    """The second waits for the first one's folder; builds of other things do not wait."""
+    async with build_folder(tmp_path, "a") as first:
+        (first / "half").touch()
         with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.5), build_folder(tmp_path):
+            async with asyncio.timeout(0.5), build_folder(tmp_path, "a"):
                 pass
-        assert first.exists()
-    async with build_folder(tmp_path) as second:
-        assert second.exists()
+        async with build_folder(tmp_path, "b") as other:
+            assert other != first
+        assert (first / "half").exists()
+    async with build_folder(tmp_path, "a") as second:
+        assert list(second.iterdir()) == []
+
+
+async def test_what_killed_builds_left_is_cleared_away(tmp_path: Path) -> None:
+    """Of this build, of another one, and of a release that kept its root here."""
+    left = [tmp_path / "build" / name for name in ("a/root", "b/root", "mmdebstrap.x/root")]
+    for each in left:
+        each.mkdir(parents=True)
+    async with build_folder(tmp_path, "a") as folder:
+        assert list(folder.iterdir()) == []
+        assert [each for each in left if each.exists()] == []
 
 
 def test_what_a_killed_build_left_mounted_is_unmounted_and_removed(disk: Path) -> None:
     """A killed mmdebstrap leaves /proc in the root that it makes: nothing is removed through it."""
-    left = disk / "state" / "build" / "mmdebstrap.x" / "proc"
+    left = disk / "state" / "build" / "another" / "mmdebstrap.x" / "proc"
     left.mkdir(parents=True)
     subprocess.run(["mount", "-t", "proc", "-o", "ro", "proc", left], check=True)
 
     async def build() -> list[Path]:
-        async with build_folder(disk / "state") as folder:
+        async with build_folder(disk / "state", "what") as folder:
             return [*folder.iterdir()]
 
     assert asyncio.run(build()) == []
