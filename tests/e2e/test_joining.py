@@ -121,7 +121,7 @@ def node_in(made: Deployment, folder: Path) -> Node:
     log = folder / "log" / "worker.log"
     environment = {**plain(), **written}
     return Node(
-        settings, Child("worker", environment, log, stop_after_s=STOPS_AFTER_S, spawn=spawn())
+        settings, Child("worker", environment, log, stop_after_s=STOPS_AFTER_S, spawn=spawn)
     )
 
 

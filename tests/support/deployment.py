@@ -6,12 +6,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import docker
 import httpx
@@ -24,7 +24,7 @@ from agent_runner import Client, Execution
 from runner.base.rates import Rate, RateLimits
 from runner.base.settings import Settings
 from runner.embedded.services import services
-from runner.embedded.stack import Child, Spawn, Stack, spawned, stack
+from runner.embedded.stack import Child, Stack, StartedProcess, spawned, stack
 from runner.quotas.sizes import load_sizes
 from runner.sandbox.engine.docker import Engine
 from runner.sandbox.engine.images import Images
@@ -185,9 +185,7 @@ def deployment_in(folder: Path, **settings: Any) -> Iterator[Deployment]:
         )
         with (
             start_blocking_portal() as portal,
-            portal.wrap_async_context_manager(
-                stack(given, ephemeral=True, spawn=spawn())
-            ) as running,
+            portal.wrap_async_context_manager(stack(given, ephemeral=True, spawn=spawn)) as running,
         ):
             portal.call(running.ready)
             made = Deployment(running, portal, clients)
@@ -208,10 +206,13 @@ def fork_server() -> ForkServer:
     return ForkServer()
 
 
-def spawn() -> Spawn:
-    """Return how the processes of a deployment are started."""
+def spawn(
+    argv: Sequence[str], env: Mapping[str, str], log: IO[bytes], pass_fds: tuple[int, ...]
+) -> StartedProcess:
+    """Start a process of a deployment, in this thread's network."""
     # Only a process that was started anew is measured.
-    return spawned if "coverage" in sys.modules else fork_server().spawn
+    anew = "coverage" in sys.modules or fork_server().is_elsewhere
+    return (spawned if anew else fork_server().spawn)(argv, env, log, pass_fds)
 
 
 def end_fork_server() -> None:

@@ -84,6 +84,7 @@ class ForkServer:
 
     def __init__(self) -> None:
         self._turn = threading.Lock()
+        self._network = _network()
         self._link, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with there:
             self._server = subprocess.Popen(
@@ -112,10 +113,19 @@ class ForkServer:
             raise ChildProcessError(f"the fork server has ended: {self._server.wait(10)}")
         return Forked(argv, int(answer), ended)
 
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether what it forks would be in another network than this thread is."""
+        return _network() != self._network
+
     def close(self) -> None:
         """End the server, and what it has forked."""
         self._link.close()
         self._server.wait(30)
+
+
+def _network() -> str:
+    return os.readlink("/proc/thread-self/ns/net")  # noqa: PTH115 - no path
 
 
 @dataclass

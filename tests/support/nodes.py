@@ -142,7 +142,7 @@ def prepared(made: Deployment, folder: Path, name: str, **settings: Any) -> Node
         "RUNNER_DATABASE_WORKER_URL": made.stack.services.worker_url,
     }
     log = folder / "log" / "worker.log"
-    return Node(own, Child("worker", environment, log, stop_after_s=STOPS_AFTER_S, spawn=spawn()))
+    return Node(own, Child("worker", environment, log, stop_after_s=STOPS_AFTER_S, spawn=spawn))
 
 
 def free_port() -> int:

@@ -13,6 +13,7 @@ from typing import TypeAlias
 import pytest
 
 from runner.embedded.stack import StartedProcess
+from tests.support import forkserver
 from tests.support.deployment import eventually
 from tests.support.forkserver import COMMAND, Forked, ForkServer
 
@@ -172,3 +173,12 @@ def test_it_ends_with_the_process_that_wanted_it(silent: Silent) -> None:
 def test_only_commands_of_ours_are_forked(server: ForkServer) -> None:
     with Path(os.devnull).open("wb") as log, pytest.raises(ValueError, match="only commands"):
         server.spawn([sys.executable, "-c", "1"], {}, log, ())
+
+
+def test_a_thread_in_another_network_is_told_that_a_fork_would_not_be_there(
+    server: ForkServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as one that plays a further host."""
+    assert not server.is_elsewhere
+    monkeypatch.setattr(forkserver, "_network", lambda: "net:[1]")
+    assert server.is_elsewhere
