@@ -8,7 +8,7 @@ GUEST_ARGS ?=
 STRESS_ARGS ?=
 CHAOS_ARGS ?=
 
-.PHONY: help setup console pictures demo dev test check lint types imports unit cover image lock bench stress soak chaos compare verify guest audit clean
+.PHONY: help setup console pictures demo dev test matrix check lint types imports unit cover image lock bench stress soak chaos compare verify guest audit clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,10 @@ unit: setup ## The tests that need no services
 test: check ## Everything: checks, then all tests, on real Docker, Redis and PostgreSQL
 	WITH_DOCKER_RUNTIME=runsc $(WITH_DOCKER) bash -c \
 	  '$(BIN)/runner images build python data code base code-interpreter-v1 librechat && scripts/run-tests $(PYTEST_ARGS)'
+
+matrix: setup ## The versions of E2B's SDKs that `test` leaves out
+	WITH_DOCKER_RUNTIME=runsc $(WITH_DOCKER) bash -c \
+	  '$(BIN)/runner images build python base code-interpreter-v1 && $(BIN)/pytest -m matrix tests/e2e/e2b $(PYTEST_ARGS)'
 
 cover: setup ## All tests with coverage measured
 	WITH_DOCKER_RUNTIME=runsc $(WITH_DOCKER) bash -c '$(BIN)/runner images build python data code base code-interpreter-v1 librechat && \

@@ -86,14 +86,14 @@ def test_after_redis_was_away_every_slot_hears_of_it_soon(
 ) -> None:
     """It does not matter how long.
 
-    The control: with RQ's own pauses, a slot that heard nothing at 31 s asks again at 63 s.
+    The control: with RQ's own pauses, a slot that heard nothing at 15 s asks again at 31 s.
     """
     monkeypatch.setattr(Consumer, "max_connection_wait_time", longest_s)
     client = own.client("back-again")
     with worker_here(own):
         eventually(lambda: all_listen(own))
         own.stack.services.redis.stop()
-        time.sleep(33)
+        time.sleep(17)
         own.stack.services.redis.start()
         time.sleep(6)
         assert all_listen(own) is soon

@@ -8,7 +8,7 @@ import pytest
 
 from agent_runner import Client, Execution
 from tests.support import deployment as deployments
-from tests.support.deployment import Deployment, eventually
+from tests.support.deployment import PATIENCE_S, Deployment, eventually
 
 PLANT = "open('/tmp/x', 'w').write('x'); print(1)"
 LOOK = "import os; print(os.listdir('/tmp'), os.listdir('/workspace'))"
@@ -119,6 +119,7 @@ def test_python_has_the_interpreter_it_asked_for(
     assert stdout(run(client, FORKED)) == b"True\n"
 
 
+@pytest.mark.timeout(2 * PATIENCE_S)
 def test_an_image_with_a_list_has_it_loaded_when_it_waited(deployed: Deployment) -> None:
     """The second one finds pandas imported; the first had a sandbox started for it."""
     client = deployed.client("interpreter-list")
@@ -127,7 +128,13 @@ def test_an_image_with_a_list_has_it_loaded_when_it_waited(deployed: Deployment)
     )
     first = run(client, code, image="data")
     assert stdout(first).endswith(b"1\n")
-    eventually(lambda: stdout(run(client, code, image="data")) == b"True\n1\n")
+
+    def had_waited() -> bool:
+        # Without a pause, each would take the processor from the one that is being made ready.
+        time.sleep(1)
+        return stdout(run(client, code, image="data")) == b"True\n1\n"
+
+    eventually(had_waited)
 
 
 def test_what_waits_for_its_tenants_cap_follows_at_once(deployed: Deployment) -> None:

@@ -1,5 +1,7 @@
 """E2B's unmodified SDKs against a real deployment: each case through each version.
 
+Those between the newest and the oldest version are marked `matrix`.
+
 Needs an index of Python packages and a registry of npm packages: those that this host's pip and npm
 are set to. Three variables of the environment are all that the SDKs are told.
 """
@@ -17,16 +19,26 @@ pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture(scope="module")
-def ran(image: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Matrix]:
-    """Return all programs, which run beside each other against one deployment."""
-    with deployed() as facts, matrix(tmp_path_factory.mktemp("e2b"), facts) as running:
+def ran(
+    image: None, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Matrix]:
+    """Return the selected targets' programs, which run beside each other, in one deployment."""
+    tests = [item for item in request.session.items if item.path == request.path]
+    wanted = {item.callspec.params["target"] for item in tests if isinstance(item, pytest.Function)}
+    selected = tuple(target for target in TARGETS if target in wanted)
+    with deployed() as facts, matrix(tmp_path_factory.mktemp("e2b"), facts, selected) as running:
         yield running
 
 
 @pytest.mark.parametrize(
     ("target", "case"),
     [
-        pytest.param(target, case, id=f"{target.name}: {case}")
+        pytest.param(
+            target,
+            case,
+            id=f"{target.name}: {case}",
+            marks=[pytest.mark.matrix] if target.between else [],
+        )
         for target in TARGETS
         for case in target.cases
     ],

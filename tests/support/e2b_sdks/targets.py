@@ -47,6 +47,11 @@ class Target:
         return f"{self.package} {self.version} {self.form}"
 
     @property
+    def between(self) -> bool:
+        """Whether it is neither the newest version nor the oldest: `make matrix` tries it."""
+        return self.package == "e2b" and self.version in VERSIONS[1:-1]
+
+    @property
     def whole(self) -> bool:
         """Whether it also tries the cases that one version is enough for."""
         return self.newest and self.form == "sync"
