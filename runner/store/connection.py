@@ -8,7 +8,8 @@ exchange has done, and the cancelled caller cannot wait to find out.
 import asyncio
 import select
 import socket
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 
 import psycopg
@@ -31,6 +32,23 @@ DEAD_PEER = {
     "tcp_user_timeout": LOST_MS,
 }
 """The time after which the kernel gives up a TCP connection, in s and in ms (tcp(7))."""
+
+
+class _Exchange(psycopg.AsyncPipeline):
+    """A pipeline whose statements are all sent at its end, together.
+
+    psycopg's own sends each statement as it comes, and each wakes PostgreSQL.
+    """
+
+    _ends = False
+
+    def _communicate_gen(self) -> PQGen[None]:
+        if self._ends:
+            yield from super()._communicate_gen()
+
+    def _exit_gen(self) -> PQGen[None]:
+        self._ends = True
+        yield from super()._exit_gen()
 
 
 class Connection(psycopg.AsyncConnection[DictRow]):
@@ -60,6 +78,20 @@ class Connection(psycopg.AsyncConnection[DictRow]):
             with suppress(psycopg.Error):
                 gen.close()  # It would try to end its pipeline, but it is too late for that.
             raise
+
+    @asynccontextmanager
+    async def exchange(self) -> AsyncIterator[None]:
+        """Run the statements inside in one round trip; their rows are there after the context.
+
+        Whatever is wrong with one of them is raised at the end of the context.
+        """
+        async with self.lock:
+            self._pipeline = exchange = _Exchange(self)
+        try:
+            async with exchange:
+                yield
+        finally:
+            self._pipeline = None
 
     def close_unless_known(self) -> None:
         """Close it, unless no statement and no transaction is in progress."""

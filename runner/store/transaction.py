@@ -200,7 +200,7 @@ class Transaction:
         if not ahead and len(statements) <= 1:
             return [await self._run(*each) for each in statements]
         try:
-            async with self._connection.pipeline():
+            async with self._connection.exchange():
                 for each in ahead:
                     each.cursor = await self._run(each.text, each.values)
                 return [await self._run(*each) for each in statements]

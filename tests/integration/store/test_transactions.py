@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import psycopg
 import pytest
+from psycopg.rows import dict_row
 from pydantic import SecretStr
 
 from runner.audit import events as audit
@@ -255,3 +256,35 @@ async def test_a_transaction_that_postgresql_gave_up_may_be_tried_again(
         await too_slow()
     async with api.tenant(tenant) as tx:
         assert await executions.get(tx, id_) is None
+
+
+@pytest.mark.parametrize(("way", "at_once"), [("exchange", False), ("pipeline", True)])
+async def test_the_statements_of_an_exchange_are_sent_at_its_end(
+    postgres: Services, owner: Database, way: str, *, at_once: bool
+) -> None:
+    """PostgreSQL is woken once for all of them. The control is psycopg's own pipeline."""
+    key = 4_711 + at_once
+
+    async def held() -> bool:
+        async with owner.no_tenant() as tx:
+            cursor = await tx._execute(
+                "SELECT count(*) AS n FROM pg_locks WHERE objid = %(key)s", {"key": key}
+            )
+            row = await cursor.fetchone()
+        return row is not None and row["n"] == 1
+
+    async def soon() -> bool:
+        for _ in range(20):
+            if await held():
+                return True
+            await asyncio.sleep(0.05)
+        return False
+
+    connection = await Connection.connect(postgres.owner_url, autocommit=True, row_factory=dict_row)
+    try:
+        async with getattr(connection, way)():
+            await connection.execute("SELECT pg_advisory_lock(%s)", (key,))
+            assert await soon() is at_once
+        assert await soon()
+    finally:
+        await connection.close()
