@@ -23,6 +23,8 @@ from runner.queue.connections import connect_async
 from runner.words.errors import QueueUnavailable
 
 CHANNEL = "runner:changed"
+GATHERED_S = 0.02
+"""How long news that nobody waits for may wait for other news: each message wakes every process."""
 _ID = len(UUID(int=0).bytes)
 
 
@@ -73,6 +75,7 @@ class Changes:
         self._watches: defaultdict[UUID, set[Watch]] = defaultdict(set)
         self._unsaid: list[bytes] = []
         self._said = asyncio.Event()
+        self._soon: asyncio.TimerHandle | None = None
         self._publishing = asyncio.Lock()
         self._duties = duties or Duties()
         self._under_way = AsyncExitStack()
@@ -97,10 +100,15 @@ class Changes:
     def announce(self, execution_id: UUID, news: News = News.CHANGED) -> None:
         """Tell listeners in every process, soon; the caller does not wait for Redis.
 
-        If Redis does not answer, that is logged: listeners look from time to time anyway.
+        An end and a cancellation are told at once, and take along what was gathered before. If
+        Redis does not answer, that is logged: listeners look from time to time anyway.
         """
         self._unsaid.append(execution_id.bytes + news.value)
-        self._said.set()
+        if news is not News.CHANGED:
+            self._said.set()
+        elif self._soon is None:
+            loop = asyncio.get_running_loop()
+            self._soon = loop.call_later(GATHERED_S, self._said.set)
 
     @contextmanager
     def watch(self, execution_id: UUID, *wanted: News) -> Iterator[Watch]:
@@ -116,12 +124,15 @@ class Changes:
 
     async def _speak(self) -> None:
         await self._said.wait()
-        self._said.clear()
         await self._publish()
 
     async def _publish(self) -> None:
         """Publish the pending announcements, in order and in one round trip."""
         async with self._publishing:
+            self._said.clear()
+            if self._soon is not None:
+                self._soon.cancel()
+                self._soon = None
             unsaid, self._unsaid = self._unsaid, []
             if not unsaid:
                 return

@@ -40,3 +40,23 @@ async def test_only_the_wanted_kind_wakes(shared: Deployment, said: News) -> Non
             assert await every.wait(HEARD_S)
             assert await some.wait(QUIET_S) is (said is not News.CHANGED)
             assert not await another.wait(QUIET_S)
+
+
+async def test_an_end_does_not_wait_for_company(
+    shared: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes along what has been gathered; without an end, that follows by itself."""
+    monkeypatch.setattr("runner.queue.changes.GATHERED_S", 1.0)
+    async with Changes(SecretStr(shared.stack.services.redis_url)) as changes:
+        id_ = new_id()
+        with changes.watch(id_) as watch:
+            await listening(changes, id_, watch)
+            changes.announce(id_)
+            assert not await watch.wait(QUIET_S)
+            changes.announce(id_, News.ENDED)
+            assert await watch.wait(0.5)
+            while await watch.wait(QUIET_S):
+                pass
+            changes.announce(id_)
+            assert not await watch.wait(QUIET_S)
+            assert await watch.wait(HEARD_S)
