@@ -30,7 +30,7 @@ from runner.cli.demo import temporary_state
 from runner.embedded.services import services
 from runner.queue.consumer import Consumer
 from runner.queue.job import Then, bound_job_class
-from runner.queue.producer import RingQueue
+from runner.queue.producer import RingMaker
 from runner.queue.ring import Ring
 from runner.words.ids import new_id
 
@@ -117,7 +117,7 @@ class Driver:
     """Rings, and waits for the end of what it rang for."""
 
     def __init__(self, url: str, ended: Connection) -> None:
-        self._queue = RingQueue(redis.Redis.from_url(url))
+        self._redis, self._rings = redis.Redis.from_url(url), RingMaker()
         self._ended = ended
         self._waiting: dict[UUID, threading.Event] = {}
         threading.Thread(target=self._listen, daemon=True).start()
@@ -127,7 +127,10 @@ class Driver:
         id_, ended = new_id(), threading.Event()
         self._waiting[id_] = ended
         began = time.perf_counter()
-        self._queue.put(Ring(id_, id_))
+        with self._redis.pipeline() as pipeline:
+            for command in self._rings.commands(Ring(id_, id_)):
+                pipeline.execute_command(*command)  # type: ignore[no-untyped-call]
+            pipeline.execute()
         if not ended.wait(PATIENCE_S):
             raise RuntimeError("a ring was not answered")
         return time.perf_counter() - began

@@ -1,5 +1,8 @@
 """The producer's end of the queue: it makes the only permitted job."""
 
+from collections.abc import Sequence
+from typing import TypeAlias
+
 import redis
 from rq.serializers import JSONSerializer
 
@@ -11,32 +14,31 @@ UNUSED_RING_TTL_S = 3600
 MAX_WAITING = 1000
 """The most rings that wait, the newest: each one makes its consumer look until nothing is left."""
 
+Command: TypeAlias = tuple[str | bytes | float, ...]
 
-class RingQueue:
-    """The producer's end."""
 
-    def __init__(self, connection: "redis.Redis") -> None:
-        self._connection = connection
+class RingMaker:
+    """Lets RQ say how a ring is put into its queue, without telling Redis."""
+
+    def __init__(self) -> None:
+        # It is never opened: RQ only writes into its pipeline.
+        self._nowhere = redis.Redis(connection_pool=redis.ConnectionPool(max_connections=1))
         self._queue = RingList(
-            QUEUE, connection=connection, job_class=RingJob, serializer=JSONSerializer
+            QUEUE, connection=self._nowhere, job_class=RingJob, serializer=JSONSerializer
         )
 
-    def put(self, found: Ring) -> None:
-        """Ring once."""
-        with self._connection.pipeline() as pipeline:
-            self._queue.enqueue_call(
-                func=RING,
-                args=(str(found.tenant_id), str(found.execution_id)),
-                timeout=-1,
-                result_ttl=0,
-                failure_ttl=60,
-                ttl=UNUSED_RING_TTL_S,
-                description="ring",
-                pipeline=pipeline,
-            )
-            pipeline.ltrim(self._queue.key, -MAX_WAITING, -1)
-            pipeline.execute()
-
-    def waiting(self) -> int:
-        """Return how many rings no worker has answered yet."""
-        return int(self._queue.count)
+    def commands(self, found: Ring) -> Sequence[Command]:
+        """Return the commands by which Redis takes this ring, all of them in one transaction."""
+        pipeline = self._nowhere.pipeline()
+        self._queue.enqueue_call(
+            func=RING,
+            args=(str(found.tenant_id), str(found.execution_id)),
+            timeout=-1,
+            result_ttl=0,
+            failure_ttl=60,
+            ttl=UNUSED_RING_TTL_S,
+            description="ring",
+            pipeline=pipeline,
+        )
+        pipeline.ltrim(self._queue.key, -MAX_WAITING, -1)
+        return [arguments for arguments, _ in pipeline.command_stack]

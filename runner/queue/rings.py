@@ -5,6 +5,7 @@ from rq import Queue
 from rq.job import Job
 
 QUEUE = "executions"
+OLDEST = (6, 2, 0)
 DISCARDED = 1000
 """How many jobs are thrown away at once."""
 
@@ -25,6 +26,10 @@ class RingList(Queue):
     def key_of(cls) -> str:
         """Return the key of the one queue."""
         return f"{cls.redis_queue_namespace_prefix}{QUEUE}"
+
+    def get_redis_server_version(self) -> tuple[int, int, int]:
+        """Return the oldest release that we support, without asking Redis: RQ needs no more."""
+        return OLDEST
 
     @classmethod
     def lmove(

@@ -6,10 +6,9 @@ from rq.serializers import JSONSerializer
 
 from runner.embedded.services import services
 from runner.queue.job import RefusedJob, Then, bound_job_class
-from runner.queue.producer import RingQueue
-from runner.queue.ring import Ring
-from runner.words.ids import new_id
+from runner.queue.rings import RingList
 from tests.support.deployment import state_folder
+from tests.support.rings import put
 
 
 def test_the_look_comes_after_what_waits_was_thrown_away() -> None:
@@ -22,15 +21,16 @@ def test_the_look_comes_after_what_waits_was_thrown_away() -> None:
         services(folder, ephemeral=True) as running,
         redis.Redis.from_url(running.redis_url) as connection,
     ):
-        queue = RingQueue(connection)
         waiting_at_look = []
 
         def refuse(_job_id: str, _why: str) -> Then:
-            queue.put(Ring(new_id(), new_id()))
+            put(connection)
             return Then.DISCARD
 
         job_class = bound_job_class(
-            lambda _: None, refuse, lambda: waiting_at_look.append(queue.waiting())
+            lambda _: None,
+            refuse,
+            lambda: waiting_at_look.append(connection.llen(RingList.key_of())),
         )
         connection.hset("rq:job:forged", mapping={"data": b"[]"})
         with pytest.raises(RefusedJob):

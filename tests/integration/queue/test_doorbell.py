@@ -16,9 +16,9 @@ import redis
 
 from agent_runner import Client
 from runner.node.runs.refusals import EXAMPLES, WINDOW_S
-from runner.queue.producer import MAX_WAITING, UNUSED_RING_TTL_S, RingQueue
-from runner.queue.ring import Ring
+from runner.queue.producer import MAX_WAITING, UNUSED_RING_TTL_S
 from tests.support.deployment import Deployment, eventually
+from tests.support.rings import put
 
 NOW = "2026-01-01T00:00:00.000000Z"
 
@@ -184,10 +184,9 @@ def test_nothing_in_redis_grows(own: Deployment) -> None:
         eventually(lambda: keys() == {b"rq:queues", b"rq:workers"})
         assert connection.smembers("rq:workers") == {b"rq:worker:of-another-application"}
         own.portal.call(own.worker.stop)
-        queue = RingQueue(connection)
         for _ in range(MAX_WAITING + 50):
-            queue.put(Ring(uuid4(), uuid4()))
-        assert queue.waiting() == MAX_WAITING
+            put(connection)
+        assert connection.llen("rq:queue:executions") == MAX_WAITING
         job = next(connection.scan_iter("rq:job:*"))
         assert 0 < connection.ttl(job) <= UNUSED_RING_TTL_S
         own.restart_worker()
