@@ -30,7 +30,6 @@ from runner.node.residents.opening import LivingTerms, open_residents
 from runner.node.residents.residents import Residents
 from runner.node.retention import ABANDONED, GRACE, TIDY_EVERY_S, Retention
 from runner.node.runs.claimer import Claimer
-from runner.node.runs.consumer import Consumers
 from runner.node.runs.egress import Egress
 from runner.node.runs.execute import Endings, Executor
 from runner.node.runs.finish import Finisher
@@ -38,6 +37,7 @@ from runner.node.runs.interrupted import Interruptions
 from runner.node.runs.policy import ExecutionPolicy
 from runner.node.runs.program import Programs
 from runner.node.runs.refusals import WINDOW_S, Refusals
+from runner.node.runs.rings import RingTaker
 from runner.node.runs.secrets import Secrets
 from runner.node.runs.settle import Settler
 from runner.node.runs.unstarted import Returns
@@ -256,7 +256,7 @@ async def worker(
                 days=settings.retention_days or None, grace=GRACE, abandoned=ABANDONED
             ),
         )
-        consumers = Consumers(
+        rings = RingTaker(
             redis_url=redis_url,
             claimer=claimer,
             refusals=(refusals := Refusals(database)),
@@ -268,7 +268,7 @@ async def worker(
             lambda: duties.failing,
             lambda: launcher.guards.failing,
             lambda: breaker.failing,
-            consumers.ended,
+            rings.ended,
         )
         sweeps: tuple[tuple[str, Callable[[], Awaitable[None]], float], ...] = (
             (
@@ -292,7 +292,7 @@ async def worker(
         await stack.enter_async_context(duties.doing(STARTING, breaker.mend, lasting=True))
         for name, work, every_s in sweeps:
             await stack.enter_async_context(duties.doing(name, work, every_s=every_s))
-        consumers.start()
+        rings.start()
         _log.info("worker_ready", node=policy.node, instance=policy.instance, slots=settings.slots)
         try:
             async with (
@@ -301,10 +301,10 @@ async def worker(
             ):
                 yield claimer
         finally:
-            consumers.request_stop()
+            rings.request_stop()
             await claimer.drain(settings.drain_s)
             await disposals.drain()
-            await consumers.join()
+            await rings.join()
             _log.info("worker_stopped", instance=policy.instance)
 
 
