@@ -29,7 +29,8 @@ from runner.audit import events as audit
 from runner.base.settings import Settings
 from runner.embedded.services import Services, services
 from runner.quotas.sizes import load_sizes
-from runner.quotas.tiers import load_tiers, refusal
+from runner.quotas.standing import refusal
+from runner.quotas.tiers import load_tiers
 from runner.store import executions, quotas, tenants
 from runner.store.db import Database
 from runner.store.migrations import migrate

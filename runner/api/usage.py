@@ -15,7 +15,7 @@ from runner.api.problems import responses
 from runner.api.views import View
 from runner.auth.caller import Caller
 from runner.auth.permissions import Permission
-from runner.quotas.tiers import Figure
+from runner.quotas.standing import Figure
 from runner.store.usage import Day
 from runner.tenants.usage import used
 from runner.words.errors import Invalid

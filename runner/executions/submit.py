@@ -13,7 +13,7 @@ from runner.executions.order import Offer, Order, resolve
 from runner.executions.read import Seen, read
 from runner.queue.changes import Changes, News
 from runner.queue.doorbell import Doorbell
-from runner.quotas.tiers import Standing, refusal
+from runner.quotas.standing import RunStanding, refusal
 from runner.quotas.waiting import Waiting
 from runner.sandboxes.catalogue import Catalogue, policy_in
 from runner.store import executions, files, quotas
@@ -89,7 +89,7 @@ class Submitting:
         """Store the execution; if its idempotency key was used before, return that use instead."""
         async with self.database.tenant(caller.tenant_id) as tx:
             # Lock the quotas until the transaction ends, so that the last place is given away once.
-            tenant, standing = await quotas.alone(tx)
+            tenant, standing = await quotas.alone_to_run(tx)
             if tenant is None:
                 raise NotFound("the tenant of this key no longer exists")
             if once is not None and (used := await once.reserve(tx, execution_id=new)):
@@ -113,7 +113,7 @@ class Submitting:
         return None
 
     async def _offer(
-        self, tx: Transaction, tenant: Tenant, standing: Standing, order: Order
+        self, tx: Transaction, tenant: Tenant, standing: RunStanding, order: Order
     ) -> Offer:
         return Offer(
             await self.catalogue.offer(tx, tenant, standing, order.egress_policy, order.image),

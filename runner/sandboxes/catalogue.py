@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 
 from runner.egress.policy import Policy, Rule, rule_from_json, rule_to_json
 from runner.quotas.sizes import resolve_limits
-from runner.quotas.tiers import Standing, ceiling
+from runner.quotas.standing import RunStanding
+from runner.quotas.tiers import ceiling
 from runner.store import egress_policies, projects, templates
 from runner.store.templates import StoredTemplate, TemplateState
 from runner.store.tenants import Tenant
@@ -122,7 +123,7 @@ class Catalogue:
         self,
         tx: Transaction,
         tenant: Tenant,
-        standing: Standing,
+        standing: RunStanding,
         egress_policy: str | None,
         image: str | None = None,
     ) -> SandboxOffer:

@@ -6,7 +6,7 @@ from uuid import UUID
 from runner.audit.events import Action, Outcome
 from runner.auth.caller import Caller
 from runner.egress.policy import rule_from_json
-from runner.quotas.tiers import egress_refusal
+from runner.quotas.standing import egress_refusal
 from runner.sandboxes.catalogue import Catalogue, policy_in
 from runner.sandboxes.place import KIND, NO_SANDBOX, ended
 from runner.store import quotas, sandboxes

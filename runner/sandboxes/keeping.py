@@ -14,7 +14,7 @@ from uuid import UUID
 from runner.audit.events import Action, Outcome
 from runner.auth.caller import TenantActor
 from runner.base.tasks import uninterrupted
-from runner.quotas.tiers import snapshot_refusal
+from runner.quotas.standing import snapshot_refusal
 from runner.sandboxes.measured import Measured
 from runner.sandboxes.place import NO_SANDBOX
 from runner.secrets.envelope import new_key, snapshot_of

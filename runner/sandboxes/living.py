@@ -13,7 +13,7 @@ from runner.auth.caller import Caller
 from runner.base.tasks import uninterrupted
 from runner.door.client import Door
 from runner.fleet.directory import NodeDirectory
-from runner.quotas.tiers import resume_refusal, sandbox_refusal
+from runner.quotas.standing import resume_refusal, sandbox_refusal
 from runner.sandboxes.catalogue import Catalogue, policy_in
 from runner.sandboxes.egress import EgressOrder, not_in_force, rules_in_place
 from runner.sandboxes.order import LivingOrder, resolve_sandbox

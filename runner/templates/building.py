@@ -10,7 +10,7 @@ from uuid import UUID
 
 from runner.auth.caller import Caller
 from runner.base.tasks import uninterrupted
-from runner.quotas.tiers import template_refusal
+from runner.quotas.standing import template_refusal
 from runner.sandboxes.living import LivingSandboxes
 from runner.sandboxes.measured import Measured
 from runner.sandboxes.order import LivingOrder

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 from runner.audit.events import Action, Outcome
 from runner.auth.caller import Caller
-from runner.quotas.tiers import Standing, template_refusal
+from runner.quotas.standing import Standing, template_refusal
 from runner.store import quotas
 from runner.store.db import Database
 from runner.store.tenants import Tenant

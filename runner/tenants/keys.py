@@ -13,7 +13,7 @@ from runner.auth.caller import Caller
 from runner.auth.permissions import Permission
 from runner.auth.rights import own_grant
 from runner.base.tasks import uninterrupted
-from runner.quotas.tiers import too_many_keys
+from runner.quotas.standing import too_many_keys
 from runner.store import keys as stored_keys
 from runner.store import rights
 from runner.store.db import Database

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, timedelta
 
-from runner.quotas.tiers import Standing
+from runner.quotas.standing import Standing
 from runner.store import quotas, usage
 from runner.store.transaction import Transaction
 from runner.store.usage import Day

@@ -9,16 +9,8 @@ import pytest
 
 from runner.base.settings import Settings
 from runner.quotas.sizes import load_sizes
-from runner.quotas.tiers import (
-    Quotas,
-    Standing,
-    ceiling,
-    load_tiers,
-    overrides,
-    refusal,
-    resume_refusal,
-    sandbox_refusal,
-)
+from runner.quotas.standing import Standing, refusal, resume_refusal, sandbox_refusal
+from runner.quotas.tiers import Quotas, ceiling, load_tiers, overrides
 from runner.words.errors import Invalid, SetupError
 from runner.words.principal import Tier
 

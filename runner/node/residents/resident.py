@@ -18,7 +18,7 @@ from runner.node.residents.processes import ProcessLabel, ProcessTable
 from runner.node.residents.row import SandboxRow
 from runner.node.residents.timing import next_limit, why_over
 from runner.node.runs.recorder import until_stored
-from runner.quotas.tiers import resume_refusal
+from runner.quotas.standing import resume_refusal
 from runner.store import quotas, residents, sandboxes
 from runner.store.db import Database
 from runner.store.residents import SandboxHold

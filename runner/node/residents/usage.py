@@ -17,7 +17,7 @@ import structlog
 from runner.base.duties import for_each
 from runner.node.residents.resident import Resident
 from runner.node.residents.residents import Residents
-from runner.quotas.tiers import resume_refusal
+from runner.quotas.standing import resume_refusal
 from runner.store import quotas, usage
 from runner.store.db import Database
 from runner.words.errors import RunnerError

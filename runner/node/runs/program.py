@@ -145,7 +145,7 @@ class Programs:
 
     async def _egress_left(self, claim: Claim) -> int:
         async with self._database.tenant(claim.tenant_id) as tx:
-            return (await quotas.standing(tx)).egress_left
+            return (await quotas.standing_of_runs(tx)).egress_left
 
 
 _REFUSALS = {"egress": Reason.EGRESS_NOT_OPENED, "secret_env": Reason.SECRET_UNAVAILABLE}

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from agent_runner import Client, NotFound, NotPermitted
-from runner.quotas.tiers import MOST_KEYS
+from runner.quotas.standing import MOST_KEYS
 from runner.words.principal import Role
 from tests.support.deployment import Deployment, bearing, eventually
 from tests.support.routes import UNKNOWN_ID

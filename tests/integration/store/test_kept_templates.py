@@ -8,7 +8,7 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from runner.quotas.tiers import template_refusal
+from runner.quotas.standing import template_refusal
 from runner.store import executions, ledger, public_templates, quotas, retention, templates
 from runner.store.db import Database
 from runner.store.objects import new_key

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import pytest
 
-from runner.quotas.tiers import sandbox_refusal
+from runner.quotas.standing import sandbox_refusal
 from runner.store import quotas, residents, usage
 from runner.store.db import Database
 from runner.store.residents import HeldSandbox, SandboxHold

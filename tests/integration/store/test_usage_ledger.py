@@ -13,7 +13,8 @@ from pydantic import SecretStr
 
 from runner.audit import events as audit
 from runner.embedded.services import Services
-from runner.quotas.tiers import overrides, refusal
+from runner.quotas.standing import refusal
+from runner.quotas.tiers import overrides
 from runner.store import attempts, executions, ledger, quotas, tenants, usage
 from runner.store.attempts import Begun
 from runner.store.db import Database
@@ -59,7 +60,10 @@ async def test_the_last_places_are_given_away_once(
 
     async def submit() -> bool:
         async with crowd.tenant(tenant) as tx:
-            standing = (await quotas.alone(tx))[1] if alone else await quotas.standing(tx)
+            if alone:
+                _, standing = await quotas.alone_to_run(tx)
+            else:
+                standing = await quotas.standing_of_runs(tx)
             if refusal(standing, egress=False):
                 return False
             await asyncio.sleep(0.05)
@@ -68,6 +72,21 @@ async def test_the_last_places_are_given_away_once(
 
     accepted = sum(await asyncio.gather(*(submit() for _ in range(ASKING))))
     assert accepted == PLACES if alone else accepted > PLACES
+
+
+async def test_both_readings_of_a_standing_agree(api: Database, owner: Database) -> None:
+    """An execution's reads less, and says the same of that."""
+    tenant = await new_tenant(owner, "standings")
+    await allow(owner, tenant, queued=PLACES, cpu_s_per_day=7)
+    async with api.tenant(tenant) as tx:
+        executions.insert_later(tx, new_id(), REQUEST)
+    async with api.tenant(tenant) as tx:
+        found, whole = await quotas.alone(tx)
+        same, runs = await quotas.alone_to_run(tx)
+    assert found == same
+    assert (runs.quotas, runs.queued) == (whole.quotas, 1)
+    assert runs.figures() == whole.figures()[: len(runs.figures())]
+    assert runs.quotas.cpu_s_per_day == 7
 
 
 STARTED = audit.AuditEvent("test", audit.Action.EXECUTION_START, audit.Outcome.SUCCESS)
