@@ -37,9 +37,9 @@ from runner.node.runs.interrupted import Interruptions
 from runner.node.runs.policy import ExecutionPolicy
 from runner.node.runs.program import Programs
 from runner.node.runs.refusals import WINDOW_S, Refusals
-from runner.node.runs.rings import RingTaker
 from runner.node.runs.secrets import Secrets
 from runner.node.runs.settle import Settler
+from runner.node.runs.taker import RingTaker
 from runner.node.runs.unstarted import Returns
 from runner.node.stock.demand import PoolBounds
 from runner.node.stock.disposal import Disposals

@@ -50,6 +50,7 @@ AWAITED = {
     "runner/templates/builds.py Templates._run": "one log, awaited where the build ends",
     "runner/verify/checks/shared.py": "one run, awaited in the same function",
     "runner/node/stock/disposal.py Disposals.later": "one removal; a sweep takes what fails",
+    "runner/node/runs/taker.py RingTaker._begin": "one look; it logs what fails, `join` awaits it",
     "runner/node/runs/claimer.py Claimer.run_next": "one execution, awaited in the same function",
     "runner/node/runs/lease.py LeaseKeeper.guard": "one attempt, awaited in the same function",
     "runner/node/stock/pool.py WarmSandboxes._discard": "one removal; a sweep takes what fails",

@@ -1,6 +1,6 @@
 """One execution on this node, from the ring to the stored result.
 
-consumer     answers rings: one thread for each slot
+taker        takes rings while a slot is free, and looks for work in that slot
 claimer      claims the next execution, until the node drains
 execute      the recipe: claim, launch, run, collect, record, dispose
 policy       settings that hold for every execution

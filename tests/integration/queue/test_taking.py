@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from runner.embedded.services import services
 from runner.node.runs.claimer import Claimer
 from runner.node.runs.refusals import Refusals
-from runner.node.runs.rings import RingTaker
+from runner.node.runs.taker import RingTaker
 from runner.queue.rings import RingList
 from runner.words.errors import StoreUnavailable
 from tests.support.deployment import state_folder
