@@ -21,12 +21,11 @@ from tests.support.deployment import (
     deployment,
     eventually,
 )
-from tests.support.environments import Environments
+from tests.support.environments import LIBRECHAT_AGENTS, Environments
 
 URL = "/librechat"
 ID = re.compile(r"[A-Za-z0-9_-]{21}")
 SCRIPT = Path(__file__).parents[1] / "support/librechat.mjs"
-PACKAGES = "@librechat/agents@3.2.21 node-fetch@2 axios@1 form-data@4"
 """The package, and what LibreChat's server has beside it."""
 ROWS = "a,b\n1,2\n"
 
@@ -277,11 +276,11 @@ def test_it_is_off_by_default(shared: Deployment) -> None:
         assert client.post(f"{URL}/exec", json={"lang": "py", "code": "1"}).status_code == 404
 
 
-@pytest.mark.timeout(900)  # npm installs 530 MB for it
+@pytest.mark.timeout(900)  # npm may install 530 MB for it
 def test_its_own_package_works_with_the_address_alone(offering: Deployment, tmp_path: Path) -> None:
     """The key is in LIBRECHAT_CODE_BASEURL, and nothing else is set."""
     base = offering.url.replace("//", f"//key:{offering.key('chat-package')}@") + URL
-    folder = Environments(tmp_path).node(PACKAGES)
+    folder = Environments(tmp_path).node(LIBRECHAT_AGENTS)
     (folder / SCRIPT.name).write_bytes(SCRIPT.read_bytes())
     done = subprocess.run(
         ["node", folder / SCRIPT.name, base],

@@ -10,10 +10,9 @@ import httpx
 import pytest
 
 from tests.support.deployment import NO_POOL, Deployment, build_image, deployment
-from tests.support.environments import Environments
+from tests.support.environments import LIBRECHAT_AGENTS, Environments
 
 SCRIPT = Path(__file__).parents[1] / "support/librechat_calling.mjs"
-PACKAGES = "@librechat/agents@3.2.21 node-fetch@2"
 TOOLS: list[dict[str, Any]] = [
     {"name": name, "description": "", "parameters": {}} for name in ("look-up", "add")
 ]
@@ -140,11 +139,11 @@ def test_a_result_that_is_missing_is_named(chat: httpx.Client) -> None:
     assert call["id"] in refused.json()["details"]
 
 
-@pytest.mark.timeout(900)  # npm installs 530 MB for it
+@pytest.mark.timeout(900)  # npm may install 530 MB for it
 def test_its_own_package_calls_tools(offering: Deployment, tmp_path: Path) -> None:
     """`createProgrammaticToolCallingTool` of the unmodified package, with the address alone."""
     base = offering.url.replace("//", f"//key:{offering.key('calling')}@") + "/librechat"
-    folder = Environments(tmp_path).node(PACKAGES)
+    folder = Environments(tmp_path).node(LIBRECHAT_AGENTS)
     (folder / SCRIPT.name).write_bytes(SCRIPT.read_bytes())
     done = subprocess.run(
         ["node", folder / SCRIPT.name, base],

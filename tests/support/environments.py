@@ -1,7 +1,8 @@
 """Environments of their own, for packages that must not be in ours.
 
 What they hold comes from the index that this host's pip and npm are set to, through the caches of
-uv and npm: a package is downloaded once for all environments and all runs.
+uv and npm. An environment is kept for later runs, and made anew if its packages would be others;
+what a run adds to it is in a folder of the run's own.
 """
 
 import os
@@ -11,13 +12,32 @@ import sys
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
+
+from tests.support.kept import kept
 
 ROOT = Path(__file__).resolve().parents[2]
 INSTALL_S = 600
 """Nothing is hung before that: @librechat/agents is 347 packages of 530 MB, two minutes on a warm
 cache and a busy host."""
 INDEX = "from pip._internal.models.index import PyPI; print(PyPI.simple_url)"
+LIBRECHAT_AGENTS = "@librechat/agents@3.2.21 node-fetch@2 axios@1 form-data@4"
+"""LibreChat's own package, and what LibreChat uses beside it."""
+ADDS = "import site; site.addsitedir({!r})\n"
+"""A line for a `.pth` file: the packages of another environment are here, too."""
+
+
+@dataclass(frozen=True)
+class Locked:
+    """An environment of just what a lock file names, and our SDK as a wheel.
+
+    `types` is a folder where mypy keeps what it has read of these packages.
+    """
+
+    python: Path
+    programs: Path
+    types: Path
 
 
 @dataclass(frozen=True)
@@ -32,22 +52,54 @@ class Environments:
         """Return the interpreter that has these packages, in the newest versions that fit."""
 
         def make(folder: Path) -> None:
-            _uv(folder, *requirement.split())
+            wanted = folder.with_suffix(".in")
+            wanted.write_text(requirement.replace(" ", "\n"))
+            pinned = folder.with_suffix(".txt")
+            _uv(
+                "compile",
+                "--python",
+                sys.executable,
+                "--no-header",
+                "--no-annotate",
+                "-o",
+                str(pinned),
+                str(wanted),
+            )
+            folder.symlink_to(_environment(pinned))
 
         return self._get(f"python {requirement}", make) / "bin/python"
 
-    def locked(self, lock: Path) -> Path:
-        """Return the interpreter that has just what a lock file names, and our SDK as a wheel."""
+    def locked(self, lock: Path) -> Locked:
+        """Return the environment of a lock file."""
+        base = _environment(lock, "--require-hashes")
 
         def make(folder: Path) -> None:
-            _uv(folder, "--require-hashes", "--requirement", str(lock))
+            _venv(folder)
+            (_packages(folder) / "kept.pth").write_text(ADDS.format(str(_packages(base))))
             _install(folder, "--no-deps", str(self._wheel()))
 
-        return self._get(f"lock {lock}", make) / "bin/python"
+        folder = self._get(f"lock {lock}", make)
+        return Locked(folder / "bin/python", base / "bin", base / "types")
 
     def node(self, requirement: str) -> Path:
-        """Return the folder whose `node_modules` has these packages of npm."""
-        return self._get(f"node {requirement}", lambda folder: _npm(folder, requirement))
+        """Return a folder whose `node_modules` has these packages of npm."""
+
+        def make(folder: Path) -> None:
+            folder.mkdir()
+            (folder / "package.json").write_text('{"private": true}')
+            _npm(folder, "install", "--package-lock-only", *requirement.split())
+            lock = folder / "package-lock.json"
+
+            def install(into: Path) -> None:
+                for each in (folder / "package.json", lock):
+                    shutil.copy(each, into)
+                _npm(into, "ci")
+
+            node = _told("node", "--version")
+            whole = kept(f"node {node}\n{lock.read_text()}", install)
+            (folder / "node_modules").symlink_to(whole / "node_modules")
+
+        return self._get(f"node {requirement}", make)
 
     def _wheel(self) -> Path:
         return next(self._get("wheel", sdk_wheel).glob("*.whl"))
@@ -73,16 +125,34 @@ def sdk_wheel(folder: Path) -> Path:
     return built
 
 
-def _uv(folder: Path, *requirements: str) -> None:
-    _run(_uv_program(), "venv", "--quiet", "--python", sys.executable, str(folder))
-    _install(folder, *requirements)
+def _environment(pinned: Path, *options: str) -> Path:
+    """Return the kept environment of just what a file names in exact versions."""
+
+    def make(folder: Path) -> None:
+        _venv(folder)
+        _install(folder, "--compile-bytecode", *options, "--requirement", str(pinned))
+
+    return kept(f"python {sys.executable} {sys.version}\n{pinned.read_text()}", make)
+
+
+def _packages(environment: Path) -> Path:
+    (found,) = (environment / "lib").glob("python*/site-packages")
+    return found
+
+
+def _venv(folder: Path) -> None:
+    # The interpreter that ours was made from: ours is gone when its clone is.
+    base = str(Path(sys.executable).resolve())
+    _run(_uv_program(), "venv", "--quiet", "--allow-existing", "--python", base, str(folder))
 
 
 def _install(folder: Path, *requirements: str) -> None:
+    _uv("install", "--python", str(folder / "bin/python"), *requirements)
+
+
+def _uv(command: str, *arguments: str) -> None:
     _run(
-        _uv_program(), "pip", "install", "--quiet", "--python", str(folder / "bin/python"),
-        "--default-index", _setting("global.index-url") or _told(sys.executable, "-c", INDEX),
-        *requirements,
+        _uv_program(), "pip", command, "--quiet", "--default-index", _index(), *arguments,
         env=_trust(),
     )  # fmt: skip
 
@@ -91,11 +161,14 @@ def _uv_program() -> str:
     return str(Path(sys.executable).with_name("uv"))
 
 
-def _npm(folder: Path, requirement: str) -> None:
-    folder.mkdir()
-    (folder / "package.json").write_text('{"private": true}')
+def _npm(folder: Path, *arguments: str) -> None:
     quiet = ("--silent", "--no-audit", "--no-fund", "--ignore-scripts")
-    _run("npm", "install", *quiet, "--prefix", str(folder), *requirement.split())
+    _run("npm", *arguments, *quiet, "--prefix", str(folder))
+
+
+@cache
+def _index() -> str:
+    return _setting("global.index-url") or _told(sys.executable, "-c", INDEX)
 
 
 def _trust() -> Mapping[str, str]:
@@ -104,6 +177,7 @@ def _trust() -> Mapping[str, str]:
     return {"SSL_CERT_FILE": cert} if cert else {}
 
 
+@cache
 def _setting(name: str) -> str:
     """Return a setting of this host's pip, or nothing."""
     done = subprocess.run(

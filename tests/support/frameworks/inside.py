@@ -9,6 +9,7 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 from tests.support.environments import ROOT, Environments
+from tests.support.kept import exclusive
 
 LOCKS = Path(__file__).with_name("locks")
 PROGRAMS = Path(__file__).with_name("programs")
@@ -26,6 +27,10 @@ class Framework:
     python: Path
     facts: Mapping[str, str]
     folder: Path
+    programs: Path | None = None
+    """The folder of the programs that its packages bring."""
+    types: Path | None = None
+    """Where mypy keeps what it has read of its packages; None for the framework's folder."""
 
     def run(self, *arguments: str | Path, most_s: float = PROGRAM_S) -> str:
         """Run the interpreter with these arguments, and return what it printed."""
@@ -64,23 +69,28 @@ class Framework:
             f"[mypy]\nfollow_imports = skip\n"
             f"[mypy-{followed}]\nfollow_imports = silent\nfollow_untyped_imports = true\n"
         )
-        done = subprocess.run(
-            [
-                sys.executable, "-m", "mypy", "--config-file", settings, "--strict",
-                "--warn-unreachable", "--python-executable", self.python,
-                "--cache-dir", self.folder / "mypy", "--no-error-summary", *modules,
-            ],
-            capture_output=True, text=True, check=False, timeout=TYPES_S, cwd=ROOT,
-        )  # fmt: skip
+        cache = self.types or self.folder / "mypy"
+        # What mypy keeps is not made for several at once.
+        with exclusive(cache.with_suffix(".lock")):
+            done = subprocess.run(
+                [
+                    sys.executable, "-m", "mypy", "--config-file", settings, "--strict",
+                    "--warn-unreachable", "--python-executable", self.python,
+                    "--cache-dir", cache, "--no-error-summary", *modules,
+                ],
+                capture_output=True, text=True, check=False, timeout=TYPES_S, cwd=ROOT,
+            )  # fmt: skip
         assert done.returncode in {0, 1}, done.stdout + done.stderr
         return done.stdout
 
     def _run(self, *arguments: str | Path, most_s: float) -> subprocess.CompletedProcess[str]:
+        folders = (self.python.parent, *([self.programs] if self.programs else []))
         return subprocess.run(
             [self.python, *arguments], cwd=self.folder,
             capture_output=True, text=True, check=False, timeout=most_s,
             env={
-                "PATH": f"{self.python.parent}:{os.environ['PATH']}", "HOME": str(self.folder),
+                "PATH": os.pathsep.join([*map(str, folders), os.environ["PATH"]]),
+                "HOME": str(self.folder),
                 "HTTP_PROXY": NOWHERE, "HTTPS_PROXY": NOWHERE, "NO_PROXY": "127.0.0.1,localhost",
                 **self.facts,
             },
@@ -91,7 +101,8 @@ def framework(
     name: str, environments: Environments, facts: Mapping[str, str], folder: Path
 ) -> Framework:
     """Return the framework whose lock has this name."""
-    return Framework(environments.locked(LOCKS / f"{name}.lock"), facts, folder)
+    made = environments.locked(LOCKS / f"{name}.lock")
+    return Framework(made.python, facts, folder, made.programs, made.types)
 
 
 def _wrong(case: ET.Element) -> str:
