@@ -17,6 +17,8 @@ from runner.base.duties import Duties
 FILE = "worker.ready"
 EVERY_S = 1.0
 STALE_S = 10.0
+DOCKER = "Docker"
+"""The name of what is wrong while a worker waits for Docker before it begins to work."""
 
 Problems = Mapping[str, str]
 """Faults, by the names of what does not work; empty if all is well."""

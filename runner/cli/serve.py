@@ -6,7 +6,7 @@ import shlex
 import signal
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager, nullcontext, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,6 +16,7 @@ import typer
 from runner.base import telemetry
 from runner.base.recipe import read_recipe
 from runner.base.settings import Settings
+from runner.base.tasks import attended
 from runner.cli import session
 from runner.cli.console import err, out, read_settings, reports_errors, required, shown
 from runner.cli.credentials import require_sound
@@ -41,6 +42,10 @@ SWITCH_S = 0.0005
 taken a ring delays the execution while the loop is busy."""
 VERIFYING = 2
 """Audit logs that are verified at once: each occupies a thread and Python's lock with it."""
+
+
+class _StoppedEarly(Exception):
+    """Somebody wants the worker to end before it has begun to work."""
 
 
 @reports_errors
@@ -278,14 +283,25 @@ async def _worker(settings: Settings) -> None:
     from runner.node.service import worker as working
 
     require_sound(settings)
-    stop = stop_requested()
-    async with working(
-        settings,
-        database_url=required(settings.database_worker_url, "RUNNER_DATABASE_WORKER_URL"),
-        redis_url=required(settings.redis_url, "RUNNER_REDIS_URL"),
-    ):
-        _settle_in()
+    stop, started = stop_requested(), asyncio.Event()
+
+    async def work() -> None:
+        async with working(
+            settings,
+            database_url=required(settings.database_worker_url, "RUNNER_DATABASE_WORKER_URL"),
+            redis_url=required(settings.redis_url, "RUNNER_REDIS_URL"),
+        ):
+            started.set()
+            _settle_in()
+            await stop.wait()
+
+    async def leave() -> None:
         await stop.wait()
+        if not started.is_set():  # It may wait for Docker, as long as that is away.
+            raise _StoppedEarly
+
+    with suppress(_StoppedEarly):
+        await attended(work(), leave())
 
 
 async def _dev(settings: Settings) -> None:

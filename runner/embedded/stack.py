@@ -185,12 +185,20 @@ class Stack:
 
     async def _both_ready(self) -> None:
         async with httpx.AsyncClient(
-            base_url=self.url, timeout=self.settings.patient(ANSWER_S)
+            # Its own child, whatever proxy the environment names.
+            base_url=self.url,
+            timeout=self.settings.patient(ANSWER_S),
+            trust_env=False,
         ) as client:
             while True:
                 for name, child in (("api", self.api), ("worker", self.worker)):
                     if not child.running():
                         raise SetupError(f"`runner {name}` ended at once:\n{child.last_words()}")
+                # The worker would wait for it; whoever has just started this can start Docker, too.
+                if why := health.problems(self.settings.run_dir, self.worker.pid).get(
+                    health.DOCKER
+                ):
+                    raise SetupError(f"the worker needs Docker: {why}")
                 try:
                     answer = await client.get("/readyz")
                 except httpx.TransportError:

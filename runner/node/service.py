@@ -21,6 +21,7 @@ from runner.base.settings import Settings
 from runner.base.signing import Signer, TrustedKeys
 from runner.base.tracers import open_tracer
 from runner.egress.gateway import EgressGateway
+from runner.node.awaiting import launching
 from runner.node.breaker import STARTING, Breaker
 from runner.node.measures import Measures, NodeGauges
 from runner.node.membership import BEAT_S, free_mb, joined
@@ -68,7 +69,7 @@ _log = structlog.get_logger("runner.worker")
 async def worker(
     settings: Settings, *, database_url: SecretStr, redis_url: SecretStr
 ) -> AsyncIterator[Claimer]:
-    """Work while the context lasts; on leaving it, drain.
+    """Work while the context lasts; on leaving it, drain. Until Docker answers, wait for it.
 
     Raises SetupError when a setting cannot be used, another worker uses the same state folder, the
     seccomp profile does not compile, or Docker cannot be used.
@@ -89,7 +90,7 @@ async def worker(
             open_tracer(settings, "runner-worker", policy.node, measures.registry)
         )
         launcher = await stack.enter_async_context(
-            Launcher.open(settings, node=policy.node, instance=policy.instance)
+            launching(settings, node=policy.node, instance=policy.instance)
         )
         # Beyond the slots: the reaper, refused jobs, lease keepers, and what the audit log needs.
         database = await stack.enter_async_context(

@@ -38,7 +38,11 @@ class Engine:
         self._killing: set[str] = set()
 
     async def __aenter__(self) -> Self:
-        await self._call(lambda client: client.ping())
+        try:
+            await self._call(lambda client: client.ping())
+        except BaseException:
+            await self.__aexit__()
+            raise
         return self
 
     async def __aexit__(self, *exc: object) -> None:
