@@ -23,6 +23,11 @@ COUNTING = timedelta(minutes=10)
 """How long a statement may take that reads a whole table."""
 SETS_TIME_OUT = 17
 """From this version on, `pg_restore` sets `transaction_timeout`, which older servers refuse."""
+SPENT_BY_USE = frozenset({"invitations", "node_invitations", "password_resets", "sessions"})
+"""Tables of tokens that end when they are used, withdrawn or left. No row of them is restored: what
+has ended since the backup would be good again, and nobody could tell which."""
+_DATA = re.compile(r"\d+; \d+ \d+ TABLE DATA \S+ (\S+) ")
+"""A line of `pg_restore --list` that stands for the rows of a table."""
 _VERSION = re.compile(r"\(PostgreSQL\) (\d+)")
 _LAST_WORDS = 600
 _ESCAPED, _ESCAPE = re.compile(r"[:\\]"), r"\\\g<0>"
@@ -86,13 +91,20 @@ class PostgresPrograms:
                         "--lock-wait-timeout=60s", f"--file={file}")  # fmt: skip
 
     async def restore(self, url: SecretStr, file: Path) -> None:
-        """Restore all of a dump into an empty database, or nothing.
+        """Restore a dump but the rows of `SPENT_BY_USE` into an empty database, or nothing.
 
         Raises StoreUnavailable with the reason.
         """
-        await self._run("pg_restore", url, "--single-transaction", "--exit-on-error", str(file))
+        listed = await self._run("pg_restore", url, "--list", str(file))
+        with tempfile.NamedTemporaryFile("w", prefix="runner-") as wanted:
+            wanted.write(without_spent(listed.decode()))
+            wanted.flush()
+            await self._run(
+                "pg_restore", url, "--single-transaction", "--exit-on-error",
+                f"--use-list={wanted.name}", str(file),
+            )  # fmt: skip
 
-    async def _run(self, program: str, url: SecretStr, *arguments: str) -> None:
+    async def _run(self, program: str, url: SecretStr, *arguments: str) -> bytes:
         login = {name: str(part) for name, part in conninfo_to_dict(url.get_secret_value()).items()}
         password = login.pop("password", None)
         with tempfile.NamedTemporaryFile("w", prefix="runner-") as file:
@@ -107,11 +119,11 @@ class PostgresPrograms:
                 f"--dbname={make_conninfo(**login)}",
                 *arguments,
                 stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
             )
             try:
-                _, said = await process.communicate()
+                printed, said = await process.communicate()
             except BaseException:
                 process.kill()
                 await process.wait()
@@ -119,6 +131,15 @@ class PostgresPrograms:
         if process.returncode:
             why = " ".join(said.decode(errors="replace").split())[-_LAST_WORDS:]
             raise StoreUnavailable(f"{program} failed: {why}")
+        return printed
+
+
+def without_spent(listed: str) -> str:
+    """Return what `pg_restore --list` prints without the rows of `SPENT_BY_USE`."""
+    lines = listed.splitlines(keepends=True)
+    return "".join(
+        line for line in lines if (m := _DATA.match(line)) is None or m[1] not in SPENT_BY_USE
+    )
 
 
 async def require_superuser(database: Database, *, to_restore: bool) -> None:

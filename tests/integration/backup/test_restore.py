@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from runner.backup import files, whole
+from runner.backup import database, files, whole
 from runner.backup.check import check
+from runner.backup.database import SPENT_BY_USE
 from runner.backup.manifest import MANIFEST
 from runner.backup.restore import restore
 from runner.base.signing import Signer, TrustedKeys
@@ -46,9 +47,9 @@ async def restored(backup: Made, to: Small, keys: Path | None = None) -> None:
 async def faults(backup: Made, of: Small, ring: KeyRing | None = None) -> list[str]:
     """Return what a verification finds wrong with a restored deployment."""
     opens = ring or KeyFile(of.settings.secrets_key_path).ring()
-    async with Database(of.logins.superuser, max_size=1) as database:
+    async with Database(of.logins.superuser, max_size=1) as store:
         checked = await check(
-            database, of.objects, TrustedKeys(of.folder).read(), opens, backup.folder
+            store, of.objects, TrustedKeys(of.folder).read(), opens, backup.folder
         )
     return [what for each in checked for what in each.faults]
 
@@ -77,6 +78,49 @@ async def test_a_restored_deployment_is_what_was_backed_up(backup: Made, empty: 
         "audit_checkpoints c WHERE c.tenant_id = h.tenant_id), 0)"
     )
     assert empty.sql(unsealed) == [(0,)]
+
+
+SPENT = (
+    "INSERT INTO users (user_id, email, password) VALUES "
+    "(gen_random_uuid(), 'a@b.c', '$argon2id$')",
+    "INSERT INTO memberships (tenant_id, user_id, role, created_by) SELECT t.tenant_id, user_id, "
+    "'owner', 'operator' FROM users, tenants t WHERE t.name = 'acme'",
+    "INSERT INTO sessions (tenant_id, session_id, user_id, hash, expires_at) SELECT tenant_id, "
+    "gen_random_uuid(), user_id, decode(repeat('ab', 32), 'hex'), now() + '1 day' FROM memberships",
+    "INSERT INTO invitations (tenant_id, invitation_id, email, role, hash, created_by, expires_at) "
+    "SELECT tenant_id, gen_random_uuid(), 'new@b.c', 'owner', decode(repeat('cd', 32), 'hex'), "
+    "'user', now() + '7 days' FROM memberships",
+    "INSERT INTO password_resets (user_id, hash, expires_at) SELECT user_id, "
+    "decode(repeat('ef', 32), 'hex'), now() + '1 day' FROM users",
+    "INSERT INTO node_invitations (invitation_id, node, hash, made_by, expires_at) VALUES "
+    "(gen_random_uuid(), 'host-2', decode(repeat('01', 32), 'hex'), 'operator', now() + '1 day')",
+)
+"""A row in each table of tokens that end by their use, and what they rest on."""
+
+
+async def test_no_token_that_may_have_been_used_is_good_again(
+    running: Small, empty: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Members stay, and log in again. Without the list of such tables, their rows come back."""
+    for each in SPENT:
+        running.sql(each)
+    manifest = await running.backed_up(tmp_path / "backup", tmp_path / "keys")
+    made = Made(running, tmp_path / "backup", tmp_path / "keys", manifest)
+    await restored(made, empty)
+    assert await faults(made, empty) == []
+    assert {name: counted(empty, name) for name in SPENT_BY_USE} == dict.fromkeys(SPENT_BY_USE, 0)
+    assert (counted(empty, "users"), counted(empty, "memberships")) == (1, 1)
+    monkeypatch.setattr(database, "SPENT_BY_USE", frozenset())
+    with small() as control:
+        await restored(made, control)
+        found = {name: counted(control, name) for name in SPENT_BY_USE}
+        assert found == dict.fromkeys(SPENT_BY_USE, 1)
+
+
+def counted(of: Small, table: str) -> int:
+    """Return how many rows a table has."""
+    ((count,),) = of.sql(f"SELECT count(*) FROM {table}")  # noqa: S608
+    return int(count)
 
 
 async def test_a_restore_into_a_bucket_and_from_one(tmp_path: Path) -> None:
