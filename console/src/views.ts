@@ -114,6 +114,8 @@ export interface Used {
   sandbox_wall_s: number;
   sandbox_cpu_s: number;
   sandbox_memory_gib_s: number;
+  port_bytes_in: number;
+  port_bytes_out: number;
 }
 
 export interface UsageReport {

@@ -23,6 +23,11 @@ class MetricsView(View):
         description="Through the egress proxy; counted anew when the worker is started again."
     )
     egress_bytes_down: int
+    port_bytes_in: int = Field(
+        description="Through ports, to servers inside; counted anew when the worker is started "
+        "again."
+    )
+    port_bytes_out: int
 
     @classmethod
     def of(cls, used: SandboxMetrics) -> Self:

@@ -56,6 +56,10 @@ class UsageView(View):
     sandbox_memory_gib_s: float = Field(
         description="How much of `memory_gib_s` living sandboxes used, also while they were paused."
     )
+    port_bytes_in: int = Field(
+        description="Through ports of living sandboxes, to servers inside. No quota bounds them."
+    )
+    port_bytes_out: int
 
     @classmethod
     def of(cls, days: Sequence[Day]) -> Self:
@@ -71,6 +75,8 @@ class UsageView(View):
             sandbox_wall_s=_sum(day.sandbox_wall_s for day in days),
             sandbox_cpu_s=_sum(day.sandbox_cpu_s for day in days),
             sandbox_memory_gib_s=_sum(day.sandbox_memory_gib_s for day in days),
+            port_bytes_in=sum(day.port_bytes_in for day in days),
+            port_bytes_out=sum(day.port_bytes_out for day in days),
         )
 
 

@@ -1,6 +1,7 @@
 """`runner sandbox events` and `metrics`: a living sandbox's events, and what it uses."""
 
 import json
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
 import typer
@@ -41,6 +42,8 @@ SHOWN = {
     "cpu_s": "CPU s", "memory_bytes": "memory", "disk_bytes": "disk", "processes": "processes",
     "pids": "pids", "egress_bytes_up": "sent", "egress_bytes_down": "received",
 }  # fmt: skip
+OF_PORTS = {"port_bytes_in": "into ports", "port_bytes_out": "out of ports"}
+"""Of a single sample only: a series with them is wider than 80 columns."""
 
 
 @reports_errors
@@ -59,12 +62,17 @@ def metrics(
     if as_json:
         print_json(samples if series else samples[0])
         return
-    names = ("at", *SHOWN.values()) if series else tuple(SHOWN.values())
-    print_rows(names, map(_sample, samples), none="it was not sampled yet")
+    # A server that is older than this command knows nothing of ports' bytes.
+    shown = SHOWN if series else SHOWN | {k: v for k, v in OF_PORTS.items() if k in samples[0]}
+    print_rows(
+        ("at", *shown.values()) if series else tuple(shown.values()),
+        (_sample(each, shown) for each in samples),
+        none="it was not sampled yet",
+    )
 
 
-def _sample(used: dict[str, Any]) -> tuple[str, ...]:
-    shown = (_shown(name, used[name]) for name in SHOWN)
+def _sample(used: Mapping[str, Any], names: Iterable[str]) -> tuple[str, ...]:
+    shown = (_shown(name, used[name]) for name in names)
     return (human.moment(str(used["at"])), *shown) if "at" in used else tuple(shown)
 
 

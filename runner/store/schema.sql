@@ -674,6 +674,8 @@ CREATE TABLE sandboxes (
     kept_as       uuid,
     workdir       text CHECK (length(workdir) BETWEEN 1 AND 4096),
     username      text CHECK (username ~ '^[a-z][a-z0-9_-]{0,30}$'),
+    counted_port_in  bigint NOT NULL DEFAULT 0,
+    counted_port_out bigint NOT NULL DEFAULT 0,
     PRIMARY KEY (tenant_id, sandbox_id),
     FOREIGN KEY (tenant_id, project)
         REFERENCES projects(tenant_id, name) ON DELETE SET NULL (project),
@@ -839,6 +841,8 @@ CREATE TABLE usage_records (
     egress_bytes_down bigint NOT NULL CHECK (egress_bytes_down >= 0),
     artifact_bytes    bigint NOT NULL CHECK (artifact_bytes >= 0),
     kind              text NOT NULL DEFAULT 'execution' CHECK (kind IN ('execution', 'sandbox')),
+    port_bytes_in     bigint NOT NULL DEFAULT 0 CHECK (port_bytes_in >= 0),
+    port_bytes_out    bigint NOT NULL DEFAULT 0 CHECK (port_bytes_out >= 0),
     PRIMARY KEY (tenant_id, execution_id, attempt)
 );
 COMMENT ON COLUMN usage_records.execution_id IS 'The execution''s id, or the sandbox''s.';
@@ -863,6 +867,9 @@ CREATE TABLE usage_days (
     sandbox_wall_s       numeric(20,6) NOT NULL DEFAULT 0,
     sandbox_cpu_s        numeric(20,6) NOT NULL DEFAULT 0,
     sandbox_memory_gib_s numeric(20,6) NOT NULL DEFAULT 0,
+    -- Through the ports of living sandboxes.
+    port_bytes_in        bigint NOT NULL DEFAULT 0,
+    port_bytes_out       bigint NOT NULL DEFAULT 0,
     PRIMARY KEY (tenant_id, day)
 );
 
@@ -1545,12 +1552,14 @@ DECLARE
 BEGIN
     INSERT INTO usage_days AS d (tenant_id, day, attempts, wall_s, cpu_s, memory_gib_s,
                                  egress_bytes_up, egress_bytes_down, artifact_bytes,
-                                 sandbox_wall_s, sandbox_cpu_s, sandbox_memory_gib_s)
+                                 sandbox_wall_s, sandbox_cpu_s, sandbox_memory_gib_s,
+                                 port_bytes_in, port_bytes_out)
     VALUES (NEW.tenant_id, (NEW.ended_at AT TIME ZONE 'UTC')::date,
             CASE WHEN living THEN 0 ELSE 1 END, NEW.wall_s, NEW.cpu_s, NEW.memory_gib_s,
             NEW.egress_bytes_up, NEW.egress_bytes_down, NEW.artifact_bytes,
             CASE WHEN living THEN NEW.wall_s ELSE 0 END, CASE WHEN living THEN NEW.cpu_s ELSE 0 END,
-            CASE WHEN living THEN NEW.memory_gib_s ELSE 0 END)
+            CASE WHEN living THEN NEW.memory_gib_s ELSE 0 END,
+            NEW.port_bytes_in, NEW.port_bytes_out)
     ON CONFLICT (tenant_id, day) DO UPDATE
     SET attempts = d.attempts + EXCLUDED.attempts,
         wall_s = d.wall_s + EXCLUDED.wall_s,
@@ -1561,7 +1570,9 @@ BEGIN
         artifact_bytes = d.artifact_bytes + EXCLUDED.artifact_bytes,
         sandbox_wall_s = d.sandbox_wall_s + EXCLUDED.sandbox_wall_s,
         sandbox_cpu_s = d.sandbox_cpu_s + EXCLUDED.sandbox_cpu_s,
-        sandbox_memory_gib_s = d.sandbox_memory_gib_s + EXCLUDED.sandbox_memory_gib_s;
+        sandbox_memory_gib_s = d.sandbox_memory_gib_s + EXCLUDED.sandbox_memory_gib_s,
+        port_bytes_in = d.port_bytes_in + EXCLUDED.port_bytes_in,
+        port_bytes_out = d.port_bytes_out + EXCLUDED.port_bytes_out;
     RETURN NULL;
 END
 $$;
@@ -2357,7 +2368,7 @@ GRANT SELECT, UPDATE (state, queued_at, started_at, ended_at, cancel_requested_a
     lease_until, node, instance, event_seq, result, given_back) ON executions TO runner_worker;
 GRANT SELECT, UPDATE (state, reason, detail, started_at, ended_at, expires_at, node, instance,
                       lease_until, guest, counted_at, counted_cpu_s, counted_up, counted_down,
-                      slices, masks, kept_as)
+                      counted_port_in, counted_port_out, slices, masks, kept_as)
     ON sandboxes TO runner_worker;
 GRANT SELECT, INSERT ON events, artifacts, receipts, sandbox_receipts, secret_keys, audit_checkpoints TO runner_worker;
 GRANT INSERT ON usage_records TO runner_worker;

@@ -41,6 +41,8 @@ class Day:
     sandbox_wall_s: Decimal
     sandbox_cpu_s: Decimal
     sandbox_memory_gib_s: Decimal
+    port_bytes_in: int
+    port_bytes_out: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,9 @@ class SandboxReading:
     egress_bytes_up: int = 0
     """Through the egress session that this process of its node opened for it."""
     egress_bytes_down: int = 0
+    port_bytes_in: int = 0
+    """Through its ports, since this process of its node has held it."""
+    port_bytes_out: int = 0
 
 
 def columns(result: Result, artifacts: Sequence[StoredArtifact]) -> dict[str, object]:
@@ -98,6 +103,8 @@ def _slice(hold: SandboxHold, reading: SandboxReading, *, ended: bool) -> dict[s
         "cpu_s": None if reading.cpu_s is None else _exactly(reading.cpu_s),
         "egress_bytes_up": reading.egress_bytes_up,
         "egress_bytes_down": reading.egress_bytes_down,
+        "port_bytes_in": reading.port_bytes_in,
+        "port_bytes_out": reading.port_bytes_out,
         "ended": ended,
     }
 

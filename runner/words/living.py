@@ -213,6 +213,9 @@ class SandboxMetrics:
     egress_bytes_up: int = 0
     """Through its way out, since this process of its node has held it."""
     egress_bytes_down: int = 0
+    port_bytes_in: int = 0
+    """Through its ports, to servers inside, since this process of its node has held it."""
+    port_bytes_out: int = 0
 
 
 @dataclass(frozen=True, slots=True)

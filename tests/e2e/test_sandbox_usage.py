@@ -1,6 +1,7 @@
 """The usage has living sandboxes in it, which stop once the day's CPU-seconds are gone."""
 
 import signal
+import socket
 from typing import Any
 
 import pytest
@@ -14,6 +15,16 @@ BUSY = "import time\nwhile time.process_time() < {seconds}: pass"
 CHARGED = 0.9
 """The kernel's two clocks, of a process and of its control group, differ a little."""
 ENDLESS = "while True: pass"
+TWICE = """
+import socket
+listener = socket.create_server(("127.0.0.1", 7000))
+print("up", flush=True)
+while True:
+    connection, _ = listener.accept()
+    while data := connection.recv(4096):
+        connection.sendall(data * 2)
+"""
+"""Answers every byte with two."""
 
 
 def cpu_quota(made: Deployment, tenant: str, seconds: int) -> None:
@@ -68,6 +79,28 @@ def test_what_goes_through_its_way_out_is_counted_while_it_lives(shared: Deploym
     ended = total(client)
     for name in ("egress_bytes_up", "egress_bytes_down"):
         assert ended[name] == paused[name]
+
+
+def test_what_goes_through_its_ports_is_counted_once(shared: Deployment) -> None:
+    """At once in its metrics, also of a connection that lasts, and by day in the usage."""
+    client = shared.client("sandbox-serving")
+    with client.sandboxes.create(size="nano") as sandbox:
+        server = sandbox.start(["python3", "-c", TWICE])
+        next(server.output())  # it listens
+        with (
+            sandbox.ports.forward(7000) as local,
+            socket.create_connection(("127.0.0.1", local.port)) as connection,
+        ):
+            connection.sendall(b"x" * 1000)
+            assert len(connection.recv(2000, socket.MSG_WAITALL)) == 2000
+            after = sandbox.metrics()
+            assert (after["port_bytes_in"], after["port_bytes_out"]) == (1000, 2000)
+        sandbox.pause()
+        paused = total(client)
+        assert paused["port_bytes_in"] == after["port_bytes_in"]
+        assert paused["port_bytes_out"] == after["port_bytes_out"]
+        assert (paused["egress_bytes_up"], paused["egress_bytes_down"]) == (0, 0)
+    assert total(client)["port_bytes_in"] == paused["port_bytes_in"]
 
 
 def test_once_the_days_cpu_seconds_are_gone_its_sandboxes_are_paused(shared: Deployment) -> None:

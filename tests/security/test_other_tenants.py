@@ -171,8 +171,8 @@ def state(deployment: Deployment, tenant: str = "xt-theirs") -> dict[str, str]:
     digest = (
         # Without leases, which nodes renew all the time, and what they count meanwhile.
         "SELECT md5(string_agg(row, '' ORDER BY row)) AS digest FROM (SELECT (to_jsonb(t) - "
-        "'{{lease_until,counted_at,counted_cpu_s,counted_up,counted_down,slices}}'::text[])::text "
-        "AS row FROM {} t WHERE tenant_id "
+        "'{{lease_until,counted_at,counted_cpu_s,counted_up,counted_down,counted_port_in,"
+        "counted_port_out,slices}}'::text[])::text AS row FROM {} t WHERE tenant_id "
         "= (SELECT tenant_id FROM tenants WHERE name = %s)) AS rows"
     )
     return {

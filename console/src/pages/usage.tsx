@@ -52,7 +52,7 @@ export function Usage(): JSX.Element {
                     title="Processor time"
                     kind="bars"
                     shown={seconds}
-                    points={series((used) => used.cpu_s + used.sandbox_cpu_s)}
+                    points={series((used) => used.cpu_s)}
                   />
                   <Plot
                     title="Sandboxes' time"
@@ -66,12 +66,18 @@ export function Usage(): JSX.Element {
                     shown={bytes}
                     points={series((used) => used.egress_bytes_up + used.egress_bytes_down)}
                   />
+                  <Plot
+                    title="Ports of sandboxes"
+                    kind="bars"
+                    shown={bytes}
+                    points={series((used) => used.port_bytes_in + used.port_bytes_out)}
+                  />
                 </div>
                 <Facts
                   of={[
                     ["Executions", count(total.attempts)],
-                    ["Processor time", seconds(total.cpu_s + total.sandbox_cpu_s)],
-                    ["Memory", `${count(total.memory_gib_s + total.sandbox_memory_gib_s)} GiB·s`],
+                    ["Processor time", seconds(total.cpu_s)],
+                    ["Memory", `${count(total.memory_gib_s)} GiB·s`],
                     ["Artifacts", bytes(total.artifact_bytes)],
                   ]}
                 />

@@ -23,6 +23,7 @@ starts     starts processes, and records that
 masked     output with its secrets starred and its bytes in order
 furnish    what a sandbox is given: a container, secrets, a way out
 masks      keeps what must be masked, sealed, for a later process
+carried    counts what goes through a sandbox's ports
 meter      reads a sandbox's counters
 timing     which limit of a sandbox's time comes next
 evicting   makes room on a host that is short of memory

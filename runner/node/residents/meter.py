@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Final
 
+from runner.node.residents.carried import PortTraffic
 from runner.node.runs.egress import WayOut
 from runner.sandbox.guest.container import Container
 from runner.store.usage import SandboxReading
@@ -16,14 +17,15 @@ SAMPLE_S: Final = 10
 """How often a sandbox is sampled."""
 KEPT_S: Final = 3600
 """For how long samples are kept."""
-_PACKED = struct.Struct("<9d")
-"""A sample in 72 bytes: a node keeps hundreds of them for each of a thousand sandboxes."""
+_PACKED = struct.Struct("<11d")
+"""A sample in 88 bytes: a node keeps hundreds of them for each of a thousand sandboxes."""
 
 
 class SandboxMeter:
-    """Reads a container's counters, and the bytes of its way out."""
+    """Reads a container's counters, the bytes of its way out, and those of its ports."""
 
     def __init__(self, container: Container, way: WayOut) -> None:
+        self.ports = PortTraffic()
         self._container = container
         self._way = way
         self._last: float | None = None
@@ -36,7 +38,8 @@ class SandboxMeter:
         """Return the reading for the ledger; once the container has gone, what was noted."""
         up, down = await self._way.carried()
         cpu_s = self._container.counters().cpu_s
-        return SandboxReading(self._last if cpu_s is None else cpu_s, up, down)
+        last = self._last if cpu_s is None else cpu_s
+        return SandboxReading(last, up, down, self.ports.bytes_in, self.ports.bytes_out)
 
     async def metrics(self, running: int) -> SandboxMetrics:
         """Return what the sandbox uses now, in which so many processes run."""
@@ -51,6 +54,8 @@ class SandboxMeter:
             disk_bytes=self._container.disk_bytes(),
             egress_bytes_up=up,
             egress_bytes_down=down,
+            port_bytes_in=self.ports.bytes_in,
+            port_bytes_out=self.ports.bytes_out,
         )
 
 
@@ -70,7 +75,7 @@ class MetricsSeries:
                     (
                         used.cpu_s, used.memory_bytes, used.memory_peak_bytes, used.pids,
                         used.processes, used.disk_bytes, used.egress_bytes_up,
-                        used.egress_bytes_down,
+                        used.egress_bytes_down, used.port_bytes_in, used.port_bytes_out,
                     ),
                 ),
             )
@@ -79,7 +84,7 @@ class MetricsSeries:
     def __iter__(self) -> Iterator[MetricsPoint]:
         for sample in self._samples:
             at, cpu_s, *numbers = _PACKED.unpack(sample)
-            memory, peak, pids, processes, disk, up, down = map(_whole, numbers)
+            memory, peak, pids, processes, disk, up, down, into, out = map(_whole, numbers)
             used = SandboxMetrics(
                 cpu_s=None if math.isnan(cpu_s) else cpu_s,
                 memory_bytes=memory,
@@ -89,6 +94,8 @@ class MetricsSeries:
                 disk_bytes=disk,
                 egress_bytes_up=up or 0,
                 egress_bytes_down=down or 0,
+                port_bytes_in=into or 0,
+                port_bytes_out=out or 0,
             )
             yield MetricsPoint(datetime.fromtimestamp(at, UTC), used)
 

@@ -1,7 +1,6 @@
 """Calls that go on for a while: processes with their output and input, and ports."""
 
 import asyncio
-from dataclasses import dataclass
 
 from runner.base.tasks import attended
 from runner.base.tracing import SpanTracer
@@ -19,6 +18,7 @@ from runner.door.replies import (
 )
 from runner.door.wire import Chunk
 from runner.node.residents.attend import Incoming, NodeLine, nothing_more, out_of_turn
+from runner.node.residents.carried import CarriedBytes, PortTraffic, counting
 from runner.node.residents.journal import Journal
 from runner.node.residents.masked import before, gathered, masked
 from runner.node.residents.processes import TrackedProcess
@@ -232,35 +232,29 @@ async def _dial(
     async with resident.guest.dial(number) as port:
         journal.connected(grant, number)
         await line.tell(ConnectedReply())
-        carried, sent = _Carried(), asyncio.Event()
-        try:
+        sent = asyncio.Event()
+
+        def tell(more: PortTraffic) -> None:
+            journal.carried(grant, number, bytes_in=more.bytes_in, bytes_out=more.bytes_out)
+
+        async with counting(resident.meter.ports, tell) as carried:
             await attended(
                 _from_port(line, port, sent, carried), _to_port(line, port, sent, carried)
             )
-        finally:
-            journal.carried(grant, number, bytes_in=carried.bytes_in, bytes_out=carried.bytes_out)
-
-
-@dataclass(slots=True)
-class _Carried:
-    """The number of bytes that went into the sandbox and came out of it."""
-
-    bytes_in: int = 0
-    bytes_out: int = 0
 
 
 async def _from_port(
-    line: NodeLine, port: DialledPort, sent: asyncio.Event, carried: _Carried
+    line: NodeLine, port: DialledPort, sent: asyncio.Event, carried: CarriedBytes
 ) -> None:
     while data := await port.read():
         await line.send(b"D", data)
-        carried.bytes_out += len(data)
+        carried.add(out=len(data))
     await line.tell(FinishReply())
     await sent.wait()
 
 
 async def _to_port(
-    line: NodeLine, port: DialledPort, sent: asyncio.Event, carried: _Carried
+    line: NodeLine, port: DialledPort, sent: asyncio.Event, carried: CarriedBytes
 ) -> None:
     taken = True
     while True:
@@ -269,7 +263,7 @@ async def _to_port(
                 if taken:
                     try:
                         await port.write(data)
-                        carried.bytes_in += len(data)
+                        carried.add(into=len(data))
                     except GuestRefused:
                         taken = False
             case FinishCall():

@@ -149,8 +149,8 @@ WHERE sandbox_id = %(sandbox_id)s AND instance = %(instance)s AND state <> 'ende
 -- name: take_over
 UPDATE sandboxes
 SET instance = %(instance)s, lease_until = clock_timestamp() + %(lease)s,
-    -- Its new way out begins to count anew; its container goes on.
-    counted_up = 0, counted_down = 0
+    -- Its new way out and its ports begin to count anew; its container goes on.
+    counted_up = 0, counted_down = 0, counted_port_in = 0, counted_port_out = 0
 WHERE sandbox_id = %(sandbox_id)s AND node = %(node)s AND instance = %(earlier)s
   AND state <> 'ended'
 RETURNING {columns}, guest, masks;

@@ -222,6 +222,7 @@ async def test_an_upload_that_breaks_off_leaves_nothing(me: Agent) -> None:
 
 
 async def test_a_port_inside_is_dialled(me: Agent) -> None:
+    """Its bytes are counted while the connection is open."""
     made = await me.living.create(me.caller, SMALL)
     code = (
         "import socket; s = socket.create_server(('127.0.0.1', 5000)); print('up', flush=True)\n"
@@ -233,6 +234,8 @@ async def test_a_port_inside_is_dialled(me: Agent) -> None:
             await port.send(b"hello")
             await port.finish()
             assert await port.receive() == b"HELLO"
+            used = await me.using.metrics(me.caller, made.id)
+            assert (used.port_bytes_in, used.port_bytes_out) == (5, 5)
             assert await port.receive() == b""
 
 

@@ -18,8 +18,8 @@ from tests.integration.store.test_living_sandboxes import SPEC, claimed, made, r
 MEMORY_GIB = SPEC.resources.memory_mb / 1024
 
 
-def reading(cpu_s: float | None, up: int = 0, down: int = 0) -> SandboxReading:
-    return SandboxReading(cpu_s, up, down)
+def reading(cpu_s: float | None, up: int = 0, down: int = 0, **ports: int) -> SandboxReading:
+    return SandboxReading(cpu_s, up, down, **ports)
 
 
 async def count(
@@ -51,7 +51,7 @@ def entered(superuser: Any, hold: SandboxHold) -> list[dict[str, Any]]:
     """Return the ledger's rows of a sandbox."""
     rows: list[dict[str, Any]] = superuser.execute(
         "SELECT attempt, outcome, kind, wall_s::float8, cpu_s::float8, cpu_measured, "
-        "memory_gib_s::float8, egress_bytes_up, egress_bytes_down "
+        "memory_gib_s::float8, egress_bytes_up, egress_bytes_down, port_bytes_in, port_bytes_out "
         "FROM usage_records WHERE execution_id = %s ORDER BY attempt",
         [hold.sandbox_id],
     ).fetchall()
@@ -72,9 +72,9 @@ async def test_a_slice_is_what_the_counters_grew_by(
 ) -> None:
     """A repeated reading adds only time, and no slice counts as an attempt."""
     earlier(superuser, hold, 10)
-    assert await count(worker, hold, reading(2.0, 100, 1000))
-    assert await count(worker, hold, reading(2.0, 100, 1000))
-    assert await count(worker, hold, reading(5.5, 130, 1000))
+    assert await count(worker, hold, reading(2.0, 100, 1000, port_bytes_in=7))
+    assert await count(worker, hold, reading(2.0, 100, 1000, port_bytes_in=7))
+    assert await count(worker, hold, reading(5.5, 130, 1000, port_bytes_in=9, port_bytes_out=2**40))
     first, repeated, third = entered(superuser, hold)
     assert (first["attempt"], first["outcome"], first["kind"]) == (1, "running", "sandbox")
     assert first["wall_s"] == pytest.approx(10, abs=5)
@@ -82,9 +82,12 @@ async def test_a_slice_is_what_the_counters_grew_by(
     assert [each["cpu_s"] for each in (first, repeated, third)] == [2.0, 0.0, 3.5]
     assert [each["egress_bytes_up"] for each in (first, repeated, third)] == [100, 0, 30]
     assert [each["egress_bytes_down"] for each in (first, repeated, third)] == [1000, 0, 0]
+    assert [each["port_bytes_in"] for each in (first, repeated, third)] == [7, 0, 2]
+    assert [each["port_bytes_out"] for each in (first, repeated, third)] == [0, 0, 2**40]
     assert repeated["wall_s"] < 5
     day = await today(api, hold.tenant_id)
     assert (day.attempts, day.cpu_s, day.egress_bytes_up) == (0, Decimal("5.5"), 130)
+    assert (day.port_bytes_in, day.port_bytes_out) == (9, 2**40)
     assert (day.sandbox_cpu_s, day.sandbox_wall_s) == (day.cpu_s, day.wall_s)
     assert day.sandbox_memory_gib_s == day.memory_gib_s > 0
     async with api.tenant(hold.tenant_id) as tx:

@@ -7,7 +7,7 @@ from runner.words.living import SandboxMetrics
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 UNKNOWN = SandboxMetrics(None, None, None, None)
-USED = SandboxMetrics(1.25, 2**40, 2**41, 7, 3, 2**33, 5, 2**50)
+USED = SandboxMetrics(1.25, 2**40, 2**41, 7, 3, 2**33, 5, 2**50, 6, 2**51)
 
 
 def test_samples_come_back_as_they_were_and_what_is_unknown_stays_so() -> None:
