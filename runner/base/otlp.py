@@ -142,9 +142,12 @@ class OtlpTracer:
         self._thread.join(LEAVE_S)
 
     def _run(self) -> None:
-        # A jar that takes no cookies: a collector could fill it without end.
+        # A jar that takes no cookies: a collector could fill it without end. No proxy of the
+        # environment: spans go to exactly the address that was set.
         none = CookieJar(DefaultCookiePolicy(allowed_domains=()))
-        with httpx.Client(headers=self._headers, cookies=none, timeout=ANSWER_S) as client:
+        with httpx.Client(
+            headers=self._headers, cookies=none, timeout=ANSWER_S, trust_env=False
+        ) as client:
             while not self._stopping.wait(EVERY_S):
                 self._send_waiting(client)
             self._send_waiting(client)

@@ -79,6 +79,30 @@ def reads_environment(code: str) -> Iterator[bool]:
             yield node.module == "pydantic_settings"
 
 
+def test_the_environment_names_no_proxy_for_our_own_requests() -> None:
+    """Each goes to exactly the address that a setting names, as httpx does only when told to."""
+    following = {name(each) for each in MODULES if any(asks_for_proxies(each.read_text()))}
+    # Whoever uses the SDK may be behind a proxy.
+    assert {each for each in following if not each.startswith("sdk/")} == set()
+
+
+@pytest.mark.parametrize("arguments", ["", "timeout=5", "trust_env=True"])
+def test_a_client_that_would_use_such_a_proxy_is_seen(arguments: str) -> None:
+    assert list(asks_for_proxies(f"import httpx\nhttpx.AsyncClient({arguments})")) == [True]
+
+
+def asks_for_proxies(code: str) -> Iterator[bool]:
+    """Yield True for each HTTP client that uses the proxies of the environment."""
+    for node in ast.walk(ast.parse(code)):
+        match node:
+            case ast.Call(
+                func=ast.Attribute(value=ast.Name(id="httpx"), attr="Client" | "AsyncClient"),
+                keywords=given,
+            ):
+                told = {each.arg: ast.unparse(each.value) for each in given}
+                yield told.get("trust_env") != "False"
+
+
 def test_the_function_that_rings_name_exists() -> None:
     """RQ finds functions by their names as text, which no type checker follows."""
     module, _, function = ring.RING.rpartition(".")

@@ -1,10 +1,12 @@
 """Spans on their way to a collector that works, refuses, hangs or is not there."""
 
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 
+import httpx
 import pytest
 from prometheus_client import CollectorRegistry
 
@@ -77,6 +79,24 @@ async def test_a_span_arrives_as_it_was_recorded(collected: Collected) -> None:
         parent.span_id,
     )
     assert (told.began, told.ended, told.facts) == (5, 9, {"runner.attempt": 3})
+
+
+async def test_a_proxy_that_the_environment_names_is_not_used(
+    collected: Collected, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the requests to an identity provider: they go to the address that the operator has set."""
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        address = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, address)
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    async with httpx.AsyncClient() as untold:
+        with pytest.raises(httpx.ConnectError):
+            await untold.get(collected.url)
+    async with open_otlp(Collector(collected.url), TEST, Counts().registry) as tracer:
+        tracer.record(span())
+        eventually(collected.spans)
 
 
 async def test_what_is_not_of_our_form_is_not_exported(collected: Collected) -> None:
