@@ -114,6 +114,13 @@ def test_an_address_that_cannot_be_reached_is_our_own_error(connect: Connect, ur
         client.get(ID)
 
 
+@pytest.mark.parametrize("url", ["localhost:8080", "nowhere", "ftp://127.0.0.1"])
+def test_an_address_without_http_is_told_how_it_must_begin(connect: Connect, url: str) -> None:
+    with pytest.raises(Unavailable) as failed, connect(url, KEY) as client:
+        client.get(ID)
+    assert str(failed.value) == "the API's address must begin with http:// or https://"
+
+
 @pytest.mark.parametrize(
     ("status", "kind", "body"),
     [

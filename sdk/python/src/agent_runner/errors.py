@@ -138,6 +138,8 @@ def from_closing(code: int | None, reason: str) -> ApiError:
 def from_transport(error: Exception) -> Unavailable:
     """Return the error for a call that got no answer."""
     where = ""
+    if isinstance(error, httpx.UnsupportedProtocol):
+        return Unavailable({"detail": "the API's address must begin with http:// or https://"})
     if isinstance(error, httpx.RequestError):
         asked = error.request.url
         where = f" at {asked.scheme}://{asked.netloc.decode('ascii')}"
