@@ -13,6 +13,7 @@ from runner.api import representation
 from runner.api.representation import Unsatisfiable
 from runner.api.uploads import UNKNOWN
 from runner.door.streams import FileStream
+from runner.words.text import counted
 
 
 class Reading(Protocol):
@@ -90,7 +91,7 @@ async def opened(read: Reading, range_: str | None) -> AsyncIterator[Download]:
         except Unsatisfiable:
             raise HTTPException(
                 HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
-                f"the file has {size} bytes",
+                f"the file has {counted(size, 'byte')}",
                 {"Content-Range": f"bytes */{size}"},
             ) from None
     offset, length = (0, None) if part is None else (part.start, part.end - part.start)

@@ -23,6 +23,7 @@ from runner.store.files import StoredFile
 from runner.tenants import files
 from runner.tenants.files import Upload
 from runner.words.paths import MAX_BYTES, file_path
+from runner.words.text import counted
 
 router = APIRouter(prefix="/v1/files", tags=["files"])
 
@@ -204,7 +205,7 @@ async def read(
         return problem(
             request,
             HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
-            f"the file has {found.size} bytes",
+            f"the file has {counted(found.size, 'byte')}",
             headers={"Content-Range": f"bytes */{found.size}"},
         )
     if part is None:

@@ -28,6 +28,7 @@ from runner.auth.permissions import Permission
 from runner.executions.read import Seen, artifacts
 from runner.words.execution import Execution, Result, Stream
 from runner.words.states import State
+from runner.words.text import counted
 
 MAX_FETCHED = 16 * 2**20
 """Bytes of all fetched files together."""
@@ -177,7 +178,7 @@ def answer(
         status = "Success"
     notes = [] if status == "Success" else [result.detail]
     notes += [
-        f"{name} was cut: {output.total_bytes} bytes were written"
+        f"{name} was cut: the program wrote {counted(output.total_bytes, 'byte')}"
         for name, output in (("stdout", result.stdout), ("stderr", result.stderr))
         if output.truncated
     ]

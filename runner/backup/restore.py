@@ -92,7 +92,7 @@ async def _require_empty(database: Database, source: Path, to: Place, *, with_ke
     """Raise SetupError if there is something here already, and name it."""
     found = []
     if tables := await programs.relations(database):
-        found.append(f"the database holds {len(tables)} tables and views, such as {tables[0]}")
+        found.append(f"the database holds tables and views, such as {tables[0]}")
     if not _continues(source, to):
         if await to.objects.holds_anything():
             found.append("the object store holds objects")

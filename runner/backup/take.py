@@ -33,6 +33,7 @@ from runner.store.objects import ObjectStore
 from runner.store.transaction import Transaction
 from runner.words.errors import SetupError, StoreUnavailable
 from runner.words.states import ENDED, State
+from runner.words.text import counted
 
 TRIES = 5
 """How often the objects are compared with the database if some are removed in the meantime."""
@@ -151,7 +152,8 @@ class _Backup:
             contents = Contents(**(counts or {}), objects=count, object_bytes=size, lost=len(lost))
             return moment, contents
         raise StoreUnavailable(
-            f"{len(lost)} objects that rows name are not in the object store, such as {lost[0]}: "
+            f"the object store lacks {counted(len(lost), 'object')} that rows name, such as "
+            f"{lost[0]}: "
             f"run the command again if they were removed just now; what was copied stays in "
             f"{self.folder}. If they are lost, --without-lost leaves them out"
         )

@@ -23,6 +23,7 @@ from runner.backup.manifest import (
 from runner.backup.state import PRIVATE, PUBLIC, belongs
 from runner.base.signing import BadSignature, PublicKey, TrustedKeys
 from runner.words.errors import SetupError
+from runner.words.text import counted
 
 _SHOWN = 5
 """How many faults an error names."""
@@ -102,11 +103,13 @@ def _faults(source: Path, keys: Path | None, manifest: Manifest) -> Iterator[str
         yield f"line {count + 1} of {OBJECTS_INDEX} is not one of an index"
         return
     if count != manifest.contents.objects:
-        yield f"{OBJECTS_INDEX} lists {count} objects, not {manifest.contents.objects}"
+        yield (
+            f"{OBJECTS_INDEX} lists {counted(count, 'object')}, not {manifest.contents.objects:,}"
+        )
     if (there := sum(1 for _ in files.present(source))) != (
         expected := count + len(manifest.files) + 1
     ):
-        yield f"there are {there} files, not {expected}: some were added"
+        yield f"it has {counted(there, 'file')}, not {expected:,}: some were added"
 
 
 def _is_public(path: str) -> bool:
@@ -123,5 +126,5 @@ def _fault(folder: Path, stored: BackedFile) -> str | None:
     except OSError as error:
         return f"{stored.path} cannot be read: {error.strerror}"
     if size != stored.bytes:
-        return f"{stored.path} has {size} bytes, not {stored.bytes}"
+        return f"{stored.path} has {counted(size, 'byte')}, not {stored.bytes:,}"
     return None if sha256 == stored.sha256 else f"{stored.path} was changed"

@@ -22,6 +22,7 @@ from runner.cli.console import (
 )
 from runner.cli.listing import AsJson, Column, print_json, print_rows
 from runner.cli.session import client, operated
+from runner.words.text import counted
 
 if TYPE_CHECKING:
     from runner.audit.checkpoints import Checkpoint
@@ -228,7 +229,7 @@ def _verify_online(keys: "tuple[PublicKey, ...] | None", against: list[Path]) ->
     if checkpoint and keys:
         _sealed(checkpoint["document"], keys, tenant, "the newest checkpoint")
     out.print(
-        f"[green]whole[/]: {human.counted(verdict['records'], 'record')}, head {verdict['head']}",
+        f"[green]whole[/]: {counted(verdict['records'], 'record')}, head {verdict['head']}",
         soft_wrap=True,
     )
     if not checkpoint:
@@ -267,14 +268,16 @@ def _print(report: "Report", *, trusted: bool) -> None:
     for each in report.findings:
         err.print(f"[bold red]{each.kind}[/] #{each.seq}: {shown(each.what)}", highlight=False)
     if report.findings:
-        err.print(f"{report.records} records read: this export does not hold", highlight=False)
+        err.print(
+            f"read {counted(report.records, 'record')}: this export does not hold", highlight=False
+        )
         return
     sealed = report.checkpoint
     if sealed is None:
         raise RuntimeError("an export without a checkpoint and without a finding")
     if not trusted:
         err.print(
-            f"[bold red]UNVERIFIED[/]: {report.records} records fit together and to key "
+            f"[bold red]UNVERIFIED[/]: {counted(report.records, 'record')} in order, sealed by key "
             f"{shown(sealed.key)}, which came with the file, as a forger's would. Give --key with "
             "what `runner signing show` prints on the worker's host.",
             highlight=False,
@@ -282,13 +285,13 @@ def _print(report: "Report", *, trusted: bool) -> None:
         return
     if report.filtered:
         out.print(
-            f"[yellow]a selection[/]: {report.records} records, each unchanged and in order; "
+            f"[yellow]a selection[/]: {counted(report.records, 'record')}, unchanged and in order; "
             "nobody can tell whether any was left out",
             highlight=False,
         )
     else:
         tenant = shown(report.tenant or "")
-        out.print(f"[green]whole[/]: {human.counted(report.records, 'record')} of tenant {tenant}")
+        out.print(f"[green]whole[/]: {counted(report.records, 'record')} of tenant {tenant}")
     out.print(
         f"sealed up to record {sealed.seq} at {shown(sealed.at)} by key {shown(sealed.key)}",
         highlight=False,

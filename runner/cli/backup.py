@@ -16,10 +16,11 @@ from pydantic import SecretStr
 from runner import __version__
 from runner.base.settings import Settings
 from runner.cli.console import err, fail, out, read_text, reports_errors, required
-from runner.cli.human import counted, duration, moment, size
+from runner.cli.human import duration, moment, size
 from runner.cli.listing import AsJson, print_json, print_rows
 from runner.cli.session import operated
 from runner.words.errors import SetupError
+from runner.words.text import counted
 
 if TYPE_CHECKING:
     from runner.backup.check import TenantCheck

@@ -22,6 +22,7 @@ from pydantic import BaseModel
 
 from agent_runner import ApiError, AsyncClient, AsyncContext, AsyncSandbox, Ran
 from runner.words.sandbox import WORKSPACE
+from runner.words.text import counted
 
 AsyncTool = Callable[..., Coroutine[Any, Any, BetaFunctionToolResultType]]
 
@@ -107,7 +108,7 @@ class SandboxTools:
             raise _failure("bash", error) from error
         said = [ran.stdout, ran.stderr]
         if ran.omitted_bytes:
-            said.append(f"[output truncated: {ran.omitted_bytes} bytes are missing]")
+            said.append(f"[output truncated: {counted(ran.omitted_bytes, 'byte')} left out]")
         if ran.timed_out:
             said.append(f"bash: the command took more than {within_s:g} s and was ended")
         text = "\n".join(line for each in said if (line := each.rstrip("\n")))
@@ -145,7 +146,7 @@ class SandboxTools:
             await sandbox.files.write(file_path, content)
         except ApiError as error:
             raise _failure(f"write: {file_path}", error) from error
-        return f"wrote {len(content.encode())} bytes to {file_path}"
+        return f"wrote {counted(len(content.encode()), 'byte')} to {file_path}"
 
     async def edit(
         self,

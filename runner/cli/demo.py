@@ -28,8 +28,8 @@ from runner.base.settings import Settings
 from runner.cli import operate
 from runner.cli.audit import print_audit
 from runner.cli.console import err, out, reports_errors
-from runner.cli.human import counted
 from runner.cli.session import embedded, operated
+from runner.words.text import counted
 
 ROWS = 5000
 TASK_S = 30.0
@@ -138,7 +138,7 @@ def _steps(sandbox: Sandbox) -> Iterator[Step]:
         return (ran.stdout.text + ran.stderr.text).strip()
 
     def written(path: str, content: str) -> str:
-        return f"{sandbox.files.write(path, content).size} bytes"
+        return counted(sandbox.files.write(path, content).size, "byte")
 
     def paused() -> str:
         return f"{sandbox.pause().state}, then {sandbox.resume().state}"
@@ -218,7 +218,8 @@ def show(ended: Execution) -> None:
     )
     for artifact in ended.artifacts:
         out.print(
-            f"  {artifact.path}  {artifact.size} bytes  [dim]sha256 {artifact.sha256[:16]}…[/]"
+            f"  {artifact.path}  {counted(artifact.size, 'byte')}  "
+            f"[dim]sha256 {artifact.sha256[:16]}…[/]"
         )
 
 

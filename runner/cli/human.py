@@ -37,12 +37,6 @@ def number(value: float) -> str:
     return f"{round(value):,}" if value == round(value) or value >= STEP else f"{value:.3g}"
 
 
-def counted(count: int, name: str) -> str:
-    """Return a number of things: 1 sandbox, 2 sandboxes."""
-    plural = f"{name}es" if name.endswith("x") else f"{name}s"
-    return f"{number(count)} {name if count == 1 else plural}"
-
-
 def quantity(name: str, value: float) -> str:
     """Return a value of the API in the unit that its name implies, or as a plain number."""
     if "bytes" in name.split("_"):

@@ -36,6 +36,7 @@ from runner.door import joining
 from runner.door.joining import MOST_SETTINGS, JoinToken, SettingName, SettingValue
 from runner.fleet import invitations
 from runner.store.node_invitations import StoredInvitation
+from runner.words.text import counted
 
 if TYPE_CHECKING:
     from runner.fleet.admission import AdmissionTerms
@@ -87,7 +88,7 @@ def invite(
         settings, lambda db: invitations.invite(db, node, authority, By(), lasting=lasting)
     )
     err.print(
-        f"works once, within {minutes} minutes, for the node {node}; on its host, type "
+        f"works once, within {counted(minutes, 'minute')}, for the node {node}; on its host, type "
         "`runner nodes join ADDRESS -` and paste it:",
         highlight=False,
     )

@@ -20,6 +20,7 @@ from runner.fleet import operating
 from runner.fleet.operating import NodeContents
 from runner.store.db import Database
 from runner.store.nodes import StoredNode
+from runner.words.text import counted
 
 MIB = 2**20
 
@@ -162,7 +163,7 @@ def certify(
     """Make a key and a certificate with which a node answers at its door, or an API knocks."""
     role = DoorRole.API if for_api else DoorRole.NODE
     identity.certify(authority_in, folder, role, name, timedelta(days=days))
-    out.print(f"{folder}: {role.value} {name}, for {days} days", highlight=False)
+    out.print(f"{folder}: {role.value} {name}, for {counted(days, 'day')}", highlight=False)
 
 
 @nodes.command("revoke")

@@ -75,7 +75,7 @@ def show(name: NameArgument = "default") -> None:
         out.print(f"{answer}[bold]{' '.join(entry.names)}[/]{where}", highlight=False)
         out.print(f"  {entry.comment}", highlight=False, markup=False)
     out.print(
-        f"\n{len(loaded.allowed)} system calls by name in {len(document.entries)} entries; "
+        f"\n{len(loaded.allowed)} system calls by name; entries: {len(document.entries)}; "
         f"everything else gets errno {document.default_errno}\n{loaded.hash}",
         highlight=False,
     )

@@ -25,6 +25,7 @@ from runner.words.execution import JSON
 from runner.words.principal import Tier
 from runner.words.resources import Limits
 from runner.words.sandbox import Isolation
+from runner.words.text import counted
 
 T = TypeVar("T")
 
@@ -141,7 +142,7 @@ def show(name: Name, *, as_json: AsJson = False) -> None:
             ("reuse", "permitted" if terms.reuse else "not permitted"),
             (
                 "executions kept",
-                f"{terms.retention_days} days"
+                counted(terms.retention_days, "day")
                 if terms.retention_days
                 else "as the deployment has set",
             ),
@@ -250,7 +251,7 @@ def delete(
         ],
         none="",
     )
-    records = human.counted(removed.audit_records, "record")
+    records = counted(removed.audit_records, "record")
     out.print(f"audit log: {records}, last hash {removed.audit_head}")
 
 

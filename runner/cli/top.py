@@ -16,6 +16,7 @@ from runner.cli.database import as_operator
 from runner.cli.listing import AsJson, print_json, print_table
 from runner.cli.session import operated
 from runner.fleet.load import DeploymentLoad, read_load
+from runner.words.text import counted
 
 MIB = 2**20
 MOST = 200
@@ -69,7 +70,7 @@ def _sums(found: DeploymentLoad) -> Text:
         f"{sum(each.waiting for each in tenants)} wait, "
         f"{sum(each.active for each in tenants)} run, "
         f"{sum(each.ended_last_minute for each in tenants)} ended in the last minute, "
-        f"{sum(each.living for each in tenants)} sandboxes live"
+        f"{counted(sum(each.living for each in tenants), 'living sandbox')}"
     )
     return Text(text + (", and more of other tenants" if found.more else ""), "bold")
 

@@ -13,7 +13,7 @@ from runner.egress.places import MAX_WAITING, Full, Places
 from runner.egress.policy import Policy, Rule
 from runner.egress.share import Share
 from runner.network.names import Address
-from runner.words.text import printable
+from runner.words.text import counted, printable
 
 Method = Literal["connect", "http", "socks5"]
 MAX_RECORDS = 256
@@ -204,16 +204,16 @@ class ProxySession:
         if self._connections > self.policy.max_connections:
             raise Denied(
                 "connection_budget",
-                f"this execution has made the {self.policy.max_connections} connections that it "
-                "may make in all (max_connections)",
+                f"this execution has made {counted(self.policy.max_connections, 'connection')}, "
+                "as many as it may make in all (max_connections)",
             )
         try:
             await self._places.take(patience_s)
         except Full as error:
             raise Denied(
                 "too_many_at_once",
-                f"this execution has {self.policy.max_concurrent} connections open, as many as it "
-                f"may have at once (max_concurrent), and {error}",
+                f"this execution has {counted(self.policy.max_concurrent, 'open connection')}, as "
+                f"many as it may have at once (max_concurrent), and {error}",
             ) from None
 
     @property
@@ -240,7 +240,8 @@ class ProxySession:
         self._down += down
         if self._up + self._down > self.policy.max_bytes:
             raise Denied(
-                "byte_budget", f"this execution has used its {self.policy.max_bytes} bytes"
+                "byte_budget",
+                f"this execution has used its {counted(self.policy.max_bytes, 'byte')}",
             )
 
     def deny(self, asked: Asked, why: Denied) -> None:

@@ -31,6 +31,7 @@ from runner.words.explanation import (
     Wait,
 )
 from runner.words.states import ENDED, State
+from runner.words.text import counted
 
 KIND = "execution"
 MOST_CHANGES = 200
@@ -98,10 +99,12 @@ def waiting(turn: QueueStanding, since: datetime) -> Wait:
         why, detail = Hindrance.TENANT_SUSPENDED, "the operator has suspended this tenant"
     elif turn.active >= turn.concurrent:
         why = Hindrance.QUOTA
-        detail = f"this tenant runs {turn.active} executions, and may run {turn.concurrent} at once"
+        runs = counted(turn.active, "execution")
+        detail = f"this tenant runs {runs}, and may run {turn.concurrent} at once"
     elif position:
         why = Hindrance.QUEUE
-        detail = f"{position} {'execution runs' if position == 1 else 'executions run'} before it"
+        run = "runs" if position == 1 else "run"
+        detail = f"{counted(position, 'execution')} {run} before it"
     else:
         why = Hindrance.NO_FREE_WORKER
         detail = "it is next, and no worker has been free to take it"

@@ -16,6 +16,8 @@ def read_roots(path: Path | None) -> str:
     """
     if path is None:
         return ""
+    if "-----BEGIN" in str(path):
+        raise SetupError("RUNNER_EGRESS_ROOTS: give the path of a file, not the certificates")
     try:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)

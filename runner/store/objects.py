@@ -158,7 +158,9 @@ class ObjectStore:
         """
         removed = await self._remove_all(tenant_id)
         if again := await self._remove_all(tenant_id):
-            raise StoreUnavailable(f"{again} objects of this tenant are being written; try again")
+            raise StoreUnavailable(
+                f"something still writes objects of this tenant ({again} now); try again"
+            )
         return removed
 
     async def _remove_all(self, tenant_id: UUID) -> int:

@@ -30,6 +30,7 @@ from runner.words.execution import JSON, Stream
 from runner.words.ids import new_id
 from runner.words.living import Launch, OutputGap, OutputPiece, StoredSandbox
 from runner.words.sandbox import WORKSPACE, Isolation
+from runner.words.text import counted
 
 BUILD = "/mnt"
 UPPER = f"{BUILD}/upper"
@@ -170,7 +171,9 @@ class Building:
                     case OutputPiece(stream=which, data=data):
                         log.say(decoders[which].decode(data))
                     case OutputGap(omitted=missing):
-                        log.say(f"\n[{missing} bytes are missing here: they came too fast]\n")
+                        log.say(
+                            f"\n[{counted(missing, 'byte')} left out: the output came too fast]\n"
+                        )
         end = process.end
         if end is None or end.exit_code != 0:
             how = (

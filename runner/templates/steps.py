@@ -21,6 +21,7 @@ from runner.words.templates import (
     UserStep,
     WorkdirStep,
 )
+from runner.words.text import counted
 
 MOST_ENV = 32 * 1024
 """Bytes of the variables that one template's steps and its base set."""
@@ -76,7 +77,7 @@ def _work(step: Step, so: _So, where: str) -> Work | None:
             return Work(f"{where} RUN {command}", does)
         case CopyStep(path, content, mode):
             does = {"do": "copy", "path": path, "mode": mode, "cwd": str(so.cwd)}
-            return Work(f"{where} COPY {path} ({len(content)} bytes)", does, content)
+            return Work(f"{where} COPY {path} ({counted(len(content), 'byte')})", does, content)
         case UnpackStep():
             does = {
                 "do": "unpack",

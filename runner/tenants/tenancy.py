@@ -149,8 +149,8 @@ async def delete(database: Database, objects: ObjectStore, tenant_id: UUID, by: 
             raise Conflict("suspend this tenant before you delete it")
         if running := await tenants.active(tx):
             raise Conflict(
-                f"{running} executions and sandboxes of this tenant are still ending; "
-                "try again in a moment"
+                "executions and sandboxes of this tenant are still ending "
+                f"({running} now); try again in a moment"
             )
         # Once no template is everybody's, nobody else begins to build on one.
         public, below_others = await tenants.shared(tx)

@@ -37,6 +37,12 @@ def printable(text: str, instead: Callable[[str], str] = replaced) -> str:
     return "".join(c if _is_printable(c) else instead(c) for c in text)
 
 
+def counted(count: int, name: str) -> str:
+    """Return a number of things: 1 sandbox, 2 sandboxes, 3,000 bytes."""
+    plural = f"{name}es" if name.endswith("x") else f"{name}s"
+    return f"{count:,} {name if count == 1 else plural}"
+
+
 def shortened(line: str) -> str:
     """Return a line for people: at most `MOST_TOLD` characters, with long words cut.
 

@@ -18,6 +18,7 @@ from runner.door.replies import GapReply, RaisedReply, ResultReply, RunEndedRepl
 from runner.door.streams import RunPart
 from runner.door.wire import Chunk
 from runner.words.living import Language
+from runner.words.text import counted
 
 TEXT = "text/plain"
 DATA = "application/vnd.runner.data+json"
@@ -107,7 +108,9 @@ class ExecutionLines:
                 self._raised = True
                 yield _line("error", name=name, value=value, traceback=traceback)
             case GapReply(omitted=omitted):
-                yield _output("stderr", f"[{omitted} bytes of output were lost: read faster]\n")
+                yield _output(
+                    "stderr", f"[lost {counted(omitted, 'byte')} of output: read faster]\n"
+                )
             case RunEndedReply():
                 yield from self._end(part)
 

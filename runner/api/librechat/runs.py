@@ -19,6 +19,7 @@ from runner.words.errors import NotFound
 from runner.words.execution import Result, Stream
 from runner.words.paths import file_path
 from runner.words.states import State
+from runner.words.text import counted
 
 METADATA = {"made-by": "librechat"}
 
@@ -121,7 +122,7 @@ def output(seen: Seen, result: Result, notes: list[str]) -> tuple[str, str]:
         notes = [result.detail, *notes]
     notes = notes + [f"files: {each}" for each in result.artifacts_refused]
     notes = notes + [
-        f"{name} was cut: {stream.total_bytes} bytes were written"
+        f"{name} was cut: the program wrote {counted(stream.total_bytes, 'byte')}"
         for name, stream in (("stdout", result.stdout), ("stderr", result.stderr))
         if stream.truncated
     ]

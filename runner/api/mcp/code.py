@@ -33,7 +33,7 @@ from runner.sandboxes.place import Asleep
 from runner.words.errors import Invalid
 from runner.words.execution import Result, Stream
 from runner.words.living import ContextInfo, Language
-from runner.words.text import printable
+from runner.words.text import counted, printable
 
 PICTURES = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
 PLAIN = "text/plain"
@@ -189,8 +189,9 @@ class ShownRun:
         shown = self._shown
         if self._omitted:
             left_out = (
-                f"[{self._omitted:,} more results left out: one run shows at most {MOST_SHOWN} "
-                f"results with {MOST_SHOWN_TEXT:,} bytes of text; display fewer, or print less]"
+                f"[{counted(self._omitted, 'further result')} left out: one run shows at most "
+                f"{MOST_SHOWN} results with {MOST_SHOWN_TEXT:,} bytes of text; display fewer, or "
+                "print less]"
             )
             shown = [*shown, left_out]
         return ToolResult(("\n".join(lines), *shown))
@@ -263,7 +264,9 @@ def _told(seen: Seen, result: Result) -> list[str]:
     lines += outputs(kept[Stream.STDOUT], kept[Stream.STDERR])
     if left := list(seen.artifacts or ()):
         lines.append("files that it left (read_artifact shows one):")
-        lines += [f"  {printable(each.path)} ({each.size:,} bytes)" for each in left[:MOST_FILES]]
+        lines += [
+            f"  {printable(each.path)} ({counted(each.size, 'byte')})" for each in left[:MOST_FILES]
+        ]
         if len(left) > MOST_FILES:
             lines.append(f"  [{len(left) - MOST_FILES} more]")
     return lines

@@ -24,7 +24,7 @@ from runner.api.mcp.tool import ToolCall, execution_id, sandbox_id
 from runner.executions.read import artifact
 from runner.words.errors import Invalid
 from runner.words.living import FileEntry
-from runner.words.text import character_end, printable, whole_characters
+from runner.words.text import character_end, counted, printable, whole_characters
 
 
 async def read_file(call: ToolCall, arguments: ReadFileArguments) -> ToolResult:
@@ -54,7 +54,7 @@ async def write_file(call: ToolCall, arguments: WriteFileArguments) -> ToolResul
     written = await call.parts.using.write_file(
         call.caller, sandbox_id(arguments.sandbox_id), arguments.path, _once(data)
     )
-    return of_lines(f"Wrote {written.size:,} bytes to {printable(written.path)}.")
+    return of_lines(f"Wrote {counted(written.size, 'byte')} to {printable(written.path)}.")
 
 
 async def list_files(call: ToolCall, arguments: ListFilesArguments) -> ToolResult:
@@ -106,7 +106,8 @@ def _shown(data: bytes, offset: int, size: int) -> ToolResult:
     end = whole_characters(data) if offset + len(data) < size else len(data)
     if b"\0" in data or end < start:
         return of_lines(
-            f"[a binary file of {size:,} bytes, which is not shown; look into it with run_command]"
+            f"[a binary file of {counted(size, 'byte')}, which is not shown; look into it with "
+            "run_command]"
         )
     said = data[start:end].decode(errors="replace")
     if offset == 0 and end == size:
@@ -126,6 +127,6 @@ def _line(entry: FileEntry) -> str:
         case "link":
             return f"{path} -> {printable(entry.target or '?')}"
         case "file":
-            return f"{path} ({entry.size:,} bytes)"
+            return f"{path} ({counted(entry.size, 'byte')})"
         case _:
             return f"{path} [neither a file nor a folder]"

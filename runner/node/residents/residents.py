@@ -37,6 +37,7 @@ from runner.words.errors import (
 from runner.words.lives import EndReason, Life
 from runner.words.living import StoredSandbox
 from runner.words.sandbox import SandboxSpec
+from runner.words.text import counted
 
 RENEWALS_PER_LEASE = 3
 AT_ONCE = 8
@@ -142,7 +143,7 @@ class Residents:
 
     def _require_room(self) -> None:
         if len(self) + len(self._ahead) >= self._most:
-            raise NodeAway(f"this node holds {self._most} sandboxes, as many as it may")
+            raise NodeAway(f"this node holds {counted(self._most, 'sandbox')}, as many as it may")
 
     def _made(self, sandbox_id: UUID, task: "asyncio.Task[datetime]") -> None:
         self._making.pop(sandbox_id, None)

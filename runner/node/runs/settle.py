@@ -29,6 +29,7 @@ from runner.words.errors import (
 )
 from runner.words.execution import JSON, Artifact, Claim, ExecutionRequest, Result, never_ran
 from runner.words.states import ACTIVE, Reason, State
+from runner.words.text import counted
 
 _HASHED_INLINE = 64 * 1024
 """If the input has more bytes than this, a thread makes the receipt, which hashes the input."""
@@ -89,7 +90,7 @@ def decide(stored: Stored, reason: Reason, max_attempts: int) -> Requeue | End |
             never_ran(
                 State.SYSTEM_ERROR,
                 Reason.ATTEMPTS_EXHAUSTED,
-                f"{why}, {stored.tries} times in a row",
+                f"{why}, in the last of {counted(stored.tries, 'attempt')}",
             )
         )
     return End(never_ran(State.SYSTEM_ERROR, reason, why))

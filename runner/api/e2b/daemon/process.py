@@ -48,6 +48,7 @@ from runner.door.streams import ProcessStream
 from runner.sandboxes.use import Using
 from runner.words.errors import FileRefused, RunnerError
 from runner.words.living import OutputGap, ProcessInfo
+from runner.words.text import counted
 
 MESSAGES_FOR_ONE = 200
 """A stream of input costs one more place of its rate for each so many messages."""
@@ -108,8 +109,8 @@ async def _output(stream: ProcessStream) -> AsyncIterator[Answer]:
         if isinstance(piece, OutputGap):
             raise ConnectError(
                 Code.DATA_LOSS,
-                f"{piece.omitted} bytes of output were overwritten before they were read: read "
-                "faster, or have the process write to a file",
+                f"{counted(piece.omitted, 'byte')} of output cannot be read any more, because "
+                "newer output took their place: read faster, or have the process write to a file",
             )
         yield answers.event(answers.output(piece, terminal=stream.process.terminal))
     if stream.end is None:
