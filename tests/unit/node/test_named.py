@@ -36,6 +36,9 @@ FILES: dict[str, tuple[str, Given]] = {
     "roots that are cut off": (
         "egress_roots", lambda at: written(at, "-----BEGIN CERTIFICATE-----\nMIIB\n"),
     ),
+    "roots in place of their file": (
+        "egress_roots", lambda _: Path("-----BEGIN CERTIFICATE-----\nMIIB\n" * 9),
+    ),
     "roots without end": ("egress_roots", lambda _: Path("/dev/zero")),
     "secrets that do not exist": ("egress_secrets", lambda at: at / "none.toml"),
     "secrets that are a folder": ("egress_secrets", lambda at: at),
