@@ -35,7 +35,7 @@ MAX_FETCHED = 16 * 2**20
 NOTHING = "**/.no-file-is-fetched"
 """Matches no file: without any pattern, every file that code leaves would be kept."""
 LANGUAGES: Mapping[str, str] = MappingProxyType(
-    {"python": "python", "nodejs": "javascript", "bash": "bash"}
+    {"python": "python", "nodejs": "javascript", "typescript": "typescript", "bash": "bash"}
 )
 """Our languages by SandboxFusion's names."""
 CPP = "cpp"

@@ -116,12 +116,13 @@ class Submission(Strict):
 
     code: Annotated[Text, StringConstraints(min_length=1, max_length=MAX_CODE)] | None = Field(
         default=None,
-        description="Source text, placed as `main.py`, `main.sh` or `main.js` and run.",
+        description="Source text, placed as `main.py`, `main.sh`, `main.js` or `main.ts` and run.",
     )
-    language: Literal["python", "bash", "javascript"] | None = Field(
+    language: Literal["python", "bash", "javascript", "typescript"] | None = Field(
         default=None,
-        description="What `code` is written in. Every image runs Python and Bash, and those that "
-        "have Node run JavaScript. Of a template, nobody checks that it has the language.",
+        description="What `code` is written in. Every image runs Python and Bash; those of this "
+        "product also run JavaScript and TypeScript, whose types are not checked. Of a template, "
+        "nobody checks that it has the language.",
     )
     command: Command | None = Field(
         default=None,

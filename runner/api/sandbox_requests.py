@@ -36,6 +36,7 @@ RUNS: dict[str, tuple[str, ...]] = {
     "python": ("python3", "-c"),
     "bash": ("bash", "-c"),
     "javascript": ("node", "-e"),
+    "typescript": ("typescript", "-e"),
 }
 """By language, the command that runs code given as an argument."""
 
@@ -83,7 +84,7 @@ class NewProcess(Strict):
         default=None,
         description="Source text of at most 128 KiB. Write longer programs as files.",
     )
-    language: Literal["python", "bash", "javascript"] | None = Field(
+    language: Literal["python", "bash", "javascript", "typescript"] | None = Field(
         default=None, description="What `code` is written in; the image must have it."
     )
     cwd: SandboxPath | None = Field(

@@ -32,6 +32,8 @@ class Recipe(BaseModel):
     like: str | None = None
     javascript: bool = False
     """Whether the packages include Node; Python and a shell are in every image."""
+    typescript: bool = False
+    """Whether they include Node and esbuild, with which `typescript` makes JavaScript of it."""
     packages: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     """Patterns of paths that are not unpacked (dpkg(1), path-exclude)."""
@@ -59,7 +61,8 @@ class Recipe(BaseModel):
     @property
     def languages(self) -> frozenset[str]:
         """The languages that the image can run."""
-        return frozenset({"python", "bash"} | ({"javascript"} if self.javascript else set()))
+        more = {"javascript": self.javascript, "typescript": self.typescript}
+        return frozenset({"python", "bash", *(name for name, has in more.items() if has)})
 
     @property
     def account(self) -> UnixAccount:
@@ -70,6 +73,7 @@ class Recipe(BaseModel):
         """Return this recipe with everything that the recipe says which it is like."""
         return Recipe(
             javascript=self.javascript or other.javascript,
+            typescript=self.typescript or other.typescript,
             packages=(*other.packages, *self.packages),
             exclude=(*other.exclude, *self.exclude),
             include=(*other.include, *self.include),

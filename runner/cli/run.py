@@ -71,12 +71,14 @@ LANGUAGES = {
     ".sh": Language("bash", "bash"),
     ".js": Language("javascript", "node"),
     ".mjs": Language("javascript", "node"),
+    ".ts": Language("typescript", "typescript"),
+    ".mts": Language("typescript", "typescript"),
 }
 
 
 @reports_errors
 def run(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A program: .py, .sh or .js.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A program: .py, .sh, .js or .ts.")],
     arguments: Annotated[
         list[str] | None,
         typer.Argument(

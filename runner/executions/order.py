@@ -16,6 +16,7 @@ CODE_FILES: dict[str, tuple[str, tuple[str, ...]]] = {
     "python": ("main.py", ("python3", "main.py")),
     "bash": ("main.sh", ("bash", "main.sh")),
     "javascript": ("main.js", ("node", "main.js")),
+    "typescript": ("main.ts", ("typescript", "main.ts")),
 }
 """By language: the file that `code` is written to, and the command that runs it."""
 

@@ -76,8 +76,13 @@ def reference(uploaded: dict[str, Any], name: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("lang", "code"),
-    [("py", "print(6 * 7)"), ("js", "console.log(6 * 7)"), ("bash", "echo $((6 * 7))")],
-    ids=["py", "js", "bash"],
+    [
+        ("py", "print(6 * 7)"),
+        ("js", "console.log(6 * 7)"),
+        ("ts", "console.log(6 * 7 as number)"),
+        ("bash", "echo $((6 * 7))"),
+    ],
+    ids=["py", "js", "ts", "bash"],
 )
 def test_code_prints(chat: httpx.Client, lang: str, code: str) -> None:
     answer = run(chat, code, lang)
@@ -193,7 +198,7 @@ def test_files_are_the_tenants_own_and_expire(offering: Deployment, chat: httpx.
 
 
 WRONG: dict[str, tuple[dict[str, Any], int, str]] = {
-    "a language that is not offered": ({"lang": "cpp"}, 422, "py, js, bash"),
+    "a language that is not offered": ({"lang": "cpp"}, 422, "py, js, ts, bash"),
     "no code": ({"code": ""}, 422, "body.code"),
     "a path upwards": (
         {"files": [{"id": "x", "name": "../x", "session_id": "y"}]}, 422, "body.files.0.name",

@@ -200,7 +200,7 @@ def test_a_language_that_nothing_runs_is_refused_by_name(language: str, shared: 
         client.run(code="DISPLAY 'HELLO'.", language=language)
     (fault,) = refused.value.errors
     assert fault["field"] == "body.language"
-    assert "'python', 'bash' or 'javascript'" in fault["message"]
+    assert "'python', 'bash', 'javascript' or 'typescript'" in fault["message"]
     assert client.list() == ([], None)
 
 

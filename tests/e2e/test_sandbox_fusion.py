@@ -105,7 +105,7 @@ def test_other_languages_run_or_are_refused_by_name(offering: Deployment) -> Non
     assert bash["run_result"]["stdout"] == "42\n"
     refused = run(offering, "class A {}", language="java")
     assert refused.status_code == 422
-    assert "python, nodejs, bash, cpp" in refused.json()["errors"][0]["message"]
+    assert "python, nodejs, typescript, bash, cpp" in refused.json()["errors"][0]["message"]
 
 
 ADDS = """

@@ -29,7 +29,7 @@ export function RunProgram(): JSX.Element {
           problem={running.problem}
           sent={(values) => void running.run(values)}
         >
-          <Choice label="Language" name="language" options={["python", "bash", "javascript"]} first="python" />
+          <Choice label="Language" name="language" options={["python", "bash", "javascript", "typescript"]} first="python" />
           <Field label="Code">
             {(id) => <textarea id={id} name="code" rows={12} spellcheck={false} required class="code" />}
           </Field>

@@ -16,7 +16,7 @@ from runner.api.requests import MAX_CODE, MAX_FILES
 from runner.api.views import View
 
 LANGUAGES: Mapping[str, str] = MappingProxyType(
-    {"py": "python", "js": "javascript", "bash": "bash"}
+    {"py": "python", "js": "javascript", "ts": "typescript", "bash": "bash"}
 )
 """Our languages by LibreChat's names; it has more."""
 MAX_ARGS = 100

@@ -13,8 +13,8 @@ from tests.support import sandboxes
 from tests.support.sandboxes import Bench
 
 MB = 10**6
-COMMON = ["bash", "curl", "git", "jq", "node", "pip", "ps", "python", "python3", "sqlite3", "unzip",
-          "wget", "xz", "zip"]  # fmt: skip
+COMMON = ["bash", "curl", "esbuild", "git", "jq", "node", "pip", "ps", "python", "python3",
+          "sqlite3", "typescript", "unzip", "wget", "xz", "zip"]  # fmt: skip
 COMMANDS = {
     "python": COMMON,
     "data": [*COMMON, "file", "npm", "npx", "pytest"],
