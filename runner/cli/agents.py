@@ -11,7 +11,7 @@ from runner.cli.session import reached
 from runner.words.errors import SetupError
 
 agents = typer.Typer(
-    help="Agents that live elsewhere, and whose tools run in sandboxes here.", no_args_is_help=True
+    help="Agents that run elsewhere, and use sandboxes here.", no_args_is_help=True
 )
 
 
@@ -35,10 +35,11 @@ def claude(
     ] = None,
     project: Annotated[str | None, typer.Option(help="The project of the sandboxes.")] = None,
     unused_s: Annotated[
-        float, typer.Option(min=60, help="Seconds without a tool call that a sandbox lives.")
+        float,
+        typer.Option(min=60, help="Seconds without a tool call after which a sandbox is killed."),
     ] = 3600,
     idle_s: Annotated[
-        float, typer.Option(min=0, help="Seconds that a session may be idle before it is left.")
+        float, typer.Option(min=0, help="Seconds after which an idle session is left.")
     ] = 60,
     at_once: Annotated[
         int, typer.Option(min=1, max=100, help="How many sessions to serve at once.")

@@ -123,7 +123,7 @@ def restore(
     ] = False,
     cancel_waiting: Annotated[
         bool,
-        typer.Option("--cancel-waiting", help="Cancel executions that would run now, or again."),
+        typer.Option("--cancel-waiting", help="Cancel what would run after the restore."),
     ] = False,
     as_json: AsJson = False,
 ) -> None:

@@ -73,11 +73,14 @@ def invite(
         str, typer.Argument(help="Its RUNNER_NODE; by default a host's name.", callback=_node_name)
     ],
     minutes: Annotated[
-        int, typer.Option(min=1, max=_MOST_MINUTES, help="Minutes that the token is good for.")
+        int, typer.Option(min=1, max=_MOST_MINUTES, help="Minutes for which the token is valid.")
     ] = int(invitations.DEFAULT.total_seconds()) // 60,
     authority_in: Annotated[
         Path | None,
-        typer.Option("--authority", help="Where authority.pem is; `door` in the state folder."),
+        typer.Option(
+            "--authority",
+            help="The folder of authority.pem; by default `door` in the state folder.",
+        ),
     ] = None,
 ) -> None:
     """Make a one-time token by which one host joins as this node, and print it, once."""
@@ -135,12 +138,12 @@ def uninvite(
 
 @reports_errors
 def admit(
-    authority_in: Annotated[Path, typer.Option("--authority", help="Where the authority is.")],
+    authority_in: Annotated[Path, typer.Option("--authority", help="The authority's folder.")],
     listen: Annotated[
         str, typer.Option(help="Host and port at which hosts join.", callback=_place)
     ],
     days: Annotated[
-        int, typer.Option(min=1, max=MOST_DAYS, help="Days that a certificate is good for.")
+        int, typer.Option(min=1, max=MOST_DAYS, help="Days for which a certificate is valid.")
     ] = 90,
     give: Annotated[
         Path | None, typer.Option(help="File of settings (NAME=VALUE) that each node is given.")

@@ -46,7 +46,8 @@ def create(
         ),
     ] = None,
     isolation: Annotated[
-        Isolation | None, typer.Option(help="A new tenant must use it; by default it may choose.")
+        Isolation | None,
+        typer.Option(help="The isolation that a new tenant must use; by default it may choose."),
     ] = None,
     *,
     e2b: Annotated[

@@ -42,10 +42,10 @@ Name = Annotated[
 @reports_errors
 def list_nodes(
     *,
-    removed: Annotated[bool, typer.Option("--removed", help="List removed ones, too.")] = False,
+    removed: Annotated[bool, typer.Option("--removed", help="Also list removed nodes.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """List the nodes, and what each holds of what it may hold."""
+    """List the nodes, with how much each holds and may hold."""
     found = as_operator(operated(), lambda db: operating.list_nodes(db, removed=removed))
     if as_json:
         print_json(found)
@@ -154,11 +154,17 @@ def authority(
 @reports_errors
 def certify(
     name: Annotated[str, typer.Argument(help="The node's whole name, or a name of an API's host.")],
-    folder: Annotated[Path, typer.Option("--to", help="Becomes `door` in its state folder.")],
-    authority_in: Annotated[Path, typer.Option("--authority", help="Where the authority is.")],
-    days: Annotated[int, typer.Option(min=1, max=MOST_DAYS, help="Days it is good for.")] = 90,
+    folder: Annotated[
+        Path, typer.Option("--to", help="The folder to make, for `door` in its state folder.")
+    ],
+    authority_in: Annotated[Path, typer.Option("--authority", help="The authority's folder.")],
+    days: Annotated[
+        int, typer.Option(min=1, max=MOST_DAYS, help="Days for which it is valid.")
+    ] = 90,
     *,
-    for_api: Annotated[bool, typer.Option("--api", help="It is for an API, not a node.")] = False,
+    for_api: Annotated[
+        bool, typer.Option("--api", help="Make it for an API, not for a node.")
+    ] = False,
 ) -> None:
     """Make a key and a certificate with which a node answers at its door, or an API knocks."""
     role = DoorRole.API if for_api else DoorRole.NODE
@@ -170,9 +176,11 @@ def certify(
 @reports_errors
 def revoke(
     name: Annotated[str, typer.Argument(help="The name that the certificates are for.")],
-    authority_in: Annotated[Path, typer.Option("--authority", help="Where the authority is.")],
+    authority_in: Annotated[Path, typer.Option("--authority", help="The authority's folder.")],
     *,
-    of_api: Annotated[bool, typer.Option("--api", help="They are an API's, not a node's.")] = False,
+    of_api: Annotated[
+        bool, typer.Option("--api", help="Revoke an API's certificates, not a node's.")
+    ] = False,
 ) -> None:
     """Take back all certificates that a node or an API was given, before they expire."""
     role = DoorRole.API if of_api else DoorRole.NODE

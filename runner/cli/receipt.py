@@ -18,7 +18,9 @@ def get(
         str, typer.Argument(metavar="ID", help="The execution's id, or enough of its beginning.")
     ],
     *,
-    sandbox: Annotated[bool, typer.Option("--sandbox", help="ID is a sandbox's, in full.")] = False,
+    sandbox: Annotated[
+        bool, typer.Option("--sandbox", help="ID is the whole id of a sandbox.")
+    ] = False,
 ) -> None:
     """Print the signed receipt of an execution, or of a sandbox that has ended."""
     from runner.cli.ids import whole

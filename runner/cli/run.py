@@ -108,7 +108,7 @@ def run(
         typer.Option(metavar="PATTERN", help="Keep only such files: out/**, *.csv; repeatable."),
     ] = None,
     size: SizeOption = None,
-    timeout_s: Annotated[float | None, typer.Option(help="Seconds it may take.")] = None,
+    timeout_s: Annotated[float | None, typer.Option(help="Its time limit in seconds.")] = None,
     image: ImageOption = None,
     isolation: IsolationOption = None,
     egress: EgressOption = None,
@@ -123,7 +123,9 @@ def run(
     *,
     no_stdin: Annotated[
         bool,
-        typer.Option("--no-stdin", "-n", help="Give it no input, even if some is piped here."),
+        typer.Option(
+            "--no-stdin", "-n", help="Give the program no input, even if some is piped here."
+        ),
     ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print its result as JSON in place of its output.")

@@ -63,18 +63,19 @@ def create(
     metadata: Labels = None,
     project: Annotated[str | None, typer.Option(help="The project that it belongs to.")] = None,
     timeout_s: Annotated[
-        float, typer.Option(min=0, help="Seconds that it lives from now on; 0 for no end.")
+        float, typer.Option(min=0, help="Seconds for which it lives from now on; 0 for no limit.")
     ] = 300,
     on_timeout: Annotated[
-        Literal["kill", "pause"], typer.Option(help="What becomes of it then.")
+        Literal["kill", "pause"], typer.Option(help="What happens to it then.")
     ] = "kill",
     on_shortage: Annotated[
         Literal["keep", "snapshot"],
-        typer.Option(help="What becomes of it, while paused, if its host is short of memory."),
+        typer.Option(help="What happens to it if its host is short of memory while it is paused."),
     ] = "keep",
     *,
     auto_resume: Annotated[
-        bool, typer.Option("--auto-resume", help="Its use resumes it if it is paused.")
+        bool,
+        typer.Option("--auto-resume", help="Resume it when somebody uses it while it is paused."),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -217,7 +218,7 @@ def resume(sandbox_id: SandboxArgument) -> None:
 @reports_errors
 def snapshot_of(
     sandbox_id: SandboxArgument,
-    name: Annotated[str | None, typer.Option(help="Your own word for it.")] = None,
+    name: Annotated[str | None, typer.Option(help="A label of your own.")] = None,
     metadata: Labels = None,
     expires_s: Annotated[
         float | None,
@@ -242,7 +243,7 @@ def fork(
     sandbox_id: SandboxArgument,
     count: Annotated[int, typer.Option(min=1, max=16, help="How many copies.")] = 1,
     timeout_s: Annotated[
-        float, typer.Option(min=0, help="Seconds that each lives from now on; 0 for no end.")
+        float, typer.Option(min=0, help="Seconds for which each lives from now on; 0 for no limit.")
     ] = 300,
 ) -> None:
     """Make copies of a running sandbox, with its files, and print their ids."""

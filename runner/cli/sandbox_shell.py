@@ -43,11 +43,15 @@ AS_IT_WAS = (
 def shell(
     sandbox_id: Annotated[
         str | None,
-        typer.Argument(metavar="ID", help="A sandbox; without one, one is made and killed."),
+        typer.Argument(
+            metavar="ID", help="The sandbox; by default, a new one, which is killed afterwards."
+        ),
     ] = None,
     command: Annotated[
         list[str] | None,
-        typer.Argument(metavar="COMMAND…", help="A program in place of bash, after an ID."),
+        typer.Argument(
+            metavar="COMMAND…", help="A program to run in place of bash; it needs an ID before it."
+        ),
     ] = None,
     image: Annotated[str | None, typer.Option(help="The image of a sandbox that is made.")] = None,
     size: Annotated[

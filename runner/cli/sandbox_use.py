@@ -55,8 +55,8 @@ def execute(
         typer.Option("--env", "-e", metavar="NAME=VALUE", help="A variable; repeatable."),
     ] = None,
     cwd: Annotated[str | None, typer.Option("--cwd", "-w", help="The folder it starts in.")] = None,
-    timeout_s: Annotated[float | None, typer.Option(help="Seconds it may take.")] = None,
-    tag: Annotated[str | None, typer.Option(help="Your own word for it.")] = None,
+    timeout_s: Annotated[float | None, typer.Option(help="Its time limit in seconds.")] = None,
+    tag: Annotated[str | None, typer.Option(help="A label of your own.")] = None,
     *,
     shell: Annotated[
         bool, typer.Option("--shell", "-s", help="COMMAND is one line for `bash -c`.")
@@ -66,7 +66,9 @@ def execute(
     ] = False,
     no_stdin: Annotated[
         bool,
-        typer.Option("--no-stdin", "-n", help="Give it no input, even if some is piped here."),
+        typer.Option(
+            "--no-stdin", "-n", help="Give the program no input, even if some is piped here."
+        ),
     ] = False,
 ) -> None:
     """Run a command in a sandbox, stream its output, and exit with its code.

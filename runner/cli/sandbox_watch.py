@@ -26,7 +26,9 @@ def events(
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Go on until the sandbox has ended.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print each as a line of JSON.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print each event as a line of JSON.")
+    ] = False,
 ) -> None:
     """Print what has happened to a sandbox and in it."""
     with client(read_settings()) as api:

@@ -9,7 +9,7 @@ from runner.cli.console import read_settings, reports_errors
 from runner.cli.listing import AsJson, Column, print_json, print_older, print_rows
 from runner.cli.session import client
 
-snapshots = typer.Typer(help="Files of sandboxes, kept.", no_args_is_help=True)
+snapshots = typer.Typer(help="Snapshots: files of sandboxes, kept.", no_args_is_help=True)
 
 
 @snapshots.command("list")

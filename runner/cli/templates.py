@@ -14,7 +14,7 @@ from runner.cli.listing import AsJson, Column, print_json, print_older, print_ro
 from runner.cli.public_templates import public
 from runner.cli.session import client
 
-templates = typer.Typer(help="What sandboxes are made from.", no_args_is_help=True)
+templates = typer.Typer(help="Templates: what sandboxes are made from.", no_args_is_help=True)
 templates.add_typer(public, name="public")
 
 POLL_S = 0.5
@@ -41,10 +41,12 @@ def build(
     ready: Annotated[
         str | None, typer.Option(help="A command that exits with 0 once a sandbox is ready.")
     ] = None,
-    ready_within: Annotated[int, typer.Option(help="Seconds that --ready has for that.")] = 60,
+    ready_within: Annotated[
+        int, typer.Option(help="Seconds within which --ready must succeed.")
+    ] = 60,
     cpu: Annotated[float | None, typer.Option(help="Processors of its sandboxes.")] = None,
     memory_mb: Annotated[int | None, typer.Option(help="MiB of memory of its sandboxes.")] = None,
-    anew: Annotated[bool, typer.Option("--anew", help="Do steps again that were done.")] = False,
+    anew: Annotated[bool, typer.Option("--anew", help="Do every step again.")] = False,
 ) -> None:
     """Build a template from a Dockerfile; print its log, and on success its image's name.
 

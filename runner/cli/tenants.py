@@ -40,9 +40,11 @@ Concurrency = Annotated[
 ]
 WantedTier = Annotated[Tier | None, typer.Option("--tier", help="Its rates and quotas.")]
 RetentionDays = Annotated[
-    int | None, typer.Option(min=1, max=MOST_DAYS, help="Days executions are kept.")
+    int | None, typer.Option(min=1, max=MOST_DAYS, help="Days for which executions are kept.")
 ]
-Required = Annotated[Isolation | None, typer.Option(help="It must use this; container: any.")]
+Required = Annotated[
+    Isolation | None, typer.Option(help="The isolation that it must use; `container` permits any.")
+]
 
 OwnQuotas = Annotated[
     list[str] | None,
@@ -52,7 +54,7 @@ OwnQuotas = Annotated[
 Reuse = Annotated[
     bool | None,
     typer.Option(
-        "--reuse/--no-reuse", help="Let its executions ask for sandboxes that serve several."
+        "--reuse/--no-reuse", help="Let its executions reuse sandboxes of its earlier ones."
     ),
 ]
 
@@ -203,7 +205,8 @@ def change(
 @tenants.command("suspend")
 @reports_errors
 def suspend(
-    name: Name, why: Annotated[str, typer.Option(help="The tenant sees it.", callback=reason)]
+    name: Name,
+    why: Annotated[str, typer.Option(help="The reason, which the tenant sees.", callback=reason)],
 ) -> None:
     """Let a tenant only read; workers end its queued and running executions."""
 

@@ -27,7 +27,9 @@ ROOM = 6
 
 @reports_errors
 def top(
-    every_s: Annotated[float, typer.Option(min=0.2, max=3600, help="Seconds between looks.")] = 2.0,
+    every_s: Annotated[
+        float, typer.Option(min=0.2, max=3600, help="Seconds between updates.")
+    ] = 2.0,
     *,
     once: Annotated[bool, typer.Option("--once", help="Print it once, and exit.")] = False,
     as_json: AsJson = False,

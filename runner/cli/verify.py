@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 @reports_errors
 def verify(
     *,
-    isolation: Annotated[Isolation, typer.Option(help="Which to test.")] = Isolation.CONTAINER,
+    isolation: Annotated[
+        Isolation, typer.Option(help="The isolation to test.")
+    ] = Isolation.CONTAINER,
     living: Annotated[
         bool,
         typer.Option(
@@ -28,7 +30,7 @@ def verify(
         ),
     ] = False,
     group: Annotated[
-        list[str] | None, typer.Option(help="Only checks whose id begins so; repeatable.")
+        list[str] | None, typer.Option(help="Only checks whose ids begin with this; repeatable.")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the signed report.")] = False,
     output: Annotated[

@@ -34,6 +34,21 @@ def test_a_key_is_shown_once_works_and_is_revoked(
     expect(page.locator(".once")).to_have_count(0)
 
 
+def test_usage_counts_what_living_sandboxes_used_once(
+    world: Deployment, visit: Callable[..., Visitor]
+) -> None:
+    """It is a part of the sums, and not something beside them."""
+    client = world.client(TENANT)
+    with client.sandboxes.create(size="nano") as sandbox:
+        sandbox.run(language="python", code="import time\nwhile time.process_time() < 2: pass")
+    total = client.usage()["total"]
+    assert total["sandbox_cpu_s"] > total["cpu_s"] / 2
+    page = visit().open("usage")
+    shown = page.locator("dl", has_text="Processor time")
+    expect(shown).to_contain_text(f"{total['cpu_s']:.1f} s")
+    expect(shown).to_contain_text(f"{total['memory_gib_s']:,.1f}".removesuffix(".0"))
+
+
 def test_keys_and_projects_beyond_the_first_page_are_reached(
     world: Deployment, visit: Callable[..., Visitor]
 ) -> None:
