@@ -1,4 +1,4 @@
-"""The proxy reads ClientHellos, of a real TLS client and bent ones."""
+"""The proxy reads ClientHellos: those of a real TLS client, and malformed ones."""
 
 import ssl
 import struct

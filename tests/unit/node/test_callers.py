@@ -1,4 +1,4 @@
-"""CallTable of a node that hang up while their call waits for something, by real sockets."""
+"""Callers of a node that hang up while their call waits for something, by real sockets."""
 
 import asyncio
 import socket
