@@ -11,7 +11,7 @@ TOLD_EVERY_S: Final = 60.0
 
 
 @dataclass(slots=True)
-class PortTraffic:
+class PortBytes:
     """The bytes that connections to ports have carried into a sandbox and out of it so far."""
 
     bytes_in: int = 0
@@ -26,25 +26,25 @@ class PortTraffic:
 class CarriedBytes:
     """The bytes of one connection."""
 
-    def __init__(self, all_ports: PortTraffic) -> None:
+    def __init__(self, all_ports: PortBytes) -> None:
         """Count in `all_ports` as well, which are those of the sandbox."""
         self._all = all_ports
-        self._untold = PortTraffic()
+        self._untold = PortBytes()
 
     def add(self, *, into: int = 0, out: int = 0) -> None:
         """Count further bytes."""
         self._all.add(into=into, out=out)
         self._untold.add(into=into, out=out)
 
-    def take(self) -> PortTraffic:
+    def take(self) -> PortBytes:
         """Return the bytes that were counted since the last call."""
-        taken, self._untold = self._untold, PortTraffic()
+        taken, self._untold = self._untold, PortBytes()
         return taken
 
 
 @asynccontextmanager
 async def counting(
-    all_ports: PortTraffic, tell: Callable[[PortTraffic], None], *, every_s: float = TOLD_EVERY_S
+    all_ports: PortBytes, tell: Callable[[PortBytes], None], *, every_s: float = TOLD_EVERY_S
 ) -> AsyncIterator[CarriedBytes]:
     """Count the bytes of a connection inside the context; tell of them meanwhile, and at the end.
 
@@ -55,7 +55,7 @@ async def counting(
     async def telling() -> None:
         while True:
             await asyncio.sleep(every_s)
-            if (more := carried.take()) != PortTraffic():
+            if (more := carried.take()) != PortBytes():
                 tell(more)
 
     task = asyncio.create_task(telling())

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Final
 
-from runner.node.residents.carried import PortTraffic
+from runner.node.residents.carried import PortBytes
 from runner.node.runs.egress import WayOut
 from runner.sandbox.guest.container import Container
 from runner.store.usage import SandboxReading
@@ -25,7 +25,7 @@ class SandboxMeter:
     """Reads a container's counters, the bytes of its way out, and those of its ports."""
 
     def __init__(self, container: Container, way: WayOut) -> None:
-        self.ports = PortTraffic()
+        self.ports = PortBytes()
         self._container = container
         self._way = way
         self._last: float | None = None

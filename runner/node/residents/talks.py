@@ -18,7 +18,7 @@ from runner.door.replies import (
 )
 from runner.door.wire import Chunk
 from runner.node.residents.attend import Incoming, NodeLine, nothing_more, out_of_turn
-from runner.node.residents.carried import CarriedBytes, PortTraffic, counting
+from runner.node.residents.carried import CarriedBytes, PortBytes, counting
 from runner.node.residents.journal import Journal
 from runner.node.residents.masked import before, gathered, masked
 from runner.node.residents.processes import TrackedProcess
@@ -234,7 +234,7 @@ async def _dial(
         await line.tell(ConnectedReply())
         sent = asyncio.Event()
 
-        def tell(more: PortTraffic) -> None:
+        def tell(more: PortBytes) -> None:
             journal.carried(grant, number, bytes_in=more.bytes_in, bytes_out=more.bytes_out)
 
         async with counting(resident.meter.ports, tell) as carried:

@@ -4,30 +4,30 @@ import asyncio
 
 import pytest
 
-from runner.node.residents.carried import PortTraffic, counting
+from runner.node.residents.carried import PortBytes, counting
 
 
 async def test_a_connection_that_lasts_is_told_of_before_it_ends() -> None:
     """Each byte once; while nothing is carried, nothing is told."""
-    ports, told = PortTraffic(), asyncio.Queue[PortTraffic]()
+    ports, told = PortBytes(), asyncio.Queue[PortBytes]()
     async with counting(ports, told.put_nowait, every_s=0.01) as carried:
         carried.add(into=3, out=5)
-        assert await told.get() == PortTraffic(3, 5)
+        assert await told.get() == PortBytes(3, 5)
         carried.add(out=1)
-        assert await told.get() == PortTraffic(0, 1)
+        assert await told.get() == PortBytes(0, 1)
         await asyncio.sleep(0.05)
         assert told.empty()
-        assert ports == PortTraffic(3, 6)
+        assert ports == PortBytes(3, 6)
         carried.add(into=2)
         left = [told.get_nowait()] if not told.empty() else []
     left += [told.get_nowait() for _ in range(told.qsize())]
     assert sum(each.bytes_in for each in left) == 2
-    assert ports == PortTraffic(5, 6)
+    assert ports == PortBytes(5, 6)
 
 
 async def test_connections_of_one_sandbox_add_up() -> None:
     """What one that fails has carried counts, too."""
-    ports, told = PortTraffic(1, 1), list[PortTraffic]()
+    ports, told = PortBytes(1, 1), list[PortBytes]()
 
     async def breaks() -> None:
         async with counting(ports, told.append) as second:
@@ -38,5 +38,5 @@ async def test_connections_of_one_sandbox_add_up() -> None:
         with pytest.raises(ConnectionError):
             await breaks()
         first.add(into=20, out=1)
-    assert told == [PortTraffic(10, 0), PortTraffic(20, 1)]
-    assert ports == PortTraffic(31, 2)
+    assert told == [PortBytes(10, 0), PortBytes(20, 1)]
+    assert ports == PortBytes(31, 2)
