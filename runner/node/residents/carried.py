@@ -1,8 +1,8 @@
 """The bytes that connections to a sandbox's ports carry, for its metrics and for the audit log."""
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -24,43 +24,40 @@ class PortBytes:
 
 
 class CarriedBytes:
-    """The bytes of one connection."""
+    """The bytes of one connection, told of when some have come and a while has passed."""
 
-    def __init__(self, all_ports: PortBytes) -> None:
+    def __init__(
+        self,
+        all_ports: PortBytes,
+        tell: Callable[[PortBytes], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """Count in `all_ports` as well, which are those of the sandbox."""
         self._all = all_ports
+        self._tell = tell
+        self._clock = clock
         self._untold = PortBytes()
+        self._told_at = clock()
 
     def add(self, *, into: int = 0, out: int = 0) -> None:
         """Count further bytes."""
         self._all.add(into=into, out=out)
         self._untold.add(into=into, out=out)
+        if self._clock() - self._told_at >= TOLD_EVERY_S:
+            self.tell()
 
-    def take(self) -> PortBytes:
-        """Return the bytes that were counted since the last call."""
-        taken, self._untold = self._untold, PortBytes()
-        return taken
+    def tell(self) -> None:
+        """Tell of the bytes that were counted since the last time."""
+        untold, self._untold = self._untold, PortBytes()
+        self._told_at = self._clock()
+        self._tell(untold)
 
 
-@asynccontextmanager
-async def counting(
-    all_ports: PortBytes, tell: Callable[[PortBytes], None], *, every_s: float = TOLD_EVERY_S
-) -> AsyncIterator[CarriedBytes]:
-    """Count the bytes of a connection inside the context; tell of them meanwhile, and at the end.
-
-    While nothing is carried, nothing is told.
-    """
-    carried = CarriedBytes(all_ports)
-
-    async def telling() -> None:
-        while True:
-            await asyncio.sleep(every_s)
-            if (more := carried.take()) != PortBytes():
-                tell(more)
-
-    task = asyncio.create_task(telling())
+@contextmanager
+def counting(all_ports: PortBytes, tell: Callable[[PortBytes], None]) -> Iterator[CarriedBytes]:
+    """Count a connection's bytes inside the context; tell of them meanwhile, and at the end."""
+    carried = CarriedBytes(all_ports, tell)
     try:
         yield carried
     finally:
-        task.cancel()
-        tell(carried.take())
+        carried.tell()

@@ -237,7 +237,7 @@ async def _dial(
         def tell(more: PortBytes) -> None:
             journal.carried(grant, number, bytes_in=more.bytes_in, bytes_out=more.bytes_out)
 
-        async with counting(resident.meter.ports, tell) as carried:
+        with counting(resident.meter.ports, tell) as carried:
             await attended(
                 _from_port(line, port, sent, carried), _to_port(line, port, sent, carried)
             )
