@@ -31,6 +31,7 @@ from runner.store.objects import ObjectStore
 from runner.store.templates import TemplateContent
 from runner.words.errors import ImageMissing, NodeStarved, TemplateMissing
 from runner.words.templates import image_of, template_in
+from runner.words.text import counted
 
 HOLES = 64 * 2**20
 """How many bytes more than its archive a template's files may have: holes are written, too."""
@@ -144,7 +145,7 @@ class TemplateImages:
         if (free := await asyncio.to_thread(self._free)) < needed:
             raise NodeStarved(
                 f"the disk of this node has no room for the image of the template {name}: making "
-                f"it takes {needed} bytes, and {free} are free"
+                f"it takes {counted(needed, 'byte')}, and {free} are free"
             )
 
     async def _remove_beyond(self, kept: Sequence[TemplateImage], *, spare: int) -> None:
