@@ -50,7 +50,8 @@ What commands share:
     session      which deployment a command talks to
     database     runs operators' work in PostgreSQL
     host         what this host offers
-    redis_finding  what it says of an operator's own Redis
+    service_urls  what the URLs of PostgreSQL and Redis say of TLS
+    service_findings  what `runner doctor` says of an operator's own PostgreSQL and Redis
     omitted      tells users about output that was cut
     credentials  weaknesses of the deployment's own secrets
     observe      what learning a profile needs

@@ -12,11 +12,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from pydantic import SecretStr
 
 from runner.base.settings import Settings
+from runner.cli.service_urls import ServiceUrl
 from runner.words.errors import SetupError
 
 MIN_PASSWORD = 16
@@ -29,8 +30,7 @@ WELL_KNOWN = frozenset(
     }
 )  # fmt: skip
 """Found in images, manuals and lists of the most frequent passwords."""
-_ENCRYPTED = {"verify-ca", "verify-full"}
-_LOGINS = (
+LOGINS = (
     "database_superuser_url", "database_owner_url", "database_operator_url", "database_api_url",
     "database_worker_url", "redis_url",
 )  # fmt: skip
@@ -60,16 +60,21 @@ def require_sound(settings: Settings) -> None:
 
 def _urls(settings: Settings) -> Iterator[Weakness]:
     users: dict[tuple[str, str], str] = {}
-    for name in _LOGINS:
+    for name in LOGINS:
         secret: SecretStr | None = getattr(settings, name)
         if secret is None:
             continue
         variable = f"RUNNER_{name.upper()}"
         url = urlsplit(secret.get_secret_value())
+        read = ServiceUrl.read(secret.get_secret_value())
+        for fault in read.faults():
+            yield Weakness(
+                variable, fault, "correct the URL: docs/operations/tls.md shows one", fatal=True
+            )
         # For a socket, its permissions say who may use it.
         if url.hostname:
             yield from _login(variable, unquote(url.password or ""))
-            yield from _transport(variable, url.scheme, url.hostname, url.query)
+            yield from _transport(variable, read)
         if url.scheme.startswith("postgres") and url.username:
             first = users.setdefault((url.username, url.hostname or ""), variable)
             if first != variable:
@@ -97,16 +102,19 @@ def _login(variable: str, password: str) -> Iterator[Weakness]:
         )
 
 
-def _transport(variable: str, scheme: str, host: str, query: str) -> Iterator[Weakness]:
-    if _is_loopback(host) or "." not in host:
-        # A name without a dot belongs to the same host or to a container network.
-        return
-    encrypted = scheme == "rediss" or (parse_qs(query).get("sslmode") or [""])[-1] in _ENCRYPTED
-    if not encrypted:
+def _transport(variable: str, url: ServiceUrl) -> Iterator[Weakness]:
+    if (option := url.turned_off) is not None:
+        yield Weakness(
+            variable,
+            f"trusts whoever answers: it has {option}",
+            "take the option out, and name the authority in ssl_ca_certs",
+        )
+    # A name without a dot belongs to the same host or to a container network.
+    elif not (url.is_verified or _is_loopback(url.host) or "." not in url.host):
         yield Weakness(
             variable,
             "may go over the network unencrypted, or to somebody else",
-            "use rediss://, or sslmode=verify-full",
+            "use rediss://, or sslmode=verify-full: docs/operations/tls.md",
         )
 
 

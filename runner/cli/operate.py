@@ -13,7 +13,7 @@ from runner.cli import host, human
 from runner.cli.console import err, out, plain, reports_errors, required
 from runner.cli.database import as_owner
 from runner.cli.listing import AsJson, Column, print_json, print_rows
-from runner.cli.redis_finding import redis
+from runner.cli.service_findings import services
 from runner.cli.session import operated
 from runner.quotas.sizes import load_sizes
 from runner.quotas.tiers import load_tiers
@@ -163,7 +163,7 @@ def doctor(*, as_json: AsJson = False) -> None:
     """Say what this host offers, what is missing, and what to do about it."""
     settings = operated()
     findings = host.examine(settings, asyncio.run(_docker_facts(settings)))
-    findings += redis(settings)
+    findings += services(settings)
     if as_json:
         print_json(findings)
     else:

@@ -13,5 +13,5 @@ and is audited.
     ring         what a job may say
     changes      announcements that an execution changed
     connections  connections to Redis, with short time-outs
-    eviction     what Redis does when it is full
+    eviction     what Redis does when it is full, and what its user may do
 """

@@ -7,6 +7,7 @@ another tenant. SQL is in `queries/*.sql`.
     db               connections, and the tenant of each transaction
     transaction      one transaction: named queries in, rows out
     connection       one connection, closed if its state is unknown
+    transport        how a login reaches PostgreSQL, for `runner doctor`
     migrations       the schema
     objects          the bytes of objects, in a folder or bucket
     ledger           which objects exist, and how much space they take

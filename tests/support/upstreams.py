@@ -3,6 +3,7 @@
 import contextlib
 import datetime as dt
 import http.server
+import ipaddress
 import ssl
 import threading
 from collections.abc import Callable, Iterator
@@ -59,11 +60,17 @@ class Authority:
 
     def context(self, *names: str) -> ssl.SSLContext:
         """Return a server's context with a certificate for these names."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.chain(*names))
+        return context
+
+    def chain(self, *names: str) -> Path:
+        """Write a certificate for these names and addresses, and its key, to a file; return it."""
         key = ec.generate_private_key(ec.SECP256R1())
         leaf = self._sign(
             x509.Name([]),
             key.public_key(),
-            x509.SubjectAlternativeName([x509.DNSName(name) for name in names]),
+            x509.SubjectAlternativeName([_alternative(name) for name in names]),
         )
         chain = self._folder / f"{names[0]}.pem"
         chain.write_bytes(
@@ -74,9 +81,7 @@ class Authority:
                 serialization.NoEncryption(),
             )
         )
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(chain)
-        return context
+        return chain
 
     def _sign(
         self, subject: x509.Name, key: ec.EllipticCurvePublicKey, extension: x509.ExtensionType
@@ -93,6 +98,13 @@ class Authority:
             .add_extension(extension, critical=True)
             .sign(self._key, hashes.SHA256())
         )
+
+
+def _alternative(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
 
 
 @contextlib.contextmanager
