@@ -150,10 +150,16 @@ class Changes:
             async with self._subscriber.pubsub(ignore_subscribe_messages=True) as subscription:
                 await subscription.subscribe(CHANNEL)
                 self._wake_all()
-                async for message in subscription.listen():
-                    self._wake(message["data"])
+                while (answer := await subscription.parse_response(block=True)) is not None:
+                    message = await subscription.handle_message(answer)
+                    if message is not None:
+                        self._wake(message["data"])
         except RedisError as error:
             raise QueueUnavailable(f"the subscription was lost: {type(error).__name__}") from error
+        # redis-py takes ETIMEDOUT, by which the kernel tells of a lost peer, for a time-out of its
+        # own, and returns nothing. Its `listen` then asks again, and gets the same, for ever: it
+        # never lets the loop do anything else.
+        raise QueueUnavailable("the subscription was lost: Redis does not answer")
 
     def _wake(self, data: object) -> None:
         if isinstance(data, bytes) and len(data) >= _ID and data[_ID:] in _KINDS:

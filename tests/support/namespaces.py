@@ -31,8 +31,7 @@ class Host:
     @contextmanager
     def entered(self) -> Iterator[None]:
         """Let this thread be on that host inside the context."""
-        with _back_afterwards():
-            _enter(Path(f"/proc/{self.holder}/ns/net"))
+        with moved(Path(f"/proc/{self.holder}/ns/net")):
             yield
 
 
@@ -41,7 +40,7 @@ def in_own_network() -> Iterator[None]:
     """Let this thread have a network of its own inside the context: a loopback, and no way out."""
     with _back_afterwards():
         _checked(_LIBC.unshare(_NETWORK))
-        _ip("link", "set", "lo", "up")
+        ip("link", "set", "lo", "up")
         yield
 
 
@@ -56,18 +55,34 @@ def further_host(own: str = "10.77.0.1", other: str = "10.77.0.2") -> Iterator[H
         try:
             theirs = Path(f"/proc/{holder.pid}/ns/net")
             eventually(lambda: theirs.readlink() != mine)
-            _ip("link", "add", "to-other", "type", "veth", "peer", "name", "to-first",
+            ip("link", "add", "to-other", "type", "veth", "peer", "name", "to-first",
                 "netns", str(holder.pid))  # fmt: skip
-            _ip("addr", "add", f"{own}/24", "dev", "to-other")
-            _ip("link", "set", "to-other", "up")
+            ip("addr", "add", f"{own}/24", "dev", "to-other")
+            ip("link", "set", "to-other", "up")
             host = Host(holder.pid, other)
             with host.entered():
-                _ip("link", "set", "lo", "up")
-                _ip("addr", "add", f"{other}/24", "dev", "to-first")
-                _ip("link", "set", "to-first", "up")
+                ip("link", "set", "lo", "up")
+                ip("addr", "add", f"{other}/24", "dev", "to-first")
+                ip("link", "set", "to-first", "up")
             yield host
         finally:
             holder.kill()
+
+
+@contextmanager
+def moved(network: Path) -> Iterator[None]:
+    """Let this thread be in another network inside the context."""
+    with _back_afterwards():
+        _enter(network)
+        yield
+
+
+def ip(*words: str, quiet: bool = False) -> str:
+    """Return what the command `ip` prints, run in this thread's network."""
+    return subprocess.run(
+        ["ip", *words], check=True, timeout=30, text=True, stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL if quiet else None,
+    ).stdout  # fmt: skip
 
 
 @contextmanager
@@ -82,10 +97,6 @@ def _back_afterwards() -> Iterator[None]:
 def _enter(network: Path) -> None:
     with network.open("rb") as there:
         _checked(_LIBC.setns(there.fileno(), _NETWORK))
-
-
-def _ip(*words: str) -> None:
-    subprocess.run(["ip", *words], check=True, timeout=30)
 
 
 def _checked(result: int) -> None:
