@@ -7,8 +7,9 @@ AUDIT_ARGS ?=
 GUEST_ARGS ?=
 STRESS_ARGS ?=
 CHAOS_ARGS ?=
+HOSTS_ARGS ?=
 
-.PHONY: help setup console pictures demo dev test matrix check lint types imports unit cover image lock bench stress soak chaos compare verify guest audit clean
+.PHONY: help setup console pictures demo dev test matrix check lint types imports unit cover image lock bench stress soak chaos hosts compare verify guest audit clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,6 +71,9 @@ soak: setup image ## A hundred living sandboxes while their worker is killed: SO
 
 chaos: setup image ## Each fault of the catalogue ten times, under load: CHAOS_ARGS='--faults 2,13'
 	$(WITH_DOCKER) $(BIN)/python -m benchmarks.chaos $(CHAOS_ARGS)
+
+hosts: setup image ## Three hosts that fail, are drained, added and upgraded: HOSTS_ARGS='--events power,slow'
+	$(WITH_DOCKER) $(BIN)/python -m benchmarks.hosts $(HOSTS_ARGS)
 
 compare: setup image ## The same attacks in four containers; writes docs/security/comparison.md
 	WITH_DOCKER_RUNTIME=runsc $(WITH_DOCKER) $(BIN)/python benchmarks/comparison.py

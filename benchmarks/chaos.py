@@ -78,8 +78,9 @@ async def survive(fault: Fault, rounds: int) -> Survived:
                     scene = Scene(Parts(running, far), executions, clock, LEASE_S)
                     findings = await _all_rounds(fault, rounds, scene, executions, made)
                     made.wrong += [*scene.wrong, *findings.wrong]
-                    made.wrong += [*await broken(running, book), *visits.unasked(book)]
-                    made.wrong += await unproven(running)
+                    url = running.services.superuser_url
+                    made.wrong += [*await broken(url, settings, book), *visits.unasked(book)]
+                    made.wrong += await unproven(url, settings)
                     if fault.hits_docker:
                         # A node looks now and then for what it could not remove when it ended.
                         await asyncio.sleep(1.5 * SWEEP_S)

@@ -48,10 +48,10 @@ class Visits:
 
     @classmethod
     @asynccontextmanager
-    async def counted(cls) -> AsyncIterator[Self]:
+    async def counted(cls, address: str = "127.0.0.1", port: int = 0) -> AsyncIterator[Self]:
         """Serve inside the context."""
         visits = cls()
-        server = await asyncio.start_server(visits._serve, "127.0.0.1", 0)
+        server = await asyncio.start_server(visits._serve, address, port)
         visits.port = server.sockets[0].getsockname()[1]
         async with server:
             yield visits
@@ -87,15 +87,17 @@ class _Reader:
         return await (await self._connection.execute(statement, values)).fetchall()
 
 
-async def broken(running: Stack, book: Book) -> list[str]:
-    """Wait until everything accepted has ended; return what is not as it should be."""
-    url = running.services.postgres.url("postgres")
+async def broken(url: str, settings: Settings, book: Book) -> list[str]:
+    """Wait until everything accepted has ended; return what is not as it should be.
+
+    `url` is a superuser's, for the database of the deployment that has these settings.
+    """
     async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
         reader = _Reader(connection)
         return [
             *await _not_once(reader, book),
             *await _begun_again(reader),
-            *await _bytes_lost(reader, ObjectStore.open(running.settings)),
+            *await _bytes_lost(reader, ObjectStore.open(settings)),
         ]
 
 
@@ -162,9 +164,8 @@ async def _bytes_lost(reader: _Reader, objects: ObjectStore) -> list[str]:
     return wrong + [f"the bytes of {key} are lost" for _, key in stored if key not in there]
 
 
-async def unproven(running: Stack) -> list[str]:
+async def unproven(url: str, settings: Settings) -> list[str]:
     """Return what the ledger, the audit logs, the checkpoints and the receipts do not bear out."""
-    url = running.services.postgres.url("postgres")
     async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
         reader = _Reader(connection)
         wrong = [
@@ -174,7 +175,7 @@ async def unproven(running: Stack) -> list[str]:
         tenants = await reader.rows(b"SELECT DISTINCT tenant_id FROM audit_events")
         lacking = await reader.rows(_WITHOUT_RECEIPT, ended=[str(state) for state in ENDED])
         wrong += [f"execution {id_} has ended without a receipt" for (id_,) in lacking]
-    keys = TrustedKeys(running.settings.state_dir).read()
+    keys = TrustedKeys(settings.state_dir).read()
     async with Database(SecretStr(url), max_size=2) as superuser:
         for (tenant,) in tenants:
             fault = (await verify_log(superuser, tenant, keys)).verdict.fault

@@ -164,7 +164,8 @@ async def run(minutes: float) -> tuple[dict[str, Any], Sheet, list[str]]:
                 alone = await quiet.run(max(15.0, min(60.0, minutes * 12)))
                 under = await stressed(Parts(running, far), visits, quiet, book, minutes * 60)
                 say(f"waiting until all of {len(book.accepted)} accepted executions have ended")
-                wrong = [*await broken(running, book), *visits.unasked(book)]
+                url = running.services.superuser_url
+                wrong = [*await broken(url, settings, book), *visits.unasked(book)]
                 sizes = _sizes(running, settings.state_dir)
                 metrics = await ask(int(running.url.rpartition(":")[2]), "GET", "/metrics", "")
                 sizes["metrics, bytes"] = len(metrics.body)

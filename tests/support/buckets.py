@@ -13,19 +13,19 @@ from tests.support.deployment import eventually
 
 
 @contextmanager
-def bucket() -> Iterator[dict[str, Any]]:
+def bucket(address: str = "127.0.0.1") -> Iterator[dict[str, Any]]:
     """Run an S3 server with a bucket in it; yield the settings that lead there."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((address, 0))
         port = probe.getsockname()[1]
     server = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+        [sys.executable, "-m", "moto.server", "-H", address, "-p", str(port)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
     try:
-        endpoint = f"http://127.0.0.1:{port}"
-        eventually(lambda: _answers(port))
+        endpoint = f"http://{address}:{port}"
+        eventually(lambda: _answers(address, port))
         assert httpx.put(f"{endpoint}/objects").is_success
         yield {
             "objects_url": "s3://objects/of/runner",
@@ -38,6 +38,6 @@ def bucket() -> Iterator[dict[str, Any]]:
         server.wait(timeout=20)
 
 
-def _answers(port: int) -> bool:
+def _answers(address: str, port: int) -> bool:
     with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+        return probe.connect_ex((address, port)) == 0
