@@ -100,17 +100,16 @@ async def claim(
     The transaction begins without a tenant. From the claim on, it belongs to the claimed one's
     tenant.
     """
-    claims, requests, files, left = await database.at_once(
+    (ours,), requests, files = await database.at_once(
         None,
         ("scheduling.claim", {"node": node, "instance": instance, "lease": lease}),
         ("executions.load_claimed", {}),
         ("executions.load_claimed_files", {}),
-        ("scheduling.left", {}),
     )
-    if not claims:
-        one = left[0]["one"]
+    if ours["execution_id"] is None:
+        one = ours["left_alone"]
         return Left(*map(UUID, one.split())) if one else None
-    (ours,), (row,) = claims, requests
+    (row,) = requests
     claim = Claim(ours["execution_id"], ours["tenant_id"], ours["attempt"])
     return _claimed(claim, row, files)
 

@@ -1,12 +1,13 @@
 -- name: claim
--- Later statements of the transaction belong to its tenant, and may name it by `runner.claimed`.
-SELECT tenant_id, execution_id, attempt,
-       set_config('app.tenant_id', tenant_id::text, true),
-       set_config('runner.claimed', execution_id::text, true)
-FROM claim_execution(%(node)s, %(instance)s, %(lease)s);
-
--- name: left
-SELECT NULLIF(current_setting('runner.left', true), '') AS one;
+-- Later statements of the transaction belong to its tenant, and may name it by `runner.claimed`. One
+-- row, also if nothing was claimed.
+SELECT c.tenant_id, c.execution_id, c.attempt,
+       CASE WHEN c.execution_id IS NULL
+            THEN NULLIF(current_setting('runner.left', true), '') END AS left_alone,
+       set_config('app.tenant_id', COALESCE(c.tenant_id::text, ''), true),
+       set_config('runner.claimed', COALESCE(c.execution_id::text, ''), true)
+FROM (SELECT) once
+LEFT JOIN claim_execution(%(node)s, %(instance)s, %(lease)s) c ON true;
 
 -- name: take_up
 SELECT set_config('runner.claimed', %(execution_id)s::text, true);
