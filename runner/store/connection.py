@@ -48,7 +48,13 @@ class _Exchange(psycopg.AsyncPipeline):
 
     def _exit_gen(self) -> PQGen[None]:
         self._ends = True
-        yield from super()._exit_gen()
+        try:
+            yield from super()._exit_gen()
+        except psycopg.errors.PipelineAborted as aborted:
+            # The statement that failed says why. psycopg loses that if it is answered while others
+            # are still being sent.
+            failed = aborted.__context__
+            raise failed if isinstance(failed, psycopg.Error) else aborted from None
 
 
 class Connection(psycopg.AsyncConnection[DictRow]):

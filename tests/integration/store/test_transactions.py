@@ -288,3 +288,24 @@ async def test_the_statements_of_an_exchange_are_sent_at_its_end(
         assert await soon()
     finally:
         await connection.close()
+
+
+async def test_an_exchange_says_which_statement_failed(postgres: Services) -> None:
+    """Also if PostgreSQL answers that one while those behind it are still being sent.
+
+    Many times: that depends on which of the two is faster.
+    """
+    connection = await Connection.connect(postgres.owner_url, autocommit=True, row_factory=dict_row)
+
+    async def fail() -> None:
+        async with connection.exchange():
+            await connection.execute("SELECT 1/0")
+            for _ in range(300):
+                await connection.execute("SELECT length(%s)", ("x" * 100,))
+
+    try:
+        for _ in range(20):
+            with pytest.raises(psycopg.errors.DivisionByZero):
+                await fail()
+    finally:
+        await connection.close()
