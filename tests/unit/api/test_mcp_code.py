@@ -57,7 +57,7 @@ def test_however_many_results_a_run_has_a_model_gets_some(mime: str, data: bytes
     assert 1 <= len(some) <= MOST_SHOWN
     assert length(parts) < MAX_PICTURES + MOST_SHOWN_TEXT + 1000
     assert isinstance(last, str)
-    assert f"[{times - len(some):,} more results left out" in last
+    assert f"[{times - len(some):,} further results left out" in last
 
 
 def test_few_results_are_all_shown_and_nothing_is_said_to_be_left_out() -> None:
@@ -69,7 +69,7 @@ def test_a_short_result_is_shown_after_one_that_there_was_no_room_for() -> None:
     large = [*value("text/plain", b"y" * MAX_TEXT), DONE] * 5
     *_, short, left_out = shown(*large[:-3], *value("image/png", TINY), DONE, *large[-3:])
     assert isinstance(short, Picture)
-    assert "[1 more" in str(left_out)
+    assert "[1 further" in str(left_out)
 
 
 @pytest.mark.parametrize("data", [b"A", b"AAAAA", b"\xff\xfeA", b"=", b""])

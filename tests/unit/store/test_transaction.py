@@ -43,7 +43,7 @@ class Wire:
         self._open = False
 
     @asynccontextmanager
-    async def pipeline(self) -> AsyncIterator[None]:
+    async def exchange(self) -> AsyncIterator[None]:
         """Record what comes as one round trip."""
         self.trips.append([])
         self._open = True
