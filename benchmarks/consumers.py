@@ -129,7 +129,7 @@ class Driver:
         began = time.perf_counter()
         with self._redis.pipeline() as pipeline:
             for command in self._rings.commands(Ring(id_, id_)):
-                pipeline.execute_command(*command)  # type: ignore[no-untyped-call]
+                pipeline.execute_command(*command)  # type: ignore[no-untyped-call] # redis-py's
             pipeline.execute()
         if not ended.wait(PATIENCE_S):
             raise RuntimeError("a ring was not answered")

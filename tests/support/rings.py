@@ -11,5 +11,5 @@ def put(connection: "redis.Redis") -> None:
     """Ring for an execution that does not exist."""
     with connection.pipeline() as pipeline:
         for command in RingMaker().commands(Ring(new_id(), new_id())):
-            pipeline.execute_command(*command)  # type: ignore[no-untyped-call]
+            pipeline.execute_command(*command)  # type: ignore[no-untyped-call] # redis-py's
         pipeline.execute()

@@ -19,7 +19,7 @@ from runner.words.states import Reason
 
 AGAIN_S = 0.05
 """How long after it left an execution to another node this node rings for it again. Redis gives a
-ring to whoever has waited longest, so after at most one for each slot the other node hears it."""
+ring to whoever has waited longest, so after at most one for each node the other one hears it."""
 _log = structlog.get_logger("runner.worker")
 
 
