@@ -92,7 +92,7 @@ class RingTaker:
 
     def _on_ring(self, ring: Ring) -> None:
         self._log.debug("ring", tenant=str(ring.tenant_id), execution=str(ring.execution_id))
-        self._hand_over(told=False)
+        self._hand_over(discarded=False)
 
     def _on_refused(self, job_id: str, why: str) -> Then:
         flood = self._refusals.count(job_id, why)
@@ -103,26 +103,29 @@ class RingTaker:
     def _on_discarded(self) -> None:
         """Look for work, because useful rings may have been thrown away."""
         if self._refusals.may_look():
-            self._hand_over(told=True)
+            self._hand_over(discarded=True)
 
-    def _hand_over(self, *, told: bool) -> None:
+    def _hand_over(self, *, discarded: bool) -> None:
         """Let the loop look for work, in the slot that was taken for this ring."""
         if self._loop is None:
             raise RuntimeError("start() was not called")
-        self._loop.call_soon_threadsafe(self._begin, told)
+        self._loop.call_soon_threadsafe(self._begin, discarded)
         self._await_slot()
 
-    def _begin(self, told: bool) -> None:  # noqa: FBT001 - the loop passes it by position
-        task = asyncio.create_task(self._look(told=told))
+    def _begin(self, discarded: bool) -> None:  # noqa: FBT001 - the loop passes it by position
+        task = asyncio.create_task(self._look(discarded=discarded))
         self._looking.add(task)
         task.add_done_callback(self._looking.discard)
 
-    async def _look(self, *, told: bool) -> None:
-        """Run waiting executions until none is left to claim; if `told`, say so."""
+    async def _look(self, *, discarded: bool) -> None:
+        """Run waiting executions until none is left to claim.
+
+        After rings were `discarded`, remember when nothing was left: the next look may wait.
+        """
         try:
             while not self._stopping.is_set() and await self._claimer.run_next():
                 pass
-            if told:
+            if discarded:
                 self._refusals.found_nothing()
         except NotReady as error:
             # The reconciler rings again once PostgreSQL is back.
