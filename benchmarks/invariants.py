@@ -1,11 +1,14 @@
 """Invariants of a deployment after a stress test: nothing lost, repeated or left behind."""
 
 import asyncio
+import multiprocessing
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Self
+from uuid import UUID
 
 import docker
 import psutil
@@ -97,7 +100,7 @@ async def broken(url: str, settings: Settings, book: Book) -> list[str]:
         return [
             *await _not_once(reader, book),
             *await _begun_again(reader),
-            *await _bytes_lost(reader, ObjectStore.open(settings)),
+            *await _bytes_lost(reader, settings),
         ]
 
 
@@ -136,7 +139,7 @@ async def _begun_again(reader: _Reader) -> list[str]:
     return [f"execution {id_} began {n} times" for id_, n in await reader.rows(again)]
 
 
-async def _bytes_lost(reader: _Reader, objects: ObjectStore) -> list[str]:
+async def _bytes_lost(reader: _Reader, settings: Settings) -> list[str]:
     """Return the artifacts that were neither kept nor named, and the objects without bytes."""
     unnamed = b"""
         SELECT execution_id FROM executions e
@@ -155,13 +158,28 @@ async def _bytes_lost(reader: _Reader, objects: ObjectStore) -> list[str]:
         b"""SELECT tenant_id, object_key FROM artifacts
             UNION SELECT tenant_id, object_key FROM files"""
     )
-    there = {
-        key
-        for tenant_id in {tenant_id for tenant_id, _ in stored}
-        async for some in objects.keys(tenant_id)
-        for key in some
-    }
+    there = await _keys(settings, {tenant_id for tenant_id, _ in stored})
     return wrong + [f"the bytes of {key} are lost" for _, key in stored if key not in there]
+
+
+async def _keys(settings: Settings, tenants: Iterable[UUID]) -> set[str]:
+    """Return the keys of all objects of tenants, as a new process sees them.
+
+    obstore's threads stay in the network namespace in which a process has used it first.
+    """
+    loop = asyncio.get_running_loop()
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as apart:
+        return await loop.run_in_executor(apart, _listed, settings, [*tenants])
+
+
+def _listed(settings: Settings, tenants: Iterable[UUID]) -> set[str]:
+    async def listed() -> set[str]:
+        objects = ObjectStore.open(settings)
+        return {
+            key for tenant_id in tenants async for some in objects.keys(tenant_id) for key in some
+        }
+
+    return asyncio.run(listed())
 
 
 async def unproven(url: str, settings: Settings) -> list[str]:

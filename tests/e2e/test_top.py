@@ -46,7 +46,7 @@ def test_it_tells_each_tenants_queue_and_each_nodes_load(shared: Deployment) -> 
         str(ours["ended_last_minute"]),
         "1",
     ]
-    assert "sandboxes live" in shown.stdout
+    assert "living sandbox" in shown.stdout
     for secret in (first.id, "sleep"):
         assert secret not in told.stdout
 
@@ -61,7 +61,7 @@ def test_on_a_terminal_it_goes_on_until_ctrl_c(shared: Deployment) -> None:
     try:
         read = b""
         # The numbers come again and again.
-        while read.count(b"sandboxes live") < 2:
+        while read.count(b"living sandbox") < 2:
             read += os.read(master, 65536)
         process.send_signal(2)
         while True:

@@ -49,23 +49,22 @@ class Environments:
     _made: dict[str, Path] = field(default_factory=dict)
 
     def python(self, requirement: str) -> Path:
-        """Return the interpreter that has these packages, in the newest versions that fit."""
+        """Return the interpreter that has these packages, in the newest versions that fit.
+
+        Options of uv may be among them, such as `--no-deps`.
+        """
+        words = requirement.split()
+        options = [word for word in words if word.startswith("--")]
 
         def make(folder: Path) -> None:
             wanted = folder.with_suffix(".in")
-            wanted.write_text(requirement.replace(" ", "\n"))
+            wanted.write_text("\n".join(word for word in words if word not in options))
             pinned = folder.with_suffix(".txt")
             _uv(
-                "compile",
-                "--python",
-                sys.executable,
-                "--no-header",
-                "--no-annotate",
-                "-o",
-                str(pinned),
-                str(wanted),
-            )
-            folder.symlink_to(_environment(pinned))
+                "compile", *options, "--python", sys.executable, "--no-header", "--no-annotate",
+                "-o", str(pinned), str(wanted),
+            )  # fmt: skip
+            folder.symlink_to(_environment(pinned, *options))
 
         return self._get(f"python {requirement}", make) / "bin/python"
 

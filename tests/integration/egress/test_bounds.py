@@ -188,7 +188,7 @@ async def test_who_waits_too_long_is_told_which_limit_it_was(tmp_path: Path, met
             await asyncio.sleep(0.05)
             heard = await way.say(*METHODS[method](HOST.encode(), server.port))
     assert way.reasons == ["too_many_at_once"]
-    assert "has 1 connections open" in way.told[0].detail
+    assert "has 1 open connection," in way.told[0].detail
     assert "max_concurrent" in way.told[0].detail
     if method == "socks5":
         assert heard == b"\x05\x00" + b"\x05\x02\x00\x01" + bytes(6)
