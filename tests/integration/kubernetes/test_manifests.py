@@ -29,7 +29,7 @@ from tests.support.kubernetes import (
 
 pytestmark = pytest.mark.timeout(600)  # kubectl may have to be downloaded first
 OLDEST, NEWEST = "1.30", "1.37"
-OTHERS = {"ServiceMonitor", "ScaledObject"}
+OTHERS = {"ServiceMonitor", "PodMonitor", "ScaledObject"}
 """Kinds of the Prometheus Operator and of KEDA, which Kubernetes' schemas do not know."""
 NOT_OURS = {"POD_IP", "SECRETS_DIR", "ADMISSION", "INVITATIONS", "TRUSTED", "DOCKER_HOST",
             "DOCKER_CONFIG"}  # fmt: skip
@@ -168,22 +168,39 @@ def test_probes_and_prometheus_ask_what_the_api_answers(whole: list[Object]) -> 
     assert port == {"name": "http", "containerPort": Settings().port}
     (service,) = (each for each in of_kind(whole, "Service") if each["metadata"]["name"] == "api")
     (monitor,) = of_kind(whole, "ServiceMonitor")
-    assert (monitor["apiVersion"], set(monitor["spec"])) == (
-        "monitoring.coreos.com/v1", {"selector", "endpoints"}
-    )  # fmt: skip
     (endpoint,) = monitor["spec"]["endpoints"]
-    assert set(endpoint) == {"port", "path", "interval", "relabelings"}
     assert (endpoint["port"], service["spec"]["ports"][0]["targetPort"]) == ("http", "http")
     wanted, labels = monitor["spec"]["selector"]["matchLabels"], service["metadata"]["labels"]
     assert wanted.items() <= labels.items()
-    assert endpoint["relabelings"] == [{"targetLabel": "job", "replacement": "runner-api"}]
-    assert 'up{job="runner-api"}' in (ROOT / "deploy/monitoring/rules.yaml").read_text()
     asked = [
         container[probe]["httpGet"] for probe in ("startupProbe", "livenessProbe", "readinessProbe")
     ]
     assert {each["port"] for each in asked} == {"http"}
     routes = {route.path for route in health.router.routes}  # type: ignore[attr-defined]
     assert {*(each["path"] for each in asked), endpoint["path"]} == routes
+
+
+def test_prometheus_finds_apis_and_workers_as_the_jobs_of_the_alert_rules(
+    whole: list[Object],
+) -> None:
+    """In the form that the Prometheus Operator's page gives to both kinds."""
+    rules = (ROOT / "deploy/monitoring/rules.yaml").read_text()
+    for kind, ends, job in (
+        ("ServiceMonitor", "endpoints", "runner-api"),
+        ("PodMonitor", "podMetricsEndpoints", "runner-worker"),
+    ):
+        (monitor,) = of_kind(whole, kind)
+        assert monitor["apiVersion"] == "monitoring.coreos.com/v1"
+        assert set(monitor["spec"]) == {"selector", ends}
+        (end,) = monitor["spec"][ends]
+        assert set(end) == {"port", "path", "interval", "relabelings"}
+        assert end["relabelings"] == [{"targetLabel": "job", "replacement": job}]
+        assert f'up{{job="{job}"}}' in rules
+    worker = pods(whole)["worker"]
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= worker.labels.items()
+    (beside,) = (each for each in worker.spec["containers"] if each["name"] == "metrics")
+    assert beside["ports"] == [{"name": end["port"], "containerPort": 9464}]
+    assert variables(whole)["worker"]["RUNNER_WORKER_METRICS_PORT"] == beside["command"][-1]
 
 
 async def test_keda_counts_what_the_api_tells(whole: list[Object], api: Database) -> None:

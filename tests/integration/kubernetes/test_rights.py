@@ -23,7 +23,7 @@ SOCKET, STATE = "/run/agent-runner", "/var/lib/agent-runner"
 POSTGRES, REDIS, S3 = ("192.0.2.10", 5432), ("192.0.2.20", 6379), ("192.0.2.33", 443)
 PUBLIC, PRIVATE = ("198.51.100.7", 443), ("10.96.0.1", 443)
 DATA = {POSTGRES, REDIS, S3}
-DOOR, ADMISSION, HTTP, DNS = 7443, 7444, 8080, 53
+DOOR, ADMISSION, HTTP, METRICS, DNS = 7443, 7444, 8080, 9464, 53
 
 
 def excesses(pod: Pod) -> Iterator[str]:
@@ -147,8 +147,8 @@ def test_each_pod_has_the_secrets_that_are_its_own(ours: dict[str, Pod]) -> None
         "api": {"api", "api-door"}, "worker": {"worker", "invitations"}, "docker": set(),
         "migrate": {"operator"}, "operator": {"operator"}, "room": set(),
     }  # fmt: skip
-    (running,) = ours["worker"].spec["containers"]
-    assert "invitations" not in {each["name"] for each in running["volumeMounts"]}
+    for running in ours["worker"].spec["containers"]:
+        assert "invitations" not in {each["name"] for each in running["volumeMounts"]}
 
 
 def test_each_pod_reaches_what_it_needs_and_nothing_else(
@@ -203,17 +203,21 @@ def test_without_the_policies_strangers_would_reach_a_door(
     assert not Network(one_gone).reaches(peer(ours["api"]), worker, DOOR)
 
 
-def test_options_open_the_api_to_the_ingress_and_to_prometheus(
+def test_options_let_in_the_ingress_and_prometheus(
     whole: list[Object], ours: dict[str, Pod]
 ) -> None:
-    network, api = Network(whole), peer(ours["api"])
+    network, names = Network(whole), ("ingress-nginx", "monitoring", "default", "keda")
     let_in = {
-        name
-        for name in ("ingress-nginx", "monitoring", "default", "keda")
-        if network.reaches(Peer(name, {NAMESPACE: name}), api, HTTP)
+        (name, target, port)
+        for name in names
+        for target, pod in ours.items()
+        for port in (HTTP, DOOR, ADMISSION, METRICS)
+        if network.reaches(Peer(name, {NAMESPACE: name}), peer(pod), port)
     }
-    assert let_in == {"ingress-nginx", "monitoring"}
-    assert not network.reaches(Peer("monitoring", {}), peer(ours["worker"]), DOOR)
+    assert let_in == {
+        ("ingress-nginx", "api", HTTP), ("monitoring", "api", HTTP),
+        ("monitoring", "worker", METRICS),
+    }  # fmt: skip
 
 
 def test_the_ingress_passes_on_nothing_that_needs_no_key(whole: list[Object]) -> None:
@@ -247,7 +251,7 @@ def test_a_rollout_of_workers_leaves_docker_and_its_sandboxes(
         "worker": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1}},
     }
     for name in ("docker", "worker"):
-        (container,) = ours[name].spec["containers"]
+        container = ours[name].spec["containers"][0]
         assert {"livenessProbe", "startupProbe"}.isdisjoint(container)
         assert "exec" in container["readinessProbe"]
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import contextlib
 import os
 import shutil
 import subprocess
@@ -10,10 +11,12 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 
+import httpx
 import pytest
 import yaml
 
 from runner.auth.caller import By
+from runner.base.exposition import exposed
 from runner.base.settings import Settings
 from runner.base.signing import Signer, TrustedKeys
 from runner.door import joining
@@ -202,3 +205,30 @@ def test_the_page_makes_the_secrets_that_the_pods_mount(
                 "@db.internal:5432/runner?sslmode=verify-full"
             )
     assert Settings().objects_access_key is not None
+
+
+def test_prometheus_reads_at_the_pods_address_what_a_worker_tells_on_loopback() -> None:
+    """No longer than the worker answers; and it ends with its pod."""
+    pod, port = "127.0.0.2", free_port()
+    program = MANIFESTS / "components" / "monitoring" / "pass_on.py"
+    passing = subprocess.Popen([sys.executable, "-I", program, pod, str(port)])
+    try:
+        asyncio.run(_read(pod, port, told=b"runner_slots 8\n" * 100_000))
+    finally:
+        passing.terminate()
+        assert passing.wait(30) == 0
+
+
+async def _read(pod: str, port: int, *, told: bytes) -> None:
+    async with exposed(port, lambda: told), httpx.AsyncClient() as client:
+        while True:
+            with contextlib.suppress(httpx.ConnectError):
+                answer = await client.get(f"http://{pod}:{port}/metrics")
+                break
+            await asyncio.sleep(0.1)
+        assert answer.content == told
+        other = await client.get(f"http://{pod}:{port}/other")
+        assert other.status_code == 404
+    async with httpx.AsyncClient() as client:
+        with pytest.raises(httpx.TransportError):
+            await client.get(f"http://{pod}:{port}/metrics")
