@@ -1,8 +1,9 @@
 """Runs every benchmark of speed and cost, one after the other, and writes the page of results.
 
 Each runs in a process of its own with a time-out; figures go to `docs/performance.json`, which is
-signed, tables to `docs/performance.md`. Usage: `make bench`, or
-`python -m benchmarks.performance --only tti path`.
+signed, tables to `docs/performance.md`, and charts of the main tables to `docs/performance/`.
+Usage: `make bench`, or `python -m benchmarks.performance --only tti path`. With `--page`, nothing
+is measured: page and charts are written again from the figures.
 """
 
 import argparse
@@ -17,11 +18,15 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import sealed
+from benchmarks.charts import Chart, svg
 from benchmarks.harness import machine, markdown
 from runner.base.settings import Settings
 from runner.base.signing import Signer
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
+FIGURES = DOCS / "performance.json"
+CHARTS = "performance"
+"""The folder of the charts, beside the page."""
 PATIENCE_S = 1200
 
 
@@ -33,6 +38,7 @@ class Section:
     arguments: tuple[str, ...]
     title: str
     words: str
+    chart: Chart | None = None
 
 
 SECTIONS = (
@@ -40,20 +46,29 @@ SECTIONS = (
         "tti", ("--rounds", "100"), "Time to interactive",
         "From the create call to the first command's result, through HTTP, `print(1)`, 100 of each "
         "mode. Score: 100 x (1 - t/10 s), 60 % median, 25 % p95, 15 % p99, times success.",
+        Chart(
+            "Time to interactive by mode and pool, ms", ("median", "p95"), (0, 1, 2), ratios=True
+        ),
     ),
     Section(
         "peers", ("--rounds", "15", "--peers"), "Beside others",
         "The same program in turn. *Capabilities*, *seccomp* (2: a filter), *nnp* (no new "
         "privileges), *user* and *interfaces* as the program itself reads them.",
+        Chart("The same program, ms", ("median", "p95")),
     ),
     Section(
         "path", ("--rounds", "50"), "Where the time goes",
         "One request after the other; *the sandbox alone* is the same run driven by the benchmark "
         "itself. Processor time is of the whole process, its background work included.",
+        Chart("Where the time goes, ms, median", ("fresh sandbox", "reuse")),
     ),
     Section(
         "sustained", ("--seconds", "30"), "Sustained",
         "For 30 s each, nothing started ahead; the daemon's own rate in the same run.",
+        Chart(
+            "Sustained, executions/s", tuple(f"{n} in flight" for n in (1, 2, 4, 8, 16)),
+            rows=("fresh sandbox", "reuse"),
+        ),
     ),
     Section(
         "living", ("--rounds", "40"), "Sandboxes that live",
@@ -87,11 +102,12 @@ SECTIONS = (
         "Proportional set size of idle sandboxes, and what the host has less of for each.",
     ),
 )  # fmt: skip
+SIGNED = ", which is signed (`python -m benchmarks.sealed docs/performance.json`)"
 HEAD = (
-    "Written by `make bench`; the figures are in [performance.json](performance.json), which is "
-    "signed (`python -m benchmarks.sealed docs/performance.json`). Everything "
-    "was measured in one run on one machine: compare the rows, not the milliseconds with another "
-    "machine's. [What the figures say](performance-notes.md) compares them with our targets."
+    "Written by `make bench`; the figures are in [performance.json](performance.json){signed}. "
+    "Everything was measured in one run on one machine: compare the rows, not the milliseconds "
+    "with another machine's. [What the figures say](performance-notes.md) compares them with our "
+    "targets."
 )
 
 
@@ -117,9 +133,10 @@ def run(section: Section) -> tuple[dict[str, Any], bool]:
 
 def page(results: dict[str, Any]) -> str:
     """Return the page of the measurements."""
+    signed = SIGNED if sealed.beside(FIGURES).exists() else ""
     parts = [
         "# Performance",
-        HEAD,
+        HEAD.format(signed=signed),
         "\n".join(f"- {name}: {what}" for name, what in results["machine"].items()),
         f"Measured in {results['took_s']} s.",
     ]
@@ -128,9 +145,23 @@ def page(results: dict[str, Any]) -> str:
     for section in SECTIONS:
         if section.module in results["benchmarks"]:
             sheet = results["benchmarks"][section.module]["sheet"]
-            parts += [f"## {section.title}", section.words, markdown(sheet)]
+            parts += [f"## {section.title}", section.words]
+            if section.chart is not None:
+                parts.append(f"![{section.chart.title}]({CHARTS}/{section.module}.svg)")
+            parts.append(markdown(sheet))
             parts.append(f"`python -m {shlex.join(command(section))}`")
     return "\n\n".join(parts) + "\n"
+
+
+def write_page(results: dict[str, Any]) -> None:
+    """Write the page of the measurements, and its charts."""
+    folder = DOCS / CHARTS
+    folder.mkdir(exist_ok=True)
+    for section in SECTIONS:
+        if section.chart is not None and section.module in results["benchmarks"]:
+            sheet = results["benchmarks"][section.module]["sheet"]
+            (folder / f"{section.module}.svg").write_text(svg(section.chart, sheet))
+    (DOCS / "performance.md").write_text(page(results))
 
 
 def _differences(before: dict[str, str], now: dict[str, str]) -> str:
@@ -145,13 +176,16 @@ def main() -> int:
     parser.add_argument(
         "--only", nargs="*", help="modules; the others keep their figures, of the same machine"
     )
+    parser.add_argument("--page", action="store_true", help="write the page again; measure nothing")
     given = parser.parse_args()
-    path = DOCS / "performance.json"
+    if given.page:
+        write_page(json.loads(FIGURES.read_text()))
+        return 0
     began = time.monotonic()
     results: dict[str, Any] = {"machine": machine(), "benchmarks": {}}
     took_s = 0
-    if given.only and path.exists():
-        earlier = json.loads(path.read_text())
+    if given.only and FIGURES.exists():
+        earlier = json.loads(FIGURES.read_text())
         if other := _differences(earlier["machine"], results["machine"]):
             parser.error(f"the other figures are of another machine ({other}): measure all of them")
         results["benchmarks"], took_s = earlier["benchmarks"], earlier["took_s"]
@@ -162,9 +196,9 @@ def main() -> int:
             results["benchmarks"][section.module], fine = run(section)
             wrong += [] if fine else [section.module]
     results["took_s"] = took_s + round(time.monotonic() - began)
-    path.write_text(json.dumps(results, indent=1) + "\n")
-    sealed.seal(path, Signer.open(Settings().state_dir), results["machine"]["revision"])
-    (DOCS / "performance.md").write_text(page(results))
+    FIGURES.write_text(json.dumps(results, indent=1) + "\n")
+    sealed.seal(FIGURES, Signer.open(Settings().state_dir), results["machine"]["revision"])
+    write_page(results)
     for each in wrong:
         print(f"{each}: its figures are not as they have to be; its table says why")
     return int(bool(wrong))
