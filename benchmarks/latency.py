@@ -24,8 +24,8 @@ from agent_runner import Client
 from runner.base import telemetry
 from runner.base.settings import Settings
 from runner.cli.demo import temporary_state
+from runner.cli.embedded import embedded
 from runner.cli.operate import engine
-from runner.cli.session import embedded
 from runner.sandbox.engine.images import Images
 
 ROUNDS = 50

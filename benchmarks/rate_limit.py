@@ -33,8 +33,9 @@ from runner.api.edge.ratelimit import RateLimiter as Ours
 from runner.base import telemetry
 from runner.base.rates import Rate
 from runner.base.settings import Settings
+from runner.cli.address import Address
 from runner.cli.demo import temporary_state
-from runner.cli.session import Address, deployment
+from runner.cli.embedded import deployment
 from runner.embedded.services import services
 
 ROUNDS = 500

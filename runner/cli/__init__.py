@@ -48,6 +48,8 @@ What commands share:
     listing      tables, and JSON
     human        sizes, times and numbers
     session      which deployment a command talks to
+    address      how to reach a deployment, and how `runner dev` tells that
+    embedded     a deployment that a command starts for itself
     database     runs operators' work in PostgreSQL
     host         what this host offers
     service_urls  what the URLs of PostgreSQL and Redis say of TLS

@@ -21,8 +21,8 @@ from anthropic import APIStatusError, AsyncAnthropic
 from anthropic.lib.environments import BetaAnyRunnableTool, EnvironmentWorker
 
 from agent_runner import AsyncClient
+from runner.cli.address import Address
 from runner.cli.claude_tools import SandboxTools
-from runner.cli.session import Address
 from runner.words.errors import SetupError
 
 if TYPE_CHECKING:

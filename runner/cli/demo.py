@@ -28,7 +28,8 @@ from runner.base.settings import Settings
 from runner.cli import operate
 from runner.cli.audit import print_audit
 from runner.cli.console import err, out, reports_errors
-from runner.cli.session import embedded, operated
+from runner.cli.embedded import embedded
+from runner.cli.session import operated
 from runner.words.text import counted
 
 ROWS = 5000

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from agent_runner import Client as Api
 from agent_runner import NotPermitted
 from agent_runner.transport import CONNECT_TIMEOUT_S, base_url
+from runner.cli.address import Address
 from runner.cli.console import read_settings, reports_errors
-from runner.cli.session import Address, reached
+from runner.cli.session import reached
 from runner.words.errors import SetupError
 
 if TYPE_CHECKING:

@@ -17,9 +17,10 @@ from runner.base import telemetry
 from runner.base.recipe import read_recipe
 from runner.base.settings import Settings
 from runner.base.tasks import attended
-from runner.cli import session
+from runner.cli.address import Beside, announced
 from runner.cli.console import err, out, read_settings, reports_errors, required, shown
 from runner.cli.credentials import require_sound
+from runner.cli.embedded import first_key
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -311,8 +312,8 @@ async def _dev(settings: Settings) -> None:
     async with stack(settings) as running:
         with out.status("starting"):
             await running.ready()
-        key = await session.first_key(running.services.owner_url, settings)
-        with session.announced(settings, session.Beside.of(running, key.token)):
+        key = await first_key(running.services.owner_url, settings)
+        with announced(settings, Beside.of(running, key.token)):
             _welcome(settings, running.url, key.token)
             await running.watch(stop)
             out.print("stopping …")

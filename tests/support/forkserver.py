@@ -29,7 +29,7 @@ from runner.embedded.process import die_with_parent
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULES = (
-    "runner.__main__", "runner.cli.app", "uvloop",
+    "runner.__main__", "runner.cli.app", "runner.cli.serve", "uvloop",
     "runner.api.app", "runner.api.server", "runner.node.service",
 )  # fmt: skip
 """What the API and the worker import before they serve, and with that nearly all that they use."""

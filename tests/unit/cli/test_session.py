@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from runner.base.settings import Settings
-from runner.cli import session
+from runner.cli import address, session
 from runner.embedded.hold import held
 from runner.words.errors import SetupError
 
-BESIDE = session.Beside(
+BESIDE = address.Beside(
     url="http://127.0.0.1:8080",
     api_key="rk_x",
     docker_url="unix:///beside/docker.sock",
@@ -32,8 +32,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_what_runs_beside_is_found_by_the_state_folder_while_it_runs(folder: Path) -> None:
     """Its Docker and its logins are found, too. Only its user may read them."""
-    with held(folder), session.announced(Settings(), BESIDE):
-        assert session.found(Settings()) == BESIDE
+    with held(folder), address.announced(Settings(), BESIDE):
+        assert address.found(Settings()) == BESIDE
         operated = session.operated()
         assert operated.docker_url == BESIDE.docker_url
         assert operated.database_owner_url is not None
@@ -41,7 +41,7 @@ def test_what_runs_beside_is_found_by_the_state_folder_while_it_runs(folder: Pat
         assert operated.database_operator_url is not None
         assert operated.database_operator_url.get_secret_value() == BESIDE.operator_url
         assert stat.S_IMODE((folder / "run" / "dev.json").stat().st_mode) == 0o600
-    assert session.found(Settings()) is None
+    assert address.found(Settings()) is None
     assert session.operated() == Settings()
 
 
@@ -49,7 +49,7 @@ def test_what_the_environment_sets_stays(folder: Path, monkeypatch: pytest.Monke
     """Logins of two deployments are never mixed."""
     monkeypatch.setenv("RUNNER_DOCKER_URL", "unix:///own.sock")
     monkeypatch.setenv("RUNNER_DATABASE_API_URL", "postgresql://api:x@db/x")
-    with held(folder), session.announced(Settings(), BESIDE):
+    with held(folder), address.announced(Settings(), BESIDE):
         operated = session.operated()
     assert operated.docker_url == "unix:///own.sock"
     assert operated.database_owner_url is None
@@ -60,7 +60,7 @@ def test_what_a_killed_one_left_behind_is_not_believed(folder: Path) -> None:
     """By now, its address may belong to somebody else."""
     (folder / "run").mkdir()
     (folder / "run" / "dev.json").write_text(BESIDE.model_dump_json())
-    assert session.found(Settings()) is None
+    assert address.found(Settings()) is None
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"url": "http://x"}'])
@@ -68,4 +68,4 @@ def test_a_file_that_says_nothing_is_named(folder: Path, content: str) -> None:
     with held(folder):
         (folder / "run" / "dev.json").write_text(content)
         with pytest.raises(SetupError, match=r"dev\.json is not what this release writes"):
-            session.found(Settings())
+            address.found(Settings())
