@@ -106,6 +106,7 @@ def test_labels_are_from_fixed_sets(shared: Deployment) -> None:
     # What the API's own document leaves out; tests before this one may have asked for any of it.
     beside = {
         "none", "/mcp", "/run_code", "/openapi.json", "/docs", "/docs/reference.css",
+        "/console", "/console/{name}",
         "/v1/sandboxes/{sandbox_id}/ports/{port}/{path}",
     }  # fmt: skip
     theirs = {_plain(getattr(each, "path", "")) for of in e2b_routers() for each in of.routes}

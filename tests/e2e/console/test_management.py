@@ -87,7 +87,9 @@ def test_somebody_who_is_invited_accepts_and_logs_in(
         theirs.keyboard.press("Enter")
         expect(theirs.get_by_role("heading", name="Overview")).to_be_visible()
         page.reload()
-        page.get_by_label("Role of new@example.com").select_option("viewer")
+        with page.expect_response(lambda told: told.request.method == "PATCH") as changed:
+            page.get_by_label("Role of new@example.com").select_option("viewer")
+        assert changed.value.ok
         theirs.reload()
         expect(theirs.locator(".who")).to_contain_text("viewer")
         page.get_by_role("button", name="Remove new@example.com").click()

@@ -47,6 +47,7 @@ def test_the_newest_passes_langchains_suite_as_far_as_it_can(newest: Framework) 
     assert len(results) == TESTS
 
 
+@pytest.mark.matrix
 def test_the_oldest_passes_langchains_suite(oldest: Framework) -> None:
     results = oldest.suite("deepagents_suite.py", *ASYNC)
     assert wrong(results) == {}
@@ -72,6 +73,7 @@ def e2b(oldest: Framework) -> Iterator[Framework]:
         yield replace(oldest, facts=facts)
 
 
+@pytest.mark.matrix
 def test_langchains_package_for_e2b_passes_its_suite_unmodified(e2b: Framework) -> None:
     results = e2b.suite("langchain_e2b_suite.py", *ASYNC)
     assert wrong(results) == {}

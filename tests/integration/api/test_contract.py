@@ -82,7 +82,7 @@ def test_every_malformed_request_gets_a_problem_document(
             # Streams, and a port, on which nothing listens.
             "--exclude-path-regex", r"/(events|output|watch|tcp/\{port\})$",
             "--exclude-checks", "positive_data_acceptance",
-            "--max-examples", "25",
+            "--max-examples", "12",
             "--seed", "7",
             "--suppress-health-check", "all",
             "--generation-database", "none",

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeAlias
 from uuid import UUID
@@ -44,6 +45,15 @@ def postgres() -> Iterator[Services]:
     with state_folder() as folder, services(folder, ephemeral=True) as running:
         for _ in range(2):
             migrate(SecretStr(running.owner_url))
+        asyncio.run(publish(running))
+        yield running
+
+
+@contextmanager
+def of_a_module() -> Iterator[Services]:
+    """Run services for one module, as other tests' waiting executions would be claimed."""
+    with state_folder() as folder, services(folder, ephemeral=True) as running:
+        migrate(SecretStr(running.owner_url))
         asyncio.run(publish(running))
         yield running
 

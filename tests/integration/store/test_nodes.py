@@ -1,6 +1,6 @@
 """Rows of nodes: who is a node, and what it may claim."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from uuid import UUID
@@ -20,12 +20,18 @@ from runner.words.execution import ExecutionRequest
 from runner.words.ids import new_id
 from runner.words.nodes import NodeState
 from runner.words.sandbox import Isolation
-from tests.integration.store.conftest import LEASE, REQUEST, new_tenant
+from tests.integration.store.conftest import LEASE, REQUEST, new_tenant, of_a_module
 from tests.integration.store.test_living_sandboxes import claimed, made, running
 from tests.integration.store.test_scheduling import Superuser, submit
 from tests.integration.store.test_templates import built
 
 SOON = timedelta(seconds=30)
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[Services]:
+    with of_a_module() as running:
+        yield running
 
 
 @pytest.fixture

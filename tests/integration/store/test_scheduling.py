@@ -17,7 +17,7 @@ from pydantic import SecretStr
 
 from runner.base.duties import Duties
 from runner.base.signing import Signer
-from runner.embedded.services import Services, services
+from runner.embedded.services import Services
 from runner.node.breaker import Breaker
 from runner.node.gate import Gate
 from runner.node.reaper import Reaper
@@ -31,7 +31,6 @@ from runner.queue.changes import Changes
 from runner.queue.doorbell import Doorbell
 from runner.store import attempts, executions, scheduling
 from runner.store.db import Database
-from runner.store.migrations import migrate
 from runner.store.scheduling import Claimed, Left
 from runner.tenants.tenancy import create_key
 from runner.words.errors import DockerUnavailable, LeaseLost, RunnerError, SecretsUnreadable
@@ -39,8 +38,7 @@ from runner.words.execution import Claim, InputFile, Result, never_ran
 from runner.words.ids import PLATFORM_TENANT, new_id
 from runner.words.principal import Role, Tier
 from runner.words.states import Reason, State
-from tests.integration.store.conftest import LEASE, LIMITS, REQUEST, publish
-from tests.support.deployment import state_folder
+from tests.integration.store.conftest import LEASE, LIMITS, REQUEST, of_a_module
 
 Superuser = Connection[dict[str, Any]]
 DONE: Result = never_ran(State.FAILED, Reason.EXIT_NONZERO, "ended")
@@ -48,10 +46,7 @@ DONE: Result = never_ran(State.FAILED, Reason.EXIT_NONZERO, "ended")
 
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[Services]:
-    """Return this module's own services, as other tests' waiting executions would be claimed."""
-    with state_folder() as folder, services(folder, ephemeral=True) as running:
-        migrate(SecretStr(running.owner_url))
-        asyncio.run(publish(running))
+    with of_a_module() as running:
         yield running
 
 

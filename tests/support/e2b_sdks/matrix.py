@@ -14,7 +14,7 @@ from tests.support.environments import ROOT, Environments
 
 AT_ONCE = 4
 """Programs beside each other: they wait for the deployment more than they compute."""
-PROGRAM_S = 500
+PROGRAM_S = 900
 
 
 @dataclass(frozen=True)
