@@ -455,7 +455,7 @@ async def test_a_flood_of_strangers_costs_little_and_is_logged_once(home: House)
             began = time.process_time()
             with pytest.raises(LaunchFailed):
                 await meet_again(listener, home.awaited(), 3.0)
-            assert time.process_time() - began < 1
+            assert time.process_time() - began < 1.5
         finally:
             flood.kill()
             await flood.wait()
