@@ -55,6 +55,9 @@ Resources, a file each, between HTTP and the use cases of `runner.executions`, `
     fusion         code run once, in the form of SandboxFusion
     public_templates  templates that the operator makes everybody's
     operator       what the operator does with tenants
+    operator_session  sessions of operators, for their pages of the console
+    operator_load  load and health, as the operator watches them
+    operator_audit  the deployment's own audit log
     nodes          what the operator does with nodes
     node_invitations  one-time tokens by which hosts join
     health         liveness, readiness, metrics
@@ -68,6 +71,7 @@ What resources share:
     context_requests  what a client may ask of code contexts
     context_views     how the API shows them
     template_requests  what a client may ask of a template that is to be built
+    tenant_requests  what an operator may ask for a tenant
     new_sandbox    a sandbox that is to be made
     sandbox_requests  what a client may ask of sandboxes that live
     sandbox_changes  what a client may change of one

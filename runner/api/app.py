@@ -30,6 +30,9 @@ from runner.api import (
     node_invitations,
     nodes,
     operator,
+    operator_audit,
+    operator_load,
+    operator_session,
     ports,
     problems,
     processes,
@@ -207,6 +210,9 @@ def _wanted(parts: Dependencies) -> list[APIRouter]:
     pages = console.router(console.assets(settings.console_path) if settings.console else {})
     optional = (
         (operator.router, parts.operators),
+        (operator_session.router, parts.operators),
+        (operator_load.router, parts.operators),
+        (operator_audit.router, parts.operators),
         (nodes.router, parts.operators),
         (node_invitations.router, parts.operators),
         (public_templates.router, parts.operators),

@@ -1,14 +1,18 @@
-"""`/v1/audit`: the tenant's audit log, its verification and its export."""
+"""`/v1/audit`: the tenant's audit log, its verification and its export.
+
+`operator_audit` has the same of the deployment's own log.
+"""
 
 import json
 from typing import Annotated, Any, Literal
+from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query
 from fastapi.responses import StreamingResponse
 from pydantic import AfterValidator, Field
 
 from runner.api import cursors
-from runner.api.deps import Allow, Parts
+from runner.api.deps import Allow, Dependencies, Parts
 from runner.api.fields import storable
 from runner.api.problems import responses
 from runner.api.views import View
@@ -16,7 +20,7 @@ from runner.audit import checkpoints, export
 from runner.audit import events as audit
 from runner.audit.chain import Pin
 from runner.audit.checkpoints import Checkpoint
-from runner.auth.caller import Caller
+from runner.auth.caller import By, Caller
 from runner.auth.permissions import Permission
 
 router = APIRouter(prefix="/v1/audit", tags=["audit"])
@@ -102,6 +106,14 @@ async def wanted(
 
 
 Filtered = Annotated[audit.Filter, Depends(wanted)]
+Cursor = Annotated[str | None, Query(max_length=cursors.MAX_LENGTH)]
+PageSize = Annotated[int, Query(ge=1, le=500)]
+Order = Annotated[
+    Literal["oldest", "newest"],
+    Query(description="Which records come first; a cursor is for the order it was given in."),
+]
+KnownSeq = Annotated[int | None, Query(ge=1, le=cursors.MAX_SEQ)]
+KnownHash = Annotated[str | None, Query(alias="hash", pattern=r"^[0-9a-f]{64}$")]
 
 
 @router.get("", summary="Read the audit log", responses=responses())
@@ -109,16 +121,46 @@ async def read(
     caller: CanReadAudit,
     parts: Parts,
     filtered: Filtered,
-    cursor: Annotated[str | None, Query(max_length=cursors.MAX_LENGTH)] = None,
-    limit: Annotated[int, Query(ge=1, le=500)] = 100,
-    order: Annotated[
-        Literal["oldest", "newest"],
-        Query(description="Which records come first; a cursor is for the order it was given in."),
-    ] = "oldest",
+    cursor: Cursor = None,
+    limit: PageSize = 100,
+    order: Order = "oldest",
 ) -> AuditPage:
     """Return this tenant's audit records, oldest first unless `order` says otherwise."""
+    return await page_of(parts, caller.tenant_id, filtered, cursor, limit, order)
+
+
+@router.get("/verification", summary="Verify the audit log", responses=responses())
+async def verify(
+    caller: CanReadAudit, parts: Parts, seq: KnownSeq = None, hash_: KnownHash = None
+) -> Verification:
+    """Compute the whole chain and compare it with its head, newest checkpoint and receipts.
+
+    To check that the log still has a record that you know, give its `seq` and `hash`.
+    """
+    return await verified(parts, caller.tenant_id, seq, hash_)
+
+
+@router.get("/export", summary="Export the audit log", response_class=Ndjson, responses=responses())
+async def export_log(caller: CanExportAudit, parts: Parts, filtered: Filtered) -> Ndjson:
+    """Return the log as NDJSON: a head with the public keys, the records, a signed checkpoint.
+
+    `runner audit verify FILE` checks it offline. A filtered export is no chain, so it cannot show
+    whether a record was left out. The log, and so the file, records the export itself.
+    """
+    return await exported(parts, caller.tenant_id, filtered, caller.by)
+
+
+async def page_of(
+    parts: Dependencies,
+    tenant_id: UUID,
+    filtered: audit.Filter,
+    cursor: str | None,
+    limit: int,
+    order: Literal["oldest", "newest"],
+) -> AuditPage:
+    """Return a page of a log."""
     place = cursors.decode_seq(cursor)
-    async with parts.database.tenant(caller.tenant_id) as tx:
+    async with parts.database.tenant(tenant_id) as tx:
         if order == "oldest":
             found = await audit.list_after(tx, place, filtered, limit + 1)
         else:
@@ -134,23 +176,16 @@ async def read(
     )
 
 
-@router.get("/verification", summary="Verify the audit log", responses=responses())
-async def verify(
-    caller: CanReadAudit,
-    parts: Parts,
-    seq: Annotated[int | None, Query(ge=1, le=cursors.MAX_SEQ)] = None,
-    hash_: Annotated[str | None, Query(alias="hash", pattern=r"^[0-9a-f]{64}$")] = None,
+async def verified(
+    parts: Dependencies, tenant_id: UUID, seq: int | None, hash_: str | None
 ) -> Verification:
-    """Compute the whole chain and compare it with its head, newest checkpoint and receipts.
-
-    To check that the log still has a record that you know, give its `seq` and `hash`.
-    """
+    """Return whether a log holds, and still has the record that somebody knows, if they do."""
     known = []
     if seq is not None and hash_ is not None:
         known.append(Pin(seq, bytes.fromhex(hash_), "what you hold"))
-    tenant, keys = caller.tenant_id, parts.trusted.read()
-    async with parts.verifying.turn(tenant):
-        checked = await checkpoints.verify_log(parts.database, tenant, keys, known)
+    keys = parts.trusted.read()
+    async with parts.verifying.turn(tenant_id):
+        checked = await checkpoints.verify_log(parts.database, tenant_id, keys, known)
     verdict = checked.verdict
     return Verification(
         valid=verdict.fault is None,
@@ -161,22 +196,12 @@ async def verify(
     )
 
 
-@router.get("/export", summary="Export the audit log", response_class=Ndjson, responses=responses())
-async def export_log(caller: CanExportAudit, parts: Parts, filtered: Filtered) -> Ndjson:
-    """Return the log as NDJSON: a head with the public keys, the records, a signed checkpoint.
-
-    `runner audit verify FILE` checks it offline. A filtered export is no chain, so it cannot show
-    whether a record was left out. The log, and so the file, records the export itself.
-    """
+async def exported(parts: Dependencies, tenant_id: UUID, filtered: audit.Filter, by: By) -> Ndjson:
+    """Return a log as a file, after recording in it who exports it."""
     lines = await export.begin(
-        parts.database,
-        caller.tenant_id,
-        filtered,
-        parts.trusted,
-        actor=caller.actor,
-        origin=caller.origin,
+        parts.database, tenant_id, filtered, parts.trusted, actor=by.actor, origin=by.origin
     )
     return Ndjson(
         lines,
-        headers={"Content-Disposition": f'attachment; filename="audit-{caller.tenant_id}.ndjson"'},
+        headers={"Content-Disposition": f'attachment; filename="audit-{tenant_id}.ndjson"'},
     )

@@ -1,13 +1,16 @@
 """Callers: by a key, an identity provider's token, a session's cookie, or a signed address.
 
+Users and operators have sessions of their own, with cookies of their own: neither is read where the
+other's belongs.
+
 The header is checked before the cookie: browsers send cookies by themselves, but never that header.
 A change by cookie must come from our own pages: `Sec-Fetch-Site` and `Origin` must say so if the
 browser sends them, and `X-CSRF-Token` must be that of the session. A WebSocket makes changes by a
 GET request, to which a page can add no header; but browsers always send `Origin` with it.
 """
 
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal, Self
 
 from fastapi import Request, Response
 
@@ -20,8 +23,14 @@ from runner.api.edge.routing import OPERATORS, TEMPLATE
 from runner.api.edge.sockets import SOCKET
 from runner.api.librechat import paths as librechat
 from runner.api.traffic.destination import DESTINATION
-from runner.auth import oidc, sessions
-from runner.auth.identity import ANSWER, authenticate, authenticate_operator, of_basic
+from runner.auth import oidc, operating, sessions
+from runner.auth.identity import (
+    ANSWER,
+    OPERATORS_ANSWER,
+    authenticate,
+    authenticate_operator,
+    of_basic,
+)
 from runner.auth.oidc import Issuer
 from runner.auth.sessions import Lifetime, SessionId
 from runner.sandboxes.addresses import FileAddresses, FileOperation
@@ -51,14 +60,22 @@ FROM_ELSEWHERE = "a change by cookie must come from this deployment's own pages,
 class Cookies:
     """The cookie of a session's id. `secure` is False only in development on one host."""
 
-    NAMES: ClassVar[tuple[str, str]] = ("__Host-runner_session", "runner_session")
+    NAMES: ClassVar[tuple[str, ...]] = (
+        "__Host-runner_session", "runner_session", "__Host-runner_operator", "runner_operator",
+    )  # fmt: skip
     lifetime: Lifetime
     secure: bool = True
+    kind: Literal["session", "operator"] = "session"
 
     @property
     def name(self) -> str:
         """The cookie's name; its prefix keeps other hosts and plain HTTP from setting it."""
-        return self.NAMES[0] if self.secure else self.NAMES[1]
+        return f"{'__Host-' if self.secure else ''}runner_{self.kind}"
+
+    @property
+    def of_operators(self) -> Self:
+        """The cookie of an operator's session."""
+        return replace(self, kind="operator")
 
     def read(self, request: Request) -> SessionId | None:
         """Return the session id that a request carries, or None."""
@@ -129,11 +146,7 @@ class Callers:
             header = librechat.bearer(request.headers)
             return await authenticate(self.database, header, origin(request), recorded=recorded)
         if request.scope["path"].startswith(OPERATORS):
-            if self.operators is None:
-                raise NotFound("this process has no operator's routes")
-            return await authenticate_operator(
-                self.operators, header, origin(request), recorded=recorded
-            )
+            return await self._operator(request, header, recorded=recorded)
         if request.scope[TEMPLATE] in OPEN:
             if self.cookies.is_from_elsewhere(request):
                 raise NotPermitted(FROM_ELSEWHERE)
@@ -173,10 +186,35 @@ class Callers:
             "origin" not in request.headers or self.cookies.is_from_elsewhere(request)
         ):
             raise NotPermitted(SOCKET_FROM_ELSEWHERE)
-        if request.method not in SAFE and (
-            self.cookies.is_from_elsewhere(request)
-            or not sessions.csrf_matches(session, request.headers.get(CSRF_HEADER))
-        ):
-            raise NotPermitted(FROM_ELSEWHERE)
+        self._require_our_page(request, session.csrf)
         request.scope[SESSION] = session
         return principal
+
+    async def _operator(self, request: Request, header: str | None, *, recorded: bool) -> Operator:
+        if self.operators is None:
+            raise NotFound("this process has no operator's routes")
+        presented = None if header is not None else self.cookies.of_operators.read(request)
+        if presented is None:
+            return await authenticate_operator(
+                self.operators, header, origin(request), recorded=recorded
+            )
+        found = await operating.find(
+            self.operators,
+            presented,
+            self.cookies.lifetime,
+            attended=UNATTENDED not in request.headers,
+        )
+        if found is None:
+            raise NotAuthenticated(OPERATORS_ANSWER)
+        operator, session = found
+        self._require_our_page(request, session.csrf)
+        request.scope[SESSION] = session
+        return operator
+
+    def _require_our_page(self, request: Request, csrf: str) -> None:
+        """Raise NotPermitted for a change by cookie that no page of ours has asked for."""
+        if request.method not in SAFE and (
+            self.cookies.is_from_elsewhere(request)
+            or not sessions.csrf_matches(csrf, request.headers.get(CSRF_HEADER))
+        ):
+            raise NotPermitted(FROM_ELSEWHERE)

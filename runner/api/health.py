@@ -52,16 +52,21 @@ async def readyz(response: Response, parts: Parts) -> Readiness:
     `rights` is whether PostgreSQL says, a few times a second, which requests may still go on.
     Workers are no part of this: without one, submissions are taken and wait.
     """
+    found = await readiness(parts)
+    if found.status != "ok":
+        response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
+        response.headers["Retry-After"] = str(RETRY_AFTER_S)
+    return found
+
+
+async def readiness(parts: Dependencies) -> Readiness:
+    """Return which of the parts that requests need are ready."""
     postgres, redis = await asyncio.gather(
         _answers(_postgres(parts)), _answers(parts.doorbell.ping())
     )
     rights: Answer = "ok" if parts.rights.confirming else "unavailable"
-    ready = postgres == redis == rights == "ok"
-    if not ready:
-        response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
-        response.headers["Retry-After"] = str(RETRY_AFTER_S)
     return Readiness(
-        status="ok" if ready else "unavailable",
+        status="ok" if postgres == redis == rights == "ok" else "unavailable",
         parts={"postgres": postgres, "redis": redis, "rights": rights},
     )
 

@@ -6,36 +6,26 @@ principal of no tenant, and a tenant's key is refused here.
 
 from datetime import datetime
 from http import HTTPStatus
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request
-from pydantic import ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, Field
 
 from runner.api import cursors
 from runner.api.context import origin
-from runner.api.deps import (
-    Dependencies,
-    IsOperator,
-    Parts,
-    id_in_path,
-    is_operator,
-    operators_database,
-)
+from runner.api.deps import IsOperator, Parts, id_in_path, is_operator, operators_database
 from runner.api.edge.json import JsonRoute
-from runner.api.fields import Name, Strict, Text
+from runner.api.fields import storable
 from runner.api.problems import JSON_TAKEN, responses
-from runner.api.rules import EgressEntry, entries
+from runner.api.tenant_requests import NewKeyOf, NewTenant, Suspension, TermsBody, TermsChange
+from runner.api.usage import FirstDay, LastDay, UsageReport, report_of
 from runner.api.views import View
 from runner.auth.caller import By
-from runner.egress.policy import rule_to_json
-from runner.quotas.tiers import overrides
-from runner.store.tenants import Tenant, Terms
+from runner.store.tenants import Tenant
 from runner.tenants import tenancy
-from runner.tenants.policies import permitted
 from runner.tenants.tenancy import NO_TENANT, NewKey
-from runner.words.errors import Invalid
-from runner.words.principal import Operator, Role, Tier
+from runner.words.principal import Operator, Tier
 from runner.words.resources import Limits
 from runner.words.sandbox import Isolation
 
@@ -45,97 +35,6 @@ router = APIRouter(
     dependencies=[Depends(is_operator)],
     route_class=JsonRoute,
 )
-
-
-class TermsBody(Strict):
-    """The terms of a tenant."""
-
-    tier: Annotated[Tier, Field(strict=False)] = Tier.FREE
-    max_concurrency: int | None = Field(
-        default=None,
-        ge=1,
-        le=100_000,
-        description="How many executions may run at once; by default the tier's number.",
-    )
-    quotas: dict[str, int | str] = Field(
-        default_factory=dict,
-        max_length=16,
-        description="Quotas that replace the tier's: `queued`, `cpu_s_per_day`, "
-        "`egress_bytes_per_day`, "
-        "`storage_bytes`, `max_size`, `weight`.",
-    )
-    max_size: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,31}$")] = Field(
-        default="large", description="The size whose limits no execution may exceed."
-    )
-    required_isolation: Literal["gvisor"] | None = Field(
-        default=None,
-        description="The isolation that its executions must use; by default they may choose.",
-    )
-    egress_ceiling: list[EgressEntry] | None = Field(
-        default=None,
-        max_length=256,
-        description="Rules that bound the tenant's own, in addition to the deployment's ceiling.",
-    )
-    retention_days: int | None = Field(
-        default=None,
-        ge=1,
-        le=36_500,
-        description="Days for which ended executions are kept; by default as in the deployment.",
-    )
-
-    reuse: bool = Field(
-        default=False,
-        description="Whether its executions may ask for a sandbox that serves several in turn.",
-    )
-
-    def terms(self, parts: Dependencies) -> Terms:
-        """Return the terms. Raises Invalid for an unknown size, or a rule beyond the ceiling."""
-        if self.max_size not in parts.sizes:
-            known = ", ".join(sorted(parts.sizes))
-            raise Invalid(f"there is no size {self.max_size!r}; choose one of {known}", "max_size")
-        ceiling = self.egress_ceiling
-        return Terms(
-            tier=self.tier,
-            max_concurrency=self.max_concurrency,
-            max_limits=parts.sizes[self.max_size],
-            required_isolation=self.required_isolation and Isolation(self.required_isolation),
-            egress_ceiling=None
-            if ceiling is None
-            else tuple(
-                rule_to_json(rule)
-                for rule in permitted(
-                    entries(ceiling), (parts.egress_ceiling,), field="egress_ceiling"
-                )
-            ),
-            retention_days=self.retention_days,
-            quotas=overrides(self.quotas, parts.sizes),
-            reuse=self.reuse,
-        )
-
-
-class NewTenant(TermsBody):
-    """A tenant to make."""
-
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"name": "acme", "tier": "pro", "max_concurrency": 16}]}
-    )
-
-    name: Name = Field(description="Unique in the deployment; cannot be changed.")
-
-
-class Suspension(Strict):
-    """The reason why a tenant is suspended. The tenant sees it."""
-
-    model_config = ConfigDict(json_schema_extra={"examples": [{"why": "unpaid since June"}]})
-
-    why: Annotated[Text, StringConstraints(min_length=1, max_length=512)]
-
-
-class NewKeyOf(Strict):
-    """A key to make for a tenant that has lost its own."""
-
-    name: Annotated[Text, StringConstraints(min_length=1, max_length=128)] = "made by the operator"
-    role: Annotated[Role, Field(strict=False)] = Role.OWNER
 
 
 class TenantView(View):
@@ -215,12 +114,20 @@ TenantId = Annotated[UUID, Depends(id_in_path("tenant_id", "The tenant's id.", N
 @router.get("", summary="List tenants", responses=responses())
 async def list_tenants(
     parts: Parts,
+    name: Annotated[
+        str | None,
+        Query(max_length=63, description="A part of the name."),
+        AfterValidator(lambda text: text and storable(text)),
+    ] = None,
     cursor: Annotated[str | None, Query(max_length=cursors.MAX_LENGTH)] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> TenantPage:
-    """Return every tenant by name."""
+    """Return every tenant by name, or those whose name has a part."""
     found = await tenancy.list_by_name(
-        operators_database(parts), after=cursors.decode_name(cursor), limit=limit + 1
+        operators_database(parts),
+        part=name,
+        after=cursors.decode_name(cursor),
+        limit=limit + 1,
     )
     page, next_cursor = cursors.page(found, limit, lambda each: each.name)
     return TenantPage(
@@ -250,6 +157,37 @@ async def read(tenant_id: TenantId, parts: Parts) -> TenantView:
     return TenantView.of(await tenancy.get(operators_database(parts), tenant_id))
 
 
+@router.get(
+    "/{tenant_id}/usage",
+    summary="Read a tenant's usage and quotas",
+    responses=responses(HTTPStatus.NOT_FOUND),
+)
+async def usage(
+    tenant_id: TenantId, parts: Parts, first: FirstDay = None, last: LastDay = None
+) -> UsageReport:
+    """Return what `GET /v1/usage` tells the tenant: sums, and nothing that it stores."""
+    await tenancy.get(operators_database(parts), tenant_id)
+    return await report_of(parts.database, tenant_id, first, last)
+
+
+@router.patch(
+    "/{tenant_id}",
+    summary="Change some of a tenant's terms",
+    responses=responses(*JSON_TAKEN, HTTPStatus.NOT_FOUND),
+)
+async def change_some(
+    request: Request, tenant_id: TenantId, body: TermsChange, operator: IsOperator, parts: Parts
+) -> TenantView:
+    """Change the terms that are given, as `runner tenants set` does; the others stay.
+
+    `quotas` and `egress_ceiling` replace what the tenant had under that name.
+    """
+    database, by = operators_database(parts), _by(request, operator)
+    before = await tenancy.get(database, tenant_id)
+    changed = body.on(before.terms, parts)
+    return TenantView.of(await tenancy.change(database, tenant_id, changed, by))
+
+
 @router.put(
     "/{tenant_id}",
     summary="Change a tenant",
@@ -258,7 +196,10 @@ async def read(tenant_id: TenantId, parts: Parts) -> TenantView:
 async def change(
     request: Request, tenant_id: TenantId, body: TermsBody, operator: IsOperator, parts: Parts
 ) -> TenantView:
-    """Give a tenant new terms, which bound executions submitted from now on."""
+    """Give a tenant new terms, which bound executions submitted from now on.
+
+    Terms that are left out become the defaults.
+    """
     by = _by(request, operator)
     return TenantView.of(
         await tenancy.change(operators_database(parts), tenant_id, body.terms(parts), by)

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Annotated, Literal, Self
+from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query
 from fastapi.exceptions import RequestValidationError
@@ -16,6 +17,7 @@ from runner.api.views import View
 from runner.auth.caller import Caller
 from runner.auth.permissions import Permission
 from runner.quotas.standing import Figure
+from runner.store.db import Database
 from runner.store.usage import Day
 from runner.tenants.usage import used
 from runner.words.errors import Invalid
@@ -34,6 +36,8 @@ def _iso_date(value: object) -> object:
 
 
 _Date = Annotated[date, BeforeValidator(_iso_date)]
+FirstDay = Annotated[_Date | None, Query(alias="from", description="First day, UTC.")]
+LastDay = Annotated[_Date | None, Query(alias="to", description="Last day, UTC.")]
 
 
 class UsageView(View):
@@ -133,15 +137,22 @@ class UsageReport(View):
 async def read(
     caller: CanReadUsage,
     parts: Parts,
-    first: Annotated[_Date | None, Query(alias="from", description="First day, UTC.")] = None,
-    last: Annotated[_Date | None, Query(alias="to", description="Last day, UTC.")] = None,
+    first: FirstDay = None,
+    last: LastDay = None,
     granularity: Literal["day"] = "day",  # noqa: ARG001 - the one there is, named for the next
 ) -> UsageReport:
     """Return the sums of the days asked for, the last 30 if none are, and every quota's standing.
 
     An execution is counted when it ends, a living sandbox about twice a minute.
     """
-    async with parts.database.tenant(caller.tenant_id, snapshot=True) as tx:
+    return await report_of(parts.database, caller.tenant_id, first, last)
+
+
+async def report_of(
+    database: Database, tenant_id: UUID, first: date | None, last: date | None
+) -> UsageReport:
+    """Return the usage of a tenant. Raises RequestValidationError for a range that is none."""
+    async with database.tenant(tenant_id, snapshot=True) as tx:
         try:
             found = await used(tx, first, last)
         except Invalid as error:

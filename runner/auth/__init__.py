@@ -11,6 +11,7 @@ keys, at the address that the operator set.
     oidc         tokens of an identity provider
     sandbox_tokens  tokens that act in one sandbox on behalf of a key
     sessions     sessions of users, and their tokens against CSRF
+    operating    sessions of operators
     tokens       one-time tokens: joining a tenant, a forgotten password
     login        logging in and out, invitations, changes of password
     passwords    argon2id

@@ -65,9 +65,9 @@ def parse(text: str | None) -> SessionId | None:
     return SessionId(text) if text and _ID.fullmatch(text) else None
 
 
-def csrf_matches(session: Session, offered: str | None) -> bool:
-    """Return whether this is the session's token; the time that it takes reveals nothing of it."""
-    return hmac.compare_digest(session.csrf.encode(), (offered or "").encode())
+def csrf_matches(csrf: str, offered: str | None) -> bool:
+    """Return whether this is a session's token; the time that it takes reveals nothing of it."""
+    return hmac.compare_digest(csrf.encode(), (offered or "").encode())
 
 
 async def find(

@@ -23,7 +23,9 @@ COUNTING = timedelta(minutes=10)
 """How long a statement may take that reads a whole table."""
 SETS_TIME_OUT = 17
 """From this version on, `pg_restore` sets `transaction_timeout`, which older servers refuse."""
-SPENT_BY_USE = frozenset({"invitations", "node_invitations", "password_resets", "sessions"})
+SPENT_BY_USE = frozenset(
+    {"invitations", "node_invitations", "operator_sessions", "password_resets", "sessions"}
+)
 """Tables of tokens that end when they are used, withdrawn or left. No row of them is restored: what
 has ended since the backup would be good again, and nobody could tell which."""
 _DATA = re.compile(r"\d+; \d+ \d+ TABLE DATA \S+ (\S+) ")

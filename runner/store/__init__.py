@@ -20,7 +20,7 @@ another tenant. SQL is in `queries/*.sql`.
     members          members and invitations
     users            users and their sessions
     keys             API keys
-    operators        operators' keys
+    operators        operators' keys and sessions
     nodes            nodes: what each tells of itself, and what the operator wants of it
     node_invitations  one-time tokens by which hosts join, as hashes
     rights           what was made with a right, and how it ends

@@ -1,7 +1,7 @@
-"""Keys of the platform's operators, as stored. They belong to no tenant."""
+"""Keys and sessions of the platform's operators, as stored. They belong to no tenant."""
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from runner.store.transaction import Transaction
@@ -27,6 +27,25 @@ class StoredOperator:
     expires_at: datetime | None
     revoked_at: datetime | None
     last_used_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class FoundOperatorSession:
+    """A session that holds, and the key that it rests on. `unused`: no use was recorded lately."""
+
+    session_id: UUID
+    operator_id: UUID
+    prefix: str
+    unused: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NewOperatorSession:
+    """A session to store."""
+
+    id: UUID
+    operator_id: UUID
+    hash: bytes = field(repr=False)
 
 
 async def insert(
@@ -68,3 +87,32 @@ async def list_all(tx: Transaction) -> list[StoredOperator]:
 async def revoke(tx: Transaction, prefix: str) -> bool:
     """End a key at once; return False if no usable key has that prefix."""
     return bool(await tx.run("operators.revoke", prefix=prefix))
+
+
+async def insert_session(tx: Transaction, new: NewOperatorSession, lifetime: timedelta) -> None:
+    """Store a session that ends after `lifetime` at the latest."""
+    await tx.run(
+        "operators.insert_session",
+        session_id=new.id,
+        operator_id=new.operator_id,
+        hash=new.hash,
+        lifetime=lifetime,
+    )
+
+
+async def find_session(
+    tx: Transaction, hash_: bytes, idle: timedelta
+) -> FoundOperatorSession | None:
+    """Return the session with that hash, unless it or its key has ended, or it was idle."""
+    row = await tx.one("operators.find_session", hash=hash_, idle=idle)
+    return FoundOperatorSession(**row) if row else None
+
+
+async def used_session(tx: Transaction, session_id: UUID) -> None:
+    """Record that a session was used just now."""
+    await tx.run("operators.used_session", session_id=session_id)
+
+
+async def end_session(tx: Transaction, hash_: bytes) -> bool:
+    """End a session at once; return False if none with that hash was open."""
+    return bool(await tx.run("operators.end_session", hash=hash_))

@@ -103,6 +103,18 @@ CREATE TABLE operators (
     last_used_at timestamptz
 );
 
+-- Sessions of operators in their console. Each rests on an operator's key, and ends with it.
+CREATE TABLE operator_sessions (
+    session_id   uuid PRIMARY KEY,
+    operator_id  uuid NOT NULL REFERENCES operators(operator_id) ON DELETE CASCADE,
+    hash         bytea NOT NULL CHECK (length(hash) = 32) UNIQUE,
+    created_at   timestamptz NOT NULL DEFAULT now(),
+    last_used_at timestamptz NOT NULL DEFAULT now(),
+    expires_at   timestamptz NOT NULL,
+    ended_at     timestamptz
+);
+CREATE INDEX operator_sessions_by_operator ON operator_sessions (operator_id);
+
 -- Projects are known by their names, which do not change.
 CREATE TABLE projects (
     tenant_id     uuid NOT NULL REFERENCES tenants(tenant_id) ON DELETE CASCADE,
@@ -2395,6 +2407,9 @@ GRANT SELECT, INSERT, UPDATE (max_concurrency, max_limits, required_isolation, t
     suspended_at, suspended_why, egress_ceiling, retention_days, quotas, reuse) ON tenants TO
     runner_operator;
 GRANT SELECT, UPDATE (last_used_at) ON operators TO runner_operator;
+GRANT SELECT, INSERT (session_id, operator_id, hash, expires_at),
+      UPDATE (last_used_at, ended_at)
+    ON operator_sessions TO runner_operator;
 GRANT INSERT ON api_keys TO runner_operator;
 GRANT SELECT (tenant_id, state) ON executions, sandboxes TO runner_operator;
 GRANT SELECT (tenant_id, seq, hash), INSERT ON audit_events TO runner_operator;

@@ -78,9 +78,15 @@ async def get(tx: Transaction) -> Tenant | None:
     return of_row(row) if row else None
 
 
-async def list_by_name(tx: Transaction, *, after: str | None, limit: int) -> list[Tenant]:
-    """Return tenants by name: those that follow `after`. Only the operator sees others."""
-    return [of_row(row) for row in await tx.all("tenants.list", after=after, limit=limit)]
+async def list_by_name(
+    tx: Transaction, *, after: str | None, limit: int, part: str | None = None
+) -> list[Tenant]:
+    """Return tenants by name: those that follow `after`, and have `part` in their name.
+
+    Only the operator sees others.
+    """
+    rows = await tx.all("tenants.list", after=after, limit=limit, part=part)
+    return [of_row(row) for row in rows]
 
 
 async def update(tx: Transaction, terms: Terms) -> None:

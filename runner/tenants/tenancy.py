@@ -190,10 +190,12 @@ async def get(database: Database, tenant_id: UUID) -> Tenant:
         return await _get(tx)
 
 
-async def list_by_name(database: Database, *, after: str | None, limit: int) -> list[Tenant]:
-    """Return tenants by name: those that follow `after`."""
+async def list_by_name(
+    database: Database, *, after: str | None, limit: int, part: str | None = None
+) -> list[Tenant]:
+    """Return tenants by name: those that follow `after`, and have `part` in their name."""
     async with database.no_tenant() as tx:
-        return await tenants.list_by_name(tx, after=after, limit=limit)
+        return await tenants.list_by_name(tx, after=after, limit=limit, part=part)
 
 
 async def publish_tiers(owner: Database, tiers: Mapping[Tier, Quotas]) -> None:

@@ -1,4 +1,7 @@
-"""People for tests: invited with the operators' command, each logged in from another address."""
+"""People for tests: members, invited with the operators' command, and operators, by their keys.
+
+Each logs in from another address.
+"""
 
 import subprocess
 import sys
@@ -21,11 +24,7 @@ class Person:
     def __init__(self, deployment: Deployment, email: str, password: str = PASSWORD) -> None:
         self.email = email
         self.password = password
-        number = next(_addresses)
-        # All of 127.0.0.0/8 is this host (RFC 1122 3.2.1.3), so each person gets another address.
-        transport = httpx.HTTPTransport(local_address=f"127.1.{number >> 8}.{number & 255}")
-        self.http = httpx.Client(base_url=deployment.url, transport=transport, timeout=30)
-        deployment.clients.callback(self.http.close)
+        self.http = _from_elsewhere(deployment)
 
     def accept(self, token: str) -> httpx.Response:
         """Accept an invitation."""
@@ -41,6 +40,40 @@ class Person:
         if answer.is_success:
             self.http.headers["X-CSRF-Token"] = answer.json()["csrf_token"]
         return answer
+
+
+class OperatingPerson:
+    """An operator's browser, which has exchanged a key for a session."""
+
+    def __init__(self, deployment: Deployment) -> None:
+        by_key = deployment.operator()
+        self.key = by_key.headers["authorization"].removeprefix("Bearer ")
+        self.http = _from_elsewhere(deployment)
+        answer = self.log_in()
+        assert answer.status_code == 201, answer.text
+
+    @property
+    def prefix(self) -> str:
+        """The beginning of the key, by which the commands know it."""
+        return self.key[:15]
+
+    def log_in(self) -> httpx.Response:
+        """Begin a session; later requests of `http` then carry what our page would send."""
+        proof = {"Authorization": f"Bearer {self.key}"}
+        answer = self.http.post("/operator/v1/session", headers=proof)
+        if answer.is_success:
+            self.http.headers["X-CSRF-Token"] = answer.json()["csrf_token"]
+        return answer
+
+
+def _from_elsewhere(deployment: Deployment) -> httpx.Client:
+    """Return a client with an address of its own, closed with the deployment."""
+    number = next(_addresses)
+    # All of 127.0.0.0/8 is this host (RFC 1122 3.2.1.3), so each person gets another address.
+    transport = httpx.HTTPTransport(local_address=f"127.1.{number >> 8}.{number & 255}")
+    made = httpx.Client(base_url=deployment.url, transport=transport, timeout=30)
+    deployment.clients.callback(made.close)
+    return made
 
 
 def operate(deployment: Deployment, *arguments: str) -> str:

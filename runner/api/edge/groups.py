@@ -40,7 +40,7 @@ OPEN_WITHOUT_REDIS: Mapping[Group, bool] = MappingProxyType(
         Group.PORTS: False,
         # Moves files, as use does.
         Group.SIGNED: False,
-        # Reads a tenant's whole log.
+        # Reads a whole log.
         Group.HEAVY: False,
         # One indexed query: results can be read even without Redis.
         Group.READ: True,
@@ -147,7 +147,18 @@ RULES = (
     ),
     Rule(POST, frozenset({"/v1/executions/{execution_id}/cancel"}), Group.STOP),
     Rule(DELETE, frozenset({"/v1/keys/{key_id}", SANDBOX, PROCESS, E2B_SANDBOX}), Group.STOP),
-    Rule(READING, frozenset({"/v1/audit/verification", "/v1/audit/export"}), Group.HEAVY),
+    Rule(
+        READING,
+        frozenset(
+            {
+                "/v1/audit/verification",
+                "/v1/audit/export",
+                "/operator/v1/audit/verification",
+                "/operator/v1/audit/export",
+            }
+        ),
+        Group.HEAVY,
+    ),
     Rule(ANY, IN_SANDBOXES, Group.USE),
     # A tool that does more than use a sandbox counts its call once more.
     Rule(POST, frozenset({MCP}), Group.USE),

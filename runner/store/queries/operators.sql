@@ -17,3 +17,21 @@ ORDER BY operator_id;
 
 -- name: revoke
 UPDATE operators SET revoked_at = now() WHERE prefix = %(prefix)s AND revoked_at IS NULL;
+
+-- name: insert_session
+INSERT INTO operator_sessions (session_id, operator_id, hash, expires_at)
+VALUES (%(session_id)s, %(operator_id)s, %(hash)s, now() + %(lifetime)s);
+
+-- name: find_session
+SELECT s.session_id, s.operator_id, o.prefix,
+       now() - s.last_used_at > least(interval '1 minute', %(idle)s::interval / 10) AS unused
+FROM operator_sessions s JOIN operators o USING (operator_id)
+WHERE s.hash = %(hash)s AND s.ended_at IS NULL AND s.expires_at > now()
+  AND s.last_used_at > now() - %(idle)s::interval
+  AND o.revoked_at IS NULL AND (o.expires_at IS NULL OR o.expires_at > now());
+
+-- name: used_session
+UPDATE operator_sessions SET last_used_at = now() WHERE session_id = %(session_id)s;
+
+-- name: end_session
+UPDATE operator_sessions SET ended_at = now() WHERE hash = %(hash)s AND ended_at IS NULL;

@@ -19,7 +19,10 @@ FROM tenants WHERE tenant_id = app_tenant();
 
 -- name: list
 SELECT {columns}
-FROM tenants WHERE %(after)s::text IS NULL OR name > %(after)s ORDER BY name LIMIT %(limit)s;
+FROM tenants
+WHERE (%(after)s::text IS NULL OR name > %(after)s)
+  AND (%(part)s::text IS NULL OR strpos(name, %(part)s) > 0)
+ORDER BY name LIMIT %(limit)s;
 
 -- name: update
 UPDATE tenants

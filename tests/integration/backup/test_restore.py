@@ -94,6 +94,11 @@ SPENT = (
     "decode(repeat('ef', 32), 'hex'), now() + '1 day' FROM users",
     "INSERT INTO node_invitations (invitation_id, node, hash, made_by, expires_at) VALUES "
     "(gen_random_uuid(), 'host-2', decode(repeat('01', 32), 'hex'), 'operator', now() + '1 day')",
+    "INSERT INTO operators (operator_id, name, prefix, hash) VALUES "
+    "(gen_random_uuid(), 'ops', 'abcdefghijkl', decode(repeat('23', 32), 'hex'))",
+    "INSERT INTO operator_sessions (session_id, operator_id, hash, expires_at) SELECT "
+    "gen_random_uuid(), operator_id, decode(repeat('45', 32), 'hex'), now() + '1 day' "
+    "FROM operators WHERE name = 'ops'",
 )
 """A row in each table of tokens that end by their use, and what they rest on."""
 

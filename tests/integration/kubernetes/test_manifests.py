@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from runner import __version__
 from runner.api import health
-from runner.api.gauges import read_gauges
+from runner.api.gauges import as_gauges, read_figures
 from runner.base.settings import Settings
 from runner.cli.app import app
 from runner.store.db import Database
@@ -216,7 +216,7 @@ async def test_keda_counts_what_the_api_tells(whole: list[Object], api: Database
     assert spec["advanced"]["horizontalPodAutoscalerConfig"]["behavior"] == {
         "scaleDown": {"selectPolicy": "Disabled"}
     }
-    told = {each.name for each in (await read_gauges(api)).collect()}
+    told = {each.name for each in as_gauges(await read_figures(api)).collect()}
     asked = set()
     for trigger in spec["triggers"]:
         assert (trigger["type"], set(trigger["metadata"])) == (

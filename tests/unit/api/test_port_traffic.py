@@ -219,7 +219,10 @@ def test_our_credentials_never_go_inside() -> None:
         assert b"authorization" not in inside(BY_NAME, authorization=ours)
     for theirs in ("Basic cmtfYQ==", "Bearer abc", f"Bearer {jwt(iss='https://inside')}"):
         assert inside(BY_PATH, authorization=theirs)[b"authorization"] == theirs.encode()
-    cookies = "a=1; __Host-runner_session=x; runner_session=x; __Host-runner_port=x; b=2"
+    cookies = (
+        "a=1; __Host-runner_session=x; runner_session=x; __Host-runner_operator=x; "
+        "runner_operator=x; __Host-runner_port=x; b=2"
+    )
     assert b"cookie" not in inside(BY_PATH, cookie=cookies)
     assert inside(BY_NAME, cookie=cookies)[b"cookie"] == b"a=1; b=2"
     assert b"x-access-token" not in inside(BY_NAME, x_access_token="pt_x")  # noqa: S106
