@@ -1,14 +1,16 @@
-// Builds the console into dist/: a page, and files whose names hold a hash of their content.
+// Builds the consoles into dist/: a page for each, and files whose names hold a hash of their content.
 import { readFile, readdir, rm, mkdir, writeFile } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { build } from "esbuild";
 
 const OUT = "dist";
+/** The pages, by their scripts: a tenant's console, and that of the deployment's operators. */
+const PAGES = { main: "index.html", operator: "operator.html" };
 
 await rm(OUT, { recursive: true, force: true });
 await mkdir(OUT);
 const { metafile } = await build({
-  entryPoints: ["src/main.tsx", "src/icon.svg"],
+  entryPoints: [...Object.keys(PAGES).map((each) => `src/${each}.tsx`), "src/icon.svg"],
   bundle: true,
   splitting: true,
   format: "esm",
@@ -23,13 +25,16 @@ const { metafile } = await build({
   logLevel: "warning",
 });
 const outputs = Object.entries(metafile.outputs);
-const [main, { cssBundle }] = outputs.find(([, each]) => each.entryPoint === "src/main.tsx");
 const icon = outputs.map(([name]) => name).find((name) => name.endsWith(".svg"));
-const page = (await readFile("src/index.html", "utf8"))
-  .replace("main.js", basename(main))
-  .replace("main.css", basename(cssBundle))
-  .replace("icon.svg", basename(icon));
-await writeFile(join(OUT, "index.html"), page);
+const page = await readFile("src/index.html", "utf8");
+for (const [script, file] of Object.entries(PAGES)) {
+  const [built, { cssBundle }] = outputs.find(([, each]) => each.entryPoint === `src/${script}.tsx`);
+  const made = page
+    .replace("main.js", basename(built))
+    .replace("main.css", basename(cssBundle))
+    .replace("icon.svg", basename(icon));
+  await writeFile(join(OUT, file), made);
+}
 await writeFile(join(OUT, "licences.txt"), await licences(Object.keys(metafile.inputs)));
 
 // The licences of the packages that the files contain ask for their texts to be passed on.

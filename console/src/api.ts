@@ -59,10 +59,11 @@ export interface ServerEvent {
 export class Api {
   private csrf: string | null = null;
 
-  /** `signedOut` is called when the API no longer knows the session. */
+  /** `signedOut` is called when the API no longer knows the session; not by a refused `login`. */
   constructor(
     private readonly signedOut: () => void,
     private readonly presence: Presence,
+    private readonly login: string,
   ) {}
 
   trust(csrf: string | null): void {
@@ -82,14 +83,19 @@ export class Api {
     return (await this.fetch(address)).blob();
   }
 
-  async send<T = void>(method: string, address: string, body?: unknown): Promise<T> {
-    const init: RequestInit = { method };
+  async send<T = void>(
+    method: string,
+    address: string,
+    body?: unknown,
+    proof: Record<string, string> = {},
+  ): Promise<T> {
+    const init: RequestInit = { method, headers: proof };
     if (body instanceof Blob) {
       init.body = body;
-      init.headers = { "Content-Type": "application/octet-stream" };
+      init.headers = { ...proof, "Content-Type": "application/octet-stream" };
     } else if (body !== undefined) {
       init.body = JSON.stringify(body);
-      init.headers = { "Content-Type": "application/json" };
+      init.headers = { ...proof, "Content-Type": "application/json" };
     }
     const answer = await this.fetch(address, init);
     const text = await answer.text();
@@ -138,7 +144,8 @@ export class Api {
       throw new Problem(NO_ANSWER, `the API does not answer: ${said(error)}`);
     }
     if (answer.ok) return answer;
-    if (answer.status === 401 && address !== "/v1/login") this.signedOut();
+    const refused = init.method === "POST" && address === this.login;
+    if (answer.status === 401 && !refused) this.signedOut();
     throw await refusal(answer);
   }
 }

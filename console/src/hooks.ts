@@ -54,6 +54,13 @@ export function useEvery(milliseconds: number, reload: () => void): void {
   }, [milliseconds, reload]);
 }
 
+/** Load again some time after each answer, however long it took. */
+export function useRefresh<T>(milliseconds: number, of: Loaded<T>, wanted = true): void {
+  useEvery(milliseconds, wanted && !of.loading ? of.reload : nothing);
+}
+
+function nothing(): void {}
+
 export interface Action<A extends unknown[]> {
   run: (...given: A) => Promise<boolean>;
   busy: boolean;

@@ -21,6 +21,15 @@ export interface Session {
   can: (permission: string) => boolean;
 }
 
+/** What both consoles share asks this for the API; a page of a tenant has it from its session. */
+export const ApiContext = createContext<Api | null>(null);
+
+export function useApi(): Api {
+  const api = useContext(ApiContext);
+  if (!api) throw new Error("this page needs the API");
+  return api;
+}
+
 export const SessionContext = createContext<Session | null>(null);
 
 export function useSession(): Session {

@@ -207,7 +207,10 @@ def create_app(parts: Dependencies) -> FastAPI:
 def _wanted(parts: Dependencies) -> list[APIRouter]:
     """Return the routers that this process has only if the operator wants them."""
     settings = parts.settings
-    pages = console.router(console.assets(settings.console_path) if settings.console else {})
+    pages = console.router(
+        console.assets(settings.console_path) if settings.console else {},
+        operators=bool(parts.operators),
+    )
     optional = (
         (operator.router, parts.operators),
         (operator_session.router, parts.operators),

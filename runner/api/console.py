@@ -1,7 +1,8 @@
-"""`/console`: the files of the console, as its build has left them in `console/dist`.
+"""`/console`: the files of the consoles, as their build has left them in `console/dist`.
 
-Everybody may read these files, because they say nothing about any tenant. What the console shows,
-it asks of `/v1`, with the session of whoever is logged in. If the files are missing, the API serves
+Everybody may read these files, because they say nothing about any tenant. What a console shows, it
+asks of the API, with the session of whoever is logged in: a tenant's console asks `/v1`, and that
+of operators, `/console/operator`, asks `/operator/v1`. If the files are missing, the API serves
 everything else.
 """
 
@@ -18,6 +19,7 @@ from fastapi import APIRouter, Request, Response
 from runner.words.errors import NotFound
 
 PAGE = "index.html"
+OPERATORS_PAGE = "operator.html"
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
@@ -36,6 +38,7 @@ MEDIA_TYPES = {
     ".txt": "text/plain; charset=utf-8",
 }
 NOT_BUILT = "the console was not built on this host: run `make console`, and start the API again"
+NO_OPERATORS = "this process has no operator's routes, so it has no console for operators"
 NO_FILE = "the console has no such file: reload the page"
 
 
@@ -80,16 +83,21 @@ def assets(folder: Path) -> Mapping[str, Asset]:
     }
 
 
-def router(found: Mapping[str, Asset]) -> APIRouter:
-    """Return the routes that serve these files."""
+def router(found: Mapping[str, Asset], *, operators: bool) -> APIRouter:
+    """Return the routes that serve these files, with the page of `operators` if they are served."""
     made = APIRouter(prefix="/console", include_in_schema=False)
 
     @made.get("")
     async def page(request: Request) -> Response:
         """Return the page. A browser does not send the part of the address behind `#`."""
-        if PAGE not in found:
-            raise NotFound(NOT_BUILT)
-        return found[PAGE].response(request)
+        return _page(found, PAGE).response(request)
+
+    @made.get("/operator")
+    async def operators_page(request: Request) -> Response:
+        """Return the page for operators."""
+        if not operators:
+            raise NotFound(NO_OPERATORS)
+        return _page(found, OPERATORS_PAGE).response(request)
 
     @made.get("/{name}")
     async def file(request: Request, name: str) -> Response:
@@ -99,3 +107,9 @@ def router(found: Mapping[str, Asset]) -> APIRouter:
         return found[name].response(request)
 
     return made
+
+
+def _page(found: Mapping[str, Asset], name: str) -> Asset:
+    if name not in found:
+        raise NotFound(NOT_BUILT)
+    return found[name]

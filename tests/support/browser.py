@@ -15,7 +15,7 @@ from typing import Any
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from tests.support.deployment import PATIENCE_S
-from tests.support.people import Person
+from tests.support.people import OperatingPerson, Person
 
 ROOT = Path(__file__).resolve().parents[2]
 AXE = ROOT / "console" / "node_modules" / "axe-core" / "axe.min.js"
@@ -60,7 +60,7 @@ def chromium() -> Iterator[Browser]:
 class Visitor:
     """Somebody with a browser window of their own."""
 
-    url: str
+    console: str
     context: BrowserContext
     page: Page
     errors: list[str] = field(default_factory=list)
@@ -68,7 +68,7 @@ class Visitor:
 
     def open(self, place: str = "") -> Page:
         """Open a page of the console."""
-        self.page.goto(f"{self.url}/console#/{place}")
+        self.page.goto(f"{self.console}#/{place}")
         return self.page
 
     def check(self) -> None:
@@ -79,7 +79,12 @@ class Visitor:
 
 @contextmanager
 def visitor(
-    browser: Browser, url: str, person: Person | None = None, **options: Any
+    browser: Browser,
+    url: str,
+    person: Person | OperatingPerson | None = None,
+    *,
+    console: str = "/console",
+    **options: Any,
 ) -> Iterator[Visitor]:
     """Open a window inside the context, logged in as a person if one is given, and watch it."""
     context = browser.new_context(**{"viewport": WIDE, **options})
@@ -87,7 +92,7 @@ def visitor(
     if person is not None:
         (cookie,) = person.http.cookies.jar
         context.add_cookies([{"name": cookie.name, "value": cookie.value or "", "url": url}])
-    made = Visitor(url, context, context.new_page())
+    made = Visitor(f"{url}{console}", context, context.new_page())
 
     def told(message: Any) -> None:
         if message.type == "error" and not message.text.startswith(EXPECTED):

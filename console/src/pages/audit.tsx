@@ -5,7 +5,7 @@ import { useAction } from "../hooks";
 import { Choice, Facts, Form, Input, Notice, Page, Section, State, Table, Time } from "../parts/common";
 import { Pages, usePages } from "../parts/pages";
 import { go, link } from "../router";
-import { useSession } from "../session";
+import { useApi } from "../session";
 import { count, inline } from "../text";
 
 interface Entry {
@@ -24,15 +24,20 @@ interface Verdict {
 
 const FILTERS = ["action", "actor", "outcome", "resource_id"] as const;
 
-export function Audit({ query }: { query: URLSearchParams }): JSX.Element {
-  const { can } = useSession();
+/** The log at `address`: a tenant's, or the deployment's own. */
+export function Audit(given: {
+  address: string;
+  exports: boolean;
+  query: URLSearchParams;
+}): JSX.Element {
+  const { address, query } = given;
   const [open, setOpen] = useState<Entry | null>(null);
   const wanted: Record<string, string> = {};
   for (const name of FILTERS) {
     const value = query.get(name);
     if (value) wanted[name] = value;
   }
-  const found = usePages<Entry>("/v1/audit", { ...wanted, order: "newest", limit: 50 });
+  const found = usePages<Entry>(address, { ...wanted, order: "newest", limit: 50 });
   const search = (values: Record<string, string>): void => {
     const chosen = Object.entries(values).filter(([, value]) => value);
     go(`${link("audit")}${chosen.length ? `?${new URLSearchParams(chosen)}` : ""}`);
@@ -45,8 +50,8 @@ export function Audit({ query }: { query: URLSearchParams }): JSX.Element {
           <button type="button" onClick={found.reload}>
             Reload
           </button>
-          {can("audit:export") && (
-            <a class="button" href={withQuery("/v1/audit/export", wanted)} download="">
+          {given.exports && (
+            <a class="button" href={withQuery(`${address}/export`, wanted)} download="">
               Export {Object.keys(wanted).length ? "what was found" : "all"}
             </a>
           )}
@@ -54,7 +59,7 @@ export function Audit({ query }: { query: URLSearchParams }): JSX.Element {
       }
     >
       <Section title="State of the chain">
-        <Chain />
+        <Chain address={address} />
       </Section>
       <Section title="Records">
         <Form label="Search" button="Search" busy={false} problem={null} sent={search}>
@@ -121,11 +126,11 @@ function inlineLines(value: string): string {
   return value.split("\n").map(inline).join("\n");
 }
 
-function Chain(): JSX.Element {
-  const { api } = useSession();
+function Chain({ address }: { address: string }): JSX.Element {
+  const api = useApi();
   const [verdict, setVerdict] = useState<Verdict | null>(null);
   const checking = useAction(async () => {
-    setVerdict(await api.get<Verdict>("/v1/audit/verification"));
+    setVerdict(await api.get<Verdict>(`${address}/verification`));
   });
   return (
     <>

@@ -95,7 +95,7 @@ export function Remove(given: {
 }
 
 /** A secret that the API tells only once. It stays on the page until somebody leaves it. */
-function Once({ text }: { text: string }): JSX.Element {
+export function Once({ text }: { text: string }): JSX.Element {
   return (
     <div class="notice" role="status">
       <p>Shown only once. Copy it now:</p>

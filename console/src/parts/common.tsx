@@ -80,10 +80,10 @@ export function Loading<T>(given: {
   );
 }
 
-const GOOD = new Set(["succeeded", "running", "ready", "active", "allowed", "success", "valid"]);
+const GOOD = new Set(["succeeded", "running", "ready", "active", "allowed", "success", "valid", "ok"]);
 const BAD = new Set([
   "failed", "timed_out", "out_of_memory", "output_limit_exceeded", "system_error", "denied",
-  "failure", "away", "revoked",
+  "failure", "away", "revoked", "broken", "suspended", "unavailable",
 ]); // prettier-ignore
 
 /** A state as a word; its colour only repeats the word. */

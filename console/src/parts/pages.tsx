@@ -3,7 +3,7 @@ import type { ComponentChildren, JSX } from "preact";
 import { useState } from "preact/hooks";
 import type { Query } from "../api";
 import { useLoad, type Loaded } from "../hooks";
-import { useSession } from "../session";
+import { useApi } from "../session";
 import { Loading } from "./common";
 
 export interface Cursored<T> {
@@ -18,7 +18,7 @@ export interface Paged<T> extends Loaded<Cursored<T>> {
 
 /** Load one page of a list. Another `query` begins at the first page again. */
 export function usePages<T>(address: string, query: Query): Paged<T> {
-  const { api } = useSession();
+  const api = useApi();
   const key = JSON.stringify([address, query]);
   const [places, setPlaces] = useState<{ key: string; cursors: (string | null)[] }>({
     key,

@@ -65,6 +65,7 @@ def paths(document: dict[str, Any]) -> list[str]:
         "/openapi.json",
         "/docs",
         "/console",
+        "/console/operator",
         "/console/licences.txt",
         "/redoc",
         "/",

@@ -18,6 +18,7 @@ def built(tmp_path: Path) -> Path:
     folder = tmp_path / "dist"
     folder.mkdir()
     (folder / "index.html").write_text("<!doctype html>")
+    (folder / "operator.html").write_text("<!doctype html><title>Operators</title>")
     (folder / SCRIPT).write_text("void 0")
     (folder / "licences.txt").write_text("MIT")
     (folder / ".built").write_text("a hash")
@@ -25,17 +26,21 @@ def built(tmp_path: Path) -> Path:
     return folder
 
 
-def client(folder: Path) -> httpx.AsyncClient:
+def client(folder: Path, *, operators: bool = True) -> httpx.AsyncClient:
     """Return a client of an app with the console alone."""
     app = FastAPI()
     problems.install(app)
-    app.include_router(console.router(console.assets(folder)))
+    app.include_router(console.router(console.assets(folder), operators=operators))
     return httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://test")
 
 
 async def test_nothing_inline_or_foreign_may_run(built: Path) -> None:
     async with client(built) as asking:
-        policy = (await asking.get("/console")).headers["content-security-policy"]
+        policies = {
+            (await asking.get(page)).headers["content-security-policy"]
+            for page in ("/console", "/console/operator")
+        }
+    (policy,) = policies
     rules = {each.split()[0]: set(each.split()[1:]) for each in policy.split("; ")}
     assert rules["default-src"] == {"'none'"}
     assert rules["script-src"] == rules["style-src"] == rules["connect-src"] == {"'self'"}
@@ -49,6 +54,7 @@ async def test_browsers_keep_what_never_changes_and_ask_for_the_rest(built: Path
     async with client(built) as asking:
         for path, cached in (
             ("/console", "no-cache"),
+            ("/console/operator", "no-cache"),
             ("/console/licences.txt", "no-cache"),
             (f"/console/{SCRIPT}", console.FOR_EVER),
         ):
@@ -69,11 +75,21 @@ async def test_nothing_else_is_served(built: Path, path: str) -> None:
     assert answer.headers["content-type"] == "application/problem+json"
 
 
+async def test_operators_have_a_page_only_where_they_have_routes(built: Path) -> None:
+    async with client(built) as asking:
+        assert "Operators" in (await asking.get("/console/operator")).text
+    async with client(built, operators=False) as asking:
+        answer = await asking.get("/console/operator")
+        assert (await asking.get("/console")).status_code == 200
+    assert answer.status_code == 404
+    assert "no operator's routes" in answer.json()["detail"]
+
+
 async def test_without_a_build_the_answer_and_the_log_say_how_to_make_one(tmp_path: Path) -> None:
     with capture_logs() as logged:
         asking = client(tmp_path / "none")
     async with asking:
-        for path in ("/console", f"/console/{SCRIPT}"):
+        for path in ("/console", "/console/operator", f"/console/{SCRIPT}"):
             answer = await asking.get(path)
             assert answer.status_code == 404
             assert "make console" in answer.json()["detail"]
