@@ -1,4 +1,4 @@
-"""`make pictures`: the console's pages as docs/operations/console.md shows them."""
+"""`make pictures`: the consoles' pages as docs/operations/console.md shows them."""
 
 from pathlib import Path
 
@@ -9,10 +9,11 @@ from tests.support import browser as browsers
 from tests.support import deployment as deployments
 from tests.support.browser import visitor
 from tests.support.deployment import NO_POOL
-from tests.support.people import joined
+from tests.support.people import OperatingPerson, joined
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "operations" / "console"
 WINDOW = {"width": 1100, "height": 720}
+SOME_SAMPLES_MS = 20_000
 PROGRAM = """
 import csv, sys
 for step in range(1, 4):
@@ -29,6 +30,7 @@ def main() -> None:
     browsers.build()
     with deployments.deployment(insecure_cookies=True, **NO_POOL) as world:
         ada = joined(world, "acme", "ada", Role.OWNER)
+        grace = OperatingPerson(world)
         client = world.client("acme")
         made = client.run(code=PROGRAM, language="python", metadata={"agent": "analyst-7"})
         with (
@@ -36,6 +38,9 @@ def main() -> None:
             browsers.chromium() as browser,
             visitor(browser, world.url, ada, viewport=WINDOW) as light,
             visitor(browser, world.url, ada, viewport=WINDOW, color_scheme="dark") as dark,
+            visitor(
+                browser, world.url, grace, console="/console/operator", viewport=WINDOW
+            ) as operating,
         ):
             page = light.open(f"executions/{made.id}")
             page.get_by_role("button", name="Show result.csv").click()
@@ -51,6 +56,22 @@ def main() -> None:
             page.get_by_role("button", name="Verify the whole log").click()
             expect(page.locator(".notice.good")).to_be_visible()
             page.screenshot(path=FOLDER / "audit.png")
+            busy = [
+                (client, client.submit(command=["sleep", "60"], size="nano"))
+                for client, number in (
+                    (world.client("acme"), 1),
+                    (world.client("globex", max_concurrency=1), 3),
+                    (world.client("initech", max_concurrency=2), 4),
+                )
+                for _ in range(number)
+            ]
+            page = operating.open()
+            rows = page.get_by_role("region", name="Queue by tenant").get_by_role("row")
+            expect(rows).to_have_count(4)
+            page.wait_for_timeout(SOME_SAMPLES_MS)
+            page.screenshot(path=FOLDER / "operators.png", full_page=True)
+            for made_by, each in busy:
+                made_by.cancel(each.id)
     deployments.end_fork_server()
     deployments.forget_databases()
 

@@ -19,7 +19,7 @@ export function Invitations(): JSX.Element {
   return (
     <Collection
       title="Invitations"
-      intro="A host joins as a node with a token, which works once: `runner nodes join`, while `runner nodes admit` runs where the authority's key is."
+      intro="A host joins as a node with a token, which works once. Run “runner nodes admit” where the authority's key is, and “runner nodes join” on the host."
       found={found}
       head={["Node", "State", "Made by", "Made", "Expires", "Joined as", ""]}
       empty="Nobody was invited."

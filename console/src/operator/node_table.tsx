@@ -11,7 +11,7 @@ export function NodeTable({ of }: { of: NodeView[] }): JSX.Element {
     <Table
       label="Nodes"
       head={["Node", "State", "Runs", "Sandboxes", "Memory free", "Seen"]}
-      empty="There are no nodes: `runner worker` makes a host one."
+      empty="There are no nodes: “runner worker” makes a host one."
       rows={of.map((each) => ({
         key: each.node,
         cells: [

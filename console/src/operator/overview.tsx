@@ -168,7 +168,7 @@ function Queue({ of }: { of: Load }): JSX.Element {
         empty="No tenant has work."
         rows={of.tenants.map((each) => ({ key: each.tenant, cells: row(each, all) }))}
       />
-      {of.more && <p class="quiet">Further tenants have work: `runner top` lists 200.</p>}
+      {of.more && <p class="quiet">Further tenants have work: “runner top” lists 200.</p>}
     </>
   );
 }
