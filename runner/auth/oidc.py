@@ -1,56 +1,46 @@
-"""Bearer tokens of an identity provider: JWTs, checked with the keys that it publishes.
+"""Tokens of an identity provider: JWTs, checked with the keys that it publishes.
 
 The checks are those of RFC 8725 (JWT Best Current Practices). Our own list says which algorithms
 are accepted, never the token. Keys come from the issuer's own document, never from the token
 (`jku`, `jwk` and `x5u` are ignored). There is one issuer, our audience, and an end. The operator
 says which tenant and role a token gives; a token can name them only in the claims that were set.
+
+Bearer tokens come from clients. ID tokens come from the provider itself, when somebody signs in to
+the console (`sign_in`): they have another audience, and must answer the question that was asked.
 """
 
-import asyncio
-import json
-import time
+import hmac
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
-import httpx
 from joserfc import jws, jwt
 from joserfc.errors import JoseError, UnsupportedAlgorithmError
-from joserfc.jwk import ECKey, Key, OKPKey, RSAKey
 from joserfc.jws import JWSRegistry
 
 from runner.auth.grants import RANK
-from runner.base.forms import is_trustworthy
+from runner.auth.provider import ALGORITHMS, Asking, Provider, Unacceptable
 from runner.store import users
 from runner.store.db import Database
-from runner.words.errors import IssuerUnavailable, NotAuthenticated, NotPermitted
+from runner.store.users import FoundIdentity
+from runner.words.errors import NotAuthenticated, NotPermitted
 from runner.words.execution import JSON
 from runner.words.principal import Principal, PrincipalKind, Role
 
-ALGORITHMS = frozenset(
-    {
-        "RS256", "RS384", "RS512", "PS256", "PS384", "PS512",
-        "ES256", "ES384", "ES512", "EdDSA", "Ed25519",
-    }
-)  # fmt: skip
-"""Signatures only: anybody could sign with `none`, and whoever has the public key with HMAC."""
 TYPES = frozenset({"jwt", "at+jwt", "application/at+jwt"})
 """What a token may say that it is. `at+jwt` is an access token (RFC 9068 4); many providers write
 `JWT`. Others, such as `logout+jwt`, were made for something else (RFC 8725 3.11)."""
+ID_TYPES = frozenset({"jwt"})
+"""What an ID token may say that it is."""
 NO_MEMBER = (
     "the token is valid, but its subject stands for no member of that tenant, or of any: the "
     "operator can change this with `runner members link`"
 )
 SEVERAL = "you belong to several tenants: name one of them in the header X-Runner-Tenant"
 MAX_TOKEN = 8192
-MAX_DOCUMENT = 256 * 1024
-MAX_KEYS = 64
 MAX_SUBJECT = 255
 LEEWAY_S = 30
-MIN_RSA_BITS = 2048
-WELL_KNOWN = "/.well-known/openid-configuration"
-_KINDS: Mapping[str, type[RSAKey | ECKey | OKPKey]] = {"RSA": RSAKey, "EC": ECKey, "OKP": OKPKey}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +48,7 @@ class Trust:
     """The tokens that are accepted, and what their claims mean here.
 
     `mcp_audience` is the audience of tokens for `/mcp`, if it is another one. With `members`, a
-    token's subject stands for a member here, who has the role of their membership. The keys are
-    fetched again after `keys_last_s`, or if a token names an unknown one, but never twice within
-    `ask_again_s`.
+    token's subject stands for a member here, who has the role of their membership.
     """
 
     issuer: str
@@ -70,22 +58,15 @@ class Trust:
     roles: Mapping[str, Role]
     mcp_audience: str | None = None
     members: bool = False
-    keys_last_s: float = 600.0
-    ask_again_s: float = 30.0
-    answer_s: float = 5.0
+    asking: Asking = field(default_factory=Asking)
 
 
-@dataclass(slots=True)
-class _Known:
-    """The issuer's keys by their ids, and when they were fetched."""
+@dataclass(frozen=True, slots=True)
+class Identified:
+    """Whom the provider has identified, and the members here that the subject stands for."""
 
-    keys: Mapping[str, Key] = field(default_factory=dict)
-    fetched: float = float("-inf")
-    asked: float = float("-inf")
-
-
-class _Unacceptable(Exception):
-    """The fault of a token or a document. Whoever presents the token never hears it."""
+    subject: str
+    members: Sequence[FoundIdentity]
 
 
 class _Registry(JWSRegistry):
@@ -98,13 +79,12 @@ class _Registry(JWSRegistry):
 
 
 class Issuer:
-    """One identity provider. `authenticate` makes its tokens principals."""
+    """One identity provider: `authenticate` for bearer tokens, `identified` for ID tokens."""
 
     def __init__(self, trust: Trust, database: Database) -> None:
+        self.provider = Provider(trust.issuer, trust.asking)
         self._trust = trust
         self._database = database
-        self._known = _Known()
-        self._asking = asyncio.Lock()
         # Unregistered header fields are ignored (RFC 7515 4), unless `crit` says that they must not
         # be.
         self._registry = _Registry(strict_check_header=False)
@@ -126,7 +106,7 @@ class Issuer:
             subject = _subject(claims)
             name = self._tenant(claims, tenant)
             role = None if self._trust.members else self._role(claims)
-        except (_Unacceptable, JoseError, ValueError, RecursionError) as error:
+        except (Unacceptable, JoseError, ValueError, RecursionError) as error:
             raise NotAuthenticated(answer) from error
         if role is None:
             return await self._member(subject, name, claims["exp"] + LEEWAY_S)
@@ -145,10 +125,35 @@ class Issuer:
             ends_at=claims["exp"] + LEEWAY_S,
         )
 
+    async def identified(
+        self, id_token: str, client_id: str, nonce: str, tenant: str | None
+    ) -> Identified:
+        """Return whom an ID token is about (OpenID Connect Core 3.1.3.7).
+
+        It must be for this client and answer the request that this nonce was sent with, so a token
+        of another sign-in or of another client is worth nothing here (RFC 9700 4.5.3). Raises
+        Unacceptable, and IssuerUnavailable.
+        """
+        try:
+            claims = await self._verified(id_token, _id_claims(self._trust, client_id), ID_TYPES)
+            # The library would take a list with the nonce in it.
+            if not hmac.compare_digest(str(claims["nonce"]).encode(), nonce.encode()):
+                raise Unacceptable("it answers another request")
+            several = isinstance(claims["aud"], list) and len(claims["aud"]) > 1
+            if claims.get("azp", None if several else client_id) != client_id:
+                raise Unacceptable("it was made for another client")
+            subject, name = _subject(claims), self._tenant(claims, tenant)
+        except (JoseError, ValueError, RecursionError) as error:
+            raise Unacceptable(f"{type(error).__name__}") from error
+        return Identified(subject, await self._members(subject, name))
+
+    async def _members(self, subject: str, tenant: str | None) -> Sequence[FoundIdentity]:
+        async with self._database.no_tenant() as tx:
+            return await users.find_identity(tx, self._trust.issuer, subject, tenant)
+
     async def _member(self, subject: str, tenant: str | None, ends_at: float) -> Principal:
         """Return the member that the subject stands for. Raises NotPermitted."""
-        async with self._database.no_tenant() as tx:
-            found = await users.find_identity(tx, self._trust.issuer, subject, tenant)
+        found = await self._members(subject, tenant)
         if len(found) != 1:
             raise NotPermitted(SEVERAL if found else NO_MEMBER)
         (member,) = found
@@ -164,75 +169,28 @@ class Issuer:
             ends_at=ends_at,
         )
 
-    async def _verified(self, token: str, wanted: jwt.JWTClaimsRegistry) -> dict[str, JSON]:
+    async def _verified(
+        self, token: str, wanted: jwt.JWTClaimsRegistry, types: frozenset[str] = TYPES
+    ) -> dict[str, JSON]:
         if len(token) > MAX_TOKEN:
-            raise _Unacceptable("too long")
+            raise Unacceptable("too long")
         header = jws.extract_compact(token.encode(), registry=self._registry).headers()
         kid, algorithm = header.get("kid"), header.get("alg")
         if not isinstance(kid, str) or not isinstance(algorithm, str):
-            raise _Unacceptable("it must name its key and its algorithm")
+            raise Unacceptable("it must name its key and its algorithm")
         if algorithm not in ALGORITHMS:
-            raise _Unacceptable("not an algorithm that is accepted")
-        if str(header.get("typ", "JWT")).lower() not in TYPES:
-            raise _Unacceptable("not an access token")
-        key = await self._key(kid)
+            raise Unacceptable("not an algorithm that is accepted")
+        if str(header.get("typ", "JWT")).lower() not in types:
+            raise Unacceptable("made for something else")
+        key = await self.provider.key(kid)
         if key.alg not in {None, algorithm}:
-            raise _Unacceptable("not the algorithm of its key")
+            raise Unacceptable("not the algorithm of its key")
         decoded = jwt.decode(token, key, registry=self._registry)
         wanted.validate(decoded.claims)
         if "cnf" in decoded.claims:
             # It is bound to a key that nobody has proven to hold here (RFC 9449 7.1, RFC 8705 3).
-            raise _Unacceptable("not a bearer token")
+            raise Unacceptable("not a bearer token")
         return decoded.claims
-
-    async def _key(self, kid: str) -> Key:
-        if (found := self._fresh(kid)) is not None:
-            return found
-        async with self._asking:
-            # Another request may have fetched them while this one waited.
-            if (found := self._fresh(kid)) is not None:
-                return found
-            now = time.monotonic()
-            if now - self._known.asked >= self._trust.ask_again_s:
-                await self._ask(now)
-        if (found := self._fresh(kid)) is not None:
-            return found
-        if not self._is_fresh():
-            raise IssuerUnavailable("the identity provider does not give its keys; try again")
-        raise _Unacceptable("no such key")
-
-    def _is_fresh(self) -> bool:
-        return time.monotonic() - self._known.fetched < self._trust.keys_last_s
-
-    def _fresh(self, kid: str) -> Key | None:
-        return self._known.keys.get(kid) if self._is_fresh() else None
-
-    async def _ask(self, now: float) -> None:
-        """Fetch the keys and replace all known ones. Without an answer, nothing changes."""
-        self._known.asked = now
-        try:
-            keys = await self._fetch()
-        except (_Unacceptable, httpx.HTTPError, ValueError, RecursionError, TimeoutError):
-            # A request that needs an unknown key is told; known keys keep their time.
-            return
-        self._known.keys = keys
-        self._known.fetched = now
-
-    async def _fetch(self) -> Mapping[str, Key]:
-        trust = self._trust
-        # Follow no redirects and use no proxy of the environment: ask exactly the address that was
-        # set.
-        async with (
-            asyncio.timeout(trust.answer_s),
-            httpx.AsyncClient(trust_env=False, timeout=trust.answer_s) as client,
-        ):
-            found = await _document(client, trust.issuer.rstrip("/") + WELL_KNOWN)
-            if found.get("issuer") != trust.issuer:
-                raise _Unacceptable("the document is another issuer's")
-            place = found.get("jwks_uri")
-            if not isinstance(place, str) or not is_trustworthy(place):
-                raise _Unacceptable("its keys are not where they can be trusted")
-            return _keys(await _document(client, place))
 
     def _tenant(self, claims: Mapping[str, JSON], asked: str | None) -> str | None:
         """Return the tenant that the token, or else the request, names: never another one."""
@@ -240,9 +198,9 @@ class Issuer:
         if name is None and self._trust.members:
             return asked
         if not isinstance(name, str):
-            raise _Unacceptable("it names no tenant")
+            raise Unacceptable("it names no tenant")
         if asked not in {None, name}:
-            raise _Unacceptable("it is for another tenant")
+            raise Unacceptable("it is for another tenant")
         return name
 
     def _role(self, claims: Mapping[str, JSON]) -> Role:
@@ -252,7 +210,7 @@ class Issuer:
         known = self._trust.roles
         roles = {known[each] for each in values if isinstance(each, str) and each in known}
         if not roles:
-            raise _Unacceptable("it names no role")
+            raise Unacceptable("it names no role")
         return min(roles, key=RANK.__getitem__)
 
 
@@ -266,53 +224,15 @@ def _claims_for(trust: Trust, audience: str) -> jwt.JWTClaimsRegistry:
     )
 
 
+def _id_claims(trust: Trust, client_id: str) -> jwt.JWTClaimsRegistry:
+    wanted = _claims_for(trust, client_id)
+    wanted.options |= {"iat": {"essential": True}, "nonce": {"essential": True}}
+    return wanted
+
+
 def looks_like_one(token: str) -> bool:
     """Return whether a bearer token may be a JWT: three parts, the first of them `{"…`."""
     return token.startswith("eyJ") and token.count(".") == 2  # noqa: PLR2004 - RFC 7515 7.1
-
-
-async def _document(client: httpx.AsyncClient, url: str) -> dict[str, JSON]:
-    # Not packed: what a few bytes unpack to has no bound.
-    wanted = {"Accept": "application/json", "Accept-Encoding": "identity"}
-    async with client.stream("GET", url, headers=wanted) as answer:
-        if answer.status_code != httpx.codes.OK:
-            raise _Unacceptable(f"{answer.status_code}")
-        body = b""
-        async for chunk in answer.aiter_raw():
-            body += chunk
-            if len(body) > MAX_DOCUMENT:
-                raise _Unacceptable("too long")
-    found = json.loads(body)
-    if not isinstance(found, dict):
-        raise _Unacceptable("not an object")
-    return found
-
-
-def _keys(document: Mapping[str, JSON]) -> Mapping[str, Key]:
-    """Return the public keys that may sign, by id; skip everything else."""
-    offered = document.get("keys")
-    if not isinstance(offered, list):
-        raise _Unacceptable("no keys")
-    found: dict[str, Key] = {}
-    for each in offered[:MAX_KEYS]:
-        if isinstance(each, dict) and (key := _key(each)) is not None:
-            found[each["kid"]] = key
-    return found
-
-
-def _key(offered: dict[str, Any]) -> Key | None:
-    kind = _KINDS.get(str(offered.get("kty")))
-    if kind is None or not isinstance(offered.get("kid"), str) or "d" in offered:
-        return None
-    if offered.get("use", "sig") != "sig" or str(offered.get("alg", "RS256")) not in ALGORITHMS:
-        return None
-    modulus = offered.get("n")
-    if kind is RSAKey and not (isinstance(modulus, str) and len(modulus) * 6 >= MIN_RSA_BITS):
-        return None
-    try:
-        return kind.import_key(offered)
-    except (JoseError, ValueError):
-        return None
 
 
 def _subject(claims: Mapping[str, JSON]) -> str:
@@ -324,5 +244,5 @@ def _subject(claims: Mapping[str, JSON]) -> str:
         and subject.isascii()
         and subject.isprintable()
     ):
-        raise _Unacceptable("it names nobody")
+        raise Unacceptable("it names nobody")
     return subject

@@ -10,8 +10,9 @@ import pytest
 from joserfc.jwk import RSAKey
 from pydantic import SecretStr
 
-from runner.auth import oidc
+from runner.auth import provider as providers
 from runner.auth.oidc import Issuer, Trust
+from runner.auth.provider import Asking
 from runner.store.db import Database
 from runner.words.errors import IssuerUnavailable, NotAuthenticated
 from runner.words.principal import Principal, Role
@@ -222,8 +223,10 @@ def test_a_tenant_that_is_suspended_may_only_read(trusting: Deployment, issuer: 
 
 def accepting(trusting: Deployment, issuer: Provider, **changed: Any) -> tuple[Issuer, Database]:
     """Return a separate checker with time limits of its own."""
-    options = {"keys_last_s": 60.0, "ask_again_s": 0.0, "answer_s": 2.0, **changed}
-    trust = Trust(issuer.url, AUDIENCE, "tenant", "role", {"developer": Role.DEVELOPER}, **options)
+    asking = Asking(**{"keys_last_s": 60.0, "ask_again_s": 0.0, "answer_s": 2.0, **changed})
+    trust = Trust(
+        issuer.url, AUDIENCE, "tenant", "role", {"developer": Role.DEVELOPER}, asking=asking
+    )
     database = Database(SecretStr(trusting.stack.services.api_url), max_size=1)
     return Issuer(trust, database), database
 
@@ -265,7 +268,7 @@ async def test_keys_last_while_the_issuer_is_away_and_no_longer(
     """Known keys work until their time; then everybody is refused, and may try again."""
     late_s = 0.0
     clock = SimpleNamespace(monotonic=lambda: time.monotonic() + late_s)
-    monkeypatch.setattr(oidc, "time", clock)
+    monkeypatch.setattr(providers, "time", clock)
     with provider() as away:
         away.rotate("known")
         checker, database = accepting(trusting, away, keys_last_s=600.0)
