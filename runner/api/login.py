@@ -175,7 +175,7 @@ async def log_in(
         body.email, body.password.get_secret_value(), body.tenant, origin(request)
     )
     if (earlier := parts.cookies.read(request)) is not None:
-        await parts.logins.replaced(earlier)
+        await parts.logins.replaced(earlier.hash)
     parts.cookies.write(response, made)
     return NewSessionView(csrf_token=made.csrf)
 

@@ -23,6 +23,7 @@ from runner.store.transaction import Transaction
 from runner.store.users import (
     Account,
     Credentials,
+    FoundIdentity,
     Membership,
     NewSession,
     OpenInvitation,
@@ -64,7 +65,7 @@ class Logins:
 
         Raises TooManyAttempts, and QueueUnavailable if attempts cannot be counted.
         """
-        await self._count(origin, email)
+        await self.count(origin, email)
         async with self.database.no_tenant() as tx:
             account = await users.find_login(tx, email, tenant)
         if account is None:
@@ -83,12 +84,16 @@ class Logins:
                     tx, account.user_id, old=account.password, new=anew
                 ):
                     account = replace(account, password=anew)
-        return await self._begin(account, origin)
+        async with self.database.tenant(account.tenant_id) as tx:
+            # Since it was verified, the password may have been changed, or the member removed.
+            if not await users.hold_password(tx, account.user_id, account.password):
+                raise NotAuthenticated(WRONG)
+            return await self._begin(tx, account, origin)
 
-    async def replaced(self, earlier: SessionId) -> None:
-        """End the session that a login request came with, so that nobody else can use it."""
+    async def replaced(self, earlier: bytes) -> None:
+        """End the session with that hash, with which a browser came that has a new one now."""
         async with self.database.no_tenant() as tx:
-            found = await users.find_session(tx, earlier.hash, self.lifetime.idle)
+            found = await users.find_session(tx, earlier, self.lifetime.idle)
         if found is not None:
             async with self.database.tenant(found.tenant_id) as tx:
                 await users.end_sessions(tx, found.user_id, found.session_id)
@@ -136,7 +141,7 @@ class Logins:
             known = await users.credentials(tx, session.user_id)
         if known is None:
             raise NotFound(NO_SESSION)
-        await self._count(origin, known.email)
+        await self.count(origin, known.email)
         if not await self.passwords.verify(current, known.password):
             await self._refused(Action.PASSWORD_UPDATE, tenant_id, caller.by)
             raise Invalid(WRONG_PASSWORD, "current")
@@ -163,7 +168,7 @@ class Logins:
         async with self.database.no_tenant() as tx:
             invitation = await users.find_invitation(tx, hash_)
             reset = None if invitation else await users.find_reset(tx, hash_)
-        await self._count(origin, invitation.email if invitation else None)
+        await self.count(origin, invitation.email if invitation else None)
         if invitation is not None:
             await self._join(invitation, password, origin)
         elif reset is not None:
@@ -173,19 +178,36 @@ class Logins:
             await self._refused(Action.MEMBER_JOIN, PLATFORM_TENANT, By(UNKNOWN, origin))
             raise NotAuthenticated(WRONG_TOKEN)
 
-    async def _begin(self, account: Account, origin: Origin) -> SessionId:
-        made = sessions.generate()
-        new = NewSession(new_id(), account.user_id, made.hash, origin.ip, origin.user_agent)
-        async with self.database.tenant(account.tenant_id) as tx:
-            # Since it was verified, the password may have been changed, or the member removed.
-            if not await users.hold_password(
-                tx, account.user_id, account.password
-            ) or not await users.insert_session(tx, new, self.lifetime.absolute):
-                raise NotAuthenticated(WRONG)
-            await users.clear_sessions(tx, account.user_id, self.lifetime.idle)
-            facts = {"session": str(new.id)}
-            by = By(f"user:{account.user_id}", origin)
-            _done(tx, account.tenant_id, by, Action.LOGIN, facts)
+    async def begin_by_link(self, member: FoundIdentity, origin: Origin) -> SessionId:
+        """Return a new session's id for a member whom the identity provider has identified.
+
+        Raises NotAuthenticated if the link or the membership has ended meanwhile.
+        """
+        async with self.database.tenant(member.tenant_id) as tx:
+            return await self._begin(tx, member, origin, member.identity_id)
+
+    async def not_signed_in(self, why: str, origin: Origin, subject: str | None = None) -> None:
+        """Record that somebody came back from the identity provider and was not let in."""
+        by = By(f"user:oidc:{subject}" if subject else UNKNOWN, origin)
+        event = by.did(Action.LOGIN, "user", metadata={"why": why}, outcome=Outcome.FAILURE)
+        await audit.append_platform(self.database, event)
+
+    async def _begin(
+        self,
+        tx: Transaction,
+        person: Account | FoundIdentity,
+        origin: Origin,
+        identity_id: UUID | None = None,
+    ) -> SessionId:
+        made, user_id = sessions.generate(), person.user_id
+        new = NewSession(new_id(), user_id, made.hash, origin.ip, origin.user_agent, identity_id)
+        if not await users.insert_session(tx, new, self.lifetime.absolute):
+            raise NotAuthenticated(WRONG)
+        await users.clear_sessions(tx, user_id, self.lifetime.idle)
+        facts = {"session": str(new.id)}
+        if identity_id is not None:
+            facts["identity"] = str(identity_id)
+        _done(tx, person.tenant_id, By(f"user:{user_id}", origin), Action.LOGIN, facts)
         return made
 
     async def _join(self, invitation: OpenInvitation, password: str, origin: Origin) -> None:
@@ -227,7 +249,8 @@ class Logins:
         if weak := await self.passwords.weakness(password, email=email):
             raise Invalid(weak, field)
 
-    async def _count(self, origin: Origin, email: str | None) -> None:
+    async def count(self, origin: Origin, email: str | None = None) -> None:
+        """Count an attempt, at that account if there is one. Raises what `log_in` raises of it."""
         try:
             await self.throttle.attempt(origin.ip, email)
         except TooManyAttempts:

@@ -213,23 +213,6 @@ CREATE TABLE invitations (
     UNIQUE (tenant_id, email)
 );
 
--- A session acts in one tenant: it ends with the membership that it rests on.
-CREATE TABLE sessions (
-    tenant_id    uuid NOT NULL,
-    session_id   uuid NOT NULL,
-    user_id      uuid NOT NULL,
-    hash         bytea NOT NULL CHECK (length(hash) = 32) UNIQUE,
-    ip           text,
-    user_agent   text,
-    created_at   timestamptz NOT NULL DEFAULT now(),
-    last_used_at timestamptz NOT NULL DEFAULT now(),
-    expires_at   timestamptz NOT NULL,
-    PRIMARY KEY (tenant_id, session_id),
-    FOREIGN KEY (tenant_id, user_id) REFERENCES memberships(tenant_id, user_id) ON DELETE CASCADE
-);
-CREATE INDEX sessions_by_user ON sessions (user_id);
-CREATE UNIQUE INDEX sessions_by_id ON sessions (session_id);
-
 -- Whom a subject of the identity provider stands for, in one tenant. Like a session, this ends with
 -- the membership that it rests on.
 CREATE TABLE identities (
@@ -245,6 +228,29 @@ CREATE TABLE identities (
 );
 CREATE INDEX identities_by_user ON identities (tenant_id, user_id);
 CREATE UNIQUE INDEX identities_by_id ON identities (identity_id);
+
+-- A session acts in one tenant: it ends with the membership that it rests on, and with the link if it
+-- began at the identity provider.
+CREATE TABLE sessions (
+    tenant_id    uuid NOT NULL,
+    session_id   uuid NOT NULL,
+    user_id      uuid NOT NULL,
+    hash         bytea NOT NULL CHECK (length(hash) = 32) UNIQUE,
+    ip           text,
+    user_agent   text,
+    created_at   timestamptz NOT NULL DEFAULT now(),
+    last_used_at timestamptz NOT NULL DEFAULT now(),
+    expires_at   timestamptz NOT NULL,
+    identity_id  uuid,
+    PRIMARY KEY (tenant_id, session_id),
+    FOREIGN KEY (tenant_id, user_id) REFERENCES memberships(tenant_id, user_id) ON DELETE CASCADE,
+    FOREIGN KEY (tenant_id, identity_id) REFERENCES identities(tenant_id, identity_id)
+        ON DELETE CASCADE
+);
+CREATE INDEX sessions_by_user ON sessions (user_id);
+CREATE UNIQUE INDEX sessions_by_id ON sessions (session_id);
+CREATE INDEX sessions_by_identity ON sessions (tenant_id, identity_id)
+    WHERE identity_id IS NOT NULL;
 
 -- Made by the operator for who has forgotten a password: no mail is sent.
 CREATE TABLE password_resets (

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID
 
+from psycopg.errors import ForeignKeyViolation
+
 from runner.store.transaction import Transaction
 from runner.words.principal import Role, Tier
 
@@ -57,13 +59,14 @@ class NewIdentity:
 
 @dataclass(frozen=True, slots=True)
 class NewSession:
-    """A session to store in the transaction's tenant."""
+    """A session to store in the transaction's tenant. It ends with the link, if it has one."""
 
     id: UUID
     user_id: UUID
     hash: bytes = field(repr=False)
     ip: str | None
     user_agent: str | None
+    identity_id: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,16 +147,23 @@ async def find_session(tx: Transaction, hash_: bytes, idle: timedelta) -> FoundS
 
 
 async def insert_session(tx: Transaction, new: NewSession, lifetime: timedelta) -> bool:
-    """Store a session that ends after `lifetime` at the latest; False if the user is no member."""
-    added = await tx.run(
-        "users.insert_session",
-        session_id=new.id,
-        user_id=new.user_id,
-        hash=new.hash,
-        ip=new.ip,
-        user_agent=new.user_agent,
-        lifetime=lifetime,
-    )
+    """Store a session that ends after `lifetime` at the latest.
+
+    Returns False if the user is no member, or the link is gone: then nothing else may be stored.
+    """
+    try:
+        added = await tx.run(
+            "users.insert_session",
+            session_id=new.id,
+            user_id=new.user_id,
+            hash=new.hash,
+            ip=new.ip,
+            user_agent=new.user_agent,
+            lifetime=lifetime,
+            identity_id=new.identity_id,
+        )
+    except ForeignKeyViolation:
+        return False
     return bool(added)
 
 

@@ -7,8 +7,10 @@ SELECT tenant_id, session_id, user_id, role, tier, suspended,
 FROM find_session(%(hash)s, %(idle)s);
 
 -- name: insert_session
-INSERT INTO sessions (tenant_id, session_id, user_id, hash, ip, user_agent, expires_at)
-SELECT tenant_id, %(session_id)s, user_id, %(hash)s, %(ip)s, %(user_agent)s, now() + %(lifetime)s
+INSERT INTO sessions (tenant_id, session_id, user_id, hash, ip, user_agent, expires_at,
+                      identity_id)
+SELECT tenant_id, %(session_id)s, user_id, %(hash)s, %(ip)s, %(user_agent)s, now() + %(lifetime)s,
+       %(identity_id)s
 FROM memberships WHERE tenant_id = app_tenant() AND user_id = %(user_id)s FOR KEY SHARE;
 
 -- name: used
