@@ -49,6 +49,7 @@ Resources, a file each, between HTTP and the use cases of `runner.executions`, `
     keys           API keys
     members        who belongs to the tenant, in which role
     login          sessions for web pages, invitations, the password
+    sign_in        the same by way of an identity provider
     usage          what a tenant used, and its quotas
     audit          the audit log: listed, verified, exported
     audit_webhook  the webhook that gets the audit log

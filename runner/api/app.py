@@ -45,6 +45,7 @@ from runner.api import (
     sandbox_files,
     sandboxes,
     secrets,
+    sign_in,
     signed_files,
     snapshots,
     tcp,
@@ -94,10 +95,13 @@ from runner.api.views import EventView
 MODULES = (
     executions, events, artifacts, sandboxes, sandbox_events, processes, terminals, contexts,
     sandbox_files, signed_files, sandbox_archives, snapshots, templates, ports, tcp, files,
-    projects, egress, secrets, keys, login, members, audit, audit_webhook, receipts,
+    projects, egress, secrets, keys, login, sign_in, members, audit, audit_webhook, receipts,
     explanations, usage, health, reference, mcp,
 )  # fmt: skip
-_SUCCESS = {"204": "Done; there is nothing to return."}
+_SUCCESS = {
+    "204": "Done; there is nothing to return.",
+    "303": "Go on at the address in `Location`.",
+}
 DESCRIPTION = """\
 Runs code written by AI agents, each program in a hardened container of its own.
 

@@ -18,7 +18,7 @@ from runner.api.context import origin
 from runner.api.e2b.callers import E2bCallers
 from runner.api.e2b.paths import TRAFFIC_TOKEN, part_of
 from runner.api.edge.doubt import DOUBT
-from runner.api.edge.groups import MCP, RUN_CODE, SIGNED
+from runner.api.edge.groups import CALLBACK, MCP, RUN_CODE, SIGN_IN, SIGNED
 from runner.api.edge.routing import OPERATORS, TEMPLATE
 from runner.api.edge.sockets import SOCKET
 from runner.api.librechat import paths as librechat
@@ -40,6 +40,9 @@ from runner.words.principal import Operator, Principal
 
 OPEN = frozenset({"/v1/login", "/v1/login/accept"})
 """Routes that strangers may call in order to log in."""
+BY_LINK = frozenset({SIGN_IN, CALLBACK})
+"""Routes that strangers may call in order to log in, and to which other sites may send them. They
+protect themselves: what they do is bound to a cookie of the same browser."""
 SESSION = "runner.session"
 ADDRESSED = "runner.addressed"
 """Key in the ASGI scope: the file of a request that came by a signed address."""
@@ -135,6 +138,8 @@ class Callers:
         if request.scope[TEMPLATE] == SIGNED:
             # Nothing else counts here: a browser adds a cookie by itself.
             return await self._by_address(request)
+        if request.scope[TEMPLATE] in BY_LINK:
+            return None
         return await self._by_credential(request)
 
     async def _by_credential(self, request: Request) -> Principal | Operator | None:

@@ -23,6 +23,7 @@ from runner.auth.oidc import Issuer
 from runner.auth.permissions import Permission, may, stopped
 from runner.auth.rights import HELD, Held, Rights
 from runner.auth.sandbox_tokens import SandboxTokens
+from runner.auth.sign_in import SignIns
 from runner.base.settings import Settings
 from runner.base.signing import TrustedKeys
 from runner.base.tracing import SpanTracer
@@ -87,6 +88,7 @@ class Dependencies:
     registry: CollectorRegistry
     """What the process counts; the application adds its own."""
     issuer: Issuer | None = None
+    sign_ins: SignIns | None = None
     operators: Database | None = None
 
 

@@ -3,6 +3,7 @@
 It knows tenants and executions only from `runner.words`, and reaches no other part of a deployment.
 
     settings   what the operator configures, from the environment
+    identity_settings  those about people: sessions, and an identity provider
     defaults   settings that depend on the host, if nobody sets them
     recipe     what a sandbox image holds, as its file says
     forms      the forms that settings must have

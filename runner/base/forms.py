@@ -100,6 +100,15 @@ McpUrl = Annotated[
     AfterValidator(_trustworthy),
 ]
 """The address of `/mcp` as a resource identifier: in lower case, no query (RFC 9728 1.2)."""
+CallbackUrl = Annotated[
+    str,
+    StringConstraints(
+        pattern=r"^https?://([a-z0-9.-]{1,253}|\[[0-9a-f:]{2,45}\])(:[0-9]{1,5})?"
+        r"/v1/login/oidc/callback$"
+    ),
+    AfterValidator(_trustworthy),
+]
+"""Where an identity provider sends browsers back to: compared letter by letter (RFC 9700 2.1)."""
 ImageName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 ImageReference = Annotated[
     str, StringConstraints(pattern=rf"^{REFERENCE}$", max_length=MOST_REFERENCE)

@@ -21,8 +21,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from runner.base import forms
 from runner.base.defaults import default_node, default_state_dir
+from runner.base.identity_settings import IdentitySettings
 from runner.base.rates import RateLimits
-from runner.words.principal import Role
 from runner.words.sandbox import Isolation
 
 FIRST_SANDBOX_UID = 1000
@@ -36,11 +36,11 @@ LIBRECHAT = "librechat"
 _CREDENTIALS = {
     "database_superuser_url", "database_owner_url", "database_operator_url", "database_api_url",
     "database_worker_url", "redis_url", "secrets_key", "objects_access_key", "objects_secret_key",
-    "audit_webhook_secret", "traces_headers",
+    "audit_webhook_secret", "oidc_client_secret", "traces_headers",
 }  # fmt: skip
 
 
-class Settings(BaseSettings):
+class Settings(IdentitySettings, BaseSettings):
     """The deployment's configuration. Defaults suit one host with the embedded services."""
 
     model_config = SettingsConfigDict(
@@ -109,23 +109,6 @@ class Settings(BaseSettings):
     """Whether `/console` serves the pages for people, if they were built."""
     rate_limiting: bool = True
     rate_limits: RateLimits = RateLimits()
-
-    session_idle_s: float = Field(default=1800.0, ge=1, le=30 * 86_400)
-    """A user's session ends when nobody has used it for this many seconds."""
-    session_max_s: float = Field(default=43_200.0, ge=1, le=90 * 86_400)
-    insecure_cookies: bool = False
-    """Sessions over plain HTTP, for development on this host: refused on any other address."""
-    oidc_issuer: forms.IssuerUrl | None = None
-    """Identity provider whose tokens are accepted; over HTTPS, unless it is on this host."""
-    oidc_audience: str | None = Field(default=None, min_length=1, max_length=256)
-    oidc_tenant_claim: str = Field(default="tenant", min_length=1, max_length=256)
-    oidc_role_claim: str = Field(default="role", min_length=1, max_length=256)
-    oidc_roles: dict[str, Role] = Field(default_factory=lambda: {role.value: role for role in Role})
-    """Roles by the values of the claim that stand for them."""
-    oidc_members: bool = False
-    """Whether a token stands for a member, linked by `runner members link`, with their role."""
-    mcp_resource: forms.McpUrl | None = None
-    """The address of `/mcp` for clients that log in elsewhere, and the audience of their tokens."""
 
     slots: int = Field(default_factory=lambda: max(2, 2 * (os.cpu_count() or 1)), ge=1, le=256)
     """Executions this worker runs at once: one RQ consumer thread each."""
@@ -230,10 +213,7 @@ class Settings(BaseSettings):
         self._check_sandbox_uids()
         if self.insecure_cookies and not forms.is_this_host(self.host):
             raise ValueError("RUNNER_INSECURE_COOKIES needs RUNNER_HOST to be a loopback address")
-        if (self.oidc_issuer is None) != (self.oidc_audience is None):
-            raise ValueError("RUNNER_OIDC_ISSUER and RUNNER_OIDC_AUDIENCE are set together")
-        if self.mcp_resource is not None and self.oidc_issuer is None:
-            raise ValueError("RUNNER_MCP_RESOURCE needs RUNNER_OIDC_ISSUER")
+        self.check_identity()
         if self.librechat and LIBRECHAT not in self.images:
             raise ValueError(f"RUNNER_LIBRECHAT needs the image {LIBRECHAT!r} in RUNNER_IMAGES")
         return self

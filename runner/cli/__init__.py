@@ -4,6 +4,7 @@ Commands run with the rights of the user who types them.
 
     app      the table of commands
     serve    runs a process of the product
+    people   how an API lets people in
     operate  schema, images, the host
     backup   a whole deployment, backed up and restored
     keys     API keys

@@ -25,7 +25,6 @@ from runner.cli.embedded import first_key
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
-    from runner.auth.oidc import Issuer
     from runner.base.tracing import SpanTracer
     from runner.door.client import Door
     from runner.sandboxes.catalogue import Catalogue
@@ -121,13 +120,11 @@ async def _api(settings: Settings, fd: int | None) -> None:
     from runner.api.edge import ratelimit
     from runner.api.server import serve
     from runner.api.turns import Turns
-    from runner.auth import throttle as throttling
-    from runner.auth.login import Logins
-    from runner.auth.passwords import Passwords
     from runner.auth.rights import Rights
     from runner.auth.sandbox_tokens import SandboxTokens
     from runner.auth.sessions import Lifetime
     from runner.base.signing import TrustedKeys
+    from runner.cli.people import ways_in
     from runner.door.client import AWAY_S, Door
     from runner.egress.policy import load_ceiling
     from runner.executions.admission import Admission
@@ -168,7 +165,7 @@ async def _api(settings: Settings, fd: int | None) -> None:
         Doorbell(redis_url) as doorbell,
         Changes(redis_url) as changes,
         ratelimit.RateLimiter(redis_url, answer_s=settings.patient(ratelimit.ANSWER_S)) as limiter,
-        throttling.Throttle(redis_url, answer_s=settings.patient(throttling.ANSWER_S)) as throttle,
+        ways_in(settings, database, redis_url, lifetime) as people,
         _tracer(settings) as (tracer, registry),
     ):
         catalogue = Catalogue(
@@ -212,14 +209,15 @@ async def _api(settings: Settings, fd: int | None) -> None:
                 templates=(templates := _templates(living, using, objects, vault)),
                 copies=Copies(database, living, Snapshots(database, using, objects, vault)),
                 verifying=Turns("verifying audit logs", most=VERIFYING),
-                logins=Logins(database, Passwords(), throttle, lifetime),
+                logins=people.logins,
                 rights=rights,
                 tokens=SandboxTokens(database, keys),
                 watchers=(watchers := Watchers(using)),
                 cookies=Cookies(lifetime, secure=not settings.insecure_cookies),
                 tracer=tracer,
                 registry=registry,
-                issuer=_issuer(settings, database),
+                issuer=people.issuer,
+                sign_ins=people.sign_ins,
                 operators=operators_database,
             )
         )
@@ -260,24 +258,6 @@ def _templates(
     from runner.templates.builds import Templates
 
     return Templates(living, Building(living.database, living, using, objects, vault))
-
-
-def _issuer(settings: Settings, database: "Database") -> "Issuer | None":
-    """Return the identity provider whose tokens are taken, if the settings name one."""
-    from runner.auth.oidc import Issuer, Trust
-
-    if not settings.oidc_issuer or not settings.oidc_audience:
-        return None
-    trust = Trust(
-        issuer=settings.oidc_issuer,
-        audience=settings.oidc_audience,
-        tenant_claim=settings.oidc_tenant_claim,
-        role_claim=settings.oidc_role_claim,
-        roles=settings.oidc_roles,
-        mcp_audience=settings.mcp_resource,
-        members=settings.oidc_members,
-    )
-    return Issuer(trust, database)
 
 
 async def _worker(settings: Settings) -> None:

@@ -257,9 +257,11 @@ async def _stack(
             keys["RUNNER_SECRETS_KEY"] = settings.secrets_key.get_secret_value()
         elif settings.secrets_key_file is None:
             KeyFile(settings.secrets_key_path).make()
-        signs = {}
+        signs, signs_in = {}, {}
         if settings.audit_webhook_secret is not None:
             signs["RUNNER_AUDIT_WEBHOOK_SECRET"] = settings.audit_webhook_secret.get_secret_value()
+        if settings.oidc_client_secret is not None:
+            signs_in["RUNNER_OIDC_CLIENT_SECRET"] = settings.oidc_client_secret.get_secret_value()
         common = {
             # Do not pass on our own variables: each child gets only its own login.
             **{k: v for k, v in os.environ.items() if not k.startswith("RUNNER_")},
@@ -273,7 +275,7 @@ async def _stack(
         }
         api = Child(
             "api",
-            {**common, **logins},
+            {**common, **logins, **signs_in},
             logs / "api.log",
             stop_after_s=settings.patient(STOP_AFTER_S),
             spawn=spawn,

@@ -129,6 +129,7 @@ NEED_MORE: Mapping[str, str] = {
 whose files and secrets it copies, and creates sandboxes. A template is built in a sandbox."""
 OPEN = {
     "GET /healthz", "GET /readyz", "GET /metrics", "POST /v1/login", "POST /v1/login/accept",
+    "GET /v1/login", "GET /v1/login/oidc", "GET /v1/login/oidc/callback",
 }  # fmt: skip
 OPERATORS = "/operator/"
 

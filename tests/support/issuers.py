@@ -40,6 +40,8 @@ class Provider:
     server: ThreadingHTTPServer
     keys: dict[str, Key] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
+    credentials: list[str | None] = field(default_factory=list)
+    """What each POST request had as `Authorization`."""
     down: bool = False
     says: dict[str, Any] = field(default_factory=dict)
     more: Callable[[str, str, bytes], Answer | None] = lambda *_: None
@@ -125,6 +127,7 @@ def provider() -> Iterator[Provider]:
 
         def do_POST(self) -> None:
             made.requests.append(self.path)
+            made.credentials.append(self.headers.get("Authorization"))
             body = self.rfile.read(int(self.headers["Content-Length"]))
             self._answer(made.more("POST", self.path, body))
 

@@ -9,6 +9,11 @@ from runner.base.forms import is_trustworthy
 from runner.base.settings import Settings
 
 OIDC = {"oidc_issuer": "https://login.example", "oidc_audience": "runner"}
+BACK = "/v1/login/oidc/callback"
+CLIENT = {
+    **OIDC, "oidc_members": True, "oidc_client_id": "console",
+    "oidc_callback": f"https://runner.example{BACK}",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -33,6 +38,16 @@ OIDC = {"oidc_issuer": "https://login.example", "oidc_audience": "runner"}
         ({**OIDC, "mcp_resource": "https://runner.example/mcp?a=b"}, OIDC),
         ({**OIDC, "mcp_resource": "https://user@runner.example/mcp"}, OIDC),
         ({**OIDC, "mcp_resource": 'https://runner.example"/mcp'}, OIDC),
+        ({**CLIENT, "oidc_members": False}, CLIENT),
+        ({**CLIENT, "oidc_callback": None}, {**CLIENT, "oidc_client_secret": "x"}),
+        ({**CLIENT, "oidc_issuer": None, "oidc_audience": None}, {**CLIENT, "oidc_name": "SSO"}),
+        ({**OIDC, "oidc_client_secret": "x"}, OIDC),
+        ({**CLIENT, "oidc_callback": f"http://runner.example{BACK}"}, {
+            **CLIENT, "oidc_callback": f"http://127.0.0.1:8080{BACK}",
+        }),
+        ({**CLIENT, "oidc_callback": f"https://runner.example{BACK}?a=b"}, CLIENT),
+        ({**CLIENT, "oidc_callback": "https://runner.example/console"}, CLIENT),
+        ({**CLIENT, "oidc_client_id": "caf\u00e9"}, CLIENT),
         ({"traces_headers": '["a"]'}, {"traces_headers": '{"Authorization": "Basic eA=="}'}),
         ({"traces_headers": '{"a": 1}'}, {"traces_headers": '{"a": "1"}'}),
         ({"traces_headers": '{"a\\r\\nb": "1"}'}, {"traces_headers": "{}"}),

@@ -28,7 +28,7 @@ OPEN_WITHOUT_REDIS: Mapping[Group, bool] = MappingProxyType(
     {
         # Starts containers.
         Group.SUBMIT: False,
-        # Each try is a guess at a password.
+        # Each try is a guess at a password, or asks the identity provider.
         Group.LOGIN: False,
         # Ends what should not continue, so counting must never delay it.
         Group.STOP: True,
@@ -78,6 +78,9 @@ TRAFFIC = "/v1/sandboxes/{sandbox_id}/ports/{port}/{path}"
 """The group of requests to the ports of sandboxes, by path or by name."""
 MCP = "/mcp"
 RUN_CODE = "/run_code"
+SIGN_IN = "/v1/login/oidc"
+CALLBACK = "/v1/login/oidc/callback"
+"""Where a browser begins to sign in at the identity provider, and where that sends it back to."""
 SIGNED = "/v1/sandboxes/{sandbox_id}/files/signed/content"
 """The paths of signed addresses. Their users share no rate with whoever signed them."""
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -123,6 +126,7 @@ RULES = (
     Rule(None, frozenset({SIGNED}), Group.SIGNED),
     Rule(READING, frozenset({"/readyz", "/metrics"}), Group.OPERATIONS),
     Rule(POST, frozenset({"/v1/login", "/v1/login/accept"}), Group.LOGIN),
+    Rule(READING, frozenset({SIGN_IN, CALLBACK}), Group.LOGIN),
     Rule(
         POST,
         frozenset(

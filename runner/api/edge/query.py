@@ -16,11 +16,15 @@ from starlette.datastructures import QueryParams
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from runner.api.edge.groups import CALLBACK
 from runner.api.edge.routing import TEMPLATE
 from runner.api.problems import INVALID, MAX_FIELD_NAME, MAX_SHOWN_ERRORS, FieldProblem, problem
 
 Known = Mapping[str, bool]
 """A route's query parameters by name, and whether each may be repeated."""
+ADDED_TO = frozenset({CALLBACK})
+"""Routes whose query a stranger writes: an identity provider adds what it likes, and what is not
+known must be ignored (RFC 6749 4.1.2). Nothing may be there twice (RFC 6749 3.1)."""
 
 
 class KnownQuery:
@@ -41,6 +45,8 @@ class KnownQuery:
             has = self._known.get((scope["method"], scope[TEMPLATE]))
             # Read them as routes do, so that this sees exactly what a route would see.
             given = QueryParams(scope["query_string"])
+            if has is not None and scope[TEMPLATE] in ADDED_TO:
+                has = {**dict.fromkeys(given, False), **has}
             if has is not None and (wrong := faults(has, given)):
                 names = ", ".join(each.field for each in wrong)
                 refusal = problem(

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from runner.api.callers import Cookies
+from runner.api.sign_in import SignInCookie
 
 Header = tuple[bytes, bytes]
 
@@ -40,7 +41,8 @@ class PortCookie:
 
 
 _OURS = frozenset(
-    name.lower().encode() for name in ("__Host-runner_port", "runner_port", *Cookies.NAMES)
+    name.lower().encode()
+    for name in ("__Host-runner_port", "runner_port", *Cookies.NAMES, *SignInCookie.NAMES)
 )
 
 

@@ -221,7 +221,8 @@ def test_our_credentials_never_go_inside() -> None:
         assert inside(BY_PATH, authorization=theirs)[b"authorization"] == theirs.encode()
     cookies = (
         "a=1; __Host-runner_session=x; runner_session=x; __Host-runner_operator=x; "
-        "runner_operator=x; __Host-runner_port=x; b=2"
+        "runner_operator=x; __Host-runner_port=x; "
+        "__Host-runner_sign_in=x; runner_sign_in=x; b=2"
     )
     assert b"cookie" not in inside(BY_PATH, cookie=cookies)
     assert inside(BY_NAME, cookie=cookies)[b"cookie"] == b"a=1; b=2"
