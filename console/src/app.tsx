@@ -2,8 +2,8 @@
 import type { JSX } from "preact";
 import { Asked, useEntrance } from "./entrance";
 import { Accept } from "./pages/accept";
-import { Login } from "./pages/login";
-import { usePlace } from "./router";
+import { Login, refusal } from "./pages/login";
+import { go, link, usePlace } from "./router";
 import { ApiContext, SessionContext, type Me, type Session } from "./session";
 import { Shell } from "./shell";
 
@@ -11,7 +11,20 @@ export function App(): JSX.Element {
   const place = usePlace();
   const { api, who, problem, ask, left } = useEntrance<Me>("/v1/me", "/v1/login");
   if (place.parts[0] === "accept") return <Accept api={api} />;
-  if (who.state === "stranger") return <Login api={api} why={who.why} loggedIn={ask} />;
+  const refused = place.parts[0] === "sign-in";
+  if (refused || who.state === "stranger") {
+    return (
+      <Login
+        api={api}
+        why={refused ? refusal(place.parts[1]) : who.state === "stranger" ? who.why : null}
+        wanted={refused ? "" : location.hash.replace(/^#\/?/, "")}
+        loggedIn={() => {
+          if (refused) go(link());
+          ask();
+        }}
+      />
+    );
+  }
   if (who.state === "asking") return <Asked problem={problem} ask={ask} />;
   const session: Session = {
     api,
