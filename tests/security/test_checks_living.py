@@ -62,6 +62,7 @@ def test_each_check_holds_in_a_living_sandbox_and_would_not_without_its_control(
     assert living.programs >= 2 * len(shared) + shown
 
 
+@pytest.mark.matrix
 @pytest.mark.timeout(600)
 async def test_behind_gvisor_each_probe_is_stopped_or_its_difference_named(image: None) -> None:
     found = await everything([*PROBES], Isolation.GVISOR)

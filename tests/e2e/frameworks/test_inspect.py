@@ -34,6 +34,7 @@ def inspect(
     return framework("inspect", environments, facts, tmp_path_factory.mktemp("inspect"))
 
 
+@pytest.mark.matrix
 def test_it_passes_inspects_suite_but_for_what_we_refuse(inspect: Framework) -> None:
     results = inspect.suite("inspect_suite.py", *ONE_LOOP)
     wrong = {name: said for name, said in results.items() if said}

@@ -50,6 +50,7 @@ def test_agents_work_in_a_sandbox(inside: Framework) -> None:
     assert {name: wrong for name, wrong in found.items() if wrong} == {}
 
 
+@pytest.mark.matrix
 def test_the_frameworks_own_client_of_e2b_does_the_same(by_e2b: Framework) -> None:
     """By its environment alone."""
     found = by_e2b.suite("openai_agents_suite.py")

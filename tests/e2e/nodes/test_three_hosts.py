@@ -19,7 +19,7 @@ from tests.support.hosts.fleet import NODES, Fleet
 from tests.support.hosts.releases import renamed
 from tests.support.upstreams import Authority
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.timeout(600), pytest.mark.matrix]
 ROUNDS = 1
 EVENTS = chosen("power,cable")
 """Those that take the longest way; `make hosts` has all."""
