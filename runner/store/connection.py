@@ -96,6 +96,11 @@ class Connection(psycopg.AsyncConnection[DictRow]):
         try:
             async with exchange:
                 yield
+        except BaseException:
+            # PostgreSQL has passed over what stood behind the failure, and may not have prepared
+            # what psycopg believes it has: each later use of the connection would fail.
+            self._prepared.clear()
+            raise
         finally:
             self._pipeline = None
 

@@ -309,3 +309,33 @@ async def test_an_exchange_says_which_statement_failed(postgres: Services) -> No
                 await fail()
     finally:
         await connection.close()
+
+
+@pytest.mark.parametrize(("way", "spoilt"), [("exchange", False), ("pipeline", True)])
+async def test_a_failed_exchange_does_not_spoil_its_connection(
+    postgres: Services, way: str, *, spoilt: bool
+) -> None:
+    """A statement behind the failure was about to be prepared. The control is psycopg's pipeline.
+
+    It believes that PostgreSQL has prepared it, and each later use of the connection fails.
+    """
+    connection = await Connection.connect(postgres.owner_url, autocommit=True, row_factory=dict_row)
+
+    async def both(divisor: int) -> None:
+        async with getattr(connection, way)():
+            await connection.execute(b"SELECT 1 / %s::integer", (divisor,), prepare=False)
+            await connection.execute(b"SELECT 'behind it'")
+
+    try:
+        for _ in range(connection.prepare_threshold or 0):
+            await both(1)
+        with pytest.raises(psycopg.errors.DivisionByZero):
+            await both(0)
+        for _ in range(2):
+            if spoilt:
+                with pytest.raises(psycopg.errors.InvalidSqlStatementName):
+                    await both(1)
+            else:
+                await both(1)
+    finally:
+        await connection.close()
