@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
@@ -72,11 +72,11 @@ def _urls(settings: Settings) -> Iterator[Weakness]:
                 variable, fault, "correct the URL: docs/operations/tls.md shows one", fatal=True
             )
         # For a socket, its permissions say who may use it.
-        if url.hostname:
-            yield from _login(variable, unquote(url.password or ""))
+        if read.host:
+            yield from _login(variable, read.password)
             yield from _transport(variable, read)
         if url.scheme.startswith("postgres") and url.username:
-            first = users.setdefault((url.username, url.hostname or ""), variable)
+            first = users.setdefault((url.username, read.host), variable)
             if first != variable:
                 yield Weakness(
                     variable,

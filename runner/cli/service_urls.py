@@ -6,9 +6,9 @@ that is away: the process would try again for ever, and no error would name the 
 
 import ssl
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 ENCRYPTED = frozenset({"verify-ca", "verify-full"})
 """The values of `sslmode` with which libpq does not speak to somebody else."""
@@ -33,14 +33,25 @@ class ServiceUrl:
 
     scheme: str
     host: str
-    options: tuple[tuple[str, str], ...]
+    """The host or hosts that it leads to; empty for a socket."""
+    password: str = field(repr=False)
+    options: tuple[tuple[str, str], ...] = field(repr=False)
 
     @classmethod
     def read(cls, url: str) -> "ServiceUrl":
         """Return what a URL says."""
         parts = urlsplit(url)
         options = parse_qsl(parts.query, keep_blank_values=True)
-        return cls(parts.scheme, parts.hostname or "", tuple(options))
+        named, places = dict(options), parts.netloc.rpartition("@")[2]
+        # libpq takes several hosts, and prefers those of the options (its manual, Connection URIs).
+        host = places if "," in places else parts.hostname or ""
+        host = named.get("hostaddr") or named.get("host") or host
+        return cls(
+            parts.scheme,
+            "" if host.startswith("/") else host,
+            unquote(parts.password or "") or named.get("password", ""),
+            tuple(options),
+        )
 
     @property
     def is_redis(self) -> bool:

@@ -65,6 +65,35 @@ def test_tls_that_trusts_everybody_is_told(tmp_path: Path, option: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        (f"postgresql://u:{STRONG}@/runner?host=db.example.com", True),
+        (f"postgresql://u:{STRONG}@localhost/runner?host=db.example.com", True),
+        (f"postgresql://u:{STRONG}@localhost/runner?hostaddr=192.0.2.1", True),
+        (f"postgresql://u:{STRONG}@localhost:5432,db.example.com:5432/runner", True),
+        (f"postgresql://u:{STRONG}@db.example.com/runner?host=localhost", False),
+        ("postgresql://u@db.example.com/runner?host=/run/postgresql", False),
+        ("postgresql://u@/runner", False),
+    ],
+)
+def test_the_host_is_the_one_that_libpq_connects_to(tmp_path: Path, url: str, told: bool) -> None:
+    """It may be among the options, and there may be several."""
+    found = weaknesses(Settings(state_dir=tmp_path, database_api_url=url))
+    assert [each.what for each in found] == (
+        ["may go over the network unencrypted, or to somebody else"] if told else []
+    )
+
+
+@pytest.mark.parametrize("name", ["postgres", "123456"])
+def test_a_password_among_the_options_counts(tmp_path: Path, name: str) -> None:
+    given = Settings(
+        state_dir=tmp_path, database_api_url=f"postgresql://u@localhost/runner?password={name}"
+    )
+    with pytest.raises(SetupError, match="everybody knows"):
+        require_sound(given)
+
+
+@pytest.mark.parametrize(
     ("url", "verified"),
     [
         (POSTGRES, False),
