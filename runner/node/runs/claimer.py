@@ -46,7 +46,6 @@ class Claimer:
         self._policy = policy
         self._draining = asyncio.Event()
         self._running: set[asyncio.Task[bool]] = set()
-        self._ringing: asyncio.Task[None] | None = None
 
     @property
     def running(self) -> int:
@@ -67,9 +66,7 @@ class Claimer:
             lease=self._policy.lease,
         )
         if isinstance(claimed, Left):
-            # The ring for it came here, and not to the node that it is left to.
-            if self._ringing is None or self._ringing.done():
-                self._ringing = asyncio.create_task(self._ring_again(claimed))
+            await self._ring_again(claimed)
             return False
         if claimed is None:
             return False
@@ -84,6 +81,11 @@ class Claimer:
         return task.cancelled() or task.result()
 
     async def _ring_again(self, left: Left) -> None:
+        """Give back the ring that came here, and not to the node that the execution is left to.
+
+        Each look gives its own back, as each wakes a slot there. This one's slot waits meanwhile,
+        so as many rings as this node has slots go round, and others are that node's to hear.
+        """
         await asyncio.sleep(AGAIN_S)
         try:
             await self._doorbell.ring(left.tenant_id, left.execution_id)
@@ -96,9 +98,6 @@ class Claimer:
         self._draining.set()
         self._breaker.stop()
         self._gate.stop()
-        if self._ringing is not None:
-            # It takes no longer than a moment, and nobody else would ring now.
-            await asyncio.wait({self._ringing})
         if self._running:
             await asyncio.wait(set(self._running), timeout=patience_s)
         for task in self._running:
