@@ -6,11 +6,11 @@ by a sandbox in which somebody else was root: `engine.layers` makes it harmless.
 
 import asyncio
 import hashlib
+import math
 import shutil
 import tempfile
 import time
-from collections import defaultdict
-from collections.abc import AsyncIterable, AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,6 +51,14 @@ WANTED_S = 600.0
 
 
 @dataclass(frozen=True, slots=True)
+class _Promise:
+    """Bytes of the disk for an image that is being made."""
+
+    bytes: int
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+@dataclass(frozen=True, slots=True)
 class TemplateImages:
     """The templates' images of one node."""
 
@@ -67,11 +75,14 @@ class TemplateImages:
     """The bytes that images of templates may take together, before the longest unused go."""
     _used: dict[UUID, float] = field(default_factory=dict)
     """The time at which each was last wanted, by this process's clock."""
-    _turns: dict[UUID, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
+    _turns: WeakValueDictionary[UUID, asyncio.Lock] = field(default_factory=WeakValueDictionary)
+    """For each template whose image is made or removed now, the turn to do so."""
     _lanes: WeakValueDictionary[UUID, asyncio.Lock] = field(default_factory=WeakValueDictionary)
     """For each tenant that waits for an image, its turn."""
     _held: set[UUID] = field(default_factory=set)
     _making: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
+    _dividing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _promised: list[_Promise] = field(default_factory=list)
 
     @property
     def held(self) -> tuple[UUID, ...]:
@@ -107,12 +118,14 @@ class TemplateImages:
         return content.owner
 
     async def _image(self, tenant: UUID, template: UUID, name: str) -> BuiltImage:
-        async with self._turns[template]:
+        async with self._turn(template):
             try:
                 found = await self.images.find_template(name, template, tenant)
             except ImageMissing:
                 found = await self._make(tenant, template, name)
             self._held.add(template)
+            # Also of one that is only below another: it must be there when that one is made.
+            self._used[template] = time.monotonic()
             return found
 
     async def _make(self, tenant: UUID, template: UUID, name: str) -> BuiltImage:
@@ -129,38 +142,70 @@ class TemplateImages:
             below = image_of("base", content.base_template)
             base = await self._image(content.base_owner, content.base_template, below)
         made = TemplateImage(name, template, tenant, self.node, user=content.user)
-        await self._require_room(TIMES * content.archive_bytes + HOLES, name)
         stored = self.objects.read(content.object_key)
         chunks = opened(stored, bytes.fromhex(key), bound_to=bound_to)
-        async with self._making, self._scratch() as scratch:
+        needed = TIMES * content.archive_bytes + HOLES
+        async with self._making, self._room(needed, name), self._scratch() as scratch:
             archive = scratch / "content"
             await _write(chunks, archive, content, name)
             most = content.archive_bytes + HOLES
             return await self.images.add_template(made, base, archive, most=most)
 
-    async def _require_room(self, needed: int, name: str) -> None:
-        """Have so many bytes of this disk free; raise NodeStarved if they cannot be freed."""
-        if await asyncio.to_thread(self._free) < needed:
-            await self._remove_beyond(await self.images.templates(self.node), spare=needed)
-        if (free := await asyncio.to_thread(self._free)) < needed:
-            raise NodeStarved(
-                f"the disk of this node has no room for the image of the template {name}: making "
-                f"it takes {counted(needed, 'byte')}, and {free} are free"
-            )
+    @asynccontextmanager
+    async def _room(self, needed: int, name: str) -> AsyncIterator[None]:
+        """Have so many bytes of this disk inside the context, beside what others were promised.
 
-    async def _remove_beyond(self, kept: Sequence[TemplateImage], *, spare: int) -> None:
-        """Remove those unused longest until the others take no more than they may.
-
-        That is less than usual while less than `spare` bytes are free.
+        Raises NodeStarved if they cannot be freed.
         """
-        short = max(0, spare - await asyncio.to_thread(self._free))
-        # Nobody waits for another's turn who has one: they could wait for each other.
-        idle = [each for each in kept if not self._turns[each.template].locked()]
-        in_use = sum(each.bytes for each in kept) - sum(each.bytes for each in idle)
-        most = min(self.most_bytes, sum(each.bytes for each in kept) - short) - in_use
-        for made in beyond(idle, self._used, most, now=time.monotonic()):
-            if not self._turns[made.template].locked():
-                await self._remove(made)
+        async with self._dividing:
+            while not await self._freed(needed + sum(each.bytes for each in self._promised)):
+                if not self._promised:
+                    raise NodeStarved(
+                        f"the disk of this node has no room for the image of the template {name}: "
+                        f"making it takes {counted(needed, 'byte')}"
+                    )
+                # That one may have written all that it was promised already.
+                await self._promised[0].ended.wait()
+            self._promised.append(promise := _Promise(needed))
+        try:
+            yield
+        finally:
+            self._promised.remove(promise)
+            promise.ended.set()
+
+    async def _freed(self, spare: int) -> bool:
+        """Return whether so many bytes of this disk are free, after images have gone for them."""
+        if (free := await asyncio.to_thread(self._free)) >= spare:
+            return True
+        made = await self.images.templates(self.node)
+        if (
+            free + sum(each.bytes for each in unused(made, self._used, now=time.monotonic()))
+            < spare
+        ):
+            return False  # Others would lose their images in vain.
+        await self._evict(made, spare=spare)
+        return await asyncio.to_thread(self._free) >= spare
+
+    async def _evict(self, made: Sequence[TemplateImage], *, spare: int) -> None:
+        """Remove those unused longest until the others take no more than they may together.
+
+        And until `spare` bytes of this disk are free: how many one frees is known once it is gone.
+        """
+        before = await asyncio.to_thread(self._free)
+        taken = kept = sum(each.bytes for each in made)
+        for each in unused(made, self._used, now=time.monotonic()):
+            free = await asyncio.to_thread(self._free)
+            # Docker may have its images on another disk.
+            in_vain = free <= before and kept - taken >= spare - before
+            if taken <= self.most_bytes and (free >= spare or in_vain):
+                return
+            turn = self._turns.get(each.template)
+            # Nobody waits for another's turn who has one: they could wait for each other.
+            if (turn is None or not turn.locked()) and await self._remove(each):
+                taken -= each.bytes
+
+    def _turn(self, template: UUID) -> asyncio.Lock:
+        return self._turns.setdefault(template, asyncio.Lock())
 
     def _free(self) -> int:
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -191,15 +236,19 @@ class TemplateImages:
             else:
                 self._held.add(made.template)
                 kept.append(made)
-        await self._remove_beyond(kept, spare=SPARE)
+        await self._evict(kept, spare=SPARE)
 
-    async def _remove(self, made: TemplateImage) -> None:
-        """Remove an image, unless something has it. Who wants it again has it made anew."""
-        async with self._turns[made.template]:
-            await self.images.remove_template(made)
-        self._held.discard(made.template)
-        self._turns.pop(made.template, None)
-        self._used.pop(made.template, None)
+    async def _remove(self, made: TemplateImage) -> bool:
+        """Remove an image, unless something has it; return whether it is gone.
+
+        Who wants it again has it made anew.
+        """
+        async with self._turn(made.template):
+            gone = await self.images.remove_template(made)
+            if gone:
+                self._held.discard(made.template)
+                self._used.pop(made.template, None)
+        return gone
 
 
 class SandboxesOfTemplates:
@@ -223,19 +272,16 @@ class SandboxesOfTemplates:
         await self._others.dispose(sandbox, at_once=at_once)
 
 
-def beyond(
-    made: Sequence[TemplateImage], used: Mapping[UUID, float], most_bytes: int, *, now: float
-) -> Iterator[TemplateImage]:
-    """Yield the images without which the others take at most so many bytes, unused longest first.
+def unused(
+    made: Sequence[TemplateImage], used: Mapping[UUID, float], *, now: float
+) -> list[TemplateImage]:
+    """Return the images that may go, those first that were unused longest.
 
     One that was wanted just now stays: its sandbox may not have been made yet.
     """
-    left = sum(each.bytes for each in made)
-    for each in sorted(made, key=lambda image: used.get(image.template, 0.0)):
-        if left <= most_bytes or now - used.get(each.template, now - WANTED_S) < WANTED_S:
-            return
-        yield each
-        left -= each.bytes
+    wanted_at = {each.template: used.get(each.template, -math.inf) for each in made}
+    idle = [each for each in made if now - wanted_at[each.template] >= WANTED_S]
+    return sorted(idle, key=lambda each: wanted_at[each.template])
 
 
 def remove_abandoned(folder: Path) -> None:

@@ -7,6 +7,7 @@ one that is under way when its caller is cancelled is waited for: what it did ca
 import asyncio
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, Self, TypeVar
@@ -176,9 +177,18 @@ class Engine:
 
         await self._call(send, own_client=True)
 
-    async def remove_image(self, tag: str) -> None:
-        """Remove a name of an image, and the image with its last one; one in use stays as it is."""
-        await self._call(lambda client: client.remove_image(tag), gone=(404, 409))
+    async def remove_image(self, tag: str) -> bool:
+        """Remove a name of an image, and the image with its last one; return whether it is gone.
+
+        One that a container has stays as it is.
+        """
+
+        def remove(client: docker.APIClient) -> bool:
+            with suppress(docker.errors.ImageNotFound):
+                client.remove_image(tag)
+            return True
+
+        return await self._call(remove, gone=(409,)) or False
 
     async def import_image(
         self, tar: Path, *, repository: str, tag: str, changes: list[str]

@@ -176,9 +176,9 @@ class Images:
             if tag.startswith(f"{repository_of(node)}:")
         ]
 
-    async def remove_template(self, made: TemplateImage) -> None:
-        """Remove a template's image, unless a sandbox or another template has it."""
-        await self._engine.remove_image(made.tag)
+    async def remove_template(self, made: TemplateImage) -> bool:
+        """Remove a template's image, unless a sandbox has it; return whether it is gone."""
+        return await self._engine.remove_image(made.tag)
 
     async def list_images(self) -> list[BuiltImage]:
         """Return every sandbox image on this host, the newest first."""
