@@ -23,6 +23,8 @@ Object: TypeAlias = dict[str, Any]
 
 ROOT = Path(__file__).resolve().parents[2]
 MANIFESTS = ROOT / "deploy" / "kubernetes"
+STEP = "kubernetes-secrets"
+"""The one block of commands on the operators' page that a test here takes."""
 OVERLAY = "overlays/external"
 COMPONENT = "app.kubernetes.io/component"
 NAMESPACE = "kubernetes.io/metadata.name"

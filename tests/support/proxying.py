@@ -29,6 +29,19 @@ QUIET_S = 0.1
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
+async def heard_until_cut(reader: asyncio.StreamReader, within_s: float = 10) -> bytes:
+    """Return what comes until the other end closes, even if it has not read all that it was sent.
+
+    A Unix socket that is closed with unread bytes in it resets the connection.
+    """
+    heard = b""
+    async with asyncio.timeout(within_s):
+        with contextlib.suppress(ConnectionResetError):
+            while data := await reader.read(65536):
+                heard += data
+    return heard
+
+
 @dataclass
 class Way:
     """A sandbox's socket, and what the proxy reported about it."""

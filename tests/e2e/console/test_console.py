@@ -75,6 +75,8 @@ def test_a_session_that_ended_leads_back_to_the_login(
     with visitor(browser, world.url, person) as somebody:
         page = somebody.open("executions")
         expect(page.get_by_role("heading", name="Executions")).to_be_visible()
+        # The list's own request must not be the one that learns of the end.
+        expect(page.get_by_text("Loading …")).to_have_count(0)
         person.http.post("/v1/logout")
         page.get_by_role("button", name="Reload").click()
         expect(page.get_by_role("status")).to_contain_text("Your session has ended")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from runner.egress.session import Decision
 from runner.egress.upstream import Timeouts
-from tests.support.proxying import Serve, in_process, policy
+from tests.support.proxying import Serve, heard_until_cut, in_process, policy
 
 HOST = "slow.example.test"
 
@@ -31,7 +31,7 @@ async def ended_after(path: Path, said: bytes) -> tuple[float, bytes]:
     reader, writer = await asyncio.open_unix_connection(str(path))
     began = clock.time()
     writer.write(said)
-    heard = await asyncio.wait_for(reader.read(), 10)
+    heard = await heard_until_cut(reader)
     writer.close()
     return clock.time() - began, heard
 
@@ -62,7 +62,7 @@ async def test_a_head_that_trickles_is_cut_off(tmp_path: Path) -> None:
                 await asyncio.sleep(0.02)
 
         trickling = asyncio.create_task(trickle())
-        heard = await asyncio.wait_for(reader.read(), 10)
+        heard = await heard_until_cut(reader)
         trickling.cancel()
         await asyncio.gather(trickling, return_exceptions=True)
         writer.close()

@@ -24,7 +24,7 @@ from runner.door.identity import DoorIdentity, DoorRole, certify, make_authority
 from runner.fleet import invitations
 from runner.fleet.admission import AdmissionTerms, open_admission
 from runner.store.db import Database
-from tests.support.kubernetes import MANIFESTS, ROOT, Object, kubectl, of_kind, pods
+from tests.support.kubernetes import MANIFESTS, ROOT, STEP, Object, kubectl, of_kind, pods
 from tests.support.nodes import free_port
 from tests.support.pages import blocks
 
@@ -138,7 +138,7 @@ def made_by_the_page(folder: Path) -> list[Object]:
     dry = folder / "bin" / "kubectl"
     dry.write_text(DRY.format(kubectl()))
     dry.chmod(0o755)
-    (block,) = (each for each in blocks("sh", PAGE) if each.mark == "kubernetes-secrets")
+    (block,) = (each for each in blocks("sh", PAGE) if each.mark == STEP)
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", block.text],
         cwd=folder,

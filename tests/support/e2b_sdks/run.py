@@ -16,7 +16,7 @@ from tests.support.e2b_sdks.case import Case
 from tests.support.e2b_sdks.cases import CASES
 from tests.support.e2b_sdks.world import SHARED_S, World
 
-CASE_S = 150
+CASE_S = 300
 """How long a case may take; generous, because the host may be busy."""
 
 
