@@ -29,7 +29,7 @@ from runner.sandbox.observe.watchdog import Watchdog
 
 FOR_S = 1.5
 SUMS, SUMS_S = 10**6, 0.16
-"""So many steps of a loop, and the seconds that the core of which `pace` assumes its costs needs."""
+"""So many steps of a loop, and the seconds that they take the core which `pace` assumes."""
 
 
 FLOODS = {
@@ -86,7 +86,7 @@ async def share_while(reading: Coroutine[object, object, None]) -> float:
 
 
 def bound() -> float:
-    """Return the share that a flood may take: what it costs is assumed, and this core may be slower.
+    """Return the share that a flood may take; more on a core that is slower than is assumed.
 
     Raises AssertionError where a flood without a pace would not take more than that either.
     """
