@@ -142,6 +142,7 @@ async def test_cut_short_psycopg_s_way_the_connection_answers_the_next_user_wron
     """The control: after a pipeline that was half sent, the next user's statements fail."""
     monkeypatch.setattr(Connection, "wait", psycopg.AsyncConnection.wait)
     monkeypatch.setattr(Connection, "close_unless_known", lambda _: None)
+    monkeypatch.setattr(Connection, "exchange", psycopg.AsyncConnection.pipeline)
 
     async def until_it_is_wrong() -> None:
         # Chance decides whether PostgreSQL's answer or its cancellation comes first.
