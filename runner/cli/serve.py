@@ -168,11 +168,11 @@ async def _api(settings: Settings, fd: int | None) -> None:
         ways_in(settings, database, redis_url, lifetime) as people,
         _tracer(settings) as (tracer, registry),
     ):
+        recipes = {name: read_recipe(settings.recipes_path, name) for name in settings.images}
         catalogue = Catalogue(
             sizes=sizes,
-            images={
-                name: read_recipe(settings.recipes_path, name).languages for name in settings.images
-            },
+            images={name: recipe.languages for name, recipe in recipes.items()},
+            users={name: recipe.user for name, recipe in recipes.items()},
             isolations=settings.isolation,
             egress_ceiling=egress_ceiling,
             image_names=settings.template_images,

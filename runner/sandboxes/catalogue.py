@@ -15,7 +15,7 @@ from runner.tenants.policies import Entry, ceilings, permitted
 from runner.words.errors import Invalid
 from runner.words.execution import JSON
 from runner.words.resources import Limits
-from runner.words.sandbox import Isolation
+from runner.words.sandbox import USER, Isolation
 from runner.words.templates import DEFAULT_TAG, template_in
 
 
@@ -118,6 +118,12 @@ class Catalogue:
     egress_ceiling: Policy
     image_names: Mapping[str, str] = field(default_factory=dict)
     """Further names that the operator gives to images, such as `python:3.12`."""
+    users: Mapping[str, str] = field(default_factory=dict)
+    """The name of each image's own user, where that is another than usual."""
+
+    def user(self, image: str) -> str:
+        """Return the name of an image's own user."""
+        return self.users.get(image, USER)
 
     async def offer(
         self,

@@ -178,10 +178,19 @@ async def named(tx: Transaction, name: str, tag: str) -> StoredTemplate | None:
 
 
 async def begun_alike(
-    tx: Transaction, base_image: str, steps: Sequence[str]
+    tx: Transaction, base_image: str, steps: Sequence[str], *, image_user: str, sandbox_user: str
 ) -> StoredTemplate | None:
-    """Return the template that was made by most of these steps, from the first one on."""
-    row = await tx.one("templates.begun_alike", base_image=base_image, steps=list(steps))
+    """Return the template that was made by most of these steps, from the first one on.
+
+    Its sandboxes have the user `sandbox_user`, by its own choice or as the image's `image_user`.
+    """
+    row = await tx.one(
+        "templates.begun_alike",
+        base_image=base_image,
+        steps=list(steps),
+        image_user=image_user,
+        sandbox_user=sandbox_user,
+    )
     return _of_row(row) if row else None
 
 

@@ -1,6 +1,6 @@
 """The image or template that a template is built on."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from runner.sandboxes.catalogue import (
@@ -13,9 +13,11 @@ from runner.sandboxes.catalogue import (
     why_unbuilt,
 )
 from runner.sandboxes.order import LivingOrder, resolve_sandbox
+from runner.store import templates
 from runner.store.templates import StoredTemplate
 from runner.store.transaction import Transaction
 from runner.words.errors import Invalid
+from runner.words.sandbox import USER
 from runner.words.templates import Startup
 
 
@@ -32,6 +34,7 @@ class Below:
     limits: Mapping[str, float] = field(default_factory=dict)
     workdir: str | None = None
     user: str | None = None
+    image_user: str = USER
 
     @property
     def hash(self) -> str:
@@ -39,6 +42,22 @@ class Below:
         if not self.steps:
             return self.image
         return f"{self.steps[-1]} {self.workdir}" if self.workdir else self.steps[-1]
+
+    async def with_first_of(self, tx: Transaction, steps: Sequence[str]) -> StoredTemplate | None:
+        """Return the template to build on that has most of these steps, if one has any.
+
+        A build on it runs in a sandbox of its user. If that is not the user of this base, further
+        steps would find other homes and other owners of files than after the same steps in one
+        build, so such a template is passed over.
+        """
+        alike = await templates.begun_alike(
+            tx,
+            self.image,
+            (*self.steps, *steps),
+            image_user=self.image_user,
+            sandbox_user=self.user or self.image_user,
+        )
+        return alike if alike is not None and len(alike.steps) > len(self.steps) else None
 
 
 async def below_by(tx: Transaction, catalogue: Catalogue, name: str | None) -> Below:
@@ -56,6 +75,7 @@ async def below_by(tx: Transaction, catalogue: Catalogue, name: str | None) -> B
             found.limits,
             found.workdir,
             found.user,
+            catalogue.user(found.base_image),
         )
     image = image_called(name, images, names)
     if image is None:
@@ -65,7 +85,7 @@ async def below_by(tx: Transaction, catalogue: Catalogue, name: str | None) -> B
             or f"there is no image {name!r}; choose one of {known}, or a template",
             "base",
         )
-    return Below(image)
+    return Below(image, image_user=catalogue.user(image))
 
 
 def require_limits(limits: Mapping[str, float], offer: SandboxOffer) -> None:

@@ -205,8 +205,8 @@ class Templates:
         mine = hashes(below.hash, order.steps)
         done = 0
         if not order.anew:
-            alike = await templates.begun_alike(tx, base_image, (*earlier, *mine))
-            if alike is not None and len(alike.steps) > len(earlier):
+            alike = await below.with_first_of(tx, mine)
+            if alike is not None:
                 upon, done = alike, len(alike.steps) - len(earlier)
         # Before all that they set is kept: it bounds each working directory.
         todo = tuple(works(order.steps, env, below.workdir, skip=done))

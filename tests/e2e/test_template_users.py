@@ -107,8 +107,11 @@ def test_a_build_that_begins_with_steps_done_before_knows_their_users(
     http: httpx.Client, app: dict[str, Any]
 ) -> None:
     steps: tuple[dict[str, str], ...] = (
-        {"run": "useradd -m first && useradd -m other"}, {"user": "first"}, {"run": "touch ~/a"},
-    )  # fmt: skip
+        {"run": "useradd -m first && useradd -m other"},
+        {"user": "first"},
+        {"run": "touch ~/a"},
+        {"user": "app"},
+    )
     before = build(http, f"before_{app['name']}", *steps, base=app["name"])
     assert before["state"] == "ready", log(http, before)
     after = build(
@@ -118,12 +121,50 @@ def test_a_build_that_begins_with_steps_done_before_knows_their_users(
         {"user": "other"},
         {"run": "touch ~/b"},
         {"user": "first"},
-        {"run": "touch ~/c && echo ~/*"},
+        {"run": "touch ~/c && find ~ -name '[ac]' -printf '%p %u;' && echo"},
         base=app["name"],
     )
     assert after["state"] == "ready", log(http, after)
     assert "what it was made by is not done again" in log(http, after)
-    assert "/home/first/a /home/first/c\n" in log(http, after)
+    assert "/home/first/a first;" in log(http, after)
+    assert "/home/first/c first;" in log(http, after)
+
+
+@pytest.mark.parametrize("base", ["python", "base"])
+def test_a_build_does_not_begin_with_steps_of_a_template_of_another_user(
+    http: httpx.Client, base: str
+) -> None:
+    """Its steps find the owners, rights and homes that they find when all steps are done.
+
+    The control is the template built on the other one: where the workspace is the home of the
+    image's own user, it is another user's there.
+    """
+    own = "agent" if base == "python" else "user"
+    steps: tuple[dict[str, str], ...] = (
+        {"run": "useradd -m app"},
+        {"user": own},
+        {"run": "echo mine > ~/own && chmod 600 ~/own"},
+        {"user": "app"},
+    )
+    look = (
+        {"run": "if echo x >> $(getent passwd " + own + " | cut -d: -f6)/own; then echo ours; fi"},
+        {"user": own},
+        {"run": "cat ~/own; find ~ -name own -printf 'own: %u\\n'; id -u; id -u app"},
+        {"user": "app"},
+    )
+    other = build(http, f"other_{base}", *steps, base=base)
+    assert (other["state"], other["user"]) == ("ready", "app"), log(http, other)
+    whole = build(http, f"whole_{base}", *steps, *look, base=base)
+    assert whole["state"] == "ready", log(http, whole)
+    assert "is not done again" not in log(http, whole)
+    for anew in (False, True):
+        again = build(http, f"whole_{base}", *steps, *look, base=base, anew=anew)
+        told = log(http, again)
+        assert f"own: {own}\n" in told, told
+        assert "ours" not in told.splitlines(), told
+    if base == "python":
+        upon = log(http, build(http, f"upon_{base}", *look, base=other["name"]))
+        assert f"own: {own}\n" not in upon, upon
 
 
 @pytest.mark.parametrize(

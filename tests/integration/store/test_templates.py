@@ -19,6 +19,7 @@ from runner.store.templates import (
     TemplateFacts,
     TemplateState,
 )
+from runner.store.transaction import Transaction
 from runner.tenants import publishing, tenancy
 from runner.words.errors import Conflict
 from runner.words.ids import new_id
@@ -67,6 +68,13 @@ async def built(api: Database, tenant: UUID, *steps: str, **more: Any) -> Stored
     return template
 
 
+async def alike(
+    tx: Transaction, image: str, steps: tuple[str, ...], user: str = "agent"
+) -> StoredTemplate | None:
+    """Return the template that a build of these steps may go on from."""
+    return await templates.begun_alike(tx, image, steps, image_user="agent", sandbox_user=user)
+
+
 def object_state(superuser: Superuser, object_key: str) -> str:
     row = superuser.execute(
         "SELECT state FROM objects WHERE object_key = %s", [object_key]
@@ -96,11 +104,29 @@ async def test_steps_are_found_again_from_the_first_one_on(api: Database, tenant
     await built(api, tenant, "a", "other")
     await begin(api, tenant, "a", "b", "c")
     async with api.tenant(tenant) as tx:
-        found = await templates.begun_alike(tx, "python", ("a", "b", "c", "d"))
+        found = await alike(tx, "python", ("a", "b", "c", "d"))
         assert found is not None
         assert found.id == longer.id
-        assert await templates.begun_alike(tx, "python", ("b", "a")) is None
-        assert await templates.begun_alike(tx, "data", ("a", "b")) is None
+        assert await alike(tx, "python", ("b", "a")) is None
+        assert await alike(tx, "data", ("a", "b")) is None
+
+
+async def test_steps_are_found_again_only_in_a_template_of_the_same_user(
+    api: Database, tenant: UUID
+) -> None:
+    """The image's own user may be named or not."""
+    plain = await built(api, tenant, "a")
+    named = await built(api, tenant, "a", "b", user="agent")
+    of_app = await built(api, tenant, "a", "b", "c", user="app")
+    async with api.tenant(tenant) as tx:
+        for steps, user, wanted in (
+            (("a", "x"), "agent", plain),
+            (("a", "b", "c", "d"), "agent", named),
+            (("a", "b", "c", "d"), "app", of_app),
+            (("a", "b", "c", "d"), "other", None),
+        ):
+            found = await alike(tx, "python", steps, user)
+            assert (found and found.id) == (wanted and wanted.id), (steps, user)
 
 
 async def test_another_tenant_sees_none(api: Database, owner: Database, tenant: UUID) -> None:
@@ -111,7 +137,7 @@ async def test_another_tenant_sees_none(api: Database, owner: Database, tenant: 
         async with api.tenant(who) as tx:
             assert (await templates.get(tx, template.id) is not None) is sees
             assert (await templates.named(tx, "tools", "default") is not None) is sees
-            assert (await templates.begun_alike(tx, "python", ("a",)) is not None) is sees
+            assert (await alike(tx, "python", ("a",)) is not None) is sees
             assert (await templates.content(tx, template.id) is not None) is sees
             assert bool(await templates.list_newest(tx, before=None, limit=9)) is sees
 
@@ -315,7 +341,7 @@ async def test_only_what_the_operator_publishes_is_everybodys(
                 await templates.get(tx, kept.id),
                 await templates.named(tx, "hidden", "default"),
                 await templates.list_newest(tx, before=None, limit=9, name="tools"),
-                await templates.begun_alike(tx, "python", ("a",)),
+                await alike(tx, "python", ("a",)),
                 await templates.said(tx, shown.id, after=0, limit=9),
             ]
         async with worker.tenant(other) as tx:
