@@ -9,7 +9,7 @@ STRESS_ARGS ?=
 CHAOS_ARGS ?=
 HOSTS_ARGS ?=
 
-.PHONY: help setup console pictures demo dev test matrix check lint types imports unit cover image lock bench stress soak chaos hosts compare verify guest audit clean
+.PHONY: help setup console pictures demo dev test matrix check lint types imports test-images unit cover image lock bench stress soak chaos hosts compare verify guest audit clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,9 +48,14 @@ imports:
 unit: setup ## The tests that need no services
 	scripts/run-tests tests/unit tests/architecture $(PYTEST_ARGS)
 
-test: check ## Everything: checks, then all tests, on real Docker, Redis and PostgreSQL
-	WITH_DOCKER_RUNTIME=runsc $(WITH_DOCKER) bash -c \
-	  '$(BIN)/runner images build python data code base code-interpreter-v1 librechat && scripts/run-tests $(PYTEST_ARGS)'
+test: setup ## Everything: checks, then all tests, on real Docker, Redis and PostgreSQL
+	WITH_DOCKER_RUNTIME=runsc $(WITH_DOCKER) \
+	  $(MAKE) --no-print-directory --jobs --output-sync lint types imports test-images
+	WITH_DOCKER_RUNTIME=runsc $(WITH_DOCKER) scripts/run-tests $(PYTEST_ARGS)
+
+# Made beside the checks: mypy keeps one processor busy, and dpkg seldom more than the other.
+test-images:
+	$(BIN)/runner images build python data code base code-interpreter-v1 librechat
 
 matrix: setup ## What `test` leaves out: earlier SDKs, suites of frameworks, three hosts
 	WITH_DOCKER_RUNTIME=runsc $(WITH_DOCKER) bash -c \
