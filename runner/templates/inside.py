@@ -12,6 +12,7 @@ import shutil
 import stat
 import subprocess
 import sys
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -52,21 +53,44 @@ def prepare() -> None:
         known += kept_accounts(name, known)
         (ROOT / "etc" / name).write_text(known + system_accounts(name, known))
     own = own_account()
-    if own is not None and (home := ROOT / own.pw_dir.lstrip("/")).is_dir():
+    if own is not None and (home := _folder(own.pw_dir)) is not None:
         # Steps of another user may look into it, as they may where E2B builds.
         home.chmod(0o755)
         if Path("/", SKELETON).is_dir():
-            # What is at home in the base: the sandbox's own home is not filled for root.
+            # All that is at home in the base: the sandbox's own home is not filled for root.
+            for each in home.iterdir():
+                _remove(each)
             shutil.copytree(Path("/", SKELETON), home, symlinks=True, dirs_exist_ok=True)
     accounts = (ROOT / "etc" / "passwd").read_text().splitlines()
     for user in filter(None, map(_account, accounts)):
-        home = Path(user.pw_dir)
-        if user.pw_name in NOT_KEPT or not (home.parent == HOMES or user == own):
-            continue
-        # In an image, all files are root's.
-        below = ROOT / user.pw_dir.lstrip("/")
-        for each in (below, *below.rglob("*")) if below.is_dir() else ():
+        known_home = Path(user.pw_dir).parent == HOMES or user == own
+        below = _folder(user.pw_dir) if known_home and user.pw_name not in NOT_KEPT else None
+        # In an image, all files are root's. Those that a link leads to are no part of the home.
+        for each in (below, *below.rglob("*")) if below is not None else ():
             os.chown(each, user.pw_uid, user.pw_gid, follow_symlinks=False)
+
+
+def _folder(path: str) -> Path | None:
+    """Return a folder of the root that is built; None if it is missing, a link or below a link."""
+    folder = ROOT / path.lstrip("/")
+    return folder if _link_to(path) is None and folder.is_dir() else None
+
+
+def _link_to(path: str) -> Path | None:
+    """Return the first link on the way to a path of the root that is built; None without any.
+
+    A link that begins with a slash leads out of this root, into that of the sandbox.
+    """
+    way = accumulate(Path(path).parts[1:], Path.joinpath, initial=ROOT)
+    return next((each for each in way if each.is_symlink()), None)
+
+
+def _remove(path: Path) -> None:
+    """Remove a folder, a file or a link, but nothing that a link leads to."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def own_account() -> pwd.struct_passwd | None:
@@ -84,11 +108,7 @@ def _account(line: str) -> pwd.struct_passwd | None:
 
 def kept_accounts(name: str, known: str) -> str:
     """Return the users or groups that steps of the base have made, but for those that are known."""
-    try:
-        lines = Path("/", KEPT_ACCOUNTS, name).read_text().splitlines()
-    except FileNotFoundError:
-        return ""
-    return _unknown(lines, known)
+    return _unknown(Path("/", KEPT_ACCOUNTS, name), known)
 
 
 def system_accounts(name: str, known: str) -> str:
@@ -96,14 +116,14 @@ def system_accounts(name: str, known: str) -> str:
 
     Sandboxes do without them. Package managers do not: apt downloads and reads as `_apt`.
     """
+    return _unknown(DEBIANS / f"{name}.master", known)
+
+
+def _unknown(path: Path, known: str) -> str:
     try:
-        lines = (DEBIANS / f"{name}.master").read_text().splitlines()
+        lines = path.read_text().splitlines()
     except FileNotFoundError:
         return ""
-    return _unknown(lines, known)
-
-
-def _unknown(lines: list[str], known: str) -> str:
     names = {line.partition(":")[0] for line in known.splitlines()}
     return "".join(f"{line}\n" for line in lines if line.partition(":")[0] not in names)
 
@@ -113,7 +133,7 @@ def run(command: dict[str, Any]) -> None:
     _trust()
     _enter()
     user = pwd.getpwnam(command["user"])
-    _drop(_SYS_ADMIN)
+    _call("prctl", _PR_CAPBSET_DROP, _SYS_ADMIN, 0, 0, 0)
     Path(command["cwd"]).mkdir(parents=True, exist_ok=True)
     os.chdir(command["cwd"])
     os.setgroups([])
@@ -189,6 +209,13 @@ def gather(command: dict[str, Any]) -> None:
     """Make what the steps have changed fit to be packed."""
     _keep_accounts()
     home = _home_of(command["user"], command["home"])
+    if (link := _link_to(home)) is not None:
+        raise ValueError(
+            f"/{link.relative_to(ROOT)} is a link: the home {home} of the template's sandboxes "
+            "must be a folder. Leave the folder, and put links into it"
+        )
+    # Without it, its sandboxes would begin with what the base has at home.
+    (ROOT / home.lstrip("/")).mkdir(parents=True, exist_ok=True)
     # All of another user's home, where that is: it was no home in the base, and is none here.
     moved = home != command["home"]
     if command["root"]:
@@ -206,6 +233,7 @@ def gather(command: dict[str, Any]) -> None:
 
 
 def _keep_accounts() -> None:
+    _remove(UPPER / KEPT_ACCOUNTS)
     for name in ACCOUNTS:
         if not (made := ROOT / "etc" / name).is_file():
             continue
@@ -217,7 +245,7 @@ def _keep_accounts() -> None:
 
 
 def _home_of(name: str | None, own_home: str) -> str:
-    """Return the home of the user of the template's sandboxes, which is there afterwards.
+    """Return the home of the user of the template's sandboxes.
 
     Raises ValueError if the steps have no such user, or its home is where no sandbox has one.
     """
@@ -230,23 +258,18 @@ def _home_of(name: str | None, own_home: str) -> str:
         raise ValueError(f"there is no user {name}: make it in a step, by useradd or adduser")
     if found.pw_uid == 0:
         raise ValueError(f"the user {name} is root, and nobody is root in a sandbox")
-    home = str(HOMES / name)
-    if found.pw_dir != home:
-        raise ValueError(f"the home of the user {name} is {found.pw_dir}: it must be {home}")
-    if (ROOT / home.lstrip("/")).is_symlink():
-        raise ValueError(f"{home} is a link: the home must be a folder")
-    # Without it, its sandboxes would begin with what the base has at home.
-    (ROOT / home.lstrip("/")).mkdir(parents=True, exist_ok=True)
-    return home
+    if found.pw_dir != str(HOMES / name):
+        raise ValueError(f"the home of the user {name} is {found.pw_dir}: it must be /home/{name}")
+    return found.pw_dir
 
 
 def _to_skeleton(home_path: str, root: Path) -> None:
     """Put what is in the home where each sandbox copies it from, readable for its user."""
     home = root / home_path.lstrip("/")
-    if not home.is_dir() or home.is_symlink():
+    if not home.is_dir():
         return
     skeleton = UPPER / SKELETON
-    shutil.rmtree(skeleton, ignore_errors=True)
+    _remove(skeleton)
     skeleton.parent.mkdir(parents=True, exist_ok=True)
     shutil.copytree(home, skeleton, symlinks=True, ignore=_kindless)
     shutil.rmtree(UPPER / home_path.lstrip("/"), ignore_errors=True)
@@ -296,19 +319,11 @@ def _enter() -> None:
 
 
 def _mount(source: str, target: Path, kind: str, options: str = "") -> None:
-    _checked(_libc().mount(source.encode(), bytes(target), kind.encode(), 0, options.encode()))
+    _call("mount", source.encode(), bytes(target), kind.encode(), 0, options.encode())
 
 
-def _drop(capability: int) -> None:
-    _checked(_libc().prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0))
-
-
-def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None, use_errno=True)
-
-
-def _checked(result: int) -> None:
-    if result != 0:
+def _call(name: str, *arguments: bytes | int) -> None:
+    if ctypes.CDLL(None, use_errno=True)[name](*arguments) != 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 

@@ -167,6 +167,30 @@ def test_a_build_does_not_begin_with_steps_of_a_template_of_another_user(
         assert f"own: {own}\n" not in upon, upon
 
 
+def test_a_home_that_is_a_link_does_not_keep_others_from_building_on_the_template(
+    http: httpx.Client, api: Client
+) -> None:
+    """The link stays, and what it leads to is root's, as everything outside of homes."""
+    linked = build(
+        http,
+        "linked",
+        {"run": "useradd app && useradd --create-home other && touch /home/other/own"},
+        {"run": "mkdir /srv/app && touch /srv/app/kept && ln -s /srv/app /home/app"},
+        {"run": "ln -s /usr/bin /home/bin && useradd bin2 --home-dir /home/bin"},
+    )
+    assert linked["state"] == "ready", log(http, linked)
+    owners = "find /home/app /home/other/own /usr/bin/env /srv/app/kept -printf '%p %u %l;'"
+    upon = build(
+        http, "upon_linked", {"run": owners}, {"user": "app"}, {"run": "cd && pwd -P"},
+        {"user": "other"}, base="linked",
+    )  # fmt: skip
+    told = log(http, upon)
+    assert (upon["state"], upon["user"]) == ("ready", "other"), told
+    assert "/home/app root /srv/app;/home/other/own other ;/usr/bin/env root" in told
+    assert "/srv/app/kept root ;" in told
+    assert "/srv/app\n" in told
+
+
 @pytest.mark.parametrize(
     ("steps", "why"),
     [
@@ -176,8 +200,13 @@ def test_a_build_does_not_begin_with_steps_of_a_template_of_another_user(
             "the home of the user site is /srv/site: it must be /home/site",
         ),
         ([{"run": "useradd -m -o -u 0 toor"}, {"user": "toor"}], "the user toor is root"),
+        (
+            [{"run": "useradd app && ln -s /srv /home/app"}, {"user": "app"}],
+            "/home/app is a link: the home /home/app of the template's sandboxes must be a folder",
+        ),
+        ([{"run": "rmdir /workspace && ln -s /srv /workspace"}], "/workspace is a link"),
     ],
-    ids=["unknown", "home elsewhere", "root by another name"],
+    ids=["unknown", "home elsewhere", "root by another name", "a link as home", "a link as own"],
 )
 def test_a_user_whom_no_sandbox_can_have_fails_the_build(
     http: httpx.Client, steps: list[dict[str, str]], why: str

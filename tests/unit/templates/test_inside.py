@@ -93,6 +93,32 @@ def test_a_user_whom_sandboxes_cannot_have_fails_the_build(
         inside.gather({"home": "/workspace", "user": user, "root": False})
 
 
+@pytest.mark.parametrize(
+    ("user", "home", "link"),
+    [
+        (None, "/workspace", "workspace"),
+        ("app", "/home/app", "home/app"),
+        ("app", "/home/app", "home"),
+    ],
+    ids=["the image's own", "another user's", "a folder above"],
+)
+def test_a_build_that_leaves_a_link_as_home_fails(
+    user: str | None, home: str, link: str, roots: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """Nothing is written where the link leads to. The control: a link inside the home stays one."""
+    _, root = roots
+    (root / "workspace").mkdir()
+    (root / "home/app/data").symlink_to("/srv/data")
+    inside.gather({"home": "/workspace", "user": user, "root": False})
+    outside = tmp_path / "outside"
+    (root / link).rename(outside)
+    before = sorted(outside.rglob("*"))
+    (root / link).symlink_to(outside)
+    with pytest.raises(ValueError, match=f"^/{link} is a link: the home {home} of the template's"):
+        inside.gather({"home": "/workspace", "user": user, "root": False})
+    assert sorted(outside.rglob("*")) == before
+
+
 def test_the_log_says_that_nobody_is_root(
     roots: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
