@@ -128,6 +128,7 @@ async def _api(settings: Settings, fd: int | None) -> None:
     from runner.door.client import AWAY_S, Door
     from runner.egress.policy import load_ceiling
     from runner.executions.admission import Admission
+    from runner.executions.notices import EndNotices
     from runner.executions.submit import Submitting
     from runner.queue.changes import Changes
     from runner.queue.doorbell import Doorbell
@@ -200,6 +201,7 @@ async def _api(settings: Settings, fd: int | None) -> None:
                     changes=changes,
                     admission=Admission(database, most=settings.max_queued),
                     catalogue=catalogue,
+                    notices=EndNotices(keys),
                 ),
                 sandboxes=living,
                 using=using,

@@ -6,6 +6,7 @@ of `runner.words.errors`.
     submit      stores an order, queues it, and waits for its end
     order       what a caller wants to run, and how its names are resolved
     through     for somebody who waits for the end
+    notices     what a worker tells an API that waits for an end, sealed
     admission   whether the deployment accepts one more
     cancel      ends an execution early
     read        an execution with its place in the queue, or with its output

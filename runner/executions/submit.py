@@ -9,9 +9,10 @@ import structlog
 from runner.audit.events import Action, Outcome
 from runner.auth.caller import Caller
 from runner.executions.admission import Admission
+from runner.executions.notices import EndNotices
 from runner.executions.order import Offer, Order, resolve
 from runner.executions.read import Seen, read
-from runner.queue.changes import Changes, News
+from runner.queue.changes import Changes, News, Watch
 from runner.queue.doorbell import Doorbell
 from runner.quotas.standing import RunStanding, refusal
 from runner.quotas.waiting import Waiting
@@ -40,6 +41,7 @@ class Submitting:
     changes: Changes
     admission: Admission
     catalogue: Catalogue
+    notices: EndNotices
 
     async def submit(
         self, caller: Caller, order: Order, *, once: Once | None = None, wait_s: float = 0.0
@@ -53,14 +55,15 @@ class Submitting:
         new = new_id()
         waiting = await self.admission.look()
         with self.changes.watch(new, News.ENDED) as watch:
-            id_ = await self._accept(caller, order, once, new, waiting)
+            id_, wanted = await self._accept(caller, order, once, new, waiting)
             deadline = asyncio.get_running_loop().time() + wait_s
             if id_ == new:
                 await self._ring(caller, id_)
                 # It cannot have ended before a worker heard of it, so do not read it yet.
                 await watch.wait(min(wait_s, LOOK_AGAIN_S))
             while True:
-                seen = await read(self.database, caller, id_)
+                seen = self._noticed(caller, id_, wanted, watch) if wanted else None
+                seen = seen or await read(self.database, caller, id_)
                 left = deadline - asyncio.get_running_loop().time()
                 if seen.has_ended or left <= 0:
                     return seen
@@ -68,10 +71,10 @@ class Submitting:
 
     async def _accept(
         self, caller: Caller, order: Order, once: Once | None, new: UUID, waiting: Waiting
-    ) -> UUID:
-        """Return the id of the new execution, or of the one for which the key was used first."""
+    ) -> tuple[UUID, ExecutionRequest | None]:
+        """Return the new execution's id and request, or the id for which the key was used first."""
         try:
-            used = await self._store(caller, order, once, new, waiting)
+            stored = await self._store(caller, order, once, new, waiting)
         except QuotaExceeded as refused:
             facts = {"quota": refused.quota, "limit": refused.limit, "used": refused.used}
             async with self.database.tenant(caller.tenant_id) as tx:
@@ -79,14 +82,25 @@ class Submitting:
                     tx, Action.EXECUTION_SUBMIT, "execution", metadata=facts, outcome=Outcome.DENIED
                 )
             raise
-        if once is None or used is None:
-            return new
-        return await once.require_same(used, used.execution_id)
+        if isinstance(stored, ExecutionRequest):
+            return new, stored
+        if once is None:
+            raise RuntimeError("an idempotency key was used before, but none was given")
+        return await once.require_same(stored, stored.execution_id), None
+
+    def _noticed(
+        self, caller: Caller, id_: UUID, request: ExecutionRequest, watch: Watch
+    ) -> Seen | None:
+        """Return the ended execution as its worker tells it, or None: then read it."""
+        if watch.notice is None:
+            return None
+        notice = self.notices.opened(caller.tenant_id, id_, watch.notice)
+        return notice.seen(caller.tenant_id, id_, request) if notice else None
 
     async def _store(
         self, caller: Caller, order: Order, once: Once | None, new: UUID, waiting: Waiting
-    ) -> KeyUse | None:
-        """Store the execution; if its idempotency key was used before, return that use instead."""
+    ) -> KeyUse | ExecutionRequest:
+        """Store the execution and return it; if its idempotency key was used before, that use."""
         async with self.database.tenant(caller.tenant_id) as tx:
             # Lock the quotas until the transaction ends, so that the last place is given away once.
             tenant, standing = await quotas.alone_to_run(tx)
@@ -100,7 +114,8 @@ class Submitting:
             if refused := refusal(standing, egress=bool(wanted.egress)):
                 raise refused
             self.admission.require(waiting, standing.queued)
-            executions.insert_later(tx, new, _naming(wanted, new), caller.trace)
+            wanted = _naming(wanted, new)
+            executions.insert_later(tx, new, wanted, caller.trace)
             for path in sorted(order.keys):
                 caller.record(tx, Action.FILE_READ, "file", path, {"execution": str(new)})
             facts = {
@@ -110,7 +125,7 @@ class Submitting:
                 "isolation": wanted.sandbox.isolation.value,
             }
             caller.record(tx, Action.EXECUTION_SUBMIT, "execution", str(new), facts)
-        return None
+        return wanted
 
     async def _offer(
         self, tx: Transaction, tenant: Tenant, standing: RunStanding, order: Order

@@ -5,6 +5,7 @@ it.
 
     service     starts and drains all of it
     named       reads what settings name, before anything is started
+    alone       keeps a second worker from the same folders
     awaiting    waits at the start until Docker answers
     reaper      settles what died, and removes strays
     residents   sandboxes that live, and the door where the API knocks

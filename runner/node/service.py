@@ -1,9 +1,8 @@
 """The worker process: starts as a list of steps, drains on request."""
 
-import fcntl
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from functools import partial
 
@@ -16,11 +15,12 @@ from runner.audit.memory import Memory
 from runner.audit.sinks import open_sinks
 from runner.base.duties import Duties
 from runner.base.health import Health
-from runner.base.locks import lock_file
 from runner.base.settings import Settings
 from runner.base.signing import Signer, TrustedKeys
 from runner.base.tracers import open_tracer
 from runner.egress.gateway import EgressGateway
+from runner.executions.notices import EndNotices
+from runner.node.alone import only_worker
 from runner.node.awaiting import launching
 from runner.node.breaker import STARTING, Breaker
 from runner.node.measures import Measures, NodeGauges
@@ -56,7 +56,6 @@ from runner.secrets.vault import Vault
 from runner.store.db import Database
 from runner.store.nodes import NodeUse
 from runner.store.retention import RetentionTerms
-from runner.words.errors import SetupError
 from runner.words.sandbox import SandboxSpec
 
 SWEEP_S = 30.0
@@ -85,7 +84,7 @@ async def worker(
     traffic, measures, duties = Traffic(), Measures(), Duties()
     async with AsyncExitStack() as stack:
         named = read_named(settings)
-        stack.enter_context(_only_worker(settings))
+        stack.enter_context(only_worker(settings))
         tracer = await stack.enter_async_context(
             open_tracer(settings, "runner-worker", policy.node, measures.registry)
         )
@@ -162,7 +161,13 @@ async def worker(
         disposals = Disposals(
             sandboxes, backlog=settings.pool_max, reserve_mb=settings.pool_reserve_mb
         )
-        finisher = Finisher(database=database, changes=changes, signer=signer, node=policy.node)
+        finisher = Finisher(
+            database=database,
+            changes=changes,
+            notices=EndNotices(named.keys),
+            signer=signer,
+            node=policy.node,
+        )
         interruptions = Interruptions(
             database=database,
             changes=changes,
@@ -334,17 +339,3 @@ async def _sweep_strays(launcher: Launcher, residents: Residents) -> None:
     await residents.taken_over.wait()
     if removed := await remove_strays(launcher):
         _log.info("strays_removed", count=removed)
-
-
-@contextmanager
-def _only_worker(settings: Settings) -> Iterator[None]:
-    """Hold the node's lock: a second worker would take the first one's sandboxes for strays."""
-    with lock_file(settings.run_dir / "worker.lock") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise SetupError(
-                f"another worker runs with this state folder ({settings.state_dir}); "
-                "stop it, or give this one its own RUNNER_STATE_DIR"
-            ) from None
-        yield

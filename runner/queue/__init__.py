@@ -11,7 +11,7 @@ and is audited.
     job          the job, checked before RQ sees it
     rings        the one queue in Redis
     ring         what a job may say
-    changes      announcements that an execution changed
+    changes      announcements that an execution changed, and sealed notices of its end
     connections  connections to Redis, with short time-outs
     eviction     what Redis does when it is full, and what its user may do
 """

@@ -1,8 +1,11 @@
-"""Announcements that an execution changed: hints over Redis pub/sub, never data.
+"""Announcements that an execution changed: hints over Redis pub/sub.
 
 A listener reads PostgreSQL when a hint arrives, and also now and then without one, so a lost hint
 only costs time. The channel carries an id and the kind of news, for listeners that want one kind
 only. A forged announcement only makes somebody look once more.
+
+A notice of an end may go before its announcement. `runner.executions` seals and opens it: nobody
+believes it as it comes.
 """
 
 import asyncio
@@ -25,7 +28,11 @@ from runner.words.errors import QueueUnavailable
 CHANNEL = "runner:changed"
 GATHERED_S = 0.02
 """How long news that nobody waits for may wait for other news: each message wakes every process."""
+MOST_NOTICE = 8 * 1024
+"""Most bytes of a notice of an end: every process that listens receives each of them."""
 _ID = len(UUID(int=0).bytes)
+_NOTICE = b"t"
+"""Follows the id in a message with a notice."""
 
 
 class News(Enum):
@@ -45,6 +52,8 @@ class Watch:
     def __init__(self, wanted: frozenset[News]) -> None:
         self._changed = asyncio.Event()
         self._wanted = wanted
+        self.notice: bytes | None = None
+        """The last notice of the end. Anybody who reaches Redis may have written it."""
 
     def notify(self, news: News) -> None:
         """Remember that something changed, if the listener wants this kind of news."""
@@ -97,12 +106,17 @@ class Changes:
         await self._publisher.aclose()
         await self._subscriber.aclose()
 
-    def announce(self, execution_id: UUID, news: News = News.CHANGED) -> None:
+    def announce(
+        self, execution_id: UUID, news: News = News.CHANGED, notice: bytes | None = None
+    ) -> None:
         """Tell listeners in every process, soon; the caller does not wait for Redis.
 
-        An end and a cancellation are told at once, and take along what was gathered before. If
-        Redis does not answer, that is logged: listeners look from time to time anyway.
+        An end and a cancellation are told at once, and take along what was gathered before. A
+        `notice` of the end goes ahead of it. If Redis does not answer, that is logged: listeners
+        look from time to time anyway.
         """
+        if notice is not None:
+            self._unsaid.append(execution_id.bytes + _NOTICE + notice)
         self._unsaid.append(execution_id.bytes + news.value)
         if news is not News.CHANGED:
             self._said.set()
@@ -162,9 +176,15 @@ class Changes:
         raise QueueUnavailable("the subscription was lost: Redis does not answer")
 
     def _wake(self, data: object) -> None:
-        if isinstance(data, bytes) and len(data) >= _ID and data[_ID:] in _KINDS:
-            for watch in self._watches.get(UUID(bytes=data[:_ID]), ()):
-                watch.notify(News(data[_ID:]))
+        if not isinstance(data, bytes) or len(data) < _ID:
+            return
+        watches, said = self._watches.get(UUID(bytes=data[:_ID]), ()), data[_ID:]
+        if said in _KINDS:
+            for watch in watches:
+                watch.notify(News(said))
+        elif said.startswith(_NOTICE) and len(said) <= len(_NOTICE) + MOST_NOTICE:
+            for watch in watches:
+                watch.notice = said[len(_NOTICE) :]
 
     def _wake_all(self) -> None:
         for watches in self._watches.values():

@@ -14,10 +14,10 @@ from psycopg.types.json import Jsonb
 
 from runner.store import ledger, usage
 from runner.store.db import Database
-from runner.store.executions import RESULT, StoredArtifact, insert_state_event_later
+from runner.store.executions import RESULT, StoredArtifact, insert_state_event_later, joined
 from runner.store.transaction import Later, Transaction
 from runner.words.errors import LeaseLost
-from runner.words.execution import JSON, Claim, EventKind, Result
+from runner.words.execution import JSON, Claim, EventKind, Result, StoredOutput, Stream
 from runner.words.states import ACTIVE, State, may_change
 
 
@@ -86,6 +86,18 @@ class Entry:
     data: Mapping[str, JSON] = field(default_factory=dict)
 
 
+def output_of(entries: Sequence[Entry]) -> dict[Stream, StoredOutput]:
+    """Return the output that is read back once these entries are all that is stored."""
+    streams = {stream.value for stream in Stream}
+    return joined(
+        [
+            {"kind": each.kind.value, "data": each.data, "chunk": each.chunk}
+            for each in entries
+            if each.kind.value in streams
+        ]
+    )
+
+
 async def append_events(
     tx: Transaction, claim: Claim, entries: Sequence[Entry], *, after: int
 ) -> bool:
@@ -144,11 +156,15 @@ async def requeue(tx: Transaction, claim: Claim, why: str, *, free: bool = False
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """The times at which an execution was submitted, began and ended, by the database's clock."""
+    """The times at which an execution was submitted, began and ended, by the database's clock.
+
+    Also the time at which somebody asked to cancel it, if anybody did.
+    """
 
     created_at: datetime
     started_at: datetime | None
     ended_at: datetime
+    cancel_requested_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +186,7 @@ class Finish:
         row = await self._sent.one()
         if row is None:
             raise LeaseLost("the execution already ended or belongs to another attempt")
-        return Times(row["created_at"], row["started_at"], row["ended_at"])
+        return Times(**row)
 
 
 async def finish(

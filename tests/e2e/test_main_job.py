@@ -28,6 +28,24 @@ def test_python_code_runs_and_answers_with_its_output(api: Client) -> None:
     assert ended.usage["pids_peak"] >= 2
 
 
+@pytest.mark.parametrize(
+    "code",
+    [
+        "print('quick')",
+        "import os; os.write(1, b'no text: \\xff')",
+        "open('left.txt', 'w').write('one')",
+        "[open(name, 'w').write(name) for name in ('b', 'a', 'B')]",
+        "import time; print('early', flush=True); time.sleep(0.3); print('late')",
+        "print('x' * 20_000)",
+        "raise SystemExit(3)",
+    ],
+    ids=["text", "bytes", "an artifact", "artifacts", "output in parts", "long output", "failure"],
+)
+def test_whoever_waits_is_told_what_others_read(api: Client, code: str) -> None:
+    ended = api.run(code=code, language="python")
+    assert ended == api.get(ended.id)
+
+
 def test_bash_code_runs(api: Client) -> None:
     """`code` in bash runs by bash."""
     ended = api.run(code='echo "$BASH_VERSION" | head -c 1; exit 3', language="bash")

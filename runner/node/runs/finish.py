@@ -14,6 +14,7 @@ import structlog
 
 from runner.audit import events as audit
 from runner.base.signing import Signer
+from runner.executions.notices import EndNotice, EndNotices
 from runner.node.runs.artifacts import make_files
 from runner.node.runs.attempt import Attempt
 from runner.node.runs.recorder import AWAY_S, until_stored
@@ -21,7 +22,7 @@ from runner.node.runs.settle import ended, put_on_record
 from runner.node.runs.start import Start
 from runner.queue.changes import Changes, News
 from runner.store import attempts, ledger, scheduling
-from runner.store.attempts import Begun, Rest
+from runner.store.attempts import Begun, Rest, Times, output_of
 from runner.store.db import Database
 from runner.store.executions import StoredArtifact
 from runner.store.transaction import Transaction
@@ -44,13 +45,43 @@ class _Ending:
     audited: Sequence[audit.AuditEvent] = ()
     hashes: Mapping[Stream, str] = field(default_factory=dict)
     signed: bool = True
+    is_whole: bool = False
+    """Whether the rest holds all output of the attempt."""
+
+    def notice(self, attempt: int, times: Times) -> EndNotice | None:
+        """Return what an API needs that waits for it; None if this is not all of it.
+
+        PostgreSQL decides in which order it reads several artifacts.
+        """
+        if not self.is_whole or len(self.artifacts) > 1:
+            return None
+        left = tuple(each.artifact for each in self.artifacts)
+        return EndNotice(attempt, times, self.result, output_of(self.rest.entries), left)
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """An end that is stored."""
+
+    more: bool
+    """Whether another execution can be claimed now."""
+    notice: bytes | None = None
 
 
 class Finisher:
     """Writes results, each with its artifacts, its records and its receipt in one transaction."""
 
-    def __init__(self, *, database: Database, changes: Changes, signer: Signer, node: str) -> None:
+    def __init__(
+        self,
+        *,
+        database: Database,
+        changes: Changes,
+        notices: EndNotices,
+        signer: Signer,
+        node: str,
+    ) -> None:
         self._database = database
+        self._notices = notices
         self._changes = changes
         self._signer = signer
         self._node = node
@@ -65,7 +96,7 @@ class Finisher:
         until = time.monotonic() + AWAY_S
         for ending in _endings(attempt, result):
             try:
-                more = await until_stored(
+                written = await until_stored(
                     partial(self._write, attempt, ending),
                     patience_s=max(until - time.monotonic(), LEAST_PATIENCE_S),
                 )
@@ -79,16 +110,19 @@ class Finisher:
                 )
                 fault = error
             else:
-                self._changes.announce(attempt.claim.execution_id, News.ENDED)
-                return more
+                self._changes.announce(
+                    attempt.claim.execution_id, News.ENDED, notice=written.notice
+                )
+                return written.more
         raise fault or RuntimeError("there was nothing to write")
 
-    async def _write(self, attempt: Attempt, ending: _Ending) -> bool:
+    async def _write(self, attempt: Attempt, ending: _Ending) -> _Written:
         claim, result = attempt.claim, ending.result
+        notice: EndNotice | None = None
         attempt.tries += 1
         async with self._database.tenant(claim.tenant_id) as tx:
             if attempt.tries > 1 and await attempts.is_finished_with(tx, claim, result):
-                return True
+                return _Written(more=True)
             begun = await _unrecorded(tx, claim, attempt.start)
             finishing = await attempts.finish_with(
                 tx, claim, result, ending.artifacts, ending.rest, begun
@@ -100,15 +134,17 @@ class Finisher:
             if ending.signed:
                 kept = [each.artifact for each in ending.artifacts]
                 ran = attempt.ran(self._node, ending.hashes)
-                await put_on_record(
+                times = await put_on_record(
                     tx, self._signer, claim, attempt.request, result, kept, ran, finishing
                 )
+                notice = ending.notice(claim.attempt, times)
             else:
                 audit.append(tx, claim.tenant_id, ended(claim, result))
                 await tx.flush()
                 await finishing.times()
             claimable = scheduling.claimable_afterwards(tx)
-        return await claimable()
+        sealed = notice and self._notices.sealed(claim.tenant_id, claim.execution_id, notice)
+        return _Written(await claimable(), sealed or None)
 
 
 def _endings(attempt: Attempt, result: Result) -> Iterator[_Ending]:
@@ -120,6 +156,7 @@ def _endings(attempt: Attempt, result: Result) -> Iterator[_Ending]:
         recorder.rest,
         recorder.rest_audited,
         recorder.hashes(),
+        is_whole=recorder.is_whole,
     )
     yield whole
     yield whole

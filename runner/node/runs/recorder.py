@@ -118,6 +118,8 @@ class Recorder:
         self.masker = Masker(())
         self._kept = {stream: KeptOutput(bounds) for stream in Stream}
         self._hashes = {stream: hashlib.sha256() for stream in Stream}
+        self._divided = False
+        """Whether some of the events may be stored before the result."""
         self._notes = ""
         self._line_begins = True
         """Whether the program's stderr is at the start of a line."""
@@ -225,6 +227,11 @@ class Recorder:
         return Rest(tuple(self._left), self._seq if certain else None)
 
     @property
+    def is_whole(self) -> bool:
+        """Whether the rest is all that there is, because nothing was written before."""
+        return not self._divided
+
+    @property
     def rest_audited(self) -> Sequence[audit.AuditEvent]:
         """Audit records of the decisions in the rest, for the same transaction."""
         return tuple(self._audited)
@@ -325,6 +332,7 @@ class Recorder:
 
     async def _store(self) -> None:
         """Store what is masked; if that was tried before, store exactly the same again."""
+        self._divided = True
         if self._tried is None:
             self._tried = len(self._left), len(self._audited)
         entries, records = self._tried

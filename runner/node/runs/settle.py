@@ -13,7 +13,7 @@ from runner.base.signing import Signer
 from runner.receipts.document import Ran, receipt
 from runner.sandbox.guest.sandbox import Sandbox
 from runner.store import attempts, receipts, scheduling
-from runner.store.attempts import Finish, Stored
+from runner.store.attempts import Finish, Stored, Times
 from runner.store.db import Database
 from runner.store.transaction import Transaction
 from runner.words.errors import (
@@ -191,14 +191,18 @@ async def put_on_record(
     artifacts: Sequence[Artifact],
     ran: Ran,
     finishing: Finish,
-) -> None:
-    """Append the audit record of an execution's end, and sign its receipt. Raises LeaseLost."""
+) -> Times:
+    """Append the audit record of an execution's end, and sign its receipt; return its times.
+
+    Raises LeaseLost.
+    """
     head = await audit.append_now(tx, claim.tenant_id, ended(claim, result))
     times = await finishing.times()
     make = partial(receipt, claim, request, result, artifacts, ran, times, head)
     large = request.run.input_bytes > _HASHED_INLINE
     body = await asyncio.to_thread(make) if large else make()
     receipts.insert_later(tx, claim.execution_id, signer.sign(receipts.KIND, body))
+    return times
 
 
 def of_execution(

@@ -189,7 +189,8 @@ WITH finished AS (
     WHERE execution_id = %(execution_id)s AND attempt = %(attempt)s
       AND state = ANY (%(sources)s::text[]) AND event_seq = COALESCE(%(after)s, event_seq)
     RETURNING tenant_id, event_seq - cardinality(%(kinds)s::text[]) AS base,
-              created_at, started_at, ended_at, image, size, isolation, limits
+              created_at, started_at, ended_at, cancel_requested_at,
+              image, size, isolation, limits
 ), told AS (
     INSERT INTO events (tenant_id, execution_id, seq, attempt, kind, data, chunk)
     SELECT f.tenant_id, %(execution_id)s, f.base + o.position, %(attempt)s, o.kind, o.data, o.chunk
@@ -206,7 +207,7 @@ WITH finished AS (
            %(egress_bytes_up)s, %(egress_bytes_down)s, %(artifact_bytes)s
     FROM finished
 )
-SELECT created_at, started_at, ended_at FROM finished;
+SELECT created_at, started_at, ended_at, cancel_requested_at FROM finished;
 
 -- name: cancel_queued
 UPDATE executions

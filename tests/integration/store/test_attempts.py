@@ -14,11 +14,14 @@ from runner.audit import events as audit
 from runner.base.duties import Duties
 from runner.base.signing import Signer
 from runner.embedded.services import Services
+from runner.executions.notices import EndNotices
 from runner.node.runs.attempt import Attempt
 from runner.node.runs.finish import Finisher
 from runner.node.runs.recorder import Recorder
 from runner.node.runs.start import Start
 from runner.queue.changes import Changes
+from runner.secrets.envelope import new_key as new_secrets_key
+from runner.secrets.keyring import KeyRing
 from runner.store import attempts, executions, files, ledger
 from runner.store.attempts import Begun
 from runner.store.db import Database
@@ -142,7 +145,11 @@ async def test_an_end_recognises_its_own_start(
         )
         attempt = Attempt(claim, REQUEST, recorder, start=start)
         finisher = Finisher(
-            database=worker, changes=changes, signer=Signer.open(tmp_path), node="n"
+            database=worker,
+            changes=changes,
+            notices=EndNotices(KeyRing({"some": new_secrets_key()})),
+            signer=Signer.open(tmp_path),
+            node="n",
         )
         await finisher.finish(attempt, DONE)
         await recorder.stop()
