@@ -157,7 +157,7 @@ def create_app(parts: Dependencies) -> FastAPI:
         declared=declared,
     )
     app.add_middleware(KnownQuery, routes=routes)
-    app.add_middleware(EndsWithRight, rights=parts.rights)
+    app.add_middleware(EndsWithRight, rights=parts.rights, operators=parts.operator_rights)
     app.add_middleware(Pace, client_s=settings.client_timeout_s)
     if settings.rate_limiting:
         app.add_middleware(PrincipalRates, limiter=parts.limiter, rates=settings.rate_limits)

@@ -20,6 +20,7 @@ from runner.auth.caller import Caller
 from runner.auth.identity import ANSWER, OPERATORS_ANSWER
 from runner.auth.login import Logins
 from runner.auth.oidc import Issuer
+from runner.auth.operating import OperatorRights
 from runner.auth.permissions import Permission, may, stopped
 from runner.auth.rights import HELD, Held, Rights
 from runner.auth.sandbox_tokens import SandboxTokens
@@ -90,6 +91,7 @@ class Dependencies:
     issuer: Issuer | None = None
     sign_ins: SignIns | None = None
     operators: Database | None = None
+    operator_rights: OperatorRights | None = None
 
 
 # This only describes it in OpenAPI; the middleware reads the header.

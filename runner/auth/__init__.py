@@ -14,7 +14,7 @@ keys, and for whom a code stands, at the address that the operator set.
     open_sign_ins  sign-ins that are under way
     sandbox_tokens  tokens that act in one sandbox on behalf of a key
     sessions     sessions of users, and their tokens against CSRF
-    operating    sessions of operators
+    operating    sessions of operators, and their requests that end with these
     tokens       one-time tokens: joining a tenant, a forgotten password
     login        logging in and out, invitations, changes of password
     passwords    argon2id
@@ -22,4 +22,5 @@ keys, and for whom a code stands, at the address that the operator set.
     permissions  what each role may do
     grants       which rights a principal may pass on
     rights       what ends with a right
+    holding      requests that are under way, and how they end with a right
 """

@@ -4,17 +4,22 @@ They are made as users' sessions are: a random id in a cookie, stored as its has
 against CSRF. A session rests on its key. When that is revoked or expires, it has ended.
 """
 
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import ClassVar
 from uuid import UUID
 
 from runner.audit import events as audit
 from runner.audit.events import Action, Origin
 from runner.auth import sessions
 from runner.auth.caller import By
+from runner.auth.holding import Holding, UnderWay
 from runner.auth.sessions import Lifetime, SessionId
 from runner.store import operators
 from runner.store.db import Database
 from runner.store.operators import NewOperatorSession
+from runner.store.transaction import Transaction
 from runner.words.ids import PLATFORM_TENANT, new_id
 from runner.words.principal import Operator
 
@@ -30,6 +35,42 @@ class OperatorSession:
     def csrf(self) -> str:
         """The token that the page sends with every change."""
         return self.presented.csrf
+
+
+@dataclass(eq=False, slots=True)
+class HeldByOperator(UnderWay):
+    """A running request of an operator, by their key or by a session that rests on it."""
+
+    operator: Operator
+    session: UUID | None
+
+    @property
+    def id(self) -> UUID:
+        """The id that PostgreSQL looks up."""
+        return self.session or self.operator.id
+
+
+class OperatorRights(Holding[HeldByOperator]):
+    """The running requests of operators; each ends with the session or key that it came with."""
+
+    LOOKING: ClassVar[str] = "looking at operators' rights"
+
+    @contextmanager
+    def hold(self, operator: Operator, session: UUID | None) -> Iterator[HeldByOperator]:
+        """Track a request inside the context. Raises RightEnded and RightUnconfirmed."""
+        with self._holding(HeldByOperator(operator, session)) as held:
+            yield held
+
+    async def _still_standing(
+        self, tx: Transaction, held: Collection[HeldByOperator]
+    ) -> Collection[HeldByOperator]:
+        found = await operators.standing(
+            tx,
+            keys={each.id for each in held if each.session is None},
+            sessions={each.id for each in held if each.session is not None},
+            idle=self._idle,
+        )
+        return {each for each in held if each.id in found}
 
 
 async def begin(

@@ -1,4 +1,4 @@
-"""The parts by which people get in: with a password, and at the identity provider."""
+"""The parts by which people get in: with a password, at the identity provider, as operators."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,6 +11,7 @@ from runner.auth import open_sign_ins, throttle
 from runner.auth.login import Logins
 from runner.auth.oidc import Issuer, Trust
 from runner.auth.open_sign_ins import OpenSignIns
+from runner.auth.operating import OperatorRights
 from runner.auth.passwords import Passwords
 from runner.auth.provider import Client
 from runner.auth.sessions import Lifetime
@@ -41,6 +42,29 @@ async def ways_in(
         logins = Logins(database, Passwords(), counting, lifetime)
         issuer = _issuer(settings, database)
         yield WaysIn(logins, issuer, _sign_ins(settings, issuer, logins, open_ones))
+
+
+@dataclass(frozen=True, slots=True)
+class Operating:
+    """The operators' login of the database, and what their requests end with; None without it."""
+
+    database: Database | None = None
+    rights: OperatorRights | None = None
+
+
+@asynccontextmanager
+async def operating(url: SecretStr | None, lifetime: Lifetime) -> AsyncIterator[Operating]:
+    """Yield the parts for operators' routes, if the settings name their login."""
+    if url is None:
+        yield Operating()
+        return
+    async with (
+        Database(url, max_size=2) as database,
+        # Its own connection, as that of tenants' rights.
+        Database(url, max_size=1) as watching,
+        OperatorRights(watching, idle=lifetime.idle) as rights,
+    ):
+        yield Operating(database, rights)
 
 
 def _issuer(settings: Settings, database: Database) -> Issuer | None:

@@ -6,7 +6,7 @@ import shlex
 import signal
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, nullcontext, suppress
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -124,7 +124,7 @@ async def _api(settings: Settings, fd: int | None) -> None:
     from runner.auth.sandbox_tokens import SandboxTokens
     from runner.auth.sessions import Lifetime
     from runner.base.signing import TrustedKeys
-    from runner.cli.people import ways_in
+    from runner.cli.people import operating, ways_in
     from runner.door.client import AWAY_S, Door
     from runner.egress.policy import load_ceiling
     from runner.executions.admission import Admission
@@ -151,7 +151,6 @@ async def _api(settings: Settings, fd: int | None) -> None:
     sizes = load_sizes(settings.profiles_path)
     egress_ceiling = load_ceiling(settings.profiles_path)
     objects, keys = ObjectStore.open(settings), open_keys(settings)
-    operators = settings.database_operator_url
     lifetime = Lifetime(
         idle=timedelta(seconds=settings.session_idle_s),
         absolute=timedelta(seconds=settings.session_max_s),
@@ -162,7 +161,7 @@ async def _api(settings: Settings, fd: int | None) -> None:
         # Its own connection: if requests hold all others, they must still not outlast their rights.
         Database(database_url, max_size=1) as watching,
         Rights(watching, idle=lifetime.idle) as rights,
-        Database(operators, max_size=2) if operators else nullcontext() as operators_database,
+        operating(settings.database_operator_url, lifetime) as operators,
         Doorbell(redis_url) as doorbell,
         Changes(redis_url) as changes,
         ratelimit.RateLimiter(redis_url, answer_s=settings.patient(ratelimit.ANSWER_S)) as limiter,
@@ -220,7 +219,8 @@ async def _api(settings: Settings, fd: int | None) -> None:
                 registry=registry,
                 issuer=people.issuer,
                 sign_ins=people.sign_ins,
-                operators=operators_database,
+                operators=operators.database,
+                operator_rights=operators.rights,
             )
         )
         async with _settled(watchers), templates:

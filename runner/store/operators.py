@@ -1,5 +1,6 @@
 """Keys and sessions of the platform's operators, as stored. They belong to no tenant."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -106,6 +107,14 @@ async def find_session(
     """Return the session with that hash, unless it or its key has ended, or it was idle."""
     row = await tx.one("operators.find_session", hash=hash_, idle=idle)
     return FoundOperatorSession(**row) if row else None
+
+
+async def standing(
+    tx: Transaction, *, keys: Collection[UUID], sessions: Collection[UUID], idle: timedelta
+) -> set[UUID]:
+    """Return which of these keys and sessions still hold."""
+    rows = await tx.all("operators.standing", keys=list(keys), sessions=list(sessions), idle=idle)
+    return {row["id"] for row in rows}
 
 
 async def used_session(tx: Transaction, session_id: UUID) -> None:

@@ -21,9 +21,10 @@ from runner.api.traffic.cookies import PortCookie
 from runner.api.traffic.destination import DESTINATION, PortTarget
 from runner.api.traffic.exchange import Unpassable
 from runner.auth.caller import Caller
+from runner.auth.holding import OVER
 from runner.auth.identity import ANSWER
 from runner.auth.permissions import Permission
-from runner.auth.rights import HELD, OVER, Held
+from runner.auth.rights import HELD, Held
 from runner.base.tasks import attended
 from runner.door.streams import PortStream
 from runner.sandboxes.use import Using

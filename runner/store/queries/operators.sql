@@ -30,6 +30,16 @@ WHERE s.hash = %(hash)s AND s.ended_at IS NULL AND s.expires_at > now()
   AND s.last_used_at > now() - %(idle)s::interval
   AND o.revoked_at IS NULL AND (o.expires_at IS NULL OR o.expires_at > now());
 
+-- name: standing
+SELECT operator_id AS id FROM operators
+WHERE operator_id = ANY (%(keys)s::uuid[])
+  AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
+UNION ALL
+SELECT s.session_id FROM operator_sessions s JOIN operators o USING (operator_id)
+WHERE s.session_id = ANY (%(sessions)s::uuid[]) AND s.ended_at IS NULL AND s.expires_at > now()
+  AND s.last_used_at > now() - %(idle)s::interval
+  AND o.revoked_at IS NULL AND (o.expires_at IS NULL OR o.expires_at > now());
+
 -- name: used_session
 UPDATE operator_sessions SET last_used_at = now() WHERE session_id = %(session_id)s;
 

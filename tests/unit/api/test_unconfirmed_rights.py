@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from runner.api.middleware import PRINCIPAL
 from runner.api.rights import EndsWithRight
-from runner.auth import rights as module
+from runner.auth import holding as module
 from runner.auth.rights import Rights
 from runner.base import duties
 from runner.store.db import Database
