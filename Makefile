@@ -49,20 +49,20 @@ unit: setup ## The tests that need no services
 	scripts/run-tests tests/unit tests/architecture $(PYTEST_ARGS)
 
 test: setup ## Everything: checks, then all tests, on real Docker, Redis and PostgreSQL
-	WITH_DOCKER_RUNTIME=runsc $(WITH_DOCKER) \
+	WITH_DOCKER_RUNTIME="runsc crun" $(WITH_DOCKER) \
 	  $(MAKE) --no-print-directory --jobs --output-sync lint types imports test-images
-	WITH_DOCKER_RUNTIME=runsc $(WITH_DOCKER) scripts/run-tests $(PYTEST_ARGS)
+	WITH_DOCKER_RUNTIME="runsc crun" $(WITH_DOCKER) scripts/run-tests $(PYTEST_ARGS)
 
 # Made beside the checks: mypy keeps one processor busy, and dpkg seldom more than the other.
 test-images:
 	$(BIN)/runner images build python data code base code-interpreter-v1 librechat
 
 matrix: setup ## What `test` leaves out: earlier SDKs, suites of frameworks, three hosts
-	WITH_DOCKER_RUNTIME=runsc $(WITH_DOCKER) bash -c \
+	WITH_DOCKER_RUNTIME="runsc crun" $(WITH_DOCKER) bash -c \
 	  '$(BIN)/runner images build python base code-interpreter-v1 && $(BIN)/pytest -m matrix $(PYTEST_ARGS)'
 
 cover: setup ## All tests with coverage measured
-	WITH_DOCKER_RUNTIME=runsc $(WITH_DOCKER) bash -c '$(BIN)/runner images build python data code base code-interpreter-v1 librechat && \
+	WITH_DOCKER_RUNTIME="runsc crun" $(WITH_DOCKER) bash -c '$(BIN)/runner images build python data code base code-interpreter-v1 librechat && \
 	  $(BIN)/pytest --cov --cov-report=term $(PYTEST_ARGS)'
 
 bench: setup image ## Speed and cost, all of it, in one run; writes docs/performance.md

@@ -139,12 +139,13 @@ class Ours:
         info = daemon.ask("GET", "/info")
         daemon.close()
         self.runtimes = frozenset(info["Runtimes"])
-        self.config = container_config(
-            Placement(image, folder, settings.sandbox_uid_range[0], {LABEL: "1"}),
+        self.placement = Placement(image, folder, settings.sandbox_uid_range[0], {LABEL: "1"})
+        self.terms = (
             load_sizes(settings.profiles_path)[DEFAULT_SIZE].resources,
             load_profile(settings.profiles_path),
-            Host(int(info["NCPU"]), Cgroups.of(info).parent),
         )
+        self.host = Host(int(info["NCPU"]), Cgroups.of(info).parent)
+        self.config = container_config(self.placement, *self.terms, self.host)
 
     @contextmanager
     def seat(self) -> Iterator[Seat]:

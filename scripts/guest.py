@@ -29,9 +29,9 @@ ROOT = Path(__file__).resolve().parent.parent
 HOME = "root/agent-runner"
 """The folder of the code in the guest, from its root."""
 PACKAGES = (
-    "apparmor", "apt", "ca-certificates", "dbus", "docker.io", "git", "iproute2", "libseccomp2",
-    "linux-image-cloud-amd64", "make", "mmdebstrap", "python3", "python3-venv", "redis-server",
-    "runsc", "systemd-sysv", "udev", "util-linux",
+    "apparmor", "apt", "ca-certificates", "crun", "dbus", "docker.io", "git", "iproute2",
+    "libseccomp2", "linux-image-cloud-amd64", "make", "mmdebstrap", "python3", "python3-venv",
+    "redis-server", "runsc", "systemd-sysv", "udev", "util-linux",
 )  # fmt: skip
 STEPS = ("doctor", "demo", "verify", "tests")
 CPU = "Westmere"
@@ -204,7 +204,8 @@ def configure(rootfs: Path) -> None:
         "etc/systemd/system.conf.d/slow.conf": "[Manager]\nDefaultTimeoutStartSec=30min\n",
         "etc/docker/daemon.json": (
             '{"runtimes": {"runsc": {"path": "/usr/bin/runsc", "runtimeArgs": '
-            '["--host-uds=open", "--network=none", "--oci-seccomp"]}}}\n'
+            '["--host-uds=open", "--network=none", "--oci-seccomp"]}, '
+            '"crun": {"path": "/usr/bin/crun"}}}\n'
         ),
     }
     for path, text in files.items():

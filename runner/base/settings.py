@@ -30,6 +30,8 @@ FIRST_SANDBOX_UID = 1000
 LAST_SANDBOX_UID = 2**31 - 1
 """The largest id that Docker takes."""
 
+OciRuntime = Literal["auto", "runc", "crun"]
+
 LIBRECHAT = "librechat"
 """The image that code of LibreChat's users runs in."""
 
@@ -83,6 +85,8 @@ class Settings(IdentitySettings, BaseSettings):
         default=(Isolation.CONTAINER, Isolation.GVISOR), min_length=1
     )
     """Isolation that executions may ask for, the default first; gVisor needs Docker's `runsc`."""
+    oci_runtime: OciRuntime = "runc"
+    """What starts sandboxes of isolation `container`; `auto` takes crun if it is fit."""
     profiles_dir: Path | None = None
     """Operator's own `profiles/`; unset means the shipped ones."""
 

@@ -53,6 +53,7 @@ What commands share:
     embedded     a deployment that a command starts for itself
     database     runs operators' work in PostgreSQL
     host         what this host offers
+    crun_findings  what `runner doctor` says of crun
     service_urls  what the URLs of PostgreSQL and Redis say of TLS
     service_findings  what `runner doctor` says of an operator's own PostgreSQL and Redis
     omitted      tells users about output that was cut

@@ -11,6 +11,7 @@ from rich.text import Text
 from runner.base.settings import Settings
 from runner.cli import host, human
 from runner.cli.console import err, out, plain, reports_errors, required
+from runner.cli.crun_findings import crun
 from runner.cli.database import as_owner
 from runner.cli.listing import AsJson, Column, print_json, print_rows
 from runner.cli.service_findings import services
@@ -162,7 +163,10 @@ def images_list(*, as_json: AsJson = False) -> None:
 def doctor(*, as_json: AsJson = False) -> None:
     """Say what this host offers, what is missing, and what to do about it."""
     settings = operated()
-    findings = host.examine(settings, asyncio.run(_docker_facts(settings)))
+    docker = asyncio.run(_docker_facts(settings))
+    findings = host.examine(settings, docker)
+    if docker is not None:
+        findings.append(asyncio.run(crun(settings, docker)))
     findings += services(settings)
     if as_json:
         print_json(findings)

@@ -31,6 +31,8 @@ async def launching(settings: Settings, *, node: str, instance: str) -> AsyncIte
     """
     await _docker_answers(settings)
     async with Launcher.open(settings, node=node, instance=instance) as launcher:
+        if launcher.declined is not None:
+            _log.warning("crun_not_used", detail=launcher.declined)
         yield launcher
 
 

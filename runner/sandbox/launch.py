@@ -21,6 +21,8 @@ from runner.base.settings import Settings
 from runner.sandbox.engine.docker import Engine
 from runner.sandbox.engine.images import Images
 from runner.sandbox.engine.maker import Configure, Maker, peer_of, process_of
+from runner.sandbox.engine.masks import RUNTIMES_OWN, own_masks
+from runner.sandbox.engine.runtimes import chosen
 from runner.sandbox.engine.spec import Host, container_config
 from runner.sandbox.engine.users import Users
 from runner.sandbox.guest.channel import Channel
@@ -35,7 +37,7 @@ from runner.sandbox.guest.sockets import SUPERVISOR_SOCKET, listen
 from runner.sandbox.observe.cgroups import Cgroups
 from runner.sandbox.observe.guards import Guards
 from runner.words.errors import LaunchFailed, RunnerError
-from runner.words.sandbox import SandboxSpec
+from runner.words.sandbox import CRUN, SandboxSpec
 from runner.words.templates import template_in
 
 NODE_LABEL = "runner.node"
@@ -92,13 +94,18 @@ class Launcher:
         guards: Guards,
         waits: Patience,
         report_s: float,
+        declined: str | None = None,
     ) -> None:
-        """Take parts that run already. A supervisor has `report_s` seconds to say it is ready."""
+        """Take parts that run already. A supervisor has `report_s` seconds to say it is ready.
+
+        `declined` says why crun is not used, if the settings would have it.
+        """
         self.site = site
         self.engine = engine
         self.maker = maker
         self.guards = guards
         self.report_s = report_s
+        self.declined = declined
         self.live: set[str] = set()
         self._patience = waits
         self._paces = TenantPaces()
@@ -115,8 +122,9 @@ class Launcher:
     ) -> AsyncIterator["Launcher"]:
         """Connect to Docker and make ready all that every sandbox needs.
 
-        Raises SetupError when the seccomp profile does not compile or limits cannot be enforced,
-        DockerUnavailable when the daemon does not answer.
+        Raises SetupError when the seccomp profile does not compile, limits cannot be enforced, or
+        the settings name a runtime that is not fit; DockerUnavailable when the daemon does not
+        answer.
         """
         profile = load_profile(settings.profiles_path)
         folder = settings.run_dir / "sandboxes"
@@ -129,21 +137,34 @@ class Launcher:
         ) as engine:
             info = (await engine.info())["info"]
             cgroups = Cgroups.of(info)
+
+            def maker(runtime: str) -> Maker:
+                return Maker(
+                    engine,
+                    Images(engine, settings.recipes_path),
+                    profile=profile,
+                    host=Host(
+                        cpus=int(info["NCPU"]),
+                        cgroup_parent=cgroups.parent,
+                        runtime=runtime,
+                        masks=own_masks() if runtime == CRUN else RUNTIMES_OWN,
+                    ),
+                    users=Users(settings.sandbox_uid_range),
+                    configure=configure,
+                )
+
+            site = Site(node, instance, folder)
+            trial = {NODE_LABEL: node, INSTANCE_LABEL: instance}
+            made, declined = await chosen(settings, engine, maker, folder, trial)
             with Guards.standing(cgroups, partial(_kill, engine, cgroups)) as guards:
                 yield cls(
-                    site=Site(node, instance, folder),
+                    site=site,
                     engine=engine,
-                    maker=Maker(
-                        engine,
-                        Images(engine, settings.recipes_path),
-                        profile=profile,
-                        host=Host(cpus=int(info["NCPU"]), cgroup_parent=cgroups.parent),
-                        users=Users(settings.sandbox_uid_range),
-                        configure=configure,
-                    ),
+                    maker=made,
                     guards=guards,
                     waits=Patience(settings.patience),
                     report_s=settings.patient(settings.launch_timeout_s),
+                    declined=declined,
                 )
 
     async def launch(self, order: SandboxOrder) -> Sandbox:

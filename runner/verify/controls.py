@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from runner.sandbox.engine.masks import MASKED
 from runner.sandbox.engine.spec import SUPERVISOR
 from runner.sandbox.launch import NODE_LABEL
 
@@ -186,6 +187,14 @@ def _unsized(config: dict[str, Any]) -> None:
         places[place] = ",".join([*kept, "size=512m", "nr_inodes=100000"])
 
 
+def _unmasked(config: dict[str, Any]) -> None:
+    """Take away the masks, whether the runtime makes them or we mount them."""
+    host = config["HostConfig"]
+    host["MaskedPaths"] = []
+    host["Mounts"] = [each for each in host["Mounts"] if each["Target"] not in MASKED]
+    host["Tmpfs"] = {place: o for place, o in host["Tmpfs"].items() if place not in MASKED}
+
+
 CONTROLS: Mapping[str, Control] = {
     "capabilities": Control("all capabilities dropped", all_capabilities, root),
     "user": Control("an unprivileged user", root),
@@ -222,11 +231,11 @@ CONTROLS: Mapping[str, Control] = {
         both(_dockers_message_queues, ulimit("msgqueue", 819200)),
     ),
     "terminals": Control("a limit on pseudo-terminals", _dockers_terminals),
-    "masked paths": Control("kernel files masked", host(MaskedPaths=[]), root),
+    "masked paths": Control("kernel files masked", _unmasked, root),
     # The kernel opens /proc/kcore for CAP_SYS_RAWIO alone (capabilities(7)).
     "masked paths, for root": Control(
         "kernel files masked, with every capability given",
-        host(MaskedPaths=[]),
+        _unmasked,
         both(root, all_capabilities),
     ),
     "read-only paths": Control("kernel settings mounted read-only", host(ReadonlyPaths=[]), root),

@@ -34,6 +34,12 @@ class Isolation(StrEnum):
     GVISOR = "gvisor"
 
 
+RUNC, CRUN, RUNSC = "runc", "crun", "runsc"
+"""Docker's names of the runtimes that sandboxes are started with."""
+SHARE_THE_KERNEL = frozenset({RUNC, CRUN})
+"""Runtimes whose programs are processes of the host's kernel, which can look at them."""
+
+
 @dataclass(frozen=True, slots=True)
 class UnixAccount:
     """Whom the programs of an image run as: a name, and the folder that is theirs."""

@@ -115,7 +115,7 @@ INFO = (
     "s.connect(os.environ['RUNNER_DOCKER_URL'].removeprefix('unix://')); "
     "s.sendall(b'GET /info HTTP/1.0\\r\\n\\r\\n'); "
     "body = b''.join(iter(lambda: s.recv(65536), b'')).partition(b'\\r\\n\\r\\n')[2]; "
-    "print(json.dumps(json.loads(body)['Runtimes'].get('runsc')))\""
+    "print(json.dumps(json.loads(body)['Runtimes']), flush=True)\""
 )
 
 
@@ -124,7 +124,41 @@ def test_a_private_daemon_has_gvisor_with_all_that_it_needs(
 ) -> None:
     """So the tests of gVisor run on every machine that has the program."""
     said, _ = with_docker(folder, no_daemon, INFO).communicate(timeout=60)
-    assert json.loads(said)["runtimeArgs"] == list(GVISOR_ARGUMENTS)
+    assert json.loads(said)["runsc"]["runtimeArgs"] == list(GVISOR_ARGUMENTS)
+
+
+def test_a_private_daemon_has_a_crun_that_says_its_version(
+    folder: Path, no_daemon: list[str]
+) -> None:
+    """It does so even where crun is started in a mount namespace of its own."""
+    version = '$(sed \'s/.*"crun": {"path": "\\([^"]*\\).*/\\1/\' daemon.json)'
+    script = f'{INFO}; cd "$RUNNER_STATE_DIR/docker" && "{version}" --version'
+    said, _ = with_docker(folder, no_daemon, script).communicate(timeout=60)
+    runtimes, _, told = said.partition("\n")
+    crun = json.loads(runtimes)["crun"]
+    assert (Path(crun["path"]).is_absolute(), crun.get("runtimeArgs")) == (True, None)
+    assert told.startswith("crun version ")
+
+
+def test_a_daemon_that_runs_learns_of_a_runtime_that_was_installed_since(
+    folder: Path, no_daemon: list[str]
+) -> None:
+    """Here it is made to forget it. Who asks for no runtime changes nothing."""
+    forget = (
+        'cd "$RUNNER_STATE_DIR/docker" && echo \'{"runtimes": {}}\' >daemon.json && '
+        'kill -HUP "$(cat docker.pid)" && sleep 1'
+    )
+    first = with_docker(folder, no_daemon, f"{forget}; {INFO}; exec sleep 120")
+    assert first.stdout is not None
+    told = [first.stdout.readline()]
+    for asked in ("", "runsc crun"):
+        second = with_docker(folder, no_daemon, INFO, WITH_DOCKER_RUNTIME=asked)
+        told.append(second.communicate(timeout=60)[0])
+    first.send_signal(signal.SIGTERM)
+    first.communicate(timeout=60)
+    eventually(lambda: not daemon_runs(folder), within_s=10)
+    known = [set(json.loads(each)) & {"runsc", "crun"} for each in told]
+    assert known == [set(), set(), {"runsc", "crun"}]
 
 
 def test_a_daemon_without_the_runtime_asked_for_is_passed_over(folder: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from runner.base.settings import Settings
+from runner.base.settings import OciRuntime, Settings
 from runner.quotas.sizes import DEFAULT_SIZE, load_sizes
 from runner.sandbox.drive import ProgramRun, launched, use
 from runner.sandbox.engine.docker import Engine
@@ -104,10 +104,13 @@ async def bench(
     configure: Configure = container_config,
     isolation: Isolation = Isolation.CONTAINER,
     image: str = "python",
+    oci_runtime: OciRuntime | None = None,
 ) -> AsyncIterator[Bench]:
     """Open a bench with its own node name; at the end, nothing of it may be left on the host."""
     patience = max(Settings().patience, BESIDE_OTHERS)
     settings = Settings(state_dir=state_dir, node="test", patience=patience)
+    if oci_runtime is not None:
+        settings = settings.model_copy(update={"oci_runtime": oci_runtime})
     node = f"test-{uuid.uuid4().hex[:12]}"
     opening = Launcher.open(settings, node=node, instance="only", configure=configure)
     async with opening as launcher:

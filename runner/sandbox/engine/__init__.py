@@ -3,6 +3,8 @@
 docker   the Engine API: no pull, no exec, no archive copy
 maker    an image, a user and a configuration, made into a container
 spec     every hardening flag, as a pure function; nothing else writes Docker arguments
+masks    what covers files of the kernel that tell of the host
+runtimes  whether runc or crun starts containers
 users    which user id each sandbox has, alone on its host
 rootfs   an image's files, built from the distribution's packages
 images   which image a name means today

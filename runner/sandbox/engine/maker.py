@@ -10,7 +10,6 @@ from runner.sandbox.engine.docker import Engine
 from runner.sandbox.engine.images import BuiltImage, Images
 from runner.sandbox.engine.spec import (
     LIMITLESS,
-    RUNTIMES,
     Host,
     Placement,
     container_config,
@@ -18,7 +17,7 @@ from runner.sandbox.engine.spec import (
 from runner.sandbox.engine.users import Users, container_name, taken_ids, write_accounts
 from runner.words.errors import IsolationMissing, LaunchFailed
 from runner.words.resources import Resources
-from runner.words.sandbox import Isolation, SandboxSpec
+from runner.words.sandbox import RUNSC, SHARE_THE_KERNEL, Isolation, SandboxSpec
 
 _GOFER_UID = 0
 """gVisor's gofer, root on the host, opens the host's sockets for its sandbox; nobody inside can."""
@@ -54,9 +53,9 @@ class Maker:
     ) -> None:
         self.images = images
         self.profile = profile
+        self.host = host
         self.configure = configure
         self._engine = engine
-        self._host = host
         self._users = users
 
     async def image_of(self, spec: SandboxSpec) -> BuiltImage:
@@ -66,7 +65,7 @@ class Maker:
         is asked each time, as its runtimes may change.
         """
         if spec.isolation is not Isolation.CONTAINER:
-            await self._require(RUNTIMES[spec.isolation], spec.isolation)
+            await self._require(self.host.runtime_of(spec.isolation), spec.isolation)
         return await self.images.find(spec.image)
 
     async def _require(self, runtime: str, isolation: Isolation) -> None:
@@ -92,13 +91,14 @@ class Maker:
         taken: set[int] = set()
         while (uid := self._users.next(taken)) is not None:
             write_accounts(folder, uid, image.account)
+            self.host.masks.write(folder)
             placement = Placement(
                 image.digest, folder, uid, labels, spec.isolation, image.account, spec.builds
             )
-            config = self.configure(placement, spec.resources, self.profile, self._host)
+            config = self.configure(placement, spec.resources, self.profile, self.host)
             container_id = await self._engine.create(container_name(uid), config)
             if container_id is not None:
-                peer = peer_of(config, RUNTIMES[spec.isolation])
+                peer = peer_of(config, self.host.runtime_of(spec.isolation))
                 return Made(container_id, spec.image, config, peer)
             taken |= taken_ids(await self._engine.names()) | {uid}
         raise LaunchFailed(
@@ -109,7 +109,7 @@ class Maker:
 def peer_of(config: Mapping[str, Any], runtime: str) -> int:
     """Return the user that must be seen at the other end of such a container's socket."""
     uid = str(config["User"]).partition(":")[0]
-    return _GOFER_UID if runtime == RUNTIMES[Isolation.GVISOR] else int(uid)
+    return _GOFER_UID if runtime == RUNSC else int(uid)
 
 
 def process_of(facts: Mapping[str, Any], runtime: str) -> int | None:
@@ -118,7 +118,7 @@ def process_of(facts: Mapping[str, Any], runtime: str) -> int | None:
     None where another one connects in its stead, as with gVisor, and where this process does not
     see processes by the numbers that Docker tells of them.
     """
-    if runtime != RUNTIMES[Isolation.CONTAINER]:
+    if runtime not in SHARE_THE_KERNEL:
         return None
     pid = int(facts["State"]["Pid"])
     try:

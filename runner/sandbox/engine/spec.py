@@ -10,9 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from runner.base.seccomp import SeccompProfile
+from runner.sandbox.engine.masks import RUNTIMES_OWN, Masks
 from runner.words.errors import IsolationMissing
 from runner.words.resources import Resources
-from runner.words.sandbox import AGENT, PACKAGES, Isolation, UnixAccount, search_path
+from runner.words.sandbox import (
+    AGENT,
+    CRUN,
+    PACKAGES,
+    RUNC,
+    RUNSC,
+    Isolation,
+    UnixAccount,
+    search_path,
+)
 
 SUPERVISOR = "/opt/supervisor"
 CONTEXTS = "/opt/contexts"
@@ -22,8 +32,6 @@ MB = 2**20
 SOCKETS_SHARE = 16
 """One part in so many of the memory limit may be held by sockets beyond it (cgroup version 1)."""
 
-RUNTIMES: Mapping[Isolation, str] = {Isolation.CONTAINER: "runc", Isolation.GVISOR: "runsc"}
-"""Docker's names. Always given, so that a daemon's changed default changes no sandbox."""
 GVISOR_ARGUMENTS = ("--host-uds=open", "--network=none", "--oci-seccomp")
 """Arguments that `runsc` needs: the supervisor's socket, no network, and our profile."""
 LIMITLESS = "--ignore-cgroups"
@@ -60,34 +68,6 @@ _BASE_ENVIRONMENT = (
     "PYTHONDONTWRITEBYTECODE=1",
 )
 
-# Docker's defaults, and what tells of the host without being of use to a program.
-_MASKED = (
-    "/proc/acpi",
-    "/proc/asound",
-    "/proc/bus",
-    "/proc/cmdline",
-    "/proc/config.gz",
-    "/proc/fs",
-    "/proc/interrupts",
-    "/proc/irq",
-    "/proc/kallsyms",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/modules",
-    "/proc/pressure",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/proc/sys/kernel/random/boot_id",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/sys/class/dmi",
-    "/sys/devices/virtual/dmi",
-    "/sys/devices/virtual/powercap",
-    "/sys/firmware",
-    "/sys/fs/cgroup",
-    "/sys/kernel",
-)
 _READ_ONLY = ("/proc/sys", "/proc/sysrq-trigger")
 
 # Docker mounts a devpts without a limit of its own, and has no option for one; a volume has. It is
@@ -116,6 +96,14 @@ class Host:
 
     cpus: int
     cgroup_parent: str
+    runtime: str = RUNC
+    """Docker's name for the runtime of the isolation `container`."""
+    masks: Masks = RUNTIMES_OWN
+    """The masks that this runtime needs."""
+
+    def runtime_of(self, isolation: Isolation) -> str:
+        """Return Docker's name, which is always given: its default may change."""
+        return RUNSC if isolation is Isolation.GVISOR else self.runtime
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +168,9 @@ def _config(
         "Domainname": "",
         "Labels": dict(placement.labels),
         "Tty": False,
-        "OpenStdin": False,
+        # crun makes the sandbox's user the owner of the standard input. If that were /dev/null, a
+        # program could change its rights for all that use the sandbox later. So it is a pipe.
+        "OpenStdin": host.runtime_of(placement.isolation) == CRUN,
         "AttachStdin": False,
         "AttachStdout": False,
         "AttachStderr": False,
@@ -203,8 +193,9 @@ def _host_config(
     gvisor = placement.isolation is Isolation.GVISOR
     memory = resources.memory_mb * MB
     disk = resources.disk_mb * MB
+    masks = RUNTIMES_OWN if gvisor else host.masks
     return {
-        "Runtime": RUNTIMES[placement.isolation],
+        "Runtime": host.runtime_of(placement.isolation),
         # Privileges.
         "Privileged": False,
         "CapDrop": ["ALL"],
@@ -215,7 +206,7 @@ def _host_config(
             f"seccomp={profile.for_gvisor() if gvisor else profile.json}",
         ],
         "Devices": [],
-        "MaskedPaths": list(_MASKED),
+        "MaskedPaths": list(masks.by_runtime),
         "ReadonlyPaths": list(_READ_ONLY),
         # Namespaces: each sandbox its own, and a network with nothing but lo.
         "NetworkMode": "none",
@@ -234,9 +225,14 @@ def _host_config(
             "/dev/shm": _tmpfs("noexec,mode=1777", min(disk, 64 * MB)),  # noqa: S108 - as above
             # Docker mounts a message queue file system here that anybody may fill.
             "/dev/mqueue": "ro,noexec,nosuid,nodev,size=4k,nr_inodes=1,mode=0555",
+            **masks.tmpfs(),
         },
         # gVisor has pseudo-terminals of its own, which are none of the host's.
-        "Mounts": [_sockets(placement.socket_dir), *([] if gvisor else [_PTS])],
+        "Mounts": [
+            _sockets(placement.socket_dir),
+            *([] if gvisor else [_PTS]),
+            *masks.mounts(placement.socket_dir),
+        ],
         # Amounts. Memory counts tmpfs pages; no swap beyond it. cgroup version 1 counts the buffers
         # of the internet's sockets apart, UDP's included; runc leaves that limit to us to set.
         "Memory": memory,

@@ -23,6 +23,7 @@ from runner.sandbox.observe.isolation import EffectiveIsolation, read_isolation
 from runner.sandbox.observe.traces import traces
 from runner.sandbox.observe.watchdog import Fired, Term
 from runner.words.errors import RunnerError
+from runner.words.sandbox import SHARE_THE_KERNEL
 
 _LOOK_S = 0.05
 _REMOVED_S = 3.0
@@ -82,9 +83,9 @@ class Container:
 
     def disk_bytes(self) -> int | None:
         """Return how much its writable folders hold; None if this host cannot tell."""
-        # Under gVisor, they are inside its own kernel. Under runc they are mounts of a root that is
+        # Under gVisor, they are inside its own kernel. Otherwise they are mounts of a root that is
         # read-only, so nothing in the sandbox can put a link in their place.
-        if self.isolation is None or self.isolation.runtime != "runc":
+        if self.isolation is None or self.isolation.runtime not in SHARE_THE_KERNEL:
             return None
         root = f"/proc/{self._facts['State']['Pid']}/root"
         try:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.sandbox.observe.kernel import link, number, read, told
+from runner.words.sandbox import RUNC
 
 _NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "user", "uts")
 _CAPABILITIES = {
@@ -68,7 +69,7 @@ def read_isolation(
         )
         mounts = tuple(_mounts(read(f"{process}/mountinfo")))
         return EffectiveIsolation(
-            runtime=str(facts["HostConfig"].get("Runtime") or "runc"),
+            runtime=str(facts["HostConfig"].get("Runtime") or RUNC),
             capabilities={name: status[key].strip() for name, key in _CAPABILITIES.items()},
             no_new_privileges=status["NoNewPrivs"].strip() == "1",
             seccomp_mode=int(status["Seccomp"]),

@@ -12,6 +12,7 @@ from typing import Any
 from runner.sandbox.observe.cgroups import Cgroups
 from runner.sandbox.observe.isolation import EffectiveIsolation, read_isolation
 from runner.sandbox.observe.kernel import entries, read
+from runner.words.sandbox import SHARE_THE_KERNEL
 
 PLACES = ("/tmp", "/dev/shm")  # noqa: S108 - the sandbox's own
 """The places that a program may write to, beside its home."""
@@ -33,7 +34,7 @@ def traces(
     now = read_isolation(facts, proc)
     if now is None or now != before:
         return ["settings of its first process, seen from outside"]
-    if now.runtime != "runc":
+    if now.runtime not in SHARE_THE_KERNEL:
         return []
     init = int(facts["State"]["Pid"])
     left = []

@@ -290,7 +290,7 @@ async def test_a_kind_that_cannot_start_holds_up_no_other(
     odd = replace(plain, sandbox=replace(bench.spec(), image="not-built"))
     if cannot == "an isolation that Docker lacks":
         odd = replace(plain, sandbox=replace(bench.spec(), isolation=Isolation.GVISOR))
-        monkeypatch.setitem(spec.RUNTIMES, Isolation.GVISOR, "no-such-runtime")
+        monkeypatch.setattr(spec, "RUNSC", "no-such-runtime")
     elif cannot == "an order Docker refuses":
         # Below the six megabytes that Docker gives at least.
         odd = replace(plain, sandbox=bench.spec(memory_mb=1))
