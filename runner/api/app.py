@@ -60,6 +60,7 @@ from runner.api.e2b.callers import E2bCallers
 from runner.api.e2b.routes import routers as e2b_routers
 from runner.api.edge.address import ClientAddress
 from runner.api.edge.bounds import HeadBounds
+from runner.api.edge.browsers import PagesForBrowsers
 from runner.api.edge.cors import cors
 from runner.api.edge.fair import HOLD_S, TenantTurns
 from runner.api.edge.headers import SecurityHeaders
@@ -188,6 +189,7 @@ def create_app(parts: Dependencies) -> FastAPI:
         app.add_middleware(CORSMiddleware, **cors(settings.cors_origins))
     app.add_middleware(HeadBounds)
     app.add_middleware(LastResort)
+    app.add_middleware(PagesForBrowsers)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(
         PortTraffic,

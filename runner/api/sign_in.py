@@ -1,7 +1,8 @@
 """`GET /v1/login`, and the two ends of signing in at an identity provider: there, and back.
 
 A browser goes through both, so neither answers with JSON: whatever happens, it ends on a page of
-the console, at an address that begins with `/console#/`. The page behind that which somebody wanted
+the console, at an address that begins with `/console#/` (`edge.browsers` shows there what else
+goes wrong, to a browser). The page behind that which somebody wanted
 to see comes from the address (RFC 9700 4.11), and so does nothing else.
 """
 
@@ -15,6 +16,7 @@ from pydantic import Field, StringConstraints
 
 from runner.api.context import origin
 from runner.api.deps import Dependencies, Parts
+from runner.api.edge.browsers import CONSOLE, refused
 from runner.api.edge.groups import CALLBACK, SIGN_IN
 from runner.api.fields import Text
 from runner.api.problems import responses
@@ -23,9 +25,6 @@ from runner.auth.open_sign_ins import OPEN_S, OpenSignIn, Secret
 from runner.auth.sign_in import Refusal, Returned, SignIns, place_in_console
 from runner.words.errors import NotFound
 
-CONSOLE = "/console#/"
-REFUSED = "sign-in"
-"""The page of the console that says why nobody was signed in; behind it is the reason."""
 NO_PROVIDER = "people sign in to this deployment with a password: it has no identity provider"
 
 router = APIRouter(tags=["account"])
@@ -131,7 +130,7 @@ async def begin(
     secret = Secret.new()
     address = await sign_ins.begin(secret, begun)
     if isinstance(address, Refusal):
-        return _refused(address)
+        return refused(address)
     response = RedirectResponse(address, HTTPStatus.SEE_OTHER)
     _cookie(parts).write(response, secret)
     return response
@@ -161,7 +160,7 @@ async def come_back(
         cookie.read(request), Returned(state, code, error, iss), origin(request)
     )
     if isinstance(found, Refusal):
-        response = _refused(found)
+        response: Response = refused(found)
     else:
         response = _console(found.place)
         parts.cookies.write(response, found.session)
@@ -183,7 +182,3 @@ def _cookie(parts: Dependencies) -> SignInCookie:
 
 def _console(place: str) -> Response:
     return RedirectResponse(f"{CONSOLE}{place}", HTTPStatus.SEE_OTHER)
-
-
-def _refused(why: Refusal) -> Response:
-    return _console(f"{REFUSED}/{why}")

@@ -51,6 +51,9 @@ class Refusal(StrEnum):
     """The answer is not one of this provider to this sign-in."""
     UNAVAILABLE = "unavailable"
     TOO_MANY = "too-many"
+    INVALID = "invalid"
+    """The address that led here is none of a sign-in."""
+    NO_PROVIDER = "no-provider"
 
 
 @dataclass(frozen=True, slots=True)

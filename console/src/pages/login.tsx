@@ -17,6 +17,8 @@ const REFUSALS: Record<string, string> = {
   refused: "The identity provider's answer was not accepted. Sign in again; if that fails, tell your administrator.",
   unavailable: "Signing in is not possible at the moment. Try again in a minute.",
   "too-many": "There were too many attempts from your address. Try again later.",
+  invalid: "The address that led here is not valid. Sign in again; if that fails, tell your administrator.",
+  "no-provider": "This deployment has no identity provider. Log in with your password.",
 };
 
 export function refusal(reason: string | undefined): string {

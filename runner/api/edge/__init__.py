@@ -9,6 +9,7 @@ A request passes, from outside in:
     sockets     handshakes of WebSockets, which later checks see as GET requests
     address     the client's address, from proxies that the operator trusts
     headers     headers of every answer for browsers, including errors
+    browsers    a page instead of a problem, for a browser that signs in
     cors        which pages of other origins may call from a browser
     bounds      limits of a request's head, before anything of it is parsed
     routing     which route it is for: found once, and used by all later checks

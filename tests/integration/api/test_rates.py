@@ -75,6 +75,17 @@ def test_a_refusal_says_when_to_come_back(limited: Deployment) -> None:
     assert all(0 < int(each.headers["ratelimit-reset"]) <= 60 for each in passed)
 
 
+def test_a_browser_that_signs_in_too_often_is_shown_a_page(limited: Deployment) -> None:
+    """A program reads the same as a problem: see above."""
+    path, address = f"{limited.url}/v1/login/oidc", {"X-Forwarded-For": "192.0.2.77"}
+    program = {**address, "Accept": "application/json"}
+    statuses = {httpx.get(path, headers=program).status_code for _ in range(ANONYMOUS + 1)}
+    assert statuses == {404, 429}
+    assert httpx.get(path, headers=program).headers["content-type"] == "application/problem+json"
+    seen = httpx.get(path, headers={**address, "Accept": "text/html,*/*;q=0.8"})
+    assert (seen.status_code, seen.headers["location"]) == (303, "/console#/sign-in/too-many")
+
+
 def test_groups_keys_and_tenants_are_counted_apart(limited: Deployment) -> None:
     """Reads and submissions are counted separately, and so are callers."""
     key = limited.key("apart", tier=Tier.ENTERPRISE)

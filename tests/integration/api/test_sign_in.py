@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -10,10 +11,13 @@ import pytest
 import redis
 
 from runner.auth.open_sign_ins import Secret
+from runner.auth.sign_in import Refusal
 from tests.support.deployment import Deployment, eventually
 from tests.support.issuers import AUDIENCE
 from tests.support.openid import CALLBACK, CLIENT, SECRET, SigningIn, at_provider, signing_in
 from tests.support.people import Person, id_of, joined, operate
+
+NAVIGATES = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +131,45 @@ def test_the_login_page_learns_what_the_provider_is_called(
     assert httpx.get(f"{shared.url}/v1/login", timeout=30).json() == {"provider": None}
     for path in ("/v1/login/oidc", CALLBACK):
         assert httpx.get(f"{shared.url}{path}", timeout=30).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "reason"),
+    [
+        ("?page=a&page=b", 422, "invalid"),
+        ("?unknown=1", 422, "invalid"),
+        (f"?tenant={'x' * 64}", 422, "invalid"),
+        (f"/callback?state={'x' * 4097}", 422, "invalid"),
+        ("/callback?state=a&state=b", 422, "invalid"),
+    ],
+    ids=["twice", "unknown", "long", "long on the way back", "twice on the way back"],
+)
+def test_a_browser_is_shown_a_page_where_a_program_gets_a_problem(
+    signing: SigningIn, query: str, status: int, reason: str
+) -> None:
+    """A browser that navigates asks for HTML first."""
+    browser = signing.browser()
+    for accept in ("application/json", "*/*"):
+        answer = browser.http.get(f"/v1/login/oidc{query}", headers={"Accept": accept})
+        assert answer.status_code == status
+        assert answer.headers["content-type"] == "application/problem+json"
+    answer = browser.http.get(f"/v1/login/oidc{query}", headers=NAVIGATES)
+    assert (answer.status_code, answer.headers["location"]) == (303, f"/console#/sign-in/{reason}")
+    assert answer.content == b""
+    assert answer.headers["x-request-id"]
+
+
+def test_a_browser_is_shown_a_page_where_there_is_no_provider(shared: Deployment) -> None:
+    for path in ("/v1/login/oidc", CALLBACK):
+        answer = httpx.get(f"{shared.url}{path}", headers=NAVIGATES, timeout=30)
+        assert answer.headers["location"] == "/console#/sign-in/no-provider"
+
+
+def test_each_reason_has_a_sentence_in_the_console() -> None:
+    written = Path("console/src/pages/login.tsx").read_text()
+    sentences = written.partition("REFUSALS")[2].partition("};")[0]
+    names = set(re.findall(r'^  "?([a-z-]+)"?:', sentences, re.MULTILINE))
+    assert names == {each.value for each in Refusal}
 
 
 def test_somebody_who_declines_is_told_so(signing: SigningIn) -> None:
