@@ -60,8 +60,15 @@ def test_requests_and_answers_come_with_examples(document: dict[str, Any]) -> No
 
 
 @pytest.mark.timeout(640)
+@pytest.mark.parametrize(
+    ("phases", "most"),
+    [
+        pytest.param("examples,fuzzing", 4, id="some"),
+        pytest.param("examples,coverage,fuzzing,stateful", 12, id="all", marks=pytest.mark.matrix),
+    ],
+)
 def test_every_malformed_request_gets_a_problem_document(
-    shared: Deployment, tmp_path: Path
+    shared: Deployment, tmp_path: Path, phases: str, most: int
 ) -> None:
     """Schemathesis sends valid and invalid data; no answer is a 5xx or contradicts the document."""
     key = shared.key("fuzzed")
@@ -82,7 +89,8 @@ def test_every_malformed_request_gets_a_problem_document(
             # Streams, and a port, on which nothing listens.
             "--exclude-path-regex", r"/(events|output|watch|tcp/\{port\})$",
             "--exclude-checks", "positive_data_acceptance",
-            "--max-examples", "12",
+            "--phases", phases,
+            "--max-examples", str(most),
             "--seed", "7",
             "--suppress-health-check", "all",
             "--generation-database", "none",
