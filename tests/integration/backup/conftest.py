@@ -20,9 +20,8 @@ from tests.support.deployment import copy_database, initialised, state_folder
 
 @dataclass(frozen=True)
 class Made:
-    """A backup, and the deployment that it is of."""
+    """A backup."""
 
-    of: Small
     folder: Path
     keys: Path
     manifest: Manifest
@@ -72,10 +71,17 @@ def empty() -> Iterator[Small]:
         yield made
 
 
+@pytest.fixture(scope="session")
+def bare() -> Iterator[Small]:
+    """Return one that tests share: each expects a refusal, and that nothing was written."""
+    with small() as made:
+        yield made
+
+
 @pytest.fixture
-def backup(prepared: Prepared, running: Small, tmp_path: Path) -> Made:
-    """Return a backup with its private keys."""
+def backup(prepared: Prepared, tmp_path: Path) -> Made:
+    """Return a backup of what `running` returns, with its private keys."""
     folder, keys = tmp_path / "backup", tmp_path / "keys"
     shutil.copytree(prepared.folder, folder)
     shutil.copytree(prepared.keys, keys)
-    return Made(running, folder, keys, prepared.manifest)
+    return Made(folder, keys, prepared.manifest)

@@ -164,10 +164,10 @@ async def test_an_interrupted_backup_is_continued(running: Small, tmp_path: Path
     whole.require_whole(tmp_path / "backup", tmp_path / "keys", made)
 
 
-async def test_an_existing_folder_is_left_as_it_is(backup: Made) -> None:
+async def test_an_existing_folder_is_left_as_it_is(backup: Made, running: Small) -> None:
     before = contents(backup.folder)
     with pytest.raises(SetupError, match="exists already"):
-        await backup.of.backed_up(backup.folder)
+        await running.backed_up(backup.folder)
     assert contents(backup.folder) == before
 
 
@@ -206,19 +206,19 @@ def runner(of: Small, *arguments: str, **environment: str) -> "subprocess.Comple
     ids=["no choice", "both", "inside the backup", "around the backup"],
 )
 def test_what_becomes_of_private_keys_must_be_said(
-    empty: Small, tmp_path: Path, options: tuple[str, ...], said: str
+    bare: Small, tmp_path: Path, options: tuple[str, ...], said: str
 ) -> None:
     """A key is never written beside the data that it opens."""
     rooted = [str(tmp_path / each) if each in {"keys", "backup/keys", "."} else each
               for each in options]  # fmt: skip
-    told = runner(empty, "backup", str(tmp_path / "backup"), *rooted)
+    told = runner(bare, "backup", str(tmp_path / "backup"), *rooted)
     assert told.returncode == 78
     assert said in told.stderr
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_host_without_a_signing_key_makes_no_backup(empty: Small, tmp_path: Path) -> None:
-    told = runner(empty, "backup", str(tmp_path / "backup"), "--no-private-keys")
+def test_a_host_without_a_signing_key_makes_no_backup(bare: Small, tmp_path: Path) -> None:
+    told = runner(bare, "backup", str(tmp_path / "backup"), "--no-private-keys")
     assert told.returncode == 78
     assert "host of a worker" in told.stderr
 

@@ -15,7 +15,7 @@ from runner.base.signing import Signer, TrustedKeys
 from runner.secrets.keyring import KeyFile, KeyRing
 from runner.store.db import Database
 from runner.words.errors import SetupError, StoreUnavailable
-from tests.integration.backup.conftest import Made
+from tests.integration.backup.conftest import Made, Prepared
 from tests.integration.backup.test_backup import runner
 from tests.support.backups import HERE, Small, quiet, small
 from tests.support.buckets import bucket
@@ -54,7 +54,9 @@ async def faults(backup: Made, of: Small, ring: KeyRing | None = None) -> list[s
     return [what for each in checked for what in each.faults]
 
 
-async def test_a_restored_deployment_is_what_was_backed_up(backup: Made, empty: Small) -> None:
+async def test_a_restored_deployment_is_what_was_backed_up(
+    backup: Made, running: Small, empty: Small
+) -> None:
     """The command verifies every tenant, and says so in a table."""
     told = runner(
         empty, "restore", str(backup.folder), "--private-keys", str(backup.keys), "--json"
@@ -66,10 +68,10 @@ async def test_a_restored_deployment_is_what_was_backed_up(backup: Made, empty: 
     assert (by_name["acme"]["objects"], by_name["acme"]["secrets"]) == (3, "open")
     assert by_name["acme"]["checkpoints"] == 1
     assert by_name["acme"]["records"] >= 1
-    assert rows(empty) == rows(backup.of)
+    assert rows(empty) == rows(running)
     for name in ("keys/secrets.kek", "egress/authority.pem"):
-        assert (empty.folder / name).read_bytes() == (backup.of.folder / name).read_bytes()
-    assert Signer.open(empty.folder).key_id == Signer.open(backup.of.folder).key_id
+        assert (empty.folder / name).read_bytes() == (running.folder / name).read_bytes()
+    assert Signer.open(empty.folder).key_id == Signer.open(running.folder).key_id
     assert not (empty.folder / "restoring").exists()
     # It goes on where it was: its worker knows what it has sealed, and seals on.
     await empty.tenant("later")
@@ -110,7 +112,7 @@ async def test_no_token_that_may_have_been_used_is_good_again(
     for each in SPENT:
         running.sql(each)
     manifest = await running.backed_up(tmp_path / "backup", tmp_path / "keys")
-    made = Made(running, tmp_path / "backup", tmp_path / "keys", manifest)
+    made = Made(tmp_path / "backup", tmp_path / "keys", manifest)
     await restored(made, empty)
     assert await faults(made, empty) == []
     assert {name: counted(empty, name) for name in SPENT_BY_USE} == dict.fromkeys(SPENT_BY_USE, 0)
@@ -135,7 +137,7 @@ async def test_a_restore_into_a_bucket_and_from_one(tmp_path: Path) -> None:
         await source.tenant("acme")
         assert not source.settings.objects_dir.exists()
         manifest = await source.backed_up(tmp_path / "backup", tmp_path / "keys")
-        made = Made(source, tmp_path / "backup", tmp_path / "keys", manifest)
+        made = Made(tmp_path / "backup", tmp_path / "keys", manifest)
         await restored(made, target)
         assert await faults(made, target) == []
     with bucket() as settings, small(**settings) as again:
@@ -159,13 +161,13 @@ def changed(request: pytest.FixtureRequest, backup: Made) -> Path:
 
 
 def test_one_changed_byte_of_any_file_is_refused_before_anything_is_written(
-    backup: Made, changed: Path, empty: Small
+    backup: Made, changed: Path, bare: Small
 ) -> None:
-    told = runner(empty, "restore", str(backup.folder), "--private-keys", str(backup.keys))
+    told = runner(bare, "restore", str(backup.folder), "--private-keys", str(backup.keys))
     assert told.returncode == 78, told.stdout
     assert "hold" in told.stderr or "not a public key" in told.stderr
     assert changed.name in told.stderr or "signed by key" in told.stderr
-    assert untouched(empty)
+    assert untouched(bare)
 
 
 async def test_without_that_refusal_a_changed_object_would_be_restored(
@@ -198,18 +200,18 @@ def test_a_backup_with_other_files_is_refused(backup: Made, change: Any, said: s
 
 
 async def test_a_backup_that_a_forger_made_anew_is_refused_by_the_key_that_is_held(
-    backup: Made, empty: Small, tmp_path: Path
+    backup: Made, prepared: Prepared, bare: Small, tmp_path: Path
 ) -> None:
     """The control: with the keys that came with it, the forgery holds."""
     with small() as forger:
         await forger.install()
         await forger.tenant("acme")
         await forger.backed_up(tmp_path / "forged")
-    (ours,) = (backup.of.folder / "trusted-keys").iterdir()
+    (ours,) = (prepared.state / "trusted-keys").iterdir()
     forged = (str(tmp_path / "forged"), "--no-private-keys", "--check")
-    refused = runner(empty, "restore", *forged, "--key", str(ours))
+    refused = runner(bare, "restore", *forged, "--key", str(ours))
     assert (refused.returncode, "not trusted here" in refused.stderr) == (78, True)
-    assert runner(empty, "restore", *forged).returncode == 0
+    assert runner(bare, "restore", *forged).returncode == 0
 
 
 async def test_what_is_in_the_way_is_named_and_left_alone(backup: Made, empty: Small) -> None:
@@ -239,7 +241,7 @@ async def test_an_interrupted_restore_is_continued(backup: Made, empty: Small) -
 
 
 async def test_an_interrupted_restore_of_another_backup_is_in_the_way(
-    backup: Made, empty: Small, tmp_path: Path
+    backup: Made, running: Small, empty: Small, tmp_path: Path
 ) -> None:
     def interrupt(what: str) -> None:
         if what == "the database":
@@ -247,7 +249,7 @@ async def test_an_interrupted_restore_of_another_backup_is_in_the_way(
 
     with pytest.raises(KeyboardInterrupt):
         await restore(backup.folder, backup.keys, backup.manifest, empty.place, HERE, interrupt)
-    other = await backup.of.backed_up(tmp_path / "other")
+    other = await running.backed_up(tmp_path / "other")
     with pytest.raises(SetupError, match="not empty"):
         await restore(tmp_path / "other", None, other, empty.place, HERE, quiet)
 
@@ -299,7 +301,7 @@ async def test_another_ring_of_keys_does_not_open_the_secrets(backup: Made, empt
     assert all("secrets do not open" in each for each in found)
 
 
-def test_a_folder_that_is_no_backup_is_named(empty: Small, tmp_path: Path) -> None:
-    told = runner(empty, "restore", str(tmp_path), "--no-private-keys")
+def test_a_folder_that_is_no_backup_is_named(bare: Small, tmp_path: Path) -> None:
+    told = runner(bare, "restore", str(tmp_path), "--no-private-keys")
     assert told.returncode == 78
     assert MANIFEST in told.stderr

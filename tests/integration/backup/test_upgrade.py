@@ -73,7 +73,7 @@ async def test_the_first_schema_with_data_comes_to_todays(empty: Small, tmp_path
     await require_todays(empty)
     manifest = await empty.backed_up(tmp_path / "backup", tmp_path / "keys")
     assert (manifest.contents.waiting, manifest.contents.objects) == (2, 1)
-    made = Made(empty, tmp_path / "backup", tmp_path / "keys", manifest)
+    made = Made(tmp_path / "backup", tmp_path / "keys", manifest)
     with small() as other:
         await restore(made.folder, made.keys, manifest, other.place, HERE, quiet)
         assert await faults(made, other) == []
@@ -86,7 +86,7 @@ async def test_a_backup_of_an_older_schema_comes_to_todays_when_it_is_restored(
     of_revision(empty, OLDEST)
     manifest = await empty.backed_up(tmp_path / "backup", tmp_path / "keys")
     assert manifest.revision == OLDEST
-    made = Made(empty, tmp_path / "backup", tmp_path / "keys", manifest)
+    made = Made(tmp_path / "backup", tmp_path / "keys", manifest)
     with small() as other:
         await restore(made.folder, made.keys, manifest, other.place, HERE, quiet)
         assert plan(other.logins.owner).revisions == ()
