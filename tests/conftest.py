@@ -61,6 +61,7 @@ def _nothing_stays() -> Iterator[None]:
     yield
     deployments.end_fork_server()
     deployments.forget_databases()
+    deployments.finish_removals()
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ import docker
 import pytest
 
 from runner.base.settings import Settings
-from tests.support.deployment import Deployment, eventually, state_folder
+from tests.support.deployment import Deployment, eventually, fork_server, state_folder
 
 RUNNER = [sys.executable, "-m", "runner"]
 
@@ -21,16 +21,12 @@ RUNNER = [sys.executable, "-m", "runner"]
 def runner(
     *arguments: str, env: Mapping[str, str], stdin: str | None = None
 ) -> "subprocess.CompletedProcess[str]":
-    """Run a command to its end, in a pipe and with a terminal of 80 columns."""
-    return subprocess.run(
-        [*RUNNER, *arguments],
-        env={**os.environ, "COLUMNS": "80", **env},
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    """Run a command to its end, forked from a process that has imported what commands do.
+
+    Its width is that of a pipe, 80 columns. Tests that signal a command start it as a shell does.
+    """
+    whole = {**os.environ, **env}
+    return fork_server().run(*arguments, env=whole, stdin=stdin or "", timeout=120)
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -266,12 +267,49 @@ def forget_databases() -> None:
 
 @contextmanager
 def state_folder() -> Iterator[Path]:
-    """Yield a folder that the services' user may pass through, and remove it afterwards."""
+    """Yield a folder that the services' user may pass through, and remove it afterwards.
+
+    A database has more than a thousand files: others remove them while the next test begins.
+    """
     folder = new_state_folder()
     try:
         yield folder
     finally:
-        shutil.rmtree(folder)
+        removals().begin(folder)
+
+
+class Removals:
+    """Removes folders, one after the other, beside the tests."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1)
+        self._begun: list[Future[None]] = []
+
+    def begin(self, folder: Path) -> None:
+        """Begin to remove a folder."""
+        self._begun.append(self._pool.submit(shutil.rmtree, folder))
+
+    def finish(self) -> None:
+        """Return once all are removed. Raises what a removal has raised."""
+        self._pool.shutdown()
+        for each in self._begun:
+            each.result()
+
+
+@cache
+def removals() -> Removals:
+    """Return what removes folders; there is one per process of tests.
+
+    `finish_removals` ends it.
+    """
+    return Removals()
+
+
+def finish_removals() -> None:
+    """Wait until no folder is left to remove."""
+    if removals.cache_info().currsize:
+        removals().finish()
+        removals.cache_clear()
 
 
 def new_state_folder() -> Path:

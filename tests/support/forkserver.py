@@ -23,6 +23,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import IO, Any
 
 from runner.embedded.process import die_with_parent
@@ -36,6 +37,7 @@ MODULES = (
 COMMAND = [sys.executable, "-m", "runner"]
 LARGEST = 2**17
 MOST_FDS = 16
+STANDARD = (0, 1, 2)
 _HIGH = 512
 """Descriptors are moved there while those below are given their numbers."""
 
@@ -96,6 +98,34 @@ class ForkServer:
         self, argv: Sequence[str], env: Mapping[str, str], log: IO[bytes], pass_fds: tuple[int, ...]
     ) -> Forked:
         """Start a command of ours, in a process group of its own, which writes to this log."""
+        with Path(os.devnull).open("rb") as nothing:
+            return self._forked(argv, env, (nothing, log, log), pass_fds)
+
+    def run(
+        self, *arguments: str, env: Mapping[str, str], stdin: str, timeout: float
+    ) -> "subprocess.CompletedProcess[str]":
+        """Run a command of ours to its end. Raises TimeoutExpired."""
+        argv = [*COMMAND, *arguments]
+        with TemporaryFile() as given, TemporaryFile() as out, TemporaryFile() as err:
+            given.write(stdin.encode())
+            given.seek(0)
+            forked = self._forked(argv, env, (given, out, err), ())
+            try:
+                code = forked.wait(timeout)
+            except subprocess.TimeoutExpired:
+                forked.kill()
+                raise
+            for each in (out, err):
+                each.seek(0)
+            return subprocess.CompletedProcess(argv, code, out.read().decode(), err.read().decode())
+
+    def _forked(
+        self,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        standard: tuple[IO[bytes], IO[bytes], IO[bytes]],
+        pass_fds: tuple[int, ...],
+    ) -> Forked:
         if list(argv[: len(COMMAND)]) != COMMAND:
             raise ValueError(f"only commands of ours are forked, and not {argv}")
         ended, tells = os.pipe2(os.O_CLOEXEC)
@@ -104,7 +134,7 @@ class ForkServer:
         }  # fmt: skip
         try:
             with self._turn:
-                given = [tells, log.fileno(), *pass_fds]
+                given = [tells, *(each.fileno() for each in standard), *pass_fds]
                 socket.send_fds(self._link, [json.dumps(order).encode()], given)
                 answer = self._link.recv(LARGEST)
         finally:
@@ -135,7 +165,6 @@ class _Order:
     argv: list[str]
     env: dict[str, str]
     cwd: str
-    log: int
     fds: dict[int, int]
     """The descriptors that it gets, by the numbers that it knows them by."""
 
@@ -146,9 +175,7 @@ class _Order:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        null = os.open(os.devnull, os.O_RDONLY)
-        wanted = {0: null, 1: self.log, 2: self.log, **self.fds}
-        high = {to: fcntl.fcntl(of, fcntl.F_DUPFD, _HIGH) for to, of in wanted.items()}
+        high = {to: fcntl.fcntl(of, fcntl.F_DUPFD, _HIGH) for to, of in self.fds.items()}
         os.closerange(0, _HIGH)
         for to, of in high.items():
             os.dup2(of, to)
@@ -187,7 +214,7 @@ class _Server:
                     self.link.detach()
                     return said
                 self.ends[pid] = tells
-                for each in (said.log, *said.fds.values()):
+                for each in said.fds.values():
                     os.close(each)
                 self.link.send(str(pid).encode())
 
@@ -196,9 +223,9 @@ class _Server:
         if not text:
             return None
         order: dict[str, Any] = json.loads(text)
-        tells, log, *others = fds
-        passed = dict(zip(order["fds"], others, strict=True))
-        return _Order(order["argv"], order["env"], order["cwd"], log, passed), tells
+        tells, *others = fds
+        passed = dict(zip((*STANDARD, *order["fds"]), others, strict=True))
+        return _Order(order["argv"], order["env"], order["cwd"], passed), tells
 
     def _reap(self) -> None:
         with contextlib.suppress(ChildProcessError):

@@ -74,6 +74,7 @@ def main() -> None:
                 made_by.cancel(each.id)
     deployments.end_fork_server()
     deployments.forget_databases()
+    deployments.finish_removals()
 
 
 if __name__ == "__main__":

@@ -77,6 +77,18 @@ def test_its_output_and_exit_code_are_those_of_the_command(start: Start, tmp_pat
     assert "no-such-command" in said
 
 
+def test_a_command_that_is_run_has_input_and_two_outputs(
+    server: ForkServer, tmp_path: Path
+) -> None:
+    env = {"PATH": os.defpath, "RUNNER_STATE_DIR": str(tmp_path)}
+    told = server.run("keys", "create", "--help", env=env, stdin="", timeout=60)
+    assert (told.returncode, told.stderr) == (0, "")
+    assert "--tenant" in told.stdout
+    wrong = server.run("no-such-command", env=env, stdin="", timeout=60)
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert "no-such-command" in wrong.stderr
+
+
 def test_it_has_the_environment_that_it_is_given_and_no_other(
     start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
