@@ -158,6 +158,7 @@ def installed(image: None) -> Iterator[Host]:
         yield made
 
 
+@pytest.mark.matrix
 def test_what_was_backed_up_is_there_after_a_restore(installed: Host) -> None:
     """Executions, audit log, artifacts, receipts, secrets and files; what was queued runs."""
     key = installed.run("first-key").split()[-1]
