@@ -57,7 +57,7 @@ test: setup ## Everything: checks, then all tests, on real Docker, Redis and Pos
 test-images:
 	$(BIN)/runner images build python data code base code-interpreter-v1 librechat
 
-matrix: setup ## What `test` leaves out: earlier SDKs, suites of frameworks, three hosts
+matrix: setup ## What `test` samples or leaves out: all cases, SDKs, suites of frameworks, three hosts
 	WITH_DOCKER_RUNTIME="runsc crun" $(WITH_DOCKER) bash -c \
 	  '$(BIN)/runner images build python base code-interpreter-v1 && $(BIN)/pytest -m matrix $(PYTEST_ARGS)'
 

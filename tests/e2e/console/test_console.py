@@ -311,8 +311,15 @@ def places(page: Page) -> list[str]:
     return [each.removeprefix("#/") for each in found if each.startswith("#/")]
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("window", [WIDE, NARROW], ids=["wide", "narrow"])
+@pytest.mark.parametrize(
+    ("window", "scheme"),
+    [
+        pytest.param(WIDE, "light", id="wide-light"),
+        pytest.param(NARROW, "dark", id="narrow-dark"),
+        pytest.param(WIDE, "dark", id="wide-dark", marks=pytest.mark.matrix),
+        pytest.param(NARROW, "light", id="narrow-light", marks=pytest.mark.matrix),
+    ],
+)
 def test_every_page_can_be_used_by_everybody(
     world: Deployment, visit: Callable[..., Visitor], window: Any, scheme: str
 ) -> None:

@@ -1,7 +1,7 @@
 """E2B's unmodified SDKs against a real deployment: each case through each version.
 
-The newest versions are tried whole, and the oldest in its plain form. The others are marked
-`matrix`.
+The newest versions are tried whole in their plain form and in JavaScript. Some cases of their
+asynchronous form and of the oldest versions are tried, too. All else is marked `matrix`.
 
 Needs an index of Python packages and a registry of npm packages: those that this host's pip and npm
 are set to. Three variables of the environment are all that the SDKs are told.
@@ -23,11 +23,14 @@ pytestmark = pytest.mark.timeout(1000)
 def ran(
     image: None, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Matrix]:
-    """Return the selected targets' programs, which run beside each other, in one deployment."""
-    tests = [item for item in request.session.items if item.path == request.path]
-    wanted = {item.callspec.params["target"] for item in tests if isinstance(item, pytest.Function)}
-    selected = tuple(target for target in TARGETS if target in wanted)
-    with deployed() as facts, matrix(tmp_path_factory.mktemp("e2b"), facts, selected) as running:
+    """Return the selected cases' programs, which run beside each other, in one deployment."""
+    chosen: dict[Target, list[str]] = {}
+    for item in request.session.items:
+        if item.path == request.path and isinstance(item, pytest.Function):
+            target, case = (item.callspec.params[name] for name in ("target", "case"))
+            assert isinstance(target, Target)
+            chosen.setdefault(target, []).append(str(case))
+    with deployed() as facts, matrix(tmp_path_factory.mktemp("e2b"), facts, chosen) as running:
         yield running
 
 
@@ -38,7 +41,7 @@ def ran(
             target,
             case,
             id=f"{target.name}: {case}",
-            marks=[pytest.mark.matrix] if target.in_matrix else [],
+            marks=[pytest.mark.matrix] if target.left_to_matrix(case) else [],
         )
         for target in TARGETS
         for case in target.cases

@@ -28,6 +28,7 @@ def test_agents_work_in_a_sandbox(inside: Framework) -> None:
     assert {name: wrong for name, wrong in found.items() if wrong} == {}
 
 
+@pytest.mark.matrix
 def test_the_adapter_fits_the_frameworks_types(inside: Framework) -> None:
     modules = (ADAPTERS / "adk.py", PROGRAMS / "adk_suite.py")
     reads = ("google.adk.environment", "google.adk.models.base_llm")

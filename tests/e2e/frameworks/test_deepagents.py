@@ -40,6 +40,7 @@ def oldest(
     return framework("langchain_e2b", environments, facts, tmp_path_factory.mktemp("oldest"))
 
 
+@pytest.mark.matrix
 def test_the_newest_passes_langchains_suite_as_far_as_it_can(newest: Framework) -> None:
     """Since deepagents 0.7, its own `write` replaces files. The suite still expects a refusal."""
     results = newest.suite("deepagents_suite.py", *ASYNC)
@@ -94,6 +95,7 @@ def test_the_pages_example_does_what_the_model_says(newest: Framework) -> None:
     assert "42" in str(last["content"])
 
 
+@pytest.mark.matrix
 def test_the_adapters_and_what_runs_there_have_right_types(newest: Framework) -> None:
     modules = (ADAPTERS / f"{name}.py" for name in ("refusals", "deepagents", "deepagents_code"))
     programs = [*PROGRAMS.glob("deepagents*.py")]

@@ -63,6 +63,7 @@ def test_the_pages_example_does_what_the_model_says(inspect: Framework) -> None:
     assert "42" in str(last["content"])
 
 
+@pytest.mark.matrix
 def test_the_adapter_and_what_runs_there_have_right_types(inspect: Framework) -> None:
     programs = [*PROGRAMS.glob("inspect*.py")]
     assert programs

@@ -57,6 +57,7 @@ def test_the_frameworks_own_client_of_e2b_does_the_same(by_e2b: Framework) -> No
     assert {name: wrong for name, wrong in found.items() if wrong} == {}
 
 
+@pytest.mark.matrix
 def test_the_adapter_fits_the_frameworks_types(inside: Framework) -> None:
     modules = (ADAPTERS / "openai_agents", PROGRAMS / "openai_agents_suite.py")
     assert inside.mistakes(*modules, reads=("agents.sandbox",)) == ""

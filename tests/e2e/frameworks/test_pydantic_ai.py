@@ -25,6 +25,7 @@ def inside(
     return framework("pydantic_ai", environments, {**facts, **told}, folder)
 
 
+@pytest.mark.matrix
 def test_the_workspace_follows_every_rule_of_the_frameworks_own_suite(inside: Framework) -> None:
     found = inside.suite("pydantic_ai_suite.py")
     assert {name: wrong for name, wrong in found.items() if wrong} == {}
@@ -37,6 +38,7 @@ def test_an_agent_works_in_a_sandbox(inside: Framework) -> None:
     assert {name: wrong for name, wrong in found.items() if wrong} == {}
 
 
+@pytest.mark.matrix
 def test_the_adapter_fits_the_frameworks_types(inside: Framework) -> None:
     adapter = (ADAPTERS / f"{name}.py" for name in ("pydantic_ai", "commands", "refusals"))
     programs = (PROGRAMS / f"pydantic_ai_{name}.py" for name in ("suite", "agents"))

@@ -30,6 +30,7 @@ def test_agents_run_their_code_in_a_sandbox(inside: Framework) -> None:
     assert {name: wrong for name, wrong in found.items() if wrong} == {}
 
 
+@pytest.mark.matrix
 def test_the_adapter_fits_the_frameworks_types(inside: Framework) -> None:
     modules = (ADAPTERS / "smolagents.py", PROGRAMS / "smolagents_suite.py")
     assert inside.mistakes(*modules, reads=("smolagents",)) == ""

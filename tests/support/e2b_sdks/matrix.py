@@ -1,15 +1,15 @@
-"""Every target's cases, run once: what became of each."""
+"""The chosen cases of targets, each run once: what became of them."""
 
 import json
 import os
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support.e2b_sdks.targets import SCRIPT, TARGETS, Target
+from tests.support.e2b_sdks.targets import SCRIPT, Target
 from tests.support.environments import ROOT, Environments
 
 AT_ONCE = 4
@@ -35,10 +35,10 @@ class Matrix:
         self._pool = pool
         self._rows: dict[Target, Future[dict[str, Row]]] = {}
 
-    def begin(self, targets: tuple[Target, ...], facts: Mapping[str, str]) -> None:
-        """Begin the programs of these targets, with these facts in their environment."""
-        for target in targets:
-            self._rows[target] = self._pool.submit(_rows, self.environments, target, facts)
+    def begin(self, chosen: Mapping[Target, Sequence[str]], facts: Mapping[str, str]) -> None:
+        """Begin programs that run these cases, with these facts in their environment."""
+        for target, cases in chosen.items():
+            self._rows[target] = self._pool.submit(_rows, self.environments, target, cases, facts)
 
     def row(self, target: Target, case: str) -> Row:
         """Return what became of a case, once its program is over."""
@@ -52,23 +52,26 @@ class Matrix:
 
 @contextmanager
 def matrix(
-    folder: Path, facts: Mapping[str, str], targets: tuple[Target, ...] = TARGETS
+    folder: Path, facts: Mapping[str, str], chosen: Mapping[Target, Sequence[str]]
 ) -> Iterator[Matrix]:
-    """Run the programs of targets, some beside each other."""
+    """Run these cases of each target in its program, some programs beside each other."""
     with ThreadPoolExecutor(AT_ONCE) as pool:
         running = Matrix(Environments(folder), pool)
-        running.begin(targets, facts)
+        running.begin(chosen, facts)
         try:
             yield running
         finally:
             pool.shutdown(cancel_futures=True)
 
 
-def _rows(environments: Environments, target: Target, facts: Mapping[str, str]) -> dict[str, Row]:
+def _rows(
+    environments: Environments, target: Target, cases: Sequence[str], facts: Mapping[str, str]
+) -> dict[str, Row]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("E2B_")}
+    command = _command(environments, target, cases)
     with subprocess.Popen(
-        _command(environments, target), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        cwd=ROOT, env={**clean, "PYTHONPATH": str(ROOT), **facts},
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
+        env={**clean, "PYTHONPATH": str(ROOT), **facts},
     ) as program:  # fmt: skip
         try:
             out, errors = program.communicate(timeout=PROGRAM_S)
@@ -81,14 +84,13 @@ def _rows(environments: Environments, target: Target, facts: Mapping[str, str]) 
     return {each.case: each for each in said}
 
 
-def _command(environments: Environments, target: Target) -> list[str]:
-    """Return what runs a target's cases, in an environment that has its SDK."""
+def _command(environments: Environments, target: Target, cases: Sequence[str]) -> list[str]:
+    """Return what runs these cases of a target, in an environment that has its SDK."""
     if target.form == "node":
         # A script finds the packages that are beside it.
         script = environments.node(target.requirement) / SCRIPT.name
         script.write_bytes(SCRIPT.read_bytes())
-        return ["node", str(script), target.package]
+        return ["node", str(script), target.package, *cases]
     package = target.package.replace("-", "_")
     python = environments.python(target.requirement)
-    whole = ["whole"] if target.whole else []
-    return [str(python), "-m", "tests.support.e2b_sdks.run", package, target.form, *whole]
+    return [str(python), "-m", "tests.support.e2b_sdks.run", package, target.form, *cases]

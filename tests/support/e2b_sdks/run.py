@@ -1,4 +1,4 @@
-"""Run cases through the SDK of this environment: `run PACKAGE sync|async [whole]`.
+"""Run cases through the SDK of this environment: `run PACKAGE sync|async CASE…`.
 
 Writes a line of JSON for each case, as soon as it is over.
 """
@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from tests.support.e2b_sdks.case import Case
@@ -20,8 +20,8 @@ CASE_S = 300
 """How long a case may take; generous, because the host may be busy."""
 
 
-async def run(package: str, *, sync: bool, whole: bool) -> None:
-    """Run the cases of a package, one after another."""
+async def run(package: str, names: Sequence[str], *, sync: bool) -> None:
+    """Run cases of a package, one after another."""
     world = World(package, sync=sync)
     said = None
     try:
@@ -29,7 +29,7 @@ async def run(package: str, *, sync: bool, whole: bool) -> None:
     except Exception:  # noqa: BLE001 - told for each case
         said = traceback.format_exc()
     try:
-        for case in CASES[package].of_version(whole=whole):
+        for case in [CASES[package][name] for name in names]:
             started = time.monotonic()
             outcome, detail = ("failed", said) if said else await tried(world, case)
             tell(case.name, outcome, detail, time.monotonic() - started)
@@ -77,4 +77,4 @@ def tell(name: str, outcome: str, detail: str, seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(run(sys.argv[1], sync=sys.argv[2] == "sync", whole="whole" in sys.argv[3:]))
+    asyncio.run(run(sys.argv[1], sys.argv[3:], sync=sys.argv[2] == "sync"))
