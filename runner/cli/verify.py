@@ -105,5 +105,6 @@ async def _tried(
                 status.update(f"{len(found)} of {len(checks)}: {outcome.check.title}")
         facts = {
             "docker": str(version.get("Version")), "ways": bench.ways, "tries": bench.tries,
+            "runtime": bench.launcher.maker.host.runtime_of(isolation),
         }  # fmt: skip
     return found, facts

@@ -85,6 +85,7 @@ def document(
     tries: int,
     node: str,
     docker: str,
+    runtime: str,
     seconds: float,
 ) -> dict[str, Any]:
     """Return the report's body, to be signed. `tries` counts the programs that were tried."""
@@ -92,6 +93,7 @@ def document(
         "version": __version__,
         "node": node,
         "docker": docker,
+        "runtime": runtime,
         "isolation": isolation.value,
         "ways": [way.value for way in ways],
         "tries": tries,

@@ -2,6 +2,7 @@
 
 import asyncio
 import fcntl
+import json
 import os
 from collections import Counter
 from collections.abc import Mapping
@@ -10,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from runner.base.settings import OciRuntime, Settings
+from runner.cli.app import app
 from runner.sandbox.drive import use
 from runner.sandbox.engine.masks import MASKED, RUNTIMES_OWN
 from runner.sandbox.observe.isolation import EffectiveIsolation
@@ -236,3 +239,16 @@ async def test_two_sandboxes_share_no_mask(tmp_path: Path, image: None) -> None:
     assert found[0] == set()
     # The control.
     assert found[1] != set()
+
+
+def test_a_report_of_runner_verify_names_the_runtime(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, image: None
+) -> None:
+    """So nobody takes one about runc for one about crun."""
+    monkeypatch.setenv("RUNNER_STATE_DIR", str(tmp_path))
+    for runtime in ("runc", "crun"):
+        monkeypatch.setenv("RUNNER_OCI_RUNTIME", runtime)
+        told = CliRunner().invoke(app, ["verify", "--group", "files.null", "--json"])
+        assert told.exit_code == 0, told.output
+        body = json.loads(told.stdout)["body"]
+        assert body["runtime"] == runtime
